@@ -1,0 +1,14 @@
+"""Statements that must hold inside Umbel, whatever a user does. Outside input is validated at the edge instead."""
+
+from __future__ import annotations
+
+from umbel import exceptions
+
+
+def invariant(condition: object, message: str, **ids: object) -> None:
+    """Raises InternalError with `message` and `ids` unless `condition` is true.
+
+    message: what went wrong ("slots went negative"). ids: the things concerned, for the message and the error's `ids`.
+    """
+    if not condition:
+        raise exceptions.InternalError(message, **ids)

@@ -1,0 +1,156 @@
+"""What the environment may change: the variables UMBEL_*, read in one place.
+
+A Config is read once where a process starts and handed on from there; nothing consults the environment later. A worker
+inherits its node's environment, and so its configuration.
+"""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass, field, fields
+from typing import Any, TypeVar
+
+from umbel import exceptions
+
+_T = TypeVar("_T")
+
+
+def _setting(default: _T, variable: str, *, minimum: float = 0, maximum: float = float("inf")) -> _T:
+    """A field read from `variable`; for numbers, `minimum` and `maximum` are the values allowed."""
+    return field(default=default, metadata={"variable": variable, "minimum": minimum, "maximum": maximum})
+
+
+@dataclass(frozen=True)
+class Config:
+    """One process's settings. Sizes are bytes, times seconds."""
+
+    address: str = _setting("", "UMBEL_ADDRESS")
+    """Where `init()` connects when it is given no address; empty for a cluster of its own."""
+
+    auto_connect: bool = _setting(True, "UMBEL_ENABLE_AUTO_CONNECT")
+    """Whether the first `.remote()`, `put` or `get` calls `init()`. Ray's programs expect it to."""
+
+    plugins: str = _setting("", "UMBEL_PLUGINS")
+    """Which plugins are allowed or blocked; see docs/plugins."""
+
+    namespace: str = _setting("", "UMBEL_NAMESPACE")
+    """The namespace of `init()` without one; empty for a new anonymous one, so that jobs cannot clash by accident."""
+
+    engine: str = _setting("native", "UMBEL_ENGINE")
+    """The engine of `init()` without one."""
+
+    scheduler: str = _setting("hybrid", "UMBEL_SCHEDULER")
+    """The scheduling policy of `init()` without one."""
+
+    worker_imports: str = _setting("", "UMBEL_WORKER_IMPORTS")
+    """Modules, separated by commas, that are imported once per node before workers are forked."""
+
+    log_level: str = _setting("WARNING", "UMBEL_LOG_LEVEL")
+    """The level of the logger "umbel". A library is quiet until something is wrong."""
+
+    log_to_driver: bool = _setting(True, "UMBEL_LOG_TO_DRIVER")
+    """Whether what workers print appears at the driver."""
+
+    log_prefix_color: bool = _setting(True, "UMBEL_COLOR_PREFIX")
+    """Whether the prefix of such lines is coloured where the driver's output is a terminal."""
+
+    log_fold_s: float = _setting(5.0, "UMBEL_LOG_FOLD_S")
+    """For how long equal lines of several workers are folded into one. As in Ray; 0 shows them all."""
+
+    inline_bytes_max: int = _setting(100 * 1024, "UMBEL_INLINE_BYTES_MAX")
+    """A value up to this size travels in the message itself. Above it, one copy in shared memory costs less than two
+    through a socket (about 4.5 GB/s against 1) even with the round trip to open it."""
+
+    function_warn_bytes: int = _setting(10 * 1000 * 1000, "UMBEL_FUNCTION_SIZE_WARN_THRESHOLD")
+    """A pickled function of this size has captured data that belongs into `put`: each worker reads it anew."""
+
+    function_bytes_max: int = _setting(100 * 1000 * 1000, "UMBEL_FUNCTION_SIZE_ERROR_THRESHOLD")
+    """A pickled function above this size is refused. Ray's limit."""
+
+    task_max_retries: int = _setting(3, "UMBEL_TASK_MAX_RETRIES", minimum=-1)
+    """`max_retries` of tasks that do not say; -1 for no limit. Ray's default."""
+
+    worker_register_timeout_s: float = _setting(60.0, "UMBEL_WORKER_REGISTER_TIMEOUT_S", minimum=0.1)
+    """A worker that has not reported by then counts as failed. A cold disk and a heavy sitecustomize can take 20 s."""
+
+    start_timeout_s: float = _setting(30.0, "UMBEL_START_TIMEOUT_S", minimum=0.1)
+    """How long `init()` waits for the daemon that it started, which reports within 1 s unless the machine is swapping."""
+
+    stop_timeout_s: float = _setting(5.0, "UMBEL_STOP_TIMEOUT_S")
+    """From the request to stop, or SIGTERM, until SIGKILL. Enough for atexit handlers that write a file."""
+
+    idle_lease_s: float = _setting(0.5, "UMBEL_IDLE_LEASE_S")
+    """How long an owner keeps a worker that it has no task for: longer than a program thinks between two rounds of
+    tasks, shorter than another program would like to wait."""
+
+    idle_worker_s: float = _setting(60.0, "UMBEL_IDLE_WORKER_S")
+    """How long a worker process that nobody leases is kept beyond one for each CPU. Starting another takes 20 ms, so a
+    minute of idle memory is worth about as much."""
+
+    @classmethod
+    def from_environment(cls, environment: Mapping[str, str] | None = None) -> Config:
+        """Reads `environment`, or the process's own. Raises InvalidOption for a variable of a wrong value."""
+        environment = os.environ if environment is None else environment
+        values: dict[str, Any] = {}  # Any: the fields have several types
+        for one in fields(cls):
+            variable = one.metadata["variable"]
+            text = environment.get(variable)
+            if text is not None:
+                read = _READERS[type(one.default)]
+                values[one.name] = read(variable, text.strip(), one.default, one.metadata)
+        return cls(**values)
+
+
+_TRUE = ("1", "true", "yes", "on")
+_FALSE = ("0", "false", "no", "off", "")
+
+
+def _read_bool(variable: str, text: str, default: object, bounds: Mapping[str, Any]) -> bool:
+    if text.lower() in _TRUE:
+        return True
+    if text.lower() in _FALSE:
+        return False
+    raise _bad(variable, text, "1 or 0", default)
+
+
+def _read_int(variable: str, text: str, default: object, bounds: Mapping[str, Any]) -> int:
+    return int(_in_bounds(variable, text, default, bounds, int, "a whole number"))
+
+
+def _read_float(variable: str, text: str, default: object, bounds: Mapping[str, Any]) -> float:
+    return _in_bounds(variable, text, default, bounds, float, "a number")
+
+
+def _read_str(variable: str, text: str, default: object, bounds: Mapping[str, Any]) -> str:
+    return text
+
+
+_READERS: Mapping[type, Callable[[str, str, object, Mapping[str, Any]], object]] = {
+    bool: _read_bool,
+    int: _read_int,
+    float: _read_float,
+    str: _read_str,
+}
+
+
+def _in_bounds(
+    variable: str, text: str, default: object, bounds: Mapping[str, Any], read: Callable[[str], float], kind: str
+) -> float:
+    allowed = f"{kind} >= {bounds['minimum']}"
+    if bounds["maximum"] != float("inf"):
+        allowed += f" and <= {bounds['maximum']}"
+    try:
+        value = read(text)
+    except ValueError:
+        raise _bad(variable, text, allowed, default) from None
+    if not bounds["minimum"] <= value <= bounds["maximum"]:  # a NaN is in no interval
+        raise _bad(variable, text, allowed, default)
+    return value
+
+
+def _bad(variable: str, text: str, allowed: str, default: object) -> exceptions.InvalidOption:
+    return exceptions.InvalidOption(
+        f"the environment variable {variable} must be {allowed}, got {text!r}; unset it for the default of {default!r}",
+        option=variable,
+    )

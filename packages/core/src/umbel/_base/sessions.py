@@ -1,0 +1,156 @@
+"""Where a session keeps its files, and how to tell and remove one whose processes are gone.
+
+A session directory is `<base>/<pid>-<start time>-<random>`, with the pid and start time of the process that made it; its shared memory is
+`<shm>/umbel-<uid>-<same name>`. The start time tells a process from a later one with the same pid. Nothing here starts
+or asks a process; everything may be run by several processes at once.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import os
+import signal
+import stat
+
+SHM_DIR = "/dev/shm"
+SOCKET_PATH_BYTES_MAX = 107 if os.path.isdir("/proc") else 103  # sun_path without its final zero: Linux, macOS
+SOCKET_NAME_BYTES = 38  # "/" + a worker id in hexadecimal + ".sock", the longest name in a session directory
+PROCESSES_FILE = "processes"  # one "pid start-time" line for each of the daemon's processes
+
+
+def start_time(pid: int) -> int:
+    """When the process started, in clock ticks since boot; 0 where that cannot be known or it is gone or a zombie."""
+    try:
+        with open(f"/proc/{pid}/stat", "rb") as file:
+            fields = file.read().rpartition(b")")[2].split()
+    except OSError:
+        return 0
+    return 0 if fields[0] == b"Z" else int(fields[19])
+
+
+def is_alive(pid: int, started: int) -> bool:
+    """Whether the process that had this pid and start time still runs."""
+    if os.path.isdir("/proc/self"):
+        return start_time(pid) == started
+    try:
+        os.kill(pid, 0)
+    except ProcessLookupError:
+        return False
+    except PermissionError:
+        return True
+    return True
+
+
+def base_dir() -> str:
+    """The directory of all this user's sessions, created if need be: private, short enough for socket paths.
+
+    Raises RuntimeError when no candidate can be used, with the reason for each.
+    """
+    reasons = []
+    # Not tempfile.gettempdir(): importing that takes longer than starting the daemon's interpreter.
+    wished = [os.environ[name] for name in ("TMPDIR", "TEMP", "TMP") if os.environ.get(name)]
+    for parent in dict.fromkeys((*map(os.path.abspath, wished), "/tmp")):
+        path = os.path.join(parent, f"umbel-{os.getuid()}")
+        longest = len(os.fsencode(path)) + len("/4194304-18446744073709551615-12345678") + SOCKET_NAME_BYTES
+        if longest > SOCKET_PATH_BYTES_MAX:
+            reasons.append(f"{path}: socket paths in it would have {longest} bytes, the system allows {SOCKET_PATH_BYTES_MAX}")
+            continue
+        try:
+            with contextlib.suppress(FileExistsError):
+                os.mkdir(path, 0o700)
+            found = os.lstat(path)
+        except OSError as error:
+            reasons.append(f"{path}: {error.strerror}")
+            continue
+        if not stat.S_ISDIR(found.st_mode) or found.st_uid != os.getuid():
+            reasons.append(f"{path}: it exists and is not a directory of this user")
+            continue
+        if found.st_mode & 0o077:
+            os.chmod(path, 0o700)
+        return path
+    raise RuntimeError(
+        f"Umbel found no directory for its sockets ({'; '.join(reasons)}); set TMPDIR to a short path on a local disk"
+    )
+
+
+def store_dir_for(session_dir: str) -> str:
+    """Where this session's shared memory lives: in /dev/shm, or in the session directory where there is none."""
+    if os.path.isdir(SHM_DIR) and os.access(SHM_DIR, os.W_OK | os.X_OK):
+        return os.path.join(SHM_DIR, f"umbel-{os.getuid()}-{os.path.basename(session_dir)}")
+    return os.path.join(session_dir, "store")
+
+
+def remove_tree(path: str) -> None:
+    """Remove a directory and all in it. What cannot be removed, or is gone already, is left."""
+    with contextlib.suppress(OSError), os.scandir(path) as entries:
+        for entry in entries:
+            if entry.is_dir(follow_symlinks=False):
+                remove_tree(entry.path)
+            else:
+                with contextlib.suppress(OSError):
+                    os.unlink(entry.path)
+    with contextlib.suppress(OSError):
+        os.rmdir(path)
+
+
+def record_process(session_dir: str, pid: int) -> None:
+    """Note that `pid` belongs to the session, so that it is not taken for stale while `pid` runs."""
+    with open(os.path.join(session_dir, PROCESSES_FILE), "a") as file:
+        file.write(f"{pid} {start_time(pid)}\n")
+
+
+def sweep_stale_sessions(base: str) -> list[str]:
+    """Remove the files of sessions whose maker and daemon are gone, kill what is left of them, and return their names."""
+    swept = []
+    for name in _names(base, ""):
+        if _is_stale(name, os.path.join(base, name)):
+            _kill_rest(os.path.join(base, name))
+            remove_tree(os.path.join(base, name))
+            swept.append(name)
+    prefix = f"umbel-{os.getuid()}-"
+    for name in _names(SHM_DIR, prefix):
+        path = os.path.join(SHM_DIR, prefix + name)
+        if not os.path.isdir(os.path.join(base, name)) and _is_stale(name, os.path.join(base, name)) and _is_own(path):
+            remove_tree(path)
+            swept.append(name)
+    return swept
+
+
+def _names(path: str, prefix: str) -> list[str]:
+    try:
+        return [name[len(prefix) :] for name in os.listdir(path) if name.startswith(prefix)]
+    except OSError:
+        return []
+
+
+def _is_own(path: str) -> bool:
+    try:
+        return os.lstat(path).st_uid == os.getuid()
+    except OSError:
+        return False
+
+
+def _is_stale(name: str, session_dir: str) -> bool:
+    pid, _, rest = name.partition("-")
+    started, _, _ = rest.partition("-")
+    if not (pid.isdigit() and started.isdigit()):
+        return False  # not one of ours
+    recorded = _processes(session_dir)
+    return not is_alive(int(pid), int(started)) and not (recorded and is_alive(*recorded[0]))
+
+
+def _processes(session_dir: str) -> list[tuple[int, int]]:
+    """Recorded processes: the daemon first, then its fork server."""
+    try:
+        with open(os.path.join(session_dir, PROCESSES_FILE)) as file:
+            lines = [line.split() for line in file]
+    except (OSError, UnicodeDecodeError):
+        return []
+    return [(int(line[0]), int(line[1])) for line in lines if len(line) == 2 and line[0].isdigit() and line[1].isdigit()]
+
+
+def _kill_rest(session_dir: str) -> None:
+    for pid, started in _processes(session_dir):
+        if started and is_alive(pid, started):
+            with contextlib.suppress(OSError):
+                os.kill(pid, signal.SIGKILL)

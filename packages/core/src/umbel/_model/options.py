@@ -1,0 +1,502 @@
+"""What `@umbel.remote(...)`, `@umbel.method(...)` and `.options(...)` accept, checked and with the defaults filled in.
+
+Each option is a row of a table: its name, a function that checks a value and returns it in the form that is kept, and for
+whom it exists. A value of None is the same as leaving the option out. The records are frozen and know nothing of the
+function or class they are for; what depends on that (a generator, an async method) is left to the client.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterable, Mapping
+from dataclasses import dataclass, field
+from typing import Any, Final, Literal, TypeAlias
+
+from umbel import exceptions
+from umbel._model import resources as resource_model
+
+NumReturns: TypeAlias = "int | Literal['streaming', 'dynamic'] | None"
+RetryExceptions: TypeAlias = "bool | tuple[type[Exception], ...]"
+ResourceSet: TypeAlias = resource_model.ResourceSet
+
+TASK_MAX_RETRIES: Final = 3  # Ray's default; Config.task_max_retries changes it
+TASK_CPU_UNITS: Final = resource_model.RESOURCE_UNIT  # one CPU: what a plain Python function can use
+ACTOR_CPU_UNITS: Final = resource_model.RESOURCE_UNIT
+GPU_TASK_MAX_CALLS: Final = 1  # only the end of its process gives back all of the memory that a driver holds on a GPU
+
+# A node that has accelerators of a kind holds one of this resource, and every request takes this little of it: a way to
+# say "on such a node" by means of resources alone.
+ACCELERATOR_TYPE_PREFIX: Final = "accelerator_type:"
+ACCELERATOR_TYPE_UNITS: Final = 10
+
+_Given: TypeAlias = "dict[str, Any]"  # Any: the options have a type each
+
+
+@dataclass(frozen=True, slots=True)
+class TaskOptions:
+    """How a function runs as a task.
+
+    resources: what one run needs. num_returns: None for one object, or a stream when the function is a generator.
+    """
+
+    resources: ResourceSet
+    num_returns: NumReturns = None
+    max_retries: int = TASK_MAX_RETRIES
+    retry_exceptions: RetryExceptions = False
+    max_calls: int = 0
+    name: str | None = None
+    env_vars: tuple[tuple[str, str], ...] = ()
+    scheduling_strategy: object = None
+    accelerator_type: str | None = None
+    enable_task_events: bool = True
+    labels: tuple[tuple[str, str], ...] = ()
+    generator_backpressure_num_objects: int = -1
+
+    @property
+    def runtime_env(self) -> dict[str, dict[str, str]]:
+        return _runtime_env(self.env_vars)
+
+
+@dataclass(frozen=True, slots=True)
+class ActorOptions:
+    """How a class runs as an actor.
+
+    placement_resources: what a node must have free to take the actor. running_resources: what the actor then holds for
+    life. They differ only by the default CPU, which is for placing alone.
+    max_concurrency: None for 1, or 1000 for async methods.
+    allow_out_of_order_execution: None for what suits the class.
+    """
+
+    placement_resources: ResourceSet
+    running_resources: ResourceSet
+    max_restarts: int = 0
+    max_task_retries: int = 0
+    max_concurrency: int | None = None
+    concurrency_groups: Mapping[str, int] | None = field(default=None, hash=False)
+    lifetime: Literal["detached", "non_detached"] | None = None
+    name: str | None = None
+    namespace: str | None = None
+    get_if_exists: bool = False
+    max_pending_calls: int = -1
+    allow_out_of_order_execution: bool | None = None
+    env_vars: tuple[tuple[str, str], ...] = ()
+    scheduling_strategy: object = None
+    accelerator_type: str | None = None
+    enable_task_events: bool = True
+    labels: tuple[tuple[str, str], ...] = ()
+    generator_backpressure_num_objects: int = -1
+
+    @property
+    def runtime_env(self) -> dict[str, dict[str, str]]:
+        return _runtime_env(self.env_vars)
+
+
+@dataclass(frozen=True, slots=True)
+class MethodOptions:
+    """How calls of one method of an actor run. None where the actor's own setting or the default of its kind holds."""
+
+    num_returns: NumReturns = None
+    max_task_retries: int | None = None
+    retry_exceptions: RetryExceptions = False
+    concurrency_group: str | None = None
+    name: str | None = None
+    enable_task_events: bool = True
+    labels: tuple[tuple[str, str], ...] = ()
+    generator_backpressure_num_objects: int | None = None
+
+
+def task_options(
+    decorator: Mapping[str, object], call: Mapping[str, object], *, default_max_retries: int = TASK_MAX_RETRIES
+) -> TaskOptions:
+    """The options of a task: those of the decorator, replaced by those of `.options(...)`.
+
+    Raises InvalidOption (a ValueError) for an unknown name or a bad value, InvalidOptionType (a TypeError too) for a value
+    of a wrong type, UnsupportedFeature for what this version does not have.
+    """
+    given = _checked("task", _TASK, decorator, call)
+    amounts = _amounts(given)
+    if resource_model.CPU not in amounts:
+        amounts[resource_model.CPU] = TASK_CPU_UNITS
+    max_calls = given.get("max_calls")
+    if max_calls is None:
+        max_calls = GPU_TASK_MAX_CALLS if amounts.get(resource_model.GPU) else 0
+    return TaskOptions(
+        resources=ResourceSet(amounts),
+        num_returns=given.get("num_returns"),
+        max_retries=given.get("max_retries", default_max_retries),
+        retry_exceptions=given.get("retry_exceptions", False),
+        max_calls=max_calls,
+        generator_backpressure_num_objects=given.get("_generator_backpressure_num_objects", -1),
+        **_common(given),
+    )
+
+
+def actor_options(decorator: Mapping[str, object], call: Mapping[str, object]) -> ActorOptions:
+    """The options of an actor; as `task_options`."""
+    given = _checked("actor", _ACTOR, decorator, call)
+    if given.get("get_if_exists") and given.get("name") is None:
+        raise exceptions.InvalidOption(
+            "get_if_exists=True needs a name, got name=None; pass name='...', under which the actor is looked up",
+            option="get_if_exists",
+        )
+    running = _amounts(given)
+    if running.keys() <= {resource_model.MEMORY, resource_model.OBJECT_STORE_MEMORY}:
+        placement = {**running, resource_model.CPU: ACTOR_CPU_UNITS}  # idle actors may then outnumber the CPUs
+    else:
+        running.setdefault(resource_model.CPU, ACTOR_CPU_UNITS)
+        placement = running
+    return ActorOptions(
+        placement_resources=ResourceSet(placement),
+        running_resources=ResourceSet(running),
+        max_restarts=given.get("max_restarts", 0),
+        max_task_retries=given.get("max_task_retries", 0),
+        max_concurrency=given.get("max_concurrency"),
+        concurrency_groups=given.get("concurrency_groups"),
+        lifetime=given.get("lifetime"),
+        namespace=given.get("namespace"),
+        get_if_exists=given.get("get_if_exists", False),
+        max_pending_calls=given.get("max_pending_calls") or -1,
+        allow_out_of_order_execution=given.get("allow_out_of_order_execution"),
+        generator_backpressure_num_objects=given.get("_actor_generator_backpressure_num_objects", -1),
+        **_common(given),
+    )
+
+
+def method_options(decorator: Mapping[str, object], call: Mapping[str, object]) -> MethodOptions:
+    """The options of an actor's method: those of `@umbel.method`, replaced by those of `.options(...)`."""
+    given = _checked("method", _METHOD, decorator, call)
+    return MethodOptions(
+        num_returns=given.get("num_returns"),
+        max_task_retries=given.get("max_task_retries"),
+        retry_exceptions=given.get("retry_exceptions", False),
+        concurrency_group=given.get("concurrency_group"),
+        name=given.get("name"),
+        enable_task_events=given.get("enable_task_events", True),
+        labels=given.get("_labels", ()),
+        generator_backpressure_num_objects=given.get("_generator_backpressure_num_objects"),
+    )
+
+
+def _common(given: _Given) -> _Given:
+    return {
+        "name": given.get("name"),
+        "env_vars": given.get("runtime_env", ()),
+        "scheduling_strategy": given.get("scheduling_strategy"),
+        "accelerator_type": given.get("accelerator_type"),
+        "enable_task_events": given.get("enable_task_events", True),
+        "labels": given.get("_labels", ()),
+    }
+
+
+def _amounts(given: _Given) -> dict[str, int]:
+    """Units by resource name, of what was given explicitly; zeros are kept."""
+    amounts: dict[str, int] = dict(given.get("resources", {}))
+    for resource, option in resource_model.OPTION_OF.items():
+        if option in given:
+            amounts[resource] = given[option]
+    if "accelerator_type" in given:
+        amounts[ACCELERATOR_TYPE_PREFIX + given["accelerator_type"]] = ACCELERATOR_TYPE_UNITS
+    return amounts
+
+
+def _runtime_env(env_vars: tuple[tuple[str, str], ...]) -> dict[str, dict[str, str]]:
+    return {"env_vars": dict(env_vars)} if env_vars else {}
+
+
+# ---------------------------------------------------------------------------------------------------------------------
+# Which options there are.
+
+_Check: TypeAlias = "Callable[[str, Any], Any]"  # (option, value not None) -> the form that is kept; Any: a type each
+
+
+@dataclass(frozen=True, slots=True)
+class _Option:
+    check: _Check
+    only_in: Literal["decorator", "call"] | None = None
+
+
+def _checked(
+    kind: str, table: Mapping[str, _Option], decorator: Mapping[str, object], call: Mapping[str, object]
+) -> _Given:
+    for place, options in (("decorator", decorator), ("call", call)):
+        for name in options:
+            option = table.get(name)
+            if option is None:
+                raise _unknown(kind, name, options[name])
+            if option.only_in not in (None, place):
+                raise _misplaced(kind, name, options[name], option.only_in)
+    merged = {**decorator, **call}
+    return {name: table[name].check(name, value) for name, value in merged.items() if value is not None}
+
+
+def _unknown(kind: str, name: str, value: object) -> exceptions.InvalidOption:
+    others = [other for other, table in _TABLES.items() if name in table]
+    if others:
+        advice = f"it is an option of {' and '.join(other + 's' for other in others)}; leave it out here"
+    else:
+        import difflib
+
+        close = difflib.get_close_matches(name, _TABLES[kind], n=3)
+        public = ", ".join(sorted(option for option in _TABLES[kind] if not option.startswith("_")))
+        advice = f"did you mean {' or '.join(close)}?" if close else f"allowed are {public}"
+    return exceptions.InvalidOption(f"{kind}s have no option {name!r}, got {name}={value!r}; {advice}", option=name)
+
+
+def _misplaced(kind: str, name: str, value: object, place: str | None) -> exceptions.InvalidOption:
+    where = {"task": "@umbel.remote", "actor": "@umbel.remote", "method": "@umbel.method"}[kind]
+    text = f"must be set in {where}(...)" if place == "decorator" else "must be set in .options(...)"
+    other = ".options(...)" if place == "decorator" else f"{where}(...)"
+    return exceptions.InvalidOption(f"{name} {text}, got {name}={value!r} in {other}; move it there", option=name)
+
+
+# ---------------------------------------------------------------------------------------------------------------------
+# Checks. Each is called with the option's name and a value that is not None.
+
+
+def _wrong_value(option: str, allowed: str, value: object, advice: str) -> exceptions.InvalidOption:
+    return exceptions.InvalidOption(f"{option} must be {allowed}, got {value!r}; {advice}", option=option)
+
+
+def _wrong_type(option: str, allowed: str, value: object, advice: str) -> exceptions.InvalidOptionType:
+    return exceptions.InvalidOptionType(
+        f"{option} must be {allowed}, got {value!r} of type {type(value).__name__}; {advice}", option=option
+    )
+
+
+def _units(advice: str) -> _Check:
+    return lambda option, value: resource_model.units_of(value, what=option, advice=advice)
+
+
+def _gpu_units(option: str, value: object) -> int:
+    return resource_model.gpu_units_of(value, what=option, advice="omit it for the default of 0")
+
+
+def _custom(option: str, value: object) -> dict[str, int]:
+    return resource_model.custom_units(value, what=option)
+
+
+def _count(allowed: str, advice: str, *, minimum: int, refused: Iterable[int] = ()) -> _Check:
+    """A whole number >= minimum and none of `refused`."""
+
+    def check(option: str, value: Any) -> int:
+        if not isinstance(value, int):
+            if isinstance(value, (str, bytes, float)) or not hasattr(value, "__index__"):
+                raise _wrong_type(option, allowed, value, advice)
+            value = value.__index__()  # a numpy integer
+        if value < minimum or value in refused:
+            raise _wrong_value(option, allowed, value, advice)
+        return int(value)
+
+    return check
+
+
+def _flag(default: object) -> _Check:
+    def check(option: str, value: object) -> bool:
+        if not isinstance(value, bool):
+            raise _wrong_type(option, "True or False", value, f"omit it for the default of {default!r}")
+        return value
+
+    return check
+
+
+def _text(advice: str) -> _Check:
+    def check(option: str, value: object) -> str:
+        if not isinstance(value, str):
+            raise _wrong_type(option, "a non-empty str", value, advice)
+        if not value:
+            raise _wrong_value(option, "a non-empty str", value, advice)
+        return value
+
+    return check
+
+
+def _num_returns(option: str, value: object) -> object:
+    if value in ("streaming", "dynamic"):
+        return value
+    allowed = 'a whole number >= 0, "streaming" or "dynamic"'
+    return _count(allowed, "omit it for the default of 1, or of a stream for generators", minimum=0)(option, value)
+
+
+def _retry_exceptions(option: str, value: object) -> RetryExceptions:
+    advice = "omit it to retry none; True retries all"
+    allowed = "True, False or a list of Exception classes"
+    if isinstance(value, bool):
+        return value
+    if not isinstance(value, (list, tuple)):
+        raise _wrong_type(option, allowed, value, advice)
+    for one in value:
+        if not (isinstance(one, type) and issubclass(one, Exception)):
+            raise _wrong_type(option, allowed, value, f"{one!r} is none; {advice}")
+    return tuple(value)
+
+
+def _str_pairs(option: str, value: object) -> tuple[tuple[str, str], ...]:
+    """A dict of str to str, in a canonical order."""
+    advice = "write {'name': 'value'}"
+    if not isinstance(value, Mapping):
+        raise _wrong_type(option, "a dict of str to str", value, advice)
+    for key, item in value.items():
+        if not (isinstance(key, str) and isinstance(item, str)):
+            raise _wrong_type(option, "a dict of str to str", value, f"convert {key!r}: {item!r} with str()")
+        if not key:
+            raise _wrong_value(option, "a dict without empty names", value, advice)
+    return tuple(sorted(value.items()))
+
+
+def _env_vars(option: str, value: object) -> tuple[tuple[str, str], ...]:
+    """The option runtime_env, of which this version has the environment variables."""
+    if not isinstance(value, Mapping):
+        raise _wrong_type(option, "a dict", value, "write {'env_vars': {'NAME': 'value'}}")
+    for key in value:
+        if key != "env_vars" and value[key]:
+            raise exceptions.UnsupportedFeature(
+                f"{option}[{key!r}] is not supported by this version of Umbel, which has 'env_vars' only, got "
+                f"{value[key]!r}; install what the tasks need where Umbel is started"
+            )
+    what = f"{option}['env_vars']"
+    pairs = _str_pairs(what, value.get("env_vars") or {})
+    for name, text in pairs:
+        if "=" in name or "\0" in name or "\0" in text:
+            raise _wrong_value(
+                what, "without '=' in names and without NUL", {name: text}, "the system cannot hold such a variable"
+            )
+    return pairs
+
+
+def _lifetime(option: str, value: object) -> object:
+    if value in ("detached", "non_detached"):
+        return value
+    wrong = _wrong_value if isinstance(value, str) else _wrong_type
+    raise wrong(option, '"detached" or "non_detached"', value, "omit it for an actor that lives as long as its handles")
+
+
+def _groups(option: str, value: object) -> dict[str, int]:
+    advice = "write {'io': 2}, the number of calls of each group that may run at once"
+    if isinstance(value, (list, tuple)) and not value:
+        return {}
+    if not isinstance(value, Mapping):
+        raise _wrong_type(option, "a dict of whole numbers >= 1 by name", value, advice)
+    name = _text(advice)
+    count = _count("a whole number >= 1", advice, minimum=1)
+    return {name(f"a name in {option}", key): count(f"{option}[{key!r}]", item) for key, item in value.items()}
+
+
+def _strategy(option: str, value: object) -> object:
+    advice = 'use "DEFAULT", "SPREAD" or a NodeAffinitySchedulingStrategy'
+    allowed = '"DEFAULT", "SPREAD" or a strategy of umbel.util.scheduling_strategies'
+    if isinstance(value, str):
+        if value in ("DEFAULT", "SPREAD"):
+            return value
+        raise _wrong_value(option, allowed, value, advice)
+    if hasattr(value, "node_id") and hasattr(value, "soft"):
+        return value
+    if hasattr(value, "placement_group"):
+        if value.placement_group is None:
+            return "DEFAULT"  # "in no group"
+        raise _needs_cluster(option, value, "placement groups")
+    if hasattr(value, "hard") and hasattr(value, "soft"):
+        raise _needs_cluster(option, value, "placement by labels")
+    raise _wrong_type(option, allowed, value, advice)
+
+
+def _needs_cluster(option: str, value: object, what: str) -> exceptions.UnsupportedFeature:
+    return exceptions.UnsupportedFeature(
+        f"{option}={value!r} is not supported: this version of Umbel has no {what}; leave it out on one machine"
+    )
+
+
+def _selector(option: str, value: object) -> None:
+    if _str_pairs(option, value):
+        raise _needs_cluster(option, value, "placement by labels")
+
+
+def _fallbacks(option: str, value: object) -> None:
+    if not isinstance(value, (list, tuple)) or not all(isinstance(one, Mapping) for one in value):
+        raise _wrong_type(option, "a list of dicts", value, "write [{'label_selector': {...}}]")
+    if value:
+        raise _needs_cluster(option, value, "placement by labels")
+
+
+def _placement_group(option: str, value: object) -> None:
+    if value != "default":
+        raise _needs_cluster(option, value, "placement groups")
+
+
+def _tensor_transport(option: str, value: object) -> None:
+    if value is not False and (not isinstance(value, str) or value.lower() != "object_store"):
+        raise exceptions.UnsupportedFeature(
+            f"{option}={value!r} is not supported: this version of Umbel moves tensors through the object store; leave it out"
+        )
+
+
+_WINDOW: Final = _count("-1 for no limit or a whole number >= 1", "omit it for no limit", minimum=-1, refused=(0,))
+
+
+def _per_yield(option: str, value: object) -> None:
+    if _count("a whole number >= 1", "omit it for the default of 1", minimum=1)(option, value) != 1:
+        raise exceptions.UnsupportedFeature(
+            f"{option}={value!r} is not supported: this version of Umbel makes one object of each yield; leave it out"
+        )
+
+
+_COMMON: Final[Mapping[str, _Option]] = {
+    "num_cpus": _Option(_units("omit it for the default of 1")),
+    "num_gpus": _Option(_gpu_units),
+    "memory": _Option(_units("omit it for no reservation, or write bytes")),
+    "resources": _Option(_custom),
+    "accelerator_type": _Option(_text("omit it to run on any")),
+    "name": _Option(_text("omit it for no name")),
+    "runtime_env": _Option(_env_vars),
+    "scheduling_strategy": _Option(_strategy),
+    "label_selector": _Option(_selector),
+    "fallback_strategy": _Option(_fallbacks),
+    "placement_group": _Option(_placement_group),
+    "placement_group_bundle_index": _Option(_count("a whole number >= -1", "omit it for any bundle", minimum=-1)),
+    "placement_group_capture_child_tasks": _Option(_flag(None)),
+    "enable_task_events": _Option(_flag(True)),
+    "_labels": _Option(_str_pairs),
+}
+
+_ENDLESS: Final = "a whole number >= -1"
+_STREAM: Final[Mapping[str, _Option]] = {
+    "num_returns": _Option(_num_returns),
+    "retry_exceptions": _Option(_retry_exceptions),
+    "_generator_backpressure_num_objects": _Option(_WINDOW),
+    "_num_objects_per_yield": _Option(_per_yield),
+}
+
+_TASK: Final[Mapping[str, _Option]] = {
+    **_COMMON,
+    **_STREAM,
+    "max_retries": _Option(_count(_ENDLESS, "omit it for the default of 3; -1 retries for ever", minimum=-1)),
+    "max_calls": _Option(_count("a whole number >= 0", "omit it for no limit", minimum=0), only_in="decorator"),
+}
+
+_ACTOR: Final[Mapping[str, _Option]] = {
+    **_COMMON,
+    "object_store_memory": _Option(_units("omit it for no reservation, or write bytes")),
+    "max_restarts": _Option(_count(_ENDLESS, "omit it for the default of 0; -1 restarts for ever", minimum=-1)),
+    "max_task_retries": _Option(_count(_ENDLESS, "omit it for the default of 0; -1 retries for ever", minimum=-1)),
+    "max_concurrency": _Option(_count("a whole number >= 1", "omit it for 1, or 1000 with async methods", minimum=1)),
+    "concurrency_groups": _Option(_groups, only_in="decorator"),
+    "lifetime": _Option(_lifetime),
+    "namespace": _Option(_text("omit it for the namespace of the job")),
+    "get_if_exists": _Option(_flag(False)),
+    "max_pending_calls": _Option(
+        _count("-1 or 0 for no limit, or a whole number >= 1", "omit it for no limit", minimum=-1)
+    ),
+    "allow_out_of_order_execution": _Option(_flag("what suits the class")),
+    "enable_tensor_transport": _Option(_tensor_transport),
+    "_actor_generator_backpressure_num_objects": _Option(_WINDOW),
+}
+
+_METHOD: Final[Mapping[str, _Option]] = {
+    **_STREAM,
+    "max_task_retries": _Option(_count(_ENDLESS, "omit it for the actor's own; -1 retries for ever", minimum=-1)),
+    "concurrency_group": _Option(_text("omit it for the default group")),
+    "name": _Option(_text("omit it for the method's name"), only_in="call"),
+    "enable_task_events": _Option(_flag(True)),
+    "tensor_transport": _Option(_tensor_transport),
+    "_labels": _Option(_str_pairs, only_in="call"),
+}
+
+_TABLES: Final[Mapping[str, Mapping[str, _Option]]] = {"task": _TASK, "actor": _ACTOR, "method": _METHOD}
