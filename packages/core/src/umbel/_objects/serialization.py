@@ -1,0 +1,240 @@
+"""Values as bytes: pickle protocol 5 with out-of-band buffers, and where the bytes live.
+
+An *encoded value* is `(kind, payload)`:
+
+    RAW      an immutable value of a basic type, which needs no bytes of its own
+    PICKLE   bytes
+    BUFFERS  (bytes, [buffer, ...]): a pickle and its out-of-band buffers, read-only for whoever loads them
+    STORED   (segment name, size): the same, laid out in a shared-memory segment
+    ERROR    bytes of `umbel.exceptions.dump_error`
+
+Segment layout: a count of buffers, the pickle's length, (offset, length) of each buffer, the pickle, then the buffers,
+each aligned to 64 bytes so that vector instructions and Arrow may use them in place.
+"""
+
+from __future__ import annotations
+
+import io
+import pickle
+import struct
+import threading
+from collections.abc import Callable, Sequence
+from typing import Any
+
+RAW, PICKLE, BUFFERS, STORED, ERROR = range(5)
+
+RAW_BYTES_MAX = 16_384  # a str or bytes up to this is as cheap in a frame as a pickle of its own
+ALIGNMENT = 64  # bytes; a cache line, and what Arrow asks for
+_HEADER = struct.Struct("<IQ")
+_SPAN = struct.Struct("<QQ")
+_JOINED_BYTES_MAX = 65_536  # up to here joining header and pickle costs less than a second write
+_CONTAINER_LENGTH_MAX = 16  # longer containers are not scanned for basic contents: cloudpickle costs little there
+
+_BASIC = frozenset((int, float, bool, type(None), complex))
+_SIZED = frozenset((str, bytes))
+
+Serializer = Callable[[Any], Any]
+Deserializer = Callable[[Any], Any]
+
+
+class _Custom:
+    """Serializers a user registered for a class, in this process."""
+
+    def __init__(self) -> None:
+        self.by_class: dict[type, tuple[Serializer, Deserializer]] = {}
+
+
+_custom = _Custom()
+_collecting = threading.local()
+
+
+def register(cls: type, serializer: Serializer, deserializer: Deserializer) -> None:
+    """Pickle instances of exactly `cls` as `deserializer(serializer(instance))`. Both functions travel with the value."""
+    _custom.by_class[cls] = (serializer, deserializer)
+
+
+def unregister(cls: type) -> None:
+    _custom.by_class.pop(cls, None)
+
+
+def is_raw(value: Any) -> bool:
+    """Whether `value` is immutable and small, so that it may travel in a frame as it is."""
+    kind = type(value)
+    return kind in _BASIC or (kind in _SIZED and len(value) <= RAW_BYTES_MAX)
+
+
+def _is_plain(value: Any) -> bool:
+    """Whether the standard pickler may be trusted with `value`: basic contents only, so nothing is sent by reference."""
+    kind = type(value)
+    if kind in _BASIC or kind in _SIZED:
+        return True
+    if kind is list or kind is tuple:
+        if len(value) > _CONTAINER_LENGTH_MAX:
+            return False
+        return all(type(x) in _BASIC or type(x) in _SIZED for x in value)
+    if kind is dict:
+        if len(value) > _CONTAINER_LENGTH_MAX:
+            return False
+        return all(
+            (type(k) in _BASIC or type(k) in _SIZED) and (type(v) in _BASIC or type(v) in _SIZED)
+            for k, v in value.items()
+        )
+    return False
+
+
+def note_reference(object_id: bytes) -> bool:
+    """Record that a reference is being pickled. False when no value of ours is: then it leaves our sight."""
+    found: list[bytes] | None = getattr(_collecting, "refs", None)
+    if found is None:
+        return False
+    found.append(object_id)
+    return True
+
+
+_pickler_class: Any = None
+
+
+def _make_pickler_class() -> Any:
+    import cloudpickle
+
+    class Pickler(cloudpickle.Pickler):  # type: ignore[misc]  # cloudpickle has no types
+        def reducer_override(self, obj: Any) -> Any:
+            custom = _custom.by_class.get(type(obj)) if _custom.by_class else None
+            if custom is not None:
+                serializer, deserializer = custom
+                return deserializer, (serializer(obj),)
+            return super().reducer_override(obj)
+
+    return Pickler
+
+
+class Serialized:
+    """A value's pickle, its out-of-band buffers and the ids of the references inside it."""
+
+    __slots__ = ("buffers", "inband", "refs")
+
+    def __init__(self, inband: bytes, buffers: Sequence[memoryview], refs: Sequence[bytes]) -> None:
+        self.inband = inband
+        self.buffers = buffers
+        self.refs = refs
+
+    @property
+    def size_bytes(self) -> int:
+        return len(self.inband) + sum(b.nbytes for b in self.buffers)
+
+    def stored_bytes(self) -> int:
+        """What `write_to` needs."""
+        size = _HEADER.size + _SPAN.size * len(self.buffers) + len(self.inband)
+        for buffer in self.buffers:
+            size = _aligned(size) + buffer.nbytes
+        return size
+
+    def write_to(self, write: Callable[[int, Any], None]) -> None:
+        """Lay the value out in `stored_bytes()` bytes; `write(offset, data)` puts each part there."""
+        header = [_HEADER.pack(len(self.buffers), len(self.inband))]
+        end = _HEADER.size + _SPAN.size * len(self.buffers) + len(self.inband)
+        for buffer in self.buffers:
+            start = _aligned(end)
+            header.append(_SPAN.pack(start, buffer.nbytes))
+            end = start + buffer.nbytes
+            write(start, buffer)
+        if len(self.inband) <= _JOINED_BYTES_MAX:
+            write(0, b"".join((*header, self.inband)))
+        else:
+            head = b"".join(header)
+            write(0, head)
+            write(len(head), self.inband)
+
+    def inline(self) -> tuple[int, Any]:
+        """The encoded value that carries its own bytes. The buffers are copied: a snapshot."""
+        if not self.buffers:
+            return PICKLE, self.inband
+        return BUFFERS, (self.inband, [bytes(b) for b in self.buffers])
+
+
+def _aligned(offset: int) -> int:
+    return (offset + ALIGNMENT - 1) & -ALIGNMENT
+
+
+def serialize(value: Any) -> Serialized:
+    """Pickle `value`. Raises TypeError that names the part which cannot be pickled."""
+    if _is_plain(value):
+        return Serialized(pickle.dumps(value, 5), (), ())
+    global _pickler_class
+    if _pickler_class is None:
+        _pickler_class = _make_pickler_class()
+    buffers: list[memoryview] = []
+
+    def out_of_band(buffer: pickle.PickleBuffer) -> bool:
+        try:
+            buffers.append(buffer.raw())
+        except BufferError:  # not contiguous: pickle copies it into the stream
+            return True
+        return False
+
+    outer = getattr(_collecting, "refs", None)
+    refs: list[bytes] = []
+    _collecting.refs = refs
+    file = io.BytesIO()
+    try:
+        _pickler_class(file, protocol=5, buffer_callback=out_of_band).dump(value)
+    except RecursionError:
+        raise
+    except Exception as error:
+        raise TypeError(_explain(value, error)) from error
+    finally:
+        _collecting.refs = outer
+    return Serialized(file.getvalue(), buffers, refs)
+
+
+def _explain(value: Any, error: BaseException) -> str:
+    from umbel._objects import offenders
+
+    path = offenders.find(value)
+    where = f"; the part at fault is {path}" if path else ""
+    return (
+        f"cannot serialize {type(value).__name__}: {error}{where}. Create it inside the task or actor that uses it, leave "
+        "it out with __getstate__, or register a serializer (umbel.util.register_serializer)"
+    )
+
+
+def dumps(value: Any) -> bytes:
+    """One pickle, buffers included; for functions, classes and whatever else travels as opaque bytes."""
+    serialized = serialize(value)
+    if not serialized.buffers:
+        return serialized.inband
+    return pickle.dumps((_load_parts, serialized.inband, [bytes(b) for b in serialized.buffers]), 5)
+
+
+def loads(data: bytes) -> Any:
+    """Inverse of `dumps`."""
+    value = pickle.loads(data)
+    if type(value) is tuple and len(value) == 3 and value[0] is _load_parts:
+        return _load_parts(value[1], value[2])
+    return value
+
+
+def _load_parts(inband: bytes, buffers: list[bytes]) -> Any:
+    return pickle.loads(inband, buffers=buffers)
+
+
+def read_stored(view: memoryview) -> Any:
+    """The value laid out in `view`; its buffers are slices of `view`, which they keep alive."""
+    count, size = _HEADER.unpack_from(view, 0)
+    span = _HEADER.size
+    inband_at = span + _SPAN.size * count
+    buffers = []
+    for _ in range(count):
+        start, length = _SPAN.unpack_from(view, span)
+        span += _SPAN.size
+        buffers.append(view[start : start + length])
+    return pickle.loads(view[inband_at : inband_at + size], buffers=buffers)
+
+
+def decode_inline(kind: int, payload: Any) -> Any:
+    """The value of an encoded value that carries its own bytes; not for STORED or ERROR."""
+    if kind == PICKLE:
+        return pickle.loads(payload)
+    if kind == RAW:
+        return payload
+    return pickle.loads(payload[0], buffers=payload[1])

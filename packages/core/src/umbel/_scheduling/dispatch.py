@@ -1,0 +1,191 @@
+"""An owner's tasks of one scheduling class, and the workers it leases for them.
+
+The owner leases workers from its node's agent and pushes tasks to them directly, several ahead of the one that runs, so
+that a worker never idles for a round trip. How many depends on how long the function has been seen to take: hundreds
+for microseconds, one for milliseconds and for functions not yet measured, because what is queued behind a running task
+cannot start elsewhere until it is handed back. Idle leases get work back from busy ones.
+
+Decides only: the caller sends, asks the agent, and tells what happened, under one lock.
+"""
+
+from __future__ import annotations
+
+from collections import deque
+from typing import Any, Protocol
+
+DEPTH_MAX = 256  # tasks in flight per worker; enough to hide a round trip of 100 us behind tasks of 1 us
+QUEUED_TARGET_S = 0.004  # work queued at a worker: some round trips, yet short against a person's patience
+STALLED_AFTER_S = 0.02  # without a reply for so long, what is queued behind counts as work that needs a worker
+LEASES_WANTED_MAX = 512  # a demand beyond this says no more than this
+NEW_DURATION_WEIGHT = 0.25  # of a moving average: follows a change within a dozen calls
+
+
+class Durations:
+    """How long calls of one function take, as a moving average. Slow calls count at once, quick ones by and by."""
+
+    __slots__ = ("average_s",)
+
+    def __init__(self) -> None:
+        self.average_s: float | None = None
+
+    def add(self, seconds: float) -> None:
+        average = self.average_s
+        if average is None or seconds > 4 * average:
+            self.average_s = seconds
+        else:
+            self.average_s = average + NEW_DURATION_WEIGHT * (seconds - average)
+
+    def depth(self) -> int:
+        """How many calls to keep in flight at one worker."""
+        average = self.average_s
+        if average is None:
+            return 1
+        if average * DEPTH_MAX <= QUEUED_TARGET_S:
+            return DEPTH_MAX
+        return max(1, int(QUEUED_TARGET_S / average))
+
+
+class Task(Protocol):
+    """What this module needs of a task."""
+
+    seq: int
+    durations: Durations
+
+
+class Lease:
+    """One worker leased for this class. `link` belongs to the caller."""
+
+    __slots__ = ("idle_since_s", "inflight", "is_blocked", "is_reclaimed", "is_stealing", "last_reply_s", "link", "worker")
+
+    def __init__(self, worker: str, link: Any, now_s: float) -> None:
+        self.worker = worker
+        self.link = link
+        self.inflight: dict[int, Any] = {}
+        self.is_blocked = False
+        self.is_reclaimed = False
+        self.is_stealing = False
+        self.idle_since_s = now_s
+        self.last_reply_s = now_s
+
+
+class SchedulingClass:
+    """Tasks that need the same resources and environment."""
+
+    __slots__ = ("depth", "key", "leases", "ready", "request", "told")
+
+    def __init__(self, key: str, request: Any, depth: int) -> None:
+        self.key = key
+        self.request = request  # what the agent must know of the class; not looked at here
+        self.depth = depth  # how deeply nested the tasks of this owner are
+        self.ready: deque[Any] = deque()
+        self.leases: dict[str, Lease] = {}
+        self.told = 0  # the demand the agent was told last
+
+    def add_lease(self, worker: str, link: Any, now_s: float) -> Lease:
+        lease = self.leases[worker] = Lease(worker, link, now_s)
+        self.told = max(0, self.told - 1)  # the agent counts a grant against the demand
+        return lease
+
+    def quick_lease(self) -> Lease | None:
+        """A lease with nothing to do, for a task that need not queue; None when tasks are waiting before it."""
+        if self.ready:
+            return None
+        for lease in self.leases.values():
+            if not lease.inflight and not lease.is_reclaimed and not lease.is_blocked:
+                return lease
+        return None
+
+    def assign(self) -> list[tuple[Lease, list[Any]]]:
+        """Move waiting tasks to workers that have room, fairly shared. The caller pushes them."""
+        ready = self.ready
+        if not ready:
+            return []
+        usable = [x for x in self.leases.values() if not x.is_blocked and not x.is_reclaimed]
+        usable.sort(key=lambda x: len(x.inflight))
+        pushes = []
+        for position, lease in enumerate(usable):
+            if not ready:
+                break
+            share = -(-len(ready) // (len(usable) - position))
+            batch = []
+            inflight = lease.inflight
+            while ready and share > 0:
+                task = ready[0]
+                if len(inflight) >= task.durations.depth():
+                    break
+                ready.popleft()
+                inflight[task.seq] = task
+                batch.append(task)
+                share -= 1
+            if batch:
+                pushes.append((lease, batch))
+        return pushes
+
+    def take_back(self, lease: Lease, seqs: list[int]) -> list[Any]:
+        """The worker hands back tasks it has not started. They go to the front, in their order; returns them."""
+        lease.is_stealing = False
+        tasks = [lease.inflight.pop(seq) for seq in seqs if seq in lease.inflight]
+        self.ready.extendleft(reversed(tasks))
+        return tasks
+
+    def steal_from(self) -> tuple[Lease, int] | None:
+        """A busy lease, and how many of its unstarted tasks to ask back, when another has nothing to do."""
+        if self.ready or not any(
+            not x.inflight and not x.is_reclaimed and not x.is_blocked for x in self.leases.values()
+        ):
+            return None
+        richest = max(self.leases.values(), key=lambda x: len(x.inflight), default=None)
+        if richest is None or richest.is_stealing or len(richest.inflight) < 2:
+            return None
+        richest.is_stealing = True
+        return richest, len(richest.inflight) // 2
+
+    def lose_lease(self, worker: str, started: int) -> tuple[list[Any], list[Any]]:
+        """The worker died, having last started task `started` (-1: none). Returns (tasks that were started or may have
+        been, tasks that never were); the latter are waiting again already."""
+        lease = self.leases.pop(worker, None)
+        if lease is None:
+            return [], []
+        begun: list[Any] = []
+        fresh: list[Any] = list(lease.inflight.values())
+        if started in lease.inflight:
+            position = list(lease.inflight).index(started) + 1
+            begun, fresh = fresh[:position], fresh[position:]
+        self.ready.extendleft(reversed(fresh))
+        return begun, fresh
+
+    def wanted(self, now_s: float) -> int:
+        """How many more leases would help now."""
+        waiting = len(self.ready)
+        behind_s = 0.0
+        queued = 0
+        for lease in self.leases.values():
+            extra = len(lease.inflight) - 1
+            if extra > 0:
+                if lease.is_blocked or now_s - lease.last_reply_s > STALLED_AFTER_S:
+                    waiting += extra
+                else:
+                    queued += extra
+                    last = next(reversed(lease.inflight.values()))
+                    behind_s += extra * (last.durations.average_s or 0.0)
+        if not waiting and not queued:
+            return 0
+        if waiting:
+            average = self.ready[0].durations.average_s if self.ready else None
+            if average is not None and self.leases:
+                # Tasks of microseconds do not deserve a process each.
+                waiting = max(1, min(waiting, int(waiting * average / QUEUED_TARGET_S) + 1))
+        idle = sum(not x.inflight and not x.is_reclaimed for x in self.leases.values())
+        needed = waiting + (1 if behind_s > QUEUED_TARGET_S else 0)
+        return min(LEASES_WANTED_MAX, max(0, needed - idle))
+
+    def idle_leases(self, now_s: float, idle_lease_s: float) -> list[Lease]:
+        """Leases to give back: unused for long, or reclaimed and drained. They are forgotten here."""
+        back = [
+            x
+            for x in self.leases.values()
+            if not x.inflight and (x.is_reclaimed or (now_s - x.idle_since_s >= idle_lease_s and not self.ready))
+        ]
+        for lease in back:
+            del self.leases[lease.worker]
+        return back

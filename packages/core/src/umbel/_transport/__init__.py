@@ -1,0 +1,1 @@
+"""Sockets: readiness polling and framed connections."""

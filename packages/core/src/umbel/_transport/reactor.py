@@ -1,0 +1,276 @@
+"""Who reads the sockets: leader and followers.
+
+Handing data from one thread to another costs more than reading it, so the thread that waits for a result reads the
+sockets itself (it *leads*), and everyone else who waits follows: a follower is woken when its own result is there, or to
+lead when the leader leaves. A background thread leads only while nobody waits, so that replies, releases and callbacks
+go on; it steps back as soon as somebody wants to lead.
+
+While threads come and go quickly the background thread does not stand in line, which would cost a thread switch each
+time: it looks in every `TICK_S`, does the housekeeping, and takes over once nobody has led for a whole tick.
+"""
+
+from __future__ import annotations
+
+import threading
+import time
+from collections.abc import Callable
+
+from umbel._transport.connection import Poller
+
+TICK_S = 0.005  # how late housekeeping may be while threads come and go; 200 looks a second cost under 1 % of a core
+LOOP_TICK_S = 0.01  # how long an event loop may be busy with something else before the background thread reads for it
+PARK_AFTER_TICKS = 20  # 0.1 s with the same leader: it waits for something long, so stop looking
+LEAD_SLICE_S = 3600.0  # a leader without a deadline; epoll has no use for an infinite one
+
+
+class Waiter:
+    """One thread's wait. `done` is set by whoever leads; `remaining` and `failed` are for the setter's use."""
+
+    __slots__ = ("done", "lock", "remaining")
+
+    def __init__(self, remaining: int = 1) -> None:
+        self.done = False
+        self.remaining = remaining
+        self.lock: threading.Lock | None = None  # held while a follower sleeps on it
+
+    def finish(self) -> None:
+        self.done = True
+        lock = self.lock
+        if lock is not None:
+            try:
+                lock.release()
+            except RuntimeError:  # woken already
+                pass
+
+    def count_down(self) -> None:
+        self.remaining -= 1
+        if self.remaining <= 0:
+            self.finish()
+
+
+class Reactor:
+    """Drives one poller from whichever thread has use for it.
+
+    `housekeeping()` runs at least every tick while there is traffic, in the leading or background thread, and returns in
+    how many seconds it wants to run again, or None when nothing is due.
+    """
+
+    def __init__(self, housekeeping: Callable[[], float | None], *, name: str) -> None:
+        self.poller = Poller()
+        self._housekeeping = housekeeping
+        self._lead = threading.Lock()
+        self._generation = 0
+        self._wanting = 0  # threads that want the lead from the background thread
+        self._is_background_leading = False
+        self._is_parked = False
+        self._park = threading.Lock()
+        self._park.acquire()
+        self._followers: list[Waiter] = []
+        self._followers_lock = threading.Lock()
+        self._is_closed = False
+        self._is_loop_busy: Callable[[], bool] | None = None  # set while an event loop drives this reactor
+        self._on_lead_free: Callable[[], None] | None = None
+        self._thread = threading.Thread(target=self._background, name=name, daemon=True)
+        self._thread.start()
+
+    def wait(
+        self, waiter: Waiter, deadline_s: float | None, on_block: Callable[[], None] | None = None, block_after_s: float = 0.0
+    ) -> bool:
+        """Until `waiter.done` or the deadline (time.monotonic); whether it is done. Interruptible by signals.
+
+        `on_block` is called once, without any lock, when the wait has lasted `block_after_s`.
+        """
+        block_at = None if on_block is None else time.monotonic() + block_after_s
+        while not waiter.done:
+            if self._lead.acquire(blocking=False):
+                led = True
+            elif self._is_background_leading:
+                with self._followers_lock:
+                    self._wanting += 1
+                self.poller.wake()
+                led = self._lead.acquire(timeout=1.0)
+                with self._followers_lock:
+                    self._wanting -= 1
+                if not led:
+                    continue
+            else:
+                led = False
+            if led:
+                try:
+                    self._generation += 1
+                    while not waiter.done:
+                        timeout = self._until(deadline_s, block_at)
+                        if timeout <= 0:
+                            break
+                        poll_ready(self.poller, timeout)
+                finally:
+                    self._generation += 1
+                    self._lead.release()
+                    if self._followers:
+                        self._promote()
+                    if self._is_parked:
+                        self._unpark()
+                    if self._on_lead_free is not None:
+                        self._on_lead_free()
+            else:
+                self._follow(waiter, self._until(deadline_s, block_at))
+            if waiter.done:
+                return True
+            now = time.monotonic()
+            if deadline_s is not None and now >= deadline_s:
+                return False
+            if block_at is not None and now >= block_at and on_block is not None:
+                block_at = None
+                on_block()
+        return True
+
+    @staticmethod
+    def _until(deadline_s: float | None, block_at: float | None) -> float:
+        if deadline_s is None:
+            if block_at is None:
+                return LEAD_SLICE_S
+            return block_at - time.monotonic()
+        end = deadline_s if block_at is None else min(deadline_s, block_at)
+        return min(LEAD_SLICE_S, end - time.monotonic())
+
+    def _follow(self, waiter: Waiter, timeout_s: float) -> None:
+        lock = threading.Lock()
+        lock.acquire()
+        waiter.lock = lock
+        with self._followers_lock:
+            self._followers.append(waiter)
+        try:
+            # The leader may have left between the failed attempt to lead and joining the followers.
+            if not waiter.done and self._lead.locked():
+                sleep_on(lock, max(0.0, min(timeout_s, threading.TIMEOUT_MAX)))
+        finally:
+            with self._followers_lock:
+                if waiter in self._followers:
+                    self._followers.remove(waiter)
+            waiter.lock = None
+
+    def _promote(self) -> None:
+        with self._followers_lock:
+            for waiter in self._followers:
+                lock = waiter.lock
+                if not waiter.done and lock is not None:
+                    try:
+                        lock.release()
+                    except RuntimeError:  # promoted twice
+                        pass
+                    return
+
+    def poke(self) -> None:
+        """There is housekeeping to do. Cheap, from any thread, `__del__` included; a tick notices by itself."""
+        if self._is_background_leading:
+            self.poller.wake()
+        elif self._is_parked:
+            self._unpark()
+
+    def poll_now(self) -> bool:
+        """Handle what has arrived, unless another thread is about to; whether this thread did."""
+        if not self._lead.acquire(blocking=False):
+            return False
+        try:
+            self._generation += 1
+            self.poller.poll(0)
+        finally:
+            self._lead.release()
+            if self._followers:
+                self._promote()
+        return True
+
+    def driven_by_loop(self, is_busy: Callable[[], bool], on_lead_free: Callable[[], None]) -> None:
+        """From now on an event loop calls `poll_now` when the poller is readable. The background thread reads only when
+        the loop `is_busy` and has not done so for `LOOP_TICK_S`. `on_lead_free` is called when a waiting thread that
+        read the sockets has stopped doing so."""
+        self._is_loop_busy = is_busy
+        self._on_lead_free = on_lead_free
+        self.poller.wake()
+        self.poke()
+
+    def _unpark(self) -> None:
+        self._is_parked = False
+        try:
+            self._park.release()
+        except RuntimeError:  # another thread was quicker
+            pass
+
+    def _background(self) -> None:
+        seen = -1
+        quiet_ticks = 0
+        while not self._is_closed:
+            if self._is_loop_busy is not None:
+                self._watch_loop(self._is_loop_busy)
+                continue
+            if self._generation != seen:
+                seen = self._generation
+                quiet_ticks = 0
+                time.sleep(TICK_S)
+                self._housekeeping()
+                continue
+            if not self._lead.acquire(blocking=False):
+                quiet_ticks += 1
+                due = self._housekeeping()
+                if quiet_ticks > PARK_AFTER_TICKS and due is None:
+                    self._is_parked = True
+                    if self._lead.locked():  # else the leader left before it could see us parked
+                        self._park.acquire()
+                    self._is_parked = False
+                    seen = -1
+                else:
+                    time.sleep(TICK_S if quiet_ticks <= PARK_AFTER_TICKS or due is None else max(TICK_S, min(due, 1.0)))
+                continue
+            self._is_background_leading = True
+            try:
+                while not self._wanting and not self._is_closed and self._is_loop_busy is None:
+                    due = self._housekeeping()
+                    self.poller.poll(LEAD_SLICE_S if due is None else due)
+            finally:
+                self._is_background_leading = False
+                self._lead.release()
+                if self._followers:
+                    self._promote()
+                if self._on_lead_free is not None:
+                    self._on_lead_free()
+            seen = -1
+
+    def _watch_loop(self, is_busy: Callable[[], bool]) -> None:
+        seen = self._generation
+        if not is_busy():
+            self._is_parked = True
+            if not is_busy() and not self._is_closed:  # else it became busy before it could see us parked
+                self._park.acquire()
+            self._is_parked = False
+            return
+        time.sleep(LOOP_TICK_S)
+        if self._generation == seen and self.poll_now() and self._on_lead_free is not None:
+            self._on_lead_free()
+        self._housekeeping()
+
+    def on_thread(self) -> bool:
+        """Whether the caller is the background thread, which must never wait for a result."""
+        return threading.current_thread() is self._thread
+
+    def close(self) -> None:
+        """Stop the background thread and close the poller; connections are the caller's to close."""
+        self._is_closed = True
+        self.poller.wake()
+        self._unpark()
+        if not self.on_thread():
+            self._thread.join(timeout=5.0)
+        with self._followers_lock:
+            waiters = list(self._followers)
+        for waiter in waiters:
+            waiter.finish()
+        self.poller.close()
+
+
+def poll_ready(poller: Poller, timeout_s: float) -> None:
+    """One poll of a waiting thread. A function of its own so that a signal handler can see that the thread waits."""
+    poller.poll(timeout_s)
+
+
+def sleep_on(lock: threading.Lock, timeout_s: float) -> None:
+    """The sleep of a following thread; a function of its own for the same reason as `poll_ready`."""
+    lock.acquire(timeout=timeout_s)

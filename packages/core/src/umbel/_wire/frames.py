@@ -1,0 +1,89 @@
+"""Frames: how messages are cut out of a byte stream.
+
+A frame is a four-byte little-endian length and that many bytes. Two bodies exist. *Data* frames between owners and
+workers are a pickled list of tuples (many messages in one frame); only user processes open them. *Control* frames,
+the only kind a daemon reads, are a JSON object plus an opaque body which the daemon passes on without looking inside.
+"""
+
+from __future__ import annotations
+
+import json
+import pickle
+import struct
+from collections.abc import Mapping, Sequence
+from typing import Any
+
+PROTOCOL_VERSION = 1
+HEADER = struct.Struct("<I")
+FRAME_BYTES_MAX = 1 << 30  # a length beyond this is a broken stream, not a message: large values travel by store
+
+_dumps = pickle.dumps
+_pack = HEADER.pack
+
+
+def encode_data(messages: Sequence[tuple[Any, ...]]) -> bytes:
+    """One frame that holds all `messages`, in order."""
+    payload = _dumps(messages, 5)
+    return _pack(len(payload)) + payload
+
+
+decode_data = pickle.loads  # the peer is authenticated by file mode and credentials before any frame is opened
+
+
+def encode_control(message: Mapping[str, Any], body: bytes = b"") -> bytes:
+    """One control frame: `message` must be JSON; `body` travels untouched."""
+    text = json.dumps(message, separators=(",", ":")).encode()
+    return b"".join((_pack(4 + len(text) + len(body)), _pack(len(text)), text, body))
+
+
+def decode_control(payload: bytes) -> tuple[dict[str, Any], bytes]:
+    """Inverse of `encode_control`, for a payload without its frame header. Raises ValueError on anything malformed."""
+    if len(payload) < 4:
+        raise ValueError(f"control frame of {len(payload)} bytes is too short to hold its header")
+    (size,) = HEADER.unpack_from(payload)
+    if 4 + size > len(payload):
+        raise ValueError(f"control frame announces {size} bytes of text, has {len(payload) - 4}")
+    message = json.loads(payload[4 : 4 + size])
+    if not isinstance(message, dict):
+        raise ValueError(f"control frame must hold an object, got {type(message).__name__}")
+    return message, payload[4 + size :]
+
+
+class FrameReader:
+    """Cuts a byte stream into frame payloads. Holds at most one incomplete frame."""
+
+    __slots__ = ("_pending", "_wanted")
+
+    def __init__(self) -> None:
+        self._pending = bytearray()
+        self._wanted = 0
+
+    def feed(self, data: bytes) -> list[bytes]:
+        """The payloads completed by `data`. Raises ValueError when a length exceeds FRAME_BYTES_MAX."""
+        size = len(data)
+        if not self._pending and size >= 4:
+            (length,) = HEADER.unpack_from(data)
+            if length + 4 == size:  # by far the commonest: exactly one frame
+                return [data[4:]]
+        pending = self._pending
+        pending += data
+        have = len(pending)
+        if have < self._wanted:
+            return []
+        payloads = []
+        start = 0
+        while have - start >= 4:
+            (length,) = HEADER.unpack_from(pending, start)
+            if length > FRAME_BYTES_MAX:
+                raise ValueError(f"frame of {length} bytes exceeds {FRAME_BYTES_MAX}; the stream is corrupt")
+            end = start + 4 + length
+            if end > have:
+                self._wanted = end - start
+                break
+            payloads.append(bytes(memoryview(pending)[start + 4 : end]))
+            start = end
+        else:
+            self._wanted = 4
+        if start:
+            del pending[:start]
+        return payloads

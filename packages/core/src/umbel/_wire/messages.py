@@ -1,0 +1,42 @@
+"""The messages of data frames: tuples whose first item is one of these numbers.
+
+Object ids are 28 bytes, process ids 16; `seq` numbers the tasks and calls of one owner. An encoded value is
+(kind, payload), see `umbel._objects.serialization`. `deps` lists arguments that were references:
+(position or keyword, object id, kind, payload).
+"""
+
+from __future__ import annotations
+
+# Any process to any other
+HELLO = 1  # process_id: who has connected
+BORROW = 2  # object_id, borrower -> ACK
+ACK = 3  # object_id: the borrow is entered
+RELEASE = 4  # object_id, borrower, grants
+FETCH = 5  # object_id -> VALUE, once there is one
+VALUE = 6  # object_id, kind, payload
+FREE = 7  # segment name: its value is dead, its creator may use the memory again
+CANCEL_OBJECT = 8  # object_id, is_forced, is_recursive: to the owner of somebody's result
+
+# Owner to worker or actor
+TEMPLATE = 20  # index, facts: what all tasks or calls of one template share, sent before the first
+FUNCTION = 21  # digest, pickled function
+TASK = 22  # seq, template index, arguments kind, payload, deps, attempt
+CALL = 23  # the same for an actor's method
+STEAL = 24  # count: hand back so many unstarted tasks
+CANCEL = 25  # seq, is_forced, is_recursive
+CONSUMED = 26  # seq, count: so many items of a stream were read
+
+# Worker or actor to owner
+REPLY = 40  # seq, kind, payload, contained ids or None, duration_s
+REPLY_MANY = 41  # seq, [(kind, payload, contained)], duration_s
+FAILED = 42  # seq, error bytes, duration_s
+ITEM = 43  # seq, index, kind, payload, contained
+END = 44  # seq, count, error bytes or None, duration_s
+UNSTARTED = 45  # [seq], is_blocked: handed back; a blocked worker wants no more until it replies
+CANCELLED = 46  # seq: it never ran
+RETIRE = 47  # the worker has reached max_calls; push nothing more
+
+# Kinds of arguments beside the kinds of encoded values, which hold (args, kwargs)
+ARGS = 10  # payload is the tuple of positional arguments
+ARGS_KWARGS = 11  # payload is (args, kwargs)
+ARGS_OBJECT = 12  # (args, kwargs) is the object in deps whose key is None
