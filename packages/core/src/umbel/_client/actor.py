@@ -1,0 +1,303 @@
+"""Actor classes, handles and methods: what `@umbel.remote` makes of a class."""
+
+from __future__ import annotations
+
+import inspect
+from collections.abc import Callable, Iterable
+from dataclasses import dataclass, field
+from typing import Any, Generic, TypeVar
+
+from umbel._client import current, refs, signatures
+from umbel._model import ids
+from umbel._model import options as option_model
+
+T = TypeVar("T")
+
+# An actor lives as long as references to this object of it do, so handles are counted by the protocol for objects.
+LIFETIME_SUFFIX = b"\xff\xff\xff\xff"
+METHOD_OPTIONS_ATTRIBUTE = "__umbel_method_options__"
+# Methods every actor has, under our name and under the one Ray's programs use.
+SYSTEM_METHODS = {
+    f"__{prefix}_{what}__": f"__umbel_{what}__" for prefix in ("umbel", "ray") for what in ("ready", "terminate", "call")
+}
+
+
+@dataclass(frozen=True)
+class MethodDescription:
+    """What a caller must know of one method. Travels with every handle."""
+
+    name: str
+    signature: signatures.Signature
+    options: dict[str, Any] = field(default_factory=dict)
+    is_generator: bool = False
+    is_async: bool = False
+
+
+@dataclass(frozen=True)
+class ActorDescription:
+    """What a handle knows of its actor, whoever holds it. Picklable without the class."""
+
+    class_name: str
+    methods: dict[str, MethodDescription]
+    max_task_retries: int
+    max_pending_calls: int
+    allow_out_of_order: bool
+    is_async: bool
+    is_detached: bool
+
+
+class MethodTemplate:
+    """What all calls of one method with one set of options share; engines hang their own cache on it."""
+
+    __slots__ = ("description", "engine_state", "is_generator", "name", "options")
+
+    def __init__(self, description: MethodDescription, options: option_model.MethodOptions) -> None:
+        self.description = description
+        self.options = options
+        self.name = description.name
+        self.is_generator = description.is_generator
+        self.engine_state: Any = None
+
+
+class ActorMethod:
+    """One method of one actor; `.remote(...)` calls it."""
+
+    __slots__ = ("_handle", "_template")
+
+    def __init__(self, handle: ActorHandle, template: MethodTemplate) -> None:
+        self._handle = handle
+        self._template = template
+
+    def __call__(self, *_args: Any, **_kwargs: Any) -> Any:
+        name = self._template.name
+        raise TypeError(f"actor method {name} cannot be called directly; use handle.{name}.remote(...)")
+
+    def remote(self, *args: Any, **kwargs: Any) -> Any:
+        """Submit one call; returns what `RemoteFunction.remote` would."""
+        template = self._template
+        template.description.signature.check(args, kwargs)
+        return current.engine().submit_actor_task(self._handle, template, args, kwargs)
+
+    def options(self, **overrides: Any) -> ActorMethod:
+        description = self._template.description
+        template = MethodTemplate(description, option_model.method_options(description.options, overrides))
+        _check_streaming(template)
+        return ActorMethod(self._handle, template)
+
+    def __reduce__(self) -> tuple[Any, ...]:
+        return getattr, (self._handle, self._template.name)
+
+
+class ActorHandle:
+    """A reference to an actor. Handles to the same actor are equal.
+
+    A strong handle keeps the actor alive; one from `get_actor` or `current_actor` is weak, and so is any handle to a
+    detached actor, which lives until killed.
+    """
+
+    def __init__(self, actor_id: bytes, description: ActorDescription, lifetime: refs.ObjectRef[Any] | None) -> None:
+        self._actor_id = actor_id
+        self._description = description
+        self._lifetime = lifetime
+        self._templates: dict[str, MethodTemplate] = {}
+
+    def __getattr__(self, name: str) -> ActorMethod:
+        if name.startswith("_") and name in ("_actor_id", "_description", "_lifetime", "_templates"):
+            raise AttributeError(name)  # half-built, as during unpickling
+        template = self._templates.get(name)
+        if template is None:
+            described = self._description.methods.get(SYSTEM_METHODS.get(name, name))
+            if described is None:
+                raise AttributeError(
+                    f"actor {self._description.class_name} has no method {name!r}; it has "
+                    f"{', '.join(sorted(n for n in self._description.methods if not n.startswith('_'))) or 'none'}"
+                )
+            template = MethodTemplate(described, option_model.method_options(described.options, {}))
+            self._templates[name] = template
+        return ActorMethod(self, template)
+
+    def __dir__(self) -> Iterable[str]:
+        return [*super().__dir__(), *self._description.methods]
+
+    def __hash__(self) -> int:
+        return hash(self._actor_id)
+
+    def __eq__(self, other: object) -> bool:
+        return isinstance(other, ActorHandle) and other._actor_id == self._actor_id
+
+    def __repr__(self) -> str:
+        return f"Actor({self._description.class_name}, {self._actor_id.hex()})"
+
+    @property
+    def _umbel_actor_id(self) -> ids.ActorID:
+        return ids.ActorID(self._actor_id)
+
+    @property
+    def _actor_id_hex(self) -> str:
+        return self._actor_id.hex()
+
+    def __reduce__(self) -> tuple[Any, ...]:
+        return ActorHandle, (self._actor_id, self._description, self._lifetime)
+
+
+def describe(cls: type, options: option_model.ActorOptions) -> ActorDescription:
+    """Read a class as its callers will see it."""
+    methods: dict[str, MethodDescription] = {}
+    for name, raw in inspect.getmembers_static(cls) if hasattr(inspect, "getmembers_static") else _static_members(cls):
+        if name in ("__init__", "__new__", "__class__", "__init_subclass__", "__subclasshook__"):
+            continue
+        function = raw.__func__ if isinstance(raw, (staticmethod, classmethod)) else raw
+        if not inspect.isfunction(function):
+            continue
+        methods[name] = MethodDescription(
+            name=name,
+            signature=signatures.Signature(function, name, skip_first=not isinstance(raw, staticmethod)),
+            options=getattr(function, METHOD_OPTIONS_ATTRIBUTE, {}),
+            is_generator=inspect.isgeneratorfunction(function) or inspect.isasyncgenfunction(function),
+            is_async=inspect.iscoroutinefunction(function) or inspect.isasyncgenfunction(function),
+        )
+        _check_group(methods[name], options)
+    is_async = any(m.is_async for m in methods.values())
+    for name, function in (("ready", lambda: None), ("terminate", lambda: None), ("call", lambda fn, *a, **k: None)):
+        full = f"__umbel_{name}__"
+        methods[full] = MethodDescription(name=full, signature=signatures.Signature(function, full))
+    out_of_order = options.allow_out_of_order_execution
+    is_concurrent = is_async or (options.max_concurrency or 1) > 1 or bool(options.concurrency_groups)
+    if out_of_order is False and is_concurrent:
+        raise ValueError(
+            f"allow_out_of_order_execution must be True or left out for {cls.__name__}, which is async or threaded, "
+            "got False; calls of such an actor overlap"
+        )
+    return ActorDescription(
+        class_name=cls.__name__,
+        methods=methods,
+        max_task_retries=options.max_task_retries,
+        max_pending_calls=options.max_pending_calls,
+        allow_out_of_order=is_concurrent if out_of_order is None else out_of_order,
+        is_async=is_async,
+        is_detached=options.lifetime == "detached",
+    )
+
+
+def _static_members(cls: type) -> list[tuple[str, Any]]:
+    """`inspect.getmembers_static`, which Python 3.10 does not have."""
+    return [(name, inspect.getattr_static(cls, name)) for name in dir(cls)]
+
+
+def _check_group(method: MethodDescription, options: option_model.ActorOptions) -> None:
+    group = method.options.get("concurrency_group")
+    if group is not None and group not in (options.concurrency_groups or {}):
+        raise ValueError(
+            f"method {method.name} asks for concurrency_group {group!r}, which the actor does not declare; it has "
+            f"{sorted(options.concurrency_groups or {}) or 'none'}"
+        )
+
+
+def _check_streaming(template: MethodTemplate) -> None:
+    wanted = template.options.num_returns
+    if wanted in ("streaming", "dynamic") and not template.is_generator:
+        raise ValueError(
+            f"num_returns={wanted!r} needs a generator method, got {template.name}, which has no 'yield'; "
+            "use a number, or yield the values"
+        )
+
+
+class ActorTemplate:
+    """What all actors of one class with one set of options share; engines hang their own cache on it."""
+
+    __slots__ = ("cls", "description", "engine_state", "init_signature", "options")
+
+    def __init__(self, cls: type, init_signature: signatures.Signature, options: option_model.ActorOptions) -> None:
+        self.cls = cls
+        self.options = options
+        self.init_signature = init_signature
+        self.description = describe(cls, options)
+        self.engine_state: Any = None
+
+
+class ActorClass(Generic[T]):
+    """A class whose `.remote(...)` creates an instance in a process of its own and returns a handle at once."""
+
+    def __init__(self, cls: type[T], options: dict[str, Any]) -> None:
+        self._cls = cls
+        self._options = options
+        self._init_signature = _init_signature(cls)
+        self._template = ActorTemplate(cls, self._init_signature, option_model.actor_options(options, {}))
+        self.__name__ = cls.__name__
+        self.__qualname__ = cls.__qualname__
+        self.__module__ = cls.__module__
+        self.__doc__ = cls.__doc__
+
+    def __call__(self, *_args: Any, **_kwargs: Any) -> T:
+        name = self._cls.__name__
+        raise TypeError(f"actor class {name} cannot be instantiated directly; use {name}.remote(...)")
+
+    def __mro_entries__(self, _bases: tuple[Any, ...]) -> tuple[type, ...]:
+        name = self._cls.__name__
+        raise TypeError(
+            f"actor class {name} cannot be subclassed; subclass the plain class and decorate the subclass instead"
+        )
+
+    def remote(self, *args: Any, **kwargs: Any) -> ActorHandle:
+        """Create an actor. An error of its constructor shows as ActorDiedError at the calls. Raises TypeError when
+        the arguments do not fit, ActorAlreadyExistsError when the name is taken."""
+        return _create(self._template, args, kwargs)
+
+    def options(self, **overrides: Any) -> BoundActorOptions:
+        """The same class with some options changed; the original stays as it is."""
+        return BoundActorOptions(
+            ActorTemplate(self._cls, self._init_signature, option_model.actor_options(self._options, overrides))
+        )
+
+    def __reduce__(self) -> tuple[Any, ...]:
+        return ActorClass, (self._cls, self._options)
+
+
+class BoundActorOptions:
+    """An actor class with its options fixed by `.options(...)`."""
+
+    def __init__(self, template: ActorTemplate) -> None:
+        self._template = template
+
+    def remote(self, *args: Any, **kwargs: Any) -> ActorHandle:
+        """As `ActorClass.remote`."""
+        return _create(self._template, args, kwargs)
+
+
+def _create(template: ActorTemplate, args: tuple[Any, ...], kwargs: dict[str, Any]) -> ActorHandle:
+    template.init_signature.check(args, kwargs)
+    handle: ActorHandle = current.engine().create_actor(template, args, kwargs)
+    return handle
+
+
+def _init_signature(cls: type) -> signatures.Signature:
+    if cls.__init__ is object.__init__ and cls.__new__ is object.__new__:  # type: ignore[misc]  # on the class itself
+        return signatures.Signature(lambda: None, cls.__name__)
+    return signatures.Signature(cls.__init__, cls.__name__, skip_first=True)  # type: ignore[misc]  # likewise
+
+
+def method(*args: Any, **options: Any) -> Any:
+    """Set options of an actor method: `@umbel.method(num_returns=2)`; also bare, `@umbel.method`."""
+    if args:
+        if len(args) != 1 or options or not callable(args[0]):
+            raise ValueError(
+                f"umbel.method takes keyword options only, got {args!r}; write @umbel.method(num_returns=2)"
+            )
+        return args[0]
+    if not options:
+        raise ValueError("@umbel.method() without options does nothing; name an option, such as num_returns=2")
+    option_model.method_options(options, {})
+
+    def mark(function: Callable[..., Any]) -> Callable[..., Any]:
+        setattr(function, METHOD_OPTIONS_ATTRIBUTE, dict(options))
+        return function
+
+    return mark
+
+
+def exit_actor() -> None:
+    """End the actor whose method runs this; calls that run beside it finish, queued ones fail, nothing restarts it.
+
+    Does not return. Raises TypeError outside an actor.
+    """
+    current.engine().exit_actor()

@@ -1,0 +1,374 @@
+"""Actors from a caller's side: creation, calls, and what happens to calls when an actor comes and goes.
+
+`umbel._scheduling.actor_calls` decides which calls may be sent; the agent tells where the actor is. Everything here runs
+under the engine's lock unless it says otherwise.
+"""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING, Any
+
+from umbel import exceptions
+from umbel._client import actor as actor_api
+from umbel._client import links, refs, tasks, values
+from umbel._objects import ownership, serialization
+from umbel._scheduling import actor_calls
+from umbel._wire import messages
+
+if TYPE_CHECKING:
+    from umbel._client.native import NativeEngine
+
+ActorState = actor_calls.ActorState
+
+
+class ActorClient:
+    """This process's side of one actor."""
+
+    def __init__(self, engine: NativeEngine, actor_id: bytes, description: actor_api.ActorDescription) -> None:
+        self._engine = engine
+        self.actor_id = actor_id
+        self.description = description
+        self.calls = actor_calls.ActorCalls(allow_out_of_order=description.allow_out_of_order)
+        self.link: links.Link | None = None
+        self.worker = ""
+        self.death: bytes | None = None  # the error of calls to a dead actor
+        self.templates: dict[Any, tasks.Template] = {}
+
+    def pump(self) -> None:
+        """Send what may be sent."""
+        link = self.link
+        if link is None:
+            return
+        sendable = self.calls.take_sendable()
+        if not sendable:
+            return
+        was_idle = len(self.calls.inflight) == len(sendable)
+        announce = tasks.Tasks.announce
+        for call in sendable:
+            template = call.template
+            if template.index not in link.known:
+                announce(link, template)
+            link.post(
+                (messages.CALL, call.seq, template.index, call.kind, call.payload, tasks.resolve_deps(call), call.attempt)
+            )
+        if was_idle or len(link.outbox) >= tasks.READY_PUSH:
+            link.flush()
+        else:
+            self._engine.mark_dirty(link)
+            self._engine.reactor.poke()
+
+    def retry(self, call: tasks.Task) -> None:
+        """The method raised an error that is to be tried again."""
+        self.calls.queue.appendleft(call)
+        self.pump()
+
+    def cancel(self, call: tasks.Task, *, recursive: bool) -> None:
+        if self.link is not None:
+            self.link.post((messages.CANCEL, call.seq, False, recursive))
+            self.link.flush()
+
+    def on_state(self, message: dict[str, Any], body: bytes) -> None:
+        state = ActorState(message["state"])
+        calls = self.calls
+        if state is ActorState.ALIVE:
+            if self.link is None or self.worker != message["worker"]:
+                self._connected_away()
+                self.worker = message["worker"]
+                self.link = self._engine.links.to(bytes.fromhex(self.worker))
+            calls.state = ActorState.ALIVE if self.link is not None else ActorState.RESTARTING
+            self.pump()
+        elif state is ActorState.DEAD:
+            self._drain()
+            self.link = None
+            self.death = self._death_error(message, body)
+            for call in calls.died():
+                self._engine.tasks.fail(call, self.death)
+        elif calls.state is not ActorState.DEAD:
+            self._drain()
+            self._connected_away()
+            calls.state = state
+        self._engine.carry_on()
+
+    def _drain(self) -> None:
+        """Replies that the actor sent before it died count."""
+        if self.link is not None and self.link.stream is not None:
+            self.link.stream.drain()
+
+    def _connected_away(self) -> None:
+        """The process the calls went to is gone: those in flight are sent again or fail."""
+        self.link = None
+        reason = exceptions.ActorUnavailableError(
+            f"actor {self.description.class_name} ({self.actor_id.hex()}) restarted or was out of reach while a call was "
+            "in flight; the call may or may not have run. Set max_task_retries to have such calls repeated",
+            actor_id=self.actor_id.hex(),
+        )
+        for call in self.calls.disconnected():
+            self._engine.tasks.fail(call, exceptions.dump_error(reason))
+
+    def link_gone(self) -> None:
+        """The connection closed; the agent will say whether the actor restarts."""
+        if self.calls.state is ActorState.ALIVE:
+            self.calls.state = ActorState.RESTARTING
+
+    def _death_error(self, message: dict[str, Any], body: bytes) -> bytes:
+        if message.get("init_failed") and body:
+            error = exceptions.load_error(body)
+            text = (
+                f"actor {self.description.class_name} ({self.actor_id.hex()}) could not be created: its constructor "
+                f"raised\n{error}"
+            )
+        else:
+            text = (
+                f"actor {self.description.class_name} ({self.actor_id.hex()}) is dead: "
+                f"{message.get('reason') or 'its process ended'}"
+            )
+        return exceptions.dump_error(
+            exceptions.ActorDiedError(text, actor_id=self.actor_id.hex(), actor_init_failed=bool(message.get("init_failed")))
+        )
+
+
+class Actors:
+    """The actors this process has handles to."""
+
+    def __init__(self, engine: NativeEngine) -> None:
+        self._engine = engine
+        self.clients: dict[bytes, ActorClient] = {}
+
+    # Creation; called without the lock
+
+    def create(
+        self, template: actor_api.ActorTemplate, args: tuple[Any, ...], kwargs: dict[str, Any]
+    ) -> actor_api.ActorHandle:
+        engine = self._engine
+        options = template.options
+        description = template.description
+        blob = engine.export(template.cls, template.cls.__name__)
+        meta = serialization.dumps(description)
+        kind, payload, deps, inner = engine.tasks.encode_arguments(args, kwargs)
+        with engine.lock:
+            engine.check_running()
+            seq = engine.tasks.next_seq()
+            actor_id = engine.process_id + seq.to_bytes(8, "big")
+            maker = engine.tasks.new_template(f"{description.class_name}.__init__", 1, False)
+            task = tasks.Task(seq, maker, kind, payload)
+            engine.tasks.attach_arguments(task, deps, inner)
+        spec = {
+            "cls": blob,
+            "max_concurrency": options.max_concurrency,
+            "concurrency_groups": options.concurrency_groups,
+            "description": meta,
+            "name": options.name,
+            "class_name": description.class_name,
+            "creator_depth": engine.tasks.depth,
+        }
+        message: dict[str, Any] = {
+            "t": "create_actor",
+            "actor": actor_id.hex(),
+            "name": options.name,
+            "namespace": options.namespace or engine.namespace,
+            "get_if_exists": bool(options.get_if_exists),
+            "detached": options.lifetime == "detached",
+            "max_restarts": options.max_restarts,
+            "placement": dict(options.placement_resources.items()),
+            "running": dict(options.running_resources.items()),
+            "env": {"env_vars": dict(options.env_vars)} if options.env_vars else {},
+            "class_name": description.class_name,
+            "meta_size": len(meta),
+            "depth": engine.tasks.depth,
+        }
+
+        if options.name:
+            # A name is taken, or not, before `.remote()` returns; so the arguments have to be there first.
+            self._await_arguments(task)
+            answer, body = engine.agent.request(message, meta + self._spec_bytes(spec, task))
+            error = answer.get("error")
+            if error is not None:
+                with engine.lock:
+                    engine.tasks._unpin_arguments(task)
+                raise exceptions.ActorAlreadyExistsError(
+                    f"an actor called {options.name!r} exists in namespace {message['namespace']!r}; choose another name, "
+                    "get it with umbel.get_actor, or pass get_if_exists=True"
+                ) if error.get("kind") == "exists" else exceptions.UmbelSystemError(str(error.get("text")))
+            if answer.get("existing"):
+                with engine.lock:
+                    engine.tasks._unpin_arguments(task)
+                return self._weak_handle(bytes.fromhex(answer["actor"]), body)
+            handle = self._new_handle(actor_id, description, task)
+            self._watch(actor_id)
+            return handle
+
+        handle = self._new_handle(actor_id, description, task)
+        with engine.lock:
+            if task.error is not None:
+                self._creation_failed(actor_id, task.error)
+            elif not task.missing:
+                engine.agent.notify(message, meta + self._spec_bytes(spec, task))
+                self._watch(actor_id)
+            else:
+                waiting = [record for _, record in task.deps or () if record.kind == ownership.PENDING]
+                left = [len(waiting)]
+
+                def arrived(record: ownership.Record) -> None:
+                    left[0] -= 1
+                    if record.kind == serialization.ERROR:
+                        self._creation_failed(actor_id, record.payload)
+                    elif not left[0] and self.clients[actor_id].death is None:
+                        engine.agent.notify(message, meta + self._spec_bytes(spec, task))
+                        self._watch(actor_id)
+
+                for record in waiting:
+                    engine.values.on_settled(record, arrived)
+        return handle
+
+    def _await_arguments(self, task: tasks.Task) -> None:
+        pending = [record for _, record in task.deps or () if record.kind == ownership.PENDING]
+        self._engine.wait_for_records(pending)
+        for _, record in task.deps or ():
+            if record.kind == serialization.ERROR:
+                self._engine.values.decode(record)
+
+    def _spec_bytes(self, spec: dict[str, Any], task: tasks.Task) -> bytes:
+        spec["kind"], spec["payload"], spec["deps"] = task.kind, task.payload, tasks.resolve_deps(task)
+        return serialization.dumps(spec)
+
+    def _new_handle(
+        self, actor_id: bytes, description: actor_api.ActorDescription, task: tasks.Task
+    ) -> actor_api.ActorHandle:
+        """The creator's handle. The arguments stay pinned as long as the actor may be restarted with them."""
+        engine = self._engine
+        with engine.lock:
+            client = self._client(actor_id, description)
+            lifetime = None
+            if not description.is_detached:
+                record = engine.values.table.own(actor_id + actor_api.LIFETIME_SUFFIX)
+                record.task = client
+                engine.values.table.settle(record, values.LIFETIME, (actor_id, task))
+                lifetime = refs.ObjectRef(record.object_id, engine)
+            return actor_api.ActorHandle(actor_id, description, lifetime)
+
+    def lifetime_over(self, payload: Any) -> None:
+        """The last strong handle is gone, and with it every call in flight: the actor may end."""
+        actor_id, task = payload
+        self._engine.tasks._unpin_arguments(task)
+        self._engine.agent.notify({"t": "actor_unreferenced", "actor": actor_id.hex()})
+
+    def _creation_failed(self, actor_id: bytes, blob: bytes) -> None:
+        """A constructor argument could not be computed."""
+        client = self.clients[actor_id]
+        client.death = blob
+        for call in client.calls.died():
+            self._engine.tasks.fail(call, blob)
+
+    def _client(self, actor_id: bytes, description: actor_api.ActorDescription) -> ActorClient:
+        client = self.clients.get(actor_id)
+        if client is None:
+            client = self.clients[actor_id] = ActorClient(self._engine, actor_id, description)
+        return client
+
+    def _watch(self, actor_id: bytes) -> None:
+        self._engine.agent.notify({"t": "actor_watch", "actor": actor_id.hex()})
+
+    def _weak_handle(self, actor_id: bytes, meta: bytes) -> actor_api.ActorHandle:
+        return actor_api.ActorHandle(actor_id, serialization.loads(meta), None)
+
+    def get(self, name: str, namespace: str) -> actor_api.ActorHandle:
+        """A weak handle to a named actor. Called without the lock. Raises ValueError when there is none."""
+        answer, body = self._engine.agent.request({"t": "get_actor", "name": name, "namespace": namespace})
+        if answer.get("error") is not None:
+            raise ValueError(
+                f"no actor called {name!r} lives in namespace {namespace!r}; create it with .options(name={name!r}), or name "
+                "the namespace it was created in (umbel.util.list_named_actors(all_namespaces=True) lists all)"
+            )
+        return self._weak_handle(bytes.fromhex(answer["actor"]), body)
+
+    # Calls
+
+    def submit(
+        self, handle: actor_api.ActorHandle, template: actor_api.MethodTemplate, args: tuple[Any, ...], kwargs: dict[str, Any]
+    ) -> Any:
+        """Called without the lock. Returns what `ActorMethod.remote` does."""
+        engine = self._engine
+        actor_id = handle._actor_id
+        client = self.clients.get(actor_id)
+        if client is None:
+            with engine.lock:
+                client = self._client(actor_id, handle._description)
+                self._watch(actor_id)
+        state: tasks.Template | None = template.engine_state
+        if state is None or state.engine is not engine:
+            state = self._prepare(client, template)
+        kind, payload, deps, pins = engine.tasks.encode_arguments(args, kwargs)
+        with engine.lock:
+            engine.check_running()
+            limit = client.description.max_pending_calls
+            calls = client.calls
+            if 0 < limit <= calls.pending_count:
+                raise exceptions.PendingCallsLimitExceeded(
+                    f"actor {client.description.class_name} has {calls.pending_count} calls pending from this process, its "
+                    f"max_pending_calls is {limit}; wait for some results first"
+                )
+            book = engine.tasks
+            book._seq = seq = book._seq + 1
+            call = tasks.Task(seq, state, kind, payload)
+            call.actor = client
+            result = book.open_results(call, state)
+            if handle._lifetime is not None:  # the actor stays while it has calls of ours
+                record = engine.values.table.records.get(handle._lifetime._id)
+                if record is not None:
+                    record.pins += 1
+                    call.argument_pins = [record]
+            book.attach_arguments(call, deps, pins)
+            book.unfinished[seq] = call
+            if engine.context_of is not None:
+                call.parent = engine.context_of()
+            if call.error is not None:
+                book.fail(call, call.error)
+            elif client.death is not None:
+                book.fail(call, client.death)
+            else:
+                calls.queue.append(call)
+                if not call.missing or calls.allow_out_of_order:
+                    client.pump()
+            if engine.values._drops:
+                engine.values.drain_drops()
+        return result
+
+    def _prepare(self, client: ActorClient, template: actor_api.MethodTemplate) -> tasks.Template:
+        options = template.options
+        key = (template.name, options.name, options.num_returns, options.concurrency_group, id(options.retry_exceptions),
+               options.max_task_retries, options.generator_backpressure_num_objects)  # fmt: skip
+        with self._engine.lock:
+            made = client.templates.get(key)
+            if made is None:
+                made = self._engine.tasks.new_template(
+                    options.name or template.name, options.num_returns, template.is_generator
+                )
+                retries = options.max_task_retries
+                made.max_retries = client.description.max_task_retries if retries is None else retries
+                made.retry_exceptions = options.retry_exceptions
+                limit = options.generator_backpressure_num_objects
+                made.backpressure = -1 if limit is None else limit
+                made.announcement = {
+                    "method": template.name,
+                    "name": made.name,
+                    "num_returns": made.num_returns,
+                    "is_streaming": made.is_streaming,
+                    "backpressure": made.backpressure,
+                    "group": options.concurrency_group,
+                    "depth": self._engine.tasks.depth,
+                }
+                client.templates[key] = made
+            template.engine_state = made
+        return made
+
+    # From the agent and the links
+
+    def on_state(self, message: dict[str, Any], body: bytes) -> None:
+        client = self.clients.get(bytes.fromhex(message["actor"]))
+        if client is not None and client.calls.state is not ActorState.DEAD:
+            client.on_state(message, body)
+
+    def link_gone(self, link: links.Link) -> None:
+        for client in self.clients.values():
+            if client.link is link:
+                client.link_gone()

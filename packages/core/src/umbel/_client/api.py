@@ -1,0 +1,209 @@
+"""The public functions: they check their arguments and hand on to the running engine."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Sequence
+from typing import Any
+
+from umbel._client import actor, current, refs
+from umbel._model import resources as resource_model
+
+
+def get(
+    object_refs: Any, *, timeout: float | None = None, _use_object_store: bool = False
+) -> Any:
+    """The value of a reference, or the list of values of a list of references, in their order.
+
+    timeout: seconds; 0 polls. Raises GetTimeoutError (a TimeoutError) when it passes; the error of a task as both
+    UmbelTaskError and the user's own class, as soon as any of the references has one; ValueError for what is neither
+    a reference nor a list of them. NumPy and Arrow data come as read-only views of shared memory, without a copy.
+    """
+    engine = current.engine()
+    if type(object_refs) is refs.ObjectRef:
+        if timeout is not None:
+            _check_timeout(timeout)
+        return engine.get([object_refs], timeout)[0]
+    if isinstance(object_refs, refs.ObjectRefGenerator):
+        return object_refs
+    _check_timeout(timeout)
+    if isinstance(object_refs, refs.ObjectRef):
+        return engine.get([object_refs], timeout)[0]
+    if not isinstance(object_refs, list):
+        raise ValueError(
+            f"get() takes an ObjectRef or a list of them, got {_describe(object_refs)}; "
+            + ("write list(...) around it" if isinstance(object_refs, (tuple, set)) else "only tasks and put() make references")
+        )
+    if set(map(type, object_refs)) - {refs.ObjectRef}:
+        for position, ref in enumerate(object_refs):
+            if not isinstance(ref, refs.ObjectRef):
+                raise ValueError(f"get() takes a list of ObjectRefs, got {_describe(ref)} at position {position}")
+    return engine.get(object_refs, timeout)
+
+
+def put(value: Any) -> refs.ObjectRef[Any]:
+    """Store a snapshot of `value`; returns its reference. Raises TypeError for what cannot be pickled, or for an ObjectRef
+    itself, which is stored already; ObjectStoreFullError when there is no room."""
+    if isinstance(value, refs.ObjectRef):
+        raise TypeError(
+            f"put() takes a value, got {value!r}, which refers to a stored one already; pass it on as it is, or put it in a list"
+        )
+    ref: refs.ObjectRef[Any] = current.engine().put(value)
+    return ref
+
+
+def wait(
+    ray_waitables: Any, *, num_returns: int = 1, timeout: float | None = None, fetch_local: bool = True
+) -> tuple[list[Any], list[Any]]:
+    """Split references (or generators) into (ready, rest), both in their given order.
+
+    Returns when `num_returns` are ready, never with more, or when `timeout` seconds have passed. One that failed is
+    ready; a generator is when its next item is. Raises TypeError for anything but a list of references, ValueError for
+    repeated ones, num_returns outside of 1 to their number, or a negative timeout.
+    """
+    engine = current.engine()
+    if not isinstance(ray_waitables, list):
+        raise TypeError(f"wait() takes a list of ObjectRefs, got {_describe(ray_waitables)}; write [ref] for one")
+    kinds = set(map(type, ray_waitables))
+    if not kinds <= _WAITABLE:
+        for position, item in enumerate(ray_waitables):
+            if not isinstance(item, (refs.ObjectRef, refs.ObjectRefGenerator)):
+                raise TypeError(f"wait() takes a list of ObjectRefs, got {_describe(item)} at position {position}")
+    if timeout is not None:
+        _check_timeout(timeout)
+        if timeout < 0:
+            raise ValueError(f"timeout must be >= 0 seconds, got {timeout!r}; omit it to wait for ever")
+    if not ray_waitables:
+        return [], []
+    if type(num_returns) is not int or not 1 <= num_returns <= len(ray_waitables):
+        raise ValueError(
+            f"num_returns must be a whole number from 1 to the number of references, {len(ray_waitables)}, got {num_returns!r}"
+        )
+    if kinds == _ONLY_REFS:
+        is_unique = len({ref._id for ref in ray_waitables}) == len(ray_waitables)
+    else:
+        is_unique = len(set(ray_waitables)) == len(ray_waitables)
+    if not is_unique:
+        raise ValueError("wait() takes each reference once, got some repeated; remove the duplicates")
+    ready, rest = engine.wait(ray_waitables, num_returns, timeout, fetch_local)
+    return ready, rest
+
+
+_ONLY_REFS = {refs.ObjectRef}
+_WAITABLE = {refs.ObjectRef, refs.ObjectRefGenerator}
+
+
+def cancel(ref: Any, *, force: bool = False, recursive: bool = True) -> None:
+    """Cancel the task behind a reference or generator: one that waits never starts, a running one is interrupted.
+
+    force: kill its worker instead; not for actors' methods. recursive: cancel the tasks it has submitted as well. A
+    finished task is left alone. An actor's coroutine is cancelled; its plain methods see `is_canceled()`.
+    """
+    if not isinstance(ref, (refs.ObjectRef, refs.ObjectRefGenerator)):
+        raise TypeError(f"cancel() takes an ObjectRef or a generator of them, got {_describe(ref)}; actors end with kill()")
+    current.engine().cancel(ref, force=bool(force), recursive=bool(recursive))
+
+
+def kill(actor_handle: Any, *, no_restart: bool = True) -> None:
+    """End an actor at once, without its atexit handlers; with no_restart=False its max_restarts still apply."""
+    if not isinstance(actor_handle, actor.ActorHandle):
+        raise ValueError(f"kill() takes an actor handle, got {_describe(actor_handle)}; tasks end with cancel()")
+    current.engine().kill(actor_handle, no_restart=bool(no_restart))
+
+
+def get_actor(name: str, namespace: str | None = None) -> actor.ActorHandle:
+    """A weak handle to a named actor: it does not keep the actor alive. Raises ValueError when there is none."""
+    if not isinstance(name, str) or not name:
+        raise ValueError(f"get_actor() takes the name of an actor, a non-empty string, got {name!r}")
+    if namespace is not None and (not isinstance(namespace, str) or not namespace):
+        raise ValueError(f"namespace must be a non-empty string, got {namespace!r}; omit it for the current one")
+    handle: actor.ActorHandle = current.engine().get_actor(name, namespace)
+    return handle
+
+
+def nodes() -> list[dict[str, Any]]:
+    """One dictionary for each node, dead ones included: NodeID, Alive, Resources, Labels, ..."""
+    found = current.engine().query("nodes")
+    return [
+        {
+            "NodeID": node["node_id"],
+            "Alive": node.get("alive", True),
+            "NodeManagerAddress": "127.0.0.1",
+            "NodeManagerHostname": _host_name(),
+            "Resources": _floats(node.get("resources", {})),
+            "alive": node.get("alive", True),
+            "Labels": {f"umbel.io/{k}" if "/" not in k else k: v for k, v in {
+                "node-id": node["node_id"], **node.get("labels", {})}.items()},
+        }
+        for node in found
+    ]  # fmt: skip
+
+
+def _host_name() -> str:
+    import socket
+
+    return socket.gethostname()
+
+
+def _floats(units: dict[str, int]) -> dict[str, float]:
+    return {name: amount / resource_model.RESOURCE_UNIT for name, amount in units.items()}
+
+
+def cluster_resources() -> dict[str, float]:
+    """What all nodes have, by resource."""
+    return _floats(current.engine().query("cluster_resources"))
+
+
+def available_resources() -> dict[str, float]:
+    """What is free now; a resource of which nothing is left is not listed."""
+    return {name: amount for name, amount in _floats(current.engine().query("available_resources")).items() if amount}
+
+
+def timeline(filename: str | None = None) -> list[dict[str, Any]] | None:
+    """What ran when, as Chrome trace events; written to `filename` if given, else returned. The last second may miss."""
+    import json
+
+    events = [
+        {
+            "cat": kind, "name": name, "ph": "X", "ts": started * 1e6, "dur": (ended - started) * 1e6,
+            "pid": "umbel", "tid": task_id[:8], "args": {"task_id": task_id, "name": name},
+        }
+        for name, task_id, started, ended, kind, *_ in current.engine().query("timeline")
+    ]  # fmt: skip
+    if filename is None:
+        return events
+    with open(filename, "w") as file:
+        json.dump(events, file)
+    return None
+
+
+def explain(ref: Any = None) -> Any:
+    """Why something is not there yet: in words for a reference, or, without one, a list of what waits at the agent."""
+    engine = current.engine()
+    if ref is None:
+        return engine.query("pending")
+    return engine.explain(ref)
+
+
+def get_gpu_ids() -> list[int] | list[str]:
+    """The GPUs assigned to the running task or actor."""
+    ids = current.engine().session_context.accelerator_ids.get(resource_model.GPU, [])
+    return [int(i) for i in ids] if all(i.isdigit() for i in ids) else list(ids)
+
+
+def _check_timeout(timeout: Any) -> None:
+    if timeout is None:
+        return
+    if isinstance(timeout, bool) or not isinstance(timeout, (int, float)) or math.isnan(timeout):
+        raise TypeError(f"timeout must be a number of seconds or None, got {timeout!r}")
+
+
+def _describe(value: Any) -> str:
+    text = repr(value)
+    return f"{text if len(text) <= 60 else text[:57] + '...'} ({type(value).__name__})"
+
+
+def list_named_actors(*, all_namespaces: bool = False) -> Sequence[Any]:
+    """Names of living actors in this namespace; dictionaries of name and namespace for all of them."""
+    found: Sequence[Any] = current.engine().list_named_actors(all_namespaces)
+    return found

@@ -1,0 +1,71 @@
+"""The one place that knows which session this process is in.
+
+Public functions such as `umbel.get` have no session argument, so one has to be found; everything below takes its engine
+explicitly. Auto-initialisation happens here and nowhere else.
+"""
+
+from __future__ import annotations
+
+import os
+import threading
+from collections.abc import Callable
+from typing import Any
+
+
+class _Process:
+    """What holds for this process: the running engine, and how to start one."""
+
+    def __init__(self) -> None:
+        self.engine: Any = None
+        self.pid = os.getpid()
+        self.lock = threading.RLock()
+        self.auto_init: Callable[[], None] | None = None
+
+
+_process = _Process()
+
+
+def is_initialized() -> bool:
+    return _process.engine is not None and _process.pid == os.getpid()
+
+
+def engine() -> Any:
+    """The running engine; starts one when none runs and auto-initialisation is on."""
+    found = _process.engine
+    if found is not None and _process.pid == os.getpid():
+        return found
+    return _start()
+
+
+def running_engine() -> Any:
+    """The running engine, or None."""
+    return _process.engine if is_initialized() else None
+
+
+def _start() -> Any:
+    if _process.engine is not None:
+        raise RuntimeError(
+            f"this process (pid {os.getpid()}) was forked from pid {_process.pid}, which runs Umbel; a session does not "
+            "survive a fork: use umbel tasks instead, or the 'spawn' start method, or call umbel.init() in the child "
+            "after umbel.shutdown()"
+        )
+    if os.environ.get("UMBEL_ENABLE_AUTO_CONNECT", "1") == "0" or _process.auto_init is None:
+        raise RuntimeError("Umbel is not running in this process and UMBEL_ENABLE_AUTO_CONNECT=0; call umbel.init() first")
+    with _process.lock:
+        if _process.engine is None:
+            _process.auto_init()
+    return _process.engine
+
+
+def set_engine(new: Any) -> None:
+    """Make `new` (or None) the engine of this process."""
+    _process.engine = new
+    _process.pid = os.getpid()
+
+
+def set_auto_init(start: Callable[[], None]) -> None:
+    _process.auto_init = start
+
+
+def lock() -> threading.RLock:  # type: ignore[valid-type]  # typeshed calls RLock a function before 3.13
+    return _process.lock

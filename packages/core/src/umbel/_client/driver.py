@@ -1,0 +1,105 @@
+"""The native engine in the user's program: starts a private node, shows workers' output, ends it all."""
+
+from __future__ import annotations
+
+import os
+import sys
+import warnings
+from collections.abc import Mapping
+from typing import Any
+
+from umbel._base import config as configuration
+from umbel._client import context, launch, native, output
+
+WORKER_MAIN = "umbel._worker.main"
+
+
+class DriverEngine(native.NativeEngine):
+    """The driver of a private node."""
+
+    def __init__(
+        self,
+        *,
+        resources: Mapping[str, int],
+        labels: Mapping[str, str],
+        namespace: str,
+        object_store_memory: int,
+        env_vars: Mapping[str, str],
+        log_to_driver: bool,
+        scheduler: str,
+        config: configuration.Config,
+    ) -> None:
+        self._output = output.DriverOutput(fold_s=config.log_fold_s, use_color=config.log_prefix_color)
+        self._job_id = "01000000"
+        self._launched = launch.launch(
+            {
+                "embedded": True,
+                "resources": dict(resources),
+                "labels": dict(labels),
+                "namespace": namespace,
+                "log_to_driver": log_to_driver,
+                "store_capacity_bytes": object_store_memory,
+                "scheduler": scheduler,
+                "worker_main": WORKER_MAIN,
+                "worker_imports": [name for name in config.worker_imports.split(",") if name],
+                "worker_env": dict(env_vars),
+                "job_id": self._job_id,
+            }
+        )
+        try:
+            super().__init__(
+                kind="driver",
+                process_id=os.urandom(16),
+                session_dir=self._launched.session_dir,
+                namespace=namespace,
+                config=config,
+                on_notice=self._on_driver_notice,
+            )
+        except BaseException:
+            self._launched.close()
+            raise
+        self.extra_housekeeping = self._fold_output
+        self.session_context = context.SessionContext(
+            kind="driver",
+            worker_id=self.process_id.hex(),
+            node_id=self.welcome["node_id"],
+            job_id=self._job_id,
+            namespace=namespace,
+            session_dir=self._launched.session_dir,
+            labels=labels,
+        )
+        self.address_info = {
+            "node_id": self.welcome["node_id"],
+            "session_dir": self._launched.session_dir,
+            "address": self._launched.address,
+            "node_ip_address": "127.0.0.1",
+            "namespace": namespace,
+        }
+
+    def _on_driver_notice(self, message: dict[str, Any], _body: bytes) -> bool:
+        kind = message["t"]
+        if kind == "log":
+            self._output.show(message)
+        elif kind == "warn":
+            print(f"umbel: {message['text']}", file=sys.stderr)
+        elif kind == "fatal":
+            warnings.warn(f"umbel: the node is ending: {message['text']}", stacklevel=2)
+        else:
+            return False
+        return True
+
+    def _fold_output(self, _now_s: float) -> float | None:
+        if not self._output.has_folded:
+            return None
+        self._output.flush_folded()
+        return 1.0
+
+    def shutdown(self) -> None:
+        """End the node and everything on it."""
+        if self.is_closed:
+            return
+        if not self.agent_is_gone:
+            self.agent.notify({"t": "shutdown"})
+        super().shutdown()
+        self._launched.close(self.config.stop_timeout_s)
+        self._output.flush_folded(everything=True)

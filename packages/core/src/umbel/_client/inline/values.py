@@ -1,0 +1,163 @@
+"""The objects of the inline engine: encoded as between processes, counted as between processes, all in one table."""
+
+from __future__ import annotations
+
+import logging
+from collections.abc import Callable, Iterable
+from typing import Any, NamedTuple
+
+from umbel import exceptions
+from umbel._client import refs
+from umbel._client.inline import mutex as mutex_module
+from umbel._objects import ownership, serialization
+
+PENDING = ownership.PENDING
+ERROR = serialization.ERROR
+RAW = serialization.RAW
+LIFETIME = 100  # the kind of the object that stands for an actor's life; never read
+
+_log = logging.getLogger("umbel")
+
+
+class Encoded(NamedTuple):
+    """A value as others will read it. `contained`: ids of the references inside."""
+
+    kind: int
+    payload: Any
+    contained: tuple[bytes, ...] = ()
+
+
+NONE = Encoded(RAW, None)
+
+
+class Failure:
+    """What a failed task left instead of values; shared by all its returns."""
+
+    __slots__ = ("_blob", "name", "was_read")
+
+    def __init__(self, error: BaseException, name: str) -> None:
+        self._blob = exceptions.dump_error(error)
+        self.name = name
+        self.was_read = not isinstance(error, exceptions.UmbelTaskError)  # those of the user's code must not vanish
+
+    def load(self) -> BaseException:
+        """A fresh copy, as everybody who reads it gets; also of the user's class where it is an error of his code."""
+        self.was_read = True
+        error = exceptions.load_error(self._blob)
+        return error.as_instanceof_cause() if isinstance(error, exceptions.UmbelTaskError) else error
+
+    def encoded(self) -> Encoded:
+        return Encoded(ERROR, self)
+
+
+def encode(value: Any) -> Encoded:
+    """A snapshot of `value`. Raises TypeError for what cannot be pickled. Called without the mutex."""
+    if serialization.is_raw(value):
+        return Encoded(RAW, value)
+    serialized = serialization.serialize(value)
+    return Encoded(*serialized.inline(), tuple(serialized.refs))
+
+
+class Values:
+    """Methods need the mutex held unless they say otherwise."""
+
+    def __init__(self, engine: refs.RefEngine, mutex: mutex_module.Mutex, process_id: bytes) -> None:
+        self._engine = engine
+        self._mutex = mutex
+        self.process_id = process_id
+        self.table = ownership.ReferenceTable(process_id)
+        self.on_unreferenced: Callable[[bytes], None] = lambda actor_id: None
+
+    def new(self, object_id: bytes, producer: Any) -> ownership.Record:
+        """A record for what `producer` will compute, with one reference counted for the caller."""
+        record = self.table.own(object_id)
+        record.task = producer
+        return record
+
+    def ref(self, object_id: bytes) -> refs.ObjectRef[Any]:
+        """The reference that `new` has counted."""
+        return refs.ObjectRef(object_id, self._engine)
+
+    def find(self, ref: refs.ObjectRef[Any]) -> ownership.Record:
+        record = self.table.records.get(ref.binary())
+        if record is None:
+            raise exceptions.ObjectLostError(
+                f"object {ref.hex()} belongs to a session that has ended; references do not outlive umbel.shutdown()",
+                object_id=ref.hex(),
+            )
+        return record
+
+    def settle(self, record: ownership.Record, encoded: Encoded) -> None:
+        """The value is there: whoever waits for it is told. A second value is dropped."""
+        if record.kind != PENDING:
+            return
+        record.task = None
+        waiters, record.waiters = record.waiters, None
+        self.table.settle(record, *encoded)
+        for waiter in waiters or ():
+            waiter(record)
+        self.carry_out()
+
+    def on_settled(self, record: ownership.Record, callback: Callable[[ownership.Record], None]) -> None:
+        """Call `callback`, with the mutex held, when the value is there."""
+        if record.waiters is None:
+            record.waiters = []
+        record.waiters.append(callback)
+
+    def adopt(self, object_id: bytes) -> None:
+        """A reference was unpickled or made by hand. Called without the mutex."""
+        with self._mutex:
+            record = self.table.add_local(object_id)
+            if record.kind == PENDING and record.task is None:
+                if self.table.is_owner(object_id):
+                    lost: exceptions.ObjectLostError = exceptions.ObjectFreedError(
+                        f"object {object_id.hex()} was freed before this reference to it was read; a reference kept as "
+                        "bytes outside of Umbel's view does not keep its object",
+                        object_id=object_id.hex(),
+                    )
+                else:
+                    lost = exceptions.OwnerDiedError(
+                        f"object {object_id.hex()} is of another session, or of a process that is gone; compute it again here",
+                        object_id=object_id.hex(),
+                    )
+                self.settle(record, Failure(lost, "a lost object").encoded())
+
+    def pin_all(self, object_ids: Iterable[bytes]) -> list[ownership.Record]:
+        """Keep these objects until `unpin_all`."""
+        records = [self.table.records[object_id] for object_id in object_ids if object_id in self.table.records]
+        for record in records:
+            self.table.pin(record)
+        return records
+
+    def unpin_all(self, records: list[ownership.Record]) -> None:
+        for record in records:
+            self.table.unpin(record)
+        records.clear()
+        self.carry_out()
+
+    def carry_out(self) -> None:
+        """Do what the table decided."""
+        table = self.table
+        while table.commands:
+            commands, table.commands = table.commands, []
+            for command in commands:
+                if isinstance(command, ownership.Free):
+                    if command.kind == LIFETIME:
+                        self.on_unreferenced(command.payload)
+                    elif command.kind == ERROR and not command.payload.was_read:
+                        command.payload.was_read = True
+                        self._mutex.later.append(lambda failure=command.payload: _report(failure))  # type: ignore[misc]
+
+
+def read(record: ownership.Record) -> Any:
+    """The value of a settled record that somebody keeps. Raises what its task raised. Called without the mutex."""
+    if record.kind == RAW:
+        return record.payload
+    if record.kind == ERROR:
+        raise record.payload.load()
+    return serialization.decode_inline(record.kind, record.payload)
+
+
+def _report(failure: Failure) -> None:
+    """An error that nobody will see any more must not vanish."""
+    _log.error("nobody asked for the result of %s, which failed:\n%s", failure.name, failure.load())

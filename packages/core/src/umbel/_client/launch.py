@@ -1,0 +1,163 @@
+"""Starts a node daemon as a child of this process.
+
+The daemon runs in a fresh interpreter without `site` and without the `umbel` package's own `__init__`: an empty stand-in
+with the package's path lets it import the few modules it needs. That, and not asking for anything twice, is what makes
+`init()` quick. What the daemon does is not known here; it is named as text because this layer may not import it.
+"""
+
+from __future__ import annotations
+
+import dataclasses
+import json
+import os
+import socket
+import subprocess
+import sys
+from collections.abc import Mapping
+from typing import Any
+
+from umbel import exceptions
+from umbel._base import sessions
+
+READY_TIMEOUT_S = 60.0  # a machine that is busy or out of memory may take long; more is a hang
+
+_BOOT = (
+    "import sys; sys.path[:] = [path for path in sys.path if path]; package = type(sys)('umbel'); "
+    "package.__path__ = [sys.argv[2]]; sys.modules['umbel'] = package; "
+    "from umbel._agent import daemon; daemon.main(int(sys.argv[1]))"
+)
+
+
+@dataclasses.dataclass
+class Launched:
+    """A running daemon. It ends when `close` is called, when its driver's connection ends, or when this process dies."""
+
+    pid: int
+    session_dir: str
+    store_dir: str
+    process: subprocess.Popen[bytes]
+    lifeline: socket.socket  # its end tells the daemon, until a driver has connected, that this process is gone
+    config: dict[str, Any]
+
+    @property
+    def address(self) -> str:
+        """The path of the agent's socket."""
+        return f"{self.session_dir}/agent.sock"
+
+    def close(self, timeout_s: float = 10.0) -> None:
+        """Wait until the daemon has ended and nothing of it is left; after `timeout_s` kill it. Idempotent.
+
+        Whoever has connected should send `shutdown`, or close the connection, first.
+        """
+        self.lifeline.close()
+        try:
+            self.process.wait(timeout_s)
+        except subprocess.TimeoutExpired:
+            self.process.kill()
+            self.process.wait()
+        sessions.remove_tree(self.store_dir)
+        sessions.remove_tree(self.session_dir)
+
+
+def launch(config: Mapping[str, Any]) -> Launched:
+    """Start a daemon and wait until it listens; takes about as long as starting Python twice.
+
+    config: `resources` in units of 1/10,000, and any of the keys of `_defaults`. Raises UmbelSystemError with the reason when
+    the daemon does not start.
+    """
+    base = sessions.base_dir()
+    sessions.sweep_stale_sessions(base)
+    full = {**_defaults(base), **config}
+    os.mkdir(full["session_dir"], 0o700)
+    os.makedirs(full["store_dir"], 0o700, exist_ok=True)
+    ours, theirs = socket.socketpair()
+    command = [_python(), *_interpreter_flags(), "-S", "-c", _BOOT, str(theirs.fileno()), os.path.dirname(os.path.dirname(__file__))]
+    try:
+        process = subprocess.Popen(
+            command, stdin=subprocess.DEVNULL, stdout=subprocess.DEVNULL, pass_fds=[theirs.fileno()], close_fds=True
+        )
+    except OSError as error:
+        _remove(full)
+        raise exceptions.UmbelSystemError(f"cannot start the Umbel daemon with {command[0]!r}: {error}") from error
+    finally:
+        theirs.close()
+    answer = _exchange(ours, full)
+    if answer is None or not answer["ok"]:
+        ours.close()
+        process.kill()
+        process.wait()
+        _remove(full)
+        reason = answer["error"] if answer else f"it did not answer within {READY_TIMEOUT_S:g} s or died (code {process.returncode})"
+        raise exceptions.UmbelSystemError(f"the Umbel daemon did not start: {reason}; its output is on standard error")
+    return Launched(process.pid, full["session_dir"], full["store_dir"], process, ours, full)
+
+
+def _defaults(base: str) -> dict[str, Any]:
+    pid = os.getpid()
+    session_dir = os.path.join(base, f"{pid}-{sessions.start_time(pid)}-{os.urandom(4).hex()}")
+    return {
+        "session_dir": session_dir,
+        "store_dir": sessions.store_dir_for(session_dir),
+        "embedded": True,
+        "driver_pid": pid,
+        "resources": {},
+        "labels": {},
+        "node_id": os.urandom(28).hex(),
+        "namespace": "",
+        "sys_path": [path or os.getcwd() for path in sys.path],
+        "cwd": os.getcwd(),
+        "log_to_driver": True,
+        "store_capacity_bytes": 1 << 30,
+        "store_full_wait_s": 5.0,
+        "scheduler": "hybrid",
+        "worker_main": "umbel._worker.main",
+        "worker_imports": [],
+        "worker_env": {},
+        "accelerator_ids": {},
+    }
+
+
+def _python() -> str:
+    if not sys.executable:
+        raise exceptions.UmbelSystemError(
+            "this Python does not know its own executable (sys.executable is empty), so no daemon can be started; "
+            "set sys.executable, or use umbel.init(engine='inline')"
+        )
+    return sys.executable
+
+
+def _interpreter_flags() -> list[str]:
+    """The options of this interpreter that change how programs run, so that workers run them alike."""
+    flags = ["-" + "O" * sys.flags.optimize] if sys.flags.optimize else []
+    if sys.flags.dont_write_bytecode:
+        flags.append("-B")
+    if sys.flags.dev_mode:
+        flags += ["-X", "dev"]
+    if sys.flags.utf8_mode:
+        flags += ["-X", "utf8"]
+    for option in sys.warnoptions:
+        flags.append(f"-W{option}")
+    return flags
+
+
+def _exchange(sock: socket.socket, config: Mapping[str, Any]) -> dict[str, Any] | None:
+    """Send the configuration and wait for the answer; None when there is none."""
+    sock.settimeout(READY_TIMEOUT_S)
+    data = b""
+    try:
+        sock.sendall(json.dumps(config).encode() + b"\n")
+        while not data.endswith(b"\n"):
+            more = sock.recv(65_536)
+            if not more:
+                return None
+            data += more
+    except OSError:
+        return None
+    sock.settimeout(None)
+    answer: dict[str, Any] = json.loads(data)
+    return answer
+
+
+def _remove(config: Mapping[str, Any]) -> None:
+    sessions.remove_tree(config["store_dir"])
+    sessions.remove_tree(config["session_dir"])

@@ -1,0 +1,195 @@
+"""Connections of one process: to other owners and workers, and to its node's agent."""
+
+from __future__ import annotations
+
+import os
+import socket
+from collections.abc import Callable
+from typing import Any
+
+from umbel import exceptions
+from umbel._transport import connection, reactor
+from umbel._wire import frames, messages
+
+FRAME_MESSAGES_MAX = 64  # messages sent in one frame: large enough to share its cost, small enough to start early
+
+
+class Link:
+    """A data connection to one process. Messages wait in `outbox` until `flush`, so that many share a frame.
+
+    The caller holds the engine's lock for `post`, `flush` and the caches.
+    """
+
+    __slots__ = ("known", "lease", "outbox", "peer", "stream")
+
+    def __init__(self, peer: bytes) -> None:
+        self.peer = peer
+        self.stream: connection.Connection | None = None
+        self.outbox: list[tuple[Any, ...]] = []
+        self.known: set[Any] = set()  # templates and functions the peer has been told
+        self.lease: Any = None
+
+    def post(self, message: tuple[Any, ...]) -> None:
+        self.outbox.append(message)
+
+    def flush(self) -> None:
+        outbox = self.outbox
+        if not outbox:
+            return
+        self.outbox = []
+        if self.stream is None:
+            return
+        if len(outbox) <= FRAME_MESSAGES_MAX:
+            self.stream.send(frames.encode_data(outbox))
+            return
+        for start in range(0, len(outbox), FRAME_MESSAGES_MAX):
+            self.stream.send(frames.encode_data(outbox[start : start + FRAME_MESSAGES_MAX]))
+
+
+class Links:
+    """The data connections of this process, by peer; made when first needed, kept until the peer goes."""
+
+    def __init__(
+        self,
+        process_id: bytes,
+        directory: str,
+        poller: connection.Poller,
+        on_messages: Callable[[Link, list[tuple[Any, ...]]], None],
+        on_gone: Callable[[Link], None],
+    ) -> None:
+        self._process_id = process_id
+        self._directory = directory
+        self._poller = poller
+        self._on_messages = on_messages
+        self._on_gone = on_gone
+        self.by_peer: dict[bytes, Link] = {}
+        self._unnamed: set[connection.Connection] = set()
+        self._listener = connection.Listener(
+            connection.listen_unix(self._path(process_id)), poller, self._accept
+        )
+
+    def _path(self, process_id: bytes) -> str:
+        return os.path.join(self._directory, process_id.hex() + ".sock")
+
+    def to(self, peer: bytes) -> Link | None:
+        """The link to a process; None when it is gone."""
+        link = self.by_peer.get(peer)
+        if link is not None:
+            return link
+        try:
+            sock = connection.connect_unix(self._path(peer))
+        except OSError:
+            return None
+        link = Link(peer)
+        self._attach(link, sock)
+        self.by_peer[peer] = link
+        link.post((messages.HELLO, self._process_id))
+        return link
+
+    def _attach(self, link: Link, sock: socket.socket) -> None:
+        stream = connection.Connection(sock, self._poller, self._on_frame, self._on_close)
+        stream.peer = link
+        link.stream = stream
+
+    def _accept(self, sock: socket.socket) -> None:
+        link = Link(b"")
+        self._attach(link, sock)
+        if link.stream is not None:
+            self._unnamed.add(link.stream)
+
+    def _on_frame(self, stream: connection.Connection, payload: bytes) -> None:
+        link = stream.peer
+        if isinstance(link, Link):
+            self._on_messages(link, frames.decode_data(payload))
+
+    def named(self, link: Link, peer: bytes) -> None:
+        """The other end of an accepted connection has said who it is."""
+        link.peer = peer
+        if link.stream is not None:
+            self._unnamed.discard(link.stream)
+        self.by_peer.setdefault(peer, link)
+
+    def _on_close(self, stream: connection.Connection) -> None:
+        self._unnamed.discard(stream)
+        link = stream.peer
+        if isinstance(link, Link) and link.peer:
+            if self.by_peer.get(link.peer) is link:
+                del self.by_peer[link.peer]
+            self._on_gone(link)
+
+    def close(self) -> None:
+        self._listener.close()
+        for link in list(self.by_peer.values()):
+            if link.stream is not None:
+                link.stream.close()
+        for stream in list(self._unnamed):
+            stream.close()
+
+
+class AgentLink:
+    """The control connection to the node's agent: requests with answers, notices both ways."""
+
+    def __init__(
+        self,
+        path: str,
+        driver: reactor.Reactor,
+        on_notice: Callable[[dict[str, Any], bytes], None],
+        on_gone: Callable[[], None],
+    ) -> None:
+        self._reactor = driver
+        self._on_notice = on_notice
+        self._on_gone = on_gone
+        self._answers: dict[int, tuple[reactor.Waiter, list[Any]]] = {}
+        self._requests = 0
+        self.is_closed = False
+        self._stream = connection.Connection(connection.connect_unix(path), driver.poller, self._on_frame, self._on_close)
+
+    def notify(self, message: dict[str, Any], body: bytes = b"") -> None:
+        self._stream.send(frames.encode_control(message, body))
+
+    def request(self, message: dict[str, Any], body: bytes = b"", *, timeout_s: float | None = None) -> tuple[dict[str, Any], bytes]:
+        """Send and wait for the answer, error answers included. Raises LocalNodeDiedError when the agent is gone."""
+        self._requests += 1
+        number = self._requests
+        waiter = reactor.Waiter()
+        answer: list[Any] = []
+        self._answers[number] = (waiter, answer)
+        self.notify({**message, "rq": number}, body)
+        if self.is_closed:
+            raise exceptions.LocalNodeDiedError(_GONE)
+        import time
+
+        done = self._reactor.wait(waiter, None if timeout_s is None else time.monotonic() + timeout_s)
+        self._answers.pop(number, None)
+        if not answer:
+            if done:
+                raise exceptions.LocalNodeDiedError(_GONE)
+            raise exceptions.GetTimeoutError(
+                f"the node's agent did not answer {message.get('t')!r} within {timeout_s} s"
+            )
+        return answer[0], answer[1]
+
+    def _on_frame(self, _stream: connection.Connection, payload: bytes) -> None:
+        message, body = frames.decode_control(payload)
+        if message.get("t") == "reply":
+            waiting = self._answers.get(message.get("rq", -1))
+            if waiting is not None:
+                waiting[1].extend((message, body))
+                waiting[0].finish()
+            return
+        self._on_notice(message, body)
+
+    def _on_close(self, _stream: connection.Connection) -> None:
+        self.is_closed = True
+        for waiter, _ in list(self._answers.values()):
+            waiter.finish()
+        self._on_gone()
+
+    def close(self) -> None:
+        self._stream.close()
+
+
+_GONE = (
+    "the node's daemon is gone: it was killed or crashed; results not fetched before are lost. Call umbel.shutdown() and "
+    "umbel.init() to start again"
+)

@@ -1,0 +1,592 @@
+"""The native engine: one process's part in a running session, for drivers and workers alike.
+
+It ties the parts together and owns what they share: the lock, the reactor, the links. One lock guards all bookkeeping;
+it is held for microseconds and never while waiting. References that are garbage collected are only noted, in a queue
+drained at the next opportunity, because a destructor may run at any point, the bookkeeping included.
+"""
+
+from __future__ import annotations
+
+import os
+import threading
+import time
+from collections import deque
+from collections.abc import Callable
+from typing import Any
+
+from umbel import exceptions
+from umbel._base import config as configuration
+from umbel._client import actor as actor_api
+from umbel._client import actors, context, links, refs, remote_function, streams, tasks, values
+from umbel._objects import ownership, serialization, store
+from umbel._transport import reactor
+from umbel._wire import messages
+
+PENDING = ownership.PENDING
+ERROR = serialization.ERROR
+RAW = serialization.RAW
+BLOCK_AFTER_S = 0.001  # a wait longer than this gives the CPU back; shorter ones are not worth two messages
+FUNCTION_REFS_NOTE = "captured by a remote function"
+
+
+class _GetWaiter(reactor.Waiter):
+    """Waits for all of some records, or the first error among them."""
+
+    __slots__ = ()
+
+    def __call__(self, record: ownership.Record) -> None:
+        if record.kind == ERROR:
+            self.finish()
+        else:
+            self.count_down()
+
+
+class NativeEngine:
+    """One process in a session. `kind` is "driver" or "worker"."""
+
+    name = "native"
+
+    def __init__(
+        self,
+        *,
+        kind: str,
+        process_id: bytes,
+        session_dir: str,
+        namespace: str,
+        config: configuration.Config,
+        depth: int = 0,
+        on_notice: Callable[[dict[str, Any], bytes], bool] | None = None,
+        on_agent_gone: Callable[[], None] | None = None,
+    ) -> None:
+        self.kind = kind
+        self.process_id = process_id
+        self.namespace = namespace
+        self.session_dir = session_dir
+        self.config = config
+        self.lock = threading.RLock()
+        self.frame_time_s = 0.0
+        self.has_settled = False
+        self.is_closed = False
+        self.agent_is_gone = False
+        self.context_of: Callable[[], Any] | None = None
+        self.on_blocked: Callable[[], Callable[[], None] | None] | None = None
+        self.extra_housekeeping: Callable[[float], float | None] | None = None
+        self._on_notice_first = on_notice
+        self._on_agent_gone = on_agent_gone
+        self._dirty_links: set[links.Link] = set()
+        self._closing_streams: deque[streams.StreamState] = deque()
+        self._settle_waiters: list[reactor.Waiter] = []
+        self.welcome: dict[str, Any] = {}
+        self._welcomed = reactor.Waiter()
+        self._handlers: dict[int, Callable[[links.Link, tuple[Any, ...]], None]] = {}
+        self._is_ready = False
+        self.session_context: context.SessionContext
+        self.address_info: dict[str, Any] = {}
+        self.reactor = reactor.Reactor(self._housekeeping, name="umbel-background")
+        self.links = links.Links(process_id, session_dir, self.reactor.poller, self._on_messages, self._on_link_gone)
+        self.agent = links.AgentLink(
+            os.path.join(session_dir, "agent.sock"), self.reactor, self._on_notice, self._agent_gone
+        )
+        hello = {"t": "hello", "kind": kind, "id": process_id.hex(), "pid": os.getpid(), "protocol": 1, "namespace": namespace}
+        self.agent.notify(hello)
+        self.reactor.poke()
+        if not self.reactor.wait(self._welcomed, time.monotonic() + config.worker_register_timeout_s):
+            raise exceptions.UmbelSystemError(
+                f"the node's daemon did not answer within {config.worker_register_timeout_s} s; see its log in {session_dir}"
+            )
+        if self.agent_is_gone:
+            raise exceptions.UmbelSystemError("the node's daemon ended while this process was connecting to it")
+        segments = store.SharedMemoryStore(
+            self.welcome["store_dir"], process_id.hex(), reserve=self._reserve_store, release=self._release_store
+        )
+        self.values = values.Values(self, process_id, segments, config.inline_bytes_max)
+        self.tasks = tasks.Tasks(self, depth)
+        self.actors = actors.Actors(self)
+        self._handlers = self._make_handlers()
+        self._is_ready = True
+
+    def _make_handlers(self) -> dict[int, Callable[[links.Link, tuple[Any, ...]], None]]:
+        book, objects = self.tasks, self.values
+        return {
+            messages.HELLO: lambda link, m: self.links.named(link, m[1]),
+            messages.BORROW: objects.on_borrow,
+            messages.ACK: objects.on_ack,
+            messages.RELEASE: objects.on_release,
+            messages.FETCH: objects.on_fetch,
+            messages.VALUE: objects.on_value,
+            messages.FREE: objects.on_free,
+            messages.CANCEL_OBJECT: self._on_cancel_object,
+            messages.REPLY: book.on_reply,
+            messages.REPLY_MANY: book.on_reply_many,
+            messages.FAILED: book.on_failed,
+            messages.ITEM: book.on_item,
+            messages.END: book.on_end,
+            messages.UNSTARTED: book.on_unstarted,
+            messages.CANCELLED: book.on_cancelled,
+            messages.RETIRE: book.on_retire,
+        }
+
+    def add_handlers(self, handlers: dict[int, Callable[[links.Link, tuple[Any, ...]], None]]) -> None:
+        """What a worker understands beside."""
+        self._handlers.update(handlers)
+
+    # Messages and events
+
+    def _on_messages(self, link: links.Link, batch: list[tuple[Any, ...]]) -> None:
+        handlers = self._handlers
+        with self.lock:
+            self.frame_time_s = time.monotonic()
+            for message in batch:
+                handlers[message[0]](link, message)
+            self.carry_on()
+            if link.outbox:
+                link.flush()
+
+    def carry_on(self) -> None:
+        """After anything happened: push what became possible, wake who waits for anything. Lock held."""
+        if self.tasks._dirty:
+            self.tasks.pump()
+        if self.has_settled:
+            self.has_settled = False
+            if self._settle_waiters:
+                waiters, self._settle_waiters = self._settle_waiters, []
+                for waiter in waiters:
+                    waiter.finish()
+        if self._dirty_links:
+            self._flush()
+
+    def mark_dirty(self, link: links.Link) -> None:
+        """The link has messages that should not wait for long. Lock held."""
+        self._dirty_links.add(link)
+
+    def _flush(self) -> None:
+        dirty, self._dirty_links = self._dirty_links, set()
+        for link in dirty:
+            link.flush()
+
+    def _on_link_gone(self, link: links.Link) -> None:
+        if not self._is_ready or self.is_closed:
+            return
+        with self.lock:
+            self._dirty_links.discard(link)
+            self.values.peer_gone(link.peer)
+            self.actors.link_gone(link)
+            self.carry_on()
+
+    def _on_notice(self, message: dict[str, Any], body: bytes) -> None:
+        kind = message["t"]
+        if kind == "welcome":
+            self.welcome = message
+            self._welcomed.finish()
+            return
+        if self._on_notice_first is not None and self._on_notice_first(message, body):
+            return
+        with self.lock:
+            self.frame_time_s = time.monotonic()
+            if kind == "grant":
+                self.tasks.on_grant(message)
+            elif kind == "reclaim":
+                self.tasks.on_reclaim(message["worker"])
+            elif kind == "worker_died":
+                self.tasks.on_worker_died(message)
+            elif kind == "actor_state":
+                self.actors.on_state(message, body)
+            elif kind == "store_trim":
+                self.values.store.trim_all()
+            self.carry_on()
+
+    def _agent_gone(self) -> None:
+        self.agent_is_gone = True
+        self._welcomed.finish()
+        if self.is_closed:
+            return
+        if self._on_agent_gone is not None:
+            self._on_agent_gone()
+        if not self._is_ready:
+            return
+        with self.lock:
+            blob = exceptions.dump_error(self._daemon_died())
+            for task in list(self.tasks.unfinished.values()):
+                self.tasks.settle_failure(task, blob)
+            for record in list(self.values.table.records.values()):
+                if record.kind == PENDING and record.is_fetching:
+                    self.values.settle_error(record, self._daemon_died())
+            self.carry_on()
+
+    @staticmethod
+    def _daemon_died() -> BaseException:
+        return exceptions.LocalNodeDiedError(links._GONE)
+
+    def check_running(self) -> None:
+        """Raises when the session has ended under the caller. Lock held or not."""
+        if self.is_closed:
+            raise exceptions.UmbelSystemError("this session was shut down; call umbel.init() to start another")
+        if self.agent_is_gone:
+            raise self._daemon_died()
+
+    def _housekeeping(self) -> float | None:
+        if not self._is_ready or self.is_closed:
+            return None
+        now = time.monotonic()
+        with self.lock:
+            self.frame_time_s = now
+            while self._closing_streams:
+                self._closing_streams.popleft().close()
+            self.values.drain_drops()
+            due = self.tasks.housekeep(now) if not self.agent_is_gone else None
+            self.carry_on()
+        self.values.store.trim(now)
+        if self.extra_housekeeping is not None:
+            extra = self.extra_housekeeping(now)
+            if extra is not None:
+                due = extra if due is None else min(due, extra)
+        return due
+
+    # Waiting
+
+    def prepare_to_wait(self) -> None:
+        """Send everything that is still to be sent. Lock held."""
+        if self.values._drops:
+            self.values.drain_drops()
+        if self.tasks._dirty:
+            self.tasks.pump()
+        if self._dirty_links:
+            self._flush()
+
+    def wait_for(self, waiter: reactor.Waiter, timeout_s: float | None) -> bool:
+        """Until the waiter is done or the time is up; a worker gives its CPU back meanwhile. No lock."""
+        deadline = None if timeout_s is None else time.monotonic() + timeout_s
+        if self.reactor.on_thread():
+            raise RuntimeError("a callback must not wait for a result: it runs on the thread that would bring it")
+        if self.on_blocked is None:
+            return self.reactor.wait(waiter, deadline)
+        resume: list[Callable[[], None] | None] = []
+        block = self.on_blocked
+        try:
+            return self.reactor.wait(waiter, deadline, lambda: resume.append(block()), BLOCK_AFTER_S)
+        finally:
+            for callback in resume:
+                if callback is not None:
+                    callback()
+
+    def wait_for_records(self, records: list[ownership.Record], timeout_s: float | None = None) -> bool:
+        """Until all are settled, one has failed, or the time is up. No lock."""
+        waiter = _GetWaiter(0)
+        with self.lock:
+            for record in records:
+                if record.kind == PENDING:
+                    waiter.remaining += 1
+                    self.values.on_settled(record, waiter)
+                elif record.kind == ERROR:
+                    return True
+            if not waiter.remaining:
+                return True
+            self.prepare_to_wait()
+            self.carry_on()
+        if self.wait_for(waiter, timeout_s):
+            return True
+        with self.lock:
+            for record in records:
+                if record.waiters and waiter in record.waiters:
+                    record.waiters.remove(waiter)
+        return False
+
+    # The engine's interface
+
+    def submit_task(self, template: remote_function.TaskTemplate, args: tuple[Any, ...], kwargs: dict[str, Any]) -> Any:
+        return self.tasks.submit(template, args, kwargs)
+
+    def create_actor(self, template: actor_api.ActorTemplate, args: tuple[Any, ...], kwargs: dict[str, Any]) -> Any:
+        self.check_running()
+        return self.actors.create(template, args, kwargs)
+
+    def submit_actor_task(
+        self, handle: actor_api.ActorHandle, template: actor_api.MethodTemplate, args: tuple[Any, ...], kwargs: dict[str, Any]
+    ) -> Any:
+        return self.actors.submit(handle, template, args, kwargs)
+
+    def put(self, value: Any) -> refs.ObjectRef[Any]:
+        self.check_running()
+        kind, payload, contained = self.values.encode(value)
+        with self.lock:
+            self.tasks._seq = seq = self.tasks._seq + 1
+            object_id = self.process_id + seq.to_bytes(8, "big") + b"\0\0\0\0"
+            table = self.values.table
+            table.settle(table.own(object_id), kind, payload, contained)
+            if self.values._drops:
+                self.values.drain_drops()
+        return refs.ObjectRef(object_id, self)
+
+    def get(self, wanted: list[refs.ObjectRef[Any]], timeout_s: float | None) -> list[Any]:
+        records = self.values.table.records
+        found = []
+        is_pending = False
+        for ref in wanted:
+            record = records.get(ref._id)
+            if record is None:
+                raise self._stale(ref)
+            found.append(record)
+            if record.kind == PENDING:
+                is_pending = True
+        if is_pending and not self.wait_for_records(found, timeout_s):
+            pending = [r for r in found if r.kind == PENDING]
+            raise exceptions.GetTimeoutError(
+                f"{len(pending)} of {len(found)} objects were not ready within {timeout_s} s; the first one: "
+                f"{self.explain_record(pending[0]) if pending else 'became ready just now'}"
+            )
+        if is_pending:
+            for record in found:
+                if record.kind == ERROR:
+                    values.raise_error(record.payload)
+        decode = self.values.decode
+        return [record.payload if record.kind == RAW else decode(record) for record in found]
+
+    def _stale(self, ref: refs.ObjectRef[Any]) -> Exception:
+        return exceptions.ObjectLostError(
+            f"object {ref.hex()} belongs to a session that has ended; references do not outlive umbel.shutdown()"
+        )
+
+    def wait(
+        self, waitables: list[Any], num_returns: int, timeout_s: float | None, fetch_local: bool
+    ) -> tuple[list[Any], list[Any]]:
+        deadline = None if timeout_s is None else time.monotonic() + timeout_s
+        is_first = True
+        while True:
+            with self.lock:
+                ready = self._ready_indices(waitables, num_returns, is_first)
+                if len(ready) >= num_returns or (deadline is not None and time.monotonic() >= deadline):
+                    break
+                waiter = reactor.Waiter()
+                self._settle_waiters.append(waiter)
+                for item in waitables:
+                    if is_first and type(item) is refs.ObjectRefGenerator:
+                        item._stream.on_ready(self._signal_settled)
+                self.prepare_to_wait()
+                self.carry_on()
+                is_first = False
+            left = None if deadline is None else max(0.0, deadline - time.monotonic())
+            if not self.wait_for(waiter, left):
+                with self.lock:
+                    if waiter in self._settle_waiters:
+                        self._settle_waiters.remove(waiter)
+                    ready = self._ready_indices(waitables, num_returns, False)
+                break
+        if len(ready) == 1:
+            index = ready[0]
+            return [waitables[index]], waitables[:index] + waitables[index + 1 :]
+        chosen = set(ready)
+        return [waitables[i] for i in ready], [w for i, w in enumerate(waitables) if i not in chosen]
+
+    def _ready_indices(self, waitables: list[Any], num_returns: int, fetch: bool) -> list[int]:
+        records = self.values.table.records
+        ready = []
+        for index, item in enumerate(waitables):
+            if type(item) is refs.ObjectRefGenerator:
+                if not item._stream.is_ready():
+                    continue
+            else:
+                record = records.get(item._id)
+                if record is None:
+                    raise self._stale(item)
+                if record.kind == PENDING:
+                    if fetch and record.task is None and not record.is_fetching:
+                        self.values.on_settled(record, _ignore)
+                    continue
+            ready.append(index)
+            if len(ready) == num_returns:
+                break
+        return ready
+
+    def _signal_settled(self) -> None:
+        with self.lock:
+            self.has_settled = True
+            self.carry_on()
+
+    def add_done_callback(self, ref: refs.ObjectRef[Any], callback: Callable[[], None]) -> None:
+        with self.lock:
+            record = self.values.table.records.get(ref._id)
+            if record is None:
+                raise self._stale(ref)
+            if record.kind == PENDING:
+                self.values.on_settled(record, lambda _record: callback())
+                self.prepare_to_wait()
+                self.reactor.poke()
+                return
+        callback()
+
+    def cancel(self, target: Any, *, force: bool, recursive: bool) -> None:
+        with self.lock:
+            if isinstance(target, refs.ObjectRefGenerator):
+                stream = target._stream
+                task = stream._state.task if isinstance(stream, streams.NativeStream) else None
+            else:
+                record = self.values.table.records.get(target._id)
+                task = record.task if record is not None else None
+                if record is not None and task is None and not self.values.table.is_owner(target._id):
+                    link = self.links.to(target._id[:16])
+                    if link is not None:
+                        link.post((messages.CANCEL_OBJECT, target._id, force, recursive))
+                        link.flush()
+                    return
+            if not isinstance(task, tasks.Task):
+                return
+            if force and task.actor is not None:
+                raise ValueError(
+                    "force=True is not allowed for an actor's method: it would kill the actor; use umbel.kill(actor) for that"
+                )
+            self.tasks.cancel(task, force=force, recursive=recursive)
+            self.carry_on()
+
+    def _on_cancel_object(self, _link: links.Link, message: tuple[Any, ...]) -> None:
+        _, object_id, force, recursive = message
+        record = self.values.table.records.get(object_id)
+        if record is not None and isinstance(record.task, tasks.Task):
+            self.tasks.cancel(record.task, force=force and record.task.actor is None, recursive=recursive)
+
+    def kill(self, handle: actor_api.ActorHandle, *, no_restart: bool) -> None:
+        self.check_running()
+        self.agent.notify({"t": "kill_actor", "actor": handle._actor_id.hex(), "no_restart": no_restart})
+
+    def get_actor(self, name: str, namespace: str | None) -> actor_api.ActorHandle:
+        self.check_running()
+        return self.actors.get(name, namespace or self.namespace)
+
+    def list_named_actors(self, all_namespaces: bool) -> list[Any]:
+        answer, _ = self.agent.request(
+            {"t": "list_actors", "all_namespaces": all_namespaces, "namespace": self.namespace}
+        )
+        found = answer["actors"]
+        if all_namespaces:
+            return [{"name": a["name"], "namespace": a["namespace"]} for a in found]
+        return [a["name"] for a in found]
+
+    def query(self, what: str) -> Any:
+        """Ask the agent: "nodes", "cluster_resources", "available_resources", "timeline", "pending", ..."""
+        self.check_running()
+        answer, _ = self.agent.request({"t": "query", "what": what})
+        if answer.get("error"):
+            raise exceptions.UmbelSystemError(str(answer["error"].get("text")))
+        return answer["result"]
+
+    def exit_actor(self) -> None:
+        raise TypeError("umbel.actor.exit_actor() was called outside an actor; it ends the actor whose method calls it")
+
+    def export(self, function: Any, name: str) -> bytes:
+        """A function or class as bytes. References it captured are kept for good: its bytes may be read at any time."""
+        try:
+            serialized = serialization.serialize(function)
+        except TypeError as error:
+            raise TypeError(f"cannot send {name} to a worker: {error}") from error
+        blob = serialized.inband if not serialized.buffers else serialization.dumps(function)
+        with self.lock:
+            for object_id in serialized.refs:
+                record = self.values.table.records.get(object_id)
+                if record is not None:
+                    self.values.table.pin(record)
+        if len(blob) > self.config.function_bytes_max:
+            raise ValueError(
+                f"{name} takes {len(blob)} bytes when pickled, allowed are {self.config.function_bytes_max}: it captures "
+                "large values; put them with umbel.put and pass the references, or create them inside"
+            )
+        if len(blob) > self.config.function_warn_bytes:
+            import warnings
+
+            warnings.warn(
+                f"{name} takes {len(blob) / 1e6:.0f} MB when pickled because of what it captures; put large values with "
+                "umbel.put and pass the references",
+                stacklevel=4,
+            )
+        return blob
+
+    # References
+
+    def drop_ref(self, object_id: bytes) -> None:
+        self.values.drop(object_id)
+        if self.reactor._is_background_leading:
+            self.reactor.poller.wake()
+
+    def adopt_ref(self, object_id: bytes) -> None:
+        self.values.adopt(object_id)
+
+    def ref_pickled(self, object_id: bytes) -> None:
+        self.values.pickled(object_id)
+
+    def close_stream(self, state: streams.StreamState) -> None:
+        """A generator object is gone. Called from `__del__`."""
+        self._closing_streams.append(state)
+        self.reactor.poke()
+
+    # The store's quota
+
+    def _reserve_store(self, size_bytes: int) -> int:
+        answer, _ = self.agent.request({"t": "reserve_store", "bytes": size_bytes})
+        error = answer.get("error")
+        if error is None:
+            return int(answer["granted"])
+        holders = ", ".join(f"{h['id'][:8]} holds {h['bytes']} bytes" for h in error.get("holders", [])[:5])
+        raise exceptions.ObjectStoreFullError(
+            f"the object store has no room for {size_bytes} more bytes ({error.get('text', '')}); the biggest holders: "
+            f"{holders or 'none'}. Drop references you no longer need, or start with a larger object_store_memory"
+        )
+
+    def _release_store(self, size_bytes: int) -> None:
+        if not self.agent_is_gone:
+            self.agent.notify({"t": "release_store", "bytes": size_bytes})
+
+    # Reasons
+
+    def explain_record(self, record: ownership.Record) -> str:
+        """What a pending object waits for, in words."""
+        task = record.task
+        name = f"object {record.object_id.hex()}"
+        if not isinstance(task, tasks.Task):
+            return f"{name} is computed by another process ({record.object_id[:16].hex()}) and has not arrived"
+        what = f"{name}, the result of {task.template.name},"
+        if task.missing > 0:
+            waiting = next((r for _, r in task.deps or () if r.kind == PENDING), None)
+            inner = f" ({self.explain_record(waiting)})" if waiting is not None else ""
+            return f"{what} waits for {task.missing} of its arguments{inner}"
+        if task.actor is not None:
+            state = task.actor.calls.state.value
+            if task.seq in task.actor.calls.inflight:
+                return f"{what} was sent to its actor, which is {state} and has not answered"
+            return f"{what} is queued at the caller; the actor is {state}"
+        if task.lease is None:
+            cls = task.template.cls
+            held = len(cls.leases) if cls is not None else 0
+            return f"{what} waits for a worker with {task.template.announcement.get('resources')} (held: {held})"
+        behind = list(task.lease.inflight).index(task.seq) if task.seq in task.lease.inflight else 0
+        if behind:
+            return f"{what} is queued at worker {task.lease.worker[:8]} behind {behind} other tasks"
+        return f"{what} is running on worker {task.lease.worker[:8]}"
+
+    def explain(self, target: Any) -> str:
+        """What a reference waits for, in words."""
+        with self.lock:
+            record = self.values.table.records.get(target._id) if isinstance(target, refs.ObjectRef) else None
+            if record is None:
+                raise TypeError(f"explain() takes an ObjectRef of this session, got {target!r}")
+            if record.kind == PENDING:
+                return self.explain_record(record)
+            return f"object {target.hex()} is ready" + (": its task failed" if record.kind == ERROR else "")
+
+    def shutdown(self) -> None:
+        """Leave the session: close what this process holds. Does not end the daemon."""
+        with self.lock:
+            if self.is_closed:
+                return
+            self.is_closed = True
+            blob = exceptions.dump_error(exceptions.UmbelSystemError("the session was shut down before the result came"))
+            for task in list(self.tasks.unfinished.values()):
+                for record in task.records:
+                    if record.kind == PENDING:
+                        self.values._settle(record, ERROR, blob, ())
+            self.carry_on()
+        self.agent.close()
+        self.links.close()
+        self.reactor.close()
+        self.values.store.close()
+
+
+def _ignore(_record: ownership.Record) -> None:
+    """A callback for those who only want the value fetched."""

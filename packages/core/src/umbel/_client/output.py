@@ -1,0 +1,79 @@
+"""What workers print, at the driver: a short prefix, and equal lines folded."""
+
+from __future__ import annotations
+
+import sys
+import time
+from typing import Any, TextIO
+
+KEYS_MAX = 1_000  # distinct lines remembered for folding; older ones are forgotten, and shown again
+
+
+class DriverOutput:
+    """Writes workers' lines to this process's output.
+
+    A line is shown at once when new. The same text again within `fold_s` seconds is only counted, and the count is shown
+    with its next appearance after that time, or at the end. The prefix is `(name pid=N)`.
+    """
+
+    def __init__(self, *, fold_s: float, use_color: bool) -> None:
+        self._fold_s = fold_s
+        self._use_color = use_color
+        self._seen: dict[tuple[str, str], list[Any]] = {}  # (name, line) -> [shown at, folded since, last prefix, stream]
+
+    def show(self, message: dict[str, Any]) -> None:
+        """One `log` notice of the agent."""
+        stream = sys.stderr if message.get("is_err") else sys.stdout
+        name, pid = message.get("name") or "worker", message.get("pid")
+        prefix = f"({name} pid={pid})"
+        now = time.monotonic()
+        lines = []
+        for line in message["lines"]:
+            if not line.strip():
+                continue
+            key = (name, line)
+            entry = self._seen.get(key)
+            if entry is not None and self._fold_s > 0 and now - entry[0] < self._fold_s and entry[4] != pid:
+                entry[1] += 1
+                entry[2] = prefix
+                continue
+            folded = entry[1] if entry is not None else 0
+            lines.append(self._line(prefix, line, folded, stream))
+            if self._fold_s > 0:
+                self._remember(key, [now, 0, prefix, stream, pid])
+        if lines:
+            self._write(stream, lines)
+
+    def flush_folded(self, *, everything: bool = False) -> None:
+        """Show the counts that have waited for `fold_s`."""
+        now = time.monotonic()
+        for key, entry in list(self._seen.items()):
+            if everything or now - entry[0] >= self._fold_s:
+                if entry[1]:
+                    self._write(entry[3], [self._line(entry[2], key[1], entry[1], entry[3])])
+                del self._seen[key]
+
+    @property
+    def has_folded(self) -> bool:
+        return any(entry[1] for entry in self._seen.values())
+
+    def _remember(self, key: tuple[str, str], entry: list[Any]) -> None:
+        if len(self._seen) >= KEYS_MAX:
+            self.flush_folded()
+            while len(self._seen) >= KEYS_MAX:
+                self._seen.pop(next(iter(self._seen)))
+        self._seen[key] = entry
+
+    def _line(self, prefix: str, line: str, folded: int, stream: TextIO) -> str:
+        if self._use_color and stream.isatty():
+            prefix = f"\033[36m{prefix}\033[0m"
+        again = f" [repeated {folded}x by other workers]" if folded else ""
+        return f"{prefix} {line}{again}\n"
+
+    @staticmethod
+    def _write(stream: TextIO, lines: list[str]) -> None:
+        try:
+            stream.write("".join(lines))
+            stream.flush()
+        except (OSError, ValueError):  # the program has closed its output
+            pass

@@ -1,0 +1,261 @@
+"""References to objects and streams of references.
+
+A reference counts: while one `ObjectRef` to an object exists anywhere, its owner keeps the value. Counting itself is the
+engine's; this module only tells it when an instance appears and goes.
+"""
+
+from __future__ import annotations
+
+from collections.abc import AsyncIterator, Callable, Generator, Iterator
+from typing import TYPE_CHECKING, Any, Generic, Protocol, TypeVar
+
+from umbel._client import current
+from umbel._model import ids
+
+if TYPE_CHECKING:
+    import asyncio
+    import concurrent.futures
+
+T = TypeVar("T")
+
+
+class RefEngine(Protocol):
+    """What a reference needs of the engine that made it."""
+
+    def drop_ref(self, object_id: bytes) -> None:
+        """One instance is gone. Called from `__del__`: any thread, any moment; must neither block nor raise."""
+
+    def add_done_callback(self, ref: ObjectRef[Any], callback: Callable[[], None]) -> None:
+        """Call `callback` once, from any thread, when the value or its error is there."""
+
+    def get(self, refs: list[ObjectRef[Any]], timeout_s: float | None) -> list[Any]: ...
+
+    def adopt_ref(self, object_id: bytes) -> None:
+        """An instance was made outside the engine, by unpickling or by hand; count it."""
+
+    def ref_pickled(self, object_id: bytes) -> None:
+        """The reference is being written into some bytes; keep the object for whoever reads them."""
+
+
+class ObjectRef(Generic[T]):
+    """The promise of one value of type T; resolve it with `umbel.get`, or `await` it.
+
+    `binary` is the 28-byte object id. References compare and hash by id. Pickling one inside a task argument, a return
+    value or `umbel.put` shares the object with the receiver (it *borrows* it); pickled by any other means, the object is
+    kept until its owner ends, because nobody can tell when the bytes are gone.
+    """
+
+    __slots__ = ("__weakref__", "_engine", "_id")
+
+    def __init__(self, binary: bytes, _engine: RefEngine | None = None) -> None:
+        self._id = binary
+        if _engine is None:  # unpickled, or made by hand
+            self._engine: RefEngine | None = None
+            if len(binary) != ids.ObjectID.size():
+                raise ValueError(f"an object id has {ids.ObjectID.size()} bytes, got {len(binary)}")
+            engine: RefEngine = current.engine()
+            engine.adopt_ref(binary)
+            self._engine = engine
+        else:
+            self._engine = _engine
+
+    def __del__(self) -> None:
+        try:
+            self._engine.drop_ref(self._id)  # type: ignore[union-attr]  # None only when __init__ failed
+        except AttributeError:
+            pass
+
+    def __hash__(self) -> int:
+        return hash(self._id)
+
+    def __eq__(self, other: object) -> bool:
+        return isinstance(other, ObjectRef) and other._id == self._id
+
+    def __repr__(self) -> str:
+        return f"ObjectRef({self._id.hex()})"
+
+    def __reduce__(self) -> tuple[Any, ...]:
+        if self._engine is not None:
+            self._engine.ref_pickled(self._id)
+        return ObjectRef, (self._id,)
+
+    def __copy__(self) -> ObjectRef[T]:
+        return self
+
+    def __deepcopy__(self, _memo: object) -> ObjectRef[T]:
+        return self
+
+    def binary(self) -> bytes:
+        return self._id
+
+    def hex(self) -> str:
+        return self._id.hex()
+
+    def is_nil(self) -> bool:
+        return self._id == b"\xff" * len(self._id)
+
+    def task_id(self) -> ids.TaskID:
+        """The task whose result this is; for `put`, an id of its own."""
+        return ids.TaskID(self._id[:24])
+
+    def job_id(self) -> ids.JobID:
+        return ids.JobID(self._id[:4])
+
+    def owner_address(self) -> str:
+        """The id, in hex, of the process that owns the object."""
+        return self._id[:16].hex()
+
+    @classmethod
+    def nil(cls) -> ObjectRef[Any]:
+        return cls(b"\xff" * ids.ObjectID.size())
+
+    @classmethod
+    def from_binary(cls, binary: bytes) -> ObjectRef[Any]:
+        return cls(binary)
+
+    @classmethod
+    def from_hex(cls, text: str) -> ObjectRef[Any]:
+        return cls(bytes.fromhex(text))
+
+    def future(self) -> concurrent.futures.Future[T]:
+        """A `concurrent.futures.Future` of the value; cancelling it does not cancel the task."""
+        import concurrent.futures
+
+        result: concurrent.futures.Future[T] = concurrent.futures.Future()
+        self._on_done(lambda: _settle(self, result.set_result, result.set_exception) if not result.done() else None)
+        return result
+
+    def as_future(self) -> asyncio.Future[T]:
+        """An asyncio future of the value, bound to the running loop."""
+        import asyncio
+
+        loop = asyncio.get_running_loop()
+        result: asyncio.Future[T] = loop.create_future()
+
+        def settle() -> None:
+            if not result.done():
+                _settle(self, result.set_result, result.set_exception)
+
+        def done() -> None:
+            try:
+                loop.call_soon_threadsafe(settle)
+            except RuntimeError:  # the loop was closed: nobody waits any more
+                pass
+
+        self._on_done(done)
+        return result
+
+    def __await__(self) -> Generator[Any, None, T]:
+        return self.as_future().__await__()
+
+    def _on_done(self, callback: Callable[[], None]) -> None:
+        if self._engine is None:
+            raise ValueError(f"{self!r} belongs to no running session; it cannot be awaited")
+        self._engine.add_done_callback(self, callback)
+
+
+def _settle(ref: ObjectRef[T], succeed: Callable[[T], None], fail: Callable[[BaseException], None]) -> None:
+    try:
+        value = ref._engine.get([ref], None)[0]  # type: ignore[union-attr]  # _on_done has checked
+    except BaseException as error:  # noqa: BLE001 - whatever the task raised belongs to the future
+        fail(error)
+    else:
+        succeed(value)
+
+
+class Stream(Protocol):
+    """The engine's side of one generator's results."""
+
+    completed: ObjectRef[Any]
+
+    def next_ref(self, timeout_s: float | None) -> ObjectRef[Any] | None:
+        """The next item's reference, waiting for it; None when the stream is over."""
+
+    def is_ready(self) -> bool:
+        """Whether `next_ref` would return at once."""
+
+    def is_finished(self) -> bool:
+        """Whether everything was consumed and nothing more will come."""
+
+    def on_ready(self, callback: Callable[[], None]) -> None:
+        """Call `callback` once, from any thread, when `is_ready`."""
+
+    def close(self) -> None:
+        """Nobody will read on: free what was not consumed."""
+
+
+class ObjectRefGenerator:
+    """Iterates over the references a generator task yields, as it yields them.
+
+    Use it from one thread. The task runs ahead of the reader unless `_generator_backpressure_num_objects` bounds it. An
+    error raised after n items is the (n+1)th reference, which raises when got; then the iteration ends. It can
+    neither be pickled nor passed to a task: pass its items.
+    """
+
+    def __init__(self, stream: Stream) -> None:
+        self._stream = stream
+
+    def __iter__(self) -> Iterator[ObjectRef[Any]]:
+        return self
+
+    def __next__(self) -> ObjectRef[Any]:
+        ref = self._stream.next_ref(None)
+        if ref is None:
+            raise StopIteration
+        return ref
+
+    def __aiter__(self) -> AsyncIterator[ObjectRef[Any]]:
+        return self
+
+    async def __anext__(self) -> ObjectRef[Any]:
+        import asyncio
+
+        if not self._stream.is_ready():
+            loop = asyncio.get_running_loop()
+            ready = loop.create_future()
+
+            def settle() -> None:
+                if not ready.done():
+                    ready.set_result(None)
+
+            self._stream.on_ready(lambda: loop.call_soon_threadsafe(settle))
+            await ready
+        ref = self._stream.next_ref(None)
+        if ref is None:
+            raise StopAsyncIteration
+        return ref
+
+    def completed(self) -> ObjectRef[Any]:
+        """A reference that is ready when the generator has returned; getting it raises what the task raised."""
+        return self._stream.completed
+
+    def next_ready(self) -> bool:
+        """Whether `next` would return, or raise StopIteration, without waiting."""
+        return self._stream.is_ready()
+
+    def is_finished(self) -> bool:
+        return self._stream.is_finished()
+
+    def __del__(self) -> None:
+        stream = getattr(self, "_stream", None)
+        if stream is not None:
+            stream.close()
+
+    def __reduce__(self) -> tuple[Any, ...]:
+        raise TypeError(
+            "an ObjectRefGenerator cannot be pickled or passed on: only its reader knows what was consumed; "
+            "pass the references it yields, or umbel.get(list(generator))"
+        )
+
+
+class DynamicObjectRefGenerator:
+    """The references of a task with num_returns="dynamic": picklable, iterable more than once, with a length."""
+
+    def __init__(self, refs: list[ObjectRef[Any]]) -> None:
+        self._refs = refs
+
+    def __iter__(self) -> Iterator[ObjectRef[Any]]:
+        return iter(self._refs)
+
+    def __len__(self) -> int:
+        return len(self._refs)

@@ -1,0 +1,36 @@
+"""The decorator."""
+
+from __future__ import annotations
+
+import inspect
+from typing import Any
+
+from umbel._client import actor, remote_function
+
+
+def remote(*args: Any, **options: Any) -> Any:
+    """Make a function a remote function, or a class an actor class.
+
+    `@umbel.remote`, `@umbel.remote(num_cpus=2, ...)` or `umbel.remote(function_or_class)`. Options are those of
+    `umbel._model.options`; a wrong name or value raises ValueError here, not at the call.
+    """
+    if args:
+        if len(args) != 1 or options:
+            raise TypeError(
+                f"umbel.remote takes one function or class, or keyword options, got {args!r} and {sorted(options)}; "
+                "write @umbel.remote or @umbel.remote(num_cpus=2)"
+            )
+        return _wrap(args[0], {})
+    if not options:
+        raise TypeError("@umbel.remote() has empty parentheses; write @umbel.remote, or name an option in them")
+    return lambda target: _wrap(target, options)
+
+
+def _wrap(target: Any, options: dict[str, Any]) -> Any:
+    if isinstance(target, (remote_function.RemoteFunction, actor.ActorClass)):
+        raise TypeError(f"{target!r} is remote already; decorate the plain function or class once")
+    if inspect.isclass(target):
+        return actor.ActorClass(target, options)
+    if callable(target):
+        return remote_function.RemoteFunction(target, options)
+    raise TypeError(f"umbel.remote takes a function or a class, got {target!r} of type {type(target).__name__}")

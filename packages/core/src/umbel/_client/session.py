@@ -1,0 +1,265 @@
+"""Starting and ending a session: `init`, `shutdown`, and what `init` returns."""
+
+from __future__ import annotations
+
+import atexit
+import inspect
+import os
+import uuid
+import warnings
+from collections.abc import Iterator, Mapping
+from types import TracebackType
+from typing import Any
+
+from umbel import exceptions
+from umbel._base import config as configuration
+from umbel._client import context, current
+from umbel._model import resources as resource_model
+
+STORE_SHARE = 0.3  # of the memory available, for objects; as in Ray
+STORE_BYTES_MIN = 75 << 20  # below this, one array of a small model does not fit
+# Arguments that Ray's programs pass and that mean nothing here; accepted with one warning.
+_RAY_ARGUMENTS = frozenset(
+    (
+        "include_dashboard", "dashboard_host", "dashboard_port", "job_config", "configure_logging", "logging_format",
+        "logging_config", "enable_resource_isolation", "cgroup_path", "system_reserved_cpu", "system_reserved_memory",
+        "proxy_server_url", "object_spilling_directory", "_temp_dir", "_node_ip_address", "_memory", "_plasma_directory",
+        "_metrics_export_port", "_system_config", "_tracing_startup_hook", "_node_name", "_redis_username",
+        "_redis_password", "_enable_object_reconstruction", "_driver_object_store_memory", "_skip_env_hook", "storage",
+    )
+)  # fmt: skip
+# Of these, the ones that only switch off what is not there anyway; not worth a warning.
+_SILENT_ARGUMENTS = frozenset(("include_dashboard", "dashboard_host", "dashboard_port", "configure_logging"))
+
+
+class Context(Mapping[str, Any]):
+    """What `init` returns: a context manager that shuts down, and a mapping of `address_info`."""
+
+    def __init__(self, address_info: dict[str, Any]) -> None:
+        self.address_info = address_info
+        self.dashboard_url = ""  # there is no dashboard yet
+
+    def __getitem__(self, key: str) -> Any:
+        return self.address_info[key]
+
+    def __iter__(self) -> Iterator[str]:
+        return iter(self.address_info)
+
+    def __len__(self) -> int:
+        return len(self.address_info)
+
+    def __enter__(self) -> Context:
+        return self
+
+    def __exit__(
+        self, _kind: type[BaseException] | None, _error: BaseException | None, _trace: TracebackType | None
+    ) -> None:
+        shutdown()
+
+    def disconnect(self) -> None:
+        """The same as `umbel.shutdown()`."""
+        shutdown()
+
+    def __repr__(self) -> str:
+        return f"Context({self.address_info!r})"
+
+
+def init(
+    address: str | None = None,
+    *,
+    num_cpus: float | None = None,
+    num_gpus: float | None = None,
+    resources: Mapping[str, float] | None = None,
+    labels: Mapping[str, str] | None = None,
+    object_store_memory: int | None = None,
+    namespace: str | None = None,
+    runtime_env: Mapping[str, Any] | None = None,
+    ignore_reinit_error: bool = False,
+    log_to_driver: bool | None = None,
+    logging_level: int | str | None = None,
+    engine: str | None = None,
+    scheduler: str | None = None,
+    local_mode: bool = False,
+    **others: Any,
+) -> Context:
+    """Start a session in this process: by default a private node with its own daemon, which ends with it.
+
+    num_cpus: default the CPUs this process may use. num_gpus: default what is detected. object_store_memory: bytes of
+    shared memory for objects, default 30 % of what is available. namespace: where this driver's named actors live,
+    default one of its own. engine: "native" or "inline" (everything in this process, for debugging). scheduler: a
+    scheduling policy, "hybrid" by default. runtime_env: only {"env_vars": {...}} yet, set in every worker.
+
+    Raises RuntimeError when a session runs already (unless `ignore_reinit_error`), ConnectionError for an address where
+    nothing runs, ValueError or TypeError for bad values, UmbelSystemError when the daemon does not start.
+    """
+    with current.lock():
+        running = current.running_engine()
+        if running is not None:
+            if ignore_reinit_error:
+                return Context(running.address_info)
+            raise RuntimeError(
+                "umbel.init() was called twice; call umbel.shutdown() first, or pass ignore_reinit_error=True to keep the "
+                "running session"
+            )
+        config = configuration.Config.from_environment()
+        _check_others(others, local_mode)
+        _check_address(address or config.address, engine, num_cpus, num_gpus, resources, labels, object_store_memory)
+        if namespace is not None and (not isinstance(namespace, str) or not namespace):
+            raise TypeError(f"namespace must be a non-empty string, got {namespace!r}; omit it for one of its own")
+        _set_log_level(logging_level if logging_level is not None else config.log_level)
+        totals = _totals(num_cpus, num_gpus, resources)
+        chosen_namespace = namespace or config.namespace or str(uuid.uuid4())
+        env_vars = _env_vars(runtime_env)
+        name = engine or config.engine
+        from umbel._client.driver import DriverEngine as factory
+        started = factory(
+            resources=totals,
+            labels=_labels(labels),
+            namespace=chosen_namespace,
+            object_store_memory=_store_bytes(object_store_memory),
+            env_vars=env_vars,
+            log_to_driver=config.log_to_driver if log_to_driver is None else bool(log_to_driver),
+            scheduler=scheduler or config.scheduler,
+            config=config,
+        )
+        current.set_engine(started)
+        return Context(started.address_info)
+
+
+def _check_others(others: Mapping[str, Any], local_mode: bool) -> None:
+    if local_mode:
+        raise exceptions.UnsupportedFeature(
+            "init(local_mode=True) is not there; use init(engine='inline'), which runs everything in this process with the "
+            "semantics of the real runtime"
+        )
+    unknown = sorted(set(others) - _RAY_ARGUMENTS)
+    if unknown:
+        known = ", ".join(p for p in inspect.signature(init).parameters if p != "others")
+        raise RuntimeError(f"init() got unknown arguments {unknown}; it takes {known}")
+    ignored = sorted(name for name in others if name not in _SILENT_ARGUMENTS and others[name] is not None)
+    if ignored:
+        warnings.warn(f"init() ignores {', '.join(ignored)}: Umbel has no such setting", stacklevel=4)
+
+
+def _check_address(address: str, engine: str | None, *settings: Any) -> None:
+    if not address or address == "local":
+        return
+    if any(s is not None for s in settings):
+        raise ValueError(
+            f"num_cpus, num_gpus, resources, labels and object_store_memory belong to the node that starts, but "
+            f"address={address!r} names a running one; omit them"
+        )
+    if address == "auto":
+        raise ConnectionError(
+            "address='auto' found no running cluster: clusters that outlive a driver come with the work on many nodes; "
+            "call init() without an address for a private one"
+        )
+    raise ConnectionError(
+        f"cannot connect to {address!r}: only private clusters are there yet; call init() without an address"
+    )
+
+
+def _cpu_count() -> int:
+    try:
+        return len(os.sched_getaffinity(0))
+    except AttributeError:  # macOS
+        return os.cpu_count() or 1
+
+
+def _totals(num_cpus: Any, num_gpus: Any, custom: Any) -> dict[str, int]:
+    totals: dict[str, int] = {}
+    cpus = _cpu_count() if num_cpus is None else num_cpus
+    totals[resource_model.CPU] = resource_model.units_of(cpus, what="num_cpus", advice="omit it for the CPUs of this machine")
+    if num_gpus is None:
+        for resource, count in {}.items():
+            totals[resource] = count * resource_model.RESOURCE_UNIT
+    elif num_gpus:
+        totals[resource_model.GPU] = resource_model.gpu_units_of(num_gpus)
+    if custom is not None:
+        if not isinstance(custom, Mapping):
+            raise TypeError(f"resources must be a dict of name to amount, got {custom!r}; for example {{'licence': 2}}")
+        totals.update(resource_model.custom_units(custom))
+    totals.setdefault(resource_model.MEMORY, _available_bytes() * resource_model.RESOURCE_UNIT)
+    return {name: units for name, units in totals.items() if units or name == resource_model.CPU}
+
+
+def _available_bytes() -> int:
+    try:
+        with open("/proc/meminfo") as lines:
+            for line in lines:
+                if line.startswith("MemAvailable:"):
+                    return int(line.split()[1]) * 1024
+    except OSError:
+        pass
+    import psutil
+
+    return int(psutil.virtual_memory().available)
+
+
+def _store_bytes(wanted: Any) -> int:
+    if wanted is None:
+        size = int(_available_bytes() * STORE_SHARE)
+        if os.path.isdir("/dev/shm"):
+            stat = os.statvfs("/dev/shm")
+            size = min(size, stat.f_bavail * stat.f_frsize)
+        return max(size, STORE_BYTES_MIN)
+    if isinstance(wanted, bool) or not isinstance(wanted, (int, float)) or int(wanted) != wanted:
+        raise TypeError(f"object_store_memory must be a whole number of bytes, got {wanted!r}; omit it for 30 % of memory")
+    if wanted < STORE_BYTES_MIN:
+        raise ValueError(
+            f"object_store_memory must be at least {STORE_BYTES_MIN} bytes, got {wanted}; omit it for 30 % of memory"
+        )
+    return int(wanted)
+
+
+def _labels(labels: Any) -> dict[str, str]:
+    if labels is None:
+        return {}
+    if not isinstance(labels, Mapping) or not all(isinstance(k, str) and isinstance(v, str) for k, v in labels.items()):
+        raise TypeError(f"labels must be a dict of strings, got {labels!r}; for example {{'zone': 'a'}}")
+    return dict(labels)
+
+
+def _env_vars(runtime_env: Any) -> dict[str, str]:
+    from umbel._model import options
+
+    if not runtime_env:
+        return {}
+    return dict(options.task_options({"runtime_env": runtime_env}, {}).env_vars)
+
+
+def _set_log_level(level: int | str) -> None:
+    import logging
+
+    logging.getLogger("umbel").setLevel(level)
+
+
+def shutdown(*, wait_for_processes: bool = False, _exiting_interpreter: bool = False) -> None:
+    """End the session of this process and everything it started. Idempotent.
+
+    wait_for_processes: accepted for Ray's sake; this always waits, which takes milliseconds.
+    """
+    del wait_for_processes
+    with current.lock():
+        running = current.running_engine()
+        if running is None:
+            return
+        current.set_engine(None)
+        running.shutdown()
+
+
+def is_initialized() -> bool:
+    """Whether a session runs in this process. Never starts one."""
+    return current.is_initialized()
+
+
+def _at_exit() -> None:
+    shutdown(_exiting_interpreter=True)
+
+
+def get_runtime_context() -> context.RuntimeContext:
+    return context.get_runtime_context()
+
+
+atexit.register(_at_exit)
+current.set_auto_init(lambda: (init(), None)[1])

@@ -1,0 +1,68 @@
+"""Argument checks at the caller, so that a wrong call fails where it is written and not in a worker."""
+
+from __future__ import annotations
+
+import inspect
+from collections.abc import Callable
+from typing import Any
+
+_POSITIONAL = (inspect.Parameter.POSITIONAL_ONLY, inspect.Parameter.POSITIONAL_OR_KEYWORD)
+_ARGUMENT_COUNT_MAX = 1 << 30  # stands for "any number" where a function takes *args
+
+
+class Signature:
+    """What a function accepts. Picklable whatever the function's defaults and annotations are."""
+
+    __slots__ = ("_full", "_name", "_positional_max", "_positional_min")
+
+    def __init__(self, function: Callable[..., Any], name: str, *, skip_first: bool = False) -> None:
+        try:
+            parameters = list(inspect.signature(function).parameters.values())
+        except (ValueError, TypeError):  # some built-ins have none: any call goes
+            parameters = [
+                inspect.Parameter("args", inspect.Parameter.VAR_POSITIONAL),
+                inspect.Parameter("kwargs", inspect.Parameter.VAR_KEYWORD),
+            ]
+        if skip_first and parameters and parameters[0].kind in _POSITIONAL:
+            parameters = parameters[1:]
+        empty = inspect.Parameter.empty
+        plain = [p.replace(annotation=empty, default=empty if p.default is empty else None) for p in parameters]
+        self._set(name, plain)
+
+    def _set(self, name: str, parameters: list[inspect.Parameter]) -> None:
+        self._name = name
+        self._full = inspect.Signature(parameters)
+        empty = inspect.Parameter.empty
+        positional = [p for p in parameters if p.kind in _POSITIONAL]
+        self._positional_min = sum(p.default is empty for p in positional)
+        self._positional_max = len(positional)
+        if any(p.kind is inspect.Parameter.VAR_POSITIONAL for p in parameters):
+            self._positional_max = _ARGUMENT_COUNT_MAX
+        if any(p.kind is inspect.Parameter.KEYWORD_ONLY and p.default is empty for p in parameters):
+            self._positional_max = -1  # never enough without keywords: take the slow way
+
+    def __reduce__(self) -> tuple[Any, ...]:
+        rows = [(p.name, int(p.kind), p.default is not inspect.Parameter.empty) for p in self._full.parameters.values()]
+        return _rebuild, (self._name, rows)
+
+    def check(self, args: tuple[Any, ...], kwargs: dict[str, Any]) -> None:
+        """Raises TypeError, in Python's own words, when the call does not fit."""
+        if not kwargs and self._positional_min <= len(args) <= self._positional_max:
+            return
+        try:
+            self._full.bind(*args, **kwargs)
+        except TypeError as error:
+            raise TypeError(f"{self._name}{self._full}: {error}") from None
+
+
+def _rebuild(name: str, rows: list[tuple[str, int, bool]]) -> Signature:
+    made = Signature.__new__(Signature)
+    empty = inspect.Parameter.empty
+    made._set(
+        name,
+        [
+            inspect.Parameter(n, inspect._ParameterKind(kind), default=None if has_default else empty)
+            for n, kind, has_default in rows
+        ],
+    )
+    return made

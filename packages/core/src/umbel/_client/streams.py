@@ -1,0 +1,190 @@
+"""The owner's side of streaming generators: items as they come, in order, and how far the reader got."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from typing import TYPE_CHECKING, Any
+
+from umbel import exceptions
+from umbel._client import refs
+from umbel._objects import ownership, serialization
+from umbel._transport import reactor
+from umbel._wire import messages
+
+if TYPE_CHECKING:
+    from umbel._client.native import NativeEngine
+
+ERROR = serialization.ERROR
+
+
+class StreamState:
+    """What has arrived of one generator. Lock held around every method.
+
+    A retry yields from the start again; items that are here already are matched by index and not replaced.
+    """
+
+    __slots__ = (
+        "callbacks", "consumed", "engine", "error", "is_closed", "items", "keep_all", "length", "link", "prefix", "task",
+    )  # fmt: skip
+
+    def __init__(self, engine: NativeEngine, task: Any, prefix: bytes, *, keep_all: bool = False) -> None:
+        self.engine = engine
+        self.task = task
+        self.prefix = prefix
+        self.keep_all = keep_all  # num_returns="dynamic": nobody reads item by item
+        self.items: dict[int, ownership.Record] = {}
+        self.consumed = 0
+        self.length: int | None = None  # once it ended: how many items, a final error included
+        self.error: bytes | None = None
+        self.is_closed = False
+        self.callbacks: list[Callable[[], None]] = []
+        self.link: Any = None
+
+    def item(self, link: Any, index: int, kind: int, payload: Any, contained: Any) -> None:
+        self.link = link
+        if self.is_closed or index < self.consumed or index in self.items:
+            self.engine.tasks._discard(link, kind, payload, contained)
+            if index < self.consumed or self.is_closed:
+                self._tell_consumed(max(self.consumed, index + 1))
+            return
+        self._add(index, kind, payload, contained or ())
+        if self.keep_all:
+            self._tell_consumed(index + 1)
+        self._notify()
+
+    def _add(self, index: int, kind: int, payload: Any, contained: Any) -> None:
+        table = self.engine.values.table
+        object_id = self.prefix + (index + 1).to_bytes(4, "big")
+        record = table.own(object_id)
+        record.local = 0
+        table.pin(record)  # until the reader takes it
+        self.items[index] = record
+        self.engine.values.settle(record, kind, payload, contained)
+
+    def end(self, count: int, blob: bytes | None) -> None:
+        values = self.engine.values
+        if self.length is not None:
+            return
+        if blob is not None and not self.is_closed:
+            self._add(count, ERROR, blob, ())
+            count += 1
+        arrived = self.consumed + len(self.items)
+        if not self.is_closed and count < arrived and blob is None:
+            error = exceptions.StreamingGeneratorReplayInconsistentError(
+                f"generator {self.task.template.name} yielded {count} items when retried, but {arrived} before; a "
+                "generator that is retried must yield the same items each time, or set max_retries=0"
+            )
+            blob = exceptions.dump_error(error)
+            count = arrived + 1
+            self._add(arrived, ERROR, blob, ())
+        self.length = count
+        self.error = blob
+        record = self.task.records[0]
+        if self.keep_all and blob is None:
+            self._settle_dynamic(record, count)
+        elif blob is not None:
+            values.settle(record, ERROR, blob)
+        else:
+            values.settle(record, serialization.RAW, None)
+        self._notify()
+
+    def _settle_dynamic(self, record: ownership.Record, count: int) -> None:
+        items = [self.take(index) for index in range(count)]
+        kind, payload, contained = self.engine.values.encode(refs.DynamicObjectRefGenerator(items))
+        self.engine.values.settle(record, kind, payload, contained)
+
+    def fail(self, blob: bytes) -> None:
+        """The task will not go on: what arrived stays, the error comes after it."""
+        if self.length is not None:
+            return
+        if self.is_closed:
+            self.length = self.consumed
+            return
+        index = self.consumed
+        while index in self.items:
+            index += 1
+        self._add(index, ERROR, blob, ())
+        self.length = index + 1
+        self.error = blob
+        self._notify()
+
+    def take(self, index: int) -> refs.ObjectRef[Any]:
+        """The reader takes an item that is here."""
+        record = self.items.pop(index)
+        table = self.engine.values.table
+        table.add_local(record.object_id)
+        ref: refs.ObjectRef[Any] = refs.ObjectRef(record.object_id, self.engine)
+        table.unpin(record)
+        self.consumed = index + 1
+        if self.length is None:
+            self._tell_consumed(self.consumed)
+        return ref
+
+    def _tell_consumed(self, count: int) -> None:
+        if self.task.template.backpressure > 0 and self.link is not None:
+            self.link.post((messages.CONSUMED, self.task.seq, count))
+            self.engine.mark_dirty(self.link)
+
+    def is_ready(self) -> bool:
+        return self.consumed in self.items or (self.length is not None and self.consumed >= self.length)
+
+    def _notify(self) -> None:
+        if self.callbacks and self.is_ready():
+            callbacks, self.callbacks = self.callbacks, []
+            for callback in callbacks:
+                callback()
+
+    def close(self) -> None:
+        """Nobody reads on: unpin what was not taken."""
+        if self.is_closed:
+            return
+        self.is_closed = True
+        table = self.engine.values.table
+        items, self.items = self.items, {}
+        for record in items.values():
+            table.unpin(record)
+        if table.commands:
+            self.engine.values.carry_out()
+        self._tell_consumed(1 << 60)  # let a producer held back by backpressure run to its end
+
+
+class NativeStream:
+    """What an ObjectRefGenerator holds: the thread-safe face of a StreamState."""
+
+    def __init__(self, state: StreamState, completed: refs.ObjectRef[Any]) -> None:
+        self._state = state
+        self.completed = completed
+        self._engine = state.engine
+
+    def next_ref(self, timeout_s: float | None) -> refs.ObjectRef[Any] | None:
+        state = self._state
+        engine = self._engine
+        while True:
+            with engine.lock:
+                if state.consumed in state.items:
+                    return state.take(state.consumed)
+                if state.length is not None and state.consumed >= state.length:
+                    return None
+                waiter = reactor.Waiter()
+                state.callbacks.append(waiter.finish)
+                engine.prepare_to_wait()
+            if not engine.wait_for(waiter, timeout_s):
+                raise exceptions.GetTimeoutError(f"no item came within {timeout_s} s")
+
+    def is_ready(self) -> bool:
+        with self._engine.lock:
+            return self._state.is_ready()
+
+    def is_finished(self) -> bool:
+        with self._engine.lock:
+            return self._state.length is not None and self._state.consumed >= self._state.length
+
+    def on_ready(self, callback: Callable[[], None]) -> None:
+        with self._engine.lock:
+            if not self._state.is_ready():
+                self._state.callbacks.append(callback)
+                return
+        callback()
+
+    def close(self) -> None:
+        self._engine.close_stream(self._state)

@@ -1,0 +1,679 @@
+"""Submitting tasks: arguments, leases, pushes, replies, retries, cancellation.
+
+`umbel._scheduling.dispatch` decides what goes where; this module sends it and settles what comes back. Everything
+here runs under the engine's lock unless it says otherwise.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import json
+import time
+from typing import TYPE_CHECKING, Any
+
+from umbel import exceptions
+from umbel._client import links, refs, remote_function, streams
+from umbel._objects import ownership, serialization
+from umbel._scheduling import dispatch
+from umbel._wire import messages
+
+if TYPE_CHECKING:
+    from umbel._client.native import NativeEngine
+
+PENDING = ownership.PENDING
+ERROR = serialization.ERROR
+RAW = serialization.RAW
+READY_PUSH = 32  # waiting tasks that are worth an assignment round while more are being submitted
+_INDEX = [index.to_bytes(4, "big") for index in range(16)]
+_NO_REFS: tuple[bytes, ...] = ()
+
+
+def return_id(process_id: bytes, seq: int, index: int) -> bytes:
+    """The object id of a task's return value."""
+    return process_id + seq.to_bytes(8, "big") + index.to_bytes(4, "big")
+
+
+class Template:
+    """The engine's view of a function or method with its options: how to announce it and how its calls behave."""
+
+    __slots__ = (
+        "announcement", "backpressure", "cls", "digest", "durations", "engine", "function_blob", "index",
+        "is_dynamic", "is_streaming", "max_retries", "name", "num_returns", "retry_exceptions",
+    )  # fmt: skip
+
+    def __init__(self, engine: NativeEngine, index: int, name: str, num_returns: Any, is_generator: bool) -> None:
+        self.engine = engine
+        self.index = index
+        self.name = name
+        if num_returns is None:
+            num_returns = "streaming" if is_generator else 1
+        self.is_dynamic = num_returns == "dynamic"
+        self.is_streaming = num_returns in ("streaming", "dynamic")
+        self.num_returns = 1 if self.is_streaming else num_returns
+        self.durations = dispatch.Durations()
+        self.cls: dispatch.SchedulingClass | None = None
+        self.digest = b""
+        self.function_blob = b""
+        self.max_retries = 0
+        self.retry_exceptions: Any = False
+        self.backpressure = -1
+        self.announcement: dict[str, Any] = {}
+
+
+class Task:
+    """One submitted task or actor call, until it is settled."""
+
+    __slots__ = (
+        "actor", "argument_pins", "attempt", "deps", "durations", "error", "force_cancelled", "is_cancelled", "kind", "lease",
+        "missing", "parent", "payload", "records", "retries_left", "seq", "stream", "template",
+    )  # fmt: skip
+
+    def __init__(self, seq: int, template: Template, kind: int, payload: Any) -> None:
+        self.seq = seq
+        self.template = template
+        self.durations = template.durations
+        self.kind = kind
+        self.payload = payload
+        self.deps: list[tuple[Any, ownership.Record]] | None = None
+        self.argument_pins: list[ownership.Record] | None = None
+        self.records: list[ownership.Record] = []
+        self.missing = 0
+        self.retries_left = template.max_retries
+        self.attempt = 0
+        self.lease: dispatch.Lease | None = None
+        self.actor: Any = None
+        self.stream: streams.StreamState | None = None
+        self.is_cancelled = False
+        self.force_cancelled = False
+        self.parent: Any = None
+        self.error: bytes | None = None
+
+
+class Tasks:
+    """The tasks this process has submitted."""
+
+    def __init__(self, engine: NativeEngine, depth: int) -> None:
+        self._engine = engine
+        self._values = engine.values
+        self.depth = depth
+        self.classes: dict[str, dispatch.SchedulingClass] = {}
+        self.unfinished: dict[int, Task] = {}
+        self._seq = 0
+        self._templates = 0
+        self._dirty: set[dispatch.SchedulingClass] = set()
+        self._process_id = engine.process_id
+
+    # Submission
+
+    def next_seq(self) -> int:
+        self._seq += 1
+        return self._seq
+
+    def new_template(self, name: str, num_returns: Any, is_generator: bool) -> Template:
+        self._templates += 1
+        return Template(self._engine, self._templates, name, num_returns, is_generator)
+
+    def prepare(self, template: remote_function.TaskTemplate) -> Template:
+        """Read a function and its options into what is sent: the function is pickled now, at its first call. No lock."""
+        options = template.options
+        blob = self._engine.export(template.function, template.name)
+        env = {"env_vars": dict(options.env_vars)} if options.env_vars else {}
+        request = {"resources": dict(options.resources.items()), "env": env}
+        key = json.dumps(request, sort_keys=True)
+        with self._engine.lock:
+            made = self.new_template(template.name, options.num_returns, template.is_generator)
+            made.function_blob = blob
+            made.digest = hashlib.blake2b(blob, digest_size=16).digest()
+            made.max_retries = options.max_retries
+            made.retry_exceptions = options.retry_exceptions
+            made.backpressure = options.generator_backpressure_num_objects
+            made.announcement = {
+                "name": made.name,
+                "digest": made.digest,
+                "num_returns": made.num_returns,
+                "is_streaming": made.is_streaming,
+                "backpressure": made.backpressure,
+                "max_calls": options.max_calls,
+                "depth": self.depth,
+                "flush": made.max_retries == 0,
+                "resources": request["resources"],
+                "module": getattr(template.function, "__module__", ""),
+                "env": env,
+            }
+            found = self.classes.get(key)
+            if found is None:
+                found = self.classes[key] = dispatch.SchedulingClass(key, request, self.depth)
+            made.cls = found
+            template.engine_state = made
+        return made
+
+    def submit(self, template: remote_function.TaskTemplate, args: tuple[Any, ...], kwargs: dict[str, Any]) -> Any:
+        """Called without the lock. Returns what `RemoteFunction.remote` does."""
+        state: Template | None = template.engine_state
+        engine = self._engine
+        if state is None or state.engine is not engine:
+            state = self.prepare(template)
+        kind, payload, deps, pins = self.encode_arguments(args, kwargs)
+        with engine.lock:
+            engine.check_running()
+            self._seq = seq = self._seq + 1
+            task = Task(seq, state, kind, payload)
+            result = self.open_results(task, state)
+            self.attach_arguments(task, deps, pins)
+            self.unfinished[seq] = task
+            if engine.context_of is not None:
+                task.parent = engine.context_of()
+            if task.error is not None:
+                self.fail(task, task.error)
+            elif not task.missing:
+                self._enqueue(task)
+            if engine.values._drops:
+                engine.values.drain_drops()
+        return result
+
+    def open_results(self, task: Task, state: Template) -> Any:
+        """Make the records of a task's results, and the references the caller gets."""
+        engine = self._engine
+        prefix = self._process_id + task.seq.to_bytes(8, "big")
+        if state.is_streaming:
+            record = self._values.table.own(prefix + _INDEX[0])
+            record.task = task
+            task.records.append(record)
+            if state.is_dynamic:
+                task.stream = streams.StreamState(engine, task, prefix, keep_all=True)
+                return refs.ObjectRef(record.object_id, engine)
+            task.stream = streams.StreamState(engine, task, prefix)
+            return refs.ObjectRefGenerator(streams.NativeStream(task.stream, refs.ObjectRef(record.object_id, engine)))
+        count = state.num_returns
+        if count == 1:
+            object_id = prefix + _INDEX[0]
+            record = self._values.table.own(object_id)
+            record.task = task
+            task.records.append(record)
+            return refs.ObjectRef(object_id, engine)
+        made = []
+        for index in range(count):
+            record = self._values.table.own(prefix + index.to_bytes(4, "big"))
+            record.task = task
+            task.records.append(record)
+            made.append(refs.ObjectRef(record.object_id, engine))
+        return made or None
+
+    def encode_arguments(
+        self, args: tuple[Any, ...], kwargs: dict[str, Any]
+    ) -> tuple[int, Any, list[tuple[Any, bytes]] | None, Any]:
+        """(kind, payload, [(position or keyword, object id)], ids of references inside). No lock.
+
+        A snapshot: later changes to the arguments do not show. Raises TypeError for what cannot be pickled.
+        """
+        deps: list[tuple[Any, bytes]] | None = None
+        is_raw = True
+        for position, value in enumerate(args):
+            if isinstance(value, refs.ObjectRef):
+                if deps is None:
+                    deps = []
+                deps.append((position, value._id))
+            elif is_raw and not serialization.is_raw(value):
+                is_raw = False
+        if kwargs:
+            for name, value in kwargs.items():
+                if isinstance(value, refs.ObjectRef):
+                    if deps is None:
+                        deps = []
+                    deps.append((name, value._id))
+                elif is_raw and not serialization.is_raw(value):
+                    is_raw = False
+        if deps is not None:
+            named = {key for key, _ in deps}
+            args = tuple(None if i in named else v for i, v in enumerate(args))
+            kwargs = {k: None if k in named else v for k, v in kwargs.items()}
+        if is_raw:
+            if kwargs:
+                return messages.ARGS_KWARGS, (args, kwargs), deps, None
+            return messages.ARGS, args, deps, None
+        serialized = serialization.serialize((args, kwargs))
+        if serialized.size_bytes <= self._engine.config.inline_bytes_max:
+            kind, payload = serialized.inline()
+            return kind, payload, deps, serialized.refs
+        name, size = self._values.write(serialized, self._process_id)
+        return messages.ARGS_OBJECT, (name, size), deps, serialized.refs
+
+    def attach_arguments(self, task: Task, deps: list[tuple[Any, bytes]] | None, inner: Any) -> None:
+        """Pin what the arguments refer to, and note which are not there yet."""
+        table = self._values.table
+        if task.kind == messages.ARGS_OBJECT:
+            record = table.own(return_id(self._process_id, self.next_seq(), 0))
+            table.pin(record)
+            record.local = 0
+            table.settle(record, serialization.STORED, task.payload)
+            task.argument_pins = [*(task.argument_pins or ()), record]
+            task.deps = [(None, record)]
+            task.payload = None
+        if inner:
+            pins = task.argument_pins or []
+            for object_id in inner:
+                record = table.records[object_id]
+                table.pin(record)
+                pins.append(record)
+            task.argument_pins = pins
+        if deps:
+            if task.deps is None:
+                task.deps = []
+            pins = task.argument_pins or []
+            for key, object_id in deps:
+                record = table.records[object_id]
+                table.pin(record)
+                pins.append(record)
+                task.deps.append((key, record))
+                if record.kind == PENDING:
+                    task.missing += 1
+                    self._values.on_settled(record, lambda settled, task=task: self._dependency_settled(task, settled))
+                elif record.kind == ERROR:
+                    task.error = record.payload
+            task.argument_pins = pins
+
+    def _dependency_settled(self, task: Task, record: ownership.Record) -> None:
+        if task.seq not in self.unfinished:
+            return  # cancelled, or failed by another argument
+        if record.kind == ERROR:
+            task.missing = -1
+            if task.actor is not None:
+                task.actor.calls.remove(task)
+            self.fail(task, record.payload)
+            if task.actor is not None:
+                task.actor.pump()  # it may have held others back
+            return
+        task.missing -= 1
+        if not task.missing:
+            if task.actor is not None:
+                task.actor.pump()
+            else:
+                self._enqueue(task)
+
+    # Pushing
+
+    def _enqueue(self, task: Task) -> None:
+        cls = task.template.cls
+        assert_cls(cls)
+        lease = cls.quick_lease() if not cls.ready else None
+        if lease is not None:
+            lease.inflight[task.seq] = task
+            task.lease = lease
+            lease.last_reply_s = time.monotonic()
+            self._push(lease.link, task)
+            lease.link.flush()
+            return
+        cls.ready.append(task)
+        if len(cls.ready) >= READY_PUSH:
+            self._assign(cls)
+        if cls not in self._dirty:
+            self._dirty.add(cls)
+            if not cls.leases and not cls.told:
+                self._tell_demand(cls, time.monotonic())
+            else:
+                self._engine.reactor.poke()
+
+    def _push(self, link: links.Link, task: Task) -> None:
+        template = task.template
+        self.announce(link, template)
+        link.post(
+            (messages.TASK, task.seq, template.index, task.kind, task.payload, resolve_deps(task), task.attempt)
+        )
+
+    @staticmethod
+    def announce(link: links.Link, template: Template) -> None:
+        """Tell the peer what it has to know before the first call of this template."""
+        known = link.known
+        if template.index in known:
+            return
+        known.add(template.index)
+        if template.function_blob and template.digest not in known:
+            known.add(template.digest)
+            link.post((messages.FUNCTION, template.digest, template.function_blob))
+        link.post((messages.TEMPLATE, template.index, template.announcement))
+
+    def _assign(self, cls: dispatch.SchedulingClass) -> None:
+        for lease, batch in cls.assign():
+            link = lease.link
+            if len(lease.inflight) == len(batch):
+                lease.last_reply_s = time.monotonic()
+            for task in batch:
+                task.lease = lease
+                self._push(link, task)
+            link.flush()
+
+    def _tell_demand(self, cls: dispatch.SchedulingClass, now_s: float) -> None:
+        wanted = cls.wanted(now_s)
+        if wanted != cls.told:
+            cls.told = wanted
+            self._engine.agent.notify(
+                {
+                    "t": "demand",
+                    "key": cls.key,
+                    "resources": cls.request["resources"],
+                    "env": cls.request["env"],
+                    "count": wanted,
+                    "depth": self.depth,
+                }
+            )
+
+    def pump(self) -> None:
+        """Push what waits and tell the agent what is wanted; before waiting, and in housekeeping."""
+        if not self._dirty:
+            return
+        dirty, self._dirty = self._dirty, set()
+        now = time.monotonic()
+        for cls in dirty:
+            self._assign(cls)
+            self._tell_demand(cls, now)
+
+    def housekeep(self, now_s: float) -> float | None:
+        """What time brings: idle leases go back, stalled work is offered to others. Returns when to look again."""
+        due: float | None = None
+        idle_lease_s = self._engine.config.idle_lease_s
+        for cls in self.classes.values():
+            if not cls.leases and not cls.ready:
+                if cls.told:
+                    self._tell_demand(cls, now_s)
+                continue
+            self._assign(cls)
+            self._tell_demand(cls, now_s)
+            self._steal(cls)
+            for lease in cls.idle_leases(now_s, idle_lease_s):
+                self._give_back(lease)
+            for lease in cls.leases.values():
+                wait = dispatch.STALLED_AFTER_S if len(lease.inflight) > 1 else None
+                if not lease.inflight:
+                    wait = max(0.0, lease.idle_since_s + idle_lease_s - now_s)
+                if wait is not None:
+                    due = wait if due is None else min(due, wait)
+        return due
+
+    def _steal(self, cls: dispatch.SchedulingClass) -> None:
+        found = cls.steal_from()
+        if found is not None:
+            lease, count = found
+            lease.link.post((messages.STEAL, count))
+            lease.link.flush()
+
+    def _give_back(self, lease: dispatch.Lease, *, retire: bool = False) -> None:
+        lease.link.lease = None
+        self._engine.agent.notify({"t": "return", "worker": lease.worker, "retire": retire})
+
+    # From the agent
+
+    def on_grant(self, message: dict[str, Any]) -> None:
+        cls = self.classes.get(message["key"])
+        worker = message["worker"]
+        link = self._engine.links.to(bytes.fromhex(worker))
+        if cls is None or link is None:
+            if cls is not None:
+                cls.told = max(0, cls.told - 1)
+                self._dirty.add(cls)
+            self._engine.agent.notify({"t": "return", "worker": worker, "retire": True})
+            return
+        lease = cls.add_lease(worker, link, time.monotonic())
+        link.lease = (cls, lease)
+        if message.get("accelerators"):
+            link.post((messages.TEMPLATE, 0, {"accelerators": message["accelerators"]}))
+        self._assign(cls)
+        self._steal(cls)
+        link.flush()
+
+    def on_reclaim(self, worker: str) -> None:
+        for cls in self.classes.values():
+            lease = cls.leases.get(worker)
+            if lease is None:
+                continue
+            if cls.ready or len(lease.inflight) > 1:
+                # Work waits here too: give back what has not started, so that the worker drains soon.
+                lease.link.post((messages.STEAL, len(lease.inflight)))
+                lease.link.flush()
+            lease.is_reclaimed = True
+            for idle in cls.idle_leases(time.monotonic(), self._engine.config.idle_lease_s):
+                self._give_back(idle)
+            self._dirty.add(cls)
+
+    def on_worker_died(self, message: dict[str, Any]) -> None:
+        worker = message["worker"]
+        link = self._engine.links.by_peer.get(bytes.fromhex(worker))
+        if link is not None and link.stream is not None:
+            link.stream.drain()  # replies it sent before it died count
+        for cls in self.classes.values():
+            if worker not in cls.leases:
+                continue
+            begun, _fresh = cls.lose_lease(worker, message.get("started", -1))
+            self._dirty.add(cls)
+            for task in reversed(begun):
+                self._crashed(task, cls, message)
+        self.pump()
+
+    def _crashed(self, task: Task, cls: dispatch.SchedulingClass, message: dict[str, Any]) -> None:
+        """A task was running, or had run without its reply arriving, when its worker died."""
+        if task.seq not in self.unfinished:
+            return
+        if task.retries_left != 0 and not task.is_cancelled:
+            task.retries_left -= 1 if task.retries_left > 0 else 0
+            task.attempt += 1
+            task.lease = None
+            cls.ready.appendleft(task)
+            return
+        how = message.get("reason") or "it exited"
+        advice = (
+            "it was cancelled with force=True" if task.force_cancelled else
+            "raise max_retries if the task may safely run again, and look at the worker's output for the cause"
+        )  # fmt: skip
+        self.settle_failure(
+            task,
+            exceptions.dump_error(
+                exceptions.WorkerCrashedError(
+                    f"the worker (pid {message.get('pid')}) died while running task {task.template.name}: {how}; {advice}"
+                )
+            ),
+        )
+
+    # Replies
+
+    def on_reply(self, link: links.Link, message: tuple[Any, ...]) -> None:
+        _, seq, kind, payload, contained, duration_s = message
+        task = self._finish(link, seq, duration_s)
+        if task is None:
+            self._discard(link, kind, payload, contained)
+            return
+        record = task.records[0] if task.records else None
+        if record is None:
+            self._discard(link, kind, payload, contained)
+        elif contained or record.is_dead or record.subscribers:
+            self._values.settle(record, kind, payload, contained or ())
+        else:  # the common case, spelled out
+            record.kind = kind
+            record.payload = payload
+            record.task = None
+            self._engine.has_settled = True
+            waiters = record.waiters
+            if waiters:
+                record.waiters = None
+                for waiter in waiters:
+                    waiter(record)
+        if task.argument_pins:
+            self._unpin_arguments(task)
+
+    def on_reply_many(self, link: links.Link, message: tuple[Any, ...]) -> None:
+        _, seq, results, duration_s = message
+        task = self._finish(link, seq, duration_s)
+        for index, (kind, payload, contained) in enumerate(results):
+            if task is None:
+                self._discard(link, kind, payload, contained)
+            else:
+                self._values.settle(task.records[index], kind, payload, contained or ())
+        if task is not None:
+            self._unpin_arguments(task)
+
+    def on_failed(self, link: links.Link, message: tuple[Any, ...]) -> None:
+        _, seq, blob, duration_s = message
+        task = self._finish(link, seq, duration_s)
+        if task is None:
+            return
+        if self._retries(task, blob):
+            self.unfinished[seq] = task
+            task.retries_left -= 1 if task.retries_left > 0 else 0
+            task.attempt += 1
+            task.lease = None
+            if task.actor is not None:
+                task.actor.retry(task)
+            else:
+                self._enqueue(task)
+            return
+        self.settle_failure(task, blob)
+
+    def _retries(self, task: Task, blob: bytes) -> bool:
+        """Whether the error the user's code raised is one to try again."""
+        wanted = task.template.retry_exceptions
+        if not wanted or task.retries_left == 0 or task.is_cancelled:
+            return False
+        error = exceptions.load_error(blob)
+        if not isinstance(error, exceptions.UmbelTaskError):
+            return False
+        return wanted is True or isinstance(error.cause, tuple(wanted))
+
+    def _finish(self, link: links.Link, seq: int, duration_s: float | None) -> Task | None:
+        """Take a task that ended off the books; None when it was settled before."""
+        task = self.unfinished.pop(seq, None)
+        leased = link.lease
+        if leased is not None:
+            cls, lease = leased
+            lease.inflight.pop(seq, None)
+            lease.is_blocked = False
+            lease.last_reply_s = lease.idle_since_s = self._engine.frame_time_s
+            if cls.ready or (not lease.inflight and (lease.is_reclaimed or len(cls.leases) > 1)):
+                self._dirty.add(cls)
+        elif task is not None and task.actor is not None:
+            task.actor.calls.replied(seq)
+        if task is not None and duration_s is not None:
+            task.durations.add(duration_s)
+        return task
+
+    def _discard(self, _link: links.Link, kind: int, payload: Any, contained: Any) -> None:
+        """A result nobody waits for: take over what it holds, then let it go."""
+        table = self._values.table
+        record = ownership.Record(self._process_id + b"\0" * 12)
+        record.is_dead = True
+        if contained:
+            table.receive_granted(contained)
+        table.settle(record, kind, payload, contained or ())
+        self._values.carry_out()
+
+    def _unpin_arguments(self, task: Task) -> None:
+        pins, task.argument_pins = task.argument_pins, None
+        task.deps = None
+        task.payload = None
+        if pins:
+            table = self._values.table
+            for record in pins:
+                table.unpin(record)
+            if table.commands:
+                self._values.carry_out()
+
+    def fail(self, task: Task, blob: bytes | None) -> None:
+        """End a task that was not sent."""
+        if self.unfinished.pop(task.seq, None) is not None:
+            self.settle_failure(task, blob or b"")
+
+    def settle_failure(self, task: Task, blob: bytes) -> None:
+        """Give every result of the task this error."""
+        self.unfinished.pop(task.seq, None)
+        if task.stream is not None:
+            task.stream.fail(blob)
+        for record in task.records:
+            if record.kind == PENDING:
+                self._values.settle(record, ERROR, blob)
+        self._unpin_arguments(task)
+
+    def on_unstarted(self, link: links.Link, message: tuple[Any, ...]) -> None:
+        if link.lease is None:
+            return
+        cls, lease = link.lease
+        for task in cls.take_back(lease, message[1]):
+            task.lease = None
+        lease.is_blocked = message[2]
+        self._dirty.add(cls)
+
+    def on_retire(self, link: links.Link, _message: tuple[Any, ...]) -> None:
+        if link.lease is None:
+            return
+        cls, lease = link.lease
+        cls.leases.pop(lease.worker, None)
+        for task in cls.take_back(lease, list(lease.inflight)):
+            task.lease = None
+        self._dirty.add(cls)
+        self._give_back(lease, retire=True)
+
+    def on_cancelled(self, link: links.Link, message: tuple[Any, ...]) -> None:
+        task = self._finish(link, message[1], None)
+        if task is not None:
+            self.settle_failure(task, cancelled_error(task))
+
+    # Streams
+
+    def on_item(self, link: links.Link, message: tuple[Any, ...]) -> None:
+        _, seq, index, kind, payload, contained = message
+        task = self.unfinished.get(seq)
+        if task is None or task.stream is None:
+            self._discard(link, kind, payload, contained)
+            return
+        if link.lease is not None:
+            link.lease[1].last_reply_s = self._engine.frame_time_s
+        task.stream.item(link, index, kind, payload, contained)
+
+    def on_end(self, link: links.Link, message: tuple[Any, ...]) -> None:
+        _, seq, count, blob, duration_s = message
+        task = self.unfinished.get(seq)
+        if blob is not None and task is not None and self._retries(task, blob):
+            self.on_failed(link, (messages.FAILED, seq, blob, duration_s))
+            return
+        task = self._finish(link, seq, duration_s)
+        if task is None or task.stream is None:
+            return
+        task.stream.end(count, blob)
+        self._unpin_arguments(task)
+
+    # Cancellation
+
+    def cancel(self, task: Task, *, force: bool, recursive: bool) -> None:
+        """Cancel an unfinished task: it never starts, or is interrupted. A finished one is left alone."""
+        if task.seq not in self.unfinished:
+            return
+        task.is_cancelled = True
+        task.force_cancelled = force
+        if task.actor is not None:
+            if task.actor.calls.remove(task):
+                self.fail(task, cancelled_error(task))
+            else:
+                task.actor.cancel(task, recursive=recursive)
+            return
+        if task.lease is None:
+            cls = task.template.cls
+            assert_cls(cls)
+            if task in cls.ready:
+                cls.ready.remove(task)
+            self.fail(task, cancelled_error(task))
+            return
+        task.lease.link.post((messages.CANCEL, task.seq, force, recursive))
+        task.lease.link.flush()
+
+
+def cancelled_error(task: Task) -> bytes:
+    return exceptions.dump_error(exceptions.TaskCancelledError(f"task {task.template.name} was cancelled"))
+
+
+def resolve_deps(task: Task) -> list[tuple[Any, bytes, int, Any]] | None:
+    """The arguments that were references, with their values as they travel."""
+    if task.deps is None:
+        return None
+    return [(key, record.object_id, record.kind, record.payload) for key, record in task.deps]
+
+
+def assert_cls(cls: dispatch.SchedulingClass | None) -> None:
+    """Plain tasks have a scheduling class; calls of actors do not come here."""
+    if cls is None:
+        raise exceptions.InternalError("a task has no scheduling class")

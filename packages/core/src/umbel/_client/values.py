@@ -1,0 +1,326 @@
+"""The values this process owns, borrows and reads: encoding, the store, and the messages of ownership.
+
+`umbel._objects.ownership` decides when something is freed or borrowed; here its commands become messages. Everything
+that touches the table holds the engine's lock.
+"""
+
+from __future__ import annotations
+
+import threading
+from collections import deque
+from collections.abc import Iterable
+from typing import TYPE_CHECKING, Any
+
+from umbel import exceptions
+from umbel._client import links
+from umbel._objects import ownership, serialization, store
+from umbel._wire import messages
+
+if TYPE_CHECKING:
+    from umbel._client.native import NativeEngine
+
+RAW, PICKLE, BUFFERS, STORED, ERROR = (
+    serialization.RAW, serialization.PICKLE, serialization.BUFFERS, serialization.STORED, serialization.ERROR,
+)  # fmt: skip
+PENDING = ownership.PENDING
+LIFETIME = 100  # the kind of the object that stands for an actor's life; never travels
+
+
+class _Reading(threading.local):
+    """What this thread is unpickling: the record the bytes belong to, or the task whose arguments they are."""
+
+    outer: ownership.Record | None = None
+    arguments: list[bytes] | None = None
+    is_active = False
+
+
+class Values:
+    """The objects of one process."""
+
+    def __init__(self, engine: NativeEngine, process_id: bytes, segments: store.SharedMemoryStore, inline_bytes_max: int) -> None:
+        self._engine = engine
+        self._lock = engine.lock
+        self.process_id = process_id
+        self.table = ownership.ReferenceTable(process_id)
+        self.store = segments
+        self._inline_bytes_max = inline_bytes_max
+        self._reading = _Reading()
+        self._drops: deque[bytes] = deque()
+        self.drop = self._drops.append
+        self._unacknowledged: dict[bytes, int] = {}  # object id -> BORROWs under way
+        self._awaited: dict[bytes, list[list[Any]]] = {}  # object id -> [count, callback] waiting for the last ACK
+
+    # References coming and going
+
+    def drain_drops(self) -> None:
+        """Count the references that were garbage collected since. Lock held."""
+        drops = self._drops
+        table = self.table
+        while drops:
+            try:
+                object_id = drops.popleft()
+            except IndexError:
+                break
+            table.drop_local(object_id)
+        if table.commands:
+            self.carry_out()
+
+    def adopt(self, object_id: bytes) -> None:
+        """A reference instance appeared outside of a submission."""
+        reading = self._reading
+        with self._lock:
+            if reading.arguments is not None:
+                self.table.found_in_arguments(object_id)
+                reading.arguments.append(object_id)
+                return
+            record = self.table.found_in_value(object_id, reading.outer)
+            if self.table.is_owner(object_id) and record.kind == PENDING and record.local == 1 and not record.task:
+                self._settle_error(record, exceptions.ObjectFreedError(
+                    f"object {object_id.hex()} was freed before this reference to it was read; a reference kept as bytes "
+                    "outside of Umbel's view does not keep its object"
+                ))  # fmt: skip
+            if self.table.commands:
+                self.carry_out()
+
+    def pickled(self, object_id: bytes) -> None:
+        """A reference is being pickled: by us, which counts it, or by somebody else, which pins it for good."""
+        if not serialization.note_reference(object_id):
+            with self._lock:
+                record = self.table.records.get(object_id)
+                if record is not None:
+                    self.table.pin(record)
+
+    # Encoding
+
+    def encode(self, value: Any, owner: bytes | None = None) -> tuple[int, Any, tuple[bytes, ...]]:
+        """(kind, payload, contained ids). Large values go to the store, owned there by `owner` (default: us)."""
+        if serialization.is_raw(value):
+            return RAW, value, ()
+        serialized = serialization.serialize(value)
+        if serialized.size_bytes <= self._inline_bytes_max:
+            kind, payload = serialized.inline()
+            return kind, payload, tuple(serialized.refs)
+        return STORED, self.write(serialized, owner or self.process_id), tuple(serialized.refs)
+
+    def write(self, serialized: serialization.Serialized, owner: bytes) -> tuple[str, int]:
+        size = serialized.stored_bytes()
+        segment = self.store.create(size, owner.hex())
+        try:
+            serialized.write_to(lambda offset, data: self.store.write(segment, offset, data))
+            self.store.seal(segment)
+        except BaseException:
+            self.store.free(segment.name)
+            raise
+        return segment.name, size
+
+    # Reading
+
+    def decode(self, record: ownership.Record) -> Any:
+        """The value of a settled record. Raises what its task raised."""
+        kind = record.kind
+        if kind == RAW:
+            return record.payload
+        if kind == ERROR:
+            raise_error(record.payload)
+        return self.read(kind, record.payload, record.object_id, record)
+
+    def read(
+        self, kind: int, payload: Any, object_id: bytes, outer: ownership.Record | None, arguments: list[bytes] | None = None
+    ) -> Any:
+        """An encoded value's value. References inside are found in `outer`, or among `arguments`, which collects them."""
+        if kind == RAW:
+            return payload
+        reading = self._reading
+        before = (reading.outer, reading.arguments)
+        reading.outer, reading.arguments = outer, arguments
+        try:
+            if kind != STORED:
+                return serialization.decode_inline(kind, payload)
+            with self._lock:
+                self.table.add_local(object_id)
+            drop = self._engine.drop_ref
+            try:
+                view = self.store.open(payload[0], payload[1], lambda: drop(object_id))
+            except BaseException:
+                drop(object_id)
+                raise
+            return serialization.read_stored(view.buffer)
+        finally:
+            reading.outer, reading.arguments = before
+
+    # Settling
+
+    def settle(self, record: ownership.Record, kind: int, payload: Any, contained: Iterable[bytes] = ()) -> None:
+        """The record's value is there: store it, wake who waits, answer who asked. Lock held."""
+        if record.kind != PENDING:
+            self.table.commands.append(ownership.Free(kind, payload))
+        else:
+            if contained:
+                self.table.receive_granted(contained)
+            self._settle(record, kind, payload, contained)
+        if self.table.commands:
+            self.carry_out()
+
+    def _settle(self, record: ownership.Record, kind: int, payload: Any, contained: Iterable[bytes]) -> None:
+        record.task = None
+        self._engine.has_settled = True
+        self.table.settle(record, kind, payload, contained)
+        waiters, record.waiters = record.waiters, None
+        subscribers, record.subscribers = record.subscribers, None
+        if subscribers:
+            for link in subscribers:
+                link.post((messages.VALUE, record.object_id, kind, payload))
+                self._engine.mark_dirty(link)
+        if waiters:
+            for waiter in waiters:
+                waiter(record)
+
+    def _settle_error(self, record: ownership.Record, error: BaseException) -> None:
+        self._settle(record, ERROR, exceptions.dump_error(error), ())
+
+    def settle_error(self, record: ownership.Record, error: BaseException) -> None:
+        """As `settle`, with an error of ours. Lock held."""
+        self.settle(record, ERROR, exceptions.dump_error(error))
+
+    def on_settled(self, record: ownership.Record, callback: Any) -> None:
+        """Call `callback(record)`, lock held, when the value is there; fetches it from its owner if need be. Lock held."""
+        if record.waiters is None:
+            record.waiters = []
+        record.waiters.append(callback)
+        if not record.is_fetching and record.task is None and not self.table.is_owner(record.object_id):
+            record.is_fetching = True
+            link = self._engine.links.to(self.table.owner_of(record.object_id))
+            if link is None:
+                self._settle_error(record, owner_died(record.object_id))
+                return
+            link.post((messages.FETCH, record.object_id))
+            self._engine.mark_dirty(link)
+
+    # Commands of the table
+
+    def carry_out(self) -> None:
+        """Do what the table decided. Lock held."""
+        table = self.table
+        while table.commands:
+            commands, table.commands = table.commands, []
+            for command in commands:
+                if type(command) is ownership.Free:
+                    if command.kind == STORED:
+                        self._free_segment(command.payload[0])
+                    elif command.kind == LIFETIME:
+                        self._engine.actors.lifetime_over(command.payload)
+                elif type(command) is ownership.Release:
+                    link = self._engine.links.by_peer.get(command.owner)
+                    if link is not None:
+                        link.post((messages.RELEASE, command.object_id, self.process_id, command.grants))
+                        self._engine.mark_dirty(link)
+                else:
+                    link = self._engine.links.to(command.owner)
+                    if link is None:
+                        self._owner_gone(command.owner)
+                    else:
+                        self._unacknowledged[command.object_id] = self._unacknowledged.get(command.object_id, 0) + 1
+                        link.post((messages.BORROW, command.object_id, command.borrower))
+                        self._engine.mark_dirty(link)
+
+    def _free_segment(self, name: str) -> None:
+        creator = bytes.fromhex(name.split(".", 1)[0])
+        if creator == self.process_id:
+            self.store.free(name)
+            return
+        link = self._engine.links.by_peer.get(creator)
+        if link is not None:
+            link.post((messages.FREE, name))
+            self._engine.mark_dirty(link)
+        else:
+            self.store.unlink(name)
+
+    def when_acknowledged(self, object_ids: list[bytes], callback: Any) -> None:
+        """Call `callback()`, lock held, when the owners have entered all these borrows. Lock held."""
+        awaited = [object_id for object_id in object_ids if object_id in self._unacknowledged]
+        if not awaited:
+            callback()
+            return
+        entry = [len(awaited), callback]
+        for object_id in awaited:
+            self._awaited.setdefault(object_id, []).append(entry)
+
+    def _acknowledged(self, object_id: bytes) -> None:
+        left = self._unacknowledged.get(object_id, 0) - 1
+        if left > 0:
+            self._unacknowledged[object_id] = left
+            return
+        self._unacknowledged.pop(object_id, None)
+        for entry in self._awaited.pop(object_id, ()):
+            entry[0] -= 1
+            if not entry[0]:
+                entry[1]()
+
+    # Messages from other processes; lock held
+
+    def on_borrow(self, link: links.Link, message: tuple[Any, ...]) -> None:
+        _, object_id, borrower = message
+        self.table.borrow_received(object_id, borrower)
+        link.post((messages.ACK, object_id))
+
+    def on_ack(self, _link: links.Link, message: tuple[Any, ...]) -> None:
+        self.table.acknowledged(message[1])
+        self._acknowledged(message[1])
+
+    def on_release(self, _link: links.Link, message: tuple[Any, ...]) -> None:
+        self.table.release_received(message[1], message[2], message[3])
+
+    def on_fetch(self, link: links.Link, message: tuple[Any, ...]) -> None:
+        object_id = message[1]
+        record = self.table.records.get(object_id)
+        if record is None:
+            error = exceptions.ObjectFreedError(
+                f"object {object_id.hex()} was freed by its owner before it was asked for; keep a reference to it"
+            )
+            link.post((messages.VALUE, object_id, ERROR, exceptions.dump_error(error)))
+        elif record.kind != PENDING:
+            link.post((messages.VALUE, object_id, record.kind, record.payload))
+        elif record.subscribers is None:
+            record.subscribers = [link]
+        else:
+            record.subscribers.append(link)
+
+    def on_value(self, _link: links.Link, message: tuple[Any, ...]) -> None:
+        _, object_id, kind, payload = message
+        record = self.table.records.get(object_id)
+        if record is not None and record.kind == PENDING:
+            self._settle(record, kind, payload, ())
+
+    def on_free(self, _link: links.Link, message: tuple[Any, ...]) -> None:
+        self.store.free(message[1])
+
+    def peer_gone(self, peer: bytes) -> None:
+        """A process died. Lock held."""
+        self.table.borrower_gone(peer)
+        self._owner_gone(peer)
+        self.carry_out()
+
+    def _owner_gone(self, owner: bytes) -> None:
+        for record in self.table.owner_gone(owner):
+            if record.kind == PENDING and record.task is None:
+                self._settle_error(record, owner_died(record.object_id))
+        for object_id in [i for i in self._unacknowledged if i[: ownership.OWNER_ID_BYTES] == owner]:
+            self._unacknowledged[object_id] = 1
+            self._acknowledged(object_id)
+
+
+def owner_died(object_id: bytes) -> exceptions.OwnerDiedError:
+    return exceptions.OwnerDiedError(
+        f"the owner of object {object_id.hex()}, process {object_id[:16].hex()}, has died, and its objects with it; "
+        "create long-lived objects in a process that lives as long, such as the driver or an actor"
+    )
+
+
+def raise_error(blob: bytes) -> None:
+    """Raise the error these bytes hold, as both UmbelTaskError and the user's class where it is one."""
+    error = exceptions.load_error(blob)
+    if isinstance(error, exceptions.UmbelTaskError):
+        raise error.as_instanceof_cause()
+    raise error
+
+

@@ -1,0 +1,1 @@
+"""The process that runs tasks or hosts one actor."""

@@ -1,0 +1,306 @@
+"""Running one task or call: its arguments, the user's code, its results.
+
+`Execution` is what arrived and how to answer it. Everything here runs on the thread that executes, without the engine's
+lock except where it says so.
+"""
+
+from __future__ import annotations
+
+import os
+import time
+from collections.abc import Callable, Iterator
+from typing import Any
+
+from umbel import exceptions
+from umbel._client import context, links, native
+from umbel._objects import serialization
+from umbel._wire import messages
+
+FLUSH_AFTER_S = 0.0005  # a reply may wait so long for others to share its frame while more tasks are at hand
+RAW = serialization.RAW
+_NO_DURATION = None
+
+
+class Template:
+    """What the owner has announced of a function or method."""
+
+    __slots__ = (
+        "backpressure", "depth", "digest", "flush", "function", "group", "is_streaming", "max_calls", "method", "name",
+        "num_returns", "resources", "calls",
+    )  # fmt: skip
+
+    def __init__(self, facts: dict[str, Any]) -> None:
+        self.name: str = facts["name"]
+        self.method: str = facts.get("method", "")
+        self.digest: bytes = facts.get("digest", b"")
+        self.num_returns: int = facts["num_returns"]
+        self.is_streaming: bool = facts["is_streaming"]
+        self.backpressure: int = facts["backpressure"]
+        self.group: str | None = facts.get("group")
+        self.max_calls: int = facts.get("max_calls", 0)
+        self.flush: bool = facts.get("flush", False)  # answer before the next task starts: a crash must not take it along
+        self.depth: int = facts["depth"]
+        self.resources = {name: units / 10_000 for name, units in facts.get("resources", {}).items()}
+        self.function: Callable[..., Any] | None = None
+        self.calls = 0
+
+
+class Execution:
+    """One task or call, from its arrival to its reply."""
+
+    __slots__ = ("argument_ids", "attempt", "consumed", "context", "deps", "is_cancelled", "kind", "link", "payload",
+                 "resume", "seq", "template")  # fmt: skip
+
+    def __init__(self, link: links.Link, message: tuple[Any, ...], template: Template) -> None:
+        _, self.seq, _, self.kind, self.payload, self.deps, self.attempt = message
+        self.link = link
+        self.template = template
+        self.argument_ids: list[bytes] = []
+        self.is_cancelled = False
+        self.consumed = 0  # items of a stream that the reader has taken
+        self.resume: Callable[[], None] | None = None  # wakes a producer held back by backpressure
+        self.context: context.TaskContext | None = None
+
+
+class Executor:
+    """Runs executions for one worker process."""
+
+    def __init__(self, engine: native.NativeEngine) -> None:
+        self._engine = engine
+        self._values = engine.values
+        self.events: list[tuple[str, str, float, float, str]] = []
+
+    # Arguments
+
+    def arguments(self, job: Execution) -> tuple[tuple[Any, ...], dict[str, Any]]:
+        """The values to call with. References inside are noted in `job.argument_ids`."""
+        kind, payload, deps = job.kind, job.payload, job.deps
+        if deps is None:
+            if kind == messages.ARGS:
+                return payload, {}
+            if kind == messages.ARGS_KWARGS:
+                return payload
+        ids = job.argument_ids
+        read = self._values.read
+        whole: Any = None
+        if kind == messages.ARGS_OBJECT:
+            _, object_id, dep_kind, dep_payload = deps[0]
+            ids.append(object_id)
+            whole = read(dep_kind, dep_payload, object_id, None, ids)
+            deps = deps[1:]
+        elif kind == messages.ARGS:
+            whole = payload, {}
+        elif kind == messages.ARGS_KWARGS:
+            whole = payload
+        else:
+            whole = read(kind, payload, b"", None, ids)
+        args, kwargs = whole
+        if deps:
+            positional = list(args)
+            for key, object_id, dep_kind, dep_payload in deps:
+                ids.append(object_id)
+                value = read(dep_kind, dep_payload, object_id, None, ids)
+                if type(key) is int:
+                    positional[key] = value
+                else:
+                    kwargs[key] = value
+            args = tuple(positional)
+        job.payload = job.deps = None
+        return args, kwargs
+
+    # Running
+
+    def run(self, job: Execution, function: Callable[..., Any]) -> None:
+        """Call `function` with the job's arguments and send what comes of it. Raises nothing but SystemExit."""
+        started = time.time()
+        try:
+            args, kwargs = self.arguments(job)
+            value = call_user(function, args, kwargs)
+            args = kwargs = ()  # type: ignore[assignment]  # let go before looking at what is still held
+            if job.template.is_streaming:
+                self._stream(job, value, started)
+                return
+            message, contained = self._result(job, value)
+            awaited = self.lend(job, contained)
+            value = None
+        except SystemExit:
+            raise
+        except BaseException as error:  # whatever the user's code raises is its result, cancellation included
+            args = kwargs = value = ()  # type: ignore[assignment]
+            self.fail(job, error, started)
+            return
+        self.reply(job, message, awaited, started)
+
+    def lend(self, job: Execution, contained: tuple[bytes, ...]) -> list[bytes]:
+        """Have the receiver's borrows of references in a result entered, while the value still holds them. Returns those
+        whose acknowledgement the reply must wait for."""
+        if not contained:
+            return []
+        with self._engine.lock:
+            awaited = self._values.table.lend_result(contained, job.link.peer)
+            self._values.carry_out()
+        return awaited
+
+    def _result(self, job: Execution, value: Any) -> tuple[tuple[Any, ...], tuple[bytes, ...]]:
+        template = job.template
+        if template.num_returns == 1:
+            if serialization.is_raw(value):
+                return (messages.REPLY, job.seq, RAW, value, None), ()
+            kind, payload, contained = self._values.encode(value, job.link.peer)
+            return (messages.REPLY, job.seq, kind, payload, contained or None), contained
+        if template.num_returns == 0:
+            return (messages.REPLY, job.seq, RAW, None, None), ()
+        values = self._several(template, value)
+        encoded = [self._values.encode(item, job.link.peer) for item in values]
+        contained = tuple(object_id for _, _, inner in encoded for object_id in inner)
+        return (messages.REPLY_MANY, job.seq, encoded), contained
+
+    @staticmethod
+    def _several(template: Template, value: Any) -> list[Any]:
+        try:
+            values = list(value)
+        except TypeError:
+            raise ValueError(
+                f"{template.name} has num_returns={template.num_returns} and must return as many values, got "
+                f"one {type(value).__name__}"
+            ) from None
+        if len(values) != template.num_returns:
+            raise ValueError(
+                f"{template.name} has num_returns={template.num_returns}, got {len(values)} values; return as many, or change "
+                "num_returns"
+            )
+        return values
+
+    def _stream(self, job: Execution, value: Any, started: float) -> None:
+        count = 0
+        blob: bytes | None = None
+        try:
+            for item in iterate(value):
+                self.send_item(job, count, item)
+                count += 1
+                if self._is_held_back(job, count):
+                    self._wait_for_reader(job, count)
+        except SystemExit:
+            raise
+        except BaseException as error:
+            blob = self.error_blob(job, error)
+        finally:
+            value = None
+        self.end_stream(job, count, blob, started)
+
+    def send_item(self, job: Execution, index: int, item: Any) -> None:
+        kind, payload, contained = self._values.encode(item, job.link.peer)
+        awaited = self.lend(job, contained)
+        if awaited:
+            waiter = native.reactor.Waiter()
+            with self._engine.lock:
+                self._values.when_acknowledged(awaited, waiter.finish)
+                self._engine._flush()
+            self._engine.wait_for(waiter, None)
+        self._post(job.link, (messages.ITEM, job.seq, index, kind, payload, contained or None))
+
+    def end_stream(self, job: Execution, count: int, blob: bytes | None, started: float) -> None:
+        self.reply(job, (messages.END, job.seq, count, blob), [], started)
+
+    @staticmethod
+    def _is_held_back(job: Execution, count: int) -> bool:
+        limit = job.template.backpressure
+        return limit > 0 and count - job.consumed >= limit
+
+    def _wait_for_reader(self, job: Execution, count: int) -> None:
+        while True:
+            with self._engine.lock:
+                if not self._is_held_back(job, count):
+                    return
+                waiter = native.reactor.Waiter()
+                job.resume = waiter.finish
+                self._engine._flush()
+            self._engine.wait_for(waiter, None)
+
+    # Answers
+
+    def fail(self, job: Execution, error: BaseException, started: float) -> None:
+        self.reply(job, (messages.FAILED, job.seq, self.error_blob(job, error)), [], started)
+
+    def error_blob(self, job: Execution, error: BaseException) -> bytes:
+        """The error as it travels."""
+        if job.is_cancelled and isinstance(error, (KeyboardInterrupt, exceptions.TaskCancelledError)):
+            return exceptions.dump_error(exceptions.TaskCancelledError(f"task {job.template.name} was cancelled while it ran"))
+        running = job.context
+        wrapped = exceptions.UmbelTaskError.from_exception(
+            error,
+            job.template.name,
+            pid=os.getpid(),
+            task_id=running.task_id if running is not None else None,
+            actor_id=running.actor.actor_id if running is not None and running.actor is not None else None,
+        )
+        drop_frames(error)
+        return exceptions.dump_error(wrapped)
+
+    def reply(self, job: Execution, message: tuple[Any, ...], lent: list[bytes], started: float) -> None:
+        """Send the answer, once the borrows it brings with it are known to the owners. `lent`: see `lend`."""
+        ended = time.time()
+        self._record(job, started, ended)
+        message = (*message, ended - started)
+        if not job.argument_ids and not lent:
+            self._post(job.link, message)
+            return
+        engine, objects = self._engine, self._values
+        with engine.lock:
+            objects.drain_drops()
+            submitter = job.link.peer
+            is_fifo = engine.links.by_peer.get(submitter) is job.link  # else a BORROW could be overtaken by the reply
+            awaited = objects.table.task_ended(job.argument_ids, submitter if is_fifo else b"")
+            awaited += lent
+            objects.carry_out()
+            engine._flush()
+            if awaited:
+                objects.when_acknowledged(awaited, lambda: self._post(job.link, message))
+                return
+        self._post(job.link, message)
+
+    def _post(self, link: links.Link, message: tuple[Any, ...]) -> None:
+        engine = self._engine
+        with engine.lock:
+            link.outbox.append(message)
+            engine._dirty_links.add(link)
+
+    def _record(self, job: Execution, started: float, ended: float) -> None:
+        events = self.events
+        if len(events) < EVENTS_MAX:
+            task_id = (job.link.peer + job.seq.to_bytes(8, "big")).hex()
+            events.append((job.template.name, task_id, started, ended, "actor_task" if job.template.method else "task"))
+
+
+EVENTS_MAX = 10_000  # between two reports to the agent, one second apart; beyond, the timeline has gaps
+
+
+def call_user(function: Callable[..., Any], args: tuple[Any, ...], kwargs: dict[str, Any]) -> Any:
+    """Call the user's code. Everything above this frame is his, as far as interrupting it goes."""
+    return function(*args, **kwargs)
+
+
+def iterate(value: Any) -> Iterator[Any]:
+    """Iterate over what a generator function returned; the user's code runs inside."""
+    if not hasattr(value, "__iter__"):
+        raise TypeError(f"a streaming task must return an iterator, got {type(value).__name__}; use 'yield'")
+    iterator = iter(value)
+    while True:
+        try:
+            item = call_user(next, (iterator,), {})
+        except StopIteration:
+            return
+        yield item
+
+
+def drop_frames(error: BaseException) -> None:
+    """Let go of the frames an error refers to, and with them of the arguments it was raised with."""
+    seen: set[int] = set()
+    waiting: list[BaseException | None] = [error]
+    while waiting:
+        one = waiting.pop()
+        if one is None or id(one) in seen:
+            continue
+        seen.add(id(one))
+        one.__traceback__ = None
+        waiting += (one.__cause__, one.__context__)

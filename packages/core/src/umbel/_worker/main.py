@@ -1,0 +1,446 @@
+"""A worker process: receives tasks, runs them one after another, or becomes an actor.
+
+The main thread executes, and reads the sockets while it has nothing to do; the background thread of the engine's reactor
+answers for it while it is busy: hands back tasks that have not started, cancels, serves values.
+"""
+
+from __future__ import annotations
+
+import mmap
+import os
+import signal
+import struct
+import sys
+import threading
+import time
+from collections import deque
+from typing import Any
+
+from umbel import exceptions
+from umbel._base import config as configuration
+from umbel._client import context, current, links, native
+from umbel._objects import serialization
+from umbel._transport import reactor
+from umbel._wire import messages
+from umbel._worker import execute, output
+
+PACKAGE_DIR = os.path.dirname(os.path.dirname(os.path.abspath(__file__))) + os.sep
+EVENT_PERIOD_S = 1.0  # how often the agent is told what ran
+CANCEL_RETRY_S = 0.01  # an interrupt that found our own code running is tried again after this
+FUNCTIONS_MAX = 2_000  # functions kept unpickled; a driver that defines more in a loop has them unpickled again
+_WAITS = (reactor.poll_ready.__code__, reactor.sleep_on.__code__)
+_PROGRESS = struct.Struct("<q")
+
+
+def main(config: dict[str, Any]) -> None:
+    """Run until the agent says to end or is gone."""
+    Worker(config).run()
+
+
+class Worker:
+    """One worker process."""
+
+    def __init__(self, config: dict[str, Any]) -> None:
+        self.settings = configuration.Config.from_environment()
+        self.process_id = bytes.fromhex(config["id"])
+        self._queue: deque[Any] = deque()  # executions, and thunks to run on the main thread
+        self._idle: reactor.Waiter | None = None
+        self._templates: dict[tuple[bytes, int], execute.Template] = {}
+        self._blobs: dict[bytes, bytes] = {}
+        self._functions: dict[bytes, Any] = {}
+        self._running: execute.Execution | None = None
+        self._cancel: execute.Execution | None = None
+        self._is_blocked = False
+        self._is_ending = False
+        self._is_retiring = False
+        self._last_flush_s = 0.0
+        self._last_events_s = 0.0
+        self._main_thread = threading.main_thread().ident or 0
+        self._progress = self._open_progress(config)
+        self.host: Any = None  # the actor, once there is one
+        self.accelerator_ids: dict[str, list[str]] = {}
+        self.engine = native.NativeEngine(
+            kind="worker",
+            process_id=self.process_id,
+            session_dir=config["session_dir"],
+            namespace=config.get("namespace") or "",
+            config=self.settings,
+            on_notice=self._on_notice,
+            on_agent_gone=self._agent_gone,
+        )
+        welcome = self.engine.welcome
+        self.session = context.SessionContext(
+            kind="worker",
+            worker_id=self.process_id.hex(),
+            node_id=welcome["node_id"],
+            job_id=config.get("job_id", "01000000"),
+            namespace=self.engine.namespace,
+            session_dir=config["session_dir"],
+            labels=config.get("labels"),
+            accelerator_ids=self.accelerator_ids,
+        )
+        self.engine.session_context = self.session
+        self.engine.context_of = self._current_key
+        self.engine.on_blocked = self._blocked
+        self.engine.extra_housekeeping = self._housekeeping
+        self.engine.exit_actor = self._exit_actor  # type: ignore[method-assign]  # a worker may host one
+        self.executor = execute.Executor(self.engine)
+        self.engine.add_handlers(
+            {
+                messages.TASK: self._on_task,
+                messages.CALL: self._on_call,
+                messages.TEMPLATE: self._on_template,
+                messages.FUNCTION: self._on_function,
+                messages.STEAL: self._on_steal,
+                messages.CANCEL: self._on_cancel,
+                messages.CONSUMED: self._on_consumed,
+            }
+        )
+        current.set_engine(self.engine)
+        signal.signal(signal.SIGINT, self._interrupted)
+        output.install(self._display_name)
+
+    @staticmethod
+    def _open_progress(config: dict[str, Any]) -> mmap.mmap:
+        """Eight bytes that outlive us: the task started last. They tell the owner what a crash has cost."""
+        path = os.path.join(config["session_dir"], config["id"] + ".progress")
+        descriptor = os.open(path, os.O_RDWR | os.O_CREAT, 0o600)
+        try:
+            os.write(descriptor, _PROGRESS.pack(-1))
+            return mmap.mmap(descriptor, _PROGRESS.size)
+        finally:
+            os.close(descriptor)
+
+    # The main loop
+
+    def run(self) -> None:
+        queue = self._queue
+        while not self._is_ending:
+            try:
+                job = queue.popleft()
+            except IndexError:
+                self._wait_for_work()
+                continue
+            if type(job) is execute.Execution:
+                self._execute(job)
+            else:
+                job()
+        self.leave(0)
+
+    def _wait_for_work(self) -> None:
+        engine = self.engine
+        with engine.lock:
+            engine._flush()
+            self._last_flush_s = time.monotonic()
+            if self._queue or self._is_ending:
+                return
+            idle = self._idle = reactor.Waiter()
+        engine.reactor.wait(idle, None)
+        self._idle = None
+
+    def enqueue(self, job: Any) -> None:
+        """Have the main thread do something. Lock held."""
+        self._queue.append(job)
+        idle = self._idle
+        if idle is not None:
+            idle.finish()
+
+    def _execute(self, job: execute.Execution) -> None:
+        template = job.template
+        _PROGRESS.pack_into(self._progress, 0, job.seq)
+        if template.method:
+            function = None
+        else:
+            try:
+                function = self._function(template)
+            except BaseException as error:  # unpickling runs the user's imports
+                self.executor.fail(job, error, time.time())
+                return
+        task_id = (job.link.peer + job.seq.to_bytes(8, "big")).hex()
+        running = context.TaskContext(
+            task_id,
+            template.name,
+            template.name,
+            resources=template.resources,
+            attempt=job.attempt,
+            actor=self.host.context if self.host is not None else None,
+            key=job,
+        )
+        job.context = running
+        token = context.current_task.set(running)
+        self._running = job
+        self.engine.tasks.depth = template.depth + 1
+        try:
+            self.executor.run(job, function if function is not None else self.host.method(template.method))
+        except SystemExit as error:
+            self._left_by_user(job, error)
+        finally:
+            self._running = None
+            self._cancel = None
+            context.current_task.reset(token)
+        if template.max_calls:
+            self._count_call(job, template)
+        if template.flush:
+            self._flush_now(time.monotonic())
+        elif self._queue:  # else the main loop flushes before it waits
+            now = time.monotonic()
+            if now - self._last_flush_s > execute.FLUSH_AFTER_S:
+                self._flush_now(now)
+
+    def _flush_now(self, now: float) -> None:
+        self._last_flush_s = now
+        with self.engine.lock:
+            self.engine._flush()
+
+    def _function(self, template: execute.Template) -> Any:
+        function = template.function
+        if function is None:
+            digest = template.digest
+            function = self._functions.get(digest)
+            if function is None:
+                function = serialization.loads(self._blobs[digest])
+                if len(self._functions) >= FUNCTIONS_MAX:
+                    self._functions.pop(next(iter(self._functions)))
+                self._functions[digest] = function
+            template.function = function
+        return function
+
+    def _count_call(self, job: execute.Execution, template: execute.Template) -> None:
+        template.calls += 1
+        if template.calls >= template.max_calls:
+            with self.engine.lock:
+                self._is_retiring = True
+                self._hand_back(job.link, len(self._queue), is_blocked=False)
+                job.link.post((messages.RETIRE,))
+                job.link.flush()
+
+    def _left_by_user(self, job: execute.Execution, error: SystemExit) -> None:
+        """The user's code called sys.exit(): the process ends, with all that it has finished told."""
+        code = error.code if isinstance(error.code, int) else int(error.code is not None)
+        if self.host is not None:
+            self.host.left(f"sys.exit({error.code!r}) was called in its method {job.template.name}")
+        with self.engine.lock:
+            self._hand_back(job.link, len(self._queue), is_blocked=True)
+            self.engine._flush()
+        self.leave(code)
+
+    def leave(self, code: int) -> None:
+        """End this process in an orderly way: what is finished is sent, atexit handlers run."""
+        with self.engine.lock:
+            self.engine._flush()
+        if threading.current_thread() is threading.main_thread():
+            sys.exit(code)
+        os._exit(code)
+
+    # Messages; lock held
+
+    def _on_template(self, link: links.Link, message: tuple[Any, ...]) -> None:
+        _, index, facts = message
+        if not index:
+            self._use_accelerators(facts["accelerators"])
+            return
+        template = self._templates[link.peer, index] = execute.Template(facts)
+        if "OMP_NUM_THREADS" not in os.environ and not template.method:
+            os.environ["OMP_NUM_THREADS"] = str(max(1, int(template.resources.get("CPU", 1))))
+
+    def _on_function(self, _link: links.Link, message: tuple[Any, ...]) -> None:
+        self._blobs[message[1]] = message[2]
+
+    def _on_task(self, link: links.Link, message: tuple[Any, ...]) -> None:
+        if self._is_blocked or self._is_retiring:
+            link.post((messages.UNSTARTED, [message[1]], self._is_blocked))
+            return
+        self.enqueue(execute.Execution(link, message, self._templates[link.peer, message[2]]))
+
+    def _on_call(self, link: links.Link, message: tuple[Any, ...]) -> None:
+        job = execute.Execution(link, message, self._templates[link.peer, message[2]])
+        if self.host is None:
+            error = exceptions.ActorUnavailableError("this process hosts no actor any more")
+            link.post((messages.FAILED, job.seq, exceptions.dump_error(error), None))
+        else:
+            self.host.arrived(job)
+
+    def _on_steal(self, link: links.Link, message: tuple[Any, ...]) -> None:
+        self._hand_back(link, message[1], is_blocked=False)
+
+    def _hand_back(self, link: links.Link, count: int, *, is_blocked: bool) -> None:
+        """Give back up to `count` unstarted tasks of this owner, the last ones first."""
+        kept: list[Any] = []
+        taken: list[int] = []
+        while self._queue and len(taken) < count:
+            job = self._queue.pop()
+            if type(job) is execute.Execution and job.link is link and not job.template.method:
+                taken.append(job.seq)
+            else:
+                kept.append(job)
+        self._queue.extend(reversed(kept))
+        taken.reverse()
+        link.post((messages.UNSTARTED, taken, is_blocked))
+        self.engine.mark_dirty(link)
+
+    def _on_cancel(self, link: links.Link, message: tuple[Any, ...]) -> None:
+        _, seq, is_forced, is_recursive = message
+        for job in self._queue:
+            if type(job) is execute.Execution and job.seq == seq and job.link is link:
+                self._queue.remove(job)
+                link.post((messages.CANCELLED, seq))
+                self.engine.mark_dirty(link)
+                return
+        job = self._running
+        if self.host is not None:
+            self.host.cancel(link, seq, is_recursive=is_recursive)
+            return
+        if job is None or job.seq != seq or job.link is not link:
+            return
+        if is_recursive:
+            self.cancel_children(job)
+        job.is_cancelled = True
+        if job.context is not None:
+            job.context.is_canceled = True
+        if is_forced:
+            self._hand_back(link, len(self._queue), is_blocked=True)
+            self.engine._flush()
+            os._exit(1)
+        self._cancel = job
+        signal.pthread_kill(self._main_thread, signal.SIGINT)
+
+    def cancel_children(self, parent: execute.Execution) -> None:
+        """Cancel the tasks this one has submitted. Lock held."""
+        book = self.engine.tasks
+        for task in list(book.unfinished.values()):
+            if task.parent is parent:
+                book.cancel(task, force=False, recursive=True)
+
+    def _on_consumed(self, link: links.Link, message: tuple[Any, ...]) -> None:
+        _, seq, count = message
+        job = self._running
+        if self.host is not None:
+            job = self.host.find(link, seq) or job
+        if job is not None and job.seq == seq and job.link is link:
+            job.consumed = max(job.consumed, count)
+            resume, job.resume = job.resume, None
+            if resume is not None:
+                resume()
+
+    # Notices of the agent; on the polling thread
+
+    def _on_notice(self, message: dict[str, Any], body: bytes) -> bool:
+        kind = message["t"]
+        if kind == "create":
+            from umbel._worker import actor
+
+            self.enqueue(lambda: actor.become(self, message, body))
+        elif kind == "exit":
+            self._asked_to_exit(message)
+        elif kind != "leased":
+            return False
+        return True
+
+    def _asked_to_exit(self, message: dict[str, Any]) -> None:
+        if message.get("shutdown"):
+            os._exit(0)
+        with self.engine.lock:
+            self.engine.values.drain_drops()
+            table = self.engine.values.table
+            is_needed = self.engine.tasks.unfinished or any(
+                record.borrowers for record in table.records.values()
+            )
+            if message.get("idle") and (is_needed or self._queue or self._running is not None):
+                self.engine.agent.notify({"t": "busy_owner"})
+                return
+            if self.host is not None:
+                self.host.end()
+                return
+            self.enqueue(self._end)
+
+    def _end(self) -> None:
+        self._is_ending = True
+
+    def _agent_gone(self) -> None:
+        os._exit(1)
+
+    # Blocking, cancelling
+
+    def _blocked(self) -> Any:
+        """The main thread waits inside a task: give its CPUs and its unstarted tasks away. Returns how to resume."""
+        if threading.get_ident() != self._main_thread or self._running is None:
+            return None
+        job = self._running
+        with self.engine.lock:
+            self._is_blocked = True
+            if not job.template.method:
+                self._hand_back(job.link, len(self._queue), is_blocked=True)
+            self.engine._flush()
+        self.engine.agent.notify({"t": "blocked"})
+        return self._unblocked
+
+    def _unblocked(self) -> None:
+        with self.engine.lock:
+            self._is_blocked = False
+        self.engine.agent.notify({"t": "unblocked"})
+
+    def _interrupted(self, _number: int, frame: Any) -> None:
+        """SIGINT, which only `cancel` means: a terminal's Ctrl-C is the driver's business."""
+        job = self._cancel
+        if job is None or job is not self._running or not _may_interrupt(frame):
+            return
+        self._cancel = None
+        raise KeyboardInterrupt
+
+    def _housekeeping(self, now_s: float) -> float | None:
+        due: float | None = None
+        if self._cancel is not None and self._cancel is self._running:
+            signal.pthread_kill(self._main_thread, signal.SIGINT)
+            due = CANCEL_RETRY_S
+        events = self.executor.events
+        if events:
+            if now_s - self._last_events_s >= EVENT_PERIOD_S:
+                self._last_events_s = now_s
+                self.executor.events = []
+                self.engine.agent.notify({"t": "task_events", "events": events})
+            else:
+                due = min(due or EVENT_PERIOD_S, EVENT_PERIOD_S)
+        return due
+
+    # Who runs here
+
+    def _current_key(self) -> Any:
+        running = context.current_task.get()
+        return running.key if running is not None else None
+
+    def _display_name(self) -> str:
+        if self.host is not None:
+            return str(self.host.display_name)
+        running = context.current_task.get()
+        if running is None and self._running is not None:
+            running = self._running.context
+        return running.name if running is not None else "worker"
+
+    def _exit_actor(self) -> None:
+        if self.host is None:
+            raise TypeError("umbel.actor.exit_actor() was called in a task; it ends the actor whose method calls it")
+        self.host.exit_from_method()
+
+    def _use_accelerators(self, ids: dict[str, list[str]]) -> None:
+        """Make only the assigned devices visible to what the user's code imports."""
+        from umbel._plugins import registry
+
+        for resource, assigned in ids.items():
+            self.accelerator_ids[resource] = list(assigned)
+            manager = registry.accelerator_for(resource)
+            if manager is not None:
+                manager.set_visible_ids(list(assigned))
+
+
+def _may_interrupt(frame: Any) -> bool:
+    """Whether raising here hits the user's code, or our wait on its behalf, and not our bookkeeping."""
+    if frame is not None and frame.f_code in _WAITS:
+        return True
+    while frame is not None:
+        code = frame.f_code
+        if code is execute.call_user.__code__:
+            return True
+        if code.co_filename.startswith(PACKAGE_DIR):
+            return False
+        frame = frame.f_back
+    return False
