@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+import operator
 from collections.abc import Sequence
 from typing import Any
 
@@ -80,7 +81,7 @@ def wait(
             f"num_returns must be a whole number from 1 to the number of references, {len(ray_waitables)}, got {num_returns!r}"
         )
     if kinds == _ONLY_REFS:
-        is_unique = len({ref._id for ref in ray_waitables}) == len(ray_waitables)
+        is_unique = len(set(map(_id_of, ray_waitables))) == len(ray_waitables)
     else:
         is_unique = len(set(ray_waitables)) == len(ray_waitables)
     if not is_unique:
@@ -89,6 +90,7 @@ def wait(
     return ready, rest
 
 
+_id_of = operator.attrgetter("_id")  # programs wait in loops, so each check of a list is made in C
 _ONLY_REFS = {refs.ObjectRef}
 _WAITABLE = {refs.ObjectRef, refs.ObjectRefGenerator}
 

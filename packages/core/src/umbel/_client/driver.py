@@ -75,6 +75,7 @@ class DriverEngine(native.NativeEngine):
             "node_ip_address": "127.0.0.1",
             "namespace": namespace,
         }
+        self.start()
 
     def _on_driver_notice(self, message: dict[str, Any], _body: bytes) -> bool:
         kind = message["t"]

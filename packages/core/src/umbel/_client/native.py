@@ -7,6 +7,7 @@ drained at the next opportunity, because a destructor may run at any point, the 
 
 from __future__ import annotations
 
+import logging
 import os
 import threading
 import time
@@ -22,11 +23,11 @@ from umbel._objects import ownership, serialization, store
 from umbel._transport import reactor
 from umbel._wire import messages
 
+logger = logging.getLogger("umbel")
 PENDING = ownership.PENDING
 ERROR = serialization.ERROR
 RAW = serialization.RAW
 BLOCK_AFTER_S = 0.001  # a wait longer than this gives the CPU back; shorter ones are not worth two messages
-FUNCTION_REFS_NOTE = "captured by a remote function"
 
 
 class _GetWaiter(reactor.Waiter):
@@ -80,6 +81,7 @@ class NativeEngine:
         self._welcomed = reactor.Waiter()
         self._handlers: dict[int, Callable[[links.Link, tuple[Any, ...]], None]] = {}
         self._is_ready = False
+        self._early: list[Callable[[], None]] = []  # what arrived before `start`
         self.session_context: context.SessionContext
         self.address_info: dict[str, Any] = {}
         self.reactor = reactor.Reactor(self._housekeeping, name="umbel-background")
@@ -103,7 +105,14 @@ class NativeEngine:
         self.tasks = tasks.Tasks(self, depth)
         self.actors = actors.Actors(self)
         self._handlers = self._make_handlers()
-        self._is_ready = True
+
+    def start(self) -> None:
+        """Everything is set up: handle what has arrived meanwhile, and from now on."""
+        with self.lock:
+            self._is_ready = True
+            early, self._early = self._early, []
+            for replay in early:
+                replay()
 
     def _make_handlers(self) -> dict[int, Callable[[links.Link, tuple[Any, ...]], None]]:
         book, objects = self.tasks, self.values
@@ -133,11 +142,17 @@ class NativeEngine:
     # Messages and events
 
     def _on_messages(self, link: links.Link, batch: list[tuple[Any, ...]]) -> None:
+        if not self._is_ready:
+            self._early.append(lambda: self._on_messages(link, batch))
+            return
         handlers = self._handlers
         with self.lock:
             self.frame_time_s = time.monotonic()
             for message in batch:
-                handlers[message[0]](link, message)
+                try:
+                    handlers[message[0]](link, message)
+                except Exception:  # a defect of ours: the other messages must not be lost with it
+                    logger.exception("internal error while handling message %s of process %s", message[0], link.peer.hex())
             self.carry_on()
             if link.outbox:
                 link.flush()
@@ -165,7 +180,10 @@ class NativeEngine:
             link.flush()
 
     def _on_link_gone(self, link: links.Link) -> None:
-        if not self._is_ready or self.is_closed:
+        if not self._is_ready:
+            self._early.append(lambda: self._on_link_gone(link))
+            return
+        if self.is_closed:
             return
         with self.lock:
             self._dirty_links.discard(link)
@@ -178,6 +196,9 @@ class NativeEngine:
         if kind == "welcome":
             self.welcome = message
             self._welcomed.finish()
+            return
+        if not self._is_ready:
+            self._early.append(lambda: self._on_notice(message, body))
             return
         if self._on_notice_first is not None and self._on_notice_first(message, body):
             return

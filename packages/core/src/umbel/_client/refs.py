@@ -6,6 +6,7 @@ engine's; this module only tells it when an instance appears and goes.
 
 from __future__ import annotations
 
+import threading
 from collections.abc import AsyncIterator, Callable, Generator, Iterator
 from typing import TYPE_CHECKING, Any, Generic, Protocol, TypeVar
 
@@ -77,7 +78,7 @@ class ObjectRef(Generic[T]):
     def __reduce__(self) -> tuple[Any, ...]:
         if self._engine is not None:
             self._engine.ref_pickled(self._id)
-        return ObjectRef, (self._id,)
+        return _read_ref, (self._id,)
 
     def __copy__(self) -> ObjectRef[T]:
         return self
@@ -152,6 +153,29 @@ class ObjectRef(Generic[T]):
         if self._engine is None:
             raise ValueError(f"{self!r} belongs to no running session; it cannot be awaited")
         self._engine.add_done_callback(self, callback)
+
+
+class Reading(threading.local):
+    """References that an engine is unpickling in this thread: noted here and counted together afterwards."""
+
+    ids: list[bytes] | None = None
+    engine: RefEngine | None = None
+
+
+reading = Reading()
+_new_ref = object.__new__
+
+
+def _read_ref(binary: bytes) -> ObjectRef[Any]:
+    """What a pickled reference calls."""
+    found = reading.ids
+    if found is None:
+        return ObjectRef(binary)
+    ref: ObjectRef[Any] = _new_ref(ObjectRef)
+    ref._id = binary
+    ref._engine = reading.engine
+    found.append(binary)
+    return ref
 
 
 def _settle(ref: ObjectRef[T], succeed: Callable[[T], None], fail: Callable[[BaseException], None]) -> None:

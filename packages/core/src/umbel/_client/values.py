@@ -6,13 +6,12 @@ that touches the table holds the engine's lock.
 
 from __future__ import annotations
 
-import threading
 from collections import deque
 from collections.abc import Iterable
 from typing import TYPE_CHECKING, Any
 
 from umbel import exceptions
-from umbel._client import links
+from umbel._client import links, refs
 from umbel._objects import ownership, serialization, store
 from umbel._wire import messages
 
@@ -26,14 +25,6 @@ PENDING = ownership.PENDING
 LIFETIME = 100  # the kind of the object that stands for an actor's life; never travels
 
 
-class _Reading(threading.local):
-    """What this thread is unpickling: the record the bytes belong to, or the task whose arguments they are."""
-
-    outer: ownership.Record | None = None
-    arguments: list[bytes] | None = None
-    is_active = False
-
-
 class Values:
     """The objects of one process."""
 
@@ -44,7 +35,7 @@ class Values:
         self.table = ownership.ReferenceTable(process_id)
         self.store = segments
         self._inline_bytes_max = inline_bytes_max
-        self._reading = _Reading()
+        self._readers = 0  # threads that are reading values, whose references are not counted yet
         self._drops: deque[bytes] = deque()
         self.drop = self._drops.append
         self._unacknowledged: dict[bytes, int] = {}  # object id -> BORROWs under way
@@ -54,33 +45,33 @@ class Values:
 
     def drain_drops(self) -> None:
         """Count the references that were garbage collected since. Lock held."""
+        if self._readers:
+            return  # a reference that is being read may be dropped before it was counted
         drops = self._drops
-        table = self.table
+        drop_local = self.table.drop_local
         while drops:
             try:
                 object_id = drops.popleft()
             except IndexError:
                 break
-            table.drop_local(object_id)
-        if table.commands:
+            drop_local(object_id)
+        if self.table.commands:
             self.carry_out()
 
     def adopt(self, object_id: bytes) -> None:
-        """A reference instance appeared outside of a submission."""
-        reading = self._reading
+        """A reference instance appeared outside of our reading: unpickled by hand, or made from its id."""
         with self._lock:
-            if reading.arguments is not None:
-                self.table.found_in_arguments(object_id)
-                reading.arguments.append(object_id)
-                return
-            record = self.table.found_in_value(object_id, reading.outer)
-            if self.table.is_owner(object_id) and record.kind == PENDING and record.local == 1 and not record.task:
-                self._settle_error(record, exceptions.ObjectFreedError(
-                    f"object {object_id.hex()} was freed before this reference to it was read; a reference kept as bytes "
-                    "outside of Umbel's view does not keep its object"
-                ))  # fmt: skip
-            if self.table.commands:
-                self.carry_out()
+            self._found_in_value(object_id, None)
+
+    def _found_in_value(self, object_id: bytes, outer: ownership.Record | None) -> None:
+        record = self.table.found_in_value(object_id, outer)
+        if record.kind == PENDING and record.task is None and self.table.is_owner(object_id):
+            self._settle_error(record, exceptions.ObjectFreedError(
+                f"object {object_id.hex()} was freed before this reference to it was read; a reference kept as bytes "
+                "outside of Umbel's view does not keep its object"
+            ))  # fmt: skip
+        if self.table.commands:
+            self.carry_out()
 
     def pickled(self, object_id: bytes) -> None:
         """A reference is being pickled: by us, which counts it, or by somebody else, which pins it for good."""
@@ -130,9 +121,11 @@ class Values:
         """An encoded value's value. References inside are found in `outer`, or among `arguments`, which collects them."""
         if kind == RAW:
             return payload
-        reading = self._reading
-        before = (reading.outer, reading.arguments)
-        reading.outer, reading.arguments = outer, arguments
+        reading = refs.reading
+        before = (reading.ids, reading.engine)
+        reading.ids, reading.engine = found, _ = [], self._engine
+        with self._lock:
+            self._readers += 1
         try:
             if kind != STORED:
                 return serialization.decode_inline(kind, payload)
@@ -146,7 +139,26 @@ class Values:
                 raise
             return serialization.read_stored(view.buffer)
         finally:
-            reading.outer, reading.arguments = before
+            reading.ids, reading.engine = before
+            with self._lock:
+                self._readers -= 1
+                if found:
+                    self._count(found, outer, arguments)
+
+    def _count(self, found: list[bytes], outer: ownership.Record | None, arguments: list[bytes] | None) -> None:
+        """Count the references read out of a value. Lock held."""
+        if arguments is not None:
+            for object_id in found:
+                self.table.found_in_arguments(object_id)
+            arguments += found
+            return
+        known = self.table.records.get
+        for object_id in found:
+            record = known(object_id)
+            if record is not None and (record.grants or record.kind != PENDING):
+                record.local += 1  # the common case, spelled out
+            else:
+                self._found_in_value(object_id, outer)
 
     # Settling
 

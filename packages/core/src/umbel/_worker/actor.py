@@ -158,13 +158,13 @@ class Host:
 
     def arrived(self, job: execute.Execution) -> None:
         """A call came in."""
-        self._unfinished[job.link, job.seq] = job
         if self._is_ending:
             self._refuse(job)
             return
         if self._mailbox is None:
             self._worker.enqueue(job)
             return
+        self._unfinished[job.link, job.seq] = job
         group, is_async = self._lane(job)
         if not self._mailbox.has_group(group):
             self._worker.executor.fail(job, ValueError(self._no_group(group)), time.time())

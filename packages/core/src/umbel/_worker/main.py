@@ -97,6 +97,7 @@ class Worker:
             }
         )
         current.set_engine(self.engine)
+        self.engine.start()
         signal.signal(signal.SIGINT, self._interrupted)
         output.install(self._display_name)
 

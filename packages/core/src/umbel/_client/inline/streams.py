@@ -12,7 +12,6 @@ from umbel._client.inline import calls, values
 from umbel._objects import ownership
 
 if TYPE_CHECKING:
-    from umbel._client.inline import lanes
     from umbel._client.inline.engine import InlineEngine
 
 
@@ -130,6 +129,10 @@ class Reader:
         deadline_s = None if timeout_s is None else time.monotonic() + timeout_s
         with engine.baton.turn() as lane:
             is_in_time = True
+
+            def wake() -> None:
+                engine.baton.wake(lane)
+
             while True:
                 with engine.mutex:
                     if stream.consumed in stream.items:
@@ -138,17 +141,16 @@ class Reader:
                         return None
                     if not is_in_time:
                         raise exceptions.GetTimeoutError(f"no item of {stream.call.name} came within {timeout_s} s")
-                    self._await_item(lane, deadline_s)
+                    stream.callbacks.append(wake)
+                    engine.baton.give_up(lane, lambda: f"the next item of {stream.call.explain()}", deadline_s)
                 is_in_time = engine.baton.park(lane, deadline_s)
+                with engine.mutex:
+                    if wake in stream.callbacks:
+                        stream.callbacks.remove(wake)
                 engine.baton.check_interrupt(lane)
 
-    def _await_item(self, lane: lanes.Lane, deadline_s: float | None) -> None:
-        stream, baton = self.stream, self._engine.baton
-        stream.callbacks.append(lambda: baton.wake(lane))
-        baton.give_up(lane, lambda: f"the next item of {stream.call.explain()}", deadline_s)
-
     def is_ready(self) -> bool:
-        with self._engine.mutex:
+        with self._engine.baton.turn(), self._engine.mutex:
             return self.stream.is_ready()
 
     def is_finished(self) -> bool:

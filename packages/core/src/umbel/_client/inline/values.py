@@ -50,6 +50,22 @@ class Failure:
         return Encoded(ERROR, self)
 
 
+class InputFailure(Failure):
+    """What a call left that did not run, because an argument of it could not be computed."""
+
+    __slots__ = ("_upstream",)
+
+    def __init__(self, upstream: Failure, name: str) -> None:
+        self._upstream = upstream
+        self.name = name
+        self.was_read = upstream.was_read
+        upstream.was_read = True  # this one is reported instead
+
+    def load(self) -> BaseException:
+        self.was_read = True
+        return exceptions.UmbelTaskError.from_failed_input(self._upstream.load(), self.name).as_instanceof_cause()
+
+
 def encode(value: Any) -> Encoded:
     """A snapshot of `value`. Raises TypeError for what cannot be pickled. Called without the mutex."""
     if serialization.is_raw(value):

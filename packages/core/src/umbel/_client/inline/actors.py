@@ -1,0 +1,445 @@
+"""Actors of the inline engine: their lanes, the calls that wait for them, their names, and how they end and restart.
+
+An actor takes the calls of each caller in the order of submission; one whose arguments are not there yet holds back the
+later ones of its caller only. A call that has arrived waits in a group for one of the group's slots: coroutines have
+slots of their own, so that a method which blocks does not stop the event loop.
+"""
+
+from __future__ import annotations
+
+from collections import deque
+from collections.abc import Callable
+from typing import TYPE_CHECKING, Any
+
+from umbel import exceptions
+from umbel._client import actor as actor_api
+from umbel._client import context
+from umbel._client.inline import calls, lanes, running, values
+from umbel._objects import ownership
+
+if TYPE_CHECKING:
+    from umbel._client.inline import loops
+    from umbel._client.inline.engine import InlineEngine
+
+ASYNC_CONCURRENCY = 1_000  # coroutines of an actor that does not say; Ray's default
+PENDING, ALIVE, RESTARTING, ENDING, DEAD = "PENDING", "ALIVE", "RESTARTING", "ENDING", "DEAD"
+
+
+class Group:
+    """Slots for calls that run at a time, and the calls that wait for one."""
+
+    __slots__ = ("idle", "limit", "running", "waiting")
+
+    def __init__(self, limit: int) -> None:
+        self.limit = limit
+        self.running: set[calls.Call] = set()
+        self.waiting: deque[calls.Call] = deque()
+        self.idle: list[lanes.Lane] = []
+
+
+class Actor:
+    """One actor. Mutex held around every method that does not say otherwise; none of them waits."""
+
+    def __init__(
+        self, engine: InlineEngine, actor_id: bytes, template: actor_api.ActorTemplate, creation: calls.Call, namespace: str
+    ) -> None:
+        self._engine = engine
+        self._baton = engine.baton
+        self.actor_id = actor_id
+        self.template = template
+        self.description = template.description
+        self.creation = creation
+        self.namespace = namespace
+        self.name = template.options.name
+        self.state = PENDING
+        self.death: values.Failure | None = None
+        self.instance: Any = None
+        self.restarts_left = template.options.max_restarts
+        self.restart_count = 0
+        self.loop: loops.ActorLoop | None = None
+        self.lifetime: ownership.Record | None = None
+        self.session: context.SessionContext
+        self.context: context.ActorContext
+        self._groups: dict[tuple[str, bool], Group] = {}
+        self._by_caller: dict[str, deque[calls.Call]] = {}
+        self._pending_counts: dict[str, int] = {}
+        self._leaving: list[calls.Call] = []  # calls that asked the actor to end, and get their answer when it has
+
+    @property
+    def label(self) -> str:
+        return f"actor {self.description.class_name} ({self.actor_id.hex()})"
+
+    # Life
+
+    def start(self) -> None:
+        """Run the constructor, for the first time or again. Its arguments are there."""
+        options = self.template.options
+        description = self.description
+        default = options.max_concurrency
+        self._groups = {
+            ("", True): Group(default or ASYNC_CONCURRENCY),
+            ("", False): Group((default or 1) if not description.is_async else 1),
+        }
+        for name, limit in (options.concurrency_groups or {}).items():
+            self._groups[name, True] = Group(limit)
+            self._groups[name, False] = Group(limit)
+        self.session = self._engine.new_session(self.creation.recipe.gpu_count)
+        self.context = context.ActorContext(
+            self.actor_id.hex(),
+            description.class_name,
+            name=self.name or "",
+            namespace=self.namespace,
+            resources=options.running_resources.to_floats(),
+            is_reconstructed=self.restart_count > 0,
+            make_handle=self.weak_handle,
+        )
+        self._engine.begin(self.creation, self.session, self)
+        label = f"the constructor of {self.label}"
+        if description.is_async:
+            from umbel._client.inline import loops
+
+            self.loop = loop = loops.ActorLoop(self._baton)
+            lane = self._baton.spawn(lambda: self._serve_loop(loop), label)
+            loop.lane = lane
+            lane.label = f"the event loop of {self.label}"
+            loop.schedule(lambda: self._construct(self.restart_count))
+        else:
+            life = self.restart_count
+            lane = self._baton.spawn(lambda: self._construct(life), label)
+            lane.is_kept = True
+        lane.env_vars = self.creation.recipe.env_vars
+        lane.session = self.session
+        self.creation.lane = lane
+
+    def weak_handle(self) -> actor_api.ActorHandle:
+        return actor_api.ActorHandle(self.actor_id, self.description, None)
+
+    def _construct(self, life: int) -> None:
+        """Runs in the actor's lane or loop, without the mutex."""
+        outcome = running.attempt(self._engine, self.creation, lambda *args, **kwargs: self._make(life, args, kwargs))
+        with self._engine.mutex:
+            if life != self.restart_count or self.state == DEAD:
+                return
+            if isinstance(outcome, running.Failed):
+                self._init_failed(outcome.failure)
+            elif isinstance(outcome, running.Left):
+                self.left(outcome)
+            else:
+                self._constructed()
+
+    def _make(self, life: int, args: tuple[Any, ...], kwargs: dict[str, Any]) -> None:
+        made = self.template.cls(*args, **kwargs)
+        if life == self.restart_count:
+            self.instance = made
+
+    def _constructed(self) -> None:
+        self.state = ALIVE
+        if not self.restart_count:
+            self._engine.values.settle(self.creation.records[0], values.NONE)
+        lane = self.creation.lane
+        if lane is not None and not self.description.is_async:
+            self._groups["", False].idle.append(lane)
+        for group in self._groups.values():
+            self._start_waiting(group)
+        self._release_creation()
+
+    def _release_creation(self) -> None:
+        """The constructor's arguments are kept as long as it may run again; the actor itself only while it runs."""
+        lifetime = self.lifetime
+        if lifetime is not None and lifetime in self.creation.pins:
+            self.creation.pins.remove(lifetime)
+            self._engine.values.unpin_all([lifetime])
+
+    def _init_failed(self, failure: values.Failure) -> None:
+        text = f"{self.label} could not be created: its constructor raised"
+
+        def tell() -> None:  # the user's exception is read outside of the mutex
+            error = exceptions.ActorDiedError(
+                f"{text}\n{failure.load()}", actor_id=self.actor_id.hex(), actor_init_failed=True
+            )
+            with self._engine.mutex:
+                self.die(error)
+
+        self.state = ENDING
+        self._engine.mutex.later.append(tell)
+
+    def _serve_loop(self, loop: loops.ActorLoop) -> None:
+        """Runs in the loop's lane, without the mutex."""
+        try:
+            loop.serve()
+        finally:
+            with self._engine.mutex:
+                if self.loop is loop and self.state not in (DEAD, ENDING):
+                    self.left(running.Left("sys.exit() was called in its event loop", is_intended=False))
+
+    def left(self, outcome: running.Left, call: calls.Call | None = None) -> None:
+        """Code of the actor asked to end it: it ends when what runs beside has finished, or restarts after a crash."""
+        if not outcome.is_intended:
+            self.crash(outcome.how, may_restart=True)
+            return
+        if call is not None:
+            self._leaving.append(call)
+        self.state = ENDING
+        self._exit_reason = outcome.how
+        for waiting in self._take_unstarted():
+            self._fail(waiting, values.Failure(self._died(f"it ended before the call started: {outcome.how}"), waiting.name))
+        self._end_if_quiet()
+
+    _exit_reason = ""
+
+    def _end_if_quiet(self) -> None:
+        if self.state == ENDING and all(g.running <= set(self._leaving) for g in self._groups.values()):
+            self.die(self._died(self._exit_reason))
+
+    def _died(self, reason: str) -> exceptions.ActorDiedError:
+        return exceptions.ActorDiedError(f"{self.label} is dead: {reason}", actor_id=self.actor_id.hex())
+
+    def crash(self, reason: str, *, may_restart: bool) -> None:
+        """The actor stops at once. With restarts left a new instance takes over what has not started."""
+        if self.state == DEAD:
+            return
+        if not may_restart or self.restarts_left == 0 or self.state == ENDING:
+            self.die(self._died(reason))
+            return
+        if self.restarts_left > 0:
+            self.restarts_left -= 1
+        self.restart_count += 1
+        self.state = RESTARTING
+        started = [call for group in self._groups.values() for call in group.running]
+        waiting = [call for group in self._groups.values() for call in group.waiting]
+        self._stop_lanes(reason)
+        error = exceptions.ActorUnavailableError(
+            f"{self.label} restarts: {reason}. The call may have run in part; set max_task_retries to have such calls repeated",
+            actor_id=self.actor_id.hex(),
+        )
+        failure = values.Failure(error, self.label)
+        again = []
+        for call in started:
+            if call.may_retry():
+                call.is_started = False
+                again.append(call)
+            else:
+                self._fail(call, failure)
+        self.start()
+        for call in (*again, *waiting):
+            self._arrived(call)
+
+    def die(self, error: exceptions.ActorDiedError) -> None:
+        """The end. Every call that has no result gets the error, now and later."""
+        if self.state == DEAD:
+            return
+        self.state = DEAD
+        self.death = failure = values.Failure(error, self.label)
+        unfinished = [call for group in self._groups.values() for call in group.running]
+        unfinished += [*self._leaving, *self._take_unstarted()]
+        self._stop_lanes(str(error))
+        for call in unfinished:
+            self._fail(call, failure)
+        if self.creation.records[0].kind == values.PENDING:
+            self._engine.values.settle(self.creation.records[0], failure.encoded())
+        self._engine.values.unpin_all(self.creation.pins)
+        self._engine.forget_actor(self)
+
+    def _take_unstarted(self) -> list[calls.Call]:
+        found = [call for group in self._groups.values() for call in group.waiting]
+        found += [call for queue in self._by_caller.values() for call in queue]
+        for group in self._groups.values():
+            group.waiting.clear()
+        self._by_caller.clear()
+        return found
+
+    def _stop_lanes(self, reason: str) -> None:
+        creating = [] if self.creation.lane is None or self.description.is_async else [self.creation.lane]
+        active = {call.lane for group in self._groups.values() for call in group.running if call.asyncio_task is None}
+        idle = {lane for group in self._groups.values() for lane in group.idle}
+        for lane in idle:
+            self._baton.let_go(lane)
+        for lane in {*active, *creating} - idle:
+            if lane is not None and lane.is_kept:
+                lane.is_kept = False
+                self._baton.interrupt(lane, lanes.LaneExit(reason))
+        if self.loop is not None:
+            loop, self.loop = self.loop, None
+            if loop.lane is not None and loop.lane.state is lanes.State.BLOCKED:
+                self._baton.interrupt(loop.lane, lanes.LaneExit(reason))
+            loop.schedule(loop.stop)
+        self.creation.lane = None
+        self._groups = {}
+        garbage, self.instance = [self.instance], None
+        self._engine.mutex.later.append(garbage.clear)  # its destructor is the user's code
+
+    # Calls
+
+    def submit(self, call: calls.Call) -> None:
+        """A call whose arguments may still be missing, or None failed."""
+        caller = call.caller
+        self._pending_counts[caller] = self._pending_counts.get(caller, 0) + 1
+        self._by_caller.setdefault(caller, deque()).append(call)
+        self.deliver(caller)
+
+    def pending_count(self, caller: str) -> int:
+        return self._pending_counts.get(caller, 0)
+
+    def deliver(self, caller: str) -> None:
+        """Take what may be taken of this caller's calls."""
+        queue = self._by_caller.get(caller)
+        if not queue:
+            return
+        if self.description.allow_out_of_order:
+            for call in [c for c in queue if not c.missing]:
+                queue.remove(call)
+                self._arrived(call)
+        else:
+            while queue and not queue[0].missing:
+                self._arrived(queue.popleft())
+        if not queue:
+            self._by_caller.pop(caller, None)
+
+    def group_of(self, call: calls.Call) -> Group:
+        recipe = call.recipe
+        return self._groups[recipe.group or "", recipe.is_async]
+
+    def _arrived(self, call: calls.Call) -> None:
+        if not self._groups:  # the constructor waits for its arguments
+            self._by_caller.setdefault(call.caller, deque()).append(call)
+            return
+        group = self.group_of(call)
+        group.waiting.append(call)
+        self._start_waiting(group)
+
+    def _start_waiting(self, group: Group) -> None:
+        while self.state == ALIVE and group.waiting and len(group.running) < group.limit:
+            call = group.waiting.popleft()
+            group.running.add(call)
+            self._engine.begin(call, self.session, self)
+            if call.recipe.is_async:
+                self._start_coroutine(call)
+            else:
+                self._start_in_lane(group, call)
+
+    def _start_in_lane(self, group: Group, call: calls.Call) -> None:
+        label = f"{call.name} of {self.label}"
+        life = self.restart_count
+        if group.idle:
+            lane = group.idle.pop()
+            self._baton.assign(lane, lambda: self._run(group, call, life), label)
+        else:
+            lane = self._baton.spawn(lambda: self._run(group, call, life), label)
+            lane.is_kept = True
+            lane.env_vars = self.creation.recipe.env_vars
+            lane.session = self.session
+        call.lane = lane
+
+    def _run(self, group: Group, call: calls.Call, life: int) -> None:
+        """One call, in its lane, without the mutex."""
+        method = self._method(call)
+        while True:
+            outcome = running.attempt(self._engine, call, method)
+            if not isinstance(outcome, running.Retry):
+                break
+        with self._engine.mutex:
+            if life != self.restart_count or self.state == DEAD:
+                return
+            if call.lane is not None:
+                group.idle.append(call.lane)
+            self._ended(group, call, outcome)
+
+    def _method(self, call: calls.Call) -> Callable[..., Any]:
+        method = call.recipe.method
+        system = _SYSTEM.get(method)
+        if system is not None:
+            return lambda *args, **kwargs: system(self.instance, *args, **kwargs)
+        found: Callable[..., Any] = getattr(self.instance, method)
+        return found
+
+    def _start_coroutine(self, call: calls.Call) -> None:
+        loop = self.loop
+        if loop is None:
+            raise exceptions.InternalError("an async call has no event loop", actor=self.actor_id.hex())
+        call.lane = loop.lane
+        loop.schedule(self._create_task, loop, call)
+
+    def _create_task(self, loop: loops.ActorLoop, call: calls.Call) -> None:
+        """Runs in the loop, without the mutex."""
+        if not call.is_done:
+            token = context.current_task.set(call.context)
+            try:
+                call.asyncio_task = loop.create_task(self._run_async(call, self.restart_count))
+            finally:
+                context.current_task.reset(token)
+
+    async def _run_async(self, call: calls.Call, life: int) -> None:
+        method = self._method(call)
+        if call.recipe.method in _SYSTEM:
+            method = _awaited(method)
+        while True:
+            outcome: running.Outcome
+            if call.is_cancelled:
+                outcome = running.cancelled(call)
+            else:
+                outcome = await running.attempt_async(self._engine, call, method)
+            if not isinstance(outcome, running.Retry):
+                break
+        with self._engine.mutex:
+            if life == self.restart_count and self.state != DEAD:
+                self._ended(self.group_of(call), call, outcome)
+
+    def _ended(self, group: Group, call: calls.Call, outcome: running.Outcome) -> None:
+        if isinstance(outcome, running.Left):
+            if outcome.is_intended:
+                group.running.discard(call)
+            self.left(outcome, call)
+            return
+        group.running.discard(call)
+        self._engine.finish(call, outcome)
+        self._start_waiting(group)
+        self._end_if_quiet()
+
+    def finished(self, call: calls.Call) -> None:
+        """The call has its results."""
+        left = self._pending_counts.get(call.caller, 1) - 1
+        if left:
+            self._pending_counts[call.caller] = left
+        else:
+            self._pending_counts.pop(call.caller, None)
+
+    def _fail(self, call: calls.Call, failure: values.Failure) -> None:
+        self._engine.finish(call, running.Failed(failure))
+
+    def remove(self, call: calls.Call) -> None:
+        """Forget a call that has not started."""
+        queue = self._by_caller.get(call.caller)
+        if queue is not None and call in queue:
+            queue.remove(call)
+            self.deliver(call.caller)
+        elif self._groups and call in (group := self.group_of(call)).waiting:
+            group.waiting.remove(call)
+
+
+def _ready(_instance: Any) -> bool:
+    return True
+
+
+def _terminate(_instance: Any) -> None:
+    raise running.ActorExit
+
+
+def _call(instance: Any, function: Callable[..., Any], *args: Any, **kwargs: Any) -> Any:
+    return function(instance, *args, **kwargs)
+
+
+_SYSTEM: dict[str, Callable[..., Any]] = {
+    "__umbel_ready__": _ready,
+    "__umbel_terminate__": _terminate,
+    "__umbel_call__": _call,
+}
+
+
+def _awaited(function: Callable[..., Any]) -> Callable[..., Any]:
+    async def run(*args: Any, **kwargs: Any) -> Any:
+        import inspect
+
+        value = function(*args, **kwargs)
+        return await value if inspect.isawaitable(value) else value
+
+    return run

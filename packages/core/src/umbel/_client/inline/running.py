@@ -1,0 +1,203 @@
+"""Running the user's code of one call, and judging how it ended."""
+
+from __future__ import annotations
+
+import asyncio
+import logging
+import os
+from collections.abc import AsyncIterator, Callable, Generator
+from typing import TYPE_CHECKING, Any, NamedTuple
+
+from umbel import exceptions
+from umbel._client import context
+from umbel._client.inline import calls, lanes, values
+
+if TYPE_CHECKING:
+    from umbel._client.inline.engine import InlineEngine
+    from umbel._client.inline.streams import Stream
+
+_log = logging.getLogger("umbel")
+
+
+class ActorExit(SystemExit):
+    """What `exit_actor()` raises in a method that is no coroutine."""
+
+
+class Returned(NamedTuple):
+    """`results`: one for each return. `item_count`: of a stream. `value` keeps alive what the results refer to."""
+
+    results: list[values.Encoded]
+    item_count: int = 0
+    value: Any = None
+
+
+class Failed(NamedTuple):
+    failure: values.Failure
+
+
+class Left(NamedTuple):
+    """The code asked to end its worker. is_intended: not a crash."""
+
+    how: str
+    is_intended: bool
+
+
+class Retry(NamedTuple):
+    """Run it again."""
+
+
+Outcome = Returned | Failed | Left | Retry
+
+
+def attempt(engine: InlineEngine, call: calls.Call, function: Callable[..., Any]) -> Outcome:
+    """Run the call once, in its lane. Raises LaneExit when it shall not end by itself."""
+    token = context.current_task.set(call.context)
+    try:
+        if call.attempt:
+            with engine.baton.turn():
+                pass  # a retry lets others go first
+        args, kwargs = call.read_arguments()
+        value = function(*args, **kwargs)
+        if call.recipe.is_streaming:
+            return Returned([], _produce(engine, call, value))
+        return Returned(_results(call, value), value=value)
+    except lanes.LaneExit:
+        raise
+    except BaseException as error:
+        return _judge(call, error)
+    finally:
+        context.current_task.reset(token)
+
+
+async def attempt_async(engine: InlineEngine, call: calls.Call, function: Callable[..., Any]) -> Outcome:
+    """Run the call once, in its actor's event loop; `current_task` is set already."""
+    try:
+        args, kwargs = call.read_arguments()
+        made = function(*args, **kwargs)
+        if call.recipe.is_streaming:
+            return Returned([], await _produce_async(engine, call, made))
+        value = await made
+        return Returned(_results(call, value), value=value)
+    except lanes.LaneExit:
+        raise
+    except BaseException as error:
+        return _judge(call, error)
+
+
+def cancelled(call: calls.Call) -> Failed:
+    error = exceptions.TaskCancelledError(f"task {call.name} was cancelled", task_id=call.task_id.hex())
+    return Failed(values.Failure(error, call.name))
+
+
+def _judge(call: calls.Call, error: BaseException) -> Outcome:
+    if isinstance(error, (ActorExit, exceptions.AsyncioActorExit)):
+        return Left("exit_actor() was called", is_intended=True)
+    if isinstance(error, SystemExit):
+        return Left(f"{call.name} called sys.exit({error.code!r})", is_intended=error.code in (None, 0))
+    if call.is_cancelled and isinstance(error, (KeyboardInterrupt, asyncio.CancelledError)):
+        return cancelled(call)
+    if call.retries_error(error) and call.may_retry():
+        return Retry()
+    actor_id = call.actor.actor_id.hex() if call.actor is not None else None
+    return Failed(
+        values.Failure(
+            exceptions.UmbelTaskError.from_exception(
+                error, call.name, pid=os.getpid(), task_id=call.task_id.hex(), actor_id=actor_id
+            ),
+            call.name,
+        )
+    )
+
+
+def _results(call: calls.Call, value: Any) -> list[values.Encoded]:
+    """Raises ValueError when the value does not fit the number of returns, TypeError when it cannot be pickled."""
+    count = call.recipe.num_returns
+    if call.recipe.is_generator:
+        return _fixed_items(call, value, count)
+    if count == 1:
+        return [values.encode(value)]
+    if count == 0:
+        return []
+    if not isinstance(value, (tuple, list)) or len(value) != count:
+        got = f"{len(value)} values" if isinstance(value, (tuple, list)) else f"a {type(value).__name__}"
+        raise ValueError(
+            f"{call.name} has num_returns={count} and must return a tuple or list of {count} values, got {got}; "
+            "return as many, or change num_returns"
+        )
+    return [values.encode(item) for item in value]
+
+
+def _fixed_items(call: calls.Call, generator: Generator[Any, Any, Any], count: int) -> list[values.Encoded]:
+    items: list[values.Encoded] = []
+    for item in generator:
+        if len(items) == count:
+            _log.warning("%s has num_returns=%d and yielded more; what is beyond is dropped", call.name, count)
+            generator.close()
+            break
+        items.append(values.encode(item))
+    if len(items) < count:
+        raise ValueError(
+            f"{call.name} has num_returns={count} and must yield as many values, got {len(items)}; yield as many, or leave "
+            "num_returns out for a stream"
+        )
+    return items
+
+
+def _produce(engine: InlineEngine, call: calls.Call, generator: Generator[Any, Any, Any]) -> int:
+    """Run a generator to its end, as far ahead of the reader as it may. Returns how many items there were."""
+    stream = _stream_of(call)
+    index = 0
+    try:
+        for item in generator:
+            encoded = values.encode(item)
+            with engine.baton.turn() as lane:
+                with engine.mutex:
+                    stream.add(index, encoded)
+                _wait_for_room(engine, stream, index, lane)
+            index += 1
+    finally:
+        generator.close()
+    return index
+
+
+def _wait_for_room(engine: InlineEngine, stream: Stream, index: int, lane: lanes.Lane) -> None:
+    baton = engine.baton
+    while True:
+        with engine.mutex:
+            if stream.has_room(index):
+                return
+            stream.on_taken = lambda: baton.wake(lane)
+            baton.give_up(lane, lambda: f"the reader of {stream.call.name} to take an item")
+        baton.park(lane)
+        baton.check_interrupt(lane)
+
+
+async def _produce_async(engine: InlineEngine, call: calls.Call, generator: AsyncIterator[Any]) -> int:
+    stream = _stream_of(call)
+    loop = asyncio.get_running_loop()
+    taken = asyncio.Event()
+
+    def on_taken() -> None:
+        engine.mutex.later.append(lambda: loop.call_soon_threadsafe(taken.set))
+
+    index = 0
+    async for item in generator:
+        encoded = values.encode(item)
+        with engine.baton.turn(), engine.mutex:
+            stream.add(index, encoded)
+        await asyncio.sleep(0)  # so that a generator that awaits nothing can be cancelled
+        while True:
+            taken.clear()
+            with engine.mutex:
+                if stream.has_room(index):
+                    break
+                stream.on_taken = on_taken
+            await taken.wait()
+        index += 1
+    return index
+
+
+def _stream_of(call: calls.Call) -> Stream:
+    if call.stream is None:
+        raise exceptions.InternalError("a call that streams has no stream", task=call.task_id.hex())
+    return call.stream
