@@ -31,6 +31,8 @@ from umbel._client.api import nodes as nodes  # noqa: E402
 from umbel._client.api import put as put  # noqa: E402
 from umbel._client.api import timeline as timeline  # noqa: E402
 from umbel._client.api import wait as wait  # noqa: E402
+from umbel._client.modules import attribute as __getattr__  # noqa: E402, F401 - submodules on first use
+from umbel._client.modules import install_finder  # noqa: E402
 from umbel._client.refs import DynamicObjectRefGenerator as DynamicObjectRefGenerator  # noqa: E402
 from umbel._client.refs import ObjectRef as ObjectRef  # noqa: E402
 from umbel._client.refs import ObjectRefGenerator as ObjectRefGenerator  # noqa: E402
@@ -50,3 +52,43 @@ from umbel._model.ids import PlacementGroupID as PlacementGroupID  # noqa: E402
 from umbel._model.ids import TaskID as TaskID  # noqa: E402
 from umbel._model.ids import UniqueID as UniqueID  # noqa: E402
 from umbel._model.ids import WorkerID as WorkerID  # noqa: E402
+
+install_finder()
+
+__all__ = [
+    "ActorClass",
+    "ActorClassID",
+    "ActorHandle",
+    "ActorID",
+    "ClusterID",
+    "DynamicObjectRefGenerator",
+    "FunctionID",
+    "JobID",
+    "NodeID",
+    "ObjectID",
+    "ObjectRef",
+    "ObjectRefGenerator",
+    "PlacementGroupID",
+    "TaskID",
+    "UniqueID",
+    "WorkerID",
+    "available_resources",
+    "cancel",
+    "cluster_resources",
+    "exceptions",
+    "explain",
+    "get",
+    "get_actor",
+    "get_gpu_ids",
+    "get_runtime_context",
+    "init",
+    "is_initialized",
+    "kill",
+    "method",
+    "nodes",
+    "put",
+    "remote",
+    "shutdown",
+    "timeline",
+    "wait",
+]

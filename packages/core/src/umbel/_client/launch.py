@@ -71,7 +71,15 @@ def launch(config: Mapping[str, Any]) -> Launched:
     os.mkdir(full["session_dir"], 0o700)
     os.makedirs(full["store_dir"], 0o700, exist_ok=True)
     ours, theirs = socket.socketpair()
-    command = [_python(), *_interpreter_flags(), "-S", "-c", _BOOT, str(theirs.fileno()), os.path.dirname(os.path.dirname(__file__))]
+    command = [
+        _python(),
+        *_interpreter_flags(),
+        "-S",
+        "-c",
+        _BOOT,
+        str(theirs.fileno()),
+        os.path.dirname(os.path.dirname(__file__)),
+    ]
     try:
         process = subprocess.Popen(
             command, stdin=subprocess.DEVNULL, stdout=subprocess.DEVNULL, pass_fds=[theirs.fileno()], close_fds=True
@@ -87,7 +95,11 @@ def launch(config: Mapping[str, Any]) -> Launched:
         process.kill()
         process.wait()
         _remove(full)
-        reason = answer["error"] if answer else f"it did not answer within {READY_TIMEOUT_S:g} s or died (code {process.returncode})"
+        reason = (
+            answer["error"]
+            if answer
+            else f"it did not answer within {READY_TIMEOUT_S:g} s or died (code {process.returncode})"
+        )
         raise exceptions.UmbelSystemError(f"the Umbel daemon did not start: {reason}; its output is on standard error")
     return Launched(process.pid, full["session_dir"], full["store_dir"], process, ours, full)
 

@@ -63,6 +63,7 @@ class Links:
         self._on_messages = on_messages
         self._on_gone = on_gone
         self.by_peer: dict[bytes, Link] = {}
+        self._twins: dict[bytes, list[Link]] = {}  # second connections, of peers that dialled us while we dialled them
         self._unnamed: set[connection.Connection] = set()
         self._listener = connection.Listener(
             connection.listen_unix(self._path(process_id)), poller, self._accept
@@ -107,7 +108,8 @@ class Links:
         link.peer = peer
         if link.stream is not None:
             self._unnamed.discard(link.stream)
-        self.by_peer.setdefault(peer, link)
+        if self.by_peer.setdefault(peer, link) is not link:
+            self._twins.setdefault(peer, []).append(link)
 
     def _on_close(self, stream: connection.Connection) -> None:
         self._unnamed.discard(stream)
@@ -115,11 +117,16 @@ class Links:
         if isinstance(link, Link) and link.peer:
             if self.by_peer.get(link.peer) is link:
                 del self.by_peer[link.peer]
+            for twin in self._twins.pop(link.peer, ()):
+                if twin.stream is not None:
+                    twin.stream.drain()  # what the peer said there before its end counts as well
             self._on_gone(link)
 
     def close(self) -> None:
         self._listener.close()
-        for link in list(self.by_peer.values()):
+        twins = [twin for of_peer in self._twins.values() for twin in of_peer]
+        self._twins.clear()
+        for link in [*self.by_peer.values(), *twins]:
             if link.stream is not None:
                 link.stream.close()
         for stream in list(self._unnamed):

@@ -96,8 +96,9 @@ class NativeEngine:
             raise exceptions.UmbelSystemError(
                 f"the node's daemon did not answer within {config.worker_register_timeout_s} s; see its log in {session_dir}"
             )
-        if self.agent_is_gone:
-            raise exceptions.UmbelSystemError("the node's daemon ended while this process was connecting to it")
+        if self.agent_is_gone or self.welcome.get("t") != "welcome":
+            reason = self.welcome.get("text", "it ended while this process was connecting to it")
+            raise exceptions.UmbelSystemError(f"the node's daemon did not accept this process: {reason}")
         segments = store.SharedMemoryStore(
             self.welcome["store_dir"], process_id.hex(), reserve=self._reserve_store, release=self._release_store
         )
@@ -193,7 +194,7 @@ class NativeEngine:
 
     def _on_notice(self, message: dict[str, Any], body: bytes) -> None:
         kind = message["t"]
-        if kind == "welcome":
+        if kind in ("welcome", "refused"):
             self.welcome = message
             self._welcomed.finish()
             return
@@ -212,6 +213,8 @@ class NativeEngine:
                 self.tasks.on_worker_died(message)
             elif kind == "actor_state":
                 self.actors.on_state(message, body)
+            elif kind == "demand_failed":
+                self.tasks.on_demand_failed(message["key"], message.get("reason", ""))
             elif kind == "store_trim":
                 self.values.store.trim_all()
             self.carry_on()

@@ -111,7 +111,13 @@ def init(
         chosen_namespace = namespace or config.namespace or str(uuid.uuid4())
         env_vars = _env_vars(runtime_env)
         name = engine or config.engine
-        from umbel._client.driver import DriverEngine as factory
+        if name == "inline":
+            from umbel._client.inline import engine as inline_engine
+
+            def factory(**k):
+                return inline_engine.InlineEngine(resources={n: u / 10000 for n, u in k["resources"].items()}, namespace=k["namespace"], labels=k["labels"], config=config)
+        else:
+            from umbel._client.driver import DriverEngine as factory
         started = factory(
             resources=totals,
             labels=_labels(labels),

@@ -448,6 +448,18 @@ class Tasks:
                 self._crashed(task, cls, message)
         self.pump()
 
+    def on_demand_failed(self, key: str, reason: str) -> None:
+        """No worker of this class can be started: its tasks fail."""
+        cls = self.classes.get(key)
+        if cls is None:
+            return
+        cls.told = 0
+        blob = exceptions.dump_error(
+            exceptions.RuntimeEnvSetupError(f"no worker could be started for these tasks (environment {cls.request['env']}): {reason}")
+        )
+        while cls.ready:
+            self.fail(cls.ready.popleft(), blob)
+
     def _crashed(self, task: Task, cls: dispatch.SchedulingClass, message: dict[str, Any]) -> None:
         """A task was running, or had run without its reply arriving, when its worker died."""
         if task.seq not in self.unfinished:

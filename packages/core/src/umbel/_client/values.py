@@ -311,6 +311,12 @@ class Values:
         self.table.borrower_gone(peer)
         self._owner_gone(peer)
         self.carry_out()
+        orphans = self.store.orphans_of(peer.hex())
+        if orphans:
+            known = {record.payload[0] for record in self.table.records.values() if record.kind == STORED}
+            for name in orphans:
+                if name not in known:  # it died before it could tell us of the value
+                    self.store.unlink(name)
 
     def _owner_gone(self, owner: bytes) -> None:
         for record in self.table.owner_gone(owner):

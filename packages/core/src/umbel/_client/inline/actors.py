@@ -18,7 +18,7 @@ from umbel._client.inline import calls, lanes, running, values
 from umbel._objects import ownership
 
 if TYPE_CHECKING:
-    from umbel._client.inline import loops
+    from umbel._client.inline import loops, registry
     from umbel._client.inline.engine import InlineEngine
 
 ASYNC_CONCURRENCY = 1_000  # coroutines of an actor that does not say; Ray's default
@@ -41,18 +41,24 @@ class Actor:
     """One actor. Mutex held around every method that does not say otherwise; none of them waits."""
 
     def __init__(
-        self, engine: InlineEngine, actor_id: bytes, template: actor_api.ActorTemplate, creation: calls.Call, namespace: str
+        self,
+        engine: InlineEngine,
+        actors: registry.Registry,
+        template: actor_api.ActorTemplate,
+        creation: calls.Call,
+        namespace: str,
     ) -> None:
         self._engine = engine
+        self._registry = actors
         self._baton = engine.baton
-        self.actor_id = actor_id
+        self.actor_id = creation.task_id
+        creation.actor = self
         self.template = template
         self.description = template.description
         self.creation = creation
         self.namespace = namespace
         self.name = template.options.name
         self.state = PENDING
-        self.death: values.Failure | None = None
         self.instance: Any = None
         self.restarts_left = template.options.max_restarts
         self.restart_count = 0
@@ -63,6 +69,7 @@ class Actor:
         self._groups: dict[tuple[str, bool], Group] = {}
         self._by_caller: dict[str, deque[calls.Call]] = {}
         self._pending_counts: dict[str, int] = {}
+        self._exit_reason = ""
         self._leaving: list[calls.Call] = []  # calls that asked the actor to end, and get their answer when it has
 
     @property
@@ -93,23 +100,22 @@ class Actor:
             is_reconstructed=self.restart_count > 0,
             make_handle=self.weak_handle,
         )
-        self._engine.begin(self.creation, self.session, self)
-        label = f"the constructor of {self.label}"
+        self._engine.tasks.begin(self.creation, self.session)
+        life = self.restart_count
         if description.is_async:
             from umbel._client.inline import loops
 
             self.loop = loop = loops.ActorLoop(self._baton)
-            lane = self._baton.spawn(lambda: self._serve_loop(loop), label)
-            loop.lane = lane
-            lane.label = f"the event loop of {self.label}"
-            loop.schedule(lambda: self._construct(self.restart_count))
+            loop.schedule(lambda: self._construct(life))
+            loop.lane = self.creation.lane = self._spawn(lambda: self._serve_loop(loop), "the event loop")
         else:
-            life = self.restart_count
-            lane = self._baton.spawn(lambda: self._construct(life), label)
-            lane.is_kept = True
-        lane.env_vars = self.creation.recipe.env_vars
-        lane.session = self.session
-        self.creation.lane = lane
+            self.creation.lane = self._spawn(lambda: self._construct(life), "the constructor")
+            self.creation.lane.is_kept = True
+        for caller in list(self._by_caller):
+            self.deliver(caller)
+
+    def _spawn(self, job: Callable[[], None], what: str) -> lanes.Lane:
+        return self._baton.spawn(job, f"{what} of {self.label}", env_vars=self.creation.recipe.env_vars)
 
     def weak_handle(self) -> actor_api.ActorHandle:
         return actor_api.ActorHandle(self.actor_id, self.description, None)
@@ -121,7 +127,7 @@ class Actor:
             if life != self.restart_count or self.state == DEAD:
                 return
             if isinstance(outcome, running.Failed):
-                self._init_failed(outcome.failure)
+                self.init_failed(outcome.failure)
             elif isinstance(outcome, running.Left):
                 self.left(outcome)
             else:
@@ -134,8 +140,6 @@ class Actor:
 
     def _constructed(self) -> None:
         self.state = ALIVE
-        if not self.restart_count:
-            self._engine.values.settle(self.creation.records[0], values.NONE)
         lane = self.creation.lane
         if lane is not None and not self.description.is_async:
             self._groups["", False].idle.append(lane)
@@ -145,12 +149,15 @@ class Actor:
 
     def _release_creation(self) -> None:
         """The constructor's arguments are kept as long as it may run again; the actor itself only while it runs."""
-        lifetime = self.lifetime
-        if lifetime is not None and lifetime in self.creation.pins:
-            self.creation.pins.remove(lifetime)
-            self._engine.values.unpin_all([lifetime])
+        pins = self.creation.pins
+        if not self.restarts_left:
+            self._engine.values.unpin_all(pins)
+        elif self.lifetime in pins:
+            pins.remove(self.lifetime)
+            self._engine.values.unpin_all([self.lifetime])
 
-    def _init_failed(self, failure: values.Failure) -> None:
+    def init_failed(self, failure: values.Failure) -> None:
+        """The constructor raised, or cannot run."""
         text = f"{self.label} could not be created: its constructor raised"
 
         def tell() -> None:  # the user's exception is read outside of the mutex
@@ -158,7 +165,7 @@ class Actor:
                 f"{text}\n{failure.load()}", actor_id=self.actor_id.hex(), actor_init_failed=True
             )
             with self._engine.mutex:
-                self.die(error)
+                self.die(values.Failure(error, self.label))
 
         self.state = ENDING
         self._engine.mutex.later.append(tell)
@@ -180,19 +187,19 @@ class Actor:
         if call is not None:
             self._leaving.append(call)
         self.state = ENDING
-        self._exit_reason = outcome.how
+        self._exit_reason = f"{outcome.how}; nothing restarts it"
+        failure = self._died(f"it ended before the call started: {outcome.how}")
         for waiting in self._take_unstarted():
-            self._fail(waiting, values.Failure(self._died(f"it ended before the call started: {outcome.how}"), waiting.name))
+            self._engine.tasks.fail(waiting, failure)
         self._end_if_quiet()
 
-    _exit_reason = ""
-
     def _end_if_quiet(self) -> None:
-        if self.state == ENDING and all(g.running <= set(self._leaving) for g in self._groups.values()):
+        if self.state == ENDING and not any(group.running for group in self._groups.values()):
             self.die(self._died(self._exit_reason))
 
-    def _died(self, reason: str) -> exceptions.ActorDiedError:
-        return exceptions.ActorDiedError(f"{self.label} is dead: {reason}", actor_id=self.actor_id.hex())
+    def _died(self, reason: str) -> values.Failure:
+        error = exceptions.ActorDiedError(f"{self.label} is dead: {reason}", actor_id=self.actor_id.hex())
+        return values.Failure(error, self.label)
 
     def crash(self, reason: str, *, may_restart: bool) -> None:
         """The actor stops at once. With restarts left a new instance takes over what has not started."""
@@ -209,36 +216,35 @@ class Actor:
         waiting = [call for group in self._groups.values() for call in group.waiting]
         self._stop_lanes(reason)
         error = exceptions.ActorUnavailableError(
-            f"{self.label} restarts: {reason}. The call may have run in part; set max_task_retries to have such calls repeated",
+            f"{self.label} restarts: {reason}. The call may have run in part; set max_task_retries to have such calls "
+            "repeated",
             actor_id=self.actor_id.hex(),
         )
         failure = values.Failure(error, self.label)
-        again = []
+        again: list[calls.Call] = []
         for call in started:
             if call.may_retry():
                 call.is_started = False
+                call.lane = call.asyncio_task = None
                 again.append(call)
             else:
-                self._fail(call, failure)
+                self._engine.tasks.fail(call, failure)
         self.start()
         for call in (*again, *waiting):
             self._arrived(call)
 
-    def die(self, error: exceptions.ActorDiedError) -> None:
-        """The end. Every call that has no result gets the error, now and later."""
+    def die(self, failure: values.Failure) -> None:
+        """The end. Every call that has no result gets the failure, now and later."""
         if self.state == DEAD:
             return
         self.state = DEAD
-        self.death = failure = values.Failure(error, self.label)
         unfinished = [call for group in self._groups.values() for call in group.running]
         unfinished += [*self._leaving, *self._take_unstarted()]
-        self._stop_lanes(str(error))
+        self._stop_lanes("the actor is dead")
         for call in unfinished:
-            self._fail(call, failure)
-        if self.creation.records[0].kind == values.PENDING:
-            self._engine.values.settle(self.creation.records[0], failure.encoded())
+            self._engine.tasks.fail(call, failure)
         self._engine.values.unpin_all(self.creation.pins)
-        self._engine.forget_actor(self)
+        self._registry.forget(self, failure)
 
     def _take_unstarted(self) -> list[calls.Call]:
         found = [call for group in self._groups.values() for call in group.waiting]
@@ -270,12 +276,15 @@ class Actor:
 
     # Calls
 
+    def accept(self, call: calls.Call) -> None:
+        """From here on the call counts as pending, until `finished`."""
+        call.actor = self
+        self._pending_counts[call.caller] = self.pending_count(call.caller) + 1
+
     def submit(self, call: calls.Call) -> None:
-        """A call whose arguments may still be missing, or None failed."""
-        caller = call.caller
-        self._pending_counts[caller] = self._pending_counts.get(caller, 0) + 1
-        self._by_caller.setdefault(caller, deque()).append(call)
-        self.deliver(caller)
+        """A call that may have to wait for its arguments."""
+        self._by_caller.setdefault(call.caller, deque()).append(call)
+        self.deliver(call.caller)
 
     def pending_count(self, caller: str) -> int:
         return self._pending_counts.get(caller, 0)
@@ -283,7 +292,7 @@ class Actor:
     def deliver(self, caller: str) -> None:
         """Take what may be taken of this caller's calls."""
         queue = self._by_caller.get(caller)
-        if not queue:
+        if not queue or not self._groups:
             return
         if self.description.allow_out_of_order:
             for call in [c for c in queue if not c.missing]:
@@ -300,9 +309,6 @@ class Actor:
         return self._groups[recipe.group or "", recipe.is_async]
 
     def _arrived(self, call: calls.Call) -> None:
-        if not self._groups:  # the constructor waits for its arguments
-            self._by_caller.setdefault(call.caller, deque()).append(call)
-            return
         group = self.group_of(call)
         group.waiting.append(call)
         self._start_waiting(group)
@@ -311,24 +317,24 @@ class Actor:
         while self.state == ALIVE and group.waiting and len(group.running) < group.limit:
             call = group.waiting.popleft()
             group.running.add(call)
-            self._engine.begin(call, self.session, self)
+            self._engine.tasks.begin(call, self.session)
             if call.recipe.is_async:
                 self._start_coroutine(call)
             else:
                 self._start_in_lane(group, call)
 
     def _start_in_lane(self, group: Group, call: calls.Call) -> None:
-        label = f"{call.name} of {self.label}"
         life = self.restart_count
+
+        def run() -> None:
+            self._run(group, call, life)
+
         if group.idle:
-            lane = group.idle.pop()
-            self._baton.assign(lane, lambda: self._run(group, call, life), label)
+            call.lane = lane = group.idle.pop()
+            self._baton.assign(lane, run, f"{call.name} of {self.label}")
         else:
-            lane = self._baton.spawn(lambda: self._run(group, call, life), label)
+            call.lane = lane = self._spawn(run, call.name)
             lane.is_kept = True
-            lane.env_vars = self.creation.recipe.env_vars
-            lane.session = self.session
-        call.lane = lane
 
     def _run(self, group: Group, call: calls.Call, life: int) -> None:
         """One call, in its lane, without the mutex."""
@@ -346,7 +352,7 @@ class Actor:
 
     def _method(self, call: calls.Call) -> Callable[..., Any]:
         method = call.recipe.method
-        system = _SYSTEM.get(method)
+        system = SYSTEM_METHODS.get(method)
         if system is not None:
             return lambda *args, **kwargs: system(self.instance, *args, **kwargs)
         found: Callable[..., Any] = getattr(self.instance, method)
@@ -370,7 +376,7 @@ class Actor:
 
     async def _run_async(self, call: calls.Call, life: int) -> None:
         method = self._method(call)
-        if call.recipe.method in _SYSTEM:
+        if call.recipe.method in SYSTEM_METHODS:
             method = _awaited(method)
         while True:
             outcome: running.Outcome
@@ -391,7 +397,7 @@ class Actor:
             self.left(outcome, call)
             return
         group.running.discard(call)
-        self._engine.finish(call, outcome)
+        self._engine.tasks.finish(call, outcome)
         self._start_waiting(group)
         self._end_if_quiet()
 
@@ -403,8 +409,16 @@ class Actor:
         else:
             self._pending_counts.pop(call.caller, None)
 
-    def _fail(self, call: calls.Call, failure: values.Failure) -> None:
-        self._engine.finish(call, running.Failed(failure))
+    def cancel(self, call: calls.Call) -> None:
+        """A call that has not started never does, a coroutine is cancelled, another is only told."""
+        if not call.is_started:
+            self.remove(call)
+            self._engine.tasks.finish(call, running.cancelled(call))
+            return
+        if call.context is not None:
+            call.context.is_canceled = True
+        if call.asyncio_task is not None and self.loop is not None:
+            self.loop.schedule(call.asyncio_task.cancel)
 
     def remove(self, call: calls.Call) -> None:
         """Forget a call that has not started."""
@@ -428,7 +442,7 @@ def _call(instance: Any, function: Callable[..., Any], *args: Any, **kwargs: Any
     return function(instance, *args, **kwargs)
 
 
-_SYSTEM: dict[str, Callable[..., Any]] = {
+SYSTEM_METHODS: dict[str, Callable[..., Any]] = {
     "__umbel_ready__": _ready,
     "__umbel_terminate__": _terminate,
     "__umbel_call__": _call,

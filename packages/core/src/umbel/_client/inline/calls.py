@@ -84,9 +84,9 @@ class Call:
     """One submitted call. The engine changes it, under the mutex."""
 
     __slots__ = (
-        "actor", "arguments", "asyncio_task", "attempt", "caller", "children", "context", "deps", "is_cancelled", "is_done",
-        "is_started", "lane", "missing", "name", "parent", "pins", "recipe", "records", "retries_left", "session", "started_s",
-        "stream", "task_id",
+        "actor", "arguments", "asyncio_task", "attempt", "caller", "children", "context", "deps", "is_cancelled",
+        "is_done", "is_started", "lane", "missing", "name", "parent", "pins", "recipe", "records", "retries_left",
+        "session", "started_s", "stream", "task_id",
     )  # fmt: skip
 
     def __init__(self, recipe: Recipe, task_id: bytes, arguments: Arguments, parent: Call | None, caller: str) -> None:
@@ -141,10 +141,9 @@ class Call:
     def retries_error(self, error: BaseException) -> bool:
         """Whether what the user's code raised is to be tried again."""
         wanted = self.recipe.retry_exceptions
-        if not wanted or not isinstance(error, Exception):
-            return False
-        cause = error.cause if isinstance(error, exceptions.UmbelTaskError) else error
-        return wanted is True or isinstance(cause, wanted)
+        if isinstance(wanted, bool):
+            return wanted and isinstance(error, Exception)
+        return isinstance(error.cause if isinstance(error, exceptions.UmbelTaskError) else error, wanted)
 
     def explain(self) -> str:
         """What the call waits for, in words."""

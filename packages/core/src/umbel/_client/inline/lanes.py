@@ -1,8 +1,8 @@
 """Whose turn it is: threads of which only one runs at a time.
 
-A *lane* is a thread as this engine sees it: one that runs tasks, calls of an actor or an actor's event loop, or one of
-the user's own (*foreign*) while it is inside a call of Umbel. One lane has the turn; the others wait for it. These rules
-decide who is next, and with the same program they decide the same every time:
+A *lane* is a thread as this engine sees it: one that runs tasks, calls of an actor or an actor's event loop, or one
+of the user's own (*foreign*) while it is inside a call of Umbel. One lane has the turn; the others wait for it. These
+rules decide who is next, and with the same program they decide the same every time:
 
 - Who submits something that can run at once waits until it has finished or blocks; then both go on in their turn.
 - Who has become able to go on queues; the queue is first come, first served.
@@ -32,7 +32,7 @@ from umbel._client.inline import mutex as mutex_module
 from umbel._client.inline import surroundings
 
 EAGER_CALLS_MAX = 1_000  # calls without blocking, after which a lane polls rather than works
-DRAIN_ROUNDS_MAX = 1_000  # rounds of the queue that a returning foreign lane waits for: endless ping-pong must not hold it
+DRAIN_ROUNDS_MAX = 1_000  # rounds of the queue that a returning foreign lane waits for; ping-pong may be endless
 LANES_MAX = 4_096  # threads; each may need 8 MiB of address space, and systems allow some 30,000 in all
 IDLE_LANES_MAX = 32  # threads kept for the next task; starting one costs about 50 us
 WATCH_S = 0.05  # how often a turn that lasts is looked at; a wait shorter than this is not worth lending the turn
@@ -66,8 +66,9 @@ class Lane:
     """One thread. The Baton changes it, under the mutex."""
 
     __slots__ = (
-        "calls", "child", "deadline_s", "depth", "env_vars", "interrupt", "is_foreign", "is_inert", "is_kept", "is_restless",
-        "is_signalled", "job", "label", "reason", "session", "signal", "state", "submitters", "thread", "trace",
+        "calls", "child", "deadline_s", "depth", "env_vars", "interrupt", "is_foreign", "is_inert", "is_kept",
+        "is_restless", "is_signalled", "job", "label", "reason", "session", "signal", "state", "submitters", "thread",
+        "trace",
     )  # fmt: skip
 
     def __init__(self, label: str, *, is_foreign: bool) -> None:
@@ -349,30 +350,41 @@ class Baton:
 
     # Threads
 
-    def spawn(self, job: Callable[[], None], label: str) -> Lane:
-        """A lane that queues to run `job`. Mutex held."""
+    def spawn(self, job: Callable[[], None], label: str, *, env_vars: surroundings.EnvVars = ()) -> Lane:
+        """A lane that queues to run `job`. Raises UmbelSystemError when there are too many. Mutex held."""
         if self._idle:
             lane = self._idle.pop()
         else:
             if len(self.lanes) >= LANES_MAX:
                 raise exceptions.UmbelSystemError(
-                    f"the inline engine runs at most {LANES_MAX} tasks and actors at a time, each in a thread, got one more; "
-                    "get results before submitting further work, or use the native engine"
+                    f"the inline engine runs at most {LANES_MAX} tasks and actors at a time, each in a thread, got one "
+                    "more; get results before submitting further work, or use the native engine"
                 )
             lane = Lane(label, is_foreign=False)
             lane.thread = threading.Thread(target=self._main, args=(lane,), name="umbel-inline", daemon=True)
-            lane.thread.start()
+            try:
+                lane.thread.start()
+            except RuntimeError as error:
+                raise exceptions.UmbelSystemError(
+                    f"no thread could be started for {label} beside {len(self.lanes)} others ({error}); get results "
+                    "before submitting further work, raise the limit on threads, or use the native engine"
+                ) from error
             self._threads.add(lane.thread)
+        lane.env_vars = env_vars
         self.assign(lane, job, label)
         return lane
 
     def assign(self, lane: Lane, job: Callable[[], None], label: str) -> None:
-        """An idle lane queues to run `job`. Mutex held."""
+        """A lane that is idle, or about to finish a job, queues to run `job`. Mutex held."""
         lane.job = job
+        if lane.state is State.IDLE:
+            self._begin(lane)
+            lane.trace = _debugger_trace()
         lane.label = label
+
+    def _begin(self, lane: Lane) -> None:
         lane.calls = 0
         lane.is_restless = False
-        lane.trace = _debugger_trace()
         self.lanes.add(lane)
         self.enqueue(lane)
 
@@ -386,7 +398,8 @@ class Baton:
             if lane.trace is not None:
                 sys.settrace(lane.trace)
             try:
-                job()
+                if not isinstance(lane.interrupt, LaneExit):
+                    job()
             except LaneExit:
                 pass
             except BaseException:
@@ -402,8 +415,15 @@ class Baton:
         """Whether the thread shall wait for another job."""
         with self.mutex:
             lane.interrupt = lane.trace = None
+            if lane.job is not None and lane.is_kept:
+                self._release_submitters(lane)
+                if self.holder is lane:
+                    self.holder = None
+                self._begin(lane)
+                return True
             self.lanes.discard(lane)
             lane.state = State.IDLE
+            lane.job = None
             goes_on = lane.is_kept or (len(self._idle) < IDLE_LANES_MAX and not self.is_closed)
             if not lane.is_kept:
                 lane.env_vars = ()
@@ -503,8 +523,8 @@ class Baton:
     # The end
 
     def close(self, lane: Lane) -> None:
-        """End all lanes but the caller's, one after the other, so that their `finally` clauses run. Called with the turn,
-        without the mutex."""
+        """End all lanes but the caller's, one after the other, so that their `finally` clauses run. Called with the
+        turn, without the mutex."""
         with self.mutex:
             self.is_closed = True
             others = [other for other in self.lanes if other is not lane]
@@ -529,7 +549,9 @@ def _debugger_trace() -> Any:
     """The trace function of a debugger that steps the calling thread: it follows into what the thread submits."""
     trace = sys.gettrace()
     bdb = sys.modules.get("bdb")
-    return trace if trace is not None and bdb is not None and isinstance(getattr(trace, "__self__", None), bdb.Bdb) else None
+    if trace is None or bdb is None or not isinstance(getattr(trace, "__self__", None), bdb.Bdb):
+        return None
+    return trace
 
 
 def _waits_elsewhere(thread: threading.Thread) -> bool:

@@ -1,4 +1,4 @@
-"""Event loops of async actors as lanes: a loop has the turn while it runs callbacks, and none while it waits for events."""
+"""Event loops of async actors as lanes: a loop has the turn while it runs callbacks, and not while it waits."""
 
 from __future__ import annotations
 
@@ -42,7 +42,7 @@ class ActorLoop(asyncio.SelectorEventLoop):
         self._baton = baton
         self.lane: lanes.Lane | None = None
 
-    def call_soon_threadsafe(
+    def call_soon_threadsafe(  # type: ignore[override]  # TypeVarTuple, which typeshed uses, is not in Python 3.10
         self, callback: Callable[..., Any], *args: Any, context: contextvars.Context | None = None
     ) -> asyncio.Handle:
         """As asyncio's; and the loop queues for its turn at once, not when its thread happens to notice."""
@@ -55,7 +55,9 @@ class ActorLoop(asyncio.SelectorEventLoop):
         return handle
 
     def schedule(self, callback: Callable[..., Any], *args: Any) -> None:
-        """`call_soon_threadsafe` for who holds the mutex."""
+        """`call_soon_threadsafe` for who holds the mutex; nothing when the loop has ended."""
+        if self.is_closed():
+            return
         super().call_soon_threadsafe(callback, *args)
         if self.lane is not None and self.lane.state is lanes.State.RESTING:
             self._baton.wake(self.lane)

@@ -51,7 +51,7 @@ class Mutex:
                 return
             try:
                 work()
-            except Exception:  # whoever happens to leave the lock is not concerned
+            except Exception:
                 _log.exception("a callback failed")
 
     def drop(self, what: Any) -> None:

@@ -16,6 +16,9 @@ if TYPE_CHECKING:
     from umbel._client.inline.engine import InlineEngine
     from umbel._client.inline.streams import Stream
 
+# What a cancelled task's code may raise; of a child that was cancelled with it, for instance.
+_CANCELLED = (KeyboardInterrupt, asyncio.CancelledError, exceptions.TaskCancelledError)
+
 _log = logging.getLogger("umbel")
 
 
@@ -52,7 +55,11 @@ Outcome = Returned | Failed | Left | Retry
 def attempt(engine: InlineEngine, call: calls.Call, function: Callable[..., Any]) -> Outcome:
     """Run the call once, in its lane. Raises LaneExit when it shall not end by itself."""
     token = context.current_task.set(call.context)
+    if call.context is not None:
+        call.context.attempt = call.attempt
     try:
+        if call.is_cancelled:
+            return cancelled(call)
         if call.attempt:
             with engine.baton.turn():
                 pass  # a retry lets others go first
@@ -71,6 +78,8 @@ def attempt(engine: InlineEngine, call: calls.Call, function: Callable[..., Any]
 
 async def attempt_async(engine: InlineEngine, call: calls.Call, function: Callable[..., Any]) -> Outcome:
     """Run the call once, in its actor's event loop; `current_task` is set already."""
+    if call.context is not None:
+        call.context.attempt = call.attempt
     try:
         args, kwargs = call.read_arguments()
         made = function(*args, **kwargs)
@@ -89,12 +98,24 @@ def cancelled(call: calls.Call) -> Failed:
     return Failed(values.Failure(error, call.name))
 
 
+def interrupt(engine: InlineEngine, call: calls.Call, *, force: bool) -> None:
+    """Stop a task that has started, where it waits or calls Umbel next. Mutex held."""
+    if call.lane is None:
+        return
+    if force:
+        error = exceptions.WorkerCrashedError(
+            f"the worker of task {call.name} was stopped, because the task was cancelled with force=True"
+        )
+        engine.tasks.fail(call, values.Failure(error, call.name))
+    engine.baton.interrupt(call.lane, lanes.LaneExit("cancelled") if force else KeyboardInterrupt("cancelled"))
+
+
 def _judge(call: calls.Call, error: BaseException) -> Outcome:
     if isinstance(error, (ActorExit, exceptions.AsyncioActorExit)):
         return Left("exit_actor() was called", is_intended=True)
     if isinstance(error, SystemExit):
         return Left(f"{call.name} called sys.exit({error.code!r})", is_intended=error.code in (None, 0))
-    if call.is_cancelled and isinstance(error, (KeyboardInterrupt, asyncio.CancelledError)):
+    if call.is_cancelled and isinstance(error, _CANCELLED):
         return cancelled(call)
     if call.retries_error(error) and call.may_retry():
         return Retry()
@@ -118,13 +139,18 @@ def _results(call: calls.Call, value: Any) -> list[values.Encoded]:
         return [values.encode(value)]
     if count == 0:
         return []
-    if not isinstance(value, (tuple, list)) or len(value) != count:
-        got = f"{len(value)} values" if isinstance(value, (tuple, list)) else f"a {type(value).__name__}"
+    try:
+        items = list(value)
+    except TypeError:
         raise ValueError(
-            f"{call.name} has num_returns={count} and must return a tuple or list of {count} values, got {got}; "
-            "return as many, or change num_returns"
+            f"{call.name} has num_returns={count} and must return as many values, got one {type(value).__name__}; "
+            "return a tuple, or change num_returns"
+        ) from None
+    if len(items) != count:
+        raise ValueError(
+            f"{call.name} has num_returns={count}, got {len(items)} values; return as many, or change num_returns"
         )
-    return [values.encode(item) for item in value]
+    return [values.encode(item) for item in items]
 
 
 def _fixed_items(call: calls.Call, generator: Generator[Any, Any, Any], count: int) -> list[values.Encoded]:
@@ -137,8 +163,8 @@ def _fixed_items(call: calls.Call, generator: Generator[Any, Any, Any], count: i
         items.append(values.encode(item))
     if len(items) < count:
         raise ValueError(
-            f"{call.name} has num_returns={count} and must yield as many values, got {len(items)}; yield as many, or leave "
-            "num_returns out for a stream"
+            f"{call.name} has num_returns={count} and must yield as many values, got {len(items)}; yield as many, or "
+            "leave num_returns out for a stream"
         )
     return items
 
@@ -177,8 +203,11 @@ async def _produce_async(engine: InlineEngine, call: calls.Call, generator: Asyn
     loop = asyncio.get_running_loop()
     taken = asyncio.Event()
 
+    def wake() -> None:
+        loop.call_soon_threadsafe(taken.set)
+
     def on_taken() -> None:
-        engine.mutex.later.append(lambda: loop.call_soon_threadsafe(taken.set))
+        engine.mutex.later.append(wake)
 
     index = 0
     async for item in generator:

@@ -21,7 +21,7 @@ class Stream:
     A retry yields from the start again; items that are here already are matched by index and not replaced.
     """
 
-    __slots__ = ("callbacks", "call", "consumed", "is_closed", "items", "length", "on_taken", "values", "window")
+    __slots__ = ("call", "callbacks", "consumed", "is_closed", "items", "length", "on_taken", "values", "window")
 
     def __init__(self, table: values.Values, call: calls.Call) -> None:
         self.values = table
@@ -47,7 +47,8 @@ class Stream:
 
     def has_room(self, index: int) -> bool:
         """Whether the producer of item `index` may go on to the next."""
-        return self.window <= 0 or self.is_closed or self.call.recipe.is_dynamic or index + 1 - self.consumed < self.window
+        is_unbounded = self.window <= 0 or self.is_closed or self.call.recipe.is_dynamic
+        return is_unbounded or index + 1 - self.consumed < self.window
 
     def is_ready(self) -> bool:
         return self.consumed in self.items or self.is_finished()
@@ -60,8 +61,8 @@ class Stream:
         arrived = self.consumed + len(self.items)
         if count < arrived and not self.is_closed:
             error = exceptions.StreamingGeneratorReplayInconsistentError(
-                f"generator {self.call.name} yielded {count} items when retried, but {arrived} before; a generator that is "
-                "retried must yield the same items each time, or set max_retries=0"
+                f"generator {self.call.name} yielded {count} items when retried, but {arrived} before; a generator "
+                "that is retried must yield the same items each time, or set max_retries=0"
             )
             failure = values.Failure(error, self.call.name)
             self.fail(failure)

@@ -82,7 +82,7 @@ class Values:
         self._mutex = mutex
         self.process_id = process_id
         self.table = ownership.ReferenceTable(process_id)
-        self.on_unreferenced: Callable[[bytes], None] = lambda actor_id: None
+        self.on_unreferenced: Callable[[bytes], None] = _ignore
 
     def new(self, object_id: bytes, producer: Any) -> ownership.Record:
         """A record for what `producer` will compute, with one reference counted for the caller."""
@@ -97,10 +97,7 @@ class Values:
     def find(self, ref: refs.ObjectRef[Any]) -> ownership.Record:
         record = self.table.records.get(ref.binary())
         if record is None:
-            raise exceptions.ObjectLostError(
-                f"object {ref.hex()} belongs to a session that has ended; references do not outlive umbel.shutdown()",
-                object_id=ref.hex(),
-            )
+            raise self.lost(ref.binary())
         return record
 
     def settle(self, record: ownership.Record, encoded: Encoded) -> None:
@@ -125,18 +122,20 @@ class Values:
         with self._mutex:
             record = self.table.add_local(object_id)
             if record.kind == PENDING and record.task is None:
-                if self.table.is_owner(object_id):
-                    lost: exceptions.ObjectLostError = exceptions.ObjectFreedError(
-                        f"object {object_id.hex()} was freed before this reference to it was read; a reference kept as "
-                        "bytes outside of Umbel's view does not keep its object",
-                        object_id=object_id.hex(),
-                    )
-                else:
-                    lost = exceptions.OwnerDiedError(
-                        f"object {object_id.hex()} is of another session, or of a process that is gone; compute it again here",
-                        object_id=object_id.hex(),
-                    )
-                self.settle(record, Failure(lost, "a lost object").encoded())
+                self.settle(record, Failure(self.lost(object_id), "a lost object").encoded())
+
+    def lost(self, object_id: bytes) -> exceptions.ObjectLostError:
+        """The error of a reference whose object is not here."""
+        if self.table.is_owner(object_id):
+            return exceptions.ObjectFreedError(
+                f"object {object_id.hex()} was freed before this reference to it was read; a reference kept as bytes "
+                "outside of Umbel's view does not keep its object",
+                object_id=object_id.hex(),
+            )
+        return exceptions.OwnerDiedError(
+            f"object {object_id.hex()} is of another session; references do not outlive umbel.shutdown()",
+            object_id=object_id.hex(),
+        )
 
     def pin_all(self, object_ids: Iterable[bytes]) -> list[ownership.Record]:
         """Keep these objects until `unpin_all`."""
@@ -160,9 +159,14 @@ class Values:
                 if isinstance(command, ownership.Free):
                     if command.kind == LIFETIME:
                         self.on_unreferenced(command.payload)
-                    elif command.kind == ERROR and not command.payload.was_read:
-                        command.payload.was_read = True
-                        self._mutex.later.append(lambda failure=command.payload: _report(failure))  # type: ignore[misc]
+                    elif command.kind == ERROR:
+                        self.report(command.payload)
+
+    def report(self, failure: Failure) -> None:
+        """Nobody will see this error any more; so it is logged, once, unless somebody has seen it."""
+        if not failure.was_read:
+            failure.was_read = True
+            self._mutex.later.append(lambda: _report(failure))
 
 
 def read(record: ownership.Record) -> Any:
@@ -174,6 +178,9 @@ def read(record: ownership.Record) -> Any:
     return serialization.decode_inline(record.kind, record.payload)
 
 
+def _ignore(_actor_id: bytes) -> None:
+    """Before there are actors."""
+
+
 def _report(failure: Failure) -> None:
-    """An error that nobody will see any more must not vanish."""
     _log.error("nobody asked for the result of %s, which failed:\n%s", failure.name, failure.load())

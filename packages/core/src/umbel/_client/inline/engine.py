@@ -1,0 +1,397 @@
+"""The inline engine's interface: what the public functions call.
+
+Every public method is a call of Umbel in the sense of `lanes`: it takes the turn, changes the books under the mutex,
+perhaps waits, and gives the turn back. User code (pickling, unpickling, callbacks) runs outside of the mutex.
+"""
+
+from __future__ import annotations
+
+import os
+import tempfile
+import time
+from collections.abc import Callable, Mapping
+from typing import Any
+
+from umbel import exceptions
+from umbel._base import config as configuration
+from umbel._client import actor as actor_api
+from umbel._client import context, refs, remote_function
+from umbel._client.inline import calls, lanes, running, streams, values
+from umbel._model import ids
+from umbel._model import resources as resource_model
+from umbel._objects import ownership, serialization
+
+PENDING = values.PENDING
+ERROR = values.ERROR
+
+
+class _Waker:
+    """Wakes a lane when `count` records are settled, or one of them with an error if `stops_at_error`. Mutex held."""
+
+    __slots__ = ("_baton", "_count", "_lane", "_stops_at_error")
+
+    def __init__(self, baton: lanes.Baton, lane: lanes.Lane, count: int, *, stops_at_error: bool) -> None:
+        self._baton = baton
+        self._lane = lane
+        self._count = count
+        self._stops_at_error = stops_at_error
+
+    def __call__(self, record: ownership.Record | None = None) -> None:
+        self._count -= 1
+        if self._count <= 0 or (self._stops_at_error and record is not None and record.kind == ERROR):
+            self._baton.wake(self._lane)
+
+
+class InlineEngine:
+    """A session within one process. See the package's docstring for what it can and cannot do.
+
+    resources: all there is, such as {"CPU": 4.0}; what does not fit into it fails with TaskUnschedulableError or
+    ActorUnschedulableError, because here no node will ever join. env_vars: set wherever tasks and actors run.
+    """
+
+    name = "inline"
+
+    def __init__(
+        self,
+        *,
+        resources: Mapping[str, float],
+        namespace: str,
+        labels: Mapping[str, str] | None = None,
+        env_vars: Mapping[str, str] | None = None,
+        config: configuration.Config | None = None,
+    ) -> None:
+        self.namespace = namespace
+        self.config = configuration.Config() if config is None else config
+        self.resources = resource_model.ResourceSet.from_floats(resources)
+        self.env_vars = tuple(sorted((env_vars or {}).items()))
+        self._labels = dict(labels or {})
+        self.process_id = ids.WorkerID.from_random().binary()
+        self.node_id = ids.NodeID.from_random().hex()
+        self.mutex = mutex_module.Mutex(self._drain)
+        self.baton = lanes.Baton(self.mutex)
+        self.values = values.Values(self, self.mutex, self.process_id)
+        self.tasks = tasks.Tasks(self)
+        self.registry = registry.Registry(self)
+        self._session_dir = os.path.join(
+            tempfile.gettempdir(), f"umbel-inline-{os.getpid()}"
+        )  # a name; nothing is there
+        self._driver_session = self._session("driver", self.process_id.hex(), 0)
+        self.address_info: dict[str, Any] = {
+            "node_id": self.node_id,
+            "session_dir": self._session_dir,
+            "address": "",
+            "node_ip_address": "127.0.0.1",
+            "namespace": namespace,
+        }
+        self._is_closed = False
+
+    # Calls
+
+    def submit_task(self, template: remote_function.TaskTemplate, args: tuple[Any, ...], kwargs: dict[str, Any]) -> Any:
+        recipe: calls.Recipe | None = template.engine_state
+        if recipe is None or recipe.engine is not self:
+            recipe = template.engine_state = self.tasks.recipe(template)
+        arguments = calls.encode_arguments(args, kwargs)
+        with self.baton.turn() as lane:
+            with self.mutex:
+                self._check_open()
+                call, result = self.tasks.submit(recipe, arguments)
+                is_waiting = self.baton.run_first(lane, call.lane)
+            if is_waiting:
+                self._await_turn(lane)
+        return result
+
+    def create_actor(
+        self, template: actor_api.ActorTemplate, args: tuple[Any, ...], kwargs: dict[str, Any]
+    ) -> actor_api.ActorHandle:
+        recipe: calls.Recipe | None = template.engine_state
+        if recipe is None or recipe.engine is not self:
+            recipe = template.engine_state = self.registry.recipe(template)
+        arguments = calls.encode_arguments(args, kwargs)
+        with self.baton.turn() as lane:
+            with self.mutex:
+                self._check_open()
+                handle: actor_api.ActorHandle
+                creation, handle = self.registry.create(template, recipe, arguments)
+                is_waiting = creation is not None and self.baton.run_first(lane, creation.lane)
+            if is_waiting:
+                self._await_turn(lane)
+        return handle
+
+    def submit_actor_task(
+        self,
+        handle: actor_api.ActorHandle,
+        template: actor_api.MethodTemplate,
+        args: tuple[Any, ...],
+        kwargs: dict[str, Any],
+    ) -> Any:
+        arguments = calls.encode_arguments(args, kwargs)
+        with self.baton.turn() as lane:
+            with self.mutex:
+                self._check_open()
+                call, result = self.registry.submit(handle, template, arguments)
+                is_waiting = self.baton.run_first(lane, call.lane)
+            if is_waiting:
+                self._await_turn(lane)
+        return result
+
+    def _await_turn(self, lane: lanes.Lane) -> None:
+        self.baton.park(lane)
+        self.baton.check_interrupt(lane)
+
+    def current_call(self) -> calls.Call | None:
+        """The call whose code this is; None for the driver's."""
+        task = context.current_task.get()
+        if task is None or not isinstance(task.key, calls.Call) or task.key.recipe.engine is not self:
+            return None
+        return task.key
+
+    def _check_open(self) -> None:
+        if self._is_closed:
+            raise exceptions.UmbelSystemError("this session was shut down; call umbel.init() to start another")
+
+    def cancel(self, target: Any, *, force: bool, recursive: bool) -> None:
+        with self.baton.turn(), self.mutex:
+            self._check_open()
+            source = self._source(target)
+            call = source.call if isinstance(source, streams.Stream) else source.task
+            if not isinstance(call, calls.Call):
+                return
+            if force and call.actor is not None:
+                raise ValueError(
+                    "force=True is not allowed for an actor's method: it would kill the actor; use umbel.kill(actor) "
+                    "for that"
+                )
+            self.tasks.cancel(call, force=force, recursive=recursive)
+
+    # Actors
+
+    def kill(self, handle: actor_api.ActorHandle, *, no_restart: bool) -> None:
+        with self.baton.turn(), self.mutex:
+            self._check_open()
+            self.registry.kill(handle, no_restart=no_restart)
+
+    def get_actor(self, name: str, namespace: str | None) -> actor_api.ActorHandle:
+        with self.baton.turn(), self.mutex:
+            self._check_open()
+            return self.registry.find(name, namespace or self.namespace)
+
+    def list_named_actors(self, all_namespaces: bool) -> list[Any]:
+        with self.baton.turn(), self.mutex:
+            self._check_open()
+            if all_namespaces:
+                return [{"name": name, "namespace": space} for name, space in self.registry.names(None)]
+            return [name for name, _ in self.registry.names(self.namespace)]
+
+    def exit_actor(self) -> None:
+        task = context.current_task.get()
+        if task is None or task.actor is None:
+            raise TypeError(
+                "umbel.actor.exit_actor() was called outside an actor; it ends the actor whose method calls it"
+            )
+        call = self.current_call()
+        if call is not None and call.asyncio_task is not None:
+            raise exceptions.AsyncioActorExit
+        raise running.ActorExit
+
+    # Objects
+
+    def put(self, value: Any) -> refs.ObjectRef[Any]:
+        if isinstance(value, refs.ObjectRef):
+            raise TypeError(
+                f"put takes a value, got {value!r}, which is a reference already; put it in a list to share it"
+            )
+        encoded = values.encode(value)
+        with self.baton.turn(), self.mutex:
+            self._check_open()
+            object_id = self.tasks.next_id() + bytes(calls.INDEX_BYTES)
+            self.values.settle(self.values.new(object_id, None), encoded)
+            return self.values.ref(object_id)
+
+    def get(self, wanted: list[refs.ObjectRef[Any]], timeout_s: float | None) -> list[Any]:
+        deadline_s = None if timeout_s is None else time.monotonic() + timeout_s
+        with self.baton.turn() as lane:
+            with self.mutex:
+                records = [self.values.find(ref) for ref in wanted]
+            is_in_time = True
+            while True:
+                with self.mutex:
+                    failed = next((record for record in records if record.kind == ERROR), None)
+                    pending = list({r.object_id: r for r in records if r.kind == PENDING}.values())
+                    if failed is not None or not pending:
+                        break
+                    self._check_open()
+                    if not is_in_time:
+                        raise exceptions.GetTimeoutError(
+                            f"{len(pending)} of {len(records)} objects were not ready within {timeout_s} s; the first "
+                            f"one: {calls.describe(pending[0])}"
+                        )
+                    waker = _Waker(self.baton, lane, len(pending), stops_at_error=True)
+                    for record in pending:
+                        self.values.on_settled(record, waker)
+                    self.baton.give_up(lane, lambda: calls.describe(pending[0]), deadline_s)  # noqa: B023 - asked at once
+                is_in_time = self.baton.park(lane, deadline_s)
+                self._forget(waker, pending)
+                self.baton.check_interrupt(lane)
+        if failed is not None:
+            raise failed.payload.load()
+        return [values.read(record) for record in records]
+
+    def _forget(self, waker: Callable[..., None], records: list[ownership.Record]) -> None:
+        with self.mutex:
+            for record in records:
+                if record.waiters is not None and waker in record.waiters:
+                    record.waiters.remove(waker)
+
+    def wait(
+        self,
+        waitables: list[Any],
+        num_returns: int,
+        timeout_s: float | None,
+        fetch_local: bool,  # everything is local
+    ) -> tuple[list[Any], list[Any]]:
+        deadline_s = None if timeout_s is None else time.monotonic() + timeout_s
+        with self.baton.turn() as lane:
+            is_in_time = True
+            while True:
+                with self.mutex:
+                    sources = [self._source(item) for item in waitables]
+                    ready = [index for index, source in enumerate(sources) if _is_ready(source)]
+                    if len(ready) >= num_returns or not is_in_time:
+                        break
+                    self._check_open()
+                    waker = _Waker(self.baton, lane, num_returns - len(ready), stops_at_error=False)
+                    pending = [source for source in sources if not _is_ready(source)]
+                    for source in pending:
+                        self._subscribe(source, waker)
+                    self.baton.give_up(lane, lambda: _name(pending[0]), deadline_s)  # noqa: B023 - asked at once
+                is_in_time = self.baton.park(lane, deadline_s)
+                with self.mutex:
+                    for source in pending:
+                        _unsubscribe(source, waker)
+                self.baton.check_interrupt(lane)
+        chosen = set(ready[:num_returns])
+        return (
+            [item for index, item in enumerate(waitables) if index in chosen],
+            [item for index, item in enumerate(waitables) if index not in chosen],
+        )
+
+    def _source(self, item: Any) -> ownership.Record | streams.Stream:
+        if isinstance(item, refs.ObjectRefGenerator):
+            reader = item._stream
+            if isinstance(reader, streams.Reader):
+                return reader.stream
+            raise exceptions.ObjectLostError("the generator belongs to a session that has ended; call its task again")
+        return self.values.find(item)
+
+    def _subscribe(self, source: ownership.Record | streams.Stream, waker: _Waker) -> None:
+        if isinstance(source, streams.Stream):
+            source.callbacks.append(waker)
+        else:
+            self.values.on_settled(source, waker)
+
+    def add_done_callback(self, ref: refs.ObjectRef[Any], callback: Callable[[], None]) -> None:
+        with self.mutex:
+            record = self.values.find(ref)
+            if record.kind == PENDING:
+                self.values.on_settled(record, lambda _record: self.mutex.later.append(callback))
+                return
+        callback()
+
+    # References
+
+    def drop_ref(self, object_id: bytes) -> None:
+        self.mutex.drop(object_id)
+
+    def adopt_ref(self, object_id: bytes) -> None:
+        self.values.adopt(object_id)
+
+    def ref_pickled(self, object_id: bytes) -> None:
+        if not serialization.note_reference(object_id):
+            with self.mutex:
+                self.values.pin_all([object_id])
+
+    def _drain(self) -> None:
+        """Count references and generators that were garbage collected since. Mutex held."""
+        dropped = self.mutex.dropped
+        while dropped:
+            what = dropped.popleft()
+            if isinstance(what, bytes):
+                self.values.table.drop_local(what)
+            else:
+                what.close()
+        self.values.carry_out()
+
+    # The session
+
+    @property
+    def session_context(self) -> context.SessionContext:
+        call = self.current_call()
+        return self._driver_session if call is None or call.session is None else call.session
+
+    def new_session(self, gpu_count: int) -> context.SessionContext:
+        """The view of one more worker."""
+        return self._session("worker", ids.WorkerID.from_random().hex(), gpu_count)
+
+    def _session(self, kind: str, worker_id: str, gpu_count: int) -> context.SessionContext:
+        return context.SessionContext(
+            kind=kind,
+            worker_id=worker_id,
+            node_id=self.node_id,
+            job_id=ids.JobID.from_int(1).hex(),
+            namespace=self.namespace,
+            session_dir=self._session_dir,
+            labels=self._labels,
+            accelerator_ids={resource_model.GPU: [str(index) for index in range(gpu_count)]},
+        )
+
+    def query(self, what: str) -> Any:
+        """ "nodes", "cluster_resources", "available_resources", "timeline" or "pending"."""
+        units = dict(self.resources)
+        with self.mutex:
+            if what == "nodes":
+                return [{"node_id": self.node_id, "alive": True, "resources": units, "labels": dict(self._labels)}]
+            if what in ("cluster_resources", "available_resources"):  # the same: what runs here uses nothing up
+                return units
+            if what == "timeline":
+                return list(self.tasks.events)
+            if what == "pending":
+                return [{"reason": call.explain()} for call in self.tasks.unfinished]
+        raise exceptions.UnsupportedFeature(
+            f"the inline engine knows nothing of {what!r}, only of nodes, cluster_resources, available_resources, "
+            "timeline and pending; use the native engine"
+        )
+
+    def explain(self, target: Any) -> str:
+        """What a reference or a generator waits for, in words."""
+        with self.mutex:
+            source = self._source(target)
+            return f"{_name(source)} is ready" if _is_ready(source) else _name(source)
+
+    def shutdown(self) -> None:
+        """End everything that runs. Code that does not call Umbel any more is left behind in a daemon thread."""
+        if self._is_closed:
+            return
+        with self.baton.turn() as lane:
+            with self.mutex:
+                self._is_closed = True
+                self.registry.kill_all("the session was shut down")
+                error = exceptions.UmbelSystemError("the session was shut down before the result came")
+                failure = values.Failure(error, "the session")
+                for call in list(self.tasks.unfinished):
+                    self.tasks.fail(call, failure)
+            self.baton.close(lane)
+
+
+def _is_ready(source: ownership.Record | streams.Stream) -> bool:
+    return source.is_ready() if isinstance(source, streams.Stream) else source.kind != PENDING
+
+
+def _name(source: ownership.Record | streams.Stream) -> str:
+    return f"an item of {source.call.explain()}" if isinstance(source, streams.Stream) else calls.describe(source)
+
+
+def _unsubscribe(source: ownership.Record | streams.Stream, waker: _Waker) -> None:
+    found: list[Any] | None = source.callbacks if isinstance(source, streams.Stream) else source.waiters
+    if found is not None and waker in found:
+        found.remove(waker)
