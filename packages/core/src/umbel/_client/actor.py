@@ -7,7 +7,7 @@ from collections.abc import Callable, Iterable
 from dataclasses import dataclass, field
 from typing import Any, Generic, TypeVar
 
-from umbel._client import current, refs, signatures
+from umbel._client import current, refs, remote_function, signatures
 from umbel._model import ids
 from umbel._model import options as option_model
 
@@ -205,9 +205,13 @@ def _check_streaming(template: MethodTemplate) -> None:
 class ActorTemplate:
     """What all actors of one class with one set of options share; engines hang their own cache on it."""
 
-    __slots__ = ("cls", "description", "engine_state", "init_signature", "options")
+    __slots__ = ("cls", "description", "engine_state", "init_signature", "options", "source")
 
-    def __init__(self, cls: type, init_signature: signatures.Signature, options: option_model.ActorOptions) -> None:
+    def __init__(
+        self, source: remote_function.Source, init_signature: signatures.Signature, options: option_model.ActorOptions
+    ) -> None:
+        cls: type = source.target
+        self.source = source
         self.cls = cls
         self.options = options
         self.init_signature = init_signature
@@ -222,7 +226,8 @@ class ActorClass(Generic[T]):
         self._cls = cls
         self._options = options
         self._init_signature = _init_signature(cls)
-        self._template = ActorTemplate(cls, self._init_signature, option_model.actor_options(options, {}))
+        self._source = remote_function.Source(cls, cls.__name__)
+        self._template = ActorTemplate(self._source, self._init_signature, option_model.actor_options(options, {}))
         self.__name__ = cls.__name__
         self.__qualname__ = cls.__qualname__
         self.__module__ = cls.__module__
@@ -246,7 +251,7 @@ class ActorClass(Generic[T]):
     def options(self, **overrides: Any) -> BoundActorOptions:
         """The same class with some options changed; the original stays as it is."""
         return BoundActorOptions(
-            ActorTemplate(self._cls, self._init_signature, option_model.actor_options(self._options, overrides))
+            ActorTemplate(self._source, self._init_signature, option_model.actor_options(self._options, overrides))
         )
 
     def __reduce__(self) -> tuple[Any, ...]:
@@ -270,8 +275,13 @@ def _create(template: ActorTemplate, args: tuple[Any, ...], kwargs: dict[str, An
     return handle
 
 
+def _defined(cls: type) -> set[str]:
+    """Names that the class or a base of it other than object defines."""
+    return {name for base in cls.__mro__[:-1] for name in vars(base)}
+
+
 def _init_signature(cls: type) -> signatures.Signature:
-    if cls.__init__ is object.__init__ and cls.__new__ is object.__new__:  # type: ignore[misc]  # on the class itself
+    if "__init__" not in _defined(cls) and "__new__" not in _defined(cls):
         return signatures.Signature(lambda: None, cls.__name__)
     return signatures.Signature(cls.__init__, cls.__name__, skip_first=True)  # type: ignore[misc]  # likewise
 

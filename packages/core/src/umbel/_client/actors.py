@@ -142,7 +142,7 @@ class Actors:
         engine = self._engine
         options = template.options
         description = template.description
-        blob = engine.export(template.cls, template.cls.__name__)
+        blob = engine.export(template.source)
         meta = serialization.dumps(description)
         kind, payload, deps, inner = engine.tasks.encode_arguments(args, kwargs)
         with engine.lock:
@@ -238,7 +238,7 @@ class Actors:
         engine = self._engine
         with engine.lock:
             client = self._client(actor_id, description)
-            lifetime = None
+            lifetime: refs.ObjectRef[Any] | None = None
             if not description.is_detached:
                 record = engine.values.table.own(actor_id + actor_api.LIFETIME_SUFFIX)
                 record.task = client
@@ -335,8 +335,7 @@ class Actors:
 
     def _prepare(self, client: ActorClient, template: actor_api.MethodTemplate) -> tasks.Template:
         options = template.options
-        key = (template.name, options.name, options.num_returns, options.concurrency_group, id(options.retry_exceptions),
-               options.max_task_retries, options.generator_backpressure_num_objects)  # fmt: skip
+        key = (template.name, options)
         with self._engine.lock:
             made = client.templates.get(key)
             if made is None:

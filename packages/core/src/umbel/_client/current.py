@@ -67,5 +67,5 @@ def set_auto_init(start: Callable[[], None]) -> None:
     _process.auto_init = start
 
 
-def lock() -> threading.RLock:  # type: ignore[valid-type]  # typeshed calls RLock a function before 3.13
+def lock() -> threading.RLock:
     return _process.lock

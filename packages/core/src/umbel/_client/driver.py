@@ -10,6 +10,7 @@ from typing import Any
 
 from umbel._base import config as configuration
 from umbel._client import context, launch, native, output
+from umbel._model import resources as resource_model
 
 WORKER_MAIN = "umbel._worker.main"
 
@@ -20,13 +21,14 @@ class DriverEngine(native.NativeEngine):
     def __init__(
         self,
         *,
-        resources: Mapping[str, int],
+        resources: Mapping[str, float],
         labels: Mapping[str, str],
         namespace: str,
         object_store_memory: int,
         env_vars: Mapping[str, str],
         log_to_driver: bool,
         scheduler: str,
+        accelerator_ids: Mapping[str, list[str]],
         config: configuration.Config,
     ) -> None:
         self._output = output.DriverOutput(fold_s=config.log_fold_s, use_color=config.log_prefix_color)
@@ -34,7 +36,8 @@ class DriverEngine(native.NativeEngine):
         self._launched = launch.launch(
             {
                 "embedded": True,
-                "resources": dict(resources),
+                "resources": dict(resource_model.ResourceSet.from_floats(resources).items()),
+                "accelerator_ids": {name: list(ids) for name, ids in accelerator_ids.items()},
                 "labels": dict(labels),
                 "namespace": namespace,
                 "log_to_driver": log_to_driver,

@@ -1,8 +1,9 @@
 """Starts a node daemon as a child of this process.
 
-The daemon runs in a fresh interpreter without `site` and without the `umbel` package's own `__init__`: an empty stand-in
-with the package's path lets it import the few modules it needs. That, and not asking for anything twice, is what makes
-`init()` quick. What the daemon does is not known here; it is named as text because this layer may not import it.
+The daemon runs in a fresh interpreter without `site` and without the `umbel` package's own `__init__`: an empty
+stand-in with the package's path lets it import the few modules it needs. That, and not asking for anything twice, is
+what makes `init()` quick. What the daemon does is not known here; it is named as text because this layer may not
+import it.
 """
 
 from __future__ import annotations
@@ -30,7 +31,7 @@ _BOOT = (
 
 @dataclasses.dataclass
 class Launched:
-    """A running daemon. It ends when `close` is called, when its driver's connection ends, or when this process dies."""
+    """A running daemon. It ends by `close`, when its driver's connection ends, or when this process dies."""
 
     pid: int
     session_dir: str
@@ -62,8 +63,8 @@ class Launched:
 def launch(config: Mapping[str, Any]) -> Launched:
     """Start a daemon and wait until it listens; takes about as long as starting Python twice.
 
-    config: `resources` in units of 1/10,000, and any of the keys of `_defaults`. Raises UmbelSystemError with the reason when
-    the daemon does not start.
+    config: `resources` in units of 1/10,000, and any of the keys of `_defaults`. Raises UmbelSystemError with the
+    reason when the daemon does not start.
     """
     base = sessions.base_dir()
     sessions.sweep_stale_sessions(base)
@@ -122,6 +123,7 @@ def _defaults(base: str) -> dict[str, Any]:
         "store_capacity_bytes": 1 << 30,
         "store_full_wait_s": 5.0,
         "scheduler": "hybrid",
+        "control": "umbel._control.service",
         "worker_main": "umbel._worker.main",
         "worker_imports": [],
         "worker_env": {},

@@ -38,4 +38,8 @@ def attribute(name: str) -> Any:
     """What `umbel.<name>` is when the package does not hold it yet. Raises AttributeError for unknown names."""
     if name in LAZY or name in LIBRARIES:
         return importlib.import_module(f"umbel.{name}")
+    if name == "__version__":
+        from importlib import metadata
+
+        return metadata.version("umbel")
     raise AttributeError(f"module 'umbel' has no attribute {name!r}")

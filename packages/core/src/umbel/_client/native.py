@@ -495,13 +495,17 @@ class NativeEngine:
     def exit_actor(self) -> None:
         raise TypeError("umbel.actor.exit_actor() was called outside an actor; it ends the actor whose method calls it")
 
-    def export(self, function: Any, name: str) -> bytes:
-        """A function or class as bytes. References it captured are kept for good: its bytes may be read at any time."""
+    def export(self, source: remote_function.Source) -> bytes:
+        """A function or class as bytes, made at its first use in this session and kept. References it captured are kept
+        for good: its bytes may be read at any time."""
+        if source.exported is not None and source.exported[0] is self:
+            return source.exported[1]
+        name = source.name
         try:
-            serialized = serialization.serialize(function)
+            serialized = serialization.serialize(source.target)
         except TypeError as error:
             raise TypeError(f"cannot send {name} to a worker: {error}") from error
-        blob = serialized.inband if not serialized.buffers else serialization.dumps(function)
+        blob = serialized.inband if not serialized.buffers else serialization.dumps(source.target)
         with self.lock:
             for object_id in serialized.refs:
                 record = self.values.table.records.get(object_id)
@@ -520,6 +524,7 @@ class NativeEngine:
                 "umbel.put and pass the references",
                 stacklevel=4,
             )
+        source.exported = (self, blob)
         return blob
 
     # References

@@ -242,7 +242,10 @@ class ObjectRefGenerator:
                 if not ready.done():
                     ready.set_result(None)
 
-            self._stream.on_ready(lambda: loop.call_soon_threadsafe(settle))
+            def notify() -> None:
+                loop.call_soon_threadsafe(settle)
+
+            self._stream.on_ready(notify)
             await ready
         ref = self._stream.next_ref(None)
         if ref is None:

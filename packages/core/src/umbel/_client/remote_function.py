@@ -14,17 +14,30 @@ P = ParamSpec("P")
 R = TypeVar("R")
 
 
+TEMPLATES_MAX = 128  # sets of options remembered for one function; a program that needs more makes them anew
+
+
+class Source:
+    """A function or class to be sent to workers, and what an engine has made of it for its session."""
+
+    __slots__ = ("exported", "name", "target")
+
+    def __init__(self, target: Any, name: str) -> None:
+        self.target = target
+        self.name = name
+        self.exported: tuple[Any, bytes] | None = None  # (engine, pickle), made at the first call in a session
+
+
 class TaskTemplate:
-    """What all calls of one function with one set of options share; engines hang their own cache on it.
+    """What all calls of one function with one set of options share. `engine_state` is the running engine's own."""
 
-    `engine_state` belongs to the engine whose `session` it carries and is dropped when another session calls.
-    """
-
-    __slots__ = ("engine_state", "function", "is_generator", "name", "options", "signature")
+    __slots__ = ("engine_state", "function", "is_generator", "name", "options", "signature", "source")
 
     def __init__(
-        self, function: Callable[..., Any], signature: signatures.Signature, options: option_model.TaskOptions
+        self, source: Source, signature: signatures.Signature, options: option_model.TaskOptions
     ) -> None:
+        function: Callable[..., Any] = source.target
+        self.source = source
         self.function = function
         self.signature = signature
         self.options = options
@@ -50,7 +63,9 @@ class RemoteFunction(Generic[P, R]):
         self._function = function
         self._options = options
         self._signature = signatures.Signature(function, _display_name(function))
-        self._template = TaskTemplate(function, self._signature, option_model.task_options(options, {}))
+        self._source = Source(function, _display_name(function))
+        self._template = TaskTemplate(self._source, self._signature, option_model.task_options(options, {}))
+        self._templates: dict[option_model.TaskOptions, TaskTemplate] = {}
         _check_streaming(self._template)
 
     def __call__(self, *args: P.args, **kwargs: P.kwargs) -> R:
@@ -69,10 +84,14 @@ class RemoteFunction(Generic[P, R]):
 
     def options(self, **overrides: Any) -> BoundOptions:
         """The same function with some options changed; the original stays as it is."""
-        template = TaskTemplate(
-            self._function, self._signature, option_model.task_options(self._options, overrides)
-        )
-        _check_streaming(template)
+        options = option_model.task_options(self._options, overrides)
+        template = self._templates.get(options)
+        if template is None:
+            template = TaskTemplate(self._source, self._signature, options)
+            _check_streaming(template)
+            if len(self._templates) >= TEMPLATES_MAX:
+                self._templates.clear()
+            self._templates[options] = template
         return BoundOptions(template)
 
     def __reduce__(self) -> tuple[Any, ...]:

@@ -4,7 +4,9 @@ from __future__ import annotations
 
 import atexit
 import inspect
+import logging
 import os
+import sys
 import uuid
 import warnings
 from collections.abc import Iterator, Mapping
@@ -107,28 +109,31 @@ def init(
         if namespace is not None and (not isinstance(namespace, str) or not namespace):
             raise TypeError(f"namespace must be a non-empty string, got {namespace!r}; omit it for one of its own")
         _set_log_level(logging_level if logging_level is not None else config.log_level)
-        totals = _totals(num_cpus, num_gpus, resources)
+        totals, ids = _totals(num_cpus, num_gpus, resources)
         chosen_namespace = namespace or config.namespace or str(uuid.uuid4())
         env_vars = _env_vars(runtime_env)
         name = engine or config.engine
-        if name == "inline":
-            from umbel._client.inline import engine as inline_engine
+        from umbel._plugins import registry
 
-            def factory(**k):
-                return inline_engine.InlineEngine(resources={n: u / 10000 for n, u in k["resources"].items()}, namespace=k["namespace"], labels=k["labels"], config=config)
-        else:
-            from umbel._client.driver import DriverEngine as factory
-        started = factory(
+        catalog = registry.installed()
+        policy = scheduler or config.scheduler
+        catalog.schedulers.find(policy)  # a name nobody provides fails here and not in the daemon
+        started: Any = catalog.engines.create(
+            name,
             resources=totals,
             labels=_labels(labels),
             namespace=chosen_namespace,
             object_store_memory=_store_bytes(object_store_memory),
             env_vars=env_vars,
             log_to_driver=config.log_to_driver if log_to_driver is None else bool(log_to_driver),
-            scheduler=scheduler or config.scheduler,
+            scheduler=policy,
+            accelerator_ids=ids,
             config=config,
         )
         current.set_engine(started)
+        if logging.getLogger("umbel").isEnabledFor(logging.WARNING):
+            has = ", ".join(f"{amount:g} {name}" for name, amount in totals.items() if name != resource_model.MEMORY)
+            sys.stderr.write(f"umbel: started a private {name} session with {has}\n")
         return Context(started.address_info)
 
 
@@ -172,21 +177,32 @@ def _cpu_count() -> int:
         return os.cpu_count() or 1
 
 
-def _totals(num_cpus: Any, num_gpus: Any, custom: Any) -> dict[str, int]:
-    totals: dict[str, int] = {}
+def _totals(num_cpus: Any, num_gpus: Any, custom: Any) -> tuple[dict[str, float], dict[str, list[str]]]:
+    """What the node has, by resource, and the ids of its devices."""
+    unit = resource_model.RESOURCE_UNIT
+    totals: dict[str, float] = {}
+    ids: dict[str, list[str]] = {}
     cpus = _cpu_count() if num_cpus is None else num_cpus
-    totals[resource_model.CPU] = resource_model.units_of(cpus, what="num_cpus", advice="omit it for the CPUs of this machine")
-    if num_gpus is None:
-        for resource, count in {}.items():
-            totals[resource] = count * resource_model.RESOURCE_UNIT
-    elif num_gpus:
-        totals[resource_model.GPU] = resource_model.gpu_units_of(num_gpus)
+    totals[resource_model.CPU] = (
+        resource_model.units_of(cpus, what="num_cpus", advice="omit it for the CPUs of this machine") / unit
+    )
+    from umbel._plugins import registry
+
+    for found in registry.accelerators_here():
+        if found.resource_name == resource_model.GPU and num_gpus is not None:
+            continue
+        totals.update(found.resources())
+        ids[found.resource_name] = list(found.ids)
+    if num_gpus:
+        count = resource_model.gpu_units_of(num_gpus) / unit
+        totals[resource_model.GPU] = count
+        ids[resource_model.GPU] = [str(index) for index in range(int(count))]
     if custom is not None:
         if not isinstance(custom, Mapping):
             raise TypeError(f"resources must be a dict of name to amount, got {custom!r}; for example {{'licence': 2}}")
-        totals.update(resource_model.custom_units(custom))
-    totals.setdefault(resource_model.MEMORY, _available_bytes() * resource_model.RESOURCE_UNIT)
-    return {name: units for name, units in totals.items() if units or name == resource_model.CPU}
+        totals.update({name: units / unit for name, units in resource_model.custom_units(custom).items()})
+    totals[resource_model.MEMORY] = float(_available_bytes())
+    return totals, ids
 
 
 def _available_bytes() -> int:
@@ -235,8 +251,6 @@ def _env_vars(runtime_env: Any) -> dict[str, str]:
 
 
 def _set_log_level(level: int | str) -> None:
-    import logging
-
     logging.getLogger("umbel").setLevel(level)
 
 

@@ -116,7 +116,7 @@ class Tasks:
     def prepare(self, template: remote_function.TaskTemplate) -> Template:
         """Read a function and its options into what is sent: the function is pickled now, at its first call. No lock."""
         options = template.options
-        blob = self._engine.export(template.function, template.name)
+        blob = self._engine.export(template.source)
         env = {"env_vars": dict(options.env_vars)} if options.env_vars else {}
         request = {"resources": dict(options.resources.items()), "env": env}
         key = json.dumps(request, sort_keys=True)
@@ -191,7 +191,7 @@ class Tasks:
             record.task = task
             task.records.append(record)
             return refs.ObjectRef(object_id, engine)
-        made = []
+        made: list[refs.ObjectRef[Any]] = []
         for index in range(count):
             record = self._values.table.own(prefix + index.to_bytes(4, "big"))
             record.task = task
@@ -293,8 +293,7 @@ class Tasks:
     # Pushing
 
     def _enqueue(self, task: Task) -> None:
-        cls = task.template.cls
-        assert_cls(cls)
+        cls = known(task.template.cls)
         lease = cls.quick_lease() if not cls.ready else None
         if lease is not None:
             lease.inflight[task.seq] = task
@@ -664,8 +663,7 @@ class Tasks:
                 task.actor.cancel(task, recursive=recursive)
             return
         if task.lease is None:
-            cls = task.template.cls
-            assert_cls(cls)
+            cls = known(task.template.cls)
             if task in cls.ready:
                 cls.ready.remove(task)
             self.fail(task, cancelled_error(task))
@@ -685,7 +683,8 @@ def resolve_deps(task: Task) -> list[tuple[Any, bytes, int, Any]] | None:
     return [(key, record.object_id, record.kind, record.payload) for key, record in task.deps]
 
 
-def assert_cls(cls: dispatch.SchedulingClass | None) -> None:
-    """Plain tasks have a scheduling class; calls of actors do not come here."""
+def known(cls: dispatch.SchedulingClass | None) -> dispatch.SchedulingClass:
+    """A plain task's scheduling class; calls of actors have none and do not come here."""
     if cls is None:
         raise exceptions.InternalError("a task has no scheduling class")
+    return cls

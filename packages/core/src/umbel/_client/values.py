@@ -123,7 +123,8 @@ class Values:
             return payload
         reading = refs.reading
         before = (reading.ids, reading.engine)
-        reading.ids, reading.engine = found, _ = [], self._engine
+        found: list[bytes] = []
+        reading.ids, reading.engine = found, self._engine
         with self._lock:
             self._readers += 1
         try:
@@ -216,12 +217,12 @@ class Values:
         while table.commands:
             commands, table.commands = table.commands, []
             for command in commands:
-                if type(command) is ownership.Free:
+                if isinstance(command, ownership.Free):
                     if command.kind == STORED:
                         self._free_segment(command.payload[0])
                     elif command.kind == LIFETIME:
                         self._engine.actors.lifetime_over(command.payload)
-                elif type(command) is ownership.Release:
+                elif isinstance(command, ownership.Release):
                     link = self._engine.links.by_peer.get(command.owner)
                     if link is not None:
                         link.post((messages.RELEASE, command.object_id, self.process_id, command.grants))

@@ -284,6 +284,18 @@ class SharedMemoryStore:
         self._send_off()
         return segments.remove(self._path(name))
 
+    def orphans_of(self, process_id: str) -> list[str]:
+        """The segments that a dead process made for this one; those that it made us make for it are freed."""
+        with self._lock:
+            if self._is_closed:
+                return []
+            ours = [own.name for own in self._own.values() if own.state is segments.State.SEALED]
+        for name in ours:
+            if segments.parts_of(name)[1] == process_id:
+                self.free(name)
+        start = f"{process_id}.{self.process_id}."
+        return [name for name in os.listdir(self.directory) if name.startswith(start)]
+
     def trim(self, now_s: float | None = None) -> int:
         """Give back what has been unused for `idle_s`; call it now and then. Returns the bytes of pages removed."""
         return self._trim((self._clock.now_s() if now_s is None else now_s) - self._idle_s)

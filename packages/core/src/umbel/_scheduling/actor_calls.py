@@ -52,7 +52,7 @@ class ActorCalls:
         sendable: list[Any] = []
         queue = self.queue
         if self.allow_out_of_order:
-            waiting = []
+            waiting: list[Any] = []
             for call in queue:
                 (sendable if not call.missing else waiting).append(call)
             self.queue = deque(waiting)

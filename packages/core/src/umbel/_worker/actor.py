@@ -111,7 +111,7 @@ class Host:
                 {"t": "actor_failed", "actor": self.actor_id}, exceptions.dump_error(wrapped)
             )
             return
-        if type(self._instance).__repr__ is not object.__repr__:
+        if any("__repr__" in vars(base) for base in type(self._instance).__mro__[:-1]):
             try:
                 self.display_name = repr(self._instance)
             except Exception:  # a repr that needs more than a fresh instance: keep the class name
@@ -327,7 +327,7 @@ class Host:
                     self._engine._flush()
                 while executor._is_held_back(job, count):
                     resumed = asyncio.Event()
-                    job.resume = lambda resumed=resumed: self._loop.call_soon_threadsafe(resumed.set)  # type: ignore[misc]
+                    job.resume = lambda resumed=resumed: self._loop.call_soon_threadsafe(resumed.set)
                     if executor._is_held_back(job, count):
                         await resumed.wait()
         except SystemExit:

@@ -14,6 +14,7 @@ from typing import Any
 from umbel import exceptions
 from umbel._client import context, links, native
 from umbel._objects import serialization
+from umbel._transport import reactor
 from umbel._wire import messages
 
 FLUSH_AFTER_S = 0.0005  # a reply may wait so long for others to share its frame while more tasks are at hand
@@ -79,7 +80,7 @@ class Executor:
             if kind == messages.ARGS:
                 return payload, {}
             if kind == messages.ARGS_KWARGS:
-                return payload
+                return payload[0], payload[1]
         ids = job.argument_ids
         read = self._values.read
         whole: Any = None
@@ -192,7 +193,7 @@ class Executor:
         kind, payload, contained = self._values.encode(item, job.link.peer)
         awaited = self.lend(job, contained)
         if awaited:
-            waiter = native.reactor.Waiter()
+            waiter = reactor.Waiter()
             with self._engine.lock:
                 self._values.when_acknowledged(awaited, waiter.finish)
                 self._engine._flush()
@@ -212,7 +213,7 @@ class Executor:
             with self._engine.lock:
                 if not self._is_held_back(job, count):
                     return
-                waiter = native.reactor.Waiter()
+                waiter = reactor.Waiter()
                 job.resume = waiter.finish
                 self._engine._flush()
             self._engine.wait_for(waiter, None)

@@ -34,5 +34,5 @@ class NamedStream:
 
 def install(name: Callable[[], str]) -> None:
     """Route this process's prints through named streams."""
-    sys.stdout = NamedStream(sys.stdout, name)  # type: ignore[assignment]  # a stream in all but its base class
-    sys.stderr = NamedStream(sys.stderr, name)  # type: ignore[assignment]
+    sys.stdout = NamedStream(sys.stdout, name)
+    sys.stderr = NamedStream(sys.stderr, name)

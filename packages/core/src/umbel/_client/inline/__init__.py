@@ -12,7 +12,8 @@ What one process cannot have:
 - Code that computes or sleeps is not interrupted: timeouts and cancellations wait until it calls Umbel or ends.
 - A `threading.Lock` held while waiting for a result stops whoever else wants that lock, and with it everybody. Events,
   conditions, queues and joins of `threading` do not: whoever waits in one lends its turn.
-- Resources are checked, not counted: what fits into the machine when it is empty starts at once.
+- Resources are checked, not counted: what fits into the machine when it is empty starts at once. `max_calls` and
+  the size of the object store have no effect.
 """
 
 from umbel._client.inline.engine import InlineEngine as InlineEngine

@@ -260,10 +260,10 @@ class Actor:
         idle = {lane for group in self._groups.values() for lane in group.idle}
         for lane in idle:
             self._baton.let_go(lane)
-        for lane in {*active, *creating} - idle:
-            if lane is not None and lane.is_kept:
-                lane.is_kept = False
-                self._baton.interrupt(lane, lanes.LaneExit(reason))
+        for busy in {*active, *creating} - idle:
+            if busy is not None and busy.is_kept:
+                busy.is_kept = False
+                self._baton.interrupt(busy, lanes.LaneExit(reason))
         if self.loop is not None:
             loop, self.loop = self.loop, None
             if loop.lane is not None and loop.lane.state is lanes.State.BLOCKED:

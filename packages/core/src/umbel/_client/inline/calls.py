@@ -17,6 +17,7 @@ if TYPE_CHECKING:
     from umbel._client.inline import actors, lanes, streams
 
 INDEX_BYTES = 4
+EXPLAIN_DEPTH = 3  # calls that wait for each other, in one message: enough to see a circle, short enough to read
 _UNPICKLED = -1  # the kind of arguments that are immutable and need no pickle
 
 
@@ -145,20 +146,19 @@ class Call:
             return wanted and isinstance(error, Exception)
         return isinstance(error.cause if isinstance(error, exceptions.UmbelTaskError) else error, wanted)
 
-    def explain(self) -> str:
-        """What the call waits for, in words."""
+    def explain(self, depth: int = EXPLAIN_DEPTH) -> str:
+        """The call's name and what it waits for, in words; `depth`: how many further ones are followed."""
         if self.missing > 0:
-            record = next((r for _, r in self.deps if r.kind == values.PENDING), None)
-            return f"{self.name}, which waits for {self.missing} of its arguments" + (
-                f" ({describe(record)})" if record is not None else ""
-            )
+            record = next((record for _, record in self.deps if record.kind == values.PENDING), None)
+            which = f" ({describe(record, depth - 1)})" if record is not None and depth > 0 else ""
+            return f"{self.name}, which waits for {self.missing} of its arguments{which}"
         if not self.is_started:
-            return f"{self.name}, which " + ("queues at its actor" if self.actor is not None else "has not started")
-        if self.lane is not None and self.lane.reason is not None:
-            return f"{self.name}, which waits for {self.lane.reason()}" if self.asyncio_task is None else f"{self.name}"
+            return f"{self.name}, which {'has not started' if self.actor is None else 'queues at its actor'}"
+        if depth > 0 and self.lane is not None and self.lane.reason is not None and self.asyncio_task is None:
+            return f"{self.name}, which waits for {self.lane.reason(depth - 1)}"
         return f"{self.name}, which has started"
 
 
-def describe(record: ownership.Record) -> str:
+def describe(record: ownership.Record, depth: int = EXPLAIN_DEPTH) -> str:
     name = f"object {record.object_id.hex()}"
-    return f"{name}, the result of {record.task.explain()}" if isinstance(record.task, Call) else name
+    return f"{name}, the result of {record.task.explain(depth)}" if isinstance(record.task, Call) else name

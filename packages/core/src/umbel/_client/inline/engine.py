@@ -16,7 +16,8 @@ from umbel import exceptions
 from umbel._base import config as configuration
 from umbel._client import actor as actor_api
 from umbel._client import context, refs, remote_function
-from umbel._client.inline import calls, lanes, running, streams, values
+from umbel._client.inline import calls, lanes, registry, running, streams, tasks, values
+from umbel._client.inline import mutex as mutex_module
 from umbel._model import ids
 from umbel._model import resources as resource_model
 from umbel._objects import ownership, serialization
@@ -59,7 +60,9 @@ class InlineEngine:
         labels: Mapping[str, str] | None = None,
         env_vars: Mapping[str, str] | None = None,
         config: configuration.Config | None = None,
+        **_for_processes: object,
     ) -> None:
+        """As `umbel.init` calls every engine; what concerns processes and their memory means nothing here."""
         self.namespace = namespace
         self.config = configuration.Config() if config is None else config
         self.resources = resource_model.ResourceSet.from_floats(resources)
@@ -174,7 +177,8 @@ class InlineEngine:
     def get_actor(self, name: str, namespace: str | None) -> actor_api.ActorHandle:
         with self.baton.turn(), self.mutex:
             self._check_open()
-            return self.registry.find(name, namespace or self.namespace)
+            handle: actor_api.ActorHandle = self.registry.find(name, namespace or self.namespace)
+            return handle
 
     def list_named_actors(self, all_namespaces: bool) -> list[Any]:
         with self.baton.turn(), self.mutex:
@@ -229,7 +233,7 @@ class InlineEngine:
                     waker = _Waker(self.baton, lane, len(pending), stops_at_error=True)
                     for record in pending:
                         self.values.on_settled(record, waker)
-                    self.baton.give_up(lane, lambda: calls.describe(pending[0]), deadline_s)  # noqa: B023 - asked at once
+                    self.baton.give_up(lane, lambda depth: calls.describe(pending[0], depth), deadline_s)
                 is_in_time = self.baton.park(lane, deadline_s)
                 self._forget(waker, pending)
                 self.baton.check_interrupt(lane)
@@ -264,7 +268,7 @@ class InlineEngine:
                     pending = [source for source in sources if not _is_ready(source)]
                     for source in pending:
                         self._subscribe(source, waker)
-                    self.baton.give_up(lane, lambda: _name(pending[0]), deadline_s)  # noqa: B023 - asked at once
+                    self.baton.give_up(lane, lambda depth: _name(pending[0], depth), deadline_s)
                 is_in_time = self.baton.park(lane, deadline_s)
                 with self.mutex:
                     for source in pending:
@@ -387,8 +391,10 @@ def _is_ready(source: ownership.Record | streams.Stream) -> bool:
     return source.is_ready() if isinstance(source, streams.Stream) else source.kind != PENDING
 
 
-def _name(source: ownership.Record | streams.Stream) -> str:
-    return f"an item of {source.call.explain()}" if isinstance(source, streams.Stream) else calls.describe(source)
+def _name(source: ownership.Record | streams.Stream, depth: int = calls.EXPLAIN_DEPTH) -> str:
+    if isinstance(source, streams.Stream):
+        return f"an item of {source.call.explain(depth)}"
+    return calls.describe(source, depth)
 
 
 def _unsubscribe(source: ownership.Record | streams.Stream, waker: _Waker) -> None:

@@ -36,9 +36,13 @@ DRAIN_ROUNDS_MAX = 1_000  # rounds of the queue that a returning foreign lane wa
 LANES_MAX = 4_096  # threads; each may need 8 MiB of address space, and systems allow some 30,000 in all
 IDLE_LANES_MAX = 32  # threads kept for the next task; starting one costs about 50 us
 WATCH_S = 0.05  # how often a turn that lasts is looked at; a wait shorter than this is not worth lending the turn
+_CLOSING_POLL_S = 0.002  # between two looks at threads that are ending, which takes them microseconds
 JOIN_S = 1.0  # at shutdown, for code that cleans up; code that goes on regardless is left behind in its daemon thread
 
 _log = logging.getLogger("umbel")
+
+
+Reason = Callable[[int], str]  # in words, following what others wait for this many steps
 
 
 class DeadlockError(exceptions.UmbelError, RuntimeError):
@@ -83,7 +87,7 @@ class Lane:
         self.child: Lane | None = None  # the other way round
         self.interrupt: BaseException | None = None  # raised at the next opportunity
         self.deadline_s: float | None = None
-        self.reason: Callable[[], str] | None = None  # what it is blocked for, in words
+        self.reason: Reason | None = None  # what it is blocked for
         self.calls = 0  # of Umbel, since it blocked last
         self.is_restless = False
         self.is_inert = False  # resting without a timer or a socket that could wake it
@@ -273,7 +277,7 @@ class Baton:
         self._give(child)
         return True
 
-    def give_up(self, lane: Lane, reason: Callable[[], str], deadline_s: float | None = None) -> None:
+    def give_up(self, lane: Lane, reason: Reason, deadline_s: float | None = None) -> None:
         """`lane` blocks. Mutex held; the caller has arranged for `wake`, and parks next."""
         if lane.state is not State.RUNNING:
             raise RuntimeError("a callback must not wait for a result: it runs while the turn is handed on")
@@ -510,7 +514,7 @@ class Baton:
         if not known.issuperset(threading.enumerate()):
             return  # a thread of the user's may still do something about it
         victim = next((lane for lane in foreign if lane.thread is threading.main_thread()), foreign[0])
-        lines = sorted(f"  {lane.label} waits for {lane.reason() if lane.reason else 'something'}" for lane in blocked)
+        lines = sorted(f"  {lane.label} waits for {lane.reason(0) if lane.reason else 'something'}" for lane in blocked)
         self.interrupt(
             victim,
             DeadlockError(
@@ -539,10 +543,16 @@ class Baton:
                 self._end_thread(other)
             self._is_watched.set()
         deadline_s = time.monotonic() + JOIN_S
-        while self.ready and time.monotonic() < deadline_s:
-            self.yield_turn(lane)
-        for thread in threads:
-            thread.join(max(0.0, deadline_s - time.monotonic()))
+        while True:
+            if self.ready:
+                self.yield_turn(lane)
+                continue
+            lent = {other.thread for other in others if other.state is State.LENT}
+            if time.monotonic() > deadline_s or not any(thread.is_alive() for thread in threads - lent):
+                return
+            with self.mutex:
+                self.give_up(lane, lambda depth: "the session to end", time.monotonic() + _CLOSING_POLL_S)
+            self.park(lane, time.monotonic() + _CLOSING_POLL_S)
 
 
 def _debugger_trace() -> Any:

@@ -193,7 +193,7 @@ def _wait_for_room(engine: InlineEngine, stream: Stream, index: int, lane: lanes
             if stream.has_room(index):
                 return
             stream.on_taken = lambda: baton.wake(lane)
-            baton.give_up(lane, lambda: f"the reader of {stream.call.name} to take an item")
+            baton.give_up(lane, lambda depth: f"the reader of {stream.call.name} to take an item")
         baton.park(lane)
         baton.check_interrupt(lane)
 

@@ -143,7 +143,9 @@ class Reader:
                     if not is_in_time:
                         raise exceptions.GetTimeoutError(f"no item of {stream.call.name} came within {timeout_s} s")
                     stream.callbacks.append(wake)
-                    engine.baton.give_up(lane, lambda: f"the next item of {stream.call.explain()}", deadline_s)
+                    engine.baton.give_up(
+                        lane, lambda depth: f"the next item of {stream.call.explain(depth)}", deadline_s
+                    )
                 is_in_time = engine.baton.park(lane, deadline_s)
                 with engine.mutex:
                     if wake in stream.callbacks:

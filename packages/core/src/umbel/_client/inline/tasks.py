@@ -248,6 +248,7 @@ class Tasks:
         if failure is not None and not call.records:
             self._values.report(failure)
         call.arguments = calls.NO_ARGUMENTS
+        call.context = None  # which knows the call
         call.deps.clear()
         self._values.unpin_all(call.pins)
         if call.parent is not None:

@@ -1,0 +1,138 @@
+"""The built-in scheduling policies, and a guard around those that come from elsewhere.
+
+Both obey labels, resources and node affinity through `eligible_nodes`, and spread what asks for "SPREAD"; they differ
+in where everything else goes. Policies are pure: the same question has the same answer, so a seed replays a run.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+from fractions import Fraction
+
+from umbel import spi
+
+# Up to half of a node's scarcest resource, packing keeps other nodes free for large demands and lets a cluster shrink;
+# beyond it, neighbours begin to disturb one another. Ray's threshold.
+PACK_UNTIL = Fraction(1, 2)
+
+
+class HybridPolicy:
+    """Pack: the local node first, then the others in order, until half full; from there on the emptiest node."""
+
+    def place(self, demand: spi.Demand, view: spi.ClusterView) -> spi.Placement:
+        if demand.strategy == "SPREAD":
+            return _spread(demand, view)
+        eligible = spi.eligible_nodes(demand, view)
+        if not eligible.ready:
+            return eligible.refusal
+        packable = [node for node in eligible.ready if _share_used(node, demand) < PACK_UNTIL]
+        if packable:
+            node = min(packable, key=lambda one: (not one.is_local, one.node_id))
+            where = "the local node" if node.is_local else "the first node"
+            return spi.Placement(node.node_id, f"{where} that is less than {float(PACK_UNTIL):.0%} used")
+        return _least_used(demand, eligible.ready)
+
+    def order(self, waiting: Sequence[spi.WaitingDemand]) -> Sequence[int]:
+        return deepest_first(waiting)
+
+
+class SpreadPolicy:
+    """The emptiest node for everything, as if every task asked for "SPREAD"."""
+
+    def place(self, demand: spi.Demand, view: spi.ClusterView) -> spi.Placement:
+        return _spread(demand, view)
+
+    def order(self, waiting: Sequence[spi.WaitingDemand]) -> Sequence[int]:
+        return deepest_first(waiting)
+
+
+def deepest_first(waiting: Sequence[spi.WaitingDemand]) -> list[int]:
+    """What shallower tasks wait for comes first; among equals, who has waited longest."""
+    return sorted(range(len(waiting)), key=lambda index: (-waiting[index].demand.depth, waiting[index].turn))
+
+
+class GuardedPolicy:
+    """A policy of a plugin, whose faults must not take the node down with them.
+
+    The first answer that breaks the contract, or error, is reported; from then on the fallback answers.
+    """
+
+    def __init__(
+        self, name: str, policy: spi.SchedulingPolicy, *, fallback: spi.SchedulingPolicy, report: Callable[[str], None]
+    ) -> None:
+        """report: called once at most, with a sentence for the user."""
+        self._name = name
+        self._policy = policy
+        self._fallback = fallback
+        self._report = report
+
+    def place(self, demand: spi.Demand, view: spi.ClusterView) -> spi.Placement:
+        try:
+            placement = self._policy.place(demand, view)
+            fault = placement_fault(demand, view, placement)
+        except Exception as error:
+            fault = f"place() raised {type(error).__name__}: {error}"
+        if not fault:
+            return placement
+        self._give_up(fault)
+        return self._policy.place(demand, view)
+
+    def order(self, waiting: Sequence[spi.WaitingDemand]) -> Sequence[int]:
+        try:
+            order = list(self._policy.order(waiting))
+            fault = order_fault(len(waiting), order)
+        except Exception as error:
+            fault = f"order() raised {type(error).__name__}: {error}"
+        if not fault:
+            return order
+        self._give_up(fault)
+        return self._policy.order(waiting)
+
+    def _give_up(self, fault: str) -> None:
+        if self._policy is self._fallback:
+            return
+        self._policy = self._fallback
+        self._report(
+            f"scheduler {self._name!r} is switched off: {fault}; the built-in policy takes over. Report this to the "
+            "plugin's authors; the conformance suite of umbel.testing checks it"
+        )
+
+
+def placement_fault(demand: spi.Demand, view: spi.ClusterView, placement: object) -> str:
+    """How a placement breaks the contract of SchedulingPolicy, or an empty string."""
+    if not isinstance(placement, spi.Placement):
+        return f"place() returned {placement!r} instead of a Placement"
+    if not placement.reason:
+        return f"place() gave no reason: {placement!r}"
+    if placement.node_id is None:
+        return ""
+    ready = [node.node_id for node in spi.eligible_nodes(demand, view).ready]
+    if placement.node_id not in ready:
+        return f"place() chose node {placement.node_id!r}; only {ready} may hold {demand.resources!r} now"
+    return ""
+
+
+def order_fault(count: int, order: Sequence[object]) -> str:
+    """How an order breaks the contract of SchedulingPolicy, or an empty string."""
+    if len(order) == count and set(order) == set(range(count)):
+        return ""
+    return f"order() must return each index below {count} once, got {list(order)[:10]!r}"
+
+
+def _spread(demand: spi.Demand, view: spi.ClusterView) -> spi.Placement:
+    eligible = spi.eligible_nodes(demand, view)
+    if not eligible.ready:
+        return eligible.refusal
+    return _least_used(demand, eligible.ready)
+
+
+def _least_used(demand: spi.Demand, nodes: Sequence[spi.NodeView]) -> spi.Placement:
+    node = min(nodes, key=lambda one: (_share_used(one, demand), not one.is_local, one.node_id))
+    used = float(_share_used(node, demand))
+    return spi.Placement(node.node_id, f"the least used ({used:.0%}) of the nodes with room")
+
+
+def _share_used(node: spi.NodeView, demand: spi.Demand) -> Fraction:
+    """How much of the scarcest resource that the demand needs is in use; of the node's scarcest if it needs none."""
+    names = [name for name in demand.resources if name in node.total] or list(node.total)
+    return max((1 - Fraction(node.available.get(name, 0), node.total[name]) for name in names), default=Fraction(0))
