@@ -1,0 +1,203 @@
+"""Every job of the repository.
+
+`nox -l` lists them, `nox -s NAME` runs one, `nox -s NAME -- ARGUMENTS` passes arguments on. The packages stand in one
+table, PACKAGES; what each needs is read from its own pyproject.toml. Jobs that run our code run the built wheels, in an
+environment that holds only what the package declares and the tools of the job, so that a missing dependency or a file
+left out of the wheel shows here and not at a user's.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import re
+import shutil
+import sys
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import nox
+from nox.project import dependency_groups, load_toml
+
+nox.needs_version = ">=2025.2.9"
+nox.options.default_venv_backend = "venv"  # the standard library's: nothing to install before the first job
+nox.options.sessions = ["lint", "layers", "types", "build", "tests"]
+
+ROOT = Path(__file__).parent
+PEER = "ray==2.60.*"  # what the benchmarks compare with
+SIMULATED_SEEDS = "2000"  # two minutes at most on two cores
+SOAK_MINUTES = "10"
+
+
+@dataclass(frozen=True)
+class Package:
+    """A distribution of this repository. `name` is its folder below packages/."""
+
+    name: str
+
+    @property
+    def folder(self) -> Path:
+        return ROOT / "packages" / self.name
+
+    @property
+    def sources(self) -> Path:
+        return self.folder / "src"
+
+    @property
+    def settings(self) -> dict[str, Any]:
+        return load_toml(self.folder / "pyproject.toml")
+
+    @property
+    def distribution(self) -> str:
+        name: str = self.settings["project"]["name"]
+        return name
+
+    def group(self, name: str) -> list[str]:
+        """The requirements of one of its dependency groups."""
+        return list(dependency_groups(self.settings, name))
+
+    def outside_requirements(self) -> list[str]:
+        return [r for r in self.settings["project"]["dependencies"] if _name_of(r) not in _distributions()]
+
+    def closure(self) -> list[Package]:
+        """The package and those of this repository that it depends on, each after what it needs."""
+        ours = _distributions()
+        needed = [ours[name] for r in self.settings["project"]["dependencies"] if (name := _name_of(r)) in ours]
+        ordered = [package for direct in needed for package in direct.closure()]
+        return [*dict.fromkeys(ordered), self]
+
+
+PACKAGES = (Package("core"),)
+each_package = nox.parametrize("package", [nox.param(package, id=package.name) for package in PACKAGES])
+
+
+def _name_of(requirement: str) -> str:
+    name = re.match(r"[A-Za-z0-9._-]+", requirement)
+    if name is None:
+        raise ValueError(f"not a requirement: {requirement!r}; write it as in PEP 508, for example 'click>=8.1'")
+    return name[0].lower()
+
+
+def _distributions() -> dict[str, Package]:
+    return {package.distribution: package for package in PACKAGES}
+
+
+def _tools(group: str) -> list[str]:
+    """The requirements of a dependency group of the workspace."""
+    return list(dependency_groups(load_toml(ROOT / "pyproject.toml"), group))
+
+
+def _fingerprint(package: Package) -> str:
+    digest = hashlib.sha256()
+    files = [package.folder / name for name in ("pyproject.toml", "README.md", "LICENSE")]
+    files += sorted(path for path in package.sources.rglob("*") if path.is_file() and path.suffix != ".pyc")
+    for path in files:
+        content = path.read_bytes()
+        digest.update(f"{path.relative_to(package.folder)}\0{len(content)}\0".encode())
+        digest.update(content)
+    return digest.hexdigest()[:16]
+
+
+def _wheel(session: nox.Session, package: Package) -> Path:
+    """The wheel of the sources as they are now, built once for all jobs and kept until the sources change."""
+    kept = Path(session.cache_dir).resolve() / "wheels" / package.name
+    house = kept / _fingerprint(package)
+    if not list(house.glob("*.whl")):
+        shutil.rmtree(kept, ignore_errors=True)
+        command = ["python", "-m", "pip", "wheel", "--quiet", "--no-deps", "--wheel-dir", str(house)]
+        session.run(*command, str(package.folder), silent=True)
+    (wheel,) = house.glob("*.whl")
+    return wheel
+
+
+def _install(session: nox.Session, package: Package, *requirements: str) -> None:
+    """Installs the wheels of the package and of what it needs of ours, with `requirements` beside them."""
+    wheels = [str(_wheel(session, one)) for one in package.closure()]
+    session.install(*wheels, *requirements)
+    if session.virtualenv._reused:  # with `nox -r`: pip keeps an older wheel of the same version
+        session.install("--force-reinstall", "--no-deps", *wheels)
+
+
+@nox.session
+def quickstart(session: nox.Session) -> None:
+    """Run examples/quickstart.py on this Python's own standard library."""
+    _install(session, PACKAGES[0])
+    session.run("python", "examples/quickstart.py", *session.posargs)
+
+
+@nox.session
+@each_package
+def tests(session: nox.Session, package: Package) -> None:
+    """Test the built wheel of each package: first its import without anything optional, then everything."""
+    folder = str(package.folder / "tests")
+    _install(session, package, *package.group("test"))
+    environment = {"PYTHONPATH": None}
+    session.run("pytest", "--wheel", f"{folder}/unit/test_import_time.py", env=environment)
+    session.install(*package.group("test-optional"))
+    session.run("pytest", "--wheel", folder, *session.posargs, env=environment)
+
+
+@nox.session
+def lint(session: nox.Session) -> None:
+    """Check style and format with ruff."""
+    session.install(*_tools("lint"))
+    session.run("ruff", "check", *session.posargs)
+    session.run("ruff", "format", "--check")
+
+
+@nox.session
+def layers(session: nox.Session) -> None:
+    """Check who imports whom: the contracts of pyproject.toml, on the built wheels."""
+    for package in PACKAGES:
+        _install(session, package, *_tools("layers"))
+    session.run("lint-imports", "--no-cache", "--no-logo", *session.posargs, env={"PYTHONPATH": None})
+
+
+@nox.session
+def types(session: nox.Session) -> None:
+    """Check types, strictly."""
+    outside = [r for package in PACKAGES for r in (*package.outside_requirements(), *package.group("types"))]
+    session.install(*_tools("types"), *outside)
+    sources = [package.sources for package in PACKAGES]
+    session.run(
+        "mypy",
+        *(str(path / "umbel") for path in sources),
+        "tools",
+        *session.posargs,
+        env={"MYPYPATH": ":".join(map(str, sources))},
+    )
+
+
+@nox.session
+def build(session: nox.Session) -> None:
+    """Build the wheels and check what is in them."""
+    session.run("python", "tools/check_wheels.py", *(str(_wheel(session, package)) for package in PACKAGES))
+
+
+@nox.session
+def sim(session: nox.Session) -> None:
+    """Run the state machines in the simulator, with faults, for many seeds."""
+    _install(session, PACKAGES[0])
+    session.run("python", "-m", "umbel.testing.simulation", *(session.posargs or ["--seeds", SIMULATED_SEEDS]))
+
+
+@nox.session
+def soak(session: nox.Session) -> None:
+    """Mixed load for minutes while workers and actors are killed at random."""
+    _install(session, PACKAGES[0], "numpy")
+    session.run("python", "benchmarks/soak.py", *(session.posargs or ["--minutes", SOAK_MINUTES]))
+
+
+@nox.session
+def bench(session: nox.Session) -> None:
+    """Measure Umbel and Ray side by side and write docs/benchmarks.md."""
+    _install(session, PACKAGES[0], "numpy")
+    peer = Path(session.cache_dir).resolve() / "peer"
+    peer_python = peer / "bin" / "python"
+    if not (peer / "installed").exists():
+        session.run(sys.executable, "-m", "venv", "--clear", str(peer), external=True)
+        session.run(str(peer_python), "-m", "pip", "install", "--quiet", PEER, "numpy", external=True)
+        (peer / "installed").write_text(PEER)
+    ours = Path(session.virtualenv.location).resolve() / "bin" / "python"
+    command = ["python", "benchmarks/compare.py", "--umbel-python", str(ours), "--peer-python", str(peer_python)]
+    session.run(*command, *(session.posargs or ["--write", "docs/benchmarks.md"]))
