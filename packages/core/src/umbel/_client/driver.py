@@ -9,7 +9,7 @@ from collections.abc import Mapping
 from typing import Any
 
 from umbel._base import config as configuration
-from umbel._client import context, launch, native, output
+from umbel._client import context, interrupts, launch, native, output
 from umbel._model import resources as resource_model
 
 WORKER_MAIN = "umbel._worker.main"
@@ -61,7 +61,8 @@ class DriverEngine(native.NativeEngine):
         except BaseException:
             self._launched.close()
             raise
-        self.extra_housekeeping = self._fold_output
+        self._interrupts = interrupts.DriverInterrupts(self)
+        self.extra_housekeeping = self._driver_housekeeping
         self.session_context = context.SessionContext(
             kind="driver",
             worker_id=self.process_id.hex(),
@@ -79,6 +80,7 @@ class DriverEngine(native.NativeEngine):
             "namespace": namespace,
         }
         self.start()
+        self._interrupts.install()
 
     def _on_driver_notice(self, message: dict[str, Any], _body: bytes) -> bool:
         kind = message["t"]
@@ -92,11 +94,12 @@ class DriverEngine(native.NativeEngine):
             return False
         return True
 
-    def _fold_output(self, _now_s: float) -> float | None:
-        if not self._output.has_folded:
-            return None
-        self._output.flush_folded()
-        return 1.0
+    def _driver_housekeeping(self, _now_s: float) -> float | None:
+        due = self._interrupts.housekeep()
+        if self._output.has_folded:
+            self._output.flush_folded()
+            due = due or 1.0
+        return due
 
     def shutdown(self) -> None:
         """End the node and everything on it."""
@@ -105,5 +108,6 @@ class DriverEngine(native.NativeEngine):
         if not self.agent_is_gone:
             self.agent.notify({"t": "shutdown"})
         super().shutdown()
+        self._interrupts.uninstall()
         self._launched.close(self.config.stop_timeout_s)
         self._output.flush_folded(everything=True)

@@ -6,6 +6,7 @@ engine's; this module only tells it when an instance appears and goes.
 
 from __future__ import annotations
 
+import os
 import threading
 from collections.abc import AsyncIterator, Callable, Generator, Iterator
 from typing import TYPE_CHECKING, Any, Generic, Protocol, TypeVar
@@ -119,11 +120,17 @@ class ObjectRef(Generic[T]):
         return cls(bytes.fromhex(text))
 
     def future(self) -> concurrent.futures.Future[T]:
-        """A `concurrent.futures.Future` of the value; cancelling it does not cancel the task."""
+        """A `concurrent.futures.Future` of the value; cancelling it does not cancel the task. Its callbacks run on a thread
+        of their own, one after another, and may wait for other results."""
         import concurrent.futures
 
         result: concurrent.futures.Future[T] = concurrent.futures.Future()
-        self._on_done(lambda: _settle(self, result.set_result, result.set_exception) if not result.done() else None)
+
+        def settle() -> None:
+            if result.set_running_or_notify_cancel():
+                _settle(self, result.set_result, result.set_exception)
+
+        self._on_done(lambda: _callbacks.run(settle))
         return result
 
     def as_future(self) -> asyncio.Future[T]:
@@ -185,6 +192,28 @@ def _settle(ref: ObjectRef[T], succeed: Callable[[T], None], fail: Callable[[Bas
         fail(error)
     else:
         succeed(value)
+
+
+class _Callbacks:
+    """Runs users' callbacks apart from the threads that bring results, which must not wait for one."""
+
+    def __init__(self) -> None:
+        self._pool: Any = None
+        self._pid = 0
+
+    def run(self, callback: Callable[[], None]) -> None:
+        if self._pool is None or self._pid != os.getpid():
+            from concurrent.futures import ThreadPoolExecutor
+
+            self._pool = ThreadPoolExecutor(1, thread_name_prefix="umbel-callbacks")
+            self._pid = os.getpid()
+        try:
+            self._pool.submit(callback)
+        except RuntimeError:  # the interpreter is ending and takes no more work: whoever waits still gets the result
+            callback()
+
+
+_callbacks = _Callbacks()
 
 
 class Stream(Protocol):

@@ -301,10 +301,14 @@ def test_async_methods_are_limited_by_max_concurrency() -> None:
     class Limited:
         def __init__(self) -> None:
             self.running = self.most = 0
+            self.two = asyncio.Event()
 
         async def run(self) -> int:
             self.running += 1
             self.most = max(self.most, self.running)
+            if self.running == 2:
+                self.two.set()
+            await self.two.wait()
             await asyncio.sleep(0)
             self.running -= 1
             return self.most

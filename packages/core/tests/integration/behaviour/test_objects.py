@@ -6,6 +6,7 @@ import asyncio
 import copy
 import gc
 import pickle
+import queue
 from typing import Any
 
 import numpy as np
@@ -289,6 +290,12 @@ def test_a_future_of_a_reference() -> None:
     assert identity.remote(3).future().result(timeout=20) == 3
     with pytest.raises(ValueError, match="future"):
         fail.remote("future").future().result(timeout=20)
+
+
+def test_a_futures_callback_may_wait_for_results() -> None:
+    answers: queue.Queue[int] = queue.Queue()
+    identity.remote(3).future().add_done_callback(lambda f: answers.put(umbel.get(identity.remote(f.result() + 1))))
+    assert answers.get(timeout=20) == 4
 
 
 def test_unpicklable_values_name_the_part_at_fault() -> None:

@@ -6,6 +6,7 @@ perhaps waits, and gives the turn back. User code (pickling, unpickling, callbac
 
 from __future__ import annotations
 
+import functools
 import os
 import tempfile
 import time
@@ -233,7 +234,7 @@ class InlineEngine:
                     waker = _Waker(self.baton, lane, len(pending), stops_at_error=True)
                     for record in pending:
                         self.values.on_settled(record, waker)
-                    self.baton.give_up(lane, lambda depth: calls.describe(pending[0], depth), deadline_s)
+                    self.baton.give_up(lane, functools.partial(_name, pending[0]), deadline_s)
                 is_in_time = self.baton.park(lane, deadline_s)
                 self._forget(waker, pending)
                 self.baton.check_interrupt(lane)
@@ -268,7 +269,7 @@ class InlineEngine:
                     pending = [source for source in sources if not _is_ready(source)]
                     for source in pending:
                         self._subscribe(source, waker)
-                    self.baton.give_up(lane, lambda depth: _name(pending[0], depth), deadline_s)
+                    self.baton.give_up(lane, functools.partial(_name, pending[0]), deadline_s)
                 is_in_time = self.baton.park(lane, deadline_s)
                 with self.mutex:
                     for source in pending:

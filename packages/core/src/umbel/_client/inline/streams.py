@@ -134,6 +134,9 @@ class Reader:
             def wake() -> None:
                 engine.baton.wake(lane)
 
+            def reason(depth: int) -> str:
+                return f"the next item of {stream.call.explain(depth)}"
+
             while True:
                 with engine.mutex:
                     if stream.consumed in stream.items:
@@ -143,9 +146,7 @@ class Reader:
                     if not is_in_time:
                         raise exceptions.GetTimeoutError(f"no item of {stream.call.name} came within {timeout_s} s")
                     stream.callbacks.append(wake)
-                    engine.baton.give_up(
-                        lane, lambda depth: f"the next item of {stream.call.explain(depth)}", deadline_s
-                    )
+                    engine.baton.give_up(lane, reason, deadline_s)
                 is_in_time = engine.baton.park(lane, deadline_s)
                 with engine.mutex:
                     if wake in stream.callbacks:

@@ -1,0 +1,89 @@
+"""SIGINT without harm: a KeyboardInterrupt must not tear the runtime's bookkeeping in two.
+
+Python raises it between any two instructions of the main thread, which may just be entering a reply into the books. So a
+handler of ours looks at what it would interrupt. User code and waits are interrupted at once; while our own code runs
+the signal is repeated every `RETRY_S` until it finds something that may be.
+"""
+
+from __future__ import annotations
+
+import os
+import signal
+import threading
+from types import CodeType, FrameType
+from typing import TYPE_CHECKING, Any
+
+from umbel._client import links
+from umbel._objects import serialization
+from umbel._transport import connection, reactor
+
+if TYPE_CHECKING:
+    from umbel._client.native import NativeEngine
+
+RETRY_S = 0.01  # a person does not notice, and our own code is rarely that long at work
+_PRIVATE = os.path.join(os.path.dirname(os.path.dirname(os.path.abspath(__file__))), "_")  # umbel._client and its like
+_WAITS = (reactor.poll_ready.__code__, connection.Poller.poll.__code__, reactor.sleep_on.__code__)
+_UNINTERRUPTED = (links.AgentLink.request.__code__,)  # an answer that nobody takes may be a grant of memory
+_USERS_CODE = (
+    serialization.serialize.__code__, serialization.decode_inline.__code__, serialization.read_stored.__code__,
+)  # fmt: skip
+
+
+def is_harmless(frame: FrameType | None, *, otherwise: bool, users_code: tuple[CodeType, ...] = ()) -> bool:
+    """Whether raising at `frame` hits user code, or our wait on its behalf. The caller holds no lock.
+
+    users_code: functions whose callees are the user's, beside pickling. otherwise: the answer when no frame decides.
+    """
+    is_wait = frame is not None and frame.f_code in _WAITS
+    while frame is not None:
+        code = frame.f_code
+        if code in users_code or code in _USERS_CODE:
+            return True
+        if code in _UNINTERRUPTED or (not is_wait and code.co_filename.startswith(_PRIVATE)):
+            return False
+        frame = frame.f_back
+    return otherwise or is_wait
+
+
+class DriverInterrupts:
+    """Ctrl-C in a driver whose handler of SIGINT is Python's own; anybody else's is left alone."""
+
+    def __init__(self, engine: NativeEngine) -> None:
+        self._engine = engine
+        self._process = os.getpid()
+        self._main_thread = threading.main_thread().ident or 0
+        self._is_pending = False
+        self._is_installed = False
+        self._handler = self._interrupted  # one object, to be known again
+
+    def install(self) -> None:
+        is_main = threading.current_thread() is threading.main_thread()
+        if is_main and signal.getsignal(signal.SIGINT) is signal.default_int_handler:
+            signal.signal(signal.SIGINT, self._handler)
+            self._is_installed = True
+
+    def uninstall(self) -> None:
+        self._is_pending = False
+        is_main = threading.current_thread() is threading.main_thread()
+        if self._is_installed and is_main and signal.getsignal(signal.SIGINT) is self._handler:
+            signal.signal(signal.SIGINT, signal.default_int_handler)
+            self._is_installed = False
+
+    def _interrupted(self, _number: int, frame: FrameType | None) -> None:
+        engine: Any = self._engine
+        if not engine.is_closed and os.getpid() == self._process:
+            # Should the lock be somebody else's invention one day, the frames alone decide.
+            is_locked = getattr(engine.lock, "_is_owned", lambda: False)()
+            if is_locked or not is_harmless(frame, otherwise=True):
+                self._is_pending = True
+                engine.reactor.poke()
+                return
+        self._is_pending = False
+        raise KeyboardInterrupt
+
+    def housekeep(self) -> float | None:
+        """Repeat what found our own code running. Returns when to look again."""
+        if not self._is_pending:
+            return None
+        signal.pthread_kill(self._main_thread, signal.SIGINT)
+        return RETRY_S
