@@ -104,6 +104,9 @@ class ActorClient:
         )
         for call in self.calls.disconnected():
             self._engine.tasks.fail(call, exceptions.dump_error(reason))
+        for call in [call for call in self.calls.queue if call.is_cancelled]:
+            self.calls.remove(call)
+            self._engine.tasks.fail(call, tasks.cancelled_error(call))
 
     def link_gone(self) -> None:
         """The connection closed; the agent will say whether the actor restarts."""
@@ -249,8 +252,15 @@ class Actors:
     def lifetime_over(self, payload: Any) -> None:
         """The last strong handle is gone, and with it every call in flight: the actor may end."""
         actor_id, task = payload
+        self.forget(actor_id)
         self._engine.tasks._unpin_arguments(task)
         self._engine.agent.notify({"t": "actor_unreferenced", "actor": actor_id.hex()})
+
+    def forget(self, actor_id: bytes) -> None:
+        """This process has no strong handle any more, and so no call in flight; a weak one starts afresh."""
+        client = self.clients.get(actor_id)
+        if client is not None and not client.calls.pending_count:
+            del self.clients[actor_id]
 
     def _creation_failed(self, actor_id: bytes, blob: bytes) -> None:
         """A constructor argument could not be computed."""

@@ -29,11 +29,16 @@ _USERS_CODE = (
 )  # fmt: skip
 
 
-def is_harmless(frame: FrameType | None, *, otherwise: bool, users_code: tuple[CodeType, ...] = ()) -> bool:
-    """Whether raising at `frame` hits user code, or our wait on its behalf. The caller holds no lock.
+def is_harmless(
+    frame: FrameType | None, lock: Any, *, otherwise: bool, users_code: tuple[CodeType, ...] = ()
+) -> bool:
+    """Whether raising at `frame` of the calling thread hits user code, or our wait on its behalf.
 
-    users_code: functions whose callees are the user's, beside pickling. otherwise: the answer when no frame decides.
+    lock: the engine's. users_code: functions whose callees are the user's, beside pickling. otherwise: the answer when
+    no frame decides.
     """
+    if lock._is_owned():
+        return False
     is_wait = frame is not None and frame.f_code in _WAITS
     while frame is not None:
         code = frame.f_code
@@ -72,9 +77,7 @@ class DriverInterrupts:
     def _interrupted(self, _number: int, frame: FrameType | None) -> None:
         engine: Any = self._engine
         if not engine.is_closed and os.getpid() == self._process:
-            # Should the lock be somebody else's invention one day, the frames alone decide.
-            is_locked = getattr(engine.lock, "_is_owned", lambda: False)()
-            if is_locked or not is_harmless(frame, otherwise=True):
+            if not is_harmless(frame, engine.lock, otherwise=True):
                 self._is_pending = True
                 engine.reactor.poke()
                 return

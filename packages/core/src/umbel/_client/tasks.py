@@ -441,7 +441,8 @@ class Tasks:
         for cls in self.classes.values():
             if worker not in cls.leases:
                 continue
-            begun, _fresh = cls.lose_lease(worker, message.get("started", -1))
+            begun, fresh = cls.lose_lease(worker, message.get("started", -1))
+            self._wait_again(cls, fresh)
             self._dirty.add(cls)
             for task in reversed(begun):
                 self._crashed(task, cls, message)
@@ -468,6 +469,9 @@ class Tasks:
             task.attempt += 1
             task.lease = None
             cls.ready.appendleft(task)
+            return
+        if task.is_cancelled and not task.force_cancelled:
+            self.settle_failure(task, cancelled_error(task))
             return
         how = message.get("reason") or "it exited"
         advice = (
@@ -604,8 +608,7 @@ class Tasks:
         if link.lease is None:
             return
         cls, lease = link.lease
-        for task in cls.take_back(lease, message[1]):
-            task.lease = None
+        self._wait_again(cls, cls.take_back(lease, message[1]))
         lease.is_blocked = message[2]
         self._dirty.add(cls)
 
@@ -614,10 +617,17 @@ class Tasks:
             return
         cls, lease = link.lease
         cls.leases.pop(lease.worker, None)
-        for task in cls.take_back(lease, list(lease.inflight)):
-            task.lease = None
+        self._wait_again(cls, cls.take_back(lease, list(lease.inflight)))
         self._dirty.add(cls)
         self._give_back(lease, retire=True)
+
+    def _wait_again(self, cls: dispatch.SchedulingClass, tasks: list[Task]) -> None:
+        """Tasks that a worker had and did not start are in the queue again; a cancellation may have crossed them."""
+        for task in tasks:
+            task.lease = None
+            if task.is_cancelled:
+                cls.ready.remove(task)
+                self.fail(task, cancelled_error(task))
 
     def on_cancelled(self, link: links.Link, message: tuple[Any, ...]) -> None:
         task = self._finish(link, message[1], None)

@@ -11,7 +11,7 @@ from collections.abc import Iterable
 from typing import TYPE_CHECKING, Any
 
 from umbel import exceptions
-from umbel._client import links, refs
+from umbel._client import actor, links, refs
 from umbel._objects import ownership, serialization, store
 from umbel._wire import messages
 
@@ -22,6 +22,7 @@ RAW, PICKLE, BUFFERS, STORED, ERROR = (
     serialization.RAW, serialization.PICKLE, serialization.BUFFERS, serialization.STORED, serialization.ERROR,
 )  # fmt: skip
 PENDING = ownership.PENDING
+LIFETIME_SUFFIX = actor.LIFETIME_SUFFIX
 LIFETIME = 100  # the kind of the object that stands for an actor's life; never travels
 
 
@@ -223,6 +224,8 @@ class Values:
                     elif command.kind == LIFETIME:
                         self._engine.actors.lifetime_over(command.payload)
                 elif isinstance(command, ownership.Release):
+                    if command.object_id.endswith(LIFETIME_SUFFIX):
+                        self._engine.actors.forget(command.object_id[: -len(LIFETIME_SUFFIX)])
                     link = self._engine.links.by_peer.get(command.owner)
                     if link is not None:
                         link.post((messages.RELEASE, command.object_id, self.process_id, command.grants))
