@@ -134,7 +134,8 @@ def tests(session: nox.Session, package: Package) -> None:
     environment = {"PYTHONPATH": None}
     session.run("pytest", "--wheel", f"{folder}/unit/test_import_time.py", env=environment)
     session.install(*package.group("test-optional"))
-    session.run("pytest", "--wheel", folder, *session.posargs, env=environment)
+    slowest = ["--durations=10", "--durations-min=5"]
+    session.run("pytest", "--wheel", *slowest, folder, *session.posargs, env=environment)
 
 
 @nox.session

@@ -1,0 +1,69 @@
+"""What every test of core shares: where umbel comes from, and that no process stays behind."""
+
+from __future__ import annotations
+
+import os
+import signal
+import time
+import uuid
+from collections.abc import Iterator
+from pathlib import Path
+
+import psutil
+import pytest
+
+SOURCES = Path(__file__).resolve().parents[1] / "src"
+MARK = "UMBEL_TEST_RUN"  # in the environment of this run and so of every process that it starts, however deep
+LEAVE_S = 10.0  # for processes of the last test to end: twice the time from asking a worker to killing it
+
+# A shell that starts us in the background lets us ignore SIGINT; our workers would inherit that, and a running task
+# could not be cancelled.
+if signal.getsignal(signal.SIGINT) is signal.SIG_IGN:
+    signal.signal(signal.SIGINT, signal.default_int_handler)
+
+
+def pytest_addoption(parser: pytest.Parser) -> None:
+    parser.addoption(
+        "--wheel", action="store_true", help="refuse to test umbel's sources: only an installed wheel will do"
+    )
+
+
+def pytest_configure(config: pytest.Config) -> None:
+    import umbel
+
+    origin = Path(str(umbel.__file__)).resolve()
+    if config.getoption("--wheel") and SOURCES in origin.parents:
+        raise pytest.UsageError(f"--wheel needs umbel installed from a wheel, got {origin}; run the tests with nox")
+
+
+def pytest_report_header() -> str:
+    import umbel
+
+    return f"umbel: {Path(str(umbel.__file__)).parent}"
+
+
+def _left_behind(mark: str) -> list[psutil.Process]:
+    left = []
+    for process in psutil.process_iter():
+        try:
+            if process.pid != os.getpid() and process.environ().get(MARK) == mark:
+                left.append(process)
+        except psutil.Error:  # it ended meanwhile, is a zombie, or belongs to somebody else
+            continue
+    return left
+
+
+@pytest.fixture(scope="session", autouse=True)
+def _no_process_stays_behind() -> Iterator[None]:
+    """After the last test no process that this run started is alive, nor any that those started, orphans included."""
+    mark = uuid.uuid4().hex
+    os.environ[MARK] = mark
+    yield
+    del os.environ[MARK]
+    deadline = time.monotonic() + LEAVE_S
+    while (left := _left_behind(mark)) and time.monotonic() < deadline:
+        time.sleep(0.05)  # nothing tells when a process that is not our child ends
+    told = [f"{process.pid} {' '.join(process.cmdline())}" for process in left if process.is_running()]
+    for process in left:
+        process.kill()
+    assert told == []

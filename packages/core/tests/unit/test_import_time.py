@@ -1,0 +1,42 @@
+"""`import umbel` is light: a program that only mentions it pays next to nothing."""
+
+from __future__ import annotations
+
+import statistics
+import subprocess
+import sys
+
+ROUNDS = 9  # odd, so that the median is one of them
+YARDSTICK = "json, asyncio, socket, pickle"
+HEAVY = ("click", "google.protobuf", "grpc", "numpy", "pandas", "pyarrow", "rich", "torch")
+
+
+def _in_fresh_interpreter(program: str) -> str:
+    # -I: neither the environment nor the current directory decides what is imported.
+    return subprocess.run([sys.executable, "-I", "-c", program], capture_output=True, text=True, check=True).stdout
+
+
+def _import_s(modules: str) -> float:
+    """Processor seconds, not elapsed ones: other programs on the machine do not count."""
+    program = f"import time; start = time.process_time(); import {modules}; print(time.process_time() - start)"
+    return float(_in_fresh_interpreter(program))
+
+
+def test_import_brings_in_nothing_heavy() -> None:
+    program = f"import sys, umbel; print([name for name in {HEAVY!r} if name in sys.modules])"
+    assert _in_fresh_interpreter(program).strip() == "[]"
+
+
+def test_import_starts_no_thread_and_no_process() -> None:
+    program = "import umbel, threading, psutil; print(threading.active_count(), psutil.Process().children())"
+    assert _in_fresh_interpreter(program).strip() == "1 []"
+
+
+def test_import_takes_at_most_twice_a_few_standard_modules() -> None:
+    _import_s("umbel")  # compiles and warms the page cache for both
+    _import_s(YARDSTICK)
+    pairs = [(_import_s("umbel"), _import_s(YARDSTICK)) for _ in range(ROUNDS)]  # interleaved: load hits both alike
+    ours_s, theirs_s = (statistics.median(column) for column in zip(*pairs, strict=True))
+    assert ours_s <= 2 * theirs_s, (
+        f"import umbel took {ours_s * 1e3:.1f} ms, import {YARDSTICK} {theirs_s * 1e3:.1f} ms"
+    )
