@@ -1,0 +1,7 @@
+"""Lets this process, and the workers of its session, import Ray's names. Importing it is all there is to it."""
+
+from umbel.compat.ray import environment, modules
+
+modules.install()
+environment.translate()
+environment.install_in_workers()

@@ -1,0 +1,19 @@
+"""What `ray` itself has that differs: `init` looks at Ray's environment variables, and the version is Ray's."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import umbel
+from umbel.compat.ray import environment, naming
+
+__version__ = naming.COMPATIBLE_VERSION
+
+
+def init(address: str | None = None, **options: Any) -> Any:
+    """`umbel.init`, after looking at Ray's environment variables once more."""
+    environment.translate()
+    return umbel.init(address, **options)
+
+
+__all__ = ["__version__", "init"]

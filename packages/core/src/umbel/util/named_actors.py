@@ -1,0 +1,11 @@
+"""Which named actors are alive."""
+
+from __future__ import annotations
+
+from umbel._client import current
+
+
+def list_named_actors(all_namespaces: bool = False) -> list[str] | list[dict[str, str]]:
+    """Names of this namespace's live named actors; with `all_namespaces`, `{"name", "namespace"}` for each of all."""
+    found: list[str] | list[dict[str, str]] = current.engine().list_named_actors(all_namespaces)
+    return found

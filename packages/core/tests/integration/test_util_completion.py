@@ -1,0 +1,111 @@
+"""umbel.util.as_completed and map_unordered."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from typing import Any
+
+import pytest
+
+import umbel
+from umbel.util import as_completed, map_unordered
+
+
+@pytest.fixture(scope="module", autouse=True, params=["native", "inline"])
+def session(request: pytest.FixtureRequest) -> Iterator[str]:
+    with umbel.init(num_cpus=2, engine=request.param):
+        yield request.param
+
+
+@umbel.remote
+def square(x: int) -> int:
+    return x * x
+
+
+@umbel.remote
+def invert(x: int) -> float:
+    return 1 / x
+
+
+@umbel.remote(num_cpus=0)
+class Gate:
+    """Open once `open` was called; `wait` returns then."""
+
+    def __init__(self) -> None:
+        import asyncio
+
+        self._opened = asyncio.Event()
+
+    async def wait(self) -> str:
+        await self._opened.wait()
+        return "waited"
+
+    async def open(self) -> None:
+        self._opened.set()
+
+
+@umbel.remote(num_cpus=0)
+class Recorder:
+    def __init__(self) -> None:
+        self.started: list[int] = []
+
+    def start(self, x: int) -> int:
+        self.started.append(x)
+        return x
+
+    def all_started(self) -> list[int]:
+        return self.started
+
+
+def test_as_completed_gives_all_values() -> None:
+    assert sorted(as_completed([square.remote(i) for i in range(25)])) == [i * i for i in range(25)]
+    assert list(as_completed([])) == []
+
+
+def test_as_completed_gives_the_first_value_before_the_others_are_there() -> None:
+    gate = Gate.remote()
+    waiting = gate.wait.remote()
+    values = as_completed([waiting, *[square.remote(i) for i in range(3)]], chunk_size=10)
+    assert sorted(next(values) for _ in range(3)) == [0, 1, 4]
+    umbel.get(gate.open.remote())
+    assert list(values) == ["waited"]
+
+
+def test_references_are_given_on_request() -> None:
+    refs = [square.remote(i) for i in range(5)]
+    assert set(as_completed(refs, yield_obj_refs=True)) == set(refs)
+    given = list(map_unordered(square, [1, 2], yield_obj_refs=True))
+    assert sorted(umbel.get(given)) == [1, 4]
+
+
+def test_a_failed_task_raises_at_its_turn() -> None:
+    with pytest.raises(ZeroDivisionError):
+        list(as_completed([invert.remote(0)]))
+    with pytest.raises(ZeroDivisionError):
+        list(map_unordered(invert, [1, 0]))
+
+
+def test_map_unordered_runs_over_everything() -> None:
+    assert sorted(map_unordered(square, range(30), backpressure_size=4, chunk_size=2)) == [i * i for i in range(30)]
+    assert sorted(map_unordered(square, range(30), backpressure_size=None)) == [i * i for i in range(30)]
+
+
+def test_map_unordered_bounds_what_is_unfinished() -> None:
+    recorder = Recorder.remote()
+    endless = map_unordered(recorder.start, iter(range(10**9)), backpressure_size=3, chunk_size=1)
+    assert {next(endless) for _ in range(2)} <= {0, 1, 2, 3}
+    assert len(umbel.get(recorder.all_started.remote())) <= 5
+
+
+@pytest.mark.parametrize(
+    ("call", "error", "text"),
+    [
+        (lambda: as_completed([], chunk_size=0), ValueError, "chunk_size must be at least 1"),
+        (lambda: map_unordered(square, [], chunk_size=0), ValueError, "chunk_size must be at least 1"),
+        (lambda: map_unordered(square, [], backpressure_size=0), ValueError, "backpressure_size must be at least 1"),
+        (lambda: map_unordered(abs, []), TypeError, "must be a remote function"),
+    ],
+)
+def test_bad_arguments_are_named_at_once(call: Any, error: type[Exception], text: str) -> None:
+    with pytest.raises(error, match=text):
+        call()
