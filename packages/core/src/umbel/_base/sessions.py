@@ -1,8 +1,9 @@
 """Where a session keeps its files, and how to tell and remove one whose processes are gone.
 
-A session directory is `<base>/<pid>-<start time>-<random>`, with the pid and start time of the process that made it; its shared memory is
-`<shm>/umbel-<uid>-<same name>`. The start time tells a process from a later one with the same pid. Nothing here starts
-or asks a process; everything may be run by several processes at once.
+A session directory is `<base>/<pid>-<start time>-<pid namespace>-<random>`, after the process that made it; its shared
+memory is `<shm>/umbel-<uid>-<same name>`. The start time tells a process from a later one with the same pid, the
+namespace keeps containers that share a directory from taking each other's sessions for stale. Nothing here starts or
+asks a process; everything may be run by several processes at once.
 """
 
 from __future__ import annotations
@@ -15,7 +16,7 @@ import stat
 SHM_DIR = "/dev/shm"
 SOCKET_PATH_BYTES_MAX = 107 if os.path.isdir("/proc") else 103  # sun_path without its final zero: Linux, macOS
 SOCKET_NAME_BYTES = 38  # "/" + a worker id in hexadecimal + ".sock", the longest name in a session directory
-PROCESSES_FILE = "processes"  # one "pid start-time" line for each of the daemon's processes
+PROCESSES_FILE = "processes"  # in both directories: a line "pid start-time" for each of the daemon's processes
 
 
 def start_time(pid: int) -> int:
@@ -41,6 +42,19 @@ def is_alive(pid: int, started: int) -> bool:
     return True
 
 
+def new_name() -> str:
+    """A name for a session that this process makes."""
+    return f"{os.getpid()}-{start_time(os.getpid())}-{_pid_namespace()}-{os.urandom(4).hex()}"
+
+
+def _pid_namespace() -> int:
+    """A number that differs between containers with different process ids; 0 where there is no such thing."""
+    try:
+        return os.stat("/proc/self/ns/pid").st_ino
+    except OSError:
+        return 0
+
+
 def base_dir() -> str:
     """The directory of all this user's sessions, created if need be: private, short enough for socket paths.
 
@@ -51,9 +65,11 @@ def base_dir() -> str:
     wished = [os.environ[name] for name in ("TMPDIR", "TEMP", "TMP") if os.environ.get(name)]
     for parent in dict.fromkeys((*map(os.path.abspath, wished), "/tmp")):
         path = os.path.join(parent, f"umbel-{os.getuid()}")
-        longest = len(os.fsencode(path)) + len("/4194304-18446744073709551615-12345678") + SOCKET_NAME_BYTES
+        longest = len(os.fsencode(path)) + len("/4194304-100000000000-4294967295-12345678") + SOCKET_NAME_BYTES
         if longest > SOCKET_PATH_BYTES_MAX:
-            reasons.append(f"{path}: socket paths in it would have {longest} bytes, the system allows {SOCKET_PATH_BYTES_MAX}")
+            reasons.append(
+                f"{path}: socket paths in it would have {longest} bytes, the system allows {SOCKET_PATH_BYTES_MAX}"
+            )
             continue
         try:
             with contextlib.suppress(FileExistsError):
@@ -93,34 +109,34 @@ def remove_tree(path: str) -> None:
         os.rmdir(path)
 
 
-def record_process(session_dir: str, pid: int) -> None:
-    """Note that `pid` belongs to the session, so that it is not taken for stale while `pid` runs."""
-    with open(os.path.join(session_dir, PROCESSES_FILE), "a") as file:
-        file.write(f"{pid} {start_time(pid)}\n")
+def record_process(pid: int, *directories: str) -> None:
+    """Note in a session's directories that `pid` belongs to it, so that they are not taken for stale while it runs."""
+    for directory in directories:
+        with open(os.path.join(directory, PROCESSES_FILE), "a") as file:
+            file.write(f"{pid} {start_time(pid)}\n")
 
 
 def sweep_stale_sessions(base: str) -> list[str]:
-    """Remove the files of sessions whose maker and daemon are gone, kill what is left of them, and return their names."""
+    """Remove the files of sessions whose maker and daemon are gone, kill what is left of them; returns their paths."""
+    shared = os.path.join(SHM_DIR, f"umbel-{os.getuid()}-")
     swept = []
-    for name in _names(base, ""):
-        if _is_stale(name, os.path.join(base, name)):
-            _kill_rest(os.path.join(base, name))
-            remove_tree(os.path.join(base, name))
-            swept.append(name)
-    prefix = f"umbel-{os.getuid()}-"
-    for name in _names(SHM_DIR, prefix):
-        path = os.path.join(SHM_DIR, prefix + name)
-        if not os.path.isdir(os.path.join(base, name)) and _is_stale(name, os.path.join(base, name)) and _is_own(path):
+    for path in [*_starting_with(os.path.join(base, "")), *_starting_with(shared)]:
+        name = path.removeprefix(shared) if path.startswith(shared) else os.path.basename(path)
+        if _is_stale(name, path):
+            _kill_rest(path)
             remove_tree(path)
-            swept.append(name)
+            swept.append(path)
     return swept
 
 
-def _names(path: str, prefix: str) -> list[str]:
+def _starting_with(prefix: str) -> list[str]:
+    """This user's directories whose path starts so."""
+    parent, start = os.path.split(prefix)
     try:
-        return [name[len(prefix) :] for name in os.listdir(path) if name.startswith(prefix)]
+        names = [name for name in os.listdir(parent) if name.startswith(start)]
     except OSError:
         return []
+    return [path for path in (os.path.join(parent, name) for name in names) if _is_own(path)]
 
 
 def _is_own(path: str) -> bool:
@@ -130,27 +146,31 @@ def _is_own(path: str) -> bool:
         return False
 
 
-def _is_stale(name: str, session_dir: str) -> bool:
-    pid, _, rest = name.partition("-")
-    started, _, _ = rest.partition("-")
-    if not (pid.isdigit() and started.isdigit()):
+def _is_stale(name: str, path: str) -> bool:
+    parts = name.split("-")
+    if len(parts) != 4 or not all(part.isdigit() for part in parts[:3]):
         return False  # not one of ours
-    recorded = _processes(session_dir)
-    return not is_alive(int(pid), int(started)) and not (recorded and is_alive(*recorded[0]))
+    pid, started, namespace = map(int, parts[:3])
+    if namespace != _pid_namespace():
+        return False  # its process ids mean nothing here
+    recorded = _processes(path)
+    return not is_alive(pid, started) and not (recorded and is_alive(*recorded[0]))
 
 
-def _processes(session_dir: str) -> list[tuple[int, int]]:
+def _processes(path: str) -> list[tuple[int, int]]:
     """Recorded processes: the daemon first, then its fork server."""
     try:
-        with open(os.path.join(session_dir, PROCESSES_FILE)) as file:
+        with open(os.path.join(path, PROCESSES_FILE)) as file:
             lines = [line.split() for line in file]
     except (OSError, UnicodeDecodeError):
         return []
-    return [(int(line[0]), int(line[1])) for line in lines if len(line) == 2 and line[0].isdigit() and line[1].isdigit()]
+    return [
+        (int(line[0]), int(line[1])) for line in lines if len(line) == 2 and line[0].isdigit() and line[1].isdigit()
+    ]
 
 
-def _kill_rest(session_dir: str) -> None:
-    for pid, started in _processes(session_dir):
+def _kill_rest(path: str) -> None:
+    for pid, started in _processes(path):
         if started and is_alive(pid, started):
             with contextlib.suppress(OSError):
                 os.kill(pid, signal.SIGKILL)

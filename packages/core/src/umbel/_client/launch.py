@@ -107,7 +107,7 @@ def launch(config: Mapping[str, Any]) -> Launched:
 
 def _defaults(base: str) -> dict[str, Any]:
     pid = os.getpid()
-    session_dir = os.path.join(base, f"{pid}-{sessions.start_time(pid)}-{os.urandom(4).hex()}")
+    session_dir = os.path.join(base, sessions.new_name())
     return {
         "session_dir": session_dir,
         "store_dir": sessions.store_dir_for(session_dir),

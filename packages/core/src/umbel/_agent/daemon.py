@@ -1,0 +1,71 @@
+"""The node daemon's process: reads its configuration, forks the fork server, serves.
+
+Started by `umbel._client.launch` in a fresh interpreter without `site`, in which `umbel` is an empty stand-in for the
+package, so that nothing is imported that the daemon does not need. One JSON line of configuration comes through the
+socket `fd` and one JSON line goes back; after that its end means that the process which started this one is gone.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import json
+import os
+import signal
+import socket
+import sys
+from typing import Any
+
+from umbel._base import sessions
+
+CONFIG_BYTES_MAX = 1 << 24  # a broken peer must not fill the memory
+
+
+def main(fd: int) -> None:
+    starter = socket.socket(fileno=fd)
+    config = _read_config(starter)
+    if config is None:
+        return
+    for ignored in (signal.SIGINT, signal.SIGHUP):  # they reach the whole terminal; the driver decides when to end
+        signal.signal(ignored, signal.SIG_IGN)
+    kind = socket.SOCK_SEQPACKET if sys.platform.startswith("linux") else socket.SOCK_DGRAM
+    ours, theirs = socket.socketpair(socket.AF_UNIX, kind)
+    fork_server_pid = os.fork()
+    if not fork_server_pid:
+        ours.close()
+        starter.close()
+        from umbel._agent import forkserver
+
+        forkserver.run(theirs, config)
+    theirs.close()
+    try:
+        for pid in (os.getpid(), fork_server_pid):
+            sessions.record_process(pid, config["session_dir"], config["store_dir"])
+        from umbel._agent import service
+
+        daemon = service.Service(config, starter, ours, fork_server_pid)
+    except Exception as error:
+        _answer(starter, {"ok": False, "error": f"{type(error).__name__}: {error}"})
+        ours.close()
+        os.waitpid(fork_server_pid, 0)
+        raise
+    _answer(starter, {"ok": True, "pid": os.getpid()})
+    try:
+        daemon.run()
+    finally:
+        daemon.end()
+
+
+def _read_config(starter: socket.socket) -> dict[str, Any] | None:
+    data = b""
+    while not data.endswith(b"\n"):
+        more = starter.recv(65_536)
+        if not more or len(data) > CONFIG_BYTES_MAX:
+            return None
+        data += more
+    config: dict[str, Any] = json.loads(data)
+    return config
+
+
+def _answer(starter: socket.socket, answer: dict[str, Any]) -> None:
+    with contextlib.suppress(OSError):  # the starter is gone; the loop will see that
+        starter.sendall(json.dumps(answer).encode() + b"\n")

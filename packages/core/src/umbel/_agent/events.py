@@ -1,0 +1,255 @@
+"""What the node agent is told, and what it orders done.
+
+Named tuples rather than frozen dataclasses: they are as immutable, and creating fifty dataclasses would take a third of
+the daemon's start. Times are seconds of one monotonic clock. Amounts of resources are integer units of 1/10,000.
+An `env` is the canonical JSON text of the environment that a worker must be started with; "" is the plain one.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from typing import NamedTuple
+
+# ---- events ----
+
+
+class ClientJoined(NamedTuple):
+    """A driver or worker has introduced itself."""
+
+    client: str
+    at_s: float
+
+
+class ClientLeft(NamedTuple):
+    """A client's connection has ended. Its wishes end too, and its tasks are orphans."""
+
+    client: str
+    at_s: float
+
+
+class DemandChanged(NamedTuple):
+    """A client wants `lease_count` more leases for scheduling key `key`; 0 withdraws the wish.
+
+    depth: of the tasks' nesting; deeper demands go first, because shallower ones wait for them.
+    refusal: why this node can never serve it, whatever its resources; "" if it can.
+    """
+
+    client: str
+    key: str
+    resources: Mapping[str, int]
+    lease_count: int
+    depth: int
+    env: str
+    refusal: str
+    at_s: float
+
+
+class LeaseReturned(NamedTuple):
+    """The holder of a lease needs it no more. is_retired: nobody may use this worker again."""
+
+    client: str
+    worker: str
+    is_retired: bool
+    at_s: float
+
+
+class WorkerBlocked(NamedTuple):
+    """A worker waits for other tasks: its CPUs are free meanwhile."""
+
+    worker: str
+    at_s: float
+
+
+class WorkerUnblocked(NamedTuple):
+    worker: str
+    at_s: float
+
+
+class KillRequested(NamedTuple):
+    """The holder of a lease wants its worker dead at once."""
+
+    client: str
+    worker: str
+    reason: str
+    at_s: float
+
+
+class ActorWanted(NamedTuple):
+    """An actor needs a worker for life.
+
+    placement: what the node must have in all; running: what the actor holds while it lives. refusal: as above.
+    """
+
+    actor: str
+    placement: Mapping[str, int]
+    running: Mapping[str, int]
+    depth: int
+    env: str
+    refusal: str
+    at_s: float
+
+
+class ActorUnwanted(NamedTuple):
+    """An actor needs no worker any more: the wish is withdrawn; a worker it already has is killed."""
+
+    actor: str
+    reason: str
+    at_s: float
+
+
+class ActorReleased(NamedTuple):
+    """An actor's worker shall finish what it has received and exit; after `grace_s`, unless None, it is killed."""
+
+    actor: str
+    grace_s: float | None
+    at_s: float
+
+
+class WorkerReady(NamedTuple):
+    """A started worker has introduced itself and can be leased."""
+
+    worker: str
+    at_s: float
+
+
+class WorkerStayed(NamedTuple):
+    """A worker that was asked to exit cannot yet: it owns objects that somebody refers to."""
+
+    worker: str
+    at_s: float
+
+
+class WorkerExited(NamedTuple):
+    """The process is gone (and reaped). signal: what killed it, or 0."""
+
+    worker: str
+    exit_code: int
+    signal: int
+    at_s: float
+
+
+class Ticked(NamedTuple):
+    at_s: float
+
+
+AgentEvent = (
+    ClientJoined
+    | ClientLeft
+    | DemandChanged
+    | LeaseReturned
+    | WorkerBlocked
+    | WorkerUnblocked
+    | KillRequested
+    | ActorWanted
+    | ActorUnwanted
+    | ActorReleased
+    | WorkerReady
+    | WorkerStayed
+    | WorkerExited
+    | Ticked
+)
+
+# ---- commands ----
+
+
+class StartWorker(NamedTuple):
+    """Fork a worker with this id."""
+
+    worker: str
+    env: str
+
+
+class KillWorker(NamedTuple):
+    """SIGKILL. An order that may be repeated, and may come after the process has gone."""
+
+    worker: str
+
+
+class AskExit(NamedTuple):
+    """Ask the worker to exit. is_idle: it may refuse because it owns objects, and is then used again."""
+
+    worker: str
+    is_idle: bool
+
+
+class Grant(NamedTuple):
+    """A lease: `client` alone may use `worker` until it gives it back."""
+
+    client: str
+    key: str
+    worker: str
+    resources: Mapping[str, int]
+    accelerators: Mapping[str, tuple[str, ...]]
+
+
+class Reclaim(NamedTuple):
+    """Others wait: `client` shall give `worker` back once what it has sent there is done."""
+
+    client: str
+    worker: str
+
+
+class HostActor(NamedTuple):
+    """`worker` is `actor`'s, for life."""
+
+    actor: str
+    worker: str
+    resources: Mapping[str, int]
+    accelerators: Mapping[str, tuple[str, ...]]
+
+
+class LeaseBroken(NamedTuple):
+    """A leased worker died. is_intended: this agent or its holder had it killed."""
+
+    client: str
+    worker: str
+    exit_code: int
+    signal: int
+    reason: str
+    is_intended: bool
+
+
+class ActorWorkerDied(NamedTuple):
+    """An actor's worker died."""
+
+    actor: str
+    worker: str
+    exit_code: int
+    signal: int
+    reason: str
+
+
+class DemandFailed(NamedTuple):
+    """No worker can be started for a demand; it is dropped."""
+
+    client: str
+    key: str
+    reason: str
+
+
+class ActorUnplaceable(NamedTuple):
+    """No worker can be started for an actor; the wish is dropped."""
+
+    actor: str
+    reason: str
+
+
+class Warn(NamedTuple):
+    """Tell the drivers."""
+
+    text: str
+
+
+AgentCommand = (
+    StartWorker
+    | KillWorker
+    | AskExit
+    | Grant
+    | Reclaim
+    | HostActor
+    | LeaseBroken
+    | ActorWorkerDied
+    | DemandFailed
+    | ActorUnplaceable
+    | Warn
+)

@@ -1,0 +1,88 @@
+"""Who must give way when there is not enough for all. Pure.
+
+A group of leases (one client, one key) gives to a demand whose group has none, or at least two fewer than itself. So
+long queues take turns, and nobody's lease goes back and forth between equals.
+
+A demand that needs more than comes free at a time would starve beside a stream of smaller ones. So after a while it
+has *precedence*: what comes free is kept for it. But a running task may be waiting, unknown to us, for one that would
+be held up by this; so spells of precedence alternate with spells of none, each pair twice as long as the one before.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterable
+
+from umbel._agent.ledger import Ledger
+from umbel._agent.records import Demand, Lease
+
+Order = Callable[[Iterable[Demand]], Iterable[Demand]]
+
+FIRST_SPELL_S = 1.0  # most leases are given back within it, so that most demands never need precedence
+
+
+def deepest_first(demands: Iterable[Demand]) -> list[Demand]:
+    """Deeper demands first (shallower tasks wait for them), then whoever was served longest ago."""
+    return sorted(demands, key=lambda demand: (-demand.depth, demand.turn))
+
+
+def has_precedence(waited_s: float) -> bool:
+    """Whether a demand that has lacked resources for so long has precedence now: off 1 s, on 1, off 2, on 2, off 4 …"""
+    start_s, spell_s = _spells(waited_s)
+    return waited_s >= start_s + spell_s
+
+
+def next_change_s(waited_s: float) -> float:
+    """When that changes next, on the same scale."""
+    start_s, spell_s = _spells(waited_s)
+    return start_s + spell_s if waited_s < start_s + spell_s else start_s + 2 * spell_s
+
+
+def _spells(waited_s: float) -> tuple[float, float]:
+    """(start, length) of the pair of spells that `waited_s` is in; length is of each of the two."""
+    start_s, spell_s = 0.0, FIRST_SPELL_S
+    while waited_s >= start_s + 2 * spell_s:
+        start_s += 2 * spell_s
+        spell_s *= 2
+    return start_s, spell_s
+
+
+def leases_to_reclaim(unserved: Iterable[Demand], leases: Iterable[Lease], ledger: Ledger) -> list[Lease]:
+    """For every demand that lacks resources, enough for one more lease of it. Leases already asked back count for it.
+
+    Leases of workers that wait for other tasks are left alone: their CPUs are free already.
+    """
+    groups: dict[tuple[str, str], list[Lease]] = {}
+    coming: dict[str, int] = {}  # what leases already asked back will free
+    for lease in leases:
+        if lease.is_reclaimed:
+            for name, amount in lease.resources.items():
+                coming[name] = coming.get(name, 0) + amount
+        elif not lease.is_blocked:
+            groups.setdefault((lease.client, lease.key), []).append(lease)
+    chosen: list[Lease] = []
+    for demand in unserved:
+        missing = ledger.missing(demand.resources)
+        for name in missing:
+            taken = min(missing[name], coming.get(name, 0))
+            missing[name] -= taken
+            if taken:
+                coming[name] -= taken
+        own = len(groups.get((demand.client, demand.key), ()))
+        for place, group in groups.items():
+            if place != (demand.client, demand.key):
+                chosen += _from_group(group, missing, own)
+    return chosen
+
+
+def _from_group(group: list[Lease], missing: dict[str, int], own: int) -> list[Lease]:
+    """Take leases that hold what is missing out of a group, as long as it is fair; `missing` becomes what is left."""
+    taken = []
+    while any(missing.values()) and not (own and len(group) < own + 2):
+        useful = next((one for one in group if any(missing.get(name) and n for name, n in one.resources.items())), None)
+        if useful is None:
+            break
+        group.remove(useful)
+        taken.append(useful)
+        for name, amount in missing.items():
+            missing[name] = max(0, amount - useful.resources.get(name, 0))
+    return taken

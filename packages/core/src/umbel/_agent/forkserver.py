@@ -1,0 +1,255 @@
+"""The fork server: one single-threaded process that has imported what workers need, and forks them.
+
+It is forked from the daemon before that has opened anything. It is the workers' parent: it reaps them, tells the daemon
+how they ended, and when the daemon is gone kills them and removes the session's files. It decides nothing and runs no
+user code but imports; a worker's code runs in the child.
+
+Messages are JSON datagrams on a socket pair. From the daemon: {"t": "fork", "id", "env"} with the writing ends of two
+pipes for output and errors; {"t": "kill", "id"}. To it: {"t": "ready"} or {"t": "failed", "error"} once;
+{"t": "forked", "id", "pid"}; {"t": "exited", "id", "code", "signal"}.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import gc
+import importlib
+import json
+import os
+import select
+import signal
+import socket
+import sys
+from collections.abc import Callable
+from typing import Any, NoReturn
+
+from umbel._base import sessions
+
+MESSAGE_BYTES_MAX = 1 << 18  # an environment's variables must fit; Linux allows a program 128 KiB for one of them
+_PR_SET_PDEATHSIG = 1  # from <linux/prctl.h>
+
+
+def run(control: socket.socket, config: dict[str, Any]) -> NoReturn:
+    """Serve until the daemon is gone; never returns. In a forked worker it runs that and exits."""
+    code = 1
+    try:
+        code = _ForkServer(control, config).serve()
+    except BaseException:  # the last frame of this process: say what happened and leave through the one door
+        import traceback
+
+        traceback.print_exc()
+    finally:
+        os._exit(code)
+
+
+class _ForkServer:
+    def __init__(self, control: socket.socket, config: dict[str, Any]) -> None:
+        self._control = control
+        self._config = config
+        self._pid = os.getpid()
+        self._workers: dict[int, str] = {}  # pid -> id
+        self._wake_read, self._wake_write = os.pipe()
+        os.set_blocking(self._wake_read, False)
+        os.set_blocking(self._wake_write, False)
+        self._die_with_parent: Callable[[], None] = lambda: None
+        self._main: Callable[[dict[str, Any]], None] | None = None
+
+    def serve(self) -> int:
+        # Ctrl-C and a closing terminal reach the whole process group; when to end is the daemon's decision.
+        for ignored in (signal.SIGINT, signal.SIGHUP, signal.SIGTERM):
+            signal.signal(ignored, signal.SIG_IGN)
+        signal.signal(signal.SIGCHLD, lambda *_: None)
+        signal.set_wakeup_fd(self._wake_write, warn_on_full_buffer=False)
+        try:
+            self._prepare()
+        except Exception:
+            import traceback
+
+            self._tell({"t": "failed", "error": traceback.format_exc()})
+        else:
+            self._tell({"t": "ready"})
+        try:
+            self._loop()
+        finally:
+            if os.getpid() == self._pid:
+                self._end()
+        return 0
+
+    def _prepare(self) -> None:
+        """Import what workers need."""
+        config = self._config
+        os.environ.update(config["worker_env"])
+        with contextlib.suppress(OSError):
+            os.chdir(config["cwd"])
+        import site  # this interpreter was started without it; workers want sys.prefix, exit() and editable installs
+
+        site.main()
+        sys.path[:] = config["sys_path"]
+        importlib.reload(sys.modules["umbel"])  # until here an empty stand-in, see umbel._client.launch
+        module = importlib.import_module(config["worker_main"])
+        self._main = module.main
+        for name in config["worker_imports"]:
+            try:
+                importlib.import_module(name)
+            except Exception as error:  # a convenience of the user's; the worker's own import will say the same again
+                self._tell(
+                    {"t": "warn", "text": f"worker_imports: importing {name!r} failed: {type(error).__name__}: {error}"}
+                )
+        self._die_with_parent = _parent_death_signal()
+        gc.collect()
+        gc.freeze()  # collections in workers must not write to pages that are shared with this process
+
+    def _loop(self) -> None:
+        poll = select.poll()
+        poll.register(self._control, select.POLLIN)
+        poll.register(self._wake_read, select.POLLIN)
+        while True:
+            for fd, _ in poll.poll():
+                if fd == self._wake_read:
+                    with contextlib.suppress(BlockingIOError):
+                        os.read(self._wake_read, 4096)
+                    self._reap()
+                elif not self._receive():
+                    return
+
+    def _receive(self) -> bool:
+        """Carry out one order; false when the daemon is gone."""
+        try:
+            data, fds, _, _ = socket.recv_fds(self._control, MESSAGE_BYTES_MAX, 2)
+        except InterruptedError:
+            return True
+        except OSError:
+            return False
+        if not data:
+            return False
+        message = json.loads(data)
+        if message["t"] == "fork":
+            try:
+                self._fork(message, fds)
+            finally:
+                for fd in fds:
+                    os.close(fd)
+        else:
+            for pid, worker in self._workers.items():
+                if worker == message["id"]:
+                    os.kill(pid, signal.SIGKILL)  # it cannot be another's pid: only `_reap` frees it
+        return True
+
+    def _fork(self, message: dict[str, Any], fds: list[int]) -> None:
+        worker = message["id"]
+        if self._main is None:
+            self._tell({"t": "exited", "id": worker, "code": 1, "signal": 0})
+            return
+        try:
+            pid = os.fork()
+        except OSError as error:
+            os.write(fds[1], f"cannot fork a worker: {error}\n".encode())
+            self._tell({"t": "exited", "id": worker, "code": 1, "signal": 0})
+            return
+        if pid:
+            self._workers[pid] = worker
+            self._tell({"t": "forked", "id": worker, "pid": pid})
+            return
+        code = 1
+        try:
+            code = self._be_worker(message, fds)
+        except BaseException:
+            import traceback
+
+            traceback.print_exc()
+        finally:
+            os._exit(code)
+
+    def _be_worker(self, message: dict[str, Any], fds: list[int]) -> int:
+        self._die_with_parent()
+        if os.getppid() != self._pid:
+            return 1  # it died before we could ask to be told
+        signal.set_wakeup_fd(-1)
+        for restored in (signal.SIGHUP, signal.SIGTERM, signal.SIGCHLD):
+            signal.signal(restored, signal.SIG_DFL)
+        signal.signal(signal.SIGINT, lambda *_: None)  # not SIG_IGN, which programs started by the worker would inherit
+        self._control.close()
+        os.close(self._wake_read)
+        os.close(self._wake_write)
+        os.dup2(fds[0], 1)
+        os.dup2(fds[1], 2)
+        for fd in fds:
+            os.close(fd)
+        for name, fd in (("stdout", 1), ("stderr", 2)):
+            stream = open(fd, "w", buffering=1, encoding="utf-8", errors="backslashreplace", closefd=False)
+            setattr(sys, name, stream)
+            setattr(sys, f"__{name}__", stream)
+        env = message["env"] or {}
+        os.environ.update(env.get("env_vars") or {})
+        if "numpy" in sys.modules:
+            sys.modules["numpy"].random.seed()  # or all workers would draw the same numbers
+        gc.enable()
+        config = {key: value for key, value in self._config.items() if key not in ("worker_env", "accelerator_ids")}
+        config.update(id=message["id"], env=env, agent=f"{config['session_dir']}/agent.sock")
+        config["address"] = f"{config['session_dir']}/{message['id']}.sock"
+        return _run_worker(self._main, config)
+
+    def _reap(self) -> None:
+        while self._workers:
+            try:
+                pid, status = os.waitpid(-1, os.WNOHANG)
+            except ChildProcessError:
+                return
+            if not pid:
+                return
+            worker = self._workers.pop(pid, None)
+            if worker is not None:
+                code = os.waitstatus_to_exitcode(status)
+                self._tell({"t": "exited", "id": worker, "code": max(code, 0), "signal": max(-code, 0)})
+
+    def _tell(self, message: dict[str, Any]) -> None:
+        with contextlib.suppress(OSError):  # the daemon is gone: the loop will see it
+            self._control.send(json.dumps(message).encode())
+
+    def _end(self) -> None:
+        """Kill and reap the workers, then remove the session's files."""
+        for pid in self._workers:
+            os.kill(pid, signal.SIGKILL)
+        for pid in self._workers:
+            with contextlib.suppress(ChildProcessError):
+                os.waitpid(pid, 0)
+        sessions.remove_tree(self._config["store_dir"])
+        sessions.remove_tree(self._config["session_dir"])
+
+
+def _run_worker(main: Callable[[dict[str, Any]], None] | None, config: dict[str, Any]) -> int:
+    """Run a worker to its end, and do what is otherwise left to the interpreter's exit: a fork must not return."""
+    import atexit
+    import threading
+
+    assert main is not None  # checked before the fork
+    code = 0
+    try:
+        main(config)
+    except SystemExit as exit:
+        code = exit.code if isinstance(exit.code, int) else int(exit.code is not None)
+    except BaseException:
+        import traceback
+
+        traceback.print_exc()
+        code = 1
+    with contextlib.suppress(Exception):
+        threading._shutdown()  # type: ignore[attr-defined]  # waits for threads that are not daemons, as at any exit
+        atexit._run_exitfuncs()
+    for stream in (sys.stdout, sys.stderr):
+        with contextlib.suppress(OSError, ValueError):
+            stream.flush()
+    return code
+
+
+def _parent_death_signal() -> Callable[[], None]:
+    """What a child calls so that it is killed when this process dies; does nothing on systems without such a thing."""
+    if not sys.platform.startswith("linux"):
+        return lambda: None
+    try:
+        import ctypes
+
+        prctl = ctypes.CDLL(None, use_errno=True).prctl
+    except (ImportError, OSError, AttributeError):
+        return lambda: None  # workers then end when their connection to the agent does
+    return lambda: prctl(_PR_SET_PDEATHSIG, signal.SIGKILL, 0, 0, 0)

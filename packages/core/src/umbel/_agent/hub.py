@@ -1,0 +1,163 @@
+"""The agent's clients: who is connected, what they say, and sending to them.
+
+A client introduces itself by `hello` before anything else, once. Messages are checked here; behind this module they
+are well-formed. A client that breaks the protocol gets an error and, where the stream itself is broken, is cut off.
+"""
+
+from __future__ import annotations
+
+from typing import Any, Protocol
+
+from umbel._agent import messages
+from umbel._transport import connection as transport
+from umbel._wire import frames
+
+LOG_QUEUE_BYTES_MAX = 8 << 20  # output that a driver has not taken yet; beyond it lines are dropped, and counted
+
+Message = dict[str, Any]
+Connection = transport.Connection
+
+
+class Client:
+    """One connected process."""
+
+    __slots__ = ("connection", "dropped_lines", "id", "is_driver", "namespace", "pid")
+
+    def __init__(self, hello: Message, connection: Connection, namespace: str) -> None:
+        self.id: str = hello["id"]
+        self.pid: int = hello["pid"]
+        self.is_driver: bool = hello["kind"] == "driver"
+        self.namespace = namespace
+        self.connection = connection
+        self.dropped_lines = 0
+
+
+class Receiver(Protocol):
+    """Whom the hub tells."""
+
+    def may_join(self, hello: Message) -> str:
+        """Why this process may not join, or "" if it may."""
+
+    def on_joined(self, client: Client) -> None: ...
+
+    def on_message(self, client: Client, message: Message, body: bytes) -> None: ...
+
+    def on_gone(self, client: Client) -> None: ...
+
+
+class Hub:
+    """All connections to the agent's socket."""
+
+    def __init__(self, poller: transport.Poller, path: str, receiver: Receiver, welcome: Message) -> None:
+        """welcome: what every client is told when it joins; "namespace" is filled in."""
+        self.clients: dict[str, Client] = {}
+        self._strangers: set[Connection] = set()
+        self._poller = poller
+        self._receiver = receiver
+        self._welcome = welcome
+        self._listener = transport.Listener(transport.listen_unix(path), poller, self._on_accept)
+
+    # ---- sending ----
+
+    def send(self, client_id: str, message: Message, body: bytes = b"") -> None:
+        """To a client that may have gone meanwhile: then it is dropped."""
+        client = self.clients.get(client_id)
+        if client is not None:
+            client.connection.send(frames.encode_control(message, body))
+
+    def reply(self, client_id: str, request: int | None, message: Message, body: bytes = b"") -> None:
+        if request is not None:
+            self.send(client_id, {"t": "reply", "rq": request, **message}, body)
+
+    def refuse(self, client_id: str, request: int | None, kind: str, text: str, **more: object) -> None:
+        """Answer a request with an error; an unanswerable mistake becomes a warning."""
+        if request is None:
+            self.send(client_id, {"t": "warn", "text": text})
+        else:
+            self.send(client_id, {"t": "reply", "rq": request, "error": {"kind": kind, "text": text, **more}})
+
+    def drivers(self) -> list[Client]:
+        return [client for client in self.clients.values() if client.is_driver]
+
+    def tell_drivers(self, message: Message) -> None:
+        for client in self.drivers():
+            self.send(client.id, message)
+
+    def forward_lines(self, message: Message) -> None:
+        """A `log` message to every driver that keeps up."""
+        frame = b""
+        for client in self.drivers():
+            if client.connection.queued_bytes > LOG_QUEUE_BYTES_MAX:
+                client.dropped_lines += len(message["lines"])
+                continue
+            if client.dropped_lines:
+                text = (
+                    f"{client.dropped_lines} lines of workers' output were dropped because the driver did not read them"
+                )
+                client.dropped_lines = 0
+                self.send(client.id, {"t": "warn", "text": text})
+            frame = frame or frames.encode_control(message)
+            client.connection.send(frame)
+
+    # ---- receiving ----
+
+    def _on_accept(self, sock: Any) -> None:
+        self._strangers.add(transport.Connection(sock, self._poller, self._on_frame, self._on_close))
+
+    def _on_frame(self, connection: Connection, payload: bytes) -> None:
+        client = connection.peer
+        request = None
+        try:
+            message, body = frames.decode_control(payload)
+            request = message.get("rq")
+            parsed = messages.parse(message)
+        except ValueError as error:
+            if isinstance(client, Client):
+                self.refuse(client.id, request if isinstance(request, int) else None, "invalid", str(error))
+            else:
+                self._turn_away(connection, str(error))
+            return
+        if isinstance(client, Client):
+            if parsed["t"] != "hello":
+                self._receiver.on_message(client, parsed, body)
+        elif parsed["t"] == "hello":
+            self._on_hello(connection, parsed)
+        else:
+            self._turn_away(connection, f"the first message must be hello, got {parsed['t']}")
+
+    def _on_hello(self, connection: Connection, hello: Message) -> None:
+        if hello["protocol"] != frames.PROTOCOL_VERSION:
+            self._turn_away(
+                connection,
+                f"this agent speaks protocol {frames.PROTOCOL_VERSION}, the client {hello['protocol']}; "
+                "run the same version of Umbel on both sides",
+            )
+            return
+        if hello["id"] in self.clients:
+            self._turn_away(connection, f"a client with the id {hello['id']} is connected already")
+            return
+        reason = self._receiver.may_join(hello)
+        if reason:
+            self._turn_away(connection, reason)
+            return
+        self._strangers.discard(connection)
+        client = Client(hello, connection, hello["namespace"] or self._welcome["namespace"])
+        connection.peer = client
+        self.clients[client.id] = client
+        self.send(client.id, {**self._welcome, "namespace": client.namespace})
+        self._receiver.on_joined(client)
+
+    def _turn_away(self, connection: Connection, text: str) -> None:
+        connection.send(frames.encode_control({"t": "refused", "text": text}))
+        connection.close()
+
+    def _on_close(self, connection: Connection) -> None:
+        client = connection.peer
+        if isinstance(client, Client):
+            del self.clients[client.id]
+            self._receiver.on_gone(client)
+        else:
+            self._strangers.discard(connection)
+
+    def close(self) -> None:
+        self._listener.close()

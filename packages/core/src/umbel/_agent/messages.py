@@ -1,0 +1,136 @@
+"""What clients may say to the agent, checked once at the edge.
+
+`parse` turns a decoded control message into one whose fields are all there and of the right type, so that nothing
+behind it looks again. The agent answers anything else with an error and goes on.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping
+from typing import Any
+
+_REQUIRED = object()
+_Field = tuple[Callable[[Any], bool], str, Any]  # test, what it wants in words, default
+
+
+def _is_text(value: Any) -> bool:
+    return isinstance(value, str)
+
+
+def _is_count(value: Any) -> bool:
+    return isinstance(value, int) and not isinstance(value, bool) and value >= 0
+
+
+def _is_integer(value: Any) -> bool:
+    return isinstance(value, int) and not isinstance(value, bool)
+
+
+def _is_flag(value: Any) -> bool:
+    return isinstance(value, bool)
+
+
+def _is_amounts(value: Any) -> bool:
+    return isinstance(value, dict) and all(_is_count(amount) for amount in value.values())
+
+
+def _text(default: Any = _REQUIRED) -> _Field:
+    return _is_text, "a string", default
+
+
+def _text_or_none() -> _Field:
+    return lambda value: value is None or _is_text(value), "a string or null", None
+
+
+def _count(default: Any = _REQUIRED) -> _Field:
+    return _is_count, "an integer >= 0", default
+
+
+def _integer(default: Any = _REQUIRED) -> _Field:
+    return _is_integer, "an integer", default
+
+
+def _flag(default: Any = _REQUIRED) -> _Field:
+    return _is_flag, "true or false", default
+
+
+def _amounts(default: Any = _REQUIRED) -> _Field:
+    return _is_amounts, "an object of integers >= 0", default
+
+
+def _object() -> _Field:
+    return lambda value: value is None or isinstance(value, dict), "an object or null", None
+
+
+def _strategy() -> _Field:
+    return lambda value: value is None or isinstance(value, (str, dict)), "a string, an object or null", None
+
+
+def _list() -> _Field:
+    return lambda value: isinstance(value, list), "an array", _REQUIRED
+
+
+_FIELDS: dict[str, dict[str, _Field]] = {
+    "hello": {
+        "kind": (lambda value: value in ("driver", "worker"), '"driver" or "worker"', _REQUIRED),
+        "id": _text(),
+        "pid": _count(),
+        "protocol": _count(),
+        "namespace": _text_or_none(),
+    },
+    "demand": {
+        "key": _text(), "resources": _amounts(), "count": _count(), "depth": _count(0), "env": _object(),
+        "strategy": _strategy(), "label_selector": _object(),
+    },
+    "return": {"worker": _text(), "retire": _flag(False)},
+    "blocked": {},
+    "unblocked": {},
+    "kill_worker": {"worker": _text(), "reason": _text("")},
+    "busy_owner": {},
+    "create_actor": {
+        "actor": _text(), "name": _text_or_none(), "namespace": _text_or_none(), "get_if_exists": _flag(False),
+        "detached": _flag(False), "max_restarts": _integer(0), "placement": _amounts(), "running": _amounts(),
+        "env": _object(), "strategy": _strategy(), "label_selector": _object(), "class_name": _text(""),
+        "meta_size": _count(), "depth": _count(0),
+    },
+    "get_actor": {"name": _text(), "namespace": _text_or_none()},
+    "list_actors": {"all_namespaces": _flag(False), "namespace": _text_or_none()},
+    "actor_watch": {"actor": _text()},
+    "kill_actor": {"actor": _text(), "no_restart": _flag(True)},
+    "actor_unreferenced": {"actor": _text()},
+    "actor_ready": {"actor": _text()},
+    "actor_failed": {"actor": _text()},
+    "actor_exiting": {"actor": _text(), "reason": _text("it exited by itself")},
+    "reserve_store": {"bytes": _count()},
+    "release_store": {"bytes": _count()},
+    "task_events": {"events": _list()},
+    "query": {"what": _text()},
+    "shutdown": {},
+}  # fmt: skip
+NEEDS_ANSWER = {"get_actor", "list_actors", "reserve_store", "query"}
+
+
+KINDS = tuple(_FIELDS)
+
+
+class BadMessageError(ValueError):
+    """A client sent something that is not in the protocol."""
+
+
+def parse(message: Mapping[str, Any]) -> dict[str, Any]:
+    """`message` with defaults filled in. Raises BadMessageError: which field is wrong, and what it should be."""
+    kind = message.get("t")
+    fields = _FIELDS.get(kind) if isinstance(kind, str) else None
+    if fields is None:
+        raise BadMessageError(f"unknown message type {kind!r}; known are {', '.join(_FIELDS)}")
+    parsed = dict(message)
+    for name, (is_right, wanted, default) in fields.items():
+        if name not in parsed:
+            if default is _REQUIRED:
+                raise BadMessageError(f"{kind}.{name} is missing; it must be {wanted}")
+            parsed[name] = default
+        elif not is_right(parsed[name]):
+            raise BadMessageError(f"{kind}.{name} must be {wanted}, got {parsed[name]!r:.100}")
+    request = parsed.setdefault("rq", None)
+    if not (request is None or _is_integer(request)) or (request is None and kind in NEEDS_ANSWER):
+        raise BadMessageError(f"{kind}.rq must be an integer, got {request!r:.100}")
+    return parsed

@@ -1,0 +1,114 @@
+"""Answers about the node's state, for the public inspection functions and `umbel explain`."""
+
+from __future__ import annotations
+
+from typing import Any, Protocol
+
+from umbel._agent import state
+from umbel._agent.forks import ForkServer
+from umbel._agent.hub import Client, Hub, Message
+from umbel._agent.store_service import StoreService
+
+
+class Daemon(Protocol):
+    """What a query may look at."""
+
+    hub: Hub
+    agent: state.AgentState
+    control: Any
+    store: StoreService
+    forks: ForkServer
+    task_events: Any
+
+    def now_s(self) -> float: ...
+
+
+class Queries:
+    def __init__(self, daemon: Daemon, config: Message) -> None:
+        self._daemon = daemon
+        self._config = config
+        self._answers = {
+            "nodes": self._nodes,
+            "cluster_resources": lambda: dict(self._daemon.agent.ledger.total),
+            "available_resources": lambda: {
+                name: free for name, free in self._daemon.agent.ledger.free.items() if free > 0
+            },
+            "timeline": lambda: list(self._daemon.task_events),
+            "actors": self._actors,
+            "pending": self._pending,
+            "workers": self._workers,
+            "store": self._store,
+        }
+
+    def on_query(self, client: Client, message: Message, _body: bytes) -> None:
+        answer = self._answers.get(message["what"])
+        if answer is None:
+            text = f"query.what must be one of {', '.join(self._answers)}, got {message['what']!r}"
+            self._daemon.hub.refuse(client.id, message["rq"], "invalid", text)
+        else:
+            self._daemon.hub.reply(client.id, message["rq"], {"result": answer()})
+
+    def _nodes(self) -> list[Message]:
+        config = self._config
+        return [
+            {
+                "node_id": config["node_id"],
+                "alive": True,
+                "pid": config.get("driver_pid"),
+                "resources": dict(self._daemon.agent.ledger.total),
+                "available": dict(self._daemon.agent.ledger.free),
+                "labels": config["labels"],
+                "session_dir": config["session_dir"],
+                "store_dir": config["store_dir"],
+                "store_capacity_bytes": config["store_capacity_bytes"],
+            }
+        ]
+
+    def _actors(self) -> list[Message]:
+        pid_of = self._daemon.forks.pid_of
+        return [{**one, "pid": pid_of(one["worker"])} for one in self._daemon.control.listed()]
+
+    def _pending(self) -> list[Message]:
+        now_s = self._daemon.now_s()
+        return [
+            {
+                "client": one.client,
+                "actor": one.actor,
+                "key": one.key,
+                "count": one.lease_count,
+                "depth": one.depth,
+                "resources": dict(one.resources),
+                "waiting_s": now_s - one.since_s,
+                "reason": one.reason,
+            }
+            for one in self._daemon.agent.pending()
+        ]
+
+    def _workers(self) -> list[Message]:
+        found = []
+        for worker in self._daemon.agent.workers.values():
+            lease = worker.lease
+            found.append(
+                {
+                    "worker": worker.id,
+                    "pid": self._daemon.forks.pid_of(worker.id),
+                    "state": worker.state.value,
+                    "env": worker.env,
+                    "client": lease.client if lease else "",
+                    "actor": lease.actor if lease else "",
+                    "key": lease.key if lease else "",
+                    "resources": dict(lease.resources) if lease else {},
+                    "accelerators": dict(lease.accelerators) if lease else {},
+                    "blocked": lease.is_blocked if lease else False,
+                }
+            )
+        return found
+
+    def _store(self) -> Message:
+        store = self._daemon.store.ledger
+        holders = sorted([*store.held.items(), *store.left_behind.items()], key=lambda pair: -pair[1])
+        return {
+            "capacity_bytes": store.capacity_bytes,
+            "free_bytes": store.free_bytes,
+            "holders": [{"id": client, "bytes": size} for client, size in holders],
+        }

@@ -1,0 +1,479 @@
+"""The daemon's loop: turns what arrives into events for the state machines, and carries out their commands.
+
+One thread. Everything that decides is elsewhere: `state` (leases and workers), `store_ledger` (shared memory), and the
+control service (actors), which the configuration names. Bodies of messages are opaque here; nothing that a user wrote
+is ever opened.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import importlib
+import json
+import os
+import signal
+import socket
+import time
+from collections import deque
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from typing import Any, Protocol
+
+from umbel._agent import events as ev
+from umbel._agent import fairness, state
+from umbel._agent.forks import ForkServer
+from umbel._agent.hub import Client, Hub, Message
+from umbel._agent.ledger import CPU, UNIT, Ledger
+from umbel._agent.queries import Queries
+from umbel._agent.store_service import StoreService
+from umbel._base import sessions
+from umbel._transport import connection as transport
+
+TASK_EVENTS_MAX = 100_000  # of the timeline; some 20 MB
+EXIT_GRACE_S = 0.3  # for workers' exit handlers at shutdown; a user waits for it when tasks still run
+FATAL_WAIT_S = 5.0  # for the driver to connect and be told why nothing works
+FORK_SERVER_GRACE_S = 5.0  # to kill, reap and clean up
+
+
+class Control(Protocol):
+    """What the agent needs of the control service: it answers actors' messages and is told what becomes of workers."""
+
+    on: dict[str, Callable[[str, str, Message, bytes], None]]
+
+    def hosted(self, actor: str, worker: str, address: str, accelerators: Mapping[str, Sequence[str]]) -> None: ...
+
+    def host_died(self, actor: str, worker: str, reason: str) -> None: ...
+
+    def unplaceable(self, actor: str, reason: str, *, is_unschedulable: bool) -> None: ...
+
+    def client_gone(self, client: str) -> None: ...
+
+    def next_tick_s(self) -> float | None: ...
+
+    def tick(self) -> None: ...
+
+    def listed(self) -> list[Message]: ...
+
+
+class ActorWish(Protocol):
+    """What a node must know of an actor to find a worker for it."""
+
+    @property
+    def actor(self) -> str: ...
+
+    @property
+    def placement(self) -> Mapping[str, int]: ...
+
+    @property
+    def running(self) -> Mapping[str, int]: ...
+
+    @property
+    def env(self) -> Any: ...
+
+    @property
+    def strategy(self) -> Any: ...
+
+    @property
+    def label_selector(self) -> Any: ...
+
+    @property
+    def depth(self) -> int: ...
+
+
+def _fresh_ids() -> Iterator[str]:
+    while True:
+        yield os.urandom(16).hex()
+
+
+def _env_key(env: Any) -> str:
+    """An environment as canonical text, so that equal ones are equal; "" for none."""
+    return json.dumps(env, sort_keys=True, separators=(",", ":")) if env else ""
+
+
+class Service:
+    """The daemon. Listens as soon as it exists; `run` serves until it is to end, `end` leaves nothing behind."""
+
+    def __init__(
+        self, config: Message, starter: socket.socket, fork_socket: socket.socket, fork_server_pid: int
+    ) -> None:
+        """starter: its end means that the driver is gone, until a driver has connected."""
+        self._config = config
+        self._is_over = False
+        self._end_at_s: float | None = None  # when workers that were asked to exit are killed
+        self._fatal = ""  # why no worker can ever be started
+        self._todo: deque[ev.AgentCommand] = deque()
+        self.poller = transport.Poller()
+        self._driver_fd = -1
+        self._starter = starter
+        self.poller.register(starter.fileno(), transport.IN, self._on_starter)
+        self._watch_driver(config["driver_pid"])
+        self.forks = ForkServer(fork_socket, fork_server_pid, self.poller, self)
+        self.agent = state.AgentState(
+            ledger=Ledger(config["resources"], config["accelerator_ids"]),
+            worker_ids=_fresh_ids(),
+            starts_max=max(2, os.cpu_count() or 1),
+            idle_max=max(1, config["resources"].get(CPU, 0) // UNIT),
+            order=self._order(config["scheduler"]),
+        )
+        self.control: Control = importlib.import_module(config["control"]).ActorService(self)
+        self.task_events: deque[Any] = deque(maxlen=TASK_EVENTS_MAX)
+        welcome = {"t": "welcome", **{name: config[name] for name in _WELCOME}}
+        self.hub = Hub(self.poller, f"{config['session_dir']}/agent.sock", self, welcome)
+        self.store = StoreService(
+            self.hub,
+            self.now_s,
+            config["store_dir"],
+            capacity_bytes=config["store_capacity_bytes"],
+            full_wait_s=config["store_full_wait_s"],
+        )
+        self._queries = Queries(self, config)
+        self._on: dict[str, Callable[[Client, Message, bytes], None]] = {
+            "demand": self._on_demand,
+            "return": self._on_return,
+            "blocked": lambda client, _message, _body: self.decide(ev.WorkerBlocked(client.id, self.now_s())),
+            "unblocked": lambda client, _message, _body: self.decide(ev.WorkerUnblocked(client.id, self.now_s())),
+            "busy_owner": lambda client, _message, _body: self.decide(ev.WorkerStayed(client.id, self.now_s())),
+            "kill_worker": self._on_kill_worker,
+            "reserve_store": self.store.on_reserve,
+            "release_store": self.store.on_release,
+            "task_events": lambda _client, message, _body: self.task_events.extend(message["events"]),
+            "query": self._queries.on_query,
+            "shutdown": self._on_shutdown,
+        }
+        self._do: dict[type, Callable[[Any], None]] = {
+            ev.StartWorker: lambda command: self.forks.start(command.worker, self.env_of(command.env)),
+            ev.KillWorker: lambda command: self.forks.kill(command.worker),
+            ev.AskExit: lambda command: self.hub.send(command.worker, {"t": "exit", "idle": command.is_idle}),
+            ev.Grant: self._grant,
+            ev.Reclaim: lambda command: self.hub.send(command.client, {"t": "reclaim", "worker": command.worker}),
+            ev.HostActor: lambda command: self.control.hosted(
+                command.actor, command.worker, self.address_of(command.worker), command.accelerators
+            ),
+            ev.LeaseBroken: self._lease_broken,
+            ev.ActorWorkerDied: self._actor_worker_died,
+            ev.DemandFailed: self._demand_failed,
+            ev.ActorUnplaceable: lambda command: self.control.unplaceable(
+                command.actor, command.reason, is_unschedulable=False
+            ),
+            ev.Warn: lambda command: self.hub.tell_drivers({"t": "warn", "text": command.text}),
+        }
+
+    def _order(self, scheduler: str) -> fairness.Order:
+        if scheduler in _BUILT_IN_SCHEDULERS:  # they differ only in where they place, which one node has no use for
+            return fairness.deepest_first
+        from umbel._agent import ordering  # another policy needs the plugin registry, which is not light
+
+        return ordering.by_policy(scheduler, self._config["sys_path"], self.on_fork_server_warning)
+
+    # ---- the loop ----
+
+    def run(self) -> None:
+        signal.signal(signal.SIGTERM, lambda *_: self._begin_end(grace_s=0.0))
+        while not self._is_over:
+            due_s = self._next_tick_s()
+            self.poller.poll(None if due_s is None else max(0.0, due_s - self.now_s()))
+            self._tick()
+
+    def now_s(self) -> float:
+        return time.monotonic()
+
+    def _next_tick_s(self) -> float | None:
+        due = (
+            self.agent.next_tick_s(),
+            self.control.next_tick_s(),
+            self.store.next_tick_s(),
+            self._end_at_s,
+        )
+        return min((at_s for at_s in due if at_s is not None), default=None)
+
+    def _tick(self) -> None:
+        now_s = self.now_s()
+        if _is_due(self.agent.next_tick_s(), now_s):
+            self.decide(ev.Ticked(now_s))
+        if _is_due(self.control.next_tick_s(), now_s):
+            self.control.tick()
+        if _is_due(self.store.next_tick_s(), now_s):
+            self.store.tick()
+        is_free = self.forks.is_idle() and not self._fatal
+        if self._end_at_s is not None and (is_free or _is_due(self._end_at_s, now_s)):
+            self._is_over = True
+
+    def decide(self, *events: ev.AgentEvent) -> None:
+        """Apply events, and carry out the commands in order, including those that follow from carrying out others."""
+        if self._end_at_s is not None:
+            return  # everything goes; no restarts and no reports
+        is_outermost = not self._todo
+        self._todo.extend(self.agent.apply(*events))
+        if is_outermost:
+            while self._todo:
+                command = self._todo[0]  # it stays there meanwhile, so that what follows from it comes after the rest
+                self._do[type(command)](command)
+                self._todo.popleft()
+
+    # ---- the end ----
+
+    def _watch_driver(self, pid: int) -> None:
+        """A driver's forked children may keep its sockets open after it was killed; its process descriptor tells."""
+        if self._config["embedded"] and hasattr(os, "pidfd_open"):
+            with contextlib.suppress(OSError):
+                self._driver_fd = os.pidfd_open(pid)
+                self.poller.register(self._driver_fd, transport.IN, lambda _events: self._begin_end(grace_s=0.0))
+
+    def _on_starter(self, _events: int) -> None:
+        self.poller.unregister(self._starter.fileno())
+        if self._config["embedded"] and not self.hub.drivers():
+            self._begin_end(grace_s=0.0)
+
+    def _on_shutdown(self, client: Client, message: Message, _body: bytes) -> None:
+        if not client.is_driver:
+            self.hub.refuse(client.id, message["rq"], "invalid", "only a driver may shut the runtime down")
+            return
+        self.hub.reply(client.id, message["rq"], {})
+        self._begin_end(grace_s=EXIT_GRACE_S)
+
+    def _begin_end(self, *, grace_s: float) -> None:
+        """Ask the workers to exit, and end when they have or after `grace_s`."""
+        if self._end_at_s is None or grace_s == 0.0:
+            self._end_at_s = self.now_s() + grace_s
+            self.poller.wake()
+            for client in list(self.hub.clients.values()):
+                if grace_s and not client.is_driver:
+                    self.hub.send(client.id, {"t": "exit", "idle": False, "shutdown": True})
+
+    def end(self) -> None:
+        """Every process of this session, and every file, is gone when this returns."""
+        self.forks.drain()
+        self.hub.close()
+        self.forks.end(FORK_SERVER_GRACE_S)
+        sessions.remove_tree(self._config["store_dir"])
+        sessions.remove_tree(self._config["session_dir"])
+
+    # ---- clients ----
+
+    def may_join(self, hello: Message) -> str:
+        if self._fatal:
+            self._begin_end(grace_s=0.0)
+            return self._fatal
+        if hello["kind"] == "worker" and hello["id"] not in self.agent.workers:
+            return f"no worker with the id {hello['id']} was started here"
+        if hello["kind"] == "driver" and self._config["embedded"] and self.hub.drivers():
+            return "this runtime is private to the program that started it, which is connected already"
+        return ""
+
+    def on_joined(self, client: Client) -> None:
+        now_s = self.now_s()
+        self.decide(ev.ClientJoined(client.id, now_s))
+        if not client.is_driver:
+            self.forks.on_connected(client.id, client.pid)
+            self.decide(ev.WorkerReady(client.id, now_s))
+
+    def on_message(self, client: Client, message: Message, body: bytes) -> None:
+        kind = message["t"]
+        if kind in self.control.on:
+            self.control.on[kind](client.id, client.namespace, message, body)
+        else:
+            self._on[kind](client, message, body)
+
+    def on_gone(self, client: Client) -> None:
+        now_s = self.now_s()
+        self.decide(ev.ClientLeft(client.id, now_s))
+        self.control.client_gone(client.id)
+        self.store.client_gone(client.id)
+        if client.is_driver and self._config["embedded"]:
+            self._begin_end(grace_s=0.0)
+
+    # ---- leases ----
+
+    def _on_demand(self, client: Client, message: Message, _body: bytes) -> None:
+        elsewhere = self._elsewhere(message["strategy"])
+        if elsewhere and message["count"]:
+            self._tell_failed(client.id, message["key"], elsewhere, is_unschedulable=True)
+            return
+        self.decide(
+            ev.DemandChanged(
+                client.id,
+                message["key"],
+                message["resources"],
+                message["count"],
+                message["depth"],
+                _env_key(message["env"]),
+                self._refusal(message["label_selector"]),
+                self.now_s(),
+            )
+        )
+
+    def _on_return(self, client: Client, message: Message, _body: bytes) -> None:
+        self.decide(ev.LeaseReturned(client.id, message["worker"], message["retire"], self.now_s()))
+
+    def _on_kill_worker(self, client: Client, message: Message, _body: bytes) -> None:
+        self.decide(ev.KillRequested(client.id, message["worker"], message["reason"], self.now_s()))
+
+    def address_of(self, worker: str) -> str:
+        return f"{self._config['session_dir']}/{worker}.sock"
+
+    def _elsewhere(self, strategy: Any) -> str:
+        """Why a scheduling strategy can never be followed here, or "". Spreading means nothing on one node."""
+        wanted = strategy.get("node_id") if isinstance(strategy, dict) else None
+        if wanted in (None, self._config["node_id"]) or strategy.get("soft"):
+            return ""
+        return (
+            f"it must run on node {wanted}, which is not alive; the only node is {self._config['node_id']}: "
+            "correct the node id or make the affinity soft"
+        )
+
+    def _refusal(self, selector: Any) -> str:
+        """Why this node's labels do not match a selector, or ""."""
+        if not selector:
+            return ""
+        from umbel._model import placement  # rarely needed, and not quick to import
+
+        labels = self._config["labels"]
+        if all(placement.label_matches(str(wanted), labels.get(key)) for key, wanted in selector.items()):
+            return ""
+        return f"it needs a node with labels like {selector}, but this one has {labels}; correct the label selector"
+
+    def env_of(self, text: str) -> Any:
+        return json.loads(text) if text else None
+
+    def _grant(self, command: ev.Grant) -> None:
+        accelerators, resources = dict(command.accelerators), dict(command.resources)
+        self.hub.send(
+            command.worker,
+            {"t": "leased", "client": command.client, "accelerators": accelerators, "resources": resources},
+        )
+        self.hub.send(
+            command.client,
+            {
+                "t": "grant",
+                "key": command.key,
+                "worker": command.worker,
+                "address": self.address_of(command.worker),
+                "pid": self.forks.pid_of(command.worker),
+                "accelerators": accelerators,
+                "resources": resources,
+            },
+        )
+
+    def _lease_broken(self, command: ev.LeaseBroken) -> None:
+        self.hub.send(
+            command.client,
+            {
+                "t": "worker_died",
+                "worker": command.worker,
+                "pid": self.forks.pid_of(command.worker),
+                "exit_code": command.exit_code,
+                "signal": command.signal,
+                "reason": _ending(command.exit_code, command.signal, command.reason),
+                "started": self._progress(command.worker),
+                "intended": command.is_intended,
+            },
+        )
+
+    def _actor_worker_died(self, command: ev.ActorWorkerDied) -> None:
+        pid = self.forks.pid_of(command.worker)
+        reason = f"its process (pid {pid}) {_ending(command.exit_code, command.signal, command.reason)}"
+        self.control.host_died(command.actor, command.worker, reason)
+
+    def _demand_failed(self, command: ev.DemandFailed) -> None:
+        self._tell_failed(command.client, command.key, command.reason, is_unschedulable=False)
+
+    def _tell_failed(self, client: str, key: str, reason: str, *, is_unschedulable: bool) -> None:
+        self.hub.send(client, {"t": "demand_failed", "key": key, "reason": reason, "unschedulable": is_unschedulable})
+
+    # ---- what the control service may ask for ----
+
+    def send(self, client: str, message: Message, body: bytes = b"") -> None:
+        self.hub.send(client, message, body)
+
+    def reply(self, client: str, request: int | None, message: Message, body: bytes = b"") -> None:
+        self.hub.reply(client, request, message, body)
+
+    def refuse(self, client: str, request: int | None, kind: str, text: str) -> None:
+        self.hub.refuse(client, request, kind, text)
+
+    def place_actor(self, spec: ActorWish) -> None:
+        elsewhere = self._elsewhere(spec.strategy)
+        if elsewhere:
+            self.control.unplaceable(spec.actor, elsewhere, is_unschedulable=True)
+            return
+        self.decide(
+            ev.ActorWanted(
+                spec.actor,
+                spec.placement,
+                spec.running,
+                spec.depth,
+                _env_key(spec.env),
+                self._refusal(spec.label_selector),
+                self.now_s(),
+            )
+        )
+
+    def release_actor(self, actor: str, grace_s: float | None) -> None:
+        self.decide(ev.ActorReleased(actor, grace_s, self.now_s()))
+
+    def kill_actor(self, actor: str, reason: str) -> None:
+        self.decide(ev.ActorUnwanted(actor, reason, self.now_s()))
+
+    def _progress(self, worker: str) -> int:
+        """The counter of the task that the worker started last, or -1."""
+        try:
+            with open(f"{self._config['session_dir']}/{worker}.progress", "rb") as file:
+                data = file.read(8)
+        except OSError:
+            return -1
+        return int.from_bytes(data, "little", signed=True) if len(data) == 8 else -1
+
+    # ---- the fork server's reports ----
+
+    def on_worker_exited(self, worker: str, exit_code: int, signal: int) -> None:
+        client = self.hub.clients.get(worker)
+        if client is not None:
+            client.connection.drain()  # what it said last counts before its end
+            client.connection.close()  # a process that it forked may have kept it open
+        self.decide(ev.WorkerExited(worker, exit_code, signal, self.now_s()))
+        for ending in ("sock", "progress"):
+            with contextlib.suppress(OSError):
+                os.unlink(f"{self._config['session_dir']}/{worker}.{ending}")
+
+    def on_worker_lines(self, worker: str, pid: int, name: str, is_error: bool, lines: list[str]) -> None:
+        if self._config["log_to_driver"]:
+            self.hub.forward_lines(
+                {"t": "log", "worker": worker, "pid": pid, "name": name, "is_err": is_error, "lines": lines}
+            )
+
+    def on_fork_server_warning(self, text: str) -> None:
+        self.hub.tell_drivers({"t": "warn", "text": text})
+
+    def on_fork_server_failed(self, text: str) -> None:
+        if self._end_at_s is not None:
+            return
+        self.hub.tell_drivers({"t": "fatal", "text": text})
+        if not self.hub.drivers():
+            self._fatal = text  # the driver that will connect presently shall know
+        self._begin_end(grace_s=FATAL_WAIT_S if self._fatal else 0.0)
+
+
+_WELCOME = (
+    "node_id", "session_dir", "store_dir", "resources", "labels", "namespace", "store_capacity_bytes", "scheduler",
+    "accelerator_ids", "log_to_driver",
+)  # fmt: skip
+
+
+_BUILT_IN_SCHEDULERS = ("hybrid", "spread")
+
+
+def _is_due(at_s: float | None, now_s: float) -> bool:
+    return at_s is not None and at_s <= now_s
+
+
+def _ending(exit_code: int, number: int, reason: str) -> str:
+    """How a process ended, in words that follow its name."""
+    if reason:
+        return f"was killed: {reason}"
+    if not number:
+        return f"exited with code {exit_code}"
+    try:
+        name = signal.Signals(number).name
+    except ValueError:
+        name = "unknown"
+    hint = "; the system may have run out of memory" if number == signal.SIGKILL else ""
+    return f"was killed by signal {number} ({name}){hint}"

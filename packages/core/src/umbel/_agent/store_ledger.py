@@ -1,0 +1,127 @@
+"""How much of the node's shared memory each process may use.
+
+Processes reserve quota before they allocate pages and give it back when they have removed files. When nothing is free,
+a request waits while everybody is asked to give back what is only kept warm; if that does not help in time it is
+refused with the biggest holders. What a dead process has left behind stays counted until its files are gone. This
+module only decides.
+"""
+
+from __future__ import annotations
+
+from collections import deque
+from collections.abc import Mapping
+from typing import NamedTuple
+
+from umbel._base import checks
+
+FULL_WAIT_S = 5.0  # longer than other processes need to notice that references are gone, shorter than patience
+
+
+class Grant(NamedTuple):
+    """Answer a request: the client may use so many bytes, at least one and perhaps fewer than it asked for."""
+
+    client: str
+    request: int
+    granted_bytes: int
+
+
+class Refuse(NamedTuple):
+    """Answer a request: the store is full. holders: (client, bytes), the biggest first."""
+
+    client: str
+    request: int
+    asked_bytes: int
+    holders: tuple[tuple[str, int], ...]
+
+
+class AskTrim(NamedTuple):
+    """Ask a client to give back what it does not use."""
+
+    client: str
+
+
+StoreCommand = Grant | Refuse | AskTrim
+
+
+class _Waiting(NamedTuple):
+    client: str
+    request: int
+    asked_bytes: int
+    deadline_s: float
+
+
+class StoreLedger:
+    """The machine; one method for each event. Times are seconds of one monotonic clock."""
+
+    def __init__(self, capacity_bytes: int, *, full_wait_s: float = FULL_WAIT_S) -> None:
+        self.capacity_bytes = capacity_bytes
+        self.held: dict[str, int] = {}  # by client, without zeros
+        self.left_behind: dict[str, int] = {}  # by dead client: its files that are still there
+        self._full_wait_s = full_wait_s
+        self._waiting: deque[_Waiting] = deque()
+
+    @property
+    def free_bytes(self) -> int:
+        return self.capacity_bytes - sum(self.held.values()) - sum(self.left_behind.values())
+
+    def reserve(self, client: str, request: int, asked_bytes: int, *, at_s: float) -> list[StoreCommand]:
+        """asked_bytes: > 0. Requests are served in the order in which they came."""
+        self._waiting.append(_Waiting(client, request, asked_bytes, at_s + self._full_wait_s))
+        commands = self._serve()
+        if self._waiting and self._waiting[-1].request == request and self._waiting[-1].client == client:
+            commands += [AskTrim(other) for other in self.held if other != client]
+        return commands
+
+    def release(self, client: str, size_bytes: int) -> list[StoreCommand]:
+        left = self.held.get(client, 0) - size_bytes
+        checks.invariant(
+            left >= 0, "a process gave back more of the store than it had", client=client, bytes=size_bytes
+        )
+        if left:
+            self.held[client] = left
+        else:
+            self.held.pop(client, None)
+        return self._serve()
+
+    def client_gone(self, client: str, *, left_bytes: int) -> list[StoreCommand]:
+        """left_bytes: of its files, which others may still use."""
+        self.held.pop(client, None)
+        self._waiting = deque(one for one in self._waiting if one.client != client)
+        return self.measured({**self.left_behind, client: left_bytes})
+
+    def measured(self, left_behind: Mapping[str, int]) -> list[StoreCommand]:
+        """What the dead have left behind now, by client."""
+        self.left_behind = {client: size for client, size in left_behind.items() if size}
+        return self._serve()
+
+    def next_tick_s(self) -> float | None:
+        return self._waiting[0].deadline_s if self._waiting else None
+
+    def tick(self, *, at_s: float) -> list[StoreCommand]:
+        commands: list[StoreCommand] = []
+        while self._waiting and self._waiting[0].deadline_s <= at_s:
+            waiting = self._waiting.popleft()
+            holders = sorted([*self.held.items(), *self.left_behind.items()], key=lambda pair: -pair[1])
+            commands.append(Refuse(waiting.client, waiting.request, waiting.asked_bytes, tuple(holders)))
+        return commands
+
+    def _serve(self) -> list[StoreCommand]:
+        commands: list[StoreCommand] = []
+        free = self.free_bytes
+        while self._waiting and free > 0:
+            waiting = self._waiting.popleft()
+            granted = min(free, waiting.asked_bytes)
+            free -= granted
+            self.held[waiting.client] = self.held.get(waiting.client, 0) + granted
+            commands.append(Grant(waiting.client, waiting.request, granted))
+        return commands
+
+    def check(self) -> None:
+        """The invariants, for tests and the simulator."""
+        for client, size in [*self.held.items(), *self.left_behind.items()]:
+            checks.invariant(size > 0, "a holder of nothing", client=client)
+        if not self.left_behind:
+            checks.invariant(
+                self.free_bytes >= 0, "more of the store is handed out than there is", free=self.free_bytes
+            )
+        checks.invariant(not self._waiting or self.free_bytes <= 0, "a request waits although there is room")

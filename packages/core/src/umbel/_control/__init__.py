@@ -1,0 +1,1 @@
+"""What the cluster knows: actors and their names."""

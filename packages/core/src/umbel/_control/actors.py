@@ -1,0 +1,325 @@
+"""Which actors there are, who may find them by name, and what becomes of them when a process dies.
+
+An actor is PENDING until its constructor has returned, then ALIVE; when its worker dies it is RESTARTING while it has
+restarts left, else DEAD, which is final. A name belongs to at most one actor that is not DEAD. Creation by name is
+atomic here, so that of many callers with `get_if_exists` exactly one creates. This module only decides; `service`
+sends, and finding workers is the node's business.
+"""
+
+from __future__ import annotations
+
+from collections import OrderedDict
+from collections.abc import Callable
+from typing import NamedTuple
+
+from umbel._base import checks
+from umbel._control import events as ev
+from umbel._control.events import ActorSpec, ActorState, Cause
+
+EXIT_GRACE_S = 30.0  # for exit handlers of an actor that has ended by itself; Ray allows as much
+UNKNOWN_GRACE_S = 2.0  # a handle may overtake its creator's message, which comes on another connection
+DEAD_KEPT_MAX = 1_000  # dead actors whose cause of death can still be asked for
+
+
+class Actor:
+    """One actor's record."""
+
+    __slots__ = ("address", "cause", "exit_reason", "reason", "restarts", "spec", "state", "watchers", "worker")
+
+    def __init__(self, spec: ActorSpec) -> None:
+        self.spec = spec
+        self.state = ActorState.PENDING
+        self.worker = ""  # its host, "" while it has none
+        self.address = ""
+        self.restarts = 0
+        self.exit_reason = ""  # why it is about to exit, once that is known
+        self.reason = ""  # why it is DEAD or RESTARTING
+        self.cause = Cause.NONE
+        self.watchers: dict[str, None] = {}  # in order of arrival
+
+
+class Listed(NamedTuple):
+    """One actor for `list_actors` and `query`."""
+
+    actor: str
+    name: str
+    namespace: str
+    class_name: str
+    state: ActorState
+    worker: str
+    owner: str
+    is_detached: bool
+    restarts: int
+    reason: str
+
+
+class ActorTable:
+    """The machine. `apply` takes events and returns the commands that they cause."""
+
+    def __init__(self) -> None:
+        self.actors: dict[str, Actor] = {}
+        self._dead: OrderedDict[str, Actor] = OrderedDict()
+        self._names: dict[tuple[str, str], str] = {}
+        self._unknown: dict[str, tuple[float, dict[str, None]]] = {}  # watched before created: (since, watchers)
+        self._handlers: dict[type, Callable[..., list[ev.ActorCommand]]] = {
+            ev.ActorCreated: self._on_created,
+            ev.ActorWatched: self._on_watched,
+            ev.ActorHosted: self._on_hosted,
+            ev.ActorReady: self._on_ready,
+            ev.ActorInitFailed: self._on_init_failed,
+            ev.ActorExiting: self._on_exiting,
+            ev.ActorKilled: self._on_killed,
+            ev.ActorUnreferenced: self._on_unreferenced,
+            ev.HostDied: self._on_host_died,
+            ev.HostingFailed: self._on_hosting_failed,
+            ev.ClientGone: self._on_client_gone,
+            ev.Ticked: self._on_ticked,
+        }
+
+    def apply(self, *events: ev.ActorEvent) -> list[ev.ActorCommand]:
+        commands: list[ev.ActorCommand] = []
+        for event in events:
+            commands += self._handlers[type(event)](event)
+        return commands
+
+    # ---- birth ----
+
+    def _on_created(self, event: ev.ActorCreated) -> list[ev.ActorCommand]:
+        spec = event.spec
+        if spec.actor in self.actors or spec.actor in self._dead:
+            return []  # told twice
+        commands: list[ev.ActorCommand] = []
+        if spec.name:
+            place = (spec.namespace, spec.name)
+            holder = self._names.get(place)
+            if holder is not None:
+                return [self._refused(event, holder), ev.Forget(spec.actor)]
+            self._names[place] = spec.actor
+            if event.request is not None:
+                commands.append(ev.AnswerCreate(spec.owner, event.request, spec.actor, is_existing=False))
+        actor = Actor(spec)
+        self.actors[spec.actor] = actor
+        _, actor.watchers = self._unknown.pop(spec.actor, (0.0, {}))
+        commands += self._publish(actor)
+        commands.append(ev.Place(spec))
+        return commands
+
+    def _refused(self, event: ev.ActorCreated, holder: str) -> ev.ActorCommand:
+        spec = event.spec
+        if event.get_if_exists and event.request is not None:
+            return ev.AnswerCreate(spec.owner, event.request, holder, is_existing=True)
+        reason = (
+            f"an actor named {spec.name!r} already exists in namespace {spec.namespace!r} (class "
+            f"{self.actors[holder].spec.class_name}, id {holder}); "
+            "choose another name, kill it, or pass get_if_exists=True"
+        )
+        return ev.RefuseCreate(spec.owner, event.request, spec.actor, reason)
+
+    def _on_hosted(self, event: ev.ActorHosted) -> list[ev.ActorCommand]:
+        actor = self.actors.get(event.actor)
+        if actor is None:  # it died while a worker was being found; the shell has released that worker already
+            return []
+        checks.invariant(not actor.worker, "an actor got a second worker", actor=event.actor, worker=event.worker)
+        actor.worker = event.worker
+        actor.address = event.address
+        return [ev.Create(event.actor, event.worker, reconstructed=actor.restarts)]
+
+    def _on_ready(self, event: ev.ActorReady) -> list[ev.ActorCommand]:
+        actor = self._hosted_by(event.actor, event.worker)
+        if actor is None or actor.state is ActorState.ALIVE:
+            return []
+        actor.state = ActorState.ALIVE
+        actor.reason = ""
+        commands = self._publish(actor)
+        if not actor.spec.max_restarts:
+            commands.append(ev.Forget(event.actor))
+        return commands
+
+    def _hosted_by(self, actor_id: str, worker: str) -> Actor | None:
+        """The live actor, if `worker` still hosts it: messages of an earlier host are void."""
+        actor = self.actors.get(actor_id)
+        return actor if actor is not None and actor.worker == worker else None
+
+    # ---- finding ----
+
+    def _on_watched(self, event: ev.ActorWatched) -> list[ev.ActorCommand]:
+        actor = self.actors.get(event.actor)
+        if actor is not None:
+            actor.watchers[event.client] = None
+            return [self._state(event.client, actor)]
+        dead = self._dead.get(event.actor)
+        if dead is not None:
+            return [self._state(event.client, dead)]
+        self._unknown.setdefault(event.actor, (event.at_s, {}))[1][event.client] = None
+        return []
+
+    def find(self, name: str, namespace: str) -> str | None:
+        """The id of the live actor of that name."""
+        return self._names.get((namespace, name))
+
+    def named(self, namespace: str | None) -> list[tuple[str, str]]:
+        """(namespace, name) of all named actors; of one namespace unless that is None."""
+        return sorted(place for place in self._names if namespace in (None, place[0]))
+
+    def listed(self) -> list[Listed]:
+        """All actors, the dead ones that are remembered last."""
+        return [
+            Listed(
+                one.spec.actor, one.spec.name, one.spec.namespace, one.spec.class_name, one.state, one.worker,
+                one.spec.owner, one.spec.is_detached, one.restarts, one.reason,
+            )
+            for group in (self.actors, self._dead)
+            for one in group.values()
+        ]  # fmt: skip
+
+    def _publish(self, actor: Actor) -> list[ev.ActorCommand]:
+        return [self._state(client, actor) for client in actor.watchers]
+
+    def _state(self, client: str, actor: Actor) -> ev.ActorCommand:
+        is_alive = actor.state is ActorState.ALIVE
+        return ev.Publish(
+            client,
+            actor.spec.actor,
+            actor.state,
+            address=actor.address if is_alive else "",
+            worker=actor.worker if is_alive else "",
+            restarts=actor.restarts,
+            reason=actor.reason,
+            cause=actor.cause,
+        )
+
+    # ---- death ----
+
+    def _on_init_failed(self, event: ev.ActorInitFailed) -> list[ev.ActorCommand]:
+        actor = self._hosted_by(event.actor, event.worker)
+        if actor is None:
+            return []
+        commands = self._bury(actor, "its constructor raised an error", Cause.INIT_FAILED)
+        return [*commands, ev.Release(event.actor, EXIT_GRACE_S)]
+
+    def _on_exiting(self, event: ev.ActorExiting) -> list[ev.ActorCommand]:
+        actor = self._hosted_by(event.actor, event.worker)
+        if actor is None:
+            return []
+        actor.exit_reason = event.reason  # DEAD once the process is gone: answers may still be on their way to callers
+        return [ev.Release(event.actor, EXIT_GRACE_S)]
+
+    def _on_killed(self, event: ev.ActorKilled) -> list[ev.ActorCommand]:
+        actor = self.actors.get(event.actor)
+        if actor is None:
+            return []
+        reason = "it was killed by umbel.kill()"
+        if event.is_final:
+            return [*self._bury(actor, reason, Cause.INTENDED), ev.Kill(event.actor, reason)]
+        if not actor.worker:
+            return []  # it is waiting for a worker: killing it so that it restarts changes nothing
+        return [ev.Kill(event.actor, reason)]
+
+    def _on_unreferenced(self, event: ev.ActorUnreferenced) -> list[ev.ActorCommand]:
+        actor = self.actors.get(event.actor)
+        if actor is None or actor.spec.is_detached:
+            return []
+        reason = "no handle to it is left"
+        if actor.worker:
+            actor.exit_reason = reason
+            return [ev.Release(event.actor, None)]
+        return [*self._bury(actor, reason, Cause.INTENDED), ev.Kill(event.actor, reason)]
+
+    def _on_host_died(self, event: ev.HostDied) -> list[ev.ActorCommand]:
+        actor = self._hosted_by(event.actor, event.worker)
+        if actor is None:
+            return []
+        actor.worker = actor.address = ""
+        if actor.exit_reason:
+            return self._bury(actor, actor.exit_reason, Cause.INTENDED)
+        if actor.spec.max_restarts >= 0 and actor.restarts >= actor.spec.max_restarts:
+            reason = event.reason
+            if actor.spec.max_restarts:
+                reason += f"; its {actor.spec.max_restarts} restarts are used up"
+            return self._bury(actor, reason)
+        actor.state = ActorState.RESTARTING
+        actor.restarts += 1
+        actor.reason = event.reason
+        return [*self._publish(actor), ev.Place(actor.spec)]
+
+    def _on_hosting_failed(self, event: ev.HostingFailed) -> list[ev.ActorCommand]:
+        actor = self.actors.get(event.actor)
+        if actor is None or actor.worker:
+            return []
+        return self._bury(actor, event.reason, Cause.UNSCHEDULABLE if event.is_unschedulable else Cause.CRASHED)
+
+    def _on_client_gone(self, event: ev.ClientGone) -> list[ev.ActorCommand]:
+        for since_and_watchers in self._unknown.values():
+            since_and_watchers[1].pop(event.client, None)
+        commands: list[ev.ActorCommand] = []
+        for actor in list(self.actors.values()):
+            actor.watchers.pop(event.client, None)
+            if actor.spec.owner == event.client and not actor.spec.is_detached:
+                reason = (
+                    f"its owner, the process {event.client} that created it, is gone; "
+                    "pass lifetime='detached' for actors that shall outlive their creator"
+                )
+                commands += self._bury(actor, reason)
+                commands.append(ev.Kill(actor.spec.actor, reason))
+        return commands
+
+    def _bury(self, actor: Actor, reason: str, cause: Cause = Cause.CRASHED) -> list[ev.ActorCommand]:
+        """Make it DEAD. Its worker, if it has one, is the caller's business."""
+        spec = actor.spec
+        actor.state = ActorState.DEAD
+        actor.reason = reason
+        actor.cause = cause
+        actor.worker = actor.address = ""
+        if spec.name:
+            del self._names[spec.namespace, spec.name]
+        del self.actors[spec.actor]
+        self._dead[spec.actor] = actor
+        if len(self._dead) > DEAD_KEPT_MAX:
+            self._dead.popitem(last=False)
+        commands = self._publish(actor)
+        actor.watchers = {}
+        commands.append(ev.Forget(spec.actor))
+        return commands
+
+    # ---- time ----
+
+    def next_tick_s(self) -> float | None:
+        """When `Ticked` is due next, or None while nothing depends on time."""
+        return min((since_s + UNKNOWN_GRACE_S for since_s, _ in self._unknown.values()), default=None)
+
+    def _on_ticked(self, event: ev.Ticked) -> list[ev.ActorCommand]:
+        commands: list[ev.ActorCommand] = []
+        for actor_id, (since_s, watchers) in list(self._unknown.items()):
+            if since_s + UNKNOWN_GRACE_S > event.at_s:
+                continue
+            del self._unknown[actor_id]
+            reason = "no such actor is known here: it belongs to another session, or died long ago"
+            for client in watchers:
+                commands.append(ev.Publish(client, actor_id, ActorState.DEAD, "", "", 0, reason, Cause.CRASHED))
+        return commands
+
+    def check(self) -> None:
+        """The invariants, for tests and the simulator."""
+        hosts: dict[str, str] = {}
+        for actor_id, actor in self.actors.items():
+            spec = actor.spec
+            checks.invariant(spec.actor == actor_id, "an actor in another's place", actor=actor_id)
+            checks.invariant(actor.state is not ActorState.DEAD, "a dead actor among the living", actor=actor_id)
+            if actor.state is ActorState.ALIVE:
+                checks.invariant(actor.worker, "an actor is alive without a worker", actor=actor_id)
+            if spec.name:
+                holder = self._names.get((spec.namespace, spec.name))
+                checks.invariant(holder == actor_id, "a live actor lost its name", actor=actor_id, name=spec.name)
+            if spec.max_restarts >= 0:
+                checks.invariant(actor.restarts <= spec.max_restarts, "too many restarts", actor=actor_id)
+            if actor.worker:
+                checks.invariant(actor.worker not in hosts, "a worker hosts two actors", worker=actor.worker)
+                hosts[actor.worker] = actor_id
+        for (namespace, name), actor_id in self._names.items():
+            checks.invariant(actor_id in self.actors, "a name of no live actor", name=name, namespace=namespace)
+        for actor_id, actor in self._dead.items():
+            checks.invariant(actor.state is ActorState.DEAD, "a live actor among the dead", actor=actor_id)
+            checks.invariant(not actor.watchers and not actor.worker, "a dead actor is attended to", actor=actor_id)
+        checks.invariant(len(self._dead) <= DEAD_KEPT_MAX, "too many dead are remembered", count=len(self._dead))
+        for actor_id in self._unknown:
+            checks.invariant(actor_id not in self.actors, "a known actor is awaited", actor=actor_id)

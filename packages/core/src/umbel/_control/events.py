@@ -1,0 +1,231 @@
+"""What the actor table is told, and what it orders done.
+
+Named tuples for the reason given in `umbel._agent.events`. An actor's constructor call and class description are opaque
+bytes that never come here: the shell keeps them by actor id until `Forget`. `owner` and `client` are client ids.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from enum import Enum
+from typing import Any, NamedTuple
+
+
+class ActorState(Enum):
+    PENDING = "PENDING"  # waits for resources, or its constructor runs for the first time
+    ALIVE = "ALIVE"
+    RESTARTING = "RESTARTING"
+    DEAD = "DEAD"  # final
+
+
+class Cause(Enum):
+    """Why an actor is DEAD, as far as callers' errors differ."""
+
+    NONE = "none"  # it is not dead
+    CRASHED = "crashed"  # its process, its owner, or what its restarts were for
+    INTENDED = "intended"  # killed by kill(), exited by itself, or no longer referred to
+    INIT_FAILED = "init failed"  # its constructor raised
+    UNSCHEDULABLE = "unschedulable"  # what it asked for cannot be had
+
+
+class ActorSpec(NamedTuple):
+    """What the creator asked for. max_restarts: -1 is without limit. name: "" for none.
+
+    placement, running, env, strategy and label_selector are the node's business and not looked at here.
+    """
+
+    actor: str
+    owner: str
+    name: str
+    namespace: str
+    class_name: str
+    is_detached: bool
+    max_restarts: int
+    placement: Mapping[str, int]
+    running: Mapping[str, int]
+    env: Any
+    strategy: Any
+    label_selector: Any
+    depth: int
+
+
+# ---- events ----
+
+
+class ActorCreated(NamedTuple):
+    """request: the number to answer by when the actor is named, else None."""
+
+    spec: ActorSpec
+    get_if_exists: bool
+    request: int | None
+    at_s: float
+
+
+class ActorWatched(NamedTuple):
+    """A client wants to know every state of the actor from now on."""
+
+    client: str
+    actor: str
+    at_s: float
+
+
+class ActorHosted(NamedTuple):
+    """The actor got a worker."""
+
+    actor: str
+    worker: str
+    address: str
+    at_s: float
+
+
+class ActorReady(NamedTuple):
+    """The constructor has returned. worker: who says so."""
+
+    actor: str
+    worker: str
+    at_s: float
+
+
+class ActorInitFailed(NamedTuple):
+    """The constructor raised."""
+
+    actor: str
+    worker: str
+    at_s: float
+
+
+class ActorExiting(NamedTuple):
+    """The actor is about to exit because it wants to."""
+
+    actor: str
+    worker: str
+    reason: str
+    at_s: float
+
+
+class ActorKilled(NamedTuple):
+    """Somebody called kill(). is_final: it shall not restart."""
+
+    actor: str
+    is_final: bool
+    at_s: float
+
+
+class ActorUnreferenced(NamedTuple):
+    """The owner knows of no handle and no unfinished call any more."""
+
+    actor: str
+    at_s: float
+
+
+class HostDied(NamedTuple):
+    """The actor's worker process is gone. reason: what to tell callers."""
+
+    actor: str
+    worker: str
+    reason: str
+    at_s: float
+
+
+class HostingFailed(NamedTuple):
+    """No worker will be found for the actor. is_unschedulable: because of what was asked for."""
+
+    actor: str
+    reason: str
+    is_unschedulable: bool
+    at_s: float
+
+
+class ClientGone(NamedTuple):
+    """A process that may own actors and watch others is gone."""
+
+    client: str
+    at_s: float
+
+
+class Ticked(NamedTuple):
+    at_s: float
+
+
+ActorEvent = (
+    ActorCreated
+    | ActorWatched
+    | ActorHosted
+    | ActorReady
+    | ActorInitFailed
+    | ActorExiting
+    | ActorKilled
+    | ActorUnreferenced
+    | HostDied
+    | HostingFailed
+    | ClientGone
+    | Ticked
+)
+
+# ---- commands ----
+
+
+class Place(NamedTuple):
+    """Find a worker for the actor."""
+
+    spec: ActorSpec
+
+
+class Create(NamedTuple):
+    """Send the constructor call to the worker. reconstructed: how many times it has run before."""
+
+    actor: str
+    worker: str
+    reconstructed: int
+
+
+class Release(NamedTuple):
+    """Ask the actor's worker to finish what it has received and exit; kill it after `grace_s` unless that is None."""
+
+    actor: str
+    grace_s: float | None
+
+
+class Kill(NamedTuple):
+    """Kill the actor's worker, or stop looking for one."""
+
+    actor: str
+    reason: str
+
+
+class Publish(NamedTuple):
+    """Tell `client` the state of an actor."""
+
+    client: str
+    actor: str
+    state: ActorState
+    address: str
+    worker: str
+    restarts: int
+    reason: str
+    cause: Cause
+
+
+class AnswerCreate(NamedTuple):
+    """The request to create a named actor succeeded, or found `actor` (is_existing)."""
+
+    client: str
+    request: int
+    actor: str
+    is_existing: bool
+
+
+class RefuseCreate(NamedTuple):
+    client: str
+    request: int | None
+    actor: str
+    reason: str
+
+
+class Forget(NamedTuple):
+    """The constructor call is needed no more."""
+
+    actor: str
+
+
+ActorCommand = Place | Create | Release | Kill | Publish | AnswerCreate | RefuseCreate | Forget

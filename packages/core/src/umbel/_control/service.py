@@ -1,0 +1,218 @@
+"""Messages about actors, as events for the actor table; its commands, as messages and as wishes to the node.
+
+The daemon loads this module by name and gives it a Node to act on: the two know no more of each other. Here is kept
+what the table does not need to see: constructor calls, class descriptions and constructors' errors, all opaque bytes.
+"""
+
+from __future__ import annotations
+
+from collections import OrderedDict
+from collections.abc import Callable, Mapping, Sequence
+from typing import Any, Protocol
+
+from umbel._control import actors
+from umbel._control import events as ev
+
+Message = dict[str, Any]
+
+
+class Node(Protocol):
+    """What the actors' service needs of the daemon that it runs in. Sending to a client that has gone does nothing."""
+
+    def now_s(self) -> float: ...
+
+    def send(self, client: str, message: Message, body: bytes = b"") -> None: ...
+
+    def reply(self, client: str, request: int | None, message: Message, body: bytes = b"") -> None: ...
+
+    def refuse(self, client: str, request: int | None, kind: str, text: str) -> None: ...
+
+    def place_actor(self, spec: ev.ActorSpec) -> None:
+        """Find a worker; `hosted` or `unplaceable` is called when there is one, or cannot be."""
+
+    def release_actor(self, actor: str, grace_s: float | None) -> None:
+        """Let its worker finish what it has received and exit; kill it after `grace_s`, unless that is None."""
+
+    def kill_actor(self, actor: str, reason: str) -> None:
+        """Kill its worker, or stop looking for one."""
+
+
+class ActorService:
+    """The actor table's shell. `on` says which messages are for it: (client, its namespace, message, body)."""
+
+    def __init__(self, node: Node) -> None:
+        self.table = actors.ActorTable()
+        self.on: dict[str, Callable[[str, str, Message, bytes], None]] = {
+            "create_actor": self._on_create_actor,
+            "get_actor": self._on_get_actor,
+            "list_actors": self._on_list_actors,
+            "actor_watch": self._on_actor_watch,
+            "kill_actor": self._on_kill_actor,
+            "actor_unreferenced": self._on_actor_unreferenced,
+            "actor_ready": self._on_actor_ready,
+            "actor_failed": self._on_actor_failed,
+            "actor_exiting": self._on_actor_exiting,
+        }
+        self._node = node
+        self._calls: dict[str, bytes] = {}  # constructor calls, while they may be needed again
+        self._classes: dict[str, bytes] = {}  # class descriptions of live actors
+        self._errors: OrderedDict[str, bytes] = (
+            OrderedDict()
+        )  # why constructors failed, as many as the dead that are kept
+        self._accelerators: dict[
+            str, Mapping[str, Sequence[str]]
+        ] = {}  # of actors whose constructor is about to be called
+        self._do: dict[type, Callable[[Any], None]] = {
+            ev.Place: lambda command: node.place_actor(command.spec),
+            ev.Create: self._create,
+            ev.Release: lambda command: node.release_actor(command.actor, command.grace_s),
+            ev.Kill: lambda command: node.kill_actor(command.actor, command.reason),
+            ev.Publish: self._publish,
+            ev.AnswerCreate: self._answer_create,
+            ev.RefuseCreate: lambda command: node.refuse(command.client, command.request, "exists", command.reason),
+            ev.Forget: self._forget,
+        }
+
+    def _decide(self, event: ev.ActorEvent) -> None:
+        for command in self.table.apply(event):
+            self._do[type(command)](command)
+
+    # ---- messages ----
+
+    def _on_create_actor(self, client: str, namespace: str, message: Message, body: bytes) -> None:
+        actor = message["actor"]
+        self._classes[actor] = body[: message["meta_size"]]
+        self._calls[actor] = body[message["meta_size"] :]
+        spec = ev.ActorSpec(
+            actor=actor,
+            owner=client,
+            name=message["name"] or "",
+            namespace=message["namespace"] or namespace,
+            class_name=message["class_name"],
+            is_detached=message["detached"],
+            max_restarts=message["max_restarts"],
+            placement=message["placement"],
+            running=message["running"],
+            env=message["env"],
+            strategy=message["strategy"],
+            label_selector=message["label_selector"],
+            depth=message["depth"],
+        )
+        self._decide(ev.ActorCreated(spec, message["get_if_exists"], message["rq"], self._node.now_s()))
+
+    def _on_get_actor(self, client: str, namespace: str, message: Message, _body: bytes) -> None:
+        wanted = message["namespace"] or namespace
+        actor = self.table.find(message["name"], wanted)
+        if actor is None:
+            others = [f"{space}/{name}" for space, name in self.table.named(None)][:10]
+            known = f"named actors now (namespace/name): {', '.join(others)}" if others else "there are no named actors"
+            self._node.refuse(
+                client, message["rq"], "missing", f"no actor named {message['name']!r} in namespace {wanted!r}; {known}"
+            )
+        else:
+            self._node.reply(client, message["rq"], {"actor": actor}, self._classes[actor])
+
+    def _on_list_actors(self, client: str, namespace: str, message: Message, _body: bytes) -> None:
+        wanted = None if message["all_namespaces"] else message["namespace"] or namespace
+        found = [{"namespace": space, "name": name} for space, name in self.table.named(wanted)]
+        self._node.reply(client, message["rq"], {"actors": found})
+
+    def _on_actor_watch(self, client: str, _namespace: str, message: Message, _body: bytes) -> None:
+        self._decide(ev.ActorWatched(client, message["actor"], self._node.now_s()))
+
+    def _on_kill_actor(self, client: str, _namespace: str, message: Message, _body: bytes) -> None:
+        self._decide(ev.ActorKilled(message["actor"], message["no_restart"], self._node.now_s()))
+        self._node.reply(client, message["rq"], {})
+
+    def _on_actor_unreferenced(self, _client: str, _namespace: str, message: Message, _body: bytes) -> None:
+        self._decide(ev.ActorUnreferenced(message["actor"], self._node.now_s()))
+
+    def _on_actor_ready(self, client: str, _namespace: str, message: Message, _body: bytes) -> None:
+        self._decide(ev.ActorReady(message["actor"], client, self._node.now_s()))
+
+    def _on_actor_failed(self, client: str, _namespace: str, message: Message, body: bytes) -> None:
+        self._errors[message["actor"]] = body
+        if len(self._errors) > actors.DEAD_KEPT_MAX:
+            self._errors.popitem(last=False)
+        self._decide(ev.ActorInitFailed(message["actor"], client, self._node.now_s()))
+
+    def _on_actor_exiting(self, client: str, _namespace: str, message: Message, _body: bytes) -> None:
+        self._decide(ev.ActorExiting(message["actor"], client, message["reason"], self._node.now_s()))
+
+    # ---- what the node reports ----
+
+    def hosted(self, actor: str, worker: str, address: str, accelerators: Mapping[str, Sequence[str]]) -> None:
+        """The actor has `worker`, which listens at `address`, and these devices."""
+        if actor not in self.table.actors:  # it died while a worker was being found
+            self._node.kill_actor(actor, "its actor is dead")
+            return
+        self._accelerators[actor] = accelerators
+        self._decide(ev.ActorHosted(actor, worker, address, self._node.now_s()))
+
+    def host_died(self, actor: str, worker: str, reason: str) -> None:
+        self._decide(ev.HostDied(actor, worker, reason, self._node.now_s()))
+
+    def unplaceable(self, actor: str, reason: str, *, is_unschedulable: bool) -> None:
+        """No worker will ever be found. is_unschedulable: because of what was asked for, not because workers fail."""
+        self._decide(ev.HostingFailed(actor, reason, is_unschedulable, self._node.now_s()))
+
+    def client_gone(self, client: str) -> None:
+        self._decide(ev.ClientGone(client, self._node.now_s()))
+
+    def next_tick_s(self) -> float | None:
+        return self.table.next_tick_s()
+
+    def tick(self) -> None:
+        self._decide(ev.Ticked(self._node.now_s()))
+
+    def listed(self) -> list[Message]:
+        """All actors, for queries; "worker" is their host's id."""
+        return [{**one._asdict(), "state": one.state.value} for one in self.table.listed()]
+
+    # ---- commands ----
+
+    def _create(self, command: ev.Create) -> None:
+        spec = self.table.actors[command.actor].spec
+        message = {
+            "t": "create",
+            "actor": spec.actor,
+            "class_name": spec.class_name,
+            "name": spec.name or None,
+            "namespace": spec.namespace,
+            "owner": spec.owner,
+            "detached": spec.is_detached,
+            "max_restarts": spec.max_restarts,
+            "reconstructed": command.reconstructed,
+            "placement": spec.placement,
+            "running": spec.running,
+            "accelerators": self._accelerators.pop(spec.actor, {}),
+            "env": spec.env,
+            "depth": spec.depth,
+        }
+        self._node.send(command.worker, message, self._calls[spec.actor])
+
+    def _publish(self, command: ev.Publish) -> None:
+        message = {
+            "t": "actor_state",
+            "actor": command.actor,
+            "state": command.state.value,
+            "address": command.address,
+            "worker": command.worker,
+            "restarts": command.restarts,
+            "reason": command.reason,
+            "intended": command.cause is ev.Cause.INTENDED,
+            "init_failed": command.cause is ev.Cause.INIT_FAILED,
+            "unschedulable": command.cause is ev.Cause.UNSCHEDULABLE,
+        }
+        body = self._errors.get(command.actor, b"") if command.cause is ev.Cause.INIT_FAILED else b""
+        self._node.send(command.client, message, body)
+
+    def _answer_create(self, command: ev.AnswerCreate) -> None:
+        answer = {"actor": command.actor, "existing": command.is_existing}
+        self._node.reply(command.client, command.request, answer, self._classes[command.actor])
+
+    def _forget(self, command: ev.Forget) -> None:
+        self._calls.pop(command.actor, None)
+        self._accelerators.pop(command.actor, None)
+        if command.actor not in self.table.actors:
+            self._classes.pop(command.actor, None)

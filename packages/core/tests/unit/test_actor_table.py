@@ -1,0 +1,370 @@
+"""The actor table's decisions, as lists of events."""
+
+from __future__ import annotations
+
+import random
+
+import pytest
+
+from umbel import exceptions
+from umbel._control import events as ev
+from umbel._control.actors import DEAD_KEPT_MAX, EXIT_GRACE_S, UNKNOWN_GRACE_S, ActorTable
+from umbel._control.events import ActorSpec, ActorState, Cause
+
+
+def spec(
+    actor: str = "a",
+    *,
+    owner: str = "driver",
+    name: str = "",
+    namespace: str = "ns",
+    is_detached: bool = False,
+    max_restarts: int = 0,
+) -> ActorSpec:
+    return ActorSpec(
+        actor, owner, name, namespace, "Counter", is_detached, max_restarts, {"CPU": 1}, {}, None, None, None, 0
+    )
+
+
+def created(made: ActorSpec, *, get_if_exists: bool = False, request: int | None = None) -> ev.ActorCreated:
+    return ev.ActorCreated(made, get_if_exists, request, 0.0)
+
+
+def alive(table: ActorTable, made: ActorSpec, worker: str = "w1") -> None:
+    """Create the actor, host it on `worker` and let its constructor return."""
+    hosted(table, made, worker)
+    table.apply(ev.ActorReady(made.actor, worker, 0.0))
+
+
+def hosted(table: ActorTable, made: ActorSpec, worker: str = "w1") -> None:
+    table.apply(created(made), ev.ActorHosted(made.actor, worker, f"/{worker}.sock", 0.0))
+
+
+def published(
+    state: ActorState,
+    *,
+    client: str = "watcher",
+    worker: str = "",
+    restarts: int = 0,
+    reason: str = "",
+    cause: Cause | None = None,
+) -> ev.Publish:
+    address = f"/{worker}.sock" if worker else ""
+    cause = cause or (Cause.CRASHED if state is ActorState.DEAD else Cause.NONE)
+    return ev.Publish(client, "a", state, address, worker, restarts, reason, cause)
+
+
+def watch(table: ActorTable) -> list[ev.ActorCommand]:
+    return table.apply(ev.ActorWatched("watcher", "a", 0.0))
+
+
+@pytest.fixture
+def table() -> ActorTable:
+    return ActorTable()
+
+
+def test_creation_looks_for_a_worker_and_is_pending(table: ActorTable) -> None:
+    assert table.apply(created(spec())) == [ev.Place(spec())]
+    assert watch(table) == [published(ActorState.PENDING)]
+
+
+def test_hosted_actor_is_created_there_and_alive_once_its_constructor_returned(table: ActorTable) -> None:
+    table.apply(created(spec()))
+    watch(table)
+    assert table.apply(ev.ActorHosted("a", "w1", "/w1.sock", 0.0)) == [ev.Create("a", "w1", reconstructed=0)]
+    assert table.apply(ev.ActorReady("a", "w1", 0.0)) == [published(ActorState.ALIVE, worker="w1"), ev.Forget("a")]
+
+
+def test_creation_told_twice_creates_once(table: ActorTable) -> None:
+    table.apply(created(spec()))
+    assert table.apply(created(spec())) == []
+
+
+def test_watcher_that_comes_late_is_told_the_present_state(table: ActorTable) -> None:
+    alive(table, spec())
+    assert watch(table) == [published(ActorState.ALIVE, worker="w1")]
+
+
+def test_watch_that_overtakes_the_creation_is_served(table: ActorTable) -> None:
+    assert watch(table) == []
+    assert table.apply(created(spec())) == [published(ActorState.PENDING), ev.Place(spec())]
+    assert table.next_tick_s() is None
+
+
+def test_watch_of_an_actor_that_never_comes_ends_as_dead(table: ActorTable) -> None:
+    watch(table)
+    assert table.next_tick_s() == UNKNOWN_GRACE_S
+    (state,) = table.apply(ev.Ticked(UNKNOWN_GRACE_S))
+    assert isinstance(state, ev.Publish)
+    assert state.state is ActorState.DEAD
+    assert "belongs to another session" in state.reason
+    assert table.next_tick_s() is None
+
+
+# ---- names ----
+
+
+def test_named_creation_is_answered(table: ActorTable) -> None:
+    named = spec(name="n")
+    assert table.apply(created(named, request=7)) == [
+        ev.AnswerCreate("driver", 7, "a", is_existing=False),
+        ev.Place(named),
+    ]
+    assert table.find("n", "ns") == "a"
+    assert table.find("n", "other") is None
+
+
+def test_taken_name_is_refused_with_the_holder_and_what_to_do(table: ActorTable) -> None:
+    table.apply(created(spec(name="n")))
+    refused, forget = table.apply(created(spec("b", name="n"), request=8))
+    assert isinstance(refused, ev.RefuseCreate)
+    assert refused.request == 8
+    assert "'n' already exists in namespace 'ns' (class Counter, id a)" in refused.reason
+    assert "get_if_exists=True" in refused.reason
+    assert forget == ev.Forget("b")
+
+
+def test_get_if_exists_of_many_creates_one(table: ActorTable) -> None:
+    answers = [
+        table.apply(created(spec(f"a{number}", name="n"), get_if_exists=True, request=number))[0] for number in range(5)
+    ]
+    assert [(answer.actor, answer.is_existing) for answer in answers if isinstance(answer, ev.AnswerCreate)] == [
+        ("a0", False),
+        *[("a0", True)] * 4,
+    ]
+
+
+def test_same_name_in_another_namespace_is_another_actor(table: ActorTable) -> None:
+    table.apply(created(spec("a", name="n")), created(spec("b", name="n", namespace="other")))
+    assert table.named(None) == [("ns", "n"), ("other", "n")]
+    assert table.named("ns") == [("ns", "n")]
+
+
+def test_name_of_a_dead_actor_is_free_at_once(table: ActorTable) -> None:
+    alive(table, spec(name="n"))
+    table.apply(ev.ActorKilled("a", is_final=True, at_s=0.0))
+    assert table.apply(created(spec("b", name="n"), request=1))[0] == ev.AnswerCreate(
+        "driver", 1, "b", is_existing=False
+    )
+
+
+# ---- death and restarts ----
+
+
+def test_crash_without_restarts_is_death(table: ActorTable) -> None:
+    alive(table, spec())
+    watch(table)
+    assert table.apply(ev.HostDied("a", "w1", "it crashed", 1.0)) == [
+        published(ActorState.DEAD, reason="it crashed"),
+        ev.Forget("a"),
+    ]
+    assert watch(table) == [published(ActorState.DEAD, reason="it crashed")]
+
+
+def test_crash_with_restarts_left_restarts_and_counts(table: ActorTable) -> None:
+    made = spec(max_restarts=1)
+    alive(table, made)
+    watch(table)
+    assert table.apply(ev.HostDied("a", "w1", "it crashed", 1.0)) == [
+        published(ActorState.RESTARTING, restarts=1, reason="it crashed"),
+        ev.Place(made),
+    ]
+    assert table.apply(ev.ActorHosted("a", "w2", "/w2.sock", 2.0)) == [ev.Create("a", "w2", reconstructed=1)]
+    assert table.apply(ev.ActorReady("a", "w2", 2.0)) == [published(ActorState.ALIVE, worker="w2", restarts=1)]
+    assert table.apply(ev.HostDied("a", "w2", "it crashed", 3.0))[0] == published(
+        ActorState.DEAD, restarts=1, reason="it crashed; its 1 restarts are used up"
+    )
+
+
+def test_restarts_without_limit(table: ActorTable) -> None:
+    alive(table, spec(max_restarts=-1))
+    for number in range(100):
+        table.apply(ev.HostDied("a", f"w{number + 1}", "it crashed", 1.0))
+        table.apply(ev.ActorHosted("a", f"w{number + 2}", "", 1.0), ev.ActorReady("a", f"w{number + 2}", 1.0))
+    assert table.actors["a"].restarts == 100
+
+
+def test_crash_during_the_constructor_counts_as_a_restart(table: ActorTable) -> None:
+    hosted(table, spec(max_restarts=1))
+    table.apply(ev.HostDied("a", "w1", "it crashed", 1.0))
+    assert table.actors["a"].state is ActorState.RESTARTING
+
+
+def test_constructor_that_raises_is_final_and_its_worker_is_released(table: ActorTable) -> None:
+    hosted(table, spec(max_restarts=5))
+    watch(table)
+    assert table.apply(ev.ActorInitFailed("a", "w1", 0.0)) == [
+        published(ActorState.DEAD, reason="its constructor raised an error", cause=Cause.INIT_FAILED),
+        ev.Forget("a"),
+        ev.Release("a", EXIT_GRACE_S),
+    ]
+    assert table.apply(ev.HostDied("a", "w1", "", 1.0)) == []
+
+
+def test_intended_exit_is_no_crash_and_is_told_when_the_process_has_gone(table: ActorTable) -> None:
+    alive(table, spec(max_restarts=5))
+    watch(table)
+    assert table.apply(ev.ActorExiting("a", "w1", "exit_actor() was called", 0.0)) == [ev.Release("a", EXIT_GRACE_S)]
+    assert table.apply(ev.HostDied("a", "w1", "exited with code 0", 1.0))[0] == published(
+        ActorState.DEAD, reason="exit_actor() was called", cause=Cause.INTENDED
+    )
+
+
+def test_kill_is_told_at_once(table: ActorTable) -> None:
+    alive(table, spec(max_restarts=5))
+    watch(table)
+    reason = "it was killed by umbel.kill()"
+    assert table.apply(ev.ActorKilled("a", is_final=True, at_s=0.0)) == [
+        published(ActorState.DEAD, reason=reason, cause=Cause.INTENDED),
+        ev.Forget("a"),
+        ev.Kill("a", reason),
+    ]
+    assert table.apply(ev.ActorKilled("a", is_final=True, at_s=0.0), ev.HostDied("a", "w1", "killed", 1.0)) == []
+
+
+def test_kill_that_allows_restarts_uses_one(table: ActorTable) -> None:
+    alive(table, spec(max_restarts=1))
+    (kill,) = table.apply(ev.ActorKilled("a", is_final=False, at_s=0.0))
+    assert isinstance(kill, ev.Kill)
+    table.apply(ev.HostDied("a", "w1", "killed", 1.0))
+    assert (table.actors["a"].state, table.actors["a"].restarts) == (ActorState.RESTARTING, 1)
+
+
+def test_kill_of_a_pending_actor_stops_the_search(table: ActorTable) -> None:
+    table.apply(created(spec()))
+    assert [type(command) for command in table.apply(ev.ActorKilled("a", is_final=True, at_s=0.0))] == [
+        ev.Forget,
+        ev.Kill,
+    ]
+    assert table.apply(ev.ActorHosted("a", "w1", "", 0.0)) == []
+
+
+def test_messages_of_an_earlier_host_are_void(table: ActorTable) -> None:
+    alive(table, spec(max_restarts=1))
+    table.apply(ev.HostDied("a", "w1", "it crashed", 1.0), ev.ActorHosted("a", "w2", "", 1.0))
+    stale = [
+        ev.ActorReady("a", "w1", 2.0),
+        ev.ActorInitFailed("a", "w1", 2.0),
+        ev.ActorExiting("a", "w1", "", 2.0),
+        ev.HostDied("a", "w1", "", 2.0),
+    ]
+    assert table.apply(*stale) == []
+    assert table.actors["a"].worker == "w2"
+
+
+def test_no_worker_to_be_had_is_death(table: ActorTable) -> None:
+    table.apply(created(spec()))
+    watch(table)
+    assert table.apply(ev.HostingFailed("a", "no worker", False, 0.0))[0] == published(
+        ActorState.DEAD, reason="no worker"
+    )
+
+
+def test_actor_that_cannot_be_scheduled_is_dead_with_that_cause(table: ActorTable) -> None:
+    table.apply(created(spec(max_restarts=-1)))
+    watch(table)
+    assert table.apply(ev.HostingFailed("a", "no such node", True, 0.0))[0] == published(
+        ActorState.DEAD, reason="no such node", cause=Cause.UNSCHEDULABLE
+    )
+
+
+# ---- lifetime ----
+
+
+def test_unreferenced_actor_finishes_and_is_then_dead_by_intention(table: ActorTable) -> None:
+    alive(table, spec(max_restarts=5))
+    watch(table)
+    assert table.apply(ev.ActorUnreferenced("a", 0.0)) == [ev.Release("a", None)]
+    assert table.apply(ev.HostDied("a", "w1", "exited", 1.0))[0] == published(
+        ActorState.DEAD, reason="no handle to it is left", cause=Cause.INTENDED
+    )
+
+
+def test_unreferenced_actor_without_a_worker_is_dead_at_once(table: ActorTable) -> None:
+    table.apply(created(spec()))
+    assert [type(command) for command in table.apply(ev.ActorUnreferenced("a", 0.0))] == [ev.Forget, ev.Kill]
+
+
+def test_detached_actor_outlives_handles_and_owner(table: ActorTable) -> None:
+    alive(table, spec(name="n", is_detached=True))
+    assert table.apply(ev.ActorUnreferenced("a", 0.0), ev.ClientGone("driver", 0.0)) == []
+    assert table.find("n", "ns") == "a"
+
+
+def test_actors_die_with_their_owner(table: ActorTable) -> None:
+    alive(table, spec(max_restarts=-1))
+    watch(table)
+    dead, _, kill = table.apply(ev.ClientGone("driver", 0.0))
+    assert isinstance(dead, ev.Publish)
+    assert dead.state is ActorState.DEAD
+    assert dead.reason.startswith("its owner, the process driver that created it, is gone")
+    assert isinstance(kill, ev.Kill)
+
+
+def test_watcher_that_is_gone_is_told_nothing(table: ActorTable) -> None:
+    alive(table, spec())
+    watch(table)
+    table.apply(ev.ClientGone("watcher", 0.0))
+    assert table.apply(ev.HostDied("a", "w1", "", 1.0)) == [ev.Forget("a")]
+
+
+def test_only_so_many_dead_are_remembered(table: ActorTable) -> None:
+    for number in range(DEAD_KEPT_MAX + 1):
+        table.apply(created(spec(f"a{number}")), ev.ActorKilled(f"a{number}", is_final=True, at_s=0.0))
+    assert len(table.listed()) == DEAD_KEPT_MAX
+    table.check()
+
+
+def test_check_finds_a_name_of_nobody(table: ActorTable) -> None:
+    alive(table, spec(name="n"))
+    del table.actors["a"]
+    with pytest.raises(exceptions.InternalError, match="a name of no live actor"):
+        table.check()
+
+
+@pytest.mark.parametrize("seed", range(40))
+def test_random_events_keep_the_invariants_and_dead_stays_dead(seed: int) -> None:
+    chance = random.Random(seed)
+    table = ActorTable()
+    dead: set[str] = set()
+    workers = 0
+    for _ in range(300):
+        actor = f"a{chance.randrange(20)}"
+        known = table.actors.get(actor)
+        worker = known.worker if known is not None and known.worker and chance.random() < 0.8 else "w?"
+        choice = chance.randrange(11)
+        event: ev.ActorEvent
+        if choice <= 1:
+            event = created(
+                spec(
+                    actor,
+                    owner=chance.choice(["driver", "p"]),
+                    name=chance.choice(["", "n", "m"]),
+                    is_detached=chance.random() < 0.3,
+                    max_restarts=chance.choice([0, 1, -1]),
+                ),
+                get_if_exists=chance.random() < 0.5,
+                request=1,
+            )
+        elif choice <= 3:
+            if known is not None and known.worker:
+                continue
+            workers += 1
+            event = ev.ActorHosted(actor, f"w{workers}", "", 0.0)
+        else:
+            event = [
+                ev.ActorReady(actor, worker, 0.0),
+                ev.ActorWatched("watcher", actor, 0.0),
+                ev.ActorInitFailed(actor, worker, 0.0),
+                ev.ActorExiting(actor, worker, "bye", 0.0),
+                ev.ActorKilled(actor, chance.random() < 0.3, 0.0),
+                ev.HostDied(actor, worker, "it crashed", 0.0),
+                chance.choice([ev.ActorUnreferenced(actor, 0.0), ev.ClientGone("p", 0.0), ev.Ticked(9.0)]),
+            ][choice - 4]
+        commands = table.apply(event)
+        table.check()
+        for command in commands:
+            if isinstance(command, ev.Publish):
+                assert command.actor not in dead or command.state is ActorState.DEAD
+        dead |= {one.actor for one in table.listed() if one.state is ActorState.DEAD}
+        assert not dead & set(table.actors)

@@ -1,0 +1,656 @@
+"""The agent's decisions about leases, workers and resources, as lists of events."""
+
+from __future__ import annotations
+
+import itertools
+import random
+from collections.abc import Iterator
+
+import pytest
+
+from umbel import exceptions
+from umbel._agent import events as ev
+from umbel._agent import fairness
+from umbel._agent.ledger import UNIT, Ledger
+from umbel._agent.records import START_TIMEOUT_S, WorkerState
+from umbel._agent.state import (
+    ASK_TIMEOUT_S,
+    INFEASIBLE_WARNING_S,
+    LOST_GRACE_S,
+    START_FAILURES_MAX,
+    START_RETRY_S,
+    STAYED_RETRY_S,
+    AgentState,
+)
+
+ONE_CPU = {"CPU": UNIT}
+
+
+def ids() -> Iterator[str]:
+    return (f"w{number}" for number in itertools.count(1))
+
+
+def make(cpus: int = 2, *, gpus: tuple[str, ...] = (), **options: int) -> AgentState:
+    total = {"CPU": cpus * UNIT, **({"GPU": len(gpus) * UNIT} if gpus else {})}
+    settings = {"starts_max": 4, "idle_max": cpus, **options}
+    state = AgentState(ledger=Ledger(total, {"GPU": gpus} if gpus else {}), worker_ids=ids(), **settings)
+    state.apply(ev.ClientJoined("driver", 0.0))
+    return state
+
+
+def demand(
+    count: int = 1,
+    *,
+    client: str = "driver",
+    key: str = "f",
+    resources: dict[str, int] | None = None,
+    depth: int = 0,
+    env: str = "",
+    refusal: str = "",
+    at_s: float = 0.0,
+) -> ev.DemandChanged:
+    return ev.DemandChanged(client, key, ONE_CPU if resources is None else resources, count, depth, env, refusal, at_s)
+
+
+def actor(
+    name: str = "a", *, running: dict[str, int] | None = None, placement: dict[str, int] | None = None
+) -> ev.ActorWanted:
+    return ev.ActorWanted(name, placement or ONE_CPU, running or {}, 0, "", "", 0.0)
+
+
+def ready(state: AgentState, worker: str, at_s: float = 0.0) -> list[ev.AgentCommand]:
+    """A started worker connects and says hello."""
+    return state.apply(ev.ClientJoined(worker, at_s), ev.WorkerReady(worker, at_s))
+
+
+def grant(worker: str, *, client: str = "driver", key: str = "f", resources: dict[str, int] | None = None) -> ev.Grant:
+    return ev.Grant(client, key, worker, ONE_CPU if resources is None else resources, {})
+
+
+def test_demand_starts_as_many_workers_as_resources_allow() -> None:
+    assert make(2).apply(demand(5)) == [ev.StartWorker("w1", ""), ev.StartWorker("w2", "")]
+
+
+def test_demand_starts_no_more_workers_at_once_than_allowed() -> None:
+    state = make(8, starts_max=2)
+    assert state.apply(demand(5)) == [ev.StartWorker("w1", ""), ev.StartWorker("w2", "")]
+    assert ready(state, "w1") == [grant("w1"), ev.StartWorker("w3", "")]
+
+
+def test_repeated_demand_starts_nothing_more() -> None:
+    state = make()
+    state.apply(demand(1))
+    assert state.apply(demand(1)) == []
+
+
+def test_ready_worker_is_granted_and_counted_against_the_demand() -> None:
+    state = make()
+    state.apply(demand(1))
+    assert ready(state, "w1") == [grant("w1")]
+    assert state.pending() == []
+    assert state.ledger.free == {"CPU": UNIT}
+
+
+def test_returned_worker_is_reused() -> None:
+    state = make(1)
+    state.apply(demand(1))
+    ready(state, "w1")
+    assert state.apply(ev.LeaseReturned("driver", "w1", False, 1.0)) == []
+    assert state.apply(demand(1, key="g")) == [grant("w1", key="g")]
+
+
+def test_withdrawn_demand_leaves_the_started_worker_idle() -> None:
+    state = make(1)
+    state.apply(demand(1), demand(0))
+    assert ready(state, "w1") == []
+    assert state.workers["w1"].state is WorkerState.IDLE
+
+
+def test_return_of_an_unknown_lease_is_ignored() -> None:
+    state = make(1)
+    assert state.apply(ev.LeaseReturned("driver", "nobody", False, 1.0)) == []
+
+
+def test_deeper_demand_is_served_first() -> None:
+    state = make(1)
+    state.apply(ev.ClientJoined("w9", 0.0), demand(1, key="shallow"), demand(1, client="w9", key="deep", depth=3))
+    assert ready(state, "w1") == [grant("w1", client="w9", key="deep"), ev.Reclaim("w9", "w1")]
+
+
+def test_equal_demands_take_turns() -> None:
+    state = make(1)
+    state.apply(demand(2, key="f"), demand(2, key="g"))
+    assert ready(state, "w1")[0] == grant("w1", key="f")
+    assert state.apply(ev.LeaseReturned("driver", "w1", False, 1.0))[0] == grant("w1", key="g")
+    assert state.apply(ev.LeaseReturned("driver", "w1", False, 2.0))[0] == grant("w1", key="f")
+
+
+def test_demand_of_another_environment_gets_its_own_worker() -> None:
+    state = make(2)
+    state.apply(demand(1))
+    ready(state, "w1")
+    state.apply(ev.LeaseReturned("driver", "w1", False, 0.0))
+    assert state.apply(demand(1, key="g", env='{"a":1}')) == [ev.StartWorker("w2", '{"a":1}')]
+    assert ready(state, "w2") == [grant("w2", key="g")]
+
+
+def test_resources_promised_to_a_starting_worker_are_not_given_to_a_later_demand() -> None:
+    """The idle plain worker must not take the only CPU from the demand that waits for its own kind of worker."""
+    state = make(1)
+    state.apply(demand(1))
+    ready(state, "w1")
+    state.apply(ev.LeaseReturned("driver", "w1", False, 0.0), demand(1, key="special", env="E"))
+    assert state.apply(demand(1, key="plain")) == []
+    assert ready(state, "w2")[0] == grant("w2", key="special")
+
+
+# ---- resources ----
+
+
+def test_blocked_worker_lends_its_cpu() -> None:
+    state = make(1)
+    state.apply(demand(1))
+    ready(state, "w1")
+    assert state.apply(ev.WorkerBlocked("w1", 1.0), demand(1, client="w1", key="child", depth=1)) == [
+        ev.StartWorker("w2", "")
+    ]
+    assert ready(state, "w2") == [grant("w2", client="w1", key="child")]
+
+
+def test_unblocked_worker_may_oversubscribe_and_nothing_is_granted_until_that_is_over() -> None:
+    state = make(1)
+    state.apply(demand(1))
+    ready(state, "w1")
+    state.apply(ev.WorkerBlocked("w1", 1.0), demand(1, client="w1", key="child", depth=1))
+    ready(state, "w2")
+    state.apply(ev.WorkerUnblocked("w1", 2.0))
+    assert state.ledger.free == {"CPU": -UNIT}
+    assert state.apply(demand(1, key="g")) == [ev.Reclaim("driver", "w1"), ev.Reclaim("w1", "w2")]
+    assert state.apply(ev.LeaseReturned("w1", "w2", False, 3.0)) == []
+    assert state.apply(ev.LeaseReturned("driver", "w1", False, 4.0)) == [grant("w1", key="g")]
+
+
+def test_blocked_worker_keeps_everything_but_cpus() -> None:
+    state = make(1, gpus=("0",))
+    state.apply(demand(1, resources={"CPU": UNIT, "GPU": UNIT}))
+    ready(state, "w1")
+    state.apply(ev.WorkerBlocked("w1", 1.0))
+    assert state.ledger.free == {"CPU": UNIT, "GPU": 0}
+
+
+def test_blocked_lease_that_ends_gives_back_once() -> None:
+    state = make(1)
+    state.apply(demand(1))
+    ready(state, "w1")
+    state.apply(ev.WorkerBlocked("w1", 1.0), ev.LeaseReturned("driver", "w1", False, 2.0))
+    assert state.ledger.free == {"CPU": UNIT}
+
+
+def test_whole_accelerators_are_handed_out_by_id() -> None:
+    state = make(4, gpus=("0", "1", "2"))
+    state.apply(demand(1, resources={"GPU": 2 * UNIT}), demand(1, key="g", resources={"GPU": UNIT}))
+    assert ready(state, "w1") == [ev.Grant("driver", "f", "w1", {"GPU": 2 * UNIT}, {"GPU": ("0", "1")})]
+    assert ready(state, "w2") == [ev.Grant("driver", "g", "w2", {"GPU": UNIT}, {"GPU": ("2",)})]
+
+
+def test_shares_of_accelerators_fill_one_device_before_the_next() -> None:
+    state = make(4, gpus=("0", "1"))
+    half = {"GPU": UNIT // 2}
+    state.apply(demand(2, resources=half), demand(1, key="whole", resources={"GPU": UNIT}))
+    granted = [command for worker in ("w1", "w2", "w3") for command in ready(state, worker)]
+    assert granted == [
+        ev.Grant("driver", "f", "w1", half, {"GPU": ("0",)}),
+        ev.Grant("driver", "whole", "w2", {"GPU": UNIT}, {"GPU": ("1",)}),
+        ev.Grant("driver", "f", "w3", half, {"GPU": ("0",)}),
+    ]
+
+
+def test_accelerator_in_pieces_is_not_handed_out_as_a_whole() -> None:
+    ledger = Ledger({"GPU": 2 * UNIT}, {"GPU": ("0", "1")})
+    share = {"GPU": UNIT * 6 // 10}
+    ledger.acquire(share)
+    ledger.acquire(share)
+    assert ledger.missing({"GPU": UNIT * 8 // 10}) == {"GPU": UNIT * 8 // 10}
+    assert ledger.missing({"GPU": UNIT // 2}) == {"GPU": UNIT // 2}
+    ledger.check()
+
+
+def test_tasks_without_cpus_are_bounded_unless_they_block() -> None:
+    state = make(1, starts_max=1_000)
+    assert len(state.apply(demand(500, resources={}))) == 32
+    granted = [command for number in range(32) for command in ready(state, f"w{number + 1}")]
+    assert granted == [grant(f"w{number + 1}", resources={}) for number in range(32)]
+    assert "need no CPU" in state.pending()[0].reason
+    assert state.apply(ev.WorkerBlocked("w1", 1.0)) == [ev.StartWorker("w33", "")]
+
+
+# ---- waiting with a reason ----
+
+
+def test_infeasible_demand_is_warned_about_once_and_says_what_to_do() -> None:
+    state = make(2)
+    assert state.apply(demand(1, resources={"CPU": 3 * UNIT})) == []
+    assert state.next_tick_s() == INFEASIBLE_WARNING_S
+    (warning,) = state.apply(ev.Ticked(INFEASIBLE_WARNING_S))
+    assert warning == ev.Warn(
+        "A task cannot be scheduled and waits: it needs {CPU: 3}, but this node has {CPU: 2} in all; "
+        "ask for less of CPU, or start Umbel with more"
+    )
+    assert state.apply(ev.Ticked(9.0)) == []
+    assert state.next_tick_s() is None
+
+
+def test_infeasible_demand_holds_nobody_up() -> None:
+    state = make(2)
+    assert state.apply(demand(1, resources={"TPU": UNIT}), demand(1, key="g")) == [ev.StartWorker("w1", "")]
+
+
+def test_demand_that_the_node_refuses_waits_with_that_reason() -> None:
+    state = make(2)
+    assert state.apply(demand(1, refusal="wrong labels"), demand(1, key="g")) == [ev.StartWorker("w1", "")]
+    assert state.pending()[0].reason == "wrong labels"
+    assert state.apply(ev.Ticked(1.0)) == [ev.Warn("A task cannot be scheduled and waits: wrong labels")]
+
+
+def test_pending_tells_busy_resources_from_a_starting_worker() -> None:
+    state = make(1)
+    state.apply(demand(1))
+    assert [one.reason for one in state.pending()] == ["its worker process is starting"]
+    ready(state, "w1")
+    state.apply(demand(1, key="g"))
+    assert [one.reason for one in state.pending()] == [
+        "it needs {CPU: 1} and waits for CPU (0 of 1 free), held by 1 task or actor"
+    ]
+
+
+# ---- taking turns between holders ----
+
+
+def test_idle_or_busy_lease_is_asked_back_when_another_client_has_none() -> None:
+    state = make(1)
+    state.apply(ev.ClientJoined("w9", 0.0), demand(1))
+    ready(state, "w1")
+    assert state.apply(demand(1, client="w9", key="g")) == [ev.Reclaim("driver", "w1")]
+    assert state.apply(demand(1, client="w9", key="g")) == []
+    assert state.apply(ev.LeaseReturned("driver", "w1", False, 1.0)) == [grant("w1", client="w9", key="g")]
+
+
+def test_leases_do_not_go_back_and_forth_between_equals() -> None:
+    state = make(2)
+    state.apply(ev.ClientJoined("w9", 0.0), demand(1))
+    ready(state, "w1")
+    state.apply(demand(1, client="w9", key="g"))
+    ready(state, "w2")
+    assert state.apply(demand(5), demand(5, client="w9", key="g")) == []
+
+
+def test_group_with_two_more_leases_gives_one() -> None:
+    state = make(3)
+    state.apply(ev.ClientJoined("w9", 0.0), demand(3))
+    for worker in ("w1", "w2", "w3"):
+        ready(state, worker)
+    assert state.apply(demand(5, client="w9", key="g")) == [ev.Reclaim("driver", "w1")]
+
+
+def test_leases_of_other_resources_are_not_asked_back() -> None:
+    state = make(1, gpus=("0",))
+    state.apply(demand(1, resources={"GPU": UNIT}), demand(1, key="cpu"))
+    ready(state, "w1")
+    ready(state, "w2")
+    assert state.apply(demand(1, key="other")) == [ev.Reclaim("driver", "w2")]
+
+
+def test_large_demand_gets_precedence_over_a_stream_of_small_ones() -> None:
+    """Without it, each CPU that comes free would go to the small tasks that fit."""
+    state = make(2)
+    state.apply(demand(2))
+    ready(state, "w1")
+    ready(state, "w2")
+    state.apply(demand(1, key="large", resources={"CPU": 2 * UNIT}), demand(9))
+    assert state.apply(ev.LeaseReturned("driver", "w1", False, 0.5))[0] == grant("w1")
+    assert state.next_tick_s() == fairness.FIRST_SPELL_S
+    at_s = fairness.FIRST_SPELL_S
+    assert state.apply(ev.LeaseReturned("driver", "w1", False, at_s)) == []
+    assert state.apply(ev.LeaseReturned("driver", "w2", False, at_s)) == [
+        ev.Grant("driver", "large", "w2", {"CPU": 2 * UNIT}, {}),
+        ev.Reclaim("driver", "w2"),
+    ]
+
+
+def test_precedence_pauses_so_that_what_a_running_task_needs_can_run() -> None:
+    state = make(2)
+    state.apply(demand(2))
+    ready(state, "w1")
+    ready(state, "w2")
+    state.apply(demand(1, key="large", resources={"CPU": 2 * UNIT}), demand(1, key="small"))
+    state.apply(ev.Ticked(1.5))
+    assert state.apply(ev.LeaseReturned("driver", "w1", False, 1.6)) == []
+    assert state.pending()[1].reason == "an older demand for {CPU: 2} goes first for a moment"
+    assert state.next_tick_s() == 2.0
+    assert state.apply(ev.Ticked(2.0))[0] == grant("w1", key="small")
+
+
+def test_spells_of_precedence_double() -> None:
+    changes = [0.0]
+    while changes[-1] < 30.0:
+        changes.append(fairness.next_change_s(changes[-1]))
+    assert changes == [0.0, 1.0, 2.0, 4.0, 6.0, 10.0, 14.0, 22.0, 30.0]
+    assert [fairness.has_precedence(at_s) for at_s in changes] == [False, True] * 4 + [False]
+
+
+# ---- the end of workers and clients ----
+
+
+def test_death_of_a_leased_worker_is_told_to_its_holder() -> None:
+    state = make(1)
+    state.apply(demand(1))
+    ready(state, "w1")
+    assert state.apply(ev.WorkerExited("w1", 0, 9, 1.0)) == [
+        ev.LeaseBroken("driver", "w1", 0, 9, "", is_intended=False)
+    ]
+    assert state.ledger.free == state.ledger.total
+    assert state.workers == {}
+
+
+def test_death_of_a_worker_lets_the_next_demand_start_another() -> None:
+    state = make(1)
+    state.apply(demand(1))
+    ready(state, "w1")
+    state.apply(demand(1, key="g"))
+    assert state.apply(ev.WorkerExited("w1", 0, 9, 1.0))[-1] == ev.StartWorker("w2", "")
+
+
+def test_killing_by_the_holder_is_intended() -> None:
+    state = make(1)
+    state.apply(demand(1))
+    ready(state, "w1")
+    assert state.apply(ev.KillRequested("driver", "w1", "cancelled", 1.0)) == [ev.KillWorker("w1")]
+    assert state.apply(ev.KillRequested("driver", "w1", "cancelled", 1.0)) == []
+    assert state.apply(ev.WorkerExited("w1", 0, 9, 2.0)) == [
+        ev.LeaseBroken("driver", "w1", 0, 9, "cancelled", is_intended=True)
+    ]
+
+
+def test_killing_by_a_stranger_is_ignored() -> None:
+    state = make(1)
+    state.apply(ev.ClientJoined("w9", 0.0), demand(1))
+    ready(state, "w1")
+    assert state.apply(ev.KillRequested("w9", "w1", "", 1.0)) == []
+
+
+def test_lease_returned_while_its_worker_is_being_killed_is_not_granted_again() -> None:
+    state = make(1)
+    state.apply(demand(1))
+    ready(state, "w1")
+    state.apply(ev.KillRequested("driver", "w1", "cancelled", 1.0))
+    state.apply(ev.LeaseReturned("driver", "w1", False, 1.0))
+    assert state.apply(demand(1)) == [ev.StartWorker("w2", "")]
+    state.check()
+
+
+def test_death_of_a_client_kills_the_workers_of_its_tasks_and_drops_its_demands() -> None:
+    state = make(3)
+    state.apply(demand(1))
+    ready(state, "w1")
+    state.apply(demand(1, client="w1", key="child", depth=1))
+    ready(state, "w2")
+    state.apply(demand(9, client="w1", key="child", depth=1))
+    assert state.apply(ev.WorkerExited("w1", 0, 9, 1.0)) == [
+        ev.LeaseBroken("driver", "w1", 0, 9, "", is_intended=False),
+        ev.KillWorker("w2"),
+    ]
+    assert state.apply(ev.WorkerExited("w2", 0, 9, 2.0)) == []
+    assert [one.client for one in state.pending()] == []
+    assert state.ledger.free == state.ledger.total
+
+
+def test_worker_whose_connection_closed_is_not_leased_again_and_is_killed_in_the_end() -> None:
+    state = make(1)
+    state.apply(demand(1))
+    ready(state, "w1")
+    state.apply(ev.LeaseReturned("driver", "w1", False, 0.0), ev.ClientLeft("w1", 1.0))
+    assert state.apply(demand(1)) == [ev.StartWorker("w2", "")]
+    assert state.apply(ev.Ticked(1.0 + LOST_GRACE_S)) == [ev.KillWorker("w1")]
+
+
+def test_lost_worker_is_killed_when_its_lease_comes_back() -> None:
+    state = make(1)
+    state.apply(demand(1))
+    ready(state, "w1")
+    state.apply(ev.ClientLeft("w1", 1.0))
+    assert state.apply(ev.LeaseReturned("driver", "w1", False, 1.1)) == [ev.KillWorker("w1")]
+
+
+def test_retired_worker_leaves() -> None:
+    state = make(1)
+    state.apply(demand(1))
+    ready(state, "w1")
+    assert state.apply(ev.LeaseReturned("driver", "w1", True, 1.0), demand(1)) == [
+        ev.AskExit("w1", is_idle=True),
+        ev.StartWorker("w2", ""),
+    ]
+
+
+def test_retired_worker_that_owns_objects_stays_unused_and_is_asked_again() -> None:
+    state = make(1)
+    state.apply(demand(1))
+    ready(state, "w1")
+    state.apply(ev.LeaseReturned("driver", "w1", True, 1.0), ev.WorkerStayed("w1", 1.1))
+    assert state.apply(demand(1)) == [ev.StartWorker("w2", "")]
+    assert state.apply(ev.Ticked(1.1 + STAYED_RETRY_S)) == [ev.AskExit("w1", is_idle=True)]
+    assert state.apply(ev.Ticked(1.1 + STAYED_RETRY_S + ASK_TIMEOUT_S)) == [ev.KillWorker("w1")]
+
+
+def test_surplus_idle_workers_leave_after_a_while_longest_idle_first() -> None:
+    state = make(1)
+    state.apply(demand(3, resources={}))
+    for worker in ("w1", "w2", "w3"):
+        ready(state, worker)
+    for number, worker in enumerate(("w2", "w1", "w3")):
+        state.apply(ev.LeaseReturned("driver", worker, False, float(number)))
+    assert state.next_tick_s() == 2.0
+    assert state.apply(ev.Ticked(2.0)) == [ev.AskExit("w2", is_idle=True)]
+    assert state.apply(ev.Ticked(9.0)) == [ev.AskExit("w1", is_idle=True)]
+    assert state.apply(ev.WorkerExited("w2", 0, 0, 9.1), ev.WorkerExited("w1", 0, 0, 9.1), ev.Ticked(100.0)) == []
+
+
+def test_surplus_worker_that_owns_objects_is_used_again_and_asked_later() -> None:
+    state = make(1)
+    state.apply(demand(2, resources={}))
+    ready(state, "w1")
+    ready(state, "w2")
+    state.apply(ev.LeaseReturned("driver", "w1", False, 0.0), ev.LeaseReturned("driver", "w2", False, 0.0))
+    assert state.apply(ev.Ticked(2.0)) == [ev.AskExit("w1", is_idle=True)]
+    state.apply(ev.WorkerStayed("w1", 2.1), ev.Ticked(2.1), ev.WorkerStayed("w2", 2.2))
+    assert state.next_tick_s() == 2.1 + STAYED_RETRY_S
+    assert state.apply(ev.Ticked(2.1 + STAYED_RETRY_S)) == [ev.AskExit("w1", is_idle=True)]
+    assert state.apply(demand(1)) == [grant("w2")]
+
+
+def test_failed_starts_are_retried_after_a_pause_and_reported_in_the_end() -> None:
+    state = make(1)
+    state.apply(demand(1, env="E"))
+    at_s = 0.0
+    for number in range(1, START_FAILURES_MAX):
+        assert state.apply(ev.WorkerExited(f"w{number}", 1, 0, at_s)) == []
+        at_s = state.next_tick_s() or 0.0
+        assert state.apply(ev.Ticked(at_s)) == [ev.StartWorker(f"w{number + 1}", "E")]
+    (failed,) = state.apply(ev.WorkerExited(f"w{START_FAILURES_MAX}", 1, 0, at_s))
+    assert isinstance(failed, ev.DemandFailed)
+    assert "exited with code 1 before it was ready, 3 times" in failed.reason
+    assert state.apply(ev.Ticked(at_s + START_RETRY_S)) == []
+
+
+def test_worker_that_never_becomes_ready_is_killed() -> None:
+    state = make(1)
+    state.apply(demand(1))
+    assert state.apply(ev.Ticked(START_TIMEOUT_S)) == [ev.KillWorker("w1")]
+    assert state.apply(ev.WorkerExited("w1", 0, 9, START_TIMEOUT_S)) == []
+    assert state.apply(ev.Ticked(START_TIMEOUT_S + START_RETRY_S)) == [ev.StartWorker("w2", "")]
+
+
+# ---- actors ----
+
+
+def test_actor_takes_an_idle_worker_for_life() -> None:
+    state = make(1)
+    state.apply(demand(1))
+    ready(state, "w1")
+    state.apply(ev.LeaseReturned("driver", "w1", False, 0.0))
+    assert state.apply(actor(running=ONE_CPU)) == [ev.HostActor("a", "w1", ONE_CPU, {})]
+    assert state.ledger.free == {"CPU": 0}
+
+
+def test_actor_that_needs_nothing_to_run_is_hosted_while_all_cpus_are_busy() -> None:
+    state = make(1)
+    state.apply(demand(1))
+    ready(state, "w1")
+    assert state.apply(actor()) == [ev.StartWorker("w2", "")]
+    assert ready(state, "w2") == [ev.HostActor("a", "w2", {}, {})]
+
+
+def test_actor_larger_than_the_node_waits_and_is_warned_about() -> None:
+    state = make(1)
+    assert state.apply(actor(placement={"CPU": 2 * UNIT})) == []
+    (warning,) = state.apply(ev.Ticked(INFEASIBLE_WARNING_S))
+    assert isinstance(warning, ev.Warn)
+    assert warning.text.startswith("An actor cannot be scheduled and waits: it needs {CPU: 2}")
+
+
+def test_death_of_an_actors_worker_is_told_to_the_actor_table() -> None:
+    state = make(1)
+    state.apply(actor(running=ONE_CPU))
+    ready(state, "w1")
+    assert state.apply(ev.WorkerExited("w1", 3, 0, 1.0)) == [ev.ActorWorkerDied("a", "w1", 3, 0, "")]
+    assert state.ledger.free == state.ledger.total
+
+
+def test_unwanted_actor_loses_its_wish_or_its_worker() -> None:
+    state = make(1)
+    state.apply(actor("a"), ev.ActorUnwanted("a", "killed", 0.0))
+    assert ready(state, "w1") == []
+    assert state.apply(actor("b")) == [ev.HostActor("b", "w1", {}, {})]
+    assert state.apply(ev.ActorUnwanted("b", "killed", 1.0)) == [ev.KillWorker("w1")]
+    assert state.apply(ev.WorkerExited("w1", 0, 9, 1.0)) == [ev.ActorWorkerDied("b", "w1", 0, 9, "killed")]
+
+
+def test_released_actor_keeps_its_resources_until_it_has_finished() -> None:
+    state = make(1)
+    state.apply(actor(running=ONE_CPU))
+    ready(state, "w1")
+    assert state.apply(ev.ActorReleased("a", None, 1.0)) == [ev.AskExit("w1", is_idle=False)]
+    assert state.apply(demand(1), ev.Ticked(1_000.0)) == []
+    assert state.apply(ev.WorkerExited("w1", 0, 0, 1_001.0))[-1] == ev.StartWorker("w2", "")
+
+
+def test_released_actor_is_killed_after_its_grace() -> None:
+    state = make(1)
+    state.apply(actor(running=ONE_CPU))
+    ready(state, "w1")
+    state.apply(ev.ActorReleased("a", 30.0, 1.0))
+    assert state.apply(ev.Ticked(31.0)) == [ev.KillWorker("w1")]
+
+
+def test_actor_that_cannot_be_started_is_reported() -> None:
+    state = make(1)
+    state.apply(actor())
+    for number in range(1, START_FAILURES_MAX):
+        state.apply(ev.WorkerExited(f"w{number}", 1, 0, 0.0), ev.Ticked(START_RETRY_S))
+    (failed,) = state.apply(ev.WorkerExited(f"w{START_FAILURES_MAX}", 1, 0, 1.0))
+    assert isinstance(failed, ev.ActorUnplaceable)
+    assert failed.actor == "a"
+
+
+# ---- all together ----
+
+
+def test_check_finds_a_lost_cpu() -> None:
+    state = make(2)
+    state.ledger.free["CPU"] -= 1
+    with pytest.raises(exceptions.InternalError, match="do not add up"):
+        state.check()
+
+
+@pytest.mark.parametrize("seed", range(40))
+def test_random_events_keep_the_invariants_and_everything_ends(seed: int) -> None:
+    """Whatever happens in whatever order, the invariants hold, and once all is over everything is free again."""
+    chance = random.Random(seed)
+    state = make(chance.randint(1, 4), gpus=("0", "1"))
+    processes: dict[str, str] = {}  # worker -> "starting" | "up"
+    at_s = 0.0
+
+    def carry_out(commands: list[ev.AgentCommand]) -> None:
+        for command in commands:
+            if isinstance(command, ev.StartWorker):
+                processes[command.worker] = "starting"
+            elif isinstance(command, ev.Grant):
+                assert processes[command.worker] == "up"
+
+    def any_of(*states: str) -> str:
+        return chance.choice([worker for worker, is_in in processes.items() if is_in in states] or ["none"])
+
+    for _ in range(300):
+        at_s += chance.random()
+        client = chance.choice(["driver", any_of("up")])
+        resources = chance.choice([{}, ONE_CPU, {"CPU": UNIT // 2}, {"GPU": UNIT // 2}, {"CPU": UNIT, "GPU": UNIT}])
+        worker = any_of("up")
+        actor_id = f"a{chance.randrange(5)}"
+        event: ev.AgentEvent
+        choice = chance.randrange(12)
+        if choice <= 2:
+            env = chance.choice(["", "", "E"])
+            count = chance.randrange(4)
+            event = demand(
+                count,
+                client=client,
+                key=f"{resources}{env}",
+                resources=resources,
+                env=env,
+                depth=chance.randrange(3),
+                at_s=at_s,
+            )
+        elif choice == 3:
+            event = ev.LeaseReturned(client, worker, chance.random() < 0.2, at_s)
+        elif choice == 4:
+            event = ev.WorkerBlocked(worker, at_s)
+        elif choice == 5:
+            event = ev.WorkerUnblocked(worker, at_s)
+        elif choice == 6:
+            event = ev.KillRequested(client, worker, "cancelled", at_s)
+        elif choice == 7:
+            known = {lease.actor for w in state.workers.values() if (lease := w.lease)} | {
+                place[1] for place in state.demands
+            }
+            event = (
+                ev.Ticked(at_s) if actor_id in known else ev.ActorWanted(actor_id, ONE_CPU, resources, 0, "", "", at_s)
+            )
+        elif choice == 8:
+            event = chance.choice([ev.ActorUnwanted(actor_id, "killed", at_s), ev.ActorReleased(actor_id, 5.0, at_s)])
+        elif choice == 9:
+            dead = any_of("starting", "up")
+            processes.pop(dead, None)
+            leaving = [ev.WorkerExited(dead, 0, 9, at_s), ev.ClientLeft(dead, at_s)]
+            chance.shuffle(leaving)
+            carry_out(state.apply(leaving[0]))
+            state.check()
+            event = leaving[1]
+        elif choice == 10:
+            event = chance.choice([ev.Ticked(at_s), ev.WorkerStayed(worker, at_s)])
+        else:
+            born = any_of("starting")
+            if born == "none":
+                continue
+            processes[born] = "up"
+            state.apply(ev.ClientJoined(born, at_s))
+            event = ev.WorkerReady(born, at_s)
+        carry_out(state.apply(event))
+        state.check()
+    for client in list(state.clients):
+        carry_out(state.apply(ev.ClientLeft(client, at_s)))
+    for number in range(5):
+        state.apply(ev.ActorUnwanted(f"a{number}", "over", at_s))
+    for worker in list(state.workers):
+        state.apply(ev.WorkerExited(worker, 0, 9, at_s))
+    state.check()
+    assert state.ledger.free == state.ledger.total
+    assert (state.demands, state.workers, state.clients) == ({}, {}, {})

@@ -1,0 +1,110 @@
+"""Names and traces of sessions: whose are they, and may they be removed?"""
+
+from __future__ import annotations
+
+import os
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+
+from umbel._base import sessions
+
+
+@pytest.fixture
+def base(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
+    """A directory of sessions, and one of shared memory beside it."""
+    monkeypatch.setattr(sessions, "SHM_DIR", str(tmp_path / "shm"))
+    (tmp_path / "shm").mkdir()
+    (tmp_path / "base").mkdir()
+    return tmp_path / "base"
+
+
+def dead_pid() -> int:
+    process = subprocess.Popen([sys.executable, "-S", "-c", ""])
+    process.wait()
+    return process.pid
+
+
+def make(base: Path, name: str) -> tuple[Path, Path]:
+    """A session's two directories with something in them."""
+    session = base / name
+    store = Path(sessions.store_dir_for(str(session)))
+    for directory in (session, store):
+        (directory / "below").mkdir(parents=True)
+        (directory / "below" / "file").write_text("x")
+    return session, store
+
+
+def name_for(pid: int, started: int) -> str:
+    return "-".join([str(pid), str(started), sessions.new_name().split("-")[2], "12345678"])
+
+
+def test_own_session_is_not_stale(base: Path) -> None:
+    session, store = make(base, sessions.new_name())
+    assert sessions.sweep_stale_sessions(str(base)) == []
+    assert session.exists()
+    assert store.exists()
+
+
+def test_session_of_a_dead_process_is_removed_with_its_shared_memory(base: Path) -> None:
+    session, store = make(base, name_for(dead_pid(), 123))
+    assert sessions.sweep_stale_sessions(str(base)) == [session.name]
+    assert not session.exists()
+    assert not store.exists()
+
+
+def test_shared_memory_whose_session_directory_is_gone_is_removed(base: Path) -> None:
+    session, store = make(base, name_for(dead_pid(), 123))
+    sessions.remove_tree(str(session))
+    assert sessions.sweep_stale_sessions(str(base)) == [session.name]
+    assert not store.exists()
+
+
+def test_later_process_with_the_same_pid_does_not_keep_a_session(base: Path) -> None:
+    session, _ = make(base, name_for(os.getpid(), sessions.start_time(os.getpid()) - 1))
+    assert sessions.sweep_stale_sessions(str(base)) == [session.name]
+
+
+def test_session_is_kept_while_its_daemon_cleans_up(base: Path) -> None:
+    session, _ = make(base, name_for(dead_pid(), 123))
+    sessions.record_process(str(session), os.getpid())
+    assert sessions.sweep_stale_sessions(str(base)) == []
+
+
+def test_session_of_another_container_is_kept(base: Path) -> None:
+    make(base, f"{dead_pid()}-123-1-12345678")
+    assert sessions.sweep_stale_sessions(str(base)) == []
+
+
+def test_what_is_not_a_session_is_kept(base: Path) -> None:
+    for name in ("notes", "1-2-3", "a-1-2-3", "1-b-2-3"):
+        make(base, name)
+    assert sessions.sweep_stale_sessions(str(base)) == []
+
+
+def test_rest_of_a_stale_session_is_killed(base: Path) -> None:
+    session, _ = make(base, name_for(dead_pid(), 123))
+    orphan = subprocess.Popen([sys.executable, "-S", "-c", "import sys; sys.stdin.read()"], stdin=subprocess.PIPE)
+    with orphan:
+        (session / sessions.PROCESSES_FILE).write_text(
+            f"{dead_pid()} 1\n{orphan.pid} {sessions.start_time(orphan.pid)}\n"
+        )
+        sessions.sweep_stale_sessions(str(base))
+        assert orphan.wait(10) == -9
+
+
+def test_long_temporary_directory_is_not_used(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("TMPDIR", "/" + "x" * 60)
+    assert sessions.base_dir() == f"/tmp/umbel-{os.getuid()}"
+
+
+def test_directory_of_somebody_else_is_not_used(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("TMPDIR", "/tmp")
+    monkeypatch.setattr(os, "getuid", lambda: 4_242_424)
+    (tmp_path / "x").mkdir()
+    monkeypatch.setattr(os, "lstat", lambda path: (tmp_path / "x").stat())
+    monkeypatch.setattr(os, "mkdir", lambda path, mode: None)
+    with pytest.raises(RuntimeError, match=r"not a directory of this user.*; set TMPDIR to a short path"):
+        sessions.base_dir()
