@@ -1,0 +1,55 @@
+"""What comes with Umbel, offered through the same hooks as everybody else's.
+
+Its modules are above this one, so it names them by strings, as a plugin should: nothing is imported until chosen.
+"""
+
+from __future__ import annotations
+
+from umbel import spi
+from umbel._plugins import discovery
+from umbel.hookspecs import hookimpl
+
+# Registered by name, so that it also works where Umbel runs from a directory without installed metadata. The version is
+# Umbel's own, which takes longer to read from the metadata than everything else here; `umbel plugins list` does.
+FOUND = discovery.FoundPlugin(
+    name="builtin", target="umbel._plugins.builtin", distribution=discovery.BUILTIN_DISTRIBUTION, version="built in"
+)
+
+
+@hookimpl
+def umbel_engines() -> list[spi.EngineDescriptor]:
+    return [
+        spi.EngineDescriptor(
+            "native", "umbel._client.driver:DriverEngine", summary="worker processes on this machine; the default"
+        ),
+        spi.EngineDescriptor(
+            "inline", "umbel._client.inline:InlineEngine", summary="everything in the calling process, for debugging"
+        ),
+    ]
+
+
+@hookimpl
+def umbel_schedulers() -> list[spi.SchedulerDescriptor]:
+    return [
+        spi.SchedulerDescriptor(
+            "hybrid", "umbel._scheduling.policies:HybridPolicy", summary="pack to half full, then spread; the default"
+        ),
+        spi.SchedulerDescriptor(
+            "spread", "umbel._scheduling.policies:SpreadPolicy", summary="the emptiest node for everything"
+        ),
+    ]
+
+
+@hookimpl
+def umbel_stores() -> list[spi.StoreDescriptor]:
+    return [spi.StoreDescriptor("shm", "umbel._objects.store:SharedMemoryStore", summary="shared memory; the default")]
+
+
+@hookimpl
+def umbel_accelerators() -> list[spi.AcceleratorDescriptor]:
+    return [spi.AcceleratorDescriptor("nvidia", "umbel._plugins.nvidia:NvidiaManager", summary="NVIDIA GPUs")]
+
+
+@hookimpl
+def umbel_commands() -> list[spi.CommandDescriptor]:
+    return [spi.CommandDescriptor("plugins", "umbel.cli.plugins:make", summary="What plugins are installed")]

@@ -1,0 +1,3 @@
+from umbel.cli import main
+
+main()

@@ -1,0 +1,45 @@
+"""The hooks that a plugin implements: one for each kind of thing that Umbel takes from plugins.
+
+A plugin is a module, or an object, that an entry point of the group `umbel.plugins` names. It marks functions that are
+called as below with `hookimpl`; each takes no argument and returns an iterable of descriptors from `umbel.spi`. Hooks
+run once, when a process that needs plugins starts: they must be quick and import nothing heavy, which is what the
+descriptors' factories are for. docs/plugins has a page for each hook.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterable
+
+import pluggy
+
+from umbel import spi
+
+PROJECT = "umbel"
+
+hookspec = pluggy.HookspecMarker(PROJECT)
+hookimpl = pluggy.HookimplMarker(PROJECT)
+
+
+@hookspec
+def umbel_engines() -> Iterable[spi.EngineDescriptor]:  # type: ignore[empty-body]  # only the signature counts
+    """Engines: what `umbel.init(engine=...)` starts, and what runs tasks and actors."""
+
+
+@hookspec
+def umbel_schedulers() -> Iterable[spi.SchedulerDescriptor]:  # type: ignore[empty-body]  # only the signature counts
+    """Scheduling policies: who is served first, and where; chosen by `umbel.init(scheduler=...)`."""
+
+
+@hookspec
+def umbel_stores() -> Iterable[spi.StoreDescriptor]:  # type: ignore[empty-body]  # only the signature counts
+    """Object stores: where large values live on a node."""
+
+
+@hookspec
+def umbel_accelerators() -> Iterable[spi.AcceleratorDescriptor]:  # type: ignore[empty-body]  # only the signature counts
+    """Accelerator managers: which devices a node has, and how a process is kept to some of them. All are used."""
+
+
+@hookspec
+def umbel_commands() -> Iterable[spi.CommandDescriptor]:  # type: ignore[empty-body]  # only the signature counts
+    """Subcommands of the `umbel` command."""

@@ -1,0 +1,372 @@
+"""What plugins provide: a Protocol for each kind of thing, and a frozen descriptor by which a plugin offers one.
+
+A plugin's hook (`umbel.hookspecs`) returns descriptors. A descriptor is cheap: its factory is a callable, or better a
+string "module:attribute" that is imported only when somebody chooses that name. `spi_version` is the version of this
+module that the plugin was written for; this one and the one before are accepted. The suites of
+`umbel.testing.conformance` say in tests what the docstrings here say in words.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Any, Final, Generic, Protocol, TypeAlias, TypeVar, runtime_checkable
+
+from umbel._model.resources import RESOURCE_UNIT, ResourceSet
+
+if TYPE_CHECKING:
+    from umbel._model.placement import (
+        ClusterView,
+        Demand,
+        Eligible,
+        NodeAffinity,
+        NodeView,
+        Placement,
+        Strategy,
+        WaitingDemand,
+        eligible_nodes,
+        label_matches,
+    )
+
+__all__ = [
+    "RESOURCE_UNIT",
+    "SPI_VERSION",
+    "SPI_VERSIONS_ACCEPTED",
+    "AcceleratorDescriptor",
+    "AcceleratorManager",
+    "ClusterView",
+    "CommandDescriptor",
+    "Demand",
+    "Descriptor",
+    "Eligible",
+    "Engine",
+    "EngineDescriptor",
+    "NodeAffinity",
+    "NodeView",
+    "ObjectStore",
+    "Placement",
+    "ResourceSet",
+    "SchedulerDescriptor",
+    "SchedulingPolicy",
+    "Segment",
+    "SegmentT",
+    "StoreDescriptor",
+    "StoreUsage",
+    "Strategy",
+    "View",
+    "WaitingDemand",
+    "eligible_nodes",
+    "label_matches",
+]
+
+SPI_VERSION: Final = 1
+SPI_VERSIONS_ACCEPTED: Final = range(max(1, SPI_VERSION - 1), SPI_VERSION + 1)
+
+
+def __getattr__(name: str) -> Any:
+    """What policies work with, imported at first use: `umbel.init()` loads this module and seldom needs them."""
+    from umbel._model import placement
+
+    if name in __all__ and hasattr(placement, name):
+        return getattr(placement, name)
+    raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
+
+
+# ---------------------------------------------------------------------------------------------------------------------
+# Schedulers
+
+
+@runtime_checkable
+class SchedulingPolicy(Protocol):
+    """Who is served first on a node, and on which node of a cluster.
+
+    Pure: no clock, no chance, no I/O, nothing remembered between calls; the same question has the same answer. Neither
+    method may change or keep what it is given. Answers that break the contract, and errors, switch the policy off.
+    """
+
+    def place(self, demand: Demand, view: ClusterView) -> Placement:
+        """Where `demand` goes now: one of `eligible_nodes(demand, view).ready`, or nowhere, with the reason."""
+        ...
+
+    def order(self, waiting: Sequence[WaitingDemand]) -> Sequence[int]:
+        """In which order a node considers its queue: each index of `waiting` once.
+
+        Called at every change of the queue, so it should take no more than sorting does.
+        """
+        ...
+
+
+# ---------------------------------------------------------------------------------------------------------------------
+# Object stores
+
+
+class Segment(Protocol):
+    """Memory for one value, which its creator writes until it is sealed. Its contents are arbitrary until then."""
+
+    @property
+    def name(self) -> str: ...
+
+    @property
+    def size_bytes(self) -> int: ...
+
+    @property
+    def buffer(self) -> memoryview:
+        """All of it, writable, unsigned bytes, at an address that is a multiple of 64."""
+        ...
+
+
+SegmentT = TypeVar("SegmentT", bound=Segment)
+
+
+class View(Protocol):
+    """A sealed segment's bytes, for as long as `buffer`, or anything that shares its memory, lives."""
+
+    @property
+    def name(self) -> str: ...
+
+    @property
+    def buffer(self) -> memoryview:
+        """Read-only, unsigned bytes, at an address that is a multiple of 64."""
+        ...
+
+
+class StoreUsage(Protocol):
+    """What one process holds of its node's store."""
+
+    @property
+    def live_bytes(self) -> int:
+        """In segments that hold a value or are being written."""
+        ...
+
+    @property
+    def viewed_bytes(self) -> int:
+        """In segments that are freed but for the views into them in this process."""
+        ...
+
+    @property
+    def warm_bytes(self) -> int:
+        """Freed and kept for reuse."""
+        ...
+
+
+@runtime_checkable
+class ObjectStore(Protocol[SegmentT]):
+    """One process's part of a node's object store: it creates segments, others open them by name.
+
+    A segment is a file called `<creator>.<owner>.<anything>` in the node's store directory, where creator and owner are
+    process ids as given: so the node finds what dead processes left behind, and removes it. Who needs which value is
+    decided elsewhere. Any thread may call any method.
+    """
+
+    def create(self, size_bytes: int, owner: str | None = None) -> SegmentT:
+        """A segment to write. owner: the process that decides over the value's life; None for this one.
+
+        Raises ObjectStoreFullError when the quota or the disk has no room.
+        """
+        ...
+
+    def write(self, segment: SegmentT, offset: int, data: Any) -> None:
+        """Copy `data`, any contiguous buffer, into a segment that is not sealed."""
+        ...
+
+    def seal(self, segment: SegmentT) -> None:
+        """The value is complete: nobody writes to it any more, and any process of the node can open it."""
+        ...
+
+    def open(self, name: str, size_bytes: int, on_release: Callable[[], None] | None = None) -> View:
+        """The first `size_bytes` of a sealed segment, without a copy. The caller keeps it from being freed meanwhile.
+
+        on_release: called once when the view and all that shares its memory is gone, possibly in a garbage collection.
+        Raises ObjectLostError when the segment is gone.
+        """
+        ...
+
+    def free(self, name: str) -> None:
+        """Nobody else needs this segment, which this process created. Views in this process go on; their bytes stay."""
+        ...
+
+    def unlink(self, name: str) -> int:
+        """Remove a segment whose creator is dead. Returns the bytes removed, 0 when it was gone."""
+        ...
+
+    def trim(self, now_s: float | None = None) -> int:
+        """Give back what has been unused for a while; called every few seconds. Returns the bytes given back."""
+        ...
+
+    def trim_all(self) -> int:
+        """Give back all that is unused, as when the node's store is full. Returns the bytes given back."""
+        ...
+
+    def usage(self) -> StoreUsage: ...
+
+    def close(self, *, unlink_all: bool = False) -> None:
+        """Remove this process's segments, but not sealed ones of other owners unless `unlink_all`. Views live on."""
+        ...
+
+
+# ---------------------------------------------------------------------------------------------------------------------
+# Accelerators
+
+
+@runtime_checkable
+class AcceleratorManager(Protocol):
+    """One maker's devices. Made anew in each process that needs it; what it asks of drivers, it asks when called."""
+
+    @property
+    def resource_name(self) -> str:
+        """What tasks ask for, such as "GPU". Several managers may share one; the one that finds devices is used."""
+        ...
+
+    @property
+    def visible_devices_variable(self) -> str | None:
+        """The environment variable that limits a process to some devices; None if there is none."""
+        ...
+
+    def detect_count(self) -> int:
+        """Devices in this machine, whatever the environment allows. 0 when there are none, or no driver."""
+        ...
+
+    def detect_type(self) -> str | None:
+        """Their model, short, such as "A100"; None when there are none. Of several models, the first device's."""
+        ...
+
+    def labels(self) -> Mapping[str, str]:
+        """Labels that they give their node."""
+        ...
+
+    def extra_resources(self) -> Mapping[str, float]:
+        """Other resources that they give their node."""
+        ...
+
+    def validate_quantity(self, quantity: float) -> str | None:
+        """Why nobody can have this many, in words for the user; None when one can. quantity: >= 0."""
+        ...
+
+    def get_visible_ids(self) -> list[str] | None:
+        """The devices that this process's environment allows; None when it does not limit them."""
+        ...
+
+    def set_visible_ids(self, ids: Sequence[str]) -> None:
+        """Limit this process, and what it starts, to these devices. An empty sequence hides all of them."""
+        ...
+
+
+# ---------------------------------------------------------------------------------------------------------------------
+# Engines
+
+
+@runtime_checkable
+class Engine(Protocol):
+    """What carries out the public functions of one session. Any thread may call it.
+
+    Its arguments have been checked. Any: templates, references and handles are those of the public API, which is built
+    on this module.
+    """
+
+    @property
+    def address_info(self) -> Mapping[str, Any]:
+        """What `umbel.init` returns as a mapping."""
+        ...
+
+    def submit_task(self, template: Any, args: tuple[Any, ...], kwargs: dict[str, Any]) -> Any: ...
+
+    def create_actor(self, template: Any, args: tuple[Any, ...], kwargs: dict[str, Any]) -> Any: ...
+
+    def submit_actor_task(self, handle: Any, template: Any, args: tuple[Any, ...], kwargs: dict[str, Any]) -> Any: ...
+
+    def put(self, value: Any) -> Any: ...
+
+    def get(self, wanted: list[Any], timeout_s: float | None) -> list[Any]:
+        """The values, in order. Raises the first error that is known, GetTimeoutError when time is up."""
+        ...
+
+    def wait(
+        self, waitables: list[Any], num_returns: int, timeout_s: float | None, fetch_local: bool
+    ) -> tuple[list[Any], list[Any]]:
+        """(ready, rest), both in the order given; at most `num_returns` are ready."""
+        ...
+
+    def cancel(self, target: Any, *, force: bool, recursive: bool) -> None: ...
+
+    def kill(self, handle: Any, *, no_restart: bool) -> None: ...
+
+    def get_actor(self, name: str, namespace: str | None) -> Any: ...
+
+    def list_named_actors(self, all_namespaces: bool) -> list[Any]: ...
+
+    def query(self, what: str) -> Any:
+        """The node's or cluster's state: "nodes", "cluster_resources", "available_resources", "timeline", "pending"."""
+        ...
+
+    def explain(self, target: Any) -> str:
+        """Why what a reference stands for is not there yet, and what would unblock it."""
+        ...
+
+    def exit_actor(self) -> None: ...
+
+    def shutdown(self) -> None:
+        """End the session and all that it started. Idempotent."""
+        ...
+
+
+# ---------------------------------------------------------------------------------------------------------------------
+# Descriptors
+
+EngineFactory: TypeAlias = Callable[..., Engine]
+SchedulerFactory: TypeAlias = Callable[[], SchedulingPolicy]
+StoreFactory: TypeAlias = Callable[..., ObjectStore[Any]]  # Any: a store's segments are its own affair
+AcceleratorFactory: TypeAlias = Callable[[], AcceleratorManager]
+CommandFactory: TypeAlias = Callable[[], object]
+F = TypeVar("F", bound=Callable[..., object])
+
+
+@dataclass(frozen=True, slots=True)
+class Descriptor(Generic[F]):
+    """One thing that a plugin offers, of one of the kinds below.
+
+    name: how users choose it; lower-case letters, digits, "-" and "_", beginning with a letter; unique in its kind.
+    factory: makes it, or "module:attribute" for what does. summary: one line, for listings.
+    """
+
+    name: str
+    factory: F | str
+    spi_version: int = 1
+    summary: str = ""
+
+
+class EngineDescriptor(Descriptor[EngineFactory]):
+    """An engine. factory: called with what `umbel.init` was given and has checked, as keywords."""
+
+    __slots__ = ()
+
+
+class SchedulerDescriptor(Descriptor[SchedulerFactory]):
+    """A scheduling policy. factory: called without arguments, in the node's daemon."""
+
+    __slots__ = ()
+
+
+class StoreDescriptor(Descriptor[StoreFactory]):
+    """An object store. factory: called in every process that uses it, as
+
+        factory(directory, process_id, reserve=..., release=...)
+        factory(directory, process_id, capacity_bytes=...)
+
+    directory: in a memory file system where there is one; mode 0700. process_id: hex. reserve(size_bytes): how many of
+    these bytes the node grants, at least 1; may block; raises ObjectStoreFullError. release(size_bytes): gives bytes
+    back. capacity_bytes: a fixed quota instead, for a store on its own.
+    """
+
+    __slots__ = ()
+
+
+class AcceleratorDescriptor(Descriptor[AcceleratorFactory]):
+    """An accelerator manager. factory: called without arguments."""
+
+    __slots__ = ()
+
+
+class CommandDescriptor(Descriptor[CommandFactory]):
+    """A subcommand of `umbel`. factory: called without arguments, returns a click.Command. summary: its help line."""
+
+    __slots__ = ()

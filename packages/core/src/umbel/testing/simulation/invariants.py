@@ -1,0 +1,16 @@
+"""The invariants that the simulator checks, by number; docs/invariants.md says each in full."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from typing import Final
+
+INVARIANTS: Final[Mapping[str, str]] = {
+    "S1": "no internal error",
+    "S2": "everything comes to rest",
+    "O1": "kept while counted",
+    "O2": "freed when nobody counts",
+    "O3": "every wait ends",
+    "O4": "the right error",
+    "O5": "known to the owner before the protector lets go",
+}

@@ -1,0 +1,513 @@
+"""Objects that several processes make, pass on, read and drop while any of them may die.
+
+Every process runs the production engine. It hosts an actor that the others call with references among the arguments
+and that returns references; it keeps some for itself. Chance decides which message arrives next, at which point of a
+call everything else happens, and who dies when.
+"""
+
+from __future__ import annotations
+
+import pickle
+import re
+from collections import Counter
+from collections.abc import Iterable, Iterator
+from typing import Any
+
+from umbel import exceptions
+from umbel._client import actor as actor_api
+from umbel._client import links, native, refs
+from umbel._model import options
+from umbel._objects import ownership, serialization
+from umbel._wire import frames, messages
+from umbel._worker import execute
+from umbel.testing.simulation.processes import Node, Process, collect_cycles, surroundings
+from umbel.testing.simulation.processes import in_words_of_id as _short
+from umbel.testing.simulation.world import World
+
+HELD_MAX = 6  # things a process keeps at once: more makes runs longer, not richer
+JOBS_MAX = 4  # calls of one process that run at once, as in a threaded actor
+LARGE_BYTES = 512  # of a buffer that goes to the store
+QUIET_ROUNDS_MAX = 2_000
+
+Ref = refs.ObjectRef[Any]
+
+
+class _Peer:
+    """What the actors are instances of, as far as their callers know."""
+
+    def run(self, *arguments: Any) -> Any: ...
+
+
+class _Refused(Exception):
+    """What a call raises now and then."""
+
+
+DESCRIPTION = actor_api.describe(_Peer, options.actor_options({"max_concurrency": 2}, {}))
+
+
+class Job:
+    """A call under way in its process, one phase after the other."""
+
+    __slots__ = ("arguments", "awaited", "execution", "message", "phase", "value")
+
+    def __init__(self, execution: execute.Execution) -> None:
+        self.execution = execution
+        self.phase = 0
+        self.arguments: Any = ()
+        self.value: Any = None
+        self.message: tuple[Any, ...] = ()
+        self.awaited: list[bytes] = []
+
+
+class _Executor(execute.Executor):
+    """The production executor; the simulation looks at each answer before it leaves."""
+
+    def __init__(self, peer: Peer) -> None:
+        super().__init__(peer.engine)
+        self._peer = peer
+
+    def _post(self, link: links.Link, message: tuple[Any, ...]) -> None:
+        self._peer.check_answer(link, message)
+        super()._post(link, message)
+
+
+class Peer(Process):
+    """A process that owns, borrows, calls and is called."""
+
+    def __init__(self, node: Node, name: str, process_id: bytes) -> None:
+        super().__init__(node, name, process_id)
+        self.held: list[Any] = []  # references, views, and lists of both
+        self.waits: list[Ref] = []  # references whose value somebody waits for here
+        self.jobs: list[Job] = []
+        self.template = actor_api.MethodTemplate(DESCRIPTION.methods["run"], options.method_options({}, {}))
+        self.templates: dict[tuple[bytes, int], execute.Template] = {}
+        self.executor = _Executor(self)
+        self.lent: list[tuple[tuple[bytes, ...], Peer, int]] = []  # (ids in a result, for whom, of which call)
+        self.engine.add_handlers({messages.TEMPLATE: self._on_template, messages.CALL: self._on_call})
+
+    def _on_template(self, link: links.Link, message: tuple[Any, ...]) -> None:
+        self.templates[link.peer, message[1]] = execute.Template(message[2])
+
+    def _on_call(self, link: links.Link, message: tuple[Any, ...]) -> None:
+        self.jobs.append(Job(execute.Execution(link, message, self.templates[link.peer, message[2]])))
+
+    @property
+    def actor_id(self) -> bytes:
+        return self.id + bytes(8)
+
+    def borrows_at_owner(self, object_id: bytes) -> bool:
+        """Whether the owner has entered a borrow of ours."""
+        record = self.node.processes[object_id[:16]].engine.values.table.records.get(object_id)
+        return record is not None and record.borrowers is not None and record.borrowers.get(self.id, 0) > 0
+
+    def _is_protected(self, object_id: bytes) -> bool:
+        """Whether another call that is not answered, or a value that is being read, keeps it from being freed."""
+        if any(
+            object_id in job.execution.argument_ids and not self.node.processes[job.execution.link.peer].is_dead
+            for job in self.jobs
+        ):
+            return True
+        lenders = self.engine.values.table._lenders.get(object_id, ())
+        return any(outer is not None and not self.node.processes[outer.object_id[:16]].is_dead for outer in lenders)
+
+    def check_answer(self, link: links.Link, message: tuple[Any, ...]) -> None:
+        """What an answer must not leave before."""
+        world, receiver = self.world, self.node.processes[link.peer]
+        job = next(job for job in self.jobs if job.execution.link is link and job.execution.seq == message[1])
+        self.jobs.remove(job)
+        if receiver.is_dead:
+            return
+        for object_id in job.execution.argument_ids:
+            record = self.engine.values.table.records.get(object_id)
+            owner = self.node.processes[object_id[:16]]
+            if record is None or owner is self or owner.is_dead or not (record.local or record.pins):
+                continue
+            world.must(
+                self.borrows_at_owner(object_id)
+                or (owner is receiver and _is_borrowing(link, object_id))
+                or self._is_protected(object_id),
+                "O5", "%s replies to %s, whose argument %s it keeps without a borrow", self.name, receiver.name, _name(object_id),
+            )  # fmt: skip
+        for object_id in _lent_ids(message):
+            owner = self.node.processes[object_id[:16]]
+            if owner is not receiver and not owner.is_dead:
+                world.must(
+                    isinstance(receiver, Peer) and receiver.borrows_at_owner(object_id),
+                    "O5", "%s returns %s to %s without a borrow", self.name, _name(object_id), receiver.name,
+                )  # fmt: skip
+
+    def die(self) -> None:
+        super().die()
+        self.held.clear()
+        self.waits.clear()
+        self.jobs.clear()
+
+
+class OwnershipWorld(World):
+    """See the module."""
+
+    def set_up(self) -> None:
+        chance = self.chance
+        self.node = Node(self)
+        self.peers = [Peer(self.node, f"p{number}", number.to_bytes(16, "big")) for number in range(1, 3 + chance.below(3))]
+        self.deaths_left = chance.below(3)
+        # Each run has its own rhythm: a network that lags, processes that hardly talk, calls that take long.
+        self.weights = [4 + chance.below(30), *(1 + chance.below(6) for _ in range(7)), int(self.deaths_left > 0)]
+        self.risky: set[bytes] = set()  # objects that somebody who died may have protected
+        self.unconfirmed: list[tuple[bytes, bytes]] = []  # (object, borrower) entered by an executor that then died
+        self.dead: set[bytes] = set()
+        for peer in self.peers:
+            for other in self.peers:
+                if other is not peer:
+                    peer.engine.actors._client(other.actor_id, DESCRIPTION)
+                    self._announce(peer, other, "ALIVE")
+
+    def _announce(self, peer: Peer, other: Peer, state: str) -> None:
+        """The agent tells `peer` of the state of the actor in `other`."""
+        message = {"t": "actor_state", "actor": other.actor_id.hex(), "state": state, "worker": other.id.hex()}
+        peer.agent_end.send((message, b""))
+
+    def run_guarded(self) -> None:
+        with surroundings(self):
+            self.run()
+
+    # Steps
+
+    def act(self) -> None:
+        action = self.chance.weighted(self.weights)
+        if action == 0:
+            if not self.deliver_one():
+                self._put()
+        elif action == 8:
+            self._crash()
+        else:
+            (self._put, self._drop, self._read, self._call, self._work, self._work, self._housekeep)[action - 1]()
+
+    def _anyone(self) -> Peer:
+        return self.chance.choose([peer for peer in self.peers if not peer.is_dead])
+
+    def _new_value(self, peer: Peer, sources: list[Any]) -> list[Any]:
+        value: list[Any] = [found for found in self.chance.some(sources, 3) if isinstance(found, refs.ObjectRef)]
+        if self.chance.happens(30):
+            value.append(pickle.PickleBuffer(bytes(LARGE_BYTES)))
+        return value
+
+    def _put(self) -> None:
+        peer = self._anyone()
+        ref = peer.engine.put(self._new_value(peer, peer.held))
+        self.note("%s puts %s", peer.name, _name(ref))
+        self._keep(peer, ref)
+
+    def _keep(self, peer: Peer, thing: Any) -> None:
+        peer.held.append(thing)
+        if len(peer.held) > HELD_MAX:
+            del peer.held[0]
+
+    def _drop(self) -> None:
+        peer = self._anyone()
+        if not peer.held:
+            return
+        index = self.chance.below(len(peer.held))
+        thing = peer.held.pop(index)
+        if isinstance(thing, list) and self.chance.happens(60):  # a value's contents outlive the value
+            self.note("%s takes %s apart", peer.name, _name(thing))
+            for part in thing:
+                self._keep(peer, part)
+        else:
+            self.note("%s drops %s", peer.name, _name(thing))
+        del thing
+
+    def _read(self) -> None:
+        """Get a value, if it is there; else wait for it."""
+        peer = self._anyone()
+        known = [thing for thing in peer.held if isinstance(thing, refs.ObjectRef)] + peer.waits
+        if not known:
+            return
+        ref = self.chance.choose(known)
+        engine = peer.engine
+        record = engine.values.table.records[ref._id]
+        if record.kind == ownership.PENDING:
+            self.note("%s waits for %s", peer.name, _name(ref))
+            with engine.lock:
+                engine.values.on_settled(record, native._ignore)
+                engine.carry_on()
+            peer.waits.append(ref)
+            return
+        if ref in peer.waits:
+            peer.waits.remove(ref)
+        try:
+            value = engine.get([ref], 0.0)[0]
+        except exceptions.UmbelError as error:
+            self.note("%s reads %s: %s", peer.name, _name(ref), type(error).__name__)
+            self._check_error(ref._id, error)
+            return
+        self.note("%s reads %s: %s", peer.name, _name(ref), _name(value))
+        if isinstance(value, list):
+            self._keep(peer, value)
+
+    def _call(self) -> None:
+        peer = self._anyone()
+        target = self.chance.choose([other for other in self.peers if other is not peer])
+        arguments: list[Any] = [thing for thing in self.chance.some(peer.held, 2) if isinstance(thing, refs.ObjectRef)]
+        arguments.append(self._new_value(peer, peer.held))
+        handle = actor_api.ActorHandle(target.actor_id, DESCRIPTION, None)
+        ref = peer.engine.submit_actor_task(handle, peer.template, tuple(arguments), {})
+        self.note("%s calls %s with %s: %s", peer.name, target.name, _name(arguments), _name(ref))
+        self._keep(peer, ref)
+
+    def _housekeep(self) -> None:
+        peer = self._anyone()
+        self.note("%s does its housekeeping", peer.name)
+        peer.engine._housekeeping()
+
+    def _crash(self) -> None:
+        living = [peer for peer in self.peers if not peer.is_dead]
+        if not self.deaths_left or len(living) < 2:
+            return
+        self.deaths_left -= 1
+        victim = self.chance.choose(living)
+        self.note("%s DIES", victim.name)
+        self._note_risks(victim)
+        victim.die()
+        self.dead.add(victim.id)
+        for peer in self.peers:
+            if not peer.is_dead:
+                self._announce(peer, victim, "DEAD")
+        for name in list(self.node.memory.segments):  # the agent removes what the dead left to the dead
+            creator, owner, _ = name.split(".")
+            if bytes.fromhex(creator) in self.dead and bytes.fromhex(owner) in self.dead:
+                del self.node.memory.segments[name]
+
+    def _note_risks(self, victim: Peer) -> None:
+        """What the victim held, and what that holds, may be gone for those who relied on the victim."""
+        waiting = list(victim.engine.values.table.records)
+        while waiting:
+            object_id = waiting.pop()
+            if object_id in self.risky:
+                continue
+            self.risky.add(object_id)
+            owner = self.node.processes[object_id[:16]]
+            record = owner.engine.values.table.records.get(object_id)
+            if record is not None:
+                waiting += record.contained
+        for ids, borrower, seq in victim.lent:
+            if seq in borrower.engine.tasks.unfinished:
+                self.unconfirmed += [(object_id, borrower.id) for object_id in ids]
+
+    # Calls under way
+
+    def _work(self) -> None:
+        """One phase of one call: read the arguments, return, lend what the result holds, reply."""
+        peer = self._anyone()
+        if peer.jobs:
+            self._work_on(peer, self.chance.choose(peer.jobs[:JOBS_MAX]))
+
+    def _work_on(self, peer: Peer, job: Job) -> None:
+        execution, executor = job.execution, peer.executor
+        seq = f"call {_name(execution.link.peer)}/{execution.seq}"
+        job.phase += 1
+        if job.phase == 1:
+            try:
+                job.arguments, _ = executor.arguments(execution)
+            except exceptions.ObjectLostError as error:
+                self._check_error(execution.argument_ids[-1], error)
+                self._fail(peer, job, error)
+                return
+            self.note("%s reads the arguments of %s: %s", peer.name, seq, _name(job.arguments))
+            found = [thing for part in job.arguments for thing in (part if isinstance(part, list) else [part])]
+            for thing in self.chance.some(found, 2):
+                self.note("%s keeps %s", peer.name, _name(thing))
+                self._keep(peer, thing)
+            if self.chance.happens(5):
+                self._fail(peer, job, _Refused())
+        elif job.phase == 2:
+            sources = [*peer.held, *(part for part in job.arguments if isinstance(part, refs.ObjectRef))]
+            job.value = self._new_value(peer, sources) if self.chance.happens(70) else 1
+            job.arguments = ()
+            if isinstance(job.value, list) and self.chance.happens(40):  # it keeps nothing of what it returns
+                given = {ref._id for ref in job.value if isinstance(ref, refs.ObjectRef)}
+                peer.held = [thing for thing in peer.held if not (isinstance(thing, refs.ObjectRef) and thing._id in given)]
+            self.note("%s returns %s from %s", peer.name, _name(job.value), seq)
+            job.message, contained = executor._result(execution, job.value)
+            job.awaited = executor.lend(execution, contained)
+            if contained:
+                peer.lent.append((contained, self._peer(execution.link.peer), execution.seq))
+        elif job.phase == 3:
+            job.value = None
+            self.note("%s is about to reply to %s", peer.name, seq)
+            executor.reply(execution, job.message, job.awaited, 0.0)
+        else:
+            job.phase = 3  # the answer waits for acknowledgements
+
+    def _fail(self, peer: Peer, job: Job, error: Exception) -> None:
+        job.arguments = ()
+        job.phase = 3
+        self.note("%s fails: %s", peer.name, type(error).__name__)
+        peer.executor.fail(job.execution, error, 0.0)
+
+    def _peer(self, process_id: bytes) -> Peer:
+        return self.peers[int.from_bytes(process_id, "big") - 1]
+
+    # What must hold
+
+    def check(self) -> None:
+        """O1, and what each process knows of itself."""
+        processes = self.node.processes
+        for peer in self.peers:
+            if peer.is_dead:
+                continue
+            peer.engine.values.table.check()
+            for object_id, record in peer.engine.values.table.records.items():
+                owner = processes[object_id[:16]]
+                if owner is peer or owner.is_dead or object_id in self.risky or not (record.local or record.pins):
+                    continue
+                self.must(
+                    object_id in owner.engine.values.table.records,
+                    "O1", "%s refers to %s, which its owner has freed: %s", peer.name, _name(object_id), record,
+                )  # fmt: skip
+
+    def _check_error(self, object_id: bytes, error: BaseException) -> None:
+        """O4: what a reader was told."""
+        if isinstance(error, _Refused):
+            return
+        named = [bytes.fromhex(found) for found in re.findall("object ([0-9a-f]{56})", str(error))] or [object_id]
+        if isinstance(error, exceptions.OwnerDiedError):
+            is_right = all(one[:16] in self.dead for one in named)
+        elif isinstance(error, (exceptions.ObjectFreedError, exceptions.ObjectLostError)):
+            is_right = all(one in self.risky or one[:16] in self.dead for one in named)
+        else:
+            is_right = isinstance(error, exceptions.ActorDiedError) and bool(self.dead)
+        self.must(is_right, "O4", "reading %s gave %r", _name(object_id), error)
+
+    # Coming to rest
+
+    def settle(self) -> None:
+        for _ in range(QUIET_ROUNDS_MAX):
+            if self.deliver_one():
+                continue
+            if self._work_on_something():
+                continue
+            collect_cycles()
+            for peer in self.peers:
+                if not peer.is_dead:
+                    peer.engine._housekeeping()
+            if not any(stream.inbox for stream in self.streams):
+                return
+        self.must(False, "S2", "messages go round and round")
+
+    def _work_on_something(self) -> bool:
+        for peer in self.peers:
+            for job in peer.jobs:
+                if job.phase < 3:
+                    self._work_on(peer, job)
+                    return True
+        return False
+
+    def check_rest(self) -> None:
+        self._check_rest_of_waits()
+        self._check_rest_of_counts()
+        self.note("---- everybody drops everything")
+        for peer in self.peers:
+            peer.held.clear()
+            peer.waits.clear()
+        self.settle()
+        self._check_rest_of_counts()
+
+    def _check_rest_of_waits(self) -> None:
+        """O3."""
+        for peer in self.peers:
+            if peer.is_dead:
+                continue
+            self.must(not peer.engine.tasks.unfinished, "O3", "%s has calls that never ended", peer.name)
+            for ref in peer.waits:
+                record = peer.engine.values.table.records[ref._id]
+                self.must(record.kind != ownership.PENDING, "O3", "%s waits for %s for ever", peer.name, _name(ref))
+
+    def _check_rest_of_counts(self) -> None:
+        """O2: what is counted is what there is."""
+        living = [peer for peer in self.peers if not peer.is_dead]
+        for peer in living:
+            values = peer.engine.values
+            table = values.table
+            self.must(
+                not (table._lenders or values._unacknowledged or values._awaited),
+                "O2", "%s waits for acknowledgements: %s", peer.name, table._lenders,
+            )  # fmt: skip
+            references = _count_references(peer)
+            for (viewer, segment), count in self.node.memory.views.items():
+                if viewer == peer.id.hex():
+                    references[self.node.memory.object_of[segment]] += count
+            pins = Counter(inner for record in table.records.values() for inner in record.contained)
+            for object_id, record in table.records.items():
+                self._check_record(peer, record, references[object_id], pins[object_id])
+        kept = {
+            record.payload[0]
+            for peer in living
+            for record in peer.engine.values.table.records.values()
+            if record.kind == serialization.STORED
+        }
+        for name in self.node.memory.segments:
+            self.must(name in kept, "O2", "the memory of segment %s is not given back", name)
+
+    def _check_record(self, peer: Peer, record: ownership.Record, references: int, pins: int) -> None:
+        object_id = record.object_id
+        self.must(
+            record.local == references and record.pins == pins,
+            "O2", "%s counts %s, but it has %d references and needs it %d times", peer.name, record, references, pins,
+        )  # fmt: skip
+        if object_id[:16] != peer.id:
+            self.must(record.local or record.pins, "O2", "%s knows %s for no reason", peer.name, record)
+            return
+        borrowers = dict(record.borrowers or {})
+        for other in self.peers:
+            theirs = other.engine.values.table.records.get(object_id)
+            if other.is_dead or other is peer:
+                continue
+            entered = borrowers.pop(other.id, 0) - self.unconfirmed.count((object_id, other.id))
+            grants = theirs.grants if theirs is not None else 0
+            self.must(
+                entered <= grants,
+                "O2", "%s keeps %s for %s, which knows of %d borrows", peer.name, record, other.name, grants,
+            )  # fmt: skip
+        self.must(not borrowers, "O2", "%s keeps %s for the dead", peer.name, record)
+        self.must(record.local or record.pins or record.borrowers, "O2", "%s keeps %s for nobody", peer.name, record)
+
+
+def _is_borrowing(link: links.Link, object_id: bytes) -> bool:
+    """Whether a BORROW of the object is ahead of whatever is posted now."""
+    stream: Any = link.stream
+    batches = [link.outbox, *(frames.decode_data(frame[4:]) for frame in stream.other.inbox if frame is not None)]
+    return any(m[0] == messages.BORROW and m[1] == object_id for batch in batches for m in batch)
+
+
+def _lent_ids(message: tuple[Any, ...]) -> tuple[bytes, ...]:
+    """The references inside the result that an answer carries."""
+    return (message[4] or ()) if message and message[0] == messages.REPLY else ()
+
+
+def _count_references(peer: Peer) -> Counter[bytes]:
+    """Live references of a process by object: everything is in its hands, for at rest nothing runs."""
+    seen: dict[int, bytes] = {}
+    for thing in _flat([*peer.held, *peer.waits]):
+        if isinstance(thing, refs.ObjectRef):
+            seen[id(thing)] = thing._id
+    return Counter(seen.values())
+
+
+def _flat(things: Iterable[Any]) -> Iterator[Any]:
+    for thing in things:
+        if isinstance(thing, (list, tuple)):
+            yield from _flat(thing)
+        else:
+            yield thing
+
+
+def _name(thing: Any) -> str:
+    """For the trace."""
+    if isinstance(thing, refs.ObjectRef):
+        return _short(thing._id)
+    if isinstance(thing, (list, tuple)):
+        return "[" + ", ".join(map(_name, thing)) + "]"
+    if isinstance(thing, (memoryview, pickle.PickleBuffer)):
+        return "memory"
+    return _short(thing)

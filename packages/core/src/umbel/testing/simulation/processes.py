@@ -1,0 +1,306 @@
+"""Processes of a simulated node: the production engine on simulated connections, memory and time.
+
+What runs is `umbel._client`'s own code with all its bookkeeping; only what touches the system is replaced: sockets by
+`Stream`, shared memory by `SimulatedStore`, the connection to the agent by two queues, threads by nothing at all.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import gc
+import logging
+import threading
+from collections import deque
+from collections.abc import Iterable, Iterator
+from typing import Any
+
+from umbel._base import config as configuration
+from umbel._client import actors, current, links, native, tasks, values
+from umbel._objects import ownership, serialization
+from umbel._transport import reactor
+from umbel._wire import messages
+from umbel._worker import actor, execute, main
+from umbel.testing.simulation import memory
+from umbel.testing.simulation.world import Stream, World
+
+INLINE_BYTES_MAX = 256  # so that small values exercise the store
+_TIMED = (tasks, native, execute, main, actor)  # modules that ask for the time themselves
+
+
+class OrderedSet(dict[Any, None]):
+    """A set that is iterated in the order of insertion, so that a run with the same seed does the same again."""
+
+    def __init__(self, items: Iterable[Any] = ()) -> None:
+        super().__init__(dict.fromkeys(items))
+
+    def add(self, item: Any) -> None:
+        self[item] = None
+
+    def discard(self, item: Any) -> None:
+        self.pop(item, None)
+
+
+class _Clock:
+    """Stands in for the module `time` in modules that use it."""
+
+    def __init__(self, world: World) -> None:
+        self._world = world
+
+    def monotonic(self) -> float:
+        return self._world.now_s
+
+    time = monotonic
+
+
+class _Alarm(logging.Handler):
+    """What the engine would log as a defect of its own ends the run."""
+
+    def emit(self, record: logging.LogRecord) -> None:
+        if record.exc_info is not None and record.exc_info[1] is not None:
+            raise record.exc_info[1]
+
+
+@contextlib.contextmanager
+def surroundings(world: World) -> Iterator[None]:
+    """Within, the engine's modules see the world's time, and errors that it would only log are raised."""
+    clock = _Clock(world)
+    before = [vars(module)["time"] for module in _TIMED]
+    engine = current.running_engine()
+    alarm = _Alarm()
+    was_collecting = gc.isenabled()
+    gc.disable()  # references die when the run says so, not when a collection comes by
+    gc.freeze()  # which makes `collect_cycles` quick: it looks at nothing that was there before the run
+    native.logger.addHandler(alarm)
+    try:
+        for module in _TIMED:
+            vars(module)["time"] = clock
+        yield
+    finally:
+        for module, original in zip(_TIMED, before, strict=True):
+            vars(module)["time"] = original
+        native.logger.removeHandler(alarm)
+        current.set_engine(engine)
+        gc.unfreeze()
+        if was_collecting:
+            gc.enable()
+
+
+def collect_cycles() -> None:
+    """An exception that is raised again forms a cycle with its frames, and these hold references."""
+    gc.collect()
+
+
+class _NoReactor:
+    """Nobody waits here: a wait is a state that the simulation looks at."""
+
+    _is_background_leading = False
+    _is_parked = False
+
+    def poke(self) -> None:
+        """Housekeeping comes by chance."""
+
+    def on_thread(self) -> bool:
+        return False
+
+
+class AgentLink:
+    """The connection to the agent: what was sent lies in `sent` until the simulation carries it over."""
+
+    is_closed = False
+
+    def __init__(self, stream: Stream) -> None:
+        self._stream = stream
+
+    def notify(self, message: dict[str, Any], body: bytes = b"") -> None:
+        self._stream.send((message, body))
+
+
+class Links(links.Links):
+    """The production bookkeeping of connections, on streams."""
+
+    def __init__(self, process: Process, engine: Engine) -> None:
+        self._process = process
+        self._process_id = process.id
+        self._on_messages = engine._on_messages
+        self._on_gone = engine._on_link_gone
+        self.by_peer: dict[bytes, links.Link] = {}
+        self._twins: dict[bytes, list[links.Link]] = {}
+        self._unnamed: Any = set()
+
+    def to(self, peer: bytes) -> links.Link | None:
+        link = self.by_peer.get(peer)
+        if link is not None:
+            return link
+        there = self._process.node.processes.get(peer)
+        if there is None or there.is_dead:
+            return None
+        here = self._process
+        near, far = here.world.connect(f"{here.name}<{there.name}", f"{there.name}<{here.name}")
+        link = links.Link(peer)
+        self._join(link, near)
+        there.engine.links._join(links.Link(b""), far)
+        here.streams.append(near)
+        there.streams.append(far)
+        self.by_peer[peer] = link
+        link.post((messages.HELLO, self._process_id))
+        return link
+
+    def _join(self, link: links.Link, stream: Any) -> None:
+        stream.peer = link
+        link.stream = stream
+        stream.on_frame = self._received
+        stream.on_close = self._on_close
+
+    def _received(self, stream: Any, frame: bytes) -> None:
+        if stream.world.trace is not None:
+            stream.world.note("%s: %s", stream.name, _in_words(frame))
+        self._on_frame(stream, frame[4:])
+
+
+class Engine(native.NativeEngine):
+    """The production engine of one process, without its threads and sockets."""
+
+    links: Links
+
+    def __init__(self, process: Process, store: memory.SimulatedStore) -> None:
+        self.kind = "worker"
+        self.process_id = process.id
+        self.namespace = ""
+        self.session_dir = ""
+        self.config = configuration.Config(inline_bytes_max=INLINE_BYTES_MAX)
+        self.lock = threading.RLock()
+        self.frame_time_s = 0.0
+        self.has_settled = False
+        self.is_closed = False
+        self.agent_is_gone = False
+        self.context_of = None
+        self.on_blocked = None
+        self.extra_housekeeping = None
+        self._on_notice_first = None
+        self._on_agent_gone = None
+        self._dirty_links = set()
+        self._closing_streams = deque()
+        self._settle_waiters = []
+        self.welcome = {}
+        self._welcomed = reactor.Waiter()
+        self._is_ready = True
+        self._early = []
+        self.reactor: Any = _NoReactor()
+        self.links = Links(process, self)
+        self.agent: Any = AgentLink(process.agent_stream)
+        segments: Any = store
+        self.values = Values(self, process.id, segments, INLINE_BYTES_MAX)
+        self.tasks = Tasks(self, 0)
+        self.actors = actors.Actors(self)
+        self._handlers = self._make_handlers()
+
+    @property
+    def _dirty_links(self) -> Any:
+        return self._dirty_links_in_order
+
+    @_dirty_links.setter
+    def _dirty_links(self, links_: Any) -> None:
+        self._dirty_links_in_order = OrderedSet(links_)
+
+
+class Values(values.Values):
+    """The production bookkeeping of values; whose memory is looked at is noted for the simulation."""
+
+    def read(
+        self, kind: int, payload: Any, object_id: bytes, outer: ownership.Record | None, arguments: list[bytes] | None = None
+    ) -> Any:
+        if kind == serialization.STORED:
+            store: Any = self.store
+            store.memory.object_of[payload[0]] = object_id
+        return super().read(kind, payload, object_id, outer, arguments)
+
+
+class Tasks(tasks.Tasks):
+    """The production bookkeeping of tasks, with its only set in order."""
+
+    @property
+    def _dirty(self) -> Any:
+        return self._dirty_in_order
+
+    @_dirty.setter
+    def _dirty(self, classes: Any) -> None:
+        self._dirty_in_order = OrderedSet(classes)
+
+
+class Node:
+    """The processes of one simulated node and their memory."""
+
+    def __init__(self, world: World) -> None:
+        self.world = world
+        self.memory = memory.Memory()
+        self.processes: dict[bytes, Process] = {}
+
+    @property
+    def living(self) -> list[Process]:
+        return [process for process in self.processes.values() if not process.is_dead]
+
+
+class Process:
+    """One process. `agent_stream` is its end of the connection to the agent."""
+
+    def __init__(self, node: Node, name: str, process_id: bytes) -> None:
+        self.node = node
+        self.world = node.world
+        self.name = name
+        self.id = process_id
+        self.is_dead = False
+        self.streams: list[Stream] = []
+        self.agent_stream, self.agent_end = node.world.connect(f"{name}<agent", f"agent<{name}")
+        self.agent_stream.on_frame = self._on_notice
+        self.streams.append(self.agent_stream)
+        self.engine = Engine(self, memory.SimulatedStore(node.memory, process_id.hex()))
+        node.processes[process_id] = self
+
+    def _on_notice(self, _stream: Stream, frame: Any) -> None:
+        message, body = frame
+        self.world.note("%s: the agent says %s", self.name, in_words_of_notice(message))
+        self.engine._on_notice(message, body)
+
+    def die(self) -> None:
+        """At once. Of what it had sent, chance decides how much still arrives."""
+        self.is_dead = True
+        for stream in self.streams:
+            if not stream.is_closed:
+                waiting = len(stream.other.inbox)
+                stream.cut(kept=waiting - self.world.chance.below(waiting + 1))
+        self.engine.is_closed = True
+        self.world.forget_closed()
+
+
+_NAMES = {number: name for name, number in vars(messages).items() if name.isupper() and isinstance(number, int) and number >= 0}
+
+
+def _in_words(frame: bytes) -> str:
+    """A data frame for the trace: kinds of messages, sequence numbers and short ids."""
+    from umbel._wire import frames
+
+    return ", ".join(" ".join([_NAMES[m[0]].lower(), *map(in_words_of_id, m[1:])]) for m in frames.decode_data(frame[4:]))
+
+
+def in_words_of_notice(message: dict[str, Any]) -> str:
+    """A message to or from the agent for the trace."""
+    parts = [f"{name}={in_words_of_id(value)}" for name, value in message.items() if name != "t" and value not in ("", None)]
+    return " ".join([str(message["t"]), *parts])
+
+
+def in_words_of_id(value: Any) -> str:
+    """A part of a message, with ids as `owner/counter` in small numbers."""
+    if isinstance(value, bytes):
+        if len(value) in (24, 28):
+            index = f".{int.from_bytes(value[24:], 'big')}" if len(value) == 28 else ""
+            return f"{int.from_bytes(value[:16], 'big')}/{int.from_bytes(value[16:24], 'big')}{index}"
+        if len(value) == 16:
+            return str(int.from_bytes(value, "big"))
+        return f"<{len(value)} bytes>"
+    if isinstance(value, str) and len(value) >= 32 and not value.strip("0123456789abcdef."):
+        return ".".join(in_words_of_id(bytes.fromhex(part)) if len(part) >= 32 else part for part in value.split("."))
+    if isinstance(value, (list, tuple)):
+        return "(" + " ".join(map(in_words_of_id, value)) + ")"
+    if isinstance(value, dict):
+        return "{..}"
+    return str(value)

@@ -1,0 +1,237 @@
+"""The suites fail what breaks their contract: each fault here is one that a plugin's author could make."""
+
+from __future__ import annotations
+
+import contextlib
+import inspect
+import os
+import random
+from collections.abc import Callable, Iterator, Sequence
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from umbel import exceptions, spi
+from umbel._objects.store import Segment, SharedMemoryStore, View
+from umbel._plugins.nvidia import NvidiaManager
+from umbel._scheduling.policies import HybridPolicy
+from umbel.testing.conformance import AcceleratorConformance, SchedulerConformance, StoreConformance
+
+# Schedulers
+
+
+class Forgetful(HybridPolicy):
+    def order(self, waiting: Sequence[spi.WaitingDemand]) -> Sequence[int]:
+        return list(super().order(waiting))[:20]
+
+
+class Gambler(HybridPolicy):
+    def order(self, waiting: Sequence[spi.WaitingDemand]) -> Sequence[int]:
+        return random.sample(range(len(waiting)), len(waiting))
+
+
+class Counting(HybridPolicy):
+    """Round robin, by a count of its own."""
+
+    def __init__(self) -> None:
+        self.count = 0
+
+    def place(self, demand: spi.Demand, view: spi.ClusterView) -> spi.Placement:
+        eligible = spi.eligible_nodes(demand, view)
+        self.count += 1
+        if not eligible.ready:
+            return eligible.refusal
+        return spi.Placement(eligible.ready[self.count % len(eligible.ready)].node_id, "its turn")
+
+
+class Careless(HybridPolicy):
+    """Looks at nothing but what is free."""
+
+    def place(self, demand: spi.Demand, view: spi.ClusterView) -> spi.Placement:
+        for node in view.nodes:
+            if demand.resources.fits_in(node.available):
+                return spi.Placement(node.node_id, "it fits")
+        return spi.Placement(None, "it fits nowhere")
+
+
+class Silent(HybridPolicy):
+    def place(self, demand: spi.Demand, view: spi.ClusterView) -> spi.Placement:
+        found = super().place(demand, view)
+        return spi.Placement(found.node_id, "", found.is_feasible)
+
+
+class Sorting(HybridPolicy):
+    def order(self, waiting: Sequence[spi.WaitingDemand]) -> Sequence[int]:
+        if isinstance(waiting, list):
+            waiting.sort(key=lambda one: one.turn)
+        return range(len(waiting))
+
+
+SCHEDULER_FAULTS: dict[type, str] = {
+    Forgetful: "test_every_order_has_each_index_once",
+    Gambler: "test_same_question_has_the_same_answer",
+    Counting: "test_same_question_has_the_same_answer",
+    Careless: "test_leaves_dead_nodes_alone",
+    Silent: "test_waits_for_a_full_node",
+    Sorting: "test_changes_nothing_that_it_is_given",
+}
+
+
+@pytest.mark.parametrize("policy", SCHEDULER_FAULTS)
+def test_scheduler_suite_catches(policy: type) -> None:
+    class Tested(SchedulerConformance):
+        descriptor = spi.SchedulerDescriptor("faulty", policy, summary="faulty")
+
+    test = getattr(Tested(), SCHEDULER_FAULTS[policy])
+    seeds = [{"seed": seed} for seed in range(50)] if "seed" in inspect.signature(test).parameters else [{}]
+    with pytest.raises(AssertionError):
+        for arguments in seeds:
+            test(**arguments)
+
+
+# Stores
+
+
+class Copying(SharedMemoryStore):
+    """Gives everybody a copy, so that nothing is shared and nothing is read-only."""
+
+    def open(self, name: str, size_bytes: int, on_release: Callable[[], None] | None = None) -> View:
+        return View(name, memoryview(bytearray(super().open(name, size_bytes).buffer)))
+
+
+class Eager(SharedMemoryStore):
+    """Writes over what it frees, whoever looks at it."""
+
+    def free(self, name: str) -> None:
+        own = self._own[int(name.rpartition(".")[2])]
+        mapping = self._mapping_of(own)
+        mapping.view(min(100, own.backed_bytes), keep=mapping)[:] = bytes(100)
+        super().free(name)
+
+
+class Boundless(SharedMemoryStore):
+    def __init__(self, directory: str, process_id: str, **_quota: Any) -> None:
+        super().__init__(directory, process_id)
+
+
+class Leaving(SharedMemoryStore):
+    def close(self, *, unlink_all: bool = False) -> None:
+        pass
+
+
+class Unaligned(SharedMemoryStore):
+    def create(self, size_bytes: int, owner: str | None = None) -> Segment:
+        made = super().create(size_bytes + 1, owner)
+        made.size_bytes = size_bytes
+        made._buffer = made.buffer[1:]
+        return made
+
+
+class Reporting(SharedMemoryStore):
+    """Reports the end of a view when it is made."""
+
+    def open(self, name: str, size_bytes: int, on_release: Callable[[], None] | None = None) -> View:
+        if on_release is not None:
+            on_release()
+        return super().open(name, size_bytes)
+
+
+STORE_FAULTS: dict[type, tuple[str, dict[str, object]]] = {
+    Copying: ("test_views_are_read_only", {}),
+    Eager: ("test_a_view_outlives_freeing_and_reuse", {}),
+    Boundless: ("test_capacity_is_kept", {}),
+    Leaving: ("test_nothing_is_left_after_close", {}),
+    Unaligned: ("test_memory_is_aligned", {"size_bytes": 100}),
+    Reporting: ("test_release_is_reported_once_when_the_last_part_of_a_view_is_gone", {}),
+}
+
+
+@pytest.fixture
+def directory(tmp_path: Path) -> Iterator[str]:
+    yield str(tmp_path)
+    for name in os.listdir(tmp_path):
+        os.unlink(tmp_path / name)
+
+
+@pytest.mark.parametrize("store", STORE_FAULTS)
+def test_store_suite_catches(store: type, directory: str) -> None:
+    class Tested(StoreConformance):
+        descriptor = spi.StoreDescriptor("faulty", store, summary="faulty")
+
+    suite = Tested()
+    name, arguments = STORE_FAULTS[store]
+    test = getattr(suite, name)
+    asked = inspect.signature(test).parameters
+    with contextlib.ExitStack() as stack:
+        if "directory" in asked:
+            arguments = {**arguments, "directory": directory}
+        for part, process_id in (("store", "a" * 32), ("reader", "b" * 32)):
+            if part in asked:
+                made = suite.open_store(directory, process_id)
+                arguments = {**arguments, part: stack.enter_context(contextlib.closing(made))}
+        with pytest.raises((AssertionError, pytest.fail.Exception)):
+            test(**arguments)
+
+
+# Accelerators
+
+
+class Deaf(NvidiaManager):
+    def set_visible_ids(self, ids: Sequence[str]) -> None:
+        pass
+
+
+class Showing(NvidiaManager):
+    """Takes an empty sequence for no limit."""
+
+    def set_visible_ids(self, ids: Sequence[str]) -> None:
+        if ids:
+            super().set_visible_ids(ids)
+
+
+class Greedy(NvidiaManager):
+    resource_name = "CPU"
+
+
+ACCELERATOR_FAULTS: dict[type, tuple[str, dict[str, object]]] = {
+    Deaf: ("test_visible_ids_are_those_that_were_set", {"ids": ["0"]}),
+    Showing: ("test_visible_ids_are_those_that_were_set", {"ids": []}),
+    Greedy: ("test_resource_is_named_and_its_own", {}),
+}
+
+
+@pytest.mark.parametrize("manager", ACCELERATOR_FAULTS)
+def test_accelerator_suite_catches(manager: type, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("CUDA_VISIBLE_DEVICES", "")
+    monkeypatch.delenv("CUDA_VISIBLE_DEVICES")
+
+    class Tested(AcceleratorConformance):
+        descriptor = spi.AcceleratorDescriptor("faulty", manager, summary="faulty")
+
+    name, arguments = ACCELERATOR_FAULTS[manager]
+    with pytest.raises(AssertionError):
+        getattr(Tested(), name)(manager=manager(), **arguments)
+
+
+# Descriptors
+
+
+def test_suite_without_a_descriptor_says_so() -> None:
+    class Tested(SchedulerConformance):
+        pass
+
+    with pytest.raises(pytest.fail.Exception, match="must set `descriptor` to the scheduler descriptor of your hook"):
+        Tested().make()
+
+
+def test_suite_takes_what_the_runtime_takes_and_no_more() -> None:
+    class Tested(SchedulerConformance):
+        descriptor = spi.SchedulerDescriptor("Bad Name", object, spi_version=1)
+
+    with pytest.raises(AssertionError):
+        Tested().test_descriptor_is_accepted()
+    with pytest.raises(AssertionError):
+        Tested().test_descriptor_has_a_summary_of_one_line()
+    with pytest.raises(exceptions.PluginError, match="lacks order, place of spi"):
+        Tested().test_orders_an_empty_queue()
