@@ -255,7 +255,13 @@ class ActorClass(Generic[T]):
         )
 
     def __reduce__(self) -> tuple[Any, ...]:
-        return ActorClass, (self._cls, self._options)
+        return remote_function.unread, (ActorClass,), {"_cls": self._cls, "_options": self._options}
+
+    def __getattr__(self, name: str) -> Any:
+        if name in self.__dict__ or not remote_function.is_unread(self, "_cls"):
+            raise AttributeError(f"{type(self).__name__!r} object has no attribute {name!r}")
+        ActorClass.__init__(self, self._cls, self._options)
+        return getattr(self, name)
 
 
 class BoundActorOptions:

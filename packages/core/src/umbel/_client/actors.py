@@ -256,6 +256,12 @@ class Actors:
         self._engine.tasks._unpin_arguments(task)
         self._engine.agent.notify({"t": "actor_unreferenced", "actor": actor_id.hex()})
 
+    def hold_calls(self, actor_id: bytes) -> None:
+        """The actor is about to be killed: later calls wait for what the agent says of it next."""
+        client = self.clients.get(actor_id)
+        if client is not None and client.calls.state is ActorState.ALIVE:
+            client.calls.state = ActorState.RESTARTING
+
     def forget(self, actor_id: bytes) -> None:
         """This process has no strong handle any more, and so no call in flight; a weak one starts afresh."""
         client = self.clients.get(actor_id)

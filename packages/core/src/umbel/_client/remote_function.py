@@ -50,6 +50,20 @@ def _display_name(function: Callable[..., Any]) -> str:
     return getattr(function, "__qualname__", None) or type(function).__name__
 
 
+def unread(kind: type) -> Any:
+    """An instance to be filled by unpickling.
+
+    A function that calls itself holds its RemoteFunction, which is then unpickled in the midst of the function. So what
+    has to look at the function, or at an actor's class, is made at the first use: see `__getattr__`.
+    """
+    return kind.__new__(kind)
+
+
+def is_unread(instance: Any, target: str) -> bool:
+    """Whether an instance has been unpickled, and not used since."""
+    return target in instance.__dict__ and "_template" not in instance.__dict__
+
+
 class RemoteFunction(Generic[P, R]):
     """A function whose `.remote(...)` runs it as a task and returns a reference to its result at once."""
 
@@ -95,7 +109,13 @@ class RemoteFunction(Generic[P, R]):
         return BoundOptions(template)
 
     def __reduce__(self) -> tuple[Any, ...]:
-        return RemoteFunction, (self._function, self._options)
+        return unread, (RemoteFunction,), {"_function": self._function, "_options": self._options}
+
+    def __getattr__(self, name: str) -> Any:
+        if name in self.__dict__ or not is_unread(self, "_function"):
+            raise AttributeError(f"{type(self).__name__!r} object has no attribute {name!r}")
+        RemoteFunction.__init__(self, self._function, self._options)
+        return getattr(self, name)
 
 
 class BoundOptions:

@@ -65,10 +65,11 @@ class StreamState:
         values = self.engine.values
         if self.length is not None:
             return
+        arrived = self.consumed + len(self.items)
         if blob is not None and not self.is_closed:
+            count = max(count, arrived)  # a retry may fail sooner than the attempt before it
             self._add(count, ERROR, blob, ())
             count += 1
-        arrived = self.consumed + len(self.items)
         if not self.is_closed and count < arrived and blob is None:
             error = exceptions.StreamingGeneratorReplayInconsistentError(
                 f"generator {self.task.template.name} yielded {count} items when retried, but {arrived} before; a "

@@ -209,12 +209,13 @@ class ReferenceTable:
         awaited = []
         for object_id in argument_ids:
             record = self.records.get(object_id)
-            if record is None or record.grants or self.is_owner(object_id):
+            if record is None or self.is_owner(object_id) or not (record.local or record.pins):
                 continue
-            if not record.local and not record.pins:
-                continue
-            self._borrow(record)
-            self._lenders.setdefault(object_id, deque()).append(None)
+            if not record.grants:
+                self._borrow(record)
+                self._lenders.setdefault(object_id, deque()).append(None)
+            elif object_id not in self._lenders:
+                continue  # the owner knows; else a borrow is under way which the reply could overtake
             if self.owner_of(object_id) != submitter:
                 awaited.append(object_id)
         return awaited

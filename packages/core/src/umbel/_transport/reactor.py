@@ -62,6 +62,7 @@ class Reactor:
         self._generation = 0
         self._wanting = 0  # threads that want the lead from the background thread
         self._is_background_leading = False
+        self._is_asleep = False  # the background thread leads, and polls without end
         self._is_parked = False
         self._park = threading.Lock()
         self._park.acquire()
@@ -87,10 +88,12 @@ class Reactor:
             elif self._is_background_leading:
                 with self._followers_lock:
                     self._wanting += 1
-                self.poller.wake()
-                led = self._lead.acquire(timeout=1.0)
-                with self._followers_lock:
-                    self._wanting -= 1
+                try:
+                    self.poller.wake()
+                    led = self._lead.acquire(timeout=1.0)
+                finally:  # an interrupt must not leave the background thread waiting for us
+                    with self._followers_lock:
+                        self._wanting -= 1
                 if not led:
                     continue
             else:
@@ -167,6 +170,13 @@ class Reactor:
         elif self._is_parked:
             self._unpark()
 
+    def nudge(self) -> None:
+        """As `poke`, unless the background thread will look by itself within a tick."""
+        if self._is_asleep:
+            self.poller.wake()
+        elif self._is_parked:
+            self._unpark()
+
     def poll_now(self) -> bool:
         """Handle what has arrived, unless another thread is about to; whether this thread did."""
         if not self._lead.acquire(blocking=False):
@@ -224,9 +234,13 @@ class Reactor:
             self._is_background_leading = True
             try:
                 while not self._wanting and not self._is_closed and self._is_loop_busy is None:
+                    self._is_asleep = True  # before housekeeping: what is left to us from here on must wake us
                     due = self._housekeeping()
+                    if due is not None:
+                        self._is_asleep = False
                     self.poller.poll(LEAD_SLICE_S if due is None else due)
             finally:
+                self._is_asleep = False
                 self._is_background_leading = False
                 self._lead.release()
                 if self._followers:

@@ -245,7 +245,10 @@ class Host:
             elif name == "__umbel_call__":
                 found = self._call_with_instance
             else:
-                found = getattr(self._instance, name)
+                try:
+                    found = getattr(self._instance, name)
+                except Exception as error:  # the class had it; the instance's own attributes decide
+                    return _raiser(error)
             self._methods[name] = found
         return found
 
@@ -430,3 +433,10 @@ class Host:
 
 def _ready() -> None:
     """What `__umbel_ready__` runs: nothing; that it ran says the actor is there."""
+
+
+def _raiser(error: Exception) -> Callable[..., Any]:
+    def fail(*_args: Any, **_kwargs: Any) -> Any:
+        raise error
+
+    return fail

@@ -70,6 +70,7 @@ class Executor:
         self._engine = engine
         self._values = engine.values
         self.events: list[tuple[str, str, float, float, str]] = []
+        self.last_flush_s = 0.0
 
     # Arguments
 
@@ -181,6 +182,8 @@ class Executor:
                 count += 1
                 if self._is_held_back(job, count):
                     self._wait_for_reader(job, count)
+                if job.is_cancelled and not job.template.method:
+                    raise KeyboardInterrupt  # the signal may have found us between two items
         except SystemExit:
             raise
         except BaseException as error:
@@ -199,6 +202,7 @@ class Executor:
                 self._engine._flush()
             self._engine.wait_for(waiter, None)
         self._post(job.link, (messages.ITEM, job.seq, index, kind, payload, contained or None))
+        self.flush_soon()
 
     def end_stream(self, job: Execution, count: int, blob: bytes | None, started: float) -> None:
         self.reply(job, (messages.END, job.seq, count, blob), [], started)
@@ -265,6 +269,19 @@ class Executor:
         with engine.lock:
             link.outbox.append(message)
             engine._dirty_links.add(link)
+
+    def flush(self) -> None:
+        """Send what was posted."""
+        self.last_flush_s = time.monotonic()
+        with self._engine.lock:
+            self._engine._flush()
+
+    def flush_soon(self) -> None:
+        """Send what was posted, unless the last time was a moment ago: then the background thread does it, within a tick."""
+        if time.monotonic() - self.last_flush_s > FLUSH_AFTER_S:
+            self.flush()
+        else:
+            self._engine.reactor.nudge()
 
     def _record(self, job: Execution, started: float, ended: float) -> None:
         events = self.events

@@ -18,17 +18,15 @@ from typing import Any
 
 from umbel import exceptions
 from umbel._base import config as configuration
-from umbel._client import context, current, links, native
+from umbel._client import context, current, interrupts, links, native
 from umbel._objects import serialization
 from umbel._transport import reactor
 from umbel._wire import messages
 from umbel._worker import execute, output
 
-PACKAGE_DIR = os.path.dirname(os.path.dirname(os.path.abspath(__file__))) + os.sep
 EVENT_PERIOD_S = 1.0  # how often the agent is told what ran
-CANCEL_RETRY_S = 0.01  # an interrupt that found our own code running is tried again after this
 FUNCTIONS_MAX = 2_000  # functions kept unpickled; a driver that defines more in a loop has them unpickled again
-_WAITS = (reactor.poll_ready.__code__, reactor.sleep_on.__code__)
+_USERS_CODE = (execute.call_user.__code__,)
 _PROGRESS = struct.Struct("<q")
 
 
@@ -49,11 +47,12 @@ class Worker:
         self._blobs: dict[bytes, bytes] = {}
         self._functions: dict[bytes, Any] = {}
         self._running: execute.Execution | None = None
+        self._method_before: execute.Template | None = None
+        self._running_before: execute.Execution | None = None  # when housekeeping looked last
         self._cancel: execute.Execution | None = None
         self._is_blocked = False
         self._is_ending = False
         self._is_retiring = False
-        self._last_flush_s = 0.0
         self._last_events_s = 0.0
         self._main_thread = threading.main_thread().ident or 0
         self._progress = self._open_progress(config)
@@ -132,9 +131,11 @@ class Worker:
         engine = self.engine
         with engine.lock:
             engine._flush()
-            self._last_flush_s = time.monotonic()
+            self.executor.last_flush_s = time.monotonic()
             if self._queue or self._is_ending:
                 return
+            if not engine.values._awaited:  # every answer is out: a crash from now on costs no task anything
+                _PROGRESS.pack_into(self._progress, 0, -1)
             idle = self._idle = reactor.Waiter()
         engine.reactor.wait(idle, None)
         self._idle = None
@@ -148,6 +149,10 @@ class Worker:
 
     def _execute(self, job: execute.Execution) -> None:
         template = job.template
+        if job.attempt or (template.method and template is not self._method_before):
+            # It may crash (again, if it was tried before): the answers so far must not go down with it.
+            self._method_before = template
+            self.executor.flush()
         _PROGRESS.pack_into(self._progress, 0, job.seq)
         if template.method:
             function = None
@@ -181,17 +186,10 @@ class Worker:
             context.current_task.reset(token)
         if template.max_calls:
             self._count_call(job, template)
-        if template.flush:
-            self._flush_now(time.monotonic())
+        if template.flush or job.attempt:
+            self.executor.flush()
         elif self._queue:  # else the main loop flushes before it waits
-            now = time.monotonic()
-            if now - self._last_flush_s > execute.FLUSH_AFTER_S:
-                self._flush_now(now)
-
-    def _flush_now(self, now: float) -> None:
-        self._last_flush_s = now
-        with self.engine.lock:
-            self.engine._flush()
+            self.executor.flush_soon()
 
     def _function(self, template: execute.Template) -> Any:
         function = template.function
@@ -304,6 +302,7 @@ class Worker:
             os._exit(1)
         self._cancel = job
         signal.pthread_kill(self._main_thread, signal.SIGINT)
+        self.engine.reactor.poke()  # to try again, should it find our own code running
 
     def cancel_children(self, parent: execute.Execution) -> None:
         """Cancel the tasks this one has submitted. Lock held."""
@@ -383,16 +382,22 @@ class Worker:
     def _interrupted(self, _number: int, frame: Any) -> None:
         """SIGINT, which only `cancel` means: a terminal's Ctrl-C is the driver's business."""
         job = self._cancel
-        if job is None or job is not self._running or not _may_interrupt(frame):
+        if job is None or job is not self._running:
             return
+        if not interrupts.is_harmless(frame, self.engine.lock, otherwise=False, users_code=_USERS_CODE):
+            return  # housekeeping tries again
         self._cancel = None
         raise KeyboardInterrupt
 
     def _housekeeping(self, now_s: float) -> float | None:
         due: float | None = None
+        running = self._running
+        if running is not None and (running is not self._running_before or running.template.is_streaming):
+            due = reactor.TICK_S  # it goes quickly here: what the main thread posts and does not send is ours to send
+        self._running_before = running
         if self._cancel is not None and self._cancel is self._running:
             signal.pthread_kill(self._main_thread, signal.SIGINT)
-            due = CANCEL_RETRY_S
+            due = min(due or interrupts.RETRY_S, interrupts.RETRY_S)
         events = self.executor.events
         if events:
             if now_s - self._last_events_s >= EVENT_PERIOD_S:
@@ -431,17 +436,3 @@ class Worker:
             manager = registry.accelerator_for(resource)
             if manager is not None:
                 manager.set_visible_ids(list(assigned))
-
-
-def _may_interrupt(frame: Any) -> bool:
-    """Whether raising here hits the user's code, or our wait on its behalf, and not our bookkeeping."""
-    if frame is not None and frame.f_code in _WAITS:
-        return True
-    while frame is not None:
-        code = frame.f_code
-        if code is execute.call_user.__code__:
-            return True
-        if code.co_filename.startswith(PACKAGE_DIR):
-            return False
-        frame = frame.f_back
-    return False

@@ -16,7 +16,7 @@ from typing import Any
 from umbel import exceptions
 from umbel._base import config as configuration
 from umbel._client import actor as actor_api
-from umbel._client import context, refs, remote_function
+from umbel._client import context, current, refs, remote_function
 from umbel._client.inline import calls, lanes, registry, running, streams, tasks, values
 from umbel._client.inline import mutex as mutex_module
 from umbel._model import ids
@@ -377,9 +377,18 @@ class InlineEngine:
         """End everything that runs. Code that does not call Umbel any more is left behind in a daemon thread."""
         if self._is_closed:
             return
+        process_engine = current.running_engine()
+        if process_engine is None:
+            current.set_engine(self)  # code that cleans up shall be refused by this session, not start another
+        try:
+            self._end()
+        finally:
+            current.set_engine(process_engine)
+
+    def _end(self) -> None:
         with self.baton.turn() as lane:
             with self.mutex:
-                self._is_closed = True
+                self._is_closed = self.values.is_closed = True
                 self.registry.kill_all("the session was shut down")
                 error = exceptions.UmbelSystemError("the session was shut down before the result came")
                 failure = values.Failure(error, "the session")

@@ -35,6 +35,7 @@ EAGER_CALLS_MAX = 1_000  # calls without blocking, after which a lane polls rath
 DRAIN_ROUNDS_MAX = 1_000  # rounds of the queue that a returning foreign lane waits for; ping-pong may be endless
 LANES_MAX = 4_096  # threads; each may need 8 MiB of address space, and systems allow some 30,000 in all
 IDLE_LANES_MAX = 32  # threads kept for the next task; starting one costs about 50 us
+RECHECK_S = 1.0  # how often a suspected deadlock is looked at while other threads are alive
 WATCH_S = 0.05  # how often a turn that lasts is looked at; a wait shorter than this is not worth lending the turn
 _CLOSING_POLL_S = 0.002  # between two looks at threads that are ending, which takes them microseconds
 JOIN_S = 1.0  # at shutdown, for code that cleans up; code that goes on regardless is left behind in its daemon thread
@@ -130,6 +131,8 @@ class Baton:
         self._threads: set[threading.Thread] = set()
         self._watcher: threading.Thread | None = None
         self._is_watched = threading.Event()
+        self._has_ended = threading.Event()
+        self._is_suspect = False  # everybody waits, but threads that are not ours might end that
         self.is_closed = False
 
     # Calls of Umbel
@@ -141,7 +144,8 @@ class Baton:
         """The lane of this thread."""
         lane: Lane | None = getattr(self._here, "lane", None)
         if lane is None:
-            lane = self._here.lane = Lane(f"thread {threading.current_thread().name}", is_foreign=True)
+            name = threading.current_thread().name
+            lane = self._here.lane = Lane(f"the driver's thread {name}", is_foreign=True)
         return lane
 
     def enter(self) -> Lane:
@@ -176,7 +180,7 @@ class Baton:
         try:
             for _ in range(DRAIN_ROUNDS_MAX if drain else 0):
                 with self.mutex:
-                    if lane.state is not State.RUNNING or all(other.is_restless for other in self.ready):
+                    if lane.state is not State.RUNNING or all(o.is_restless or o.is_foreign for o in self.ready):
                         break
                     lane.state = State.READY
                     self.ready.append(lane)
@@ -271,6 +275,7 @@ class Baton:
         if child is None or child is lane or child.state is not State.READY or lane.state is not State.RUNNING:
             return False
         self.ready.remove(child)
+        child.trace = _debugger_trace()
         child.submitters.append(lane)
         lane.child = child
         lane.state = State.WAITING
@@ -315,6 +320,8 @@ class Baton:
             self.wake(lane)
         elif lane.state is State.LENT:
             _raise_in_thread(lane.thread, type(error))
+            if not isinstance(error, LaneExit):
+                lane.interrupt = None
 
     def park(self, lane: Lane, deadline_s: float | None = None) -> bool:
         """Wait until `lane` has the turn. Called without the mutex, after what gave it up. False when the deadline of a
@@ -399,8 +406,7 @@ class Baton:
             job, lane.job = lane.job, None
             if job is None:
                 return
-            if lane.trace is not None:
-                sys.settrace(lane.trace)
+            follow_debugger(lane)
             try:
                 if not isinstance(lane.interrupt, LaneExit):
                     job()
@@ -408,9 +414,6 @@ class Baton:
                 pass
             except BaseException:
                 _log.exception("the inline engine failed in %s; please report this as a bug in Umbel", lane.label)
-            finally:
-                if lane.trace is not None:
-                    sys.settrace(None)
             del job
             if not self._job_done(lane):
                 return
@@ -418,7 +421,7 @@ class Baton:
     def _job_done(self, lane: Lane) -> bool:
         """Whether the thread shall wait for another job."""
         with self.mutex:
-            lane.interrupt = lane.trace = None
+            lane.interrupt = None
             if lane.job is not None and lane.is_kept:
                 self._release_submitters(lane)
                 if self.holder is lane:
@@ -474,8 +477,8 @@ class Baton:
     # A turn that lasts
 
     def _watch(self) -> None:
-        """Somebody waits for the holder. Mutex held."""
-        if self._is_watched.is_set() or self.is_closed:
+        """Somebody waits for the holder, or for a thread that is not ours. Mutex held."""
+        if self.is_closed:
             return
         self._is_watched.set()
         if self._watcher is None:
@@ -484,11 +487,15 @@ class Baton:
 
     def _watch_holder(self) -> None:
         last = -1
-        while self._is_watched.wait() and not self.is_closed:
-            time.sleep(WATCH_S)
+        while True:
+            self._is_watched.wait()
+            if self._has_ended.wait(RECHECK_S if self._is_suspect else WATCH_S):
+                return
             with self.mutex:
                 holder = self.holder
-                if holder is None:
+                if holder is None and self._is_suspect:
+                    self._check_deadlock()
+                elif holder is None:
                     self._is_watched.clear()
                 elif self._turn_count == last and (self.ready or holder.submitters) and _waits_elsewhere(holder.thread):
                     holder.state = State.LENT
@@ -500,6 +507,7 @@ class Baton:
 
     def _check_deadlock(self) -> None:
         """Nobody has the turn and nobody queues. Mutex held."""
+        self._is_suspect = False
         for lane in self.lanes:
             if lane.state is State.BLOCKED:
                 if lane.deadline_s is not None:
@@ -512,7 +520,9 @@ class Baton:
             return
         known = {self._watcher, *self._threads, *(lane.thread for lane in foreign)}
         if not known.issuperset(threading.enumerate()):
-            return  # a thread of the user's may still do something about it
+            self._is_suspect = True
+            self._watch()
+            return
         victim = next((lane for lane in foreign if lane.thread is threading.main_thread()), foreign[0])
         lines = sorted(f"  {lane.label} waits for {lane.reason(0) if lane.reason else 'something'}" for lane in blocked)
         self.interrupt(
@@ -541,7 +551,10 @@ class Baton:
             idle, self._idle = self._idle, []
             for other in idle:
                 self._end_thread(other)
+            self._has_ended.set()
             self._is_watched.set()
+            if self._watcher is not None:
+                threads.add(self._watcher)
         deadline_s = time.monotonic() + JOIN_S
         while True:
             if self.ready:
@@ -562,6 +575,12 @@ def _debugger_trace() -> Any:
     if trace is None or bdb is None or not isinstance(getattr(trace, "__self__", None), bdb.Bdb):
         return None
     return trace
+
+
+def follow_debugger(lane: Lane) -> None:
+    """In the lane's own thread: be stepped by the debugger that steps whoever gave it the turn, or by none any more."""
+    if lane.trace is not None or _debugger_trace() is not None:
+        sys.settrace(lane.trace)
 
 
 def _waits_elsewhere(thread: threading.Thread) -> bool:

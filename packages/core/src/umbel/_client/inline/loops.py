@@ -32,6 +32,7 @@ class _Selector(selectors.DefaultSelector):
             return super().select(timeout)
         finally:
             self._baton.resume(lane)
+            lanes.follow_debugger(lane)
 
 
 class ActorLoop(asyncio.SelectorEventLoop):

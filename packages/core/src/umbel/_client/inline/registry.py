@@ -34,7 +34,7 @@ class Registry:
     def recipe(self, template: actor_api.ActorTemplate) -> calls.Recipe:
         """Called without the mutex."""
         options, class_name = template.options, template.description.class_name
-        self._tasks.export(template.cls, class_name)  # only to refuse what another process could not have
+        self._tasks.export(template.source)  # only to refuse what another process could not have
         recipe = calls.Recipe(self._engine, f"{class_name}.__init__", 0, is_generator=False)
         recipe.env_vars = self._tasks.env_vars(options.env_vars)
         self._tasks.place(

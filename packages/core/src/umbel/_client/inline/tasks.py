@@ -35,7 +35,7 @@ class Tasks:
         """Read a function and its options; the function is copied now, at its first call, with what it captured."""
         options = template.options
         recipe = calls.Recipe(self._engine, template.name, options.num_returns, is_generator=template.is_generator)
-        recipe.function = serialization.loads(self.export(template.function, template.name))
+        recipe.function = serialization.loads(self.export(template.source))
         recipe.function_name = getattr(template.function, "__qualname__", template.name)
         recipe.max_retries = options.max_retries
         recipe.retry_exceptions = options.retry_exceptions
@@ -73,21 +73,31 @@ class Tasks:
             )
         recipe.infeasible = None if text is None else values.Failure(error(text), recipe.name)
 
-    def export(self, function: Any, name: str) -> bytes:
-        """A function or class as bytes. References it captured are kept for good: they may be read at any time."""
+    def export(self, source: remote_function.Source) -> bytes:
+        """A function or class as bytes, made at its first use in this session and kept."""
+        engine = self._engine
+        if source.exported is not None and source.exported[0] is engine:
+            return source.exported[1]
         try:
-            serialized = serialization.serialize(function)
+            serialized = serialization.serialize(source.target)
         except TypeError as error:
-            raise TypeError(f"cannot send {name} to a worker: {error}") from error
-        blob = serialized.inband if not serialized.buffers else serialization.dumps(function)
-        with self._engine.mutex:
-            self._values.pin_all(serialized.refs)
-        limit = self._engine.config.function_bytes_max
+            raise TypeError(f"cannot send {source.name} to a worker: {error}") from error
+        blob = serialized.inband if not serialized.buffers else serialization.dumps(source.target)
+        limit = engine.config.function_bytes_max
         if len(blob) > limit:
             raise ValueError(
-                f"{name} takes {len(blob)} bytes when pickled, allowed are {limit}: it captures large values; put them "
-                "with umbel.put and pass the references, or create them inside"
+                f"{source.name} takes {len(blob)} bytes when pickled, allowed are {limit}: it captures large values; "
+                "put them with umbel.put and pass the references, or create them inside"
             )
+        if len(blob) > engine.config.function_warn_bytes:
+            import warnings
+
+            warnings.warn(
+                f"{source.name} takes {len(blob) / 1e6:.0f} MB when pickled because of what it captures; put large "
+                "values with umbel.put and pass the references",
+                stacklevel=5,
+            )
+        source.exported = (engine, blob)
         return blob
 
     # Submission

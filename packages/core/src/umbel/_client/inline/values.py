@@ -82,6 +82,7 @@ class Values:
         self._mutex = mutex
         self.process_id = process_id
         self.table = ownership.ReferenceTable(process_id)
+        self.is_closed = False  # after the session nobody reads errors any more
         self.on_unreferenced: Callable[[bytes], None] = _ignore
 
     def new(self, object_id: bytes, producer: Any) -> ownership.Record:
@@ -164,7 +165,7 @@ class Values:
 
     def report(self, failure: Failure) -> None:
         """Nobody will see this error any more; so it is logged, once, unless somebody has seen it."""
-        if not failure.was_read:
+        if not failure.was_read and not self.is_closed:
             failure.was_read = True
             self._mutex.later.append(lambda: _report(failure))
 
