@@ -212,11 +212,12 @@ def main() -> int:
         os.environ["PYTHONPATH"] = os.pathsep.join(filter(None, [str(SAMPLING), os.environ.get("PYTHONPATH")]))
         rt = importlib.import_module(arguments.module)
         rt.init(num_cpus=CPUS)
-        sampling.install(name)
+        sampler = sampling.install(name)
         workload = rows.BUILDERS[arguments.row](rt)
         repeat(workload, measure.FULL.warm_up_s)
 
         units, elapsed_s, roles = sampled(workload, arguments.seconds, folder, mark)
+        sampler.stop()
         row = ROW_BY_KEY[arguments.row]
         each_us = 1e6 * elapsed_s / units
         print(f"{row.title} on {arguments.module}: {units / elapsed_s:,.1f} {row.unit}, {each_us:.2f} us each")

@@ -35,8 +35,9 @@ class Sampler:
         self.folder = folder
         self.seconds: dict[Stack, float] = {}
         self.used_s: dict[int, float] = {}  # by thread, at the last sample
-        self.taken = 0
-        self.next_write = 2  # samples taken by then
+        self.taken = self.written = 0  # samples
+        self.next_write = 2  # once so many are taken
+        self.is_sampling = False
         self.names: dict[CodeType, str] = {}
 
     def start(self) -> None:
@@ -53,10 +54,20 @@ class Sampler:
 
     def restart_in_child(self) -> None:
         """A fork takes the counts along but not the timer."""
-        self.seconds, self.used_s, self.taken, self.next_write = {}, {}, 0, 2
+        self.seconds, self.used_s = {}, {}
+        self.taken, self.written, self.next_write, self.is_sampling = 0, 0, 2, False
         self.start()
 
     def sample(self, _signal: int, frame: FrameType | None) -> None:
+        if self.is_sampling:
+            return  # the sampler's own work is nobody's
+        self.is_sampling = True
+        self._take(frame)
+        here = threading.get_ident()
+        self.used_s[here] = time.clock_gettime(time.pthread_getcpuclockid(here))
+        self.is_sampling = False
+
+    def _take(self, frame: FrameType | None) -> None:
         is_recording = os.path.exists(os.path.join(self.folder, "recording"))
         for thread, innermost in sys._current_frames().items():
             used_s = time.clock_gettime(time.pthread_getcpuclockid(thread))
@@ -66,11 +77,12 @@ class Sampler:
                 stack = self._stack(frame if thread == threading.main_thread().ident else innermost)
                 self.seconds[stack] = self.seconds.get(stack, 0.0) + spent_s
                 self.taken += 1
-        if self.taken >= self.next_write or not is_recording:
+        if self.taken >= self.next_write or (self.taken > self.written and not is_recording):
             self.next_write = self.taken + min(self.taken, SAMPLES_PER_WRITE)
             self.write()
 
     def write(self) -> None:
+        self.written = self.taken
         path = os.path.join(self.folder, f"{os.getpid()}.json")
         try:
             with open(path + ".part", "w") as file:
@@ -94,11 +106,12 @@ class Sampler:
         return name
 
 
-def install(folder: str) -> None:
+def install(folder: str) -> Sampler:
     sampler = Sampler(folder)
     os.register_at_fork(after_in_child=sampler.restart_in_child)
     atexit.register(sampler.stop)
     sampler.start()
+    return sampler
 
 
 if os.environ.get(FOLDER) and __name__ == "sitecustomize":

@@ -51,6 +51,11 @@ def is_running(pid: int) -> bool:
         return False
 
 
+def kill(pid: int) -> None:
+    with contextlib.suppress(ProcessLookupError):
+        os.kill(pid, signal.SIGKILL)
+
+
 def marked_processes(mark: str) -> dict[int, str]:
     """pid -> command line of every process that was started with this mark."""
     wanted = f"{MARK}={mark}".encode()
@@ -177,8 +182,7 @@ class Driver:
     def end(self) -> None:
         """Kill whatever is left; for fixtures."""
         for pid in marked_processes(self.mark):
-            with contextlib.suppress(OSError):
-                os.kill(pid, signal.SIGKILL)
+            kill(pid)
         self.process.kill()
         self.process.communicate()
 

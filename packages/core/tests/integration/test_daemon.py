@@ -351,6 +351,13 @@ def test_hard_affinity_to_another_node_fails_at_once(daemon: Daemon) -> None:
     assert daemon.driver.expect("actor_state", state="DEAD")[0]["unschedulable"]
 
 
+def test_environment_that_is_too_large_fails_at_once(daemon: Daemon) -> None:
+    env = {"env_vars": {"A": "x" * 100_000}}
+    daemon.driver.say({"t": "demand", "key": "f", "resources": CPU, "count": 1, "env": env})
+    assert "allowed are 100000" in daemon.driver.expect("demand_failed")[0]["reason"]
+    assert daemon.lease("g", env={"env_vars": {"A": "x" * 90_000}})
+
+
 def test_soft_affinity_and_spreading_run_here(daemon: Daemon) -> None:
     assert daemon.lease(strategy={"node_id": "other", "soft": True})
     assert daemon.lease("g", strategy="SPREAD")
@@ -556,6 +563,22 @@ def test_actor_without_handles_is_asked_to_finish(daemon: Daemon) -> None:
     assert daemon.driver.expect("actor_state", state="DEAD")[0]["reason"] == "no handle to it is left"
 
 
+def test_idle_worker_that_created_an_actor_is_not_sent_away(start: Callable[..., Daemon]) -> None:
+    daemon = start(resources=CPU)
+    parent = daemon.lease()
+    spec = {"t": "create_actor", "placement": CPU, "running": {}, "class_name": "Counter", "meta_size": 0}
+    parent.tell_agent({**spec, "actor": "a"})
+    host = daemon.host_of("a")
+    host.tell_agent({"t": "actor_ready", "actor": "a"})
+    daemon.driver.say({"t": "demand", "key": "g", "resources": {}, "count": 1})
+    other = daemon.driver.expect("grant", key="g")[0]["worker"]
+    daemon.driver.say({"t": "return", "worker": parent.id, "retire": False})
+    daemon.driver.say({"t": "return", "worker": other, "retire": False})
+    wait_until(lambda: [w["worker"] for w in daemon.workers() if w["state"] == "idle"] == [parent.id])
+    daemon.driver.say({"t": "kill_actor", "actor": "a", "no_restart": True})
+    wait_until_gone(host.pid)
+
+
 def test_actor_dies_with_the_worker_that_created_it_unless_detached(daemon: Daemon) -> None:
     parent = daemon.lease()
     spec = {"t": "create_actor", "placement": CPU, "running": {}, "class_name": "Counter", "meta_size": 0}
@@ -613,7 +636,7 @@ def test_store_files_of_a_dead_worker_go_unless_somebody_else_owns_them(daemon: 
     worker.order("write", name=others, size=8_192)
     os.kill(worker.pid, signal.SIGKILL)
     daemon.driver.expect("worker_died")
-    assert os.listdir(daemon.launched.store_dir) == [others]
+    assert sorted(os.listdir(daemon.launched.store_dir)) == sorted([others, "processes"])
     assert daemon.query("store")["holders"] == [{"id": worker.id, "bytes": 8_192}]
     os.unlink(os.path.join(daemon.launched.store_dir, others))
     wait_until(lambda: daemon.query("store")["holders"] == [])
@@ -670,6 +693,23 @@ def test_closing_the_lifeline_before_connecting_ends_everything() -> None:
     launched.close()
     assert launched.process.returncode == 0
     assert not os.path.exists(launched.session_dir)
+
+
+def test_abandoned_launch_leaves_nothing() -> None:
+    launching = launch.begin({"worker_main": "daemon_worker", "sys_path": [HERE, *sys.path]})
+    assert os.path.exists(launching.session_dir)
+    launching.abandon()
+    assert not os.path.exists(launching.session_dir)
+
+
+def test_node_is_configured_by_finish() -> None:
+    launching = launch.begin({"worker_main": "daemon_worker", "sys_path": [HERE, *sys.path]})
+    launched = launching.finish({"resources": {"CPU": 70_000}})
+    driver = Peer(launched.address)
+    driver.say(hello("driver", DRIVER))
+    assert driver.expect("welcome")[0]["resources"] == {"CPU": 70_000}
+    driver.close()
+    launched.close()
 
 
 def test_sigterm_ends_everything(daemon: Daemon) -> None:

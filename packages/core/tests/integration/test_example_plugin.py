@@ -18,7 +18,7 @@ PYTHON_LINES_MAX = 60  # so that it stays an example of how little a plugin take
 # Making an environment, building two wheels and installing them takes 20 s, and several times that on a busy machine.
 pytestmark = [pytest.mark.timeout(300), pytest.mark.slow]
 
-# Two tasks of one CPU wait before one of two CPUs while both CPUs are held. Prints who started first after that.
+# A task of one CPU waits, then one of two, while both CPUs are held. Prints which of them started first after that.
 PROGRAM = """
 import os, sys, time
 import umbel
@@ -32,19 +32,22 @@ def hold(path):
 def started(name):
     return time.monotonic(), name
 
+def wait_until(is_so):
+    deadline = time.monotonic() + 30
+    while not is_so() and time.monotonic() < deadline:
+        time.sleep(0.01)
+
 if __name__ == "__main__":
     scheduler = sys.argv[2] if len(sys.argv) > 2 else None
     with umbel.init(num_cpus=2, resources={"hold": 1}, scheduler=scheduler):
         held = hold.remote(sys.argv[1])
-        deadline = time.monotonic() + 30
-        while umbel.available_resources().get("CPU") and time.monotonic() < deadline:
-            time.sleep(0.01)
-        small = [started.remote("small") for _ in range(2)]
+        wait_until(lambda: not umbel.available_resources().get("CPU"))
+        small = started.remote("small")
+        wait_until(lambda: len(umbel.explain()) == 1)  # so that it is the older one, whatever the driver sends first
         large = started.options(num_cpus=2).remote("large")
-        while len(umbel.explain()) < 2 and time.monotonic() < deadline:
-            time.sleep(0.01)
+        wait_until(lambda: len(umbel.explain()) == 2)
         open(sys.argv[1], "w").close()
-        print(min(umbel.get([*small, large]))[1])
+        print(min(umbel.get([small, large]))[1])
 """
 
 

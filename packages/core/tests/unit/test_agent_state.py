@@ -17,6 +17,8 @@ from umbel._agent.state import (
     ASK_TIMEOUT_S,
     INFEASIBLE_WARNING_S,
     LOST_GRACE_S,
+    ORPHAN_GRACE_S,
+    ORPHAN_RETRY_S,
     START_FAILURES_MAX,
     START_RETRY_S,
     STAYED_RETRY_S,
@@ -388,7 +390,7 @@ def test_lease_returned_while_its_worker_is_being_killed_is_not_granted_again() 
     state.check()
 
 
-def test_death_of_a_client_kills_the_workers_of_its_tasks_and_drops_its_demands() -> None:
+def test_death_of_a_client_ends_its_tasks_and_drops_its_demands() -> None:
     state = make(3)
     state.apply(demand(1))
     ready(state, "w1")
@@ -397,11 +399,35 @@ def test_death_of_a_client_kills_the_workers_of_its_tasks_and_drops_its_demands(
     state.apply(demand(9, client="w1", key="child", depth=1))
     assert state.apply(ev.WorkerExited("w1", 0, 9, 1.0)) == [
         ev.LeaseBroken("driver", "w1", 0, 9, "", is_intended=False),
-        ev.KillWorker("w2"),
+        ev.AskExit("w2", is_idle=True),
     ]
     assert state.apply(ev.WorkerExited("w2", 0, 9, 2.0)) == []
     assert [one.client for one in state.pending()] == []
     assert state.ledger.free == state.ledger.total
+
+
+def orphaned() -> AgentState:
+    """A state in which w1 still runs a task whose submitter is gone."""
+    state = make(1)
+    state.apply(ev.ClientJoined("w9", 0.0), demand(1, client="w9"))
+    ready(state, "w1")
+    assert state.apply(ev.ClientLeft("w9", 1.0)) == [ev.AskExit("w1", is_idle=True)]
+    return state
+
+
+def test_orphans_worker_that_owns_objects_is_used_again_once_its_task_has_ended() -> None:
+    state = orphaned()
+    assert state.apply(ev.WorkerStayed("w1", 1.1, is_running=True)) == []
+    assert state.next_tick_s() == 1.1 + ORPHAN_RETRY_S
+    assert state.apply(ev.Ticked(1.1 + ORPHAN_RETRY_S)) == [ev.AskExit("w1", is_idle=True)]
+    assert state.ledger.free == {"CPU": 0}
+    assert state.apply(ev.WorkerStayed("w1", 2.0), demand(1)) == [grant("w1")]
+
+
+def test_orphan_that_does_not_end_is_killed() -> None:
+    state = orphaned()
+    assert state.apply(ev.Ticked(1.0 + ORPHAN_GRACE_S)) == [ev.KillWorker("w1")]
+    state.check()
 
 
 def test_worker_whose_connection_closed_is_not_leased_again_and_is_killed_in_the_end() -> None:
@@ -492,12 +518,14 @@ def test_worker_that_never_becomes_ready_is_killed() -> None:
 # ---- actors ----
 
 
-def test_actor_takes_an_idle_worker_for_life() -> None:
+def test_actor_gets_a_worker_in_which_no_task_has_run() -> None:
+    """A task's worker may own objects that others borrow, which would end with the actor."""
     state = make(1)
     state.apply(demand(1))
     ready(state, "w1")
     state.apply(ev.LeaseReturned("driver", "w1", False, 0.0))
-    assert state.apply(actor(running=ONE_CPU)) == [ev.HostActor("a", "w1", ONE_CPU, {})]
+    assert state.apply(actor(running=ONE_CPU)) == [ev.StartWorker("w2", "")]
+    assert ready(state, "w2") == [ev.HostActor("a", "w2", ONE_CPU, {})]
     assert state.ledger.free == {"CPU": 0}
 
 
@@ -635,7 +663,7 @@ def test_random_events_keep_the_invariants_and_everything_ends(seed: int) -> Non
             state.check()
             event = leaving[1]
         elif choice == 10:
-            event = chance.choice([ev.Ticked(at_s), ev.WorkerStayed(worker, at_s)])
+            event = chance.choice([ev.Ticked(at_s), ev.WorkerStayed(worker, at_s, chance.random() < 0.5)])
         else:
             born = any_of("starting")
             if born == "none":

@@ -50,7 +50,7 @@ def test_own_session_is_not_stale(base: Path) -> None:
 
 def test_session_of_a_dead_process_is_removed_with_its_shared_memory(base: Path) -> None:
     session, store = make(base, name_for(dead_pid(), 123))
-    assert sessions.sweep_stale_sessions(str(base)) == [session.name]
+    assert sessions.sweep_stale_sessions(str(base)) == [str(session), str(store)]
     assert not session.exists()
     assert not store.exists()
 
@@ -58,18 +58,18 @@ def test_session_of_a_dead_process_is_removed_with_its_shared_memory(base: Path)
 def test_shared_memory_whose_session_directory_is_gone_is_removed(base: Path) -> None:
     session, store = make(base, name_for(dead_pid(), 123))
     sessions.remove_tree(str(session))
-    assert sessions.sweep_stale_sessions(str(base)) == [session.name]
+    assert sessions.sweep_stale_sessions(str(base)) == [str(store)]
     assert not store.exists()
 
 
 def test_later_process_with_the_same_pid_does_not_keep_a_session(base: Path) -> None:
-    session, _ = make(base, name_for(os.getpid(), sessions.start_time(os.getpid()) - 1))
-    assert sessions.sweep_stale_sessions(str(base)) == [session.name]
+    session, store = make(base, name_for(os.getpid(), sessions.start_time(os.getpid()) - 1))
+    assert sessions.sweep_stale_sessions(str(base)) == [str(session), str(store)]
 
 
 def test_session_is_kept_while_its_daemon_cleans_up(base: Path) -> None:
-    session, _ = make(base, name_for(dead_pid(), 123))
-    sessions.record_process(str(session), os.getpid())
+    session, store = make(base, name_for(dead_pid(), 123))
+    sessions.record_process(os.getpid(), str(session), str(store))
     assert sessions.sweep_stale_sessions(str(base)) == []
 
 

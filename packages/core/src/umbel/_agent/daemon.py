@@ -1,13 +1,15 @@
 """The node daemon's process: reads its configuration, forks the fork server, serves.
 
 Started by `umbel._client.launch` in a fresh interpreter without `site`, in which `umbel` is an empty stand-in for the
-package, so that nothing is imported that the daemon does not need. One JSON line of configuration comes through the
-socket `fd` and one JSON line goes back; after that its end means that the process which started this one is gone.
+package, so that nothing is imported that the daemon does not need. Through the socket `fd` come two JSON lines: what
+the processes need to know, which is enough to begin, and then the whole configuration. One JSON line goes back; after
+that the socket's end means that the process which started this one is gone.
 """
 
 from __future__ import annotations
 
 import contextlib
+import gc
 import json
 import os
 import signal
@@ -17,21 +19,25 @@ from typing import Any
 
 from umbel._base import sessions
 
-CONFIG_BYTES_MAX = 1 << 24  # a broken peer must not fill the memory
-
 
 def main(fd: int) -> None:
+    gc.disable()  # what is imported stays; looking through it again and again would take a tenth of the start
     starter = socket.socket(fileno=fd)
-    config = _read_config(starter)
+    lines = starter.makefile("rb")
+    config = _config_of(lines.readline())
     if config is None:
         return
     for ignored in (signal.SIGINT, signal.SIGHUP):  # they reach the whole terminal; the driver decides when to end
         signal.signal(ignored, signal.SIG_IGN)
+    # What both sides of the fork need is imported before it, once.
+    from umbel._transport import connection  # noqa: F401
+
     kind = socket.SOCK_SEQPACKET if sys.platform.startswith("linux") else socket.SOCK_DGRAM
     ours, theirs = socket.socketpair(socket.AF_UNIX, kind)
     fork_server_pid = os.fork()
     if not fork_server_pid:
         ours.close()
+        lines.close()
         starter.close()
         from umbel._agent import forkserver
 
@@ -42,6 +48,12 @@ def main(fd: int) -> None:
             sessions.record_process(pid, config["session_dir"], config["store_dir"])
         from umbel._agent import service
 
+        config = _config_of(lines.readline())
+        lines.close()
+        if config is None:  # there will be no session after all
+            ours.close()
+            os.waitpid(fork_server_pid, 0)
+            return
         daemon = service.Service(config, starter, ours, fork_server_pid)
     except Exception as error:
         _answer(starter, {"ok": False, "error": f"{type(error).__name__}: {error}"})
@@ -49,20 +61,19 @@ def main(fd: int) -> None:
         os.waitpid(fork_server_pid, 0)
         raise
     _answer(starter, {"ok": True, "pid": os.getpid()})
+    gc.freeze()
+    gc.enable()
     try:
         daemon.run()
     finally:
         daemon.end()
 
 
-def _read_config(starter: socket.socket) -> dict[str, Any] | None:
-    data = b""
-    while not data.endswith(b"\n"):
-        more = starter.recv(65_536)
-        if not more or len(data) > CONFIG_BYTES_MAX:
-            return None
-        data += more
-    config: dict[str, Any] = json.loads(data)
+def _config_of(line: bytes) -> dict[str, Any] | None:
+    """None when the starter went away in the middle of it."""
+    if not line.endswith(b"\n"):
+        return None
+    config: dict[str, Any] = json.loads(line)
     return config
 
 

@@ -113,10 +113,11 @@ class WorkerReady(NamedTuple):
 
 
 class WorkerStayed(NamedTuple):
-    """A worker that was asked to exit cannot yet: it owns objects that somebody refers to."""
+    """A worker that was asked to exit cannot yet: it owns objects that somebody refers to, or still runs a task."""
 
     worker: str
     at_s: float
+    is_running: bool = False
 
 
 class WorkerExited(NamedTuple):

@@ -85,7 +85,7 @@ _FIELDS: dict[str, dict[str, _Field]] = {
     "blocked": {},
     "unblocked": {},
     "kill_worker": {"worker": _text(), "reason": _text("")},
-    "busy_owner": {},
+    "busy_owner": {"running": _flag(False)},
     "create_actor": {
         "actor": _text(), "name": _text_or_none(), "namespace": _text_or_none(), "get_if_exists": _flag(False),
         "detached": _flag(False), "max_restarts": _integer(0), "placement": _amounts(), "running": _amounts(),

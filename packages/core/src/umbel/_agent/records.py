@@ -46,6 +46,7 @@ class Worker:
         "ask_again_s",
         "deadline_s",
         "env",
+        "has_run_tasks",
         "id",
         "is_intended",
         "is_lost",
@@ -64,6 +65,7 @@ class Worker:
         self.deadline_s: float | None = at_s + START_TIMEOUT_S  # killed then, unless something happens before
         self.ask_again_s: float | None = None  # when to repeat the request to exit
         self.lease: Lease | None = None
+        self.has_run_tasks = False
         self.reason = ""  # why this agent killed it, if it did
         self.is_intended = False  # its lease holder had it killed
         self.is_retired = False  # nobody may use it again

@@ -24,10 +24,12 @@ from umbel._agent.forks import ForkServer
 from umbel._agent.hub import Client, Hub, Message
 from umbel._agent.ledger import CPU, UNIT, Ledger
 from umbel._agent.queries import Queries
+from umbel._agent.records import WorkerState
 from umbel._agent.store_service import StoreService
 from umbel._base import sessions
 from umbel._transport import connection as transport
 
+ENV_BYTES_MAX = 100_000  # it goes to the fork server in one datagram, of which Linux takes 200 kB
 TASK_EVENTS_MAX = 100_000  # of the timeline; some 20 MB
 EXIT_GRACE_S = 0.3  # for workers' exit handlers at shutdown; a user waits for it when tasks still run
 FATAL_WAIT_S = 5.0  # for the driver to connect and be told why nothing works
@@ -50,6 +52,8 @@ class Control(Protocol):
     def next_tick_s(self) -> float | None: ...
 
     def tick(self) -> None: ...
+
+    def owns_actors(self, client: str) -> bool: ...
 
     def listed(self) -> list[Message]: ...
 
@@ -131,7 +135,9 @@ class Service:
             "return": self._on_return,
             "blocked": lambda client, _message, _body: self.decide(ev.WorkerBlocked(client.id, self.now_s())),
             "unblocked": lambda client, _message, _body: self.decide(ev.WorkerUnblocked(client.id, self.now_s())),
-            "busy_owner": lambda client, _message, _body: self.decide(ev.WorkerStayed(client.id, self.now_s())),
+            "busy_owner": lambda client, message, _body: self.decide(
+                ev.WorkerStayed(client.id, self.now_s(), message["running"])
+            ),
             "kill_worker": self._on_kill_worker,
             "reserve_store": self.store.on_reserve,
             "release_store": self.store.on_release,
@@ -142,7 +148,7 @@ class Service:
         self._do: dict[type, Callable[[Any], None]] = {
             ev.StartWorker: lambda command: self.forks.start(command.worker, self.env_of(command.env)),
             ev.KillWorker: lambda command: self.forks.kill(command.worker),
-            ev.AskExit: lambda command: self.hub.send(command.worker, {"t": "exit", "idle": command.is_idle}),
+            ev.AskExit: self._ask_exit,
             ev.Grant: self._grant,
             ev.Reclaim: lambda command: self.hub.send(command.client, {"t": "reclaim", "worker": command.worker}),
             ev.HostActor: lambda command: self.control.hosted(
@@ -284,9 +290,9 @@ class Service:
     # ---- leases ----
 
     def _on_demand(self, client: Client, message: Message, _body: bytes) -> None:
-        elsewhere = self._elsewhere(message["strategy"])
-        if elsewhere and message["count"]:
-            self._tell_failed(client.id, message["key"], elsewhere, is_unschedulable=True)
+        impossible = self._impossible(message["strategy"], message["env"])
+        if impossible and message["count"]:
+            self._tell_failed(client.id, message["key"], impossible, is_unschedulable=True)
             return
         self.decide(
             ev.DemandChanged(
@@ -310,8 +316,13 @@ class Service:
     def address_of(self, worker: str) -> str:
         return f"{self._config['session_dir']}/{worker}.sock"
 
-    def _elsewhere(self, strategy: Any) -> str:
-        """Why a scheduling strategy can never be followed here, or "". Spreading means nothing on one node."""
+    def _impossible(self, strategy: Any, env: Any) -> str:
+        """Why what was asked for can never be had, or "". Spreading means nothing on one node."""
+        if len(_env_key(env)) > ENV_BYTES_MAX:
+            return (
+                f"its runtime environment takes {len(_env_key(env))} bytes as JSON, allowed are {ENV_BYTES_MAX}; "
+                "pass large values by file or as arguments"
+            )
         wanted = strategy.get("node_id") if isinstance(strategy, dict) else None
         if wanted in (None, self._config["node_id"]) or strategy.get("soft"):
             return ""
@@ -333,6 +344,13 @@ class Service:
 
     def env_of(self, text: str) -> Any:
         return json.loads(text) if text else None
+
+    def _ask_exit(self, command: ev.AskExit) -> None:
+        is_unused = self.agent.workers[command.worker].state is WorkerState.LEAVING
+        if is_unused and self.control.owns_actors(command.worker):
+            self.decide(ev.WorkerStayed(command.worker, self.now_s()))  # its actors would die with it
+        else:
+            self.hub.send(command.worker, {"t": "exit", "idle": command.is_idle})
 
     def _grant(self, command: ev.Grant) -> None:
         accelerators, resources = dict(command.accelerators), dict(command.resources)
@@ -391,9 +409,9 @@ class Service:
         self.hub.refuse(client, request, kind, text)
 
     def place_actor(self, spec: ActorWish) -> None:
-        elsewhere = self._elsewhere(spec.strategy)
-        if elsewhere:
-            self.control.unplaceable(spec.actor, elsewhere, is_unschedulable=True)
+        impossible = self._impossible(spec.strategy, spec.env)
+        if impossible:
+            self.control.unplaceable(spec.actor, impossible, is_unschedulable=True)
             return
         self.decide(
             ev.ActorWanted(

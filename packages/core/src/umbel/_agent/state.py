@@ -21,6 +21,8 @@ START_FAILURES_MAX = 3  # in a row for one environment, before those who wait fo
 START_RETRY_S = 0.2  # after a failed start; long enough not to spin, short enough to go unnoticed
 ASK_TIMEOUT_S = 30.0  # a worker that does not answer a request to exit for so long is stuck
 STAYED_RETRY_S = 2.0  # an idle or retired worker that still owns objects is asked again after so long
+ORPHAN_GRACE_S = 5.0  # for a task whose submitter is gone to be interrupted; what does not end by then is stuck
+ORPHAN_RETRY_S = 0.2
 LOST_GRACE_S = 2.0  # between a worker's connection closing and its process being killed: time for its exit handlers
 INFEASIBLE_WARNING_S = 1.0  # users add resources or nodes right after; do not cry at once
 IDLE_WORKER_S = 2.0  # surplus workers cost memory; two seconds bridge the pauses of a busy program
@@ -94,10 +96,7 @@ class AgentState:
             self._drop(place)
         commands: list[ev.AgentCommand] = []
         for lease in self.clients.pop(event.client, {}).values():
-            lease.client = ""  # nobody is told of its end
-            commands += self._kill(
-                self.workers[lease.worker], "the process that had submitted its tasks is gone", event.at_s
-            )
+            commands += self._orphan(self.workers[lease.worker], lease, event.at_s)
         worker = self.workers.get(event.client)
         if worker is not None and worker.state is not WorkerState.DYING:
             worker.is_lost = True
@@ -106,6 +105,16 @@ class AgentState:
             worker.ask_again_s = None
             worker.deadline_s = event.at_s + LOST_GRACE_S
         return commands
+
+    def _orphan(self, worker: Worker, lease: Lease, at_s: float) -> list[ev.AgentCommand]:
+        """The lease's holder is gone. The worker may own objects that others borrow, so it is not killed: it drops or
+        interrupts that holder's tasks and answers; one whose task does not end is killed in the end."""
+        lease.client = ""  # nobody is told of its end
+        if worker.state is not WorkerState.LEASED:
+            return []
+        worker.reason = "the process that had submitted its task is gone"
+        worker.deadline_s = at_s + ORPHAN_GRACE_S
+        return [ev.AskExit(worker.id, is_idle=True)]
 
     def _on_demand_changed(self, event: ev.DemandChanged) -> list[ev.AgentCommand]:
         place = (event.client, "", event.key)
@@ -240,7 +249,18 @@ class AgentState:
 
     def _on_worker_stayed(self, event: ev.WorkerStayed) -> list[ev.AgentCommand]:
         worker = self.workers.get(event.worker)
-        if worker is None or worker.state is not WorkerState.LEAVING:
+        if worker is None:
+            return []
+        if worker.state is WorkerState.LEASED and worker.lease is not None and not worker.lease.client:
+            if event.is_running:
+                worker.ask_again_s = event.at_s + ORPHAN_RETRY_S
+                return []
+            worker.reason = ""
+            self._end_lease(worker.lease)
+            self._enter(worker, WorkerState.IDLE, event.at_s)
+            worker.ask_again_s = event.at_s + STAYED_RETRY_S
+            return []
+        if worker.state is not WorkerState.LEAVING:
             return []
         if worker.is_retired:
             worker.deadline_s = None
@@ -320,12 +340,16 @@ class AgentState:
                 if is_start:
                     self._starts_at_s[worker.env] = at_s + START_RETRY_S
                 commands += self._kill(
-                    worker, _START_HUNG if is_start else "it did not answer or exit when asked to", at_s
+                    worker,
+                    _START_HUNG if is_start else worker.reason or "it did not answer or exit when asked to",
+                    at_s,
                 )
             elif worker.ask_again_s is not None and worker.ask_again_s <= at_s:
                 worker.ask_again_s = None
                 if worker.state is WorkerState.LEAVING:
                     commands += self._ask_exit(worker, at_s)
+                elif worker.state is WorkerState.LEASED:
+                    commands.append(ev.AskExit(worker.id, is_idle=True))
         for worker in self._surplus():
             if worker.since_s + self._idle_worker_s <= at_s:
                 commands += self._ask_exit(worker, at_s)
@@ -373,9 +397,9 @@ class AgentState:
             left = demand.count
             most = self._most_now(demand)
             while left and most and not promised.missing(demand.resources):
-                ready = idle.get(demand.env)
-                if ready and not self.ledger.missing(demand.resources):
-                    commands.append(self._give(ready.pop(), demand, at_s))
+                ready = None if self.ledger.missing(demand.resources) else _take(idle.get(demand.env, []), demand)
+                if ready is not None:
+                    commands.append(self._give(ready, demand, at_s))
                 elif starting.get(demand.env, 0) > 0:
                     starting[demand.env] -= 1
                 elif starts_left > 0 and demand.env not in self._starts_at_s:
@@ -424,6 +448,7 @@ class AgentState:
             self._enter(worker, WorkerState.ACTOR, at_s)
             return ev.HostActor(demand.actor, worker.id, demand.resources, accelerators)
         self._enter(worker, WorkerState.LEASED, at_s)
+        worker.has_run_tasks = True
         self.clients[demand.client][worker.id] = lease
         return ev.Grant(demand.client, demand.key, worker.id, demand.resources, accelerators)
 
@@ -520,6 +545,15 @@ class AgentState:
             checks.invariant(
                 bool(demand.actor) or demand.client in self.clients, "a demand of nobody", client=demand.client
             )
+
+
+def _take(idle: list[Worker], demand: Demand) -> Worker | None:
+    """Take out the last worker that suits. An actor gets a process in which nothing has run: what a task has left in a
+    module would show, and what a task's worker owns must not end with the actor."""
+    for index in range(len(idle) - 1, -1, -1):
+        if not demand.actor or not idle[index].has_run_tasks:
+            return idle.pop(index)
+    return None
 
 
 _START_HUNG = f"did not say that it is ready within {START_TIMEOUT_S:g} s"

@@ -89,7 +89,7 @@ class SessionContext:
         self.session_dir = session_dir
         self.address = address
         self.labels = labels or {}
-        self.accelerator_ids = accelerator_ids or {}
+        self.accelerator_ids = {} if accelerator_ids is None else accelerator_ids
 
 
 current_task: contextvars.ContextVar[TaskContext | None] = contextvars.ContextVar("umbel_current_task", default=None)

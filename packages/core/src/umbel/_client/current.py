@@ -25,6 +25,17 @@ class _Process:
 _process = _Process()
 
 
+def _after_fork() -> None:
+    """In a forked child: locks that another thread held would never be released, and the session is the parent's."""
+    _process.lock = threading.RLock()
+    if _process.engine is not None:
+        _process.engine.forked()
+
+
+if hasattr(os, "register_at_fork"):
+    os.register_at_fork(after_in_child=_after_fork)
+
+
 def is_initialized() -> bool:
     return _process.engine is not None and _process.pid == os.getpid()
 

@@ -8,6 +8,7 @@ import it.
 
 from __future__ import annotations
 
+import contextlib
 import dataclasses
 import json
 import os
@@ -60,11 +61,58 @@ class Launched:
         sessions.remove_tree(self.session_dir)
 
 
+class Launching:
+    """A daemon whose process has been started, and which waits for the rest of its configuration."""
+
+    def __init__(self, config: dict[str, Any], process: subprocess.Popen[bytes], lifeline: socket.socket) -> None:
+        self._config = config
+        self._process = process
+        self._lifeline = lifeline
+        self.session_dir: str = config["session_dir"]
+
+    def finish(self, config: Mapping[str, Any]) -> Launched:
+        """Tell the daemon the rest and wait until it listens. Raises UmbelSystemError when it does not start.
+
+        config: any keys that concern the node and not its processes: resources, labels, namespace, ….
+        """
+        self._config.update(config)
+        answer = _exchange(self._lifeline, self._config)
+        if answer is not None and answer["ok"]:
+            return Launched(
+                self._process.pid,
+                self._config["session_dir"],
+                self._config["store_dir"],
+                self._process,
+                self._lifeline,
+                self._config,
+            )
+        self._process.kill()
+        self.abandon()
+        reason = f"it did not answer within {READY_TIMEOUT_S:g} s or died (code {self._process.returncode})"
+        raise exceptions.UmbelSystemError(
+            f"the Umbel daemon did not start: {answer['error'] if answer else reason}; its output is on standard error"
+        )
+
+    def abandon(self) -> None:
+        """There will be no session after all: the daemon ends and nothing of it is left."""
+        self._lifeline.close()
+        self._process.wait()
+        _remove(self._config)
+
+
 def launch(config: Mapping[str, Any]) -> Launched:
-    """Start a daemon and wait until it listens; takes about as long as starting Python twice.
+    """Start a daemon and wait until it listens; takes about as long as starting Python four times.
 
     config: `resources` in units of 1/10,000, and any of the keys of `_defaults`. Raises UmbelSystemError with the
     reason when the daemon does not start.
+    """
+    return begin(config).finish({})
+
+
+def begin(config: Mapping[str, Any]) -> Launching:
+    """Start a daemon's process and return at once, so that the caller can prepare itself meanwhile.
+
+    config: what the processes need (paths, worker_main, worker_imports, worker_env, …); the rest may come by `finish`.
     """
     base = sessions.base_dir()
     sessions.sweep_stale_sessions(base)
@@ -72,53 +120,40 @@ def launch(config: Mapping[str, Any]) -> Launched:
     os.mkdir(full["session_dir"], 0o700)
     os.makedirs(full["store_dir"], 0o700, exist_ok=True)
     ours, theirs = socket.socketpair()
-    command = [
-        _python(),
-        *_interpreter_flags(),
-        "-S",
-        "-c",
-        _BOOT,
-        str(theirs.fileno()),
-        os.path.dirname(os.path.dirname(__file__)),
-    ]
+    package_dir = os.path.dirname(os.path.dirname(__file__))
+    command = [_python(), *_interpreter_flags(), "-S", "-c", _BOOT, str(theirs.fileno()), package_dir]
     try:
         process = subprocess.Popen(
             command, stdin=subprocess.DEVNULL, stdout=subprocess.DEVNULL, pass_fds=[theirs.fileno()], close_fds=True
         )
     except OSError as error:
+        ours.close()
         _remove(full)
         raise exceptions.UmbelSystemError(f"cannot start the Umbel daemon with {command[0]!r}: {error}") from error
     finally:
         theirs.close()
-    answer = _exchange(ours, full)
-    if answer is None or not answer["ok"]:
-        ours.close()
-        process.kill()
-        process.wait()
-        _remove(full)
-        reason = (
-            answer["error"]
-            if answer
-            else f"it did not answer within {READY_TIMEOUT_S:g} s or died (code {process.returncode})"
-        )
-        raise exceptions.UmbelSystemError(f"the Umbel daemon did not start: {reason}; its output is on standard error")
-    return Launched(process.pid, full["session_dir"], full["store_dir"], process, ours, full)
+    with contextlib.suppress(OSError):  # it has died already, which `finish` will see
+        ours.sendall(json.dumps(full).encode() + b"\n")
+    return Launching(full, process, ours)
 
 
 def _defaults(base: str) -> dict[str, Any]:
-    pid = os.getpid()
+    try:
+        cwd = os.getcwd()
+    except OSError:  # it was removed under this process
+        cwd = "/"
     session_dir = os.path.join(base, sessions.new_name())
     return {
         "session_dir": session_dir,
         "store_dir": sessions.store_dir_for(session_dir),
         "embedded": True,
-        "driver_pid": pid,
+        "driver_pid": os.getpid(),
         "resources": {},
         "labels": {},
         "node_id": os.urandom(28).hex(),
         "namespace": "",
-        "sys_path": [path or os.getcwd() for path in sys.path],
-        "cwd": os.getcwd(),
+        "sys_path": [path or cwd for path in sys.path if isinstance(path, str)],  # the import system skips others too
+        "cwd": cwd,
         "log_to_driver": True,
         "store_capacity_bytes": 1 << 30,
         "store_full_wait_s": 5.0,
@@ -143,6 +178,8 @@ def _python() -> str:
 def _interpreter_flags() -> list[str]:
     """The options of this interpreter that change how programs run, so that workers run them alike."""
     flags = ["-" + "O" * sys.flags.optimize] if sys.flags.optimize else []
+    if sys.flags.ignore_environment:
+        flags.append("-E")
     if sys.flags.dont_write_bytecode:
         flags.append("-B")
     if sys.flags.dev_mode:
@@ -155,7 +192,7 @@ def _interpreter_flags() -> list[str]:
 
 
 def _exchange(sock: socket.socket, config: Mapping[str, Any]) -> dict[str, Any] | None:
-    """Send the configuration and wait for the answer; None when there is none."""
+    """Send the whole configuration and wait for the answer; None when there is none."""
     sock.settimeout(READY_TIMEOUT_S)
     data = b""
     try:

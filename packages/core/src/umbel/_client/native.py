@@ -69,6 +69,7 @@ class NativeEngine:
         self.has_settled = False
         self.is_closed = False
         self.agent_is_gone = False
+        self.on_link_gone: Callable[[links.Link], None] | None = None
         self.context_of: Callable[[], Any] | None = None
         self.on_blocked: Callable[[], Callable[[], None] | None] | None = None
         self.extra_housekeeping: Callable[[float], float | None] | None = None
@@ -190,6 +191,8 @@ class NativeEngine:
             self._dirty_links.discard(link)
             self.values.peer_gone(link.peer)
             self.actors.link_gone(link)
+            if self.on_link_gone is not None:
+                self.on_link_gone(link)
             self.carry_on()
 
     def _on_notice(self, message: dict[str, Any], body: bytes) -> None:
@@ -260,6 +263,9 @@ class NativeEngine:
             due = self.tasks.housekeep(now) if not self.agent_is_gone else None
             self.carry_on()
         self.values.store.trim(now)
+        trim_due = self.values.store.trim_due_s(now)
+        if trim_due is not None:
+            due = trim_due if due is None else min(due, trim_due)
         if self.extra_housekeeping is not None:
             extra = self.extra_housekeeping(now)
             if extra is not None:
@@ -348,7 +354,7 @@ class NativeEngine:
         for ref in wanted:
             record = records.get(ref._id)
             if record is None:
-                raise self._stale(ref)
+                raise self.stale(ref._id)
             found.append(record)
             if record.kind == PENDING:
                 is_pending = True
@@ -365,9 +371,11 @@ class NativeEngine:
         decode = self.values.decode
         return [record.payload if record.kind == RAW else decode(record) for record in found]
 
-    def _stale(self, ref: refs.ObjectRef[Any]) -> Exception:
+    @staticmethod
+    def stale(object_id: bytes) -> Exception:
         return exceptions.ObjectLostError(
-            f"object {ref.hex()} belongs to a session that has ended; references do not outlive umbel.shutdown()"
+            f"object {object_id.hex()} belongs to a session that has ended or to another process's; references outlive neither "
+            "umbel.shutdown() nor a fork"
         )
 
     def wait(
@@ -411,7 +419,7 @@ class NativeEngine:
             else:
                 record = records.get(item._id)
                 if record is None:
-                    raise self._stale(item)
+                    raise self.stale(item._id)
                 if record.kind == PENDING:
                     if fetch and record.task is None and not record.is_fetching:
                         self.values.on_settled(record, _ignore)
@@ -429,8 +437,8 @@ class NativeEngine:
     def add_done_callback(self, ref: refs.ObjectRef[Any], callback: Callable[[], None]) -> None:
         with self.lock:
             record = self.values.table.records.get(ref._id)
-            if record is None:
-                raise self._stale(ref)
+            if record is None or self.is_closed:
+                raise self.stale(ref._id)
             if record.kind == PENDING:
                 self.values.on_settled(record, lambda _record: callback())
                 self.prepare_to_wait()
@@ -533,8 +541,7 @@ class NativeEngine:
 
     def drop_ref(self, object_id: bytes) -> None:
         self.values.drop(object_id)
-        if self.reactor._is_background_leading:
-            self.reactor.poller.wake()
+        self.reactor.poke()
 
     def adopt_ref(self, object_id: bytes) -> None:
         self.values.adopt(object_id)
@@ -601,6 +608,12 @@ class NativeEngine:
                 return self.explain_record(record)
             return f"object {target.hex()} is ready" + (": its task failed" if record.kind == ERROR else "")
 
+    def forked(self) -> None:
+        """This is a copy in a forked child: it may read what it has, but it must not touch the parent's sockets."""
+        self.is_closed = True
+        self.lock = self.values._lock = threading.RLock()
+        self.reactor.forked()
+
     def shutdown(self) -> None:
         """Leave the session: close what this process holds. Does not end the daemon."""
         with self.lock:
@@ -609,9 +622,11 @@ class NativeEngine:
             self.is_closed = True
             blob = exceptions.dump_error(exceptions.UmbelSystemError("the session was shut down before the result came"))
             for task in list(self.tasks.unfinished.values()):
-                for record in task.records:
-                    if record.kind == PENDING:
-                        self.values._settle(record, ERROR, blob, ())
+                if task.stream is not None:
+                    task.stream.fail(blob)
+            for record in list(self.values.table.records.values()):
+                if record.kind == PENDING:
+                    self.values._settle(record, ERROR, blob, ())
             self.carry_on()
         self.agent.close()
         self.links.close()

@@ -109,19 +109,20 @@ def init(
         if namespace is not None and (not isinstance(namespace, str) or not namespace):
             raise TypeError(f"namespace must be a non-empty string, got {namespace!r}; omit it for one of its own")
         _set_log_level(logging_level if logging_level is not None else config.log_level)
-        totals, ids = _totals(num_cpus, num_gpus, resources)
+        totals, ids, found_labels = _totals(num_cpus, num_gpus, resources)
         chosen_namespace = namespace or config.namespace or str(uuid.uuid4())
         env_vars = _env_vars(runtime_env)
         name = engine or config.engine
         from umbel._plugins import registry
 
         catalog = registry.installed()
+        registry.log_complaints()
         policy = scheduler or config.scheduler
         catalog.schedulers.find(policy)  # a name nobody provides fails here and not in the daemon
         started: Any = catalog.engines.create(
             name,
             resources=totals,
-            labels=_labels(labels),
+            labels={**found_labels, **_labels(labels)},
             namespace=chosen_namespace,
             object_store_memory=_store_bytes(object_store_memory),
             env_vars=env_vars,
@@ -177,11 +178,14 @@ def _cpu_count() -> int:
         return os.cpu_count() or 1
 
 
-def _totals(num_cpus: Any, num_gpus: Any, custom: Any) -> tuple[dict[str, float], dict[str, list[str]]]:
-    """What the node has, by resource, and the ids of its devices."""
+def _totals(
+    num_cpus: Any, num_gpus: Any, custom: Any
+) -> tuple[dict[str, float], dict[str, list[str]], dict[str, str]]:
+    """What the node has, by resource; the ids of its devices; the labels they give it."""
     unit = resource_model.RESOURCE_UNIT
     totals: dict[str, float] = {}
     ids: dict[str, list[str]] = {}
+    labels: dict[str, str] = {}
     cpus = _cpu_count() if num_cpus is None else num_cpus
     totals[resource_model.CPU] = (
         resource_model.units_of(cpus, what="num_cpus", advice="omit it for the CPUs of this machine") / unit
@@ -189,20 +193,21 @@ def _totals(num_cpus: Any, num_gpus: Any, custom: Any) -> tuple[dict[str, float]
     from umbel._plugins import registry
 
     for found in registry.accelerators_here():
-        if found.resource_name == resource_model.GPU and num_gpus is not None:
-            continue
         totals.update(found.resources())
         ids[found.resource_name] = list(found.ids)
-    if num_gpus:
+        labels.update(found.labels)
+    if num_gpus is not None:
         count = resource_model.gpu_units_of(num_gpus) / unit
         totals[resource_model.GPU] = count
-        ids[resource_model.GPU] = [str(index) for index in range(int(count))]
+        # Devices beyond those found are taken at their word: programs are tried out without the hardware.
+        named = ids.get(resource_model.GPU, []) + [str(index) for index in range(int(count))]
+        ids[resource_model.GPU] = list(dict.fromkeys(named))[: int(count)]
     if custom is not None:
         if not isinstance(custom, Mapping):
             raise TypeError(f"resources must be a dict of name to amount, got {custom!r}; for example {{'licence': 2}}")
         totals.update({name: units / unit for name, units in resource_model.custom_units(custom).items()})
     totals[resource_model.MEMORY] = float(_available_bytes())
-    return totals, ids
+    return {name: amount for name, amount in totals.items() if amount or name == resource_model.CPU}, ids, labels
 
 
 def _available_bytes() -> int:
@@ -257,13 +262,19 @@ def _set_log_level(level: int | str) -> None:
 def shutdown(*, wait_for_processes: bool = False, _exiting_interpreter: bool = False) -> None:
     """End the session of this process and everything it started. Idempotent.
 
-    wait_for_processes: accepted for Ray's sake; this always waits, which takes milliseconds.
+    wait_for_processes: accepted for Ray's sake; this always waits, which takes milliseconds. Raises RuntimeError in a task
+    or actor, to which the session does not belong.
     """
     del wait_for_processes
     with current.lock():
         running = current.running_engine()
         if running is None:
             return
+        if running.session_context.kind == "worker" and not _exiting_interpreter:
+            raise RuntimeError(
+                "umbel.shutdown() was called in a task or actor; the session belongs to the driver, which may end it. Return "
+                "from the task, or leave the actor with umbel.actor.exit_actor()"
+            )
         current.set_engine(None)
         running.shutdown()
 

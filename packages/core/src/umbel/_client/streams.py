@@ -162,6 +162,7 @@ class NativeStream:
         engine = self._engine
         while True:
             with engine.lock:
+                engine.check_running()
                 if state.consumed in state.items:
                     return state.take(state.consumed)
                 if state.length is not None and state.consumed >= state.length:

@@ -9,6 +9,7 @@ from __future__ import annotations
 import hashlib
 import json
 import time
+from collections.abc import Sequence
 from typing import TYPE_CHECKING, Any
 
 from umbel import exceptions
@@ -23,6 +24,10 @@ if TYPE_CHECKING:
 PENDING = ownership.PENDING
 ERROR = serialization.ERROR
 RAW = serialization.RAW
+# While one thread submits and submits, nobody reads replies; so it does, now and then, more often when tasks wait for
+# each other and each reply lets the next one start. Looking costs 3 us.
+POLL_PERIOD = 32
+POLL_PERIOD_CHAINED = 8
 READY_PUSH = 32  # waiting tasks that are worth an assignment round while more are being submitted
 _INDEX = [index.to_bytes(4, "big") for index in range(16)]
 _NO_REFS: tuple[bytes, ...] = ()
@@ -169,6 +174,8 @@ class Tasks:
                 self._enqueue(task)
             if engine.values._drops:
                 engine.values.drain_drops()
+        if not seq % (POLL_PERIOD_CHAINED if task.missing else POLL_PERIOD):
+            engine.reactor.poll_now()
         return result
 
     def open_results(self, task: Task, state: Template) -> Any:
@@ -224,6 +231,7 @@ class Tasks:
                 elif is_raw and not serialization.is_raw(value):
                     is_raw = False
         if deps is not None:
+            self._check_known([object_id for _, object_id in deps])
             named = {key for key, _ in deps}
             args = tuple(None if i in named else v for i, v in enumerate(args))
             kwargs = {k: None if k in named else v for k, v in kwargs.items()}
@@ -232,11 +240,18 @@ class Tasks:
                 return messages.ARGS_KWARGS, (args, kwargs), deps, None
             return messages.ARGS, args, deps, None
         serialized = serialization.serialize((args, kwargs))
+        self._check_known(serialized.refs)
         if serialized.size_bytes <= self._engine.config.inline_bytes_max:
             kind, payload = serialized.inline()
             return kind, payload, deps, serialized.refs
         name, size = self._values.write(serialized, self._process_id)
         return messages.ARGS_OBJECT, (name, size), deps, serialized.refs
+
+    def _check_known(self, object_ids: Sequence[bytes]) -> None:
+        records = self._values.table.records
+        for object_id in object_ids:
+            if object_id not in records:
+                raise self._engine.stale(object_id)
 
     def attach_arguments(self, task: Task, deps: list[tuple[Any, bytes]] | None, inner: Any) -> None:
         """Pin what the arguments refer to, and note which are not there yet."""
@@ -365,6 +380,7 @@ class Tasks:
         for cls in dirty:
             self._assign(cls)
             self._tell_demand(cls, now)
+            self._give_back_idle(cls, now)
 
     def housekeep(self, now_s: float) -> float | None:
         """What time brings: idle leases go back, stalled work is offered to others. Returns when to look again."""
@@ -378,8 +394,7 @@ class Tasks:
             self._assign(cls)
             self._tell_demand(cls, now_s)
             self._steal(cls)
-            for lease in cls.idle_leases(now_s, idle_lease_s):
-                self._give_back(lease)
+            self._give_back_idle(cls, now_s)
             for lease in cls.leases.values():
                 wait = dispatch.STALLED_AFTER_S if len(lease.inflight) > 1 else None
                 if not lease.inflight:
@@ -394,6 +409,11 @@ class Tasks:
             lease, count = found
             lease.link.post((messages.STEAL, count))
             lease.link.flush()
+
+    def _give_back_idle(self, cls: dispatch.SchedulingClass, now_s: float) -> None:
+        """Return what is not used; a lease asked back as soon as it has drained, since somebody waits for it."""
+        for lease in cls.idle_leases(now_s, self._engine.config.idle_lease_s):
+            self._give_back(lease)
 
     def _give_back(self, lease: dispatch.Lease, *, retire: bool = False) -> None:
         lease.link.lease = None
@@ -429,8 +449,7 @@ class Tasks:
                 lease.link.post((messages.STEAL, len(lease.inflight)))
                 lease.link.flush()
             lease.is_reclaimed = True
-            for idle in cls.idle_leases(time.monotonic(), self._engine.config.idle_lease_s):
-                self._give_back(idle)
+            self._give_back_idle(cls, time.monotonic())
             self._dirty.add(cls)
 
     def on_worker_died(self, message: dict[str, Any]) -> None:

@@ -161,6 +161,10 @@ class ActorTable:
         """(namespace, name) of all named actors; of one namespace unless that is None."""
         return sorted(place for place in self._names if namespace in (None, place[0]))
 
+    def owns_actors(self, client: str) -> bool:
+        """Whether live actors would die with this process."""
+        return any(actor.spec.owner == client and not actor.spec.is_detached for actor in self.actors.values())
+
     def listed(self) -> list[Listed]:
         """All actors, the dead ones that are remembered last."""
         return [

@@ -165,6 +165,10 @@ class ActorService:
     def tick(self) -> None:
         self._decide(ev.Ticked(self._node.now_s()))
 
+    def owns_actors(self, client: str) -> bool:
+        """Whether actors would die with this process."""
+        return self.table.owns_actors(client)
+
     def listed(self) -> list[Message]:
         """All actors, for queries; "worker" is their host's id."""
         return [{**one._asdict(), "state": one.state.value} for one in self.table.listed()]

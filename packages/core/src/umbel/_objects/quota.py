@@ -57,6 +57,11 @@ class Quota:
     def reserved_bytes(self) -> int:
         return self._reserved_bytes
 
+    @property
+    def spare_bytes(self) -> int:
+        """Reserved and not claimed."""
+        return self._reserved_bytes - self._claimed_bytes
+
     def claim(self, size_bytes: int, *, shrink: Callable[[int], object]) -> None:
         """Take `size_bytes` from what is reserved, after reserving more if need be. Raises ObjectStoreFullError.
 

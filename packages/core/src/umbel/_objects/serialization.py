@@ -108,6 +108,12 @@ def _make_pickler_class() -> Any:
     return Pickler
 
 
+def preload() -> None:
+    """Import the pickler now, as a process does whose children are to find it imported."""
+    global _pickler_class
+    _pickler_class = _make_pickler_class()
+
+
 class Serialized:
     """A value's pickle, its out-of-band buffers and the ids of the references inside it."""
 

@@ -300,6 +300,14 @@ class SharedMemoryStore:
         """Give back what has been unused for `idle_s`; call it now and then. Returns the bytes of pages removed."""
         return self._trim((self._clock.now_s() if now_s is None else now_s) - self._idle_s)
 
+    def trim_due_s(self, now_s: float) -> float | None:
+        """In how many seconds `trim` will have something to give back; None while nothing is kept unused."""
+        with self._lock:
+            oldest = [at_s for at_s in (self._pool.oldest_s(), self._mapped.oldest_s()) if at_s is not None]
+        if self._quota.spare_bytes:
+            oldest.append(self._created_at_s)
+        return max(0.0, min(oldest) + self._idle_s - now_s) if oldest else None
+
     def trim_all(self) -> int:
         """Give back all that is not in use, as when the node's store is full. Returns the bytes of pages removed."""
         return self._trim(math.inf)

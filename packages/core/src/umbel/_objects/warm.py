@@ -62,6 +62,10 @@ class WarmPool:
             leaving.append(segment)
         return leaving
 
+    def oldest_s(self) -> float | None:
+        """Since when the segment that has waited longest has been here."""
+        return next((segment.idle_since_s for segment in self._by_age.values()), None)
+
     def _discard(self, segment: segments.OwnSegment) -> None:
         del self._by_age[segment.number]
         of_class = self._by_class[segment.class_bytes]
@@ -122,6 +126,10 @@ class MappedSegments:
         while self._idle and (segment := next(iter(self._idle.values()))).idle_since_s <= until_s:
             leaving.append(self._drop(segment))
         return leaving
+
+    def oldest_s(self) -> float | None:
+        """Since when the mapping that has been idle longest has been so."""
+        return next((segment.idle_since_s for segment in self._idle.values()), None)
 
     def forget(self, key: tuple[str, int]) -> list[segments.ForeignSegment]:
         """Takes out one segment if it is idle."""

@@ -11,7 +11,10 @@ import importlib
 import os
 import sys
 from collections.abc import Sequence
-from typing import NamedTuple
+from typing import TYPE_CHECKING, NamedTuple
+
+if TYPE_CHECKING:
+    from importlib import metadata
 
 GROUP = "umbel.plugins"
 BUILTIN_DISTRIBUTION = "umbel"  # its entry point is what other tools see; the registry registers it by itself
@@ -46,14 +49,13 @@ def find_plugins(path: Sequence[str] | None = None) -> list[FoundPlugin]:
     searched = sys.path if path is None else path
     if not _may_have_plugins(searched):
         return []
-    import importlib.metadata as metadata
+    from importlib import metadata
 
     found = {}
     seen = set()
     for distribution in metadata.distributions(path=list(searched)):
-        about = distribution.metadata
-        project = about["Name"] if "Name" in about else NAMELESS
-        version = about["Version"] if "Version" in about else "of no version"
+        project = _field(distribution.metadata, "Name") or NAMELESS
+        version = _field(distribution.metadata, "Version") or "of no version"
         if _normal(project) in seen and project != NAMELESS:
             continue  # shadowed by one that comes before it on the path
         seen.add(_normal(project))
@@ -75,6 +77,11 @@ def resolve(target: str) -> object:
     for name in attributes.split(".") if colon else ():
         found = getattr(found, name.strip())
     return found
+
+
+def _field(about: metadata.PackageMetadata, name: str) -> str:
+    """Empty when it is not there, for which indexing will raise in later versions of Python."""
+    return next((value for value in about.get_all(name, [])), "")
 
 
 def _normal(project: str) -> str:

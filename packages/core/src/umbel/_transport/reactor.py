@@ -15,6 +15,7 @@ import threading
 import time
 from collections.abc import Callable
 
+from umbel import exceptions
 from umbel._transport.connection import Poller
 
 TICK_S = 0.005  # how late housekeeping may be while threads come and go; 200 looks a second cost under 1 % of a core
@@ -35,6 +36,10 @@ class Waiter:
 
     def finish(self) -> None:
         self.done = True
+        self.wake()
+
+    def wake(self) -> None:
+        """Have its thread look again."""
         lock = self.lock
         if lock is not None:
             try:
@@ -83,6 +88,7 @@ class Reactor:
         """
         block_at = None if on_block is None else time.monotonic() + block_after_s
         while not waiter.done:
+            self._check_open()
             if self._lead.acquire(blocking=False):
                 led = True
             elif self._is_background_leading:
@@ -105,7 +111,10 @@ class Reactor:
                         timeout = self._until(deadline_s, block_at)
                         if timeout <= 0:
                             break
+                        self._check_open()
                         poll_ready(self.poller, timeout)
+                        if self._is_parked:  # what has just happened may leave something to do later
+                            self._unpark()
                 finally:
                     self._generation += 1
                     self._lead.release()
@@ -126,6 +135,10 @@ class Reactor:
                 block_at = None
                 on_block()
         return True
+
+    def _check_open(self) -> None:
+        if self._is_closed:
+            raise exceptions.UmbelSystemError("the session was shut down while this thread waited for something in it")
 
     @staticmethod
     def _until(deadline_s: float | None, block_at: float | None) -> float:
@@ -252,9 +265,10 @@ class Reactor:
     def _watch_loop(self, is_busy: Callable[[], bool]) -> None:
         seen = self._generation
         if not is_busy():
+            due = self._housekeeping()
             self._is_parked = True
             if not is_busy() and not self._is_closed:  # else it became busy before it could see us parked
-                self._park.acquire()
+                self._park.acquire(timeout=-1 if due is None else due)
             self._is_parked = False
             return
         time.sleep(LOOP_TICK_S)
@@ -266,6 +280,11 @@ class Reactor:
         """Whether the caller is the background thread, which must never wait for a result."""
         return threading.current_thread() is self._thread
 
+    def forked(self) -> None:
+        """In a forked child: there is no background thread, and what wakes the poller would wake the parent's."""
+        self._is_closed = True
+        self._is_background_leading = self._is_asleep = self._is_parked = False
+
     def close(self) -> None:
         """Stop the background thread and close the poller; connections are the caller's to close."""
         self._is_closed = True
@@ -273,11 +292,12 @@ class Reactor:
         self._unpark()
         if not self.on_thread():
             self._thread.join(timeout=5.0)
-        with self._followers_lock:
-            waiters = list(self._followers)
-        for waiter in waiters:
-            waiter.finish()
-        self.poller.close()
+        with self._lead:  # whoever leads has been woken, and leaves now
+            with self._followers_lock:
+                waiters = list(self._followers)
+            for waiter in waiters:
+                waiter.wake()
+            self.poller.close()
 
 
 def poll_ready(poller: Poller, timeout_s: float) -> None:

@@ -22,12 +22,15 @@ from umbel._client import context, current, interrupts, links, native
 from umbel._objects import serialization
 from umbel._transport import reactor
 from umbel._wire import messages
-from umbel._worker import execute, output
+from umbel._worker import actor, execute, output
 
 EVENT_PERIOD_S = 1.0  # how often the agent is told what ran
 FUNCTIONS_MAX = 2_000  # functions kept unpickled; a driver that defines more in a loop has them unpickled again
 _USERS_CODE = (execute.call_user.__code__,)
 _PROGRESS = struct.Struct("<q")
+
+# This module is imported by the fork server, whose children should find imported what each of them would import.
+serialization.preload()
 
 
 def main(config: dict[str, Any]) -> None:
@@ -81,6 +84,7 @@ class Worker:
         self.engine.session_context = self.session
         self.engine.context_of = self._current_key
         self.engine.on_blocked = self._blocked
+        self.engine.on_link_gone = self._submitter_gone
         self.engine.extra_housekeeping = self._housekeeping
         self.engine.exit_actor = self._exit_actor  # type: ignore[method-assign]  # a worker may host one
         self.executor = execute.Executor(self.engine)
@@ -134,7 +138,7 @@ class Worker:
             self.executor.last_flush_s = time.monotonic()
             if self._queue or self._is_ending:
                 return
-            if not engine.values._awaited:  # every answer is out: a crash from now on costs no task anything
+            if not engine.is_closed and not engine.values._awaited:  # every answer is out: a crash from now on costs no task anything
                 _PROGRESS.pack_into(self._progress, 0, -1)
             idle = self._idle = reactor.Waiter()
         engine.reactor.wait(idle, None)
@@ -291,15 +295,19 @@ class Worker:
             return
         if job is None or job.seq != seq or job.link is not link:
             return
+        if is_forced:
+            self._hand_back(link, len(self._queue), is_blocked=True)
+            self.engine._flush()
+            os._exit(1)
+        self._interrupt(job, is_recursive=is_recursive)
+
+    def _interrupt(self, job: execute.Execution, *, is_recursive: bool = True) -> None:
+        """Cancel the running task. Lock held."""
         if is_recursive:
             self.cancel_children(job)
         job.is_cancelled = True
         if job.context is not None:
             job.context.is_canceled = True
-        if is_forced:
-            self._hand_back(link, len(self._queue), is_blocked=True)
-            self.engine._flush()
-            os._exit(1)
         self._cancel = job
         signal.pthread_kill(self._main_thread, signal.SIGINT)
         self.engine.reactor.poke()  # to try again, should it find our own code running
@@ -327,8 +335,6 @@ class Worker:
     def _on_notice(self, message: dict[str, Any], body: bytes) -> bool:
         kind = message["t"]
         if kind == "create":
-            from umbel._worker import actor
-
             self.enqueue(lambda: actor.become(self, message, body))
         elif kind == "exit":
             self._asked_to_exit(message)
@@ -346,7 +352,7 @@ class Worker:
                 record.borrowers for record in table.records.values()
             )
             if message.get("idle") and (is_needed or self._queue or self._running is not None):
-                self.engine.agent.notify({"t": "busy_owner"})
+                self.engine.agent.notify({"t": "busy_owner", "running": self._running is not None or bool(self._queue)})
                 return
             if self.host is not None:
                 self.host.end()
@@ -355,6 +361,15 @@ class Worker:
 
     def _end(self) -> None:
         self._is_ending = True
+
+    def _submitter_gone(self, link: links.Link) -> None:
+        """The process that submitted tasks died: forget those that wait, interrupt the one that runs. Lock held."""
+        for job in [j for j in self._queue if type(j) is execute.Execution and j.link is link]:
+            if not job.template.method:
+                self._queue.remove(job)
+        running = self._running
+        if running is not None and running.link is link and not running.template.method:
+            self._interrupt(running)
 
     def _agent_gone(self) -> None:
         os._exit(1)

@@ -70,7 +70,7 @@ def test_a_view_outlives_its_reference() -> None:
 )  # fmt: skip
 def test_values_survive_put_task_and_get(value: Any) -> None:
     there_and_back = umbel.get(identity.remote(umbel.put(value)))
-    assert repr(there_and_back) == repr(value)
+    assert there_and_back == value or repr(there_and_back) == repr(value)  # exceptions compare by identity
 
 
 def test_put_of_a_reference_is_refused() -> None:

@@ -101,6 +101,9 @@ class SimulatedStore:
     def trim(self, now_s: float | None = None) -> int:
         return 0
 
+    def trim_due_s(self, now_s: float) -> float | None:
+        return None
+
     def trim_all(self) -> int:
         return 0
 

@@ -48,7 +48,7 @@ DESCRIPTION = actor_api.describe(_Peer, options.actor_options({"max_concurrency"
 class Job:
     """A call under way in its process, one phase after the other."""
 
-    __slots__ = ("arguments", "awaited", "execution", "message", "phase", "value")
+    __slots__ = ("arguments", "awaited", "execution", "kept", "message", "phase", "value")
 
     def __init__(self, execution: execute.Execution) -> None:
         self.execution = execution
@@ -57,6 +57,7 @@ class Job:
         self.value: Any = None
         self.message: tuple[Any, ...] = ()
         self.awaited: list[bytes] = []
+        self.kept: set[bytes] = set()  # of the references among the arguments, when the call ended
 
 
 class _Executor(execute.Executor):
@@ -100,6 +101,14 @@ class Peer(Process):
         record = self.node.processes[object_id[:16]].engine.values.table.records.get(object_id)
         return record is not None and record.borrowers is not None and record.borrowers.get(self.id, 0) > 0
 
+    def note_kept(self, job: Job) -> None:
+        """The call has ended: which references among its arguments are still counted here."""
+        dropped = Counter(self.engine.values._drops)
+        for object_id in job.execution.argument_ids:
+            record = self.engine.values.table.records.get(object_id)
+            if record is not None and (record.local > dropped[object_id] or record.pins):
+                job.kept.add(object_id)
+
     def _is_protected(self, object_id: bytes) -> bool:
         """Whether another call that is not answered, or a value that is being read, keeps it from being freed."""
         if any(
@@ -117,7 +126,7 @@ class Peer(Process):
         self.jobs.remove(job)
         if receiver.is_dead:
             return
-        for object_id in job.execution.argument_ids:
+        for object_id in sorted(job.kept):
             record = self.engine.values.table.records.get(object_id)
             owner = self.node.processes[object_id[:16]]
             if record is None or owner is self or owner.is_dead or not (record.local or record.pins):
@@ -149,10 +158,12 @@ class OwnershipWorld(World):
     def set_up(self) -> None:
         chance = self.chance
         self.node = Node(self)
-        self.peers = [Peer(self.node, f"p{number}", number.to_bytes(16, "big")) for number in range(1, 3 + chance.below(3))]
-        self.deaths_left = chance.below(3)
-        # Each run has its own rhythm: a network that lags, processes that hardly talk, calls that take long.
-        self.weights = [4 + chance.below(30), *(1 + chance.below(6) for _ in range(7)), int(self.deaths_left > 0)]
+        count = chance.choose((2, 2, 3, 4))
+        self.peers = [Peer(self.node, f"p{number}", number.to_bytes(16, "big")) for number in range(1, count + 1)]
+        self.deaths_left = chance.choose((0, 0, 1, 2))
+        self.held_max = 1 + chance.below(HELD_MAX)
+        # Each run has its own rhythm: a network that lags, processes that hardly keep anything, calls that take long.
+        self.weights = [chance.choose((2, 6, 15, 30)), *(chance.choose((1, 0, 1, 2, 4, 8)) for _ in range(7)), int(self.deaths_left > 0)]
         self.risky: set[bytes] = set()  # objects that somebody who died may have protected
         self.unconfirmed: list[tuple[bytes, bytes]] = []  # (object, borrower) entered by an executor that then died
         self.dead: set[bytes] = set()
@@ -200,7 +211,7 @@ class OwnershipWorld(World):
 
     def _keep(self, peer: Peer, thing: Any) -> None:
         peer.held.append(thing)
-        if len(peer.held) > HELD_MAX:
+        if len(peer.held) > self.held_max:
             del peer.held[0]
 
     def _drop(self) -> None:
@@ -253,7 +264,14 @@ class OwnershipWorld(World):
         handle = actor_api.ActorHandle(target.actor_id, DESCRIPTION, None)
         ref = peer.engine.submit_actor_task(handle, peer.template, tuple(arguments), {})
         self.note("%s calls %s with %s: %s", peer.name, target.name, _name(arguments), _name(ref))
+        if self.chance.happens(50):
+            self._let_go(peer, arguments)
         self._keep(peer, ref)
+
+    def _let_go(self, peer: Peer, passed_on: Any) -> None:
+        """It keeps nothing of what it has passed on."""
+        given = {ref._id for ref in _flat([passed_on]) if isinstance(ref, refs.ObjectRef)}
+        peer.held = [thing for thing in peer.held if not (isinstance(thing, refs.ObjectRef) and thing._id in given)]
 
     def _housekeep(self) -> None:
         peer = self._anyone()
@@ -324,9 +342,8 @@ class OwnershipWorld(World):
             sources = [*peer.held, *(part for part in job.arguments if isinstance(part, refs.ObjectRef))]
             job.value = self._new_value(peer, sources) if self.chance.happens(70) else 1
             job.arguments = ()
-            if isinstance(job.value, list) and self.chance.happens(40):  # it keeps nothing of what it returns
-                given = {ref._id for ref in job.value if isinstance(ref, refs.ObjectRef)}
-                peer.held = [thing for thing in peer.held if not (isinstance(thing, refs.ObjectRef) and thing._id in given)]
+            if self.chance.happens(50):
+                self._let_go(peer, job.value)
             self.note("%s returns %s from %s", peer.name, _name(job.value), seq)
             job.message, contained = executor._result(execution, job.value)
             job.awaited = executor.lend(execution, contained)
@@ -335,13 +352,17 @@ class OwnershipWorld(World):
         elif job.phase == 3:
             job.value = None
             self.note("%s is about to reply to %s", peer.name, seq)
+            peer.note_kept(job)
             executor.reply(execution, job.message, job.awaited, 0.0)
+            if self.chance.happens(50):
+                peer.engine._housekeeping()
         else:
             job.phase = 3  # the answer waits for acknowledgements
 
     def _fail(self, peer: Peer, job: Job, error: Exception) -> None:
         job.arguments = ()
         job.phase = 3
+        peer.note_kept(job)
         self.note("%s fails: %s", peer.name, type(error).__name__)
         peer.executor.fail(job.execution, error, 0.0)
 
@@ -359,7 +380,13 @@ class OwnershipWorld(World):
             peer.engine.values.table.check()
             for object_id, record in peer.engine.values.table.records.items():
                 owner = processes[object_id[:16]]
-                if owner is peer or owner.is_dead or object_id in self.risky or not (record.local or record.pins):
+                if owner.is_dead or object_id in self.risky or not (record.local or record.pins):
+                    continue
+                if owner is peer:
+                    self.must(
+                        record.kind != ownership.PENDING or record.task is not None,
+                        "O1", "%s refers to its own %s, which it has freed: %s", peer.name, _name(object_id), record,
+                    )  # fmt: skip
                     continue
                 self.must(
                     object_id in owner.engine.values.table.records,

@@ -9,14 +9,12 @@ from __future__ import annotations
 import contextlib
 import gc
 import logging
-import threading
-from collections import deque
 from collections.abc import Iterable, Iterator
 from typing import Any
 
 from umbel._base import config as configuration
 from umbel._client import actors, current, links, native, tasks, values
-from umbel._objects import ownership, serialization
+from umbel._objects import ownership, serialization, store
 from umbel._transport import reactor
 from umbel._wire import messages
 from umbel._worker import actor, execute, main
@@ -90,21 +88,41 @@ def collect_cycles() -> None:
     gc.collect()
 
 
-class _NoReactor:
-    """Nobody waits here: a wait is a state that the simulation looks at."""
+@contextlib.contextmanager
+def attribute(owner: Any, name: str, replacement: Any) -> Iterator[None]:
+    """Within, `owner` has another `name`."""
+    original = getattr(owner, name)
+    setattr(owner, name, replacement)
+    try:
+        yield
+    finally:
+        setattr(owner, name, original)
 
+
+class _NoReactor:
+    """Nobody waits here: a wait is a state that the simulation looks at, and housekeeping comes by chance."""
+
+    poller = None
     _is_background_leading = False
     _is_parked = False
 
-    def poke(self) -> None:
-        """Housekeeping comes by chance."""
+    def __init__(self, *_arguments: Any, **_options: Any) -> None:
+        """Without a thread."""
+
+    def wait(self, waiter: reactor.Waiter, *_arguments: Any) -> bool:
+        return waiter.done
 
     def on_thread(self) -> bool:
         return False
 
+    def _nothing(self) -> None:
+        """Whatever makes threads look sooner."""
+
+    poke = nudge = poll_now = _nothing
+
 
 class AgentLink:
-    """The connection to the agent: what was sent lies in `sent` until the simulation carries it over."""
+    """The connection to the agent."""
 
     is_closed = False
 
@@ -112,7 +130,8 @@ class AgentLink:
         self._stream = stream
 
     def notify(self, message: dict[str, Any], body: bytes = b"") -> None:
-        self._stream.send((message, body))
+        if message["t"] != "hello":  # every process is known here
+            self._stream.send((message, body))
 
 
 class Links(links.Links):
@@ -138,7 +157,7 @@ class Links(links.Links):
         near, far = here.world.connect(f"{here.name}<{there.name}", f"{there.name}<{here.name}")
         link = links.Link(peer)
         self._join(link, near)
-        there.engine.links._join(links.Link(b""), far)
+        there.links._join(links.Link(b""), far)
         here.streams.append(near)
         there.streams.append(far)
         self.by_peer[peer] = link
@@ -151,6 +170,9 @@ class Links(links.Links):
         stream.on_frame = self._received
         stream.on_close = self._on_close
 
+    def close(self) -> None:
+        """Nothing to do: its process has died."""
+
     def _received(self, stream: Any, frame: bytes) -> None:
         if stream.world.trace is not None:
             stream.world.note("%s: %s", stream.name, _in_words(frame))
@@ -160,39 +182,25 @@ class Links(links.Links):
 class Engine(native.NativeEngine):
     """The production engine of one process, without its threads and sockets."""
 
-    links: Links
-
-    def __init__(self, process: Process, store: memory.SimulatedStore) -> None:
-        self.kind = "worker"
-        self.process_id = process.id
-        self.namespace = ""
-        self.session_dir = ""
-        self.config = configuration.Config(inline_bytes_max=INLINE_BYTES_MAX)
-        self.lock = threading.RLock()
-        self.frame_time_s = 0.0
-        self.has_settled = False
-        self.is_closed = False
-        self.agent_is_gone = False
-        self.context_of = None
-        self.on_blocked = None
-        self.extra_housekeeping = None
-        self._on_notice_first = None
-        self._on_agent_gone = None
-        self._dirty_links = set()
-        self._closing_streams = deque()
-        self._settle_waiters = []
-        self.welcome = {}
-        self._welcomed = reactor.Waiter()
-        self._is_ready = True
-        self._early = []
-        self.reactor: Any = _NoReactor()
-        self.links = Links(process, self)
-        self.agent: Any = AgentLink(process.agent_stream)
-        segments: Any = store
-        self.values = Values(self, process.id, segments, INLINE_BYTES_MAX)
-        self.tasks = Tasks(self, 0)
-        self.actors = actors.Actors(self)
-        self._handlers = self._make_handlers()
+    def __init__(self, process: Process) -> None:
+        with contextlib.ExitStack() as replaced:
+            for owner, name, replacement in (
+                (reactor, "Reactor", _NoReactor),
+                (links, "Links", lambda *_: Links(process, self)),
+                (links, "AgentLink", lambda *_: AgentLink(process.agent_stream)),
+                (store, "SharedMemoryStore", lambda *_, **__: memory.SimulatedStore(process.node.memory, process.id.hex())),
+                (values, "Values", Values),
+                (tasks, "Tasks", Tasks),
+            ):
+                replaced.enter_context(attribute(owner, name, replacement))
+            super().__init__(
+                kind="worker",
+                process_id=process.id,
+                session_dir="",
+                namespace="",
+                config=configuration.Config(inline_bytes_max=INLINE_BYTES_MAX),
+            )
+        self.start()
 
     @property
     def _dirty_links(self) -> Any:
@@ -210,8 +218,8 @@ class Values(values.Values):
         self, kind: int, payload: Any, object_id: bytes, outer: ownership.Record | None, arguments: list[bytes] | None = None
     ) -> Any:
         if kind == serialization.STORED:
-            store: Any = self.store
-            store.memory.object_of[payload[0]] = object_id
+            segments: Any = self.store
+            segments.memory.object_of[payload[0]] = object_id
         return super().read(kind, payload, object_id, outer, arguments)
 
 
@@ -253,7 +261,8 @@ class Process:
         self.agent_stream, self.agent_end = node.world.connect(f"{name}<agent", f"agent<{name}")
         self.agent_stream.on_frame = self._on_notice
         self.streams.append(self.agent_stream)
-        self.engine = Engine(self, memory.SimulatedStore(node.memory, process_id.hex()))
+        self.engine = Engine(self)
+        self.links: Any = self.engine.links
         node.processes[process_id] = self
 
     def _on_notice(self, _stream: Stream, frame: Any) -> None:
