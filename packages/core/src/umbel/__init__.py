@@ -1,12 +1,12 @@
 """Umbel: tasks, actors and objects, from a laptop to a cluster.
 
-    import umbel
+import umbel
 
-    @umbel.remote
-    def square(x):
-        return x * x
+@umbel.remote
+def square(x):
+    return x * x
 
-    print(umbel.get([square.remote(i) for i in range(4)]))
+print(umbel.get([square.remote(i) for i in range(4)]))
 """
 
 from __future__ import annotations
@@ -15,43 +15,43 @@ from pkgutil import extend_path
 
 __path__ = extend_path(__path__, __name__)
 
-from umbel import exceptions as exceptions  # noqa: E402 - the path has to be extended before anything is imported
-from umbel._client.actor import ActorClass as ActorClass  # noqa: E402
-from umbel._client.actor import ActorHandle as ActorHandle  # noqa: E402
-from umbel._client.actor import method as method  # noqa: E402
-from umbel._client.api import available_resources as available_resources  # noqa: E402
-from umbel._client.api import cancel as cancel  # noqa: E402
-from umbel._client.api import cluster_resources as cluster_resources  # noqa: E402
-from umbel._client.api import explain as explain  # noqa: E402
-from umbel._client.api import get as get  # noqa: E402
-from umbel._client.api import get_actor as get_actor  # noqa: E402
-from umbel._client.api import get_gpu_ids as get_gpu_ids  # noqa: E402
-from umbel._client.api import kill as kill  # noqa: E402
-from umbel._client.api import nodes as nodes  # noqa: E402
-from umbel._client.api import put as put  # noqa: E402
-from umbel._client.api import timeline as timeline  # noqa: E402
-from umbel._client.api import wait as wait  # noqa: E402
-from umbel._client.modules import attribute as __getattr__  # noqa: E402, F401 - submodules on first use
-from umbel._client.modules import install_finder  # noqa: E402
-from umbel._client.refs import DynamicObjectRefGenerator as DynamicObjectRefGenerator  # noqa: E402
-from umbel._client.refs import ObjectRef as ObjectRef  # noqa: E402
-from umbel._client.refs import ObjectRefGenerator as ObjectRefGenerator  # noqa: E402
-from umbel._client.remote import remote as remote  # noqa: E402
-from umbel._client.session import get_runtime_context as get_runtime_context  # noqa: E402
-from umbel._client.session import init as init  # noqa: E402
-from umbel._client.session import is_initialized as is_initialized  # noqa: E402
-from umbel._client.session import shutdown as shutdown  # noqa: E402
-from umbel._model.ids import ActorClassID as ActorClassID  # noqa: E402
-from umbel._model.ids import ActorID as ActorID  # noqa: E402
-from umbel._model.ids import ClusterID as ClusterID  # noqa: E402
-from umbel._model.ids import FunctionID as FunctionID  # noqa: E402
-from umbel._model.ids import JobID as JobID  # noqa: E402
-from umbel._model.ids import NodeID as NodeID  # noqa: E402
-from umbel._model.ids import ObjectID as ObjectID  # noqa: E402
-from umbel._model.ids import PlacementGroupID as PlacementGroupID  # noqa: E402
-from umbel._model.ids import TaskID as TaskID  # noqa: E402
-from umbel._model.ids import UniqueID as UniqueID  # noqa: E402
-from umbel._model.ids import WorkerID as WorkerID  # noqa: E402
+from umbel import exceptions as exceptions
+from umbel._client.actor import ActorClass as ActorClass
+from umbel._client.actor import ActorHandle as ActorHandle
+from umbel._client.actor import method as method
+from umbel._client.api import available_resources as available_resources
+from umbel._client.api import cancel as cancel
+from umbel._client.api import cluster_resources as cluster_resources
+from umbel._client.api import explain as explain
+from umbel._client.api import get as get
+from umbel._client.api import get_actor as get_actor
+from umbel._client.api import get_gpu_ids as get_gpu_ids
+from umbel._client.api import kill as kill
+from umbel._client.api import nodes as nodes
+from umbel._client.api import put as put
+from umbel._client.api import timeline as timeline
+from umbel._client.api import wait as wait
+from umbel._client.modules import attribute as __getattr__  # noqa: F401 - submodules on first use
+from umbel._client.modules import install_finder
+from umbel._client.refs import DynamicObjectRefGenerator as DynamicObjectRefGenerator
+from umbel._client.refs import ObjectRef as ObjectRef
+from umbel._client.refs import ObjectRefGenerator as ObjectRefGenerator
+from umbel._client.remote import remote as remote
+from umbel._client.session import get_runtime_context as get_runtime_context
+from umbel._client.session import init as init
+from umbel._client.session import is_initialized as is_initialized
+from umbel._client.session import shutdown as shutdown
+from umbel._model.ids import ActorClassID as ActorClassID
+from umbel._model.ids import ActorID as ActorID
+from umbel._model.ids import ClusterID as ClusterID
+from umbel._model.ids import FunctionID as FunctionID
+from umbel._model.ids import JobID as JobID
+from umbel._model.ids import NodeID as NodeID
+from umbel._model.ids import ObjectID as ObjectID
+from umbel._model.ids import PlacementGroupID as PlacementGroupID
+from umbel._model.ids import TaskID as TaskID
+from umbel._model.ids import UniqueID as UniqueID
+from umbel._model.ids import WorkerID as WorkerID
 
 install_finder()
 

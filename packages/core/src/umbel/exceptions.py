@@ -1,10 +1,12 @@
 """Every error that Umbel raises, and how an error crosses from one process to another.
 
-The class says who must act. `InvalidOption` and its like: the caller. `UmbelTaskError`: user code, whose own exception is
-its `.cause`. `ActorUnavailableError`, `GetTimeoutError`: trying again is safe. `ObjectLostError`, `ActorDiedError`: it is
-not of use. `InternalError`: us. Ids in the fields of errors are hex strings.
+The class says who must act. `InvalidOption` and its like: the caller. `UmbelTaskError`: user code, whose own exception
+is
+its `.cause`. `ActorUnavailableError`, `GetTimeoutError`: trying again is safe. `ObjectLostError`, `ActorDiedError`: it
+is not of use. `InternalError`: us. Ids in the fields of errors are hex strings.
 
-Any of these errors can be pickled whatever the constructor of its class asks for: what travels is `args` and the fields.
+Any of these errors can be pickled whatever the constructor of its class asks for: what travels is `args` and the
+fields.
 A task's error travels with its cause as a separate pickle, so that a cause that cannot be read back costs only the
 cause, never the traceback. Nothing here imports more than the interpreter has loaded at its start; `traceback` and the
 pickles come when the first error does.
@@ -505,7 +507,8 @@ class UmbelTaskError(UmbelError):
             for name, key in (("pid", "pid"), ("node", "node_ip"), ("actor", "actor_id"))
             if plain[key]
         ]
-        return f"{plain['function_name']}() failed{' (' + ', '.join(place) + ')' if place else ''}:\n{plain['traceback_str']}"
+        where = f" ({', '.join(place)})" if place else ""
+        return f"{plain['function_name']}() failed{where}:\n{plain['traceback_str']}"
 
     def __repr__(self) -> str:
         return f"{type(self).__name__}({self.__dict__.get('cause')!r})"
@@ -553,7 +556,7 @@ def _instance_class(cause_class: type[Exception]) -> type[UmbelTaskError] | None
     name = f"UmbelTaskError({cause_class.__name__})"
     try:
         made = types.new_class(name, (UmbelTaskError, cause_class), exec_body=lambda body: body.update(_INSTANCE_BODY))
-    except Exception as refusal:  # noqa: BLE001 - its __init_subclass__ or its metaclass runs the user's code
+    except Exception as refusal:
         import logging
 
         logging.getLogger("umbel").warning(
@@ -601,7 +604,7 @@ def _instance_of_cause(plain: UmbelTaskError, cause: Exception, cls: type[UmbelT
 def _has(cause: BaseException, name: str) -> bool:
     try:
         getattr(cause, name)
-    except Exception:  # noqa: BLE001 - a property of the user's that fails is there, but of no use
+    except Exception:
         return False
     return True
 
@@ -613,8 +616,8 @@ def _has(cause: BaseException, name: str) -> bool:
 def format_remote_traceback(error: BaseException, *, skip_frames_in: str | None = None) -> str:
     """The traceback of `error` and of what it was chained to, at most 256 Ki characters.
 
-    skip_frames_in: frames of files in this directory are left out; None for Umbel's own package. Where no other frame is
-    left (an error within Umbel itself) all are shown.
+    skip_frames_in: frames of files in this directory are left out; None for Umbel's own package. Where no other frame
+    is left (an error within Umbel itself) all are shown.
     """
     import traceback
 
@@ -623,7 +626,7 @@ def format_remote_traceback(error: BaseException, *, skip_frames_in: str | None 
         whole = traceback.TracebackException(type(error), error, error.__traceback__)
         _leave_out(whole, directory)
         text = "".join(whole.format())
-    except Exception as trouble:  # noqa: BLE001 - an exception may print itself by arbitrary code
+    except Exception as trouble:
         text = f"{_summary_of(error)}\n(its traceback could not be printed: {_summary_of(trouble)})\n"
     return _shortened(text.rstrip("\n"))
 
@@ -654,7 +657,7 @@ def _qualified_name(cls: type) -> str:
 def _text_of(error: BaseException) -> str:
     try:
         return _shortened(str(error))
-    except Exception as trouble:  # noqa: BLE001 - the user's code runs here
+    except Exception as trouble:
         return f"<its text could not be made: {type(trouble).__name__}>"
 
 
@@ -675,7 +678,7 @@ def dump_error(error: BaseException) -> bytes:
     summary = _summary_of(error)
     try:
         body = cloudpickle.dumps(error, protocol=_PICKLE_PROTOCOL)
-    except Exception as trouble:  # noqa: BLE001 - the user's code runs here
+    except Exception as trouble:
         body = pickle.dumps(_not_picklable(error, trouble), protocol=_PICKLE_PROTOCOL)
     return pickle.dumps((summary, body), protocol=_PICKLE_PROTOCOL)
 
@@ -690,7 +693,7 @@ def load_error(data: bytes) -> BaseException:
     summary, body = pickle.loads(data)
     try:
         error = pickle.loads(body)
-    except Exception as trouble:  # noqa: BLE001 - the user's code runs here
+    except Exception as trouble:
         return _not_readable(summary, trouble)
     if not isinstance(error, BaseException):
         return _not_readable(summary, TypeError(f"its pickle holds a {type(error).__name__}, which is no exception"))
@@ -705,13 +708,13 @@ def _portable(cause: BaseException) -> BaseException:
 
     try:
         body = cloudpickle.dumps(cause, protocol=_PICKLE_PROTOCOL)
-    except Exception as trouble:  # noqa: BLE001 - the user's code runs here
+    except Exception as trouble:
         return _not_picklable(cause, trouble)
     try:
         if isinstance(pickle.loads(body), BaseException):
             return cause
         return _not_readable(_summary_of(cause), TypeError("its pickle holds no exception"))
-    except Exception as trouble:  # noqa: BLE001 - the user's code runs here
+    except Exception as trouble:
         return _not_readable(_summary_of(cause), trouble)
 
 

@@ -33,7 +33,9 @@ def wait_until(condition: Callable[[], T], *, timeout_s: float = PATIENCE_S, wha
         if value:
             return value
         if time.monotonic() > until_s:
-            raise AssertionError(f"{what or 'the condition'} did not come true within {timeout_s} s; last value: {value!r}")
+            raise AssertionError(
+                f"{what or 'the condition'} did not come true within {timeout_s} s; last value: {value!r}"
+            )
         time.sleep(POLL_S)
 
 
@@ -107,11 +109,14 @@ class Driver:
         assert self.process.stdout is not None
         text = self.process.stdout.readline()
         if not text:
-            raise AssertionError(f"the driver ended (code {self.process.wait()}) instead of writing a line:\n{self.errors()}")
+            raise AssertionError(
+                f"the driver ended (code {self.process.wait()}) instead of writing a line:\n{self.errors()}"
+            )
         return text.rstrip("\n")
 
     def has_line(self) -> bool:
-        """Whether `line` would not wait long; waits a moment itself. Only for programs that write one line at a time."""
+        """Whether `line` would not wait long; waits a moment itself. Only for programs that write one line at a
+        time."""
         return bool(select.select([self.process.stdout], [], [], POLL_S)[0])
 
     def tell(self, text: str = "") -> None:
@@ -127,7 +132,9 @@ class Driver:
     def finish(self, timeout_s: float = PATIENCE_S) -> tuple[str, str]:
         """(output, errors) once it has ended; fails unless its exit code is 0."""
         output, errors = self.process.communicate(timeout=timeout_s)
-        assert self.process.returncode == 0, f"the driver ended with code {self.process.returncode}:\n{output}\n{errors}"
+        assert self.process.returncode == 0, (
+            f"the driver ended with code {self.process.returncode}:\n{output}\n{errors}"
+        )
         return output, errors
 
     def kill(self) -> None:

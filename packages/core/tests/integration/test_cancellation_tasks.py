@@ -11,6 +11,7 @@ from typing import Any
 
 import drivers
 import pytest
+
 import umbel
 from umbel import exceptions
 

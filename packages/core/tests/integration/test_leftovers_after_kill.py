@@ -1,4 +1,5 @@
-"""`kill -9` of any process at any moment: nothing is left behind, callers get the right error, and a new runtime starts."""
+"""`kill -9` of any process at any moment: nothing is left behind, callers get the right error, and a new runtime
+starts."""
 
 from __future__ import annotations
 
@@ -161,7 +162,8 @@ def test_killed_daemon_fails_what_waits_and_leaves_nothing(victim: str) -> None:
 
 @pytest.mark.parametrize("seed", range(4))
 def test_workers_killed_at_random_lose_no_task(seed: int) -> None:
-    """Each worker that has run something is killed a few milliseconds later, a dozen times over; retries carry all through."""
+    """Each worker that has run something is killed a few milliseconds later, a dozen times over; retries carry all
+    through."""
     source = """
         import os, sys, umbel
         umbel.init(num_cpus=2)

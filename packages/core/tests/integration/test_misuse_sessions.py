@@ -1,4 +1,5 @@
-"""The runtime used at the wrong time or from the wrong place: before, after, twice, from exit handlers, from threads."""
+"""The runtime used at the wrong time or from the wrong place: before, after, twice, from exit handlers, from
+threads."""
 
 from __future__ import annotations
 
@@ -249,7 +250,8 @@ def test_auto_init_happens_once_with_many_threads() -> None:
 
 
 def test_auto_init_can_be_turned_off() -> None:
-    output, _ = drivers.run("""
+    output, _ = drivers.run(
+        """
         import umbel
         for call in (umbel.remote(lambda: 1).remote, lambda: umbel.put(1), umbel.cluster_resources):
             try:
@@ -258,7 +260,9 @@ def test_auto_init_can_be_turned_off() -> None:
                 assert "umbel.init()" in str(error), error
                 print("told")
         assert not umbel.is_initialized()
-    """, UMBEL_ENABLE_AUTO_CONNECT="0")
+    """,
+        UMBEL_ENABLE_AUTO_CONNECT="0",
+    )
     assert output == "told\n" * 3
 
 

@@ -1,4 +1,5 @@
-"""Errors: the tree of classes, their journey between processes, and a task's error as an instance of its cause's class."""
+"""Errors: the tree of classes, their journey between processes, and a task's error as an instance of its cause's
+class."""
 
 from __future__ import annotations
 
@@ -103,7 +104,7 @@ def caught(error: BaseException, function_name: str = "work", **fields: Any) -> 
     """What a worker makes of `error`."""
     try:
         raise error
-    except BaseException as one:  # noqa: BLE001 - as a worker does
+    except BaseException as one:
         return UmbelTaskError.from_exception(one, function_name, **fields)
 
 
@@ -213,10 +214,13 @@ def test_unknown_reason_of_a_failed_reconstruction_is_refused() -> None:
 
 
 def test_importing_the_module_loads_nothing_heavy() -> None:
-    code = "import sys, umbel.exceptions; print(*{'traceback', 'pickle', 'cloudpickle', 'logging', 'asyncio'} & set(sys.modules))"
+    heavy = ["traceback", "pickle", "cloudpickle", "logging", "asyncio"]
+    code = f"import sys, umbel.exceptions; print(*set({heavy}) & set(sys.modules))"
     package = os.path.dirname(os.path.dirname(exceptions.__file__))
-    # -S: what the environment's .pth files import is not ours. The package's own __init__ is left out for the same reason.
-    stub = "import sys, types; m = types.ModuleType('umbel'); m.__path__ = [sys.argv[1] + '/umbel']; sys.modules['umbel'] = m; "
+    # -S: what the environment's .pth files import is not ours. The package's own __init__ is left out for the same
+    # reason.
+    stub = "import sys, types; m = types.ModuleType('umbel'); m.__path__ = [sys.argv[1] + '/umbel']; "
+    stub += "sys.modules['umbel'] = m; "
     done = subprocess.run(
         [sys.executable, "-S", "-c", stub + code, package], capture_output=True, text=True, timeout=60, check=True
     )
@@ -295,7 +299,7 @@ def test_slots_of_the_cause_are_visible() -> None:
 def test_attributes_of_builtin_errors_are_kept(make: Any, names: tuple[str, ...]) -> None:
     try:
         make()
-    except Exception as original:  # noqa: BLE001 - of several classes
+    except Exception as original:
         error = caught(original).as_instanceof_cause()
         assert isinstance(error, type(original))
         assert [getattr(error, name) for name in names] == [getattr(original, name) for name in names]
@@ -504,10 +508,10 @@ def test_exception_that_cannot_print_itself_is_still_reported() -> None:
 
 def run_as_if_in(path: str, source: str) -> BaseException:
     names: dict[str, Any] = {}
-    exec(compile(source, path, "exec"), names)  # noqa: S102 - the file of a frame can be chosen in no other way
+    exec(compile(source, path, "exec"), names)
     try:
         names["run"]()
-    except Exception as error:  # noqa: BLE001 - it is what was asked for
+    except Exception as error:
         return error
     raise AssertionError("it did not fail")
 
@@ -520,7 +524,7 @@ def test_frames_of_umbel_are_left_out() -> None:
         raise user
 
     names: dict[str, Any] = {"body": body}
-    exec(compile("def execute():\n    body()", package + "/_worker/execute.py", "exec"), names)  # noqa: S102 - as above
+    exec(compile("def execute():\n    body()", package + "/_worker/execute.py", "exec"), names)
     try:
         names["execute"]()
     except ValueError as error:

@@ -1,5 +1,5 @@
-"""Random programs on the inline engine: each reference ends with the right value or an allowed error, nothing stays, and
-the same program runs in the same order."""
+"""Random programs on the inline engine: each reference ends with the right value or an allowed error, nothing stays,
+and the same program runs in the same order."""
 
 from __future__ import annotations
 

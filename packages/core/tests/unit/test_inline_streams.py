@@ -91,10 +91,12 @@ def test_dropping_the_reader_frees_the_items_and_lets_the_producer_finish(sessio
     log = Log.remote()
     stream = noted.options(_generator_backpressure_num_objects=1).remote(log, 3)
     next(stream)
+    done = stream.completed()
     del stream
     gc.collect()
+    umbel.get(done)
     assert umbel.get(log.read.remote()) == [0, 1, 2]
-    del log
+    del log, done
     gc.collect()
     assert len(session.values.table.records) == 0
 

@@ -199,7 +199,7 @@ def test_option_of_the_decorator_is_refused_in_a_call(kind: str, option: str, va
 
 
 def test_name_of_a_method_is_refused_in_its_decorator() -> None:
-    with pytest.raises(ValueError, match="name must be set in .options"):
+    with pytest.raises(ValueError, match=r"name must be set in \.options"):
         options.method_options({"name": "x"}, {})
 
 

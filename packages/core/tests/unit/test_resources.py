@@ -102,7 +102,7 @@ def test_gpus_above_one_must_be_whole() -> None:
     assert resources.gpu_units_of(0.5) == 5_000
     assert resources.gpu_units_of(3.0) == 30_000
     for call in (lambda: resources.gpu_units_of(1.5), lambda: ResourceSet.from_floats({"GPU": 1.5})):
-        with pytest.raises(ValueError, match="whole number, got 1.5"):
+        with pytest.raises(ValueError, match=r"whole number, got 1\.5"):
             call()
 
 

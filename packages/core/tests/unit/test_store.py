@@ -323,7 +323,7 @@ def test_on_release_comes_once_when_the_last_slice_is_gone(store: SharedMemorySt
     name = put(store, b"0123456789" * 1000)
     for one in (store, reader):
         released: list[str] = []
-        view = one.open(name, 10_000, on_release=lambda: released.append("released"))  # noqa: B023 - used in this round
+        view = one.open(name, 10_000, on_release=lambda: released.append("released"))
         part = view.buffer[10:20]
         last = memoryview(part)[5:]
         del view, part
@@ -493,9 +493,9 @@ def test_unlink_forgets_the_idle_mapping(store: SharedMemoryStore, reader: Share
 
 def test_sweep_removes_segments_without_a_living_creator_or_owner(directory: str) -> None:
     stores = {hexadecimal: SharedMemoryStore(directory, hexadecimal) for hexadecimal in (ME, OTHER)}
-    for creator in stores:
+    for store in stores.values():
         for owner in (ME, OTHER, THIRD):
-            put(stores[creator], bytes(PAGE), owner)
+            put(store, bytes(PAGE), owner)
     Path(directory, "something.else").touch()
     assert SharedMemoryStore.sweep(directory, lambda process: process == ME) == 2 * PAGE
     assert sorted(os.listdir(directory)) == sorted(

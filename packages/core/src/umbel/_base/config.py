@@ -75,7 +75,8 @@ class Config:
     """A worker that has not reported by then counts as failed. A cold disk and a heavy sitecustomize can take 20 s."""
 
     start_timeout_s: float = _setting(30.0, "UMBEL_START_TIMEOUT_S", minimum=0.1)
-    """How long `init()` waits for the daemon that it started, which reports within 1 s unless the machine is swapping."""
+    """How long `init()` waits for the daemon that it started, which reports within 1 s unless the machine is
+    swapping."""
 
     stop_timeout_s: float = _setting(5.0, "UMBEL_STOP_TIMEOUT_S")
     """From the request to stop, or SIGTERM, until SIGKILL. Enough for atexit handlers that write a file."""

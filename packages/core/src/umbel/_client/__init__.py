@@ -1,1 +1,2 @@
-"""The public interface's implementation: sessions, remote functions, actors, references, and the engines behind them."""
+"""The public interface's implementation: sessions, remote functions, actors, references, and the engines behind
+them."""

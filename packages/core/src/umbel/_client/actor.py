@@ -18,7 +18,9 @@ LIFETIME_SUFFIX = b"\xff\xff\xff\xff"
 METHOD_OPTIONS_ATTRIBUTE = "__umbel_method_options__"
 # Methods every actor has, under our name and under the one Ray's programs use.
 SYSTEM_METHODS = {
-    f"__{prefix}_{what}__": f"__umbel_{what}__" for prefix in ("umbel", "ray") for what in ("ready", "terminate", "call")
+    f"__{prefix}_{what}__": f"__umbel_{what}__"
+    for prefix in ("umbel", "ray")
+    for what in ("ready", "terminate", "call")
 }
 
 

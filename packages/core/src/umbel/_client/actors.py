@@ -1,7 +1,7 @@
 """Actors from a caller's side: creation, calls, and what happens to calls when an actor comes and goes.
 
-`umbel._scheduling.actor_calls` decides which calls may be sent; the agent tells where the actor is. Everything here runs
-under the engine's lock unless it says otherwise.
+`umbel._scheduling.actor_calls` decides which calls may be sent; the agent tells where the actor is. Everything here
+runs under the engine's lock unless it says otherwise.
 """
 
 from __future__ import annotations
@@ -49,7 +49,15 @@ class ActorClient:
             if template.index not in link.known:
                 announce(link, template)
             link.post(
-                (messages.CALL, call.seq, template.index, call.kind, call.payload, tasks.resolve_deps(call), call.attempt)
+                (
+                    messages.CALL,
+                    call.seq,
+                    template.index,
+                    call.kind,
+                    call.payload,
+                    tasks.resolve_deps(call),
+                    call.attempt,
+                )
             )
         if was_idle or len(link.outbox) >= tasks.READY_PUSH:
             link.flush()
@@ -98,7 +106,8 @@ class ActorClient:
         """The process the calls went to is gone: those in flight are sent again or fail."""
         self.link = None
         reason = exceptions.ActorUnavailableError(
-            f"actor {self.description.class_name} ({self.actor_id.hex()}) restarted or was out of reach while a call was "
+            f"actor {self.description.class_name} ({self.actor_id.hex()}) restarted or was out of reach while a "
+            f"call was "
             "in flight; the call may or may not have run. Set max_task_retries to have such calls repeated",
             actor_id=self.actor_id.hex(),
         )
@@ -126,7 +135,9 @@ class ActorClient:
                 f"{message.get('reason') or 'its process ended'}"
             )
         return exceptions.dump_error(
-            exceptions.ActorDiedError(text, actor_id=self.actor_id.hex(), actor_init_failed=bool(message.get("init_failed")))
+            exceptions.ActorDiedError(
+                text, actor_id=self.actor_id.hex(), actor_init_failed=bool(message.get("init_failed"))
+            )
         )
 
 
@@ -188,10 +199,15 @@ class Actors:
             if error is not None:
                 with engine.lock:
                     engine.tasks._unpin_arguments(task)
-                raise exceptions.ActorAlreadyExistsError(
-                    f"an actor called {options.name!r} exists in namespace {message['namespace']!r}; choose another name, "
-                    "get it with umbel.get_actor, or pass get_if_exists=True"
-                ) if error.get("kind") == "exists" else exceptions.UmbelSystemError(str(error.get("text")))
+                raise (
+                    exceptions.ActorAlreadyExistsError(
+                        f"an actor called {options.name!r} exists in namespace {message['namespace']!r}; choose "
+                        f"another name, "
+                        "get it with umbel.get_actor, or pass get_if_exists=True"
+                    )
+                    if error.get("kind") == "exists"
+                    else exceptions.UmbelSystemError(str(error.get("text")))
+                )
             if answer.get("existing"):
                 with engine.lock:
                     engine.tasks._unpin_arguments(task)
@@ -292,7 +308,8 @@ class Actors:
         answer, body = self._engine.agent.request({"t": "get_actor", "name": name, "namespace": namespace})
         if answer.get("error") is not None:
             raise ValueError(
-                f"no actor called {name!r} lives in namespace {namespace!r}; create it with .options(name={name!r}), or name "
+                f"no actor called {name!r} lives in namespace {namespace!r}; create it with "
+                f".options(name={name!r}), or name "
                 "the namespace it was created in (umbel.util.list_named_actors(all_namespaces=True) lists all)"
             )
         return self._weak_handle(bytes.fromhex(answer["actor"]), body)
@@ -300,7 +317,11 @@ class Actors:
     # Calls
 
     def submit(
-        self, handle: actor_api.ActorHandle, template: actor_api.MethodTemplate, args: tuple[Any, ...], kwargs: dict[str, Any]
+        self,
+        handle: actor_api.ActorHandle,
+        template: actor_api.MethodTemplate,
+        args: tuple[Any, ...],
+        kwargs: dict[str, Any],
     ) -> Any:
         """Called without the lock. Returns what `ActorMethod.remote` does."""
         engine = self._engine
@@ -320,7 +341,8 @@ class Actors:
             calls = client.calls
             if 0 < limit <= calls.pending_count:
                 raise exceptions.PendingCallsLimitExceeded(
-                    f"actor {client.description.class_name} has {calls.pending_count} calls pending from this process, its "
+                    f"actor {client.description.class_name} has {calls.pending_count} calls pending from this "
+                    f"process, its "
                     f"max_pending_calls is {limit}; wait for some results first"
                 )
             book = engine.tasks

@@ -11,9 +11,7 @@ from umbel._client import actor, current, refs
 from umbel._model import resources as resource_model
 
 
-def get(
-    object_refs: Any, *, timeout: float | None = None, _use_object_store: bool = False
-) -> Any:
+def get(object_refs: Any, *, timeout: float | None = None, _use_object_store: bool = False) -> Any:
     """The value of a reference, or the list of values of a list of references, in their order.
 
     timeout: seconds; 0 polls. Raises GetTimeoutError (a TimeoutError) when it passes; the error of a task as both
@@ -33,7 +31,11 @@ def get(
     if not isinstance(object_refs, list):
         raise ValueError(
             f"get() takes an ObjectRef or a list of them, got {_describe(object_refs)}; "
-            + ("write list(...) around it" if isinstance(object_refs, (tuple, set)) else "only tasks and put() make references")
+            + (
+                "write list(...) around it"
+                if isinstance(object_refs, (tuple, set))
+                else "only tasks and put() make references"
+            )
         )
     if set(map(type, object_refs)) - {refs.ObjectRef}:
         for position, ref in enumerate(object_refs):
@@ -43,11 +45,12 @@ def get(
 
 
 def put(value: Any) -> refs.ObjectRef[Any]:
-    """Store a snapshot of `value`; returns its reference. Raises TypeError for what cannot be pickled, or for an ObjectRef
-    itself, which is stored already; ObjectStoreFullError when there is no room."""
+    """Store a snapshot of `value`; returns its reference. Raises TypeError for what cannot be pickled, or for an
+    ObjectRef itself, which is stored already; ObjectStoreFullError when there is no room."""
     if isinstance(value, refs.ObjectRef):
         raise TypeError(
-            f"put() takes a value, got {value!r}, which refers to a stored one already; pass it on as it is, or put it in a list"
+            f"put() takes a value, got {value!r}, which refers to a stored one already; pass it on as it is, or "
+            f"put it in a list"
         )
     ref: refs.ObjectRef[Any] = current.engine().put(value)
     return ref
@@ -78,7 +81,8 @@ def wait(
         return [], []
     if type(num_returns) is not int or not 1 <= num_returns <= len(ray_waitables):
         raise ValueError(
-            f"num_returns must be a whole number from 1 to the number of references, {len(ray_waitables)}, got {num_returns!r}"
+            f"num_returns must be a whole number from 1 to the number of references, {len(ray_waitables)}, got "
+            f"{num_returns!r}"
         )
     if kinds == _ONLY_REFS:
         is_unique = len(set(map(_id_of, ray_waitables))) == len(ray_waitables)
@@ -102,7 +106,9 @@ def cancel(ref: Any, *, force: bool = False, recursive: bool = True) -> None:
     finished task is left alone. An actor's coroutine is cancelled; its plain methods see `is_canceled()`.
     """
     if not isinstance(ref, (refs.ObjectRef, refs.ObjectRefGenerator)):
-        raise TypeError(f"cancel() takes an ObjectRef or a generator of them, got {_describe(ref)}; actors end with kill()")
+        raise TypeError(
+            f"cancel() takes an ObjectRef or a generator of them, got {_describe(ref)}; actors end with kill()"
+        )
     current.engine().cancel(ref, force=bool(force), recursive=bool(recursive))
 
 
@@ -162,7 +168,8 @@ def available_resources() -> dict[str, float]:
 
 
 def timeline(filename: str | None = None) -> list[dict[str, Any]] | None:
-    """What ran when, as Chrome trace events; written to `filename` if given, else returned. The last second may miss."""
+    """What ran when, as Chrome trace events; written to `filename` if given, else returned. The last second may
+    miss."""
     import json
 
     events = [

@@ -66,7 +66,17 @@ class ActorContext:
 class SessionContext:
     """What holds for the whole process. `kind` is "driver" or "worker"."""
 
-    __slots__ = ("accelerator_ids", "address", "job_id", "kind", "labels", "namespace", "node_id", "session_dir", "worker_id")
+    __slots__ = (
+        "accelerator_ids",
+        "address",
+        "job_id",
+        "kind",
+        "labels",
+        "namespace",
+        "node_id",
+        "session_dir",
+        "worker_id",
+    )
 
     def __init__(
         self,
@@ -177,7 +187,9 @@ class RuntimeContext:
         task = current_task.get()
         if task is None:
             if self._session.kind == "driver":
-                raise RuntimeError("get_assigned_resources() is only known inside a task or actor; the driver holds none")
+                raise RuntimeError(
+                    "get_assigned_resources() is only known inside a task or actor; the driver holds none"
+                )
             return {}
         if task.actor is not None:
             return dict(task.actor.resources)

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import os
 import threading
+import weakref
 from collections.abc import Callable
 from typing import Any
 
@@ -20,6 +21,7 @@ class _Process:
         self.pid = os.getpid()
         self.lock = threading.RLock()
         self.auto_init: Callable[[], None] | None = None
+        self.on_fork: Callable[[], Callable[[], None] | None] = lambda: None  # a weak reference, called
 
 
 _process = _Process()
@@ -28,8 +30,9 @@ _process = _Process()
 def _after_fork() -> None:
     """In a forked child: locks that another thread held would never be released, and the session is the parent's."""
     _process.lock = threading.RLock()
-    if _process.engine is not None:
-        _process.engine.forked()
+    forked = _process.on_fork()
+    if forked is not None:
+        forked()
 
 
 if hasattr(os, "register_at_fork"):
@@ -56,12 +59,16 @@ def running_engine() -> Any:
 def _start() -> Any:
     if _process.engine is not None:
         raise RuntimeError(
-            f"this process (pid {os.getpid()}) was forked from pid {_process.pid}, which runs Umbel; a session does not "
-            "survive a fork: use umbel tasks instead, or the 'spawn' start method, or call umbel.init() in the child "
-            "after umbel.shutdown()"
+            f"this process (pid {os.getpid()}) was forked from pid {_process.pid}, which runs Umbel; a session "
+            f"does not "
+            "survive a fork: use umbel tasks instead, or the 'spawn' start method, or call umbel.init() in the "
+            "child for a "
+            "session of its own"
         )
     if os.environ.get("UMBEL_ENABLE_AUTO_CONNECT", "1") == "0" or _process.auto_init is None:
-        raise RuntimeError("Umbel is not running in this process and UMBEL_ENABLE_AUTO_CONNECT=0; call umbel.init() first")
+        raise RuntimeError(
+            "Umbel is not running in this process and UMBEL_ENABLE_AUTO_CONNECT=0; call umbel.init() first"
+        )
     with _process.lock:
         if _process.engine is None:
             _process.auto_init()
@@ -72,6 +79,11 @@ def set_engine(new: Any) -> None:
     """Make `new` (or None) the engine of this process."""
     _process.engine = new
     _process.pid = os.getpid()
+
+
+def set_on_fork(forked: Callable[[], None]) -> None:
+    """Call this bound method in children that this process forks, while its object lives."""
+    _process.on_fork = weakref.WeakMethod(forked)
 
 
 def set_auto_init(start: Callable[[], None]) -> None:

@@ -87,15 +87,15 @@ class DriverEngine(native.NativeEngine):
         if kind == "log":
             self._output.show(message)
         elif kind == "warn":
-            print(f"umbel: {message['text']}", file=sys.stderr)
+            sys.stderr.write(f"umbel: {message['text']}\n")
         elif kind == "fatal":
             warnings.warn(f"umbel: the node is ending: {message['text']}", stacklevel=2)
         else:
             return False
         return True
 
-    def _driver_housekeeping(self, _now_s: float) -> float | None:
-        due = self._interrupts.housekeep()
+    def _driver_housekeeping(self, now_s: float) -> float | None:
+        due = self._interrupts.housekeep(now_s)
         if self._output.has_folded:
             self._output.flush_folded()
             due = due or 1.0

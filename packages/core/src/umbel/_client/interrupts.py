@@ -1,7 +1,7 @@
 """SIGINT without harm: a KeyboardInterrupt must not tear the runtime's bookkeeping in two.
 
-Python raises it between any two instructions of the main thread, which may just be entering a reply into the books. So a
-handler of ours looks at what it would interrupt. User code and waits are interrupted at once; while our own code runs
+Python raises it between any two instructions of the main thread, which may just be entering a reply into the books. So
+a handler of ours looks at what it would interrupt. User code and waits are interrupted at once; while our own code runs
 the signal is repeated every `RETRY_S` until it finds something that may be.
 """
 
@@ -29,9 +29,7 @@ _USERS_CODE = (
 )  # fmt: skip
 
 
-def is_harmless(
-    frame: FrameType | None, lock: Any, *, otherwise: bool, users_code: tuple[CodeType, ...] = ()
-) -> bool:
+def is_harmless(frame: FrameType | None, lock: Any, *, otherwise: bool, users_code: tuple[CodeType, ...] = ()) -> bool:
     """Whether raising at `frame` of the calling thread hits user code, or our wait on its behalf.
 
     lock: the engine's. users_code: functions whose callees are the user's, beside pickling. otherwise: the answer when
@@ -58,6 +56,7 @@ class DriverInterrupts:
         self._process = os.getpid()
         self._main_thread = threading.main_thread().ident or 0
         self._is_pending = False
+        self._retry_at_s = 0.0
         self._is_installed = False
         self._handler = self._interrupted  # one object, to be known again
 
@@ -76,17 +75,19 @@ class DriverInterrupts:
 
     def _interrupted(self, _number: int, frame: FrameType | None) -> None:
         engine: Any = self._engine
-        if not engine.is_closed and os.getpid() == self._process:
-            if not is_harmless(frame, engine.lock, otherwise=True):
-                self._is_pending = True
-                engine.reactor.poke()
-                return
+        is_ours = not engine.is_closed and os.getpid() == self._process
+        if is_ours and not is_harmless(frame, engine.lock, otherwise=True):
+            self._is_pending = True
+            engine.reactor.poke()
+            return
         self._is_pending = False
         raise KeyboardInterrupt
 
-    def housekeep(self) -> float | None:
+    def housekeep(self, now_s: float) -> float | None:
         """Repeat what found our own code running. Returns when to look again."""
         if not self._is_pending:
             return None
-        signal.pthread_kill(self._main_thread, signal.SIGINT)
+        if now_s >= self._retry_at_s:
+            self._retry_at_s = now_s + RETRY_S
+            signal.pthread_kill(self._main_thread, signal.SIGINT)
         return RETRY_S

@@ -65,9 +65,7 @@ class Links:
         self.by_peer: dict[bytes, Link] = {}
         self._twins: dict[bytes, list[Link]] = {}  # second connections, of peers that dialled us while we dialled them
         self._unnamed: set[connection.Connection] = set()
-        self._listener = connection.Listener(
-            connection.listen_unix(self._path(process_id)), poller, self._accept
-        )
+        self._listener = connection.Listener(connection.listen_unix(self._path(process_id)), poller, self._accept)
 
     def _path(self, process_id: bytes) -> str:
         return os.path.join(self._directory, process_id.hex() + ".sock")
@@ -149,12 +147,16 @@ class AgentLink:
         self._answers: dict[int, tuple[reactor.Waiter, list[Any]]] = {}
         self._requests = 0
         self.is_closed = False
-        self._stream = connection.Connection(connection.connect_unix(path), driver.poller, self._on_frame, self._on_close)
+        self._stream = connection.Connection(
+            connection.connect_unix(path), driver.poller, self._on_frame, self._on_close
+        )
 
     def notify(self, message: dict[str, Any], body: bytes = b"") -> None:
         self._stream.send(frames.encode_control(message, body))
 
-    def request(self, message: dict[str, Any], body: bytes = b"", *, timeout_s: float | None = None) -> tuple[dict[str, Any], bytes]:
+    def request(
+        self, message: dict[str, Any], body: bytes = b"", *, timeout_s: float | None = None
+    ) -> tuple[dict[str, Any], bytes]:
         """Send and wait for the answer, error answers included. Raises LocalNodeDiedError when the agent is gone."""
         self._requests += 1
         number = self._requests
@@ -197,6 +199,7 @@ class AgentLink:
 
 
 _GONE = (
-    "the node's daemon is gone: it was killed or crashed; results not fetched before are lost. Call umbel.shutdown() and "
+    "the node's daemon is gone: it was killed or crashed; results not fetched before are lost. Call "
+    "umbel.shutdown() and "
     "umbel.init() to start again"
 )

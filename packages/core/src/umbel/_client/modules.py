@@ -23,9 +23,7 @@ class MissingLibraryFinder:
     ) -> importlib.machinery.ModuleSpec | None:
         package, _, name = fullname.partition(".")
         if package == "umbel" and name in LIBRARIES:
-            raise ModuleNotFoundError(
-                f'umbel.{name} is not installed; run: pip install "umbel[{name}]"', name=fullname
-            )
+            raise ModuleNotFoundError(f'umbel.{name} is not installed; run: pip install "umbel[{name}]"', name=fullname)
         return None
 
 

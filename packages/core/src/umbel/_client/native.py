@@ -18,7 +18,7 @@ from typing import Any
 from umbel import exceptions
 from umbel._base import config as configuration
 from umbel._client import actor as actor_api
-from umbel._client import actors, context, links, refs, remote_function, streams, tasks, values
+from umbel._client import actors, context, current, links, refs, remote_function, streams, tasks, values
 from umbel._objects import ownership, serialization, store
 from umbel._transport import reactor
 from umbel._wire import messages
@@ -90,12 +90,20 @@ class NativeEngine:
         self.agent = links.AgentLink(
             os.path.join(session_dir, "agent.sock"), self.reactor, self._on_notice, self._agent_gone
         )
-        hello = {"t": "hello", "kind": kind, "id": process_id.hex(), "pid": os.getpid(), "protocol": 1, "namespace": namespace}
+        hello = {
+            "t": "hello",
+            "kind": kind,
+            "id": process_id.hex(),
+            "pid": os.getpid(),
+            "protocol": 1,
+            "namespace": namespace,
+        }
         self.agent.notify(hello)
         self.reactor.poke()
         if not self.reactor.wait(self._welcomed, time.monotonic() + config.worker_register_timeout_s):
             raise exceptions.UmbelSystemError(
-                f"the node's daemon did not answer within {config.worker_register_timeout_s} s; see its log in {session_dir}"
+                f"the node's daemon did not answer within {config.worker_register_timeout_s} s; see its log in "
+                f"{session_dir}"
             )
         if self.agent_is_gone or self.welcome.get("t") != "welcome":
             reason = self.welcome.get("text", "it ended while this process was connecting to it")
@@ -110,6 +118,7 @@ class NativeEngine:
 
     def start(self) -> None:
         """Everything is set up: handle what has arrived meanwhile, and from now on."""
+        current.set_on_fork(self.forked)
         with self.lock:
             self._is_ready = True
             early, self._early = self._early, []
@@ -154,7 +163,9 @@ class NativeEngine:
                 try:
                     handlers[message[0]](link, message)
                 except Exception:  # a defect of ours: the other messages must not be lost with it
-                    logger.exception("internal error while handling message %s of process %s", message[0], link.peer.hex())
+                    logger.exception(
+                        "internal error while handling message %s of process %s", message[0], link.peer.hex()
+                    )
             self.carry_on()
             if link.outbox:
                 link.flush()
@@ -331,7 +342,11 @@ class NativeEngine:
         return self.actors.create(template, args, kwargs)
 
     def submit_actor_task(
-        self, handle: actor_api.ActorHandle, template: actor_api.MethodTemplate, args: tuple[Any, ...], kwargs: dict[str, Any]
+        self,
+        handle: actor_api.ActorHandle,
+        template: actor_api.MethodTemplate,
+        args: tuple[Any, ...],
+        kwargs: dict[str, Any],
     ) -> Any:
         return self.actors.submit(handle, template, args, kwargs)
 
@@ -374,7 +389,8 @@ class NativeEngine:
     @staticmethod
     def stale(object_id: bytes) -> Exception:
         return exceptions.ObjectLostError(
-            f"object {object_id.hex()} belongs to a session that has ended or to another process's; references outlive neither "
+            f"object {object_id.hex()} belongs to a session that has ended or to another process's; references "
+            f"outlive neither "
             "umbel.shutdown() nor a fork"
         )
 
@@ -464,7 +480,8 @@ class NativeEngine:
                 return
             if force and task.actor is not None:
                 raise ValueError(
-                    "force=True is not allowed for an actor's method: it would kill the actor; use umbel.kill(actor) for that"
+                    "force=True is not allowed for an actor's method: it would kill the actor; use "
+                    "umbel.kill(actor) for that"
                 )
             self.tasks.cancel(task, force=force, recursive=recursive)
             self.carry_on()
@@ -523,14 +540,16 @@ class NativeEngine:
                     self.values.table.pin(record)
         if len(blob) > self.config.function_bytes_max:
             raise ValueError(
-                f"{name} takes {len(blob)} bytes when pickled, allowed are {self.config.function_bytes_max}: it captures "
+                f"{name} takes {len(blob)} bytes when pickled, allowed are {self.config.function_bytes_max}: it "
+                f"captures "
                 "large values; put them with umbel.put and pass the references, or create them inside"
             )
         if len(blob) > self.config.function_warn_bytes:
             import warnings
 
             warnings.warn(
-                f"{name} takes {len(blob) / 1e6:.0f} MB when pickled because of what it captures; put large values with "
+                f"{name} takes {len(blob) / 1e6:.0f} MB when pickled because of what it captures; put large "
+                f"values with "
                 "umbel.put and pass the references",
                 stacklevel=4,
             )
@@ -620,7 +639,9 @@ class NativeEngine:
             if self.is_closed:
                 return
             self.is_closed = True
-            blob = exceptions.dump_error(exceptions.UmbelSystemError("the session was shut down before the result came"))
+            blob = exceptions.dump_error(
+                exceptions.UmbelSystemError("the session was shut down before the result came")
+            )
             for task in list(self.tasks.unfinished.values()):
                 if task.stream is not None:
                     task.stream.fail(blob)

@@ -12,14 +12,16 @@ KEYS_MAX = 1_000  # distinct lines remembered for folding; older ones are forgot
 class DriverOutput:
     """Writes workers' lines to this process's output.
 
-    A line is shown at once when new. The same text again within `fold_s` seconds is only counted, and the count is shown
-    with its next appearance after that time, or at the end. The prefix is `(name pid=N)`.
+    A line is shown at once when new. The same text again within `fold_s` seconds is only counted, and the count is
+    shown with its next appearance after that time, or at the end. The prefix is `(name pid=N)`.
     """
 
     def __init__(self, *, fold_s: float, use_color: bool) -> None:
         self._fold_s = fold_s
         self._use_color = use_color
-        self._seen: dict[tuple[str, str], list[Any]] = {}  # (name, line) -> [shown at, folded since, last prefix, stream]
+        self._seen: dict[
+            tuple[str, str], list[Any]
+        ] = {}  # (name, line) -> [shown at, folded since, last prefix, stream]
 
     def show(self, message: dict[str, Any]) -> None:
         """One `log` notice of the agent."""

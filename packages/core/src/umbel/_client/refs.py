@@ -1,7 +1,7 @@
 """References to objects and streams of references.
 
-A reference counts: while one `ObjectRef` to an object exists anywhere, its owner keeps the value. Counting itself is the
-engine's; this module only tells it when an instance appears and goes.
+A reference counts: while one `ObjectRef` to an object exists anywhere, its owner keeps the value. Counting itself is
+the engine's; this module only tells it when an instance appears and goes.
 """
 
 from __future__ import annotations
@@ -43,8 +43,8 @@ class ObjectRef(Generic[T]):
     """The promise of one value of type T; resolve it with `umbel.get`, or `await` it.
 
     `binary` is the 28-byte object id. References compare and hash by id. Pickling one inside a task argument, a return
-    value or `umbel.put` shares the object with the receiver (it *borrows* it); pickled by any other means, the object is
-    kept until its owner ends, because nobody can tell when the bytes are gone.
+    value or `umbel.put` shares the object with the receiver (it *borrows* it); pickled by any other means, the object
+    is kept until its owner ends, because nobody can tell when the bytes are gone.
     """
 
     __slots__ = ("__weakref__", "_engine", "_id")
@@ -120,8 +120,8 @@ class ObjectRef(Generic[T]):
         return cls(bytes.fromhex(text))
 
     def future(self) -> concurrent.futures.Future[T]:
-        """A `concurrent.futures.Future` of the value; cancelling it does not cancel the task. Its callbacks run on a thread
-        of their own, one after another, and may wait for other results."""
+        """A `concurrent.futures.Future` of the value; cancelling it does not cancel the task. Its callbacks run on a
+        thread of their own, one after another, and may wait for other results."""
         import concurrent.futures
 
         result: concurrent.futures.Future[T] = concurrent.futures.Future()
@@ -188,7 +188,7 @@ def _read_ref(binary: bytes) -> ObjectRef[Any]:
 def _settle(ref: ObjectRef[T], succeed: Callable[[T], None], fail: Callable[[BaseException], None]) -> None:
     try:
         value = ref._engine.get([ref], None)[0]  # type: ignore[union-attr]  # _on_done has checked
-    except BaseException as error:  # noqa: BLE001 - whatever the task raised belongs to the future
+    except BaseException as error:
         fail(error)
     else:
         succeed(value)

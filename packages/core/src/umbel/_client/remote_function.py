@@ -33,9 +33,7 @@ class TaskTemplate:
 
     __slots__ = ("engine_state", "function", "is_generator", "name", "options", "signature", "source")
 
-    def __init__(
-        self, source: Source, signature: signatures.Signature, options: option_model.TaskOptions
-    ) -> None:
+    def __init__(self, source: Source, signature: signatures.Signature, options: option_model.TaskOptions) -> None:
         function: Callable[..., Any] = source.target
         self.source = source
         self.function = function
@@ -56,7 +54,8 @@ def unread(kind: type) -> Any:
     A function that calls itself holds its RemoteFunction, which is then unpickled in the midst of the function. So what
     has to look at the function, or at an actor's class, is made at the first use: see `__getattr__`.
     """
-    return kind.__new__(kind)
+    made: Any = object.__new__(kind)
+    return made
 
 
 def is_unread(instance: Any, target: str) -> bool:

@@ -25,7 +25,8 @@ _RAY_ARGUMENTS = frozenset(
     (
         "include_dashboard", "dashboard_host", "dashboard_port", "job_config", "configure_logging", "logging_format",
         "logging_config", "enable_resource_isolation", "cgroup_path", "system_reserved_cpu", "system_reserved_memory",
-        "proxy_server_url", "object_spilling_directory", "_temp_dir", "_node_ip_address", "_memory", "_plasma_directory",
+        "proxy_server_url", "object_spilling_directory", "_temp_dir", "_node_ip_address", "_memory",
+        "_plasma_directory",
         "_metrics_export_port", "_system_config", "_tracing_startup_hook", "_node_name", "_redis_username",
         "_redis_password", "_enable_object_reconstruction", "_driver_object_store_memory", "_skip_env_hook", "storage",
     )
@@ -100,7 +101,8 @@ def init(
             if ignore_reinit_error:
                 return Context(running.address_info)
             raise RuntimeError(
-                "umbel.init() was called twice; call umbel.shutdown() first, or pass ignore_reinit_error=True to keep the "
+                "umbel.init() was called twice; call umbel.shutdown() first, or pass ignore_reinit_error=True "
+                "to keep the "
                 "running session"
             )
         config = configuration.Config.from_environment()
@@ -141,7 +143,8 @@ def init(
 def _check_others(others: Mapping[str, Any], local_mode: bool) -> None:
     if local_mode:
         raise exceptions.UnsupportedFeature(
-            "init(local_mode=True) is not there; use init(engine='inline'), which runs everything in this process with the "
+            "init(local_mode=True) is not there; use init(engine='inline'), which runs everything in this "
+            "process with the "
             "semantics of the real runtime"
         )
     unknown = sorted(set(others) - _RAY_ARGUMENTS)
@@ -178,9 +181,7 @@ def _cpu_count() -> int:
         return os.cpu_count() or 1
 
 
-def _totals(
-    num_cpus: Any, num_gpus: Any, custom: Any
-) -> tuple[dict[str, float], dict[str, list[str]], dict[str, str]]:
+def _totals(num_cpus: Any, num_gpus: Any, custom: Any) -> tuple[dict[str, float], dict[str, list[str]], dict[str, str]]:
     """What the node has, by resource; the ids of its devices; the labels they give it."""
     unit = resource_model.RESOURCE_UNIT
     totals: dict[str, float] = {}
@@ -231,7 +232,9 @@ def _store_bytes(wanted: Any) -> int:
             size = min(size, stat.f_bavail * stat.f_frsize)
         return max(size, STORE_BYTES_MIN)
     if isinstance(wanted, bool) or not isinstance(wanted, (int, float)) or int(wanted) != wanted:
-        raise TypeError(f"object_store_memory must be a whole number of bytes, got {wanted!r}; omit it for 30 % of memory")
+        raise TypeError(
+            f"object_store_memory must be a whole number of bytes, got {wanted!r}; omit it for 30 % of memory"
+        )
     if wanted < STORE_BYTES_MIN:
         raise ValueError(
             f"object_store_memory must be at least {STORE_BYTES_MIN} bytes, got {wanted}; omit it for 30 % of memory"
@@ -262,8 +265,8 @@ def _set_log_level(level: int | str) -> None:
 def shutdown(*, wait_for_processes: bool = False, _exiting_interpreter: bool = False) -> None:
     """End the session of this process and everything it started. Idempotent.
 
-    wait_for_processes: accepted for Ray's sake; this always waits, which takes milliseconds. Raises RuntimeError in a task
-    or actor, to which the session does not belong.
+    wait_for_processes: accepted for Ray's sake; this always waits, which takes milliseconds. Raises RuntimeError in a
+    task or actor, to which the session does not belong.
     """
     del wait_for_processes
     with current.lock():
@@ -272,7 +275,8 @@ def shutdown(*, wait_for_processes: bool = False, _exiting_interpreter: bool = F
             return
         if running.session_context.kind == "worker" and not _exiting_interpreter:
             raise RuntimeError(
-                "umbel.shutdown() was called in a task or actor; the session belongs to the driver, which may end it. Return "
+                "umbel.shutdown() was called in a task or actor; the session belongs to the driver, which may "
+                "end it. Return "
                 "from the task, or leave the actor with umbel.actor.exit_actor()"
             )
         current.set_engine(None)

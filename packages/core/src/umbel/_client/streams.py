@@ -24,7 +24,8 @@ class StreamState:
     """
 
     __slots__ = (
-        "callbacks", "consumed", "engine", "error", "is_closed", "items", "keep_all", "length", "link", "prefix", "task",
+        "callbacks", "consumed", "engine", "error", "is_closed", "items", "keep_all", "length", "link",
+        "prefix", "task",
     )  # fmt: skip
 
     def __init__(self, engine: NativeEngine, task: Any, prefix: bytes, *, keep_all: bool = False) -> None:
@@ -162,11 +163,11 @@ class NativeStream:
         engine = self._engine
         while True:
             with engine.lock:
-                engine.check_running()
                 if state.consumed in state.items:
                     return state.take(state.consumed)
                 if state.length is not None and state.consumed >= state.length:
                     return None
+                engine.check_running()
                 waiter = reactor.Waiter()
                 state.callbacks.append(waiter.finish)
                 engine.prepare_to_wait()

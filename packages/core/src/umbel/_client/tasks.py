@@ -29,6 +29,7 @@ RAW = serialization.RAW
 POLL_PERIOD = 32
 POLL_PERIOD_CHAINED = 8
 READY_PUSH = 32  # waiting tasks that are worth an assignment round while more are being submitted
+UNSTARTED_DEATHS_MAX = 8  # a task that was pushed and did not start costs nothing, but nothing may go on for ever
 _INDEX = [index.to_bytes(4, "big") for index in range(16)]
 _NO_REFS: tuple[bytes, ...] = ()
 
@@ -69,7 +70,8 @@ class Task:
     """One submitted task or actor call, until it is settled."""
 
     __slots__ = (
-        "actor", "argument_pins", "attempt", "deps", "durations", "error", "force_cancelled", "is_cancelled", "kind", "lease",
+        "actor", "argument_pins", "attempt", "deps", "durations", "error", "force_cancelled", "is_cancelled",
+        "kind", "lease",
         "missing", "parent", "payload", "records", "retries_left", "seq", "stream", "template",
     )  # fmt: skip
 
@@ -106,6 +108,7 @@ class Tasks:
         self._seq = 0
         self._templates = 0
         self._dirty: set[dispatch.SchedulingClass] = set()
+        self._unstarted_deaths: dict[int, int] = {}  # task -> workers that died with it at the head of their queue
         self._process_id = engine.process_id
 
     # Submission
@@ -119,7 +122,8 @@ class Tasks:
         return Template(self._engine, self._templates, name, num_returns, is_generator)
 
     def prepare(self, template: remote_function.TaskTemplate) -> Template:
-        """Read a function and its options into what is sent: the function is pickled now, at its first call. No lock."""
+        """Read a function and its options into what is sent: the function is pickled now, at its first call. No
+        lock."""
         options = template.options
         blob = self._engine.export(template.source)
         env = {"env_vars": dict(options.env_vars)} if options.env_vars else {}
@@ -330,9 +334,7 @@ class Tasks:
     def _push(self, link: links.Link, task: Task) -> None:
         template = task.template
         self.announce(link, template)
-        link.post(
-            (messages.TASK, task.seq, template.index, task.kind, task.payload, resolve_deps(task), task.attempt)
-        )
+        link.post((messages.TASK, task.seq, template.index, task.kind, task.payload, resolve_deps(task), task.attempt))
 
     @staticmethod
     def announce(link: links.Link, template: Template) -> None:
@@ -461,11 +463,21 @@ class Tasks:
             if worker not in cls.leases:
                 continue
             begun, fresh = cls.lose_lease(worker, message.get("started", -1))
+            if fresh and not begun and self._is_unlucky(fresh[0]):
+                cls.ready.remove(fresh[0])
+                begun, fresh = fresh[:1], fresh[1:]
             self._wait_again(cls, fresh)
             self._dirty.add(cls)
             for task in reversed(begun):
                 self._crashed(task, cls, message)
         self.pump()
+
+    def _is_unlucky(self, task: Task) -> bool:
+        """Whether workers die so often just before they start this task that it must be its doing."""
+        count = self._unstarted_deaths.get(task.seq, 0) + 1
+        self._unstarted_deaths = {seq: n for seq, n in self._unstarted_deaths.items() if seq in self.unfinished}
+        self._unstarted_deaths[task.seq] = count
+        return count > UNSTARTED_DEATHS_MAX
 
     def on_demand_failed(self, key: str, reason: str) -> None:
         """No worker of this class can be started: its tasks fail."""
@@ -474,7 +486,9 @@ class Tasks:
             return
         cls.told = 0
         blob = exceptions.dump_error(
-            exceptions.RuntimeEnvSetupError(f"no worker could be started for these tasks (environment {cls.request['env']}): {reason}")
+            exceptions.RuntimeEnvSetupError(
+                f"no worker could be started for these tasks (environment {cls.request['env']}): {reason}"
+            )
         )
         while cls.ready:
             self.fail(cls.ready.popleft(), blob)
@@ -501,7 +515,8 @@ class Tasks:
             task,
             exceptions.dump_error(
                 exceptions.WorkerCrashedError(
-                    f"the worker (pid {message.get('pid')}) died while running task {task.template.name}: {how}; {advice}"
+                    f"the worker (pid {message.get('pid')}) died while running task {task.template.name}: "
+                    f"{how}; {advice}"
                 )
             ),
         )

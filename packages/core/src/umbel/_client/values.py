@@ -29,7 +29,9 @@ LIFETIME = 100  # the kind of the object that stands for an actor's life; never 
 class Values:
     """The objects of one process."""
 
-    def __init__(self, engine: NativeEngine, process_id: bytes, segments: store.SharedMemoryStore, inline_bytes_max: int) -> None:
+    def __init__(
+        self, engine: NativeEngine, process_id: bytes, segments: store.SharedMemoryStore, inline_bytes_max: int
+    ) -> None:
         self._engine = engine
         self._lock = engine.lock
         self.process_id = process_id
@@ -117,9 +119,15 @@ class Values:
         return self.read(kind, record.payload, record.object_id, record)
 
     def read(
-        self, kind: int, payload: Any, object_id: bytes, outer: ownership.Record | None, arguments: list[bytes] | None = None
+        self,
+        kind: int,
+        payload: Any,
+        object_id: bytes,
+        outer: ownership.Record | None,
+        arguments: list[bytes] | None = None,
     ) -> Any:
-        """An encoded value's value. References inside are found in `outer`, or among `arguments`, which collects them."""
+        """An encoded value's value. References inside are found in `outer`, or among `arguments`, which collects
+        them."""
         if kind == RAW:
             return payload
         reading = refs.reading
@@ -197,7 +205,8 @@ class Values:
         self.settle(record, ERROR, exceptions.dump_error(error))
 
     def on_settled(self, record: ownership.Record, callback: Any) -> None:
-        """Call `callback(record)`, lock held, when the value is there; fetches it from its owner if need be. Lock held."""
+        """Call `callback(record)`, lock held, when the value is there; fetches it from its owner if need be. Lock
+        held."""
         if record.waiters is None:
             record.waiters = []
         record.waiters.append(callback)
@@ -344,5 +353,3 @@ def raise_error(blob: bytes) -> None:
     if isinstance(error, exceptions.UmbelTaskError):
         raise error.as_instanceof_cause()
     raise error
-
-

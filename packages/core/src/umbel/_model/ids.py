@@ -1,9 +1,10 @@
 """The identities of things: objects, tasks, actors, processes, nodes.
 
-Every kind is a type of its own, so that a task's id never passes for an object's: two ids are equal only when both their
-type and their bytes are. The nil id of a kind (all bytes 0xff) stands for "none" where a field cannot be empty.
+Every kind is a type of its own, so that a task's id never passes for an object's: two ids are equal only when both
+their type and their bytes are. The nil id of a kind (all bytes 0xff) stands for "none" where a field cannot be empty.
 
-Who made a thing can be read from its id. A TaskID or ActorID is the WorkerID of the process that created it and a counter
+Who made a thing can be read from its id. A TaskID or ActorID is the WorkerID of the process that created it and a
+counter
 of that process; an ObjectID is the TaskID of the task that returns it (a `put` counts as a task) and an index among the
 returns. Nothing has to be asked or generated at random on the hot path.
 """
@@ -53,7 +54,8 @@ class BaseID:
 
     @classmethod
     def from_hex(cls, text: str) -> Self:
-        """The id that `hex()` wrote. Raises ValueError when the text is not hexadecimal or not as long as this kind is."""
+        """The id that `hex()` wrote. Raises ValueError when the text is not hexadecimal or not as long as this
+        kind is."""
         try:
             binary = bytes.fromhex(text)
         except (TypeError, ValueError):

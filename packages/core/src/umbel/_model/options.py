@@ -1,6 +1,7 @@
 """What `@umbel.remote(...)`, `@umbel.method(...)` and `.options(...)` accept, checked and with the defaults filled in.
 
-Each option is a row of a table: its name, a function that checks a value and returns it in the form that is kept, and for
+Each option is a row of a table: its name, a function that checks a value and returns it in the form that is kept, and
+for
 whom it exists. A value of None is the same as leaving the option out. The records are frozen and know nothing of the
 function or class they are for; what depends on that (a generator, an async method) is left to the client.
 """
@@ -109,8 +110,8 @@ def task_options(
 ) -> TaskOptions:
     """The options of a task: those of the decorator, replaced by those of `.options(...)`.
 
-    Raises InvalidOption (a ValueError) for an unknown name or a bad value, InvalidOptionType (a TypeError too) for a value
-    of a wrong type, UnsupportedFeature for what this version does not have.
+    Raises InvalidOption (a ValueError) for an unknown name or a bad value, InvalidOptionType (a TypeError too) for a
+    value of a wrong type, UnsupportedFeature for what this version does not have.
     """
     given = _checked("task", _TASK, decorator, call)
     amounts = _amounts(given)
@@ -424,7 +425,8 @@ def _placement_group(option: str, value: object) -> None:
 def _tensor_transport(option: str, value: object) -> None:
     if value is not False and (not isinstance(value, str) or value.lower() != "object_store"):
         raise exceptions.UnsupportedFeature(
-            f"{option}={value!r} is not supported: this version of Umbel moves tensors through the object store; leave it out"
+            f"{option}={value!r} is not supported: this version of Umbel moves tensors through the object "
+            f"store; leave it out"
         )
 
 

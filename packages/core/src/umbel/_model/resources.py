@@ -125,7 +125,8 @@ EMPTY: Final = ResourceSet()
 def units_of(value: object, *, what: str, advice: str = "write 0 or more") -> int:
     """`value` in whole units. `what` and `advice` are for the message: the option's name, and what to do.
 
-    Raises InvalidOptionType when `value` is no number, InvalidOption when it is negative, not finite or finer than 0.0001.
+    Raises InvalidOptionType when `value` is no number, InvalidOption when it is negative, not finite or finer than
+    0.0001.
     """
     if isinstance(value, bool) or not isinstance(value, (int, float)):
         value = _plain_number(value, what=what, advice=advice)
@@ -137,7 +138,8 @@ def units_of(value: object, *, what: str, advice: str = "write 0 or more") -> in
     units = round(exact)
     if abs(exact - units) > _ROUNDING_SLACK:
         raise exceptions.InvalidOption(
-            f"{what} must be a multiple of {1 / RESOURCE_UNIT}, got {value!r}; round it, as to {max(units, 1) / RESOURCE_UNIT}",
+            f"{what} must be a multiple of {1 / RESOURCE_UNIT}, got {value!r}; round it, as to "
+            f"{max(units, 1) / RESOURCE_UNIT}",
             option=what,
         )
     return units

@@ -24,7 +24,7 @@ def _can_pickle(value: Any) -> bool:
 
     try:
         cloudpickle.dumps(value)
-    except Exception:  # noqa: BLE001 - whatever it raises, it cannot be pickled
+    except Exception:
         return False
     return True
 

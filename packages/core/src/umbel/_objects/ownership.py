@@ -267,7 +267,8 @@ class ReferenceTable:
     # Borrowing: others borrow from this process
 
     def borrow_received(self, object_id: bytes, borrower: bytes) -> bool:
-        """Someone borrows an object of ours once more. False: it is gone, which only a reference nobody counted does."""
+        """Someone borrows an object of ours once more. False: it is gone, which only a reference nobody counted
+        does."""
         record = self.records.get(object_id)
         if record is None:
             return False
@@ -313,7 +314,9 @@ class ReferenceTable:
             invariant(record.local >= 0 and record.pins >= 0, "negative count", object=object_id.hex())
             invariant(not record.is_dead, "a dead record is still listed", object=object_id.hex())
             invariant(
-                self.is_owner(object_id) or not record.borrowers, "a borrowed object has borrowers", object=object_id.hex()
+                self.is_owner(object_id) or not record.borrowers,
+                "a borrowed object has borrowers",
+                object=object_id.hex(),
             )
             for inner in record.contained:
                 invariant(inner in self.records, "a contained object is not listed", object=inner.hex())

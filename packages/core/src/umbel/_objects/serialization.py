@@ -14,6 +14,7 @@ each aligned to 64 bytes so that vector instructions and Arrow may use them in p
 
 from __future__ import annotations
 
+import functools
 import io
 import pickle
 import struct
@@ -49,7 +50,8 @@ _collecting = threading.local()
 
 
 def register(cls: type, serializer: Serializer, deserializer: Deserializer) -> None:
-    """Pickle instances of exactly `cls` as `deserializer(serializer(instance))`. Both functions travel with the value."""
+    """Pickle instances of exactly `cls` as `deserializer(serializer(instance))`. Both functions travel with the
+    value."""
     _custom.by_class[cls] = (serializer, deserializer)
 
 
@@ -64,7 +66,8 @@ def is_raw(value: Any) -> bool:
 
 
 def _is_plain(value: Any) -> bool:
-    """Whether the standard pickler may be trusted with `value`: basic contents only, so nothing is sent by reference."""
+    """Whether the standard pickler may be trusted with `value`: basic contents only, so nothing is sent by
+    reference."""
     kind = type(value)
     if kind in _BASIC or kind in _SIZED:
         return True
@@ -91,10 +94,9 @@ def note_reference(object_id: bytes) -> bool:
     return True
 
 
-_pickler_class: Any = None
-
-
-def _make_pickler_class() -> Any:
+@functools.cache
+def _pickler_class() -> Any:
+    """Made at first use: cloudpickle is imported only by processes that need it."""
     import cloudpickle
 
     class Pickler(cloudpickle.Pickler):  # type: ignore[misc]  # cloudpickle has no types
@@ -110,8 +112,7 @@ def _make_pickler_class() -> Any:
 
 def preload() -> None:
     """Import the pickler now, as a process does whose children are to find it imported."""
-    global _pickler_class
-    _pickler_class = _make_pickler_class()
+    _pickler_class()
 
 
 class Serialized:
@@ -166,9 +167,6 @@ def serialize(value: Any) -> Serialized:
     """Pickle `value`. Raises TypeError that names the part which cannot be pickled."""
     if _is_plain(value):
         return Serialized(pickle.dumps(value, 5), (), ())
-    global _pickler_class
-    if _pickler_class is None:
-        _pickler_class = _make_pickler_class()
     buffers: list[memoryview] = []
 
     def out_of_band(buffer: pickle.PickleBuffer) -> bool:
@@ -183,7 +181,7 @@ def serialize(value: Any) -> Serialized:
     _collecting.refs = refs
     file = io.BytesIO()
     try:
-        _pickler_class(file, protocol=5, buffer_callback=out_of_band).dump(value)
+        _pickler_class()(file, protocol=5, buffer_callback=out_of_band).dump(value)
     except RecursionError:
         raise
     except Exception as error:
@@ -199,7 +197,8 @@ def _explain(value: Any, error: BaseException) -> str:
     path = offenders.find(value)
     where = f"; the part at fault is {path}" if path else ""
     return (
-        f"cannot serialize {type(value).__name__}: {error}{where}. Create it inside the task or actor that uses it, leave "
+        f"cannot serialize {type(value).__name__}: {error}{where}. Create it inside the task or actor that uses "
+        f"it, leave "
         "it out with __getstate__, or register a serializer (umbel.util.register_serializer)"
     )
 

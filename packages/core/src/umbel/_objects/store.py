@@ -266,7 +266,11 @@ class SharedMemoryStore:
             if own is None or own.name != name or own.state in _FREED:
                 raise exceptions.InternalError("a segment was freed twice", segment=name)
             own.close_descriptor()
-            self._rename(own, self.process_id)  # if we die, our pool must not seem to be somebody's values
+            try:
+                self._rename(own, self.process_id)  # if we die, our pool must not seem to be somebody's values
+            except FileNotFoundError:  # the node has ended, and removed everything
+                del self._own[number]
+                return
             if own.views:
                 own.state = segments.State.VIEWED
             else:
@@ -294,7 +298,11 @@ class SharedMemoryStore:
             if segments.parts_of(name)[1] == process_id:
                 self.free(name)
         start = f"{process_id}.{self.process_id}."
-        return [name for name in os.listdir(self.directory) if name.startswith(start)]
+        try:
+            names = os.listdir(self.directory)
+        except FileNotFoundError:  # as in `free`
+            return []
+        return [name for name in names if name.startswith(start)]
 
     def trim(self, now_s: float | None = None) -> int:
         """Give back what has been unused for `idle_s`; call it now and then. Returns the bytes of pages removed."""

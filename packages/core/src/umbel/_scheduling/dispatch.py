@@ -55,7 +55,16 @@ class Task(Protocol):
 class Lease:
     """One worker leased for this class. `link` belongs to the caller."""
 
-    __slots__ = ("idle_since_s", "inflight", "is_blocked", "is_reclaimed", "is_stealing", "last_reply_s", "link", "worker")
+    __slots__ = (
+        "idle_since_s",
+        "inflight",
+        "is_blocked",
+        "is_reclaimed",
+        "is_stealing",
+        "last_reply_s",
+        "link",
+        "worker",
+    )
 
     def __init__(self, worker: str, link: Any, now_s: float) -> None:
         self.worker = worker

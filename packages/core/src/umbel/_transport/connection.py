@@ -85,6 +85,10 @@ class Poller:
         with contextlib.suppress(BlockingIOError):
             os.read(self._wake_read, 8)
 
+    @property
+    def is_closed(self) -> bool:
+        return not self._handlers  # it waits for being woken as long as it is open
+
     def close(self) -> None:
         self._handlers.clear()
         with contextlib.suppress(OSError, AttributeError):
@@ -101,7 +105,18 @@ class Connection:
     thread noticed. Frames are sent in the order of the calls; what the socket does not take at once is queued.
     """
 
-    __slots__ = ("_lock", "_on_close", "_on_frame", "_out", "_poller", "_reader", "_sock", "is_closed", "peer", "queued_bytes")
+    __slots__ = (
+        "_lock",
+        "_on_close",
+        "_on_frame",
+        "_out",
+        "_poller",
+        "_reader",
+        "_sock",
+        "is_closed",
+        "peer",
+        "queued_bytes",
+    )
 
     def __init__(
         self,

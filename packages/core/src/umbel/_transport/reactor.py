@@ -1,7 +1,8 @@
 """Who reads the sockets: leader and followers.
 
 Handing data from one thread to another costs more than reading it, so the thread that waits for a result reads the
-sockets itself (it *leads*), and everyone else who waits follows: a follower is woken when its own result is there, or to
+sockets itself (it *leads*), and everyone else who waits follows: a follower is woken when its own result is there, or
+to
 lead when the leader leaves. A background thread leads only while nobody waits, so that replies, releases and callbacks
 go on; it steps back as soon as somebody wants to lead.
 
@@ -11,6 +12,7 @@ time: it looks in every `TICK_S`, does the housekeeping, and takes over once nob
 
 from __future__ import annotations
 
+import logging
 import threading
 import time
 from collections.abc import Callable
@@ -18,9 +20,11 @@ from collections.abc import Callable
 from umbel import exceptions
 from umbel._transport.connection import Poller
 
+logger = logging.getLogger("umbel")
 TICK_S = 0.005  # how late housekeeping may be while threads come and go; 200 looks a second cost under 1 % of a core
 LOOP_TICK_S = 0.01  # how long an event loop may be busy with something else before the background thread reads for it
 PARK_AFTER_TICKS = 20  # 0.1 s with the same leader: it waits for something long, so stop looking
+AFTER_ERROR_S = 1.0  # until housekeeping is tried again; short of filling a log
 LEAD_SLICE_S = 3600.0  # a leader without a deadline; epoll has no use for an infinite one
 
 
@@ -56,13 +60,13 @@ class Waiter:
 class Reactor:
     """Drives one poller from whichever thread has use for it.
 
-    `housekeeping()` runs at least every tick while there is traffic, in the leading or background thread, and returns in
-    how many seconds it wants to run again, or None when nothing is due.
+    `housekeeping()` runs at least every tick while there is traffic, in the leading or background thread, and returns
+    in how many seconds it wants to run again, or None when nothing is due.
     """
 
     def __init__(self, housekeeping: Callable[[], float | None], *, name: str) -> None:
         self.poller = Poller()
-        self._housekeeping = housekeeping
+        self._do_housekeeping = housekeeping
         self._lead = threading.Lock()
         self._generation = 0
         self._wanting = 0  # threads that want the lead from the background thread
@@ -80,7 +84,11 @@ class Reactor:
         self._thread.start()
 
     def wait(
-        self, waiter: Waiter, deadline_s: float | None, on_block: Callable[[], None] | None = None, block_after_s: float = 0.0
+        self,
+        waiter: Waiter,
+        deadline_s: float | None,
+        on_block: Callable[[], None] | None = None,
+        block_after_s: float = 0.0,
     ) -> bool:
         """Until `waiter.done` or the deadline (time.monotonic); whether it is done. Interruptible by signals.
 
@@ -196,7 +204,7 @@ class Reactor:
             return False
         try:
             self._generation += 1
-            self.poller.poll(0)
+            poll_ready(self.poller, 0)
         finally:
             self._lead.release()
             if self._followers:
@@ -251,7 +259,7 @@ class Reactor:
                     due = self._housekeeping()
                     if due is not None:
                         self._is_asleep = False
-                    self.poller.poll(LEAD_SLICE_S if due is None else due)
+                    poll_ready(self.poller, LEAD_SLICE_S if due is None else due)
             finally:
                 self._is_asleep = False
                 self._is_background_leading = False
@@ -261,6 +269,13 @@ class Reactor:
                 if self._on_lead_free is not None:
                     self._on_lead_free()
             seen = -1
+
+    def _housekeeping(self) -> float | None:
+        try:
+            return self._do_housekeeping()
+        except Exception:  # a defect of ours must not end this thread
+            logger.exception("internal error in housekeeping")
+            return AFTER_ERROR_S
 
     def _watch_loop(self, is_busy: Callable[[], bool]) -> None:
         seen = self._generation
@@ -301,8 +316,17 @@ class Reactor:
 
 
 def poll_ready(poller: Poller, timeout_s: float) -> None:
-    """One poll of a waiting thread. A function of its own so that a signal handler can see that the thread waits."""
-    poller.poll(timeout_s)
+    """One poll. A function of its own so that a signal handler can see that the thread waits.
+
+    A defect of ours in what handles an event is reported, and neither ends the background thread nor a user's `get`.
+    """
+    try:
+        poller.poll(timeout_s)
+    except ValueError:
+        if not poller.is_closed:
+            logger.exception("internal error while handling what arrived")
+    except Exception:
+        logger.exception("internal error while handling what arrived")
 
 
 def sleep_on(lock: threading.Lock, timeout_s: float) -> None:

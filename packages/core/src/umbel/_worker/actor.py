@@ -93,11 +93,7 @@ class Host:
             worker.host = self
             try:
                 if self._loop is not None:
-                    # Constructors may create asyncio objects, which bind to the running loop.
-                    async def make() -> Any:
-                        return execute.call_user(cls, args, kwargs)
-
-                    self._instance = self._loop.run_until_complete(make())
+                    self._instance = self._loop.run_until_complete(_call_on_loop(cls, args, kwargs))
                 else:
                     self._instance = execute.call_user(cls, args, kwargs)
             finally:
@@ -107,9 +103,7 @@ class Host:
             wrapped = exceptions.UmbelTaskError.from_exception(
                 error, f"{self.display_name}.__init__", pid=os.getpid(), actor_id=self.actor_id
             )
-            engine.agent.notify(
-                {"t": "actor_failed", "actor": self.actor_id}, exceptions.dump_error(wrapped)
-            )
+            engine.agent.notify({"t": "actor_failed", "actor": self.actor_id}, exceptions.dump_error(wrapped))
             return
         if any("__repr__" in vars(base) for base in type(self._instance).__mro__[:-1]):
             try:
@@ -129,7 +123,9 @@ class Host:
             self._run_loop()
 
     def _ready(self) -> None:
-        self._engine.agent.notify({"t": "actor_ready", "actor": self.actor_id, "address": self._worker.process_id.hex()})
+        self._engine.agent.notify(
+            {"t": "actor_ready", "actor": self.actor_id, "address": self._worker.process_id.hex()}
+        )
 
     def _set_up_lanes(self, spec: dict[str, Any]) -> None:
         groups: dict[str, int] = dict(spec["concurrency_groups"] or {})
@@ -193,7 +189,9 @@ class Host:
         pool = self._pools.get(group)
         if pool is None:
             size = self._mailbox._lanes[group, False].limit if self._mailbox is not None else 1
-            pool = self._pools[group] = concurrent.futures.ThreadPoolExecutor(size, thread_name_prefix=f"umbel-{group or 'actor'}")
+            pool = self._pools[group] = concurrent.futures.ThreadPoolExecutor(
+                size, thread_name_prefix=f"umbel-{group or 'actor'}"
+            )
         pool.submit(contextvars.copy_context().run, self._run_in_thread, job)
 
     def finished(self, job: execute.Execution) -> None:
@@ -410,10 +408,13 @@ class Host:
         self._announce_exit(reason)
 
     def left_from_thread(self, job: execute.Execution, error: SystemExit) -> None:
-        """A method of a threaded or async actor called exit_actor or sys.exit: the actor ends once the others are done."""
+        """A method of a threaded or async actor called exit_actor or sys.exit: the actor ends once the others are
+        done."""
         self._announce_exit(f"sys.exit({error.code!r}) was called in its method {job.template.name}")
         self._worker.executor.fail(
-            job, exceptions.ActorDiedError(f"actor {self.context.class_name} exited", actor_id=self.actor_id), time.time()
+            job,
+            exceptions.ActorDiedError(f"actor {self.context.class_name} exited", actor_id=self.actor_id),
+            time.time(),
         )
 
     def end(self) -> None:
@@ -429,6 +430,11 @@ class Host:
             self._loop.call_soon_threadsafe(self._loop.stop)
         else:
             self._worker.enqueue(self._worker._end)
+
+
+async def _call_on_loop(cls: Callable[..., Any], args: tuple[Any, ...], kwargs: dict[str, Any]) -> Any:
+    """Construct while the loop runs, to which the asyncio objects that a constructor makes are bound."""
+    return execute.call_user(cls, args, kwargs)
 
 
 def _ready() -> None:

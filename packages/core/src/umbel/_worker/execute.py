@@ -26,8 +26,19 @@ class Template:
     """What the owner has announced of a function or method."""
 
     __slots__ = (
-        "backpressure", "depth", "digest", "flush", "function", "group", "is_streaming", "max_calls", "method", "name",
-        "num_returns", "resources", "calls",
+        "backpressure",
+        "calls",
+        "depth",
+        "digest",
+        "flush",
+        "function",
+        "group",
+        "is_streaming",
+        "max_calls",
+        "method",
+        "name",
+        "num_returns",
+        "resources",
     )  # fmt: skip
 
     def __init__(self, facts: dict[str, Any]) -> None:
@@ -39,7 +50,9 @@ class Template:
         self.backpressure: int = facts["backpressure"]
         self.group: str | None = facts.get("group")
         self.max_calls: int = facts.get("max_calls", 0)
-        self.flush: bool = facts.get("flush", False)  # answer before the next task starts: a crash must not take it along
+        self.flush: bool = facts.get(
+            "flush", False
+        )  # answer before the next task starts: a crash must not take it along
         self.depth: int = facts["depth"]
         self.resources = {name: units / 10_000 for name, units in facts.get("resources", {}).items()}
         self.function: Callable[..., Any] | None = None
@@ -134,8 +147,8 @@ class Executor:
         self.reply(job, message, awaited, started)
 
     def lend(self, job: Execution, contained: tuple[bytes, ...]) -> list[bytes]:
-        """Have the receiver's borrows of references in a result entered, while the value still holds them. Returns those
-        whose acknowledgement the reply must wait for."""
+        """Have the receiver's borrows of references in a result entered, while the value still holds them. Returns
+        those whose acknowledgement the reply must wait for."""
         if not contained:
             return []
         with self._engine.lock:
@@ -168,7 +181,8 @@ class Executor:
             ) from None
         if len(values) != template.num_returns:
             raise ValueError(
-                f"{template.name} has num_returns={template.num_returns}, got {len(values)} values; return as many, or change "
+                f"{template.name} has num_returns={template.num_returns}, got {len(values)} values; return as "
+                f"many, or change "
                 "num_returns"
             )
         return values
@@ -230,7 +244,9 @@ class Executor:
     def error_blob(self, job: Execution, error: BaseException) -> bytes:
         """The error as it travels."""
         if job.is_cancelled and isinstance(error, (KeyboardInterrupt, exceptions.TaskCancelledError)):
-            return exceptions.dump_error(exceptions.TaskCancelledError(f"task {job.template.name} was cancelled while it ran"))
+            return exceptions.dump_error(
+                exceptions.TaskCancelledError(f"task {job.template.name} was cancelled while it ran")
+            )
         running = job.context
         wrapped = exceptions.UmbelTaskError.from_exception(
             error,
@@ -277,7 +293,8 @@ class Executor:
             self._engine._flush()
 
     def flush_soon(self) -> None:
-        """Send what was posted, unless the last time was a moment ago: then the background thread does it, within a tick."""
+        """Send what was posted, unless the last time was a moment ago: then the background thread does it, within
+        a tick."""
         if time.monotonic() - self.last_flush_s > FLUSH_AFTER_S:
             self.flush()
         else:

@@ -1,7 +1,7 @@
 """Which of an actor's calls may start.
 
-Each concurrency group has two lanes, one for coroutines and one for calls that need a thread; a lane starts its calls in
-the order of their arrival, up to its limit at a time. Decides only: the caller starts what it is given.
+Each concurrency group has two lanes, one for coroutines and one for calls that need a thread; a lane starts its calls
+in the order of their arrival, up to its limit at a time. Decides only: the caller starts what it is given.
 """
 
 from __future__ import annotations
@@ -81,5 +81,7 @@ class Mailbox:
         for (group, _), lane in self._lanes.items():
             invariant(0 <= lane.running <= lane.limit, "a lane runs more than its limit", group=group)
             invariant(
-                not lane.waiting or lane.running == lane.limit or self.is_closed, "a lane idles while calls wait", group=group
+                not lane.waiting or lane.running == lane.limit or self.is_closed,
+                "a lane idles while calls wait",
+                group=group,
             )

@@ -1,6 +1,7 @@
 """A worker process: receives tasks, runs them one after another, or becomes an actor.
 
-The main thread executes, and reads the sockets while it has nothing to do; the background thread of the engine's reactor
+The main thread executes, and reads the sockets while it has nothing to do; the background thread of the engine's
+reactor
 answers for it while it is busy: hands back tasks that have not started, cancels, serves values.
 """
 
@@ -138,7 +139,9 @@ class Worker:
             self.executor.last_flush_s = time.monotonic()
             if self._queue or self._is_ending:
                 return
-            if not engine.is_closed and not engine.values._awaited:  # every answer is out: a crash from now on costs no task anything
+            if (
+                not engine.is_closed and not engine.values._awaited
+            ):  # every answer is out: a crash from now on costs no task anything
                 _PROGRESS.pack_into(self._progress, 0, -1)
             idle = self._idle = reactor.Waiter()
         engine.reactor.wait(idle, None)
@@ -348,9 +351,7 @@ class Worker:
         with self.engine.lock:
             self.engine.values.drain_drops()
             table = self.engine.values.table
-            is_needed = self.engine.tasks.unfinished or any(
-                record.borrowers for record in table.records.values()
-            )
+            is_needed = self.engine.tasks.unfinished or any(record.borrowers for record in table.records.values())
             if message.get("idle") and (is_needed or self._queue or self._running is not None):
                 self.engine.agent.notify({"t": "busy_owner", "running": self._running is not None or bool(self._queue)})
                 return

@@ -20,8 +20,8 @@ V = TypeVar("V")
 
 @dataclass(frozen=True)
 class _Running(Generic[A]):
-    """One submission an actor works on. `refs` is what the caller's function returned: a reference or a list of them.
-    """
+    """One submission an actor works on. `refs` is what the caller's function returned: a reference or a list of
+    them."""
 
     refs: Any
     actor: A

@@ -86,8 +86,7 @@ def test_a_dropped_generator_frees_its_items_and_ends(marks: Any, eventually: An
 
     @umbel.remote(_generator_backpressure_num_objects=1)
     def endless() -> Any:
-        for i in range(4):
-            yield i
+        yield from range(4)
         marks.add("ended")
 
     stream = endless.remote()

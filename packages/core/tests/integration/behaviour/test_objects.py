@@ -64,7 +64,8 @@ def test_a_view_outlives_its_reference() -> None:
 
 @pytest.mark.parametrize(
     "value",
-    [0, -1.5, True, None, "text", b"bytes", 1j, (1, "a"), [1, [2]], {"k": {1, 2}}, frozenset("ab"), range(3), "x" * 200_000,
+    [0, -1.5, True, None, "text", b"bytes", 1j, (1, "a"), [1, [2]], {"k": {1, 2}}, frozenset("ab"), range(3), "x" *
+    200_000,
      b"y" * 300_000, bytearray(b"z" * 50), Exception("a value"), int, len],
     ids=lambda v: type(v).__name__,
 )  # fmt: skip

@@ -143,7 +143,8 @@ def test_a_direct_call_says_what_to_write() -> None:
         ({"resources": {"CPU": 1}}, "CPU"), ({"resources": [1]}, "resources"), ({"num_returns": -1}, "-1"),
         ({"num_returns": "lots"}, "lots"), ({"max_retries": -2}, "-2"), ({"retry_exceptions": 5}, "5"),
         ({"retry_exceptions": [5]}, "5"), ({"max_calls": 2}, "max_calls"), ({"name": 5}, "5"),
-        ({"max_restarts": 1}, "max_restarts"), ({"num_cpu": 1}, "num_cpus"), ({"runtime_env": {"env_vars": {"A": 1}}}, "env_vars"),
+        ({"max_restarts": 1}, "max_restarts"), ({"num_cpu": 1}, "num_cpus"), ({"runtime_env": {"env_vars": {"A": 1}}},
+        "env_vars"),
     ],
     ids=str,
 )  # fmt: skip
@@ -159,7 +160,9 @@ def test_async_functions_are_refused() -> None:
         umbel.remote(nope)
 
 
-@pytest.mark.parametrize("wrong", [lambda: umbel.remote(), lambda: umbel.remote(5), lambda: umbel.remote(1, num_cpus=2)])
+@pytest.mark.parametrize(
+    "wrong", [lambda: umbel.remote(), lambda: umbel.remote(5), lambda: umbel.remote(1, num_cpus=2)]
+)
 def test_the_decorator_refuses_misuse(wrong: Any) -> None:
     with pytest.raises(TypeError, match=r"umbel\.remote"):
         wrong()

@@ -319,13 +319,17 @@ class InlineEngine:
     def _drain(self) -> None:
         """Count references and generators that were garbage collected since. Mutex held."""
         dropped = self.mutex.dropped
-        while dropped:
-            what = dropped.popleft()
-            if isinstance(what, bytes):
-                self.values.table.drop_local(what)
-            else:
-                what.close()
-        self.values.carry_out()
+        self.baton.is_deferring = True
+        try:
+            while dropped:
+                what = dropped.popleft()
+                if isinstance(what, bytes):
+                    self.values.table.drop_local(what)
+                else:
+                    what.close()
+            self.values.carry_out()
+        finally:
+            self.baton.is_deferring = False
 
     # The session
 

@@ -134,6 +134,9 @@ class Baton:
         self._has_ended = threading.Event()
         self._is_suspect = False  # everybody waits, but threads that are not ours might end that
         self.is_closed = False
+        # A destructor made lanes ready: they start with the next call of Umbel, not beside the user's own code, unless
+        # that stays away for long.
+        self.is_deferring = False
 
     # Calls of Umbel
 
@@ -202,12 +205,23 @@ class Baton:
 
     def _depart(self, lane: Lane) -> None:
         with self.mutex:
+            self._withdraw(lane)  # Ctrl-C may have come at any point
             lane.depth = 0
             lane.state = State.OUTSIDE
             lane.interrupt = None
             self.lanes.discard(lane)
             if self.holder is lane:
                 self._next()
+
+    def _withdraw(self, lane: Lane) -> None:
+        """`lane` neither queues nor waits for what it submitted, nor has been woken. Mutex held."""
+        lane.signal.acquire(blocking=False)
+        lane.is_signalled = False
+        if lane in self.ready:
+            self.ready.remove(lane)
+        if lane.child is not None:
+            lane.child.submitters.remove(lane)
+            lane.child = None
 
     def yield_turn(self, lane: Lane) -> None:
         """Let those in the queue go first."""
@@ -311,7 +325,10 @@ class Baton:
         lane.reason = None
         self.ready.append(lane)
         if self.holder is None:
-            self._next()
+            if self.is_deferring:
+                self._watch()
+            else:
+                self._next()
 
     def interrupt(self, lane: Lane, error: BaseException) -> None:
         """Raise `error` in `lane` where it waits or calls Umbel next. Mutex held."""
@@ -348,11 +365,7 @@ class Baton:
     def _break_out(self, lane: Lane) -> None:
         """The user interrupts a foreign lane while it waits: it takes the turn, from whoever has it."""
         with self.mutex:
-            if lane.state is State.READY:
-                self.ready.remove(lane)
-            if lane.child is not None:
-                lane.child.submitters.remove(lane)
-                lane.child = None
+            self._withdraw(lane)
             if self.holder is not lane:
                 if self.holder is not None:
                     self.holder.state = State.LENT
@@ -489,11 +502,14 @@ class Baton:
         last = -1
         while True:
             self._is_watched.wait()
-            if self._has_ended.wait(RECHECK_S if self._is_suspect else WATCH_S):
-                return
+            self._has_ended.wait(RECHECK_S if self._is_suspect else WATCH_S)
             with self.mutex:
+                if self.is_closed:
+                    return
                 holder = self.holder
-                if holder is None and self._is_suspect:
+                if holder is None and self.ready:
+                    self._next()
+                elif holder is None and self._is_suspect:
                     self._check_deadlock()
                 elif holder is None:
                     self._is_watched.clear()

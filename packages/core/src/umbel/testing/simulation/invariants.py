@@ -13,4 +13,11 @@ INVARIANTS: Final[Mapping[str, str]] = {
     "O3": "every wait ends",
     "O4": "the right error",
     "O5": "known to the owner before the protector lets go",
+    "A1": "one user at a time",
+    "A2": "no more given than there is",
+    "A3": "a device is given once",
+    "A4": "the user is told of the end",
+    "A5": "whoever can be served is served",
+    "A6": "time goes on",
+    "A7": "everything comes back",
 }

@@ -34,7 +34,9 @@ class _Lease:
 
     __slots__ = ("_on_release", "_place", "_views")
 
-    def __init__(self, views: Counter[tuple[str, str]], place: tuple[str, str], on_release: Callable[[], None] | None) -> None:
+    def __init__(
+        self, views: Counter[tuple[str, str]], place: tuple[str, str], on_release: Callable[[], None] | None
+    ) -> None:
         self._views = views
         self._place = place
         self._on_release = on_release

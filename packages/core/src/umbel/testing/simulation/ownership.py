@@ -135,7 +135,8 @@ class Peer(Process):
                 self.borrows_at_owner(object_id)
                 or (owner is receiver and _is_borrowing(link, object_id))
                 or self._is_protected(object_id),
-                "O5", "%s replies to %s, whose argument %s it keeps without a borrow", self.name, receiver.name, _name(object_id),
+                "O5", "%s replies to %s, whose argument %s it keeps without a borrow", self.name, receiver.name,
+                _name(object_id),
             )  # fmt: skip
         for object_id in _lent_ids(message):
             owner = self.node.processes[object_id[:16]]
@@ -163,7 +164,11 @@ class OwnershipWorld(World):
         self.deaths_left = chance.choose((0, 0, 1, 2))
         self.held_max = 1 + chance.below(HELD_MAX)
         # Each run has its own rhythm: a network that lags, processes that hardly keep anything, calls that take long.
-        self.weights = [chance.choose((2, 6, 15, 30)), *(chance.choose((1, 0, 1, 2, 4, 8)) for _ in range(7)), int(self.deaths_left > 0)]
+        self.weights = [
+            chance.choose((2, 6, 15, 30)),
+            *(chance.choose((1, 0, 1, 2, 4, 8)) for _ in range(7)),
+            int(self.deaths_left > 0),
+        ]
         self.risky: set[bytes] = set()  # objects that somebody who died may have protected
         self.unconfirmed: list[tuple[bytes, bytes]] = []  # (object, borrower) entered by an executor that then died
         self.dead: set[bytes] = set()

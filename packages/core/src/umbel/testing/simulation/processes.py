@@ -9,11 +9,11 @@ from __future__ import annotations
 import contextlib
 import gc
 import logging
-from collections.abc import Iterable, Iterator
+from collections.abc import Callable, Iterable, Iterator
 from typing import Any
 
 from umbel._base import config as configuration
-from umbel._client import actors, current, links, native, tasks, values
+from umbel._client import current, links, native, tasks, values
 from umbel._objects import ownership, serialization, store
 from umbel._transport import reactor
 from umbel._wire import messages
@@ -126,11 +126,14 @@ class AgentLink:
 
     is_closed = False
 
-    def __init__(self, stream: Stream) -> None:
+    def __init__(self, stream: Stream, on_notice: Callable[[dict[str, Any], bytes], None]) -> None:
         self._stream = stream
+        self._on_notice = on_notice
 
     def notify(self, message: dict[str, Any], body: bytes = b"") -> None:
-        if message["t"] != "hello":  # every process is known here
+        if message["t"] == "hello":  # everybody is known here
+            self._on_notice({"t": "welcome", "store_dir": ""}, b"")
+        else:
             self._stream.send((message, body))
 
 
@@ -187,8 +190,16 @@ class Engine(native.NativeEngine):
             for owner, name, replacement in (
                 (reactor, "Reactor", _NoReactor),
                 (links, "Links", lambda *_: Links(process, self)),
-                (links, "AgentLink", lambda *_: AgentLink(process.agent_stream)),
-                (store, "SharedMemoryStore", lambda *_, **__: memory.SimulatedStore(process.node.memory, process.id.hex())),
+                (
+                    links,
+                    "AgentLink",
+                    lambda _path, _reactor, on_notice, _on_gone: AgentLink(process.agent_stream, on_notice),
+                ),
+                (
+                    store,
+                    "SharedMemoryStore",
+                    lambda *_, **__: memory.SimulatedStore(process.node.memory, process.id.hex()),
+                ),
                 (values, "Values", Values),
                 (tasks, "Tasks", Tasks),
             ):
@@ -215,7 +226,12 @@ class Values(values.Values):
     """The production bookkeeping of values; whose memory is looked at is noted for the simulation."""
 
     def read(
-        self, kind: int, payload: Any, object_id: bytes, outer: ownership.Record | None, arguments: list[bytes] | None = None
+        self,
+        kind: int,
+        payload: Any,
+        object_id: bytes,
+        outer: ownership.Record | None,
+        arguments: list[bytes] | None = None,
     ) -> Any:
         if kind == serialization.STORED:
             segments: Any = self.store
@@ -281,19 +297,27 @@ class Process:
         self.world.forget_closed()
 
 
-_NAMES = {number: name for name, number in vars(messages).items() if name.isupper() and isinstance(number, int) and number >= 0}
+_NAMES = {
+    number: name
+    for name, number in vars(messages).items()
+    if name.isupper() and isinstance(number, int) and number >= 0
+}
 
 
 def _in_words(frame: bytes) -> str:
     """A data frame for the trace: kinds of messages, sequence numbers and short ids."""
     from umbel._wire import frames
 
-    return ", ".join(" ".join([_NAMES[m[0]].lower(), *map(in_words_of_id, m[1:])]) for m in frames.decode_data(frame[4:]))
+    return ", ".join(
+        " ".join([_NAMES[m[0]].lower(), *map(in_words_of_id, m[1:])]) for m in frames.decode_data(frame[4:])
+    )
 
 
 def in_words_of_notice(message: dict[str, Any]) -> str:
     """A message to or from the agent for the trace."""
-    parts = [f"{name}={in_words_of_id(value)}" for name, value in message.items() if name != "t" and value not in ("", None)]
+    parts = [
+        f"{name}={in_words_of_id(value)}" for name, value in message.items() if name != "t" and value not in ("", None)
+    ]
     return " ".join([str(message["t"]), *parts])
 
 

@@ -5,7 +5,8 @@ from __future__ import annotations
 import time
 import traceback
 from collections.abc import Callable, Mapping
-from contextlib import AbstractContextManager, nullcontext as no_plant
+from contextlib import AbstractContextManager
+from contextlib import nullcontext
 from typing import NamedTuple
 
 from umbel.testing.simulation.chance import Chance, Script
@@ -68,7 +69,7 @@ def _attempt(make: MakeWorld, seed: int, script: Script | None, trace: list[str]
     return _Attempt(error, chance.record, world.main_step_count)
 
 
-def run_seeds(machine: str, make: MakeWorld, seeds: range, plant: Plant = no_plant) -> Result:
+def run_seeds(machine: str, make: MakeWorld, seeds: range, plant: Plant = nullcontext) -> Result:
     """Run every seed until one fails; the failure is shortened."""
     began = time.perf_counter()
     steps = 0
@@ -82,7 +83,7 @@ def run_seeds(machine: str, make: MakeWorld, seeds: range, plant: Plant = no_pla
     return Result(machine, len(seeds), steps, time.perf_counter() - began, None)
 
 
-def trace_of(make: MakeWorld, seed: int, plant: Plant = no_plant) -> tuple[list[str], BaseException | None]:
+def trace_of(make: MakeWorld, seed: int, plant: Plant = nullcontext) -> tuple[list[str], BaseException | None]:
     """Everything that happens in one run, and what broke in the end."""
     trace: list[str] = []
     with plant():
@@ -140,6 +141,6 @@ def report(failure: Failure, plant: str | None = None) -> str:
 
 def machines() -> Mapping[str, MakeWorld]:
     """The worlds by the name of the machine that each is about."""
-    from umbel.testing.simulation import ownership
+    from umbel.testing.simulation import agent, ownership
 
-    return {"ownership": ownership.OwnershipWorld}
+    return {"ownership": ownership.OwnershipWorld, "agent": agent.AgentWorld}

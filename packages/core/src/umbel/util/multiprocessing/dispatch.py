@@ -45,9 +45,7 @@ class Dispatcher:
     Holds no reference to the pool, so that a forgotten pool is collected, which terminates this.
     """
 
-    def __init__(
-        self, start_actor: Callable[[], Any], process_count: int, chunks_per_process_max: int | None
-    ) -> None:
+    def __init__(self, start_actor: Callable[[], Any], process_count: int, chunks_per_process_max: int | None) -> None:
         self._start_actor = start_actor
         self._assignment = assignment.Assignment(process_count, chunks_per_process_max)
         self._actors: dict[int, Any] = {}
@@ -146,9 +144,7 @@ class Dispatcher:
         self._chunks.pop(command.chunk).fail(error)
         return self._assignment.finished(command.worker, command.chunk)
 
-    def _returned(
-        self, command: assignment.Run, future: concurrent.futures.Future[Any]
-    ) -> list[assignment.Command]:
+    def _returned(self, command: assignment.Run, future: concurrent.futures.Future[Any]) -> list[assignment.Command]:
         chunk = self._chunks.pop(command.chunk, None)
         error = future.exception()
         if isinstance(error, exceptions.ActorDiedError):

@@ -1,0 +1,438 @@
+"""Leases, workers and resources: the agent's machine between clients and processes that behave as they like.
+
+Clients are abstract here: they want leases, use them, give them back, ask for the death of a worker, and die. Workers
+start or fail to, block, become clients themselves, refuse to exit, and die. What each says reaches the agent in order,
+but how late is chance. Everything the agent orders is entered in books of the simulation's own, and compared.
+"""
+
+from __future__ import annotations
+
+import itertools
+from collections.abc import Iterator, Mapping
+from typing import Any, Final
+
+from umbel._agent import events as ev
+from umbel._agent.ledger import CPU, UNIT, Ledger
+from umbel._agent.records import WorkerState
+from umbel._agent.state import START_FAILURES_MAX, AgentState
+from umbel.testing.simulation.world import Stream, World
+
+Resources = Mapping[str, int]
+
+KINDS: Final[tuple[tuple[str, Resources, str], ...]] = (  # scheduling key, resources, environment
+    ("plain", {CPU: UNIT}, ""),
+    ("half", {CPU: UNIT // 2}, ""),
+    ("none", {}, ""),
+    ("env", {CPU: UNIT}, "E"),
+    ("device", {CPU: UNIT, "GPU": UNIT}, ""),
+    ("share", {"GPU": UNIT // 2}, ""),
+    ("broken", {CPU: UNIT}, "B"),  # no worker of this environment ever starts
+    ("huge", {CPU: 100 * UNIT}, ""),
+)
+INFEASIBLE, BROKEN = "huge", "B"
+RESOURCES_OF: Final = {key: resources for key, resources, _ in KINDS}
+LEASES_WANTED_MAX = 3
+QUIET_ROUNDS_MAX = 3_000
+LONG_S = 1_000.0  # after which whatever waits for time has happened
+
+
+class Client:
+    """A driver or worker as its agent knows it: a connection, wishes and leases."""
+
+    def __init__(self, world: AgentWorld, name: str) -> None:
+        self.name = name
+        self.is_gone = False
+        self.wanted: dict[str, int] = {}  # key -> leases that it waits for, by its own count
+        self.leases: dict[str, str] = {}  # worker -> key
+        self.asked_back: set[str] = set()
+        self.stream, self.agent_end = world.connect(f"{name}<agent", f"agent<{name}")
+        self.stream.on_frame = lambda _stream, command: world.on_command(self, command)
+        self.agent_end.on_frame = lambda _stream, event: world.apply(event())
+        self.agent_end.on_close = lambda _stream: world.on_connection_lost(self)
+
+
+class Worker(Client):
+    """A worker process that has connected."""
+
+    def __init__(self, world: AgentWorld, name: str) -> None:
+        super().__init__(world, name)
+        self.is_blocked = False
+        self.exits_asked = 0  # requests to exit that it has not answered
+        self.must_exit = False
+
+
+class Book:
+    """What the simulation noted of one use of a worker."""
+
+    def __init__(self, holder: str, key: str, resources: Resources, accelerators: Mapping[str, tuple[str, ...]]) -> None:
+        self.holder = holder
+        self.key = key
+        self.resources = resources
+        self.accelerators = accelerators
+
+
+class AgentWorld(World):
+    """See the module."""
+
+    steps_min, steps_max = 60, 250
+
+    def set_up(self) -> None:
+        chance = self.chance
+        self.total = {CPU: UNIT * (1 + chance.below(3)), "GPU": 2 * UNIT}
+        self.idle_max = 1 + chance.below(2)
+        self.state = AgentState(
+            ledger=Ledger(self.total, {"GPU": ("0", "1")}),
+            worker_ids=_ids(),
+            starts_max=1 + chance.below(3),
+            idle_max=self.idle_max,
+        )
+        self.starting: dict[str, str] = {}  # forked, not yet connected -> environment
+        self.dying: dict[str, int] = {}  # processes that are gone without the agent's knowing -> signal
+        self.workers: dict[str, Worker] = {}
+        self.clients: dict[str, Client] = {}
+        self.books: dict[str, Book] = {}  # worker -> its use
+        self.actors: dict[str, bool] = {}  # actor -> whether somebody still wants it
+        self.warned = 0
+        self.failed_starts = 0
+        self.kinds = [kind for kind in KINDS if chance.happens(60)] or [KINDS[0]]
+        self.weights = [10, *(chance.choose((1, 1, 2, 4, 8)) for _ in range(7)), chance.choose((0, 1, 2))]
+        for number in range(1 + chance.below(2)):
+            self._join(Client(self, f"d{number}"))
+
+    def _join(self, client: Client) -> None:
+        self.clients[client.name] = client
+        self.apply(ev.ClientJoined(client.name, self.now_s))
+
+    # The agent
+
+    def apply(self, event: ev.AgentEvent) -> None:
+        self.note("agent: %s", event)
+        before = dict(self.books)
+        self._note_end(event)
+        commands = self.state.apply(event)
+        for command in commands:
+            self.note("    -> %s", command)
+            self._carry_out(command)
+        if isinstance(event, ev.WorkerExited):
+            self._check_told(event, before.get(event.worker), commands)
+
+    def _note_end(self, event: ev.AgentEvent) -> None:
+        """Uses of workers end by giving back, by the worker's end, or for orphans by its word that it runs nothing."""
+        if isinstance(event, ev.LeaseReturned):
+            book = self.books.get(event.worker)
+            if book is not None and book.holder == event.client:
+                del self.books[event.worker]
+        elif isinstance(event, ev.WorkerExited):
+            self.books.pop(event.worker, None)
+        elif isinstance(event, ev.WorkerStayed):
+            book = self.books.get(event.worker)
+            if book is not None and not book.holder and not event.is_running:
+                del self.books[event.worker]
+        elif isinstance(event, (ev.ClientLeft,)):
+            for book in self.books.values():
+                if book.holder == event.client:
+                    book.holder = ""
+
+    def _check_told(self, event: ev.WorkerExited, book: Book | None, commands: list[ev.AgentCommand]) -> None:
+        """A4: whoever used the worker is told of its end, and nobody else."""
+        told = [c.client for c in commands if isinstance(c, ev.LeaseBroken)]
+        told += [c.actor for c in commands if isinstance(c, ev.ActorWorkerDied)]
+        expected = [book.holder] if book is not None and book.holder else []
+        self.must(told == expected, "A4", "the end of %s was told to %s, its user was %s", event.worker, told, expected)
+
+    def _carry_out(self, command: ev.AgentCommand) -> None:
+        if isinstance(command, ev.StartWorker):
+            self.starting[command.worker] = command.env
+        elif isinstance(command, ev.KillWorker):
+            self._die(command.worker, 9)
+        elif isinstance(command, (ev.Grant, ev.HostActor)):
+            holder = command.client if isinstance(command, ev.Grant) else command.actor
+            key = command.key if isinstance(command, ev.Grant) else ""
+            self._check_grant(command, holder)
+            self.books[command.worker] = Book(holder, key, command.resources, command.accelerators)
+            if isinstance(command, ev.Grant):
+                self._tell(command.client, command)
+        elif isinstance(command, ev.AskExit):
+            self._tell(command.worker, command)
+        elif isinstance(command, (ev.Reclaim, ev.LeaseBroken, ev.DemandFailed)):
+            self._tell(command.client, command)
+        elif isinstance(command, ev.ActorWorkerDied):
+            if self.actors.get(command.actor) and self.chance.happens(50):  # it restarts
+                self._want_actor(command.actor)
+            else:
+                self.actors.pop(command.actor, None)
+        elif isinstance(command, ev.ActorUnplaceable):
+            self.actors.pop(command.actor, None)
+        elif isinstance(command, ev.Warn):
+            self.warned += 1
+
+    def _tell(self, name: str, command: ev.AgentCommand) -> None:
+        client = self.clients.get(name)
+        if client is not None:
+            client.agent_end.send(command)
+
+    def _check_grant(self, command: ev.Grant | ev.HostActor, holder: str) -> None:
+        """A1 to A3, from the simulation's own books."""
+        worker = command.worker
+        self.must(worker in self.workers or worker in self.dying, "A1", "%s is used before it has connected", worker)
+        self.must(worker not in self.books, "A1", "%s is given to %s while in use", worker, holder)
+        known = self.state.workers[worker]
+        self.must(not known.is_lost and not known.is_retired, "A1", "%s was given away though it is leaving", worker)
+        if isinstance(command, ev.Grant):
+            self.must(holder in self.clients, "A1", "%s is given to %s, who is gone", worker, holder)
+        for name, total in self.total.items():
+            used = sum(book.resources.get(name, 0) for w, book in self.books.items() if not self._lends(w, name))
+            wanted = command.resources.get(name, 0)
+            self.must(not wanted or used + wanted <= total, "A2", "%s: %d in use, %d of %d given", name, used, wanted, total)
+        for name, devices in command.accelerators.items():
+            amount = min(UNIT, command.resources[name])
+            for device in devices:
+                held = sum(min(UNIT, b.resources[name]) for b in self.books.values() if device in b.accelerators.get(name, ()))
+                self.must(held + amount <= UNIT, "A3", "device %s is given twice", device)
+
+    def _lends(self, worker: str, resource: str) -> bool:
+        lease = self.state.workers[worker].lease
+        return resource == CPU and lease is not None and lease.is_blocked
+
+    def on_connection_lost(self, client: Client) -> None:
+        self.clients.pop(client.name, None)
+        self.apply(ev.ClientLeft(client.name, self.now_s))
+
+    # Clients and processes
+
+    def on_command(self, client: Client, command: Any) -> None:
+        """What a client does with what it is told."""
+        if isinstance(command, ev.Grant):
+            client.leases[command.worker] = command.key
+            client.wanted[command.key] = max(0, client.wanted.get(command.key, 0) - 1)
+        elif isinstance(command, ev.Reclaim):
+            client.asked_back.add(command.worker)
+        elif isinstance(command, ev.LeaseBroken):
+            client.leases.pop(command.worker, None)
+        elif isinstance(command, ev.DemandFailed):
+            client.wanted[command.key] = 0
+        elif isinstance(command, ev.AskExit) and isinstance(client, Worker):
+            if command.is_idle:
+                client.exits_asked += 1
+            else:
+                client.must_exit = True
+
+    def act(self) -> None:
+        action = self.chance.weighted(self.weights)
+        if action == 0 and self.deliver_one():
+            return
+        actions = (
+            self._start_one, self._want, self._give_back, self._block, self._use_actors, self._answer_exit, self._pass_time,
+            self._lose,
+        )  # fmt: skip
+        actions[max(0, action - 1)]()
+
+    def _any_client(self) -> Client | None:
+        clients = [*self.clients.values()]
+        return self.chance.choose(clients) if clients else None
+
+    def _start_one(self) -> None:
+        """A forked process connects or fails; one that is gone is noticed."""
+        if self.dying and (not self.starting or self.chance.happens(50)):
+            self._report(self.chance.choose([*self.dying]))
+        elif self.starting:
+            worker = self.chance.choose([*self.starting])
+            if self.starting[worker] == BROKEN or self.chance.happens(10):
+                self._die(worker, 0)
+            else:
+                self._connect(worker)
+
+    def _connect(self, name: str) -> None:
+        del self.starting[name]
+        worker = self.workers[name] = Worker(self, name)
+        self._join(worker)
+        self.apply(ev.WorkerReady(name, self.now_s))
+
+    def _die(self, name: str, signal: int) -> None:
+        """The process is gone; the agent hears of its connection and of its exit in whichever order."""
+        if self.starting.pop(name, None) is not None:
+            self.dying[name] = signal
+            return
+        worker = self.workers.pop(name, None)
+        if worker is not None:
+            worker.is_gone = True
+            waiting = len(worker.agent_end.inbox)
+            worker.stream.cut(kept=waiting - self.chance.below(waiting + 1))
+            self.dying[name] = signal
+
+    def _report(self, name: str) -> None:
+        """Its parent has reaped it. What it had said before counts first."""
+        signal = self.dying.pop(name)
+        client = self.clients.get(name)
+        if client is not None:
+            client.agent_end.drain()
+        self.apply(ev.WorkerExited(name, 0 if signal else 1, signal, self.now_s))
+
+    def _want(self) -> None:
+        client = self._any_client()
+        if client is None or client.is_gone:
+            return
+        key, resources, env = self.chance.choose(self.kinds)
+        count = self.chance.below(LEASES_WANTED_MAX + 1)
+        client.wanted[key] = count
+        depth = 1 if isinstance(client, Worker) else 0
+        self._say(client, lambda: ev.DemandChanged(client.name, key, resources, count, depth, env, "", self.now_s))
+
+    def _say(self, client: Client, event: Any) -> None:
+        """The client tells the agent something; the event is made when it arrives."""
+        if not client.is_gone:
+            client.stream.send(event)
+
+    def _give_back(self) -> None:
+        client = self._any_client()
+        if client is None or client.is_gone or not client.leases:
+            return
+        worker = self.chance.choose([*client.leases])
+        if self.chance.happens(10):
+            self._say(client, lambda: ev.KillRequested(client.name, worker, "cancelled", self.now_s))
+            return
+        self._return(client, worker, is_retired=self.chance.happens(15))
+
+    def _return(self, client: Client, worker: str, *, is_retired: bool) -> None:
+        del client.leases[worker]
+        client.asked_back.discard(worker)
+        self._say(client, lambda: ev.LeaseReturned(client.name, worker, is_retired, self.now_s))
+
+    def _block(self) -> None:
+        if self.workers:
+            worker = self.chance.choose([*self.workers.values()])
+            self._toggle(worker)
+
+    def _toggle(self, worker: Worker) -> None:
+        worker.is_blocked = not worker.is_blocked
+        kind = ev.WorkerBlocked if worker.is_blocked else ev.WorkerUnblocked
+        self._say(worker, lambda: kind(worker.name, self.now_s))
+
+    def _use_actors(self) -> None:
+        wanted = [actor for actor, is_wanted in self.actors.items() if is_wanted]
+        what = self.chance.below(3)
+        if what == 0 or not wanted:
+            actor = f"a{len(self.actors)}x{self.main_step_count}"
+            self.actors[actor] = True
+            self._want_actor(actor)
+        else:
+            actor = self.chance.choose(wanted)
+            self.actors[actor] = False
+            if what == 1:
+                self.apply(ev.ActorUnwanted(actor, "killed", self.now_s))
+            else:
+                self.apply(ev.ActorReleased(actor, 5.0 if self.chance.happens(50) else None, self.now_s))
+
+    def _want_actor(self, actor: str) -> None:
+        _, resources, env = KINDS[self.chance.below(6)]
+        self.apply(ev.ActorWanted(actor, resources, resources, 0, env, "", self.now_s))
+
+    def _answer_exit(self) -> None:
+        asked = [worker for worker in self.workers.values() if worker.exits_asked or worker.must_exit]
+        if asked:
+            self._answer(self.chance.choose(asked), is_running=self.chance.happens(20), is_owner=self.chance.happens(40))
+
+    def _answer(self, worker: Worker, *, is_running: bool, is_owner: bool) -> None:
+        if worker.must_exit:
+            self._die(worker.name, 0)
+            return
+        worker.exits_asked -= 1
+        if is_running or is_owner:
+            self._say(worker, lambda: ev.WorkerStayed(worker.name, self.now_s, is_running))
+        else:
+            self._die(worker.name, 0)
+
+    def _pass_time(self) -> None:
+        due = self.state.next_tick_s()
+        self.now_s += self.chance.choose((0.01, 0.3, 2.0, 40.0))
+        if due is not None and due <= self.now_s:
+            self._tick()
+
+    def _tick(self) -> None:
+        self.apply(ev.Ticked(self.now_s))
+        due = self.state.next_tick_s()
+        self.must(due is None or due > self.now_s, "A6", "a tick at %s leaves one due at %s", self.now_s, due)
+
+    def _lose(self) -> None:
+        """A process dies, or a driver leaves."""
+        if self.workers and self.chance.happens(80):
+            self._die(self.chance.choose([*self.workers]), 9)
+            return
+        drivers = [client for client in self.clients.values() if not isinstance(client, Worker) and not client.is_gone]
+        if len(drivers) > 1:
+            driver = self.chance.choose(drivers)
+            driver.is_gone = True
+            driver.stream.cut(kept=len(driver.agent_end.inbox))
+
+    # What must hold
+
+    def check(self) -> None:
+        self.state.check()
+        for worker in self.state.workers.values():
+            book = self.books.get(worker.id)
+            self.must(
+                (worker.lease is None) == (book is None),
+                "A1", "the books say %s of %s, the agent %s", book and book.holder, worker.id, worker.lease,
+            )  # fmt: skip
+
+    # Coming to rest
+
+    def settle(self) -> None:
+        for actor, is_wanted in list(self.actors.items()):
+            if is_wanted:
+                self.actors[actor] = False
+                self.apply(ev.ActorUnwanted(actor, "over", self.now_s))
+        for _ in range(QUIET_ROUNDS_MAX):
+            if not self._settle_one():
+                return
+            self.check()
+        self.must(False, "S2", "the agent never comes to rest: %s", self.state.pending())
+
+    def _settle_one(self) -> bool:
+        """One thing that would happen in time; whether there was one."""
+        if self.deliver_one():
+            return True
+        if self.dying:
+            self._report(next(iter(self.dying)))
+            return True
+        for name, env in self.starting.items():
+            if env == BROKEN:
+                self._die(name, 0)
+            else:
+                self._connect(name)
+            return True
+        for worker in self.workers.values():
+            if worker.is_blocked:
+                self._toggle(worker)
+                return True
+            if worker.exits_asked or worker.must_exit:
+                self._answer(worker, is_running=False, is_owner=False)
+                return True
+        for client in self.clients.values():
+            if client.leases and not client.is_gone:
+                self._return(client, next(iter(client.leases)), is_retired=False)
+                return True
+        due = self.state.next_tick_s()
+        if due is not None:
+            self.must(due < self.now_s + LONG_S, "A6", "a tick is due at %s, it is %s", due, self.now_s)
+            self.now_s = max(due, self.now_s)
+            self._tick()
+            return True
+        return False
+
+    def check_rest(self) -> None:
+        """A5: every wish that can be met was met. A7: nothing is held, few processes are kept."""
+        for client in self.clients.values():
+            left = {key: count for key, count in client.wanted.items() if count and key != INFEASIBLE}
+            self.must(not left, "A5", "%s still waits for %s: %s", client.name, left, self.state.pending())
+        for demand in self.state.demands.values():
+            self.must(demand.key == INFEASIBLE, "A5", "a demand was not served: %s", self.state.pending())
+        self.must(self.state.ledger.free == self.total, "A7", "not everything is free: %s", self.state.ledger.free)
+        idle = [worker for worker in self.state.workers.values() if worker.state is WorkerState.IDLE]
+        self.must(len(idle) <= self.idle_max, "A7", "%d idle workers are kept", len(idle))
+        self.must(len(idle) == len(self.state.workers), "A7", "workers neither idle nor gone: %s", self.state.workers)
+        self.must(not self.books, "A7", "somebody holds workers: %s", [*self.books])
+
+
+def _ids() -> Iterator[str]:
+    return (f"w{number}" for number in itertools.count(1))
