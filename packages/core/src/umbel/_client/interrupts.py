@@ -20,7 +20,7 @@ from umbel._transport import connection, reactor
 if TYPE_CHECKING:
     from umbel._client.native import NativeEngine
 
-RETRY_S = 0.01  # a person does not notice, and our own code is rarely that long at work
+RETRY_S = 0.01  # a person does not notice; a loop that only submits tasks may need a few dozen tries
 _PRIVATE = os.path.join(os.path.dirname(os.path.dirname(os.path.abspath(__file__))), "_")  # umbel._client and its like
 _WAITS = (reactor.poll_ready.__code__, connection.Poller.poll.__code__, reactor.sleep_on.__code__)
 _UNINTERRUPTED = (links.AgentLink.request.__code__,)  # an answer that nobody takes may be a grant of memory
@@ -77,8 +77,9 @@ class DriverInterrupts:
         engine: Any = self._engine
         is_ours = not engine.is_closed and os.getpid() == self._process
         if is_ours and not is_harmless(frame, engine.lock, otherwise=True):
-            self._is_pending = True
-            engine.reactor.poke()
+            if not self._is_pending:
+                self._is_pending = True
+                engine.reactor.poke()
             return
         self._is_pending = False
         raise KeyboardInterrupt

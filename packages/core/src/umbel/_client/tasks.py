@@ -176,6 +176,8 @@ class Tasks:
                 self.fail(task, task.error)
             elif not task.missing:
                 self._enqueue(task)
+            elif task.missing == 1:
+                self._push_behind(task)
             if engine.values._drops:
                 engine.values.drain_drops()
         if not seq % (POLL_PERIOD_CHAINED if task.missing else POLL_PERIOD):
@@ -306,7 +308,7 @@ class Tasks:
         if not task.missing:
             if task.actor is not None:
                 task.actor.pump()
-            else:
+            elif task.lease is None:  # else it went with its input, see `_push_behind`
                 self._enqueue(task)
 
     # Pushing
@@ -330,6 +332,30 @@ class Tasks:
                 self._tell_demand(cls, time.monotonic())
             else:
                 self._engine.reactor.poke()
+
+    def _push_behind(self, task: Task) -> None:
+        """Send a task to the worker that is about to compute its last missing argument, which saves the way there and
+        back. Only for quick functions, and only while the worker has room; a worker that no longer has the argument
+        hands the task back."""
+        cls = task.template.cls
+        missing = next((record for _, record in task.deps or () if record.kind == PENDING), None)
+        producer = missing.task if missing is not None else None
+        if not isinstance(producer, Task) or producer.template.cls is not cls or producer.stream is not None:
+            return
+        lease = producer.lease
+        if lease is None or len(producer.records) != 1 or producer.is_cancelled or lease.is_blocked or lease.is_reclaimed:
+            return
+        room = min(task.durations.depth(), producer.durations.depth())
+        if room <= len(lease.inflight) or producer.seq not in lease.inflight or task.template.max_retries == 0:
+            return
+        lease.inflight[task.seq] = task
+        task.lease = lease
+        self._push(lease.link, task)
+        if len(lease.link.outbox) >= READY_PUSH:
+            lease.link.flush()
+        else:
+            self._engine.mark_dirty(lease.link)
+            self._engine.reactor.poke()
 
     def _push(self, link: links.Link, task: Task) -> None:
         template = task.template
@@ -501,7 +527,8 @@ class Tasks:
             task.retries_left -= 1 if task.retries_left > 0 else 0
             task.attempt += 1
             task.lease = None
-            cls.ready.appendleft(task)
+            if not task.missing:  # else it had been sent ahead of an argument, which is computed anew
+                cls.ready.appendleft(task)
             return
         if task.is_cancelled and not task.force_cancelled:
             self.settle_failure(task, cancelled_error(task))
@@ -656,11 +683,13 @@ class Tasks:
         self._give_back(lease, retire=True)
 
     def _wait_again(self, cls: dispatch.SchedulingClass, tasks: list[Task]) -> None:
-        """Tasks that a worker had and did not start are in the queue again; a cancellation may have crossed them."""
+        """Tasks that a worker had and did not start are in the queue again, unless they ended or were cancelled
+        meanwhile, or had been sent ahead of an argument which they now have to wait for like others."""
         for task in tasks:
             task.lease = None
-            if task.is_cancelled:
+            if task.is_cancelled or task.missing or task.seq not in self.unfinished:
                 cls.ready.remove(task)
+            if task.is_cancelled:
                 self.fail(task, cancelled_error(task))
 
     def on_cancelled(self, link: links.Link, message: tuple[Any, ...]) -> None:
@@ -724,7 +753,12 @@ def resolve_deps(task: Task) -> list[tuple[Any, bytes, int, Any]] | None:
     """The arguments that were references, with their values as they travel."""
     if task.deps is None:
         return None
-    return [(key, record.object_id, record.kind, record.payload) for key, record in task.deps]
+    return [
+        (key, record.object_id, record.kind, record.payload)
+        if record.kind != PENDING
+        else (key, record.object_id, messages.AWAITED, record.task.seq)
+        for key, record in task.deps
+    ]
 
 
 def known(cls: dispatch.SchedulingClass | None) -> dispatch.SchedulingClass:

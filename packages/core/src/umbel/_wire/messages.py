@@ -36,6 +36,9 @@ UNSTARTED = 45  # [seq], is_blocked: handed back; a blocked worker wants no more
 CANCELLED = 46  # seq: it never ran
 RETIRE = 47  # the worker has reached max_calls; push nothing more
 
+# Kinds in deps beside those of encoded values
+AWAITED = 20  # payload is the seq of a task sent before to the same worker, whose result the worker has itself
+
 # Kinds of arguments beside the kinds of encoded values, which hold (args, kwargs)
 ARGS = 10  # payload is the tuple of positional arguments
 ARGS_KWARGS = 11  # payload is (args, kwargs)

@@ -17,6 +17,8 @@ from umbel._objects import serialization
 from umbel._transport import reactor
 from umbel._wire import messages
 
+RECENT_MAX = 512  # results kept for tasks sent behind them; twice what an owner keeps in flight at one worker
+RECENT_BYTES_MAX = 1_024  # of one such result: half a megabyte in all for each owner
 FLUSH_AFTER_S = 0.0005  # a reply may wait so long for others to share its frame while more tasks are at hand
 RAW = serialization.RAW
 _NO_DURATION = None
@@ -57,6 +59,10 @@ class Template:
         self.resources = {name: units / 10_000 for name, units in facts.get("resources", {}).items()}
         self.function: Callable[..., Any] | None = None
         self.calls = 0
+
+
+class InputNotHere(Exception):
+    """A task was sent ahead of an argument whose value this worker does not have: it failed, or is large or long ago."""
 
 
 class Execution:
@@ -113,6 +119,10 @@ class Executor:
         if deps:
             positional = list(args)
             for key, object_id, dep_kind, dep_payload in deps:
+                if dep_kind == messages.AWAITED:
+                    if dep_payload not in job.link.recent:
+                        raise InputNotHere
+                    dep_kind, dep_payload = job.link.recent[dep_payload]
                 ids.append(object_id)
                 value = read(dep_kind, dep_payload, object_id, None, ids)
                 if type(key) is int:
@@ -137,14 +147,29 @@ class Executor:
                 return
             message, contained = self._result(job, value)
             awaited = self.lend(job, contained)
+            if not contained and message[0] == messages.REPLY and len(message) == 5:
+                self._remember(job, message[2], message[3])
             value = None
         except SystemExit:
             raise
+        except InputNotHere:
+            self._post(job.link, (messages.UNSTARTED, [job.seq], False))
+            return
         except BaseException as error:  # whatever the user's code raises is its result, cancellation included
             args = kwargs = value = ()  # type: ignore[assignment]
             self.fail(job, error, started)
             return
         self.reply(job, message, awaited, started)
+
+    @staticmethod
+    def _remember(job: Execution, kind: int, payload: Any) -> None:
+        """Keep a small result for a task that its owner may have sent behind this one."""
+        if kind != RAW and (kind != serialization.PICKLE or len(payload) > RECENT_BYTES_MAX):
+            return
+        recent = job.link.recent
+        recent[job.seq] = (kind, payload)
+        if len(recent) > RECENT_MAX:
+            del recent[next(iter(recent))]
 
     def lend(self, job: Execution, contained: tuple[bytes, ...]) -> list[bytes]:
         """Have the receiver's borrows of references in a result entered, while the value still holds them. Returns

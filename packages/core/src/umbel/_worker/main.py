@@ -19,7 +19,7 @@ from typing import Any
 
 from umbel import exceptions
 from umbel._base import config as configuration
-from umbel._client import context, current, interrupts, links, native
+from umbel._client import context, current, interrupts, links, native, values
 from umbel._objects import serialization
 from umbel._transport import reactor
 from umbel._wire import messages
@@ -351,7 +351,9 @@ class Worker:
         with self.engine.lock:
             self.engine.values.drain_drops()
             table = self.engine.values.table
-            is_needed = self.engine.tasks.unfinished or any(record.borrowers for record in table.records.values())
+            is_needed = self.engine.tasks.unfinished or any(
+                record.borrowers or record.kind == values.LIFETIME for record in table.records.values()
+            )
             if message.get("idle") and (is_needed or self._queue or self._running is not None):
                 self.engine.agent.notify({"t": "busy_owner", "running": self._running is not None or bool(self._queue)})
                 return

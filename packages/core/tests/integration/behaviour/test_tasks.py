@@ -256,3 +256,53 @@ def test_environment_variables_of_a_task() -> None:
 
     assert umbel.get(read.options(runtime_env={"env_vars": {"UMBEL_TEST_COLOUR": "green"}}).remote()) == "green"
     assert umbel.get(read.remote()) is None
+
+
+def test_a_long_chain_of_quick_tasks() -> None:
+    umbel.get([increment.remote(i) for i in range(50)])  # known to be quick: from here on inputs are not waited for
+    ref = increment.remote(0)
+    for _ in range(500):
+        ref = increment.remote(ref)
+    assert umbel.get(ref) == 501
+
+
+def test_an_error_runs_down_a_chain_of_quick_tasks(marks: Any) -> None:
+    @umbel.remote
+    def step(x: int, fail_at: int = -1) -> int:
+        if x == fail_at:
+            raise ValueError(f"step {x}")
+        return x + 1
+
+    umbel.get([step.remote(i) for i in range(50)])
+    ref = step.remote(0)
+    for _ in range(60):
+        ref = step.remote(ref, 30)
+    with pytest.raises(ValueError, match="step 30"):
+        umbel.get(ref)
+
+
+def test_a_chain_through_large_values() -> None:
+    @umbel.remote
+    def grow(data: bytes) -> bytes:
+        return data + b"x" * 700
+
+    umbel.get([grow.remote(b"") for _ in range(50)])
+    ref = grow.remote(b"")
+    for _ in range(299):
+        ref = grow.remote(ref)
+    assert len(umbel.get(ref)) == 300 * 700
+
+
+def test_cancelling_the_middle_of_a_chain_fails_what_follows() -> None:
+    umbel.get([increment.remote(i) for i in range(50)])
+    refs = [increment.remote(0)]
+    for _ in range(100):
+        refs.append(increment.remote(refs[-1]))
+    umbel.cancel(refs[50])
+    try:
+        assert umbel.get(refs[-1], timeout=20) == 101  # it had run already
+    except exceptions.UmbelError:
+        with pytest.raises(exceptions.UmbelError):
+            umbel.get(refs[50], timeout=20)
+    assert umbel.get(refs[0]) == 1
+    assert umbel.get(increment.remote(1), timeout=20) == 2

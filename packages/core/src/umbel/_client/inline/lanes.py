@@ -335,10 +335,6 @@ class Baton:
         lane.interrupt = error
         if lane.state is State.BLOCKED:
             self.wake(lane)
-        elif lane.state is State.LENT:
-            _raise_in_thread(lane.thread, type(error))
-            if not isinstance(error, LaneExit):
-                lane.interrupt = None
 
     def park(self, lane: Lane, deadline_s: float | None = None) -> bool:
         """Wait until `lane` has the turn. Called without the mutex, after what gave it up. False when the deadline of a
@@ -612,9 +608,3 @@ def _waits_elsewhere(thread: threading.Thread) -> bool:
             return False  # a debugger's prompt: everything else stands still meanwhile
         frame = frame.f_back
     return True
-
-
-def _raise_in_thread(thread: threading.Thread, error: type[BaseException]) -> None:
-    import ctypes
-
-    ctypes.pythonapi.PyThreadState_SetAsyncExc(ctypes.c_ulong(thread.ident or 0), ctypes.py_object(error))

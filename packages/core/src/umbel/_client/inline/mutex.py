@@ -17,11 +17,16 @@ _log = logging.getLogger("umbel")
 
 
 class Mutex:
-    """Use as a context manager. Not reentrant."""
+    """Use as a context manager; not within itself.
+
+    Ctrl-C can leave a block between taking the lock and the block's first statement, or at its end before the lock is
+    released. A lock that knows its owner mends that: the next block of the same thread takes it again, and frees it for
+    good. `_is_owned` and `_release_save` are what `threading.Condition` uses of it.
+    """
 
     def __init__(self, drain: Callable[[], None]) -> None:
         """drain: empties `dropped`; called inside the lock."""
-        self._lock = threading.Lock()
+        self._lock: Any = threading.RLock()
         self._drain = drain
         self.later: deque[Callable[[], None]] = deque()
         self.dropped: deque[Any] = deque()
@@ -38,7 +43,7 @@ class Mutex:
                 if self.dropped:
                     self._drain()
             finally:
-                self._lock.release()
+                self._lock._release_save()
             self._run_later()
             if not self.dropped or not self._lock.acquire(blocking=False):
                 return
@@ -51,11 +56,11 @@ class Mutex:
                 return
             try:
                 work()
-            except Exception:
+            except Exception:  # whoever happens to leave the lock is not concerned
                 _log.exception("a callback failed")
 
     def drop(self, what: Any) -> None:
         """For destructors: never blocks, never raises."""
         self.dropped.append(what)
-        if self._lock.acquire(blocking=False):
+        if not self._lock._is_owned() and self._lock.acquire(blocking=False):
             self._leave()

@@ -20,4 +20,10 @@ INVARIANTS: Final[Mapping[str, str]] = {
     "A5": "whoever can be served is served",
     "A6": "time goes on",
     "A7": "everything comes back",
+    "C1": "one creation, one answer's actor",
+    "C2": "a watcher sees one life",
+    "C3": "one host at a time",
+    "C4": "everybody is answered and told",
+    "C5": "no more restarts than allowed",
+    "C6": "what shall end ends, the rest lives",
 }

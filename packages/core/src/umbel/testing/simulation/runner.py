@@ -141,6 +141,6 @@ def report(failure: Failure, plant: str | None = None) -> str:
 
 def machines() -> Mapping[str, MakeWorld]:
     """The worlds by the name of the machine that each is about."""
-    from umbel.testing.simulation import agent, ownership
+    from umbel.testing.simulation import actors, agent, ownership
 
-    return {"ownership": ownership.OwnershipWorld, "agent": agent.AgentWorld}
+    return {"ownership": ownership.OwnershipWorld, "agent": agent.AgentWorld, "actors": actors.ActorsWorld}

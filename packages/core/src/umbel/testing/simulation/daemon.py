@@ -1,0 +1,134 @@
+"""The node's daemon of a simulated node: the production service, with its machines, on simulated connections.
+
+Only the system is replaced: sockets by `Stream`, the fork server by a list of processes to come, time by the world's.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import itertools
+from collections.abc import Callable, Iterator, Mapping
+from typing import Any
+
+from umbel._agent import hub, service
+from umbel._transport import connection
+from umbel._wire import frames
+from umbel.testing.simulation.processes import attribute
+from umbel.testing.simulation.world import Stream, World
+
+NOWHERE = "/nonexistent/umbel-simulation"  # paths are made of it, and nothing is found there
+FIRST_WORKER = 1_000  # worker ids are numbers from here on; drivers have smaller ones
+
+
+class _Nothing:
+    """Stands in for sockets and pollers that nobody uses here."""
+
+    def fileno(self) -> int:
+        return -1
+
+    def register(self, *_arguments: object) -> None:
+        """There is nothing to wait for."""
+
+    unregister = modify = wake = close = register
+
+
+class _Hub(hub.Hub):
+    """The production hub, without a listener."""
+
+    def __init__(self, poller: Any, _path: str, receiver: hub.Receiver, welcome: hub.Message) -> None:
+        self.clients = {}
+        self._strangers: set[Any] = set()
+        self._poller = poller
+        self._receiver = receiver
+        self._welcome = welcome
+
+    def accept(self, stream: Any) -> None:
+        """A process has connected; `stream` is our end."""
+        self._strangers.add(stream)
+        stream.on_frame = lambda sender, frame: self._on_frame(sender, frame[4:])
+        stream.on_close = self._on_close
+
+
+class _Forks:
+    """Starts no process: says which are wanted."""
+
+    def __init__(self, daemon: Daemon) -> None:
+        self._daemon = daemon
+
+    def start(self, worker: str, env: Any) -> None:
+        self._daemon.on_start(worker, env)
+
+    def kill(self, worker: str) -> None:
+        self._daemon.on_kill(worker)
+
+    def pid_of(self, _worker: str) -> int:
+        return 1
+
+    def on_connected(self, _worker: str, _pid: int) -> None:
+        """Its output is of no interest."""
+
+    def is_idle(self) -> bool:
+        return False
+
+
+class Daemon(service.Service):
+    """The production daemon of one node.
+
+    on_start(worker, env), on_kill(worker): what the world does when a process is wanted, or wanted dead.
+    progress_of(worker): the task that it started last.
+    """
+
+    hub: _Hub
+
+    def __init__(
+        self,
+        world: World,
+        resources: Mapping[str, int],
+        *,
+        on_start: Callable[[str, Any], None],
+        on_kill: Callable[[str], None],
+        progress_of: Callable[[str], int] = lambda _worker: -1,
+        starts_max: int = 2,
+    ) -> None:
+        self._world = world
+        self.on_start = on_start
+        self.on_kill = on_kill
+        self._progress = progress_of  # type: ignore[method-assign]  # the production one reads a file
+        config = {
+            "resources": dict(resources), "accelerator_ids": {}, "scheduler": "hybrid", "session_dir": NOWHERE,
+            "store_dir": NOWHERE, "embedded": False, "driver_pid": 0, "control": "umbel._control.service", "node_id": "node",
+            "namespace": "ns", "labels": {}, "store_capacity_bytes": 1 << 30, "store_full_wait_s": 1.0, "log_to_driver": False,
+        }  # fmt: skip
+        nothing: Any = _Nothing()
+        with contextlib.ExitStack() as replaced:
+            for owner, name, replacement in (
+                (connection, "Poller", _Nothing),
+                (service, "ForkServer", lambda *_: _Forks(self)),
+                (service, "Hub", _Hub),
+                (service, "_fresh_ids", _ids),
+            ):
+                replaced.enter_context(attribute(owner, name, replacement))
+            super().__init__(config, nothing, nothing, 0)
+        self.agent._starts_max = starts_max  # of the machine that simulates otherwise
+
+    def now_s(self) -> float:
+        return self._world.now_s
+
+    def join(self, stream: Stream, name: str, *, is_driver: bool) -> Stream:
+        """A process connects and says hello. `stream`: its end of a connection whose other end is ours."""
+        self.hub.accept(stream.other)
+        kind = "driver" if is_driver else "worker"
+        stream.send(frames.encode_control({"t": "hello", "kind": kind, "id": name, "pid": 1, "protocol": 1}))
+        stream.other.deliver()
+        return stream
+
+    def pass_time(self, duration_s: float) -> None:
+        self._world.now_s += duration_s
+        self._tick()
+
+    def due_s(self) -> float | None:
+        return self._next_tick_s()
+
+
+def _ids() -> Iterator[str]:
+    return (number.to_bytes(16, "big").hex() for number in itertools.count(FIRST_WORKER))
