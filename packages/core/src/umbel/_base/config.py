@@ -43,6 +43,9 @@ class Config:
     scheduler: str = _setting("hybrid", "UMBEL_SCHEDULER")
     """The scheduling policy of `init()` without one."""
 
+    store: str = _setting("shm", "UMBEL_STORE")
+    """Which object store keeps large values; one for all processes of a node."""
+
     worker_imports: str = _setting("", "UMBEL_WORKER_IMPORTS")
     """Modules, separated by commas, that are imported once per node before workers are forked."""
 

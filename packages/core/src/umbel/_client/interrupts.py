@@ -1,8 +1,9 @@
 """SIGINT without harm: a KeyboardInterrupt must not tear the runtime's bookkeeping in two.
 
 Python raises it between any two instructions of the main thread, which may just be entering a reply into the books. So
-a handler of ours looks at what it would interrupt. User code and waits are interrupted at once; while our own code runs
-the signal is repeated every `RETRY_S` until it finds something that may be.
+a handler of ours looks at what it would interrupt. User code and waits are interrupted at once. When our own code runs,
+two things are prepared: the signal is repeated every `RETRY_S` until it finds something that may be interrupted, and
+the next call of the runtime raises instead of beginning, for programs that do little else.
 """
 
 from __future__ import annotations
@@ -10,17 +11,18 @@ from __future__ import annotations
 import os
 import signal
 import threading
+from collections.abc import Callable
 from types import CodeType, FrameType
 from typing import TYPE_CHECKING, Any
 
-from umbel._client import links
+from umbel._client import current, links
 from umbel._objects import serialization
 from umbel._transport import connection, reactor
 
 if TYPE_CHECKING:
     from umbel._client.native import NativeEngine
 
-RETRY_S = 0.01  # a person does not notice; a loop that only submits tasks may need a few dozen tries
+RETRY_S = 0.01  # a person does not notice, and our own code is rarely that long at work
 _PRIVATE = os.path.join(os.path.dirname(os.path.dirname(os.path.abspath(__file__))), "_")  # umbel._client and its like
 _WAITS = (reactor.poll_ready.__code__, connection.Poller.poll.__code__, reactor.sleep_on.__code__)
 _UNINTERRUPTED = (links.AgentLink.request.__code__,)  # an answer that nobody takes may be a grant of memory
@@ -46,6 +48,36 @@ def is_harmless(frame: FrameType | None, lock: Any, *, otherwise: bool, users_co
             return False
         frame = frame.f_back
     return otherwise or is_wait
+
+
+class Trap:
+    """Stands in for the engine until the main thread calls it, and raises there if `is_due()` still holds."""
+
+    __slots__ = ("_engine", "_is_due", "_thread")
+
+    def __init__(self, engine: Any, is_due: Callable[[], bool]) -> None:
+        self._engine = engine
+        self._is_due = is_due
+        self._thread = threading.get_ident()
+
+    def __getattr__(self, name: str) -> Any:
+        if threading.get_ident() == self._thread:
+            current.set_engine(self._engine)
+            if self._is_due():
+                raise KeyboardInterrupt
+        return getattr(self._engine, name)
+
+
+def lay_trap(engine: Any, is_due: Callable[[], bool]) -> None:
+    """Have the calling thread's next call of the engine raise KeyboardInterrupt. For a signal handler, which cannot wait
+    for a lock: while another thread starts or ends a session, nothing is done."""
+    lock = current.lock()
+    if lock.acquire(blocking=False):
+        try:
+            if current.running_engine() is engine:
+                current.set_engine(Trap(engine, is_due))
+        finally:
+            lock.release()
 
 
 class DriverInterrupts:
@@ -79,10 +111,15 @@ class DriverInterrupts:
         if is_ours and not is_harmless(frame, engine.lock, otherwise=True):
             if not self._is_pending:
                 self._is_pending = True
+                lay_trap(engine, self._take)
                 engine.reactor.poke()
             return
         self._is_pending = False
         raise KeyboardInterrupt
+
+    def _take(self) -> bool:
+        is_pending, self._is_pending = self._is_pending, False
+        return is_pending
 
     def housekeep(self, now_s: float) -> float | None:
         """Repeat what found our own code running. Returns when to look again."""

@@ -7,6 +7,7 @@ drained at the next opportunity, because a destructor may run at any point, the 
 
 from __future__ import annotations
 
+import functools
 import logging
 import os
 import threading
@@ -15,7 +16,7 @@ from collections import deque
 from collections.abc import Callable
 from typing import Any
 
-from umbel import exceptions
+from umbel import exceptions, spi
 from umbel._base import config as configuration
 from umbel._client import actor as actor_api
 from umbel._client import actors, context, current, links, refs, remote_function, streams, tasks, values
@@ -108,9 +109,7 @@ class NativeEngine:
         if self.agent_is_gone or self.welcome.get("t") != "welcome":
             reason = self.welcome.get("text", "it ended while this process was connecting to it")
             raise exceptions.UmbelSystemError(f"the node's daemon did not accept this process: {reason}")
-        segments = store.SharedMemoryStore(
-            self.welcome["store_dir"], process_id.hex(), reserve=self._reserve_store, release=self._release_store
-        )
+        segments = self._make_store(config.store)
         self.values = values.Values(self, process_id, segments, config.inline_bytes_max)
         self.tasks = tasks.Tasks(self, depth)
         self.actors = actors.Actors(self)
@@ -124,6 +123,17 @@ class NativeEngine:
             early, self._early = self._early, []
             for replay in early:
                 replay()
+
+    def _make_store(self, name: str) -> spi.ObjectStore[Any]:
+        make: Callable[..., Any] = store.SharedMemoryStore
+        if name != "shm":  # looking for plugins takes a worker longer than starting does
+            from umbel._plugins import registry
+
+            make = functools.partial(registry.installed().stores.create, name)
+        made: spi.ObjectStore[Any] = make(
+            self.welcome["store_dir"], self.process_id.hex(), reserve=self._reserve_store, release=self._release_store
+        )
+        return made
 
     def _make_handlers(self) -> dict[int, Callable[[links.Link, tuple[Any, ...]], None]]:
         book, objects = self.tasks, self.values

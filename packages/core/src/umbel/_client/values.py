@@ -10,9 +10,9 @@ from collections import deque
 from collections.abc import Iterable
 from typing import TYPE_CHECKING, Any
 
-from umbel import exceptions
+from umbel import exceptions, spi
 from umbel._client import actor, links, refs
-from umbel._objects import ownership, serialization, store
+from umbel._objects import ownership, serialization
 from umbel._wire import messages
 
 if TYPE_CHECKING:
@@ -30,7 +30,7 @@ class Values:
     """The objects of one process."""
 
     def __init__(
-        self, engine: NativeEngine, process_id: bytes, segments: store.SharedMemoryStore, inline_bytes_max: int
+        self, engine: NativeEngine, process_id: bytes, segments: spi.ObjectStore[Any], inline_bytes_max: int
     ) -> None:
         self._engine = engine
         self._lock = engine.lock

@@ -403,9 +403,14 @@ class Worker:
         if job is None or job is not self._running:
             return
         if not interrupts.is_harmless(frame, self.engine.lock, otherwise=False, users_code=_USERS_CODE):
-            return  # housekeeping tries again
+            interrupts.lay_trap(self.engine, self._take_cancel)  # beside it, housekeeping tries again
+            return
         self._cancel = None
         raise KeyboardInterrupt
+
+    def _take_cancel(self) -> bool:
+        job, self._cancel = self._cancel, None
+        return job is not None and job is self._running
 
     def _housekeeping(self, now_s: float) -> float | None:
         due: float | None = None

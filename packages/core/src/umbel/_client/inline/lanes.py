@@ -37,6 +37,8 @@ LANES_MAX = 4_096  # threads; each may need 8 MiB of address space, and systems 
 IDLE_LANES_MAX = 32  # threads kept for the next task; starting one costs about 50 us
 RECHECK_S = 1.0  # how often a suspected deadlock is looked at while other threads are alive
 WATCH_S = 0.05  # how often a turn that lasts is looked at; a wait shorter than this is not worth lending the turn
+LENDING_LOOKS = 2  # in a row: once may be a moment of work that only looks like waiting
+DEFERRED_LOOKS = 20  # after a second away from Umbel the user's code hardly relies on nothing else running
 _CLOSING_POLL_S = 0.002  # between two looks at threads that are ending, which takes them microseconds
 JOIN_S = 1.0  # at shutdown, for code that cleans up; code that goes on regardless is left behind in its daemon thread
 
@@ -71,7 +73,7 @@ class Lane:
     """One thread. The Baton changes it, under the mutex."""
 
     __slots__ = (
-        "calls", "child", "deadline_s", "depth", "env_vars", "interrupt", "is_foreign", "is_inert", "is_kept",
+        "calls", "child", "deadline_s", "depth", "env_vars", "interrupt", "is_foreign", "is_here", "is_inert", "is_kept",
         "is_restless", "is_signalled", "job", "label", "reason", "session", "signal", "state", "submitters", "thread",
         "trace",
     )  # fmt: skip
@@ -91,6 +93,7 @@ class Lane:
         self.reason: Reason | None = None  # what it is blocked for
         self.calls = 0  # of Umbel, since it blocked last
         self.is_restless = False
+        self.is_here = False  # its thread has noticed that it has the turn
         self.is_inert = False  # resting without a timer or a socket that could wake it
         self.depth = 0  # foreign: calls of Umbel within each other
         self.job: Callable[[], None] | None = None
@@ -262,6 +265,7 @@ class Baton:
     def _give(self, lane: Lane) -> None:
         self.holder = lane
         lane.state = State.RUNNING
+        lane.is_here = False
         lane.deadline_s = None
         self._turn_count += 1
         self._surroundings.wear(lane.env_vars)
@@ -351,6 +355,7 @@ class Baton:
                 if is_woken:
                     lane.is_signalled = False
                 if lane.state is State.RUNNING:
+                    lane.is_here = True
                     return is_in_time
                 if not is_woken:
                     deadline_s = None
@@ -495,7 +500,7 @@ class Baton:
             self._watcher.start()
 
     def _watch_holder(self) -> None:
-        last = -1
+        last_turn, same_looks, waiting_looks = -1, 0, 0
         while True:
             self._is_watched.wait()
             self._has_ended.wait(RECHECK_S if self._is_suspect else WATCH_S)
@@ -503,17 +508,25 @@ class Baton:
                 if self.is_closed:
                     return
                 holder = self.holder
-                if holder is None and self.ready:
-                    self._next()
-                elif holder is None and self._is_suspect:
+                same_looks = same_looks + 1 if self._turn_count == last_turn else 0
+                last_turn = self._turn_count
+                if holder is not None:
+                    waiting_looks = waiting_looks + 1 if same_looks and self._could_lend(holder) else 0
+                    if waiting_looks == LENDING_LOOKS:
+                        holder.state = State.LENT
+                        self._release_submitters(holder)
+                        self._next()
+                elif self.ready:
+                    if same_looks >= DEFERRED_LOOKS:
+                        self._next()
+                elif self._is_suspect:
                     self._check_deadlock()
-                elif holder is None:
+                else:
                     self._is_watched.clear()
-                elif self._turn_count == last and (self.ready or holder.submitters) and _waits_elsewhere(holder.thread):
-                    holder.state = State.LENT
-                    self._release_submitters(holder)
-                    self._next()
-                last = self._turn_count
+
+    def _could_lend(self, holder: Lane) -> bool:
+        """Whether the holder does nothing with its turn, and somebody else would."""
+        return holder.is_here and bool(self.ready or holder.submitters) and _waits_elsewhere(holder.thread)
 
     # Deadlocks
 
