@@ -54,10 +54,12 @@ def leases_to_reclaim(unserved: Iterable[Demand], leases: Iterable[Lease], ledge
     groups: dict[tuple[str, str], list[Lease]] = {}
     coming: dict[str, int] = {}  # what leases already asked back will free
     for lease in leases:
+        if lease.is_blocked:
+            continue
         if lease.is_reclaimed:
             for name, amount in lease.resources.items():
                 coming[name] = coming.get(name, 0) + amount
-        elif not lease.is_blocked:
+        else:
             groups.setdefault((lease.client, lease.key), []).append(lease)
     chosen: list[Lease] = []
     for demand in unserved:

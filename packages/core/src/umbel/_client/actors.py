@@ -44,6 +44,8 @@ class ActorClient:
             return
         was_idle = len(self.calls.inflight) == len(sendable)
         announce = tasks.Tasks.announce
+        if link.depth_told != self._engine.tasks.depth:
+            self._engine.tasks.tell_depth(link)
         for call in sendable:
             template = call.template
             if template.index not in link.known:
@@ -392,7 +394,6 @@ class Actors:
                     "is_streaming": made.is_streaming,
                     "backpressure": made.backpressure,
                     "group": options.concurrency_group,
-                    "depth": self._engine.tasks.depth,
                 }
                 client.templates[key] = made
             template.engine_state = made

@@ -20,7 +20,7 @@ class Link:
     The caller holds the engine's lock for `post`, `flush` and the caches.
     """
 
-    __slots__ = ("known", "lease", "outbox", "peer", "recent", "stream")
+    __slots__ = ("depth", "depth_told", "known", "lease", "outbox", "peer", "recent", "stream")
 
     def __init__(self, peer: bytes) -> None:
         self.peer = peer
@@ -28,6 +28,8 @@ class Link:
         self.outbox: list[tuple[Any, ...]] = []
         self.known: set[Any] = set()  # templates and functions the peer has been told
         self.lease: Any = None
+        self.depth = 0  # of what the peer sends, as it said last
+        self.depth_told = 0
         self.recent: dict[int, tuple[int, Any]] = {}  # at a worker: results just sent, for tasks that need them next
 
     def post(self, message: tuple[Any, ...]) -> None:

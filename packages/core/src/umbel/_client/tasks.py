@@ -143,7 +143,6 @@ class Tasks:
                 "is_streaming": made.is_streaming,
                 "backpressure": made.backpressure,
                 "max_calls": options.max_calls,
-                "depth": self.depth,
                 "flush": made.max_retries == 0,
                 "resources": request["resources"],
                 "module": getattr(template.function, "__module__", ""),
@@ -360,7 +359,15 @@ class Tasks:
     def _push(self, link: links.Link, task: Task) -> None:
         template = task.template
         self.announce(link, template)
+        if link.depth_told != self.depth:
+            self.tell_depth(link)
         link.post((messages.TASK, task.seq, template.index, task.kind, task.payload, resolve_deps(task), task.attempt))
+
+    def tell_depth(self, link: links.Link) -> None:
+        """The agent serves deeper demands first, so that wide recursion needs few processes; so a worker has to know how
+        deep its tasks are, whichever task of ours it was that submitted them."""
+        link.depth_told = self.depth
+        link.post((messages.DEPTH, self.depth))
 
     @staticmethod
     def announce(link: links.Link, template: Template) -> None:

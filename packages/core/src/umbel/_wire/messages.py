@@ -24,6 +24,7 @@ TASK = 22  # seq, template index, arguments kind, payload, deps, attempt
 CALL = 23  # the same for an actor's method
 STEAL = 24  # count: hand back so many unstarted tasks
 CANCEL = 25  # seq, is_forced, is_recursive
+DEPTH = 27  # depth: how deeply nested the tasks are whose children the following tasks and calls are
 CONSUMED = 26  # seq, count: so many items of a stream were read
 
 # Worker or actor to owner

@@ -30,7 +30,6 @@ class Template:
     __slots__ = (
         "backpressure",
         "calls",
-        "depth",
         "digest",
         "flush",
         "function",
@@ -55,7 +54,6 @@ class Template:
         self.flush: bool = facts.get(
             "flush", False
         )  # answer before the next task starts: a crash must not take it along
-        self.depth: int = facts["depth"]
         self.resources = {name: units / 10_000 for name, units in facts.get("resources", {}).items()}
         self.function: Callable[..., Any] | None = None
         self.calls = 0
@@ -68,12 +66,13 @@ class InputNotHere(Exception):
 class Execution:
     """One task or call, from its arrival to its reply."""
 
-    __slots__ = ("argument_ids", "attempt", "consumed", "context", "deps", "is_cancelled", "kind", "link", "payload",
+    __slots__ = ("argument_ids", "attempt", "consumed", "context", "depth", "deps", "is_cancelled", "kind", "link", "payload",
                  "resume", "seq", "template")  # fmt: skip
 
     def __init__(self, link: links.Link, message: tuple[Any, ...], template: Template) -> None:
         _, self.seq, _, self.kind, self.payload, self.deps, self.attempt = message
         self.link = link
+        self.depth = link.depth
         self.template = template
         self.argument_ids: list[bytes] = []
         self.is_cancelled = False

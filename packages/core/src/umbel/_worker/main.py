@@ -95,6 +95,7 @@ class Worker:
                 messages.CALL: self._on_call,
                 messages.TEMPLATE: self._on_template,
                 messages.FUNCTION: self._on_function,
+                messages.DEPTH: self._on_depth,
                 messages.STEAL: self._on_steal,
                 messages.CANCEL: self._on_cancel,
                 messages.CONSUMED: self._on_consumed,
@@ -182,7 +183,7 @@ class Worker:
         job.context = running
         token = context.current_task.set(running)
         self._running = job
-        self.engine.tasks.depth = template.depth + 1
+        self.engine.tasks.depth = job.depth + 1
         try:
             self.executor.run(job, function if function is not None else self.host.method(template.method))
         except SystemExit as error:
@@ -265,6 +266,10 @@ class Worker:
             link.post((messages.FAILED, job.seq, exceptions.dump_error(error), None))
         else:
             self.host.arrived(job)
+
+    @staticmethod
+    def _on_depth(link: links.Link, message: tuple[Any, ...]) -> None:
+        link.depth = message[1]
 
     def _on_steal(self, link: links.Link, message: tuple[Any, ...]) -> None:
         self._hand_back(link, message[1], is_blocked=False)

@@ -98,8 +98,12 @@ class ActorsWorld(World):
         hear = client.stream.other.on_frame
 
         def heard(stream: Stream, frame: Any) -> None:
-            self._on_heard(frames.decode_control(frame[4:])[0])
+            message = frames.decode_control(frame[4:])[0]
+            self._on_heard(message)
             hear(stream, frame)
+            if message["t"] == "create_actor":
+                actor = message["actor"]
+                self.actors[actor].is_refused = actor not in self.daemon.control.table.actors
 
         client.stream.other.on_frame = heard
 
@@ -145,9 +149,9 @@ class ActorsWorld(World):
         self.must(actor is not None, "C4", "%s was answered twice: %s", client.label, message)
         if actor in self.actors:
             created = self.actors[actor]
-            if "error" in message or message.get("existing"):
-                created.is_refused = True
-            else:
+            is_refused = "error" in message or message.get("existing", False)
+            self.must(is_refused == created.is_refused, "C1", "%s was told %s of %s", client.label, message, actor)
+            if not is_refused:
                 self.must(message["actor"] == actor, "C1", "%s made %s and was told %s", client.label, actor, message)
                 self._say(client, {"t": "actor_watch", "actor": actor})
 
