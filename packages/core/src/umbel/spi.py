@@ -193,6 +193,14 @@ class ObjectStore(Protocol[SegmentT]):
         """Give back what has been unused for a while; called every few seconds. Returns the bytes given back."""
         ...
 
+    def trim_due_s(self, now_s: float) -> float | None:
+        """In how many seconds `trim` will have something to give back; None while nothing is kept unused."""
+        ...
+
+    def orphans_of(self, process_id: str) -> list[str]:
+        """A process has died: free what was created here for it, and return what it had created for this one."""
+        ...
+
     def trim_all(self) -> int:
         """Give back all that is unused, as when the node's store is full. Returns the bytes given back."""
         ...

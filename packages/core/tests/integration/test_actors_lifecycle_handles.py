@@ -177,7 +177,7 @@ def test_handle_from_get_actor_is_weak() -> None:
     assert umbel.get(weak.increment.remote()) == 1
     del counter
     ends(pid)
-    drivers.wait_until(lambda: "weakly" not in umbel.util.list_named_actors())  # the daemon learns of the end in its turn
+    drivers.wait_until(lambda: "weakly" not in umbel.util.list_named_actors())  # the daemon learns of it in its turn
     with pytest.raises(ValueError, match="weakly"):
         umbel.get_actor("weakly")
     with pytest.raises(exceptions.ActorDiedError):

@@ -14,6 +14,7 @@ from typing import Any
 
 import drivers
 import pytest
+
 import umbel
 from umbel import exceptions
 
@@ -477,7 +478,10 @@ def test_memory_and_descriptors_do_not_grow_with_tasks() -> None:
 
     def pids() -> list[int]:
         engine: Any = umbel._client.current.engine()
-        return [os.getpid(), *(w["pid"] for w in engine.query("workers") if w["pid"] and (w["actor"] or w["state"] == "idle"))]
+        return [
+            os.getpid(),
+            *(w["pid"] for w in engine.query("workers") if w["pid"] and (w["actor"] or w["state"] == "idle")),
+        ]
 
     round_of_work()
     round_of_work()

@@ -10,7 +10,10 @@ import bdb
 import concurrent.futures
 import os
 import queue
+import re
 import signal
+import subprocess
+import sys
 import threading
 from collections.abc import Iterator
 from types import FrameType
@@ -21,7 +24,7 @@ import pytest
 import umbel
 from umbel import exceptions
 from umbel._client import current
-from umbel._client.inline import lanes
+from umbel._client.inline import lanes, pool
 
 PATIENCE_S = 20.0  # for what is bound to happen
 
@@ -363,7 +366,7 @@ def test_interrupting_the_driver_leaves_the_session_usable() -> None:
 
 
 def test_too_many_blocked_tasks_fail_instead_of_exhausting_threads(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(lanes, "LANES_MAX", 8)
+    monkeypatch.setattr(pool, "LANES_MAX", 8)
     gate = Gate.remote()
 
     @umbel.remote
@@ -411,12 +414,73 @@ def test_breakpoints_of_a_debugger_hold_in_tasks_and_actors() -> None:
     assert [name for name, _ in debugger.seen] == ["method", "task"]
 
 
-def test_session_context_of_a_forked_child_is_refused() -> None:
-    child = os.fork()
-    if child == 0:
+def test_breakpoint_in_a_task_reads_standard_input() -> None:
+    program = """
+import umbel
+umbel.init(engine="inline")
+def task(x):
+    y = x + 1
+    breakpoint()
+    return y
+print("result", umbel.get(umbel.remote(task).remote(4)))
+"""
+    ran = subprocess.run(
+        [sys.executable, "-c", program],
+        input="p y\ny = 10\nc\n",
+        capture_output=True,
+        text=True,
+        timeout=PATIENCE_S,
+        check=True,
+    )
+    assert "(Pdb) 5" in ran.stdout
+    assert "result 10" in ran.stdout
+
+
+def test_code_that_cleans_up_at_shutdown_starts_no_other_session(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("UMBEL_TEST_CLEANUP", "")
+
+    @umbel.remote
+    def holds(box: Any) -> None:
         try:
-            umbel.put(1)
-        except RuntimeError:
-            os._exit(7)
-        os._exit(1)
-    assert os.waitstatus_to_exitcode(os.waitpid(child, 0)[1]) == 7
+            umbel.get(box[0].wait.remote())
+        finally:
+            try:
+                umbel.put("more")
+            except BaseException as error:
+                os.environ["UMBEL_TEST_CLEANUP"] = type(error).__name__
+                raise
+
+    ref = holds.remote([Gate.remote()])
+    umbel.shutdown()
+    assert os.environ["UMBEL_TEST_CLEANUP"] == "LaneExit"
+    assert not umbel.is_initialized()
+    del ref
+
+
+def test_code_that_catches_its_own_end_is_left_standing() -> None:
+    @umbel.remote
+    class Stubborn:
+        def hold(self, box: Any) -> None:
+            while True:
+                try:
+                    umbel.get(box[0].wait.remote())
+                except BaseException:
+                    continue
+
+    stubborn = Stubborn.remote()
+    ref = stubborn.hold.remote([Gate.remote()])
+    umbel.kill(stubborn)
+    with pytest.raises(exceptions.ActorDiedError):
+        umbel.get(ref)
+    assert umbel.get(umbel.remote(lambda: "works").remote()) == "works"
+
+
+def test_explain_follows_what_others_wait_for(session: Any) -> None:
+    gate = Gate.remote()
+    hold = umbel.remote(lambda box: umbel.get(box[0].wait.remote())).options(name="hold").remote([gate])
+    late = umbel.remote(lambda x: x).options(name="late").remote(hold)
+    text = session.explain(late)
+    assert re.search(r"late, which waits for 1 of its arguments .*hold, which waits for .*Gate\.wait", text)
+    assert len(session.query("pending")) == 3
+    gate.open.remote()
+    assert "is ready" in session.explain(late)

@@ -6,6 +6,7 @@ the engine's; this module only tells it when an instance appears and goes.
 
 from __future__ import annotations
 
+import collections
 import os
 import threading
 from collections.abc import AsyncIterator, Callable, Generator, Iterator
@@ -195,25 +196,37 @@ def _settle(ref: ObjectRef[T], succeed: Callable[[T], None], fail: Callable[[Bas
 
 
 class _Callbacks:
-    """Runs users' callbacks apart from the threads that bring results, which must not wait for one."""
+    """Runs users' callbacks apart from the threads that bring results, which must not wait for one.
+
+    One after another, on a thread that ends when there are none left, so that an idle program has no thread of ours.
+    """
 
     def __init__(self) -> None:
-        self._pool: Any = None
-        self._pid = 0
+        self._lock = threading.Lock()
+        self._waiting: collections.deque[Callable[[], None]] = collections.deque()
+        self._is_running = False
 
     def run(self, callback: Callable[[], None]) -> None:
-        if self._pool is None or self._pid != os.getpid():
-            from concurrent.futures import ThreadPoolExecutor
+        with self._lock:
+            self._waiting.append(callback)
+            if self._is_running:
+                return
+            self._is_running = True
+        threading.Thread(target=self._drain, name="umbel-callbacks", daemon=True).start()
 
-            self._pool = ThreadPoolExecutor(1, thread_name_prefix="umbel-callbacks")
-            self._pid = os.getpid()
-        try:
-            self._pool.submit(callback)
-        except RuntimeError:  # the interpreter is ending and takes no more work: whoever waits still gets the result
+    def _drain(self) -> None:
+        while True:
+            with self._lock:
+                if not self._waiting:
+                    self._is_running = False
+                    return
+                callback = self._waiting.popleft()
             callback()
 
 
 _callbacks = _Callbacks()
+if hasattr(os, "register_at_fork"):
+    os.register_at_fork(after_in_child=_callbacks.__init__)  # type: ignore[misc]  # its thread stays with the parent
 
 
 class Stream(Protocol):

@@ -342,7 +342,13 @@ class Tasks:
         if not isinstance(producer, Task) or producer.template.cls is not cls or producer.stream is not None:
             return
         lease = producer.lease
-        if lease is None or len(producer.records) != 1 or producer.is_cancelled or lease.is_blocked or lease.is_reclaimed:
+        if (
+            lease is None
+            or len(producer.records) != 1
+            or producer.is_cancelled
+            or lease.is_blocked
+            or lease.is_reclaimed
+        ):
             return
         room = min(task.durations.depth(), producer.durations.depth())
         if room <= len(lease.inflight) or producer.seq not in lease.inflight or task.template.max_retries == 0:
@@ -364,8 +370,8 @@ class Tasks:
         link.post((messages.TASK, task.seq, template.index, task.kind, task.payload, resolve_deps(task), task.attempt))
 
     def tell_depth(self, link: links.Link) -> None:
-        """The agent serves deeper demands first, so that wide recursion needs few processes; so a worker has to know how
-        deep its tasks are, whichever task of ours it was that submitted them."""
+        """The agent serves deeper demands first, so that wide recursion needs few processes; so a worker has to know
+        how deep its tasks are, whichever task of ours it was that submitted them."""
         link.depth_told = self.depth
         link.post((messages.DEPTH, self.depth))
 

@@ -60,14 +60,28 @@ class Template:
 
 
 class InputNotHere(Exception):
-    """A task was sent ahead of an argument whose value this worker does not have: it failed, or is large or long ago."""
+    """A task was sent ahead of an argument whose value this worker does not have: it failed, or is large or long
+    ago."""
 
 
 class Execution:
     """One task or call, from its arrival to its reply."""
 
-    __slots__ = ("argument_ids", "attempt", "consumed", "context", "depth", "deps", "is_cancelled", "kind", "link", "payload",
-                 "resume", "seq", "template")  # fmt: skip
+    __slots__ = (
+        "argument_ids",
+        "attempt",
+        "consumed",
+        "context",
+        "deps",
+        "depth",
+        "is_cancelled",
+        "kind",
+        "link",
+        "payload",
+        "resume",
+        "seq",
+        "template",
+    )  # fmt: skip
 
     def __init__(self, link: links.Link, message: tuple[Any, ...], template: Template) -> None:
         _, self.seq, _, self.kind, self.payload, self.deps, self.attempt = message

@@ -2,7 +2,7 @@
 
 Tasks and actors have a thread each, but only one thread runs at a time, and which one is decided by rules instead of by
 chance: the same program runs in the same order every time, unless it waits with a timeout, awaits timers or has threads
-of its own. `lanes` holds those rules. Values are pickled and counted as between processes, so a program that works here
+of its own. `baton` holds those rules. Values are pickled and counted as between processes, so a program that works here
 does not fail elsewhere because it shared an object by accident.
 
 What one process cannot have:

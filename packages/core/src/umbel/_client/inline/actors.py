@@ -115,7 +115,7 @@ class Actor:
             self.deliver(caller)
 
     def _spawn(self, job: Callable[[], None], what: str) -> lanes.Lane:
-        return self._baton.spawn(job, f"{what} of {self.label}", env_vars=self.creation.recipe.env_vars)
+        return self._engine.pool.spawn(job, f"{what} of {self.label}", env_vars=self.creation.recipe.env_vars)
 
     def weak_handle(self) -> actor_api.ActorHandle:
         return actor_api.ActorHandle(self.actor_id, self.description, None)
@@ -259,7 +259,7 @@ class Actor:
         active = {call.lane for group in self._groups.values() for call in group.running if call.asyncio_task is None}
         idle = {lane for group in self._groups.values() for lane in group.idle}
         for lane in idle:
-            self._baton.let_go(lane)
+            self._engine.pool.let_go(lane)
         for busy in {*active, *creating} - idle:
             if busy is not None and busy.is_kept:
                 busy.is_kept = False
@@ -331,7 +331,7 @@ class Actor:
 
         if group.idle:
             call.lane = lane = group.idle.pop()
-            self._baton.assign(lane, run, f"{call.name} of {self.label}")
+            self._engine.pool.assign(lane, run, f"{call.name} of {self.label}")
         else:
             call.lane = lane = self._spawn(run, call.name)
             lane.is_kept = True

@@ -1,6 +1,6 @@
 """The inline engine's interface: what the public functions call.
 
-Every public method is a call of Umbel in the sense of `lanes`: it takes the turn, changes the books under the mutex,
+Every public method is a call of Umbel in the sense of `baton`: it takes the turn, changes the books under the mutex,
 perhaps waits, and gives the turn back. User code (pickling, unpickling, callbacks) runs outside of the mutex.
 """
 
@@ -17,7 +17,8 @@ from umbel import exceptions
 from umbel._base import config as configuration
 from umbel._client import actor as actor_api
 from umbel._client import context, current, refs, remote_function
-from umbel._client.inline import calls, lanes, registry, running, streams, tasks, values
+from umbel._client.inline import baton as baton_module
+from umbel._client.inline import calls, lanes, pool, registry, running, streams, tasks, values
 from umbel._client.inline import mutex as mutex_module
 from umbel._model import ids
 from umbel._model import resources as resource_model
@@ -32,7 +33,7 @@ class _Waker:
 
     __slots__ = ("_baton", "_count", "_lane", "_stops_at_error")
 
-    def __init__(self, baton: lanes.Baton, lane: lanes.Lane, count: int, *, stops_at_error: bool) -> None:
+    def __init__(self, baton: baton_module.Baton, lane: lanes.Lane, count: int, *, stops_at_error: bool) -> None:
         self._baton = baton
         self._lane = lane
         self._count = count
@@ -72,7 +73,8 @@ class InlineEngine:
         self.process_id = ids.WorkerID.from_random().binary()
         self.node_id = ids.NodeID.from_random().hex()
         self.mutex = mutex_module.Mutex(self._drain)
-        self.baton = lanes.Baton(self.mutex)
+        self.baton = baton_module.Baton(self.mutex)
+        self.pool = pool.Pool(self.baton)
         self.values = values.Values(self, self.mutex, self.process_id)
         self.tasks = tasks.Tasks(self)
         self.registry = registry.Registry(self)
@@ -398,7 +400,7 @@ class InlineEngine:
                 failure = values.Failure(error, "the session")
                 for call in list(self.tasks.unfinished):
                     self.tasks.fail(call, failure)
-            self.baton.close(lane)
+            self.pool.close(lane)
 
 
 def _is_ready(source: ownership.Record | streams.Stream) -> bool:

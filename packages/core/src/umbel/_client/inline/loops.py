@@ -8,6 +8,7 @@ import selectors
 from collections.abc import Callable
 from typing import Any
 
+from umbel._client.inline import baton as baton_module
 from umbel._client.inline import lanes
 
 CLEANUP_S = 1.0  # for coroutines that are cancelled when their actor ends; what still runs then is abandoned
@@ -17,7 +18,7 @@ _SELF_PIPE_COUNT = 1  # a loop watches the pipe that wakes it, always
 class _Selector(selectors.DefaultSelector):
     """Gives up the turn before it waits."""
 
-    def __init__(self, baton: lanes.Baton) -> None:
+    def __init__(self, baton: baton_module.Baton) -> None:
         super().__init__()
         self._baton = baton
 
@@ -38,7 +39,7 @@ class _Selector(selectors.DefaultSelector):
 class ActorLoop(asyncio.SelectorEventLoop):
     """`lane`: the lane it runs in, once it does."""
 
-    def __init__(self, baton: lanes.Baton) -> None:
+    def __init__(self, baton: baton_module.Baton) -> None:
         super().__init__(_Selector(baton))
         self._baton = baton
         self.lane: lanes.Lane | None = None

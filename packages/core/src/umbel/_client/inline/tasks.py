@@ -189,7 +189,7 @@ class Tasks:
     def _start(self, call: calls.Call) -> None:
         recipe = call.recipe
         try:
-            call.lane = lane = self._engine.baton.spawn(
+            call.lane = lane = self._engine.pool.spawn(
                 lambda: self._run(call), f"task {call.name}", env_vars=recipe.env_vars
             )
         except exceptions.UmbelSystemError as error:

@@ -130,7 +130,9 @@ class ActorsWorld(World):
         kind = message["t"]
         if kind == "welcome":
             return
-        self.note("%s is told %s", client.label, in_words_of_notice({k: v for k, v in message.items() if k != "reason"}))
+        self.note(
+            "%s is told %s", client.label, in_words_of_notice({k: v for k, v in message.items() if k != "reason"})
+        )
         if kind == "reply":
             self._on_reply(client, message)
         elif kind == "actor_state":
@@ -159,7 +161,9 @@ class ActorsWorld(World):
         """C2: what a watcher hears of an actor is its life."""
         actor, state, restarts = message["actor"], message["state"], message["restarts"]
         before = client.states.get(actor, "")
-        self.must(state in NEXT_STATES[before], "C2", "%s was told that %s is %s after %s", client.label, actor, state, before)
+        self.must(
+            state in NEXT_STATES[before], "C2", "%s was told that %s is %s after %s", client.label, actor, state, before
+        )
         client.states[actor] = state
         limit = self.actors[actor].max_restarts if actor in self.actors else 0
         self.must(limit < 0 or restarts <= limit, "C5", "%s restarted %d times, allowed are %d", actor, restarts, limit)
@@ -175,7 +179,9 @@ class ActorsWorld(World):
         created = self.actors[actor]
         created.construction_count += 1
         others = [other.label for other in self.clients.values() if other.hosts == actor and other is not client]
-        self.must(not client.hosts and not others, "C3", "%s hosts %s beside %s", client.label, actor, others or client.hosts)
+        self.must(
+            not client.hosts and not others, "C3", "%s hosts %s beside %s", client.label, actor, others or client.hosts
+        )
         self.must(
             created.max_restarts < 0 or created.construction_count <= 1 + created.max_restarts,
             "C5", "%s is constructed for the %d. time", actor, created.construction_count,
@@ -208,8 +214,8 @@ class ActorsWorld(World):
         if action == 0 and self.deliver_one():
             return
         (
-            self._start_one, self._create, self._watch, self._find, self._end_one, self._construct, self._leave, self._pass_time,
-            self._lose,
+            self._start_one, self._create, self._watch, self._find, self._end_one, self._construct, self._leave,
+            self._pass_time, self._lose,
         )[max(0, action - 1)]()  # fmt: skip
 
     def _start_one(self) -> None:
@@ -242,9 +248,11 @@ class ActorsWorld(World):
         name = self.chance.choose(NAMES)
         actor = (int(client.name, 16).to_bytes(16, "big") + len(self.actors).to_bytes(8, "big")).hex()
         message: Message = {
-            "t": "create_actor", "actor": actor, "name": name, "namespace": "ns", "get_if_exists": self.chance.happens(50),
+            "t": "create_actor", "actor": actor, "name": name, "namespace": "ns", "get_if_exists":
+            self.chance.happens(50),
             "detached": self.chance.happens(30), "max_restarts": self.chance.choose((0, 0, 1, 2, -1)),
-            "placement": {CPU: UNIT}, "running": self.chance.choose(({}, {CPU: UNIT // 2})), "class_name": "C", "meta_size": 0,
+            "placement": {CPU: UNIT}, "running": self.chance.choose(({}, {CPU: UNIT // 2})), "class_name": "C",
+            "meta_size": 0,
         }  # fmt: skip
         self.actors[actor] = Created(client, message)
         if name:
@@ -284,7 +292,9 @@ class ActorsWorld(World):
             self._say(created.owner, {"t": "actor_unreferenced", "actor": actor})
 
     def _hosts(self, *, is_constructing: bool) -> list[Client]:
-        return [client for client in self.clients.values() if client.hosts and client.is_constructing == is_constructing]
+        return [
+            client for client in self.clients.values() if client.hosts and client.is_constructing == is_constructing
+        ]
 
     def _construct(self) -> None:
         """A constructor returns or raises."""
@@ -298,7 +308,9 @@ class ActorsWorld(World):
 
     def _leave(self) -> None:
         """An actor exits, because it was asked to or by itself; an idle worker answers when asked to go."""
-        asked = [client for client in self.clients.values() if client.exits_asked or (client.must_exit and client.hosts)]
+        asked = [
+            client for client in self.clients.values() if client.exits_asked or (client.must_exit and client.hosts)
+        ]
         if asked:
             self._answer_exit(self.chance.choose(asked), stays=self.chance.happens(40))
             return

@@ -65,7 +65,9 @@ class Worker(Client):
 class Book:
     """What the simulation noted of one use of a worker."""
 
-    def __init__(self, holder: str, key: str, resources: Resources, accelerators: Mapping[str, tuple[str, ...]]) -> None:
+    def __init__(
+        self, holder: str, key: str, resources: Resources, accelerators: Mapping[str, tuple[str, ...]]
+    ) -> None:
         self.holder = holder
         self.key = key
         self.resources = resources
@@ -185,11 +187,15 @@ class AgentWorld(World):
         for name, total in self.total.items():
             used = sum(book.resources.get(name, 0) for w, book in self.books.items() if not self._lends(w, name))
             wanted = command.resources.get(name, 0)
-            self.must(not wanted or used + wanted <= total, "A2", "%s: %d in use, %d of %d given", name, used, wanted, total)
+            self.must(
+                not wanted or used + wanted <= total, "A2", "%s: %d in use, %d of %d given", name, used, wanted, total
+            )
         for name, devices in command.accelerators.items():
             amount = min(UNIT, command.resources[name])
             for device in devices:
-                held = sum(min(UNIT, b.resources[name]) for b in self.books.values() if device in b.accelerators.get(name, ()))
+                held = sum(
+                    min(UNIT, b.resources[name]) for b in self.books.values() if device in b.accelerators.get(name, ())
+                )
                 self.must(held + amount <= UNIT, "A3", "device %s is given twice", device)
 
     def _lends(self, worker: str, resource: str) -> bool:
@@ -224,8 +230,8 @@ class AgentWorld(World):
         if action == 0 and self.deliver_one():
             return
         actions = (
-            self._start_one, self._want, self._give_back, self._block, self._use_actors, self._answer_exit, self._pass_time,
-            self._lose,
+            self._start_one, self._want, self._give_back, self._block, self._use_actors, self._answer_exit,
+            self._pass_time, self._lose,
         )  # fmt: skip
         actions[max(0, action - 1)]()
 
@@ -332,7 +338,9 @@ class AgentWorld(World):
     def _answer_exit(self) -> None:
         asked = [worker for worker in self.workers.values() if worker.exits_asked or worker.must_exit]
         if asked:
-            self._answer(self.chance.choose(asked), is_running=self.chance.happens(20), is_owner=self.chance.happens(40))
+            self._answer(
+                self.chance.choose(asked), is_running=self.chance.happens(20), is_owner=self.chance.happens(40)
+            )
 
     def _answer(self, worker: Worker, *, is_running: bool, is_owner: bool) -> None:
         if worker.must_exit:

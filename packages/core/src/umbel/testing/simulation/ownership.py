@@ -181,7 +181,7 @@ class OwnershipWorld(World):
     def _announce(self, peer: Peer, other: Peer, state: str) -> None:
         """The agent tells `peer` of the state of the actor in `other`."""
         message = {"t": "actor_state", "actor": other.actor_id.hex(), "state": state, "worker": other.id.hex()}
-        peer.agent_end.send((message, b""))
+        peer.agent_end.send(frames.encode_control(message))
 
     def run_guarded(self) -> None:
         with surroundings(self):

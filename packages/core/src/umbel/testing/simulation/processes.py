@@ -16,12 +16,12 @@ from umbel._base import config as configuration
 from umbel._client import current, links, native, tasks, values
 from umbel._objects import ownership, serialization, store
 from umbel._transport import reactor
-from umbel._wire import messages
+from umbel._wire import frames, messages
 from umbel._worker import actor, execute, main
 from umbel.testing.simulation import memory
 from umbel.testing.simulation.world import Stream, World
 
-INLINE_BYTES_MAX = 256  # so that small values exercise the store
+CONFIG = configuration.Config(inline_bytes_max=256)  # so that small values exercise the store
 _TIMED = (tasks, native, execute, main, actor)  # modules that ask for the time themselves
 
 
@@ -99,18 +99,24 @@ def attribute(owner: Any, name: str, replacement: Any) -> Iterator[None]:
         setattr(owner, name, original)
 
 
-class _NoReactor:
-    """Nobody waits here: a wait is a state that the simulation looks at, and housekeeping comes by chance."""
+class _Reactor:
+    """No thread reads sockets here; a wait is the process's affair, and housekeeping comes by chance."""
 
     poller = None
     _is_background_leading = False
     _is_parked = False
 
-    def __init__(self, *_arguments: Any, **_options: Any) -> None:
-        """Without a thread."""
+    def __init__(self, process: Process) -> None:
+        self._process = process
 
-    def wait(self, waiter: reactor.Waiter, *_arguments: Any) -> bool:
-        return waiter.done
+    def wait(
+        self,
+        waiter: reactor.Waiter,
+        deadline_s: float | None,
+        on_block: Callable[[], None] | None = None,
+        block_after_s: float = 0.0,
+    ) -> bool:
+        return waiter.done or self._process.wait(waiter, deadline_s, on_block)
 
     def on_thread(self) -> bool:
         return False
@@ -121,20 +127,38 @@ class _NoReactor:
     poke = nudge = poll_now = _nothing
 
 
-class AgentLink:
-    """The connection to the agent."""
+class AgentLink(links.AgentLink):
+    """The production connection to the agent, on a stream."""
 
-    is_closed = False
-
-    def __init__(self, stream: Stream, on_notice: Callable[[dict[str, Any], bytes], None]) -> None:
-        self._stream = stream
+    def __init__(
+        self, process: Process, on_notice: Callable[[dict[str, Any], bytes], None], on_gone: Callable[[], None]
+    ) -> None:
+        stream: Any = process.agent_stream
+        self._reactor: Any = _Reactor(process)
         self._on_notice = on_notice
+        self._on_gone = on_gone
+        self._answers = {}
+        self._requests = 0
+        self.is_closed = False
+        self._stream = stream
+        stream.on_frame = self._received
+
+    def _received(self, stream: Any, frame: bytes) -> None:
+        if stream.world.trace is not None:
+            message, _ = frames.decode_control(frame[4:])
+            stream.world.note("%s: the agent says %s", stream.name, in_words_of_notice(message))
+        self._on_frame(stream, frame[4:])
 
     def notify(self, message: dict[str, Any], body: bytes = b"") -> None:
-        if message["t"] == "hello":  # everybody is known here
-            self._on_notice({"t": "welcome", "store_dir": ""}, b"")
-        else:
-            self._stream.send((message, body))
+        if self._stream.world.trace is not None:  # type: ignore[attr-defined]  # it is a stream of the simulation
+            self._stream.world.note("%s: says %s", self._stream.name, in_words_of_notice(message))  # type: ignore[attr-defined]
+        super().notify(message, body)
+        if message["t"] == "hello":  # nobody goes on before he is welcome
+            self._stream.other.deliver()  # type: ignore[attr-defined]
+            self._stream.deliver()  # type: ignore[attr-defined]
+
+    def close(self) -> None:
+        """Nothing to do: its process has died."""
 
 
 class Links(links.Links):
@@ -142,6 +166,7 @@ class Links(links.Links):
 
     def __init__(self, process: Process, engine: Engine) -> None:
         self._process = process
+        process.engine = engine
         self._process_id = process.id
         self._on_messages = engine._on_messages
         self._on_gone = engine._on_link_gone
@@ -169,6 +194,7 @@ class Links(links.Links):
 
     def _join(self, link: links.Link, stream: Any) -> None:
         stream.peer = link
+        stream.owner = self._process
         link.stream = stream
         stream.on_frame = self._received
         stream.on_close = self._on_close
@@ -185,15 +211,16 @@ class Links(links.Links):
 class Engine(native.NativeEngine):
     """The production engine of one process, without its threads and sockets."""
 
-    def __init__(self, process: Process) -> None:
+    def __init__(self, process: Process, **options: Any) -> None:
+        self.process = process
         with contextlib.ExitStack() as replaced:
             for owner, name, replacement in (
-                (reactor, "Reactor", _NoReactor),
+                (reactor, "Reactor", lambda _housekeeping, name: _Reactor(process)),
                 (links, "Links", lambda *_: Links(process, self)),
                 (
                     links,
                     "AgentLink",
-                    lambda _path, _reactor, on_notice, _on_gone: AgentLink(process.agent_stream, on_notice),
+                    lambda _path, _reactor, on_notice, on_gone: AgentLink(process, on_notice, on_gone),
                 ),
                 (
                     store,
@@ -204,14 +231,15 @@ class Engine(native.NativeEngine):
                 (tasks, "Tasks", Tasks),
             ):
                 replaced.enter_context(attribute(owner, name, replacement))
-            super().__init__(
-                kind="worker",
-                process_id=process.id,
-                session_dir="",
-                namespace="",
-                config=configuration.Config(inline_bytes_max=INLINE_BYTES_MAX),
-            )
-        self.start()
+            given = {
+                "kind": "worker",
+                "process_id": process.id,
+                "session_dir": "",
+                "namespace": "",
+                **options,
+                "config": CONFIG,
+            }
+            super().__init__(**given)
 
     @property
     def _dirty_links(self) -> Any:
@@ -252,12 +280,21 @@ class Tasks(tasks.Tasks):
 
 
 class Node:
-    """The processes of one simulated node and their memory."""
+    """The processes of one simulated node and their memory. Here nobody plays the agent but for its welcome."""
 
     def __init__(self, world: World) -> None:
         self.world = world
         self.memory = memory.Memory()
         self.processes: dict[bytes, Process] = {}
+
+    def connected(self, process: Process) -> None:
+        """A process has opened its connection to the agent."""
+        process.agent_end.on_frame = self._on_frame
+
+    def _on_frame(self, stream: Stream, frame: bytes) -> None:
+        message, _ = frames.decode_control(frame[4:])
+        if message["t"] == "hello":
+            stream.send(frames.encode_control({"t": "welcome", "store_dir": ""}))
 
     @property
     def living(self) -> list[Process]:
@@ -267,6 +304,8 @@ class Node:
 class Process:
     """One process. `agent_stream` is its end of the connection to the agent."""
 
+    engine: Engine
+
     def __init__(self, node: Node, name: str, process_id: bytes) -> None:
         self.node = node
         self.world = node.world
@@ -275,16 +314,24 @@ class Process:
         self.is_dead = False
         self.streams: list[Stream] = []
         self.agent_stream, self.agent_end = node.world.connect(f"{name}<agent", f"agent<{name}")
-        self.agent_stream.on_frame = self._on_notice
+        self.agent_stream.owner = self
         self.streams.append(self.agent_stream)
-        self.engine = Engine(self)
-        self.links: Any = self.engine.links
         node.processes[process_id] = self
+        node.connected(self)
+        self.engine = self.make_engine()
 
-    def _on_notice(self, _stream: Stream, frame: Any) -> None:
-        message, body = frame
-        self.world.note("%s: the agent says %s", self.name, in_words_of_notice(message))
-        self.engine._on_notice(message, body)
+    @property
+    def links(self) -> Any:
+        return self.engine.links
+
+    def make_engine(self) -> Engine:
+        engine = Engine(self)
+        engine.start()
+        return engine
+
+    def wait(self, waiter: reactor.Waiter, deadline_s: float | None, on_block: Callable[[], None] | None) -> bool:
+        """A thread of this process waits. Here nobody can: what has to be waited for is looked at later."""
+        return False
 
     def die(self) -> None:
         """At once. Of what it had sent, chance decides how much still arrives."""
@@ -306,8 +353,6 @@ _NAMES = {
 
 def _in_words(frame: bytes) -> str:
     """A data frame for the trace: kinds of messages, sequence numbers and short ids."""
-    from umbel._wire import frames
-
     return ", ".join(
         " ".join([_NAMES[m[0]].lower(), *map(in_words_of_id, m[1:])]) for m in frames.decode_data(frame[4:])
     )

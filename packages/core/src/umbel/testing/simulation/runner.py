@@ -5,8 +5,7 @@ from __future__ import annotations
 import time
 import traceback
 from collections.abc import Callable, Mapping
-from contextlib import AbstractContextManager
-from contextlib import nullcontext
+from contextlib import AbstractContextManager, nullcontext
 from typing import NamedTuple
 
 from umbel.testing.simulation.chance import Chance, Script
@@ -141,6 +140,11 @@ def report(failure: Failure, plant: str | None = None) -> str:
 
 def machines() -> Mapping[str, MakeWorld]:
     """The worlds by the name of the machine that each is about."""
-    from umbel.testing.simulation import actors, agent, ownership
+    from umbel.testing.simulation import actors, agent, dispatch, ownership
 
-    return {"ownership": ownership.OwnershipWorld, "agent": agent.AgentWorld, "actors": actors.ActorsWorld}
+    return {
+        "ownership": ownership.OwnershipWorld,
+        "agent": agent.AgentWorld,
+        "actors": actors.ActorsWorld,
+        "dispatch": dispatch.DispatchWorld,
+    }

@@ -33,7 +33,7 @@ class Stream:
     Whoever makes it sets what happens with frames, `on_frame(stream, frame)`, and at the end, `on_close(stream)`.
     """
 
-    __slots__ = ("inbox", "is_closed", "name", "on_close", "on_frame", "other", "peer", "world")
+    __slots__ = ("inbox", "is_closed", "name", "on_close", "on_frame", "other", "owner", "peer", "world")
 
     def __init__(self, world: World, name: str) -> None:
         self.world = world
@@ -42,6 +42,7 @@ class Stream:
         self.inbox: deque[Any] = deque()
         self.is_closed = False
         self.peer: Any = None
+        self.owner: Any = None  # the process whose end it is
         self.on_frame: Callable[[Stream, Any], None] = _unheard
         self.on_close: Callable[[Stream], None] = _unheard_end
 

@@ -1,0 +1,249 @@
+"""Tasks: queues, leases, pushes, steals, hand-backs, retries, cancellation and crashes, on a whole simulated node.
+
+Drivers submit tasks that wait, submit more and wait for those, raise, leave their process or bring it down; drivers
+get,
+wait for, cancel and drop what they submitted. The simulation notes every execution, and compares what drivers are told.
+"""
+
+from __future__ import annotations
+
+from typing import Any, Final
+
+import umbel
+from umbel import exceptions
+from umbel._client import refs, tasks
+from umbel.testing.simulation.runtime import Driver, Machine, RuntimeWorld, WorkerProcess, process_here
+
+DEPTH_MAX: Final = 2
+OPTIONS: Final[dict[str, dict[str, Any]]] = {
+    "plain": {},
+    "once": {"max_retries": 0},
+    "twice": {"max_retries": 1, "retry_exceptions": True},
+    "retiring": {"max_calls": 2},
+    "half": {"num_cpus": 0.5},
+}
+LARGE = bytes(400)  # a result that goes to the store
+
+Ref = refs.ObjectRef[Any]
+
+
+class Trouble(Exception):
+    """What a task raises."""
+
+
+def perform(task: int, *inputs: Any) -> Any:
+    """The only remote function: what a task does is in the world's notes."""
+    process = process_here()
+    world: Any = process.world
+    return world.perform(process, task, inputs)
+
+
+class Noted:
+    """A submitted task as the simulation knows it."""
+
+    def __init__(self, number: int, owner: Machine, kind: str, depth: int, inputs: list[Noted]) -> None:
+        self.number = number
+        self.owner = owner
+        self.kind = kind
+        self.depth = depth
+        self.inputs = inputs
+        self.retry_count: int = OPTIONS[kind].get("max_retries", 3)
+        self.pause_count = 0
+        self.child_count = 0
+        self.end = "return"
+        self.is_cancelled = False
+        self.is_forced = False
+        self.executions: list[tuple[Machine, str]] = []  # where it ran, and how far it came: begun, returned or raised
+
+    def value(self) -> Any:
+        """What it returns."""
+        return (
+            (self.number, LARGE) if self.number % 5 == 0 else ("done", self.number) if self.number % 2 else self.number
+        )
+
+
+class DispatchWorld(RuntimeWorld):
+    """See the module."""
+
+    def set_up(self) -> None:
+        chance = self.chance
+        self.noted: list[Noted] = []
+        self.by_ref: dict[bytes, Noted] = {}
+        self.functions: dict[tuple[bytes, str], Any] = {}  # (process, kind) -> its remote function
+        self.kinds = [kind for kind in OPTIONS if chance.happens(50)] or ["plain"]
+        self.trouble_percent = chance.choose((0, 0, 10))
+        self.cancel_percent = chance.choose((0, 0, 30))
+        self.pauses_max = chance.choose((1, 1, 4))
+        super().set_up()
+        for driver in self.drivers:
+            self._watch_pushes(driver)
+
+    def _watch_pushes(self, process: Machine) -> None:
+        """D5."""
+        book: Any = process.engine.tasks
+        push = book._push
+
+        def watched(link: Any, task: tasks.Task) -> None:
+            self.must(not task.is_cancelled, "D5", "%s sends task %d, which was cancelled", process.name, task.seq)
+            push(link, task)
+
+        book._push = watched
+
+    # The programs
+
+    def drive(self, driver: Driver) -> None:
+        held: list[Ref] = []
+        for _ in range(3 + self.chance.below(8)):
+            driver.pause()
+            if self.is_settling:
+                break
+            what = self.chance.below(6)
+            if what <= 2:
+                for _ in range(self.chance.choose((1, 1, 3, 10))):
+                    held.append(self._submit(driver, held, depth=0))
+            elif what == 3 and held:
+                self._get(driver, [self.chance.choose(held)])
+            elif what == 4 and held:
+                ready, _ = driver.engine.wait(held, 1, 0.5 if self.chance.happens(50) else None, True)
+                self.note("%s: %d of %d are ready", driver.name, len(ready), len(held))
+            elif held and self.chance.happens(50):
+                del held[self.chance.below(len(held))]
+            elif held and self.chance.happens(self.cancel_percent):
+                self._cancel(driver, self.chance.choose(held))
+        for ref in held:
+            self._get(driver, [ref])
+
+    def _submit(self, process: Machine, known: list[Ref], *, depth: int) -> Ref:
+        chance = self.chance
+        inputs = chance.some(known, 2) if chance.happens(40) else []
+        noted = Noted(
+            len(self.noted), process, chance.choose(self.kinds), depth, [self.by_ref[ref._id] for ref in inputs]
+        )
+        noted.pause_count = chance.below(self.pauses_max + 1)
+        noted.child_count = chance.choose((0, 0, 1, 3)) if depth < DEPTH_MAX else 0
+        if chance.happens(self.trouble_percent):
+            noted.end = chance.choose(("raise", "crash", "exit"))
+        self.noted.append(noted)
+        function = self.functions.get((process.id, noted.kind))
+        if function is None:
+            function = umbel.remote(**OPTIONS[noted.kind])(perform) if OPTIONS[noted.kind] else umbel.remote(perform)
+            self.functions[process.id, noted.kind] = function
+        ref: Ref = function.remote(noted.number, *inputs)
+        self.by_ref[ref._id] = noted
+        self.note(
+            "%s submits task %d (%s), which ends by %s, on %s",
+            process.name,
+            noted.number,
+            noted.kind,
+            noted.end,
+            inputs,
+        )
+        return ref
+
+    def perform(self, process: Machine, number: int, inputs: tuple[Any, ...]) -> Any:
+        """A task runs."""
+        noted = self.noted[number]
+        self.note("%s begins task %d", process.name, number)
+        self._check_execution(process, noted, inputs)
+        at = len(noted.executions)
+        noted.executions.append((process, "begun"))
+        children: list[Ref] = []
+        try:
+            for _ in range(noted.pause_count):
+                process.pause()
+            for _ in range(noted.child_count):
+                children.append(self._submit(process, children, depth=noted.depth + 1))
+            if children and self.chance.happens(70):
+                for child in children:
+                    self._get(process, [child])
+        except KeyboardInterrupt:
+            self.must(noted.is_cancelled or noted.owner.is_dead, "D1", "task %d is interrupted for no reason", number)
+            raise
+        self.note("%s ends task %d by %s", process.name, number, noted.end)
+        if noted.end == "crash" and not at:
+            process.crash()
+        if noted.end == "exit" and not at:
+            raise SystemExit(1)
+        noted.executions[at] = (process, "returned" if noted.end != "raise" else "raised")
+        if noted.end == "raise":
+            raise Trouble(number)
+        return noted.value()
+
+    def _check_execution(self, process: Machine, noted: Noted, inputs: tuple[Any, ...]) -> None:
+        """D2: it runs once, and again only when what ran before crashed or raised what may be tried again."""
+        self.must(inputs == tuple(one.value() for one in noted.inputs), "D1", "task %d got %s", noted.number, inputs)
+        for where, how in noted.executions:
+            may_again = where.is_dead or (how == "raised" and noted.kind == "twice")
+            self.must(
+                may_again, "D2", "%s runs task %d, which has %s in %s", process.name, noted.number, how, where.name
+            )
+        limit = 1 + noted.retry_count
+        self.must(len(noted.executions) < limit, "D2", "task %d runs for the %d. time", noted.number, limit + 1)
+
+    def _get(self, process: Machine, wanted: list[Ref]) -> None:
+        noted = self.by_ref[wanted[0]._id]
+        try:
+            value = process.engine.get(wanted, None)[0]
+        except exceptions.UmbelError as error:
+            self.note("%s gets task %d: %s", process.name, noted.number, type(error).__name__)
+            self.must(self._may_fail(noted, error), "D1", "task %d gave %r: %s", noted.number, error, vars(noted))
+            return
+        self.note("%s gets task %d", process.name, noted.number)
+        self.must(value == noted.value() and noted.end != "raise", "D1", "task %d gave %r", noted.number, value)
+        self.must(any(how == "returned" for _, how in noted.executions), "D1", "task %d never ran", noted.number)
+
+    def _may_fail(self, noted: Noted, error: BaseException) -> bool:
+        """D1 and D4: whether this is the right error, of the task itself or of one whose result it takes."""
+        if any(self._may_fail(one, error) for one in noted.inputs):
+            return True
+        if isinstance(error, exceptions.TaskCancelledError):
+            return noted.is_cancelled
+        if isinstance(error, Trouble):
+            return noted.end == "raise"
+        if isinstance(error, exceptions.WorkerCrashedError):
+            died = sum(where.is_dead for where, _ in noted.executions)
+            is_unlucky = self.crash_count > tasks.UNSTARTED_DEATHS_MAX
+            return died > noted.retry_count or noted.is_forced or noted.is_cancelled or is_unlucky
+        return False
+
+    def _cancel(self, driver: Driver, ref: Ref) -> None:
+        noted = self.by_ref[ref._id]
+        is_forced = self.chance.happens(30)
+        self.note("%s cancels task %d%s", driver.name, noted.number, " by force" if is_forced else "")
+        self._note_cancelled(noted, is_forced=is_forced)
+        driver.engine.cancel(ref, force=is_forced, recursive=True)
+
+    def _note_cancelled(self, noted: Noted, *, is_forced: bool) -> None:
+        noted.is_cancelled = True
+        noted.is_forced |= is_forced
+        for process, _ in noted.executions:
+            for other in self.noted:
+                if other.owner is process and not other.is_cancelled:
+                    self._note_cancelled(other, is_forced=False)
+
+    # What must hold at rest
+
+    def check_rest(self) -> None:
+        daemon = self.node.daemon
+        for driver in self.drivers:
+            self.must(not driver.turns, "D1", "%s waits for ever", driver.name)
+        for process in self.node.living:
+            book = process.engine.tasks
+            self.must(not book.unfinished, "D3", "%s has unfinished tasks: %s", process.name, [*book.unfinished])
+            for cls in book.classes.values():
+                self.must(
+                    not cls.ready and not cls.leases, "D3", "%s has %s and %s", process.name, cls.ready, cls.leases
+                )
+            self.must(
+                not book.classes or not any(c.told for c in book.classes.values()),
+                "D3",
+                "%s asks for workers",
+                process.name,
+            )
+            if isinstance(process, WorkerProcess):
+                self.must(not process.worker._queue, "D3", "%s has tasks that it never ran", process.name)
+            left = process.engine.values.table.records
+            self.must(not left, "O2", "%s keeps %s", process.name, [*left.values()])
+        self.must(not daemon.agent.demands, "D3", "the agent has demands: %s", daemon.agent.pending())
+        self.must(daemon.agent.ledger.free == daemon.agent.ledger.total, "A7", "free is %s", daemon.agent.ledger.free)
+        self.must(not self.node.memory.segments, "O2", "segments are left: %s", [*self.node.memory.segments])

@@ -1,0 +1,431 @@
+"""A whole simulated node: the production daemon, drivers and workers, whose threads take turns.
+
+Drivers and workers run the production code from the user's function down, blocking calls included. Each of their
+threads is a fiber; it pauses where the thread would wait, and where the user's code says so. Forks, exits, kills, the
+passing of time and whose turn it is are chance.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import contextvars
+import os
+import signal
+import threading
+from collections.abc import Callable, Iterator
+from typing import Any
+
+from umbel._agent.ledger import CPU, UNIT
+from umbel._base import config as configuration
+from umbel._client import current, links, native
+from umbel._transport import reactor
+from umbel._worker import actor, main, output
+from umbel.testing.simulation.daemon import FIRST_WORKER, Daemon
+from umbel.testing.simulation.fibers import Exited, Fiber
+from umbel.testing.simulation.processes import CONFIG, Engine, Node, Process, attribute, collect_cycles, surroundings
+from umbel.testing.simulation.world import Stream, World
+
+QUIET_ROUNDS_MAX = 20_000
+QUIET_S = 100.0  # idle leases, idle workers and whatever else waits for time have gone by then
+NOT_STARTED = b"\xff" * 8  # the progress of a worker that has started nothing: -1
+
+
+class Turn(Fiber):
+    """A thread of a process: `waiter` is what it waits for, until `deadline_s`; `on_block` is to be called before."""
+
+    waiter: reactor.Waiter | None = None
+    deadline_s: float | None = None
+    on_block: Callable[[], None] | None = None
+
+    def __init__(self, process: Machine, body: Callable[[], None], name: str) -> None:
+        super().__init__(body, name)
+        self.process = process
+
+    def is_ready(self) -> bool:
+        waiter = self.waiter
+        if waiter is None or waiter.done or self.on_block is not None or self.process.is_interrupted:
+            return True
+        return self.deadline_s is not None and self.process.world.now_s >= self.deadline_s
+
+
+class Machine(Process):
+    """A process with threads."""
+
+    world: RuntimeWorld
+
+    def __init__(self, node: Node, name: str, process_id: bytes) -> None:
+        self.turns: list[Turn] = []
+        self.is_interrupted = False
+        self.must_die = False
+        super().__init__(node, name, process_id)
+
+    def spawn(self, body: Callable[[], None], name: str) -> Turn:
+        turn = Turn(self, body, f"{self.name}.{name}")
+        self.turns.append(turn)
+        return turn
+
+    def pause(self) -> None:
+        """The user's code takes a while."""
+        self._turn().pause()
+        self.raise_interrupt()
+
+    def crash(self) -> None:
+        """The user's code brings its process down. Does not return."""
+        self.must_die = True
+        self._turn().pause()
+
+    def _turn(self) -> Turn:
+        for turn in self.turns:
+            if turn.is_current():
+                return turn
+        raise AssertionError(f"{self.name} waits where nobody may: a message or housekeeping is being handled")
+
+    def wait(self, waiter: reactor.Waiter, deadline_s: float | None, on_block: Callable[[], None] | None) -> bool:
+        turn = self._turn()
+        turn.waiter, turn.deadline_s, turn.on_block = waiter, deadline_s, on_block
+        try:
+            while True:
+                turn.pause()
+                self.raise_interrupt()
+                if waiter.done:
+                    return True
+                if deadline_s is not None and self.world.now_s >= deadline_s:
+                    return False
+                if turn.on_block is not None:
+                    turn.on_block()
+                    turn.on_block = None
+        finally:
+            turn.waiter = turn.on_block = None
+
+    def raise_interrupt(self) -> None:
+        """Raise KeyboardInterrupt if the running task has been cancelled, as the signal's handler would."""
+
+    def die(self) -> None:
+        super().die()
+        for turn in self.turns:
+            turn.kill()
+
+
+class Driver(Machine):
+    """The user's program."""
+
+    def make_engine(self) -> Engine:
+        engine = Engine(self, kind="driver")
+        engine.start()
+        return engine
+
+
+class _Worker(main.Worker):
+    """The production worker; its progress is not in a file."""
+
+    @staticmethod
+    def _open_progress(config: dict[str, Any]) -> Any:
+        return bytearray(NOT_STARTED)
+
+
+class WorkerProcess(Machine):
+    """A forked worker."""
+
+    def make_engine(self) -> Engine:
+        with (
+            attribute(native, "NativeEngine", lambda **options: Engine(self, **options)),
+            attribute(configuration.Config, "from_environment", lambda: CONFIG),
+        ):
+            self.worker = _Worker({"id": self.id.hex(), "session_dir": ""})
+        self.spawn(self._run, "main")
+        engine: Any = self.worker.engine
+        return engine  # type: ignore[no-any-return]  # ours, see above
+
+    def _run(self) -> None:
+        self.worker._main_thread = threading.get_ident()
+        self.worker.run()
+
+    def raise_interrupt(self) -> None:
+        if self.is_interrupted and self.worker._main_thread == threading.get_ident():
+            self.is_interrupted = False
+            if self.worker._take_cancel():
+                raise KeyboardInterrupt
+
+    @property
+    def started(self) -> int:
+        return int.from_bytes(self.worker._progress, "little", signed=True)
+
+    def die(self) -> None:
+        self.worker._queue.clear()
+        super().die()
+
+
+class _Host(actor.Host):
+    """The production host of an actor; the threads of its pools are fibers."""
+
+    def _start(self, job: Any) -> None:
+        process = self._engine.process  # type: ignore[attr-defined]  # the engine is ours
+        in_context = contextvars.copy_context().run
+        process.spawn(lambda: in_context(self._run_in_thread, job), f"call{job.seq}")
+
+
+class _Os:
+    """`os` for workers: ending the process ends the simulated one."""
+
+    environ: dict[str, str]
+
+    def __init__(self) -> None:
+        self.environ = {}
+
+    def __getattr__(self, name: str) -> Any:
+        return getattr(os, name)
+
+    @staticmethod
+    def _exit(code: int) -> None:
+        raise Exited(code)
+
+
+class _Signal:
+    """`signal` for workers: a signal to a thread is noted for its next pause."""
+
+    SIGINT = signal.SIGINT
+
+    def __init__(self, world: RuntimeWorld) -> None:
+        self._world = world
+
+    def signal(self, *_arguments: object) -> None:
+        """Handlers are called by the simulation."""
+
+    def pthread_kill(self, thread: int, _number: int) -> None:
+        for process in self._world.node.living:
+            if isinstance(process, WorkerProcess) and process.worker._main_thread == thread:
+                process.is_interrupted = True
+
+
+class RuntimeNode(Node):
+    """A node with the production daemon."""
+
+    daemon: Daemon
+
+    def connected(self, process: Process) -> None:
+        self.daemon.hub.accept(process.agent_end)
+
+
+class RuntimeWorld(World):
+    """A node and what goes on in it. Subclasses say what drivers do, by `drive`, and what must hold."""
+
+    steps_min, steps_max = 100, 500
+    driver_count_max = 2
+
+    def set_up(self) -> None:
+        chance = self.chance
+        self.node = RuntimeNode(self)
+        self.cpu_count = 1 + chance.below(3)
+        self.node.daemon = Daemon(
+            self,
+            {CPU: UNIT * self.cpu_count},
+            on_start=lambda worker, _env: self.starting.append(worker),
+            on_kill=self._killed,
+            progress_of=self._progress_of,
+            starts_max=1 + chance.below(3),
+        )
+        self.starting: list[str] = []
+        self.exited: list[tuple[str, int]] = []  # processes whose end the daemon has not heard of, and their exit code
+        self.is_settling = False
+        self.crash_count = 0
+        self.crashes_left = chance.choose((0, 0, 1, 2, 4))
+        # deliver, let a thread run, housekeeping, fork or reap, time, crash
+        self.weights = [
+            chance.choose((4, 8, 16)),
+            chance.choose((4, 8, 16)),
+            1 + chance.below(4),
+            2,
+            1 + chance.below(3),
+            0,
+        ]
+        self.weights[5] = int(self.crashes_left > 0)
+        self.drivers = [self._drive(number) for number in range(1, 2 + chance.below(self.driver_count_max))]
+
+    def _drive(self, number: int) -> Driver:
+        driver = Driver(self.node, f"d{number}", number.to_bytes(16, "big"))
+        driver.spawn(lambda: self.drive(driver), "main")
+        return driver
+
+    def drive(self, driver: Driver) -> None:
+        """The program of a driver; runs in a fiber."""
+        raise NotImplementedError
+
+    def run_guarded(self) -> None:
+        with surroundings(self), self._system():
+            try:
+                self.run()
+            finally:
+                for process in self.node.living:
+                    process.die()
+
+    @contextlib.contextmanager
+    def _system(self) -> Iterator[None]:
+        with contextlib.ExitStack() as replaced:
+            for owner, name, replacement in (
+                (main, "os", _Os()),
+                (main, "signal", _Signal(self)),
+                (output, "install", lambda *_: None),
+                (actor, "Host", _Host),
+            ):
+                replaced.enter_context(attribute(owner, name, replacement))
+            yield
+
+    # Steps
+
+    def act(self) -> None:
+        action = self.chance.weighted(self.weights)
+        if action == 0 and self.deliver_one():
+            return
+        if action <= 1 and self._let_run():
+            return
+        (self._housekeep, self._housekeep, self._housekeep, self._fork_or_reap, self._pass_time, self._crash)[action]()
+
+    def deliver_one(self) -> bool:
+        waiting = [stream for stream in self.streams if stream.inbox]
+        if not waiting:
+            return False
+        self._deliver(self.chance.choose(waiting))
+        return True
+
+    def _deliver(self, stream: Stream) -> None:
+        process = stream.owner
+        if process is None:
+            stream.deliver()
+            return
+        with self._acting(process):
+            stream.deliver()
+
+    @contextlib.contextmanager
+    def _acting(self, process: Any) -> Iterator[None]:
+        """What happens within is that process's doing; it may end itself."""
+        current.set_engine(process.engine)
+        try:
+            yield
+        except Exited as end:
+            self._exit(process, end.code)
+
+    def _let_run(self) -> bool:
+        ready = [
+            t for p in self.node.living if isinstance(p, Machine) for t in p.turns if not t.is_over and t.is_ready()
+        ]
+        if not ready:
+            return False
+        turn = self.chance.choose(ready)
+        with self._acting(turn.process):
+            turn.step()
+        if turn.is_over and turn in turn.process.turns:
+            turn.process.turns.remove(turn)
+        if turn.process.must_die and not turn.process.is_dead:
+            self.kill(turn.process)
+        return True
+
+    def _housekeep(self) -> None:
+        process = self.chance.choose(self.node.living)
+        with self._acting(process):
+            process.engine._housekeeping()
+
+    def _fork_or_reap(self) -> None:
+        if self.exited and (not self.starting or self.chance.happens(50)):
+            self._reap(self.chance.below(len(self.exited)))
+        elif self.starting:
+            self._fork(self.chance.choose(self.starting))
+
+    def _fork(self, worker: str) -> None:
+        self.starting.remove(worker)
+        self.note("w%d starts", int(worker, 16))
+        WorkerProcess(self.node, f"w{int(worker, 16)}", bytes.fromhex(worker))
+
+    def _reap(self, index: int) -> None:
+        worker, code = self.exited.pop(index)
+        self.note("the daemon hears of the end of w%d", int(worker, 16))
+        self.node.daemon.on_worker_exited(worker, max(0, code), max(0, -code))
+
+    def _pass_time(self) -> None:
+        self.pass_time(self.chance.choose((0.001, 0.03, 0.6, 3.0)))
+
+    def pass_time(self, duration_s: float) -> None:
+        self.note("%s s pass", duration_s)
+        self.node.daemon.pass_time(duration_s)
+
+    def _crash(self) -> None:
+        workers = [process for process in self.node.living if isinstance(process, WorkerProcess)]
+        if workers and self.crashes_left:
+            self.crashes_left -= 1
+            self.kill(self.chance.choose(workers))
+
+    def kill(self, process: Machine) -> None:
+        """It dies in the midst of whatever it does."""
+        self.note("%s DIES", process.name)
+        self.crash_count += 1
+        process.die()
+        if isinstance(process, WorkerProcess):
+            self.exited.append((process.id.hex(), -9))
+
+    def _killed(self, worker: str) -> None:
+        """The daemon wants the process dead."""
+        if worker in self.starting:
+            self.starting.remove(worker)
+            self.exited.append((worker, -9))
+            return
+        process = self.node.processes.get(bytes.fromhex(worker))
+        if isinstance(process, Machine) and not process.is_dead:
+            self.kill(process)
+
+    def _exit(self, process: Any, code: int) -> None:
+        """It ends by itself: what it had sent arrives."""
+        self.note("%s exits with code %d", process.name, code)
+        for stream in process.streams:
+            if not stream.is_closed:
+                stream.cut(kept=len(stream.other.inbox))
+        process.die()
+        self.exited.append((process.id.hex(), code))
+
+    def _progress_of(self, worker: str) -> int:
+        process = self.node.processes.get(bytes.fromhex(worker))
+        return process.started if isinstance(process, WorkerProcess) else -1
+
+    # Coming to rest
+
+    def settle(self) -> None:
+        self.is_settling = True
+        until_s = self.now_s + QUIET_S
+        for _ in range(QUIET_ROUNDS_MAX):
+            if self.deliver_one() or self._let_run():
+                self.check()
+                continue
+            if self.exited:
+                self._reap(0)
+            elif self.starting:
+                self._fork(self.starting[0])
+            elif self.now_s < until_s:
+                self._settle_in_time()
+            else:
+                return
+        self.must(False, "S2", "it goes on and on")
+
+    def _settle_in_time(self) -> None:
+        """Nothing happens by itself any more: time passes, and everybody looks after what is his."""
+        due_s = self.node.daemon.due_s()
+        step_s = 0.3 if self.chance.below(2) else 2.0
+        if due_s is not None:
+            step_s = min(step_s, max(1e-6, due_s - self.now_s))
+        self.pass_time(step_s)
+        collect_cycles()
+        for process in self.node.living:
+            with self._acting(process):
+                process.engine._housekeeping()
+
+    def check(self) -> None:
+        self.node.daemon.agent.check()
+        self.node.daemon.control.table.check()  # type: ignore[attr-defined]  # of the production service
+        for process in self.node.living:
+            process.engine.values.table.check()
+
+
+def process_here() -> Machine:
+    """The process whose code is running."""
+    process = current.engine().process
+    return process  # type: ignore[no-any-return]  # an engine of ours
+
+
+__all__ = ["FIRST_WORKER", "Driver", "Machine", "RuntimeWorld", "WorkerProcess", "links", "process_here"]
