@@ -476,6 +476,18 @@ def test_kill_while_the_constructor_waits() -> None:
             umbel.get(ref)
 
 
+def test_kill_while_the_constructor_waits_for_its_arguments() -> None:
+    gate = Gate.remote()
+    killed, restarted = (Counter.options(max_restarts=1).remote(gate.wait.remote(1)) for _ in range(2))
+    umbel.kill(killed)
+    umbel.kill(restarted, no_restart=False)
+    calls = [killed.add.remote(), restarted.add.remote()]
+    gate.open.remote()
+    with pytest.raises(exceptions.ActorDiedError, match="killed"):
+        umbel.get(calls[0])
+    assert umbel.get(calls[1]) == 2
+
+
 def test_actor_ends_when_its_last_strong_handle_and_call_are_gone(session: Any) -> None:
     counter = Counter.options(name="c").remote()
     weak = umbel.get_actor("c")

@@ -376,8 +376,12 @@ def test_too_many_blocked_tasks_fail_instead_of_exhausting_threads(monkeypatch: 
     refs = [hold.remote([gate]) for _ in range(10)]
     with pytest.raises(exceptions.UmbelSystemError, match="at most 8"):
         umbel.get(refs[-1])
+    actor = Log.remote()
+    with pytest.raises(exceptions.UmbelSystemError, match="at most 8"):
+        umbel.get(actor.read.remote())
     gate.open.remote()
     assert umbel.get(refs[0]) == "held"
+    assert umbel.get(Log.remote().read.remote()) == []
 
 
 class Stops(bdb.Bdb):

@@ -7,7 +7,7 @@ import random
 import pytest
 
 from umbel import exceptions
-from umbel._agent.store_ledger import AskTrim, Grant, Refuse, StoreLedger
+from umbel._agent.store_ledger import ASK_AGAIN_S, AskTrim, Grant, Refuse, StoreLedger
 
 
 @pytest.fixture
@@ -24,11 +24,12 @@ def test_grant_is_smaller_when_less_is_free(ledger: StoreLedger) -> None:
     assert ledger.reserve("a", 1, 5_000, at_s=0.0) == [Grant("a", 1, 1_000)]
 
 
-def test_full_store_asks_the_others_to_trim_and_waits(ledger: StoreLedger) -> None:
+def test_full_store_asks_all_holders_to_trim_and_waits(ledger: StoreLedger) -> None:
     ledger.reserve("a", 1, 900, at_s=0.0)
     ledger.reserve("b", 1, 100, at_s=0.0)
-    assert ledger.reserve("b", 2, 10, at_s=1.0) == [AskTrim("a")]
-    assert ledger.next_tick_s() == 6.0
+    assert ledger.reserve("b", 2, 10, at_s=1.0) == [AskTrim("a"), AskTrim("b")]
+    assert ledger.next_tick_s() == 1.0 + ASK_AGAIN_S
+    assert ledger.tick(at_s=1.0 + ASK_AGAIN_S) == [AskTrim("a"), AskTrim("b")]
     assert ledger.release("a", 50) == [Grant("b", 2, 10)]
     assert ledger.next_tick_s() is None
 
@@ -37,7 +38,7 @@ def test_request_that_waited_in_vain_is_refused_with_the_biggest_holders_first(l
     ledger.reserve("a", 1, 100, at_s=0.0)
     ledger.reserve("b", 1, 900, at_s=0.0)
     ledger.reserve("a", 2, 10, at_s=1.0)
-    assert ledger.tick(at_s=5.9) == []
+    assert ledger.tick(at_s=5.9) == [AskTrim("a"), AskTrim("b")]
     assert ledger.tick(at_s=6.0) == [Refuse("a", 2, 10, (("b", 900), ("a", 100)))]
 
 
@@ -46,6 +47,15 @@ def test_requests_are_served_in_their_order(ledger: StoreLedger) -> None:
     ledger.reserve("b", 1, 600, at_s=0.0)
     ledger.reserve("c", 1, 600, at_s=0.0)
     assert ledger.release("a", 1_000) == [Grant("b", 1, 600), Grant("c", 1, 400)]
+
+
+def test_who_got_a_part_gets_the_rest_before_others(ledger: StoreLedger) -> None:
+    ledger.reserve("a", 1, 1_000, at_s=0.0)
+    ledger.reserve("b", 1, 600, at_s=0.0)
+    ledger.reserve("c", 1, 600, at_s=0.0)
+    assert ledger.release("a", 200) == [Grant("b", 1, 200)]
+    ledger.reserve("b", 2, 400, at_s=0.1)
+    assert ledger.release("a", 800) == [Grant("b", 2, 400), Grant("c", 1, 400)]
 
 
 def test_what_a_dead_process_left_stays_counted_until_it_is_gone(ledger: StoreLedger) -> None:

@@ -14,6 +14,7 @@ from typing import NamedTuple
 
 from umbel._base import checks
 
+ASK_AGAIN_S = 0.1  # what is freed is kept warm: a process asked a moment ago may have something to give back now
 FULL_WAIT_S = 5.0  # longer than other processes need to notice that references are gone, shorter than patience
 
 
@@ -59,18 +60,30 @@ class StoreLedger:
         self.left_behind: dict[str, int] = {}  # by dead client: its files that are still there
         self._full_wait_s = full_wait_s
         self._waiting: deque[_Waiting] = deque()
+        self._ask_at_s = 0.0  # when holders are asked to trim again, while somebody waits
+        self._short: set[str] = set()  # clients whose last grant was less than they had asked for
 
     @property
     def free_bytes(self) -> int:
         return self.capacity_bytes - sum(self.held.values()) - sum(self.left_behind.values())
 
     def reserve(self, client: str, request: int, asked_bytes: int, *, at_s: float) -> list[StoreCommand]:
-        """asked_bytes: > 0. Requests are served in the order in which they came."""
-        self._waiting.append(_Waiting(client, request, asked_bytes, at_s + self._full_wait_s))
+        """asked_bytes: > 0. Requests are served in the order in which they came, but who got less than he asked for last
+        time goes on collecting first: or many would hold a part each, and none enough."""
+        waiting = _Waiting(client, request, asked_bytes, at_s + self._full_wait_s)
+        if client in self._short:
+            self._waiting.appendleft(waiting)
+        else:
+            self._waiting.append(waiting)
         commands = self._serve()
-        if self._waiting and self._waiting[-1].request == request and self._waiting[-1].client == client:
-            commands += [AskTrim(other) for other in self.held if other != client]
+        if waiting in self._waiting:
+            commands += self._ask_all(at_s)
         return commands
+
+    def _ask_all(self, at_s: float) -> list[StoreCommand]:
+        """Also who waits: he may keep something warm himself."""
+        self._ask_at_s = at_s + ASK_AGAIN_S
+        return [AskTrim(holder) for holder in self.held]
 
     def release(self, client: str, size_bytes: int) -> list[StoreCommand]:
         left = self.held.get(client, 0) - size_bytes
@@ -87,6 +100,7 @@ class StoreLedger:
         """left_bytes: of its files, which others may still use."""
         self.held.pop(client, None)
         self._waiting = deque(one for one in self._waiting if one.client != client)
+        self._short.discard(client)
         return self.measured({**self.left_behind, client: left_bytes})
 
     def measured(self, left_behind: Mapping[str, int]) -> list[StoreCommand]:
@@ -95,14 +109,19 @@ class StoreLedger:
         return self._serve()
 
     def next_tick_s(self) -> float | None:
-        return self._waiting[0].deadline_s if self._waiting else None
+        if not self._waiting:
+            return None
+        return min(self._ask_at_s, *(one.deadline_s for one in self._waiting))
 
     def tick(self, *, at_s: float) -> list[StoreCommand]:
         commands: list[StoreCommand] = []
-        while self._waiting and self._waiting[0].deadline_s <= at_s:
-            waiting = self._waiting.popleft()
+        for waiting in [one for one in self._waiting if one.deadline_s <= at_s]:
+            self._waiting.remove(waiting)
+            self._short.discard(waiting.client)
             holders = sorted([*self.held.items(), *self.left_behind.items()], key=lambda pair: -pair[1])
             commands.append(Refuse(waiting.client, waiting.request, waiting.asked_bytes, tuple(holders)))
+        if self._waiting and self._ask_at_s <= at_s:
+            commands += self._ask_all(at_s)
         return commands
 
     def _serve(self) -> list[StoreCommand]:
@@ -112,6 +131,10 @@ class StoreLedger:
             waiting = self._waiting.popleft()
             granted = min(free, waiting.asked_bytes)
             free -= granted
+            if granted < waiting.asked_bytes:
+                self._short.add(waiting.client)
+            else:
+                self._short.discard(waiting.client)
             self.held[waiting.client] = self.held.get(waiting.client, 0) + granted
             commands.append(Grant(waiting.client, waiting.request, granted))
         return commands

@@ -69,9 +69,10 @@ class Trap:
 
 
 def lay_trap(engine: Any, is_due: Callable[[], bool]) -> None:
-    """Have the calling thread's next call of the engine raise KeyboardInterrupt. For a signal handler, which cannot
-    wait
-    for a lock: while another thread starts or ends a session, nothing is done."""
+    """Have the calling thread's next call of the engine raise KeyboardInterrupt.
+
+    For a signal handler, which cannot wait for a lock: while another thread starts or ends a session, nothing is done.
+    """
     lock = current.lock()
     if lock.acquire(blocking=False):
         try:

@@ -240,6 +240,7 @@ class NativeEngine:
             elif kind == "demand_failed":
                 self.tasks.on_demand_failed(message["key"], message.get("reason", ""))
             elif kind == "store_trim":
+                self.values.drain_drops()
                 self.values.store.trim_all()
             self.carry_on()
 
@@ -586,6 +587,12 @@ class NativeEngine:
     # The store's quota
 
     def _reserve_store(self, size_bytes: int) -> int:
+        capacity_bytes = self.welcome["store_capacity_bytes"]
+        if size_bytes > capacity_bytes:
+            raise exceptions.ObjectStoreFullError(
+                f"{size_bytes} bytes do not fit into the object store, which has {capacity_bytes}; store the value in parts, or "
+                "start with a larger object_store_memory"
+            )
         answer, _ = self.agent.request({"t": "reserve_store", "bytes": size_bytes})
         error = answer.get("error")
         if error is None:

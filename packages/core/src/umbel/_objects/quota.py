@@ -52,6 +52,8 @@ class Quota:
         self._lock = threading.Lock()
         self._claimed_bytes = 0
         self._reserved_bytes = 0
+        self._claims = 0  # under way: they collect what they need from several grants
+        self._unclaimed_bytes = 0  # since the first of them began
 
     @property
     def reserved_bytes(self) -> int:
@@ -67,6 +69,17 @@ class Quota:
 
         shrink: called with the bytes that are wanting before giving up; it unclaims as many as it can spare.
         """
+        with self._lock:
+            self._claims += 1
+        try:
+            self._claim(size_bytes, shrink)
+        finally:
+            with self._lock:
+                self._claims -= 1
+                if not self._claims:
+                    self._unclaimed_bytes = 0
+
+    def _claim(self, size_bytes: int, shrink: Callable[[int], object]) -> None:
         while missing_bytes := self._claim_spare(size_bytes):
             try:
                 granted_bytes = self._ask(missing_bytes)
@@ -81,15 +94,23 @@ class Quota:
     def unclaim(self, size_bytes: int) -> None:
         with self._lock:
             self._claimed_bytes -= size_bytes
+            if self._claims:
+                self._unclaimed_bytes += size_bytes
             checks.invariant(self._claimed_bytes >= 0, "more pages were given back than were taken")
 
     def give_back(self, *, spare_bytes_max: int = SPARE_BYTES_MAX) -> None:
-        """Release what is reserved and not claimed, but for a chunk, if it is more than `spare_bytes_max`."""
+        """Release what is reserved and not claimed, but for a chunk, if it is more than `spare_bytes_max`.
+
+        While a claim waits, only what was unclaimed meanwhile: not what the claim has collected.
+        """
         with self._lock:
             spare_bytes = self._reserved_bytes - self._claimed_bytes
-            if spare_bytes <= spare_bytes_max:
+            excess_bytes = spare_bytes - min(CHUNK_BYTES, spare_bytes_max) if spare_bytes > spare_bytes_max else 0
+            if self._claims:
+                excess_bytes = min(spare_bytes, self._unclaimed_bytes)
+                self._unclaimed_bytes = 0
+            if not excess_bytes:
                 return
-            excess_bytes = spare_bytes - min(CHUNK_BYTES, spare_bytes_max)
             self._reserved_bytes -= excess_bytes
         if self._release is not None:
             self._release(excess_bytes)

@@ -430,8 +430,8 @@ class SharedMemoryStore:
     def _path(self, name: str) -> str:
         return os.path.join(self.directory, name)
 
-    def _send_off(self) -> int:
-        """Remove or unmap what has left. Returns the bytes of pages removed."""
+    def _send_off(self, *, is_claiming: bool = False) -> int:
+        """Remove or unmap what has left. Returns the bytes of pages removed. is_claiming: the caller takes their quota."""
         removed_bytes = 0
         while self._leaving:
             try:
@@ -442,7 +442,7 @@ class SharedMemoryStore:
                 segments.remove(self._path(leaving.name))
                 removed_bytes += leaving.backed_bytes
                 self._quota.unclaim(leaving.backed_bytes)
-        if removed_bytes:
+        if removed_bytes and not is_claiming:
             self._quota.give_back()
         return removed_bytes
 
@@ -468,7 +468,7 @@ class SharedMemoryStore:
         with self._lock:
             self._settle()
             self._remove_own(self._pool.shrink(size_bytes))
-        self._send_off()
+        self._send_off(is_claiming=True)
 
     def _allocate(self, own: segments.OwnSegment, end_bytes: int) -> int:
         path = self._path(own.name)

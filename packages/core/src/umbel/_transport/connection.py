@@ -81,9 +81,11 @@ class Poller:
                 os.write(self._wake_write, b"\1\0\0\0\0\0\0\0")
 
     def _on_wake(self, _events: int) -> None:
-        self._is_woken = False
+        # In this order: a wake after the flag is cleared writes again, and one before it set its reason before we look.
+        # The other way round, the read could swallow a wake whose flag then kept all later ones from writing.
         with contextlib.suppress(BlockingIOError):
             os.read(self._wake_read, 8)
+        self._is_woken = False
 
     @property
     def is_closed(self) -> bool:

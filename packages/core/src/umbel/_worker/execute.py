@@ -60,8 +60,7 @@ class Template:
 
 
 class InputNotHere(Exception):
-    """A task was sent ahead of an argument whose value this worker does not have: it failed, or is large or long
-    ago."""
+    """A task was sent ahead of an argument whose value this worker does not have: it failed, or is large or old."""
 
 
 class Execution:

@@ -80,6 +80,8 @@ class Actor:
 
     def start(self) -> None:
         """Run the constructor, for the first time or again. Its arguments are there."""
+        if self.state == DEAD:  # it was killed while they were not
+            return
         options = self.template.options
         description = self.description
         default = options.max_concurrency
@@ -101,8 +103,15 @@ class Actor:
             make_handle=self.weak_handle,
         )
         self._engine.tasks.begin(self.creation, self.session)
-        life = self.restart_count
-        if description.is_async:
+        try:
+            self._start_constructor(self.restart_count)
+        except exceptions.UmbelSystemError as error:  # too many lanes
+            self.die(values.Failure(error, self.label))
+        for caller in list(self._by_caller):
+            self.deliver(caller)
+
+    def _start_constructor(self, life: int) -> None:
+        if self.description.is_async:
             from umbel._client.inline import loops
 
             self.loop = loop = loops.ActorLoop(self._baton)
@@ -111,8 +120,6 @@ class Actor:
         else:
             self.creation.lane = self._spawn(lambda: self._construct(life), "the constructor")
             self.creation.lane.is_kept = True
-        for caller in list(self._by_caller):
-            self.deliver(caller)
 
     def _spawn(self, job: Callable[[], None], what: str) -> lanes.Lane:
         return self._engine.pool.spawn(job, f"{what} of {self.label}", env_vars=self.creation.recipe.env_vars)
@@ -158,6 +165,8 @@ class Actor:
 
     def init_failed(self, failure: values.Failure) -> None:
         """The constructor raised, or cannot run."""
+        if self.state == DEAD:
+            return
         text = f"{self.label} could not be created: its constructor raised"
 
         def tell() -> None:  # the user's exception is read outside of the mutex
@@ -208,6 +217,8 @@ class Actor:
         if not may_restart or self.restarts_left == 0 or self.state == ENDING:
             self.die(self._died(reason))
             return
+        if self.creation.missing:
+            return  # nothing runs yet that could stop
         if self.restarts_left > 0:
             self.restarts_left -= 1
         self.restart_count += 1
@@ -266,7 +277,9 @@ class Actor:
                 self._baton.interrupt(busy, lanes.LaneExit(reason))
         if self.loop is not None:
             loop, self.loop = self.loop, None
-            if loop.lane is not None and loop.lane.state is lanes.State.BLOCKED:
+            if loop.lane is None:  # it never got one
+                loop.close()
+            elif loop.lane.state is lanes.State.BLOCKED:
                 self._baton.interrupt(loop.lane, lanes.LaneExit(reason))
             loop.schedule(loop.stop)
         self.creation.lane = None
@@ -332,8 +345,13 @@ class Actor:
         if group.idle:
             call.lane = lane = group.idle.pop()
             self._engine.pool.assign(lane, run, f"{call.name} of {self.label}")
-        else:
+            return
+        try:
             call.lane = lane = self._spawn(run, call.name)
+        except exceptions.UmbelSystemError as error:  # too many lanes
+            group.running.discard(call)
+            self._engine.tasks.fail(call, values.Failure(error, call.name))
+        else:
             lane.is_kept = True
 
     def _run(self, group: Group, call: calls.Call, life: int) -> None:

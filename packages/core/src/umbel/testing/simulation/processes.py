@@ -302,8 +302,12 @@ class Node:
 
 
 class Process:
-    """One process. `agent_stream` is its end of the connection to the agent."""
+    """One process. `agent_stream` is its end of the connection to the agent.
 
+    loses_sent: when it dies, chance decides how much of what it had sent still arrives.
+    """
+
+    loses_sent = True
     engine: Engine
 
     def __init__(self, node: Node, name: str, process_id: bytes) -> None:
@@ -334,13 +338,15 @@ class Process:
         return False
 
     def die(self) -> None:
-        """At once. Of what it had sent, chance decides how much still arrives."""
+        """At once."""
         self.is_dead = True
         for stream in self.streams:
             if not stream.is_closed:
                 waiting = len(stream.other.inbox)
-                stream.cut(kept=waiting - self.world.chance.below(waiting + 1))
+                stream.cut(kept=waiting - self.world.chance.below(waiting + 1) if self.loses_sent else waiting)
         self.engine.is_closed = True
+        segments: Any = self.engine.values.store
+        segments.memory = memory.Memory()  # what its threads still do while they are unwound changes nothing
         self.world.forget_closed()
 
 

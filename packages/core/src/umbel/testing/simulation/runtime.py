@@ -49,8 +49,9 @@ class Turn(Fiber):
 
 
 class Machine(Process):
-    """A process with threads."""
+    """A process with threads. What it has sent is the system's: it arrives even if the process dies."""
 
+    loses_sent = False
     world: RuntimeWorld
 
     def __init__(self, node: Node, name: str, process_id: bytes) -> None:
@@ -303,6 +304,8 @@ class RuntimeWorld(World):
             yield
         except Exited as end:
             self._exit(process, end.code)
+        if self.violation is not None:
+            raise self.violation
 
     def _let_run(self) -> bool:
         ready = [
@@ -374,9 +377,6 @@ class RuntimeWorld(World):
     def _exit(self, process: Any, code: int) -> None:
         """It ends by itself: what it had sent arrives."""
         self.note("%s exits with code %d", process.name, code)
-        for stream in process.streams:
-            if not stream.is_closed:
-                stream.cut(kept=len(stream.other.inbox))
         process.die()
         self.exited.append((process.id.hex(), code))
 
@@ -390,7 +390,8 @@ class RuntimeWorld(World):
         self.is_settling = True
         until_s = self.now_s + QUIET_S
         for _ in range(QUIET_ROUNDS_MAX):
-            if self.deliver_one() or self._let_run():
+            has_delivered = self.deliver_one()  # both get their turns, lest one keeps the other from ever running
+            if self._let_run() or has_delivered:
                 self.check()
                 continue
             if self.exited:

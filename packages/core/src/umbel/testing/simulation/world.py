@@ -101,6 +101,7 @@ class World:
         self.trace = trace
         self.now_s = 0.0
         self.streams: list[Stream] = []
+        self.violation: Violation | None = None
         self.main_step_count = 0  # of the steps that were made by chance, not to come to rest
 
     # What a subclass provides
@@ -171,5 +172,7 @@ class World:
         self.streams = [stream for stream in self.streams if not stream.is_closed or not stream.other.is_closed]
 
     def must(self, condition: object, rule: str, text: str, *values: object) -> None:
+        """The invariant `rule` holds, or the run ends, also when what noticed it runs as somebody's code."""
         if not condition:
-            raise Violation(rule, text % values if values else text)
+            self.violation = Violation(rule, text % values if values else text)
+            raise self.violation
