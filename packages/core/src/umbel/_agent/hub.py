@@ -6,6 +6,7 @@ are well-formed. A client that breaks the protocol gets an error and, where the 
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from typing import Any, Protocol
 
 from umbel._agent import messages
@@ -158,6 +159,11 @@ class Hub:
             self._receiver.on_gone(client)
         else:
             self._strangers.discard(connection)
+
+    def flush(self, until_s: float, now_s: Callable[[], float]) -> None:
+        """Wait until the drivers have taken all that was sent to them, or until then."""
+        while now_s() < until_s and any(client.connection.queued_bytes for client in self.drivers()):
+            self._poller.poll(max(0.0, until_s - now_s()))
 
     def close(self) -> None:
         self._listener.close()

@@ -33,6 +33,7 @@ ENV_BYTES_MAX = 100_000  # it goes to the fork server in one datagram, of which 
 TASK_EVENTS_MAX = 100_000  # of the timeline; some 20 MB
 EXIT_GRACE_S = 0.3  # for workers' exit handlers at shutdown; a user waits for it when tasks still run
 FATAL_WAIT_S = 5.0  # for the driver to connect and be told why nothing works
+LAST_OUTPUT_S = 1.0  # for a driver to take what workers have printed; one that reads needs milliseconds
 FORK_SERVER_GRACE_S = 5.0  # to kill, reap and clean up
 
 
@@ -248,6 +249,7 @@ class Service:
     def end(self) -> None:
         """Every process of this session, and every file, is gone when this returns."""
         self.forks.drain()
+        self.hub.flush(self.now_s() + LAST_OUTPUT_S, self.now_s)
         self.hub.close()
         self.forks.end(FORK_SERVER_GRACE_S)
         sessions.remove_tree(self._config["store_dir"])

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import os
 import sys
+import time
 import warnings
 from collections.abc import Mapping
 from typing import Any
@@ -103,11 +104,13 @@ class DriverEngine(native.NativeEngine):
 
     def shutdown(self) -> None:
         """End the node and everything on it."""
-        if self.is_closed:
+        if not self.leave():
             return
         if not self.agent_is_gone:
             self.agent.notify({"t": "shutdown"})
-        super().shutdown()
+            if not self.reactor.on_thread():  # until then, show what workers have printed
+                self.reactor.wait(self.agent_ended, time.monotonic() + self.config.stop_timeout_s)
+        self.close()
         self._interrupts.uninstall()
         self._launched.close(self.config.stop_timeout_s)
         self._output.flush_folded(everything=True)

@@ -81,6 +81,7 @@ class NativeEngine:
         self._settle_waiters: list[reactor.Waiter] = []
         self.welcome: dict[str, Any] = {}
         self._welcomed = reactor.Waiter()
+        self.agent_ended = reactor.Waiter()
         self._handlers: dict[int, Callable[[links.Link, tuple[Any, ...]], None]] = {}
         self._is_ready = False
         self._early: list[Callable[[], None]] = []  # what arrived before `start`
@@ -166,6 +167,8 @@ class NativeEngine:
         if not self._is_ready:
             self._early.append(lambda: self._on_messages(link, batch))
             return
+        if self.is_closed:
+            return
         handlers = self._handlers
         with self.lock:
             self.frame_time_s = time.monotonic()
@@ -247,6 +250,7 @@ class NativeEngine:
     def _agent_gone(self) -> None:
         self.agent_is_gone = True
         self._welcomed.finish()
+        self.agent_ended.finish()
         if self.is_closed:
             return
         if self._on_agent_gone is not None:
@@ -652,9 +656,14 @@ class NativeEngine:
 
     def shutdown(self) -> None:
         """Leave the session: close what this process holds. Does not end the daemon."""
+        if self.leave():
+            self.close()
+
+    def leave(self) -> bool:
+        """Begin nothing new and tell all who wait; whether that was still to be done. `close` must follow."""
         with self.lock:
             if self.is_closed:
-                return
+                return False
             self.is_closed = True
             blob = exceptions.dump_error(
                 exceptions.UmbelSystemError("the session was shut down before the result came")
@@ -666,6 +675,10 @@ class NativeEngine:
                 if record.kind == PENDING:
                     self.values._settle(record, ERROR, blob, ())
             self.carry_on()
+        return True
+
+    def close(self) -> None:
+        """Close what this process holds."""
         self.agent.close()
         self.links.close()
         self.reactor.close()

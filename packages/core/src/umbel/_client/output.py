@@ -19,6 +19,7 @@ class DriverOutput:
     def __init__(self, *, fold_s: float, use_color: bool) -> None:
         self._fold_s = fold_s
         self._use_color = use_color
+        self.has_folded = False  # there are counts that nobody has seen
         self._seen: dict[
             tuple[str, str], list[Any]
         ] = {}  # (name, line) -> [shown at, folded since, last prefix, stream]
@@ -38,6 +39,7 @@ class DriverOutput:
             if entry is not None and self._fold_s > 0 and now - entry[0] < self._fold_s and entry[4] != pid:
                 entry[1] += 1
                 entry[2] = prefix
+                self.has_folded = True
                 continue
             folded = entry[1] if entry is not None else 0
             lines.append(self._line(prefix, line, folded, stream))
@@ -51,19 +53,18 @@ class DriverOutput:
         now = time.monotonic()
         for key, entry in list(self._seen.items()):
             if everything or now - entry[0] >= self._fold_s:
-                if entry[1]:
-                    self._write(entry[3], [self._line(entry[2], key[1], entry[1], entry[3])])
-                del self._seen[key]
+                self._forget(key)
+        self.has_folded = any(entry[1] for entry in self._seen.values())
 
-    @property
-    def has_folded(self) -> bool:
-        return any(entry[1] for entry in self._seen.values())
+    def _forget(self, key: tuple[str, str]) -> None:
+        _, folded, prefix, stream, _ = self._seen.pop(key)
+        if folded:
+            self._write(stream, [self._line(prefix, key[1], folded, stream)])
 
     def _remember(self, key: tuple[str, str], entry: list[Any]) -> None:
         if len(self._seen) >= KEYS_MAX:
-            self.flush_folded()
-            while len(self._seen) >= KEYS_MAX:
-                self._seen.pop(next(iter(self._seen)))
+            self._forget(next(iter(self._seen)))  # the one shown longest ago
+        self._seen.pop(key, None)  # so that the order is that of being shown
         self._seen[key] = entry
 
     def _line(self, prefix: str, line: str, folded: int, stream: TextIO) -> str:

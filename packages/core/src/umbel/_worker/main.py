@@ -104,7 +104,7 @@ class Worker:
         current.set_engine(self.engine)
         self.engine.start()
         signal.signal(signal.SIGINT, self._interrupted)
-        output.install(self._display_name)
+        self._output = output.install(self._display_name)
 
     @staticmethod
     def _open_progress(config: dict[str, Any]) -> mmap.mmap:
@@ -134,6 +134,7 @@ class Worker:
         self.leave(0)
 
     def _wait_for_work(self) -> None:
+        self._pass_on_output()
         engine = self.engine
         with engine.lock:
             engine._flush()
@@ -147,6 +148,11 @@ class Worker:
             idle = self._idle = reactor.Waiter()
         engine.reactor.wait(idle, None)
         self._idle = None
+
+    def _pass_on_output(self) -> None:
+        for stream in self._output:
+            if stream.is_waiting:
+                stream.pass_on()
 
     def enqueue(self, job: Any) -> None:
         """Have the main thread do something. Lock held."""
@@ -352,6 +358,7 @@ class Worker:
 
     def _asked_to_exit(self, message: dict[str, Any]) -> None:
         if message.get("shutdown"):
+            self._pass_on_output()
             os._exit(0)
         with self.engine.lock:
             self.engine.values.drain_drops()
@@ -426,6 +433,8 @@ class Worker:
         if self._cancel is not None and self._cancel is self._running:
             signal.pthread_kill(self._main_thread, signal.SIGINT)
             due = min(due or interrupts.RETRY_S, interrupts.RETRY_S)
+        if self.host is not None:
+            self._pass_on_output()
         events = self.executor.events
         if events:
             if now_s - self._last_events_s >= EVENT_PERIOD_S:

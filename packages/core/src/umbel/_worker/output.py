@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import sys
 from collections.abc import Callable
 from typing import Any, TextIO
@@ -16,13 +17,25 @@ class NamedStream:
         self._stream = stream
         self._name = name
         self._announced = ""
+        self._is_amid_line = False
+        self.is_waiting = False  # there is text that only a flush will pass on: the stream does so at the ends of lines
 
     def write(self, text: str) -> int:
         name = self._name()
         if name != self._announced:
             self._announced = name
-            self._stream.write(f"{NAME_MARK}{name}\n")
+            end = "\n" if self._is_amid_line else ""
+            self._stream.write(f"{end}{NAME_MARK}{name}\n")
+        if text:
+            self._is_amid_line = self.is_waiting = text[-1] != "\n"
         return self._stream.write(text)
+
+    def pass_on(self) -> None:
+        """Flush, if that changes anything."""
+        if self.is_waiting:
+            self.is_waiting = False
+            with contextlib.suppress(OSError, ValueError):  # closed by the user, or nobody reads
+                self._stream.flush()
 
     def writelines(self, lines: Any) -> None:
         for line in lines:
@@ -32,7 +45,8 @@ class NamedStream:
         return getattr(self._stream, attribute)
 
 
-def install(name: Callable[[], str]) -> None:
-    """Route this process's prints through named streams."""
-    sys.stdout = NamedStream(sys.stdout, name)
-    sys.stderr = NamedStream(sys.stderr, name)
+def install(name: Callable[[], str]) -> tuple[NamedStream, NamedStream]:
+    """Route this process's prints through named streams, which are returned."""
+    out, err = NamedStream(sys.stdout, name), NamedStream(sys.stderr, name)
+    sys.stdout, sys.stderr = out, err
+    return out, err

@@ -103,7 +103,7 @@ class ActorsWorld(World):
             hear(stream, frame)
             if message["t"] == "create_actor":
                 actor = message["actor"]
-                self.actors[actor].is_refused = actor not in self.daemon.control.table.actors
+                self.actors[actor].is_refused = actor not in self.daemon.actor_service.table.actors
 
         client.stream.other.on_frame = heard
 
@@ -352,7 +352,7 @@ class ActorsWorld(World):
 
     def check(self) -> None:
         self.daemon.agent.check()
-        self.daemon.control.table.check()
+        self.daemon.actor_service.table.check()
 
     # Coming to rest
 
@@ -387,7 +387,7 @@ class ActorsWorld(World):
         return False
 
     def check_rest(self) -> None:
-        table = self.daemon.control.table
+        table = self.daemon.actor_service.table
         for actor, created in self.actors.items():
             state = table.actors[actor].state.value if actor in table.actors else "DEAD"
             hosts = [client.label for client in self.clients.values() if client.hosts == actor]
@@ -401,7 +401,11 @@ class ActorsWorld(World):
                 )  # fmt: skip
         for client in self.clients.values():
             self.must(not client.requests, "C4", "%s waits for answers: %s", client.label, client.requests)
-        kept = {*self.daemon.control._calls, *self.daemon.control._classes, *self.daemon.control._accelerators}
+        kept = {
+            *self.daemon.actor_service._calls,
+            *self.daemon.actor_service._classes,
+            *self.daemon.actor_service._accelerators,
+        }
         self.must(kept <= set(table.actors), "C6", "something is kept of the dead: %s", kept - set(table.actors))
 
     def _check_end(self, actor: str, created: Created, state: str) -> None:

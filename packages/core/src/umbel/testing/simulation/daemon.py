@@ -11,6 +11,7 @@ from collections.abc import Callable, Iterator, Mapping
 from typing import Any
 
 from umbel._agent import hub, service
+from umbel._control import service as actor_shell
 from umbel._transport import connection
 from umbel._wire import frames
 from umbel.testing.simulation.processes import attribute
@@ -93,7 +94,7 @@ class Daemon(service.Service):
         self._world = world
         self.on_start = on_start
         self.on_kill = on_kill
-        self._progress = progress_of  # type: ignore[method-assign]  # the production one reads a file
+        self._progress = progress_of  # type: ignore[assignment,method-assign]  # the production one reads a file
         config = {
             "resources": dict(resources), "accelerator_ids": {}, "scheduler": "hybrid", "session_dir": NOWHERE,
             "store_dir": NOWHERE, "embedded": False, "driver_pid": 0, "control": "umbel._control.service",
@@ -112,6 +113,12 @@ class Daemon(service.Service):
                 replaced.enter_context(attribute(owner, name, replacement))
             super().__init__(config, nothing, nothing, 0)
         self.agent._starts_max = starts_max  # of the machine that simulates otherwise
+
+    @property
+    def actor_service(self) -> actor_shell.ActorService:
+        """The actors' part, which the production daemon knows by its protocol only."""
+        made: Any = self.control
+        return made  # type: ignore[no-any-return]  # it is what the configuration names
 
     def now_s(self) -> float:
         return self._world.now_s

@@ -41,19 +41,23 @@ def perform(task: int, *inputs: Any) -> Any:
 class Noted:
     """A submitted task as the simulation knows it."""
 
-    def __init__(self, number: int, owner: Machine, kind: str, depth: int, inputs: list[Noted]) -> None:
+    def __init__(self, number: int, owner: Machine, kind: str, parent: Noted | None, inputs: list[Noted]) -> None:
         self.number = number
         self.owner = owner
         self.kind = kind
-        self.depth = depth
+        self.parent = parent
+        self.depth: int = parent.depth + 1 if parent is not None else 0
         self.inputs = inputs
         self.retry_count: int = OPTIONS[kind].get("max_retries", 3)
         self.pause_count = 0
         self.child_count = 0
         self.end = "return"
         self.is_cancelled = False
-        self.is_forced = False
         self.executions: list[tuple[Machine, str]] = []  # where it ran, and how far it came: begun, returned or raised
+
+    def may_be_interrupted(self) -> bool:
+        """Whether it was cancelled, by somebody or because nobody is left who wants it, or one that it works for was."""
+        return self.is_cancelled or self.owner.is_dead or (self.parent is not None and self.parent.may_be_interrupted())
 
     def value(self) -> Any:
         """What it returns."""
@@ -100,7 +104,7 @@ class DispatchWorld(RuntimeWorld):
             what = self.chance.below(6)
             if what <= 2:
                 for _ in range(self.chance.choose((1, 1, 3, 10))):
-                    held.append(self._submit(driver, held, depth=0))
+                    held.append(self._submit(driver, held, None))
             elif what == 3 and held:
                 self._get(driver, [self.chance.choose(held)])
             elif what == 4 and held:
@@ -113,14 +117,14 @@ class DispatchWorld(RuntimeWorld):
         for ref in held:
             self._get(driver, [ref])
 
-    def _submit(self, process: Machine, known: list[Ref], *, depth: int) -> Ref:
+    def _submit(self, process: Machine, known: list[Ref], parent: Noted | None) -> Ref:
         chance = self.chance
         inputs = chance.some(known, 2) if chance.happens(40) else []
         noted = Noted(
-            len(self.noted), process, chance.choose(self.kinds), depth, [self.by_ref[ref._id] for ref in inputs]
+            len(self.noted), process, chance.choose(self.kinds), parent, [self.by_ref[ref._id] for ref in inputs]
         )
         noted.pause_count = chance.below(self.pauses_max + 1)
-        noted.child_count = chance.choose((0, 0, 1, 3)) if depth < DEPTH_MAX else 0
+        noted.child_count = chance.choose((0, 0, 1, 3)) if noted.depth < DEPTH_MAX else 0
         if chance.happens(self.trouble_percent):
             noted.end = chance.choose(("raise", "crash", "exit"))
         self.noted.append(noted)
@@ -152,12 +156,12 @@ class DispatchWorld(RuntimeWorld):
             for _ in range(noted.pause_count):
                 process.pause()
             for _ in range(noted.child_count):
-                children.append(self._submit(process, children, depth=noted.depth + 1))
+                children.append(self._submit(process, children, noted))
             if children and self.chance.happens(70):
                 for child in children:
                     self._get(process, [child])
         except KeyboardInterrupt:
-            self.must(noted.is_cancelled or noted.owner.is_dead, "D1", "task %d is interrupted for no reason", number)
+            self.must(noted.may_be_interrupted(), "D1", "task %d is interrupted for no reason", number)
             raise
         self.note("%s ends task %d by %s", process.name, number, noted.end)
         if noted.end == "crash" and not at:
@@ -197,29 +201,21 @@ class DispatchWorld(RuntimeWorld):
         if any(self._may_fail(one, error) for one in noted.inputs):
             return True
         if isinstance(error, exceptions.TaskCancelledError):
-            return noted.is_cancelled
+            return noted.may_be_interrupted()
         if isinstance(error, Trouble):
             return noted.end == "raise"
         if isinstance(error, exceptions.WorkerCrashedError):
             died = sum(where.is_dead for where, _ in noted.executions)
             is_unlucky = self.crash_count > tasks.UNSTARTED_DEATHS_MAX
-            return died > noted.retry_count or noted.is_forced or noted.is_cancelled or is_unlucky
+            return died > noted.retry_count or noted.may_be_interrupted() or is_unlucky
         return False
 
     def _cancel(self, driver: Driver, ref: Ref) -> None:
         noted = self.by_ref[ref._id]
         is_forced = self.chance.happens(30)
         self.note("%s cancels task %d%s", driver.name, noted.number, " by force" if is_forced else "")
-        self._note_cancelled(noted, is_forced=is_forced)
-        driver.engine.cancel(ref, force=is_forced, recursive=True)
-
-    def _note_cancelled(self, noted: Noted, *, is_forced: bool) -> None:
         noted.is_cancelled = True
-        noted.is_forced |= is_forced
-        for process, _ in noted.executions:
-            for other in self.noted:
-                if other.owner is process and not other.is_cancelled:
-                    self._note_cancelled(other, is_forced=False)
+        driver.engine.cancel(ref, force=is_forced, recursive=True)
 
     # What must hold at rest
 
