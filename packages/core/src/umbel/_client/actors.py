@@ -187,7 +187,7 @@ class Actors:
             "max_restarts": options.max_restarts,
             "placement": dict(options.placement_resources.items()),
             "running": dict(options.running_resources.items()),
-            "env": {"env_vars": dict(options.env_vars)} if options.env_vars else {},
+            "env": engine.environment(options.env_vars),
             "class_name": description.class_name,
             "meta_size": len(meta),
             "depth": engine.tasks.depth,

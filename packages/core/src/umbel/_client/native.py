@@ -13,13 +13,13 @@ import os
 import threading
 import time
 from collections import deque
-from collections.abc import Callable
+from collections.abc import Callable, Iterable
 from typing import Any
 
 from umbel import exceptions, spi
 from umbel._base import config as configuration
 from umbel._client import actor as actor_api
-from umbel._client import actors, context, current, links, refs, remote_function, streams, tasks, values
+from umbel._client import actors, context, current, links, reasons, refs, remote_function, streams, tasks, values
 from umbel._objects import ownership, serialization, store
 from umbel._transport import reactor
 from umbel._wire import messages
@@ -87,6 +87,7 @@ class NativeEngine:
         self._early: list[Callable[[], None]] = []  # what arrived before `start`
         self.session_context: context.SessionContext
         self.address_info: dict[str, Any] = {}
+        self.own_env_vars: dict[str, str] = {}  # of the task's or actor's runtime_env; its children inherit them
         self.reactor = reactor.Reactor(self._housekeeping, name="umbel-background")
         self.links = links.Links(process_id, session_dir, self.reactor.poller, self._on_messages, self._on_link_gone)
         self.agent = links.AgentLink(
@@ -392,7 +393,7 @@ class NativeEngine:
             pending = [r for r in found if r.kind == PENDING]
             raise exceptions.GetTimeoutError(
                 f"{len(pending)} of {len(found)} objects were not ready within {timeout_s} s; the first one: "
-                f"{self.explain_record(pending[0]) if pending else 'became ready just now'}"
+                f"{reasons.of_record(pending[0]) if pending else 'became ready just now'}"
             )
         if is_pending:
             for record in found:
@@ -537,6 +538,11 @@ class NativeEngine:
     def exit_actor(self) -> None:
         raise TypeError("umbel.actor.exit_actor() was called outside an actor; it ends the actor whose method calls it")
 
+    def environment(self, env_vars: Iterable[tuple[str, str]]) -> dict[str, Any]:
+        """What the workers of a task or actor that asks for these variables are started with: ours as well."""
+        both = {**self.own_env_vars, **dict(env_vars)}
+        return {"env_vars": both} if both else {}
+
     def export(self, source: remote_function.Source) -> bytes:
         """A function or class as bytes, made at its first use in this session and kept. References it captured are kept
         for good: its bytes may be read at any time."""
@@ -613,40 +619,9 @@ class NativeEngine:
 
     # Reasons
 
-    def explain_record(self, record: ownership.Record) -> str:
-        """What a pending object waits for, in words."""
-        task = record.task
-        name = f"object {record.object_id.hex()}"
-        if not isinstance(task, tasks.Task):
-            return f"{name} is computed by another process ({record.object_id[:16].hex()}) and has not arrived"
-        what = f"{name}, the result of {task.template.name},"
-        if task.missing > 0:
-            waiting = next((r for _, r in task.deps or () if r.kind == PENDING), None)
-            inner = f" ({self.explain_record(waiting)})" if waiting is not None else ""
-            return f"{what} waits for {task.missing} of its arguments{inner}"
-        if task.actor is not None:
-            state = task.actor.calls.state.value
-            if task.seq in task.actor.calls.inflight:
-                return f"{what} was sent to its actor, which is {state} and has not answered"
-            return f"{what} is queued at the caller; the actor is {state}"
-        if task.lease is None:
-            cls = task.template.cls
-            held = len(cls.leases) if cls is not None else 0
-            return f"{what} waits for a worker with {task.template.announcement.get('resources')} (held: {held})"
-        behind = list(task.lease.inflight).index(task.seq) if task.seq in task.lease.inflight else 0
-        if behind:
-            return f"{what} is queued at worker {task.lease.worker[:8]} behind {behind} other tasks"
-        return f"{what} is running on worker {task.lease.worker[:8]}"
-
     def explain(self, target: Any) -> str:
         """What a reference waits for, in words."""
-        with self.lock:
-            record = self.values.table.records.get(target._id) if isinstance(target, refs.ObjectRef) else None
-            if record is None:
-                raise TypeError(f"explain() takes an ObjectRef of this session, got {target!r}")
-            if record.kind == PENDING:
-                return self.explain_record(record)
-            return f"object {target.hex()} is ready" + (": its task failed" if record.kind == ERROR else "")
+        return reasons.explain(self, target)
 
     def forked(self) -> None:
         """This is a copy in a forked child: it may read what it has, but it must not touch the parent's sockets."""

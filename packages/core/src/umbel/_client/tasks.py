@@ -126,7 +126,7 @@ class Tasks:
         lock."""
         options = template.options
         blob = self._engine.export(template.source)
-        env = {"env_vars": dict(options.env_vars)} if options.env_vars else {}
+        env = self._engine.environment(options.env_vars)
         request = {"resources": dict(options.resources.items()), "env": env}
         key = json.dumps(request, sort_keys=True)
         with self._engine.lock:
@@ -145,6 +145,7 @@ class Tasks:
                 "max_calls": options.max_calls,
                 "flush": made.max_retries == 0,
                 "resources": request["resources"],
+                "function": template.source.name,
                 "module": getattr(template.function, "__module__", ""),
                 "env": env,
             }
@@ -752,6 +753,7 @@ class Tasks:
             cls = known(task.template.cls)
             if task in cls.ready:
                 cls.ready.remove(task)
+                self._dirty.add(cls)  # the agent is told that less is wanted
             self.fail(task, cancelled_error(task))
             return
         task.lease.link.post((messages.CANCEL, task.seq, force, recursive))

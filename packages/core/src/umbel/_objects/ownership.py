@@ -224,10 +224,13 @@ class ReferenceTable:
         """These references travel to `submitter` inside a result. Returns those whose ACK the reply must wait for."""
         awaited = []
         for object_id in object_ids:
-            if self.is_owner(object_id):
+            owner = self.owner_of(object_id)
+            if owner == submitter:
+                continue  # it does not borrow from itself; it may be this process
+            if owner == self.process_id:
                 self.borrow_received(object_id, submitter)
-            elif self.owner_of(object_id) != submitter:
-                self.commands.append(Borrow(self.owner_of(object_id), object_id, submitter))
+            else:
+                self.commands.append(Borrow(owner, object_id, submitter))
                 self._lenders.setdefault(object_id, deque()).append(None)
                 awaited.append(object_id)
         return awaited

@@ -60,6 +60,7 @@ class Lease:
         "inflight",
         "is_blocked",
         "is_reclaimed",
+        "is_retired",
         "is_stealing",
         "last_reply_s",
         "link",
@@ -72,6 +73,7 @@ class Lease:
         self.inflight: dict[int, Any] = {}
         self.is_blocked = False
         self.is_reclaimed = False
+        self.is_retired = False  # the worker takes no more tasks, of anybody
         self.is_stealing = False
         self.idle_since_s = now_s
         self.last_reply_s = now_s

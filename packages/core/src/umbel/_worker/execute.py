@@ -33,6 +33,7 @@ class Template:
         "digest",
         "flush",
         "function",
+        "function_name",
         "group",
         "is_streaming",
         "max_calls",
@@ -45,6 +46,7 @@ class Template:
     def __init__(self, facts: dict[str, Any]) -> None:
         self.name: str = facts["name"]
         self.method: str = facts.get("method", "")
+        self.function_name: str = facts.get("function") or self.method or self.name
         self.digest: bytes = facts.get("digest", b"")
         self.num_returns: int = facts["num_returns"]
         self.is_streaming: bool = facts["is_streaming"]

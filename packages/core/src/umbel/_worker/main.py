@@ -83,6 +83,7 @@ class Worker:
             accelerator_ids=self.accelerator_ids,
         )
         self.engine.session_context = self.session
+        self.engine.own_env_vars = dict((config.get("env") or {}).get("env_vars") or {})
         self.engine.context_of = self._current_key
         self.engine.on_blocked = self._blocked
         self.engine.on_link_gone = self._submitter_gone
@@ -180,7 +181,7 @@ class Worker:
         running = context.TaskContext(
             task_id,
             template.name,
-            template.name,
+            template.function_name,
             resources=template.resources,
             attempt=job.attempt,
             actor=self.host.context if self.host is not None else None,

@@ -31,11 +31,11 @@ class Trouble(Exception):
     """What a task raises."""
 
 
-def perform(task: int, *inputs: Any) -> Any:
+def perform(task: int, carried: list[Ref], *inputs: Any) -> Any:
     """The only remote function: what a task does is in the world's notes."""
     process = process_here()
     world: Any = process.world
-    return world.perform(process, task, inputs)
+    return world.perform(process, task, carried, inputs)
 
 
 class Noted:
@@ -52,6 +52,7 @@ class Noted:
         self.pause_count = 0
         self.child_count = 0
         self.end = "return"
+        self.is_returning_carried = False
         self.is_cancelled = False
         self.executions: list[tuple[Machine, str]] = []  # where it ran, and how far it came: begun, returned or raised
 
@@ -123,6 +124,8 @@ class DispatchWorld(RuntimeWorld):
         noted = Noted(
             len(self.noted), process, chance.choose(self.kinds), parent, [self.by_ref[ref._id] for ref in inputs]
         )
+        carried = chance.some(known, 2) if chance.happens(40) else []
+        noted.is_returning_carried = chance.happens(30)
         noted.pause_count = chance.below(self.pauses_max + 1)
         noted.child_count = chance.choose((0, 0, 1, 3)) if noted.depth < DEPTH_MAX else 0
         if chance.happens(self.trouble_percent):
@@ -132,7 +135,7 @@ class DispatchWorld(RuntimeWorld):
         if function is None:
             function = umbel.remote(**OPTIONS[noted.kind])(perform) if OPTIONS[noted.kind] else umbel.remote(perform)
             self.functions[process.id, noted.kind] = function
-        ref: Ref = function.remote(noted.number, *inputs)
+        ref: Ref = function.remote(noted.number, carried, *inputs)
         self.by_ref[ref._id] = noted
         self.note(
             "%s submits task %d (%s), which ends by %s, on %s",
@@ -144,7 +147,7 @@ class DispatchWorld(RuntimeWorld):
         )
         return ref
 
-    def perform(self, process: Machine, number: int, inputs: tuple[Any, ...]) -> Any:
+    def perform(self, process: Machine, number: int, carried: list[Ref], inputs: tuple[Any, ...]) -> Any:
         """A task runs."""
         noted = self.noted[number]
         self.note("%s begins task %d", process.name, number)
@@ -156,7 +159,7 @@ class DispatchWorld(RuntimeWorld):
             for _ in range(noted.pause_count):
                 process.pause()
             for _ in range(noted.child_count):
-                children.append(self._submit(process, children, noted))
+                children.append(self._submit(process, [*children, *carried], noted))
             if children and self.chance.happens(70):
                 for child in children:
                     self._get(process, [child])
@@ -171,11 +174,12 @@ class DispatchWorld(RuntimeWorld):
         noted.executions[at] = (process, "returned" if noted.end != "raise" else "raised")
         if noted.end == "raise":
             raise Trouble(number)
-        return noted.value()
+        return [noted.value(), *carried] if noted.is_returning_carried else noted.value()
 
     def _check_execution(self, process: Machine, noted: Noted, inputs: tuple[Any, ...]) -> None:
         """D2: it runs once, and again only when what ran before crashed or raised what may be tried again."""
-        self.must(inputs == tuple(one.value() for one in noted.inputs), "D1", "task %d got %s", noted.number, inputs)
+        got = [_without_carried(one) for one in inputs]
+        self.must(got == [one.value() for one in noted.inputs], "D1", "task %d got %s", noted.number, inputs)
         for where, how in noted.executions:
             may_again = where.is_dead or (how == "raised" and noted.kind == "twice")
             self.must(
@@ -193,8 +197,18 @@ class DispatchWorld(RuntimeWorld):
             self.must(self._may_fail(noted, error), "D1", "task %d gave %r: %s", noted.number, error, vars(noted))
             return
         self.note("%s gets task %d", process.name, noted.number)
-        self.must(value == noted.value() and noted.end != "raise", "D1", "task %d gave %r", noted.number, value)
+        self.must(
+            _without_carried(value) == noted.value() and noted.end != "raise",
+            "D1",
+            "task %d gave %r",
+            noted.number,
+            value,
+        )
         self.must(any(how == "returned" for _, how in noted.executions), "D1", "task %d never ran", noted.number)
+
+        if isinstance(value, list) and self.chance.happens(50):
+            for carried in value[1:]:
+                self._get(process, [carried])
 
     def _may_fail(self, noted: Noted, error: BaseException) -> bool:
         """D1 and D4: whether this is the right error, of the task itself or of one whose result it takes."""
@@ -245,3 +259,7 @@ class DispatchWorld(RuntimeWorld):
         alive = {process.id.hex() for process in self.node.living}
         left = [name for name in self.node.memory.segments if alive & {*name.split(".")}]  # others the daemon removes
         self.must(not left, "O2", "segments are left: %s", left)
+
+
+def _without_carried(value: Any) -> Any:
+    return value[0] if isinstance(value, list) else value

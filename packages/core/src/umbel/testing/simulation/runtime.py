@@ -26,7 +26,8 @@ from umbel.testing.simulation.processes import CONFIG, Engine, Node, Process, at
 from umbel.testing.simulation.world import Stream, World
 
 QUIET_ROUNDS_MAX = 20_000
-QUIET_S = 100.0  # idle leases, idle workers and whatever else waits for time have gone by then
+QUIET_S = 60.0  # idle leases, idle workers and whatever else waits for time have gone by then
+COLLECT_EVERY = 8  # rounds of rest; most find no cycle
 NOT_STARTED = b"\xff" * 8  # the progress of a worker that has started nothing: -1
 
 
@@ -210,7 +211,7 @@ class RuntimeNode(Node):
 class RuntimeWorld(World):
     """A node and what goes on in it. Subclasses say what drivers do, by `drive`, and what must hold."""
 
-    steps_min, steps_max = 100, 500
+    steps_min, steps_max = 60, 260
     driver_count_max = 2
 
     def set_up(self) -> None:
@@ -228,6 +229,9 @@ class RuntimeWorld(World):
         self.starting: list[str] = []
         self.exited: list[tuple[str, int]] = []  # processes whose end the daemon has not heard of, and their exit code
         self.is_settling = False
+        self.rest_count = 0
+        self.acted: Any = None  # the process that did something last
+        self.daemon_acted = False
         self.crash_count = 0
         self.crashes_left = chance.choose((0, 0, 1, 2, 4))
         # deliver, let a thread run, housekeeping, fork or reap, time, crash
@@ -265,7 +269,7 @@ class RuntimeWorld(World):
             for owner, name, replacement in (
                 (main, "os", _Os()),
                 (main, "signal", _Signal(self)),
-                (output, "install", lambda *_: None),
+                (output, "install", lambda *_: []),
                 (actor, "Host", _Host),
             ):
                 replaced.enter_context(attribute(owner, name, replacement))
@@ -291,6 +295,7 @@ class RuntimeWorld(World):
     def _deliver(self, stream: Stream) -> None:
         process = stream.owner
         if process is None:
+            self.daemon_acted = True
             stream.deliver()
             return
         with self._acting(process):
@@ -300,6 +305,7 @@ class RuntimeWorld(World):
     def _acting(self, process: Any) -> Iterator[None]:
         """What happens within is that process's doing; it may end itself."""
         current.set_engine(process.engine)
+        self.acted = process
         try:
             yield
         except Exited as end:
@@ -341,6 +347,7 @@ class RuntimeWorld(World):
     def _reap(self, index: int) -> None:
         worker, code = self.exited.pop(index)
         self.note("the daemon hears of the end of w%d", int(worker, 16))
+        self.daemon_acted = True
         self.node.daemon.on_worker_exited(worker, max(0, code), max(0, -code))
 
     def _pass_time(self) -> None:
@@ -348,6 +355,7 @@ class RuntimeWorld(World):
 
     def pass_time(self, duration_s: float) -> None:
         self.note("%s s pass", duration_s)
+        self.daemon_acted = True
         self.node.daemon.pass_time(duration_s)
 
     def _crash(self) -> None:
@@ -407,20 +415,26 @@ class RuntimeWorld(World):
     def _settle_in_time(self) -> None:
         """Nothing happens by itself any more: time passes, and everybody looks after what is his."""
         due_s = self.node.daemon.due_s()
-        step_s = 0.3 if self.chance.below(2) else 2.0
+        step_s = 0.6 if self.chance.below(2) else 4.0
         if due_s is not None:
             step_s = min(step_s, max(1e-6, due_s - self.now_s))
         self.pass_time(step_s)
-        collect_cycles()
+        self.rest_count += 1
+        if self.rest_count % COLLECT_EVERY == 1:
+            collect_cycles()
         for process in self.node.living:
             with self._acting(process):
                 process.engine._housekeeping()
 
     def check(self) -> None:
-        self.node.daemon.agent.check()
-        self.node.daemon.control.table.check()  # type: ignore[attr-defined]  # of the production service
-        for process in self.node.living:
-            process.engine.values.table.check()
+        """Of who did something since."""
+        if self.daemon_acted:
+            self.daemon_acted = False
+            self.node.daemon.agent.check()
+            self.node.daemon.actor_service.table.check()
+        if self.acted is not None:
+            self.acted.engine.values.table.check()
+            self.acted = None
 
 
 def process_here() -> Machine:
