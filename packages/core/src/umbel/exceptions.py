@@ -585,7 +585,10 @@ def _instance_of_cause(plain: UmbelTaskError, cause: Exception, cls: type[UmbelT
     builtin = next(one for one in cause_mro if not one.__flags__ & _HEAP_TYPE_FLAG)
     group = getattr(builtins, "BaseExceptionGroup", None)  # not in Python 3.10
     arguments = (cause.message, cause.exceptions) if group is not None and isinstance(cause, group) else ()
-    error: UmbelTaskError = builtin.__new__(cls, *arguments)
+    try:
+        error: UmbelTaskError = builtin.__new__(cls, *arguments)
+    except TypeError:  # MemoryError's own takes from a reserve, for itself alone
+        error = BaseException.__new__(cls)
     _ARGS.__set__(error, _ARGS.__get__(cause))
     for owner in cause_mro[cause_mro.index(builtin) : cause_mro.index(BaseException)]:
         for name, member in vars(owner).items():  # OSError.errno and the like, which live outside of __dict__

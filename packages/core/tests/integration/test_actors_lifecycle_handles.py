@@ -305,3 +305,30 @@ def test_handle_of_an_ended_session_says_so() -> None:
     with pytest.raises((exceptions.ActorDiedError, exceptions.ActorHandleNotFoundError), match="session"):
         umbel.get(counter.increment.remote(), timeout=30)
     umbel.kill(counter)
+
+
+@pytest.mark.parametrize("kind", ["plain", "threaded", "async"])
+@pytest.mark.parametrize("constructor", ["succeeds", "fails"])
+def test_actor_whose_handle_goes_while_it_is_made_ends(tmp_path: pathlib.Path, kind: str, constructor: str) -> None:
+    class Base:
+        def __init__(self) -> None:
+            (tmp_path / f"pid-{os.getpid()}").touch()
+            while not (tmp_path / "open").exists():
+                time.sleep(0.002)
+            if constructor == "fails":
+                raise ValueError("constructor")
+
+    class Plain(Base):
+        def work(self) -> None: ...
+
+    class Coroutines(Base):
+        async def work(self) -> None: ...
+
+    options: dict[str, Any] = {"max_concurrency": 3} if kind == "threaded" else {}
+    actor = umbel.remote(Coroutines if kind == "async" else Plain).options(max_restarts=2, **options).remote()
+    (found,) = drivers.wait_until(lambda: list(tmp_path.glob("pid-*")))
+    del actor
+    gc.collect()
+    drivers.pause(0.05)
+    (tmp_path / "open").touch()
+    ends(int(found.name.removeprefix("pid-")))

@@ -42,7 +42,7 @@ def test_child_that_uses_the_parents_session_is_told_and_the_parent_goes_on() ->
             "actor": lambda: actor.work.remote(), "wait": lambda: umbel.wait([ref]), "cancel": lambda:
             umbel.cancel(ref),
             "future": lambda: pending.future().result(5), "await": lambda: asyncio.run(asyncio.wait_for(wait(), 5)),
-            "next": lambda: [next(items) for _ in range(1000)], "create": lambda: Actor.remote(),
+            "next": lambda: [next(items) for _ in range(999)], "create": lambda: Actor.remote(),
         }
         read_end, write_end = os.pipe()
         child = os.fork()

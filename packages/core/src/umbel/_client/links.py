@@ -88,6 +88,10 @@ class Links:
         link.post((messages.HELLO, self._process_id))
         return link
 
+    def is_all_sent(self) -> bool:
+        """Whether the kernel has everything that was flushed, so that it arrives even if this process dies now."""
+        return not any(link.stream is not None and link.stream.queued_bytes for link in self.by_peer.values())
+
     def _attach(self, link: Link, sock: socket.socket) -> None:
         stream = connection.Connection(sock, self._poller, self._on_frame, self._on_close)
         stream.peer = link

@@ -20,7 +20,7 @@ from umbel import exceptions, spi
 from umbel._base import config as configuration
 from umbel._client import actor as actor_api
 from umbel._client import actors, context, current, links, reasons, refs, remote_function, streams, tasks, values
-from umbel._objects import ownership, serialization, store
+from umbel._objects import ownership, quota, serialization, store
 from umbel._transport import reactor
 from umbel._wire import messages
 
@@ -28,6 +28,8 @@ logger = logging.getLogger("umbel")
 PENDING = ownership.PENDING
 ERROR = serialization.ERROR
 RAW = serialization.RAW
+STORE_SHARES = 32  # no more than such a share of the store is asked for at once, unless a single value needs it
+STORE_SHARE_BYTES_MIN = 1 << 20
 BLOCK_AFTER_S = 0.001  # a wait longer than this gives the CPU back; shorter ones are not worth two messages
 
 
@@ -140,7 +142,6 @@ class NativeEngine:
     def _make_handlers(self) -> dict[int, Callable[[links.Link, tuple[Any, ...]], None]]:
         book, objects = self.tasks, self.values
         return {
-            messages.HELLO: lambda link, m: self.links.named(link, m[1]),
             messages.BORROW: objects.on_borrow,
             messages.ACK: objects.on_ack,
             messages.RELEASE: objects.on_release,
@@ -173,6 +174,11 @@ class NativeEngine:
         handlers = self._handlers
         with self.lock:
             self.frame_time_s = time.monotonic()
+            if batch[0][0] == messages.HELLO:
+                self.links.named(link, batch.pop(0)[1])
+            # Two processes that dialled each other have two connections. Each sends on one only, its first: what it says
+            # arrives in order. So everything is answered there, whichever the question came by.
+            link = self.links.by_peer.get(link.peer, link)
             for message in batch:
                 try:
                     handlers[message[0]](link, message)
@@ -603,6 +609,8 @@ class NativeEngine:
                 f"{size_bytes} bytes do not fit into the object store, which has {capacity_bytes}; store the value in parts, or "
                 "start with a larger object_store_memory"
             )
+        if size_bytes <= quota.CHUNK_BYTES:  # of a small store, a dozen processes would keep it all as spare chunks
+            size_bytes = min(size_bytes, max(capacity_bytes // STORE_SHARES, STORE_SHARE_BYTES_MIN))
         answer, _ = self.agent.request({"t": "reserve_store", "bytes": size_bytes})
         error = answer.get("error")
         if error is None:

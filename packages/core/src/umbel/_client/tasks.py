@@ -289,7 +289,7 @@ class Tasks:
                 if record.kind == PENDING:
                     task.missing += 1
                     self._values.on_settled(record, lambda settled, task=task: self._dependency_settled(task, settled))
-                elif record.kind == ERROR:
+                if record.kind == ERROR:  # perhaps just now: its owner is dead
                     task.error = record.payload
             task.argument_pins = pins
 
@@ -455,7 +455,7 @@ class Tasks:
     def _give_back_idle(self, cls: dispatch.SchedulingClass, now_s: float) -> None:
         """Return what is not used; a lease asked back as soon as it has drained, since somebody waits for it."""
         for lease in cls.idle_leases(now_s, self._engine.config.idle_lease_s):
-            self._give_back(lease)
+            self._give_back(lease, retire=lease.is_retired)
 
     def _give_back(self, lease: dispatch.Lease, *, retire: bool = False) -> None:
         lease.link.lease = None
@@ -691,10 +691,10 @@ class Tasks:
         if link.lease is None:
             return
         cls, lease = link.lease
-        cls.leases.pop(lease.worker, None)
-        self._wait_again(cls, cls.take_back(lease, list(lease.inflight)))
+        # What it had not started has come back before this. Of the rest the answers are on their way: some may have to
+        # wait for others to acknowledge borrows.
+        lease.is_reclaimed = lease.is_retired = True
         self._dirty.add(cls)
-        self._give_back(lease, retire=True)
 
     def _wait_again(self, cls: dispatch.SchedulingClass, tasks: list[Task]) -> None:
         """Tasks that a worker had and did not start are in the queue again, unless they ended or were cancelled
@@ -746,6 +746,7 @@ class Tasks:
         if task.actor is not None:
             if task.actor.calls.remove(task):
                 self.fail(task, cancelled_error(task))
+                task.actor.pump()  # it may have held up those behind it
             else:
                 task.actor.cancel(task, recursive=recursive)
             return

@@ -235,7 +235,7 @@ class Values:
                 elif isinstance(command, ownership.Release):
                     if command.object_id.endswith(LIFETIME_SUFFIX):
                         self._engine.actors.forget(command.object_id[: -len(LIFETIME_SUFFIX)])
-                    link = self._engine.links.by_peer.get(command.owner)
+                    link = self._engine.links.to(command.owner)  # unknown as yet, if the grant came from others
                     if link is not None:
                         link.post((messages.RELEASE, command.object_id, self.process_id, command.grants))
                         self._engine.mark_dirty(link)
@@ -285,7 +285,9 @@ class Values:
 
     def on_borrow(self, link: links.Link, message: tuple[Any, ...]) -> None:
         _, object_id, borrower = message
-        self.table.borrow_received(object_id, borrower)
+        # Lent by somebody else: the end of our connection to the borrower is how we shall know of its death.
+        if borrower == link.peer or self._engine.links.to(borrower) is not None:
+            self.table.borrow_received(object_id, borrower)
         link.post((messages.ACK, object_id))
 
     def on_ack(self, _link: links.Link, message: tuple[Any, ...]) -> None:
@@ -351,5 +353,9 @@ def raise_error(blob: bytes) -> None:
     """Raise the error these bytes hold, as both UmbelTaskError and the user's class where it is one."""
     error = exceptions.load_error(blob)
     if isinstance(error, exceptions.UmbelTaskError):
-        raise error.as_instanceof_cause()
-    raise error
+        error = error.as_instanceof_cause()
+    try:
+        raise error
+    finally:
+        # Else it and this frame refer to each other, and keep the references in our callers' frames until the next gc.
+        del error

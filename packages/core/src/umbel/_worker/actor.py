@@ -103,7 +103,9 @@ class Host:
             wrapped = exceptions.UmbelTaskError.from_exception(
                 error, f"{self.display_name}.__init__", pid=os.getpid(), actor_id=self.actor_id
             )
+            worker.host = None
             engine.agent.notify({"t": "actor_failed", "actor": self.actor_id}, exceptions.dump_error(wrapped))
+            worker.created()
             return
         if any("__repr__" in vars(base) for base in type(self._instance).__mro__[:-1]):
             try:
@@ -119,6 +121,7 @@ class Host:
                 engine.values.when_acknowledged(awaited, self._ready)
             else:
                 self._ready()
+        worker.created()
         if self._loop is not None:
             self._run_loop()
 
@@ -411,11 +414,10 @@ class Host:
         """A method of a threaded or async actor called exit_actor or sys.exit: the actor ends once the others are
         done."""
         self._announce_exit(f"sys.exit({error.code!r}) was called in its method {job.template.name}")
-        self._worker.executor.fail(
-            job,
-            exceptions.ActorDiedError(f"actor {self.context.class_name} exited", actor_id=self.actor_id),
-            time.time(),
+        died = exceptions.ActorDiedError(
+            f"actor {self.context.class_name} ended by its method {job.template.name}", actor_id=self.actor_id
         )
+        self._worker.executor.reply(job, (messages.FAILED, job.seq, exceptions.dump_error(died)), [], time.time())
 
     def end(self) -> None:
         """Nobody refers to the actor any more: leave when what was received is done. Lock held."""

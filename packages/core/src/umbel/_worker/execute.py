@@ -13,7 +13,7 @@ from typing import Any
 
 from umbel import exceptions
 from umbel._client import context, links, native
-from umbel._objects import serialization
+from umbel._objects import ownership, serialization
 from umbel._transport import reactor
 from umbel._wire import messages
 
@@ -78,6 +78,7 @@ class Execution:
         "is_cancelled",
         "kind",
         "link",
+        "passed",
         "payload",
         "resume",
         "seq",
@@ -90,6 +91,7 @@ class Execution:
         self.depth = link.depth
         self.template = template
         self.argument_ids: list[bytes] = []
+        self.passed: list[ownership.Record] = []  # the receiver's own objects in a result that has not left yet
         self.is_cancelled = False
         self.consumed = 0  # items of a stream that the reader has taken
         self.resume: Callable[[], None] | None = None  # wakes a producer held back by backpressure
@@ -191,7 +193,16 @@ class Executor:
         if not contained:
             return []
         with self._engine.lock:
-            awaited = self._values.table.lend_result(contained, job.link.peer)
+            if job.link.stream is None or job.link.stream.is_closed:
+                return []  # nobody is there to give the borrows back
+            table, receiver = self._values.table, job.link.peer
+            awaited = table.lend_result(contained, receiver)
+            for object_id in contained:
+                if table.owner_of(object_id) == receiver:
+                    # Nothing has to be entered, but giving back our borrow must not overtake the result.
+                    record = table.records[object_id]
+                    table.pin(record)
+                    job.passed.append(record)
             self._values.carry_out()
         return awaited
 
@@ -254,7 +265,7 @@ class Executor:
                 self._values.when_acknowledged(awaited, waiter.finish)
                 self._engine._flush()
             self._engine.wait_for(waiter, None)
-        self._post(job.link, (messages.ITEM, job.seq, index, kind, payload, contained or None))
+        self._answer(job, (messages.ITEM, job.seq, index, kind, payload, contained or None))
         self.flush_soon()
 
     def end_stream(self, job: Execution, count: int, blob: bytes | None, started: float) -> None:
@@ -303,7 +314,7 @@ class Executor:
         self._record(job, started, ended)
         message = (*message, ended - started)
         if not job.argument_ids and not lent:
-            self._post(job.link, message)
+            self._answer(job, message)
             return
         engine, objects = self._engine, self._values
         with engine.lock:
@@ -315,13 +326,25 @@ class Executor:
             objects.carry_out()
             engine._flush()
             if awaited:
-                objects.when_acknowledged(awaited, lambda: self._post(job.link, message))
+                objects.when_acknowledged(awaited, lambda: self._answer(job, message))
                 return
+        self._answer(job, message)
+
+    def _answer(self, job: Execution, message: tuple[Any, ...]) -> None:
         self._post(job.link, message)
+        if job.passed:
+            with self._engine.lock:
+                passed, job.passed = job.passed, []
+                for record in passed:
+                    self._values.table.unpin(record)
+                self._values.carry_out()
 
     def _post(self, link: links.Link, message: tuple[Any, ...]) -> None:
         engine = self._engine
         with engine.lock:
+            if link.stream is None or link.stream.is_closed:
+                self._values.store.orphans_of(link.peer.hex())  # gives back the memory that we wrote for it
+                return
             link.outbox.append(message)
             engine._dirty_links.add(link)
 

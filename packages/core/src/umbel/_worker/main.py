@@ -55,6 +55,8 @@ class Worker:
         self._running_before: execute.Execution | None = None  # when housekeeping looked last
         self._cancel: execute.Execution | None = None
         self._is_blocked = False
+        self.is_creating = False  # an actor, from the agent's order until its constructor is done
+        self._is_unwanted = False  # and it shall end then
         self._is_ending = False
         self._is_retiring = False
         self._last_events_s = 0.0
@@ -142,9 +144,8 @@ class Worker:
             self.executor.last_flush_s = time.monotonic()
             if self._queue or self._is_ending:
                 return
-            if (
-                not engine.is_closed and not engine.values._awaited
-            ):  # every answer is out: a crash from now on costs no task anything
+            if not engine.is_closed and not engine.values._awaited and engine.links.is_all_sent():
+                # Every answer is out: a crash from now on costs no task anything.
                 _PROGRESS.pack_into(self._progress, 0, -1)
             idle = self._idle = reactor.Waiter()
         engine.reactor.wait(idle, None)
@@ -263,6 +264,8 @@ class Worker:
     def _on_task(self, link: links.Link, message: tuple[Any, ...]) -> None:
         if self._is_blocked or self._is_retiring:
             link.post((messages.UNSTARTED, [message[1]], self._is_blocked))
+            if self._is_retiring:  # whom we told so was gone, or had given us back before it knew
+                link.post((messages.RETIRE,))
             return
         self.enqueue(execute.Execution(link, message, self._templates[link.peer, message[2]]))
 
@@ -279,7 +282,7 @@ class Worker:
         link.depth = message[1]
 
     def _on_steal(self, link: links.Link, message: tuple[Any, ...]) -> None:
-        self._hand_back(link, message[1], is_blocked=False)
+        self._hand_back(link, message[1], is_blocked=self._is_blocked)
 
     def _hand_back(self, link: links.Link, count: int, *, is_blocked: bool) -> None:
         """Give back up to `count` unstarted tasks of this owner, the last ones first."""
@@ -350,6 +353,7 @@ class Worker:
     def _on_notice(self, message: dict[str, Any], body: bytes) -> bool:
         kind = message["t"]
         if kind == "create":
+            self.is_creating = True
             self.enqueue(lambda: actor.become(self, message, body))
         elif kind == "exit":
             self._asked_to_exit(message)
@@ -364,16 +368,27 @@ class Worker:
         with self.engine.lock:
             self.engine.values.drain_drops()
             table = self.engine.values.table
-            is_needed = self.engine.tasks.unfinished or any(
-                record.borrowers or record.kind == values.LIFETIME for record in table.records.values()
+            is_needed = (
+                self.engine.tasks.unfinished
+                or self.engine.actors.constructors
+                or any(record.borrowers or record.kind == values.LIFETIME for record in table.records.values())
             )
             if message.get("idle") and (is_needed or self._queue or self._running is not None):
                 self.engine.agent.notify({"t": "busy_owner", "running": self._running is not None or bool(self._queue)})
                 return
-            if self.host is not None:
+            if self.is_creating:
+                self._is_unwanted = True  # whoever constructs sees to it
+            elif self.host is not None:
                 self.host.end()
-                return
-            self.enqueue(self._end)
+            else:
+                self.enqueue(self._end)
+
+    def created(self) -> None:
+        """The actor's constructor has returned or failed. On the main thread, no lock."""
+        with self.engine.lock:
+            self.is_creating = False
+            if self._is_unwanted:
+                self._asked_to_exit({})
 
     def _end(self) -> None:
         self._is_ending = True
