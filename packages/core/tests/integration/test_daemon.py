@@ -514,6 +514,26 @@ def test_named_actor_is_found_refused_and_shared(daemon: Daemon) -> None:
     ]
 
 
+def test_actor_that_lacks_arguments_is_hosted_when_they_come(daemon: Daemon) -> None:
+    daemon.actor(lacks_arguments=True)
+    daemon.driver.say({"t": "actor_watch", "actor": "a"})
+    assert "arguments" in daemon.driver.expect("actor_state", state="PENDING")[0]["reason"]
+    assert daemon.query("pending") == []
+    assert [one["actor"] for one in daemon.workers() if one["actor"]] == []
+    daemon.driver.say({"t": "actor_arguments", "actor": "a"}, b"call")
+    assert daemon.host_of().heard("create")[1] == b"call"
+
+
+def test_error_of_an_argument_travels_to_watchers(daemon: Daemon) -> None:
+    daemon.actor(lacks_arguments=True)
+    daemon.driver.say({"t": "actor_arguments_failed", "actor": "a"}, b"\x80pickled error")
+    daemon.driver.say({"t": "actor_arguments", "actor": "a"}, b"call")
+    daemon.driver.say({"t": "actor_watch", "actor": "a"})
+    state, body = daemon.driver.expect("actor_state", state="DEAD")
+    assert (state["init_failed"], body) == (True, b"\x80pickled error")
+    assert daemon.query("pending") == []
+
+
 def test_error_of_a_constructor_travels_to_watchers(daemon: Daemon) -> None:
     daemon.actor(max_restarts=3)
     host = daemon.host_of()
@@ -702,9 +722,9 @@ def test_abandoned_launch_leaves_nothing() -> None:
     assert not os.path.exists(launching.session_dir)
 
 
-def test_node_is_configured_by_finish() -> None:
-    launching = launch.begin({"worker_main": "daemon_worker", "sys_path": [HERE, *sys.path]})
-    launched = launching.finish({"resources": {"CPU": 70_000}})
+def test_node_is_configured_before_it_is_waited_for() -> None:
+    config = {"worker_main": "daemon_worker", "sys_path": [HERE, *sys.path], "resources": {"CPU": 70_000}}
+    launched = launch.begin(config).finish()
     driver = Peer(launched.address)
     driver.say(hello("driver", DRIVER))
     assert driver.expect("welcome")[0]["resources"] == {"CPU": 70_000}

@@ -1,9 +1,8 @@
 """The node daemon's process: reads its configuration, forks the fork server, serves.
 
 Started by `umbel._client.launch` in a fresh interpreter without `site`, in which `umbel` is an empty stand-in for the
-package, so that nothing is imported that the daemon does not need. Through the socket `fd` come two JSON lines: what
-the processes need to know, which is enough to begin, and then the whole configuration. One JSON line goes back; after
-that the socket's end means that the process which started this one is gone.
+package, so that nothing is imported that the daemon does not need. Through the socket `fd` comes the configuration as a
+JSON line. One JSON line goes back; after that the socket's end means that the process which started this one is gone.
 """
 
 from __future__ import annotations
@@ -23,8 +22,8 @@ from umbel._base import sessions
 def main(fd: int) -> None:
     gc.disable()  # what is imported stays; looking through it again and again would take a tenth of the start
     starter = socket.socket(fileno=fd)
-    lines = starter.makefile("rb")
-    config = _config_of(lines.readline())
+    with starter.makefile("rb") as lines:
+        config = _config_of(lines.readline())
     if config is None:
         return
     for ignored in (signal.SIGINT, signal.SIGHUP):  # they reach the whole terminal; the driver decides when to end
@@ -37,7 +36,6 @@ def main(fd: int) -> None:
     fork_server_pid = os.fork()
     if not fork_server_pid:
         ours.close()
-        lines.close()
         starter.close()
         from umbel._agent import forkserver
 
@@ -48,12 +46,6 @@ def main(fd: int) -> None:
             sessions.record_process(pid, config["session_dir"], config["store_dir"])
         from umbel._agent import service
 
-        config = _config_of(lines.readline())
-        lines.close()
-        if config is None:  # there will be no session after all
-            ours.close()
-            os.waitpid(fork_server_pid, 0)
-            return
         daemon = service.Service(config, starter, ours, fork_server_pid)
     except Exception as error:
         _answer(starter, {"ok": False, "error": f"{type(error).__name__}: {error}"})

@@ -1,4 +1,4 @@
-"""The native engine in the user's program: starts a private node, shows workers' output, ends it all."""
+"""The native engine in the user's program: has a private node, shows workers' output, ends it all."""
 
 from __future__ import annotations
 
@@ -11,45 +11,21 @@ from typing import Any
 
 from umbel._base import config as configuration
 from umbel._client import context, interrupts, launch, native, output
-from umbel._model import resources as resource_model
-
-WORKER_MAIN = "umbel._worker.main"
 
 
 class DriverEngine(native.NativeEngine):
-    """The driver of a private node."""
+    """The driver of a private node, whose daemon has been begun: see `start`."""
 
     def __init__(
         self,
+        launching: launch.Launching,
         *,
-        resources: Mapping[str, float],
-        labels: Mapping[str, str],
         namespace: str,
-        object_store_memory: int,
-        env_vars: Mapping[str, str],
-        log_to_driver: bool,
-        scheduler: str,
-        accelerator_ids: Mapping[str, list[str]],
+        labels: Mapping[str, str],
         config: configuration.Config,
     ) -> None:
         self._output = output.DriverOutput(fold_s=config.log_fold_s, use_color=config.log_prefix_color)
-        self._job_id = "01000000"
-        self._launched = launch.launch(
-            {
-                "embedded": True,
-                "resources": dict(resource_model.ResourceSet.from_floats(resources).items()),
-                "accelerator_ids": {name: list(ids) for name, ids in accelerator_ids.items()},
-                "labels": dict(labels),
-                "namespace": namespace,
-                "log_to_driver": log_to_driver,
-                "store_capacity_bytes": object_store_memory,
-                "scheduler": scheduler,
-                "worker_main": WORKER_MAIN,
-                "worker_imports": [name for name in config.worker_imports.split(",") if name],
-                "worker_env": dict(env_vars),
-                "job_id": self._job_id,
-            }
-        )
+        self._launched = launching.finish()
         try:
             super().__init__(
                 kind="driver",
@@ -68,7 +44,7 @@ class DriverEngine(native.NativeEngine):
             kind="driver",
             worker_id=self.process_id.hex(),
             node_id=self.welcome["node_id"],
-            job_id=self._job_id,
+            job_id=launch.JOB_ID,
             namespace=namespace,
             session_dir=self._launched.session_dir,
             labels=labels,

@@ -21,6 +21,7 @@ from typing import Any
 from umbel import exceptions
 from umbel._base import sessions
 
+JOB_ID = "01000000"  # a private node has one job
 READY_TIMEOUT_S = 60.0  # a machine that is busy or out of memory may take long; more is a hang
 
 _BOOT = (
@@ -62,7 +63,7 @@ class Launched:
 
 
 class Launching:
-    """A daemon whose process has been started, and which waits for the rest of its configuration."""
+    """A daemon whose process has been started."""
 
     def __init__(self, config: dict[str, Any], process: subprocess.Popen[bytes], lifeline: socket.socket) -> None:
         self._config = config
@@ -70,13 +71,9 @@ class Launching:
         self._lifeline = lifeline
         self.session_dir: str = config["session_dir"]
 
-    def finish(self, config: Mapping[str, Any]) -> Launched:
-        """Tell the daemon the rest and wait until it listens. Raises UmbelSystemError when it does not start.
-
-        config: any keys that concern the node and not its processes: resources, labels, namespace, ….
-        """
-        self._config.update(config)
-        answer = _exchange(self._lifeline, self._config)
+    def finish(self) -> Launched:
+        """Wait until the daemon listens. Raises UmbelSystemError when it does not start."""
+        answer = _answer(self._lifeline)
         if answer is not None and answer["ok"]:
             return Launched(
                 self._process.pid,
@@ -106,14 +103,12 @@ def launch(config: Mapping[str, Any]) -> Launched:
     config: `resources` in units of 1/10,000, and any of the keys of `_defaults`. Raises UmbelSystemError with the
     reason when the daemon does not start.
     """
-    return begin(config).finish({})
+    return begin(config).finish()
 
 
 def begin(config: Mapping[str, Any]) -> Launching:
-    """Start a daemon's process and return at once, so that the caller can prepare itself meanwhile.
-
-    config: what the processes need (paths, worker_main, worker_imports, worker_env, …); the rest may come by `finish`.
-    """
+    """Start a daemon's process and return at once, so that the caller can prepare itself meanwhile. config: as for
+    `launch`."""
     base = sessions.base_dir()
     sessions.sweep_stale_sessions(base)
     full = {**_defaults(base), **config}
@@ -158,6 +153,7 @@ def _defaults(base: str) -> dict[str, Any]:
         "store_capacity_bytes": 1 << 30,
         "store_full_wait_s": 5.0,
         "scheduler": "hybrid",
+        "job_id": JOB_ID,
         "control": "umbel._control.service",
         "worker_main": "umbel._worker.main",
         "worker_imports": [],
@@ -191,12 +187,11 @@ def _interpreter_flags() -> list[str]:
     return flags
 
 
-def _exchange(sock: socket.socket, config: Mapping[str, Any]) -> dict[str, Any] | None:
-    """Send the whole configuration and wait for the answer; None when there is none."""
+def _answer(sock: socket.socket) -> dict[str, Any] | None:
+    """What the daemon says when it listens, or why it does not; None when there is no answer."""
     sock.settimeout(READY_TIMEOUT_S)
     data = b""
     try:
-        sock.sendall(json.dumps(config).encode() + b"\n")
         while not data.endswith(b"\n"):
             more = sock.recv(65_536)
             if not more:

@@ -20,7 +20,7 @@ FOUND = discovery.FoundPlugin(
 def umbel_engines() -> list[spi.EngineDescriptor]:
     return [
         spi.EngineDescriptor(
-            "native", "umbel._client.driver:DriverEngine", summary="worker processes on this machine; the default"
+            "native", "umbel._client.start:start", summary="worker processes on this machine; the default"
         ),
         spi.EngineDescriptor(
             "inline", "umbel._client.inline:InlineEngine", summary="everything in the calling process, for debugging"

@@ -1,0 +1,50 @@
+"""Starts the native engine: the daemon's process first, and while that comes up, the modules that will talk to it."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from typing import TYPE_CHECKING
+
+from umbel._base import config as configuration
+from umbel._client import launch
+from umbel._model import resources as resource_model
+
+if TYPE_CHECKING:
+    from umbel._client import driver
+
+WORKER_MAIN = "umbel._worker.main"
+
+
+def start(
+    *,
+    resources: Mapping[str, float],
+    labels: Mapping[str, str],
+    namespace: str,
+    object_store_memory: int,
+    env_vars: Mapping[str, str],
+    log_to_driver: bool,
+    scheduler: str,
+    accelerator_ids: Mapping[str, list[str]],
+    config: configuration.Config,
+) -> driver.DriverEngine:
+    """A private node and its driver. Raises UmbelSystemError when the daemon does not start."""
+    launching = launch.begin(
+        {
+            "resources": dict(resource_model.ResourceSet.from_floats(resources).items()),
+            "accelerator_ids": {name: list(ids) for name, ids in accelerator_ids.items()},
+            "labels": dict(labels),
+            "namespace": namespace,
+            "log_to_driver": log_to_driver,
+            "store_capacity_bytes": object_store_memory,
+            "scheduler": scheduler,
+            "worker_main": WORKER_MAIN,
+            "worker_imports": [name for name in config.worker_imports.split(",") if name],
+            "worker_env": dict(env_vars),
+        }
+    )
+    try:
+        from umbel._client import driver
+    except BaseException:
+        launching.abandon()
+        raise
+    return driver.DriverEngine(launching, namespace=namespace, labels=labels, config=config)
