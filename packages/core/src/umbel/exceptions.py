@@ -370,6 +370,12 @@ class UserCodeException(UmbelError):
 # The runtime itself.
 
 
+class DeadlockError(UmbelError, RuntimeError):
+    """Everybody waits and nobody is left who could end it. The message lists who waits for what. (Inline engine.)"""
+
+    _umbel_summary = "everybody waits for somebody else"
+
+
 class UmbelSystemError(UmbelError):
     """The runtime failed, not the program."""
 
@@ -744,6 +750,7 @@ __all__ = [
     "AsyncioActorExit",
     "AuthenticationError",
     "CrossLanguageError",
+    "DeadlockError",
     "GetTimeoutError",
     "InternalError",
     "InvalidOption",

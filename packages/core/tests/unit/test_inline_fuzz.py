@@ -14,7 +14,6 @@ import pytest
 import umbel
 from umbel import exceptions
 from umbel._client import current
-from umbel._client.inline import lanes
 
 STEPS = 60  # of one program: enough for every kind of step, few enough for milliseconds
 
@@ -24,7 +23,7 @@ ALLOWED = (
     exceptions.ActorDiedError,
     exceptions.ActorUnavailableError,
     exceptions.WorkerCrashedError,
-    lanes.DeadlockError,
+    exceptions.DeadlockError,
     ArithmeticError,
 )
 

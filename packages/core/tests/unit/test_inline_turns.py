@@ -24,7 +24,7 @@ import pytest
 import umbel
 from umbel import exceptions
 from umbel._client import current
-from umbel._client.inline import lanes, pool
+from umbel._client.inline import pool
 
 PATIENCE_S = 20.0  # for what is bound to happen
 
@@ -167,7 +167,7 @@ def test_deadlock_says_who_waits_for_what() -> None:
 
     selfish = Selfish.remote()
     ref = selfish.call_myself.remote()
-    with pytest.raises(lanes.DeadlockError, match=r"(?s)Selfish\.call_myself.*Selfish\.other, which queues"):
+    with pytest.raises(exceptions.DeadlockError, match=r"(?s)Selfish\.call_myself.*Selfish\.other, which queues"):
         umbel.get(ref)
     umbel.kill(selfish)
     with pytest.raises(exceptions.ActorDiedError):
@@ -187,7 +187,7 @@ def test_circle_of_tasks_that_wait_for_each_other_is_a_deadlock() -> None:
     log.add.remote([ref])
     log.__umbel_call__.remote(lambda self: self.words.__setitem__(slice(None), self.words[0]))
     gate.open.remote()
-    with pytest.raises(lanes.DeadlockError, match=r"task .* waits for object .*, the result of .*task"):
+    with pytest.raises(exceptions.DeadlockError, match=r"task .* waits for object .*, the result of .*task"):
         umbel.get(ref)
 
 
@@ -206,7 +206,7 @@ def test_event_that_nobody_will_set_is_a_deadlock_and_one_with_a_timer_is_not() 
 
     waiting = Waiting.remote()
     assert umbel.get(waiting.for_a_while.remote()) == "timer"
-    with pytest.raises(lanes.DeadlockError, match="the driver's thread MainThread waits for"):
+    with pytest.raises(exceptions.DeadlockError, match="the driver's thread MainThread waits for"):
         umbel.get(waiting.for_ever.remote())
 
 

@@ -8,16 +8,9 @@ import threading
 from collections.abc import Callable
 from typing import Any
 
-from umbel import exceptions
 from umbel._client.inline import surroundings
 
 Reason = Callable[[int], str]  # what a lane waits for, in words, following what others wait for this many steps
-
-
-class DeadlockError(exceptions.UmbelError, RuntimeError):
-    """Everybody waits and nobody is left who could end it. The message lists who waits for what."""
-
-    _umbel_summary = "everybody waits for somebody else"
 
 
 class LaneExit(SystemExit):

@@ -6,6 +6,7 @@ import sys
 import threading
 from typing import TYPE_CHECKING
 
+from umbel import exceptions
 from umbel._client.inline import lanes
 
 if TYPE_CHECKING:
@@ -96,9 +97,9 @@ class Watcher:
         self._baton.interrupt(victim, _deadlock(blocked))
 
 
-def _deadlock(blocked: list[lanes.Lane]) -> lanes.DeadlockError:
+def _deadlock(blocked: list[lanes.Lane]) -> exceptions.DeadlockError:
     lines = sorted(f"  {lane.label} waits for {lane.reason(0) if lane.reason else 'something'}\n" for lane in blocked)
-    return lanes.DeadlockError(
+    return exceptions.DeadlockError(
         "nothing can go on, because everybody waits and nobody is left who could end it:\n"
         f"{''.join(lines)}break the circle, submit what they wait for first, or pass a timeout"
     )
