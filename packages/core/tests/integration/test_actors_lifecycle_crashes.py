@@ -242,8 +242,9 @@ def test_constructor_argument_that_failed_shows_at_the_calls() -> None:
         raise KeyError("upstream")
 
     actor = Fragile.remote(fail.remote())
-    with pytest.raises(KeyError, match="upstream"):
+    with pytest.raises(exceptions.ActorDiedError, match="upstream") as caught:
         umbel.get(actor.increment.remote(), timeout=30)
+    assert caught.value.actor_init_failed
 
 
 def test_killed_while_it_is_being_made(tmp_path: pathlib.Path) -> None:

@@ -26,8 +26,18 @@ def spec(
     )
 
 
-def created(made: ActorSpec, *, get_if_exists: bool = False, request: int | None = None) -> ev.ActorCreated:
-    return ev.ActorCreated(made, get_if_exists, request, 0.0)
+def created(
+    made: ActorSpec, *, get_if_exists: bool = False, request: int | None = None, lacks_arguments: bool = False
+) -> ev.ActorCreated:
+    return ev.ActorCreated(made, get_if_exists, request, 0.0, lacks_arguments=lacks_arguments)
+
+
+def arrived(actor: str = "a", client: str = "driver") -> ev.ArgumentsArrived:
+    return ev.ArgumentsArrived(actor, client, 0.0)
+
+
+def failed(actor: str = "a", client: str = "driver") -> ev.ArgumentsFailed:
+    return ev.ArgumentsFailed(actor, client, 0.0)
 
 
 def alive(table: ActorTable, made: ActorSpec, worker: str = "w1") -> None:
@@ -99,6 +109,114 @@ def test_watch_of_an_actor_that_never_comes_ends_as_dead(table: ActorTable) -> N
     assert state.state is ActorState.DEAD
     assert "belongs to another session" in state.reason
     assert table.next_tick_s() is None
+
+
+# ---- arguments that are still being computed ----
+
+UNCOMPUTED = "an argument of its constructor could not be computed"
+
+
+def test_actor_that_lacks_arguments_is_known_and_placed_once_they_are_there(table: ActorTable) -> None:
+    assert table.apply(created(spec(), lacks_arguments=True)) == []
+    lacking = published(ActorState.PENDING, reason="arguments of its constructor are still being computed")
+    assert watch(table) == [lacking]
+    assert table.next_tick_s() is None
+    assert table.apply(arrived()) == [ev.Place(spec())]
+    assert watch(table) == [published(ActorState.PENDING)]
+    assert table.apply(arrived(), failed()) == []
+
+
+def test_watch_that_overtakes_the_creation_of_an_actor_that_lacks_arguments_does_not_time_out(
+    table: ActorTable,
+) -> None:
+    watch(table)
+    (pending,) = table.apply(created(spec(), lacks_arguments=True))
+    assert isinstance(pending, ev.Publish)
+    assert pending.state is ActorState.PENDING
+    assert table.apply(ev.Ticked(UNKNOWN_GRACE_S)) == []
+
+
+def test_argument_that_failed_is_a_death_that_every_watcher_is_told(table: ActorTable) -> None:
+    table.apply(created(spec(name="n", max_restarts=5), lacks_arguments=True))
+    watch(table)
+    dead = published(ActorState.DEAD, reason=UNCOMPUTED, cause=Cause.INIT_FAILED)
+    assert table.apply(failed()) == [dead, ev.Forget("a")]
+    assert table.find("n", "ns") is None
+    assert watch(table) == [dead]
+    assert table.apply(arrived()) == []
+
+
+def test_kill_before_the_arguments_are_there_is_final(table: ActorTable) -> None:
+    table.apply(created(spec(), lacks_arguments=True))
+    watch(table)
+    reason = "it was killed by umbel.kill()"
+    assert table.apply(ev.ActorKilled("a", is_final=True, at_s=0.0)) == [
+        published(ActorState.DEAD, reason=reason, cause=Cause.INTENDED),
+        ev.Forget("a"),
+        ev.Kill("a", reason),
+    ]
+    assert table.apply(arrived(), failed()) == []
+    assert watch(table) == [published(ActorState.DEAD, reason=reason, cause=Cause.INTENDED)]
+
+
+def test_kill_that_allows_restarts_changes_nothing_before_the_arguments_are_there(table: ActorTable) -> None:
+    table.apply(created(spec(), lacks_arguments=True))
+    assert table.apply(ev.ActorKilled("a", is_final=False, at_s=0.0)) == []
+    assert table.apply(arrived()) == [ev.Place(spec())]
+
+
+def test_actor_that_nobody_refers_to_before_its_arguments_are_there_is_never_placed(table: ActorTable) -> None:
+    table.apply(created(spec(name="n"), lacks_arguments=True))
+    assert [type(command) for command in table.apply(ev.ActorUnreferenced("a", 0.0))] == [ev.Forget, ev.Kill]
+    assert table.find("n", "ns") is None
+    assert table.apply(arrived()) == []
+
+
+@pytest.mark.parametrize(
+    ("is_detached", "words"), [(False, "pass lifetime='detached'"), (True, "had not sent all arguments")]
+)
+def test_actor_that_lacks_arguments_dies_with_its_creator(table: ActorTable, is_detached: bool, words: str) -> None:
+    table.apply(created(spec(name="n", is_detached=is_detached, max_restarts=-1), lacks_arguments=True))
+    watch(table)
+    assert table.owns_actors("driver")
+    dead, forget, kill = table.apply(ev.ClientGone("driver", 0.0))
+    assert isinstance(dead, ev.Publish)
+    assert (dead.state, dead.cause) == (ActorState.DEAD, Cause.CRASHED)
+    assert dead.reason.startswith("its owner, the process driver that created it, is gone")
+    assert words in dead.reason
+    assert (forget, kill) == (ev.Forget("a"), ev.Kill("a", dead.reason))
+    assert table.find("n", "ns") is None
+
+
+def test_detached_actor_needs_its_creator_no_more_once_the_arguments_are_there(table: ActorTable) -> None:
+    table.apply(created(spec(is_detached=True), lacks_arguments=True), arrived())
+    assert not table.owns_actors("driver")
+    assert table.apply(ev.ClientGone("driver", 0.0)) == []
+
+
+def test_only_the_creator_speaks_for_the_arguments(table: ActorTable) -> None:
+    table.apply(created(spec(), lacks_arguments=True))
+    assert table.apply(arrived(client="other"), failed(client="other")) == []
+    assert (table.awaits_arguments("a", "driver"), table.awaits_arguments("a", "other")) == (True, False)
+
+
+def test_name_is_taken_before_the_arguments_are_there(table: ActorTable) -> None:
+    named = spec(name="n")
+    answer = ev.AnswerCreate("driver", 7, "a", is_existing=False)
+    assert table.apply(created(named, request=7, lacks_arguments=True)) == [answer]
+    assert table.find("n", "ns") == "a"
+    assert table.apply(created(spec("b", name="n"), get_if_exists=True, request=8, lacks_arguments=True)) == [
+        ev.AnswerCreate("driver", 8, "a", is_existing=True),
+        ev.Forget("b"),
+    ]
+    assert table.apply(arrived("b"), arrived("a")) == [ev.Place(named)]
+
+
+def test_check_finds_an_actor_made_without_its_arguments(table: ActorTable) -> None:
+    hosted(table, spec())
+    table.actors["a"].lacks_arguments = True
+    with pytest.raises(exceptions.InternalError, match="made without its arguments"):
+        table.check()
 
 
 # ---- names ----
@@ -332,7 +450,7 @@ def test_random_events_keep_the_invariants_and_dead_stays_dead(seed: int) -> Non
         actor = f"a{chance.randrange(20)}"
         known = table.actors.get(actor)
         worker = known.worker if known is not None and known.worker and chance.random() < 0.8 else "w?"
-        choice = chance.randrange(11)
+        choice = chance.randrange(12)
         event: ev.ActorEvent
         if choice <= 1:
             event = created(
@@ -345,10 +463,11 @@ def test_random_events_keep_the_invariants_and_dead_stays_dead(seed: int) -> Non
                 ),
                 get_if_exists=chance.random() < 0.5,
                 request=1,
+                lacks_arguments=chance.random() < 0.5,
             )
         elif choice <= 3:
-            if known is not None and known.worker:
-                continue
+            if known is not None and (known.worker or known.lacks_arguments):
+                continue  # no worker was asked for
             workers += 1
             event = ev.ActorHosted(actor, f"w{workers}", "", 0.0)
         else:
@@ -360,6 +479,7 @@ def test_random_events_keep_the_invariants_and_dead_stays_dead(seed: int) -> Non
                 ev.ActorKilled(actor, chance.random() < 0.3, 0.0),
                 ev.HostDied(actor, worker, "it crashed", 0.0),
                 ev.ActorUnreferenced(actor, 0.0) if chance.random() < 0.5 else ev.ClientGone("p", 0.0),
+                (arrived if chance.random() < 0.7 else failed)(actor, chance.choice(["driver", "p"])),
             ]
             event = events[choice - 4]
         commands = table.apply(event)

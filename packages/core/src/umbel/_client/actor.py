@@ -246,8 +246,9 @@ class ActorClass(Generic[T]):
         )
 
     def remote(self, *args: Any, **kwargs: Any) -> ActorHandle:
-        """Create an actor. An error of its constructor shows as ActorDiedError at the calls. Raises TypeError when
-        the arguments do not fit, ActorAlreadyExistsError when the name is taken."""
+        """Create an actor; waits for no argument. An error of its constructor, or of a task whose result it was to
+        get, shows as ActorDiedError at the calls. Raises TypeError when the arguments do not fit,
+        ActorAlreadyExistsError when the name is taken."""
         return _create(self._template, args, kwargs)
 
     def options(self, **overrides: Any) -> BoundActorOptions:

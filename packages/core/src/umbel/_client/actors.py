@@ -19,6 +19,7 @@ if TYPE_CHECKING:
     from umbel._client.native import NativeEngine
 
 ActorState = actor_calls.ActorState
+_MISSING = (ownership.PENDING, serialization.ERROR)  # what an argument that cannot be sent is
 
 
 class ActorClient:
@@ -32,7 +33,13 @@ class ActorClient:
         self.link: links.Link | None = None
         self.worker = ""
         self.death: bytes | None = None  # the error of calls to a dead actor
+        self.is_killed = False  # for good, by this process
         self.templates: dict[Any, tasks.Template] = {}
+
+    @property
+    def constructor(self) -> tasks.Task | None:
+        """The constructor call, while it waits for arguments and is ours to send."""
+        return self._engine.actors.constructors.get(self.actor_id)
 
     def pump(self) -> None:
         """Send what may be sent."""
@@ -80,6 +87,8 @@ class ActorClient:
     def on_state(self, message: dict[str, Any], body: bytes) -> None:
         state = ActorState(message["state"])
         calls = self.calls
+        if state is ActorState.ALIVE and self.is_killed:
+            return  # said before the agent knew; it will say that the actor is dead
         if state is ActorState.ALIVE:
             if self.link is None or self.worker != message["worker"]:
                 self._connected_away()
@@ -90,6 +99,7 @@ class ActorClient:
         elif state is ActorState.DEAD:
             self._drain()
             self.link = None
+            self._engine.actors.drop_constructor(self.actor_id)
             self.death = self._death_error(message, body)
             for call in calls.died():
                 self._engine.tasks.fail(call, self.death)
@@ -128,8 +138,8 @@ class ActorClient:
         if message.get("init_failed") and body:
             error = exceptions.load_error(body)
             text = (
-                f"actor {self.description.class_name} ({self.actor_id.hex()}) could not be created: its constructor "
-                f"raised\n{error}"
+                f"actor {self.description.class_name} ({self.actor_id.hex()}) could not be created: "
+                f"{message['reason']}:\n{error}"
             )
         else:
             text = (
@@ -149,6 +159,7 @@ class Actors:
     def __init__(self, engine: NativeEngine) -> None:
         self._engine = engine
         self.clients: dict[bytes, ActorClient] = {}
+        self.constructors: dict[bytes, tasks.Task] = {}  # of actors of ours whose arguments are not all there
 
     # Creation; called without the lock
 
@@ -156,7 +167,6 @@ class Actors:
         self, template: actor_api.ActorTemplate, args: tuple[Any, ...], kwargs: dict[str, Any]
     ) -> actor_api.ActorHandle:
         engine = self._engine
-        options = template.options
         description = template.description
         blob = engine.export(template.source)
         meta = serialization.dumps(description)
@@ -168,18 +178,44 @@ class Actors:
             maker = engine.tasks.new_template(f"{description.class_name}.__init__", 1, False)
             task = tasks.Task(seq, maker, kind, payload)
             engine.tasks.attach_arguments(task, deps, inner)
-        spec = {
+            lacks_arguments = any(record.kind in _MISSING for _, record in task.deps or ())
+        spec = self._spec(template, blob, meta)
+        message = {**self._creation(template), "actor": actor_id.hex(), "meta_size": len(meta)}
+        if lacks_arguments:  # they follow; meanwhile the actor can be found, watched and killed
+            message["lacks_arguments"] = True
+            body = meta
+        else:
+            body = meta + self._spec_bytes(spec, task)
+        if message["name"]:
+            existing = self._take_name(message, body, task)
+            if existing is not None:
+                return existing
+        handle = self._new_handle(actor_id, description, task)
+        with engine.lock:
+            if not message["name"]:
+                engine.agent.notify(message, body)
+            self._watch(actor_id)
+            if lacks_arguments:
+                self._await_arguments(actor_id, spec, task)
+        return handle
+
+    def _spec(self, template: actor_api.ActorTemplate, blob: bytes, meta: bytes) -> dict[str, Any]:
+        """What the actor's process needs, but for the arguments."""
+        return {
             "cls": blob,
-            "max_concurrency": options.max_concurrency,
-            "concurrency_groups": options.concurrency_groups,
+            "max_concurrency": template.options.max_concurrency,
+            "concurrency_groups": template.options.concurrency_groups,
             "description": meta,
-            "name": options.name,
-            "class_name": description.class_name,
-            "creator_depth": engine.tasks.depth,
+            "name": template.options.name,
+            "class_name": template.description.class_name,
+            "creator_depth": self._engine.tasks.depth,
         }
-        message: dict[str, Any] = {
+
+    def _creation(self, template: actor_api.ActorTemplate) -> dict[str, Any]:
+        """What the agent needs to know of every actor of this template."""
+        engine, options = self._engine, template.options
+        return {
             "t": "create_actor",
-            "actor": actor_id.hex(),
             "name": options.name,
             "namespace": options.namespace or engine.namespace,
             "get_if_exists": bool(options.get_if_exists),
@@ -188,65 +224,69 @@ class Actors:
             "placement": dict(options.placement_resources.items()),
             "running": dict(options.running_resources.items()),
             "env": engine.environment(options.env_vars),
-            "class_name": description.class_name,
-            "meta_size": len(meta),
+            "class_name": template.description.class_name,
             "depth": engine.tasks.depth,
         }
 
-        if options.name:
-            # A name is taken, or not, before `.remote()` returns; so the arguments have to be there first.
-            self._await_arguments(task)
-            answer, body = engine.agent.request(message, meta + self._spec_bytes(spec, task))
-            error = answer.get("error")
-            if error is not None:
-                with engine.lock:
-                    engine.tasks._unpin_arguments(task)
-                raise (
-                    exceptions.ActorAlreadyExistsError(
-                        f"an actor called {options.name!r} exists in namespace {message['namespace']!r}; choose "
-                        f"another name, "
-                        "get it with umbel.get_actor, or pass get_if_exists=True"
-                    )
-                    if error.get("kind") == "exists"
-                    else exceptions.UmbelSystemError(str(error.get("text")))
-                )
-            if answer.get("existing"):
-                with engine.lock:
-                    engine.tasks._unpin_arguments(task)
-                return self._weak_handle(bytes.fromhex(answer["actor"]), body)
-            handle = self._new_handle(actor_id, description, task)
-            self._watch(actor_id)
-            return handle
-
-        handle = self._new_handle(actor_id, description, task)
+    def _take_name(self, message: dict[str, Any], body: bytes, task: tasks.Task) -> actor_api.ActorHandle | None:
+        """Create a named actor; the handle to the one that has the name already, if that will do. Called without the
+        lock: a name is taken, or not, before `.remote()` returns."""
+        engine = self._engine
+        answer, meta = engine.agent.request(message, body)
+        error = answer.get("error")
+        if error is None and not answer.get("existing"):
+            return None
         with engine.lock:
-            if task.error is not None:
-                self._creation_failed(actor_id, task.error)
-            elif not task.missing:
-                engine.agent.notify(message, meta + self._spec_bytes(spec, task))
-                self._watch(actor_id)
-            else:
-                waiting = [record for _, record in task.deps or () if record.kind == ownership.PENDING]
-                left = [len(waiting)]
+            engine.tasks._unpin_arguments(task)
+        if error is None:
+            return self._weak_handle(bytes.fromhex(answer["actor"]), meta)
+        raise (
+            exceptions.ActorAlreadyExistsError(
+                f"an actor called {message['name']!r} exists in namespace {message['namespace']!r}; choose another "
+                "name, get it with umbel.get_actor, or pass get_if_exists=True"
+            )
+            if error.get("kind") == "exists"
+            else exceptions.UmbelSystemError(str(error.get("text")))
+        )
 
-                def arrived(record: ownership.Record) -> None:
-                    left[0] -= 1
-                    if record.kind == serialization.ERROR:
-                        self._creation_failed(actor_id, record.payload)
-                    elif not left[0] and self.clients[actor_id].death is None:
-                        engine.agent.notify(message, meta + self._spec_bytes(spec, task))
-                        self._watch(actor_id)
+    def _await_arguments(self, actor_id: bytes, spec: dict[str, Any], task: tasks.Task) -> None:
+        """Send the constructor call when all arguments are there, or the error of the first that fails."""
+        waiting = [record for _, record in task.deps or () if record.kind == ownership.PENDING]
+        task.missing = len(waiting)
+        self.constructors[actor_id] = task
 
-                for record in waiting:
-                    engine.values.on_settled(record, arrived)
-        return handle
-
-    def _await_arguments(self, task: tasks.Task) -> None:
-        pending = [record for _, record in task.deps or () if record.kind == ownership.PENDING]
-        self._engine.wait_for_records(pending)
-        for _, record in task.deps or ():
+        def arrived(record: ownership.Record) -> None:
+            if self.constructors.get(actor_id) is not task or self._engine.is_closed:
+                return  # the actor is dead, or nobody wants it any more, or we leave and it goes with us
+            task.missing -= 1
             if record.kind == serialization.ERROR:
-                self._engine.values.decode(record)
+                self._arguments_failed(actor_id, record.payload)
+            elif not task.missing:
+                self._arguments_arrived(actor_id, spec, task)
+
+        failed = [record for _, record in task.deps or () if record.kind == serialization.ERROR]
+        if failed:
+            self._arguments_failed(actor_id, failed[0].payload)
+        elif not waiting:  # the last one came while the name was asked for
+            self._arguments_arrived(actor_id, spec, task)
+        else:
+            for record in waiting:
+                self._engine.values.on_settled(record, arrived)
+
+    def drop_constructor(self, actor_id: bytes) -> None:
+        """The actor is dead, or nobody wants it any more: if its constructor call was not sent, it never is."""
+        task = self.constructors.pop(actor_id, None)
+        if task is not None:
+            self._engine.tasks._unpin_arguments(task)
+
+    def _arguments_arrived(self, actor_id: bytes, spec: dict[str, Any], task: tasks.Task) -> None:
+        del self.constructors[actor_id]
+        self._engine.agent.notify({"t": "actor_arguments", "actor": actor_id.hex()}, self._spec_bytes(spec, task))
+
+    def _arguments_failed(self, actor_id: bytes, error: bytes) -> None:
+        """The calls fail when the agent has told us, and everybody else, that the actor is dead."""
+        self._engine.agent.notify({"t": "actor_arguments_failed", "actor": actor_id.hex()}, error)
+        self.drop_constructor(actor_id)
 
     def _spec_bytes(self, spec: dict[str, Any], task: tasks.Task) -> bytes:
         spec["kind"], spec["payload"], spec["deps"] = task.kind, task.payload, tasks.resolve_deps(task)
@@ -270,28 +310,24 @@ class Actors:
     def lifetime_over(self, payload: Any) -> None:
         """The last strong handle is gone, and with it every call in flight: the actor may end."""
         actor_id, task = payload
+        self.drop_constructor(actor_id)
         self.forget(actor_id)
         self._engine.tasks._unpin_arguments(task)
         self._engine.agent.notify({"t": "actor_unreferenced", "actor": actor_id.hex()})
 
-    def hold_calls(self, actor_id: bytes) -> None:
+    def hold_calls(self, actor_id: bytes, *, for_good: bool) -> None:
         """The actor is about to be killed: later calls wait for what the agent says of it next."""
         client = self.clients.get(actor_id)
-        if client is not None and client.calls.state is ActorState.ALIVE:
-            client.calls.state = ActorState.RESTARTING
+        if client is not None:
+            client.is_killed |= for_good
+            if client.calls.state is ActorState.ALIVE:
+                client.calls.state = ActorState.RESTARTING
 
     def forget(self, actor_id: bytes) -> None:
         """This process has no strong handle any more, and so no call in flight; a weak one starts afresh."""
         client = self.clients.get(actor_id)
         if client is not None and not client.calls.pending_count:
             del self.clients[actor_id]
-
-    def _creation_failed(self, actor_id: bytes, blob: bytes) -> None:
-        """A constructor argument could not be computed."""
-        client = self.clients[actor_id]
-        client.death = blob
-        for call in client.calls.died():
-            self._engine.tasks.fail(call, blob)
 
     def _client(self, actor_id: bytes, description: actor_api.ActorDescription) -> ActorClient:
         client = self.clients.get(actor_id)

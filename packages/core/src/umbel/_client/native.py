@@ -517,7 +517,7 @@ class NativeEngine:
     def kill(self, handle: actor_api.ActorHandle, *, no_restart: bool) -> None:
         self.check_running()
         with self.lock:
-            self.actors.hold_calls(handle._actor_id)
+            self.actors.hold_calls(handle._actor_id, for_good=no_restart)
         self.agent.notify({"t": "kill_actor", "actor": handle._actor_id.hex(), "no_restart": no_restart})
 
     def get_actor(self, name: str, namespace: str | None) -> actor_api.ActorHandle:

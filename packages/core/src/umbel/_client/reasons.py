@@ -26,6 +26,13 @@ def of_record(record: ownership.Record) -> str:
         return f"{what} waits for {task.missing} of its arguments ({of_record(waiting)})"
     if task.actor is not None:
         state = task.actor.calls.state.value
+        constructor = task.actor.constructor
+        waiting = _missing_argument(constructor) if constructor is not None else None
+        if waiting is not None:
+            return (
+                f"{what} is queued at the caller; the actor waits for {constructor.missing} of its constructor's "
+                f"arguments ({of_record(waiting)})"
+            )
         if task.seq in task.actor.calls.inflight:
             return f"{what} was sent to its actor, which is {state} and has not answered"
         return f"{what} is queued at the caller; the actor is {state}"
@@ -64,6 +71,8 @@ def explain(engine: NativeEngine, target: Any) -> str:
         last = record
         while isinstance(last.task, tasks.Task):
             argument = _missing_argument(last.task)
+            if argument is None and last.task.actor is not None and last.task.actor.constructor is not None:
+                argument = _missing_argument(last.task.actor.constructor)
             if argument is None:
                 break
             last = argument
@@ -76,4 +85,7 @@ def explain(engine: NativeEngine, target: Any) -> str:
         is_it = entry["actor"] == actor if actor else (entry["client"], entry["key"]) == (engine.process_id.hex(), key)
         if is_it:
             return f"{text}: {entry['reason']}"
+    for one in engine.query("actors") if actor else ():  # it may wait for what only its creator has
+        if one["actor"] == actor and one["reason"]:
+            return f"{text}: {one['reason']}"
     return text

@@ -1,9 +1,10 @@
 """Which actors there are, who may find them by name, and what becomes of them when a process dies.
 
 An actor is PENDING until its constructor has returned, then ALIVE; when its worker dies it is RESTARTING while it has
-restarts left, else DEAD, which is final. A name belongs to at most one actor that is not DEAD. Creation by name is
-atomic here, so that of many callers with `get_if_exists` exactly one creates. This module only decides; `service`
-sends, and finding workers is the node's business.
+restarts left, else DEAD, which is final. It is known here from the moment it is asked for, but no worker is looked for
+before its creator has sent all arguments of the constructor. A name belongs to at most one actor that is not DEAD.
+Creation by name is atomic here, so that of many callers with `get_if_exists` exactly one creates. This module only
+decides; `service` sends, and finding workers is the node's business.
 """
 
 from __future__ import annotations
@@ -19,21 +20,26 @@ from umbel._control.events import ActorSpec, ActorState, Cause
 EXIT_GRACE_S = 30.0  # for exit handlers of an actor that has ended by itself; Ray allows as much
 UNKNOWN_GRACE_S = 2.0  # a handle may overtake its creator's message, which comes on another connection
 DEAD_KEPT_MAX = 1_000  # dead actors whose cause of death can still be asked for
+_LACKING = "arguments of its constructor are still being computed"
 
 
 class Actor:
     """One actor's record."""
 
-    __slots__ = ("address", "cause", "exit_reason", "reason", "restarts", "spec", "state", "watchers", "worker")
+    __slots__ = (
+        "address", "cause", "exit_reason", "lacks_arguments", "reason", "restarts", "spec", "state", "watchers",
+        "worker",
+    )  # fmt: skip
 
-    def __init__(self, spec: ActorSpec) -> None:
+    def __init__(self, spec: ActorSpec, *, lacks_arguments: bool) -> None:
         self.spec = spec
         self.state = ActorState.PENDING
+        self.lacks_arguments = lacks_arguments  # its creator has not sent the constructor call yet
         self.worker = ""  # its host, "" while it has none
         self.address = ""
         self.restarts = 0
         self.exit_reason = ""  # why it is about to exit, once that is known
-        self.reason = ""  # why it is DEAD or RESTARTING
+        self.reason = _LACKING if lacks_arguments else ""  # why it is DEAD or RESTARTING, or not placed yet
         self.cause = Cause.NONE
         self.watchers: dict[str, None] = {}  # in order of arrival
 
@@ -63,6 +69,8 @@ class ActorTable:
         self._unknown: dict[str, tuple[float, dict[str, None]]] = {}  # watched before created: (since, watchers)
         self._handlers: dict[type, Callable[..., list[ev.ActorCommand]]] = {
             ev.ActorCreated: self._on_created,
+            ev.ArgumentsArrived: self._on_arguments_arrived,
+            ev.ArgumentsFailed: self._on_arguments_failed,
             ev.ActorWatched: self._on_watched,
             ev.ActorHosted: self._on_hosted,
             ev.ActorReady: self._on_ready,
@@ -97,12 +105,32 @@ class ActorTable:
             self._names[place] = spec.actor
             if event.request is not None:
                 commands.append(ev.AnswerCreate(spec.owner, event.request, spec.actor, is_existing=False))
-        actor = Actor(spec)
+        actor = Actor(spec, lacks_arguments=event.lacks_arguments)
         self.actors[spec.actor] = actor
         _, actor.watchers = self._unknown.pop(spec.actor, (0.0, {}))
         commands += self._publish(actor)
-        commands.append(ev.Place(spec))
+        if not event.lacks_arguments:
+            commands.append(ev.Place(spec))
         return commands
+
+    def awaits_arguments(self, actor_id: str, client: str) -> bool:
+        """Whether `client` is to send the actor's constructor call, or why there is none."""
+        actor = self.actors.get(actor_id)
+        return actor is not None and actor.lacks_arguments and actor.spec.owner == client
+
+    def _on_arguments_arrived(self, event: ev.ArgumentsArrived) -> list[ev.ActorCommand]:
+        if not self.awaits_arguments(event.actor, event.client):
+            return []  # it was killed, or lost its last handle, while they were computed
+        actor = self.actors[event.actor]
+        actor.lacks_arguments = False
+        actor.reason = ""
+        return [ev.Place(actor.spec)]
+
+    def _on_arguments_failed(self, event: ev.ArgumentsFailed) -> list[ev.ActorCommand]:
+        if not self.awaits_arguments(event.actor, event.client):
+            return []
+        reason = "an argument of its constructor could not be computed"
+        return self._bury(self.actors[event.actor], reason, Cause.INIT_FAILED)
 
     def _refused(self, event: ev.ActorCreated, holder: str) -> ev.ActorCommand:
         spec = event.spec
@@ -163,7 +191,7 @@ class ActorTable:
 
     def owns_actors(self, client: str) -> bool:
         """Whether live actors would die with this process."""
-        return any(actor.spec.owner == client and not actor.spec.is_detached for actor in self.actors.values())
+        return any(actor.spec.owner == client and _needs_owner(actor) for actor in self.actors.values())
 
     def listed(self) -> list[Listed]:
         """All actors, the dead ones that are remembered last."""
@@ -216,7 +244,7 @@ class ActorTable:
         if event.is_final:
             return [*self._bury(actor, reason, Cause.INTENDED), ev.Kill(event.actor, reason)]
         if not actor.worker:
-            return []  # it is waiting for a worker: killing it so that it restarts changes nothing
+            return []  # it is waiting for arguments or a worker: killing it so that it restarts changes nothing
         return [ev.Kill(event.actor, reason)]
 
     def _on_unreferenced(self, event: ev.ActorUnreferenced) -> list[ev.ActorCommand]:
@@ -258,11 +286,12 @@ class ActorTable:
         commands: list[ev.ActorCommand] = []
         for actor in list(self.actors.values()):
             actor.watchers.pop(event.client, None)
-            if actor.spec.owner == event.client and not actor.spec.is_detached:
-                reason = (
-                    f"its owner, the process {event.client} that created it, is gone; "
-                    "pass lifetime='detached' for actors that shall outlive their creator"
-                )
+            if actor.spec.owner == event.client and _needs_owner(actor):
+                reason = f"its owner, the process {event.client} that created it, is gone"
+                if actor.spec.is_detached:
+                    reason += ", and had not sent all arguments of its constructor"
+                else:
+                    reason += "; pass lifetime='detached' for actors that shall outlive their creator"
                 commands += self._bury(actor, reason)
                 commands.append(ev.Kill(actor.spec.actor, reason))
         return commands
@@ -311,6 +340,9 @@ class ActorTable:
             checks.invariant(actor.state is not ActorState.DEAD, "a dead actor among the living", actor=actor_id)
             if actor.state is ActorState.ALIVE:
                 checks.invariant(actor.worker, "an actor is alive without a worker", actor=actor_id)
+            if actor.lacks_arguments:
+                is_waiting = actor.state is ActorState.PENDING and not actor.worker
+                checks.invariant(is_waiting, "an actor was made without its arguments", actor=actor_id)
             if spec.name:
                 holder = self._names.get((spec.namespace, spec.name))
                 checks.invariant(holder == actor_id, "a live actor lost its name", actor=actor_id, name=spec.name)
@@ -327,3 +359,8 @@ class ActorTable:
         checks.invariant(len(self._dead) <= DEAD_KEPT_MAX, "too many dead are remembered", count=len(self._dead))
         for actor_id in self._unknown:
             checks.invariant(actor_id not in self.actors, "a known actor is awaited", actor=actor_id)
+
+
+def _needs_owner(actor: Actor) -> bool:
+    """Whether it dies with the process that created it: only that one can send what its constructor lacks."""
+    return not actor.spec.is_detached or actor.lacks_arguments

@@ -12,7 +12,7 @@ from typing import Any, NamedTuple
 
 
 class ActorState(Enum):
-    PENDING = "PENDING"  # waits for resources, or its constructor runs for the first time
+    PENDING = "PENDING"  # waits for arguments or resources, or its constructor runs for the first time
     ALIVE = "ALIVE"
     RESTARTING = "RESTARTING"
     DEAD = "DEAD"  # final
@@ -24,7 +24,7 @@ class Cause(Enum):
     NONE = "none"  # it is not dead
     CRASHED = "crashed"  # its process, its owner, or what its restarts were for
     INTENDED = "intended"  # killed by kill(), exited by itself, or no longer referred to
-    INIT_FAILED = "init failed"  # its constructor raised
+    INIT_FAILED = "init failed"  # its constructor raised, or an argument of it could not be computed
     UNSCHEDULABLE = "unschedulable"  # what it asked for cannot be had
 
 
@@ -53,11 +53,31 @@ class ActorSpec(NamedTuple):
 
 
 class ActorCreated(NamedTuple):
-    """request: the number to answer by when the actor is named, else None."""
+    """request: the number to answer by when the actor is named, else None.
+
+    lacks_arguments: they are still being computed; `ArgumentsArrived` or `ArgumentsFailed` will follow.
+    """
 
     spec: ActorSpec
     get_if_exists: bool
     request: int | None
+    at_s: float
+    lacks_arguments: bool = False
+
+
+class ArgumentsArrived(NamedTuple):
+    """The creator has sent the constructor call of an actor that lacked arguments. client: who says so."""
+
+    actor: str
+    client: str
+    at_s: float
+
+
+class ArgumentsFailed(NamedTuple):
+    """An argument that an actor lacked could not be computed."""
+
+    actor: str
+    client: str
     at_s: float
 
 
@@ -149,6 +169,8 @@ class Ticked(NamedTuple):
 
 ActorEvent = (
     ActorCreated
+    | ArgumentsArrived
+    | ArgumentsFailed
     | ActorWatched
     | ActorHosted
     | ActorReady

@@ -44,6 +44,8 @@ class ActorService:
         self.table = actors.ActorTable()
         self.on: dict[str, Callable[[str, str, Message, bytes], None]] = {
             "create_actor": self._on_create_actor,
+            "actor_arguments": self._on_actor_arguments,
+            "actor_arguments_failed": self._on_actor_arguments_failed,
             "get_actor": self._on_get_actor,
             "list_actors": self._on_list_actors,
             "actor_watch": self._on_actor_watch,
@@ -58,7 +60,7 @@ class ActorService:
         self._classes: dict[str, bytes] = {}  # class descriptions of live actors
         self._errors: OrderedDict[str, bytes] = (
             OrderedDict()
-        )  # why constructors failed, as many as the dead that are kept
+        )  # why constructors or their arguments failed, as many as the dead that are kept
         self._accelerators: dict[
             str, Mapping[str, Sequence[str]]
         ] = {}  # of actors whose constructor is about to be called
@@ -82,7 +84,8 @@ class ActorService:
     def _on_create_actor(self, client: str, namespace: str, message: Message, body: bytes) -> None:
         actor = message["actor"]
         self._classes[actor] = body[: message["meta_size"]]
-        self._calls[actor] = body[message["meta_size"] :]
+        if not message["lacks_arguments"]:
+            self._calls[actor] = body[message["meta_size"] :]
         spec = ev.ActorSpec(
             actor=actor,
             owner=client,
@@ -98,7 +101,27 @@ class ActorService:
             label_selector=message["label_selector"],
             depth=message["depth"],
         )
-        self._decide(ev.ActorCreated(spec, message["get_if_exists"], message["rq"], self._node.now_s()))
+        self._decide(
+            ev.ActorCreated(
+                spec,
+                message["get_if_exists"],
+                message["rq"],
+                self._node.now_s(),
+                lacks_arguments=message["lacks_arguments"],
+            )
+        )
+
+    def _on_actor_arguments(self, client: str, _namespace: str, message: Message, body: bytes) -> None:
+        actor = message["actor"]
+        if self.table.awaits_arguments(actor, client):
+            self._calls[actor] = body
+            self._decide(ev.ArgumentsArrived(actor, client, self._node.now_s()))
+
+    def _on_actor_arguments_failed(self, client: str, _namespace: str, message: Message, body: bytes) -> None:
+        actor = message["actor"]
+        if self.table.awaits_arguments(actor, client):
+            self._keep_error(actor, body)
+            self._decide(ev.ArgumentsFailed(actor, client, self._node.now_s()))
 
     def _on_get_actor(self, client: str, namespace: str, message: Message, _body: bytes) -> None:
         wanted = message["namespace"] or namespace
@@ -131,10 +154,13 @@ class ActorService:
         self._decide(ev.ActorReady(message["actor"], client, self._node.now_s()))
 
     def _on_actor_failed(self, client: str, _namespace: str, message: Message, body: bytes) -> None:
-        self._errors[message["actor"]] = body
+        self._keep_error(message["actor"], body)
+        self._decide(ev.ActorInitFailed(message["actor"], client, self._node.now_s()))
+
+    def _keep_error(self, actor: str, error: bytes) -> None:
+        self._errors[actor] = error
         if len(self._errors) > actors.DEAD_KEPT_MAX:
             self._errors.popitem(last=False)
-        self._decide(ev.ActorInitFailed(message["actor"], client, self._node.now_s()))
 
     def _on_actor_exiting(self, client: str, _namespace: str, message: Message, _body: bytes) -> None:
         self._decide(ev.ActorExiting(message["actor"], client, message["reason"], self._node.now_s()))

@@ -71,6 +71,75 @@ def test_a_failing_constructor_fails_every_call_with_its_traceback() -> None:
         assert caught.value.actor_init_failed
 
 
+@umbel.remote
+def value_of(box: Any) -> Any:
+    """What another process gets of an actor."""
+    return umbel.get(box[0].value.remote())
+
+
+def test_an_actor_can_be_called_before_its_constructors_arguments_are_there(signal: Any) -> None:
+    counter = Counter.remote(signal.wait.remote())
+    theirs, ours = value_of.remote([counter]), counter.add.remote()
+    assert umbel.wait([theirs, ours], num_returns=2, timeout=0.05)[0] == []
+    signal.send.remote()
+    umbel.get([theirs, ours], timeout=20)
+    assert umbel.get(counter.value.remote(), timeout=20) == 2
+
+
+@pytest.mark.parametrize("options", [{}, {"name": "hopeless"}])
+def test_a_constructor_argument_that_fails_fails_every_holders_calls(signal: Any, options: dict[str, Any]) -> None:
+    @umbel.remote(max_retries=0)
+    def fails(_opened: Any) -> None:
+        raise LookupError("argument")
+
+    counter = Counter.options(**options).remote(fails.remote(signal.wait.remote()))
+    calls = [counter.value.remote(), value_of.remote([counter])]
+    signal.send.remote()
+    for ref in (*calls, counter.value.remote(), value_of.remote([counter])):
+        with pytest.raises(exceptions.ActorDiedError, match="LookupError: argument"):
+            umbel.get(ref, timeout=20)
+    with pytest.raises(exceptions.ActorDiedError) as caught:
+        umbel.get(calls[0])
+    assert caught.value.actor_init_failed
+
+
+def test_a_name_is_taken_before_the_constructors_arguments_are_there(signal: Any) -> None:
+    """61"""
+    counter = Counter.options(name="early").remote(signal.wait.remote())
+    assert umbel.get_actor("early") == counter
+    with pytest.raises(exceptions.ActorAlreadyExistsError, match="early"):
+        Counter.options(name="early").remote()
+    found = umbel.get_actor("early").value.remote()
+    signal.send.remote()
+    assert umbel.get(found, timeout=20) is True
+
+
+def test_an_actor_killed_before_its_constructors_arguments_are_there_stays_dead(signal: Any) -> None:
+    opened = signal.wait.remote()
+    counter = Counter.options(name="killed early").remote(opened)
+    early = counter.value.remote()
+    umbel.kill(counter)
+    with pytest.raises(exceptions.ActorDiedError, match="kill"):
+        umbel.get(early, timeout=20)
+    signal.send.remote()
+    umbel.get(opened, timeout=20)
+    with pytest.raises(exceptions.ActorDiedError, match="kill"):
+        umbel.get(counter.value.remote(), timeout=20)
+    assert "killed early" not in umbel.util.list_named_actors()
+
+
+def test_an_actor_without_handles_ends_though_its_constructors_arguments_come_late(
+    signal: Any, eventually: Any
+) -> None:
+    """58"""
+    opened = signal.wait.remote()
+    Counter.options(name="unwanted").remote(opened)
+    gc.collect()
+    signal.send.remote()
+    umbel.get(opened, timeout=20)
+    eventually(lambda: "unwanted" not in umbel.util.list_named_actors())
+
+
 @pytest.mark.parametrize(
     ("wrong", "kind", "words"),
     [

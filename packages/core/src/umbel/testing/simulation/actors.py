@@ -1,9 +1,10 @@
 """Actors' lives: names, states, restarts and ends, between clients and hosts that behave as they like.
 
 The daemon is the production one: the actor table, the agent that finds workers, and the service that ties them. Its
-clients are abstract: they create actors, some by names that others want too, look them up, watch, kill and forget
-them, and die. Hosts are workers that construct an actor or fail to, leave when they are told to or by themselves, and
-die. The simulation keeps its own record of what was asked and told.
+clients are abstract: they create actors, some by names that others want too and some before the constructor's
+arguments are there, look them up, watch, kill and forget them, and die. Hosts are workers that construct an actor or
+fail to, leave when they are told to or by themselves, and die. The simulation keeps its own record of what was asked
+and told.
 """
 
 from __future__ import annotations
@@ -14,7 +15,7 @@ from umbel._agent.ledger import CPU, UNIT
 from umbel._wire import frames
 from umbel.testing.simulation.daemon import Daemon
 from umbel.testing.simulation.processes import in_words_of_notice
-from umbel.testing.simulation.world import Stream, World
+from umbel.testing.simulation.world import Stream, World, facts
 
 NAMES: Final = ("", "", "n", "m")
 NEXT_STATES: Final = {  # what a watcher may be told after what
@@ -25,6 +26,8 @@ NEXT_STATES: Final = {  # what a watcher may be told after what
     "DEAD": ("DEAD",),
 }
 QUIET_ROUNDS_MAX = 3_000
+ARGUMENT_ERROR: Final = b"why an argument failed"
+CONSTRUCTOR_ERROR: Final = b"why a constructor failed"
 LONG_S = 1_000.0
 PROMPT_S = 1.0  # no message takes longer: the actor table gives a creation two seconds to arrive after a handle
 
@@ -57,8 +60,11 @@ class Created:
         self.name: str = message["name"]
         self.is_detached: bool = message["detached"]
         self.max_restarts: int = message["max_restarts"]
+        self.lacks_arguments: bool = message["lacks_arguments"]  # its owner has said nothing of them yet
         self.construction_count = 0
         self.is_known = False  # to the daemon, as all of the following
+        self.has_arguments = False
+        self.has_failed_argument = False
         self.is_killed = False
         self.is_unreferenced = False
         self.is_failing = False  # its constructor raised, or it exited by itself
@@ -82,12 +88,13 @@ class ActorsWorld(World):
         )
         self.starting: list[str] = []
         self.has_failed_starts = False
+        self.drained_at_s = 0.0  # what is under way was sent since then
         self.exited: list[str] = []  # processes whose end the daemon has not heard of
         self.clients: dict[str, Client] = {}  # living
         self.actors: dict[str, Created] = {}
         self.request_count = 0
         self.failures_percent = chance.choose((0, 5, 30))
-        self.weights = [10, *(chance.choose((1, 1, 2, 4)) for _ in range(8)), chance.choose((0, 1, 2))]
+        self.weights = [10, *(chance.choose((1, 1, 2, 4)) for _ in range(9)), chance.choose((0, 1, 2))]
         for number in range(1, 3 + chance.below(2)):
             self._join(number.to_bytes(16, "big").hex(), is_driver=True)
 
@@ -114,10 +121,13 @@ class ActorsWorld(World):
             return
         if message["t"] == "create_actor":
             created.is_known = True
+            created.has_arguments = not message.get("lacks_arguments", False)
         elif created.is_known:
             created.is_killed |= message["t"] == "kill_actor" and message["no_restart"]
             created.is_unreferenced |= message["t"] == "actor_unreferenced"
             created.is_failing |= message["t"] in ("actor_failed", "actor_exiting")
+            created.has_arguments |= message["t"] == "actor_arguments"
+            created.has_failed_argument |= message["t"] == "actor_arguments_failed"
 
     # Processes
 
@@ -136,9 +146,9 @@ class ActorsWorld(World):
         if kind == "reply":
             self._on_reply(client, message)
         elif kind == "actor_state":
-            self._on_state(client, message)
+            self._on_state(client, message, body)
         elif kind == "create":
-            self._on_create(client, message)
+            self._on_create(client, message, body)
         elif kind == "exit":
             if message["idle"]:
                 client.exits_asked += 1
@@ -146,45 +156,50 @@ class ActorsWorld(World):
                 client.must_exit = True
 
     def _on_reply(self, client: Client, message: Message) -> None:
-        """C4: each request is answered once."""
+        """T9: each request is answered once."""
         actor = client.requests.pop(message["rq"], None)
-        self.must(actor is not None, "C4", "%s was answered twice: %s", client.label, message)
+        self.must(actor is not None, "T9", "%s was answered twice: %s", client.label, message)
         if actor in self.actors:
             created = self.actors[actor]
             is_refused = "error" in message or message.get("existing", False)
-            self.must(is_refused == created.is_refused, "C1", "%s was told %s of %s", client.label, message, actor)
+            self.must(is_refused == created.is_refused, "T2", "%s was told %s of %s", client.label, message, actor)
             if not is_refused:
-                self.must(message["actor"] == actor, "C1", "%s made %s and was told %s", client.label, actor, message)
+                self.must(message["actor"] == actor, "T2", "%s made %s and was told %s", client.label, actor, message)
                 self._say(client, {"t": "actor_watch", "actor": actor})
 
-    def _on_state(self, client: Client, message: Message) -> None:
-        """C2: what a watcher hears of an actor is its life."""
+    def _on_state(self, client: Client, message: Message, body: bytes) -> None:
+        """T6: what a watcher hears of an actor is its life, and why it failed."""
         actor, state, restarts = message["actor"], message["state"], message["restarts"]
         before = client.states.get(actor, "")
         self.must(
-            state in NEXT_STATES[before], "C2", "%s was told that %s is %s after %s", client.label, actor, state, before
+            state in NEXT_STATES[before], "T6", "%s was told that %s is %s after %s", client.label, actor, state, before
         )
         client.states[actor] = state
+        if message["init_failed"]:
+            cause = ARGUMENT_ERROR if self.actors[actor].has_failed_argument else CONSTRUCTOR_ERROR
+            self.must(body == cause, "T6", "%s was told that %s failed because of %s", client.label, actor, body)
         limit = self.actors[actor].max_restarts if actor in self.actors else 0
-        self.must(limit < 0 or restarts <= limit, "C5", "%s restarted %d times, allowed are %d", actor, restarts, limit)
+        self.must(limit < 0 or restarts <= limit, "T5", "%s restarted %d times, allowed are %d", actor, restarts, limit)
         self.must(
             restarts >= client.restarts.get(actor, 0) or state == "DEAD",
-            "C2", "%s was told of %d restarts of %s after more", client.label, restarts, actor,
+            "T6", "%s was told of %d restarts of %s after more", client.label, restarts, actor,
         )  # fmt: skip
         client.restarts[actor] = restarts
 
-    def _on_create(self, client: Client, message: Message) -> None:
-        """C3: one host at a time, and no more constructions than restarts."""
+    def _on_create(self, client: Client, message: Message, body: bytes) -> None:
+        """T3: one host at a time, none before the arguments are there, and no more constructions than restarts."""
         actor = message["actor"]
         created = self.actors[actor]
         created.construction_count += 1
+        is_whole = created.has_arguments and body == _call(actor)
+        self.must(is_whole, "T3", "%s constructs %s without its arguments: %s", client.label, actor, body)
         others = [other.label for other in self.clients.values() if other.hosts == actor and other is not client]
         self.must(
-            not client.hosts and not others, "C3", "%s hosts %s beside %s", client.label, actor, others or client.hosts
+            not client.hosts and not others, "T3", "%s hosts %s beside %s", client.label, actor, others or client.hosts
         )
         self.must(
             created.max_restarts < 0 or created.construction_count <= 1 + created.max_restarts,
-            "C5", "%s is constructed for the %d. time", actor, created.construction_count,
+            "T5", "%s is constructed for the %d. time", actor, created.construction_count,
         )  # fmt: skip
         client.hosts = actor
         client.is_constructing = True
@@ -214,8 +229,8 @@ class ActorsWorld(World):
         if action == 0 and self.deliver_one():
             return
         (
-            self._start_one, self._create, self._watch, self._find, self._end_one, self._construct, self._leave,
-            self._pass_time, self._lose,
+            self._start_one, self._create, self._send_arguments, self._watch, self._find, self._end_one,
+            self._construct, self._leave, self._pass_time, self._lose,
         )[max(0, action - 1)]()  # fmt: skip
 
     def _start_one(self) -> None:
@@ -252,14 +267,40 @@ class ActorsWorld(World):
             self.chance.happens(50),
             "detached": self.chance.happens(30), "max_restarts": self.chance.choose((0, 0, 1, 2, -1)),
             "placement": {CPU: UNIT}, "running": self.chance.choose(({}, {CPU: UNIT // 2})), "class_name": "C",
-            "meta_size": 0,
+            "meta_size": 0, "lacks_arguments": self.chance.happens(40),
         }  # fmt: skip
         self.actors[actor] = Created(client, message)
         if name:
             message["rq"] = self._request(client, actor)
-        self._say(client, message)
+        self._say(client, message, b"" if message["lacks_arguments"] else _call(actor))
         if not name:
             self._say(client, {"t": "actor_watch", "actor": actor})
+
+    def _lacking(self) -> list[str]:
+        """The actors whose owners have something to say of the arguments: they live and want the actor, and know that
+        it got its name."""
+        return [
+            actor
+            for actor, created in self.actors.items()
+            if created.lacks_arguments
+            and not (created.owner.is_dead or created.is_refused or (created.is_dropped and not created.is_detached))
+            and actor not in created.owner.requests.values()
+            and created.owner.states.get(actor) != "DEAD"
+        ]
+
+    def _send_arguments(self) -> None:
+        lacking = self._lacking()
+        if lacking:
+            self._end_lack(self.chance.choose(lacking), has_failed=self.chance.happens(self.failures_percent))
+
+    def _end_lack(self, actor: str, *, has_failed: bool) -> None:
+        """The last argument is there, or one could not be computed."""
+        created = self.actors[actor]
+        created.lacks_arguments = False
+        if has_failed:
+            self._say(created.owner, {"t": "actor_arguments_failed", "actor": actor}, ARGUMENT_ERROR)
+        else:
+            self._say(created.owner, {"t": "actor_arguments", "actor": actor}, _call(actor))
 
     def _request(self, client: Client, actor: str) -> int:
         self.request_count += 1
@@ -304,7 +345,10 @@ class ActorsWorld(World):
 
     def _end_construction(self, host: Client, *, has_failed: bool) -> None:
         host.is_constructing = False
-        self._say(host, {"t": "actor_failed" if has_failed else "actor_ready", "actor": host.hosts})
+        if has_failed:
+            self._say(host, {"t": "actor_failed", "actor": host.hosts}, CONSTRUCTOR_ERROR)
+        else:
+            self._say(host, {"t": "actor_ready", "actor": host.hosts})
 
     def _leave(self) -> None:
         """An actor exits, because it was asked to or by itself; an idle worker answers when asked to go."""
@@ -337,9 +381,10 @@ class ActorsWorld(World):
 
     def _pass_time(self) -> None:
         duration_s = self.chance.choose((0.01, 0.5, 3.0, 40.0))
-        if duration_s > PROMPT_S:
+        if self.now_s + duration_s > self.drained_at_s + PROMPT_S:
             for stream in list(self.streams):
                 stream.drain()
+            self.drained_at_s = self.now_s + duration_s
         self.note("%s s pass", duration_s)
         self.daemon.pass_time(duration_s)
 
@@ -352,7 +397,14 @@ class ActorsWorld(World):
 
     def check(self) -> None:
         self.daemon.agent.check()
-        self.daemon.actor_service.table.check()
+        table = self.daemon.actor_service.table
+        table.check()
+        early = [actor for actor in self._wanted() if actor in table.actors and not self.actors[actor].has_arguments]
+        self.must(not early, "T3", "workers are looked for before the arguments are there: %s", early)
+
+    def _wanted(self) -> list[str]:
+        """The actors that the daemon looks for workers for."""
+        return [demand.actor for demand in self.daemon.agent.demands.values() if demand.actor]
 
     # Coming to rest
 
@@ -362,7 +414,7 @@ class ActorsWorld(World):
             if not self._settle_one():
                 return
             self.check()
-        self.must(False, "S2", "actors never come to rest: %s", self.daemon.agent.pending())
+        self.must(False, "R2", "actors never come to rest: %s", self.daemon.agent.pending())
 
     def _settle_one(self) -> bool:
         if self.deliver_one():
@@ -372,6 +424,9 @@ class ActorsWorld(World):
             return True
         if self.starting:
             self._connect(self.starting[0])
+            return True
+        for actor in self._lacking():
+            self._end_lack(actor, has_failed=False)
             return True
         for client in self.clients.values():
             if client.hosts and client.is_constructing:
@@ -391,30 +446,38 @@ class ActorsWorld(World):
         for actor, created in self.actors.items():
             state = table.actors[actor].state.value if actor in table.actors else "DEAD"
             hosts = [client.label for client in self.clients.values() if client.hosts == actor]
-            self.must(len(hosts) == (state == "ALIVE"), "C6", "%s is %s and lives in %s", actor, state, hosts)
+            self.must(len(hosts) == (state == "ALIVE"), "T3", "%s is %s and lives in %s", actor, state, hosts)
             self._check_end(actor, created, state)
+            is_wanted = actor in self._wanted()
+            self.must(is_wanted == (state in ("PENDING", "RESTARTING")), "T7", "%s is %s for good", actor, state)
             for client in self.clients.values():
                 told = client.states.get(actor)
                 self.must(
                     told in (None, state) and (told is not None or created.owner is not client or created.name),
-                    "C4", "%s is %s, %s was told %s", actor, state, client.label, told,
+                    "T6", "%s is %s, %s was told %s", actor, state, client.label, told,
                 )  # fmt: skip
         for client in self.clients.values():
-            self.must(not client.requests, "C4", "%s waits for answers: %s", client.label, client.requests)
+            self.must(not client.requests, "T9", "%s waits for answers: %s", client.label, client.requests)
         kept = {
             *self.daemon.actor_service._calls,
             *self.daemon.actor_service._classes,
             *self.daemon.actor_service._accelerators,
         }
-        self.must(kept <= set(table.actors), "C6", "something is kept of the dead: %s", kept - set(table.actors))
+        self.must(kept <= set(table.actors), "T8", "something is kept of the dead: %s", kept - set(table.actors))
 
     def _check_end(self, actor: str, created: Created, state: str) -> None:
-        """C6: an actor that shall end is dead. C7: one that shall not is alive, or waits for what others hold."""
-        owner_is_gone = created.owner.is_dead and not created.is_detached
-        if created.is_killed or owner_is_gone or (created.is_unreferenced and not created.is_detached):
+        """T7: an actor that shall end is dead; one that shall not is alive, or waits for what others hold."""
+        owner_is_gone = created.owner.is_dead and not (created.is_detached and created.has_arguments)
+        is_unreferenced = created.is_unreferenced and not created.is_detached
+        if created.is_killed or owner_is_gone or is_unreferenced or created.has_failed_argument:
             is_right = state == "DEAD" or created.is_refused
         elif created.is_failing or created.is_refused or created.max_restarts >= 0 or self.has_failed_starts:
             is_right = state in ("DEAD", "ALIVE", "PENDING", "RESTARTING")
         else:
             is_right = state != "DEAD" or not created.is_known
-        self.must(is_right, "C6", "%s is %s: %s", actor, state, vars(created))
+        self.must(is_right, "T7", "%s is %s: %s", actor, state, facts(created))
+
+
+def _call(actor: str) -> bytes:
+    """The constructor call of an actor."""
+    return b"constructor call of " + actor.encode()
