@@ -63,6 +63,7 @@ class Host:
         self._mailbox: mailbox.Mailbox | None = None  # None: a plain actor
         self._pools: dict[str, concurrent.futures.ThreadPoolExecutor] = {}
         self._loop: Any = None
+        self._is_flush_due = False
         self._async_tasks: dict[execute.Execution, Any] = {}
         self._unfinished: dict[tuple[links.Link, int], execute.Execution] = {}
         self._is_ending = False
@@ -204,9 +205,21 @@ class Host:
             if self._mailbox is not None:
                 for ready in self._mailbox.finished(*self._lane(job)):
                     self._start(ready)
-            self._engine._flush()
+            if self._unfinished and job in self._async_tasks:
+                # Others are likely to end in the same round of the loop: their answers share a frame. Should one of
+                # them hold the loop up, the background thread sends.
+                if not self._is_flush_due:
+                    self._is_flush_due = True
+                    self._loop.call_soon(self._flush)
+            else:
+                self._engine._flush()
             if self._is_ending and not self._unfinished:
                 self._leave_soon()
+
+    def _flush(self) -> None:
+        self._is_flush_due = False
+        with self._engine.lock:
+            self._engine._flush()
 
     def find(self, link: links.Link, seq: int) -> execute.Execution | None:
         return self._unfinished.get((link, seq))
@@ -314,8 +327,8 @@ class Host:
         else:
             executor.reply(job, message, lent, started)
         finally:
-            self._async_tasks.pop(job, None)
             self.finished(job)
+            self._async_tasks.pop(job, None)
 
     async def _stream_async(self, job: execute.Execution, items: Any, started: float) -> None:
         import asyncio
