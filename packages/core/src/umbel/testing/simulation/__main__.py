@@ -4,42 +4,49 @@ from __future__ import annotations
 
 import argparse
 import contextlib
+import os
 import sys
 
-from umbel.testing.simulation import planted, runner
+from umbel.testing.simulation import jobs, planted, runner
 
 
 def main(arguments: list[str] | None = None) -> int:
     """0 when every run kept every invariant, or, with --plant, when the planted bug was found."""
-    parser = argparse.ArgumentParser(
-        prog="python -m umbel.testing.simulation", description="Run the state machines by chance."
-    )
-    parser.add_argument(
-        "--machine", choices=[*runner.machines(), "all"], default="all", help="which to run (default: all)"
-    )
-    parser.add_argument("--seeds", type=int, default=2_000, help="how many runs of each machine (default: 2000)")
-    parser.add_argument("--first", type=int, default=0, help="the first seed (default: 0)")
-    parser.add_argument("--seed", type=int, help="run this seed only")
-    parser.add_argument("--trace", action="store_true", help="with --seed: print everything that happens")
-    parser.add_argument("--plant", choices=sorted(planted.PLANTS), help="break the machine in this way first")
-    options = parser.parse_args(arguments)
+    options = _parser().parse_args(arguments)
     plant = planted.PLANTS[options.plant] if options.plant else None
     names = [plant.machine] if plant else [*runner.machines()] if options.machine == "all" else [options.machine]
-    seeds = (
-        range(options.first, options.first + options.seeds)
-        if options.seed is None
-        else range(options.seed, options.seed + 1)
-    )
-    if options.trace and options.seed is not None:
-        return _print_trace(names, options.seed, plant)
+    seeds = range(options.first, options.first + options.seeds)
+    if options.seed is not None:
+        seeds = range(options.seed, options.seed + 1)
+        if options.trace:
+            return _print_trace(names, options.seed, plant)
     has_failed = False
-    for name in names:
-        result = runner.run_seeds(
-            name, runner.machines()[name], seeds, plant.apply if plant else contextlib.nullcontext
-        )
+    for result in jobs.run_all(names, seeds, plant=options.plant, job_count=options.jobs):
         has_failed |= result.failure is not None
         _print_result(result, options.plant)
     return int(has_failed != (plant is not None))
+
+
+def _parser() -> argparse.ArgumentParser:
+    parser = argparse.ArgumentParser(
+        prog="python -m umbel.testing.simulation", description="Run the state machines by chance."
+    )
+    add = parser.add_argument
+    add("--machine", choices=[*runner.machines(), "all"], default="all", help="which to run (default: all)")
+    add("--seeds", type=_count, default=2_000, help="how many runs of each machine (default: 2000)")
+    add("--first", type=int, default=0, help="the first seed (default: 0)")
+    add("--seed", type=int, help="run this seed only")
+    add("--trace", action="store_true", help="with --seed: print everything that happens")
+    add("--plant", choices=sorted(planted.PLANTS), help="break the machine in this way first")
+    add("--jobs", type=_count, default=os.cpu_count() or 1, help="how many processes (default: one for each core)")
+    return parser
+
+
+def _count(text: str) -> int:
+    number = int(text)
+    if number < 1:
+        raise argparse.ArgumentTypeError(f"must be at least 1, got {number}")
+    return number
 
 
 def _print_result(result: runner.Result, plant: str | None) -> None:
@@ -48,7 +55,7 @@ def _print_result(result: runner.Result, plant: str | None) -> None:
     rate = result.run_count / result.duration_s
     print(
         f"{result.machine}: {result.run_count} runs of {result.step_count} steps in {result.duration_s:.1f} s "
-        f"({rate:.0f} runs/s): {'FAILED' if result.failure else 'ok'}",
+        f"({rate:.0f} runs/s in a process): {'FAILED' if result.failure else 'ok'}",
         flush=True,
     )
 

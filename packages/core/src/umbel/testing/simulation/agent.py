@@ -13,7 +13,7 @@ from typing import Any, Final
 
 from umbel._agent import events as ev
 from umbel._agent.ledger import CPU, UNIT, Ledger
-from umbel._agent.records import WorkerState
+from umbel._agent.records import Lease, WorkerState
 from umbel._agent.state import AgentState
 from umbel.testing.simulation.world import World
 
@@ -138,11 +138,11 @@ class AgentWorld(World):
                     book.holder = ""
 
     def _check_told(self, event: ev.WorkerExited, book: Book | None, commands: list[ev.AgentCommand]) -> None:
-        """A4: whoever used the worker is told of its end, and nobody else."""
+        """A9: whoever used the worker is told of its end, and nobody else."""
         told = [c.client for c in commands if isinstance(c, ev.LeaseBroken)]
         told += [c.actor for c in commands if isinstance(c, ev.ActorWorkerDied)]
         expected = [book.holder] if book is not None and book.holder else []
-        self.must(told == expected, "A4", "the end of %s was told to %s, its user was %s", event.worker, told, expected)
+        self.must(told == expected, "A9", "the end of %s was told to %s, its user was %s", event.worker, told, expected)
 
     def _carry_out(self, command: ev.AgentCommand) -> None:
         if isinstance(command, ev.StartWorker):
@@ -176,19 +176,19 @@ class AgentWorld(World):
             client.agent_end.send(command)
 
     def _check_grant(self, command: ev.Grant | ev.HostActor, holder: str) -> None:
-        """A1 to A3, from the simulation's own books."""
+        """A1 to A4, from the simulation's own books."""
         worker = command.worker
         self.must(worker in self.workers or worker in self.dying, "A1", "%s is used before it has connected", worker)
-        self.must(worker not in self.books, "A1", "%s is given to %s while in use", worker, holder)
+        self.must(worker not in self.books, "A2", "%s is given to %s while in use", worker, holder)
         known = self.state.workers[worker]
         self.must(not known.is_lost and not known.is_retired, "A1", "%s was given away though it is leaving", worker)
         if isinstance(command, ev.Grant):
-            self.must(holder in self.clients, "A1", "%s is given to %s, who is gone", worker, holder)
+            self.must(holder in self.clients, "A2", "%s is given to %s, who is gone", worker, holder)
         for name, total in self.total.items():
             used = sum(book.resources.get(name, 0) for w, book in self.books.items() if not self._lends(w, name))
             wanted = command.resources.get(name, 0)
             self.must(
-                not wanted or used + wanted <= total, "A2", "%s: %d in use, %d of %d given", name, used, wanted, total
+                not wanted or used + wanted <= total, "A3", "%s: %d in use, %d of %d given", name, used, wanted, total
             )
         for name, devices in command.accelerators.items():
             amount = min(UNIT, command.resources[name])
@@ -196,7 +196,7 @@ class AgentWorld(World):
                 held = sum(
                     min(UNIT, b.resources[name]) for b in self.books.values() if device in b.accelerators.get(name, ())
                 )
-                self.must(held + amount <= UNIT, "A3", "device %s is given twice", device)
+                self.must(held + amount <= UNIT, "A4", "device %s is given twice", device)
 
     def _lends(self, worker: str, resource: str) -> bool:
         lease = self.state.workers[worker].lease
@@ -270,10 +270,10 @@ class AgentWorld(World):
 
     def _report(self, name: str) -> None:
         """Its parent has reaped it. What it had said before counts first."""
-        signal = self.dying.pop(name)
         client = self.clients.get(name)
         if client is not None:
-            client.agent_end.drain()
+            client.agent_end.drain()  # which may still give it away: the agent does not know yet
+        signal = self.dying.pop(name)
         self.apply(ev.WorkerExited(name, 0 if signal else 1, signal, self.now_s))
 
     def _want(self) -> None:
@@ -363,7 +363,7 @@ class AgentWorld(World):
             self.now_s += CLOCK_STEP_S
             self.apply(ev.Ticked(self.now_s))
             due = self.state.next_tick_s()
-        self.must(due is None or due > self.now_s, "A6", "a tick at %s leaves one due at %s", self.now_s, due)
+        self.must(due is None or due > self.now_s, "A12", "a tick at %s leaves one due at %s", self.now_s, due)
 
     def _lose(self) -> None:
         """A process dies, or a driver leaves."""
@@ -384,7 +384,7 @@ class AgentWorld(World):
             book = self.books.get(worker.id)
             self.must(
                 (worker.lease is None) == (book is None),
-                "A1", "the books say %s of %s, the agent %s", book and book.holder, worker.id, worker.lease,
+                "A2", "the books say %s of %s, the agent %s", book and book.holder, worker.id, _holder(worker.lease),
             )  # fmt: skip
 
     # Coming to rest
@@ -398,7 +398,7 @@ class AgentWorld(World):
             if not self._settle_one():
                 return
             self.check()
-        self.must(False, "S2", "the agent never comes to rest: %s", self.state.pending())
+        self.must(False, "R2", "the agent never comes to rest: %s", self.state.pending())
 
     def _settle_one(self) -> bool:
         """One thing that would happen in time; whether there was one."""
@@ -426,24 +426,29 @@ class AgentWorld(World):
                 return True
         due = self.state.next_tick_s()
         if due is not None:
-            self.must(due < self.now_s + LONG_S, "A6", "a tick is due at %s, it is %s", due, self.now_s)
+            self.must(due < self.now_s + LONG_S, "A12", "a tick is due at %s, it is %s", due, self.now_s)
             self.now_s = max(due, self.now_s)
             self._tick()
             return True
         return False
 
     def check_rest(self) -> None:
-        """A5: every wish that can be met was met. A7: nothing is held, few processes are kept."""
+        """A7: every wish that can be met was met. A13: nothing is held, few processes are kept."""
         for client in self.clients.values():
             left = {key: count for key, count in client.wanted.items() if count and key != INFEASIBLE}
-            self.must(not left, "A5", "%s still waits for %s: %s", client.name, left, self.state.pending())
+            self.must(not left, "A7", "%s still waits for %s: %s", client.name, left, self.state.pending())
         for demand in self.state.demands.values():
-            self.must(demand.key == INFEASIBLE, "A5", "a demand was not served: %s", self.state.pending())
-        self.must(self.state.ledger.free == self.total, "A7", "not everything is free: %s", self.state.ledger.free)
+            self.must(demand.key == INFEASIBLE, "A7", "a demand was not served: %s", self.state.pending())
+        self.must(self.state.ledger.free == self.total, "A13", "not everything is free: %s", self.state.ledger.free)
         idle = [worker for worker in self.state.workers.values() if worker.state is WorkerState.IDLE]
-        self.must(len(idle) <= self.idle_max, "A7", "%d idle workers are kept", len(idle))
-        self.must(len(idle) == len(self.state.workers), "A7", "workers neither idle nor gone: %s", self.state.workers)
-        self.must(not self.books, "A7", "somebody holds workers: %s", [*self.books])
+        self.must(len(idle) <= self.idle_max, "A13", "%d idle workers are kept", len(idle))
+        busy = {worker.id: worker.state.value for worker in self.state.workers.values() if worker not in idle}
+        self.must(not busy, "A13", "workers neither idle nor gone: %s", busy)
+        self.must(not self.books, "A13", "somebody holds workers: %s", [*self.books])
+
+
+def _holder(lease: Lease | None) -> str | None:
+    return (lease.client or lease.actor) if lease is not None else None
 
 
 def _ids() -> Iterator[str]:

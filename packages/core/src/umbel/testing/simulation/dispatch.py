@@ -13,6 +13,7 @@ import umbel
 from umbel import exceptions
 from umbel._client import refs, tasks
 from umbel.testing.simulation.runtime import Driver, Machine, RuntimeWorld, WorkerProcess, process_here
+from umbel.testing.simulation.world import facts
 
 DEPTH_MAX: Final = 2
 OPTIONS: Final[dict[str, dict[str, Any]]] = {
@@ -84,12 +85,12 @@ class DispatchWorld(RuntimeWorld):
             self._watch_pushes(driver)
 
     def _watch_pushes(self, process: Machine) -> None:
-        """D5."""
+        """D8: nothing is sent that was cancelled."""
         book: Any = process.engine.tasks
         push = book._push
 
         def watched(link: Any, task: tasks.Task) -> None:
-            self.must(not task.is_cancelled, "D5", "%s sends task %d, which was cancelled", process.name, task.seq)
+            self.must(not task.is_cancelled, "D8", "%s sends task %d, which was cancelled", process.name, task.seq)
             push(link, task)
 
         book._push = watched
@@ -104,7 +105,7 @@ class DispatchWorld(RuntimeWorld):
                 break
             what = self.chance.below(6)
             if what <= 2:
-                for _ in range(self.chance.choose((1, 1, 3, 10))):
+                for _ in range(self.chance.choose((1, 1, 2, 5))):
                     held.append(self._submit(driver, held, None))
             elif what == 3 and held:
                 self._get(driver, [self.chance.choose(held)])
@@ -127,7 +128,7 @@ class DispatchWorld(RuntimeWorld):
         carried = chance.some(known, 2) if chance.happens(40) else []
         noted.is_returning_carried = chance.happens(30)
         noted.pause_count = chance.below(self.pauses_max + 1)
-        noted.child_count = chance.choose((0, 0, 1, 3)) if noted.depth < DEPTH_MAX else 0
+        noted.child_count = chance.choose((0, 0, 1, 2)) if noted.depth < DEPTH_MAX else 0
         if chance.happens(self.trouble_percent):
             noted.end = chance.choose(("raise", "crash", "exit"))
         self.noted.append(noted)
@@ -164,7 +165,7 @@ class DispatchWorld(RuntimeWorld):
                 for child in children:
                     self._get(process, [child])
         except KeyboardInterrupt:
-            self.must(noted.may_be_interrupted(), "D1", "task %d is interrupted for no reason", number)
+            self.must(noted.may_be_interrupted(), "D6", "task %d is interrupted for no reason", number)
             raise
         self.note("%s ends task %d by %s", process.name, number, noted.end)
         if noted.end == "crash" and not at:
@@ -177,16 +178,16 @@ class DispatchWorld(RuntimeWorld):
         return [noted.value(), *carried] if noted.is_returning_carried else noted.value()
 
     def _check_execution(self, process: Machine, noted: Noted, inputs: tuple[Any, ...]) -> None:
-        """D2: it runs once, and again only when what ran before crashed or raised what may be tried again."""
+        """D5: it runs once, and again only when what ran before crashed or raised what may be tried again."""
         got = [_without_carried(one) for one in inputs]
-        self.must(got == [one.value() for one in noted.inputs], "D1", "task %d got %s", noted.number, inputs)
+        self.must(got == [one.value() for one in noted.inputs], "D6", "task %d got %s", noted.number, inputs)
         for where, how in noted.executions:
             may_again = where.is_dead or (how == "raised" and noted.kind == "twice")
             self.must(
-                may_again, "D2", "%s runs task %d, which has %s in %s", process.name, noted.number, how, where.name
+                may_again, "D5", "%s runs task %d, which has %s in %s", process.name, noted.number, how, where.name
             )
         limit = 1 + noted.retry_count
-        self.must(len(noted.executions) < limit, "D2", "task %d runs for the %d. time", noted.number, limit + 1)
+        self.must(len(noted.executions) < limit, "D5", "task %d runs for the %d. time", noted.number, limit + 1)
 
     def _get(self, process: Machine, wanted: list[Ref]) -> None:
         noted = self.by_ref[wanted[0]._id]
@@ -194,24 +195,25 @@ class DispatchWorld(RuntimeWorld):
             value = process.engine.get(wanted, None)[0]
         except exceptions.UmbelError as error:
             self.note("%s gets task %d: %s", process.name, noted.number, type(error).__name__)
-            self.must(self._may_fail(noted, error), "D1", "task %d gave %r: %s", noted.number, error, vars(noted))
+            rule = "D4" if isinstance(error, exceptions.WorkerCrashedError) else "D6"
+            self.must(self._may_fail(noted, error), rule, "task %d gave %r: %s", noted.number, error, facts(noted))
             return
         self.note("%s gets task %d", process.name, noted.number)
         self.must(
             _without_carried(value) == noted.value() and noted.end != "raise",
-            "D1",
+            "D6",
             "task %d gave %r",
             noted.number,
             value,
         )
-        self.must(any(how == "returned" for _, how in noted.executions), "D1", "task %d never ran", noted.number)
+        self.must(any(how == "returned" for _, how in noted.executions), "D6", "task %d never ran", noted.number)
 
         if isinstance(value, list) and self.chance.happens(50):
             for carried in value[1:]:
                 self._get(process, [carried])
 
     def _may_fail(self, noted: Noted, error: BaseException) -> bool:
-        """D1 and D4: whether this is the right error, of the task itself or of one whose result it takes."""
+        """Whether this is the right error, of the task itself or of one whose result it takes."""
         if any(self._may_fail(one, error) for one in noted.inputs):
             return True
         if isinstance(error, exceptions.TaskCancelledError):
@@ -236,29 +238,29 @@ class DispatchWorld(RuntimeWorld):
     def check_rest(self) -> None:
         daemon = self.node.daemon
         for driver in self.drivers:
-            self.must(not driver.turns, "D1", "%s waits for ever", driver.name)
+            self.must(not driver.turns, "D6", "%s waits for ever", driver.name)
         for process in self.node.living:
             book = process.engine.tasks
-            self.must(not book.unfinished, "D3", "%s has unfinished tasks: %s", process.name, [*book.unfinished])
+            self.must(not book.unfinished, "D7", "%s has unfinished tasks: %s", process.name, [*book.unfinished])
             for cls in book.classes.values():
                 self.must(
-                    not cls.ready and not cls.leases, "D3", "%s has %s and %s", process.name, cls.ready, cls.leases
+                    not cls.ready and not cls.leases, "D7", "%s has %s and %s", process.name, cls.ready, cls.leases
                 )
             self.must(
                 not book.classes or not any(c.told for c in book.classes.values()),
-                "D3",
+                "D7",
                 "%s asks for workers",
                 process.name,
             )
             if isinstance(process, WorkerProcess):
-                self.must(not process.worker._queue, "D3", "%s has tasks that it never ran", process.name)
+                self.must(not process.worker._queue, "D7", "%s has tasks that it never ran", process.name)
             kept = [*process.engine.values.table.records.values()]
-            self.must(not kept, "O2", "%s keeps %s", process.name, kept)
-        self.must(not daemon.agent.demands, "D3", "the agent has demands: %s", daemon.agent.pending())
-        self.must(daemon.agent.ledger.free == daemon.agent.ledger.total, "A7", "free is %s", daemon.agent.ledger.free)
+            self.must(not kept, "O9", "%s keeps %s", process.name, kept)
+        self.must(not daemon.agent.demands, "D7", "the agent has demands: %s", daemon.agent.pending())
+        self.must(daemon.agent.ledger.free == daemon.agent.ledger.total, "A13", "free is %s", daemon.agent.ledger.free)
         alive = {process.id.hex() for process in self.node.living}
         left = [name for name in self.node.memory.segments if alive & {*name.split(".")}]  # others the daemon removes
-        self.must(not left, "O2", "segments are left: %s", left)
+        self.must(not left, "O9", "segments are left: %s", left)
 
 
 def _without_carried(value: Any) -> Any:

@@ -135,7 +135,7 @@ class Peer(Process):
                 self.borrows_at_owner(object_id)
                 or (owner is receiver and _is_borrowing(link, object_id))
                 or self._is_protected(object_id),
-                "O5", "%s replies to %s, whose argument %s it keeps without a borrow", self.name, receiver.name,
+                "O8", "%s replies to %s, whose argument %s it keeps without a borrow", self.name, receiver.name,
                 _name(object_id),
             )  # fmt: skip
         for object_id in _lent_ids(message):
@@ -143,7 +143,7 @@ class Peer(Process):
             if owner is not receiver and not owner.is_dead:
                 world.must(
                     isinstance(receiver, Peer) and receiver.borrows_at_owner(object_id),
-                    "O5", "%s returns %s to %s without a borrow", self.name, _name(object_id), receiver.name,
+                    "O8", "%s returns %s to %s without a borrow", self.name, _name(object_id), receiver.name,
                 )  # fmt: skip
 
     def die(self) -> None:
@@ -159,9 +159,11 @@ class OwnershipWorld(World):
     def set_up(self) -> None:
         chance = self.chance
         self.node = Node(self)
-        count = chance.choose((2, 2, 3, 4))
+        count = chance.choose((2, 3, 3, 4))
         self.peers = [Peer(self.node, f"p{number}", number.to_bytes(16, "big")) for number in range(1, count + 1)]
         self.deaths_left = chance.choose((0, 0, 1, 2))
+        self.haste_percent = chance.choose((0, 50, 90))  # of deliveries, after which somebody passes on what follows
+        self.is_passing_on = False
         self.held_max = 1 + chance.below(HELD_MAX)
         # Each run has its own rhythm: a network that lags, processes that hardly keep anything, calls that take long.
         self.weights = [
@@ -192,9 +194,10 @@ class OwnershipWorld(World):
     def act(self) -> None:
         action = self.chance.weighted(self.weights)
         if action == 0:
-            if not self.deliver_one():
-                self._put()
-        elif action == 8:
+            if self.deliver_one():
+                return
+            action = 1 + self.chance.below(7)
+        if action == 8:
             self._crash()
         else:
             (self._put, self._drop, self._read, self._call, self._work, self._work, self._housekeep)[action - 1]()
@@ -203,7 +206,13 @@ class OwnershipWorld(World):
         return self.chance.choose([peer for peer in self.peers if not peer.is_dead])
 
     def _new_value(self, peer: Peer, sources: list[Any]) -> list[Any]:
-        value: list[Any] = [found for found in self.chance.some(sources, 3) if isinstance(found, refs.ObjectRef)]
+        references = [thing for thing in sources if isinstance(thing, refs.ObjectRef)]
+        foreign = [ref for ref in references if ref._id[:16] != peer.id]
+        if foreign and self.chance.happens(50):
+            references = foreign  # values that hold what others own are where it gets interesting
+        value: list[Any] = []
+        if references and self.chance.happens(80):
+            value += [self.chance.choose(references) for _ in range(1 + self.chance.below(2))]
         if self.chance.happens(30):
             value.append(pickle.PickleBuffer(bytes(LARGE_BYTES)))
         return value
@@ -235,11 +244,20 @@ class OwnershipWorld(World):
 
     def _read(self) -> None:
         """Get a value, if it is there; else wait for it."""
-        peer = self._anyone()
+        eager = [peer for peer in self.peers if not peer.is_dead and self._arrived(peer)]
+        peer = self.chance.choose(eager) if eager and self.chance.happens(60) else self._anyone()
         known = [thing for thing in peer.held if isinstance(thing, refs.ObjectRef)] + peer.waits
         if not known:
             return
-        ref = self.chance.choose(known)
+        arrived = self._arrived(peer)
+        foreign = [ref for ref in known if ref._id[:16] != peer.id]
+        for preferred in ([ref for ref in arrived if ref in foreign], arrived, foreign):
+            if preferred and self.chance.happens(60):
+                known = preferred
+                break
+        self._read_one(peer, self.chance.choose(known))
+
+    def _read_one(self, peer: Peer, ref: Ref) -> None:
         engine = peer.engine
         record = engine.values.table.records[ref._id]
         if record.kind == ownership.PENDING:
@@ -247,7 +265,8 @@ class OwnershipWorld(World):
             with engine.lock:
                 engine.values.on_settled(record, native._ignore)
                 engine.carry_on()
-            peer.waits.append(ref)
+            if ref not in peer.waits:
+                peer.waits.append(ref)
             return
         if ref in peer.waits:
             peer.waits.remove(ref)
@@ -260,12 +279,24 @@ class OwnershipWorld(World):
         self.note("%s reads %s: %s", peer.name, _name(ref), _name(value))
         if isinstance(value, list):
             self._keep(peer, value)
+            if self.chance.happens(50):  # what was in it outlives it
+                self._let_go(peer, ref)
+
+    @staticmethod
+    def _arrived(peer: Peer) -> list[Ref]:
+        """What it has waited for, and what is there now."""
+        records = peer.engine.values.table.records
+        return [ref for ref in peer.waits if records[ref._id].kind != ownership.PENDING]
 
     def _call(self) -> None:
         peer = self._anyone()
         target = self.chance.choose([other for other in self.peers if other is not peer])
         arguments: list[Any] = [thing for thing in self.chance.some(peer.held, 2) if isinstance(thing, refs.ObjectRef)]
-        arguments.append(self._new_value(peer, peer.held))
+        value = self._new_value(peer, peer.held)
+        if self.chance.happens(40):  # a reference to be read there, with others behind it
+            others = [thing for thing in peer.held if not _is_owned(thing, target)]
+            value.append(peer.engine.put(self._new_value(peer, others)))
+        arguments.append(value)
         handle = actor_api.ActorHandle(target.actor_id, DESCRIPTION, None)
         ref = peer.engine.submit_actor_task(handle, peer.template, tuple(arguments), {})
         self.note("%s calls %s with %s: %s", peer.name, target.name, _name(arguments), _name(ref))
@@ -338,7 +369,7 @@ class OwnershipWorld(World):
                 return
             self.note("%s reads the arguments of %s: %s", peer.name, seq, _name(job.arguments))
             found = [thing for part in job.arguments for thing in (part if isinstance(part, list) else [part])]
-            for thing in self.chance.some(found, 2):
+            for thing in found[:1] if self.is_passing_on else self.chance.some(found, 3):
                 self.note("%s keeps %s", peer.name, _name(thing))
                 self._keep(peer, thing)
             if self.chance.happens(5):
@@ -377,7 +408,7 @@ class OwnershipWorld(World):
     # What must hold
 
     def check(self) -> None:
-        """O1, and what each process knows of itself."""
+        """O7, and what each process knows of itself."""
         processes = self.node.processes
         for peer in self.peers:
             if peer.is_dead:
@@ -390,32 +421,39 @@ class OwnershipWorld(World):
                 if owner is peer:
                     self.must(
                         record.kind != ownership.PENDING or record.task is not None,
-                        "O1", "%s refers to its own %s, which it has freed: %s", peer.name, _name(object_id), record,
+                        "O7", "%s refers to its own %s, which it has freed: %s", peer.name, _name(object_id), record,
                     )  # fmt: skip
                     continue
                 self.must(
                     object_id in owner.engine.values.table.records,
-                    "O1", "%s refers to %s, which its owner has freed: %s", peer.name, _name(object_id), record,
+                    "O7", "%s refers to %s, which its owner has freed: %s", peer.name, _name(object_id), record,
                 )  # fmt: skip
 
     def _check_error(self, object_id: bytes, error: BaseException) -> None:
-        """O4: what a reader was told."""
+        """O13: what a reader was told."""
         if isinstance(error, _Refused):
             return
         named = [bytes.fromhex(found) for found in re.findall("object ([0-9a-f]{56})", str(error))] or [object_id]
         if isinstance(error, exceptions.OwnerDiedError):
             is_right = all(one[:16] in self.dead for one in named)
         elif isinstance(error, (exceptions.ObjectFreedError, exceptions.ObjectLostError)):
-            is_right = all(one in self.risky or one[:16] in self.dead for one in named)
+            # A call that could not read an argument names its memory, and so the argument's owner.
+            owners = re.findall(r"segment [0-9a-f]{32}\.([0-9a-f]{32})", str(error))
+            is_right = all(one in self.risky or one[:16] in self.dead for one in named) or (
+                bool(owners) and all(bytes.fromhex(owner) in self.dead for owner in owners)
+            )
         else:
             is_right = isinstance(error, exceptions.ActorDiedError) and bool(self.dead)
-        self.must(is_right, "O4", "reading %s gave %r", _name(object_id), error)
+        self.must(is_right, "O13", "reading %s gave %r", _name(object_id), error)
 
     # Coming to rest
 
     def settle(self) -> None:
         for _ in range(QUIET_ROUNDS_MAX):
             if self.deliver_one():
+                if self.chance.happens(self.haste_percent):
+                    self._anyone().engine._housekeeping()
+                self.check()
                 continue
             if self._work_on_something():
                 continue
@@ -425,7 +463,7 @@ class OwnershipWorld(World):
                     peer.engine._housekeeping()
             if not any(stream.inbox for stream in self.streams):
                 return
-        self.must(False, "S2", "messages go round and round")
+        self.must(False, "R2", "messages go round and round")
 
     def _work_on_something(self) -> bool:
         for peer in self.peers:
@@ -435,7 +473,44 @@ class OwnershipWorld(World):
                     return True
         return False
 
+    def _pass_chain(self) -> None:
+        """What one owns reaches a third process inside a value of a second, and both forget it while it is read."""
+        living = [peer for peer in self.peers if not peer.is_dead]
+        start = self.chance.below(len(living))
+        if len(living) < 3:
+            return
+        first, second, third = (living[start:] + living[:start])[:3]
+        self.note("---- %s, %s and %s pass something on", first.name, second.name, third.name)
+        inner = self._pass_on(first, second, first.engine.put([]))
+        if inner is not None:
+            outer = self._pass_on(second, third, second.engine.put([inner]))
+            self._let_go(second, inner)
+            del inner
+            if outer is not None:
+                self._read_one(third, outer)
+                self.settle()
+                self._read_one(third, outer)
+                self._let_go(third, outer)
+                del outer
+                third.engine._housekeeping()
+        self.settle()
+
+    def _pass_on(self, giver: Peer, receiver: Peer, ref: Ref) -> Ref | None:
+        """The receiver's reference, if it kept one; the giver keeps none."""
+        handle = actor_api.ActorHandle(receiver.actor_id, DESCRIPTION, None)
+        giver.engine.submit_actor_task(handle, giver.template, ([ref],), {})
+        object_id = ref._id
+        del ref
+        self.is_passing_on = True  # the receiver keeps what it gets
+        self.settle()
+        self.is_passing_on = False
+        return next(
+            (thing for thing in receiver.held if isinstance(thing, refs.ObjectRef) and thing._id == object_id), None
+        )
+
     def check_rest(self) -> None:
+        self._check_rest_of_waits()
+        self._pass_chain()
         self._check_rest_of_waits()
         self._check_rest_of_counts()
         self.note("---- everybody drops everything")
@@ -446,24 +521,24 @@ class OwnershipWorld(World):
         self._check_rest_of_counts()
 
     def _check_rest_of_waits(self) -> None:
-        """O3."""
+        """O12: nobody waits for ever."""
         for peer in self.peers:
             if peer.is_dead:
                 continue
-            self.must(not peer.engine.tasks.unfinished, "O3", "%s has calls that never ended", peer.name)
+            self.must(not peer.engine.tasks.unfinished, "O12", "%s has calls that never ended", peer.name)
             for ref in peer.waits:
                 record = peer.engine.values.table.records[ref._id]
-                self.must(record.kind != ownership.PENDING, "O3", "%s waits for %s for ever", peer.name, _name(ref))
+                self.must(record.kind != ownership.PENDING, "O12", "%s waits for %s for ever", peer.name, _name(ref))
 
     def _check_rest_of_counts(self) -> None:
-        """O2: what is counted is what there is."""
+        """O1, O2, and O9 to O12: what is counted is what there is."""
         living = [peer for peer in self.peers if not peer.is_dead]
         for peer in living:
             values = peer.engine.values
             table = values.table
             self.must(
                 not (table._lenders or values._unacknowledged or values._awaited),
-                "O2", "%s waits for acknowledgements: %s", peer.name, table._lenders,
+                "O12", "%s waits for acknowledgements: %s", peer.name, table._lenders,
             )  # fmt: skip
             references = _count_references(peer)
             for (viewer, segment), count in self.node.memory.views.items():
@@ -479,13 +554,13 @@ class OwnershipWorld(World):
             if record.kind == serialization.STORED
         }
         for name in self.node.memory.segments:
-            self.must(name in kept, "O2", "the memory of segment %s is not given back", name)
+            self.must(name in kept, "O9", "the memory of segment %s is not given back", name)
 
     def _check_record(self, peer: Peer, record: ownership.Record, references: int, pins: int) -> None:
         object_id = record.object_id
         self.must(
             record.local == references and record.pins == pins,
-            "O2", "%s counts %s, but it has %d references and needs it %d times", peer.name, record, references, pins,
+            "O1", "%s counts %s, but it has %d references and needs it %d times", peer.name, record, references, pins,
         )  # fmt: skip
         if object_id[:16] != peer.id:
             self.must(record.local or record.pins, "O2", "%s knows %s for no reason", peer.name, record)
@@ -499,10 +574,14 @@ class OwnershipWorld(World):
             grants = theirs.grants if theirs is not None else 0
             self.must(
                 entered <= grants,
-                "O2", "%s keeps %s for %s, which knows of %d borrows", peer.name, record, other.name, grants,
+                "O11", "%s keeps %s for %s, which knows of %d borrows", peer.name, record, other.name, grants,
             )  # fmt: skip
-        self.must(not borrowers, "O2", "%s keeps %s for the dead", peer.name, record)
+        self.must(not borrowers, "O10", "%s keeps %s for the dead", peer.name, record)
         self.must(record.local or record.pins or record.borrowers, "O2", "%s keeps %s for nobody", peer.name, record)
+
+
+def _is_owned(thing: Any, peer: Peer) -> bool:
+    return isinstance(thing, refs.ObjectRef) and thing._id[:16] == peer.id
 
 
 def _is_borrowing(link: links.Link, object_id: bytes) -> bool:

@@ -2,27 +2,198 @@
 
 from __future__ import annotations
 
-import contextlib
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Iterable, Mapping
+from contextlib import AbstractContextManager
 from typing import Any, Final, NamedTuple
+
+from umbel._agent import ledger, state
+from umbel._agent import records as agent_records
+from umbel._control import actors
+from umbel._objects import ownership
+from umbel._scheduling import actor_calls, dispatch
+from umbel._worker import mailbox
+from umbel.testing.simulation.processes import attribute
 
 
 class Planted(NamedTuple):
-    """One defect. `machine`: which world it shows in. `rules`: the invariants that may break."""
+    """One defect. `machine`: the world that it shows in. `signs`: what the message of the failure may begin with."""
 
     machine: str
-    apply: Callable[[], contextlib.AbstractContextManager[None]]
-    rules: tuple[str, ...]
+    apply: Callable[[], AbstractContextManager[None]]
+    signs: tuple[str, ...]
 
 
-@contextlib.contextmanager
-def _replaced(owner: Any, name: str, replacement: Any) -> Iterator[None]:
-    original = getattr(owner, name)
-    setattr(owner, name, replacement)
-    try:
-        yield
-    finally:
-        setattr(owner, name, original)
+def _instead(machine: str, owner: Any, name: str, replacement: Any, *signs: str) -> Planted:
+    return Planted(machine, lambda: attribute(owner, name, replacement), signs)
 
 
-PLANTS: Final[Mapping[str, Planted]] = {}
+# ---- ownership ----
+
+_found_in_value = ownership.ReferenceTable.found_in_value
+_task_ended = ownership.ReferenceTable.task_ended
+_maybe_free = ownership.ReferenceTable._maybe_free
+
+
+def _unprotected(table: ownership.ReferenceTable, object_id: bytes, _outer: Any) -> ownership.Record:
+    """The value that a reference was read from may go before the owner knows of the borrow."""
+    return _found_in_value(table, object_id, None)
+
+
+def _hasty(table: ownership.ReferenceTable, argument_ids: Iterable[bytes], submitter: bytes) -> list[bytes]:
+    """A reply waits for nobody."""
+    _task_ended(table, argument_ids, submitter)
+    return []
+
+
+def _careless(table: ownership.ReferenceTable, record: ownership.Record) -> None:
+    """What others borrow is freed with the owner's last reference."""
+    if not (record.local or record.pins):
+        record.borrowers = None
+    _maybe_free(table, record)
+
+
+# ---- the agent ----
+
+_release = ledger.Ledger.release
+_end_lease = state.AgentState._end_lease
+_is_feasible = state.AgentState._is_feasible
+
+
+def _keep_devices(book: ledger.Ledger, resources: Mapping[str, int], _accelerators: Any) -> None:
+    """Devices are not given back by their ids."""
+    _release(book, resources, {})
+
+
+def _forget_lent(machine: state.AgentState, lease: agent_records.Lease) -> None:
+    """The end of a lease forgets that its worker was blocked, and gives its CPU back a second time."""
+    lease.is_blocked = False
+    _end_lease(machine, lease)
+
+
+def _deaf(_machine: state.AgentState, _event: Any) -> list[Any]:
+    """The event changes nothing."""
+    return []
+
+
+def _plain_only(machine: state.AgentState, demand: agent_records.Demand) -> bool:
+    """Demands for environments of their own are never served."""
+    return not demand.env and _is_feasible(machine, demand)
+
+
+# ---- actors ----
+
+_bury = actors.ActorTable._bury
+
+
+def _bury_in_silence(table: actors.ActorTable, actor: actors.Actor, *arguments: Any, **options: Any) -> Any:
+    """Nobody is told of a death."""
+    actor.watchers.clear()
+    return _bury(table, actor, *arguments, **options)
+
+
+_on_host_died = actors.ActorTable._on_host_died
+
+
+def _restart_uncounted(table: actors.ActorTable, event: Any) -> Any:
+    """Restarts are not counted."""
+    actor = table.actors.get(event.actor)
+    before = actor.restarts if actor is not None else 0
+    commands = _on_host_died(table, event)
+    if actor is not None:
+        actor.restarts = before
+    return commands
+
+
+# ---- dispatch ----
+
+_lose_lease = dispatch.SchedulingClass.lose_lease
+_take_back = dispatch.SchedulingClass.take_back
+
+
+def _charge_all(cls: dispatch.SchedulingClass, worker: str, started: int) -> tuple[list[Any], list[Any]]:
+    """A crash is blamed on every task that the worker had."""
+    begun, fresh = _lose_lease(cls, worker, started)
+    for task in fresh:
+        cls.ready.remove(task)
+    return begun + fresh, []
+
+
+def _charge_none(cls: dispatch.SchedulingClass, worker: str, _started: int) -> tuple[list[Any], list[Any]]:
+    """A crash is blamed on no task: what had begun runs again as often as it likes."""
+    return _lose_lease(cls, worker, -1)
+
+
+def _lose_handed_back(cls: dispatch.SchedulingClass, lease: dispatch.Lease, seqs: list[int]) -> list[Any]:
+    """Of the tasks that a worker hands back the last is lost."""
+    tasks = _take_back(cls, lease, seqs)
+    if len(tasks) > 1:
+        cls.ready.remove(tasks[-1])
+    return tasks
+
+
+def _keep_too(cls: dispatch.SchedulingClass, lease: dispatch.Lease, seqs: list[int]) -> list[Any]:
+    """Tasks that a worker hands back stay on its list as well."""
+    kept = dict(lease.inflight)
+    tasks = _take_back(cls, lease, seqs)
+    lease.inflight.update(kept)
+    return tasks
+
+
+# ---- actor calls ----
+
+_take_sendable = actor_calls.ActorCalls.take_sendable
+
+
+def _send_backwards(calls: actor_calls.ActorCalls) -> list[Any]:
+    """Calls are sent in the wrong order."""
+    return _take_sendable(calls)[::-1]
+
+
+def _retry_for_free(calls: actor_calls.ActorCalls) -> list[Any]:
+    """Every call that was in flight is sent again, whatever its retries."""
+    again = list(calls.inflight.values())
+    calls.inflight.clear()
+    calls.queue.extendleft(reversed(again))
+    return []
+
+
+def _forget_waiting(box: mailbox.Mailbox, group: str, is_async: bool) -> list[Any]:
+    """The end of a call starts no other."""
+    box._lanes[group, is_async].running -= 1
+    return []
+
+
+def _start_all(_box: mailbox.Mailbox, lane: mailbox.Lane) -> list[Any]:
+    """A lane has no limit."""
+    started = list(lane.waiting)
+    lane.waiting.clear()
+    lane.running += len(started)
+    return started
+
+
+_TABLE: Final = ownership.ReferenceTable
+_AGENT: Final = state.AgentState
+_CLASS: Final = dispatch.SchedulingClass
+_CALLS: Final = actor_calls.ActorCalls
+
+PLANTS: Final[Mapping[str, Planted]] = {
+    "unprotected-borrow": _instead("ownership", _TABLE, "found_in_value", _unprotected, "O7"),
+    "reply-before-ack": _instead("ownership", _TABLE, "task_ended", _hasty, "O7", "O8"),
+    "careless-owner": _instead("ownership", _TABLE, "_maybe_free", _careless, "O7", "O8"),
+    "grants-not-counted": _instead("ownership", _TABLE, "receive_granted", lambda *_: None, "O7", "O11"),
+    "devices-kept": _instead("agent", ledger.Ledger, "release", _keep_devices, "devices and amount", "A"),
+    "cpu-given-twice": _instead("agent", _AGENT, "_end_lease", _forget_lent, "more is free", "free and held"),
+    "return-unheard": _instead("agent", _AGENT, "_on_lease_returned", _deaf, "A", "R2"),
+    "stayed-unheard": _instead("agent", _AGENT, "_on_worker_stayed", _deaf, "A"),
+    "plain-only": _instead("agent", _AGENT, "_is_feasible", _plain_only, "A7"),
+    "silent-death": _instead("actors", actors.ActorTable, "_bury", _bury_in_silence, "T6"),
+    "restarts-uncounted": _instead("actors", actors.ActorTable, "_on_host_died", _restart_uncounted, "T5", "T6"),
+    "crash-charges-all": _instead("dispatch", _CLASS, "lose_lease", _charge_all, "D4"),
+    "crash-charges-none": _instead("dispatch", _CLASS, "lose_lease", _charge_none, "D5"),
+    "hand-back-lost": _instead("dispatch", _CLASS, "take_back", _lose_handed_back, "D", "list.remove"),
+    "hand-back-kept": _instead("dispatch", _CLASS, "take_back", _keep_too, "D", "R2"),
+    "wrong-order": _instead("mailbox", _CALLS, "take_sendable", _send_backwards, "C1"),
+    "retries-for-free": _instead("mailbox", _CALLS, "disconnected", _retry_for_free, "C3"),
+    "waiting-forgotten": _instead("mailbox", mailbox.Mailbox, "finished", _forget_waiting, "a lane idles", "C5"),
+    "no-limit": _instead("mailbox", mailbox.Mailbox, "_start", _start_all, "a lane runs", "M1"),
+}

@@ -179,7 +179,7 @@ class Links(links.Links):
         if link is not None:
             return link
         there = self._process.node.processes.get(peer)
-        if there is None or there.is_dead:
+        if there is None or there.is_dead or self._process.is_dead:
             return None
         here = self._process
         near, far = here.world.connect(f"{here.name}<{there.name}", f"{there.name}<{here.name}")
@@ -365,9 +365,11 @@ def _in_words(frame: bytes) -> str:
 
 
 def in_words_of_notice(message: dict[str, Any]) -> str:
-    """A message to or from the agent for the trace."""
+    """A message to or from the agent for the trace, without the number of the process that simulates."""
     parts = [
-        f"{name}={in_words_of_id(value)}" for name, value in message.items() if name != "t" and value not in ("", None)
+        f"{name}={in_words_of_id(value)}"
+        for name, value in message.items()
+        if name not in ("t", "pid") and value not in ("", None)
     ]
     return " ".join([str(message["t"]), *parts])
 

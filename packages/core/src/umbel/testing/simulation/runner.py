@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import gc
 import time
 import traceback
 from collections.abc import Callable, Mapping
@@ -13,6 +14,8 @@ from umbel.testing.simulation.world import Violation, World
 
 SHRINK_RUNS_MAX = 600  # a few seconds; what has not become short by then stays long
 
+COLLECT_EVERY = 50  # runs; each leaves some thousand objects, which have grown too old to be collected by the way
+
 MakeWorld = Callable[[Chance, "list[str] | None"], World]
 Plant = Callable[[], AbstractContextManager[None]]
 
@@ -22,13 +25,10 @@ class Failure(NamedTuple):
 
     machine: str
     seed: int
-    error: BaseException
+    error: str
     trace: list[str]
     step_count: int  # of the original run
     shrunk_step_count: int
-
-    def kind(self) -> str:
-        return kind_of(self.error)
 
 
 class Result(NamedTuple):
@@ -48,13 +48,16 @@ def kind_of(error: BaseException) -> str:
     return f"{type(error).__name__} {str(error).split(' (')[0][:60]}"
 
 
-class _Attempt(NamedTuple):
+class Attempt(NamedTuple):
+    """One run: what ended it if it failed, and the record of its decisions."""
+
     error: BaseException | None
     record: Script
     main_step_count: int
 
 
-def _attempt(make: MakeWorld, seed: int, script: Script | None, trace: list[str] | None = None) -> _Attempt:
+def attempt_seed(make: MakeWorld, seed: int, script: Script | None = None, trace: list[str] | None = None) -> Attempt:
+    """One run, by a seed or as a record says."""
     chance = Chance(seed, script)
     world = make(chance, trace)
     error: BaseException | None = None
@@ -65,20 +68,26 @@ def _attempt(make: MakeWorld, seed: int, script: Script | None, trace: list[str]
         if trace is not None and not isinstance(found, Violation):
             trace += traceback.format_exception(found)
         found.__traceback__ = None
-    return _Attempt(error, chance.record, world.main_step_count)
+    return Attempt(error, chance.record, world.main_step_count)
 
 
-def run_seeds(machine: str, make: MakeWorld, seeds: range, plant: Plant = nullcontext) -> Result:
-    """Run every seed until one fails; the failure is shortened."""
+def run_seeds(
+    machine: str, make: MakeWorld, seeds: range, plant: Plant = nullcontext, *, shortens: bool = True
+) -> Result:
+    """Run every seed until one fails; `shortens` says whether the failure is made shorter, which takes seconds."""
     began = time.perf_counter()
     steps = 0
-    with plant():
-        for count, seed in enumerate(seeds, 1):
-            attempt = _attempt(make, seed, None)
-            steps += attempt.main_step_count
-            if attempt.error is not None:
-                failure = shrink(machine, make, seed, attempt)
-                return Result(machine, count, steps, time.perf_counter() - began, failure)
+    for count, seed in enumerate(seeds, 1):
+        with plant():
+            attempt = attempt_seed(make, seed)
+        steps += attempt.main_step_count
+        if not count % COLLECT_EVERY:
+            gc.collect()
+        if attempt.error is None:
+            continue
+        with plant():
+            failure = shrink(machine, make, seed, attempt, run_count_max=SHRINK_RUNS_MAX if shortens else 0)
+        return Result(machine, count, steps, time.perf_counter() - began, failure)
     return Result(machine, len(seeds), steps, time.perf_counter() - began, None)
 
 
@@ -86,23 +95,26 @@ def trace_of(make: MakeWorld, seed: int, plant: Plant = nullcontext) -> tuple[li
     """Everything that happens in one run, and what broke in the end."""
     trace: list[str] = []
     with plant():
-        attempt = _attempt(make, seed, None, trace)
+        attempt = attempt_seed(make, seed, None, trace)
     return trace, attempt.error
 
 
-def shrink(machine: str, make: MakeWorld, seed: int, attempt: _Attempt) -> Failure:
+def shrink(
+    machine: str, make: MakeWorld, seed: int, attempt: Attempt, *, run_count_max: int = SHRINK_RUNS_MAX
+) -> Failure:
     """Leave out steps, in halves, quarters, and so on down to single ones, as long as the same invariant breaks."""
     error = attempt.error
-    assert error is not None
+    if error is None:
+        raise ValueError(f"there is nothing to shorten: seed {seed} of {machine} kept every invariant")
     kind = kind_of(error)
     script = attempt.record[: attempt.main_step_count + 2]
     if len(script) < attempt.main_step_count + 2:
         script.append([])  # it never came to rest
-    runs_left = SHRINK_RUNS_MAX
-    if not _fails(make, seed, script, kind):
+    runs_left = run_count_max
+    if not runs_left or not _fails(make, seed, script, kind):
         trace: list[str] = []
-        _attempt(make, seed, None, trace)
-        return Failure(machine, seed, error, trace, attempt.main_step_count, attempt.main_step_count)
+        attempt_seed(make, seed, None, trace)
+        return Failure(machine, seed, str(error), trace, attempt.main_step_count, attempt.main_step_count)
     size = len(script) // 2
     while size and runs_left > 0:
         at = len(script) - 1 - size
@@ -114,12 +126,12 @@ def shrink(machine: str, make: MakeWorld, seed: int, attempt: _Attempt) -> Failu
             at -= size
         size //= 2
     trace = []
-    last = _attempt(make, seed, script, trace)
-    return Failure(machine, seed, last.error or error, trace, attempt.main_step_count, len(script) - 2)
+    last = attempt_seed(make, seed, script, trace)
+    return Failure(machine, seed, str(last.error or error), trace, attempt.main_step_count, len(script) - 2)
 
 
 def _fails(make: MakeWorld, seed: int, script: Script, kind: str) -> bool:
-    error = _attempt(make, seed, script).error
+    error = attempt_seed(make, seed, script).error
     return error is not None and kind_of(error) == kind
 
 
@@ -140,11 +152,12 @@ def report(failure: Failure, plant: str | None = None) -> str:
 
 def machines() -> Mapping[str, MakeWorld]:
     """The worlds by the name of the machine that each is about."""
-    from umbel.testing.simulation import actors, agent, dispatch, ownership
+    from umbel.testing.simulation import actors, agent, dispatch, mailbox, ownership
 
     return {
         "ownership": ownership.OwnershipWorld,
         "agent": agent.AgentWorld,
         "actors": actors.ActorsWorld,
         "dispatch": dispatch.DispatchWorld,
+        "mailbox": mailbox.MailboxWorld,
     }

@@ -286,10 +286,10 @@ class RuntimeWorld(World):
         (self._housekeep, self._housekeep, self._housekeep, self._fork_or_reap, self._pass_time, self._crash)[action]()
 
     def deliver_one(self) -> bool:
-        waiting = [stream for stream in self.streams if stream.inbox]
-        if not waiting:
+        stream = self.next_to_deliver()
+        if stream is None:
             return False
-        self._deliver(self.chance.choose(waiting))
+        self._deliver(stream)
         return True
 
     def _deliver(self, stream: Stream) -> None:
@@ -398,19 +398,21 @@ class RuntimeWorld(World):
         self.is_settling = True
         until_s = self.now_s + QUIET_S
         for _ in range(QUIET_ROUNDS_MAX):
-            has_delivered = self.deliver_one()  # both get their turns, lest one keeps the other from ever running
-            if self._let_run() or has_delivered:
-                self.check()
-                continue
+            # All get their turns, lest one keeps the others from ever having theirs.
+            did = [self.deliver_one(), self._let_run()]
             if self.exited:
+                did.append(True)
                 self._reap(0)
-            elif self.starting:
+            if self.starting:
+                did.append(True)
                 self._fork(self.starting[0])
+            if any(did):
+                self.check()
             elif self.now_s < until_s:
                 self._settle_in_time()
             else:
                 return
-        self.must(False, "S2", "it goes on and on")
+        self.must(False, "R2", "it goes on and on")
 
     def _settle_in_time(self) -> None:
         """Nothing happens by itself any more: time passes, and everybody looks after what is his."""

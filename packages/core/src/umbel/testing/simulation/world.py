@@ -16,6 +16,7 @@ from umbel.testing.simulation.invariants import INVARIANTS
 
 QUIET_STEPS_MAX = 20_000  # a run that has not come to rest after so many deliveries never will
 TRACE_LINES_MAX = 5_000
+SLOW_PERCENT = 5  # of deliveries, in which slow connections take part
 END = None  # in an inbox: the connection has closed
 
 
@@ -33,7 +34,9 @@ class Stream:
     Whoever makes it sets what happens with frames, `on_frame(stream, frame)`, and at the end, `on_close(stream)`.
     """
 
-    __slots__ = ("inbox", "is_closed", "name", "on_close", "on_frame", "other", "owner", "peer", "world")
+    queued_bytes = 0  # all that was sent is the system's at once
+
+    __slots__ = ("inbox", "is_closed", "is_slow", "name", "on_close", "on_frame", "other", "owner", "peer", "world")
 
     def __init__(self, world: World, name: str) -> None:
         self.world = world
@@ -41,6 +44,7 @@ class Stream:
         self.other: Stream
         self.inbox: deque[Any] = deque()
         self.is_closed = False
+        self.is_slow = False  # what comes this way comes late
         self.peer: Any = None
         self.owner: Any = None  # the process whose end it is
         self.on_frame: Callable[[Stream, Any], None] = _unheard
@@ -80,8 +84,14 @@ class Stream:
             other.inbox.append(END)
 
 
+def facts(thing: object) -> str:
+    """What is plain about it, for messages: nothing that differs from run to run, as addresses do."""
+    plain = {name: value for name, value in vars(thing).items() if isinstance(value, (bool, int, float, str))}
+    return ", ".join(f"{name}={value!r}" for name, value in plain.items())
+
+
 def _unheard(stream: Stream, _frame: Any) -> None:
-    raise Violation("S1", f"{stream.name} got a frame before anybody listened")
+    raise Violation("R1", f"{stream.name} got a frame before anybody listened")
 
 
 def _unheard_end(_stream: Stream) -> None:
@@ -101,6 +111,7 @@ class World:
         self.trace = trace
         self.now_s = 0.0
         self.streams: list[Stream] = []
+        self.slow_percent = chance.choose((0, 0, 25, 50))  # of the connections
         self.violation: Violation | None = None
         self.main_step_count = 0  # of the steps that were made by chance, not to come to rest
 
@@ -157,16 +168,27 @@ class World:
         """The two ends of a new connection."""
         near, far = Stream(self, name), Stream(self, other_name)
         near.other, far.other = far, near
+        near.is_slow, far.is_slow = self.chance.happens(self.slow_percent), self.chance.happens(self.slow_percent)
         self.streams += (near, far)
         return near, far
 
     def deliver_one(self) -> bool:
         """Let one connection deliver; whether one had anything to deliver."""
+        stream = self.next_to_deliver()
+        if stream is None:
+            return False
+        stream.deliver()
+        return True
+
+    def next_to_deliver(self) -> Stream | None:
+        """Any connection that has something, a slow one seldom unless the others have nothing."""
         waiting = [stream for stream in self.streams if stream.inbox]
         if not waiting:
-            return False
-        self.chance.choose(waiting).deliver()
-        return True
+            return None
+        quick = [stream for stream in waiting if not stream.is_slow]
+        if quick and len(quick) < len(waiting) and not self.chance.happens(SLOW_PERCENT):
+            waiting = quick
+        return self.chance.choose(waiting)
 
     def forget_closed(self) -> None:
         self.streams = [stream for stream in self.streams if not stream.is_closed or not stream.other.is_closed]

@@ -1,0 +1,59 @@
+"""The seeds of several machines, spread over processes.
+
+Runs share nothing, so it makes no difference which process makes one: what comes out is what one process would have
+found by taking seed after seed, except for the time it takes.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import multiprocessing
+from collections.abc import Iterator, Sequence
+from concurrent import futures
+
+from umbel.testing.simulation import planted, runner
+
+CHUNK_SEEDS = 250  # some seconds of work: no process is left alone with much in the end
+
+
+def run_all(
+    names: Sequence[str], seeds: range, *, plant: str | None = None, job_count: int = 1
+) -> Iterator[runner.Result]:
+    """The result of each machine, in the order of `names`. After a failure the machine's later seeds do not count.
+
+    plant: one of `planted.PLANTS`. job_count: processes; with 1 it is this one.
+    """
+    chunks = [seeds[at : at + CHUNK_SEEDS] for at in range(0, len(seeds), CHUNK_SEEDS)]
+    if min(job_count, len(names) * len(chunks)) <= 1:
+        for name in names:
+            yield run_chunk(name, seeds, plant)
+        return
+    # Not forked: a process that has run a simulation has had threads.
+    with futures.ProcessPoolExecutor(job_count, multiprocessing.get_context("spawn")) as pool:
+        waiting = {name: [pool.submit(run_chunk, name, chunk, plant) for chunk in chunks] for name in names}
+        for name in names:
+            yield _merged(waiting[name])
+
+
+def run_chunk(name: str, seeds: range, plant: str | None) -> runner.Result:
+    """Run the seeds in this process; a failure ends it."""
+    apply = planted.PLANTS[plant].apply if plant is not None else contextlib.nullcontext
+    return runner.run_seeds(name, runner.machines()[name], seeds, apply)
+
+
+def _merged(waiting: list[futures.Future[runner.Result]]) -> runner.Result:
+    """One machine's chunks as one result; those behind a failure are not begun any more."""
+    done = []
+    for future in waiting:
+        done.append(future.result())
+        if done[-1].failure is not None:
+            break
+    for future in waiting[len(done) :]:
+        future.cancel()
+    return runner.Result(
+        machine=done[-1].machine,
+        run_count=sum(one.run_count for one in done),
+        step_count=sum(one.step_count for one in done),
+        duration_s=sum(one.duration_s for one in done),
+        failure=done[-1].failure,
+    )
