@@ -187,6 +187,26 @@ def test_async_actor_runs_many_coroutines_at_once(tmp_path: pathlib.Path) -> Non
     umbel.get(refs, timeout=30)
 
 
+def test_answers_arrive_while_another_coroutine_holds_the_loop_up(tmp_path: pathlib.Path) -> None:
+    """Coroutines that end together share a frame, which must not wait for one that does not give the loop back."""
+
+    @umbel.remote
+    class Rude:
+        async def hold(self, name: str) -> None:
+            while not (tmp_path / name).exists():
+                time.sleep(0.002)
+
+        async def quick(self) -> str:
+            return "done"
+
+    actor = Rude.remote()
+    first, quick, second = actor.hold.remote("first"), actor.quick.remote(), actor.hold.remote("second")
+    (tmp_path / "first").touch()
+    assert umbel.get([first, quick], timeout=30) == [None, "done"]
+    (tmp_path / "second").touch()
+    assert umbel.get(second, timeout=30) is None
+
+
 def test_plain_methods_of_an_async_actor_do_not_block_its_loop(tmp_path: pathlib.Path) -> None:
     actor = Async.remote(tmp_path)
     umbel.get(actor.ping.remote())
