@@ -91,7 +91,7 @@ class Driver:
         self.mark = uuid.uuid4().hex
         self.directory = directory
         self.process = subprocess.Popen(
-            [sys.executable, "-c", textwrap.dedent(source)],
+            [sys.executable, "-X", "faulthandler", "-c", textwrap.dedent(source)],
             stdin=subprocess.PIPE,
             stdout=subprocess.PIPE,
             stderr=subprocess.PIPE,
@@ -130,8 +130,13 @@ class Driver:
         return self.process.stderr.read()
 
     def finish(self, timeout_s: float = PATIENCE_S) -> tuple[str, str]:
-        """(output, errors) once it has ended; fails unless its exit code is 0."""
-        output, errors = self.process.communicate(timeout=timeout_s)
+        """(output, errors) once it has ended; fails unless its exit code is 0, with its stacks if it does not end."""
+        try:
+            output, errors = self.process.communicate(timeout=timeout_s)
+        except subprocess.TimeoutExpired:
+            self.process.send_signal(signal.SIGABRT)  # faulthandler writes where each thread is
+            output, errors = self.process.communicate()
+            raise AssertionError(f"the driver did not end in {timeout_s} s:\n{output}\n{errors}") from None
         assert self.process.returncode == 0, (
             f"the driver ended with code {self.process.returncode}:\n{output}\n{errors}"
         )
