@@ -245,6 +245,18 @@ def test_environment_variables_reach_tasks_actors_and_their_children() -> None:
     assert "UMBEL_TEST_VALUE" not in os.environ
 
 
+def test_variables_of_ours_in_an_environment_hold_in_its_workers() -> None:
+    @umbel.remote
+    def inline_bytes_max() -> int:
+        from umbel._client import current
+
+        return int(current.engine().config.inline_bytes_max)
+
+    env = {"env_vars": {"UMBEL_INLINE_BYTES_MAX": "7"}}
+    assert umbel.get(inline_bytes_max.options(runtime_env=env).remote(), timeout=30) == 7
+    assert umbel.get(inline_bytes_max.remote(), timeout=30) > 7
+
+
 def test_different_environments_have_different_processes() -> None:
     pids: dict[str, set[int]] = {}
     for _ in range(5):

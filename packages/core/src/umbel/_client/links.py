@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import os
 import socket
 from collections.abc import Callable
 from typing import Any
@@ -71,7 +70,7 @@ class Links:
         self._listener = connection.Listener(connection.listen_unix(self._path(process_id)), poller, self._accept)
 
     def _path(self, process_id: bytes) -> str:
-        return os.path.join(self._directory, process_id.hex() + ".sock")
+        return f"{self._directory}/{process_id.hex()}.sock"
 
     def to(self, peer: bytes) -> Link | None:
         """The link to a process; None when it is gone."""

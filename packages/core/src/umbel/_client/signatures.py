@@ -11,9 +11,14 @@ _ARGUMENT_COUNT_MAX = 1 << 30  # stands for "any number" where a function takes 
 
 
 class Signature:
-    """What a function accepts. Picklable whatever the function's defaults and annotations are."""
+    """What a function accepts. Picklable whatever the function's defaults and annotations are.
 
-    __slots__ = ("_full", "_name", "_positional_max", "_positional_min")
+    One that was unpickled is put together when it is first asked: an actor's process has its methods' and needs none.
+    """
+
+    __slots__ = ("_full", "_name", "_positional_max", "_positional_min", "_rows")
+
+    _rows: tuple[str, list[tuple[str, int, bool]]]
 
     def __init__(self, function: Callable[..., Any], name: str, *, skip_first: bool = False) -> None:
         try:
@@ -41,6 +46,20 @@ class Signature:
         if any(p.kind is inspect.Parameter.KEYWORD_ONLY and p.default is empty for p in parameters):
             self._positional_max = -1  # never enough without keywords: take the slow way
 
+    def __getattr__(self, attribute: str) -> Any:
+        if attribute not in ("_full", "_name", "_positional_max", "_positional_min"):
+            raise AttributeError(attribute)
+        name, rows = self._rows
+        empty = inspect.Parameter.empty
+        self._set(
+            name,
+            [
+                inspect.Parameter(n, inspect._ParameterKind(kind), default=None if has_default else empty)
+                for n, kind, has_default in rows
+            ],
+        )
+        return getattr(self, attribute)
+
     def __reduce__(self) -> tuple[Any, ...]:
         rows = [(p.name, int(p.kind), p.default is not inspect.Parameter.empty) for p in self._full.parameters.values()]
         return _rebuild, (self._name, rows)
@@ -57,12 +76,5 @@ class Signature:
 
 def _rebuild(name: str, rows: list[tuple[str, int, bool]]) -> Signature:
     made = Signature.__new__(Signature)
-    empty = inspect.Parameter.empty
-    made._set(
-        name,
-        [
-            inspect.Parameter(n, inspect._ParameterKind(kind), default=None if has_default else empty)
-            for n, kind, has_default in rows
-        ],
-    )
+    made._rows = (name, rows)
     return made

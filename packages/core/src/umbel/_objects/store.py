@@ -129,7 +129,8 @@ class SharedMemoryStore:
         self._mapped = warm.MappedSegments(warm_bytes_max)
         self._released = segments.SegmentQueue()  # views that ended: filled without the lock, emptied under it
         self._leaving = segments.SegmentQueue()  # to be removed or unmapped when the lock is no longer held
-        os.makedirs(directory, mode=0o700, exist_ok=True)
+        if not os.path.isdir(directory):
+            os.makedirs(directory, mode=0o700, exist_ok=True)
 
     # Writing
 

@@ -12,6 +12,7 @@ time: it looks in every `TICK_S`, does the housekeeping, and takes over once nob
 
 from __future__ import annotations
 
+import _thread
 import logging
 import threading
 import time
@@ -80,8 +81,12 @@ class Reactor:
         self._is_closed = False
         self._is_loop_busy: Callable[[], bool] | None = None  # set while an event loop drives this reactor
         self._on_lead_free: Callable[[], None] | None = None
-        self._thread = threading.Thread(target=self._background, name=name, daemon=True)
-        self._thread.start()
+        self._name = name
+        self._thread = 0  # the background thread's ident while it runs
+        self._ended = threading.Lock()  # held as long
+        self._ended.acquire()
+        # Not threading.Thread, whose `start` waits until the thread runs: a twentieth of what starting a worker takes.
+        _thread.start_new_thread(self._run_background, ())
 
     def wait(
         self,
@@ -227,6 +232,15 @@ class Reactor:
         except RuntimeError:  # another thread was quicker
             pass
 
+    def _run_background(self) -> None:
+        ended = self._ended  # in a child that a callback forks here it will be another
+        self._thread = threading.get_ident()
+        try:
+            self._background()
+        finally:
+            self._thread = 0
+            ended.release()
+
     def _background(self) -> None:
         seen = -1
         quiet_ticks = 0
@@ -274,7 +288,7 @@ class Reactor:
         try:
             return self._do_housekeeping()
         except Exception:  # a defect of ours must not end this thread
-            logger.exception("internal error in housekeeping")
+            logger.exception("internal error in housekeeping of %s", self._name)
             return AFTER_ERROR_S
 
     def _watch_loop(self, is_busy: Callable[[], bool]) -> None:
@@ -293,20 +307,22 @@ class Reactor:
 
     def on_thread(self) -> bool:
         """Whether the caller is the background thread, which must never wait for a result."""
-        return threading.current_thread() is self._thread
+        return threading.get_ident() == self._thread
 
     def forked(self) -> None:
         """In a forked child: there is no background thread, and what wakes the poller would wake the parent's."""
         self._is_closed = True
         self._is_background_leading = self._is_asleep = self._is_parked = False
+        self._thread = 0
+        self._ended = threading.Lock()
 
     def close(self) -> None:
         """Stop the background thread and close the poller; connections are the caller's to close."""
         self._is_closed = True
         self.poller.wake()
         self._unpark()
-        if not self.on_thread():
-            self._thread.join(timeout=5.0)
+        if not self.on_thread() and self._ended.acquire(timeout=5.0):
+            self._ended.release()
         with self._lead:  # whoever leads has been woken, and leaves now
             with self._followers_lock:
                 waiters = list(self._followers)

@@ -32,6 +32,14 @@ _PROGRESS = struct.Struct("<q")
 
 # This module is imported by the fork server, whose children should find imported what each of them would import.
 serialization.preload()
+_SETTINGS = configuration.Config.from_environment()
+
+
+def _settings(env_vars: dict[str, str]) -> configuration.Config:
+    """This process's: those of its node, unless its environment has variables of ours of its own."""
+    if any(name.startswith("UMBEL_") for name in env_vars):
+        return configuration.Config.from_environment()
+    return _SETTINGS
 
 
 def main(config: dict[str, Any]) -> None:
@@ -43,7 +51,7 @@ class Worker:
     """One worker process."""
 
     def __init__(self, config: dict[str, Any]) -> None:
-        self.settings = configuration.Config.from_environment()
+        self.settings = _settings((config.get("env") or {}).get("env_vars") or {})
         self.process_id = bytes.fromhex(config["id"])
         self._queue: deque[Any] = deque()  # executions, and thunks to run on the main thread
         self._idle: reactor.Waiter | None = None
@@ -112,7 +120,7 @@ class Worker:
     @staticmethod
     def _open_progress(config: dict[str, Any]) -> mmap.mmap:
         """Eight bytes that outlive us: the task started last. They tell the owner what a crash has cost."""
-        path = os.path.join(config["session_dir"], config["id"] + ".progress")
+        path = f"{config['session_dir']}/{config['id']}.progress"
         descriptor = os.open(path, os.O_RDWR | os.O_CREAT, 0o600)
         try:
             os.write(descriptor, _PROGRESS.pack(-1))
