@@ -34,6 +34,7 @@ from umbel._client.api import wait as wait
 from umbel._client.modules import attribute as __getattr__  # noqa: F401 - submodules on first use
 from umbel._client.modules import install_finder
 from umbel._client.refs import DynamicObjectRefGenerator as DynamicObjectRefGenerator
+from umbel._client.refs import ObjectRef as ObjectID  # the same, as in Ray
 from umbel._client.refs import ObjectRef as ObjectRef
 from umbel._client.refs import ObjectRefGenerator as ObjectRefGenerator
 from umbel._client.remote import remote as remote
@@ -47,7 +48,6 @@ from umbel._model.ids import ClusterID as ClusterID
 from umbel._model.ids import FunctionID as FunctionID
 from umbel._model.ids import JobID as JobID
 from umbel._model.ids import NodeID as NodeID
-from umbel._model.ids import ObjectID as ObjectID
 from umbel._model.ids import PlacementGroupID as PlacementGroupID
 from umbel._model.ids import TaskID as TaskID
 from umbel._model.ids import UniqueID as UniqueID

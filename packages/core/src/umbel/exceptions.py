@@ -76,6 +76,10 @@ class UnsupportedFeature(UmbelError, NotImplementedError):
     _umbel_summary = "this version of Umbel does not have what was asked for"
 
 
+class UnsupportedAttribute(UnsupportedFeature, AttributeError):
+    """The same, asked for as an attribute: `hasattr` says that it is not there."""
+
+
 class PluginError(UmbelError):
     """A plugin is missing, broken, or does not fit this version. `plugin` names it."""
 
@@ -787,6 +791,7 @@ __all__ = [
     "UmbelSystemError",
     "UmbelTaskError",
     "UnserializableException",
+    "UnsupportedAttribute",
     "UnsupportedFeature",
     "UserCodeException",
     "WorkerCrashedError",

@@ -186,6 +186,34 @@ def test_a_missing_name_is_named(statement: str, name: str) -> None:
     assert f"{name}: Umbel has no such thing yet" in done.stderr.splitlines()[-1]
 
 
+@pytest.mark.parametrize("module", ["metrics", "state", "collective"])
+def test_a_planned_module_says_what_to_use_instead(module: str) -> None:
+    for statement in (f"import ray.util.{module}", f"from ray.util import {module}", f"import ray; ray.util.{module}"):
+        assert "this version of Umbel: " in run("-c", statement).stderr.splitlines()[-1]
+
+
+def test_handles_have_rays_name_of_their_id_here_and_in_workers() -> None:
+    done = run_text(
+        """
+        import pickle, ray
+        ray.init(num_cpus=1)
+        @ray.remote
+        class Actor:
+            def told(self): return ray.get_runtime_context().get_actor_id()
+        actor = Actor.remote()
+        ask = ray.remote(lambda actor: actor._ray_actor_id.hex())
+        print(actor._ray_actor_id.hex() == ray.get(actor.told.remote()) == ray.get(ask.remote(actor)))
+        print(ray.ObjectID is ray.ObjectRef, hasattr(ask, "bind"))
+        try:
+            pickle.dumps(ray.put(1))
+        except ray.exceptions.OufOfBandObjectRefSerializationException:
+            print("told")
+        """,
+        RAY_allow_out_of_band_object_ref_serialization="0",
+    )
+    assert done.stdout.splitlines() == ["True", "True False", "told"], done.stderr
+
+
 def test_private_names_are_refused() -> None:
     for statement in ("import ray._private.worker", "import ray; ray._raylet"):
         assert "private to Ray" in run("-c", statement).stderr.splitlines()[-1]

@@ -12,6 +12,7 @@ import pytest
 
 import umbel
 from umbel import exceptions
+from umbel._client import current
 
 pytestmark = pytest.mark.slow
 
@@ -400,3 +401,8 @@ def test_get_actor_takes_names_only() -> None:
             umbel.get_actor(wrong)
     with pytest.raises(ValueError, match="nobody"):
         umbel.get_actor("nobody")
+
+
+def test_request_that_the_daemon_refuses_says_why() -> None:
+    with pytest.raises(exceptions.UmbelSystemError, match="all_namespaces must be true or false, got 'x'"):
+        current.engine().list_named_actors("x")

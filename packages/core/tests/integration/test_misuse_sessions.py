@@ -79,7 +79,8 @@ def test_program_that_ends_by_an_error_leaves_nothing() -> None:
         driver.expect_nothing_left()
 
 
-def test_references_and_handles_of_an_ended_session_are_refused() -> None:
+@pytest.mark.parametrize("engine", ["native", "inline"])
+def test_references_and_handles_of_an_ended_session_are_refused(engine: str) -> None:
     output, _ = drivers.run("""
         import umbel
         from umbel import exceptions
@@ -97,6 +98,8 @@ def test_references_and_handles_of_an_ended_session_are_refused() -> None:
         umbel.get(refs)
         actor = Actor.remote()
         umbel.get(actor.work.remote())
+        items = umbel.remote(lambda: (yield 1)).remote()
+        umbel.get(next(items))
         umbel.shutdown()
         umbel.init(num_cpus=1)
         new = Actor.remote()
@@ -108,25 +111,74 @@ def test_references_and_handles_of_an_ended_session_are_refused() -> None:
                 lambda: umbel.get(take.remote([ref])),
                 lambda: umbel.get(new.work.remote(ref)),
                 lambda: umbel.get(new.work.remote({"deep": [ref]})),
-                lambda: umbel.get(umbel.get(umbel.put([ref]))[0]),
                 lambda: ref.future().result(10),
             ):
                 try:
                     call()
-                except (exceptions.ObjectLostError, exceptions.OwnerDiedError) as error:
-                    assert "session" in str(error) or "owner" in str(error), error
+                except exceptions.ObjectLostError as error:
+                    assert "session" in str(error), error
                 else:
                     print("no error")
-        try:
-            umbel.get(actor.work.remote())
-        except (exceptions.ActorDiedError, exceptions.ActorHandleNotFoundError) as error:
-            assert "session" in str(error), error
-        umbel.cancel(refs[0])
+        for call in (
+            lambda: actor.work.remote(),
+            lambda: umbel.kill(actor),
+            lambda: umbel.kill(actor, no_restart=False),
+        ):
+            try:
+                call()
+            except exceptions.ActorHandleNotFoundError as error:
+                assert "session" in str(error), error
+            else:
+                print("no error")
+        large = [refs[0], bytes(1_000_000)]
+        for call in (
+            lambda: umbel.cancel(refs[0]),
+            lambda: umbel.cancel(items),
+            lambda: umbel.wait([items]),
+            lambda: umbel.put([refs[0]]),
+            lambda: umbel.put(large),
+        ):
+            try:
+                call()
+            except exceptions.ObjectLostError as error:
+                assert "session" in str(error), error
+            else:
+                print("no error")
         assert umbel.get([double.remote(number) for number in range(100)]) == [number * 2 for number in range(100)]
         assert umbel.get(new.work.remote()) == 1
         print("done")
-    """)
+    """, UMBEL_ENGINE=engine)  # fmt: skip
     assert output == "done\n"
+
+
+def test_references_are_kept_out_of_other_bytes_when_that_is_asked_for() -> None:
+    for engine in ("native", "inline"):
+        output, _ = drivers.run("""
+        import pickle, umbel
+        from umbel import cloudpickle, exceptions
+
+        @umbel.remote
+        class Actor:
+            def keep(self, refs): self.refs = refs
+            def work(self): return umbel.get(self.refs)
+
+        umbel.init(num_cpus=1)
+        ref, actor = umbel.put(1), Actor.remote()
+        umbel.get(actor.keep.remote([ref]))
+        assert umbel.get(umbel.remote(lambda: umbel.get(actor.work.remote())).remote()) == [1]
+        assert umbel.get(umbel.get(umbel.put([ref]))) == [1]
+        for call in (
+            lambda: pickle.dumps(ref),
+            lambda: cloudpickle.dumps([ref]),
+            umbel.remote(lambda: umbel.get(ref)).remote,
+        ):
+            try:
+                call()
+            except exceptions.OufOfBandObjectRefSerializationException as error:
+                assert "UMBEL_ALLOW_OUT_OF_BAND_OBJECT_REF_SERIALIZATION" in str(error)
+                print("told")
+        """, UMBEL_ENGINE=engine, UMBEL_ALLOW_OUT_OF_BAND_OBJECT_REF_SERIALIZATION="0")  # fmt: skip
+        assert output == "told\n" * 3
 
 
 def test_values_outlive_the_session() -> None:

@@ -23,6 +23,40 @@ def umbel_schedulers():
     return [spi.SchedulerDescriptor("raising", Raising)]
 """
 
+WATCHING = f"""{HEADER}
+class Watching:
+    def order(self, waiting):
+        with open(__file__ + ".seen", "a") as file:
+            for one in waiting:
+                print(one.is_actor, one.demand.strategy, file=file)
+        return list(range(len(waiting)))
+    def place(self, demand, view):
+        return spi.eligible_nodes(demand, view).refusal
+@hookimpl
+def umbel_schedulers():
+    return [spi.SchedulerDescriptor("watching", Watching)]
+"""
+
+STRATEGIES = """
+import umbel
+from umbel.util.scheduling_strategies import NodeAffinitySchedulingStrategy
+
+@umbel.remote
+def work():
+    return 1
+
+@umbel.remote
+class Worker:
+    def work(self):
+        return 1
+
+if __name__ == "__main__":
+    with umbel.init(num_cpus=2):
+        umbel.get(work.options(scheduling_strategy="SPREAD").remote())
+        soft = NodeAffinitySchedulingStrategy("ab" * 28, soft=True)
+        umbel.get(Worker.options(scheduling_strategy=soft).remote().work.remote())
+"""
+
 NPU = f"""{HEADER}
 import os
 class Npus:
@@ -120,6 +154,18 @@ def test_policy_that_raises_is_switched_off_with_one_warning(installed: Installe
     done = installed.run(ADD, UMBEL_SCHEDULER="raising")
     assert (done.returncode, done.stdout) == (0, SUMS), done.stderr
     assert done.stderr.count("scheduler 'raising' is switched off: order() raised RuntimeError: out of order") == 1
+
+
+@pytest.mark.slow
+def test_policy_sees_the_strategies_of_tasks_and_actors(installed: Installed) -> None:
+    installed.add("watching", WATCHING)
+    done = installed.run(STRATEGIES, UMBEL_SCHEDULER="watching")
+    assert done.returncode == 0, done.stderr
+    affinity = f"NodeAffinity(node_id='{'ab' * 28}', is_soft=True, spills_when_busy=False, fails_when_busy=False)"
+    assert set((installed.folder / "watching_plugin.py.seen").read_text().splitlines()) == {
+        "False SPREAD",
+        f"True {affinity}",
+    }
 
 
 @pytest.mark.slow

@@ -211,12 +211,44 @@ def test_max_calls_recycles_the_worker() -> None:
     assert len(other) == 10
 
 
-def test_threads_follow_the_cpus() -> None:
-    @umbel.remote
-    def threads() -> str | None:
+@umbel.remote
+def threads() -> tuple[str | None, int]:
+    return os.environ.get("OMP_NUM_THREADS"), os.getpid()
+
+
+@umbel.remote
+class Threads:
+    def threads(self) -> str | None:
         return os.environ.get("OMP_NUM_THREADS")
 
-    assert umbel.get(threads.options(num_cpus=2).remote(), timeout=30) in ("1", "2")
+
+@pytest.fixture
+def no_threads_set() -> None:
+    if "OMP_NUM_THREADS" in os.environ:
+        pytest.skip("the user has set OMP_NUM_THREADS, which holds everywhere")
+
+
+@pytest.mark.usefixtures("no_threads_set")
+def test_threads_follow_the_cpus() -> None:
+    """In one worker too: tasks that need all CPUs get the worker that the smaller ones had."""
+    found = [umbel.get(threads.options(num_cpus=cpus).remote(), timeout=30) for cpus in (1, 4, 0.5, 4, 0, 1)]
+    assert [value for value, _ in found] == ["1", "4", "1", "4", "1", "1"]
+    assert len({pid for _, pid in found}) < len(set(found))
+
+
+@pytest.mark.usefixtures("no_threads_set")
+def test_threads_of_actors_follow_their_cpus() -> None:
+    for options, expected in (({}, "1"), ({"num_cpus": 2}, "2")):
+        actor = Threads.options(**options).remote()
+        assert umbel.get(actor.threads.remote(), timeout=30) == expected
+        umbel.kill(actor)
+
+
+def test_threads_that_the_user_sets_are_left_alone() -> None:
+    env = {"env_vars": {"OMP_NUM_THREADS": "7"}}
+    for cpus in (1, 2):
+        assert umbel.get(threads.options(runtime_env=env, num_cpus=cpus).remote(), timeout=30)[0] == "7"
+    assert umbel.get(Threads.options(runtime_env=env).remote().threads.remote(), timeout=30) == "7"
 
 
 # Environment

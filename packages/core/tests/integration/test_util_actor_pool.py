@@ -215,3 +215,9 @@ def test_a_function_that_returns_no_reference_is_refused() -> None:
     with pytest.raises(TypeError, match=r"must return the reference"):
         pool.submit(lambda _actor, value: value, 1)
     assert pool.has_free()
+
+
+def test_what_is_no_list_of_actors_is_refused() -> None:
+    wrong: Any = 5
+    with pytest.raises(TypeError, match="ActorPool takes a list of actor handles, got 5"):
+        ActorPool(wrong)

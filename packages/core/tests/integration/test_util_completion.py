@@ -109,3 +109,19 @@ def test_map_unordered_bounds_what_is_unfinished() -> None:
 def test_bad_arguments_are_named_at_once(call: Any, error: type[Exception], text: str) -> None:
     with pytest.raises(error, match=text):
         call()
+
+
+def test_what_is_no_list_of_references_is_refused() -> None:
+    ref = umbel.put(1)
+    wrong: Any
+    for wrong in (5, None, ref):
+        with pytest.raises(TypeError, match=r"as_completed\(\) takes a list of ObjectRefs, got .*write \[ref\]"):
+            as_completed(wrong)
+    wrong = [ref, 5]
+    with pytest.raises(TypeError, match=r"as_completed\(\) takes a list of ObjectRefs, got 5 at position 1"):
+        as_completed(wrong)
+    with pytest.raises(ValueError, match=r"as_completed\(\) takes each reference once"):
+        as_completed([ref, ref])
+    wrong = "1"
+    with pytest.raises(TypeError, match="chunk_size must be a whole number >= 1, got '1'"):
+        as_completed([ref], chunk_size=wrong)

@@ -56,6 +56,24 @@ def test_affinity_to_this_node_is_honoured(soft: bool) -> None:
     assert umbel.get(Nothing.options(scheduling_strategy=strategy).remote().node.remote(), timeout=30) == here
 
 
+def test_hard_affinity_to_a_node_that_is_not_there_fails() -> None:
+    elsewhere = NodeAffinitySchedulingStrategy("a" * 56, soft=False)
+    assert umbel.get(where.remote(), timeout=30)  # a worker is leased now: the strategy must not share its class
+    with pytest.raises(exceptions.TaskUnschedulableError, match=r"node a{56}"):
+        umbel.get(where.options(scheduling_strategy=elsewhere).remote(), timeout=30)
+    nothing = Nothing.options(scheduling_strategy=elsewhere).remote()
+    with pytest.raises(exceptions.ActorUnschedulableError, match=r"node a{56}"):
+        umbel.get(nothing.node.remote(), timeout=30)
+    assert umbel.get(where.remote(), timeout=30)
+
+
+def test_soft_affinity_to_a_node_that_is_not_there_runs_elsewhere() -> None:
+    here = umbel.get_runtime_context().get_node_id()
+    elsewhere = NodeAffinitySchedulingStrategy("a" * 56, soft=True)
+    assert umbel.get(where.options(scheduling_strategy=elsewhere).remote(), timeout=30) == here
+    assert umbel.get(Nothing.options(scheduling_strategy=elsewhere).remote().node.remote(), timeout=30) == here
+
+
 def test_the_plain_strategies_are_accepted() -> None:
     here = umbel.get_runtime_context().get_node_id()
     for strategy in ("DEFAULT", "SPREAD", PlacementGroupSchedulingStrategy(None)):

@@ -167,3 +167,17 @@ def test_options_reach_the_actor() -> None:
 def test_bad_arguments_are_named(call: Any, error: type[Exception], text: str) -> None:
     with pytest.raises(error, match=text):
         call()
+
+
+@pytest.mark.parametrize("wrong", ["5", True, float("nan"), [1]])
+def test_timeout_that_is_no_number_is_refused(wrong: Any) -> None:
+    queue = Queue()
+    for call in (lambda: queue.get(timeout=wrong), lambda: queue.put(1, timeout=wrong)):
+        with pytest.raises(TypeError, match="timeout must be a number of seconds or None, got"):
+            call()
+
+
+def test_actor_options_that_are_no_dict_are_refused() -> None:
+    wrong: Any = 5
+    with pytest.raises(TypeError, match="actor_options must be a dict of an actor's options, got 5"):
+        Queue(actor_options=wrong)

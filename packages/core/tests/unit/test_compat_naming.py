@@ -50,6 +50,11 @@ def test_the_environment_is_translated_unless_the_user_has_spoken() -> None:
     assert naming.translated_environment(environment, {}) == {"UMBEL_ADDRESS": "a"}
 
 
+def test_variables_in_lower_case_are_translated_too() -> None:
+    environment = {"RAY_allow_out_of_band_object_ref_serialization": "0"}
+    assert naming.translated_environment(environment, {}) == {"UMBEL_ALLOW_OUT_OF_BAND_OBJECT_REF_SERIALIZATION": "0"}
+
+
 def test_a_later_value_replaces_one_that_was_translated() -> None:
     environment = {"RAY_ADDRESS": "new", "UMBEL_ADDRESS": "old"}
     assert naming.translated_environment(environment, {"UMBEL_ADDRESS": "old"}) == {"UMBEL_ADDRESS": "new"}

@@ -13,7 +13,7 @@ SIZES = {
     ids.TaskID: 24,
     ids.ActorID: 24,
     ids.WorkerID: 16,
-    ids.NodeID: 16,
+    ids.NodeID: 28,
     ids.JobID: 4,
     ids.PlacementGroupID: 18,
     ids.ClusterID: 28,
@@ -45,10 +45,10 @@ def test_nil_is_equal_to_itself_only(kind: type[ids.BaseID]) -> None:
 
 
 def test_ids_of_different_kinds_differ_even_with_the_same_bytes() -> None:
-    same = b"x" * 16
-    assert ids.WorkerID(same) != ids.NodeID(same)
-    assert len({ids.WorkerID(same), ids.NodeID(same), ids.WorkerID(same)}) == 2
-    assert ids.WorkerID(same) != same
+    same = b"x" * 28
+    assert ids.UniqueID(same) != ids.NodeID(same)
+    assert len({ids.UniqueID(same), ids.NodeID(same), ids.UniqueID(same)}) == 2
+    assert ids.UniqueID(same) != same
 
 
 @pytest.mark.parametrize("kind", KINDS)
@@ -80,5 +80,5 @@ def test_actor_id_tells_its_owner() -> None:
 
 
 def test_job_id_is_a_number() -> None:
-    assert ids.JobID.from_int(258).hex() == "00000102"
-    assert ids.JobID.from_int(258).to_int() == 258
+    assert ids.JobID.from_int(258).hex() == "02010000"
+    assert ids.JobID.from_int(258).to_int() == ids.JobID.from_int(258).int() == 258

@@ -45,7 +45,8 @@ def test_float_noise_is_not_taken_for_precision() -> None:
 
 def test_numbers_of_other_kinds_are_taken() -> None:
     assert resources.units_of(fractions.Fraction(1, 4), what="num_cpus") == 2_500
-    assert resources.units_of(True, what="num_cpus") == 10_000
+    with pytest.raises(exceptions.InvalidOptionType, match="num_cpus must be a number >= 0, got True of type bool"):
+        resources.units_of(True, what="num_cpus")
 
 
 def test_adding_and_subtracting_undo_each_other_and_change_neither() -> None:

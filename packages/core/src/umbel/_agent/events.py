@@ -8,7 +8,7 @@ An `env` is the canonical JSON text of the environment that a worker must be sta
 from __future__ import annotations
 
 from collections.abc import Mapping
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 # ---- events ----
 
@@ -31,7 +31,8 @@ class DemandChanged(NamedTuple):
     """A client wants `lease_count` more leases for scheduling key `key`; 0 withdraws the wish.
 
     depth: of the tasks' nesting; deeper demands go first, because shallower ones wait for them.
-    refusal: why this node can never serve it, whatever its resources; "" if it can.
+    refusal: why this node can never serve it, whatever its resources; "" if it can. strategy: as it was sent, for
+    policies of plugins.
     """
 
     client: str
@@ -42,6 +43,7 @@ class DemandChanged(NamedTuple):
     env: str
     refusal: str
     at_s: float
+    strategy: str | Mapping[str, Any] | None = None
 
 
 class LeaseReturned(NamedTuple):
@@ -77,7 +79,7 @@ class KillRequested(NamedTuple):
 class ActorWanted(NamedTuple):
     """An actor needs a worker for life.
 
-    placement: what the node must have in all; running: what the actor holds while it lives. refusal: as above.
+    placement: what the node must have in all; running: what the actor holds while it lives. refusal and strategy: as above.
     """
 
     actor: str
@@ -87,6 +89,7 @@ class ActorWanted(NamedTuple):
     env: str
     refusal: str
     at_s: float
+    strategy: str | Mapping[str, Any] | None = None
 
 
 class ActorUnwanted(NamedTuple):

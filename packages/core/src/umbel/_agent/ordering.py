@@ -4,7 +4,8 @@ from __future__ import annotations
 
 import importlib
 import sys
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
+from typing import Any
 
 from umbel._agent.records import Demand
 
@@ -25,11 +26,21 @@ def by_policy(
     chosen = registry.installed().scheduler(name)
     policy = policies.GuardedPolicy(name, chosen, fallback=policies.HybridPolicy(), report=report)
 
+    def strategy(sent: Any) -> spi.Strategy:
+        if isinstance(sent, Mapping):
+            return spi.NodeAffinity(
+                str(sent["node_id"]),
+                is_soft=bool(sent.get("soft")),
+                spills_when_busy=bool(sent.get("spills_when_busy")),
+                fails_when_busy=bool(sent.get("fails_when_busy")),
+            )
+        return "SPREAD" if sent == "SPREAD" else "DEFAULT"
+
     def order(demands: Iterable[Demand]) -> list[Demand]:
         listed = list(demands)
         waiting = [
             spi.WaitingDemand(
-                spi.Demand(spi.ResourceSet(one.placement), depth=one.depth),
+                spi.Demand(spi.ResourceSet(one.placement), strategy(one.strategy), depth=one.depth),
                 one.turn,
                 client=one.client,
                 lease_count=one.count,

@@ -59,6 +59,7 @@ class Queries:
                 "available": dict(self._daemon.agent.ledger.free),
                 "labels": config["labels"],
                 "session_dir": config["session_dir"],
+                "socket": f"{config['session_dir']}/agent.sock",
                 "store_dir": config["store_dir"],
                 "store_capacity_bytes": config["store_capacity_bytes"],
             }

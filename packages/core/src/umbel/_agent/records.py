@@ -77,7 +77,7 @@ class Demand:
 
     __slots__ = (
         "actor", "client", "count", "depth", "env", "key", "lacking", "place", "placement", "refusal", "resources",
-        "short_since_s", "since_s", "turn",
+        "short_since_s", "since_s", "strategy", "turn",
     )  # fmt: skip
 
     def __init__(self, place: Place, event: ev.DemandChanged | ev.ActorWanted, turn: int) -> None:
@@ -86,6 +86,7 @@ class Demand:
         self.depth = event.depth
         self.env = event.env
         self.refusal = event.refusal
+        self.strategy = event.strategy
         self.count = event.lease_count if isinstance(event, ev.DemandChanged) else 1
         self.resources = event.resources if isinstance(event, ev.DemandChanged) else event.running
         self.placement = event.resources if isinstance(event, ev.DemandChanged) else event.placement

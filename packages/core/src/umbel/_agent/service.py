@@ -117,6 +117,7 @@ class Service:
             worker_ids=_fresh_ids(),
             starts_max=max(2, os.cpu_count() or 1),
             idle_max=max(1, config["resources"].get(CPU, 0) // UNIT),
+            idle_worker_s=config.get("idle_worker_s", state.IDLE_WORKER_S),
             order=self._order(config["scheduler"]),
         )
         self.control: Control = importlib.import_module(config["control"]).ActorService(self)
@@ -292,9 +293,9 @@ class Service:
     # ---- leases ----
 
     def _on_demand(self, client: Client, message: Message, _body: bytes) -> None:
-        impossible = self._impossible(message["strategy"], message["env"])
+        impossible, is_unschedulable = self._impossible(message["strategy"], message["env"])
         if impossible and message["count"]:
-            self._tell_failed(client.id, message["key"], impossible, is_unschedulable=True)
+            self._tell_failed(client.id, message["key"], impossible, is_unschedulable=is_unschedulable)
             return
         self.decide(
             ev.DemandChanged(
@@ -306,6 +307,7 @@ class Service:
                 _env_key(message["env"]),
                 self._refusal(message["label_selector"]),
                 self.now_s(),
+                message["strategy"],
             )
         )
 
@@ -318,20 +320,21 @@ class Service:
     def address_of(self, worker: str) -> str:
         return f"{self._config['session_dir']}/{worker}.sock"
 
-    def _impossible(self, strategy: Any, env: Any) -> str:
-        """Why what was asked for can never be had, or "". Spreading means nothing on one node."""
+    def _impossible(self, strategy: Any, env: Any) -> tuple[str, bool]:
+        """Why what was asked for can never be had, or ""; and whether that is for where it is to run. Spreading means
+        nothing on one node."""
         if len(_env_key(env)) > ENV_BYTES_MAX:
             return (
                 f"its runtime environment takes {len(_env_key(env))} bytes as JSON, allowed are {ENV_BYTES_MAX}; "
                 "pass large values by file or as arguments"
-            )
+            ), False
         wanted = strategy.get("node_id") if isinstance(strategy, dict) else None
         if wanted in (None, self._config["node_id"]) or strategy.get("soft"):
-            return ""
+            return "", False
         return (
             f"it must run on node {wanted}, which is not alive; the only node is {self._config['node_id']}: "
             "correct the node id or make the affinity soft"
-        )
+        ), True
 
     def _refusal(self, selector: Any) -> str:
         """Why this node's labels do not match a selector, or ""."""
@@ -411,9 +414,9 @@ class Service:
         self.hub.refuse(client, request, kind, text)
 
     def place_actor(self, spec: ActorWish) -> None:
-        impossible = self._impossible(spec.strategy, spec.env)
+        impossible, is_unschedulable = self._impossible(spec.strategy, spec.env)
         if impossible:
-            self.control.unplaceable(spec.actor, impossible, is_unschedulable=True)
+            self.control.unplaceable(spec.actor, impossible, is_unschedulable=is_unschedulable)
             return
         self.decide(
             ev.ActorWanted(
@@ -424,6 +427,7 @@ class Service:
                 _env_key(spec.env),
                 self._refusal(spec.label_selector),
                 self.now_s(),
+                spec.strategy,
             )
         )
 

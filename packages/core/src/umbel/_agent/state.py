@@ -25,7 +25,7 @@ ORPHAN_GRACE_S = 5.0  # for a task whose submitter is gone to be interrupted; wh
 ORPHAN_RETRY_S = 0.2
 LOST_GRACE_S = 2.0  # between a worker's connection closing and its process being killed: time for its exit handlers
 INFEASIBLE_WARNING_S = 1.0  # users add resources or nodes right after; do not cry at once
-IDLE_WORKER_S = 2.0  # surplus workers cost memory; two seconds bridge the pauses of a busy program
+IDLE_WORKER_S = 2.0  # where the session does not say; its own default is in `Config`
 
 
 class AgentState:

@@ -71,6 +71,13 @@ class Config:
     function_bytes_max: int = _setting(100 * 1000 * 1000, "UMBEL_FUNCTION_SIZE_ERROR_THRESHOLD")
     """A pickled function above this size is refused. Ray's limit."""
 
+    allow_out_of_band_refs: bool = _setting(True, "UMBEL_ALLOW_OUT_OF_BAND_OBJECT_REF_SERIALIZATION")
+    """Whether a reference may be pickled outside of arguments, `put` and results. Its object is then kept for good, so
+    a program that must not leak forbids it and sees where it happens. Ray's default."""
+
+    ignore_unhandled_errors: bool = _setting(False, "UMBEL_IGNORE_UNHANDLED_ERRORS")
+    """Whether nothing is logged when the last reference to an error goes away that nobody has read."""
+
     task_max_retries: int = _setting(3, "UMBEL_TASK_MAX_RETRIES", minimum=-1)
     """`max_retries` of tasks that do not say; -1 for no limit. Ray's default."""
 
@@ -88,9 +95,9 @@ class Config:
     """How long an owner keeps a worker that it has no task for: longer than a program thinks between two rounds of
     tasks, shorter than another program would like to wait."""
 
-    idle_worker_s: float = _setting(60.0, "UMBEL_IDLE_WORKER_S")
-    """How long a worker process that nobody leases is kept beyond one for each CPU. Starting another takes 20 ms, so a
-    minute of idle memory is worth about as much."""
+    idle_worker_s: float = _setting(2.0, "UMBEL_IDLE_WORKER_S")
+    """How long a worker process that nobody leases is kept beyond one for each CPU. It costs memory, and starting
+    another takes 20 ms; two seconds bridge the pauses of a busy program."""
 
     @classmethod
     def from_environment(cls, environment: Mapping[str, str] | None = None) -> Config:

@@ -3,18 +3,28 @@
 from __future__ import annotations
 
 import inspect
+import warnings
 from collections.abc import Callable, Iterable
 from dataclasses import dataclass, field
-from typing import Any, Generic, TypeVar
+from typing import TYPE_CHECKING, Any, Generic, overload
 
-from umbel._client import current, refs, remote_function, signatures
+from umbel._client import absent, current, refs, remote_function, signatures
 from umbel._model import ids
 from umbel._model import options as option_model
 
-T = TypeVar("T")
+if TYPE_CHECKING:
+    from typing_extensions import TypeVar, Unpack
 
-# An actor lives as long as references to this object of it do, so handles are counted by the protocol for objects.
-LIFETIME_SUFFIX = b"\xff\xff\xff\xff"
+    from umbel._client.call_types import ActorOptions, MethodDecoratorOptions, MethodOptions
+
+    T = TypeVar("T", default=Any)  # an ActorHandle may be annotated without saying of what
+else:
+    from typing import TypeVar
+
+    T = TypeVar("T")
+F = TypeVar("F", bound=Callable[..., Any])
+
+LIFETIME_SUFFIX = refs.LIFETIME_SUFFIX
 METHOD_OPTIONS_ATTRIBUTE = "__umbel_method_options__"
 # Methods every actor has, under our name and under the one Ray's programs use.
 SYSTEM_METHODS = {
@@ -60,19 +70,27 @@ class MethodTemplate:
         self.is_generator = description.is_generator
         self.engine_state: Any = None
 
+    def __reduce__(self) -> tuple[Any, ...]:
+        return remote_function.copied(self, engine_state=None)
+
 
 class ActorMethod:
     """One method of one actor; `.remote(...)` calls it."""
 
     __slots__ = ("_handle", "_template")
 
+    if not TYPE_CHECKING:
+        bind = absent.Absent(absent.BIND)
+
     def __init__(self, handle: ActorHandle, template: MethodTemplate) -> None:
         self._handle = handle
         self._template = template
 
-    def __call__(self, *_args: Any, **_kwargs: Any) -> Any:
-        name = self._template.name
-        raise TypeError(f"actor method {name} cannot be called directly; use handle.{name}.remote(...)")
+    if not TYPE_CHECKING:  # a type checker shall find the mistake
+
+        def __call__(self, *_args, **_kwargs):
+            name = self._template.name
+            raise TypeError(f"actor method {name} cannot be called directly; use handle.{name}.remote(...)")
 
     def remote(self, *args: Any, **kwargs: Any) -> Any:
         """Submit one call; returns what `RemoteFunction.remote` would."""
@@ -80,17 +98,17 @@ class ActorMethod:
         template.description.signature.check(args, kwargs)
         return current.engine().submit_actor_task(self._handle, template, args, kwargs)
 
-    def options(self, **overrides: Any) -> ActorMethod:
+    def options(self, **overrides: Unpack[MethodOptions]) -> ActorMethod:
         description = self._template.description
         template = MethodTemplate(description, option_model.method_options(description.options, overrides))
         _check_streaming(template)
         return ActorMethod(self._handle, template)
 
     def __reduce__(self) -> tuple[Any, ...]:
-        return getattr, (self._handle, self._template.name)
+        return ActorMethod, (self._handle, self._template)
 
 
-class ActorHandle:
+class ActorHandle(Generic[T]):
     """A reference to an actor. Handles to the same actor are equal.
 
     A strong handle keeps the actor alive; one from `get_actor` or `current_actor` is weak, and so is any handle to a
@@ -101,10 +119,11 @@ class ActorHandle:
         self._actor_id = actor_id
         self._description = description
         self._lifetime = lifetime
+        self._session = current.running_engine()  # a handle is of no use in another; None if made outside of any
         self._templates: dict[str, MethodTemplate] = {}
 
     def __getattr__(self, name: str) -> ActorMethod:
-        if name.startswith("_") and name in ("_actor_id", "_description", "_lifetime", "_templates"):
+        if name.startswith("_") and name in ("_actor_id", "_description", "_lifetime", "_session", "_templates"):
             raise AttributeError(name)  # half-built, as during unpickling
         template = self._templates.get(name)
         if template is None:
@@ -220,9 +239,15 @@ class ActorTemplate:
         self.description = describe(cls, options)
         self.engine_state: Any = None
 
+    def __reduce__(self) -> tuple[Any, ...]:
+        return remote_function.copied(self, engine_state=None)
+
 
 class ActorClass(Generic[T]):
     """A class whose `.remote(...)` creates an instance in a process of its own and returns a handle at once."""
+
+    if not TYPE_CHECKING:
+        bind = absent.Absent(absent.BIND)
 
     def __init__(self, cls: type[T], options: dict[str, Any]) -> None:
         self._cls = cls
@@ -235,9 +260,11 @@ class ActorClass(Generic[T]):
         self.__module__ = cls.__module__
         self.__doc__ = cls.__doc__
 
-    def __call__(self, *_args: Any, **_kwargs: Any) -> T:
-        name = self._cls.__name__
-        raise TypeError(f"actor class {name} cannot be instantiated directly; use {name}.remote(...)")
+    if not TYPE_CHECKING:  # likewise
+
+        def __call__(self, *_args, **_kwargs):
+            name = self._cls.__name__
+            raise TypeError(f"actor class {name} cannot be instantiated directly; use {name}.remote(...)")
 
     def __mro_entries__(self, _bases: tuple[Any, ...]) -> tuple[type, ...]:
         name = self._cls.__name__
@@ -245,13 +272,13 @@ class ActorClass(Generic[T]):
             f"actor class {name} cannot be subclassed; subclass the plain class and decorate the subclass instead"
         )
 
-    def remote(self, *args: Any, **kwargs: Any) -> ActorHandle:
+    def remote(self, *args: Any, **kwargs: Any) -> ActorHandle[T]:
         """Create an actor; waits for no argument. An error of its constructor, or of a task whose result it was to
         get, shows as ActorDiedError at the calls. Raises TypeError when the arguments do not fit,
         ActorAlreadyExistsError when the name is taken."""
         return _create(self._template, args, kwargs)
 
-    def options(self, **overrides: Any) -> BoundActorOptions:
+    def options(self, **overrides: Unpack[ActorOptions]) -> BoundActorOptions[T]:
         """The same class with some options changed; the original stays as it is."""
         return BoundActorOptions(
             ActorTemplate(self._source, self._init_signature, option_model.actor_options(self._options, overrides))
@@ -260,20 +287,25 @@ class ActorClass(Generic[T]):
     def __reduce__(self) -> tuple[Any, ...]:
         return remote_function.unread, (ActorClass,), {"_cls": self._cls, "_options": self._options}
 
-    def __getattr__(self, name: str) -> Any:
-        if name in self.__dict__ or not remote_function.is_unread(self, "_cls"):
-            raise AttributeError(f"{type(self).__name__!r} object has no attribute {name!r}")
-        ActorClass.__init__(self, self._cls, self._options)
-        return getattr(self, name)
+    if not TYPE_CHECKING:  # likewise
+
+        def __getattr__(self, name):
+            if name in self.__dict__ or not remote_function.is_unread(self, "_cls"):
+                raise absent.attribute_error(self, name)
+            ActorClass.__init__(self, self._cls, self._options)
+            return getattr(self, name)
 
 
-class BoundActorOptions:
+class BoundActorOptions(Generic[T]):
     """An actor class with its options fixed by `.options(...)`."""
+
+    if not TYPE_CHECKING:
+        bind = absent.Absent(absent.BIND)
 
     def __init__(self, template: ActorTemplate) -> None:
         self._template = template
 
-    def remote(self, *args: Any, **kwargs: Any) -> ActorHandle:
+    def remote(self, *args: Any, **kwargs: Any) -> ActorHandle[T]:
         """As `ActorClass.remote`."""
         return _create(self._template, args, kwargs)
 
@@ -281,6 +313,13 @@ class BoundActorOptions:
 def _create(template: ActorTemplate, args: tuple[Any, ...], kwargs: dict[str, Any]) -> ActorHandle:
     template.init_signature.check(args, kwargs)
     handle: ActorHandle = current.engine().create_actor(template, args, kwargs)
+    there, wanted = handle._description.class_name, template.description.class_name
+    if there != wanted:  # by get_if_exists
+        warnings.warn(
+            f"the actor called {template.options.name!r} exists already and is a {there}, not a {wanted}: the handle has "
+            f"{there}'s methods; choose another name for the {wanted}, or kill the {there} first",
+            stacklevel=3,
+        )
     return handle
 
 
@@ -295,6 +334,10 @@ def _init_signature(cls: type) -> signatures.Signature:
     return signatures.Signature(cls.__init__, cls.__name__, skip_first=True)  # type: ignore[misc]  # likewise
 
 
+@overload
+def method(function: F, /) -> F: ...
+@overload
+def method(**options: Unpack[MethodDecoratorOptions]) -> Callable[[F], F]: ...
 def method(*args: Any, **options: Any) -> Any:
     """Set options of an actor method: `@umbel.method(num_returns=2)`; also bare, `@umbel.method`."""
     if args:

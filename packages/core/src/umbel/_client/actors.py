@@ -143,9 +143,12 @@ class ActorClient:
             )
         else:
             text = (
-                f"actor {self.description.class_name} ({self.actor_id.hex()}) is dead: "
+                f"actor {self.description.class_name} ({self.actor_id.hex()}) "
+                f"{'can never run' if message.get('unschedulable') else 'is dead'}: "
                 f"{message.get('reason') or 'its process ended'}"
             )
+        if message.get("unschedulable"):
+            return exceptions.dump_error(exceptions.ActorUnschedulableError(text))
         return exceptions.dump_error(
             exceptions.ActorDiedError(
                 text, actor_id=self.actor_id.hex(), actor_init_failed=bool(message.get("init_failed"))
@@ -170,7 +173,11 @@ class Actors:
         description = template.description
         blob = engine.export(template.source)
         meta = serialization.dumps(description)
-        kind, payload, deps, inner = engine.tasks.encode_arguments(args, kwargs)
+        try:
+            kind, payload, deps, inner = engine.tasks.encode_arguments(args, kwargs)
+        except TypeError as error:
+            name = f"{description.class_name}.__init__"
+            raise template.init_signature.blame(name, args, kwargs, error) from error.__cause__
         with engine.lock:
             engine.check_running()
             seq = engine.tasks.next_seq()
@@ -209,6 +216,7 @@ class Actors:
             "name": template.options.name,
             "class_name": template.description.class_name,
             "creator_depth": self._engine.tasks.depth,
+            "events": template.options.enable_task_events,
         }
 
     def _creation(self, template: actor_api.ActorTemplate) -> dict[str, Any]:
@@ -224,6 +232,7 @@ class Actors:
             "placement": dict(options.placement_resources.items()),
             "running": dict(options.running_resources.items()),
             "env": engine.environment(options.env_vars),
+            "strategy": tasks.wire_strategy(options.scheduling_strategy),
             "class_name": template.description.class_name,
             "depth": engine.tasks.depth,
         }
@@ -240,14 +249,13 @@ class Actors:
             engine.tasks._unpin_arguments(task)
         if error is None:
             return self._weak_handle(bytes.fromhex(answer["actor"]), meta)
-        raise (
-            exceptions.ActorAlreadyExistsError(
+        if error.get("kind") == "exists":
+            raise exceptions.ActorAlreadyExistsError(
                 f"an actor called {message['name']!r} exists in namespace {message['namespace']!r}; choose another "
                 "name, get it with umbel.get_actor, or pass get_if_exists=True"
             )
-            if error.get("kind") == "exists"
-            else exceptions.UmbelSystemError(str(error.get("text")))
-        )
+        links.raise_refusal(answer)
+        return None
 
     def _await_arguments(self, actor_id: bytes, spec: dict[str, Any], task: tasks.Task) -> None:
         """Send the constructor call when all arguments are there, or the error of the first that fails."""
@@ -260,13 +268,13 @@ class Actors:
                 return  # the actor is dead, or nobody wants it any more, or we leave and it goes with us
             task.missing -= 1
             if record.kind == serialization.ERROR:
-                self._arguments_failed(actor_id, record.payload)
+                self._arguments_failed(actor_id, record)
             elif not task.missing:
                 self._arguments_arrived(actor_id, spec, task)
 
         failed = [record for _, record in task.deps or () if record.kind == serialization.ERROR]
         if failed:
-            self._arguments_failed(actor_id, failed[0].payload)
+            self._arguments_failed(actor_id, failed[0])
         elif not waiting:  # the last one came while the name was asked for
             self._arguments_arrived(actor_id, spec, task)
         else:
@@ -283,9 +291,10 @@ class Actors:
         del self.constructors[actor_id]
         self._engine.agent.notify({"t": "actor_arguments", "actor": actor_id.hex()}, self._spec_bytes(spec, task))
 
-    def _arguments_failed(self, actor_id: bytes, error: bytes) -> None:
+    def _arguments_failed(self, actor_id: bytes, argument: ownership.Record) -> None:
         """The calls fail when the agent has told us, and everybody else, that the actor is dead."""
-        self._engine.agent.notify({"t": "actor_arguments_failed", "actor": actor_id.hex()}, error)
+        self._engine.agent.notify({"t": "actor_arguments_failed", "actor": actor_id.hex()}, argument.payload)
+        argument.is_read = True
         self.drop_constructor(actor_id)
 
     def _spec_bytes(self, spec: dict[str, Any], task: tasks.Task) -> bytes:
@@ -344,12 +353,13 @@ class Actors:
     def get(self, name: str, namespace: str) -> actor_api.ActorHandle:
         """A weak handle to a named actor. Called without the lock. Raises ValueError when there is none."""
         answer, body = self._engine.agent.request({"t": "get_actor", "name": name, "namespace": namespace})
-        if answer.get("error") is not None:
+        if (answer.get("error") or {}).get("kind") == "missing":
             raise ValueError(
                 f"no actor called {name!r} lives in namespace {namespace!r}; create it with "
                 f".options(name={name!r}), or name "
                 "the namespace it was created in (umbel.util.list_named_actors(all_namespaces=True) lists all)"
             )
+        links.raise_refusal(answer)
         return self._weak_handle(bytes.fromhex(answer["actor"]), body)
 
     # Calls
@@ -366,13 +376,17 @@ class Actors:
         actor_id = handle._actor_id
         client = self.clients.get(actor_id)
         if client is None:
+            engine.check_handle(handle)
             with engine.lock:
                 client = self._client(actor_id, handle._description)
                 self._watch(actor_id)
         state: tasks.Template | None = template.engine_state
         if state is None or state.engine is not engine:
             state = self._prepare(client, template)
-        kind, payload, deps, pins = engine.tasks.encode_arguments(args, kwargs)
+        try:
+            kind, payload, deps, pins = engine.tasks.encode_arguments(args, kwargs)
+        except TypeError as error:
+            raise template.description.signature.blame(state.name, args, kwargs, error) from error.__cause__
         with engine.lock:
             engine.check_running()
             limit = client.description.max_pending_calls
@@ -416,7 +430,9 @@ class Actors:
             made = client.templates.get(key)
             if made is None:
                 made = self._engine.tasks.new_template(
-                    options.name or template.name, options.num_returns, template.is_generator
+                    options.name or f"{client.description.class_name}.{template.name}",
+                    options.num_returns,
+                    template.is_generator,
                 )
                 retries = options.max_task_retries
                 made.max_retries = client.description.max_task_retries if retries is None else retries
@@ -430,6 +446,7 @@ class Actors:
                     "is_streaming": made.is_streaming,
                     "backpressure": made.backpressure,
                     "group": options.concurrency_group,
+                    "events": options.enable_task_events,
                 }
                 client.templates[key] = made
             template.engine_state = made

@@ -4,13 +4,27 @@ from __future__ import annotations
 
 import math
 import operator
+import os
 from collections.abc import Sequence
-from typing import Any
+from typing import Any, TypeVar, overload
 
 from umbel._client import actor, current, refs
 from umbel._model import resources as resource_model
 
+T = TypeVar("T")
+Waitable = TypeVar("Waitable", bound="refs.ObjectRef[Any] | refs.ObjectRefGenerator[Any]")
 
+
+@overload
+def get(object_refs: refs.ObjectRef[T], *, timeout: float | None = None, _use_object_store: bool = False) -> T: ...
+@overload
+def get(
+    object_refs: Sequence[refs.ObjectRef[T]], *, timeout: float | None = None, _use_object_store: bool = False
+) -> list[T]: ...
+@overload
+def get(
+    object_refs: refs.ObjectRefGenerator[T], *, timeout: float | None = None, _use_object_store: bool = False
+) -> refs.ObjectRefGenerator[T]: ...
 def get(object_refs: Any, *, timeout: float | None = None, _use_object_store: bool = False) -> Any:
     """The value of a reference, or the list of values of a list of references, in their order.
 
@@ -44,7 +58,7 @@ def get(object_refs: Any, *, timeout: float | None = None, _use_object_store: bo
     return engine.get(object_refs, timeout)
 
 
-def put(value: Any) -> refs.ObjectRef[Any]:
+def put(value: T) -> refs.ObjectRef[T]:
     """Store a snapshot of `value`; returns its reference. Raises TypeError for what cannot be pickled, or for an
     ObjectRef itself, which is stored already; ObjectStoreFullError when there is no room."""
     if isinstance(value, refs.ObjectRef):
@@ -52,10 +66,22 @@ def put(value: Any) -> refs.ObjectRef[Any]:
             f"put() takes a value, got {value!r}, which refers to a stored one already; pass it on as it is, or "
             f"put it in a list"
         )
-    ref: refs.ObjectRef[Any] = current.engine().put(value)
+    ref: refs.ObjectRef[T] = current.engine().put(value)
     return ref
 
 
+@overload
+def wait(
+    ray_waitables: list[Waitable], *, num_returns: int = 1, timeout: float | None = None, fetch_local: bool = True
+) -> tuple[list[Waitable], list[Waitable]]: ...
+@overload
+def wait(  # type: ignore[overload-cannot-match]  # it does: without it a list of both kinds is one of objects to mypy
+    ray_waitables: list[refs.ObjectRef[Any] | refs.ObjectRefGenerator[Any]],
+    *,
+    num_returns: int = 1,
+    timeout: float | None = None,
+    fetch_local: bool = True,
+) -> tuple[list[Any], list[Any]]: ...
 def wait(
     ray_waitables: Any, *, num_returns: int = 1, timeout: float | None = None, fetch_local: bool = True
 ) -> tuple[list[Any], list[Any]]:
@@ -66,6 +92,8 @@ def wait(
     repeated ones, num_returns outside of 1 to their number, or a negative timeout.
     """
     engine = current.engine()
+    if fetch_local is not True and fetch_local is not False:
+        raise _not_a_flag("fetch_local", fetch_local, True)
     if not isinstance(ray_waitables, list):
         raise TypeError(f"wait() takes a list of ObjectRefs, got {_describe(ray_waitables)}; write [ref] for one")
     kinds = set(map(type, ray_waitables))
@@ -99,24 +127,33 @@ _ONLY_REFS = {refs.ObjectRef}
 _WAITABLE = {refs.ObjectRef, refs.ObjectRefGenerator}
 
 
-def cancel(ref: Any, *, force: bool = False, recursive: bool = True) -> None:
+def cancel(
+    ref: refs.ObjectRef[Any] | refs.ObjectRefGenerator[Any], *, force: bool = False, recursive: bool = True
+) -> None:
     """Cancel the task behind a reference or generator: one that waits never starts, a running one is interrupted.
 
     force: kill its worker instead; not for actors' methods. recursive: cancel the tasks it has submitted as well. A
-    finished task is left alone. An actor's coroutine is cancelled; its plain methods see `is_canceled()`.
+    finished task is left alone. An actor's coroutine is cancelled; its plain methods see `is_canceled()`. Reading the
+    result of any of these raises TaskCancelledError, unless the code raised an error of its own.
     """
     if not isinstance(ref, (refs.ObjectRef, refs.ObjectRefGenerator)):
         raise TypeError(
             f"cancel() takes an ObjectRef or a generator of them, got {_describe(ref)}; actors end with kill()"
         )
-    current.engine().cancel(ref, force=bool(force), recursive=bool(recursive))
+    if not isinstance(force, bool):
+        raise _not_a_flag("force", force, False)
+    if not isinstance(recursive, bool):
+        raise _not_a_flag("recursive", recursive, True)
+    current.engine().cancel(ref, force=force, recursive=recursive)
 
 
-def kill(actor_handle: Any, *, no_restart: bool = True) -> None:
+def kill(actor_handle: actor.ActorHandle, *, no_restart: bool = True) -> None:
     """End an actor at once, without its atexit handlers; with no_restart=False its max_restarts still apply."""
     if not isinstance(actor_handle, actor.ActorHandle):
         raise ValueError(f"kill() takes an actor handle, got {_describe(actor_handle)}; tasks end with cancel()")
-    current.engine().kill(actor_handle, no_restart=bool(no_restart))
+    if not isinstance(no_restart, bool):
+        raise _not_a_flag("no_restart", no_restart, True)
+    current.engine().kill(actor_handle, no_restart=no_restart)
 
 
 def get_actor(name: str, namespace: str | None = None) -> actor.ActorHandle:
@@ -130,14 +167,23 @@ def get_actor(name: str, namespace: str | None = None) -> actor.ActorHandle:
 
 
 def nodes() -> list[dict[str, Any]]:
-    """One dictionary for each node, dead ones included: NodeID, Alive, Resources, Labels, ..."""
+    """One dictionary for each node, dead ones included: NodeID, Alive, Resources, Labels, ...
+
+    The keys are Ray's. Ports are 0: processes of one machine talk by sockets in files."""
     found = current.engine().query("nodes")
+    host = _host_name()
     return [
         {
             "NodeID": node["node_id"],
             "Alive": node.get("alive", True),
-            "NodeManagerAddress": "127.0.0.1",
-            "NodeManagerHostname": _host_name(),
+            "NodeManagerAddress": resource_model.NODE_ADDRESS,
+            "NodeManagerHostname": host,
+            "NodeName": resource_model.NODE_ADDRESS,
+            **dict.fromkeys(_PORTS, 0),
+            "ObjectStoreSocketName": node.get("store_dir", ""),
+            "RayletSocketName": node.get("socket", ""),
+            "DeathReason": 0,
+            "DeathReasonMessage": "",
             "Resources": _floats(node.get("resources", {})),
             "alive": node.get("alive", True),
             "Labels": {f"umbel.io/{k}" if "/" not in k else k: v for k, v in {
@@ -145,6 +191,12 @@ def nodes() -> list[dict[str, Any]]:
         }
         for node in found
     ]  # fmt: skip
+
+
+_PORTS = (
+    "NodeManagerPort", "ObjectManagerPort", "MetricsExportPort", "MetricsAgentPort", "DashboardAgentListenPort",
+    "RuntimeEnvAgentPort",
+)  # fmt: skip
 
 
 def _host_name() -> str:
@@ -167,11 +219,16 @@ def available_resources() -> dict[str, float]:
     return {name: amount for name, amount in _floats(current.engine().query("available_resources")).items() if amount}
 
 
-def timeline(filename: str | None = None) -> list[dict[str, Any]] | None:
+def timeline(filename: str | os.PathLike[str] | None = None) -> list[dict[str, Any]] | None:
     """What ran when, as Chrome trace events; written to `filename` if given, else returned. The last second may
     miss."""
     import json
 
+    if filename is not None and not isinstance(filename, (str, os.PathLike)):
+        raise TypeError(
+            f"filename must be a path as str or os.PathLike, or None, got {_describe(filename)}; omit it to have the "
+            "events returned"
+        )
     events = [
         {
             "cat": kind, "name": name, "ph": "X", "ts": started * 1e6, "dur": (ended - started) * 1e6,
@@ -207,12 +264,10 @@ def _check_timeout(timeout: Any) -> None:
         raise TypeError(f"timeout must be a number of seconds or None, got {timeout!r}")
 
 
+def _not_a_flag(name: str, value: object, default: bool) -> TypeError:
+    return TypeError(f"{name} must be True or False, got {_describe(value)}; omit it for the default of {default}")
+
+
 def _describe(value: Any) -> str:
     text = repr(value)
     return f"{text if len(text) <= 60 else text[:57] + '...'} ({type(value).__name__})"
-
-
-def list_named_actors(*, all_namespaces: bool = False) -> Sequence[Any]:
-    """Names of living actors in this namespace; dictionaries of name and namespace for all of them."""
-    found: Sequence[Any] = current.engine().list_named_actors(all_namespaces)
-    return found

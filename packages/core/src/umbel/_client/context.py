@@ -6,16 +6,24 @@ Engines set `current_task` around user code; `RuntimeContext` is its public face
 from __future__ import annotations
 
 import contextvars
+import warnings
 from collections.abc import Callable, Mapping
 from typing import Any
 
 from umbel._client import current
+from umbel._model import ids
+from umbel._model import resources as resource_model
+
+NODE_ID_LABEL = "umbel.io/node-id"  # every node has it
 
 
 class TaskContext:
     """One running task or actor call. Ids are in hex; empty strings where there is none."""
 
-    __slots__ = ("actor", "attempt", "function_name", "is_canceled", "key", "name", "resources", "task_id")
+    __slots__ = (
+        "actor", "attempt", "env_vars", "function_name", "is_canceled", "is_coroutine", "key", "name", "resources",
+        "task_id",
+    )  # fmt: skip
 
     def __init__(
         self,
@@ -27,6 +35,7 @@ class TaskContext:
         attempt: int = 0,
         actor: ActorContext | None = None,
         key: Any = None,
+        env_vars: Mapping[str, str] | None = None,
     ) -> None:
         self.task_id = task_id
         self.name = name
@@ -35,6 +44,8 @@ class TaskContext:
         self.attempt = attempt
         self.actor = actor
         self.is_canceled = False
+        self.is_coroutine = False  # of an actor: cancelled by asyncio's means, so that `is_canceled` stays False
+        self.env_vars = env_vars  # None: those of the session, as where a process has one environment
         self.key = key  # the engine's own handle on the task, by which it finds the tasks this one submitted
 
 
@@ -69,6 +80,7 @@ class SessionContext:
     __slots__ = (
         "accelerator_ids",
         "address",
+        "env_vars",
         "job_id",
         "kind",
         "labels",
@@ -90,6 +102,7 @@ class SessionContext:
         address: str = "",
         labels: Mapping[str, str] | None = None,
         accelerator_ids: Mapping[str, list[str]] | None = None,
+        env_vars: Mapping[str, str] | None = None,
     ) -> None:
         self.kind = kind
         self.worker_id = worker_id
@@ -100,13 +113,17 @@ class SessionContext:
         self.address = address
         self.labels = labels or {}
         self.accelerator_ids = {} if accelerator_ids is None else accelerator_ids
+        self.env_vars = env_vars or {}  # of the runtime_env in which this process runs
 
 
 current_task: contextvars.ContextVar[TaskContext | None] = contextvars.ContextVar("umbel_current_task", default=None)
 
 
 class RuntimeContext:
-    """Where the calling code runs. Ids are in hex; what does not apply is None."""
+    """Where the calling code runs. Ids are in hex; what does not apply is None.
+
+    The properties that give ids as objects, `get` and `get_resource_ids` are there for older programs, and warn.
+    """
 
     def __init__(self, session: SessionContext) -> None:
         self._session = session
@@ -127,7 +144,8 @@ class RuntimeContext:
         return self._session.session_dir.rsplit("/", 1)[0]
 
     def get_node_labels(self) -> dict[str, str]:
-        return dict(self._session.labels)
+        """The labels of this node: its id as "umbel.io/node-id", and those it was started with."""
+        return {NODE_ID_LABEL: self._session.node_id, **self._session.labels}
 
     @property
     def gcs_address(self) -> str:
@@ -196,27 +214,109 @@ class RuntimeContext:
         return dict(task.resources)
 
     def get_accelerator_ids(self) -> dict[str, list[str]]:
-        return {name: list(ids) for name, ids in self._session.accelerator_ids.items()}
+        """The devices assigned to the running task or actor, by resource; "GPU" is always among them."""
+        return {resource_model.GPU: [], **{name: list(one) for name, one in self._session.accelerator_ids.items()}}
+
+    @property
+    def runtime_env(self) -> dict[str, Any]:
+        """The environment in which this runs, as the option `runtime_env` is written; {} where none was asked for."""
+        task = current_task.get()
+        env_vars = self._session.env_vars if task is None or task.env_vars is None else task.env_vars
+        return {"env_vars": dict(env_vars)} if env_vars else {}
 
     def get_runtime_env_string(self) -> str:
-        return "{}"
+        """`runtime_env` as JSON."""
+        import json
+
+        return json.dumps(self.runtime_env)
 
     def get_placement_group_id(self) -> str | None:
         """None: placement groups come with clusters of several nodes."""
         return None
 
+    @property
+    def should_capture_child_tasks_in_placement_group(self) -> bool:
+        """False: placement groups come with clusters of several nodes."""
+        return False
+
     def is_canceled(self) -> bool:
         """Whether the running task was cancelled; for sync and threaded actors, which are not interrupted. Raises
-        RuntimeError on the driver."""
+        RuntimeError on the driver and in a coroutine, which gets asyncio.CancelledError instead."""
         task = current_task.get()
         if task is None:
-            raise RuntimeError("is_canceled() is only known inside a task or actor")
+            raise RuntimeError("is_canceled() is only known inside a task or actor; the driver is not cancelled")
+        if task.is_coroutine:
+            raise RuntimeError(
+                "is_canceled() is not there for an actor's coroutines, which are cancelled by asyncio.CancelledError at "
+                "an await; catch that, or use a plain method"
+            )
         return task.is_canceled
 
     @staticmethod
     def _actor() -> ActorContext | None:
         task = current_task.get()
         return task.actor if task is not None else None
+
+    # For older programs
+
+    @property
+    def job_id(self) -> ids.JobID:
+        """Deprecated: use `get_job_id()`."""
+        _deprecated("job_id", "get_job_id()")
+        return ids.JobID.from_hex(self.get_job_id())
+
+    @property
+    def node_id(self) -> ids.NodeID:
+        """Deprecated: use `get_node_id()`."""
+        _deprecated("node_id", "get_node_id()")
+        return ids.NodeID.from_hex(self.get_node_id())
+
+    @property
+    def task_id(self) -> ids.TaskID | None:
+        """Deprecated: use `get_task_id()`."""
+        _deprecated("task_id", "get_task_id()")
+        return self._task_id()
+
+    @property
+    def actor_id(self) -> ids.ActorID | None:
+        """Deprecated: use `get_actor_id()`."""
+        _deprecated("actor_id", "get_actor_id()")
+        return self._actor_id()
+
+    @property
+    def current_placement_group_id(self) -> ids.PlacementGroupID:
+        """Deprecated: use `get_placement_group_id()`. The nil id: there are no placement groups yet."""
+        _deprecated("current_placement_group_id", "get_placement_group_id()")
+        return ids.PlacementGroupID.nil()
+
+    def get(self) -> dict[str, Any]:
+        """Deprecated: use the methods `get_..._id()`. The ids that apply, as objects, and the namespace."""
+        _deprecated("get()", "get_job_id(), get_node_id() and the like")
+        found = {
+            "job_id": ids.JobID.from_hex(self.get_job_id()),
+            "node_id": ids.NodeID.from_hex(self.get_node_id()),
+            "namespace": self.namespace,
+            "task_id": self._task_id(),
+            "actor_id": self._actor_id(),
+        }
+        return {name: value for name, value in found.items() if value is not None}
+
+    def get_resource_ids(self) -> dict[str, list[str]]:
+        """Deprecated: use `get_accelerator_ids()`."""
+        _deprecated("get_resource_ids()", "get_accelerator_ids()")
+        return self.get_accelerator_ids()
+
+    def _task_id(self) -> ids.TaskID | None:
+        text = self.get_task_id()
+        return ids.TaskID.from_hex(text) if text else None
+
+    def _actor_id(self) -> ids.ActorID | None:
+        text = self.get_actor_id()
+        return ids.ActorID.from_hex(text) if text else None
+
+
+def _deprecated(name: str, instead: str) -> None:
+    warnings.warn(f"RuntimeContext.{name} is deprecated; use {instead}", DeprecationWarning, stacklevel=3)
 
 
 def get_runtime_context() -> RuntimeContext:

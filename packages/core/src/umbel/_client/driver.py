@@ -22,6 +22,7 @@ class DriverEngine(native.NativeEngine):
         *,
         namespace: str,
         labels: Mapping[str, str],
+        env_vars: Mapping[str, str],
         config: configuration.Config,
     ) -> None:
         self._output = output.DriverOutput(fold_s=config.log_fold_s, use_color=config.log_prefix_color)
@@ -48,6 +49,7 @@ class DriverEngine(native.NativeEngine):
             namespace=namespace,
             session_dir=self._launched.session_dir,
             labels=labels,
+            env_vars=env_vars,
         )
         self.address_info = {
             "node_id": self.welcome["node_id"],

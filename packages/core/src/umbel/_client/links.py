@@ -204,6 +204,13 @@ class AgentLink:
         self._stream.close()
 
 
+def raise_refusal(answer: dict[str, Any]) -> None:
+    """Raises UmbelSystemError if the agent's answer is an error."""
+    error = answer.get("error")
+    if error is not None:
+        raise exceptions.UmbelSystemError(f"the node's daemon refused a request: {error.get('text')}")
+
+
 _GONE = (
     "the node's daemon is gone: it was killed or crashed; results not fetched before are lost. Call "
     "umbel.shutdown() and "

@@ -11,7 +11,18 @@ from typing import Any
 
 # Submodules of core that `import umbel` does not load, because most programs never use them.
 LAZY = frozenset(("actor", "cloudpickle", "runtime_context", "util"))
+LAZY_UTIL = frozenset(("joblib", "multiprocessing", "queue", "scheduling_strategies"))
+PLANNED = {
+    "umbel.util.collective": "collective communication comes with umbel.train; use torch.distributed inside actors",
+    "umbel.util.metrics": "metrics come with the dashboard; use the client library of your monitoring inside actors",
+    "umbel.util.state": "use umbel.nodes(), umbel.util.list_named_actors() and umbel.explain(reference)",
+}
 LIBRARIES = frozenset(("dashboard", "data", "kube", "rl", "serve", "train", "tune"))
+
+
+class PlannedModule(ModuleNotFoundError):
+    """A module of Ray's that Umbel does not have yet. Has no `name`: by that, `from umbel.util import it` would take
+    the error for its own and say less."""
 
 
 class MissingLibraryFinder:
@@ -24,6 +35,8 @@ class MissingLibraryFinder:
         package, _, name = fullname.partition(".")
         if package == "umbel" and name in LIBRARIES:
             raise ModuleNotFoundError(f'umbel.{name} is not installed; run: pip install "umbel[{name}]"', name=fullname)
+        if fullname in PLANNED:
+            raise PlannedModule(f"{fullname} is not in this version of Umbel: {PLANNED[fullname]}")
         return None
 
 
@@ -41,3 +54,15 @@ def attribute(name: str) -> Any:
 
         return metadata.version("umbel")
     raise AttributeError(f"module 'umbel' has no attribute {name!r}")
+
+
+def util_attribute(name: str) -> Any:
+    """The same for `umbel.util.<name>`."""
+    full = f"umbel.util.{name}"
+    if name in LAZY_UTIL:
+        return importlib.import_module(full)
+    if full in PLANNED:
+        from umbel._client import absent
+
+        raise absent.error("umbel.util", name, f"it is not in this version of Umbel: {PLANNED[full]}")
+    raise AttributeError(f"module 'umbel.util' has no attribute {name!r}")

@@ -19,7 +19,20 @@ from typing import Any
 from umbel import exceptions, spi
 from umbel._base import config as configuration
 from umbel._client import actor as actor_api
-from umbel._client import actors, context, current, links, reasons, refs, remote_function, streams, tasks, values
+from umbel._client import (
+    actors,
+    context,
+    current,
+    exports,
+    links,
+    reasons,
+    refs,
+    remote_function,
+    streams,
+    tasks,
+    troubles,
+    values,
+)
 from umbel._objects import ownership, quota, serialization, store
 from umbel._transport import reactor
 from umbel._wire import messages
@@ -115,6 +128,7 @@ class NativeEngine:
             raise exceptions.UmbelSystemError(f"the node's daemon did not accept this process: {reason}")
         segments = self._make_store(config.store)
         self.values = values.Values(self, process_id, segments, config.inline_bytes_max)
+        self.troubles = troubles.TroubleLog()
         self.tasks = tasks.Tasks(self, depth)
         self.actors = actors.Actors(self)
         self._handlers = self._make_handlers()
@@ -248,7 +262,9 @@ class NativeEngine:
             elif kind == "actor_state":
                 self.actors.on_state(message, body)
             elif kind == "demand_failed":
-                self.tasks.on_demand_failed(message["key"], message.get("reason", ""))
+                self.tasks.on_demand_failed(
+                    message["key"], message["reason"], is_unschedulable=message["unschedulable"]
+                )
             elif kind == "store_trim":
                 self.values.drain_drops()
                 self.values.store.trim_all()
@@ -356,6 +372,14 @@ class NativeEngine:
 
     # The engine's interface
 
+    def check_handle(self, handle: actor_api.ActorHandle) -> None:
+        """Raises ActorHandleNotFoundError for a handle of a session that has ended."""
+        if handle._session is not None and handle._session is not self:
+            raise exceptions.ActorHandleNotFoundError(
+                f"{handle!r} belongs to a session that has ended, and so did its actor; create the actor again after "
+                "umbel.init()"
+            )
+
     def submit_task(self, template: remote_function.TaskTemplate, args: tuple[Any, ...], kwargs: dict[str, Any]) -> Any:
         return self.tasks.submit(template, args, kwargs)
 
@@ -375,6 +399,13 @@ class NativeEngine:
     def put(self, value: Any) -> refs.ObjectRef[Any]:
         self.check_running()
         kind, payload, contained = self.values.encode(value)
+        if contained:
+            try:
+                self.tasks._check_known(contained)
+            except BaseException:
+                if kind == serialization.STORED:
+                    self.values.store.free(payload[0])
+                raise
         with self.lock:
             self.tasks._seq = seq = self.tasks._seq + 1
             object_id = self.process_id + seq.to_bytes(8, "big") + b"\0\0\0\0"
@@ -396,17 +427,25 @@ class NativeEngine:
             if record.kind == PENDING:
                 is_pending = True
         if is_pending and not self.wait_for_records(found, timeout_s):
-            pending = [r for r in found if r.kind == PENDING]
-            raise exceptions.GetTimeoutError(
-                f"{len(pending)} of {len(found)} objects were not ready within {timeout_s} s; the first one: "
-                f"{reasons.of_record(pending[0]) if pending else 'became ready just now'}"
-            )
-        if is_pending:
-            for record in found:
-                if record.kind == ERROR:
-                    values.raise_error(record.payload)
+            raise exceptions.GetTimeoutError(self._not_ready(wanted, found, timeout_s))
         decode = self.values.decode
-        return [record.payload if record.kind == RAW else decode(record) for record in found]
+        try:
+            if is_pending:
+                for record in found:
+                    if record.kind == ERROR:
+                        decode(record)
+            return [record.payload if record.kind == RAW else decode(record) for record in found]
+        except BaseException:
+            for record in found:
+                record.is_read = True  # one error stands for those of all that were asked for
+            raise
+
+    def _not_ready(self, wanted: list[refs.ObjectRef[Any]], found: list[ownership.Record], timeout_s: Any) -> str:
+        pending = [index for index, record in enumerate(found) if record.kind == PENDING]
+        why = "became ready just now"
+        if pending:  # who polls is not made to wait for the agent's answer
+            why = reasons.of_timeout(self, wanted[pending[0]]) if timeout_s else reasons.of_record(found[pending[0]])
+        return f"{len(pending)} of {len(found)} objects were not ready within {timeout_s} s; the first one: {why}"
 
     @staticmethod
     def stale(object_id: bytes) -> Exception:
@@ -452,7 +491,7 @@ class NativeEngine:
         ready = []
         for index, item in enumerate(waitables):
             if type(item) is refs.ObjectRefGenerator:
-                if not item._stream.is_ready():
+                if not self._stream_of(item).is_ready():
                     continue
             else:
                 record = records.get(item._id)
@@ -466,6 +505,13 @@ class NativeEngine:
             if len(ready) == num_returns:
                 break
         return ready
+
+    def _stream_of(self, generator: refs.ObjectRefGenerator[Any]) -> streams.NativeStream:
+        """Raises ObjectLostError for a generator of a session that has ended."""
+        stream = generator._stream
+        if isinstance(stream, streams.NativeStream) and stream._engine is self:
+            return stream
+        raise self.stale(stream.completed._id)
 
     def _signal_settled(self) -> None:
         with self.lock:
@@ -487,12 +533,13 @@ class NativeEngine:
     def cancel(self, target: Any, *, force: bool, recursive: bool) -> None:
         with self.lock:
             if isinstance(target, refs.ObjectRefGenerator):
-                stream = target._stream
-                task = stream._state.task if isinstance(stream, streams.NativeStream) else None
+                task = self._stream_of(target)._state.task
             else:
                 record = self.values.table.records.get(target._id)
-                task = record.task if record is not None else None
-                if record is not None and task is None and not self.values.table.is_owner(target._id):
+                if record is None:
+                    raise self.stale(target._id)
+                task = record.task
+                if task is None and not self.values.table.is_owner(target._id):
                     link = self.links.to(target._id[:16])
                     if link is not None:
                         link.post((messages.CANCEL_OBJECT, target._id, force, recursive))
@@ -516,6 +563,7 @@ class NativeEngine:
 
     def kill(self, handle: actor_api.ActorHandle, *, no_restart: bool) -> None:
         self.check_running()
+        self.check_handle(handle)
         with self.lock:
             self.actors.hold_calls(handle._actor_id, for_good=no_restart)
         self.agent.notify({"t": "kill_actor", "actor": handle._actor_id.hex(), "no_restart": no_restart})
@@ -525,21 +573,26 @@ class NativeEngine:
         return self.actors.get(name, namespace or self.namespace)
 
     def list_named_actors(self, all_namespaces: bool) -> list[Any]:
-        answer, _ = self.agent.request(
-            {"t": "list_actors", "all_namespaces": all_namespaces, "namespace": self.namespace}
-        )
+        self.check_running()
+        answer = self._ask({"t": "list_actors", "all_namespaces": all_namespaces, "namespace": self.namespace})
         found = answer["actors"]
         if all_namespaces:
             return [{"name": a["name"], "namespace": a["namespace"]} for a in found]
         return [a["name"] for a in found]
 
-    def query(self, what: str) -> Any:
+    def query(self, what: str, *, timeout_s: float | None = None) -> Any:
         """Ask the agent: "nodes", "cluster_resources", "available_resources", "timeline", "pending", ..."""
         self.check_running()
-        answer, _ = self.agent.request({"t": "query", "what": what})
-        if answer.get("error"):
-            raise exceptions.UmbelSystemError(str(answer["error"].get("text")))
-        return answer["result"]
+        if what == "available_resources":
+            with self.lock:
+                self.tasks.give_back_unused()  # what is kept for a moment, in case more comes, is not in use
+        return self._ask({"t": "query", "what": what}, timeout_s=timeout_s)["result"]
+
+    def _ask(self, message: dict[str, Any], *, timeout_s: float | None = None) -> dict[str, Any]:
+        """The agent's answer. Raises UmbelSystemError when it refuses."""
+        answer, _ = self.agent.request(message, timeout_s=timeout_s)
+        links.raise_refusal(answer)
+        return answer
 
     def exit_actor(self) -> None:
         raise TypeError("umbel.actor.exit_actor() was called outside an actor; it ends the actor whose method calls it")
@@ -554,32 +607,12 @@ class NativeEngine:
         for good: its bytes may be read at any time."""
         if source.exported is not None and source.exported[0] is self:
             return source.exported[1]
-        name = source.name
-        try:
-            serialized = serialization.serialize(source.target)
-        except TypeError as error:
-            raise TypeError(f"cannot send {name} to a worker: {error}") from error
-        blob = serialized.inband if not serialized.buffers else serialization.dumps(source.target)
+        blob, captured = exports.pack(source, self.config, stacklevel=4)
         with self.lock:
-            for object_id in serialized.refs:
+            for object_id in captured:
                 record = self.values.table.records.get(object_id)
                 if record is not None:
                     self.values.table.pin(record)
-        if len(blob) > self.config.function_bytes_max:
-            raise ValueError(
-                f"{name} takes {len(blob)} bytes when pickled, allowed are {self.config.function_bytes_max}: it "
-                f"captures "
-                "large values; put them with umbel.put and pass the references, or create them inside"
-            )
-        if len(blob) > self.config.function_warn_bytes:
-            import warnings
-
-            warnings.warn(
-                f"{name} takes {len(blob) / 1e6:.0f} MB when pickled because of what it captures; put large "
-                f"values with "
-                "umbel.put and pass the references",
-                stacklevel=4,
-            )
         source.exported = (self, blob)
         return blob
 
@@ -594,6 +627,11 @@ class NativeEngine:
 
     def ref_pickled(self, object_id: bytes) -> None:
         self.values.pickled(object_id)
+
+    def error_unread(self, blob: bytes) -> None:
+        """The last reference to an error went away, and nobody had asked for it. Lock held."""
+        if not self.is_closed and not self.config.ignore_unhandled_errors:
+            self.troubles.unread(blob)
 
     def close_stream(self, state: streams.StreamState) -> None:
         """A generator object is gone. Called from `__del__`."""

@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+import time
 from typing import TYPE_CHECKING, Any
 
+from umbel import exceptions
 from umbel._client import refs, tasks
 from umbel._model import resources as resource_model
 from umbel._objects import ownership, serialization
@@ -12,6 +14,7 @@ if TYPE_CHECKING:
     from umbel._client.native import NativeEngine
 
 PENDING = ownership.PENDING
+ASKING_S = 0.1  # the agent answers within a millisecond, unless it is stopped or the machine is overloaded
 
 
 def of_record(record: ownership.Record) -> str:
@@ -43,7 +46,8 @@ def of_record(record: ownership.Record) -> str:
     behind = list(task.lease.inflight).index(task.seq) if task.seq in task.lease.inflight else 0
     if behind:
         return f"{what} is queued at worker {task.lease.worker[:8]} behind {behind} other tasks"
-    return f"{what} is running on worker {task.lease.worker[:8]}"
+    seconds = time.monotonic() - task.lease.last_reply_s
+    return f"{what} is running on worker {task.lease.worker[:8]}, for {seconds:.1f} s"
 
 
 def _missing_argument(task: tasks.Task) -> ownership.Record | None:
@@ -57,7 +61,18 @@ def _amounts(units: dict[str, int]) -> str:
     return " and ".join(parts) or "no resources"
 
 
-def explain(engine: NativeEngine, target: Any) -> str:
+def of_timeout(engine: NativeEngine, target: refs.ObjectRef[Any]) -> str:
+    """What a reference still waits for, for somebody who has waited long enough: an agent that does not answer at once
+    is not waited for. No lock."""
+    try:
+        return explain(engine, target, timeout_s=ASKING_S)
+    except exceptions.UmbelError:
+        with engine.lock:
+            record = engine.values.table.records.get(target._id)
+            return of_record(record) if record is not None and record.kind == PENDING else "became ready just now"
+
+
+def explain(engine: NativeEngine, target: Any, *, timeout_s: float | None = None) -> str:
     """What a reference waits for; asks the agent if need be. No lock. Raises TypeError for anything else."""
     with engine.lock:
         record = engine.values.table.records.get(target._id) if isinstance(target, refs.ObjectRef) else None
@@ -81,11 +96,12 @@ def explain(engine: NativeEngine, target: Any) -> str:
         return text
     actor = task.actor.actor_id.hex() if task.actor is not None else ""
     key = task.template.cls.key if task.template.cls is not None else ""
-    for entry in engine.query("pending"):
+    for entry in engine.query("pending", timeout_s=timeout_s):
         is_it = entry["actor"] == actor if actor else (entry["client"], entry["key"]) == (engine.process_id.hex(), key)
         if is_it:
             return f"{text}: {entry['reason']}"
-    for one in engine.query("actors") if actor else ():  # it may wait for what only its creator has
+    # An actor may wait for what only its creator has.
+    for one in engine.query("actors", timeout_s=timeout_s) if actor else ():
         if one["actor"] == actor and one["reason"]:
             return f"{text}: {one['reason']}"
     return text

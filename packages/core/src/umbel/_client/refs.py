@@ -12,7 +12,8 @@ import threading
 from collections.abc import AsyncIterator, Callable, Generator, Iterator
 from typing import TYPE_CHECKING, Any, Generic, Protocol, TypeVar
 
-from umbel._client import current
+from umbel import exceptions
+from umbel._client import absent, current
 from umbel._model import ids
 
 if TYPE_CHECKING:
@@ -20,6 +21,14 @@ if TYPE_CHECKING:
     import concurrent.futures
 
 T = TypeVar("T")
+if TYPE_CHECKING:
+    from typing_extensions import TypeVar as TypeVarWithDefault
+
+    T_co = TypeVarWithDefault(
+        "T_co", covariant=True, default=Any
+    )  # a reference may be annotated without saying to what
+else:
+    T_co = TypeVar("T_co", covariant=True)
 
 
 class RefEngine(Protocol):
@@ -40,7 +49,7 @@ class RefEngine(Protocol):
         """The reference is being written into some bytes; keep the object for whoever reads them."""
 
 
-class ObjectRef(Generic[T]):
+class ObjectRef(Generic[T_co]):
     """The promise of one value of type T; resolve it with `umbel.get`, or `await` it.
 
     `binary` is the 28-byte object id. References compare and hash by id. Pickling one inside a task argument, a return
@@ -82,10 +91,10 @@ class ObjectRef(Generic[T]):
             self._engine.ref_pickled(self._id)
         return _read_ref, (self._id,)
 
-    def __copy__(self) -> ObjectRef[T]:
+    def __copy__(self) -> ObjectRef[T_co]:
         return self
 
-    def __deepcopy__(self, _memo: object) -> ObjectRef[T]:
+    def __deepcopy__(self, _memo: object) -> ObjectRef[T_co]:
         return self
 
     def binary(self) -> bytes:
@@ -102,11 +111,27 @@ class ObjectRef(Generic[T]):
         return ids.TaskID(self._id[:24])
 
     def job_id(self) -> ids.JobID:
-        return ids.JobID(self._id[:4])
+        """The job of the session, which has one."""
+        engine: Any = self._engine
+        return ids.JobID.from_hex(engine.session_context.job_id)
+
+    def call_site(self) -> str:
+        """Empty: where references are made is not recorded."""
+        return ""
 
     def owner_address(self) -> str:
         """The id, in hex, of the process that owns the object."""
         return self._id[:16].hex()
+
+    @classmethod
+    def size(cls) -> int:
+        """The number of bytes of an object id."""
+        return ids.ObjectID.size()
+
+    @classmethod
+    def from_random(cls) -> ObjectRef[Any]:
+        """A reference to nothing, unlike any other; waiting for it raises ObjectLostError."""
+        return cls(ids.ObjectID.from_random().binary())
 
     @classmethod
     def nil(cls) -> ObjectRef[Any]:
@@ -120,12 +145,12 @@ class ObjectRef(Generic[T]):
     def from_hex(cls, text: str) -> ObjectRef[Any]:
         return cls(bytes.fromhex(text))
 
-    def future(self) -> concurrent.futures.Future[T]:
+    def future(self) -> concurrent.futures.Future[T_co]:
         """A `concurrent.futures.Future` of the value; cancelling it does not cancel the task. Its callbacks run on a
         thread of their own, one after another, and may wait for other results."""
         import concurrent.futures
 
-        result: concurrent.futures.Future[T] = concurrent.futures.Future()
+        result: concurrent.futures.Future[T_co] = concurrent.futures.Future()
 
         def settle() -> None:
             if result.set_running_or_notify_cancel():
@@ -134,12 +159,12 @@ class ObjectRef(Generic[T]):
         self._on_done(lambda: _callbacks.run(settle))
         return result
 
-    def as_future(self) -> asyncio.Future[T]:
+    def as_future(self) -> asyncio.Future[T_co]:
         """An asyncio future of the value, bound to the running loop."""
         import asyncio
 
         loop = asyncio.get_running_loop()
-        result: asyncio.Future[T] = loop.create_future()
+        result: asyncio.Future[T_co] = loop.create_future()
 
         def settle() -> None:
             if not result.done():
@@ -154,13 +179,29 @@ class ObjectRef(Generic[T]):
         self._on_done(done)
         return result
 
-    def __await__(self) -> Generator[Any, None, T]:
+    def __await__(self) -> Generator[Any, None, T_co]:
         return self.as_future().__await__()
 
     def _on_done(self, callback: Callable[[], None]) -> None:
         if self._engine is None:
             raise ValueError(f"{self!r} belongs to no running session; it cannot be awaited")
         self._engine.add_done_callback(self, callback)
+
+
+# An actor lives as long as references to this object of it do, so handles are counted by the protocol for objects.
+LIFETIME_SUFFIX = b"\xff\xff\xff\xff"
+
+
+def check_out_of_band(*object_ids: bytes, is_allowed: bool, by: str = "a pickle of the program's own") -> None:
+    """Raises OufOfBandObjectRefSerializationException where references must not go into bytes that are kept. Handles
+    of actors may."""
+    found = () if is_allowed else [one for one in object_ids if not one.endswith(LIFETIME_SUFFIX)]
+    if found:
+        raise exceptions.OufOfBandObjectRefSerializationException(
+            f"ObjectRef({found[0].hex()}) was captured by {by}, which would keep its object for good; pass it as an "
+            "argument, return it or put it in a list with umbel.put, or unset "
+            "UMBEL_ALLOW_OUT_OF_BAND_OBJECT_REF_SERIALIZATION"
+        )
 
 
 class Reading(threading.local):
@@ -250,7 +291,10 @@ class Stream(Protocol):
         """Nobody will read on: free what was not consumed."""
 
 
-class ObjectRefGenerator:
+_ELSEWHERE = "what runs the generator is another process; iterate, or drop the generator to read no further"
+
+
+class ObjectRefGenerator(Generic[T_co]):
     """Iterates over the references a generator task yields, as it yields them.
 
     Use it from one thread. The task runs ahead of the reader unless `_generator_backpressure_num_objects` bounds it. An
@@ -261,19 +305,19 @@ class ObjectRefGenerator:
     def __init__(self, stream: Stream) -> None:
         self._stream = stream
 
-    def __iter__(self) -> Iterator[ObjectRef[Any]]:
+    def __iter__(self) -> Iterator[ObjectRef[T_co]]:
         return self
 
-    def __next__(self) -> ObjectRef[Any]:
+    def __next__(self) -> ObjectRef[T_co]:
         ref = self._stream.next_ref(None)
         if ref is None:
             raise StopIteration
         return ref
 
-    def __aiter__(self) -> AsyncIterator[ObjectRef[Any]]:
+    def __aiter__(self) -> AsyncIterator[ObjectRef[T_co]]:
         return self
 
-    async def __anext__(self) -> ObjectRef[Any]:
+    async def __anext__(self) -> ObjectRef[T_co]:
         import asyncio
 
         if not self._stream.is_ready():
@@ -294,13 +338,18 @@ class ObjectRefGenerator:
             raise StopAsyncIteration
         return ref
 
+    if not TYPE_CHECKING:  # were they there, `yield from` would pass on to them what it should handle itself
+        send, throw, close = absent.Absent(_ELSEWHERE), absent.Absent(_ELSEWHERE), absent.Absent(_ELSEWHERE)
+        asend, athrow, aclose = absent.Absent(_ELSEWHERE), absent.Absent(_ELSEWHERE), absent.Absent(_ELSEWHERE)
+
     def completed(self) -> ObjectRef[Any]:
-        """A reference that is ready when the generator has returned; getting it raises what the task raised."""
+        """A reference to None that is ready when the generator has ended; what that raised, the last item says.
+        Getting it raises where the task did not come to its end: cancelled, or its process dead."""
         return self._stream.completed
 
     def next_ready(self) -> bool:
-        """Whether `next` would return, or raise StopIteration, without waiting."""
-        return self._stream.is_ready()
+        """Whether `next` would return an item without waiting; False when the items are over."""
+        return self._stream.is_ready() and not self._stream.is_finished()
 
     def is_finished(self) -> bool:
         return self._stream.is_finished()

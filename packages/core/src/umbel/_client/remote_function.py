@@ -5,10 +5,21 @@ from __future__ import annotations
 import functools
 import inspect
 from collections.abc import Callable
-from typing import Any, Generic, ParamSpec, TypeVar
+from typing import TYPE_CHECKING, Any, Generic, Literal, ParamSpec, TypeVar, overload
 
-from umbel._client import current, signatures
+from umbel._client import absent, current, signatures
 from umbel._model import options as option_model
+
+if TYPE_CHECKING:
+    from typing_extensions import Unpack
+
+    from umbel._client.call_types import BoundSeveral, TaskOptions, submits
+else:
+
+    def submits(function):
+        """For type checkers, `call_types.submits`."""
+        return function
+
 
 P = ParamSpec("P")
 R = TypeVar("R")
@@ -27,6 +38,9 @@ class Source:
         self.name = name
         self.exported: tuple[Any, bytes] | None = None  # (engine, pickle), made at the first call in a session
 
+    def __reduce__(self) -> tuple[Any, ...]:
+        return copied(self, exported=None)
+
 
 class TaskTemplate:
     """What all calls of one function with one set of options share. `engine_state` is the running engine's own."""
@@ -43,6 +57,9 @@ class TaskTemplate:
         self.is_generator = inspect.isgeneratorfunction(function)
         self.engine_state: Any = None
 
+    def __reduce__(self) -> tuple[Any, ...]:
+        return copied(self, engine_state=None)
+
 
 def _display_name(function: Callable[..., Any]) -> str:
     return getattr(function, "__qualname__", None) or type(function).__name__
@@ -58,6 +75,11 @@ def unread(kind: type) -> Any:
     return made
 
 
+def copied(instance: Any, **cleared: Any) -> tuple[Any, ...]:
+    """What `__reduce__` returns for an instance with slots, of which only what is `cleared` stays behind."""
+    return unread, (type(instance),), (None, {name: getattr(instance, name) for name in instance.__slots__} | cleared)
+
+
 def is_unread(instance: Any, target: str) -> bool:
     """Whether an instance has been unpickled, and not used since."""
     return target in instance.__dict__ and "_template" not in instance.__dict__
@@ -66,13 +88,20 @@ def is_unread(instance: Any, target: str) -> bool:
 class RemoteFunction(Generic[P, R]):
     """A function whose `.remote(...)` runs it as a task and returns a reference to its result at once."""
 
+    __name__: str
+    __qualname__: str
+    __wrapped__: Callable[P, R]
+
+    if not TYPE_CHECKING:
+        bind = absent.Absent(absent.BIND)
+
     def __init__(self, function: Callable[P, R], options: dict[str, Any]) -> None:
         if inspect.iscoroutinefunction(function) or inspect.isasyncgenfunction(function):
             raise ValueError(
                 f"a remote function must be a plain or generator function, got 'async def {_display_name(function)}'; "
                 "wrap it: run asyncio.run(...) inside a plain function, or make it a method of an actor"
             )
-        functools.update_wrapper(self, function)
+        functools.update_wrapper(self, function)  # type: ignore[arg-type]  # not callable, so that mypy finds calls
         self._function = function
         self._options = options
         self._signature = signatures.Signature(function, _display_name(function))
@@ -81,13 +110,16 @@ class RemoteFunction(Generic[P, R]):
         self._templates: dict[option_model.TaskOptions, TaskTemplate] = {}
         _check_streaming(self._template)
 
-    def __call__(self, *args: P.args, **kwargs: P.kwargs) -> R:
-        name = self._template.name
-        raise TypeError(
-            f"remote function {name} cannot be called directly; use {name}.remote(...), or {name}._function(...) "
-            "to run it here"
-        )
+    if not TYPE_CHECKING:  # a type checker shall find the mistake
 
+        def __call__(self, *args, **kwargs):
+            name = self._template.name
+            raise TypeError(
+                f"remote function {name} cannot be called directly; use {name}.remote(...), or {name}._function(...) "
+                "to run it here"
+            )
+
+    @submits
     def remote(self, *args: Any, **kwargs: Any) -> Any:
         """Submit one call. Returns an ObjectRef; a list of them for num_returns > 1; None for 0; a generator of them
         for a generator function. Raises TypeError when the arguments do not fit the function."""
@@ -95,7 +127,13 @@ class RemoteFunction(Generic[P, R]):
         template.signature.check(args, kwargs)
         return current.engine().submit_task(template, args, kwargs)
 
-    def options(self, **overrides: Any) -> BoundOptions:
+    @overload
+    def options(self, **overrides: Unpack[TaskOptions]) -> BoundOptions[P, R]: ...
+    @overload
+    def options(
+        self, *, num_returns: int | Literal["streaming", "dynamic"] | None, **overrides: Unpack[TaskOptions]
+    ) -> BoundSeveral[P]: ...
+    def options(self, **overrides: Any) -> BoundOptions[P, Any]:
         """The same function with some options changed; the original stays as it is."""
         options = option_model.task_options(self._options, overrides)
         template = self._templates.get(options)
@@ -110,19 +148,25 @@ class RemoteFunction(Generic[P, R]):
     def __reduce__(self) -> tuple[Any, ...]:
         return unread, (RemoteFunction,), {"_function": self._function, "_options": self._options}
 
-    def __getattr__(self, name: str) -> Any:
-        if name in self.__dict__ or not is_unread(self, "_function"):
-            raise AttributeError(f"{type(self).__name__!r} object has no attribute {name!r}")
-        RemoteFunction.__init__(self, self._function, self._options)
-        return getattr(self, name)
+    if not TYPE_CHECKING:  # likewise
+
+        def __getattr__(self, name):
+            if name in self.__dict__ or not is_unread(self, "_function"):
+                raise absent.attribute_error(self, name)
+            RemoteFunction.__init__(self, self._function, self._options)
+            return getattr(self, name)
 
 
-class BoundOptions:
+class BoundOptions(Generic[P, R]):
     """A remote function with its options fixed by `.options(...)`."""
+
+    if not TYPE_CHECKING:
+        bind = absent.Absent(absent.BIND)
 
     def __init__(self, template: TaskTemplate) -> None:
         self._template = template
 
+    @submits
     def remote(self, *args: Any, **kwargs: Any) -> Any:
         """As `RemoteFunction.remote`."""
         template = self._template

@@ -24,7 +24,7 @@ STORE_BYTES_MIN = 75 << 20  # below this, one array of a small model does not fi
 _RAY_ARGUMENTS = frozenset(
     (
         "include_dashboard", "dashboard_host", "dashboard_port", "job_config", "configure_logging", "logging_format",
-        "logging_config", "enable_resource_isolation", "cgroup_path", "system_reserved_cpu", "system_reserved_memory",
+        "enable_resource_isolation", "cgroup_path", "system_reserved_cpu", "system_reserved_memory",
         "proxy_server_url", "object_spilling_directory", "_temp_dir", "_node_ip_address", "_memory",
         "_plasma_directory",
         "_metrics_export_port", "_system_config", "_tracing_startup_hook", "_node_name", "_redis_username",
@@ -95,11 +95,20 @@ def init(
     Raises RuntimeError when a session runs already (unless `ignore_reinit_error`), ConnectionError for an address where
     nothing runs, ValueError or TypeError for bad values, UmbelSystemError when the daemon does not start.
     """
+    _check_flag("ignore_reinit_error", ignore_reinit_error, default=False)
+    _check_flag("local_mode", local_mode, default=False)
+    if log_to_driver is not None:
+        _check_flag("log_to_driver", log_to_driver, default=True)
     with current.lock():
         running = current.running_engine()
         if running is not None:
             if ignore_reinit_error:
                 return Context(running.address_info)
+            if running.session_context.kind == "worker":
+                raise RuntimeError(
+                    "umbel.init() was called in a task or actor, where a session runs already; leave the call out, or "
+                    "pass ignore_reinit_error=True in code that runs on the driver too"
+                )
             raise RuntimeError(
                 "umbel.init() was called twice; call umbel.shutdown() first, or pass ignore_reinit_error=True "
                 "to keep the "
@@ -107,11 +116,13 @@ def init(
             )
         config = configuration.Config.from_environment()
         _check_others(others, local_mode)
-        _check_address(address or config.address, engine, num_cpus, num_gpus, resources, labels, object_store_memory)
+        where = config.address if address in (None, "") else address
+        _check_address(where, engine, num_cpus, num_gpus, resources, labels, object_store_memory)
         if namespace is not None and (not isinstance(namespace, str) or not namespace):
             raise TypeError(f"namespace must be a non-empty string, got {namespace!r}; omit it for one of its own")
         _set_log_level(logging_level if logging_level is not None else config.log_level)
-        totals, ids, found_labels = _totals(num_cpus, num_gpus, resources)
+        store_bytes = _store_bytes(object_store_memory)
+        totals, ids, found_labels = _totals(num_cpus, num_gpus, resources, store_bytes)
         chosen_namespace = namespace or config.namespace or str(uuid.uuid4())
         env_vars = _env_vars(runtime_env)
         name = engine or config.engine
@@ -126,18 +137,32 @@ def init(
             resources=totals,
             labels={**found_labels, **_labels(labels)},
             namespace=chosen_namespace,
-            object_store_memory=_store_bytes(object_store_memory),
+            object_store_memory=store_bytes,
             env_vars=env_vars,
-            log_to_driver=config.log_to_driver if log_to_driver is None else bool(log_to_driver),
+            log_to_driver=config.log_to_driver if log_to_driver is None else log_to_driver,
             scheduler=policy,
             accelerator_ids=ids,
             config=config,
         )
         current.set_engine(started)
         if logging.getLogger("umbel").isEnabledFor(logging.WARNING):
-            has = ", ".join(f"{amount:g} {name}" for name, amount in totals.items() if name != resource_model.MEMORY)
+            has = ", ".join(f"{amount:g} {name}" for name, amount in totals.items() if not _is_implied(name))
             sys.stderr.write(f"umbel: started a private {name} session with {has}\n")
         return Context(started.address_info)
+
+
+def _is_implied(resource: str) -> bool:
+    """Whether every node has it, so that it is not worth telling."""
+    return resource in (resource_model.MEMORY, resource_model.OBJECT_STORE_MEMORY) or resource.startswith(
+        resource_model.NODE_PREFIX
+    )
+
+
+def _check_flag(name: str, value: object, *, default: bool) -> None:
+    if not isinstance(value, bool):
+        raise TypeError(
+            f"{name} must be True or False, got {value!r} of type {type(value).__name__}; omit it for {default}"
+        )
 
 
 def _check_others(others: Mapping[str, Any], local_mode: bool) -> None:
@@ -147,7 +172,12 @@ def _check_others(others: Mapping[str, Any], local_mode: bool) -> None:
             "process with the "
             "semantics of the real runtime"
         )
-    unknown = sorted(set(others) - _RAY_ARGUMENTS)
+    if others.get("logging_config") is not None:
+        raise exceptions.UnsupportedFeature(
+            "init(logging_config=...) is not there: Umbel leaves the root logger alone; configure `logging` in the "
+            "program, and in tasks and actors where they log"
+        )
+    unknown = sorted(set(others) - _RAY_ARGUMENTS - {"logging_config"})
     if unknown:
         known = ", ".join(p for p in inspect.signature(init).parameters if p != "others")
         raise RuntimeError(f"init() got unknown arguments {unknown}; it takes {known}")
@@ -156,7 +186,12 @@ def _check_others(others: Mapping[str, Any], local_mode: bool) -> None:
         warnings.warn(f"init() ignores {', '.join(ignored)}: Umbel has no such setting", stacklevel=4)
 
 
-def _check_address(address: str, engine: str | None, *settings: Any) -> None:
+def _check_address(address: Any, *settings: Any) -> None:
+    if address is not None and not isinstance(address, str):
+        raise TypeError(
+            f"address must be a str or None, got {address!r} of type {type(address).__name__}; omit it for a private "
+            "session"
+        )
     if not address or address == "local":
         return
     if any(s is not None for s in settings):
@@ -181,7 +216,9 @@ def _cpu_count() -> int:
         return os.cpu_count() or 1
 
 
-def _totals(num_cpus: Any, num_gpus: Any, custom: Any) -> tuple[dict[str, float], dict[str, list[str]], dict[str, str]]:
+def _totals(
+    num_cpus: Any, num_gpus: Any, custom: Any, store_bytes: int
+) -> tuple[dict[str, float], dict[str, list[str]], dict[str, str]]:
     """What the node has, by resource; the ids of its devices; the labels they give it."""
     unit = resource_model.RESOURCE_UNIT
     totals: dict[str, float] = {}
@@ -208,6 +245,9 @@ def _totals(num_cpus: Any, num_gpus: Any, custom: Any) -> tuple[dict[str, float]
             raise TypeError(f"resources must be a dict of name to amount, got {custom!r}; for example {{'licence': 2}}")
         totals.update({name: units / unit for name, units in resource_model.custom_units(custom).items()})
     totals[resource_model.MEMORY] = float(_available_bytes())
+    totals[resource_model.OBJECT_STORE_MEMORY] = float(store_bytes)
+    totals[resource_model.NODE_PREFIX + resource_model.NODE_ADDRESS] = 1.0
+    totals[resource_model.HEAD_NODE] = 1.0
     return {name: amount for name, amount in totals.items() if amount or name == resource_model.CPU}, ids, labels
 
 
@@ -258,8 +298,15 @@ def _env_vars(runtime_env: Any) -> dict[str, str]:
     return dict(options.task_options({"runtime_env": runtime_env}, {}).env_vars)
 
 
-def _set_log_level(level: int | str) -> None:
-    logging.getLogger("umbel").setLevel(level)
+def _set_log_level(level: Any) -> None:
+    allowed = "a number, DEBUG, INFO, WARNING, ERROR or CRITICAL"
+    if isinstance(level, bool) or not isinstance(level, (int, str)):
+        raise TypeError(
+            f"logging_level must be {allowed}, got {level!r} of type {type(level).__name__}; omit it for the default"
+        )
+    if isinstance(level, str) and not isinstance(logging.getLevelName(level.upper()), int):
+        raise ValueError(f"logging_level must be {allowed}, got {level!r}; omit it for the default")
+    logging.getLogger("umbel").setLevel(level.upper() if isinstance(level, str) else level)
 
 
 def shutdown(*, wait_for_processes: bool = False, _exiting_interpreter: bool = False) -> None:

@@ -73,6 +73,17 @@ class Signature:
         except TypeError as error:
             raise TypeError(f"{self._name}{self._full}: {error}") from None
 
+    def blame(self, function: str, args: tuple[Any, ...], kwargs: dict[str, Any], error: TypeError) -> TypeError:
+        """`error`, of pickling the arguments of a call that fits, in words that say which of them is at fault."""
+        from umbel._objects import serialization  # not before a session needs it
+
+        for parameter, value in self._full.bind(*args, **kwargs).arguments.items():
+            try:
+                serialization.serialize(value)
+            except TypeError as its_own:
+                return TypeError(f"argument {parameter!r} of {function}: {its_own}")
+        return error
+
 
 def _rebuild(name: str, rows: list[tuple[str, int, bool]]) -> Signature:
     made = Signature.__new__(Signature)

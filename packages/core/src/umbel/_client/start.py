@@ -40,6 +40,7 @@ def start(
             "worker_main": WORKER_MAIN,
             "worker_imports": [name for name in config.worker_imports.split(",") if name],
             "worker_env": dict(env_vars),
+            "idle_worker_s": config.idle_worker_s,
         }
     )
     try:
@@ -47,4 +48,4 @@ def start(
     except BaseException:
         launching.abandon()
         raise
-    return driver.DriverEngine(launching, namespace=namespace, labels=labels, config=config)
+    return driver.DriverEngine(launching, namespace=namespace, labels=labels, env_vars=env_vars, config=config)

@@ -66,6 +66,7 @@ class StreamState:
         values = self.engine.values
         if self.length is not None:
             return
+        is_told = blob is not None and not self.task.is_cancelled  # by the last item, what the user's code raised
         arrived = self.consumed + len(self.items)
         if blob is not None and not self.is_closed:
             count = max(count, arrived)  # a retry may fail sooner than the attempt before it
@@ -82,13 +83,18 @@ class StreamState:
         self.length = count
         self.error = blob
         record = self.task.records[0]
-        if self.keep_all and blob is None:
+        if is_told and blob is not None and self.is_closed:
+            self.engine.error_unread(blob)
+        if self.keep_all and (blob is None or is_told):
             self._settle_dynamic(record, count)
-        elif blob is not None:
+        elif blob is not None and not is_told:
+            record.is_read = not self.keep_all  # the last item says it
             values.settle(record, ERROR, blob)
         else:
             values.settle(record, serialization.RAW, None)
         self._notify()
+        if self.keep_all:
+            self.close()
 
     def _settle_dynamic(self, record: ownership.Record, count: int) -> None:
         items = [self.take(index) for index in range(count)]
@@ -109,6 +115,8 @@ class StreamState:
         self.length = index + 1
         self.error = blob
         self._notify()
+        if self.keep_all:
+            self.close()  # the error is that of the one reference there is
 
     def take(self, index: int) -> refs.ObjectRef[Any]:
         """The reader takes an item that is here."""
@@ -144,6 +152,7 @@ class StreamState:
         table = self.engine.values.table
         items, self.items = self.items, {}
         for record in items.values():
+            record.is_read = self.keep_all  # then the reference to the whole has the error
             table.unpin(record)
         if table.commands:
             self.engine.values.carry_out()

@@ -70,8 +70,7 @@ class Task:
     """One submitted task or actor call, until it is settled."""
 
     __slots__ = (
-        "actor", "argument_pins", "attempt", "deps", "durations", "error", "force_cancelled", "is_cancelled",
-        "kind", "lease",
+        "actor", "argument_pins", "attempt", "deps", "durations", "error", "is_cancelled", "kind", "lease",
         "missing", "parent", "payload", "records", "retries_left", "seq", "stream", "template",
     )  # fmt: skip
 
@@ -91,7 +90,6 @@ class Task:
         self.actor: Any = None
         self.stream: streams.StreamState | None = None
         self.is_cancelled = False
-        self.force_cancelled = False
         self.parent: Any = None
         self.error: bytes | None = None
 
@@ -127,7 +125,8 @@ class Tasks:
         options = template.options
         blob = self._engine.export(template.source)
         env = self._engine.environment(options.env_vars)
-        request = {"resources": dict(options.resources.items()), "env": env}
+        strategy = wire_strategy(options.scheduling_strategy)
+        request = {"resources": dict(options.resources.items()), "env": env, "strategy": strategy}
         key = json.dumps(request, sort_keys=True)
         with self._engine.lock:
             made = self.new_template(template.name, options.num_returns, template.is_generator)
@@ -144,6 +143,7 @@ class Tasks:
                 "backpressure": made.backpressure,
                 "max_calls": options.max_calls,
                 "flush": made.max_retries == 0,
+                "events": options.enable_task_events,
                 "resources": request["resources"],
                 "function": template.source.name,
                 "module": getattr(template.function, "__module__", ""),
@@ -162,7 +162,10 @@ class Tasks:
         engine = self._engine
         if state is None or state.engine is not engine:
             state = self.prepare(template)
-        kind, payload, deps, pins = self.encode_arguments(args, kwargs)
+        try:
+            kind, payload, deps, pins = self.encode_arguments(args, kwargs)
+        except TypeError as error:
+            raise template.signature.blame(template.name, args, kwargs, error) from error.__cause__
         with engine.lock:
             engine.check_running()
             self._seq = seq = self._seq + 1
@@ -290,6 +293,7 @@ class Tasks:
                     task.missing += 1
                     self._values.on_settled(record, lambda settled, task=task: self._dependency_settled(task, settled))
                 if record.kind == ERROR:  # perhaps just now: its owner is dead
+                    record.is_read = True
                     task.error = record.payload
             task.argument_pins = pins
 
@@ -297,6 +301,7 @@ class Tasks:
         if task.seq not in self.unfinished:
             return  # cancelled, or failed by another argument
         if record.kind == ERROR:
+            record.is_read = True
             task.missing = -1
             if task.actor is not None:
                 task.actor.calls.remove(task)
@@ -408,6 +413,7 @@ class Tasks:
                     "key": cls.key,
                     "resources": cls.request["resources"],
                     "env": cls.request["env"],
+                    "strategy": cls.request["strategy"],
                     "count": wanted,
                     "depth": self.depth,
                 }
@@ -422,7 +428,14 @@ class Tasks:
         for cls in dirty:
             self._assign(cls)
             self._tell_demand(cls, now)
-            self._give_back_idle(cls, now)
+            self._give_back_idle(cls, now, self._engine.config.idle_lease_s)
+
+    def give_back_unused(self) -> None:
+        """Return every lease on which nothing runs, though more tasks might come."""
+        now = time.monotonic()
+        for cls in self.classes.values():
+            self._tell_demand(cls, now)
+            self._give_back_idle(cls, now, 0.0)
 
     def housekeep(self, now_s: float) -> float | None:
         """What time brings: idle leases go back, stalled work is offered to others. Returns when to look again."""
@@ -436,7 +449,7 @@ class Tasks:
             self._assign(cls)
             self._tell_demand(cls, now_s)
             self._steal(cls)
-            self._give_back_idle(cls, now_s)
+            self._give_back_idle(cls, now_s, idle_lease_s)
             for lease in cls.leases.values():
                 wait = dispatch.STALLED_AFTER_S if len(lease.inflight) > 1 else None
                 if not lease.inflight:
@@ -452,9 +465,10 @@ class Tasks:
             lease.link.post((messages.STEAL, count))
             lease.link.flush()
 
-    def _give_back_idle(self, cls: dispatch.SchedulingClass, now_s: float) -> None:
-        """Return what is not used; a lease asked back as soon as it has drained, since somebody waits for it."""
-        for lease in cls.idle_leases(now_s, self._engine.config.idle_lease_s):
+    def _give_back_idle(self, cls: dispatch.SchedulingClass, now_s: float, idle_lease_s: float) -> None:
+        """Return what was not used for so long; a lease asked back as soon as it has drained, since somebody waits for
+        it."""
+        for lease in cls.idle_leases(now_s, idle_lease_s):
             self._give_back(lease, retire=lease.is_retired)
 
     def _give_back(self, lease: dispatch.Lease, *, retire: bool = False) -> None:
@@ -491,7 +505,7 @@ class Tasks:
                 lease.link.post((messages.STEAL, len(lease.inflight)))
                 lease.link.flush()
             lease.is_reclaimed = True
-            self._give_back_idle(cls, time.monotonic())
+            self._give_back_idle(cls, time.monotonic(), self._engine.config.idle_lease_s)
             self._dirty.add(cls)
 
     def on_worker_died(self, message: dict[str, Any]) -> None:
@@ -519,19 +533,23 @@ class Tasks:
         self._unstarted_deaths[task.seq] = count
         return count > UNSTARTED_DEATHS_MAX
 
-    def on_demand_failed(self, key: str, reason: str) -> None:
-        """No worker of this class can be started: its tasks fail."""
+    def on_demand_failed(self, key: str, reason: str, *, is_unschedulable: bool) -> None:
+        """No worker of this class can be started, or none may run its tasks: they fail."""
         cls = self.classes.get(key)
         if cls is None:
             return
         cls.told = 0
-        blob = exceptions.dump_error(
-            exceptions.RuntimeEnvSetupError(
-                f"no worker could be started for these tasks (environment {cls.request['env']}): {reason}"
-            )
-        )
         while cls.ready:
-            self.fail(cls.ready.popleft(), blob)
+            task = cls.ready.popleft()
+            error = (
+                exceptions.TaskUnschedulableError(f"task {task.template.name} can never run: {reason}")
+                if is_unschedulable
+                else exceptions.RuntimeEnvSetupError(
+                    f"no worker could be started for task {task.template.name} (environment {cls.request['env']}): "
+                    f"{reason}"
+                )
+            )
+            self.fail(task, exceptions.dump_error(error))
 
     def _crashed(self, task: Task, cls: dispatch.SchedulingClass, message: dict[str, Any]) -> None:
         """A task was running, or had run without its reply arriving, when its worker died."""
@@ -544,20 +562,16 @@ class Tasks:
             if not task.missing:  # else it had been sent ahead of an argument, which is computed anew
                 cls.ready.appendleft(task)
             return
-        if task.is_cancelled and not task.force_cancelled:
+        if task.is_cancelled:
             self.settle_failure(task, cancelled_error(task))
             return
         how = message.get("reason") or "it exited"
-        advice = (
-            "it was cancelled with force=True" if task.force_cancelled else
-            "raise max_retries if the task may safely run again, and look at the worker's output for the cause"
-        )  # fmt: skip
         self.settle_failure(
             task,
             exceptions.dump_error(
                 exceptions.WorkerCrashedError(
-                    f"the worker (pid {message.get('pid')}) died while running task {task.template.name}: "
-                    f"{how}; {advice}"
+                    f"the worker (pid {message.get('pid')}) died while running task {task.template.name}: {how}; raise "
+                    "max_retries if the task may safely run again, and look at the worker's output for the cause"
                 )
             ),
         )
@@ -590,6 +604,13 @@ class Tasks:
 
     def on_reply_many(self, link: links.Link, message: tuple[Any, ...]) -> None:
         _, seq, results, duration_s = message
+        task = self.unfinished.get(seq)
+        if task is not None and results and results[-1][0] == ERROR and self._retries(task, results[-1][1]):
+            for kind, payload, contained in results:
+                if kind != ERROR:
+                    self._discard(link, kind, payload, contained)
+            self.on_failed(link, (messages.FAILED, seq, results[-1][1], duration_s))
+            return
         task = self._finish(link, seq, duration_s)
         for index, (kind, payload, contained) in enumerate(results):
             if task is None:
@@ -605,6 +626,7 @@ class Tasks:
         if task is None:
             return
         if self._retries(task, blob):
+            self._engine.troubles.retried(task.template.name, task.retries_left, blob)
             self.unfinished[seq] = task
             task.retries_left -= 1 if task.retries_left > 0 else 0
             task.attempt += 1
@@ -676,6 +698,7 @@ class Tasks:
             task.stream.fail(blob)
         for record in task.records:
             if record.kind == PENDING:
+                record.is_read = task.stream is not None and not task.stream.keep_all  # its last item says it
                 self._values.settle(record, ERROR, blob)
         self._unpin_arguments(task)
 
@@ -742,7 +765,6 @@ class Tasks:
         if task.seq not in self.unfinished:
             return
         task.is_cancelled = True
-        task.force_cancelled = force
         if task.actor is not None:
             if task.actor.calls.remove(task):
                 self.fail(task, cancelled_error(task))
@@ -759,6 +781,18 @@ class Tasks:
             return
         task.lease.link.post((messages.CANCEL, task.seq, force, recursive))
         task.lease.link.flush()
+
+
+def wire_strategy(strategy: Any) -> str | dict[str, Any] | None:
+    """A scheduling strategy as the agent is told of it; None for the default one."""
+    if strategy is None or isinstance(strategy, str):
+        return None if strategy == "DEFAULT" else strategy
+    return {
+        "node_id": strategy.node_id,
+        "soft": bool(strategy.soft),
+        "spills_when_busy": bool(getattr(strategy, "_spill_on_unavailable", False)),
+        "fails_when_busy": bool(getattr(strategy, "_fail_on_unavailable", False)),
+    }
 
 
 def cancelled_error(task: Task) -> bytes:

@@ -79,6 +79,7 @@ class Values:
     def pickled(self, object_id: bytes) -> None:
         """A reference is being pickled: by us, which counts it, or by somebody else, which pins it for good."""
         if not serialization.note_reference(object_id):
+            refs.check_out_of_band(object_id, is_allowed=self._engine.config.allow_out_of_band_refs)
             with self._lock:
                 record = self.table.records.get(object_id)
                 if record is not None:
@@ -115,6 +116,7 @@ class Values:
         if kind == RAW:
             return record.payload
         if kind == ERROR:
+            record.is_read = True
             raise_error(record.payload)
         return self.read(kind, record.payload, record.object_id, record)
 
@@ -175,7 +177,7 @@ class Values:
     def settle(self, record: ownership.Record, kind: int, payload: Any, contained: Iterable[bytes] = ()) -> None:
         """The record's value is there: store it, wake who waits, answer who asked. Lock held."""
         if record.kind != PENDING:
-            self.table.commands.append(ownership.Free(kind, payload))
+            self.table.commands.append(ownership.Free(kind, payload, is_read=True))
         else:
             if contained:
                 self.table.receive_granted(contained)
@@ -190,6 +192,7 @@ class Values:
         waiters, record.waiters = record.waiters, None
         subscribers, record.subscribers = record.subscribers, None
         if subscribers:
+            record.is_read = True
             for link in subscribers:
                 link.post((messages.VALUE, record.object_id, kind, payload))
                 self._engine.mark_dirty(link)
@@ -232,6 +235,8 @@ class Values:
                         self._free_segment(command.payload[0])
                     elif command.kind == LIFETIME:
                         self._engine.actors.lifetime_over(command.payload)
+                    elif command.kind == ERROR and not command.is_read:
+                        self._engine.error_unread(command.payload)
                 elif isinstance(command, ownership.Release):
                     if command.object_id.endswith(LIFETIME_SUFFIX):
                         self._engine.actors.forget(command.object_id[: -len(LIFETIME_SUFFIX)])
@@ -306,6 +311,7 @@ class Values:
             )
             link.post((messages.VALUE, object_id, ERROR, exceptions.dump_error(error)))
         elif record.kind != PENDING:
+            record.is_read = True
             link.post((messages.VALUE, object_id, record.kind, record.payload))
         elif record.subscribers is None:
             record.subscribers = [link]

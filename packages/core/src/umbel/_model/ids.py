@@ -11,6 +11,7 @@ returns. Nothing has to be asked or generated at random on the hot path.
 
 from __future__ import annotations
 
+import builtins
 import os
 from typing import TYPE_CHECKING, ClassVar
 
@@ -109,15 +110,19 @@ class JobID(BaseID, size_bytes=4):
     __slots__ = ()
 
     @classmethod
-    def from_int(cls, number: int) -> JobID:
+    def from_int(cls, number: builtins.int) -> JobID:
         """The id of the cluster's `number`-th job, 0 <= number < 2**32 - 1."""
-        return cls(number.to_bytes(4, "big"))
+        return cls(number.to_bytes(4, "little"))
 
-    def to_int(self) -> int:
-        return int.from_bytes(self._binary, "big")
+    def to_int(self) -> builtins.int:
+        return builtins.int.from_bytes(self._binary, "little")
+
+    def int(self) -> builtins.int:
+        """As `to_int`."""
+        return self.to_int()
 
 
-class NodeID(BaseID, size_bytes=16):
+class NodeID(BaseID, size_bytes=28):
     """One run of a node's daemon. A machine that comes back gets a new one."""
 
     __slots__ = ()

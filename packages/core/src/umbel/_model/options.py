@@ -279,8 +279,8 @@ def _count(allowed: str, advice: str, *, minimum: int, refused: Iterable[int] = 
     """A whole number >= minimum and none of `refused`."""
 
     def check(option: str, value: Any) -> int:
-        if not isinstance(value, int):
-            if isinstance(value, (str, bytes, float)) or not hasattr(value, "__index__"):
+        if type(value) is not int:
+            if isinstance(value, (bool, str, bytes, float)) or not hasattr(value, "__index__"):
                 raise _wrong_type(option, allowed, value, advice)
             value = value.__index__()  # a numpy integer
         if value < minimum or value in refused:

@@ -20,6 +20,9 @@ CPU: Final = "CPU"
 GPU: Final = "GPU"
 MEMORY: Final = "memory"
 OBJECT_STORE_MEMORY: Final = "object_store_memory"
+NODE_PREFIX: Final = "node:"  # each node has one of `node:` and its address, by which tasks and actors can ask for it
+HEAD_NODE: Final = "node:__internal_head__"  # which the first node of a cluster has
+NODE_ADDRESS: Final = "127.0.0.1"  # of a private node: nothing beyond this machine reaches it
 
 # How the resources that have an option of their own are asked for.
 OPTION_OF: Final[Mapping[str, str]] = {
@@ -187,8 +190,8 @@ def _checked_name(name: object, *, what: str = "resources") -> str:
 
 
 def _plain_number(value: object, *, what: str, advice: str) -> float:
-    """A number of another kind (numpy's, a Fraction, True) as Python's own."""
-    if not isinstance(value, (str, bytes)) and hasattr(value, "__float__"):
+    """A number of another kind (numpy's, a Fraction) as Python's own."""
+    if not isinstance(value, (bool, str, bytes)) and hasattr(value, "__float__"):
         try:
             return int(value) if hasattr(value, "__index__") else float(value)
         except (TypeError, ValueError, OverflowError):

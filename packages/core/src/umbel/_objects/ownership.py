@@ -33,10 +33,11 @@ OWNER_ID_BYTES = 16
 
 
 class Free(NamedTuple):
-    """Nobody needs this encoded value any more; give its memory back."""
+    """Nobody needs this encoded value any more; give its memory back. `is_read`: as the record's."""
 
     kind: int
     payload: Any
+    is_read: bool = False
 
 
 class Borrow(NamedTuple):
@@ -61,11 +62,12 @@ class Record:
     local: live references and views in this process. pins: what this process needs it for besides.
     borrowers: owned objects only; process id -> grants outstanding. grants: borrowed objects only; ours.
     kind, payload: the encoded value, or PENDING. contained: ids of references inside the value, each pinned.
-    waiters, subscribers, task, cached: the caller's; not looked at here.
+    is_read: somebody got the value, or the error. Kept for errors only: one that was never read is worth a word.
+    waiters, subscribers, task: the caller's; not looked at here.
     """
 
     __slots__ = (
-        "borrowers", "cached", "contained", "grants", "is_dead", "is_fetching", "kind", "local", "object_id",
+        "borrowers", "contained", "grants", "is_dead", "is_fetching", "is_read", "kind", "local", "object_id",
         "payload", "pins", "subscribers", "task", "waiters",
     )  # fmt: skip
 
@@ -83,7 +85,7 @@ class Record:
         self.waiters: list[Any] | None = None
         self.subscribers: list[Any] | None = None
         self.task: Any = None
-        self.cached: Any = None
+        self.is_read = False
 
     def __repr__(self) -> str:
         return (
@@ -153,9 +155,9 @@ class ReferenceTable:
     def _let_go(self, record: Record) -> None:
         """Free a dead record's value if it is ours to free, and unpin what it contained."""
         if self.is_owner(record.object_id):
-            self.commands.append(Free(record.kind, record.payload))
+            self.commands.append(Free(record.kind, record.payload, record.is_read))
         contained, record.contained = record.contained, ()
-        record.payload = record.cached = None
+        record.payload = None
         for object_id in contained:
             inner = self.records.get(object_id)
             if inner is not None:

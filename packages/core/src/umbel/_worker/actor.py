@@ -17,13 +17,14 @@ from typing import TYPE_CHECKING, Any
 
 from umbel import exceptions
 from umbel._client import actor as actor_api
-from umbel._client import context, links
+from umbel._client import context, links, troubles
 from umbel._objects import serialization
 from umbel._wire import messages
 from umbel._worker import execute, mailbox
 
 if TYPE_CHECKING:
     from umbel._worker.main import Worker
+
 
 ASYNC_CONCURRENCY = 1000  # coroutines at once unless max_concurrency says otherwise; Ray's default
 SYNC_IN_ASYNC_CONCURRENCY = 1  # plain methods of an async actor: one at a time, as if the loop ran them
@@ -68,11 +69,14 @@ class Host:
         self._unfinished: dict[tuple[links.Link, int], execute.Execution] = {}
         self._is_ending = False
         self._is_housekeeping_due = False
+        self._has_warned = False
         if message.get("namespace"):
             self._engine.namespace = message["namespace"]
             worker.session.namespace = message["namespace"]
         if message.get("accelerators"):
             worker._use_accelerators(message["accelerators"])
+        worker.use_threads(execute.threads_of(self.context.resources))
+        self._has_events = True
 
     # Construction
 
@@ -86,6 +90,7 @@ class Host:
             cls = serialization.loads(spec["cls"])
             job.kind, job.payload, job.deps = spec["kind"], spec["payload"], spec["deps"]
             engine.tasks.depth = spec["creator_depth"] + 1
+            self._has_events = spec["events"]
             self._set_up_lanes(spec)
             args, kwargs = worker.executor.arguments(job)
             token = context.current_task.set(
@@ -155,6 +160,13 @@ class Host:
         return actor_api.ActorHandle(bytes.fromhex(self.actor_id), self._description, None)
 
     # Calls; lock held
+
+    def name_event(self, template: execute.Template) -> None:
+        """Say what the method's calls are called in the timeline: with the class, as names of methods repeat."""
+        if not self._has_events:
+            template.event_name = ""
+        elif template.event_name == template.method:
+            template.event_name = f"{self.context.class_name}.{template.method}"
 
     def arrived(self, job: execute.Execution) -> None:
         """A call came in."""
@@ -272,12 +284,13 @@ class Host:
     def _terminate(self) -> None:
         self.exit_from_method()
 
-    def _enter(self, job: execute.Execution) -> contextvars.Token[Any]:
+    def _enter(self, job: execute.Execution, *, is_coroutine: bool = False) -> contextvars.Token[Any]:
         task_id = (job.link.peer + job.seq.to_bytes(8, "big")).hex()
         job.context = context.TaskContext(
             task_id, job.template.name, job.template.method, attempt=job.attempt, actor=self.context, key=job
         )
         job.context.is_canceled = job.is_cancelled
+        job.context.is_coroutine = is_coroutine
         return context.current_task.set(job.context)
 
     def _run_in_thread(self, job: execute.Execution) -> None:
@@ -299,7 +312,7 @@ class Host:
     async def _run_async(self, job: execute.Execution) -> None:
         import asyncio
 
-        self._enter(job)
+        self._enter(job, is_coroutine=True)
         executor = self._worker.executor
         started = time.time()
         try:
@@ -390,6 +403,14 @@ class Host:
             loop.remove_reader(descriptor)
         self._worker.leave(0)
 
+    def blocked(self) -> None:
+        """A thread waits in `get` or `wait`: told once if it is the event loop's, whose other coroutines stand still."""
+        if self._has_warned or threading.get_ident() != self._worker._main_thread:
+            return
+        if self._loop is not None and self._instance is not None and self._loop.is_running():
+            self._has_warned = True
+            troubles.coroutine_blocks(self.context.class_name)
+
     # The end
 
     def _refuse(self, job: execute.Execution) -> None:
@@ -424,8 +445,10 @@ class Host:
         self._announce_exit(reason)
 
     def left_from_thread(self, job: execute.Execution, error: SystemExit) -> None:
-        """A method of a threaded or async actor called exit_actor or sys.exit: the actor ends once the others are
-        done."""
+        """A method of a threaded or async actor called exit_actor or sys.exit(0): the actor ends once the others are
+        done. Any other sys.exit is a crash, here and now."""
+        if error.code not in (None, 0):
+            self._worker.crash(error)
         self._announce_exit(f"sys.exit({error.code!r}) was called in its method {job.template.name}")
         died = exceptions.ActorDiedError(
             f"actor {self.context.class_name} ended by its method {job.template.name}", actor_id=self.actor_id

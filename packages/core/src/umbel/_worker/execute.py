@@ -8,7 +8,8 @@ from __future__ import annotations
 
 import os
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Generator, Iterator, Mapping
+from types import GeneratorType
 from typing import Any
 
 from umbel import exceptions
@@ -20,7 +21,7 @@ from umbel._wire import messages
 RECENT_MAX = 512  # results kept for tasks sent behind them; twice what an owner keeps in flight at one worker
 RECENT_BYTES_MAX = 1_024  # of one such result: half a megabyte in all for each owner
 FLUSH_AFTER_S = 0.0005  # a reply may wait so long for others to share its frame while more tasks are at hand
-RAW = serialization.RAW
+RAW, ERROR = serialization.RAW, serialization.ERROR
 _NO_DURATION = None
 
 
@@ -31,6 +32,7 @@ class Template:
         "backpressure",
         "calls",
         "digest",
+        "event_name",
         "flush",
         "function",
         "function_name",
@@ -41,6 +43,7 @@ class Template:
         "name",
         "num_returns",
         "resources",
+        "threads",
     )  # fmt: skip
 
     def __init__(self, facts: dict[str, Any]) -> None:
@@ -57,8 +60,16 @@ class Template:
             "flush", False
         )  # answer before the next task starts: a crash must not take it along
         self.resources = {name: units / 10_000 for name, units in facts.get("resources", {}).items()}
+        self.threads = threads_of(self.resources)
+        self.event_name = self.name if facts.get("events", True) else ""  # in the timeline; "" for not in it
         self.function: Callable[..., Any] | None = None
         self.calls = 0
+
+
+def threads_of(resources: Mapping[str, float]) -> str:
+    """How many threads numerical libraries shall use by default: one for each CPU held, so that tasks that run side by
+    side do not fight for them."""
+    return str(max(1, int(resources.get("CPU", 1))))
 
 
 class InputNotHere(Exception):
@@ -161,6 +172,8 @@ class Executor:
             if job.template.is_streaming:
                 self._stream(job, value, started)
                 return
+            if job.is_cancelled and job.template.method:
+                raise exceptions.TaskCancelledError  # it saw `is_canceled()` and left early
             message, contained = self._result(job, value)
             awaited = self.lend(job, contained)
             if not contained and message[0] == messages.REPLY and len(message) == 5:
@@ -211,12 +224,51 @@ class Executor:
         if template.num_returns == 1:
             if serialization.is_raw(value):
                 return (messages.REPLY, job.seq, RAW, value, None), ()
+            if type(value) is GeneratorType:
+                return self._generated(job, value)
             kind, payload, contained = self._values.encode(value, job.link.peer)
             return (messages.REPLY, job.seq, kind, payload, contained or None), contained
+        if type(value) is GeneratorType:
+            return self._generated(job, value)
         if template.num_returns == 0:
             return (messages.REPLY, job.seq, RAW, None, None), ()
         values = self._several(template, value)
         encoded = [self._values.encode(item, job.link.peer) for item in values]
+        contained = tuple(object_id for _, _, inner in encoded for object_id in inner)
+        return (messages.REPLY_MANY, job.seq, encoded), contained
+
+    def _generated(self, job: Execution, items: Generator[Any, Any, Any]) -> tuple[tuple[Any, ...], tuple[bytes, ...]]:
+        """The results that a generator yields, as many as asked for; from where it fails or ends on, the error."""
+        name, wanted = job.template.name, job.template.num_returns
+        encoded: list[tuple[int, Any, tuple[bytes, ...]]] = []
+        failure: BaseException | None = None
+        try:
+            for item in iterate(items):
+                if len(encoded) == wanted:
+                    failure = ValueError(
+                        f"{name} yields more than num_returns={wanted} values; ask for as many, or use "
+                        "num_returns='streaming'"
+                    )
+                    items.close()
+                    break
+                encoded.append(self._values.encode(item, job.link.peer))
+            else:
+                if len(encoded) < wanted:
+                    failure = ValueError(
+                        f"{name} has num_returns={wanted}, got {len(encoded)} values; yield as many, or change "
+                        "num_returns"
+                    )
+        except SystemExit:
+            raise
+        except BaseException as error:
+            failure = error
+        if failure is not None:
+            blob = self.error_blob(job, failure)
+            if len(encoded) < wanted:
+                encoded += [(ERROR, blob, ())] * (wanted - len(encoded))
+            else:
+                with self._engine.lock:
+                    self._engine.troubles.lost(name, blob)
         contained = tuple(object_id for _, _, inner in encoded for object_id in inner)
         return (messages.REPLY_MANY, job.seq, encoded), contained
 
@@ -363,10 +415,10 @@ class Executor:
             self._engine.reactor.nudge()
 
     def _record(self, job: Execution, started: float, ended: float) -> None:
-        events = self.events
-        if len(events) < EVENTS_MAX:
+        events, template = self.events, job.template
+        if len(events) < EVENTS_MAX and template.event_name:
             task_id = (job.link.peer + job.seq.to_bytes(8, "big")).hex()
-            events.append((job.template.name, task_id, started, ended, "actor_task" if job.template.method else "task"))
+            events.append((template.event_name, task_id, started, ended, "actor_task" if template.method else "task"))
 
 
 EVENTS_MAX = 10_000  # between two reports to the agent, one second apart; beyond, the timeline has gaps

@@ -15,7 +15,7 @@ import sys
 import threading
 import time
 from collections import deque
-from typing import Any
+from typing import Any, NoReturn
 
 from umbel import exceptions
 from umbel._base import config as configuration
@@ -29,6 +29,7 @@ EVENT_PERIOD_S = 1.0  # how often the agent is told what ran
 FUNCTIONS_MAX = 2_000  # functions kept unpickled; a driver that defines more in a loop has them unpickled again
 _USERS_CODE = (execute.call_user.__code__,)
 _PROGRESS = struct.Struct("<q")
+_THREADS = "OMP_NUM_THREADS"
 
 # This module is imported by the fork server, whose children should find imported what each of them would import.
 serialization.preload()
@@ -67,6 +68,8 @@ class Worker:
         self._is_unwanted = False  # and it shall end then
         self._is_ending = False
         self._is_retiring = False
+        self._threads = ""  # of numerical libraries, as what ran last was to have
+        self._may_set_threads = _THREADS not in os.environ
         self._last_events_s = 0.0
         self._main_thread = threading.main_thread().ident or 0
         self._progress = self._open_progress(config)
@@ -91,6 +94,7 @@ class Worker:
             session_dir=config["session_dir"],
             labels=config.get("labels"),
             accelerator_ids=self.accelerator_ids,
+            env_vars={**(config.get("worker_env") or {}), **((config.get("env") or {}).get("env_vars") or {})},
         )
         self.engine.session_context = self.session
         self.engine.own_env_vars = dict((config.get("env") or {}).get("env_vars") or {})
@@ -181,6 +185,8 @@ class Worker:
         if template.method:
             function = None
         else:
+            if template.threads != self._threads:
+                self.use_threads(template.threads)
             try:
                 function = self._function(template)
             except BaseException as error:  # unpickling runs the user's imports
@@ -238,14 +244,22 @@ class Worker:
                 job.link.flush()
 
     def _left_by_user(self, job: execute.Execution, error: SystemExit) -> None:
-        """The user's code called sys.exit(): the process ends, with all that it has finished told."""
-        code = error.code if isinstance(error.code, int) else int(error.code is not None)
-        if self.host is not None:
+        """The user's code called sys.exit(): the process ends, with all that it has finished told. An actor that does so
+        with 0 wants to end; anything else is a crash, after which it may restart."""
+        if self.host is not None and error.code in (None, 0):
             self.host.left(f"sys.exit({error.code!r}) was called in its method {job.template.name}")
         with self.engine.lock:
             self._hand_back(job.link, len(self._queue), is_blocked=True)
             self.engine._flush()
-        self.leave(code)
+        self.leave(_exit_code(error))
+
+    def crash(self, error: SystemExit) -> NoReturn:
+        """End this process now, whatever else it runs: what is finished is sent, nothing more. On any thread."""
+        code = _exit_code(error)
+        self._pass_on_output()
+        with self.engine.lock:
+            self.engine._flush()
+        os._exit(code)
 
     def leave(self, code: int) -> None:
         """End this process in an orderly way: what is finished is sent, atexit handlers run."""
@@ -263,8 +277,15 @@ class Worker:
             self._use_accelerators(facts["accelerators"])
             return
         template = self._templates[link.peer, index] = execute.Template(facts)
-        if "OMP_NUM_THREADS" not in os.environ and not template.method:
-            os.environ["OMP_NUM_THREADS"] = str(max(1, int(template.resources.get("CPU", 1))))
+        if template.method and self.host is not None:
+            self.host.name_event(template)
+
+    def use_threads(self, threads: str) -> None:
+        """Have numerical libraries that are loaded from now on use so many threads, unless the user has said how
+        many."""
+        self._threads = threads
+        if self._may_set_threads:
+            os.environ[_THREADS] = threads
 
     def _on_function(self, _link: links.Link, message: tuple[Any, ...]) -> None:
         self._blobs[message[1]] = message[2]
@@ -418,6 +439,8 @@ class Worker:
     def _blocked(self) -> Any:
         """The main thread waits inside a task: give its CPUs and its unstarted tasks away. Returns how to resume."""
         if threading.get_ident() != self._main_thread or self._running is None:
+            if self.host is not None:
+                self.host.blocked()
             return None
         job = self._running
         with self.engine.lock:
@@ -497,3 +520,12 @@ class Worker:
             manager = registry.accelerator_for(resource)
             if manager is not None:
                 manager.set_visible_ids(list(assigned))
+
+
+def _exit_code(error: SystemExit) -> int:
+    """The code that the interpreter would exit with; a text is printed, as it would be."""
+    if error.code is None or isinstance(error.code, int):
+        return int(error.code or 0)
+    sys.stderr.write(f"{error.code}\n")
+    sys.stderr.flush()
+    return 1

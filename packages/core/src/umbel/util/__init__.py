@@ -1,9 +1,10 @@
 """Tools on top of the public interface: pools, queues, iteration helpers, serializers.
 
 `umbel.util.queue`, `umbel.util.multiprocessing`, `umbel.util.joblib` and `umbel.util.scheduling_strategies` are
-modules of their own.
+modules of their own, loaded at their first use.
 """
 
+from umbel._client.modules import util_attribute as __getattr__  # noqa: F401 - submodules on first use
 from umbel.util.actor_pool import ActorPool as ActorPool
 from umbel.util.check_serialize import inspect_serializability as inspect_serializability
 from umbel.util.completion import as_completed as as_completed

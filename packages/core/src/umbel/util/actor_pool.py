@@ -40,6 +40,8 @@ class ActorPool(Generic[A]):
     """
 
     def __init__(self, actors: Iterable[A]) -> None:
+        if isinstance(actors, umbel.ActorHandle) or not isinstance(actors, Iterable):
+            raise TypeError(f"ActorPool takes a list of actor handles, got {actors!r}; write [actor] for one")
         self._idle: deque[A] = deque(actors)
         self._waiting: deque[tuple[Callable[[A, Any], object], Any]] = deque()
         self._running: dict[int, _Running[A]] = {}  # by submission number, oldest first

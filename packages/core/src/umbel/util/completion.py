@@ -3,17 +3,48 @@
 from __future__ import annotations
 
 from collections.abc import Iterable, Iterator, Sequence
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, Literal, ParamSpec, TypeVar, overload
 
 import umbel
 
 if TYPE_CHECKING:
     from umbel import ObjectRef
+    from umbel._client.remote_function import BoundOptions, RemoteFunction
+
+P = ParamSpec("P")
+T = TypeVar("T")
 
 CHUNK_SIZE = 10  # fetching a few results at once costs less than one by one, and holds few of them in memory
 BACKPRESSURE_SIZE = 100  # enough to keep a machine busy, few enough to hold their arguments in memory
 
 
+@overload
+def as_completed(
+    refs: Sequence[ObjectRef[T]],
+    *,
+    chunk_size: int = CHUNK_SIZE,
+    yield_obj_refs: Literal[False] = False,
+    timeout: float | None = None,
+    fetch_local: bool = True,
+) -> Iterator[T]: ...
+@overload
+def as_completed(
+    refs: Sequence[ObjectRef[T]],
+    *,
+    chunk_size: int = CHUNK_SIZE,
+    yield_obj_refs: Literal[True],
+    timeout: float | None = None,
+    fetch_local: bool = True,
+) -> Iterator[ObjectRef[T]]: ...
+@overload
+def as_completed(
+    refs: Sequence[ObjectRef[Any]],
+    *,
+    chunk_size: int = CHUNK_SIZE,
+    yield_obj_refs: bool = False,
+    timeout: float | None = None,
+    fetch_local: bool = True,
+) -> Iterator[Any]: ...
 def as_completed(
     refs: Sequence[ObjectRef[Any]],
     *,
@@ -29,9 +60,43 @@ def as_completed(
     References must be unique.
     """
     _check_positive("chunk_size", chunk_size)
-    return _completed(list(refs), chunk_size, yield_obj_refs, timeout, fetch_local)
+    found = _checked(refs)
+    return _completed(found, chunk_size, yield_obj_refs, timeout, fetch_local)
 
 
+@overload
+def map_unordered(
+    fn: RemoteFunction[P, T] | BoundOptions[P, T],
+    items: Iterable[Any],
+    *,
+    backpressure_size: int | None = BACKPRESSURE_SIZE,
+    chunk_size: int = CHUNK_SIZE,
+    yield_obj_refs: Literal[False] = False,
+    timeout: float | None = None,
+    fetch_local: bool = True,
+) -> Iterator[T]: ...
+@overload
+def map_unordered(
+    fn: RemoteFunction[P, T] | BoundOptions[P, T],
+    items: Iterable[Any],
+    *,
+    backpressure_size: int | None = BACKPRESSURE_SIZE,
+    chunk_size: int = CHUNK_SIZE,
+    yield_obj_refs: Literal[True],
+    timeout: float | None = None,
+    fetch_local: bool = True,
+) -> Iterator[ObjectRef[T]]: ...
+@overload
+def map_unordered(
+    fn: Any,
+    items: Iterable[Any],
+    *,
+    backpressure_size: int | None = BACKPRESSURE_SIZE,
+    chunk_size: int = CHUNK_SIZE,
+    yield_obj_refs: bool = False,
+    timeout: float | None = None,
+    fetch_local: bool = True,
+) -> Iterator[Any]: ...
 def map_unordered(
     fn: Any,
     items: Iterable[Any],
@@ -98,6 +163,20 @@ def _yielded(ready: list[ObjectRef[Any]], yield_obj_refs: bool) -> list[Any]:
     return list(ready) if yield_obj_refs else list(umbel.get(ready))
 
 
+def _checked(refs: Any) -> list[ObjectRef[Any]]:
+    if isinstance(refs, umbel.ObjectRef) or not isinstance(refs, Iterable):
+        raise TypeError(f"as_completed() takes a list of ObjectRefs, got {refs!r}; write [ref] for one")
+    found = list(refs)
+    for position, ref in enumerate(found):
+        if not isinstance(ref, umbel.ObjectRef):
+            raise TypeError(f"as_completed() takes a list of ObjectRefs, got {ref!r} at position {position}")
+    if len(set(found)) < len(found):
+        raise ValueError("as_completed() takes each reference once, got some repeated; remove the duplicates")
+    return found
+
+
 def _check_positive(name: str, value: int) -> None:
+    if isinstance(value, bool) or not isinstance(value, int):
+        raise TypeError(f"{name} must be a whole number >= 1, got {value!r}; omit it for the default")
     if value < 1:
         raise ValueError(f"{name} must be at least 1, got {value!r}")

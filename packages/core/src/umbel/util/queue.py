@@ -7,8 +7,9 @@ in, and an item that is itself a reference arrives as its value.
 from __future__ import annotations
 
 import asyncio
+import math
 import queue
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from typing import Any
 
 import umbel
@@ -85,6 +86,11 @@ class Queue:
     def __init__(self, maxsize: int = 0, actor_options: dict[str, Any] | None = None) -> None:
         if isinstance(maxsize, bool) or not isinstance(maxsize, int):
             raise TypeError(f"maxsize must be an int (0 for no bound), got {maxsize!r}")
+        if actor_options is not None and not isinstance(actor_options, Mapping):
+            raise TypeError(
+                f"actor_options must be a dict of an actor's options, got {actor_options!r}; for example "
+                "{'num_cpus': 1}, or omit it"
+            )
         options = {"max_concurrency": WAITING_CALLERS_MAX, **(actor_options or {})}
         self.maxsize = maxsize
         self.actor: Any = umbel.remote(_QueueActor).options(**options).remote(maxsize)
@@ -188,5 +194,9 @@ def _waited(block: bool, timeout: float | None) -> str:
 
 
 def _check_timeout(timeout: float | None) -> None:
-    if timeout is not None and timeout < 0:
+    if timeout is None:
+        return
+    if isinstance(timeout, bool) or not isinstance(timeout, (int, float)) or math.isnan(timeout):
+        raise TypeError(f"timeout must be a number of seconds or None, got {timeout!r}; omit it to wait for ever")
+    if timeout < 0:
         raise ValueError(f"timeout must be at least 0 seconds or None, got {timeout!r}")

@@ -137,9 +137,10 @@ def test_async_iteration() -> None:
 
 def test_a_fixed_number_of_returns() -> None:
     assert umbel.get(count.options(num_returns=3).remote(3)) == [0, 1, 2]
-    for ref in count.options(num_returns=3).remote(2):
-        with pytest.raises(ValueError, match="got 2"):
-            umbel.get(ref)
+    first, second, third = count.options(num_returns=3).remote(2)
+    assert umbel.get([first, second]) == [0, 1]
+    with pytest.raises(ValueError, match="got 2"):
+        umbel.get(third)
 
 
 def test_dynamic_generators() -> None:

@@ -104,6 +104,26 @@ def test_tasks_start_tasks_deeper_than_there_are_cpus() -> None:
     assert umbel.get(down.remote(9)) == 9
 
 
+def test_what_options_returns_travels_to_tasks_and_keeps_them() -> None:
+    @umbel.remote
+    def name() -> str | None:
+        return umbel.get_runtime_context().get_task_name()
+
+    @umbel.remote
+    class Actor:
+        def name(self) -> str | None:
+            return umbel.get_runtime_context().get_task_name()
+
+    renamed, idle = name.options(name="other"), Actor.options(num_cpus=0)
+    method = idle.remote().name.options(name="third")
+
+    @umbel.remote
+    def call() -> list[str | None]:
+        return umbel.get([renamed.remote(), idle.remote().name.remote(), method.remote()])
+
+    assert umbel.get(call.remote()) == ["other", "Actor.name", "third"]
+
+
 def test_the_closure_is_captured_at_the_first_call() -> None:
     """27"""
     settings = {"value": 1}

@@ -21,7 +21,7 @@ _copies = _Copies()
 
 
 def translate() -> None:
-    """Set `UMBEL_X` for each `RAY_X`. Call it again when the program may have set more."""
+    """Set `UMBEL_X` for each `RAY_X` or `RAY_x`. Call it again when the program may have set more."""
     found = naming.translated_environment(os.environ, _copies.made)
     os.environ.update(found)
     _copies.made.update(found)

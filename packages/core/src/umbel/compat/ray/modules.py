@@ -16,6 +16,7 @@ import types
 from collections.abc import Sequence
 from typing import Any
 
+from umbel._client import modules
 from umbel.compat.ray import naming
 
 _OURS = naming.UMBEL + "."
@@ -52,6 +53,8 @@ class Finder(importlib.abc.MetaPathFinder):
             raise NotInUmbel(_explain(fullname), name=ours)
         try:
             found = importlib.util.find_spec(ours)
+        except modules.PlannedModule as error:
+            raise NotInUmbel(_explain(fullname, str(error)), name=ours) from None
         except ModuleNotFoundError as error:
             if error.name is None or not f"{ours}.".startswith(f"{error.name}."):
                 raise  # the module is there, but something that it needs is not

@@ -56,7 +56,7 @@ def ray_name(name: str) -> str:
 
 
 def translated_environment(environment: Mapping[str, str], copied: Mapping[str, str]) -> dict[str, str]:
-    """`UMBEL_X` for each `RAY_X` in `environment`.
+    """`UMBEL_X` for each `RAY_X` or `RAY_x` in `environment`.
 
     One that the user has set himself wins; `copied` holds those that were made here before.
     """
@@ -64,7 +64,7 @@ def translated_environment(environment: Mapping[str, str], copied: Mapping[str, 
     for name, value in environment.items():
         if not name.startswith("RAY_"):
             continue
-        ours = "UMBEL_" + name.removeprefix("RAY_")
+        ours = "UMBEL_" + name.removeprefix("RAY_").upper()  # Ray writes some of its own in lower case
         if ours not in environment or environment[ours] == copied.get(ours):
             found[ours] = value
     return found

@@ -10,6 +10,11 @@ from umbel.compat.ray import environment, naming
 __version__ = naming.COMPATIBLE_VERSION
 
 
+def install() -> None:
+    """Give our classes the attributes that have Ray in their name."""
+    setattr(umbel.ActorHandle, "_ray_actor_id", umbel.ActorHandle._umbel_actor_id)  # noqa: B010 - not for type checkers
+
+
 def init(address: str | None = None, **options: Any) -> Any:
     """`umbel.init`, after looking at Ray's environment variables once more."""
     environment.translate()

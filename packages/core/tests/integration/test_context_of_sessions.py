@@ -1,0 +1,102 @@
+"""What `umbel.init` returns, and what is known of a session from outside of it."""
+
+from __future__ import annotations
+
+import drivers
+import pytest
+
+pytestmark = pytest.mark.slow
+
+
+@pytest.mark.parametrize("engine", ["native", "inline"])
+def test_context_of_a_session_tells_where_it_is_and_ends_it(engine: str) -> None:
+    output, _ = drivers.run("""
+        import umbel
+        from collections.abc import Mapping
+
+        session = umbel.init(num_cpus=1, namespace="here")
+        told = umbel.get_runtime_context()
+        assert isinstance(session, Mapping) and dict(session) == session.address_info
+        assert session["node_id"] == session.address_info["node_id"] == told.get_node_id()
+        assert session["namespace"] == "here"
+        assert session["session_dir"] == f"{told.get_temp_dir()}/{told.get_session_name()}"
+        assert set(session) == {"node_id", "session_dir", "address", "node_ip_address", "namespace"}
+        assert umbel.init(ignore_reinit_error=True).address_info == session.address_info
+        session.disconnect()
+        assert not umbel.is_initialized()
+        session.disconnect()
+        with umbel.init(num_cpus=1):
+            assert umbel.is_initialized()
+        assert not umbel.is_initialized()
+        print("done")
+    """, UMBEL_ENGINE=engine)  # fmt: skip
+    assert output == "done\n"
+
+
+@pytest.mark.parametrize("engine", ["native", "inline"])
+def test_runtime_env_of_a_session_is_told_in_all_of_it(engine: str) -> None:
+    output, _ = drivers.run("""
+        import umbel
+
+        def told(): return umbel.get_runtime_context().runtime_env["env_vars"]
+        umbel.init(num_cpus=1, runtime_env={"env_vars": {"A": "1", "B": "1"}})
+        assert told() == {"A": "1", "B": "1"}
+        ask = umbel.remote(told)
+        assert umbel.get(ask.remote()) == {"A": "1", "B": "1"}
+        assert umbel.get(ask.options(runtime_env={"env_vars": {"B": "2"}}).remote()) == {"A": "1", "B": "2"}
+        print("done")
+    """, UMBEL_ENGINE=engine)  # fmt: skip
+    assert output == "done\n"
+
+
+def test_accelerators_are_told_to_those_they_were_given_to() -> None:
+    output, _ = drivers.run("""
+        import umbel
+        umbel.init(num_cpus=2, num_gpus=2)
+        def told(): return umbel.get_runtime_context().get_accelerator_ids()
+        assert told() == {"GPU": []}
+        assert umbel.get(umbel.remote(told).remote()) == {"GPU": []}
+        assert sorted(umbel.get(umbel.remote(num_gpus=2)(told).remote())["GPU"]) == ["0", "1"]
+        (one,) = umbel.get(umbel.remote(num_gpus=1)(told).remote())["GPU"]
+        assert one in ("0", "1")
+        print("done")
+    """)
+    assert output == "done\n"
+
+
+@pytest.mark.parametrize("idle_worker_s", [0.2, 1000.0])
+def test_workers_that_nobody_needs_end_when_the_session_says(idle_worker_s: float) -> None:
+    """Six tasks that block let six workers start on one CPU; one for each CPU stays."""
+    with drivers.driver("""
+        import sys, umbel
+        umbel.init(num_cpus=1)
+
+        @umbel.remote(num_cpus=0)
+        class Gate:
+            def __init__(self):
+                import asyncio
+                self.event = asyncio.Event()
+            async def wait(self): await self.event.wait()
+            async def open(self): self.event.set()
+
+        @umbel.remote
+        def passes(gate): umbel.get(gate.wait.remote())
+
+        gate = Gate.remote()
+        refs = [passes.remote(gate) for _ in range(6)]
+        print("waiting", flush=True)
+        sys.stdin.readline()
+        umbel.get(gate.open.remote())
+        umbel.get(refs)
+        print("done", flush=True)
+        sys.stdin.read()
+    """, UMBEL_IDLE_WORKER_S=str(idle_worker_s), UMBEL_IDLE_LEASE_S="0.1") as driver:  # fmt: skip
+        assert driver.line() == "waiting"
+        drivers.wait_until(lambda: len(driver.worker_pids()) >= 7, what="that a worker runs for each task")
+        driver.tell()
+        assert driver.line() == "done"
+        if idle_worker_s < 1:
+            drivers.wait_until(lambda: len(driver.worker_pids()) == 2, what="that the actor and one worker are left")
+        else:
+            drivers.pause(3.0)  # by then they would be gone by default
+            assert len(driver.worker_pids()) >= 7
