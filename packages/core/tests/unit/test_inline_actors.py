@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 import asyncio
+import atexit
 import gc
+import sys
 import threading
 from collections.abc import Iterator
 from typing import Any
@@ -200,6 +202,21 @@ def test_blocking_method_of_an_async_actor_does_not_block_its_loop() -> None:
     assert umbel.get(blocked) == "unblocked"
 
 
+def test_coroutine_that_blocks_its_loop_is_told_once(caplog: pytest.LogCaptureFixture) -> None:
+    @umbel.remote
+    class Blocks:
+        async def block(self, box: Any) -> Any:
+            return wait_for(box)
+
+    blocks = Blocks.remote()
+    for _ in range(2):
+        gate = Gate.remote()
+        ref = blocks.block.remote([gate])
+        gate.open.remote()
+        umbel.get(ref)
+    assert [record.getMessage().split(" waits")[0] for record in caplog.records] == ["a coroutine of actor Blocks"]
+
+
 def test_coroutines_may_await_references_and_block_in_get() -> None:
     @umbel.remote
     class Both:
@@ -287,6 +304,7 @@ def test_failed_constructor_argument_fails_the_actor() -> None:
         with pytest.raises(exceptions.ActorDiedError, match="argument") as info:
             umbel.get(call)
         assert info.value.actor_init_failed is True
+        assert "an argument of its constructor" in str(info.value)
 
 
 def test_constructor_waits_for_its_arguments_and_calls_for_it() -> None:
@@ -622,3 +640,35 @@ def test_environment_of_an_actor_is_its_own() -> None:
     env = Env.remote()
     assert umbel.get([env.plain.remote(), env.coroutine.remote()]) == ["inside", "inside"]
     assert "UMBEL_TEST_C" not in os.environ
+
+
+def test_atexit_is_the_programs_own_again_after_the_session() -> None:
+    before = atexit.register, atexit.unregister
+    umbel.shutdown()
+    with umbel.init(engine="inline"):
+        umbel.get(Counter.remote().add.remote())
+        assert atexit.register(test_names_belong_to_namespaces) is test_names_belong_to_namespaces  # the driver's
+        atexit.unregister(test_names_belong_to_namespaces)
+    assert (atexit.register, atexit.unregister) == before
+
+
+def test_worker_of_a_task_that_leaves_takes_its_objects_along() -> None:
+    @umbel.remote(max_retries=0)
+    def leave(box: Any) -> None:
+        box[0].open.remote([umbel.put("lost")])
+        sys.exit(1)
+
+    @umbel.remote
+    class Box:
+        def open(self, refs: Any) -> None:
+            self.refs = refs
+
+        def take(self) -> Any:
+            return self.refs
+
+    box = Box.remote()
+    with pytest.raises(exceptions.WorkerCrashedError):
+        umbel.get(leave.remote([box]))
+    [ref] = umbel.get(box.take.remote())
+    with pytest.raises(exceptions.OwnerDiedError):
+        umbel.get(ref)

@@ -354,11 +354,25 @@ def test_runtime_context_tells_where_the_code_runs() -> None:
     assert driver.get_task_id() is None
 
 
-def test_gpus_are_numbered() -> None:
+def test_gpus_are_numbered_and_no_others_are_visible(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("CUDA_VISIBLE_DEVICES", "4,6,7")
+
+    def look() -> tuple[list[str], str | None]:
+        return umbel.get_runtime_context().get_accelerator_ids()["GPU"], os.environ.get("CUDA_VISIBLE_DEVICES")
+
+    class Looker:
+        def look(self) -> tuple[list[str], str | None]:
+            return look()
+
     umbel.shutdown()
     with umbel.init(engine="inline", num_gpus=2):
-        ids = umbel.remote(num_gpus=2)(lambda: umbel.get_runtime_context().get_accelerator_ids())
-        assert umbel.get(ids.remote())["GPU"] == ["0", "1"]
+        ids = umbel.get(umbel.remote(num_gpus=2)(look).remote())
+        assert ids[1] == ",".join(ids[0])
+        assert len(ids[0]) == 2
+        looker = umbel.remote(num_gpus=0.5)(Looker).remote()
+        assert umbel.get(looker.look.remote()) == ([ids[0][0]], ids[0][0])
+        assert umbel.get(umbel.remote(look).remote()) == ([], "4,6,7")
+    assert os.environ["CUDA_VISIBLE_DEVICES"] == "4,6,7"
 
 
 def test_every_thread_of_the_session_ends_with_it() -> None:

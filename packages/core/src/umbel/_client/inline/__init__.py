@@ -12,8 +12,12 @@ What one process cannot have:
 - Code that computes or sleeps is not interrupted: timeouts and cancellations wait until it calls Umbel or ends.
 - A `threading.Lock` held while waiting for a result stops whoever else wants that lock, and with it everybody. Events,
   conditions, queues and joins of `threading` do not: whoever waits in one lends its turn.
-- Resources are checked, not counted: what fits into the machine when it is empty starts at once. `max_calls` and
+- Resources are checked, not waited for: what fits into the machine when it is empty starts at once. `max_calls` and
   the size of the object store have no effect.
+- A task whose arguments are there runs when it is submitted, so a `cancel` on the next line finds it finished.
+
+A *worker* is here what has an id of its own, as if it were a process: a lane that runs tasks, until one of them is killed
+or exits, or one life of an actor. Objects and actors end with the worker that owns them.
 """
 
 from umbel._client.inline.engine import InlineEngine as InlineEngine

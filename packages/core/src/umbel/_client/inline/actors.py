@@ -7,13 +7,15 @@ slots of their own, so that a method which blocks does not stop the event loop.
 
 from __future__ import annotations
 
+import functools
+import logging
 from collections import deque
 from collections.abc import Callable
 from typing import TYPE_CHECKING, Any
 
 from umbel import exceptions
 from umbel._client import actor as actor_api
-from umbel._client import context
+from umbel._client import context, troubles
 from umbel._client.inline import calls, lanes, running, values
 from umbel._objects import ownership
 
@@ -22,7 +24,11 @@ if TYPE_CHECKING:
     from umbel._client.inline.engine import InlineEngine
 
 ASYNC_CONCURRENCY = 1_000  # coroutines of an actor that does not say; Ray's default
-PENDING, ALIVE, RESTARTING, ENDING, DEAD = "PENDING", "ALIVE", "RESTARTING", "ENDING", "DEAD"
+PENDING, ALIVE, RESTARTING, DEAD = "PENDING", "ALIVE", "RESTARTING", "DEAD"
+ENDING = "ENDING"  # it wants to end: what runs finishes
+EXITING = "EXITING"  # its exit handlers run, the last of its code
+
+_log = logging.getLogger("umbel")
 
 
 class Group:
@@ -64,12 +70,15 @@ class Actor:
         self.restart_count = 0
         self.loop: loops.ActorLoop | None = None
         self.lifetime: ownership.Record | None = None
+        self.exit_handlers: list[functools.partial[Any]] = []  # in the order in which they were registered
+        self._worker_id = ""  # of this life, once it has begun
         self.session: context.SessionContext
         self.context: context.ActorContext
         self._groups: dict[tuple[str, bool], Group] = {}
         self._by_caller: dict[str, deque[calls.Call]] = {}
         self._pending_counts: dict[str, int] = {}
         self._exit_reason = ""
+        self._has_warned = False
         self._leaving: list[calls.Call] = []  # calls that asked the actor to end, and get their answer when it has
 
     @property
@@ -93,6 +102,7 @@ class Actor:
             self._groups[name, True] = Group(limit)
             self._groups[name, False] = Group(limit)
         self.session = self._engine.new_session(self.creation.recipe.gpu_count)
+        self._worker_id = self.session.worker_id
         self.context = context.ActorContext(
             self.actor_id.hex(),
             description.class_name,
@@ -122,7 +132,7 @@ class Actor:
             self.creation.lane.is_kept = True
 
     def _spawn(self, job: Callable[[], None], what: str) -> lanes.Lane:
-        return self._engine.pool.spawn(job, f"{what} of {self.label}", env_vars=self.creation.recipe.env_vars)
+        return self._engine.pool.spawn(job, f"{what} of {self.label}", env_vars=self.creation.recipe.worn)
 
     def weak_handle(self) -> actor_api.ActorHandle:
         return actor_api.ActorHandle(self.actor_id, self.description, None)
@@ -167,7 +177,9 @@ class Actor:
         """The constructor raised, or cannot run."""
         if self.state == DEAD:
             return
-        text = f"{self.label} could not be created: its constructor raised"
+        did_run = self.creation.is_started
+        what = "its constructor raised" if did_run else "an argument of its constructor could not be computed"
+        text = f"{self.label} could not be created: {what}"
 
         def tell() -> None:  # the user's exception is read outside of the mutex
             error = exceptions.ActorDiedError(
@@ -185,13 +197,13 @@ class Actor:
             loop.serve()
         finally:
             with self._engine.mutex:
-                if self.loop is loop and self.state not in (DEAD, ENDING):
+                if self.loop is loop and self.state not in (DEAD, ENDING, EXITING):
                     self.left(running.Left("sys.exit() was called in its event loop", is_intended=False))
 
     def left(self, outcome: running.Left, call: calls.Call | None = None) -> None:
         """Code of the actor asked to end it: it ends when what runs beside has finished, or restarts after a crash."""
         if not outcome.is_intended:
-            self.crash(outcome.how, may_restart=True)
+            self._run_exit_handlers(lambda: self.crash(outcome.how, may_restart=True))
             return
         if call is not None:
             self._leaving.append(call)
@@ -204,7 +216,43 @@ class Actor:
 
     def _end_if_quiet(self) -> None:
         if self.state == ENDING and not any(group.running for group in self._groups.values()):
-            self.die(self._died(self._exit_reason))
+            self._run_exit_handlers(lambda: self.die(self._died(self._exit_reason)))
+
+    def blocked(self, lane: lanes.Lane) -> None:
+        """Code of the actor waits in `get` or `wait`: told once if the event loop does, and with it all coroutines."""
+        if not self._has_warned and self.state == ALIVE and self.loop is not None and self.loop.lane is lane:
+            self._has_warned = True
+            self._engine.mutex.later.append(lambda: troubles.coroutine_blocks(self.description.class_name))
+
+    def unreferenced(self) -> None:
+        """All handles to it are gone, and so are all calls."""
+        self._run_exit_handlers(lambda: self.crash("all handles to it are gone", may_restart=False))
+
+    def _run_exit_handlers(self, then: Callable[[], None]) -> None:
+        """Run what the actor has registered with atexit, the last one first, and when that has ended, `then`."""
+        handlers, self.exit_handlers = self.exit_handlers, []
+        if not handlers or self.state in (EXITING, DEAD):
+            then()
+            return
+        before, self.state = self.state, EXITING
+
+        def run() -> None:
+            token = context.current_task.set(self.creation.context)
+            try:
+                while handlers:
+                    _run_exit_handler(handlers.pop(), self.label)
+            finally:
+                context.current_task.reset(token)
+                with self._engine.mutex:
+                    if self.state == EXITING:
+                        self.state = before
+                        then()
+
+        try:
+            self._spawn(run, "the exit handlers")
+        except exceptions.UmbelSystemError:  # too many lanes
+            self.state = before
+            then()
 
     def _died(self, reason: str) -> values.Failure:
         error = exceptions.ActorDiedError(f"{self.label} is dead: {reason}", actor_id=self.actor_id.hex())
@@ -214,7 +262,7 @@ class Actor:
         """The actor stops at once. With restarts left a new instance takes over what has not started."""
         if self.state == DEAD:
             return
-        if not may_restart or self.restarts_left == 0 or self.state == ENDING:
+        if not may_restart or self.restarts_left == 0 or self.state in (ENDING, EXITING):
             self.die(self._died(reason))
             return
         if self.creation.missing:
@@ -242,7 +290,8 @@ class Actor:
                 self._engine.tasks.fail(call, failure)
         self.start()
         for call in (*again, *waiting):
-            self._arrived(call)
+            if not call.is_done:  # one of its own calls may have ended with it
+                self._arrived(call)
 
     def die(self, failure: values.Failure) -> None:
         """The end. Every call that has no result gets the failure, now and later."""
@@ -286,6 +335,10 @@ class Actor:
         self._groups = {}
         garbage, self.instance = [self.instance], None
         self._engine.mutex.later.append(garbage.clear)  # its destructor is the user's code
+        self.exit_handlers.clear()
+        ended, self._worker_id = self._worker_id, ""
+        if ended:
+            self._engine.worker_ended(ended)
 
     # Calls
 
@@ -446,6 +499,15 @@ class Actor:
             self.deliver(call.caller)
         elif self._groups and call in (group := self.group_of(call)).waiting:
             group.waiting.remove(call)
+
+
+def _run_exit_handler(handler: Callable[[], Any], label: str) -> None:
+    try:
+        handler()
+    except lanes.LaneExit:
+        raise
+    except BaseException:  # as atexit does: it is shown, and the others run
+        _log.exception("an exit handler of %s failed", label)
 
 
 def _ready(_instance: Any) -> bool:

@@ -6,7 +6,7 @@ from collections.abc import Callable, Mapping
 from typing import TYPE_CHECKING, Any, NamedTuple
 
 from umbel import exceptions
-from umbel._client import context, refs
+from umbel._client import context, refs, signatures
 from umbel._client.inline import values
 from umbel._model import options as option_model
 from umbel._objects import ownership, serialization
@@ -25,9 +25,9 @@ class Recipe:
     """What all calls of one function or method with one set of options share."""
 
     __slots__ = (
-        "engine", "env_vars", "function", "function_name", "gpu_count", "group", "infeasible", "is_async", "is_dynamic",
-        "is_generator", "is_streaming", "max_retries", "method", "name", "num_returns", "resources", "retry_exceptions",
-        "window",
+        "engine", "env_vars", "function", "function_name", "gpu_count", "group", "has_events", "infeasible", "is_async",
+        "is_dynamic", "is_generator", "is_streaming", "max_retries", "method", "name", "num_returns", "resources",
+        "retry_exceptions", "window", "worn",
     )  # fmt: skip
 
     def __init__(self, engine: Any, name: str, num_returns: option_model.NumReturns, *, is_generator: bool) -> None:
@@ -36,6 +36,7 @@ class Recipe:
         self.function_name = name
         self.function: Callable[..., Any] | None = None  # tasks only
         self.method = ""  # actors only
+        self.has_events = True  # its calls show in the timeline
         self.group: str | None = None
         self.is_async = False
         self.is_generator = is_generator
@@ -48,6 +49,7 @@ class Recipe:
         self.retry_exceptions: option_model.RetryExceptions = False
         self.window = -1  # unread items of a stream, after which the producer waits; no limit if not positive
         self.env_vars: tuple[tuple[str, str], ...] = ()
+        self.worn: tuple[tuple[str, str], ...] = ()  # these, and what shows the assigned devices
         self.resources: Mapping[str, float] = {}
         self.gpu_count = 0
         self.infeasible: values.Failure | None = None
@@ -65,8 +67,17 @@ class Arguments(NamedTuple):
 NO_ARGUMENTS = Arguments(_UNPICKLED, ((), {}), (), ())
 
 
-def encode_arguments(args: tuple[Any, ...], kwargs: dict[str, Any]) -> Arguments:
-    """Raises TypeError for what cannot be pickled. Called without the mutex."""
+def encode_arguments(
+    signature: signatures.Signature, function: str, args: tuple[Any, ...], kwargs: dict[str, Any]
+) -> Arguments:
+    """Raises TypeError for what cannot be pickled, with the name of the argument. Called without the mutex."""
+    try:
+        return _encode_arguments(args, kwargs)
+    except TypeError as error:
+        raise signature.blame(function, args, kwargs, error) from error.__cause__
+
+
+def _encode_arguments(args: tuple[Any, ...], kwargs: dict[str, Any]) -> Arguments:
     if not args and not kwargs:
         return NO_ARGUMENTS
     deps: list[tuple[int | str, bytes]] = [(i, v.binary()) for i, v in enumerate(args) if isinstance(v, refs.ObjectRef)]

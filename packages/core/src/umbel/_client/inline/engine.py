@@ -10,7 +10,7 @@ import functools
 import os
 import tempfile
 import time
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from typing import Any
 
 from umbel import exceptions
@@ -18,7 +18,7 @@ from umbel._base import config as configuration
 from umbel._client import actor as actor_api
 from umbel._client import context, current, refs, remote_function
 from umbel._client.inline import baton as baton_module
-from umbel._client.inline import calls, lanes, pool, registry, running, streams, tasks, values
+from umbel._client.inline import calls, exits, lanes, pool, registry, running, streams, tasks, values
 from umbel._client.inline import mutex as mutex_module
 from umbel._model import ids
 from umbel._model import resources as resource_model
@@ -62,6 +62,7 @@ class InlineEngine:
         labels: Mapping[str, str] | None = None,
         env_vars: Mapping[str, str] | None = None,
         config: configuration.Config | None = None,
+        accelerator_ids: Mapping[str, Sequence[str]] | None = None,
         **_for_processes: object,
     ) -> None:
         """As `umbel.init` calls every engine; what concerns processes and their memory means nothing here."""
@@ -70,14 +71,21 @@ class InlineEngine:
         self.resources = resource_model.ResourceSet.from_floats(resources)
         self.env_vars = tuple(sorted((env_vars or {}).items()))
         self._labels = dict(labels or {})
+        gpu_count = -(-self.resources.get(resource_model.GPU, 0) // resource_model.RESOURCE_UNIT)
+        named = (accelerator_ids or {}).get(resource_model.GPU)
+        self._gpu_ids = [str(index) for index in range(gpu_count)] if named is None else list(named)
         self.process_id = ids.WorkerID.from_random().binary()
         self.node_id = ids.NodeID.from_random().hex()
         self.mutex = mutex_module.Mutex(self._drain)
         self.baton = baton_module.Baton(self.mutex)
         self.pool = pool.Pool(self.baton)
-        self.values = values.Values(self, self.mutex, self.process_id)
+        self.values = values.Values(
+            self, self.mutex, self.process_id, logs_unread=not self.config.ignore_unhandled_errors
+        )
+        self.troubles = self.values.troubles
         self.tasks = tasks.Tasks(self)
         self.registry = registry.Registry(self)
+        self.exits = exits.ExitHandlers(self)
         self._session_dir = os.path.join(
             tempfile.gettempdir(), f"umbel-inline-{os.getpid()}"
         )  # a name; nothing is there
@@ -97,7 +105,7 @@ class InlineEngine:
         recipe: calls.Recipe | None = template.engine_state
         if recipe is None or recipe.engine is not self:
             recipe = template.engine_state = self.tasks.recipe(template)
-        arguments = calls.encode_arguments(args, kwargs)
+        arguments = calls.encode_arguments(template.signature, recipe.name, args, kwargs)
         with self.baton.turn() as lane:
             with self.mutex:
                 self._check_open()
@@ -113,7 +121,7 @@ class InlineEngine:
         recipe: calls.Recipe | None = template.engine_state
         if recipe is None or recipe.engine is not self:
             recipe = template.engine_state = self.registry.recipe(template)
-        arguments = calls.encode_arguments(args, kwargs)
+        arguments = calls.encode_arguments(template.init_signature, recipe.name, args, kwargs)
         with self.baton.turn() as lane:
             with self.mutex:
                 self._check_open()
@@ -131,7 +139,8 @@ class InlineEngine:
         args: tuple[Any, ...],
         kwargs: dict[str, Any],
     ) -> Any:
-        arguments = calls.encode_arguments(args, kwargs)
+        name = f"{handle._description.class_name}.{template.name}"
+        arguments = calls.encode_arguments(template.description.signature, name, args, kwargs)
         with self.baton.turn() as lane:
             with self.mutex:
                 self._check_open()
@@ -211,8 +220,11 @@ class InlineEngine:
         encoded = values.encode(value)
         with self.baton.turn(), self.mutex:
             self._check_open()
+            lost = self.values.first_lost(encoded.contained)
+            if lost is not None:
+                raise lost
             object_id = self.tasks.next_id() + bytes(calls.INDEX_BYTES)
-            self.values.settle(self.values.new(object_id, None), encoded)
+            self.values.settle(self.values.new(object_id, None, self.session_context.worker_id), encoded)
             return self.values.ref(object_id)
 
     def get(self, wanted: list[refs.ObjectRef[Any]], timeout_s: float | None) -> list[Any]:
@@ -236,13 +248,24 @@ class InlineEngine:
                     waker = _Waker(self.baton, lane, len(pending), stops_at_error=True)
                     for record in pending:
                         self.values.on_settled(record, waker)
-                    self.baton.give_up(lane, functools.partial(_name, pending[0]), deadline_s)
+                    self._give_up(lane, pending[0], deadline_s)
                 is_in_time = self.baton.park(lane, deadline_s)
                 self._forget(waker, pending)
                 self.baton.check_interrupt(lane)
-        if failed is not None:
-            raise failed.payload.load()
-        return [values.read(record) for record in records]
+        try:
+            if failed is not None:
+                values.read(failed)
+            return [values.read(record) for record in records]
+        except BaseException:
+            for record in records:
+                record.is_read = True  # one error stands for those of all that were asked for
+            raise
+
+    def _give_up(self, lane: lanes.Lane, first: ownership.Record | streams.Stream, deadline_s: float | None) -> None:
+        call = self.current_call()
+        if call is not None and call.actor is not None:
+            call.actor.blocked(lane)
+        self.baton.give_up(lane, functools.partial(_name, first), deadline_s)
 
     def _forget(self, waker: Callable[..., None], records: list[ownership.Record]) -> None:
         with self.mutex:
@@ -271,7 +294,7 @@ class InlineEngine:
                     pending = [source for source in sources if not _is_ready(source)]
                     for source in pending:
                         self._subscribe(source, waker)
-                    self.baton.give_up(lane, functools.partial(_name, pending[0]), deadline_s)
+                    self._give_up(lane, pending[0], deadline_s)
                 is_in_time = self.baton.park(lane, deadline_s)
                 with self.mutex:
                     for source in pending:
@@ -286,7 +309,7 @@ class InlineEngine:
     def _source(self, item: Any) -> ownership.Record | streams.Stream:
         if isinstance(item, refs.ObjectRefGenerator):
             reader = item._stream
-            if isinstance(reader, streams.Reader):
+            if isinstance(reader, streams.Reader) and reader.stream.values is self.values:
                 return reader.stream
             raise exceptions.ObjectLostError("the generator belongs to a session that has ended; call its task again")
         return self.values.find(item)
@@ -299,6 +322,10 @@ class InlineEngine:
 
     def add_done_callback(self, ref: refs.ObjectRef[Any], callback: Callable[[], None]) -> None:
         with self.mutex:
+            if self._is_closed:
+                raise exceptions.ObjectLostError(
+                    f"{ref!r} belongs to a session that has ended; references do not outlive umbel.shutdown()"
+                )
             record = self.values.find(ref)
             if record.kind == PENDING:
                 self.values.on_settled(record, lambda _record: self.mutex.later.append(callback))
@@ -315,6 +342,7 @@ class InlineEngine:
 
     def ref_pickled(self, object_id: bytes) -> None:
         if not serialization.note_reference(object_id):
+            refs.check_out_of_band(object_id, is_allowed=self.config.allow_out_of_band_refs)
             with self.mutex:
                 self.values.pin_all([object_id])
 
@@ -344,6 +372,10 @@ class InlineEngine:
         """The view of one more worker."""
         return self._session("worker", ids.WorkerID.from_random().hex(), gpu_count)
 
+    def devices(self, gpu_count: int) -> list[str]:
+        """The ids of the GPUs of whoever is assigned so many: always the first ones, as resources are not counted."""
+        return self._gpu_ids[:gpu_count]
+
     def _session(self, kind: str, worker_id: str, gpu_count: int) -> context.SessionContext:
         return context.SessionContext(
             kind=kind,
@@ -353,8 +385,16 @@ class InlineEngine:
             namespace=self.namespace,
             session_dir=self._session_dir,
             labels=self._labels,
-            accelerator_ids={resource_model.GPU: [str(index) for index in range(gpu_count)]},
+            accelerator_ids={resource_model.GPU: self.devices(gpu_count)},
+            env_vars=dict(self.env_vars),
         )
+
+    def worker_ended(self, worker_id: str) -> None:
+        """What it had submitted and not finished stops, what it owned is lost, and its actors end. Mutex held."""
+        if not self._is_closed:
+            self.values.owner_died(worker_id)
+            self.tasks.owner_died(worker_id)
+            self.registry.owner_died(worker_id)
 
     def query(self, what: str) -> Any:
         """ "nodes", "cluster_resources", "available_resources", "timeline" or "pending"."""
@@ -362,8 +402,10 @@ class InlineEngine:
         with self.mutex:
             if what == "nodes":
                 return [{"node_id": self.node_id, "alive": True, "resources": units, "labels": dict(self._labels)}]
-            if what in ("cluster_resources", "available_resources"):  # the same: what runs here uses nothing up
+            if what == "cluster_resources":
                 return units
+            if what == "available_resources":
+                return self._available(units)
             if what == "timeline":
                 return list(self.tasks.events)
             if what == "pending":
@@ -372,6 +414,20 @@ class InlineEngine:
             f"the inline engine knows nothing of {what!r}, only of nodes, cluster_resources, available_resources, "
             "timeline and pending; use the native engine"
         )
+
+    def _available(self, units: dict[str, int]) -> dict[str, int]:
+        """What is left of `units`: nothing waits for it, so what runs may hold more than there is. Mutex held."""
+        holders = [
+            (call.recipe, call.lane is not None and call.lane.state is lanes.State.BLOCKED)
+            for call in self.tasks.unfinished
+            if call.is_started and call.actor is None
+        ]
+        holders += [(recipe, False) for recipe in self.registry.started()]
+        for recipe, is_blocked in holders:
+            for name, amount in recipe.resources.items():
+                if not (is_blocked and name == resource_model.CPU):  # who waits for a result lends its CPUs
+                    units[name] -= round(amount * resource_model.RESOURCE_UNIT)
+        return {name: max(0, amount) for name, amount in units.items()}
 
     def explain(self, target: Any) -> str:
         """What a reference or a generator waits for, in words."""
@@ -401,6 +457,7 @@ class InlineEngine:
                 for call in list(self.tasks.unfinished):
                     self.tasks.fail(call, failure)
             self.pool.close(lane)
+        self.exits.remove()
 
 
 def _is_ready(source: ownership.Record | streams.Stream) -> bool:

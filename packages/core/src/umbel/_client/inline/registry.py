@@ -41,6 +41,7 @@ class Registry:
             recipe, options.placement_resources, options.scheduling_strategy, exceptions.ActorUnschedulableError
         )
         recipe.resources = options.running_resources.to_floats()
+        recipe.has_events = options.enable_task_events
         return recipe
 
     def create(
@@ -58,6 +59,7 @@ class Registry:
                 "umbel.get_actor, or pass get_if_exists=True"
             )
         caller = self._engine.session_context.worker_id
+        self._engine.exits.install()
         creation = calls.Call(recipe, self._tasks.next_id(), arguments, None, caller)
         actor = actors.Actor(self._engine, self, template, creation, namespace)
         self._actors[actor.actor_id] = actor
@@ -78,7 +80,9 @@ class Registry:
         """The reference that strong handles share. The constructor keeps it too, until it has run."""
         if actor.description.is_detached:
             return None
-        record = actor.lifetime = self._values.new(actor.actor_id + actor_api.LIFETIME_SUFFIX, actor.creation)
+        record = actor.lifetime = self._values.new(
+            actor.actor_id + actor_api.LIFETIME_SUFFIX, actor.creation, actor.creation.caller
+        )
         self._values.settle(record, values.Encoded(values.LIFETIME, actor.actor_id))
         self._values.table.pin(record)
         actor.creation.pins.append(record)
@@ -131,6 +135,7 @@ class Registry:
         recipe.max_retries = of_class.max_task_retries if options.max_task_retries is None else options.max_task_retries
         recipe.retry_exceptions = options.retry_exceptions
         recipe.group = options.concurrency_group
+        recipe.has_events = options.enable_task_events and (actor is None or actor.template.options.enable_task_events)
         windows = [options.generator_backpressure_num_objects or -1]
         if actor is not None:
             windows.append(actor.template.options.generator_backpressure_num_objects)
@@ -172,7 +177,17 @@ class Registry:
     def _unreferenced(self, actor_id: bytes) -> None:
         actor = self._actors.get(actor_id)
         if actor is not None:
-            actor.crash("all handles to it are gone", may_restart=False)
+            actor.unreferenced()
+
+    def owner_died(self, owner: str) -> None:
+        """The worker has ended: so do the actors that it created."""
+        for actor in [one for one in self._actors.values() if one.creation.caller == owner]:
+            if not actor.description.is_detached:
+                actor.crash(
+                    f"its owner, the worker {owner} that created it, is gone; pass lifetime='detached' for actors that "
+                    "shall outlive it",
+                    may_restart=False,
+                )
 
     def forget(self, actor: actors.Actor, death: values.Failure) -> None:
         """The actor has died."""
@@ -185,12 +200,18 @@ class Registry:
 
     def kill(self, handle: actor_api.ActorHandle, *, no_restart: bool) -> None:
         actor = self._actors.get(handle._actor_id)
-        if actor is not None:
+        if actor is None:
+            self._death_of(handle)
+        else:
             actor.crash("it was killed by umbel.kill()", may_restart=not no_restart)
 
     def kill_all(self, reason: str) -> None:
         for actor in list(self._actors.values()):
             actor.crash(reason, may_restart=False)
+
+    def started(self) -> list[calls.Recipe]:
+        """What the living actors hold."""
+        return [actor.creation.recipe for actor in self._actors.values() if actor.creation.is_started]
 
     # Names
 

@@ -3,9 +3,9 @@
 from __future__ import annotations
 
 import asyncio
-import logging
 import os
 from collections.abc import AsyncIterator, Callable, Generator
+from types import GeneratorType
 from typing import TYPE_CHECKING, Any, NamedTuple
 
 from umbel import exceptions
@@ -18,8 +18,6 @@ if TYPE_CHECKING:
 
 # What a cancelled task's code may raise; of a child that was cancelled with it, for instance.
 _CANCELLED = (KeyboardInterrupt, asyncio.CancelledError, exceptions.TaskCancelledError)
-
-_log = logging.getLogger("umbel")
 
 
 class ActorExit(SystemExit):
@@ -67,11 +65,13 @@ def attempt(engine: InlineEngine, call: calls.Call, function: Callable[..., Any]
         value = function(*args, **kwargs)
         if call.recipe.is_streaming:
             return Returned([], _produce(engine, call, value))
-        return Returned(_results(call, value), value=value)
+        if call.is_cancelled and call.actor is not None:
+            return cancelled(call)  # it saw `is_canceled()` and left early
+        return _returned(engine, call, value)
     except lanes.LaneExit:
         raise
     except BaseException as error:
-        return _judge(call, error)
+        return _judge(engine, call, error)
     finally:
         context.current_task.reset(token)
 
@@ -85,12 +85,11 @@ async def attempt_async(engine: InlineEngine, call: calls.Call, function: Callab
         made = function(*args, **kwargs)
         if call.recipe.is_streaming:
             return Returned([], await _produce_async(engine, call, made))
-        value = await made
-        return Returned(_results(call, value), value=value)
+        return _returned(engine, call, await made)
     except lanes.LaneExit:
         raise
     except BaseException as error:
-        return _judge(call, error)
+        return _judge(engine, call, error)
 
 
 def cancelled(call: calls.Call) -> Failed:
@@ -100,41 +99,42 @@ def cancelled(call: calls.Call) -> Failed:
 
 def interrupt(engine: InlineEngine, call: calls.Call, *, force: bool) -> None:
     """Stop a task that has started, where it waits or calls Umbel next. Mutex held."""
-    if call.lane is None:
-        return
     if force:
-        error = exceptions.WorkerCrashedError(
-            f"the worker of task {call.name} was stopped, because the task was cancelled with force=True"
-        )
-        engine.tasks.fail(call, values.Failure(error, call.name))
-    engine.baton.interrupt(call.lane, lanes.LaneExit("cancelled") if force else KeyboardInterrupt("cancelled"))
+        engine.tasks.stop(call, cancelled(call).failure)
+    elif call.lane is not None:
+        engine.baton.interrupt(call.lane, KeyboardInterrupt("cancelled"))
 
 
-def _judge(call: calls.Call, error: BaseException) -> Outcome:
+def _judge(engine: InlineEngine, call: calls.Call, error: BaseException) -> Outcome:
     if isinstance(error, (ActorExit, exceptions.AsyncioActorExit)):
         return Left("exit_actor() was called", is_intended=True)
     if isinstance(error, SystemExit):
         return Left(f"{call.name} called sys.exit({error.code!r})", is_intended=error.code in (None, 0))
     if call.is_cancelled and isinstance(error, _CANCELLED):
         return cancelled(call)
-    if call.retries_error(error) and call.may_retry():
-        return Retry()
     actor_id = call.actor.actor_id.hex() if call.actor is not None else None
-    return Failed(
-        values.Failure(
-            exceptions.UmbelTaskError.from_exception(
-                error, call.name, pid=os.getpid(), task_id=call.task_id.hex(), actor_id=actor_id
-            ),
-            call.name,
-        )
+    wrapped = exceptions.UmbelTaskError.from_exception(
+        error, call.name, pid=os.getpid(), task_id=call.task_id.hex(), actor_id=actor_id
     )
+    failure = values.Failure(wrapped, call.name)
+    retries_left = call.retries_left
+    if call.retries_error(error) and call.may_retry():
+        with engine.mutex:
+            engine.values.troubles.retried(call.name, retries_left, failure.blob())
+        return Retry()
+    return Failed(failure)
+
+
+def _returned(engine: InlineEngine, call: calls.Call, value: Any) -> Outcome:
+    """Raises what `_results` raises."""
+    if isinstance(value, GeneratorType):
+        return _generated(engine, call, value)
+    return Returned(_results(call, value), value=value)
 
 
 def _results(call: calls.Call, value: Any) -> list[values.Encoded]:
     """Raises ValueError when the value does not fit the number of returns, TypeError when it cannot be pickled."""
     count = call.recipe.num_returns
-    if call.recipe.is_generator:
-        return _fixed_items(call, value, count)
     if count == 1:
         return [values.encode(value)]
     if count == 0:
@@ -153,20 +153,35 @@ def _results(call: calls.Call, value: Any) -> list[values.Encoded]:
     return [values.encode(item) for item in items]
 
 
-def _fixed_items(call: calls.Call, generator: Generator[Any, Any, Any], count: int) -> list[values.Encoded]:
-    items: list[values.Encoded] = []
-    for item in generator:
-        if len(items) == count:
-            _log.warning("%s has num_returns=%d and yielded more; what is beyond is dropped", call.name, count)
-            generator.close()
-            break
-        items.append(values.encode(item))
-    if len(items) < count:
-        raise ValueError(
-            f"{call.name} has num_returns={count} and must yield as many values, got {len(items)}; yield as many, or "
-            "leave num_returns out for a stream"
-        )
-    return items
+def _generated(engine: InlineEngine, call: calls.Call, items: Generator[Any, Any, Any]) -> Outcome:
+    """The results that a generator yields, as many as asked for; from where it fails or ends on, the error."""
+    wanted = call.recipe.num_returns
+    encoded: list[values.Encoded] = []
+    try:
+        for item in items:
+            if len(encoded) == wanted:
+                raise ValueError(
+                    f"{call.name} yields more than num_returns={wanted} values; ask for as many, or use "
+                    "num_returns='streaming'"
+                )
+            encoded.append(values.encode(item))
+        if len(encoded) < wanted:
+            raise ValueError(
+                f"{call.name} has num_returns={wanted}, got {len(encoded)} values; yield as many, or change num_returns"
+            )
+    except lanes.LaneExit:
+        raise
+    except BaseException as error:
+        outcome = _judge(engine, call, error)
+        if not isinstance(outcome, Failed):
+            return outcome
+        if len(encoded) == wanted:
+            with engine.mutex:
+                engine.values.troubles.lost(call.name, outcome.failure.blob())
+        encoded += [outcome.failure.encoded()] * (wanted - len(encoded))
+    finally:
+        items.close()
+    return Returned(encoded)
 
 
 def _produce(engine: InlineEngine, call: calls.Call, generator: Generator[Any, Any, Any]) -> int:

@@ -38,7 +38,7 @@ class Stream:
         if self.is_closed or index < self.consumed or index in self.items or self.length is not None:
             return
         object_id = self.call.task_id + (index + 1).to_bytes(calls.INDEX_BYTES, "big")
-        record = self.values.new(object_id, self.call)
+        record = self.values.new(object_id, self.call, self.call.caller)
         self.values.table.pin(record)  # until the reader takes it
         self.values.table.drop_local(object_id)
         self.items[index] = record

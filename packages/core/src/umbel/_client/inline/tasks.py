@@ -8,8 +8,8 @@ from collections.abc import Callable
 from typing import TYPE_CHECKING, Any
 
 from umbel import exceptions
-from umbel._client import context, refs, remote_function
-from umbel._client.inline import calls, running, streams, surroundings, values
+from umbel._client import context, exports, refs, remote_function
+from umbel._client.inline import calls, lanes, running, streams, surroundings, values
 from umbel._model import resources as resource_model
 from umbel._objects import ownership, serialization
 
@@ -38,6 +38,7 @@ class Tasks:
         recipe.function = serialization.loads(self.export(template.source))
         recipe.function_name = getattr(template.function, "__qualname__", template.name)
         recipe.max_retries = options.max_retries
+        recipe.has_events = options.enable_task_events
         recipe.retry_exceptions = options.retry_exceptions
         recipe.window = options.generator_backpressure_num_objects
         recipe.env_vars = self.env_vars(options.env_vars)
@@ -59,6 +60,7 @@ class Tasks:
         total = self._engine.resources
         recipe.resources = wanted.to_floats()
         recipe.gpu_count = -(-wanted.get(resource_model.GPU, 0) // resource_model.RESOURCE_UNIT)
+        recipe.worn = surroundings.showing(recipe.env_vars, self._engine.devices(recipe.gpu_count))
         wanted_node, only_node = getattr(strategy, "node_id", None), self._engine.node_id
         text = None
         if not wanted.fits_in(total):
@@ -78,25 +80,7 @@ class Tasks:
         engine = self._engine
         if source.exported is not None and source.exported[0] is engine:
             return source.exported[1]
-        try:
-            serialized = serialization.serialize(source.target)
-        except TypeError as error:
-            raise TypeError(f"cannot send {source.name} to a worker: {error}") from error
-        blob = serialized.inband if not serialized.buffers else serialization.dumps(source.target)
-        limit = engine.config.function_bytes_max
-        if len(blob) > limit:
-            raise ValueError(
-                f"{source.name} takes {len(blob)} bytes when pickled, allowed are {limit}: it captures large values; "
-                "put them with umbel.put and pass the references, or create them inside"
-            )
-        if len(blob) > engine.config.function_warn_bytes:
-            import warnings
-
-            warnings.warn(
-                f"{source.name} takes {len(blob) / 1e6:.0f} MB when pickled because of what it captures; put large "
-                "values with umbel.put and pass the references",
-                stacklevel=5,
-            )
+        blob, _ = exports.pack(source, engine.config, stacklevel=5)
         source.exported = (engine, blob)
         return blob
 
@@ -133,7 +117,7 @@ class Tasks:
         recipe = call.recipe
         for index in range(recipe.num_returns):
             object_id = call.task_id + index.to_bytes(calls.INDEX_BYTES, "big")
-            call.records.append(self._values.new(object_id, call))
+            call.records.append(self._values.new(object_id, call, call.caller))
         made = [self._values.ref(record.object_id) for record in call.records]
         if recipe.is_streaming:
             call.stream = streams.Stream(self._values, call)
@@ -163,7 +147,11 @@ class Tasks:
             call.pins.append(record)
             call.deps.append((key, record))
             if record.kind == values.ERROR and failure is None:
+                record.is_read = True  # what becomes of it is the call's result
                 failure = values.InputFailure(record.payload, call.name)
+        lost = self._values.first_lost(call.arguments.contained)
+        if lost is not None and failure is None:
+            failure = values.Failure(lost, call.name)
         call.pins += self._values.pin_all(call.arguments.contained)
         if failure is not None:
             return failure
@@ -172,6 +160,7 @@ class Tasks:
             if call.is_done or call.missing <= 0:
                 return  # cancelled, or failed by another argument
             if record.kind == values.ERROR:
+                record.is_read = True
                 call.missing = 0
                 failed(values.InputFailure(record.payload, call.name))
                 return
@@ -190,7 +179,7 @@ class Tasks:
         recipe = call.recipe
         try:
             call.lane = lane = self._engine.pool.spawn(
-                lambda: self._run(call), f"task {call.name}", env_vars=recipe.env_vars
+                lambda: self._run(call), f"task {call.name}", env_vars=recipe.worn
             )
         except exceptions.UmbelSystemError as error:
             self.fail(call, values.Failure(error, call.name))
@@ -212,7 +201,9 @@ class Tasks:
             attempt=call.attempt,
             actor=call.actor.context if call.actor is not None else None,
             key=call,
+            env_vars=dict((call if call.actor is None else call.actor.creation).recipe.env_vars),
         )
+        call.context.is_coroutine = call.recipe.is_async
 
     def _run(self, call: calls.Call) -> None:
         """A task, in its lane. Called without the mutex."""
@@ -222,6 +213,8 @@ class Tasks:
         while True:
             outcome = running.attempt(self._engine, call, function)
             if isinstance(outcome, running.Left):
+                with self._engine.mutex:
+                    self._renew_worker(call)
                 if call.may_retry():
                     continue
                 error = exceptions.WorkerCrashedError(
@@ -248,8 +241,11 @@ class Tasks:
         failure = outcome.failure if isinstance(outcome, running.Failed) else None
         if call.stream is not None:
             failure = self._finish_stream(call, call.stream, outcome) or failure
+            if failure is not None and failure.is_of_user and not call.recipe.is_dynamic:
+                failure = None  # the last item says it
         for index, record in enumerate(call.records):
             if failure is not None:
+                record.is_read = call.stream is not None and not call.recipe.is_dynamic  # its last item says it
                 self._values.settle(record, failure.encoded())
             elif isinstance(outcome, running.Returned) and outcome.results:
                 self._values.settle(record, outcome.results[index])
@@ -265,21 +261,56 @@ class Tasks:
             call.parent.children.discard(call)
         if call.actor is not None:
             call.actor.finished(call)
-        if call.is_started:
+        if call.is_started and call.recipe.has_events:
             kind = "task" if call.actor is None else "actor_task"
             self.events.append((call.name, call.task_id.hex(), call.started_s, time.time(), kind))
 
     def _finish_stream(
         self, call: calls.Call, stream: streams.Stream, outcome: running.Outcome
     ) -> values.Failure | None:
+        failure = None
         if isinstance(outcome, running.Failed):
             stream.fail(outcome.failure)
-            return None
-        failure = stream.end(outcome.item_count if isinstance(outcome, running.Returned) else 0)
-        if failure is None and call.recipe.is_dynamic:
+        else:
+            failure = stream.end(outcome.item_count if isinstance(outcome, running.Returned) else 0)
+        if failure is None and call.recipe.is_dynamic and call.is_started:
             items = [stream.take() for _ in range(stream.length or 0)]
             self._values.settle(call.records[0], values.encode(refs.DynamicObjectRefGenerator(items)))
         return failure
+
+    # Stopping
+
+    def stop(self, call: calls.Call, failure: values.Failure) -> None:
+        """End a task that has started, where it waits or calls Umbel next, and its worker with it."""
+        self.fail(call, failure)
+        if call.lane is not None:
+            self._engine.baton.interrupt(call.lane, lanes.LaneExit(f"{call.name} was stopped"))
+        self._renew_worker(call)
+
+    def _renew_worker(self, call: calls.Call) -> None:
+        """The worker of this task has ended; what its lane runs next runs in another."""
+        lane, ended = call.lane, call.session
+        if lane is None or ended is None:
+            return
+        call.session = self._engine.new_session(call.recipe.gpu_count)
+        if lane.session is ended:
+            lane.session = call.session
+        self._engine.worker_ended(ended.worker_id)
+
+    def owner_died(self, owner: str) -> None:
+        """The worker has ended: nobody wants what it had submitted. Calls that an actor has begun are its own affair."""
+        for call in sorted((one for one in self.unfinished if one.caller == owner), key=lambda one: one.task_id):
+            if call.is_done:
+                continue  # it was a child of one before
+            failure = running.cancelled(call).failure
+            if not call.is_started:
+                if call.actor is not None:
+                    call.actor.remove(call)
+                self.fail(call, failure)
+            elif call.actor is None:
+                self.stop(call, failure)
+            elif call.stream is not None:
+                call.stream.close()
 
     # Cancellation
 

@@ -2,12 +2,11 @@
 
 from __future__ import annotations
 
-import logging
 from collections.abc import Callable, Iterable
 from typing import Any, NamedTuple
 
 from umbel import exceptions
-from umbel._client import refs
+from umbel._client import refs, troubles
 from umbel._client.inline import mutex as mutex_module
 from umbel._objects import ownership, serialization
 
@@ -15,8 +14,6 @@ PENDING = ownership.PENDING
 ERROR = serialization.ERROR
 RAW = serialization.RAW
 LIFETIME = 100  # the kind of the object that stands for an actor's life; never read
-
-_log = logging.getLogger("umbel")
 
 
 class Encoded(NamedTuple):
@@ -33,16 +30,19 @@ NONE = Encoded(RAW, None)
 class Failure:
     """What a failed task left instead of values; shared by all its returns."""
 
-    __slots__ = ("_blob", "name", "was_read")
+    __slots__ = ("_blob", "is_of_user", "name")
 
     def __init__(self, error: BaseException, name: str) -> None:
         self._blob = exceptions.dump_error(error)
+        self.is_of_user = isinstance(error, exceptions.UmbelTaskError)  # the user's code ran, and raised it
         self.name = name
-        self.was_read = not isinstance(error, exceptions.UmbelTaskError)  # those of the user's code must not vanish
+
+    def blob(self) -> bytes:
+        """The error as it would travel. Called without the mutex."""
+        return self._blob
 
     def load(self) -> BaseException:
         """A fresh copy, as everybody who reads it gets; also of the user's class where it is an error of his code."""
-        self.was_read = True
         error = exceptions.load_error(self._blob)
         return error.as_instanceof_cause() if isinstance(error, exceptions.UmbelTaskError) else error
 
@@ -57,13 +57,17 @@ class InputFailure(Failure):
 
     def __init__(self, upstream: Failure, name: str) -> None:
         self._upstream = upstream
+        self.is_of_user = False
         self.name = name
-        self.was_read = upstream.was_read
-        upstream.was_read = True  # this one is reported instead
+
+    def blob(self) -> bytes:
+        return exceptions.dump_error(self._error())
 
     def load(self) -> BaseException:
-        self.was_read = True
-        return exceptions.UmbelTaskError.from_failed_input(self._upstream.load(), self.name).as_instanceof_cause()
+        return self._error().as_instanceof_cause()
+
+    def _error(self) -> exceptions.UmbelTaskError:
+        return exceptions.UmbelTaskError.from_failed_input(self._upstream.load(), self.name)
 
 
 def encode(value: Any) -> Encoded:
@@ -77,19 +81,41 @@ def encode(value: Any) -> Encoded:
 class Values:
     """Methods need the mutex held unless they say otherwise."""
 
-    def __init__(self, engine: refs.RefEngine, mutex: mutex_module.Mutex, process_id: bytes) -> None:
+    def __init__(
+        self, engine: refs.RefEngine, mutex: mutex_module.Mutex, process_id: bytes, *, logs_unread: bool
+    ) -> None:
         self._engine = engine
+        self._logs_unread = logs_unread
+        self.troubles = troubles.TroubleLog(run=mutex.later.append)
         self._mutex = mutex
         self.process_id = process_id
         self.table = ownership.ReferenceTable(process_id)
+        self._owners: set[str] = set()  # workers that have owned anything
         self.is_closed = False  # after the session nobody reads errors any more
         self.on_unreferenced: Callable[[bytes], None] = _ignore
 
-    def new(self, object_id: bytes, producer: Any) -> ownership.Record:
-        """A record for what `producer` will compute, with one reference counted for the caller."""
+    def new(self, object_id: bytes, producer: Any, owner: str) -> ownership.Record:
+        """A record for what `producer` will compute, with one reference counted for the caller. owner: the worker that
+        the object ends with."""
         record = self.table.own(object_id)
         record.task = producer
+        record.subscribers = [owner]  # nobody subscribes here, so the field is free to say whose it is
+        self._owners.add(owner)
         return record
+
+    def owner_died(self, owner: str) -> None:
+        """The worker has ended, and its objects with it: who has a reference, now or later, gets an error."""
+        if owner not in self._owners:
+            return
+        self._owners.discard(owner)
+        for record in [one for one in self.table.records.values() if one.subscribers == [owner]]:
+            failure = Failure(_owner_died(record.object_id, owner), "a lost object")
+            if record.kind == PENDING:
+                self.settle(record, failure.encoded())
+            elif record.kind != LIFETIME:
+                inside, record.contained = record.contained, ()
+                record.kind, record.payload = ERROR, failure
+                self.unpin_all([self.table.records[object_id] for object_id in inside])
 
     def ref(self, object_id: bytes) -> refs.ObjectRef[Any]:
         """The reference that `new` has counted."""
@@ -138,6 +164,10 @@ class Values:
             object_id=object_id.hex(),
         )
 
+    def first_lost(self, object_ids: Iterable[bytes]) -> exceptions.ObjectLostError | None:
+        """The error of the first of these references whose object is not here; None where all are."""
+        return next((self.lost(one) for one in object_ids if one not in self.table.records), None)
+
     def pin_all(self, object_ids: Iterable[bytes]) -> list[ownership.Record]:
         """Keep these objects until `unpin_all`."""
         records = [self.table.records[object_id] for object_id in object_ids if object_id in self.table.records]
@@ -160,14 +190,18 @@ class Values:
                 if isinstance(command, ownership.Free):
                     if command.kind == LIFETIME:
                         self.on_unreferenced(command.payload)
-                    elif command.kind == ERROR:
+                    elif command.kind == ERROR and not command.is_read:
                         self.report(command.payload)
 
     def report(self, failure: Failure) -> None:
-        """Nobody will see this error any more; so it is logged, once, unless somebody has seen it."""
-        if not failure.was_read and not self.is_closed:
-            failure.was_read = True
-            self._mutex.later.append(lambda: _report(failure))
+        """Nobody has seen this error, nor will; so it is logged."""
+        if self._logs_unread and not self.is_closed:
+            self._mutex.later.append(lambda: self._report(failure))
+
+    def _report(self, failure: Failure) -> None:
+        blob = failure.blob()
+        with self._mutex:
+            self.troubles.unread(blob)
 
 
 def read(record: ownership.Record) -> Any:
@@ -175,13 +209,18 @@ def read(record: ownership.Record) -> Any:
     if record.kind == RAW:
         return record.payload
     if record.kind == ERROR:
+        record.is_read = True
         raise record.payload.load()
     return serialization.decode_inline(record.kind, record.payload)
 
 
+def _owner_died(object_id: bytes, owner: str) -> exceptions.OwnerDiedError:
+    return exceptions.OwnerDiedError(
+        f"the owner of object {object_id.hex()}, worker {owner}, has ended, and its objects with it; create long-lived "
+        "objects in the driver or in an actor that lives as long",
+        object_id=object_id.hex(),
+    )
+
+
 def _ignore(_actor_id: bytes) -> None:
     """Before there are actors."""
-
-
-def _report(failure: Failure) -> None:
-    _log.error("nobody asked for the result of %s, which failed:\n%s", failure.name, failure.load())
