@@ -156,7 +156,7 @@ def layers(session: nox.Session) -> None:
 
 @nox.session
 def types(session: nox.Session) -> None:
-    """Check types, strictly."""
+    """Check types, strictly: ours, and those that users get, by programs that say which lines are mistakes."""
     outside = [r for package in PACKAGES for r in (*package.outside_requirements(), *package.group("types"))]
     session.install(*_tools("types"), *outside)
     sources = [package.sources for package in PACKAGES]
@@ -164,6 +164,7 @@ def types(session: nox.Session) -> None:
         "mypy",
         *(str(path / "umbel") for path in sources),
         "tools",
+        *(str(package.folder / "tests" / "types") for package in PACKAGES),
         *session.posargs,
         env={"MYPYPATH": ":".join(map(str, sources))},
     )

@@ -3,11 +3,35 @@
 from __future__ import annotations
 
 import inspect
-from typing import Any
+from typing import TYPE_CHECKING, Any, Literal, overload
 
 from umbel._client import actor, remote_function
 
+if TYPE_CHECKING:
+    from collections.abc import Callable
 
+    from typing_extensions import Unpack
+
+    from umbel._client import call_types
+    from umbel._client.call_types import P, R, T
+
+
+@overload  # a class is callable too, and the first that fits is taken
+def remote(cls: call_types.Class[P, T], /) -> call_types.RemoteClass[T, P]: ...  # type: ignore[overload-overlap]
+@overload
+def remote(cls: type[call_types.Initialized[P, T]], /) -> call_types.RemoteClass[T, P]: ...  # type: ignore[overload-overlap]
+@overload
+def remote(function: Callable[P, R], /) -> remote_function.RemoteFunction[P, R]: ...
+@overload
+def remote(**options: Unpack[call_types.CommonOptions]) -> call_types.Decorator: ...
+@overload
+def remote(**options: Unpack[call_types.TaskDecoratorOptions]) -> call_types.FunctionDecorator: ...
+@overload
+def remote(**options: Unpack[call_types.ActorDecoratorOptions]) -> call_types.ClassDecorator: ...
+@overload
+def remote(
+    *, num_returns: int | Literal["streaming", "dynamic"] | None, **options: Unpack[call_types.TaskDecoratorOptions]
+) -> call_types.SeveralDecorator: ...
 def remote(*args: Any, **options: Any) -> Any:
     """Make a function a remote function, or a class an actor class.
 
