@@ -24,7 +24,10 @@ if TYPE_CHECKING:
 
 RETRY_S = 0.01  # a person does not notice, and our own code is rarely that long at work
 _PRIVATE = os.path.join(os.path.dirname(os.path.dirname(os.path.abspath(__file__))), "_")  # umbel._client and its like
-_WAITS = (reactor.poll_ready.__code__, connection.Poller.poll.__code__, reactor.sleep_on.__code__)
+_WAITS = (
+    reactor.poll_ready.__code__, reactor.poll_briskly.__code__, connection.Poller.poll.__code__,
+    reactor.sleep_on.__code__,
+)  # fmt: skip
 _UNINTERRUPTED = (links.AgentLink.request.__code__,)  # an answer that nobody takes may be a grant of memory
 _USERS_CODE = (
     serialization.serialize.__code__, serialization.decode_inline.__code__, serialization.read_stored.__code__,

@@ -15,6 +15,7 @@ from typing import Any
 
 from umbel import exceptions
 from umbel._base import config as configuration
+from umbel._base import machine
 from umbel._client import context, current
 from umbel._model import resources as resource_model
 
@@ -209,13 +210,6 @@ def _check_address(address: Any, *settings: Any) -> None:
     )
 
 
-def _cpu_count() -> int:
-    try:
-        return len(os.sched_getaffinity(0))
-    except AttributeError:  # macOS
-        return os.cpu_count() or 1
-
-
 def _totals(
     num_cpus: Any, num_gpus: Any, custom: Any, store_bytes: int
 ) -> tuple[dict[str, float], dict[str, list[str]], dict[str, str]]:
@@ -224,7 +218,7 @@ def _totals(
     totals: dict[str, float] = {}
     ids: dict[str, list[str]] = {}
     labels: dict[str, str] = {}
-    cpus = _cpu_count() if num_cpus is None else num_cpus
+    cpus = machine.cpu_count() if num_cpus is None else num_cpus
     totals[resource_model.CPU] = (
         resource_model.units_of(cpus, what="num_cpus", advice="omit it for the CPUs of this machine") / unit
     )

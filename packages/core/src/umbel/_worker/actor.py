@@ -153,7 +153,9 @@ class Host:
         if is_async:
             import asyncio
 
-            self._loop = asyncio.new_event_loop()
+            from umbel._worker import event_loop  # asyncio is not for everybody to load
+
+            self._loop = event_loop.new_event_loop()
             asyncio.set_event_loop(self._loop)
 
     def _own_handle(self) -> Any:

@@ -1,0 +1,88 @@
+"""Waits that poll for a moment before they sleep: they end when they should, and long ones cost nothing."""
+
+from __future__ import annotations
+
+import os
+import selectors
+import threading
+import time
+
+import pytest
+
+from umbel._transport import reactor
+from umbel._worker import event_loop
+
+LONG_S = 0.3
+
+
+@pytest.fixture
+def driver() -> reactor.Reactor:
+    made = reactor.Reactor(lambda: None, name="test")
+    done = reactor.Waiter()
+    done.finish()
+    assert made.wait(done, None)  # takes no time: the next wait begins without sleeping
+    return made
+
+
+def test_long_wait_after_a_brisk_one_sleeps(driver: reactor.Reactor) -> None:
+    used_s = time.thread_time()
+    assert not driver.wait(reactor.Waiter(), time.monotonic() + LONG_S)
+    assert time.thread_time() - used_s < LONG_S / 10
+    driver.close()
+
+
+def test_brisk_wait_ends_at_its_deadline_and_by_its_waiter(driver: reactor.Reactor) -> None:
+    assert not driver.wait(reactor.Waiter(), time.monotonic() + reactor.SPIN_S / 10)
+    read_end, write_end = os.pipe()
+    waiter = reactor.Waiter()
+    driver.poller.register(read_end, selectors.EVENT_READ, lambda _events: waiter.finish())
+    os.write(write_end, b"x")
+    assert driver.wait(waiter, time.monotonic() + 30)
+    driver.poller.unregister(read_end)
+    driver.close()
+    os.close(read_end)
+    os.close(write_end)
+
+
+def test_selector_of_async_actors_finds_what_is_ready_and_keeps_its_time() -> None:
+    read_end, write_end = os.pipe()
+    with event_loop.BriskSelector() as selector:
+        key = selector.register(read_end, selectors.EVENT_READ)
+        assert selector.select(0) == []
+        os.write(write_end, b"x")
+        for _ in range(3):  # the first sleeps, those that follow are brisk
+            assert selector.select(30) == [(key, selectors.EVENT_READ)]
+        os.read(read_end, 1)
+        began_s, used_s = time.monotonic(), time.thread_time()
+        assert selector.select(LONG_S) == []
+        assert time.monotonic() - began_s >= LONG_S * 0.99
+        assert time.thread_time() - used_s < LONG_S / 10
+        writer = threading.Timer(0.05, os.write, (write_end, b"y"))
+        writer.start()
+        assert selector.select(30) == [(key, selectors.EVENT_READ)]
+        writer.join()
+    os.close(read_end)
+    os.close(write_end)
+
+
+def test_loop_of_another_policy_is_left_alone() -> None:
+    import asyncio
+
+    class Own(asyncio.SelectorEventLoop):
+        pass
+
+    class Policy(asyncio.DefaultEventLoopPolicy):
+        def new_event_loop(self) -> asyncio.AbstractEventLoop:
+            return Own()
+
+    before = asyncio.get_event_loop_policy()
+    ours = event_loop.new_event_loop()
+    asyncio.set_event_loop_policy(Policy())
+    try:
+        theirs = event_loop.new_event_loop()
+    finally:
+        asyncio.set_event_loop_policy(before)
+    assert type(theirs) is Own
+    assert type(ours) is asyncio.SelectorEventLoop
+    ours.close()
+    theirs.close()
