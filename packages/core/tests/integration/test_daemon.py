@@ -717,7 +717,6 @@ def test_closing_the_lifeline_before_connecting_ends_everything() -> None:
 
 def test_abandoned_launch_leaves_nothing() -> None:
     launching = launch.begin({"worker_main": "daemon_worker", "sys_path": [HERE, *sys.path]})
-    assert os.path.exists(launching.session_dir)
     launching.abandon()
     assert not os.path.exists(launching.session_dir)
 
@@ -849,6 +848,13 @@ def test_launch_that_fails_says_why_and_leaves_nothing(tmp_path: Any) -> None:
     ):
         launch.launch({"session_dir": str(session_dir)})
     assert not session_dir.exists()
+
+
+def test_directory_of_another_session_is_left_alone(tmp_path: Any) -> None:
+    (tmp_path / "file").touch()
+    with pytest.raises(FileExistsError, match="name another directory"):
+        launch.launch({"session_dir": str(tmp_path)})
+    assert (tmp_path / "file").exists()
 
 
 def test_socket_pair_ends_are_not_inherited(daemon: Daemon) -> None:

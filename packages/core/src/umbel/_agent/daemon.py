@@ -28,6 +28,11 @@ def main(fd: int) -> None:
         return
     for ignored in (signal.SIGINT, signal.SIGHUP):  # they reach the whole terminal; the driver decides when to end
         signal.signal(ignored, signal.SIG_IGN)
+    try:
+        sessions.make_directories(config["session_dir"], config["store_dir"])
+    except OSError as error:
+        _answer(starter, {"ok": False, "error": f"{type(error).__name__}: {error}"})
+        return
     # What both sides of the fork need is imported before it, once.
     from umbel._transport import connection  # noqa: F401
 

@@ -96,6 +96,16 @@ def store_dir_for(session_dir: str) -> str:
     return os.path.join(session_dir, "store")
 
 
+def make_directories(session_dir: str, store_dir: str) -> None:
+    """Make a session's directories. The daemon does, which removes them: its starter may be killed at any moment."""
+    os.mkdir(session_dir, 0o700)
+    try:
+        os.makedirs(store_dir, 0o700, exist_ok=True)
+    except OSError:
+        os.rmdir(session_dir)
+        raise
+
+
 def remove_tree(path: str) -> None:
     """Remove a directory and all in it. What cannot be removed, or is gone already, is left."""
     with contextlib.suppress(OSError), os.scandir(path) as entries:

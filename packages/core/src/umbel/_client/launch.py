@@ -112,8 +112,8 @@ def begin(config: Mapping[str, Any]) -> Launching:
     base = sessions.base_dir()
     sessions.sweep_stale_sessions(base)
     full = {**_defaults(base), **config}
-    os.mkdir(full["session_dir"], 0o700)
-    os.makedirs(full["store_dir"], 0o700, exist_ok=True)
+    if os.path.exists(full["session_dir"]):
+        raise FileExistsError(f"there is a session in {full['session_dir']} already; name another directory")
     ours, theirs = socket.socketpair()
     package_dir = os.path.dirname(os.path.dirname(__file__))
     command = [_python(), *_interpreter_flags(), "-S", "-c", _BOOT, str(theirs.fileno()), package_dir]
@@ -123,7 +123,6 @@ def begin(config: Mapping[str, Any]) -> Launching:
         )
     except OSError as error:
         ours.close()
-        _remove(full)
         raise exceptions.UmbelSystemError(f"cannot start the Umbel daemon with {command[0]!r}: {error}") from error
     finally:
         theirs.close()
