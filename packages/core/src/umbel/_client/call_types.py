@@ -161,7 +161,7 @@ class RemoteClass(actor.ActorClass[T], Generic[T, P]):
     remote: Call[P, actor.ActorHandle[T]]
 
     def options(self, **overrides: Unpack[ActorOptions]) -> BoundRemoteClass[T, P]:
-        raise NotImplementedError
+        raise NotImplementedError  # this class is for type checkers alone: no program ever has an instance
 
 
 class BoundRemoteClass(actor.BoundActorOptions[T], Generic[T, P]):

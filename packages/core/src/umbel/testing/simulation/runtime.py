@@ -253,7 +253,7 @@ class RuntimeWorld(World):
 
     def drive(self, driver: Driver) -> None:
         """The program of a driver; runs in a fiber."""
-        raise NotImplementedError
+        raise NotImplementedError  # each world has its own
 
     def run_guarded(self) -> None:
         with surroundings(self), self._system():
