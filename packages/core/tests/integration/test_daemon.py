@@ -716,14 +716,22 @@ def test_closing_the_lifeline_before_connecting_ends_everything() -> None:
 
 
 def test_abandoned_launch_leaves_nothing() -> None:
-    launching = launch.begin({"worker_main": "daemon_worker", "sys_path": [HERE, *sys.path]})
+    sessions_before = set(os.listdir(sessions.base_dir()))
+    launching = launch.begin()
+    launching.configure({"worker_main": "daemon_worker", "sys_path": [HERE, *sys.path]})
     launching.abandon()
-    assert not os.path.exists(launching.session_dir)
+    assert set(os.listdir(sessions.base_dir())) <= sessions_before
+
+
+def test_daemon_that_is_told_nothing_ends_with_whoever_began_it() -> None:
+    launching = launch.begin()
+    launching.abandon()  # waits for its process
 
 
 def test_node_is_configured_before_it_is_waited_for() -> None:
-    config = {"worker_main": "daemon_worker", "sys_path": [HERE, *sys.path], "resources": {"CPU": 70_000}}
-    launched = launch.begin(config).finish()
+    launching = launch.begin()
+    launching.configure({"worker_main": "daemon_worker", "sys_path": [HERE, *sys.path], "resources": {"CPU": 70_000}})
+    launched = launching.finish()
     driver = Peer(launched.address)
     driver.say(hello("driver", DRIVER))
     assert driver.expect("welcome")[0]["resources"] == {"CPU": 70_000}

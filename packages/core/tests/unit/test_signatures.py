@@ -2,7 +2,12 @@
 
 from __future__ import annotations
 
+import functools
+import inspect
+import itertools
 import pickle
+from collections.abc import Callable
+from typing import Any
 
 import pytest
 
@@ -30,3 +35,58 @@ def test_unpickled_signature_has_no_other_attributes() -> None:
     signature = pickle.loads(pickle.dumps(signatures.Signature(add, "add")))
     with pytest.raises(AttributeError, match="parameters"):
         _ = signature.parameters
+
+
+def _plain(a, b=1): ...  # type: ignore[no-untyped-def]
+def _positional_only(a, b=1, /, c=2): ...  # type: ignore[no-untyped-def]
+def _keyword_only(a, *, b, c=1): ...  # type: ignore[no-untyped-def]
+def _starred(a, *rest, b=1): ...  # type: ignore[no-untyped-def]
+def _open(a, /, b=1, **rest): ...  # type: ignore[no-untyped-def]
+def _nothing() -> None: ...
+@functools.wraps(_plain)
+def _wrapped(*args, **kwargs): ...  # type: ignore[no-untyped-def]
+
+
+class _Callable:
+    def __call__(self, a: int, *, b: int = 1) -> None: ...
+
+
+NAMED = [_plain, _positional_only, _keyword_only, _starred, _open, _nothing, _wrapped]
+SHAPES = [*NAMED, functools.partial(_plain, 1), _Callable()]
+
+
+@pytest.mark.parametrize("function", SHAPES, ids=lambda f: getattr(f, "__name__", type(f).__name__))
+def test_signature_accepts_what_python_accepts(function: Callable[..., Any]) -> None:
+    signature = signatures.Signature(function, "f")
+    python = inspect.signature(function)
+    for count in range(5):
+        for names in itertools.chain.from_iterable(itertools.combinations("abcz", n) for n in range(4)):
+            args, kwargs = (0,) * count, dict.fromkeys(names, 0)
+            try:
+                python.bind(*args, **kwargs)
+            except TypeError as error:
+                with pytest.raises(TypeError) as caught:
+                    signature.check(args, kwargs)
+                assert str(caught.value).endswith(f": {error}")
+            else:
+                signature.check(args, kwargs)
+
+
+def test_kinds_of_functions_are_told_apart() -> None:
+    def generator() -> Any:
+        yield
+
+    async def coroutine() -> None: ...
+
+    async def stream() -> Any:
+        yield
+
+    class Owner:
+        def method(self) -> Any:
+            yield
+
+    found = {f: (signatures.is_generator(f), signatures.is_async(f)) for f in (add, generator, coroutine, stream)}
+    assert found == {add: (False, False), generator: (True, False), coroutine: (False, True), stream: (True, True)}
+    assert signatures.is_generator(functools.partial(generator))
+    assert signatures.is_generator(Owner().method)
+    assert not signatures.is_generator(len)

@@ -21,21 +21,21 @@ from umbel._base import sessions
 
 def main(fd: int) -> None:
     gc.disable()  # what is imported stays; looking through it again and again would take a tenth of the start
+    for ignored in (signal.SIGINT, signal.SIGHUP):  # they reach the whole terminal; the driver decides when to end
+        signal.signal(ignored, signal.SIG_IGN)
+    # What both sides of the fork need is imported before it, once, while the starter finds out what it wants.
+    from umbel._transport import connection  # noqa: F401
+
     starter = socket.socket(fileno=fd)
     with starter.makefile("rb") as lines:
         config = _config_of(lines.readline())
     if config is None:
         return
-    for ignored in (signal.SIGINT, signal.SIGHUP):  # they reach the whole terminal; the driver decides when to end
-        signal.signal(ignored, signal.SIG_IGN)
     try:
         sessions.make_directories(config["session_dir"], config["store_dir"])
     except OSError as error:
         _answer(starter, {"ok": False, "error": f"{type(error).__name__}: {error}"})
         return
-    # What both sides of the fork need is imported before it, once.
-    from umbel._transport import connection  # noqa: F401
-
     kind = socket.SOCK_SEQPACKET if sys.platform.startswith("linux") else socket.SOCK_DGRAM
     ours, theirs = socket.socketpair(socket.AF_UNIX, kind)
     fork_server_pid = os.fork()

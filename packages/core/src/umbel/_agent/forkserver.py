@@ -29,6 +29,7 @@ _GAP_SIZES = range(48, 513, 16)  # of the blocks that CPython's allocator keeps 
 _GAPS_MAX = 512  # of one size, several times what there are; more means an allocator of another kind
 _FILLED_ROW = 12  # blocks one behind the other: from here on new objects of that size lie close together
 MESSAGE_BYTES_MAX = 1 << 18  # an environment's variables must fit; Linux allows a program 128 KiB for one of them
+SETTLE_AFTER_MS = 20.0  # from the last order on: a program that has just started is in a hurry
 _PR_SET_PDEATHSIG = 1  # from <linux/prctl.h>
 
 
@@ -100,6 +101,9 @@ class _ForkServer:
                     {"t": "warn", "text": f"worker_imports: importing {name!r} failed: {type(error).__name__}: {error}"}
                 )
         self._die_with_parent = _parent_death_signal()
+
+    def _settle(self) -> None:
+        """What makes workers cheaper and may wait for a moment in which nobody waits for one."""
         gc.collect()
         self._filling = _fill_gaps()
         gc.freeze()  # collections in workers must not write to pages that are shared with this process
@@ -108,8 +112,13 @@ class _ForkServer:
         poll = select.poll()
         poll.register(self._control, select.POLLIN)
         poll.register(self._wake_read, select.POLLIN)
+        is_settled = False
         while True:
-            for fd, _ in poll.poll():
+            ready = poll.poll(None if is_settled else SETTLE_AFTER_MS)
+            if not ready:
+                self._settle()
+                is_settled = True
+            for fd, _ in ready:
                 if fd == self._wake_read:
                     with contextlib.suppress(BlockingIOError):
                         os.read(self._wake_read, 4096)

@@ -8,22 +8,31 @@ from __future__ import annotations
 
 import os
 from collections.abc import Callable, Mapping
-from dataclasses import dataclass, field, fields
-from typing import Any, TypeVar
+from typing import Any, Final, NoReturn, TypeVar, cast
 
 from umbel import exceptions
 
 _T = TypeVar("_T")
 
 
+class _Setting:
+    """A default of Config, and the variable that changes it; for numbers, the values allowed."""
+
+    __slots__ = ("default", "maximum", "minimum", "variable")
+
+    def __init__(self, default: object, variable: str, minimum: float, maximum: float) -> None:
+        self.default = default
+        self.variable = variable
+        self.minimum = minimum
+        self.maximum = maximum
+
+
 def _setting(default: _T, variable: str, *, minimum: float = 0, maximum: float = float("inf")) -> _T:
-    """A field read from `variable`; for numbers, `minimum` and `maximum` are the values allowed."""
-    return field(default=default, metadata={"variable": variable, "minimum": minimum, "maximum": maximum})
+    return cast("_T", _Setting(default, variable, minimum, maximum))  # what its class attribute is read as
 
 
-@dataclass(frozen=True)
 class Config:
-    """One process's settings. Sizes are bytes, times seconds."""
+    """One process's settings, frozen. Sizes are bytes, times seconds."""
 
     address: str = _setting("", "UMBEL_ADDRESS")
     """Where `init()` connects when it is given no address; empty for a cluster of its own."""
@@ -99,45 +108,64 @@ class Config:
     """How long a worker process that nobody leases is kept beyond one for each CPU. It costs memory, and starting
     another takes 20 ms; two seconds bridge the pauses of a busy program."""
 
+    def __init__(self, **values: Any) -> None:
+        """The defaults but for `values`. Raises TypeError for an unknown name."""
+        unknown = values.keys() - _SETTINGS.keys()
+        if unknown:
+            raise TypeError(f"Config has no settings {sorted(unknown)}; it has {', '.join(_SETTINGS)}")
+        self.__dict__.update({name: setting.default for name, setting in _SETTINGS.items()} | values)
+
+    def __setattr__(self, name: str, value: object) -> NoReturn:
+        raise AttributeError(f"Config.{name} cannot be set to {value!r}: a Config is frozen; make another one")
+
+    def __eq__(self, other: object) -> bool:
+        return isinstance(other, Config) and self.__dict__ == other.__dict__
+
+    __hash__ = None  # type: ignore[assignment]  # nobody needs it
+
+    def __repr__(self) -> str:
+        changed = {name: value for name, value in self.__dict__.items() if value != _SETTINGS[name].default}
+        return f"Config({', '.join(f'{name}={value!r}' for name, value in changed.items())})"
+
     @classmethod
     def from_environment(cls, environment: Mapping[str, str] | None = None) -> Config:
         """Reads `environment`, or the process's own. Raises InvalidOption for a variable of a wrong value."""
         environment = os.environ if environment is None else environment
-        values: dict[str, Any] = {}  # Any: the fields have several types
-        for one in fields(cls):
-            variable = one.metadata["variable"]
-            text = environment.get(variable)
+        values: dict[str, Any] = {}  # Any: the settings have several types
+        for name, setting in _SETTINGS.items():
+            text = environment.get(setting.variable)
             if text is not None:
-                read = _READERS[type(one.default)]
-                values[one.name] = read(variable, text.strip(), one.default, one.metadata)
+                values[name] = _READERS[type(setting.default)](setting, text.strip())
         return cls(**values)
 
+
+_SETTINGS: Final = {name: value for name, value in vars(Config).items() if isinstance(value, _Setting)}
 
 _TRUE = ("1", "true", "yes", "on")
 _FALSE = ("0", "false", "no", "off", "")
 
 
-def _read_bool(variable: str, text: str, default: object, bounds: Mapping[str, Any]) -> bool:
+def _read_bool(setting: _Setting, text: str) -> bool:
     if text.lower() in _TRUE:
         return True
     if text.lower() in _FALSE:
         return False
-    raise _bad(variable, text, "1 or 0", default)
+    raise _bad(setting, text, "1 or 0")
 
 
-def _read_int(variable: str, text: str, default: object, bounds: Mapping[str, Any]) -> int:
-    return int(_in_bounds(variable, text, default, bounds, int, "a whole number"))
+def _read_int(setting: _Setting, text: str) -> int:
+    return int(_in_bounds(setting, text, int, "a whole number"))
 
 
-def _read_float(variable: str, text: str, default: object, bounds: Mapping[str, Any]) -> float:
-    return _in_bounds(variable, text, default, bounds, float, "a number")
+def _read_float(setting: _Setting, text: str) -> float:
+    return _in_bounds(setting, text, float, "a number")
 
 
-def _read_str(variable: str, text: str, default: object, bounds: Mapping[str, Any]) -> str:
+def _read_str(_setting: _Setting, text: str) -> str:
     return text
 
 
-_READERS: Mapping[type, Callable[[str, str, object, Mapping[str, Any]], object]] = {
+_READERS: Mapping[type, Callable[[_Setting, str], object]] = {
     bool: _read_bool,
     int: _read_int,
     float: _read_float,
@@ -145,23 +173,22 @@ _READERS: Mapping[type, Callable[[str, str, object, Mapping[str, Any]], object]]
 }
 
 
-def _in_bounds(
-    variable: str, text: str, default: object, bounds: Mapping[str, Any], read: Callable[[str], float], kind: str
-) -> float:
-    allowed = f"{kind} >= {bounds['minimum']}"
-    if bounds["maximum"] != float("inf"):
-        allowed += f" and <= {bounds['maximum']}"
+def _in_bounds(setting: _Setting, text: str, read: Callable[[str], float], kind: str) -> float:
+    allowed = f"{kind} >= {setting.minimum}"
+    if setting.maximum != float("inf"):
+        allowed += f" and <= {setting.maximum}"
     try:
         value = read(text)
     except ValueError:
-        raise _bad(variable, text, allowed, default) from None
-    if not bounds["minimum"] <= value <= bounds["maximum"]:  # a NaN is in no interval
-        raise _bad(variable, text, allowed, default)
+        raise _bad(setting, text, allowed) from None
+    if not setting.minimum <= value <= setting.maximum:  # a NaN is in no interval
+        raise _bad(setting, text, allowed)
     return value
 
 
-def _bad(variable: str, text: str, allowed: str, default: object) -> exceptions.InvalidOption:
+def _bad(setting: _Setting, text: str, allowed: str) -> exceptions.InvalidOption:
     return exceptions.InvalidOption(
-        f"the environment variable {variable} must be {allowed}, got {text!r}; unset it for the default of {default!r}",
-        option=variable,
+        f"the environment variable {setting.variable} must be {allowed}, got {text!r}; unset it for the default of "
+        f"{setting.default!r}",
+        option=setting.variable,
     )

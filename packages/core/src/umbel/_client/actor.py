@@ -2,11 +2,10 @@
 
 from __future__ import annotations
 
-import inspect
 import warnings
 from collections.abc import Callable, Iterable
-from dataclasses import dataclass, field
-from typing import TYPE_CHECKING, Any, Generic, overload
+from types import FunctionType
+from typing import TYPE_CHECKING, Any, Generic, NamedTuple, overload
 
 from umbel._client import absent, current, refs, remote_function, signatures
 from umbel._model import ids
@@ -34,19 +33,17 @@ SYSTEM_METHODS = {
 }
 
 
-@dataclass(frozen=True)
-class MethodDescription:
+class MethodDescription(NamedTuple):
     """What a caller must know of one method. Travels with every handle."""
 
     name: str
     signature: signatures.Signature
-    options: dict[str, Any] = field(default_factory=dict)
+    options: dict[str, Any]
     is_generator: bool = False
     is_async: bool = False
 
 
-@dataclass(frozen=True)
-class ActorDescription:
+class ActorDescription(NamedTuple):
     """What a handle knows of its actor, whoever holds it. Picklable without the class."""
 
     class_name: str
@@ -164,24 +161,24 @@ class ActorHandle(Generic[T]):
 def describe(cls: type, options: option_model.ActorOptions) -> ActorDescription:
     """Read a class as its callers will see it."""
     methods: dict[str, MethodDescription] = {}
-    for name, raw in inspect.getmembers_static(cls) if hasattr(inspect, "getmembers_static") else _static_members(cls):
+    for name, raw in _members(cls):
         if name in ("__init__", "__new__", "__class__", "__init_subclass__", "__subclasshook__"):
             continue
         function = raw.__func__ if isinstance(raw, (staticmethod, classmethod)) else raw
-        if not inspect.isfunction(function):
+        if not isinstance(function, FunctionType):
             continue
         methods[name] = MethodDescription(
             name=name,
             signature=signatures.Signature(function, name, skip_first=not isinstance(raw, staticmethod)),
             options=getattr(function, METHOD_OPTIONS_ATTRIBUTE, {}),
-            is_generator=inspect.isgeneratorfunction(function) or inspect.isasyncgenfunction(function),
-            is_async=inspect.iscoroutinefunction(function) or inspect.isasyncgenfunction(function),
+            is_generator=signatures.is_generator(function),
+            is_async=signatures.is_async(function),
         )
         _check_group(methods[name], options)
     is_async = any(m.is_async for m in methods.values())
     for name, function in (("ready", lambda: None), ("terminate", lambda: None), ("call", lambda fn, *a, **k: None)):
         full = f"__umbel_{name}__"
-        methods[full] = MethodDescription(name=full, signature=signatures.Signature(function, full))
+        methods[full] = MethodDescription(name=full, signature=signatures.Signature(function, full), options={})
     out_of_order = options.allow_out_of_order_execution
     is_concurrent = is_async or (options.max_concurrency or 1) > 1 or bool(options.concurrency_groups)
     if out_of_order is False and is_concurrent:
@@ -200,9 +197,9 @@ def describe(cls: type, options: option_model.ActorOptions) -> ActorDescription:
     )
 
 
-def _static_members(cls: type) -> list[tuple[str, Any]]:
-    """`inspect.getmembers_static`, which Python 3.10 does not have."""
-    return [(name, inspect.getattr_static(cls, name)) for name in dir(cls)]
+def _members(cls: type) -> list[tuple[str, Any]]:
+    """What the class and its bases define, by name, as it stands there: nothing is bound."""
+    return sorted({name: raw for base in reversed(cls.__mro__) for name, raw in vars(base).items()}.items())
 
 
 def _check_group(method: MethodDescription, options: option_model.ActorOptions) -> None:

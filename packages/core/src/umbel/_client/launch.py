@@ -9,7 +9,6 @@ import it.
 from __future__ import annotations
 
 import contextlib
-import dataclasses
 import json
 import os
 import socket
@@ -31,16 +30,17 @@ _BOOT = (
 )
 
 
-@dataclasses.dataclass
 class Launched:
     """A running daemon. It ends by `close`, when its driver's connection ends, or when this process dies."""
 
-    pid: int
-    session_dir: str
-    store_dir: str
-    process: subprocess.Popen[bytes]
-    lifeline: socket.socket  # its end tells the daemon, until a driver has connected, that this process is gone
-    config: dict[str, Any]
+    def __init__(self, config: dict[str, Any], process: subprocess.Popen[bytes], lifeline: socket.socket) -> None:
+        """lifeline: its end tells the daemon, until a driver has connected, that this process is gone."""
+        self.config = config
+        self.pid = process.pid
+        self.session_dir: str = config["session_dir"]
+        self.store_dir: str = config["store_dir"]
+        self.process = process
+        self.lifeline = lifeline
 
     @property
     def address(self) -> str:
@@ -63,26 +63,29 @@ class Launched:
 
 
 class Launching:
-    """A daemon whose process has been started."""
+    """A daemon whose process has been started, and waits to be told what it is for."""
 
-    def __init__(self, config: dict[str, Any], process: subprocess.Popen[bytes], lifeline: socket.socket) -> None:
-        self._config = config
+    def __init__(self, process: subprocess.Popen[bytes], lifeline: socket.socket) -> None:
         self._process = process
         self._lifeline = lifeline
-        self.session_dir: str = config["session_dir"]
+        self._config: dict[str, Any] = {}
+
+    def configure(self, config: Mapping[str, Any]) -> None:
+        """Tell it, and return at once. config: as for `launch`."""
+        base = sessions.base_dir()
+        sessions.sweep_stale_sessions(base)
+        full = {**_defaults(base), **config}
+        if os.path.exists(full["session_dir"]):
+            raise FileExistsError(f"there is a session in {full['session_dir']} already; name another directory")
+        self._config = full
+        with contextlib.suppress(OSError):  # it has died already, which `finish` will see
+            self._lifeline.sendall(json.dumps(full).encode() + b"\n")
 
     def finish(self) -> Launched:
         """Wait until the daemon listens. Raises UmbelSystemError when it does not start."""
         answer = _answer(self._lifeline)
         if answer is not None and answer["ok"]:
-            return Launched(
-                self._process.pid,
-                self._config["session_dir"],
-                self._config["store_dir"],
-                self._process,
-                self._lifeline,
-                self._config,
-            )
+            return Launched(self._config, self._process, self._lifeline)
         self._process.kill()
         self.abandon()
         reason = f"it did not answer within {READY_TIMEOUT_S:g} s or died (code {self._process.returncode})"
@@ -91,10 +94,12 @@ class Launching:
         )
 
     def abandon(self) -> None:
-        """There will be no session after all: the daemon ends and nothing of it is left."""
+        """There will be no session after all: the daemon ends and nothing of it is left. Idempotent."""
         self._lifeline.close()
         self._process.wait()
-        _remove(self._config)
+        if self._config:
+            sessions.remove_tree(self._config["store_dir"])
+            sessions.remove_tree(self._config["session_dir"])
 
 
 def launch(config: Mapping[str, Any]) -> Launched:
@@ -103,17 +108,17 @@ def launch(config: Mapping[str, Any]) -> Launched:
     config: `resources` in units of 1/10,000, and any of the keys of `_defaults`. Raises UmbelSystemError with the
     reason when the daemon does not start.
     """
-    return begin(config).finish()
+    launching = begin()
+    try:
+        launching.configure(config)
+    except BaseException:
+        launching.abandon()
+        raise
+    return launching.finish()
 
 
-def begin(config: Mapping[str, Any]) -> Launching:
-    """Start a daemon's process and return at once, so that the caller can prepare itself meanwhile. config: as for
-    `launch`."""
-    base = sessions.base_dir()
-    sessions.sweep_stale_sessions(base)
-    full = {**_defaults(base), **config}
-    if os.path.exists(full["session_dir"]):
-        raise FileExistsError(f"there is a session in {full['session_dir']} already; name another directory")
+def begin() -> Launching:
+    """Start a daemon's process and return at once, so that the caller can find out meanwhile what to ask of it."""
     ours, theirs = socket.socketpair()
     package_dir = os.path.dirname(os.path.dirname(__file__))
     command = [_python(), *_interpreter_flags(), "-S", "-c", _BOOT, str(theirs.fileno()), package_dir]
@@ -126,9 +131,7 @@ def begin(config: Mapping[str, Any]) -> Launching:
         raise exceptions.UmbelSystemError(f"cannot start the Umbel daemon with {command[0]!r}: {error}") from error
     finally:
         theirs.close()
-    with contextlib.suppress(OSError):  # it has died already, which `finish` will see
-        ours.sendall(json.dumps(full).encode() + b"\n")
-    return Launching(full, process, ours)
+    return Launching(process, ours)
 
 
 def _defaults(base: str) -> dict[str, Any]:
@@ -201,8 +204,3 @@ def _answer(sock: socket.socket) -> dict[str, Any] | None:
     sock.settimeout(None)
     answer: dict[str, Any] = json.loads(data)
     return answer
-
-
-def _remove(config: Mapping[str, Any]) -> None:
-    sessions.remove_tree(config["store_dir"])
-    sessions.remove_tree(config["session_dir"])

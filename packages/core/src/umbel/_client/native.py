@@ -14,9 +14,9 @@ import threading
 import time
 from collections import deque
 from collections.abc import Callable, Iterable
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
-from umbel import exceptions, spi
+from umbel import exceptions
 from umbel._base import config as configuration
 from umbel._client import actor as actor_api
 from umbel._client import (
@@ -36,6 +36,9 @@ from umbel._client import (
 from umbel._objects import ownership, quota, serialization, store
 from umbel._transport import reactor
 from umbel._wire import messages
+
+if TYPE_CHECKING:
+    from umbel import spi
 
 logger = logging.getLogger("umbel")
 PENDING = ownership.PENDING

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import inspect
 from typing import TYPE_CHECKING, Any, Literal, overload
 
 from umbel._client import actor, remote_function
@@ -53,7 +52,7 @@ def remote(*args: Any, **options: Any) -> Any:
 def _wrap(target: Any, options: dict[str, Any]) -> Any:
     if isinstance(target, (remote_function.RemoteFunction, actor.ActorClass)):
         raise TypeError(f"{target!r} is remote already; decorate the plain function or class once")
-    if inspect.isclass(target):
+    if isinstance(target, type):
         return actor.ActorClass(target, options)
     if callable(target):
         return remote_function.RemoteFunction(target, options)

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import functools
-import inspect
 from collections.abc import Callable
 from typing import TYPE_CHECKING, Any, Generic, Literal, ParamSpec, TypeVar, overload
 
@@ -54,7 +53,7 @@ class TaskTemplate:
         self.signature = signature
         self.options = options
         self.name = options.name or _display_name(function)
-        self.is_generator = inspect.isgeneratorfunction(function)
+        self.is_generator = signatures.is_generator(function)
         self.engine_state: Any = None
 
     def __reduce__(self) -> tuple[Any, ...]:
@@ -96,7 +95,7 @@ class RemoteFunction(Generic[P, R]):
         bind = absent.Absent(absent.BIND)
 
     def __init__(self, function: Callable[P, R], options: dict[str, Any]) -> None:
-        if inspect.iscoroutinefunction(function) or inspect.isasyncgenfunction(function):
+        if signatures.is_async(function):
             raise ValueError(
                 f"a remote function must be a plain or generator function, got 'async def {_display_name(function)}'; "
                 "wrap it: run asyncio.run(...) inside a plain function, or make it a method of an actor"

@@ -3,11 +3,9 @@
 from __future__ import annotations
 
 import atexit
-import inspect
-import logging
+import contextlib
 import os
 import sys
-import uuid
 import warnings
 from collections.abc import Iterator, Mapping
 from types import TracebackType
@@ -121,35 +119,64 @@ def init(
         _check_address(where, engine, num_cpus, num_gpus, resources, labels, object_store_memory)
         if namespace is not None and (not isinstance(namespace, str) or not namespace):
             raise TypeError(f"namespace must be a non-empty string, got {namespace!r}; omit it for one of its own")
-        _set_log_level(logging_level if logging_level is not None else config.log_level)
-        store_bytes = _store_bytes(object_store_memory)
-        totals, ids, found_labels = _totals(num_cpus, num_gpus, resources, store_bytes)
-        chosen_namespace = namespace or config.namespace or str(uuid.uuid4())
-        env_vars = _env_vars(runtime_env)
         name = engine or config.engine
-        from umbel._plugins import registry
+        with _begun(name) as extras:
+            _set_log_level(logging_level if logging_level is not None else config.log_level)
+            store_bytes = _store_bytes(object_store_memory)
+            totals, ids, found_labels = _totals(num_cpus, num_gpus, resources, store_bytes)
+            from umbel._plugins import registry
 
-        catalog = registry.installed()
-        registry.log_complaints()
-        policy = scheduler or config.scheduler
-        catalog.schedulers.find(policy)  # a name nobody provides fails here and not in the daemon
-        started: Any = catalog.engines.create(
-            name,
-            resources=totals,
-            labels={**found_labels, **_labels(labels)},
-            namespace=chosen_namespace,
-            object_store_memory=store_bytes,
-            env_vars=env_vars,
-            log_to_driver=config.log_to_driver if log_to_driver is None else log_to_driver,
-            scheduler=policy,
-            accelerator_ids=ids,
-            config=config,
-        )
+            catalog = registry.installed()
+            registry.log_complaints()
+            policy = scheduler or config.scheduler
+            catalog.schedulers.find(policy)  # a name nobody provides fails here and not in the daemon
+            started: Any = catalog.engines.create(
+                name,
+                resources=totals,
+                labels={**found_labels, **_labels(labels)},
+                namespace=namespace or config.namespace or _anonymous_namespace(),
+                object_store_memory=store_bytes,
+                env_vars=_env_vars(runtime_env),
+                log_to_driver=config.log_to_driver if log_to_driver is None else log_to_driver,
+                scheduler=policy,
+                accelerator_ids=ids,
+                config=config,
+                **extras,
+            )
         current.set_engine(started)
-        if logging.getLogger("umbel").isEnabledFor(logging.WARNING):
-            has = ", ".join(f"{amount:g} {name}" for name, amount in totals.items() if not _is_implied(name))
-            sys.stderr.write(f"umbel: started a private {name} session with {has}\n")
+        _announce(name, totals)
         return Context(started.address_info)
+
+
+@contextlib.contextmanager
+def _begun(engine: str) -> Iterator[dict[str, Any]]:
+    """The process of the native engine's daemon, whose interpreter comes up while this one looks for plugins. It ends
+    if there will be no session."""
+    if engine != "native":
+        yield {}
+        return
+    from umbel._client import launch
+
+    launching = launch.begin()
+    try:
+        yield {"launching": launching}
+    except BaseException:
+        launching.abandon()
+        raise
+
+
+def _anonymous_namespace() -> str:
+    """In the form of a UUID, as Ray's are."""
+    text = os.urandom(16).hex()
+    return "-".join((text[:8], text[8:12], text[12:16], text[16:20], text[20:]))
+
+
+def _announce(engine: str, totals: Mapping[str, float]) -> None:
+    import logging
+
+    if logging.getLogger("umbel").isEnabledFor(logging.WARNING):
+        has = ", ".join(f"{amount:g} {name}" for name, amount in totals.items() if not _is_implied(name))
+        sys.stderr.write(f"umbel: started a private {engine} session with {has}\n")
 
 
 def _is_implied(resource: str) -> bool:
@@ -180,6 +207,8 @@ def _check_others(others: Mapping[str, Any], local_mode: bool) -> None:
         )
     unknown = sorted(set(others) - _RAY_ARGUMENTS - {"logging_config"})
     if unknown:
+        import inspect
+
         known = ", ".join(p for p in inspect.signature(init).parameters if p != "others")
         raise RuntimeError(f"init() got unknown arguments {unknown}; it takes {known}")
     ignored = sorted(name for name in others if name not in _SILENT_ARGUMENTS and others[name] is not None)
@@ -293,6 +322,8 @@ def _env_vars(runtime_env: Any) -> dict[str, str]:
 
 
 def _set_log_level(level: Any) -> None:
+    import logging
+
     allowed = "a number, DEBUG, INFO, WARNING, ERROR or CRITICAL"
     if isinstance(level, bool) or not isinstance(level, (int, str)):
         raise TypeError(

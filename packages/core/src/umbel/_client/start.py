@@ -1,4 +1,5 @@
-"""Starts the native engine: the daemon's process first, and while that comes up, the modules that will talk to it."""
+"""Starts the native engine: the daemon's process, which `init` has begun, gets its configuration, and while it comes up,
+the modules that will talk to it are imported."""
 
 from __future__ import annotations
 
@@ -16,6 +17,7 @@ WORKER_MAIN = "umbel._worker.main"
 
 
 def start(
+    launching: launch.Launching,
     *,
     resources: Mapping[str, float],
     labels: Mapping[str, str],
@@ -28,7 +30,7 @@ def start(
     config: configuration.Config,
 ) -> driver.DriverEngine:
     """A private node and its driver. Raises UmbelSystemError when the daemon does not start."""
-    launching = launch.begin(
+    launching.configure(
         {
             "resources": dict(resource_model.ResourceSet.from_floats(resources).items()),
             "accelerator_ids": {name: list(ids) for name, ids in accelerator_ids.items()},
@@ -43,9 +45,6 @@ def start(
             "idle_worker_s": config.idle_worker_s,
         }
     )
-    try:
-        from umbel._client import driver
-    except BaseException:
-        launching.abandon()
-        raise
+    from umbel._client import driver
+
     return driver.DriverEngine(launching, namespace=namespace, labels=labels, env_vars=env_vars, config=config)

@@ -10,12 +10,13 @@ from collections import deque
 from collections.abc import Iterable
 from typing import TYPE_CHECKING, Any
 
-from umbel import exceptions, spi
+from umbel import exceptions
 from umbel._client import actor, links, refs
 from umbel._objects import ownership, serialization
 from umbel._wire import messages
 
 if TYPE_CHECKING:
+    from umbel import spi
     from umbel._client.native import NativeEngine
 
 RAW, PICKLE, BUFFERS, STORED, ERROR = (

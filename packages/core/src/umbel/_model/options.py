@@ -1,16 +1,16 @@
 """What `@umbel.remote(...)`, `@umbel.method(...)` and `.options(...)` accept, checked and with the defaults filled in.
 
 Each option is a row of a table: its name, a function that checks a value and returns it in the form that is kept, and
-for
-whom it exists. A value of None is the same as leaving the option out. The records are frozen and know nothing of the
-function or class they are for; what depends on that (a generator, an async method) is left to the client.
+for whom it exists. A value of None is the same as leaving the option out. The records are frozen and know nothing of the
+function or class they are for; what depends on that (a generator, an async method) is left to the client. Named tuples
+rather than frozen dataclasses, here and in what else `import umbel` loads: each of those, and `inspect` which they need,
+would be milliseconds of every start.
 """
 
 from __future__ import annotations
 
 from collections.abc import Callable, Iterable, Mapping
-from dataclasses import dataclass, field
-from typing import Any, Final, Literal, TypeAlias
+from typing import Any, Final, Literal, NamedTuple, TypeAlias
 
 from umbel import exceptions
 from umbel._model import resources as resource_model
@@ -32,8 +32,7 @@ ACCELERATOR_TYPE_UNITS: Final = 10
 _Given: TypeAlias = "dict[str, Any]"  # Any: the options have a type each
 
 
-@dataclass(frozen=True, slots=True)
-class TaskOptions:
+class TaskOptions(NamedTuple):
     """How a function runs as a task.
 
     resources: what one run needs. num_returns: None for one object, or a stream when the function is a generator.
@@ -57,8 +56,7 @@ class TaskOptions:
         return _runtime_env(self.env_vars)
 
 
-@dataclass(frozen=True, slots=True)
-class ActorOptions:
+class ActorOptions(NamedTuple):
     """How a class runs as an actor.
 
     placement_resources: what a node must have free to take the actor. running_resources: what the actor then holds for
@@ -72,7 +70,7 @@ class ActorOptions:
     max_restarts: int = 0
     max_task_retries: int = 0
     max_concurrency: int | None = None
-    concurrency_groups: Mapping[str, int] | None = field(default=None, hash=False)
+    concurrency_groups: Mapping[str, int] | None = None
     lifetime: Literal["detached", "non_detached"] | None = None
     name: str | None = None
     namespace: str | None = None
@@ -91,8 +89,7 @@ class ActorOptions:
         return _runtime_env(self.env_vars)
 
 
-@dataclass(frozen=True, slots=True)
-class MethodOptions:
+class MethodOptions(NamedTuple):
     """How calls of one method of an actor run. None where the actor's own setting or the default of its kind holds."""
 
     num_returns: NumReturns = None
@@ -209,8 +206,7 @@ def _runtime_env(env_vars: tuple[tuple[str, str], ...]) -> dict[str, dict[str, s
 _Check: TypeAlias = "Callable[[str, Any], Any]"  # (option, value not None) -> the form that is kept; Any: a type each
 
 
-@dataclass(frozen=True, slots=True)
-class _Option:
+class _Option(NamedTuple):
     check: _Check
     only_in: Literal["decorator", "call"] | None = None
 

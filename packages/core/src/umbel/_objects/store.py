@@ -21,8 +21,7 @@ import os
 import pickle
 import threading
 from collections.abc import Callable, Iterable
-from dataclasses import dataclass
-from typing import Any
+from typing import Any, NamedTuple
 
 from umbel import exceptions
 from umbel._base import checks
@@ -35,8 +34,7 @@ IDLE_S = 5.0  # longer than the pause between two steps of a loop, shorter than 
 _FREED = (segments.State.VIEWED, segments.State.WARM)
 
 
-@dataclass(frozen=True)
-class StoreUsage:
+class StoreUsage(NamedTuple):
     """What one process holds of its node's store; bytes are those of whole pages."""
 
     live_count: int  # own segments that hold a value or are being written
