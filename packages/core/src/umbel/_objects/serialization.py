@@ -19,6 +19,7 @@ import io
 import pickle
 import struct
 import threading
+import types
 from collections.abc import Callable, Sequence
 from typing import Any
 
@@ -30,6 +31,8 @@ _HEADER = struct.Struct("<IQ")
 _SPAN = struct.Struct("<QQ")
 _JOINED_BYTES_MAX = 65_536  # up to here joining header and pickle costs less than a second write
 _CONTAINER_LENGTH_MAX = 16  # longer containers are not scanned for basic contents: cloudpickle costs little there
+
+_NO_FILE = "<dynamic-code>"
 
 _BASIC = frozenset((int, float, bool, type(None), complex))
 _SIZED = frozenset((str, bytes))
@@ -99,15 +102,26 @@ def _pickler_class() -> Any:
     """Made at first use: cloudpickle is imported only by processes that need it."""
     import cloudpickle
 
+    reduce_code = cloudpickle.Pickler.dispatch_table[types.CodeType]
+
     class Pickler(cloudpickle.Pickler):  # type: ignore[misc]  # cloudpickle has no types
         def reducer_override(self, obj: Any) -> Any:
             custom = _custom.by_class.get(type(obj)) if _custom.by_class else None
             if custom is not None:
                 serializer, deserializer = custom
                 return deserializer, (serializer(obj),)
+            if type(obj) is types.CodeType:
+                return _with_file(obj, reduce_code(obj))
             return super().reducer_override(obj)
 
     return Pickler
+
+
+def _with_file(code: types.CodeType, reduced: tuple[Any, ...]) -> tuple[Any, ...]:
+    """`reduced`, what cloudpickle makes of `code`, with the name of its file, which cloudpickle leaves out from 3.1.3 on:
+    without it tracebacks show no source and breakpoints do not hold."""
+    make, facts = reduced
+    return make, tuple(code.co_filename if type(one) is str and one == _NO_FILE else one for one in facts)
 
 
 def preload() -> None:
