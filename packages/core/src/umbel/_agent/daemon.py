@@ -21,8 +21,8 @@ from umbel._base import sessions
 
 def main(fd: int) -> None:
     gc.disable()  # what is imported stays; looking through it again and again would take a tenth of the start
-    for ignored in (signal.SIGINT, signal.SIGHUP):  # they reach the whole terminal; the driver decides when to end
-        signal.signal(ignored, signal.SIG_IGN)
+    # They reach the whole terminal; the driver decides when to end.
+    signal.pthread_sigmask(signal.SIG_BLOCK, (signal.SIGINT, signal.SIGHUP))
     # What both sides of the fork need is imported before it, once, while the starter finds out what it wants.
     from umbel._transport import connection  # noqa: F401
 

@@ -60,9 +60,9 @@ class _ForkServer:
         self._filling: list[bytes] = []
 
     def serve(self) -> int:
-        # Ctrl-C and a closing terminal reach the whole process group; when to end is the daemon's decision.
-        for ignored in (signal.SIGINT, signal.SIGHUP, signal.SIGTERM):
-            signal.signal(ignored, signal.SIG_IGN)
+        # Ctrl-C and a closing terminal reach the whole process group; when to end is the daemon's decision. Blocked
+        # rather than ignored, since one call in the child undoes it for all of them.
+        signal.pthread_sigmask(signal.SIG_BLOCK, (signal.SIGINT, signal.SIGHUP, signal.SIGTERM))
         signal.signal(signal.SIGCHLD, lambda *_: None)
         signal.set_wakeup_fd(self._wake_write, warn_on_full_buffer=False)
         try:
@@ -100,6 +100,10 @@ class _ForkServer:
                 self._tell(
                     {"t": "warn", "text": f"worker_imports: importing {name!r} failed: {type(error).__name__}: {error}"}
                 )
+        for name, fd in (("stdout", 1), ("stderr", 2)):  # of the workers, which put their pipes behind these numbers
+            stream = open(fd, "w", buffering=1, encoding="utf-8", errors="backslashreplace", closefd=False)
+            setattr(sys, name, stream)
+            setattr(sys, f"__{name}__", stream)
         self._die_with_parent = _parent_death_signal()
 
     def _settle(self) -> None:
@@ -179,9 +183,9 @@ class _ForkServer:
         if os.getppid() != self._pid:
             return 1  # it died before we could ask to be told
         signal.set_wakeup_fd(-1)
-        for restored in (signal.SIGHUP, signal.SIGTERM, signal.SIGCHLD):
-            signal.signal(restored, signal.SIG_DFL)
+        signal.signal(signal.SIGCHLD, signal.SIG_DFL)
         signal.signal(signal.SIGINT, lambda *_: None)  # not SIG_IGN, which programs started by the worker would inherit
+        signal.pthread_sigmask(signal.SIG_SETMASK, ())
         self._control.close()
         os.close(self._wake_read)
         os.close(self._wake_write)
@@ -189,10 +193,6 @@ class _ForkServer:
         os.dup2(fds[1], 2)
         for fd in fds:
             os.close(fd)
-        for name, fd in (("stdout", 1), ("stderr", 2)):
-            stream = open(fd, "w", buffering=1, encoding="utf-8", errors="backslashreplace", closefd=False)
-            setattr(sys, name, stream)
-            setattr(sys, f"__{name}__", stream)
         env = message["env"] or {}
         if env.get("env_vars"):
             os.environ.update(env["env_vars"])

@@ -124,7 +124,11 @@ def begin() -> Launching:
     command = [_python(), *_interpreter_flags(), "-S", "-c", _BOOT, str(theirs.fileno()), package_dir]
     try:
         process = subprocess.Popen(
-            command, stdin=subprocess.DEVNULL, stdout=subprocess.DEVNULL, pass_fds=[theirs.fileno()], close_fds=True
+            command,
+            stdin=subprocess.DEVNULL,
+            stdout=subprocess.DEVNULL,
+            stderr=None if _is_open(2) else subprocess.DEVNULL,
+            pass_fds=[theirs.fileno()],
         )
     except OSError as error:
         ours.close()
@@ -162,6 +166,14 @@ def _defaults(base: str) -> dict[str, Any]:
         "worker_env": {},
         "accelerator_ids": {},
     }
+
+
+def _is_open(descriptor: int) -> bool:
+    try:
+        os.fstat(descriptor)
+    except OSError:
+        return False
+    return True
 
 
 def _python() -> str:

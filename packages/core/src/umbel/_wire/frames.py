@@ -18,6 +18,8 @@ HEADER = struct.Struct("<I")
 FRAME_BYTES_MAX = 1 << 30  # a length beyond this is a broken stream, not a message: large values travel by store
 
 _dumps = pickle.dumps
+_to_json = json.JSONEncoder(separators=(",", ":")).encode
+_from_json = json.JSONDecoder().decode
 _pack = HEADER.pack
 
 
@@ -32,7 +34,7 @@ decode_data = pickle.loads  # the peer is authenticated by file mode and credent
 
 def encode_control(message: Mapping[str, Any], body: bytes = b"") -> bytes:
     """One control frame: `message` must be JSON; `body` travels untouched."""
-    text = json.dumps(message, separators=(",", ":")).encode()
+    text = _to_json(message).encode()
     return b"".join((_pack(4 + len(text) + len(body)), _pack(len(text)), text, body))
 
 
@@ -43,7 +45,7 @@ def decode_control(payload: bytes) -> tuple[dict[str, Any], bytes]:
     (size,) = HEADER.unpack_from(payload)
     if 4 + size > len(payload):
         raise ValueError(f"control frame announces {size} bytes of text, has {len(payload) - 4}")
-    message = json.loads(payload[4 : 4 + size])
+    message = _from_json(payload[4 : 4 + size].decode())
     if not isinstance(message, dict):
         raise ValueError(f"control frame must hold an object, got {type(message).__name__}")
     return message, payload[4 + size :]

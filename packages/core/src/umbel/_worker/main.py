@@ -71,8 +71,10 @@ class Worker:
         self._threads = ""  # of numerical libraries, as what ran last was to have
         self._may_set_threads = _THREADS not in os.environ
         self._last_events_s = 0.0
+        self._has_started = False  # a task whose answer may not be out
         self._main_thread = threading.main_thread().ident or 0
-        self._progress = self._open_progress(config)
+        self._progress_path = f"{config['session_dir']}/{config['id']}.progress"
+        self._progress: Any = None  # eight bytes that outlive us, once there was a task: see `_open_progress`
         self.host: Any = None  # the actor, once there is one
         self.accelerator_ids: dict[str, list[str]] = {}
         self.engine = native.NativeEngine(
@@ -121,11 +123,9 @@ class Worker:
         signal.signal(signal.SIGINT, self._interrupted)
         self._output = output.install(self._display_name)
 
-    @staticmethod
-    def _open_progress(config: dict[str, Any]) -> mmap.mmap:
+    def _open_progress(self) -> Any:
         """Eight bytes that outlive us: the task started last. They tell the owner what a crash has cost."""
-        path = f"{config['session_dir']}/{config['id']}.progress"
-        descriptor = os.open(path, os.O_RDWR | os.O_CREAT, 0o600)
+        descriptor = os.open(self._progress_path, os.O_RDWR | os.O_CREAT, 0o600)
         try:
             os.write(descriptor, _PROGRESS.pack(-1))
             return mmap.mmap(descriptor, _PROGRESS.size)
@@ -156,8 +156,9 @@ class Worker:
             self.executor.last_flush_s = time.monotonic()
             if self._queue or self._is_ending:
                 return
-            if not engine.is_closed and not engine.values._awaited and engine.links.is_all_sent():
+            if self._has_started and not engine.values._awaited and engine.links.is_all_sent() and not engine.is_closed:
                 # Every answer is out: a crash from now on costs no task anything.
+                self._has_started = False
                 _PROGRESS.pack_into(self._progress, 0, -1)
             idle = self._idle = reactor.Waiter()
         engine.reactor.wait(idle, None)
@@ -181,10 +182,13 @@ class Worker:
             # It may crash (again, if it was tried before): the answers so far must not go down with it.
             self._method_before = template
             self.executor.flush()
-        _PROGRESS.pack_into(self._progress, 0, job.seq)
         if template.method:
-            function = None
+            function = None  # whose calls are sent again, or not, whatever it had started
         else:
+            if self._progress is None:
+                self._progress = self._open_progress()
+            self._has_started = True
+            _PROGRESS.pack_into(self._progress, 0, job.seq)
             if template.threads != self._threads:
                 self.use_threads(template.threads)
             try:

@@ -120,8 +120,7 @@ class Driver(Machine):
 class _Worker(main.Worker):
     """The production worker; its progress is not in a file."""
 
-    @staticmethod
-    def _open_progress(config: dict[str, Any]) -> Any:
+    def _open_progress(self) -> Any:
         return bytearray(NOT_STARTED)
 
 
@@ -150,7 +149,7 @@ class WorkerProcess(Machine):
 
     @property
     def started(self) -> int:
-        return int.from_bytes(self.worker._progress, "little", signed=True)
+        return int.from_bytes(self.worker._progress or NOT_STARTED, "little", signed=True)
 
     def die(self) -> None:
         self.worker._queue.clear()
