@@ -12,6 +12,7 @@ from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any, Final, Generic, Protocol, TypeAlias, TypeVar, runtime_checkable
 
+from umbel._model.reasons import Reason
 from umbel._model.resources import RESOURCE_UNIT, ResourceSet
 
 if TYPE_CHECKING:
@@ -45,6 +46,7 @@ __all__ = [
     "NodeView",
     "ObjectStore",
     "Placement",
+    "Reason",
     "ResourceSet",
     "SchedulerDescriptor",
     "SchedulingPolicy",
@@ -306,7 +308,7 @@ class Engine(Protocol):
         """The node's or cluster's state: "nodes", "cluster_resources", "available_resources", "timeline", "pending"."""
         ...
 
-    def explain(self, target: Any) -> str:
+    def explain(self, target: Any) -> Reason:
         """Why what a reference stands for is not there yet, and what would unblock it."""
         ...
 

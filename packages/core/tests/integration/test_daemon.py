@@ -336,7 +336,7 @@ def test_surplus_idle_workers_exit_by_themselves(daemon: Daemon) -> None:
 
 def test_infeasible_demand_is_warned_about(daemon: Daemon) -> None:
     daemon.driver.say({"t": "demand", "key": "f", "resources": {"GPU": 10_000}, "count": 1})
-    assert "needs {GPU: 1}, but this node has {CPU: 2}" in daemon.driver.expect("warn")[0]["text"]
+    assert "needs {GPU: 1}, but this node has {GPU: 0}" in daemon.driver.expect("warn")[0]["text"]
 
 
 def test_hard_affinity_to_another_node_fails_at_once(daemon: Daemon) -> None:

@@ -32,10 +32,18 @@ def ids() -> Iterator[str]:
     return (f"w{number}" for number in itertools.count(1))
 
 
-def make(cpus: int = 2, *, gpus: tuple[str, ...] = (), starts_max: int = 4) -> AgentState:
+def make(
+    cpus: int = 2, *, gpus: tuple[str, ...] = (), starts_max: int = 4, infeasible_timeout_s: float | None = None
+) -> AgentState:
     total = {"CPU": cpus * UNIT, **({"GPU": len(gpus) * UNIT} if gpus else {})}
     ledger = Ledger(total, {"GPU": gpus} if gpus else {})
-    state = AgentState(ledger=ledger, worker_ids=ids(), starts_max=starts_max, idle_max=cpus)
+    state = AgentState(
+        ledger=ledger,
+        worker_ids=ids(),
+        starts_max=starts_max,
+        idle_max=cpus,
+        infeasible_timeout_s=infeasible_timeout_s,
+    )
     state.apply(ev.ClientJoined("driver", 0.0))
     return state
 
@@ -222,7 +230,7 @@ def test_tasks_without_cpus_are_bounded_unless_they_block() -> None:
     assert len(state.apply(demand(500, resources={}))) == 32
     granted = [command for number in range(32) for command in ready(state, f"w{number + 1}")]
     assert granted == [grant(f"w{number + 1}", resources={}) for number in range(32)]
-    assert "need no CPU" in state.pending()[0].reason
+    assert "need no CPU" in str(state.pending()[0].why)
     assert state.apply(ev.WorkerBlocked("w1", 1.0)) == [ev.StartWorker("w33", "")]
 
 
@@ -242,6 +250,31 @@ def test_infeasible_demand_is_warned_about_once_and_says_what_to_do() -> None:
     assert state.next_tick_s() is None
 
 
+def test_infeasible_demand_ends_when_its_time_is_up() -> None:
+    state = make(2, infeasible_timeout_s=5.0)
+    state.apply(demand(1, resources={"CPU": 3 * UNIT}), actor(placement={"TPU": UNIT}), ev.Ticked(INFEASIBLE_WARNING_S))
+    assert state.next_tick_s() == 5.0
+    task, wish = state.apply(ev.Ticked(5.0))
+    why = "it needs {%s}, but this node has {%s} in all; ask for less of %s, or start Umbel with more (it has waited for 5 s"
+    assert isinstance(task, ev.DemandFailed)
+    assert (task.client, task.key, task.is_unschedulable) == ("driver", "f", True)
+    assert task.reason.startswith(why % ("CPU: 3", "CPU: 2", "CPU"))
+    assert isinstance(wish, ev.ActorUnplaceable)
+    assert (wish.actor, wish.is_unschedulable) == ("a", True)
+    assert wish.reason.startswith(why % ("TPU: 1", "TPU: 0", "TPU"))
+    assert state.pending() == []
+    assert state.next_tick_s() is None
+
+
+def test_demand_that_resources_are_missing_for_has_no_such_limit() -> None:
+    state = make(1, infeasible_timeout_s=5.0)
+    state.apply(demand(1))
+    ready(state, "w1")
+    state.apply(demand(1, key="g"))
+    assert state.apply(ev.Ticked(100.0)) == []
+    assert [one.key for one in state.pending()] == ["g"]
+
+
 def test_infeasible_demand_holds_nobody_up() -> None:
     state = make(2)
     assert state.apply(demand(1, resources={"TPU": UNIT}), demand(1, key="g")) == [ev.StartWorker("w1", "")]
@@ -250,17 +283,17 @@ def test_infeasible_demand_holds_nobody_up() -> None:
 def test_demand_that_the_node_refuses_waits_with_that_reason() -> None:
     state = make(2)
     assert state.apply(demand(1, refusal="wrong labels"), demand(1, key="g")) == [ev.StartWorker("w1", "")]
-    assert state.pending()[0].reason == "wrong labels"
+    assert str(state.pending()[0].why) == "wrong labels"
     assert state.apply(ev.Ticked(1.0)) == [ev.Warn("A task cannot be scheduled and waits: wrong labels")]
 
 
 def test_pending_tells_busy_resources_from_a_starting_worker() -> None:
     state = make(1)
     state.apply(demand(1))
-    assert [one.reason for one in state.pending()] == ["its worker process is starting"]
+    assert [str(one.why) for one in state.pending()] == ["its worker process is starting"]
     ready(state, "w1")
     state.apply(demand(1, key="g"))
-    assert [one.reason for one in state.pending()] == [
+    assert [str(one.why) for one in state.pending()] == [
         "it needs {CPU: 1} and waits for CPU (0 of 1 free), held by 1 task or actor"
     ]
 
@@ -327,7 +360,7 @@ def test_precedence_pauses_so_that_what_a_running_task_needs_can_run() -> None:
     state.apply(demand(1, key="large", resources={"CPU": 2 * UNIT}), demand(1, key="small"))
     state.apply(ev.Ticked(1.5))
     assert state.apply(ev.LeaseReturned("driver", "w1", False, 1.6)) == []
-    assert state.pending()[1].reason == "an older demand for {CPU: 2} goes first for a moment"
+    assert str(state.pending()[1].why) == "an older demand for {CPU: 2} goes first for a moment"
     assert state.next_tick_s() == 2.0
     assert state.apply(ev.Ticked(2.0))[0] == grant("w1", key="small")
 

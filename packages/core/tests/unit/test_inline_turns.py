@@ -483,8 +483,8 @@ def test_explain_follows_what_others_wait_for(session: Any) -> None:
     gate = Gate.remote()
     hold = umbel.remote(lambda box: umbel.get(box[0].wait.remote())).options(name="hold").remote([gate])
     late = umbel.remote(lambda x: x).options(name="late").remote(hold)
-    text = session.explain(late)
+    text = str(session.explain(late))
     assert re.search(r"late, which waits for 1 of its arguments .*hold, which waits for .*Gate\.wait", text)
     assert len(session.query("pending")) == 3
     gate.open.remote()
-    assert "is ready" in session.explain(late)
+    assert "is ready" in str(session.explain(late))

@@ -67,11 +67,13 @@ def test_version() -> None:
 def test_help_lists_the_commands_of_plugins_and_imports_none(installed: Path) -> None:
     done = run("--help")
     assert done.exit_code == 0
-    assert [line.split() for line in done.output.partition("Commands:\n")[2].splitlines()] == [
-        ["hello", "Greet", "[somebody]"],
-        ["lost", "Never", "made"],
-        ["plugins", "What", "plugins", "are", "installed"],
-        ["text", "Not", "a", "command"],
+    assert [line.split(maxsplit=1) for line in done.output.partition("Commands:\n")[2].splitlines()] == [
+        ["explain", "Why something waits, and what would help"],
+        ["hello", "Greet [somebody]"],
+        ["lost", "Never made"],
+        ["plugins", "What plugins are installed"],
+        ["stack", "What workers run, and where they stand"],
+        ["text", "Not a command"],
     ]
 
 

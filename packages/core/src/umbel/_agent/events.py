@@ -224,18 +224,21 @@ class ActorWorkerDied(NamedTuple):
 
 
 class DemandFailed(NamedTuple):
-    """No worker can be started for a demand; it is dropped."""
+    """A demand will not be served; it is dropped. is_unschedulable: because of what it asks for, not because workers
+    fail to start."""
 
     client: str
     key: str
     reason: str
+    is_unschedulable: bool = False
 
 
 class ActorUnplaceable(NamedTuple):
-    """No worker can be started for an actor; the wish is dropped."""
+    """An actor will have no worker; the wish is dropped. is_unschedulable: as for DemandFailed."""
 
     actor: str
     reason: str
+    is_unschedulable: bool = False
 
 
 class Warn(NamedTuple):

@@ -22,12 +22,13 @@ Connection = transport.Connection
 class Client:
     """One connected process."""
 
-    __slots__ = ("connection", "dropped_lines", "id", "is_driver", "namespace", "pid")
+    __slots__ = ("connection", "dropped_lines", "id", "is_driver", "is_tool", "namespace", "pid")
 
     def __init__(self, hello: Message, connection: Connection, namespace: str) -> None:
         self.id: str = hello["id"]
         self.pid: int = hello["pid"]
         self.is_driver: bool = hello["kind"] == "driver"
+        self.is_tool: bool = hello["kind"] == "tool"  # it looks, and takes no part
         self.namespace = namespace
         self.connection = connection
         self.dropped_lines = 0
@@ -119,7 +120,9 @@ class Hub:
                 self._turn_away(connection, str(error))
             return
         if isinstance(client, Client):
-            if parsed["t"] != "hello":
+            if client.is_tool and parsed["t"] not in messages.TOOLS_MAY_SAY:
+                self.refuse(client.id, request, "invalid", f"a tool may only ask, got {parsed['t']!r}")
+            elif parsed["t"] != "hello":
                 self._receiver.on_message(client, parsed, body)
         elif parsed["t"] == "hello":
             self._on_hello(connection, parsed)

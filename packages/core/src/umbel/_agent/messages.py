@@ -71,7 +71,7 @@ def _list() -> _Field:
 
 _FIELDS: dict[str, dict[str, _Field]] = {
     "hello": {
-        "kind": (lambda value: value in ("driver", "worker"), '"driver" or "worker"', _REQUIRED),
+        "kind": (lambda value: value in ("driver", "worker", "tool"), '"driver", "worker" or "tool"', _REQUIRED),
         "id": _text(),
         "pid": _count(),
         "protocol": _count(),
@@ -106,9 +106,12 @@ _FIELDS: dict[str, dict[str, _Field]] = {
     "release_store": {"bytes": _count()},
     "task_events": {"events": _list()},
     "query": {"what": _text()},
+    "ask": {"whom": _text(), "what": _text(), "about": _text("")},
+    "answer": {"ask": _count(), "answer": _object()},
     "shutdown": {},
 }  # fmt: skip
-NEEDS_ANSWER = {"get_actor", "list_actors", "reserve_store", "query"}
+NEEDS_ANSWER = {"get_actor", "list_actors", "reserve_store", "query", "ask"}
+TOOLS_MAY_SAY = {"query", "ask"}
 
 
 KINDS = tuple(_FIELDS)

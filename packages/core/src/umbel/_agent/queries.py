@@ -1,10 +1,10 @@
-"""Answers about the node's state, for the public inspection functions and `umbel explain`."""
+"""Answers about the node's state, and questions to its processes, for the public inspection functions and commands."""
 
 from __future__ import annotations
 
 from typing import Any, Protocol
 
-from umbel._agent import state
+from umbel._agent import asks, state
 from umbel._agent.forks import ForkServer
 from umbel._agent.hub import Client, Hub, Message
 from umbel._agent.store_service import StoreService
@@ -27,6 +27,7 @@ class Queries:
     def __init__(self, daemon: Daemon, config: Message) -> None:
         self._daemon = daemon
         self._config = config
+        self._asks = asks.Asks()
         self._answers = {
             "nodes": self._nodes,
             "cluster_resources": lambda: dict(self._daemon.agent.ledger.total),
@@ -47,6 +48,28 @@ class Queries:
             self._daemon.hub.refuse(client.id, message["rq"], "invalid", text)
         else:
             self._daemon.hub.reply(client.id, message["rq"], {"result": answer()})
+
+    def on_ask(self, client: Client, message: Message, _body: bytes) -> None:
+        """Pass a question on to another process."""
+        hub = self._daemon.hub
+        whom = message["whom"]
+        if whom not in hub.clients or hub.clients[whom].is_tool:
+            hub.refuse(client.id, message["rq"], "gone", f"there is no process {whom!r:.100} on this node (any more)")
+        elif self._asks.is_full(client.id):
+            text = f"{asks.PER_ASKER_MAX} questions of this process wait for answers; wait for some of them"
+            hub.refuse(client.id, message["rq"], "busy", text)
+        else:
+            number = self._asks.passed_on(client.id, message["rq"], whom)
+            hub.send(whom, {"t": "asked", "ask": number, "what": message["what"], "about": message["about"]})
+
+    def on_answer(self, client: Client, message: Message, _body: bytes) -> None:
+        ask = self._asks.answered(message["ask"], client.id)
+        if ask is not None:
+            self._daemon.hub.reply(ask.asker, ask.request, {"result": message["answer"]})
+
+    def on_gone(self, client: Client) -> None:
+        for ask in self._asks.gone(client.id):
+            self._daemon.hub.refuse(ask.asker, ask.request, "gone", f"process {client.id} ended before it answered")
 
     def _nodes(self) -> list[Message]:
         config = self._config
@@ -80,7 +103,8 @@ class Queries:
                 "depth": one.depth,
                 "resources": dict(one.resources),
                 "waiting_s": now_s - one.since_s,
-                "reason": one.reason,
+                "reason": str(one.why),
+                "why": one.why.as_json(),
             }
             for one in self._daemon.agent.pending()
         ]

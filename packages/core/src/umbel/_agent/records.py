@@ -7,6 +7,7 @@ from enum import Enum
 from typing import NamedTuple
 
 from umbel._agent import events as ev
+from umbel._model import reasons
 
 START_TIMEOUT_S = 60.0  # importing a large program on a busy machine takes tens of seconds; more is a hang
 
@@ -76,8 +77,8 @@ class Demand:
     """A wish for workers, by a client (`count` leases) or an actor (one worker)."""
 
     __slots__ = (
-        "actor", "client", "count", "depth", "env", "key", "lacking", "place", "placement", "refusal", "resources",
-        "short_since_s", "since_s", "strategy", "turn",
+        "actor", "client", "count", "depth", "env", "is_warned_of", "key", "lacking", "place", "placement", "refusal",
+        "resources", "short_since_s", "since_s", "strategy", "turn",
     )  # fmt: skip
 
     def __init__(self, place: Place, event: ev.DemandChanged | ev.ActorWanted, turn: int) -> None:
@@ -94,6 +95,7 @@ class Demand:
         self.short_since_s: float | None = None  # since when it has lacked resources that others hold
         self.turn = turn  # of when it was last served: the one that waited longest comes first
         self.lacking: dict[str, int] = {}  # what this node can never give it
+        self.is_warned_of = False  # that it can never be served
 
 
 Place = tuple[str, str, str]  # (client, actor, key) of a demand
@@ -109,4 +111,4 @@ class Pending(NamedTuple):
     depth: int
     resources: Mapping[str, int]
     since_s: float
-    reason: str
+    why: reasons.Reason

@@ -118,6 +118,7 @@ class Service:
             starts_max=max(2, os.cpu_count() or 1),
             idle_max=max(1, config["resources"].get(CPU, 0) // UNIT),
             idle_worker_s=config.get("idle_worker_s", state.IDLE_WORKER_S),
+            infeasible_timeout_s=config.get("infeasible_timeout_s"),
             order=self._order(config["scheduler"]),
         )
         self.control: Control = importlib.import_module(config["control"]).ActorService(self)
@@ -145,6 +146,8 @@ class Service:
             "release_store": self.store.on_release,
             "task_events": lambda _client, message, _body: self.task_events.extend(message["events"]),
             "query": self._queries.on_query,
+            "ask": self._queries.on_ask,
+            "answer": self._queries.on_answer,
             "shutdown": self._on_shutdown,
         }
         self._do: dict[type, Callable[[Any], None]] = {
@@ -160,7 +163,7 @@ class Service:
             ev.ActorWorkerDied: self._actor_worker_died,
             ev.DemandFailed: self._demand_failed,
             ev.ActorUnplaceable: lambda command: self.control.unplaceable(
-                command.actor, command.reason, is_unschedulable=False
+                command.actor, command.reason, is_unschedulable=command.is_unschedulable
             ),
             ev.Warn: lambda command: self.hub.tell_drivers({"t": "warn", "text": command.text}),
         }
@@ -269,6 +272,8 @@ class Service:
         return ""
 
     def on_joined(self, client: Client) -> None:
+        if client.is_tool:
+            return
         now_s = self.now_s()
         self.decide(ev.ClientJoined(client.id, now_s))
         if not client.is_driver:
@@ -283,6 +288,9 @@ class Service:
             self._on[kind](client, message, body)
 
     def on_gone(self, client: Client) -> None:
+        self._queries.on_gone(client)
+        if client.is_tool:
+            return
         now_s = self.now_s()
         self.decide(ev.ClientLeft(client.id, now_s))
         self.control.client_gone(client.id)
@@ -397,7 +405,7 @@ class Service:
         self.control.host_died(command.actor, command.worker, reason)
 
     def _demand_failed(self, command: ev.DemandFailed) -> None:
-        self._tell_failed(command.client, command.key, command.reason, is_unschedulable=False)
+        self._tell_failed(command.client, command.key, command.reason, is_unschedulable=command.is_unschedulable)
 
     def _tell_failed(self, client: str, key: str, reason: str, *, is_unschedulable: bool) -> None:
         self.hub.send(client, {"t": "demand_failed", "key": key, "reason": reason, "unschedulable": is_unschedulable})

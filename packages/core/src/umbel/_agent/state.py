@@ -16,7 +16,9 @@ from umbel._agent import fairness
 from umbel._agent.ledger import CPU, UNIT, Ledger, describe
 from umbel._agent.records import START_TIMEOUT_S, Demand, Lease, Pending, Place, Worker, WorkerState
 from umbel._base import checks
+from umbel._model import reasons
 
+Reason = reasons.Reason
 START_FAILURES_MAX = 3  # in a row for one environment, before those who wait for it are told
 START_RETRY_S = 0.2  # after a failed start; long enough not to spin, short enough to go unnoticed
 ASK_TIMEOUT_S = 30.0  # a worker that does not answer a request to exit for so long is stuck
@@ -39,18 +41,21 @@ class AgentState:
         starts_max: int,
         idle_max: int,
         idle_worker_s: float = IDLE_WORKER_S,
+        infeasible_timeout_s: float | None = None,
         order: fairness.Order = fairness.deepest_first,
     ) -> None:
-        """worker_ids: fresh ids. starts_max: workers starting at once. idle_max: idle workers kept for good."""
+        """worker_ids: fresh ids. starts_max: workers starting at once. idle_max: idle workers kept for good.
+        infeasible_timeout_s: how long a demand that can never be served may wait; None for ever."""
         self.ledger = ledger
         self.workers: dict[str, Worker] = {}
         self.clients: dict[str, dict[str, Lease]] = {}  # client -> worker -> lease
         self.demands: dict[Place, Demand] = {}
-        self._unwarned: dict[Place, Demand] = {}  # infeasible ones of which nobody has been told
+        self._infeasible: dict[Place, Demand] = {}  # those that can never be served here
         self._worker_ids = worker_ids
         self._starts_max = starts_max
         self._idle_max = idle_max
         self._idle_worker_s = idle_worker_s
+        self._infeasible_timeout_s = infeasible_timeout_s
         # Tasks without CPUs would otherwise start as many processes as there are tasks. Enough for tasks that wait for
         # one another without the runtime's knowledge; those that wait in `get` do not count.
         self._free_leases_max = max(32, 8 * idle_max)
@@ -134,11 +139,11 @@ class AgentState:
         demand = self.demands[place] = Demand(place, event, self._turns)
         demand.lacking = {**self.ledger.lacking(demand.placement), **self.ledger.lacking(demand.resources)}
         if not self._is_feasible(demand):
-            self._unwarned[place] = demand
+            self._infeasible[place] = demand
 
     def _drop(self, place: Place) -> None:
         self.demands.pop(place, None)
-        self._unwarned.pop(place, None)
+        self._infeasible.pop(place, None)
 
     def _is_feasible(self, demand: Demand) -> bool:
         return not demand.lacking and not demand.refusal
@@ -321,7 +326,11 @@ class AgentState:
         surplus = self._surplus()
         if surplus:
             due.append(surplus[0].since_s + self._idle_worker_s)
-        due += [demand.since_s + INFEASIBLE_WARNING_S for demand in self._unwarned.values()]
+        for demand in self._infeasible.values():
+            if not demand.is_warned_of:
+                due.append(demand.since_s + INFEASIBLE_WARNING_S)
+            if self._infeasible_timeout_s is not None:
+                due.append(demand.since_s + self._infeasible_timeout_s)
         due += self._starts_at_s.values()
         due += [
             one.short_since_s + fairness.next_change_s(self._now_s - one.short_since_s)
@@ -353,9 +362,22 @@ class AgentState:
         for worker in self._surplus():
             if worker.since_s + self._idle_worker_s <= at_s:
                 commands += self._ask_exit(worker, at_s)
-        for place, demand in list(self._unwarned.items()):
-            if demand.since_s + INFEASIBLE_WARNING_S <= at_s:
-                del self._unwarned[place]
+        return commands + self._look_at_infeasible(at_s)
+
+    def _look_at_infeasible(self, at_s: float) -> list[ev.AgentCommand]:
+        """Warn of demands that can never be served, once each, and end those that have waited too long for a change."""
+        commands: list[ev.AgentCommand] = []
+        limit_s = self._infeasible_timeout_s
+        for place, demand in list(self._infeasible.items()):
+            if limit_s is not None and demand.since_s + limit_s <= at_s:
+                self._drop(place)
+                reason = f"{self._reason(demand)} (it has waited for {limit_s:g} s, which is infeasible_timeout_s)"
+                if demand.actor:
+                    commands.append(ev.ActorUnplaceable(demand.actor, reason, is_unschedulable=True))
+                else:
+                    commands.append(ev.DemandFailed(demand.client, demand.key, reason, is_unschedulable=True))
+            elif not demand.is_warned_of and demand.since_s + INFEASIBLE_WARNING_S <= at_s:
+                demand.is_warned_of = True
                 what = "An actor" if demand.actor else "A task"
                 commands.append(ev.Warn(f"{what} cannot be scheduled and waits: {self._reason(demand)}"))
         return commands
@@ -477,13 +499,18 @@ class AgentState:
             for one in self._order(self.demands.values())
         ]
 
-    def _reason(self, demand: Demand) -> str:
+    def _reason(self, demand: Demand) -> Reason:
         if demand.refusal:
-            return demand.refusal
+            return Reason(reasons.INFEASIBLE, "", demand.refusal)
         if demand.lacking:
-            return (
-                f"it needs {describe(demand.placement)}, but this node has {describe(self.ledger.total)} in all; "
-                f"ask for less of {', '.join(sorted(demand.lacking))}, or start Umbel with more"
+            has = {name: self.ledger.total.get(name, 0) for name in demand.placement}
+            shown = ", ".join(f"{name}: {amount / UNIT:g}" for name, amount in has.items())
+            return Reason(
+                reasons.INFEASIBLE,
+                "it",
+                f"needs {describe(demand.placement)}, but this node has {{{shown}}} in all",
+                f"ask for less of {', '.join(sorted(demand.lacking))}, or start Umbel with more",
+                {"needs": dict(demand.placement), "total": has, "lacking": dict(demand.lacking)},
             )
         missing = self.ledger.missing(demand.resources)
         if missing:
@@ -494,12 +521,23 @@ class AgentState:
                 for name in sorted(missing)
             )
             who = "1 task or actor" if holders == 1 else f"{holders} tasks and actors"
-            return f"it needs {describe(demand.resources)} and waits for {shown}, held by {who}"
+            return Reason(
+                reasons.RESOURCES,
+                "it",
+                f"needs {describe(demand.resources)} and waits for {shown}, held by {who}",
+                facts={
+                    "needs": dict(demand.resources),
+                    "free": {name: self.ledger.free[name] for name in sorted(missing)},
+                    "held_by": holders,
+                },
+            )
         if not self._most_now(demand):
-            return f"{self._free_leases_max} of its tasks that need no CPU run already; give them num_cpus or wait"
+            text = f"{self._free_leases_max} of its tasks that need no CPU run already"
+            return Reason(reasons.LIMIT, "", text, "give them num_cpus or wait", {"limit": self._free_leases_max})
         if self._preferred not in (None, demand):
-            return f"an older demand for {describe(self._preferred.resources)} goes first for a moment"
-        return "its worker process is starting"
+            text = f"an older demand for {describe(self._preferred.resources)} goes first for a moment"
+            return Reason(reasons.TURN, "", text, facts={"needs": dict(self._preferred.resources)})
+        return Reason(reasons.STARTING, "its worker process", "is starting")
 
     def check(self) -> None:
         """The invariants, for tests and the simulator."""

@@ -104,6 +104,13 @@ class Config:
     """How long an owner keeps a worker that it has no task for: longer than a program thinks between two rounds of
     tasks, shorter than another program would like to wait."""
 
+    watchdog_s: float = _setting(10.0, "UMBEL_WATCHDOG_S")
+    """After how long `get` or `wait` says on standard error what it waits for, once for each cause; 0 for never. Longer
+    than a healthy step takes to begin, shorter than it takes to lose patience."""
+
+    infeasible_timeout_s: float = _setting(0.0, "UMBEL_INFEASIBLE_TIMEOUT_S")
+    """After how long tasks and actors fail that no node can ever run; 0 for never, since nodes may be added."""
+
     idle_worker_s: float = _setting(2.0, "UMBEL_IDLE_WORKER_S")
     """How long a worker process that nobody leases is kept beyond one for each CPU. It costs memory, and starting
     another takes 20 ms; two seconds bridge the pauses of a busy program."""
@@ -126,6 +133,10 @@ class Config:
     def __repr__(self) -> str:
         changed = {name: value for name, value in self.__dict__.items() if value != _SETTINGS[name].default}
         return f"Config({', '.join(f'{name}={value!r}' for name, value in changed.items())})"
+
+    def replace(self, **values: Any) -> Config:
+        """Another one, with `values` changed."""
+        return Config(**{**self.__dict__, **values})
 
     @classmethod
     def from_environment(cls, environment: Mapping[str, str] | None = None) -> Config:

@@ -16,6 +16,7 @@ import stat
 SHM_DIR = "/dev/shm"
 SOCKET_PATH_BYTES_MAX = 107 if os.path.isdir("/proc") else 103  # sun_path without its final zero: Linux, macOS
 SOCKET_NAME_BYTES = 38  # "/" + a worker id in hexadecimal + ".sock", the longest name in a session directory
+AGENT_SOCKET = "agent.sock"  # in the session directory: where the daemon listens
 PROCESSES_FILE = "processes"  # in both directories: a line "pid start-time" for each of the daemon's processes
 
 
@@ -124,6 +125,13 @@ def record_process(pid: int, *directories: str) -> None:
     for directory in directories:
         with open(os.path.join(directory, PROCESSES_FILE), "a") as file:
             file.write(f"{pid} {start_time(pid)}\n")
+
+
+def running_sessions(base: str) -> list[str]:
+    """This user's session directories whose daemon runs, the newest last."""
+    paths = [path for path in _starting_with(os.path.join(base, "")) if not _is_stale(os.path.basename(path), path)]
+    serving = [path for path in paths if os.path.exists(os.path.join(path, AGENT_SOCKET))]
+    return sorted(serving, key=lambda path: os.stat(path).st_ctime)
 
 
 def sweep_stale_sessions(base: str) -> list[str]:

@@ -244,11 +244,13 @@ def timeline(filename: str | os.PathLike[str] | None = None) -> list[dict[str, A
 
 
 def explain(ref: Any = None) -> Any:
-    """Why something is not there yet: in words for a reference, or, without one, a list of what waits at the agent."""
+    """Why something is not there yet: in words for a reference, or, without one, a list of what waits at the agent.
+
+    `umbel.util.state.explain` has the same for programs."""
     engine = current.engine()
     if ref is None:
         return engine.query("pending")
-    return engine.explain(ref)
+    return str(engine.explain(ref))
 
 
 def get_gpu_ids() -> list[int] | list[str]:

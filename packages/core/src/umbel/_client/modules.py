@@ -11,11 +11,10 @@ from typing import Any
 
 # Submodules of core that `import umbel` does not load, because most programs never use them.
 LAZY = frozenset(("actor", "cloudpickle", "runtime_context", "util"))
-LAZY_UTIL = frozenset(("joblib", "multiprocessing", "queue", "scheduling_strategies"))
+LAZY_UTIL = frozenset(("joblib", "multiprocessing", "queue", "scheduling_strategies", "state"))
 PLANNED = {
     "umbel.util.collective": "collective communication comes with umbel.train; use torch.distributed inside actors",
     "umbel.util.metrics": "metrics come with the dashboard; use the client library of your monitoring inside actors",
-    "umbel.util.state": "use umbel.nodes(), umbel.util.list_named_actors() and umbel.explain(reference)",
 }
 LIBRARIES = frozenset(("dashboard", "data", "kube", "rl", "serve", "train", "tune"))
 

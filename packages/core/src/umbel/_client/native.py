@@ -13,7 +13,7 @@ import os
 import threading
 import time
 from collections import deque
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Iterable, Sequence
 from typing import TYPE_CHECKING, Any
 
 from umbel import exceptions
@@ -21,6 +21,7 @@ from umbel._base import config as configuration
 from umbel._client import actor as actor_api
 from umbel._client import (
     actors,
+    answers,
     context,
     current,
     exports,
@@ -39,6 +40,7 @@ from umbel._wire import messages
 
 if TYPE_CHECKING:
     from umbel import spi
+    from umbel._model.reasons import Reason
 
 logger = logging.getLogger("umbel")
 PENDING = ownership.PENDING
@@ -97,6 +99,8 @@ class NativeEngine:
         self._dirty_links: set[links.Link] = set()
         self._closing_streams: deque[streams.StreamState] = deque()
         self._settle_waiters: list[reactor.Waiter] = []
+        self._waited_for: dict[int, Sequence[ownership.Record]] = {}  # thread -> what it has waited for for a while
+        self._causes_told: set[Any] = set()  # by the watchdog
         self.welcome: dict[str, Any] = {}
         self._welcomed = reactor.Waiter()
         self.agent_ended = reactor.Waiter()
@@ -108,6 +112,7 @@ class NativeEngine:
         self.own_env_vars: dict[str, str] = {}  # of the task's or actor's runtime_env; its children inherit them
         self.reactor = reactor.Reactor(self._housekeeping, name="umbel-background")
         self.links = links.Links(process_id, session_dir, self.reactor.poller, self._on_messages, self._on_link_gone)
+        self.answers = answers.Answers(self)
         self.agent = links.AgentLink(
             os.path.join(session_dir, "agent.sock"), self.reactor, self._on_notice, self._agent_gone
         )
@@ -254,6 +259,9 @@ class NativeEngine:
             return
         if self._on_notice_first is not None and self._on_notice_first(message, body):
             return
+        if kind == "asked":
+            self.answers.answer(message)
+            return
         with self.lock:
             self.frame_time_s = time.monotonic()
             if kind == "grant":
@@ -335,21 +343,59 @@ class NativeEngine:
         if self._dirty_links:
             self._flush()
 
-    def wait_for(self, waiter: reactor.Waiter, timeout_s: float | None) -> bool:
-        """Until the waiter is done or the time is up; a worker gives its CPU back meanwhile. No lock."""
+    def wait_for(
+        self, waiter: reactor.Waiter, timeout_s: float | None, wanted: Sequence[ownership.Record] = ()
+    ) -> bool:
+        """Until the waiter is done or the time is up; a worker gives its CPU back meanwhile. No lock.
+
+        wanted: what the caller waits for, for those who ask, and for the watchdog."""
         deadline = None if timeout_s is None else time.monotonic() + timeout_s
         if self.reactor.on_thread():
             raise RuntimeError("a callback must not wait for a result: it runs on the thread that would bring it")
-        if self.on_blocked is None:
-            return self.reactor.wait(waiter, deadline)
         resume: list[Callable[[], None] | None] = []
-        block = self.on_blocked
+        thread = threading.get_ident()
+
+        def block() -> None:
+            self._waited_for[thread] = wanted
+            resume.append(self.on_blocked() if self.on_blocked is not None else None)
+
         try:
-            return self.reactor.wait(waiter, deadline, lambda: resume.append(block()), BLOCK_AFTER_S)
+            watch_s = self.config.watchdog_s
+            if not watch_s or not wanted or (timeout_s is not None and timeout_s <= watch_s):
+                return self.reactor.wait(waiter, deadline, block, BLOCK_AFTER_S)
+            return self._wait_watched(waiter, deadline, block, wanted)
         finally:
-            for callback in resume:
-                if callback is not None:
-                    callback()
+            if resume:
+                self._waited_for.pop(thread, None)
+                if resume[0] is not None:
+                    resume[0]()
+
+    def _wait_watched(
+        self,
+        waiter: reactor.Waiter,
+        deadline: float | None,
+        block: Callable[[], None],
+        wanted: Sequence[ownership.Record],
+    ) -> bool:
+        """As `reactor.wait`; says from time to time what is waited for, less and less often."""
+        began_s = time.monotonic()
+        look_s = began_s + self.config.watchdog_s
+        if self.reactor.wait(waiter, look_s, block, BLOCK_AFTER_S):
+            return True
+        from umbel._client import inquiry  # what waits so long has time to import it
+
+        while deadline is None or look_s < deadline:
+            self._causes_told = inquiry.watch(self, wanted, look_s - began_s, self._causes_told)
+            look_s = began_s + 2 * (look_s - began_s)
+            until_s = look_s if deadline is None else min(look_s, deadline)
+            if self.reactor.wait(waiter, until_s):
+                return True
+        return waiter.done
+
+    def waited_for(self, thread: int, count_max: int) -> list[bytes]:
+        """The ids of what a thread waits for in `get` or `wait`. Lock held."""
+        pending = [record.object_id for record in self._waited_for.get(thread, ()) if record.kind == PENDING]
+        return pending[:count_max]
 
     def wait_for_records(self, records: list[ownership.Record], timeout_s: float | None = None) -> bool:
         """Until all are settled, one has failed, or the time is up. No lock."""
@@ -365,7 +411,7 @@ class NativeEngine:
                 return True
             self.prepare_to_wait()
             self.carry_on()
-        if self.wait_for(waiter, timeout_s):
+        if self.wait_for(waiter, timeout_s, records):
             return True
         with self.lock:
             for record in records:
@@ -447,7 +493,10 @@ class NativeEngine:
         pending = [index for index, record in enumerate(found) if record.kind == PENDING]
         why = "became ready just now"
         if pending:  # who polls is not made to wait for the agent's answer
-            why = reasons.of_timeout(self, wanted[pending[0]]) if timeout_s else reasons.of_record(found[pending[0]])
+            from umbel._client import inquiry
+
+            first = found[pending[0]]
+            why = str(inquiry.of_timeout(self, first) if timeout_s else reasons.of_record(first))
         return f"{len(pending)} of {len(found)} objects were not ready within {timeout_s} s; the first one: {why}"
 
     @staticmethod
@@ -477,7 +526,7 @@ class NativeEngine:
                 self.carry_on()
                 is_first = False
             left = None if deadline is None else max(0.0, deadline - time.monotonic())
-            if not self.wait_for(waiter, left):
+            if not self.wait_for(waiter, left, self._records_of(waitables)):
                 with self.lock:
                     if waiter in self._settle_waiters:
                         self._settle_waiters.remove(waiter)
@@ -488,6 +537,10 @@ class NativeEngine:
             return [waitables[index]], waitables[:index] + waitables[index + 1 :]
         chosen = set(ready)
         return [waitables[i] for i in ready], [w for i, w in enumerate(waitables) if i not in chosen]
+
+    def _records_of(self, waitables: list[Any]) -> list[ownership.Record]:
+        records = self.values.table.records
+        return [records[item._id] for item in waitables if type(item) is refs.ObjectRef and item._id in records]
 
     def _ready_indices(self, waitables: list[Any], num_returns: int, fetch: bool) -> list[int]:
         records = self.values.table.records
@@ -668,9 +721,13 @@ class NativeEngine:
 
     # Reasons
 
-    def explain(self, target: Any) -> str:
-        """What a reference waits for, in words."""
-        return reasons.explain(self, target)
+    def explain(self, target: Any) -> Reason:
+        """What a reference waits for, asked from process to process. Raises TypeError for anything else."""
+        from umbel._client import inquiry
+
+        with self.lock:
+            object_id = reasons.pending_id(self, target)
+        return inquiry.story(inquiry.EngineAsker(self), self.process_id.hex(), object_id.hex())
 
     def forked(self) -> None:
         """This is a copy in a forked child: it may read what it has, but it must not touch the parent's sockets."""

@@ -1,12 +1,15 @@
-"""What a pending object waits for, in words: at this owner, and, where that is the reason, at the node's agent."""
+"""Why an object of this process is not there yet, as far as this process knows.
+
+Nothing here waits or asks: `inquiry` follows the story through other processes.
+"""
 
 from __future__ import annotations
 
 import time
 from typing import TYPE_CHECKING, Any
 
-from umbel import exceptions
 from umbel._client import refs, tasks
+from umbel._model import reasons
 from umbel._model import resources as resource_model
 from umbel._objects import ownership, serialization
 
@@ -14,40 +17,75 @@ if TYPE_CHECKING:
     from umbel._client.native import NativeEngine
 
 PENDING = ownership.PENDING
-ASKING_S = 0.1  # the agent answers within a millisecond, unless it is stopped or the machine is overloaded
+Reason = reasons.Reason
 
 
-def of_record(record: ownership.Record) -> str:
-    """As far as the owner knows. Lock held or not."""
+def of_object(engine: NativeEngine, object_id: bytes) -> Reason:
+    """Lock held."""
+    record = engine.values.table.records.get(object_id)
+    subject = f"object {object_id.hex()}"
+    if record is None:
+        return Reason(reasons.UNKNOWN, subject, "is not known here any more", facts={"object": object_id.hex()})
+    if record.kind != PENDING:
+        text = "is ready: its task failed" if record.kind == serialization.ERROR else "is ready"
+        return Reason(reasons.READY, subject, text, facts={"object": object_id.hex()})
+    return of_record(record)
+
+
+def of_record(record: ownership.Record) -> Reason:
+    """Of one that is pending. Lock held or not."""
     task = record.task
-    name = f"object {record.object_id.hex()}"
+    subject = f"object {record.object_id.hex()}"
+    facts: dict[str, Any] = {"object": record.object_id.hex()}
     if not isinstance(task, tasks.Task):
-        return f"{name} is computed by another process ({record.object_id[:16].hex()}) and has not arrived"
-    what = f"{name}, the result of {task.template.name},"
+        owner = record.object_id[:16].hex()
+        facts["owner"] = owner
+        text = f"is computed by another process ({owner}) and has not arrived"
+        return Reason(reasons.ELSEWHERE, subject, text, facts=facts)
+    subject += f", the result of {task.template.name},"
+    facts |= {"task": record.object_id[:24].hex(), "name": task.template.name}
     waiting = _missing_argument(task)
     if waiting is not None:
-        return f"{what} waits for {task.missing} of its arguments ({of_record(waiting)})"
+        text = f"waits for {task.missing} of its arguments"
+        return Reason(reasons.ARGUMENT, subject, text, facts=facts, because=of_record(waiting))
     if task.actor is not None:
-        state = task.actor.calls.state.value
-        constructor = task.actor.constructor
-        waiting = _missing_argument(constructor) if constructor is not None else None
-        if waiting is not None:
-            return (
-                f"{what} is queued at the caller; the actor waits for {constructor.missing} of its constructor's "
-                f"arguments ({of_record(waiting)})"
-            )
-        if task.seq in task.actor.calls.inflight:
-            return f"{what} was sent to its actor, which is {state} and has not answered"
-        return f"{what} is queued at the caller; the actor is {state}"
+        return _of_call(task, subject, facts)
+    return _of_task(task, subject, facts)
+
+
+def _of_call(call: tasks.Task, subject: str, facts: dict[str, Any]) -> Reason:
+    client = call.actor
+    state = client.calls.state.value
+    facts |= {"actor": client.actor_id.hex(), "state": state}
+    constructor = client.constructor
+    waiting = _missing_argument(constructor) if constructor is not None else None
+    if waiting is not None:
+        text = f"is queued at the caller; the actor waits for {constructor.missing} of its constructor's arguments"
+        return Reason(reasons.CONSTRUCTOR_ARGUMENT, subject, text, facts=facts, because=of_record(waiting))
+    if call.seq in client.calls.inflight:
+        facts["worker"] = client.worker
+        return Reason(
+            reasons.QUEUED, subject, f"was sent to its actor, which is {state} and has not answered", facts=facts
+        )
+    return Reason(reasons.ACTOR, subject, f"is queued at the caller; the actor is {state}", facts=facts)
+
+
+def _of_task(task: tasks.Task, subject: str, facts: dict[str, Any]) -> Reason:
     if task.lease is None:
         cls = task.template.cls
         held = len(cls.leases) if cls is not None else 0
-        return f"{what} waits for a worker with {_amounts(task.template.announcement['resources'])} (held: {held})"
+        facts["key"] = cls.key if cls is not None else ""
+        text = f"waits for a worker with {_amounts(task.template.announcement['resources'])} (held: {held})"
+        return Reason(reasons.WORKER, subject, text, facts=facts)
+    facts["worker"] = task.lease.worker
     behind = list(task.lease.inflight).index(task.seq) if task.seq in task.lease.inflight else 0
     if behind:
-        return f"{what} is queued at worker {task.lease.worker[:8]} behind {behind} other tasks"
-    seconds = time.monotonic() - task.lease.last_reply_s
-    return f"{what} is running on worker {task.lease.worker[:8]}, for {seconds:.1f} s"
+        others = "1 other task" if behind == 1 else f"{behind} other tasks"
+        text = f"is queued at worker {task.lease.worker[:8]} behind {others}"
+        return Reason(reasons.QUEUED, subject, text, facts=facts)
+    facts["for_s"] = time.monotonic() - task.lease.last_reply_s
+    text = f"is running on worker {task.lease.worker[:8]}, for {facts['for_s']:.1f} s"
+    return Reason(reasons.RUNNING, subject, text, facts=facts)
 
 
 def _missing_argument(task: tasks.Task) -> ownership.Record | None:
@@ -61,47 +99,8 @@ def _amounts(units: dict[str, int]) -> str:
     return " and ".join(parts) or "no resources"
 
 
-def of_timeout(engine: NativeEngine, target: refs.ObjectRef[Any]) -> str:
-    """What a reference still waits for, for somebody who has waited long enough: an agent that does not answer at once
-    is not waited for. No lock."""
-    try:
-        return explain(engine, target, timeout_s=ASKING_S)
-    except exceptions.UmbelError:
-        with engine.lock:
-            record = engine.values.table.records.get(target._id)
-            return of_record(record) if record is not None and record.kind == PENDING else "became ready just now"
-
-
-def explain(engine: NativeEngine, target: Any, *, timeout_s: float | None = None) -> str:
-    """What a reference waits for; asks the agent if need be. No lock. Raises TypeError for anything else."""
-    with engine.lock:
-        record = engine.values.table.records.get(target._id) if isinstance(target, refs.ObjectRef) else None
-        if record is None:
-            raise TypeError(f"explain() takes an ObjectRef of this session, got {target!r}")
-        if record.kind != PENDING:
-            return f"object {target.hex()} is ready" + (
-                ": its task failed" if record.kind == serialization.ERROR else ""
-            )
-        text = of_record(record)
-        last = record
-        while isinstance(last.task, tasks.Task):
-            argument = _missing_argument(last.task)
-            if argument is None and last.task.actor is not None and last.task.actor.constructor is not None:
-                argument = _missing_argument(last.task.actor.constructor)
-            if argument is None:
-                break
-            last = argument
-        task = last.task if isinstance(last.task, tasks.Task) else None
-    if task is None or task.lease is not None:
-        return text
-    actor = task.actor.actor_id.hex() if task.actor is not None else ""
-    key = task.template.cls.key if task.template.cls is not None else ""
-    for entry in engine.query("pending", timeout_s=timeout_s):
-        is_it = entry["actor"] == actor if actor else (entry["client"], entry["key"]) == (engine.process_id.hex(), key)
-        if is_it:
-            return f"{text}: {entry['reason']}"
-    # An actor may wait for what only its creator has.
-    for one in engine.query("actors", timeout_s=timeout_s) if actor else ():
-        if one["actor"] == actor and one["reason"]:
-            return f"{text}: {one['reason']}"
-    return text
+def pending_id(engine: NativeEngine, target: Any) -> bytes:
+    """The id of a reference of this session. Raises TypeError for anything else. Lock held."""
+    if not isinstance(target, refs.ObjectRef) or target._id not in engine.values.table.records:
+        raise TypeError(f"explain() takes an ObjectRef of this session, got {target!r}")
+    return target._id

@@ -81,6 +81,7 @@ def init(
     logging_level: int | str | None = None,
     engine: str | None = None,
     scheduler: str | None = None,
+    infeasible_timeout_s: float | None = None,
     local_mode: bool = False,
     **others: Any,
 ) -> Context:
@@ -89,7 +90,9 @@ def init(
     num_cpus: default the CPUs this process may use. num_gpus: default what is detected. object_store_memory: bytes of
     shared memory for objects, default 30 % of what is available. namespace: where this driver's named actors live,
     default one of its own. engine: "native" or "inline" (everything in this process, for debugging). scheduler: a
-    scheduling policy, "hybrid" by default. runtime_env: only {"env_vars": {...}} yet, set in every worker.
+    scheduling policy, "hybrid" by default. infeasible_timeout_s: after how long tasks and actors fail that no node can
+    ever run; by default they wait, for nodes may come, and a warning says why. runtime_env: only {"env_vars": {...}}
+    yet, set in every worker.
 
     Raises RuntimeError when a session runs already (unless `ignore_reinit_error`), ConnectionError for an address where
     nothing runs, ValueError or TypeError for bad values, UmbelSystemError when the daemon does not start.
@@ -114,6 +117,8 @@ def init(
                 "running session"
             )
         config = configuration.Config.from_environment()
+        if infeasible_timeout_s is not None:
+            config = config.replace(infeasible_timeout_s=_checked_timeout(infeasible_timeout_s))
         _check_others(others, local_mode)
         where = config.address if address in (None, "") else address
         _check_address(where, engine, num_cpus, num_gpus, resources, labels, object_store_memory)
@@ -191,6 +196,14 @@ def _check_flag(name: str, value: object, *, default: bool) -> None:
         raise TypeError(
             f"{name} must be True or False, got {value!r} of type {type(value).__name__}; omit it for {default}"
         )
+
+
+def _checked_timeout(value: Any) -> float:
+    if isinstance(value, bool) or not isinstance(value, (int, float)):
+        raise TypeError(f"infeasible_timeout_s must be a number of seconds, got {value!r}; omit it to wait for ever")
+    if not 0 < value < float("inf"):
+        raise ValueError(f"infeasible_timeout_s must be a number > 0, got {value!r}; omit it to wait for ever")
+    return float(value)
 
 
 def _check_others(others: Mapping[str, Any], local_mode: bool) -> None:

@@ -43,6 +43,7 @@ def start(
             "worker_imports": [name for name in config.worker_imports.split(",") if name],
             "worker_env": dict(env_vars),
             "idle_worker_s": config.idle_worker_s,
+            "infeasible_timeout_s": config.infeasible_timeout_s or None,
         }
     )
     from umbel._client import driver

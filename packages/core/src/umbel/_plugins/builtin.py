@@ -52,4 +52,8 @@ def umbel_accelerators() -> list[spi.AcceleratorDescriptor]:
 
 @hookimpl
 def umbel_commands() -> list[spi.CommandDescriptor]:
-    return [spi.CommandDescriptor("plugins", "umbel.cli.plugins:make", summary="What plugins are installed")]
+    return [
+        spi.CommandDescriptor("explain", "umbel.cli.explain:make", summary="Why something waits, and what would help"),
+        spi.CommandDescriptor("plugins", "umbel.cli.plugins:make", summary="What plugins are installed"),
+        spi.CommandDescriptor("stack", "umbel.cli.stack:make", summary="What workers run, and where they stand"),
+    ]

@@ -70,6 +70,7 @@ class Host:
         self._is_ending = False
         self._is_housekeeping_due = False
         self._has_warned = False
+        self.constructing_since_s = 0.0  # time.time() while the constructor runs
         if message.get("namespace"):
             self._engine.namespace = message["namespace"]
             worker.session.namespace = message["namespace"]
@@ -97,12 +98,14 @@ class Host:
                 context.TaskContext("", f"{self.display_name}.__init__", "__init__", actor=self.context)
             )
             worker.host = self
+            self.constructing_since_s = time.time()
             try:
                 if self._loop is not None:
                     self._instance = self._loop.run_until_complete(_call_on_loop(cls, args, kwargs))
                 else:
                     self._instance = execute.call_user(cls, args, kwargs)
             finally:
+                self.constructing_since_s = 0.0
                 context.current_task.reset(token)
             del args, kwargs
         except BaseException as error:  # the constructor's error is what every call will raise
@@ -235,6 +238,10 @@ class Host:
         with self._engine.lock:
             self._engine._flush()
 
+    def running(self) -> list[execute.Execution]:
+        """The calls of a threaded or async actor that have started."""
+        return [job for job in self._unfinished.values() if hasattr(job, "started_s")]
+
     def find(self, link: links.Link, seq: int) -> execute.Execution | None:
         return self._unfinished.get((link, seq))
 
@@ -296,6 +303,7 @@ class Host:
         return context.current_task.set(job.context)
 
     def _run_in_thread(self, job: execute.Execution) -> None:
+        job.thread = threading.get_ident()
         self._enter(job)
         try:
             self._worker.executor.run(job, self.method(job.template.method))
@@ -316,7 +324,8 @@ class Host:
 
         self._enter(job, is_coroutine=True)
         executor = self._worker.executor
-        started = time.time()
+        job.thread = 0
+        job.started_s = started = time.time()
         try:
             if job.is_cancelled:
                 raise asyncio.CancelledError

@@ -13,7 +13,7 @@ from types import GeneratorType
 from typing import Any
 
 from umbel import exceptions
-from umbel._client import context, links, native
+from umbel._client import answers, context, links, native
 from umbel._objects import ownership, serialization
 from umbel._transport import reactor
 from umbel._wire import messages
@@ -72,6 +72,12 @@ def threads_of(resources: Mapping[str, float]) -> str:
     return str(max(1, int(resources.get("CPU", 1))))
 
 
+def running(job: Execution, thread: int) -> answers.Running:
+    """What is told of a task or call that runs."""
+    task = (job.link.peer + job.seq.to_bytes(8, "big")).hex()
+    return answers.Running(task, job.template.event_name or job.template.name, job.started_s, thread)
+
+
 class InputNotHere(Exception):
     """A task was sent ahead of an argument whose value this worker does not have: it failed, or is large or old."""
 
@@ -93,8 +99,13 @@ class Execution:
         "payload",
         "resume",
         "seq",
+        "started_s",
         "template",
+        "thread",
     )  # fmt: skip
+
+    started_s: float  # time.time(), once it runs
+    thread: int  # which one runs it, of an actor that has several
 
     def __init__(self, link: links.Link, message: tuple[Any, ...], template: Template) -> None:
         _, self.seq, _, self.kind, self.payload, self.deps, self.attempt = message
@@ -164,7 +175,7 @@ class Executor:
 
     def run(self, job: Execution, function: Callable[..., Any]) -> None:
         """Call `function` with the job's arguments and send what comes of it. Raises nothing but SystemExit."""
-        started = time.time()
+        job.started_s = started = time.time()
         try:
             args, kwargs = self.arguments(job)
             value = call_user(function, args, kwargs)

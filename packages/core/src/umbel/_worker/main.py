@@ -19,7 +19,7 @@ from typing import Any, NoReturn
 
 from umbel import exceptions
 from umbel._base import config as configuration
-from umbel._client import context, current, interrupts, links, native, values
+from umbel._client import answers, context, current, interrupts, links, native, values
 from umbel._objects import serialization
 from umbel._transport import reactor
 from umbel._wire import messages
@@ -118,6 +118,8 @@ class Worker:
                 messages.CONSUMED: self._on_consumed,
             }
         )
+        self.engine.answers.running = self._what_runs
+        self.engine.answers.queued = lambda: len(self._queue)
         current.set_engine(self.engine)
         self.engine.start()
         signal.signal(signal.SIGINT, self._interrupted)
@@ -497,6 +499,19 @@ class Worker:
         return due
 
     # Who runs here
+
+    def _what_runs(self) -> list[answers.Running]:
+        """Lock held."""
+        host = self.host
+        found = []
+        if host is not None:
+            found = [execute.running(job, getattr(job, "thread", 0)) for job in host.running()]
+            if host.constructing_since_s:
+                name = f"{host.context.class_name}.__init__"
+                found.append(answers.Running("", name, host.constructing_since_s, self._main_thread))
+        if self._running is not None and hasattr(self._running, "started_s"):
+            found.append(execute.running(self._running, self._main_thread))
+        return found
 
     def _current_key(self) -> Any:
         running = context.current_task.get()

@@ -9,6 +9,7 @@ from umbel import exceptions
 from umbel._client import context, refs, signatures
 from umbel._client.inline import values
 from umbel._model import options as option_model
+from umbel._model import reasons
 from umbel._objects import ownership, serialization
 
 if TYPE_CHECKING:
@@ -156,6 +157,14 @@ class Call:
         if isinstance(wanted, bool):
             return wanted and isinstance(error, Exception)
         return isinstance(error.cause if isinstance(error, exceptions.UmbelTaskError) else error, wanted)
+
+    def reason_code(self) -> str:
+        """Of `umbel._model.reasons`."""
+        if self.missing > 0:
+            return reasons.ARGUMENT
+        if not self.is_started:
+            return reasons.WORKER if self.actor is None else reasons.QUEUED
+        return reasons.RUNNING
 
     def explain(self, depth: int = EXPLAIN_DEPTH) -> str:
         """The call's name and what it waits for, in words; `depth`: how many further ones are followed."""

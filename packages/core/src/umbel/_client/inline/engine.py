@@ -20,7 +20,7 @@ from umbel._client import context, current, refs, remote_function
 from umbel._client.inline import baton as baton_module
 from umbel._client.inline import calls, exits, lanes, pool, registry, running, streams, tasks, values
 from umbel._client.inline import mutex as mutex_module
-from umbel._model import ids
+from umbel._model import ids, reasons
 from umbel._model import resources as resource_model
 from umbel._objects import ownership, serialization
 
@@ -429,11 +429,16 @@ class InlineEngine:
                     units[name] -= round(amount * resource_model.RESOURCE_UNIT)
         return {name: max(0, amount) for name, amount in units.items()}
 
-    def explain(self, target: Any) -> str:
-        """What a reference or a generator waits for, in words."""
+    def explain(self, target: Any) -> reasons.Reason:
+        """What a reference or a generator waits for."""
         with self.mutex:
             source = self._source(target)
-            return f"{_name(source)} is ready" if _is_ready(source) else _name(source)
+            if _is_ready(source):
+                return reasons.Reason(reasons.READY, _name(source), "is ready")
+            call = source.call if isinstance(source, streams.Stream) else source.task
+            return reasons.Reason(
+                call.reason_code() if isinstance(call, calls.Call) else reasons.UNKNOWN, "", _name(source)
+            )
 
     def shutdown(self) -> None:
         """End everything that runs. Code that does not call Umbel any more is left behind in a daemon thread."""

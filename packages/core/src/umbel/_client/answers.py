@@ -1,0 +1,127 @@
+"""What this process tells others that ask: why an object is not there, what runs here and where it stands.
+
+Questions come through the agent (`umbel._agent.asks`) and are answered at once, on the thread that reads the sockets,
+while the program goes on.
+"""
+
+from __future__ import annotations
+
+import os
+import sys
+import threading
+import time
+from collections.abc import Callable, Iterable, Iterator
+from types import FrameType
+from typing import TYPE_CHECKING, Any, NamedTuple
+
+from umbel._client import reasons
+
+if TYPE_CHECKING:
+    from umbel._client.native import NativeEngine
+
+FRAMES_MAX = 200  # of one thread, innermost first; a deeper recursion repeats itself
+WAITS_TOLD_MAX = 10  # of the objects that a thread waits for
+_STANDARD = os.path.dirname(os.__file__) + os.sep
+_OURS = os.path.dirname(os.path.dirname(os.path.abspath(__file__))) + os.sep
+
+
+class Running(NamedTuple):
+    """A task or call that runs in this process. thread: its ident, 0 for a coroutine that waits for its turn."""
+
+    task: str
+    name: str
+    since_s: float  # time.time()
+    thread: int
+
+
+class Answers:
+    """running: what runs here now; queued: how much waits behind it. Both are called with the engine's lock held."""
+
+    def __init__(self, engine: NativeEngine) -> None:
+        self._engine = engine
+        self.running: Callable[[], Iterable[Running]] = lambda: ()
+        self.queued: Callable[[], int] = lambda: 0
+        self._on: dict[str, Callable[[str], dict[str, Any]]] = {
+            "explain": self.explain,
+            "task": lambda _about: self.doing(),
+            "stack": lambda _about: self.stack(),
+        }
+
+    def answer(self, message: dict[str, Any]) -> None:
+        """Answer the agent's `asked`."""
+        self._engine.agent.notify({"t": "answer", "ask": message["ask"], "answer": self.to(message)})
+
+    def to(self, message: dict[str, Any]) -> dict[str, Any]:
+        """Raises nothing that a question could cause: what makes no sense is answered with an error."""
+        handler = self._on.get(message["what"])
+        if handler is None:
+            return {"error": f"a process cannot be asked for {message['what']!r}; it knows {', '.join(self._on)}"}
+        try:
+            return handler(message["about"])
+        except ValueError as error:
+            return {"error": f"{message['about']!r:.100} makes no sense: {error}"}
+
+    def explain(self, about: str) -> dict[str, Any]:
+        object_id = bytes.fromhex(about)
+        with self._engine.lock:
+            return {"reason": reasons.of_object(self._engine, object_id).as_json()}
+
+    def doing(self) -> dict[str, Any]:
+        """What runs here, since when, where in the user's code, and what it waits for."""
+        frames = sys._current_frames()
+        now_s = time.time()
+        with self._engine.lock:
+            return {
+                "pid": os.getpid(),
+                "queued": self.queued(),
+                "running": [
+                    {
+                        "task": one.task,
+                        "name": one.name,
+                        "for_s": now_s - one.since_s,
+                        "at": _users_line(frames.get(one.thread)),
+                        "waits": [found.hex() for found in self._engine.waited_for(one.thread, WAITS_TOLD_MAX)],
+                    }
+                    for one in self.running()
+                ],
+            }
+
+    def stack(self) -> dict[str, Any]:
+        """`doing`, and the stack of every thread, outermost frame first: [file, line, function, text, is ours]."""
+        names = {thread.ident: thread.name for thread in threading.enumerate()}
+        threads = [
+            {"ident": ident, "name": names.get(ident, "umbel"), "frames": _described(frame)}
+            for ident, frame in sys._current_frames().items()
+            if ident != threading.get_ident() or ident == threading.main_thread().ident
+        ]
+        return {**self.doing(), "threads": threads}
+
+
+def _walk(frame: FrameType | None) -> Iterator[tuple[str, int, str]]:
+    for _ in range(FRAMES_MAX):
+        if frame is None:
+            return
+        yield frame.f_code.co_filename, frame.f_lineno, frame.f_code.co_name
+        frame = frame.f_back
+
+
+def _users_line(frame: FrameType | None) -> str:
+    """The innermost line of the program's own, or else of a library; empty when there is neither."""
+    of_library = ""
+    for file, line, function in _walk(frame):
+        if file.startswith(_OURS) or file.startswith("<"):
+            continue
+        told = f"{file}:{line} in {function}"
+        if not file.startswith(_STANDARD) and "site-packages" not in file:
+            return told
+        of_library = of_library or told
+    return of_library
+
+
+def _described(frame: FrameType | None) -> list[list[Any]]:
+    import linecache
+
+    return [
+        [file, line, function, linecache.getline(file, line).strip(), file.startswith(_OURS)]
+        for file, line, function in reversed(list(_walk(frame)))
+    ]

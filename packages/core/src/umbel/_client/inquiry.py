@@ -1,0 +1,207 @@
+"""Why something waits, followed from process to process until the story ends.
+
+Each process knows a part: an owner what its task waits for, a worker what runs there and what that waits for in turn,
+the agent why there is no worker. This module asks one after the other. It has no lock and no state; `Asker` does the
+asking, for a driver, a worker or the command line.
+"""
+
+from __future__ import annotations
+
+import sys
+from collections.abc import Iterator, Mapping, Sequence
+from typing import TYPE_CHECKING, Any, Protocol
+
+from umbel import exceptions
+from umbel._client import reasons as local
+from umbel._model import reasons
+from umbel._objects import ownership
+
+if TYPE_CHECKING:
+    from umbel._client.native import NativeEngine
+
+Reason = reasons.Reason
+PENDING = ownership.PENDING
+ANSWER_S = 1.0  # a process answers within milliseconds, unless it is stopped or holds the interpreter's lock in C
+TIMEOUT_ANSWER_S = 0.1  # whoever has run out of time is not held up for long
+CAUSES_TOLD_MAX = 1_000  # then the watchdog begins anew
+HOPS_MAX = 30  # processes asked for one story; a longer one is cut, which says enough
+_ADVICE = (
+    "let one of them return without waiting, or give an actor max_concurrency or async methods so that it can answer "
+    "meanwhile"
+)
+
+
+class Asker(Protocol):
+    """Whom an inquiry asks by."""
+
+    def ask(self, process: str, what: str, about: str) -> dict[str, Any]:
+        """The answer of a process of this node. Raises UmbelError when it is gone or does not answer."""
+
+    def query(self, what: str) -> Any:
+        """The agent's answer. Raises UmbelError."""
+
+
+def story(asker: Asker, process: str, object_id: str) -> Reason:
+    """Why the object is not there, beginning with what `process`, which has a reference to it, knows of it."""
+    told: Reason | None = None
+    for more in _chapters(asker, process, object_id):
+        told = more if told is None else told.followed_by(more)
+    return told if told is not None else Reason(reasons.UNKNOWN, f"object {object_id}", "is not known here any more")
+
+
+def of_actor(asker: Asker, listed: Mapping[str, Any]) -> Reason:
+    """What an actor does or waits for. listed: what the agent says of it."""
+    actor, state = listed["actor"], listed["state"]
+    facts = {"actor": actor, "state": state, "worker": listed["worker"]}
+    told = Reason(reasons.ACTOR, f"actor {listed['class_name']} {actor}", f"is {state}", facts=facts)
+    if listed["reason"]:
+        return told._replace(text=f"is {state}: {listed['reason']}")
+    if not listed["worker"]:
+        for more in _at_agent(asker, "", facts):
+            return told.followed_by(more)
+        return told
+    seen: set[tuple[str, str]] = set()
+    found = _at_worker(asker, {"worker": listed["worker"], "task": ""}, seen)
+    if not found:
+        return told._replace(code=reasons.READY, text=f"is {state} and runs nothing")
+    told = told.followed_by(found[0])
+    if found[1:]:
+        told = told.followed_by(story(asker, listed["worker"], found[1]))
+    return told
+
+
+def _chapters(asker: Asker, process: str, object_id: str) -> Iterator[Reason]:
+    seen = {(process, object_id)}
+    for _ in range(HOPS_MAX):
+        try:
+            reason = Reason.from_json(asker.ask(process, "explain", object_id)["reason"])
+        except exceptions.UmbelError as error:
+            yield Reason(reasons.UNKNOWN, f"process {process[:8]}", f"does not say why: {error}")
+            return
+        yield reason
+        last = reason.last()
+        facts = last.facts
+        if last.code == reasons.ACTOR:
+            facts = {**facts, "worker": _constructing(asker, facts["actor"]), "task": ""}
+        if last.code == reasons.ELSEWHERE:
+            if facts["owner"] == process:
+                return
+            process, object_id = facts["owner"], facts["object"]
+        elif facts.get("worker"):
+            found = _at_worker(asker, facts, seen)
+            if found and last.code == reasons.RUNNING and found[0].code == reasons.RUNNING:
+                at = found[0].facts["at"] or "work outside of Python"  # that it runs was said
+                waits = ", and waits there" if found[1:] else ""
+                yield found[0]._replace(subject="it", text=f"is at {at} (pid {found[0].facts['pid']}){waits}")
+            else:
+                yield from found[:1]
+            if not found[1:]:
+                return
+            process, object_id = facts["worker"], found[1]
+        else:
+            yield from _at_agent(asker, process, facts)
+            return
+        if (process, object_id) in seen:
+            yield Reason(reasons.DEADLOCK, f"object {object_id}", "is waited for by itself: a deadlock", _ADVICE)
+            return
+        seen.add((process, object_id))
+
+
+def _at_worker(asker: Asker, facts: Any, seen: set[tuple[str, str]]) -> tuple[Any, ...]:
+    """(reason,), or (reason, the object that what runs there waits for), or (): it has just ended."""
+    worker = facts["worker"]
+    try:
+        answer = asker.ask(worker, "task", facts["task"])
+    except exceptions.UmbelError as error:
+        return (Reason(reasons.UNKNOWN, f"worker {worker[:8]}", f"does not say what it does: {error}"),)
+    running = answer["running"]
+    own = next((one for one in running if one["task"] == facts["task"]), None)
+    one = own or next(iter(running), None)
+    if one is None:
+        return ()
+    if (worker, one["task"]) in seen:
+        return (Reason(reasons.DEADLOCK, one["name"], "waits for itself: a deadlock", _ADVICE, {"task": one["task"]}),)
+    seen.add((worker, one["task"]))
+    text = f"has run for {one['for_s']:.1f} s on worker {worker[:8]} (pid {answer['pid']})"
+    if one["at"]:
+        text += f", at {one['at']}"
+    if own is None and answer["queued"]:
+        text += f", with {answer['queued']} behind it"
+    code = reasons.RUNNING if own is not None else reasons.QUEUED
+    reason = Reason(code, one["name"], text, facts={**one, "worker": worker, "pid": answer["pid"]})
+    if not one["waits"]:
+        return (reason,)
+    return reason._replace(text=f"{text}, and waits there"), one["waits"][0]
+
+
+def _constructing(asker: Asker, actor: str) -> str:
+    """The worker in which an actor is being made; empty when there is none."""
+    listed = asker.query("actors")
+    return next((str(one["worker"]) for one in listed if one["actor"] == actor and one["state"] != "DEAD"), "")
+
+
+def _at_agent(asker: Asker, process: str, facts: Any) -> Iterator[Reason]:
+    actor, key = facts.get("actor", ""), facts.get("key", "")
+    if not actor and not key:
+        return
+    for entry in asker.query("pending"):
+        if entry["actor"] == actor if actor else (entry["client"], entry["key"]) == (process, key):
+            yield Reason.from_json(entry["why"])
+            return
+    if not actor:
+        return
+    for one in asker.query("actors"):  # it may wait for what only its creator has
+        if one["actor"] == actor and one["reason"]:
+            yield Reason(reasons.ACTOR, "the actor", f"waits: {one['reason']}", facts={"actor": actor})
+            return
+
+
+class EngineAsker:
+    """Asks on behalf of a driver or worker."""
+
+    def __init__(self, engine: NativeEngine, *, timeout_s: float = ANSWER_S) -> None:
+        self._engine = engine
+        self._timeout_s = timeout_s
+
+    def ask(self, process: str, what: str, about: str) -> dict[str, Any]:
+        question = {"what": what, "about": about}
+        if process == self._engine.process_id.hex():
+            answer = self._engine.answers.to(question)
+        else:
+            message = {"t": "ask", "whom": process, **question}
+            answer = self._engine._ask(message, timeout_s=self._timeout_s)["result"]
+        return _checked(answer)
+
+    def query(self, what: str) -> Any:
+        return self._engine.query(what, timeout_s=self._timeout_s)
+
+
+def _checked(answer: dict[str, Any]) -> dict[str, Any]:
+    if "error" in answer:
+        raise exceptions.UmbelSystemError(answer["error"])
+    return answer
+
+
+def of_timeout(engine: NativeEngine, record: ownership.Record) -> Reason:
+    """Why a record is still pending, for somebody whose time is up. No lock."""
+    try:
+        asker = EngineAsker(engine, timeout_s=TIMEOUT_ANSWER_S)
+        return story(asker, engine.process_id.hex(), record.object_id.hex())
+    except exceptions.UmbelError:
+        return local.of_record(record)
+
+
+def watch(engine: NativeEngine, wanted: Sequence[ownership.Record], waited_s: float, told: set[Any]) -> set[Any]:
+    """Say on standard error what somebody has waited for so long, unless that cause was told. Returns those told."""
+    pending = [record for record in wanted if record.kind == PENDING]
+    if not pending:
+        return told
+    reason = of_timeout(engine, pending[0])
+    end = reason.last()
+    cause = (end.code, end.facts.get("task") or end.facts.get("actor") or end.subject or end.text)
+    if end.code == reasons.READY or cause in told:
+        return told
+    sys.stderr.write(
+        f"umbel: still waiting after {waited_s:g} s for {len(pending)} of {len(wanted)} objects; the first is {reason}\n"
+    )
+    return {cause} if len(told) >= CAUSES_TOLD_MAX else told | {cause}

@@ -1,0 +1,69 @@
+"""Why something waits: a code for programs, words for people, and what it waits for in turn."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from typing import Any, NamedTuple
+
+# The codes. Of what an owner sees:
+READY = "ready"
+ARGUMENT = "argument"  # an argument is not there
+CONSTRUCTOR_ARGUMENT = "constructor-argument"  # of the actor that is to run it
+WORKER = "worker"  # it has no worker
+QUEUED = "queued"  # at a worker or actor, behind others
+RUNNING = "running"
+ACTOR = "actor"  # its actor is not there, or was not told of it yet
+ELSEWHERE = "elsewhere"  # another process computes it
+UNKNOWN = "unknown"  # who should know did not answer, or has forgotten it
+DEADLOCK = "deadlock"  # it waits for itself
+# Of what the agent sees:
+INFEASIBLE = "infeasible"  # no node can ever have what it asks for
+RESOURCES = "resources"  # others have it now
+LIMIT = "limit"  # as many of its kind run as may
+TURN = "turn"  # an older demand goes first
+STARTING = "starting"  # its worker process is being started
+
+
+class Reason(NamedTuple):
+    """Why `subject` waits. `str()` is the whole story.
+
+    subject: in words, such as "object 01ab…, the result of f,", or "" where the text is all. text: what it waits for, as
+    the rest of a sentence. advice: what would unblock it, if somebody can do something. facts: ids, amounts and times
+    (seconds) for programs; JSON. because: what it waits for waits for this; None where the story ends.
+    """
+
+    code: str
+    subject: str
+    text: str
+    advice: str = ""
+    facts: Mapping[str, Any] = {}
+    because: Reason | None = None
+
+    def __str__(self) -> str:
+        own = f"{self.subject} {self.text}".lstrip() + (f"; {self.advice}" if self.advice else "")
+        return own if self.because is None else f"{own}: {self.because}"
+
+    def chain(self) -> list[Reason]:
+        """This reason and those behind it, first to last."""
+        links = [self]
+        while links[-1].because is not None:
+            links.append(links[-1].because)
+        return links
+
+    def last(self) -> Reason:
+        return self.chain()[-1]
+
+    def followed_by(self, more: Reason) -> Reason:
+        """The same story with `more` at its end."""
+        if self.because is None:
+            return self._replace(because=more)
+        return self._replace(because=self.because.followed_by(more))
+
+    def as_json(self) -> dict[str, Any]:
+        because = self.because.as_json() if self.because is not None else None
+        return {**self._asdict(), "facts": dict(self.facts), "because": because}
+
+    @classmethod
+    def from_json(cls, read: Mapping[str, Any]) -> Reason:
+        because = read["because"]
+        return cls(**{**read, "because": cls.from_json(because) if because is not None else None})

@@ -1,0 +1,89 @@
+"""`umbel explain ID`: why a task, actor, object or node waits, and what would help."""
+
+from __future__ import annotations
+
+import json
+from typing import Any
+
+import click
+
+from umbel import exceptions
+from umbel._client import inquiry, tool
+from umbel._model import ids, reasons
+from umbel.cli import node
+
+Reason = reasons.Reason
+_RESULT = "00000000"  # the index of a task's first result, whose object stands for the task
+
+
+def make() -> click.Command:
+    @click.command("explain")
+    @click.argument("about", metavar="[ID]", required=False)
+    @click.option("--json", "as_json", is_flag=True, help="Print JSON: the reasons as nested objects.")
+    @node.option
+    def explain(about: str | None, as_json: bool, session: str | None) -> None:
+        """Why something waits, and what would unblock it.
+
+        ID is the hexadecimal id of an object, task, actor (or the beginning of one) or node; without one, everything
+        that waits at the node is listed.
+        """
+        with node.connect(session) as asker:
+            try:
+                found = story(asker, about) if about else waiting(asker)
+            except exceptions.UmbelError as error:
+                raise click.ClickException(str(error)) from error
+        if as_json:
+            click.echo(json.dumps([reason.as_json() for reason in found], indent=2))
+            return
+        for reason in found:
+            for depth, one in enumerate(reason.chain()):
+                click.echo("  " * depth + str(one._replace(because=None)))
+
+    return explain
+
+
+def waiting(asker: tool.Tool) -> list[Reason]:
+    """What waits at the node, in the order in which it will be served."""
+    found = []
+    for entry in asker.query("pending"):
+        why = Reason.from_json(entry["why"])
+        what = f"actor {entry['actor']}" if entry["actor"] else f"{entry['count']} x {entry['key']}"
+        own = Reason(why.code, what, f"has waited for {entry['waiting_s']:.1f} s", facts={"client": entry["client"]})
+        found.append(own.followed_by(why))
+    return found or [Reason(reasons.READY, "nothing", "waits at this node")]
+
+
+def story(asker: tool.Tool, about: str) -> list[Reason]:
+    """Raises UmbelSystemError for an id that nobody knows."""
+    text = about.lower()
+    if text == asker.query("nodes")[0]["node_id"]:
+        return waiting(asker)
+    owner = text[: 2 * ids.WorkerID.SIZE]
+    if len(text) == 2 * ids.ObjectID.SIZE:
+        return [inquiry.story(asker, owner, text)]
+    actors = [one for one in asker.query("actors") if one["actor"].startswith(text)]
+    if len(actors) == 1:
+        return [inquiry.of_actor(asker, actors[0])]
+    if len(actors) > 1:
+        raise exceptions.UmbelSystemError(f"{len(actors)} actors begin with {about!r}; give more of the id")
+    if len(text) == 2 * ids.TaskID.SIZE:
+        return [inquiry.story(asker, owner, text + _RESULT)]
+    raise exceptions.UmbelSystemError(
+        f"nothing here is called {about!r}; give the id of an object ({2 * ids.ObjectID.SIZE} digits), of a task "
+        f"({2 * ids.TaskID.SIZE}), of an actor or its beginning, or of the node"
+    )
+
+
+def workers_about(asker: tool.Tool, about: str) -> list[dict[str, Any]]:
+    """The workers that an id means: of a worker or actor or the beginning of one, of a task, or a process id."""
+    text = about.lower()
+    listed: list[dict[str, Any]] = asker.query("workers")
+    by_name = [
+        one for one in listed if one["worker"].startswith(text) or (one["actor"] and one["actor"].startswith(text))
+    ]
+    by_pid = [one for one in listed if str(one["pid"]) == text]
+    if by_pid or by_name or len(text) != 2 * ids.TaskID.SIZE:
+        return by_pid or by_name
+    reason = inquiry.story(asker, text[: 2 * ids.WorkerID.SIZE], text + _RESULT)
+    runs_on = {one.facts.get("worker") for one in reason.chain() if one.facts.get("task") == text}
+    return [one for one in listed if one["worker"] in runs_on]

@@ -1,0 +1,35 @@
+"""Which running session a command is about."""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Callable
+from typing import Any
+
+import click
+
+from umbel import exceptions
+from umbel._base import sessions
+from umbel._client import tool
+
+
+def option(command: Callable[..., Any]) -> Callable[..., Any]:
+    """`--session`, of which `connect` makes a connection."""
+    text = "The session's directory, or the end of its name; needed when several run."
+    return click.option("--session", metavar="NAME", help=text)(command)
+
+
+def connect(session: str | None) -> tool.Tool:
+    """Raises ClickException when there is none, or several and none was named."""
+    running = sessions.running_sessions(sessions.base_dir())
+    fitting = [path for path in running if session is None or path.endswith(session.rstrip(os.sep))]
+    if len(fitting) != 1:
+        shown = "".join(f"\n  {path}" for path in running) or " none"
+        if fitting:
+            raise click.ClickException(f"several sessions run here; say which with --session:{shown}")
+        wanted = f"no session {session!r} runs here" if session else "no session of this user runs here"
+        raise click.ClickException(f"{wanted}; there are:{shown}")
+    try:
+        return tool.Tool(fitting[0])
+    except exceptions.UmbelError as error:
+        raise click.ClickException(str(error)) from error

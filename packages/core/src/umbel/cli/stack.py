@@ -1,0 +1,63 @@
+"""`umbel stack [ID]`: what workers run and where each of their threads stands, asked while they go on."""
+
+from __future__ import annotations
+
+import json
+from typing import Any
+
+import click
+
+from umbel import exceptions
+from umbel.cli import explain, node
+
+
+def make() -> click.Command:
+    @click.command("stack")
+    @click.argument("about", metavar="[ID]", required=False)
+    @click.option("--all", "all_frames", is_flag=True, help="Show Umbel's own frames and idle threads too.")
+    @click.option("--json", "as_json", is_flag=True, help="Print JSON.")
+    @node.option
+    def stack(about: str | None, all_frames: bool, as_json: bool, session: str | None) -> None:
+        """What the workers of a session run, and where they stand.
+
+        ID is of a worker or actor (or the beginning of one) or of a task, or a process id; without one, all workers.
+        """
+        with node.connect(session) as asker:
+            try:
+                workers = explain.workers_about(asker, about) if about else asker.query("workers")
+                found = [_of_worker(asker, one) for one in workers]
+            except exceptions.UmbelError as error:
+                raise click.ClickException(str(error)) from error
+        if about and not found:
+            raise click.ClickException(f"no worker, actor or running task here is called {about!r}")
+        if as_json:
+            click.echo(json.dumps(found, indent=2))
+            return
+        for one in found:
+            click.echo("\n".join(_in_words(one, all_frames=all_frames)))
+
+    return stack
+
+
+def _of_worker(asker: Any, worker: dict[str, Any]) -> dict[str, Any]:
+    about = {"worker": worker["worker"], "pid": worker["pid"], "state": worker["state"]}
+    try:
+        return {**about, **asker.ask(worker["worker"], "stack", "")}
+    except exceptions.UmbelError as error:  # one that is stuck in C must not hide the others
+        return {**about, "unknown": str(error), "running": [], "threads": []}
+
+
+def _in_words(worker: dict[str, Any], *, all_frames: bool) -> list[str]:
+    lines = [f"worker {worker['worker'][:8]} (pid {worker['pid']}), {worker['state']}"]
+    if "unknown" in worker:
+        lines.append(f"  does not answer: {worker['unknown']}")
+    lines += [f"  runs {one['name']} (task {one['task']}), for {one['for_s']:.1f} s" for one in worker["running"]]
+    for thread in worker["threads"]:
+        shown = [frame for frame in thread["frames"] if all_frames or not (frame[4] or frame[0] == "<string>")]
+        if shown and (all_frames or worker["running"]):
+            lines.append(f"  thread {thread['name']}")
+            for file, line, function, text, _ in shown:
+                lines.append(f"    {file}:{line} in {function}")
+                if text:
+                    lines.append(f"      {text}")
+    return lines

@@ -1,0 +1,290 @@
+"""Whatever waits can be asked for its reason: by `explain`, the watchdog, the commands; and may be given up in time."""
+
+from __future__ import annotations
+
+import json
+import os
+import pathlib
+import signal
+import subprocess
+import sys
+import time
+from collections.abc import Iterator
+from typing import Any
+
+import drivers
+import pytest
+
+import umbel
+from umbel import exceptions
+from umbel._base import sessions
+from umbel._client import tool
+from umbel._model import reasons
+from umbel.util import state
+
+HERE = pathlib.Path(__file__).name
+
+
+@pytest.fixture(autouse=True)
+def session() -> Iterator[None]:
+    with umbel.init(num_cpus=2):
+        yield
+
+
+@umbel.remote(num_cpus=0)
+def hold(path: str) -> str:
+    while not pathlib.Path(path).exists():
+        time.sleep(0.005)  # the line that explain shows
+    return "released"
+
+
+@umbel.remote(num_cpus=0)
+def wait_for(boxed: list[Any]) -> Any:
+    return umbel.get(boxed[0])
+
+
+@umbel.remote(num_cpus=0)
+class Caller:
+    def meet(self, other: Any) -> None:
+        self.other = other
+
+    def call(self, depth: int) -> str:
+        return str(umbel.get(self.other.call.remote(depth - 1))) if depth else "the end"
+
+    def answer(self) -> int:
+        return 42
+
+
+@umbel.remote(num_cpus=0, max_concurrency=2)
+class Threaded:
+    def hold(self, path: str) -> None:
+        umbel.get(hold.remote(path))
+
+
+def run(*arguments: str) -> subprocess.CompletedProcess[str]:
+    command = [sys.executable, "-m", "umbel.cli", *arguments, "--session", session_dir()]
+    return subprocess.run(command, check=False, capture_output=True, text=True, timeout=30)
+
+
+def session_dir() -> str:
+    context = umbel.get_runtime_context()
+    return os.path.join(context.get_temp_dir(), context.get_session_name())
+
+
+def running(ref: Any) -> state.Reason:
+    """The story of a reference, once it ends with something that runs."""
+    reason: state.Reason = drivers.wait_until(lambda: (r := state.explain(ref)).last().facts.get("pid") and r)
+    return reason
+
+
+def codes(reason: state.Reason) -> list[str]:
+    return [one.code for one in reason.chain()]
+
+
+def test_story_of_a_running_task_ends_at_its_line(tmp_path: pathlib.Path) -> None:
+    gate = tmp_path / "gate"
+    ref = hold.remote(str(gate))
+    reason = running(ref)
+    assert codes(reason) == [reasons.RUNNING, reasons.RUNNING]
+    assert HERE in reason.last().facts["at"]
+    assert reason.last().facts["at"].endswith("in hold")
+    assert reason.last().facts["task"] == ref.task_id().hex()
+    gate.touch()
+    assert umbel.get(ref, timeout=30) == "released"
+    assert codes(state.explain(ref)) == [reasons.READY]
+
+
+def test_story_goes_from_process_to_process(tmp_path: pathlib.Path) -> None:
+    """A task waits in `get` for the task of another process, which waits for an argument that can never come."""
+    unplaced = hold.options(resources={"licence": 1}).remote("/")
+    ref = wait_for.remote([wait_for.remote([unplaced])])
+
+    def story() -> Any:
+        reason = state.explain(ref)
+        return reason if reason.last().code == reasons.INFEASIBLE else None
+
+    reason = drivers.wait_until(story)
+    names = [one.facts.get("name", "") for one in reason.chain()]
+    assert names.count("wait_for") >= 3
+    assert reason.last().facts["lacking"] == {"licence": 10_000}
+    assert "ask for less of licence" in reason.last().advice
+    umbel.cancel(ref)
+
+
+def test_actors_that_wait_for_each_other_are_a_deadlock() -> None:
+    first, second = Caller.remote(), Caller.remote()
+    umbel.get([first.meet.remote(second), second.meet.remote(first)], timeout=30)
+    ref = first.call.remote(5)
+
+    def story() -> Any:
+        reason = state.explain(ref)
+        return reason if reason.last().code == reasons.DEADLOCK else None
+
+    reason = drivers.wait_until(story)
+    assert "max_concurrency" in reason.last().advice
+    assert str(reason).count(f"{HERE}") >= 2
+
+
+def test_actor_that_waits_for_itself_is_a_deadlock() -> None:
+    actor = Caller.remote()
+    umbel.get(actor.meet.remote(actor), timeout=30)
+    ref = actor.call.remote(1)
+    drivers.wait_until(lambda: state.explain(ref).last().code == reasons.DEADLOCK)
+
+
+def test_call_behind_a_long_one_names_it(tmp_path: pathlib.Path) -> None:
+    gate = tmp_path / "gate"
+    actor = Caller.remote()
+    umbel.get(actor.meet.remote(None), timeout=30)
+    busy = actor.__umbel_call__.remote(lambda _self, path: umbel.get(hold.remote(path)), str(gate))
+    queued = actor.answer.remote()
+    drivers.wait_until(lambda: "hold" in str(state.explain(queued)) and "behind it" in str(state.explain(queued)))
+    gate.touch()
+    umbel.get([busy, queued], timeout=30)
+
+
+def test_threads_of_an_actor_are_told_apart(tmp_path: pathlib.Path) -> None:
+    actor = Threaded.remote()
+    paths = [tmp_path / "one", tmp_path / "two"]
+    refs = [actor.hold.remote(str(path)) for path in paths]
+    for ref in refs:
+        drivers.wait_until(lambda ref=ref: state.explain(ref).last().facts.get("name") == "hold")
+    paths[0].touch()
+    umbel.get(refs[0], timeout=30)
+    assert state.explain(refs[1]).last().facts["name"] == "hold"
+    paths[1].touch()
+    umbel.get(refs[1], timeout=30)
+
+
+def test_constructor_that_takes_long_is_named(tmp_path: pathlib.Path) -> None:
+    @umbel.remote(num_cpus=0)
+    class Slow:
+        def __init__(self, path: str) -> None:
+            umbel.get(hold.remote(path))
+
+        def ok(self) -> bool:
+            return True
+
+    ref = Slow.remote(str(tmp_path / "gate")).ok.remote()
+    drivers.wait_until(lambda: "Slow.__init__" in str(state.explain(ref)))
+    drivers.wait_until(lambda: state.explain(ref).last().facts.get("name") == "hold")
+    (tmp_path / "gate").touch()
+    assert umbel.get(ref, timeout=30)
+
+
+def test_killed_worker_does_not_hold_an_explanation_up(tmp_path: pathlib.Path) -> None:
+    """Questions to a process that ends are refused, and one that is stopped is not waited for."""
+    ref = hold.options(max_retries=0).remote(str(tmp_path / "never"))
+    reason = running(ref)
+    drivers.kill(reason.last().facts["pid"])
+    with pytest.raises(exceptions.WorkerCrashedError):
+        umbel.get(ref, timeout=30)
+    assert state.explain(ref).code == reasons.READY
+
+
+def test_infeasible_work_fails_when_its_time_is_up() -> None:
+    umbel.shutdown()
+    with umbel.init(num_cpus=1, infeasible_timeout_s=0.3):
+        ref = hold.options(num_cpus=7).remote("/")
+        actor = Caller.options(resources={"licence": 1}).remote()
+        with pytest.raises(exceptions.TaskUnschedulableError, match=r"needs \{CPU: 7\}.*has \{CPU: 1\}.*0.3 s"):
+            umbel.get(ref, timeout=30)
+        with pytest.raises(exceptions.ActorUnschedulableError, match="licence"):
+            umbel.get(actor.answer.remote(), timeout=30)
+
+
+@pytest.mark.parametrize(("value", "kind"), [("1", TypeError), (True, TypeError), (0, ValueError), (-1, ValueError)])
+def test_infeasible_timeout_must_be_a_positive_number(value: Any, kind: type[Exception]) -> None:
+    umbel.shutdown()
+    with pytest.raises(kind, match="infeasible_timeout_s must be"):
+        umbel.init(infeasible_timeout_s=value)
+
+
+def test_watchdog_says_once_what_is_waited_for(
+    monkeypatch: pytest.MonkeyPatch, capfd: pytest.CaptureFixture[str], tmp_path: pathlib.Path
+) -> None:
+    umbel.shutdown()
+    monkeypatch.setenv("UMBEL_WATCHDOG_S", "0.1")
+    with umbel.init(num_cpus=1):
+        ref = hold.remote(str(tmp_path / "never"))
+        running(ref)
+        for _ in range(2):
+            with pytest.raises(exceptions.GetTimeoutError):
+                umbel.get(ref, timeout=0.5)
+            assert umbel.wait([ref], timeout=0.5) == ([], [ref])
+    said = [line for line in capfd.readouterr().err.splitlines() if "still waiting" in line]
+    assert len(said) == 1
+    assert "umbel: still waiting after 0.1 s for 1 of 1 objects; the first is object" in said[0]
+    assert "in hold" in said[0]
+
+
+def test_command_explains_objects_tasks_actors_and_the_node(tmp_path: pathlib.Path) -> None:
+    ref = hold.remote(str(tmp_path / "gate"))
+    unplaced = hold.options(num_cpus=9).remote("/")
+    actor = Caller.remote()
+    umbel.get(actor.meet.remote(None), timeout=30)
+    running(ref)
+    drivers.wait_until(umbel.explain)
+    for about in (ref.hex(), ref.task_id().hex()):
+        told = run("explain", about)
+        assert told.returncode == 0
+        assert HERE in told.stdout
+    assert "runs nothing" in run("explain", actor._actor_id.hex()).stdout
+    for about in ([], [umbel.nodes()[0]["NodeID"]]):
+        assert "needs {CPU: 9}, but this node has {CPU: 2}" in run("explain", *about).stdout
+    (story,) = json.loads(run("explain", unplaced.hex(), "--json").stdout)
+    assert reasons.Reason.from_json(story).last().code == reasons.INFEASIBLE
+    unknown = run("explain", "abc")
+    assert unknown.returncode == 1
+    assert "nothing here is called 'abc'; give the id of" in unknown.stderr
+    umbel.cancel(unplaced)
+    (tmp_path / "gate").touch()
+
+
+def test_command_shows_the_stack_of_a_running_task(tmp_path: pathlib.Path) -> None:
+    ref = hold.remote(str(tmp_path / "gate"))
+    pid = running(ref).last().facts["pid"]
+    for about in ([], [ref.task_id().hex()], [str(pid)]):
+        told = run("stack", *about)
+        assert told.returncode == 0, told.stderr
+        assert "runs hold (task " in told.stdout
+        assert "time.sleep(0.005)" in told.stdout
+        assert "_worker" not in told.stdout
+    assert "_worker" in run("stack", "--all", str(pid)).stdout
+    assert "no worker, actor or running task here is called 'ffff'" in run("stack", "ffff").stderr
+    (tmp_path / "gate").touch()
+    umbel.get(ref, timeout=30)
+
+
+def test_stopped_worker_is_said_not_to_answer(tmp_path: pathlib.Path) -> None:
+    ref = hold.remote(str(tmp_path / "gate"))
+    pid = running(ref).last().facts["pid"]
+    os.kill(pid, signal.SIGSTOP)
+    try:
+        assert "does not say what it does" in str(state.explain(ref))
+    finally:
+        os.kill(pid, signal.SIGCONT)
+    (tmp_path / "gate").touch()
+    assert umbel.get(ref, timeout=30) == "released"
+
+
+def test_tools_only_look() -> None:
+    with tool.Tool(session_dir()) as looking:
+        assert looking.query("nodes")[0]["node_id"] == umbel.nodes()[0]["NodeID"]
+        with pytest.raises(exceptions.UmbelSystemError, match="a tool may only ask, got 'reserve_store'"):
+            looking._request({"t": "reserve_store", "bytes": 1})
+        with pytest.raises(exceptions.UmbelSystemError, match="there is no process 'nobody'"):
+            looking.ask("nobody", "stack", "")
+        with pytest.raises(exceptions.UmbelSystemError, match="cannot be asked for 'secrets'"):
+            looking.ask(umbel.get_runtime_context().get_worker_id(), "secrets", "")
+        with pytest.raises(exceptions.UmbelSystemError, match="makes no sense"):
+            looking.ask(umbel.get_runtime_context().get_worker_id(), "explain", "xyz")
+
+
+def test_command_says_which_sessions_there_are() -> None:
+    assert session_dir() in sessions.running_sessions(sessions.base_dir())
+    command = [sys.executable, "-m", "umbel.cli", "stack", "--session", "no-such"]
+    told = subprocess.run(command, check=False, capture_output=True, text=True, timeout=30)
+    assert told.returncode == 1
+    assert "no session 'no-such' runs here" in told.stderr
+    assert session_dir() in told.stderr
