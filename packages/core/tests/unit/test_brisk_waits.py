@@ -44,6 +44,25 @@ def test_brisk_wait_ends_at_its_deadline_and_by_its_waiter(driver: reactor.React
     os.close(write_end)
 
 
+def test_poke_that_crosses_housekeeping_is_not_lost() -> None:
+    """The background thread looked, was poked, and went to sleep: a cancelled task that waited was never interrupted."""
+    made: list[reactor.Reactor] = []
+    looked: list[float] = []
+    waiter = reactor.Waiter()
+
+    def housekeeping() -> None:
+        looked.append(time.monotonic())
+        if made and len(looked) < 20:
+            made[0].poke()  # as another thread does at this very moment
+        elif made:
+            waiter.finish()
+            made[0].poller.wake()
+
+    made.append(reactor.Reactor(housekeeping, name="test"))
+    assert made[0].wait(waiter, time.monotonic() + 10)
+    made[0].close()
+
+
 def test_selector_of_async_actors_finds_what_is_ready_and_keeps_its_time() -> None:
     read_end, write_end = os.pipe()
     with event_loop.BriskSelector() as selector:
