@@ -109,10 +109,10 @@ def _users_line(frame: FrameType | None) -> str:
     """The innermost line of the program's own, or else of a library; empty when there is neither."""
     of_library = ""
     for file, line, function in _walk(frame):
-        if file.startswith(_OURS) or file.startswith("<"):
+        if file.startswith(_OURS):
             continue
         told = f"{file}:{line} in {function}"
-        if not file.startswith(_STANDARD) and "site-packages" not in file:
+        if not file.startswith((_STANDARD, "<frozen ")) and "site-packages" not in file:
             return told
         of_library = of_library or told
     return of_library
