@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import os
 import pathlib
+import pickle
 import signal
 import time
 from collections.abc import Iterator
@@ -83,6 +84,31 @@ def test_task_blocked_in_the_runtime_is_interrupted(tmp_path: pathlib.Path, wait
     with pytest.raises(CANCELLED):
         umbel.get(ref, timeout=10)
     umbel.cancel(never)
+    drivers.wait_until(cpus_are_free)
+
+
+def test_task_submitted_while_the_cancellation_waits_is_cancelled_too(tmp_path: pathlib.Path) -> None:
+    """The request found our own code at work, submitting; what it submitted ran on, with a CPU, for nobody."""
+
+    @umbel.remote
+    def forever(_mark: Any, _large: Any) -> None:
+        time.sleep(1000)
+
+    class Mark:
+        def __reduce__(self) -> Any:
+            (tmp_path / "mark").touch()
+            return (int, ())
+
+    @umbel.remote
+    def parent() -> None:
+        large = pickle.PickleBuffer(bytearray(256 << 20))
+        umbel.get(forever.remote(Mark(), large))  # copied after the mark
+
+    ref = parent.remote()
+    drivers.wait_until((tmp_path / "mark").exists)
+    umbel.cancel(ref)
+    with pytest.raises(CANCELLED):
+        umbel.get(ref, timeout=10)
     drivers.wait_until(cpus_are_free)
 
 

@@ -398,7 +398,7 @@ class Actors:
                     f"max_pending_calls is {limit}; wait for some results first"
                 )
             book = engine.tasks
-            book._seq = seq = book._seq + 1
+            book.last_seq = seq = book.last_seq + 1
             call = tasks.Task(seq, state, kind, payload)
             call.actor = client
             result = book.open_results(call, state)

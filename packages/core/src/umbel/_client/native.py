@@ -456,7 +456,7 @@ class NativeEngine:
                     self.values.store.free(payload[0])
                 raise
         with self.lock:
-            self.tasks._seq = seq = self.tasks._seq + 1
+            self.tasks.last_seq = seq = self.tasks.last_seq + 1
             object_id = self.process_id + seq.to_bytes(8, "big") + b"\0\0\0\0"
             table = self.values.table
             table.settle(table.own(object_id), kind, payload, contained)

@@ -103,7 +103,7 @@ class Tasks:
         self.depth = depth
         self.classes: dict[str, dispatch.SchedulingClass] = {}
         self.unfinished: dict[int, Task] = {}
-        self._seq = 0
+        self.last_seq = 0
         self._templates = 0
         self._dirty: set[dispatch.SchedulingClass] = set()
         self._unstarted_deaths: dict[int, int] = {}  # task -> workers that died with it at the head of their queue
@@ -112,8 +112,8 @@ class Tasks:
     # Submission
 
     def next_seq(self) -> int:
-        self._seq += 1
-        return self._seq
+        self.last_seq += 1
+        return self.last_seq
 
     def new_template(self, name: str, num_returns: Any, is_generator: bool) -> Template:
         self._templates += 1
@@ -168,7 +168,7 @@ class Tasks:
             raise template.signature.blame(template.name, args, kwargs, error) from error.__cause__
         with engine.lock:
             engine.check_running()
-            self._seq = seq = self._seq + 1
+            self.last_seq = seq = self.last_seq + 1
             task = Task(seq, state, kind, payload)
             result = self.open_results(task, state)
             self.attach_arguments(task, deps, pins)

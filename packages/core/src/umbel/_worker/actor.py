@@ -262,7 +262,7 @@ class Host:
         if job.context is not None:
             job.context.is_canceled = True
         if is_recursive:
-            self._worker.cancel_children(job)
+            self._worker.cancel_children(job, self._engine.tasks.last_seq)
         task = self._async_tasks.get(job)
         if task is not None:
             self._loop.call_soon_threadsafe(task.cancel)

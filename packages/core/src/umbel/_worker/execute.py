@@ -92,7 +92,9 @@ class Execution:
         "context",
         "deps",
         "depth",
+        "interrupted_at_seq",
         "is_cancelled",
+        "is_cancelled_with_children",
         "kind",
         "link",
         "passed",
@@ -115,6 +117,8 @@ class Execution:
         self.argument_ids: list[bytes] = []
         self.passed: list[ownership.Record] = []  # the receiver's own objects in a result that has not left yet
         self.is_cancelled = False
+        self.is_cancelled_with_children = False
+        self.interrupted_at_seq = 0  # of what this process had submitted when the cancellation was raised
         self.consumed = 0  # items of a stream that the reader has taken
         self.resume: Callable[[], None] | None = None  # wakes a producer held back by backpressure
         self.context: context.TaskContext | None = None

@@ -219,6 +219,9 @@ class Worker:
         finally:
             self._running = None
             self._cancel = None
+            if job.is_cancelled_with_children:  # some were submitted between the request and the interruption
+                with self.engine.lock:
+                    self.cancel_children(job, job.interrupted_at_seq)
             context.current_task.reset(token)
         if template.max_calls:
             self._count_call(job, template)
@@ -357,7 +360,8 @@ class Worker:
     def _interrupt(self, job: execute.Execution, *, is_recursive: bool = True) -> None:
         """Cancel the running task. Lock held."""
         if is_recursive:
-            self.cancel_children(job)
+            job.is_cancelled_with_children = True
+            self.cancel_children(job, self.engine.tasks.last_seq)
         job.is_cancelled = True
         if job.context is not None:
             job.context.is_canceled = True
@@ -365,11 +369,11 @@ class Worker:
         signal.pthread_kill(self._main_thread, signal.SIGINT)
         self.engine.reactor.poke()  # to try again, should it find our own code running
 
-    def cancel_children(self, parent: execute.Execution) -> None:
-        """Cancel the tasks this one has submitted. Lock held."""
+    def cancel_children(self, parent: execute.Execution, until_seq: int) -> None:
+        """Cancel the tasks this one has submitted up to a sequence number. Lock held."""
         book = self.engine.tasks
         for task in list(book.unfinished.values()):
-            if task.parent is parent:
+            if task.parent is parent and task.seq <= until_seq:
                 book.cancel(task, force=False, recursive=True)
 
     def _on_consumed(self, link: links.Link, message: tuple[Any, ...]) -> None:
@@ -471,11 +475,15 @@ class Worker:
             interrupts.lay_trap(self.engine, self._take_cancel)  # beside it, housekeeping tries again
             return
         self._cancel = None
+        job.interrupted_at_seq = self.engine.tasks.last_seq
         raise KeyboardInterrupt
 
     def _take_cancel(self) -> bool:
         job, self._cancel = self._cancel, None
-        return job is not None and job is self._running
+        if job is None or job is not self._running:
+            return False
+        job.interrupted_at_seq = self.engine.tasks.last_seq
+        return True
 
     def _housekeeping(self, now_s: float) -> float | None:
         due: float | None = None
