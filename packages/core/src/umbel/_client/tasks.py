@@ -6,7 +6,6 @@ here runs under the engine's lock unless it says otherwise.
 
 from __future__ import annotations
 
-import hashlib
 import json
 import time
 from collections.abc import Sequence
@@ -122,6 +121,8 @@ class Tasks:
     def prepare(self, template: remote_function.TaskTemplate) -> Template:
         """Read a function and its options into what is sent: the function is pickled now, at its first call. No
         lock."""
+        from hashlib import blake2b  # loads OpenSSL, which a worker that submits nothing has no use for
+
         options = template.options
         blob = self._engine.export(template.source)
         env = self._engine.environment(options.env_vars)
@@ -131,7 +132,7 @@ class Tasks:
         with self._engine.lock:
             made = self.new_template(template.name, options.num_returns, template.is_generator)
             made.function_blob = blob
-            made.digest = hashlib.blake2b(blob, digest_size=16).digest()
+            made.digest = blake2b(blob, digest_size=16).digest()
             made.max_retries = options.max_retries
             made.retry_exceptions = options.retry_exceptions
             made.backpressure = options.generator_backpressure_num_objects
