@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import math
-import operator
 import os
 from collections.abc import Sequence
 from typing import Any, TypeVar, overload
@@ -112,17 +111,27 @@ def wait(
             f"num_returns must be a whole number from 1 to the number of references, {len(ray_waitables)}, got "
             f"{num_returns!r}"
         )
-    if kinds == _ONLY_REFS:
-        is_unique = len(set(map(_id_of, ray_waitables))) == len(ray_waitables)
-    else:
-        is_unique = len(set(ray_waitables)) == len(ray_waitables)
-    if not is_unique:
-        raise ValueError("wait() takes each reference once, got some repeated; remove the duplicates")
+    if _rests[0] != _mark_of(ray_waitables):  # else they were unique a moment ago
+        if kinds == _ONLY_REFS:
+            is_unique = len({ref._id for ref in ray_waitables}) == len(ray_waitables)
+        else:
+            is_unique = len(set(ray_waitables)) == len(ray_waitables)
+        if not is_unique:
+            raise ValueError("wait() takes each reference once, got some repeated; remove the duplicates")
     ready, rest = engine.wait(ray_waitables, num_returns, timeout, fetch_local)
+    _rests[0] = _mark_of(rest) if rest else ()
     return ready, rest
 
 
-_id_of = operator.attrgetter("_id")  # programs wait in loops, so each check of a list is made in C
+_rests: list[tuple[Any, ...]] = [()]
+"""The list that `wait` returned last, by its mark. Programs wait in loops for what is left, and looking for repeated
+references is more than half of the cost of a long list; whoever puts one into the midst of it is not told."""
+
+
+def _mark_of(waitables: list[Any]) -> tuple[Any, ...]:
+    return id(waitables), len(waitables), id(waitables[0]), id(waitables[-1])
+
+
 _ONLY_REFS = {refs.ObjectRef}
 _WAITABLE = {refs.ObjectRef, refs.ObjectRefGenerator}
 
