@@ -23,7 +23,7 @@ def test_an_error_is_freed_with_whether_it_was_read(table: ownership.ReferenceTa
     table.settle(record, ERROR, b"error")
     record.is_read = is_read
     table.drop_local(ID)
-    assert table.commands == [ownership.Free(ERROR, b"error", is_read)]
+    assert table.commands == [ownership.Free(ERROR, b"error", is_read, ID)]
 
 
 def test_an_error_that_comes_after_the_last_reference_went_is_unread(table: ownership.ReferenceTable) -> None:
@@ -31,7 +31,7 @@ def test_an_error_that_comes_after_the_last_reference_went_is_unread(table: owne
     table.drop_local(ID)
     assert table.commands == []
     table.settle(record, ERROR, b"error")
-    assert table.commands == [ownership.Free(ERROR, b"error", is_read=False)]
+    assert table.commands == [ownership.Free(ERROR, b"error", False, ID)]
 
 
 def test_an_error_that_somebody_borrows_is_freed_when_he_gives_it_back(table: ownership.ReferenceTable) -> None:
@@ -42,7 +42,7 @@ def test_an_error_that_somebody_borrows_is_freed_when_he_gives_it_back(table: ow
     assert table.commands == []
     record.is_read = True  # he asked for the value
     table.release_received(ID, OTHER, 1)
-    assert table.commands == [ownership.Free(ERROR, b"error", is_read=True)]
+    assert table.commands == [ownership.Free(ERROR, b"error", True, ID)]
 
 
 def test_a_borrowed_error_is_its_owners_to_tell(table: ownership.ReferenceTable) -> None:

@@ -100,6 +100,10 @@ class Config:
     stop_timeout_s: float = _setting(5.0, "UMBEL_STOP_TIMEOUT_S")
     """From the request to stop, or SIGTERM, until SIGKILL. Enough for atexit handlers that write a file."""
 
+    lineage_bytes_max: int = _setting(1 << 30, "UMBEL_LINEAGE_BYTES_MAX")
+    """What a process may keep of finished tasks' arguments, to compute their results again when they are lost. Ray's
+    default; 0 keeps nothing, and what is lost stays lost."""
+
     idle_lease_s: float = _setting(0.5, "UMBEL_IDLE_LEASE_S")
     """How long an owner keeps a worker that it has no task for: longer than a program thinks between two rounds of
     tasks, shorter than another program would like to wait."""

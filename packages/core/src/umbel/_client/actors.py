@@ -125,9 +125,12 @@ class ActorClient:
         )
         for call in self.calls.disconnected():
             self._engine.tasks.fail(call, exceptions.dump_error(reason))
-        for call in [call for call in self.calls.queue if call.is_cancelled]:
-            self.calls.remove(call)
-            self._engine.tasks.fail(call, tasks.cancelled_error(call))
+        for call in list(self.calls.queue):
+            if call.is_cancelled:
+                self.calls.remove(call)
+                self._engine.tasks.fail(call, tasks.cancelled_error(call))
+            elif not call.missing:
+                self._engine.tasks.waits_again(call)
 
     def link_gone(self) -> None:
         """The connection closed; the agent will say whether the actor restarts."""

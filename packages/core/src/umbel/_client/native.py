@@ -40,6 +40,7 @@ from umbel._wire import messages
 
 if TYPE_CHECKING:
     from umbel import spi
+    from umbel._client import rebuild
     from umbel._model.reasons import Reason
 
 logger = logging.getLogger("umbel")
@@ -139,6 +140,7 @@ class NativeEngine:
         self.troubles = troubles.TroubleLog()
         self.tasks = tasks.Tasks(self, depth)
         self.actors = actors.Actors(self)
+        self.rebuilder: rebuild.Rebuilder | None = None  # until a result is large
         self._handlers = self._make_handlers()
 
     def start(self) -> None:
@@ -170,6 +172,7 @@ class NativeEngine:
             messages.FETCH: objects.on_fetch,
             messages.VALUE: objects.on_value,
             messages.FREE: objects.on_free,
+            messages.LOST: objects.on_lost,
             messages.CANCEL_OBJECT: self._on_cancel_object,
             messages.REPLY: book.on_reply,
             messages.REPLY_MANY: book.on_reply_many,
@@ -180,6 +183,12 @@ class NativeEngine:
             messages.CANCELLED: book.on_cancelled,
             messages.RETIRE: book.on_retire,
         }
+
+    def make_rebuilder(self) -> rebuild.Rebuilder:
+        from umbel._client import rebuild
+
+        self.rebuilder = rebuild.Rebuilder(self)
+        return self.rebuilder
 
     def add_handlers(self, handlers: dict[int, Callable[[links.Link, tuple[Any, ...]], None]]) -> None:
         """What a worker understands beside."""
@@ -484,10 +493,20 @@ class NativeEngine:
                     if record.kind == ERROR:
                         decode(record)
             return [record.payload if record.kind == RAW else decode(record) for record in found]
+        except values.ValueLost as lost:
+            return self._get_again(wanted, timeout_s, lost)
         except BaseException:
             for record in found:
                 record.is_read = True  # one error stands for those of all that were asked for
             raise
+
+    def _get_again(
+        self, wanted: list[refs.ObjectRef[Any]], timeout_s: float | None, lost: values.ValueLost
+    ) -> list[Any]:
+        """`get`, of which one value was lost. The time that this took so far is not counted."""
+        with self.lock:
+            self.values.lose(lost)
+        return self.get(wanted, timeout_s)
 
     def _not_ready(self, wanted: list[refs.ObjectRef[Any]], found: list[ownership.Record], timeout_s: Any) -> str:
         pending = [index for index, record in enumerate(found) if record.kind == PENDING]

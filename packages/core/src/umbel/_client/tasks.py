@@ -18,11 +18,13 @@ from umbel._scheduling import dispatch
 from umbel._wire import messages
 
 if TYPE_CHECKING:
+    from umbel._client import rebuild
     from umbel._client.native import NativeEngine
 
 PENDING = ownership.PENDING
 ERROR = serialization.ERROR
 RAW = serialization.RAW
+STORED = serialization.STORED
 # While one thread submits and submits, nobody reads replies; so it does, now and then, more often when tasks wait for
 # each other and each reply lets the next one start. Looking costs 3 us.
 POLL_PERIOD = 32
@@ -270,7 +272,7 @@ class Tasks:
             record = table.own(return_id(self._process_id, self.next_seq(), 0))
             table.pin(record)
             record.local = 0
-            table.settle(record, serialization.STORED, task.payload)
+            table.settle(record, STORED, task.payload)
             task.argument_pins = [*(task.argument_pins or ()), record]
             task.deps = [(None, record)]
             task.payload = None
@@ -290,13 +292,60 @@ class Tasks:
                 table.pin(record)
                 pins.append(record)
                 task.deps.append((key, record))
-                if record.kind == PENDING:
-                    task.missing += 1
-                    self._values.on_settled(record, lambda settled, task=task: self._dependency_settled(task, settled))
-                if record.kind == ERROR:  # perhaps just now: its owner is dead
-                    record.is_read = True
-                    task.error = record.payload
+                self._await_argument(task, record)
             task.argument_pins = pins
+
+    def _await_argument(self, task: Task, record: ownership.Record) -> None:
+        if record.kind == PENDING:
+            task.missing += 1
+            self._values.on_settled(record, lambda settled, task=task: self._dependency_settled(task, settled))
+        if record.kind == ERROR:  # perhaps just now: its owner is dead
+            record.is_read = True
+            task.error = record.payload
+
+    def attach_again(self, task: Task, arguments: rebuild.Arguments) -> None:
+        """As `attach_arguments`, of a task that is run again, with what was kept of its arguments."""
+        table = self._values.table
+        task.argument_pins = []
+        task.deps = []
+        for key, object_id, kind, payload in arguments.deps:
+            if kind == STORED:
+                record = table.records[object_id]
+                table.pin(record)
+                task.argument_pins.append(record)
+                self._await_argument(task, record)
+            else:
+                record = ownership.Record(object_id)
+                record.kind, record.payload = kind, payload
+            task.deps.append((key, record))
+        for object_id in arguments.inner:
+            record = table.records[object_id]
+            table.pin(record)
+            task.argument_pins.append(record)
+        task.deps = task.deps or None
+
+    def argument_lost(self, record: ownership.Record) -> None:
+        """The value of an argument is being computed again: what has not been sent waits for it again."""
+        for task in list(self.unfinished.values()):
+            if any(dep is record for _, dep in task.deps or ()) and task.missing >= 0:
+                if task.actor is None and task.lease is None:
+                    cls = known(task.template.cls)
+                    if task in cls.ready:
+                        cls.ready.remove(task)
+                    self._await_argument(task, record)
+                elif task.actor is not None and task.seq not in task.actor.calls.inflight:
+                    self._await_argument(task, record)
+
+    def waits_again(self, task: Task) -> bool:
+        """Whether an argument of a task that comes back was lost since it was sent: the task then waits for it, or has
+        failed with it."""
+        for _, record in task.deps or ():
+            self._await_argument(task, record)
+        if task.error is not None:
+            if task.actor is not None:
+                task.actor.calls.remove(task)
+            self.fail(task, task.error)
+        return task.missing > 0 or task.error is not None
 
     def _dependency_settled(self, task: Task, record: ownership.Record) -> None:
         if task.seq not in self.unfinished:
@@ -560,7 +609,7 @@ class Tasks:
             task.retries_left -= 1 if task.retries_left > 0 else 0
             task.attempt += 1
             task.lease = None
-            if not task.missing:  # else it had been sent ahead of an argument, which is computed anew
+            if not task.missing and not self.waits_again(task):  # else an argument is computed anew
                 cls.ready.appendleft(task)
             return
         if task.is_cancelled:
@@ -585,6 +634,8 @@ class Tasks:
         if task is None:
             self._discard(link, kind, payload, contained)
             return
+        if kind == STORED or task.attempt:
+            self._remember(task, (0,) if kind == STORED else ())
         record = task.records[0] if task.records else None
         if record is None:
             self._discard(link, kind, payload, contained)
@@ -613,6 +664,10 @@ class Tasks:
             self.on_failed(link, (messages.FAILED, seq, results[-1][1], duration_s))
             return
         task = self._finish(link, seq, duration_s)
+        if task is not None:
+            stored = [index for index, (kind, _, _) in enumerate(results) if kind == STORED]
+            if stored or task.attempt:
+                self._remember(task, stored)
         for index, (kind, payload, contained) in enumerate(results):
             if task is None:
                 self._discard(link, kind, payload, contained)
@@ -632,12 +687,22 @@ class Tasks:
             task.retries_left -= 1 if task.retries_left > 0 else 0
             task.attempt += 1
             task.lease = None
-            if task.actor is not None:
+            is_waiting = task.missing or self.waits_again(task)
+            if task.actor is not None and task.error is None:
                 task.actor.retry(task)
-            else:
+            elif not is_waiting:
                 self._enqueue(task)
             return
         self.settle_failure(task, blob)
+
+    def _remember(self, task: Task, stored: Sequence[int]) -> None:
+        """A task has ended well; its results of these indices can be lost."""
+        rebuilder = self._engine.rebuilder
+        if rebuilder is None:
+            if not stored:
+                return
+            rebuilder = self._engine.make_rebuilder()
+        rebuilder.remember(task, stored)
 
     def _retries(self, task: Task, blob: bytes) -> bool:
         """Whether the error the user's code raised is one to try again."""
@@ -695,6 +760,8 @@ class Tasks:
     def settle_failure(self, task: Task, blob: bytes) -> None:
         """Give every result of the task this error."""
         self.unfinished.pop(task.seq, None)
+        if task.attempt and self._engine.rebuilder is not None:
+            self._engine.rebuilder.failed(task)
         if task.stream is not None:
             task.stream.fail(blob)
         for record in task.records:
@@ -725,7 +792,8 @@ class Tasks:
         meanwhile, or had been sent ahead of an argument which they now have to wait for like others."""
         for task in tasks:
             task.lease = None
-            if task.is_cancelled or task.missing or task.seq not in self.unfinished:
+            is_ended = task.is_cancelled or task.seq not in self.unfinished
+            if is_ended or task.missing or self.waits_again(task):
                 cls.ready.remove(task)
             if task.is_cancelled:
                 self.fail(task, cancelled_error(task))

@@ -24,6 +24,7 @@ RAW, PICKLE, BUFFERS, STORED, ERROR = (
 )  # fmt: skip
 PENDING = ownership.PENDING
 LIFETIME_SUFFIX = actor.LIFETIME_SUFFIX
+LOSSES_MAX = 10  # of one object, whose owner gives it a new value each time: it must be our view of the store
 LIFETIME = 100  # the kind of the object that stands for an actor's life; never travels
 
 
@@ -43,6 +44,7 @@ class Values:
         self._drops: deque[bytes] = deque()
         self.drop = self._drops.append
         self._unacknowledged: dict[bytes, int] = {}  # object id -> BORROWs under way
+        self._losses: dict[bytes, int] = {}  # how often we could not read what others own
         self._awaited: dict[bytes, list[list[Any]]] = {}  # object id -> [count, callback] waiting for the last ACK
 
     # References coming and going
@@ -147,6 +149,9 @@ class Values:
             drop = self._engine.drop_ref
             try:
                 view = self.store.open(payload[0], payload[1], lambda: drop(object_id))
+            except exceptions.ObjectLostError as error:
+                drop(object_id)
+                raise ValueLost(object_id, payload, str(error)) from None
             except BaseException:
                 drop(object_id)
                 raise
@@ -223,6 +228,49 @@ class Values:
             link.post((messages.FETCH, record.object_id))
             self._engine.mark_dirty(link)
 
+    # Values that are gone
+
+    def lose(self, lost: ValueLost) -> None:
+        """A stored value could not be read: have its object computed again. Lock held."""
+        record = self.table.records.get(lost.object)
+        if record is None:
+            return
+        is_owner = self.table.is_owner(record.object_id)
+        if record.kind == STORED and record.payload == lost.payload:
+            self.table.unsettle(record)
+            self._engine.tasks.argument_lost(record)
+        elif is_owner or record.kind != PENDING or record.is_fetching:
+            return  # somebody was faster
+        if is_owner:
+            self._free_segment(lost.payload[0])
+            self.store.trim_all()  # if it was our own, it must not be used for the next value
+            (self._engine.rebuilder or self._engine.make_rebuilder()).rebuild(record, lost.how)
+        else:
+            losses = self._losses[lost.object] = self._losses.get(lost.object, 0) + 1
+            link = self._engine.links.to(self.table.owner_of(record.object_id))
+            if losses > LOSSES_MAX:
+                self._settle_error(record, lost)
+            elif link is not None:  # else whoever waits for it is told
+                link.post((messages.LOST, record.object_id, lost.payload, lost.how))
+                self._engine.mark_dirty(link)
+        self.carry_out()
+
+    def on_lost(self, _link: links.Link, message: tuple[Any, ...]) -> None:
+        _, object_id, payload, how = message
+        self.lose(ValueLost(object_id, payload, how))
+
+    def found_again(self, lost: ValueLost) -> tuple[int, Any]:
+        """The encoded value, or error, of an argument that was lost, once its owner has had it computed again. No
+        lock."""
+        with self._lock:
+            record = self.table.add_local(lost.object)
+            self.lose(lost)
+        try:
+            self._engine.wait_for_records([record])
+            return record.kind, record.payload
+        finally:
+            self._engine.drop_ref(lost.object)
+
     # Commands of the table
 
     def carry_out(self) -> None:
@@ -234,6 +282,8 @@ class Values:
                 if isinstance(command, ownership.Free):
                     if command.kind == STORED:
                         self._free_segment(command.payload[0])
+                        if self._engine.rebuilder is not None:
+                            self._engine.rebuilder.lineage.freed(command.object_id)
                     elif command.kind == LIFETIME:
                         self._engine.actors.lifetime_over(command.payload)
                     elif command.kind == ERROR and not command.is_read:
@@ -347,6 +397,18 @@ class Values:
         for object_id in [i for i in self._unacknowledged if i[: ownership.OWNER_ID_BYTES] == owner]:
             self._unacknowledged[object_id] = 1
             self._acknowledged(object_id)
+
+
+class ValueLost(exceptions.ObjectLostError):
+    """The stored value of an object cannot be read. payload: where it was; how: what happened to it."""
+
+    def __init__(self, object_id: bytes, payload: Any, how: str) -> None:
+        super().__init__(
+            f"object {object_id.hex()} is lost: {how}", object_id=object_id.hex(), owner=object_id[:16].hex()
+        )
+        self.object = object_id
+        self.payload = payload
+        self.how = how
 
 
 def owner_died(object_id: bytes) -> exceptions.OwnerDiedError:

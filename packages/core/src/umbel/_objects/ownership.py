@@ -38,6 +38,7 @@ class Free(NamedTuple):
     kind: int
     payload: Any
     is_read: bool = False
+    object_id: bytes = b""
 
 
 class Borrow(NamedTuple):
@@ -155,7 +156,7 @@ class ReferenceTable:
     def _let_go(self, record: Record) -> None:
         """Free a dead record's value if it is ours to free, and unpin what it contained."""
         if self.is_owner(record.object_id):
-            self.commands.append(Free(record.kind, record.payload, record.is_read))
+            self.commands.append(Free(record.kind, record.payload, record.is_read, record.object_id))
         contained, record.contained = record.contained, ()
         record.payload = None
         for object_id in contained:
@@ -177,6 +178,16 @@ class ReferenceTable:
                 self.pin(self._known(object_id))
         if record.is_dead:
             self._let_go(record)
+
+    def unsettle(self, record: Record) -> None:
+        """The value is lost: the object is pending again, until `settle`. Its memory is the caller's to give back."""
+        invariant(record.kind != PENDING, "an object without a value lost it", object=record.object_id.hex())
+        record.kind = PENDING
+        record.payload = None
+        record.is_fetching = False
+        contained, record.contained = record.contained, ()
+        for object_id in contained:
+            self.unpin(self._known(object_id))
 
     def _known(self, object_id: bytes) -> Record:
         record = self.records.get(object_id)

@@ -267,8 +267,9 @@ class SharedMemoryStore:
             own.close_descriptor()
             try:
                 self._rename(own, self.process_id)  # if we die, our pool must not seem to be somebody's values
-            except FileNotFoundError:  # the node has ended, and removed everything
+            except FileNotFoundError:  # the node has ended and removed everything, or the segment is lost
                 del self._own[number]
+                self._quota.unclaim(own.backed_bytes)
                 return
             if own.views:
                 own.state = segments.State.VIEWED

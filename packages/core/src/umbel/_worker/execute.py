@@ -13,7 +13,7 @@ from types import GeneratorType
 from typing import Any
 
 from umbel import exceptions
-from umbel._client import answers, context, links, native
+from umbel._client import answers, context, links, native, values
 from umbel._objects import ownership, serialization
 from umbel._transport import reactor
 from umbel._wire import messages
@@ -80,6 +80,14 @@ def running(job: Execution, thread: int) -> answers.Running:
 
 class InputNotHere(Exception):
     """A task was sent ahead of an argument whose value this worker does not have: it failed, or is large or old."""
+
+
+class ArgumentFailed(Exception):
+    """An argument was lost, and this is what it ended with instead of a value."""
+
+    def __init__(self, blob: bytes) -> None:
+        super().__init__()
+        self.blob = blob
 
 
 class Execution:
@@ -149,7 +157,7 @@ class Executor:
         if kind == messages.ARGS_OBJECT:
             _, object_id, dep_kind, dep_payload = deps[0]
             ids.append(object_id)
-            whole = read(dep_kind, dep_payload, object_id, None, ids)
+            whole = self._read_argument(dep_kind, dep_payload, object_id, ids)
             deps = deps[1:]
         elif kind == messages.ARGS:
             whole = payload, {}
@@ -166,7 +174,7 @@ class Executor:
                         raise InputNotHere
                     dep_kind, dep_payload = job.link.recent[dep_payload]
                 ids.append(object_id)
-                value = read(dep_kind, dep_payload, object_id, None, ids)
+                value = self._read_argument(dep_kind, dep_payload, object_id, ids)
                 if type(key) is int:
                     positional[key] = value
                 else:
@@ -174,6 +182,15 @@ class Executor:
             args = tuple(positional)
         job.payload = job.deps = None
         return args, kwargs
+
+    def _read_argument(self, kind: int, payload: Any, object_id: bytes, ids: list[bytes]) -> Any:
+        while True:
+            try:
+                return self._values.read(kind, payload, object_id, None, ids)
+            except values.ValueLost as lost:
+                kind, payload = self._values.found_again(lost)
+                if kind == ERROR:
+                    raise ArgumentFailed(payload) from None
 
     # Running
 
@@ -364,6 +381,8 @@ class Executor:
             return exceptions.dump_error(
                 exceptions.TaskCancelledError(f"task {job.template.name} was cancelled while it ran")
             )
+        if isinstance(error, ArgumentFailed):
+            return error.blob
         running = job.context
         wrapped = exceptions.UmbelTaskError.from_exception(
             error,

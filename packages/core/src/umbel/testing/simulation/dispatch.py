@@ -23,6 +23,7 @@ OPTIONS: Final[dict[str, dict[str, Any]]] = {
     "retiring": {"max_calls": 2},
     "half": {"num_cpus": 0.5},
 }
+_REASONS = ("retries_disabled", "max_attempts_exceeded", "borrowed")
 LARGE = bytes(400)  # a result that goes to the store
 
 Ref = refs.ObjectRef[Any]
@@ -80,6 +81,8 @@ class DispatchWorld(RuntimeWorld):
         self.trouble_percent = chance.choose((0, 0, 10))
         self.cancel_percent = chance.choose((0, 0, 30))
         self.pauses_max = chance.choose((1, 1, 4))
+        self.loss_percent = chance.choose((0, 0, 10, 40))
+        self.loss_count = 0
         super().set_up()
         for driver in self.drivers:
             self._watch_pushes(driver)
@@ -103,6 +106,8 @@ class DispatchWorld(RuntimeWorld):
             driver.pause()
             if self.is_settling:
                 break
+            if self.chance.happens(self.loss_percent):
+                self._lose_one()
             what = self.chance.below(6)
             if what <= 2:
                 for _ in range(self.chance.choose((1, 1, 2, 5))):
@@ -118,6 +123,15 @@ class DispatchWorld(RuntimeWorld):
                 self._cancel(driver, self.chance.choose(held))
         for ref in held:
             self._get(driver, [ref])
+
+    def _lose_one(self) -> None:
+        """A stored value goes away, whose it may be."""
+        memory = self.node.memory
+        if memory.segments:
+            name = self.chance.choose(sorted(memory.segments))
+            self.note("segment %s IS LOST", name)
+            self.loss_count += 1
+            memory.lose(name)
 
     def _submit(self, process: Machine, known: list[Ref], parent: Noted | None) -> Ref:
         chance = self.chance
@@ -183,6 +197,7 @@ class DispatchWorld(RuntimeWorld):
         self.must(got == [one.value() for one in noted.inputs], "D6", "task %d got %s", noted.number, inputs)
         for where, how in noted.executions:
             may_again = where.is_dead or (how == "raised" and noted.kind == "twice")
+            may_again |= self.loss_count > 0 and how == "returned"
             self.must(
                 may_again, "D5", "%s runs task %d, which has %s in %s", process.name, noted.number, how, where.name
             )
@@ -218,6 +233,8 @@ class DispatchWorld(RuntimeWorld):
             return True
         if isinstance(error, exceptions.TaskCancelledError):
             return noted.may_be_interrupted()
+        if isinstance(error, exceptions.ObjectReconstructionFailedError):
+            return self.loss_count > 0 and error.reason in _REASONS
         if isinstance(error, Trouble):
             return noted.end == "raise"
         if isinstance(error, exceptions.WorkerCrashedError):
@@ -254,6 +271,8 @@ class DispatchWorld(RuntimeWorld):
             )
             if isinstance(process, WorkerProcess):
                 self.must(not process.worker._queue, "D7", "%s has tasks that it never ran", process.name)
+            lineage = process.engine.rebuilder.lineage if process.engine.rebuilder is not None else ()
+            self.must(not lineage, "O9", "%s keeps the lineage of what is freed: %s", process.name, lineage)
             kept = [*process.engine.values.table.records.values()]
             self.must(not kept, "O9", "%s keeps %s", process.name, kept)
         self.must(not daemon.agent.demands, "D7", "the agent has demands: %s", daemon.agent.pending())

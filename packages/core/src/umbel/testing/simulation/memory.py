@@ -19,7 +19,13 @@ class Memory:
     def __init__(self) -> None:
         self.segments: dict[str, bytearray] = {}
         self.object_of: dict[str, bytes] = {}  # segment -> the object whose value it was read as
+        self.lost: set[str] = set()
         self.views: Counter[tuple[str, str]] = Counter()  # (viewing process, segment) -> live views
+
+    def lose(self, name: str) -> None:
+        """A segment is gone; what its creator does with it from now on is in vain."""
+        del self.segments[name]
+        self.lost.add(name)
 
 
 class _Segment:
@@ -86,6 +92,9 @@ class SimulatedStore:
 
     def free(self, name: str) -> None:
         creator, _, _ = segments.parts_of(name)
+        if name in self.memory.lost:
+            self.memory.lost.discard(name)
+            return
         if creator != self._process_id or name not in self.memory.segments:
             raise exceptions.InternalError("a segment was freed twice, or by another than its creator", segment=name)
         del self.memory.segments[name]

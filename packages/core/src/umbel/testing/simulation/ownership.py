@@ -363,7 +363,8 @@ class OwnershipWorld(World):
         if job.phase == 1:
             try:
                 job.arguments, _ = executor.arguments(execution)
-            except exceptions.ObjectLostError as error:
+            except execute.ArgumentFailed as failed:
+                error = exceptions.load_error(failed.blob)
                 self._check_error(execution.argument_ids[-1], error)
                 self._fail(peer, job, error)
                 return
@@ -395,7 +396,7 @@ class OwnershipWorld(World):
         else:
             job.phase = 3  # the answer waits for acknowledgements
 
-    def _fail(self, peer: Peer, job: Job, error: Exception) -> None:
+    def _fail(self, peer: Peer, job: Job, error: BaseException) -> None:
         job.arguments = ()
         job.phase = 3
         peer.note_kept(job)

@@ -9,7 +9,7 @@ from typing import Any, Final, NamedTuple
 from umbel._agent import ledger, state
 from umbel._agent import records as agent_records
 from umbel._control import actors
-from umbel._objects import ownership
+from umbel._objects import lineage, ownership
 from umbel._scheduling import actor_calls, dispatch
 from umbel._worker import mailbox
 from umbel.testing.simulation.processes import attribute
@@ -192,6 +192,7 @@ PLANTS: Final[Mapping[str, Planted]] = {
     "crash-charges-none": _instead("dispatch", _CLASS, "lose_lease", _charge_none, "D5"),
     "hand-back-lost": _instead("dispatch", _CLASS, "take_back", _lose_handed_back, "D", "list.remove"),
     "hand-back-kept": _instead("dispatch", _CLASS, "take_back", _keep_too, "D", "R2"),
+    "lineage-kept": _instead("dispatch", lineage.Lineage, "freed", lambda *_: None, "O9"),
     "wrong-order": _instead("mailbox", _CALLS, "take_sendable", _send_backwards, "C1"),
     "retries-for-free": _instead("mailbox", _CALLS, "disconnected", _retry_for_free, "C3"),
     "waiting-forgotten": _instead("mailbox", mailbox.Mailbox, "finished", _forget_waiting, "a lane idles", "C5"),

@@ -21,7 +21,7 @@ from umbel._worker import actor, execute, main
 from umbel.testing.simulation import memory
 from umbel.testing.simulation.world import Stream, World
 
-CONFIG = configuration.Config(inline_bytes_max=256)  # so that small values exercise the store
+CONFIG = configuration.Config(inline_bytes_max=256, watchdog_s=0.0)  # so that small values exercise the store
 _TIMED = (tasks, native, execute, main, actor)  # modules that ask for the time themselves
 
 

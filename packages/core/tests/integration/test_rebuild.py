@@ -1,0 +1,239 @@
+"""Lost values are computed again: by their owner, for whoever reads them, with all that they need."""
+
+from __future__ import annotations
+
+import os
+import pathlib
+import time
+from collections.abc import Iterator
+from typing import Any
+
+import pytest
+
+import umbel
+from umbel import exceptions
+from umbel._client import current
+
+pytestmark = pytest.mark.slow
+LARGE = 200_000  # bytes: above what travels in messages
+
+
+@pytest.fixture(autouse=True)
+def runtime() -> Iterator[None]:
+    umbel.init(num_cpus=2)
+    yield
+    umbel.shutdown()
+
+
+@pytest.fixture
+def runs(tmp_path: pathlib.Path) -> pathlib.Path:
+    """A file to which each run of a task adds a line."""
+    return tmp_path / "runs"
+
+
+def lose(ref: umbel.ObjectRef[Any]) -> None:
+    """Remove the memory of an object that nobody here has read yet, as a full or cleaned file system would."""
+    umbel.wait([ref], fetch_local=False)
+    values = current.engine().values
+    with values._lock:
+        payload = values.table.records[ref._id].payload
+    os.unlink(os.path.join(values.store.directory, payload[0]))
+    values.store.trim_all()  # of earlier values in the same segment the mapping may be kept
+
+
+def count(runs: pathlib.Path) -> int:
+    return len(runs.read_text().splitlines()) if runs.exists() else 0
+
+
+def note(runs: str, text: str = "run") -> None:
+    with open(runs, "a") as file:
+        file.write(text + "\n")
+
+
+@umbel.remote
+def make(runs: str, fill: int = 1) -> bytes:
+    note(runs)
+    return bytes([fill]) * LARGE
+
+
+@umbel.remote
+def more(runs: str, before: bytes) -> bytes:
+    note(runs)
+    return bytes([before[0] + 1]) * LARGE
+
+
+@umbel.remote
+def first(value: bytes) -> int:
+    return value[0]
+
+
+def test_lost_result_is_computed_again(runs: pathlib.Path) -> None:
+    ref = make.remote(str(runs))
+    lose(ref)
+    assert umbel.get(ref) == bytes([1]) * LARGE
+    assert count(runs) == 2
+
+
+def test_argument_that_is_lost_is_computed_again_while_its_task_waits(runs: pathlib.Path) -> None:
+    ref = make.remote(str(runs), 7)
+    lose(ref)
+    assert umbel.get([first.remote(ref), first.remote(ref)]) == [7, 7]
+    assert count(runs) == 2
+    assert umbel.get(ref)[0] == 7
+
+
+def test_arguments_of_actors_too(runs: pathlib.Path) -> None:
+    @umbel.remote
+    class Reader:
+        def first(self, value: bytes) -> int:
+            return value[0]
+
+        async def later(self, value: bytes) -> int:
+            return value[0]
+
+    ref = make.remote(str(runs), 9)
+    lose(ref)
+    reader = Reader.remote()
+    assert umbel.get([reader.first.remote(ref), reader.later.remote(ref)], timeout=30) == [9, 9]
+
+
+def test_what_it_needs_is_computed_again_too_though_it_was_freed(runs: pathlib.Path) -> None:
+    ref = make.remote(str(runs))
+    for _ in range(5):
+        ref = more.remote(str(runs), ref)  # lets go of the one before
+    lose(ref)
+    used = current.engine().values.store.usage().live_count
+    assert umbel.get(ref)[0] == 6
+    assert count(runs) == 12
+    del ref
+    assert current.engine().values.store.usage().live_count <= used
+    deadline = time.monotonic() + 10
+    while len(current.engine().rebuilder.lineage):
+        umbel.get(umbel.put(1))
+        assert time.monotonic() < deadline, "lineage is kept though nothing needs it"
+
+
+def test_small_arguments_and_references_inside_of_values_are_kept(runs: pathlib.Path) -> None:
+    @umbel.remote
+    def small() -> int:
+        return 5
+
+    @umbel.remote
+    def read(number: int, refs: list[Any], runs: str) -> bytes:
+        note(runs)
+        return bytes([number + umbel.get(refs[0])[0]]) * LARGE
+
+    ref = read.remote(small.remote(), [make.remote(str(runs), 3)], str(runs))
+    lose(ref)
+    assert umbel.get(ref)[0] == 8
+    assert count(runs) == 4  # the reference inside was freed, and is made again
+
+
+def test_several_results_are_replaced_where_they_are_lost(runs: pathlib.Path) -> None:
+    @umbel.remote(num_returns=2)
+    def pair(runs: str) -> tuple[bytes, bytes]:
+        note(runs)
+        return b"a" * LARGE, b"b" * LARGE
+
+    left, right = pair.remote(str(runs))
+    lose(left)
+    assert umbel.get([left, right]) == [b"a" * LARGE, b"b" * LARGE]
+    assert count(runs) == 2
+    del left
+    lone, _ = pair.remote(str(runs))
+    del _
+    lose(lone)
+    assert umbel.get(lone) == b"a" * LARGE
+
+
+def test_borrower_asks_the_owner(runs: pathlib.Path) -> None:
+    @umbel.remote
+    def read(refs: list[Any]) -> int:
+        return umbel.get(refs[0])[0]
+
+    ref = make.remote(str(runs), 4)
+    lose(ref)
+    assert umbel.get(read.remote([ref])) == 4
+    assert count(runs) == 2
+
+
+def test_worker_that_owns_it_computes_it_again(runs: pathlib.Path) -> None:
+    @umbel.remote
+    def parent(runs: str) -> int:
+        ref = make.remote(runs, 6)
+        lose(ref)
+        return umbel.get(ref)[0]
+
+    assert umbel.get(parent.remote(str(runs))) == 6
+    assert count(runs) == 2
+
+
+def test_result_of_an_actor_is_computed_again_if_it_may(runs: pathlib.Path) -> None:
+    @umbel.remote
+    class Maker:
+        @umbel.method(max_task_retries=1)
+        def again(self, runs: str) -> bytes:
+            note(runs)
+            return b"x" * LARGE
+
+        def once(self) -> bytes:
+            return b"y" * LARGE
+
+    maker = Maker.remote()
+    ref = maker.again.remote(str(runs))
+    lose(ref)
+    assert umbel.get(ref) == b"x" * LARGE
+    assert count(runs) == 2
+    ref = maker.once.remote()
+    lose(ref)
+    assert reason_of(ref) == "retries_disabled"
+    ref = maker.again.remote(str(runs))
+    lose(ref)
+    umbel.kill(maker)
+    with pytest.raises(exceptions.ActorDiedError):
+        umbel.get(ref, timeout=30)
+
+
+def reason_of(ref: umbel.ObjectRef[Any]) -> str | None:
+    with pytest.raises(exceptions.ObjectReconstructionFailedError) as info:
+        umbel.get(ref, timeout=30)
+    assert "cannot be computed again" in str(info.value)
+    return info.value.reason
+
+
+def test_reasons_why_not(runs: pathlib.Path) -> None:
+    put = umbel.put(b"p" * LARGE)
+    values = current.engine().values
+    lose(put)
+    values.store._own[1].mapping = None  # as after a time without use
+    assert reason_of(put) == "put"
+
+    once = make.options(max_retries=0).remote(str(runs))
+    lose(once)
+    assert reason_of(once) == "retries_disabled"
+    with pytest.raises(exceptions.ObjectReconstructionFailedError):
+        umbel.get(first.remote(once), timeout=30)
+
+    twice = make.options(max_retries=1).remote(str(runs))
+    lose(twice)
+    assert umbel.get(first.remote(twice)) == 1
+    lose(twice)
+    assert reason_of(twice) == "max_attempts_exceeded"
+
+    by_value = more.remote(str(runs), bytes([1]) * LARGE)
+    lose(by_value)
+    assert reason_of(by_value) == "put"
+
+
+def test_task_that_fails_the_second_time_gives_its_error(runs: pathlib.Path) -> None:
+    @umbel.remote
+    def fragile(runs: str) -> bytes:
+        note(runs)
+        if count(pathlib.Path(runs)) > 1:
+            raise ValueError("not again")
+        return b"f" * LARGE
+
+    ref = fragile.remote(str(runs))
+    lose(ref)
+    with pytest.raises(ValueError, match="not again"):
+        umbel.get(ref, timeout=30)
