@@ -314,6 +314,10 @@ class Engine(Protocol):
 
     def exit_actor(self) -> None: ...
 
+    def metrics_have_news(self) -> None:
+        """`umbel.util.metrics` was used for the first time since the news were taken."""
+        ...
+
     def shutdown(self) -> None:
         """End the session and all that it started. Idempotent."""
         ...

@@ -186,7 +186,7 @@ def test_a_missing_name_is_named(statement: str, name: str) -> None:
     assert f"{name}: Umbel has no such thing yet" in done.stderr.splitlines()[-1]
 
 
-@pytest.mark.parametrize("module", ["metrics", "collective"])
+@pytest.mark.parametrize("module", ["collective"])
 def test_a_planned_module_says_what_to_use_instead(module: str) -> None:
     for statement in (f"import ray.util.{module}", f"from ray.util import {module}", f"import ray; ray.util.{module}"):
         assert "this version of Umbel: " in run("-c", statement).stderr.splitlines()[-1]

@@ -213,6 +213,7 @@ def test_driver_is_welcomed_with_what_it_needs(start: Callable[..., Daemon]) -> 
         "namespace": "ns",
         "store_capacity_bytes": 1 << 30,
         "scheduler": "hybrid",
+        "metrics_port": 0,
         "accelerator_ids": {},
         "log_to_driver": True,
     }

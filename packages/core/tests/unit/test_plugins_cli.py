@@ -71,6 +71,7 @@ def test_help_lists_the_commands_of_plugins_and_imports_none(installed: Path) ->
         ["explain", "Why something waits, and what would help"],
         ["hello", "Greet [somebody]"],
         ["lost", "Never made"],
+        ["metrics", "What a session measures, and a board of it"],
         ["plugins", "What plugins are installed"],
         ["stack", "What workers run, and where they stand"],
         ["text", "Not a command"],

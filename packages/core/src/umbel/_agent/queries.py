@@ -19,8 +19,11 @@ class Daemon(Protocol):
     store: StoreService
     forks: ForkServer
     task_events: Any
+    metrics_port: int
 
     def now_s(self) -> float: ...
+
+    def metrics_service(self) -> Any: ...
 
 
 class Queries:
@@ -39,6 +42,7 @@ class Queries:
             "pending": self._pending,
             "workers": self._workers,
             "store": self._store,
+            "metrics": self._metrics,
         }
 
     def on_query(self, client: Client, message: Message, _body: bytes) -> None:
@@ -84,9 +88,14 @@ class Queries:
                 "session_dir": config["session_dir"],
                 "socket": f"{config['session_dir']}/agent.sock",
                 "store_dir": config["store_dir"],
+                "metrics_port": self._daemon.metrics_port,
                 "store_capacity_bytes": config["store_capacity_bytes"],
             }
         ]
+
+    def _metrics(self) -> Message:
+        snapshot: Message = self._daemon.metrics_service().snapshot()
+        return snapshot
 
     def _actors(self) -> list[Message]:
         pid_of = self._daemon.forks.pid_of

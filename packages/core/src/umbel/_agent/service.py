@@ -132,6 +132,8 @@ class Service:
             capacity_bytes=config["store_capacity_bytes"],
             full_wait_s=config["store_full_wait_s"],
         )
+        self._metrics: Any = None  # once there are some
+        welcome["metrics_port"] = self.metrics_port = self._serve_metrics(config.get("metrics_export_host"))
         self._queries = Queries(self, config)
         self._on: dict[str, Callable[[Client, Message, bytes], None]] = {
             "demand": self._on_demand,
@@ -145,6 +147,7 @@ class Service:
             "reserve_store": self.store.on_reserve,
             "release_store": self.store.on_release,
             "task_events": lambda _client, message, _body: self.task_events.extend(message["events"]),
+            "metrics": lambda client, message, body: self.metrics_service().on_report(client, message, body),
             "query": self._queries.on_query,
             "ask": self._queries.on_ask,
             "answer": self._queries.on_answer,
@@ -167,6 +170,21 @@ class Service:
             ),
             ev.Warn: lambda command: self.hub.tell_drivers({"t": "warn", "text": command.text}),
         }
+
+    def metrics_service(self) -> Any:
+        """Made, and loaded, when something is measured or asked for."""
+        if self._metrics is None:
+            from umbel._agent import metrics_service
+
+            self._metrics = metrics_service.MetricsService(self, self._config)
+        return self._metrics
+
+    def _serve_metrics(self, host: str | None) -> int:
+        """The port at which they are served, 0 for none. Raises OSError when it is not to be had."""
+        if not host:
+            return 0
+        self.metrics_service().serve(host, self._config["metrics_export_port"])
+        return int(self._metrics.port)
 
     def _order(self, scheduler: str) -> fairness.Order:
         if scheduler in _BUILT_IN_SCHEDULERS:  # they differ only in where they place, which one node has no use for
@@ -255,6 +273,8 @@ class Service:
         self.forks.drain()
         self.hub.flush(self.now_s() + LAST_OUTPUT_S, self.now_s)
         self.hub.close()
+        if self._metrics is not None:
+            self._metrics.end()
         self.forks.end(FORK_SERVER_GRACE_S)
         sessions.remove_tree(self._config["store_dir"])
         sessions.remove_tree(self._config["session_dir"])
@@ -291,6 +311,8 @@ class Service:
         self._queries.on_gone(client)
         if client.is_tool:
             return
+        if self._metrics is not None:
+            self._metrics.on_gone(client)
         now_s = self.now_s()
         self.decide(ev.ClientLeft(client.id, now_s))
         self.control.client_gone(client.id)

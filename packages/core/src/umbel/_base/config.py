@@ -70,6 +70,12 @@ class Config:
     log_fold_s: float = _setting(5.0, "UMBEL_LOG_FOLD_S")
     """For how long equal lines of several workers are folded into one. As in Ray; 0 shows them all."""
 
+    metrics_export_port: int = _setting(-1, "UMBEL_METRICS_EXPORT_PORT", minimum=-1, maximum=65_535)
+    """Where a node serves metrics to Prometheus; 0 for any free port, -1 for nowhere."""
+
+    metrics_export_host: str = _setting("127.0.0.1", "UMBEL_METRICS_EXPORT_HOST")
+    """The address at which they are served. They say how a program works, so others must be let in on purpose."""
+
     inline_bytes_max: int = _setting(100 * 1024, "UMBEL_INLINE_BYTES_MAX")
     """A value up to this size travels in the message itself. Above it, one copy in shared memory costs less than two
     through a socket (about 4.5 GB/s against 1) even with the round trip to open it."""

@@ -189,6 +189,7 @@ def nodes() -> list[dict[str, Any]]:
             "NodeManagerHostname": host,
             "NodeName": resource_model.NODE_ADDRESS,
             **dict.fromkeys(_PORTS, 0),
+            "MetricsExportPort": node.get("metrics_port", 0),
             "ObjectStoreSocketName": node.get("store_dir", ""),
             "RayletSocketName": node.get("socket", ""),
             "DeathReason": 0,
@@ -203,7 +204,7 @@ def nodes() -> list[dict[str, Any]]:
 
 
 _PORTS = (
-    "NodeManagerPort", "ObjectManagerPort", "MetricsExportPort", "MetricsAgentPort", "DashboardAgentListenPort",
+    "NodeManagerPort", "ObjectManagerPort", "MetricsAgentPort", "DashboardAgentListenPort",
     "RuntimeEnvAgentPort",
 )  # fmt: skip
 

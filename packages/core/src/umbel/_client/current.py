@@ -21,6 +21,7 @@ class _Process:
         self.pid = os.getpid()
         self.lock = threading.RLock()
         self.auto_init: Callable[[], None] | None = None
+        self.on_engine: Callable[[], None] = lambda: None  # a session begins
         self.on_fork: Callable[[], Callable[[], None] | None] = lambda: None  # a weak reference, called
 
 
@@ -79,6 +80,13 @@ def set_engine(new: Any) -> None:
     """Make `new` (or None) the engine of this process."""
     _process.engine = new
     _process.pid = os.getpid()
+    if new is not None:
+        _process.on_engine()
+
+
+def set_on_engine(call: Callable[[], None]) -> None:
+    """Have this called whenever a session has begun in this process."""
+    _process.on_engine = call
 
 
 def set_on_fork(forked: Callable[[], None]) -> None:

@@ -57,6 +57,7 @@ class DriverEngine(native.NativeEngine):
             "address": self._launched.address,
             "node_ip_address": "127.0.0.1",
             "namespace": namespace,
+            "metrics_export_port": self.welcome["metrics_port"],
         }
         self.start()
         self._interrupts.install()
@@ -84,6 +85,7 @@ class DriverEngine(native.NativeEngine):
         """End the node and everything on it."""
         if not self.leave():
             return
+        self.report_metrics()
         if not self.agent_is_gone:
             self.agent.notify({"t": "shutdown"})
             if not self.reactor.on_thread():  # until then, show what workers have printed

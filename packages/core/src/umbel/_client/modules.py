@@ -11,10 +11,9 @@ from typing import Any
 
 # Submodules of core that `import umbel` does not load, because most programs never use them.
 LAZY = frozenset(("actor", "cloudpickle", "runtime_context", "util"))
-LAZY_UTIL = frozenset(("joblib", "multiprocessing", "queue", "scheduling_strategies", "state"))
+LAZY_UTIL = frozenset(("joblib", "metrics", "multiprocessing", "queue", "scheduling_strategies", "state"))
 PLANNED = {
     "umbel.util.collective": "collective communication comes with umbel.train; use torch.distributed inside actors",
-    "umbel.util.metrics": "metrics come with the dashboard; use the client library of your monitoring inside actors",
 }
 LIBRARIES = frozenset(("dashboard", "data", "kube", "rl", "serve", "train", "tune"))
 

@@ -95,6 +95,8 @@ class NativeEngine:
         self.context_of: Callable[[], Any] | None = None
         self.on_blocked: Callable[[], Callable[[], None] | None] | None = None
         self.extra_housekeeping: Callable[[float], float | None] | None = None
+        self._metrics: Any = None  # the process's recorder, once something was measured
+        self.own_metrics: Any = None  # where metrics are served
         self._on_notice_first = on_notice
         self._on_agent_gone = on_agent_gone
         self._dirty_links: set[links.Link] = set()
@@ -142,6 +144,10 @@ class NativeEngine:
         self.actors = actors.Actors(self)
         self.rebuilder: rebuild.Rebuilder | None = None  # until a result is large
         self._handlers = self._make_handlers()
+        if self.welcome.get("metrics_port"):
+            from umbel._client import own_metrics
+
+            self.own_metrics = own_metrics.OwnMetrics(self)
 
     def start(self) -> None:
         """Everything is set up: handle what has arrived meanwhile, and from now on."""
@@ -339,7 +345,29 @@ class NativeEngine:
             extra = self.extra_housekeeping(now)
             if extra is not None:
                 due = extra if due is None else min(due, extra)
+        for source in (self.own_metrics, self._metrics):
+            if source is not None:
+                extra = source.housekeep(now)
+                if extra is not None:
+                    due = extra if due is None else min(due, extra)
         return due
+
+    # Metrics
+
+    def metrics_have_news(self) -> None:
+        """Something was measured, for the first time since the last report. Any thread."""
+        if self._metrics is None:
+            from umbel._client import metrics
+
+            self._metrics = metrics.Reporter(self.agent)
+        self.reactor.poke()
+
+    def report_metrics(self) -> None:
+        """Tell the agent what was measured, as when this process ends."""
+        if self.own_metrics is not None:
+            self.own_metrics.settle_runs()
+        if self._metrics is not None and not self.agent_is_gone:
+            self._metrics.report()
 
     # Waiting
 

@@ -26,7 +26,7 @@ _RAY_ARGUMENTS = frozenset(
         "enable_resource_isolation", "cgroup_path", "system_reserved_cpu", "system_reserved_memory",
         "proxy_server_url", "object_spilling_directory", "_temp_dir", "_node_ip_address", "_memory",
         "_plasma_directory",
-        "_metrics_export_port", "_system_config", "_tracing_startup_hook", "_node_name", "_redis_username",
+        "_system_config", "_tracing_startup_hook", "_node_name", "_redis_username",
         "_redis_password", "_enable_object_reconstruction", "_driver_object_store_memory", "_skip_env_hook", "storage",
     )
 )  # fmt: skip
@@ -83,6 +83,7 @@ def init(
     scheduler: str | None = None,
     infeasible_timeout_s: float | None = None,
     local_mode: bool = False,
+    _metrics_export_port: int | None = None,
     **others: Any,
 ) -> Context:
     """Start a session in this process: by default a private node with its own daemon, which ends with it.
@@ -92,7 +93,8 @@ def init(
     default one of its own. engine: "native" or "inline" (everything in this process, for debugging). scheduler: a
     scheduling policy, "hybrid" by default. infeasible_timeout_s: after how long tasks and actors fail that no node can
     ever run; by default they wait, for nodes may come, and a warning says why. runtime_env: only {"env_vars": {...}}
-    yet, set in every worker.
+    yet, set in every worker. _metrics_export_port: serve metrics to Prometheus there, 0 for any free port; by default
+    they are not served.
 
     Raises RuntimeError when a session runs already (unless `ignore_reinit_error`), ConnectionError for an address where
     nothing runs, ValueError or TypeError for bad values, UmbelSystemError when the daemon does not start.
@@ -119,12 +121,16 @@ def init(
         config = configuration.Config.from_environment()
         if infeasible_timeout_s is not None:
             config = config.replace(infeasible_timeout_s=_checked_timeout(infeasible_timeout_s))
+        if _metrics_export_port is not None:
+            config = config.replace(metrics_export_port=_checked_port(_metrics_export_port, engine or config.engine))
         _check_others(others, local_mode)
         where = config.address if address in (None, "") else address
         _check_address(where, engine, num_cpus, num_gpus, resources, labels, object_store_memory)
         if namespace is not None and (not isinstance(namespace, str) or not namespace):
             raise TypeError(f"namespace must be a non-empty string, got {namespace!r}; omit it for one of its own")
         name = engine or config.engine
+        if config.metrics_export_port >= 0 and name == "native":
+            _check_can_serve_metrics()
         with _begun(name) as extras:
             _set_log_level(logging_level if logging_level is not None else config.log_level)
             store_bytes = _store_bytes(object_store_memory)
@@ -204,6 +210,30 @@ def _checked_timeout(value: Any) -> float:
     if not 0 < value < float("inf"):
         raise ValueError(f"infeasible_timeout_s must be a number > 0, got {value!r}; omit it to wait for ever")
     return float(value)
+
+
+def _checked_port(port: Any, engine: str) -> int:
+    if isinstance(port, bool) or not isinstance(port, int):
+        raise TypeError(f"_metrics_export_port must be a port number, got {port!r}; omit it to serve no metrics")
+    if not 0 <= port <= 65_535:
+        raise ValueError(f"_metrics_export_port must be from 0 to 65535, got {port!r}; omit it to serve no metrics")
+    if engine == "inline":
+        raise exceptions.UnsupportedFeature(
+            "init(engine='inline', _metrics_export_port=...) is not there: the inline engine has no node that could "
+            "serve metrics; use the native engine"
+        )
+    return port
+
+
+def _check_can_serve_metrics() -> None:
+    from importlib import util
+
+    if util.find_spec("prometheus_client") is None:
+        raise ImportError(
+            "serving metrics needs the package prometheus-client, which is not installed; run: pip install "
+            '"umbel[metrics]", or leave _metrics_export_port and UMBEL_METRICS_EXPORT_PORT out',
+            name="prometheus_client",
+        )
 
 
 def _check_others(others: Mapping[str, Any], local_mode: bool) -> None:

@@ -44,8 +44,16 @@ def start(
             "worker_env": dict(env_vars),
             "idle_worker_s": config.idle_worker_s,
             "infeasible_timeout_s": config.infeasible_timeout_s or None,
+            **_metrics_wishes(config),
         }
     )
     from umbel._client import driver
 
     return driver.DriverEngine(launching, namespace=namespace, labels=labels, env_vars=env_vars, config=config)
+
+
+def _metrics_wishes(config: configuration.Config) -> dict[str, object]:
+    """Where to serve metrics; nothing unless that was asked for."""
+    if config.metrics_export_port < 0:
+        return {}
+    return {"metrics_export_host": config.metrics_export_host, "metrics_export_port": config.metrics_export_port}

@@ -54,6 +54,9 @@ def umbel_accelerators() -> list[spi.AcceleratorDescriptor]:
 def umbel_commands() -> list[spi.CommandDescriptor]:
     return [
         spi.CommandDescriptor("explain", "umbel.cli.explain:make", summary="Why something waits, and what would help"),
+        spi.CommandDescriptor(
+            "metrics", "umbel.cli.metrics:make", summary="What a session measures, and a board of it"
+        ),
         spi.CommandDescriptor("plugins", "umbel.cli.plugins:make", summary="What plugins are installed"),
         spi.CommandDescriptor("stack", "umbel.cli.stack:make", summary="What workers run, and where they stand"),
     ]

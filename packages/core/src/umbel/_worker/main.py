@@ -106,6 +106,8 @@ class Worker:
         self.engine.extra_housekeeping = self._housekeeping
         self.engine.exit_actor = self._exit_actor  # type: ignore[method-assign]  # a worker may host one
         self.executor = execute.Executor(self.engine)
+        if self.engine.own_metrics is not None:
+            self.engine.own_metrics.count_runs(self.executor)
         self.engine.add_handlers(
             {
                 messages.TASK: self._on_task,
@@ -268,12 +270,14 @@ class Worker:
         self._pass_on_output()
         with self.engine.lock:
             self.engine._flush()
+        self.engine.report_metrics()
         os._exit(code)
 
     def leave(self, code: int) -> None:
         """End this process in an orderly way: what is finished is sent, atexit handlers run."""
         with self.engine.lock:
             self.engine._flush()
+        self.engine.report_metrics()
         if threading.current_thread() is threading.main_thread():
             sys.exit(code)
         os._exit(code)

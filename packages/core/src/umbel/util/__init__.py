@@ -1,7 +1,7 @@
 """Tools on top of the public interface: pools, queues, iteration helpers, serializers.
 
-`umbel.util.queue`, `umbel.util.multiprocessing`, `umbel.util.joblib` and `umbel.util.scheduling_strategies` are
-modules of their own, loaded at their first use.
+`umbel.util.queue`, `umbel.util.multiprocessing`, `umbel.util.joblib`, `umbel.util.metrics` and
+`umbel.util.scheduling_strategies` are modules of their own, loaded at their first use.
 """
 
 from umbel._client.modules import util_attribute as __getattr__  # noqa: F401 - submodules on first use

@@ -389,6 +389,9 @@ class InlineEngine:
             env_vars=dict(self.env_vars),
         )
 
+    def metrics_have_news(self) -> None:
+        """Nobody is told: there is no node that could serve them."""
+
     def worker_ended(self, worker_id: str) -> None:
         """What it had submitted and not finished stops, what it owned is lost, and its actors end. Mutex held."""
         if not self._is_closed:
