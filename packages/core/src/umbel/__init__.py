@@ -12,6 +12,7 @@ print(umbel.get([square.remote(i) for i in range(4)]))
 from __future__ import annotations
 
 from pkgutil import extend_path
+from typing import TYPE_CHECKING
 
 __path__ = extend_path(__path__, __name__)
 
@@ -53,6 +54,9 @@ from umbel._model.ids import TaskID as TaskID
 from umbel._model.ids import UniqueID as UniqueID
 from umbel._model.ids import WorkerID as WorkerID
 
+if TYPE_CHECKING:
+    from umbel._client.logging_config import LoggingConfig as LoggingConfig
+
 install_finder()
 
 __all__ = [
@@ -64,6 +68,7 @@ __all__ = [
     "DynamicObjectRefGenerator",
     "FunctionID",
     "JobID",
+    "LoggingConfig",
     "NodeID",
     "ObjectID",
     "ObjectRef",

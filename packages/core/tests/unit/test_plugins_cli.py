@@ -70,6 +70,7 @@ def test_help_lists_the_commands_of_plugins_and_imports_none(installed: Path) ->
     assert [line.split(maxsplit=1) for line in done.output.partition("Commands:\n")[2].splitlines()] == [
         ["explain", "Why something waits, and what would help"],
         ["hello", "Greet [somebody]"],
+        ["logs", "What workers have printed"],
         ["lost", "Never made"],
         ["metrics", "What a session measures, and a board of it"],
         ["plugins", "What plugins are installed"],

@@ -20,7 +20,7 @@ class Receiver(Protocol):
 
     def on_worker_exited(self, worker: str, exit_code: int, signal: int) -> None: ...
 
-    def on_worker_lines(self, worker: str, pid: int, name: str, is_error: bool, lines: list[str]) -> None: ...
+    def on_worker_lines(self, worker: str, pid: int, is_error: bool, groups: list[output.Group]) -> None: ...
 
     def on_fork_server_warning(self, text: str) -> None: ...
 
@@ -72,8 +72,8 @@ class ForkServer:
         self._send({"t": "fork", "id": worker, "env": env}, writing)
 
     def _lines_of(self, worker: str, is_error: bool) -> Any:
-        def on_lines(name: str, lines: list[str]) -> None:
-            self._receiver.on_worker_lines(worker, self.pid_of(worker), name, is_error, lines)
+        def on_lines(groups: list[output.Group]) -> None:
+            self._receiver.on_worker_lines(worker, self.pid_of(worker), is_error, groups)
 
         return on_lines
 

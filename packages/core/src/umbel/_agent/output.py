@@ -1,7 +1,7 @@
 """Workers' output, cut into lines.
 
-A worker's standard output and error are two pipes that the agent reads. A line "\\x1fname:NAME" is not output: it says
-whose lines follow (the worker writes it when it starts a task or becomes an actor).
+A worker's standard output and error are two pipes that the agent reads. A line "\\x1fname:NAME\\x1fTASK" is not output:
+it says whose lines follow, and of which task (the worker writes it before the first line of each).
 """
 
 from __future__ import annotations
@@ -12,42 +12,58 @@ from collections.abc import Callable
 from umbel._transport import connection as transport
 
 NAME_MARK = b"\x1fname:"
+TASK_MARK = "\x1f"
 LINE_BYTES_MAX = 65_536  # a longer line without an end is forwarded in pieces, so that it cannot fill the memory
 READ_BYTES = 65_536  # the size of a pipe
+
+
+Group = tuple[str, str, list[str]]  # name, task, lines
 
 
 class LineSplitter:
     """Cuts bytes into lines and follows the name marks."""
 
-    __slots__ = ("_rest", "name")
+    __slots__ = ("_rest", "name", "task")
 
     def __init__(self) -> None:
         self.name = ""
+        self.task = ""
         self._rest = b""
 
-    def feed(self, data: bytes) -> list[tuple[str, list[str]]]:
-        """(name, lines) for the lines completed by `data`, in order; a new entry at every change of name."""
+    def feed(self, data: bytes) -> list[Group]:
+        """The lines completed by `data`, in order; a new group at every change of name or task."""
         *lines, self._rest = (self._rest + data).split(b"\n")
         if len(self._rest) > LINE_BYTES_MAX:
             lines.append(self._rest)
             self._rest = b""
         return self._grouped(lines)
 
-    def finish(self) -> list[tuple[str, list[str]]]:
+    def finish(self) -> list[Group]:
         """The last line, if it has no end."""
         rest, self._rest = self._rest, b""
         return self._grouped([rest] if rest else [])
 
-    def _grouped(self, lines: list[bytes]) -> list[tuple[str, list[str]]]:
-        groups: list[tuple[str, list[str]]] = []
+    def _grouped(self, lines: list[bytes]) -> list[Group]:
+        groups: list[Group] = []
         for line in lines:
             if line.startswith(NAME_MARK):
-                self.name = line[len(NAME_MARK) :].decode(errors="replace")
+                self.name, _, self.task = line[len(NAME_MARK) :].decode(errors="replace").partition(TASK_MARK)
             else:
-                if not groups or groups[-1][0] != self.name:
-                    groups.append((self.name, []))
-                groups[-1][1].append(line.decode(errors="replace").rstrip("\r"))
+                if not groups or groups[-1][:2] != (self.name, self.task):
+                    groups.append((self.name, self.task, []))
+                groups[-1][2].append(line.decode(errors="replace").rstrip("\r"))
         return groups
+
+
+def by_name(groups: list[Group]) -> list[tuple[str, list[str]]]:
+    """(name, lines): what follows each other under one name, whichever tasks it is of."""
+    merged: list[tuple[str, list[str]]] = []
+    for name, _, lines in groups:
+        if merged and merged[-1][0] == name:
+            merged[-1][1].extend(lines)
+        else:
+            merged.append((name, list(lines)))
+    return merged
 
 
 class OutputPipe:
@@ -55,8 +71,8 @@ class OutputPipe:
 
     __slots__ = ("_fd", "_on_lines", "_poller", "_splitter")
 
-    def __init__(self, fd: int, poller: transport.Poller, on_lines: Callable[[str, list[str]], None]) -> None:
-        """fd: the reading end, owned from now on. on_lines(name, lines)."""
+    def __init__(self, fd: int, poller: transport.Poller, on_lines: Callable[[list[Group]], None]) -> None:
+        """fd: the reading end, owned from now on. on_lines: told what came at once."""
         os.set_blocking(fd, False)
         self._fd = fd
         self._poller = poller
@@ -76,8 +92,9 @@ class OutputPipe:
         if not data:
             self._close()
             return 0
-        for name, lines in self._splitter.feed(data):
-            self._on_lines(name, lines)
+        groups = self._splitter.feed(data)
+        if groups:
+            self._on_lines(groups)
         return len(data)
 
     def drain(self) -> None:
@@ -91,5 +108,6 @@ class OutputPipe:
             self._poller.unregister(self._fd)
             os.close(self._fd)
             self._fd = -1
-            for name, lines in self._splitter.finish():
-                self._on_lines(name, lines)
+            groups = self._splitter.finish()
+            if groups:
+                self._on_lines(groups)

@@ -19,7 +19,7 @@ from collections.abc import Callable, Iterator, Mapping, Sequence
 from typing import Any, Protocol
 
 from umbel._agent import events as ev
-from umbel._agent import fairness, state
+from umbel._agent import fairness, output, state
 from umbel._agent.forks import ForkServer
 from umbel._agent.hub import Client, Hub, Message
 from umbel._agent.ledger import CPU, UNIT, Ledger
@@ -132,6 +132,7 @@ class Service:
             capacity_bytes=config["store_capacity_bytes"],
             full_wait_s=config["store_full_wait_s"],
         )
+        self._log_files: Any = None  # once a worker prints something
         self._metrics: Any = None  # once there are some
         welcome["metrics_port"] = self.metrics_port = self._serve_metrics(config.get("metrics_export_host"))
         self._queries = Queries(self, config)
@@ -273,6 +274,8 @@ class Service:
         self.forks.drain()
         self.hub.flush(self.now_s() + LAST_OUTPUT_S, self.now_s)
         self.hub.close()
+        if self._log_files is not None:
+            self._log_files.close()
         if self._metrics is not None:
             self._metrics.end()
         self.forks.end(FORK_SERVER_GRACE_S)
@@ -483,16 +486,32 @@ class Service:
         if client is not None:
             client.connection.drain()  # what it said last counts before its end
             client.connection.close()  # a process that it forked may have kept it open
+        if self._log_files is not None:
+            self._log_files.ended(worker, self.forks.pid_of(worker))
         self.decide(ev.WorkerExited(worker, exit_code, signal, self.now_s()))
         for ending in ("sock", "progress"):
             with contextlib.suppress(OSError):
                 os.unlink(f"{self._config['session_dir']}/{worker}.{ending}")
 
-    def on_worker_lines(self, worker: str, pid: int, name: str, is_error: bool, lines: list[str]) -> None:
+    def on_worker_lines(self, worker: str, pid: int, is_error: bool, groups: list[output.Group]) -> None:
+        if self._config.get("log_files"):
+            self._write_log(worker, pid, is_error, groups)
         if self._config["log_to_driver"]:
-            self.hub.forward_lines(
-                {"t": "log", "worker": worker, "pid": pid, "name": name, "is_err": is_error, "lines": lines}
+            for name, lines in output.by_name(groups):
+                self.hub.forward_lines(
+                    {"t": "log", "worker": worker, "pid": pid, "name": name, "is_err": is_error, "lines": lines}
+                )
+
+    def _write_log(self, worker: str, pid: int, is_error: bool, groups: list[output.Group]) -> None:
+        if self._log_files is None:
+            from umbel._agent import log_files
+
+            self._log_files = log_files.LogFiles(
+                self._config["session_dir"], report=self.on_fork_server_warning, **self._config["log_files"]
             )
+        known = self.agent.workers.get(worker)
+        actor = known.lease.actor if known is not None and known.lease is not None else ""
+        self._log_files.write(worker, pid, is_error=is_error, actor=actor, groups=groups, at_s=time.time())
 
     def on_fork_server_warning(self, text: str) -> None:
         self.hub.tell_drivers({"t": "warn", "text": text})

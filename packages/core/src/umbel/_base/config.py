@@ -76,6 +76,20 @@ class Config:
     metrics_export_host: str = _setting("127.0.0.1", "UMBEL_METRICS_EXPORT_HOST")
     """The address at which they are served. They say how a program works, so others must be let in on purpose."""
 
+    log_keep_s: float = _setting(0.0, "UMBEL_LOG_KEEP_S")
+    """How long what workers have printed is kept after the session, from the last line of a file on; 0 for not at all:
+    a session leaves nothing behind unless it was told to."""
+
+    log_dir: str = _setting("", "UMBEL_LOG_DIR")
+    """Where it is kept, a directory for each session; empty for `logs` beside the sessions' directories."""
+
+    log_bytes_max: int = _setting(1 << 30, "UMBEL_LOG_BYTES_MAX")
+    """Of all log files of a session, and of all that are kept; the oldest go first. 0 for no log files."""
+
+    log_file_bytes_max: int = _setting(32 << 20, "UMBEL_LOG_FILE_BYTES_MAX", minimum=65_536)
+    """Of one of a worker's log files and its index, but for what comes at once, a pipe full; the file before is there as
+    well. A few seconds of a loop that prints."""
+
     inline_bytes_max: int = _setting(100 * 1024, "UMBEL_INLINE_BYTES_MAX")
     """A value up to this size travels in the message itself. Above it, one copy in shared memory costs less than two
     through a socket (about 4.5 GB/s against 1) even with the round trip to open it."""

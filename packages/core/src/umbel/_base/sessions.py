@@ -90,6 +90,11 @@ def base_dir() -> str:
     )
 
 
+def kept_logs_dir() -> str:
+    """Where logs are kept, in a directory for each session, unless the configuration says otherwise."""
+    return os.path.join(base_dir(), "logs")
+
+
 def store_dir_for(session_dir: str) -> str:
     """Where this session's shared memory lives: in /dev/shm, or in the session directory where there is none."""
     if os.path.isdir(SHM_DIR) and os.access(SHM_DIR, os.W_OK | os.X_OK):

@@ -12,6 +12,7 @@ from typing import Any
 # Submodules of core that `import umbel` does not load, because most programs never use them.
 LAZY = frozenset(("actor", "cloudpickle", "runtime_context", "util"))
 LAZY_UTIL = frozenset(("joblib", "metrics", "multiprocessing", "queue", "scheduling_strategies", "state"))
+LAZY_NAMES = {"LoggingConfig": "umbel._client.logging_config"}
 PLANNED = {
     "umbel.util.collective": "collective communication comes with umbel.train; use torch.distributed inside actors",
 }
@@ -47,6 +48,8 @@ def attribute(name: str) -> Any:
     """What `umbel.<name>` is when the package does not hold it yet. Raises AttributeError for unknown names."""
     if name in LAZY or name in LIBRARIES:
         return importlib.import_module(f"umbel.{name}")
+    if name in LAZY_NAMES:
+        return getattr(importlib.import_module(LAZY_NAMES[name]), name)
     if name == "__version__":
         from importlib import metadata
 

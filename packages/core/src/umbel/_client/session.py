@@ -9,13 +9,16 @@ import sys
 import warnings
 from collections.abc import Iterator, Mapping
 from types import TracebackType
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from umbel import exceptions
 from umbel._base import config as configuration
 from umbel._base import machine
 from umbel._client import context, current
 from umbel._model import resources as resource_model
+
+if TYPE_CHECKING:
+    from umbel._client.logging_config import LoggingConfig
 
 STORE_SHARE = 0.3  # of the memory available, for objects; as in Ray
 STORE_BYTES_MIN = 75 << 20  # below this, one array of a small model does not fit
@@ -79,6 +82,7 @@ def init(
     ignore_reinit_error: bool = False,
     log_to_driver: bool | None = None,
     logging_level: int | str | None = None,
+    logging_config: LoggingConfig | None = None,
     engine: str | None = None,
     scheduler: str | None = None,
     infeasible_timeout_s: float | None = None,
@@ -93,8 +97,9 @@ def init(
     default one of its own. engine: "native" or "inline" (everything in this process, for debugging). scheduler: a
     scheduling policy, "hybrid" by default. infeasible_timeout_s: after how long tasks and actors fail that no node can
     ever run; by default they wait, for nodes may come, and a warning says why. runtime_env: only {"env_vars": {...}}
-    yet, set in every worker. _metrics_export_port: serve metrics to Prometheus there, 0 for any free port; by default
-    they are not served.
+    yet, set in every worker. logging_config: an umbel.LoggingConfig for the root logger of this process and of workers,
+    which are left alone by default; logging_level: of the logger "umbel" alone. _metrics_export_port: serve metrics to
+    Prometheus there, 0 for any free port; by default they are not served.
 
     Raises RuntimeError when a session runs already (unless `ignore_reinit_error`), ConnectionError for an address where
     nothing runs, ValueError or TypeError for bad values, UmbelSystemError when the daemon does not start.
@@ -124,6 +129,7 @@ def init(
         if _metrics_export_port is not None:
             config = config.replace(metrics_export_port=_checked_port(_metrics_export_port, engine or config.engine))
         _check_others(others, local_mode)
+        logging_values = None if logging_config is None else _configured_logging(logging_config)
         where = config.address if address in (None, "") else address
         _check_address(where, engine, num_cpus, num_gpus, resources, labels, object_store_memory)
         if namespace is not None and (not isinstance(namespace, str) or not namespace):
@@ -132,7 +138,8 @@ def init(
         if config.metrics_export_port >= 0 and name == "native":
             _check_can_serve_metrics()
         with _begun(name) as extras:
-            _set_log_level(logging_level if logging_level is not None else config.log_level)
+            if logging_config is None or logging_level is not None:
+                _set_log_level(logging_level if logging_level is not None else config.log_level)
             store_bytes = _store_bytes(object_store_memory)
             totals, ids, found_labels = _totals(num_cpus, num_gpus, resources, store_bytes)
             from umbel._plugins import registry
@@ -149,6 +156,7 @@ def init(
                 object_store_memory=store_bytes,
                 env_vars=_env_vars(runtime_env),
                 log_to_driver=config.log_to_driver if log_to_driver is None else log_to_driver,
+                logging_config=logging_values,
                 scheduler=policy,
                 accelerator_ids=ids,
                 config=config,
@@ -212,6 +220,19 @@ def _checked_timeout(value: Any) -> float:
     return float(value)
 
 
+def _configured_logging(config: Any) -> dict[str, object]:
+    """Configure this process's logging; returns what workers need to do the same."""
+    from umbel._client import logging_config
+
+    if not isinstance(config, logging_config.LoggingConfig):
+        raise TypeError(
+            f"logging_config must be an umbel.LoggingConfig, got {config!r} of type {type(config).__name__}; for example "
+            "umbel.LoggingConfig(encoding='JSON')"
+        )
+    logging_config.apply(config)
+    return config.to_dict()
+
+
 def _checked_port(port: Any, engine: str) -> int:
     if isinstance(port, bool) or not isinstance(port, int):
         raise TypeError(f"_metrics_export_port must be a port number, got {port!r}; omit it to serve no metrics")
@@ -243,12 +264,7 @@ def _check_others(others: Mapping[str, Any], local_mode: bool) -> None:
             "process with the "
             "semantics of the real runtime"
         )
-    if others.get("logging_config") is not None:
-        raise exceptions.UnsupportedFeature(
-            "init(logging_config=...) is not there: Umbel leaves the root logger alone; configure `logging` in the "
-            "program, and in tasks and actors where they log"
-        )
-    unknown = sorted(set(others) - _RAY_ARGUMENTS - {"logging_config"})
+    unknown = sorted(set(others) - _RAY_ARGUMENTS)
     if unknown:
         import inspect
 

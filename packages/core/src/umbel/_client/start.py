@@ -3,10 +3,12 @@ the modules that will talk to it are imported."""
 
 from __future__ import annotations
 
+import os
 from collections.abc import Mapping
 from typing import TYPE_CHECKING
 
 from umbel._base import config as configuration
+from umbel._base import sessions
 from umbel._client import launch
 from umbel._model import resources as resource_model
 
@@ -25,6 +27,7 @@ def start(
     object_store_memory: int,
     env_vars: Mapping[str, str],
     log_to_driver: bool,
+    logging_config: Mapping[str, object] | None = None,
     scheduler: str,
     accelerator_ids: Mapping[str, list[str]],
     config: configuration.Config,
@@ -44,12 +47,26 @@ def start(
             "worker_env": dict(env_vars),
             "idle_worker_s": config.idle_worker_s,
             "infeasible_timeout_s": config.infeasible_timeout_s or None,
+            "log_files": _log_files(config),
+            "logging_config": logging_config,
             **_metrics_wishes(config),
         }
     )
     from umbel._client import driver
 
     return driver.DriverEngine(launching, namespace=namespace, labels=labels, env_vars=env_vars, config=config)
+
+
+def _log_files(config: configuration.Config) -> dict[str, object] | None:
+    """Where what workers print is written, and how much of it; None for nowhere."""
+    if not config.log_bytes_max:
+        return None
+    return {
+        "root": os.path.abspath(config.log_dir or sessions.kept_logs_dir()) if config.log_keep_s else "",
+        "keep_s": config.log_keep_s,
+        "bytes_max": config.log_bytes_max,
+        "file_bytes_max": config.log_file_bytes_max,
+    }
 
 
 def _metrics_wishes(config: configuration.Config) -> dict[str, object]:

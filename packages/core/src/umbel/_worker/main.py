@@ -125,7 +125,11 @@ class Worker:
         current.set_engine(self.engine)
         self.engine.start()
         signal.signal(signal.SIGINT, self._interrupted)
-        self._output = output.install(self._display_name)
+        self._output = output.install(self._who_prints)
+        if config.get("logging_config"):
+            from umbel._client import logging_config
+
+            logging_config.apply(logging_config.LoggingConfig.from_dict(config["logging_config"]))
 
     def _open_progress(self) -> Any:
         """Eight bytes that outlive us: the task started last. They tell the owner what a crash has cost."""
@@ -529,13 +533,13 @@ class Worker:
         running = context.current_task.get()
         return running.key if running is not None else None
 
-    def _display_name(self) -> str:
-        if self.host is not None:
-            return str(self.host.display_name)
+    def _who_prints(self) -> tuple[str, str]:
+        """The name to show, and the id of the task or call, "" for none."""
         running = context.current_task.get()
         if running is None and self._running is not None:
             running = self._running.context
-        return running.name if running is not None else "worker"
+        name = running.name if running is not None else "worker"
+        return name if self.host is None else self.host.display_name, running.task_id if running is not None else ""
 
     def _exit_actor(self) -> None:
         if self.host is None:
