@@ -8,7 +8,18 @@ import sys
 
 ROUNDS = 9  # odd, so that the median is one of them
 YARDSTICK = "json, asyncio, socket, pickle"
-HEAVY = ("click", "google.protobuf", "grpc", "numpy", "pandas", "prometheus_client", "pyarrow", "rich", "torch")
+HEAVY = (
+    "click",
+    "google.protobuf",
+    "grpc",
+    "numpy",
+    "opentelemetry",
+    "pandas",
+    "prometheus_client",
+    "pyarrow",
+    "rich",
+    "torch",
+)
 
 
 def _in_fresh_interpreter(program: str) -> str:

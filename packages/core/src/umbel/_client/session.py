@@ -29,7 +29,7 @@ _RAY_ARGUMENTS = frozenset(
         "enable_resource_isolation", "cgroup_path", "system_reserved_cpu", "system_reserved_memory",
         "proxy_server_url", "object_spilling_directory", "_temp_dir", "_node_ip_address", "_memory",
         "_plasma_directory",
-        "_system_config", "_tracing_startup_hook", "_node_name", "_redis_username",
+        "_system_config", "_node_name", "_redis_username",
         "_redis_password", "_enable_object_reconstruction", "_driver_object_store_memory", "_skip_env_hook", "storage",
     )
 )  # fmt: skip
@@ -88,6 +88,7 @@ def init(
     infeasible_timeout_s: float | None = None,
     local_mode: bool = False,
     _metrics_export_port: int | None = None,
+    _tracing_startup_hook: str | None = None,
     **others: Any,
 ) -> Context:
     """Start a session in this process: by default a private node with its own daemon, which ends with it.
@@ -99,7 +100,8 @@ def init(
     ever run; by default they wait, for nodes may come, and a warning says why. runtime_env: only {"env_vars": {...}}
     yet, set in every worker. logging_config: an umbel.LoggingConfig for the root logger of this process and of workers,
     which are left alone by default; logging_level: of the logger "umbel" alone. _metrics_export_port: serve metrics to
-    Prometheus there, 0 for any free port; by default they are not served.
+    Prometheus there, 0 for any free port; by default they are not served. _tracing_startup_hook: "module:function", called
+    here and in each worker to set OpenTelemetry up; tasks and actor calls are then traced.
 
     Raises RuntimeError when a session runs already (unless `ignore_reinit_error`), ConnectionError for an address where
     nothing runs, ValueError or TypeError for bad values, UmbelSystemError when the daemon does not start.
@@ -137,6 +139,8 @@ def init(
         name = engine or config.engine
         if config.metrics_export_port >= 0 and name == "native":
             _check_can_serve_metrics()
+        if _tracing_startup_hook is not None:
+            _run_tracing_hook(_tracing_startup_hook, name)
         with _begun(name) as extras:
             if logging_config is None or logging_level is not None:
                 _set_log_level(logging_level if logging_level is not None else config.log_level)
@@ -157,11 +161,16 @@ def init(
                 env_vars=_env_vars(runtime_env),
                 log_to_driver=config.log_to_driver if log_to_driver is None else log_to_driver,
                 logging_config=logging_values,
+                tracing_startup_hook=_tracing_startup_hook,
                 scheduler=policy,
                 accelerator_ids=ids,
                 config=config,
                 **extras,
             )
+        if _tracing_startup_hook is not None:
+            from umbel._client import tracing
+
+            started.tracing = tracing.start(started)
         current.set_engine(started)
         _announce(name, totals)
         return Context(started.address_info)
@@ -244,6 +253,33 @@ def _checked_port(port: Any, engine: str) -> int:
             "serve metrics; use the native engine"
         )
     return port
+
+
+def _run_tracing_hook(hook: Any, engine: str) -> None:
+    """Call it, before anything starts. Raises what it raises, and what is wrong with its name."""
+    if not isinstance(hook, str):
+        raise TypeError(
+            f"_tracing_startup_hook must be a str 'module:function', got {hook!r}; omit it to trace nothing"
+        )
+    module, _, function = hook.partition(":")
+    if not module or not function or module == "__main__":
+        raise ValueError(
+            f"_tracing_startup_hook must be 'module:function' in a module that workers can import, got {hook!r}; omit it "
+            "to trace nothing"
+        )
+    if engine not in ("native", "inline"):
+        raise exceptions.UnsupportedFeature(
+            f"init(_tracing_startup_hook=...) is not there for the engine {engine!r}, only for native and inline"
+        )
+    try:
+        from umbel._client import tracing
+    except ImportError as error:
+        raise ImportError(
+            f'tracing needs the package opentelemetry-api ({error}); run: pip install "umbel[otel]", or leave '
+            "_tracing_startup_hook out",
+            name=error.name,
+        ) from error
+    tracing.find_hook(hook)()
 
 
 def _check_can_serve_metrics() -> None:

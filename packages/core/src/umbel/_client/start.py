@@ -28,6 +28,7 @@ def start(
     env_vars: Mapping[str, str],
     log_to_driver: bool,
     logging_config: Mapping[str, object] | None = None,
+    tracing_startup_hook: str | None = None,
     scheduler: str,
     accelerator_ids: Mapping[str, list[str]],
     config: configuration.Config,
@@ -43,18 +44,27 @@ def start(
             "store_capacity_bytes": object_store_memory,
             "scheduler": scheduler,
             "worker_main": WORKER_MAIN,
-            "worker_imports": [name for name in config.worker_imports.split(",") if name],
+            "worker_imports": [
+                *filter(None, config.worker_imports.split(",")),
+                *_tracing_imports(tracing_startup_hook),
+            ],
             "worker_env": dict(env_vars),
             "idle_worker_s": config.idle_worker_s,
             "infeasible_timeout_s": config.infeasible_timeout_s or None,
             "log_files": _log_files(config),
             "logging_config": logging_config,
+            "tracing_startup_hook": tracing_startup_hook,
             **_metrics_wishes(config),
         }
     )
     from umbel._client import driver
 
     return driver.DriverEngine(launching, namespace=namespace, labels=labels, env_vars=env_vars, config=config)
+
+
+def _tracing_imports(hook: str | None) -> tuple[str, ...]:
+    """What takes a worker longer than its start, so that it is loaded before there are any."""
+    return ("umbel._client.tracing", hook.partition(":")[0]) if hook else ()
 
 
 def _log_files(config: configuration.Config) -> dict[str, object] | None:

@@ -100,10 +100,11 @@ class Host:
             worker.host = self
             self.constructing_since_s = time.time()
             try:
+                make = cls if worker.tracing is None else worker.tracing.running(cls)
                 if self._loop is not None:
-                    self._instance = self._loop.run_until_complete(_call_on_loop(cls, args, kwargs))
+                    self._instance = self._loop.run_until_complete(_call_on_loop(make, args, kwargs))
                 else:
-                    self._instance = execute.call_user(cls, args, kwargs)
+                    self._instance = execute.call_user(make, args, kwargs)
             finally:
                 self.constructing_since_s = 0.0
                 context.current_task.reset(token)
@@ -284,6 +285,8 @@ class Host:
                     found = getattr(self._instance, name)
                 except Exception as error:  # the class had it; the instance's own attributes decide
                     return _raiser(error)
+                if self._worker.tracing is not None:
+                    found = self._worker.tracing.running(found)
             self._methods[name] = found
         return found
 

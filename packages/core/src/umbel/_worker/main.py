@@ -15,6 +15,7 @@ import sys
 import threading
 import time
 from collections import deque
+from types import CodeType
 from typing import Any, NoReturn
 
 from umbel import exceptions
@@ -27,7 +28,6 @@ from umbel._worker import actor, execute, output
 
 EVENT_PERIOD_S = 1.0  # how often the agent is told what ran
 FUNCTIONS_MAX = 2_000  # functions kept unpickled; a driver that defines more in a loop has them unpickled again
-_USERS_CODE = (execute.call_user.__code__,)
 _PROGRESS = struct.Struct("<q")
 _THREADS = "OMP_NUM_THREADS"
 
@@ -76,6 +76,8 @@ class Worker:
         self._progress_path = f"{config['session_dir']}/{config['id']}.progress"
         self._progress: Any = None  # eight bytes that outlive us, once there was a task: see `_open_progress`
         self.host: Any = None  # the actor, once there is one
+        self.tracing: Any = None  # where calls are traced
+        self._users_code: tuple[CodeType, ...] = (execute.call_user.__code__,)  # whose callees may be interrupted
         self.accelerator_ids: dict[str, list[str]] = {}
         self.engine = native.NativeEngine(
             kind="worker",
@@ -126,6 +128,11 @@ class Worker:
         self.engine.start()
         signal.signal(signal.SIGINT, self._interrupted)
         self._output = output.install(self._who_prints)
+        if config.get("tracing_startup_hook"):
+            from umbel._client import tracing
+
+            self.tracing = tracing.start_in_worker(self.engine, config["tracing_startup_hook"])
+            self._users_code += (tracing.call_user.__code__,)
         if config.get("logging_config"):
             from umbel._client import logging_config
 
@@ -246,6 +253,8 @@ class Worker:
                 if len(self._functions) >= FUNCTIONS_MAX:
                     self._functions.pop(next(iter(self._functions)))
                 self._functions[digest] = function
+            if self.tracing is not None:
+                function = self.tracing.running(function)
             template.function = function
         return function
 
@@ -411,6 +420,8 @@ class Worker:
     def _asked_to_exit(self, message: dict[str, Any]) -> None:
         if message.get("shutdown"):
             self._pass_on_output()
+            if self.tracing is not None:
+                self.tracing.flush()
             os._exit(0)
         with self.engine.lock:
             self.engine.values.drain_drops()
@@ -479,7 +490,7 @@ class Worker:
         job = self._cancel
         if job is None or job is not self._running:
             return
-        if not interrupts.is_harmless(frame, self.engine.lock, otherwise=False, users_code=_USERS_CODE):
+        if not interrupts.is_harmless(frame, self.engine.lock, otherwise=False, users_code=self._users_code):
             interrupts.lay_trap(self.engine, self._take_cancel)  # beside it, housekeeping tries again
             return
         self._cancel = None

@@ -98,6 +98,7 @@ class InlineEngine:
             "namespace": namespace,
         }
         self._is_closed = False
+        self.tracing: Any = None  # set where calls are traced
 
     # Calls
 

@@ -62,6 +62,8 @@ def attempt(engine: InlineEngine, call: calls.Call, function: Callable[..., Any]
             with engine.baton.turn():
                 pass  # a retry lets others go first
         args, kwargs = call.read_arguments()
+        if engine.tracing is not None:
+            function = engine.tracing.running(function)
         value = function(*args, **kwargs)
         if call.recipe.is_streaming:
             return Returned([], _produce(engine, call, value))
@@ -82,6 +84,8 @@ async def attempt_async(engine: InlineEngine, call: calls.Call, function: Callab
         call.context.attempt = call.attempt
     try:
         args, kwargs = call.read_arguments()
+        if engine.tracing is not None:
+            function = engine.tracing.running(function)
         made = function(*args, **kwargs)
         if call.recipe.is_streaming:
             return Returned([], await _produce_async(engine, call, made))
