@@ -203,7 +203,7 @@ def test_handles_have_rays_name_of_their_id_here_and_in_workers() -> None:
         actor = Actor.remote()
         ask = ray.remote(lambda actor: actor._ray_actor_id.hex())
         print(actor._ray_actor_id.hex() == ray.get(actor.told.remote()) == ray.get(ask.remote(actor)))
-        print(ray.ObjectID is ray.ObjectRef, hasattr(ask, "bind"))
+        print(ray.ObjectID is ray.ObjectRef)
         try:
             pickle.dumps(ray.put(1))
         except ray.exceptions.OufOfBandObjectRefSerializationException:
@@ -211,7 +211,40 @@ def test_handles_have_rays_name_of_their_id_here_and_in_workers() -> None:
         """,
         RAY_allow_out_of_band_object_ref_serialization="0",
     )
-    assert done.stdout.splitlines() == ["True", "True False", "told"], done.stderr
+    assert done.stdout.splitlines() == ["True", "True", "told"], done.stderr
+
+
+def test_graphs_are_where_rays_are() -> None:
+    done = run_text(
+        """
+        import ray
+        from ray.dag import InputNode, MultiOutputNode
+        @ray.remote
+        class Actor:
+            def step(self, x):
+                if x < 0:
+                    raise ValueError(x)
+                return x + 1
+        first, second = Actor.remote(), Actor.remote()
+        with InputNode() as given:
+            graph = MultiOutputNode([second.step.bind(first.step.bind(given)), first.step.bind(given)])
+        print(ray.get(graph.execute(1)))
+        compiled = graph.experimental_compile(_max_inflight_executions=1)
+        print(ray.get(compiled.execute(1)), isinstance(compiled, ray.dag.CompiledDAG))
+        refs = compiled.execute(-1)
+        try:
+            ray.get(refs)
+        except ray.exceptions.RayTaskError as error:
+            print(repr(error.cause))
+        compiled.execute(1)
+        compiled.teardown()
+        try:
+            compiled.execute(1)
+        except ray.exceptions.RayChannelError:
+            print("torn down")
+        """
+    )
+    assert done.stdout.splitlines() == ["[3, 2]", "[3, 2] True", "ValueError(-1)", "torn down"], done.stderr
 
 
 def test_private_names_are_refused() -> None:

@@ -6,8 +6,6 @@ from typing import Any, NoReturn
 
 from umbel import exceptions
 
-BIND = "compiled graphs are planned, and not in this version of Umbel; call .remote() on each result instead"
-
 
 class Absent:
     """An attribute that is not there, for a class's body: reading it says why, and `hasattr` says no."""

@@ -15,6 +15,7 @@ if TYPE_CHECKING:
     from typing_extensions import TypeVar, Unpack
 
     from umbel._client.call_types import ActorOptions, MethodDecoratorOptions, MethodOptions
+    from umbel._client.graphs.nodes import ClassNode
 
     T = TypeVar("T", default=Any)  # an ActorHandle may be annotated without saying of what
 else:
@@ -76,9 +77,6 @@ class ActorMethod:
 
     __slots__ = ("_handle", "_template")
 
-    if not TYPE_CHECKING:
-        bind = absent.Absent(absent.BIND)
-
     def __init__(self, handle: ActorHandle, template: MethodTemplate) -> None:
         self._handle = handle
         self._template = template
@@ -94,6 +92,12 @@ class ActorMethod:
         template = self._template
         template.description.signature.check(args, kwargs)
         return current.engine().submit_actor_task(self._handle, template, args, kwargs)
+
+    def bind(self, *args: Any, **kwargs: Any) -> Any:
+        """A node of a graph that calls the method, or a tuple of one for each of its results: see `umbel.dag`."""
+        from umbel._client.graphs import nodes
+
+        return nodes.bound_method(self, args, kwargs)
 
     def options(self, **overrides: Unpack[MethodOptions]) -> ActorMethod:
         description = self._template.description
@@ -243,9 +247,6 @@ class ActorTemplate:
 class ActorClass(Generic[T]):
     """A class whose `.remote(...)` creates an instance in a process of its own and returns a handle at once."""
 
-    if not TYPE_CHECKING:
-        bind = absent.Absent(absent.BIND)
-
     def __init__(self, cls: type[T], options: dict[str, Any]) -> None:
         self._cls = cls
         self._options = options
@@ -275,6 +276,12 @@ class ActorClass(Generic[T]):
         ActorAlreadyExistsError when the name is taken."""
         return _create(self._template, args, kwargs)
 
+    def bind(self, *args: Any, **kwargs: Any) -> ClassNode:
+        """A node of a graph, of which each execution makes an actor: see `umbel.dag`."""
+        from umbel._client.graphs import nodes
+
+        return nodes.ClassNode(self, args, kwargs)
+
     def options(self, **overrides: Unpack[ActorOptions]) -> BoundActorOptions[T]:
         """The same class with some options changed; the original stays as it is."""
         return BoundActorOptions(
@@ -296,15 +303,18 @@ class ActorClass(Generic[T]):
 class BoundActorOptions(Generic[T]):
     """An actor class with its options fixed by `.options(...)`."""
 
-    if not TYPE_CHECKING:
-        bind = absent.Absent(absent.BIND)
-
     def __init__(self, template: ActorTemplate) -> None:
         self._template = template
 
     def remote(self, *args: Any, **kwargs: Any) -> ActorHandle[T]:
         """As `ActorClass.remote`."""
         return _create(self._template, args, kwargs)
+
+    def bind(self, *args: Any, **kwargs: Any) -> ClassNode:
+        """As `ActorClass.bind`."""
+        from umbel._client.graphs import nodes
+
+        return nodes.ClassNode(self, args, kwargs)
 
 
 def _create(template: ActorTemplate, args: tuple[Any, ...], kwargs: dict[str, Any]) -> ActorHandle:

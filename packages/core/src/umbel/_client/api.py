@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import math
 import os
+import time
 from collections.abc import Sequence
 from typing import Any, TypeVar, overload
 
@@ -41,6 +42,8 @@ def get(object_refs: Any, *, timeout: float | None = None, _use_object_store: bo
     _check_timeout(timeout)
     if isinstance(object_refs, refs.ObjectRef):
         return engine.get([object_refs], timeout)[0]
+    if isinstance(object_refs, refs.GraphRef):
+        return object_refs.get(timeout)
     if not isinstance(object_refs, list):
         raise ValueError(
             f"get() takes an ObjectRef or a list of them, got {_describe(object_refs)}; "
@@ -51,10 +54,19 @@ def get(object_refs: Any, *, timeout: float | None = None, _use_object_store: bo
             )
         )
     if set(map(type, object_refs)) - {refs.ObjectRef}:
+        if all(isinstance(ref, refs.GraphRef) for ref in object_refs):
+            return _get_of_graph(object_refs, timeout)
         for position, ref in enumerate(object_refs):
             if not isinstance(ref, refs.ObjectRef):
                 raise ValueError(f"get() takes a list of ObjectRefs, got {_describe(ref)} at position {position}")
     return engine.get(object_refs, timeout)
+
+
+def _get_of_graph(wanted: list[refs.GraphRef], timeout: float | None) -> list[Any]:
+    if timeout is None or timeout < 0:
+        return [ref.get(timeout) for ref in wanted]
+    deadline_s = time.monotonic() + timeout
+    return [ref.get(max(0.0, deadline_s - time.monotonic())) for ref in wanted]
 
 
 def put(value: T) -> refs.ObjectRef[T]:

@@ -10,7 +10,7 @@ from types import ModuleType
 from typing import Any
 
 # Submodules of core that `import umbel` does not load, because most programs never use them.
-LAZY = frozenset(("actor", "cloudpickle", "runtime_context", "util"))
+LAZY = frozenset(("actor", "cloudpickle", "dag", "runtime_context", "util"))
 LAZY_UTIL = frozenset(("joblib", "metrics", "multiprocessing", "queue", "scheduling_strategies", "state"))
 LAZY_NAMES = {"LoggingConfig": "umbel._client.logging_config"}
 PLANNED = {

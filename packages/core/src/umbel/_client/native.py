@@ -700,6 +700,10 @@ class NativeEngine:
     def exit_actor(self) -> None:
         raise TypeError("umbel.actor.exit_actor() was called outside an actor; it ends the actor whose method calls it")
 
+    def leave_actor(self, error: SystemExit) -> None:
+        """A thread of a compiled graph has left a method of the actor here by `error`: end the actor."""
+        raise error
+
     def environment(self, env_vars: Iterable[tuple[str, str]]) -> dict[str, Any]:
         """What the workers of a task or actor that asks for these variables are started with: ours as well."""
         both = {**self.own_env_vars, **dict(env_vars)}

@@ -204,6 +204,16 @@ def check_out_of_band(*object_ids: bytes, is_allowed: bool, by: str = "a pickle 
         )
 
 
+class GraphRef:
+    """What a compiled graph returns for an execution (`umbel.dag.CompiledDAGRef`). No reference to an object."""
+
+    __slots__ = ()
+
+    def get(self, timeout: float | None = None) -> Any:
+        """What `umbel.get` returns for it."""
+        raise NotImplementedError
+
+
 class Reading(threading.local):
     """References that an engine is unpickling in this thread: noted here and counted together afterwards."""
 

@@ -13,6 +13,7 @@ if TYPE_CHECKING:
     from typing_extensions import Unpack
 
     from umbel._client.call_types import BoundSeveral, TaskOptions, submits
+    from umbel._client.graphs.nodes import FunctionNode
 else:
 
     def submits(function):
@@ -91,9 +92,6 @@ class RemoteFunction(Generic[P, R]):
     __qualname__: str
     __wrapped__: Callable[P, R]
 
-    if not TYPE_CHECKING:
-        bind = absent.Absent(absent.BIND)
-
     def __init__(self, function: Callable[P, R], options: dict[str, Any]) -> None:
         if signatures.is_async(function):
             raise ValueError(
@@ -125,6 +123,12 @@ class RemoteFunction(Generic[P, R]):
         template = self._template
         template.signature.check(args, kwargs)
         return current.engine().submit_task(template, args, kwargs)
+
+    def bind(self, *args: Any, **kwargs: Any) -> FunctionNode:
+        """A node of a graph that calls the function: see `umbel.dag`."""
+        from umbel._client.graphs import nodes
+
+        return nodes.FunctionNode(self, args, kwargs)
 
     @overload
     def options(self, **overrides: Unpack[TaskOptions]) -> BoundOptions[P, R]: ...
@@ -159,9 +163,6 @@ class RemoteFunction(Generic[P, R]):
 class BoundOptions(Generic[P, R]):
     """A remote function with its options fixed by `.options(...)`."""
 
-    if not TYPE_CHECKING:
-        bind = absent.Absent(absent.BIND)
-
     def __init__(self, template: TaskTemplate) -> None:
         self._template = template
 
@@ -171,6 +172,12 @@ class BoundOptions(Generic[P, R]):
         template = self._template
         template.signature.check(args, kwargs)
         return current.engine().submit_task(template, args, kwargs)
+
+    def bind(self, *args: Any, **kwargs: Any) -> FunctionNode:
+        """As `RemoteFunction.bind`."""
+        from umbel._client.graphs import nodes
+
+        return nodes.FunctionNode(self, args, kwargs)
 
 
 def _check_streaming(template: TaskTemplate) -> None:

@@ -17,6 +17,7 @@ import logging
 import threading
 import time
 from collections.abc import Callable
+from typing import Any
 
 from umbel import exceptions
 from umbel._base import machine
@@ -374,3 +375,8 @@ def poll_briskly(poller: Poller, waiter: Waiter, timeout_s: float) -> None:
 def sleep_on(lock: threading.Lock, timeout_s: float) -> None:
     """The sleep of a following thread; a function of its own for the same reason as `poll_ready`."""
     lock.acquire(timeout=timeout_s)
+
+
+def sleep_in(call: Callable[..., Any], *args: Any) -> Any:
+    """A sleep in another call that signals interrupt; a function of its own for the same reason."""
+    return call(*args)

@@ -469,6 +469,15 @@ class Host:
         )
         self._worker.executor.reply(job, (messages.FAILED, job.seq, exceptions.dump_error(died)), [], time.time())
 
+    def left_from_graph(self, error: SystemExit) -> None:
+        """The same for a method that a compiled graph has called, on its own thread."""
+        if error.code not in (None, 0):
+            self._worker.crash(error)
+        self._announce_exit(f"sys.exit({error.code!r}) was called in a method of a compiled graph")
+        with self._engine.lock:
+            if not self._unfinished:
+                self._leave_soon()
+
     def end(self) -> None:
         """Nobody refers to the actor any more: leave when what was received is done. Lock held."""
         self._is_ending = True

@@ -107,6 +107,7 @@ class Worker:
         self.engine.on_link_gone = self._submitter_gone
         self.engine.extra_housekeeping = self._housekeeping
         self.engine.exit_actor = self._exit_actor  # type: ignore[method-assign]  # a worker may host one
+        self.engine.leave_actor = self._leave_actor  # type: ignore[method-assign]  # likewise
         self.executor = execute.Executor(self.engine)
         if self.engine.own_metrics is not None:
             self.engine.own_metrics.count_runs(self.executor)
@@ -556,6 +557,10 @@ class Worker:
         if self.host is None:
             raise TypeError("umbel.actor.exit_actor() was called in a task; it ends the actor whose method calls it")
         self.host.exit_from_method()
+
+    def _leave_actor(self, error: SystemExit) -> None:
+        if self.host is not None:
+            self.host.left_from_graph(error)
 
     def _use_accelerators(self, ids: dict[str, list[str]]) -> None:
         """Make only the assigned devices visible to what the user's code imports."""
