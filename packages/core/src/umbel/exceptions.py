@@ -415,6 +415,35 @@ class UmbelCgraphCapacityExceeded(UmbelSystemError):
     _umbel_summary = "the compiled graph holds as many unread results as it may; get some first"
 
 
+class CollectiveError(UmbelError):
+    """An operation of a collective group failed. `group_name` says of which; `rank` is the rank that is to blame."""
+
+    _umbel_summary = "an operation of a collective group failed"
+
+    def __init__(self, message: str | None = None, *, group_name: str | None = None, rank: int | None = None) -> None:
+        super().__init__(message)
+        self.group_name = group_name
+        self.rank = rank
+
+
+class CollectiveRankDiedError(CollectiveError):
+    """A rank of the group died or left. The group is of no more use: make a new one."""
+
+    _umbel_summary = "a rank of a collective group died"
+
+
+class CollectiveTimeoutError(CollectiveError, TimeoutError):
+    """A rank did not come within the group's time-out. The group is of no more use: make a new one."""
+
+    _umbel_summary = "a rank of a collective group did not come in time"
+
+
+class CollectiveMismatchError(CollectiveError, ValueError):
+    """The ranks of a group called different operations, or with tensors of different shapes or types."""
+
+    _umbel_summary = "the ranks of a collective group called different things"
+
+
 class UmbelDirectTransportError(UmbelSystemError):
     """A tensor could not be moved from device to device."""
 
@@ -753,6 +782,10 @@ __all__ = [
     "ActorUnschedulableError",
     "AsyncioActorExit",
     "AuthenticationError",
+    "CollectiveError",
+    "CollectiveMismatchError",
+    "CollectiveRankDiedError",
+    "CollectiveTimeoutError",
     "CrossLanguageError",
     "DeadlockError",
     "GetTimeoutError",

@@ -41,5 +41,10 @@ def umbel_accelerators() -> Iterable[spi.AcceleratorDescriptor]:  # type: ignore
 
 
 @hookspec
+def umbel_collectives() -> Iterable[spi.CollectiveDescriptor]:  # type: ignore[empty-body]  # only the signature counts
+    """Backends of `umbel.util.collective`: what carries the tensors of a group of processes."""
+
+
+@hookspec
 def umbel_commands() -> Iterable[spi.CommandDescriptor]:  # type: ignore[empty-body]  # only the signature counts
     """Subcommands of the `umbel` command."""

@@ -36,6 +36,9 @@ __all__ = [
     "AcceleratorDescriptor",
     "AcceleratorManager",
     "ClusterView",
+    "CollectiveDescriptor",
+    "CollectiveGroup",
+    "CollectivePeers",
     "CommandDescriptor",
     "Demand",
     "Descriptor",
@@ -262,6 +265,102 @@ class AcceleratorManager(Protocol):
 
 
 # ---------------------------------------------------------------------------------------------------------------------
+# Collectives
+
+
+class CollectivePeers(Protocol):
+    """The other ranks of a group, as a backend's part in one of its processes sees them.
+
+    Whatever waits here ends: with what was waited for, or with a CollectiveError when a rank died, left, did not come
+    within `timeout_s`, or called something else. One thread at a time.
+    """
+
+    @property
+    def group_name(self) -> str: ...
+
+    @property
+    def rank(self) -> int: ...
+
+    @property
+    def world_size(self) -> int: ...
+
+    @property
+    def timeout_s(self) -> float:
+        """For how long one rank waits for another."""
+        ...
+
+    @property
+    def directory(self) -> str:
+        """For files and sockets: private to the user, removed with the session."""
+        ...
+
+    def exchange(self, text: str, bodies: Mapping[int, bytes] | None = None) -> Mapping[int, bytes]:
+        """All ranks call this, with the same `text`: what they are doing, in words, or CollectiveMismatchError.
+
+        An operation starts with its own text, "" stands for a further step of it. bodies: what to send to some ranks,
+        at most `body_bytes_max` each. Returns once every rank has called it, with what each of the others sent here.
+        """
+        ...
+
+    def exchange_descriptors(self, descriptor: int) -> Mapping[int, int]:
+        """As `exchange`, with an open file of each rank; the caller closes what it gets. Only as the first call."""
+        ...
+
+    @property
+    def body_bytes_max(self) -> int: ...
+
+    def send(self, rank: int, text: str, body: bytes = b"", meanwhile: Callable[[], object] | None = None) -> None:
+        """Returns once `rank` has received it, with the same text. meanwhile: called before waiting for that."""
+        ...
+
+    def receive(self, rank: int, text: str, consume: Callable[[bytes], object]) -> None:
+        """What `rank` sends, with the same text. The sender goes on once `consume` has returned."""
+        ...
+
+    def check(self) -> None:
+        """Raises when a rank has died or given up. Waits for nothing; for backends that wait by other means."""
+        ...
+
+
+@runtime_checkable
+class CollectiveGroup(Protocol):
+    """One rank's part of a group; called by one thread at a time. Any: tensors are what the backend takes.
+
+    Each operation first agrees with the others on what is done (`CollectivePeers.exchange`, `send`, `receive`), so that
+    a mismatch is an error at every rank and no tensor has been touched. Raises TypeError or ValueError before that for
+    tensors that it cannot take. op: "sum", "product", "min" or "max". Results are the same bits on every rank.
+    """
+
+    def allreduce(self, tensor: Any, op: str) -> None:
+        """In place."""
+        ...
+
+    def reduce(self, tensor: Any, root: int, op: str) -> None:
+        """In place at `root`; the others' tensors stay as they are."""
+        ...
+
+    def broadcast(self, tensor: Any, root: int) -> None: ...
+
+    def allgather(self, outputs: Sequence[Any], tensor: Any) -> None:
+        """outputs: one for each rank, of the tensor's shape and type."""
+        ...
+
+    def reducescatter(self, output: Any, tensors: Sequence[Any], op: str) -> None:
+        """tensors: one for each rank; each rank gets the reduction of those for it in `output`."""
+        ...
+
+    def send(self, tensor: Any, rank: int) -> None: ...
+
+    def recv(self, tensor: Any, rank: int) -> None: ...
+
+    def barrier(self) -> None: ...
+
+    def close(self) -> None:
+        """Give everything back. Idempotent; does not wait for other ranks, some of which may be dead."""
+        ...
+
+
+# ---------------------------------------------------------------------------------------------------------------------
 # Engines
 
 
@@ -330,6 +429,7 @@ EngineFactory: TypeAlias = Callable[..., Engine]
 SchedulerFactory: TypeAlias = Callable[[], SchedulingPolicy]
 StoreFactory: TypeAlias = Callable[..., ObjectStore[Any]]  # Any: a store's segments are its own affair
 AcceleratorFactory: TypeAlias = Callable[[], AcceleratorManager]
+CollectiveFactory: TypeAlias = Callable[[CollectivePeers], CollectiveGroup]
 CommandFactory: TypeAlias = Callable[[], object]
 F = TypeVar("F", bound=Callable[..., object])
 
@@ -376,6 +476,13 @@ class StoreDescriptor(Descriptor[StoreFactory]):
 
 class AcceleratorDescriptor(Descriptor[AcceleratorFactory]):
     """An accelerator manager. factory: called without arguments."""
+
+    __slots__ = ()
+
+
+class CollectiveDescriptor(Descriptor[CollectiveFactory]):
+    """A backend of `umbel.util.collective`. factory: called in each process of a group, with its peers, at the same
+    time in all; it may exchange with them. Raises PluginError when what it needs is not installed."""
 
     __slots__ = ()
 

@@ -174,8 +174,8 @@ def test_init_arguments_that_only_ray_has_are_accepted_with_a_warning() -> None:
         ("import ray.tune", "ray.tune"),
         ("from ray import tune", "ray.tune"),
         ("from ray.rllib.algorithms import PPO", "ray.rllib"),
-        ("from ray.util import collective", "ray.util.collective"),
-        ("import ray; ray.util.collective", "ray.util.collective"),
+        ("from ray.util import metrics", "ray.util.metrics"),
+        ("import ray; ray.util.metrics", "ray.util.metrics"),
         ("from ray.exceptions import NoSuchError", "ray.exceptions.NoSuchError"),
         ("import ray; ray.no_such_name", "ray.no_such_name"),
     ],
@@ -186,7 +186,7 @@ def test_a_missing_name_is_named(statement: str, name: str) -> None:
     assert f"{name}: Umbel has no such thing yet" in done.stderr.splitlines()[-1]
 
 
-@pytest.mark.parametrize("module", ["collective"])
+@pytest.mark.parametrize("module", ["tpu"])
 def test_a_planned_module_says_what_to_use_instead(module: str) -> None:
     for statement in (f"import ray.util.{module}", f"from ray.util import {module}", f"import ray; ray.util.{module}"):
         assert "this version of Umbel: " in run("-c", statement).stderr.splitlines()[-1]

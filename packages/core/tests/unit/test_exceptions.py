@@ -154,6 +154,9 @@ def test_every_class_is_an_umbel_error_that_says_something_by_itself(cls: type[e
         ("ObjectFreedError", (exceptions.ObjectLostError,)),
         ("ObjectReconstructionFailedError", (exceptions.ObjectLostError,)),
         ("PluginConflict", (exceptions.PluginError,)),
+        ("CollectiveRankDiedError", (exceptions.CollectiveError,)),
+        ("CollectiveTimeoutError", (exceptions.CollectiveError, TimeoutError)),
+        ("CollectiveMismatchError", (exceptions.CollectiveError, ValueError)),
     ],
 )
 def test_class_relations(name: str, bases: tuple[type, ...]) -> None:
@@ -166,6 +169,10 @@ FIELDS: dict[str, dict[str, Any]] = {
     "PluginError": {"plugin": "p"},
     "PluginConflict": {"plugin": "p"},
     "TaskCancelledError": {"task_id": "ab"},
+    "CollectiveError": {"group_name": "default", "rank": 1},
+    "CollectiveRankDiedError": {"group_name": "default", "rank": 1},
+    "CollectiveTimeoutError": {"group_name": "default", "rank": 1},
+    "CollectiveMismatchError": {"group_name": "default", "rank": 1},
     "RpcError": {"rpc_code": 14},
     "UmbelActorError": {"actor_id": "ab", "preempted": True, "actor_init_failed": True},
     "ActorDiedError": {"actor_id": "ab", "preempted": True, "actor_init_failed": True},

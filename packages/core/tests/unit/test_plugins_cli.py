@@ -120,6 +120,7 @@ def test_list_shows_every_plugin_and_why_it_is_off(installed: Path, monkeypatch:
     assert rows["builtin"]["version"] == umbel.__version__
     assert rows["builtin"]["hooks"] == [
         "umbel_accelerators",
+        "umbel_collectives",
         "umbel_commands",
         "umbel_engines",
         "umbel_schedulers",

@@ -21,7 +21,7 @@ class TaskContext:
     """One running task or actor call. Ids are in hex; empty strings where there is none."""
 
     __slots__ = (
-        "actor", "attempt", "env_vars", "function_name", "is_canceled", "is_coroutine", "key", "name", "resources",
+        "__weakref__", "actor", "attempt", "env_vars", "function_name", "is_canceled", "is_coroutine", "key", "name", "resources",
         "task_id",
     )  # fmt: skip
 
@@ -78,6 +78,7 @@ class SessionContext:
     """What holds for the whole process. `kind` is "driver" or "worker"."""
 
     __slots__ = (
+        "__weakref__",
         "accelerator_ids",
         "address",
         "env_vars",

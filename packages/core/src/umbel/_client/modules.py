@@ -11,10 +11,12 @@ from typing import Any
 
 # Submodules of core that `import umbel` does not load, because most programs never use them.
 LAZY = frozenset(("actor", "cloudpickle", "dag", "runtime_context", "util"))
-LAZY_UTIL = frozenset(("joblib", "metrics", "multiprocessing", "queue", "scheduling_strategies", "state"))
+LAZY_UTIL = frozenset(
+    ("collective", "joblib", "metrics", "multiprocessing", "queue", "scheduling_strategies", "state")
+)
 LAZY_NAMES = {"LoggingConfig": "umbel._client.logging_config"}
 PLANNED = {
-    "umbel.util.collective": "collective communication comes with umbel.train; use torch.distributed inside actors",
+    "umbel.util.tpu": "slices of TPUs come with the TPU plugin; ask for TPUs by resources={'TPU': n} meanwhile",
 }
 LIBRARIES = frozenset(("dashboard", "data", "kube", "rl", "serve", "train", "tune"))
 

@@ -51,6 +51,16 @@ def umbel_accelerators() -> list[spi.AcceleratorDescriptor]:
 
 
 @hookimpl
+def umbel_collectives() -> list[spi.CollectiveDescriptor]:
+    return [
+        spi.CollectiveDescriptor(
+            "shm", "umbel.util.collective.shared_memory:SharedMemoryGroup", summary="shared memory; the default"
+        ),
+        spi.CollectiveDescriptor("gloo", "umbel.util.collective.gloo:GlooGroup", summary="Gloo, as PyTorch has it"),
+    ]
+
+
+@hookimpl
 def umbel_commands() -> list[spi.CommandDescriptor]:
     return [
         spi.CommandDescriptor("explain", "umbel.cli.explain:make", summary="Why something waits, and what would help"),

@@ -48,6 +48,7 @@ class Catalog:
         self.schedulers = providers.Registry("scheduler", spi.SchedulerDescriptor, spi.SchedulingPolicy)
         self.stores = providers.Registry("store", spi.StoreDescriptor, spi.ObjectStore)
         self.accelerators = providers.Registry("accelerator", spi.AcceleratorDescriptor, spi.AcceleratorManager)
+        self.collectives = providers.Registry("collective", spi.CollectiveDescriptor, spi.CollectiveGroup)
         self.commands = providers.Registry("command", spi.CommandDescriptor, None)
 
     def registries(self) -> dict[str, providers.Registry]:
@@ -57,6 +58,7 @@ class Catalog:
             "umbel_schedulers": self.schedulers,
             "umbel_stores": self.stores,
             "umbel_accelerators": self.accelerators,
+            "umbel_collectives": self.collectives,
             "umbel_commands": self.commands,
         }
 

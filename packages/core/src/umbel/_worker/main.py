@@ -237,6 +237,7 @@ class Worker:
                 with self.engine.lock:
                     self.cancel_children(job, job.interrupted_at_seq)
             context.current_task.reset(token)
+            job.context = None  # which knows the job; what belongs to the task ends with it, and here
         if template.max_calls:
             self._count_call(job, template)
         if template.flush or job.attempt:

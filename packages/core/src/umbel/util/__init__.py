@@ -1,6 +1,6 @@
 """Tools on top of the public interface: pools, queues, iteration helpers, serializers.
 
-`umbel.util.queue`, `umbel.util.multiprocessing`, `umbel.util.joblib`, `umbel.util.metrics` and
+`umbel.util.collective`, `umbel.util.queue`, `umbel.util.multiprocessing`, `umbel.util.joblib`, `umbel.util.metrics` and
 `umbel.util.scheduling_strategies` are modules of their own, loaded at their first use.
 """
 

@@ -144,13 +144,13 @@ def test_object_id_is_the_class_of_references() -> None:
 
 def test_names_that_come_later_say_so() -> None:
     function = umbel.remote(lambda: 1)
-    for owner, name in ((umbel.util, "collective"),):
+    for owner, name in ((umbel.util, "tpu"),):
         assert not hasattr(owner, name)
         with pytest.raises(exceptions.UnsupportedFeature, match=f"no '{name}': .*this version of Umbel") as info:
             getattr(owner, name)
         assert isinstance(info.value, AttributeError)
-    for line in ("import umbel.util.collective", "from umbel.util import collective"):
-        with pytest.raises(ModuleNotFoundError, match=r"umbel.util.collective is not in this version of Umbel"):
+    for line in ("import umbel.util.tpu", "from umbel.util import tpu"):
+        with pytest.raises(ModuleNotFoundError, match=r"umbel\.util\.tpu is not in this version of Umbel"):
             exec(line, {})
     with pytest.raises(AttributeError, match="has no attribute 'nonsense'"):
         _ = umbel.util.nonsense

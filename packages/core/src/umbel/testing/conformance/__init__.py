@@ -7,7 +7,7 @@ Subclass a suite in a test module, name the class `Test...`, and give it the des
     class TestMyPolicy(SchedulerConformance):
         descriptor = my_plugin.umbel_schedulers()[0]
 
-The built-in schedulers, store and accelerator pass the same suites.
+The built-in schedulers, stores, accelerators and collectives pass the same suites.
 """
 
 import pytest
@@ -15,12 +15,14 @@ import pytest
 # Before they are imported: so that their assertions say what was compared, as a plugin's own tests do.
 pytest.register_assert_rewrite(
     "umbel.testing.conformance.accelerators",
+    "umbel.testing.conformance.collectives",
     "umbel.testing.conformance.schedulers",
     "umbel.testing.conformance.stores",
 )
 
 from umbel.testing.conformance.accelerators import AcceleratorConformance as AcceleratorConformance  # noqa: E402
+from umbel.testing.conformance.collectives import CollectiveConformance as CollectiveConformance  # noqa: E402
 from umbel.testing.conformance.schedulers import SchedulerConformance as SchedulerConformance  # noqa: E402
 from umbel.testing.conformance.stores import StoreConformance as StoreConformance  # noqa: E402
 
-__all__ = ["AcceleratorConformance", "SchedulerConformance", "StoreConformance"]
+__all__ = ["AcceleratorConformance", "CollectiveConformance", "SchedulerConformance", "StoreConformance"]

@@ -1,0 +1,350 @@
+"""The backend for processes of one machine: small tensors travel in the frames, large ones through shared memory.
+
+Each rank has a file in memory without a name, which all map and only it writes. It is gone with the last process that
+maps it, however that ends. A large tensor passes in chunks through a few slots of that file, which stay in the
+processor's caches and whose pages are touched once in the group's life.
+
+Slots: all ranks count the chunks of all large operations alike, and chunk `k` lies in slot `k % SLOTS`. It is written
+before step `k` of all ranks and read before step `k + 2`; chunk `k + 3`, which takes its place, is written after that.
+"""
+
+from __future__ import annotations
+
+import functools
+import mmap
+import os
+from collections.abc import Callable, Mapping, Sequence
+from typing import Any
+
+from umbel import exceptions, spi
+from umbel.util.collective import tensors
+
+SLOT_BYTES = 1 << 20  # three of them fit into a core's second-level cache, or nearly
+SLOTS = 3
+PAIR_SLOTS = 2  # for one rank's tensors to one other: written while the other is read
+ALIGNMENT_BYTES = 64
+
+
+class SharedMemoryGroup:
+    """See `spi.CollectiveGroup`."""
+
+    def __init__(self, peers: spi.CollectivePeers) -> None:
+        np = tensors.numpy()
+        self._ufuncs = {"sum": np.add, "product": np.multiply, "min": np.minimum, "max": np.maximum}
+        self._peers = peers
+        self._rank = peers.rank
+        self._others = [rank for rank in range(peers.world_size) if rank != peers.rank]
+        self._inline_bytes_max = peers.body_bytes_max
+        self._written = 0  # chunks
+        self._descriptors: dict[int, int] = {}
+        self._areas: dict[int, Any] = {}
+        own = _make_file((SLOTS + PAIR_SLOTS) * SLOT_BYTES)
+        try:
+            self._descriptors = {**peers.exchange_descriptors(own), self._rank: own}
+        except BaseException:
+            os.close(own)
+            raise
+
+    def allreduce(self, tensor: Any, op: str) -> None:
+        array = tensors.flat(tensor, is_written=True)
+        tensors.check_reducible(array)
+        text = f"allreduce({op}) of {tensors.describe(tensor)}"
+        if array.nbytes <= self._inline_bytes_max:
+            parts = self._exchange_whole(text, array, self._others)
+            self._reduce(parts, op, array)
+            return
+        rank, world_size = self._rank, self._peers.world_size
+        chunk_items = SLOT_BYTES // array.itemsize
+        chunks = [array[at : at + chunk_items] for at in range(0, array.size, chunk_items)]
+
+        def write(chunk: Any, slots: Mapping[int, Any]) -> None:
+            """All but the slice that this rank reduces itself."""
+            start, end = _slice_of(rank, world_size, chunk.size)
+            slots[rank][:start] = chunk[:start]
+            slots[rank][end:] = chunk[end:]
+
+        def reduce(chunk: Any, slots: Mapping[int, Any]) -> None:
+            start, end = _slice_of(rank, world_size, chunk.size)
+            parts = {one: (chunk if one == rank else slots[one])[start:end] for one in range(world_size)}
+            result = slots[rank][start:end]
+            self._reduce(parts, op, result)
+            chunk[start:end] = result
+
+        def collect(chunk: Any, slots: Mapping[int, Any]) -> None:
+            for one in self._others:
+                start, end = _slice_of(one, world_size, chunk.size)
+                chunk[start:end] = slots[one][start:end]
+
+        self._pass(text, chunks, write=write, before=reduce, after=collect)
+
+    def reduce(self, tensor: Any, root: int, op: str) -> None:
+        is_root = root == self._rank
+        array = tensors.flat(tensor, is_written=is_root)
+        tensors.check_reducible(array)
+        text = f"reduce({op}) to rank {root} of {tensors.describe(tensor)}"
+        if array.nbytes <= self._inline_bytes_max:
+            parts = self._exchange_whole(text, array, () if is_root else (root,))
+            if is_root:
+                self._reduce(parts, op, array)
+            return
+
+        def write(chunk: Any, slots: Mapping[int, Any]) -> None:
+            if not is_root:
+                slots[self._rank][:] = chunk
+
+        def reduce(chunk: Any, slots: Mapping[int, Any]) -> None:
+            if is_root:
+                self._reduce({**slots, root: chunk}, op, chunk)
+
+        self._pass(text, _chunks(array), write=write, before=reduce)
+
+    def broadcast(self, tensor: Any, root: int) -> None:
+        is_root = root == self._rank
+        array = tensors.flat(tensor, is_written=not is_root)
+        text = f"broadcast from rank {root} of {tensors.describe(tensor)}"
+        if array.nbytes <= self._inline_bytes_max:
+            parts = self._exchange_whole(text, array, self._others if is_root else ())
+            array[:] = parts[root]
+            return
+
+        def write(chunk: Any, slots: Mapping[int, Any]) -> None:
+            if is_root:
+                slots[root][:] = chunk
+
+        def read(chunk: Any, slots: Mapping[int, Any]) -> None:
+            if not is_root:
+                chunk[:] = slots[root]
+
+        self._pass(text, _chunks(array), write=write, before=read)
+
+    def allgather(self, outputs: Sequence[Any], tensor: Any) -> None:
+        array = tensors.flat(tensor)
+        described = tensors.describe(tensor)
+        results = _all_like(outputs, described, is_written=True)
+        text = f"allgather of {described}"
+        if array.nbytes <= self._inline_bytes_max:
+            for rank, part in self._exchange_whole(text, array, self._others).items():
+                results[rank][:] = part
+            return
+
+        def write(chunk: Any, slots: Mapping[int, Any]) -> None:
+            slots[self._rank][:] = array[chunk]
+            results[self._rank][chunk] = array[chunk]
+
+        def read(chunk: Any, slots: Mapping[int, Any]) -> None:
+            for rank in self._others:
+                results[rank][chunk] = slots[rank]
+
+        self._pass(text, _slices(array.size, SLOT_BYTES // array.itemsize), write=write, before=read, dtype=array.dtype)
+
+    def reducescatter(self, output: Any, tensors_: Sequence[Any], op: str) -> None:
+        result = tensors.flat(output, is_written=True)
+        tensors.check_reducible(result)
+        described = tensors.describe(output)
+        inputs = _all_like(tensors_, described)
+        text = f"reducescatter({op}) of {described}"
+        rank, world_size = self._rank, self._peers.world_size
+        if result.nbytes <= self._inline_bytes_max:
+            received = self._peers.exchange(text, {one: _bytes_of(inputs[one]) for one in self._others})
+            parts = {one: _array_from(body, result.dtype) for one, body in received.items()}
+            self._reduce({**parts, rank: inputs[rank]}, op, result)
+            return
+        piece_items = SLOT_BYTES // world_size // ALIGNMENT_BYTES * ALIGNMENT_BYTES // result.itemsize
+
+        def pieces(slots: Mapping[int, Any], writer: int, reader: int, count: int) -> Any:
+            start = reader * piece_items
+            return slots[writer][start : start + count]
+
+        def write(chunk: Any, slots: Mapping[int, Any]) -> None:
+            for one in self._others:
+                pieces(slots, rank, one, chunk.stop - chunk.start)[:] = inputs[one][chunk]
+
+        def reduce(chunk: Any, slots: Mapping[int, Any]) -> None:
+            count = chunk.stop - chunk.start
+            parts = {one: pieces(slots, one, rank, count) for one in self._others}
+            self._reduce({**parts, rank: inputs[rank][chunk]}, op, result[chunk])
+
+        chunks = _slices(result.size, piece_items)
+        self._pass(text, chunks, write=write, before=reduce, dtype=result.dtype, slot_items=piece_items * world_size)
+
+    def send(self, tensor: Any, rank: int) -> None:
+        array = tensors.flat(tensor)
+        described = tensors.describe(tensor)
+        if array.nbytes <= self._inline_bytes_max:
+            self._peers.send(rank, described, _bytes_of(array))
+            return
+        chunks = _chunks(array)
+
+        def write(index: int) -> None:
+            if index < len(chunks):
+                self._pair_slot(self._rank, index, chunks[index])[:] = chunks[index]
+
+        self._peers.send(rank, described, meanwhile=functools.partial(write, 0))
+        for index in range(len(chunks)):
+            self._peers.send(rank, f"chunk {index}", meanwhile=functools.partial(write, index + 1))
+
+    def recv(self, tensor: Any, rank: int) -> None:
+        array = tensors.flat(tensor, is_written=True)
+        described = tensors.describe(tensor)
+        if array.nbytes <= self._inline_bytes_max:
+
+            def take(body: bytes) -> None:
+                array[:] = _array_from(body, array.dtype)
+
+            self._peers.receive(rank, described, take)
+            return
+        self._peers.receive(rank, described, lambda _: None)
+        for index, chunk in enumerate(_chunks(array)):
+            slot = self._pair_slot(rank, index, chunk)
+            self._peers.receive(rank, f"chunk {index}", functools.partial(_copy, chunk, slot))
+
+    def barrier(self) -> None:
+        self._peers.exchange("barrier")
+
+    def close(self) -> None:
+        self._areas.clear()
+        descriptors, self._descriptors = self._descriptors, {}
+        for descriptor in descriptors.values():
+            os.close(descriptor)
+
+    # Small tensors
+
+    def _exchange_whole(self, text: str, array: Any, receivers: Sequence[int]) -> dict[int, Any]:
+        """The whole tensor to some ranks. Returns what came, and its own, by rank."""
+        body = _bytes_of(array) if receivers else b""
+        received = self._peers.exchange(text, dict.fromkeys(receivers, body))
+        parts = {one: _array_from(part, array.dtype) for one, part in received.items() if len(part) == array.nbytes}
+        parts[self._rank] = array
+        return parts
+
+    def _reduce(self, parts: Mapping[int, Any], op: str, result: Any) -> None:
+        """In the order of the ranks, so that the same bits come out everywhere. `result` may be one of them."""
+        ufunc = self._ufuncs[op]
+        if len(parts) == 1:
+            result[:] = parts[0]
+            return
+        if len(parts) > 2:  # a later part must not be written over before it is read
+            overlaps = tensors.numpy().may_share_memory
+            parts = {rank: part.copy() if rank > 1 and overlaps(part, result) else part for rank, part in parts.items()}
+        ufunc(parts[0], parts[1], out=result)
+        for rank in range(2, len(parts)):
+            ufunc(result, parts[rank], out=result)
+
+    # Large tensors
+
+    def _pass(
+        self,
+        text: str,
+        chunks: Sequence[Any],
+        *,
+        write: Callable[[Any, Mapping[int, Any]], None],
+        before: Callable[[Any, Mapping[int, Any]], None],
+        after: Callable[[Any, Mapping[int, Any]], None] | None = None,
+        dtype: Any = None,
+        slot_items: int | None = None,
+    ) -> None:
+        """Pass chunks through the slots, which are given to each function by rank, as long as the chunk.
+
+        write: into this rank's slot. before: once all have written. after: once all have done `before`; what it reads must be
+        read before the next step but one, as the module says.
+        """
+        slots_of = self._slots_from(dtype, slot_items)
+        counted = self._written
+        slots = slots_of(chunks[0])
+        write(chunks[0], slots)
+        try:
+            self._peers.exchange(text)
+        except exceptions.CollectiveMismatchError:
+            self._written = counted  # some ranks may have meant a small operation, and counted nothing
+            raise
+        for index, chunk in enumerate(chunks):
+            before(chunk, slots)
+            is_last = index + 1 == len(chunks)
+            if not is_last:
+                next_slots = slots_of(chunks[index + 1])
+                write(chunks[index + 1], next_slots)
+            if after is not None or not is_last:
+                self._peers.exchange("")
+            if after is not None:
+                after(chunk, slots)
+            if not is_last:
+                slots = next_slots
+
+    def _slots_from(self, dtype: Any, slot_items: int | None) -> Callable[[Any], Mapping[int, Any]]:
+        """The next slot of every rank, for a chunk: an array, or a slice if `dtype` says of what."""
+
+        def slots_of(chunk: Any) -> Mapping[int, Any]:
+            start = self._written % SLOTS * SLOT_BYTES
+            self._written += 1
+            kind = chunk.dtype if dtype is None else dtype
+            count = slot_items or (chunk.size if dtype is None else chunk.stop - chunk.start)
+            end = start + count * kind.itemsize
+            return {rank: self._area(rank)[start:end].view(kind) for rank in range(self._peers.world_size)}
+
+        return slots_of
+
+    def _pair_slot(self, sender: int, index: int, chunk: Any) -> Any:
+        start = (SLOTS + index % PAIR_SLOTS) * SLOT_BYTES
+        return self._area(sender)[start : start + chunk.nbytes].view(chunk.dtype)
+
+    def _area(self, rank: int) -> Any:
+        """A rank's file as bytes, mapped when it is first needed: a group with small tensors touches no page."""
+        area = self._areas.get(rank)
+        if area is None:
+            size_bytes = (SLOTS + PAIR_SLOTS) * SLOT_BYTES
+            mapped = mmap.mmap(self._descriptors[rank], size_bytes)
+            area = self._areas[rank] = tensors.numpy().frombuffer(mapped, dtype="u1")
+        return area
+
+
+def _make_file(size_bytes: int) -> int:
+    """A descriptor of memory without a name. Pages are taken when they are first written."""
+    if not hasattr(os, "memfd_create"):
+        raise exceptions.UnsupportedFeature(
+            'the backend "shm" needs Linux (memfd_create); use the backend "gloo" on this system'
+        )
+    descriptor = os.memfd_create("umbel-collective")
+    try:
+        os.ftruncate(descriptor, size_bytes)
+    except BaseException:
+        os.close(descriptor)
+        raise
+    return descriptor
+
+
+def _slice_of(rank: int, world_size: int, count: int) -> tuple[int, int]:
+    """Which of `count` elements this rank reduces."""
+    return rank * count // world_size, (rank + 1) * count // world_size
+
+
+def _chunks(array: Any) -> list[Any]:
+    items = SLOT_BYTES // array.itemsize
+    return [array[at : at + items] for at in range(0, array.size, items)]
+
+
+def _slices(count: int, size: int) -> list[slice]:
+    return [slice(at, min(at + size, count)) for at in range(0, count, size)]
+
+
+def _all_like(found: Sequence[Any], described: str, *, is_written: bool = False) -> list[Any]:
+    """The tensors of a list, flat. Raises ValueError when one is of another shape or type."""
+    for index, one in enumerate(found):
+        if tensors.describe(one) != described:
+            raise ValueError(
+                f"all tensors must be alike: the one of index {index} in the list is {tensors.describe(one)}, "
+                f"the other is {described}"
+            )
+    return [tensors.flat(one, is_written=is_written) for one in found]
+
+
+def _copy(target: Any, source: Any, _: bytes) -> None:
+    target[:] = source
+
+
+def _bytes_of(array: Any) -> bytes:
+    data: bytes = array.tobytes()
+    return data
+
+
+def _array_from(body: bytes, dtype: Any) -> Any:
+    return tensors.numpy().frombuffer(body, dtype=dtype)

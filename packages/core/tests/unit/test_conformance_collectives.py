@@ -1,0 +1,22 @@
+"""The built-in backends of collectives pass the suite that outside ones have to pass."""
+
+from __future__ import annotations
+
+import importlib.util
+
+import pytest
+
+from umbel._plugins import builtin
+from umbel.testing.conformance import CollectiveConformance
+
+BACKENDS = {descriptor.name: descriptor for descriptor in builtin.umbel_collectives()}
+
+
+class TestSharedMemory(CollectiveConformance):
+    descriptor = BACKENDS["shm"]
+
+
+@pytest.mark.slow
+@pytest.mark.skipif(importlib.util.find_spec("torch") is None, reason="needs PyTorch: pip install torch==2.13.0")
+class TestGloo(CollectiveConformance):
+    descriptor = BACKENDS["gloo"]
