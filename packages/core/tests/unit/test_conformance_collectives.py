@@ -12,6 +12,7 @@ from umbel.testing.conformance import CollectiveConformance
 BACKENDS = {descriptor.name: descriptor for descriptor in builtin.umbel_collectives()}
 
 
+@pytest.mark.slow
 class TestSharedMemory(CollectiveConformance):
     descriptor = BACKENDS["shm"]
 

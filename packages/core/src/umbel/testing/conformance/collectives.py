@@ -18,7 +18,7 @@ from umbel.util.collective import links, peers
 TIMEOUT_S = 20.0  # for what must happen; only a failing test waits so long
 SHORT_S = 0.3  # for a rank that never comes
 # Elements of 4 bytes: none, a few, one that small messages hold, and such as pass in several pieces, the last one odd.
-COUNTS = [0, 1, 7, 1_000, 300_000, 900_001]
+COUNTS = [0, 7, 300_000, 600_001]
 
 Ranks = list[spi.CollectiveGroup]
 
@@ -93,21 +93,19 @@ class CollectiveConformance(suite.Suite[spi.CollectiveGroup]):
         with self.group(directory, world_size) as ranks:
             self.run(ranks, run)
 
-    @pytest.mark.parametrize("op", ["sum", "product", "min", "max"])
     @pytest.mark.parametrize("count", [5, 300_000])
-    @pytest.mark.parametrize("dtype", ["f4", "f8", "i4", "i8", "u1"])
-    def test_every_reduction_of_every_type(self, directory: str, op: str, count: int, dtype: str) -> None:
+    def test_every_reduction_of_every_type(self, directory: str, count: int) -> None:
         import numpy as np
 
-        ufunc = {"sum": np.add, "product": np.multiply, "min": np.minimum, "max": np.maximum}[op]
-
-        def part(rank: int) -> Any:
-            return (np.arange(count) % 5 + rank).astype(dtype)
+        ufuncs = {"sum": np.add, "product": np.multiply, "min": np.minimum, "max": np.maximum}
 
         def run(rank: int, one: spi.CollectiveGroup) -> None:
-            tensor = part(rank)
-            one.allreduce(tensor, op)
-            np.testing.assert_array_equal(tensor, ufunc(part(0), part(1)))
+            for dtype in ("f4", "f8", "i4", "i8", "u1"):
+                parts: list[Any] = [(np.arange(count) % 5 + other).astype(dtype) for other in range(2)]
+                for op, ufunc in ufuncs.items():
+                    tensor = parts[rank].copy()
+                    one.allreduce(tensor, op)
+                    np.testing.assert_array_equal(tensor, ufunc(parts[0], parts[1]))
 
         with self.group(directory, 2) as ranks:
             self.run(ranks, run)
@@ -134,7 +132,7 @@ class CollectiveConformance(suite.Suite[spi.CollectiveGroup]):
 
         def run(rank: int, one: spi.CollectiveGroup) -> None:
             tensor: Any
-            for turn in range(12):
+            for turn in range(6):
                 for shape in ((3, 5), (600, 700), (2, 1, 4)):
                     tensor = np.full(shape, rank + turn, "f8")
                     one.allreduce(tensor, "sum")

@@ -42,6 +42,10 @@ INVARIANTS: Final[Mapping[str, str]] = {
     "C5": "every call ends once, as it should",
     "C6": "a cancelled call is not sent again",
     "C7": "who has killed an actor for good reaches it no more",
+    "G1": "an operation is done by all or by nobody",
+    "G2": "ranks that differ are told so, alike",
+    "G3": "every operation ends",
+    "G4": "nobody is called dead who lives",
     "M1": "no more calls at once than allowed",
     "M4": "what is over does not begin",
 }

@@ -13,6 +13,7 @@ from umbel._objects import lineage, ownership
 from umbel._scheduling import actor_calls, dispatch
 from umbel._worker import mailbox
 from umbel.testing.simulation.processes import attribute
+from umbel.util.collective import rounds
 
 
 class Planted(NamedTuple):
@@ -171,10 +172,27 @@ def _start_all(_box: mailbox.Mailbox, lane: mailbox.Lane) -> list[Any]:
     return started
 
 
+# ---- collective groups ----
+
+_break = rounds.Rounds._break
+_heard = rounds.Rounds.heard
+
+
+def _break_in_silence(machine: rounds.Rounds, problem: rounds.Problem) -> list[Any]:
+    """Whoever finds the group broken keeps it to himself."""
+    return _break(machine, problem)[-1:]
+
+
+def _deaf_for_ends(machine: rounds.Rounds, news: Iterable[Any]) -> list[Any]:
+    """The end of a rank goes unnoticed."""
+    return _heard(machine, [(rank, frame) for rank, frame in news if frame is not None])
+
+
 _TABLE: Final = ownership.ReferenceTable
 _AGENT: Final = state.AgentState
 _CLASS: Final = dispatch.SchedulingClass
 _CALLS: Final = actor_calls.ActorCalls
+_ROUNDS: Final = rounds.Rounds
 
 PLANTS: Final[Mapping[str, Planted]] = {
     "unprotected-borrow": _instead("ownership", _TABLE, "found_in_value", _unprotected, "O7"),
@@ -196,5 +214,8 @@ PLANTS: Final[Mapping[str, Planted]] = {
     "wrong-order": _instead("mailbox", _CALLS, "take_sendable", _send_backwards, "C1"),
     "retries-for-free": _instead("mailbox", _CALLS, "disconnected", _retry_for_free, "C3"),
     "waiting-forgotten": _instead("mailbox", mailbox.Mailbox, "finished", _forget_waiting, "a lane idles", "C5"),
+    "broken-in-silence": _instead("collective", _ROUNDS, "_break", _break_in_silence, "G3"),
+    "ends-unheard": _instead("collective", _ROUNDS, "heard", _deaf_for_ends, "G3"),
+    "texts-unread": _instead("collective", _ROUNDS, "_differ", lambda *_: [], "G1", "G2"),
     "no-limit": _instead("mailbox", mailbox.Mailbox, "_start", _start_all, "a lane runs", "M1"),
 }

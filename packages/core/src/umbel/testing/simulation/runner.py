@@ -152,7 +152,7 @@ def report(failure: Failure, plant: str | None = None) -> str:
 
 def machines() -> Mapping[str, MakeWorld]:
     """The worlds by the name of the machine that each is about."""
-    from umbel.testing.simulation import actors, agent, dispatch, mailbox, ownership
+    from umbel.testing.simulation import actors, agent, collective, dispatch, mailbox, ownership
 
     return {
         "ownership": ownership.OwnershipWorld,
@@ -160,4 +160,5 @@ def machines() -> Mapping[str, MakeWorld]:
         "actors": actors.ActorsWorld,
         "dispatch": dispatch.DispatchWorld,
         "mailbox": mailbox.MailboxWorld,
+        "collective": collective.CollectiveWorld,
     }

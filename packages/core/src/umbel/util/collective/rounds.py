@@ -246,10 +246,13 @@ class Rounds:
                 return self._break(self._death_of(rank))
         if step.awaited:
             return []
-        odd = [rank for rank, text in step.texts.items() if text != step.text]
+        odd = self._differ(step)
         if not odd:
             return self._done(step.bodies)
         return self._disagree(min(odd), self._texts_of(step.texts))
+
+    def _differ(self, step: _Step) -> list[int]:
+        return [rank for rank, text in step.texts.items() if text != step.text]
 
     def _unexpected(self, rank: int, frame: Frame) -> list[Command]:
         """Something that cannot be followed by what is waited for: that rank waits for us, in another operation."""
