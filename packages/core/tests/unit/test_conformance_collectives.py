@@ -8,13 +8,20 @@ import pytest
 
 from umbel._plugins import builtin
 from umbel.testing.conformance import CollectiveConformance
+from umbel.util.collective import shared_memory
 
 BACKENDS = {descriptor.name: descriptor for descriptor in builtin.umbel_collectives()}
 
 
 @pytest.mark.slow
 class TestSharedMemory(CollectiveConformance):
+    """With slots so small that every slot is used again and again."""
+
     descriptor = BACKENDS["shm"]
+
+    @pytest.fixture(autouse=True)
+    def _small_slots(self, monkeypatch: pytest.MonkeyPatch) -> None:
+        monkeypatch.setattr(shared_memory, "SLOT_BYTES", 64 << 10)
 
 
 @pytest.mark.slow

@@ -19,7 +19,7 @@ from typing import Any
 from umbel import exceptions, spi
 from umbel.util.collective import tensors
 
-SLOT_BYTES = 1 << 20  # three of them fit into a core's second-level cache, or nearly
+SLOT_BYTES = 2 << 20  # a step of all ranks for each costs little beside copying it, and it stays in a cache
 SLOTS = 3
 PAIR_SLOTS = 2  # for one rank's tensors to one other: written while the other is read
 ALIGNMENT_BYTES = 64
