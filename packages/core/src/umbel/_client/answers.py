@@ -79,7 +79,7 @@ class Answers:
                         "task": one.task,
                         "name": one.name,
                         "for_s": now_s - one.since_s,
-                        "at": _users_line(frames.get(one.thread)),
+                        "at": users_line(frames.get(one.thread)),
                         "waits": [found.hex() for found in self._engine.waited_for(one.thread, WAITS_TOLD_MAX)],
                     }
                     for one in self.running()
@@ -105,7 +105,7 @@ def _walk(frame: FrameType | None) -> Iterator[tuple[str, int, str]]:
         frame = frame.f_back
 
 
-def _users_line(frame: FrameType | None) -> str:
+def users_line(frame: FrameType | None) -> str:
     """The innermost line of the program's own, or else of a library; empty when there is neither."""
     of_library = ""
     for file, line, function in _walk(frame):

@@ -735,6 +735,9 @@ class NativeEngine:
     def ref_pickled(self, object_id: bytes) -> None:
         self.values.pickled(object_id)
 
+    def call_site(self, object_id: bytes) -> str:
+        return getattr(self.values.table.records.get(object_id), "call_site", "")
+
     def error_unread(self, blob: bytes) -> None:
         """The last reference to an error went away, and nobody had asked for it. Lock held."""
         if not self.is_closed and not self.config.ignore_unhandled_errors:

@@ -48,6 +48,9 @@ class RefEngine(Protocol):
     def ref_pickled(self, object_id: bytes) -> None:
         """The reference is being written into some bytes; keep the object for whoever reads them."""
 
+    def call_site(self, object_id: bytes) -> str:
+        """Where this process made the object; "" if that is not recorded."""
+
 
 class ObjectRef(Generic[T_co]):
     """The promise of one value of type T; resolve it with `umbel.get`, or `await` it.
@@ -116,8 +119,9 @@ class ObjectRef(Generic[T_co]):
         return ids.JobID.from_hex(engine.session_context.job_id)
 
     def call_site(self) -> str:
-        """Empty: where references are made is not recorded."""
-        return ""
+        """Where the program made it, as `file:line in function`; recorded with UMBEL_RECORD_CALL_SITES=1, and known to
+        the process that made it only. Else empty."""
+        return "" if self._engine is None else self._engine.call_site(self._id)
 
     def owner_address(self) -> str:
         """The id, in hex, of the process that owns the object."""

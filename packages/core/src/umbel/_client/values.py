@@ -17,6 +17,7 @@ from umbel._wire import messages
 
 if TYPE_CHECKING:
     from umbel import spi
+    from umbel._base import config as configuration
     from umbel._client.native import NativeEngine
 
 RAW, PICKLE, BUFFERS, STORED, ERROR = (
@@ -37,7 +38,7 @@ class Values:
         self._engine = engine
         self._lock = engine.lock
         self.process_id = process_id
-        self.table = ownership.ReferenceTable(process_id)
+        self.table = make_table(process_id, engine.config)
         self.store = segments
         self._inline_bytes_max = inline_bytes_max
         self._readers = 0  # threads that are reading values, whose references are not counted yet
@@ -409,6 +410,14 @@ class ValueLost(exceptions.ObjectLostError):
         self.object = object_id
         self.payload = payload
         self.how = how
+
+
+def make_table(process_id: bytes, config: configuration.Config) -> ownership.ReferenceTable:
+    if not config.record_call_sites:
+        return ownership.ReferenceTable(process_id)
+    from umbel._client import call_sites  # what few programs ask for is not imported for all
+
+    return call_sites.RecordingTable(process_id)
 
 
 def owner_died(object_id: bytes) -> exceptions.OwnerDiedError:

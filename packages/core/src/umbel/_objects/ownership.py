@@ -64,13 +64,15 @@ class Record:
     borrowers: owned objects only; process id -> grants outstanding. grants: borrowed objects only; ours.
     kind, payload: the encoded value, or PENDING. contained: ids of references inside the value, each pinned.
     is_read: somebody got the value, or the error. Kept for errors only: one that was never read is worth a word.
-    waiters, subscribers, task: the caller's; not looked at here.
+    waiters, subscribers, task, call_site: the caller's; not looked at here. call_site is unset unless it is recorded.
     """
 
     __slots__ = (
-        "borrowers", "contained", "grants", "is_dead", "is_fetching", "is_read", "kind", "local", "object_id",
+        "borrowers", "call_site", "contained", "grants", "is_dead", "is_fetching", "is_read", "kind", "local", "object_id",
         "payload", "pins", "subscribers", "task", "waiters",
     )  # fmt: skip
+
+    call_site: str
 
     def __init__(self, object_id: bytes, local: int = 0) -> None:
         self.object_id = object_id

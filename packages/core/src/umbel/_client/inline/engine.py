@@ -79,9 +79,7 @@ class InlineEngine:
         self.mutex = mutex_module.Mutex(self._drain)
         self.baton = baton_module.Baton(self.mutex)
         self.pool = pool.Pool(self.baton)
-        self.values = values.Values(
-            self, self.mutex, self.process_id, logs_unread=not self.config.ignore_unhandled_errors
-        )
+        self.values = values.Values(self, self.mutex, self.process_id, self.config)
         self.troubles = self.values.troubles
         self.tasks = tasks.Tasks(self)
         self.registry = registry.Registry(self)
@@ -346,6 +344,9 @@ class InlineEngine:
             refs.check_out_of_band(object_id, is_allowed=self.config.allow_out_of_band_refs)
             with self.mutex:
                 self.values.pin_all([object_id])
+
+    def call_site(self, object_id: bytes) -> str:
+        return getattr(self.values.table.records.get(object_id), "call_site", "")
 
     def _drain(self) -> None:
         """Count references and generators that were garbage collected since. Mutex held."""

@@ -6,7 +6,8 @@ from collections.abc import Callable, Iterable
 from typing import Any, NamedTuple
 
 from umbel import exceptions
-from umbel._client import refs, troubles
+from umbel._base import config as configuration
+from umbel._client import refs, troubles, values
 from umbel._client.inline import mutex as mutex_module
 from umbel._objects import ownership, serialization
 
@@ -82,14 +83,18 @@ class Values:
     """Methods need the mutex held unless they say otherwise."""
 
     def __init__(
-        self, engine: refs.RefEngine, mutex: mutex_module.Mutex, process_id: bytes, *, logs_unread: bool
+        self,
+        engine: refs.RefEngine,
+        mutex: mutex_module.Mutex,
+        process_id: bytes,
+        config: configuration.Config,
     ) -> None:
         self._engine = engine
-        self._logs_unread = logs_unread
+        self._logs_unread = not config.ignore_unhandled_errors
         self.troubles = troubles.TroubleLog(run=mutex.later.append)
         self._mutex = mutex
         self.process_id = process_id
-        self.table = ownership.ReferenceTable(process_id)
+        self.table = values.make_table(process_id, config)
         self._owners: set[str] = set()  # workers that have owned anything
         self.is_closed = False  # after the session nobody reads errors any more
         self.on_unreferenced: Callable[[bytes], None] = _ignore
