@@ -20,7 +20,7 @@ from typing import TYPE_CHECKING, Any, ClassVar, Final, TypeVar, cast
 
 if TYPE_CHECKING:
     import traceback
-    from collections.abc import Callable
+    from collections.abc import Callable, Mapping, Sequence
 
 _Error = TypeVar("_Error", bound="UmbelError")
 
@@ -181,9 +181,35 @@ class NodeDiedError(UmbelError):
 
 
 class OutOfMemoryError(UmbelError):
-    """The task was stopped because its node was running out of memory."""
+    """The task, or the actor that a call was sent to, was stopped because its node was running out of memory.
+
+    curve: (seconds, bytes) that its process held, from the task's beginning on; peak_bytes: the most. used_bytes and
+    limit_bytes: of whatever was scarce. demand_bytes: the `memory` it had asked for. others: what other workers held
+    ("worker", "actor", "bytes"). kills: how often it was stopped for memory.
+    """
 
     _umbel_summary = "the task was stopped because its node was running out of memory"
+
+    def __init__(
+        self,
+        message: str | None = None,
+        *,
+        curve: Sequence[tuple[float, int]] = (),
+        peak_bytes: int = 0,
+        used_bytes: int = 0,
+        limit_bytes: int = 0,
+        demand_bytes: int = 0,
+        others: Sequence[Mapping[str, Any]] = (),
+        kills: int = 1,
+    ) -> None:
+        super().__init__(message)
+        self.curve = curve
+        self.peak_bytes = peak_bytes
+        self.used_bytes = used_bytes
+        self.limit_bytes = limit_bytes
+        self.demand_bytes = demand_bytes
+        self.others = others
+        self.kills = kills
 
 
 class OutOfDiskError(UmbelError):

@@ -396,6 +396,7 @@ def test_crash_of_a_worker_is_told_with_the_task_it_had_started(daemon: Daemon) 
         "reason": "was killed by signal 9 (SIGKILL); the system may have run out of memory",
         "started": 41,
         "intended": False,
+        "memory": None,
     }
     assert daemon.lease("again").pid != worker.pid
 

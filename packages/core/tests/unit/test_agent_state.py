@@ -33,7 +33,12 @@ def ids() -> Iterator[str]:
 
 
 def make(
-    cpus: int = 2, *, gpus: tuple[str, ...] = (), starts_max: int = 4, infeasible_timeout_s: float | None = None
+    cpus: int = 2,
+    *,
+    gpus: tuple[str, ...] = (),
+    starts_max: int = 4,
+    infeasible_timeout_s: float | None = None,
+    recycle_s: float | None = None,
 ) -> AgentState:
     total = {"CPU": cpus * UNIT, **({"GPU": len(gpus) * UNIT} if gpus else {})}
     ledger = Ledger(total, {"GPU": gpus} if gpus else {})
@@ -43,6 +48,7 @@ def make(
         starts_max=starts_max,
         idle_max=cpus,
         infeasible_timeout_s=infeasible_timeout_s,
+        recycle_s=recycle_s,
     )
     state.apply(ev.ClientJoined("driver", 0.0))
     return state
@@ -719,3 +725,58 @@ def test_random_events_keep_the_invariants_and_everything_ends(seed: int) -> Non
     state.check()
     assert state.ledger.free == state.ledger.total
     assert (state.demands, state.workers, state.clients) == ({}, {}, {})
+
+
+# ---- memory and age ----
+
+
+def test_worker_to_blame_for_short_memory_is_killed_and_its_user_told() -> None:
+    state = make()
+    state.apply(demand())
+    ready(state, "w1")
+    assert state.apply(ev.MemoryShort("w1", "memory ran short", 1.0)) == [ev.KillWorker("w1")]
+    commands = state.apply(ev.WorkerExited("w1", 0, 9, 1.1))
+    assert commands == [ev.LeaseBroken("driver", "w1", 0, 9, "memory ran short", False)]
+    assert state.ledger.free == state.ledger.total
+
+
+def test_worker_whose_work_ended_meanwhile_is_not_killed_for_it() -> None:
+    state = make()
+    state.apply(demand())
+    ready(state, "w1")
+    state.apply(ev.LeaseReturned("driver", "w1", False, 1.0))
+    assert state.apply(ev.MemoryShort("w1", "memory ran short", 1.0)) == []
+    assert state.apply(ev.MemoryShort("gone", "memory ran short", 1.0)) == []
+
+
+def test_idle_worker_is_asked_to_leave_when_memory_is_short_and_may_refuse() -> None:
+    state = make()
+    state.apply(demand())
+    ready(state, "w1")
+    assert state.apply(ev.WorkerDismissed("w1", 0.5)) == []  # it is in use
+    state.apply(ev.LeaseReturned("driver", "w1", False, 1.0))
+    assert state.apply(ev.WorkerDismissed("w1", 2.0)) == [ev.AskExit("w1", is_idle=True)]
+    state.apply(ev.WorkerStayed("w1", 2.1))
+    assert state.apply(demand(at_s=3.0)) == [grant("w1")]
+
+
+def test_old_worker_is_replaced_when_it_comes_back() -> None:
+    state = make(recycle_s=60.0)
+    state.apply(demand())
+    ready(state, "w1")
+    state.apply(ev.LeaseReturned("driver", "w1", False, 59.0))
+    assert state.apply(demand(at_s=59.5)) == [grant("w1")]
+    assert state.apply(ev.LeaseReturned("driver", "w1", False, 60.0)) == [ev.AskExit("w1", is_idle=True)]
+    assert state.apply(demand(at_s=60.1)) == [ev.StartWorker("w2", "")]
+
+
+def test_old_worker_goes_while_it_is_idle_unless_it_is_needed() -> None:
+    state = make(recycle_s=60.0)
+    state.apply(demand())
+    ready(state, "w1")
+    state.apply(ev.LeaseReturned("driver", "w1", False, 1.0))
+    assert state.next_tick_s() == 60.0
+    assert state.apply(ev.Ticked(60.0)) == [ev.AskExit("w1", is_idle=True)]
+    state.apply(ev.WorkerStayed("w1", 60.1))  # others borrow what it owns
+    assert state.next_tick_s() == pytest.approx(60.1 + STAYED_RETRY_S)
+    assert state.apply(demand(at_s=61.0)) == [ev.StartWorker("w2", "")]

@@ -123,6 +123,21 @@ class WorkerStayed(NamedTuple):
     is_running: bool = False
 
 
+class MemoryShort(NamedTuple):
+    """This worker, which is in use, must go: memory is short, and it is to blame. reason: for whoever waits for it."""
+
+    worker: str
+    reason: str
+    at_s: float
+
+
+class WorkerDismissed(NamedTuple):
+    """Memory is short: this worker is to exit if it is idle and nobody needs what it owns."""
+
+    worker: str
+    at_s: float
+
+
 class WorkerExited(NamedTuple):
     """The process is gone (and reaped). signal: what killed it, or 0."""
 
@@ -149,6 +164,8 @@ AgentEvent = (
     | ActorReleased
     | WorkerReady
     | WorkerStayed
+    | MemoryShort
+    | WorkerDismissed
     | WorkerExited
     | Ticked
 )

@@ -12,6 +12,7 @@ from umbel._base import checks
 
 UNIT = 10_000  # the same as umbel._model.resources.RESOURCE_UNIT
 CPU = "CPU"
+_OF_BYTES = ("memory", "object_store_memory")
 
 
 class Ledger:
@@ -113,4 +114,11 @@ class Ledger:
 
 def describe(resources: Mapping[str, int]) -> str:
     """`{CPU: 2, GPU: 0.5}`, for messages."""
-    return "{" + ", ".join(f"{name}: {amount / UNIT:g}" for name, amount in sorted(resources.items()) if amount) + "}"
+    return (
+        "{" + ", ".join(f"{name}: {shown(name, amount)}" for name, amount in sorted(resources.items()) if amount) + "}"
+    )
+
+
+def shown(name: str, amount: int) -> str:
+    """An amount of a resource, for messages."""
+    return f"{amount / UNIT / (1 << 20):.0f} MiB" if name in _OF_BYTES else f"{amount / UNIT:g}"

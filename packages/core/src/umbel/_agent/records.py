@@ -53,6 +53,7 @@ class Worker:
         "is_lost",
         "is_retired",
         "lease",
+        "made_s",
         "reason",
         "since_s",
         "state",
@@ -62,6 +63,7 @@ class Worker:
         self.id = id
         self.env = env
         self.state = WorkerState.STARTING
+        self.made_s = at_s
         self.since_s = at_s  # when it came into this state
         self.deadline_s: float | None = at_s + START_TIMEOUT_S  # killed then, unless something happens before
         self.ask_again_s: float | None = None  # when to repeat the request to exit

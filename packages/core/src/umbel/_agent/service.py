@@ -34,6 +34,7 @@ TASK_EVENTS_MAX = 100_000  # of the timeline; some 20 MB
 EXIT_GRACE_S = 0.3  # for workers' exit handlers at shutdown; a user waits for it when tasks still run
 FATAL_WAIT_S = 5.0  # for the driver to connect and be told why nothing works
 LAST_OUTPUT_S = 1.0  # for a driver to take what workers have printed; one that reads needs milliseconds
+FIRST_LOOK_S = 0.05  # at memory, after a worker came into use: short against filling it, long against a small task
 FORK_SERVER_GRACE_S = 5.0  # to kill, reap and clean up
 
 
@@ -44,7 +45,7 @@ class Control(Protocol):
 
     def hosted(self, actor: str, worker: str, address: str, accelerators: Mapping[str, Sequence[str]]) -> None: ...
 
-    def host_died(self, actor: str, worker: str, reason: str) -> None: ...
+    def host_died(self, actor: str, worker: str, reason: str, *, memory: Message | None) -> None: ...
 
     def unplaceable(self, actor: str, reason: str, *, is_unschedulable: bool) -> None: ...
 
@@ -55,6 +56,8 @@ class Control(Protocol):
     def tick(self) -> None: ...
 
     def owns_actors(self, client: str) -> bool: ...
+
+    def may_restart(self, actor: str) -> bool: ...
 
     def listed(self) -> list[Message]: ...
 
@@ -119,6 +122,7 @@ class Service:
             idle_max=max(1, config["resources"].get(CPU, 0) // UNIT),
             idle_worker_s=config.get("idle_worker_s", state.IDLE_WORKER_S),
             infeasible_timeout_s=config.get("infeasible_timeout_s"),
+            recycle_s=config.get("worker_recycle_s"),
             order=self._order(config["scheduler"]),
         )
         self.control: Control = importlib.import_module(config["control"]).ActorService(self)
@@ -135,6 +139,8 @@ class Service:
         self._log_files: Any = None  # once a worker prints something
         self._metrics: Any = None  # once there are some
         welcome["metrics_port"] = self.metrics_port = self._serve_metrics(config.get("metrics_export_host"))
+        self._memory: Any = None  # a `memory_watch.MemoryWatch`, from the first look on
+        self._memory_at_s: float | None = None  # when to look at memory next
         self._queries = Queries(self, config)
         self._on: dict[str, Callable[[Client, Message, bytes], None]] = {
             "demand": self._on_demand,
@@ -160,9 +166,7 @@ class Service:
             ev.AskExit: self._ask_exit,
             ev.Grant: self._grant,
             ev.Reclaim: lambda command: self.hub.send(command.client, {"t": "reclaim", "worker": command.worker}),
-            ev.HostActor: lambda command: self.control.hosted(
-                command.actor, command.worker, self.address_of(command.worker), command.accelerators
-            ),
+            ev.HostActor: self._host_actor,
             ev.LeaseBroken: self._lease_broken,
             ev.ActorWorkerDied: self._actor_worker_died,
             ev.DemandFailed: self._demand_failed,
@@ -211,6 +215,7 @@ class Service:
             self.agent.next_tick_s(),
             self.control.next_tick_s(),
             self.store.next_tick_s(),
+            self._memory_at_s,
             self._end_at_s,
         )
         return min((at_s for at_s in due if at_s is not None), default=None)
@@ -223,6 +228,8 @@ class Service:
             self.control.tick()
         if _is_due(self.store.next_tick_s(), now_s):
             self.store.tick()
+        if _is_due(self._memory_at_s, now_s):
+            self._look_at_memory()
         is_free = self.forks.is_idle() and not self._fatal
         if self._end_at_s is not None and (is_free or _is_due(self._end_at_s, now_s)):
             self._is_over = True
@@ -345,7 +352,9 @@ class Service:
         )
 
     def _on_return(self, client: Client, message: Message, _body: bytes) -> None:
-        self.decide(ev.LeaseReturned(client.id, message["worker"], message["retire"], self.now_s()))
+        worker = message["worker"]
+        is_retired = message["retire"] or (self._memory is not None and self._memory.is_overgrown(worker))
+        self.decide(ev.LeaseReturned(client.id, worker, is_retired, self.now_s()))
 
     def _on_kill_worker(self, client: Client, message: Message, _body: bytes) -> None:
         self.decide(ev.KillRequested(client.id, message["worker"], message["reason"], self.now_s()))
@@ -390,7 +399,12 @@ class Service:
         else:
             self.hub.send(command.worker, {"t": "exit", "idle": command.is_idle})
 
+    def _host_actor(self, command: ev.HostActor) -> None:
+        self._watch_memory()
+        self.control.hosted(command.actor, command.worker, self.address_of(command.worker), command.accelerators)
+
     def _grant(self, command: ev.Grant) -> None:
+        self._watch_memory()
         accelerators, resources = dict(command.accelerators), dict(command.resources)
         self.hub.send(
             command.worker,
@@ -409,6 +423,25 @@ class Service:
             },
         )
 
+    # ---- memory ----
+
+    def _watch_memory(self) -> None:
+        """A worker comes into use."""
+        if self._memory_at_s is None and self._config.get("memory"):
+            self._memory_at_s = self.now_s() + FIRST_LOOK_S
+
+    def _look_at_memory(self) -> None:
+        if self._memory is None:
+            from umbel._agent import memory_watch  # the start is not held up by it
+
+            own = (os.getpid(), self.forks.pid, self._config["driver_pid"])
+            self._memory = memory_watch.MemoryWatch(self, self._config["memory"], own)
+        self._memory_at_s = self._memory.look()
+
+    def _memory_report(self, worker: str) -> Message | None:
+        """Why a worker has died, if that was for memory."""
+        return self._memory.take_report(worker) if self._memory is not None else None
+
     def _lease_broken(self, command: ev.LeaseBroken) -> None:
         self.hub.send(
             command.client,
@@ -421,13 +454,14 @@ class Service:
                 "reason": _ending(command.exit_code, command.signal, command.reason),
                 "started": self._progress(command.worker),
                 "intended": command.is_intended,
+                "memory": self._memory_report(command.worker),
             },
         )
 
     def _actor_worker_died(self, command: ev.ActorWorkerDied) -> None:
         pid = self.forks.pid_of(command.worker)
         reason = f"its process (pid {pid}) {_ending(command.exit_code, command.signal, command.reason)}"
-        self.control.host_died(command.actor, command.worker, reason)
+        self.control.host_died(command.actor, command.worker, reason, memory=self._memory_report(command.worker))
 
     def _demand_failed(self, command: ev.DemandFailed) -> None:
         self._tell_failed(command.client, command.key, command.reason, is_unschedulable=command.is_unschedulable)
@@ -472,12 +506,18 @@ class Service:
 
     def _progress(self, worker: str) -> int:
         """The counter of the task that the worker started last, or -1."""
+        return self.progress(worker)[0]
+
+    def progress(self, worker: str) -> tuple[int, bool]:
+        """The same, and whether that task is tried again if the worker dies."""
         try:
-            with open(f"{self._config['session_dir']}/{worker}.progress", "rb") as file:
-                data = file.read(8)
+            with open(f"{self._config['session_dir']}/{worker}.progress", "rb", buffering=0) as file:
+                data = file.read(9)
         except OSError:
-            return -1
-        return int.from_bytes(data, "little", signed=True) if len(data) == 8 else -1
+            return -1, True
+        if len(data) < 8:
+            return -1, True
+        return int.from_bytes(data[:8], "little", signed=True), not any(data[8:])
 
     # ---- the fork server's reports ----
 
@@ -488,7 +528,10 @@ class Service:
             client.connection.close()  # a process that it forked may have kept it open
         if self._log_files is not None:
             self._log_files.ended(worker, self.forks.pid_of(worker))
+        if self._memory is not None:
+            self._memory.exited(worker, signal)
         self.decide(ev.WorkerExited(worker, exit_code, signal, self.now_s()))
+        self._memory_report(worker)  # for those whose end nobody was told
         for ending in ("sock", "progress"):
             with contextlib.suppress(OSError):
                 os.unlink(f"{self._config['session_dir']}/{worker}.{ending}")

@@ -13,7 +13,7 @@ from collections.abc import Callable, Iterator
 
 from umbel._agent import events as ev
 from umbel._agent import fairness
-from umbel._agent.ledger import CPU, UNIT, Ledger, describe
+from umbel._agent.ledger import CPU, Ledger, describe, shown
 from umbel._agent.records import START_TIMEOUT_S, Demand, Lease, Pending, Place, Worker, WorkerState
 from umbel._base import checks
 from umbel._model import reasons
@@ -42,10 +42,12 @@ class AgentState:
         idle_max: int,
         idle_worker_s: float = IDLE_WORKER_S,
         infeasible_timeout_s: float | None = None,
+        recycle_s: float | None = None,
         order: fairness.Order = fairness.deepest_first,
     ) -> None:
         """worker_ids: fresh ids. starts_max: workers starting at once. idle_max: idle workers kept for good.
-        infeasible_timeout_s: how long a demand that can never be served may wait; None for ever."""
+        infeasible_timeout_s: how long a demand that can never be served may wait; None for ever. recycle_s: how
+        old a worker may be that is used for tasks again; None for any age."""
         self.ledger = ledger
         self.workers: dict[str, Worker] = {}
         self.clients: dict[str, dict[str, Lease]] = {}  # client -> worker -> lease
@@ -56,6 +58,7 @@ class AgentState:
         self._idle_max = idle_max
         self._idle_worker_s = idle_worker_s
         self._infeasible_timeout_s = infeasible_timeout_s
+        self._recycle_s = recycle_s
         # Tasks without CPUs would otherwise start as many processes as there are tasks. Enough for tasks that wait for
         # one another without the runtime's knowledge; those that wait in `get` do not count.
         self._free_leases_max = max(32, 8 * idle_max)
@@ -78,6 +81,8 @@ class AgentState:
             ev.ActorReleased: self._on_actor_released,
             ev.WorkerReady: self._on_worker_ready,
             ev.WorkerStayed: self._on_worker_stayed,
+            ev.MemoryShort: self._on_memory_short,
+            ev.WorkerDismissed: self._on_worker_dismissed,
             ev.WorkerExited: self._on_worker_exited,
             ev.Ticked: self._on_ticked,
         }
@@ -158,11 +163,17 @@ class AgentState:
             return []
         if worker.is_lost:
             return self._kill(worker, "its connection to the agent was closed", event.at_s)
-        if event.is_retired:
-            worker.is_retired = True
-            return self._ask_exit(worker, event.at_s)
+        if event.is_retired or self._is_old(worker, event.at_s):
+            return self._retire(worker, event.at_s)
         self._enter(worker, WorkerState.IDLE, event.at_s)
         return []
+
+    def _is_old(self, worker: Worker, at_s: float) -> bool:
+        return self._recycle_s is not None and worker.made_s + self._recycle_s <= at_s
+
+    def _retire(self, worker: Worker, at_s: float) -> list[ev.AgentCommand]:
+        worker.is_retired = True
+        return self._ask_exit(worker, at_s)
 
     def _end_lease(self, lease: Lease) -> None:
         """Gives back what it holds. The worker's state is the caller's business."""
@@ -274,6 +285,18 @@ class AgentState:
         worker.ask_again_s = event.at_s + STAYED_RETRY_S
         return []
 
+    def _on_memory_short(self, event: ev.MemoryShort) -> list[ev.AgentCommand]:
+        worker = self.workers.get(event.worker)
+        if worker is None or worker.lease is None:
+            return []  # it has ended, or what it did has, while somebody looked
+        return self._kill(worker, event.reason, event.at_s)
+
+    def _on_worker_dismissed(self, event: ev.WorkerDismissed) -> list[ev.AgentCommand]:
+        worker = self.workers.get(event.worker)
+        if worker is None or worker.state is not WorkerState.IDLE:
+            return []
+        return self._ask_exit(worker, event.at_s)
+
     def _on_worker_exited(self, event: ev.WorkerExited) -> list[ev.AgentCommand]:
         worker = self.workers.get(event.worker)
         if worker is None:
@@ -323,6 +346,8 @@ class AgentState:
         due = [
             at for worker in self.workers.values() for at in (worker.deadline_s, worker.ask_again_s) if at is not None
         ]
+        if self._recycle_s is not None:
+            due += [worker.made_s + self._recycle_s for worker in self._willing()]
         surplus = self._surplus()
         if surplus:
             due.append(surplus[0].since_s + self._idle_worker_s)
@@ -359,6 +384,9 @@ class AgentState:
                     commands += self._ask_exit(worker, at_s)
                 elif worker.state is WorkerState.LEASED:
                     commands.append(ev.AskExit(worker.id, is_idle=True))
+        for worker in self._willing():
+            if self._is_old(worker, at_s):
+                commands += self._retire(worker, at_s)
         for worker in self._surplus():
             if worker.since_s + self._idle_worker_s <= at_s:
                 commands += self._ask_exit(worker, at_s)
@@ -384,11 +412,18 @@ class AgentState:
 
     def _surplus(self) -> list[Worker]:
         """Idle workers beyond those that are kept, longest idle first; without those that have just refused to go."""
-        idle = [worker for worker in self.workers.values() if worker.state is WorkerState.IDLE]
-        if len(idle) <= self._idle_max:
+        idle_count = sum(worker.state is WorkerState.IDLE for worker in self.workers.values())
+        if idle_count <= self._idle_max:
             return []
-        willing = sorted((worker for worker in idle if worker.ask_again_s is None), key=lambda worker: worker.since_s)
-        return willing[: len(idle) - self._idle_max]
+        return sorted(self._willing(), key=lambda worker: worker.since_s)[: idle_count - self._idle_max]
+
+    def _willing(self) -> list[Worker]:
+        """Idle workers that have not just refused to go."""
+        return [
+            worker
+            for worker in self.workers.values()
+            if worker.state is WorkerState.IDLE and worker.ask_again_s is None
+        ]
 
     # ---- serving demands ----
 
@@ -504,11 +539,11 @@ class AgentState:
             return Reason(reasons.INFEASIBLE, "", demand.refusal)
         if demand.lacking:
             has = {name: self.ledger.total.get(name, 0) for name in demand.placement}
-            shown = ", ".join(f"{name}: {amount / UNIT:g}" for name, amount in has.items())
+            in_all = ", ".join(f"{name}: {shown(name, amount)}" for name, amount in has.items())
             return Reason(
                 reasons.INFEASIBLE,
                 "it",
-                f"needs {describe(demand.placement)}, but this node has {{{shown}}} in all",
+                f"needs {describe(demand.placement)}, but this node has {{{in_all}}} in all",
                 f"ask for less of {', '.join(sorted(demand.lacking))}, or start Umbel with more",
                 {"needs": dict(demand.placement), "total": has, "lacking": dict(demand.lacking)},
             )
@@ -516,15 +551,15 @@ class AgentState:
         if missing:
             leases = [worker.lease for worker in self.workers.values() if worker.lease is not None]
             holders = sum(1 for lease in leases if any(lease.resources.get(name) for name in missing))
-            shown = ", ".join(
-                f"{name} ({max(0, self.ledger.free[name]) / UNIT:g} of {self.ledger.total[name] / UNIT:g} free)"
+            short_of = ", ".join(
+                f"{name} ({shown(name, max(0, self.ledger.free[name]))} of {shown(name, self.ledger.total[name])} free)"
                 for name in sorted(missing)
             )
             who = "1 task or actor" if holders == 1 else f"{holders} tasks and actors"
             return Reason(
                 reasons.RESOURCES,
                 "it",
-                f"needs {describe(demand.resources)} and waits for {shown}, held by {who}",
+                f"needs {describe(demand.resources)} and waits for {short_of}, held by {who}",
                 facts={
                     "needs": dict(demand.resources),
                     "free": {name: self.ledger.free[name] for name in sorted(missing)},

@@ -143,6 +143,30 @@ class Config:
     """How long a worker process that nobody leases is kept beyond one for each CPU. It costs memory, and starting
     another takes 20 ms; two seconds bridge the pauses of a busy program."""
 
+    memory_monitor: bool = _setting(True, "UMBEL_MEMORY_MONITOR")
+    """Whether the daemon kills the worker that is to blame when memory runs short. Else the system kills somebody."""
+
+    memory_usage_threshold: float = _setting(0.95, "UMBEL_MEMORY_USAGE_THRESHOLD", minimum=0.1, maximum=1.0)
+    """The share of the machine's memory, or of what limits it, above which it is short; no more than 2 GiB are kept
+    free. Ray's default."""
+
+    memory_limit_bytes: int = _setting(0, "UMBEL_MEMORY_LIMIT_BYTES")
+    """What all processes of the session together may use, beside what the machine and control groups allow; 0 for no
+    such limit."""
+
+    task_oom_retries: int = _setting(10, "UMBEL_TASK_OOM_RETRIES", minimum=-1)
+    """How often a task is tried again that was killed for its memory, -1 for no limit; apart from `max_retries`, except
+    that a task without retries has none of these. Each at least doubles what it asks for, so ten lead from any size to
+    the whole machine."""
+
+    worker_recycle_bytes: int = _setting(1 << 30, "UMBEL_WORKER_RECYCLE_BYTES")
+    """A worker that holds more than this when it has nothing to do is replaced; 0 for never. Twice what importing the
+    largest libraries takes."""
+
+    worker_recycle_s: float = _setting(3600.0, "UMBEL_WORKER_RECYCLE_S")
+    """A worker older than this is replaced when it has nothing to do, with whatever it has leaked; 0 for never. A fork
+    takes milliseconds, the imports of a large program seconds: once an hour is nothing."""
+
     def __init__(self, **values: Any) -> None:
         """The defaults but for `values`. Raises TypeError for an unknown name."""
         unknown = values.keys() - _SETTINGS.keys()

@@ -91,7 +91,7 @@ class ActorClient:
             return  # said before the agent knew; it will say that the actor is dead
         if state is ActorState.ALIVE:
             if self.link is None or self.worker != message["worker"]:
-                self._connected_away()
+                self._connected_away(message)
                 self.worker = message["worker"]
                 self.link = self._engine.links.to(bytes.fromhex(self.worker))
             calls.state = ActorState.ALIVE if self.link is not None else ActorState.RESTARTING
@@ -101,11 +101,13 @@ class ActorClient:
             self.link = None
             self._engine.actors.drop_constructor(self.actor_id)
             self.death = self._death_error(message, body)
+            inflight = set(calls.inflight) if message.get("memory") else set()
+            lost = self._out_of_memory(message, "It is dead.") if inflight else b""
             for call in calls.died():
-                self._engine.tasks.fail(call, self.death)
+                self._engine.tasks.fail(call, lost if call.seq in inflight else self.death)
         elif calls.state is not ActorState.DEAD:
             self._drain()
-            self._connected_away()
+            self._connected_away(message)
             calls.state = state
         self._engine.carry_on()
 
@@ -114,23 +116,38 @@ class ActorClient:
         if self.link is not None and self.link.stream is not None:
             self.link.stream.drain()
 
-    def _connected_away(self) -> None:
+    def _connected_away(self, message: dict[str, Any]) -> None:
         """The process the calls went to is gone: those in flight are sent again or fail."""
         self.link = None
-        reason = exceptions.ActorUnavailableError(
-            f"actor {self.description.class_name} ({self.actor_id.hex()}) restarted or was out of reach while a "
-            f"call was "
-            "in flight; the call may or may not have run. Set max_task_retries to have such calls repeated",
-            actor_id=self.actor_id.hex(),
-        )
-        for call in self.calls.disconnected():
-            self._engine.tasks.fail(call, exceptions.dump_error(reason))
+        failed = self.calls.disconnected()
+        blob = self._unavailable(message) if failed else b""
+        for call in failed:
+            self._engine.tasks.fail(call, blob)
         for call in list(self.calls.queue):
             if call.is_cancelled:
                 self.calls.remove(call)
                 self._engine.tasks.fail(call, tasks.cancelled_error(call))
             elif not call.missing:
                 self._engine.tasks.waits_again(call)
+
+    def _unavailable(self, message: dict[str, Any]) -> bytes:
+        advice = "Set max_task_retries to have such calls repeated"
+        if message.get("memory"):
+            return self._out_of_memory(message, f"It restarts; the call may or may not have run. {advice}.")
+        why = f" ({message['reason']})" if message.get("reason") else ""
+        return exceptions.dump_error(
+            exceptions.ActorUnavailableError(
+                f"actor {self.description.class_name} ({self.actor_id.hex()}) restarted or was out of reach while a "
+                f"call was in flight{why}; the call may or may not have run. {advice}",
+                actor_id=self.actor_id.hex(),
+            )
+        )
+
+    def _out_of_memory(self, message: dict[str, Any], outcome: str) -> bytes:
+        from umbel._client import memory_kills  # most sessions never need it
+
+        what = f"actor {self.description.class_name} ({self.actor_id.hex()})"
+        return exceptions.dump_error(memory_kills.error_of(what, message["memory"], outcome))
 
     def link_gone(self) -> None:
         """The connection closed; the agent will say whether the actor restarts."""

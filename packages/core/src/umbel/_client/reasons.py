@@ -44,6 +44,12 @@ def of_record(record: ownership.Record) -> Reason:
         return Reason(reasons.ELSEWHERE, subject, text, facts=facts)
     subject += f", the result of {task.template.name},"
     facts |= {"task": record.object_id[:24].hex(), "name": task.template.name}
+    kills = task.template.engine.tasks.memory_kills
+    killed = kills.of(task.seq) if kills is not None else None
+    if killed is not None:
+        times = "once" if killed.count == 1 else f"{killed.count} times"
+        subject += f" which was killed {times} when memory was short (it held {_mib(killed.peak_bytes)}),"
+        facts |= {"memory_kills": killed.count, "peak_bytes": killed.peak_bytes, "demand_bytes": killed.demand_bytes}
     waiting = _missing_argument(task)
     if waiting is not None:
         text = f"waits for {task.missing} of its arguments"
@@ -72,6 +78,9 @@ def _of_call(call: tasks.Task, subject: str, facts: dict[str, Any]) -> Reason:
 
 def _of_task(task: tasks.Task, subject: str, facts: dict[str, Any]) -> Reason:
     if task.lease is None:
+        wait_s = facts.get("memory_kills", 0) and _delay_s(task)
+        if wait_s > 0:
+            return Reason(reasons.MEMORY, subject, f"waits for {wait_s:.1f} s before it is tried again", facts=facts)
         cls = task.template.cls
         held = len(cls.leases) if cls is not None else 0
         facts["key"] = cls.key if cls is not None else ""
@@ -95,8 +104,25 @@ def _missing_argument(task: tasks.Task) -> ownership.Record | None:
 
 
 def _amounts(units: dict[str, int]) -> str:
-    parts = [f"{amount / resource_model.RESOURCE_UNIT:g} {name}" for name, amount in units.items() if amount]
+    parts = [
+        f"{_mib(amount / resource_model.RESOURCE_UNIT)} of memory"
+        if name == resource_model.MEMORY
+        else f"{amount / resource_model.RESOURCE_UNIT:g} {name}"
+        for name, amount in units.items()
+        if amount
+    ]
     return " and ".join(parts) or "no resources"
+
+
+def _mib(size_bytes: float) -> str:
+    return f"{size_bytes / (1 << 20):.0f} MiB"
+
+
+def _delay_s(task: tasks.Task) -> float:
+    """How long a task that was killed for its memory is held back yet."""
+    kills = task.template.engine.tasks.memory_kills
+    killed = kills.of(task.seq) if kills is not None else None
+    return killed.due_s - time.monotonic() if killed is not None else 0.0
 
 
 def pending_id(engine: NativeEngine, target: Any) -> bytes:

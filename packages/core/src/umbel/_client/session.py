@@ -145,7 +145,7 @@ def init(
             if logging_config is None or logging_level is not None:
                 _set_log_level(logging_level if logging_level is not None else config.log_level)
             store_bytes = _store_bytes(object_store_memory)
-            totals, ids, found_labels = _totals(num_cpus, num_gpus, resources, store_bytes)
+            totals, ids, found_labels = _totals(num_cpus, num_gpus, resources, store_bytes, config)
             from umbel._plugins import registry
 
             catalog = registry.installed()
@@ -335,7 +335,7 @@ def _check_address(address: Any, *settings: Any) -> None:
 
 
 def _totals(
-    num_cpus: Any, num_gpus: Any, custom: Any, store_bytes: int
+    num_cpus: Any, num_gpus: Any, custom: Any, store_bytes: int, config: configuration.Config
 ) -> tuple[dict[str, float], dict[str, list[str]], dict[str, str]]:
     """What the node has, by resource; the ids of its devices; the labels they give it."""
     unit = resource_model.RESOURCE_UNIT
@@ -362,29 +362,19 @@ def _totals(
         if not isinstance(custom, Mapping):
             raise TypeError(f"resources must be a dict of name to amount, got {custom!r}; for example {{'licence': 2}}")
         totals.update({name: units / unit for name, units in resource_model.custom_units(custom).items()})
-    totals[resource_model.MEMORY] = float(_available_bytes())
+    memory_bytes = machine.available_bytes()
+    if config.memory_limit_bytes:
+        memory_bytes = min(memory_bytes, int(config.memory_limit_bytes * config.memory_usage_threshold))
+    totals[resource_model.MEMORY] = float(memory_bytes)
     totals[resource_model.OBJECT_STORE_MEMORY] = float(store_bytes)
     totals[resource_model.NODE_PREFIX + resource_model.NODE_ADDRESS] = 1.0
     totals[resource_model.HEAD_NODE] = 1.0
     return {name: amount for name, amount in totals.items() if amount or name == resource_model.CPU}, ids, labels
 
 
-def _available_bytes() -> int:
-    try:
-        with open("/proc/meminfo") as lines:
-            for line in lines:
-                if line.startswith("MemAvailable:"):
-                    return int(line.split()[1]) * 1024
-    except OSError:
-        pass
-    import psutil
-
-    return int(psutil.virtual_memory().available)
-
-
 def _store_bytes(wanted: Any) -> int:
     if wanted is None:
-        size = int(_available_bytes() * STORE_SHARE)
+        size = int(machine.available_bytes() * STORE_SHARE)
         if os.path.isdir("/dev/shm"):
             stat = os.statvfs("/dev/shm")
             size = min(size, stat.f_bavail * stat.f_frsize)

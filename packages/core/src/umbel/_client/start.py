@@ -55,6 +55,14 @@ def start(
             "logging_config": logging_config,
             "tracing_startup_hook": tracing_startup_hook,
             **_metrics_wishes(config),
+            "worker_recycle_s": config.worker_recycle_s or None,
+            "memory": {
+                "limit_bytes": config.memory_limit_bytes,
+                "threshold": config.memory_usage_threshold,
+                "recycle_bytes": config.worker_recycle_bytes,
+            }
+            if config.memory_monitor
+            else None,
         }
     )
     from umbel._client import driver

@@ -18,7 +18,7 @@ from umbel._scheduling import dispatch
 from umbel._wire import messages
 
 if TYPE_CHECKING:
-    from umbel._client import rebuild
+    from umbel._client import memory_kills, rebuild
     from umbel._client.native import NativeEngine
 
 PENDING = ownership.PENDING
@@ -107,6 +107,7 @@ class Tasks:
         self.last_seq = 0
         self._templates = 0
         self._dirty: set[dispatch.SchedulingClass] = set()
+        self.memory_kills: memory_kills.MemoryKills | None = None  # once there was one
         self._unstarted_deaths: dict[int, int] = {}  # task -> workers that died with it at the head of their queue
         self._process_id = engine.process_id
 
@@ -130,7 +131,6 @@ class Tasks:
         env = self._engine.environment(options.env_vars)
         strategy = wire_strategy(options.scheduling_strategy)
         request = {"resources": dict(options.resources.items()), "env": env, "strategy": strategy}
-        key = json.dumps(request, sort_keys=True)
         with self._engine.lock:
             made = self.new_template(template.name, options.num_returns, template.is_generator)
             made.function_blob = blob
@@ -152,11 +152,25 @@ class Tasks:
                 "module": getattr(template.function, "__module__", ""),
                 "env": env,
             }
-            found = self.classes.get(key)
-            if found is None:
-                found = self.classes[key] = dispatch.SchedulingClass(key, request, self.depth)
-            made.cls = found
+            made.cls = self._class_of(request)
             template.engine_state = made
+        return made
+
+    def _class_of(self, request: dict[str, Any]) -> dispatch.SchedulingClass:
+        key = json.dumps(request, sort_keys=True)
+        found = self.classes.get(key)
+        if found is None:
+            found = self.classes[key] = dispatch.SchedulingClass(key, request, self.depth)
+        return found
+
+    def with_resources(self, template: Template, resources: dict[str, int]) -> Template:
+        """The same function with other resources, in units."""
+        made = self.new_template(template.name, template.num_returns, False)
+        for name in Template.__slots__:
+            if name != "index":
+                setattr(made, name, getattr(template, name))
+        made.announcement = {**template.announcement, "resources": resources}
+        made.cls = self._class_of({**known(template.cls).request, "resources": resources})
         return made
 
     def submit(self, template: remote_function.TaskTemplate, args: tuple[Any, ...], kwargs: dict[str, Any]) -> Any:
@@ -489,7 +503,7 @@ class Tasks:
 
     def housekeep(self, now_s: float) -> float | None:
         """What time brings: idle leases go back, stalled work is offered to others. Returns when to look again."""
-        due: float | None = None
+        due = self.memory_kills.release(now_s) if self.memory_kills is not None else None
         idle_lease_s = self._engine.config.idle_lease_s
         for cls in self.classes.values():
             if not cls.leases and not cls.ready:
@@ -563,7 +577,7 @@ class Tasks:
         link = self._engine.links.by_peer.get(bytes.fromhex(worker))
         if link is not None and link.stream is not None:
             link.stream.drain()  # replies it sent before it died count
-        for cls in self.classes.values():
+        for cls in list(self.classes.values()):
             if worker not in cls.leases:
                 continue
             begun, fresh = cls.lose_lease(worker, message.get("started", -1))
@@ -573,7 +587,10 @@ class Tasks:
             self._wait_again(cls, fresh)
             self._dirty.add(cls)
             for task in reversed(begun):
-                self._crashed(task, cls, message)
+                if message.get("memory") is not None and not task.is_cancelled and task.seq in self.unfinished:
+                    self._killed_for_memory(task, message["memory"], was_running=task is begun[-1])
+                else:
+                    self._crashed(task, cls, message)
         self.pump()
 
     def _is_unlucky(self, task: Task) -> bool:
@@ -600,6 +617,27 @@ class Tasks:
                 )
             )
             self.fail(task, exceptions.dump_error(error))
+
+    def _killed_for_memory(self, task: Task, report: dict[str, Any], *, was_running: bool) -> None:
+        if self.memory_kills is None:
+            from umbel._client import memory_kills  # most sessions never need it
+
+            self.memory_kills = memory_kills.MemoryKills(self)
+        if was_running or not task.template.max_retries:
+            self.memory_kills.happened(task, report)
+        else:  # it had run, and its answer was not out
+            self.begin_again(task)
+
+    def begin_again(self, task: Task, *, is_delayed: bool = False) -> None:
+        """A task that had begun is in the queue again, before others; with `is_delayed` it will be."""
+        if task.lease is not None:
+            task.attempt += 1
+            task.lease = None
+        cls = known(task.template.cls)
+        if is_delayed or task.missing or task in cls.ready or self.waits_again(task):
+            return  # an argument is computed anew, or else it is there already
+        cls.ready.appendleft(task)
+        self._dirty.add(cls)
 
     def _crashed(self, task: Task, cls: dispatch.SchedulingClass, message: dict[str, Any]) -> None:
         """A task was running, or had run without its reply arriving, when its worker died."""

@@ -20,7 +20,7 @@ logger = logging.getLogger("umbel")
 LINES_MAX = 10  # in each period: the first errors tell what is wrong, a thousand more of them do not
 PERIOD_S = 5.0
 WAITING_MAX = 1_000  # errors that wait for the thread; each is a few kilobytes
-_WORTH_A_LINE = (exceptions.UmbelTaskError, exceptions.WorkerCrashedError)
+_WORTH_A_LINE = (exceptions.UmbelTaskError, exceptions.WorkerCrashedError, exceptions.OutOfMemoryError)
 
 
 def coroutine_blocks(class_name: str) -> None:

@@ -193,6 +193,11 @@ class ActorTable:
         """Whether live actors would die with this process."""
         return any(actor.spec.owner == client and _needs_owner(actor) for actor in self.actors.values())
 
+    def may_restart(self, actor_id: str) -> bool:
+        """Whether the actor would restart if its worker died."""
+        actor = self.actors.get(actor_id)
+        return actor is not None and not actor.exit_reason and not _is_used_up(actor)
+
     def listed(self) -> list[Listed]:
         """All actors, the dead ones that are remembered last."""
         return [
@@ -264,7 +269,7 @@ class ActorTable:
         actor.worker = actor.address = ""
         if actor.exit_reason:
             return self._bury(actor, actor.exit_reason, Cause.INTENDED)
-        if actor.spec.max_restarts >= 0 and actor.restarts >= actor.spec.max_restarts:
+        if _is_used_up(actor):
             reason = event.reason
             if actor.spec.max_restarts:
                 reason += f"; its {actor.spec.max_restarts} restarts are used up"
@@ -359,6 +364,11 @@ class ActorTable:
         checks.invariant(len(self._dead) <= DEAD_KEPT_MAX, "too many dead are remembered", count=len(self._dead))
         for actor_id in self._unknown:
             checks.invariant(actor_id not in self.actors, "a known actor is awaited", actor=actor_id)
+
+
+def _is_used_up(actor: Actor) -> bool:
+    """Whether no restart is left."""
+    return 0 <= actor.spec.max_restarts <= actor.restarts
 
 
 def _needs_owner(actor: Actor) -> bool:

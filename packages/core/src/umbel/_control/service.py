@@ -64,6 +64,7 @@ class ActorService:
         self._accelerators: dict[
             str, Mapping[str, Sequence[str]]
         ] = {}  # of actors whose constructor is about to be called
+        self._memory: Message | None = None  # what is published with a death for want of memory
         self._do: dict[type, Callable[[Any], None]] = {
             ev.Place: lambda command: node.place_actor(command.spec),
             ev.Create: self._create,
@@ -175,8 +176,11 @@ class ActorService:
         self._accelerators[actor] = accelerators
         self._decide(ev.ActorHosted(actor, worker, address, self._node.now_s()))
 
-    def host_died(self, actor: str, worker: str, reason: str) -> None:
+    def host_died(self, actor: str, worker: str, reason: str, *, memory: Message | None = None) -> None:
+        """The actor's worker is gone. memory: how the memory was, if it was killed for that."""
+        self._memory = memory
         self._decide(ev.HostDied(actor, worker, reason, self._node.now_s()))
+        self._memory = None
 
     def unplaceable(self, actor: str, reason: str, *, is_unschedulable: bool) -> None:
         """No worker will ever be found. is_unschedulable: because of what was asked for, not because workers fail."""
@@ -194,6 +198,10 @@ class ActorService:
     def owns_actors(self, client: str) -> bool:
         """Whether actors would die with this process."""
         return self.table.owns_actors(client)
+
+    def may_restart(self, actor: str) -> bool:
+        """Whether the actor would restart if its process died."""
+        return self.table.may_restart(actor)
 
     def listed(self) -> list[Message]:
         """All actors, for queries; "worker" is their host's id."""
@@ -222,7 +230,7 @@ class ActorService:
         self._node.send(command.worker, message, self._calls[spec.actor])
 
     def _publish(self, command: ev.Publish) -> None:
-        message = {
+        message: Message = {
             "t": "actor_state",
             "actor": command.actor,
             "state": command.state.value,
@@ -234,6 +242,8 @@ class ActorService:
             "init_failed": command.cause is ev.Cause.INIT_FAILED,
             "unschedulable": command.cause is ev.Cause.UNSCHEDULABLE,
         }
+        if self._memory is not None:
+            message["memory"] = self._memory
         body = self._errors.get(command.actor, b"") if command.cause is ev.Cause.INIT_FAILED else b""
         self._node.send(command.client, message, body)
 

@@ -29,6 +29,7 @@ from umbel._worker import actor, execute, output
 EVENT_PERIOD_S = 1.0  # how often the agent is told what ran
 FUNCTIONS_MAX = 2_000  # functions kept unpickled; a driver that defines more in a loop has them unpickled again
 _PROGRESS = struct.Struct("<q")
+_PROGRESS_BYTES = 9  # the number of a task, and 1 if it is not tried again when this process dies, else 0
 _THREADS = "OMP_NUM_THREADS"
 
 # This module is imported by the fork server, whose children should find imported what each of them would import.
@@ -74,7 +75,8 @@ class Worker:
         self._has_started = False  # a task whose answer may not be out
         self._main_thread = threading.main_thread().ident or 0
         self._progress_path = f"{config['session_dir']}/{config['id']}.progress"
-        self._progress: Any = None  # eight bytes that outlive us, once there was a task: see `_open_progress`
+        self._is_told_final = False  # there: that what runs is not tried again
+        self._progress: Any = None  # some bytes that outlive us, once there was a task: see `_open_progress`
         self.host: Any = None  # the actor, once there is one
         self.tracing: Any = None  # where calls are traced
         self._users_code: tuple[CodeType, ...] = (execute.call_user.__code__,)  # whose callees may be interrupted
@@ -140,11 +142,12 @@ class Worker:
             logging_config.apply(logging_config.LoggingConfig.from_dict(config["logging_config"]))
 
     def _open_progress(self) -> Any:
-        """Eight bytes that outlive us: the task started last. They tell the owner what a crash has cost."""
+        """Some bytes that outlive us: the task started last. They tell the owner what a crash has cost, and the agent
+        what it would cost."""
         descriptor = os.open(self._progress_path, os.O_RDWR | os.O_CREAT, 0o600)
         try:
-            os.write(descriptor, _PROGRESS.pack(-1))
-            return mmap.mmap(descriptor, _PROGRESS.size)
+            os.write(descriptor, _PROGRESS.pack(-1) + b"\0")
+            return mmap.mmap(descriptor, _PROGRESS_BYTES)
         finally:
             os.close(descriptor)
 
@@ -205,6 +208,9 @@ class Worker:
                 self._progress = self._open_progress()
             self._has_started = True
             _PROGRESS.pack_into(self._progress, 0, job.seq)
+            if template.flush is not self._is_told_final:
+                self._is_told_final = template.flush
+                self._progress[8] = template.flush
             if template.threads != self._threads:
                 self.use_threads(template.threads)
             try:

@@ -88,6 +88,7 @@ class AgentWorld(World):
             worker_ids=_ids(),
             starts_max=1 + chance.below(3),
             idle_max=self.idle_max,
+            recycle_s=chance.choose((None, 1.0, 30.0)),
         )
         self.starting: dict[str, str] = {}  # forked, not yet connected -> environment
         self.dying: dict[str, int] = {}  # processes that are gone without the agent's knowing -> signal
@@ -366,7 +367,12 @@ class AgentWorld(World):
         self.must(due is None or due > self.now_s, "A12", "a tick at %s leaves one due at %s", self.now_s, due)
 
     def _lose(self) -> None:
-        """A process dies, or a driver leaves."""
+        """A process dies, memory is short, or a driver leaves."""
+        if self.workers and self.chance.happens(30):
+            worker = self.chance.choose([*self.workers])
+            kind = ev.MemoryShort(worker, "memory ran short", self.now_s)
+            self.apply(kind if self.chance.happens(60) else ev.WorkerDismissed(worker, self.now_s))
+            return
         if self.workers and self.chance.happens(80):
             self._die(self.chance.choose([*self.workers]), 9)
             return

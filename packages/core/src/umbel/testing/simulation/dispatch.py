@@ -84,6 +84,7 @@ class DispatchWorld(RuntimeWorld):
         self.loss_percent = chance.choose((0, 0, 10, 40))
         self.loss_count = 0
         super().set_up()
+        self.memory_percent = chance.choose((0, 0, 50))
         for driver in self.drivers:
             self._watch_pushes(driver)
 
@@ -201,7 +202,7 @@ class DispatchWorld(RuntimeWorld):
             self.must(
                 may_again, "D5", "%s runs task %d, which has %s in %s", process.name, noted.number, how, where.name
             )
-        limit = 1 + noted.retry_count
+        limit = 1 + noted.retry_count + len(self.killed_for_memory)
         self.must(len(noted.executions) < limit, "D5", "task %d runs for the %d. time", noted.number, limit + 1)
 
     def _get(self, process: Machine, wanted: list[Ref]) -> None:
@@ -241,6 +242,8 @@ class DispatchWorld(RuntimeWorld):
             died = sum(where.is_dead for where, _ in noted.executions)
             is_unlucky = self.crash_count > tasks.UNSTARTED_DEATHS_MAX
             return died > noted.retry_count or noted.may_be_interrupted() or is_unlucky
+        if isinstance(error, exceptions.OutOfMemoryError):
+            return not noted.retry_count and bool(self.killed_for_memory)
         return False
 
     def _cancel(self, driver: Driver, ref: Ref) -> None:

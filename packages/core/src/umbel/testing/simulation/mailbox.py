@@ -108,12 +108,12 @@ class MailboxWorld(RuntimeWorld):
         shell: Any = self.node.daemon.actor_service
         tell = shell.host_died
 
-        def host_died(actor: str, worker: str, reason: str) -> None:
+        def host_died(actor: str, worker: str, reason: str, *, memory: Any) -> None:
             noted = self._known(bytes.fromhex(actor))
             noted.death_count += 1
             for call in self.calls:
                 call.is_hopeless |= call.actor is noted and call.is_cancelled
-            tell(actor, worker, reason)
+            tell(actor, worker, reason, memory=memory)
 
         shell.host_died = host_died
 

@@ -13,7 +13,7 @@ from collections.abc import Callable, Iterable, Iterator
 from typing import Any
 
 from umbel._base import config as configuration
-from umbel._client import current, links, native, tasks, values
+from umbel._client import current, links, memory_kills, native, tasks, values
 from umbel._objects import ownership, serialization, store
 from umbel._transport import reactor
 from umbel._wire import frames, messages
@@ -22,7 +22,7 @@ from umbel.testing.simulation import memory
 from umbel.testing.simulation.world import Stream, World
 
 CONFIG = configuration.Config(inline_bytes_max=256, watchdog_s=0.0)  # so that small values exercise the store
-_TIMED = (tasks, native, execute, main, actor)  # modules that ask for the time themselves
+_TIMED = (tasks, native, execute, main, actor, memory_kills)  # modules that ask for the time themselves
 
 
 class OrderedSet(dict[Any, None]):

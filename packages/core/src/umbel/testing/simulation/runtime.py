@@ -26,8 +26,14 @@ from umbel.testing.simulation.processes import CONFIG, Engine, Node, Process, at
 from umbel.testing.simulation.world import Stream, World
 
 QUIET_ROUNDS_MAX = 20_000
+MEMORY_BYTES = 16 << 20  # of the node: five times what a killed task was seen to hold
 QUIET_S = 60.0  # idle leases, idle workers and whatever else waits for time have gone by then
 COLLECT_EVERY = 8  # rounds of rest; most find no cycle
+SHORTAGE = {  # what the daemon tells of a worker that it killed for memory
+    "source": "simulated processes use", "used_bytes": 100, "limit_bytes": 100, "allowed_bytes": 95, "pid": 1,
+    "peak_bytes": 3 << 20, "demand_bytes": 0, "alone": False, "curve": [[0.0, 1], [1.0, 3 << 20]], "others": [],
+    "outside_bytes": 0,
+}  # fmt: skip
 NOT_STARTED = b"\xff" * 8  # the progress of a worker that has started nothing: -1
 
 
@@ -121,7 +127,7 @@ class _Worker(main.Worker):
     """The production worker; its progress is not in a file."""
 
     def _open_progress(self) -> Any:
-        return bytearray(NOT_STARTED)
+        return bytearray(NOT_STARTED + b"\0")
 
 
 class WorkerProcess(Machine):
@@ -149,7 +155,7 @@ class WorkerProcess(Machine):
 
     @property
     def started(self) -> int:
-        return int.from_bytes(self.worker._progress or NOT_STARTED, "little", signed=True)
+        return int.from_bytes((self.worker._progress or NOT_STARTED)[:8], "little", signed=True)
 
     def die(self) -> None:
         self.worker._queue.clear()
@@ -219,7 +225,7 @@ class RuntimeWorld(World):
         self.cpu_count = 1 + chance.below(3)
         self.node.daemon = Daemon(
             self,
-            {CPU: UNIT * self.cpu_count},
+            {CPU: UNIT * self.cpu_count, "memory": UNIT * MEMORY_BYTES},
             on_start=lambda worker, _env: self.starting.append(worker),
             on_kill=self._killed,
             progress_of=self._progress_of,
@@ -232,6 +238,10 @@ class RuntimeWorld(World):
         self.acted: Any = None  # the process that did something last
         self.daemon_acted = False
         self.crash_count = 0
+        self.memory_percent = 0  # of the crashes that are kills for memory
+        self.killed_for_memory: set[str] = set()
+        daemon: Any = self.node.daemon
+        daemon._memory_report = lambda worker: SHORTAGE if worker in self.killed_for_memory else None
         self.crashes_left = chance.choose((0, 0, 1, 2, 4))
         # deliver, let a thread run, housekeeping, fork or reap, time, crash
         self.weights = [
@@ -361,7 +371,10 @@ class RuntimeWorld(World):
         workers = [process for process in self.node.living if isinstance(process, WorkerProcess)]
         if workers and self.crashes_left:
             self.crashes_left -= 1
-            self.kill(self.chance.choose(workers))
+            worker = self.chance.choose(workers)
+            if self.memory_percent and self.chance.happens(self.memory_percent):
+                self.killed_for_memory.add(worker.id.hex())
+            self.kill(worker)
 
     def kill(self, process: Machine) -> None:
         """It dies in the midst of whatever it does."""

@@ -1,0 +1,326 @@
+"""When memory is short the worker that caused it goes, its task comes again with less company, and nothing else suffers.
+
+The limit is one that the configuration sets on the processes of a session, so that the machine has enough.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import json
+import os
+import pathlib
+from collections.abc import Iterator
+from typing import Any
+
+import drivers
+import pytest
+
+from umbel._base import machine
+
+LIMIT = str(400 << 20)
+PRELUDE = """
+import json, os, pathlib, subprocess, sys, tempfile, time, umbel
+
+MIB = 1 << 20
+GATE = pathlib.Path(tempfile.mkdtemp(dir=os.environ["TMPDIR"])) / "gate"
+umbel.init(num_cpus=4, object_store_memory=80 * MIB)
+
+def held(mib):
+    return bytearray(b"x") * (mib * MIB)
+
+def wait(path):
+    while not path.exists():
+        time.sleep(0.005)
+
+def grow(until_mib, pause_s=0.01):
+    blocks = []
+    for _ in range(0, until_mib, 5):
+        blocks.append(held(5))
+        time.sleep(pause_s)
+    return blocks
+
+def tell(**facts):
+    print(json.dumps(facts), flush=True)
+
+def error_of(ref):
+    try:
+        return umbel.get(ref, timeout=40)
+    except Exception as error:
+        return error
+"""
+
+
+def told(source: str, **environment: str) -> Any:
+    """What a program told with `tell`, after it has left nothing behind. "errors": its standard error."""
+    output, errors = drivers.run(PRELUDE + source, timeout_s=55, **{"UMBEL_MEMORY_LIMIT_BYTES": LIMIT, **environment})
+    return {**json.loads(output.splitlines()[-1]), "errors": errors}
+
+
+def test_all_finish_though_each_takes_more_than_its_share() -> None:
+    """Four at a time would take 260 MiB of 200. Another session's actor and task stay in their processes meanwhile."""
+    bystander = """
+@umbel.remote
+class Counter:
+    def __init__(self): self.block, self.count = held(60), 0
+    def add(self): self.count += 1; return os.getpid(), self.count
+
+@umbel.remote
+def waits(path):
+    wait(path)
+    return os.getpid()
+
+counter, waiting = Counter.remote(), waits.options(max_retries=0).remote(GATE)
+pid, _ = umbel.get(counter.add.remote())
+tell(ready=True)
+sys.stdin.readline()
+GATE.touch()
+umbel.get(waiting)
+tell(ended=umbel.get(counter.add.remote()) == (pid, 2))
+"""
+    with drivers.driver(PRELUDE + bystander) as other:
+        assert json.loads(other.line()) == {"ready": True}
+        result = told(
+            """
+@umbel.remote
+def big(index):
+    block = held(50)
+    time.sleep(0.05)
+    return index
+
+results = umbel.get([big.remote(index) for index in range(200)], timeout=50)
+from umbel._client import current
+tell(right=results == list(range(200)), kills=current.engine().tasks.memory_kills is not None)
+""",
+            UMBEL_MEMORY_LIMIT_BYTES=str(200 << 20),
+        )
+        other.tell()
+        assert json.loads(other.line()) == {"ended": True}
+        other.finish()
+    assert (result["right"], result["kills"]) == (True, True)
+    assert "memory ran short" in result["errors"]
+
+
+def test_hog_among_modest_tasks_is_the_one_that_dies() -> None:
+    """The modest ones were there before, and hold more than the hog at first."""
+    result = told("""
+@umbel.remote(num_cpus=0, max_retries=0)
+def modest(path, begun):
+    block = held(40)
+    begun.with_name(f"begun{os.getpid()}").touch()
+    wait(path)
+    return os.getpid()
+
+@umbel.remote(num_cpus=0, max_retries=0)
+def hog():
+    grow(600)
+
+modest_ones = [modest.remote(GATE, GATE) for _ in range(3)]
+while len(list(GATE.parent.glob("begun*"))) < 3:
+    time.sleep(0.005)
+error = error_of(hog.remote())
+GATE.touch()
+pids = umbel.get(modest_ones, timeout=40)
+tell(kind=type(error).__name__, text=str(error), curve=error.curve, peak=error.peak_bytes, used=error.used_bytes,
+     limit=error.limit_bytes, others=[one["bytes"] for one in error.others], pids=len(set(pids)))
+""")
+    assert (result["kind"], result["pids"], result["limit"]) == ("OutOfMemoryError", 3, int(LIMIT))
+    assert "task hog was killed" in result["text"]
+    assert "max_retries=0" in result["text"]
+    assert result["text"].count("modest") == 3
+    sizes = [size for _, size in result["curve"]]
+    assert sizes == sorted(sizes)
+    assert len(sizes) > 3
+    assert 100 << 20 < result["peak"] < 400 << 20
+    assert result["used"] > 380 << 20
+    assert all(size > 40 << 20 for size in result["others"])
+
+
+def test_task_that_fits_nowhere_fails_and_says_that_it_was_alone() -> None:
+    result = told("""
+@umbel.remote
+def huge():
+    grow(1000, 0)
+
+error = error_of(huge.remote())
+tell(kind=type(error).__name__, kills=error.kills, text=str(error))
+""")
+    assert (result["kind"], result["kills"]) == ("OutOfMemoryError", 1)
+    assert "it ran alone" in result["text"]
+
+
+def test_retries_end() -> None:
+    """Company that has asked for its memory is spared: so the other is killed each time, until its retries are over."""
+    result = told(
+        """
+@umbel.remote(num_cpus=0, memory=150 * MIB)
+def promised(path):
+    block = held(120)
+    path.with_name("begun").touch()
+    wait(path)
+
+@umbel.remote(num_cpus=0)
+def stubborn():
+    grow(500, 0.002)
+
+waiting = promised.remote(GATE)
+wait(GATE.with_name("begun"))
+error = error_of(stubborn.remote())
+GATE.touch()
+umbel.get(waiting, timeout=40)
+tell(kind=type(error).__name__, kills=error.kills, text=str(error))
+""",
+        UMBEL_TASK_OOM_RETRIES="0",
+    )
+    assert (result["kind"], result["kills"]) == ("OutOfMemoryError", 1)
+    assert "UMBEL_TASK_OOM_RETRIES is 0" in result["text"]
+
+
+def test_explain_says_that_a_task_was_killed_and_waits_for_memory() -> None:
+    result = told("""
+@umbel.remote(num_cpus=0, memory=200 * MIB)
+def promised(path):
+    block = held(150)
+    path.with_name("begun").touch()
+    wait(path)
+
+@umbel.remote(num_cpus=0)
+def late(path):
+    if not path.exists():
+        grow(500)
+    return "done"
+
+waiting = promised.remote(GATE)
+wait(GATE.with_name("begun"))
+ref = late.remote(GATE)
+story = umbel.util.state.explain(ref)
+until = time.monotonic() + 40
+while story.last().code != "resources" and time.monotonic() < until:
+    time.sleep(0.01)
+    story = umbel.util.state.explain(ref)
+GATE.touch()
+tell(first=story.facts.get("memory_kills"), text=str(story), result=umbel.get(ref, timeout=40))
+""")
+    assert (result["first"], result["result"]) == (1, "done")
+    assert "the result of late, which was killed once when memory was short" in result["text"]
+    assert "waits for memory (" in result["text"]
+
+
+def test_killed_actor_restarts_and_says_why() -> None:
+    result = told("""
+@umbel.remote(max_restarts=1)
+class Leaky:
+    def leak(self):
+        self.blocks = grow(600)
+    def pid(self):
+        return os.getpid()
+
+actor = Leaky.remote()
+first = umbel.get(actor.pid.remote())
+during = error_of(actor.leak.remote())
+second = umbel.get(actor.pid.remote(), timeout=40)
+last = error_of(actor.leak.remote())
+after = error_of(actor.pid.remote())
+tell(restarted=first != second, during=[type(during).__name__, str(during)], last=[type(last).__name__, str(last)],
+     after=[type(after).__name__, str(after)])
+""")
+    assert result["restarted"]
+    assert [result[name][0] for name in ("during", "last", "after")] == ["OutOfMemoryError"] * 2 + ["ActorDiedError"]
+    assert "actor Leaky" in result["during"][1]
+    assert "It restarts" in result["during"][1]
+    assert "It is dead" in result["last"][1]
+    assert "memory ran short" in result["after"][1]
+    assert "restarts are used up" in result["after"][1]
+    assert "was killed: memory ran short" in result["errors"]  # the driver is told, since something was lost
+
+
+def test_what_a_worker_has_started_counts_and_goes_with_it() -> None:
+    result = told("""
+PROGRAM = "import time; block = bytearray(b'x') * (600 << 20); time.sleep(100)"
+
+@umbel.remote(max_retries=0)
+def parent():
+    subprocess.run([sys.executable, "-c", PROGRAM])
+
+error = error_of(parent.remote())
+tell(kind=type(error).__name__)
+""")
+    assert result["kind"] == "OutOfMemoryError"
+
+
+def test_worker_that_holds_too_much_is_replaced_when_idle() -> None:
+    result = told(
+        """
+kept = []
+
+@umbel.remote
+def leak():
+    globals().setdefault("kept_here", []).append(held(90))
+    return os.getpid()
+
+first = umbel.get(leak.remote())
+until = time.monotonic() + 40
+while pathlib.Path(f"/proc/{first}").exists() and time.monotonic() < until:
+    time.sleep(0.01)
+tell(gone=not pathlib.Path(f"/proc/{first}").exists(), other=umbel.get(leak.remote()) != first)
+""",
+        UMBEL_WORKER_RECYCLE_BYTES=str(64 << 20),
+    )
+    assert (result["gone"], result["other"]) == (True, True)
+
+
+def test_monitor_can_be_switched_off() -> None:
+    result = told(
+        """
+@umbel.remote(max_retries=0)
+def hog():
+    return len(grow(600, 0))
+
+tell(result=umbel.get(hog.remote(), timeout=40))
+""",
+        UMBEL_MEMORY_MONITOR="0",
+    )
+    assert result["result"] == 120
+
+
+@contextlib.contextmanager
+def control_group(limit_bytes: int) -> Iterator[str]:
+    """A control group with a limit, below this process's own. Skips the test where none can be made."""
+    for version, own in machine._memberships("/proc/self/cgroup"):
+        path = pathlib.Path(machine.CGROUP_ROOT, version.path, own.lstrip("/"), f"umbel-test-{os.getpid()}")
+        try:
+            path.mkdir()
+        except OSError:
+            continue
+        try:
+            try:
+                (path / version.limit).write_text(str(limit_bytes))
+            except OSError:
+                continue
+            yield str(path)
+            return
+        finally:
+            drivers.wait_until(lambda: not (path / "cgroup.procs").read_text())
+            path.rmdir()
+    pytest.skip("this process may not make control groups that limit memory")
+
+
+def test_limit_of_a_control_group_is_kept_before_the_system_kills() -> None:
+    with control_group(400 << 20) as group:
+        result = told(
+            """
+pathlib.Path(os.environ["GROUP"], "cgroup.procs").write_text(str(os.getpid()))
+umbel.shutdown()
+umbel.init(num_cpus=2, object_store_memory=80 * MIB)
+
+@umbel.remote(max_retries=0)
+def hog():
+    grow(1000)
+
+error = error_of(hog.remote())
+tell(kind=type(error).__name__, text=str(error), limit=error.limit_bytes)
+""",
+            UMBEL_MEMORY_LIMIT_BYTES="0",
+            GROUP=group,
+        )
+    assert (result["kind"], result["limit"]) == ("OutOfMemoryError", 400 << 20)
+    assert f"the processes of the control group {group} use" in result["text"]
