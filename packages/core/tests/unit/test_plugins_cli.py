@@ -72,6 +72,7 @@ def test_help_lists_the_commands_of_plugins_and_imports_none(installed: Path) ->
         ["hello", "Greet [somebody]"],
         ["logs", "What workers have printed"],
         ["lost", "Never made"],
+        ["memory", "Who holds what in a session's memory"],
         ["metrics", "What a session measures, and a board of it"],
         ["plugins", "What plugins are installed"],
         ["stack", "What workers run, and where they stand"],

@@ -106,7 +106,7 @@ _FIELDS: dict[str, dict[str, _Field]] = {
     "release_store": {"bytes": _count()},
     "task_events": {"events": _list()},
     "metrics": {"report": _list()},
-    "query": {"what": _text()},
+    "query": {"what": _text(), "about": _text("")},
     "ask": {"whom": _text(), "what": _text(), "about": _text("")},
     "answer": {"ask": _count(), "answer": _object()},
     "shutdown": {},

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from typing import Any, Protocol
 
 from umbel._agent import asks, state
@@ -31,7 +32,7 @@ class Queries:
         self._daemon = daemon
         self._config = config
         self._asks = asks.Asks()
-        self._answers = {
+        self._answers: dict[str, Callable[[], Any]] = {
             "nodes": self._nodes,
             "cluster_resources": lambda: dict(self._daemon.agent.ledger.total),
             "available_resources": lambda: {
@@ -43,12 +44,17 @@ class Queries:
             "workers": self._workers,
             "store": self._store,
             "metrics": self._metrics,
+            "processes": self._processes,
         }
+        self._answers_about: dict[str, Callable[[str], Any]] = {"task_names": self._task_names}
 
     def on_query(self, client: Client, message: Message, _body: bytes) -> None:
-        answer = self._answers.get(message["what"])
-        if answer is None:
-            text = f"query.what must be one of {', '.join(self._answers)}, got {message['what']!r}"
+        what = message["what"]
+        answer = self._answers.get(what)
+        if what in self._answers_about:
+            self._daemon.hub.reply(client.id, message["rq"], {"result": self._answers_about[what](message["about"])})
+        elif answer is None:
+            text = f"query.what must be one of {', '.join([*self._answers, *self._answers_about])}, got {what!r}"
             self._daemon.hub.refuse(client.id, message["rq"], "invalid", text)
         else:
             self._daemon.hub.reply(client.id, message["rq"], {"result": answer()})
@@ -137,6 +143,35 @@ class Queries:
                 }
             )
         return found
+
+    def _processes(self) -> list[Message]:
+        """Drivers and workers that are connected, with what each holds beside shared memory."""
+        from umbel._agent import memory_watch  # rarely asked for
+
+        classes = {one["actor"]: one["class_name"] for one in self._daemon.control.listed()}
+        workers = self._daemon.agent.workers
+        found = []
+        for client in self._daemon.hub.clients.values():
+            if client.is_tool:
+                continue
+            lease = workers[client.id].lease if client.id in workers else None
+            actor = lease.actor if lease is not None else ""
+            found.append(
+                {
+                    "id": client.id,
+                    "pid": client.pid,
+                    "is_driver": client.is_driver,
+                    "actor": actor,
+                    "class_name": classes.get(actor, ""),
+                    "private_bytes": memory_watch.private_bytes(client.pid),
+                }
+            )
+        return found
+
+    def _task_names(self, about: str) -> Message:
+        """The names of some tasks, given by their ids with commas between, as far as the timeline has them."""
+        wanted = set(about.split(","))
+        return {event[1]: event[0] for event in self._daemon.task_events if event[1] in wanted}
 
     def _store(self) -> Message:
         store = self._daemon.store.ledger

@@ -45,6 +45,8 @@ class Answers:
             "explain": self.explain,
             "task": lambda _about: self.doing(),
             "stack": lambda _about: self.stack(),
+            "objects": lambda _about: self._holdings().objects(self._engine),
+            "keeps": lambda about: self._holdings().keeps(self._engine, about),
         }
 
     def answer(self, message: dict[str, Any]) -> None:
@@ -60,6 +62,12 @@ class Answers:
             return handler(message["about"])
         except ValueError as error:
             return {"error": f"{message['about']!r:.100} makes no sense: {error}"}
+
+    @staticmethod
+    def _holdings() -> Any:
+        from umbel._client import holdings  # rarely asked for
+
+        return holdings
 
     def explain(self, about: str) -> dict[str, Any]:
         object_id = bytes.fromhex(about)

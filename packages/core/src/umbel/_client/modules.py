@@ -11,7 +11,18 @@ from typing import Any
 
 # Submodules of core that `import umbel` does not load, because most programs never use them.
 LAZY = frozenset(("actor", "cloudpickle", "dag", "runtime_context", "util"))
-LAZY_UTIL = frozenset(("collective", "joblib", "metrics", "multiprocessing", "queue", "scheduling_strategies", "state"))
+LAZY_UTIL = frozenset(
+    (
+        "collective",
+        "joblib",
+        "memory",
+        "metrics",
+        "multiprocessing",
+        "queue",
+        "scheduling_strategies",
+        "state",
+    )
+)
 LAZY_NAMES = {"LoggingConfig": "umbel._client.logging_config"}
 PLANNED = {
     "umbel.util.tpu": "slices of TPUs come with the TPU plugin; ask for TPUs by resources={'TPU': n} meanwhile",

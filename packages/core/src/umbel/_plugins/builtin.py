@@ -65,6 +65,7 @@ def umbel_commands() -> list[spi.CommandDescriptor]:
     return [
         spi.CommandDescriptor("explain", "umbel.cli.explain:make", summary="Why something waits, and what would help"),
         spi.CommandDescriptor("logs", "umbel.cli.logs:make", summary="What workers have printed"),
+        spi.CommandDescriptor("memory", "umbel.cli.memory:make", summary="Who holds what in a session's memory"),
         spi.CommandDescriptor(
             "metrics", "umbel.cli.metrics:make", summary="What a session measures, and a board of it"
         ),

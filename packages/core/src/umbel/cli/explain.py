@@ -8,7 +8,7 @@ from typing import Any
 import click
 
 from umbel import exceptions
-from umbel._client import inquiry, tool
+from umbel._client import inquiry, memory_report, tool
 from umbel._model import ids, reasons
 from umbel.cli import node
 
@@ -25,7 +25,7 @@ def make() -> click.Command:
         """Why something waits, and what would unblock it.
 
         ID is the hexadecimal id of an object, task, actor (or the beginning of one) or node; without one, everything
-        that waits at the node is listed.
+        that waits at the node is listed. Of an object that is there, it says why it is alive.
         """
         with node.connect(session) as asker:
             try:
@@ -60,7 +60,7 @@ def story(asker: tool.Tool, about: str) -> list[Reason]:
         return waiting(asker)
     owner = text[: 2 * ids.WorkerID.SIZE]
     if len(text) == 2 * ids.ObjectID.SIZE:
-        return [inquiry.story(asker, owner, text)]
+        return _of_object(asker, owner, text)
     actors = [one for one in asker.query("actors") if one["actor"].startswith(text)]
     if len(actors) == 1:
         return [inquiry.of_actor(asker, actors[0])]
@@ -72,6 +72,12 @@ def story(asker: tool.Tool, about: str) -> list[Reason]:
         f"nothing here is called {about!r}; give the id of an object ({2 * ids.ObjectID.SIZE} digits), of a task "
         f"({2 * ids.TaskID.SIZE}), of an actor or its beginning, or of the node"
     )
+
+
+def _of_object(asker: tool.Tool, owner: str, object_id: str) -> list[Reason]:
+    """Why it is not there yet, or else why it is alive."""
+    told = inquiry.story(asker, owner, object_id)
+    return [told, *memory_report.why_alive(asker, object_id)] if told.code == reasons.READY else [told]
 
 
 def workers_about(asker: tool.Tool, about: str) -> list[dict[str, Any]]:

@@ -1,0 +1,132 @@
+"""What this process keeps and why: its answers for `umbel memory` and for `umbel explain` of an object.
+
+Loaded when somebody asks. Counts are read without holding the program up: it goes on meanwhile, so that they may be a
+moment apart.
+"""
+
+from __future__ import annotations
+
+import heapq
+import os
+import sys
+from collections import Counter
+from typing import TYPE_CHECKING, Any
+
+from umbel._client import holders, tasks, values
+from umbel._objects import ownership, serialization
+
+if TYPE_CHECKING:
+    from umbel._client.native import NativeEngine
+
+OBJECTS_MAX = 10_000  # told one by one, the largest; some 2 MB
+BORROWERS_MAX = ARGUMENTS_MAX = CONTAINERS_MAX = 100  # told of one object
+KIND_NAMES = {
+    ownership.PENDING: "pending",
+    serialization.STORED: "shared",
+    serialization.ERROR: "error",
+    values.LIFETIME: "actor",
+}  # else "inline": in the owner's own memory
+
+
+def size_bytes(record: ownership.Record) -> int:
+    """Of the encoded value; 0 while there is none, and for what stands for an actor."""
+    kind, payload = record.kind, record.payload
+    if kind == serialization.STORED:
+        return int(payload[1])
+    if kind == serialization.BUFFERS:
+        return len(payload[0]) + sum(map(len, payload[1]))
+    if kind in (serialization.PICKLE, serialization.ERROR):
+        return len(payload or b"")
+    return sys.getsizeof(payload) if kind == serialization.RAW else 0
+
+
+def objects(engine: NativeEngine) -> dict[str, Any]:
+    """Every object that this process owns or borrows; the small ones of very many as a sum."""
+    records = _records(engine)
+    sized = [(size_bytes(record), number, record) for number, record in enumerate(records)]
+    told = heapq.nlargest(OBJECTS_MAX, sized)
+    left = len(records) - len(told)
+    return {
+        **_self(engine),
+        "objects": [_row(engine, record, size) for size, _, record in told],
+        "left_out": left,
+        "left_out_bytes": sum(size for size, *_ in sized) - sum(size for size, *_ in told),
+    }
+
+
+def keeps(engine: NativeEngine, about: str) -> dict[str, Any]:
+    """Why this process keeps one object: references and where they are, views, pins of each kind, borrowers."""
+    object_id = bytes.fromhex(about)
+    records = _records(engine)
+    record = engine.values.table.records.get(object_id)
+    if record is None:
+        return {**_self(engine), "known": False}
+    count, where = holders.of(object_id)
+    arguments = Counter(
+        (task.template.name, _is_sent(task))
+        for task in list(engine.tasks.unfinished.values())
+        for one in list(task.argument_pins or ())
+        if one is record
+    )
+    containers = [one.object_id.hex() for one in records if object_id in one.contained]
+    constructors = sum(
+        _pins_of_constructor(one).count(record) for one in records if one.kind == values.LIFETIME and one.payload
+    )
+    loans = sum(one is record for waiting in list(engine.values.table._lenders.values()) for one in list(waiting))
+    streams = sum(
+        task.stream is not None and any(one is record for one in list(task.stream.items.values()))
+        for task in list(engine.tasks.unfinished.values())
+    )
+    explained = sum(arguments.values()) + len(containers) + constructors + loans + streams
+    return {
+        **_self(engine),
+        "known": True,
+        **_row(engine, record, size_bytes(record)),
+        "references": count,
+        "where": where,
+        "views": max(0, record.local - count) if record.kind == serialization.STORED else 0,
+        "arguments": [
+            {"name": name, "sent": sent, "count": count} for (name, sent), count in arguments.most_common(ARGUMENTS_MAX)
+        ],
+        "contained_in": containers[:CONTAINERS_MAX],
+        "container_count": len(containers),
+        "constructors": constructors,
+        "loans": loans,
+        "streams": streams,
+        "for_good": max(0, record.pins - explained),
+    }
+
+
+def _records(engine: NativeEngine) -> list[ownership.Record]:
+    with engine.lock:
+        engine.values.drain_drops()
+        return list(engine.values.table.records.values())
+
+
+def _is_sent(task: tasks.Task) -> bool:
+    return task.lease is not None or (task.actor is not None and task.seq in task.actor.calls.inflight)
+
+
+def _pins_of_constructor(lifetime: ownership.Record) -> list[Any]:
+    _, task = lifetime.payload
+    return list(task.argument_pins or ())
+
+
+def _self(engine: NativeEngine) -> dict[str, Any]:
+    return {"process": engine.process_id.hex(), "pid": os.getpid(), "is_driver": engine.kind == "driver"}
+
+
+def _row(engine: NativeEngine, record: ownership.Record, size: int) -> dict[str, Any]:
+    task = record.task if record.kind == ownership.PENDING else None
+    borrowers = Counter({one.hex(): grants for one, grants in dict(record.borrowers or {}).items()})
+    return {
+        "id": record.object_id.hex(),
+        "kind": KIND_NAMES.get(record.kind, "inline"),
+        "size": size,
+        "owned": engine.values.table.is_owner(record.object_id),
+        "local": record.local,
+        "pins": record.pins,
+        "borrowers": dict(borrowers.most_common(BORROWERS_MAX)),
+        "site": getattr(record, "call_site", ""),
+        "name": task.template.name if isinstance(task, tasks.Task) else "",
+    }

@@ -1,0 +1,284 @@
+"""Who holds what in a session, and why one object is alive: asked of every process and put together.
+
+Processes answer through the agent, one after the other; one that does not answer is named and left out.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Sequence
+from typing import Any, NamedTuple, Protocol
+
+from umbel import exceptions
+from umbel._model import ids, reasons
+
+Reason = reasons.Reason
+UNKNOWN_NAME = "put, or a task that the timeline no longer has"
+DISABLED_SITE = "call sites are off (UMBEL_RECORD_CALL_SITES=1 records them)"
+UNITS = {"B": 1, "KB": 1 << 10, "MB": 1 << 20, "GB": 1 << 30}
+GROUPS = {"STACK_TRACE": "call site or task", "NODE_ADDRESS": "process"}
+SORTS = {
+    "OBJECT_SIZE": lambda entry: (-entry.size_bytes, entry.object_id),
+    "PID": lambda entry: (entry.pid, -entry.size_bytes),
+    "REFERENCE_TYPE": lambda entry: (entry.reference_type, -entry.size_bytes),
+}
+NAMES_AT_ONCE = 5_000  # ids in one question to the agent; 250 KB
+_TASK_DIGITS = 2 * ids.TaskID.SIZE
+
+
+class Asker(Protocol):
+    """As in `inquiry`."""
+
+    def ask(self, process: str, what: str, about: str) -> dict[str, Any]: ...
+
+    def query(self, what: str, about: str = "") -> Any: ...
+
+
+class Entry(NamedTuple):
+    """One object as its owner tells of it. made: the call site, or else the task's name."""
+
+    object_id: str
+    pid: int
+    process: str
+    made: str
+    size_bytes: int
+    kind: str
+    local: int
+    pins: int
+    borrowers: int
+
+    @property
+    def reference_type(self) -> str:
+        """In Ray's words: the first of these that holds."""
+        if self.kind == "actor":
+            return "ACTOR_HANDLE"
+        if self.pins:
+            return "PINNED"
+        if self.local:
+            return "LOCAL_REFERENCE"
+        return "BORROWED" if self.borrowers else "UNKNOWN"
+
+
+class Report(NamedTuple):
+    """left_out: objects of processes that hold more than they tell one by one: (pid, count, bytes)."""
+
+    entries: list[Entry]
+    processes: list[dict[str, Any]]
+    left_out: list[tuple[int, int, int]]
+    silent: list[str]
+    store: dict[str, Any]
+
+
+def collect(asker: Asker) -> Report:
+    """Raises UmbelError when the agent does not answer."""
+    processes = asker.query("processes")
+    rows: list[tuple[dict[str, Any], dict[str, Any]]] = []
+    left_out, silent = [], []
+    for process in processes:
+        try:
+            answer = asker.ask(process["id"], "objects", "")
+        except exceptions.UmbelError as error:
+            silent.append(f"{_called(process)} does not answer: {error}")
+            continue
+        rows += [(process, row) for row in answer["objects"] if row["owned"]]
+        if answer["left_out"]:
+            left_out.append((process["pid"], answer["left_out"], answer["left_out_bytes"]))
+    names = _names(asker, [row["id"] for _, row in rows if not row["site"] and not row["name"]])
+    entries = [
+        Entry(
+            row["id"],
+            process["pid"],
+            _called(process),
+            _made(row, names),
+            row["size"],
+            row["kind"],
+            row["local"],
+            row["pins"],
+            len(row["borrowers"]),
+        )
+        for process, row in rows
+    ]
+    return Report(entries, processes, left_out, silent, asker.query("store"))
+
+
+def _made(row: dict[str, Any], names: dict[str, str]) -> str:
+    if row["site"] or row["kind"] == "actor":
+        return str(row["site"] or "actors")
+    return str(row["name"] or names.get(row["id"][:_TASK_DIGITS], UNKNOWN_NAME))
+
+
+def _names(asker: Asker, object_ids: Sequence[str]) -> dict[str, str]:
+    """Of the tasks that made these objects, as far as the timeline still has them."""
+    wanted = list(dict.fromkeys(one[:_TASK_DIGITS] for one in object_ids))
+    found: dict[str, str] = {}
+    for start in range(0, len(wanted), NAMES_AT_ONCE):
+        found.update(asker.query("task_names", ",".join(wanted[start : start + NAMES_AT_ONCE])))
+    return found
+
+
+def _called(process: dict[str, Any]) -> str:
+    what = "driver" if process["is_driver"] else f"actor {process['class_name']}" if process["actor"] else "worker"
+    return f"{what} (pid {process['pid']})"
+
+
+def check_arguments(group_by: str, sort_by: str, units: str, num_entries: int | None) -> None:
+    """Raises InvalidOption for what the summary does not know."""
+    for name, value, allowed in (
+        ("group_by", group_by, GROUPS),
+        ("sort_by", sort_by, SORTS),
+        ("units", units, (*UNITS, "AUTO")),
+    ):
+        if not isinstance(value, str) or value.upper() not in allowed:
+            raise exceptions.InvalidOption(f"{name} must be one of {', '.join(allowed)}, got {value!r}", option=name)
+    if num_entries is not None and (
+        isinstance(num_entries, bool) or not isinstance(num_entries, int) or num_entries < 0
+    ):
+        raise exceptions.InvalidOption(
+            f"num_entries must be a whole number >= 0, got {num_entries!r}; omit it for all", option="num_entries"
+        )
+
+
+def in_words(report: Report, *, group_by: str, sort_by: str, units: str, num_entries: int | None) -> str:
+    """A table for each group, the group with most bytes first. The arguments are checked already."""
+    by_process = group_by.upper() == "NODE_ADDRESS"
+    groups: dict[str, list[Entry]] = {}
+    for entry in sorted(report.entries, key=SORTS[sort_by.upper()]):
+        groups.setdefault(entry.process if by_process else entry.made, []).append(entry)
+    lines: list[str] = []
+    for name, entries in sorted(groups.items(), key=lambda pair: -sum(one.size_bytes for one in pair[1])):
+        size = sum(one.size_bytes for one in entries)
+        lines += [f"{name}: {_count(len(entries), 'object')}, {shown(size, units)}"]
+        told = entries if num_entries is None else entries[:num_entries]
+        lines += [f"  {line}" for line in _table(told, by_process=by_process, units=units)]
+        if len(told) < len(entries):
+            lines.append(f"  and {len(entries) - len(told)} more")
+        lines.append("")
+    for pid, count, size in report.left_out:
+        lines.append(f"pid {pid} holds {count} smaller objects as well, {shown(size, units)} in all")
+    if not any(":" in entry.made and " in " in entry.made for entry in report.entries):
+        lines.append(DISABLED_SITE)
+    return "\n".join([*lines, stats(report, units=units)])
+
+
+def stats(report: Report, *, units: str) -> str:
+    """The sums: objects, shared memory, processes."""
+    shared = [one.size_bytes for one in report.entries if one.kind == "shared"]
+    inline = [one.size_bytes for one in report.entries if one.kind in ("inline", "error")]
+    pending = sum(one.kind == "pending" for one in report.entries)
+    store = report.store
+    used = store["capacity_bytes"] - store["free_bytes"]
+    lines = [
+        f"{_count(len(shared), 'object')} in shared memory, {shown(sum(shared), units)}; "
+        f"{_count(len(inline), 'object')} in their owners' memory, {shown(sum(inline), units)}; {pending} pending",
+        f"shared memory: {shown(used, units)} of {shown(store['capacity_bytes'], units)} taken, by "
+        + (", ".join(_store_holders(report, units)) or "nobody"),
+        "processes: " + ", ".join(f"{_called(one)} {shown(one['private_bytes'], units)}" for one in report.processes),
+        *report.silent,
+    ]
+    return "\n".join(lines)
+
+
+def _store_holders(report: Report, units: str) -> Iterator[str]:
+    called = {one["id"]: _called(one) for one in report.processes}
+    for holder in report.store["holders"]:
+        if holder["bytes"]:
+            yield f"{called.get(holder['id'], 'a process that has ended')} {shown(holder['bytes'], units)}"
+
+
+def _table(entries: Sequence[Entry], *, by_process: bool, units: str) -> list[str]:
+    """The columns are as wide as they must be."""
+    if not entries:
+        return []
+    rows = [["OBJECT", "SIZE", "KIND", "REFS", "PINS", "BORROWERS", "TYPE", "MADE" if by_process else "OWNER"]]
+    rows += [
+        [
+            one.object_id,
+            shown(one.size_bytes, units),
+            one.kind,
+            str(one.local),
+            str(one.pins),
+            str(one.borrowers),
+            one.reference_type,
+            one.made if by_process else one.process,
+        ]
+        for one in entries
+    ]
+    widths = [max(len(row[column]) for row in rows) for column in range(len(rows[0]))]
+    return ["  ".join(cell.ljust(width) for cell, width in zip(row, widths, strict=True)).rstrip() for row in rows]
+
+
+def shown(size_bytes: int, units: str) -> str:
+    """In the unit asked for; "auto": in the largest that leaves a whole part."""
+    unit = units.upper()
+    if unit == "AUTO":
+        unit = next((one for one in ("GB", "MB", "KB") if size_bytes >= UNITS[one]), "B")
+    return f"{size_bytes} B" if unit == "B" else f"{size_bytes / UNITS[unit]:.1f} {unit}"
+
+
+def _count(count: int, what: str) -> str:
+    return f"1 {what}" if count == 1 else f"{count} {what}s"
+
+
+# ---- one object ----
+
+
+def why_alive(asker: Asker, object_id: str) -> list[Reason]:
+    """Everything that keeps an object, of its owner and of each process that borrows it. Empty when its owner does not
+    keep it any more. Raises UmbelError when the owner does not answer."""
+    called = {one["id"]: _called(one) for one in asker.query("processes")}
+    owner = object_id[: 2 * ids.WorkerID.SIZE]
+    kept = asker.ask(owner, "keeps", object_id)
+    if not kept["known"]:
+        return []
+    names = _names(asker, [object_id]) if not kept["site"] and not kept["name"] else {}
+    facts = {"object": object_id, "owner": owner, "size_bytes": kept["size"], "kind": kept["kind"]}
+    made = f", made by {kept['site'] or kept['name'] or names.get(object_id[:_TASK_DIGITS], UNKNOWN_NAME)}"
+    text = f"has {shown(kept['size'], 'auto')} ({kept['kind']}), is owned by {called.get(owner, 'a process')}{made}"
+    found = [Reason(reasons.KEPT, f"object {object_id}", text, facts=facts)]
+    found += _in_process(called.get(owner, "its owner"), kept)
+    for borrower, grants in kept["borrowers"].items():
+        name = called.get(borrower, f"process {borrower[:8]}")
+        about = {"process": borrower, "grants": grants}
+        try:
+            theirs = asker.ask(borrower, "keeps", object_id)
+        except exceptions.UmbelError as error:
+            found.append(Reason(reasons.KEPT, name, f"borrows it, and does not say why: {error}", facts=about))
+            continue
+        own = list(_in_process(name, theirs)) if theirs["known"] else []
+        found += own or [Reason(reasons.KEPT, name, "borrows it, and is about to give it back", facts=about)]
+    if len(found) == 1:
+        found.append(Reason(reasons.KEPT, "nothing", "is known to keep it: it is about to go"))
+    return found
+
+
+def _in_process(name: str, kept: dict[str, Any]) -> Iterator[Reason]:
+    def reason(text: str, advice: str = "", **facts: Any) -> Reason:
+        return Reason(reasons.KEPT, name, text, advice, {"process": kept["process"], "pid": kept["pid"], **facts})
+
+    if kept["references"]:
+        what = "handle to the actor" if kept["kind"] == "actor" else "reference"
+        where = "; ".join(dict.fromkeys(kept["where"]))
+        advice = "drop what is not needed any more"
+        yield reason(f"has {_count(kept['references'], what)}: {where}", advice, references=kept["references"])
+    if kept["views"]:
+        text = f"reads its memory in place, in {_count(kept['views'], 'value')}"
+        yield reason(text, "copy what shall outlive it", views=kept["views"])
+    for argument in kept["arguments"]:
+        state = "sent to a worker" if argument["sent"] else "not sent yet"
+        text = f"passes it to {_count(argument['count'], 'call')} of {argument['name']}, {state}"
+        yield reason(text, task=argument["name"], count=argument["count"])
+    for container in kept["contained_in"]:
+        yield reason(f"keeps object {container}, whose value contains it", contained_in=container)
+    if kept["container_count"] > len(kept["contained_in"]):
+        yield reason(f"keeps {kept['container_count'] - len(kept['contained_in'])} more whose values contain it")
+    for name_of_count, text, advice in (
+        ("constructors", "may need it to construct an actor again", "set max_restarts=0, or drop the actor"),
+        ("loans", "keeps it until another owner has acknowledged a borrow", ""),
+        ("streams", "has not read it from its generator yet", ""),
+        (
+            "for_good",
+            "keeps it for good: a function or class captured a reference, or the program pickled one by itself",
+            "pass it as an argument instead",
+        ),
+    ):
+        if kept[name_of_count]:
+            yield reason(text, advice, **{name_of_count: kept[name_of_count]})
