@@ -324,3 +324,76 @@ tell(kind=type(error).__name__, text=str(error), limit=error.limit_bytes)
         )
     assert (result["kind"], result["limit"]) == ("OutOfMemoryError", 400 << 20)
     assert f"the processes of the control group {group} use" in result["text"]
+
+
+@pytest.fixture
+def isolation_group() -> Iterator[str]:
+    """A group that an Umbel session may make its own below."""
+    with control_group(2 << 30) as group:
+        yield group
+
+
+def test_isolation_holds_a_worker_to_its_memory_and_a_retry_gets_more(isolation_group: str) -> None:
+    result = told(
+        """
+GROUP = pathlib.Path(os.environ["UMBEL_MEMORY_ISOLATION"])
+
+@umbel.remote(memory=100 * MIB)
+def needs_more():
+    grow(150, 0.001)
+    return [path.name for path in GROUP.glob("umbel-*/*") if path.is_dir()]
+
+error = error_of(needs_more.options(max_retries=0).remote())
+groups = umbel.get(needs_more.remote(), timeout=40)
+free = umbel.get(umbel.remote(lambda: len(grow(300, 0))).remote(), timeout=40)  # it asks for nothing: no limit
+umbel.shutdown()
+tell(kind=type(error).__name__, text=str(error), demand=error.demand_bytes, groups=len(groups), free=free,
+     left=[str(path) for path in GROUP.glob("umbel-*")])
+""",
+        UMBEL_MEMORY_LIMIT_BYTES="0",
+        UMBEL_MEMORY_ISOLATION=isolation_group,
+    )
+    assert (result["kind"], result["demand"], result["free"]) == ("OutOfMemoryError", 100 << 20, 60)
+    assert "it exceeded the memory= that it had asked for" in result["text"]
+    assert "it exceeded the memory= that it had asked for" in result["errors"]  # the retried one's is logged
+    assert result["groups"] == 1
+    assert result["left"] == []
+
+
+@pytest.mark.parametrize("victims", ["daemon", "daemon and fork server"])
+def test_groups_of_killed_sessions_go(isolation_group: str, victims: str) -> None:
+    source = """
+@umbel.remote(memory=50 * MIB)
+class Actor:
+    def ready(self): return True
+
+actor = Actor.remote()
+umbel.get(actor.ready.remote())
+tell(ready=True)
+sys.stdin.readline()
+umbel.shutdown()
+"""
+    with drivers.driver(PRELUDE + source, UMBEL_MEMORY_ISOLATION=isolation_group) as running:
+        running.line()
+        group = pathlib.Path(isolation_group)
+        assert len([path for path in group.glob("umbel-*/*") if path.is_dir()]) == 1
+        for pid in running.daemon_pids()[: victims.count("and") + 1]:
+            drivers.kill(pid)
+        running.tell()
+        running.finish()
+        drivers.wait_until(lambda: not [path for path in group.glob("umbel-*") if path.is_dir()])
+
+
+def test_isolation_that_cannot_be_had_is_said_and_nothing_else_changes() -> None:
+    result = told(
+        """
+@umbel.remote(memory=50 * MIB)
+def works():
+    return 1
+
+tell(result=umbel.get([works.remote() for _ in range(3)], timeout=40))
+""",
+        UMBEL_MEMORY_ISOLATION="/nonexistent",
+    )
+    assert result["result"] == [1, 1, 1]
+    assert result["errors"].count("UMBEL_MEMORY_ISOLATION is set, but") == 1

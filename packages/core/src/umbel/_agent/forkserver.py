@@ -228,8 +228,7 @@ class _ForkServer:
         for pid in self._workers:
             with contextlib.suppress(ChildProcessError):
                 os.waitpid(pid, 0)
-        sessions.remove_tree(self._config["store_dir"])
-        sessions.remove_tree(self._config["session_dir"])
+        sessions.remove_session(self._config["session_dir"], self._config["store_dir"])
 
 
 def _fill_gaps() -> list[bytes]:

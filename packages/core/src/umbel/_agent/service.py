@@ -140,6 +140,7 @@ class Service:
         self._metrics: Any = None  # once there are some
         welcome["metrics_port"] = self.metrics_port = self._serve_metrics(config.get("metrics_export_host"))
         self._memory: Any = None  # a `memory_watch.MemoryWatch`, from the first look on
+        self._isolation: Any = None  # an `isolation.Isolation`, where it was asked for
         self._memory_at_s: float | None = None  # when to look at memory next
         self._queries = Queries(self, config)
         self._on: dict[str, Callable[[Client, Message, bytes], None]] = {
@@ -286,8 +287,7 @@ class Service:
         if self._metrics is not None:
             self._metrics.end()
         self.forks.end(FORK_SERVER_GRACE_S)
-        sessions.remove_tree(self._config["store_dir"])
-        sessions.remove_tree(self._config["session_dir"])
+        sessions.remove_session(self._config["session_dir"], self._config["store_dir"])
 
     # ---- clients ----
 
@@ -401,10 +401,12 @@ class Service:
 
     def _host_actor(self, command: ev.HostActor) -> None:
         self._watch_memory()
+        self._confine(command.worker, command.resources)
         self.control.hosted(command.actor, command.worker, self.address_of(command.worker), command.accelerators)
 
     def _grant(self, command: ev.Grant) -> None:
         self._watch_memory()
+        self._confine(command.worker, command.resources)
         accelerators, resources = dict(command.accelerators), dict(command.resources)
         self.hub.send(
             command.worker,
@@ -438,9 +440,29 @@ class Service:
             self._memory = memory_watch.MemoryWatch(self, self._config["memory"], own)
         self._memory_at_s = self._memory.look()
 
+    def _confine(self, worker: str, resources: Mapping[str, int]) -> None:
+        """Hold a worker that is about to be given away to its memory, if that is wanted."""
+        if not self._config.get("memory_isolation"):
+            return
+        if self._isolation is None:
+            from umbel._agent import isolation  # few sessions want it
+
+            self._isolation = isolation.Isolation(self._config["memory_isolation"], self._config["session_dir"])
+            if self._isolation.refusal:
+                self.hub.tell_drivers({"t": "warn", "text": self._isolation.refusal})
+        try:
+            self._isolation.confine(worker, self.forks.pid_of(worker), resources.get("memory", 0) // UNIT)
+        except OSError as error:
+            text = f"worker {worker[:8]} cannot be held to its memory: {error}; it runs without a limit"
+            self.hub.tell_drivers({"t": "warn", "text": text})
+
     def _memory_report(self, worker: str) -> Message | None:
         """Why a worker has died, if that was for memory."""
-        return self._memory.take_report(worker) if self._memory is not None else None
+        found = self._isolation.take_report(worker) if self._isolation is not None else None
+        noted = self._memory.take_report(worker) if self._memory is not None else None
+        if found is not None and noted is not None:
+            found |= {name: noted[name] for name in ("curve", "others", "outside_bytes")}
+        return found or noted
 
     def _lease_broken(self, command: ev.LeaseBroken) -> None:
         self.hub.send(
@@ -528,6 +550,8 @@ class Service:
             client.connection.close()  # a process that it forked may have kept it open
         if self._log_files is not None:
             self._log_files.ended(worker, self.forks.pid_of(worker))
+        if self._isolation is not None:
+            self._isolation.exited(worker, self.forks.pid_of(worker))
         if self._memory is not None:
             self._memory.exited(worker, signal)
         self.decide(ev.WorkerExited(worker, exit_code, signal, self.now_s()))

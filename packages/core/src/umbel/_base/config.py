@@ -154,6 +154,10 @@ class Config:
     """What all processes of the session together may use, beside what the machine and control groups allow; 0 for no
     such limit."""
 
+    memory_isolation: str = _setting("", "UMBEL_MEMORY_ISOLATION")
+    """Holds workers to their `memory=` by control groups: 1 for groups below the daemon's own, or the directory of one
+    that it may use; empty for not. Off by default: an ordinary process may make no groups."""
+
     task_oom_retries: int = _setting(10, "UMBEL_TASK_OOM_RETRIES", minimum=-1)
     """How often a task is tried again that was killed for its memory, -1 for no limit; apart from `max_retries`, except
     that a task without retries has none of these. Each at least doubles what it asks for, so ten lead from any size to

@@ -48,13 +48,23 @@ def memory_bytes(path: str = "/proc/meminfo") -> tuple[int, int]:
     return 0, 0
 
 
+GROUP_VERSIONS = (_V2, _V1)
+
+
+def own_groups(root: str = CGROUP_ROOT, membership: str = "/proc/self/cgroup") -> list[Group]:
+    """The control groups that this process is in, of either version, whether they limit memory or not."""
+    return [
+        version._replace(path=os.path.normpath(_top(root, version) + own)) for version, own in _memberships(membership)
+    ]
+
+
 def limited_groups(root: str = CGROUP_ROOT, membership: str = "/proc/self/cgroup") -> list[Group]:
     """This process's control groups, of version 2 or 1, that limit memory, and those around them. A group whose limit is
     above the machine's memory is left out."""
     total, _ = memory_bytes()
     found = []
     for version, own in _memberships(membership):
-        top = os.path.join(root, version.path) if version.path else root
+        top = _top(root, version)
         path = os.path.normpath(top + own)
         while path == top or path.startswith(top + os.sep):
             limit = _number(f"{path}/{version.limit}")
@@ -62,6 +72,11 @@ def limited_groups(root: str = CGROUP_ROOT, membership: str = "/proc/self/cgroup
                 found.append(version._replace(path=path))
             path = os.path.dirname(path)
     return found
+
+
+def _top(root: str, version: Group) -> str:
+    """Where the groups of a version are mounted."""
+    return os.path.join(root, version.path) if version.path else root
 
 
 def _memberships(path: str) -> Iterator[tuple[Group, str]]:

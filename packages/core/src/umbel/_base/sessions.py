@@ -17,6 +17,8 @@ SHM_DIR = "/dev/shm"
 SOCKET_PATH_BYTES_MAX = 107 if os.path.isdir("/proc") else 103  # sun_path without its final zero: Linux, macOS
 SOCKET_NAME_BYTES = 38  # "/" + a worker id in hexadecimal + ".sock", the longest name in a session directory
 AGENT_SOCKET = "agent.sock"  # in the session directory: where the daemon listens
+GROUP_FILE = "memory-group"  # in the session directory: the control group that holds those of its workers, if any
+GROUP_TRIES_MAX, GROUP_RETRY_S = 100, 0.01  # a killed process leaves its group within milliseconds
 PROCESSES_FILE = "processes"  # in both directories: a line "pid start-time" for each of the daemon's processes
 
 
@@ -112,6 +114,43 @@ def make_directories(session_dir: str, store_dir: str) -> None:
         raise
 
 
+def remove_session(session_dir: str, store_dir: str) -> None:
+    """Remove all that a session has on disk, in shared memory and of control groups, once its processes are gone."""
+    remove_tree(store_dir)
+    _remove_group(session_dir)
+    remove_tree(session_dir)
+
+
+def _remove_group(session_dir: str) -> None:
+    """The control groups of a session's workers, which are killed by now."""
+    try:
+        with open(os.path.join(session_dir, GROUP_FILE)) as file:
+            path = file.read()
+    except OSError:
+        return
+    if not os.path.basename(path).startswith("umbel-"):
+        return  # not one of ours
+    with contextlib.suppress(OSError), os.scandir(path) as entries:
+        for entry in entries:
+            if entry.is_dir(follow_symlinks=False):
+                _remove_empty_group(entry.path)
+    _remove_empty_group(path)
+
+
+def _remove_empty_group(path: str) -> None:
+    import time  # most sessions have no groups
+
+    for _ in range(GROUP_TRIES_MAX):
+        try:
+            os.rmdir(path)
+        except FileNotFoundError:
+            return
+        except OSError:  # its last process has not gone yet
+            time.sleep(GROUP_RETRY_S)
+        else:
+            return
+
+
 def remove_tree(path: str) -> None:
     """Remove a directory and all in it. What cannot be removed, or is gone already, is left."""
     with contextlib.suppress(OSError), os.scandir(path) as entries:
@@ -147,6 +186,7 @@ def sweep_stale_sessions(base: str) -> list[str]:
         name = path.removeprefix(shared) if path.startswith(shared) else os.path.basename(path)
         if _is_stale(name, path):
             _kill_rest(path)
+            _remove_group(path)
             remove_tree(path)
             swept.append(path)
     return swept

@@ -58,8 +58,7 @@ class Launched:
         except subprocess.TimeoutExpired:
             self.process.kill()
             self.process.wait()
-        sessions.remove_tree(self.store_dir)
-        sessions.remove_tree(self.session_dir)
+        sessions.remove_session(self.session_dir, self.store_dir)
 
 
 class Launching:
@@ -98,8 +97,7 @@ class Launching:
         self._lifeline.close()
         self._process.wait()
         if self._config:
-            sessions.remove_tree(self._config["store_dir"])
-            sessions.remove_tree(self._config["session_dir"])
+            sessions.remove_session(self._config["session_dir"], self._config["store_dir"])
 
 
 def launch(config: Mapping[str, Any]) -> Launched:

@@ -131,7 +131,9 @@ def error_of(
 ) -> exceptions.OutOfMemoryError:
     """The error for whoever waits for `what`. names: what other workers run."""
     by = "memory ran short"
-    if report.get("by_system"):
+    if report.get("by_limit"):
+        by = "it exceeded the memory= that it had asked for, to which UMBEL_MEMORY_ISOLATION holds it"
+    elif report.get("by_system"):
         by = "the system had no memory left for it. When last looked at"
     lines = [
         f"{what} was killed with its worker (pid {report['pid']}) because {by}: {report['source']} "

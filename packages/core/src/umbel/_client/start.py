@@ -55,6 +55,7 @@ def start(
             "logging_config": logging_config,
             "tracing_startup_hook": tracing_startup_hook,
             **_metrics_wishes(config),
+            "memory_isolation": config.memory_isolation if config.memory_isolation != "0" else "",
             "worker_recycle_s": config.worker_recycle_s or None,
             "memory": {
                 "limit_bytes": config.memory_limit_bytes,
