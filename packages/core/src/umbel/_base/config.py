@@ -163,9 +163,10 @@ class Config:
     that a task without retries has none of these. Each at least doubles what it asks for, so ten lead from any size to
     the whole machine."""
 
-    worker_recycle_bytes: int = _setting(1 << 30, "UMBEL_WORKER_RECYCLE_BYTES")
-    """A worker that holds more than this when it has nothing to do is replaced; 0 for never. Twice what importing the
-    largest libraries takes."""
+    worker_recycle_bytes: int = _setting(0, "UMBEL_WORKER_RECYCLE_BYTES", minimum=-1)
+    """A worker that holds more than this when it has nothing to do is replaced; -1 for never, 0 for one CPU's share of
+    the node's memory, though at least 1 GiB: programs keep models in workers on purpose, and load them again for
+    seconds."""
 
     worker_recycle_s: float = _setting(3600.0, "UMBEL_WORKER_RECYCLE_S")
     """A worker older than this is replaced when it has nothing to do, with whatever it has leaked; 0 for never. A fork

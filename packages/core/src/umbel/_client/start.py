@@ -16,6 +16,7 @@ if TYPE_CHECKING:
     from umbel._client import driver
 
 WORKER_MAIN = "umbel._worker.main"
+RECYCLE_BYTES_MIN = 1 << 30  # twice what importing the largest libraries takes
 
 
 def start(
@@ -60,7 +61,7 @@ def start(
             "memory": {
                 "limit_bytes": config.memory_limit_bytes,
                 "threshold": config.memory_usage_threshold,
-                "recycle_bytes": config.worker_recycle_bytes,
+                "recycle_bytes": _recycle_bytes(config.worker_recycle_bytes, resources),
             }
             if config.memory_monitor
             else None,
@@ -93,3 +94,11 @@ def _metrics_wishes(config: configuration.Config) -> dict[str, object]:
     if config.metrics_export_port < 0:
         return {}
     return {"metrics_export_host": config.metrics_export_host, "metrics_export_port": config.metrics_export_port}
+
+
+def _recycle_bytes(wanted: int, resources: Mapping[str, float]) -> int:
+    """What an idle worker may hold; 0 for any amount."""
+    if wanted:
+        return max(0, wanted)
+    share = resources.get(resource_model.MEMORY, 0.0) / max(1.0, resources.get(resource_model.CPU, 1.0))
+    return max(RECYCLE_BYTES_MIN, int(share))
