@@ -55,6 +55,7 @@ __all__ = [
     "SchedulingPolicy",
     "Segment",
     "SegmentT",
+    "SpillableStore",
     "StoreDescriptor",
     "StoreUsage",
     "Strategy",
@@ -214,6 +215,24 @@ class ObjectStore(Protocol[SegmentT]):
 
     def close(self, *, unlink_all: bool = False) -> None:
         """Remove this process's segments, but not sealed ones of other owners unless `unlink_all`. Views live on."""
+        ...
+
+
+@runtime_checkable
+class SpillableStore(ObjectStore[SegmentT], Protocol[SegmentT]):
+    """A store whose values can be moved to disk. One without these two methods is never asked to: it is full sooner."""
+
+    def evict(self, name: str) -> int:
+        """A sealed segment that this process created goes; its value lies elsewhere now.
+
+        Its memory is given back at once, and its name never given again: whoever opens it is told that it is lost, and
+        looks elsewhere. Other processes' views go on. Returns the bytes given back; 0 when this process views it, or it
+        is not there, and then nothing has changed.
+        """
+        ...
+
+    def viewed(self) -> Mapping[str, int]:
+        """The segments of which this process has views now, as they were opened, and the bytes of each."""
         ...
 
 
@@ -467,8 +486,8 @@ class StoreDescriptor(Descriptor[StoreFactory]):
         factory(directory, process_id, capacity_bytes=...)
 
     directory: in a memory file system where there is one; mode 0700. process_id: hex. reserve(size_bytes): how many of
-    these bytes the node grants, at least 1; may block; raises ObjectStoreFullError. release(size_bytes): gives bytes
-    back. capacity_bytes: a fixed quota instead, for a store on its own.
+    these bytes the node grants, at least 1; may block; raises ObjectStoreFullError or OutOfDiskError.
+    release(size_bytes): gives bytes back. capacity_bytes: a fixed quota instead, for a store on its own.
     """
 
     __slots__ = ()

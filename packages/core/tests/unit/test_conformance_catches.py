@@ -137,6 +137,28 @@ class Reporting(SharedMemoryStore):
         return super().open(name, size_bytes)
 
 
+class Recycling(SharedMemoryStore):
+    """Gives the names of evicted values to others."""
+
+    def evict(self, name: str) -> int:
+        self.free(name)
+        return 1 << 20
+
+
+class Ruthless(SharedMemoryStore):
+    """Evicts what this process looks at."""
+
+    def evict(self, name: str) -> int:
+        own = self._own[int(name.rpartition(".")[2])]
+        own.views = 0
+        return super().evict(name)
+
+
+class Blind(SharedMemoryStore):
+    def viewed(self) -> dict[str, int]:
+        return {}
+
+
 STORE_FAULTS: dict[type, tuple[str, dict[str, object]]] = {
     Copying: ("test_views_are_read_only", {}),
     Eager: ("test_a_view_outlives_freeing_and_reuse", {}),
@@ -144,6 +166,9 @@ STORE_FAULTS: dict[type, tuple[str, dict[str, object]]] = {
     Leaving: ("test_nothing_is_left_after_close", {}),
     Unaligned: ("test_memory_is_aligned", {"size_bytes": 100}),
     Reporting: ("test_release_is_reported_once_when_the_last_part_of_a_view_is_gone", {}),
+    Recycling: ("test_evicted_value_is_gone_for_good", {}),
+    Ruthless: ("test_value_that_is_looked_at_here_is_not_evicted", {}),
+    Blind: ("test_what_is_looked_at_is_told", {}),
 }
 
 
@@ -166,11 +191,11 @@ def test_store_suite_catches(store: type, directory: str) -> None:
     with contextlib.ExitStack() as stack:
         if "directory" in asked:
             arguments = {**arguments, "directory": directory}
-        for part, process_id in (("store", "a" * 32), ("reader", "b" * 32)):
+        for part, process_id in (("store", "a" * 32), ("spillable", "a" * 32), ("reader", "b" * 32)):
             if part in asked:
                 made = suite.open_store(directory, process_id)
                 arguments = {**arguments, part: stack.enter_context(contextlib.closing(made))}
-        with pytest.raises((AssertionError, pytest.fail.Exception)):
+        with pytest.raises((AssertionError, pytest.fail.Exception, exceptions.UmbelError)):
             test(**arguments)
 
 

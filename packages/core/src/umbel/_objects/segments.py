@@ -192,10 +192,11 @@ class OwnSegment:
 class ForeignSegment:
     """A segment that another process created, mapped here. Its creator may rename it: the key leaves out the owner."""
 
-    __slots__ = ("idle_since_s", "key", "mapping", "views")
+    __slots__ = ("idle_since_s", "key", "mapping", "name", "views")
 
     def __init__(self, key: tuple[str, int], mapping: Mapping) -> None:
         self.key = key
+        self.name = ""  # as it was opened last
         self.mapping = mapping
         self.views = 0
         self.idle_since_s = 0.0

@@ -247,6 +247,7 @@ class SharedMemoryStore:
                 if held is None:
                     held = segments.ForeignSegment(key, mapping)
                     self._mapped.add(held)
+        held.name = name
         self._send_off()
         return held, held.mapping
 
@@ -276,6 +277,31 @@ class SharedMemoryStore:
             else:
                 self._recycle(own)
         self._send_off()
+
+    def evict(self, name: str) -> int:
+        """The value of this sealed segment of ours lies elsewhere now: its pages go at once, its name is never used again.
+
+        Returns the bytes of pages removed, 0 when this process views it or it is not there. Other processes' views live
+        on.
+        """
+        creator, _, number = segments.parts_of(name)
+        checks.invariant(creator == self.process_id, "a segment is evicted by its creator", segment=name)
+        self._check_process()
+        with self._lock:
+            self._settle()
+            own = self._own.get(number)
+            if own is None or own.name != name or own.state is not segments.State.SEALED or own.views:
+                return 0
+            self._remove_own([own])
+        return self._send_off()
+
+    def viewed(self) -> dict[str, int]:
+        """The segments of which this process has views, as they were opened, and the bytes of their pages."""
+        self._check_process()
+        with self._lock:
+            self._settle()
+            own = {one.name: one.backed_bytes for one in self._own.values() if one.views}
+            return own | {one.name: one.mapping.size_bytes for one in self._mapped.viewed()}
 
     def unlink(self, name: str) -> int:
         """Remove a segment whose creator is dead. Views of it live on. Returns the bytes removed, 0 if it was gone."""

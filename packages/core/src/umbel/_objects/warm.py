@@ -90,6 +90,9 @@ class MappedSegments:
     def size_bytes(self) -> int:
         return sum(segment.mapping.size_bytes for segment in self._by_key.values())
 
+    def viewed(self) -> list[segments.ForeignSegment]:
+        return [segment for segment in self._by_key.values() if segment.views]
+
     def hold(self, key: tuple[str, int], size_bytes: int) -> segments.ForeignSegment | None:
         """The segment with one view more, if it is mapped as far as `size_bytes`: it may have grown since then."""
         segment = self._by_key.get(key)

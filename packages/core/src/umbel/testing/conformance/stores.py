@@ -282,6 +282,61 @@ class StoreConformance(suite.Suite[Store]):
         store.close()
         assert held_bytes == 0
 
+    # moving values to disk, for stores that can
+
+    @pytest.fixture
+    def spillable(self, store: Store) -> spi.SpillableStore[Any]:
+        if not isinstance(store, spi.SpillableStore):
+            pytest.skip("this store does not let its values be moved to disk")
+        return store
+
+    def test_evicted_value_is_gone_for_good(self, spillable: spi.SpillableStore[Any], reader: Store) -> None:
+        name = put(spillable, pattern(100_000))
+        assert spillable.evict(name) >= 100_000
+        assert spillable.evict(name) == 0
+        for part in (spillable, reader):
+            with pytest.raises(exceptions.ObjectLostError):
+                part.open(name, 100_000)
+        assert name not in [put(spillable, pattern(100_000, salt)) for salt in range(3)]
+
+    def test_eviction_makes_room(self, spillable: spi.SpillableStore[Any]) -> None:
+        for salt in range(4 * CAPACITY_BYTES // (2 << 20)):
+            spillable.evict(put(spillable, pattern(2 << 20, salt)))
+        assert spillable.usage().live_bytes == 0
+
+    def test_value_that_is_looked_at_here_is_not_evicted(self, spillable: spi.SpillableStore[Any]) -> None:
+        content = pattern(100_000)
+        name = put(spillable, content)
+        view: spi.View | None = spillable.open(name, len(content))
+        assert spillable.evict(name) == 0
+        assert read(spillable, name, len(content)) == content
+        view = None
+        gc.collect()
+        assert view is None
+        assert spillable.evict(name) > 0
+
+    def test_other_processes_views_outlive_eviction(self, spillable: spi.SpillableStore[Any], reader: Store) -> None:
+        content = pattern(100_000, salt=1)
+        name = put(spillable, content)
+        view = reader.open(name, len(content)).buffer
+        spillable.evict(name)
+        for salt in range(2, 6):
+            put(spillable, pattern(100_000, salt))
+        assert bytes(view) == content
+
+    def test_what_is_looked_at_is_told(self, spillable: spi.SpillableStore[Any], reader: Store) -> None:
+        if not isinstance(reader, spi.SpillableStore):
+            pytest.fail("one part of the store can evict, the other cannot")
+        names = [put(spillable, pattern(100_000, salt)) for salt in range(2)]
+        for part in (spillable, reader):
+            view: spi.View | None = part.open(names[1], 100_000)
+            assert view is not None
+            assert list(part.viewed()) == [names[1]]
+            assert part.viewed()[names[1]] >= 100_000
+            view = None
+            gc.collect()
+            assert list(part.viewed()) == []
+
     # files
 
     def test_files_are_named_by_creator_and_owner(self, store: Store, directory: str) -> None:
