@@ -223,6 +223,14 @@ def test_nodes_survive_pickling_with_their_order() -> None:
     assert (again.edges, again.actors) == (before.edges, before.actors)
 
 
+def test_nodes_of_parts_survive_pickling() -> None:
+    with InputNode() as given:
+        graph = MultiOutputNode([A.step.bind(given[0], given.key), B.step.bind(given.key)])
+    copy = pickle.loads(pickle.dumps(graph))
+    again, before = plan.plan_of(copy), plan.plan_of(graph)
+    assert (again.edges, again.actors, again.names) == (before.edges, before.actors, before.names)
+
+
 def test_tensors_travel_through_shared_memory_only() -> None:
     node = A.step.bind(InputNode())
     assert node.with_tensor_transport("shm") is node

@@ -5,8 +5,11 @@ from __future__ import annotations
 import asyncio
 import copy
 import gc
+import os
 import pickle
 import threading
+import time
+from pathlib import Path
 from typing import Any
 
 import pytest
@@ -52,6 +55,11 @@ class Worker:
     @umbel.method(num_returns=2)
     def pair(self, x: Any) -> Any:
         return x, -x
+
+    def hold(self, path: str) -> str:
+        while not os.path.exists(path):
+            time.sleep(0.005)
+        return path
 
     def put(self, x: Any) -> Any:
         return [umbel.put(x)]
@@ -346,9 +354,9 @@ def test_asyncio() -> None:
         results = [(await first, await second) for first, second in pairs]
         with pytest.raises(ValueError, match="awaited once"):
             await pairs[0][0]
-        failed, _ = await compiled.execute_async("fail")
-        with pytest.raises(KeyError):
-            await failed
+        for failed in await compiled.execute_async("fail"):
+            with pytest.raises(KeyError):
+                await failed
         return results
 
     assert asyncio.run(run()) == [(number + 1, number + 2) for number in range(5)]
@@ -359,6 +367,41 @@ def test_asyncio() -> None:
     with pytest.raises(ValueError, match="enable_asyncio"):
         asyncio.run(compiled.execute_async(1))
     compiled.teardown()
+
+
+def test_a_refused_call_is_the_error_of_its_execution() -> None:
+    limited = Worker.options(max_pending_calls=1).remote()
+    compiled = chain(limited).experimental_compile()
+    assert umbel.get(compiled.execute(1)) == 2
+    with pytest.raises(KeyError):
+        umbel.get(compiled.execute("fail"))
+    assert umbel.get(compiled.execute(2)) == 3
+    compiled.teardown()
+
+
+def test_asyncio_with_too_many_in_flight(tmp_path: Path) -> None:
+    worker = Worker.remote()
+    with InputNode() as given:
+        graph = worker.hold.bind(given)
+    compiled = graph.experimental_compile(enable_asyncio=True, _max_inflight_executions=1)
+    path = str(tmp_path / "go")
+
+    async def run() -> Any:
+        first = await compiled.execute_async(path)
+        if engine_has_processes():
+            with pytest.raises(exceptions.UmbelCgraphCapacityExceeded):
+                await compiled.execute_async(path)
+        Path(path).touch()
+        return await first
+
+    if not engine_has_processes():
+        Path(path).touch()  # calls run when they are made
+    assert asyncio.run(run()) == path
+    compiled.teardown()
+
+
+def engine_has_processes() -> bool:
+    return umbel.get(umbel.remote(os.getpid).remote()) != os.getpid()
 
 
 def test_threads_may_share_a_graph() -> None:

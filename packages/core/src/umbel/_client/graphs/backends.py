@@ -213,16 +213,21 @@ class _CallsOutlet:
 
     def __init__(self, backend: Calls) -> None:
         self._backend = backend
-        self.results: deque[refs.ObjectRef[Any]] = deque()
+        self.results: deque[refs.ObjectRef[Any] | Exception] = deque()
 
     def wait(self, deadline_s: float | None, _on_slice: Callable[[], None]) -> bool:
         self._backend.check_open()
+        if isinstance(self.results[0], Exception):
+            return True
         left_s = None if deadline_s is None else max(0.0, deadline_s - time.monotonic())
         ready, _ = self._backend.engine.wait([self.results[0]], 1, left_s, True)
         return bool(ready)
 
     def take(self, engine: Any) -> Any:
-        return engine.get([self.results.popleft()], None)[0]
+        result = self.results.popleft()
+        if isinstance(result, Exception):
+            raise result
+        return engine.get([result], None)[0]
 
 
 class Calls:
@@ -246,8 +251,11 @@ class Calls:
 
     def send(self, given: Any) -> None:
         results: dict[nodes.DAGNode, Any] = {}
-        for node in self._nodes:
-            results[node] = node._run(results, given)
+        try:
+            for node in self._nodes:
+                results[node] = node._run(results, given)
+        except Exception as error:  # a call was refused, and there is an execution: it gets the error
+            results[self._root] = [error] * len(self.outlets) if self._graph.is_list else error
         found = results[self._root]
         for outlet, result in zip(self.outlets, found if self._graph.is_list else [found], strict=True):
             outlet.results.append(result)

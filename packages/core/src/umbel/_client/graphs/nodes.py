@@ -214,6 +214,9 @@ class InputNode(DAGNode):
                 return super().__getattr__(name)
             return self._part(name, True)
 
+    def __getstate__(self) -> dict[str, Any]:
+        return {**super().__getstate__(), "_parts": {}}  # they refer to their whole, which is read before them
+
     def _part(self, key: int | str, is_attribute: bool) -> InputAttributeNode:
         part = self._parts.get((key, is_attribute))
         if part is None:

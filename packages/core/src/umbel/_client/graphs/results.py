@@ -66,10 +66,11 @@ class Results:
             if self.dropped:
                 self._note_drops()
             number = self._book.submit()
+            is_held_up = number is None and self._book.held_up_by() is not None
         if number is not None:
             return number
         deadline_s = None if timeout_s is None else time.monotonic() + timeout_s
-        is_in_time = self._read(self._book.held_up_by, deadline_s)
+        is_in_time = not is_held_up or self._read(self._book.held_up_by, deadline_s)
         with self._lock:
             number = self._book.submit()
         if number is not None:
