@@ -14,7 +14,6 @@ import pytest
 from umbel import exceptions
 from umbel._client.graphs import channels
 from umbel._objects import store
-from umbel._transport import futex
 
 SLOTS = 4
 SLOT_BYTES = 4096
@@ -241,9 +240,3 @@ def test_memory_that_does_not_fit_is_an_error_that_says_what_to_do(tmp_path: Pat
     with pytest.raises(exceptions.ObjectStoreFullError, match="_buffer_size_bytes"):
         channels.make(str(tmp_path / "graph"), edges=1, slots=1, slot_bytes=1024)
     assert list(tmp_path.iterdir()) == []
-
-
-def test_a_futex_does_not_sleep_on_a_word_that_has_changed(memory: channels.Memory) -> None:
-    began_s = time.monotonic()
-    futex.wait(memory.address, 1, futex.Timespec(5.0))
-    assert time.monotonic() - began_s < 5
