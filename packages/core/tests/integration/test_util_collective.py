@@ -275,13 +275,12 @@ def test_cancelled_operation_ends_the_group_at_all_ranks() -> None:
     other = Rank.remote()
     waiting = wait_in_it.remote()
     umbel.get(other.init.remote(2, 1, group_name="cancelled"), timeout=30)
-    drivers.pause(0.1)  # it is in the barrier, or about to be
+    drivers.pause(0.1)  # into the barrier; under load it may not have come so far, which makes no difference
     umbel.cancel(waiting)
     with pytest.raises(exceptions.CollectiveError) as info:
         for _ in range(2):  # in the first one rank 0 may have taken part
             umbel.get(other.call.remote("barrier", "cancelled"), timeout=30)
-    error = info.value
-    assert "rank 0 gave up in barrier" in str(error) or "rank 0 has left it" in str(error)
+    assert info.value.rank == 0
 
 
 @pytest.mark.usefixtures("native")

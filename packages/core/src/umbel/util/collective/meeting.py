@@ -1,8 +1,9 @@
 """How the ranks of a group find each other: who came first, whom the others go to, and what does not fit together.
 
 Pure. The first rank to arrive is the host of its round: it opens a door, and the others go there at once, so host and
-guests notice each other's deaths from then on. When all have arrived, or the host has given up, the next to arrive
-begins another round.
+guests notice each other's deaths from then on. A meeting that a rank has called is for one round, of which that rank is
+the host, and closed when all have arrived or the host has given up. One that a driver has called for a group that it
+declares has rounds one after another, and in each the first to arrive is the host.
 """
 
 from __future__ import annotations
@@ -28,7 +29,20 @@ class Refuse(NamedTuple):
     text: str
 
 
-Answer: TypeAlias = "Lead | Join | Refuse"
+class Closed(NamedTuple):
+    """This meeting is over and about to go: call another one."""
+
+
+Answer: TypeAlias = "Lead | Join | Refuse | Closed"
+
+
+class Arrival(NamedTuple):
+    """A rank, what it wants to take part in, and its door, which is used if it is the host."""
+
+    rank: int
+    world_size: int
+    backend: str
+    door: bytes
 
 
 @dataclass(frozen=True)
@@ -43,44 +57,52 @@ class Declaration:
 
 @dataclass
 class _Round:
-    door: bytes
-    world_size: int
-    backend: str
+    host: Arrival
     ranks: set[int]
 
 
 class Meeting:
     """The place where one group, by its name, comes together."""
 
-    def __init__(self) -> None:
-        self._round: _Round | None = None
+    def __init__(self, host: Arrival | None = None) -> None:
+        """host: the rank that calls it; None for a driver."""
+        self._round = None if host is None else _Round(host, {host.rank})
+        self._is_for_one_round = host is not None
         self.declaration: Declaration | None = None
 
-    def declare(self, declaration: Declaration) -> str:
+    def declare(self, declaration: Declaration) -> str | Closed:
         """Why that is not possible; empty when it is done."""
-        if self.declaration is not None or self._round is not None:
+        if self._is_for_one_round and self._round is None:
+            return Closed()
+        if self.declaration is not None or self._is_for_one_round:
             return "there is a group of that name already; destroy it first, or choose another name"
         self.declaration = declaration
         return ""
 
-    def arrive(self, rank: int, world_size: int, backend: str, door: bytes) -> Answer:
-        """door: of the rank that arrives; used if it is the first."""
+    def arrive(self, one: Arrival) -> Answer:
         found = self._round
         if found is None:
-            if world_size > 1:
-                self._round = _Round(door, world_size, backend, {rank})
+            if self._is_for_one_round:
+                return Closed()
+            if one.world_size > 1:
+                self._round = _Round(one, {one.rank})
             return Lead()
-        if (world_size, backend) != (found.world_size, found.backend):
+        host = found.host
+        if one == host:
+            return Lead()
+        if (one.world_size, one.backend) != (host.world_size, host.backend):
             return Refuse(
-                f"rank {rank} came for {world_size} ranks by {backend!r}, and rank {min(found.ranks)} for "
-                f"{found.world_size} by {found.backend!r}; all ranks must give the same world_size and backend"
+                f"rank {one.rank} came for {one.world_size} ranks by {one.backend!r}, and rank {host.rank} for "
+                f"{host.world_size} by {host.backend!r}; all ranks must give the same world_size and backend"
             )
-        if rank in found.ranks:
-            return Refuse(f"two processes came as rank {rank}; give each its own rank from 0 to {world_size - 1}")
-        found.ranks.add(rank)
-        if len(found.ranks) == world_size:
+        if one.rank in found.ranks:
+            return Refuse(
+                f"two processes came as rank {one.rank}; give each its own rank from 0 to {one.world_size - 1}"
+            )
+        found.ranks.add(one.rank)
+        if len(found.ranks) == host.world_size:
             self._round = None
-        return Join(found.door)
+        return Join(host.door)
 
     def arrived(self) -> set[int]:
         """Who has come to the round that is open."""
@@ -88,5 +110,5 @@ class Meeting:
 
     def abandon(self, door: bytes) -> None:
         """The round of this door has come to nothing."""
-        if self._round is not None and self._round.door == door:
+        if self._round is not None and self._round.host.door == door:
             self._round = None

@@ -69,8 +69,7 @@ def create_collective_group(
     if len(by_id) != len(actors):
         raise RuntimeError("an actor can have one rank only, and one is in the list twice")
     membership = groups.membership()
-    found = place.open_place(group_name)
-    refused = umbel.get(found.declare.remote(meeting.Declaration(world_size, name, timeout_s, by_id)))
+    found, refused = place.declare(group_name, meeting.Declaration(world_size, name, timeout_s, by_id))
     if refused:
         raise RuntimeError(f"collective group {group_name!r}: {refused}")
     with membership.lock:

@@ -1,7 +1,8 @@
 """Where the ranks of a group meet: an actor that is found by the group's name.
 
-A rank's process is told there whether it is the host, and where the host's door is otherwise. The actor ends with the
-host's handle to it, once the group has come together, or with the driver that has declared the group.
+A rank's process is told there whether it is the host, and where the host's door is otherwise. The host has made the
+actor, and ends it once the group has come together; should the host die, it ends with it. Or a driver has made it, that
+has declared the group.
 """
 
 from __future__ import annotations
@@ -16,6 +17,7 @@ from umbel.util.collective import assembly, meeting, peers, rounds
 NAME = "umbel.util.collective:"  # and the group's name, in the namespace of the calling code
 
 PLACE_PATIENCE_S = 30.0  # for the actor to start, which is no wait for another rank
+CLOSED_S = 0.005  # between two looks whether a place that is over has gone; it goes within milliseconds
 
 
 class Place(meeting.Meeting):
@@ -27,47 +29,44 @@ class Place(meeting.Meeting):
 
 def meet(*, group_name: str, rank: int, world_size: int, backend: str, timeout_s: float) -> dict[int, Any]:
     """Sockets to all other ranks. Raises CollectiveError; RuntimeError when the ranks do not fit together."""
-    patience_s = max(timeout_s, PLACE_PATIENCE_S)
-    due_s = time.monotonic() + patience_s
-    door = assembly.open_door()
-    with door:
-        while True:
-            left_s = due_s - time.monotonic()
-            if left_s <= 0:
-                problem = rounds.Problem(
-                    rounds.Fault.TIMEOUT, rank, f"rank {rank} found nobody within {patience_s:g} s"
-                )
-                raise peers.error_of(problem, group_name)
-            actor = open_place(group_name)
+    due_s = time.monotonic() + PLACE_PATIENCE_S
+    with assembly.open_door() as door:
+        me = meeting.Arrival(rank, world_size, backend, door.getsockname())
+        while time.monotonic() < due_s:
+            actor = open_place(group_name, me)
             try:
-                answer = umbel.get(actor.arrive.remote(rank, world_size, backend, door.getsockname()), timeout=left_s)
-                return _follow(answer, actor, door, group_name, rank, world_size, timeout_s)
-            except (exceptions.ActorDiedError, exceptions.ActorUnavailableError, exceptions.GetTimeoutError):
-                continue  # the place of an earlier group of this name, which was about to end
-            except ConnectionRefusedError:
-                # The host has given up or died; whoever comes now begins anew.
-                if isinstance(answer, meeting.Join):
+                answer = umbel.get(actor.arrive.remote(me), timeout=PLACE_PATIENCE_S)
+            except (exceptions.ActorDiedError, exceptions.ActorUnavailableError):
+                answer = meeting.Closed()
+            if isinstance(answer, meeting.Refuse):
+                raise RuntimeError(f"collective group {group_name!r}: {answer.text}")
+            if isinstance(answer, meeting.Lead):
+                return _lead(actor, door, group_name, me, timeout_s)
+            if isinstance(answer, meeting.Join):
+                try:
+                    return assembly.join(
+                        answer.door, group_name=group_name, rank=rank, world_size=world_size, timeout_s=timeout_s
+                    )
+                except ConnectionRefusedError:  # the host has given up or died: whoever comes now begins anew
                     actor.abandon.remote(answer.door)
+            time.sleep(CLOSED_S)
+    problem = rounds.Problem(rounds.Fault.TIMEOUT, rank, f"rank {rank} found no place within {PLACE_PATIENCE_S:g} s")
+    raise peers.error_of(problem, group_name)
 
 
-def _follow(
-    answer: meeting.Answer, actor: Any, door: Any, group_name: str, rank: int, world_size: int, timeout_s: float
-) -> dict[int, Any]:
-    if isinstance(answer, meeting.Refuse):
-        raise RuntimeError(f"collective group {group_name!r}: {answer.text}")
-    if isinstance(answer, meeting.Join):
-        return assembly.join(answer.door, group_name=group_name, rank=rank, world_size=world_size, timeout_s=timeout_s)
-    host = assembly.Host(door, group_name=group_name, rank=rank, world_size=world_size, timeout_s=timeout_s)
+def _lead(actor: Any, door: Any, group_name: str, me: meeting.Arrival, timeout_s: float) -> dict[int, Any]:
+    host = assembly.Host(door, group_name=group_name, rank=me.rank, world_size=me.world_size, timeout_s=timeout_s)
     try:
         return host.gather()
-    except BaseException:
-        actor.abandon.remote(door.getsockname())
-        raise
+    finally:
+        actor.abandon.remote(me.door)
+        if declaration_of(group_name) is None:
+            umbel.kill(actor)
 
 
-def open_place(group_name: str) -> Any:
-    """The actor, made if there is none."""
-    return umbel.remote(num_cpus=0)(Place).options(name=NAME + group_name, get_if_exists=True).remote()
+def open_place(group_name: str, host: meeting.Arrival | None = None) -> Any:
+    """The actor, made if there is none. host: the rank that makes it; None for a driver."""
+    return umbel.remote(num_cpus=0)(Place).options(name=NAME + group_name, get_if_exists=True).remote(host)
 
 
 def find_place(group_name: str) -> Any:
@@ -78,6 +77,21 @@ def find_place(group_name: str) -> Any:
         return None
 
 
+def declare(group_name: str, declaration: meeting.Declaration) -> tuple[Any, str]:
+    """The actor, which lives as long as the caller keeps it, and why the group cannot be declared; "" when it is."""
+    due_s = time.monotonic() + PLACE_PATIENCE_S
+    while time.monotonic() < due_s:
+        actor = open_place(group_name)
+        try:
+            refused = umbel.get(actor.declare.remote(declaration), timeout=PLACE_PATIENCE_S)
+        except (exceptions.ActorDiedError, exceptions.ActorUnavailableError):
+            refused = meeting.Closed()
+        if isinstance(refused, str):
+            return actor, refused
+        time.sleep(CLOSED_S)
+    return None, f"the place of an earlier group of that name did not go within {PLACE_PATIENCE_S:g} s"
+
+
 def declaration_of(group_name: str) -> meeting.Declaration | None:
     """What a driver has declared of the group; None when it has not."""
     actor = find_place(group_name)
@@ -85,6 +99,6 @@ def declaration_of(group_name: str) -> meeting.Declaration | None:
         return None
     try:
         found: meeting.Declaration | None = umbel.get(actor.declared.remote())
-    except exceptions.ActorDiedError:
+    except (exceptions.ActorDiedError, exceptions.ActorUnavailableError):
         return None
     return found
