@@ -94,6 +94,7 @@ class Rebuilder:
         records = self._values.table.records
         order = self.lineage.plan(record.object_id, records.__contains__, _reason_not_to)
         if isinstance(order, lineage.Refusal):
+            self.lineage.freed(record.object_id)
             self._values.settle_error(record, _refused(record.object_id, order, how))
             return
         table = self._values.table
@@ -108,6 +109,7 @@ class Rebuilder:
                     one.local = 0
                     table.pin(one)
                     revived.append(one)
+        self.lineage.freed(record.object_id)  # it is not stored any more, until its task has ended well again
         for task, arguments in begun:
             self._run_again(task, arguments)
         for one in revived:
