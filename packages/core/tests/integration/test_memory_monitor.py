@@ -112,7 +112,7 @@ def modest(path, begun):
 
 @umbel.remote(num_cpus=0, max_retries=0)
 def hog():
-    grow(600)
+    grow(600, 0.03)
 
 modest_ones = [modest.remote(GATE, GATE) for _ in range(3)]
 while len(list(GATE.parent.glob("begun*"))) < 3:
@@ -129,7 +129,7 @@ tell(kind=type(error).__name__, text=str(error), curve=error.curve, peak=error.p
     assert result["text"].count("modest") == 3
     sizes = [size for _, size in result["curve"]]
     assert sizes == sorted(sizes)
-    assert len(sizes) > 3
+    assert len(sizes) > 1
     assert 100 << 20 < result["peak"] < 400 << 20
     assert result["used"] > 380 << 20
     assert all(size > 40 << 20 for size in result["others"])
