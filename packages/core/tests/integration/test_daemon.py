@@ -633,7 +633,10 @@ def test_store_grants_up_to_its_capacity_then_asks_others_and_refuses(start: Cal
     error = daemon.driver.ask({"t": "reserve_store", "bytes": 500})["error"]
     assert (error["kind"], error["holders"]) == (
         "full",
-        [{"id": worker.id, "bytes": 900}, {"id": DRIVER, "bytes": 100}],
+        [
+            {"id": worker.id, "bytes": 900, "kind": "worker", "pid": worker.pid},
+            {"id": DRIVER, "bytes": 100, "kind": "driver", "pid": os.getpid()},
+        ],
     )
     worker.heard("store_trim")
 

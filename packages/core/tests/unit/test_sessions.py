@@ -108,3 +108,35 @@ def test_directory_of_somebody_else_is_not_used(tmp_path: Path, monkeypatch: pyt
     monkeypatch.setattr(os, "mkdir", lambda path, mode: None)
     with pytest.raises(RuntimeError, match=r"not a directory of this user.*; set TMPDIR to a short path"):
         sessions.base_dir()
+
+
+def test_values_on_disk_go_with_their_session_and_nothing_else_does(base: Path, tmp_path: Path) -> None:
+    session = str(base / sessions.new_name())
+    store = sessions.store_dir_for(session)
+    place = sessions.spill_dir_for(session, f"{tmp_path}/")
+    sessions.make_directories(session, store, place)
+    other = tmp_path / "other"
+    for directory in (Path(place), other):
+        directory.mkdir()
+        (directory / "1").write_text("x")
+    sessions.remove_session(session, store)
+    assert not Path(place).exists()
+    assert (other / "1").exists()
+
+
+def test_only_a_sessions_own_directory_is_removed_with_it(base: Path, tmp_path: Path) -> None:
+    session, store = make(base, sessions.new_name())
+    victim = tmp_path / "umbel-0-spilled-somebody-else's"
+    victim.mkdir()
+    (session / sessions.SPILL_FILE).write_text(str(victim))
+    sessions.remove_session(str(session), str(store))
+    assert victim.exists()
+
+
+def test_stale_sessions_values_elsewhere_are_handed_to_who_can_remove_them(base: Path) -> None:
+    session, _ = make(base, name_for(dead_pid(), 123))
+    url = sessions.spill_dir_for(str(session), "s3://bucket/path")
+    (session / sessions.SPILL_FILE).write_text(url)
+    removed: list[str] = []
+    sessions.sweep_stale_sessions(str(base), removed.append)
+    assert removed == [url]

@@ -97,3 +97,21 @@ def test_random_events_keep_the_invariants(seed: int) -> None:
             ledger.measured(dict.fromkeys(ledger.left_behind, chance.choice([0, 50])))
         ledger.tick(at_s=float(number))
         ledger.check()
+
+
+def test_nobody_is_refused_while_room_is_being_made(ledger: StoreLedger) -> None:
+    ledger.reserve("a", 1, 1_000, at_s=0.0)
+    ledger.reserve("b", 1, 10, at_s=0.0)
+    ledger.has_hope(at_s=4.0)
+    assert ledger.tick(at_s=8.9) == [AskTrim("a")]
+    assert ledger.tick(at_s=9.0) == [Refuse("b", 1, 10, (("a", 1_000),))]
+
+
+def test_of_those_who_hold_each_other_up_the_last_gives_way(ledger: StoreLedger) -> None:
+    ledger.reserve("a", 1, 500, at_s=0.0)
+    ledger.reserve("b", 1, 500, at_s=0.0)
+    ledger.reserve("a", 2, 20, at_s=0.1)
+    ledger.reserve("b", 2, 30, at_s=0.2)
+    assert (ledger.waiting_bytes, ledger.waiting_clients) == (50, {"a", "b"})
+    assert ledger.refuse_last() == [Refuse("b", 2, 30, (("a", 500), ("b", 500)))]
+    assert ledger.waiting_clients == {"a"}

@@ -32,7 +32,7 @@ def main(fd: int) -> None:
     if config is None:
         return
     try:
-        sessions.make_directories(config["session_dir"], config["store_dir"])
+        sessions.make_directories(config["session_dir"], config["store_dir"], config["spilling"]["directory"])
     except OSError as error:
         _answer(starter, {"ok": False, "error": f"{type(error).__name__}: {error}"})
         return

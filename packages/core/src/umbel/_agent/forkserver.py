@@ -222,12 +222,15 @@ class _ForkServer:
             self._control.send(json.dumps(message).encode())
 
     def _end(self) -> None:
-        """Kill and reap the workers, then remove the session's files."""
+        """Kill and reap the workers, then remove the session's files, wherever they are."""
         for pid in self._workers:
             os.kill(pid, signal.SIGKILL)
         for pid in self._workers:
             with contextlib.suppress(ChildProcessError):
                 os.waitpid(pid, 0)
+        url = sessions.spill_url(self._config["session_dir"])
+        if url:  # only here, last of all, is the user's library for it at hand
+            importlib.import_module("umbel._objects.spill_files").remove_all(url)
         sessions.remove_session(self._config["session_dir"], self._config["store_dir"])
 
 

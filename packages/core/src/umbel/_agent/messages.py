@@ -65,6 +65,29 @@ def _strategy() -> _Field:
     return lambda value: value is None or isinstance(value, (str, dict)), "a string, an object or null", None
 
 
+def _views() -> _Field:
+    def is_right(value: Any) -> bool:
+        return isinstance(value, list) and all(
+            isinstance(one, list) and len(one) == 2 and _is_segment(one[0]) and _is_count(one[1]) for one in value
+        )
+
+    return is_right, "an array of [segment, bytes]", _REQUIRED
+
+
+def _entries() -> _Field:
+    def is_right(value: Any) -> bool:
+        return isinstance(value, list) and all(
+            isinstance(one, list) and len(one) == 4 and _is_segment(one[0]) and all(map(_is_count, one[1:]))
+            for one in value
+        )
+
+    return is_right, "an array of [segment, offset, bytes, checksum]", _REQUIRED
+
+
+def _is_segment(value: Any) -> bool:
+    return _is_text(value) and value.count(".") >= 2
+
+
 def _list() -> _Field:
     return lambda value: isinstance(value, list), "an array", _REQUIRED
 
@@ -104,6 +127,12 @@ _FIELDS: dict[str, dict[str, _Field]] = {
     "actor_exiting": {"actor": _text(), "reason": _text("it exited by itself")},
     "reserve_store": {"bytes": _count()},
     "release_store": {"bytes": _count()},
+    "store_told": {"round": _count(), "live": _count(), "spillable": _count(), "viewed": _views()},
+    "spilled": {"file": _text(), "entries": _entries()},
+    "spill_ended": {"order": _count(), "freed": _count(), "error": _text(""), "disk_full": _flag(False)},
+    "spill_freed": {"segment": _text()},
+    "locate": {"segment": _text()},
+    "restored": {"segment": _text()},
     "task_events": {"events": _list()},
     "metrics": {"report": _list()},
     "query": {"what": _text(), "about": _text("")},
@@ -111,7 +140,7 @@ _FIELDS: dict[str, dict[str, _Field]] = {
     "answer": {"ask": _count(), "answer": _object()},
     "shutdown": {},
 }  # fmt: skip
-NEEDS_ANSWER = {"get_actor", "list_actors", "reserve_store", "query", "ask"}
+NEEDS_ANSWER = {"get_actor", "list_actors", "reserve_store", "spilled", "locate", "query", "ask"}
 TOOLS_MAY_SAY = {"query", "ask"}
 
 

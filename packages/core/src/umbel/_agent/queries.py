@@ -46,7 +46,10 @@ class Queries:
             "metrics": self._metrics,
             "processes": self._processes,
         }
-        self._answers_about: dict[str, Callable[[str], Any]] = {"task_names": self._task_names}
+        self._answers_about: dict[str, Callable[[str], Any]] = {
+            "task_names": self._task_names,
+            "where": lambda about: self._daemon.store.where(about),
+        }
 
     def on_query(self, client: Client, message: Message, _body: bytes) -> None:
         what = message["what"]
@@ -180,4 +183,7 @@ class Queries:
             "capacity_bytes": store.capacity_bytes,
             "free_bytes": store.free_bytes,
             "holders": [{"id": client, "bytes": size} for client, size in holders],
+            "spilled_bytes": self._daemon.store.spilled.spilled_bytes,
+            "spilled_files": self._daemon.store.spilled.file_count,
+            "spilled_in_all_bytes": self._daemon.store.spilled.written_bytes,
         }

@@ -13,6 +13,7 @@ import json
 import os
 import signal
 import socket
+import sys
 import time
 from collections import deque
 from collections.abc import Callable, Iterator, Mapping, Sequence
@@ -135,6 +136,7 @@ class Service:
             config["store_dir"],
             capacity_bytes=config["store_capacity_bytes"],
             full_wait_s=config["store_full_wait_s"],
+            spilling=config["spilling"],
         )
         self._log_files: Any = None  # once a worker prints something
         self._metrics: Any = None  # once there are some
@@ -152,8 +154,7 @@ class Service:
                 ev.WorkerStayed(client.id, self.now_s(), message["running"])
             ),
             "kill_worker": self._on_kill_worker,
-            "reserve_store": self.store.on_reserve,
-            "release_store": self.store.on_release,
+            **self.store.on,
             "task_events": lambda _client, message, _body: self.task_events.extend(message["events"]),
             "metrics": lambda client, message, body: self.metrics_service().on_report(client, message, body),
             "query": self._queries.on_query,
@@ -287,6 +288,10 @@ class Service:
         if self._metrics is not None:
             self._metrics.end()
         self.forks.end(FORK_SERVER_GRACE_S)
+        url = sessions.spill_url(self._config["session_dir"])
+        if url:  # the fork server was killed before it could do that; this interpreter finds the library there
+            sys.path += self._config["sys_path"]
+            importlib.import_module("umbel._objects.spill_files").remove_all(url)
         sessions.remove_session(self._config["session_dir"], self._config["store_dir"])
 
     # ---- clients ----

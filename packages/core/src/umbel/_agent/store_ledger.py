@@ -1,9 +1,9 @@
 """How much of the node's shared memory each process may use.
 
 Processes reserve quota before they allocate pages and give it back when they have removed files. When nothing is free,
-a request waits while everybody is asked to give back what is only kept warm; if that does not help in time it is
-refused with the biggest holders. What a dead process has left behind stays counted until its files are gone. This
-module only decides.
+a request waits while everybody is asked to give back what is only kept warm, and while values are moved to disk
+(`spill_orders`); if that does not help in time it is refused with the biggest holders. What a dead process has left
+behind stays counted until its files are gone. This module only decides.
 """
 
 from __future__ import annotations
@@ -67,6 +67,15 @@ class StoreLedger:
     def free_bytes(self) -> int:
         return self.capacity_bytes - sum(self.held.values()) - sum(self.left_behind.values())
 
+    @property
+    def waiting_bytes(self) -> int:
+        """Asked for, and not granted yet."""
+        return sum(one.asked_bytes for one in self._waiting)
+
+    @property
+    def waiting_clients(self) -> set[str]:
+        return {one.client for one in self._waiting}
+
     def reserve(self, client: str, request: int, asked_bytes: int, *, at_s: float) -> list[StoreCommand]:
         """asked_bytes: > 0. Requests are served in the order in which they came, but who got less than he asked for last
         time goes on collecting first: or many would hold a part each, and none enough."""
@@ -108,21 +117,33 @@ class StoreLedger:
         self.left_behind = {client: size for client, size in left_behind.items() if size}
         return self._serve()
 
+    def has_hope(self, *, at_s: float) -> None:
+        """Room is being made: nobody who waits is refused for another `full_wait_s`."""
+        until_s = at_s + self._full_wait_s
+        self._waiting = deque(one._replace(deadline_s=max(one.deadline_s, until_s)) for one in self._waiting)
+
     def next_tick_s(self) -> float | None:
         if not self._waiting:
             return None
         return min(self._ask_at_s, *(one.deadline_s for one in self._waiting))
 
     def tick(self, *, at_s: float) -> list[StoreCommand]:
-        commands: list[StoreCommand] = []
-        for waiting in [one for one in self._waiting if one.deadline_s <= at_s]:
-            self._waiting.remove(waiting)
-            self._short.discard(waiting.client)
-            holders = sorted([*self.held.items(), *self.left_behind.items()], key=lambda pair: -pair[1])
-            commands.append(Refuse(waiting.client, waiting.request, waiting.asked_bytes, tuple(holders)))
+        commands: list[StoreCommand] = [
+            self._refuse(waiting) for waiting in [one for one in self._waiting if one.deadline_s <= at_s]
+        ]
         if self._waiting and self._ask_at_s <= at_s:
             commands += self._ask_all(at_s)
         return commands
+
+    def refuse_last(self) -> list[StoreCommand]:
+        """Those who wait hold what the others wait for: whoever came last gives up, and what he holds."""
+        return [self._refuse(self._waiting[-1])] if self._waiting else []
+
+    def _refuse(self, waiting: _Waiting) -> Refuse:
+        self._waiting.remove(waiting)
+        self._short.discard(waiting.client)
+        holders = sorted([*self.held.items(), *self.left_behind.items()], key=lambda pair: -pair[1])
+        return Refuse(waiting.client, waiting.request, waiting.asked_bytes, tuple(holders))
 
     def _serve(self) -> list[StoreCommand]:
         commands: list[StoreCommand] = []

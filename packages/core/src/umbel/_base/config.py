@@ -55,6 +55,19 @@ class Config:
     store: str = _setting("shm", "UMBEL_STORE")
     """Which object store keeps large values; one for all processes of a node."""
 
+    object_spilling: bool = _setting(True, "UMBEL_AUTOMATIC_OBJECT_SPILLING_ENABLED")
+    """Whether values are moved to disk when the store fills up."""
+
+    object_spilling_directory: str = _setting("", "UMBEL_OBJECT_SPILLING_DIRECTORY")
+    """Where to: a path or a URL; empty for the session directory."""
+
+    object_spilling_threshold: float = _setting(0.8, "UMBEL_OBJECT_SPILLING_THRESHOLD", maximum=1.0)
+    """The share of the store from which on. Ray's default; the rest is room while values are being written."""
+
+    min_spilling_size: int = _setting(100_000_000, "UMBEL_MIN_SPILLING_SIZE", minimum=1)
+    """Small values share files of this size; of a small store's content at most an eighth is moved at once. Ray's
+    default."""
+
     worker_imports: str = _setting("", "UMBEL_WORKER_IMPORTS")
     """Modules, separated by commas, that are imported once per node before workers are forked."""
 

@@ -12,11 +12,13 @@ import contextlib
 import os
 import signal
 import stat
+from collections.abc import Callable
 
 SHM_DIR = "/dev/shm"
 SOCKET_PATH_BYTES_MAX = 107 if os.path.isdir("/proc") else 103  # sun_path without its final zero: Linux, macOS
 SOCKET_NAME_BYTES = 38  # "/" + a worker id in hexadecimal + ".sock", the longest name in a session directory
 AGENT_SOCKET = "agent.sock"  # in the session directory: where the daemon listens
+SPILL_FILE = "spilling"  # in the session directory: where its values are moved to, unless into it
 GROUP_FILE = "memory-group"  # in the session directory: the control group that holds those of its workers, if any
 GROUP_TRIES_MAX, GROUP_RETRY_S = 100, 0.01  # a killed process leaves its group within milliseconds
 PROCESSES_FILE = "processes"  # in both directories: a line "pid start-time" for each of the daemon's processes
@@ -104,19 +106,51 @@ def store_dir_for(session_dir: str) -> str:
     return os.path.join(session_dir, "store")
 
 
-def make_directories(session_dir: str, store_dir: str) -> None:
-    """Make a session's directories. The daemon does, which removes them: its starter may be killed at any moment."""
+def spill_dir_for(session_dir: str, wished: str) -> str:
+    """Where this session's values go that are moved out of shared memory. wished: a path or a URL, "" for the session
+    directory."""
+    if not wished:
+        return os.path.join(session_dir, "spilled")
+    return f"{wished.rstrip('/')}/umbel-{os.getuid()}-spilled-{os.path.basename(session_dir)}"
+
+
+def make_directories(session_dir: str, store_dir: str, spill_dir: str) -> None:
+    """Make a session's directories. The daemon does, which removes them: its starter may be killed at any moment.
+    spill_dir is made when it is first used."""
     os.mkdir(session_dir, 0o700)
     try:
         os.makedirs(store_dir, 0o700, exist_ok=True)
+        if not spill_dir.startswith(session_dir):
+            with open(os.path.join(session_dir, SPILL_FILE), "w", encoding="utf-8") as file:
+                file.write(spill_dir)
     except OSError:
-        os.rmdir(session_dir)
+        remove_tree(session_dir)
         raise
 
 
+def spill_url(session_dir: str) -> str:
+    """The URL to which this session moves values; "" if it is a path."""
+    place = _spill_place(session_dir)
+    return place if "://" in place else ""
+
+
+def _spill_place(session_dir: str) -> str:
+    """Outside of the session directory; "" if there is none. What it names is removed, so it must be a session's."""
+    try:
+        with open(os.path.join(session_dir, SPILL_FILE), encoding="utf-8") as file:
+            place = file.read()
+    except (OSError, UnicodeDecodeError):
+        return ""
+    return place if place == spill_dir_for(session_dir, os.path.dirname(place)) else ""
+
+
 def remove_session(session_dir: str, store_dir: str) -> None:
-    """Remove all that a session has on disk, in shared memory and of control groups, once its processes are gone."""
+    """Remove all that a session has on this machine's disks, in shared memory and of control groups, once its processes
+    are gone. What it has elsewhere is not for us: see `spill_url`."""
     remove_tree(store_dir)
+    place = _spill_place(session_dir)
+    if place and "://" not in place:
+        remove_tree(place)
     _remove_group(session_dir)
     remove_tree(session_dir)
 
@@ -178,16 +212,20 @@ def running_sessions(base: str) -> list[str]:
     return sorted(serving, key=lambda path: os.stat(path).st_ctime)
 
 
-def sweep_stale_sessions(base: str) -> list[str]:
-    """Remove the files of sessions whose maker and daemon are gone, kill what is left of them; returns their paths."""
+def sweep_stale_sessions(base: str, remove_url: Callable[[str], object] | None = None) -> list[str]:
+    """Remove the files of sessions whose maker and daemon are gone, kill what is left of them; returns their paths.
+
+    remove_url: removes what one of them has on another file system."""
     shared = os.path.join(SHM_DIR, f"umbel-{os.getuid()}-")
     swept = []
     for path in [*_starting_with(os.path.join(base, "")), *_starting_with(shared)]:
         name = path.removeprefix(shared) if path.startswith(shared) else os.path.basename(path)
         if _is_stale(name, path):
             _kill_rest(path)
-            _remove_group(path)
-            remove_tree(path)
+            url = spill_url(path)
+            if url and remove_url is not None:
+                remove_url(url)
+            remove_session(path, "")
             swept.append(path)
     return swept
 

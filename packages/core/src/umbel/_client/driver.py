@@ -85,6 +85,8 @@ class DriverEngine(native.NativeEngine):
         """End the node and everything on it."""
         if not self.leave():
             return
+        if self.values.spilling is not None:  # before the directory that it writes to goes
+            self.values.spilling.stop()
         self.report_metrics()
         if not self.agent_is_gone:
             self.agent.notify({"t": "shutdown"})

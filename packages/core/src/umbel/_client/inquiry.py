@@ -37,7 +37,7 @@ class Asker(Protocol):
     def ask(self, process: str, what: str, about: str) -> dict[str, Any]:
         """The answer of a process of this node. Raises UmbelError when it is gone or does not answer."""
 
-    def query(self, what: str) -> Any:
+    def query(self, what: str, about: str = "") -> Any:
         """The agent's answer. Raises UmbelError."""
 
 
@@ -81,6 +81,9 @@ def _chapters(asker: Asker, process: str, object_id: str) -> Iterator[Reason]:
         yield reason
         last = reason.last()
         facts = last.facts
+        if "segment" in facts:
+            yield from _where(asker, facts["segment"])
+            return
         if last.code == reasons.ACTOR:
             facts = {**facts, "worker": _constructing(asker, facts["actor"]), "task": ""}
         if last.code == reasons.ELSEWHERE:
@@ -105,6 +108,18 @@ def _chapters(asker: Asker, process: str, object_id: str) -> Iterator[Reason]:
             yield Reason(reasons.DEADLOCK, f"object {object_id}", "is waited for by itself: a deadlock", _ADVICE)
             return
         seen.add((process, object_id))
+
+
+def _where(asker: Asker, segment: str) -> Iterator[Reason]:
+    """Of a value that is there: whether it has to be read from disk first."""
+    found = asker.query("where", segment)
+    file, readers = found["file"], found["readers"]
+    if readers:
+        text = f"is on disk, and is being read back from {file} by process {', '.join(one[:8] for one in readers)}"
+        yield Reason(reasons.RESTORING, "its value", text, facts=found)
+    elif file:
+        text = f"was moved to disk, to {file}, and is read back when it is needed"
+        yield Reason(reasons.ON_DISK, "its value", text, facts=found)
 
 
 def _at_worker(asker: Asker, facts: Any, seen: set[tuple[str, str]]) -> tuple[Any, ...]:

@@ -58,7 +58,7 @@ class Launched:
         except subprocess.TimeoutExpired:
             self.process.kill()
             self.process.wait()
-        sessions.remove_session(self.session_dir, self.store_dir)
+        _remove(self.session_dir, self.store_dir)
 
 
 class Launching:
@@ -72,8 +72,11 @@ class Launching:
     def configure(self, config: Mapping[str, Any]) -> None:
         """Tell it, and return at once. config: as for `launch`."""
         base = sessions.base_dir()
-        sessions.sweep_stale_sessions(base)
+        sessions.sweep_stale_sessions(base, _remove_url)
         full = {**_defaults(base), **config}
+        spilling = {**_SPILLING, **full["spilling"]}
+        spilling["directory"] = sessions.spill_dir_for(full["session_dir"], spilling["directory"])
+        full["spilling"] = spilling
         if os.path.exists(full["session_dir"]):
             raise FileExistsError(f"there is a session in {full['session_dir']} already; name another directory")
         self._config = full
@@ -97,7 +100,7 @@ class Launching:
         self._lifeline.close()
         self._process.wait()
         if self._config:
-            sessions.remove_session(self._config["session_dir"], self._config["store_dir"])
+            _remove(self._config["session_dir"], self._config["store_dir"])
 
 
 def launch(config: Mapping[str, Any]) -> Launched:
@@ -156,6 +159,7 @@ def _defaults(base: str) -> dict[str, Any]:
         "log_to_driver": True,
         "store_capacity_bytes": 1 << 30,
         "store_full_wait_s": 5.0,
+        "spilling": {},
         "scheduler": "hybrid",
         "job_id": JOB_ID,
         "control": "umbel._control.service",
@@ -164,6 +168,23 @@ def _defaults(base: str) -> dict[str, Any]:
         "worker_env": {},
         "accelerator_ids": {},
     }
+
+
+_SPILLING = {"directory": "", "high_water": 0.8, "batch_bytes": 100_000_000, "is_enabled": True}
+
+
+def _remove(session_dir: str, store_dir: str) -> None:
+    """What is left of a session whose processes have ended, in case they could not do it themselves."""
+    url = sessions.spill_url(session_dir)
+    if url:
+        _remove_url(url)
+    sessions.remove_session(session_dir, store_dir)
+
+
+def _remove_url(url: str) -> None:
+    from umbel._objects import spill_files
+
+    spill_files.remove_all(url)
 
 
 def _is_open(descriptor: int) -> bool:

@@ -49,6 +49,7 @@ ERROR = serialization.ERROR
 RAW = serialization.RAW
 STORE_SHARES = 32  # no more than such a share of the store is asked for at once, unless a single value needs it
 STORE_SHARE_BYTES_MIN = 1 << 20
+_OF_SPILLING = ("store_ask", "store_spill", "spill_check", "spill_forget", "spill_remove")
 BLOCK_AFTER_S = 0.001  # a wait longer than this gives the CPU back; shorter ones are not worth two messages
 
 
@@ -294,6 +295,8 @@ class NativeEngine:
             elif kind == "store_trim":
                 self.values.drain_drops()
                 self.values.store.trim_all()
+            elif kind in _OF_SPILLING:
+                self.values.make_spilling().on_notice(message)
             self.carry_on()
 
     def _agent_gone(self) -> None:
@@ -490,7 +493,7 @@ class NativeEngine:
                 self.tasks._check_known(contained)
             except BaseException:
                 if kind == serialization.STORED:
-                    self.values.store.free(payload[0])
+                    self.values.discard(payload[0])
                 raise
         with self.lock:
             self.tasks.last_seq = seq = self.tasks.last_seq + 1
@@ -763,11 +766,9 @@ class NativeEngine:
         error = answer.get("error")
         if error is None:
             return int(answer["granted"])
-        holders = ", ".join(f"{h['id'][:8]} holds {h['bytes']} bytes" for h in error.get("holders", [])[:5])
-        raise exceptions.ObjectStoreFullError(
-            f"the object store has no room for {size_bytes} more bytes ({error.get('text', '')}); the biggest holders: "
-            f"{holders or 'none'}. Drop references you no longer need, or start with a larger object_store_memory"
-        )
+        from umbel._client import store_full
+
+        raise store_full.error_of(self, size_bytes, error)
 
     def _release_store(self, size_bytes: int) -> None:
         if not self.agent_is_gone:
@@ -814,6 +815,8 @@ class NativeEngine:
 
     def close(self) -> None:
         """Close what this process holds."""
+        if self.values.spilling is not None:
+            self.values.spilling.stop()
         self.agent.close()
         self.links.close()
         self.reactor.close()

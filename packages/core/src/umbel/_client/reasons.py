@@ -28,7 +28,10 @@ def of_object(engine: NativeEngine, object_id: bytes) -> Reason:
         return Reason(reasons.UNKNOWN, subject, "is not known here any more", facts={"object": object_id.hex()})
     if record.kind != PENDING:
         text = "is ready: its task failed" if record.kind == serialization.ERROR else "is ready"
-        return Reason(reasons.READY, subject, text, facts={"object": object_id.hex()})
+        facts: dict[str, Any] = {"object": object_id.hex()}
+        if record.kind == serialization.STORED:
+            facts |= {"segment": record.payload[0], "bytes": record.payload[1]}
+        return Reason(reasons.READY, subject, text, facts=facts)
     return of_record(record)
 
 

@@ -27,7 +27,7 @@ _RAY_ARGUMENTS = frozenset(
     (
         "include_dashboard", "dashboard_host", "dashboard_port", "job_config", "configure_logging", "logging_format",
         "enable_resource_isolation", "cgroup_path", "system_reserved_cpu", "system_reserved_memory",
-        "proxy_server_url", "object_spilling_directory", "_temp_dir", "_node_ip_address", "_memory",
+        "proxy_server_url", "_temp_dir", "_node_ip_address", "_memory",
         "_plasma_directory",
         "_system_config", "_node_name", "_redis_username",
         "_redis_password", "_enable_object_reconstruction", "_driver_object_store_memory", "_skip_env_hook", "storage",
@@ -86,6 +86,7 @@ def init(
     engine: str | None = None,
     scheduler: str | None = None,
     infeasible_timeout_s: float | None = None,
+    object_spilling_directory: str | None = None,
     local_mode: bool = False,
     _metrics_export_port: int | None = None,
     _tracing_startup_hook: str | None = None,
@@ -97,11 +98,13 @@ def init(
     shared memory for objects, default 30 % of what is available. namespace: where this driver's named actors live,
     default one of its own. engine: "native" or "inline" (everything in this process, for debugging). scheduler: a
     scheduling policy, "hybrid" by default. infeasible_timeout_s: after how long tasks and actors fail that no node can
-    ever run; by default they wait, for nodes may come, and a warning says why. runtime_env: only {"env_vars": {...}}
-    yet, set in every worker. logging_config: an umbel.LoggingConfig for the root logger of this process and of workers,
-    which are left alone by default; logging_level: of the logger "umbel" alone. _metrics_export_port: serve metrics to
-    Prometheus there, 0 for any free port; by default they are not served. _tracing_startup_hook: "module:function", called
-    here and in each worker to set OpenTelemetry up; tasks and actor calls are then traced.
+    ever run; by default they wait, for nodes may come, and a warning says why. object_spilling_directory: where values
+    go when the store fills up, a path or a URL of fsspec's or pyarrow's; default the session directory. runtime_env:
+    only {"env_vars": {...}} yet, set in every worker. logging_config: an umbel.LoggingConfig for the root logger of this
+    process and of workers, which are left alone by default; logging_level: of the logger "umbel" alone.
+    _metrics_export_port: serve metrics to Prometheus there, 0 for any free port; by default they are not served.
+    _tracing_startup_hook: "module:function", called here and in each worker to set OpenTelemetry up; tasks and actor calls
+    are then traced. _system_config: as in Ray, of which only what concerns spilling means something here.
 
     Raises RuntimeError when a session runs already (unless `ignore_reinit_error`), ConnectionError for an address where
     nothing runs, ValueError or TypeError for bad values, UmbelSystemError when the daemon does not start.
@@ -131,6 +134,7 @@ def init(
         if _metrics_export_port is not None:
             config = config.replace(metrics_export_port=_checked_port(_metrics_export_port, engine or config.engine))
         _check_others(others, local_mode)
+        config = _with_spilling(config, object_spilling_directory, others.get("_system_config"))
         logging_values = None if logging_config is None else _configured_logging(logging_config)
         where = config.address if address in (None, "") else address
         _check_address(where, engine, num_cpus, num_gpus, resources, labels, object_store_memory)
@@ -306,9 +310,25 @@ def _check_others(others: Mapping[str, Any], local_mode: bool) -> None:
 
         known = ", ".join(p for p in inspect.signature(init).parameters if p != "others")
         raise RuntimeError(f"init() got unknown arguments {unknown}; it takes {known}")
-    ignored = sorted(name for name in others if name not in _SILENT_ARGUMENTS and others[name] is not None)
+    ignored = sorted(
+        name for name in others if name not in (*_SILENT_ARGUMENTS, "_system_config") and others[name] is not None
+    )
     if ignored:
         warnings.warn(f"init() ignores {', '.join(ignored)}: Umbel has no such setting", stacklevel=4)
+
+
+def _with_spilling(config: configuration.Config, directory: Any, system_config: Any) -> configuration.Config:
+    """The settings with what `init` was told of spilling; a directory that was named can be written to."""
+    if system_config is not None or directory is not None:
+        from umbel._client import spill_options
+
+        config = spill_options.read(config, directory, system_config)
+    if config.object_spilling and config.object_spilling_directory:
+        from umbel._objects import spill_files
+
+        config = config.replace(object_spilling_directory=spill_files.local_path(config.object_spilling_directory))
+        spill_files.check(config.object_spilling_directory)
+    return config
 
 
 def _check_address(address: Any, *settings: Any) -> None:

@@ -43,6 +43,12 @@ def start(
             "namespace": namespace,
             "log_to_driver": log_to_driver,
             "store_capacity_bytes": object_store_memory,
+            "spilling": {
+                "directory": config.object_spilling_directory,
+                "high_water": config.object_spilling_threshold,
+                "batch_bytes": config.min_spilling_size,
+                "is_enabled": config.object_spilling,
+            },
             "scheduler": scheduler,
             "worker_main": WORKER_MAIN,
             "worker_imports": [

@@ -7,7 +7,7 @@ that touches the table holds the engine's lock.
 from __future__ import annotations
 
 from collections import deque
-from collections.abc import Iterable
+from collections.abc import Callable, Iterable
 from typing import TYPE_CHECKING, Any
 
 from umbel import exceptions
@@ -18,6 +18,7 @@ from umbel._wire import messages
 if TYPE_CHECKING:
     from umbel import spi
     from umbel._base import config as configuration
+    from umbel._client import spill_thread
     from umbel._client.native import NativeEngine
 
 RAW, PICKLE, BUFFERS, STORED, ERROR = (
@@ -40,6 +41,8 @@ class Values:
         self.process_id = process_id
         self.table = make_table(process_id, engine.config)
         self.store = segments
+        self.stored: dict[str, int] = {}  # bytes of the values here that we have written, by segment; used last, last
+        self.spilling: spill_thread.Spilling | None = None  # once the agent has asked for what could be moved
         self._inline_bytes_max = inline_bytes_max
         self._readers = 0  # threads that are reading values, whose references are not counted yet
         self._drops: deque[bytes] = deque()
@@ -110,7 +113,13 @@ class Values:
         except BaseException:
             self.store.free(segment.name)
             raise
+        self.stored[segment.name] = size
         return segment.name, size
+
+    def discard(self, name: str) -> None:
+        """A value that was written here is not needed after all."""
+        with self._lock:
+            self._free_own(name)
 
     # Reading
 
@@ -147,9 +156,12 @@ class Values:
                 return serialization.decode_inline(kind, payload)
             with self._lock:
                 self.table.add_local(object_id)
+                stored_bytes = self.stored.pop(payload[0], None)
+                if stored_bytes is not None:
+                    self.stored[payload[0]] = stored_bytes
             drop = self._engine.drop_ref
             try:
-                view = self.store.open(payload[0], payload[1], lambda: drop(object_id))
+                view = self._open(payload[0], payload[1], lambda: drop(object_id))
             except exceptions.ObjectLostError as error:
                 drop(object_id)
                 raise ValueLost(object_id, payload, str(error)) from None
@@ -163,6 +175,25 @@ class Values:
                 self._readers -= 1
                 if found:
                     self._count(found, outer, arguments)
+
+    def _open(self, name: str, size_bytes: int, on_release: Callable[[], None]) -> spi.View:
+        try:
+            return self.store.open(name, size_bytes, on_release)
+        except exceptions.ObjectLostError:
+            if self._engine.is_closed or self._engine.agent_is_gone:
+                raise
+            view = self.make_spilling().restore(name, size_bytes, on_release)
+            if view is None:
+                raise
+            return view
+
+    def make_spilling(self) -> spill_thread.Spilling:
+        with self._lock:
+            if self.spilling is None:
+                from umbel._client import spill_thread
+
+                self.spilling = spill_thread.Spilling(self._engine)
+            return self.spilling
 
     def _count(self, found: list[bytes], outer: ownership.Record | None, arguments: list[bytes] | None) -> None:
         """Count the references read out of a value. Lock held."""
@@ -308,14 +339,23 @@ class Values:
     def _free_segment(self, name: str) -> None:
         creator = bytes.fromhex(name.split(".", 1)[0])
         if creator == self.process_id:
-            self.store.free(name)
+            self._free_own(name)
             return
         link = self._engine.links.by_peer.get(creator)
         if link is not None:
             link.post((messages.FREE, name))
             self._engine.mark_dirty(link)
         else:
+            self.stored.pop(name, None)
+            if self.spilling is not None:
+                self.spilling.freed(name, tells=True)
             self.store.unlink(name)
+
+    def _free_own(self, name: str) -> None:
+        """A value that was written here is dead. Lock held."""
+        self.stored.pop(name, None)
+        if self.spilling is None or not self.spilling.freed(name):
+            self.store.free(name)
 
     def when_acknowledged(self, object_ids: list[bytes], callback: Any) -> None:
         """Call `callback()`, lock held, when the owners have entered all these borrows. Lock held."""
@@ -377,19 +417,31 @@ class Values:
             self._settle(record, kind, payload, ())
 
     def on_free(self, _link: links.Link, message: tuple[Any, ...]) -> None:
-        self.store.free(message[1])
+        self._free_own(message[1])
 
     def peer_gone(self, peer: bytes) -> None:
         """A process died. Lock held."""
         self.table.borrower_gone(peer)
         self._owner_gone(peer)
         self.carry_out()
-        orphans = self.store.orphans_of(peer.hex())
+        orphans = self.orphans_of(peer)
         if orphans:
-            known = {record.payload[0] for record in self.table.records.values() if record.kind == STORED}
+            known = dict(record.payload for record in self.table.records.values() if record.kind == STORED)
             for name in orphans:
-                if name not in known:  # it died before it could tell us of the value
+                if name in known:
+                    self.stored[name] = known[name]  # only we can move it now
+                else:  # it died before it could tell us of the value
                     self.store.unlink(name)
+
+    def orphans_of(self, peer: bytes) -> list[str]:
+        """A process is gone: give back the memory that we wrote for it. Returns what it had written for us. Lock
+        held."""
+        owner = peer.hex()
+        for name in [name for name in self.stored if name.split(".", 2)[1] == owner]:
+            del self.stored[name]
+        if self.spilling is not None:
+            self.spilling.book.owner_gone(owner)
+        return self.store.orphans_of(owner)
 
     def _owner_gone(self, owner: bytes) -> None:
         for record in self.table.owner_gone(owner):

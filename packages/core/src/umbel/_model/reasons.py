@@ -8,6 +8,8 @@ from typing import Any, NamedTuple
 # The codes. Of what an owner sees:
 READY = "ready"
 KEPT = "kept"  # why an object is alive, rather than why it is not there
+ON_DISK = "on-disk"  # ready, and not in memory
+RESTORING = "restoring"  # ready, and being read back from disk
 ARGUMENT = "argument"  # an argument is not there
 CONSTRUCTOR_ARGUMENT = "constructor-argument"  # of the actor that is to run it
 WORKER = "worker"  # it has no worker

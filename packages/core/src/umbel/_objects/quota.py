@@ -11,6 +11,8 @@ from umbel._base import checks
 CHUNK_BYTES = 16 << 20  # asking takes a round trip: one for at least this much
 SPARE_BYTES_MAX = 2 * CHUNK_BYTES  # beyond it, all but a chunk goes back; the gap keeps it from going back and forth
 
+_FULL = (exceptions.ObjectStoreFullError, exceptions.OutOfDiskError)
+
 Reserve = Callable[[int], int]
 Release = Callable[[int], None]
 
@@ -42,8 +44,8 @@ class Capacity:
 class Quota:
     """Bytes reserved elsewhere and claimed here. Never claims more than it has reserved.
 
-    reserve: returns how many of the bytes it is asked for are granted, at least one, or raises ObjectStoreFullError.
-    None: whatever is claimed is granted.
+    reserve: returns how many of the bytes it is asked for are granted, at least one, or raises ObjectStoreFullError
+    or OutOfDiskError. None: whatever is claimed is granted.
     """
 
     def __init__(self, reserve: Reserve | None, release: Release | None) -> None:
@@ -65,7 +67,8 @@ class Quota:
         return self._reserved_bytes - self._claimed_bytes
 
     def claim(self, size_bytes: int, *, shrink: Callable[[int], object]) -> None:
-        """Take `size_bytes` from what is reserved, after reserving more if need be. Raises ObjectStoreFullError.
+        """Take `size_bytes` from what is reserved, after reserving more if need be. Raises what `reserve`
+        does.
 
         shrink: called with the bytes that are wanting before giving up; it unclaims as many as it can spare.
         """
@@ -83,7 +86,7 @@ class Quota:
         while missing_bytes := self._claim_spare(size_bytes):
             try:
                 granted_bytes = self._ask(missing_bytes)
-            except exceptions.ObjectStoreFullError:
+            except _FULL:
                 shrink(missing_bytes)
                 if self._claim_spare(size_bytes):
                     raise
@@ -127,7 +130,7 @@ class Quota:
         if size_bytes < CHUNK_BYTES:
             try:
                 return self._granted(CHUNK_BYTES)
-            except exceptions.ObjectStoreFullError:
+            except _FULL:
                 pass  # there may be room for what is needed, if not for a chunk
         return self._granted(size_bytes)
 

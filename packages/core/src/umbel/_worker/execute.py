@@ -21,6 +21,7 @@ from umbel._wire import messages
 RECENT_MAX = 512  # results kept for tasks sent behind them; twice what an owner keeps in flight at one worker
 RECENT_BYTES_MAX = 1_024  # of one such result: half a megabyte in all for each owner
 FLUSH_AFTER_S = 0.0005  # a reply may wait so long for others to share its frame while more tasks are at hand
+ARGUMENT_TRIES_MAX = 3  # each waits until nothing moves; those who find no room even then never will
 RAW, ERROR = serialization.RAW, serialization.ERROR
 _NO_DURATION = None
 
@@ -144,7 +145,20 @@ class Executor:
     # Arguments
 
     def arguments(self, job: Execution) -> tuple[tuple[Any, ...], dict[str, Any]]:
-        """The values to call with. References inside are noted in `job.argument_ids`."""
+        """The values to call with. References inside are noted in `job.argument_ids`.
+
+        Where the store has no room for all of them, several tasks may each hold what another waits for: then this one
+        lets go of its own and begins anew.
+        """
+        for _ in range(ARGUMENT_TRIES_MAX - 1):
+            try:
+                return self._arguments(job)
+            except exceptions.ObjectStoreFullError as error:
+                drop_frames(error)  # they hold what was read
+                job.argument_ids.clear()
+        return self._arguments(job)
+
+    def _arguments(self, job: Execution) -> tuple[tuple[Any, ...], dict[str, Any]]:
         kind, payload, deps = job.kind, job.payload, job.deps
         if deps is None:
             if kind == messages.ARGS:
@@ -429,7 +443,7 @@ class Executor:
         engine = self._engine
         with engine.lock:
             if link.stream is None or link.stream.is_closed:
-                self._values.store.orphans_of(link.peer.hex())  # gives back the memory that we wrote for it
+                self._values.orphans_of(link.peer)  # gives back the memory that we wrote for it
                 return
             link.outbox.append(message)
             engine._dirty_links.add(link)

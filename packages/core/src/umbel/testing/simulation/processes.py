@@ -266,6 +266,10 @@ class Values(values.Values):
             segments.memory.object_of[payload[0]] = object_id
         return super().read(kind, payload, object_id, outer, arguments)
 
+    def _open(self, name: str, size_bytes: int, on_release: Callable[[], None]) -> Any:
+        """Nothing is moved to disk here: `spilling` has a world for that."""
+        return self.store.open(name, size_bytes, on_release)
+
 
 class Tasks(tasks.Tasks):
     """The production bookkeeping of tasks, with its only set in order."""
