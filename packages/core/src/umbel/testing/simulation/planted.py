@@ -6,10 +6,10 @@ from collections.abc import Callable, Iterable, Mapping
 from contextlib import AbstractContextManager
 from typing import Any, Final, NamedTuple
 
-from umbel._agent import ledger, state
+from umbel._agent import ledger, spill_ledger, state, store_ledger
 from umbel._agent import records as agent_records
 from umbel._control import actors
-from umbel._objects import lineage, ownership
+from umbel._objects import lineage, ownership, spill_book
 from umbel._scheduling import actor_calls, dispatch
 from umbel._worker import mailbox
 from umbel.testing.simulation.processes import attribute
@@ -188,6 +188,37 @@ def _deaf_for_ends(machine: rounds.Rounds, news: Iterable[Any]) -> list[Any]:
     return _heard(machine, [(rank, frame) for rank, frame in news if frame is not None])
 
 
+# ---- spilling ----
+
+_client_gone = spill_ledger.SpillLedger.client_gone
+_ledger_tick = store_ledger.StoreLedger.tick
+
+
+def _ask_no_owner(book: spill_ledger.SpillLedger, client: str) -> list[Any]:
+    """What a creator that died had still to say of its values is never asked for."""
+    return [command for command in _client_gone(book, client) if not isinstance(command, spill_ledger.AskOwner)]
+
+
+def _write_nothing_down(
+    _book: spill_ledger.SpillLedger, _client: str, _file: str, _entries: Any, _living: Any
+) -> list[Any]:
+    """A file's values are not entered."""
+    return []
+
+
+def _die_unsaid(book: spill_book.SpillBook, name: str) -> bool:
+    """Nobody is told of the death of a value on disk."""
+    book.saved.pop(name, None)
+    book.gone.pop(name, None)
+    return False
+
+
+def _refuse_nobody(book: store_ledger.StoreLedger, *, at_s: float) -> list[Any]:
+    """A request for room waits for ever."""
+    book.has_hope(at_s=at_s)
+    return _ledger_tick(book, at_s=at_s)
+
+
 _TABLE: Final = ownership.ReferenceTable
 _AGENT: Final = state.AgentState
 _CLASS: Final = dispatch.SchedulingClass
@@ -217,5 +248,9 @@ PLANTS: Final[Mapping[str, Planted]] = {
     "broken-in-silence": _instead("collective", _ROUNDS, "_break", _break_in_silence, "G3"),
     "ends-unheard": _instead("collective", _ROUNDS, "heard", _deaf_for_ends, "G3"),
     "texts-unread": _instead("collective", _ROUNDS, "_differ", lambda *_: [], "G1", "G2"),
+    "owner-unasked": _instead("spilling", spill_ledger.SpillLedger, "client_gone", _ask_no_owner, "S6"),
+    "spilled-unwritten": _instead("spilling", spill_ledger.SpillLedger, "written", _write_nothing_down, "S4", "S6"),
+    "death-unsaid": _instead("spilling", spill_book.SpillBook, "freed", _die_unsaid, "S6"),
+    "refuses-nobody": _instead("spilling", store_ledger.StoreLedger, "tick", _refuse_nobody, "R2", "S5"),
     "no-limit": _instead("mailbox", mailbox.Mailbox, "_start", _start_all, "a lane runs", "M1"),
 }

@@ -152,7 +152,7 @@ def report(failure: Failure, plant: str | None = None) -> str:
 
 def machines() -> Mapping[str, MakeWorld]:
     """The worlds by the name of the machine that each is about."""
-    from umbel.testing.simulation import actors, agent, collective, dispatch, mailbox, ownership
+    from umbel.testing.simulation import actors, agent, collective, dispatch, mailbox, ownership, spilling
 
     return {
         "ownership": ownership.OwnershipWorld,
@@ -161,4 +161,5 @@ def machines() -> Mapping[str, MakeWorld]:
         "dispatch": dispatch.DispatchWorld,
         "mailbox": mailbox.MailboxWorld,
         "collective": collective.CollectiveWorld,
+        "spilling": spilling.SpillingWorld,
     }
