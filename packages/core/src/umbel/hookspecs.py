@@ -46,5 +46,10 @@ def umbel_collectives() -> Iterable[spi.CollectiveDescriptor]:  # type: ignore[e
 
 
 @hookspec
+def umbel_runtime_envs() -> Iterable[spi.RuntimeEnvDescriptor]:  # type: ignore[empty-body]  # only the signature counts
+    """Fields of `runtime_env`: what each means, and how workers come to run in it. The descriptor's name is the field."""
+
+
+@hookspec
 def umbel_commands() -> Iterable[spi.CommandDescriptor]:  # type: ignore[empty-body]  # only the signature counts
     """Subcommands of the `umbel` command."""

@@ -8,7 +8,7 @@ module that the plugin was written for; this one and the one before are accepted
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Collection, Mapping, Sequence
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any, Final, Generic, Protocol, TypeAlias, TypeVar, runtime_checkable
 
@@ -28,6 +28,7 @@ if TYPE_CHECKING:
         eligible_nodes,
         label_matches,
     )
+    from umbel._model.runtime_envs import RuntimeEnvBuild, RuntimeEnvPacking, WorkerSetup
 
 __all__ = [
     "RESOURCE_UNIT",
@@ -51,6 +52,10 @@ __all__ = [
     "Placement",
     "Reason",
     "ResourceSet",
+    "RuntimeEnvBuild",
+    "RuntimeEnvDescriptor",
+    "RuntimeEnvPacking",
+    "RuntimeEnvPlugin",
     "SchedulerDescriptor",
     "SchedulingPolicy",
     "Segment",
@@ -61,6 +66,7 @@ __all__ = [
     "Strategy",
     "View",
     "WaitingDemand",
+    "WorkerSetup",
     "eligible_nodes",
     "label_matches",
 ]
@@ -70,11 +76,12 @@ SPI_VERSIONS_ACCEPTED: Final = range(max(1, SPI_VERSION - 1), SPI_VERSION + 1)
 
 
 def __getattr__(name: str) -> Any:
-    """What policies work with, imported at first use: `umbel.init()` loads this module and seldom needs them."""
-    from umbel._model import placement
+    """What some plugins work with, imported at first use: `umbel.init()` loads this module and seldom needs them."""
+    from umbel._model import placement, runtime_envs
 
-    if name in __all__ and hasattr(placement, name):
-        return getattr(placement, name)
+    for module in (placement, runtime_envs):
+        if name in __all__ and hasattr(module, name):
+            return getattr(module, name)
     raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
 
 
@@ -380,6 +387,41 @@ class CollectiveGroup(Protocol):
 
 
 # ---------------------------------------------------------------------------------------------------------------------
+# Runtime environments
+
+
+@runtime_checkable
+class RuntimeEnvPlugin(Protocol):
+    """What one field of `runtime_env` means. Made anew in each process that needs it."""
+
+    @property
+    def priority(self) -> int:
+        """When it is built: fields with smaller numbers first."""
+        ...
+
+    @property
+    def conflicts(self) -> Collection[str]:
+        """Fields that cannot be in one environment with this one."""
+        ...
+
+    def validate(self, value: Any) -> Any:
+        """What a user has written, in the form that is kept, which is JSON and valid itself. Quick, and reads at most a
+        small file. Raises ValueError or TypeError, in words for the user."""
+        ...
+
+    def pack(self, value: Any, packing: RuntimeEnvPacking) -> Any:
+        """What travels, as JSON: it says all that decides what is built, and equal values share it. Called where an
+        environment is first used, with what `validate` has returned; local files are read here. Must be valid too, and
+        unchanged if it is packed again. Raises as `validate`."""
+        ...
+
+    def build(self, value: Any, build: RuntimeEnvBuild) -> None:
+        """Make what was packed, and say by `build.workers` how workers come to run in it. Called on the node, in a
+        process of its own that may block; whatever is raised fails the tasks and actors that need it."""
+        ...
+
+
+# ---------------------------------------------------------------------------------------------------------------------
 # Engines
 
 
@@ -449,6 +491,7 @@ SchedulerFactory: TypeAlias = Callable[[], SchedulingPolicy]
 StoreFactory: TypeAlias = Callable[..., ObjectStore[Any]]  # Any: a store's segments are its own affair
 AcceleratorFactory: TypeAlias = Callable[[], AcceleratorManager]
 CollectiveFactory: TypeAlias = Callable[[CollectivePeers], CollectiveGroup]
+RuntimeEnvFactory: TypeAlias = Callable[[], RuntimeEnvPlugin]
 CommandFactory: TypeAlias = Callable[[], object]
 F = TypeVar("F", bound=Callable[..., object])
 
@@ -502,6 +545,12 @@ class AcceleratorDescriptor(Descriptor[AcceleratorFactory]):
 class CollectiveDescriptor(Descriptor[CollectiveFactory]):
     """A backend of `umbel.util.collective`. factory: called in each process of a group, with its peers, at the same
     time in all; it may exchange with them. Raises PluginError when what it needs is not installed."""
+
+    __slots__ = ()
+
+
+class RuntimeEnvDescriptor(Descriptor[RuntimeEnvFactory]):
+    """A field of `runtime_env`. name: the field. factory: called without arguments."""
 
     __slots__ = ()
 

@@ -374,7 +374,7 @@ def test_no_worker_to_be_had_is_death(table: ActorTable) -> None:
     table.apply(created(spec()))
     watch(table)
     assert table.apply(ev.HostingFailed("a", "no worker", False, 0.0))[0] == published(
-        ActorState.DEAD, reason="no worker"
+        ActorState.DEAD, reason="no worker", cause=Cause.NO_ENVIRONMENT
     )
 
 

@@ -105,8 +105,6 @@ UNSUPPORTED = [
     ("actor", "label_selector", {"zone": "a"}),
     ("task", "fallback_strategy", [{"label_selector": {"zone": "a"}}]),
     ("actor", "placement_group", object()),
-    ("task", "runtime_env", {"pip": ["six"]}),
-    ("actor", "runtime_env", {"env_vars": {}, "working_dir": "."}),
     ("actor", "enable_tensor_transport", True),
     ("method", "tensor_transport", "nccl"),
     ("method", "_num_objects_per_yield", 2),
@@ -349,6 +347,13 @@ def test_environment_variables_are_kept_in_order_of_name() -> None:
     assert one.env_vars == (("A", "1"), ("B", "2"))
     assert one.runtime_env == {"env_vars": {"A": "1", "B": "2"}}
     assert options.task_options({}, {"runtime_env": {}}).runtime_env == {}
+
+
+def test_other_fields_of_an_environment_are_kept_as_text() -> None:
+    env = {"pip": ["a"], "env_vars": {"A": "1"}, "working_dir": None}
+    one = options.task_options({}, {"runtime_env": env})
+    assert (one.env_vars, one.environment) == ((("A", "1"),), '{"pip": ["a"]}')
+    assert one.runtime_env == {"pip": ["a"], "env_vars": {"A": "1"}}
 
 
 @pytest.mark.parametrize("bad", [{"A": 1}, {1: "A"}, {"": "x"}, {"A=B": "x"}, {"A": "\0"}, ["A"]])

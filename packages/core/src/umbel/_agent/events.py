@@ -1,4 +1,4 @@
-"""What the node agent is told, and what it orders done.
+"""What the node agent is told, and what it orders done; what concerns environments is in `environments`.
 
 Named tuples rather than frozen dataclasses: they are as immutable, and creating fifty dataclasses would take a third of
 the daemon's start. Times are seconds of one monotonic clock. Amounts of resources are integer units of 1/10,000.
@@ -32,7 +32,8 @@ class DemandChanged(NamedTuple):
 
     depth: of the tasks' nesting; deeper demands go first, because shallower ones wait for them.
     refusal: why this node can never serve it, whatever its resources; "" if it can. strategy: as it was sent, for
-    policies of plugins.
+    policies of plugins. build_key: what of the environment has to be built before workers can be started, as canonical
+    JSON; "" for nothing. build_timeout_s: how long that may take; None for no limit.
     """
 
     client: str
@@ -44,6 +45,8 @@ class DemandChanged(NamedTuple):
     refusal: str
     at_s: float
     strategy: str | Mapping[str, Any] | None = None
+    build_key: str = ""
+    build_timeout_s: float | None = None
 
 
 class LeaseReturned(NamedTuple):
@@ -79,7 +82,7 @@ class KillRequested(NamedTuple):
 class ActorWanted(NamedTuple):
     """An actor needs a worker for life.
 
-    placement: what the node must have in all; running: what the actor holds while it lives. refusal and strategy: as above.
+    placement: what the node must have in all; running: what the actor holds while it lives. The rest: as above.
     """
 
     actor: str
@@ -90,6 +93,8 @@ class ActorWanted(NamedTuple):
     refusal: str
     at_s: float
     strategy: str | Mapping[str, Any] | None = None
+    build_key: str = ""
+    build_timeout_s: float | None = None
 
 
 class ActorUnwanted(NamedTuple):
@@ -139,12 +144,13 @@ class WorkerDismissed(NamedTuple):
 
 
 class WorkerExited(NamedTuple):
-    """The process is gone (and reaped). signal: what killed it, or 0."""
+    """The process is gone (and reaped). signal: what killed it, or 0. failure: why it could not start, if it said so."""
 
     worker: str
     exit_code: int
     signal: int
     at_s: float
+    failure: str = ""
 
 
 class Ticked(NamedTuple):
@@ -174,10 +180,11 @@ AgentEvent = (
 
 
 class StartWorker(NamedTuple):
-    """Fork a worker with this id."""
+    """Fork a worker with this id. server: the fork server of its environment; "" for the plain one."""
 
     worker: str
     env: str
+    server: str = ""
 
 
 class KillWorker(NamedTuple):
@@ -242,20 +249,22 @@ class ActorWorkerDied(NamedTuple):
 
 class DemandFailed(NamedTuple):
     """A demand will not be served; it is dropped. is_unschedulable: because of what it asks for, not because workers
-    fail to start."""
+    fail to start. log_of: the fork server the output of whose build belongs to the reason."""
 
     client: str
     key: str
     reason: str
     is_unschedulable: bool = False
+    log_of: str = ""
 
 
 class ActorUnplaceable(NamedTuple):
-    """An actor will have no worker; the wish is dropped. is_unschedulable: as for DemandFailed."""
+    """An actor will have no worker; the wish is dropped. The rest: as for DemandFailed."""
 
     actor: str
     reason: str
     is_unschedulable: bool = False
+    log_of: str = ""
 
 
 class Warn(NamedTuple):

@@ -26,6 +26,9 @@ class Receiver(Protocol):
 
     def on_fork_server_failed(self, text: str) -> None: ...
 
+    def on_fork_server_message(self, message: dict[str, Any]) -> None:
+        """Anything else that it reports."""
+
 
 class _Process:
     __slots__ = ("pid", "pipes")
@@ -47,7 +50,7 @@ class ForkServer:
         self._unsent: list[
             tuple[bytes, list[int]]
         ] = []  # bounded by the number of workers that start or are killed at once
-        self._is_gone = False
+        self.is_gone = False
         sock.setblocking(False)
         poller.register(sock.fileno(), transport.IN, self._on_ready)
 
@@ -86,7 +89,7 @@ class ForkServer:
         self._flush()
 
     def _flush(self) -> None:
-        while self._unsent and not self._is_gone:
+        while self._unsent and not self.is_gone:
             data, fds = self._unsent[0]
             try:
                 if fds:
@@ -101,17 +104,18 @@ class ForkServer:
             self._unsent.pop(0)
             for fd in fds:
                 os.close(fd)
-        if not self._is_gone:
+        if not self.is_gone:
             self._poller.modify(self._sock.fileno(), transport.IN)
 
     def _on_ready(self, events: int) -> None:
         if events & transport.OUT:
             self._flush()
         if events & (transport.IN | transport.GONE):
-            self._receive()
+            self.receive()
 
-    def _receive(self) -> None:
-        while not self._is_gone:
+    def receive(self) -> None:
+        """Take in what it has said so far."""
+        while not self.is_gone:
             try:
                 data = self._sock.recv(MESSAGE_BYTES_MAX)
             except BlockingIOError:
@@ -119,28 +123,47 @@ class ForkServer:
             except OSError:
                 data = b""
             if not data:
-                self._close()
+                self.close()
                 self._receiver.on_fork_server_failed("the fork server process has died")
                 return
             self._on_message(json.loads(data))
 
     def _on_message(self, message: dict[str, Any]) -> None:
         kind = message["t"]
-        if kind == "forked":
-            process = self._processes.get(message["id"])
-            if process is not None:
-                process.pid = message["pid"]
+        if kind in ("forked", "exited") and message["id"] not in self._processes:
+            self._receiver.on_fork_server_message(message)  # not of a worker
+        elif kind == "forked":
+            self._processes[message["id"]].pid = message["pid"]
         elif kind == "exited":
-            process = self._processes.get(message["id"])
-            if process is not None:
-                for pipe in process.pipes:
-                    pipe.drain()
+            for pipe in self._processes[message["id"]].pipes:
+                pipe.drain()
             self._receiver.on_worker_exited(message["id"], message["code"], message["signal"])
             self._processes.pop(message["id"], None)
         elif kind == "failed":
             self._receiver.on_fork_server_failed(f"the worker's modules cannot be imported:\n{message['error']}")
         elif kind == "warn":
             self._receiver.on_fork_server_warning(message["text"])
+        else:
+            self._receiver.on_fork_server_message(message)
+
+    def host(self, server: str, built: dict[str, Any], theirs: socket.socket) -> None:
+        """Have another fork server made, which takes its orders from the other end of `theirs`."""
+        self._send({"t": "host", "id": server, "built": built}, [theirs.detach()])
+
+    def kill_host(self, server: str) -> None:
+        self._send({"t": "kill", "id": server}, [])
+
+    def abandon(self) -> None:
+        """It is gone, and its workers die with it: report their ends, which nobody else can."""
+        self.close()
+        for worker, process in list(self._processes.items()):
+            if process.pid:
+                with contextlib.suppress(ProcessLookupError):
+                    os.kill(process.pid, signal.SIGKILL)  # it was not reaped yet, or is not there
+            for pipe in process.pipes:
+                pipe.drain()
+            self._receiver.on_worker_exited(worker, 0, signal.SIGKILL)
+            self._processes.pop(worker, None)
 
     def drain(self) -> None:
         """Read what is left in the workers' pipes."""
@@ -152,15 +175,16 @@ class ForkServer:
         """Whether no worker is left."""
         return not self._processes
 
-    def _close(self) -> None:
-        if not self._is_gone:
-            self._is_gone = True
+    def close(self) -> None:
+        """Let go of it; it then ends itself and its workers."""
+        if not self.is_gone:
+            self.is_gone = True
             self._poller.unregister(self._sock.fileno())
             self._sock.close()
 
     def end(self, grace_s: float) -> None:
         """Make the fork server end itself and everything below it; if it is dead or hangs, do it here. Blocks."""
-        self._close()
+        self.close()
         until_s = time.monotonic() + grace_s
         while time.monotonic() < until_s:
             with contextlib.suppress(ChildProcessError):

@@ -4,9 +4,12 @@ It is forked from the daemon before that has opened anything. It is the workers'
 how they ended, and when the daemon is gone kills them and removes the session's files. It decides nothing and runs no
 user code but imports; a worker's code runs in the child.
 
+An environment that has to be built has a fork server of its own, a child of this one: see `environment_host`.
+
 Messages are JSON datagrams on a socket pair. From the daemon: {"t": "fork", "id", "env"} with the writing ends of two
-pipes for output and errors; {"t": "kill", "id"}. To it: {"t": "ready"} or {"t": "failed", "error"} once;
-{"t": "forked", "id", "pid"}; {"t": "exited", "id", "code", "signal"}.
+pipes for output and errors; {"t": "host", "id", "built"} with the socket of another fork server; {"t": "kill", "id"}.
+To it: {"t": "ready"} or {"t": "failed", "error"} once; {"t": "forked", "id", "pid"}; {"t": "exited", "id", "code",
+"signal"}.
 """
 
 from __future__ import annotations
@@ -47,16 +50,20 @@ def run(control: socket.socket, config: dict[str, Any]) -> NoReturn:
 
 
 class _ForkServer:
-    def __init__(self, control: socket.socket, config: dict[str, Any]) -> None:
+    def __init__(
+        self, control: socket.socket, config: dict[str, Any], main: Callable[[dict[str, Any]], None] | None = None
+    ) -> None:
+        """main: what workers run, where it has been imported."""
         self._control = control
         self._config = config
         self._pid = os.getpid()
         self._workers: dict[int, str] = {}  # pid -> id
+        self._hosts: set[int] = set()  # those of them that are fork servers, with a process group each
         self._wake_read, self._wake_write = os.pipe()
         os.set_blocking(self._wake_read, False)
         os.set_blocking(self._wake_write, False)
         self._die_with_parent: Callable[[], None] = lambda: None
-        self._main: Callable[[dict[str, Any]], None] | None = None
+        self._main = main
         self._filling: list[bytes] = []
 
     def serve(self) -> int:
@@ -66,7 +73,11 @@ class _ForkServer:
         signal.signal(signal.SIGCHLD, lambda *_: None)
         signal.set_wakeup_fd(self._wake_write, warn_on_full_buffer=False)
         try:
-            self._prepare()
+            if self._main is None:
+                self._prepare()
+            self._die_with_parent = _parent_death_signal()
+            if self._config.get("is_environment"):
+                self._die_with_parent()
         except Exception:
             import traceback
 
@@ -86,11 +97,12 @@ class _ForkServer:
         os.environ.update(config["worker_env"])
         with contextlib.suppress(OSError):
             os.chdir(config["cwd"])
-        import site  # this interpreter was started without it; workers want sys.prefix, exit() and editable installs
+        if not config.get("is_environment"):
+            import site  # this interpreter was started without it; workers want sys.prefix, exit() and editable installs
 
-        site.main()
-        sys.path[:] = config["sys_path"]
-        importlib.reload(sys.modules["umbel"])  # until here an empty stand-in, see umbel._client.launch
+            site.main()
+            sys.path[:] = config["sys_path"]
+            importlib.reload(sys.modules["umbel"])  # until here an empty stand-in, see umbel._client.launch
         module = importlib.import_module(config["worker_main"])
         self._main = module.main
         for name in config["worker_imports"]:
@@ -104,7 +116,6 @@ class _ForkServer:
             stream = open(fd, "w", buffering=1, encoding="utf-8", errors="backslashreplace", closefd=False)
             setattr(sys, name, stream)
             setattr(sys, f"__{name}__", stream)
-        self._die_with_parent = _parent_death_signal()
 
     def _settle(self) -> None:
         """What makes workers cheaper and may wait for a moment in which nobody waits for one."""
@@ -141,36 +152,51 @@ class _ForkServer:
         if not data:
             return False
         message = json.loads(data)
-        if message["t"] == "fork":
-            try:
-                self._fork(message, fds)
-            finally:
-                for fd in fds:
-                    os.close(fd)
-        else:
+        if message["t"] == "kill":
             for pid, worker in self._workers.items():
                 if worker == message["id"]:
-                    os.kill(pid, signal.SIGKILL)  # it cannot be another's pid: only `_reap` frees it
+                    self._kill(pid)
+            return True
+        try:
+            self._fork(message, fds)
+        finally:
+            for fd in fds:
+                os.close(fd)
         return True
+
+    def _kill(self, pid: int) -> None:
+        """One of our children, which it is until `_reap` says otherwise, so the pid cannot be another's."""
+        if pid in self._hosts:
+            with contextlib.suppress(OSError):  # it may not have made its group yet
+                os.killpg(pid, signal.SIGKILL)
+        os.kill(pid, signal.SIGKILL)
 
     def _fork(self, message: dict[str, Any], fds: list[int]) -> None:
         worker = message["id"]
         if self._main is None:
             self._tell({"t": "exited", "id": worker, "code": 1, "signal": 0})
             return
+        if message["t"] == "host":
+            with contextlib.suppress(ImportError):  # the child will say so
+                from umbel._agent import environment_host  # noqa: F401  # once, and not in each child anew
         try:
             pid = os.fork()
         except OSError as error:
-            os.write(fds[1], f"cannot fork a worker: {error}\n".encode())
+            if message["t"] == "fork":
+                os.write(fds[1], f"cannot fork a worker: {error}\n".encode())
             self._tell({"t": "exited", "id": worker, "code": 1, "signal": 0})
             return
         if pid:
             self._workers[pid] = worker
+            if message["t"] == "host":
+                self._hosts.add(pid)
+                with contextlib.suppress(OSError):  # it does the same; whoever comes first
+                    os.setpgid(pid, pid)
             self._tell({"t": "forked", "id": worker, "pid": pid})
             return
         code = 1
         try:
-            code = self._be_worker(message, fds)
+            code = self._be_worker(message, fds) if message["t"] == "fork" else self._be_host(message, fds)
         except BaseException:
             import traceback
 
@@ -178,17 +204,34 @@ class _ForkServer:
         finally:
             os._exit(code)
 
-    def _be_worker(self, message: dict[str, Any], fds: list[int]) -> int:
+    def _leave_parent(self) -> bool:
+        """Give up what a child has from its parent; false when that has died before we could ask to be told."""
         self._die_with_parent()
         if os.getppid() != self._pid:
-            return 1  # it died before we could ask to be told
+            return False
         signal.set_wakeup_fd(-1)
         signal.signal(signal.SIGCHLD, signal.SIG_DFL)
-        signal.signal(signal.SIGINT, lambda *_: None)  # not SIG_IGN, which programs started by the worker would inherit
-        signal.pthread_sigmask(signal.SIG_SETMASK, ())
         self._control.close()
         os.close(self._wake_read)
         os.close(self._wake_write)
+        return True
+
+    def _be_host(self, message: dict[str, Any], fds: list[int]) -> int:
+        """Build an environment and become its fork server."""
+        if not self._leave_parent():
+            return 1
+        os.setpgid(0, 0)
+        from umbel._agent import environment_host
+
+        control = socket.socket(fileno=fds[0])
+        config = environment_host.prepare(control, self._config, message, self._die_with_parent)
+        return _ForkServer(control, config, self._main).serve() if config is not None else 1
+
+    def _be_worker(self, message: dict[str, Any], fds: list[int]) -> int:
+        if not self._leave_parent():
+            return 1
+        signal.signal(signal.SIGINT, lambda *_: None)  # not SIG_IGN, which programs started by the worker would inherit
+        signal.pthread_sigmask(signal.SIG_SETMASK, ())
         os.dup2(fds[0], 1)
         os.dup2(fds[1], 2)
         for fd in fds:
@@ -212,6 +255,7 @@ class _ForkServer:
                 return
             if not pid:
                 return
+            self._hosts.discard(pid)
             worker = self._workers.pop(pid, None)
             if worker is not None:
                 code = os.waitstatus_to_exitcode(status)
@@ -224,10 +268,12 @@ class _ForkServer:
     def _end(self) -> None:
         """Kill and reap the workers, then remove the session's files, wherever they are."""
         for pid in self._workers:
-            os.kill(pid, signal.SIGKILL)
+            self._kill(pid)
         for pid in self._workers:
             with contextlib.suppress(ChildProcessError):
                 os.waitpid(pid, 0)
+        if self._config.get("is_environment"):
+            return
         url = sessions.spill_url(self._config["session_dir"])
         if url:  # only here, last of all, is the user's library for it at hand
             importlib.import_module("umbel._objects.spill_files").remove_all(url)

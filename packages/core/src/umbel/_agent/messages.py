@@ -104,6 +104,7 @@ _FIELDS: dict[str, dict[str, _Field]] = {
         "key": _text(), "resources": _amounts(), "count": _count(), "depth": _count(0), "env": _object(),
         "strategy": _strategy(), "label_selector": _object(),
     },
+    "hold_environment": {"env": _object()},
     "return": {"worker": _text(), "retire": _flag(False)},
     "blocked": {},
     "unblocked": {},

@@ -17,8 +17,8 @@ from collections import Counter
 from typing import Any, Protocol
 
 from umbel._agent import metrics, state
-from umbel._agent.forks import ForkServer
 from umbel._agent.hub import Client, Hub, Message
+from umbel._agent.servers import ForkServers
 from umbel._agent.store_service import StoreService
 from umbel._transport import connection as transport
 
@@ -38,7 +38,7 @@ class Daemon(Protocol):
     agent: state.AgentState
     control: Any
     store: StoreService
-    forks: ForkServer
+    forks: ForkServers
     poller: transport.Poller
 
     def now_s(self) -> float: ...

@@ -6,8 +6,8 @@ from collections.abc import Callable
 from typing import Any, Protocol
 
 from umbel._agent import asks, state
-from umbel._agent.forks import ForkServer
 from umbel._agent.hub import Client, Hub, Message
+from umbel._agent.servers import ForkServers
 from umbel._agent.store_service import StoreService
 
 
@@ -18,7 +18,7 @@ class Daemon(Protocol):
     agent: state.AgentState
     control: Any
     store: StoreService
-    forks: ForkServer
+    forks: ForkServers
     task_events: Any
     metrics_port: int
 
@@ -40,6 +40,7 @@ class Queries:
             },
             "timeline": lambda: list(self._daemon.task_events),
             "actors": self._actors,
+            "environments": self._environments,
             "pending": self._pending,
             "workers": self._workers,
             "store": self._store,
@@ -110,6 +111,20 @@ class Queries:
         pid_of = self._daemon.forks.pid_of
         return [{**one, "pid": pid_of(one["worker"])} for one in self._daemon.control.listed()]
 
+    def _environments(self) -> list[Message]:
+        now_s = self._daemon.now_s()
+        known = self._daemon.agent.environments
+        return [
+            {
+                "server": one.id,
+                "built": one.key,
+                "state": one.state.value,
+                "for_s": now_s - one.since_s,
+                "doing": one.doing,
+            }
+            for one in (known.servers.values() if known is not None else ())
+        ]
+
     def _pending(self) -> list[Message]:
         now_s = self._daemon.now_s()
         return [
@@ -124,7 +139,7 @@ class Queries:
                 "reason": str(one.why),
                 "why": one.why.as_json(),
             }
-            for one in self._daemon.agent.pending()
+            for one in self._daemon.agent.pending(now_s)
         ]
 
     def _workers(self) -> list[Message]:

@@ -45,6 +45,7 @@ class Worker:
 
     __slots__ = (
         "ask_again_s",
+        "build_key",
         "deadline_s",
         "env",
         "has_run_tasks",
@@ -59,9 +60,10 @@ class Worker:
         "state",
     )
 
-    def __init__(self, id: str, env: str, at_s: float) -> None:
+    def __init__(self, id: str, env: str, at_s: float, build_key: str = "") -> None:
         self.id = id
         self.env = env
+        self.build_key = build_key  # of the environment that was built for it; "" for none
         self.state = WorkerState.STARTING
         self.made_s = at_s
         self.since_s = at_s  # when it came into this state
@@ -79,8 +81,8 @@ class Demand:
     """A wish for workers, by a client (`count` leases) or an actor (one worker)."""
 
     __slots__ = (
-        "actor", "client", "count", "depth", "env", "is_warned_of", "key", "lacking", "place", "placement", "refusal",
-        "resources", "short_since_s", "since_s", "strategy", "turn",
+        "actor", "build_key", "build_timeout_s", "client", "count", "depth", "env", "is_warned_of", "key", "lacking",
+        "place", "placement", "refusal", "resources", "short_since_s", "since_s", "strategy", "turn",
     )  # fmt: skip
 
     def __init__(self, place: Place, event: ev.DemandChanged | ev.ActorWanted, turn: int) -> None:
@@ -88,6 +90,8 @@ class Demand:
         self.client, self.actor, self.key = place
         self.depth = event.depth
         self.env = event.env
+        self.build_key = event.build_key
+        self.build_timeout_s = event.build_timeout_s
         self.refusal = event.refusal
         self.strategy = event.strategy
         self.count = event.lease_count if isinstance(event, ev.DemandChanged) else 1

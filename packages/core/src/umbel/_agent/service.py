@@ -17,19 +17,23 @@ import sys
 import time
 from collections import deque
 from collections.abc import Callable, Iterator, Mapping, Sequence
-from typing import Any, Protocol
+from typing import TYPE_CHECKING, Any, Protocol
 
 from umbel._agent import events as ev
 from umbel._agent import fairness, output, state
-from umbel._agent.forks import ForkServer
 from umbel._agent.hub import Client, Hub, Message
 from umbel._agent.ledger import CPU, UNIT, Ledger
 from umbel._agent.queries import Queries
 from umbel._agent.records import WorkerState
+from umbel._agent.servers import ForkServers
 from umbel._agent.store_service import StoreService
 from umbel._base import sessions
 from umbel._transport import connection as transport
 
+if TYPE_CHECKING:
+    from umbel._agent import environments
+
+FAILURE_CHARS_MAX = 100_000  # of a traceback
 ENV_BYTES_MAX = 100_000  # it goes to the fork server in one datagram, of which Linux takes 200 kB
 TASK_EVENTS_MAX = 100_000  # of the timeline; some 20 MB
 EXIT_GRACE_S = 0.3  # for workers' exit handlers at shutdown; a user waits for it when tasks still run
@@ -109,13 +113,13 @@ class Service:
         self._is_over = False
         self._end_at_s: float | None = None  # when workers that were asked to exit are killed
         self._fatal = ""  # why no worker can ever be started
-        self._todo: deque[ev.AgentCommand] = deque()
+        self._todo: deque[Any] = deque()
         self.poller = transport.Poller()
         self._driver_fd = -1
         self._starter = starter
         self.poller.register(starter.fileno(), transport.IN, self._on_starter)
         self._watch_driver(config["driver_pid"])
-        self.forks = ForkServer(fork_socket, fork_server_pid, self.poller, self)
+        self.forks = ForkServers(fork_socket, fork_server_pid, self.poller, self, self._log_of)
         self.agent = state.AgentState(
             ledger=Ledger(config["resources"], config["accelerator_ids"]),
             worker_ids=_fresh_ids(),
@@ -147,6 +151,7 @@ class Service:
         self._queries = Queries(self, config)
         self._on: dict[str, Callable[[Client, Message, bytes], None]] = {
             "demand": self._on_demand,
+            "hold_environment": self._on_hold_environment,
             "return": self._on_return,
             "blocked": lambda client, _message, _body: self.decide(ev.WorkerBlocked(client.id, self.now_s())),
             "unblocked": lambda client, _message, _body: self.decide(ev.WorkerUnblocked(client.id, self.now_s())),
@@ -163,7 +168,7 @@ class Service:
             "shutdown": self._on_shutdown,
         }
         self._do: dict[type, Callable[[Any], None]] = {
-            ev.StartWorker: lambda command: self.forks.start(command.worker, self.env_of(command.env)),
+            ev.StartWorker: lambda command: self.forks.start(command.worker, self.env_of(command.env), command.server),
             ev.KillWorker: lambda command: self.forks.kill(command.worker),
             ev.AskExit: self._ask_exit,
             ev.Grant: self._grant,
@@ -173,7 +178,7 @@ class Service:
             ev.ActorWorkerDied: self._actor_worker_died,
             ev.DemandFailed: self._demand_failed,
             ev.ActorUnplaceable: lambda command: self.control.unplaceable(
-                command.actor, command.reason, is_unschedulable=command.is_unschedulable
+                command.actor, self._with_log(command), is_unschedulable=command.is_unschedulable
             ),
             ev.Warn: lambda command: self.hub.tell_drivers({"t": "warn", "text": command.text}),
         }
@@ -236,7 +241,7 @@ class Service:
         if self._end_at_s is not None and (is_free or _is_due(self._end_at_s, now_s)):
             self._is_over = True
 
-    def decide(self, *events: ev.AgentEvent) -> None:
+    def decide(self, *events: ev.AgentEvent | environments.Event) -> None:
         """Apply events, and carry out the commands in order, including those that follow from carrying out others."""
         if self._end_at_s is not None:
             return  # everything goes; no restarts and no reports
@@ -353,8 +358,34 @@ class Service:
                 self._refusal(message["label_selector"]),
                 self.now_s(),
                 message["strategy"],
+                *self._build_of(message["env"]),
             )
         )
+
+    def _on_hold_environment(self, client: Client, message: Message, _body: bytes) -> None:
+        from umbel._agent import environments
+
+        key, timeout_s = self._build_of(message["env"])
+        if key:
+            self.decide(environments.Held(client.id, key, timeout_s, self.now_s()))
+
+    def _build_of(self, env: Any) -> tuple[str, float | None]:
+        """What has to be built for an environment; "" for nothing."""
+        if not env or not env.get("built"):
+            return "", None
+        from umbel._agent import environments
+
+        if environments.Begin not in self._do:
+            self._do[environments.Begin] = lambda command: self.forks.build(command.server, json.loads(command.key))
+            self._do[environments.End] = lambda command: self.forks.end_server(command.server)
+        return environments.build_of(env)
+
+    def _log_of(self, server: str) -> str:
+        return f"{self._config['session_dir']}/{server}.log"
+
+    def _with_log(self, command: ev.DemandFailed | ev.ActorUnplaceable) -> str:
+        output = self.forks.output_of(command.log_of) if command.log_of else ""
+        return f"{command.reason}\n{output}" if output else command.reason
 
     def _on_return(self, client: Client, message: Message, _body: bytes) -> None:
         worker = message["worker"]
@@ -491,7 +522,8 @@ class Service:
         self.control.host_died(command.actor, command.worker, reason, memory=self._memory_report(command.worker))
 
     def _demand_failed(self, command: ev.DemandFailed) -> None:
-        self._tell_failed(command.client, command.key, command.reason, is_unschedulable=command.is_unschedulable)
+        reason = self._with_log(command)
+        self._tell_failed(command.client, command.key, reason, is_unschedulable=command.is_unschedulable)
 
     def _tell_failed(self, client: str, key: str, reason: str, *, is_unschedulable: bool) -> None:
         self.hub.send(client, {"t": "demand_failed", "key": key, "reason": reason, "unschedulable": is_unschedulable})
@@ -522,6 +554,7 @@ class Service:
                 self._refusal(spec.label_selector),
                 self.now_s(),
                 spec.strategy,
+                *self._build_of(spec.env),
             )
         )
 
@@ -559,11 +592,40 @@ class Service:
             self._isolation.exited(worker, self.forks.pid_of(worker))
         if self._memory is not None:
             self._memory.exited(worker, signal)
-        self.decide(ev.WorkerExited(worker, exit_code, signal, self.now_s()))
+        self.decide(ev.WorkerExited(worker, exit_code, signal, self.now_s(), self._failure_of(worker)))
         self._memory_report(worker)  # for those whose end nobody was told
-        for ending in ("sock", "progress"):
+        for ending in ("sock", "progress", "failed"):
             with contextlib.suppress(OSError):
                 os.unlink(f"{self._config['session_dir']}/{worker}.{ending}")
+
+    def _failure_of(self, worker: str) -> str:
+        """What a worker has left to say that could not start."""
+        known = self.agent.workers.get(worker)
+        if known is None or known.state is not WorkerState.STARTING:
+            return ""
+        try:
+            with open(f"{self._config['session_dir']}/{worker}.failed", encoding="utf-8") as file:
+                return file.read(FAILURE_CHARS_MAX)
+        except OSError:
+            return ""
+
+    def on_environment_building(self, server: str, text: str) -> None:
+        from umbel._agent import environments
+
+        self.decide(environments.Doing(server, text, self.now_s()))
+
+    def on_environment_ready(self, server: str) -> None:
+        from umbel._agent import environments
+
+        self.decide(environments.Ready(server, self.now_s()))
+
+    def on_environment_gone(self, server: str, reason: str) -> None:
+        from umbel._agent import environments
+
+        self.decide(environments.Gone(server, reason, self.now_s()))
+
+    def on_fork_server_message(self, message: Message) -> None:
+        """Nothing but what `forks` passes on itself is said."""
 
     def on_worker_lines(self, worker: str, pid: int, is_error: bool, groups: list[output.Group]) -> None:
         if self._config.get("log_files"):

@@ -10,6 +10,7 @@ carries out.
 from __future__ import annotations
 
 from collections.abc import Callable, Iterator
+from typing import TYPE_CHECKING
 
 from umbel._agent import events as ev
 from umbel._agent import fairness
@@ -17,6 +18,11 @@ from umbel._agent.ledger import CPU, Ledger, describe, shown
 from umbel._agent.records import START_TIMEOUT_S, Demand, Lease, Pending, Place, Worker, WorkerState
 from umbel._base import checks
 from umbel._model import reasons
+
+if TYPE_CHECKING:
+    from umbel._agent import environments
+
+    AgentCommand = ev.AgentCommand | environments.Begin | environments.End
 
 Reason = reasons.Reason
 START_FAILURES_MAX = 3  # in a row for one environment, before those who wait for it are told
@@ -26,6 +32,7 @@ STAYED_RETRY_S = 2.0  # an idle or retired worker that still owns objects is ask
 ORPHAN_GRACE_S = 5.0  # for a task whose submitter is gone to be interrupted; what does not end by then is stuck
 ORPHAN_RETRY_S = 0.2
 LOST_GRACE_S = 2.0  # between a worker's connection closing and its process being killed: time for its exit handlers
+WARNING_CHARS_MAX = 4_000  # of what an installer has printed; an error has it all
 INFEASIBLE_WARNING_S = 1.0  # users add resources or nodes right after; do not cry at once
 IDLE_WORKER_S = 2.0  # where the session does not say; its own default is in `Config`
 
@@ -45,13 +52,14 @@ class AgentState:
         recycle_s: float | None = None,
         order: fairness.Order = fairness.deepest_first,
     ) -> None:
-        """worker_ids: fresh ids. starts_max: workers starting at once. idle_max: idle workers kept for good.
-        infeasible_timeout_s: how long a demand that can never be served may wait; None for ever. recycle_s: how
-        old a worker may be that is used for tasks again; None for any age."""
+        """worker_ids: fresh ids, for fork servers of environments too. starts_max: workers starting at once. idle_max:
+        idle workers kept for good. infeasible_timeout_s: how long a demand that can never be served may wait; None for
+        ever. recycle_s: how old a worker may be that is used for tasks again; None for any age."""
         self.ledger = ledger
         self.workers: dict[str, Worker] = {}
         self.clients: dict[str, dict[str, Lease]] = {}  # client -> worker -> lease
         self.demands: dict[Place, Demand] = {}
+        self.environments: environments.Environments | None = None  # made when the first one has to be built
         self._infeasible: dict[Place, Demand] = {}  # those that can never be served here
         self._worker_ids = worker_ids
         self._starts_max = starts_max
@@ -68,7 +76,7 @@ class AgentState:
         self._preferred: Demand | None = None  # for which others had to stand back when demands were served last
         self._starts_failed: dict[str, int] = {}  # environment -> failures in a row
         self._starts_at_s: dict[str, float] = {}  # environment -> not before
-        self._handlers: dict[type, Callable[..., list[ev.AgentCommand]]] = {
+        self._handlers: dict[type, Callable[..., list[AgentCommand]]] = {
             ev.ClientJoined: self._on_client_joined,
             ev.ClientLeft: self._on_client_left,
             ev.DemandChanged: self._on_demand_changed,
@@ -87,24 +95,28 @@ class AgentState:
             ev.Ticked: self._on_ticked,
         }
 
-    def apply(self, *events: ev.AgentEvent) -> list[ev.AgentCommand]:
-        commands: list[ev.AgentCommand] = []
+    def apply(self, *events: ev.AgentEvent | environments.Event) -> list[AgentCommand]:
+        commands: list[AgentCommand] = []
         for event in events:
             self._now_s = max(self._now_s, event.at_s)
-            commands += self._handlers[type(event)](event)
+            commands += self._handlers.get(type(event), self._on_environment)(event)
             commands += self._serve(event.at_s)
+            if self.environments is not None and self.environments.servers:
+                commands += self._settle_environments(event.at_s)
         return commands
 
     # ---- clients and what they want ----
 
-    def _on_client_joined(self, event: ev.ClientJoined) -> list[ev.AgentCommand]:
+    def _on_client_joined(self, event: ev.ClientJoined) -> list[AgentCommand]:
         self.clients.setdefault(event.client, {})
         return []
 
-    def _on_client_left(self, event: ev.ClientLeft) -> list[ev.AgentCommand]:
+    def _on_client_left(self, event: ev.ClientLeft) -> list[AgentCommand]:
         for place in [place for place in self.demands if place[0] == event.client]:
             self._drop(place)
-        commands: list[ev.AgentCommand] = []
+        if self.environments is not None:
+            self.environments.client_gone(event.client)
+        commands: list[AgentCommand] = []
         for lease in self.clients.pop(event.client, {}).values():
             commands += self._orphan(self.workers[lease.worker], lease, event.at_s)
         worker = self.workers.get(event.client)
@@ -116,7 +128,7 @@ class AgentState:
             worker.deadline_s = event.at_s + LOST_GRACE_S
         return commands
 
-    def _orphan(self, worker: Worker, lease: Lease, at_s: float) -> list[ev.AgentCommand]:
+    def _orphan(self, worker: Worker, lease: Lease, at_s: float) -> list[AgentCommand]:
         """The lease's holder is gone. The worker may own objects that others borrow, so it is not killed: it drops or
         interrupts that holder's tasks and answers; one whose task does not end is killed in the end."""
         lease.client = ""  # nobody is told of its end
@@ -126,7 +138,7 @@ class AgentState:
         worker.deadline_s = at_s + ORPHAN_GRACE_S
         return [ev.AskExit(worker.id, is_idle=True)]
 
-    def _on_demand_changed(self, event: ev.DemandChanged) -> list[ev.AgentCommand]:
+    def _on_demand_changed(self, event: ev.DemandChanged) -> list[AgentCommand]:
         place = (event.client, "", event.key)
         if event.client not in self.clients or not event.lease_count:
             self._drop(place)
@@ -153,7 +165,7 @@ class AgentState:
     def _is_feasible(self, demand: Demand) -> bool:
         return not demand.lacking and not demand.refusal
 
-    def _on_lease_returned(self, event: ev.LeaseReturned) -> list[ev.AgentCommand]:
+    def _on_lease_returned(self, event: ev.LeaseReturned) -> list[AgentCommand]:
         lease = self.clients.get(event.client, {}).get(event.worker)
         if lease is None:
             return []  # the worker died, or was killed, while the message was under way
@@ -171,7 +183,7 @@ class AgentState:
     def _is_old(self, worker: Worker, at_s: float) -> bool:
         return self._recycle_s is not None and worker.made_s + self._recycle_s <= at_s
 
-    def _retire(self, worker: Worker, at_s: float) -> list[ev.AgentCommand]:
+    def _retire(self, worker: Worker, at_s: float) -> list[AgentCommand]:
         worker.is_retired = True
         return self._ask_exit(worker, at_s)
 
@@ -184,14 +196,14 @@ class AgentState:
         if lease.client:
             del self.clients[lease.client][lease.worker]
 
-    def _on_worker_blocked(self, event: ev.WorkerBlocked) -> list[ev.AgentCommand]:
+    def _on_worker_blocked(self, event: ev.WorkerBlocked) -> list[AgentCommand]:
         lease = self._lease_of(event.worker)
         if lease is not None and not lease.is_blocked:
             lease.is_blocked = True
             self.ledger.lend_cpu(lease.resources.get(CPU, 0))
         return []
 
-    def _on_worker_unblocked(self, event: ev.WorkerUnblocked) -> list[ev.AgentCommand]:
+    def _on_worker_unblocked(self, event: ev.WorkerUnblocked) -> list[AgentCommand]:
         lease = self._lease_of(event.worker)
         if lease is not None and lease.is_blocked:
             lease.is_blocked = False
@@ -202,7 +214,7 @@ class AgentState:
         found = self.workers.get(worker)
         return found.lease if found is not None else None
 
-    def _on_kill_requested(self, event: ev.KillRequested) -> list[ev.AgentCommand]:
+    def _on_kill_requested(self, event: ev.KillRequested) -> list[AgentCommand]:
         if event.worker not in self.clients.get(event.client, {}):
             return []  # it died meanwhile, or is no longer this client's
         worker = self.workers[event.worker]
@@ -211,16 +223,16 @@ class AgentState:
 
     # ---- actors ----
 
-    def _on_actor_wanted(self, event: ev.ActorWanted) -> list[ev.AgentCommand]:
+    def _on_actor_wanted(self, event: ev.ActorWanted) -> list[AgentCommand]:
         self._add(("", event.actor, ""), event)
         return []
 
-    def _on_actor_unwanted(self, event: ev.ActorUnwanted) -> list[ev.AgentCommand]:
+    def _on_actor_unwanted(self, event: ev.ActorUnwanted) -> list[AgentCommand]:
         self._drop(("", event.actor, ""))
         worker = self._worker_of_actor(event.actor)
         return self._kill(worker, event.reason, event.at_s) if worker is not None else []
 
-    def _on_actor_released(self, event: ev.ActorReleased) -> list[ev.AgentCommand]:
+    def _on_actor_released(self, event: ev.ActorReleased) -> list[AgentCommand]:
         self._drop(("", event.actor, ""))
         worker = self._worker_of_actor(event.actor)
         if worker is None or worker.state is not WorkerState.ACTOR:
@@ -244,26 +256,28 @@ class AgentState:
         worker.deadline_s = None
         worker.ask_again_s = None
 
-    def _kill(self, worker: Worker, reason: str, at_s: float) -> list[ev.AgentCommand]:
+    def _kill(self, worker: Worker, reason: str, at_s: float) -> list[AgentCommand]:
         if worker.state is WorkerState.DYING:
             return []
         self._enter(worker, WorkerState.DYING, at_s)
         worker.reason = reason
         return [ev.KillWorker(worker.id)]
 
-    def _ask_exit(self, worker: Worker, at_s: float) -> list[ev.AgentCommand]:
+    def _ask_exit(self, worker: Worker, at_s: float) -> list[AgentCommand]:
         self._enter(worker, WorkerState.LEAVING, at_s)
         worker.deadline_s = at_s + ASK_TIMEOUT_S
         return [ev.AskExit(worker.id, is_idle=True)]
 
-    def _on_worker_ready(self, event: ev.WorkerReady) -> list[ev.AgentCommand]:
+    def _on_worker_ready(self, event: ev.WorkerReady) -> list[AgentCommand]:
         worker = self.workers.get(event.worker)
         if worker is not None and worker.state is WorkerState.STARTING:
             self._enter(worker, WorkerState.IDLE, event.at_s)
             self._starts_failed.pop(worker.env, None)
+            if self.environments is not None:
+                self.environments.worker_ready(worker.build_key)
         return []
 
-    def _on_worker_stayed(self, event: ev.WorkerStayed) -> list[ev.AgentCommand]:
+    def _on_worker_stayed(self, event: ev.WorkerStayed) -> list[AgentCommand]:
         worker = self.workers.get(event.worker)
         if worker is None:
             return []
@@ -285,23 +299,23 @@ class AgentState:
         worker.ask_again_s = event.at_s + STAYED_RETRY_S
         return []
 
-    def _on_memory_short(self, event: ev.MemoryShort) -> list[ev.AgentCommand]:
+    def _on_memory_short(self, event: ev.MemoryShort) -> list[AgentCommand]:
         worker = self.workers.get(event.worker)
         if worker is None or worker.lease is None:
             return []  # it has ended, or what it did has, while somebody looked
         return self._kill(worker, event.reason, event.at_s)
 
-    def _on_worker_dismissed(self, event: ev.WorkerDismissed) -> list[ev.AgentCommand]:
+    def _on_worker_dismissed(self, event: ev.WorkerDismissed) -> list[AgentCommand]:
         worker = self.workers.get(event.worker)
         if worker is None or worker.state is not WorkerState.IDLE:
             return []
         return self._ask_exit(worker, event.at_s)
 
-    def _on_worker_exited(self, event: ev.WorkerExited) -> list[ev.AgentCommand]:
+    def _on_worker_exited(self, event: ev.WorkerExited) -> list[AgentCommand]:
         worker = self.workers.get(event.worker)
         if worker is None:
             return []
-        commands: list[ev.AgentCommand] = []
+        commands: list[AgentCommand] = []
         if worker.state is WorkerState.STARTING or (worker.state is WorkerState.DYING and worker.reason == _START_HUNG):
             commands += self._on_start_failed(worker, event)
         lease = worker.lease
@@ -317,7 +331,10 @@ class AgentState:
         del self.workers[worker.id]
         return commands + self._on_client_left(ev.ClientLeft(worker.id, event.at_s))
 
-    def _on_start_failed(self, worker: Worker, event: ev.WorkerExited) -> list[ev.AgentCommand]:
+    def _on_start_failed(self, worker: Worker, event: ev.WorkerExited) -> list[AgentCommand]:
+        if event.failure:  # it would be the same the next time
+            waiting = [demand for demand in self.demands.values() if demand.env == worker.env]
+            return self._fail(waiting, event.failure)
         failures = self._starts_failed.get(worker.env, 0) + 1
         self._starts_failed[worker.env] = failures
         self._starts_at_s[worker.env] = event.at_s + START_RETRY_S
@@ -329,14 +346,48 @@ class AgentState:
         if failures < START_FAILURES_MAX:
             return []
         del self._starts_failed[worker.env]
-        commands: list[ev.AgentCommand] = []
-        for place, demand in list(self.demands.items()):
-            if demand.env == worker.env:
-                self._drop(place)
-                if demand.actor:
-                    commands.append(ev.ActorUnplaceable(demand.actor, reason))
-                else:
-                    commands.append(ev.DemandFailed(demand.client, demand.key, reason))
+        return self._fail([demand for demand in self.demands.values() if demand.env == worker.env], reason)
+
+    def _fail(self, demands: list[Demand], reason: str, log_of: str = "") -> list[AgentCommand]:
+        commands: list[AgentCommand] = []
+        for demand in demands:
+            self._drop(demand.place)
+            if demand.actor:
+                commands.append(ev.ActorUnplaceable(demand.actor, reason, log_of=log_of))
+            else:
+                commands.append(ev.DemandFailed(demand.client, demand.key, reason, log_of=log_of))
+        return commands
+
+    # ---- environments ----
+
+    def _use_environments(self) -> environments.Environments:
+        if self.environments is None:
+            from umbel._agent import environments
+
+            self.environments = environments.Environments(self._worker_ids)
+        return self.environments
+
+    def _on_environment(self, event: environments.Event) -> list[AgentCommand]:
+        return self._carry_out(self._use_environments().apply(event))
+
+    def _settle_environments(self, at_s: float) -> list[AgentCommand]:
+        wanted = {demand.build_key for demand in self.demands.values() if self._is_feasible(demand)}
+        wanted.update(worker.build_key for worker in self.workers.values())
+        return self._carry_out(self._use_environments().settle(wanted, at_s))
+
+    def _carry_out(self, steps: list[environments.Step]) -> list[AgentCommand]:
+        from umbel._agent import environments
+
+        commands: list[AgentCommand] = []
+        for step in steps:
+            if isinstance(step, environments.Fail):
+                waiting = [demand for demand in self.demands.values() if demand.build_key == step.key]
+                commands += self._fail(waiting, step.reason, step.log_of)
+                if step.is_held and not waiting:
+                    text = f"The runtime environment of the job could not be built: {step.reason:.{WARNING_CHARS_MAX}}"
+                    commands.append(ev.Warn(f"{text}; tasks that need it will try again"))
+            else:
+                commands.append(step)
         return commands
 
     # ---- time ----
@@ -357,6 +408,8 @@ class AgentState:
             if self._infeasible_timeout_s is not None:
                 due.append(demand.since_s + self._infeasible_timeout_s)
         due += self._starts_at_s.values()
+        if self.environments is not None and (at_s := self.environments.next_tick_s()) is not None:
+            due.append(at_s)
         due += [
             one.short_since_s + fairness.next_change_s(self._now_s - one.short_since_s)
             for one in self.demands.values()
@@ -364,10 +417,10 @@ class AgentState:
         ]
         return min(due, default=None)
 
-    def _on_ticked(self, event: ev.Ticked) -> list[ev.AgentCommand]:
+    def _on_ticked(self, event: ev.Ticked) -> list[AgentCommand]:
         at_s = event.at_s
         self._starts_at_s = {env: start_s for env, start_s in self._starts_at_s.items() if start_s > at_s}
-        commands: list[ev.AgentCommand] = []
+        commands: list[AgentCommand] = []
         for worker in self.workers.values():
             if worker.deadline_s is not None and worker.deadline_s <= at_s:
                 is_start = worker.state is WorkerState.STARTING
@@ -392,9 +445,9 @@ class AgentState:
                 commands += self._ask_exit(worker, at_s)
         return commands + self._look_at_infeasible(at_s)
 
-    def _look_at_infeasible(self, at_s: float) -> list[ev.AgentCommand]:
+    def _look_at_infeasible(self, at_s: float) -> list[AgentCommand]:
         """Warn of demands that can never be served, once each, and end those that have waited too long for a change."""
-        commands: list[ev.AgentCommand] = []
+        commands: list[AgentCommand] = []
         limit_s = self._infeasible_timeout_s
         for place, demand in list(self._infeasible.items()):
             if limit_s is not None and demand.since_s + limit_s <= at_s:
@@ -427,10 +480,13 @@ class AgentState:
 
     # ---- serving demands ----
 
-    def _serve(self, at_s: float) -> list[ev.AgentCommand]:
+    def _serve(self, at_s: float) -> list[AgentCommand]:
         """Grant what can be granted, start the workers that are missing, ask for leases back that others wait for."""
         if not self.demands:
             return []
+        for demand in self.demands.values():
+            if demand.build_key and self._is_feasible(demand):
+                self._server_of(demand, at_s)
         idle: dict[str, list[Worker]] = {}
         starting: dict[str, int] = {}
         starts_left = self._starts_max
@@ -444,7 +500,7 @@ class AgentState:
             return []  # nothing can change before one of them is ready
         for workers in idle.values():
             workers.sort(key=lambda worker: worker.since_s)  # the one used last, whose caches are warm, is taken first
-        commands: list[ev.AgentCommand] = []
+        commands: list[AgentCommand] = []
         self._preferred = None
         promised = self.ledger.copy()  # what is free and not meant for a worker that is starting
         unserved: list[Demand] = []
@@ -459,9 +515,13 @@ class AgentState:
                     commands.append(self._give(ready, demand, at_s))
                 elif starting.get(demand.env, 0) > 0:
                     starting[demand.env] -= 1
-                elif starts_left > 0 and demand.env not in self._starts_at_s:
+                elif (
+                    starts_left > 0
+                    and demand.env not in self._starts_at_s
+                    and (server := self._server_of(demand, at_s)) is not None
+                ):
                     starts_left -= 1
-                    commands.append(self._start(demand.env, at_s))
+                    commands.append(self._start(demand, server, at_s))
                 else:
                     break
                 promised.acquire(demand.resources)
@@ -491,7 +551,7 @@ class AgentState:
         busy = sum(1 for lease in leases if lease.key == demand.key and not lease.is_blocked)
         return max(0, self._free_leases_max - busy)
 
-    def _give(self, worker: Worker, demand: Demand, at_s: float) -> ev.AgentCommand:
+    def _give(self, worker: Worker, demand: Demand, at_s: float) -> AgentCommand:
         accelerators = self.ledger.acquire(demand.resources)
         lease = Lease(worker.id, demand, demand.resources, accelerators)
         worker.lease = lease
@@ -509,17 +569,23 @@ class AgentState:
         self.clients[demand.client][worker.id] = lease
         return ev.Grant(demand.client, demand.key, worker.id, demand.resources, accelerators)
 
-    def _start(self, env: str, at_s: float) -> ev.AgentCommand:
-        worker = Worker(next(self._worker_ids), env, at_s)
+    def _server_of(self, demand: Demand, at_s: float) -> str | None:
+        """The fork server of its environment: "" for the plain one, None if it has to be waited for."""
+        if not demand.build_key:
+            return ""
+        return self._use_environments().want(demand.build_key, demand.build_timeout_s, at_s)
+
+    def _start(self, demand: Demand, server: str, at_s: float) -> AgentCommand:
+        worker = Worker(next(self._worker_ids), demand.env, at_s, demand.build_key)
         checks.invariant(worker.id not in self.workers, "two workers with one id", worker=worker.id)
         self.workers[worker.id] = worker
-        return ev.StartWorker(worker.id, env)
+        return ev.StartWorker(worker.id, demand.env, server)
 
-    def _reclaims(self, unserved: list[Demand]) -> list[ev.AgentCommand]:
+    def _reclaims(self, unserved: list[Demand]) -> list[AgentCommand]:
         if not unserved:
             return []
         leases = (lease for of_client in self.clients.values() for lease in of_client.values())
-        commands: list[ev.AgentCommand] = []
+        commands: list[AgentCommand] = []
         for lease in fairness.leases_to_reclaim(unserved, leases, self.ledger):
             lease.is_reclaimed = True
             commands.append(ev.Reclaim(lease.client, lease.worker))
@@ -527,8 +593,9 @@ class AgentState:
 
     # ---- answers ----
 
-    def pending(self) -> list[Pending]:
+    def pending(self, at_s: float = 0.0) -> list[Pending]:
         """Every waiting demand with the reason why it waits, in the order in which they will be served."""
+        self._now_s = max(self._now_s, at_s)
         return [
             Pending(one.client, one.actor, one.key, one.count, one.depth, one.placement, one.since_s, self._reason(one))
             for one in self._order(self.demands.values())
@@ -547,6 +614,10 @@ class AgentState:
                 f"ask for less of {', '.join(sorted(demand.lacking))}, or start Umbel with more",
                 {"needs": dict(demand.placement), "total": has, "lacking": dict(demand.lacking)},
             )
+        if self.environments is not None:
+            unbuilt = self.environments.reason(demand.build_key, self._now_s)
+            if unbuilt is not None:
+                return unbuilt
         missing = self.ledger.missing(demand.resources)
         if missing:
             leases = [worker.lease for worker in self.workers.values() if worker.lease is not None]
@@ -577,6 +648,8 @@ class AgentState:
     def check(self) -> None:
         """The invariants, for tests and the simulator."""
         self.ledger.check()
+        if self.environments is not None:
+            self.environments.check()
         held = dict.fromkeys(self.ledger.total, 0)
         starting = 0
         for worker in self.workers.values():

@@ -152,6 +152,18 @@ class Config:
     infeasible_timeout_s: float = _setting(0.0, "UMBEL_INFEASIBLE_TIMEOUT_S")
     """After how long tasks and actors fail that no node can ever run; 0 for never, since nodes may be added."""
 
+    runtime_env_package_bytes_max: int = _setting(512 << 20, "UMBEL_RUNTIME_ENV_PACKAGE_BYTES_MAX")
+    """How large a `working_dir` or one of `py_modules` may be. Ray's limit."""
+
+    runtime_env_cache_dir: str = _setting("", "UMBEL_RUNTIME_ENV_CACHE_DIR")
+    """Where built environments are kept between sessions; empty for `umbel/environments` in the user's cache."""
+
+    runtime_env_cache_bytes: int = _setting(10 << 30, "UMBEL_RUNTIME_ENV_CACHE_BYTES")
+    """How much of them is kept that nobody uses. As in Ray: two or three environments with a large framework."""
+
+    runtime_env_cache_days: float = _setting(30.0, "UMBEL_RUNTIME_ENV_CACHE_DAYS")
+    """After how many days without use one is removed: what is needed each month is built once."""
+
     idle_worker_s: float = _setting(2.0, "UMBEL_IDLE_WORKER_S")
     """How long a worker process that nobody leases is kept beyond one for each CPU. It costs memory, and starting
     another takes 20 ms; two seconds bridge the pauses of a busy program."""

@@ -248,6 +248,7 @@ class ActorClass(Generic[T]):
     """A class whose `.remote(...)` creates an instance in a process of its own and returns a handle at once."""
 
     def __init__(self, cls: type[T], options: dict[str, Any]) -> None:
+        options = remote_function.with_environment(options)
         self._cls = cls
         self._options = options
         self._init_signature = _init_signature(cls)
@@ -284,9 +285,9 @@ class ActorClass(Generic[T]):
 
     def options(self, **overrides: Unpack[ActorOptions]) -> BoundActorOptions[T]:
         """The same class with some options changed; the original stays as it is."""
-        return BoundActorOptions(
-            ActorTemplate(self._source, self._init_signature, option_model.actor_options(self._options, overrides))
-        )
+        overrides_ = remote_function.with_environment(dict(overrides))
+        options = option_model.actor_options(self._options, overrides_)
+        return BoundActorOptions(ActorTemplate(self._source, self._init_signature, options))
 
     def __reduce__(self) -> tuple[Any, ...]:
         return remote_function.unread, (ActorClass,), {"_cls": self._cls, "_options": self._options}

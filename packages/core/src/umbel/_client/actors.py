@@ -169,6 +169,8 @@ class ActorClient:
             )
         if message.get("unschedulable"):
             return exceptions.dump_error(exceptions.ActorUnschedulableError(text))
+        if message.get("no_environment"):
+            return exceptions.dump_error(exceptions.RuntimeEnvSetupError(text))
         return exceptions.dump_error(
             exceptions.ActorDiedError(
                 text, actor_id=self.actor_id.hex(), actor_init_failed=bool(message.get("init_failed"))
@@ -251,7 +253,7 @@ class Actors:
             "max_restarts": options.max_restarts,
             "placement": dict(options.placement_resources.items()),
             "running": dict(options.running_resources.items()),
-            "env": engine.environment(options.env_vars),
+            "env": engine.environment(options.env_vars, options.environment),
             "strategy": tasks.wire_strategy(options.scheduling_strategy),
             "class_name": template.description.class_name,
             "depth": engine.tasks.depth,

@@ -82,6 +82,7 @@ class SessionContext:
         "accelerator_ids",
         "address",
         "env_vars",
+        "environment",
         "job_id",
         "kind",
         "labels",
@@ -104,6 +105,7 @@ class SessionContext:
         labels: Mapping[str, str] | None = None,
         accelerator_ids: Mapping[str, list[str]] | None = None,
         env_vars: Mapping[str, str] | None = None,
+        environment: Mapping[str, Any] | None = None,
     ) -> None:
         self.kind = kind
         self.worker_id = worker_id
@@ -115,6 +117,7 @@ class SessionContext:
         self.labels = labels or {}
         self.accelerator_ids = {} if accelerator_ids is None else accelerator_ids
         self.env_vars = env_vars or {}  # of the runtime_env in which this process runs
+        self.environment = environment or {}  # the rest of it, as it travels
 
 
 current_task: contextvars.ContextVar[TaskContext | None] = contextvars.ContextVar("umbel_current_task", default=None)
@@ -223,6 +226,10 @@ class RuntimeContext:
         """The environment in which this runs, as the option `runtime_env` is written; {} where none was asked for."""
         task = current_task.get()
         env_vars = self._session.env_vars if task is None or task.env_vars is None else task.env_vars
+        if self._session.environment:
+            from umbel._model import runtime_envs
+
+            return runtime_envs.as_option({**self._session.environment, "env_vars": env_vars})
         return {"env_vars": dict(env_vars)} if env_vars else {}
 
     def get_runtime_env_string(self) -> str:

@@ -23,6 +23,7 @@ class DriverEngine(native.NativeEngine):
         namespace: str,
         labels: Mapping[str, str],
         env_vars: Mapping[str, str],
+        environment: str,
         config: configuration.Config,
     ) -> None:
         self._output = output.DriverOutput(fold_s=config.log_fold_s, use_color=config.log_prefix_color)
@@ -61,6 +62,20 @@ class DriverEngine(native.NativeEngine):
         }
         self.start()
         self._interrupts.install()
+        if environment:
+            self._adopt(env_vars, environment)
+
+    def _adopt(self, env_vars: Mapping[str, str], fields: str) -> None:
+        """The job's environment: all tasks and actors inherit it, and it is built now unless it says otherwise."""
+        try:
+            found = dict(self.environment(tuple(sorted(env_vars.items())), fields))
+        except BaseException:
+            self.shutdown()
+            raise
+        found.pop("env_vars", None)  # which all workers of the node have
+        self.own_environment = self.session_context.environment = found
+        if found.get("config", {}).get("eager_install", True):
+            self.agent.notify({"t": "hold_environment", "env": found})
 
     def _on_driver_notice(self, message: dict[str, Any], _body: bytes) -> bool:
         kind = message["t"]

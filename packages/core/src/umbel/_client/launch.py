@@ -167,6 +167,7 @@ def _defaults(base: str) -> dict[str, Any]:
         "worker_imports": [],
         "worker_env": {},
         "accelerator_ids": {},
+        "interpreter_flags": _interpreter_flags(),
     }
 
 

@@ -8,12 +8,13 @@ drained at the next opportunity, because a destructor may run at any point, the 
 from __future__ import annotations
 
 import functools
+import json
 import logging
 import os
 import threading
 import time
 from collections import deque
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Callable, Sequence
 from typing import TYPE_CHECKING, Any
 
 from umbel import exceptions
@@ -65,6 +66,9 @@ class _GetWaiter(reactor.Waiter):
             self.count_down()
 
 
+ENVIRONMENTS_MAX = 256  # remembered by what was asked for; a program that has more packs them again
+
+
 class NativeEngine:
     """One process in a session. `kind` is "driver" or "worker"."""
 
@@ -113,7 +117,10 @@ class NativeEngine:
         self._early: list[Callable[[], None]] = []  # what arrived before `start`
         self.session_context: context.SessionContext
         self.address_info: dict[str, Any] = {}
-        self.own_env_vars: dict[str, str] = {}  # of the task's or actor's runtime_env; its children inherit them
+        self.own_environment: dict[str, Any] = {}  # in which this process runs, as it travels; its children inherit it
+        self._environments: dict[
+            tuple[Any, str], dict[str, Any]
+        ] = {}  # made of the inherited one, by what was asked for
         self.reactor = reactor.Reactor(self._housekeeping, name="umbel-background")
         self.links = links.Links(process_id, session_dir, self.reactor.poller, self._on_messages, self._on_link_gone)
         self.answers = answers.Answers(self)
@@ -707,10 +714,23 @@ class NativeEngine:
         """A thread of a compiled graph has left a method of the actor here by `error`: end the actor."""
         raise error
 
-    def environment(self, env_vars: Iterable[tuple[str, str]]) -> dict[str, Any]:
-        """What the workers of a task or actor that asks for these variables are started with: ours as well."""
-        both = {**self.own_env_vars, **dict(env_vars)}
-        return {"env_vars": both} if both else {}
+    def environment(self, env_vars: tuple[tuple[str, str], ...], fields: str = "") -> dict[str, Any]:
+        """What the workers of a task or actor are started with that asks for these variables and, as JSON, other fields:
+        ours as well. Local files are read at the first call, and the same ones used for the rest of the session."""
+        if not fields:
+            both = {**self.own_environment.get("env_vars", {}), **dict(env_vars)}
+            return {**self.own_environment, "env_vars": both} if both else self.own_environment
+        found = self._environments.get((env_vars, fields))
+        if found is None:
+            from umbel._client import environments
+
+            found = environments.packed(
+                dict(env_vars), json.loads(fields), self.own_environment, self.session_context.session_dir
+            )
+            if len(self._environments) >= ENVIRONMENTS_MAX:
+                self._environments.clear()
+            self._environments[env_vars, fields] = found
+        return found
 
     def export(self, source: remote_function.Source) -> bytes:
         """A function or class as bytes, made at its first use in this session and kept. References it captured are kept

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import functools
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from typing import TYPE_CHECKING, Any, Generic, Literal, ParamSpec, TypeVar, overload
 
 from umbel._client import absent, current, signatures
@@ -85,6 +85,16 @@ def is_unread(instance: Any, target: str) -> bool:
     return target in instance.__dict__ and "_template" not in instance.__dict__
 
 
+def with_environment(options: dict[str, Any]) -> dict[str, Any]:
+    """The options with the fields of `runtime_env` checked that belong to plugins."""
+    env = options.get("runtime_env")
+    if not isinstance(env, Mapping) or env.keys() <= {"env_vars"}:
+        return options
+    from umbel._client import environments
+
+    return {**options, "runtime_env": environments.validated(env)}
+
+
 class RemoteFunction(Generic[P, R]):
     """A function whose `.remote(...)` runs it as a task and returns a reference to its result at once."""
 
@@ -98,6 +108,7 @@ class RemoteFunction(Generic[P, R]):
                 f"a remote function must be a plain or generator function, got 'async def {_display_name(function)}'; "
                 "wrap it: run asyncio.run(...) inside a plain function, or make it a method of an actor"
             )
+        options = with_environment(options)
         functools.update_wrapper(self, function)  # type: ignore[arg-type]  # not callable, so that mypy finds calls
         self._function = function
         self._options = options
@@ -138,7 +149,7 @@ class RemoteFunction(Generic[P, R]):
     ) -> BoundSeveral[P]: ...
     def options(self, **overrides: Any) -> BoundOptions[P, Any]:
         """The same function with some options changed; the original stays as it is."""
-        options = option_model.task_options(self._options, overrides)
+        options = option_model.task_options(self._options, with_environment(overrides))
         template = self._templates.get(options)
         if template is None:
             template = TaskTemplate(self._source, self._signature, options)

@@ -100,8 +100,8 @@ def init(
     scheduling policy, "hybrid" by default. infeasible_timeout_s: after how long tasks and actors fail that no node can
     ever run; by default they wait, for nodes may come, and a warning says why. object_spilling_directory: where values
     go when the store fills up, a path or a URL of fsspec's or pyarrow's; default the session directory. runtime_env:
-    only {"env_vars": {...}} yet, set in every worker. logging_config: an umbel.LoggingConfig for the root logger of this
-    process and of workers, which are left alone by default; logging_level: of the logger "umbel" alone.
+    what all workers run in; tasks and actors inherit it. logging_config: an umbel.LoggingConfig for the root logger of
+    this process and of workers, which are left alone by default; logging_level: of the logger "umbel" alone.
     _metrics_export_port: serve metrics to Prometheus there, 0 for any free port; by default they are not served.
     _tracing_startup_hook: "module:function", called here and in each worker to set OpenTelemetry up; tasks and actor calls
     are then traced. _system_config: as in Ray, of which only what concerns spilling means something here.
@@ -154,6 +154,9 @@ def init(
 
             catalog = registry.installed()
             registry.log_complaints()
+            env_vars, environment = _environment(runtime_env)
+            if environment:
+                extras["environment"] = environment
             policy = scheduler or config.scheduler
             catalog.schedulers.find(policy)  # a name nobody provides fails here and not in the daemon
             started: Any = catalog.engines.create(
@@ -162,7 +165,7 @@ def init(
                 labels={**found_labels, **_labels(labels)},
                 namespace=namespace or config.namespace or _anonymous_namespace(),
                 object_store_memory=store_bytes,
-                env_vars=_env_vars(runtime_env),
+                env_vars=env_vars,
                 log_to_driver=config.log_to_driver if log_to_driver is None else log_to_driver,
                 logging_config=logging_values,
                 tracing_startup_hook=_tracing_startup_hook,
@@ -418,12 +421,15 @@ def _labels(labels: Any) -> dict[str, str]:
     return dict(labels)
 
 
-def _env_vars(runtime_env: Any) -> dict[str, str]:
+def _environment(runtime_env: Any) -> tuple[dict[str, str], str]:
+    """The variables, and the other fields as JSON."""
+    if not runtime_env:
+        return {}, ""
+    from umbel._client import remote_function
     from umbel._model import options
 
-    if not runtime_env:
-        return {}
-    return dict(options.task_options({"runtime_env": runtime_env}, {}).env_vars)
+    checked = options.task_options(remote_function.with_environment({"runtime_env": runtime_env}), {})
+    return dict(checked.env_vars), checked.environment
 
 
 def _set_log_level(level: Any) -> None:

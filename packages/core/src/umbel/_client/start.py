@@ -33,8 +33,12 @@ def start(
     scheduler: str,
     accelerator_ids: Mapping[str, list[str]],
     config: configuration.Config,
+    environment: str = "",
 ) -> driver.DriverEngine:
-    """A private node and its driver. Raises UmbelSystemError when the daemon does not start."""
+    """A private node and its driver. environment: the job's runtime_env but `env_vars`, checked, as JSON.
+
+    Raises UmbelSystemError when the daemon does not start, and what is wrong with the files of the environment.
+    """
     launching.configure(
         {
             "resources": dict(resource_model.ResourceSet.from_floats(resources).items()),
@@ -75,7 +79,14 @@ def start(
     )
     from umbel._client import driver
 
-    return driver.DriverEngine(launching, namespace=namespace, labels=labels, env_vars=env_vars, config=config)
+    return driver.DriverEngine(
+        launching,
+        namespace=namespace,
+        labels=labels,
+        env_vars=env_vars,
+        environment=environment,
+        config=config,
+    )
 
 
 def _tracing_imports(hook: str | None) -> tuple[str, ...]:

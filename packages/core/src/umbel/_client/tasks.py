@@ -128,7 +128,7 @@ class Tasks:
 
         options = template.options
         blob = self._engine.export(template.source)
-        env = self._engine.environment(options.env_vars)
+        env = self._engine.environment(options.env_vars, options.environment)
         strategy = wire_strategy(options.scheduling_strategy)
         request = {"resources": dict(options.resources.items()), "env": env, "strategy": strategy}
         with self._engine.lock:
@@ -612,7 +612,7 @@ class Tasks:
                 exceptions.TaskUnschedulableError(f"task {task.template.name} can never run: {reason}")
                 if is_unschedulable
                 else exceptions.RuntimeEnvSetupError(
-                    f"no worker could be started for task {task.template.name} (environment {cls.request['env']}): "
+                    f"no worker could be started for task {task.template.name} (environment {_shown(cls.request['env'])}): "
                     f"{reason}"
                 )
             )
@@ -888,6 +888,12 @@ class Tasks:
             return
         task.lease.link.post((messages.CANCEL, task.seq, force, recursive))
         task.lease.link.flush()
+
+
+def _shown(env: dict[str, Any]) -> str:
+    """An environment in an error, where the build's output says the rest."""
+    built = env.get("built")
+    return f"with {', '.join(sorted(built))}" if built else str(env)
 
 
 def wire_strategy(strategy: Any) -> str | dict[str, Any] | None:

@@ -283,7 +283,7 @@ class ActorTable:
         actor = self.actors.get(event.actor)
         if actor is None or actor.worker:
             return []
-        return self._bury(actor, event.reason, Cause.UNSCHEDULABLE if event.is_unschedulable else Cause.CRASHED)
+        return self._bury(actor, event.reason, Cause.UNSCHEDULABLE if event.is_unschedulable else Cause.NO_ENVIRONMENT)
 
     def _on_client_gone(self, event: ev.ClientGone) -> list[ev.ActorCommand]:
         for since_and_watchers in self._unknown.values():

@@ -26,6 +26,7 @@ class Cause(Enum):
     INTENDED = "intended"  # killed by kill(), exited by itself, or no longer referred to
     INIT_FAILED = "init failed"  # its constructor raised, or an argument of it could not be computed
     UNSCHEDULABLE = "unschedulable"  # what it asked for cannot be had
+    NO_ENVIRONMENT = "no environment"  # no worker could be started in what it is to run in
 
 
 class ActorSpec(NamedTuple):

@@ -241,6 +241,7 @@ class ActorService:
             "intended": command.cause is ev.Cause.INTENDED,
             "init_failed": command.cause is ev.Cause.INIT_FAILED,
             "unschedulable": command.cause is ev.Cause.UNSCHEDULABLE,
+            "no_environment": command.cause is ev.Cause.NO_ENVIRONMENT,
         }
         if self._memory is not None:
             message["memory"] = self._memory

@@ -36,6 +36,7 @@ class TaskOptions(NamedTuple):
     """How a function runs as a task.
 
     resources: what one run needs. num_returns: None for one object, or a stream when the function is a generator.
+    environment: the fields of runtime_env but `env_vars`, as JSON; "" for none.
     """
 
     resources: ResourceSet
@@ -45,6 +46,7 @@ class TaskOptions(NamedTuple):
     max_calls: int = 0
     name: str | None = None
     env_vars: tuple[tuple[str, str], ...] = ()
+    environment: str = ""
     scheduling_strategy: object = None
     accelerator_type: str | None = None
     enable_task_events: bool = True
@@ -52,8 +54,8 @@ class TaskOptions(NamedTuple):
     generator_backpressure_num_objects: int = -1
 
     @property
-    def runtime_env(self) -> dict[str, dict[str, str]]:
-        return _runtime_env(self.env_vars)
+    def runtime_env(self) -> dict[str, Any]:
+        return _runtime_env(self.env_vars, self.environment)
 
 
 class ActorOptions(NamedTuple):
@@ -78,6 +80,7 @@ class ActorOptions(NamedTuple):
     max_pending_calls: int = -1
     allow_out_of_order_execution: bool | None = None
     env_vars: tuple[tuple[str, str], ...] = ()
+    environment: str = ""
     scheduling_strategy: object = None
     accelerator_type: str | None = None
     enable_task_events: bool = True
@@ -85,8 +88,8 @@ class ActorOptions(NamedTuple):
     generator_backpressure_num_objects: int = -1
 
     @property
-    def runtime_env(self) -> dict[str, dict[str, str]]:
-        return _runtime_env(self.env_vars)
+    def runtime_env(self) -> dict[str, Any]:
+        return _runtime_env(self.env_vars, self.environment)
 
 
 class MethodOptions(NamedTuple):
@@ -175,9 +178,11 @@ def method_options(decorator: Mapping[str, object], call: Mapping[str, object]) 
 
 
 def _common(given: _Given) -> _Given:
+    env_vars, environment = given.get("runtime_env", ((), ""))
     return {
         "name": given.get("name"),
-        "env_vars": given.get("runtime_env", ()),
+        "env_vars": env_vars,
+        "environment": environment,
         "scheduling_strategy": given.get("scheduling_strategy"),
         "accelerator_type": given.get("accelerator_type"),
         "enable_task_events": given.get("enable_task_events", True),
@@ -196,8 +201,13 @@ def _amounts(given: _Given) -> dict[str, int]:
     return amounts
 
 
-def _runtime_env(env_vars: tuple[tuple[str, str], ...]) -> dict[str, dict[str, str]]:
-    return {"env_vars": dict(env_vars)} if env_vars else {}
+def _runtime_env(env_vars: tuple[tuple[str, str], ...], environment: str) -> dict[str, Any]:
+    found: dict[str, Any] = {"env_vars": dict(env_vars)} if env_vars else {}
+    if environment:
+        import json
+
+        found.update(json.loads(environment))
+    return found
 
 
 # ---------------------------------------------------------------------------------------------------------------------
@@ -339,16 +349,19 @@ def _str_pairs(option: str, value: object) -> tuple[tuple[str, str], ...]:
     return tuple(sorted(value.items()))
 
 
-def _env_vars(option: str, value: object) -> tuple[tuple[str, str], ...]:
-    """The option runtime_env, of which this version has the environment variables."""
+def _environment(option: str, value: object) -> tuple[tuple[tuple[str, str], ...], str]:
+    """The option runtime_env: its variables, and its other fields, which have been checked, as JSON."""
     if not isinstance(value, Mapping):
         raise _wrong_type(option, "a dict", value, "write {'env_vars': {'NAME': 'value'}}")
-    for key in value:
-        if key != "env_vars" and value[key]:
-            raise exceptions.UnsupportedFeature(
-                f"{option}[{key!r}] is not supported by this version of Umbel, which has 'env_vars' only, got "
-                f"{value[key]!r}; install what the tasks need where Umbel is started"
-            )
+    others = {key: item for key, item in value.items() if key != "env_vars" and item is not None}
+    if not others:
+        return _env_vars(option, value), ""
+    import json
+
+    return _env_vars(option, value), json.dumps(others, sort_keys=True)
+
+
+def _env_vars(option: str, value: Mapping[str, Any]) -> tuple[tuple[str, str], ...]:
     what = f"{option}['env_vars']"
     pairs = _str_pairs(what, value.get("env_vars") or {})
     for name, text in pairs:
@@ -443,7 +456,7 @@ _COMMON: Final[Mapping[str, _Option]] = {
     "resources": _Option(_custom),
     "accelerator_type": _Option(_text("omit it to run on any")),
     "name": _Option(_text("omit it for no name")),
-    "runtime_env": _Option(_env_vars),
+    "runtime_env": _Option(_environment),
     "scheduling_strategy": _Option(_strategy),
     "label_selector": _Option(_selector),
     "fallback_strategy": _Option(_fallbacks),

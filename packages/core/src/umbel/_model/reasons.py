@@ -25,6 +25,7 @@ INFEASIBLE = "infeasible"  # no node can ever have what it asks for
 RESOURCES = "resources"  # others have it now
 LIMIT = "limit"  # as many of its kind run as may
 TURN = "turn"  # an older demand goes first
+ENVIRONMENT = "environment"  # its runtime environment is being built
 STARTING = "starting"  # its worker process is being started
 
 

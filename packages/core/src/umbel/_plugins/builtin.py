@@ -61,6 +61,15 @@ def umbel_collectives() -> list[spi.CollectiveDescriptor]:
 
 
 @hookimpl
+def umbel_runtime_envs() -> list[spi.RuntimeEnvDescriptor]:
+    below = "umbel._environments"
+    return [
+        spi.RuntimeEnvDescriptor("working_dir", f"{below}.directories:WorkingDir", summary="where workers start"),
+        spi.RuntimeEnvDescriptor("py_modules", f"{below}.directories:PyModules", summary="what they can import"),
+    ]
+
+
+@hookimpl
 def umbel_commands() -> list[spi.CommandDescriptor]:
     return [
         spi.CommandDescriptor("explain", "umbel.cli.explain:make", summary="Why something waits, and what would help"),

@@ -49,6 +49,7 @@ class Catalog:
         self.stores = providers.Registry("store", spi.StoreDescriptor, spi.ObjectStore)
         self.accelerators = providers.Registry("accelerator", spi.AcceleratorDescriptor, spi.AcceleratorManager)
         self.collectives = providers.Registry("collective", spi.CollectiveDescriptor, spi.CollectiveGroup)
+        self.runtime_envs = providers.Registry("runtime_env field", spi.RuntimeEnvDescriptor, spi.RuntimeEnvPlugin)
         self.commands = providers.Registry("command", spi.CommandDescriptor, None)
 
     def registries(self) -> dict[str, providers.Registry]:
@@ -59,6 +60,7 @@ class Catalog:
             "umbel_stores": self.stores,
             "umbel_accelerators": self.accelerators,
             "umbel_collectives": self.collectives,
+            "umbel_runtime_envs": self.runtime_envs,
             "umbel_commands": self.commands,
         }
 

@@ -46,6 +46,11 @@ def _settings(env_vars: dict[str, str]) -> configuration.Config:
 
 def main(config: dict[str, Any]) -> None:
     """Run until the agent says to end or is gone."""
+    hook = (config.get("env") or {}).get("hook")
+    if hook:
+        from umbel._worker import setup_hook
+
+        setup_hook.call(hook, f"{config['session_dir']}/{config['id']}.failed")
     Worker(config).run()
 
 
@@ -101,9 +106,10 @@ class Worker:
             labels=config.get("labels"),
             accelerator_ids=self.accelerator_ids,
             env_vars={**(config.get("worker_env") or {}), **((config.get("env") or {}).get("env_vars") or {})},
+            environment=config.get("env"),
         )
         self.engine.session_context = self.session
-        self.engine.own_env_vars = dict((config.get("env") or {}).get("env_vars") or {})
+        self.engine.own_environment = config.get("env") or {}
         self.engine.context_of = self._current_key
         self.engine.on_blocked = self._blocked
         self.engine.on_link_gone = self._submitter_gone

@@ -50,6 +50,7 @@ class InlineEngine:
 
     resources: all there is, such as {"CPU": 4.0}; what does not fit into it fails with TaskUnschedulableError or
     ActorUnschedulableError, because here no node will ever join. env_vars: set wherever tasks and actors run.
+    environment: other fields of the job's runtime_env, as JSON; those that need processes are refused.
     """
 
     name = "inline"
@@ -61,6 +62,7 @@ class InlineEngine:
         namespace: str,
         labels: Mapping[str, str] | None = None,
         env_vars: Mapping[str, str] | None = None,
+        environment: str = "",
         config: configuration.Config | None = None,
         accelerator_ids: Mapping[str, Sequence[str]] | None = None,
         **_for_processes: object,
@@ -70,6 +72,8 @@ class InlineEngine:
         self.config = configuration.Config() if config is None else config
         self.resources = resource_model.ResourceSet.from_floats(resources)
         self.env_vars = tuple(sorted((env_vars or {}).items()))
+        if environment:
+            tasks.refuse_environment(environment)
         self._labels = dict(labels or {})
         gpu_count = -(-self.resources.get(resource_model.GPU, 0) // resource_model.RESOURCE_UNIT)
         named = (accelerator_ids or {}).get(resource_model.GPU)

@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Any
 from umbel import exceptions
 from umbel._client import actor as actor_api
 from umbel._client import refs
-from umbel._client.inline import actors, calls, values
+from umbel._client.inline import actors, calls, tasks, values
 from umbel._model import ids
 
 if TYPE_CHECKING:
@@ -37,6 +37,8 @@ class Registry:
         self._tasks.export(template.source)  # only to refuse what another process could not have
         recipe = calls.Recipe(self._engine, f"{class_name}.__init__", 0, is_generator=False)
         recipe.env_vars = self._tasks.env_vars(options.env_vars)
+        if options.environment:
+            tasks.refuse_environment(options.environment)
         self._tasks.place(
             recipe, options.placement_resources, options.scheduling_strategy, exceptions.ActorUnschedulableError
         )

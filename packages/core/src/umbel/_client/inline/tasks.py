@@ -19,6 +19,13 @@ if TYPE_CHECKING:
 TIMELINE_EVENTS_MAX = 100_000  # the latest ones; Ray's bound
 
 
+def refuse_environment(fields: str) -> None:
+    """Raises UnsupportedFeature for an environment that needs a process of its own. fields: as JSON."""
+    from umbel._client import environments  # seldom needed
+
+    environments.refuse_inline(fields)
+
+
 class Tasks:
     """Methods need the mutex held unless they say otherwise."""
 
@@ -42,6 +49,8 @@ class Tasks:
         recipe.retry_exceptions = options.retry_exceptions
         recipe.window = options.generator_backpressure_num_objects
         recipe.env_vars = self.env_vars(options.env_vars)
+        if options.environment:
+            refuse_environment(options.environment)
         self.place(recipe, options.resources, options.scheduling_strategy, exceptions.TaskUnschedulableError)
         return recipe
 

@@ -1,8 +1,9 @@
 """Leases, workers and resources: the agent's machine between clients and processes that behave as they like.
 
-Clients are abstract here: they want leases, use them, give them back, ask for the death of a worker, and die. Workers
-start or fail to, block, become clients themselves, refuse to exit, and die. What each says reaches the agent in order,
-but how late is chance. Everything the agent orders is entered in books of the simulation's own, and compared.
+Clients are abstract here: they want leases, use them, give them back, ask for the death of a worker, and die.
+Environments are built or cannot be, and their fork servers are lost with their workers. Workers start or fail to, block,
+become clients themselves, refuse to exit, and die. What each says reaches the agent in order, but how late is chance.
+Everything the agent orders is entered in books of the simulation's own, and compared.
 """
 
 from __future__ import annotations
@@ -11,6 +12,7 @@ import itertools
 from collections.abc import Iterator, Mapping
 from typing import Any, Final
 
+from umbel._agent import environments
 from umbel._agent import events as ev
 from umbel._agent.ledger import CPU, UNIT, Ledger
 from umbel._agent.records import Lease, WorkerState
@@ -28,8 +30,14 @@ KINDS: Final[tuple[tuple[str, Resources, str], ...]] = (  # scheduling key, reso
     ("share", {"GPU": UNIT // 2}, ""),
     ("broken", {CPU: UNIT}, "B"),  # no worker of this environment ever starts
     ("huge", {CPU: 100 * UNIT}, ""),
+    ("built", {CPU: UNIT}, "V"),
+    ("unbuildable", {CPU: UNIT}, "U"),
 )
 INFEASIBLE, BROKEN = "huge", "B"
+ACTOR_KINDS: Final = (*KINDS[:6], KINDS[8])
+BUILD_OF: Final = {"V": "v", "U": "u"}  # environment -> what has to be built for it
+UNBUILDABLE = "u"
+SETUP_TIMEOUT_S = 20.0
 RESOURCES_OF: Final = {key: resources for key, resources, _ in KINDS}
 LEASES_WANTED_MAX = 3
 QUIET_ROUNDS_MAX = 3_000
@@ -90,6 +98,9 @@ class AgentWorld(World):
             idle_max=self.idle_max,
             recycle_s=chance.choose((None, 1.0, 30.0)),
         )
+        self.servers: dict[str, str] = {}  # of environments, building or ready -> what is built
+        self.ready: set[str] = set()  # those of them that are
+        self.server_of: dict[str, str] = {}  # worker -> the server that has forked it
         self.starting: dict[str, str] = {}  # forked, not yet connected -> environment
         self.dying: dict[str, int] = {}  # processes that are gone without the agent's knowing -> signal
         self.workers: dict[str, Worker] = {}
@@ -109,7 +120,7 @@ class AgentWorld(World):
 
     # The agent
 
-    def apply(self, event: ev.AgentEvent) -> None:
+    def apply(self, event: ev.AgentEvent | environments.Event) -> None:
         self.note("agent: %s", event)
         before = dict(self.books)
         self._note_end(event)
@@ -120,7 +131,7 @@ class AgentWorld(World):
         if isinstance(event, ev.WorkerExited):
             self._check_told(event, before.get(event.worker), commands)
 
-    def _note_end(self, event: ev.AgentEvent) -> None:
+    def _note_end(self, event: ev.AgentEvent | environments.Event) -> None:
         """Uses of workers end by giving back, by the worker's end, or for orphans by its word that it runs nothing."""
         if isinstance(event, ev.LeaseReturned):
             book = self.books.get(event.worker)
@@ -138,16 +149,25 @@ class AgentWorld(World):
                 if book.holder == event.client:
                     book.holder = ""
 
-    def _check_told(self, event: ev.WorkerExited, book: Book | None, commands: list[ev.AgentCommand]) -> None:
+    def _check_told(self, event: ev.WorkerExited, book: Book | None, commands: list[Any]) -> None:
         """A9: whoever used the worker is told of its end, and nobody else."""
         told = [c.client for c in commands if isinstance(c, ev.LeaseBroken)]
         told += [c.actor for c in commands if isinstance(c, ev.ActorWorkerDied)]
         expected = [book.holder] if book is not None and book.holder else []
         self.must(told == expected, "A9", "the end of %s was told to %s, its user was %s", event.worker, told, expected)
 
-    def _carry_out(self, command: ev.AgentCommand) -> None:
+    def _carry_out(self, command: ev.AgentCommand | environments.Begin | environments.End) -> None:
         if isinstance(command, ev.StartWorker):
+            self._check_server(command)
             self.starting[command.worker] = command.env
+        elif isinstance(command, environments.Begin):
+            self.must(command.key not in self.servers.values(), "A15", "%s is built a second time", command.key)
+            self.servers[command.server] = command.key
+        elif isinstance(command, environments.End):
+            self.servers.pop(command.server, None)
+            self.ready.discard(command.server)
+            used = [worker for worker in self.books if self.server_of.get(worker) == command.server]
+            self.must(not used, "A15", "the server of %s was ended", used)
         elif isinstance(command, ev.KillWorker):
             self._die(command.worker, 9)
         elif isinstance(command, (ev.Grant, ev.HostActor)):
@@ -175,6 +195,16 @@ class AgentWorld(World):
         client = self.clients.get(name)
         if client is not None:
             client.agent_end.send(command)
+
+    def _check_server(self, command: ev.StartWorker) -> None:
+        """A15, and which server it is."""
+        key = BUILD_OF.get(command.env)
+        if key is None:
+            self.must(not command.server, "A15", "%s is started by a server of an environment", command.worker)
+            return
+        is_ready = command.server in self.ready and self.servers.get(command.server) == key
+        self.must(is_ready, "A15", "%s is started by %s before that is ready", command.worker, command.server)
+        self.server_of[command.worker] = command.server
 
     def _check_grant(self, command: ev.Grant | ev.HostActor, holder: str) -> None:
         """A1 to A4, from the simulation's own books."""
@@ -241,8 +271,10 @@ class AgentWorld(World):
         return self.chance.choose(clients) if clients else None
 
     def _start_one(self) -> None:
-        """A forked process connects or fails; one that is gone is noticed."""
-        if self.dying and (not self.starting or self.chance.happens(50)):
+        """A forked process connects or fails; one that is gone is noticed; a build goes on."""
+        if self.servers and self.chance.happens(30):
+            self._build_one(self.chance.choose([*self.servers]), is_lucky=not self.chance.happens(15))
+        elif self.dying and (not self.starting or self.chance.happens(50)):
             self._report(self.chance.choose([*self.dying]))
         elif self.starting:
             worker = self.chance.choose([*self.starting])
@@ -250,6 +282,26 @@ class AgentWorld(World):
                 self._die(worker, 0)
             else:
                 self._connect(worker)
+
+    def _build_one(self, server: str, *, is_lucky: bool) -> None:
+        """A build goes well or fails, or a server that was ready is lost, and its workers with it."""
+        key = self.servers[server]
+        if is_lucky and server in self.ready:
+            return
+        if is_lucky and key != UNBUILDABLE:
+            self.ready.add(server)
+            self.apply(environments.Ready(server, self.now_s))
+            return
+        was_ready = server in self.ready
+        del self.servers[server]
+        self.ready.discard(server)
+        self.apply(environments.Gone(server, "it failed", self.now_s))
+        for worker in [*self.starting, *self.workers]:
+            if self.server_of.get(worker) == server:
+                self._die(worker, 9)
+                self._report(worker)
+        waiting = [demand.key for demand in self.state.demands.values() if demand.build_key == key]
+        self.must(was_ready or not waiting, "A15", "%s still wait for %s, whose build has failed", waiting, key)
 
     def _connect(self, name: str) -> None:
         del self.starting[name]
@@ -285,7 +337,15 @@ class AgentWorld(World):
         count = self.chance.below(LEASES_WANTED_MAX + 1)
         client.wanted[key] = count
         depth = 1 if isinstance(client, Worker) else 0
-        self._say(client, lambda: ev.DemandChanged(client.name, key, resources, count, depth, env, "", self.now_s))
+        self._say(
+            client,
+            lambda: ev.DemandChanged(
+                client.name, key, resources, count, depth, env, "", self.now_s, None, *self._build_of(env)
+            ),
+        )
+
+    def _build_of(self, env: str) -> tuple[str, float | None]:
+        return BUILD_OF.get(env, ""), SETUP_TIMEOUT_S
 
     def _say(self, client: Client, event: Any) -> None:
         """The client tells the agent something; the event is made when it arrives."""
@@ -333,8 +393,8 @@ class AgentWorld(World):
                 self.apply(ev.ActorReleased(actor, 5.0 if self.chance.happens(50) else None, self.now_s))
 
     def _want_actor(self, actor: str) -> None:
-        _, resources, env = KINDS[self.chance.below(6)]
-        self.apply(ev.ActorWanted(actor, resources, resources, 0, env, "", self.now_s))
+        _, resources, env = self.chance.choose(ACTOR_KINDS)
+        self.apply(ev.ActorWanted(actor, resources, resources, 0, env, "", self.now_s, None, *self._build_of(env)))
 
     def _answer_exit(self) -> None:
         asked = [worker for worker in self.workers.values() if worker.exits_asked or worker.must_exit]
@@ -413,6 +473,10 @@ class AgentWorld(World):
         if self.dying:
             self._report(next(iter(self.dying)))
             return True
+        for server in self.servers:
+            if server not in self.ready:
+                self._build_one(server, is_lucky=True)
+                return True
         for name, env in self.starting.items():
             if env == BROKEN:
                 self._die(name, 0)
@@ -451,6 +515,8 @@ class AgentWorld(World):
         busy = {worker.id: worker.state.value for worker in self.state.workers.values() if worker not in idle}
         self.must(not busy, "A13", "workers neither idle nor gone: %s", busy)
         self.must(not self.books, "A13", "somebody holds workers: %s", [*self.books])
+        needed = {self.server_of.get(worker.id) for worker in idle}
+        self.must(set(self.servers) <= needed, "A13", "servers without workers are kept: %s", self.servers)
 
 
 def _holder(lease: Lease | None) -> str | None:

@@ -56,7 +56,7 @@ class _Forks:
     def __init__(self, daemon: Daemon) -> None:
         self._daemon = daemon
 
-    def start(self, worker: str, env: Any) -> None:
+    def start(self, worker: str, env: Any, _server: str = "") -> None:
         self._daemon.on_start(worker, env)
 
     def kill(self, worker: str) -> None:
@@ -107,7 +107,7 @@ class Daemon(service.Service):
         with contextlib.ExitStack() as replaced:
             for owner, name, replacement in (
                 (connection, "Poller", _Nothing),
-                (service, "ForkServer", lambda *_: _Forks(self)),
+                (service, "ForkServers", lambda *_: _Forks(self)),
                 (service, "Hub", _Hub),
                 (service, "_fresh_ids", _ids),
             ):

@@ -33,6 +33,7 @@ INVARIANTS: Final[Mapping[str, str]] = {
     "S4": "a value is there, and is what was written",
     "S5": "every request for room is answered",
     "S6": "no file without a value",
+    "A15": "workers of what has been built",
     "T2": "one creation, one answer's actor",
     "T3": "one host at a time",
     "T5": "no more restarts than allowed",

@@ -6,7 +6,7 @@ from collections.abc import Callable, Iterable, Mapping
 from contextlib import AbstractContextManager
 from typing import Any, Final, NamedTuple
 
-from umbel._agent import ledger, spill_ledger, state, store_ledger
+from umbel._agent import environments, ledger, spill_ledger, state, store_ledger
 from umbel._agent import records as agent_records
 from umbel._control import actors
 from umbel._objects import lineage, ownership, spill_book
@@ -69,6 +69,15 @@ def _forget_lent(machine: state.AgentState, lease: agent_records.Lease) -> None:
     """The end of a lease forgets that its worker was blocked, and gives its CPU back a second time."""
     lease.is_blocked = False
     _end_lease(machine, lease)
+
+
+_want = environments.Environments.want
+
+
+def _hasty_server(machine: environments.Environments, key: str, timeout_s: float | None, at_s: float) -> str:
+    """Workers are started without waiting for the build."""
+    _want(machine, key, timeout_s, at_s)
+    return machine.servers[key].id
 
 
 def _deaf(_machine: state.AgentState, _event: Any) -> list[Any]:
@@ -234,6 +243,7 @@ PLANTS: Final[Mapping[str, Planted]] = {
     "cpu-given-twice": _instead("agent", _AGENT, "_end_lease", _forget_lent, "more is free", "free and held"),
     "return-unheard": _instead("agent", _AGENT, "_on_lease_returned", _deaf, "A", "R2"),
     "stayed-unheard": _instead("agent", _AGENT, "_on_worker_stayed", _deaf, "A"),
+    "build-not-awaited": _instead("agent", environments.Environments, "want", _hasty_server, "A15"),
     "plain-only": _instead("agent", _AGENT, "_is_feasible", _plain_only, "A7"),
     "silent-death": _instead("actors", actors.ActorTable, "_bury", _bury_in_silence, "T6"),
     "restarts-uncounted": _instead("actors", actors.ActorTable, "_on_host_died", _restart_uncounted, "T5", "T6"),

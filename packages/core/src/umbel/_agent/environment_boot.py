@@ -1,0 +1,56 @@
+"""Where the fork server of an environment begins that runs in another interpreter: `python environment_boot.py FILE`.
+
+FILE is its configuration, as JSON. This is run as a script or as a module, since not every command that runs Python takes
+`-c`; nothing of Umbel is imported before `sys.path` is as it must be.
+"""
+
+from __future__ import annotations
+
+import json
+import sys
+from typing import Any
+
+
+def main(config: dict[str, Any]) -> None:
+    """Serve until the agent is gone; never returns."""
+    import os
+    import socket
+
+    if list(sys.version_info[:2]) != config["python"]:
+        wanted = ".".join(map(str, config["python"]))
+        sys.exit(f"this environment has Python {sys.version.split()[0]}, but the driver has {wanted}; use the same")
+    if config["sys_path"] is not None:
+        sys.path[:] = config["sys_path"]
+    else:
+        sys.path[:] = list(dict.fromkeys([*config["import_paths"], *sys.path, *config["program_paths"]]))
+        _check_version(config["umbel_version"])
+    from umbel._agent import forkserver
+
+    os.environ.update(config["env_vars"])
+    for fd in config["locks"]:
+        os.set_inheritable(fd, False)
+    if config["control_path"]:
+        control = socket.socket(socket.AF_UNIX, socket.SOCK_SEQPACKET)
+        control.connect(config["control_path"])
+    else:
+        os.set_inheritable(config["control"], False)
+        control = socket.socket(fileno=config["control"])
+    forkserver.run(control, config)
+
+
+def _check_version(wanted: str) -> None:
+    from importlib import metadata
+
+    try:
+        found = metadata.version("umbel")
+    except metadata.PackageNotFoundError:
+        found = "none"
+    if found != wanted:
+        sys.exit(f"this environment needs umbel {wanted}, as the driver has, and has {found}; install it there")
+
+
+if __name__ == "__main__":
+    if sys.path[0].endswith("_agent"):
+        del sys.path[0]  # the directory of this file, whose modules are none of the program's
+    with open(sys.argv[1], encoding="utf-8") as file:
+        main(json.load(file))

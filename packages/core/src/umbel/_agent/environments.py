@@ -1,0 +1,256 @@
+"""Which environments are to be built, which of their fork servers are ready, and which are no longer needed.
+
+A key stands for all that has to be built; equal ones share a fork server. A server is queued, building or ready. It is
+wanted while a demand waits for it, a worker of it lives, or a client holds it for its job; otherwise it goes after a
+while. A build that fails fails those who wait for it now; whoever asks later starts another one. This module only
+decides; `servers` does it, and tells how it went. It is not imported before somebody needs it.
+"""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Container, Iterator, Mapping
+from enum import Enum
+from typing import Any, NamedTuple
+
+from umbel._base import checks
+from umbel._model import reasons
+
+BUILDS_MAX = 4  # at once: they load the network and the disk more than the processors
+IDLE_S = 30.0  # that a server without work is kept: it costs memory, and starting it again tenths of a second
+ABANDONED_S = 2.0  # that a build goes on which nobody wants any more: a program may be about to ask again
+LOSSES_MAX = 3  # of ready servers in a row, before a worker of them was, until those who wait are told
+
+
+SETUP_TIMEOUT_S = 600.0  # where the environment does not say: large packages over a slow network; Ray's
+
+
+def build_of(env: Mapping[str, Any]) -> tuple[str, float | None]:
+    """What has to be built for an environment as it travels, as canonical text, and how long that may take at most, in
+    seconds; None for no limit."""
+    limit_s = (env.get("config") or {}).get("setup_timeout_seconds", SETUP_TIMEOUT_S)
+    key = json.dumps(env["built"], sort_keys=True, separators=(",", ":"))
+    return key, None if limit_s == -1 else float(limit_s)
+
+
+class State(Enum):
+    QUEUED = "queued"
+    BUILDING = "building"
+    READY = "ready"
+
+
+class Server:
+    """One environment's fork server, from the wish for it on."""
+
+    __slots__ = ("deadline_s", "doing", "id", "key", "since_s", "state", "timeout_s", "unwanted_since_s")
+
+    def __init__(self, id: str, key: str, timeout_s: float | None, at_s: float) -> None:
+        self.id = id
+        self.key = key
+        self.timeout_s = timeout_s
+        self.state = State.QUEUED
+        self.since_s = at_s  # when it came into this state
+        self.deadline_s: float | None = None  # of its build
+        self.doing = ""  # what its build does, in words
+        self.unwanted_since_s: float | None = None
+
+
+# ---- events ----
+
+
+class Held(NamedTuple):
+    """A client's job will need this environment: it is built now, and kept while the client is there."""
+
+    client: str
+    key: str
+    timeout_s: float | None
+    at_s: float
+
+
+class Doing(NamedTuple):
+    """What the build of a server's environment does now, in words."""
+
+    server: str
+    text: str
+    at_s: float
+
+
+class Ready(NamedTuple):
+    """A server can start workers."""
+
+    server: str
+    at_s: float
+
+
+class Gone(NamedTuple):
+    """A server's process has ended by itself; the ends of its workers are told after it. reason: why, with the output
+    of its build."""
+
+    server: str
+    reason: str
+    at_s: float
+
+
+Event = Held | Doing | Ready | Gone
+
+# ---- what to do ----
+
+
+class Begin(NamedTuple):
+    """Build what `key` says, and make a fork server of it with this id."""
+
+    server: str
+    key: str
+
+
+class End(NamedTuple):
+    """End a server, or its build. Its end is not told any more; those of its workers are."""
+
+    server: str
+
+
+class Fail(NamedTuple):
+    """Whoever waits for this environment now shall wait no longer. log_of: the server whose output belongs to it.
+    is_held: it was built for a job."""
+
+    key: str
+    reason: str
+    log_of: str = ""
+    is_held: bool = False
+
+
+Step = Begin | End | Fail
+
+
+class Environments:
+    """The machine. Its caller is the agent's, and passes on what it decides."""
+
+    def __init__(self, ids: Iterator[str]) -> None:
+        self._ids = ids
+        self.servers: dict[str, Server] = {}  # by key
+        self._held: dict[str, set[str]] = {}  # client -> keys
+        self._losses: dict[str, int] = {}  # key -> ready servers lost in a row
+
+    # ---- wishes ----
+
+    def want(self, key: str, timeout_s: float | None, at_s: float) -> str | None:
+        """Somebody needs workers of it. Returns the id of its server when that is ready."""
+        server = self.servers.get(key)
+        if server is None:
+            server = self.servers[key] = Server(next(self._ids), key, timeout_s, at_s)
+        return server.id if server.state is State.READY else None
+
+    def _all_held(self) -> set[str]:
+        return set().union(*self._held.values())
+
+    def client_gone(self, client: str) -> None:
+        self._held.pop(client, None)
+
+    # ---- what happened ----
+
+    def apply(self, event: Event) -> list[Step]:
+        if isinstance(event, Held):
+            self._held.setdefault(event.client, set()).add(event.key)
+            self.want(event.key, event.timeout_s, event.at_s)
+            return []
+        server = next((one for one in self.servers.values() if one.id == event.server), None)
+        if server is None:
+            return []  # it was ended, and did not know yet
+        if isinstance(event, Gone):
+            return self._gone(server, event.reason)
+        if isinstance(event, Doing):
+            server.doing = event.text
+        elif server.state is State.BUILDING:
+            server.state = State.READY
+            server.since_s = event.at_s
+            server.deadline_s = None
+        return []
+
+    def _gone(self, server: Server, reason: str) -> list[Step]:
+        del self.servers[server.key]
+        if server.state is State.READY:
+            losses = self._losses[server.key] = self._losses.get(server.key, 0) + 1
+            if losses < LOSSES_MAX:
+                return []
+            reason = f"its fork server died {losses} times in a row before a worker was ready: {reason}"
+        self._losses.pop(server.key, None)
+        return [Fail(server.key, reason, is_held=server.key in self._all_held())]
+
+    def worker_ready(self, key: str) -> None:
+        self._losses.pop(key, None)
+
+    # ---- time ----
+
+    def next_tick_s(self) -> float | None:
+        due = []
+        for server in self.servers.values():
+            if server.deadline_s is not None:
+                due.append(server.deadline_s)
+            if server.unwanted_since_s is not None:
+                due.append(server.unwanted_since_s + _patience_s(server))
+        return min(due, default=None)
+
+    def settle(self, wanted: Container[str], at_s: float) -> list[Step]:
+        """Bring everything in line after an event. wanted: keys for which a demand waits or a worker lives."""
+        steps: list[Step] = []
+        held = self._all_held()
+        for key, server in list(self.servers.items()):
+            if key in wanted or key in held:
+                server.unwanted_since_s = None
+            elif server.unwanted_since_s is None:
+                server.unwanted_since_s = at_s
+            if server.deadline_s is not None and server.deadline_s <= at_s:
+                del self.servers[key]
+                doing = f" (it was at: {server.doing})" if server.doing else ""
+                reason = (
+                    f"it was not built within {server.timeout_s:g} s, which is setup_timeout_seconds in "
+                    f"runtime_env['config']{doing}"
+                )
+                steps += [Fail(key, reason, server.id, key in held), End(server.id)]
+            elif server.unwanted_since_s is not None and server.unwanted_since_s + _patience_s(server) <= at_s:
+                del self.servers[key]
+                if server.state is not State.QUEUED:
+                    steps.append(End(server.id))
+        return steps + self._begin(at_s)
+
+    def _begin(self, at_s: float) -> list[Step]:
+        steps: list[Step] = []
+        left = BUILDS_MAX - sum(server.state is State.BUILDING for server in self.servers.values())
+        for server in self.servers.values():
+            if left > 0 and server.state is State.QUEUED:
+                left -= 1
+                server.state = State.BUILDING
+                server.since_s = at_s
+                server.deadline_s = None if server.timeout_s is None else at_s + server.timeout_s
+                steps.append(Begin(server.id, server.key))
+        return steps
+
+    # ---- answers ----
+
+    def reason(self, key: str, at_s: float) -> reasons.Reason | None:
+        """Why there is no server yet; None if there is one."""
+        server = self.servers.get(key)
+        if server is None or server.state is State.READY:
+            return None
+        for_s = at_s - server.since_s
+        facts = {"server": server.id, "state": server.state.value, "for_s": for_s}
+        if server.state is State.QUEUED:
+            text = f"waits for its turn to be built, behind {BUILDS_MAX} others"
+        else:
+            text = f"is being built for {for_s:.0f} s" + (f": {server.doing}" if server.doing else "")
+        return reasons.Reason(reasons.ENVIRONMENT, "its runtime environment", text, facts=facts)
+
+    def check(self) -> None:
+        """The invariants, for tests and the simulator."""
+        building = 0
+        for key, server in self.servers.items():
+            building += server.state is State.BUILDING
+            checks.invariant(key == server.key, "a server in another's place", server=server.id)
+            is_limited = server.timeout_s is not None and server.state is State.BUILDING
+            checks.invariant(is_limited == (server.deadline_s is not None), "a deadline without a build, or none for one",
+                             server=server.id)  # fmt: skip
+        checks.invariant(building <= BUILDS_MAX, "too many builds at once", building=building)
+
+
+def _patience_s(server: Server) -> float:
+    return IDLE_S if server.state is State.READY else ABANDONED_S

@@ -1,0 +1,57 @@
+"""What tests of runtime environments install: made here, so that nothing comes from a network."""
+
+from __future__ import annotations
+
+import os
+import textwrap
+import zipfile
+from pathlib import Path
+
+
+def wheel(directory: Path, name: str = "tinything", version: str = "1.0", body: str = "VALUE = 1\n") -> str:
+    """A wheel with one module; its path."""
+    path = directory / f"{name}-{version}-py3-none-any.whl"
+    info = f"{name}-{version}.dist-info"
+    files = {
+        f"{name}.py": body,
+        f"{info}/METADATA": f"Metadata-Version: 2.1\nName: {name}\nVersion: {version}\n",
+        f"{info}/WHEEL": "Wheel-Version: 1.0\nGenerator: test\nRoot-Is-Purelib: true\nTag: py3-none-any\n",
+    }
+    with zipfile.ZipFile(path, "w") as archive:
+        for place, text in files.items():
+            archive.writestr(place, text)
+        archive.writestr(f"{info}/RECORD", "".join(f"{place},,\n" for place in (*files, f"{info}/RECORD")))
+    return str(path)
+
+
+def project_that_hangs(directory: Path) -> str:
+    """A project whose build, in a process that the installer starts, writes its pid into `building` and never ends."""
+    root = directory / "hanging"
+    root.mkdir()
+    (root / "pyproject.toml").write_text(
+        '[build-system]\nrequires = []\nbuild-backend = "backend"\nbackend-path = ["."]\n'
+        '[project]\nname = "hanging"\nversion = "1"\n'
+    )
+    (root / "backend.py").write_text(
+        textwrap.dedent(
+            f"""
+            import os, signal
+
+            def hang(*_args, **_options):
+                with open({str(directory / "building.new")!r}, "w") as file:
+                    file.write(str(os.getpid()))
+                os.rename({str(directory / "building.new")!r}, {str(directory / "building")!r})
+                signal.pause()
+
+            get_requires_for_build_wheel = prepare_metadata_for_build_wheel = build_wheel = hang
+            """
+        )
+    )
+    return str(root)
+
+
+def script(path: Path, text: str) -> str:
+    """An executable shell script; its path."""
+    path.write_text(f"#!/bin/sh\n{textwrap.dedent(text)}")
+    os.chmod(path, 0o755)
+    return str(path)
