@@ -50,6 +50,30 @@ def project_that_hangs(directory: Path) -> str:
     return str(root)
 
 
+def project_that_counts(directory: Path) -> str:
+    """A project with one module, each build of which adds a line to `builds`."""
+    root = directory / "counted"
+    root.mkdir()
+    made = wheel(directory, "counted", "1.0", "VALUE = 16\n")
+    (root / "pyproject.toml").write_text(
+        '[build-system]\nrequires = []\nbuild-backend = "backend"\nbackend-path = ["."]\n'
+    )
+    (root / "backend.py").write_text(
+        textwrap.dedent(
+            f"""
+            import os, shutil
+
+            def build_wheel(directory, *_args):
+                with open({str(directory / "builds")!r}, "a") as file:
+                    file.write("one\\n")
+                shutil.copy({made!r}, directory)
+                return os.path.basename({made!r})
+            """
+        )
+    )
+    return str(root)
+
+
 def script(path: Path, text: str) -> str:
     """An executable shell script; its path."""
     path.write_text(f"#!/bin/sh\n{textwrap.dedent(text)}")

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import subprocess
 import sys
 from collections.abc import Iterator
 from pathlib import Path
@@ -14,6 +15,7 @@ import pytest
 
 import umbel
 from umbel import exceptions
+from umbel.util import state
 
 PATIENCE_S = 45.0
 
@@ -132,6 +134,118 @@ def test_module_that_the_node_has_imported_is_replaced(session: None, tmp_path: 
     assert get(imported.options(runtime_env=env).remote("textwrap")) == 10
 
 
+# ---- packages ----
+
+
+@pytest.mark.parametrize("field", ["pip", "uv"])
+def test_packages_are_installed_over_the_drivers(session: None, tmp_path: Path, cache_dir: Path, field: str) -> None:
+    wheel = environment_files.wheel(tmp_path, f"tiny{field}", body="VALUE = 11\n")
+    env = {field: ["--no-index", wheel]}
+
+    @umbel.remote(runtime_env=env)
+    def look() -> Any:
+        program = f"import tiny{field}, umbel, cloudpickle; print(tiny{field}.VALUE, umbel.__file__)"
+        child = subprocess.run([sys.executable, "-c", program], capture_output=True, text=True, check=True)
+        return sys.executable, child.stdout.split(), cloudpickle_path()
+
+    def cloudpickle_path() -> str:
+        import cloudpickle
+
+        return str(cloudpickle.__file__)
+
+    python, child, path = get(look.remote())
+    assert python.startswith(str(cache_dir))
+    assert child == ["11", umbel.__file__]
+    assert path == cloudpickle_path()
+    with pytest.raises(ModuleNotFoundError):
+        get(imported.remote(f"tiny{field}"))
+
+
+def test_built_environment_is_used_again_in_another_session(tmp_path: Path, cache_dir: Path) -> None:
+    wheel = environment_files.wheel(tmp_path, "tinyagain", body="VALUE = 12\n")
+    program = f"""
+        import umbel
+        umbel.init(num_cpus=1, runtime_env={{"pip": ["--no-index", {wheel!r}]}})
+        @umbel.remote
+        def value():
+            import sys, tinyagain
+            return sys.executable
+        print(umbel.get(value.remote()))
+    """
+    first, _ = drivers.run(program)
+    python = Path(first.strip())
+    made = os.stat(python.parent.parent / ".umbel-ready").st_mtime_ns
+    second, _ = drivers.run(program)
+    assert second == first
+    assert os.stat(python.parent.parent / ".umbel-ready").st_mtime_ns == made
+
+
+def test_sessions_that_need_the_same_environment_at_once_build_it_once(tmp_path: Path) -> None:
+    program = f"""
+        import umbel
+        umbel.init(num_cpus=1)
+
+        @umbel.remote(runtime_env={{"pip": ["--no-index", {environment_files.project_that_counts(tmp_path)!r}]}})
+        def value():
+            import counted
+            return counted.VALUE
+
+        print(umbel.get(value.remote()))
+    """
+    with drivers.driver(program) as one, drivers.driver(program) as other:
+        assert [one.finish()[0], other.finish()[0]] == ["16\n", "16\n"]
+    assert (tmp_path / "builds").read_text() == "one\n"
+
+
+def test_failed_build_fails_its_tasks_with_the_whole_output_and_may_succeed_later(
+    session: None, tmp_path: Path
+) -> None:
+    # Links are searched anew each time, as an index is. With options of pip's, uv does not do it instead.
+    packages = ["--no-index", f"--find-links {tmp_path}", "tinylater"]
+    env = {"pip": {"packages": packages, "pip_install_options": ["--no-cache-dir"]}}
+    failing = [imported.options(runtime_env=env).remote("tinylater") for _ in range(2)]
+
+    @umbel.remote(runtime_env=env)
+    class Actor:
+        def call(self) -> None: ...
+
+    lost = Actor.remote()
+    assert get(about.remote())["env"] == {}
+    for ref in (*failing, lost.call.remote()):
+        with pytest.raises(exceptions.RuntimeEnvSetupError) as caught:
+            get(ref)
+        assert "No matching distribution found for tinylater" in str(caught.value)
+        assert "-m pip install" in str(caught.value) and "exited with code 1" in str(caught.value)
+    environment_files.wheel(tmp_path, "tinylater", body="VALUE = 13\n")
+    assert get(imported.options(runtime_env=env).remote("tinylater")) == 13
+
+
+def test_build_is_told_of_while_it_lasts_and_ends_with_the_task(session: None, tmp_path: Path) -> None:
+    env = {"pip": ["--no-index", environment_files.project_that_hangs(tmp_path)]}
+    ref = about.options(runtime_env=env).remote()
+    builder = int(drivers.wait_until(lambda: (tmp_path / "building").exists() and (tmp_path / "building").read_text()))
+    reason = str(state.explain(ref))
+    assert "its runtime environment is being built for" in reason and "install" in reason and "hanging" in reason
+    assert get(about.remote())["env"] == {}
+    umbel.cancel(ref)
+    with pytest.raises(exceptions.TaskCancelledError):
+        get(ref)
+    drivers.wait_until(lambda: not drivers.is_running(builder), what="the end of the build")
+
+
+def test_build_that_takes_too_long_fails_with_what_it_printed(session: None, tmp_path: Path) -> None:
+    env = {
+        "pip": ["--no-index", environment_files.project_that_hangs(tmp_path)],
+        "config": {"setup_timeout_seconds": 4},
+    }
+    with pytest.raises(exceptions.RuntimeEnvSetupError) as caught:
+        get(about.options(runtime_env=env).remote())
+    assert "not built within 4 s" in str(caught.value) and "-m venv" in str(caught.value)
+    if (tmp_path / "building").exists():
+        builder = int((tmp_path / "building").read_text())
+        drivers.wait_until(lambda: not drivers.is_running(builder), what="the end of the build")
+
+
 # ---- hooks and jobs ----
 
 
@@ -190,6 +304,45 @@ def test_job_whose_files_are_missing_does_not_start(tmp_path: Path) -> None:
     with pytest.raises(exceptions.InvalidOption, match="an existing directory"):
         umbel.init(num_cpus=1, runtime_env={"working_dir": str(tmp_path / "nowhere")})
     assert not umbel.is_initialized()
+
+
+def test_inline_engine_refuses_what_needs_processes() -> None:
+    umbel.shutdown()
+    with pytest.raises(exceptions.UnsupportedFeature, match="inline"):
+        umbel.init(engine="inline", runtime_env={"pip": ["six"]})
+    with umbel.init(engine="inline"), pytest.raises(exceptions.UnsupportedFeature, match="inline"):
+        about.options(runtime_env={"pip": ["six"]}).remote()
+
+
+# ---- crashes ----
+
+BUILDING = """
+    import umbel
+    umbel.init(num_cpus=1)
+
+    @umbel.remote(runtime_env={{"pip": ["--no-index", {project!r}]}})
+    def f(): ...
+
+    ref = f.remote()
+    print("submitted", flush=True)
+    umbel.wait([ref])
+"""
+
+
+@pytest.mark.parametrize("victim", ["driver", "daemon", "fork server", "builder"])
+def test_nothing_is_left_of_a_build_when_a_process_is_killed(tmp_path: Path, victim: str) -> None:
+    source = BUILDING.format(project=environment_files.project_that_hangs(tmp_path))
+    with drivers.driver(source) as driver:
+        assert driver.line() == "submitted"
+        drivers.wait_until((tmp_path / "building").exists, what="the build")
+        with open(os.path.join(driver.session_dir(), "processes")) as file:
+            daemon, fork_server, builder = (int(line.split()[0]) for line in file)
+        drivers.kill({"driver": driver.pid, "daemon": daemon, "fork server": fork_server, "builder": builder}[victim])
+        if victim == "builder":
+            pid = int((tmp_path / "building").read_text())
+            drivers.wait_until(lambda: not drivers.is_running(pid), what="the end of what it had started")
+            driver.finish()
+        driver.expect_nothing_left()
 
 
 def test_killed_server_of_an_environment_is_replaced(tmp_path: Path) -> None:

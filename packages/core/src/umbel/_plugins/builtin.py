@@ -66,6 +66,8 @@ def umbel_runtime_envs() -> list[spi.RuntimeEnvDescriptor]:
     return [
         spi.RuntimeEnvDescriptor("working_dir", f"{below}.directories:WorkingDir", summary="where workers start"),
         spi.RuntimeEnvDescriptor("py_modules", f"{below}.directories:PyModules", summary="what they can import"),
+        spi.RuntimeEnvDescriptor("pip", f"{below}.requirements:Pip", summary="packages, as for pip"),
+        spi.RuntimeEnvDescriptor("uv", f"{below}.requirements:Uv", summary="packages, as for uv"),
     ]
 
 
