@@ -5,6 +5,7 @@ from __future__ import annotations
 import os
 import subprocess
 import sys
+import textwrap
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
@@ -144,9 +145,14 @@ def test_packages_are_installed_over_the_drivers(session: None, tmp_path: Path, 
 
     @umbel.remote(runtime_env=env)
     def look() -> Any:
-        program = f"import tiny{field}, umbel, cloudpickle; print(tiny{field}.VALUE, umbel.__file__)"
+        program = f"import sys, tiny{field}, umbel; print(tiny{field}.VALUE, umbel.__file__, *sys.path[1:])"
         child = subprocess.run([sys.executable, "-c", program], capture_output=True, text=True, check=True)
-        return sys.executable, child.stdout.split(), cloudpickle_path()
+        value, path, *places = child.stdout.split()
+        assert packages(places) == packages(sys.path)
+        return sys.executable, [value, path], cloudpickle_path()
+
+    def packages(places: list[str]) -> list[str]:
+        return [place for place in places if place.endswith("-packages")]
 
     def cloudpickle_path() -> str:
         import cloudpickle
@@ -246,6 +252,82 @@ def test_build_that_takes_too_long_fails_with_what_it_printed(session: None, tmp
         drivers.wait_until(lambda: not drivers.is_running(builder), what="the end of the build")
 
 
+# ---- interpreters and containers ----
+
+
+def test_py_executable_runs_workers(session: None, tmp_path: Path) -> None:
+    wrapper = environment_files.script(tmp_path / "own-python", f'WRAPPED=yes exec {sys.executable} "$@"')
+
+    @umbel.remote(runtime_env={"py_executable": f"{wrapper} -X dev", "env_vars": {"A": "1"}})
+    def look() -> Any:
+        return os.environ.get("WRAPPED"), os.environ.get("A"), sys.flags.dev_mode, sys.executable
+
+    assert get(look.remote()) == ("yes", "1", True, sys.executable)
+
+
+def test_py_executable_without_umbel_fails_in_words(session: None) -> None:
+    env = {"py_executable": f"{sys.executable} -I -S"}
+    with pytest.raises(exceptions.RuntimeEnvSetupError, match="umbel"):
+        get(about.options(runtime_env=env).remote())
+    with pytest.raises(exceptions.RuntimeEnvSetupError, match="/nowhere/python"):
+        get(about.options(runtime_env={"py_executable": "/nowhere/python"}).remote())
+
+
+def test_container_is_run_by_the_command_line(tmp_path: Path) -> None:
+    """A stand-in for podman notes its arguments and runs what would run inside."""
+    environment_files.script(
+        tmp_path / "podman",
+        f"""
+        for argument in "$@"; do echo "$argument" >> {tmp_path}/arguments; done
+        while [ "$1" != -m ]; do shift; done
+        INSIDE=yes exec {sys.executable} "$@"
+        """,
+    )
+    output, _ = drivers.run(
+        """
+        import os, umbel
+        umbel.init(num_cpus=1)
+
+        @umbel.remote(runtime_env={"container": {"image": "image:1", "run_options": ["--gpus=all"]}})
+        class Inside:
+            def look(self, box):
+                return os.environ.get("INSIDE"), len(umbel.get(box[0]))
+
+        inside = Inside.options(runtime_env={"image_uri": "image:2", "env_vars": {"A": "1"}}).remote()
+        print(umbel.get(inside.look.remote([umbel.put(bytes(1_000_000))])), flush=True)
+        inside = Inside.remote()
+        print(umbel.get(inside.look.remote([umbel.put(bytes(1_000_000))])), flush=True)
+        """,
+        PATH=f"{tmp_path}:{os.environ['PATH']}",
+    )
+    assert output == "('yes', 1000000)\n" * 2
+    arguments = (tmp_path / "arguments").read_text().splitlines()
+    assert arguments[:2] == ["run", "--rm"]
+    assert "image:2" in arguments
+    assert arguments[arguments.index("image:1") - 1] == "--gpus=all"
+    assert arguments[arguments.index("image:1") + 1] == "-m"
+
+
+def test_container_that_does_not_start_fails_with_its_output(tmp_path: Path) -> None:
+    environment_files.script(tmp_path / "podman", "echo no such image >&2; exit 125")
+    output, _ = drivers.run(
+        """
+        import umbel
+        umbel.init(num_cpus=1)
+
+        @umbel.remote(runtime_env={"image_uri": "image:1"})
+        def f(): ...
+
+        try:
+            umbel.get(f.remote())
+        except umbel.exceptions.RuntimeEnvSetupError as error:
+            print(str(error).replace("\\n", " "))
+        """,
+        PATH=f"{tmp_path}:{os.environ['PATH']}",
+    )
+    assert "exited with code 125" in output and "no such image" in output
+
+
 # ---- hooks and jobs ----
 
 
@@ -312,6 +394,71 @@ def test_inline_engine_refuses_what_needs_processes() -> None:
         umbel.init(engine="inline", runtime_env={"pip": ["six"]})
     with umbel.init(engine="inline"), pytest.raises(exceptions.UnsupportedFeature, match="inline"):
         about.options(runtime_env={"pip": ["six"]}).remote()
+
+
+# ---- plugins ----
+
+
+def test_field_of_a_plugin_joins_the_others(tmp_path: Path) -> None:
+    (tmp_path / "licence_plugin.py").write_text(
+        textwrap.dedent(
+            """
+            from umbel import spi
+            from umbel.hookspecs import hookimpl
+
+            class Licence:
+                priority = 1
+                conflicts = ("uv",)
+
+                def validate(self, value):
+                    if not isinstance(value, str):
+                        raise TypeError("a licence is a name")
+                    return value
+
+                def pack(self, value, packing):
+                    return value
+
+                def build(self, value, build):
+                    if value == "expired":
+                        raise ValueError("the licence has expired")
+                    def make(path):
+                        with open(f"{path}/licence", "w") as file:
+                            file.write(value)
+                    build.workers.env_vars["LICENCE"] = build.cached(f"licence {value}", make)
+
+            @hookimpl
+            def umbel_runtime_envs():
+                return [spi.RuntimeEnvDescriptor("licence", Licence, summary="a licence")]
+            """
+        )
+    )
+    about = tmp_path / "licence_plugin-1.dist-info"
+    about.mkdir()
+    (about / "METADATA").write_text("Metadata-Version: 2.1\nName: licence-plugin\nVersion: 1\n")
+    (about / "entry_points.txt").write_text("[umbel.plugins]\nlicence = licence_plugin\n")
+    output, _ = drivers.run(
+        """
+        import os, umbel
+        umbel.init(num_cpus=1)
+
+        @umbel.remote
+        def look():
+            return open(os.environ["LICENCE"] + "/licence").read()
+
+        print(umbel.get(look.options(runtime_env={"licence": "ours", "env_vars": {"A": "1"}}).remote()))
+        for bad in ({"licence": 5}, {"licence": "ours", "uv": []}, {"licence": "expired"}):
+            try:
+                umbel.get(look.options(runtime_env=bad).remote())
+            except umbel.exceptions.UmbelError as error:
+                print(type(error).__name__, str(error).replace("\\n", " ")[:2000])
+        """,
+        PYTHONPATH=f"{tmp_path}:{os.environ.get('PYTHONPATH', '')}",
+    )
+    lines = output.splitlines()
+    assert lines[0] == "ours"
+    assert lines[1].startswith("InvalidOption") and "a licence is a name" in lines[1]
+    assert lines[2].startswith("InvalidOption") and "both" in lines[2]
+    assert lines[3].startswith("RuntimeEnvSetupError") and "the licence has expired" in lines[3]
 
 
 # ---- crashes ----

@@ -13,10 +13,16 @@ from typing import Any
 import pytest
 
 from umbel import exceptions, spi
+from umbel._environments.interpreters import PyExecutable
 from umbel._objects.store import Segment, SharedMemoryStore, View
 from umbel._plugins.nvidia import NvidiaManager
 from umbel._scheduling.policies import HybridPolicy
-from umbel.testing.conformance import AcceleratorConformance, SchedulerConformance, StoreConformance
+from umbel.testing.conformance import (
+    AcceleratorConformance,
+    RuntimeEnvConformance,
+    SchedulerConformance,
+    StoreConformance,
+)
 
 # Schedulers
 
@@ -237,6 +243,70 @@ def test_accelerator_suite_catches(manager: type, monkeypatch: pytest.MonkeyPatc
     name, arguments = ACCELERATOR_FAULTS[manager]
     with pytest.raises(AssertionError):
         getattr(Tested(), name)(manager=manager(), **arguments)
+
+
+# Fields of runtime_env
+
+
+class Unsettled(PyExecutable):
+    """What it has checked is no longer valid."""
+
+    def validate(self, value: Any) -> str:
+        return " " + super().validate(value)
+
+
+class Growing(PyExecutable):
+    """What it has packed changes when it is packed again."""
+
+    def pack(self, value: str, _packing: Any) -> str:
+        return value + " -u"
+
+
+class Lenient(PyExecutable):
+    def validate(self, value: Any) -> str:
+        return str(value)
+
+
+class AtOdds(PyExecutable):
+    conflicts = ("faulty",)
+
+
+class Relative(PyExecutable):
+    def build(self, value: str, build: Any) -> None:
+        build.workers.cwd = "here"
+
+
+class Worded(PyExecutable):
+    def build(self, value: str, build: Any) -> None:
+        build.workers.interpreter = value
+
+
+RUNTIME_ENV_FAULTS: dict[type, str] = {
+    Unsettled: "test_what_is_valid_is_json_and_valid_again",
+    Growing: "test_packing_is_json_the_same_every_time_and_unchanged_by_packing_again",
+    Lenient: "test_bad_values_are_refused_in_words",
+    AtOdds: "test_priority_is_a_number_and_conflicts_are_other_fields",
+    Relative: "test_build_says_how_workers_start_or_what_is_missing",
+    Worded: "test_build_says_how_workers_start_or_what_is_missing",
+}
+
+
+class _Build:
+    def __init__(self) -> None:
+        self.workers = spi.WorkerSetup()
+
+
+@pytest.mark.parametrize("plugin", RUNTIME_ENV_FAULTS)
+def test_runtime_env_suite_catches(plugin: type) -> None:
+    class Tested(RuntimeEnvConformance):
+        descriptor = spi.RuntimeEnvDescriptor("faulty", plugin, summary="faulty")
+        bad_values = (5,)
+
+    given = {"plugin": plugin(), "good_values": ["python"], "packing": None, "build": _Build()}
+    test = getattr(Tested(), RUNTIME_ENV_FAULTS[plugin])
+    wanted = {name: value for name, value in given.items() if name in inspect.signature(test).parameters}
+    with pytest.raises((AssertionError, pytest.fail.Exception)):
+        test(**wanted)
 
 
 # Descriptors

@@ -56,7 +56,15 @@ def test_built_ins_register_through_the_hooks() -> None:
         "umbel_collectives": ("shm", "gloo"),
         "umbel_commands": ("explain", "logs", "memory", "metrics", "plugins", "stack"),
         "umbel_engines": ("native", "inline"),
-        "umbel_runtime_envs": ("working_dir", "py_modules", "pip", "uv"),
+        "umbel_runtime_envs": (
+            "working_dir",
+            "py_modules",
+            "pip",
+            "uv",
+            "py_executable",
+            "container",
+            "image_uri",
+        ),
         "umbel_schedulers": ("hybrid", "spread"),
         "umbel_stores": ("shm",),
     }

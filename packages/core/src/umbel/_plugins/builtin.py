@@ -68,6 +68,9 @@ def umbel_runtime_envs() -> list[spi.RuntimeEnvDescriptor]:
         spi.RuntimeEnvDescriptor("py_modules", f"{below}.directories:PyModules", summary="what they can import"),
         spi.RuntimeEnvDescriptor("pip", f"{below}.requirements:Pip", summary="packages, as for pip"),
         spi.RuntimeEnvDescriptor("uv", f"{below}.requirements:Uv", summary="packages, as for uv"),
+        spi.RuntimeEnvDescriptor("py_executable", f"{below}.interpreters:PyExecutable", summary="another Python"),
+        spi.RuntimeEnvDescriptor("container", f"{below}.containers:Container", summary="an image, with options"),
+        spi.RuntimeEnvDescriptor("image_uri", f"{below}.containers:ImageUri", summary="an image"),
     ]
 
 

@@ -7,7 +7,7 @@ Subclass a suite in a test module, name the class `Test...`, and give it the des
     class TestMyPolicy(SchedulerConformance):
         descriptor = my_plugin.umbel_schedulers()[0]
 
-The built-in schedulers, stores, accelerators and collectives pass the same suites.
+The built-in schedulers, stores, accelerators, collectives and fields of `runtime_env` pass the same suites.
 """
 
 import pytest
@@ -16,13 +16,21 @@ import pytest
 pytest.register_assert_rewrite(
     "umbel.testing.conformance.accelerators",
     "umbel.testing.conformance.collectives",
+    "umbel.testing.conformance.runtime_envs",
     "umbel.testing.conformance.schedulers",
     "umbel.testing.conformance.stores",
 )
 
 from umbel.testing.conformance.accelerators import AcceleratorConformance as AcceleratorConformance  # noqa: E402
 from umbel.testing.conformance.collectives import CollectiveConformance as CollectiveConformance  # noqa: E402
+from umbel.testing.conformance.runtime_envs import RuntimeEnvConformance as RuntimeEnvConformance  # noqa: E402
 from umbel.testing.conformance.schedulers import SchedulerConformance as SchedulerConformance  # noqa: E402
 from umbel.testing.conformance.stores import StoreConformance as StoreConformance  # noqa: E402
 
-__all__ = ["AcceleratorConformance", "CollectiveConformance", "SchedulerConformance", "StoreConformance"]
+__all__ = [
+    "AcceleratorConformance",
+    "CollectiveConformance",
+    "RuntimeEnvConformance",
+    "SchedulerConformance",
+    "StoreConformance",
+]
