@@ -49,7 +49,7 @@ class Queries:
         }
         self._answers_about: dict[str, Callable[[str], Any]] = {
             "task_names": self._task_names,
-            "where": lambda about: self._daemon.store.where(about),
+            "where": self._daemon.store.where,
         }
 
     def on_query(self, client: Client, message: Message, _body: bytes) -> None:
