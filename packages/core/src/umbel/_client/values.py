@@ -292,13 +292,15 @@ class Values:
         self.lose(ValueLost(object_id, payload, how))
 
     def found_again(self, lost: ValueLost) -> tuple[int, Any]:
-        """The encoded value, or error, of an argument that was lost, once its owner has had it computed again. No
-        lock."""
+        """The encoded value, or error, of an argument that was lost, once its owner has had it computed again. Raises
+        `lost` when the session ends before. No lock."""
         with self._lock:
             record = self.table.add_local(lost.object)
             self.lose(lost)
         try:
             self._engine.wait_for_records([record])
+            if record.kind == PENDING:
+                raise lost
             return record.kind, record.payload
         finally:
             self._engine.drop_ref(lost.object)

@@ -363,8 +363,8 @@ class OwnershipWorld(World):
         if job.phase == 1:
             try:
                 job.arguments, _ = executor.arguments(execution)
-            except execute.ArgumentFailed as failed:
-                error = exceptions.load_error(failed.blob)
+            except (execute.ArgumentFailed, exceptions.ObjectLostError) as failed:  # here, nobody can wait for it
+                error = exceptions.load_error(failed.blob) if isinstance(failed, execute.ArgumentFailed) else failed
                 self._check_error(execution.argument_ids[-1], error)
                 self._fail(peer, job, error)
                 return
