@@ -465,7 +465,8 @@ class Engine(Protocol):
     def list_named_actors(self, all_namespaces: bool) -> list[Any]: ...
 
     def query(self, what: str) -> Any:
-        """The node's or cluster's state: "nodes", "cluster_resources", "available_resources", "timeline", "pending"."""
+        """The node's or cluster's state: "nodes", "cluster_resources", "available_resources", "pending"; or "timeline",
+        events of Chrome's trace format."""
         ...
 
     def explain(self, target: Any) -> Reason:

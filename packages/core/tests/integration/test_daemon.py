@@ -216,6 +216,7 @@ def test_driver_is_welcomed_with_what_it_needs(start: Callable[..., Daemon]) -> 
         "metrics_port": 0,
         "accelerator_ids": {},
         "log_to_driver": True,
+        "job_id": "01000000",
     }
 
 
@@ -670,9 +671,9 @@ def test_store_files_of_a_dead_worker_go_unless_somebody_else_owns_them(daemon: 
 # ---- other questions ----
 
 
-def test_task_events_are_kept_for_the_timeline(daemon: Daemon) -> None:
-    daemon.driver.say({"t": "task_events", "events": [["f", "t1", 1.0, 2.0, "task"]]})
-    assert daemon.query("timeline") == [["f", "t1", 1.0, 2.0, "task"]]
+def test_session_without_a_history_says_so(daemon: Daemon) -> None:
+    daemon.driver.say({"t": "task_events", "count": 1}, b"not even a batch")
+    assert daemon.query("history")["trouble"].startswith("nothing is recorded in this session")
 
 
 def test_idle_daemon_sleeps(daemon: Daemon) -> None:

@@ -69,14 +69,18 @@ def test_help_lists_the_commands_of_plugins_and_imports_none(installed: Path) ->
     assert done.exit_code == 0
     assert [line.split(maxsplit=1) for line in done.output.partition("Commands:\n")[2].splitlines()] == [
         ["explain", "Why something waits, and what would help"],
+        ["get", "All that is known of one task, actor, ..."],
         ["hello", "Greet [somebody]"],
+        ["list", "Tasks, actors, objects, workers, ..."],
         ["logs", "What workers have printed"],
         ["lost", "Never made"],
         ["memory", "Who holds what in a session's memory"],
         ["metrics", "What a session measures, and a board of it"],
         ["plugins", "What plugins are installed"],
         ["stack", "What workers run, and where they stand"],
+        ["summary", "How many tasks, actors, objects"],
         ["text", "Not a command"],
+        ["timeline", "What ran when, as a file for Perfetto"],
     ]
 
 

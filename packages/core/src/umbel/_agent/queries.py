@@ -6,6 +6,7 @@ from collections.abc import Callable
 from typing import Any, Protocol
 
 from umbel._agent import asks, state
+from umbel._agent.history import History
 from umbel._agent.hub import Client, Hub, Message
 from umbel._agent.servers import ForkServers
 from umbel._agent.store_service import StoreService
@@ -19,8 +20,9 @@ class Daemon(Protocol):
     control: Any
     store: StoreService
     forks: ForkServers
-    task_events: Any
     metrics_port: int
+    history: History
+    started_s: float
 
     def now_s(self) -> float: ...
 
@@ -38,30 +40,37 @@ class Queries:
             "available_resources": lambda: {
                 name: free for name, free in self._daemon.agent.ledger.free.items() if free > 0
             },
-            "timeline": lambda: list(self._daemon.task_events),
             "actors": self._actors,
             "environments": self._environments,
             "pending": self._pending,
             "workers": self._workers,
+            "owners": self._owners,
             "store": self._store,
             "metrics": self._metrics,
             "processes": self._processes,
-        }
-        self._answers_about: dict[str, Callable[[str], Any]] = {
-            "task_names": self._task_names,
-            "where": self._daemon.store.where,
         }
 
     def on_query(self, client: Client, message: Message, _body: bytes) -> None:
         what = message["what"]
         answer = self._answers.get(what)
-        if what in self._answers_about:
-            self._daemon.hub.reply(client.id, message["rq"], {"result": self._answers_about[what](message["about"])})
+        if what == "history":
+            self._on_history(client, message["rq"])
+        elif what == "where":
+            self._daemon.hub.reply(client.id, message["rq"], {"result": self._daemon.store.where(message["about"])})
         elif answer is None:
-            text = f"query.what must be one of {', '.join([*self._answers, *self._answers_about])}, got {what!r}"
+            text = f"query.what must be one of {', '.join((*self._answers, 'history', 'where'))}, got {what!r}"
             self._daemon.hub.refuse(client.id, message["rq"], "invalid", text)
         else:
             self._daemon.hub.reply(client.id, message["rq"], {"result": answer()})
+
+    def _on_history(self, client: Client, request: int) -> None:
+        """Where the history is, once all that this node was told before is in it."""
+        history, hub = self._daemon.history, self._daemon.hub
+
+        def done(trouble: str) -> None:
+            hub.reply(client.id, request, {"result": {"path": history.path, "trouble": trouble}})
+
+        history.sync(done)
 
     def on_ask(self, client: Client, message: Message, _body: bytes) -> None:
         """Pass a question on to another process."""
@@ -92,6 +101,8 @@ class Queries:
                 "node_id": config["node_id"],
                 "alive": True,
                 "pid": config.get("driver_pid"),
+                "job_id": config.get("job_id"),
+                "started_s": self._daemon.started_s,
                 "resources": dict(self._daemon.agent.ledger.total),
                 "available": dict(self._daemon.agent.ledger.free),
                 "labels": config["labels"],
@@ -186,10 +197,10 @@ class Queries:
             )
         return found
 
-    def _task_names(self, about: str) -> Message:
-        """The names of some tasks, given by their ids with commas between, as far as the timeline has them."""
-        wanted = set(about.split(","))
-        return {event[1]: event[0] for event in self._daemon.task_events if event[1] in wanted}
+    def _owners(self) -> list[Message]:
+        """Those that own objects: drivers and workers."""
+        clients = [client for client in self._daemon.hub.clients.values() if not client.is_tool]
+        return [{"id": one.id, "pid": one.pid, "is_driver": one.is_driver} for one in clients]
 
     def _store(self) -> Message:
         store = self._daemon.store.ledger

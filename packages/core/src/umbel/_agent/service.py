@@ -21,6 +21,7 @@ from typing import TYPE_CHECKING, Any, Protocol
 
 from umbel._agent import events as ev
 from umbel._agent import fairness, output, state
+from umbel._agent.history import History
 from umbel._agent.hub import Client, Hub, Message
 from umbel._agent.ledger import CPU, UNIT, Ledger
 from umbel._agent.queries import Queries
@@ -35,7 +36,6 @@ if TYPE_CHECKING:
 
 FAILURE_CHARS_MAX = 100_000  # of a traceback
 ENV_BYTES_MAX = 100_000  # it goes to the fork server in one datagram, of which Linux takes 200 kB
-TASK_EVENTS_MAX = 100_000  # of the timeline; some 20 MB
 EXIT_GRACE_S = 0.3  # for workers' exit handlers at shutdown; a user waits for it when tasks still run
 FATAL_WAIT_S = 5.0  # for the driver to connect and be told why nothing works
 LAST_OUTPUT_S = 1.0  # for a driver to take what workers have printed; one that reads needs milliseconds
@@ -111,6 +111,7 @@ class Service:
         """starter: its end means that the driver is gone, until a driver has connected."""
         self._config = config
         self._is_over = False
+        self.started_s = time.time()
         self._end_at_s: float | None = None  # when workers that were asked to exit are killed
         self._fatal = ""  # why no worker can ever be started
         self._todo: deque[Any] = deque()
@@ -131,7 +132,7 @@ class Service:
             order=self._order(config["scheduler"]),
         )
         self.control: Control = importlib.import_module(config["control"]).ActorService(self)
-        self.task_events: deque[Any] = deque(maxlen=TASK_EVENTS_MAX)
+        self.history = History(config, self.poller, lambda text: self.hub.tell_drivers({"t": "warn", "text": text}))
         welcome = {"t": "welcome", **{name: config[name] for name in _WELCOME}}
         self.hub = Hub(self.poller, f"{config['session_dir']}/agent.sock", self, welcome)
         self.store = StoreService(
@@ -160,8 +161,8 @@ class Service:
             ),
             "kill_worker": self._on_kill_worker,
             **self.store.on,
-            "task_events": lambda _client, message, _body: self.task_events.extend(message["events"]),
             "metrics": lambda client, message, body: self.metrics_service().on_report(client, message, body),
+            "task_events": lambda _client, message, body: self.history.add_tasks(body, message["count"]),
             "query": self._queries.on_query,
             "ask": self._queries.on_ask,
             "answer": self._queries.on_answer,
@@ -292,6 +293,7 @@ class Service:
             self._log_files.close()
         if self._metrics is not None:
             self._metrics.end()
+        self.history.end()
         self.forks.end(FORK_SERVER_GRACE_S)
         url = sessions.spill_url(self._config["session_dir"])
         if url:  # the fork server was killed before it could do that; this interpreter finds the library there
@@ -319,6 +321,8 @@ class Service:
         if not client.is_driver:
             self.forks.on_connected(client.id, client.pid)
             self.decide(ev.WorkerReady(client.id, now_s))
+            facts = {"worker": client.id, "node": self._config["node_id"], "pid": client.pid, "ready": time.time()}
+            self.history.add_worker(facts)
 
     def on_message(self, client: Client, message: Message, body: bytes) -> None:
         kind = message["t"]
@@ -558,6 +562,9 @@ class Service:
             )
         )
 
+    def actor_dead(self, actor: str, facts: Message) -> None:
+        self.history.add_actor(actor, facts)
+
     def release_actor(self, actor: str, grace_s: float | None) -> None:
         self.decide(ev.ActorReleased(actor, grace_s, self.now_s()))
 
@@ -592,6 +599,17 @@ class Service:
             self._isolation.exited(worker, self.forks.pid_of(worker))
         if self._memory is not None:
             self._memory.exited(worker, signal)
+        known = self.agent.workers.get(worker)
+        reason = known.reason if known is not None else ""
+        is_crash = (signal or exit_code) and not reason
+        self.history.add_worker(
+            {
+                "worker": worker,
+                "ended": time.time(),
+                "exit_type": "SYSTEM_ERROR" if is_crash else "INTENDED_SYSTEM_EXIT",
+                "exit_detail": f"it {_ending(exit_code, signal, reason)}",
+            }
+        )
         self.decide(ev.WorkerExited(worker, exit_code, signal, self.now_s(), self._failure_of(worker)))
         self._memory_report(worker)  # for those whose end nobody was told
         for ending in ("sock", "progress", "failed"):
@@ -661,7 +679,7 @@ class Service:
 
 _WELCOME = (
     "node_id", "session_dir", "store_dir", "resources", "labels", "namespace", "store_capacity_bytes", "scheduler",
-    "accelerator_ids", "log_to_driver",
+    "accelerator_ids", "log_to_driver", "job_id",
 )  # fmt: skip
 
 

@@ -164,6 +164,22 @@ class Config:
     runtime_env_cache_days: float = _setting(30.0, "UMBEL_RUNTIME_ENV_CACHE_DAYS")
     """After how many days without use one is removed: what is needed each month is built once."""
 
+    task_events: bool = _setting(True, "UMBEL_TASK_EVENTS")
+    """Whether tasks and actors that have ended are recorded, for `umbel.util.state`, `umbel list` and the timeline."""
+
+    history_tasks_max: int = _setting(1_000_000, "UMBEL_HISTORY_TASKS_MAX")
+    """How many ended tasks are kept; the oldest go first. A million take some 100 MB of disk."""
+
+    history_age_max_s: float = _setting(0.0, "UMBEL_HISTORY_AGE_MAX_S")
+    """How long after their end tasks are kept; 0 for as long as the session lasts."""
+
+    history_bytes_max: int = _setting(1 << 30, "UMBEL_HISTORY_BYTES_MAX", minimum=1 << 20)
+    """How much disk the history may take, about. The oldest goes first."""
+
+    history_dir: str = _setting("", "UMBEL_HISTORY_DIR")
+    """Where the history is kept after the session's end, as `<session>.db`; empty for nowhere: it is in the session's
+    directory, and goes with it."""
+
     idle_worker_s: float = _setting(2.0, "UMBEL_IDLE_WORKER_S")
     """How long a worker process that nobody leases is kept beyond one for each CPU. It costs memory, and starting
     another takes 20 ms; two seconds bridge the pauses of a busy program."""

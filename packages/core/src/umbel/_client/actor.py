@@ -54,6 +54,7 @@ class ActorDescription(NamedTuple):
     allow_out_of_order: bool
     is_async: bool
     is_detached: bool
+    has_events: bool = True  # its calls go into the history
 
 
 class MethodTemplate:
@@ -198,6 +199,7 @@ def describe(cls: type, options: option_model.ActorOptions) -> ActorDescription:
         allow_out_of_order=is_concurrent if out_of_order is None else out_of_order,
         is_async=is_async,
         is_detached=options.lifetime == "detached",
+        has_events=options.enable_task_events,
     )
 
 

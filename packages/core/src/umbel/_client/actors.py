@@ -321,6 +321,7 @@ class Actors:
 
     def _spec_bytes(self, spec: dict[str, Any], task: tasks.Task) -> bytes:
         spec["kind"], spec["payload"], spec["deps"] = task.kind, task.payload, tasks.resolve_deps(task)
+        spec["submitted_s"] = task.submitted_s
         return serialization.dumps(spec)
 
     def _new_handle(
@@ -468,7 +469,9 @@ class Actors:
                     "is_streaming": made.is_streaming,
                     "backpressure": made.backpressure,
                     "group": options.concurrency_group,
-                    "events": options.enable_task_events,
+                    "events": options.enable_task_events and client.description.has_events,
+                    "class_name": client.description.class_name,
+                    "actor": client.actor_id.hex(),
                 }
                 client.templates[key] = made
             template.engine_state = made

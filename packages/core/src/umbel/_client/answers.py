@@ -47,6 +47,8 @@ class Answers:
             "stack": lambda _about: self.stack(),
             "objects": lambda _about: self._holdings().objects(self._engine),
             "keeps": lambda about: self._holdings().keeps(self._engine, about),
+            "task_states": self.task_states,
+            "object_states": self.object_states,
         }
 
     def answer(self, message: dict[str, Any]) -> None:
@@ -73,6 +75,16 @@ class Answers:
         object_id = bytes.fromhex(about)
         with self._engine.lock:
             return {"reason": reasons.of_object(self._engine, object_id).as_json()}
+
+    def task_states(self, about: str) -> dict[str, Any]:
+        from umbel._client import own_state  # nobody lists anything in most sessions
+
+        return own_state.tasks_of(self._engine, about)
+
+    def object_states(self, about: str) -> dict[str, Any]:
+        from umbel._client import own_state
+
+        return own_state.objects_of(self._engine, about)
 
     def doing(self) -> dict[str, Any]:
         """What runs here, since when, where in the user's code, and what it waits for."""

@@ -242,8 +242,11 @@ def available_resources() -> dict[str, float]:
 
 
 def timeline(filename: str | os.PathLike[str] | None = None) -> list[dict[str, Any]] | None:
-    """What ran when, as Chrome trace events; written to `filename` if given, else returned. The last second may
-    miss."""
+    """What ran when, as events of Chrome's trace format; written to `filename` if given, else returned.
+
+    Events of "ph" "X" are tasks and calls, "s" and "f" are arrows from where they were submitted to where they run, "M"
+    are names of processes. Perfetto (ui.perfetto.dev) and chrome://tracing show such files. Raises UmbelSystemError when
+    nothing is recorded (UMBEL_TASK_EVENTS=0)."""
     import json
 
     if filename is not None and not isinstance(filename, (str, os.PathLike)):
@@ -251,13 +254,7 @@ def timeline(filename: str | os.PathLike[str] | None = None) -> list[dict[str, A
             f"filename must be a path as str or os.PathLike, or None, got {_describe(filename)}; omit it to have the "
             "events returned"
         )
-    events = [
-        {
-            "cat": kind, "name": name, "ph": "X", "ts": started * 1e6, "dur": (ended - started) * 1e6,
-            "pid": "umbel", "tid": task_id[:8], "args": {"task_id": task_id, "name": name},
-        }
-        for name, task_id, started, ended, kind, *_ in current.engine().query("timeline")
-    ]  # fmt: skip
+    events: list[dict[str, Any]] = current.engine().query("timeline")
     if filename is None:
         return events
     with open(filename, "w") as file:

@@ -104,6 +104,7 @@ class DriverEngine(native.NativeEngine):
             self.values.spilling.stop()
         self.report_metrics()
         if not self.agent_is_gone:
+            self.report_tasks()
             self.agent.notify({"t": "shutdown"})
             if not self.reactor.on_thread():  # until then, show what workers have printed
                 self.reactor.wait(self.agent_ended, time.monotonic() + self.config.stop_timeout_s)

@@ -174,9 +174,13 @@ def _at_agent(asker: Asker, process: str, facts: Any) -> Iterator[Reason]:
 class EngineAsker:
     """Asks on behalf of a driver or worker."""
 
-    def __init__(self, engine: NativeEngine, *, timeout_s: float = ANSWER_S) -> None:
+    def __init__(
+        self, engine: NativeEngine, *, timeout_s: float = ANSWER_S, query_timeout_s: float | None = None
+    ) -> None:
+        """query_timeout_s: for the agent, if longer than for other processes."""
         self._engine = engine
         self._timeout_s = timeout_s
+        self._query_timeout_s = query_timeout_s or timeout_s
 
     def ask(self, process: str, what: str, about: str) -> dict[str, Any]:
         question = {"what": what, "about": about}
@@ -187,8 +191,8 @@ class EngineAsker:
             answer = self._engine._ask(message, timeout_s=self._timeout_s)["result"]
         return _checked(answer)
 
-    def query(self, what: str, about: str = "") -> Any:
-        return self._engine.query(what, about=about, timeout_s=self._timeout_s)
+    def query(self, what: str) -> Any:
+        return self._engine.query(what, timeout_s=self._query_timeout_s)
 
 
 def _checked(answer: dict[str, Any]) -> dict[str, Any]:

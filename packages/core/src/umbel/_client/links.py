@@ -13,13 +13,22 @@ from umbel._wire import frames, messages
 FRAME_MESSAGES_MAX = 64  # messages sent in one frame: large enough to share its cost, small enough to start early
 
 
+class _NothingRecorded:
+    """As `recording.Last`; no task is like it."""
+
+    template = parent = None
+
+
+NOTHING_RECORDED = _NothingRecorded()
+
+
 class Link:
     """A data connection to one process. Messages wait in `outbox` until `flush`, so that many share a frame.
 
     The caller holds the engine's lock for `post`, `flush` and the caches.
     """
 
-    __slots__ = ("depth", "depth_told", "known", "lease", "outbox", "peer", "recent", "stream")
+    __slots__ = ("depth", "depth_told", "known", "lease", "outbox", "peer", "recent", "recorded", "stream")
 
     def __init__(self, peer: bytes) -> None:
         self.peer = peer
@@ -29,6 +38,7 @@ class Link:
         self.lease: Any = None
         self.depth = 0  # of what the peer sends, as it said last
         self.depth_told = 0
+        self.recorded: Any = NOTHING_RECORDED  # of the task that ended there last, see `recording.Last`
         self.recent: dict[int, tuple[int, Any]] = {}  # at a worker: results just sent, for tasks that need them next
 
     def post(self, message: tuple[Any, ...]) -> None:

@@ -21,7 +21,6 @@ SORTS = {
     "PID": lambda entry: (entry.pid, -entry.size_bytes),
     "REFERENCE_TYPE": lambda entry: (entry.reference_type, -entry.size_bytes),
 }
-NAMES_AT_ONCE = 5_000  # ids in one question to the agent; 250 KB
 _TASK_DIGITS = 2 * ids.TaskID.SIZE
 
 
@@ -30,7 +29,7 @@ class Asker(Protocol):
 
     def ask(self, process: str, what: str, about: str) -> dict[str, Any]: ...
 
-    def query(self, what: str, about: str = "") -> Any: ...
+    def query(self, what: str) -> Any: ...
 
 
 class Entry(NamedTuple):
@@ -107,12 +106,11 @@ def _made(row: dict[str, Any], names: dict[str, str]) -> str:
 
 
 def _names(asker: Asker, object_ids: Sequence[str]) -> dict[str, str]:
-    """Of the tasks that made these objects, as far as the timeline still has them."""
+    """Of the tasks that made these objects, as far as the history still has them."""
+    from umbel._client import listing  # not needed where call sites are recorded
+
     wanted = list(dict.fromkeys(one[:_TASK_DIGITS] for one in object_ids))
-    found: dict[str, str] = {}
-    for start in range(0, len(wanted), NAMES_AT_ONCE):
-        found.update(asker.query("task_names", ",".join(wanted[start : start + NAMES_AT_ONCE])))
-    return found
+    return listing.task_names(asker, wanted) if wanted else {}
 
 
 def _called(process: dict[str, Any]) -> str:

@@ -28,6 +28,7 @@ from umbel._client import (
     exports,
     links,
     reasons,
+    recording,
     refs,
     remote_function,
     streams,
@@ -51,6 +52,7 @@ RAW = serialization.RAW
 STORE_SHARES = 32  # no more than such a share of the store is asked for at once, unless a single value needs it
 STORE_SHARE_BYTES_MIN = 1 << 20
 _OF_SPILLING = ("store_ask", "store_spill", "spill_check", "spill_forget", "spill_remove")
+HISTORY_ANSWER_S = 30.0  # for the agent to have all written down, which takes milliseconds on a machine that is idle
 BLOCK_AFTER_S = 0.001  # a wait longer than this gives the CPU back; shorter ones are not worth two messages
 
 
@@ -107,6 +109,7 @@ class NativeEngine:
         self._dirty_links: set[links.Link] = set()
         self._closing_streams: deque[streams.StreamState] = deque()
         self._settle_waiters: list[reactor.Waiter] = []
+        self._last_report_s = 0.0
         self._waited_for: dict[int, Sequence[ownership.Record]] = {}  # thread -> what it has waited for for a while
         self._causes_told: set[Any] = set()  # by the watchdog
         self.welcome: dict[str, Any] = {}
@@ -346,7 +349,12 @@ class NativeEngine:
                 self._closing_streams.popleft().close()
             self.values.drain_drops()
             due = self.tasks.housekeep(now) if not self.agent_is_gone else None
+            if self.tasks.recorder is not None and self.tasks.recorder.is_loose:
+                self.tasks.recorder.compact()
             self.carry_on()
+        report_due = self._report_due_s(now)
+        if report_due is not None:
+            due = report_due if due is None else min(due, report_due)
         self.values.store.trim(now)
         trim_due = self.values.store.trim_due_s(now)
         if trim_due is not None:
@@ -378,6 +386,27 @@ class NativeEngine:
             self.own_metrics.settle_runs()
         if self._metrics is not None and not self.agent_is_gone:
             self._metrics.report()
+
+    def _report_due_s(self, now_s: float) -> float | None:
+        """Report what has ended, if it is time; when to look again."""
+        recorder = self.tasks.recorder
+        if recorder is None or recorder.is_empty or self.agent_is_gone:
+            return None
+        if now_s - self._last_report_s < recording.REPORT_PERIOD_S and not recorder.is_full:
+            return recording.REPORT_PERIOD_S
+        self._last_report_s = now_s
+        self.report_tasks()
+        return None
+
+    def report_tasks(self) -> None:
+        """Tell the agent of the tasks of ours that have ended. No lock."""
+        recorder = self.tasks.recorder
+        if recorder is None:
+            return
+        with self.lock:
+            taken = recorder.take()
+        for count, batch in taken:
+            self.agent.notify({"t": "task_events", "count": count}, batch)
 
     # Waiting
 
@@ -693,13 +722,18 @@ class NativeEngine:
             return [{"name": a["name"], "namespace": a["namespace"]} for a in found]
         return [a["name"] for a in found]
 
-    def query(self, what: str, *, about: str = "", timeout_s: float | None = None) -> Any:
-        """Ask the agent: "nodes", "cluster_resources", "available_resources", "timeline", "pending", ..."""
+    def query(self, what: str, *, timeout_s: float | None = None) -> Any:
+        """Ask the agent: "nodes", "cluster_resources", "available_resources", "pending", ... Only "timeline", trace events
+        as `umbel._client.timeline` makes them, comes from others as well."""
         self.check_running()
+        if what == "timeline":
+            from umbel._client import inquiry, listing
+
+            return list(listing.timeline(inquiry.EngineAsker(self, query_timeout_s=HISTORY_ANSWER_S)))
         if what == "available_resources":
             with self.lock:
                 self.tasks.give_back_unused()  # what is kept for a moment, in case more comes, is not in use
-        return self._ask({"t": "query", "what": what, "about": about}, timeout_s=timeout_s)["result"]
+        return self._ask({"t": "query", "what": what}, timeout_s=timeout_s)["result"]
 
     def _ask(self, message: dict[str, Any], *, timeout_s: float | None = None) -> dict[str, Any]:
         """The agent's answer. Raises UmbelSystemError when it refuses."""

@@ -72,7 +72,7 @@ class OwnMetrics:
 
         def counted(job: Any, message: tuple[Any, ...], lent: list[bytes], started: float) -> None:
             is_error = message[0] == messages.FAILED or (message[0] == messages.END and message[3] is not None)
-            name = job.template.event_name or job.template.name
+            name = job.template.name
             self._ended.append((name, "error" if is_error else "ok", time.time() - started))
             if len(self._ended) >= ENDED_MAX:
                 self.settle_runs()

@@ -75,6 +75,7 @@ def start(
             }
             if config.memory_monitor
             else None,
+            "history": _history(config) if config.task_events else None,
         }
     )
     from umbel._client import driver
@@ -119,3 +120,13 @@ def _recycle_bytes(wanted: int, resources: Mapping[str, float]) -> int:
         return max(0, wanted)
     share = resources.get(resource_model.MEMORY, 0.0) / max(1.0, resources.get(resource_model.CPU, 1.0))
     return max(RECYCLE_BYTES_MIN, int(share))
+
+
+def _history(config: configuration.Config) -> dict[str, object]:
+    """What the daemon must know of it."""
+    return {
+        "tasks_max": config.history_tasks_max,
+        "age_max_s": config.history_age_max_s,
+        "bytes_max": config.history_bytes_max,
+        "dir": config.history_dir and os.path.abspath(config.history_dir),
+    }

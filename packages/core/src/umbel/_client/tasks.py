@@ -12,7 +12,7 @@ from collections.abc import Sequence
 from typing import TYPE_CHECKING, Any
 
 from umbel import exceptions
-from umbel._client import links, refs, remote_function, streams
+from umbel._client import links, recording, refs, remote_function, streams
 from umbel._objects import ownership, serialization
 from umbel._scheduling import dispatch
 from umbel._wire import messages
@@ -25,6 +25,7 @@ PENDING = ownership.PENDING
 ERROR = serialization.ERROR
 RAW = serialization.RAW
 STORED = serialization.STORED
+FINISHED = recording.FINISHED
 # While one thread submits and submits, nobody reads replies; so it does, now and then, more often when tasks wait for
 # each other and each reply lets the next one start. Looking costs 3 us.
 POLL_PERIOD = 32
@@ -72,7 +73,7 @@ class Task:
 
     __slots__ = (
         "actor", "argument_pins", "attempt", "deps", "durations", "error", "is_cancelled", "kind", "lease",
-        "missing", "parent", "payload", "records", "retries_left", "seq", "stream", "template",
+        "missing", "parent", "payload", "records", "retries_left", "seq", "stream", "submitted_s", "template",
     )  # fmt: skip
 
     def __init__(self, seq: int, template: Template, kind: int, payload: Any) -> None:
@@ -93,6 +94,7 @@ class Task:
         self.is_cancelled = False
         self.parent: Any = None
         self.error: bytes | None = None
+        self.submitted_s = time.time()
 
 
 class Tasks:
@@ -110,6 +112,8 @@ class Tasks:
         self.memory_kills: memory_kills.MemoryKills | None = None  # once there was one
         self._unstarted_deaths: dict[int, int] = {}  # task -> workers that died with it at the head of their queue
         self._process_id = engine.process_id
+        job = engine.welcome.get("job_id", "")
+        self.recorder = recording.TaskRecorder(engine.process_id, job) if engine.config.task_events else None
 
     # Submission
 
@@ -643,6 +647,15 @@ class Tasks:
         """A task was running, or had run without its reply arriving, when its worker died."""
         if task.seq not in self.unfinished:
             return
+        worker = bytes.fromhex(message["worker"])
+        how = message.get("reason") or "it exited"
+        crash = exceptions.dump_error(
+            exceptions.WorkerCrashedError(
+                f"the worker (pid {message.get('pid')}) died while running task {task.template.name}: {how}; raise "
+                "max_retries if the task may safely run again, and look at the worker's output for the cause"
+            )
+        )
+        self._note_failure(task, worker, cancelled_error(task) if task.is_cancelled else crash)
         if task.retries_left != 0 and not task.is_cancelled:
             task.retries_left -= 1 if task.retries_left > 0 else 0
             task.attempt += 1
@@ -650,30 +663,23 @@ class Tasks:
             if not task.missing and not self.waits_again(task):  # else an argument is computed anew
                 cls.ready.appendleft(task)
             return
-        if task.is_cancelled:
-            self.settle_failure(task, cancelled_error(task))
-            return
-        how = message.get("reason") or "it exited"
-        self.settle_failure(
-            task,
-            exceptions.dump_error(
-                exceptions.WorkerCrashedError(
-                    f"the worker (pid {message.get('pid')}) died while running task {task.template.name}: {how}; raise "
-                    "max_retries if the task may safely run again, and look at the worker's output for the cause"
-                )
-            ),
-        )
+        self.settle_failure(task, cancelled_error(task) if task.is_cancelled else crash)
 
     # Replies
 
     def on_reply(self, link: links.Link, message: tuple[Any, ...]) -> None:
-        _, seq, kind, payload, contained, duration_s = message
+        _, seq, kind, payload, contained, duration_s, ended_s = message
         task = self._finish(link, seq, duration_s)
         if task is None:
             self._discard(link, kind, payload, contained)
             return
         if kind == STORED or task.attempt:
             self._remember(task, (0,) if kind == STORED else ())
+        last = link.recorded
+        if task.template is last.template and task.parent is last.parent and not task.attempt:
+            last.add((last.group, seq, task.submitted_s, duration_s, ended_s))  # as the one before from there
+        elif self.recorder is not None:
+            link.recorded = self.recorder.ended(task, link.peer, FINISHED, duration_s, ended_s)
         record = task.records[0] if task.records else None
         if record is None:
             self._discard(link, kind, payload, contained)
@@ -693,19 +699,24 @@ class Tasks:
             self._unpin_arguments(task)
 
     def on_reply_many(self, link: links.Link, message: tuple[Any, ...]) -> None:
-        _, seq, results, duration_s = message
+        _, seq, results, duration_s, ended_s = message
         task = self.unfinished.get(seq)
         if task is not None and results and results[-1][0] == ERROR and self._retries(task, results[-1][1]):
             for kind, payload, contained in results:
                 if kind != ERROR:
                     self._discard(link, kind, payload, contained)
-            self.on_failed(link, (messages.FAILED, seq, results[-1][1], duration_s))
+            self.on_failed(link, (messages.FAILED, seq, results[-1][1], duration_s, ended_s))
             return
         task = self._finish(link, seq, duration_s)
         if task is not None:
             stored = [index for index, (kind, _, _) in enumerate(results) if kind == STORED]
             if stored or task.attempt:
                 self._remember(task, stored)
+        if task is not None and self.recorder is not None:
+            if results and results[-1][0] == ERROR:
+                self.recorder.failed(task, link.peer, results[-1][1], duration_s, ended_s)
+            else:
+                self.recorder.ended(task, link.peer, FINISHED, duration_s, ended_s)
         for index, (kind, payload, contained) in enumerate(results):
             if task is None:
                 self._discard(link, kind, payload, contained)
@@ -715,10 +726,12 @@ class Tasks:
             self._unpin_arguments(task)
 
     def on_failed(self, link: links.Link, message: tuple[Any, ...]) -> None:
-        _, seq, blob, duration_s = message
+        _, seq, blob, duration_s, ended_s = message
         task = self._finish(link, seq, duration_s)
         if task is None:
             return
+        if self.recorder is not None:
+            self.recorder.failed(task, link.peer, blob, duration_s, ended_s)
         if self._retries(task, blob):
             self._engine.troubles.retried(task.template.name, task.retries_left, blob)
             self.unfinished[seq] = task
@@ -793,7 +806,13 @@ class Tasks:
     def fail(self, task: Task, blob: bytes | None) -> None:
         """End a task that was not sent."""
         if self.unfinished.pop(task.seq, None) is not None:
+            self._note_failure(task, b"", blob or b"")
             self.settle_failure(task, blob or b"")
+
+    def _note_failure(self, task: Task, peer: bytes, blob: bytes) -> None:
+        """An attempt has failed of which its worker did not say so."""
+        if self.recorder is not None:
+            self.recorder.failed(task, peer, blob, None, time.time())
 
     def settle_failure(self, task: Task, blob: bytes) -> None:
         """Give every result of the task this error."""
@@ -839,7 +858,9 @@ class Tasks:
     def on_cancelled(self, link: links.Link, message: tuple[Any, ...]) -> None:
         task = self._finish(link, message[1], None)
         if task is not None:
-            self.settle_failure(task, cancelled_error(task))
+            blob = cancelled_error(task)
+            self._note_failure(task, b"", blob)
+            self.settle_failure(task, blob)
 
     # Streams
 
@@ -854,14 +875,19 @@ class Tasks:
         task.stream.item(link, index, kind, payload, contained)
 
     def on_end(self, link: links.Link, message: tuple[Any, ...]) -> None:
-        _, seq, count, blob, duration_s = message
+        _, seq, count, blob, duration_s, ended_s = message
         task = self.unfinished.get(seq)
         if blob is not None and task is not None and self._retries(task, blob):
-            self.on_failed(link, (messages.FAILED, seq, blob, duration_s))
+            self.on_failed(link, (messages.FAILED, seq, blob, duration_s, ended_s))
             return
         task = self._finish(link, seq, duration_s)
         if task is None or task.stream is None:
             return
+        if self.recorder is not None:
+            if blob is None:
+                self.recorder.ended(task, link.peer, FINISHED, duration_s, ended_s)
+            else:
+                self.recorder.failed(task, link.peer, blob, duration_s, ended_s)
         task.stream.end(count, blob)
         self._unpin_arguments(task)
 

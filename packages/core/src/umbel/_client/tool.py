@@ -18,7 +18,7 @@ ANSWER_S = 5.0  # of the agent or, through it, of a process; more is a hang, whi
 class Tool:
     """Closed by `close`, or as a context manager. `address` names the node, in messages."""
 
-    def __init__(self, session_dir: str) -> None:
+    def __init__(self, session_dir: str, *, answer_s: float = ANSWER_S) -> None:
         """Raises UmbelSystemError when nothing answers there."""
         self.address = session_dir
         self._reader = frames.FrameReader()
@@ -27,7 +27,8 @@ class Tool:
             self._sock: socket.socket = connection.connect_unix(f"{session_dir}/{sessions.AGENT_SOCKET}")
         except OSError as error:
             raise exceptions.UmbelSystemError(f"no session answers in {session_dir}: {error}") from error
-        self._sock.settimeout(ANSWER_S)
+        self._sock.settimeout(answer_s)
+        self._answer_s = answer_s
         self._say(
             {
                 "t": "hello",
@@ -56,8 +57,8 @@ class Tool:
             raise exceptions.UmbelSystemError(answer["error"])
         return dict(answer)
 
-    def query(self, what: str, about: str = "") -> Any:
-        return self._request({"t": "query", "what": what, "about": about})
+    def query(self, what: str) -> Any:
+        return self._request({"t": "query", "what": what})
 
     def _request(self, message: dict[str, Any]) -> Any:
         self._requests += 1
@@ -82,7 +83,9 @@ class Tool:
         try:
             data = self._sock.recv(65_536)
         except TimeoutError:
-            raise exceptions.UmbelSystemError(f"no answer within {ANSWER_S:g} s; the process may be stopped") from None
+            raise exceptions.UmbelSystemError(
+                f"no answer within {self._answer_s:g} s; the process may be stopped"
+            ) from None
         except OSError as error:
             raise exceptions.UmbelSystemError(f"the node in {self.address} is gone: {error}") from error
         if not data:

@@ -10,8 +10,8 @@ decides; `service` sends, and finding workers is the node's business.
 from __future__ import annotations
 
 from collections import OrderedDict
-from collections.abc import Callable
-from typing import NamedTuple
+from collections.abc import Callable, Mapping
+from typing import Any, NamedTuple
 
 from umbel._base import checks
 from umbel._control import events as ev
@@ -57,6 +57,11 @@ class Listed(NamedTuple):
     is_detached: bool
     restarts: int
     reason: str
+    cause: Cause
+    lacks_arguments: bool
+    resources: Mapping[str, int]
+    env: Any
+    label_selector: Any
 
 
 class ActorTable:
@@ -200,14 +205,12 @@ class ActorTable:
 
     def listed(self) -> list[Listed]:
         """All actors, the dead ones that are remembered last."""
-        return [
-            Listed(
-                one.spec.actor, one.spec.name, one.spec.namespace, one.spec.class_name, one.state, one.worker,
-                one.spec.owner, one.spec.is_detached, one.restarts, one.reason,
-            )
-            for group in (self.actors, self._dead)
-            for one in group.values()
-        ]  # fmt: skip
+        return [_listed(one) for group in (self.actors, self._dead) for one in group.values()]
+
+    def dead(self, actor: str) -> Listed | None:
+        """One that is dead and remembered."""
+        found = self._dead.get(actor)
+        return _listed(found) if found is not None else None
 
     def _publish(self, actor: Actor) -> list[ev.ActorCommand]:
         return [self._state(client, actor) for client in actor.watchers]
@@ -369,6 +372,14 @@ class ActorTable:
 def _is_used_up(actor: Actor) -> bool:
     """Whether no restart is left."""
     return 0 <= actor.spec.max_restarts <= actor.restarts
+
+
+def _listed(one: Actor) -> Listed:
+    spec = one.spec
+    return Listed(
+        spec.actor, spec.name, spec.namespace, spec.class_name, one.state, one.worker, spec.owner, spec.is_detached,
+        one.restarts, one.reason, one.cause, one.lacks_arguments, spec.running, spec.env, spec.label_selector,
+    )  # fmt: skip
 
 
 def _needs_owner(actor: Actor) -> bool:

@@ -33,6 +33,9 @@ class Node(Protocol):
     def release_actor(self, actor: str, grace_s: float | None) -> None:
         """Let its worker finish what it has received and exit; kill it after `grace_s`, unless that is None."""
 
+    def actor_dead(self, actor: str, facts: Message) -> None:
+        """For good; facts: as `listed` has them."""
+
     def kill_actor(self, actor: str, reason: str) -> None:
         """Kill its worker, or stop looking for one."""
 
@@ -205,7 +208,7 @@ class ActorService:
 
     def listed(self) -> list[Message]:
         """All actors, for queries; "worker" is their host's id."""
-        return [{**one._asdict(), "state": one.state.value} for one in self.table.listed()]
+        return [_as_message(one) for one in self.table.listed()]
 
     # ---- commands ----
 
@@ -257,3 +260,10 @@ class ActorService:
         self._accelerators.pop(command.actor, None)
         if command.actor not in self.table.actors:
             self._classes.pop(command.actor, None)
+            dead = self.table.dead(command.actor)
+            if dead is not None:
+                self._node.actor_dead(command.actor, _as_message(dead))
+
+
+def _as_message(one: actors.Listed) -> Message:
+    return {**one._asdict(), "state": one.state.value, "cause": one.cause.value}

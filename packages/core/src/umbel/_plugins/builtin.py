@@ -78,6 +78,8 @@ def umbel_runtime_envs() -> list[spi.RuntimeEnvDescriptor]:
 def umbel_commands() -> list[spi.CommandDescriptor]:
     return [
         spi.CommandDescriptor("explain", "umbel.cli.explain:make", summary="Why something waits, and what would help"),
+        spi.CommandDescriptor("get", "umbel.cli.listing:make_get", summary="All that is known of one task, actor, ..."),
+        spi.CommandDescriptor("list", "umbel.cli.listing:make_list", summary="Tasks, actors, objects, workers, ..."),
         spi.CommandDescriptor("logs", "umbel.cli.logs:make", summary="What workers have printed"),
         spi.CommandDescriptor("memory", "umbel.cli.memory:make", summary="Who holds what in a session's memory"),
         spi.CommandDescriptor(
@@ -85,4 +87,6 @@ def umbel_commands() -> list[spi.CommandDescriptor]:
         ),
         spi.CommandDescriptor("plugins", "umbel.cli.plugins:make", summary="What plugins are installed"),
         spi.CommandDescriptor("stack", "umbel.cli.stack:make", summary="What workers run, and where they stand"),
+        spi.CommandDescriptor("summary", "umbel.cli.listing:make_summary", summary="How many tasks, actors, objects"),
+        spi.CommandDescriptor("timeline", "umbel.cli.timeline:make", summary="What ran when, as a file for Perfetto"),
     ]

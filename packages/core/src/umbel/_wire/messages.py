@@ -29,11 +29,11 @@ DEPTH = 27  # depth: how deeply nested the tasks are whose children the followin
 CONSUMED = 26  # seq, count: so many items of a stream were read
 
 # Worker or actor to owner
-REPLY = 40  # seq, kind, payload, contained ids or None, duration_s
-REPLY_MANY = 41  # seq, [(kind, payload, contained)], duration_s
-FAILED = 42  # seq, error bytes, duration_s
+REPLY = 40  # seq, kind, payload, contained ids or None, duration_s, ended_s
+REPLY_MANY = 41  # seq, [(kind, payload, contained)], duration_s, ended_s
+FAILED = 42  # seq, error bytes, duration_s or None, ended_s: seconds since 1970
 ITEM = 43  # seq, index, kind, payload, contained
-END = 44  # seq, count, error bytes or None, duration_s
+END = 44  # seq, count, error bytes or None, duration_s, ended_s
 UNSTARTED = 45  # [seq], is_blocked: handed back; a blocked worker wants no more until it replies
 CANCELLED = 46  # seq: it never ran
 RETIRE = 47  # the worker has reached max_calls; push nothing more

@@ -58,6 +58,7 @@ class Host:
             is_reconstructed=bool(message.get("reconstructed")),
             make_handle=self._own_handle,
         )
+        self._attempt = int(message.get("reconstructed") or 0)
         self._description: Any = None
         self._instance: Any = None
         self._methods: dict[str, Callable[..., Any]] = {}
@@ -77,7 +78,6 @@ class Host:
         if message.get("accelerators"):
             worker._use_accelerators(message["accelerators"])
         worker.use_threads(execute.threads_of(self.context.resources))
-        self._has_events = True
 
     # Construction
 
@@ -85,20 +85,21 @@ class Host:
         engine, worker = self._engine, self._worker
         job = execute.Execution.__new__(execute.Execution)
         job.argument_ids = []
+        began_s = submitted_s = 0.0
         try:
             spec = serialization.loads(self._body)
             self._description = serialization.loads(spec["description"])
+            submitted_s = spec["submitted_s"]
             cls = serialization.loads(spec["cls"])
             job.kind, job.payload, job.deps = spec["kind"], spec["payload"], spec["deps"]
             engine.tasks.depth = spec["creator_depth"] + 1
-            self._has_events = spec["events"]
             self._set_up_lanes(spec)
             args, kwargs = worker.executor.arguments(job)
             token = context.current_task.set(
                 context.TaskContext("", f"{self.display_name}.__init__", "__init__", actor=self.context)
             )
             worker.host = self
-            self.constructing_since_s = time.time()
+            self.constructing_since_s = began_s = time.time()
             try:
                 make = cls if worker.tracing is None else worker.tracing.running(cls)
                 if self._loop is not None:
@@ -114,9 +115,12 @@ class Host:
                 error, f"{self.display_name}.__init__", pid=os.getpid(), actor_id=self.actor_id
             )
             worker.host = None
-            engine.agent.notify({"t": "actor_failed", "actor": self.actor_id}, exceptions.dump_error(wrapped))
+            blob = exceptions.dump_error(wrapped)
+            self._record_construction((submitted_s, began_s, time.time()), blob)
+            engine.agent.notify({"t": "actor_failed", "actor": self.actor_id}, blob)
             worker.created()
             return
+        self._record_construction((submitted_s, began_s, time.time()), b"")
         if any("__repr__" in vars(base) for base in type(self._instance).__mro__[:-1]):
             try:
                 self.display_name = repr(self._instance)
@@ -134,6 +138,16 @@ class Host:
         worker.created()
         if self._loop is not None:
             self._run_loop()
+
+    def _record_construction(self, times: tuple[float, float, float], error: bytes) -> None:
+        recorder = self._engine.tasks.recorder
+        if recorder is None or (self._description is not None and not self._description.has_events):
+            return
+        actor, peer = bytes.fromhex(self.actor_id), self._worker.process_id
+        with self._engine.lock:
+            recorder.constructed(actor, self.context.class_name, peer, self._attempt, times, error)
+        if error:
+            self._engine.report_tasks()  # this process will not be here in a second
 
     def _ready(self) -> None:
         self._engine.agent.notify(
@@ -166,13 +180,6 @@ class Host:
         return actor_api.ActorHandle(bytes.fromhex(self.actor_id), self._description, None)
 
     # Calls; lock held
-
-    def name_event(self, template: execute.Template) -> None:
-        """Say what the method's calls are called in the timeline: with the class, as names of methods repeat."""
-        if not self._has_events:
-            template.event_name = ""
-        elif template.event_name == template.method:
-            template.event_name = f"{self.context.class_name}.{template.method}"
 
     def arrived(self, job: execute.Execution) -> None:
         """A call came in."""
@@ -432,7 +439,7 @@ class Host:
         error = exceptions.ActorDiedError(
             f"actor {self.context.class_name} is exiting and takes no more calls", actor_id=self.actor_id
         )
-        job.link.post((messages.FAILED, job.seq, exceptions.dump_error(error), None))
+        job.link.post((messages.FAILED, job.seq, exceptions.dump_error(error), None, time.time()))
         self._engine.mark_dirty(job.link)
 
     def exit_from_method(self) -> None:

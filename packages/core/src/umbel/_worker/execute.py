@@ -33,7 +33,6 @@ class Template:
         "backpressure",
         "calls",
         "digest",
-        "event_name",
         "flush",
         "function",
         "function_name",
@@ -62,7 +61,6 @@ class Template:
         )  # answer before the next task starts: a crash must not take it along
         self.resources = {name: units / 10_000 for name, units in facts.get("resources", {}).items()}
         self.threads = threads_of(self.resources)
-        self.event_name = self.name if facts.get("events", True) else ""  # in the timeline; "" for not in it
         self.function: Callable[..., Any] | None = None
         self.calls = 0
 
@@ -76,7 +74,7 @@ def threads_of(resources: Mapping[str, float]) -> str:
 def running(job: Execution, thread: int) -> answers.Running:
     """What is told of a task or call that runs."""
     task = (job.link.peer + job.seq.to_bytes(8, "big")).hex()
-    return answers.Running(task, job.template.event_name or job.template.name, job.started_s, thread)
+    return answers.Running(task, job.template.name, job.started_s, thread)
 
 
 class InputNotHere(Exception):
@@ -139,7 +137,6 @@ class Executor:
     def __init__(self, engine: native.NativeEngine) -> None:
         self._engine = engine
         self._values = engine.values
-        self.events: list[tuple[str, str, float, float, str]] = []
         self.last_flush_s = 0.0
 
     # Arguments
@@ -411,8 +408,7 @@ class Executor:
     def reply(self, job: Execution, message: tuple[Any, ...], lent: list[bytes], started: float) -> None:
         """Send the answer, once the borrows it brings with it are known to the owners. `lent`: see `lend`."""
         ended = time.time()
-        self._record(job, started, ended)
-        message = (*message, ended - started)
+        message = (*message, ended - started, ended)
         if not job.argument_ids and not lent:
             self._answer(job, message)
             return
@@ -461,15 +457,6 @@ class Executor:
             self.flush()
         else:
             self._engine.reactor.nudge()
-
-    def _record(self, job: Execution, started: float, ended: float) -> None:
-        events, template = self.events, job.template
-        if len(events) < EVENTS_MAX and template.event_name:
-            task_id = (job.link.peer + job.seq.to_bytes(8, "big")).hex()
-            events.append((template.event_name, task_id, started, ended, "actor_task" if template.method else "task"))
-
-
-EVENTS_MAX = 10_000  # between two reports to the agent, one second apart; beyond, the timeline has gaps
 
 
 def call_user(function: Callable[..., Any], args: tuple[Any, ...], kwargs: dict[str, Any]) -> Any:

@@ -26,7 +26,6 @@ from umbel._transport import reactor
 from umbel._wire import messages
 from umbel._worker import actor, execute, output
 
-EVENT_PERIOD_S = 1.0  # how often the agent is told what ran
 FUNCTIONS_MAX = 2_000  # functions kept unpickled; a driver that defines more in a loop has them unpickled again
 _PROGRESS = struct.Struct("<q")
 _PROGRESS_BYTES = 9  # the number of a task, and 1 if it is not tried again when this process dies, else 0
@@ -76,7 +75,6 @@ class Worker:
         self._is_retiring = False
         self._threads = ""  # of numerical libraries, as what ran last was to have
         self._may_set_threads = _THREADS not in os.environ
-        self._last_events_s = 0.0
         self._has_started = False  # a task whose answer may not be out
         self._main_thread = threading.main_thread().ident or 0
         self._progress_path = f"{config['session_dir']}/{config['id']}.progress"
@@ -298,6 +296,7 @@ class Worker:
         with self.engine.lock:
             self.engine._flush()
         self.engine.report_metrics()
+        self.engine.report_tasks()
         os._exit(code)
 
     def leave(self, code: int) -> None:
@@ -305,6 +304,7 @@ class Worker:
         with self.engine.lock:
             self.engine._flush()
         self.engine.report_metrics()
+        self.engine.report_tasks()
         if threading.current_thread() is threading.main_thread():
             sys.exit(code)
         os._exit(code)
@@ -316,9 +316,7 @@ class Worker:
         if not index:
             self._use_accelerators(facts["accelerators"])
             return
-        template = self._templates[link.peer, index] = execute.Template(facts)
-        if template.method and self.host is not None:
-            self.host.name_event(template)
+        self._templates[link.peer, index] = execute.Template(facts)
 
     def use_threads(self, threads: str) -> None:
         """Have numerical libraries that are loaded from now on use so many threads, unless the user has said how
@@ -342,7 +340,7 @@ class Worker:
         job = execute.Execution(link, message, self._templates[link.peer, message[2]])
         if self.host is None:
             error = exceptions.ActorUnavailableError("this process hosts no actor any more")
-            link.post((messages.FAILED, job.seq, exceptions.dump_error(error), None))
+            link.post((messages.FAILED, job.seq, exceptions.dump_error(error), None, time.time()))
         else:
             self.host.arrived(job)
 
@@ -436,6 +434,7 @@ class Worker:
             self._pass_on_output()
             if self.tracing is not None:
                 self.tracing.flush()
+            self.engine.report_tasks()
             os._exit(0)
         with self.engine.lock:
             self.engine.values.drain_drops()
@@ -518,7 +517,7 @@ class Worker:
         job.interrupted_at_seq = self.engine.tasks.last_seq
         return True
 
-    def _housekeeping(self, now_s: float) -> float | None:
+    def _housekeeping(self, _now_s: float) -> float | None:
         due: float | None = None
         running = self._running
         if running is not None and (running is not self._running_before or running.template.is_streaming):
@@ -529,14 +528,6 @@ class Worker:
             due = min(due or interrupts.RETRY_S, interrupts.RETRY_S)
         if self.host is not None:
             self._pass_on_output()
-        events = self.executor.events
-        if events:
-            if now_s - self._last_events_s >= EVENT_PERIOD_S:
-                self._last_events_s = now_s
-                self.executor.events = []
-                self.engine.agent.notify({"t": "task_events", "events": events})
-            else:
-                due = min(due or EVENT_PERIOD_S, EVENT_PERIOD_S)
         return due
 
     # Who runs here

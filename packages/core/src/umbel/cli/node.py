@@ -12,6 +12,8 @@ from umbel import exceptions
 from umbel._base import sessions
 from umbel._client import tool
 
+HISTORY_ANSWER_S = 30.0  # for all to be written down, which takes milliseconds on a machine that is idle
+
 
 def option(command: Callable[..., Any]) -> Callable[..., Any]:
     """`--session`, of which `connect` makes a connection."""
@@ -19,7 +21,7 @@ def option(command: Callable[..., Any]) -> Callable[..., Any]:
     return click.option("--session", metavar="NAME", help=text)(command)
 
 
-def connect(session: str | None) -> tool.Tool:
+def connect(session: str | None, *, answer_s: float = tool.ANSWER_S) -> tool.Tool:
     """Raises ClickException when there is none, or several and none was named."""
     running = sessions.running_sessions(sessions.base_dir())
     fitting = [path for path in running if session is None or path.endswith(session.rstrip(os.sep))]
@@ -30,6 +32,6 @@ def connect(session: str | None) -> tool.Tool:
         wanted = f"no session {session!r} runs here" if session else "no session of this user runs here"
         raise click.ClickException(f"{wanted}; there are:{shown}")
     try:
-        return tool.Tool(fitting[0])
+        return tool.Tool(fitting[0], answer_s=answer_s)
     except exceptions.UmbelError as error:
         raise click.ClickException(str(error)) from error

@@ -416,7 +416,9 @@ class InlineEngine:
             if what == "available_resources":
                 return self._available(units)
             if what == "timeline":
-                return list(self.tasks.events)
+                from umbel._client import timeline
+
+                return list(timeline.events(timeline.inline_rows(self.tasks.events), {}, 0.0))
             if what == "pending":
                 return [{"reason": call.explain()} for call in self.tasks.unfinished]
         raise exceptions.UnsupportedFeature(

@@ -100,7 +100,7 @@ class Daemon(service.Service):
             "store_dir": NOWHERE, "embedded": False, "driver_pid": 0, "control": "umbel._control.service",
             "node_id": "node",
             "namespace": "ns", "labels": {}, "store_capacity_bytes": 1 << 30, "store_full_wait_s": 1.0,
-            "log_to_driver": False,
+            "log_to_driver": False, "job_id": "",
             "spilling": {"directory": NOWHERE, "high_water": 0.8, "batch_bytes": 1, "is_enabled": True},
         }  # fmt: skip
         nothing: Any = _Nothing()

@@ -1,0 +1,74 @@
+"""What of the history waits in the daemon, and what has become of the rest.
+
+Entries are kept here until there are enough of them, or somebody asks, to be worth a process that stores them; so a
+short session never has one. What was handed over counts as stored once the recorder has said so. When it dies, or does
+not keep up, what is lost is counted, and the count is stored with the next entry. This module only decides.
+"""
+
+from __future__ import annotations
+
+from collections import deque
+from typing import NamedTuple
+
+from umbel._base import checks
+
+KEPT_BYTES = 1 << 20  # without a recorder: some 20,000 tasks, in less memory than a recorder would take
+BEHIND_BYTES_MAX = 64 << 20  # handed over and not taken: over a million tasks; a recorder takes far more in a second
+
+
+class Entry(NamedTuple):
+    """One thing to store, encoded; how many ended tasks it tells of."""
+
+    frame: bytes
+    task_count: int
+
+
+class Spool:
+    """The machine. Times do not matter to it."""
+
+    def __init__(self) -> None:
+        self.waiting: deque[Entry] = deque()
+        self.waiting_bytes = 0
+        self.is_recording = False  # there is a recorder
+        self.unconfirmed: deque[int] = deque()  # task counts of entries handed over
+        self.lost_count = 0  # tasks, not told to a recorder yet
+
+    def add(self, entry: Entry, behind_bytes: int) -> bool:
+        """Whether there is something to hand over. behind_bytes: of what was handed over and not taken yet."""
+        if behind_bytes > BEHIND_BYTES_MAX:
+            self.lost_count += entry.task_count
+            return False
+        self.waiting.append(entry)
+        self.waiting_bytes += len(entry.frame)
+        return self.is_recording or self.waiting_bytes > KEPT_BYTES
+
+    def hand_over(self) -> tuple[int, list[bytes]]:
+        """(how many tasks were lost before, frames): for the recorder that is there now."""
+        self.is_recording = True
+        entries, self.waiting = self.waiting, deque()
+        self.waiting_bytes = 0
+        self.unconfirmed.extend(entry.task_count for entry in entries)
+        lost, self.lost_count = self.lost_count, 0
+        return lost, [entry.frame for entry in entries]
+
+    def give_up(self) -> None:
+        """There will be no recorder: what waits is lost."""
+        self.lost_count += sum(entry.task_count for entry in self.waiting)
+        self.waiting.clear()
+        self.waiting_bytes = 0
+
+    def confirmed(self) -> None:
+        """The recorder has stored the entry that it got first of those it had."""
+        checks.invariant(self.unconfirmed, "an entry was confirmed that was not handed over")
+        self.unconfirmed.popleft()
+
+    def refused(self) -> None:
+        """The recorder could not store that entry."""
+        checks.invariant(self.unconfirmed, "an entry was refused that was not handed over")
+        self.lost_count += self.unconfirmed.popleft()
+
+    def recorder_gone(self) -> None:
+        """What it had not confirmed is lost."""
+        self.lost_count += sum(self.unconfirmed)
+        self.unconfirmed.clear()
+        self.is_recording = False

@@ -1,0 +1,256 @@
+"""The state functions: they check what is asked for, have it listed, and make states of the rows."""
+
+from __future__ import annotations
+
+import json
+import os
+import warnings
+from collections.abc import Mapping, Sequence
+from typing import Any
+
+from umbel import exceptions
+from umbel._base import sessions
+from umbel._client import current, inquiry, listing, tool
+from umbel._history import conditions, selections
+from umbel.util.state import common, exception
+
+ANSWER_S = 5.0  # of one process; one that is stopped must not cost the whole time-out
+HISTORY_ENDING = ".db"
+
+
+class StateApiClient:
+    """Asks one session: this process's, or the one that runs at `address`.
+
+    address: None or "auto" for this process's session or, without one, the only one that runs here; else a session's
+    directory, the end of its name, or the file of a history that was kept, which has tasks only. Raises ServerUnavailable
+    when there is none.
+    """
+
+    def __init__(self, address: str | None = None, cookies: Any = None, headers: Any = None) -> None:
+        if cookies is not None or headers is not None:
+            raise exceptions.UnsupportedFeature("cookies and headers mean nothing here: a session is not asked by HTTP")
+        if address is not None and not isinstance(address, str):
+            raise TypeError(f"address must be a str or None, got {address!r}; omit it for the session that runs here")
+        self.address = address
+
+    def list(
+        self,
+        resource: str,
+        *,
+        filters: Any = None,
+        limit: int = common.DEFAULT_LIMIT,
+        timeout: float = common.DEFAULT_RPC_TIMEOUT,
+        detail: bool = False,
+        raise_on_missing_output: bool = True,
+        order_by: str | None = None,
+        offset: int = 0,
+        _explain: bool = False,
+    ) -> list[Any]:
+        """States of `resource`: "tasks", "actors", and the others of `common.SCHEMAS`. See `list_tasks`."""
+        schema = common.SCHEMAS[_known(resource)]
+        request = request_of(resource, filters, order_by, limit, offset, timeout)
+        found = self.listed(resource, request)
+        self._check(resource, found.missing, raise_on_missing_output)
+        if _explain:
+            for text in found.notes:
+                warnings.warn(text, stacklevel=3)
+            if found.total > len(found.rows):
+                warnings.warn(f"{len(found.rows)} of {found.total} {resource} are listed", stacklevel=3)
+        return [state_of(row, schema, detail=detail) for row in found.rows]
+
+    def get(
+        self, resource: str, id: str, *, timeout: float = common.DEFAULT_RPC_TIMEOUT, _explain: bool = False
+    ) -> Any:
+        """The state with that id, or None. A list for a task with several attempts, and for objects."""
+        schema = common.SCHEMAS[_known(resource)]
+        if not schema.ID:
+            raise ValueError(f"{resource} have no ids to get them by; list them")
+        if not isinstance(id, str):
+            raise TypeError(f"id must be the hexadecimal text of one of the {resource}, got {id!r}")
+        found = self.list(
+            resource, filters=[(schema.ID, "=", id)], limit=common.DEFAULT_LIMIT, timeout=timeout, detail=True,
+            raise_on_missing_output=False, _explain=_explain,
+        )  # fmt: skip
+        if resource == "objects":
+            return found
+        if not found:
+            return None
+        return found[0] if len(found) == 1 else found
+
+    def summary(
+        self,
+        resource: str,
+        *,
+        filters: Any = None,
+        timeout: float = common.DEFAULT_RPC_TIMEOUT,
+        raise_on_missing_output: bool = True,
+        _explain: bool = False,
+    ) -> dict[str, Any]:
+        """Counts of "tasks", "actors" or "objects"; see `summarize_tasks`."""
+        if resource not in ("tasks", "actors", "objects"):
+            raise ValueError(f"a summary is of tasks, actors or objects, got {resource!r}")
+        request = request_of(resource, filters, None, None, 0, timeout)
+        if resource == "tasks":
+            tally, missing, notes = self._with_asker(lambda asker: listing.task_tally(asker, request), timeout)
+            made = _task_summary(tally)
+        else:
+            found = self.listed(resource, request)
+            missing, notes = found.missing, found.notes
+            made = _actor_summary(found.rows) if resource == "actors" else _object_summary(found.rows)
+        self._check(resource, missing, raise_on_missing_output)
+        if _explain:
+            for text in notes:
+                warnings.warn(text, stacklevel=3)
+        return {"cluster": made}
+
+    def listed(self, resource: str, request: listing.Request) -> listing.Listing:
+        """The rows, and what is to be said of them."""
+        if self.address is not None and self.address.endswith(HISTORY_ENDING):
+            if resource != "tasks":
+                raise exception.ServerUnavailable(f"a history that was kept has tasks, and no {resource}")
+            try:
+                return listing.tasks(None, request, path=os.path.abspath(self.address))
+            except exceptions.UmbelError as error:
+                raise exception.ServerUnavailable(str(error)) from error
+        found: listing.Listing = self._with_asker(
+            lambda asker: listing.KINDS[resource](asker, request), request.timeout_s
+        )
+        return found
+
+    def _with_asker(self, ask: Any, timeout_s: float) -> Any:
+        engine = current.running_engine()
+        try:
+            if self.address in (None, "auto") and engine is not None:
+                if not hasattr(engine, "answers"):
+                    raise exceptions.UnsupportedFeature(
+                        f"the {engine.name} engine lists no state; use the native engine, init(engine='native')"
+                    )
+                answer_s = min(ANSWER_S, timeout_s / 4)
+                return ask(inquiry.EngineAsker(engine, timeout_s=answer_s, query_timeout_s=timeout_s))
+            with tool.Tool(self._session(), answer_s=timeout_s) as asker:
+                return ask(asker)
+        except (exceptions.UmbelSystemError, exceptions.GetTimeoutError) as error:
+            raise exception.DataSourceUnavailable(f"the session does not tell its state: {error}") from error
+
+    def _session(self) -> str:
+        wanted = None if self.address in (None, "auto") else self.address
+        running = sessions.running_sessions(sessions.base_dir())
+        fitting = [path for path in running if wanted is None or path.endswith(wanted.rstrip(os.sep))]
+        if len(fitting) == 1:
+            return fitting[0]
+        shown = ", ".join(running) or "none"
+        if fitting:
+            raise exception.ServerUnavailable(
+                f"several sessions run here, name one as address, or by --session: {shown}"
+            )
+        raise exception.ServerUnavailable(
+            f"no session {f'{wanted!r} ' if wanted else ''}runs here (running: {shown}); call umbel.init() first"
+        )
+
+    @staticmethod
+    def _check(resource: str, missing: Sequence[str], raise_on_missing_output: bool) -> None:
+        if not missing:
+            return
+        text = f"the {resource} are not all known: {'; '.join(missing)}"
+        if raise_on_missing_output:
+            raise exception.UmbelStateApiException(f"{text}. Pass raise_on_missing_output=False to get the others")
+        warnings.warn(text, stacklevel=4)
+
+
+def _known(resource: Any) -> str:
+    name = getattr(resource, "value", resource)
+    if name not in common.SCHEMAS:
+        raise ValueError(f"there are {', '.join(common.SCHEMAS)}, got {resource!r}")
+    return str(name)
+
+
+def request_of(resource: str, filters: Any, order_by: Any, limit: Any, offset: Any, timeout: Any) -> listing.Request:
+    """Raises InvalidOption, a ValueError, for what makes no sense."""
+    kinds = common.SCHEMAS[resource].filter_kinds()
+    orders = list(selections.ORDERS) if resource == "tasks" else list(kinds)
+    if isinstance(timeout, bool) or not isinstance(timeout, (int, float)) or not timeout > 0:
+        raise exceptions.InvalidOption(f"timeout must be a number of seconds > 0, got {timeout!r}", option="timeout")
+    return listing.Request(
+        conditions.read(filters, kinds, resource),
+        conditions.read_order(order_by, orders, resource),
+        conditions.read_count(limit, "limit") if limit is not None else None,
+        conditions.read_count(offset, "offset"),
+        float(timeout),
+    )
+
+
+def state_of(row: Mapping[str, Any], schema: type[Any], *, detail: bool) -> Any:
+    """A state with the columns that were asked for."""
+    if schema is common.TaskState and detail:
+        row = {**row, **_task_details(row)}
+    return schema(**{name: row.get(name) for name in schema.list_columns(detail=detail)})
+
+
+def _task_details(row: Mapping[str, Any]) -> dict[str, Any]:
+    times = (
+        ("PENDING_ARGS_AVAIL", row.get("creation_time_ms")),
+        ("RUNNING", row.get("start_time_ms")),
+        (row["state"], row.get("end_time_ms")),
+    )
+    env = row.get("runtime_env_info")
+    return {
+        "events": [{"state": state, "created_ms": at_ms} for state, at_ms in times if at_ms is not None],
+        "required_resources": json.loads(row.get("required_resources") or "{}"),
+        "runtime_env_info": {"serialized_runtime_env": env} if env else None,
+    }
+
+
+def _counted(tally: Mapping[Any, int], key: Any, more: int = 1) -> dict[Any, int]:
+    return {**tally, key: tally.get(key, 0) + more}
+
+
+def _task_summary(tally: Sequence[tuple[str, str, str, int]]) -> dict[str, Any]:
+    summary: dict[str, dict[str, Any]] = {}
+    totals: dict[str, int] = {}
+    for name, kind, state, count in tally:
+        entry = summary.setdefault(name, {"func_or_class_name": name, "type": kind, "state_counts": {}})
+        entry["state_counts"] = _counted(entry["state_counts"], state, count)
+        totals = _counted(totals, kind, count)
+    return {
+        "summary": summary,
+        "total_tasks": totals.get("NORMAL_TASK", 0),
+        "total_actor_tasks": totals.get("ACTOR_TASK", 0),
+        "total_actor_scheduled": totals.get("ACTOR_CREATION_TASK", 0),
+        "summary_by": "func_name",
+    }
+
+
+def _actor_summary(rows: Sequence[Mapping[str, Any]]) -> dict[str, Any]:
+    summary: dict[str, dict[str, Any]] = {}
+    for row in rows:
+        entry = summary.setdefault(row["class_name"], {"class_name": row["class_name"], "state_counts": {}})
+        entry["state_counts"] = _counted(entry["state_counts"], row["state"])
+    return {"summary": summary, "total_actors": len(rows), "summary_by": "class"}
+
+
+def _object_summary(rows: Sequence[Mapping[str, Any]]) -> dict[str, Any]:
+    summary: dict[str, dict[str, Any]] = {}
+    for row in rows:
+        entry = summary.setdefault(
+            row["call_site"],
+            {
+                "total_objects": 0, "total_size_mb": 0.0, "total_num_workers": 0, "total_num_nodes": 0,
+                "task_state_counts": {}, "task_attempt_number_counts": {}, "ref_type_counts": {},
+            },
+        )  # fmt: skip
+        entry["total_objects"] += 1
+        entry["total_size_mb"] += max(0, row["object_size"]) / 1024**2
+        entry["task_state_counts"] = _counted(entry["task_state_counts"], row["task_status"])
+        attempts = _counted(entry["task_attempt_number_counts"], str(row["attempt_number"]))
+        entry["task_attempt_number_counts"] = attempts
+        entry["ref_type_counts"] = _counted(entry["ref_type_counts"], row["reference_type"])
+    for site, entry in summary.items():
+        entry["total_num_workers"] = len({row["pid"] for row in rows if row["call_site"] == site})
+        entry["total_num_nodes"] = len({row["ip"] for row in rows if row["call_site"] == site})
+    return {
+        "summary": summary,
+        "total_objects": len(rows),
+        "total_size_mb": sum(entry["total_size_mb"] for entry in summary.values()),
+        "callsite_enabled": "disabled" not in summary,
+        "summary_by": "callsite",
+    }

@@ -1,0 +1,75 @@
+"""What of the history waits in the daemon, and that every task is stored or counted as lost."""
+
+from __future__ import annotations
+
+import random
+
+from umbel._agent import spool
+from umbel._agent.spool import Entry, Spool
+
+SMALL = Entry(b"x" * 100, 10)
+LARGE = Entry(b"x" * (spool.KEPT_BYTES + 1), 20_000)
+
+
+def test_little_waits_without_a_recorder() -> None:
+    one = Spool()
+    assert not one.add(SMALL, 0)
+    assert not one.add(SMALL, 0)
+    assert one.add(LARGE, 0)
+    assert one.hand_over() == (0, [SMALL.frame, SMALL.frame, LARGE.frame])
+
+
+def test_with_a_recorder_nothing_waits() -> None:
+    one = Spool()
+    one.hand_over()
+    assert one.add(SMALL, 0)
+
+
+def test_what_a_dead_recorder_had_not_stored_is_lost_and_told() -> None:
+    one = Spool()
+    for _ in range(3):
+        one.add(SMALL, 0)
+    one.hand_over()
+    one.confirmed()
+    one.recorder_gone()
+    assert not one.add(SMALL, 0)
+    assert one.hand_over() == (20, [SMALL.frame])
+    assert one.hand_over() == (0, [])
+
+
+def test_what_could_not_be_stored_is_lost() -> None:
+    one = Spool()
+    one.add(SMALL, 0)
+    one.hand_over()
+    one.refused()
+    assert one.hand_over() == (10, [])
+
+
+def test_recorder_that_does_not_keep_up_costs_entries_and_no_memory() -> None:
+    one = Spool()
+    one.hand_over()
+    assert not one.add(SMALL, spool.BEHIND_BYTES_MAX + 1)
+    assert (one.waiting_bytes, one.lost_count) == (0, 10)
+
+
+def test_every_task_is_stored_or_counted_whatever_happens() -> None:
+    for seed in range(40):
+        chance = random.Random(seed)
+        one = Spool()
+        added = stored = told_lost = 0
+        for _ in range(100):
+            action = chance.randrange(6)
+            if action < 3:
+                entry = Entry(b"x" * chance.randrange(1, spool.KEPT_BYTES), chance.randrange(5))
+                added += entry.task_count
+                if one.add(entry, chance.choice((0, spool.BEHIND_BYTES_MAX + 1))):
+                    told_lost += one.hand_over()[0]
+            elif action == 3 and one.unconfirmed:
+                stored += one.unconfirmed[0]
+                one.confirmed()
+            elif action == 4 and one.unconfirmed:
+                one.refused()
+            elif action == 5:
+                chance.choice((one.recorder_gone, one.give_up))()
+            waiting = sum(entry.task_count for entry in one.waiting)
+            assert added == stored + told_lost + one.lost_count + waiting + sum(one.unconfirmed), seed
