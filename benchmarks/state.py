@@ -1,0 +1,162 @@
+"""What the history of tasks costs, and how quickly it answers over a million of them.
+
+    python benchmarks/state.py                  # both
+    python benchmarks/state.py --tasks 100000   # fewer, for a look
+
+Recording is switched off and on in turn within one session, from one batch of tasks to the next, so that what else the
+machine does hits both alike; the processor time of the driver is measured beside the elapsed one, since it suffers less from
+neighbours. The questions are asked once the history has been turned into rows, and the time until then is told.
+"""
+
+from __future__ import annotations
+
+import argparse
+import json
+import random
+import statistics
+import time
+from collections.abc import Callable
+from typing import Any
+
+import umbel
+from umbel._client import current, links
+from umbel.util import state
+
+BATCH = 1_000
+FAILING = 1_000  # one task in so many
+BAR_S = 0.5  # for each question over a million tasks
+
+
+@umbel.remote
+def nothing() -> None:
+    pass
+
+
+@umbel.remote(max_retries=0)
+def sometimes(number: int) -> int:
+    if number % FAILING == 0:
+        raise ValueError("one of those that fail")
+    return number
+
+
+@umbel.remote
+class Actor:
+    def nothing(self) -> None:
+        pass
+
+
+def run(make: Callable[[], Any], count: int) -> None:
+    umbel.get([make() for _ in range(count)])
+
+
+def cost(make: Callable[[], Any], count: int, rounds: int) -> dict[str, float]:
+    """Microseconds for each task, with recording and without, in turn; `rounds` pairs of `count` tasks at a time."""
+    engine: Any = current.engine()
+    recorder = engine.tasks.recorder
+    elapsed: dict[bool, list[float]] = {True: [], False: []}
+    processor: dict[bool, list[float]] = {True: [], False: []}
+    for _ in range(rounds):
+        for is_on in random.sample([True, False], 2):
+            engine.tasks.recorder = recorder if is_on else None
+            for link in engine.links.by_peer.values():
+                link.recorded = links.NOTHING_RECORDED
+            began, began_cpu = time.perf_counter(), time.process_time()
+            run(make, count)
+            processor[is_on].append((time.process_time() - began_cpu) / count * 1e6)
+            elapsed[is_on].append((time.perf_counter() - began) / count * 1e6)
+    engine.tasks.recorder = recorder
+    found = {
+        "on_us": statistics.median(elapsed[True]),
+        "off_us": statistics.median(elapsed[False]),
+        "driver_on_us": statistics.median(processor[True]),
+        "driver_off_us": statistics.median(processor[False]),
+    }
+    return found | {
+        "ratio": found["on_us"] / found["off_us"],
+        "driver_ratio": found["driver_on_us"] / found["driver_off_us"],
+    }
+
+
+def costs(rounds: int) -> dict[str, dict[str, float]]:
+    actor = Actor.remote()
+    run(nothing.remote, 5 * BATCH)
+    run(actor.nothing.remote, 5 * BATCH)
+    return {
+        "tasks_pipelined": cost(nothing.remote, BATCH, rounds),
+        "actor_pipelined": cost(actor.nothing.remote, BATCH, rounds),
+        "tasks_sync": cost(nothing.remote, 1, rounds * 20),
+        "actor_sync": cost(actor.nothing.remote, 1, rounds * 20),
+    }
+
+
+def record(count: int) -> dict[str, float]:
+    """Run so many tasks; how long that took, and how long until all are rows."""
+    began = time.perf_counter()
+    for start in range(0, count, 10 * BATCH):
+        refs = [
+            sometimes.options(name=f"name {start // BATCH % 20}").remote(n) for n in range(start, start + 10 * BATCH)
+        ]
+        umbel.wait(refs, num_returns=len(refs))
+    ran = time.perf_counter()
+    state.list_tasks(limit=1)  # turns the rest into rows
+    return {"run_s": ran - began, "first_question_s": time.perf_counter() - ran}
+
+
+def questions(count: int) -> dict[str, float]:
+    """Seconds for each, the median of five."""
+    middle = state.list_tasks(limit=1, offset=count // 2)[0]
+    asked: dict[str, Callable[[], Any]] = {
+        "list 100": state.list_tasks,
+        "list 100 in the middle": lambda: state.list_tasks(offset=count // 2),
+        "list failed": lambda: state.list_tasks(filters=[("state", "=", "FAILED")], limit=10_000),
+        "list by name": lambda: state.list_tasks(filters=[("name", "=", "name 3")]),
+        "list by name and state": lambda: state.list_tasks(filters=[("name", "=", "name 3"), ("state", "=", "FAILED")]),
+        "list by worker": lambda: state.list_tasks(filters=[("worker_pid", "=", middle.worker_pid)]),
+        "list by error": lambda: state.list_tasks(filters=[("error_type", "=", "TASK_EXECUTION_EXCEPTION")]),
+        "list not finished": lambda: state.list_tasks(filters=[("state", "!=", "FINISHED")]),
+        "list the last to end": lambda: state.list_tasks(order_by="-end_time_ms"),
+        "list the last to start": lambda: state.list_tasks(order_by="-start_time_ms"),
+        "list none": lambda: state.list_tasks(filters=[("name", "=", "no such name")]),
+        "get one": lambda: state.get_task(middle.task_id),
+        "summarize": state.summarize_tasks,
+    }  # fmt: skip
+    return {name: statistics.median(_timed(ask) for _ in range(5)) for name, ask in asked.items()}
+
+
+def _timed(ask: Callable[[], Any]) -> float:
+    began = time.perf_counter()
+    ask()
+    return time.perf_counter() - began
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("--tasks", type=int, default=1_000_000, help="how many to record before the questions")
+    parser.add_argument("--rounds", type=int, default=150, help="pairs of batches, off and on, for the cost")
+    parser.add_argument("--json", action="store_true")
+    given = parser.parse_args()
+    with umbel.init(num_cpus=2, log_to_driver=False):
+        found: dict[str, Any] = {"cost": costs(given.rounds)} if given.rounds else {}
+    if given.tasks:
+        with umbel.init(num_cpus=2, log_to_driver=False):
+            found["recording"] = record(given.tasks)
+            found["questions"] = questions(given.tasks)
+    if given.json:
+        print(json.dumps(found, indent=2))
+        return
+    for row, numbers in found.get("cost", {}).items():
+        print(
+            f"{row:<16} on {numbers['on_us']:7.1f} us, off {numbers['off_us']:7.1f} us, ratio {numbers['ratio']:.3f}; driver "
+            f"on {numbers['driver_on_us']:6.1f}, off {numbers['driver_off_us']:6.1f}, ratio {numbers['driver_ratio']:.3f}"
+        )
+    if "recording" in found:
+        ran_s, first_s = found["recording"]["run_s"], found["recording"]["first_question_s"]
+        print(
+            f"{given.tasks} tasks ran in {ran_s:.1f} s; the first question, which waits for all rows, took {first_s:.1f} s"
+        )
+        for name, seconds in found["questions"].items():
+            print(f"{name:<24} {seconds * 1e3:7.1f} ms{'' if seconds <= BAR_S else '  above the bar'}")
+
+
+if __name__ == "__main__":
+    main()
