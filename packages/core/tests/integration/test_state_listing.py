@@ -20,6 +20,7 @@ import pytest
 
 import umbel
 from umbel import exceptions
+from umbel._base import sessions
 from umbel.util import state
 from umbel.util.state import common, exception
 
@@ -75,16 +76,11 @@ def session_dir() -> str:
     return os.path.join(context.get_temp_dir(), context.get_session_name())
 
 
-def recorders() -> list[psutil.Process]:
-    """The processes that write this session's history: the only ones of the lowest priority."""
-    found = []
-    for process in psutil.Process().children(recursive=True):
-        try:
-            if process.nice() == 19:
-                found.append(process)
-        except psutil.Error:  # it has just ended
-            continue
-    return found
+def recorders(directory: str = "") -> list[psutil.Process]:
+    """The processes that write a session's history: they come after the daemon and its fork server in its list."""
+    lines = pathlib.Path(directory or session_dir(), sessions.PROCESSES_FILE).read_text().splitlines()
+    pids = [int(line.split()[0]) for line in lines[2:]]
+    return [psutil.Process(pid) for pid in pids if drivers.is_running(pid)]
 
 
 def run(*arguments: str) -> subprocess.CompletedProcess[str]:
@@ -403,18 +399,19 @@ def start(tmp_path: pathlib.Path, **environment: str) -> tuple[subprocess.Popen[
     return process, process.stdout.readline().strip()
 
 
-def descendants(process: subprocess.Popen[str]) -> tuple[psutil.Process, psutil.Process, list[psutil.Process]]:
+def descendants(
+    process: subprocess.Popen[str], directory: str
+) -> tuple[psutil.Process, psutil.Process, list[psutil.Process]]:
     """(daemon, recorder, all)."""
-    every = psutil.Process(process.pid).children(recursive=True)
-    (recorder,) = [one for one in every if one.nice() == 19]
-    return psutil.Process(recorder.ppid()), recorder, every
+    (recorder,) = recorders(directory)
+    return psutil.Process(recorder.ppid()), recorder, psutil.Process(process.pid).children(recursive=True)
 
 
 @pytest.mark.parametrize("whom", ["driver", "daemon", "recorder and daemon", "recorder is stopped"])
 def test_nothing_stays_whoever_is_killed(tmp_path: pathlib.Path, whom: str) -> None:
     process, directory = start(tmp_path)
     try:
-        daemon, recorder, every = descendants(process)
+        daemon, recorder, every = descendants(process, directory)
         assert os.path.exists(os.path.join(directory, "history.db"))
         if whom == "recorder is stopped":
             recorder.suspend()
@@ -435,7 +432,7 @@ def test_nothing_stays_whoever_is_killed(tmp_path: pathlib.Path, whom: str) -> N
 def test_history_is_kept_when_that_is_asked_for(tmp_path: pathlib.Path, killed: bool) -> None:
     kept = tmp_path / "kept"
     process, directory = start(tmp_path, UMBEL_HISTORY_DIR=str(kept))
-    _, _, every = descendants(process)
+    _, _, every = descendants(process, directory)
     if killed:
         process.kill()
     process.communicate(timeout=60)

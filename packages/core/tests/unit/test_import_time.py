@@ -18,6 +18,7 @@ HEAVY = (
     "prometheus_client",
     "pyarrow",
     "rich",
+    "sqlite3",
     "torch",
 )
 

@@ -191,8 +191,8 @@ class EngineAsker:
             answer = self._engine._ask(message, timeout_s=self._timeout_s)["result"]
         return _checked(answer)
 
-    def query(self, what: str) -> Any:
-        return self._engine.query(what, timeout_s=self._query_timeout_s)
+    def query(self, what: str, about: str = "") -> Any:
+        return self._engine.query(what, about=about, timeout_s=self._query_timeout_s)
 
 
 def _checked(answer: dict[str, Any]) -> dict[str, Any]:

@@ -722,7 +722,7 @@ class NativeEngine:
             return [{"name": a["name"], "namespace": a["namespace"]} for a in found]
         return [a["name"] for a in found]
 
-    def query(self, what: str, *, timeout_s: float | None = None) -> Any:
+    def query(self, what: str, *, about: str = "", timeout_s: float | None = None) -> Any:
         """Ask the agent: "nodes", "cluster_resources", "available_resources", "pending", ... Only "timeline", trace events
         as `umbel._client.timeline` makes them, comes from others as well."""
         self.check_running()
@@ -733,7 +733,7 @@ class NativeEngine:
         if what == "available_resources":
             with self.lock:
                 self.tasks.give_back_unused()  # what is kept for a moment, in case more comes, is not in use
-        return self._ask({"t": "query", "what": what}, timeout_s=timeout_s)["result"]
+        return self._ask({"t": "query", "what": what, "about": about}, timeout_s=timeout_s)["result"]
 
     def _ask(self, message: dict[str, Any], *, timeout_s: float | None = None) -> dict[str, Any]:
         """The agent's answer. Raises UmbelSystemError when it refuses."""

@@ -57,8 +57,8 @@ class Tool:
             raise exceptions.UmbelSystemError(answer["error"])
         return dict(answer)
 
-    def query(self, what: str) -> Any:
-        return self._request({"t": "query", "what": what})
+    def query(self, what: str, about: str = "") -> Any:
+        return self._request({"t": "query", "what": what, "about": about})
 
     def _request(self, message: dict[str, Any]) -> Any:
         self._requests += 1
