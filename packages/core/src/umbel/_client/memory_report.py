@@ -6,10 +6,13 @@ Processes answer through the agent, one after the other; one that does not answe
 from __future__ import annotations
 
 from collections.abc import Iterator, Sequence
-from typing import Any, NamedTuple, Protocol
+from typing import TYPE_CHECKING, Any, NamedTuple
 
 from umbel import exceptions
 from umbel._model import ids, reasons
+
+if TYPE_CHECKING:
+    from umbel._client.inquiry import Asker
 
 Reason = reasons.Reason
 UNKNOWN_NAME = "put, or a task that the timeline no longer has"
@@ -22,14 +25,6 @@ SORTS = {
     "REFERENCE_TYPE": lambda entry: (entry.reference_type, -entry.size_bytes),
 }
 _TASK_DIGITS = 2 * ids.TaskID.SIZE
-
-
-class Asker(Protocol):
-    """As in `inquiry`."""
-
-    def ask(self, process: str, what: str, about: str) -> dict[str, Any]: ...
-
-    def query(self, what: str) -> Any: ...
 
 
 class Entry(NamedTuple):
