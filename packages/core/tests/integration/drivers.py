@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import contextlib
 import os
+import pathlib
 import select
 import shutil
 import signal
@@ -37,6 +38,19 @@ def wait_until(condition: Callable[[], T], *, timeout_s: float = PATIENCE_S, wha
                 f"{what or 'the condition'} did not come true within {timeout_s} s; last value: {value!r}"
             )
         time.sleep(POLL_S)
+
+
+def freeze(pid: int) -> None:
+    """Stop a process, and wait until each of its threads has: one that runs elsewhere goes on for a moment."""
+    os.kill(pid, signal.SIGSTOP)
+
+    def is_stopped() -> bool:
+        states = [
+            path.read_text().rpartition(")")[2].split()[0] for path in pathlib.Path(f"/proc/{pid}/task").glob("*/stat")
+        ]
+        return set(states) == {"T"}
+
+    wait_until(is_stopped, what=f"process {pid} to stop")
 
 
 def pause(seconds: float) -> None:

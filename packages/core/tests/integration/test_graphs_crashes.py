@@ -91,7 +91,7 @@ def test_a_killed_actor_is_the_error_of_all_that_wait_and_of_what_comes_after() 
     one, two = Worker.remote(), Worker.remote()
     compiled = chain(one.add, two.add).experimental_compile()
     assert umbel.get(compiled.execute(1)) == 3
-    os.kill(pid_in(compiled, 1), signal.SIGSTOP)
+    drivers.freeze(pid_in(compiled, 1))
     refs = [compiled.execute(number) for number in range(5)]
     os.kill(pid_in(compiled, 1), signal.SIGKILL)
     began_s = time.monotonic()

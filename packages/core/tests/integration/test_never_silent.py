@@ -259,7 +259,7 @@ def test_command_shows_the_stack_of_a_running_task(tmp_path: pathlib.Path) -> No
 def test_stopped_worker_is_said_not_to_answer(tmp_path: pathlib.Path) -> None:
     ref = hold.remote(str(tmp_path / "gate"))
     pid = running(ref).last().facts["pid"]
-    os.kill(pid, signal.SIGSTOP)
+    drivers.freeze(pid)
     try:
         assert "does not say what it does" in str(state.explain(ref))
     finally:

@@ -291,7 +291,7 @@ class TestOthers:
     def test_process_that_does_not_answer_is_told_of(self) -> None:
         actor = Counter.remote()
         pid = umbel.get(actor.pid.remote(), timeout=30)
-        os.kill(pid, signal.SIGSTOP)
+        drivers.freeze(pid)
         try:
             client = state.StateApiClient()
             with pytest.raises(exception.UmbelStateApiException, match=rf"\(pid {pid}\) does not answer"):

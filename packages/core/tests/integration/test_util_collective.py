@@ -255,7 +255,7 @@ def test_stopped_rank_is_an_error_in_time() -> None:
     """It is alive, so that only time can tell."""
     ranks = group(2, timeout_ms=500)
     pid = umbel.get(ranks[1].process.remote())
-    os.kill(pid, drivers.signal.SIGSTOP)
+    drivers.freeze(pid)
     try:
         (error,) = failures([ranks[0].allreduce.remote(1)], exceptions.CollectiveTimeoutError)
         assert "rank 0 waited 0.5 s in allreduce(sum) of float64 (4,) for rank 1;" in str(error)

@@ -54,7 +54,18 @@ def test_built_ins_register_through_the_hooks() -> None:
     assert builtin.provides == {
         "umbel_accelerators": ("nvidia",),
         "umbel_collectives": ("shm", "gloo"),
-        "umbel_commands": ("explain", "logs", "memory", "metrics", "plugins", "stack"),
+        "umbel_commands": (
+            "explain",
+            "get",
+            "list",
+            "logs",
+            "memory",
+            "metrics",
+            "plugins",
+            "stack",
+            "summary",
+            "timeline",
+        ),
         "umbel_engines": ("native", "inline"),
         "umbel_runtime_envs": (
             "working_dir",
