@@ -122,6 +122,8 @@ def test_killed_daemon_fails_what_waits_and_leaves_nothing(victim: str) -> None:
         outcomes = []
         actor = Actor.remote()
         small, large = umbel.put(1), umbel.put(bytes(1_000_000))
+        unread = umbel.remote(lambda: bytes(1_000_000)).remote()  # with its memory in the daemon's keeping
+        umbel.wait([unread])
         items = stream.remote()
         umbel.get(next(items))
         waiting = [
@@ -144,6 +146,7 @@ def test_killed_daemon_fails_what_waits_and_leaves_nothing(victim: str) -> None:
         error_of(lambda: umbel.cluster_resources())
         error_of(lambda: umbel.get_actor("x"))
         error_of(lambda: Actor.remote())
+        error_of(lambda: umbel.get(unread))
         print(outcomes, flush=True)
         assert umbel.get(small) == 1
         umbel.shutdown()
@@ -155,7 +158,7 @@ def test_killed_daemon_fails_what_waits_and_leaves_nothing(victim: str) -> None:
         assert driver.line() == "waiting"
         daemon, fork_server = driver.daemon_pids()
         os.kill(daemon if victim == "daemon" else fork_server, signal.SIGKILL)
-        assert driver.line() == str(["right"] * 10)
+        assert driver.line() == str(["right"] * 11)
         driver.finish()
         driver.expect_nothing_left()
 

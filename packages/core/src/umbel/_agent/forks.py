@@ -86,7 +86,15 @@ class ForkServer:
 
     def _send(self, message: dict[str, Any], fds: list[int]) -> None:
         self._unsent.append((json.dumps(message).encode(), fds))
+        if self.is_gone:
+            self._forget_unsent()
         self._flush()
+
+    def _forget_unsent(self) -> None:
+        for _, fds in self._unsent:
+            for fd in fds:
+                os.close(fd)
+        self._unsent.clear()
 
     def _flush(self) -> None:
         while self._unsent and not self.is_gone:
@@ -181,6 +189,7 @@ class ForkServer:
             self.is_gone = True
             self._poller.unregister(self._sock.fileno())
             self._sock.close()
+            self._forget_unsent()
 
     def end(self, grace_s: float) -> None:
         """Make the fork server end itself and everything below it; if it is dead or hangs, do it here. Blocks."""

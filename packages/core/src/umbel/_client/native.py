@@ -320,16 +320,16 @@ class NativeEngine:
         if not self._is_ready:
             return
         with self.lock:
-            blob = exceptions.dump_error(self._daemon_died())
+            blob = exceptions.dump_error(self.daemon_died())
             for task in list(self.tasks.unfinished.values()):
                 self.tasks.settle_failure(task, blob)
             for record in list(self.values.table.records.values()):
                 if record.kind == PENDING and record.is_fetching:
-                    self.values.settle_error(record, self._daemon_died())
+                    self.values.settle_error(record, self.daemon_died())
             self.carry_on()
 
     @staticmethod
-    def _daemon_died() -> BaseException:
+    def daemon_died() -> BaseException:
         return exceptions.LocalNodeDiedError(links._GONE)
 
     def check_running(self) -> None:
@@ -337,7 +337,7 @@ class NativeEngine:
         if self.is_closed:
             raise exceptions.UmbelSystemError("this session was shut down; call umbel.init() to start another")
         if self.agent_is_gone:
-            raise self._daemon_died()
+            raise self.daemon_died()
 
     def _housekeeping(self) -> float | None:
         if not self._is_ready or self.is_closed:

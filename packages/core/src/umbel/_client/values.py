@@ -27,6 +27,7 @@ RAW, PICKLE, BUFFERS, STORED, ERROR = (
 PENDING = ownership.PENDING
 LIFETIME_SUFFIX = actor.LIFETIME_SUFFIX
 LOSSES_MAX = 10  # of one object, whose owner gives it a new value each time: it must be our view of the store
+LOSSES_KNOWN_MAX = 1_000
 LIFETIME = 100  # the kind of the object that stands for an actor's life; never travels
 
 
@@ -273,11 +274,15 @@ class Values:
             self._engine.tasks.argument_lost(record)
         elif is_owner or record.kind != PENDING or record.is_fetching:
             return  # somebody was faster
-        if is_owner:
+        if self._engine.agent_is_gone:
+            self._settle_error(record, self._engine.daemon_died())
+        elif is_owner:
             self._free_segment(lost.payload[0])
             self.store.trim_all()  # if it was our own, it must not be used for the next value
             (self._engine.rebuilder or self._engine.make_rebuilder()).rebuild(record, lost.how)
         else:
+            if len(self._losses) >= LOSSES_KNOWN_MAX:
+                self._losses.clear()
             losses = self._losses[lost.object] = self._losses.get(lost.object, 0) + 1
             link = self._engine.links.to(self.table.owner_of(record.object_id))
             if losses > LOSSES_MAX:

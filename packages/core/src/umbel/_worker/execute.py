@@ -179,6 +179,7 @@ class Executor:
         args, kwargs = whole
         if deps:
             positional = list(args)
+            kwargs = dict(kwargs)  # what is read must not stay in the payload if this has to begin anew
             for key, object_id, dep_kind, dep_payload in deps:
                 if dep_kind == messages.AWAITED:
                     if dep_payload not in job.link.recent:
