@@ -1,8 +1,8 @@
 """The recorder: the process that writes a session's history to disk.
 
-It takes what the daemon hands over and writes it down at once, which is quick; what is written down it turns into rows
-while nothing comes, at the lowest priority, so that it takes time only from idle processors. It ends when the daemon's
-end of their socket closes.
+It takes what the daemon hands over and writes it down at once, which is quick. What is written down it turns into rows at
+the lowest priority, and only when nothing has come for a while: even so it would get in the way of tasks that wake each
+other up. Whoever asks meanwhile does that himself. It ends when the daemon's end of their socket closes.
 """
 
 from __future__ import annotations
@@ -20,6 +20,8 @@ from umbel._history import retention
 from umbel._wire import frames
 
 NICE = 19
+QUIET_S = 3.0  # without anything coming, until rows are made
+RAW_BYTES_MAX = 40 << 20  # about a million tasks; beyond it, rows are made at once, so that a question can be answered
 TRIM_PERIOD_S = 5.0  # between looks at whether something is too old
 READ_BYTES = 1 << 20
 FILE_ENDINGS = ("", "-wal", "-shm", "-journal")
@@ -65,6 +67,8 @@ class Recorder:
         self._reader = frames.FrameReader()
         self._trimmed_s = 0.0
         self._may_be_raw = False
+        self._raw_bytes = 0
+        self._is_quiet = False
         self._is_finished = False
         if self._is_kept:
             os.makedirs(os.path.dirname(path), mode=0o700, exist_ok=True)
@@ -86,8 +90,12 @@ class Recorder:
 
     def _serve(self) -> bool:
         """Take what has come, or else tidy up; False when nothing will come any more."""
-        wait_s = 0.0 if self._may_be_raw else TRIM_PERIOD_S if self._retention.age_max_s else None
+        if self._may_be_raw:
+            wait_s: float | None = 0.0 if self._is_quiet or self._raw_bytes > RAW_BYTES_MAX else QUIET_S
+        else:
+            wait_s = TRIM_PERIOD_S if self._retention.age_max_s else None
         ready, _, _ = select.select([self._sock], [], [], wait_s)
+        self._is_quiet = not ready
         if not ready:
             self._tidy()
             return True
@@ -112,6 +120,7 @@ class Recorder:
             if kind == "batch":
                 self._store.write_down(body)
                 self._may_be_raw = True
+                self._raw_bytes += len(body)
             elif kind == "worker":
                 self._store.worker(message["facts"])
             elif kind == "actor":
@@ -140,6 +149,8 @@ class Recorder:
         """Turn one batch into rows, or remove what is old."""
         try:
             self._may_be_raw = self._store.absorb()
+            if not self._may_be_raw:
+                self._raw_bytes = 0
             if not self._may_be_raw or time.monotonic() - self._trimmed_s > TRIM_PERIOD_S:
                 self._trimmed_s = time.monotonic()
                 self._store.trim(self._retention, time.time())
