@@ -64,7 +64,7 @@ class TaskRecorder:
     def __init__(self, process_id: bytes, job: str) -> None:
         self._owner = process_id.hex()
         self._job = job
-        self._made: list[tuple[int, bytes]] = []  # row count and batch
+        self._constructions: list[tuple[bytes, str, bytes, int, tuple[float, float, float], bytes]] = []
         self.rows: list[Any] = []
         self._lasts: list[Last] = []
         self._begin()
@@ -119,6 +119,12 @@ class TaskRecorder:
     ) -> None:
         """A constructor has returned or, with an error, failed, in this process. times: when it was submitted, began
         and ended; 0.0 for unknown."""
+        self._constructions.append((actor, class_name, peer, attempt, times, error))  # read by `take`: an actor that
+        # is killed at once should not have spent its time on that
+
+    def _batch_of(
+        self, actor: bytes, class_name: str, peer: bytes, attempt: int, times: tuple[float, float, float], error: bytes
+    ) -> bytes:
         submitted_s, began_s, ended_s = times
         function = f"{class_name}.__init__"
         seq = int.from_bytes(actor[16:], "big")
@@ -133,7 +139,7 @@ class TaskRecorder:
             failures=[batches.Failure(0, "ACTOR_CREATION_FAILED", error_of(error)[1])] if error else [],
             values=batches.new_values([0, seq, submitted_s, duration_s, ended_s]),
         )
-        self._made.append((1, batches.encode(batch)))
+        return batches.encode(batch)
 
     def _describe(self, template: tasks.Template) -> int:
         if not template.announcement.get("events", True):
@@ -149,7 +155,7 @@ class TaskRecorder:
 
     @property
     def is_empty(self) -> bool:
-        return not self.rows and not self._values and not self._made
+        return not self.rows and not self._values and not self._constructions
 
     @property
     def is_full(self) -> bool:
@@ -169,7 +175,8 @@ class TaskRecorder:
 
     def take(self) -> list[tuple[int, bytes]]:
         """All that was not reported: (how many tasks, batch) each."""
-        taken, self._made = self._made, []
+        constructions, self._constructions = self._constructions, []
+        taken = [(1, self._batch_of(*one)) for one in constructions]
         self.compact()
         if self._values:
             batch = batches.Batch(
