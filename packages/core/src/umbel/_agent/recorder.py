@@ -68,7 +68,7 @@ class Recorder:
         self._trimmed_s = 0.0
         self._may_be_raw = False
         self._raw_bytes = 0
-        self._is_quiet = False
+        self._recorded_s = 0.0  # time.monotonic(), the last time
         self._is_finished = False
         if self._is_kept:
             os.makedirs(os.path.dirname(path), mode=0o700, exist_ok=True)
@@ -91,11 +91,11 @@ class Recorder:
     def _serve(self) -> bool:
         """Take what has come, or else tidy up; False when nothing will come any more."""
         if self._may_be_raw:
-            wait_s: float | None = 0.0 if self._is_quiet or self._raw_bytes > RAW_BYTES_MAX else QUIET_S
+            quiet_in_s = self._recorded_s + QUIET_S - time.monotonic()
+            wait_s: float | None = 0.0 if self._raw_bytes > RAW_BYTES_MAX else max(0.0, quiet_in_s)
         else:
             wait_s = TRIM_PERIOD_S if self._retention.age_max_s else None
         ready, _, _ = select.select([self._sock], [], [], wait_s)
-        self._is_quiet = not ready
         if not ready:
             self._tidy()
             return True
@@ -121,6 +121,7 @@ class Recorder:
                 self._store.write_down(body)
                 self._may_be_raw = True
                 self._raw_bytes += len(body)
+                self._recorded_s = time.monotonic()
             elif kind == "worker":
                 self._store.worker(message["facts"])
             elif kind == "actor":
