@@ -272,6 +272,11 @@ class OwnershipWorld(World):
             peer.waits.remove(ref)
         try:
             value = engine.get([ref], 0.0)[0]
+        except exceptions.GetTimeoutError:  # its memory is gone, and the owner was asked to compute it again
+            self.note("%s finds %s to be lost", peer.name, _name(ref))
+            self.must(ref._id[:16] in self.dead, "O13", "%s of the living is lost to %s", _name(ref), peer.name)
+            peer.waits.append(ref)
+            return
         except exceptions.UmbelError as error:
             self.note("%s reads %s: %s", peer.name, _name(ref), type(error).__name__)
             self._check_error(ref._id, error)
