@@ -222,6 +222,53 @@ def test_full_disk_is_an_error_and_the_values_stay_in_memory() -> None:
     assert output == "full\n"
 
 
+def test_disk_slower_than_an_order_may_take_loses_nothing() -> None:
+    """The agent gives another order while the first is still carried out; each ends for itself."""
+    run("""
+    import time
+    from umbel._client import launch
+    from umbel._objects import spill_files
+
+    hurried = "; from umbel._agent import spill_orders; spill_orders.ORDER_S = 0.05; daemon.main"
+    assert "; daemon.main" in launch._BOOT
+    launch._BOOT = launch._BOOT.replace("; daemon.main", hurried)
+    write = spill_files.LocalFile.write
+
+    def write_slowly(self, parts):
+        time.sleep(0.3)
+        write(self, parts)
+
+    spill_files.LocalFile.write = write_slowly
+    start()
+    refs = put_blocks(16)
+    assert [umbel.get(ref) == block(number) for number, ref in enumerate(refs)] == [True] * 16
+    del refs
+    while files() or store()["spilled_bytes"]:
+        umbel.get(umbel.put(0))
+    """)
+
+
+def test_file_that_the_agent_refuses_is_removed_and_its_values_stay() -> None:
+    run("""
+    from umbel._objects import spill_files
+
+    write, refused = spill_files.LocalFile.write, []
+
+    def write_what_is_given_up(self, parts):
+        if len(refused) < 2:
+            refused.append(self._path)
+            said = {"t": "spill_ended", "order": 0, "file": self._path, "freed": 0, "error": ""}
+            current.engine().agent.notify(said)
+        write(self, parts)
+
+    spill_files.LocalFile.write = write_what_is_given_up
+    start()
+    refs = put_blocks(16)
+    assert len(refused) == 2 and not {*refused} & {*files()}
+    assert [umbel.get(ref) == block(number) for number, ref in enumerate(refs)] == [True] * 16
+    """)
+
+
 def test_store_full_of_what_is_looked_at_is_an_error_that_says_by_whom_and_whose() -> None:
     output = run(
         """

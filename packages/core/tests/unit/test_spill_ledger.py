@@ -42,12 +42,22 @@ def test_file_whose_values_died_while_it_was_written_goes(ledger: SpillLedger) -
     assert ledger.written("a", file, [(A, 0, 10, 7)], ("a",)) == [RemoveFile(file)]
 
 
-def test_file_that_was_given_up_goes_and_one_that_is_complete_stays(ledger: SpillLedger) -> None:
+def test_values_of_a_file_that_was_given_up_are_refused(ledger: SpillLedger) -> None:
+    """Its writer keeps them in memory, or they would be nowhere."""
     file = ledger.begin("a")
-    assert ledger.given_up("a", file) == [RemoveFile(file)]
-    assert ledger.written("a", file, [(A, 0, 10, 7)], LIVING) == []
-    assert ledger.given_up("a", spill(ledger, B)) == []
+    ledger.given_up("a", file)
+    assert ledger.written("a", file, [(A, 0, 10, 7)], LIVING) is None
     assert ledger.located("a", A) is None
+    assert ledger.file_count == 0
+
+
+def test_file_that_is_complete_or_is_anothers_cannot_be_given_up(ledger: SpillLedger) -> None:
+    complete, others = spill(ledger, A), ledger.begin("b")
+    ledger.given_up("a", complete)
+    ledger.given_up("a", others)
+    assert ledger.located("o", A) == Location(complete, 0, 10, 7)
+    assert ledger.written("a", others, [(B, 0, 10, 7)], LIVING) is None
+    assert ledger.written("b", others, [(B, 0, 10, 7)], LIVING) == []
 
 
 def test_dead_writers_files_go_and_those_it_completed_stay(ledger: SpillLedger) -> None:

@@ -130,7 +130,9 @@ _FIELDS: dict[str, dict[str, _Field]] = {
     "release_store": {"bytes": _count()},
     "store_told": {"round": _count(), "live": _count(), "spillable": _count(), "viewed": _views()},
     "spilled": {"file": _text(), "entries": _entries()},
-    "spill_ended": {"order": _count(), "freed": _count(), "error": _text(""), "disk_full": _flag(False)},
+    "spill_ended": {
+        "order": _count(), "file": _text(), "freed": _count(), "error": _text(""), "disk_full": _flag(False),
+    },
     "spill_freed": {"segment": _text()},
     "locate": {"segment": _text()},
     "restored": {"segment": _text()},

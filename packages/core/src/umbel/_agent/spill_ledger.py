@@ -76,11 +76,13 @@ class SpillLedger:
 
     def written(
         self, client: str, file: str, entries: Iterable[tuple[str, int, int, int]], living: Collection[str]
-    ) -> list[SpillCommand]:
-        """The file is complete. entries: (segment, offset, bytes, checksum). living: processes; what others own is
-        dead."""
-        if self._writing.pop(file, None) != client:
-            return []  # it had been given up
+    ) -> list[SpillCommand] | None:
+        """The file is complete. None: the client was not to write it, or no more, and nothing is entered.
+
+        entries: (segment, offset, bytes, checksum). living: processes; what others own is dead."""
+        if self._writing.get(file) != client:
+            return None
+        del self._writing[file]
         held: dict[str, None] = {}
         for segment, offset, size_bytes, checksum in entries:
             if owner_of(segment) not in living or segment in self.locations:
@@ -93,12 +95,10 @@ class SpillLedger:
         self._held[file] = held
         return []
 
-    def given_up(self, client: str, file: str) -> list[SpillCommand]:
-        """The client writes this file no more; nothing happens if it is complete."""
-        if self._writing.get(file) != client:
-            return []
-        del self._writing[file]
-        return [RemoveFile(file)]
+    def given_up(self, client: str, file: str) -> None:
+        """The client writes this file no more, and has left nothing of it; nothing happens if it is complete."""
+        if self._writing.get(file) == client:
+            del self._writing[file]
 
     def located(self, client: str, segment: str) -> Location | None:
         """The client wants to read the value back. None: it is not on disk."""
@@ -125,7 +125,8 @@ class SpillLedger:
         for readers in self._readers.values():
             readers.pop(client, None)
         for file in [file for file, writer in self._writing.items() if writer == client]:
-            commands += self.given_up(client, file)
+            del self._writing[file]
+            commands.append(RemoveFile(file))
         for segment in [segment for segment in self.locations if owner_of(segment) == client]:
             commands += self.freed(segment)
         orphans: dict[str, list[str]] = {}

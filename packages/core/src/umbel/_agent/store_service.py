@@ -39,7 +39,6 @@ class StoreService:
         self._now_s = now_s
         self._directory = directory
         self._scan_at_s: float | None = None
-        self._files: dict[str, str] = {}  # client -> the file that it was ordered to write
         self._restoring: dict[str, dict[str, None]] = {}  # segment -> who reads it back
         self.on: dict[str, Callable[[Client, Message, bytes], None]] = {
             "reserve_store": self._on_reserve,
@@ -72,12 +71,17 @@ class StoreService:
         self._look()
 
     def _on_spilled(self, client: Client, message: Message, _body: bytes) -> None:
-        self._tidy(self.spilled.written(client.id, message["file"], message["entries"], self._hub.clients))
+        commands = self.spilled.written(client.id, message["file"], message["entries"], self._hub.clients)
+        if commands is None:
+            text = f"{message['file']} was not ordered from this process, or is not wanted any more"
+            self._hub.refuse(client.id, message["rq"], "unknown", text)
+            return
+        self._tidy(commands)
         self._hub.reply(client.id, message["rq"], {})
 
     def _on_spill_ended(self, client: Client, message: Message, _body: bytes) -> None:
         now_s = self._now_s()
-        self._tidy(self.spilled.given_up(client.id, self._files.pop(client.id, "")))
+        self.spilled.given_up(client.id, message["file"])
         self.orders.ended(
             client.id,
             message["order"],
@@ -124,7 +128,6 @@ class StoreService:
         now_s = self._now_s()
         for segment in [segment for segment, readers in self._restoring.items() if client in readers]:
             self._restored(segment, client)
-        self._files.pop(client, None)
         self._tidy(self.spilled.client_gone(client))
         self._account(self.ledger.client_gone(client, left_bytes=self._left_by(client)))
         if self.ledger.left_behind and self._scan_at_s is None:
@@ -174,10 +177,9 @@ class StoreService:
             if isinstance(command, spill_orders.Ask):
                 message = {"t": "store_ask", "round": command.round, "trim": self.ledger.waiting_bytes > 0}
             else:
-                file = self._files[command.client] = self.spilled.begin(command.client)
                 message = {
-                    "t": "store_spill", "order": command.order, "bytes": command.size_bytes, "file": file,
-                    "kept": list(command.kept),
+                    "t": "store_spill", "order": command.order, "bytes": command.size_bytes,
+                    "file": self.spilled.begin(command.client), "kept": list(command.kept),
                 }  # fmt: skip
                 self.ledger.has_hope(at_s=self._now_s())
             self._hub.send(command.client, message)

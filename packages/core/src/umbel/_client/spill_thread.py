@@ -40,7 +40,6 @@ class Spilling:
         self._store: Any = engine.values.store  # with `evict` and `viewed` where `_can_evict`
         self._can_evict = isinstance(self._store, spi.SpillableStore)
         self.book = spill_book.SpillBook(engine.values.stored)
-        self.restoring: dict[str, str] = {}  # segment -> the file it is being read from
         self._restore_locks: dict[str, threading.Lock] = {}
         self._jobs: deque[Callable[[], None]] = deque()
         self._jobs_lock = threading.Lock()
@@ -146,7 +145,8 @@ class Spilling:
             if order["file"] not in error:
                 error = f"{order['file']}: {error}"
         self._engine.agent.notify({
-            "t": "spill_ended", "order": order["order"], "freed": freed_bytes, "error": error, "disk_full": is_disk_full,
+            "t": "spill_ended", "order": order["order"], "file": order["file"], "freed": freed_bytes, "error": error,
+            "disk_full": is_disk_full,
         })  # fmt: skip
 
     def _make_room(self, size_bytes: int, *, kept: Collection[str]) -> int:
@@ -163,7 +163,7 @@ class Spilling:
             return freed_bytes + sum(self._evict(segment) for segment, _ in choice.saved)
 
     def _move(self, size_bytes: int, *, file: str, kept: Collection[str]) -> int:
-        """Write values to a file, and give their memory back. Returns its bytes."""
+        """Write values to a file, and give their memory back. Returns its bytes. What is not entered leaves no file."""
         engine = self._engine
         with engine.lock:
             wanted = self.book.choose(size_bytes, kept={*kept, *self._store.viewed()}).write
@@ -172,7 +172,10 @@ class Spilling:
         if not wanted:
             return 0
         spill_files.open_file(file).write(self._parts(wanted, entries, views))
-        engine.agent.request({"t": "spilled", "file": file, "entries": entries})
+        answer, _ = engine.agent.request({"t": "spilled", "file": file, "entries": entries})
+        if "error" in answer:  # nobody would find them there
+            _remove(file)
+            entries = []
         with engine.lock:
             views.clear()  # until here no segment could be reused for another value
             freed_bytes = 0
@@ -240,7 +243,6 @@ class Spilling:
         location, _ = engine.agent.request({"t": "locate", "segment": segment})
         if "error" in location:
             return None
-        self.restoring[segment] = location["file"]
         try:
             made = self._store.create(size_bytes)
             try:
@@ -259,7 +261,6 @@ class Spilling:
         except Exception as error:  # the user's file system raises what it likes
             raise exceptions.ObjectLostError(_damage(location["file"], error), owner=segment.split(".")[1]) from error
         finally:
-            self.restoring.pop(segment, None)
             if not engine.agent_is_gone:
                 engine.agent.notify({"t": "restored", "segment": segment})
         return view

@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable, Mapping
+import contextlib
+from collections.abc import Callable, Iterable, Iterator, Mapping
 from contextlib import AbstractContextManager
 from typing import Any, Final, NamedTuple
 
@@ -200,6 +201,7 @@ def _deaf_for_ends(machine: rounds.Rounds, news: Iterable[Any]) -> list[Any]:
 # ---- spilling ----
 
 _client_gone = spill_ledger.SpillLedger.client_gone
+_written = spill_ledger.SpillLedger.written
 _ledger_tick = store_ledger.StoreLedger.tick
 
 
@@ -213,6 +215,23 @@ def _write_nothing_down(
 ) -> list[Any]:
     """A file's values are not entered."""
     return []
+
+
+def _give_up_all(book: spill_ledger.SpillLedger, client: str, _file: str) -> None:
+    """The end of one order is taken for the end of all that its client has."""
+    book._writing = {file: writer for file, writer in book._writing.items() if writer != client}
+
+
+def _refuse_no_file(book: spill_ledger.SpillLedger, *what: Any) -> list[Any]:
+    """A file that was given up is not entered, and its writer believes that it is."""
+    return _written(book, *what) or []
+
+
+@contextlib.contextmanager
+def _mixed_up() -> Iterator[None]:
+    ledger_ = spill_ledger.SpillLedger
+    with attribute(ledger_, "given_up", _give_up_all), attribute(ledger_, "written", _refuse_no_file):
+        yield
 
 
 def _die_unsaid(book: spill_book.SpillBook, name: str) -> bool:
@@ -260,6 +279,7 @@ PLANTS: Final[Mapping[str, Planted]] = {
     "texts-unread": _instead("collective", _ROUNDS, "_differ", lambda *_: [], "G1", "G2"),
     "owner-unasked": _instead("spilling", spill_ledger.SpillLedger, "client_gone", _ask_no_owner, "S6"),
     "spilled-unwritten": _instead("spilling", spill_ledger.SpillLedger, "written", _write_nothing_down, "S4", "S6"),
+    "orders-mixed-up": Planted("spilling", _mixed_up, ("S4", "S6")),
     "death-unsaid": _instead("spilling", spill_book.SpillBook, "freed", _die_unsaid, "S6"),
     "refuses-nobody": _instead("spilling", store_ledger.StoreLedger, "tick", _refuse_nobody, "R2", "S5"),
     "no-limit": _instead("mailbox", mailbox.Mailbox, "_start", _start_all, "a lane runs", "M1"),

@@ -13,7 +13,7 @@ from collections.abc import Callable
 from typing import Any
 
 from umbel._agent import messages as agent_messages
-from umbel._agent import spill_ledger, store_service
+from umbel._agent import spill_ledger, spill_orders, store_service
 from umbel._objects import spill_book
 from umbel.testing.simulation.world import Stream, World
 
@@ -101,6 +101,7 @@ class Peer:
         self.collecting = 0  # requests for room that wait
         self.waiting: dict[int, Callable[[Message], None]] = {}  # requests to the agent
         self.requests = 0
+        self.orders: list[Message] = []  # to move values; the first is being carried out
         self.jobs: list[Callable[[], None]] = []  # the next step of what it has begun
         self.links: dict[str, Stream] = {}
         self.agent_stream, self.agent_end = world.connect(f"{name}<agent", f"agent<{name}")
@@ -288,7 +289,9 @@ class Peer:
                 "spillable": self.book.spillable_bytes(viewed), "viewed": [list(pair) for pair in viewed.items()],
             })  # fmt: skip
         elif kind == "store_spill":
-            self.jobs.append(lambda: self._make_room(message))
+            self.orders.append(message)
+            if len(self.orders) == 1:
+                self.jobs.append(lambda: self._make_room(message))
         elif kind == "spill_check":
             if message["creator"] in self.links:
                 self.links[message["creator"]].drain()
@@ -313,6 +316,8 @@ class Peer:
     def _write(self, order: Message, chosen: list[str], freed_bytes: int) -> None:
         """One value after the other could be dropped meanwhile; the views keep their bytes."""
         world = self.world
+        if world.chance.happens(30):  # a disk so slow that the agent gives up the order
+            world.pass_time(spill_orders.ORDER_S)
         entries: list[list[Any]] = []
         contents: dict[int, int] = {}
         for segment in chosen:
@@ -323,23 +328,38 @@ class Peer:
         if not entries or world.chance.happens(10):  # a disk that refuses
             self.views.subtract(chosen)
             self._trim_views()
-            error = "full" if entries else ""
-            self.tell({"t": "spill_ended", "order": order["order"], "freed": freed_bytes, "error": error})
+            self._end(order, freed_bytes, "full" if entries else "")
             return
         world.files[order["file"]] = contents
         world.note("%s writes %s to %s", self.id, [entry[0] for entry in entries], order["file"])
         message = {"t": "spilled", "file": order["file"], "entries": entries}
-        self.jobs.append(lambda: self.ask(message, lambda _answer: self._entered(order, chosen, entries, freed_bytes)))
+        self.jobs.append(
+            lambda: self.ask(message, lambda answer: self._entered(answer, order, chosen, entries, freed_bytes))
+        )
 
-    def _entered(self, order: Message, chosen: list[str], entries: list[list[Any]], freed_bytes: int) -> None:
+    def _entered(
+        self, answer: Message, order: Message, chosen: list[str], entries: list[list[Any]], freed_bytes: int
+    ) -> None:
         self.views.subtract(chosen)
         self._trim_views()
+        if "error" in answer:
+            self.world.files.pop(order["file"], None)
+            entries = []
         for segment, *_ in entries:
             if self.book.written(segment):
                 freed_bytes += self._evict(segment)
             else:
                 self.tell({"t": "spill_freed", "segment": segment})
-        self.tell({"t": "spill_ended", "order": order["order"], "freed": freed_bytes, "error": ""})
+        self._end(order, freed_bytes)
+
+    def _end(self, order: Message, freed_bytes: int, error: str = "") -> None:
+        self.tell({
+            "t": "spill_ended", "order": order["order"], "file": order["file"], "freed": freed_bytes, "error": error,
+        })  # fmt: skip
+        del self.orders[0]
+        if self.orders:
+            following = self.orders[0]
+            self.jobs.append(lambda: self._make_room(following))
 
     def _evict(self, segment: str) -> int:
         if segment in self.views or segment not in self.world.memory:
@@ -418,7 +438,7 @@ class SpillingWorld(World):
         elif action == 4 and peer.needs:
             peer.drop(self.chance.choose(list(peer.needs)))
         elif action == 5:
-            self._pass_time(0.05)
+            self.pass_time(0.05)
         elif action == 6 and self.deaths_left and len([one for one in self.peers if not one.is_dead]) > 1:
             self.deaths_left -= 1
             if self.chance.happens(60):  # with word under way of values that are not needed any more
@@ -440,7 +460,7 @@ class SpillingWorld(World):
         else:
             self.deliver_one()
 
-    def _pass_time(self, duration_s: float) -> None:
+    def pass_time(self, duration_s: float) -> None:
         self.now_s += duration_s
         due_s = self.service.next_tick_s()
         if due_s is not None and due_s <= self.now_s:
@@ -499,7 +519,7 @@ class SpillingWorld(World):
                 is_waited_for = any(peer.waiting for peer in self.peers if not peer.is_dead)
                 if due_s is None or not (is_waited_for or self.service.orders.is_working):
                     break
-                self._pass_time(max(0.0, due_s - self.now_s))
+                self.pass_time(max(0.0, due_s - self.now_s))
         else:
             self.must(False, "R2", "the store never comes to rest")
         waiting = [peer.id for peer in self.peers if not peer.is_dead and peer.waiting]
