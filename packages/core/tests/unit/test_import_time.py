@@ -44,6 +44,14 @@ def test_import_starts_no_thread_and_no_process() -> None:
     assert _in_fresh_interpreter(program).strip() == "1 []"
 
 
+def test_daemon_loads_nothing_of_what_lies_on_disk_until_something_has_to() -> None:
+    program = (
+        "import sys; from umbel._agent import service; "
+        "print([name for name in sys.modules if name.startswith('umbel._agent.spill')])"
+    )
+    assert _in_fresh_interpreter(program).strip() == "[]"
+
+
 def test_import_takes_at_most_twice_a_few_standard_modules() -> None:
     _import_s("umbel")  # compiles and warms the page cache for both
     _import_s(YARDSTICK)

@@ -203,13 +203,14 @@ class Queries:
         return [{"id": one.id, "pid": one.pid, "is_driver": one.is_driver} for one in clients]
 
     def _store(self) -> Message:
-        store = self._daemon.store.ledger
+        store, spilling = self._daemon.store.ledger, self._daemon.store.spilling
+        spilled = None if spilling is None else spilling.ledger
         holders = sorted([*store.held.items(), *store.left_behind.items()], key=lambda pair: -pair[1])
         return {
             "capacity_bytes": store.capacity_bytes,
             "free_bytes": store.free_bytes,
             "holders": [{"id": client, "bytes": size} for client, size in holders],
-            "spilled_bytes": self._daemon.store.spilled.spilled_bytes,
-            "spilled_files": self._daemon.store.spilled.file_count,
-            "spilled_in_all_bytes": self._daemon.store.spilled.written_bytes,
+            "spilled_bytes": spilled.spilled_bytes if spilled else 0,
+            "spilled_files": spilled.file_count if spilled else 0,
+            "spilled_in_all_bytes": spilled.written_bytes if spilled else 0,
         }

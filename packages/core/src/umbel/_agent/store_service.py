@@ -1,18 +1,25 @@
-"""The store in the daemon: requests for quota, what dead processes have left in the store directory, and what lies on
-disk."""
+"""The store in the daemon: requests for quota, and what dead processes have left in the store directory.
+
+What lies on disk is `spill_service`'s, which is made when it is needed for the first time, so that a session whose values
+fit does not load it.
+"""
 
 from __future__ import annotations
 
 import contextlib
 import os
 from collections.abc import Callable, Mapping
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
-from umbel._agent import spill_ledger, spill_orders, store_ledger
+from umbel._agent import store_ledger
 from umbel._agent.hub import Client, Hub, Message
+
+if TYPE_CHECKING:
+    from umbel._agent import spill_service
 
 SCAN_S = 2.0  # how often files left behind by dead processes are measured, while there are any
 HOLDERS_TOLD_MAX = 5  # in an error: the biggest ones matter
+_OF_SPILLING = ("store_told", "spilled", "spill_ended", "spill_freed", "locate", "restored")
 
 
 class StoreService:
@@ -28,212 +35,125 @@ class StoreService:
     ) -> None:
         """spilling: `directory` (a path or URL), `high_water`, `batch_bytes`, `is_enabled`."""
         self.ledger = store_ledger.StoreLedger(capacity_bytes, full_wait_s=full_wait_s)
-        self.spilled = spill_ledger.SpillLedger(spilling["directory"])
-        self.orders = spill_orders.SpillOrders(
-            capacity_bytes,
-            high_water=spilling["high_water"],
-            batch_bytes=spilling["batch_bytes"],
-            is_enabled=spilling["is_enabled"],
-        )
-        self._hub = hub
-        self._now_s = now_s
-        self._directory = directory
+        self.spilling: spill_service.SpillService | None = None  # once values may have to go to disk
+        self.hub = hub
+        self.now_s = now_s
+        self.directory = directory
+        self._spilling_options = spilling
+        # From here on spilling has to look at each change; `None` for never.
+        self._high_bytes = int(capacity_bytes * spilling["high_water"]) if spilling["is_enabled"] else None
         self._scan_at_s: float | None = None
-        self._restoring: dict[str, dict[str, None]] = {}  # segment -> who reads it back
         self.on: dict[str, Callable[[Client, Message, bytes], None]] = {
             "reserve_store": self._on_reserve,
             "release_store": self._on_release,
-            "store_told": self._on_told,
-            "spilled": self._on_spilled,
-            "spill_ended": self._on_spill_ended,
-            "spill_freed": self._on_spill_freed,
-            "locate": self._on_locate,
-            "restored": self._on_restored,
+            **dict.fromkeys(_OF_SPILLING, self._on_spilling),
         }
+
+    def make_spilling(self) -> spill_service.SpillService:
+        if self.spilling is None:
+            from umbel._agent import spill_service
+
+            self.spilling = spill_service.SpillService(self, self._spilling_options)
+        return self.spilling
 
     # ---- what clients say ----
 
     def _on_reserve(self, client: Client, message: Message, _body: bytes) -> None:
-        self._account(self.ledger.reserve(client.id, message["rq"], message["bytes"], at_s=self._now_s()))
+        self.account(self.ledger.reserve(client.id, message["rq"], message["bytes"], at_s=self.now_s()))
         self._look()
 
     def _on_release(self, client: Client, message: Message, _body: bytes) -> None:
         held = self.ledger.held.get(client.id, 0)
-        self._account(self.ledger.release(client.id, min(held, message["bytes"])))
+        self.account(self.ledger.release(client.id, min(held, message["bytes"])))
         self._look()
 
-    def _on_told(self, client: Client, message: Message, _body: bytes) -> None:
-        report = spill_orders.Report(message["live"], message["spillable"], dict(message["viewed"]))
-        now_s = self._now_s()
-        self._give(self.orders.told(client.id, message["round"], report, at_s=now_s))
-        if self.orders.is_stuck(self.ledger.waiting_clients, at_s=now_s):
-            self._account(self.ledger.refuse_last())
+    def _on_spilling(self, client: Client, message: Message, _body: bytes) -> None:
+        self.make_spilling().on[message["t"]](client, message)
         self._look()
-
-    def _on_spilled(self, client: Client, message: Message, _body: bytes) -> None:
-        commands = self.spilled.written(client.id, message["file"], message["entries"], self._hub.clients)
-        if commands is None:
-            text = f"{message['file']} was not ordered from this process, or is not wanted any more"
-            self._hub.refuse(client.id, message["rq"], "unknown", text)
-            return
-        self._tidy(commands)
-        self._hub.reply(client.id, message["rq"], {})
-
-    def _on_spill_ended(self, client: Client, message: Message, _body: bytes) -> None:
-        now_s = self._now_s()
-        self.spilled.given_up(client.id, message["file"])
-        self.orders.ended(
-            client.id,
-            message["order"],
-            freed_bytes=message["freed"],
-            error=message["error"],
-            is_disk_full=message["disk_full"],
-            at_s=now_s,
-        )
-        if message["freed"]:
-            self.ledger.has_hope(at_s=now_s)
-            if self.ledger.left_behind:
-                self._measure()
-        self._look()
-
-    def _on_spill_freed(self, _client: Client, message: Message, _body: bytes) -> None:
-        self._tidy(self.spilled.freed(message["segment"]))
-
-    def _on_locate(self, client: Client, message: Message, _body: bytes) -> None:
-        segment = message["segment"]
-        location = self.spilled.located(client.id, segment)
-        if location is None:
-            self._hub.refuse(client.id, message["rq"], "unknown", "it is neither in shared memory nor on disk")
-            return
-        self._restoring.setdefault(segment, {})[client.id] = None
-        self._hub.reply(client.id, message["rq"], location._asdict())
-
-    def _on_restored(self, client: Client, message: Message, _body: bytes) -> None:
-        self._restored(message["segment"], client.id)
-
-    def _restored(self, segment: str, client: str) -> None:
-        readers = self._restoring.get(segment, {})
-        readers.pop(client, None)
-        if not readers:
-            self._restoring.pop(segment, None)
 
     def where(self, segment: str) -> Message:
         """Of a value, for those who ask: which file it lies in, and who reads it back."""
-        location = self.spilled.locations.get(segment)
-        readers = list(self._restoring.get(segment, ()))
-        in_memory = os.path.exists(os.path.join(self._directory, segment))
-        return {"file": location.file if location and not in_memory else "", "readers": readers}
+        return {"file": "", "readers": []} if self.spilling is None else self.spilling.where(segment)
 
     def client_gone(self, client: str) -> None:
-        now_s = self._now_s()
-        for segment in [segment for segment, readers in self._restoring.items() if client in readers]:
-            self._restored(segment, client)
-        self._tidy(self.spilled.client_gone(client))
-        self._account(self.ledger.client_gone(client, left_bytes=self._left_by(client)))
+        if self.spilling is not None:
+            self.spilling.client_gone(client)
+        self.account(self.ledger.client_gone(client, left_bytes=self._left_by(client)))
         if self.ledger.left_behind and self._scan_at_s is None:
-            self._scan_at_s = now_s + SCAN_S
-        self._give(self.orders.client_gone(client, at_s=now_s))
+            self._scan_at_s = self.now_s() + SCAN_S
         self._look()
 
     # ---- time ----
 
+    @property
+    def is_making_room(self) -> bool:
+        """Whether somebody is moving values to disk now."""
+        return self.spilling is not None and self.spilling.orders.is_working
+
     def next_tick_s(self) -> float | None:
-        due = (self.ledger.next_tick_s(), self.orders.next_tick_s(), self._scan_at_s)
+        spilling_s = None if self.spilling is None else self.spilling.orders.next_tick_s()
+        due = (self.ledger.next_tick_s(), spilling_s, self._scan_at_s)
         return min((at_s for at_s in due if at_s is not None), default=None)
 
     def tick(self) -> None:
-        now_s = self._now_s()
+        now_s = self.now_s()
         if self._scan_at_s is not None and self._scan_at_s <= now_s:
-            self._measure()
-        if self.orders.is_working:
+            self.measure()
+        if self.is_making_room:
             self.ledger.has_hope(at_s=now_s)
-        self._account(self.ledger.tick(at_s=now_s))
-        self._give(self.orders.tick(at_s=now_s))
+        self.account(self.ledger.tick(at_s=now_s))
+        if self.spilling is not None:
+            self.spilling.tick()
         self._look()
 
-    def _measure(self) -> None:
-        self._account(self.ledger.measured({client: self._left_by(client) for client in self.ledger.left_behind}))
-        self._scan_at_s = self._now_s() + SCAN_S if self.ledger.left_behind else None
+    def measure(self) -> None:
+        """What dead processes have left behind, again."""
+        self.account(self.ledger.measured({client: self._left_by(client) for client in self.ledger.left_behind}))
+        self._scan_at_s = self.now_s() + SCAN_S if self.ledger.left_behind else None
 
     # ---- what the machines decide ----
 
     def _look(self) -> None:
         """Whether values have to be moved."""
         ledger = self.ledger
-        self._give(
-            self.orders.needed(
-                waiting_bytes=ledger.waiting_bytes,
-                used_bytes=ledger.capacity_bytes - ledger.free_bytes,
-                clients=self._processes,
-                at_s=self._now_s(),
-            )
-        )
+        if self._high_bytes is None:
+            return
+        used_bytes, waiting_bytes = ledger.capacity_bytes - ledger.free_bytes, ledger.waiting_bytes
+        if self.spilling is not None or waiting_bytes or used_bytes > self._high_bytes:
+            self.make_spilling().look(used_bytes=used_bytes, waiting_bytes=waiting_bytes)
 
-    def _processes(self) -> list[str]:
-        return [client.id for client in self._hub.clients.values() if not client.is_tool]
-
-    def _give(self, commands: list[spill_orders.OrderCommand]) -> None:
-        for command in commands:
-            if isinstance(command, spill_orders.Ask):
-                message = {"t": "store_ask", "round": command.round, "trim": self.ledger.waiting_bytes > 0}
-            else:
-                message = {
-                    "t": "store_spill", "order": command.order, "bytes": command.size_bytes,
-                    "file": self.spilled.begin(command.client), "kept": list(command.kept),
-                }  # fmt: skip
-                self.ledger.has_hope(at_s=self._now_s())
-            self._hub.send(command.client, message)
-
-    def _tidy(self, commands: list[spill_ledger.SpillCommand]) -> None:
-        for command in commands:
-            if isinstance(command, spill_ledger.AskOwner):
-                message = {"t": "spill_check", "creator": command.creator, "segments": list(command.segments)}
-                self._hub.send(command.owner, message)
-            elif isinstance(command, spill_ledger.Forget):
-                self._hub.send(command.client, {"t": "spill_forget", "segment": command.segment})
-            elif "://" in command.file:  # a process with the user's libraries has to do it
-                drivers = self._hub.drivers()
-                if drivers:
-                    self._hub.send(drivers[0].id, {"t": "spill_remove", "file": command.file})
-            else:
-                self._unlink(command.file)
-
-    @staticmethod
-    def _unlink(path: str) -> None:
+    def unlink(self, path: str) -> None:
         with contextlib.suppress(OSError):  # what cannot be removed now goes with the session
             os.unlink(path)
 
-    def _account(self, commands: list[store_ledger.StoreCommand]) -> None:
+    def account(self, commands: list[store_ledger.StoreCommand]) -> None:
         for command in commands:
             if isinstance(command, store_ledger.Grant):
-                self._hub.reply(command.client, command.request, {"granted": command.granted_bytes})
+                self.hub.reply(command.client, command.request, {"granted": command.granted_bytes})
             elif isinstance(command, store_ledger.AskTrim):
-                self._hub.send(command.client, {"t": "store_trim"})
+                self.hub.send(command.client, {"t": "store_trim"})
             else:
                 self._refuse(command)
 
     def _refuse(self, command: store_ledger.Refuse) -> None:
-        clients = self._hub.clients
         holders = [
-            {"id": client, "bytes": size_bytes, **self._who(client)}
+            {"id": client, "bytes": size_bytes, **self.who(client)}
             for client, size_bytes in command.holders[:HOLDERS_TOLD_MAX]
-        ]
-        viewers = [
-            {"id": client, "bytes": sum(report.viewed.values()), "count": len(report.viewed), **self._who(client)}
-            for client, report in self.orders.reports.items()
-            if report.viewed and client in clients
         ]
         text = (
             f"the object store of {self.ledger.capacity_bytes} bytes is full: {command.asked_bytes} bytes were "
             "asked for and none came free in time"
         )
-        self._hub.refuse(
-            command.client, command.request, "full", text, holders=holders, viewers=viewers, spill_error=self.orders.error,
-            is_disk_full=self.orders.is_disk_full, is_spilling=self.orders.is_enabled, owners=self._biggest_owners(),
+        spilling: Message = {"viewers": [], "spill_error": "", "is_disk_full": False}
+        if self.spilling is not None:
+            spilling = self.spilling.troubles()
+        self.hub.refuse(
+            command.client, command.request, "full", text, holders=holders, owners=self._biggest_owners(),
+            is_spilling=self._spilling_options["is_enabled"], **spilling,
         )  # fmt: skip
 
-    def _who(self, client: str) -> Message:
-        known = self._hub.clients.get(client)
+    def who(self, client: str) -> Message:
+        known = self.hub.clients.get(client)
         if known is None:
             return {"kind": "dead", "pid": 0}
         return {"kind": "driver" if known.is_driver else "worker", "pid": known.pid}
@@ -241,10 +161,10 @@ class StoreService:
     def _biggest_owners(self) -> list[str]:
         """Of what is in the store directory now."""
         sizes: dict[str, int] = {}
-        with contextlib.suppress(OSError), os.scandir(self._directory) as entries:
+        with contextlib.suppress(OSError), os.scandir(self.directory) as entries:
             for entry in entries:
-                owner = spill_ledger.owner_of(entry.name)
-                if owner in self._hub.clients:
+                owner = (*entry.name.split("."), "")[1]
+                if owner in self.hub.clients:
                     with contextlib.suppress(OSError):
                         sizes[owner] = sizes.get(owner, 0) + entry.stat().st_blocks * 512
         return sorted(sizes, key=lambda one: -sizes[one])[:HOLDERS_TOLD_MAX]
@@ -252,13 +172,13 @@ class StoreService:
     def _left_by(self, client: str) -> int:
         """Bytes of the files that a dead process created and a live one owns; removes those that nobody owns."""
         size = 0
-        with contextlib.suppress(OSError), os.scandir(self._directory) as entries:
+        with contextlib.suppress(OSError), os.scandir(self.directory) as entries:
             for entry in entries:
                 creator, owner, *_ = (*entry.name.split("."), "")
                 if creator != client:
                     continue
                 with contextlib.suppress(OSError):
-                    if owner in self._hub.clients:
+                    if owner in self.hub.clients:
                         size += entry.stat().st_blocks * 512
                     else:
                         os.unlink(entry.path)

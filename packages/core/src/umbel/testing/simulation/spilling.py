@@ -9,7 +9,7 @@ from __future__ import annotations
 
 import functools
 from collections import Counter
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from typing import Any
 
 from umbel._agent import messages as agent_messages
@@ -81,7 +81,7 @@ class _Service(store_service.StoreService):
     def _biggest_owners(self) -> list[str]:
         return []
 
-    def _unlink(self, path: str) -> None:  # type: ignore[override]  # the production one needs no world
+    def unlink(self, path: str) -> None:
         self._world.files.pop(path, None)
 
 
@@ -406,6 +406,11 @@ class SpillingWorld(World):
         self.contents += 1
         return self.contents
 
+    @property
+    def locations(self) -> Mapping[str, spill_ledger.Location]:
+        spilling = self.service.spilling
+        return {} if spilling is None else spilling.ledger.locations
+
     def is_needed(self, segment: str) -> bool:
         owner = next(peer for peer in self.peers if peer.id == spill_ledger.owner_of(segment))
         return not owner.is_dead and segment in owner.needs
@@ -489,14 +494,17 @@ class SpillingWorld(World):
 
     def check(self) -> None:
         self.service.ledger.check()
-        self.service.orders.check()
-        self.service.spilled.check()
+        spilling = self.service.spilling
+        if spilling is not None:
+            spilling.orders.check()
+            spilling.ledger.check()
+        locations = self.locations
         for peer in self.peers:
             if peer.is_dead:
                 continue
             peer.book.check()
             for segment in peer.needs:
-                location = self.service.spilled.locations.get(segment)
+                location = locations.get(segment)
                 is_there = location is not None and location.offset in self.files.get(location.file, {})
                 self.must(segment in self.memory or is_there, "S4", "%s is neither in memory nor on disk", segment)
 
@@ -517,7 +525,7 @@ class SpillingWorld(World):
             elif not self.deliver_one():
                 due_s = self.service.next_tick_s()
                 is_waited_for = any(peer.waiting for peer in self.peers if not peer.is_dead)
-                if due_s is None or not (is_waited_for or self.service.orders.is_working):
+                if due_s is None or not (is_waited_for or self.service.is_making_room):
                     break
                 self.pass_time(max(0.0, due_s - self.now_s))
         else:
@@ -527,4 +535,4 @@ class SpillingWorld(World):
 
     def check_rest(self) -> None:
         self.must(not self.files, "S6", "files are left: %s", list(self.files))
-        self.must(not self.service.spilled.locations, "S6", "values are listed that nobody needs")
+        self.must(not self.locations, "S6", "values are listed that nobody needs")
