@@ -43,6 +43,7 @@ class Values:
         self.table = make_table(process_id, engine.config)
         self.store = segments
         self.stored: dict[str, int] = {}  # bytes of the values here that we have written, by segment; used last, last
+        self._orders_stored = engine.config.object_spilling and hasattr(segments, "evict")  # see `spi.SpillableStore`
         self.spilling: spill_thread.Spilling | None = None  # once the agent has asked for what could be moved
         self._inline_bytes_max = inline_bytes_max
         self._readers = 0  # threads that are reading values, whose references are not counted yet
@@ -157,9 +158,8 @@ class Values:
                 return serialization.decode_inline(kind, payload)
             with self._lock:
                 self.table.add_local(object_id)
-                stored_bytes = self.stored.pop(payload[0], None)
-                if stored_bytes is not None:
-                    self.stored[payload[0]] = stored_bytes
+                if self._orders_stored and payload[0] in self.stored:
+                    self.stored[payload[0]] = self.stored.pop(payload[0])
             drop = self._engine.drop_ref
             try:
                 view = self._open(payload[0], payload[1], lambda: drop(object_id))
