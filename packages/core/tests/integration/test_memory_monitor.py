@@ -15,7 +15,7 @@ from typing import Any
 import drivers
 import pytest
 
-from umbel._base import machine
+from umbel._base import control_groups
 
 LIMIT = str(400 << 20)
 PRELUDE = """
@@ -285,8 +285,8 @@ tell(result=umbel.get(hog.remote(), timeout=40))
 @contextlib.contextmanager
 def control_group(limit_bytes: int) -> Iterator[str]:
     """A control group with a limit, below this process's own. Skips the test where none can be made."""
-    for version, own in machine._memberships("/proc/self/cgroup"):
-        path = pathlib.Path(machine.CGROUP_ROOT, version.path, own.lstrip("/"), f"umbel-test-{os.getpid()}")
+    for version, own in control_groups._memberships("/proc/self/cgroup"):
+        path = pathlib.Path(control_groups.CGROUP_ROOT, version.path, own.lstrip("/"), f"umbel-test-{os.getpid()}")
         try:
             path.mkdir()
         except OSError:

@@ -39,6 +39,12 @@ def test_import_brings_in_nothing_heavy() -> None:
     assert _in_fresh_interpreter(program).strip() == "[]"
 
 
+def test_no_process_starts_with_what_only_a_node_needs_that_starts() -> None:
+    modules = "umbel, umbel._client.native, umbel._worker.main, umbel._agent.service, umbel._agent.forkserver"
+    program = f"import sys, {modules}; print('umbel._base.control_groups' in sys.modules)"
+    assert _in_fresh_interpreter(program).strip() == "False"
+
+
 def test_import_starts_no_thread_and_no_process() -> None:
     program = "import umbel, threading, psutil; print(threading.active_count(), psutil.Process().children())"
     assert _in_fresh_interpreter(program).strip() == "1 []"

@@ -10,7 +10,7 @@ import sys
 import pytest
 
 from umbel._agent import memory_watch
-from umbel._base import machine
+from umbel._base import control_groups, machine
 
 MIB = 1 << 20
 
@@ -39,7 +39,7 @@ def root(tmp_path: pathlib.Path) -> pathlib.Path:
 
 
 def paths(root: pathlib.Path) -> list[str]:
-    return [group.path for group in machine.limited_groups(str(root), str(root / "membership"))]
+    return [group.path for group in control_groups.limited_groups(str(root), str(root / "membership"))]
 
 
 def test_groups_that_limit_memory_are_found_up_to_the_root(root: pathlib.Path) -> None:
@@ -56,15 +56,15 @@ def test_limit_beyond_the_machine_is_none(root: pathlib.Path) -> None:
 @pytest.mark.parametrize("text", ["", "4:memory:/old\n", "0::/nowhere\n", "nonsense"])
 def test_no_group_where_there_is_none(root: pathlib.Path, text: str) -> None:
     (root / "membership").write_text(text)
-    assert machine.limited_groups(str(root), str(root / "membership")) == []
-    assert machine.limited_groups(str(root), str(root / "missing")) == []
+    assert control_groups.limited_groups(str(root), str(root / "membership")) == []
+    assert control_groups.limited_groups(str(root), str(root / "missing")) == []
 
 
 def test_what_the_kernel_would_give_back_is_not_used(root: pathlib.Path) -> None:
-    (group,) = machine.limited_groups(str(root), str(root / "membership"))
-    assert machine.group_memory_bytes(group) == (490 * MIB, 1_000 * MIB)
-    assert machine.group_memory_bytes(group._replace(path=str(root / "slice/job"))) == (0, 0)
-    assert machine.group_memory_bytes(group._replace(path=str(root / "gone"))) == (0, 0)
+    (group,) = control_groups.limited_groups(str(root), str(root / "membership"))
+    assert control_groups.group_memory_bytes(group) == (490 * MIB, 1_000 * MIB)
+    assert control_groups.group_memory_bytes(group.at(str(root / "slice/job"))) == (0, 0)
+    assert control_groups.group_memory_bytes(group.at(str(root / "gone"))) == (0, 0)
 
 
 def test_groups_of_version_1(tmp_path: pathlib.Path) -> None:
@@ -75,9 +75,9 @@ def test_groups_of_version_1(tmp_path: pathlib.Path) -> None:
     (directory / "memory.usage_in_bytes").write_text(f"{500 * MIB}\n")
     (directory / "memory.stat").write_text(f"cache 9\nactive_file 9\ntotal_active_file {100 * MIB}\ntotal_rss 4\n")
     (tmp_path / "membership").write_text("5:cpu,memory:/docker/1234\n0::/\n")
-    (group,) = machine.limited_groups(str(tmp_path), str(tmp_path / "membership"))
+    (group,) = control_groups.limited_groups(str(tmp_path), str(tmp_path / "membership"))
     assert group.path == str(directory)
-    assert machine.group_memory_bytes(group) == (400 * MIB, 800 * MIB)
+    assert control_groups.group_memory_bytes(group) == (400 * MIB, 800 * MIB)
 
 
 def test_memory_of_the_machine(tmp_path: pathlib.Path) -> None:
@@ -85,7 +85,7 @@ def test_memory_of_the_machine(tmp_path: pathlib.Path) -> None:
     path.write_text("MemTotal:       1000 kB\nMemFree:   10 kB\nMemAvailable:    400 kB\nBuffers: 1 kB\n")
     assert machine.memory_bytes(str(path)) == (1000 * 1024, 400 * 1024)
     assert machine.memory_bytes(str(tmp_path / "missing")) == (0, 0)
-    assert machine.available_bytes() > 0
+    assert control_groups.available_bytes() > 0
 
 
 def test_memory_of_a_process_follows_what_it_holds() -> None:

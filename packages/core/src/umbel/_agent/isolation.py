@@ -11,7 +11,7 @@ import contextlib
 import os
 from typing import Any
 
-from umbel._base import machine, sessions
+from umbel._base import control_groups, sessions
 
 _COUNTERS = ("memory.events", "memory.oom_control")  # of version 2 and 1: has a line "oom_kill N"
 _PEAKS = ("memory.peak", "memory.max_usage_in_bytes")
@@ -35,7 +35,7 @@ class Isolation:
             except OSError as error:
                 tried.append(f"{kind.path}: {error.strerror}")
                 continue
-            self._kind = kind._replace(path=path)
+            self._kind = kind.at(path)
             return
         self.refusal = (
             "UMBEL_MEMORY_ISOLATION is set, but this process may not make control groups that limit memory "
@@ -44,7 +44,7 @@ class Isolation:
         )
 
     @staticmethod
-    def _make(kind: machine.Group, path: str, session_dir: str) -> None:
+    def _make(kind: control_groups.Group, path: str, session_dir: str) -> None:
         with open(os.path.join(session_dir, sessions.GROUP_FILE), "w") as file:
             file.write(path)
         _delegate(kind.path)
@@ -99,13 +99,13 @@ def _report(worker: str, pid: int, limit: int, peak: int) -> dict[str, Any]:
     }  # fmt: skip
 
 
-def _candidates(setting: str) -> list[machine.Group]:
+def _candidates(setting: str) -> list[control_groups.Group]:
     if os.path.isabs(setting):
-        return [kind._replace(path=setting) for kind in machine.GROUP_VERSIONS if _has(setting, kind)]
-    return machine.own_groups()
+        return [kind.at(setting) for kind in control_groups.GROUP_VERSIONS if _has(setting, kind)]
+    return control_groups.own_groups()
 
 
-def _has(path: str, kind: machine.Group) -> bool:
+def _has(path: str, kind: control_groups.Group) -> bool:
     """Whether a directory is a control group of this version."""
     is_first = os.path.exists(os.path.join(path, "cgroup.subtree_control"))
     return is_first == (kind.limit == "memory.max")

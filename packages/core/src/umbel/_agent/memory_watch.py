@@ -19,7 +19,7 @@ from umbel._agent import events as ev
 from umbel._agent import shortage
 from umbel._agent.ledger import UNIT
 from umbel._agent.records import Worker, WorkerState
-from umbel._base import machine
+from umbel._base import control_groups, machine
 
 PAGE_BYTES = os.sysconf("SC_PAGE_SIZE")
 DESCENDANTS_MAX = 200  # of one worker that are looked at
@@ -54,7 +54,7 @@ class MemoryWatch:
         self._recycle_bytes: int = settings["recycle_bytes"]
         self._own_pids = [pid for pid in own_pids if pid]
         self.monitor = shortage.MemoryMonitor(threshold=settings["threshold"])
-        self._groups = machine.limited_groups()
+        self._groups = control_groups.limited_groups()
         self._reports: dict[str, dict[str, Any]] = {}  # of workers that were killed and not yet reaped
         self._oom_kills = oom_kill_count()
 
@@ -114,7 +114,7 @@ class MemoryWatch:
         if total:
             found.append((total - available, total, "the machine's processes use"))
         for group in self._groups:
-            used, limit = machine.group_memory_bytes(group)
+            used, limit = control_groups.group_memory_bytes(group)
             if limit:
                 found.append((used, limit, f"the processes of the control group {group.path} use"))
         if self._limit_bytes:

@@ -385,7 +385,9 @@ def _totals(
         if not isinstance(custom, Mapping):
             raise TypeError(f"resources must be a dict of name to amount, got {custom!r}; for example {{'licence': 2}}")
         totals.update({name: units / unit for name, units in resource_model.custom_units(custom).items()})
-    memory_bytes = machine.available_bytes()
+    from umbel._base import control_groups  # only where a node starts
+
+    memory_bytes = control_groups.available_bytes()
     if config.memory_limit_bytes:
         memory_bytes = min(memory_bytes, int(config.memory_limit_bytes * config.memory_usage_threshold))
     totals[resource_model.MEMORY] = float(memory_bytes)
@@ -397,7 +399,9 @@ def _totals(
 
 def _store_bytes(wanted: Any) -> int:
     if wanted is None:
-        size = int(machine.available_bytes() * STORE_SHARE)
+        from umbel._base import control_groups
+
+        size = int(control_groups.available_bytes() * STORE_SHARE)
         if os.path.isdir("/dev/shm"):
             stat = os.statvfs("/dev/shm")
             size = min(size, stat.f_bavail * stat.f_frsize)
