@@ -9,6 +9,7 @@ import contextlib
 import json
 import os
 import pathlib
+import sys
 from collections.abc import Iterator
 from typing import Any
 
@@ -245,6 +246,33 @@ error = error_of(parent.remote())
 tell(kind=type(error).__name__)
 """)
     assert result["kind"] == "OutOfMemoryError"
+
+
+def test_what_makes_an_environment_counts_as_the_sessions(tmp_path: pathlib.Path) -> None:
+    """A task of 100 MiB that nobody retries goes when the making of an environment takes 500 MiB of 400."""
+    python = tmp_path / "python"
+    python.write_text(f"""#!{sys.executable}
+import pathlib, time
+block = bytearray(b"x") * (500 << 20)
+time.sleep(100)
+""")
+    python.chmod(0o700)
+    result = told(f"""
+@umbel.remote(max_retries=0)
+def modest(path):
+    block = held(100)
+    path.with_name("begun").touch()
+    wait(path)
+
+waiting = modest.remote(GATE)
+wait(GATE.with_name("begun"))
+other = umbel.remote(lambda: 1).options(runtime_env={{"py_executable": {str(python)!r}}}).remote()
+error = error_of(waiting)
+umbel.cancel(other)
+tell(kind=type(error).__name__, used=getattr(error, "used_bytes", 0))
+""")
+    assert result["kind"] == "OutOfMemoryError"
+    assert result["used"] > 500 << 20
 
 
 def test_worker_that_holds_too_much_is_replaced_when_idle() -> None:

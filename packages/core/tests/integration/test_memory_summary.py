@@ -80,7 +80,7 @@ def test_summary_groups_by_the_line_that_made_the_objects() -> None:
     for ref in (*CACHE, made):
         assert ref.hex() in text
     assert text.index(CACHE[0].hex()) < text.index(made.hex())  # the group with most bytes is first
-    assert "4 objects in shared memory, 4.6 MB" in text
+    assert "4 objects in the object store, 4.6 MB" in text
     assert f"driver (pid {os.getpid()})" in text
 
 
@@ -96,7 +96,7 @@ def test_summary_of_processes_counts_each_object_once() -> None:
     assert own in actors_part
     short = memory.memory_summary(group_by="node_address", num_entries=0)
     assert own not in short
-    assert memory.memory_summary(stats_only=True).startswith("2 objects in shared memory, ")
+    assert memory.memory_summary(stats_only=True).startswith("2 objects in the object store, ")
 
 
 @pytest.mark.parametrize(
@@ -180,7 +180,7 @@ def test_memory_command_prints_the_same_and_json() -> None:
     kinds = {entry["object_id"]: (entry["kind"], entry["reference_type"]) for entry in listed["entries"]}
     assert kinds[CACHE[0].hex()] == ("shared", "LOCAL_REFERENCE")
     assert ("actor", "ACTOR_HANDLE") in kinds.values()
-    assert run("memory", "--stats-only").stdout.startswith("1 object in shared memory, 1.1 MB")
+    assert run("memory", "--stats-only").stdout.startswith("1 object in the object store, 1.1 MB")
     assert run("memory", "--units", "TB").returncode == 2
 
 
@@ -192,6 +192,65 @@ def test_explain_command_says_why_an_object_is_alive() -> None:
     assert f"in variable CACHE of module {__name__}" in done.stdout
     gone = CACHE.pop().hex()
     drivers.wait_until(lambda: "not known here any more" in run("explain", gone).stdout)
+
+
+def test_summary_without_the_history_says_what_is_missing() -> None:
+    output, _ = drivers.run(
+        """
+        import os, time, umbel
+        from umbel.util import memory, state
+        context = umbel.init(num_cpus=1)
+
+        @umbel.remote
+        def produce():
+            return b"x" * 300_000
+
+        refs = [produce.remote() for _ in range(3)]
+        umbel.get(refs)
+        kept = umbel.put(b"x" * 300_000)  # no task made it, which only the history would tell
+        path = os.path.join(context["session_dir"], "history.db")
+        until = time.monotonic() + 20
+        while not os.path.exists(path):
+            assert time.monotonic() < until
+            state.list_tasks()
+        os.rename(path, path + ".old")
+        os.mkdir(path)  # which nobody can read as a file
+        text = memory.memory_summary()
+        print("4 objects in the object store" in text, "on disk: 0 B in 0 files" in text)
+        print(next(line for line in text.splitlines() if line.startswith("the names of tasks")))
+    """,
+        UMBEL_RECORD_CALL_SITES="0",
+    )
+    first, second = output.splitlines()
+    assert first == "True True"
+    assert second.startswith("the names of tasks that have ended are missing: ")
+    assert "history.db" in second
+
+
+def test_summary_names_every_process_of_the_session(tmp_path: pathlib.Path) -> None:
+    """The daemon, its fork server, an environment's, the recorder and the server of metrics, none of which has objects."""
+    pytest.importorskip("prometheus_client")
+    output, _ = drivers.run(
+        """
+        import umbel
+        from umbel.util import memory, state
+        umbel.init(num_cpus=1, _metrics_export_port=0)
+
+        @umbel.remote
+        class Own:
+            def ready(self): return True
+
+        own = Own.options(runtime_env={"working_dir": DIRECTORY}).remote()
+        umbel.get(own.ready.remote())
+        state.list_tasks()
+        print(memory.memory_summary(stats_only=True))
+    """.replace("DIRECTORY", repr(str(tmp_path))),
+        UMBEL_RECORD_CALL_SITES="0",
+    )
+    (line,) = [line for line in output.splitlines() if line.startswith("processes: ")]
+    for name in ("daemon", "fork server", "server of an environment", "recorder of the history", "server of metrics", "driver",
+                 "actor Own"):  # fmt: skip
+        assert line.count(f"{name} (pid ") == 1, line
 
 
 def test_names_of_tasks_stand_in_for_call_sites() -> None:

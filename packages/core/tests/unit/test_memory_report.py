@@ -7,10 +7,14 @@ import pytest
 from umbel._client import memory_report
 from umbel._client.memory_report import Entry, Report
 
-STORE = {"capacity_bytes": 1 << 30, "free_bytes": 1 << 29, "holders": [{"id": "aa", "bytes": 1 << 29}]}
+STORE = {
+    "capacity_bytes": 1 << 30, "free_bytes": 1 << 29, "holders": [{"id": "aa", "bytes": 1 << 29}],
+    "spilled_bytes": 3 << 20, "spilled_files": 2,
+}  # fmt: skip
 PROCESSES = [
-    {"id": "aa", "pid": 7, "is_driver": True, "actor": "", "class_name": "", "private_bytes": 20 << 20},
-    {"id": "bb", "pid": 8, "is_driver": False, "actor": "x", "class_name": "Cache", "private_bytes": 10 << 20},
+    {"id": "aa", "component": "driver", "pid": 7, "actor": "", "class_name": "", "private_bytes": 20 << 20},
+    {"id": "bb", "component": "actor", "pid": 8, "actor": "x", "class_name": "Cache", "private_bytes": 10 << 20},
+    {"id": "", "component": "fork_server", "pid": 6, "actor": "", "class_name": "", "private_bytes": 1 << 20},
 ]
 
 
@@ -62,9 +66,10 @@ def test_groups_by_process() -> None:
 def test_sums() -> None:
     report = REPORT._replace(entries=[*REPORT.entries, entry("o4", 50, kind="inline"), entry("o5", 0, kind="pending")])
     assert memory_report.stats(report, units="B").splitlines() == [
-        "3 objects in shared memory, 5242890 B; 1 object in their owners' memory, 50 B; 1 pending",
+        "3 objects in the object store, 5242890 B; 1 object in their owners' memory, 50 B; 1 pending",
         "shared memory: 536870912 B of 1073741824 B taken, by driver (pid 7) 536870912 B",
-        "processes: driver (pid 7) 20971520 B, actor Cache (pid 8) 10485760 B",
+        "on disk: 3145728 B in 2 files",
+        "processes: driver (pid 7) 20971520 B, actor Cache (pid 8) 10485760 B, fork server (pid 6) 1048576 B",
         "worker (pid 9) does not answer: gone",
     ]
 

@@ -49,6 +49,11 @@ class History:
         self._asked: list[Done] = []  # in the order of their `sync`
         self._is_ending = False
 
+    @property
+    def pid(self) -> int:
+        """Of the recorder; 0 while there is none."""
+        return self._pid if self._recorder is not None else 0
+
     def add_tasks(self, batch: bytes, count: int) -> None:
         """A batch of an owner, which is not looked into."""
         self._add({"t": "batch"}, batch, count)

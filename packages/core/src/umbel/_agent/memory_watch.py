@@ -25,6 +25,7 @@ PAGE_BYTES = os.sysconf("SC_PAGE_SIZE")
 DESCENDANTS_MAX = 200  # of one worker that are looked at
 REPORTS_MAX = 1_000  # of kills whose process has not been reaped
 MIB = 1 << 20
+STARTERS = ("worker", "actor", "environment")  # whose children count as the session's: the user's, and builds
 
 
 class Daemon(Protocol):
@@ -37,6 +38,8 @@ class Daemon(Protocol):
 
     def now_s(self) -> float: ...
 
+    def processes(self) -> list[tuple[str, str, int]]: ...
+
     def decide(self, *events: ev.AgentEvent) -> None: ...
 
     def progress(self, worker: str) -> tuple[int, bool]:
@@ -46,13 +49,11 @@ class Daemon(Protocol):
 class MemoryWatch:
     """Made when a worker is first in use."""
 
-    def __init__(self, daemon: Daemon, settings: Mapping[str, Any], own_pids: Iterable[int]) -> None:
-        """settings: "limit_bytes" (0 for none), "threshold", "recycle_bytes" (0 for never). own_pids: the session's
-        processes beside the workers."""
+    def __init__(self, daemon: Daemon, settings: Mapping[str, Any]) -> None:
+        """settings: "limit_bytes" (0 for none), "threshold", "recycle_bytes" (0 for never)."""
         self._daemon = daemon
         self._limit_bytes: int = settings["limit_bytes"]
         self._recycle_bytes: int = settings["recycle_bytes"]
-        self._own_pids = [pid for pid in own_pids if pid]
         self.monitor = shortage.MemoryMonitor(threshold=settings["threshold"])
         self._groups = control_groups.limited_groups()
         self._reports: dict[str, dict[str, Any]] = {}  # of workers that were killed and not yet reaped
@@ -122,11 +123,11 @@ class MemoryWatch:
         return min(found, key=lambda one: self.monitor.allowed_bytes(one[1]) - one[0], default=(0, 0, ""))
 
     def _session_bytes(self) -> int:
-        pids = [*self._own_pids]
-        for worker in self._daemon.agent.workers.values():
-            pid = self._daemon.forks.pid_of(worker.id)
-            if pid:
-                pids += [pid, *descendants(pid)]
+        pids: set[int] = set()
+        for component, _, pid in self._daemon.processes():
+            pids.add(pid)
+            if component in STARTERS:
+                pids.update(descendants(pid))
         at_most = sum(map(resident_bytes, pids))
         if at_most <= self.monitor.allowed_bytes(self._limit_bytes):
             return at_most

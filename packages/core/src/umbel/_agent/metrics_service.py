@@ -43,6 +43,8 @@ class Daemon(Protocol):
 
     def now_s(self) -> float: ...
 
+    def processes(self) -> list[tuple[str, str, int]]: ...
+
 
 class MetricsService:
     def __init__(self, daemon: Daemon, config: Message) -> None:
@@ -52,7 +54,7 @@ class MetricsService:
         self._config = config
         self._socket: socket.socket | None = None
         self._lifeline = -1
-        self._pid = 0
+        self.pid = 0  # of the process that serves; 0 while there is none
         self._pid_fd = -1
         self._started_s = 0.0
 
@@ -68,6 +70,7 @@ class MetricsService:
         daemon, ledger = self._daemon, self._daemon.store.ledger
         actors = daemon.control.listed()
         workers = daemon.agent.workers.values()
+        class_of = {one["worker"]: one["class_name"] for one in actors if one["worker"]}
         return {
             "node_id": self._config["node_id"],
             "families": self.table.listed(),
@@ -79,20 +82,8 @@ class MetricsService:
             "session_dir": self._config["session_dir"],
             "store_capacity_bytes": ledger.capacity_bytes,
             "store_reserved_bytes": ledger.capacity_bytes - ledger.free_bytes,
-            "processes": self._processes({one["worker"]: one["class_name"] for one in actors if one["worker"]}),
+            "processes": [(component, class_of.get(known, ""), pid) for component, known, pid in daemon.processes()],
         }
-
-    def _processes(self, class_of: dict[str, str]) -> list[tuple[str, str, int]]:
-        """(component, name, pid) of every process of the session."""
-        daemon = self._daemon
-        found = [("daemon", "", os.getpid()), ("fork_server", "", daemon.forks.pid)]
-        found += [("metrics", "", self._pid)] if self._pid else []
-        found += [("driver", "", client.pid) for client in daemon.hub.drivers()]
-        for worker in daemon.agent.workers:
-            pid = daemon.forks.pid_of(worker)
-            if pid:
-                found.append(("actor", class_of[worker], pid) if worker in class_of else ("worker", "", pid))
-        return found
 
     # ---- the endpoint ----
 
@@ -127,12 +118,12 @@ class MetricsService:
         }
         command = [sys.executable, "-S", *(["-B"] if sys.dont_write_bytecode else []), "-c", _BOOT, json.dumps(given)]
         try:
-            self._pid = os.posix_spawn(sys.executable, command, os.environ)
+            self.pid = os.posix_spawn(sys.executable, command, os.environ)
         finally:
             os.close(theirs)
         self._started_s = self._daemon.now_s()
         if hasattr(os, "pidfd_open"):
-            self._pid_fd = os.pidfd_open(self._pid)
+            self._pid_fd = os.pidfd_open(self.pid)
             self._daemon.poller.register(self._pid_fd, transport.IN, self._on_ended)
 
     def _on_ended(self, _events: int) -> None:
@@ -151,14 +142,14 @@ class MetricsService:
             self._pid_fd = -1
         os.close(self._lifeline)
         with contextlib.suppress(ProcessLookupError):
-            os.kill(self._pid, signal.SIGKILL)
+            os.kill(self.pid, signal.SIGKILL)
         with contextlib.suppress(ChildProcessError):
-            os.waitpid(self._pid, 0)
-        self._pid = 0
+            os.waitpid(self.pid, 0)
+        self.pid = 0
 
     def end(self) -> None:
         """The process that serves is gone when this returns."""
-        if self._pid:
+        if self.pid:
             self._reap()
         if self._socket is not None:
             self._socket.close()

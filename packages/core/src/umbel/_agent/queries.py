@@ -28,6 +28,8 @@ class Daemon(Protocol):
 
     def metrics_service(self) -> Any: ...
 
+    def processes(self) -> list[tuple[str, str, int]]: ...
+
 
 class Queries:
     def __init__(self, daemon: Daemon, config: Message) -> None:
@@ -174,25 +176,25 @@ class Queries:
         return found
 
     def _processes(self) -> list[Message]:
-        """Drivers and workers that are connected, with what each holds beside shared memory."""
+        """Every process of the session, with what it holds beside shared memory. is_connected: whether it can be
+        asked, by its id."""
         from umbel._agent import memory_watch  # rarely asked for
 
         classes = {one["actor"]: one["class_name"] for one in self._daemon.control.listed()}
         workers = self._daemon.agent.workers
         found = []
-        for client in self._daemon.hub.clients.values():
-            if client.is_tool:
-                continue
-            lease = workers[client.id].lease if client.id in workers else None
+        for component, known, pid in self._daemon.processes():
+            lease = workers[known].lease if known in workers else None
             actor = lease.actor if lease is not None else ""
             found.append(
                 {
-                    "id": client.id,
-                    "pid": client.pid,
-                    "is_driver": client.is_driver,
+                    "id": known,
+                    "component": component,
+                    "pid": pid,
+                    "is_connected": known in self._daemon.hub.clients,
                     "actor": actor,
                     "class_name": classes.get(actor, ""),
-                    "private_bytes": memory_watch.private_bytes(client.pid),
+                    "private_bytes": memory_watch.private_bytes(pid),
                 }
             )
         return found

@@ -89,6 +89,10 @@ class ForkServers:
         self._built[server] = _Built(self, server, ours)
         self._plain.host(server, built, theirs)
 
+    def pids(self) -> dict[str, int]:
+        """The processes of environments' servers, by id; what builds one is below it."""
+        return {built.server: built.pid for built in self._built.values() if built.pid}
+
     def end_server(self, server: str) -> None:
         """Kill it with all that it has started. It is not reported any more, but its workers are."""
         self._plain.kill_host(server)

@@ -192,6 +192,18 @@ class Service:
             self._metrics = metrics_service.MetricsService(self, self._config)
         return self._metrics
 
+    def processes(self) -> list[tuple[str, str, int]]:
+        """(component, id, pid) of every process of the session that runs. id: of a driver, worker or actor as it is
+        known to others, or of an environment's server."""
+        found = [("daemon", "", os.getpid()), ("fork_server", "", self.forks.pid)]
+        found += [("environment", server, pid) for server, pid in self.forks.pids().items()]
+        found += [("history", "", self.history.pid), ("metrics", "", self._metrics.pid if self._metrics else 0)]
+        found += [("driver", client.id, client.pid) for client in self.hub.drivers()]
+        for worker in self.agent.workers.values():
+            is_actors = worker.lease is not None and worker.lease.actor
+            found.append(("actor" if is_actors else "worker", worker.id, self.forks.pid_of(worker.id)))
+        return [one for one in found if one[2]]
+
     def _serve_metrics(self, host: str | None) -> int:
         """The port at which they are served, 0 for none. Raises OSError when it is not to be had."""
         if not host:
@@ -476,8 +488,7 @@ class Service:
         if self._memory is None:
             from umbel._agent import memory_watch  # the start is not held up by it
 
-            own = (os.getpid(), self.forks.pid, self._config["driver_pid"])
-            self._memory = memory_watch.MemoryWatch(self, self._config["memory"], own)
+            self._memory = memory_watch.MemoryWatch(self, self._config["memory"])
         self._memory_at_s = self._memory.look()
 
     def _confine(self, worker: str, resources: Mapping[str, int]) -> None:

@@ -250,10 +250,11 @@ def _start(row: Row) -> float:
 
 
 def task_names(asker: inquiry.Asker, task_ids: Sequence[str]) -> dict[str, str]:
-    """The names of tasks that have ended, by id, as far as the history has them."""
+    """The names of tasks that have ended, by id, as far as the history has them. Raises UmbelError when it cannot be
+    read."""
     found = asker.query("history")
     if found["trouble"]:
-        return {}
+        raise exceptions.UmbelSystemError(found["trouble"])
     history = opened(found["path"])
     try:
         at_once = range(0, len(task_ids), conditions.VALUES_MAX)

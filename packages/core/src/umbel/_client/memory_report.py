@@ -15,7 +15,7 @@ if TYPE_CHECKING:
     from umbel._client.inquiry import Asker
 
 Reason = reasons.Reason
-UNKNOWN_NAME = "put, or a task that the timeline no longer has"
+UNKNOWN_NAME = "put, or a task that the history does not have"
 DISABLED_SITE = "call sites are off (UMBEL_RECORD_CALL_SITES=1 records them)"
 UNITS = {"B": 1, "KB": 1 << 10, "MB": 1 << 20, "GB": 1 << 30}
 GROUPS = {"STACK_TRACE": "call site or task", "NODE_ADDRESS": "process"}
@@ -23,6 +23,12 @@ SORTS = {
     "OBJECT_SIZE": lambda entry: (-entry.size_bytes, entry.object_id),
     "PID": lambda entry: (entry.pid, -entry.size_bytes),
     "REFERENCE_TYPE": lambda entry: (entry.reference_type, -entry.size_bytes),
+}
+_CALLED = {
+    "fork_server": "fork server",
+    "environment": "server of an environment",
+    "history": "recorder of the history",
+    "metrics": "server of metrics",
 }
 _TASK_DIGITS = 2 * ids.TaskID.SIZE
 
@@ -42,7 +48,7 @@ class Entry(NamedTuple):
 
     @property
     def reference_type(self) -> str:
-        """In Ray's words: the first of these that holds."""
+        """What counts most of what keeps it: the first of these that holds."""
         if self.kind == "actor":
             return "ACTOR_HANDLE"
         if self.pins:
@@ -68,6 +74,8 @@ def collect(asker: Asker) -> Report:
     rows: list[tuple[dict[str, Any], dict[str, Any]]] = []
     left_out, silent = [], []
     for process in processes:
+        if not process["is_connected"]:
+            continue
         try:
             answer = asker.ask(process["id"], "objects", "")
         except exceptions.UmbelError as error:
@@ -76,7 +84,11 @@ def collect(asker: Asker) -> Report:
         rows += [(process, row) for row in answer["objects"] if row["owned"]]
         if answer["left_out"]:
             left_out.append((process["pid"], answer["left_out"], answer["left_out_bytes"]))
-    names = _names(asker, [row["id"] for _, row in rows if not row["site"] and not row["name"]])
+    store = asker.query("store")
+    unnamed = [row["id"] for _, row in rows if not row["site"] and not row["name"]]
+    names, trouble = _names(asker, unnamed)
+    if trouble:
+        silent.append(f"the names of tasks that have ended are missing: {trouble}")
     entries = [
         Entry(
             row["id"],
@@ -91,7 +103,7 @@ def collect(asker: Asker) -> Report:
         )
         for process, row in rows
     ]
-    return Report(entries, processes, left_out, silent, asker.query("store"))
+    return Report(entries, processes, left_out, silent, store)
 
 
 def _made(row: dict[str, Any], names: dict[str, str]) -> str:
@@ -100,17 +112,20 @@ def _made(row: dict[str, Any], names: dict[str, str]) -> str:
     return str(row["name"] or names.get(row["id"][:_TASK_DIGITS], UNKNOWN_NAME))
 
 
-def _names(asker: Asker, object_ids: Sequence[str]) -> dict[str, str]:
-    """Of the tasks that made these objects, as far as the history still has them."""
+def _names(asker: Asker, object_ids: Sequence[str]) -> tuple[dict[str, str], str]:
+    """Of the tasks that made these objects, as far as the history still has them, and why it cannot be read, or ""."""
     from umbel._client import listing  # not needed where call sites are recorded
 
     wanted = list(dict.fromkeys(one[:_TASK_DIGITS] for one in object_ids))
-    return listing.task_names(asker, wanted) if wanted else {}
+    try:
+        return (listing.task_names(asker, wanted) if wanted else {}), ""
+    except exceptions.UmbelError as error:
+        return {}, str(error)
 
 
 def _called(process: dict[str, Any]) -> str:
-    what = "driver" if process["is_driver"] else f"actor {process['class_name']}" if process["actor"] else "worker"
-    return f"{what} (pid {process['pid']})"
+    what = f"actor {process['class_name']}" if process["actor"] else _CALLED.get(process["component"], "")
+    return f"{what or process['component']} (pid {process['pid']})"
 
 
 def check_arguments(group_by: str, sort_by: str, units: str, num_entries: int | None) -> None:
@@ -160,10 +175,11 @@ def stats(report: Report, *, units: str) -> str:
     store = report.store
     used = store["capacity_bytes"] - store["free_bytes"]
     lines = [
-        f"{_count(len(shared), 'object')} in shared memory, {shown(sum(shared), units)}; "
+        f"{_count(len(shared), 'object')} in the object store, {shown(sum(shared), units)}; "
         f"{_count(len(inline), 'object')} in their owners' memory, {shown(sum(inline), units)}; {pending} pending",
         f"shared memory: {shown(used, units)} of {shown(store['capacity_bytes'], units)} taken, by "
         + (", ".join(_store_holders(report, units)) or "nobody"),
+        f"on disk: {shown(store['spilled_bytes'], units)} in {_count(store['spilled_files'], 'file')}",
         "processes: " + ", ".join(f"{_called(one)} {shown(one['private_bytes'], units)}" for one in report.processes),
         *report.silent,
     ]
@@ -222,7 +238,7 @@ def why_alive(asker: Asker, object_id: str) -> list[Reason]:
     kept = asker.ask(owner, "keeps", object_id)
     if not kept["known"]:
         return []
-    names = _names(asker, [object_id]) if not kept["site"] and not kept["name"] else {}
+    names, _ = _names(asker, [object_id]) if not kept["site"] and not kept["name"] else ({}, "")
     facts = {"object": object_id, "owner": owner, "size_bytes": kept["size"], "kind": kept["kind"]}
     made = f", made by {kept['site'] or kept['name'] or names.get(object_id[:_TASK_DIGITS], UNKNOWN_NAME)}"
     text = f"has {shown(kept['size'], 'auto')} ({kept['kind']}), is owned by {called.get(owner, 'a process')}{made}"

@@ -35,7 +35,7 @@ def make() -> click.Command:
     )
     @click.option("-n", "--num-entries", type=click.IntRange(min=0), help="Objects of each group; all by default.")
     @click.option("--stats-only", is_flag=True, help="Print the sums only.")
-    @click.option("--json", "as_json", is_flag=True, help="Print JSON: one object for each of the session's.")
+    @click.option("--json", "as_json", is_flag=True, help="Print all of it as JSON.")
     @node.option
     def memory(
         group_by: str,
