@@ -143,9 +143,11 @@ def huge():
     grow(1000, 0)
 
 error = error_of(huge.remote())
-tell(kind=type(error).__name__, kills=error.kills, text=str(error))
+from umbel._client import current
+counted = current.engine().query("metrics")["memory_kills"]
+tell(kind=type(error).__name__, kills=error.kills, counted=counted, text=str(error))
 """)
-    assert (result["kind"], result["kills"]) == ("OutOfMemoryError", 1)
+    assert (result["kind"], result["kills"], result["counted"]) == ("OutOfMemoryError", 1, 1)
     assert "it ran alone" in result["text"]
 
 

@@ -111,9 +111,9 @@ def test_umbels_own_metrics_follow_what_the_session_does(port: int, tmp_path: An
     running = [held.remote(str(gate)) for _ in range(2)]
     waiting = [held.options(resources={"none": 1}).remote(str(gate)), after.remote(running[0])]
     expect(port, 2, "umbel_tasks_running")
-    expect(port, 1, "umbel_tasks", "state=waits_for_worker")
-    expect(port, 1, "umbel_tasks", "state=waits_for_arguments")
-    expect(port, 2, "umbel_tasks", "state=at_worker")
+    expect(port, 1, "umbel_tasks", "state=PENDING_NODE_ASSIGNMENT")
+    expect(port, 1, "umbel_tasks", "state=PENDING_ARGS_AVAIL")
+    expect(port, 2, "umbel_tasks", "state=SUBMITTED_TO_WORKER")
     expect(port, 1, "umbel_tasks_ended_total", "name=failing,outcome=error")
     found = scrape(port)
     assert found["umbel_leases_pending", ""] >= 1
@@ -130,7 +130,7 @@ def test_umbels_own_metrics_follow_what_the_session_does(port: int, tmp_path: An
     umbel.cancel(waiting[0])
     umbel.get([*running, waiting[1]], timeout=drivers.PATIENCE_S)
     expect(port, 0, "umbel_tasks_running")
-    expect(port, 0, "umbel_tasks", "state=at_worker")
+    expect(port, 0, "umbel_tasks", "state=SUBMITTED_TO_WORKER")
     expect(port, 2, "umbel_tasks_ended_total", "name=held,outcome=ok")
     del kept
 

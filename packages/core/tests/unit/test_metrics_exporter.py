@@ -16,6 +16,7 @@ def snapshot(*families: dict[str, Any]) -> dict[str, Any]:
     return {
         "node_id": "n1", "families": list(families), "dropped": 2, "actors": {"ALIVE": 1}, "workers": {"idle": 3},
         "leases_pending": 4, "store_capacity_bytes": 100, "store_reserved_bytes": 40,
+        "spilled_bytes": 30, "spill_written_bytes": 70, "spill_read_bytes": 20, "memory_kills": 5,
     }  # fmt: skip
 
 
@@ -44,6 +45,10 @@ def test_agents_own_facts_are_metrics_of_the_list() -> None:
         "umbel_leases_pending": 4,
         "umbel_object_store_capacity_bytes": 100,
         "umbel_object_store_reserved_bytes": 40,
+        "umbel_object_store_spilled_bytes": 30,
+        "umbel_object_store_spill_written_bytes_total": 70,
+        "umbel_object_store_spill_read_bytes_total": 20,
+        "umbel_memory_kills_total": 5,
         "umbel_metric_series_dropped_total": 2,
     }
 

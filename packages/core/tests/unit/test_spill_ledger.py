@@ -27,6 +27,7 @@ def test_values_are_found_in_the_file_that_holds_them(ledger: SpillLedger) -> No
     assert ledger.located("b", B) == Location(file, 10, 10, 7)
     assert ledger.located("b", "a.o.2") is None
     assert (ledger.spilled_bytes, ledger.file_count) == (20, 1)
+    assert (ledger.written_bytes, ledger.read_bytes) == (20, 10)
 
 
 def test_file_goes_with_the_last_of_its_values(ledger: SpillLedger) -> None:

@@ -137,6 +137,10 @@ def of_agent(snapshot: dict[str, Any]) -> Iterator[Sample]:
     yield "umbel_leases_pending", {}, snapshot["leases_pending"]
     yield "umbel_object_store_capacity_bytes", {}, snapshot["store_capacity_bytes"]
     yield "umbel_object_store_reserved_bytes", {}, snapshot["store_reserved_bytes"]
+    yield "umbel_object_store_spilled_bytes", {}, snapshot["spilled_bytes"]
+    yield "umbel_object_store_spill_written_bytes_total", {}, snapshot["spill_written_bytes"]
+    yield "umbel_object_store_spill_read_bytes_total", {}, snapshot["spill_read_bytes"]
+    yield "umbel_memory_kills_total", {}, snapshot["memory_kills"]
     yield "umbel_metric_series_dropped_total", {}, snapshot["dropped"]
 
 

@@ -40,6 +40,7 @@ class Daemon(Protocol):
     store: StoreService
     forks: ForkServers
     poller: transport.Poller
+    memory_kills: int
 
     def now_s(self) -> float: ...
 
@@ -82,6 +83,10 @@ class MetricsService:
             "session_dir": self._config["session_dir"],
             "store_capacity_bytes": ledger.capacity_bytes,
             "store_reserved_bytes": ledger.capacity_bytes - ledger.free_bytes,
+            "spilled_bytes": daemon.store.spilled.spilled_bytes,
+            "spill_written_bytes": daemon.store.spilled.written_bytes,
+            "spill_read_bytes": daemon.store.spilled.read_bytes,
+            "memory_kills": daemon.memory_kills,
             "processes": [(component, class_of.get(known, ""), pid) for component, known, pid in daemon.processes()],
         }
 

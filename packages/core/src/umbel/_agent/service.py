@@ -148,6 +148,7 @@ class Service:
         welcome["metrics_port"] = self.metrics_port = self._serve_metrics(config.get("metrics_export_host"))
         self._memory: Any = None  # a `memory_watch.MemoryWatch`, from the first look on
         self._isolation: Any = None  # an `isolation.Isolation`, where it was asked for
+        self.memory_kills = 0  # workers that were killed for their memory
         self._memory_at_s: float | None = None  # when to look at memory next
         self._queries = Queries(self, config)
         self._on: dict[str, Callable[[Client, Message, bytes], None]] = {
@@ -513,6 +514,7 @@ class Service:
         noted = self._memory.take_report(worker) if self._memory is not None else None
         if found is not None and noted is not None:
             found |= {name: noted[name] for name in ("curve", "others", "outside_bytes")}
+        self.memory_kills += found is not None or noted is not None
         return found or noted
 
     def _lease_broken(self, command: ev.LeaseBroken) -> None:

@@ -53,6 +53,7 @@ class SpillLedger:
         self.directory = directory
         self.locations: dict[str, Location] = {}  # by segment
         self.written_bytes = 0  # since the session began
+        self.read_bytes = 0  # as far as somebody has asked where to
         self._held: dict[str, dict[str, None]] = {}  # file -> the segments in it that live
         self._writing: dict[str, str] = {}  # file -> who writes it
         self._readers: dict[str, dict[str, None]] = {}  # segment -> who has read it back
@@ -105,6 +106,7 @@ class SpillLedger:
         location = self.locations.get(segment)
         if location is not None:
             self._readers.setdefault(segment, {})[client] = None
+            self.read_bytes += location.size_bytes
         return location
 
     def freed(self, segment: str) -> list[SpillCommand]:

@@ -16,7 +16,8 @@ if TYPE_CHECKING:
 
 LOOK_PERIOD_S = metrics.REPORT_PERIOD_S
 ENDED_MAX = 20_000  # runs kept until they are added up: as many as a worker ends in half a second
-WAITS_FOR_ARGUMENTS, WAITS_FOR_WORKER, AT_WORKER = "waits_for_arguments", "waits_for_worker", "at_worker"
+WAITS_FOR_ARGUMENTS, WAITS_FOR_WORKER = "PENDING_ARGS_AVAIL", "PENDING_NODE_ASSIGNMENT"  # as in `own_state`
+TASK_SENT, CALL_SENT = "SUBMITTED_TO_WORKER", "PENDING_ACTOR_TASK_ORDERING_OR_CONCURRENCY"
 
 
 class OwnMetrics:
@@ -48,18 +49,18 @@ class OwnMetrics:
         return LOOK_PERIOD_S if running or any(counts.values()) else None
 
     def task_counts(self) -> dict[str, int]:
-        """How many tasks and calls of ours have not ended, by what they wait for. Lock held."""
+        """How many tasks and calls of ours have not ended, by state, as far as we know: what runs, as sent. Lock held."""
         book = self._engine.tasks
-        waiting = at_worker = 0
+        waiting = tasks_sent = calls_sent = 0
         for cls in book.classes.values():
             waiting += len(cls.ready)
-            at_worker += sum(len(lease.inflight) for lease in cls.leases.values())
+            tasks_sent += sum(len(lease.inflight) for lease in cls.leases.values())
         for client in self._engine.actors.clients.values():
-            at_worker += len(client.calls.inflight)
+            calls_sent += len(client.calls.inflight)
             if client.link is None:
                 waiting += sum(1 for call in client.calls.queue if not call.missing)
-        rest = max(0, len(book.unfinished) - waiting - at_worker)
-        return {WAITS_FOR_ARGUMENTS: rest, WAITS_FOR_WORKER: waiting, AT_WORKER: at_worker}
+        rest = max(0, len(book.unfinished) - waiting - tasks_sent - calls_sent)
+        return {WAITS_FOR_ARGUMENTS: rest, WAITS_FOR_WORKER: waiting, TASK_SENT: tasks_sent, CALL_SENT: calls_sent}
 
     def _tell(self, name: str, value: float, key: metrics.Key = ((), ())) -> None:
         if self._gauges.get((name, key), 0) != value:

@@ -26,7 +26,7 @@ class Metric(NamedTuple):
 
 
 _ALL = (
-    Metric("umbel_tasks", GAUGE, "Tasks and actor calls that have not ended, by what they wait for.", ("state",)),
+    Metric("umbel_tasks", GAUGE, "Tasks and actor calls that have not ended; what runs, as sent.", ("state",)),
     Metric("umbel_tasks_running", GAUGE, "Tasks and actor calls that run."),
     Metric("umbel_tasks_ended_total", COUNTER, "Runs of tasks and actor calls that ended.", ("name", "outcome")),
     Metric("umbel_task_run_seconds_total", COUNTER, "Time for which tasks and actor calls have run.", ("name",)),
@@ -38,6 +38,10 @@ _ALL = (
     Metric("umbel_object_store_reserved_bytes", GAUGE, "What processes have reserved of the object store."),
     Metric("umbel_object_store_used_bytes", GAUGE, "Memory of the object store's segments, warm ones included."),
     Metric("umbel_object_store_segments", GAUGE, "Segments in the object store, those kept for reuse included."),
+    Metric("umbel_object_store_spilled_bytes", GAUGE, "Values that lie on disk since the object store was full."),
+    Metric("umbel_object_store_spill_written_bytes_total", COUNTER, "Written to disk since the object store was full."),
+    Metric("umbel_object_store_spill_read_bytes_total", COUNTER, "Values that processes went to read back from disk."),
+    Metric("umbel_memory_kills_total", COUNTER, "Workers killed for memory, by whomever."),
     Metric("umbel_processes", GAUGE, "Processes of the session.", ("component", "name")),
     Metric("umbel_process_cpu_seconds_total", COUNTER, "Processor time of processes.", ("component", "name")),
     Metric("umbel_process_memory_bytes", GAUGE, "Memory of processes, shared pages divided.", ("component", "name")),

@@ -40,6 +40,11 @@ _ROWS: tuple[tuple[str, tuple[tuple[str, str, tuple[tuple[str, str], ...]], ...]
                 ("sum(umbel_object_store_reserved_bytes NODE)", "reserved"),
                 ("sum(umbel_object_store_capacity_bytes NODE)", "capacity"),
             )),
+            ("On disk", "bytes", (("sum(umbel_object_store_spilled_bytes NODE)", "spilled"),)),
+            ("Spilling", "Bps", (
+                ("sum(rate(umbel_object_store_spill_written_bytes_total NODE[$__rate_interval]))", "written"),
+                ("sum(rate(umbel_object_store_spill_read_bytes_total NODE[$__rate_interval]))", "read back"),
+            )),
             ("Objects", "short", (
                 ("sum(umbel_objects NODE)", "referred to"),
                 ("sum(umbel_object_store_segments NODE)", "segments"),
@@ -60,6 +65,9 @@ _ROWS: tuple[tuple[str, tuple[tuple[str, str, tuple[tuple[str, str], ...]], ...]
             )),
             ("Memory", "bytes", (
                 ("sum by (component, name) (umbel_process_memory_bytes NODE)", "{{component}} {{name}}"),
+            )),
+            ("Killed for memory per second", "ops", (
+                ("sum(rate(umbel_memory_kills_total NODE[$__rate_interval]))", "workers"),
             )),
             ("Processes", "short", (
                 ("sum by (component, name) (umbel_processes NODE)", "{{component}} {{name}}"),
