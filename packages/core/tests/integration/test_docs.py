@@ -6,6 +6,9 @@ between the repository's pages lead somewhere.
 
 from __future__ import annotations
 
+import ast
+import inspect
+import itertools
 import re
 import subprocess
 import sys
@@ -13,6 +16,8 @@ from dataclasses import dataclass
 from pathlib import Path
 
 import pytest
+
+from umbel._base import config as configuration
 
 ROOT = Path(__file__).resolve().parents[4]
 PAGES = ("README.md", "docs/getting-started.md")
@@ -43,6 +48,37 @@ def _blocks() -> list[Block]:
 
 
 BLOCKS = _blocks()
+
+
+def settings() -> list[tuple[str, str, str]]:
+    """(variable, default, meaning) of all that the environment may change, as the code has them."""
+    shown = configuration._SETTINGS
+    (body,) = (node.body for node in ast.walk(ast.parse(inspect.getsource(configuration)))
+               if isinstance(node, ast.ClassDef) and node.name == "Config")  # fmt: skip
+    meanings = {
+        field.target.id: " ".join(text.value.value.split())
+        for field, text in itertools.pairwise(body)
+        if isinstance(field, ast.AnnAssign)
+        and isinstance(field.target, ast.Name)
+        and isinstance(text, ast.Expr)
+        and isinstance(text.value, ast.Constant)
+    }
+    return [(one.variable, _default(one.default), meanings[name]) for name, one in shown.items()]
+
+
+def _default(value: object) -> str:
+    if isinstance(value, bool):
+        return "`1`" if value else "`0`"
+    return f"`{value}`" if value != "" else "empty"
+
+
+def test_page_of_settings_is_what_the_code_reads() -> None:
+    """To mend it, put in what is printed."""
+    rows = "\n".join(f"| `{variable}` | {default} | {meaning} |" for variable, default, meaning in settings())
+    page = (ROOT / "docs/settings.md").read_text()
+    table = page[page.index("|---|---|---|\n") + len("|---|---|---|\n") :].rstrip("\n")
+    print(rows)
+    assert table == rows
 
 
 def test_both_pages_have_programs() -> None:

@@ -59,10 +59,11 @@ class Config:
     """Whether values are moved to disk when the store fills up."""
 
     object_spilling_directory: str = _setting("", "UMBEL_OBJECT_SPILLING_DIRECTORY")
-    """Where to: a path or a URL; empty for the session directory."""
+    """Where values are moved to: a path or a URL; empty for the session directory."""
 
     object_spilling_threshold: float = _setting(0.8, "UMBEL_OBJECT_SPILLING_THRESHOLD", maximum=1.0)
-    """The share of the store from which on. Ray's default; the rest is room while values are being written."""
+    """The share of the store from which on values are moved. Ray's default; the rest is room while they are being
+    written."""
 
     min_spilling_size: int = _setting(100_000_000, "UMBEL_MIN_SPILLING_SIZE", minimum=1)
     """Small values share files of this size; of a small store's content at most an eighth is moved at once. Ray's
@@ -78,30 +79,31 @@ class Config:
     """Whether what workers print appears at the driver."""
 
     log_prefix_color: bool = _setting(True, "UMBEL_COLOR_PREFIX")
-    """Whether the prefix of such lines is coloured where the driver's output is a terminal."""
+    """Whether the prefix of what workers print is coloured where the driver's output is a terminal."""
 
     log_fold_s: float = _setting(5.0, "UMBEL_LOG_FOLD_S")
-    """For how long equal lines of several workers are folded into one. As in Ray; 0 shows them all."""
+    """For how long equal lines that several workers print are folded into one. As in Ray; 0 shows them all."""
 
     metrics_export_port: int = _setting(-1, "UMBEL_METRICS_EXPORT_PORT", minimum=-1, maximum=65_535)
     """Where a node serves metrics to Prometheus; 0 for any free port, -1 for nowhere."""
 
     metrics_export_host: str = _setting("127.0.0.1", "UMBEL_METRICS_EXPORT_HOST")
-    """The address at which they are served. They say how a program works, so others must be let in on purpose."""
+    """The address at which metrics are served. They say how a program works, so others must be let in on purpose."""
 
     log_keep_s: float = _setting(0.0, "UMBEL_LOG_KEEP_S")
     """How long what workers have printed is kept after the session, from the last line of a file on; 0 for not at all:
     a session leaves nothing behind unless it was told to."""
 
     log_dir: str = _setting("", "UMBEL_LOG_DIR")
-    """Where it is kept, a directory for each session; empty for `logs` beside the sessions' directories."""
+    """Where what workers have printed is kept, a directory for each session; empty for `logs` beside the
+    sessions' directories."""
 
     log_bytes_max: int = _setting(1 << 30, "UMBEL_LOG_BYTES_MAX")
-    """Of all log files of a session, and of all that are kept; the oldest go first. 0 for no log files."""
+    """How large all log files of a session may be, and all that are kept; the oldest go first. 0 for no log files."""
 
     log_file_bytes_max: int = _setting(32 << 20, "UMBEL_LOG_FILE_BYTES_MAX", minimum=65_536)
-    """Of one of a worker's log files and its index, but for what comes at once, a pipe full; the file before is there as
-    well. A few seconds of a loop that prints."""
+    """How large one of a worker's log files and its index may be, but for what comes at once, a pipe full; the file
+    before is there as well. A few seconds of a loop that prints."""
 
     inline_bytes_max: int = _setting(100 * 1024, "UMBEL_INLINE_BYTES_MAX")
     """A value up to this size travels in the message itself. Above it, one copy in shared memory costs less than two
@@ -131,7 +133,8 @@ class Config:
     swapping."""
 
     stop_timeout_s: float = _setting(5.0, "UMBEL_STOP_TIMEOUT_S")
-    """From the request to stop, or SIGTERM, until SIGKILL. Enough for atexit handlers that write a file."""
+    """How long a process has from the request to stop, or SIGTERM, until SIGKILL. Enough for atexit handlers that
+    write a file."""
 
     lineage_bytes_max: int = _setting(1 << 30, "UMBEL_LINEAGE_BYTES_MAX")
     """What a process may keep of finished tasks' arguments, to compute their results again when they are lost. Ray's
@@ -159,10 +162,11 @@ class Config:
     """Where built environments are kept between sessions; empty for `umbel/environments` in the user's cache."""
 
     runtime_env_cache_bytes: int = _setting(10 << 30, "UMBEL_RUNTIME_ENV_CACHE_BYTES")
-    """How much of them is kept that nobody uses. As in Ray: two or three environments with a large framework."""
+    """How much is kept of built environments that nobody uses. As in Ray: two or three environments with a
+    large framework."""
 
     runtime_env_cache_days: float = _setting(30.0, "UMBEL_RUNTIME_ENV_CACHE_DAYS")
-    """After how many days without use one is removed: what is needed each month is built once."""
+    """After how many days without use a built environment is removed: what is needed each month is built once."""
 
     task_events: bool = _setting(True, "UMBEL_TASK_EVENTS")
     """Whether tasks and actors that have ended are recorded, for `umbel.util.state`, `umbel list` and the timeline."""
