@@ -21,7 +21,9 @@ AGENT_SOCKET = "agent.sock"  # in the session directory: where the daemon listen
 SPILL_FILE = "spilling"  # in the session directory: where its values are moved to, unless into it
 GROUP_FILE = "memory-group"  # in the session directory: the control group that holds those of its workers, if any
 GROUP_TRIES_MAX, GROUP_RETRY_S = 100, 0.01  # a killed process leaves its group within milliseconds
-PROCESSES_FILE = "processes"  # in both directories: a line "pid start-time" for each of the daemon's processes
+# Lines "pid start-time": in both directories the daemon and its fork server; in the session directory alone the servers of
+# environments and the recorder of the history, too. What serves metrics is in neither: it ends with the daemon's pipe.
+PROCESSES_FILE = "processes"
 
 
 def start_time(pid: int) -> int:
