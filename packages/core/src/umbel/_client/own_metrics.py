@@ -29,6 +29,8 @@ class OwnMetrics:
         self._looked_s = float("-inf")
         self._ended: list[tuple[str, str, float]] = []  # runs: name, outcome, seconds; until the next look
         self._runs = metrics.recorder.own_family("umbel_tasks_ended_total")
+        self._recomputed = metrics.recorder.own_family("umbel_tasks_recomputed_total")
+        self._recomputed_told = 0
         self._run_s = metrics.recorder.own_family("umbel_task_run_seconds_total")
 
     def housekeep(self, now_s: float) -> float | None:
@@ -42,10 +44,14 @@ class OwnMetrics:
             counts = self.task_counts()
             running = sum(1 for _ in self._engine.answers.running())
             objects = len(self._engine.values.table.records)
+            recomputed = self._engine.rebuilder.run_count if self._engine.rebuilder is not None else 0
         for state, count in counts.items():
             self._tell("umbel_tasks", count, (("state",), (state,)))
         self._tell("umbel_tasks_running", running)
         self._tell("umbel_objects", objects)
+        if recomputed > self._recomputed_told:
+            metrics.recorder.add(self._recomputed, ((), ()), recomputed - self._recomputed_told)
+            self._recomputed_told = recomputed
         return LOOK_PERIOD_S if running or any(counts.values()) else None
 
     def task_counts(self) -> dict[str, int]:

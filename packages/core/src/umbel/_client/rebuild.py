@@ -70,6 +70,7 @@ class Rebuilder:
         self._engine = engine
         self._values = engine.values
         self._is_on = engine.config.lineage_bytes_max > 0
+        self.run_count = 0  # of tasks that were run again
         self.lineage = lineage.Lineage(engine.process_id, engine.config.lineage_bytes_max)
 
     def remember(self, task: Task, stored: Sequence[int]) -> None:
@@ -97,6 +98,7 @@ class Rebuilder:
             self.lineage.freed(record.object_id)
             self._values.settle_error(record, _refused(record.object_id, order, how))
             return
+        self.run_count += len(order)
         table = self._values.table
         revived: list[ownership.Record] = []
         begun: list[tuple[Any, Arguments]] = []

@@ -30,6 +30,7 @@ _ALL = (
     Metric("umbel_tasks_running", GAUGE, "Tasks and actor calls that run."),
     Metric("umbel_tasks_ended_total", COUNTER, "Runs of tasks and actor calls that ended.", ("name", "outcome")),
     Metric("umbel_task_run_seconds_total", COUNTER, "Time for which tasks and actor calls have run.", ("name",)),
+    Metric("umbel_tasks_recomputed_total", COUNTER, "Tasks run again since their results were lost."),
     Metric("umbel_actors", GAUGE, "Actors, by state; of the dead only those that are remembered.", ("state",)),
     Metric("umbel_workers", GAUGE, "Worker processes, by state.", ("state",)),
     Metric("umbel_leases_pending", GAUGE, "Workers that owners and actors wait for."),

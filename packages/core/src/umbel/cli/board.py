@@ -66,6 +66,9 @@ _ROWS: tuple[tuple[str, tuple[tuple[str, str, tuple[tuple[str, str], ...]], ...]
             ("Memory", "bytes", (
                 ("sum by (component, name) (umbel_process_memory_bytes NODE)", "{{component}} {{name}}"),
             )),
+            ("Recomputed per second", "ops", (
+                ("sum(rate(umbel_tasks_recomputed_total NODE[$__rate_interval]))", "tasks"),
+            )),
             ("Killed for memory per second", "ops", (
                 ("sum(rate(umbel_memory_kills_total NODE[$__rate_interval]))", "workers"),
             )),
