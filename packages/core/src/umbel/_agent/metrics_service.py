@@ -71,6 +71,8 @@ class MetricsService:
         daemon, ledger = self._daemon, self._daemon.store.ledger
         actors = daemon.control.listed()
         workers = daemon.agent.workers.values()
+        spilling = daemon.store.spilling
+        spilled = None if spilling is None else spilling.ledger
         class_of = {one["worker"]: one["class_name"] for one in actors if one["worker"]}
         return {
             "node_id": self._config["node_id"],
@@ -83,9 +85,9 @@ class MetricsService:
             "session_dir": self._config["session_dir"],
             "store_capacity_bytes": ledger.capacity_bytes,
             "store_reserved_bytes": ledger.capacity_bytes - ledger.free_bytes,
-            "spilled_bytes": daemon.store.spilled.spilled_bytes,
-            "spill_written_bytes": daemon.store.spilled.written_bytes,
-            "spill_read_bytes": daemon.store.spilled.read_bytes,
+            "spilled_bytes": spilled.spilled_bytes if spilled else 0,
+            "spill_written_bytes": spilled.written_bytes if spilled else 0,
+            "spill_read_bytes": spilled.read_bytes if spilled else 0,
             "memory_kills": daemon.memory_kills,
             "processes": [(component, class_of.get(known, ""), pid) for component, known, pid in daemon.processes()],
         }
