@@ -8,7 +8,7 @@ from typing import Any
 
 import pytest
 
-from umbel._history import batches
+from umbel._history import batches, codes
 
 OWNER, WORKER = "0a" * 16, "0b" * 16
 
@@ -17,17 +17,17 @@ def batch(rows: list[tuple[Any, ...]], **changes: Any) -> batches.Batch:
     made = batches.Batch(
         owner=OWNER,
         job="01000000",
-        templates=[batches.Template("f", "f", batches.NORMAL, "", '{"CPU": 1.0}', "")],
+        templates=[batches.Template("f", "f", codes.NORMAL, "", '{"CPU": 1.0}', "")],
         workers=[WORKER],
         parents=[OWNER + "0" * 15 + "7"],
-        groups=[batches.Group(1, 1, 0, 0, batches.FINISHED), batches.Group(1, 0, 1, 2, batches.FAILED)],
+        groups=[batches.Group(1, 1, 0, 0, codes.FINISHED), batches.Group(1, 0, 1, 2, codes.FAILED)],
         failures=[batches.Failure(1, "WORKER_DIED", "it died")],
-        values=batches.new_values([value for row in rows for value in row]),
+        values=codes.new_values([value for row in rows for value in row]),
     )
     return made._replace(**changes)
 
 
-ROWS = [(0, 1, 10.0, 0.5, 11.0), (1, 2, 10.5, batches.UNKNOWN_S, 12.0)]
+ROWS = [(0, 1, 10.0, 0.5, 11.0), (1, 2, 10.5, codes.UNKNOWN_S, 12.0)]
 
 
 def test_batch_is_read_as_it_was_written() -> None:
@@ -47,12 +47,12 @@ def test_empty_batch_is_read() -> None:
     [
         {"owner": "xyz"},
         {"workers": ["q"]},
-        {"groups": [batches.Group(2, 1, 0, 0, batches.FINISHED), batches.Group(1, 0, 0, 0, batches.FAILED)]},
-        {"groups": [batches.Group(1, 9, 0, 0, batches.FINISHED), batches.Group(1, 0, 0, 0, batches.FAILED)]},
-        {"groups": [batches.Group(0, 1, 0, 0, batches.FINISHED), batches.Group(1, 0, 0, 0, batches.FAILED)]},
-        {"groups": [batches.Group(1, 1, 0, 0, 77), batches.Group(1, 0, 0, 0, batches.FAILED)]},
-        {"groups": [batches.Group(1, 1, 0, 0, batches.FINISHED)]},
-        {"values": batches.new_values([-1, 1, 0, 0, 0])},
+        {"groups": [batches.Group(2, 1, 0, 0, codes.FINISHED), batches.Group(1, 0, 0, 0, codes.FAILED)]},
+        {"groups": [batches.Group(1, 9, 0, 0, codes.FINISHED), batches.Group(1, 0, 0, 0, codes.FAILED)]},
+        {"groups": [batches.Group(0, 1, 0, 0, codes.FINISHED), batches.Group(1, 0, 0, 0, codes.FAILED)]},
+        {"groups": [batches.Group(1, 1, 0, 0, 77), batches.Group(1, 0, 0, 0, codes.FAILED)]},
+        {"groups": [batches.Group(1, 1, 0, 0, codes.FINISHED)]},
+        {"values": codes.new_values([-1, 1, 0, 0, 0])},
         {"failures": [batches.Failure(2, "WORKER_DIED", "")]},
     ],
 )

@@ -9,7 +9,7 @@ import pytest
 from test_history_batches import OWNER, ROWS, WORKER, batch
 
 from umbel import exceptions
-from umbel._history import batches, conditions, selections
+from umbel._history import batches, codes, conditions, selections
 from umbel._history.conditions import Condition
 from umbel._history.store import Store
 
@@ -96,9 +96,9 @@ def test_bad_count_is_refused(count: Any) -> None:
 def store(tmp_path_factory: pytest.TempPathFactory) -> Store:
     """A finished task on a worker, and a failed one of an actor, which never ran."""
     made = Store(str(Path(tmp_path_factory.mktemp("history")) / "h.db"), create=True)
-    actor = batches.Template("A.m", "A.m", batches.CALL, "0c" * 24, "", "")
+    actor = batches.Template("A.m", "A.m", codes.CALL, "0c" * 24, "", "")
     templates = [*batch([]).templates, actor]
-    groups = [batches.Group(1, 1, 0, 0, batches.FINISHED), batches.Group(2, 0, 1, 2, batches.FAILED)]
+    groups = [batches.Group(1, 1, 0, 0, codes.FINISHED), batches.Group(2, 0, 1, 2, codes.FAILED)]
     made.write_down(batches.encode(batch(ROWS, templates=templates, groups=groups)))
     made.worker({"worker": WORKER, "node": "n1", "pid": 42, "ready": 1.0})
     made.absorb_all()

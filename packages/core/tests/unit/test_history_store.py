@@ -9,7 +9,7 @@ from typing import Any
 import pytest
 from test_history_batches import OWNER, WORKER, batch
 
-from umbel._history import batches, retention
+from umbel._history import batches, codes, retention
 from umbel._history.conditions import Condition
 from umbel._history.store import Store
 
@@ -47,9 +47,9 @@ def test_batch_written_down_is_found_once_it_is_absorbed(store: Store) -> None:
 
 
 def test_attempts_are_rows_of_their_own_and_a_last_word_counts(store: Store) -> None:
-    store.write_down(attempt(0, batches.FINISHED, []))
-    store.write_down(attempt(0, batches.FAILED, [batches.Failure(0, "WORKER_DIED", "its answer was lost")]))
-    store.write_down(attempt(1, batches.FINISHED, []))
+    store.write_down(attempt(0, codes.FINISHED, []))
+    store.write_down(attempt(0, codes.FAILED, [batches.Failure(0, "WORKER_DIED", "its answer was lost")]))
+    store.write_down(attempt(1, codes.FINISHED, []))
     store.absorb_all()
     found = [(row["attempt_number"], row["state"], row["error_message"]) for row in store.tasks()]
     assert found == [(0, "FAILED", "its answer was lost"), (1, "FINISHED", None)]
@@ -88,7 +88,7 @@ def test_worker_is_known_by_what_was_said_last(store: Store) -> None:
 
 def test_tally_counts_by_name_and_state(store: Store) -> None:
     store.write_down(finished(5))
-    store.write_down(attempt(3, batches.FAILED, []))
+    store.write_down(attempt(3, codes.FAILED, []))
     store.absorb_all()
     assert sorted(store.task_tally()) == [("f", "NORMAL_TASK", "FAILED", 1), ("f", "NORMAL_TASK", "FINISHED", 5)]
     assert store.task_tally([Condition("state", "=", "FAILED")]) == [("f", "NORMAL_TASK", "FAILED", 1)]
@@ -117,7 +117,7 @@ def test_what_is_too_old_goes(store: Store) -> None:
 
 
 def test_nothing_refers_to_what_was_removed(store: Store, path: str) -> None:
-    store.write_down(attempt(0, batches.FAILED, [batches.Failure(0, "WORKER_DIED", "")]))
+    store.write_down(attempt(0, codes.FAILED, [batches.Failure(0, "WORKER_DIED", "")]))
     store.worker({"worker": WORKER, "pid": 9, "ended": 3.0})
     store.absorb_all()
     assert store.trim(KEEP_ALL._replace(tasks_max=0), 0.0) == 1

@@ -45,6 +45,14 @@ def test_no_process_starts_with_what_only_a_node_needs_that_starts() -> None:
     assert _in_fresh_interpreter(program).strip() == "False"
 
 
+def test_driver_loads_nothing_of_the_history_but_its_codes() -> None:
+    program = (
+        "import sys, umbel._client.driver, umbel._client.session; "
+        "print(sorted(name for name in sys.modules if name.startswith('umbel._history.')))"
+    )
+    assert _in_fresh_interpreter(program).strip() == "['umbel._history.codes']"
+
+
 def test_import_starts_no_thread_and_no_process() -> None:
     program = "import umbel, threading, psutil; print(threading.active_count(), psutil.Process().children())"
     assert _in_fresh_interpreter(program).strip() == "1 []"

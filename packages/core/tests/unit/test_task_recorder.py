@@ -9,7 +9,7 @@ import pytest
 
 from umbel import exceptions
 from umbel._client import links, recording
-from umbel._history import batches
+from umbel._history import batches, codes
 
 OWNER, FIRST, SECOND = b"o" * 16, b"a" * 16, b"b" * 16
 PLAIN: Any = SimpleNamespace(
@@ -47,9 +47,9 @@ def taken(recorder: recording.TaskRecorder) -> batches.Batch:
 
 def test_what_tasks_share_is_told_once(recorder: recording.TaskRecorder) -> None:
     for seq in range(100):
-        recorder.ended(task(seq), FIRST if seq % 2 else SECOND, batches.FINISHED, 0.5, seq + 1.0)
+        recorder.ended(task(seq), FIRST if seq % 2 else SECOND, codes.FINISHED, 0.5, seq + 1.0)
     batch = taken(recorder)
-    assert batch.templates == [batches.Template("f", "module.f", batches.NORMAL, "", '{"CPU": 1.0}', "")]
+    assert batch.templates == [batches.Template("f", "module.f", codes.NORMAL, "", '{"CPU": 1.0}', "")]
     assert batch.workers == [SECOND.hex(), FIRST.hex()]
     assert len(batch.groups) == 2
     assert list(batch.rows())[:2] == [(0, 0, 0.0, 0.5, 1.0), (1, 1, 1.0, 0.5, 2.0)]
@@ -57,11 +57,11 @@ def test_what_tasks_share_is_told_once(recorder: recording.TaskRecorder) -> None
 
 def test_quick_way_of_replies_is_the_group_of_the_last(recorder: recording.TaskRecorder) -> None:
     """What `Tasks.on_reply` does for a task like the one before."""
-    last = recorder.ended(task(1), FIRST, batches.FINISHED, 0.5, 2.0)
+    last = recorder.ended(task(1), FIRST, codes.FINISHED, 0.5, 2.0)
     assert (last.template, last.parent) == (PLAIN, None)
     last.add((last.group, 2, 2.0, 0.25, 3.0))
     # One that was tried before is never "like the one before".
-    assert recorder.ended(task(3, attempt=1), FIRST, batches.FINISHED, 0.5, 4.0) is links.NOTHING_RECORDED
+    assert recorder.ended(task(3, attempt=1), FIRST, codes.FINISHED, 0.5, 4.0) is links.NOTHING_RECORDED
     batch = taken(recorder)
     assert [row[:2] for row in batch.rows()] == [(0, 1), (0, 2), (1, 3)]
     assert [group.attempt for group in batch.groups] == [0, 1]
@@ -70,29 +70,29 @@ def test_quick_way_of_replies_is_the_group_of_the_last(recorder: recording.TaskR
 
 def test_failure_belongs_to_its_row(recorder: recording.TaskRecorder) -> None:
     error = exceptions.dump_error(exceptions.WorkerCrashedError("it was killed"))
-    last = recorder.ended(task(1), FIRST, batches.FINISHED, 0.5, 2.0)
+    last = recorder.ended(task(1), FIRST, codes.FINISHED, 0.5, 2.0)
     last.add((last.group, 2, 2.0, 0.25, 3.0))
     recorder.failed(task(3), b"", error, None, 4.0)
     batch = taken(recorder)
     assert batch.failures == [batches.Failure(2, "WORKER_DIED", "it was killed")]
-    assert list(batch.rows())[2] == (1, 3, 3.0, batches.UNKNOWN_S, 4.0)
-    assert batch.groups[1] == batches.Group(1, 0, 0, 0, batches.FAILED)
+    assert list(batch.rows())[2] == (1, 3, 3.0, codes.UNKNOWN_S, 4.0)
+    assert batch.groups[1] == batches.Group(1, 0, 0, 0, codes.FAILED)
 
 
 def test_what_asked_not_to_be_recorded_is_not(recorder: recording.TaskRecorder) -> None:
-    recorder.ended(task(1, HIDDEN), FIRST, batches.FINISHED, 0.5, 2.0)
+    recorder.ended(task(1, HIDDEN), FIRST, codes.FINISHED, 0.5, 2.0)
     recorder.failed(task(2, HIDDEN), FIRST, exceptions.dump_error(ValueError("x")), 0.5, 2.0)
-    assert recorder.ended(task(3, HIDDEN), FIRST, batches.FINISHED, 0.5, 2.0) is links.NOTHING_RECORDED
+    assert recorder.ended(task(3, HIDDEN), FIRST, codes.FINISHED, 0.5, 2.0) is links.NOTHING_RECORDED
     assert recorder.is_empty
 
 
 def test_parents_and_actors_are_told(recorder: recording.TaskRecorder) -> None:
     parent = Running()
     parent.link, parent.seq = SimpleNamespace(peer=SECOND), 9
-    recorder.ended(task(1, METHOD, parent=parent), FIRST, batches.FINISHED, 0.5, 2.0)
+    recorder.ended(task(1, METHOD, parent=parent), FIRST, codes.FINISHED, 0.5, 2.0)
     batch = taken(recorder)
     assert batch.parents == [(SECOND + (9).to_bytes(8, "big")).hex()]
-    assert batch.templates == [batches.Template("C.m", "C.m", batches.CALL, "0c" * 24)]
+    assert batch.templates == [batches.Template("C.m", "C.m", codes.CALL, "0c" * 24)]
 
 
 def test_constructor_is_a_task_of_its_creator(recorder: recording.TaskRecorder) -> None:
@@ -100,9 +100,9 @@ def test_constructor_is_a_task_of_its_creator(recorder: recording.TaskRecorder) 
     recorder.constructed(actor, "C", FIRST, 2, (1.0, 2.0, 3.5), b"")
     batch = taken(recorder)
     assert (batch.owner, batch.workers) == (SECOND.hex(), [FIRST.hex()])
-    assert batch.templates == [batches.Template("C.__init__", "C.__init__", batches.CREATION, actor.hex())]
+    assert batch.templates == [batches.Template("C.__init__", "C.__init__", codes.CREATION, actor.hex())]
     assert list(batch.rows()) == [(0, 5, 1.0, 1.5, 3.5)]
-    assert batch.groups == [batches.Group(1, 1, 0, 2, batches.FINISHED)]
+    assert batch.groups == [batches.Group(1, 1, 0, 2, codes.FINISHED)]
 
 
 def test_constructor_that_failed_before_it_ran(recorder: recording.TaskRecorder) -> None:
@@ -110,12 +110,12 @@ def test_constructor_that_failed_before_it_ran(recorder: recording.TaskRecorder)
     recorder.constructed(SECOND + bytes(8), "C", FIRST, 0, (0.0, 0.0, 3.5), error)
     batch = taken(recorder)
     assert batch.failures == [batches.Failure(0, "ACTOR_CREATION_FAILED", "C.__init__() failed:\nTraceback: it broke")]
-    assert next(iter(batch.rows()))[3] == batches.UNKNOWN_S
+    assert next(iter(batch.rows()))[3] == codes.UNKNOWN_S
 
 
 def test_compact_keeps_the_order(recorder: recording.TaskRecorder) -> None:
     for seq in range(1_000):
-        recorder.ended(task(seq), FIRST, batches.FINISHED, 0.5, seq + 1.0)
+        recorder.ended(task(seq), FIRST, codes.FINISHED, 0.5, seq + 1.0)
         if recorder.is_loose:
             recorder.compact()
     assert not recorder.is_full

@@ -12,15 +12,16 @@ import pickle
 from typing import TYPE_CHECKING, Any
 
 from umbel._client import links
-from umbel._history import batches
+from umbel._history import codes
 
 if TYPE_CHECKING:
     from umbel._client import tasks
+    from umbel._history import batches  # is loaded with the first report: the start of a session does without
 
 REPORT_PERIOD_S = 1.0  # between reports; whoever asks is answered with what is not reported yet as well
 MESSAGE_CHARS_MAX = 4_096  # of an error, kept with its task; the end of a traceback says most
-LOOSE_MAX = 500 * batches.WIDTH  # about what a tick brings at the highest rates
-FINISHED, FAILED = batches.FINISHED, batches.FAILED
+LOOSE_MAX = 500 * codes.WIDTH  # about what a tick brings at the highest rates
+FINISHED, FAILED = codes.FINISHED, codes.FAILED
 _ERROR_TYPES = {
     "UmbelTaskError": "TASK_EXECUTION_EXCEPTION",
     "WorkerCrashedError": "WORKER_DIED",
@@ -73,13 +74,13 @@ class TaskRecorder:
         for last in self._lasts:
             last.template = last.parent = None  # groups get other numbers
         self._lasts.clear()
-        self._values = batches.new_values()
-        self._groups: dict[batches.Group, int] = {}
+        self._values = codes.new_values()
+        self._groups: dict[tuple[int, ...], int] = {}  # as `batches.Group`
         self._templates: dict[int, int] = {}
-        self._described: list[batches.Template] = []
+        self._described: list[tasks.Template] = []
         self._workers: dict[bytes, int] = {}
         self._parents: dict[Any, int] = {}
-        self._failures: list[batches.Failure] = []
+        self._failures: list[tuple[int, str, str]] = []  # as `batches.Failure`
 
     def ended(self, task: tasks.Task, peer: bytes, state: int, duration_s: float | None, ended_s: float) -> Any:
         """An attempt of a task has ended. peer: the worker that ran it, or b"" for none; duration_s: None when nobody
@@ -91,7 +92,7 @@ class TaskRecorder:
         if not number:
             return links.NOTHING_RECORDED
         parent = task.parent
-        group = batches.Group(
+        group = (
             number,
             self._number(self._workers, peer) if peer else 0,
             self._number(self._parents, parent) if parent is not None else 0,
@@ -99,7 +100,7 @@ class TaskRecorder:
             state,
         )
         found = self._groups.setdefault(group, len(self._groups))
-        duration_s = batches.UNKNOWN_S if duration_s is None else duration_s
+        duration_s = codes.UNKNOWN_S if duration_s is None else duration_s
         self.rows += (found, task.seq, task.submitted_s, duration_s, ended_s)
         if task.attempt:
             return links.NOTHING_RECORDED
@@ -111,7 +112,7 @@ class TaskRecorder:
         """The same of one that failed. blob: its error, of which only the text is read."""
         if self._templates.get(task.template.index) or self._describe(task.template):
             self.compact()
-            self._failures.append(batches.Failure(len(self._values) // batches.WIDTH, *error_of(blob)))
+            self._failures.append((len(self._values) // codes.WIDTH, *error_of(blob)))
             self.ended(task, peer, FAILED, duration_s, ended_s)
 
     def constructed(
@@ -126,18 +127,20 @@ class TaskRecorder:
         self, actor: bytes, class_name: str, peer: bytes, attempt: int, times: tuple[float, float, float], error: bytes
     ) -> bytes:
         submitted_s, began_s, ended_s = times
+        from umbel._history import batches
+
         function = f"{class_name}.__init__"
         seq = int.from_bytes(actor[16:], "big")
-        duration_s = ended_s - began_s if began_s else batches.UNKNOWN_S
+        duration_s = ended_s - began_s if began_s else codes.UNKNOWN_S
         batch = batches.Batch(
             owner=actor[:16].hex(),
             job=self._job,
-            templates=[batches.Template(function, function, batches.CREATION, actor.hex())],
+            templates=[batches.Template(function, function, codes.CREATION, actor.hex())],
             workers=[peer.hex()],
             parents=[],
             groups=[batches.Group(1, 1, 0, attempt, FAILED if error else FINISHED)],
             failures=[batches.Failure(0, "ACTOR_CREATION_FAILED", error_of(error)[1])] if error else [],
-            values=batches.new_values([0, seq, submitted_s, duration_s, ended_s]),
+            values=codes.new_values([0, seq, submitted_s, duration_s, ended_s]),
         )
         return batches.encode(batch)
 
@@ -145,7 +148,7 @@ class TaskRecorder:
         if not template.announcement.get("events", True):
             self._templates[template.index] = 0
             return 0
-        self._described.append(described(template))
+        self._described.append(template)
         self._templates[template.index] = len(self._described)
         return len(self._described)
 
@@ -160,7 +163,7 @@ class TaskRecorder:
     @property
     def is_full(self) -> bool:
         """Whether there is so much that it should not wait for the next report."""
-        return len(self._values) >= batches.ROWS_MAX * batches.WIDTH
+        return len(self._values) >= codes.ROWS_MAX * codes.WIDTH
 
     @property
     def is_loose(self) -> bool:
@@ -179,14 +182,16 @@ class TaskRecorder:
         taken = [(1, self._batch_of(*one)) for one in constructions]
         self.compact()
         if self._values:
+            from umbel._history import batches
+
             batch = batches.Batch(
                 owner=self._owner,
                 job=self._job,
-                templates=self._described,
+                templates=[described(template) for template in self._described],
                 workers=[worker.hex() for worker in self._workers],
                 parents=[parent_id(parent) for parent in self._parents],
-                groups=list(self._groups),
-                failures=self._failures,
+                groups=[batches.Group(*group) for group in self._groups],
+                failures=[batches.Failure(*failure) for failure in self._failures],
                 values=self._values,
             )
             self._begin()
@@ -195,16 +200,18 @@ class TaskRecorder:
 
 
 def described(template: tasks.Template) -> batches.Template:
+    from umbel._history import batches
+
     facts = template.announcement
     if "method" in facts:
         function = f"{facts['class_name']}.{facts['method']}"
-        return batches.Template(template.name, function, batches.CALL, facts["actor"])
+        return batches.Template(template.name, function, codes.CALL, facts["actor"])
     resources = {name: units / 10_000 for name, units in facts.get("resources", {}).items()}
     env = facts.get("env")
     return batches.Template(
         template.name,
         facts.get("function", template.name),
-        batches.NORMAL,
+        codes.NORMAL,
         "",
         json.dumps(resources, sort_keys=True),
         json.dumps(env, sort_keys=True) if env else "",

@@ -13,18 +13,10 @@ from array import array
 from collections.abc import Iterator, Mapping, Sequence
 from typing import Any, NamedTuple
 
-# Of a task: group, seq, submitted, duration, ended; seconds; -1.0 for a duration, 0.0 for a time, that is unknown. All are
-# floats, which count exactly to nine quadrillion, because one array of a list is made quicker than five.
-WIDTH = 5
-ROWS_MAX = 8192  # of a batch, about: some 300 kB, which the store takes in one transaction of less than 0.1 s
-UNKNOWN_S = -1.0
-_CODE = "d"  # in the machine's own order: nothing leaves it
-_ROW_BYTES = WIDTH * array(_CODE).itemsize
-_SIZE = struct.Struct("<I")
+from umbel._history import codes
 
-FINISHED, FAILED = 1, 2
-STATES = {FINISHED: "FINISHED", FAILED: "FAILED"}
-NORMAL, CREATION, CALL = "NORMAL_TASK", "ACTOR_CREATION_TASK", "ACTOR_TASK"
+_ROW_BYTES = codes.WIDTH * codes.new_values().itemsize
+_SIZE = struct.Struct("<I")
 
 
 class Template(NamedTuple):
@@ -57,7 +49,7 @@ class Failure(NamedTuple):
 
 
 class Batch(NamedTuple):
-    """One batch. Ids are hexadecimal; owner is the process whose tasks these are; values: WIDTH for each task."""
+    """One batch. Ids are hexadecimal; owner is the process whose tasks these are; values: `codes.WIDTH` for each task."""
 
     owner: str
     job: str
@@ -70,16 +62,12 @@ class Batch(NamedTuple):
 
     @property
     def row_count(self) -> int:
-        return len(self.values) // WIDTH
+        return len(self.values) // codes.WIDTH
 
     def rows(self) -> Iterator[tuple[int, int, float, float, float]]:
         """(group, seq, submitted, duration, ended) of each task."""
-        groups, seqs, submitted, durations, ended = (self.values[start::WIDTH] for start in range(WIDTH))
+        groups, seqs, submitted, durations, ended = (self.values[start :: codes.WIDTH] for start in range(codes.WIDTH))
         return zip(map(int, groups), map(int, seqs), submitted, durations, ended, strict=True)
-
-
-def new_values(values: Sequence[float] = ()) -> array[float]:
-    return array(_CODE, values)
 
 
 def encode(batch: Batch) -> bytes:
@@ -112,7 +100,7 @@ def decode(data: bytes) -> Batch:
 def _values(data: bytes) -> array[float]:
     if len(data) % _ROW_BYTES:
         raise ValueError(f"a batch's tasks take {_ROW_BYTES} bytes each, got {len(data)} bytes")
-    values = new_values()
+    values = codes.new_values()
     values.frombytes(data)
     return values
 
@@ -122,9 +110,9 @@ def _check(batch: Batch) -> None:
     for group in batch.groups:
         lengths = len(batch.templates), len(batch.workers), len(batch.parents)
         is_known = all(0 <= number <= length for number, length in zip(group[:3], lengths, strict=True))
-        if not (is_known and group.template and group.state in STATES and group.attempt >= 0):
+        if not (is_known and group.template and group.state in codes.STATES and group.attempt >= 0):
             raise ValueError(f"a batch has the group {group}, which makes no sense in it")
-    used = batch.values[::WIDTH]
+    used = batch.values[:: codes.WIDTH]
     if used and not (min(used) >= 0 and max(used) < len(batch.groups)):
         raise ValueError(f"a batch has {len(batch.groups)} groups, and tasks of groups from {min(used)} to {max(used)}")
     if any(not 0 <= failure.row < batch.row_count for failure in batch.failures):

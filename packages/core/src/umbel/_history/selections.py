@@ -9,7 +9,7 @@ from __future__ import annotations
 from collections.abc import Callable, Sequence
 from typing import Any, NamedTuple
 
-from umbel._history import batches, conditions
+from umbel._history import codes, conditions
 
 Condition = conditions.Condition
 
@@ -111,8 +111,8 @@ def _time(column: str) -> Callable[[Condition], Selection]:
 
 def _state(one: Condition) -> Selection:
     """As numbers in the text, which are ours, so that the index of those that failed fits."""
-    met = [number for number, name in batches.STATES.items() if one.is_met({"state": name})]
-    return Selection("1") if len(met) == len(batches.STATES) else _any([Selection(f"state = {n}") for n in met])
+    met = [number for number, name in codes.STATES.items() if one.is_met({"state": name})]
+    return Selection("1") if len(met) == len(codes.STATES) else _any([Selection(f"state = {n}") for n in met])
 
 
 def _id(owner: str, seq: str) -> Callable[[Condition], Selection]:

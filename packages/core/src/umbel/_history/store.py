@@ -12,7 +12,7 @@ import sqlite3
 from collections.abc import Iterator, Mapping, Sequence
 from typing import Any
 
-from umbel._history import batches, conditions, retention, selections
+from umbel._history import batches, codes, conditions, retention, selections
 
 Error = sqlite3.Error
 BUSY_S = 10.0  # for another process's transaction, which takes milliseconds unless that process is starved or stopped
@@ -266,7 +266,7 @@ class Store:
             f"WHERE {chosen.sql} GROUP BY kind, state) t JOIN kinds k ON k.id = t.kind GROUP BY k.name, k.type, t.state",
             chosen.values,
         )
-        return [(name, kind, batches.STATES[state], count) for name, kind, state, count in found]
+        return [(name, kind, codes.STATES[state], count) for name, kind, state, count in found]
 
     def workers(self) -> list[dict[str, Any]]:
         """Those that were ready once, the living included."""
@@ -293,7 +293,7 @@ def _task_of(row: Sequence[Any]) -> dict[str, Any]:
         "actor_id": actor or None,
         "required_resources": resources,
         "runtime_env_info": env,
-        "state": batches.STATES[state],
+        "state": codes.STATES[state],
         "job_id": job,
         "parent_task_id": task_id(parent_owner, parent_seq) if parent_owner else None,
         "worker_id": worker,
