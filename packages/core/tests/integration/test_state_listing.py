@@ -242,6 +242,9 @@ class TestOthers:
         umbel.kill(actor)
         dead = drivers.wait_until(lambda: (one := state.get_actor(told.actor_id)) and one.state == "DEAD" and one)
         assert dead.death_cause == {"error_type": "ACTOR_DIED", "error_message": "it was killed by umbel.kill()"}
+        (worker,) = drivers.wait_until(lambda: state.list_workers(filters=[("is_alive", "=", False)], detail=True))
+        assert (worker.pid, worker.exit_type) == (pid, "INTENDED_SYSTEM_EXIT")
+        assert worker.exit_detail == "it was killed: it was killed by umbel.kill()"
 
     def test_actor_whose_constructor_fails_is_a_failed_task(self) -> None:
         actor = Counter.remote(1)

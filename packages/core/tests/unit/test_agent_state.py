@@ -463,6 +463,24 @@ def test_orphans_worker_that_owns_objects_is_used_again_once_its_task_has_ended(
     assert state.apply(ev.WorkerStayed("w1", 2.0), demand(1)) == [grant("w1")]
 
 
+def test_end_is_intended_of_whom_nobody_wants_any_more_and_of_no_other() -> None:
+    state = orphaned()
+    assert state.workers["w1"].is_intended
+    state.apply(ev.WorkerStayed("w1", 1.1, is_running=False))
+    assert not state.workers["w1"].is_intended  # it is used again
+    state = make(1)
+    state.apply(actor("a"))
+    ready(state, "w1")
+    assert state.apply(ev.ActorUnwanted("a", "killed", 1.0)) == [ev.KillWorker("w1")]
+    assert state.workers["w1"].is_intended
+    state = make(1)
+    state.apply(demand(1))
+    ready(state, "w1")
+    state.apply(ev.ClientLeft("w1", 1.0))
+    assert state.apply(ev.Ticked(1.0 + LOST_GRACE_S)) == [ev.KillWorker("w1")]
+    assert not state.workers["w1"].is_intended
+
+
 def test_orphan_that_does_not_end_is_killed() -> None:
     state = orphaned()
     assert state.apply(ev.Ticked(1.0 + ORPHAN_GRACE_S)) == [ev.KillWorker("w1")]

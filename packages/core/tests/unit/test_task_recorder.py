@@ -8,7 +8,8 @@ from typing import Any
 import pytest
 
 from umbel import exceptions
-from umbel._client import links, recording
+from umbel._client import links, listing, recording
+from umbel._control import events as control_events
 from umbel._history import batches, codes
 
 OWNER, FIRST, SECOND = b"o" * 16, b"a" * 16, b"b" * 16
@@ -131,11 +132,17 @@ def test_compact_keeps_the_order(recorder: recording.TaskRecorder) -> None:
         (exceptions.RuntimeEnvSetupError("e"), "RUNTIME_ENV_SETUP_FAILED"),
         (exceptions.TaskUnschedulableError("u"), "TASK_UNSCHEDULABLE_ERROR"),
         (exceptions.OwnerDiedError("o"), "OWNER_DIED"),
+        (exceptions.ObjectReconstructionFailedError("r"), "OBJECT_UNRECONSTRUCTABLE"),
         (ValueError("v"), "TASK_EXECUTION_EXCEPTION"),
     ],
 )
 def test_errors_have_types_of_rays(error: BaseException, kind: str) -> None:
     assert recording.error_of(exceptions.dump_error(error))[0] == kind
+
+
+def test_each_cause_of_an_actors_death_has_a_type_of_rays() -> None:
+    causes = {cause.value for cause in control_events.Cause if cause is not control_events.Cause.NONE}
+    assert causes == set(listing._CAUSES)
 
 
 def test_error_types_are_of_errors_that_exist() -> None:

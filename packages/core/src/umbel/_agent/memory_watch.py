@@ -246,6 +246,9 @@ def mib(size_bytes: float) -> str:
 
 def in_words(report: Mapping[str, Any]) -> str:
     """Why a worker was killed, after "was killed: "."""
+    if report.get("by_limit"):
+        held, limit = mib(report["peak_bytes"]), mib(report["limit_bytes"])
+        return f"it held {held}, and had asked for memory= of {limit}, to which UMBEL_MEMORY_ISOLATION holds it"
     if report.get("by_system"):
         return f"by the system, for want of memory; when last looked at, {_state(report)}"
     return f"memory ran short: {_state(report)}"

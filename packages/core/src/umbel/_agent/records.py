@@ -72,7 +72,7 @@ class Worker:
         self.lease: Lease | None = None
         self.has_run_tasks = False
         self.reason = ""  # why this agent killed it, if it did
-        self.is_intended = False  # its lease holder had it killed
+        self.is_intended = False  # its end is wanted: by its lease holder, or as its actor or that holder is gone
         self.is_retired = False  # nobody may use it again
         self.is_lost = False  # its connection has closed, so its process should be gone soon
 

@@ -150,6 +150,7 @@ class Service:
         self._isolation: Any = None  # an `isolation.Isolation`, where it was asked for
         self.memory_kills = 0  # workers that were killed for their memory
         self._memory_at_s: float | None = None  # when to look at memory next
+        self._memory_reports: dict[str, Message] = {}  # of workers whose end is being told
         self._queries = Queries(self, config)
         self._on: dict[str, Callable[[Client, Message, bytes], None]] = {
             "demand": self._on_demand,
@@ -508,8 +509,8 @@ class Service:
             text = f"worker {worker[:8]} cannot be held to its memory: {error}; it runs without a limit"
             self.hub.tell_drivers({"t": "warn", "text": text})
 
-    def _memory_report(self, worker: str) -> Message | None:
-        """Why a worker has died, if that was for memory."""
+    def _take_memory_report(self, worker: str) -> Message | None:
+        """Why a worker has died, if that was for memory; once."""
         found = self._isolation.take_report(worker) if self._isolation is not None else None
         noted = self._memory.take_report(worker) if self._memory is not None else None
         if found is not None and noted is not None:
@@ -529,14 +530,14 @@ class Service:
                 "reason": _ending(command.exit_code, command.signal, command.reason),
                 "started": self._progress(command.worker),
                 "intended": command.is_intended,
-                "memory": self._memory_report(command.worker),
+                "memory": self._memory_reports.get(command.worker),
             },
         )
 
     def _actor_worker_died(self, command: ev.ActorWorkerDied) -> None:
         pid = self.forks.pid_of(command.worker)
         reason = f"its process (pid {pid}) {_ending(command.exit_code, command.signal, command.reason)}"
-        self.control.host_died(command.actor, command.worker, reason, memory=self._memory_report(command.worker))
+        self.control.host_died(command.actor, command.worker, reason, memory=self._memory_reports.get(command.worker))
 
     def _demand_failed(self, command: ev.DemandFailed) -> None:
         reason = self._with_log(command)
@@ -612,22 +613,23 @@ class Service:
             self._isolation.exited(worker, self.forks.pid_of(worker))
         if self._memory is not None:
             self._memory.exited(worker, signal)
-        known = self.agent.workers.get(worker)
-        reason = known.reason if known is not None else ""
-        is_crash = (signal or exit_code) and not reason
-        self.history.add_worker(
-            {
-                "worker": worker,
-                "ended": time.time(),
-                "exit_type": "SYSTEM_ERROR" if is_crash else "INTENDED_SYSTEM_EXIT",
-                "exit_detail": f"it {_ending(exit_code, signal, reason)}",
-            }
-        )
+        report = self._take_memory_report(worker)
+        if report is not None:
+            self._memory_reports[worker] = report
+        self._note_end(worker, exit_code, signal)
         self.decide(ev.WorkerExited(worker, exit_code, signal, self.now_s(), self._failure_of(worker)))
-        self._memory_report(worker)  # for those whose end nobody was told
+        self._memory_reports.pop(worker, None)
         for ending in ("sock", "progress", "failed"):
             with contextlib.suppress(OSError):
                 os.unlink(f"{self._config['session_dir']}/{worker}.{ending}")
+
+    def _note_end(self, worker: str, exit_code: int, signal: int) -> None:
+        """Tell the history how a worker ended."""
+        known = self.agent.workers.get(worker)
+        reason, is_intended = (known.reason, known.is_intended) if known is not None else ("", False)
+        report = self._memory_reports.get(worker)
+        exit_type, detail = end_of(exit_code, signal, reason, report, is_intended=is_intended)
+        self.history.add_worker({"worker": worker, "ended": time.time(), "exit_type": exit_type, "exit_detail": detail})
 
     def _failure_of(self, worker: str) -> str:
         """What a worker has left to say that could not start."""
@@ -701,6 +703,20 @@ _BUILT_IN_SCHEDULERS = ("hybrid", "spread")
 
 def _is_due(at_s: float | None, now_s: float) -> bool:
     return at_s is not None and at_s <= now_s
+
+
+def end_of(exit_code: int, number: int, reason: str, report: Message | None, *, is_intended: bool) -> tuple[str, str]:
+    """How a worker ended: (type, which is one of Ray's, words). number: of the signal, or 0. reason: why it was killed, if
+    it was. report: how the memory was, if it was killed for that."""
+    exit_type = "SYSTEM_ERROR"
+    if report is not None:
+        from umbel._agent import memory_watch
+
+        exit_type = "NODE_OUT_OF_MEMORY"
+        reason = memory_watch.in_words(report)
+    elif is_intended or not (exit_code or number):
+        exit_type = "INTENDED_SYSTEM_EXIT"
+    return exit_type, f"it {_ending(exit_code, number, reason)}"
 
 
 def _ending(exit_code: int, number: int, reason: str) -> str:

@@ -135,6 +135,7 @@ class AgentState:
         if worker.state is not WorkerState.LEASED:
             return []
         worker.reason = "the process that had submitted its task is gone"
+        worker.is_intended = True
         worker.deadline_s = at_s + ORPHAN_GRACE_S
         return [ev.AskExit(worker.id, is_idle=True)]
 
@@ -230,7 +231,10 @@ class AgentState:
     def _on_actor_unwanted(self, event: ev.ActorUnwanted) -> list[AgentCommand]:
         self._drop(("", event.actor, ""))
         worker = self._worker_of_actor(event.actor)
-        return self._kill(worker, event.reason, event.at_s) if worker is not None else []
+        if worker is None:
+            return []
+        worker.is_intended = True
+        return self._kill(worker, event.reason, event.at_s)
 
     def _on_actor_released(self, event: ev.ActorReleased) -> list[AgentCommand]:
         self._drop(("", event.actor, ""))
@@ -286,6 +290,7 @@ class AgentState:
                 worker.ask_again_s = event.at_s + ORPHAN_RETRY_S
                 return []
             worker.reason = ""
+            worker.is_intended = False
             self._end_lease(worker.lease)
             self._enter(worker, WorkerState.IDLE, event.at_s)
             worker.ask_again_s = event.at_s + STAYED_RETRY_S

@@ -310,7 +310,8 @@ _CAUSES = {
     "intended": "ACTOR_DIED",
     "init failed": "ACTOR_CREATION_FAILED",
     "unschedulable": "ACTOR_UNSCHEDULABLE_ERROR",
-}
+    "no environment": "RUNTIME_ENV_SETUP_FAILED",
+}  # `umbel._control.events.Cause`, and what Ray calls them
 
 
 def _actor(one: Row, node: Row) -> Row:

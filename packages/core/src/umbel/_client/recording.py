@@ -34,6 +34,7 @@ _ERROR_TYPES = {
     "OwnerDiedError": "OWNER_DIED",
     "ObjectLostError": "OBJECT_LOST",
     "ObjectFreedError": "OBJECT_FREED",
+    "ObjectReconstructionFailedError": "OBJECT_UNRECONSTRUCTABLE",
     "OutOfMemoryError": "OUT_OF_MEMORY",
     "OutOfDiskError": "OUT_OF_DISK_ERROR",
     "LocalNodeDiedError": "LOCAL_RAYLET_DIED",
