@@ -140,6 +140,18 @@ class TestTasks:
         assert states(parent_task_id=task_id) == [("child", "FINISHED")] * 3
         assert state.get_task(ref).parent_task_id is None
 
+    def test_children_with_stored_results_know_their_parent_too(self) -> None:
+        """Their arguments are kept for the case that a result is lost; the parent is not kept with them."""
+
+        @umbel.remote(num_cpus=0)
+        def large_parent() -> str:
+            twice = one.options(name="pair", num_returns=2).remote([bytes(300_000), 1])
+            umbel.wait([one.options(name="large").remote(bytes(300_000)), *twice], num_returns=3, fetch_local=False)
+            return str(umbel.get_runtime_context().get_task_id())
+
+        task_id = umbel.get(large_parent.remote(), timeout=30)
+        assert states(parent_task_id=task_id) == [("large", "FINISHED"), ("pair", "FINISHED")]
+
     def test_failed_task_has_its_error(self) -> None:
         ref = fail.remote("it did not work")
         with pytest.raises(ValueError, match="it did not work"):

@@ -673,13 +673,13 @@ class Tasks:
         if task is None:
             self._discard(link, kind, payload, contained)
             return
-        if kind == STORED or task.attempt:
-            self._remember(task, (0,) if kind == STORED else ())
         last = link.recorded
         if task.template is last.template and task.parent is last.parent and not task.attempt:
             last.add((last.group, seq, task.submitted_s, duration_s, ended_s))  # as the one before from there
         elif self.recorder is not None:
             link.recorded = self.recorder.ended(task, link.peer, FINISHED, duration_s, ended_s)
+        if kind == STORED or task.attempt:
+            self._remember(task, (0,) if kind == STORED else ())
         record = task.records[0] if task.records else None
         if record is None:
             self._discard(link, kind, payload, contained)
@@ -708,15 +708,15 @@ class Tasks:
             self.on_failed(link, (messages.FAILED, seq, results[-1][1], duration_s, ended_s))
             return
         task = self._finish(link, seq, duration_s)
-        if task is not None:
-            stored = [index for index, (kind, _, _) in enumerate(results) if kind == STORED]
-            if stored or task.attempt:
-                self._remember(task, stored)
         if task is not None and self.recorder is not None:
             if results and results[-1][0] == ERROR:
                 self.recorder.failed(task, link.peer, results[-1][1], duration_s, ended_s)
             else:
                 self.recorder.ended(task, link.peer, FINISHED, duration_s, ended_s)
+        if task is not None:
+            stored = [index for index, (kind, _, _) in enumerate(results) if kind == STORED]
+            if stored or task.attempt:
+                self._remember(task, stored)
         for index, (kind, payload, contained) in enumerate(results):
             if task is None:
                 self._discard(link, kind, payload, contained)
@@ -747,7 +747,7 @@ class Tasks:
         self.settle_failure(task, blob)
 
     def _remember(self, task: Task, stored: Sequence[int]) -> None:
-        """A task has ended well; its results of these indices can be lost."""
+        """A task has ended well and is recorded; its results of these indices can be lost. Takes its parent away."""
         rebuilder = self._engine.rebuilder
         if rebuilder is None:
             if not stored:
