@@ -21,6 +21,7 @@ from umbel._base import control_groups
 LIMIT = str(400 << 20)
 PRELUDE = """
 import json, os, pathlib, subprocess, sys, tempfile, time, umbel
+from umbel.util import state
 
 MIB = 1 << 20
 GATE = pathlib.Path(tempfile.mkdtemp(dir=os.environ["TMPDIR"])) / "gate"
@@ -118,13 +119,21 @@ def hog():
 modest_ones = [modest.remote(GATE, GATE) for _ in range(3)]
 while len(list(GATE.parent.glob("begun*"))) < 3:
     time.sleep(0.005)
-error = error_of(hog.remote())
+ref = hog.remote()
+error = error_of(ref)
+ended = state.get_task(ref)
+(worker,) = state.list_workers(filters=[("worker_id", "=", ended.worker_id)], detail=True)
 GATE.touch()
 pids = umbel.get(modest_ones, timeout=40)
 tell(kind=type(error).__name__, text=str(error), curve=error.curve, peak=error.peak_bytes, used=error.used_bytes,
-     limit=error.limit_bytes, others=[one["bytes"] for one in error.others], pids=len(set(pids)))
+     limit=error.limit_bytes, others=[one["bytes"] for one in error.others], pids=len(set(pids)),
+     ended=[ended.state, ended.error_type, ended.error_message == str(error)],
+     exit=[worker.is_alive, worker.exit_type, worker.exit_detail])
 """)
     assert (result["kind"], result["pids"], result["limit"]) == ("OutOfMemoryError", 3, int(LIMIT))
+    assert result["ended"] == ["FAILED", "OUT_OF_MEMORY", True]
+    assert result["exit"][:2] == [False, "NODE_OUT_OF_MEMORY"]
+    assert "memory ran short" in result["exit"][2]
     assert "task hog was killed" in result["text"]
     assert "max_retries=0" in result["text"]
     assert result["text"].count("modest") == 3
@@ -201,9 +210,12 @@ while story.last().code != "resources" and time.monotonic() < until:
     time.sleep(0.01)
     story = umbel.util.state.explain(ref)
 GATE.touch()
-tell(first=story.facts.get("memory_kills"), text=str(story), result=umbel.get(ref, timeout=40))
+result = umbel.get(ref, timeout=40)
+attempts = [[one.attempt_number, one.state, one.error_type] for one in state.get_task(ref)]
+tell(first=story.facts.get("memory_kills"), text=str(story), result=result, attempts=attempts)
 """)
     assert (result["first"], result["result"]) == (1, "done")
+    assert result["attempts"] == [[0, "FAILED", "OUT_OF_MEMORY"], [1, "FINISHED", None]]
     assert "the result of late, which was killed once when memory was short" in result["text"]
     assert "waits for memory (" in result["text"]
 

@@ -21,6 +21,7 @@ import pytest
 import umbel
 from umbel import exceptions
 from umbel._base import sessions
+from umbel._client import current
 from umbel.util import state
 from umbel.util.state import common, exception
 
@@ -183,6 +184,47 @@ class TestTasks:
         ref = second_time.remote()
         umbel.get(ref, timeout=30)
         assert [(one.attempt_number, one.state) for one in state.get_task(ref)] == [(0, "FAILED"), (1, "FINISHED")]
+
+    def test_calls_that_are_sent_again_to_a_restarted_actor_are_attempts(self, tmp_path: pathlib.Path) -> None:
+        @umbel.remote(num_cpus=0, max_restarts=1, max_task_retries=1)
+        class Fragile:
+            def call(self, mark: str) -> int | None:
+                if not pathlib.Path(mark).exists():
+                    pathlib.Path(mark).touch()
+                    os.kill(os.getpid(), signal.SIGKILL)
+                return umbel.get_runtime_context().get_attempt_number()
+
+        actor = Fragile.remote()
+        ref = actor.call.remote(str(tmp_path / "tried"))
+        assert umbel.get(ref, timeout=30) == 1
+        first, second = state.get_task(ref)
+        assert (first.attempt_number, first.state, first.error_type) == (0, "FAILED", "ACTOR_UNAVAILABLE")
+        assert "It is sent again" in first.error_message
+        assert (second.attempt_number, second.state) == (1, "FINISHED")
+        assert first.worker_id not in (None, second.worker_id)
+
+    def test_task_whose_answer_went_with_a_worker_killed_for_memory_has_an_attempt_more(
+        self, tmp_path: pathlib.Path
+    ) -> None:
+        gate = tmp_path / "gate"
+        ref = hold.remote(str(gate))
+        drivers.wait_until(lambda: state.get_task(ref).state == "RUNNING")
+        engine = current.engine()
+        with engine.lock:  # as if its worker had died while it ran the one behind this
+            (task,) = engine.tasks.unfinished.values()
+            lease = task.lease
+            del lease.inflight[task.seq]
+            report = {
+                "pid": 1, "source": "the session's processes hold", "used_bytes": 1, "limit_bytes": 1, "alone": False,
+                "allowed_bytes": 1, "curve": [[0.0, 1]], "peak_bytes": 1, "demand_bytes": 0, "others": [],
+                "outside_bytes": 0,
+            }  # fmt: skip
+            engine.tasks._killed_for_memory(task, {"worker": lease.worker, "memory": report}, was_running=False)
+        gate.touch()
+        umbel.get(ref, timeout=30)
+        first, *_ = found = state.get_task(ref)
+        assert (first.attempt_number, first.error_type, first.worker_id) == (0, "OUT_OF_MEMORY", lease.worker)
+        assert [one.attempt_number for one in found] == [0, 1]
 
     def test_filters_orders_and_pages(self) -> None:
         umbel.get([one.options(name=f"n{number % 3}").remote() for number in range(30)], timeout=30)

@@ -119,26 +119,35 @@ class ActorClient:
     def _connected_away(self, message: dict[str, Any]) -> None:
         """The process the calls went to is gone: those in flight are sent again or fail."""
         self.link = None
-        failed = self.calls.disconnected()
-        blob = self._unavailable(message) if failed else b""
-        for call in failed:
-            self._engine.tasks.fail(call, blob)
+        failed, again = self.calls.disconnected()
+        book = self._engine.tasks
+        worker = bytes.fromhex(self.worker)
+        if failed:
+            blob = self._unavailable(message, "Set max_task_retries to have such calls repeated")
+            for call in failed:
+                book.fail(call, blob, worker)
+        repeated = [call for call in again if not call.is_cancelled]
+        if repeated:
+            blob = self._unavailable(message, "It is sent again")
+            for call in repeated:
+                book.note_failure(call, worker, blob)
+                call.attempt += 1
         for call in list(self.calls.queue):
             if call.is_cancelled:
                 self.calls.remove(call)
-                self._engine.tasks.fail(call, tasks.cancelled_error(call))
+                book.fail(call, tasks.cancelled_error(call))
             elif not call.missing:
-                self._engine.tasks.waits_again(call)
+                book.waits_again(call)
 
-    def _unavailable(self, message: dict[str, Any]) -> bytes:
-        advice = "Set max_task_retries to have such calls repeated"
+    def _unavailable(self, message: dict[str, Any], outcome: str) -> bytes:
+        """outcome: what becomes of the call, or what to do about it."""
         if message.get("memory"):
-            return self._out_of_memory(message, f"It restarts; the call may or may not have run. {advice}.")
+            return self._out_of_memory(message, f"It restarts; the call may or may not have run. {outcome}.")
         why = f" ({message['reason']})" if message.get("reason") else ""
         return exceptions.dump_error(
             exceptions.ActorUnavailableError(
                 f"actor {self.description.class_name} ({self.actor_id.hex()}) restarted or was out of reach while a "
-                f"call was in flight{why}; the call may or may not have run. {advice}",
+                f"call was in flight{why}; the call may or may not have run. {outcome}",
                 actor_id=self.actor_id.hex(),
             )
         )

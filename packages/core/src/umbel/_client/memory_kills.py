@@ -56,7 +56,7 @@ class MemoryKills:
     def of(self, seq: int) -> Killed | None:
         return self._killed.get(seq)
 
-    def happened(self, task: tasks.Task, report: dict[str, Any]) -> None:
+    def happened(self, task: tasks.Task, worker: bytes, report: dict[str, Any]) -> None:
         """The task's worker was killed while the task ran."""
         unfinished = self._book.unfinished
         self._killed = {seq: killed for seq, killed in self._killed.items() if seq in unfinished}
@@ -73,6 +73,7 @@ class MemoryKills:
             why_not = f"UMBEL_TASK_OOM_RETRIES is {limit}"
         error = self._error(task, report, killed, why_not)
         blob = exceptions.dump_error(error)
+        self._book.note_failure(task, worker, blob)
         if why_not:
             self._book.settle_failure(task, blob)
             return
@@ -84,6 +85,13 @@ class MemoryKills:
             killed.due_s = time.monotonic() + delay_s
             heapq.heappush(self._delayed, (killed.due_s, task.seq))
             self._engine.reactor.poke()
+
+    def answer_lost(self, task: tasks.Task, worker: bytes, report: dict[str, Any]) -> None:
+        """The task had run, and its worker was killed, while it ran another, before its answer was out."""
+        outcome = "It had run, but its result was not sent yet; it runs again."
+        error = error_of(f"task {task.template.name}", report, outcome)
+        self._book.note_failure(task, worker, exceptions.dump_error(error))
+        self._book.begin_again(task)
 
     def release(self, now_s: float) -> float | None:
         """Let those run that have waited for long enough; in how many seconds the next one has."""

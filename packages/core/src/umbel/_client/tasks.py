@@ -592,7 +592,7 @@ class Tasks:
             self._dirty.add(cls)
             for task in reversed(begun):
                 if message.get("memory") is not None and not task.is_cancelled and task.seq in self.unfinished:
-                    self._killed_for_memory(task, message["memory"], was_running=task is begun[-1])
+                    self._killed_for_memory(task, message, was_running=task is begun[-1])
                 else:
                     self._crashed(task, cls, message)
         self.pump()
@@ -622,15 +622,16 @@ class Tasks:
             )
             self.fail(task, exceptions.dump_error(error))
 
-    def _killed_for_memory(self, task: Task, report: dict[str, Any], *, was_running: bool) -> None:
+    def _killed_for_memory(self, task: Task, message: dict[str, Any], *, was_running: bool) -> None:
         if self.memory_kills is None:
             from umbel._client import memory_kills  # most sessions never need it
 
             self.memory_kills = memory_kills.MemoryKills(self)
+        worker, report = bytes.fromhex(message["worker"]), message["memory"]
         if was_running or not task.template.max_retries:
-            self.memory_kills.happened(task, report)
+            self.memory_kills.happened(task, worker, report)
         else:  # it had run, and its answer was not out
-            self.begin_again(task)
+            self.memory_kills.answer_lost(task, worker, report)
 
     def begin_again(self, task: Task, *, is_delayed: bool = False) -> None:
         """A task that had begun is in the queue again, before others; with `is_delayed` it will be."""
@@ -655,7 +656,7 @@ class Tasks:
                 "max_retries if the task may safely run again, and look at the worker's output for the cause"
             )
         )
-        self._note_failure(task, worker, cancelled_error(task) if task.is_cancelled else crash)
+        self.note_failure(task, worker, cancelled_error(task) if task.is_cancelled else crash)
         if task.retries_left != 0 and not task.is_cancelled:
             task.retries_left -= 1 if task.retries_left > 0 else 0
             task.attempt += 1
@@ -803,14 +804,14 @@ class Tasks:
             if table.commands:
                 self._values.carry_out()
 
-    def fail(self, task: Task, blob: bytes | None) -> None:
-        """End a task that was not sent."""
+    def fail(self, task: Task, blob: bytes | None, peer: bytes = b"") -> None:
+        """End a task that was not sent, or whose `peer` is gone."""
         if self.unfinished.pop(task.seq, None) is not None:
-            self._note_failure(task, b"", blob or b"")
+            self.note_failure(task, peer, blob or b"")
             self.settle_failure(task, blob or b"")
 
-    def _note_failure(self, task: Task, peer: bytes, blob: bytes) -> None:
-        """An attempt has failed of which its worker did not say so."""
+    def note_failure(self, task: Task, peer: bytes, blob: bytes) -> None:
+        """An attempt has failed of which its worker, `peer` or b"" for none, did not say so."""
         if self.recorder is not None:
             self.recorder.failed(task, peer, blob, None, time.time())
 
@@ -859,7 +860,7 @@ class Tasks:
         task = self._finish(link, message[1], None)
         if task is not None:
             blob = cancelled_error(task)
-            self._note_failure(task, b"", blob)
+            self.note_failure(task, b"", blob)
             self.settle_failure(task, blob)
 
     # Streams

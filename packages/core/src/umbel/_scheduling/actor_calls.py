@@ -74,9 +74,9 @@ class ActorCalls:
     def replied(self, seq: int) -> Any | None:
         return self.inflight.pop(seq, None)
 
-    def disconnected(self) -> list[Any]:
-        """The actor's process is gone or out of reach and may come back: returns the calls that fail for want of
-        retries; the others are waiting again. The caller sets `state`."""
+    def disconnected(self) -> tuple[list[Any], list[Any]]:
+        """The actor's process is gone or out of reach and may come back: returns (calls that fail for want of retries,
+        calls that were in flight and are waiting again). The caller sets `state` and counts their attempts."""
         failed, again = [], []
         for call in self.inflight.values():
             if call.retries_left == 0:
@@ -87,7 +87,7 @@ class ActorCalls:
                 again.append(call)
         self.inflight.clear()
         self.queue.extendleft(reversed(again))
-        return failed
+        return failed, again
 
     def died(self) -> list[Any]:
         """The actor is dead for good: returns every call that had no reply."""
