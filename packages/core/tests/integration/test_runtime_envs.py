@@ -364,6 +364,8 @@ def test_environment_of_a_job_is_built_at_once_and_holds_in_all_of_it(tmp_path: 
         while not [one for one in current.engine().query("environments") if one["state"] == "ready"]:
             assert time.monotonic() < until_s
             time.sleep(0.01)
+        from umbel.util import state
+        print([(sorted(one.runtime_env["built"]), one.success) for one in state.list_runtime_envs()])
 
         @umbel.remote
         def value():
@@ -378,7 +380,7 @@ def test_environment_of_a_job_is_built_at_once_and_holds_in_all_of_it(tmp_path: 
         """
     )
     fields = "['env_vars', 'working_dir']"
-    assert output == f"(14, '1', {fields}) {fields}\n"
+    assert output == f"[(['working_dir'], True)]\n(14, '1', {fields}) {fields}\n"
 
 
 def test_job_whose_files_are_missing_does_not_start(tmp_path: Path) -> None:

@@ -343,7 +343,13 @@ class TestOthers:
         assert state.list_runtime_envs() == []
         umbel.get(one.options(runtime_env={"env_vars": {"A_VARIABLE": "1"}}).remote(), timeout=30)
         (told,) = state.list_runtime_envs()
-        assert told.runtime_env == {"env_vars": {"A_VARIABLE": "1"}}
+        assert (told.runtime_env, told.success) == ({"env_vars": {"A_VARIABLE": "1"}}, True)
+
+    def test_environment_of_a_task_that_waits_is_listed(self) -> None:
+        ref = one.options(num_cpus=99, runtime_env={"env_vars": {"A_VARIABLE": "2"}}).remote()
+        told = drivers.wait_until(state.list_runtime_envs)
+        assert [(one.runtime_env, one.success) for one in told] == [({"env_vars": {"A_VARIABLE": "2"}}, None)]
+        umbel.cancel(ref)
 
     def test_process_that_does_not_answer_is_told_of(self) -> None:
         actor = Counter.remote()
@@ -527,6 +533,11 @@ def test_nothing_is_recorded_when_that_is_switched_off(monkeypatch: pytest.Monke
         umbel.get(one.remote(), timeout=30)
         with pytest.raises(exception.UmbelStateApiException, match="UMBEL_TASK_EVENTS is 0"):
             state.list_tasks()
+        actor = Counter.remote()
+        umbel.get(actor.add.remote(), timeout=30)
+        assert [one.state for one in state.list_actors()] == ["ALIVE"]
+        with pytest.warns(UserWarning, match="the dead are not listed"):
+            assert {one.worker_type for one in state.list_workers(_explain=True)} == {"DRIVER", "WORKER"}
         running = hold.remote(str(tmp_path / "gate"))
         with pytest.warns(UserWarning, match="what has ended is not known"):
             assert state.list_tasks(raise_on_missing_output=False)[0].name == "hold"  # the living are known anyway

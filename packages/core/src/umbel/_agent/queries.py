@@ -70,7 +70,9 @@ class Queries:
         history, hub = self._daemon.history, self._daemon.hub
 
         def done(trouble: str) -> None:
-            hub.reply(client.id, request, {"result": {"path": history.path, "trouble": trouble}})
+            hub.reply(
+                client.id, request, {"result": {"path": history.path, "is_on": history.is_on, "trouble": trouble}}
+            )
 
         history.sync(done)
 
@@ -148,6 +150,7 @@ class Queries:
                 "count": one.lease_count,
                 "depth": one.depth,
                 "resources": dict(one.resources),
+                "env": one.env,
                 "waiting_s": now_s - one.since_s,
                 "reason": str(one.why),
                 "why": one.why.as_json(),

@@ -118,3 +118,4 @@ class Pending(NamedTuple):
     resources: Mapping[str, int]
     since_s: float
     why: reasons.Reason
+    env: str

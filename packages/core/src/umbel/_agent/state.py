@@ -602,7 +602,17 @@ class AgentState:
         """Every waiting demand with the reason why it waits, in the order in which they will be served."""
         self._now_s = max(self._now_s, at_s)
         return [
-            Pending(one.client, one.actor, one.key, one.count, one.depth, one.placement, one.since_s, self._reason(one))
+            Pending(
+                one.client,
+                one.actor,
+                one.key,
+                one.count,
+                one.depth,
+                one.placement,
+                one.since_s,
+                self._reason(one),
+                one.env,
+            )
             for one in self._order(self.demands.values())
         ]
 

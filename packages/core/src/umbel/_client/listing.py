@@ -55,6 +55,7 @@ class Node:
         self._until_s = time.monotonic() + timeout_s
         self._timeout_s = timeout_s
         self.missing: list[str] = []
+        self.notes: list[str] = []
 
     def query(self, what: str) -> Any:
         self.check_time()
@@ -83,6 +84,14 @@ class Node:
             self.missing.append(f"what has ended is not known: {found['trouble']}")
             return None
         return opened(found["path"])
+
+    def history_if_on(self) -> store.Store | None:
+        """The same for what lists the living in the first place: that nothing is recorded is only noted."""
+        found = self.query("history")
+        if not found["is_on"]:
+            self.notes.append(f"the dead are not listed: {found['trouble']}")
+            return None
+        return self.history()
 
 
 def opened(path: str) -> store.Store:
@@ -288,14 +297,14 @@ def _sort_key(row: Row, column: str) -> tuple[Any, ...]:
 
 def _of(node: Node, rows: Sequence[Row], request: Request) -> Listing:
     met = [row for row in rows if conditions.all_met(request.wanted, row)]
-    return Listing(_page(met, request), len(met), node.missing, [])
+    return Listing(_page(met, request), len(met), node.missing, node.notes)
 
 
 def actors(asker: inquiry.Asker, request: Request) -> Listing:
     node = Node(asker, request.timeout_s)
     facts = node.query("nodes")[0]
     known = {one["actor"]: one for one in node.query("actors")}
-    history = node.history()
+    history = node.history_if_on()
     if history is not None:
         try:
             dead = [json.loads(text) for text in history.actors()]
@@ -353,7 +362,7 @@ def workers(asker: inquiry.Asker, request: Request) -> Listing:
     rows = {
         one["id"]: _worker(one["id"], one["pid"], facts, is_driver=one["is_driver"]) for one in node.query("owners")
     }
-    history = node.history()
+    history = node.history_if_on()
     if history is not None:
         try:
             recorded = history.workers()
@@ -398,6 +407,7 @@ def nodes(asker: inquiry.Asker, request: Request) -> Listing:
 
 
 def jobs(asker: inquiry.Asker, request: Request) -> Listing:
+    """The drivers. runtime_env is {}: a job's environment is in its tasks' and actors'."""
     node = Node(asker, request.timeout_s)
     facts = node.query("nodes")[0]
     rows = [
@@ -439,21 +449,35 @@ def objects(asker: inquiry.Asker, request: Request) -> Listing:
 
 
 def runtime_envs(asker: inquiry.Asker, request: Request) -> Listing:
-    """Those that a worker has, or somebody waits for a worker with."""
+    """Those that a worker has, somebody waits for a worker with, or are kept or built for either or for a job. success is
+    None while it is being built or waits for that; ref_cnt: the workers with it that are in use."""
     node = Node(asker, request.timeout_s)
     node_id = node.query("nodes")[0]["node_id"]
     counts: dict[str, int] = {}
     for one in node.query("workers"):
         if one["env"]:
             counts[one["env"]] = counts.get(one["env"], 0) + bool(one["client"] or one["actor"])
+    has_worker = set(counts)
+    for one in node.query("pending"):
+        if one["env"]:
+            counts.setdefault(one["env"], 0)
+    is_ready = {one["built"]: one["state"] == "ready" for one in node.query("environments")}
+    found = [(json.loads(text), count, text in has_worker) for text, count in counts.items()]
+    wanted = {_build_key(env) for env, _, _ in found}
+    found += [({"built": json.loads(key)}, 0, False) for key in is_ready if key not in wanted]
     rows = [
         {
-            "runtime_env": json.loads(text), "success": True, "creation_time_ms": None, "node_id": node_id,
-            "ref_cnt": count, "error": None,
+            "runtime_env": env, "success": True if has_one or is_ready.get(_build_key(env)) else None,
+            "creation_time_ms": None, "node_id": node_id, "ref_cnt": count, "error": None,
         }
-        for text, count in counts.items()
+        for env, count, has_one in found
     ]  # fmt: skip
     return _of(node, rows, request)
+
+
+def _build_key(env: Mapping[str, Any]) -> str:
+    """By what the agent knows the part of an environment that has to be built; "{}" for nothing."""
+    return json.dumps(env.get("built", {}), sort_keys=True, separators=(",", ":"))
 
 
 def placement_groups(asker: inquiry.Asker, request: Request) -> Listing:

@@ -240,10 +240,10 @@ class ObjectState(StateSchema):
 
 @dataclass
 class RuntimeEnvState(StateSchema):
-    """One runtime environment that a worker has."""
+    """One runtime environment that a worker has, or that is built or waited for. success: None until it is there."""
 
     runtime_env: dict[str, Any] = _column(filterable=False)
-    success: bool = _column()
+    success: bool | None = _column()
     creation_time_ms: float | None = _column(filterable=False)
     node_id: str = _column()
     ref_cnt: int | None = _column(filterable=False, detail=True)
