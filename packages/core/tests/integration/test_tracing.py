@@ -239,6 +239,33 @@ def test_hook_that_fails_in_a_worker_costs_its_spans_and_no_task() -> None:
     assert "RuntimeError: not here" in output + errors
 
 
+def test_spans_of_an_actor_that_leaves_from_a_thread_are_exported(
+    tmp_path: Any, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv(tracing_hook.DIRECTORY, str(tmp_path))
+    output, _ = drive("""
+umbel.init(num_cpus=1, _tracing_startup_hook="tracing_hook:set_up_late")
+
+@umbel.remote(max_concurrency=2)
+class Threaded:
+    def well(self):
+        return 1
+    def leave(self):
+        sys.exit(3)
+
+actor = Threaded.remote()
+umbel.get(actor.well.remote())
+try:
+    umbel.get(actor.leave.remote())
+except umbel.exceptions.ActorDiedError:
+    pass
+import tracing_hook
+print(sorted(span["name"] for span in tracing_hook.taken()))
+""")
+    names = ["__init__", "leave", "well"]
+    assert output.splitlines()[-1] == str([f"Threaded.{name} umbel.remote_worker" for name in names])
+
+
 @pytest.mark.parametrize(
     ("hook", "told"),
     [

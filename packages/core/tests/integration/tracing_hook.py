@@ -10,7 +10,7 @@ from typing import Any
 
 from opentelemetry import trace
 from opentelemetry.sdk.trace import ReadableSpan, TracerProvider
-from opentelemetry.sdk.trace.export import SimpleSpanProcessor, SpanExportResult
+from opentelemetry.sdk.trace.export import BatchSpanProcessor, SimpleSpanProcessor, SpanExportResult
 from opentelemetry.sdk.trace.export.in_memory_span_exporter import InMemorySpanExporter
 
 DIRECTORY = "UMBEL_TEST_SPANS"  # the environment variable that names where
@@ -49,6 +49,13 @@ def set_up() -> None:
         provider = TracerProvider()
         provider.add_span_processor(SimpleSpanProcessor(Exporter()))
         trace.set_tracer_provider(provider)
+
+
+def set_up_late() -> None:
+    """Spans are exported when that is asked for, and not before."""
+    provider = TracerProvider()
+    provider.add_span_processor(BatchSpanProcessor(Exporter(), schedule_delay_millis=3_600_000))
+    trace.set_tracer_provider(provider)
 
 
 def fail_in_workers() -> None:

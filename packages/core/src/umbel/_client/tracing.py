@@ -168,8 +168,12 @@ class Tracing:
         flush = getattr(
             trace.get_tracer_provider(), "force_flush", None
         )  # the SDK's provider has it, the API's has not
-        if flush is not None:
+        if flush is None:
+            return
+        try:
             flush(FLUSH_MS)
+        except Exception as error:  # the user's code; this process must end all the same
+            sys.stderr.write(f"umbel: process {os.getpid()} could not export its last spans: {error!r}\n")
 
 
 def call_user(function: Callable[..., Any], args: tuple[Any, ...], kwargs: dict[str, Any]) -> Any:

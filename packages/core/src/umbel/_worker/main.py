@@ -296,19 +296,24 @@ class Worker:
         self._pass_on_output()
         with self.engine.lock:
             self.engine._flush()
-        self.engine.report_metrics()
-        self.engine.report_tasks()
+        self._say_last()
         os._exit(code)
 
     def leave(self, code: int) -> None:
         """End this process in an orderly way: what is finished is sent, atexit handlers run."""
         with self.engine.lock:
             self.engine._flush()
-        self.engine.report_metrics()
-        self.engine.report_tasks()
+        self._say_last()
         if threading.current_thread() is threading.main_thread():
             sys.exit(code)
         os._exit(code)
+
+    def _say_last(self) -> None:
+        """Report what was traced, measured and finished here and is not reported yet. On any thread, no lock."""
+        if self.tracing is not None:
+            self.tracing.flush()
+        self.engine.report_metrics()
+        self.engine.report_tasks()
 
     # Messages; lock held
 
@@ -433,9 +438,7 @@ class Worker:
     def _asked_to_exit(self, message: dict[str, Any]) -> None:
         if message.get("shutdown"):
             self._pass_on_output()
-            if self.tracing is not None:
-                self.tracing.flush()
-            self.engine.report_tasks()
+            self._say_last()
             os._exit(0)
         with self.engine.lock:
             self.engine.values.drain_drops()
