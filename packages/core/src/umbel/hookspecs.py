@@ -46,6 +46,11 @@ def umbel_collectives() -> Iterable[spi.CollectiveDescriptor]:  # type: ignore[e
 
 
 @hookspec
+def umbel_tensor_transports() -> Iterable[spi.TensorTransportDescriptor]:  # type: ignore[empty-body]  # only the signature counts
+    """Ways for tensors to go from one actor to another: `umbel.method(tensor_transport=...)`."""
+
+
+@hookspec
 def umbel_runtime_envs() -> Iterable[spi.RuntimeEnvDescriptor]:  # type: ignore[empty-body]  # only the signature counts
     """Fields of `runtime_env`: what each means, and how workers come to run in it. The descriptor's name is the field."""
 

@@ -46,6 +46,7 @@ __all__ = [
     "Eligible",
     "Engine",
     "EngineDescriptor",
+    "HeldTensors",
     "NodeAffinity",
     "NodeView",
     "ObjectStore",
@@ -64,6 +65,9 @@ __all__ = [
     "StoreDescriptor",
     "StoreUsage",
     "Strategy",
+    "TensorLine",
+    "TensorTransport",
+    "TensorTransportDescriptor",
     "View",
     "WaitingDemand",
     "WorkerSetup",
@@ -387,6 +391,55 @@ class CollectiveGroup(Protocol):
 
 
 # ---------------------------------------------------------------------------------------------------------------------
+# Direct transfer of tensors
+
+
+class TensorLine(Protocol):
+    """One end of a conversation between the process that holds tensors and one that takes them.
+
+    Whatever waits here ends: ConnectionError when the other process has gone, TimeoutError when it lives and says nothing
+    for a minute; `receive` also raises what the other end's transport raised. One thread at a time.
+    """
+
+    def send(self, data: bytes, descriptors: Sequence[int] = ()) -> None:
+        """descriptors: open files to go along, at most 253; they stay open here."""
+        ...
+
+    def receive(self) -> tuple[bytes, list[int]]:
+        """What one `send` of the other end has sent. The caller closes the files."""
+        ...
+
+
+class HeldTensors(Protocol):
+    """Tensors of one value, in the process that holds them. Dropped when nobody needs that value any more: what has to be
+    given back is given back by `__del__` or `weakref.finalize`."""
+
+    def give(self, line: TensorLine) -> None:
+        """Someone has called `take` at the other end. In a thread of its own, beside others and beside the program."""
+        ...
+
+
+@runtime_checkable
+class TensorTransport(Protocol):
+    """A way for tensors to go from the process that made them to others. One for each process; any thread may call it."""
+
+    def is_tensor(self, value: object) -> bool:
+        """Whether it takes this part of a value, which is of no built-in type of Python's; all others are pickled. Quick,
+        and imports nothing."""
+        ...
+
+    def hold(self, tensors: Sequence[Any]) -> HeldTensors:
+        """Be ready to give these, in this order. Copies nothing: most are used where they are, or by nobody. The same
+        tensors are what the process itself gets when it reads the value."""
+        ...
+
+    def take(self, line: TensorLine) -> list[Any]:
+        """The tensors for which `hold` was called at the other end, in their order; writing to them changes nobody
+        else's."""
+        ...
+
+
+# ---------------------------------------------------------------------------------------------------------------------
 # Runtime environments
 
 
@@ -492,6 +545,7 @@ SchedulerFactory: TypeAlias = Callable[[], SchedulingPolicy]
 StoreFactory: TypeAlias = Callable[..., ObjectStore[Any]]  # Any: a store's segments are its own affair
 AcceleratorFactory: TypeAlias = Callable[[], AcceleratorManager]
 CollectiveFactory: TypeAlias = Callable[[CollectivePeers], CollectiveGroup]
+TensorTransportFactory: TypeAlias = Callable[[], TensorTransport]
 RuntimeEnvFactory: TypeAlias = Callable[[], RuntimeEnvPlugin]
 CommandFactory: TypeAlias = Callable[[], object]
 F = TypeVar("F", bound=Callable[..., object])
@@ -546,6 +600,13 @@ class AcceleratorDescriptor(Descriptor[AcceleratorFactory]):
 class CollectiveDescriptor(Descriptor[CollectiveFactory]):
     """A backend of `umbel.util.collective`. factory: called in each process of a group, with its peers, at the same
     time in all; it may exchange with them. Raises PluginError when what it needs is not installed."""
+
+    __slots__ = ()
+
+
+class TensorTransportDescriptor(Descriptor[TensorTransportFactory]):
+    """A way for tensors to go from one actor to another. factory: called without arguments, once in each process that
+    holds or takes tensors by it. Raises PluginError when what it needs is not installed."""
 
     __slots__ = ()
 

@@ -82,6 +82,7 @@ BAD: dict[str, dict[str, list[tuple[object, bool]]]] = {
         "get_if_exists": [(1, True), ("yes", True)],
         "max_pending_calls": [(-2, False), (1.5, True), ("x", True)],
         "allow_out_of_order_execution": [(1, True), ("yes", True)],
+        "enable_tensor_transport": [("shm", True), (1, True)],
         "_actor_generator_backpressure_num_objects": [(0, False), (-2, False), ("x", True)],
     },
     "method": {
@@ -90,6 +91,7 @@ BAD: dict[str, dict[str, list[tuple[object, bool]]]] = {
         "concurrency_group": [("", False), (5, True)],
         "name": [("", False), (5, True)],
         "enable_task_events": [(1, True)],
+        "tensor_transport": [("", False), (True, True)],
         "_labels": [({"a": 1}, True), ([], True)],
     },
 }
@@ -105,8 +107,6 @@ UNSUPPORTED = [
     ("actor", "label_selector", {"zone": "a"}),
     ("task", "fallback_strategy", [{"label_selector": {"zone": "a"}}]),
     ("actor", "placement_group", object()),
-    ("actor", "enable_tensor_transport", True),
-    ("method", "tensor_transport", "nccl"),
     ("method", "_num_objects_per_yield", 2),
 ]
 

@@ -131,6 +131,7 @@ def test_list_shows_every_plugin_and_why_it_is_off(installed: Path, monkeypatch:
         "umbel_runtime_envs",
         "umbel_schedulers",
         "umbel_stores",
+        "umbel_tensor_transports",
     ]
     assert rows["lost"] == {
         "name": "lost",

@@ -7,6 +7,7 @@ from collections.abc import Callable, Iterable
 from types import FunctionType
 from typing import TYPE_CHECKING, Any, Generic, NamedTuple, overload
 
+from umbel import exceptions
 from umbel._client import absent, current, refs, remote_function, signatures
 from umbel._model import ids
 from umbel._model import options as option_model
@@ -55,6 +56,7 @@ class ActorDescription(NamedTuple):
     is_async: bool
     is_detached: bool
     has_events: bool = True  # its calls go into the history
+    has_tensor_transport: bool = False  # its methods may have one
 
 
 class MethodTemplate:
@@ -104,6 +106,8 @@ class ActorMethod:
         description = self._template.description
         template = MethodTemplate(description, option_model.method_options(description.options, overrides))
         _check_streaming(template)
+        if template.options.tensor_transport is not None:
+            _check_transport(template, self._handle._description)
         return ActorMethod(self._handle, template)
 
     def __reduce__(self) -> tuple[Any, ...]:
@@ -136,6 +140,8 @@ class ActorHandle(Generic[T]):
                     f"{', '.join(sorted(n for n in self._description.methods if not n.startswith('_'))) or 'none'}"
                 )
             template = MethodTemplate(described, option_model.method_options(described.options, {}))
+            if template.options.tensor_transport is not None:
+                _check_transport(template, self._description)
             self._templates[name] = template
         return ActorMethod(self, template)
 
@@ -181,6 +187,13 @@ def describe(cls: type, options: option_model.ActorOptions) -> ActorDescription:
         )
         _check_group(methods[name], options)
     is_async = any(m.is_async for m in methods.values())
+    has_tensor_transport = any(m.options.get("tensor_transport") for m in methods.values())
+    if has_tensor_transport and options.enable_tensor_transport is False:
+        raise exceptions.InvalidOption(
+            f"enable_tensor_transport must be True or left out for {cls.__name__}, which has methods with a "
+            "tensor_transport, got False",
+            option="enable_tensor_transport",
+        )
     for name, function in (("ready", lambda: None), ("terminate", lambda: None), ("call", lambda fn, *a, **k: None)):
         full = f"__umbel_{name}__"
         methods[full] = MethodDescription(name=full, signature=signatures.Signature(function, full), options={})
@@ -200,6 +213,7 @@ def describe(cls: type, options: option_model.ActorOptions) -> ActorDescription:
         is_async=is_async,
         is_detached=options.lifetime == "detached",
         has_events=options.enable_task_events,
+        has_tensor_transport=has_tensor_transport or bool(options.enable_tensor_transport),
     )
 
 
@@ -224,6 +238,25 @@ def _check_streaming(template: MethodTemplate) -> None:
             f"num_returns={wanted!r} needs a generator method, got {template.name}, which has no 'yield'; "
             "use a number, or yield the values"
         )
+
+
+def _check_transport(template: MethodTemplate, actor: ActorDescription) -> None:
+    name = template.options.tensor_transport
+    if template.is_generator or template.options.num_returns not in (None, 1):
+        raise exceptions.InvalidOption(
+            f"{template.name} with tensor_transport={name!r} must have one result, got "
+            f"num_returns={template.options.num_returns or 'streaming'!r}; return one value, such as a tuple",
+            option="num_returns",
+        )
+    if not actor.has_tensor_transport:
+        raise exceptions.InvalidOption(
+            f"{template.name}.options(tensor_transport={name!r}) needs an actor of a class with "
+            f"@umbel.remote(enable_tensor_transport=True), got one of {actor.class_name} without; add it",
+            option="tensor_transport",
+        )
+    from umbel._client.tensors import transports
+
+    transports.check(str(name), "tensor_transport")
 
 
 class ActorTemplate:
@@ -358,7 +391,11 @@ def method(*args: Any, **options: Any) -> Any:
         return args[0]
     if not options:
         raise ValueError("@umbel.method() without options does nothing; name an option, such as num_returns=2")
-    option_model.method_options(options, {})
+    checked = option_model.method_options(options, {})
+    if checked.tensor_transport is not None:
+        from umbel._client.tensors import transports
+
+        transports.check(checked.tensor_transport, "tensor_transport")
 
     def mark(function: Callable[..., Any]) -> Callable[..., Any]:
         setattr(function, METHOD_OPTIONS_ATTRIBUTE, dict(options))

@@ -478,6 +478,7 @@ class Actors:
                     "is_streaming": made.is_streaming,
                     "backpressure": made.backpressure,
                     "group": options.concurrency_group,
+                    "tensor_transport": options.tensor_transport,
                     "events": options.enable_task_events and client.description.has_events,
                     "class_name": client.description.class_name,
                     "actor": client.actor_id.hex(),

@@ -69,14 +69,21 @@ def _get_of_graph(wanted: list[refs.GraphRef], timeout: float | None) -> list[An
     return [ref.get(max(0.0, deadline_s - time.monotonic())) for ref in wanted]
 
 
-def put(value: T) -> refs.ObjectRef[T]:
+def put(value: T, *, _tensor_transport: str | None = None) -> refs.ObjectRef[T]:
     """Store a snapshot of `value`; returns its reference. Raises TypeError for what cannot be pickled, or for an
-    ObjectRef itself, which is stored already; ObjectStoreFullError when there is no room."""
+    ObjectRef itself, which is stored already; ObjectStoreFullError when there is no room.
+
+    _tensor_transport: leave the tensors in it in this process, for others to take by this transport: no snapshot.
+    """
     if isinstance(value, refs.ObjectRef):
         raise TypeError(
             f"put() takes a value, got {value!r}, which refers to a stored one already; pass it on as it is, or "
             f"put it in a list"
         )
+    if _tensor_transport is not None:
+        from umbel._client.tensors import holding
+
+        return holding.put(value, _tensor_transport)
     ref: refs.ObjectRef[T] = current.engine().put(value)
     return ref
 

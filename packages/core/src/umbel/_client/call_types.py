@@ -70,7 +70,7 @@ class ActorOptions(CommonOptions, total=False):
     get_if_exists: bool | None
     max_pending_calls: int | None
     allow_out_of_order_execution: bool | None
-    enable_tensor_transport: Any
+    enable_tensor_transport: bool | None
     _actor_generator_backpressure_num_objects: int | None
 
 
@@ -83,7 +83,7 @@ class MethodDecoratorOptions(StreamOptions, total=False):
     max_task_retries: int | None
     concurrency_group: str | None
     enable_task_events: bool | None
-    tensor_transport: Any
+    tensor_transport: str | None
 
 
 class MethodOptions(MethodDecoratorOptions, total=False):

@@ -25,6 +25,7 @@ KIND_NAMES = {
     serialization.STORED: "shared",
     serialization.ERROR: "error",
     values.LIFETIME: "actor",
+    values.HELD: "tensors",
 }  # else "inline": in the owner's own memory
 
 
@@ -35,6 +36,8 @@ def size_bytes(record: ownership.Record) -> int:
         return int(payload[1])
     if kind == serialization.BUFFERS:
         return len(payload[0]) + sum(map(len, payload[1]))
+    if kind == values.HELD:
+        return int(payload.size_bytes)
     if kind in (serialization.PICKLE, serialization.ERROR):
         return len(payload or b"")
     return sys.getsizeof(payload) if kind == serialization.RAW else 0

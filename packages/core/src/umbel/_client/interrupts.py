@@ -26,6 +26,7 @@ RETRY_S = 0.01  # a person does not notice, and our own code is rarely that long
 _PRIVATE = os.path.join(os.path.dirname(os.path.dirname(os.path.abspath(__file__))), "_")  # umbel._client and its like
 _WAITS = (
     reactor.poll_ready.__code__, reactor.poll_briskly.__code__, connection.Poller.poll.__code__,
+    connection.wait_readable.__code__,
     reactor.sleep_on.__code__, reactor.sleep_in.__code__,
 )  # fmt: skip
 _UNINTERRUPTED = (links.AgentLink.request.__code__,)  # an answer that nobody takes may be a grant of memory

@@ -43,6 +43,7 @@ from umbel._wire import messages
 if TYPE_CHECKING:
     from umbel import spi
     from umbel._client import rebuild
+    from umbel._client.tensors import holding
     from umbel._model.reasons import Reason
 
 logger = logging.getLogger("umbel")
@@ -104,6 +105,7 @@ class NativeEngine:
         self.extra_housekeeping: Callable[[float], float | None] | None = None
         self._metrics: Any = None  # the process's recorder, once something was measured
         self.own_metrics: Any = None  # where metrics are served
+        self._tensor_holder: holding.Holder | None = None  # once tensors are to stay here
         self._on_notice_first = on_notice
         self._on_agent_gone = on_agent_gone
         self._dirty_links: set[links.Link] = set()
@@ -523,7 +525,10 @@ class NativeEngine:
 
     def put(self, value: Any) -> refs.ObjectRef[Any]:
         self.check_running()
-        kind, payload, contained = self.values.encode(value)
+        return self.put_encoded(*self.values.encode(value))
+
+    def put_encoded(self, kind: int, payload: Any, contained: tuple[bytes, ...]) -> refs.ObjectRef[Any]:
+        """A new object of ours with this value."""
         if contained:
             try:
                 self.tasks._check_known(contained)
@@ -532,13 +537,25 @@ class NativeEngine:
                     self.values.discard(payload[0])
                 raise
         with self.lock:
-            self.tasks.last_seq = seq = self.tasks.last_seq + 1
-            object_id = self.process_id + seq.to_bytes(8, "big") + b"\0\0\0\0"
-            table = self.values.table
-            table.settle(table.own(object_id), kind, payload, contained)
+            record = self.own_next()
+            self.values.table.settle(record, kind, payload, contained)
             if self.values._drops:
                 self.values.drain_drops()
-        return refs.ObjectRef(object_id, self)
+        return refs.ObjectRef(record.object_id, self)
+
+    def own_next(self) -> ownership.Record:
+        """A new object of ours, with one reference to it, which is the caller's to make. Lock held."""
+        self.tasks.last_seq = seq = self.tasks.last_seq + 1
+        return self.values.table.own(self.process_id + seq.to_bytes(8, "big") + b"\0\0\0\0")
+
+    def tensor_holder(self) -> holding.Holder:
+        """What keeps the tensors that stay in this process."""
+        with self.lock:
+            if self._tensor_holder is None:
+                from umbel._client.tensors import holding
+
+                self._tensor_holder = holding.Holder(self)
+            return self._tensor_holder
 
     def get(self, wanted: list[refs.ObjectRef[Any]], timeout_s: float | None) -> list[Any]:
         records = self.values.table.records
@@ -843,6 +860,8 @@ class NativeEngine:
         self.is_closed = True
         self.lock = self.values._lock = threading.RLock()
         self.reactor.forked()
+        if self._tensor_holder is not None:
+            self._tensor_holder.door.forked()
 
     def shutdown(self) -> None:
         """Leave the session: close what this process holds. Does not end the daemon."""
@@ -871,6 +890,8 @@ class NativeEngine:
         """Close what this process holds."""
         if self.values.spilling is not None:
             self.values.spilling.stop()
+        if self._tensor_holder is not None:
+            self._tensor_holder.door.close()
         self.agent.close()
         self.links.close()
         self.reactor.close()

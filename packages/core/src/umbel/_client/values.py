@@ -29,6 +29,7 @@ LIFETIME_SUFFIX = actor.LIFETIME_SUFFIX
 LOSSES_MAX = 10  # of one object, whose owner gives it a new value each time: it must be our view of the store
 LOSSES_KNOWN_MAX = 1_000
 LIFETIME = 100  # the kind of the object that stands for an actor's life; never travels
+HELD = 101  # of one that stands for tensors that stay here: `umbel._client.tensors.holding`; never travels
 
 
 class Values:
@@ -96,11 +97,14 @@ class Values:
 
     # Encoding
 
-    def encode(self, value: Any, owner: bytes | None = None) -> tuple[int, Any, tuple[bytes, ...]]:
-        """(kind, payload, contained ids). Large values go to the store, owned there by `owner` (default: us)."""
+    def encode(
+        self, value: Any, owner: bytes | None = None, replaced: serialization.Replaced | None = None
+    ) -> tuple[int, Any, tuple[bytes, ...]]:
+        """(kind, payload, contained ids). Large values go to the store, owned there by `owner` (default: us). replaced: as
+        for `serialization.serialize`."""
         if serialization.is_raw(value):
             return RAW, value, ()
-        serialized = serialization.serialize(value)
+        serialized = serialization.serialize(value, replaced)
         if serialized.size_bytes <= self._inline_bytes_max:
             kind, payload = serialized.inline()
             return kind, payload, tuple(serialized.refs)

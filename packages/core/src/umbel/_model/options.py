@@ -59,7 +59,7 @@ class TaskOptions(NamedTuple):
 
 
 class ActorOptions(NamedTuple):
-    """How a class runs as an actor.
+    """How a class runs as an actor. enable_tensor_transport: None for whether a method has a transport.
 
     placement_resources: what a node must have free to take the actor. running_resources: what the actor then holds for
     life. They differ only by the default CPU, which is for placing alone.
@@ -86,6 +86,7 @@ class ActorOptions(NamedTuple):
     enable_task_events: bool = True
     labels: tuple[tuple[str, str], ...] = ()
     generator_backpressure_num_objects: int = -1
+    enable_tensor_transport: bool | None = None
 
     @property
     def runtime_env(self) -> dict[str, Any]:
@@ -103,6 +104,7 @@ class MethodOptions(NamedTuple):
     enable_task_events: bool = True
     labels: tuple[tuple[str, str], ...] = ()
     generator_backpressure_num_objects: int | None = None
+    tensor_transport: str | None = None  # in lower case; whether there is one of this name is not checked here
 
 
 def task_options(
@@ -158,6 +160,7 @@ def actor_options(decorator: Mapping[str, object], call: Mapping[str, object]) -
         max_pending_calls=given.get("max_pending_calls") or -1,
         allow_out_of_order_execution=given.get("allow_out_of_order_execution"),
         generator_backpressure_num_objects=given.get("_actor_generator_backpressure_num_objects", -1),
+        enable_tensor_transport=given.get("enable_tensor_transport"),
         **_common(given),
     )
 
@@ -174,6 +177,7 @@ def method_options(decorator: Mapping[str, object], call: Mapping[str, object]) 
         enable_task_events=given.get("enable_task_events", True),
         labels=given.get("_labels", ()),
         generator_backpressure_num_objects=given.get("_generator_backpressure_num_objects"),
+        tensor_transport=given.get("tensor_transport"),
     )
 
 
@@ -431,12 +435,9 @@ def _placement_group(option: str, value: object) -> None:
         raise _needs_cluster(option, value, "placement groups")
 
 
-def _tensor_transport(option: str, value: object) -> None:
-    if value is not False and (not isinstance(value, str) or value.lower() != "object_store"):
-        raise exceptions.UnsupportedFeature(
-            f"{option}={value!r} is not supported: this version of Umbel moves tensors through the object "
-            f"store; leave it out"
-        )
+def _tensor_transport(option: str, value: object) -> str | None:
+    name = _text("omit it for the object store")(option, value).lower()
+    return None if name == "object_store" else str(name)
 
 
 _WINDOW: Final = _count("-1 for no limit or a whole number >= 1", "omit it for no limit", minimum=-1, refused=(0,))
@@ -496,7 +497,7 @@ _ACTOR: Final[Mapping[str, _Option]] = {
         _count("-1 or 0 for no limit, or a whole number >= 1", "omit it for no limit", minimum=-1)
     ),
     "allow_out_of_order_execution": _Option(_flag("what suits the class")),
-    "enable_tensor_transport": _Option(_tensor_transport),
+    "enable_tensor_transport": _Option(_flag("whether a method has a tensor_transport")),
     "_actor_generator_backpressure_num_objects": _Option(_WINDOW),
 }
 

@@ -39,6 +39,9 @@ _SIZED = frozenset((str, bytes))
 
 Serializer = Callable[[Any], Any]
 Deserializer = Callable[[Any], Any]
+Replaced = Callable[
+    [Any], Any
+]  # of a part that is of no built-in type: what `__reduce__` would return; None to leave it
 
 
 class _Custom:
@@ -117,6 +120,15 @@ def _pickler_class() -> Any:
     return Pickler
 
 
+def _replacing_pickler(replaced: Replaced, *args: Any, **kwargs: Any) -> Any:
+    class Pickler(_pickler_class()):  # type: ignore[misc]  # cloudpickle has no types
+        def reducer_override(self, obj: Any) -> Any:
+            found = replaced(obj)
+            return super().reducer_override(obj) if found is None else found
+
+    return Pickler(*args, **kwargs)
+
+
 def _with_file(code: types.CodeType, reduced: tuple[Any, ...]) -> tuple[Any, ...]:
     """`reduced`, what cloudpickle makes of `code`, with the name of its file, which cloudpickle leaves out from 3.1.3 on:
     without it tracebacks show no source and breakpoints do not hold."""
@@ -177,8 +189,8 @@ def _aligned(offset: int) -> int:
     return (offset + ALIGNMENT - 1) & -ALIGNMENT
 
 
-def serialize(value: Any) -> Serialized:
-    """Pickle `value`. Raises TypeError that names the part which cannot be pickled."""
+def serialize(value: Any, replaced: Replaced | None = None) -> Serialized:
+    """Pickle `value`, some parts of it as others. Raises TypeError that names the part which cannot be pickled."""
     if _is_plain(value):
         return Serialized(pickle.dumps(value, 5), (), ())
     buffers: list[memoryview] = []
@@ -194,8 +206,9 @@ def serialize(value: Any) -> Serialized:
     refs: list[bytes] = []
     _collecting.refs = refs
     file = io.BytesIO()
+    make = _pickler_class() if replaced is None else functools.partial(_replacing_pickler, replaced)
     try:
-        _pickler_class()(file, protocol=5, buffer_callback=out_of_band).dump(value)
+        make(file, protocol=5, buffer_callback=out_of_band).dump(value)
     except RecursionError:
         raise
     except Exception as error:

@@ -61,6 +61,15 @@ def umbel_collectives() -> list[spi.CollectiveDescriptor]:
 
 
 @hookimpl
+def umbel_tensor_transports() -> list[spi.TensorTransportDescriptor]:
+    return [
+        spi.TensorTransportDescriptor(
+            "shm", "umbel._client.tensors.shared_memory:SharedMemoryTransport", summary="shared memory of one machine"
+        )
+    ]
+
+
+@hookimpl
 def umbel_runtime_envs() -> list[spi.RuntimeEnvDescriptor]:
     below = "umbel._environments"
     return [

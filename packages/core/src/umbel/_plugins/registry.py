@@ -49,6 +49,9 @@ class Catalog:
         self.stores = providers.Registry("store", spi.StoreDescriptor, spi.ObjectStore)
         self.accelerators = providers.Registry("accelerator", spi.AcceleratorDescriptor, spi.AcceleratorManager)
         self.collectives = providers.Registry("collective", spi.CollectiveDescriptor, spi.CollectiveGroup)
+        self.tensor_transports = providers.Registry(
+            "tensor transport", spi.TensorTransportDescriptor, spi.TensorTransport
+        )
         self.runtime_envs = providers.Registry("runtime_env field", spi.RuntimeEnvDescriptor, spi.RuntimeEnvPlugin)
         self.commands = providers.Registry("command", spi.CommandDescriptor, None)
 
@@ -60,6 +63,7 @@ class Catalog:
             "umbel_stores": self.stores,
             "umbel_accelerators": self.accelerators,
             "umbel_collectives": self.collectives,
+            "umbel_tensor_transports": self.tensor_transports,
             "umbel_runtime_envs": self.runtime_envs,
             "umbel_commands": self.commands,
         }

@@ -238,6 +238,15 @@ def connect_unix(path: str) -> socket.socket:
     return sock
 
 
+def wait_readable(sock: socket.socket, timeout_s: float) -> None:
+    """Wait until there is something to read, or the end. A function of its own so that a signal handler can see that the
+    thread waits. Raises TimeoutError."""
+    poll = select.poll()
+    poll.register(sock, select.POLLIN)
+    if not poll.poll(timeout_s * 1000):
+        raise TimeoutError(f"nothing has come for {timeout_s:g} s")
+
+
 def listen_unix(path: str) -> socket.socket:
     """A non-blocking listener at `path`, readable and writable by this user alone."""
     sock = socket.socket(socket.AF_UNIX, socket.SOCK_STREAM)

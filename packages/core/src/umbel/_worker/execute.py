@@ -43,6 +43,7 @@ class Template:
         "name",
         "num_returns",
         "resources",
+        "tensor_transport",
         "threads",
     )  # fmt: skip
 
@@ -55,6 +56,7 @@ class Template:
         self.is_streaming: bool = facts["is_streaming"]
         self.backpressure: int = facts["backpressure"]
         self.group: str | None = facts.get("group")
+        self.tensor_transport: str | None = facts.get("tensor_transport")
         self.max_calls: int = facts.get("max_calls", 0)
         self.flush: bool = facts.get(
             "flush", False
@@ -82,7 +84,7 @@ class InputNotHere(Exception):
 
 
 class ArgumentFailed(Exception):
-    """An argument was lost, and this is what it ended with instead of a value."""
+    """An argument was lost, or the tensors in it, and this is what it ended with instead of a value."""
 
     def __init__(self, blob: bytes) -> None:
         super().__init__()
@@ -203,6 +205,8 @@ class Executor:
                 kind, payload = self._values.found_again(lost)
                 if kind == ERROR:
                     raise ArgumentFailed(payload) from None
+            except exceptions.ObjectLostError as error:  # the tensors in it are
+                raise ArgumentFailed(exceptions.dump_error(error)) from None
 
     # Running
 
@@ -270,7 +274,13 @@ class Executor:
                 return (messages.REPLY, job.seq, RAW, value, None), ()
             if type(value) is GeneratorType:
                 return self._generated(job, value)
-            kind, payload, contained = self._values.encode(value, job.link.peer)
+            if template.tensor_transport is None:
+                kind, payload, contained = self._values.encode(value, job.link.peer)
+            else:
+                holder = self._engine.tensor_holder()
+                (kind, payload, contained), record = holder.encode(value, template.tensor_transport, job.link.peer)
+                if record is not None:
+                    job.passed.append(record)  # until the receiver's borrow is entered
             return (messages.REPLY, job.seq, kind, payload, contained or None), contained
         if type(value) is GeneratorType:
             return self._generated(job, value)

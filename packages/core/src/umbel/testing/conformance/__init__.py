@@ -7,7 +7,8 @@ Subclass a suite in a test module, name the class `Test...`, and give it the des
     class TestMyPolicy(SchedulerConformance):
         descriptor = my_plugin.umbel_schedulers()[0]
 
-The built-in schedulers, stores, accelerators, collectives and fields of `runtime_env` pass the same suites.
+The built-in schedulers, stores, accelerators, collectives, transports of tensors and fields of `runtime_env` pass the same
+suites.
 """
 
 import pytest
@@ -19,6 +20,7 @@ pytest.register_assert_rewrite(
     "umbel.testing.conformance.runtime_envs",
     "umbel.testing.conformance.schedulers",
     "umbel.testing.conformance.stores",
+    "umbel.testing.conformance.tensor_transports",
 )
 
 from umbel.testing.conformance.accelerators import AcceleratorConformance as AcceleratorConformance  # noqa: E402
@@ -26,6 +28,9 @@ from umbel.testing.conformance.collectives import CollectiveConformance as Colle
 from umbel.testing.conformance.runtime_envs import RuntimeEnvConformance as RuntimeEnvConformance  # noqa: E402
 from umbel.testing.conformance.schedulers import SchedulerConformance as SchedulerConformance  # noqa: E402
 from umbel.testing.conformance.stores import StoreConformance as StoreConformance  # noqa: E402
+from umbel.testing.conformance.tensor_transports import (  # noqa: E402
+    TensorTransportConformance as TensorTransportConformance,
+)
 
 __all__ = [
     "AcceleratorConformance",
@@ -33,4 +38,5 @@ __all__ = [
     "RuntimeEnvConformance",
     "SchedulerConformance",
     "StoreConformance",
+    "TensorTransportConformance",
 ]
