@@ -12,6 +12,7 @@ from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
 
+import drivers
 import pytest
 
 import umbel
@@ -87,6 +88,13 @@ class Actor:
                 for record in engine.values.table.records.values()
                 if record.kind == values.HELD
             )
+
+    def fork(self) -> int:
+        child = os.fork()
+        if not child:
+            signal.pause()
+            os._exit(0)
+        return child
 
     def files(self) -> int:
         """How many of its open files are tensors in memory."""
@@ -283,7 +291,7 @@ def test_death_of_the_holder_while_it_is_asked_is_one_too(pair: tuple[Any, Any])
     made = maker.make.remote()
     umbel.wait([made])
     pid = umbel.get(maker.process.remote())
-    os.kill(pid, signal.SIGSTOP)
+    drivers.freeze(pid)
     reading = user.total.remote(made)
     assert umbel.wait([reading], timeout=0.3)[0] == []
     os.kill(pid, signal.SIGKILL)
@@ -291,6 +299,21 @@ def test_death_of_the_holder_while_it_is_asked_is_one_too(pair: tuple[Any, Any])
     with pytest.raises(exceptions.ObjectLostError, match="has died"):
         umbel.get(reading)
     assert time.monotonic() - began_s < SOON_S
+
+
+def test_child_that_the_holder_has_forked_does_not_hide_its_death(pair: tuple[Any, Any]) -> None:
+    maker, user = pair
+    made = maker.make.remote()
+    umbel.wait([made])
+    child = umbel.get(maker.fork.remote())
+    try:
+        os.kill(umbel.get(maker.process.remote()), signal.SIGKILL)
+        began_s = time.monotonic()
+        with pytest.raises(exceptions.ObjectLostError, match="has died"):
+            umbel.get(user.total.remote(made))
+        assert time.monotonic() - began_s < SOON_S
+    finally:
+        os.kill(child, signal.SIGKILL)
 
 
 def test_death_of_a_taker_frees_what_it_borrowed(pair: tuple[Any, Any]) -> None:
@@ -312,6 +335,34 @@ def test_arrays_outlive_the_actor_that_made_them(pair: tuple[Any, Any]) -> None:
     assert len(_files_of_tensors(os.getpid())) == 1
     del array
     assert _files_of_tensors(os.getpid()) == []
+
+
+def test_driver_that_is_killed_leaves_nobody_behind() -> None:
+    program = """
+import os, signal, numpy as np, umbel
+
+@umbel.remote(num_cpus=0)
+class Actor:
+    @umbel.method(tensor_transport="shm")
+    def make(self):
+        return np.ones(100_000)
+
+    def total(self, value):
+        return os.getpid(), value.sum()
+
+umbel.init(num_cpus=1, log_to_driver=False)
+maker, user = Actor.remote(), Actor.remote()
+made = maker.make.remote()
+mine = umbel.put(np.ones(100_000), _tensor_transport="shm")
+print(*[umbel.get(one.total.remote(ref))[0] for one, ref in ((user, made), (maker, mine))], flush=True)
+os.kill(os.getpid(), signal.SIGKILL)
+"""
+    done = subprocess.run(
+        [sys.executable, "-c", program], capture_output=True, text=True, timeout=60, check=False
+    )  # fmt: skip
+    assert done.returncode == -signal.SIGKILL, done.stderr
+    for pid in done.stdout.split():
+        until(lambda pid=pid: not Path(f"/proc/{pid}").exists())
 
 
 @pytest.mark.parametrize("name", ["nccl", "gloo", "NIXL", "cuda_ipc"])

@@ -18,6 +18,7 @@ from umbel._transport import connection
 
 TIMEOUT_S = 60.0  # for which one end waits for the other, which lives but does not answer; Ray's is the same
 BACKLOG = 128
+WAITING_MAX = 2  # threads at a door; starting one for each that comes would take as long as the rest
 DESCRIPTORS_MAX = 253  # what the kernel takes in one message
 _DATA, _FAILED = 0, 1
 _HEADER = struct.Struct("<BQ")  # which of these, and how many bytes follow
@@ -100,8 +101,8 @@ def _is_own(sock: socket.socket) -> bool:
 
 
 class Door:
-    """Where others come for what this process holds. Each is served by a thread of its own: none waits for another one,
-    nor for what the process is busy with."""
+    """Where others come for what this process holds. Each is served by a thread that serves nobody else meanwhile: none
+    waits for another one, nor for what the process is busy with."""
 
     def __init__(self, find: Callable[[bytes], spi.HeldTensors]) -> None:
         """find: by object id; raises ObjectFreedError."""
@@ -110,7 +111,10 @@ class Door:
         self._sock.bind(b"\0umbel-tensors-" + secrets.token_hex(16).encode())
         self._sock.listen(BACKLOG)
         self.address: bytes = self._sock.getsockname()
-        threading.Thread(target=self._open, daemon=True, name="umbel-tensors").start()
+        self._lock = threading.Lock()
+        self._waiting = 0  # threads that wait for the next one to come
+        with self._lock:
+            self._start_waiting()
 
     def close(self) -> None:
         try:
@@ -123,13 +127,26 @@ class Door:
         """This is a copy in a forked child: it must not keep the parent's door open beyond its death."""
         self._sock.close()
 
-    def _open(self) -> None:
+    def _start_waiting(self) -> None:
+        """Lock held."""
+        self._waiting += 1
+        threading.Thread(target=self._wait, daemon=True, name="umbel-tensors").start()
+
+    def _wait(self) -> None:
         while True:
             try:
                 sock, _ = self._sock.accept()
             except OSError:
                 return  # closed
-            threading.Thread(target=self._serve, args=(sock,), daemon=True, name="umbel-tensors").start()
+            with self._lock:
+                self._waiting -= 1
+                if not self._waiting:
+                    self._start_waiting()
+            self._serve(sock)
+            with self._lock:
+                if self._waiting >= WAITING_MAX:
+                    return
+                self._waiting += 1
 
     def _serve(self, sock: socket.socket) -> None:
         line = Line(sock)
