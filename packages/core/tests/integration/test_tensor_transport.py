@@ -79,7 +79,6 @@ class Actor:
         """How many tensors this process holds for others."""
         from umbel._client import current, values
 
-        gc.collect()
         engine = current.engine()
         with engine.lock:
             engine.values.drain_drops()
@@ -299,6 +298,27 @@ def test_death_of_the_holder_while_it_is_asked_is_one_too(pair: tuple[Any, Any])
     with pytest.raises(exceptions.ObjectLostError, match="has died"):
         umbel.get(reading)
     assert time.monotonic() - began_s < SOON_S
+
+
+def test_waiting_for_a_holder_that_is_stopped_can_be_cancelled(pair: tuple[Any, Any]) -> None:
+    @umbel.remote(num_cpus=0)
+    def total(value: Any) -> int:
+        return int(value.sum())
+
+    maker, _ = pair
+    made = maker.make.remote()
+    assert umbel.get(total.remote(made)) == 4_999_950_000  # a worker is there, and knows the function
+    pid = umbel.get(maker.process.remote())
+    drivers.freeze(pid)
+    try:
+        reading = total.remote(made)
+        assert umbel.wait([reading], timeout=0.3)[0] == []
+        umbel.cancel(reading)
+        with pytest.raises(exceptions.TaskCancelledError):
+            umbel.get(reading, timeout=10)
+    finally:
+        os.kill(pid, signal.SIGCONT)
+    assert umbel.get(total.remote(made)) == 4_999_950_000
 
 
 def test_child_that_the_holder_has_forked_does_not_hide_its_death(pair: tuple[Any, Any]) -> None:

@@ -120,13 +120,18 @@ def _pickler_class() -> Any:
     return Pickler
 
 
-def _replacing_pickler(replaced: Replaced, *args: Any, **kwargs: Any) -> Any:
+@functools.cache
+def _replacing_pickler_class() -> Any:
+    """One for all: a class refers to itself, so what it closes over would live until the next garbage collection."""
+
     class Pickler(_pickler_class()):  # type: ignore[misc]  # cloudpickle has no types
+        replaced: Replaced
+
         def reducer_override(self, obj: Any) -> Any:
-            found = replaced(obj)
+            found = self.replaced(obj)
             return super().reducer_override(obj) if found is None else found
 
-    return Pickler(*args, **kwargs)
+    return Pickler
 
 
 def _with_file(code: types.CodeType, reduced: tuple[Any, ...]) -> tuple[Any, ...]:
@@ -202,13 +207,16 @@ def serialize(value: Any, replaced: Replaced | None = None) -> Serialized:
             return True
         return False
 
+    file = io.BytesIO()
+    make = _pickler_class() if replaced is None else _replacing_pickler_class()
+    pickler = make(file, protocol=5, buffer_callback=out_of_band)
+    if replaced is not None:
+        pickler.replaced = replaced
     outer = getattr(_collecting, "refs", None)
     refs: list[bytes] = []
     _collecting.refs = refs
-    file = io.BytesIO()
-    make = _pickler_class() if replaced is None else functools.partial(_replacing_pickler, replaced)
     try:
-        make(file, protocol=5, buffer_callback=out_of_band).dump(value)
+        pickler.dump(value)
     except RecursionError:
         raise
     except Exception as error:

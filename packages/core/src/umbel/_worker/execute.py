@@ -400,10 +400,12 @@ class Executor:
     def error_blob(self, job: Execution, error: BaseException) -> bytes:
         """The error as it travels."""
         if job.is_cancelled and isinstance(error, (KeyboardInterrupt, exceptions.TaskCancelledError)):
+            drop_frames(error)  # else a reference in them is one to enter, by an owner who may not answer
             return exceptions.dump_error(
                 exceptions.TaskCancelledError(f"task {job.template.name} was cancelled while it ran")
             )
         if isinstance(error, ArgumentFailed):
+            drop_frames(error)  # likewise
             return error.blob
         running = job.context
         wrapped = exceptions.UmbelTaskError.from_exception(
