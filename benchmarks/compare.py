@@ -185,6 +185,7 @@ nox -s bench
 ```
 
 which installs {peer_title} into an environment of its own, runs `benchmarks/compare.py`, and writes this page.
+`benchmarks/dag.py umbel --compare PYTHON` does the same for compiled graphs, with the Ray of that interpreter.
 `benchmarks/core.py umbel` alone takes under two minutes; `benchmarks/profile.py ROW` shows where a row's time goes.
 
 {facts}

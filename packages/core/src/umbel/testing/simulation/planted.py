@@ -160,12 +160,12 @@ def _send_backwards(calls: actor_calls.ActorCalls) -> list[Any]:
     return _take_sendable(calls)[::-1]
 
 
-def _retry_for_free(calls: actor_calls.ActorCalls) -> list[Any]:
+def _retry_for_free(calls: actor_calls.ActorCalls) -> tuple[list[Any], list[Any]]:
     """Every call that was in flight is sent again, whatever its retries."""
     again = list(calls.inflight.values())
     calls.inflight.clear()
     calls.queue.extendleft(reversed(again))
-    return []
+    return [], again
 
 
 def _forget_waiting(box: mailbox.Mailbox, group: str, is_async: bool) -> list[Any]:
