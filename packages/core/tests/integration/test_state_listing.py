@@ -522,6 +522,7 @@ def test_old_tasks_go_and_that_is_told(monkeypatch: pytest.MonkeyPatch) -> None:
             return bool(found) and any("older tasks were removed" in str(one.message) for one in warned)
 
         drivers.wait_until(removed)
+        drivers.wait_until(lambda: len(state.list_tasks(limit=1_000)) <= 100)
         umbel.get(one.options(name="last").remote(), timeout=30)
         assert 0 < len(state.list_tasks(limit=1_000)) <= 102
         assert states(name="last") == [("last", "FINISHED")]

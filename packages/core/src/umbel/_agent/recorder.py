@@ -1,8 +1,9 @@
 """The recorder: the process that writes a session's history to disk.
 
 It takes what the daemon hands over and writes it down at once, which is quick. What is written down it turns into rows at
-the lowest priority, and only when nothing has come for a while: even so it would get in the way of tasks that wake each
-other up. Whoever asks meanwhile does that himself. It ends when the daemon's end of their socket closes.
+the lowest priority, and only when nothing has come for a while and the machine is idle: even so it would get in the way
+of who shares a core with it. Whoever asks meanwhile does that himself. It ends when the daemon's end of their socket
+closes.
 """
 
 from __future__ import annotations
@@ -21,7 +22,9 @@ from umbel._wire import frames
 
 NICE = 19
 QUIET_S = 3.0  # without anything coming, until rows are made
-RAW_BYTES_MAX = 40 << 20  # about a million tasks; beyond it, rows are made at once, so that a question can be answered
+LOOK_S = 1.0  # between looks at what else the machine does
+IDLE_SHARE = 0.75  # of the processors' time, from which on it is idle
+TASK_BYTES = 42  # of a task that is only written down, about; what is beyond the tasks to be kept goes unread
 TRIM_PERIOD_S = 5.0  # between looks at whether something is too old
 READ_BYTES = 1 << 20
 FILE_ENDINGS = ("", "-wal", "-shm", "-journal")
@@ -69,6 +72,7 @@ class Recorder:
         self._may_be_raw = False
         self._raw_bytes = 0
         self._recorded_s = 0.0  # time.monotonic(), the last time
+        self._load = Load()
         self._is_finished = False
         if self._is_kept:
             os.makedirs(os.path.dirname(path), mode=0o700, exist_ok=True)
@@ -89,24 +93,32 @@ class Recorder:
                 os.rmdir(self._config["session_dir"])
 
     def _serve(self) -> bool:
-        """Take what has come, or else tidy up; False when nothing will come any more."""
-        if self._may_be_raw:
-            quiet_in_s = self._recorded_s + QUIET_S - time.monotonic()
-            wait_s: float | None = 0.0 if self._raw_bytes > RAW_BYTES_MAX else max(0.0, quiet_in_s)
-        else:
-            wait_s = TRIM_PERIOD_S if self._retention.age_max_s else None
+        """Take what has come, and tidy up when it is time; False when nothing will come any more."""
+        due_s = self._due_s()
+        wait_s = None if due_s is None else max(0.0, due_s - time.monotonic())
         ready, _, _ = select.select([self._sock], [], [], wait_s)
-        if not ready:
-            self._tidy()
-            return True
-        try:
-            data = self._sock.recv(READ_BYTES)
-        except OSError:
-            data = b""
-        for payload in self._reader.feed(data):
-            message, body = frames.decode_control(payload)
-            self._say(self._take(message, body))
-        return bool(data) and not self._is_finished
+        if ready:
+            try:
+                data = self._sock.recv(READ_BYTES)
+            except OSError:
+                data = b""
+            for payload in self._reader.feed(data):
+                message, body = frames.decode_control(payload)
+                self._say(self._take(message, body))
+            if not data or self._is_finished:
+                return False
+        if due_s is not None and time.monotonic() >= due_s:
+            if not self._may_be_raw or self._load.look():
+                self._tidy()
+            else:
+                self._trim()
+        return True
+
+    def _due_s(self) -> float | None:
+        """When to tidy up next; None for when something has come."""
+        if self._may_be_raw:
+            return max(self._recorded_s + QUIET_S, self._load.next_look_s)
+        return self._trimmed_s + TRIM_PERIOD_S if self._retention.age_max_s else None
 
     def _say(self, answer: dict[str, Any]) -> None:
         with contextlib.suppress(OSError):  # the daemon is gone: the next read tells
@@ -122,6 +134,7 @@ class Recorder:
                 self._may_be_raw = True
                 self._raw_bytes += len(body)
                 self._recorded_s = time.monotonic()
+                self._discard()
             elif kind == "worker":
                 self._store.worker(message["facts"])
             elif kind == "actor":
@@ -152,11 +165,63 @@ class Recorder:
             self._may_be_raw = self._store.absorb()
             if not self._may_be_raw:
                 self._raw_bytes = 0
-            if not self._may_be_raw or time.monotonic() - self._trimmed_s > TRIM_PERIOD_S:
-                self._trimmed_s = time.monotonic()
-                self._store.trim(self._retention, time.time())
+                self._trimmed_s = 0.0
         except self._errors as error:
-            self._may_be_raw = False  # another entry, or question, is another try
-            self._say({"t": "warn", "text": f"the history of tasks is not written to {self._path}: {error}"})
+            self._failed(error)
         except ValueError as error:
             self._say({"t": "warn", "text": f"the history of tasks has gaps: {error}"})
+        self._trim()
+
+    def _trim(self) -> None:
+        """Remove what is old, now and then."""
+        if self._trimmed_s and time.monotonic() - self._trimmed_s < TRIM_PERIOD_S:
+            return
+        self._trimmed_s = time.monotonic()
+        try:
+            self._store.trim(self._retention, time.time())
+        except self._errors as error:
+            self._failed(error)
+
+    def _failed(self, error: Exception) -> None:
+        self._may_be_raw = False  # another entry, or question, is another try
+        self._say({"t": "warn", "text": f"the history of tasks is not written to {self._path}: {error}"})
+
+    def _discard(self) -> None:
+        """Let go of the oldest batches that are only written down, where later ones are as many tasks as are kept."""
+        limit_bytes = self._retention.tasks_max * TASK_BYTES
+        if self._raw_bytes > limit_bytes:
+            self._raw_bytes = self._store.raw_bytes()  # somebody who asked may have made rows of them
+            while (size_bytes := self._store.discard(self._raw_bytes - limit_bytes)) > 0:
+                self._raw_bytes -= size_bytes
+
+
+class Load:
+    """How much the machine's processors have to do beside this process."""
+
+    def __init__(self) -> None:
+        self.next_look_s = 0.0  # time.monotonic()
+        self._is_low = False
+        self._looked_s = 0.0
+        self._last = _processors()
+
+    def look(self) -> bool:
+        """Whether that was little in the time since the last look; looks once in `LOOK_S`."""
+        now_s = time.monotonic()
+        if now_s - self._looked_s >= LOOK_S:
+            self._looked_s = now_s
+            (idle_s, all_s), self._last = self._last, _processors()
+            passed_s = self._last[1] - all_s
+            self._is_low = passed_s <= 0 or self._last[0] - idle_s >= IDLE_SHARE * passed_s
+            self.next_look_s = 0.0 if self._is_low else now_s + LOOK_S
+        return self._is_low
+
+
+def _processors() -> tuple[float, float]:
+    """(seconds that they had nothing to do but run this process, seconds in all); (0, 0) where that is not known."""
+    try:
+        with open("/proc/stat", "rb") as file:
+            ticks = [int(field) for field in file.readline().split()[1:9]]
+    except (OSError, ValueError):
+        return 0.0, 0.0
+    second = os.sysconf("SC_CLK_TCK")
+    return (ticks[3] + ticks[4]) / second + time.process_time(), sum(ticks) / second

@@ -121,6 +121,21 @@ class Store:
         """An actor is dead. facts: JSON."""
         self._db.execute("INSERT OR REPLACE INTO actors VALUES (?, ?, ?)", (actor, ended_s, facts))
 
+    def raw_bytes(self) -> int:
+        """How much is only written down."""
+        return int(self._value("SELECT coalesce(sum(length(batch)), 0) FROM raw"))
+
+    def discard(self, bytes_max: int) -> int:
+        """Remove the oldest batch that is only written down, unless it is larger; its size, 0 when none was removed."""
+        with self._transaction():
+            row = self._db.execute("SELECT id, batch FROM raw ORDER BY id LIMIT 1").fetchone()
+            if row is None or len(row[1]) > bytes_max:
+                return 0
+            self._db.execute("DELETE FROM raw WHERE id = ?", (row[0],))
+            with contextlib.suppress(ValueError):
+                self._count(REMOVED, batches.decode(row[1]).row_count)
+        return len(row[1])
+
     def has_raw(self) -> bool:
         return bool(self._value("SELECT EXISTS (SELECT 1 FROM raw)"))
 
