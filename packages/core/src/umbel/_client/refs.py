@@ -215,7 +215,7 @@ class GraphRef:
 
     def get(self, timeout: float | None = None) -> Any:
         """What `umbel.get` returns for it."""
-        raise NotImplementedError
+        raise NotImplementedError  # the graphs' module has the only subclass; here `get` must know the class, not load it
 
 
 class Reading(threading.local):

@@ -109,7 +109,7 @@ class DAGNode:
         return args, kwargs
 
     def _run(self, results: dict[DAGNode, Any], given: Any) -> Any:
-        raise NotImplementedError
+        raise NotImplementedError  # each kind of node has its own; this class is only their base
 
     def __repr__(self) -> str:
         return f"{type(self).__name__}({self._title})"
