@@ -5,12 +5,11 @@ from __future__ import annotations
 import json
 import os
 import pathlib
-import subprocess
-import sys
 import time
 from collections.abc import Iterator
 from typing import Any
 
+import commands
 import drivers
 import pytest
 
@@ -50,13 +49,6 @@ def hold(path: str, _argument: Any = None) -> None:
 @umbel.remote(num_cpus=0)
 def make() -> Any:
     return np.zeros(150_000)
-
-
-def run(*arguments: str) -> subprocess.CompletedProcess[str]:
-    context = umbel.get_runtime_context()
-    directory = os.path.join(context.get_temp_dir(), context.get_session_name())
-    command = [sys.executable, "-m", "umbel.cli", *arguments, "--session", directory]
-    return subprocess.run(command, check=False, capture_output=True, text=True, timeout=30)
 
 
 def texts(ref: Any) -> list[str]:
@@ -172,26 +164,26 @@ def test_memory_command_prints_the_same_and_json() -> None:
     CACHE.append(umbel.put(np.ones(150_000)))
     keeper = Keeper.remote()
     umbel.get(keeper.keep.remote([]))
-    done = run("memory")
+    done = commands.run("memory")
     assert done.returncode == 0, done.stderr
     assert CACHE[0].hex() in done.stdout
     assert "1.1 MB" in done.stdout
-    listed = json.loads(run("memory", "--json").stdout)
+    listed = json.loads(commands.run("memory", "--json").stdout)
     kinds = {entry["object_id"]: (entry["kind"], entry["reference_type"]) for entry in listed["entries"]}
     assert kinds[CACHE[0].hex()] == ("shared", "LOCAL_REFERENCE")
     assert ("actor", "ACTOR_HANDLE") in kinds.values()
-    assert run("memory", "--stats-only").stdout.startswith("1 object in the object store, 1.1 MB")
-    assert run("memory", "--units", "TB").returncode == 2
+    assert commands.run("memory", "--stats-only").stdout.startswith("1 object in the object store, 1.1 MB")
+    assert commands.run("memory", "--units", "TB").returncode == 2
 
 
 def test_explain_command_says_why_an_object_is_alive() -> None:
     CACHE.append(umbel.put(np.ones(150_000)))
-    done = run("explain", CACHE[0].hex())
+    done = commands.run("explain", CACHE[0].hex())
     assert done.returncode == 0, done.stderr
     assert done.stdout.splitlines()[0].endswith("is ready")
     assert f"in variable CACHE of module {__name__}" in done.stdout
     gone = CACHE.pop().hex()
-    drivers.wait_until(lambda: "not known here any more" in run("explain", gone).stdout)
+    drivers.wait_until(lambda: "not known here any more" in commands.run("explain", gone).stdout)
 
 
 def test_summary_without_the_history_says_what_is_missing() -> None:

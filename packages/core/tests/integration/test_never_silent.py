@@ -12,6 +12,7 @@ import time
 from collections.abc import Iterator
 from typing import Any
 
+import commands
 import drivers
 import pytest
 
@@ -59,16 +60,6 @@ class Caller:
 class Threaded:
     def hold(self, path: str) -> None:
         umbel.get(hold.remote(path))
-
-
-def run(*arguments: str) -> subprocess.CompletedProcess[str]:
-    command = [sys.executable, "-m", "umbel.cli", *arguments, "--session", session_dir()]
-    return subprocess.run(command, check=False, capture_output=True, text=True, timeout=30)
-
-
-def session_dir() -> str:
-    context = umbel.get_runtime_context()
-    return os.path.join(context.get_temp_dir(), context.get_session_name())
 
 
 def running(ref: Any) -> state.Reason:
@@ -226,15 +217,15 @@ def test_command_explains_objects_tasks_actors_and_the_node(tmp_path: pathlib.Pa
     running(ref)
     drivers.wait_until(umbel.explain)
     for about in (ref.hex(), ref.task_id().hex()):
-        told = run("explain", about)
+        told = commands.run("explain", about)
         assert told.returncode == 0
         assert HERE in told.stdout
-    assert "runs nothing" in run("explain", actor._actor_id.hex()).stdout
+    assert "runs nothing" in commands.run("explain", actor._actor_id.hex()).stdout
     for about in ([], [umbel.nodes()[0]["NodeID"]]):
-        assert "needs {CPU: 9}, but this node has {CPU: 2}" in run("explain", *about).stdout
-    (story,) = json.loads(run("explain", unplaced.hex(), "--json").stdout)
+        assert "needs {CPU: 9}, but this node has {CPU: 2}" in commands.run("explain", *about).stdout
+    (story,) = json.loads(commands.run("explain", unplaced.hex(), "--json").stdout)
     assert reasons.Reason.from_json(story).last().code == reasons.INFEASIBLE
-    unknown = run("explain", "abc")
+    unknown = commands.run("explain", "abc")
     assert unknown.returncode == 1
     assert "nothing here is called 'abc'; give the id of" in unknown.stderr
     umbel.cancel(unplaced)
@@ -245,13 +236,13 @@ def test_command_shows_the_stack_of_a_running_task(tmp_path: pathlib.Path) -> No
     ref = hold.remote(str(tmp_path / "gate"))
     pid = running(ref).last().facts["pid"]
     for about in ([], [ref.task_id().hex()], [str(pid)]):
-        told = run("stack", *about)
+        told = commands.run("stack", *about)
         assert told.returncode == 0, told.stderr
         assert "runs hold (task " in told.stdout
         assert "time.sleep(0.005)" in told.stdout
         assert "_worker" not in told.stdout
-    assert "_worker" in run("stack", "--all", str(pid)).stdout
-    assert "no worker, actor or running task here is called 'ffff'" in run("stack", "ffff").stderr
+    assert "_worker" in commands.run("stack", "--all", str(pid)).stdout
+    assert "no worker, actor or running task here is called 'ffff'" in commands.run("stack", "ffff").stderr
     (tmp_path / "gate").touch()
     umbel.get(ref, timeout=30)
 
@@ -269,7 +260,7 @@ def test_stopped_worker_is_said_not_to_answer(tmp_path: pathlib.Path) -> None:
 
 
 def test_tools_only_look() -> None:
-    with tool.Tool(session_dir()) as looking:
+    with tool.Tool(commands.session_dir()) as looking:
         assert looking.query("nodes")[0]["node_id"] == umbel.nodes()[0]["NodeID"]
         with pytest.raises(exceptions.UmbelSystemError, match="a tool may only ask, got 'reserve_store'"):
             looking._request({"t": "reserve_store", "bytes": 1})
@@ -282,9 +273,9 @@ def test_tools_only_look() -> None:
 
 
 def test_command_says_which_sessions_there_are() -> None:
-    assert session_dir() in sessions.running_sessions(sessions.base_dir())
+    assert commands.session_dir() in sessions.running_sessions(sessions.base_dir())
     command = [sys.executable, "-m", "umbel.cli", "stack", "--session", "no-such"]
     told = subprocess.run(command, check=False, capture_output=True, text=True, timeout=30)
     assert told.returncode == 1
     assert "no session 'no-such' runs here" in told.stderr
-    assert session_dir() in told.stderr
+    assert commands.session_dir() in told.stderr

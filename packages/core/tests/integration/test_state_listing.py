@@ -14,6 +14,7 @@ import warnings
 from collections.abc import Iterator
 from typing import Any
 
+import commands
 import drivers
 import psutil
 import pytest
@@ -72,21 +73,11 @@ class Counter:
         return os.getpid()
 
 
-def session_dir() -> str:
-    context = umbel.get_runtime_context()
-    return os.path.join(context.get_temp_dir(), context.get_session_name())
-
-
 def recorders(directory: str = "") -> list[psutil.Process]:
     """The processes that write a session's history: they come after the daemon and its fork server in its list."""
-    lines = pathlib.Path(directory or session_dir(), sessions.PROCESSES_FILE).read_text().splitlines()
+    lines = pathlib.Path(directory or commands.session_dir(), sessions.PROCESSES_FILE).read_text().splitlines()
     pids = [int(line.split()[0]) for line in lines[2:]]
     return [psutil.Process(pid) for pid in pids if drivers.is_running(pid)]
-
-
-def run(*arguments: str) -> subprocess.CompletedProcess[str]:
-    command = [sys.executable, "-m", "umbel.cli", *arguments, "--session", session_dir()]
-    return subprocess.run(command, check=False, capture_output=True, text=True, timeout=60)
 
 
 def states(**filters: Any) -> list[tuple[str, str]]:
@@ -369,29 +360,29 @@ class TestOthers:
 def test_commands_tell_the_same() -> None:
     actor = Counter.remote()
     umbel.get([one.options(name="shown").remote(), actor.add.remote()], timeout=30)
-    told = json.loads(run("list", "tasks", "--json", "--filter", "name=shown").stdout)
+    told = json.loads(commands.run("list", "tasks", "--json", "--filter", "name=shown").stdout)
     assert [(row["name"], row["state"]) for row in told] == [("shown", "FINISHED")]
-    table = run("list", "tasks", "--filter", "name in shown,Counter.add").stdout.splitlines()
+    table = commands.run("list", "tasks", "--filter", "name in shown,Counter.add").stdout.splitlines()
     assert table[0].split()[:4] == ["TASK_ID", "ATTEMPT_NUMBER", "NAME", "STATE"]
     assert table[-1] == "2 of 2 tasks"
-    got = run("get", "tasks", told[0]["task_id"]).stdout
+    got = commands.run("get", "tasks", told[0]["task_id"]).stdout
     assert "FINISHED" in got
     assert "NORMAL_TASK" in got
-    summary = run("summary", "tasks").stdout
+    summary = commands.run("summary", "tasks").stdout
     assert "Counter.add" in summary
     assert "total_actor_tasks: 1" in summary
-    assert "Counter" in run("list", "actors").stdout
-    wrong = run("list", "tasks", "--filter", "colour=red")
+    assert "Counter" in commands.run("list", "actors").stdout
+    wrong = commands.run("list", "tasks", "--filter", "colour=red")
     assert (wrong.returncode, "the columns are task_id" in wrong.stderr) == (1, True)
-    assert "a filter is COLUMN" in run("list", "tasks", "--filter", "colour").stderr
-    assert "none of the tasks has the id" in run("get", "tasks", "00").stderr
+    assert "a filter is COLUMN" in commands.run("list", "tasks", "--filter", "colour").stderr
+    assert "none of the tasks has the id" in commands.run("get", "tasks", "00").stderr
 
 
 @pytest.mark.usefixtures("session")
 def test_timeline_command_writes_what_the_function_returns(tmp_path: pathlib.Path) -> None:
     umbel.get(parent.remote(2), timeout=30)
     path = tmp_path / "timeline.json"
-    done = run("timeline", "--output", str(path))
+    done = commands.run("timeline", "--output", str(path))
     assert "3 tasks are in" in done.stdout, done.stderr
     events = json.loads(path.read_text())
     assert events == umbel.timeline()

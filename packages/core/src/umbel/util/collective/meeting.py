@@ -104,10 +104,6 @@ class Meeting:
             self._round = None
         return Join(host.door)
 
-    def arrived(self) -> set[int]:
-        """Who has come to the round that is open."""
-        return set() if self._round is None else set(self._round.ranks)
-
     def abandon(self, door: bytes) -> None:
         """The round of this door has come to nothing."""
         if self._round is not None and self._round.host.door == door:
