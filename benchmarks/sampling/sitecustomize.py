@@ -77,6 +77,7 @@ class Sampler:
                 stack = self._stack(frame if thread == threading.main_thread().ident else innermost)
                 self.seconds[stack] = self.seconds.get(stack, 0.0) + spent_s
                 self.taken += 1
+        innermost = None  # may be this frame, which would keep all of the stack until the next garbage collection
         if self.taken >= self.next_write or (self.taken > self.written and not is_recording):
             self.next_write = self.taken + min(self.taken, SAMPLES_PER_WRITE)
             self.write()

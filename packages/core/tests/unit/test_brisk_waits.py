@@ -3,12 +3,14 @@
 from __future__ import annotations
 
 import os
+import pathlib
 import selectors
 import threading
 import time
 
 import pytest
 
+from umbel._base import machine
 from umbel._transport import reactor
 from umbel._worker import event_loop
 
@@ -42,6 +44,31 @@ def test_brisk_wait_ends_at_its_deadline_and_by_its_waiter(driver: reactor.React
     driver.close()
     os.close(read_end)
     os.close(write_end)
+
+
+@pytest.mark.skipif(machine.cpu_count() == 1, reason="with one CPU nobody polls")
+def test_thread_goes_on_polling_only_where_a_cpu_is_idle(monkeypatch: pytest.MonkeyPatch) -> None:
+    brisk_s, steady_s, long_s = reactor.BRISK_S / 2, reactor.BRISK_S * 2, reactor.IDLE_BRISK_S * 2
+    for is_idle in (False, True):
+        monkeypatch.setattr(machine, "has_idle_cpu", lambda is_idle=is_idle: is_idle)
+        assert reactor.may_poll(brisk_s, 0.0)
+        assert reactor.may_poll(brisk_s, reactor.SPIN_S) is is_idle
+        assert reactor.may_poll(steady_s, 0.0) is is_idle
+        assert not reactor.may_poll(brisk_s, reactor.IDLE_BRISK_S)
+        assert not reactor.may_poll(long_s, 0.0)
+
+
+@pytest.mark.parametrize(
+    ("line", "is_idle"),
+    [("1/80", True), (f"{machine.cpu_count()}/80", True), (f"{machine.cpu_count() + 1}/80", False), ("0/0", False)],
+)
+def test_idle_cpu_is_one_that_no_thread_wants(tmp_path: pathlib.Path, line: str, is_idle: bool) -> None:
+    path = tmp_path / "loadavg"
+    path.write_text(f"0.20 0.18 0.12 {line} 11206\n")
+    assert machine.has_idle_cpu(str(path)) is is_idle
+    path.write_text("\n")
+    assert not machine.has_idle_cpu(str(path))
+    assert not machine.has_idle_cpu(str(tmp_path / "nothing"))
 
 
 def test_poke_that_crosses_housekeeping_is_not_lost() -> None:

@@ -171,6 +171,22 @@ def test_write_outside_the_segment_or_after_sealing_is_refused(store: SharedMemo
         store.write(segment, 0, b"1")
 
 
+def test_failed_write_leaves_no_view_of_a_view_in_its_traceback(
+    store: SharedMemoryStore, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """The garbage collector of CPython 3.11 crashes on a cycle with one."""
+
+    def fail(*_: object) -> None:
+        raise OSError("full")
+
+    monkeypatch.setattr(segments, "write", fail)
+    data = memoryview(bytearray(100))
+    with pytest.raises(OSError, match="full") as failed:
+        store.write(store.create(100), 0, data)
+    assert failed.tb is not None
+    data.release()  # what the traceback keeps does not need it
+
+
 # Sizes and names
 
 

@@ -172,7 +172,7 @@ class SharedMemoryStore:
     def write(self, segment: Segment, offset: int, data: Any) -> None:
         """Copy `data`, a contiguous buffer of any type, to `offset`; the fastest way, be the pages fresh or warm."""
         own = segment._writable()
-        source = pickle.PickleBuffer(data).raw()
+        source = _as_bytes(data)
         size_bytes = source.nbytes
         checks.invariant(
             0 <= offset <= segment.size_bytes - size_bytes,
@@ -559,6 +559,17 @@ class SharedMemoryStore:
                 f"cannot map segment {name} ({error.strerror}): this process has too many or too large mappings; drop "
                 "values it holds, or raise the limits (sysctl vm.max_map_count, ulimit -v)"
             ) from error
+
+
+def _as_bytes(data: Any) -> memoryview:
+    """The memory of a contiguous buffer.
+
+    One that is bytes already shares what it views. To view the view itself is not safe: in a garbage cycle, as tracebacks
+    make them, CPython 3.11 clears the inner one first and then crashes.
+    """
+    if type(data) is memoryview and data.format == "B" and data.ndim == 1 and data.contiguous:
+        return data
+    return pickle.PickleBuffer(data).raw()
 
 
 def _lost(name: str) -> exceptions.ObjectLostError:

@@ -14,6 +14,7 @@ from __future__ import annotations
 
 import _thread
 import logging
+import math
 import threading
 import time
 from collections.abc import Callable
@@ -25,9 +26,11 @@ from umbel._transport.connection import Poller
 
 logger = logging.getLogger("umbel")
 # Going to sleep and being woken takes tens of microseconds, as long as a small task. So a thread whose last wait was
-# brisk polls for a moment before it sleeps; one that waits for long does so once.
+# brisk polls for a moment before it sleeps; one that waits for long does so once. It goes on for as long as a short task
+# may take while there is a CPU that nobody else wants, and looks whether there is one from moment to moment.
 BRISK_S = 0.0003
 SPIN_S = 0.0001 if machine.cpu_count() > 1 else 0.0  # with one CPU, whoever is to answer needs it
+IDLE_BRISK_S = 0.001 if machine.cpu_count() > 1 else 0.0
 TICK_S = 0.005  # how late housekeeping may be while threads come and go; 200 looks a second cost under 1 % of a core
 LOOP_TICK_S = 0.01  # how long an event loop may be busy with something else before the background thread reads for it
 PARK_AFTER_TICKS = 20  # 0.1 s with the same leader: it waits for something long, so stop looking
@@ -85,7 +88,7 @@ class Reactor:
         self._followers: list[Waiter] = []
         self._followers_lock = threading.Lock()
         self._is_closed = False
-        self._is_brisk = False  # the last wait was short
+        self._last_wait_s = math.inf
         self._is_loop_busy: Callable[[], bool] | None = None  # set while an event loop drives this reactor
         self._on_lead_free: Callable[[], None] | None = None
         self._name = name
@@ -110,7 +113,7 @@ class Reactor:
         try:
             return self._wait(waiter, deadline_s, on_block, None if on_block is None else began_s + block_after_s)
         finally:
-            self._is_brisk = time.monotonic() - began_s < BRISK_S
+            self._last_wait_s = time.monotonic() - began_s
 
     def _wait(
         self, waiter: Waiter, deadline_s: float | None, on_block: Callable[[], None] | None, block_at: float | None
@@ -135,8 +138,8 @@ class Reactor:
             if led:
                 try:
                     self._generation += 1
-                    if self._is_brisk:
-                        poll_briskly(self.poller, waiter, self._until(deadline_s, block_at))
+                    if self._last_wait_s < IDLE_BRISK_S:
+                        poll_briskly(self.poller, waiter, self._last_wait_s, self._until(deadline_s, block_at))
                         if self._is_parked:
                             self._unpark()
                     while not waiter.done:
@@ -365,11 +368,22 @@ def poll_ready(poller: Poller, timeout_s: float) -> None:
         logger.exception("internal error while handling what arrived")
 
 
-def poll_briskly(poller: Poller, waiter: Waiter, timeout_s: float) -> None:
+def poll_briskly(poller: Poller, waiter: Waiter, last_wait_s: float, timeout_s: float) -> None:
     """Poll without sleeping, for a moment. A function of its own for the same reason."""
-    until_s = time.monotonic() + min(SPIN_S, timeout_s)
-    while not waiter.done and time.monotonic() < until_s:
-        poll_ready(poller, 0)
+    began_s = now_s = time.monotonic()
+    end_s = began_s + timeout_s
+    while not waiter.done and now_s < end_s and may_poll(last_wait_s, now_s - began_s):
+        until_s = min(end_s, now_s + SPIN_S)
+        while not waiter.done and now_s < until_s:
+            poll_ready(poller, 0)
+            now_s = time.monotonic()
+
+
+def may_poll(last_wait_s: float, polled_s: float) -> bool:
+    """Whether one who has polled for so long in this wait does so for another moment, `SPIN_S`, before it sleeps."""
+    if last_wait_s < BRISK_S and not polled_s:
+        return True
+    return last_wait_s < IDLE_BRISK_S and polled_s < IDLE_BRISK_S and machine.has_idle_cpu()
 
 
 def sleep_on(lock: threading.Lock, timeout_s: float) -> None:
