@@ -47,15 +47,18 @@ def test_brisk_wait_ends_at_its_deadline_and_by_its_waiter(driver: reactor.React
 
 
 @pytest.mark.skipif(machine.cpu_count() == 1, reason="with one CPU nobody polls")
-def test_thread_goes_on_polling_only_where_a_cpu_is_idle(monkeypatch: pytest.MonkeyPatch) -> None:
-    brisk_s, steady_s, long_s = reactor.BRISK_S / 2, reactor.BRISK_S * 2, reactor.IDLE_BRISK_S * 2
+def test_only_who_takes_turns_with_another_goes_on_polling_and_only_on_an_idle_cpu(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    brisk_s, turn_s, long_s = reactor.BRISK_S / 2, reactor.BRISK_S * 2, reactor.LONE_BRISK_S * 2
     for is_idle in (False, True):
         monkeypatch.setattr(machine, "has_idle_cpu", lambda is_idle=is_idle: is_idle)
-        assert reactor.may_poll(brisk_s, 0.0)
-        assert reactor.may_poll(brisk_s, reactor.SPIN_S) is is_idle
-        assert reactor.may_poll(steady_s, 0.0) is is_idle
-        assert not reactor.may_poll(brisk_s, reactor.IDLE_BRISK_S)
-        assert not reactor.may_poll(long_s, 0.0)
+        for is_lone in (False, True):
+            assert reactor.may_poll(is_lone, brisk_s, 0.0)
+            assert reactor.may_poll(is_lone, brisk_s, reactor.SPIN_S) is (is_lone and is_idle)
+            assert reactor.may_poll(is_lone, turn_s, 0.0) is (is_lone and is_idle)
+            assert not reactor.may_poll(is_lone, brisk_s, reactor.LONE_BRISK_S)
+            assert not reactor.may_poll(is_lone, long_s, 0.0)
 
 
 @pytest.mark.parametrize(

@@ -487,6 +487,7 @@ class NativeEngine:
                     return True
             if not waiter.remaining:
                 return True
+            waiter.is_lone = len(self.tasks.unfinished) == 1
             self.prepare_to_wait()
             self.carry_on()
         if self.wait_for(waiter, timeout_s, records):

@@ -26,11 +26,11 @@ from umbel._transport.connection import Poller
 
 logger = logging.getLogger("umbel")
 # Going to sleep and being woken takes tens of microseconds, as long as a small task. So a thread whose last wait was
-# brisk polls for a moment before it sleeps; one that waits for long does so once. It goes on for as long as a short task
-# may take while there is a CPU that nobody else wants, and looks whether there is one from moment to moment.
+# brisk polls for a moment before it sleeps; one that waits for long does so once. Between two processes that take turns,
+# it goes on for as long as a short task takes, if there is a CPU that nobody else wants.
 BRISK_S = 0.0003
 SPIN_S = 0.0001 if machine.cpu_count() > 1 else 0.0  # with one CPU, whoever is to answer needs it
-IDLE_BRISK_S = 0.001 if machine.cpu_count() > 1 else 0.0
+LONE_BRISK_S = 0.001 if machine.cpu_count() > 1 else 0.0
 TICK_S = 0.005  # how late housekeeping may be while threads come and go; 200 looks a second cost under 1 % of a core
 LOOP_TICK_S = 0.01  # how long an event loop may be busy with something else before the background thread reads for it
 PARK_AFTER_TICKS = 20  # 0.1 s with the same leader: it waits for something long, so stop looking
@@ -39,12 +39,16 @@ LEAD_SLICE_S = 3600.0  # a leader without a deadline; epoll has no use for an in
 
 
 class Waiter:
-    """One thread's wait. `done` is set by whoever leads; `remaining` and `failed` are for the setter's use."""
+    """One thread's wait. `done` is set by whoever leads; `remaining` is for the setter's use.
 
-    __slots__ = ("done", "lock", "remaining")
+    is_lone: what it waits for is the only thing under way, as far as this process knows.
+    """
+
+    __slots__ = ("done", "is_lone", "lock", "remaining")
 
     def __init__(self, remaining: int = 1) -> None:
         self.done = False
+        self.is_lone = False
         self.remaining = remaining
         self.lock: threading.Lock | None = None  # held while a follower sleeps on it
 
@@ -138,7 +142,7 @@ class Reactor:
             if led:
                 try:
                     self._generation += 1
-                    if self._last_wait_s < IDLE_BRISK_S:
+                    if self._last_wait_s < (LONE_BRISK_S if waiter.is_lone else BRISK_S):
                         poll_briskly(self.poller, waiter, self._last_wait_s, self._until(deadline_s, block_at))
                         if self._is_parked:
                             self._unpark()
@@ -372,18 +376,18 @@ def poll_briskly(poller: Poller, waiter: Waiter, last_wait_s: float, timeout_s: 
     """Poll without sleeping, for a moment. A function of its own for the same reason."""
     began_s = now_s = time.monotonic()
     end_s = began_s + timeout_s
-    while not waiter.done and now_s < end_s and may_poll(last_wait_s, now_s - began_s):
+    while not waiter.done and now_s < end_s and may_poll(waiter.is_lone, last_wait_s, now_s - began_s):
         until_s = min(end_s, now_s + SPIN_S)
         while not waiter.done and now_s < until_s:
             poll_ready(poller, 0)
             now_s = time.monotonic()
 
 
-def may_poll(last_wait_s: float, polled_s: float) -> bool:
+def may_poll(is_lone: bool, last_wait_s: float, polled_s: float) -> bool:
     """Whether one who has polled for so long in this wait does so for another moment, `SPIN_S`, before it sleeps."""
-    if last_wait_s < BRISK_S and not polled_s:
+    if not polled_s and last_wait_s < BRISK_S:
         return True
-    return last_wait_s < IDLE_BRISK_S and polled_s < IDLE_BRISK_S and machine.has_idle_cpu()
+    return is_lone and max(last_wait_s, polled_s) < LONE_BRISK_S and machine.has_idle_cpu()
 
 
 def sleep_on(lock: threading.Lock, timeout_s: float) -> None:

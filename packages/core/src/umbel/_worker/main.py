@@ -160,19 +160,23 @@ class Worker:
 
     def run(self) -> None:
         queue = self._queue
+        done_count = 0  # since the last wait
         while not self._is_ending:
             try:
                 job = queue.popleft()
             except IndexError:
-                self._wait_for_work()
+                self._wait_for_work(is_lone=done_count == 1)
+                done_count = 0
                 continue
+            done_count += 1
             if type(job) is execute.Execution:
                 self._execute(job)
             else:
                 job()
         self.leave(0)
 
-    def _wait_for_work(self) -> None:
+    def _wait_for_work(self, *, is_lone: bool) -> None:
+        """is_lone: somebody gives us one thing at a time."""
         self._pass_on_output()
         engine = self.engine
         with engine.lock:
@@ -185,6 +189,7 @@ class Worker:
                 self._has_started = False
                 _PROGRESS.pack_into(self._progress, 0, -1)
             idle = self._idle = reactor.Waiter()
+            idle.is_lone = is_lone
         engine.reactor.wait(idle, None)
         self._idle = None
 
