@@ -28,6 +28,7 @@ from umbel._wire import messages
 from umbel._worker import actor, execute, output
 
 FUNCTIONS_MAX = 2_000  # functions kept unpickled; a driver that defines more in a loop has them unpickled again
+TURNS_MIN = 8  # somebody gives us one thing at a time; a new actor that gets its first calls is no case of it
 _PROGRESS = struct.Struct("<q")
 _PROGRESS_BYTES = 9  # the number of a task, and 1 if it is not tried again when this process dies, else 0
 _THREADS = "OMP_NUM_THREADS"
@@ -161,12 +162,14 @@ class Worker:
     def run(self) -> None:
         queue = self._queue
         done_count = 0  # since the last wait
+        turns = 0  # waits in a row before each of which there was one thing to do
         while not self._is_ending:
             try:
                 job = queue.popleft()
             except IndexError:
-                self._wait_for_work(is_lone=done_count == 1)
+                turns = turns + 1 if done_count == 1 else 0
                 done_count = 0
+                self._wait_for_work(is_lone=turns >= TURNS_MIN)
                 continue
             done_count += 1
             if type(job) is execute.Execution:
