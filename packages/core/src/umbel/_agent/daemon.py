@@ -1,8 +1,8 @@
 """The node daemon's process: reads its configuration, forks the fork server, serves.
 
 Started by `umbel._client.launch` in a fresh interpreter without `site`, in which `umbel` is an empty stand-in for the
-package, so that nothing is imported that the daemon does not need. Through the socket `fd` comes the configuration as a
-JSON line. One JSON line goes back; after that the socket's end means that the process which started this one is gone.
+package, so that nothing is imported that the daemon does not need. Through one pipe comes the configuration as a JSON line,
+through the other one JSON line goes back; the end of the first means that the process which started this one is gone.
 """
 
 from __future__ import annotations
@@ -19,29 +19,31 @@ from typing import Any
 from umbel._base import sessions
 
 
-def main(fd: int) -> None:
+def main(orders: int, answers: int) -> None:
+    """orders, answers: a reading and a writing end."""
     gc.disable()  # what is imported stays; looking through it again and again would take a tenth of the start
     # They reach the whole terminal; the driver decides when to end.
     signal.pthread_sigmask(signal.SIG_BLOCK, (signal.SIGINT, signal.SIGHUP))
     # What both sides of the fork need is imported before it, once, while the starter finds out what it wants.
+    from umbel import exceptions  # noqa: F401
     from umbel._transport import connection  # noqa: F401
 
-    starter = socket.socket(fileno=fd)
-    with starter.makefile("rb") as lines:
+    with open(orders, "rb", closefd=False) as lines:
         config = _config_of(lines.readline())
     if config is None:
         return
     try:
         sessions.make_directories(config["session_dir"], config["store_dir"], config["spilling"]["directory"])
     except OSError as error:
-        _answer(starter, {"ok": False, "error": f"{type(error).__name__}: {error}"})
+        _answer(answers, {"ok": False, "error": f"{type(error).__name__}: {error}"})
         return
     kind = socket.SOCK_SEQPACKET if sys.platform.startswith("linux") else socket.SOCK_DGRAM
     ours, theirs = socket.socketpair(socket.AF_UNIX, kind)
     fork_server_pid = os.fork()
     if not fork_server_pid:
         ours.close()
-        starter.close()
+        os.close(orders)
+        os.close(answers)
         from umbel._agent import forkserver
 
         forkserver.run(theirs, config)
@@ -51,13 +53,13 @@ def main(fd: int) -> None:
             sessions.record_process(pid, config["session_dir"], config["store_dir"])
         from umbel._agent import service
 
-        daemon = service.Service(config, starter, ours, fork_server_pid)
+        daemon = service.Service(config, orders, ours, fork_server_pid)
     except Exception as error:
-        _answer(starter, {"ok": False, "error": f"{type(error).__name__}: {error}"})
+        _answer(answers, {"ok": False, "error": f"{type(error).__name__}: {error}"})
         ours.close()
         os.waitpid(fork_server_pid, 0)
         raise
-    _answer(starter, {"ok": True, "pid": os.getpid()})
+    _answer(answers, {"ok": True, "pid": os.getpid()})
     gc.freeze()
     gc.enable()
     try:
@@ -74,6 +76,8 @@ def _config_of(line: bytes) -> dict[str, Any] | None:
     return config
 
 
-def _answer(starter: socket.socket, answer: dict[str, Any]) -> None:
+def _answer(descriptor: int, answer: dict[str, Any]) -> None:
+    """The one there is."""
     with contextlib.suppress(OSError):  # the starter is gone; the loop will see that
-        starter.sendall(json.dumps(answer).encode() + b"\n")
+        os.write(descriptor, json.dumps(answer).encode() + b"\n")
+    os.close(descriptor)

@@ -105,10 +105,8 @@ def _env_key(env: Any) -> str:
 class Service:
     """The daemon. Listens as soon as it exists; `run` serves until it is to end, `end` leaves nothing behind."""
 
-    def __init__(
-        self, config: Message, starter: socket.socket, fork_socket: socket.socket, fork_server_pid: int
-    ) -> None:
-        """starter: its end means that the driver is gone, until a driver has connected."""
+    def __init__(self, config: Message, starter: int, fork_socket: socket.socket, fork_server_pid: int) -> None:
+        """starter: a pipe, whose end means that the driver is gone, until a driver has connected."""
         self._config = config
         self._is_over = False
         self.started_s = time.time()
@@ -118,7 +116,7 @@ class Service:
         self.poller = transport.Poller()
         self._driver_fd = -1
         self._starter = starter
-        self.poller.register(starter.fileno(), transport.IN, self._on_starter)
+        self.poller.register(starter, transport.IN, self._on_starter)
         self._watch_driver(config["driver_pid"])
         self.forks = ForkServers(fork_socket, fork_server_pid, self.poller, self, self._log_of)
         self.agent = state.AgentState(
@@ -278,7 +276,7 @@ class Service:
                 self.poller.register(self._driver_fd, transport.IN, lambda _events: self._begin_end(grace_s=0.0))
 
     def _on_starter(self, _events: int) -> None:
-        self.poller.unregister(self._starter.fileno())
+        self.poller.unregister(self._starter)
         if self._config["embedded"] and not self.hub.drivers():
             self._begin_end(grace_s=0.0)
 

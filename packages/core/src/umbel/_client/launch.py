@@ -9,9 +9,7 @@ import it.
 from __future__ import annotations
 
 import contextlib
-import json
 import os
-import socket
 import subprocess
 import sys
 from collections.abc import Mapping
@@ -26,14 +24,14 @@ READY_TIMEOUT_S = 60.0  # a machine that is busy or out of memory may take long;
 _BOOT = (
     "import sys; sys.path[:] = [path for path in sys.path if path]; package = type(sys)('umbel'); "
     "package.__path__ = [sys.argv[2]]; sys.modules['umbel'] = package; "
-    "from umbel._agent import daemon; daemon.main(int(sys.argv[1]))"
+    "from umbel._agent import daemon; daemon.main(int(sys.argv[1]), int(sys.argv[3]))"
 )
 
 
 class Launched:
     """A running daemon. It ends by `close`, when its driver's connection ends, or when this process dies."""
 
-    def __init__(self, config: dict[str, Any], process: subprocess.Popen[bytes], lifeline: socket.socket) -> None:
+    def __init__(self, config: dict[str, Any], process: subprocess.Popen[bytes], lifeline: _WritingEnd) -> None:
         """lifeline: its end tells the daemon, until a driver has connected, that this process is gone."""
         self.config = config
         self.pid = process.pid
@@ -64,13 +62,17 @@ class Launched:
 class Launching:
     """A daemon whose process has been started, and waits to be told what it is for."""
 
-    def __init__(self, process: subprocess.Popen[bytes], lifeline: socket.socket) -> None:
+    def __init__(self, process: subprocess.Popen[bytes], lifeline: _WritingEnd, answers: int) -> None:
+        """answers: a pipe's reading end."""
         self._process = process
         self._lifeline = lifeline
+        self._answers = answers
         self._config: dict[str, Any] = {}
 
     def configure(self, config: Mapping[str, Any]) -> None:
         """Tell it, and return at once. config: as for `launch`."""
+        import json  # the daemon's interpreter starts sooner if this is not among what `begin` loads
+
         base = sessions.base_dir()
         sessions.sweep_stale_sessions(base, _remove_url)
         full = {**_defaults(base), **config}
@@ -81,11 +83,12 @@ class Launching:
             raise FileExistsError(f"there is a session in {full['session_dir']} already; name another directory")
         self._config = full
         with contextlib.suppress(OSError):  # it has died already, which `finish` will see
-            self._lifeline.sendall(json.dumps(full).encode() + b"\n")
+            self._lifeline.write(json.dumps(full).encode() + b"\n")
 
     def finish(self) -> Launched:
         """Wait until the daemon listens. Raises UmbelSystemError when it does not start."""
-        answer = _answer(self._lifeline)
+        answer = _answer(self._answers)
+        self._close_answers()
         if answer is not None and answer["ok"]:
             return Launched(self._config, self._process, self._lifeline)
         self._process.kill()
@@ -98,9 +101,32 @@ class Launching:
     def abandon(self) -> None:
         """There will be no session after all: the daemon ends and nothing of it is left. Idempotent."""
         self._lifeline.close()
+        self._close_answers()
         self._process.wait()
         if self._config:
             _remove(self._config["session_dir"], self._config["store_dir"])
+
+    def _close_answers(self) -> None:
+        descriptor, self._answers = self._answers, -1
+        if descriptor >= 0:
+            os.close(descriptor)
+
+
+class _WritingEnd:
+    """Of a pipe."""
+
+    def __init__(self, descriptor: int) -> None:
+        self._descriptor = descriptor
+
+    def write(self, data: bytes) -> None:
+        while data:
+            data = data[os.write(self._descriptor, data) :]
+
+    def close(self) -> None:
+        """Idempotent."""
+        descriptor, self._descriptor = self._descriptor, -1
+        if descriptor >= 0:
+            os.close(descriptor)
 
 
 def launch(config: Mapping[str, Any]) -> Launched:
@@ -120,23 +146,26 @@ def launch(config: Mapping[str, Any]) -> Launched:
 
 def begin() -> Launching:
     """Start a daemon's process and return at once, so that the caller can find out meanwhile what to ask of it."""
-    ours, theirs = socket.socketpair()
+    orders, tell = os.pipe()
+    answers, answer = os.pipe()
     package_dir = os.path.dirname(os.path.dirname(__file__))
-    command = [_python(), *_interpreter_flags(), "-S", "-c", _BOOT, str(theirs.fileno()), package_dir]
+    command = [_python(), *_interpreter_flags(), "-S", "-c", _BOOT, str(orders), package_dir, str(answer)]
     try:
         process = subprocess.Popen(
             command,
             stdin=subprocess.DEVNULL,
             stdout=subprocess.DEVNULL,
             stderr=None if _is_open(2) else subprocess.DEVNULL,
-            pass_fds=[theirs.fileno()],
+            pass_fds=[orders, answer],
         )
     except OSError as error:
-        ours.close()
+        os.close(tell)
+        os.close(answers)
         raise exceptions.UmbelSystemError(f"cannot start the Umbel daemon with {command[0]!r}: {error}") from error
     finally:
-        theirs.close()
-    return Launching(process, ours)
+        os.close(orders)
+        os.close(answer)
+    return Launching(process, _WritingEnd(tell), answers)
 
 
 def _defaults(base: str) -> dict[str, Any]:
@@ -165,6 +194,7 @@ def _defaults(base: str) -> dict[str, Any]:
         "control": "umbel._control.service",
         "worker_main": "umbel._worker.main",
         "worker_imports": [],
+        "later_imports": [],  # of our own, which the first worker's first task does without
         "worker_env": {},
         "accelerator_ids": {},
         "interpreter_flags": _interpreter_flags(),
@@ -221,18 +251,20 @@ def _interpreter_flags() -> list[str]:
     return flags
 
 
-def _answer(sock: socket.socket) -> dict[str, Any] | None:
+def _answer(descriptor: int) -> dict[str, Any] | None:
     """What the daemon says when it listens, or why it does not; None when there is no answer."""
-    sock.settimeout(READY_TIMEOUT_S)
+    import json
+    import select
+
+    poll = select.poll()
+    poll.register(descriptor, select.POLLIN)
     data = b""
-    try:
-        while not data.endswith(b"\n"):
-            more = sock.recv(65_536)
-            if not more:
-                return None
-            data += more
-    except OSError:
-        return None
-    sock.settimeout(None)
+    while not data.endswith(b"\n"):
+        if not poll.poll(READY_TIMEOUT_S * 1000):
+            return None
+        more = os.read(descriptor, 65_536)
+        if not more:
+            return None
+        data += more
     answer: dict[str, Any] = json.loads(data)
     return answer

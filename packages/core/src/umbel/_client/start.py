@@ -16,6 +16,10 @@ if TYPE_CHECKING:
     from umbel._client import driver
 
 WORKER_MAIN = "umbel._worker.main"
+LATER_IMPORTS = (
+    "umbel._history.batches",
+    "concurrent.futures.thread",
+)  # else each worker loads them with its first report
 RECYCLE_BYTES_MIN = 1 << 30  # twice what importing the largest libraries takes
 
 
@@ -59,6 +63,7 @@ def start(
                 *filter(None, config.worker_imports.split(",")),
                 *_tracing_imports(tracing_startup_hook),
             ],
+            "later_imports": LATER_IMPORTS,
             "worker_env": dict(env_vars),
             "idle_worker_s": config.idle_worker_s,
             "infeasible_timeout_s": config.infeasible_timeout_s or None,

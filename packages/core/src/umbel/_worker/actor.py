@@ -7,7 +7,6 @@ a thread of their own, so that they cannot block the loop. `mailbox` decides whi
 
 from __future__ import annotations
 
-import concurrent.futures
 import contextvars
 import os
 import threading
@@ -23,6 +22,8 @@ from umbel._wire import messages
 from umbel._worker import execute, mailbox
 
 if TYPE_CHECKING:
+    import concurrent.futures
+
     from umbel._worker.main import Worker
 
 
@@ -217,6 +218,8 @@ class Host:
             return
         pool = self._pools.get(group)
         if pool is None:
+            import concurrent.futures  # which most workers never need
+
             size = self._mailbox._lanes[group, False].limit if self._mailbox is not None else 1
             pool = self._pools[group] = concurrent.futures.ThreadPoolExecutor(
                 size, thread_name_prefix=f"umbel-{group or 'actor'}"

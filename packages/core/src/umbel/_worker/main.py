@@ -21,7 +21,6 @@ from typing import Any, NoReturn
 from umbel import exceptions
 from umbel._base import config as configuration
 from umbel._client import answers, context, current, interrupts, links, native, values
-from umbel._history import batches  # noqa: F401  # for the children, which would each load it with their first report
 from umbel._objects import serialization
 from umbel._transport import reactor
 from umbel._wire import messages
