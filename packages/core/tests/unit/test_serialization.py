@@ -1,6 +1,11 @@
-"""What of a value survives being pickled by value, beyond what cloudpickle promises."""
+"""What of a value survives being pickled, beyond what cloudpickle promises."""
 
 from __future__ import annotations
+
+import pickle
+from typing import Any
+
+import pytest
 
 from umbel._objects import serialization
 
@@ -15,3 +20,30 @@ def test_function_keeps_the_name_of_its_file() -> None:
     assert copy.__code__ is not outer.__code__
     assert copy.__code__.co_filename == __file__
     assert copy()[0].__code__.co_filename == __file__
+
+
+def _there_and_back(value: Any) -> tuple[Any, bool]:
+    """(the value from its parts, whether an array was left out of the pickle)."""
+    made = serialization.serialize(value)
+    return pickle.loads(made.inband, buffers=made.buffers), bool(made.buffers)
+
+
+def test_arrays_are_left_out_of_the_pickle_wherever_they_are() -> None:
+    np = pytest.importorskip("numpy")
+    base = np.arange(24.0).reshape(4, 6)
+    plain = [base, np.asfortranarray(base), np.array(3), np.array([], "f2"), base > 3]
+    others = [base[::2, ::3], np.array(["2026-11-29"], "M8[s]"), np.array([{"a": 1}, None], object), np.array(["a"])]
+    for array in (*plain, *others, np.ma.masked_array([1, 2], [0, 1])):
+        for inside in (array, ((array, 1), {"key": [array]}), [[[[array]]]]):
+            back, has_buffers = _there_and_back(inside)
+            assert repr(back) == repr(inside)
+            assert has_buffers or not any(array is one for one in plain)
+
+
+def test_serializer_of_arrays_is_used_for_them() -> None:
+    np = pytest.importorskip("numpy")
+    serialization.register(np.ndarray, lambda array: array.tolist(), tuple)
+    try:
+        assert _there_and_back([np.array([1, 2])]) == ([(1, 2)], False)
+    finally:
+        serialization.unregister(np.ndarray)

@@ -36,6 +36,8 @@ _NO_FILE = "<dynamic-code>"
 
 _BASIC = frozenset((int, float, bool, type(None), complex))
 _SIZED = frozenset((str, bytes))
+_SIMPLE = _BASIC | _SIZED
+_NUMBER_KINDS = frozenset("biufcmM")  # of NumPy's types of data: booleans, numbers and times
 
 Serializer = Callable[[Any], Any]
 Deserializer = Callable[[Any], Any]
@@ -71,23 +73,22 @@ def is_raw(value: Any) -> bool:
     return kind in _BASIC or (kind in _SIZED and len(value) <= RAW_BYTES_MAX)
 
 
-def _is_plain(value: Any) -> bool:
-    """Whether the standard pickler may be trusted with `value`: basic contents only, so nothing is sent by
-    reference."""
+def _is_plain(value: Any, depth: int = 3) -> bool:
+    """Whether the standard pickler may be trusted with `value`: basic contents and arrays of numbers only, so nothing is
+    sent by reference. depth: of the containers that are looked into; two are the arguments of a call."""
     kind = type(value)
-    if kind in _BASIC or kind in _SIZED:
+    if kind in _SIMPLE:
         return True
     if kind is list or kind is tuple:
-        if len(value) > _CONTAINER_LENGTH_MAX:
+        if not depth or len(value) > _CONTAINER_LENGTH_MAX:
             return False
-        return all(type(x) in _BASIC or type(x) in _SIZED for x in value)
+        return all(type(x) in _SIMPLE or _is_plain(x, depth - 1) for x in value)
     if kind is dict:
-        if len(value) > _CONTAINER_LENGTH_MAX:
+        if not depth or len(value) > _CONTAINER_LENGTH_MAX:
             return False
-        return all(
-            (type(k) in _BASIC or type(k) in _SIZED) and (type(v) in _BASIC or type(v) in _SIZED)
-            for k, v in value.items()
-        )
+        return all(type(k) in _SIMPLE and (type(v) in _SIMPLE or _is_plain(v, depth - 1)) for k, v in value.items())
+    if kind.__module__ == "numpy" and kind.__name__ == "ndarray":
+        return value.dtype.kind in _NUMBER_KINDS and value.dtype.metadata is None and kind not in _custom.by_class
     return False
 
 
@@ -196,8 +197,6 @@ def _aligned(offset: int) -> int:
 
 def serialize(value: Any, replaced: Replaced | None = None) -> Serialized:
     """Pickle `value`, some parts of it as others. Raises TypeError that names the part which cannot be pickled."""
-    if _is_plain(value):
-        return Serialized(pickle.dumps(value, 5), (), ())
     buffers: list[memoryview] = []
 
     def out_of_band(buffer: pickle.PickleBuffer) -> bool:
@@ -207,6 +206,8 @@ def serialize(value: Any, replaced: Replaced | None = None) -> Serialized:
             return True
         return False
 
+    if replaced is None and _is_plain(value):
+        return Serialized(pickle.dumps(value, 5, buffer_callback=out_of_band), buffers, ())
     file = io.BytesIO()
     make = _pickler_class() if replaced is None else _replacing_pickler_class()
     pickler = make(file, protocol=5, buffer_callback=out_of_band)
