@@ -12,7 +12,8 @@ import pytest
 
 import umbel
 from umbel import exceptions
-from umbel._client import current
+from umbel._client import actor, current, rebuild
+from umbel._objects import lineage
 
 pytestmark = pytest.mark.slow
 LARGE = 200_000  # bytes: above what travels in messages
@@ -192,6 +193,8 @@ def test_result_of_an_actor_is_computed_again_if_it_may(runs: pathlib.Path) -> N
     umbel.kill(maker)
     with pytest.raises(exceptions.ActorDiedError):
         umbel.get(ref, timeout=30)
+    ended = lineage.Refusal("lineage_disabled", actor.LIFETIME_SUFFIX.rjust(28, b"a"))
+    assert "its actor ended when nobody had a handle" in str(rebuild._refused(b"b" * 28, ended, "gone"))
 
 
 def reason_of(ref: umbel.ObjectRef[Any]) -> str | None:
@@ -237,3 +240,98 @@ def test_task_that_fails_the_second_time_gives_its_error(runs: pathlib.Path) -> 
     lose(ref)
     with pytest.raises(ValueError, match="not again"):
         umbel.get(ref, timeout=30)
+
+
+@umbel.remote(num_returns="streaming")
+def stream(runs: str, stop: int, stop_again: int | None = None) -> Iterator[bytes]:
+    note(runs)
+    if stop_again is not None and count(pathlib.Path(runs)) > 1:
+        stop = stop_again
+    for number in range(stop):
+        yield bytes([number]) * LARGE
+
+
+def test_lost_items_of_a_stream_are_computed_again(runs: pathlib.Path) -> None:
+    refs = list(stream.remote(str(runs), 5))
+    del refs[3]  # which nobody needs when the generator runs again
+    for ref in refs[1:]:
+        lose(ref)
+    assert [value[0] for value in umbel.get(refs, timeout=30)] == [0, 1, 2, 4]
+    assert count(runs) == 2
+    lose(refs[0])
+    assert umbel.get(first.remote(refs[0]), timeout=30) == 0
+
+
+def test_items_that_nobody_has_taken_yet_are_computed_again(runs: pathlib.Path) -> None:
+    items = stream.options(_generator_backpressure_num_objects=2).remote(str(runs), 4)
+    refs = [next(items) for _ in range(4)]
+    umbel.get(items.completed(), timeout=30)
+    lose(refs[2])
+    assert [value[0] for value in umbel.get(refs, timeout=30)] == [0, 1, 2, 3]
+    assert count(runs) == 2
+    waiting = stream.remote(str(runs), 3)
+    umbel.get(waiting.completed(), timeout=30)
+    values = current.engine().values
+    for name in list(os.listdir(values.store.directory)):
+        if f".{current.engine().process_id.hex()}." in name:
+            os.unlink(os.path.join(values.store.directory, name))
+    assert [umbel.get(ref, timeout=30)[0] for ref in waiting] == [0, 1, 2]
+
+
+def test_items_of_an_actor_and_of_a_dynamic_generator_are_computed_again(runs: pathlib.Path) -> None:
+    @umbel.remote
+    class Maker:
+        @umbel.method(max_task_retries=1, num_returns="streaming")
+        def items(self, runs: str) -> Iterator[bytes]:
+            note(runs)
+            yield b"a" * LARGE
+            yield b"b" * LARGE
+
+    maker = Maker.remote()
+    dynamic = stream.options(num_returns="dynamic")
+    for refs in (list(maker.items.remote(str(runs))), list(umbel.get(dynamic.remote(f"{runs}-2", 2)))):
+        assert len(refs) == 2
+        lose(refs[1])
+        assert len(umbel.get(refs, timeout=30)) == 2
+    assert count(runs) == count(pathlib.Path(f"{runs}-2")) == 2
+
+
+def test_generator_that_yields_less_the_second_time_gives_an_error(runs: pathlib.Path) -> None:
+    refs = list(stream.remote(str(runs), 4, 2))
+    lose(refs[3])
+    with pytest.raises(
+        exceptions.StreamingGeneratorReplayInconsistentError, match="2 items when it ran again for item 4"
+    ):
+        umbel.get(refs[3], timeout=30)
+    assert umbel.get(refs[2])[0] == 2
+
+
+def test_item_of_a_stream_that_still_runs_is_not_computed_again(tmp_path: pathlib.Path) -> None:
+    @umbel.remote(num_returns="streaming")
+    def slow(gate: str) -> Iterator[bytes]:
+        yield b"a" * LARGE
+        while not os.path.exists(gate):
+            time.sleep(0.005)
+
+    items = slow.remote(str(tmp_path / "gate"))
+    ref = next(items)
+    lose(ref)
+    assert reason_of(ref) == "lineage_disabled"
+    (tmp_path / "gate").touch()
+
+
+def test_generator_that_fails_the_second_time_gives_its_error(runs: pathlib.Path) -> None:
+    @umbel.remote(num_returns="streaming")
+    def fragile(runs: str) -> Iterator[bytes]:
+        note(runs)
+        yield b"a" * LARGE
+        if count(pathlib.Path(runs)) > 1:
+            raise ValueError("not again")
+        yield b"b" * LARGE
+
+    refs = list(fragile.remote(str(runs)))
+    for ref in refs:
+        lose(ref)
+    with pytest.raises(ValueError, match="not again"):
+        umbel.get(refs[1], timeout=30)
+    assert umbel.get(refs[0], timeout=30)[0] == ord("a")

@@ -16,7 +16,7 @@ def oid(seq: int, index: int = 0, owner: bytes = OWNER) -> bytes:
     return owner + seq.to_bytes(8, "big") + index.to_bytes(4, "big")
 
 
-def may(_task: Any) -> str:
+def may(_task: Any, _object_id: bytes) -> str:
     return ""
 
 
@@ -85,7 +85,7 @@ def test_refusals_name_the_object_at_fault(needed: bytes, reason: str) -> None:
     book.refuse(2, [0], "retries_disabled")
     book.keep(3, "spent", [0], (), 1)
     book.keep(4, "end", [0], (needed,), 1)
-    refusal = book.plan(oid(4), lambda _: False, lambda task: "max_attempts_exceeded" if task == "spent" else "")
+    refusal = book.plan(oid(4), lambda _: False, lambda task, _: "max_attempts_exceeded" if task == "spent" else "")
     assert refusal == lineage.Refusal(reason, needed)
 
 

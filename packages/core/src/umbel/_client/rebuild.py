@@ -11,6 +11,9 @@ from collections.abc import Sequence
 from typing import TYPE_CHECKING, Any
 
 from umbel import exceptions
+from umbel._client import streams
+from umbel._client.actor import LIFETIME_SUFFIX
+from umbel._client.tasks import return_id
 from umbel._objects import lineage, ownership, serialization
 from umbel._scheduling import actor_calls
 
@@ -32,8 +35,8 @@ _WHY = {
     "arguments there",
     "ref_not_found": "an object that it needs is not known any more; keep a reference to it",
     "task_cancelled": "its task was cancelled",
-    "lineage_disabled": "items of streams are not computed again, nor is anything with UMBEL_LINEAGE_BYTES_MAX=0; run "
-    "the task again",
+    "lineage_disabled": "items of a stream are computed again only once it has ended well, and nothing is with "
+    "UMBEL_LINEAGE_BYTES_MAX=0; run the task again",
 }
 
 
@@ -75,9 +78,13 @@ class Rebuilder:
 
     def remember(self, task: Task, stored: Sequence[int]) -> None:
         """A task has ended well; its results of these indices are stored. Its arguments are still pinned."""
+        if task.stream is not None:  # items may have been read and dropped before it ended
+            records = self._values.table.records
+            found = ((index, records.get(return_id(self._engine.process_id, task.seq, index))) for index in stored)
+            stored = [index for index, record in found if record is not None and record.kind == STORED]
         if self.lineage.finished(task.seq, stored) or not stored:
             return
-        if not self._is_on or task.stream is not None:
+        if not self._is_on:
             self.lineage.refuse(task.seq, stored, "lineage_disabled")
         elif task.template.max_retries == 0:
             self.lineage.refuse(task.seq, stored, "retries_disabled")
@@ -126,6 +133,8 @@ class Rebuilder:
         task.is_cancelled = False
         task.kind, task.payload = arguments.kind, arguments.payload
         task.records = [self._result(task, record.object_id) for record in task.records]
+        if task.stream is not None:
+            task.stream = streams.Replay(task.stream)
         book = self._engine.tasks
         book.attach_again(task, arguments)
         book.unfinished[task.seq] = task
@@ -149,15 +158,21 @@ class Rebuilder:
         return record
 
 
-def _reason_not_to(kept: tuple[Any, Arguments]) -> str:
+def _reason_not_to(kept: tuple[Any, Arguments], object_id: bytes) -> str:
     task = kept[0]
+    if task.stream is not None and not lineage.index_of(object_id):
+        return "put"  # the references to all items, which the owner has put together
     return "max_attempts_exceeded" if task.retries_left == 0 else ""
 
 
 def _refused(object_id: bytes, refusal: lineage.Refusal, how: str) -> exceptions.ObjectReconstructionFailedError:
-    culprit = "" if refusal.object_id == object_id else f" needs object {refusal.object_id.hex()}, which is gone too,"
+    culprit, why = "", _WHY[refusal.reason]
+    if refusal.object_id.endswith(LIFETIME_SUFFIX):
+        why = "its actor ended when nobody had a handle to it any more; keep one"
+    elif refusal.object_id != object_id:
+        culprit = f" needs object {refusal.object_id.hex()}, which is gone too,"
     return exceptions.ObjectReconstructionFailedError(
-        f"object {object_id.hex()} is lost ({how}) and{culprit} cannot be computed again: {_WHY[refusal.reason]}",
+        f"object {object_id.hex()} is lost ({how}) and{culprit} cannot be computed again: {why}",
         object_id=object_id.hex(),
         owner=object_id[: ownership.OWNER_ID_BYTES].hex(),
         reason=refusal.reason,

@@ -7,14 +7,15 @@ from typing import TYPE_CHECKING, Any
 
 from umbel import exceptions
 from umbel._client import refs
-from umbel._objects import ownership, serialization
+from umbel._objects import lineage, ownership, serialization
 from umbel._transport import reactor
 from umbel._wire import messages
 
 if TYPE_CHECKING:
     from umbel._client.native import NativeEngine
 
-ERROR = serialization.ERROR
+_ALL = 1 << 60  # items
+ERROR, STORED, PENDING = serialization.ERROR, serialization.STORED, ownership.PENDING
 
 
 class StreamState:
@@ -25,7 +26,7 @@ class StreamState:
 
     __slots__ = (
         "callbacks", "consumed", "engine", "error", "is_closed", "items", "keep_all", "length", "link",
-        "prefix", "task",
+        "prefix", "stored", "task",
     )  # fmt: skip
 
     def __init__(self, engine: NativeEngine, task: Any, prefix: bytes, *, keep_all: bool = False) -> None:
@@ -34,6 +35,7 @@ class StreamState:
         self.prefix = prefix
         self.keep_all = keep_all  # num_returns="dynamic": nobody reads item by item
         self.items: dict[int, ownership.Record] = {}
+        self.stored: list[int] = []  # those of them, as results of the task, that could be lost
         self.consumed = 0
         self.length: int | None = None  # once it ended: how many items, a final error included
         self.error: bytes | None = None
@@ -60,6 +62,8 @@ class StreamState:
         record.local = 0
         table.pin(record)  # until the reader takes it
         self.items[index] = record
+        if kind == STORED:
+            self.stored.append(index + 1)
         self.engine.values.settle(record, kind, payload, contained)
 
     def end(self, count: int, blob: bytes | None) -> None:
@@ -156,7 +160,66 @@ class StreamState:
             table.unpin(record)
         if table.commands:
             self.engine.values.carry_out()
-        self._tell_consumed(1 << 60)  # let a producer held back by backpressure run to its end
+        self._tell_consumed(_ALL)  # let a producer held back by backpressure run to its end
+
+
+class Replay:
+    """A generator that runs again because items of it were lost: those get their values, others are there. Lock held.
+
+    Takes the place of the StreamState, whose reader has all that there will be.
+    """
+
+    __slots__ = ("engine", "items", "keep_all", "link", "prefix", "stored", "task")
+
+    def __init__(self, before: StreamState | Replay) -> None:
+        self.engine: NativeEngine = before.engine
+        self.task: Any = before.task
+        self.prefix: bytes = before.prefix
+        self.stored: list[int] = before.stored
+        self.items: dict[int, ownership.Record] = {}  # none that wait for a reader
+        self.keep_all = False
+        self.link: Any = None
+        for record in self._pending():
+            record.task = self.task
+
+    def item(self, link: Any, index: int, kind: int, payload: Any, contained: Any) -> None:
+        if link is not self.link and self.task.template.backpressure > 0:
+            link.post((messages.CONSUMED, self.task.seq, _ALL))
+            self.engine.mark_dirty(link)
+        self.link = link
+        record = self.engine.values.table.records.get(self._id_of(index + 1))
+        if record is None:
+            self.engine.tasks._discard(link, kind, payload, contained)
+        else:
+            self.engine.values.settle_again(record, kind, payload, contained or ())
+
+    def end(self, count: int, blob: bytes | None) -> None:
+        if blob is not None:
+            self.fail(blob)
+            return
+        for record in self._pending():
+            index = lineage.index_of(record.object_id)
+            if index <= count:  # lost after this run had yielded it
+                rebuilder = self.engine.rebuilder or self.engine.make_rebuilder()
+                rebuilder.rebuild(record, "it was lost while its generator ran again")
+                continue
+            error = exceptions.StreamingGeneratorReplayInconsistentError(
+                f"generator {self.task.template.name} yielded {count} items when it ran again for item {index}, which was "
+                "lost; a generator that may run again must yield the same items each time, or set max_retries=0"
+            )
+            self.engine.values.settle(record, ERROR, exceptions.dump_error(error))
+
+    def fail(self, blob: bytes) -> None:
+        for record in self._pending():
+            self.engine.values.settle(record, ERROR, blob)
+
+    def _id_of(self, result: int) -> bytes:
+        return self.prefix + result.to_bytes(4, "big")
+
+    def _pending(self) -> list[ownership.Record]:
+        records = self.engine.values.table.records
+        found = [records.get(self._id_of(result)) for result in self.stored]
+        return [record for record in found if record is not None and record.kind == PENDING]
 
 
 class NativeStream:

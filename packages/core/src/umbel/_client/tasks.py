@@ -90,7 +90,7 @@ class Task:
         self.attempt = 0
         self.lease: dispatch.Lease | None = None
         self.actor: Any = None
-        self.stream: streams.StreamState | None = None
+        self.stream: streams.StreamState | streams.Replay | None = None
         self.is_cancelled = False
         self.parent: Any = None
         self.error: bytes | None = None
@@ -721,6 +721,8 @@ class Tasks:
         for index, (kind, payload, contained) in enumerate(results):
             if task is None:
                 self._discard(link, kind, payload, contained)
+            elif task.attempt:
+                self._values.settle_again(task.records[index], kind, payload, contained or ())
             else:
                 self._values.settle(task.records[index], kind, payload, contained or ())
         if task is not None:
@@ -889,8 +891,14 @@ class Tasks:
                 self.recorder.ended(task, link.peer, FINISHED, duration_s, ended_s)
             else:
                 self.recorder.failed(task, link.peer, blob, duration_s, ended_s)
-        task.stream.end(count, blob)
+        stream = task.stream
+        if blob is not None:
+            if task.attempt and self._engine.rebuilder is not None:
+                self._engine.rebuilder.failed(task)
+        elif stream.stored or task.attempt:
+            self._remember(task, stream.stored)
         self._unpin_arguments(task)
+        stream.end(count, blob)  # which may begin it again
 
     # Cancellation
 

@@ -228,6 +228,22 @@ class Values:
         if self.table.commands:
             self.carry_out()
 
+    def settle_again(self, record: ownership.Record, kind: int, payload: Any, contained: Iterable[bytes] = ()) -> None:
+        """As `settle`, by a task that has run again for one of its results. Another one that is not in memory any more gets
+        the new value too, be it lost or on disk: it need not be run once more for each. Lock held."""
+        if record.kind == kind == STORED and self._is_gone(*record.payload):
+            name = record.payload[0]
+            self.table.unsettle(record)
+            self._free_segment(name)
+        self.settle(record, kind, payload, contained)
+
+    def _is_gone(self, name: str, size_bytes: int) -> bool:
+        try:
+            self.store.open(name, size_bytes)
+        except exceptions.ObjectLostError:
+            return True
+        return False
+
     def _settle(self, record: ownership.Record, kind: int, payload: Any, contained: Iterable[bytes]) -> None:
         record.task = None
         self._engine.has_settled = True

@@ -84,12 +84,12 @@ class Lineage:
             self._drop_unneeded([entry])
 
     def plan(
-        self, object_id: bytes, is_known: Callable[[bytes], bool], may_run: Callable[[Any], str]
+        self, object_id: bytes, is_known: Callable[[bytes], bool], may_run: Callable[[Any, bytes], str]
     ) -> list[int] | Refusal:
         """The tasks to run again for a lost object, each after those whose results it needs; or why that cannot be.
 
         is_known: whether the process still has the object, or will have it. may_run: the reason why a task may not run
-        again, empty if it may.
+        again for an object, empty if it may.
         """
         order: list[int] = []
         seen: set[int] = set()
@@ -110,7 +110,7 @@ class Lineage:
                 return Refusal("lineage_disabled" if index_of(needed) else "put", needed)
             if entry.is_running:
                 continue
-            reason = entry.reason or may_run(entry.task)
+            reason = entry.reason or may_run(entry.task, needed)
             if reason:
                 return Refusal(reason, needed)
             path.append((needed, True))
