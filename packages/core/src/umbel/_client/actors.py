@@ -11,6 +11,7 @@ from typing import TYPE_CHECKING, Any
 from umbel import exceptions
 from umbel._client import actor as actor_api
 from umbel._client import links, refs, tasks, values
+from umbel._client.task import Task, Template, cancelled_error, resolve_deps
 from umbel._objects import ownership, serialization
 from umbel._scheduling import actor_calls
 from umbel._wire import messages
@@ -34,10 +35,10 @@ class ActorClient:
         self.worker = ""
         self.death: bytes | None = None  # the error of calls to a dead actor
         self.is_killed = False  # for good, by this process
-        self.templates: dict[Any, tasks.Template] = {}
+        self.templates: dict[Any, Template] = {}
 
     @property
-    def constructor(self) -> tasks.Task | None:
+    def constructor(self) -> Task | None:
         """The constructor call, while it waits for arguments and is ours to send."""
         return self._engine.actors.constructors.get(self.actor_id)
 
@@ -64,7 +65,7 @@ class ActorClient:
                     template.index,
                     call.kind,
                     call.payload,
-                    tasks.resolve_deps(call),
+                    resolve_deps(call),
                     call.attempt,
                 )
             )
@@ -74,12 +75,12 @@ class ActorClient:
             self._engine.mark_dirty(link)
             self._engine.reactor.poke()
 
-    def retry(self, call: tasks.Task) -> None:
+    def retry(self, call: Task) -> None:
         """The method raised an error that is to be tried again."""
         self.calls.queue.appendleft(call)
         self.pump()
 
-    def cancel(self, call: tasks.Task, *, recursive: bool) -> None:
+    def cancel(self, call: Task, *, recursive: bool) -> None:
         if self.link is not None:
             self.link.post((messages.CANCEL, call.seq, False, recursive))
             self.link.flush()
@@ -135,9 +136,9 @@ class ActorClient:
         for call in list(self.calls.queue):
             if call.is_cancelled:
                 self.calls.remove(call)
-                book.fail(call, tasks.cancelled_error(call))
+                book.fail(call, cancelled_error(call))
             elif not call.missing:
-                book.waits_again(call)
+                book.arguments.waits_again(call)
 
     def _unavailable(self, message: dict[str, Any], outcome: str) -> bytes:
         """outcome: what becomes of the call, or what to do about it."""
@@ -193,7 +194,7 @@ class Actors:
     def __init__(self, engine: NativeEngine) -> None:
         self._engine = engine
         self.clients: dict[bytes, ActorClient] = {}
-        self.constructors: dict[bytes, tasks.Task] = {}  # of actors of ours whose arguments are not all there
+        self.constructors: dict[bytes, Task] = {}  # of actors of ours whose arguments are not all there
 
     # Creation; called without the lock
 
@@ -205,7 +206,7 @@ class Actors:
         blob = engine.export(template.source)
         meta = serialization.dumps(description)
         try:
-            kind, payload, deps, inner = engine.tasks.encode_arguments(args, kwargs)
+            kind, payload, deps, inner = engine.tasks.arguments.encode(args, kwargs)
         except TypeError as error:
             name = f"{description.class_name}.__init__"
             raise template.init_signature.blame(name, args, kwargs, error) from error.__cause__
@@ -214,8 +215,8 @@ class Actors:
             seq = engine.tasks.next_seq()
             actor_id = engine.process_id + seq.to_bytes(8, "big")
             maker = engine.tasks.new_template(f"{description.class_name}.__init__", 1, False)
-            task = tasks.Task(seq, maker, kind, payload)
-            engine.tasks.attach_arguments(task, deps, inner)
+            task = Task(seq, maker, kind, payload)
+            engine.tasks.arguments.attach(task, deps, inner)
             lacks_arguments = any(record.kind in _MISSING for _, record in task.deps or ())
         spec = self._spec(template, blob, meta)
         message = {**self._creation(template), "actor": actor_id.hex(), "meta_size": len(meta)}
@@ -268,7 +269,7 @@ class Actors:
             "depth": engine.tasks.depth,
         }
 
-    def _take_name(self, message: dict[str, Any], body: bytes, task: tasks.Task) -> actor_api.ActorHandle | None:
+    def _take_name(self, message: dict[str, Any], body: bytes, task: Task) -> actor_api.ActorHandle | None:
         """Create a named actor; the handle to the one that has the name already, if that will do. Called without the
         lock: a name is taken, or not, before `.remote()` returns."""
         engine = self._engine
@@ -288,7 +289,7 @@ class Actors:
         links.raise_refusal(answer)
         return None
 
-    def _await_arguments(self, actor_id: bytes, spec: dict[str, Any], task: tasks.Task) -> None:
+    def _await_arguments(self, actor_id: bytes, spec: dict[str, Any], task: Task) -> None:
         """Send the constructor call when all arguments are there, or the error of the first that fails."""
         waiting = [record for _, record in task.deps or () if record.kind == ownership.PENDING]
         task.missing = len(waiting)
@@ -318,7 +319,7 @@ class Actors:
         if task is not None:
             self._engine.tasks._unpin_arguments(task)
 
-    def _arguments_arrived(self, actor_id: bytes, spec: dict[str, Any], task: tasks.Task) -> None:
+    def _arguments_arrived(self, actor_id: bytes, spec: dict[str, Any], task: Task) -> None:
         del self.constructors[actor_id]
         self._engine.agent.notify({"t": "actor_arguments", "actor": actor_id.hex()}, self._spec_bytes(spec, task))
 
@@ -328,13 +329,13 @@ class Actors:
         argument.is_read = True
         self.drop_constructor(actor_id)
 
-    def _spec_bytes(self, spec: dict[str, Any], task: tasks.Task) -> bytes:
-        spec["kind"], spec["payload"], spec["deps"] = task.kind, task.payload, tasks.resolve_deps(task)
+    def _spec_bytes(self, spec: dict[str, Any], task: Task) -> bytes:
+        spec["kind"], spec["payload"], spec["deps"] = task.kind, task.payload, resolve_deps(task)
         spec["submitted_s"] = task.submitted_s
         return serialization.dumps(spec)
 
     def _new_handle(
-        self, actor_id: bytes, description: actor_api.ActorDescription, task: tasks.Task
+        self, actor_id: bytes, description: actor_api.ActorDescription, task: Task
     ) -> actor_api.ActorHandle:
         """The creator's handle. The arguments stay pinned as long as the actor may be restarted with them."""
         engine = self._engine
@@ -412,11 +413,11 @@ class Actors:
             with engine.lock:
                 client = self._client(actor_id, handle._description)
                 self._watch(actor_id)
-        state: tasks.Template | None = template.engine_state
+        state: Template | None = template.engine_state
         if state is None or state.engine is not engine:
             state = self._prepare(client, template)
         try:
-            kind, payload, deps, pins = engine.tasks.encode_arguments(args, kwargs)
+            kind, payload, deps, pins = engine.tasks.arguments.encode(args, kwargs)
         except TypeError as error:
             raise template.description.signature.blame(state.name, args, kwargs, error) from error.__cause__
         with engine.lock:
@@ -431,7 +432,7 @@ class Actors:
                 )
             book = engine.tasks
             book.last_seq = seq = book.last_seq + 1
-            call = tasks.Task(seq, state, kind, payload)
+            call = Task(seq, state, kind, payload)
             call.actor = client
             result = book.open_results(call, state)
             if handle._lifetime is not None:  # the actor stays while it has calls of ours
@@ -439,7 +440,7 @@ class Actors:
                 if record is not None:
                     record.pins += 1
                     call.argument_pins = [record]
-            book.attach_arguments(call, deps, pins)
+            book.arguments.attach(call, deps, pins)
             book.unfinished[seq] = call
             if engine.context_of is not None:
                 call.parent = engine.context_of()
@@ -455,7 +456,7 @@ class Actors:
                 engine.values.drain_drops()
         return result
 
-    def _prepare(self, client: ActorClient, template: actor_api.MethodTemplate) -> tasks.Template:
+    def _prepare(self, client: ActorClient, template: actor_api.MethodTemplate) -> Template:
         options = template.options
         key = (template.name, options)
         with self._engine.lock:

@@ -12,7 +12,8 @@ import sys
 from collections import Counter
 from typing import TYPE_CHECKING, Any
 
-from umbel._client import holders, tasks, values
+from umbel._client import holders, values
+from umbel._client.task import Task
 from umbel._objects import ownership, serialization
 
 if TYPE_CHECKING:
@@ -107,7 +108,7 @@ def _records(engine: NativeEngine) -> list[ownership.Record]:
         return list(engine.values.table.records.values())
 
 
-def _is_sent(task: tasks.Task) -> bool:
+def _is_sent(task: Task) -> bool:
     return task.lease is not None or (task.actor is not None and task.seq in task.actor.calls.inflight)
 
 
@@ -132,5 +133,5 @@ def _row(engine: NativeEngine, record: ownership.Record, size: int) -> dict[str,
         "pins": record.pins,
         "borrowers": dict(borrowers.most_common(BORROWERS_MAX)),
         "site": getattr(record, "call_site", ""),
-        "name": task.template.name if isinstance(task, tasks.Task) else "",
+        "name": task.template.name if isinstance(task, Task) else "",
     }

@@ -18,6 +18,7 @@ from umbel._model import resources as resource_model
 
 if TYPE_CHECKING:
     from umbel._client import tasks
+    from umbel._client.task import Task, Template
 
 MEMORY = resource_model.MEMORY
 UNIT = resource_model.RESOURCE_UNIT
@@ -35,7 +36,7 @@ class Killed:
 
     __slots__ = ("base", "count", "demand_bytes", "due_s", "peak_bytes")
 
-    def __init__(self, base: tasks.Template) -> None:
+    def __init__(self, base: Template) -> None:
         self.base = base
         self.count = 0
         self.peak_bytes = 0
@@ -50,13 +51,13 @@ class MemoryKills:
         self._book = book
         self._engine = book._engine
         self._killed: dict[int, Killed] = {}
-        self._templates: dict[tuple[int, int], tasks.Template] = {}
+        self._templates: dict[tuple[int, int], Template] = {}
         self._delayed: list[tuple[float, int]] = []  # (when, task), a heap
 
     def of(self, seq: int) -> Killed | None:
         return self._killed.get(seq)
 
-    def happened(self, task: tasks.Task, worker: bytes, report: dict[str, Any]) -> None:
+    def happened(self, task: Task, worker: bytes, report: dict[str, Any]) -> None:
         """The task's worker was killed while the task ran."""
         unfinished = self._book.unfinished
         self._killed = {seq: killed for seq, killed in self._killed.items() if seq in unfinished}
@@ -86,7 +87,7 @@ class MemoryKills:
             heapq.heappush(self._delayed, (killed.due_s, task.seq))
             self._engine.reactor.poke()
 
-    def answer_lost(self, task: tasks.Task, worker: bytes, report: dict[str, Any]) -> None:
+    def answer_lost(self, task: Task, worker: bytes, report: dict[str, Any]) -> None:
         """The task had run, and its worker was killed, while it ran another, before its answer was out."""
         outcome = "It had run, but its result was not sent yet; it runs again."
         error = error_of(f"task {task.template.name}", report, outcome)
@@ -102,7 +103,7 @@ class MemoryKills:
                 self._book.begin_again(task)
         return self._delayed[0][0] - now_s if self._delayed else None
 
-    def _raise_demand(self, task: tasks.Task, killed: Killed) -> None:
+    def _raise_demand(self, task: Task, killed: Killed) -> None:
         total = self._engine.welcome["resources"].get(MEMORY, 0) // UNIT
         wanted = _rounded(killed.demand_bytes + killed.peak_bytes)
         killed.demand_bytes = max(killed.demand_bytes, min(wanted, total))
@@ -114,9 +115,7 @@ class MemoryKills:
             )
         task.template = made
 
-    def _error(
-        self, task: tasks.Task, report: dict[str, Any], killed: Killed, why_not: str
-    ) -> exceptions.OutOfMemoryError:
+    def _error(self, task: Task, report: dict[str, Any], killed: Killed, why_not: str) -> exceptions.OutOfMemoryError:
         again = f"it is not tried again, since {why_not}" if why_not else "it is tried again, with less beside it"
         times = "once" if killed.count == 1 else f"{killed.count} times"
         names = {lease.worker: _name_of(lease) for cls in self._book.classes.values() for lease in cls.leases.values()}

@@ -36,6 +36,7 @@ from umbel._client import (
     troubles,
     values,
 )
+from umbel._client.task import Task
 from umbel._objects import ownership, quota, serialization, store
 from umbel._transport import reactor
 from umbel._wire import messages
@@ -532,7 +533,7 @@ class NativeEngine:
         """A new object of ours with this value."""
         if contained:
             try:
-                self.tasks._check_known(contained)
+                self.tasks.arguments.check_known(contained)
             except BaseException:
                 if kind == serialization.STORED:
                     self.values.discard(payload[0])
@@ -705,7 +706,7 @@ class NativeEngine:
                         link.post((messages.CANCEL_OBJECT, target._id, force, recursive))
                         link.flush()
                     return
-            if not isinstance(task, tasks.Task):
+            if not isinstance(task, Task):
                 return
             if force and task.actor is not None:
                 raise ValueError(
@@ -718,7 +719,7 @@ class NativeEngine:
     def _on_cancel_object(self, _link: links.Link, message: tuple[Any, ...]) -> None:
         _, object_id, force, recursive = message
         record = self.values.table.records.get(object_id)
-        if record is not None and isinstance(record.task, tasks.Task):
+        if record is not None and isinstance(record.task, Task):
             self.tasks.cancel(record.task, force=force and record.task.actor is None, recursive=recursive)
 
     def kill(self, handle: actor_api.ActorHandle, *, no_restart: bool) -> None:

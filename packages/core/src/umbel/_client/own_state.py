@@ -12,7 +12,8 @@ import os
 from collections.abc import Iterable, Iterator
 from typing import TYPE_CHECKING, Any
 
-from umbel._client import recording, tasks, values
+from umbel._client import recording, values
+from umbel._client.task import Task
 from umbel._history import batches, conditions, selections
 from umbel._objects import ownership, serialization
 
@@ -65,7 +66,7 @@ def tasks_of(engine: NativeEngine, about: str) -> dict[str, Any]:
     return {"rows": rows, "count": count, "running": runs, "pid": os.getpid()}
 
 
-def _worker_of(task: tasks.Task) -> str | None:
+def _worker_of(task: Task) -> str | None:
     """Where an unfinished task was sent."""
     if task.lease is not None:
         return task.lease.worker
@@ -74,7 +75,7 @@ def _worker_of(task: tasks.Task) -> str | None:
     return None
 
 
-def _state_of(task: tasks.Task) -> str:
+def _state_of(task: Task) -> str:
     """As far as its owner knows."""
     if _worker_of(task) is None:
         return "PENDING_ARGS_AVAIL" if task.missing > 0 else "PENDING_NODE_ASSIGNMENT"
@@ -89,7 +90,7 @@ class _Describer:
         self._job = engine.welcome.get("job_id", "")
         self._templates: dict[int, batches.Template] = {}
 
-    def task(self, task: tasks.Task) -> dict[str, Any]:
+    def task(self, task: Task) -> dict[str, Any]:
         described = self._templates.get(task.template.index)
         if described is None:
             described = self._templates[task.template.index] = recording.described(task.template)
@@ -160,7 +161,7 @@ def _object_rows(
     if not kinds:
         kinds.append("PINNED_IN_MEMORY" if record.pins or record.borrowers else "UNKNOWN_STATUS")
     task = record.task
-    is_task = isinstance(task, tasks.Task)
+    is_task = isinstance(task, Task)
     status = "NIL"
     if is_task:
         status = _state_of(task)

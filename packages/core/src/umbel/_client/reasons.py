@@ -8,7 +8,8 @@ from __future__ import annotations
 import time
 from typing import TYPE_CHECKING, Any
 
-from umbel._client import refs, tasks
+from umbel._client import refs
+from umbel._client.task import Task
 from umbel._model import reasons
 from umbel._model import resources as resource_model
 from umbel._objects import ownership, serialization
@@ -40,7 +41,7 @@ def of_record(record: ownership.Record) -> Reason:
     task = record.task
     subject = f"object {record.object_id.hex()}"
     facts: dict[str, Any] = {"object": record.object_id.hex()}
-    if not isinstance(task, tasks.Task):
+    if not isinstance(task, Task):
         owner = record.object_id[:16].hex()
         facts["owner"] = owner
         text = f"is computed by another process ({owner}) and has not arrived"
@@ -62,7 +63,7 @@ def of_record(record: ownership.Record) -> Reason:
     return _of_task(task, subject, facts)
 
 
-def _of_call(call: tasks.Task, subject: str, facts: dict[str, Any]) -> Reason:
+def _of_call(call: Task, subject: str, facts: dict[str, Any]) -> Reason:
     client = call.actor
     state = client.calls.state.value
     facts |= {"actor": client.actor_id.hex(), "state": state}
@@ -79,7 +80,7 @@ def _of_call(call: tasks.Task, subject: str, facts: dict[str, Any]) -> Reason:
     return Reason(reasons.ACTOR, subject, f"is queued at the caller; the actor is {state}", facts=facts)
 
 
-def _of_task(task: tasks.Task, subject: str, facts: dict[str, Any]) -> Reason:
+def _of_task(task: Task, subject: str, facts: dict[str, Any]) -> Reason:
     if task.lease is None:
         wait_s = facts.get("memory_kills", 0) and _delay_s(task)
         if wait_s > 0:
@@ -100,7 +101,7 @@ def _of_task(task: tasks.Task, subject: str, facts: dict[str, Any]) -> Reason:
     return Reason(reasons.RUNNING, subject, text, facts=facts)
 
 
-def _missing_argument(task: tasks.Task) -> ownership.Record | None:
+def _missing_argument(task: Task) -> ownership.Record | None:
     if task.missing <= 0:
         return None
     return next((record for _, record in task.deps or () if record.kind == PENDING), None)
@@ -121,7 +122,7 @@ def _mib(size_bytes: float) -> str:
     return f"{size_bytes / (1 << 20):.0f} MiB"
 
 
-def _delay_s(task: tasks.Task) -> float:
+def _delay_s(task: Task) -> float:
     """How long a task that was killed for its memory is held back yet."""
     kills = task.template.engine.tasks.memory_kills
     killed = kills.of(task.seq) if kills is not None else None

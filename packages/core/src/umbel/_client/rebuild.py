@@ -13,13 +13,13 @@ from typing import TYPE_CHECKING, Any
 from umbel import exceptions
 from umbel._client import streams
 from umbel._client.actor import LIFETIME_SUFFIX
-from umbel._client.tasks import return_id
+from umbel._client.task import return_id
 from umbel._objects import lineage, ownership, serialization
 from umbel._scheduling import actor_calls
 
 if TYPE_CHECKING:
     from umbel._client.native import NativeEngine
-    from umbel._client.tasks import Task
+    from umbel._client.task import Task
 
 PENDING, ERROR, STORED = ownership.PENDING, serialization.ERROR, serialization.STORED
 _TASK_BYTES = 1_000  # what a kept task costs beside its arguments, about
@@ -136,7 +136,7 @@ class Rebuilder:
         if task.stream is not None:
             task.stream = streams.Replay(task.stream)
         book = self._engine.tasks
-        book.attach_again(task, arguments)
+        book.arguments.attach_again(task, arguments)
         book.unfinished[task.seq] = task
         if task.error is not None:
             book.fail(task, task.error)
@@ -146,7 +146,7 @@ class Rebuilder:
             else:
                 task.actor.retry(task)
         elif not task.missing:
-            book._enqueue(task)
+            book.enqueue(task)
 
     def _result(self, task: Task, object_id: bytes) -> ownership.Record:
         record = self._values.table.records.get(object_id)

@@ -12,10 +12,10 @@ import pickle
 from typing import TYPE_CHECKING, Any
 
 from umbel._client import links
+from umbel._client.task import Task, Template
 from umbel._history import codes
 
 if TYPE_CHECKING:
-    from umbel._client import tasks
     from umbel._history import batches  # is loaded with the first report: the start of a session does without
 
 REPORT_PERIOD_S = 1.0  # between reports; whoever asks is answered with what is not reported yet as well
@@ -49,8 +49,8 @@ class Last:
 
     __slots__ = ("add", "group", "parent", "template")
 
-    def __init__(self, template: tasks.Template, parent: Any, group: int, rows: list[Any]) -> None:
-        self.template: tasks.Template | None = template
+    def __init__(self, template: Template, parent: Any, group: int, rows: list[Any]) -> None:
+        self.template: Template | None = template
         self.parent = parent
         self.group = group
         self.add = rows.extend
@@ -78,12 +78,12 @@ class TaskRecorder:
         self._values = codes.new_values()
         self._groups: dict[tuple[int, ...], int] = {}  # as `batches.Group`
         self._templates: dict[int, int] = {}
-        self._described: list[tasks.Template] = []
+        self._described: list[Template] = []
         self._workers: dict[bytes, int] = {}
         self._parents: dict[Any, int] = {}
         self._failures: list[tuple[int, str, str]] = []  # as `batches.Failure`
 
-    def ended(self, task: tasks.Task, peer: bytes, state: int, duration_s: float | None, ended_s: float) -> Any:
+    def ended(self, task: Task, peer: bytes, state: int, duration_s: float | None, ended_s: float) -> Any:
         """An attempt of a task has ended. peer: the worker that ran it, or b"" for none; duration_s: None when nobody
         knows how long it has run; ended_s: seconds since 1970. Returns a Last, for a next one that finishes there."""
         template = task.template
@@ -109,7 +109,7 @@ class TaskRecorder:
         self._lasts.append(last)
         return last
 
-    def failed(self, task: tasks.Task, peer: bytes, blob: bytes, duration_s: float | None, ended_s: float) -> None:
+    def failed(self, task: Task, peer: bytes, blob: bytes, duration_s: float | None, ended_s: float) -> None:
         """The same of one that failed. blob: its error, of which only the text is read."""
         if self._templates.get(task.template.index) or self._describe(task.template):
             self.compact()
@@ -145,7 +145,7 @@ class TaskRecorder:
         )
         return batches.encode(batch)
 
-    def _describe(self, template: tasks.Template) -> int:
+    def _describe(self, template: Template) -> int:
         if not template.announcement.get("events", True):
             self._templates[template.index] = 0
             return 0
@@ -200,7 +200,7 @@ class TaskRecorder:
         return taken
 
 
-def described(template: tasks.Template) -> batches.Template:
+def described(template: Template) -> batches.Template:
     from umbel._history import batches
 
     facts = template.announcement

@@ -1,4 +1,4 @@
-"""Submitting tasks: arguments, leases, pushes, replies, retries, cancellation.
+"""Submitting tasks: leases, pushes, replies, retries, cancellation.
 
 `umbel._scheduling.dispatch` decides what goes where; this module sends it and settles what comes back. Everything
 here runs under the engine's lock unless it says otherwise.
@@ -12,13 +12,14 @@ from collections.abc import Sequence
 from typing import TYPE_CHECKING, Any
 
 from umbel import exceptions
-from umbel._client import links, recording, refs, remote_function, streams
+from umbel._client import arguments, links, recording, refs, remote_function, streams
+from umbel._client.task import Task, Template, cancelled_error, known, resolve_deps
 from umbel._objects import ownership, serialization
 from umbel._scheduling import dispatch
 from umbel._wire import messages
 
 if TYPE_CHECKING:
-    from umbel._client import memory_kills, rebuild
+    from umbel._client import memory_kills
     from umbel._client.native import NativeEngine
 
 PENDING = ownership.PENDING
@@ -36,67 +37,6 @@ _INDEX = [index.to_bytes(4, "big") for index in range(16)]
 _NO_REFS: tuple[bytes, ...] = ()
 
 
-def return_id(process_id: bytes, seq: int, index: int) -> bytes:
-    """The object id of a task's return value."""
-    return process_id + seq.to_bytes(8, "big") + index.to_bytes(4, "big")
-
-
-class Template:
-    """The engine's view of a function or method with its options: how to announce it and how its calls behave."""
-
-    __slots__ = (
-        "announcement", "backpressure", "cls", "digest", "durations", "engine", "function_blob", "index",
-        "is_dynamic", "is_streaming", "max_retries", "name", "num_returns", "retry_exceptions",
-    )  # fmt: skip
-
-    def __init__(self, engine: NativeEngine, index: int, name: str, num_returns: Any, is_generator: bool) -> None:
-        self.engine = engine
-        self.index = index
-        self.name = name
-        if num_returns is None:
-            num_returns = "streaming" if is_generator else 1
-        self.is_dynamic = num_returns == "dynamic"
-        self.is_streaming = num_returns in ("streaming", "dynamic")
-        self.num_returns = 1 if self.is_streaming else num_returns
-        self.durations = dispatch.Durations()
-        self.cls: dispatch.SchedulingClass | None = None
-        self.digest = b""
-        self.function_blob = b""
-        self.max_retries = 0
-        self.retry_exceptions: Any = False
-        self.backpressure = -1
-        self.announcement: dict[str, Any] = {}
-
-
-class Task:
-    """One submitted task or actor call, until it is settled."""
-
-    __slots__ = (
-        "actor", "argument_pins", "attempt", "deps", "durations", "error", "is_cancelled", "kind", "lease",
-        "missing", "parent", "payload", "records", "retries_left", "seq", "stream", "submitted_s", "template",
-    )  # fmt: skip
-
-    def __init__(self, seq: int, template: Template, kind: int, payload: Any) -> None:
-        self.seq = seq
-        self.template = template
-        self.durations = template.durations
-        self.kind = kind
-        self.payload = payload
-        self.deps: list[tuple[Any, ownership.Record]] | None = None
-        self.argument_pins: list[ownership.Record] | None = None
-        self.records: list[ownership.Record] = []
-        self.missing = 0
-        self.retries_left = template.max_retries
-        self.attempt = 0
-        self.lease: dispatch.Lease | None = None
-        self.actor: Any = None
-        self.stream: streams.StreamState | streams.Replay | None = None
-        self.is_cancelled = False
-        self.parent: Any = None
-        self.error: bytes | None = None
-        self.submitted_s = time.time()
-
-
 class Tasks:
     """The tasks this process has submitted."""
 
@@ -112,6 +52,7 @@ class Tasks:
         self.memory_kills: memory_kills.MemoryKills | None = None  # once there was one
         self._unstarted_deaths: dict[int, int] = {}  # task -> workers that died with it at the head of their queue
         self._process_id = engine.process_id
+        self.arguments = arguments.TaskArguments(engine, self)
         job = engine.welcome.get("job_id", "")
         self.recorder = recording.TaskRecorder(engine.process_id, job) if engine.config.task_events else None
 
@@ -184,7 +125,7 @@ class Tasks:
         if state is None or state.engine is not engine:
             state = self.prepare(template)
         try:
-            kind, payload, deps, pins = self.encode_arguments(args, kwargs)
+            kind, payload, deps, pins = self.arguments.encode(args, kwargs)
         except TypeError as error:
             raise template.signature.blame(template.name, args, kwargs, error) from error.__cause__
         with engine.lock:
@@ -192,14 +133,14 @@ class Tasks:
             self.last_seq = seq = self.last_seq + 1
             task = Task(seq, state, kind, payload)
             result = self.open_results(task, state)
-            self.attach_arguments(task, deps, pins)
+            self.arguments.attach(task, deps, pins)
             self.unfinished[seq] = task
             if engine.context_of is not None:
                 task.parent = engine.context_of()
             if task.error is not None:
                 self.fail(task, task.error)
             elif not task.missing:
-                self._enqueue(task)
+                self.enqueue(task)
             elif task.missing == 1:
                 self._push_behind(task)
             if engine.values._drops:
@@ -236,157 +177,9 @@ class Tasks:
             made.append(refs.ObjectRef(record.object_id, engine))
         return made or None
 
-    def encode_arguments(
-        self, args: tuple[Any, ...], kwargs: dict[str, Any]
-    ) -> tuple[int, Any, list[tuple[Any, bytes]] | None, Any]:
-        """(kind, payload, [(position or keyword, object id)], ids of references inside). No lock.
-
-        A snapshot: later changes to the arguments do not show. Raises TypeError for what cannot be pickled.
-        """
-        deps: list[tuple[Any, bytes]] | None = None
-        is_raw = True
-        for position, value in enumerate(args):
-            if isinstance(value, refs.ObjectRef):
-                if deps is None:
-                    deps = []
-                deps.append((position, value._id))
-            elif is_raw and not serialization.is_raw(value):
-                is_raw = False
-        if kwargs:
-            for name, value in kwargs.items():
-                if isinstance(value, refs.ObjectRef):
-                    if deps is None:
-                        deps = []
-                    deps.append((name, value._id))
-                elif is_raw and not serialization.is_raw(value):
-                    is_raw = False
-        if deps is not None:
-            self._check_known([object_id for _, object_id in deps])
-            named = {key for key, _ in deps}
-            args = tuple(None if i in named else v for i, v in enumerate(args))
-            kwargs = {k: None if k in named else v for k, v in kwargs.items()}
-        if is_raw:
-            if kwargs:
-                return messages.ARGS_KWARGS, (args, kwargs), deps, None
-            return messages.ARGS, args, deps, None
-        serialized = serialization.serialize((args, kwargs))
-        self._check_known(serialized.refs)
-        if serialized.size_bytes <= self._engine.config.inline_bytes_max:
-            kind, payload = serialized.inline()
-            return kind, payload, deps, serialized.refs
-        name, size = self._values.write(serialized, self._process_id)
-        return messages.ARGS_OBJECT, (name, size), deps, serialized.refs
-
-    def _check_known(self, object_ids: Sequence[bytes]) -> None:
-        records = self._values.table.records
-        for object_id in object_ids:
-            if object_id not in records:
-                raise self._engine.stale(object_id)
-
-    def attach_arguments(self, task: Task, deps: list[tuple[Any, bytes]] | None, inner: Any) -> None:
-        """Pin what the arguments refer to, and note which are not there yet."""
-        table = self._values.table
-        if task.kind == messages.ARGS_OBJECT:
-            record = table.own(return_id(self._process_id, self.next_seq(), 0))
-            table.pin(record)
-            record.local = 0
-            table.settle(record, STORED, task.payload)
-            task.argument_pins = [*(task.argument_pins or ()), record]
-            task.deps = [(None, record)]
-            task.payload = None
-        if inner:
-            pins = task.argument_pins or []
-            for object_id in inner:
-                record = table.records[object_id]
-                table.pin(record)
-                pins.append(record)
-            task.argument_pins = pins
-        if deps:
-            if task.deps is None:
-                task.deps = []
-            pins = task.argument_pins or []
-            for key, object_id in deps:
-                record = table.records[object_id]
-                table.pin(record)
-                pins.append(record)
-                task.deps.append((key, record))
-                self._await_argument(task, record)
-            task.argument_pins = pins
-
-    def _await_argument(self, task: Task, record: ownership.Record) -> None:
-        if record.kind == PENDING:
-            task.missing += 1
-            self._values.on_settled(record, lambda settled, task=task: self._dependency_settled(task, settled))
-        if record.kind == ERROR:  # perhaps just now: its owner is dead
-            record.is_read = True
-            task.error = record.payload
-
-    def attach_again(self, task: Task, arguments: rebuild.Arguments) -> None:
-        """As `attach_arguments`, of a task that is run again, with what was kept of its arguments."""
-        table = self._values.table
-        task.argument_pins = []
-        task.deps = []
-        for key, object_id, kind, payload in arguments.deps:
-            if kind == STORED:
-                record = table.records[object_id]
-                table.pin(record)
-                task.argument_pins.append(record)
-                self._await_argument(task, record)
-            else:
-                record = ownership.Record(object_id)
-                record.kind, record.payload = kind, payload
-            task.deps.append((key, record))
-        for object_id in arguments.inner:
-            record = table.records[object_id]
-            table.pin(record)
-            task.argument_pins.append(record)
-        task.deps = task.deps or None
-
-    def argument_lost(self, record: ownership.Record) -> None:
-        """The value of an argument is being computed again: what has not been sent waits for it again."""
-        for task in list(self.unfinished.values()):
-            if any(dep is record for _, dep in task.deps or ()) and task.missing >= 0:
-                if task.actor is None and task.lease is None:
-                    cls = known(task.template.cls)
-                    if task in cls.ready:
-                        cls.ready.remove(task)
-                    self._await_argument(task, record)
-                elif task.actor is not None and task.seq not in task.actor.calls.inflight:
-                    self._await_argument(task, record)
-
-    def waits_again(self, task: Task) -> bool:
-        """Whether an argument of a task that comes back was lost since it was sent: the task then waits for it, or has
-        failed with it."""
-        for _, record in task.deps or ():
-            self._await_argument(task, record)
-        if task.error is not None:
-            if task.actor is not None:
-                task.actor.calls.remove(task)
-            self.fail(task, task.error)
-        return task.missing > 0 or task.error is not None
-
-    def _dependency_settled(self, task: Task, record: ownership.Record) -> None:
-        if task.seq not in self.unfinished:
-            return  # cancelled, or failed by another argument
-        if record.kind == ERROR:
-            record.is_read = True
-            task.missing = -1
-            if task.actor is not None:
-                task.actor.calls.remove(task)
-            self.fail(task, record.payload)
-            if task.actor is not None:
-                task.actor.pump()  # it may have held others back
-            return
-        task.missing -= 1
-        if not task.missing:
-            if task.actor is not None:
-                task.actor.pump()
-            elif task.lease is None:  # else it went with its input, see `_push_behind`
-                self._enqueue(task)
-
     # Pushing
 
-    def _enqueue(self, task: Task) -> None:
+    def enqueue(self, task: Task) -> None:
         cls = known(task.template.cls)
         lease = cls.quick_lease() if not cls.ready else None
         if lease is not None:
@@ -639,7 +432,7 @@ class Tasks:
             task.attempt += 1
             task.lease = None
         cls = known(task.template.cls)
-        if is_delayed or task.missing or task in cls.ready or self.waits_again(task):
+        if is_delayed or task.missing or task in cls.ready or self.arguments.waits_again(task):
             return  # an argument is computed anew, or else it is there already
         cls.ready.appendleft(task)
         self._dirty.add(cls)
@@ -661,7 +454,7 @@ class Tasks:
             task.retries_left -= 1 if task.retries_left > 0 else 0
             task.attempt += 1
             task.lease = None
-            if not task.missing and not self.waits_again(task):  # else an argument is computed anew
+            if not task.missing and not self.arguments.waits_again(task):  # else an argument is computed anew
                 cls.ready.appendleft(task)
             return
         self.settle_failure(task, cancelled_error(task) if task.is_cancelled else crash)
@@ -741,11 +534,11 @@ class Tasks:
             task.retries_left -= 1 if task.retries_left > 0 else 0
             task.attempt += 1
             task.lease = None
-            is_waiting = task.missing or self.waits_again(task)
+            is_waiting = task.missing or self.arguments.waits_again(task)
             if task.actor is not None and task.error is None:
                 task.actor.retry(task)
             elif not is_waiting:
-                self._enqueue(task)
+                self.enqueue(task)
             return
         self.settle_failure(task, blob)
 
@@ -853,7 +646,7 @@ class Tasks:
         for task in tasks:
             task.lease = None
             is_ended = task.is_cancelled or task.seq not in self.unfinished
-            if is_ended or task.missing or self.waits_again(task):
+            if is_ended or task.missing or self.arguments.waits_again(task):
                 cls.ready.remove(task)
             if task.is_cancelled:
                 self.fail(task, cancelled_error(task))
@@ -941,26 +734,3 @@ def wire_strategy(strategy: Any) -> str | dict[str, Any] | None:
         "spills_when_busy": bool(getattr(strategy, "_spill_on_unavailable", False)),
         "fails_when_busy": bool(getattr(strategy, "_fail_on_unavailable", False)),
     }
-
-
-def cancelled_error(task: Task) -> bytes:
-    return exceptions.dump_error(exceptions.TaskCancelledError(f"task {task.template.name} was cancelled"))
-
-
-def resolve_deps(task: Task) -> list[tuple[Any, bytes, int, Any]] | None:
-    """The arguments that were references, with their values as they travel."""
-    if task.deps is None:
-        return None
-    return [
-        (key, record.object_id, record.kind, record.payload)
-        if record.kind != PENDING
-        else (key, record.object_id, messages.AWAITED, record.task.seq)
-        for key, record in task.deps
-    ]
-
-
-def known(cls: dispatch.SchedulingClass | None) -> dispatch.SchedulingClass:
-    """A plain task's scheduling class; calls of actors have none and do not come here."""
-    if cls is None:
-        raise exceptions.InternalError("a task has no scheduling class")
-    return cls

@@ -291,7 +291,7 @@ class Values:
         is_owner = self.table.is_owner(record.object_id)
         if record.kind == STORED and record.payload == lost.payload:
             self.table.unsettle(record)
-            self._engine.tasks.argument_lost(record)
+            self._engine.tasks.arguments.lost(record)
         elif is_owner or record.kind != PENDING or record.is_fetching:
             return  # somebody was faster
         if self._engine.agent_is_gone:

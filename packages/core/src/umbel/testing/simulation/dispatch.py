@@ -12,6 +12,7 @@ from typing import Any, Final
 import umbel
 from umbel import exceptions
 from umbel._client import refs, tasks
+from umbel._client.task import Task
 from umbel.testing.simulation.runtime import Driver, Machine, RuntimeWorld, WorkerProcess, process_here
 from umbel.testing.simulation.world import facts
 
@@ -93,7 +94,7 @@ class DispatchWorld(RuntimeWorld):
         book: Any = process.engine.tasks
         push = book._push
 
-        def watched(link: Any, task: tasks.Task) -> None:
+        def watched(link: Any, task: Task) -> None:
             self.must(not task.is_cancelled, "D8", "%s sends task %d, which was cancelled", process.name, task.seq)
             push(link, task)
 
