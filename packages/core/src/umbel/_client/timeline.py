@@ -19,6 +19,7 @@ _TOLD = (
     "func_or_class_name",
 )  # fmt: skip
 OWNER_DIGITS = 32  # of a task's id, which begin it: the process that submitted it
+INLINE = "inline"  # the id that stands for the process of the inline engine
 _COLORS = {"failed": "terrible", "cancelled": "grey"}  # chrome://tracing's names of red and grey
 
 Event = dict[str, Any]
@@ -179,9 +180,9 @@ def _micros(seconds: float) -> int:
 def inline_rows(told: Iterable[Any]) -> Iterator[dict[str, Any]]:
     """Rows of what the inline engine tells, all of it in one process."""
     kinds = {category: kind for kind, category in CATEGORIES.items()}
-    for name, task_id, started_s, ended_s, kind, *_ in sorted(told, key=lambda one: one[2]):
+    for name, task_id, started_s, ended_s, kind, has_failed in sorted(told, key=lambda one: one[2]):
         yield {
             "task_id": task_id, "name": name, "func_or_class_name": name, "type": kinds[kind], "attempt_number": 0,
-            "state": "FINISHED", "worker_id": "inline", "worker_pid": 0, "actor_id": None, "parent_task_id": None,
-            "started_s": started_s, "ended_s": ended_s, "submitted_s": None,
+            "state": "FAILED" if has_failed else "FINISHED", "worker_id": INLINE, "worker_pid": None, "actor_id": None,
+            "parent_task_id": None, "started_s": started_s, "ended_s": ended_s, "submitted_s": None,
         }  # fmt: skip
