@@ -386,8 +386,27 @@ def test_timeline_command_writes_what_the_function_returns(tmp_path: pathlib.Pat
     assert "3 tasks are in" in done.stdout, done.stderr
     events = json.loads(path.read_text())
     assert events == umbel.timeline()
-    assert [event["ph"] for event in events].count("s") == 3
+    assert [event.get("cat") for event in events].count("submit") == 3
     assert {event["args"]["name"] for event in events if event["name"] == "process_name"} == {"driver", "worker"}
+
+
+@pytest.mark.usefixtures("session")
+def test_timeline_shows_an_attempt_that_its_worker_took_along(tmp_path: pathlib.Path) -> None:
+    @umbel.remote(max_retries=1)
+    def dies_once(mark: pathlib.Path) -> int:
+        if not mark.exists():
+            mark.touch()
+            os._exit(1)
+        return os.getpid()
+
+    pid = umbel.get(dies_once.options(name="dies once").remote(tmp_path / "mark"), timeout=30)
+    spans = {event["args"]["attempt_number"]: event for event in umbel.timeline() or [] if event.get("cat") == "task"}
+    assert [(spans[attempt]["name"], spans[attempt]["dur"] > 0) for attempt in (0, 1)] == [
+        ("dies once (failed)", False),
+        ("dies once", True),
+    ]
+    assert (spans[0]["pid"] != pid, spans[1]["pid"] == pid) == (True, True)
+    assert "died while running" in spans[0]["args"]["error_message"]
 
 
 # The recorder

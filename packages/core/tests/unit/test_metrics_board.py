@@ -49,6 +49,21 @@ def test_rates_are_taken_of_counters_and_of_all_of_them() -> None:
             assert is_rate == (catalog.BY_NAME[name].kind == catalog.COUNTER), target
 
 
+def test_lines_of_several_nodes_have_legends_of_their_own_or_are_one() -> None:
+    """All has each node's series beside the others': what tells them apart is added up, or in the legend."""
+    for target in targets():
+        assert target["expr"].startswith("sum"), target
+        by = {label.strip() for found in _GROUPED.findall(target["expr"]) for label in found.split(",")}
+        assert set(_LEGEND.findall(target["legendFormat"])) == by, target
+
+
+def test_rows_and_variables_have_what_grafana_reads_without_asking() -> None:
+    shown = board.board()
+    assert {json.dumps(panel["panels"]) for panel in shown["panels"] if panel["type"] == "row"} == {"[]"}
+    current = {variable["name"]: variable["current"] for variable in shown["templating"]["list"]}
+    assert current == {"datasource": {}, "node": {"text": ["All"], "value": ["$__all"]}}
+
+
 def test_panels_do_not_overlap_and_ids_differ() -> None:
     everything = board.board()["panels"]
     assert len({panel["id"] for panel in everything}) == len(everything)

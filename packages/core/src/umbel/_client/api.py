@@ -251,9 +251,10 @@ def available_resources() -> dict[str, float]:
 def timeline(filename: str | os.PathLike[str] | None = None) -> list[dict[str, Any]] | None:
     """What ran when, as events of Chrome's trace format; written to `filename` if given, else returned.
 
-    Events of "ph" "X" are tasks and calls, "s" and "f" are arrows from where they were submitted to where they run, "M"
-    are names of processes. Perfetto (ui.perfetto.dev) and chrome://tracing show such files. Raises UmbelSystemError when
-    nothing is recorded (UMBEL_TASK_EVENTS=0)."""
+    Events of "ph" "X" are spans: of tasks and calls ("cat" is "task", "actor_task" or "actor_creation"; their "args" have
+    the name and id), of drivers, and, of no length, where tasks were submitted ("submit"); an arrow leads from there to
+    the task with the same "bind_id". "M" are names of processes and threads. Perfetto (ui.perfetto.dev) and
+    chrome://tracing show such files. Raises UmbelSystemError when nothing is recorded (UMBEL_TASK_EVENTS=0)."""
     import json
 
     if filename is not None and not isinstance(filename, (str, os.PathLike)):

@@ -9,6 +9,7 @@ which by then has all that had ended when they answered. Rows are dictionaries w
 from __future__ import annotations
 
 import heapq
+import itertools
 import json
 import time
 from collections.abc import Callable, Iterator, Mapping, Sequence
@@ -227,6 +228,9 @@ def task_tally(asker: inquiry.Asker, request: Request) -> tuple[list[tuple[str, 
     return [(*key, count) for key, count in tally.items()], node.missing, notes
 
 
+_LOST = [conditions.Condition("start_time_ms", "=", None), conditions.Condition("worker_id", "!=", None)]
+
+
 def timeline(asker: inquiry.Asker | None, timeout_s: float = 30.0, *, path: str = "") -> Iterator[timelines.Event]:
     """The trace events of all tasks that run or have ended. path: as for `tasks`. Raises UmbelSystemError."""
     now_s = time.time()
@@ -248,8 +252,8 @@ def timeline(asker: inquiry.Asker | None, timeout_s: float = 30.0, *, path: str 
     running = [row for row in live if row["state"].startswith("RUNNING") and row["started_s"] is not None]
     ended = (row for row in history.tasks(order=request.order) if row["started_s"] is not None)
     try:
-        rows = heapq.merge(ended, sorted(running, key=_start), key=_start)
-        yield from timelines.events(rows, processes, now_s)
+        started = heapq.merge(ended, sorted(running, key=_start), key=_start)
+        yield from timelines.events(itertools.chain(started, history.tasks(_LOST)), processes, now_s)
     finally:
         history.close()
 

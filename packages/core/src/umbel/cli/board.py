@@ -84,16 +84,16 @@ _ROWS: tuple[tuple[str, tuple[tuple[str, str, tuple[tuple[str, str], ...]], ...]
                 ("sum by (mode) (rate(umbel_node_cpu_seconds_total NODE[$__rate_interval]))", "{{mode}}"),
             )),
             ("Memory", "bytes", (
-                ("umbel_node_memory_capacity_bytes NODE", "capacity"),
-                ("umbel_node_memory_available_bytes NODE", "available"),
+                ("sum(umbel_node_memory_capacity_bytes NODE)", "capacity"),
+                ("sum(umbel_node_memory_available_bytes NODE)", "available"),
             )),
             ("Disk", "bytes", (
-                ("umbel_node_disk_capacity_bytes NODE", "capacity"),
-                ("umbel_node_disk_free_bytes NODE", "free"),
+                ("sum(umbel_node_disk_capacity_bytes NODE)", "capacity"),
+                ("sum(umbel_node_disk_free_bytes NODE)", "free"),
             )),
             ("Disk traffic", "Bps", (
-                ("rate(umbel_node_disk_read_bytes_total NODE[$__rate_interval])", "read"),
-                ("rate(umbel_node_disk_written_bytes_total NODE[$__rate_interval])", "written"),
+                ("sum(rate(umbel_node_disk_read_bytes_total NODE[$__rate_interval]))", "read"),
+                ("sum(rate(umbel_node_disk_written_bytes_total NODE[$__rate_interval]))", "written"),
             )),
         ),
     ),
@@ -106,7 +106,8 @@ def board() -> dict[str, Any]:
     top = 0
     for row, drawn in _ROWS:
         place = {"h": 1, "w": COLUMNS, "x": 0, "y": top}
-        panels.append({"id": len(panels) + 1, "type": "row", "title": row, "collapsed": False, "gridPos": place})
+        head = {"type": "row", "title": row, "collapsed": False, "panels": [], "gridPos": place}
+        panels.append({"id": len(panels) + 1, **head})
         top += 1
         for index, (title, unit, queries) in enumerate(drawn):
             line, column = divmod(index, COLUMNS // WIDTH)
@@ -119,6 +120,7 @@ def board() -> dict[str, Any]:
         "tags": ["umbel"],
         "schemaVersion": 39,
         "refresh": "15s",
+        "graphTooltip": 1,  # the cursor shows the same moment in all panels
         "time": {"from": "now-1h", "to": "now"},
         "templating": {"list": [_source_variable(), _node_variable()]},
         "panels": panels,
@@ -144,7 +146,8 @@ def _panel(title: str, unit: str, queries: tuple[tuple[str, str], ...]) -> dict[
 
 
 def _source_variable() -> dict[str, Any]:
-    return {"name": "datasource", "label": "Data source", "type": "datasource", "query": "prometheus"}
+    """Empty or not, "current" must be there: the first Grafana built on scenes looks into it without asking."""
+    return {"name": "datasource", "label": "Data source", "type": "datasource", "query": "prometheus", "current": {}}
 
 
 def _node_variable() -> dict[str, Any]:
@@ -158,4 +161,5 @@ def _node_variable() -> dict[str, Any]:
         "multi": True,
         "includeAll": True,
         "allValue": ".*",
+        "current": {"text": ["All"], "value": ["$__all"]},
     }

@@ -10,6 +10,7 @@ import click
 
 from umbel import exceptions
 from umbel._client import listing
+from umbel._client import timeline as timelines
 from umbel.cli import node
 
 
@@ -42,7 +43,7 @@ def _write(events: Any, output: str) -> int:
     with click.open_file(output, "w") as file:
         before = "[\n"
         for event in events:
-            count += event["ph"] == "X" and event["cat"] != "driver"
+            count += event["cat"] in timelines.CATEGORIES.values()
             file.write(before + json.dumps(event))
             before = ",\n"
         file.write(before if before == "[\n" else "\n")

@@ -418,7 +418,8 @@ class InlineEngine:
             if what == "timeline":
                 from umbel._client import timeline
 
-                return list(timeline.events(timeline.inline_rows(self.tasks.events), {}, 0.0))
+                processes = {timeline.INLINE: timeline.Process(os.getpid(), True)}
+                return list(timeline.events(timeline.inline_rows(self.tasks.events), processes, 0.0))
             if what == "pending":
                 return [{"reason": call.explain()} for call in self.tasks.unfinished]
         raise exceptions.UnsupportedFeature(

@@ -33,7 +33,7 @@ class Tasks:
         self._engine = engine
         self._values = engine.values
         self.unfinished: set[calls.Call] = set()
-        self.events: deque[tuple[str, str, float, float, str]] = deque(maxlen=TIMELINE_EVENTS_MAX)
+        self.events: deque[tuple[str, str, float, float, str, bool]] = deque(maxlen=TIMELINE_EVENTS_MAX)
         self._counter = 0
 
     # What all calls of a kind share; without the mutex
@@ -272,7 +272,8 @@ class Tasks:
             call.actor.finished(call)
         if call.is_started and call.recipe.has_events:
             kind = "task" if call.actor is None else "actor_task"
-            self.events.append((call.name, call.task_id.hex(), call.started_s, time.time(), kind))
+            has_failed = isinstance(outcome, running.Failed)
+            self.events.append((call.name, call.task_id.hex(), call.started_s, time.time(), kind, has_failed))
 
     def _finish_stream(
         self, call: calls.Call, stream: streams.Stream, outcome: running.Outcome
