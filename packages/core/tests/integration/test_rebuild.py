@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import os
 import pathlib
+import threading
 import time
 from collections.abc import Iterator
 from typing import Any
@@ -72,6 +73,21 @@ def test_lost_result_is_computed_again(runs: pathlib.Path) -> None:
     lose(ref)
     assert umbel.get(ref) == bytes([1]) * LARGE
     assert count(runs) == 2
+
+
+def test_timeout_of_get_covers_what_is_computed_again() -> None:
+    """`slow` takes one second of the call's time, and the lost value another."""
+
+    @umbel.remote
+    def slow() -> bytes:
+        threading.Event().wait(1.0)
+        return b"1" * LARGE
+
+    ref = slow.remote()
+    lose(ref)
+    with pytest.raises(exceptions.GetTimeoutError, match=r"within 1\.5 s"):
+        umbel.get([slow.remote(), ref], timeout=1.5)
+    assert umbel.get(ref, timeout=30) == b"1" * LARGE
 
 
 def test_argument_that_is_lost_is_computed_again_while_its_task_waits(runs: pathlib.Path) -> None:

@@ -558,7 +558,12 @@ class NativeEngine:
                 self._tensor_holder = holding.Holder(self)
             return self._tensor_holder
 
-    def get(self, wanted: list[refs.ObjectRef[Any]], timeout_s: float | None) -> list[Any]:
+    def get(
+        self, wanted: list[refs.ObjectRef[Any]], timeout_s: float | None, deadline: float | None = None
+    ) -> list[Any]:
+        """deadline: of the whole call, time.monotonic(), when it begins anew."""
+        if timeout_s is not None and deadline is None:
+            deadline = time.monotonic() + timeout_s
         records = self.values.table.records
         found = []
         is_pending = False
@@ -569,7 +574,7 @@ class NativeEngine:
             found.append(record)
             if record.kind == PENDING:
                 is_pending = True
-        if is_pending and not self.wait_for_records(found, timeout_s):
+        if is_pending and not self.wait_for_records(found, None if deadline is None else deadline - time.monotonic()):
             raise exceptions.GetTimeoutError(self._not_ready(wanted, found, timeout_s))
         decode = self.values.decode
         try:
@@ -579,19 +584,13 @@ class NativeEngine:
                         decode(record)
             return [record.payload if record.kind == RAW else decode(record) for record in found]
         except values.ValueLost as lost:
-            return self._get_again(wanted, timeout_s, lost)
+            with self.lock:
+                self.values.lose(lost)
+            return self.get(wanted, timeout_s, deadline)
         except BaseException:
             for record in found:
                 record.is_read = True  # one error stands for those of all that were asked for
             raise
-
-    def _get_again(
-        self, wanted: list[refs.ObjectRef[Any]], timeout_s: float | None, lost: values.ValueLost
-    ) -> list[Any]:
-        """`get`, of which one value was lost. The time that this took so far is not counted."""
-        with self.lock:
-            self.values.lose(lost)
-        return self.get(wanted, timeout_s)
 
     def _not_ready(self, wanted: list[refs.ObjectRef[Any]], found: list[ownership.Record], timeout_s: Any) -> str:
         pending = [index for index, record in enumerate(found) if record.kind == PENDING]
