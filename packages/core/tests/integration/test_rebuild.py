@@ -9,6 +9,7 @@ import time
 from collections.abc import Iterator
 from typing import Any
 
+import drivers
 import pytest
 
 import umbel
@@ -111,6 +112,63 @@ def test_arguments_of_actors_too(runs: pathlib.Path) -> None:
     lose(ref)
     reader = Reader.remote()
     assert umbel.get([reader.first.remote(ref), reader.later.remote(ref)], timeout=30) == [9, 9]
+
+
+def test_coroutines_of_an_actor_go_on_while_an_argument_is_computed_again(
+    runs: pathlib.Path, tmp_path: pathlib.Path
+) -> None:
+    @umbel.remote
+    def make_when_open(runs: str, gate: str) -> bytes:
+        note(runs)
+        while not os.path.exists(gate):
+            threading.Event().wait(0.01)
+        return bytes([7]) * LARGE
+
+    @umbel.remote
+    class Reader:
+        async def first(self, value: bytes) -> int:
+            return value[0]
+
+        async def touch(self, path: str) -> None:
+            pathlib.Path(path).touch()
+
+    gate = tmp_path / "gate"
+    reader = Reader.remote()
+    gate.touch()
+    ref = make_when_open.remote(str(runs), str(gate))
+    lose(ref)
+    gate.unlink()
+    seven = reader.first.remote(ref)
+    drivers.wait_until(lambda: count(runs) == 2)
+    umbel.get(reader.touch.remote(str(gate)), timeout=30)  # the loop that would open the gate must not wait for it
+    assert umbel.get(seven, timeout=30) == 7
+
+
+def test_call_that_is_cancelled_while_its_argument_is_computed_again(runs: pathlib.Path) -> None:
+    @umbel.remote
+    def slow(runs: str) -> bytes:
+        note(runs)
+        threading.Event().wait(0.5)
+        return bytes([7]) * LARGE
+
+    @umbel.remote
+    class Reader:
+        async def first(self, value: bytes) -> int:
+            return value[0]
+
+        async def zero(self) -> int:
+            return 0
+
+    ref = slow.remote(str(runs))
+    lose(ref)
+    reader = Reader.remote()
+    cancelled = reader.first.remote(ref)
+    drivers.wait_until(lambda: count(runs) == 2)
+    umbel.cancel(cancelled)
+    with pytest.raises(exceptions.TaskCancelledError):
+        umbel.get(cancelled, timeout=30)
+    assert umbel.get(reader.zero.remote(), timeout=30) == 0
+    assert umbel.get(ref, timeout=30)[0] == 7
 
 
 def test_what_it_needs_is_computed_again_too_though_it_was_freed(runs: pathlib.Path) -> None:
