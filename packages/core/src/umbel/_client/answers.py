@@ -49,6 +49,7 @@ class Answers:
             "keeps": lambda about: self._holdings().keeps(self._engine, about),
             "task_states": self.task_states,
             "object_states": self.object_states,
+            "runtime_env": lambda _about: self.runtime_env(),
         }
 
     def answer(self, message: dict[str, Any]) -> None:
@@ -85,6 +86,10 @@ class Answers:
         from umbel._client import own_state
 
         return own_state.objects_of(self._engine, about)
+
+    def runtime_env(self) -> dict[str, Any]:
+        session = self._engine.session_context
+        return {"runtime_env": session.runtime_env(session.env_vars)}
 
     def doing(self) -> dict[str, Any]:
         """What runs here, since when, where in the user's code, and what it waits for."""
