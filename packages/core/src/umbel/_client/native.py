@@ -851,6 +851,8 @@ class NativeEngine:
         """What a reference waits for, asked from process to process. Raises TypeError for anything else."""
         from umbel._client import inquiry
 
+        if isinstance(target, refs.GraphRef):
+            return inquiry.through_graph(inquiry.EngineAsker(self), target.explain())
         with self.lock:
             object_id = reasons.pending_id(self, target)
         return inquiry.story(inquiry.EngineAsker(self), self.process_id.hex(), object_id.hex())

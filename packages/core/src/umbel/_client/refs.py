@@ -20,6 +20,8 @@ if TYPE_CHECKING:
     import asyncio
     import concurrent.futures
 
+    from umbel._model.reasons import Reason
+
 T = TypeVar("T")
 if TYPE_CHECKING:
     from typing_extensions import TypeVar as TypeVarWithDefault
@@ -209,13 +211,18 @@ def check_out_of_band(*object_ids: bytes, is_allowed: bool, by: str = "a pickle 
 
 
 class GraphRef:
-    """What a compiled graph returns for an execution (`umbel.dag.CompiledDAGRef`). No reference to an object."""
+    """What a compiled graph returns for an execution (`umbel.dag.CompiledDAGRef`). No reference to an object. Here `get`
+    and `explain` must know the class, not load it; the graphs' module has the only subclass."""
 
     __slots__ = ()
 
     def get(self, timeout: float | None = None) -> Any:
         """What `umbel.get` returns for it."""
-        raise NotImplementedError  # the graphs' module has the only subclass; here `get` must know the class, not load it
+        raise NotImplementedError
+
+    def explain(self) -> Reason:
+        """What `umbel.explain` tells of it, as far as this process knows."""
+        raise NotImplementedError
 
 
 class Reading(threading.local):

@@ -442,6 +442,8 @@ class InlineEngine:
 
     def explain(self, target: Any) -> reasons.Reason:
         """What a reference or a generator waits for."""
+        if isinstance(target, refs.GraphRef):
+            return target.explain()
         with self.mutex:
             source = self._source(target)
             if _is_ready(source):
