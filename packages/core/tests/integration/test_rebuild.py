@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 import os
 import pathlib
 import threading
@@ -142,6 +143,37 @@ def test_coroutines_of_an_actor_go_on_while_an_argument_is_computed_again(
     drivers.wait_until(lambda: count(runs) == 2)
     umbel.get(reader.touch.remote(str(gate)), timeout=30)  # the loop that would open the gate must not wait for it
     assert umbel.get(seven, timeout=30) == 7
+
+
+def test_coroutines_go_on_while_what_one_awaits_is_computed_again(runs: pathlib.Path, tmp_path: pathlib.Path) -> None:
+    @umbel.remote
+    def make_when_open(runs: str, gate: str) -> bytes:
+        note(runs)
+        while not os.path.exists(gate):
+            threading.Event().wait(0.01)
+        return bytes([7]) * LARGE
+
+    async def both(ref: Any, gate: pathlib.Path) -> int:
+        first = ref.as_future()
+        while count(runs) < 2:  # only an event loop that goes on gets beyond this
+            await asyncio.sleep(0.01)
+        gate.touch()
+        return (await first)[0]  # type: ignore[no-any-return]
+
+    gate = tmp_path / "gate"
+    gate.touch()
+    ref = make_when_open.remote(str(runs), str(gate))
+    lose(ref)
+    gate.unlink()
+    assert asyncio.run(asyncio.wait_for(both(ref, gate), 30)) == 7
+    put = umbel.put(b"1" * LARGE)
+    lose(put)
+
+    async def read() -> None:
+        await put
+
+    with pytest.raises(exceptions.ObjectReconstructionFailedError):
+        asyncio.run(asyncio.wait_for(read(), 30))
 
 
 def test_call_that_is_cancelled_while_its_argument_is_computed_again(runs: pathlib.Path) -> None:

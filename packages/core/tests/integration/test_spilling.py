@@ -342,11 +342,12 @@ def test_explain_says_when_a_value_is_being_read_back() -> None:
     """)
 
 
-def test_coroutines_of_an_actor_go_on_while_an_argument_is_read_back() -> None:
+def test_coroutines_of_an_actor_go_on_while_what_one_needs_is_read_back() -> None:
     run("""
     start()
     refs = put_blocks()
-    ref, number = next((ref, number) for number, ref in enumerate(refs) if "moved to disk" in umbel.explain(ref))
+    on_disk = [(ref, number) for number, ref in enumerate(refs) if "moved to disk" in umbel.explain(ref)]
+    ref, number = on_disk.pop()
 
     @umbel.remote
     class Reader:
@@ -365,11 +366,25 @@ def test_coroutines_of_an_actor_go_on_while_an_argument_is_read_back() -> None:
         async def is_block(self, value, number):
             return value == block(number)
 
+        async def awaited_is_block(self, refs, number):
+            return await refs[0] == block(number)
+
         async def open(self):
             self.gate.set()
 
+        async def close(self):
+            self.gate.clear()
+
     reader = Reader.remote()
     read = reader.is_block.remote(ref, number)
+    while "is being read back" not in umbel.explain(ref):
+        threading.Event().wait(0.01)
+    umbel.get(reader.open.remote(), timeout=20)
+    assert umbel.get(read, timeout=20)
+
+    umbel.get(reader.close.remote(), timeout=20)
+    ref, number = on_disk.pop()
+    read = reader.awaited_is_block.remote([ref], number)
     while "is being read back" not in umbel.explain(ref):
         threading.Event().wait(0.01)
     umbel.get(reader.open.remote(), timeout=20)

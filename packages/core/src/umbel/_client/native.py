@@ -592,6 +592,22 @@ class NativeEngine:
                 record.is_read = True  # one error stands for those of all that were asked for
             raise
 
+    def get_ready(self, ref: refs.ObjectRef[Any], *, waits: bool) -> tuple[Any] | None:
+        record = self.values.table.records.get(ref._id)
+        if record is None:
+            raise self.stale(ref._id)
+        if record.kind == PENDING:
+            return None
+        if record.kind != serialization.STORED:
+            return (self.values.decode(record),)
+        try:
+            return (self.values.read(record.kind, record.payload, record.object_id, record, waits=waits),)
+        except values.ValueLost as lost:
+            if waits:
+                with self.lock:
+                    self.values.lose(lost)
+            return None
+
     def _not_ready(self, wanted: list[refs.ObjectRef[Any]], found: list[ownership.Record], timeout_s: Any) -> str:
         pending = [index for index, record in enumerate(found) if record.kind == PENDING]
         why = "became ready just now"
