@@ -187,9 +187,12 @@ class Values:
         try:
             return self.store.open(name, size_bytes, on_release)
         except exceptions.ObjectLostError:
-            if not waits or self._engine.is_closed or self._engine.agent_is_gone:
+            if self._engine.is_closed or self._engine.agent_is_gone:
                 raise
-            view = self.make_spilling().restore(name, size_bytes, on_release)
+            if waits:
+                view = self.make_spilling().restore(name, size_bytes, on_release)
+            else:
+                view = self.spilling.copy_of(name, size_bytes, on_release) if self.spilling is not None else None
             if view is None:
                 raise
             return view
