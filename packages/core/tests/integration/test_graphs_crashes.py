@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import gc
 import os
+import re
 import signal
 import sys
 import threading
@@ -12,12 +13,14 @@ from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
+import commands
 import drivers
 import pytest
 
 import umbel
 from umbel import exceptions
 from umbel.dag import DAGContext, InputNode, MultiOutputNode
+from umbel.util import state
 
 pytestmark = pytest.mark.skipif(not sys.platform.startswith("linux"), reason="processes are found through /proc")
 
@@ -180,6 +183,39 @@ def test_time_outs_say_what_is_waited_for_and_the_result_may_still_come(tmp_path
     Path(path).touch()
     assert umbel.get(ref) == path
     compiled.teardown()
+
+
+def test_whatever_waits_in_a_graph_says_for_what(tmp_path: Path) -> None:
+    one, two = Worker.remote(), Worker.remote()
+    compiled = chain(one.hold, two.kill_if).experimental_compile()
+    first = f"actor Worker ({one._actor_id.hex()})"
+    runs = f"it runs the compiled graph of process {os.getpid()}"
+    asked = commands.run("explain", two._actor_id.hex()).stdout
+    assert f"{runs}, and waits for the input of Worker.kill_if in execution 0 from {first}, for " in asked
+    assert f"{runs}, and waits for the input of Worker.hold in execution 0 from process {os.getpid()}, for " in asked
+    path = str(tmp_path / "go")
+    ref = compiled.execute(path)
+    held = re.compile(
+        rf"result 0 of execution 0 of a compiled graph waits for {re.escape(first)}: {runs}, at .* in hold$"
+    )
+    drivers.wait_until(lambda: held.match(umbel.explain(ref)))
+    assert [reason.code for reason in state.explain(ref).chain()] == ["graph", "running"]
+
+    reader = threading.Thread(target=umbel.get, args=(ref,))
+    reader.start()
+    reads = f"it waits for result 0 of execution 0 of a compiled graph from {first}, for "
+    drivers.wait_until(lambda: reads in commands.run("explain").stdout)
+    driver = umbel.get_runtime_context().get_worker_id()
+    assert reads in commands.run("explain", driver).stdout
+    Path(path).touch()
+    reader.join()
+    assert "is ready" in umbel.explain(ref)
+    assert "waits for nothing, or for objects" in commands.run("explain", driver).stdout
+    later = compiled.execute(path)
+    drivers.wait_until(lambda: umbel.explain(later).endswith("is ready"))
+    assert umbel.get(later) == path
+    compiled.teardown()
+    assert "runs nothing" in commands.run("explain", two._actor_id.hex()).stdout
 
 
 def test_default_times_are_those_of_the_context(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:

@@ -2,12 +2,15 @@
 
 from __future__ import annotations
 
+import asyncio
 import os
 import pathlib
+import threading
 import time
 from collections.abc import Iterator
 from typing import Any
 
+import drivers
 import pytest
 
 import umbel
@@ -75,6 +78,21 @@ def test_lost_result_is_computed_again(runs: pathlib.Path) -> None:
     assert count(runs) == 2
 
 
+def test_timeout_of_get_covers_what_is_computed_again() -> None:
+    """`slow` takes one second of the call's time, and the lost value another."""
+
+    @umbel.remote
+    def slow() -> bytes:
+        threading.Event().wait(1.0)
+        return b"1" * LARGE
+
+    ref = slow.remote()
+    lose(ref)
+    with pytest.raises(exceptions.GetTimeoutError, match=r"within 1\.5 s"):
+        umbel.get([slow.remote(), ref], timeout=1.5)
+    assert umbel.get(ref, timeout=30) == b"1" * LARGE
+
+
 def test_argument_that_is_lost_is_computed_again_while_its_task_waits(runs: pathlib.Path) -> None:
     ref = make.remote(str(runs), 7)
     lose(ref)
@@ -96,6 +114,94 @@ def test_arguments_of_actors_too(runs: pathlib.Path) -> None:
     lose(ref)
     reader = Reader.remote()
     assert umbel.get([reader.first.remote(ref), reader.later.remote(ref)], timeout=30) == [9, 9]
+
+
+def test_coroutines_of_an_actor_go_on_while_an_argument_is_computed_again(
+    runs: pathlib.Path, tmp_path: pathlib.Path
+) -> None:
+    @umbel.remote
+    def make_when_open(runs: str, gate: str) -> bytes:
+        note(runs)
+        while not os.path.exists(gate):
+            threading.Event().wait(0.01)
+        return bytes([7]) * LARGE
+
+    @umbel.remote
+    class Reader:
+        async def first(self, value: bytes) -> int:
+            return value[0]
+
+        async def touch(self, path: str) -> None:
+            pathlib.Path(path).touch()
+
+    gate = tmp_path / "gate"
+    reader = Reader.remote()
+    gate.touch()
+    ref = make_when_open.remote(str(runs), str(gate))
+    lose(ref)
+    gate.unlink()
+    seven = reader.first.remote(ref)
+    drivers.wait_until(lambda: count(runs) == 2)
+    umbel.get(reader.touch.remote(str(gate)), timeout=30)  # the loop that would open the gate must not wait for it
+    assert umbel.get(seven, timeout=30) == 7
+
+
+def test_coroutines_go_on_while_what_one_awaits_is_computed_again(runs: pathlib.Path, tmp_path: pathlib.Path) -> None:
+    @umbel.remote
+    def make_when_open(runs: str, gate: str) -> bytes:
+        note(runs)
+        while not os.path.exists(gate):
+            threading.Event().wait(0.01)
+        return bytes([7]) * LARGE
+
+    async def both(ref: Any, gate: pathlib.Path) -> int:
+        first = ref.as_future()
+        while count(runs) < 2:  # only an event loop that goes on gets beyond this
+            await asyncio.sleep(0.01)
+        gate.touch()
+        return (await first)[0]  # type: ignore[no-any-return]
+
+    gate = tmp_path / "gate"
+    gate.touch()
+    ref = make_when_open.remote(str(runs), str(gate))
+    lose(ref)
+    gate.unlink()
+    assert asyncio.run(asyncio.wait_for(both(ref, gate), 30)) == 7
+    put = umbel.put(b"1" * LARGE)
+    lose(put)
+
+    async def read() -> None:
+        await put
+
+    with pytest.raises(exceptions.ObjectReconstructionFailedError):
+        asyncio.run(asyncio.wait_for(read(), 30))
+
+
+def test_call_that_is_cancelled_while_its_argument_is_computed_again(runs: pathlib.Path) -> None:
+    @umbel.remote
+    def slow(runs: str) -> bytes:
+        note(runs)
+        threading.Event().wait(0.5)
+        return bytes([7]) * LARGE
+
+    @umbel.remote
+    class Reader:
+        async def first(self, value: bytes) -> int:
+            return value[0]
+
+        async def zero(self) -> int:
+            return 0
+
+    ref = slow.remote(str(runs))
+    lose(ref)
+    reader = Reader.remote()
+    cancelled = reader.first.remote(ref)
+    drivers.wait_until(lambda: count(runs) == 2)
+    umbel.cancel(cancelled)
+    with pytest.raises(exceptions.TaskCancelledError):
+        umbel.get(cancelled, timeout=30)
+    assert umbel.get(reader.zero.remote(), timeout=30) == 0
+    assert umbel.get(ref, timeout=30)[0] == 7
 
 
 def test_what_it_needs_is_computed_again_too_though_it_was_freed(runs: pathlib.Path) -> None:

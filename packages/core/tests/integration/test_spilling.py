@@ -342,6 +342,56 @@ def test_explain_says_when_a_value_is_being_read_back() -> None:
     """)
 
 
+def test_coroutines_of_an_actor_go_on_while_what_one_needs_is_read_back() -> None:
+    run("""
+    start()
+    refs = put_blocks()
+    on_disk = [(ref, number) for number, ref in enumerate(refs) if "moved to disk" in umbel.explain(ref)]
+    ref, number = on_disk.pop()
+
+    @umbel.remote
+    class Reader:
+        def __init__(self):
+            from umbel._objects import spill_files
+
+            gate, read_into = threading.Event(), spill_files.LocalFile.read_into
+
+            def read_when_open(file, *about):
+                gate.wait()
+                return read_into(file, *about)
+
+            spill_files.LocalFile.read_into = read_when_open
+            self.gate = gate
+
+        async def is_block(self, value, number):
+            return value == block(number)
+
+        async def awaited_is_block(self, refs, number):
+            return await refs[0] == block(number)
+
+        async def open(self):
+            self.gate.set()
+
+        async def close(self):
+            self.gate.clear()
+
+    reader = Reader.remote()
+    read = reader.is_block.remote(ref, number)
+    while "is being read back" not in umbel.explain(ref):
+        threading.Event().wait(0.01)
+    umbel.get(reader.open.remote(), timeout=20)
+    assert umbel.get(read, timeout=20)
+
+    umbel.get(reader.close.remote(), timeout=20)
+    ref, number = on_disk.pop()
+    read = reader.awaited_is_block.remote([ref], number)
+    while "is being read back" not in umbel.explain(ref):
+        threading.Event().wait(0.01)
+    umbel.get(reader.open.remote(), timeout=20)
+    assert umbel.get(read, timeout=20)
+    """)
+
+
 def test_values_of_a_creator_that_died_are_moved_and_come_back() -> None:
     run("""
     import signal

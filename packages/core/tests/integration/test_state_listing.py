@@ -330,6 +330,27 @@ class TestOthers:
         with pytest.raises(exceptions.UnsupportedAttribute, match="the command `umbel logs` shows"):
             state.list_logs  # type: ignore[attr-defined]  # noqa: B018
 
+    def test_job_has_its_runtime_env(self, tmp_path: pathlib.Path) -> None:
+        def listed_env() -> Any:
+            (job,) = state.list_jobs(detail=True)
+            return job.runtime_env
+
+        @umbel.remote
+        def listed_by_task() -> Any:
+            return listed_env()
+
+        assert listed_env() == {}
+        umbel.shutdown()
+        umbel.init(num_cpus=2, runtime_env={"env_vars": {"A_VARIABLE": "1"}})
+        assert listed_env() == {"env_vars": {"A_VARIABLE": "1"}}
+        umbel.shutdown()
+        given = {"env_vars": {"A_VARIABLE": "1"}, "working_dir": str(tmp_path), "config": {"setup_timeout_seconds": 60}}
+        umbel.init(num_cpus=2, runtime_env=given)
+        told = listed_env()
+        assert told == umbel.get_runtime_context().runtime_env
+        assert (told["env_vars"], sorted(told)) == (given["env_vars"], sorted(given))
+        assert umbel.get(listed_by_task.remote(), timeout=60) == told
+
     def test_environments_of_workers(self) -> None:
         assert state.list_runtime_envs() == []
         umbel.get(one.options(runtime_env={"env_vars": {"A_VARIABLE": "1"}}).remote(), timeout=30)

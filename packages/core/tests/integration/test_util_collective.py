@@ -16,7 +16,7 @@ import pytest
 
 import umbel
 from umbel import exceptions
-from umbel.util import collective
+from umbel.util import collective, state
 
 np = pytest.importorskip("numpy")
 pytestmark = [
@@ -54,6 +54,11 @@ class Rank:
 
     def call(self, name: str, *args: Any, **options: Any) -> Any:
         return getattr(collective, name)(*args, **options)
+
+    def receive(self, count: int, rank: int, group_name: str) -> float:
+        tensor = np.zeros(count)
+        collective.recv(tensor, rank, group_name)
+        return float(tensor.sum())
 
     def left(self, group_name: str = "default") -> tuple[bool, int, int]:
         collective.destroy_collective_group(group_name)
@@ -186,6 +191,74 @@ def test_rank_that_never_comes_is_named(engine: str) -> None:
 
 
 @pytest.mark.usefixtures("native")
+def why_collective(ref: Any) -> state.Reason:
+    """The story of a call, once it ends in its group."""
+    return drivers.wait_until(lambda: (r := state.explain(ref)).last().code == "collective" and r)
+
+
+def test_rank_that_waits_for_others_says_for_whom(native: None) -> None:
+    ranks = group(2, group_name="slow")
+    ref = ranks[0].allreduce.remote(1, group_name="slow")
+    told = why_collective(ref)
+    in_words = (
+        r"it is in allreduce\(sum\) of float64 \(4,\) in group 'slow' as rank 0, and waits for rank 1, for \d+\.\d s"
+    )
+    assert re.search(f"Rank.allreduce has run for .* in allreduce: {in_words}$|: {in_words}$", str(told)), str(told)
+    assert {name: told.last().facts[name] for name in ("group", "rank", "awaited")} == {
+        "group": "slow", "rank": 0, "awaited": [1],
+    }  # fmt: skip
+    assert re.search(in_words, commands.run("explain", ranks[0]._actor_id.hex()).stdout)
+    assert re.search(in_words, commands.run("stack", ranks[0]._actor_id.hex()).stdout)
+    assert umbel.get([ref, ranks[1].allreduce.remote(2, group_name="slow")], timeout=30) == [3.0, 3.0]
+    assert "runs nothing" in commands.run("explain", ranks[0]._actor_id.hex()).stdout
+    umbel.get([one.left.remote("slow") for one in ranks], timeout=30)
+
+
+def test_rank_that_receives_says_from_whom(native: None) -> None:
+    ranks = group(2, group_name="pair")
+    ref = ranks[0].receive.remote(4, 1, "pair")
+    assert "it is in recv of float64 (4,) from rank 1 in group 'pair' as rank 0, and waits for rank 1" in str(
+        why_collective(ref)
+    )
+    assert umbel.get([ranks[1].call.remote("send", np.ones(4), 0, "pair"), ref], timeout=30) == [None, 4.0]
+    umbel.get([one.left.remote("pair") for one in ranks], timeout=30)
+
+
+def test_coroutine_that_waits_in_its_group_holds_all_others_up_and_says_so(native: None) -> None:
+    @umbel.remote(num_cpus=0)
+    class Both:
+        async def init(self, rank: int) -> None:
+            collective.init_collective_group(2, rank, group_name="loop")
+
+        async def reduce(self) -> None:
+            collective.allreduce(np.zeros(1), "loop")
+
+        async def other(self) -> None:
+            pass
+
+    both = [Both.remote() for _ in range(2)]
+    umbel.get([one.init.remote(rank) for rank, one in enumerate(both)], timeout=30)
+    ref = both[0].reduce.remote()
+    why_collective(ref)
+    other = both[0].other.remote()
+    assert "it is in allreduce(sum) of float64 (1,) in group 'loop' as rank 0, and waits for rank 1, for " in str(
+        why_collective(other)
+    )
+    umbel.get([ref, other, both[1].reduce.remote()], timeout=30)
+
+
+def test_rank_of_which_others_have_not_come_says_so(native: None) -> None:
+    ranks = [Rank.remote() for _ in range(3)]
+    first = ranks[0].init.remote(3, 0, group_name="late")
+    assert "it joins group 'late' as rank 0, and waits for ranks 1, 2, for " in str(why_collective(first))
+    second = ranks[1].init.remote(3, 1, group_name="late")
+    assert "it joins group 'late' as rank 1, and waits for the others, for " in str(why_collective(second))
+    drivers.wait_until(lambda: "waits for rank 2, for " in str(state.explain(first)))
+    third = ranks[2].init.remote(3, 2, group_name="late")
+    assert umbel.get([first, second, third], timeout=30) == [0, 1, 2]
+    umbel.get([one.left.remote("late") for one in ranks], timeout=30)
+
+
 def test_driver_and_tasks_are_ranks_too() -> None:
     @umbel.remote(num_cpus=1)
     def work(rank: int) -> float:

@@ -10,11 +10,13 @@ import os
 import sys
 import threading
 import time
+import weakref
 from collections.abc import Callable, Iterable, Iterator
 from types import FrameType
-from typing import TYPE_CHECKING, Any, NamedTuple
+from typing import TYPE_CHECKING, Any, NamedTuple, Protocol
 
 from umbel._client import reasons
+from umbel._model.reasons import RUNNING, Reason
 
 if TYPE_CHECKING:
     from umbel._client.native import NativeEngine
@@ -34,6 +36,21 @@ class Running(NamedTuple):
     thread: int
 
 
+class Wait(NamedTuple):
+    """What a thread does or waits for that is neither a task or call nor `get` or `wait`. RUNNING says that it waits for
+    nothing."""
+
+    thread: int
+    reason: Reason
+
+
+class Waiter(Protocol):
+    """What such a thread waits in. It keeps what a wait needs to be told anyway, and puts it into words when asked."""
+
+    def wait_now(self) -> Wait | None:
+        """None if no thread is in it. Called by any thread, with the engine's lock held."""
+
+
 class Answers:
     """running: what runs here now; queued: how much waits behind it. Both are called with the engine's lock held."""
 
@@ -41,6 +58,7 @@ class Answers:
         self._engine = engine
         self.running: Callable[[], Iterable[Running]] = lambda: ()
         self.queued: Callable[[], int] = lambda: 0
+        self._waiters: weakref.WeakSet[Waiter] = weakref.WeakSet()
         self._on: dict[str, Callable[[str], dict[str, Any]]] = {
             "explain": self.explain,
             "task": lambda _about: self.doing(),
@@ -49,7 +67,17 @@ class Answers:
             "keeps": lambda about: self._holdings().keeps(self._engine, about),
             "task_states": self.task_states,
             "object_states": self.object_states,
+            "runtime_env": lambda _about: self.runtime_env(),
         }
+
+    def add_waiter(self, waiter: Waiter) -> None:
+        """Have it asked as long as it lives."""
+        with self._engine.lock:
+            self._waiters.add(waiter)
+
+    def remove_waiter(self, waiter: Waiter) -> None:
+        with self._engine.lock:
+            self._waiters.discard(waiter)
 
     def answer(self, message: dict[str, Any]) -> None:
         """Answer the agent's `asked`."""
@@ -86,25 +114,46 @@ class Answers:
 
         return own_state.objects_of(self._engine, about)
 
+    def runtime_env(self) -> dict[str, Any]:
+        session = self._engine.session_context
+        return {"runtime_env": session.runtime_env(session.env_vars)}
+
     def doing(self) -> dict[str, Any]:
-        """What runs here, since when, where in the user's code, and what it waits for."""
+        """What runs here, since when, where in the user's code, and what it waits for: objects (`waits`) or something
+        else (`why`). beside: what other threads do or wait for."""
         frames = sys._current_frames()
         now_s = time.time()
         with self._engine.lock:
+            running = list(self.running())
+            whys = self._whys(frames)
+            found = [
+                {
+                    "task": one.task,
+                    "name": one.name,
+                    "for_s": now_s - one.since_s,
+                    "at": users_line(frames.get(one.thread)),
+                    "waits": [found.hex() for found in self._engine.waited_for(one.thread, WAITS_TOLD_MAX)],
+                    "why": whys.get(_thread_of(one)),
+                }
+                for one in running
+            ]
+            told = {_thread_of(one) for one in running}
             return {
                 "pid": os.getpid(),
                 "queued": self.queued(),
-                "running": [
-                    {
-                        "task": one.task,
-                        "name": one.name,
-                        "for_s": now_s - one.since_s,
-                        "at": users_line(frames.get(one.thread)),
-                        "waits": [found.hex() for found in self._engine.waited_for(one.thread, WAITS_TOLD_MAX)],
-                    }
-                    for one in self.running()
-                ],
+                "running": found,
+                "beside": [why for thread, why in whys.items() if thread not in told],
             }
+
+    def _whys(self, frames: dict[int, FrameType]) -> dict[int, dict[str, Any]]:
+        """What threads wait for in what was added, by thread. Lock held."""
+        found: dict[int, Reason] = {}
+        for wait in sorted(filter(None, (one.wait_now() for one in self._waiters)), key=_is_waiting):
+            reason, before = wait.reason, found.get(wait.thread)
+            if reason.code == RUNNING and (at := users_line(frames.get(wait.thread))):
+                reason = reason._replace(text=f"{reason.text}, at {at}")
+            found[wait.thread] = reason if before is None else before.followed_by(reason)
+        return {thread: reason.as_json() for thread, reason in found.items()}
 
     def stack(self) -> dict[str, Any]:
         """`doing`, and the stack of every thread, outermost frame first: [file, line, function, text, is ours]."""
@@ -117,12 +166,32 @@ class Answers:
         return {**self.doing(), "threads": threads}
 
 
+def _thread_of(one: Running) -> int:
+    """Who waits for its turn waits for the event loop, which is the main thread's."""
+    return one.thread or threading.main_thread().ident or 0
+
+
+def _is_waiting(wait: Wait) -> bool:
+    return wait.reason.code != RUNNING
+
+
 def _walk(frame: FrameType | None) -> Iterator[tuple[str, int, str]]:
     for _ in range(FRAMES_MAX):
         if frame is None:
             return
         yield frame.f_code.co_filename, frame.f_lineno, frame.f_code.co_name
         frame = frame.f_back
+
+
+def tell_of(engine: Any, waiter: Waiter) -> None:
+    """Have it asked as long as it lives, if this engine is one that is asked: the inline engine is not."""
+    if hasattr(engine, "answers"):
+        engine.answers.add_waiter(waiter)
+
+
+def tell_no_more_of(engine: Any, waiter: Waiter) -> None:
+    if hasattr(engine, "answers"):
+        engine.answers.remove_waiter(waiter)
 
 
 def users_line(frame: FrameType | None) -> str:

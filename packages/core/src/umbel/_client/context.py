@@ -119,6 +119,14 @@ class SessionContext:
         self.env_vars = env_vars or {}  # of the runtime_env in which this process runs
         self.environment = environment or {}  # the rest of it, as it travels
 
+    def runtime_env(self, env_vars: Mapping[str, str]) -> dict[str, Any]:
+        """The environment of this process with these variables, as the option is written; {} where none was asked for."""
+        if self.environment:
+            from umbel._model import runtime_envs
+
+            return runtime_envs.as_option({**self.environment, "env_vars": env_vars})
+        return {"env_vars": dict(env_vars)} if env_vars else {}
+
 
 current_task: contextvars.ContextVar[TaskContext | None] = contextvars.ContextVar("umbel_current_task", default=None)
 
@@ -226,11 +234,7 @@ class RuntimeContext:
         """The environment in which this runs, as the option `runtime_env` is written; {} where none was asked for."""
         task = current_task.get()
         env_vars = self._session.env_vars if task is None or task.env_vars is None else task.env_vars
-        if self._session.environment:
-            from umbel._model import runtime_envs
-
-            return runtime_envs.as_option({**self._session.environment, "env_vars": env_vars})
-        return {"env_vars": dict(env_vars)} if env_vars else {}
+        return self._session.runtime_env(env_vars)
 
     def get_runtime_env_string(self) -> str:
         """`runtime_env` as JSON."""

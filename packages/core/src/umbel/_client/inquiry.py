@@ -46,7 +46,9 @@ def story(asker: Asker, process: str, object_id: str) -> Reason:
     told: Reason | None = None
     for more in _chapters(asker, process, object_id):
         told = more if told is None else told.followed_by(more)
-    return told if told is not None else Reason(reasons.UNKNOWN, f"object {object_id}", "is not known here any more")
+    if told is None:
+        return Reason(reasons.UNKNOWN, f"object {object_id}", "is not known here any more")
+    return through_graph(asker, told)
 
 
 def of_actor(asker: Asker, listed: Mapping[str, Any]) -> Reason:
@@ -67,7 +69,38 @@ def of_actor(asker: Asker, listed: Mapping[str, Any]) -> Reason:
     told = told.followed_by(found[0])
     if found[1:]:
         told = told.followed_by(story(asker, listed["worker"], found[1]))
-    return told
+    return through_graph(asker, told)
+
+
+def of_process(asker: Asker, process: str) -> list[Reason]:
+    """What a driver or worker waits for that is neither a task nor an object. Raises UmbelError when it does not
+    answer."""
+    answer = asker.ask(process, "task", "")
+    whys = [*answer["beside"], *(one["why"] for one in answer["running"] if one["why"] is not None)]
+    told = Reason(reasons.RUNNING, f"process {process}", f"has pid {answer['pid']}", facts={"pid": answer["pid"]})
+    return [through_graph(asker, told.followed_by(Reason.from_json(why))) for why in whys]
+
+
+def through_graph(asker: Asker, told: Reason) -> Reason:
+    """A story that ends with a value of a compiled graph that somebody waits for, told on through the graph's actors."""
+    seen: set[str] = set()
+    while True:
+        end = told.last()
+        actor = end.facts.get("actor", "") if end.code == reasons.GRAPH else ""
+        if not actor or actor in seen:
+            return told
+        seen.add(actor)
+        worker = _worker_of(asker, actor)
+        if not worker:
+            return told
+        try:
+            beside = asker.ask(worker, "task", "")["beside"]
+        except exceptions.UmbelError as error:
+            return told.followed_by(Reason(reasons.UNKNOWN, "that actor", f"does not say what it does: {error}"))
+        more = next((one for one in beside if one["facts"].get("graph") == end.facts["graph"]), None)
+        if more is None:
+            return told
+        told = told.followed_by(Reason.from_json(more))
 
 
 def _chapters(asker: Asker, process: str, object_id: str) -> Iterator[Reason]:
@@ -85,7 +118,7 @@ def _chapters(asker: Asker, process: str, object_id: str) -> Iterator[Reason]:
             yield from _where(asker, facts["segment"])
             return
         if last.code == reasons.ACTOR:
-            facts = {**facts, "worker": _constructing(asker, facts["actor"]), "task": ""}
+            facts = {**facts, "worker": _worker_of(asker, facts["actor"]), "task": ""}
         if last.code == reasons.ELSEWHERE:
             if facts["owner"] == process:
                 return
@@ -133,7 +166,7 @@ def _at_worker(asker: Asker, facts: Any, seen: set[tuple[str, str]]) -> tuple[An
     own = next((one for one in running if one["task"] == facts["task"]), None)
     one = own or next(iter(running), None)
     if one is None:
-        return ()
+        return () if facts["task"] else tuple(Reason.from_json(why) for why in answer["beside"][:1])
     if (worker, one["task"]) in seen:
         return (Reason(reasons.DEADLOCK, one["name"], "waits for itself: a deadlock", _ADVICE, {"task": one["task"]}),)
     seen.add((worker, one["task"]))
@@ -143,14 +176,17 @@ def _at_worker(asker: Asker, facts: Any, seen: set[tuple[str, str]]) -> tuple[An
     if own is None and answer["queued"]:
         text += f", with {answer['queued']} behind it"
     code = reasons.RUNNING if own is not None else reasons.QUEUED
+    why = one.pop("why")
     reason = Reason(code, one["name"], text, facts={**one, "worker": worker, "pid": answer["pid"]})
+    if why is not None:
+        return (reason.followed_by(Reason.from_json(why)),)
     if not one["waits"]:
         return (reason,)
     return reason._replace(text=f"{text}, and waits there"), one["waits"][0]
 
 
-def _constructing(asker: Asker, actor: str) -> str:
-    """The worker in which an actor is being made; empty when there is none."""
+def _worker_of(asker: Asker, actor: str) -> str:
+    """The worker in which an actor is, or is being made; empty when there is none."""
     listed = asker.query("actors")
     return next((str(one["worker"]) for one in listed if one["actor"] == actor and one["state"] != "DEAD"), "")
 

@@ -78,6 +78,18 @@ class Node:
                 if any(one["id"] == process["id"] for one in self.query("owners")):  # else it has just ended
                     self.missing.append(f"process {process['id'][:8]} (pid {process['pid']}) does not answer: {error}")
 
+    def runtime_env(self, process: Row) -> dict[str, Any] | None:
+        """The environment in which a process runs, as the option is written; None if it does not answer."""
+        self.check_time()
+        try:
+            found: dict[str, Any] = self._asker.ask(process["id"], "runtime_env", "")["runtime_env"]
+        except exceptions.UmbelError as error:
+            self.notes.append(
+                f"the runtime_env of process {process['id'][:8]} (pid {process['pid']}) is not known: {error}"
+            )
+            return None
+        return found
+
     def history(self) -> store.Store | None:
         """The history of this node, with all in it that had ended; None when nothing is recorded."""
         found = self.query("history")
@@ -411,7 +423,7 @@ def nodes(asker: inquiry.Asker, request: Request) -> Listing:
 
 
 def jobs(asker: inquiry.Asker, request: Request) -> Listing:
-    """The drivers. runtime_env is {}: a job's environment is in its tasks' and actors'."""
+    """The drivers. runtime_env is None where the driver does not tell it."""
     node = Node(asker, request.timeout_s)
     facts = node.query("nodes")[0]
     rows = [
@@ -419,8 +431,9 @@ def jobs(asker: inquiry.Asker, request: Request) -> Listing:
             "job_id": facts["job_id"], "submission_id": None, "type": "DRIVER", "status": "RUNNING",
             "entrypoint": _command(one["pid"]), "message": None, "error_type": None,
             "driver_info": {"id": facts["job_id"], "node_ip_address": resource_model.NODE_ADDRESS, "pid": str(one["pid"])},
-            "start_time": _milliseconds(facts["started_s"]), "end_time": None, "metadata": {}, "runtime_env": {},
-            "driver_agent_http_address": None, "driver_node_id": facts["node_id"], "driver_exit_code": None,
+            "start_time": _milliseconds(facts["started_s"]), "end_time": None, "metadata": {},
+            "runtime_env": node.runtime_env(one), "driver_agent_http_address": None, "driver_node_id": facts["node_id"],
+            "driver_exit_code": None,
         }
         for one in node.query("owners")
         if one["is_driver"]

@@ -559,7 +559,12 @@ class NativeEngine:
                 self._tensor_holder = holding.Holder(self)
             return self._tensor_holder
 
-    def get(self, wanted: list[refs.ObjectRef[Any]], timeout_s: float | None) -> list[Any]:
+    def get(
+        self, wanted: list[refs.ObjectRef[Any]], timeout_s: float | None, deadline: float | None = None
+    ) -> list[Any]:
+        """deadline: of the whole call, time.monotonic(), when it begins anew."""
+        if timeout_s is not None and deadline is None:
+            deadline = time.monotonic() + timeout_s
         records = self.values.table.records
         found = []
         is_pending = False
@@ -570,7 +575,7 @@ class NativeEngine:
             found.append(record)
             if record.kind == PENDING:
                 is_pending = True
-        if is_pending and not self.wait_for_records(found, timeout_s):
+        if is_pending and not self.wait_for_records(found, None if deadline is None else deadline - time.monotonic()):
             raise exceptions.GetTimeoutError(self._not_ready(wanted, found, timeout_s))
         decode = self.values.decode
         try:
@@ -580,19 +585,29 @@ class NativeEngine:
                         decode(record)
             return [record.payload if record.kind == RAW else decode(record) for record in found]
         except values.ValueLost as lost:
-            return self._get_again(wanted, timeout_s, lost)
+            with self.lock:
+                self.values.lose(lost)
+            return self.get(wanted, timeout_s, deadline)
         except BaseException:
             for record in found:
                 record.is_read = True  # one error stands for those of all that were asked for
             raise
 
-    def _get_again(
-        self, wanted: list[refs.ObjectRef[Any]], timeout_s: float | None, lost: values.ValueLost
-    ) -> list[Any]:
-        """`get`, of which one value was lost. The time that this took so far is not counted."""
-        with self.lock:
-            self.values.lose(lost)
-        return self.get(wanted, timeout_s)
+    def get_ready(self, ref: refs.ObjectRef[Any], *, waits: bool) -> tuple[Any] | None:
+        record = self.values.table.records.get(ref._id)
+        if record is None:
+            raise self.stale(ref._id)
+        if record.kind == PENDING:
+            return None
+        if record.kind != serialization.STORED:
+            return (self.values.decode(record),)
+        try:
+            return (self.values.read(record.kind, record.payload, record.object_id, record, waits=waits),)
+        except values.ValueLost as lost:
+            if waits:
+                with self.lock:
+                    self.values.lose(lost)
+            return None
 
     def _not_ready(self, wanted: list[refs.ObjectRef[Any]], found: list[ownership.Record], timeout_s: Any) -> str:
         pending = [index for index, record in enumerate(found) if record.kind == PENDING]
@@ -853,6 +868,8 @@ class NativeEngine:
         """What a reference waits for, asked from process to process. Raises TypeError for anything else."""
         from umbel._client import inquiry
 
+        if isinstance(target, refs.GraphRef):
+            return inquiry.through_graph(inquiry.EngineAsker(self), target.explain())
         with self.lock:
             object_id = reasons.pending_id(self, target)
         return inquiry.story(inquiry.EngineAsker(self), self.process_id.hex(), object_id.hex())

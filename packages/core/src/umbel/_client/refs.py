@@ -20,6 +20,8 @@ if TYPE_CHECKING:
     import asyncio
     import concurrent.futures
 
+    from umbel._model.reasons import Reason
+
 T = TypeVar("T")
 if TYPE_CHECKING:
     from typing_extensions import TypeVar as TypeVarWithDefault
@@ -41,6 +43,10 @@ class RefEngine(Protocol):
         """Call `callback` once, from any thread, when the value or its error is there."""
 
     def get(self, refs: list[ObjectRef[Any]], timeout_s: float | None) -> list[Any]: ...
+
+    def get_ready(self, ref: ObjectRef[Any], *, waits: bool) -> tuple[Any] | None:
+        """What `get` returns of one that is there; None if it is lost, so that its callback is to be added again. waits:
+        for one that is on disk; else that counts as lost."""
 
     def adopt_ref(self, object_id: bytes) -> None:
         """An instance was made outside the engine, by unpickling or by hand; count it."""
@@ -171,16 +177,10 @@ class ObjectRef(Generic[T_co]):
         result: asyncio.Future[T_co] = loop.create_future()
 
         def settle() -> None:
-            if not result.done():
-                _settle(self, result.set_result, result.set_exception)
+            if not result.done() and not _settle_ready(self, result.set_result, result.set_exception, waits=False):
+                _readings.run(lambda: _read_for(self, loop, result, settle))
 
-        def done() -> None:
-            try:
-                loop.call_soon_threadsafe(settle)
-            except RuntimeError:  # the loop was closed: nobody waits any more
-                pass
-
-        self._on_done(done)
+        self._on_done(lambda: _soon(loop, settle))
         return result
 
     def __await__(self) -> Generator[Any, None, T_co]:
@@ -209,13 +209,18 @@ def check_out_of_band(*object_ids: bytes, is_allowed: bool, by: str = "a pickle 
 
 
 class GraphRef:
-    """What a compiled graph returns for an execution (`umbel.dag.CompiledDAGRef`). No reference to an object."""
+    """What a compiled graph returns for an execution (`umbel.dag.CompiledDAGRef`). No reference to an object. Here `get`
+    and `explain` must know the class, not load it; the graphs' module has the only subclass."""
 
     __slots__ = ()
 
     def get(self, timeout: float | None = None) -> Any:
         """What `umbel.get` returns for it."""
-        raise NotImplementedError  # the graphs' module has the only subclass; here `get` must know the class, not load it
+        raise NotImplementedError
+
+    def explain(self) -> Reason:
+        """What `umbel.explain` tells of it, as far as this process knows."""
+        raise NotImplementedError
 
 
 class Reading(threading.local):
@@ -250,8 +255,50 @@ def _settle(ref: ObjectRef[T], succeed: Callable[[T], None], fail: Callable[[Bas
         succeed(value)
 
 
+def _settle_ready(
+    ref: ObjectRef[T], succeed: Callable[[T], None], fail: Callable[[BaseException], None], *, waits: bool
+) -> bool:
+    """As `RefEngine.get_ready`; whether it was there."""
+    try:
+        found = ref._engine.get_ready(ref, waits=waits)  # type: ignore[union-attr]  # _on_done has checked
+    except BaseException as error:
+        fail(error)
+        return True
+    if found is None:
+        return False
+    succeed(found[0])
+    return True
+
+
+def _read_for(
+    ref: ObjectRef[T], loop: asyncio.AbstractEventLoop, result: asyncio.Future[T], settle: Callable[[], None]
+) -> None:
+    """Settle a future of the loop with a value that is on disk or lost, while the loop goes on. On another thread.
+    settle: called by the loop once a lost value has been computed again."""
+
+    def hand_over(settle_with: Callable[[Any], None], found: Any) -> None:
+        _soon(loop, lambda: None if result.done() else settle_with(found))
+
+    def fail(error: BaseException) -> None:
+        hand_over(result.set_exception, error)
+
+    if not _settle_ready(ref, lambda value: hand_over(result.set_result, value), fail, waits=True):
+        try:
+            ref._on_done(lambda: _soon(loop, settle))
+        except exceptions.UmbelError as error:  # the session has ended
+            fail(error)
+
+
+def _soon(loop: asyncio.AbstractEventLoop, call: Callable[[], None]) -> None:
+    try:
+        loop.call_soon_threadsafe(call)
+    except RuntimeError:  # the loop was closed: nobody waits any more
+        pass
+
+
 class _Callbacks:
-    """Runs users' callbacks apart from the threads that bring results, which must not wait for one.
+    """Runs users' callbacks, and readings from disk, apart from the threads that bring results or run an event loop, which
+    must not wait for one.
 
     One after another, on a thread that ends when there are none left, so that an idle program has no thread of ours.
     """
@@ -280,8 +327,10 @@ class _Callbacks:
 
 
 _callbacks = _Callbacks()
+_readings = _Callbacks()  # of values that are awaited
 if hasattr(os, "register_at_fork"):
-    os.register_at_fork(after_in_child=_callbacks.__init__)  # type: ignore[misc]  # its thread stays with the parent
+    for _kind in (_callbacks, _readings):
+        os.register_at_fork(after_in_child=_kind.__init__)  # type: ignore[misc]  # its thread stays with the parent
 
 
 class Stream(Protocol):

@@ -32,7 +32,7 @@ class _SessionOver(Exception):
 
 
 class Spilling:
-    """One process's part. The engine's lock is held in all but `restore` and what the thread does."""
+    """One process's part. The engine's lock is held in all but `restore`, `copy_of` and what the thread does."""
 
     def __init__(self, engine: NativeEngine) -> None:
         self._engine = engine
@@ -225,12 +225,13 @@ class Spilling:
             lock = self._restore_locks.setdefault(segment, threading.Lock())
         with lock:  # two threads need one copy
             try:
-                return self._copy_of(segment, size_bytes, on_release) or self._restore(segment, size_bytes, on_release)
+                return self.copy_of(segment, size_bytes, on_release) or self._restore(segment, size_bytes, on_release)
             finally:
                 with self._engine.lock:
                     self._restore_locks.pop(segment, None)
 
-    def _copy_of(self, segment: str, size_bytes: int, on_release: Callable[[], None]) -> spi.View | None:
+    def copy_of(self, segment: str, size_bytes: int, on_release: Callable[[], None]) -> spi.View | None:
+        """A view of a value that was read back here before; None when there is no copy. No lock."""
         with self._engine.lock:  # else it could go before it is viewed
             copy = self.book.copies.get(segment)
             if copy is None:

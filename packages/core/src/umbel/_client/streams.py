@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import time
 from collections.abc import Callable
 from typing import TYPE_CHECKING, Any
 
@@ -233,6 +234,7 @@ class NativeStream:
     def next_ref(self, timeout_s: float | None) -> refs.ObjectRef[Any] | None:
         state = self._state
         engine = self._engine
+        deadline = None if timeout_s is None else time.monotonic() + timeout_s
         while True:
             with engine.lock:
                 if state.consumed in state.items:
@@ -243,7 +245,7 @@ class NativeStream:
                 waiter = reactor.Waiter()
                 state.callbacks.append(waiter.finish)
                 engine.prepare_to_wait()
-            if not engine.wait_for(waiter, timeout_s):
+            if not engine.wait_for(waiter, None if deadline is None else deadline - time.monotonic()):
                 raise exceptions.GetTimeoutError(f"no item came within {timeout_s} s")
 
     def is_ready(self) -> bool:

@@ -146,9 +146,11 @@ class Values:
         object_id: bytes,
         outer: ownership.Record | None,
         arguments: list[bytes] | None = None,
+        *,
+        waits: bool = True,
     ) -> Any:
         """An encoded value's value. References inside are found in `outer`, or among `arguments`, which collects
-        them."""
+        them. waits: for one that is on disk; else it counts as lost. Raises ValueLost."""
         if kind == RAW:
             return payload
         reading = refs.reading
@@ -166,7 +168,7 @@ class Values:
                     self.stored[payload[0]] = self.stored.pop(payload[0])
             drop = self._engine.drop_ref
             try:
-                view = self._open(payload[0], payload[1], lambda: drop(object_id))
+                view = self._open(payload[0], payload[1], lambda: drop(object_id), waits=waits)
             except exceptions.ObjectLostError as error:
                 drop(object_id)
                 raise ValueLost(object_id, payload, str(error)) from None
@@ -181,13 +183,16 @@ class Values:
                 if found:
                     self._count(found, outer, arguments)
 
-    def _open(self, name: str, size_bytes: int, on_release: Callable[[], None]) -> spi.View:
+    def _open(self, name: str, size_bytes: int, on_release: Callable[[], None], *, waits: bool) -> spi.View:
         try:
             return self.store.open(name, size_bytes, on_release)
         except exceptions.ObjectLostError:
             if self._engine.is_closed or self._engine.agent_is_gone:
                 raise
-            view = self.make_spilling().restore(name, size_bytes, on_release)
+            if waits:
+                view = self.make_spilling().restore(name, size_bytes, on_release)
+            else:
+                view = self.spilling.copy_of(name, size_bytes, on_release) if self.spilling is not None else None
             if view is None:
                 raise
             return view

@@ -20,6 +20,8 @@ ELSEWHERE = "elsewhere"  # another process computes it
 MEMORY = "memory"  # it was killed when memory was short, and is held back for a moment
 UNKNOWN = "unknown"  # who should know did not answer, or has forgotten it
 DEADLOCK = "deadlock"  # it waits for itself
+COLLECTIVE = "collective"  # other ranks of its collective group have not come so far
+GRAPH = "graph"  # a value of a compiled graph has not come
 # Of what the agent sees:
 INFEASIBLE = "infeasible"  # no node can ever have what it asks for
 RESOURCES = "resources"  # others have it now

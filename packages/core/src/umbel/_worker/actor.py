@@ -24,6 +24,7 @@ from umbel._worker import execute, mailbox
 if TYPE_CHECKING:
     import concurrent.futures
 
+    from umbel._worker import argument_readers
     from umbel._worker.main import Worker
 
 
@@ -65,6 +66,7 @@ class Host:
         self._methods: dict[str, Callable[..., Any]] = {}
         self._mailbox: mailbox.Mailbox | None = None  # None: a plain actor
         self._pools: dict[str, concurrent.futures.ThreadPoolExecutor] = {}
+        self._argument_readers: argument_readers.ArgumentReaders | None = None
         self._loop: Any = None
         self._is_flush_due = False
         self._async_tasks: dict[execute.Execution, Any] = {}
@@ -342,7 +344,7 @@ class Host:
         try:
             if job.is_cancelled:
                 raise asyncio.CancelledError
-            args, kwargs = executor.arguments(job)
+            args, kwargs = executor.arguments_at_hand(job) or await self._arguments_from_thread(job)
             result = self.method(job.template.method)(*args, **kwargs)
             args = kwargs = ()  # type: ignore[assignment]  # let go before looking at what is still held
             if job.template.is_streaming:
@@ -366,6 +368,15 @@ class Host:
         finally:
             self.finished(job)
             self._async_tasks.pop(job, None)
+
+    async def _arguments_from_thread(self, job: execute.Execution) -> tuple[tuple[Any, ...], dict[str, Any]]:
+        """Where some have to be restored or computed again. The loop goes on meanwhile."""
+        if self._argument_readers is None:
+            from umbel._worker import argument_readers
+
+            limit = self._mailbox.limit_of_coroutines() if self._mailbox is not None else 1
+            self._argument_readers = argument_readers.ArgumentReaders(self._worker.executor, limit)
+        return await self._argument_readers.read(job)
 
     async def _stream_async(self, job: execute.Execution, items: Any, started: float) -> None:
         import asyncio

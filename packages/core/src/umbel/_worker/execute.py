@@ -157,7 +157,16 @@ class Executor:
                 job.argument_ids.clear()
         return self._arguments(job)
 
-    def _arguments(self, job: Execution) -> tuple[tuple[Any, ...], dict[str, Any]]:
+    def arguments_at_hand(self, job: Execution) -> tuple[tuple[Any, ...], dict[str, Any]] | None:
+        """As `arguments`, for who must not wait; None if one of them has to be restored or computed again."""
+        try:
+            return self._arguments(job, waits=False)
+        except (values.ValueLost, exceptions.ObjectStoreFullError) as error:
+            drop_frames(error)  # they hold what was read
+            job.argument_ids.clear()
+            return None
+
+    def _arguments(self, job: Execution, *, waits: bool = True) -> tuple[tuple[Any, ...], dict[str, Any]]:
         kind, payload, deps = job.kind, job.payload, job.deps
         if deps is None:
             if kind == messages.ARGS:
@@ -170,7 +179,7 @@ class Executor:
         if kind == messages.ARGS_OBJECT:
             _, object_id, dep_kind, dep_payload = deps[0]
             ids.append(object_id)
-            whole = self._read_argument(dep_kind, dep_payload, object_id, ids)
+            whole = self._read_argument(dep_kind, dep_payload, object_id, ids, waits=waits)
             deps = deps[1:]
         elif kind == messages.ARGS:
             whole = payload, {}
@@ -188,7 +197,7 @@ class Executor:
                         raise InputNotHere
                     dep_kind, dep_payload = job.link.recent[dep_payload]
                 ids.append(object_id)
-                value = self._read_argument(dep_kind, dep_payload, object_id, ids)
+                value = self._read_argument(dep_kind, dep_payload, object_id, ids, waits=waits)
                 if type(key) is int:
                     positional[key] = value
                 else:
@@ -197,11 +206,13 @@ class Executor:
         job.payload = job.deps = None
         return args, kwargs
 
-    def _read_argument(self, kind: int, payload: Any, object_id: bytes, ids: list[bytes]) -> Any:
+    def _read_argument(self, kind: int, payload: Any, object_id: bytes, ids: list[bytes], *, waits: bool) -> Any:
         while True:
             try:
-                return self._values.read(kind, payload, object_id, None, ids)
+                return self._values.read(kind, payload, object_id, None, ids, waits=waits)
             except values.ValueLost as lost:
+                if not waits:
+                    raise
                 kind, payload = self._values.found_again(lost)
                 if kind == ERROR:
                     raise ArgumentFailed(payload) from None

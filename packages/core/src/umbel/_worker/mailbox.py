@@ -49,6 +49,10 @@ class Mailbox:
         invariant(lane.running >= 0, "more calls finished than started", group=group)
         return self._start(lane)
 
+    def limit_of_coroutines(self) -> int:
+        """How many may run at once, in all lanes together."""
+        return sum(lane.limit for (_, is_async), lane in self._lanes.items() if is_async)
+
     def remove(self, call: Any) -> bool:
         """Forget a call that has not started; whether there was one."""
         for lane in self._lanes.values():

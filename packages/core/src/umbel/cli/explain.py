@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import json
 from typing import Any
 
@@ -24,8 +25,8 @@ def make() -> click.Command:
     def explain(about: str | None, as_json: bool, session: str | None) -> None:
         """Why something waits, and what would unblock it.
 
-        ID is the hexadecimal id of an object, task, actor (or the beginning of one) or node; without one, everything
-        that waits at the node is listed. Of an object that is there, it says why it is alive.
+        ID is the hexadecimal id of an object, task, actor (or the beginning of one), process or node; without one,
+        everything that waits at the node is listed. Of an object that is there, it says why it is alive.
         """
         with node.connect(session) as asker:
             try:
@@ -50,6 +51,9 @@ def waiting(asker: tool.Tool) -> list[Reason]:
         what = f"actor {entry['actor']}" if entry["actor"] else f"{entry['count']} x {entry['key']}"
         own = Reason(why.code, what, f"has waited for {entry['waiting_s']:.1f} s", facts={"client": entry["client"]})
         found.append(own.followed_by(why))
+    for driver in (one["id"] for one in asker.query("owners") if one["is_driver"]):
+        with contextlib.suppress(exceptions.UmbelError):  # it does not answer, or has gone
+            found += inquiry.of_process(asker, driver)
     return found or [Reason(reasons.READY, "nothing", "waits at this node")]
 
 
@@ -61,6 +65,9 @@ def story(asker: tool.Tool, about: str) -> list[Reason]:
     owner = text[: 2 * ids.WorkerID.SIZE]
     if len(text) == 2 * ids.ObjectID.SIZE:
         return _of_object(asker, owner, text)
+    if any(one["id"] == text for one in asker.query("owners")):
+        nothing = Reason(reasons.READY, f"process {text}", "waits for nothing, or for objects")
+        return inquiry.of_process(asker, text) or [nothing]
     actors = [one for one in asker.query("actors") if one["actor"].startswith(text)]
     if len(actors) == 1:
         return [inquiry.of_actor(asker, actors[0])]
@@ -70,7 +77,7 @@ def story(asker: tool.Tool, about: str) -> list[Reason]:
         return [inquiry.story(asker, owner, text + _RESULT)]
     raise exceptions.UmbelSystemError(
         f"nothing here is called {about!r}; give the id of an object ({2 * ids.ObjectID.SIZE} digits), of a task "
-        f"({2 * ids.TaskID.SIZE}), of an actor or its beginning, or of the node"
+        f"({2 * ids.TaskID.SIZE}), of an actor or its beginning, of a process, or of the node"
     )
 
 

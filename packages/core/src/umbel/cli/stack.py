@@ -8,6 +8,7 @@ from typing import Any
 import click
 
 from umbel import exceptions
+from umbel._model import reasons
 from umbel.cli import explain, node
 
 
@@ -44,17 +45,21 @@ def _of_worker(asker: Any, worker: dict[str, Any]) -> dict[str, Any]:
     try:
         return {**about, **asker.ask(worker["worker"], "stack", "")}
     except exceptions.UmbelError as error:  # one that is stuck in C must not hide the others
-        return {**about, "unknown": str(error), "running": [], "threads": []}
+        return {**about, "unknown": str(error), "running": [], "beside": [], "threads": []}
 
 
 def _in_words(worker: dict[str, Any], *, all_frames: bool) -> list[str]:
     lines = [f"worker {worker['worker'][:8]} (pid {worker['pid']}), {worker['state']}"]
     if "unknown" in worker:
         lines.append(f"  does not answer: {worker['unknown']}")
-    lines += [f"  runs {one['name']} (task {one['task']}), for {one['for_s']:.1f} s" for one in worker["running"]]
+    for one in worker["running"]:
+        lines.append(f"  runs {one['name']} (task {one['task']}), for {one['for_s']:.1f} s")
+        if one["why"] is not None:
+            lines.append(f"    {reasons.Reason.from_json(one['why'])}")
+    lines += [f"  {reasons.Reason.from_json(why)}" for why in worker["beside"]]
     for thread in worker["threads"]:
         shown = [frame for frame in thread["frames"] if all_frames or not (frame[4] or frame[0] == "<string>")]
-        if shown and (all_frames or worker["running"]):
+        if shown and (all_frames or worker["running"] or worker["beside"]):
             lines.append(f"  thread {thread['name']}")
             for file, line, function, text, _ in shown:
                 lines.append(f"    {file}:{line} in {function}")

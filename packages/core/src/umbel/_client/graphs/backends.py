@@ -11,9 +11,10 @@ from collections.abc import Callable, Sequence
 from typing import Any, NoReturn, Protocol
 
 from umbel import exceptions
-from umbel._client import refs, values
-from umbel._client.graphs import channels, loop, nodes, plan
+from umbel._client import answers, refs, values
+from umbel._client.graphs import channels, loop, nodes, plan, waiting
 from umbel._client.graphs.results import Outlet
+from umbel._model.reasons import Reason
 from umbel._objects import segments
 
 FIRST_NUMBER = 1 << 62  # of the file of a graph, above those of segments of values
@@ -43,6 +44,9 @@ class Backend(Protocol):
     def late(self, execution: int, output: int) -> str:
         """What a result waits for, in words."""
 
+    def why(self, execution: int, output: int) -> Reason:
+        """The same as a reason, of a result that was not taken."""
+
     def close(self, timeout_s: float | None) -> list[str]:
         """End the graph. Returns the actors in which its methods still run when the time is up."""
 
@@ -67,6 +71,10 @@ class Channels:
         self._is_torn_down = False
         self._broken: bytes | None = None  # the error of a graph that lost an actor
         owner = engine.process_id.hex()
+        self._name_of_graph = f"{owner}.{os.urandom(4).hex()}"
+        self._senders = {plan.DRIVER: waiting.Sender(f"process {self._process.pid}", "")}
+        for index, handle in enumerate(graph.handles):
+            self._senders[index] = waiting.Sender(self._name(index), handle._actor_id.hex())
         number = FIRST_NUMBER + int.from_bytes(os.urandom(7), "little")
         path = os.path.join(engine.welcome["store_dir"], segments.name_of(owner, owner, number))
         size = channels.slot_bytes_of(buffer_bytes, slots)
@@ -80,20 +88,22 @@ class Channels:
             segments.remove(path)  # everybody has it
         self._inlets = [(edge, channels.Sender(self._memory, edge)) for edge in graph.input_keys]
         self.outlets = [channels.Receiver(self._memory, edge) for edge in graph.outputs]
+        answers.tell_of(engine, self)
 
     def _join(self, path: str) -> list[loop.Joined]:
         memory, graph = self._memory, self._graph
-        answers = [
+        joining = [
             handle.__umbel_call__.remote(
                 loop.begin,
                 loop.Order(
-                    path, memory.slots, memory.slot_bytes, index, graph.edges, graph.actors[index], self._process
+                    path, memory.slots, memory.slot_bytes, index, graph.edges, graph.actors[index], self._process,
+                    self._name_of_graph, self._senders,
                 ),
             )
             for index, handle in enumerate(graph.handles)
-        ]
-        self._engine.wait(answers, len(answers), None, True)  # the file stays until nobody may open it any more
-        joined: list[loop.Joined] = self._engine.get(answers, None)
+        ]  # fmt: skip
+        self._engine.wait(joining, len(joining), None, True)  # the file stays until nobody may open it any more
+        joined: list[loop.Joined] = self._engine.get(joining, None)
         here = self._engine.session_context.node_id
         for index, one in enumerate(joined):
             if one.node_id != here:
@@ -170,12 +180,35 @@ class Channels:
         return f"actor {handle._description.class_name} ({handle._actor_id.hex()})"
 
     def late(self, execution: int, output: int) -> str:
-        where = ""
+        sender = self._sender_waited_for(execution)
+        where = "" if sender is None else f": it waits for {self._name(sender)}"
+        return f"result {output} of execution {execution} of the compiled graph did not come{where}"
+
+    def _sender_waited_for(self, execution: int) -> int | None:
+        """The first actor on the way that has not sent what others need in an execution."""
         for edge in self._graph.edges:  # upstream first
             if edge.sender != plan.DRIVER and self._memory.count_written(edge.index) <= execution:
-                where = f": it waits for {self._name(edge.sender)}"
-                break
-        return f"result {output} of execution {execution} of the compiled graph did not come{where}"
+                return edge.sender
+        return None
+
+    def why(self, execution: int, output: int) -> Reason:
+        result = waiting.Result(self._name_of_graph, output, execution)
+        sender = self._sender_waited_for(execution)
+        return waiting.has_come(result) if sender is None else waiting.not_come(result, self._senders[sender])
+
+    def wait_now(self) -> answers.Wait | None:
+        """What a thread here that reads a result waits for, for those who ask."""
+        for output, receiver in enumerate(self.outlets):
+            asleep = receiver.asleep
+            if asleep is not None:
+                thread, since_s = asleep
+                result = waiting.Result(self._name_of_graph, output, receiver.read_count)
+                sender = self._sender_waited_for(result.execution)
+                if sender is None:
+                    return None  # it has come this moment
+                reason = waiting.for_result(result, self._senders[sender], time.monotonic() - since_s)
+                return answers.Wait(thread, reason)
+        return None
 
     def close(self, timeout_s: float | None) -> list[str]:
         if self._process.pid != os.getpid():
@@ -274,6 +307,13 @@ class Calls:
 
     def late(self, execution: int, output: int) -> str:
         return f"result {output} of execution {execution} of the compiled graph did not come"
+
+    def why(self, execution: int, output: int) -> Reason:
+        results = self.outlets[output].results
+        if results and isinstance(results[0], refs.ObjectRef):  # results are taken in this order
+            reason: Reason = self.engine.explain(results[0])
+            return reason
+        return waiting.has_come(waiting.Result("", output, execution))
 
     def close(self, timeout_s: float | None) -> list[str]:
         self._is_torn_down = True

@@ -279,6 +279,12 @@ class Receiver:
         self._slice_s = slice_s
         self._slice = futex.Timespec(slice_s)
         self._is_brisk = False  # the last wait was short
+        self.asleep: tuple[int, float] | None = None  # which thread sleeps here, and since when (time.monotonic())
+
+    @property
+    def read_count(self) -> int:
+        """How many messages were taken."""
+        return self._side.read
 
     def is_ready(self) -> bool:
         return self._side.may_read(self._memory.words[self._written])
@@ -306,6 +312,7 @@ class Receiver:
                 left_s = self._slice_s if deadline_s is None else deadline_s - time.monotonic()
                 if left_s <= 0:
                     return False
+                self.asleep = (threading.get_ident(), began_s)
                 timespec = self._slice if left_s >= self._slice_s else futex.Timespec(left_s)
                 futex.wait(memory.address + self._signal * 4, signal, timespec)
                 if self.is_ready():
@@ -314,6 +321,7 @@ class Receiver:
                     on_slice()
         finally:
             halves[self._is_waiting] = 0
+            self.asleep = None
             self._is_brisk = time.monotonic() - began_s < SPIN_S
 
     def _look(self, until_s: float) -> bool:

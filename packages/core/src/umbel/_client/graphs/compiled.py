@@ -12,8 +12,9 @@ from typing import TYPE_CHECKING, Any, NamedTuple
 
 from umbel import exceptions
 from umbel._client import current, refs
-from umbel._client.graphs import backends, executions, nodes, plan, settings
+from umbel._client.graphs import backends, executions, nodes, plan, settings, waiting
 from umbel._client.graphs.results import Results
+from umbel._model.reasons import Reason
 
 if TYPE_CHECKING:
     import asyncio
@@ -121,6 +122,12 @@ class CompiledDAG:
     def __repr__(self) -> str:
         return f"CompiledDAG({len(self._graph.handles)} actors, {len(self._graph.edges)} channels)"
 
+    def _why(self, execution: int, output: int) -> Reason:
+        if self._results.has_come(execution, output):
+            return waiting.has_come(waiting.Result("", output, execution))
+        self._backend.check_open()
+        return self._backend.why(execution, output)
+
     def __reduce__(self) -> Any:
         raise TypeError(
             "a CompiledDAG cannot be pickled: it belongs to the process that compiled it; compile one there"
@@ -158,6 +165,10 @@ class CompiledDAGRef(refs.GraphRef):
             raise
         self._is_read = True
         return value
+
+    def explain(self) -> Reason:
+        """Why the result has not come, as `umbel.explain` tells it."""
+        return self._graph._why(self._execution, self._output)
 
     def __del__(self) -> None:
         if not self._is_read:

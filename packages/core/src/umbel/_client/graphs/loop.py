@@ -9,14 +9,15 @@ import contextvars
 import logging
 import os
 import threading
+import time
 import traceback
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from typing import Any, NamedTuple
 
 from umbel import exceptions
 from umbel._base import sessions
-from umbel._client import context, current, refs
-from umbel._client.graphs import channels, plan
+from umbel._client import answers, context, current, refs
+from umbel._client.graphs import channels, plan, waiting
 
 logger = logging.getLogger("umbel")
 
@@ -41,6 +42,8 @@ class Order(NamedTuple):
     edges: Sequence[plan.Edge]
     plan: plan.ActorPlan
     compiler: Process
+    graph: str  # its name, for those who ask
+    senders: Mapping[int, waiting.Sender]
 
 
 class Joined(NamedTuple):
@@ -59,6 +62,7 @@ def begin(instance: Any, order: Order) -> Joined:
     engine = current.engine()
     memory = channels.attach(order.path, edges=len(order.edges), slots=order.slots, slot_bytes=order.slot_bytes)
     serving = _Loop(engine, instance, memory, order)
+    answers.tell_of(engine, serving)
     name = f"umbel-graph-{order.actor}"
     threading.Thread(target=contextvars.copy_context().run, args=(serving.run,), name=name, daemon=True).start()
     return Joined(own_process(), engine.session_context.node_id)
@@ -94,8 +98,10 @@ class _Loop:
     def __init__(self, engine: Any, instance: Any, memory: channels.Memory, order: Order) -> None:
         self._engine = engine
         self._memory = memory
+        self._order = order
         self._actor = order.actor
         self._compiler = order.compiler
+        self._thread = 0
         receivers = {
             edge.index: channels.Receiver(memory, edge.index, slice_s=channels.IDLE_SLICE_S)
             for edge in order.edges
@@ -104,11 +110,31 @@ class _Loop:
         self._senders = {
             edge.index: channels.Sender(memory, edge.index) for edge in order.edges if edge.sender == order.actor
         }
+        self._receivers = receivers
         self._steps = [_Step(instance, step, receivers, self._senders) for step in order.plan.steps]
         self._blank = [None] * order.plan.slot_count
         self._values: list[Any] = list(self._blank)
 
+    def wait_now(self) -> answers.Wait | None:
+        """What the loop does, for those who ask."""
+        order = self._order
+        for edge, receiver in self._receivers.items():
+            asleep = receiver.asleep
+            if asleep is not None:
+                step = next(step.name for step in self._steps if any(one is receiver for one, _ in step.reads))
+                reason = waiting.for_input(
+                    order.graph,
+                    order.compiler.pid,
+                    step=step,
+                    execution=receiver.read_count,
+                    sender=order.senders[order.edges[edge].sender],
+                    for_s=time.monotonic() - asleep[1],
+                )
+                return answers.Wait(self._thread, reason)
+        return answers.Wait(self._thread, waiting.running(order.graph, order.compiler.pid)) if self._thread else None
+
     def run(self) -> None:
+        self._thread = threading.get_ident()
         running = context.current_task.get()
         if running is not None:  # the call that began all this is over when a method asks who it is
             name = self._steps[0].name
@@ -130,6 +156,7 @@ class _Loop:
             for sender in self._senders.values():
                 sender.let_go(of_all=True)
             self._memory.say_ended(self._actor)
+            self._thread = 0
 
     def _run_step(self, step: _Step) -> None:
         for receiver, slots in step.reads:

@@ -85,6 +85,10 @@ class Results:
             f"have {self._book.in_flight_max}; get some first, or compile it with a larger _max_inflight_executions"
         )
 
+    def has_come(self, execution: int, output: int) -> bool:
+        """Whether a result was taken in, for its reference."""
+        return not self._book.awaits(execution, output)
+
     def fetch(self, execution: int, output: int, timeout_s: float | None) -> Any:
         """A result. Raises the error that it is; UmbelChannelTimeoutError, after which it may be asked for again."""
         book = self._book

@@ -323,6 +323,9 @@ class InlineEngine:
         else:
             self.values.on_settled(source, waker)
 
+    def get_ready(self, ref: refs.ObjectRef[Any], *, waits: bool) -> tuple[Any]:
+        return (self.get([ref], None)[0],)
+
     def add_done_callback(self, ref: refs.ObjectRef[Any], callback: Callable[[], None]) -> None:
         with self.mutex:
             if self._is_closed:
@@ -443,6 +446,8 @@ class InlineEngine:
 
     def explain(self, target: Any) -> reasons.Reason:
         """What a reference or a generator waits for."""
+        if isinstance(target, refs.GraphRef):
+            return target.explain()
         with self.mutex:
             source = self._source(target)
             if _is_ready(source):

@@ -261,13 +261,15 @@ class Values(values.Values):
         object_id: bytes,
         outer: ownership.Record | None,
         arguments: list[bytes] | None = None,
+        *,
+        waits: bool = True,
     ) -> Any:
         if kind == serialization.STORED:
             segments: Any = self.store
             segments.memory.object_of[payload[0]] = object_id
-        return super().read(kind, payload, object_id, outer, arguments)
+        return super().read(kind, payload, object_id, outer, arguments, waits=waits)
 
-    def _open(self, name: str, size_bytes: int, on_release: Callable[[], None]) -> Any:
+    def _open(self, name: str, size_bytes: int, on_release: Callable[[], None], *, waits: bool) -> Any:
         """Nothing is moved to disk here: `spilling` has a world for that."""
         return self.store.open(name, size_bytes, on_release)
 

@@ -15,7 +15,7 @@ import struct
 import time
 from typing import NoReturn
 
-from umbel.util.collective import links, peers, rounds
+from umbel.util.collective import links, peers, rounds, waiting
 
 PACKET_BYTES_MAX = 4096
 _CREDENTIALS = struct.Struct("3i")  # what SO_PEERCRED tells: process, user, group
@@ -43,6 +43,10 @@ class Host:
         self._others = [other for other in range(world_size) if other != rank]
         self._timeout_s = timeout_s
         self._guests: dict[int, socket.socket] = {}
+
+    def missing(self) -> list[int]:
+        """The ranks that have not come so far."""
+        return [rank for rank in self._others if rank not in self._guests]
 
     def gather(self) -> dict[int, socket.socket]:
         """Raises CollectiveError when a rank dies or does not come; the others are told."""
@@ -98,10 +102,9 @@ class Host:
         self._fail(rounds.Problem(rounds.Fault.DIED, rank, f"rank {rank} died while the group came together"))
 
     def _late(self) -> NoReturn:
-        missing = [rank for rank in self._others if rank not in self._guests]
-        names = ", ".join(map(str, missing))
+        missing = self.missing()
         text = (
-            f"rank{'s'[: len(missing) > 1]} {names} did not come within {self._timeout_s:g} s; see that as many "
+            f"{waiting.ranks_in_words(missing)} did not come within {self._timeout_s:g} s; see that as many "
             "processes as the group has ranks can run at once, and that each calls init_collective_group"
         )
         self._fail(rounds.Problem(rounds.Fault.TIMEOUT, missing[0], text))

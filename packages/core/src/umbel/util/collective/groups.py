@@ -15,7 +15,7 @@ from typing import Any, cast
 import umbel
 from umbel import exceptions, spi
 from umbel._base import sessions
-from umbel._client import context, current
+from umbel._client import answers, context, current
 from umbel._plugins import registry
 from umbel.util.collective import links, peers, place
 
@@ -39,6 +39,7 @@ class Group:
             if self._is_left:
                 raise RuntimeError(f"this process has left the collective group {self.name!r}")
             step_count = self._peers.step_count
+            self._peers.thread = threading.get_ident()
             try:
                 operation(self._operations)
             except exceptions.CollectiveMismatchError:
@@ -47,6 +48,8 @@ class Group:
                 if self._peers.step_count != step_count:
                     self._peers.give_up(f"{type(error).__name__}: {error}")
                 raise
+            finally:
+                self._peers.thread = 0
 
     def leave(self) -> None:
         """Idempotent."""
@@ -104,12 +107,16 @@ def enter(*, group_name: str, rank: int, world_size: int, backend: str, timeout_
         timeout_s=timeout_s,
         directory=_directory(),
     )
+    conversation.thread = threading.get_ident()
+    answers.tell_of(current.engine(), conversation)
     try:
         operations = cast(spi.CollectiveGroup, backends.create(backend, conversation))
     except BaseException as error:
         conversation.give_up(f"{type(error).__name__}: {error}")
         conversation.close()
         raise
+    finally:
+        conversation.thread = 0
     return Group(conversation, operations, backend)
 
 

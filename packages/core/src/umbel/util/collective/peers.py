@@ -8,7 +8,8 @@ from collections.abc import Callable, Mapping
 from typing import Final
 
 from umbel import exceptions
-from umbel.util.collective import links, rounds
+from umbel._client import answers
+from umbel.util.collective import links, rounds, waiting
 
 _ERRORS: Final[Mapping[rounds.Fault, type[exceptions.CollectiveError]]] = {
     rounds.Fault.DIED: exceptions.CollectiveRankDiedError,
@@ -24,7 +25,8 @@ def error_of(problem: rounds.Problem, group_name: str) -> exceptions.CollectiveE
 
 
 class Peers:
-    """See `spi.CollectivePeers`. `step_count`: how often this rank has told the others something."""
+    """See `spi.CollectivePeers`. `step_count`: how often this rank has told the others something. `thread`: which one is
+    in an operation, 0 for none."""
 
     def __init__(
         self,
@@ -45,6 +47,8 @@ class Peers:
         self.directory = directory
         self.body_bytes_max = links.BODY_BYTES_MAX
         self.step_count = 0
+        self.thread = 0
+        self._waits_since_s = 0.0  # time.monotonic(); 0 while it does not wait for the others
 
     @property
     def is_broken(self) -> bool:
@@ -83,6 +87,19 @@ class Peers:
         self._rounds.heard(self._links.receive(0.0))
         self._finish([*self._rounds.look_around(), rounds.Done({})])
 
+    def wait_now(self) -> answers.Wait | None:
+        """What an operation here waits for, for those who ask."""
+        thread = self.thread
+        if not thread:
+            return None
+        ranks = self._rounds.awaited()
+        since_s = self._waits_since_s
+        for_s = time.monotonic() - since_s if since_s else 0.0
+        reason = waiting.in_operation(
+            self._rounds.operation, group_name=self.group_name, rank=self.rank, awaited=ranks, for_s=for_s
+        )
+        return answers.Wait(thread, reason)
+
     def give_up(self, why: str) -> None:
         """This rank failed within an operation; the others are told. Raises nothing."""
         self._carry_out_sends(self._rounds.gave_up(why))
@@ -110,11 +127,14 @@ class Peers:
                 if isinstance(command, rounds.Send):
                     self._send(command, sent)
                 elif isinstance(command, rounds.Done):
+                    self._waits_since_s = 0.0
                     return command.bodies
                 else:
                     raise error_of(command.problem, self.group_name)
             now_s = time.monotonic()
-            due_s = now_s + self.timeout_s if due_s is None else due_s
+            if due_s is None:
+                self._waits_since_s = now_s
+                due_s = now_s + self.timeout_s
             commands = self._rounds.heard(self._links.receive(max(0.0, due_s - now_s), received))
             if not commands and time.monotonic() >= due_s:
                 commands = self._rounds.timed_out(self.timeout_s)

@@ -7,12 +7,16 @@ has declared the group.
 
 from __future__ import annotations
 
+import contextlib
+import threading
 import time
+from collections.abc import Callable, Iterator, Sequence
 from typing import Any
 
 import umbel
 from umbel import exceptions
-from umbel.util.collective import assembly, meeting, peers, rounds
+from umbel._client import answers, current
+from umbel.util.collective import assembly, meeting, peers, rounds, waiting
 
 NAME = "umbel.util.collective:"  # and the group's name, in the namespace of the calling code
 
@@ -44,9 +48,10 @@ def meet(*, group_name: str, rank: int, world_size: int, backend: str, timeout_s
                 return _lead(actor, door, group_name, me, timeout_s)
             if isinstance(answer, meeting.Join):
                 try:
-                    return assembly.join(
-                        answer.door, group_name=group_name, rank=rank, world_size=world_size, timeout_s=timeout_s
-                    )
+                    with _told(_Coming(group_name, rank, lambda: None)):
+                        return assembly.join(
+                            answer.door, group_name=group_name, rank=rank, world_size=world_size, timeout_s=timeout_s
+                        )
                 except ConnectionRefusedError:  # the host has given up or died: whoever comes now begins anew
                     actor.abandon.remote(answer.door)
             time.sleep(CLOSED_S)
@@ -57,11 +62,41 @@ def meet(*, group_name: str, rank: int, world_size: int, backend: str, timeout_s
 def _lead(actor: Any, door: Any, group_name: str, me: meeting.Arrival, timeout_s: float) -> dict[int, Any]:
     host = assembly.Host(door, group_name=group_name, rank=me.rank, world_size=me.world_size, timeout_s=timeout_s)
     try:
-        return host.gather()
+        with _told(_Coming(group_name, me.rank, host.missing)):
+            return host.gather()
     finally:
         actor.abandon.remote(me.door)
         if declaration_of(group_name) is None:
             umbel.kill(actor)
+
+
+class _Coming:
+    """A rank of which others have not come. missing: which; None where only the rank that came first knows them."""
+
+    def __init__(self, group_name: str, rank: int, missing: Callable[[], Sequence[int] | None]) -> None:
+        self._group_name = group_name
+        self._rank = rank
+        self._missing = missing
+        self._thread = threading.get_ident()
+        self._began_s = time.monotonic()
+
+    def wait_now(self) -> answers.Wait:
+        for_s = time.monotonic() - self._began_s
+        reason = waiting.coming_together(
+            group_name=self._group_name, rank=self._rank, awaited=self._missing(), for_s=for_s
+        )
+        return answers.Wait(self._thread, reason)
+
+
+@contextlib.contextmanager
+def _told(coming: _Coming) -> Iterator[None]:
+    """Whoever asks this process is told of the wait."""
+    engine = current.engine()
+    answers.tell_of(engine, coming)
+    try:
+        yield
+    finally:
+        answers.tell_no_more_of(engine, coming)
 
 
 def open_place(group_name: str, host: meeting.Arrival | None = None) -> Any:

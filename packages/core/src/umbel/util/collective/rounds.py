@@ -116,6 +116,15 @@ class Rounds:
     def is_waiting(self) -> bool:
         return self._waiting is not None
 
+    @property
+    def operation(self) -> str:
+        """The last that was begun, in words; "" before the first."""
+        return self._operation
+
+    def awaited(self) -> list[int]:
+        """The ranks that are waited for."""
+        return list(self._awaited())
+
     # Calls of this rank's program
 
     def step(self, text: str, bodies: Mapping[int, bytes] = NOTHING) -> list[Command]:

@@ -52,7 +52,7 @@ def explain(target: Any) -> Reason:
 
     `str()` of the answer is the story in words; `code` and `facts` are for programs, `because` is what it waits for in
     turn, `advice` what would unblock it. Asks each process of the story once and waits at most a second for it. Raises
-    TypeError for anything but a reference of this session.
+    TypeError for anything but a reference of this session, to an object or to a result of a compiled graph.
     """
     reason: Reason = current.engine().explain(target)
     return reason
