@@ -492,6 +492,7 @@ def test_nothing_is_left_of_a_build_when_a_process_is_killed(tmp_path: Path, vic
             drivers.wait_until(lambda: not drivers.is_running(pid), what="the end of what it had started")
             driver.finish()
         driver.expect_nothing_left()
+        assert [name for name in os.listdir(driver.directory) if not name.startswith("umbel-")] == []
 
 
 def test_killed_server_of_an_environment_is_replaced(tmp_path: Path) -> None:

@@ -45,6 +45,7 @@ def prepare(
     directories = [config["session_dir"], config["store_dir"]]
     build = building.Build(
         packages_dir=packing.directory_of(config["session_dir"]),
+        temporary_dir=os.path.join(config["session_dir"], f"building-{order['id']}"),
         session_directories=tuple(path for path in directories if not path.startswith(sessions.SHM_DIR)),
         log=log,
         tell=lambda text: tell({"t": "building", "text": text[:1000]}),

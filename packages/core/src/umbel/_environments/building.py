@@ -16,6 +16,7 @@ from typing import TYPE_CHECKING, Any, cast
 
 from umbel import exceptions
 from umbel._base import config as configuration
+from umbel._base import sessions
 from umbel._environments import packing
 from umbel._model import runtime_envs
 from umbel._plugins import registry
@@ -36,19 +37,23 @@ class Build:
         self,
         *,
         packages_dir: str,
+        temporary_dir: str,
         session_directories: tuple[str, ...],
         log: int,
         tell: Callable[[str], None],
         ended: int,
         before_exec: Callable[[], None] | None,
     ) -> None:
-        """log: a file descriptor for programs' output. ended: one that becomes readable when nobody wants this build any
-        more; then the whole process group is killed. before_exec: called in the child before a program starts."""
+        """temporary_dir: of the programs, made when there are any, removed at the end; what is left of killed ones goes
+        with the session. log: a file descriptor for their output. ended: one that becomes readable when nobody wants this
+        build any more; then the whole process group is killed. before_exec: called in the child before a program starts.
+        """
         self.workers = runtime_envs.WorkerSetup()
         self.session_directories = session_directories
         self.tell = tell
         self.locks: list[int] = []
         self._packages = packing.Packages(packages_dir, bytes_max=0)
+        self._temporary_dir = temporary_dir
         self._log = log
         self._ended = ended
         self._before_exec = before_exec
@@ -58,8 +63,11 @@ class Build:
     def build(self, built: Mapping[str, Any]) -> None:
         """All fields. Raises RuntimeEnvSetupError, and what a plugin raises."""
         plugins = [(plugin(field), field, value) for field, value in built.items()]
-        for made, _, value in sorted(plugins, key=lambda one: (one[0].priority, one[1])):
-            made.build(value, self)
+        try:
+            for made, _, value in sorted(plugins, key=lambda one: (one[0].priority, one[1])):
+                made.build(value, self)
+        finally:
+            sessions.remove_tree(self._temporary_dir)
         if self._has_made:
             self._cache.collect(
                 bytes_max=self._settings.runtime_env_cache_bytes,
@@ -69,6 +77,7 @@ class Build:
     def run(self, command: Sequence[str], *, env: Mapping[str, str] | None = None, cwd: str | None = None) -> None:
         import subprocess  # a directory that only has to be there shall not wait for this
 
+        os.makedirs(self._temporary_dir, 0o700, exist_ok=True)
         shown = shlex.join(command)
         os.write(self._log, f"$ {shown}\n".encode())
         try:
@@ -77,7 +86,7 @@ class Build:
                 stdin=subprocess.DEVNULL,
                 stdout=self._log,
                 stderr=self._log,
-                env={**os.environ, **(env or {})},
+                env={**os.environ, "TMPDIR": self._temporary_dir, **(env or {})},
                 cwd=cwd,
                 preexec_fn=self._before_exec,  # noqa: PLW1509  # this process has one thread
             )

@@ -66,6 +66,7 @@ class RuntimeEnvConformance(suite.Suite[spi.RuntimeEnvPlugin]):
         never, writing = os.pipe()
         build = building.Build(
             packages_dir=str(tmp_path / "packages"),
+            temporary_dir=str(tmp_path / "building"),
             session_directories=(str(tmp_path),),
             log=log,
             tell=lambda _text: None,
