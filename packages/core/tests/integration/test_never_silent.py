@@ -222,7 +222,9 @@ def test_command_explains_objects_tasks_actors_and_the_node(tmp_path: pathlib.Pa
         assert HERE in told.stdout
     assert "runs nothing" in commands.run("explain", actor._actor_id.hex()).stdout
     for about in ([], [umbel.nodes()[0]["NodeID"]]):
-        assert "needs {CPU: 9}, but this node has {CPU: 2}" in commands.run("explain", *about).stdout
+        told = commands.run("explain", *about).stdout
+        assert "1 task with {CPU: 9}, waiting for " in told
+        assert "needs {CPU: 9}, but this node has {CPU: 2}" in told
     (story,) = json.loads(commands.run("explain", unplaced.hex(), "--json").stdout)
     assert reasons.Reason.from_json(story).last().code == reasons.INFEASIBLE
     unknown = commands.run("explain", "abc")

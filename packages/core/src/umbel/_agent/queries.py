@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Callable
 from typing import Any, Protocol
 
-from umbel._agent import asks, state
+from umbel._agent import asks, ledger, state
 from umbel._agent.history import History
 from umbel._agent.hub import Client, Hub, Message
 from umbel._agent.servers import ForkServers
@@ -150,6 +150,7 @@ class Queries:
                 "count": one.lease_count,
                 "depth": one.depth,
                 "resources": dict(one.resources),
+                "needs": ledger.describe(one.resources),
                 "env": one.env,
                 "waiting_s": now_s - one.since_s,
                 "reason": str(one.why),

@@ -48,13 +48,19 @@ def waiting(asker: tool.Tool) -> list[Reason]:
     found = []
     for entry in asker.query("pending"):
         why = Reason.from_json(entry["why"])
-        what = f"actor {entry['actor']}" if entry["actor"] else f"{entry['count']} x {entry['key']}"
-        own = Reason(why.code, what, f"has waited for {entry['waiting_s']:.1f} s", facts={"client": entry["client"]})
+        what = f"actor {entry['actor']}" if entry["actor"] else _tasks(entry)
+        waited = f"waiting for {entry['waiting_s']:.1f} s"
+        own = Reason(why.code, what, waited, facts={"client": entry["client"]})
         found.append(own.followed_by(why))
     for driver in (one["id"] for one in asker.query("owners") if one["is_driver"]):
         with contextlib.suppress(exceptions.UmbelError):  # it does not answer, or has gone
             found += inquiry.of_process(asker, driver)
     return found or [Reason(reasons.READY, "nothing", "waits at this node")]
+
+
+def _tasks(entry: dict[str, Any]) -> str:
+    where = " in a runtime environment" if entry["env"] else ""
+    return f"{entry['count']} {'task' if entry['count'] == 1 else 'tasks'} with {entry['needs']}{where},"
 
 
 def story(asker: tool.Tool, about: str) -> list[Reason]:
