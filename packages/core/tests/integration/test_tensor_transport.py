@@ -385,7 +385,7 @@ os.kill(os.getpid(), signal.SIGKILL)
         until(lambda pid=pid: not Path(f"/proc/{pid}").exists())
 
 
-@pytest.mark.parametrize("name", ["nccl", "gloo", "NIXL", "cuda_ipc"])
+@pytest.mark.parametrize("name", ["nccl", "NIXL", "cuda_ipc"])
 def test_transports_of_ray_that_are_not_there_say_so(native: None, name: str) -> None:
     with pytest.raises(
         exceptions.UnsupportedFeature, match=f"tensor_transport='{name.lower()}' is not in this version"
@@ -395,9 +395,13 @@ def test_transports_of_ray_that_are_not_there_say_so(native: None, name: str) ->
 
 def test_unknown_transport_names_those_there_are(native: None) -> None:
     actor = Actor.remote()
-    with pytest.raises(ValueError, match="Invalid tensor transport: tensor_transport must be 'shm', got 'pigeon'"):
+    with pytest.raises(
+        ValueError, match="Invalid tensor transport: tensor_transport must be 'gloo' or 'shm', got 'pigeon'"
+    ):
         actor.plain.options(tensor_transport="pigeon")
-    with pytest.raises(ValueError, match="Invalid tensor transport: _tensor_transport must be 'shm', got 'pigeon'"):
+    with pytest.raises(
+        ValueError, match="Invalid tensor transport: _tensor_transport must be 'gloo' or 'shm', got 'pigeon'"
+    ):
         umbel.put(1, _tensor_transport="pigeon")
 
 

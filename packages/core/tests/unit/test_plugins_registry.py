@@ -67,7 +67,7 @@ def test_built_ins_register_through_the_hooks() -> None:
             "timeline",
         ),
         "umbel_engines": ("native", "inline"),
-        "umbel_tensor_transports": ("shm",),
+        "umbel_tensor_transports": ("shm", "gloo"),
         "umbel_runtime_envs": (
             "working_dir",
             "py_modules",

@@ -89,7 +89,12 @@ def test_parts_of_a_value_are_pickled_as_others() -> None:
 
 def test_names_of_transports_are_checked() -> None:
     transports.check("shm", "tensor_transport")
-    with pytest.raises(exceptions.UnsupportedFeature, match=r"'nccl' is not in this version of Umbel, which has 'shm'"):
+    transports.check("gloo", "tensor_transport")
+    with pytest.raises(
+        exceptions.UnsupportedFeature, match=r"'nccl' is not in this version of Umbel, which has 'gloo' or 'shm'"
+    ):
         transports.check("nccl", "tensor_transport")
-    with pytest.raises(exceptions.InvalidOption, match=r"must be 'shm', got 'pigeon'; plugins provide others"):
+    with pytest.raises(
+        exceptions.InvalidOption, match=r"must be 'gloo' or 'shm', got 'pigeon'; plugins provide others"
+    ):
         transports.check("pigeon", "tensor_transport")

@@ -65,7 +65,10 @@ def umbel_tensor_transports() -> list[spi.TensorTransportDescriptor]:
     return [
         spi.TensorTransportDescriptor(
             "shm", "umbel._client.tensors.shared_memory:SharedMemoryTransport", summary="shared memory of one machine"
-        )
+        ),
+        spi.TensorTransportDescriptor(
+            "gloo", "umbel._client.tensors.gloo:GlooTransport", summary="Gloo, as PyTorch has it"
+        ),
     ]
 
 

@@ -17,6 +17,7 @@ from collections.abc import Sequence
 from typing import Any, Literal, NamedTuple
 
 from umbel import exceptions, spi
+from umbel._client.tensors import torch_tensors
 
 ALIGNMENT_BYTES = 64  # a cache line: vector instructions may work in place
 INLINE_BYTES_MAX = 64 << 10  # in all of one value: copying them costs less than a file, and needs no descriptor
@@ -56,16 +57,10 @@ class SharedMemoryTransport:
     """See `spi.TensorTransport`."""
 
     def is_tensor(self, value: Any) -> bool:
-        np, torch = sys.modules.get("numpy"), sys.modules.get("torch")
+        np = sys.modules.get("numpy")
         if np is not None and type(value) is np.ndarray:
             return not value.dtype.hasobject
-        return (
-            torch is not None
-            and type(value) is torch.Tensor
-            and value.device.type == "cpu"
-            and value.layout is torch.strided
-            and not value.is_quantized
-        )
+        return torch_tensors.is_plain(value)
 
     def hold(self, tensors: Sequence[Any]) -> spi.HeldTensors:
         if not hasattr(os, "memfd_create"):
@@ -132,12 +127,7 @@ def _place_of(tensor: Any, offset_bytes: int) -> _Place:
 def _bytes_of(tensor: Any, place: _Place) -> memoryview:
     """Of its elements one after another; of itself where they lie so."""
     if place.library == "torch":
-        import ctypes
-
-        flat = tensor.detach().resolve_conj().resolve_neg().contiguous()
-        found = (ctypes.c_char * flat.nbytes).from_address(flat.data_ptr())
-        found.owner = flat  # what the memory belongs to
-        return memoryview(found).cast("B")
+        return torch_tensors.memory(torch_tensors.contiguous(tensor))
     import numpy as np
 
     flat = np.ascontiguousarray(tensor if place.order == "C" else tensor.T).reshape(-1)

@@ -8,7 +8,7 @@ from typing import cast
 from umbel import exceptions, spi
 
 BUILT_IN = "shm"
-_RAYS = frozenset(("cuda_ipc", "gloo", "nccl", "nixl"))  # which programs written for it may ask for
+_RAYS = frozenset(("cuda_ipc", "nccl", "nixl"))  # which programs written for it may ask for
 
 
 def check(name: str, option: str) -> None:

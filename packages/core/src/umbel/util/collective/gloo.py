@@ -15,51 +15,38 @@ from collections.abc import Callable, Sequence
 from typing import Any
 
 from umbel import exceptions, spi
+from umbel._client.tensors import process_groups
 from umbel.util.collective import tensors
 
 LOOK_S = 0.1  # between two looks at the other ranks while Gloo works
 NEWS_S = 0.5  # Gloo hears of a death by a socket of its own, perhaps before the peers do
-INSTALL = 'the backend "gloo" needs PyTorch, which is not installed; run: pip install "umbel[torch]"'
-
-
-def _distributed() -> Any:
-    try:
-        import torch.distributed as found
-    except ImportError as error:
-        raise exceptions.PluginError(INSTALL, plugin="gloo") from error
-    if not found.is_available() or not found.is_gloo_available():
-        raise exceptions.PluginError(
-            'the backend "gloo" needs a PyTorch that was built with Gloo; install another build', plugin="gloo"
-        )
-    return found
+ASKER = 'the backend "gloo"'
 
 
 def is_available() -> bool:
     try:
-        _distributed()
+        process_groups.library(ASKER)
     except exceptions.PluginError:
         return False
     return True
 
 
 class GlooGroup:
-    """See `spi.CollectiveGroup`. It is not PyTorch's default group, which stays the program's own."""
+    """See `spi.CollectiveGroup`."""
 
     def __init__(self, peers: spi.CollectivePeers) -> None:
         self._peers = peers
-        self._distributed = _distributed()
+        self._distributed = process_groups.library(ASKER)
         op = self._distributed.ReduceOp
         self._ops = {"sum": op.SUM, "product": op.PRODUCT, "min": op.MIN, "max": op.MAX}
-        timeout = datetime.timedelta(seconds=peers.timeout_s)
         path = self._store_path()
-        group = self._distributed.ProcessGroupGloo
         try:
             store = self._distributed.FileStore(path, peers.world_size)
-            store.set_timeout(timeout)
-            options = group._Options()
-            options._timeout = timeout
-            options._devices = [group.create_device(hostname="127.0.0.1")]
-            self._group: Any = group(store, peers.rank, peers.world_size, options)
+            store.set_timeout(datetime.timedelta(seconds=peers.timeout_s))
+            self._group: Any = process_groups.group(
+                self._distributed, store, rank=peers.rank, size=peers.world_size, timeout_s=peers.timeout_s,
+                device=process_groups.device(self._distributed, "127.0.0.1"),
+            )  # fmt: skip
             peers.exchange("gloo is connected")
         finally:
             with contextlib.suppress(OSError):

@@ -1,0 +1,55 @@
+"""Process groups by Gloo, as PyTorch has it, on the loopback device. PyTorch is imported when one is to be made.
+
+They are not PyTorch's default group, which stays the program's own.
+"""
+
+from __future__ import annotations
+
+import datetime
+import importlib.util
+from typing import Any
+
+from umbel import exceptions
+
+THREADS = 2  # of a group, for collective operations; PyTorch's own default. `send` and `recv` need none
+
+
+def check_installed(asker: str) -> None:
+    """Imports nothing. Raises PluginError without PyTorch. asker: who needs it, for the message."""
+    if importlib.util.find_spec("torch") is None:
+        raise _not_installed(asker)
+
+
+def library(asker: str) -> Any:
+    """The module torch.distributed. Raises PluginError without it, or without Gloo in it."""
+    try:
+        import torch.distributed as found
+    except ImportError as error:
+        raise _not_installed(asker) from error
+    if not found.is_available() or not found.is_gloo_available():
+        raise exceptions.PluginError(
+            f"{asker} needs a PyTorch that was built with Gloo; install another build", plugin="gloo"
+        )
+    return found
+
+
+def _not_installed(asker: str) -> exceptions.PluginError:
+    return exceptions.PluginError(
+        f'{asker} needs PyTorch, which is not installed; run: pip install "umbel[torch]"', plugin="gloo"
+    )
+
+
+def device(distributed: Any, host: str) -> Any:
+    """Where other ranks reach this process: a thread, and a port of `host`, an address of the loopback device."""
+    return distributed.ProcessGroupGloo.create_device(hostname=host)
+
+
+def group(
+    distributed: Any, store: Any, *, rank: int, size: int, timeout_s: float, device: Any, threads: int = THREADS
+) -> Any:
+    """Waits until all ranks have come, for five times `timeout_s` at most. Raises RuntimeError."""
+    options = distributed.ProcessGroupGloo._Options()
+    options._timeout = datetime.timedelta(seconds=timeout_s)
+    options._devices = [device]
+    options._threads = threads
+    return distributed.ProcessGroupGloo(store, rank, size, options)
