@@ -1,4 +1,4 @@
-"""The code in the README and the getting-started guide runs, and prints what is written there.
+"""The code in the README, the first steps and the guide runs, and prints what is written there.
 
 Each ```python block is a program. A ```text block right after it is exactly what the program prints. And the links
 between the repository's pages lead somewhere.
@@ -20,7 +20,11 @@ import pytest
 from umbel._base import config as configuration
 
 ROOT = Path(__file__).resolve().parents[4]
-PAGES = ("README.md", "docs/getting-started.md")
+PAGES = (
+    "README.md",
+    "docs/getting-started.md",
+    *(f"docs/guide/{page.name}" for page in sorted(ROOT.glob("docs/guide/*.md"))),
+)
 LIMIT_S = 50  # below pytest's own limit, so that the program's output is shown
 _BLOCK = re.compile(
     r"^```python\n(?P<program>.*?)^```\n(?:\s*^```text\n(?P<output>.*?)^```\n)?", re.MULTILINE | re.DOTALL
@@ -81,7 +85,7 @@ def test_page_of_settings_is_what_the_code_reads() -> None:
     assert table == rows
 
 
-def test_both_pages_have_programs() -> None:
+def test_all_pages_have_programs() -> None:
     assert {block.page for block in BLOCKS} == set(PAGES)
 
 
