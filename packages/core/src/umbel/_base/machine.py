@@ -2,15 +2,58 @@
 
 from __future__ import annotations
 
+import functools
+import math
 import os
 
 
 def cpu_count() -> int:
-    """The CPUs that this process may use."""
+    """The CPUs that this process may use: those it may run on, and no more than its control groups give it time for."""
     try:
-        return len(os.sched_getaffinity(0))
+        allowed = len(os.sched_getaffinity(0))
     except AttributeError:  # macOS
-        return os.cpu_count() or 1
+        allowed = os.cpu_count() or 1
+    return max(1, math.ceil(min(allowed, cpu_quota())))
+
+
+@functools.cache
+def cpu_quota(root: str = "/sys/fs/cgroup", membership: str = "/proc/self/cgroup") -> float:
+    """How many CPUs' time the control groups of this process, of version 2 or 1, allow; infinity if they do not limit it.
+    What they say when first asked."""
+    quota = math.inf
+    try:
+        with open(membership, "rb") as file:
+            lines = file.read().splitlines()
+    except OSError:
+        return quota
+    files: tuple[str, ...]
+    for line in lines:
+        number, _, rest = line.partition(b":")
+        controllers, _, own = rest.partition(b":")
+        if number == b"0" and not controllers:
+            top, files = root, ("cpu.max",)
+        elif b"cpu" in controllers.split(b","):
+            top, files = os.path.join(root, "cpu"), ("cpu.cfs_quota_us", "cpu.cfs_period_us")
+        else:
+            continue
+        path = os.path.normpath(top + os.fsdecode(own))
+        while path == top or path.startswith(top + os.sep):  # a group is limited by those around it too
+            quota = min(quota, _quota_of(path, files))
+            path = os.path.dirname(path)
+    return quota
+
+
+def _quota_of(group: str, files: tuple[str, ...]) -> float:
+    """Of microseconds in a period: "max" or -1 for no limit."""
+    words = []
+    try:
+        for name in files:
+            with open(os.path.join(group, name)) as file:
+                words += file.read().split()
+        quota, period = words
+        return int(quota) / int(period) if quota not in ("max", "-1") else math.inf
+    except (OSError, ValueError, ZeroDivisionError):  # the group of all processes has no such files
+        return math.inf
 
 
 def has_idle_cpu(path: str = "/proc/loadavg") -> bool:
