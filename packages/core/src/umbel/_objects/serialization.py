@@ -116,6 +116,12 @@ def _pickler_class() -> Any:
                 return deserializer, (serializer(obj),)
             if type(obj) is types.CodeType:
                 return _with_file(obj, reduce_code(obj))
+            if type(obj).__module__ == "torch.storage":
+                from umbel._objects import torch_storages
+
+                found = torch_storages.reduced(obj)
+                if found is not None:
+                    return found
             return super().reducer_override(obj)
 
     return Pickler
