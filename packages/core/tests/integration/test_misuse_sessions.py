@@ -405,3 +405,48 @@ def test_one_session_after_the_other_with_files_from_a_killed_one_in_between() -
         again.finish()
         again.expect_nothing_left()
         assert driver.left_behind() == [], left
+
+
+@pytest.mark.parametrize("closed", ["0", "1", "2", "0, 1", "0, 1, 2"])
+def test_program_may_have_closed_its_standard_streams(closed: str) -> None:
+    """Whatever is opened next gets their numbers, and a new process has others behind these."""
+    output, _ = drivers.run(f"""
+        import os
+        out = os.dup(1)
+        for stream in [{closed}]:
+            os.close(stream)
+
+        import umbel
+
+        @umbel.remote
+        def double(number): return number * 2
+
+        umbel.init(num_cpus=1)
+        os.write(out, b"%d" % umbel.get(double.remote(21)))
+        umbel.shutdown()
+        os._exit(0)  # without a word to streams that are closed
+    """)
+    assert output == "42"
+
+
+def test_program_on_one_cpu_of_several() -> None:
+    output, _ = drivers.run("""
+        import os
+        os.sched_setaffinity(0, {min(os.sched_getaffinity(0))})
+
+        import umbel
+
+        @umbel.remote
+        def double(number): return number * 2
+
+        @umbel.remote
+        class Actor:
+            def double(self, number): return number * 2
+
+        umbel.init()
+        actor = Actor.remote()
+        for number in range(200):
+            assert umbel.get(double.remote(number)) == umbel.get(actor.double.remote(number)) == number * 2
+        print(umbel.cluster_resources()["CPU"])
+    """)
+    assert output == "1.0\n"

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import contextlib
 import os
 import pathlib
 import threading
@@ -441,3 +442,114 @@ def test_generator_that_fails_the_second_time_gives_its_error(runs: pathlib.Path
     with pytest.raises(ValueError, match="not again"):
         umbel.get(refs[1], timeout=30)
     assert umbel.get(refs[0], timeout=30)[0] == ord("a")
+
+
+def test_generator_that_is_retried_when_it_runs_again_is_not_held_up(runs: pathlib.Path) -> None:
+    """The reader, who would let it go on, has all that he wants."""
+
+    @umbel.remote(num_returns="streaming", max_retries=5, retry_exceptions=True, _generator_backpressure_num_objects=1)
+    def fragile(runs: str) -> Iterator[bytes]:
+        note(runs)
+        for number in range(4):
+            if count(pathlib.Path(runs)) == 2 and number == 2:
+                raise ValueError("once")
+            yield bytes([number]) * LARGE
+
+    refs = list(fragile.remote(str(runs)))
+    lose(refs[3])
+    assert umbel.get(refs[3], timeout=30)[0] == 3
+    assert count(runs) == 3
+
+
+@pytest.mark.parametrize("num_returns", [2, "streaming"])
+def test_references_in_results_of_which_nobody_needs_the_new_ones_are_given_back(num_returns: Any) -> None:
+    @umbel.remote
+    class Maker:
+        @umbel.method(max_task_retries=-1, num_returns=num_returns)
+        def make(self) -> Any:
+            return ([bytes(LARGE), umbel.put(bytes(LARGE))] for _ in range(2))
+
+        def live_count(self) -> int:
+            return current.engine().values.store.usage().live_count
+
+    maker = Maker.remote()
+    refs = list(maker.make.remote())
+    for _ in range(2):
+        lose(refs[1])
+        umbel.get(refs[1], timeout=30)
+    del refs
+    deadline = time.monotonic() + 20
+    while umbel.get(maker.live_count.remote()):
+        assert time.monotonic() < deadline, "an object lives that nobody refers to"
+
+
+@pytest.mark.parametrize("num_returns", [2, "streaming"])
+def test_result_that_is_lost_while_its_task_runs_again_is_waited_for(tmp_path: pathlib.Path, num_returns: Any) -> None:
+    gate = tmp_path / "gate"
+
+    @umbel.remote(num_returns=num_returns)
+    def gated(runs: str, gate: str) -> Any:
+        note(runs)
+        yield b"a" * LARGE
+        while count(pathlib.Path(runs)) > 1 and not os.path.exists(gate):
+            time.sleep(0.005)
+        yield b"b" * LARGE
+
+    refs = list(gated.remote(str(tmp_path / "runs"), str(gate)))
+    box = umbel.put([refs[1]])
+    lose(refs[0])
+    lose(refs[1])
+    for ref in refs if num_returns == 2 else refs[1:]:
+        with pytest.raises(exceptions.GetTimeoutError):
+            umbel.get(ref, timeout=0.3)
+    (inside,) = umbel.get(box)
+    gate.touch()
+    assert [value[0] for value in umbel.get([*refs, inside], timeout=30)] == list(b"abb")
+
+
+def test_only_item_that_is_lost_again_before_its_generator_has_ended_is_computed_once_more(
+    runs: pathlib.Path, tmp_path: pathlib.Path
+) -> None:
+    @umbel.remote(num_returns="streaming")
+    def gated(runs: str, gate: str) -> Iterator[bytes]:
+        note(runs)
+        yield b"a" * LARGE
+        while count(pathlib.Path(runs)) == 2 and not os.path.exists(gate):
+            time.sleep(0.005)
+
+    (ref,) = gated.remote(str(runs), str(tmp_path / "gate"))
+    for _ in range(2):
+        lose(ref)
+        with contextlib.suppress(exceptions.GetTimeoutError):
+            assert umbel.get(ref, timeout=1)[0] == ord("a")
+    (tmp_path / "gate").touch()
+    assert umbel.get(ref, timeout=30)[0] == ord("a")
+    assert count(runs) == 3
+
+
+def test_small_item_that_is_needed_fails_with_the_generator_that_should_make_it_again(runs: pathlib.Path) -> None:
+    @umbel.remote(num_returns="streaming")
+    def fragile(runs: str) -> Iterator[Any]:
+        note(runs)
+        if count(pathlib.Path(runs)) > 1:
+            raise ValueError("not again")
+        yield 7
+        yield bytes(LARGE)
+
+    @umbel.remote
+    def use(refs: list[Any]) -> bytes:
+        return bytes([umbel.get(refs[0])]) * LARGE
+
+    small, large = fragile.remote(str(runs))
+    ref = use.remote([small])
+    umbel.wait([ref])
+    small_id = small._id
+    del small
+    deadline = time.monotonic() + 20
+    while small_id in current.engine().values.table.records:
+        umbel.get(umbel.put(1))
+        assert time.monotonic() < deadline, "the item is kept"
+    lose(ref)
+    with pytest.raises(ValueError, match="not again"):
+        umbel.get(ref, timeout=30)
+    del large

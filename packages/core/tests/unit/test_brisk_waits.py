@@ -135,3 +135,11 @@ def test_loop_of_another_policy_is_left_alone() -> None:
     assert type(ours) is asyncio.SelectorEventLoop
     ours.close()
     theirs.close()
+
+
+def test_with_one_cpu_a_brisk_wait_sleeps_at_once(driver: reactor.Reactor, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(reactor, "SPIN_S", 0.0)
+    monkeypatch.setattr(reactor, "LONE_BRISK_S", 0.0)
+    for _ in range(2):
+        assert not driver.wait(reactor.Waiter(), time.monotonic() + reactor.BRISK_S / 2)
+    driver.close()

@@ -120,7 +120,8 @@ class _ForkServer:
     def _settle(self) -> None:
         """What makes workers cheaper and may wait for a moment in which nobody waits for one."""
         for name in self._config.get("later_imports", ()):
-            importlib.import_module(name)
+            with contextlib.suppress(Exception):  # who needs it will say so
+                importlib.import_module(name)
         gc.collect()
         self._filling = _fill_gaps()
         gc.freeze()  # collections in workers must not write to pages that are shared with this process

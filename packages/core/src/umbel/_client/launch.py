@@ -146,26 +146,40 @@ def launch(config: Mapping[str, Any]) -> Launched:
 
 def begin() -> Launching:
     """Start a daemon's process and return at once, so that the caller can find out meanwhile what to ask of it."""
-    orders, tell = os.pipe()
-    answers, answer = os.pipe()
     package_dir = os.path.dirname(os.path.dirname(__file__))
-    command = [_python(), *_interpreter_flags(), "-S", "-c", _BOOT, str(orders), package_dir, str(answer)]
+    errors = None if _is_open(2) else subprocess.DEVNULL
+    ends: list[int] = []
     try:
+        for _ in range(2):
+            ends += _pipe()
+        orders, tell, answers, answer = ends
+        command = [_python(), *_interpreter_flags(), "-S", "-c", _BOOT, str(orders), package_dir, str(answer)]
         process = subprocess.Popen(
-            command,
-            stdin=subprocess.DEVNULL,
-            stdout=subprocess.DEVNULL,
-            stderr=None if _is_open(2) else subprocess.DEVNULL,
-            pass_fds=[orders, answer],
+            command, stdin=subprocess.DEVNULL, stdout=subprocess.DEVNULL, stderr=errors, pass_fds=[orders, answer]
         )
-    except OSError as error:
-        os.close(tell)
-        os.close(answers)
-        raise exceptions.UmbelSystemError(f"cannot start the Umbel daemon with {command[0]!r}: {error}") from error
-    finally:
-        os.close(orders)
-        os.close(answer)
+    except BaseException as error:
+        for end in ends:
+            os.close(end)
+        if isinstance(error, OSError):
+            raise exceptions.UmbelSystemError(
+                f"cannot start the Umbel daemon with {sys.executable!r}: {error}"
+            ) from error
+        raise
+    os.close(orders)
+    os.close(answer)
     return Launching(process, _WritingEnd(tell), answers)
+
+
+def _pipe() -> list[int]:
+    """A reading and a writing end, above the numbers of the standard streams, which a new process has others behind."""
+    import fcntl
+
+    ends = list(os.pipe())
+    for index, end in enumerate(ends):
+        if end <= 2:  # this process has closed its own
+            ends[index] = fcntl.fcntl(end, fcntl.F_DUPFD_CLOEXEC, 3)
+            os.close(end)
+    return ends
 
 
 def _defaults(base: str) -> dict[str, Any]:

@@ -588,6 +588,8 @@ class NativeEngine:
             with self.lock:
                 self.values.lose(lost)
             return self.get(wanted, timeout_s, deadline)
+        except values.NotThere:
+            return self.get(wanted, timeout_s, deadline)
         except BaseException:
             for record in found:
                 record.is_read = True  # one error stands for those of all that were asked for
@@ -599,10 +601,13 @@ class NativeEngine:
             raise self.stale(ref._id)
         if record.kind == PENDING:
             return None
-        if record.kind != serialization.STORED:
-            return (self.values.decode(record),)
+        kind, payload = record.kind, record.payload
         try:
-            return (self.values.read(record.kind, record.payload, record.object_id, record, waits=waits),)
+            if kind != serialization.STORED:
+                return (self.values.decode(record),)
+            return (self.values.read(kind, payload, record.object_id, record, waits=waits),)
+        except values.NotThere:
+            return None
         except values.ValueLost as lost:
             if waits:
                 with self.lock:

@@ -7,7 +7,7 @@ pending as it was at first. Everything here runs under the engine's lock.
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Collection
 from typing import TYPE_CHECKING, Any
 
 from umbel import exceptions
@@ -76,12 +76,12 @@ class Rebuilder:
         self.run_count = 0  # of tasks that were run again
         self.lineage = lineage.Lineage(engine.process_id, engine.config.lineage_bytes_max)
 
-    def remember(self, task: Task, stored: Sequence[int]) -> None:
+    def remember(self, task: Task, stored: Collection[int]) -> None:
         """A task has ended well; its results of these indices are stored. Its arguments are still pinned."""
         if task.stream is not None:  # items may have been read and dropped before it ended
             records = self._values.table.records
             found = ((index, records.get(return_id(self._engine.process_id, task.seq, index))) for index in stored)
-            stored = [index for index, record in found if record is not None and record.kind == STORED]
+            stored = [index for index, record in found if record is not None and record.kind in (STORED, PENDING)]
         if self.lineage.finished(task.seq, stored) or not stored:
             return
         if not self._is_on:
@@ -118,11 +118,26 @@ class Rebuilder:
                     one.local = 0
                     table.pin(one)
                     revived.append(one)
+        for one in (record, *revived):
+            self._expect(one)
         self.lineage.freed(record.object_id)  # it is not stored any more, until its task has ended well again
         for task, arguments in begun:
             self._run_again(task, arguments)
         for one in revived:
             table.unpin(one)  # by now it is an argument
+
+    def _expect(self, record: ownership.Record) -> None:
+        """The task that makes this object runs again, by now or soon: it gives it a value or an error."""
+        kept = self.lineage.task_of(record.object_id)
+        if kept is None:
+            return
+        task: Task = kept[0]
+        index = lineage.index_of(record.object_id)
+        record.task = task
+        if task.stream is not None:
+            task.stream.stored.add(index)
+        elif index < len(task.records):
+            task.records[index] = record
 
     def _run_again(self, task: Task, arguments: Arguments) -> None:
         task.retries_left -= 1 if task.retries_left > 0 else 0

@@ -211,7 +211,8 @@ def _announce(engine: str, totals: Mapping[str, float]) -> None:
 
     if logging.getLogger("umbel").isEnabledFor(logging.WARNING):
         has = ", ".join(f"{amount:g} {name}" for name, amount in totals.items() if not _is_implied(name))
-        sys.stderr.write(f"umbel: started a private {engine} session with {has}\n")
+        with contextlib.suppress(OSError):  # closed, and its number given to another file
+            sys.stderr.write(f"umbel: started a private {engine} session with {has}\n")
 
 
 def _is_implied(resource: str) -> bool:

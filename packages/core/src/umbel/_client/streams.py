@@ -16,6 +16,7 @@ if TYPE_CHECKING:
     from umbel._client.native import NativeEngine
 
 _ALL = 1 << 60  # items
+STORED_MAX = 1_000  # remembered before those that are gone are looked for
 ERROR, STORED, PENDING = serialization.ERROR, serialization.STORED, ownership.PENDING
 
 
@@ -27,7 +28,7 @@ class StreamState:
 
     __slots__ = (
         "callbacks", "consumed", "engine", "error", "is_closed", "items", "keep_all", "length", "link",
-        "prefix", "stored", "task",
+        "prefix", "stored", "stored_max", "task",
     )  # fmt: skip
 
     def __init__(self, engine: NativeEngine, task: Any, prefix: bytes, *, keep_all: bool = False) -> None:
@@ -36,7 +37,8 @@ class StreamState:
         self.prefix = prefix
         self.keep_all = keep_all  # num_returns="dynamic": nobody reads item by item
         self.items: dict[int, ownership.Record] = {}
-        self.stored: list[int] = []  # those of them, as results of the task, that could be lost
+        self.stored: set[int] = set()  # those of them, as results of the task, that could be lost
+        self.stored_max = STORED_MAX
         self.consumed = 0
         self.length: int | None = None  # once it ended: how many items, a final error included
         self.error: bytes | None = None
@@ -47,7 +49,7 @@ class StreamState:
     def item(self, link: Any, index: int, kind: int, payload: Any, contained: Any) -> None:
         self.link = link
         if self.is_closed or index < self.consumed or index in self.items:
-            self.engine.tasks._discard(link, kind, payload, contained)
+            self.engine.values.let_go(kind, payload, contained)
             if index < self.consumed or self.is_closed:
                 self._tell_consumed(max(self.consumed, index + 1))
             return
@@ -64,7 +66,11 @@ class StreamState:
         table.pin(record)  # until the reader takes it
         self.items[index] = record
         if kind == STORED:
-            self.stored.append(index + 1)
+            self.stored.add(index + 1)
+            if len(self.stored) > self.stored_max:  # of an endless stream most are gone
+                records = table.records
+                self.stored = {one for one in self.stored if self.prefix + one.to_bytes(4, "big") in records}
+                self.stored_max = 2 * len(self.stored) + STORED_MAX
         self.engine.values.settle(record, kind, payload, contained)
 
     def end(self, count: int, blob: bytes | None) -> None:
@@ -170,27 +176,25 @@ class Replay:
     Takes the place of the StreamState, whose reader has all that there will be.
     """
 
-    __slots__ = ("engine", "items", "keep_all", "link", "prefix", "stored", "task")
+    __slots__ = ("engine", "items", "keep_all", "prefix", "stored", "task")
 
     def __init__(self, before: StreamState | Replay) -> None:
         self.engine: NativeEngine = before.engine
         self.task: Any = before.task
         self.prefix: bytes = before.prefix
-        self.stored: list[int] = before.stored
+        self.stored: set[int] = before.stored
         self.items: dict[int, ownership.Record] = {}  # none that wait for a reader
         self.keep_all = False
-        self.link: Any = None
         for record in self._pending():
             record.task = self.task
 
     def item(self, link: Any, index: int, kind: int, payload: Any, contained: Any) -> None:
-        if link is not self.link and self.task.template.backpressure > 0:
+        if not index and self.task.template.backpressure > 0:
             link.post((messages.CONSUMED, self.task.seq, _ALL))
             self.engine.mark_dirty(link)
-        self.link = link
         record = self.engine.values.table.records.get(self._id_of(index + 1))
         if record is None:
-            self.engine.tasks._discard(link, kind, payload, contained)
+            self.engine.values.let_go(kind, payload, contained)
         else:
             self.engine.values.settle_again(record, kind, payload, contained or ())
 
@@ -200,6 +204,8 @@ class Replay:
             return
         for record in self._pending():
             index = lineage.index_of(record.object_id)
+            if record.kind != PENDING:  # by now
+                continue
             if index <= count:  # lost after this run had yielded it
                 rebuilder = self.engine.rebuilder or self.engine.make_rebuilder()
                 rebuilder.rebuild(record, "it was lost while its generator ran again")

@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import json
 import time
-from collections.abc import Sequence
+from collections.abc import Collection
 from typing import TYPE_CHECKING, Any
 
 from umbel import exceptions
@@ -465,7 +465,7 @@ class Tasks:
         _, seq, kind, payload, contained, duration_s, ended_s = message
         task = self._finish(link, seq, duration_s)
         if task is None:
-            self._discard(link, kind, payload, contained)
+            self._values.let_go(kind, payload, contained)
             return
         last = link.recorded
         if task.template is last.template and task.parent is last.parent and not task.attempt:
@@ -476,7 +476,7 @@ class Tasks:
             self._remember(task, (0,) if kind == STORED else ())
         record = task.records[0] if task.records else None
         if record is None:
-            self._discard(link, kind, payload, contained)
+            self._values.let_go(kind, payload, contained)
         elif contained or record.is_dead or record.subscribers:
             self._values.settle(record, kind, payload, contained or ())
         else:  # the common case, spelled out
@@ -498,7 +498,7 @@ class Tasks:
         if task is not None and results and results[-1][0] == ERROR and self._retries(task, results[-1][1]):
             for kind, payload, contained in results:
                 if kind != ERROR:
-                    self._discard(link, kind, payload, contained)
+                    self._values.let_go(kind, payload, contained)
             self.on_failed(link, (messages.FAILED, seq, results[-1][1], duration_s, ended_s))
             return
         task = self._finish(link, seq, duration_s)
@@ -513,7 +513,7 @@ class Tasks:
                 self._remember(task, stored)
         for index, (kind, payload, contained) in enumerate(results):
             if task is None:
-                self._discard(link, kind, payload, contained)
+                self._values.let_go(kind, payload, contained)
             elif task.attempt:
                 self._values.settle_again(task.records[index], kind, payload, contained or ())
             else:
@@ -542,7 +542,7 @@ class Tasks:
             return
         self.settle_failure(task, blob)
 
-    def _remember(self, task: Task, stored: Sequence[int]) -> None:
+    def _remember(self, task: Task, stored: Collection[int]) -> None:
         """A task has ended well and is recorded; its results of these indices can be lost. Takes its parent away."""
         rebuilder = self._engine.rebuilder
         if rebuilder is None:
@@ -577,16 +577,6 @@ class Tasks:
         if task is not None and duration_s is not None:
             task.durations.add(duration_s)
         return task
-
-    def _discard(self, _link: links.Link, kind: int, payload: Any, contained: Any) -> None:
-        """A result nobody waits for: take over what it holds, then let it go."""
-        table = self._values.table
-        record = ownership.Record(self._process_id + b"\0" * 12)
-        record.is_dead = True
-        if contained:
-            table.receive_granted(contained)
-        table.settle(record, kind, payload, contained or ())
-        self._values.carry_out()
 
     def _unpin_arguments(self, task: Task) -> None:
         pins, task.argument_pins = task.argument_pins, None
@@ -664,7 +654,7 @@ class Tasks:
         _, seq, index, kind, payload, contained = message
         task = self.unfinished.get(seq)
         if task is None or task.stream is None:
-            self._discard(link, kind, payload, contained)
+            self._values.let_go(kind, payload, contained)
             return
         if link.lease is not None:
             link.lease[1].last_reply_s = self._engine.frame_time_s

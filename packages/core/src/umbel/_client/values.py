@@ -130,10 +130,12 @@ class Values:
     # Reading
 
     def decode(self, record: ownership.Record) -> Any:
-        """The value of a settled record. Raises what its task raised."""
+        """The value of a settled record. Raises what its task raised, and NotThere if it was lost meanwhile."""
         kind = record.kind
         if kind == RAW:
             return record.payload
+        if kind == PENDING:
+            raise NotThere
         if kind == ERROR:
             record.is_read = True
             raise_error(record.payload)
@@ -225,13 +227,23 @@ class Values:
     def settle(self, record: ownership.Record, kind: int, payload: Any, contained: Iterable[bytes] = ()) -> None:
         """The record's value is there: store it, wake who waits, answer who asked. Lock held."""
         if record.kind != PENDING:
-            self.table.commands.append(ownership.Free(kind, payload, is_read=True))
+            self.let_go(kind, payload, contained, is_read=True)
         else:
             if contained:
                 self.table.receive_granted(contained)
             self._settle(record, kind, payload, contained)
         if self.table.commands:
             self.carry_out()
+
+    def let_go(self, kind: int, payload: Any, contained: Iterable[bytes] | None, *, is_read: bool = False) -> None:
+        """A value that nobody waits for came: take over what it holds, then free it. Lock held."""
+        record = ownership.Record(self.process_id + b"\0" * 12)
+        record.is_dead = True
+        record.is_read = is_read
+        if contained:
+            self.table.receive_granted(contained)
+        self.table.settle(record, kind, payload, contained or ())
+        self.carry_out()
 
     def settle_again(self, record: ownership.Record, kind: int, payload: Any, contained: Iterable[bytes] = ()) -> None:
         """As `settle`, by a task that has run again for one of its results. Another one that is not in memory any more gets
@@ -245,7 +257,7 @@ class Values:
     def _is_gone(self, name: str, size_bytes: int) -> bool:
         try:
             self.store.open(name, size_bytes)
-        except exceptions.ObjectLostError:
+        except exceptions.UmbelError:
             return True
         return False
 
@@ -482,6 +494,10 @@ class Values:
         for object_id in [i for i in self._unacknowledged if i[: ownership.OWNER_ID_BYTES] == owner]:
             self._unacknowledged[object_id] = 1
             self._acknowledged(object_id)
+
+
+class NotThere(Exception):
+    """An object that was there is pending again: somebody else found it lost."""
 
 
 class ValueLost(exceptions.ObjectLostError):

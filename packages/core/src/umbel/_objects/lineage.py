@@ -123,6 +123,11 @@ class Lineage:
         entry.is_running = True
         return entry.task, entry.needs
 
+    def task_of(self, object_id: bytes) -> Any:
+        """The kept task that makes an object; None for one that is not kept."""
+        entry = self._producer(object_id)
+        return None if entry is None else entry.task
+
     def _producer(self, object_id: bytes) -> _Entry | None:
         if object_id[:OWNER_ID_BYTES] != self._process_id:
             return None

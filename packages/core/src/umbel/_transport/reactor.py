@@ -386,7 +386,7 @@ def poll_briskly(poller: Poller, waiter: Waiter, last_wait_s: float, timeout_s: 
 def may_poll(is_lone: bool, last_wait_s: float, polled_s: float) -> bool:
     """Whether one who has polled for so long in this wait does so for another moment, `SPIN_S`, before it sleeps."""
     if not polled_s and last_wait_s < BRISK_S:
-        return True
+        return SPIN_S > 0
     return is_lone and max(last_wait_s, polled_s) < LONE_BRISK_S and machine.has_idle_cpu()
 
 
