@@ -16,7 +16,8 @@ import pytest
 
 import umbel
 from umbel import exceptions
-from umbel._client import actor, current, rebuild
+from umbel._client import actor, current, rebuild, streams
+from umbel._client.values import ValueLost
 from umbel._objects import lineage
 
 pytestmark = pytest.mark.slow
@@ -553,3 +554,38 @@ def test_small_item_that_is_needed_fails_with_the_generator_that_should_make_it_
     with pytest.raises(ValueError, match="not again"):
         umbel.get(ref, timeout=30)
     del large
+
+
+class _FindsTheOtherLost:
+    """Its reading does what another thread might do at that moment: find out that an object is lost."""
+
+    other: umbel.ObjectRef[Any] | None = None
+
+    def __reduce__(self) -> Any:
+        return _find_the_other_lost, ()
+
+
+def _find_the_other_lost() -> int:
+    other, _FindsTheOtherLost.other = _FindsTheOtherLost.other, None
+    if other is not None:
+        values = current.engine().values
+        with values._lock:
+            values.lose(ValueLost(other._id, values.table.records[other._id].payload, "it was removed"))
+    return 5
+
+
+def test_object_that_another_thread_finds_lost_in_the_midst_of_a_get_is_waited_for(runs: pathlib.Path) -> None:
+    ref = make.remote(str(runs), 3)
+    lose(ref)
+    first_of_two = umbel.put(_FindsTheOtherLost())
+    _FindsTheOtherLost.other = ref
+    assert umbel.get([first_of_two, ref], timeout=30) == [5, bytes([3]) * LARGE]
+    assert count(runs) == 2
+
+
+def test_stream_does_not_remember_items_that_are_gone(runs: pathlib.Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(streams, "STORED_MAX", 5)
+    items = stream.options(_generator_backpressure_num_objects=2).remote(str(runs), 60)
+    for _ in range(60):
+        umbel.get(next(items))
+    assert len(items._stream._state.stored) < 40
