@@ -9,6 +9,7 @@ import it.
 from __future__ import annotations
 
 import contextlib
+import io
 import os
 import subprocess
 import sys
@@ -31,7 +32,7 @@ _BOOT = (
 class Launched:
     """A running daemon. It ends by `close`, when its driver's connection ends, or when this process dies."""
 
-    def __init__(self, config: dict[str, Any], process: subprocess.Popen[bytes], lifeline: _WritingEnd) -> None:
+    def __init__(self, config: dict[str, Any], process: subprocess.Popen[bytes], lifeline: io.FileIO) -> None:
         """lifeline: its end tells the daemon, until a driver has connected, that this process is gone."""
         self.config = config
         self.pid = process.pid
@@ -62,8 +63,8 @@ class Launched:
 class Launching:
     """A daemon whose process has been started, and waits to be told what it is for."""
 
-    def __init__(self, process: subprocess.Popen[bytes], lifeline: _WritingEnd, answers: int) -> None:
-        """answers: a pipe's reading end."""
+    def __init__(self, process: subprocess.Popen[bytes], lifeline: io.FileIO, answers: io.FileIO) -> None:
+        """lifeline, answers: a pipe's writing end and another's reading end."""
         self._process = process
         self._lifeline = lifeline
         self._answers = answers
@@ -83,12 +84,14 @@ class Launching:
             raise FileExistsError(f"there is a session in {full['session_dir']} already; name another directory")
         self._config = full
         with contextlib.suppress(OSError):  # it has died already, which `finish` will see
-            self._lifeline.write(json.dumps(full).encode() + b"\n")
+            line = json.dumps(full).encode() + b"\n"
+            while line:
+                line = line[self._lifeline.write(line) :]
 
     def finish(self) -> Launched:
         """Wait until the daemon listens. Raises UmbelSystemError when it does not start."""
         answer = _answer(self._answers)
-        self._close_answers()
+        self._answers.close()
         if answer is not None and answer["ok"]:
             return Launched(self._config, self._process, self._lifeline)
         self._process.kill()
@@ -101,32 +104,10 @@ class Launching:
     def abandon(self) -> None:
         """There will be no session after all: the daemon ends and nothing of it is left. Idempotent."""
         self._lifeline.close()
-        self._close_answers()
+        self._answers.close()
         self._process.wait()
         if self._config:
             _remove(self._config["session_dir"], self._config["store_dir"])
-
-    def _close_answers(self) -> None:
-        descriptor, self._answers = self._answers, -1
-        if descriptor >= 0:
-            os.close(descriptor)
-
-
-class _WritingEnd:
-    """Of a pipe."""
-
-    def __init__(self, descriptor: int) -> None:
-        self._descriptor = descriptor
-
-    def write(self, data: bytes) -> None:
-        while data:
-            data = data[os.write(self._descriptor, data) :]
-
-    def close(self) -> None:
-        """Idempotent."""
-        descriptor, self._descriptor = self._descriptor, -1
-        if descriptor >= 0:
-            os.close(descriptor)
 
 
 def launch(config: Mapping[str, Any]) -> Launched:
@@ -167,7 +148,7 @@ def begin() -> Launching:
         raise
     os.close(orders)
     os.close(answer)
-    return Launching(process, _WritingEnd(tell), answers)
+    return Launching(process, io.FileIO(tell, "w"), io.FileIO(answers))
 
 
 def _pipe() -> list[int]:
@@ -265,18 +246,18 @@ def _interpreter_flags() -> list[str]:
     return flags
 
 
-def _answer(descriptor: int) -> dict[str, Any] | None:
+def _answer(pipe: io.FileIO) -> dict[str, Any] | None:
     """What the daemon says when it listens, or why it does not; None when there is no answer."""
     import json
     import select
 
     poll = select.poll()
-    poll.register(descriptor, select.POLLIN)
+    poll.register(pipe, select.POLLIN)
     data = b""
     while not data.endswith(b"\n"):
         if not poll.poll(READY_TIMEOUT_S * 1000):
             return None
-        more = os.read(descriptor, 65_536)
+        more = pipe.read(65_536)
         if not more:
             return None
         data += more
