@@ -40,17 +40,24 @@ def wait_until(condition: Callable[[], T], *, timeout_s: float = PATIENCE_S, wha
         time.sleep(POLL_S)
 
 
+def thread_states(pid: int) -> set[str]:
+    """The states of a process's threads as the kernel's letters: R for one that runs or could, S asleep, T stopped."""
+    return {path.read_text().rpartition(")")[2].split()[0] for path in pathlib.Path(f"/proc/{pid}/task").glob("*/stat")}
+
+
 def freeze(pid: int) -> None:
     """Stop a process, and wait until each of its threads has: one that runs elsewhere goes on for a moment."""
     os.kill(pid, signal.SIGSTOP)
+    wait_until(lambda: thread_states(pid) == {"T"}, what=f"process {pid} to stop")
 
-    def is_stopped() -> bool:
-        states = [
-            path.read_text().rpartition(")")[2].split()[0] for path in pathlib.Path(f"/proc/{pid}/task").glob("*/stat")
-        ]
-        return set(states) == {"T"}
 
-    wait_until(is_stopped, what=f"process {pid} to stop")
+def is_idle(pid: int) -> bool:
+    """Whether all of a process's threads slept whenever looked at in 0.1 s; one that waits for a CPU does not."""
+    for _ in range(20):
+        if thread_states(pid) != {"S"}:
+            return False
+        time.sleep(POLL_S)
+    return True
 
 
 def pause(seconds: float) -> None:

@@ -193,24 +193,25 @@ def test_task_cancelled_while_it_is_handed_back_never_starts(tmp_path: pathlib.P
     drivers.wait_until(lambda: (tmp_path / "slow0").exists() and (tmp_path / "slow1").exists())
     behind = [work.remote(f"behind{n}") for n in range(60)]
     (tmp_path / "go0").touch()
-    (stopped,) = pids - {umbel.get(slow[0], timeout=10)}
+    other = umbel.get(slow[0], timeout=10)
+    (stopped,) = pids - {other}
     os.kill(stopped, signal.SIGSTOP)
     try:
-        umbel.wait(behind, num_returns=20, timeout=1)  # the other worker runs what it has, and then asks for more
-        drivers.pause(0.1)
-        left = umbel.wait(behind, num_returns=len(behind), timeout=0)[1]
-        assert left
+        drivers.wait_until(lambda: drivers.is_idle(other))  # it has run what it had, and has asked for more
+        started = len(list(tmp_path.glob("behind*")))
+        _, left = umbel.wait(behind, num_returns=started, timeout=10)
+        assert len(left) == len(behind) - started > 0
         for ref in left:
             umbel.cancel(ref)
     finally:
         os.kill(stopped, signal.SIGCONT)
-    (tmp_path / "go1").touch()
-    for ref in left:
+    for ref in left:  # before the slow task ends, after which the worker may be at the next before it has read of this
         with pytest.raises(CANCELLED):
             umbel.get(ref, timeout=10)
+    (tmp_path / "go1").touch()
     assert umbel.get(slow[1], timeout=10) == stopped
     umbel.get([work.remote("after") for _ in range(20)], timeout=10)
-    assert len(list(tmp_path.glob("behind*"))) == len(behind) - len(left)
+    assert len(list(tmp_path.glob("behind*"))) == started
     drivers.wait_until(cpus_are_free)
 
 
