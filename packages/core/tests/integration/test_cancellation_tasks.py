@@ -87,6 +87,29 @@ def test_task_blocked_in_the_runtime_is_interrupted(tmp_path: pathlib.Path, wait
     drivers.wait_until(cpus_are_free)
 
 
+@pytest.mark.parametrize("buffer_bytes", [0, 10_000, 1_000_000])  # none; in the message; in the store
+def test_task_is_interrupted_while_its_arguments_are_unpickled(tmp_path: pathlib.Path, buffer_bytes: int) -> None:
+    def unpickle(mark: str) -> None:
+        pathlib.Path(mark).touch()
+        until_s = time.monotonic() + 20
+        while time.monotonic() < until_s:
+            time.sleep(0.01)
+
+    class Slow:
+        def __reduce__(self) -> Any:
+            return unpickle, (str(tmp_path / "mark"),)
+
+    @umbel.remote
+    def take(_values: Any) -> None:
+        pass
+
+    ref = take.remote([Slow(), *([pickle.PickleBuffer(bytearray(buffer_bytes))] if buffer_bytes else [])])
+    drivers.wait_until((tmp_path / "mark").exists)
+    umbel.cancel(ref)
+    with pytest.raises(CANCELLED):
+        umbel.get(ref, timeout=10)
+
+
 def test_task_submitted_while_the_cancellation_waits_is_cancelled_too(tmp_path: pathlib.Path) -> None:
     """The request found our own code at work, submitting; what it submitted ran on, with a CPU, for nobody."""
 

@@ -42,6 +42,7 @@ def lose(ref: umbel.ObjectRef[Any]) -> None:
     umbel.wait([ref], fetch_local=False)
     values = current.engine().values
     with values._lock:
+        values.drain_drops()  # what it was made of is freed, if nothing else needs it
         payload = values.table.records[ref._id].payload
     os.unlink(os.path.join(values.store.directory, payload[0]))
     values.store.trim_all()  # of earlier values in the same segment the mapping may be kept

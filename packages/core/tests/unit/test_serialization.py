@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import pickle
 from typing import Any
 
 import pytest
@@ -25,7 +24,7 @@ def test_function_keeps_the_name_of_its_file() -> None:
 def _there_and_back(value: Any) -> tuple[Any, bool]:
     """(the value from its parts, whether an array was left out of the pickle)."""
     made = serialization.serialize(value)
-    return pickle.loads(made.inband, buffers=made.buffers), bool(made.buffers)
+    return serialization.decode_inline(*made.inline()), bool(made.buffers)
 
 
 def test_arrays_are_left_out_of_the_pickle_wherever_they_are() -> None:
@@ -38,6 +37,22 @@ def test_arrays_are_left_out_of_the_pickle_wherever_they_are() -> None:
             back, has_buffers = _there_and_back(inside)
             assert repr(back) == repr(inside)
             assert has_buffers or not any(array is one for one in plain)
+
+
+def test_array_that_is_passed_twice_arrives_as_one() -> None:
+    np = pytest.importorskip("numpy")
+    array = np.arange(3)
+    (first, second), _ = _there_and_back(((array, array), {}))[0]
+    assert first is second
+
+
+def test_array_read_is_read_only_and_of_the_same_type() -> None:
+    np = pytest.importorskip("numpy")
+    for dtype in ("u1", ">i4", "f2", "c16", "?"):
+        for inside in (np.ones((2, 0, 3), dtype), np.ones((2, 3), dtype)):
+            (back, number), _ = _there_and_back(((inside, 1), {}))[0]
+            assert (back.dtype, back.shape, back.flags.writeable, number) == (inside.dtype, inside.shape, False, 1)
+            assert type(back) is np.ndarray and (back == inside).all()
 
 
 def test_serializer_of_arrays_is_used_for_them() -> None:

@@ -237,11 +237,19 @@ def test_segment_reused_for_another_owner_is_renamed(store: SharedMemoryStore) -
     first = put(store, bytes(MIB), OTHER)
     node = inode(store, first)
     store.free(first)
-    assert os.listdir(store.directory) == [
-        f"{ME}.{ME}.1"
-    ]  # were we to die now, it would not look like a value of OTHER
+    assert os.listdir(store.directory) == [first]  # were we to die now, OTHER would find that it is no value it knows
+    assert (put(store, bytes(MIB), OTHER), inode(store, first)) == (first, node)
+    store.free(first)
     second = put(store, bytes(MIB), THIRD)
     assert (second, inode(store, second)) == (f"{ME}.{THIRD}.1", node)
+
+
+def test_segment_whose_file_is_gone_when_it_is_freed_is_not_reused(store: SharedMemoryStore) -> None:
+    first = put(store, bytes(MIB), OTHER)
+    os.unlink(os.path.join(store.directory, first))
+    store.free(first)
+    assert (store.usage().live_count, store.usage().warm_bytes) == (0, 0)
+    assert put(store, bytes(MIB), OTHER) != first
 
 
 def test_reused_segment_that_is_too_short_grows_once(store: SharedMemoryStore, reader: SharedMemoryStore) -> None:

@@ -31,7 +31,7 @@ _WAITS = (
 )  # fmt: skip
 _UNINTERRUPTED = (links.AgentLink.request.__code__,)  # an answer that nobody takes may be a grant of memory
 _USERS_CODE = (
-    serialization.serialize.__code__, serialization.decode_inline.__code__, serialization.read_stored.__code__,
+    serialization.serialize.__code__, serialization.decode_inline.__code__, serialization.load.__code__,
 )  # fmt: skip
 
 

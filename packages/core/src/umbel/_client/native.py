@@ -821,8 +821,9 @@ class NativeEngine:
 
     # References
 
-    def drop_ref(self, object_id: bytes) -> None:
-        self.values.drop(object_id)
+    def drop_ref(self, dropped: bytes | list[ownership.Record]) -> None:
+        """An object's id: a reference to it is gone. Records: so is what pinned them."""
+        self.values.drop(dropped)
         self.reactor.poke()
 
     def adopt_ref(self, object_id: bytes) -> None:

@@ -16,6 +16,7 @@ from umbel._client.actor import LIFETIME_SUFFIX
 from umbel._client.task import return_id
 from umbel._objects import lineage, ownership, serialization
 from umbel._scheduling import actor_calls
+from umbel._wire import messages
 
 if TYPE_CHECKING:
     from umbel._client.native import NativeEngine
@@ -88,6 +89,8 @@ class Rebuilder:
             self.lineage.refuse(task.seq, stored, "lineage_disabled")
         elif task.template.max_retries == 0:
             self.lineage.refuse(task.seq, stored, "retries_disabled")
+        elif task.kind == messages.ARGS_OBJECT and task.deps:  # which is freed now
+            self.lineage.refuse(task.seq, stored, "put", (task.deps[0][1].object_id,))
         else:
             arguments = Arguments(task)
             task.parent = None

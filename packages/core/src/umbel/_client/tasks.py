@@ -489,6 +489,8 @@ class Tasks:
                 record.waiters = None
                 for waiter in waiters:
                     waiter(record)
+                if task.argument_pins and not self.unfinished:  # who waits for just this goes on before they are freed
+                    self._engine.drop_ref(self._detach_arguments(task))
         if task.argument_pins:
             self._unpin_arguments(task)
 
@@ -579,15 +581,19 @@ class Tasks:
         return task
 
     def _unpin_arguments(self, task: Task) -> None:
+        pins = self._detach_arguments(task)
+        if pins:
+            self._values.unpin(pins)
+            if self._values.table.commands:
+                self._values.carry_out()
+
+    @staticmethod
+    def _detach_arguments(task: Task) -> Any:
+        """The task, which does not run any more, forgets its arguments. Returns what has to be unpinned, if anything."""
         pins, task.argument_pins = task.argument_pins, None
         task.deps = None
         task.payload = None
-        if pins:
-            table = self._values.table
-            for record in pins:
-                table.unpin(record)
-            if table.commands:
-                self._values.carry_out()
+        return pins
 
     def fail(self, task: Task, blob: bytes | None, peer: bytes = b"") -> None:
         """End a task that was not sent, or whose `peer` is gone."""

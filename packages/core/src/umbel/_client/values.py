@@ -6,6 +6,7 @@ that touches the table holds the engine's lock.
 
 from __future__ import annotations
 
+import functools
 from collections import deque
 from collections.abc import Callable, Iterable
 from typing import TYPE_CHECKING, Any
@@ -48,7 +49,7 @@ class Values:
         self.spilling: spill_thread.Spilling | None = None  # once the agent has asked for what could be moved
         self._inline_bytes_max = inline_bytes_max
         self._readers = 0  # threads that are reading values, whose references are not counted yet
-        self._drops: deque[bytes] = deque()
+        self._drops: deque[Any] = deque()  # see `NativeEngine.drop_ref`
         self.drop = self._drops.append
         self._unacknowledged: dict[bytes, int] = {}  # object id -> BORROWs under way
         self._losses: dict[bytes, int] = {}  # how often we could not read what others own
@@ -57,19 +58,27 @@ class Values:
     # References coming and going
 
     def drain_drops(self) -> None:
-        """Count the references that were garbage collected since. Lock held."""
+        """Count the references that were garbage collected since, and unpin ended tasks' arguments. Lock held."""
         if self._readers:
             return  # a reference that is being read may be dropped before it was counted
         drops = self._drops
         drop_local = self.table.drop_local
         while drops:
             try:
-                object_id = drops.popleft()
+                dropped = drops.popleft()
             except IndexError:
                 break
-            drop_local(object_id)
+            if type(dropped) is bytes:
+                drop_local(dropped)
+            else:
+                self.unpin(dropped)
         if self.table.commands:
             self.carry_out()
+
+    def unpin(self, records: Iterable[ownership.Record]) -> None:
+        """What comes of it is for `carry_out`. Lock held."""
+        for record in records:
+            self.table.unpin(record)
 
     def adopt(self, object_id: bytes) -> None:
         """A reference instance appeared outside of our reading: unpickled by hand, or made from its id."""
@@ -114,7 +123,7 @@ class Values:
         size = serialized.stored_bytes()
         segment = self.store.create(size, owner.hex())
         try:
-            serialized.write_to(lambda offset, data: self.store.write(segment, offset, data))
+            serialized.write_to(functools.partial(self.store.write, segment))
             self.store.seal(segment)
         except BaseException:
             self.store.free(segment.name)
@@ -161,21 +170,21 @@ class Values:
         reading.ids, reading.engine = found, self._engine
         with self._lock:
             self._readers += 1
-        try:
-            if kind != STORED:
-                return serialization.decode_inline(kind, payload)
-            with self._lock:
+            if kind == STORED:
                 self.table.add_local(object_id)
                 if self._orders_stored and payload[0] in self.stored:
                     self.stored[payload[0]] = self.stored.pop(payload[0])
-            drop = self._engine.drop_ref
+        try:
+            if kind != STORED:
+                return serialization.decode_inline(kind, payload)
+            drop = functools.partial(self._engine.drop_ref, object_id)
             try:
-                view = self._open(payload[0], payload[1], lambda: drop(object_id), waits=waits)
+                view = self._open(payload[0], payload[1], drop, waits=waits)
             except exceptions.ObjectLostError as error:
-                drop(object_id)
+                drop()
                 raise ValueLost(object_id, payload, str(error)) from None
             except BaseException:
-                drop(object_id)
+                drop()
                 raise
             return serialization.read_stored(view.buffer)
         finally:

@@ -71,9 +71,9 @@ class Lineage:
         if self.size_bytes > self._bytes_max:
             self._evict()
 
-    def refuse(self, seq: int, results: Iterable[int], reason: str) -> None:
-        """As `keep`, of a task that may not run again."""
-        entry = self._entries[seq] = _Entry(seq, None, reason, 0, ())
+    def refuse(self, seq: int, results: Iterable[int], reason: str, needs: tuple[bytes, ...] = ()) -> None:
+        """As `keep`, of a task that cannot run again. needs: the object that is the reason, if it is not the result."""
+        entry = self._entries[seq] = _Entry(seq, None, reason, 0, needs)
         entry.results.update(results)
 
     def freed(self, object_id: bytes) -> None:
@@ -110,7 +110,9 @@ class Lineage:
                 return Refusal("lineage_disabled" if index_of(needed) else "put", needed)
             if entry.is_running:
                 continue
-            reason = entry.reason or may_run(entry.task, needed)
+            if entry.reason:
+                return Refusal(entry.reason, *(entry.needs or (needed,)))
+            reason = may_run(entry.task, needed)
             if reason:
                 return Refusal(reason, needed)
             path.append((needed, True))

@@ -33,13 +33,15 @@ _libc.memmove.argtypes = (ctypes.c_void_p, ctypes.c_void_p, ctypes.c_size_t)
 
 def page_bytes(size_bytes: int) -> int:
     """`size_bytes` in whole pages, at least one."""
-    return max(PAGE_BYTES, -(-size_bytes // PAGE_BYTES) * PAGE_BYTES)
+    return -(-size_bytes // PAGE_BYTES) * PAGE_BYTES or PAGE_BYTES
 
 
 def class_bytes(size_bytes: int) -> int:
     """The size class of a value: whole pages, and less than a quarter above what `page_bytes` says."""
-    step = max(PAGE_BYTES, 1 << max(0, (size_bytes - 1).bit_length() - 3))
-    return max(PAGE_BYTES, -(-size_bytes // step) * step)
+    if size_bytes <= 8 * PAGE_BYTES:
+        return page_bytes(size_bytes)
+    step = 1 << (size_bytes - 1).bit_length() - 3
+    return -(-size_bytes // step) * step
 
 
 def name_of(creator: str, owner: str, number: int | str) -> str:
@@ -93,7 +95,10 @@ def write(descriptor: int, offset: int, source: memoryview) -> None:
 def copy(target: memoryview, offset: int, source: memoryview) -> None:
     """Copy all of `source`, plain bytes. Other threads get the GIL meanwhile, unless it is over before they would."""
     size_bytes = source.nbytes
-    if size_bytes > COPY_CHUNK_BYTES and not source.readonly:  # ctypes tells the address of writable memory only
+    if size_bytes <= COPY_CHUNK_BYTES:
+        target[offset : offset + size_bytes] = source
+        return
+    if not source.readonly:  # ctypes tells the address of writable memory only
         _libc.memmove(_address_of(target[offset : offset + size_bytes]), _address_of(source), size_bytes)
         return
     for start in range(0, size_bytes, COPY_CHUNK_BYTES):

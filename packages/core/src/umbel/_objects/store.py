@@ -137,7 +137,8 @@ class SharedMemoryStore:
 
         owner: the process that decides over the value's life; None for this one. Raises ObjectStoreFullError.
         """
-        checks.invariant(size_bytes >= 0, "a segment cannot have a negative size", size_bytes=size_bytes)
+        if size_bytes < 0:
+            raise exceptions.InternalError("a segment cannot have a negative size", size_bytes=size_bytes)
         owner = owner or self.process_id
         wanted_bytes = segments.page_bytes(size_bytes)
         size_class = segments.class_bytes(size_bytes)
@@ -152,12 +153,24 @@ class SharedMemoryStore:
                 number = self._created_count
                 own = segments.OwnSegment(segments.name_of(self.process_id, owner, number), number, size_class)
                 self._own[number] = own
-            own.state = segments.State.MAKING
+            name = segments.name_of(self.process_id, owner, own.number)
+            is_ready = own.backed_bytes >= wanted_bytes and own.name == name
+            own.state = segments.State.WRITING if is_ready else segments.State.MAKING
+        if not is_ready:
+            self._make(own, wanted_bytes, size_class, name)
+        if self._leaving:
+            self._send_off()
+        return Segment(self, own, size_bytes)
+
+    def _make(self, own: segments.OwnSegment, wanted_bytes: int, size_class: int, name: str) -> None:
+        """Give a segment its pages and its name."""
         try:
             if own.backed_bytes < wanted_bytes:
                 # A reused segment that is too short grows to the end of its class, and so never again.
                 self._grow(own, size_class if own.backed_bytes else wanted_bytes)
-            self._rename(own, owner)
+            if own.name != name:
+                os.rename(self._path(own.name), self._path(name))
+                own.name = name
             with self._lock:
                 self._check_open()
                 own.state = segments.State.WRITING
@@ -166,26 +179,24 @@ class SharedMemoryStore:
                 self._recycle(own)
             self._send_off()
             raise
-        self._send_off()
-        return Segment(self, own, size_bytes)
 
     def write(self, segment: Segment, offset: int, data: Any) -> None:
         """Copy `data`, a contiguous buffer of any type, to `offset`; the fastest way, be the pages fresh or warm."""
         own = segment._writable()
         source = _as_bytes(data)
         size_bytes = source.nbytes
-        checks.invariant(
-            0 <= offset <= segment.size_bytes - size_bytes,
-            "a write does not lie within its segment",
-            segment=segment.name,
-            segment_bytes=segment.size_bytes,
-            offset=offset,
-            size_bytes=size_bytes,
-        )
+        if not 0 <= offset <= segment.size_bytes - size_bytes:
+            raise exceptions.InternalError(
+                "a write does not lie within its segment",
+                segment=segment.name,
+                segment_bytes=segment.size_bytes,
+                offset=offset,
+                size_bytes=size_bytes,
+            )
         if own.mapping is None and own.descriptor >= 0:
             segments.write(own.descriptor, offset, source)
         else:
-            segments.copy(segment.buffer, offset, source)
+            segments.copy(segment._buffer or segment.buffer, offset, source)
 
     def seal(self, segment: Segment) -> None:
         """The value is complete: nobody writes to it any more, and it can be opened."""
@@ -248,7 +259,8 @@ class SharedMemoryStore:
                     held = segments.ForeignSegment(key, mapping)
                     self._mapped.add(held)
         held.name = name
-        self._send_off()
+        if self._leaving:
+            self._send_off()
         return held, held.mapping
 
     # Giving back
@@ -266,9 +278,11 @@ class SharedMemoryStore:
             if own is None or own.name != name or own.state in _FREED:
                 raise exceptions.InternalError("a segment was freed twice", segment=name)
             own.close_descriptor()
-            try:
-                self._rename(own, self.process_id)  # if we die, our pool must not seem to be somebody's values
-            except FileNotFoundError:  # the node has ended and removed everything, or the segment is lost
+            # It keeps its name until another owner's value comes to lie in it: in a loop that is never, and to rename a
+            # file costs more than all else here. If we die, its owner removes it like any value that it does not know.
+            if not os.path.exists(
+                self._path(name)
+            ):  # the node has ended and removed everything, or the segment is lost
                 del self._own[number]
                 self._quota.unclaim(own.backed_bytes)
                 return
@@ -276,7 +290,8 @@ class SharedMemoryStore:
                 own.state = segments.State.VIEWED
             else:
                 self._recycle(own)
-        self._send_off()
+        if self._leaving:
+            self._send_off()
 
     def evict(self, name: str) -> int:
         """The value of this sealed segment of ours lies elsewhere now: its pages go at once, its name is never used again.
@@ -454,7 +469,7 @@ class SharedMemoryStore:
             )
 
     def _path(self, name: str) -> str:
-        return os.path.join(self.directory, name)
+        return f"{self.directory}/{name}"
 
     def _send_off(self, *, is_claiming: bool = False) -> int:
         """Remove or unmap what has left. Returns the bytes of pages removed. is_claiming: the caller takes their quota."""
@@ -471,12 +486,6 @@ class SharedMemoryStore:
         if removed_bytes and not is_claiming:
             self._quota.give_back()
         return removed_bytes
-
-    def _rename(self, own: segments.OwnSegment, owner: str) -> None:
-        name = segments.name_of(self.process_id, owner, own.number)
-        if name != own.name:
-            os.rename(self._path(own.name), self._path(name))
-            own.name = name
 
     def _grow(self, own: segments.OwnSegment, end_bytes: int) -> None:
         """Allocate fresh pages up to `end_bytes`."""
