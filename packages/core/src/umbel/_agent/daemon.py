@@ -21,7 +21,6 @@ from umbel._base import sessions
 
 def main(orders: int, answers: int) -> None:
     """orders, answers: a reading and a writing end."""
-    gc.disable()  # what is imported stays; looking through it again and again would take a tenth of the start
     # They reach the whole terminal; the driver decides when to end.
     signal.pthread_sigmask(signal.SIG_BLOCK, (signal.SIGINT, signal.SIGHUP))
     # What both sides of the fork need is imported before it, once, while the starter finds out what it wants.

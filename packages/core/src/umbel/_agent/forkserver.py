@@ -78,6 +78,7 @@ class _ForkServer:
             self._die_with_parent = _parent_death_signal()
             if self._config.get("is_environment"):
                 self._die_with_parent()
+            gc.freeze()  # a worker's first collection would look at, and so copy, all that there is
         except Exception:
             import traceback
 
@@ -122,6 +123,7 @@ class _ForkServer:
         for name in self._config.get("later_imports", ()):
             with contextlib.suppress(Exception):  # who needs it will say so
                 importlib.import_module(name)
+        gc.unfreeze()
         gc.collect()
         self._filling = _fill_gaps()
         gc.freeze()  # collections in workers must not write to pages that are shared with this process

@@ -2,8 +2,8 @@
 
 The daemon runs in a fresh interpreter without `site` and without the `umbel` package's own `__init__`: an empty
 stand-in with the package's path lets it import the few modules it needs. That, and not asking for anything twice, is
-what makes `init()` quick. What the daemon does is not known here; it is named as text because this layer may not
-import it.
+what makes `init()` quick. Nor is garbage collected while it starts. What the daemon does is not known here; it is named
+as text because this layer may not import it.
 """
 
 from __future__ import annotations
@@ -23,7 +23,7 @@ JOB_ID = "01000000"  # a private node has one job
 READY_TIMEOUT_S = 60.0  # a machine that is busy or out of memory may take long; more is a hang
 
 _BOOT = (
-    "import sys; sys.path[:] = [path for path in sys.path if path]; package = type(sys)('umbel'); "
+    "import gc, sys; gc.disable(); sys.path[:] = [path for path in sys.path if path]; package = type(sys)('umbel'); "
     "package.__path__ = [sys.argv[2]]; sys.modules['umbel'] = package; "
     "from umbel._agent import daemon; daemon.main(int(sys.argv[1]), int(sys.argv[3]))"
 )
