@@ -166,6 +166,7 @@ class NativeEngine:
     def start(self) -> None:
         """Everything is set up: handle what has arrived meanwhile, and from now on."""
         current.set_on_fork(self.forked)
+        self._last_report_s = time.monotonic() - recording.REPORT_PERIOD_S + recording.FIRST_REPORT_S
         with self.lock:
             self._is_ready = True
             early, self._early = self._early, []
@@ -345,21 +346,24 @@ class NativeEngine:
     def _housekeeping(self) -> float | None:
         if not self._is_ready or self.is_closed:
             return None
+        # A new worker is here at once: what it calls for nothing is pages that it copies from its parent for nothing.
         now = time.monotonic()
+        tasks, objects = self.tasks, self.values
         with self.lock:
             self.frame_time_s = now
             while self._closing_streams:
                 self._closing_streams.popleft().close()
-            self.values.drain_drops()
-            due = self.tasks.housekeep(now) if not self.agent_is_gone else None
-            if self.tasks.recorder is not None and self.tasks.recorder.is_loose:
-                self.tasks.recorder.compact()
+            if objects._drops or objects.table.commands:
+                objects.drain_drops()
+            due = tasks.housekeep(now) if not self.agent_is_gone else None
+            if tasks.recorder is not None and tasks.recorder.rows and tasks.recorder.is_loose:
+                tasks.recorder.compact()
             self.carry_on()
         report_due = self._report_due_s(now)
         if report_due is not None:
             due = report_due if due is None else min(due, report_due)
-        self.values.store.trim(now)
-        trim_due = self.values.store.trim_due_s(now)
+        objects.store.trim(now)
+        trim_due = objects.store.trim_due_s(now)
         if trim_due is not None:
             due = trim_due if due is None else min(due, trim_due)
         if self.extra_housekeeping is not None:
@@ -395,8 +399,9 @@ class NativeEngine:
         recorder = self.tasks.recorder
         if recorder is None or recorder.is_empty or self.agent_is_gone:
             return None
-        if now_s - self._last_report_s < recording.REPORT_PERIOD_S and not recorder.is_full:
-            return recording.REPORT_PERIOD_S
+        wait_s = self._last_report_s + recording.REPORT_PERIOD_S - now_s
+        if wait_s > 0 and not recorder.is_full:
+            return wait_s
         self._last_report_s = now_s
         self.report_tasks()
         return None

@@ -19,6 +19,7 @@ if TYPE_CHECKING:
     from umbel._history import batches  # is loaded with the first report: the start of a session does without
 
 REPORT_PERIOD_S = 1.0  # between reports; whoever asks is answered with what is not reported yet as well
+FIRST_REPORT_S = 0.2  # from a process's start: an actor that is killed at once should not have spent its time on one
 MESSAGE_CHARS_MAX = 4_096  # of an error, kept with its task; the end of a traceback says most
 LOOSE_MAX = 500 * codes.WIDTH  # about what a tick brings at the highest rates
 FINISHED, FAILED = codes.FINISHED, codes.FAILED
@@ -121,8 +122,7 @@ class TaskRecorder:
     ) -> None:
         """A constructor has returned or, with an error, failed, in this process. times: when it was submitted, began
         and ended; 0.0 for unknown."""
-        self._constructions.append((actor, class_name, peer, attempt, times, error))  # read by `take`: an actor that
-        # is killed at once should not have spent its time on that
+        self._constructions.append((actor, class_name, peer, attempt, times, error))  # not read yet
 
     def _batch_of(
         self, actor: bytes, class_name: str, peer: bytes, attempt: int, times: tuple[float, float, float], error: bytes

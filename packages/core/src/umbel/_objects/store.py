@@ -120,6 +120,7 @@ class SharedMemoryStore:
         self._process = os.getpid()
         self._lock = threading.Lock()
         self._is_closed = False
+        self._is_unused = True  # as in most of the workers that do not live long
         self._created_count = 0
         self._created_at_s = -math.inf
         self._own: dict[int, segments.OwnSegment] = {}  # by number: live, viewed and warm ones
@@ -145,6 +146,7 @@ class SharedMemoryStore:
         self._check_process()
         with self._lock:
             self._check_open()
+            self._is_unused = False
             self._settle()
             self._created_at_s = self._clock.now_s()
             own = self._pool.take(size_class)
@@ -254,6 +256,7 @@ class SharedMemoryStore:
         if held is None:
             mapping = self._map(name, is_writable=False)
             with self._lock:
+                self._is_unused = False
                 held = self._mapped.hold(key, size_bytes)  # another thread may have been faster
                 if held is None:
                     held = segments.ForeignSegment(key, mapping)
@@ -347,10 +350,14 @@ class SharedMemoryStore:
 
     def trim(self, now_s: float | None = None) -> int:
         """Give back what has been unused for `idle_s`; call it now and then. Returns the bytes of pages removed."""
+        if self._is_unused:
+            return 0
         return self._trim((self._clock.now_s() if now_s is None else now_s) - self._idle_s)
 
     def trim_due_s(self, now_s: float) -> float | None:
         """In how many seconds `trim` will have something to give back; None while nothing is kept unused."""
+        if self._is_unused:
+            return None
         with self._lock:
             oldest = [at_s for at_s in (self._pool.oldest_s(), self._mapped.oldest_s()) if at_s is not None]
         if self._quota.spare_bytes:

@@ -33,7 +33,7 @@ SPIN_S = 0.0001 if machine.cpu_count() > 1 else 0.0  # with one CPU, whoever is 
 LONE_BRISK_S = 0.001 if machine.cpu_count() > 1 else 0.0
 TICK_S = 0.005  # how late housekeeping may be while threads come and go; 200 looks a second cost under 1 % of a core
 LOOP_TICK_S = 0.01  # how long an event loop may be busy with something else before the background thread reads for it
-PARK_AFTER_TICKS = 20  # 0.1 s with the same leader: it waits for something long, so stop looking
+PARK_AFTER_TICKS = 3  # with the same leader: it waits for something long, so stop looking until something happens
 AFTER_ERROR_S = 1.0  # until housekeeping is tried again; short of filling a log
 LEAD_SLICE_S = 3600.0  # a leader without a deadline; epoll has no use for an infinite one
 
@@ -282,16 +282,16 @@ class Reactor:
                 continue
             if not self._lead.acquire(blocking=False):
                 quiet_ticks += 1
-                self._is_parked = quiet_ticks > PARK_AFTER_TICKS  # before housekeeping: a poke from here on must count
+                if quiet_ticks <= PARK_AFTER_TICKS:
+                    self._housekeeping()
+                    time.sleep(TICK_S)
+                    continue
+                self._is_parked = True  # before housekeeping: a poke from here on must count
                 due = self._housekeeping()
-                if quiet_ticks > PARK_AFTER_TICKS and due is None:
-                    if self._lead.locked():  # else the leader left before it could see us parked
-                        self._park.acquire()
-                    self._is_parked = False
+                # Unlocked, the leader left before it could see us parked.
+                if not self._lead.locked() or self._park.acquire(timeout=-1 if due is None else max(due, TICK_S)):
                     seen = -1
-                else:
-                    self._is_parked = False
-                    time.sleep(TICK_S if quiet_ticks <= PARK_AFTER_TICKS or due is None else max(TICK_S, min(due, 1.0)))
+                self._is_parked = False
                 continue
             self._is_background_leading = True
             try:

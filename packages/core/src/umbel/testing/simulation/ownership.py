@@ -103,10 +103,12 @@ class Peer(Process):
 
     def note_kept(self, job: Job) -> None:
         """The call has ended: which references among its arguments are still counted here."""
-        dropped = Counter(self.engine.values._drops)
+        let_go = list(self.engine.values._drops)
+        dropped = Counter(one for one in let_go if type(one) is bytes)
+        unpinned = Counter(pin.object_id for one in let_go if type(one) is not bytes for pin in one)
         for object_id in job.execution.argument_ids:
             record = self.engine.values.table.records.get(object_id)
-            if record is not None and (record.local > dropped[object_id] or record.pins):
+            if record is not None and (record.local > dropped[object_id] or record.pins > unpinned[object_id]):
                 job.kept.add(object_id)
 
     def _is_protected(self, object_id: bytes) -> bool:
