@@ -262,7 +262,7 @@ def _check_transport(template: MethodTemplate, actor: ActorDescription) -> None:
 class ActorTemplate:
     """What all actors of one class with one set of options share; engines hang their own cache on it."""
 
-    __slots__ = ("cls", "description", "engine_state", "init_signature", "options", "source")
+    __slots__ = ("cls", "description", "description_bytes", "engine_state", "init_signature", "options", "source")
 
     def __init__(
         self, source: remote_function.Source, init_signature: signatures.Signature, options: option_model.ActorOptions
@@ -273,10 +273,11 @@ class ActorTemplate:
         self.options = options
         self.init_signature = init_signature
         self.description = describe(cls, options)
+        self.description_bytes = b""  # once pickled
         self.engine_state: Any = None
 
     def __reduce__(self) -> tuple[Any, ...]:
-        return remote_function.copied(self, engine_state=None)
+        return remote_function.copied(self, engine_state=None, description_bytes=b"")
 
 
 class ActorClass(Generic[T]):

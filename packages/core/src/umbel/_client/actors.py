@@ -204,7 +204,7 @@ class Actors:
         engine = self._engine
         description = template.description
         blob = engine.export(template.source)
-        meta = serialization.dumps(description)
+        meta = template.description_bytes = template.description_bytes or serialization.dumps(description)
         try:
             kind, payload, deps, inner = engine.tasks.arguments.encode(args, kwargs)
         except TypeError as error:
@@ -248,7 +248,8 @@ class Actors:
             "name": template.options.name,
             "class_name": template.description.class_name,
             "creator_depth": self._engine.tasks.depth,
-            "events": template.options.enable_task_events,
+            "is_async": template.description.is_async,
+            "has_events": template.description.has_events,
         }
 
     def _creation(self, template: actor_api.ActorTemplate) -> dict[str, Any]:

@@ -8,6 +8,7 @@ a thread of their own, so that they cannot block the loop. `mailbox` decides whi
 from __future__ import annotations
 
 import contextvars
+import functools
 import os
 import threading
 import time
@@ -61,7 +62,8 @@ class Host:
             make_handle=self._own_handle,
         )
         self._attempt = int(message.get("reconstructed") or 0)
-        self._description: Any = None
+        self._description_bytes = b""
+        self._has_events = True
         self._instance: Any = None
         self._methods: dict[str, Callable[..., Any]] = {}
         self._mailbox: mailbox.Mailbox | None = None  # None: a plain actor
@@ -91,7 +93,7 @@ class Host:
         began_s = submitted_s = 0.0
         try:
             spec = serialization.loads(self._body)
-            self._description = serialization.loads(spec["description"])
+            self._description_bytes, self._has_events = spec["description"], spec["has_events"]
             submitted_s = spec["submitted_s"]
             cls = serialization.loads(spec["cls"])
             job.kind, job.payload, job.deps = spec["kind"], spec["payload"], spec["deps"]
@@ -144,7 +146,7 @@ class Host:
 
     def _record_construction(self, times: tuple[float, float, float], error: bytes) -> None:
         recorder = self._engine.tasks.recorder
-        if recorder is None or (self._description is not None and not self._description.has_events):
+        if recorder is None or not self._has_events:
             return
         actor, peer = bytes.fromhex(self.actor_id), self._worker.process_id
         with self._engine.lock:
@@ -160,7 +162,7 @@ class Host:
     def _set_up_lanes(self, spec: dict[str, Any]) -> None:
         groups: dict[str, int] = dict(spec["concurrency_groups"] or {})
         limit = spec["max_concurrency"]
-        is_async = self._description.is_async
+        is_async = spec["is_async"]
         if not is_async and (limit or 1) <= 1 and not groups:
             return
         limits: dict[tuple[str, bool], int] = {}
@@ -178,6 +180,11 @@ class Host:
 
             self._loop = event_loop.new_event_loop()
             asyncio.set_event_loop(self._loop)
+
+    @functools.cached_property
+    def _description(self) -> actor_api.ActorDescription:
+        """A plain actor that is not asked for its handle does without."""
+        return serialization.loads(self._description_bytes)  # type: ignore[no-any-return]
 
     def _own_handle(self) -> Any:
         return actor_api.ActorHandle(bytes.fromhex(self.actor_id), self._description, None)
