@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import collections
 from typing import Any
 
 import pytest
@@ -37,6 +38,20 @@ def test_arrays_are_left_out_of_the_pickle_wherever_they_are() -> None:
             back, has_buffers = _there_and_back(inside)
             assert repr(back) == repr(inside)
             assert has_buffers or not any(array is one for one in plain)
+
+
+def test_what_only_looks_like_the_arguments_of_a_call() -> None:
+    np = pytest.importorskip("numpy")
+    array = np.arange(3)
+    for value in (
+        ((1, 2), array),
+        ((array,), np.array([])),
+        ((array,), collections.OrderedDict()),
+        ((array,), {"a": 1}),
+    ):
+        back, _ = _there_and_back(value)
+        assert type(back[1]) is type(value[1])
+        assert repr(back) == repr(value)
 
 
 def test_array_that_is_passed_twice_arrives_as_one() -> None:

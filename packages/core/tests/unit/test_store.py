@@ -244,6 +244,16 @@ def test_segment_reused_for_another_owner_is_renamed(store: SharedMemoryStore) -
     assert (second, inode(store, second)) == (f"{ME}.{THIRD}.1", node)
 
 
+def test_borrower_of_what_a_dead_process_owned_never_sees_another_value(
+    store: SharedMemoryStore, reader: SharedMemoryStore
+) -> None:
+    name = put(store, b"1" * MIB, OTHER)
+    store.orphans_of(OTHER)
+    with pytest.raises(exceptions.ObjectLostError):  # and not what is written over it
+        reader.open(name, MIB)
+    assert put(store, b"2" * MIB, THIRD).split(".")[2] == name.split(".")[2]
+
+
 def test_segment_whose_file_is_gone_when_it_is_freed_is_not_reused(store: SharedMemoryStore) -> None:
     first = put(store, bytes(MIB), OTHER)
     os.unlink(os.path.join(store.directory, first))

@@ -103,16 +103,19 @@ def _is_array(value: Any, kinds: frozenset[str]) -> bool:
 
 
 def _is_lone_array(value: Any) -> bool:
-    return _is_array(value, _BUFFER_KINDS) and value.flags.c_contiguous
+    # Types of other libraries may call themselves floats, and be unknown to the buffer protocol.
+    return _is_array(value, _BUFFER_KINDS) and value.dtype.isbuiltin != 2 and value.flags.c_contiguous
 
 
 def _of_arrays(value: Any) -> Serialized | None:
     """`value` if it is an array, or the arguments of a call, by position only, that are arrays and basic values."""
     if _is_lone_array(value):
         return _with_arrays((value.dtype.str, value.shape), None, [value])
-    if type(value) is not tuple or len(value) != 2 or type(value[0]) is not tuple or value[1] != {}:
+    if type(value) is not tuple or len(value) != 2 or type(value[0]) is not tuple or type(value[1]) is not dict:
         return None
-    args = value[0]
+    args, kwargs = value
+    if kwargs or len(args) > _CONTAINER_LENGTH_MAX:
+        return None
     places = [place for place, one in enumerate(args) if type(one) not in _SIMPLE]
     arrays = [args[place] for place in places]
     if not places or not all(map(_is_lone_array, arrays)) or len(set(map(id, arrays))) < len(arrays):

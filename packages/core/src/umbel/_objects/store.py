@@ -170,9 +170,7 @@ class SharedMemoryStore:
             if own.backed_bytes < wanted_bytes:
                 # A reused segment that is too short grows to the end of its class, and so never again.
                 self._grow(own, size_class if own.backed_bytes else wanted_bytes)
-            if own.name != name:
-                os.rename(self._path(own.name), self._path(name))
-                own.name = name
+            self._rename(own, name)
             with self._lock:
                 self._check_open()
                 own.state = segments.State.WRITING
@@ -270,6 +268,9 @@ class SharedMemoryStore:
 
     def free(self, name: str) -> None:
         """Nobody else needs this segment of ours. Views in this process may live on: it is reused after they end."""
+        self._free(name, is_renamed=False)
+
+    def _free(self, name: str, *, is_renamed: bool) -> None:
         creator, _, number = segments.parts_of(name)
         checks.invariant(creator == self.process_id, "a segment is freed by its creator", segment=name)
         self._check_process()
@@ -281,11 +282,14 @@ class SharedMemoryStore:
             if own is None or own.name != name or own.state in _FREED:
                 raise exceptions.InternalError("a segment was freed twice", segment=name)
             own.close_descriptor()
-            # It keeps its name until another owner's value comes to lie in it: in a loop that is never, and to rename a
-            # file costs more than all else here. If we die, its owner removes it like any value that it does not know.
-            if not os.path.exists(
-                self._path(name)
-            ):  # the node has ended and removed everything, or the segment is lost
+            try:
+                # It keeps its name until another owner's value comes to lie in it: in a loop that is never, and to rename
+                # a file costs more than all else here. If we die, its owner removes it like any value it does not know.
+                if is_renamed:
+                    self._rename(own, segments.name_of(self.process_id, self.process_id, number))
+                else:
+                    os.stat(self._path(name))
+            except FileNotFoundError:  # the node has ended and removed everything, or the segment is lost
                 del self._own[number]
                 self._quota.unclaim(own.backed_bytes)
                 return
@@ -340,7 +344,7 @@ class SharedMemoryStore:
             ours = [own.name for own in self._own.values() if own.state is segments.State.SEALED]
         for name in ours:
             if segments.parts_of(name)[1] == process_id:
-                self.free(name)
+                self._free(name, is_renamed=True)  # who borrows it must not find there what comes to lie in it
         start = f"{process_id}.{self.process_id}."
         try:
             names = os.listdir(self.directory)
@@ -493,6 +497,11 @@ class SharedMemoryStore:
         if removed_bytes and not is_claiming:
             self._quota.give_back()
         return removed_bytes
+
+    def _rename(self, own: segments.OwnSegment, name: str) -> None:
+        if own.name != name:
+            os.rename(self._path(own.name), self._path(name))
+            own.name = name
 
     def _grow(self, own: segments.OwnSegment, end_bytes: int) -> None:
         """Allocate fresh pages up to `end_bytes`."""
