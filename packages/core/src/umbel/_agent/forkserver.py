@@ -123,7 +123,8 @@ class _ForkServer:
         for name in self._config.get("later_imports", ()):
             with contextlib.suppress(Exception):  # who needs it will say so
                 importlib.import_module(name)
-        gc.unfreeze()
+        if not self._config.get("is_environment"):  # whose parent has looked through what it has from there
+            gc.unfreeze()
         gc.collect()
         self._filling = _fill_gaps()
         gc.freeze()  # collections in workers must not write to pages that are shared with this process

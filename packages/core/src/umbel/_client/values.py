@@ -193,6 +193,8 @@ class Values:
                 self._readers -= 1
                 if found:
                     self._count(found, outer, arguments)
+            if self._drops:  # which nobody could count meanwhile
+                self._engine.reactor.poke()
 
     def _open(self, name: str, size_bytes: int, on_release: Callable[[], None], *, waits: bool) -> spi.View:
         try:

@@ -240,6 +240,8 @@ class Reactor:
             self._lead.release()
             if self._followers:
                 self._promote()
+            if self._is_parked:  # it took us for a leader that stays
+                self._unpark()
         return True
 
     def driven_by_loop(self, is_busy: Callable[[], bool], on_lead_free: Callable[[], None]) -> None:
@@ -289,7 +291,7 @@ class Reactor:
                 self._is_parked = True  # before housekeeping: a poke from here on must count
                 due = self._housekeeping()
                 # Unlocked, the leader left before it could see us parked.
-                if not self._lead.locked() or self._park.acquire(timeout=-1 if due is None else max(due, TICK_S)):
+                if not self._lead.locked() or self._park.acquire(timeout=_park_s(due)):
                     seen = -1
                 self._is_parked = False
                 continue
@@ -298,7 +300,7 @@ class Reactor:
                 while not self._wanting and not self._is_closed and self._is_loop_busy is None:
                     self._is_asleep = True  # before housekeeping: what is left to us from here on must wake us
                     due = self._housekeeping()
-                    if due is not None:
+                    if due is not None and due <= TICK_S:
                         self._is_asleep = False
                     poll_ready(self.poller, LEAD_SLICE_S if due is None else due)
             finally:
@@ -356,6 +358,10 @@ class Reactor:
             for waiter in waiters:
                 waiter.wake()
             self.poller.close()
+
+
+def _park_s(due_s: float | None) -> float:
+    return -1 if due_s is None else min(max(due_s, TICK_S), LEAD_SLICE_S)
 
 
 def poll_ready(poller: Poller, timeout_s: float) -> None:
