@@ -89,6 +89,14 @@ def test_refusals_name_the_object_at_fault(needed: bytes, reason: str) -> None:
     assert refusal == lineage.Refusal(reason, needed)
 
 
+def test_refusal_names_the_object_that_is_the_reason() -> None:
+    book = make()
+    book.refuse(2, [0], "put", (oid(1),))
+    assert book.plan(oid(2), lambda _: False, may) == lineage.Refusal("put", oid(1))
+    book.freed(oid(2))
+    assert (len(book), book.size_bytes) == (0, 0)
+
+
 def test_oldest_are_forgotten_when_there_is_too_much() -> None:
     book = make(bytes_max=100)
     for seq in range(1, 12):
