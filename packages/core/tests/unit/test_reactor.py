@@ -35,6 +35,23 @@ def _wait_until(condition: Callable[[], object]) -> None:
         time.sleep(0.001)
 
 
+class _Looks:
+    """Housekeeping after which something is due in a minute."""
+
+    def __init__(self) -> None:
+        self.count = 0
+
+    def __call__(self) -> float:
+        self.count += 1
+        return 60.0
+
+    def expect_one_more(self, after: Callable[[], None]) -> None:
+        time.sleep(0.05)  # those that are under way
+        before = self.count
+        after()
+        _wait_until(lambda: self.count > before)
+
+
 class _Lead:
     """The lock of who reads. `turn` runs before the background thread's try number `at`, once armed."""
 
@@ -106,36 +123,20 @@ def test_thread_that_polls_in_passing_is_not_taken_for_one_that_stays(
 
 
 def test_nudge_is_noticed_though_something_is_due_later(make: Callable[..., Reactor]) -> None:
-    looks: list[float] = []
-
-    def housekeeping() -> float:
-        looks.append(time.monotonic())
-        return 60.0
-
-    reactor = make(housekeeping)
-    _wait_until(lambda: reactor._is_asleep and looks)
-    time.sleep(0.05)
-    count = len(looks)
-    reactor.nudge()
-    _wait_until(lambda: len(looks) > count)
+    looks = _Looks()
+    reactor = make(looks)
+    _wait_until(lambda: reactor._is_asleep and looks.count)
+    looks.expect_one_more(reactor.nudge)
 
 
 def test_poke_is_noticed_by_a_parked_thread_though_something_is_due_later(make: Callable[..., Reactor]) -> None:
-    looks: list[float] = []
-
-    def housekeeping() -> float:
-        looks.append(time.monotonic())
-        return 60.0
-
-    reactor = make(housekeeping)
+    looks = _Looks()
+    reactor = make(looks)
     waiter = Waiter()
     leader = threading.Thread(target=reactor.wait, args=(waiter, None))
     leader.start()
     _wait_until(lambda: reactor._is_parked)
-    time.sleep(0.05)
-    count = len(looks)
-    reactor.poke()
-    _wait_until(lambda: len(looks) > count)
+    looks.expect_one_more(reactor.poke)
     waiter.finish()
     reactor.poller.wake()
     leader.join(10)
