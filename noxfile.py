@@ -139,6 +139,15 @@ def tests(session: nox.Session, package: Package) -> None:
 
 
 @nox.session
+def torch(session: nox.Session) -> None:
+    """Test what needs PyTorch, which takes a large download."""
+    package = PACKAGES[0]
+    _install(session, package, *package.group("test"), *package.group("test-torch"))
+    folder = str(package.folder / "tests")
+    session.run("pytest", "--wheel", "-m", "torch", folder, *session.posargs, env={"PYTHONPATH": None})
+
+
+@nox.session
 def lint(session: nox.Session) -> None:
     """Check style and format with ruff."""
     session.install(*_tools("lint"))

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import importlib.util
 import os
 import signal
 import time
@@ -34,6 +35,13 @@ def pytest_configure(config: pytest.Config) -> None:
     origin = Path(str(umbel.__file__)).resolve()
     if config.getoption("--wheel") and SOURCES in origin.parents:
         raise pytest.UsageError(f"--wheel needs umbel installed from a wheel, got {origin}; run the tests with nox")
+
+
+def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
+    if importlib.util.find_spec("torch") is None:
+        for item in items:
+            if item.get_closest_marker("torch"):
+                item.add_marker(pytest.mark.skip(reason="needs PyTorch: nox -s torch installs it"))
 
 
 def pytest_report_header() -> str:

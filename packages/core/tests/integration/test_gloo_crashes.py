@@ -22,6 +22,7 @@ from umbel._client.tensors import gloo, lines
 torch = pytest.importorskip("torch")
 pytestmark = [
     pytest.mark.slow,
+    pytest.mark.torch,
     pytest.mark.skipif(not sys.platform.startswith("linux"), reason="abstract sockets need Linux"),
 ]
 

@@ -197,8 +197,10 @@ def test_arrays_of_every_sort_arrive_as_they_were(pair: tuple[Any, Any], value: 
     assert (got[0] == value).all()
 
 
+@pytest.mark.torch
 def test_tensors_of_torch_arrive_as_they_were(pair: tuple[Any, Any]) -> None:
-    torch = pytest.importorskip("torch")
+    import torch
+
     tensors = [
         torch.tensor(2.5),
         torch.zeros(0, 3),

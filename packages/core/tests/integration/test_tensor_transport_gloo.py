@@ -21,6 +21,7 @@ from umbel.util import collective
 torch = pytest.importorskip("torch")
 pytestmark = [
     pytest.mark.slow,
+    pytest.mark.torch,
     pytest.mark.skipif(not sys.platform.startswith("linux"), reason="abstract sockets need Linux"),
 ]
 

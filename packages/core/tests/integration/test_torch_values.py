@@ -11,6 +11,7 @@ import umbel
 from umbel._objects import serialization
 
 torch = pytest.importorskip("torch")
+pytestmark = pytest.mark.torch
 LARGE = 50_000  # elements: more than what travels in messages
 
 

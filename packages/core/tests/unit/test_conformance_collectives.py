@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-import importlib.util
-
 import pytest
 
 from umbel._plugins import builtin
@@ -25,6 +23,6 @@ class TestSharedMemory(CollectiveConformance):
 
 
 @pytest.mark.slow
-@pytest.mark.skipif(importlib.util.find_spec("torch") is None, reason="needs PyTorch: pip install torch==2.13.0")
+@pytest.mark.torch
 class TestGloo(CollectiveConformance):
     descriptor = BACKENDS["gloo"]

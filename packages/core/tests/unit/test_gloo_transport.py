@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import importlib.util
 import sys
 from typing import Any
 
@@ -14,13 +13,12 @@ from umbel._plugins import builtin
 from umbel.testing.conformance import TensorTransportConformance, tensor_transports
 
 DESCRIPTORS = {descriptor.name: descriptor for descriptor in builtin.umbel_tensor_transports()}
-needs_torch = pytest.mark.skipif(
-    importlib.util.find_spec("torch") is None, reason="needs PyTorch: pip install torch==2.13.0"
-)
-pytestmark = pytest.mark.skipif(not sys.platform.startswith("linux"), reason="needs Linux")
+pytestmark = [
+    pytest.mark.torch,
+    pytest.mark.skipif(not sys.platform.startswith("linux"), reason="needs Linux"),
+]
 
 
-@needs_torch
 @pytest.mark.slow
 class TestGloo(TensorTransportConformance):
     descriptor = DESCRIPTORS["gloo"]
@@ -33,7 +31,6 @@ class TestGloo(TensorTransportConformance):
 
 @pytest.fixture
 def transport() -> Any:
-    pytest.importorskip("torch")
     return gloo.GlooTransport()
 
 
@@ -150,12 +147,3 @@ def test_only_dense_tensors_in_main_memory_are_taken(transport: Any) -> None:
     others = [torch.ones(2).to_sparse(), torch.ones(2, device="meta"), torch.nn.Parameter(torch.ones(2)), [1], None]
     assert [other for other in others if transport.is_tensor(other)] == []
     assert transport.is_tensor(torch.ones(2))
-
-
-def test_without_pytorch_the_command_to_run_is_told(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setitem(sys.modules, "torch", None)
-    with pytest.raises(
-        exceptions.PluginError, match=r'"gloo" needs PyTorch.*run: pip install "umbel\[torch\]"'
-    ) as caught:
-        gloo.GlooTransport()
-    assert caught.value.plugin == "gloo"

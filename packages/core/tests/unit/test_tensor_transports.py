@@ -9,7 +9,7 @@ from typing import Any
 import pytest
 
 from umbel import exceptions
-from umbel._client.tensors import lines, transports
+from umbel._client.tensors import gloo, lines, transports
 from umbel._objects import serialization
 from umbel._plugins import builtin
 from umbel.testing.conformance import TensorTransportConformance, tensor_transports
@@ -98,3 +98,12 @@ def test_names_of_transports_are_checked() -> None:
         exceptions.InvalidOption, match=r"must be 'gloo' or 'shm', got 'pigeon'; plugins provide others"
     ):
         transports.check("pigeon", "tensor_transport")
+
+
+def test_without_pytorch_the_command_to_run_is_told(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setitem(sys.modules, "torch", None)
+    with pytest.raises(
+        exceptions.PluginError, match=r'"gloo" needs PyTorch.*run: pip install "umbel\[torch\]"'
+    ) as caught:
+        gloo.GlooTransport()
+    assert caught.value.plugin == "gloo"
