@@ -168,10 +168,10 @@ def test_quick_results_behind_a_busy_worker_are_not_held_back() -> None:
     for _ in range(3):
         slow = [work.remote(0.02) for _ in range(2)]
         quick = [work.remote(0) for _ in range(10)]
-        slowest = [work.remote(3) for _ in range(2)]
+        slowest = [work.remote(30) for _ in range(2)]
         start = time.monotonic()
         umbel.get(slow + quick, timeout=30)
-        assert time.monotonic() - start < 1.5
+        assert time.monotonic() - start < 15
         for ref in slowest:
             umbel.cancel(ref)
         umbel.wait(slowest, num_returns=2, timeout=30)
@@ -182,14 +182,14 @@ def test_first_item_of_a_slow_stream_arrives_at_once() -> None:
     def slow_stream() -> Iterator[int]:
         yield 1
         yield 2
-        time.sleep(2)
+        time.sleep(30)
         yield 3
 
     for _ in range(2):
         start = time.monotonic()
         items = slow_stream.remote()
         assert [umbel.get(next(items), timeout=30) for _ in range(2)] == [1, 2]
-        assert time.monotonic() - start < 1.5
+        assert time.monotonic() - start < 15
         umbel.cancel(items)
 
 

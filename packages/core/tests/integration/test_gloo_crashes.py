@@ -27,7 +27,7 @@ pytestmark = [
 ]
 
 FORK = multiprocessing.get_context("fork")
-SOON_S = 2.0  # within which one knows that the other has died
+SOON_S = 10.0  # within which one knows that the other has died: milliseconds, but it would wait for a minute
 PIECE_BYTES = 200_000
 PIECES = 3
 STEPS = 4 + PIECES  # receives of a taker: what there is, make or use a pair, address, pieces, the end

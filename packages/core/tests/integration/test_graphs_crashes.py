@@ -24,7 +24,7 @@ from umbel.util import state
 
 pytestmark = pytest.mark.skipif(not sys.platform.startswith("linux"), reason="processes are found through /proc")
 
-SOON_S = 3.0  # in which an actor's death is told; it takes a tenth of that
+SOON_S = 10.0  # in which an actor's death is told: 0.3 s, but without looking for it never
 
 
 @pytest.fixture(scope="module", autouse=True)

@@ -24,7 +24,7 @@ pytestmark = [
     pytest.mark.skipif(not sys.platform.startswith("linux"), reason="the transport shm needs Linux"),
 ]
 
-SOON_S = 1.0  # within which a taker knows that the holder has died
+SOON_S = 10.0  # within which a taker knows that the holder has died: milliseconds, but it would wait for a minute
 PATIENCE_S = 20.0
 
 
