@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import json
 import pickle
+import struct
 from typing import TYPE_CHECKING, Any
 
 from umbel._client import links
@@ -174,7 +175,7 @@ class TaskRecorder:
     def compact(self) -> None:
         """Keep numbers instead of objects: what is kept as objects is memory that the next tasks do not use again."""
         if self.rows:
-            self._values.fromlist(self.rows)
+            self._values.frombytes(struct.pack(f"{len(self.rows)}{codes.ARRAY_CODE}", *self.rows))  # half of `fromlist`
             self.rows.clear()  # and not another list: each `Last` adds to this one
 
     def take(self) -> list[tuple[int, bytes]]:
