@@ -49,6 +49,48 @@ def test_runtime_env_of_a_session_is_told_in_all_of_it(engine: str) -> None:
     assert output == "done\n"
 
 
+@pytest.mark.parametrize("engine", ["native", "inline"])
+def test_variables_are_merged_before_they_are_expanded(engine: str) -> None:
+    """What a task appends to is the node's variable, not that of its job: so it is in Ray."""
+    output, _ = drivers.run("""
+        import os, umbel
+
+        def told(): return os.environ["PLACE"], os.environ["WHOSE"]
+        told_by_task = umbel.remote(told)
+
+        @umbel.remote
+        class Actor:
+            def told(self): return told()
+
+        umbel.init(num_cpus=1, runtime_env={"env_vars": {"WHOSE": "$PLACE:job", "PLACE": "${PLACE}:j"}})
+        env = {"env_vars": {"PLACE": "${PLACE}:t"}}
+        print(told() if "WHOSE" in os.environ else os.environ["PLACE"])
+        print(*umbel.get(told_by_task.remote()))
+        print(*umbel.get(told_by_task.options(runtime_env=env).remote()))
+        print(*umbel.get(Actor.options(runtime_env=env).remote().told.remote()))
+        print(*umbel.get(told_by_task.remote()))
+    """, UMBEL_ENGINE=engine, PLACE="base")  # fmt: skip
+    jobs, tasks = "base:j base:j:job", "base:t base:t:job"
+    assert output.splitlines() == ["base", jobs, tasks, tasks, jobs]
+
+
+def test_children_replace_what_their_parents_append() -> None:
+    output, _ = drivers.run("""
+        import os, umbel
+
+        @umbel.remote
+        def told(): return os.environ["PLACE"], os.environ.get("OTHER")
+
+        @umbel.remote
+        def parent(env): return umbel.get(told.options(runtime_env=env).remote())
+
+        env = {"env_vars": {"PLACE": "${PLACE}:parent"}}
+        print(*umbel.get(parent.options(runtime_env=env).remote({"env_vars": {"OTHER": "${PLACE}:other"}})))
+        print(*umbel.get(parent.options(runtime_env=env).remote({"env_vars": {"PLACE": "${PLACE}:child"}})))
+    """, PLACE="base")  # fmt: skip
+    assert output.splitlines() == ["base:parent base:other", "base:child None"]
+
+
 def test_accelerators_are_told_to_those_they_were_given_to() -> None:
     output, _ = drivers.run("""
         import umbel

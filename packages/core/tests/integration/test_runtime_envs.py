@@ -135,6 +135,27 @@ def test_module_that_the_node_has_imported_is_replaced(session: None, tmp_path: 
     assert get(imported.options(runtime_env=env).remote("textwrap")) == 10
 
 
+@pytest.mark.parametrize("imported_before", [False, True])
+def test_variables_are_expanded_once_in_workers_of_a_built_environment(tmp_path: Path, imported_before: bool) -> None:
+    """imported_before: the environment's server then runs an interpreter of its own, which inherits the variables."""
+    (tmp_path / ("textwrap.py" if imported_before else "own_file.py")).write_text("def dedent(text): return text\n")
+    output, _ = drivers.run(
+        f"""
+        import os, umbel
+        umbel.init(num_cpus=1, runtime_env={{"py_modules": [{str(next(tmp_path.iterdir()))!r}],
+                                            "env_vars": {{"PLACE": "${{PLACE}}:job"}}}})
+
+        @umbel.remote
+        def told(): return os.environ["PLACE"]
+
+        print(umbel.get(told.remote()))
+        print(umbel.get(told.options(runtime_env={{"env_vars": {{"PLACE": "${{PLACE}}:task"}}}}).remote()))
+        """,
+        PLACE="base",
+    )
+    assert output.splitlines() == ["base:job", "base:task"]
+
+
 # ---- packages ----
 
 
@@ -263,6 +284,23 @@ def test_py_executable_runs_workers(session: None, tmp_path: Path) -> None:
         return os.environ.get("WRAPPED"), os.environ.get("A"), sys.flags.dev_mode, sys.executable
 
     assert get(look.remote()) == ("yes", "1", True, sys.executable)
+
+
+def test_variables_are_appended_to_what_py_executable_sets(tmp_path: Path) -> None:
+    wrapper = environment_files.script(
+        tmp_path / "own-python", f'echo "$PLACE" > {tmp_path}/seen; PLACE=own:$PLACE exec {sys.executable} "$@"'
+    )
+    output, _ = drivers.run(
+        f"""
+        import os, umbel
+        umbel.init(num_cpus=1, runtime_env={{"py_executable": {wrapper!r}, "env_vars": {{"PLACE": "${{PLACE}}:job"}}}})
+        told = umbel.remote(lambda: os.environ["PLACE"])
+        print(umbel.get(told.remote()))
+        """,
+        PLACE="base",
+    )
+    assert output == "own:base:job:job\n"
+    assert (tmp_path / "seen").read_text() == "base:job\n"
 
 
 def test_py_executable_without_umbel_fails_in_words(session: None) -> None:

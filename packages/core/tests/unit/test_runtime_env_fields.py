@@ -198,6 +198,12 @@ def test_what_is_inherited_tells_environments_apart(tmp_path: Path, monkeypatch:
     }  # fmt: skip
 
 
+def test_settings_of_the_tool_may_append_to_the_nodes(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("PIP_FIND_LINKS", "/node")
+    value = requirements.Pip().pack({"packages": []}, _Packing(PIP_FIND_LINKS="${PIP_FIND_LINKS} /own"))
+    assert virtual.tool_settings(value) == {"PIP_FIND_LINKS": "/node /own"}
+
+
 # ---- how workers are started ----
 
 

@@ -23,10 +23,15 @@ def main(config: dict[str, Any]) -> None:
         sys.path[:] = config["sys_path"]
     else:
         sys.path[:] = list(dict.fromkeys([*config["import_paths"], *sys.path, *config["program_paths"]]))
-        _check_version(config["umbel_version"])
+        if config["umbel_version"]:
+            _check_version(config["umbel_version"])
     from umbel._agent import forkserver
+    from umbel._base import variables
 
     os.environ.update(config["env_vars"])
+    # The job's variables are here for the command that runs this interpreter. They are put anew below, over what it has set.
+    unchanged = {name for name, text in config["put_env"].items() if os.environ.get(name) == text}
+    variables.put_back({name: text for name, text in config["replaced_env"].items() if name in unchanged})
     for fd in config["locks"]:
         os.set_inheritable(fd, False)
     if config["control_path"]:

@@ -18,7 +18,7 @@ from collections.abc import Callable
 from typing import TYPE_CHECKING, Any, NoReturn
 
 from umbel import exceptions
-from umbel._base import sessions
+from umbel._base import sessions, variables
 from umbel._environments import building, packing
 
 if TYPE_CHECKING:
@@ -81,8 +81,10 @@ def _take_over(
     die_with_parent: Callable[[], None],
 ) -> dict[str, Any] | None:
     setup = build.workers
-    os.environ.update({**setup.env_vars, **config["worker_env"]})
-    config = {**config, "is_environment": True, "cwd": setup.cwd or config["cwd"]}
+    variables.put_back(config["replaced_env"])
+    os.environ.update(setup.env_vars)
+    replaced = variables.put(config["worker_env"].items())
+    config = {**config, "is_environment": True, "cwd": setup.cwd or config["cwd"], "replaced_env": replaced}
     if not (setup.interpreter or setup.around or _is_imported(setup.import_paths)):
         sys.path[:] = building.sys_path_of(setup, config["sys_path"])
         with contextlib.suppress(OSError):
@@ -90,6 +92,7 @@ def _take_over(
         return config
     config |= {
         "env_vars": setup.env_vars,
+        "put_env": {} if setup.is_isolated else {name: os.environ[name] for name in replaced},
         "locks": build.locks,
         "control": control.fileno(),
         "control_path": os.path.join(config["session_dir"], f"{server}.env") if setup.is_isolated else "",
@@ -137,6 +140,7 @@ def _program_paths(driver: list[str]) -> list[str]:
 
 
 def _version() -> str:
+    """Of the driver's Umbel; "" where it is not installed, but read from a checkout of its sources."""
     from importlib import metadata
 
     try:

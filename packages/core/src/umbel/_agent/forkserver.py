@@ -26,7 +26,7 @@ import sys
 from collections.abc import Callable
 from typing import Any, NoReturn
 
-from umbel._base import sessions
+from umbel._base import sessions, variables
 
 _GAP_SIZES = range(48, 513, 16)  # of the blocks that CPython's allocator keeps apart by size, but for the two smallest
 _GAPS_MAX = 512  # of one size, several times what there are; more means an allocator of another kind
@@ -95,7 +95,7 @@ class _ForkServer:
     def _prepare(self) -> None:
         """Import what workers need."""
         config = self._config
-        os.environ.update(config["worker_env"])
+        config["replaced_env"] = variables.put(config["worker_env"].items())
         with contextlib.suppress(OSError):
             os.chdir(config["cwd"])
         if not config.get("is_environment"):
@@ -243,8 +243,9 @@ class _ForkServer:
         for fd in fds:
             os.close(fd)
         env = message["env"] or {}
-        if env.get("env_vars"):
-            os.environ.update(env["env_vars"])
+        if env.get("env_vars"):  # merged with the job's, as in Ray, before any of them is expanded
+            variables.put_back(self._config["replaced_env"])
+            variables.put({**self._config["worker_env"], **env["env_vars"]}.items())
         if "numpy" in sys.modules:
             sys.modules["numpy"].random.seed()  # or all workers would draw the same numbers
         gc.enable()

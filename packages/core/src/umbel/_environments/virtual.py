@@ -12,6 +12,7 @@ from collections.abc import Mapping, Sequence
 from typing import Any
 
 from umbel import exceptions
+from umbel._base import variables
 from umbel._environments import building
 from umbel._model import runtime_envs
 
@@ -23,7 +24,7 @@ _PIP_FILES = ("/etc/pip.conf", "/etc/xdg/pip/pip.conf", "~/.pip/pip.conf", "~/.c
 
 def build(field: str, value: Mapping[str, Any], build: runtime_envs.RuntimeEnvBuild) -> None:
     """Have workers run in the environment of `value`, as `requirements` packs it; made if there is none yet."""
-    settings = settings_in({**os.environ, **(value.get("variables") or {})})
+    settings = settings_in({**os.environ, **tool_settings(value)})
     key = json.dumps([_LAYOUT, field, value, settings, inherited_state()], sort_keys=True)
     path = build.cached(key, lambda path: _make(path, field, value, build))
     build.workers.interpreter = [python_of(path)]
@@ -32,9 +33,14 @@ def build(field: str, value: Mapping[str, Any], build: runtime_envs.RuntimeEnvBu
     build.workers.env_vars["PATH"] = os.pathsep.join([f"{path}/bin", os.environ.get("PATH", os.defpath)])
 
 
-def settings_in(variables: Mapping[str, str]) -> dict[str, str]:
+def settings_in(environment: Mapping[str, str]) -> dict[str, str]:
     """The variables that change what the tools install."""
-    return {name: text for name, text in sorted(variables.items()) if name.startswith(("PIP_", "UV_"))}
+    return {name: text for name, text in sorted(environment.items()) if name.startswith(("PIP_", "UV_"))}
+
+
+def tool_settings(value: Mapping[str, Any]) -> dict[str, str]:
+    given: Mapping[str, str] = value.get("variables") or {}
+    return {name: variables.expanded(text, os.environ) for name, text in given.items()}
 
 
 def inherited_state() -> list[Any]:
@@ -53,7 +59,7 @@ def _package_directories(path: str) -> list[str]:
 
 
 def _make(path: str, field: str, value: Mapping[str, Any], build: runtime_envs.RuntimeEnvBuild) -> None:
-    env = dict(value.get("variables") or {})
+    env = tool_settings(value)
     build.tell("python -m venv")
     build.run([sys.executable, "-m", "venv", "--without-pip", path])
     # Not --system-site-packages: the driver may be in an environment that hides those, and what it has is what counts.

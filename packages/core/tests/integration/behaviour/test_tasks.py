@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 from typing import Any
 
 import numpy as np
@@ -276,6 +277,15 @@ def test_environment_variables_of_a_task() -> None:
 
     assert umbel.get(read.options(runtime_env={"env_vars": {"UMBEL_TEST_COLOUR": "green"}}).remote()) == "green"
     assert umbel.get(read.remote()) is None
+
+
+def test_environment_variable_of_a_task_may_append_to_what_it_is() -> None:
+    @umbel.remote
+    def read() -> Any:
+        return os.environ["HOME"], os.environ["UMBEL_TEST_COLOUR"]
+
+    env = {"env_vars": {"HOME": "${HOME}:more", "UMBEL_TEST_COLOUR": "${UMBEL_TEST_UNSET}green"}}
+    assert umbel.get(read.options(runtime_env=env).remote()) == (f"{os.environ['HOME']}:more", "green")
 
 
 def test_a_long_chain_of_quick_tasks() -> None:

@@ -2,9 +2,9 @@
 
 from __future__ import annotations
 
-import os
 from collections.abc import Sequence
 
+from umbel._base import variables
 from umbel._model import resources as resource_model
 
 EnvVars = tuple[tuple[str, str], ...]
@@ -28,16 +28,11 @@ class Surroundings:
 
     def __init__(self) -> None:
         self._worn: EnvVars = ()
-        self._before: dict[str, str | None] = {}
+        self._before: variables.Replaced = {}
 
     def wear(self, env_vars: EnvVars) -> None:
         if env_vars == self._worn:
             return
-        for name, value in self._before.items():
-            if value is None:
-                os.environ.pop(name, None)
-            else:
-                os.environ[name] = value
-        self._before = {name: os.environ.get(name) for name, _ in env_vars}
-        os.environ.update(env_vars)
+        variables.put_back(self._before)
+        self._before = variables.put(env_vars)
         self._worn = env_vars
