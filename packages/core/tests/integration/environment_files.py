@@ -3,23 +3,41 @@
 from __future__ import annotations
 
 import os
+import shutil
+import sys
 import textwrap
+import venv
 import zipfile
+from collections.abc import Mapping
 from pathlib import Path
 
+import pytest
 
-def wheel(directory: Path, name: str = "tinything", version: str = "1.0", body: str = "VALUE = 1\n") -> str:
-    """A wheel with one module; its path."""
+
+def wheel(
+    directory: Path,
+    name: str = "tinything",
+    version: str = "1.0",
+    body: str = "VALUE = 1\n",
+    *,
+    requires: str = "",
+    scripts: Mapping[str, str] | None = None,
+) -> str:
+    """A wheel with one module; its path. requires: another distribution. scripts: programs, by name."""
     path = directory / f"{name}-{version}-py3-none-any.whl"
     info = f"{name}-{version}.dist-info"
+    needs = f"Requires-Dist: {requires}\n" if requires else ""
     files = {
         f"{name}.py": body,
-        f"{info}/METADATA": f"Metadata-Version: 2.1\nName: {name}\nVersion: {version}\n",
+        **{f"{name}-{version}.data/scripts/{script}": text for script, text in (scripts or {}).items()},
+        f"{info}/METADATA": f"Metadata-Version: 2.1\nName: {name}\nVersion: {version}\n{needs}",
         f"{info}/WHEEL": "Wheel-Version: 1.0\nGenerator: test\nRoot-Is-Purelib: true\nTag: py3-none-any\n",
     }
     with zipfile.ZipFile(path, "w") as archive:
         for place, text in files.items():
-            archive.writestr(place, text)
+            entry = zipfile.ZipInfo(place)
+            entry.external_attr = (0o100755 if "/scripts/" in place else 0o100644) << 16
+            archive.writestr(entry, text)
         archive.writestr(f"{info}/RECORD", "".join(f"{place},,\n" for place in (*files, f"{info}/RECORD")))
     return str(path)
 
@@ -72,6 +90,41 @@ def project_that_counts(directory: Path) -> str:
         )
     )
     return str(root)
+
+
+def uv() -> str:
+    """The path of uv; skips the test where there is none."""
+    found = shutil.which("uv", path=os.pathsep.join([os.path.dirname(sys.executable), os.environ["PATH"]]))
+    if found is None:
+        pytest.skip("needs uv")
+    return found
+
+
+def uv_project(directory: Path, requirement: str, wheel: str) -> tuple[Path, Path]:
+    """A project of uv's that requires what is in `wheel`, and an environment for it that has the packages of this one
+    behind its own, so that nothing comes from a network."""
+    root = directory / "project"
+    root.mkdir()
+    (root / "pyproject.toml").write_text(
+        textwrap.dedent(
+            f"""
+            [project]
+            name = "project"
+            version = "1"
+            requires-python = ">=3.10"
+            dependencies = [{requirement!r}]
+            [tool.uv.sources]
+            {requirement} = {{ path = {wheel!r} }}
+            """
+        )
+    )
+    environment = directory / "environment"
+    venv.create(environment, symlinks=True)
+    (packages,) = environment.glob("lib/python*/site-packages")
+    (packages / "behind.pth").write_text(
+        "".join(f"import site; site.addsitedir({one!r})\n" for one in sys.path if one.endswith("-packages"))
+    )
+    return root, environment
 
 
 def script(path: Path, text: str) -> str:

@@ -3,10 +3,12 @@
 from __future__ import annotations
 
 import os
+import shlex
 import subprocess
 import sys
 import textwrap
 from collections.abc import Iterator
+from importlib import metadata
 from pathlib import Path
 from typing import Any
 
@@ -26,6 +28,10 @@ def cache_dir(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Path]:
     directory = tmp_path_factory.mktemp("cache")
     with pytest.MonkeyPatch.context() as patch:
         patch.setenv("UMBEL_RUNTIME_ENV_CACHE_DIR", str(directory))
+        patch.setenv("UV_CACHE_DIR", str(tmp_path_factory.mktemp("uv")))
+        patch.setenv("UV_OFFLINE", "1")
+        patch.setenv("UV_NO_CONFIG", "1")
+        patch.delenv("VIRTUAL_ENV", raising=False)  # uv would take it for the project's environment
         yield directory
 
 
@@ -162,7 +168,11 @@ def test_variables_are_expanded_once_in_workers_of_a_built_environment(tmp_path:
 @pytest.mark.parametrize("field", ["pip", "uv"])
 def test_packages_are_installed_over_the_drivers(session: None, tmp_path: Path, cache_dir: Path, field: str) -> None:
     wheel = environment_files.wheel(tmp_path, f"tiny{field}", body="VALUE = 11\n")
-    env = {field: ["--no-index", wheel]}
+    own_options = {"pip_install_options": ["--no-cache-dir"]}  # with which uv does not do it instead
+    if field == "uv":
+        own_options = {}
+        environment_files.uv()
+    env = {field: {"packages": ["--no-index", wheel], **own_options}}
 
     @umbel.remote(runtime_env=env)
     def look() -> Any:
@@ -170,7 +180,8 @@ def test_packages_are_installed_over_the_drivers(session: None, tmp_path: Path, 
         child = subprocess.run([sys.executable, "-c", program], capture_output=True, text=True, check=True)
         value, path, *places = child.stdout.split()
         assert packages(places) == packages(sys.path)
-        return sys.executable, [value, path], cloudpickle_path()
+        installer = metadata.distribution(f"tiny{field}").read_text("INSTALLER")
+        return sys.executable, [value, path], cloudpickle_path(), installer
 
     def packages(places: list[str]) -> list[str]:
         return [place for place in places if place.endswith("-packages")]
@@ -180,12 +191,81 @@ def test_packages_are_installed_over_the_drivers(session: None, tmp_path: Path, 
 
         return str(cloudpickle.__file__)
 
-    python, child, path = get(look.remote())
+    python, child, path, installer = get(look.remote())
     assert python.startswith(str(cache_dir))
     assert child == ["11", umbel.__file__]
     assert path == cloudpickle_path()
+    assert installer is not None and installer.strip() == field
     with pytest.raises(ModuleNotFoundError):
         get(imported.remote(f"tiny{field}"))
+
+
+def test_options_of_uv_are_passed_on(session: None, tmp_path: Path) -> None:
+    environment_files.uv()
+    environment_files.wheel(tmp_path, "tinyoption", body="VALUE = 18\n", requires="nowhere")
+    options = ["--no-index", "--no-deps", f"--find-links={tmp_path}"]
+    env = {"uv": {"packages": ["tinyoption"], "uv_pip_install_options": options}}
+    assert get(imported.options(runtime_env=env).remote("tinyoption")) == 18
+
+
+@pytest.mark.parametrize(("requires", "words"), [("", ""), ("nowhere", "requires `nowhere`")])
+def test_environment_is_checked_by_uv_if_asked_for(session: None, tmp_path: Path, requires: str, words: str) -> None:
+    environment_files.uv()
+    wheel = environment_files.wheel(tmp_path, "tinycheck", body="VALUE = 19\n", requires=requires)
+    env = {"uv": {"packages": [wheel], "uv_check": True, "uv_pip_install_options": ["--no-index", "--no-deps"]}}
+    ref = imported.options(runtime_env=env).remote("tinycheck")
+    if not words:
+        assert get(ref) == 19
+        return
+    with pytest.raises(exceptions.RuntimeEnvSetupError) as caught:
+        get(ref)
+    assert "uv pip check" in str(caught.value) and words in str(caught.value)
+
+
+def test_uv_of_another_version_is_installed_and_used(session: None, tmp_path: Path) -> None:
+    """A stand-in for that version notes its arguments, and runs the one that is there."""
+    stand_in = f'#!/bin/sh\necho "$@" >> {tmp_path}/arguments\nexec {environment_files.uv()} "$@"\n'
+    environment_files.wheel(tmp_path, "uv", "99.0", scripts={"uv": stand_in})
+    wheel = environment_files.wheel(tmp_path, "tinyversion", body="VALUE = 20\n")
+    env = {
+        "uv": {"packages": [wheel], "uv_version": "==99.0", "uv_pip_install_options": ["--no-index"]},
+        "env_vars": {"PIP_NO_INDEX": "1", "PIP_FIND_LINKS": str(tmp_path)},
+    }
+    assert get(imported.options(runtime_env=env).remote("tinyversion")) == 20
+    assert (tmp_path / "arguments").read_text().startswith("pip install --python")
+
+
+def test_uv_of_the_version_that_is_there_is_used(session: None, tmp_path: Path) -> None:
+    environment_files.uv()
+    wheel = environment_files.wheel(tmp_path, "tinysame", body="VALUE = 21\n")
+    env = {
+        "uv": {"packages": [wheel], "uv_version": f"=={metadata.version('uv')}"},
+        "env_vars": {"PIP_NO_INDEX": "1", "PIP_FIND_LINKS": "/nowhere"},
+    }
+    assert get(imported.options(runtime_env=env).remote("tinysame")) == 21
+
+
+def test_workers_of_uv_run_have_what_the_driver_has(tmp_path: Path) -> None:
+    wheel = environment_files.wheel(tmp_path, "tinyrun", body="VALUE = 22\n")
+    program = tmp_path / "program.py"
+    program.write_text(
+        textwrap.dedent(
+            """
+            import subprocess, sys, umbel
+
+            @umbel.remote
+            def value():
+                import tinyrun
+                child = [sys.executable, "-c", "import tinyrun; print(tinyrun.VALUE)"]
+                return tinyrun.VALUE, sys.executable, subprocess.run(child, capture_output=True, text=True).stdout
+
+            print(umbel.get(value.remote()) == (22, sys.executable, "22\\n"))
+            """
+        )
+    )
+    command = [environment_files.uv(), "run", "--no-project", "--python", sys.executable, "--with", wheel, str(program)]
+    output, _ = drivers.run(f"import os; os.execv({command[0]!r}, {command!r})")
+    assert output == "True\n"
 
 
 def test_built_environment_is_used_again_in_another_session(tmp_path: Path, cache_dir: Path) -> None:
@@ -305,10 +385,47 @@ def test_variables_are_appended_to_what_py_executable_sets(tmp_path: Path) -> No
 
 def test_py_executable_without_umbel_fails_in_words(session: None) -> None:
     env = {"py_executable": f"{sys.executable} -I -S"}
-    with pytest.raises(exceptions.RuntimeEnvSetupError, match="umbel"):
+    with pytest.raises(exceptions.RuntimeEnvSetupError) as caught:
         get(about.options(runtime_env=env).remote())
+    assert "must run Python 3" in str(caught.value) and "No module named 'umbel'" in str(caught.value)
     with pytest.raises(exceptions.RuntimeEnvSetupError, match="/nowhere/python"):
         get(about.options(runtime_env={"py_executable": "/nowhere/python"}).remote())
+
+
+@pytest.mark.parametrize("is_packed", [False, True])
+def test_py_executable_of_uv_runs_in_the_project_of_the_driver_or_of_working_dir(
+    tmp_path: Path, is_packed: bool
+) -> None:
+    """And not in one that our own files happen to lie in."""
+    wheel = environment_files.wheel(tmp_path, "tinyproject", body="VALUE = 23\n")
+    project, environment = environment_files.uv_project(tmp_path, "tinyproject", wheel)
+    command = [
+        environment_files.uv(),
+        "run",
+        "--with",
+        environment_files.wheel(tmp_path, "tinywith", body="VALUE = 24\n"),
+    ]
+    env = {"py_executable": shlex.join(command), **({"working_dir": str(project)} if is_packed else {})}
+    output, _ = drivers.run(
+        f"""
+        import os, sys, umbel
+
+        os.chdir({str(tmp_path if is_packed else project)!r})
+        sys.path.remove("")
+        umbel.init(num_cpus=1, runtime_env={env!r})
+
+        @umbel.remote
+        def values():
+            import tinyproject, tinywith
+            return tinyproject.VALUE, tinywith.VALUE, sorted(os.listdir()), os.getcwd() in sys.path
+
+        print(umbel.get(values.remote()))
+        """,
+        UV_PROJECT_ENVIRONMENT=str(environment),
+        UV_CACHE_DIR=str(tmp_path / "cache"),
+    )
+    assert output == f"(23, 24, ['pyproject.toml', 'uv.lock'], {is_packed})\n"
+    assert list(tmp_path.glob("cache/builds-*/*")) == []  # what uv made for this run it has removed
 
 
 def test_container_is_run_by_the_command_line(tmp_path: Path) -> None:

@@ -1,7 +1,8 @@
-"""Where the fork server of an environment begins that runs in another interpreter: `python environment_boot.py FILE`.
+"""Where the fork server of an environment begins that runs in another interpreter.
 
-FILE is its configuration, as JSON. This is run as a script or as a module, since not every command that runs Python takes
-`-c`; nothing of Umbel is imported before `sys.path` is as it must be.
+`python environment_boot.py FILE` where that interpreter has the driver's packages, `python -m umbel._agent.environment_boot
+FILE` where it has its own; not every command that runs Python takes `-c`. FILE is its configuration, as JSON. Nothing of Umbel
+but this is imported before `sys.path` is as it must be.
 """
 
 from __future__ import annotations
@@ -55,7 +56,11 @@ def _check_version(wanted: str) -> None:
 
 
 if __name__ == "__main__":
-    if sys.path[0].endswith("_agent"):
-        del sys.path[0]  # the directory of this file, whose modules are none of the program's
     with open(sys.argv[1], encoding="utf-8") as file:
-        main(json.load(file))
+        config = json.load(file)
+    has_entry = not (sys.flags.isolated or getattr(sys.flags, "safe_path", False))
+    if has_entry and not config["control_path"]:
+        del sys.path[
+            0
+        ]  # the directory of this file, or the current one: which of them are the program's, it says itself
+    main(config)

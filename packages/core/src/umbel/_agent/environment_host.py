@@ -11,6 +11,7 @@ import contextlib
 import json
 import os
 import select
+import shlex
 import signal
 import socket
 import sys
@@ -25,6 +26,7 @@ if TYPE_CHECKING:
     import subprocess
 
 _FDS_MAX = 2  # with one message: a worker's two pipes
+_BOOT = "umbel._agent.environment_boot"
 
 
 def prepare(
@@ -107,14 +109,20 @@ def _take_over(
     with open(path, "w", encoding="utf-8") as file:
         json.dump(config, file)
     if setup.is_isolated:
-        _relay(control, [*setup.around, "-m", "umbel._agent.environment_boot", path], config["control_path"],
-               die_with_parent)  # fmt: skip
-    interpreter = setup.interpreter or [sys.executable]
-    flags = [] if setup.has_own_packages else config["interpreter_flags"]
-    boot = os.path.join(os.path.dirname(__file__), "environment_boot.py")
+        _relay(control, [*setup.around, "-m", _BOOT, path], config["control_path"], die_with_parent)
+    command = [*setup.around, *(setup.interpreter or [sys.executable])]
+    if setup.has_own_packages:
+        command += ["-m", _BOOT, path]  # of a file, `uv run` would look for a project where that lies
+        shown = shlex.join(command)
+        build.tell(shown)
+        python = ".".join(map(str, config["python"]))
+        os.write(1, f"$ {shown}  # must run Python {python} with umbel {config['umbel_version']} installed\n".encode())
+    else:
+        command += [*config["interpreter_flags"], os.path.join(os.path.dirname(__file__), "environment_boot.py"), path]
     for fd in (control.fileno(), *build.locks):
         os.set_inheritable(fd, True)
-    command = [*setup.around, *interpreter, *flags, boot, path]
+    with contextlib.suppress(OSError):
+        os.chdir(config["cwd"])  # where uv looks for a project
     try:
         os.execvp(command[0], command)
     except OSError as error:

@@ -23,6 +23,7 @@ import select
 import signal
 import socket
 import sys
+import time
 from collections.abc import Callable
 from typing import Any, NoReturn
 
@@ -33,6 +34,7 @@ _GAPS_MAX = 512  # of one size, several times what there are; more means an allo
 _FILLED_ROW = 12  # blocks one behind the other: from here on new objects of that size lie close together
 MESSAGE_BYTES_MAX = 1 << 18  # an environment's variables must fit; Linux allows a program 128 KiB for one of them
 SETTLE_AFTER_MS = 20.0  # from the last order on: a program that has just started is in a hurry
+HOSTS_END_S = 2.0  # for fork servers of environments to end by themselves; less than the daemon waits for this process
 _PR_SET_PDEATHSIG = 1  # from <linux/prctl.h>
 
 
@@ -274,6 +276,9 @@ class _ForkServer:
 
     def _end(self) -> None:
         """Kill and reap the workers, then remove the session's files, wherever they are."""
+        for pid in self._workers.keys() - self._hosts:
+            self._kill(pid)
+        self._await_hosts()
         for pid in self._workers:
             self._kill(pid)
         for pid in self._workers:
@@ -285,6 +290,17 @@ class _ForkServer:
         if url:  # only here, last of all, is the user's library for it at hand
             importlib.import_module("umbel._objects.spill_files").remove_all(url)
         sessions.remove_session(self._config["session_dir"], self._config["store_dir"])
+
+    def _await_hosts(self) -> None:
+        """The daemon's end has ended them too. What runs one for us, such as uv or podman, removes its files behind it."""
+        poll = select.poll()
+        poll.register(self._wake_read, select.POLLIN)
+        until_s = time.monotonic() + HOSTS_END_S
+        while self._hosts and (left_s := until_s - time.monotonic()) > 0:
+            poll.poll(left_s * 1e3)
+            with contextlib.suppress(BlockingIOError):
+                os.read(self._wake_read, 4096)
+            self._reap()
 
 
 def _fill_gaps() -> list[bytes]:

@@ -91,7 +91,8 @@ def _uv(
     version = value.get("uv_version")
     if version:
         build.run([*_with_pip(path, build, env), "install", "--no-input", f"uv{version}"], env=env)
-        found: str | None = os.path.join(path, "bin", "uv")
+        own = os.path.join(path, "bin", "uv")
+        found = own if os.path.exists(own) else _find_uv()  # the driver's, where that is of this version
     else:
         found = _find_uv()
     if found is None:
