@@ -426,16 +426,28 @@ def test_another_directory_is_used_and_left_empty(tmp_path: Path) -> None:
     assert os.listdir(tmp_path / "below") == []
 
 
-def test_another_file_system_is_used_by_its_url_and_left_empty(tmp_path: Path) -> None:
-    pytest.importorskip("fsspec")
+def only(library: str, directory: Path) -> dict[str, str]:
+    """The environment of a driver that has just this one of the libraries for URLs."""
+    pytest.importorskip(library)
+    if library == "fsspec":
+        return {}  # which is asked first
+    (directory / "fsspec.py").write_text("raise ImportError('not installed')")
+    return {"PYTHONPATH": f"{directory}:{os.environ.get('PYTHONPATH', '')}"}
+
+
+@pytest.mark.parametrize("library", ["fsspec", "pyarrow"])
+def test_another_file_system_is_used_by_its_url_and_left_empty(
+    library: str, tmp_path: Path, tmp_path_factory: pytest.TempPathFactory
+) -> None:
     run(f"""
-    start(object_spilling_directory="local://{tmp_path}/below")  # by fsspec, to which local files have this name too
+    start(object_spilling_directory="local://{tmp_path}/below")  # to both libraries local files have this name too
     refs = put_blocks(16)
     (DIRECTORY,) = glob.glob("{tmp_path}/below/*")
     assert files()
     assert [umbel.get(ref) == block(number) for number, ref in enumerate(refs)] == [True] * 16
+    assert {library!r} in sys.modules
     del refs[8:]
-    """)
+    """, **only(library, tmp_path_factory.mktemp("modules")))  # fmt: skip
     assert os.listdir(tmp_path / "below") == []
 
 
@@ -457,16 +469,18 @@ BUSY = """
 @pytest.mark.parametrize(
     ("where", "whom"),
     [
-        ("session", "driver"), ("session", "daemon"), ("session", "fork server"), ("path", "all"), ("url", "fork server"),
-        ("url", "all"),
+        ("session", "driver"), ("session", "daemon"), ("session", "fork server"), ("path", "all"),
+        ("fsspec", "fork server"), ("fsspec", "all"), ("pyarrow", "fork server"), ("pyarrow", "all"),
     ],
 )  # fmt: skip
-def test_killed_session_leaves_no_file(where: str, whom: str, tmp_path: Path) -> None:
-    if where == "url":
-        pytest.importorskip("fsspec")
-    names = {"path": str(tmp_path), "url": f"local://{tmp_path}"}
+def test_killed_session_leaves_no_file(
+    where: str, whom: str, tmp_path: Path, tmp_path_factory: pytest.TempPathFactory
+) -> None:
+    url = f"local://{tmp_path}"
+    names = {"path": str(tmp_path), "fsspec": url, "pyarrow": url}
     options = {"object_spilling_directory": names[where]} if where in names else {}
-    with drivers.driver(program(BUSY.replace("OPTIONS", repr(options)))) as driver:
+    environment = only(where, tmp_path_factory.mktemp("modules")) if names.get(where) == url else {}
+    with drivers.driver(program(BUSY.replace("OPTIONS", repr(options))), **environment) as driver:
         assert driver.line() == "busy"
         daemon, fork_server = driver.daemon_pids()
         for name, pid in (("daemon", daemon), ("fork server", fork_server), ("driver", driver.pid)):
@@ -475,7 +489,7 @@ def test_killed_session_leaves_no_file(where: str, whom: str, tmp_path: Path) ->
         if whom == "all":  # a later session removes what nobody was left to remove
             drivers.wait_until(lambda: not drivers.marked_processes(driver.mark))
             later = "import umbel\numbel.init(num_cpus=1)"
-            drivers.Driver(later, driver.directory).finish()
+            drivers.Driver(later, driver.directory, **environment).finish()
         driver.process.wait(drivers.PATIENCE_S)
         driver.expect_nothing_left()
     drivers.wait_until(lambda: not os.listdir(tmp_path), what="nothing is left of what was moved there")

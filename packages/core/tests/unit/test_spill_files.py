@@ -82,6 +82,14 @@ def test_url_without_its_library_says_what_to_install(monkeypatch: pytest.Monkey
         spill_files.check("s3://bucket/path")
 
 
+def test_scheme_that_one_library_does_not_know_is_the_others() -> None:
+    pytest.importorskip("pyarrow")
+    pytest.importorskip("fsspec")
+    spill_files.open_file("mock:///below/1").write(PARTS)
+    with pytest.raises(exceptions.InvalidOption, match="'nonsense://x"):
+        spill_files.check("nonsense://x")
+
+
 def test_directory_that_cannot_be_written_to_is_refused(tmp_path: Path) -> None:
     (tmp_path / "file").write_text("")
     with pytest.raises(exceptions.InvalidOption, match=re.escape(f"object_spilling_directory='{tmp_path}/file'")):

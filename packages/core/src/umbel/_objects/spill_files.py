@@ -156,7 +156,9 @@ def open_file(place: str) -> File:
         except ImportError as error:
             problem = problem or str(error)
         except Exception as error:
-            if library == "pyarrow":  # it raises what it likes for a scheme that it does not know
+            if library == "pyarrow" or isinstance(
+                error, ValueError
+            ):  # what they raise for a scheme that they do not know
                 problem = problem or str(error)
             else:
                 raise OSError(f"{place}: {type(error).__name__}: {error}") from error
