@@ -247,6 +247,34 @@ def test_graphs_are_where_rays_are() -> None:
     assert done.stdout.splitlines() == ["[3, 2]", "[3, 2] True", "ValueError(-1)", "torn down"], done.stderr
 
 
+def test_groups_of_actors_are_where_rays_are() -> None:
+    pytest.importorskip("numpy")
+    done = run_text(
+        """
+        import numpy as np
+        import ray
+        from ray.experimental.collective import create_collective_group, destroy_collective_group
+        from ray.util import collective
+
+        @ray.remote(num_cpus=0)
+        class Rank:
+            def total(self, value):
+                tensor = np.array([value])
+                collective.allreduce(tensor, "pair")
+                return int(tensor[0])
+
+        ray.init(num_cpus=1)
+        pair = [Rank.remote(), Rank.remote()]
+        group = create_collective_group(pair, backend="shm", name="pair")
+        print(*ray.get([one.total.remote(value) for one, value in zip(pair, (3, 4))]), group.get_rank(pair[1]))
+        destroy_collective_group(group)
+        """
+    )
+    assert done.stdout.splitlines()[-1:] == ["7 7 1"], done.stderr
+    done = run_text("from ray.experimental.collective import allreduce")
+    assert "ray.experimental.collective.allreduce: Umbel has no such thing yet" in done.stderr
+
+
 def test_private_names_are_refused() -> None:
     for statement in ("import ray._private.worker", "import ray; ray._raylet"):
         assert "private to Ray" in run("-c", statement).stderr.splitlines()[-1]

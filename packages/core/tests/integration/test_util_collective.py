@@ -16,6 +16,7 @@ import pytest
 
 import umbel
 from umbel import exceptions
+from umbel.experimental import collective as groups_of_actors
 from umbel.util import collective, state
 
 np = pytest.importorskip("numpy")
@@ -135,6 +136,52 @@ def test_driver_declares_a_group_that_actors_join_when_they_use_it(engine: str) 
     collective.destroy_collective_group("declared")
     collective.create_collective_group(ranks, 2, [0, 1], group_name="declared", gloo_timeout=PATIENCE_MS)
     collective.destroy_collective_group("declared")
+
+
+def test_group_of_actors_is_made_and_ended_by_the_driver(engine: str) -> None:
+    ranks = [Rank.remote() for _ in range(2)]
+    made = groups_of_actors.create_collective_group(ranks[::-1], backend="shm", name="made")
+    assert (made.name, made.backend, [made.get_rank(one) for one in (*ranks, Rank.remote())]) == (
+        "made",
+        "SHM",
+        [1, 0, -1],
+    )
+    assert umbel.get([one.allreduce.remote(value, 4, "made") for one, value in zip(ranks, (2, 3), strict=True)]) == [
+        5.0, 5.0,
+    ]  # fmt: skip
+    other = groups_of_actors.create_collective_group(ranks[:1], backend="shm")
+    assert groups_of_actors.get_collective_groups(ranks) == [made]
+    assert groups_of_actors.get_collective_groups(ranks[:1], "shm") == [made, other]
+    assert groups_of_actors.get_collective_groups(ranks[:1], "gloo") == []
+    with pytest.raises(ValueError, match="'made' already"):
+        groups_of_actors.create_collective_group(ranks, backend="shm", name="made")
+    groups_of_actors.destroy_collective_group(made)
+    assert umbel.get([one.call.remote("is_group_initialized", "made") for one in ranks]) == [False, False]
+    groups_of_actors.destroy_all_collective_groups()
+    assert umbel.get(ranks[0].call.remote("is_group_initialized", other.name)) is False
+    assert groups_of_actors.get_collective_groups([]) == []
+    with pytest.raises(ValueError, match="no group 'made' was made here"):
+        groups_of_actors.destroy_collective_group("made")
+
+
+def test_what_is_no_group_of_actors_is_refused(engine: str) -> None:
+    rank = Rank.remote()
+    with pytest.raises(TypeError, match="handles to actors, got 5"):
+        groups_of_actors.create_collective_group([rank, 5], backend="shm")
+    with pytest.raises(ValueError, match="once"):
+        groups_of_actors.create_collective_group([rank, rank], backend="shm")
+    with pytest.raises(exceptions.PluginError, match="nccl"):
+        groups_of_actors.create_collective_group([rank], backend="nccl")
+    with pytest.raises(TypeError, match="its name, got 5"):
+        groups_of_actors.destroy_collective_group(5)  # type: ignore[arg-type]
+
+
+def test_group_is_ended_although_an_actor_of_it_is_dead(engine: str) -> None:
+    ranks = [Rank.remote() for _ in range(2)]
+    made = groups_of_actors.create_collective_group(ranks, backend="shm")
+    umbel.kill(ranks[0])
+    groups_of_actors.destroy_collective_group(made)
+    assert umbel.get(ranks[1].call.remote("is_group_initialized", made.name)) is False
 
 
 def test_mismatch_is_told_at_all_ranks_and_the_group_goes_on(engine: str) -> None:

@@ -10,7 +10,7 @@ from types import ModuleType
 from typing import Any
 
 # Submodules of core that `import umbel` does not load, because most programs never use them.
-LAZY = frozenset(("actor", "cloudpickle", "dag", "runtime_context", "runtime_env", "util"))
+LAZY = frozenset(("actor", "cloudpickle", "dag", "experimental", "runtime_context", "runtime_env", "util"))
 LAZY_UTIL = frozenset(
     (
         "collective",

@@ -70,6 +70,7 @@ class Membership:
         self.lock = threading.RLock()
         self.groups: dict[str, Group] = {}
         self.declared: dict[str, Any] = {}  # the places that this driver holds open
+        self.made: dict[str, Any] = {}  # handles of those made of other actors, see umbel.experimental.collective
 
 
 class _Members:
