@@ -98,5 +98,6 @@ def test_directory_that_cannot_be_written_to_is_refused(tmp_path: Path) -> None:
 
 def test_file_url_is_a_path() -> None:
     assert spill_files.local_path("file:///tmp/x") == "/tmp/x"
+    assert spill_files.local_path("file://localhost/tmp/x") == "/tmp/x"
     assert spill_files.local_path("s3://bucket/x") == "s3://bucket/x"
     assert spill_files.local_path("here") == os.path.abspath("here")

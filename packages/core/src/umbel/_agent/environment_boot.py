@@ -60,7 +60,5 @@ if __name__ == "__main__":
         config = json.load(file)
     has_entry = not (sys.flags.isolated or getattr(sys.flags, "safe_path", False))
     if has_entry and not config["control_path"]:
-        del sys.path[
-            0
-        ]  # the directory of this file, or the current one: which of them are the program's, it says itself
+        del sys.path[0]  # this file's directory, or the current one: which are the program's, it says itself
     main(config)

@@ -8,25 +8,31 @@ where NAME is not set, and whatever else names nothing stays as it is written.
 from __future__ import annotations
 
 import os
-import re
 from collections.abc import Iterable, Mapping
+from typing import TYPE_CHECKING
 
-_REFERENCE = re.compile(r"\$(\w+|\{[^}]*\})", re.ASCII)
-_EMPTY_IF_UNSET = re.compile(r"\$\{[A-Z0-9_]+\}")
+if TYPE_CHECKING:
+    import re  # takes longer to load than most sessions have use for
+
+_REFERENCE = r"\$([A-Za-z0-9_]+|\{[^}]*\})"
+_EMPTY_IF_UNSET = r"\$\{[A-Z0-9_]+\}"
 
 Replaced = dict[str, str | None]  # what variables were before, None for those that were not there
 
 
 def expanded(text: str, environment: Mapping[str, str]) -> str:
     """`text` with what its references stand for."""
+    if "$" not in text:
+        return text
+    import re
 
     def value(reference: re.Match[str]) -> str:
         found = environment.get(reference[1].strip("{}"))
         if found is not None:
             return found
-        return "" if _EMPTY_IF_UNSET.fullmatch(reference[0]) else reference[0]
+        return "" if re.fullmatch(_EMPTY_IF_UNSET, reference[0]) else reference[0]
 
-    return _REFERENCE.sub(value, text) if "$" in text else text
+    return re.sub(_REFERENCE, value, text)
 
 
 def put(given: Iterable[tuple[str, str]]) -> Replaced:

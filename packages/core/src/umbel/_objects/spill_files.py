@@ -156,9 +156,7 @@ def open_file(place: str) -> File:
         except ImportError as error:
             problem = problem or str(error)
         except Exception as error:
-            if library == "pyarrow" or isinstance(
-                error, ValueError
-            ):  # what they raise for a scheme that they do not know
+            if library == "pyarrow" or isinstance(error, ValueError):  # for a scheme that they do not know
                 problem = problem or str(error)
             else:
                 raise OSError(f"{place}: {type(error).__name__}: {error}") from error
@@ -174,6 +172,7 @@ def local_path(place: str) -> str:
     """`place` without `file://`, absolute if it is a path."""
     if place.startswith("file://"):
         place = place[len("file://") :]
+        place = place[len("localhost") :] if place.startswith("localhost/") else place
     return place if "://" in place or not place else os.path.abspath(place)
 
 
