@@ -722,11 +722,14 @@ def test_closing_the_lifeline_before_connecting_ends_everything() -> None:
 
 
 def test_abandoned_launch_leaves_nothing() -> None:
-    sessions_before = set(os.listdir(sessions.base_dir()))
+    def own_sessions() -> list[str]:
+        return [name for name in os.listdir(sessions.base_dir()) if name.startswith(f"{os.getpid()}-")]
+
+    before = own_sessions()
     launching = launch.begin()
     launching.configure({"worker_main": "daemon_worker", "sys_path": [HERE, *sys.path]})
     launching.abandon()
-    assert set(os.listdir(sessions.base_dir())) <= sessions_before
+    assert own_sessions() == before
 
 
 def test_daemon_that_is_told_nothing_ends_with_whoever_began_it() -> None:
