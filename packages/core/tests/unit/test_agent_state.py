@@ -798,3 +798,87 @@ def test_old_worker_goes_while_it_is_idle_unless_it_is_needed() -> None:
     state.apply(ev.WorkerStayed("w1", 60.1))  # others borrow what it owns
     assert state.next_tick_s() == pytest.approx(60.1 + STAYED_RETRY_S)
     assert state.apply(demand(at_s=61.0)) == [ev.StartWorker("w2", "")]
+
+
+def leased_from_two(recycle_s: float | None) -> AgentState:
+    """w1 and w2 are the driver's, since 0 s."""
+    state = make(recycle_s=recycle_s)
+    state.apply(demand(2))
+    ready(state, "w1")
+    ready(state, "w2")
+    return state
+
+
+def test_old_worker_that_its_client_keeps_using_is_asked_back_once_and_replaced() -> None:
+    """A steady program never gives a lease back by itself: its workers would leak for ever."""
+    state = leased_from_two(60.0)
+    state.apply(ev.LeaseReturned("driver", "w2", False, 1.0))
+    assert state.next_tick_s() == 60.0
+    assert state.apply(ev.Ticked(60.0)) == [ev.Reclaim("driver", "w1"), ev.AskExit("w2", is_idle=True)]
+    state.apply(ev.WorkerExited("w2", 0, 0, 60.1))
+    assert state.next_tick_s() is None
+    assert state.apply(demand(1, at_s=60.2)) == [ev.StartWorker("w3", "")]  # while w1 ends its task
+    assert ready(state, "w3", 60.3) == [grant("w3")]
+    assert state.apply(ev.LeaseReturned("driver", "w1", False, 70.0)) == [ev.AskExit("w1", is_idle=True)]
+    assert state.next_tick_s() == 70.0 + ASK_TIMEOUT_S
+    state.apply(ev.WorkerExited("w1", 0, 0, 70.1))
+    assert state.next_tick_s() == pytest.approx(120.2)  # w3 comes of age
+
+
+def test_old_worker_whose_client_has_died_is_used_by_nobody_else() -> None:
+    state = leased_from_two(60.0)
+    state.apply(ev.Ticked(60.0))
+    assert state.apply(ev.ClientLeft("driver", 61.0)) == [ev.AskExit(w, is_idle=True) for w in ("w1", "w2")]
+    state.apply(ev.WorkerStayed("w1", 61.1), ev.WorkerExited("w2", 0, 0, 61.1))  # w1 owns what others borrow
+    state.apply(ev.Ticked(61.1 + STAYED_RETRY_S))
+    assert state.workers["w1"].is_retired
+    state.apply(ev.WorkerStayed("w1", 63.5), ev.ClientJoined("other", 64.0))
+    assert state.apply(demand(client="other", at_s=64.0)) == [ev.StartWorker("w3", "")]
+
+
+def test_old_workers_of_actors_stay_and_those_that_are_dying_are_not_asked_back() -> None:
+    state = leased_from_two(60.0)
+    state.apply(ev.LeaseReturned("driver", "w1", False, 1.0), ev.LeaseReturned("driver", "w2", False, 1.0))
+    state.apply(actor("a"))
+    ready(state, "w3", 2.0)
+    state.apply(demand(at_s=3.0))
+    state.apply(ev.MemoryShort("w2", "memory ran short", 4.0))
+    assert state.apply(ev.Ticked(70.0)) == [ev.AskExit("w1", is_idle=True)]
+    assert state.apply(ev.WorkerOvergrown("w3", 71.0), ev.WorkerOvergrown("w2", 71.0)) == []
+
+
+def test_old_worker_is_used_on_while_as_many_as_are_kept_idle_must_stay_for_what_they_own() -> None:
+    """Who holds on to everything would get one more process for each, each time."""
+    state = leased_from_two(60.0)
+    assert state.apply(ev.Ticked(60.0)) == [ev.Reclaim("driver", "w1"), ev.Reclaim("driver", "w2")]
+    for worker in ("w1", "w2"):
+        state.apply(ev.LeaseReturned("driver", worker, False, 61.0), ev.WorkerStayed(worker, 61.0))
+    state.apply(demand(2, at_s=62.0))
+    ready(state, "w3", 62.0)
+    ready(state, "w4", 62.0)
+    assert state.apply(ev.Ticked(122.0)) == [ev.AskExit(w, is_idle=True) for w in ("w1", "w2")]  # again
+    state.apply(ev.WorkerStayed("w1", 122.1), ev.WorkerStayed("w2", 122.1))
+    assert state.next_tick_s() == pytest.approx(122.1 + STAYED_RETRY_S)
+    state.apply(ev.LeaseReturned("driver", "w3", False, 123.0))
+    assert state.apply(demand(at_s=123.0)) == [grant("w3")]
+    state.apply(ev.WorkerExited("w1", 0, 0, 123.5))
+    assert state.apply(ev.Ticked(123.6)) == [ev.Reclaim("driver", "w3"), ev.Reclaim("driver", "w4")]
+    state.check()
+
+
+def test_worker_that_is_found_large_goes_if_it_is_idle_and_is_asked_back_once_if_it_is_leased() -> None:
+    state = leased_from_two(None)
+    state.apply(ev.LeaseReturned("driver", "w2", False, 1.0))
+    assert state.apply(ev.WorkerOvergrown("w2", 2.0)) == [ev.AskExit("w2", is_idle=True)]
+    assert state.apply(ev.WorkerOvergrown("w1", 2.0)) == [ev.Reclaim("driver", "w1")]
+    assert state.apply(ev.WorkerOvergrown("w1", 3.0), ev.WorkerOvergrown("gone", 3.0)) == []
+    state.apply(ev.LeaseReturned("driver", "w1", False, 4.0))  # it was its task that held so much
+    assert state.apply(demand(at_s=5.0)) == [grant("w1")]
+    assert state.apply(ev.WorkerOvergrown("w1", 6.0)) == [ev.Reclaim("driver", "w1")]
+
+
+def test_worker_that_was_asked_back_to_be_replaced_does_not_count_as_one_that_others_get_soon() -> None:
+    """It may run on for hours: who waits gets another of the client's."""
+    state = leased_from_two(None)
+    state.apply(ev.WorkerOvergrown("w1", 1.0), ev.ClientJoined("other", 2.0))
+    assert state.apply(demand(client="other", at_s=2.0)) == [ev.Reclaim("driver", "w2")]

@@ -136,6 +136,13 @@ class MemoryShort(NamedTuple):
     at_s: float
 
 
+class WorkerOvergrown(NamedTuple):
+    """A worker that runs tasks, or may run some, holds more than one should that is used again."""
+
+    worker: str
+    at_s: float
+
+
 class WorkerDismissed(NamedTuple):
     """Memory is short: this worker is to exit if it is idle and nobody needs what it owns."""
 
@@ -171,6 +178,7 @@ AgentEvent = (
     | WorkerReady
     | WorkerStayed
     | MemoryShort
+    | WorkerOvergrown
     | WorkerDismissed
     | WorkerExited
     | Ticked
@@ -211,7 +219,8 @@ class Grant(NamedTuple):
 
 
 class Reclaim(NamedTuple):
-    """Others wait: `client` shall give `worker` back once what it has sent there is done."""
+    """Others wait, or the worker is to be replaced: `client` shall give `worker` back once what it has sent there is
+    done."""
 
     client: str
     worker: str

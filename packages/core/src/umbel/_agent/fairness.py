@@ -77,8 +77,10 @@ def leases_to_reclaim(unserved: Iterable[Demand], leases: Iterable[Lease], ledge
 
 
 def _from_group(group: list[Lease], missing: dict[str, int], own: int) -> list[Lease]:
-    """Take leases that hold what is missing out of a group, as long as it is fair; `missing` becomes what is left."""
+    """Take leases that hold what is missing out of a group, as long as it is fair; `missing` becomes what is left. Those
+    that were asked back to be replaced, and are still held, are likely to run something long: they come last."""
     taken = []
+    group.sort(key=lambda lease: lease.is_recycled)
     while any(missing.values()) and not (own and len(group) < own + 2):
         useful = next((one for one in group if any(missing.get(name) and n for name, n in one.resources.items())), None)
         if useful is None:

@@ -18,13 +18,14 @@ from typing import Any, Protocol
 from umbel._agent import events as ev
 from umbel._agent import shortage
 from umbel._agent.ledger import UNIT
-from umbel._agent.records import Worker, WorkerState
+from umbel._agent.records import Lease, Worker, WorkerState
 from umbel._base import control_groups, machine
 
 PAGE_BYTES = os.sysconf("SC_PAGE_SIZE")
 DESCENDANTS_MAX = 200  # of one worker that are looked at
 REPORTS_MAX = 1_000  # of kills whose process has not been reaped
 MIB = 1 << 20
+YOUNG_S = 60.0  # a worker that is replaced for its size before that costs its users time; a leak lasts longer
 STARTERS = ("worker", "actor", "environment")  # whose children count as the session's: the user's, and builds
 
 
@@ -58,6 +59,7 @@ class MemoryWatch:
         self._groups = control_groups.limited_groups()
         self._reports: dict[str, dict[str, Any]] = {}  # of workers that were killed and not yet reaped
         self._oom_kills = oom_kill_count()
+        self._has_told_of_young = False
 
     # ---- looking ----
 
@@ -81,6 +83,9 @@ class MemoryWatch:
                 self._daemon.hub.tell_drivers({"t": "warn", "text": text})
             else:
                 self._daemon.decide(ev.WorkerDismissed(command.worker, self._daemon.now_s()))
+        for use in uses:
+            if use.owner and use.resident_bytes > self._recycle_bytes and self.is_overgrown(use.worker):
+                self._daemon.decide(ev.WorkerOvergrown(use.worker, self._daemon.now_s()))
         return self.monitor.look_again_s()
 
     def _uses(self) -> list[shortage.Use]:
@@ -100,7 +105,7 @@ class MemoryWatch:
         lease = worker.lease
         if lease is None:
             return shortage.Use(worker.id, size)
-        allowed = lease.resources.get("memory", 0) // UNIT
+        allowed = _promised_bytes(lease)
         if lease.actor:
             cost = shortage.RESTARTED if self._daemon.control.may_restart(lease.actor) else shortage.LOST_ACTOR
             return shortage.Use(worker.id, size, actor=lease.actor, allowed_bytes=allowed, cost=cost)
@@ -174,9 +179,32 @@ class MemoryWatch:
         return self._reports.pop(worker, None)
 
     def is_overgrown(self, worker: str) -> bool:
-        """Whether the worker holds so much that it should not be used again."""
-        pid = self._daemon.forks.pid_of(worker)
-        return bool(self._recycle_bytes and pid) and private_bytes(pid) > self._recycle_bytes
+        """Whether the worker holds so much, and more than its task is promised, that it should not be used again."""
+        pid, known = self._daemon.forks.pid_of(worker), self._daemon.agent.workers.get(worker)
+        if not self._recycle_bytes or not pid or known is None:
+            return False
+        return private_bytes(pid) > max(self._recycle_bytes, _promised_bytes(known.lease))
+
+    def given_back(self, worker: str) -> bool:
+        """Whether a worker that its user gives back is to be replaced for its size. If it is young, somebody may be
+        loading things again and again, and is told, once."""
+        if not self.is_overgrown(worker):
+            return False
+        age_s = self._daemon.now_s() - self._daemon.agent.workers[worker].made_s
+        if age_s < YOUNG_S and not self._has_told_of_young:
+            self._has_told_of_young = True
+            pid = self._daemon.forks.pid_of(worker)
+            text = (
+                f"worker {worker[:8]} (pid {pid}) is replaced when it is {age_s:.0f} s old, for it holds "
+                f"{mib(private_bytes(pid))} with no task running, more than {mib(self._recycle_bytes)}; if its tasks keep "
+                "that on purpose, give them as much memory= or raise UMBEL_WORKER_RECYCLE_BYTES"
+            )
+            self._daemon.hub.tell_drivers({"t": "warn", "text": text})
+        return True
+
+
+def _promised_bytes(lease: Lease | None) -> int:
+    return lease.resources.get("memory", 0) // UNIT if lease is not None else 0
 
 
 # ---- the system ----

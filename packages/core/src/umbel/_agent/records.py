@@ -24,7 +24,10 @@ class WorkerState(Enum):
 class Lease:
     """One worker's use by one holder. Exactly one of `client` and `actor` is set."""
 
-    __slots__ = ("accelerators", "actor", "client", "depth", "is_blocked", "is_reclaimed", "key", "resources", "worker")
+    __slots__ = (
+        "accelerators", "actor", "client", "depth", "is_blocked", "is_reclaimed", "is_recycled", "key", "resources",
+        "worker",
+    )  # fmt: skip
 
     def __init__(
         self, worker: str, demand: Demand, resources: Mapping[str, int], accelerators: Mapping[str, tuple[str, ...]]
@@ -37,7 +40,8 @@ class Lease:
         self.resources = resources
         self.accelerators = accelerators
         self.is_blocked = False
-        self.is_reclaimed = False
+        self.is_reclaimed = False  # asked back for others who wait
+        self.is_recycled = False  # asked back so that its worker can be replaced
 
 
 class Worker:

@@ -405,7 +405,7 @@ class Service:
 
     def _on_return(self, client: Client, message: Message, _body: bytes) -> None:
         worker = message["worker"]
-        is_retired = message["retire"] or (self._memory is not None and self._memory.is_overgrown(worker))
+        is_retired = message["retire"] or (self._memory is not None and self._memory.given_back(worker))
         self.decide(ev.LeaseReturned(client.id, worker, is_retired, self.now_s()))
 
     def _on_kill_worker(self, client: Client, message: Message, _body: bytes) -> None:

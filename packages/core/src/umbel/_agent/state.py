@@ -53,8 +53,9 @@ class AgentState:
         order: fairness.Order = fairness.deepest_first,
     ) -> None:
         """worker_ids: fresh ids, for fork servers of environments too. starts_max: workers starting at once. idle_max:
-        idle workers kept for good. infeasible_timeout_s: how long a demand that can never be served may wait; None for
-        ever. recycle_s: how old a worker may be that is used for tasks again; None for any age."""
+        idle workers kept for good, and old ones that others do not let go. infeasible_timeout_s: how long a demand that
+        can never be served may wait; None for ever. recycle_s: how old a worker may be that is used for tasks again;
+        None for any age."""
         self.ledger = ledger
         self.workers: dict[str, Worker] = {}
         self.clients: dict[str, dict[str, Lease]] = {}  # client -> worker -> lease
@@ -90,6 +91,7 @@ class AgentState:
             ev.WorkerReady: self._on_worker_ready,
             ev.WorkerStayed: self._on_worker_stayed,
             ev.MemoryShort: self._on_memory_short,
+            ev.WorkerOvergrown: self._on_worker_overgrown,
             ev.WorkerDismissed: self._on_worker_dismissed,
             ev.WorkerExited: self._on_worker_exited,
             ev.Ticked: self._on_ticked,
@@ -176,17 +178,50 @@ class AgentState:
             return []
         if worker.is_lost:
             return self._kill(worker, "its connection to the agent was closed", event.at_s)
-        if event.is_retired or self._is_old(worker, event.at_s):
+        if event.is_retired or (self._is_old(worker, event.at_s) and self._may_recycle()):
             return self._retire(worker, event.at_s)
         self._enter(worker, WorkerState.IDLE, event.at_s)
         return []
 
+    # ---- workers that are replaced ----
+
     def _is_old(self, worker: Worker, at_s: float) -> bool:
         return self._recycle_s is not None and worker.made_s + self._recycle_s <= at_s
+
+    def _may_recycle(self) -> bool:
+        """Whether old workers are to go now. Those that own what others need stay, unused; more of them than are kept
+        idle would make a session that holds on to everything grow by as many processes each time."""
+        staying = sum(worker.is_retired and worker.state is WorkerState.LEAVING for worker in self.workers.values())
+        return staying < self._idle_max
+
+    def _next_old_s(self) -> float | None:
+        """When a worker becomes too old next; None while that changes nothing."""
+        oldest = next(
+            filter(_is_replaceable, self.workers.values()), None
+        )  # they are listed in the order of their ages
+        if oldest is None or self._recycle_s is None:
+            return None
+        old_s = oldest.made_s + self._recycle_s
+        return old_s if old_s > self._now_s or self._may_recycle() else None
+
+    def _recycle(self, worker: Worker, at_s: float) -> list[AgentCommand]:
+        """An idle worker goes. One in use is asked back: what was sent to it is done there, and whether it goes is
+        decided when it comes back."""
+        lease = worker.lease
+        if lease is None:
+            return self._retire(worker, at_s)
+        lease.is_recycled = True
+        return [ev.Reclaim(lease.client, worker.id)]
 
     def _retire(self, worker: Worker, at_s: float) -> list[AgentCommand]:
         worker.is_retired = True
         return self._ask_exit(worker, at_s)
+
+    def _on_worker_overgrown(self, event: ev.WorkerOvergrown) -> list[AgentCommand]:
+        worker = self.workers.get(event.worker)
+        return self._recycle(worker, event.at_s) if worker is not None and _is_replaceable(worker) else []
+
+    # ---- leases ----
 
     def _end_lease(self, lease: Lease) -> None:
         """Gives back what it holds. The worker's state is the caller's business."""
@@ -402,8 +437,8 @@ class AgentState:
         due = [
             at for worker in self.workers.values() for at in (worker.deadline_s, worker.ask_again_s) if at is not None
         ]
-        if self._recycle_s is not None:
-            due += [worker.made_s + self._recycle_s for worker in self._willing()]
+        if (at_s := self._next_old_s()) is not None:
+            due.append(at_s)
         surplus = self._surplus()
         if surplus:
             due.append(surplus[0].since_s + self._idle_worker_s)
@@ -442,9 +477,9 @@ class AgentState:
                     commands += self._ask_exit(worker, at_s)
                 elif worker.state is WorkerState.LEASED:
                     commands.append(ev.AskExit(worker.id, is_idle=True))
-        for worker in self._willing():
-            if self._is_old(worker, at_s):
-                commands += self._retire(worker, at_s)
+        for worker in self.workers.values():
+            if self._is_old(worker, at_s) and _is_replaceable(worker) and self._may_recycle():
+                commands += self._recycle(worker, at_s)
         for worker in self._surplus():
             if worker.since_s + self._idle_worker_s <= at_s:
                 commands += self._ask_exit(worker, at_s)
@@ -706,6 +741,14 @@ class AgentState:
             checks.invariant(
                 bool(demand.actor) or demand.client in self.clients, "a demand of nobody", client=demand.client
             )
+
+
+def _is_replaceable(worker: Worker) -> bool:
+    """Whether it can be told to go, for it is idle and has not just refused, or can be asked back from a client."""
+    if worker.state is WorkerState.IDLE:
+        return worker.ask_again_s is None
+    lease = worker.lease
+    return worker.state is WorkerState.LEASED and lease is not None and bool(lease.client) and not lease.is_recycled
 
 
 def _take(idle: list[Worker], demand: Demand) -> Worker | None:

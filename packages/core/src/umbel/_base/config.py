@@ -209,13 +209,13 @@ class Config:
     the whole machine."""
 
     worker_recycle_bytes: int = _setting(0, "UMBEL_WORKER_RECYCLE_BYTES", minimum=-1)
-    """A worker that holds more than this when it has nothing to do is replaced; -1 for never, 0 for one CPU's share of
-    the node's memory, though at least 1 GiB: programs keep models in workers on purpose, and load them again for
-    seconds."""
+    """A worker that holds more than this, and than the `memory=` of its task, with no task running is replaced; one
+    that is kept busy gets no further tasks for that. -1 for never, 0 for one CPU's share of the node's memory, though
+    at least 1 GiB: programs keep models in workers on purpose, and load them again for seconds."""
 
     worker_recycle_s: float = _setting(3600.0, "UMBEL_WORKER_RECYCLE_S")
-    """A worker older than this is replaced when it has nothing to do, with whatever it has leaked; 0 for never. A fork
-    takes milliseconds, the imports of a large program seconds: once an hour is nothing."""
+    """A worker older than this is replaced once its running task has ended, with whatever it has leaked; 0 for never. A
+    fork takes milliseconds, the imports of a large program seconds: once an hour is nothing."""
 
     def __init__(self, **values: Any) -> None:
         """The defaults but for `values`. Raises TypeError for an unknown name."""

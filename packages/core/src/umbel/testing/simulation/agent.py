@@ -1,6 +1,7 @@
 """Leases, workers and resources: the agent's machine between clients and processes that behave as they like.
 
-Clients are abstract here: they want leases, use them, give them back, ask for the death of a worker, and die.
+Clients are abstract here: they want leases, use them, give them back, ask for the death of a worker, and die. Workers
+grow too old or too large while they are used.
 Environments are built or cannot be, and their fork servers are lost with their workers. Workers start or fail to, block,
 become clients themselves, refuse to exit, and die. What each says reaches the agent in order, but how late is chance.
 Everything the agent orders is entered in books of the simulation's own, and compared.
@@ -80,6 +81,7 @@ class Book:
         self.key = key
         self.resources = resources
         self.accelerators = accelerators
+        self.is_asked_back = False
 
 
 class AgentWorld(World):
@@ -91,12 +93,14 @@ class AgentWorld(World):
         chance = self.chance
         self.total = {CPU: UNIT * (1 + chance.below(3)), "GPU": 2 * UNIT}
         self.idle_max = 1 + chance.below(2)
+        self.recycle_s: float | None = chance.choose((None, 1.0, 30.0))
+        self.made_s: dict[str, float] = {}  # worker -> when it was forked
         self.state = AgentState(
             ledger=Ledger(self.total, {"GPU": ("0", "1")}),
             worker_ids=_ids(),
             starts_max=1 + chance.below(3),
             idle_max=self.idle_max,
-            recycle_s=chance.choose((None, 1.0, 30.0)),
+            recycle_s=self.recycle_s,
         )
         self.servers: dict[str, str] = {}  # of environments, building or ready -> what is built
         self.ready: set[str] = set()  # those of them that are
@@ -160,6 +164,7 @@ class AgentWorld(World):
         if isinstance(command, ev.StartWorker):
             self._check_server(command)
             self.starting[command.worker] = command.env
+            self.made_s[command.worker] = self.now_s
         elif isinstance(command, environments.Begin):
             self.must(command.key not in self.servers.values(), "A15", "%s is built a second time", command.key)
             self.servers[command.server] = command.key
@@ -178,8 +183,20 @@ class AgentWorld(World):
             if isinstance(command, ev.Grant):
                 self._tell(command.client, command)
         elif isinstance(command, ev.AskExit):
+            book = self.books.get(command.worker)
+            is_unasked = command.is_idle and book is not None and book.holder in self.actors
+            self.must(not is_unasked, "A16", "the actor's worker %s is asked to leave", command.worker)
             self._tell(command.worker, command)
-        elif isinstance(command, (ev.Reclaim, ev.LeaseBroken, ev.DemandFailed)):
+        elif isinstance(command, ev.Reclaim):
+            book = self.books.get(command.worker)
+            if book is None or book.holder != command.client:
+                self.must(
+                    False, "A16", "%s is asked back from %s, who does not have it", command.worker, command.client
+                )
+            else:
+                book.is_asked_back = True
+            self._tell(command.client, command)
+        elif isinstance(command, (ev.LeaseBroken, ev.DemandFailed)):
             self._tell(command.client, command)
         elif isinstance(command, ev.ActorWorkerDied):
             if self.actors.get(command.actor) and self.chance.happens(50):  # it restarts
@@ -425,11 +442,28 @@ class AgentWorld(World):
             self.apply(ev.Ticked(self.now_s))
             due = self.state.next_tick_s()
         self.must(due is None or due > self.now_s, "A12", "a tick at %s leaves one due at %s", self.now_s, due)
+        if self.recycle_s is not None and self._staying_count() < self.idle_max:
+            for worker, made_s in self.made_s.items():
+                if made_s + self.recycle_s <= self.now_s:
+                    self._check_asked_back(worker)
+
+    def _staying_count(self) -> int:
+        return sum(w.is_retired and w.state is WorkerState.LEAVING for w in self.state.workers.values())
+
+    def _check_asked_back(self, worker: str) -> None:
+        """A16, of one that is too old or too large."""
+        book = self.books.get(worker)
+        if book is not None and book.holder in self.clients and self.state.workers[worker].state is WorkerState.LEASED:
+            self.must(book.is_asked_back, "A16", "%s is worn out, and %s is not asked for it", worker, book.holder)
 
     def _lose(self) -> None:
-        """A process dies, memory is short, or a driver leaves."""
+        """A process dies, has grown, memory is short, or a driver leaves."""
         if self.workers and self.chance.happens(30):
             worker = self.chance.choose([*self.workers])
+            if self.chance.happens(40):
+                self.apply(ev.WorkerOvergrown(worker, self.now_s))
+                self._check_asked_back(worker)
+                return
             kind = ev.MemoryShort(worker, "memory ran short", self.now_s)
             self.apply(kind if self.chance.happens(60) else ev.WorkerDismissed(worker, self.now_s))
             return

@@ -90,6 +90,7 @@ class Daemon(service.Service):
         on_kill: Callable[[str], None],
         progress_of: Callable[[str], int] = lambda _worker: -1,
         starts_max: int = 2,
+        recycle_s: float | None = None,
     ) -> None:
         self._world = world
         self.on_start = on_start
@@ -100,7 +101,7 @@ class Daemon(service.Service):
             "store_dir": NOWHERE, "embedded": False, "driver_pid": 0, "control": "umbel._control.service",
             "node_id": "node",
             "namespace": "ns", "labels": {}, "store_capacity_bytes": 1 << 30, "store_full_wait_s": 1.0,
-            "log_to_driver": False, "job_id": "",
+            "log_to_driver": False, "job_id": "", "worker_recycle_s": recycle_s,
             "spilling": {"directory": NOWHERE, "high_water": 0.8, "batch_bytes": 1, "is_enabled": True},
         }  # fmt: skip
         nothing: Any = _Nothing()

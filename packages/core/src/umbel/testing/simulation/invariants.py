@@ -34,6 +34,7 @@ INVARIANTS: Final[Mapping[str, str]] = {
     "S5": "every request for room is answered",
     "S6": "no file without a value",
     "A15": "workers of what has been built",
+    "A16": "what is worn out is asked back, and no actor",
     "T2": "one creation, one answer's actor",
     "T3": "one host at a time",
     "T5": "no more restarts than allowed",

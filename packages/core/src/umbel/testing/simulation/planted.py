@@ -81,6 +81,17 @@ def _hasty_server(machine: environments.Environments, key: str, timeout_s: float
     return machine.servers[key].id
 
 
+_recycle = state.AgentState._recycle
+
+
+def _recycle_idle_only(machine: state.AgentState, worker: agent_records.Worker, at_s: float) -> list[Any]:
+    """Worn-out workers are replaced only once their clients give them back by themselves."""
+    if worker.lease is None:
+        return _recycle(machine, worker, at_s)
+    worker.lease.is_recycled = True
+    return []
+
+
 def _deaf(_machine: state.AgentState, _event: Any) -> list[Any]:
     """The event changes nothing."""
     return []
@@ -262,6 +273,7 @@ PLANTS: Final[Mapping[str, Planted]] = {
     "cpu-given-twice": _instead("agent", _AGENT, "_end_lease", _forget_lent, "more is free", "free and held"),
     "return-unheard": _instead("agent", _AGENT, "_on_lease_returned", _deaf, "A", "R2"),
     "stayed-unheard": _instead("agent", _AGENT, "_on_worker_stayed", _deaf, "A"),
+    "worn-out-kept": _instead("agent", _AGENT, "_recycle", _recycle_idle_only, "A16"),
     "build-not-awaited": _instead("agent", environments.Environments, "want", _hasty_server, "A15"),
     "plain-only": _instead("agent", _AGENT, "_is_feasible", _plain_only, "A7"),
     "silent-death": _instead("actors", actors.ActorTable, "_bury", _bury_in_silence, "T6"),

@@ -230,6 +230,7 @@ class RuntimeWorld(World):
             on_kill=self._killed,
             progress_of=self._progress_of,
             starts_max=1 + chance.below(3),
+            recycle_s=chance.choose((None, 0.5, 5.0)),
         )
         self.starting: list[str] = []
         self.exited: list[tuple[str, int]] = []  # processes whose end the daemon has not heard of, and their exit code
