@@ -337,6 +337,67 @@ def test_reasons_why_not(runs: pathlib.Path) -> None:
     assert reason_of(by_value) == "put"
 
 
+def test_small_value_that_was_let_go_of_is_the_reason_and_not_said_to_be_put(runs: pathlib.Path) -> None:
+    """Values that travelled in messages are in their owner's memory only, whoever made them."""
+
+    @umbel.remote
+    def small() -> int:
+        return 5
+
+    @umbel.remote
+    def read(refs: list[Any]) -> bytes:
+        return bytes([umbel.get(refs[0])]) * LARGE
+
+    number = small.remote()
+    number_id = number._id.hex()
+    ref = read.remote([number])
+    umbel.wait([ref])
+    del number
+    lose(ref)
+    with pytest.raises(exceptions.ObjectReconstructionFailedError, match=f"needs object {number_id}") as info:
+        umbel.get(ref, timeout=30)
+    assert info.value.reason == "ref_not_found"
+
+
+def test_result_of_a_task_that_was_cancelled_when_it_ran_again_is_not_computed_once_more(runs: pathlib.Path) -> None:
+    @umbel.remote(num_returns=2)
+    def pair(runs: str) -> tuple[bytes, bytes]:
+        note(runs)
+        while count(pathlib.Path(runs)) == 2:
+            time.sleep(0.005)
+        return b"a" * LARGE, b"b" * LARGE
+
+    left, right = pair.remote(str(runs))
+    lose(left)
+    with pytest.raises(exceptions.GetTimeoutError):
+        umbel.get(left, timeout=0.2)
+    drivers.wait_until(lambda: count(runs) == 2)
+    umbel.cancel(left)
+    with pytest.raises(exceptions.TaskCancelledError):
+        umbel.get(left, timeout=30)
+    lose(right)
+    assert reason_of(right) == "task_cancelled"
+    assert count(runs) == 2
+
+
+def test_item_of_a_generator_that_was_cancelled_is_not_computed_again() -> None:
+    @umbel.remote(num_returns="streaming")
+    def endless() -> Iterator[bytes]:
+        while True:
+            yield b"a" * LARGE
+            time.sleep(0.005)
+
+    items = endless.remote()
+    ref = next(items)
+    umbel.cancel(items)
+    with pytest.raises(exceptions.TaskCancelledError):
+        umbel.get(items.completed(), timeout=30)
+    lose(ref)
+    assert reason_of(ref) == "task_cancelled"
+    del items, ref
+    drivers.wait_until(lambda: not umbel.get(umbel.put(0)) and not len(current.engine().rebuilder.lineage))
+
+
 def test_task_that_fails_the_second_time_gives_its_error(runs: pathlib.Path) -> None:
     @umbel.remote
     def fragile(runs: str) -> bytes:

@@ -73,7 +73,7 @@ def test_task_that_runs_again_is_not_started_twice_nor_forgotten() -> None:
 @pytest.mark.parametrize(
     ("needed", "reason"),
     [
-        (oid(9), "put"),
+        (oid(9), "ref_not_found"),
         (oid(9, 3), "lineage_disabled"),
         (oid(1, owner=OTHER), "borrowed"),
         (oid(2), "retries_disabled"),
@@ -87,6 +87,10 @@ def test_refusals_name_the_object_at_fault(needed: bytes, reason: str) -> None:
     book.keep(4, "end", [0], (needed,), 1)
     refusal = book.plan(oid(4), lambda _: False, lambda task, _: "max_attempts_exceeded" if task == "spent" else "")
     assert refusal == lineage.Refusal(reason, needed)
+
+
+def test_object_that_no_task_is_known_to_have_made_was_put() -> None:
+    assert make().plan(oid(9), lambda _: False, may) == lineage.Refusal("put", oid(9))
 
 
 def test_refusal_names_the_object_that_is_the_reason() -> None:

@@ -34,8 +34,9 @@ _WHY = {
     "retries_disabled": "its task has max_retries=0 (an actor's method: max_task_retries=0) and may not run twice",
     "borrowed": "it needs an object that another process owns, and that has let go of it; keep a reference to the "
     "arguments there",
-    "ref_not_found": "an object that it needs is not known any more; keep a reference to it",
-    "task_cancelled": "its task was cancelled",
+    "ref_not_found": "nobody refers to that any more, and how it was made is not kept; keep a reference to it as long as "
+    "to what was computed from it",
+    "task_cancelled": "its task was cancelled; run it again",
     "lineage_disabled": "items of a stream are computed again only once it has ended well, and nothing is with "
     "UMBEL_LINEAGE_BYTES_MAX=0; run the task again",
 }
@@ -79,10 +80,8 @@ class Rebuilder:
 
     def remember(self, task: Task, stored: Collection[int]) -> None:
         """A task has ended well; its results of these indices are stored. Its arguments are still pinned."""
-        if task.stream is not None:  # items may have been read and dropped before it ended
-            records = self._values.table.records
-            found = ((index, records.get(return_id(self._engine.process_id, task.seq, index))) for index in stored)
-            stored = [index for index, record in found if record is not None and record.kind in (STORED, PENDING)]
+        if task.stream is not None:
+            stored = self._living(task, stored)
         if self.lineage.finished(task.seq, stored) or not stored:
             return
         if not self._is_on:
@@ -97,8 +96,18 @@ class Rebuilder:
             self.lineage.keep(task.seq, (task, arguments), stored, arguments.needs(), arguments.size_bytes())
 
     def failed(self, task: Task) -> None:
-        """A task that had been run again has ended with an error."""
-        self.lineage.finished(task.seq, ())
+        """A task has ended with an error, one that was run again perhaps, or a generator some of whose items are there."""
+        if self.lineage.finished(task.seq, ()) or task.stream is None or not task.is_cancelled:
+            return
+        stored = self._living(task, task.stream.stored)
+        if stored:
+            self.lineage.refuse(task.seq, stored, "task_cancelled")
+
+    def _living(self, task: Task, items: Collection[int]) -> list[int]:
+        """Those stored items of a generator that have not been read and dropped."""
+        records = self._values.table.records
+        found = ((index, records.get(return_id(self._engine.process_id, task.seq, index))) for index in items)
+        return [index for index, record in found if record is not None and record.kind in (STORED, PENDING)]
 
     def rebuild(self, record: ownership.Record, how: str) -> None:
         """Have a pending object of ours computed again, or give it the error that says why not. how: it was lost."""
@@ -148,7 +157,6 @@ class Rebuilder:
         task.lease = None
         task.error = None
         task.missing = 0
-        task.is_cancelled = False
         task.kind, task.payload = arguments.kind, arguments.payload
         task.records = [self._result(task, record.object_id) for record in task.records]
         if task.stream is not None:
@@ -180,6 +188,8 @@ def _reason_not_to(kept: tuple[Any, Arguments], object_id: bytes) -> str:
     task = kept[0]
     if task.stream is not None and not lineage.index_of(object_id):
         return "put"  # the references to all items, which the owner has put together
+    if task.is_cancelled:  # too late, or when it ran again
+        return "task_cancelled"
     return "max_attempts_exceeded" if task.retries_left == 0 else ""
 
 

@@ -553,6 +553,14 @@ class Tasks:
             rebuilder = self._engine.make_rebuilder()
         rebuilder.remember(task, stored)
 
+    def _forget_how(self, task: Task) -> None:
+        """A task has ended with an error: what is there of its results is not computed again by it."""
+        rebuilder = self._engine.rebuilder
+        if rebuilder is None and task.is_cancelled and task.stream is not None and task.stream.stored:
+            rebuilder = self._engine.make_rebuilder()
+        if rebuilder is not None and (task.attempt or task.stream is not None):
+            rebuilder.failed(task)
+
     def _retries(self, task: Task, blob: bytes) -> bool:
         """Whether the error the user's code raised is one to try again."""
         wanted = task.template.retry_exceptions
@@ -609,8 +617,7 @@ class Tasks:
     def settle_failure(self, task: Task, blob: bytes) -> None:
         """Give every result of the task this error."""
         self.unfinished.pop(task.seq, None)
-        if task.attempt and self._engine.rebuilder is not None:
-            self._engine.rebuilder.failed(task)
+        self._forget_how(task)
         if task.stream is not None:
             task.stream.fail(blob)
         for record in task.records:
@@ -682,8 +689,7 @@ class Tasks:
                 self.recorder.failed(task, link.peer, blob, duration_s, ended_s)
         stream = task.stream
         if blob is not None:
-            if task.attempt and self._engine.rebuilder is not None:
-                self._engine.rebuilder.failed(task)
+            self._forget_how(task)
         elif stream.stored or task.attempt:
             self._remember(task, stream.stored)
         self._unpin_arguments(task)

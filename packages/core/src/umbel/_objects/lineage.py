@@ -107,7 +107,9 @@ class Lineage:
                 return Refusal("borrowed", needed)
             entry = self._entries.get(seq)
             if entry is None:
-                return Refusal("lineage_disabled" if index_of(needed) else "put", needed)
+                if index_of(needed):
+                    return Refusal("lineage_disabled", needed)
+                return Refusal("put" if needed == object_id else "ref_not_found", needed)
             if entry.is_running:
                 continue
             if entry.reason:

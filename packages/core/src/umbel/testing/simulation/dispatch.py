@@ -24,7 +24,7 @@ OPTIONS: Final[dict[str, dict[str, Any]]] = {
     "retiring": {"max_calls": 2},
     "half": {"num_cpus": 0.5},
 }
-_REASONS = ("retries_disabled", "max_attempts_exceeded", "borrowed")
+_REASONS = ("retries_disabled", "max_attempts_exceeded", "borrowed", "ref_not_found")
 LARGE = bytes(400)  # a result that goes to the store
 
 Ref = refs.ObjectRef[Any]
@@ -236,7 +236,8 @@ class DispatchWorld(RuntimeWorld):
         if isinstance(error, exceptions.TaskCancelledError):
             return noted.may_be_interrupted()
         if isinstance(error, exceptions.ObjectReconstructionFailedError):
-            return self.loss_count > 0 and error.reason in _REASONS
+            is_cancelled = error.reason == "task_cancelled" and any(one.may_be_interrupted() for one in self.noted)
+            return self.loss_count > 0 and (error.reason in _REASONS or is_cancelled)
         if isinstance(error, Trouble):
             return noted.end == "raise"
         if isinstance(error, exceptions.WorkerCrashedError):
