@@ -19,6 +19,7 @@ from umbel import exceptions
 from umbel._client import actor, current, rebuild, streams
 from umbel._client.values import ValueLost
 from umbel._objects import lineage
+from umbel.util import state
 
 pytestmark = pytest.mark.slow
 LARGE = 200_000  # bytes: above what travels in messages
@@ -396,6 +397,132 @@ def test_item_of_a_generator_that_was_cancelled_is_not_computed_again() -> None:
     assert reason_of(ref) == "task_cancelled"
     del items, ref
     drivers.wait_until(lambda: not umbel.get(umbel.put(0)) and not len(current.engine().rebuilder.lineage))
+
+
+# ---- somebody dies meanwhile ----
+
+
+def hang_once(runs: str, at: int) -> None:
+    """In the run of this number: say who runs, and never end."""
+    note(runs, str(os.getpid()))
+    while count(pathlib.Path(runs)) == at:
+        time.sleep(0.005)
+
+
+@umbel.remote
+def make_in_spite(runs: str, at: int) -> bytes:
+    hang_once(runs, at)
+    return b"m" * LARGE
+
+
+def kill_who_runs(runs: pathlib.Path, at: int) -> None:
+    drivers.wait_until(lambda: count(runs) == at)
+    drivers.kill(int(runs.read_text().split()[-1]))
+
+
+def begin_to_read(ref: umbel.ObjectRef[Any]) -> None:
+    """Find out that it is lost, and wait no longer."""
+    with pytest.raises(exceptions.GetTimeoutError):
+        umbel.get(ref, timeout=0.1)
+
+
+def test_worker_that_dies_while_it_computes_a_value_again_is_replaced(runs: pathlib.Path) -> None:
+    ref = make_in_spite.remote(str(runs), 2)
+    lose(ref)
+    begin_to_read(ref)
+    kill_who_runs(runs, 2)
+    assert umbel.get(ref, timeout=30) == b"m" * LARGE
+    assert count(runs) == 3
+
+
+def test_worker_that_dies_when_the_last_retry_was_spent_on_a_lost_value_gives_its_death(runs: pathlib.Path) -> None:
+    ref = make_in_spite.options(max_retries=1).remote(str(runs), 2)
+    lose(ref)
+    begin_to_read(ref)
+    kill_who_runs(runs, 2)
+    with pytest.raises(exceptions.WorkerCrashedError):
+        umbel.get(ref, timeout=30)
+    assert count(runs) == 2
+
+
+def test_worker_that_dies_while_it_computes_items_again_is_replaced(runs: pathlib.Path) -> None:
+    @umbel.remote(num_returns="streaming")
+    def items_in_spite(runs: str) -> Iterator[bytes]:
+        yield b"a" * LARGE
+        hang_once(runs, 2)
+        yield b"b" * LARGE
+
+    refs = list(items_in_spite.remote(str(runs)))
+    lose(refs[1])
+    begin_to_read(refs[1])
+    kill_who_runs(runs, 2)
+    assert [value[0] for value in umbel.get(refs, timeout=30)] == list(b"ab")
+    assert count(runs) == 3
+
+
+def test_worker_that_dies_while_it_computes_an_argument_again_is_replaced(
+    runs: pathlib.Path, tmp_path: pathlib.Path
+) -> None:
+    """The argument was freed, and its task runs again for the one that needs it, which is queued meanwhile."""
+    last = tmp_path / "last"
+    ref = more.remote(str(last), make_in_spite.remote(str(runs), 2))
+    lose(ref)
+    begin_to_read(ref)
+    kill_who_runs(runs, 2)
+    assert umbel.get(ref, timeout=30)[0] == ord("m") + 1
+    assert (count(runs), count(last)) == (3, 2)
+
+
+def test_worker_that_dies_while_it_waits_for_an_argument_to_be_computed_again_is_replaced(
+    runs: pathlib.Path, tmp_path: pathlib.Path
+) -> None:
+    """The one in which the argument is to be read, while another computes it."""
+
+    gate = tmp_path / "gate"
+
+    @umbel.remote
+    def make_when_open(runs: str, gate: str) -> bytes:
+        note(runs, str(os.getpid()))
+        while count(pathlib.Path(runs)) > 1 and not os.path.exists(gate):
+            time.sleep(0.005)
+        return b"m" * LARGE
+
+    ref = make_when_open.remote(str(runs), str(gate))
+    lose(ref)
+    reading = first.options(num_cpus=2).remote(ref)  # its worker gives its CPUs away while it waits
+    drivers.wait_until(lambda: count(runs) == 2)
+    maker = int(runs.read_text().split()[-1])
+    readers = {one.pid for one in state.list_workers() if one.worker_type == "WORKER"} - {maker}
+    assert readers
+    for pid in readers:
+        drivers.kill(pid)
+    gate.touch()
+    assert umbel.get(reading, timeout=30) == ord("m")
+    assert count(runs) == 2
+
+
+def test_owner_that_dies_while_it_has_a_value_computed_again_is_named(runs: pathlib.Path) -> None:
+    @umbel.remote
+    class Owner:
+        def make(self, runs: str) -> list[Any]:
+            self.ref = make_in_spite.remote(runs, 2)
+            umbel.wait([self.ref])
+            return [self.ref]
+
+        def pid(self) -> int:
+            return os.getpid()
+
+    owner = Owner.remote()
+    (ref,) = umbel.get(owner.make.remote(str(runs)))
+    umbel.wait([ref])
+    lose(ref)
+    reading = first.remote(ref)
+    begin_to_read(ref)
+    drivers.wait_until(lambda: count(runs) == 2)
+    drivers.kill(umbel.get(owner.pid.remote()))
+    for one in (ref, reading):
+        with pytest.raises(exceptions.OwnerDiedError):
+            umbel.get(one, timeout=30)
 
 
 def test_task_that_fails_the_second_time_gives_its_error(runs: pathlib.Path) -> None:
