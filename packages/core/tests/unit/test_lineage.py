@@ -73,7 +73,7 @@ def test_task_that_runs_again_is_not_started_twice_nor_forgotten() -> None:
 @pytest.mark.parametrize(
     ("needed", "reason"),
     [
-        (oid(9), "ref_not_found"),
+        (oid(9), "put"),
         (oid(9, 3), "lineage_disabled"),
         (oid(1, owner=OTHER), "borrowed"),
         (oid(2), "retries_disabled"),
@@ -87,6 +87,25 @@ def test_refusals_name_the_object_at_fault(needed: bytes, reason: str) -> None:
     book.keep(4, "end", [0], (needed,), 1)
     refusal = book.plan(oid(4), lambda _: False, lambda task, _: "max_attempts_exceeded" if task == "spent" else "")
     assert refusal == lineage.Refusal(reason, needed)
+
+
+def test_need_that_was_not_there_yet_and_is_let_go_of_is_not_taken_for_one_that_was_put() -> None:
+    book = make()
+    book.keep(4, "end", [0], (oid(9),), 1, awaited=(oid(9),))
+    assert book.plan(oid(4), lambda _: False, may) == lineage.Refusal("ref_not_found", oid(9))
+    book.keep(9, "late", [0], (), 1)
+    assert book.plan(oid(4), lambda _: False, may) == [9, 4]
+
+
+def test_what_was_put_is_known_as_long_as_a_kept_task_needs_it() -> None:
+    book = make()
+    for seq in (4, 5):
+        book.keep(seq, seq, [0], (oid(1),), 1)
+    book.freed(oid(1))
+    book.freed(oid(4))
+    assert book.plan(oid(5), lambda _: False, may) == lineage.Refusal("put", oid(1))
+    book.freed(oid(5))
+    assert (len(book), book.size_bytes) == (0, 0)
 
 
 def test_object_that_no_task_is_known_to_have_made_was_put() -> None:

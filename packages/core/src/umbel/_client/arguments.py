@@ -130,10 +130,15 @@ class TaskArguments:
                 record = ownership.Record(object_id)
                 record.kind, record.payload = kind, payload
             task.deps.append((key, record))
-        for object_id in arguments.inner:
+        gone = [object_id for object_id in arguments.small if object_id not in table.records]
+        for object_id in gone:
+            table.own(object_id).local = 0
+        for object_id in (*arguments.inner, *arguments.small):
             record = table.records[object_id]
             table.pin(record)
             task.argument_pins.append(record)
+        for object_id in gone:
+            table.settle(table.records[object_id], *arguments.small[object_id])
         task.deps = task.deps or None
 
     def lost(self, record: ownership.Record) -> None:

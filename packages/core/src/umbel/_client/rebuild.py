@@ -23,6 +23,7 @@ if TYPE_CHECKING:
     from umbel._client.task import Task
 
 PENDING, ERROR, STORED = ownership.PENDING, serialization.ERROR, serialization.STORED
+_IN_MESSAGES = (serialization.RAW, serialization.PICKLE, serialization.BUFFERS)  # the kinds of small values
 _TASK_BYTES = 1_000  # what a kept task costs beside its arguments, about
 
 _WHY = {
@@ -34,8 +35,8 @@ _WHY = {
     "retries_disabled": "its task has max_retries=0 (an actor's method: max_task_retries=0) and may not run twice",
     "borrowed": "it needs an object that another process owns, and that has let go of it; keep a reference to the "
     "arguments there",
-    "ref_not_found": "nobody refers to that any more, and how it was made is not kept; keep a reference to it as long as "
-    "to what was computed from it",
+    "ref_not_found": "nobody refers to that any more, and it was not there yet when the task ended; keep a reference to it as "
+    "long as to what was computed from it",
     "task_cancelled": "its task was cancelled; run it again",
     "lineage_disabled": "items of a stream are computed again only once it has ended well, and nothing is with "
     "UMBEL_LINEAGE_BYTES_MAX=0; run the task again",
@@ -43,11 +44,15 @@ _WHY = {
 
 
 class Arguments:
-    """What a finished task was called with, as it is kept: values that travelled in messages whole, others by id."""
+    """What a finished task was called with, as it is kept: values that travelled in messages whole, others by id.
 
-    __slots__ = ("deps", "inner", "kind", "payload")
+    small: of the references inside, those to such values of ours, with the value and the references in it, which are
+    there themselves or in `inner`.
+    """
 
-    def __init__(self, task: Task) -> None:
+    __slots__ = ("awaited", "deps", "inner", "kind", "payload", "small")
+
+    def __init__(self, task: Task, table: ownership.ReferenceTable) -> None:
         self.kind = task.kind
         self.payload = task.payload
         self.deps = [
@@ -55,17 +60,33 @@ class Arguments:
             for key, record in task.deps or ()
         ]
         named = {object_id for _, object_id, _, _ in self.deps}
-        self.inner = [pin.object_id for pin in task.argument_pins or () if pin.object_id not in named]
+        waiting = [pin.object_id for pin in task.argument_pins or () if pin.object_id not in named]
         for _, record in task.deps or ():
             if record.kind != STORED:
-                self.inner += record.contained
+                waiting += record.contained
+        self.inner: list[bytes] = []
+        self.small: dict[bytes, tuple[int, Any, tuple[bytes, ...]]] = {}
+        self.awaited: set[bytes] = set()  # nobody knows yet what they will be
+        while waiting:
+            object_id = waiting.pop()
+            record = table.records[object_id]
+            if object_id in self.small:
+                continue
+            if record.kind in _IN_MESSAGES and table.is_owner(object_id):
+                self.small[object_id] = (record.kind, record.payload, record.contained)
+                waiting += record.contained
+                continue
+            self.inner.append(object_id)
+            if record.kind == PENDING:
+                self.awaited.add(object_id)
 
     def needs(self) -> tuple[bytes, ...]:
         """The objects without which the task cannot run again."""
         return (*(object_id for _, object_id, kind, _ in self.deps if kind == STORED), *self.inner)
 
     def size_bytes(self) -> int:
-        return _TASK_BYTES + _size(self.payload) + sum(_size(payload) for _, _, _, payload in self.deps)
+        kept = [payload for _, _, _, payload in self.deps] + [payload for _, payload, _ in self.small.values()]
+        return _TASK_BYTES + _size(self.payload) + sum(map(_size, kept))
 
 
 class Rebuilder:
@@ -91,9 +112,16 @@ class Rebuilder:
         elif task.kind == messages.ARGS_OBJECT and task.deps:  # which is freed now
             self.lineage.refuse(task.seq, stored, "put", (task.deps[0][1].object_id,))
         else:
-            arguments = Arguments(task)
+            arguments = Arguments(task, self._values.table)
             task.parent = None
-            self.lineage.keep(task.seq, (task, arguments), stored, arguments.needs(), arguments.size_bytes())
+            self.lineage.keep(
+                task.seq,
+                (task, arguments),
+                stored,
+                arguments.needs(),
+                arguments.size_bytes(),
+                awaited=arguments.awaited,
+            )
 
     def failed(self, task: Task) -> None:
         """A task has ended with an error, one that was run again perhaps, or a generator some of whose items are there."""

@@ -8,7 +8,7 @@ left (as Ray does). Decides only; the caller holds one lock around every call.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Collection, Iterable
 from typing import Any, NamedTuple
 
 OWNER_ID_BYTES = 16
@@ -58,13 +58,24 @@ class Lineage:
         self._drop_unneeded([entry])
         return True
 
-    def keep(self, seq: int, task: Any, results: Iterable[int], needs: tuple[bytes, ...], size_bytes: int) -> None:
-        """A task has ended with stored results for the first time. needs: the objects it has read or refers to.
-        size_bytes: what keeping it costs."""
+    def keep(
+        self,
+        seq: int,
+        task: Any,
+        results: Iterable[int],
+        needs: tuple[bytes, ...],
+        size_bytes: int,
+        *,
+        awaited: Collection[bytes] = (),
+    ) -> None:
+        """A task has ended with stored results for the first time. needs: the objects it has read or refers to, without
+        small ones of ours. awaited: those of them that are not there yet. size_bytes: what keeping it costs."""
         entry = self._entries[seq] = _Entry(seq, task, "", size_bytes, needs)
         entry.results.update(results)
         for need in needs:
             producer = self._producer(need)
+            if producer is None and self._is_ours(need) and not index_of(need) and need not in awaited:
+                producer = self._entries[seq_of(need)] = _Entry(seq_of(need), None, "put", 0, ())
             if producer is not None:
                 producer.dependents.add(seq)
         self.size_bytes += size_bytes
@@ -103,7 +114,7 @@ class Lineage:
             if seq in seen:
                 continue
             seen.add(seq)
-            if needed[:OWNER_ID_BYTES] != self._process_id:
+            if not self._is_ours(needed):
                 return Refusal("borrowed", needed)
             entry = self._entries.get(seq)
             if entry is None:
@@ -133,9 +144,10 @@ class Lineage:
         return None if entry is None else entry.task
 
     def _producer(self, object_id: bytes) -> _Entry | None:
-        if object_id[:OWNER_ID_BYTES] != self._process_id:
-            return None
-        return self._entries.get(seq_of(object_id))
+        return self._entries.get(seq_of(object_id)) if self._is_ours(object_id) else None
+
+    def _is_ours(self, object_id: bytes) -> bool:
+        return object_id[:OWNER_ID_BYTES] == self._process_id
 
     def _evict(self) -> None:
         for entry in list(self._entries.values()):
