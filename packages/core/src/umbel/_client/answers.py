@@ -65,8 +65,9 @@ class Answers:
             "stack": lambda _about: self.stack(),
             "objects": lambda _about: self._holdings().objects(self._engine),
             "keeps": lambda about: self._holdings().keeps(self._engine, about),
-            "task_states": self.task_states,
-            "object_states": self.object_states,
+            "running": lambda _about: self._own_state().running_here(self._engine),
+            "task_states": lambda about: self._own_state().tasks_of(self._engine, about),
+            "object_states": lambda about: self._own_state().objects_of(self._engine, about),
             "runtime_env": lambda _about: self.runtime_env(),
         }
 
@@ -99,20 +100,16 @@ class Answers:
 
         return holdings
 
+    @staticmethod
+    def _own_state() -> Any:
+        from umbel._client import own_state  # nobody lists anything in most sessions
+
+        return own_state
+
     def explain(self, about: str) -> dict[str, Any]:
         object_id = bytes.fromhex(about)
         with self._engine.lock:
             return {"reason": reasons.of_object(self._engine, object_id).as_json()}
-
-    def task_states(self, about: str) -> dict[str, Any]:
-        from umbel._client import own_state  # nobody lists anything in most sessions
-
-        return own_state.tasks_of(self._engine, about)
-
-    def object_states(self, about: str) -> dict[str, Any]:
-        from umbel._client import own_state
-
-        return own_state.objects_of(self._engine, about)
 
     def runtime_env(self) -> dict[str, Any]:
         session = self._engine.session_context

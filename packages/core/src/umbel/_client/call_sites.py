@@ -7,9 +7,13 @@ looked at. Looking costs 1 to 2 µs for each object.
 from __future__ import annotations
 
 import sys
+from typing import TYPE_CHECKING
 
 from umbel._client import answers
 from umbel._objects import ownership
+
+if TYPE_CHECKING:
+    from umbel._client.task import Task
 
 _FIRST = b"\0\0\0\0"  # the index of a task's first result
 
@@ -24,6 +28,11 @@ class RecordingTable(ownership.ReferenceTable):
         of_call = call_site(first) if first is not record else ""
         record.call_site = of_call or answers.users_line(sys._getframe(1))
         return record
+
+
+def of_task(task: Task) -> str:
+    """Where a task was submitted; "" where that was not recorded, or for one without results."""
+    return call_site(task.records[0]) if task.records else ""
 
 
 def call_site(record: ownership.Record | None) -> str:

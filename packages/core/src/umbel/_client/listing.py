@@ -8,6 +8,8 @@ which by then has all that had ended when they answered. Rows are dictionaries w
 
 from __future__ import annotations
 
+import bisect
+import contextlib
 import heapq
 import itertools
 import json
@@ -68,15 +70,37 @@ class Node:
                 f"the node did not tell its state within {self._timeout_s:g} s; allow more by timeout="
             )
 
-    def ask_all(self, what: str, about: str) -> Iterator[tuple[Row, Row]]:
-        """(process, answer) of each that answers; of the others it is noted that they do not."""
-        for process in self.query("owners"):
-            self.check_time()
-            try:
-                yield process, self._asker.ask(process["id"], what, about)
-            except exceptions.UmbelError as error:
-                if any(one["id"] == process["id"] for one in self.query("owners")):  # else it has just ended
-                    self.missing.append(f"process {process['id'][:8]} (pid {process['pid']}) does not answer: {error}")
+    def ask_all(self, what: str, about: str, processes: Sequence[Row]) -> Iterator[tuple[Row, Row]]:
+        """(process, answer) of each that answers."""
+        for process in processes:
+            answer = self.ask(process, what, about)
+            if answer is not None:
+                yield process, answer
+
+    def ask_pages(self, process: Row, what: str, asked: own_state.Question) -> Iterator[Row]:
+        """A process's answers, until it has told all. Rows that come by id are asked for until there are enough."""
+        left = asked.limit
+        in_order = asked.order is None or asked.order[0] == "task_id"
+        while True:
+            answer = self.ask(process, what, asked.encoded())
+            if answer is None:
+                return
+            yield answer
+            if answer["more"] is None:
+                return
+            if left is not None and in_order:
+                left -= len(answer["rows"])
+            asked = asked._replace(after=answer["more"], limit=left)
+
+    def ask(self, process: Row, what: str, about: str) -> Row | None:
+        """Its answer; None if there is none, which is noted unless it has just ended."""
+        self.check_time()
+        try:
+            return self._asker.ask(process["id"], what, about)
+        except exceptions.UmbelError as error:
+            if any(one["id"] == process["id"] for one in self.query("owners")):
+                self.missing.append(f"process {process['id'][:8]} (pid {process['pid']}) does not answer: {error}")
+            return None
 
     def runtime_env(self, process: Row) -> dict[str, Any] | None:
         """The environment in which a process runs, as the option is written; None if it does not answer."""
@@ -122,71 +146,115 @@ def opened(path: str) -> store.Store:
 # ---- tasks ----
 
 
+class Count(NamedTuple):
+    """So many tasks of one process that are alike. ranges: (first, last) of their numbers there."""
+
+    process: str
+    name: str
+    type: str
+    state: str
+    attempt: int
+    ranges: Sequence[Sequence[int]]
+
+    @property
+    def total(self) -> int:
+        return sum(last - first + 1 for first, last in self.ranges)
+
+
+class Living(NamedTuple):
+    """The unfinished tasks that meet the conditions: those that come first, as many as are asked for, and all counted."""
+
+    rows: list[Row]
+    counts: list[Count]
+
+    def without(self, history: store.Store, wanted: Sequence[conditions.Condition]) -> Living:
+        """But for those that have ended since they were told, and are in the history as what meets the conditions."""
+        ended: set[tuple[str, int]] = set()
+        left = []
+        for one in self.counts:
+            found = history.ended(one.process, one.attempt, one.ranges, wanted)
+            ended.update((selections.task_id(one.process, seq), one.attempt) for seq in found)
+            left.append(one._replace(ranges=_cut(one.ranges, found)) if found else one)
+        return Living([row for row in self.rows if (row["task_id"], row["attempt_number"]) not in ended], left)
+
+
+def _cut(ranges: Sequence[Sequence[int]], without: Sequence[int]) -> list[tuple[int, int]]:
+    """What is left of the ranges. without: numbers in them, in order."""
+    left = []
+    for first, last in ranges:
+        for seq in without[bisect.bisect_left(without, first) : bisect.bisect_right(without, last)]:
+            if first < seq:
+                left.append((first, seq - 1))
+            first = seq + 1
+        if first <= last:
+            left.append((first, last))
+    return left
+
+
 def tasks(asker: inquiry.Asker | None, request: Request, *, path: str = "") -> Listing:
     """path: of a history that was kept; then no session is asked."""
     if asker is None:
-        return _with_history(opened(path), request, [], 0, [])
+        return _with_history(opened(path), request, Living([], []), [])
     node = Node(asker, request.timeout_s)
-    live, unseen = _live_tasks(node, request)
+    living = _living_tasks(node, request)
     history = node.history()
     if history is None:
-        return Listing(_page(live, request), len(live) + unseen, node.missing, [])
-    return _with_history(history, request, live, unseen, node.missing)
+        return Listing(_page(living.rows, request), sum(one.total for one in living.counts), node.missing, [])
+    return _with_history(history, request, living, node.missing)
 
 
-def _with_history(history: store.Store, request: Request, live: list[Row], unseen: int, missing: list[str]) -> Listing:
-    """The page of what is alive and what has ended. unseen: how many of the living are behind those in `live`."""
-    try:
-        limit, offset = request.limit, request.offset
-        if live:
-            limit, offset = None if limit is None else limit + offset, 0
-        ended = [
-            _with_times(row) for row in history.tasks(request.wanted, order=request.order, limit=limit, offset=offset)
-        ]
-        total = history.task_count(request.wanted)
-        counts = history.counts()
-    finally:
-        history.close()
-    notes = []
+def _with_history(history: store.Store, request: Request, living: Living, missing: list[str]) -> Listing:
+    """The page of what is alive and what has ended."""
+    wanted, limit, offset = request.wanted, request.limit, request.offset
+    has_all = not living.rows
+    if not has_all:
+        limit, offset = None if limit is None else limit + offset, 0
+    with contextlib.closing(history), history.reading():
+        ended = [_with_times(row) for row in history.tasks(wanted, order=request.order, limit=limit, offset=offset)]
+        living = living.without(history, wanted)
+        total = history.task_count(wanted) + sum(one.total for one in living.counts)
+        counts, owners = history.counts(), history.owners()
+    missing, notes = [*missing], []
     if counts["removed"]:
         notes.append(f"{counts['removed']} older tasks were removed (UMBEL_HISTORY_TASKS_MAX, _AGE_MAX_S, _BYTES_MAX)")
     if counts["dropped"]:
-        missing = [*missing, f"{counts['dropped']} ended tasks could not be recorded"]
-    if not live:
+        missing.append(f"{counts['dropped']} ended tasks could not be recorded")
+    if has_all:
         return Listing(ended, total, missing, notes)
-    has_ended = {(row["task_id"], row["attempt_number"]) for row in ended}
-    both = ended + [row for row in live if (row["task_id"], row["attempt_number"]) not in has_ended]
-    return Listing(_page(both, request), total + len(both) - len(ended) + unseen, missing, notes)
+    return Listing(_page(ended + living.rows, request, owners), total, missing, notes)
 
 
-def _live_tasks(node: Node, request: Request) -> tuple[list[Row], int]:
-    """The unfinished tasks that meet the conditions, and how many more there are behind the last of them."""
+def _living_tasks(node: Node, request: Request) -> Living:
+    """In this order: what comes last has ended, if it has, in the history; and who is asked what he has submitted is
+    told what runs."""
     limit = None if request.limit is None else request.limit + request.offset
-    is_newest_first = request.order is not None and request.order[1]
-    about = own_state.question(list(request.wanted), limit, is_newest_first=is_newest_first)
-    rows: list[Row] = []
-    running: dict[str, tuple[Row, int]] = {}
-    unseen = 0
-    for process, answer in node.ask_all("task_states", about):
-        rows += answer["rows"]
-        told = sum(1 for row in answer["rows"] if not row["is_sent"])
-        unseen += answer["count"] - told
-        if told >= own_state.ROWS_MAX and answer["count"] > told:
-            node.missing.append(
-                f"{answer['count'] - told} unfinished tasks of process {process['id'][:8]} are not listed"
-            )
-        running.update({task: (facts, answer["pid"]) for task, facts in answer["running"].items()})
-    node_id = node.query("nodes")[0]["node_id"]
-    pids = {process["id"]: process["pid"] for process in node.query("owners")}
-    for row in rows:
-        if row["is_sent"]:
-            row["node_id"], row["worker_pid"] = node_id, pids.get(row["worker_id"])
-        found = running.get(row["task_id"])
-        if found is not None:
-            row["state"] = "RUNNING_IN_RAY_GET" if found[0]["waits"] else "RUNNING"
-            row["started_s"], row["start_time_ms"] = found[0]["since_s"], int(found[0]["since_s"] * 1e3)
-    rows += [row for row in map(_creation, node.query("actors")) if row is not None]
-    return [_with_times(row) for row in rows if conditions.all_met(request.wanted, row)], unseen
+    creations = [_with_times(row) for row in map(_creation, node.query("actors")) if row is not None]
+    processes = node.query("owners")
+    running: dict[str, dict[str, Any]] = {process["id"]: {} for process in processes}
+    answering = []
+    for process, answer in node.ask_all("running", "", processes):
+        answering.append(process)
+        for task, facts in answer["running"].items():
+            running.setdefault(task[:32], {})[task] = facts
+    pids = {process["id"]: process["pid"] for process in processes}
+    asked = own_state.Question(request.wanted, request.order, limit, pids=pids, node=node.query("nodes")[0]["node_id"])
+    rows = [row for row in creations if conditions.all_met(request.wanted, row)]
+    counts = [
+        Count(
+            row["task_id"][:32], row["name"], row["type"], row["state"], row["attempt_number"],
+            [[int(row["task_id"][32:], 16)] * 2],
+        )
+        for row in rows
+    ]  # fmt: skip
+    in_order = request.order is None or request.order[0] == "task_id"
+    for process in answering:
+        question = asked._replace(running=running[process["id"]])
+        for answer in node.ask_pages(process, "task_states", question):
+            rows += answer["rows"]
+            counts += [Count(process["id"], *one) for one in answer["counts"]]
+            if limit is not None and not in_order and len(rows) > 2 * own_state.PAGE + limit:
+                rows = _page(rows, request._replace(limit=limit, offset=0))
+    return Living(rows, counts)
 
 
 def _creation(actor: Row) -> Row | None:
@@ -214,60 +282,62 @@ def _with_times(row: Row) -> Row:
     return {**selections.CONSTANT, **row}
 
 
-def task_tally(asker: inquiry.Asker, request: Request) -> tuple[list[tuple[str, str, str, int]], list[str], list[str]]:
-    """(name, type, state, how many) of all tasks that meet the conditions; what is missing; notes."""
-    node = Node(asker, request.timeout_s)
-    live, unseen = _live_tasks(node, request._replace(limit=None))
-    if unseen:
-        node.missing.append(f"{unseen} unfinished tasks are not counted")
+def task_tally(
+    asker: inquiry.Asker | None, request: Request, *, path: str = ""
+) -> tuple[list[tuple[str, str, str, int]], list[str], list[str]]:
+    """(name, type, state, how many) of all tasks that meet the conditions; what is missing; notes. path: as for `tasks`."""
+    living, missing, notes = Living([], []), [], []
+    if asker is None:
+        history: store.Store | None = opened(path)
+    else:
+        node = Node(asker, request.timeout_s)
+        living = _living_tasks(node, request._replace(limit=0, offset=0))
+        history, missing = node.history(), node.missing
     tally: dict[tuple[str, str, str], int] = {}
-    for row in live:
-        key = row["name"], row["type"], row["state"]
-        tally[key] = tally.get(key, 0) + 1
-    notes: list[str] = []
-    history = node.history()
     if history is not None:
-        try:
+        with contextlib.closing(history), history.reading():
+            living = living.without(history, request.wanted)
             for name, kind, state, count in history.task_tally(request.wanted):
-                tally[name, kind, state] = tally.get((name, kind, state), 0) + count
+                tally[name, kind, state] = count
             counts = history.counts()
-        finally:
-            history.close()
         if counts["removed"]:
             notes.append(f"{counts['removed']} older tasks were removed and are not counted")
         if counts["dropped"]:
-            node.missing.append(f"{counts['dropped']} ended tasks could not be recorded")
-    return [(*key, count) for key, count in tally.items()], node.missing, notes
+            missing.append(f"{counts['dropped']} ended tasks could not be recorded")
+    for one in living.counts:
+        if total := one.total:
+            key = one.name, one.type, one.state
+            tally[key] = tally.get(key, 0) + total
+    return [(*key, count) for key, count in tally.items()], missing, notes
 
 
 _LOST = [conditions.Condition("start_time_ms", "=", None), conditions.Condition("worker_id", "!=", None)]
+_RUNNING = [conditions.Condition("state", "in", ["RUNNING", "RUNNING_IN_RAY_GET"])]
 
 
 def timeline(asker: inquiry.Asker | None, timeout_s: float = 30.0, *, path: str = "") -> Iterator[timelines.Event]:
     """The trace events of all tasks that run or have ended. path: as for `tasks`. Raises UmbelSystemError."""
     now_s = time.time()
-    request = Request(order=("start_time_ms", False), timeout_s=timeout_s)
+    order = ("start_time_ms", False)
     processes: dict[str, timelines.Process] = {}
+    living = Living([], [])
     if asker is None:
         history: store.Store | None = opened(path)
-        live: list[Row] = []
     else:
         node = Node(asker, timeout_s)
-        live, _ = _live_tasks(node, request._replace(limit=0))
+        living = _living_tasks(node, Request(_RUNNING, order, timeout_s=timeout_s))
         processes = {one["id"]: timelines.Process(one["pid"], one["is_driver"]) for one in node.query("owners")}
         history = node.history()
         if history is None:
             raise exceptions.UmbelSystemError("; ".join(node.missing))
     assert history is not None
-    for one in history.workers():
-        processes.setdefault(one["worker"], timelines.Process(one["pid"], False))
-    running = [row for row in live if row["state"].startswith("RUNNING") and row["started_s"] is not None]
-    ended = (row for row in history.tasks(order=request.order) if row["started_s"] is not None)
-    try:
+    with contextlib.closing(history), history.reading():
+        for one in history.workers():
+            processes.setdefault(one["worker"], timelines.Process(one["pid"], False))
+        running = [row for row in living.without(history, ()).rows if row["started_s"] is not None]
+        ended = (row for row in history.tasks(order=order) if row["started_s"] is not None)
         started = heapq.merge(ended, sorted(running, key=_start), key=_start)
         yield from timelines.events(itertools.chain(started, history.tasks(_LOST)), processes, now_s)
-    finally:
-        history.close()
 
 
 def _start(row: Row) -> float:
@@ -296,19 +366,20 @@ def task_names(asker: inquiry.Asker, task_ids: Sequence[str]) -> dict[str, str]:
 # ---- everything else ----
 
 
-def _page(rows: list[Row], request: Request) -> list[Row]:
+def _page(rows: list[Row], request: Request, owners: Mapping[str, int] | None = None) -> list[Row]:
+    """Those that are asked for. owners: for tasks by id, which come as in the history, each owner's number there."""
     column, is_descending = request.order or ("", False)
-    column = column or next((name for name in ("task_id",) if rows and name in rows[0]), "")
-    if column:
-        rows = sorted(rows, key=lambda row: _sort_key(row, column), reverse=is_descending)
+    if owners is not None and column in ("", "task_id"):
+        rows = sorted(rows, key=lambda row: _task_key(row, owners), reverse=is_descending)
+    elif column or (rows and "task_id" in rows[0]):
+        rows = sorted(rows, key=lambda row: own_state.sort_key(row, column or "task_id"), reverse=is_descending)
     end = None if request.limit is None else request.offset + request.limit
     return rows[request.offset : end]
 
 
-def _sort_key(row: Row, column: str) -> tuple[Any, ...]:
-    value = row.get(column)
-    tie = row.get("attempt_number") if column == "task_id" else 0
-    return value is not None, value if value is not None else 0, tie
+def _task_key(row: Row, owners: Mapping[str, int]) -> tuple[Any, ...]:
+    number = owners.get(row["task_id"][:32])
+    return number is None, number or 0, row["task_id"], row["attempt_number"]
 
 
 def _of(node: Node, rows: Sequence[Row], request: Request) -> Listing:
@@ -452,17 +523,32 @@ def _command(pid: int) -> str:
 
 def objects(asker: inquiry.Asker, request: Request) -> Listing:
     node = Node(asker, request.timeout_s)
-    limit = None if request.limit is None or request.order is not None else request.limit + request.offset
-    about = own_state.question(list(request.wanted), limit, is_newest_first=False)
+    limit = None if request.limit is None else request.limit + request.offset
+    asked = own_state.Question(request.wanted, request.order, limit)
     rows: list[Row] = []
     total = 0
-    for process, answer in node.ask_all("object_states", about):
-        rows += answer["rows"]
-        total += answer["count"]
-        left = answer["count"] - len(answer["rows"])
-        if left and len(answer["rows"]) >= own_state.ROWS_MAX:
-            node.missing.append(f"{left} objects of process {process['id'][:8]} are not listed")
+    for process in node.query("owners"):
+        for answer in node.ask_pages(process, "object_states", asked):
+            rows += answer["rows"]
+            total += sum(count for *_, count, _bytes in answer["counts"])
+            if limit is not None and len(rows) > 2 * own_state.PAGE + limit:
+                rows = _page(rows, request._replace(limit=limit, offset=0))
     return Listing(_page(rows, request), total, node.missing, [])
+
+
+def object_tally(asker: inquiry.Asker, request: Request) -> tuple[list[Row], list[str]]:
+    """What is alike among the objects that meet the conditions: the columns `own_state.COUNTED`, "count" and "bytes"; and
+    what is missing."""
+    node = Node(asker, request.timeout_s)
+    tally: dict[tuple[Any, ...], list[int]] = {}
+    for process in node.query("owners"):
+        for answer in node.ask_pages(process, "object_states", own_state.Question(request.wanted, None, 0)):
+            for *group, count, size_bytes in answer["counts"]:
+                found = tally.setdefault(tuple(group), [0, 0])
+                found[0] += count
+                found[1] += size_bytes
+    names = (*own_state.COUNTED, "count", "bytes")
+    return [dict(zip(names, (*group, *found), strict=True)) for group, found in tally.items()], node.missing
 
 
 def runtime_envs(asker: inquiry.Asker, request: Request) -> Listing:
@@ -512,3 +598,4 @@ KINDS: dict[str, Callable[[inquiry.Asker, Request], Listing]] = {
     "tasks": tasks,
     "workers": workers,
 }
+KEPT = ("tasks",)  # what a history that was kept has

@@ -407,14 +407,13 @@ class NativeEngine:
         return None
 
     def report_tasks(self) -> None:
-        """Tell the agent of the tasks of ours that have ended. No lock."""
+        """Tell the agent of the tasks of ours that have ended. When this returns it has been told, whoever did."""
         recorder = self.tasks.recorder
         if recorder is None:
             return
         with self.lock:
-            taken = recorder.take()
-        for count, batch in taken:
-            self.agent.notify({"t": "task_events", "count": count}, batch)
+            for count, batch in recorder.take():
+                self.agent.notify({"t": "task_events", "count": count}, batch)
 
     # Waiting
 

@@ -38,6 +38,10 @@ _OWNER_DIGITS, _ID_DIGITS = 32, 48
 _NEVER = Selection("0")
 
 
+def task_id(owner: str, seq: int) -> str:
+    return f"{owner}{seq:016x}"
+
+
 def where(wanted: Sequence[Condition]) -> Selection:
     """For after WHERE."""
     parts = [_condition(one) for one in wanted]

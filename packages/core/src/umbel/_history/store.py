@@ -244,6 +244,15 @@ class Store:
 
     # ---- looking up ----
 
+    @contextlib.contextmanager
+    def reading(self) -> Iterator[None]:
+        """All that is looked up within is of one moment, whatever others write meanwhile."""
+        self._db.execute("BEGIN")
+        try:
+            yield
+        finally:
+            self._db.execute("COMMIT")
+
     def counts(self) -> dict[str, int]:
         """How many tasks were dropped, because nobody could write them down, and removed, because they were old."""
         found = dict(self._db.execute("SELECT name, value FROM counts"))
@@ -273,6 +282,31 @@ class Store:
         for row in self._db.execute(f"{_TASK.format(inner=inner)} ORDER BY {by}", values):
             yield _task_of(row)
 
+    def ended(
+        self,
+        process: str,
+        attempt: int,
+        ranges: Sequence[Sequence[int]],
+        wanted: Sequence[conditions.Condition] = (),
+    ) -> list[int]:
+        """The numbers of an owner's tasks in the ranges, (first, last), whose attempt has ended and meets the conditions."""
+        owner = self._value("SELECT id FROM owners WHERE process = ?", (process,))
+        if owner is None:
+            return []
+        chosen = selections.where(wanted)
+        # The limit, which is none, keeps the inner statement to the primary key: there are many ranges, each small.
+        inner = "SELECT * FROM tasks WHERE owner = ? AND seq BETWEEN ? AND ? AND attempt = ? LIMIT -1"
+        sql = f"SELECT seq FROM ({inner}) AS tasks WHERE {chosen.sql} ORDER BY seq"
+        return [
+            row[0]
+            for first, last in ranges
+            for row in self._db.execute(sql, (owner, first, last, attempt, *chosen.values))
+        ]
+
+    def owners(self) -> dict[str, int]:
+        """The processes whose tasks these are, with the numbers by which `tasks` orders them."""
+        return dict(self._db.execute("SELECT process, id FROM owners"))
+
     def task_tally(self, wanted: Sequence[conditions.Condition] = ()) -> list[tuple[str, str, str, int]]:
         """(name, type, state, how many) of ended tasks."""
         chosen = selections.where(wanted)
@@ -300,7 +334,7 @@ def _task_of(row: Sequence[Any]) -> dict[str, Any]:
     (owner, seq, attempt, name, function, kind, actor, resources, env, state, job, parent_owner, parent_seq, worker,
      node, pid, submitted, started, ended, error, message) = row  # fmt: skip
     return {
-        "task_id": task_id(owner, seq),
+        "task_id": selections.task_id(owner, seq),
         "attempt_number": attempt,
         "name": name,
         "func_or_class_name": function,
@@ -310,7 +344,7 @@ def _task_of(row: Sequence[Any]) -> dict[str, Any]:
         "runtime_env_info": env,
         "state": codes.STATES[state],
         "job_id": job,
-        "parent_task_id": task_id(parent_owner, parent_seq) if parent_owner else None,
+        "parent_task_id": selections.task_id(parent_owner, parent_seq) if parent_owner else None,
         "worker_id": worker,
         "node_id": node,
         "worker_pid": pid,
@@ -320,10 +354,6 @@ def _task_of(row: Sequence[Any]) -> dict[str, Any]:
         "error_type": error,
         "error_message": message,
     }
-
-
-def task_id(owner: str, seq: int) -> str:
-    return f"{owner}{seq:016x}"
 
 
 def _quoted(path: str) -> str:

@@ -90,13 +90,17 @@ class StateApiClient:
         if resource not in ("tasks", "actors", "objects"):
             raise ValueError(f"a summary is of tasks, actors or objects, got {resource!r}")
         request = request_of(resource, filters, None, None, 0, timeout)
+        notes: Sequence[str] = ()
         if resource == "tasks":
-            tally, missing, notes = self._with_asker(lambda asker: listing.task_tally(asker, request), timeout)
-            made = _task_summary(tally)
+            tasks, missing, notes = self._told(resource, listing.task_tally, request)
+            made = _task_summary(tasks)
+        elif resource == "objects":
+            objects, missing = self._told(resource, listing.object_tally, request)
+            made = _object_summary(objects)
         else:
             found = self.listed(resource, request)
             missing, notes = found.missing, found.notes
-            made = _actor_summary(found.rows) if resource == "actors" else _object_summary(found.rows)
+            made = _actor_summary(found.rows)
         self._check(resource, missing, raise_on_missing_output)
         if _explain:
             for text in notes:
@@ -105,17 +109,21 @@ class StateApiClient:
 
     def listed(self, resource: str, request: listing.Request) -> listing.Listing:
         """The rows, and what is to be said of them."""
-        if self.address is not None and self.address.endswith(HISTORY_ENDING):
-            if resource != "tasks":
-                raise exception.ServerUnavailable(f"a history that was kept has tasks, and no {resource}")
-            try:
-                return listing.tasks(None, request, path=os.path.abspath(self.address))
-            except exceptions.UmbelError as error:
-                raise exception.ServerUnavailable(str(error)) from error
-        found: listing.Listing = self._with_asker(
-            lambda asker: listing.KINDS[resource](asker, request), request.timeout_s
-        )
+        found: listing.Listing = self._told(resource, listing.KINDS[resource], request)
         return found
+
+    def _told(self, resource: str, tell: Any, request: listing.Request) -> Any:
+        """What a function of `listing` tells, of a session or of a history that was kept."""
+        if self.address is None or not self.address.endswith(HISTORY_ENDING):
+            return self._with_asker(lambda asker: tell(asker, request), request.timeout_s)
+        if resource not in listing.KEPT:
+            raise exception.ServerUnavailable(
+                f"a history that was kept has {', '.join(listing.KEPT)}, and no {resource}; ask a session that runs"
+            )
+        try:
+            return tell(None, request, path=os.path.abspath(self.address))
+        except exceptions.UmbelError as error:
+            raise exception.ServerUnavailable(str(error)) from error
 
     def _with_asker(self, ask: Any, timeout_s: float) -> Any:
         engine = current.running_engine()
@@ -228,28 +236,32 @@ def _actor_summary(rows: Sequence[Mapping[str, Any]]) -> dict[str, Any]:
     return {"summary": summary, "total_actors": len(rows), "summary_by": "class"}
 
 
-def _object_summary(rows: Sequence[Mapping[str, Any]]) -> dict[str, Any]:
+def _object_summary(tally: Sequence[Mapping[str, Any]]) -> dict[str, Any]:
+    """tally: as of `listing.object_tally`."""
     summary: dict[str, dict[str, Any]] = {}
-    for row in rows:
+    places: dict[str, set[tuple[str, Any]]] = {}
+    for one in tally:
+        site, count = one["call_site"], one["count"]
         entry = summary.setdefault(
-            row["call_site"],
+            site,
             {
                 "total_objects": 0, "total_size_mb": 0.0, "total_num_workers": 0, "total_num_nodes": 0,
                 "task_state_counts": {}, "task_attempt_number_counts": {}, "ref_type_counts": {},
             },
         )  # fmt: skip
-        entry["total_objects"] += 1
-        entry["total_size_mb"] += max(0, row["object_size"]) / 1024**2
-        entry["task_state_counts"] = _counted(entry["task_state_counts"], row["task_status"])
-        attempts = _counted(entry["task_attempt_number_counts"], str(row["attempt_number"]))
+        entry["total_objects"] += count
+        entry["total_size_mb"] += one["bytes"] / 1024**2
+        entry["task_state_counts"] = _counted(entry["task_state_counts"], one["task_status"], count)
+        attempts = _counted(entry["task_attempt_number_counts"], str(one["attempt_number"]), count)
         entry["task_attempt_number_counts"] = attempts
-        entry["ref_type_counts"] = _counted(entry["ref_type_counts"], row["reference_type"])
+        entry["ref_type_counts"] = _counted(entry["ref_type_counts"], one["reference_type"], count)
+        places.setdefault(site, set()).update((name, one[name]) for name in ("pid", "ip"))
     for site, entry in summary.items():
-        entry["total_num_workers"] = len({row["pid"] for row in rows if row["call_site"] == site})
-        entry["total_num_nodes"] = len({row["ip"] for row in rows if row["call_site"] == site})
+        entry["total_num_workers"] = sum(name == "pid" for name, _ in places[site])
+        entry["total_num_nodes"] = sum(name == "ip" for name, _ in places[site])
     return {
         "summary": summary,
-        "total_objects": len(rows),
+        "total_objects": sum(one["count"] for one in tally),
         "total_size_mb": sum(entry["total_size_mb"] for entry in summary.values()),
         "callsite_enabled": "disabled" not in summary,
         "summary_by": "callsite",
