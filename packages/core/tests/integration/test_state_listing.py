@@ -534,10 +534,87 @@ def test_history_is_kept_when_that_is_asked_for(tmp_path: pathlib.Path, killed: 
     path = kept / f"{os.path.basename(directory)}.db"
     assert os.listdir(kept) == [path.name]
     assert len(state.list_tasks(address=str(path), limit=1_000)) == 200
-    with pytest.raises(exception.ServerUnavailable, match="has tasks, and no actors"):
-        state.list_actors(address=str(path))
+    assert state.summarize_tasks(address=str(path))["cluster"]["summary"]["f"]["state_counts"] == {"FINISHED": 200}
+    with pytest.raises(exception.ServerUnavailable, match="has actors, tasks, workers, and no objects"):
+        state.list_objects(address=str(path))
+    with pytest.raises(exception.ServerUnavailable, match="and no objects"):
+        state.summarize_objects(address=str(path))
     command = [sys.executable, "-m", "umbel.cli", "timeline", "--history", str(path), "-o", str(tmp_path / "t.json")]
     assert "200 tasks" in subprocess.run(command, check=True, capture_output=True, text=True, timeout=60).stdout
+
+
+ACTORS = """
+    import json, os, sys, umbel
+    from umbel.util import state
+
+    @umbel.remote(num_cpus=0)
+    class Actor:
+        def pid(self):
+            return os.getpid()
+
+    umbel.init(num_cpus=1, log_to_driver=False)
+    alive, dead = Actor.options(name="alive").remote(), Actor.options(name="dead").remote()
+    waits = Actor.options(name="waits", num_cpus=99).remote()
+    pid = umbel.get([alive.pid.remote(), dead.pid.remote()])[0]
+    umbel.kill(dead)
+    while not state.list_workers(filters=[("is_alive", "=", False)]):
+        pass
+    told = [one.asdict() for one in state.list_actors(detail=True)]
+    state.list_tasks()  # reports what has ended
+    context = umbel.get_runtime_context()
+    print(json.dumps([context.get_session_name(), pid, told]), flush=True)
+    sys.stdin.read()
+"""
+
+
+@pytest.mark.parametrize("killed", [False, True])
+def test_kept_history_has_the_actors_and_workers_that_ended_with_the_session(
+    tmp_path: pathlib.Path, killed: bool
+) -> None:
+    path = tmp_path / "program.py"
+    path.write_text(drivers.textwrap.dedent(ACTORS))
+    process = subprocess.Popen(
+        [sys.executable, str(path)], stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True,
+        env={**os.environ, "UMBEL_HISTORY_DIR": str(tmp_path)},
+    )  # fmt: skip
+    try:
+        assert process.stdout is not None
+        session, pid, before = json.loads(process.stdout.readline())
+        every = psutil.Process(process.pid).children(recursive=True)
+        if killed:
+            process.kill()
+    finally:
+        process.communicate(timeout=60)
+    drivers.wait_until(lambda: not any(drivers.is_running(one.pid) for one in every))
+    kept = str(tmp_path / f"{session}.db")
+    actors = {one.name: one for one in state.list_actors(address=kept, detail=True)}
+    assert {name: one.state for name, one in actors.items()} == {"alive": "DEAD", "dead": "DEAD", "waits": "DEAD"}
+    reasons = {name: one.death_cause["error_message"].partition(",")[0] for name, one in actors.items()}
+    if killed:
+        assert reasons == {"alive": "its owner", "dead": "it was killed by umbel.kill()", "waits": "its owner"}
+    else:
+        assert reasons == {
+            "alive": "its session ended",
+            "dead": "it was killed by umbel.kill()",
+            "waits": "its session ended while it was PENDING",
+        }
+    (was,) = [one for one in before if one["name"] == "alive"]
+    now = actors["alive"].asdict()
+    pids = {"pid"} if killed else set()  # who has died before the session has no process
+    assert {name for name in was if was[name] != now[name]} == {"state", "death_cause"} | pids
+    assert state.get_actor(now["actor_id"], address=kept) == actors["alive"]
+    assert state.summarize_actors(address=kept)["cluster"]["summary"]["Actor"]["state_counts"] == {"DEAD": 3}
+    workers = {one.pid: one for one in state.list_workers(address=kept, detail=True)}
+    assert not any(one.is_alive for one in workers.values())
+    assert workers[pid].exit_type == "INTENDED_SYSTEM_EXIT"
+    assert workers[pid].start_time_ms <= workers[pid].end_time_ms
+    assert workers[pid].node_id == was["node_id"]
+    assert state.summarize_tasks(address=kept)["cluster"]["total_actor_tasks"] == 2
+    table = subprocess.run(
+        [sys.executable, "-m", "umbel.cli", "list", "actors", "--address", kept],
+        check=True, capture_output=True, text=True, timeout=60,
+    ).stdout  # fmt: skip
+    assert table.splitlines()[-1] == "3 of 3 actors"
 
 
 def test_old_tasks_go_and_that_is_told(monkeypatch: pytest.MonkeyPatch) -> None:

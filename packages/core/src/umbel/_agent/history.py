@@ -38,7 +38,7 @@ class History:
         name = os.path.basename(config["session_dir"])
         self.path = os.path.join(kept_in, f"{name}.db") if kept_in else os.path.join(config["session_dir"], FILE)
         self.spool = spool.Spool()
-        self._is_kept = bool(kept_in)
+        self.is_kept = bool(kept_in)  # when the session has ended
         self._config = config
         self._poller = poller
         self._warn = warn
@@ -152,7 +152,7 @@ class History:
 
     def end(self) -> None:
         """There is no recorder any more when this returns, nor a file unless it is to be kept. Blocks."""
-        if self._is_kept and (self.spool.waiting or self._recorder is not None) and self._hand_over():
+        if self.is_kept and (self.spool.waiting or self._recorder is not None) and self._hand_over():
             self._finish()
         if self._recorder is not None:
             self._is_ending = True

@@ -305,6 +305,8 @@ class Service:
             self._log_files.close()
         if self._metrics is not None:
             self._metrics.end()
+        if self.history.is_kept:
+            self._note_last()
         self.history.end()
         self.forks.end(FORK_SERVER_GRACE_S)
         url = sessions.spill_url(self._config["session_dir"])
@@ -575,7 +577,8 @@ class Service:
         )
 
     def actor_dead(self, actor: str, facts: Message) -> None:
-        self.history.add_actor(actor, facts)
+        place = {"node_id": self._config["node_id"], "job_id": self._config.get("job_id", "")}
+        self.history.add_actor(actor, {**facts, **place})
 
     def release_actor(self, actor: str, grace_s: float | None) -> None:
         self.decide(ev.ActorReleased(actor, grace_s, self.now_s()))
@@ -628,6 +631,18 @@ class Service:
         report = self._memory_reports.get(worker)
         exit_type, detail = end_of(exit_code, signal, reason, report, is_intended=is_intended)
         self.history.add_worker({"worker": worker, "ended": time.time(), "exit_type": exit_type, "exit_detail": detail})
+
+    def _note_last(self) -> None:
+        """Tell the history of the actors and workers that end with the session."""
+        for one in self.control.listed():
+            if one["state"] != "DEAD":
+                was = "" if one["state"] == "ALIVE" else f" while it was {one['state']}"
+                reason = f"its session ended{was}"
+                self.actor_dead(one["actor"], {**one, "state": "DEAD", "cause": "intended", "reason": reason})
+        for worker in self.agent.workers:
+            if self.forks.pid_of(worker):
+                end = {"ended": time.time(), "exit_type": "INTENDED_SYSTEM_EXIT", "exit_detail": "its session ended"}
+                self.history.add_worker({"worker": worker, **end})
 
     def _failure_of(self, worker: str) -> str:
         """What a worker has left to say that could not start."""

@@ -382,23 +382,27 @@ def _task_key(row: Row, owners: Mapping[str, int]) -> tuple[Any, ...]:
     return number is None, number or 0, row["task_id"], row["attempt_number"]
 
 
-def _of(node: Node, rows: Sequence[Row], request: Request) -> Listing:
+def _of(rows: Sequence[Row], request: Request, missing: list[str], notes: list[str]) -> Listing:
     met = [row for row in rows if conditions.all_met(request.wanted, row)]
-    return Listing(_page(met, request), len(met), node.missing, node.notes)
+    return Listing(_page(met, request), len(met), missing, notes)
 
 
-def actors(asker: inquiry.Asker, request: Request) -> Listing:
+def actors(asker: inquiry.Asker | None, request: Request, *, path: str = "") -> Listing:
+    """path: as for `tasks`."""
+    if asker is None:
+        with contextlib.closing(opened(path)) as history:
+            pids = {one["worker"]: one["pid"] for one in history.workers()}
+            dead = [json.loads(text) for text in history.actors()]
+        return _of([_actor({**one, "pid": pids.get(one["worker"])}, one) for one in dead], request, [], [])
     node = Node(asker, request.timeout_s)
     facts = node.query("nodes")[0]
     known = {one["actor"]: one for one in node.query("actors")}
-    history = node.history_if_on()
-    if history is not None:
-        try:
-            dead = [json.loads(text) for text in history.actors()]
-        finally:
-            history.close()
+    found = node.history_if_on()
+    if found is not None:
+        with contextlib.closing(found):
+            dead = [json.loads(text) for text in found.actors()]
         known = {**{one["actor"]: {**one, "pid": 0} for one in dead}, **known}
-    return _of(node, [_actor(one, facts) for one in known.values()], request)
+    return _of([_actor(one, facts) for one in known.values()], request, node.missing, node.notes)
 
 
 _CAUSES = {
@@ -443,37 +447,42 @@ def _floats(units: Mapping[str, int]) -> dict[str, float]:
     return {name: amount / resource_model.RESOURCE_UNIT for name, amount in units.items()}
 
 
-def workers(asker: inquiry.Asker, request: Request) -> Listing:
-    node = Node(asker, request.timeout_s)
-    facts = node.query("nodes")[0]
-    rows = {
-        one["id"]: _worker(one["id"], one["pid"], facts, is_driver=one["is_driver"]) for one in node.query("owners")
-    }
-    history = node.history_if_on()
+def workers(asker: inquiry.Asker | None, request: Request, *, path: str = "") -> Listing:
+    """path: as for `tasks`. A history knows of no driver."""
+    rows: dict[str, Row] = {}
+    missing, notes = [], []
+    if asker is None:
+        history: store.Store | None = opened(path)
+    else:
+        node = Node(asker, request.timeout_s)
+        node_id = node.query("nodes")[0]["node_id"]
+        rows = {
+            one["id"]: _worker(one["id"], one["pid"], node_id, is_driver=one["is_driver"])
+            for one in node.query("owners")
+        }
+        history, missing, notes = node.history_if_on(), node.missing, node.notes
     if history is not None:
-        try:
+        with contextlib.closing(history):
             recorded = history.workers()
-        finally:
-            history.close()
         for one in recorded:
-            row = rows.setdefault(one["worker"], _worker(one["worker"], one["pid"], facts, is_driver=False))
+            row = rows.setdefault(one["worker"], _worker(one["worker"], one["pid"], one["node"], is_driver=False))
             row["start_time_ms"] = _milliseconds(one["ready"])
             if one["ended"] is not None:
                 row |= {
                     "is_alive": False, "end_time_ms": _milliseconds(one["ended"]), "exit_type": one["exit_type"],
                     "exit_detail": one["exit_detail"],
                 }  # fmt: skip
-    return _of(node, list(rows.values()), request)
+    return _of(list(rows.values()), request, missing, notes)
 
 
 def _milliseconds(seconds: float | None) -> int:
     return int(seconds * 1e3) if seconds is not None else 0
 
 
-def _worker(worker: str, pid: int, node: Row, *, is_driver: bool) -> Row:
+def _worker(worker: str, pid: int, node_id: str, *, is_driver: bool) -> Row:
     return {
         "worker_id": worker, "is_alive": True, "worker_type": "DRIVER" if is_driver else "WORKER", "exit_type": None,
-        "node_id": node["node_id"], "ip": resource_model.NODE_ADDRESS, "pid": pid, "exit_detail": None,
+        "node_id": node_id, "ip": resource_model.NODE_ADDRESS, "pid": pid, "exit_detail": None,
         "worker_launch_time_ms": -1, "worker_launched_time_ms": -1, "start_time_ms": 0, "end_time_ms": 0,
         "debugger_port": None, "num_paused_threads": None,
     }  # fmt: skip
@@ -490,7 +499,7 @@ def nodes(asker: inquiry.Asker, request: Request) -> Listing:
         }
         for one in node.query("nodes")
     ]  # fmt: skip
-    return _of(node, rows, request)
+    return _of(rows, request, node.missing, node.notes)
 
 
 def jobs(asker: inquiry.Asker, request: Request) -> Listing:
@@ -509,7 +518,7 @@ def jobs(asker: inquiry.Asker, request: Request) -> Listing:
         for one in node.query("owners")
         if one["is_driver"]
     ]  # fmt: skip
-    return _of(node, rows, request)
+    return _of(rows, request, node.missing, node.notes)
 
 
 def _command(pid: int) -> str:
@@ -575,7 +584,7 @@ def runtime_envs(asker: inquiry.Asker, request: Request) -> Listing:
         }
         for env, count, has_one in found
     ]  # fmt: skip
-    return _of(node, rows, request)
+    return _of(rows, request, node.missing, node.notes)
 
 
 def _build_key(env: Mapping[str, Any]) -> str:
@@ -583,9 +592,9 @@ def _build_key(env: Mapping[str, Any]) -> str:
     return json.dumps(env.get("built", {}), sort_keys=True, separators=(",", ":"))
 
 
-def placement_groups(asker: inquiry.Asker, request: Request) -> Listing:
+def placement_groups(_asker: inquiry.Asker, request: Request) -> Listing:
     """None: placement groups come with clusters of several nodes."""
-    return _of(Node(asker, request.timeout_s), [], request)
+    return _of([], request, [], [])
 
 
 KINDS: dict[str, Callable[[inquiry.Asker, Request], Listing]] = {
@@ -598,4 +607,4 @@ KINDS: dict[str, Callable[[inquiry.Asker, Request], Listing]] = {
     "tasks": tasks,
     "workers": workers,
 }
-KEPT = ("tasks",)  # what a history that was kept has
+KEPT = ("actors", "tasks", "workers")  # what a history that was kept has

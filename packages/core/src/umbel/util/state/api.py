@@ -22,8 +22,8 @@ class StateApiClient:
     """Asks one session: this process's, or the one that runs at `address`.
 
     address: None or "auto" for this process's session or, without one, the only one that runs here; else a session's
-    directory, the end of its name, or the file of a history that was kept, which has tasks only. Raises ServerUnavailable
-    when there is none.
+    directory, the end of its name, or the file of a history that was kept, which has tasks, actors and workers. Raises
+    ServerUnavailable when there is none.
     """
 
     def __init__(self, address: str | None = None, cookies: Any = None, headers: Any = None) -> None:
