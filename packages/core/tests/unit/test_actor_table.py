@@ -85,6 +85,14 @@ def test_hosted_actor_is_created_there_and_alive_once_its_constructor_returned(t
     assert table.apply(ev.ActorReady("a", "w1", 0.0)) == [published(ActorState.ALIVE, worker="w1"), ev.Forget("a")]
 
 
+def test_actor_is_listed_as_its_instance_calls_itself_dead_or_alive(table: ActorTable) -> None:
+    hosted(table, spec()._replace(call_site="a.py:1"))
+    table.apply(ev.ActorReady("a", "w1", 0.0, "<Counter 3>"))
+    assert [(one.repr_name, one.call_site) for one in table.listed()] == [("<Counter 3>", "a.py:1")]
+    table.apply(ev.HostDied("a", "w1", "it crashed", 0.0))
+    assert [(one.state, one.repr_name) for one in table.listed()] == [(ActorState.DEAD, "<Counter 3>")]
+
+
 def test_creation_told_twice_creates_once(table: ActorTable) -> None:
     table.apply(created(spec()))
     assert table.apply(created(spec())) == []

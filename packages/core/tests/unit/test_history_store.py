@@ -86,6 +86,17 @@ def test_worker_is_known_by_what_was_said_last(store: Store) -> None:
     assert [row["worker_pid"] for row in store.tasks()] == [9]
 
 
+def test_places_of_submission_are_kept_apart_and_counted_together(store: Store) -> None:
+    template = batch([]).templates[0]
+    for seq, site in enumerate(("a.py:1", "a.py:2", "")):
+        groups = [batches.Group(1, 1, 0, 0, codes.FINISHED)]
+        told = batch([(0, seq, 1.0, 1.0, 3.0)], groups=groups, failures=[])
+        store.write_down(batches.encode(told._replace(templates=[template._replace(call_site=site)])))
+    store.absorb_all()
+    assert [row["call_site"] for row in store.tasks()] == ["a.py:1", "a.py:2", None]
+    assert store.task_tally() == [("f", "NORMAL_TASK", "FINISHED", 3)]
+
+
 def test_tally_counts_by_name_and_state(store: Store) -> None:
     store.write_down(finished(5))
     store.write_down(attempt(3, codes.FAILED, []))
@@ -142,5 +153,5 @@ def test_history_of_another_version_is_refused(store: Store, path: str) -> None:
     store.close()
     with sqlite3.connect(path) as db:
         db.execute("PRAGMA user_version = 99")
-    with pytest.raises(sqlite3.DatabaseError, match="history of version 99, this program reads 1"):
+    with pytest.raises(sqlite3.DatabaseError, match="history of version 99, this program reads 2"):
         Store(path)

@@ -8,7 +8,7 @@ from typing import Any
 import pytest
 
 from umbel import exceptions
-from umbel._client import links, listing, recording
+from umbel._client import call_sites, links, listing, recording
 from umbel._control import events as control_events
 from umbel._history import batches, codes
 
@@ -85,6 +85,27 @@ def test_what_asked_not_to_be_recorded_is_not(recorder: recording.TaskRecorder) 
     recorder.failed(task(2, HIDDEN), FIRST, exceptions.dump_error(ValueError("x")), 0.5, 2.0)
     assert recorder.ended(task(3, HIDDEN), FIRST, codes.FINISHED, 0.5, 2.0) is links.NOTHING_RECORDED
     assert recorder.is_empty
+
+
+def test_place_of_submission_is_told_where_it_is_recorded() -> None:
+    recorder = call_sites.SiteRecorder(OWNER, "01000000")
+
+    def submitted(seq: int, site: str) -> Any:
+        made = task(seq)
+        made.records = [SimpleNamespace(call_site=site)] if site else []
+        return made
+
+    for seq, site in enumerate(("a.py:1", "a.py:2", "a.py:1", "")):
+        # Nobody takes the quick way, on which no place is looked at.
+        last = recorder.ended(submitted(seq, site), FIRST, codes.FINISHED, 0.5, 2.0)
+        assert last is links.NOTHING_RECORDED
+    recorder.failed(submitted(4, "a.py:2"), FIRST, exceptions.dump_error(ValueError("x")), 0.5, 2.0)
+    for _ in range(2):  # the next batch begins anew
+        batch = taken(recorder)
+        sites = [batch.templates[batch.groups[group].template - 1].call_site for group, *_ in batch.rows()]
+        assert sites == ["a.py:1", "a.py:2", "a.py:1", "", "a.py:2"][: len(sites)]
+        recorder.ended(submitted(0, "a.py:1"), FIRST, codes.FINISHED, 0.5, 2.0)
+    assert len(batch.templates) == 1
 
 
 def test_parents_and_actors_are_told(recorder: recording.TaskRecorder) -> None:

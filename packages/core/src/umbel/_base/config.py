@@ -149,8 +149,9 @@ class Config:
     than a healthy step takes to begin, shorter than it takes to lose patience."""
 
     record_call_sites: bool = _setting(False, "UMBEL_RECORD_CALL_SITES")
-    """Whether each `put` and `.remote()` notes the line that called it, for `umbel memory`, errors of a full store and
-    `ObjectRef.call_site()`. Costs 1 to 2 µs for each object."""
+    """Whether each `put` and `.remote()` notes the line that called it, for `umbel memory`, errors of a full store,
+    `call_site` in listings of tasks, actors and objects, and `ObjectRef.call_site()`. Costs 1 to 2 µs for each object, and
+    1 µs for each task that ends."""
 
     infeasible_timeout_s: float = _setting(0.0, "UMBEL_INFEASIBLE_TIMEOUT_S")
     """After how long tasks and actors fail that no node can ever run; 0 for never, since nodes may be added."""

@@ -220,6 +220,10 @@ class Actors:
             lacks_arguments = any(record.kind in _MISSING for _, record in task.deps or ())
         spec = self._spec(template, blob, meta)
         message = {**self._creation(template), "actor": actor_id.hex(), "meta_size": len(meta)}
+        if engine.config.record_call_sites:
+            from umbel._client import call_sites
+
+            spec["call_site"] = message["call_site"] = call_sites.here()
         if lacks_arguments:  # they follow; meanwhile the actor can be found, watched and killed
             message["lacks_arguments"] = True
             body = meta

@@ -267,7 +267,8 @@ def _creation(actor: Row) -> Row | None:
         **selections.CONSTANT, "task_id": actor["actor"], "attempt_number": actor["restarts"], "name": function,
         "func_or_class_name": function, "type": "ACTOR_CREATION_TASK", "actor_id": actor["actor"],
         "state": "PENDING_ARGS_AVAIL" if actor["lacks_arguments"] else state, "worker_id": actor["worker"] or None,
-        "worker_pid": actor["pid"], "submitted_s": None, "started_s": None, "ended_s": None,
+        "worker_pid": actor["pid"], "call_site": actor["call_site"] or None, "submitted_s": None, "started_s": None,
+        "ended_s": None,
     }  # fmt: skip
 
 
@@ -433,11 +434,11 @@ def _actor(one: Row, node: Row) -> Row:
         "death_cause": cause,
         "is_detached": one["is_detached"],
         "placement_group_id": None,
-        "repr_name": "",
+        "repr_name": one["repr_name"],
         "num_restarts": one["restarts"],
         "num_restarts_due_to_lineage_reconstruction": 0,
         "num_restarts_due_to_node_preemption": 0,
-        "call_site": None,
+        "call_site": one["call_site"] or None,
         "label_selector": one["label_selector"] or {},
         "fallback_strategy": None,
     }

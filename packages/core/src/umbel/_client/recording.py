@@ -17,6 +17,7 @@ from umbel._client.task import Task, Template
 from umbel._history import codes
 
 if TYPE_CHECKING:
+    from umbel._base import config as configuration
     from umbel._history import batches  # is loaded with the first report: the start of a session does without
 
 REPORT_PERIOD_S = 1.0  # between reports; whoever asks is answered with what is not reported yet as well
@@ -68,7 +69,7 @@ class TaskRecorder:
     def __init__(self, process_id: bytes, job: str) -> None:
         self._owner = process_id.hex()
         self._job = job
-        self._constructions: list[tuple[bytes, str, bytes, int, tuple[float, float, float], bytes]] = []
+        self._constructions: list[tuple[bytes, str, bytes, int, tuple[float, float, float], bytes, str]] = []
         self.rows: list[Any] = []
         self._lasts: list[Last] = []
         self._begin()
@@ -119,14 +120,28 @@ class TaskRecorder:
             self.ended(task, peer, FAILED, duration_s, ended_s)
 
     def constructed(
-        self, actor: bytes, class_name: str, peer: bytes, attempt: int, times: tuple[float, float, float], error: bytes
+        self,
+        actor: bytes,
+        class_name: str,
+        peer: bytes,
+        attempt: int,
+        times: tuple[float, float, float],
+        error: bytes,
+        call_site: str = "",
     ) -> None:
         """A constructor has returned or, with an error, failed, in this process. times: when it was submitted, began
-        and ended; 0.0 for unknown."""
-        self._constructions.append((actor, class_name, peer, attempt, times, error))  # not read yet
+        and ended; 0.0 for unknown. call_site: of its submission, if that was recorded."""
+        self._constructions.append((actor, class_name, peer, attempt, times, error, call_site))  # not read yet
 
     def _batch_of(
-        self, actor: bytes, class_name: str, peer: bytes, attempt: int, times: tuple[float, float, float], error: bytes
+        self,
+        actor: bytes,
+        class_name: str,
+        peer: bytes,
+        attempt: int,
+        times: tuple[float, float, float],
+        error: bytes,
+        call_site: str,
     ) -> bytes:
         submitted_s, began_s, ended_s = times
         from umbel._history import batches
@@ -137,7 +152,7 @@ class TaskRecorder:
         batch = batches.Batch(
             owner=actor[:16].hex(),
             job=self._job,
-            templates=[batches.Template(function, function, codes.CREATION, actor.hex())],
+            templates=[batches.Template(function, function, codes.CREATION, actor.hex(), call_site=call_site)],
             workers=[peer.hex()],
             parents=[],
             groups=[batches.Group(1, 1, 0, attempt, FAILED if error else FINISHED)],
@@ -145,6 +160,9 @@ class TaskRecorder:
             values=codes.new_values([0, seq, submitted_s, duration_s, ended_s]),
         )
         return batches.encode(batch)
+
+    def _told_templates(self) -> list[batches.Template]:
+        return [described(template) for template in self._described]
 
     def _describe(self, template: Template) -> int:
         if not template.announcement.get("events", True):
@@ -189,7 +207,7 @@ class TaskRecorder:
             batch = batches.Batch(
                 owner=self._owner,
                 job=self._job,
-                templates=[described(template) for template in self._described],
+                templates=self._told_templates(),
                 workers=[worker.hex() for worker in self._workers],
                 parents=[parent_id(parent) for parent in self._parents],
                 groups=[batches.Group(*group) for group in self._groups],
@@ -199,6 +217,17 @@ class TaskRecorder:
             self._begin()
             taken.append((batch.row_count, batches.encode(batch)))
         return taken
+
+
+def make(process_id: bytes, job: str, config: configuration.Config) -> TaskRecorder | None:
+    """None where nothing is recorded."""
+    if not config.task_events:
+        return None
+    if not config.record_call_sites:
+        return TaskRecorder(process_id, job)
+    from umbel._client import call_sites  # what few programs ask for is not imported for all
+
+    return call_sites.SiteRecorder(process_id, job)
 
 
 def described(template: Template) -> batches.Template:

@@ -53,8 +53,7 @@ class Tasks:
         self._unstarted_deaths: dict[int, int] = {}  # task -> workers that died with it at the head of their queue
         self._process_id = engine.process_id
         self.arguments = arguments.TaskArguments(engine, self)
-        job = engine.welcome.get("job_id", "")
-        self.recorder = recording.TaskRecorder(engine.process_id, job) if engine.config.task_events else None
+        self.recorder = recording.make(engine.process_id, engine.welcome.get("job_id", ""), engine.config)
 
     # Submission
 

@@ -27,8 +27,8 @@ class Actor:
     """One actor's record."""
 
     __slots__ = (
-        "address", "cause", "exit_reason", "lacks_arguments", "reason", "restarts", "spec", "state", "watchers",
-        "worker",
+        "address", "cause", "exit_reason", "lacks_arguments", "reason", "repr_name", "restarts", "spec", "state",
+        "watchers", "worker",
     )  # fmt: skip
 
     def __init__(self, spec: ActorSpec, *, lacks_arguments: bool) -> None:
@@ -37,6 +37,7 @@ class Actor:
         self.lacks_arguments = lacks_arguments  # its creator has not sent the constructor call yet
         self.worker = ""  # its host, "" while it has none
         self.address = ""
+        self.repr_name = ""
         self.restarts = 0
         self.exit_reason = ""  # why it is about to exit, once that is known
         self.reason = _LACKING if lacks_arguments else ""  # why it is DEAD or RESTARTING, or not placed yet
@@ -62,6 +63,8 @@ class Listed(NamedTuple):
     resources: Mapping[str, int]
     env: Any
     label_selector: Any
+    repr_name: str
+    call_site: str
 
 
 class ActorTable:
@@ -163,6 +166,7 @@ class ActorTable:
             return []
         actor.state = ActorState.ALIVE
         actor.reason = ""
+        actor.repr_name = event.repr_name
         commands = self._publish(actor)
         if not actor.spec.max_restarts:
             commands.append(ev.Forget(event.actor))
@@ -379,6 +383,7 @@ def _listed(one: Actor) -> Listed:
     return Listed(
         spec.actor, spec.name, spec.namespace, spec.class_name, one.state, one.worker, spec.owner, spec.is_detached,
         one.restarts, one.reason, one.cause, one.lacks_arguments, spec.running, spec.env, spec.label_selector,
+        one.repr_name, spec.call_site,
     )  # fmt: skip
 
 

@@ -32,7 +32,8 @@ class Cause(Enum):
 class ActorSpec(NamedTuple):
     """What the creator asked for. max_restarts: -1 is without limit. name: "" for none.
 
-    placement, running, env, strategy and label_selector are the node's business and not looked at here.
+    placement, running, env, strategy and label_selector are the node's business and not looked at here. call_site: "" unless
+    it was recorded.
     """
 
     actor: str
@@ -48,6 +49,7 @@ class ActorSpec(NamedTuple):
     strategy: Any
     label_selector: Any
     depth: int
+    call_site: str = ""
 
 
 # ---- events ----
@@ -100,11 +102,12 @@ class ActorHosted(NamedTuple):
 
 
 class ActorReady(NamedTuple):
-    """The constructor has returned. worker: who says so."""
+    """The constructor has returned. worker: who says so. repr_name: how the instance calls itself, "" for as its class."""
 
     actor: str
     worker: str
     at_s: float
+    repr_name: str = ""
 
 
 class ActorInitFailed(NamedTuple):

@@ -104,6 +104,7 @@ class ActorService:
             strategy=message["strategy"],
             label_selector=message["label_selector"],
             depth=message["depth"],
+            call_site=message["call_site"],
         )
         self._decide(
             ev.ActorCreated(
@@ -155,7 +156,7 @@ class ActorService:
         self._decide(ev.ActorUnreferenced(message["actor"], self._node.now_s()))
 
     def _on_actor_ready(self, client: str, _namespace: str, message: Message, _body: bytes) -> None:
-        self._decide(ev.ActorReady(message["actor"], client, self._node.now_s()))
+        self._decide(ev.ActorReady(message["actor"], client, self._node.now_s(), message["repr_name"]))
 
     def _on_actor_failed(self, client: str, _namespace: str, message: Message, body: bytes) -> None:
         self._keep_error(message["actor"], body)

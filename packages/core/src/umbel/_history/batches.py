@@ -20,7 +20,8 @@ _SIZE = struct.Struct("<I")
 
 
 class Template(NamedTuple):
-    """What all tasks of one template share. actor: hexadecimal, or ""; resources and env: JSON, or ""."""
+    """What all tasks of one template share. actor: hexadecimal, or ""; resources and env: JSON, or ""; call_site: where
+    they were submitted, "" unless that is recorded, which makes several of one."""
 
     name: str
     function: str
@@ -28,6 +29,7 @@ class Template(NamedTuple):
     actor: str = ""
     resources: str = ""
     env: str = ""
+    call_site: str = ""
 
 
 class Group(NamedTuple):

@@ -26,8 +26,8 @@ CREATE TABLE workers (id INTEGER PRIMARY KEY, worker TEXT NOT NULL UNIQUE, node 
 CREATE TABLE actors (actor TEXT PRIMARY KEY, ended REAL NOT NULL, facts TEXT NOT NULL) WITHOUT ROWID;
 CREATE INDEX actors_by_end ON actors (ended);
 CREATE TABLE kinds (id INTEGER PRIMARY KEY, name TEXT NOT NULL, function TEXT NOT NULL, type TEXT NOT NULL,
-    actor TEXT NOT NULL, resources TEXT NOT NULL, env TEXT NOT NULL,
-    UNIQUE (name, function, type, actor, resources, env));
+    actor TEXT NOT NULL, resources TEXT NOT NULL, env TEXT NOT NULL, call_site TEXT NOT NULL,
+    UNIQUE (name, function, type, actor, resources, env, call_site));
 CREATE INDEX kinds_by_actor ON kinds (actor) WHERE actor <> '';
 CREATE TABLE tasks (owner INTEGER NOT NULL, seq INTEGER NOT NULL, attempt INTEGER NOT NULL, kind INTEGER NOT NULL,
     state INTEGER NOT NULL, worker INTEGER, parent_owner INTEGER, parent_seq INTEGER,
@@ -40,11 +40,11 @@ CREATE INDEX tasks_failed ON tasks (state) WHERE state = 2;
 CREATE TABLE failures (owner INTEGER NOT NULL, seq INTEGER NOT NULL, attempt INTEGER NOT NULL, type TEXT NOT NULL,
     message TEXT NOT NULL, PRIMARY KEY (owner, seq, attempt)) WITHOUT ROWID;
 """
-_VERSION = 1  # of the schema, for files that are kept
+_VERSION = 2  # of the schema, for files that are kept
 _COLUMNS = "owner, seq, attempt, kind, state, worker, parent_owner, parent_seq, submitted, started, ended"
 _TASK = """
 SELECT o.process, t.seq, t.attempt, k.name, k.function, k.type, k.actor, k.resources, k.env, t.state, o.job,
-    p.process, t.parent_seq, w.worker, w.node, w.pid, t.submitted, t.started, t.ended, f.type, f.message
+    p.process, t.parent_seq, w.worker, w.node, w.pid, t.submitted, t.started, t.ended, f.type, f.message, k.call_site
 FROM ({inner}) t JOIN owners o ON o.id = t.owner JOIN kinds k ON k.id = t.kind
 LEFT JOIN owners p ON p.id = t.parent_owner LEFT JOIN workers w ON w.id = t.worker
 LEFT JOIN failures f ON (f.owner, f.seq, f.attempt) = (t.owner, t.seq, t.attempt)
@@ -194,8 +194,8 @@ class Store:
         return int(self._value("SELECT id FROM workers WHERE worker = ?", (worker,)))
 
     def _kind(self, template: batches.Template) -> int:
-        marks = "(?, ?, ?, ?, ?, ?)"
-        names = "name, function, type, actor, resources, env"
+        marks = "(?, ?, ?, ?, ?, ?, ?)"
+        names = "name, function, type, actor, resources, env, call_site"
         self._db.execute(f"INSERT OR IGNORE INTO kinds ({names}) VALUES {marks}", template)
         return int(self._value(f"SELECT id FROM kinds WHERE ({names}) = {marks}", template))
 
@@ -332,7 +332,7 @@ class Store:
 
 def _task_of(row: Sequence[Any]) -> dict[str, Any]:
     (owner, seq, attempt, name, function, kind, actor, resources, env, state, job, parent_owner, parent_seq, worker,
-     node, pid, submitted, started, ended, error, message) = row  # fmt: skip
+     node, pid, submitted, started, ended, error, message, call_site) = row  # fmt: skip
     return {
         "task_id": selections.task_id(owner, seq),
         "attempt_number": attempt,
@@ -353,6 +353,7 @@ def _task_of(row: Sequence[Any]) -> dict[str, Any]:
         "ended_s": ended,
         "error_type": error,
         "error_message": message,
+        "call_site": call_site or None,
     }
 
 

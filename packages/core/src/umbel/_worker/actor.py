@@ -30,6 +30,7 @@ if TYPE_CHECKING:
 
 
 ASYNC_CONCURRENCY = 1000  # coroutines at once unless max_concurrency says otherwise; Ray's default
+REPR_CHARS_MAX = 1_000  # of what an actor calls itself, kept by the daemon for each actor, for listings
 SYNC_IN_ASYNC_CONCURRENCY = 1  # plain methods of an async actor: one at a time, as if the loop ran them
 
 
@@ -64,6 +65,8 @@ class Host:
         self._attempt = int(message.get("reconstructed") or 0)
         self._description_bytes = b""
         self._has_events = True
+        self._call_site = ""
+        self._repr_name = ""
         self._instance: Any = None
         self._methods: dict[str, Callable[..., Any]] = {}
         self._mailbox: mailbox.Mailbox | None = None  # None: a plain actor
@@ -94,7 +97,7 @@ class Host:
         try:
             spec = serialization.loads(self._body)
             self._description_bytes, self._has_events = spec["description"], spec["has_events"]
-            submitted_s = spec["submitted_s"]
+            submitted_s, self._call_site = spec["submitted_s"], spec.get("call_site", "")
             cls = serialization.loads(spec["cls"])
             job.kind, job.payload, job.deps = spec["kind"], spec["payload"], spec["deps"]
             engine.tasks.depth = spec["creator_depth"] + 1
@@ -129,6 +132,7 @@ class Host:
         if any("__repr__" in vars(base) for base in type(self._instance).__mro__[:-1]):
             try:
                 self.display_name = repr(self._instance)
+                self._repr_name = self.display_name[:REPR_CHARS_MAX]
             except Exception:  # a repr that needs more than a fresh instance: keep the class name
                 self.display_name = self.context.class_name
         with engine.lock:
@@ -150,14 +154,15 @@ class Host:
             return
         actor, peer = bytes.fromhex(self.actor_id), self._worker.process_id
         with self._engine.lock:
-            recorder.constructed(actor, self.context.class_name, peer, self._attempt, times, error)
+            recorder.constructed(actor, self.context.class_name, peer, self._attempt, times, error, self._call_site)
         if error:
             self._engine.report_tasks()  # this process will not be here in a second
 
     def _ready(self) -> None:
-        self._engine.agent.notify(
-            {"t": "actor_ready", "actor": self.actor_id, "address": self._worker.process_id.hex()}
-        )
+        message = {"t": "actor_ready", "actor": self.actor_id, "address": self._worker.process_id.hex()}
+        if self._repr_name:
+            message["repr_name"] = self._repr_name
+        self._engine.agent.notify(message)
 
     def _set_up_lanes(self, spec: dict[str, Any]) -> None:
         groups: dict[str, int] = dict(spec["concurrency_groups"] or {})
