@@ -53,8 +53,12 @@ class Question(NamedTuple):
 
 
 def _read(about: str) -> Question:
-    asked = Question(**json.loads(about))
-    return asked._replace(wanted=[conditions.Condition(*one) for one in asked.wanted])
+    """Raises ValueError for what is no question."""
+    try:
+        asked = Question(**json.loads(about))
+        return asked._replace(wanted=[conditions.Condition(*one) for one in asked.wanted])
+    except TypeError as error:
+        raise ValueError(str(error)) from error
 
 
 def sort_key(row: Mapping[str, Any], column: str) -> tuple[Any, ...]:
@@ -109,26 +113,35 @@ def tasks_of(engine: NativeEngine, about: str) -> dict[str, Any]:
             only = list(unfinished)  # numbers only: touching each task would take much longer
     seqs, more = _page(only, asked.after, is_descending=is_descending)
     with engine.lock:  # one for both: what ends is either on this page, or told before, or comes with the next
-        page = [task for seq in seqs if (task := unfinished.get(seq)) is not None]
+        page = [(task, task.attempt, _worker_of(task)) for seq in seqs if (task := unfinished.get(seq)) is not None]
         engine.report_tasks()
     teller = _Teller(engine, asked)
     counts: dict[tuple[str, str, str, int], list[list[int]]] = {}
-    met: list[tuple[Task, str]] = []
-    for task in page:
-        state = teller.state(task)
-        if asked.wanted and not teller.is_wanted(task, state):
+    met: list[_Attempt] = []
+    for task, number, worker in page:
+        attempt = _Attempt(task, number, worker, teller.state(task, worker))
+        if asked.wanted and not teller.is_wanted(attempt):
             continue
-        met.append((task, state))
+        met.append(attempt)
         described = teller.described(task)
-        ranges = counts.setdefault((described.name, described.type, state, task.attempt), [])
+        ranges = counts.setdefault((described.name, described.type, attempt.state, number), [])
         if ranges and abs(ranges[-1][1] - task.seq) == 1:
             ranges[-1][1] = task.seq
         else:
             ranges.append([task.seq, task.seq])
     key = teller.key(asked.order[0]) if asked.order is not None else None
-    rows = [teller.row(task, state) for task, state in _first(met, asked.limit, key, is_descending)]
+    rows = [teller.row(one) for one in _first(met, asked.limit, key, is_descending)]
     told = [(*one, [(min(ends), max(ends)) for ends in ranges]) for one, ranges in counts.items()]
     return {"rows": rows, "counts": told, "more": more}
+
+
+class _Attempt(NamedTuple):
+    """A task as it was at one moment: by the time that it is told of it may have ended, or begun again."""
+
+    task: Task
+    number: int
+    worker: str | None
+    state: str
 
 
 def _only(engine: NativeEngine, wanted: Sequence[conditions.Condition]) -> list[int] | None:
@@ -158,9 +171,9 @@ def _worker_of(task: Task) -> str | None:
     return None
 
 
-def _state_of(task: Task) -> str:
+def _state_of(task: Task, worker: str | None) -> str:
     """As far as its owner knows."""
-    if _worker_of(task) is None:
+    if worker is None:
         return "PENDING_ARGS_AVAIL" if task.missing > 0 else "PENDING_NODE_ASSIGNMENT"
     return "SUBMITTED_TO_WORKER" if task.actor is None else "PENDING_ACTOR_TASK_ORDERING_OR_CONCURRENCY"
 
@@ -185,25 +198,26 @@ class _Teller:
             found = self._templates[task.template.index] = recording.described(task.template)
         return found
 
-    def state(self, task: Task) -> str:
+    def state(self, task: Task, worker: str | None) -> str:
         facts = self._running.get(task.seq)
         if facts is None:
-            return _state_of(task)
+            return _state_of(task, worker)
         return "RUNNING_IN_RAY_GET" if facts[1] else "RUNNING"
 
-    def is_wanted(self, task: Task, state: str) -> bool:
+    def is_wanted(self, attempt: _Attempt) -> bool:
         """Whether it meets all conditions. Those on what many tasks share are checked once for all of them."""
+        task, number, worker, state = attempt
         if not conditions.all_met(self._own, self._times(task)):
             return False
-        group = (task.template.index, task.attempt, task.parent, state, _worker_of(task))
+        group = (task.template.index, number, task.parent, state, worker)
         found = self._verdicts.get(group)
         if found is None:
-            found = self._verdicts[group] = conditions.all_met(self._shared, self.row(task, state))
+            found = self._verdicts[group] = conditions.all_met(self._shared, self.row(attempt))
         return found
 
-    def key(self, column: str) -> Callable[[tuple[Task, str]], Any] | None:
+    def key(self, column: str) -> Callable[[_Attempt], Any] | None:
         """By which to sort; None where tasks come in that order."""
-        return None if column == "task_id" else lambda one: (sort_key(self._times(one[0]), column), one[0].seq)
+        return None if column == "task_id" else lambda one: (sort_key(self._times(one.task), column), one.task.seq)
 
     def _times(self, task: Task) -> Row:
         facts = self._running.get(task.seq)
@@ -213,13 +227,14 @@ class _Teller:
             "start_time_ms": int(facts[0] * 1e3) if facts is not None else None,
         }
 
-    def row(self, task: Task, state: str) -> Row:
+    def row(self, attempt: _Attempt) -> Row:
+        task, number, worker, state = attempt
         described = self.described(task)
-        facts, worker, parent = self._running.get(task.seq), _worker_of(task), task.parent
+        facts, parent = self._running.get(task.seq), task.parent
         return {
             **selections.CONSTANT,
             **self._times(task),
-            "attempt_number": task.attempt,
+            "attempt_number": number,
             "name": described.name,
             "func_or_class_name": described.function,
             "type": described.type,
@@ -311,7 +326,7 @@ def _object_rows(record: ownership.Record, engine: NativeEngine, used: set[bytes
     is_task = isinstance(task, Task)
     status = "NIL"
     if is_task:
-        status = _state_of(task)
+        status = _state_of(task, _worker_of(task))
     elif record.kind == ERROR:
         status = "FAILED"
     elif record.kind not in (PENDING, values.LIFETIME):
