@@ -114,11 +114,11 @@ def _made(row: dict[str, Any], names: dict[str, str]) -> str:
 
 def _names(asker: Asker, object_ids: Sequence[str]) -> tuple[dict[str, str], str]:
     """Of the tasks that made these objects, as far as the history still has them, and why it cannot be read, or ""."""
-    from umbel._client import listing  # not needed where call sites are recorded
+    from umbel._client import task_listing  # not needed where call sites are recorded
 
     wanted = list(dict.fromkeys(one[:_TASK_DIGITS] for one in object_ids))
     try:
-        return (listing.task_names(asker, wanted) if wanted else {}), ""
+        return (task_listing.task_names(asker, wanted) if wanted else {}), ""
     except exceptions.UmbelError as error:
         return {}, str(error)
 

@@ -770,9 +770,9 @@ class NativeEngine:
         as `umbel._client.timeline` makes them, comes from others as well."""
         self.check_running()
         if what == "timeline":
-            from umbel._client import inquiry, listing
+            from umbel._client import inquiry, task_listing
 
-            return list(listing.timeline(inquiry.EngineAsker(self, query_timeout_s=HISTORY_ANSWER_S)))
+            return list(task_listing.timeline(inquiry.EngineAsker(self, query_timeout_s=HISTORY_ANSWER_S)))
         if what == "available_resources":
             with self.lock:
                 self.tasks.give_back_unused()  # what is kept for a moment, in case more comes, is not in use

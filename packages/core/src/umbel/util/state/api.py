@@ -10,7 +10,7 @@ from typing import Any
 
 from umbel import exceptions
 from umbel._base import sessions
-from umbel._client import current, inquiry, listing, tool
+from umbel._client import current, inquiry, listing, node_view, task_listing, tool
 from umbel._history import conditions, selections
 from umbel.util.state import common, exception
 
@@ -92,7 +92,7 @@ class StateApiClient:
         request = request_of(resource, filters, None, None, 0, timeout)
         notes: Sequence[str] = ()
         if resource == "tasks":
-            tasks, missing, notes = self._told(resource, listing.task_tally, request)
+            tasks, missing, notes = self._told(resource, task_listing.task_tally, request)
             made = _task_summary(tasks)
         elif resource == "objects":
             objects, missing = self._told(resource, listing.object_tally, request)
@@ -107,12 +107,12 @@ class StateApiClient:
                 warnings.warn(text, stacklevel=3)
         return {"cluster": made}
 
-    def listed(self, resource: str, request: listing.Request) -> listing.Listing:
+    def listed(self, resource: str, request: node_view.Request) -> node_view.Listing:
         """The rows, and what is to be said of them."""
-        found: listing.Listing = self._told(resource, listing.KINDS[resource], request)
+        found: node_view.Listing = self._told(resource, listing.KINDS[resource], request)
         return found
 
-    def _told(self, resource: str, tell: Any, request: listing.Request) -> Any:
+    def _told(self, resource: str, tell: Any, request: node_view.Request) -> Any:
         """What a function of `listing` tells, of a session or of a history that was kept."""
         if self.address is None or not self.address.endswith(HISTORY_ENDING):
             return self._with_asker(lambda asker: tell(asker, request), request.timeout_s)
@@ -172,13 +172,13 @@ def _known(resource: Any) -> str:
     return str(name)
 
 
-def request_of(resource: str, filters: Any, order_by: Any, limit: Any, offset: Any, timeout: Any) -> listing.Request:
+def request_of(resource: str, filters: Any, order_by: Any, limit: Any, offset: Any, timeout: Any) -> node_view.Request:
     """Raises InvalidOption, a ValueError, for what makes no sense."""
     kinds = common.SCHEMAS[resource].filter_kinds()
     orders = list(selections.ORDERS) if resource == "tasks" else list(kinds)
     if isinstance(timeout, bool) or not isinstance(timeout, (int, float)) or not timeout > 0:
         raise exceptions.InvalidOption(f"timeout must be a number of seconds > 0, got {timeout!r}", option="timeout")
-    return listing.Request(
+    return node_view.Request(
         conditions.read(filters, kinds, resource),
         conditions.read_order(order_by, orders, resource),
         conditions.read_count(limit, "limit") if limit is not None else None,

@@ -8,7 +8,7 @@ from typing import Any
 import pytest
 from test_history_batches import OWNER, batch
 
-from umbel._client import listing
+from umbel._client import task_listing
 from umbel._history import batches, codes
 from umbel._history.conditions import Condition
 from umbel._history.store import Store
@@ -28,8 +28,8 @@ def history(tmp_path: Path) -> Store:
     return made
 
 
-def count(*ranges: tuple[int, int], process: str = OWNER, attempt: int = 0) -> listing.Count:
-    return listing.Count(process, "f", "NORMAL_TASK", "SUBMITTED_TO_WORKER", attempt, [*ranges])
+def count(*ranges: tuple[int, int], process: str = OWNER, attempt: int = 0) -> task_listing.Count:
+    return task_listing.Count(process, "f", "NORMAL_TASK", "SUBMITTED_TO_WORKER", attempt, [*ranges])
 
 
 def row(seq: int, attempt: int = 0) -> dict[str, Any]:
@@ -37,7 +37,7 @@ def row(seq: int, attempt: int = 0) -> dict[str, Any]:
 
 
 def test_what_has_ended_since_it_was_told_is_not_alive(history: Store) -> None:
-    told = listing.Living([row(2), row(3), row(8), row(9)], [count((1, 4), (6, 9)), count((3, 3), process=OTHER)])
+    told = task_listing.Living([row(2), row(3), row(8), row(9)], [count((1, 4), (6, 9)), count((3, 3), process=OTHER)])
     left = told.without(history, ())
     assert left.rows == [row(2), row(9)]
     assert left.counts == [count((1, 2), (6, 7), (9, 9)), count((3, 3), process=OTHER)]
@@ -45,15 +45,15 @@ def test_what_has_ended_since_it_was_told_is_not_alive(history: Store) -> None:
 
 
 def test_later_attempt_is_alive_though_the_first_has_ended(history: Store) -> None:
-    told = listing.Living([row(3, 1), row(8, 1)], [count((3, 3), (8, 8), attempt=1)])
-    assert told.without(history, ()) == listing.Living([row(3, 1)], [count((3, 3), attempt=1)])
+    told = task_listing.Living([row(3, 1), row(8, 1)], [count((3, 3), (8, 8), attempt=1)])
+    assert told.without(history, ()) == task_listing.Living([row(3, 1)], [count((3, 3), attempt=1)])
 
 
 def test_what_has_ended_as_something_else_than_is_asked_for_was_alive_when_it_was_asked(history: Store) -> None:
-    told = listing.Living([row(3)], [count((3, 3))])
+    told = task_listing.Living([row(3)], [count((3, 3))])
     wanted = [Condition("state", "!=", "FINISHED")]
     assert told.without(history, wanted) == told
-    assert told.without(history, [Condition("name", "=", "f")]) == listing.Living([], [count()])
+    assert told.without(history, [Condition("name", "=", "f")]) == task_listing.Living([], [count()])
 
 
 def test_what_is_looked_up_together_is_of_one_moment(history: Store) -> None:
