@@ -5,7 +5,9 @@ from __future__ import annotations
 import collections
 import os
 import pathlib
+import sys
 import time
+import types
 from collections.abc import Iterator
 from typing import Any
 
@@ -13,7 +15,7 @@ import drivers
 import pytest
 
 import umbel
-from umbel._client import own_state
+from umbel._client import current, own_state
 from umbel.util import state
 
 MANY = 10_500
@@ -78,6 +80,10 @@ class TestTasks:
         assert [task.task_id for task in newest] == ids[: -3 - 1 : -1]
         (started,) = state.list_tasks(limit=1, order_by="-start_time_ms")
         assert started.task_id == ids[0]
+        middle = state.list_tasks(filters=[("task_id", "=", ids[10_100])], detail=True)[0].creation_time_ms
+        later = state.list_tasks(filters=[("creation_time_ms", ">", middle)], limit=MANY)
+        assert [task.task_id for task in later] == ids[MANY + 1 - len(later) :]
+        assert 0 < len(later) <= MANY - 10_100
         others = state.list_tasks(filters=[("name", "=", "other")], limit=2, offset=MANY // 2 - 2)
         assert [task.task_id for task in others] == [ids[-3], ids[-1]]
         assert [task.state for task in state.list_tasks(filters=[("task_id", "=", ids[-1])])] == ["PENDING_ARGS_AVAIL"]
@@ -112,6 +118,28 @@ class TestTasks:
             found = [task.task_id for task in state.list_tasks(limit=2 * count)]
             listed[len(found), len(set(found))] += 1
         assert (dict(totals), dict(listed)) == ({count: totals.total()}, {(count, count): listed.total()})
+
+    def test_task_that_ends_just_after_its_owner_has_reported_is_told(self, tmp_path: pathlib.Path) -> None:
+        gate = tmp_path / "gate"
+        refs = [hold.remote(str(gate)) for _ in range(3)]
+        drivers.wait_until(lambda: len(state.list_tasks(filters=[("state", "=", "RUNNING")])) == len(refs))
+        engine = current.engine()
+
+        def open_gate(frame: types.FrameType, event: str, _argument: Any) -> None:
+            """Once the report is made: now they end, unless something keeps that from being noticed for a while."""
+            if event == "return" and frame.f_code.co_name == "report_tasks" and not gate.exists():
+                gate.touch()
+                until_s = time.monotonic() + 0.5
+                while engine.tasks.unfinished and time.monotonic() < until_s:
+                    time.sleep(0.005)
+
+        sys.setprofile(open_gate)
+        try:
+            found = state.list_tasks()
+        finally:
+            sys.setprofile(None)
+        assert [task.task_id for task in found] == [ref.task_id().hex() for ref in refs]
+        umbel.get(refs, timeout=60)
 
     def test_attempts_that_end_meanwhile_are_counted_once(self, tmp_path: pathlib.Path) -> None:
         refs = [second_time.remote(str(tmp_path / str(number))) for number in range(300)]

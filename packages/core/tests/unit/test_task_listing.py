@@ -56,6 +56,14 @@ def test_what_has_ended_as_something_else_than_is_asked_for_was_alive_when_it_wa
     assert told.without(history, [Condition("name", "=", "f")]) == task_listing.Living([], [count()])
 
 
+@pytest.mark.parametrize("column", ["error_type", "parent_task_id", "placement_group_id"])
+def test_ended_are_found_by_conditions_on_other_tables_too(history: Store, column: str) -> None:
+    told = task_listing.Living([row(3)], [count((3, 3))])
+    assert told.without(history, [Condition(column, "=", None)]) == task_listing.Living([], [count()])
+    wanted = [Condition(column, "!=", None)]
+    assert told.without(history, wanted) == told
+
+
 def test_what_is_looked_up_together_is_of_one_moment(history: Store) -> None:
     other = Store(history.path)
     with other.reading():
