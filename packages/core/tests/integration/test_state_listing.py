@@ -6,12 +6,13 @@ import json
 import os
 import pathlib
 import signal
+import sqlite3
 import subprocess
 import sys
 import tempfile
 import time
 import warnings
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from typing import Any
 
 import commands
@@ -21,8 +22,10 @@ import pytest
 
 import umbel
 from umbel import exceptions
+from umbel._agent import history
 from umbel._base import sessions
 from umbel._client import current
+from umbel._history import store
 from umbel.util import state
 from umbel.util.state import common, exception
 
@@ -462,6 +465,76 @@ def test_killed_recorder_costs_nothing_that_was_written() -> None:
     assert len(drivers.wait_until(listed)) == 100
     assert len(states(name="before")) == 100
     assert [process.pid for process in recorders()] != [recorder.pid]
+
+
+TASKS = 100_000
+SHARE_MAX = 1 / 4  # of the time in which rows would be made of all; a tenth and less was measured
+
+
+def run_many(count: int) -> None:
+    for _ in range(0, count, 10_000):
+        umbel.get([one.remote() for _ in range(10_000)], timeout=50)
+
+
+def history_copied(path: pathlib.Path) -> store.Store:
+    """The session's history as it is on disk now."""
+    source = sqlite3.connect(os.path.join(commands.session_dir(), history.FILE))
+    target = sqlite3.connect(path)
+    source.backup(target)
+    source.close()
+    target.close()
+    return store.Store(str(path))
+
+
+def processor_s(act: Callable[[], Any]) -> float:
+    """Of this process, which others that use the machine change little."""
+    began_s = time.process_time()
+    act()
+    return time.process_time() - began_s
+
+
+@pytest.mark.slow
+@pytest.mark.usefixtures("session")
+def test_questions_do_not_wait_for_rows(tmp_path: pathlib.Path) -> None:
+    """Of a busy session, which makes none."""
+    run_many(TASKS)
+    assert len(state.list_tasks(limit=1)) == 1  # which has all that ended written down
+    copy = history_copied(tmp_path / "copy.db")
+    waiting_count = copy.raw_task_count()
+    assert waiting_count > TASKS / 2  # the question has made no rows
+    some = state.list_tasks(limit=1, offset=TASKS // 20)[0].task_id
+    took_s = {
+        "summarize": processor_s(state.summarize_tasks),
+        "first": processor_s(state.list_tasks),
+        "newest": processor_s(lambda: state.list_tasks(order_by="-end_time_ms")),
+        "failed": processor_s(lambda: state.list_tasks(filters=[("state", "=", "FAILED")])),
+        "by name": processor_s(lambda: state.list_tasks(filters=[("name", "=", "one")])),
+        "by id": processor_s(lambda: state.get_task(some)),
+    }
+    rows_s = processor_s(copy.absorb_all) / waiting_count * TASKS
+    copy.close()
+    assert max(took_s.values()) < rows_s * SHARE_MAX, (took_s, rows_s)
+    counts = state.summarize_tasks()["cluster"]["summary"]["one"]["state_counts"]
+    assert counts == {"FINISHED": TASKS}
+
+
+@pytest.mark.slow
+@pytest.mark.usefixtures("session")
+def test_killed_recorder_loses_nothing_that_waits_to_become_rows() -> None:
+    run_many(30_000)
+    state.list_tasks(limit=1)
+    (recorder,) = recorders()
+    recorder.kill()
+    recorder.wait(timeout=30)
+    run_many(10_000)
+
+    def counts() -> Any:
+        try:
+            return state.summarize_tasks()["cluster"]["summary"]["one"]["state_counts"]
+        except exception.UmbelStateApiException:
+            return None  # the daemon has just seen that it has died
+
+    assert drivers.wait_until(counts) == {"FINISHED": 40_000}
 
 
 PROGRAM = """

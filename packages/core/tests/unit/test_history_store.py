@@ -36,11 +36,11 @@ def attempt(number: int, state: int, failures: list[Any]) -> bytes:
     return batches.encode(batch([(0, 1, 1.0, 1.0, 3.0)], groups=groups, failures=failures))
 
 
-def test_batch_written_down_is_found_once_it_is_absorbed(store: Store) -> None:
+def test_batch_is_found_when_it_is_written_down_and_when_it_is_absorbed(store: Store) -> None:
     store.write_down(finished(3))
-    assert (store.has_raw(), store.task_count([])) == (True, 0)
-    assert store.absorb()
-    assert (store.has_raw(), store.task_count([]), store.absorb()) == (False, 3, False)
+    assert (store.has_raw(), store.task_count([])) == (True, 3)
+    assert store.absorb() == 1
+    assert (store.has_raw(), store.task_count([]), store.absorb()) == (False, 3, 0)
     row = next(store.tasks([Condition("task_id", "=", f"{OWNER}{2:016x}")]))
     assert (row["submitted_s"], row["started_s"], row["ended_s"]) == (100.0, 101.0, 102.0)
     assert (row["worker_id"], row["worker_pid"]) == (WORKER, None)
@@ -62,6 +62,14 @@ def test_malformed_batch_is_told_of_once_and_costs_no_other(store: Store) -> Non
         store.absorb()
     store.absorb_all()
     assert store.task_count([]) == 2
+
+
+def test_small_batches_become_rows_together(store: Store, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(codes, "ROWS_MAX", 5)
+    for first in (1, 4, 7, 10):
+        store.write_down(finished(3, first))
+    assert [store.absorb() for _ in range(3)] == [2, 2, 0]
+    assert (store.raw_count(), store.task_count([])) == (0, 12)
 
 
 def test_two_connections_absorb_each_batch_once(store: Store, path: str) -> None:
@@ -95,6 +103,22 @@ def test_places_of_submission_are_kept_apart_and_counted_together(store: Store) 
     store.absorb_all()
     assert [row["call_site"] for row in store.tasks()] == ["a.py:1", "a.py:2", None]
     assert store.task_tally() == [("f", "NORMAL_TASK", "FINISHED", 3)]
+
+
+def test_tasks_that_ended_at_the_same_moment_are_on_one_page_each(store: Store) -> None:
+    for seq in (3, 1, 4, 2):
+        store.write_down(batches.encode(batch([(0, seq, 1.0, 1.0, 3.0)], failures=[])))
+    store.absorb_all()
+    for column in ("creation_time_ms", "start_time_ms", "end_time_ms"):
+        pages = [list(store.tasks(order=(column, True), limit=1, offset=offset)) for offset in range(4)]
+        assert [int(row["task_id"][32:], 16) for (row,) in pages] == [4, 3, 2, 1]
+
+
+def test_task_of_a_worker_of_which_nothing_is_known_has_no_node(store: Store) -> None:
+    store.write_down(finished(1))
+    store.absorb_all()
+    assert [row["node_id"] for row in store.tasks([Condition("node_id", "=", None)])] == [None]
+    assert store.task_count([Condition("worker_id", "=", None)]) == 0
 
 
 def test_tally_counts_by_name_and_state(store: Store) -> None:
@@ -135,6 +159,15 @@ def test_nothing_refers_to_what_was_removed(store: Store, path: str) -> None:
     db = sqlite3.connect(path)
     for table in ("tasks", "failures", "kinds", "workers"):
         assert db.execute(f"SELECT count(*) FROM {table}").fetchone() == (0,), table
+
+
+def test_worker_of_what_is_only_written_down_is_kept(store: Store) -> None:
+    store.write_down(finished(100))
+    store.worker({"worker": WORKER, "pid": 9, "ended": 3.0})
+    store.absorb_all()
+    store.write_down(finished(1, first=101))
+    assert store.trim(KEEP_ALL._replace(tasks_max=0), 0.0) == 100
+    assert [row["worker_pid"] for row in store.tasks(limit=5)] == [9]
 
 
 def test_dropped_tasks_are_counted(store: Store) -> None:

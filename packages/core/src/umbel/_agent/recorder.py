@@ -2,8 +2,9 @@
 
 It takes what the daemon hands over and writes it down at once, which is quick. What is written down it turns into rows at
 the lowest priority, and only when nothing has come for a while and the machine is idle: even so it would get in the way
-of who shares a core with it. Whoever asks meanwhile does that himself. It ends when the daemon's end of their socket
-closes.
+of who shares a core with it. Whoever asks meanwhile looks through what is written down. Only of many small batches it
+makes rows at any time, since each costs who asks as much as a thousand tasks do. It ends when the daemon's end of their
+socket closes.
 """
 
 from __future__ import annotations
@@ -24,7 +25,9 @@ NICE = 19
 QUIET_S = 3.0  # without anything coming, until rows are made
 LOOK_S = 1.0  # between looks at what else the machine does
 IDLE_SHARE = 0.75  # of the processors' time, from which on it is idle
-TASK_BYTES = 42  # of a task that is only written down, about; what is beyond the tasks to be kept goes unread
+BATCHES_MAX = (
+    2_000  # only written down: 0.2 s of a question. A thousand processes of a busy machine send as many in 2 s
+)
 TRIM_PERIOD_S = 5.0  # between looks at whether something is too old
 READ_BYTES = 1 << 20
 FILE_ENDINGS = ("", "-wal", "-shm", "-journal")
@@ -69,8 +72,7 @@ class Recorder:
         self._is_kept = bool(limits.get("dir"))
         self._reader = frames.FrameReader()
         self._trimmed_s = 0.0
-        self._may_be_raw = False
-        self._raw_bytes = 0
+        self._raw_count = self._raw_task_count = 0  # batches that are only written down, and their tasks; at most
         self._recorded_s = 0.0  # time.monotonic(), the last time
         self._load = Load()
         self._is_finished = False
@@ -78,6 +80,8 @@ class Recorder:
             os.makedirs(os.path.dirname(path), mode=0o700, exist_ok=True)
         self._store = store.Store(path, create=True)
         self._errors = store.Error
+        self._count_raw()  # a recorder before this one has died
+        self._may_be_raw = self._raw_count > 0
 
     def run(self) -> None:
         """Until the daemon is gone."""
@@ -130,11 +134,11 @@ class Recorder:
         is_entry = kind in ("batch", "worker", "actor")
         try:
             if kind == "batch":
-                self._store.write_down(body)
+                self._raw_task_count += self._store.write_down(body)
                 self._may_be_raw = True
-                self._raw_bytes += len(body)
+                self._raw_count += 1
                 self._recorded_s = time.monotonic()
-                self._discard()
+                self._keep_up()
             elif kind == "worker":
                 self._store.worker(message["facts"])
             elif kind == "actor":
@@ -160,25 +164,31 @@ class Recorder:
             self._store.close()
 
     def _tidy(self) -> None:
-        """Turn one batch into rows, or remove what is old."""
+        """Turn the oldest batches into rows, or remove what is old."""
         try:
-            self._may_be_raw = self._store.absorb()
+            self._may_be_raw = self._store.absorb() > 0
             if not self._may_be_raw:
-                self._raw_bytes = 0
+                self._raw_count = self._raw_task_count = 0
                 self._trimmed_s = 0.0
         except self._errors as error:
             self._failed(error)
         except ValueError as error:
-            self._say({"t": "warn", "text": f"the history of tasks has gaps: {error}"})
+            self._has_gaps(error)
         self._trim()
+
+    def _has_gaps(self, error: ValueError) -> None:
+        self._say({"t": "warn", "text": f"the history of tasks has gaps: {error}"})
 
     def _trim(self) -> None:
         """Remove what is old, now and then."""
         if self._trimmed_s and time.monotonic() - self._trimmed_s < TRIM_PERIOD_S:
             return
         self._trimmed_s = time.monotonic()
+        age_max_s = self._retention.age_max_s
         try:
             self._store.trim(self._retention, time.time())
+            while age_max_s and self._store.discard(ended_before_s=time.time() - age_max_s):
+                pass
         except self._errors as error:
             self._failed(error)
 
@@ -186,13 +196,31 @@ class Recorder:
         self._may_be_raw = False  # another entry, or question, is another try
         self._say({"t": "warn", "text": f"the history of tasks is not written to {self._path}: {error}"})
 
-    def _discard(self) -> None:
-        """Let go of the oldest batches that are only written down, where later ones are as many tasks as are kept."""
-        limit_bytes = self._retention.tasks_max * TASK_BYTES
-        if self._raw_bytes > limit_bytes:
-            self._raw_bytes = self._store.raw_bytes()  # somebody who asked may have made rows of them
-            while (size_bytes := self._store.discard(self._raw_bytes - limit_bytes)) > 0:
-                self._raw_bytes -= size_bytes
+    def _keep_up(self) -> None:
+        """See to it that not too much is only written down: let go of the oldest where later ones are as many tasks as
+        are kept, make rows of them where they are small or are to go in part. What has just come stays whatever fails."""
+        limit = self._retention.tasks_max
+        try:
+            is_much = self._raw_count > BATCHES_MAX or self._raw_task_count > limit
+            if is_much and self._store.raw_count() < self._raw_count:  # somebody who asked has made rows of them
+                self._count_raw()
+            if self._raw_task_count > limit:
+                self._store.remove_rows()
+                while (gone := self._store.discard(count_max=self._raw_task_count - limit)) > 0:
+                    self._raw_count -= 1
+                    self._raw_task_count -= gone
+            if self._raw_count > BATCHES_MAX or self._raw_task_count > limit * (1 + retention.SLACK):
+                self._trimmed_s = 0.0
+                self._store.absorb()
+                self._count_raw()
+        except self._errors as error:
+            self._failed(error)
+        except ValueError as error:
+            self._has_gaps(error)
+        self._trim()
+
+    def _count_raw(self) -> None:
+        self._raw_count, self._raw_task_count = self._store.raw_count(), self._store.raw_task_count()
 
 
 class Load:

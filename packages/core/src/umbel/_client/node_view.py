@@ -119,15 +119,13 @@ class Node:
 
 
 def opened(path: str) -> store.Store:
-    """A history, with all in it that was written down. Raises UmbelSystemError when it cannot be read."""
+    """A history. Raises UmbelSystemError when it cannot be read."""
     from umbel._history import store
 
     try:
-        made = store.Store(path)
-        made.absorb_all()
+        return store.Store(path)
     except store.Error as error:
         raise exceptions.UmbelSystemError(f"the history in {path} cannot be read: {error}") from error
-    return made
 
 
 def page(rows: list[Row], request: Request, owners: Mapping[str, int] | None = None) -> list[Row]:

@@ -93,7 +93,7 @@ def _with_history(
     has_all = not living.rows
     if not has_all:
         limit, offset = None if limit is None else limit + offset, 0
-    with contextlib.closing(history), history.reading():
+    with contextlib.closing(history), _prepared(history, wanted, None if limit is None else limit + offset):
         ended = [_with_times(row) for row in history.tasks(wanted, order=request.order, limit=limit, offset=offset)]
         living = living.without(history, wanted)
         total = history.task_count(wanted) + sum(one.total for one in living.counts)
@@ -106,6 +106,14 @@ def _with_history(
     if has_all:
         return node_view.Listing(ended, total, missing, notes)
     return node_view.Listing(node_view.page(ended + living.rows, request, owners), total, missing, notes)
+
+
+@contextlib.contextmanager
+def _prepared(history: store.Store, wanted: Sequence[conditions.Condition], end: int | None) -> Iterator[None]:
+    """To list so many of its tasks, None for all, as of one moment."""
+    history.prepare(wanted, end)
+    with history.reading():
+        yield
 
 
 def _living_tasks(node: node_view.Node, request: node_view.Request) -> Living:
@@ -215,7 +223,7 @@ def timeline(asker: inquiry.Asker | None, timeout_s: float = 30.0, *, path: str 
         if history is None:
             raise exceptions.UmbelSystemError("; ".join(node.missing))
     assert history is not None
-    with contextlib.closing(history), history.reading():
+    with contextlib.closing(history), _prepared(history, (), None):
         for one in history.workers():
             processes.setdefault(one["worker"], timelines.Process(one["pid"], False))
         running = [row for row in living.without(history, ()).rows if row["started_s"] is not None]

@@ -28,11 +28,12 @@ COLUMNS: dict[str, type] = {
     "placement_group_id": str, "is_debugger_paused": bool,
 }  # fmt: skip
 CONSTANT = {"language": "PYTHON", "placement_group_id": None, "is_debugger_paused": False}  # of every task
-ORDERS = {
-    "task_id": ("owner", "seq", "attempt"),
-    "creation_time_ms": ("submitted",),
-    "start_time_ms": ("started",),
-    "end_time_ms": ("ended",),
+_BY_ID = ("owner", "seq", "attempt")
+ORDERS = {  # whole orders, so that each task is on one page; each time's index has the rest as well
+    "task_id": _BY_ID,
+    "creation_time_ms": ("submitted", *_BY_ID),
+    "start_time_ms": ("started", *_BY_ID),
+    "end_time_ms": ("ended", *_BY_ID),
 }
 _OWNER_DIGITS, _ID_DIGITS = 32, 48
 _NEVER = Selection("0")
@@ -83,7 +84,7 @@ def _kind(column: str) -> Callable[[Condition], Selection]:
 def _worker(column: str) -> Callable[[Condition], Selection]:
     def make(one: Condition) -> Selection:
         if one.value is None:
-            return Selection("worker IS NULL")
+            return Selection(f"worker IS NULL OR worker IN (SELECT id FROM workers WHERE {column} IS NULL)")
         return Selection(
             f"worker IN (SELECT id FROM workers WHERE {column} {one.operator} ? COLLATE NOCASE)", (one.value,)
         )

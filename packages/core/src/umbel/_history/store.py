@@ -1,24 +1,31 @@
 """The history in an SQLite file: writing batches down, turning them into rows, looking things up, removing what is old.
 
 A batch is first written down whole, which costs a copy, and turned into rows later (`absorb`), which costs several
-microseconds a task. Several processes may have the file open and absorb; each step is one transaction. This module
-imports sqlite3, so that whoever has no history does not import this module.
+microseconds a task. Questions are answered from both: `recent` looks through what is only written down, so that nobody
+waits for rows. Several processes may have the file open and absorb; each step is one transaction. This module imports
+sqlite3, so that whoever has no history does not import this module.
 """
 
 from __future__ import annotations
 
 import contextlib
+import heapq
+import itertools
+import operator
 import sqlite3
 from collections.abc import Iterator, Mapping, Sequence
 from typing import Any
 
-from umbel._history import batches, codes, conditions, retention, selections
+from umbel import exceptions
+from umbel._history import batches, codes, conditions, recent, retention, selections
 
 Error = sqlite3.Error
 BUSY_S = 10.0  # for another process's transaction, which takes milliseconds unless that process is starved or stopped
 CACHE_KIB = 8_192
+MERGED_MAX = 100_000  # tasks of one answer, or before it, that are no rows yet: 0.1 s; for more, rows are made first
 _SCHEMA = """
-CREATE TABLE raw (id INTEGER PRIMARY KEY, batch BLOB NOT NULL);
+CREATE TABLE raw (id INTEGER PRIMARY KEY AUTOINCREMENT, header BLOB NOT NULL, body BLOB NOT NULL);
+CREATE TABLE digests (batch INTEGER PRIMARY KEY, digest BLOB NOT NULL);
 CREATE TABLE counts (name TEXT PRIMARY KEY, value INTEGER NOT NULL) WITHOUT ROWID;
 CREATE TABLE owners (id INTEGER PRIMARY KEY, process TEXT NOT NULL UNIQUE, job TEXT NOT NULL);
 CREATE TABLE workers (id INTEGER PRIMARY KEY, worker TEXT NOT NULL UNIQUE, node TEXT, pid INTEGER, ready REAL,
@@ -52,6 +59,9 @@ LEFT JOIN failures f ON (f.owner, f.seq, f.attempt) = (t.owner, t.seq, t.attempt
 DROPPED, REMOVED, KEPT = "dropped", "removed", "kept"  # tasks not recorded, removed by retention, there now
 
 
+_Keyed = tuple[recent.Key, "dict[str, Any] | tuple[recent.Part, int]"]  # a task, and by what it is sorted
+
+
 class Store:
     """One connection to the file. Raises sqlite3.Error for what the file system or another process's lock causes."""
 
@@ -59,9 +69,13 @@ class Store:
         mode = "rwc" if create else "rw"
         self._db = sqlite3.connect(f"file:{_quoted(path)}?mode={mode}", uri=True, timeout=BUSY_S, isolation_level=None)
         self.path = path
+        self._written: dict[int, recent.Part | None] = {}  # as of the last question; None for a malformed one
+        self._now: recent.Recent | None = None  # while reading, of that moment
+        self._digests: dict[int, batches.Digest] = {}  # made for questions of this connection
         self._db.execute(f"PRAGMA cache_size = -{CACHE_KIB}")
         self._db.execute("PRAGMA temp_store = MEMORY")
         self._db.execute("PRAGMA synchronous = OFF")  # a crash of the machine ends the session, and its history
+        self._db.execute("PRAGMA secure_delete = OFF")  # zeros over what is removed would be written like all else
         if create:
             self._db.execute("PRAGMA journal_mode = WAL")  # who reads and who writes do not wait for each other
             with self._transaction():
@@ -75,7 +89,18 @@ class Store:
             raise sqlite3.DatabaseError(f"{path} has history of version {found}, this program reads {_VERSION}")
 
     def close(self) -> None:
+        self._keep_digests()
         self._db.close()
+
+    def _keep_digests(self) -> None:
+        """Leave those that were made for the next who asks, unless somebody else writes just now."""
+        made = [(number, digest.encode(), number) for number, digest in self._digests.items()]
+        if made:
+            self._db.execute("PRAGMA busy_timeout = 0")
+            with contextlib.suppress(Error), self._transaction():
+                self._db.executemany(
+                    "INSERT OR IGNORE INTO digests SELECT ?, ? WHERE EXISTS (SELECT 1 FROM raw WHERE id = ?)", made
+                )
 
     @contextlib.contextmanager
     def _transaction(self) -> Iterator[None]:
@@ -99,9 +124,11 @@ class Store:
 
     # ---- writing ----
 
-    def write_down(self, batch: bytes) -> None:
-        """Keep a batch, to be absorbed later. One that cannot be read is found out then."""
-        self._db.execute("INSERT INTO raw (batch) VALUES (?)", (batch,))
+    def write_down(self, batch: bytes) -> int:
+        """Keep a batch, to be absorbed later; how many tasks it has. One that cannot be read is found out then."""
+        header, body = batches.split(batch)
+        self._db.execute("INSERT INTO raw (header, body) VALUES (?, ?)", (header, body))
+        return batches.row_count(len(body))
 
     def dropped(self, count: int) -> None:
         """So many tasks ended and could not be recorded."""
@@ -121,42 +148,64 @@ class Store:
         """An actor is dead. facts: JSON."""
         self._db.execute("INSERT OR REPLACE INTO actors VALUES (?, ?, ?)", (actor, ended_s, facts))
 
-    def raw_bytes(self) -> int:
-        """How much is only written down."""
-        return int(self._value("SELECT coalesce(sum(length(batch)), 0) FROM raw"))
+    def raw_count(self) -> int:
+        """How many batches are only written down."""
+        return int(self._value("SELECT count(*) FROM raw"))
 
-    def discard(self, bytes_max: int) -> int:
-        """Remove the oldest batch that is only written down, unless it is larger; its size, 0 when none was removed."""
+    def raw_task_count(self) -> int:
+        """How many tasks those have."""
+        return sum(batches.row_count(row[0]) for row in self._db.execute("SELECT length(body) FROM raw"))
+
+    def discard(self, *, count_max: int = 0, ended_before_s: float = 0.0) -> int:
+        """Remove the oldest batch that is only written down, if it has no more tasks than that, or all of them ended
+        before; how many went."""
         with self._transaction():
-            row = self._db.execute("SELECT id, batch FROM raw ORDER BY id LIMIT 1").fetchone()
-            if row is None or len(row[1]) > bytes_max:
+            row = self._db.execute("SELECT id, length(body) FROM raw ORDER BY id LIMIT 1").fetchone()
+            if row is None:
                 return 0
-            self._db.execute("DELETE FROM raw WHERE id = ?", (row[0],))
-            with contextlib.suppress(ValueError):
-                self._count(REMOVED, batches.decode(row[1]).row_count)
-        return len(row[1])
+            count = batches.row_count(row[1])
+            if not count or (count > count_max and not self._had_ended(row[0], ended_before_s)):
+                return 0
+            self._delete_raw(row[0])
+            self._count(REMOVED, count)
+        return count
+
+    def _had_ended(self, number: int, before_s: float) -> bool:
+        """Whether all tasks of a batch had ended by then."""
+        return bool(before_s) and batches.digest_of(self._body(number)).ended[1] < before_s
+
+    def _body(self, number: int) -> bytes:
+        return bytes(self._value("SELECT body FROM raw WHERE id = ?", (number,)))
+
+    def _delete_raw(self, number: int) -> None:
+        self._db.execute("DELETE FROM raw WHERE id = ?", (number,))
+        self._db.execute("DELETE FROM digests WHERE batch = ?", (number,))
 
     def has_raw(self) -> bool:
         return bool(self._value("SELECT EXISTS (SELECT 1 FROM raw)"))
 
-    def absorb(self) -> bool:
-        """Turn the oldest batch that is only written down into rows; False when there is none. Raises ValueError, once,
-        for one that is malformed."""
+    def absorb(self) -> int:
+        """Turn the oldest batches that are only written down, as many as make one large one, into rows; how many. Raises
+        ValueError, once, for one that is malformed."""
         trouble: ValueError | None = None
+        batch_count = row_count = 0
         with self._transaction():
-            row = self._db.execute("SELECT id, batch FROM raw ORDER BY id LIMIT 1").fetchone()
-            if row is None:
-                return False
-            self._db.execute("DELETE FROM raw WHERE id = ?", (row[0],))
-            try:
-                batch = batches.decode(row[1])
-            except ValueError as error:
-                trouble = error
-            else:
+            while row_count < codes.ROWS_MAX:
+                row = self._db.execute("SELECT id, header, body FROM raw ORDER BY id LIMIT 1").fetchone()
+                if row is None:
+                    break
+                self._delete_raw(row[0])
+                batch_count += 1
+                try:
+                    batch = batches.joined(batches.read_header(row[1], batches.digest_of(row[2])), row[2])
+                except ValueError as error:
+                    trouble = error
+                    break
                 self._insert(batch)
+                row_count += max(1, batch.row_count)
         if trouble is not None:
             raise trouble
-        return True
+        return batch_count
 
     def absorb_all(self) -> None:
         """Turn all that is written down into rows."""
@@ -231,26 +280,43 @@ class Store:
         return removed.rowcount
 
     def _remove_unused(self, limits: retention.Retention) -> None:
-        """What no task refers to any more."""
+        """What no task refers to any more. What is only written down may be of any worker."""
         self._db.execute("DELETE FROM kinds WHERE id NOT IN (SELECT DISTINCT kind FROM tasks)")
-        self._db.execute(
-            "DELETE FROM workers WHERE ended IS NOT NULL AND id NOT IN (SELECT worker FROM tasks WHERE worker NOT NULL)"
-        )
+        if not self.has_raw():
+            self._db.execute(
+                "DELETE FROM workers "
+                "WHERE ended IS NOT NULL AND id NOT IN (SELECT worker FROM tasks WHERE worker NOT NULL)"
+            )
         excess = self._value("SELECT count(*) FROM actors") - limits.tasks_max
         if excess > 0:
             self._db.execute(
                 "DELETE FROM actors WHERE actor IN (SELECT actor FROM actors ORDER BY ended LIMIT ?)", (excess,)
             )
 
+    def remove_rows(self) -> None:
+        """Remove all tasks that are rows: what is only written down is later, and as much as is to be kept."""
+        with self._transaction():
+            count = self._value("SELECT count(*) FROM tasks")
+            if count:
+                for table in ("tasks", "failures"):
+                    self._db.execute(f"DELETE FROM {table}")  # without a condition it drops the pages, and is quick
+                self._count(REMOVED, count)
+                self._db.execute("INSERT OR REPLACE INTO counts VALUES (?, 0)", (KEPT,))
+
     # ---- looking up ----
 
     @contextlib.contextmanager
     def reading(self) -> Iterator[None]:
-        """All that is looked up within is of one moment, whatever others write meanwhile."""
+        """All that is looked up within is of one moment, whatever others write meanwhile. What is still being read then
+        goes on so. One within another is the same."""
+        if self._db.in_transaction:
+            yield
+            return
         self._db.execute("BEGIN")
         try:
             yield
         finally:
+            self._now = None
             self._db.execute("COMMIT")
 
     def counts(self) -> dict[str, int]:
@@ -258,9 +324,41 @@ class Store:
         found = dict(self._db.execute("SELECT name, value FROM counts"))
         return {name: found.get(name, 0) for name in (DROPPED, REMOVED)}
 
+    def _recent(self) -> recent.Recent:
+        """What is only written down. To be asked for, and used, while `reading`."""
+        if self._now is None:
+            found = [row[0] for row in self._db.execute("SELECT id FROM raw ORDER BY id")]  # a number is given once
+            self._written = {number: self._read(number) for number in found}
+            owners = dict(self._db.execute("SELECT process, id FROM owners"))
+            workers = {row[0]: row[1:] for row in self._db.execute("SELECT worker, node, pid FROM workers")}
+            names = recent.Names(owners, workers if found else {})
+            self._now = recent.Recent([one for one in self._written.values() if one is not None], names)
+        return self._now
+
+    def _read(self, number: int) -> recent.Part | None:
+        if number in self._written:
+            return self._written[number]
+        header = self._value("SELECT header FROM raw WHERE id = ?", (number,))
+        kept = self._value("SELECT digest FROM digests WHERE batch = ?", (number,))
+        if kept is not None:
+            digest = batches.read_digest(kept)
+        else:
+            digest = self._digests[number] = batches.digest_of(self._body(number))
+        try:
+            batch = batches.read_header(header, digest)
+        except ValueError:  # whoever makes rows of it says so
+            return None
+
+        def load() -> batches.Batch:
+            return batches.joined(batch, self._body(number))
+
+        return recent.Part(batch, digest, load)
+
     def task_count(self, wanted: Sequence[conditions.Condition]) -> int:
         chosen = selections.where(wanted)
-        return int(self._value(f"SELECT count(*) FROM tasks WHERE {chosen.sql}", chosen.values))
+        with self.reading():
+            rows = int(self._value(f"SELECT count(*) FROM tasks WHERE {chosen.sql}", chosen.values))
+            return rows + self._recent().count(wanted)
 
     def tasks(
         self,
@@ -270,17 +368,54 @@ class Store:
         limit: int | None = None,
         offset: int = 0,
     ) -> Iterator[dict[str, Any]]:
-        """Ended tasks as `TaskState`'s fields, and the times in seconds as "submitted_s", "started_s" and "ended_s"."""
+        """Ended tasks as `TaskState`'s fields, and the times in seconds as "submitted_s", "started_s" and "ended_s". An
+        attempt that was told of twice is there twice until it is a row. Raises as `prepare`, which this does first
+        unless it is within `reading`."""
+        end = None if limit is None else offset + limit
+        if not self._db.in_transaction:
+            self.prepare(wanted, end)
+        with self.reading():
+            written = self._recent()
+            count = written.count(wanted)
+            if end is not None:
+                count = min(count, end)
+            found = written.first(wanted, order, count)
+            start = max(0, offset - count)  # the rows before these are before the page, whatever comes between them
+            rows = self._selected(wanted, order, None if end is None else end - start, start)
+        owners = written.names.owners
+        stored: Iterator[_Keyed] = ((recent.key_of(row, order, owners), row) for row in map(_task_of, rows))
+        waiting = ((key, (part, place)) for key, part, place in found)
+        is_descending = order is not None and order[1]
+        merged = heapq.merge(stored, waiting, key=operator.itemgetter(0), reverse=is_descending) if found else stored
+        for _, row in itertools.islice(merged, offset - start, None if limit is None else offset - start + limit):
+            yield row if isinstance(row, dict) else _task_of(row[0].selected(row[1]))
+
+    def prepare(self, wanted: Sequence[conditions.Condition], end: int | None) -> None:
+        """For a listing of so many tasks, None for all: makes rows first where that is too much to look through. Raises
+        UmbelSystemError when the file cannot be written."""
+        if end is not None and end <= MERGED_MAX:
+            return
+        with self.reading():
+            count = self._recent().count(wanted)
+        if count > MERGED_MAX:
+            try:
+                self.absorb_all()
+            except Error as error:
+                raise exceptions.UmbelSystemError(f"the history in {self.path} cannot be written: {error}") from error
+
+    def _selected(
+        self, wanted: Sequence[conditions.Condition], order: tuple[str, bool] | None, limit: int | None, offset: int
+    ) -> sqlite3.Cursor:
+        """The rows of the table, as `_task_of` reads them."""
         chosen = selections.where(wanted)
         by = selections.order(order)
         keys = f"SELECT owner, seq, attempt FROM tasks WHERE {chosen.sql} ORDER BY {by} LIMIT ? OFFSET ?"
         inner = f"SELECT {_COLUMNS} FROM tasks WHERE (owner, seq, attempt) IN ({keys})"
         values = (*chosen.values, -1 if limit is None else limit, offset)
-        if limit is None:
+        if limit is None and not offset:
             inner, values = f"SELECT {_COLUMNS} FROM tasks WHERE {chosen.sql}", chosen.values
         by = ", ".join("t." + name for name in by.split(", "))
-        for row in self._db.execute(f"{_TASK.format(inner=inner)} ORDER BY {by}", values):
-            yield _task_of(row)
+        return self._db.execute(f"{_TASK.format(inner=inner)} ORDER BY {by}", values)
 
     def ended(
         self,
@@ -289,33 +424,41 @@ class Store:
         ranges: Sequence[Sequence[int]],
         wanted: Sequence[conditions.Condition] = (),
     ) -> list[int]:
-        """The numbers of an owner's tasks in the ranges, (first, last), whose attempt has ended and meets the conditions."""
-        owner = self._value("SELECT id FROM owners WHERE process = ?", (process,))
-        if owner is None:
-            return []
+        """The numbers of an owner's tasks in the ranges, (first, last), whose attempt has ended and meets the conditions,
+        in order."""
         chosen = selections.where(wanted)
         # The limit, which is none, keeps the inner statement to the primary key: there are many ranges, each small.
         inner = "SELECT * FROM tasks WHERE owner = ? AND seq BETWEEN ? AND ? AND attempt = ? LIMIT -1"
-        sql = f"SELECT seq FROM ({inner}) AS tasks WHERE {chosen.sql} ORDER BY seq"
-        return [
-            row[0]
-            for first, last in ranges
-            for row in self._db.execute(sql, (owner, first, last, attempt, *chosen.values))
-        ]
+        sql = f"SELECT seq FROM ({inner}) AS tasks WHERE {chosen.sql}"
+        with self.reading():
+            found = set(self._recent().ended(process, attempt, ranges, wanted))
+            owner = self._value("SELECT id FROM owners WHERE process = ?", (process,))
+            if owner is not None:
+                for first, last in ranges:
+                    rows = self._db.execute(sql, (owner, first, last, attempt, *chosen.values))
+                    found.update(row[0] for row in rows)
+        return sorted(found)
 
     def owners(self) -> dict[str, int]:
         """The processes whose tasks these are, with the numbers by which `tasks` orders them."""
-        return dict(self._db.execute("SELECT process, id FROM owners"))
+        with self.reading():
+            return self._recent().names.owners
 
     def task_tally(self, wanted: Sequence[conditions.Condition] = ()) -> list[tuple[str, str, str, int]]:
         """(name, type, state, how many) of ended tasks."""
         chosen = selections.where(wanted)
-        found = self._db.execute(
-            f"SELECT k.name, k.type, t.state, sum(t.number) FROM (SELECT kind, state, count(*) AS number FROM tasks "
-            f"WHERE {chosen.sql} GROUP BY kind, state) t JOIN kinds k ON k.id = t.kind GROUP BY k.name, k.type, t.state",
-            chosen.values,
-        )
-        return [(name, kind, codes.STATES[state], count) for name, kind, state, count in found]
+        with self.reading():
+            tally = self._recent().tally(wanted)
+            found = self._db.execute(
+                f"SELECT k.name, k.type, t.state, sum(t.number) FROM (SELECT kind, state, count(*) AS number FROM tasks "
+                f"WHERE {chosen.sql} GROUP BY kind, state) t JOIN kinds k ON k.id = t.kind "
+                f"GROUP BY k.name, k.type, t.state",
+                chosen.values,
+            )
+            for name, kind, state, count in found:
+                key = name, kind, codes.STATES[state]
+                tally[key] = tally.get(key, 0) + count
+        return [(*key, count) for key, count in tally.items()]
 
     def workers(self) -> list[dict[str, Any]]:
         """Those that were ready once, the living included."""
