@@ -11,15 +11,16 @@ import sys
 import threading
 import time
 import weakref
-from collections.abc import Callable, Iterable, Iterator
+from collections.abc import Callable, Collection, Iterable, Iterator
 from types import FrameType
 from typing import TYPE_CHECKING, Any, NamedTuple, Protocol
 
-from umbel._client import reasons
+from umbel._client import coroutines, reasons
 from umbel._model.reasons import RUNNING, Reason
 
 if TYPE_CHECKING:
     from umbel._client.native import NativeEngine
+    from umbel._objects import ownership
 
 FRAMES_MAX = 200  # of one thread, innermost first; a deeper recursion repeats itself
 WAITS_TOLD_MAX = 10  # of the objects that a thread waits for
@@ -28,12 +29,21 @@ _OURS = os.path.dirname(os.path.dirname(os.path.abspath(__file__))) + os.sep
 
 
 class Running(NamedTuple):
-    """A task or call that runs in this process. thread: its ident, 0 for a coroutine that waits for its turn."""
+    """A task or call that runs in this process. thread: its ident, 0 for a coroutine, which has an asyncio task instead."""
 
     task: str
     name: str
     since_s: float  # time.time()
     thread: int
+    coroutine: Any = None
+
+
+class Queue(NamedTuple):
+    """Behind what a task or call waits here. length: how many wait. ahead: the ids of those that run of which one has to
+    end first; None for whatever runs."""
+
+    length: int
+    ahead: Collection[str] | None
 
 
 class Wait(NamedTuple):
@@ -52,16 +62,17 @@ class Waiter(Protocol):
 
 
 class Answers:
-    """running: what runs here now; queued: how much waits behind it. Both are called with the engine's lock held."""
+    """running: what runs here now; queue: where a task waits that does not, by its id. Both are called with the engine's
+    lock held."""
 
     def __init__(self, engine: NativeEngine) -> None:
         self._engine = engine
         self.running: Callable[[], Iterable[Running]] = lambda: ()
-        self.queued: Callable[[], int] = lambda: 0
+        self.queue: Callable[[str], Queue] = lambda _task: Queue(0, None)
         self._waiters: weakref.WeakSet[Waiter] = weakref.WeakSet()
         self._on: dict[str, Callable[[str], dict[str, Any]]] = {
             "explain": self.explain,
-            "task": lambda _about: self.doing(),
+            "task": self.doing,
             "stack": lambda _about: self.stack(),
             "objects": lambda _about: self._holdings().objects(self._engine),
             "keeps": lambda about: self._holdings().keeps(self._engine, about),
@@ -115,32 +126,44 @@ class Answers:
         session = self._engine.session_context
         return {"runtime_env": session.runtime_env(session.env_vars)}
 
-    def doing(self) -> dict[str, Any]:
+    def doing(self, about: str = "") -> dict[str, Any]:
         """What runs here, since when, where in the user's code, and what it waits for: objects (`waits`) or something
-        else (`why`). beside: what other threads do or wait for."""
+        else (`why`). is_ahead: whether the task asked about, if it is queued here, waits for its end. beside: what other
+        threads do or wait for."""
         frames = sys._current_frames()
         now_s = time.time()
         with self._engine.lock:
             running = list(self.running())
+            queue = self.queue(about)
             whys = self._whys(frames)
             found = [
                 {
                     "task": one.task,
                     "name": one.name,
                     "for_s": now_s - one.since_s,
-                    "at": users_line(frames.get(one.thread)),
-                    "waits": [found.hex() for found in self._engine.waited_for(one.thread, WAITS_TOLD_MAX)],
+                    "at": _line_of(one, frames),
+                    "waits": [record.object_id.hex() for record in self.waits_of(one)[:WAITS_TOLD_MAX]],
                     "why": whys.get(_thread_of(one)),
+                    "is_ahead": queue.ahead is None or one.task in queue.ahead,
                 }
                 for one in running
             ]
             told = {_thread_of(one) for one in running}
             return {
                 "pid": os.getpid(),
-                "queued": self.queued(),
+                "queued": queue.length,
                 "running": found,
                 "beside": [why for thread, why in whys.items() if thread not in told],
             }
+
+    def waits_of(self, one: Running) -> list[ownership.Record]:
+        """The objects that it waits for. A coroutine waits for those of the event loop's thread as well, if that is in
+        `get` or `wait`. Lock held."""
+        engine = self._engine
+        found = engine.waited_for(_thread_of(one))
+        if one.coroutine is None:
+            return found
+        return [*(record for record, _ in coroutines.awaited(one.coroutine, engine.awaits.of)), *found]
 
     def _whys(self, frames: dict[int, FrameType]) -> dict[int, dict[str, Any]]:
         """What threads wait for in what was added, by thread. Lock held."""
@@ -153,30 +176,49 @@ class Answers:
         return {thread: reason.as_json() for thread, reason in found.items()}
 
     def stack(self) -> dict[str, Any]:
-        """`doing`, and the stack of every thread, outermost frame first: [file, line, function, text, is ours]."""
+        """`doing`, and the stack of every thread, and of every coroutine that none of them is in, outermost frame first:
+        [file, line, function, text, is ours]."""
         names = {thread.ident: thread.name for thread in threading.enumerate()}
         threads = [
-            {"ident": ident, "name": names.get(ident, "umbel"), "frames": _described(frame)}
+            {"ident": ident, "name": names.get(ident, "umbel"), "frames": _described(_walk(frame))}
             for ident, frame in sys._current_frames().items()
             if ident != threading.get_ident() or ident == threading.main_thread().ident
         ]
-        return {**self.doing(), "threads": threads}
+        with self._engine.lock:
+            found = [
+                (one, task)
+                for one in self.running()
+                if one.coroutine is not None
+                for task in coroutines.tasks(one.coroutine)
+            ]
+        suspended = [
+            {"name": one.name, "task": one.task, "frames": _described(reversed(list(coroutines.frames(task))))}
+            for one, task in found
+            if not coroutines.is_running(task)
+        ]
+        return {**self.doing(), "threads": threads, "coroutines": suspended}
 
 
 def _thread_of(one: Running) -> int:
-    """Who waits for its turn waits for the event loop, which is the main thread's."""
+    """Coroutines have the event loop's, which is the main thread."""
     return one.thread or threading.main_thread().ident or 0
+
+
+def _line_of(one: Running, frames: dict[int, FrameType]) -> str:
+    if one.coroutine is None or coroutines.is_running(one.coroutine):
+        return users_line(frames.get(_thread_of(one)))
+    return _users_line(reversed(list(coroutines.frames(one.coroutine))))
 
 
 def _is_waiting(wait: Wait) -> bool:
     return wait.reason.code != RUNNING
 
 
-def _walk(frame: FrameType | None) -> Iterator[tuple[str, int, str]]:
+def _walk(frame: FrameType | None) -> Iterator[FrameType]:
     for _ in range(FRAMES_MAX):
         if frame is None:
             return
-        yield frame.f_code.co_filename, frame.f_lineno, frame.f_code.co_name
+        yield frame
         frame = frame.f_back
 
 
@@ -193,21 +235,35 @@ def tell_no_more_of(engine: Any, waiter: Waiter) -> None:
 
 def users_line(frame: FrameType | None) -> str:
     """The innermost line of the program's own, or else of a library; empty when there is neither."""
+    return _users_line(_walk(frame))
+
+
+def _users_line(stack: Iterable[FrameType]) -> str:
+    """stack: innermost first."""
     of_library = ""
-    for file, line, function in _walk(frame):
-        if file.startswith(_OURS):
+    for frame in stack:
+        file = frame.f_code.co_filename
+        if _is_ours(frame):
             continue
-        told = f"{file}:{line} in {function}"
+        told = f"{file}:{frame.f_lineno} in {frame.f_code.co_name}"
         if not file.startswith((_STANDARD, "<frozen ")) and "site-packages" not in file:
             return told
         of_library = of_library or told
     return of_library
 
 
-def _described(frame: FrameType | None) -> list[list[Any]]:
+def _is_ours(frame: FrameType) -> bool:
+    code = frame.f_code
+    # Below all that a worker does is the line that its daemon was started with (`umbel._client.launch`).
+    return code.co_filename.startswith(_OURS) or (code.co_filename == "<string>" and "umbel._agent" in code.co_names)
+
+
+def _described(stack: Iterable[FrameType]) -> list[list[Any]]:
+    """stack: innermost first."""
     import linecache
 
-    return [
-        [file, line, function, linecache.getline(file, line).strip(), file.startswith(_OURS)]
-        for file, line, function in reversed(list(_walk(frame)))
-    ]
+    described = []
+    for frame in reversed(list(stack)):
+        file, line = frame.f_code.co_filename, frame.f_lineno
+        described.append([file, line, frame.f_code.co_name, linecache.getline(file, line).strip(), _is_ours(frame)])
+    return described

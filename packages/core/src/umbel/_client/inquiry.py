@@ -8,7 +8,7 @@ asking, for a driver, a worker or the command line.
 from __future__ import annotations
 
 import sys
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from typing import TYPE_CHECKING, Any, Protocol
 
 from umbel import exceptions
@@ -24,7 +24,8 @@ PENDING = ownership.PENDING
 ANSWER_S = 1.0  # a process answers within milliseconds, unless it is stopped or holds the interpreter's lock in C
 TIMEOUT_ANSWER_S = 0.1  # whoever has run out of time is not held up for long
 CAUSES_TOLD_MAX = 1_000  # then the watchdog begins anew
-HOPS_MAX = 30  # processes asked for one story; a longer one is cut, which says enough
+HOPS_MAX = 30  # objects asked about for one story; a longer one is cut, which says enough
+WAYS_MAX = 10  # of those that run ahead of a call, followed to see whether one can end; more are not called a deadlock
 _ADVICE = (
     "let one of them return without waiting, or give an actor max_concurrency or async methods so that it can answer "
     "meanwhile"
@@ -43,12 +44,17 @@ class Asker(Protocol):
 
 def story(asker: Asker, process: str, object_id: str) -> Reason:
     """Why the object is not there, beginning with what `process`, which has a reference to it, knows of it."""
-    told: Reason | None = None
-    for more in _chapters(asker, process, object_id):
-        told = more if told is None else told.followed_by(more)
+    told = _bound(_chapters(asker, process, object_id, frozenset(), iter(range(HOPS_MAX))))
     if told is None:
         return Reason(reasons.UNKNOWN, f"object {object_id}", "is not known here any more")
     return through_graph(asker, told)
+
+
+def _bound(chapters: Iterable[Reason]) -> Reason | None:
+    told: Reason | None = None
+    for more in chapters:
+        told = more if told is None else told.followed_by(more)
+    return told
 
 
 def of_actor(asker: Asker, listed: Mapping[str, Any]) -> Reason:
@@ -62,14 +68,10 @@ def of_actor(asker: Asker, listed: Mapping[str, Any]) -> Reason:
         for more in _at_agent(asker, "", facts):
             return told.followed_by(more)
         return told
-    seen: set[tuple[str, str]] = set()
-    found = _at_worker(asker, {"worker": listed["worker"], "task": ""}, seen)
-    if not found:
+    doing = _bound(_through_worker(asker, listed["worker"], "", frozenset(), iter(range(HOPS_MAX)), is_told=False))
+    if doing is None:
         return told._replace(code=reasons.READY, text=f"is {state} and runs nothing")
-    told = told.followed_by(found[0])
-    if found[1:]:
-        told = told.followed_by(story(asker, listed["worker"], found[1]))
-    return through_graph(asker, told)
+    return through_graph(asker, told.followed_by(doing))
 
 
 def of_process(asker: Asker, process: str) -> list[Reason]:
@@ -103,44 +105,38 @@ def through_graph(asker: Asker, told: Reason) -> Reason:
         told = told.followed_by(Reason.from_json(more))
 
 
-def _chapters(asker: Asker, process: str, object_id: str) -> Iterator[Reason]:
-    seen = {(process, object_id)}
-    for _ in range(HOPS_MAX):
-        try:
-            reason = Reason.from_json(asker.ask(process, "explain", object_id)["reason"])
-        except exceptions.UmbelError as error:
-            yield Reason(reasons.UNKNOWN, f"process {process[:8]}", f"does not say why: {error}")
-            return
-        yield reason
-        last = reason.last()
-        facts = last.facts
-        if "segment" in facts:
-            yield from _where(asker, facts["segment"])
-            return
-        if last.code == reasons.ACTOR:
-            facts = {**facts, "worker": _worker_of(asker, facts["actor"]), "task": ""}
-        if last.code == reasons.ELSEWHERE:
-            if facts["owner"] == process:
-                return
-            process, object_id = facts["owner"], facts["object"]
-        elif facts.get("worker"):
-            found = _at_worker(asker, facts, seen)
-            if found and last.code == reasons.RUNNING and found[0].code == reasons.RUNNING:
-                at = found[0].facts["at"] or "work outside of Python"  # that it runs was said
-                waits = ", and waits there" if found[1:] else ""
-                yield found[0]._replace(subject="it", text=f"is at {at} (pid {found[0].facts['pid']}){waits}")
-            else:
-                yield from found[:1]
-            if not found[1:]:
-                return
-            process, object_id = facts["worker"], found[1]
-        else:
-            yield from _at_agent(asker, process, facts)
-            return
-        if (process, object_id) in seen:
-            yield Reason(reasons.DEADLOCK, f"object {object_id}", "is waited for by itself: a deadlock", _ADVICE)
-            return
-        seen.add((process, object_id))
+def _chapters(
+    asker: Asker, process: str, object_id: str, seen: frozenset[tuple[str, str]], hops: Iterator[int]
+) -> Iterator[Reason]:
+    """seen: the objects, and the tasks and calls, that wait for this object, each with the process that was asked about it.
+    hops: one for each question that may be asked yet."""
+    if (process, object_id) in seen:
+        yield Reason(reasons.DEADLOCK, f"object {object_id}", "is waited for by itself: a deadlock", _ADVICE)
+        return
+    if next(hops, None) is None:
+        return
+    seen |= {(process, object_id)}
+    try:
+        reason = Reason.from_json(asker.ask(process, "explain", object_id)["reason"])
+    except exceptions.UmbelError as error:
+        yield Reason(reasons.UNKNOWN, f"process {process[:8]}", f"does not say why: {error}")
+        return
+    yield reason
+    last = reason.last()
+    facts = last.facts
+    if "segment" in facts:
+        yield from _where(asker, facts["segment"])
+        return
+    if last.code == reasons.ACTOR:
+        facts = {**facts, "worker": _worker_of(asker, facts["actor"]), "task": ""}
+    if last.code == reasons.ELSEWHERE:
+        if facts["owner"] != process:
+            yield from _chapters(asker, facts["owner"], facts["object"], seen, hops)
+    elif facts.get("worker"):
+        is_told = last.code == reasons.RUNNING
+        yield from _through_worker(asker, facts["worker"], facts["task"], seen, hops, is_told=is_told)
+    else:
+        yield from _at_agent(asker, process, facts)
 
 
 def _where(asker: Asker, segment: str) -> Iterator[Reason]:
@@ -155,34 +151,57 @@ def _where(asker: Asker, segment: str) -> Iterator[Reason]:
         yield Reason(reasons.ON_DISK, "its value", text, facts=found)
 
 
-def _at_worker(asker: Asker, facts: Any, seen: set[tuple[str, str]]) -> tuple[Any, ...]:
-    """(reason,), or (reason, the object that what runs there waits for), or (): it has just ended."""
-    worker = facts["worker"]
+def _through_worker(
+    asker: Asker, worker: str, task: str, seen: frozenset[tuple[str, str]], hops: Iterator[int], *, is_told: bool
+) -> Iterator[Reason]:
+    """What a task or call that was sent to a worker waits for; nothing if it has just ended. task: "" for whatever runs
+    there. is_told: that it runs there was said."""
     try:
-        answer = asker.ask(worker, "task", facts["task"])
+        answer = asker.ask(worker, "task", task)
     except exceptions.UmbelError as error:
-        return (Reason(reasons.UNKNOWN, f"worker {worker[:8]}", f"does not say what it does: {error}"),)
+        yield Reason(reasons.UNKNOWN, f"worker {worker[:8]}", f"does not say what it does: {error}")
+        return
     running = answer["running"]
-    own = next((one for one in running if one["task"] == facts["task"]), None)
-    one = own or next(iter(running), None)
-    if one is None:
-        return () if facts["task"] else tuple(Reason.from_json(why) for why in answer["beside"][:1])
-    if (worker, one["task"]) in seen:
-        return (Reason(reasons.DEADLOCK, one["name"], "waits for itself: a deadlock", _ADVICE, {"task": one["task"]}),)
-    seen.add((worker, one["task"]))
-    text = f"has run for {one['for_s']:.1f} s on worker {worker[:8]} (pid {answer['pid']})"
-    if one["at"]:
-        text += f", at {one['at']}"
-    if own is None and answer["queued"]:
-        text += f", with {answer['queued']} behind it"
-    code = reasons.RUNNING if own is not None else reasons.QUEUED
-    why = one.pop("why")
-    reason = Reason(code, one["name"], text, facts={**one, "worker": worker, "pid": answer["pid"]})
-    if why is not None:
-        return (reason.followed_by(Reason.from_json(why)),)
-    if not one["waits"]:
-        return (reason,)
-    return reason._replace(text=f"{text}, and waits there"), one["waits"][0]
+    own = [one for one in running if one["task"] == task]
+    ahead = own or [one for one in running if one["is_ahead"]][: None if task else 1]
+    if not ahead and not task:
+        yield from (Reason.from_json(why) for why in answer["beside"][:1])
+    # One of them has to end, so only if none can is it a deadlock. Those that wait for nothing are told of first.
+    ahead.sort(key=lambda one: bool(one["waits"] or one["why"]))
+    found: list[list[Reason]] = []
+    for one in ahead[:WAYS_MAX]:
+        reason = _of_running(worker, answer, one, is_own=bool(own), is_told=is_told)
+        if (worker, one["task"]) in seen:
+            text = "waits for itself: a deadlock"
+            found.append([Reason(reasons.DEADLOCK, one["name"], text, _ADVICE, {"task": one["task"]})])
+        elif one["why"] is not None or not one["waits"]:
+            found.append([reason])
+        else:
+            more = _chapters(asker, worker, one["waits"][0], seen | {(worker, one["task"])}, hops)
+            found.append([reason, *more])
+        if found[-1][-1].last().code != reasons.DEADLOCK:
+            yield from found[-1]
+            return
+    if found:
+        yield from found[0] if len(found) == len(ahead) else found[0][:1]
+
+
+def _of_running(worker: str, answer: Mapping[str, Any], one: dict[str, Any], *, is_own: bool, is_told: bool) -> Reason:
+    """What an answer says of one that runs. is_own: it is the one that was asked about, which is not behind it."""
+    pid, at, waits = answer["pid"], one["at"], one["waits"] and one["why"] is None
+    if is_own and is_told:
+        subject, text = "it", f"is at {at or 'work outside of the program'} (pid {pid})"
+    else:
+        subject, text = one["name"], f"has run for {one['for_s']:.1f} s on worker {worker[:8]} (pid {pid})"
+        if at:
+            text += f", at {at}"
+        if not is_own and answer["queued"]:
+            text += f", with {answer['queued']} behind it"
+    if waits:
+        text += ", and waits there"
+    facts = {key: value for key, value in one.items() if key != "why"} | {"worker": worker, "pid": pid}
+    because = Reason.from_json(one["why"]) if one["why"] is not None else None
+    return Reason(reasons.RUNNING if is_own else reasons.QUEUED, subject, text, facts=facts, because=because)
 
 
 def _worker_of(asker: Asker, actor: str) -> str:

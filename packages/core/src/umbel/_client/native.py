@@ -23,6 +23,7 @@ from umbel._client import actor as actor_api
 from umbel._client import (
     actors,
     answers,
+    awaits,
     context,
     current,
     exports,
@@ -114,7 +115,8 @@ class NativeEngine:
         self._settle_waiters: list[reactor.Waiter] = []
         self._last_report_s = 0.0
         self._waited_for: dict[int, Sequence[ownership.Record]] = {}  # thread -> what it has waited for for a while
-        self._causes_told: set[Any] = set()  # by the watchdog
+        self.causes_told: set[Any] = set()  # by the watchdog
+        self.awaits = awaits.Awaits(self)
         self.welcome: dict[str, Any] = {}
         self._welcomed = reactor.Waiter()
         self.agent_ended = reactor.Waiter()
@@ -370,7 +372,7 @@ class NativeEngine:
             extra = self.extra_housekeeping(now)
             if extra is not None:
                 due = extra if due is None else min(due, extra)
-        for source in (self.own_metrics, self._metrics):
+        for source in (self.own_metrics, self._metrics, self.awaits):
             if source is not None:
                 extra = source.housekeep(now)
                 if extra is not None:
@@ -468,17 +470,16 @@ class NativeEngine:
         from umbel._client import inquiry  # what waits so long has time to import it
 
         while deadline is None or look_s < deadline:
-            self._causes_told = inquiry.watch(self, wanted, look_s - began_s, self._causes_told)
+            self.causes_told = inquiry.watch(self, wanted, look_s - began_s, self.causes_told)
             look_s = began_s + 2 * (look_s - began_s)
             until_s = look_s if deadline is None else min(look_s, deadline)
             if self.reactor.wait(waiter, until_s):
                 return True
         return waiter.done
 
-    def waited_for(self, thread: int, count_max: int) -> list[bytes]:
-        """The ids of what a thread waits for in `get` or `wait`. Lock held."""
-        pending = [record.object_id for record in self._waited_for.get(thread, ()) if record.kind == PENDING]
-        return pending[:count_max]
+    def waited_for(self, thread: int) -> list[ownership.Record]:
+        """What a thread waits for in `get` or `wait`. Lock held."""
+        return [record for record in self._waited_for.get(thread, ()) if record.kind == PENDING]
 
     def wait_for_records(self, records: list[ownership.Record], timeout_s: float | None = None) -> bool:
         """Until all are settled, one has failed, or the time is up. No lock."""
@@ -703,13 +704,14 @@ class NativeEngine:
             self.has_settled = True
             self.carry_on()
 
-    def add_done_callback(self, ref: refs.ObjectRef[Any], callback: Callable[[], None]) -> None:
+    def add_done_callback(self, ref: refs.ObjectRef[Any], callback: Callable[[], None], future: Any = None) -> None:
         with self.lock:
             record = self.values.table.records.get(ref._id)
             if record is None or self.is_closed:
                 raise self.stale(ref._id)
             if record.kind == PENDING:
-                self.values.on_settled(record, lambda _record: callback())
+                ends = (lambda _record: callback()) if future is None else self.awaits.add(record, future, callback)
+                self.values.on_settled(record, ends)
                 self.prepare_to_wait()
                 self.reactor.poke()
                 return

@@ -95,7 +95,7 @@ def running_here(engine: NativeEngine) -> dict[str, Any]:
     """{"running"}: by task, since when it runs here and whether it waits in `get` or `wait`."""
     with engine.lock:
         running = [one for one in engine.answers.running() if one.task]
-        return {"running": {one.task: (one.since_s, bool(engine.waited_for(one.thread, 1))) for one in running}}
+        return {"running": {one.task: (one.since_s, bool(engine.answers.waits_of(one))) for one in running}}
 
 
 def tasks_of(engine: NativeEngine, about: str) -> dict[str, Any]:

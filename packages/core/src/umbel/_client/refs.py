@@ -39,8 +39,9 @@ class RefEngine(Protocol):
     def drop_ref(self, object_id: bytes) -> None:
         """One instance is gone. Called from `__del__`: any thread, any moment; must neither block nor raise."""
 
-    def add_done_callback(self, ref: ObjectRef[Any], callback: Callable[[], None]) -> None:
-        """Call `callback` once, from any thread, when the value or its error is there."""
+    def add_done_callback(self, ref: ObjectRef[Any], callback: Callable[[], None], future: Any = None) -> None:
+        """Call `callback` once, from any thread, when the value or its error is there. future: of asyncio, which it
+        settles; who asks what a coroutine waits for is told by it."""
 
     def get(self, refs: list[ObjectRef[Any]], timeout_s: float | None) -> list[Any]: ...
 
@@ -180,16 +181,16 @@ class ObjectRef(Generic[T_co]):
             if not result.done() and not _settle_ready(self, result.set_result, result.set_exception, waits=False):
                 _readings.run(lambda: _read_for(self, loop, result, settle))
 
-        self._on_done(lambda: _soon(loop, settle))
+        self._on_done(lambda: _soon(loop, settle), result)
         return result
 
     def __await__(self) -> Generator[Any, None, T_co]:
         return self.as_future().__await__()
 
-    def _on_done(self, callback: Callable[[], None]) -> None:
+    def _on_done(self, callback: Callable[[], None], future: Any = None) -> None:
         if self._engine is None:
             raise ValueError(f"{self!r} belongs to no running session; it cannot be awaited")
-        self._engine.add_done_callback(self, callback)
+        self._engine.add_done_callback(self, callback, future)
 
 
 # An actor lives as long as references to this object of it do, so handles are counted by the protocol for objects.
@@ -284,7 +285,7 @@ def _read_for(
 
     if not _settle_ready(ref, lambda value: hand_over(result.set_result, value), fail, waits=True):
         try:
-            ref._on_done(lambda: _soon(loop, settle))
+            ref._on_done(lambda: _soon(loop, settle), result)
         except exceptions.UmbelError as error:  # the session has ended
             fail(error)
 
@@ -347,8 +348,8 @@ class Stream(Protocol):
     def is_finished(self) -> bool:
         """Whether everything was consumed and nothing more will come."""
 
-    def on_ready(self, callback: Callable[[], None]) -> None:
-        """Call `callback` once, from any thread, when `is_ready`."""
+    def on_ready(self, callback: Callable[[], None], future: Any = None) -> None:
+        """Call `callback` once, from any thread, when `is_ready`. future: as for `RefEngine.add_done_callback`."""
 
     def close(self) -> None:
         """Nobody will read on: free what was not consumed."""
@@ -394,7 +395,7 @@ class ObjectRefGenerator(Generic[T_co]):
             def notify() -> None:
                 loop.call_soon_threadsafe(settle)
 
-            self._stream.on_ready(notify)
+            self._stream.on_ready(notify, ready)
             await ready
         ref = self._stream.next_ref(None)
         if ref is None:

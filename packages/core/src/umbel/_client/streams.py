@@ -262,9 +262,12 @@ class NativeStream:
         with self._engine.lock:
             return self._state.length is not None and self._state.consumed >= self._state.length
 
-    def on_ready(self, callback: Callable[[], None]) -> None:
+    def on_ready(self, callback: Callable[[], None], future: Any = None) -> None:
         with self._engine.lock:
             if not self._state.is_ready():
+                if future is not None:
+                    callback = self._engine.awaits.add(self._state.task.records[0], future, callback)
+                    self._engine.reactor.poke()  # for the watchdog
                 self._state.callbacks.append(callback)
                 return
         callback()

@@ -17,7 +17,7 @@ from typing import TYPE_CHECKING, Any
 
 from umbel import exceptions
 from umbel._client import actor as actor_api
-from umbel._client import context, links, troubles
+from umbel._client import answers, context, coroutines, links, troubles
 from umbel._objects import serialization
 from umbel._wire import messages
 from umbel._worker import execute, mailbox
@@ -263,9 +263,28 @@ class Host:
         with self._engine.lock:
             self._engine._flush()
 
-    def running(self) -> list[execute.Execution]:
+    def running(self) -> list[answers.Running]:
         """The calls of a threaded or async actor that have started."""
-        return [job for job in self._unfinished.values() if hasattr(job, "started_s")]
+        return [
+            execute.running(job, getattr(job, "thread", 0), self._async_tasks.get(job))
+            for job in self._unfinished.values()
+            if hasattr(job, "started_s")
+        ]
+
+    def queue_about(self, task: str) -> answers.Queue | None:
+        """Where a call waits; None for the queue of the worker, as in a plain actor, or if it is of none."""
+        if self._mailbox is None or not task:
+            return None
+        jobs = self._unfinished.values()
+        job = next((one for one in jobs if execute.task_id(one) == task), None)
+        if job is None or hasattr(job, "started_s"):
+            return answers.Queue(0, ())
+        lane = self._mailbox.lane_of(job)
+        if lane is None:  # it has its place, and waits for the event loop, in which another one is
+            ahead = [one for one, its in list(self._async_tasks.items()) if coroutines.is_running(its)]
+            return answers.Queue(0, {execute.task_id(one) for one in ahead})
+        ahead = [one for one in jobs if self._lane(one) == lane and self._mailbox.lane_of(one) is None]
+        return answers.Queue(self._mailbox.waiting_count(*lane), {execute.task_id(one) for one in ahead})
 
     def find(self, link: links.Link, seq: int) -> execute.Execution | None:
         return self._unfinished.get((link, seq))
@@ -321,9 +340,13 @@ class Host:
         self.exit_from_method()
 
     def _enter(self, job: execute.Execution, *, is_coroutine: bool = False) -> contextvars.Token[Any]:
-        task_id = (job.link.peer + job.seq.to_bytes(8, "big")).hex()
         job.context = context.TaskContext(
-            task_id, job.template.name, job.template.method, attempt=job.attempt, actor=self.context, key=job
+            execute.task_id(job),
+            job.template.name,
+            job.template.method,
+            attempt=job.attempt,
+            actor=self.context,
+            key=job,
         )
         job.context.is_canceled = job.is_cancelled
         job.context.is_coroutine = is_coroutine

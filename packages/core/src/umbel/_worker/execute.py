@@ -73,10 +73,14 @@ def threads_of(resources: Mapping[str, float]) -> str:
     return str(max(1, int(resources.get("CPU", 1))))
 
 
-def running(job: Execution, thread: int) -> answers.Running:
+def task_id(job: Execution) -> str:
+    seq: int = job.seq
+    return (job.link.peer + seq.to_bytes(8, "big")).hex()
+
+
+def running(job: Execution, thread: int, coroutine: Any = None) -> answers.Running:
     """What is told of a task or call that runs."""
-    task = (job.link.peer + job.seq.to_bytes(8, "big")).hex()
-    return answers.Running(task, job.template.name, job.started_s, thread)
+    return answers.Running(task_id(job), job.template.name, job.started_s, thread, coroutine)
 
 
 class InputNotHere(Exception):

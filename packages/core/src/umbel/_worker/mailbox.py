@@ -53,6 +53,13 @@ class Mailbox:
         """How many may run at once, in all lanes together."""
         return sum(lane.limit for (_, is_async), lane in self._lanes.items() if is_async)
 
+    def lane_of(self, call: Any) -> tuple[str, bool] | None:
+        """In which it waits to be started, if it does."""
+        return next((key for key, lane in self._lanes.items() if call in lane.waiting), None)
+
+    def waiting_count(self, group: str, is_async: bool) -> int:
+        return len(self._lanes[group, is_async].waiting)
+
     def remove(self, call: Any) -> bool:
         """Forget a call that has not started; whether there was one."""
         for lane in self._lanes.values():

@@ -131,7 +131,7 @@ class Worker:
             }
         )
         self.engine.answers.running = self._what_runs
-        self.engine.answers.queued = lambda: len(self._queue)
+        self.engine.answers.queue = self._queue_about
         current.set_engine(self.engine)
         self.engine.start()
         signal.signal(signal.SIGINT, self._interrupted)
@@ -230,9 +230,8 @@ class Worker:
             except BaseException as error:  # unpickling runs the user's imports
                 self.executor.fail(job, error, time.time())
                 return
-        task_id = (job.link.peer + job.seq.to_bytes(8, "big")).hex()
         running = context.TaskContext(
-            task_id,
+            execute.task_id(job),
             template.name,
             template.function_name,
             resources=template.resources,
@@ -548,13 +547,18 @@ class Worker:
         host = self.host
         found = []
         if host is not None:
-            found = [execute.running(job, getattr(job, "thread", 0)) for job in host.running()]
+            found = host.running()
             if host.constructing_since_s:
                 name = f"{host.context.class_name}.__init__"
                 found.append(answers.Running("", name, host.constructing_since_s, self._main_thread))
         if self._running is not None and hasattr(self._running, "started_s"):
             found.append(execute.running(self._running, self._main_thread))
         return found
+
+    def _queue_about(self, task: str) -> answers.Queue:
+        """Lock held."""
+        found = self.host.queue_about(task) if self.host is not None else None
+        return found or answers.Queue(len(self._queue), None)
 
     def _current_key(self) -> Any:
         running = context.current_task.get()

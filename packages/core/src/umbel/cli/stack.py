@@ -45,7 +45,7 @@ def _of_worker(asker: Any, worker: dict[str, Any]) -> dict[str, Any]:
     try:
         return {**about, **asker.ask(worker["worker"], "stack", "")}
     except exceptions.UmbelError as error:  # one that is stuck in C must not hide the others
-        return {**about, "unknown": str(error), "running": [], "beside": [], "threads": []}
+        return {**about, "unknown": str(error), "running": [], "beside": [], "threads": [], "coroutines": []}
 
 
 def _in_words(worker: dict[str, Any], *, all_frames: bool) -> list[str]:
@@ -57,12 +57,16 @@ def _in_words(worker: dict[str, Any], *, all_frames: bool) -> list[str]:
         if one["why"] is not None:
             lines.append(f"    {reasons.Reason.from_json(one['why'])}")
     lines += [f"  {reasons.Reason.from_json(why)}" for why in worker["beside"]]
-    for thread in worker["threads"]:
-        shown = [frame for frame in thread["frames"] if all_frames or not (frame[4] or frame[0] == "<string>")]
-        if shown and (all_frames or worker["running"] or worker["beside"]):
-            lines.append(f"  thread {thread['name']}")
-            for file, line, function, text, _ in shown:
-                lines.append(f"    {file}:{line} in {function}")
-                if text:
-                    lines.append(f"      {text}")
+    stacks = []
+    if all_frames or worker["running"] or worker["beside"]:
+        stacks = [(f"thread {thread['name']}", thread["frames"]) for thread in worker["threads"]]
+    stacks += [(f"coroutine of {one['name']} (task {one['task']})", one["frames"]) for one in worker["coroutines"]]
+    for title, frames in stacks:
+        shown = [frame for frame in frames if all_frames or not frame[4]]
+        if shown:
+            lines.append(f"  {title}")
+        for file, line, function, text, _ in shown:
+            lines.append(f"    {file}:{line} in {function}")
+            if text:
+                lines.append(f"      {text}")
     return lines

@@ -326,7 +326,7 @@ class InlineEngine:
     def get_ready(self, ref: refs.ObjectRef[Any], *, waits: bool) -> tuple[Any]:
         return (self.get([ref], None)[0],)
 
-    def add_done_callback(self, ref: refs.ObjectRef[Any], callback: Callable[[], None]) -> None:
+    def add_done_callback(self, ref: refs.ObjectRef[Any], callback: Callable[[], None], _future: Any = None) -> None:
         with self.mutex:
             if self._is_closed:
                 raise exceptions.ObjectLostError(

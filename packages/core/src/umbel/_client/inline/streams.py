@@ -161,7 +161,7 @@ class Reader:
         with self._engine.mutex:
             return self.stream.is_finished()
 
-    def on_ready(self, callback: Callable[[], None]) -> None:
+    def on_ready(self, callback: Callable[[], None], _future: Any = None) -> None:
         with self._engine.mutex:
             if not self.stream.is_ready():
                 later = self._engine.mutex.later
