@@ -6,6 +6,7 @@ while the program goes on.
 
 from __future__ import annotations
 
+import contextlib
 import os
 import sys
 import threading
@@ -16,7 +17,7 @@ from types import FrameType
 from typing import TYPE_CHECKING, Any, NamedTuple, Protocol
 
 from umbel._client import coroutines, reasons
-from umbel._model.reasons import RUNNING, Reason
+from umbel._model.reasons import ROOM, RUNNING, Reason
 
 if TYPE_CHECKING:
     from umbel._client.native import NativeEngine
@@ -36,6 +37,7 @@ class Running(NamedTuple):
     since_s: float  # time.time()
     thread: int
     coroutine: Any = None
+    why: Reason | None = None  # what it waits for that is neither an object nor told of its thread
 
 
 class Queue(NamedTuple):
@@ -59,6 +61,16 @@ class Waiter(Protocol):
 
     def wait_now(self) -> Wait | None:
         """None if no thread is in it. Called by any thread, with the engine's lock held."""
+
+
+class _Told:
+    """A wait that is put into words from the start."""
+
+    def __init__(self, wait: Wait) -> None:
+        self._wait = wait
+
+    def wait_now(self) -> Wait:
+        return self._wait
 
 
 class Answers:
@@ -90,6 +102,16 @@ class Answers:
     def remove_waiter(self, waiter: Waiter) -> None:
         with self._engine.lock:
             self._waiters.discard(waiter)
+
+    @contextlib.contextmanager
+    def telling(self, reason: Reason) -> Iterator[None]:
+        """Have this thread's wait told while it lasts."""
+        waiter = _Told(Wait(threading.get_ident(), reason))
+        self.add_waiter(waiter)
+        try:
+            yield
+        finally:
+            self.remove_waiter(waiter)
 
     def answer(self, message: dict[str, Any]) -> None:
         """Answer the agent's `asked`."""
@@ -143,7 +165,7 @@ class Answers:
                     "for_s": now_s - one.since_s,
                     "at": _line_of(one, frames),
                     "waits": [record.object_id.hex() for record in self.waits_of(one)[:WAITS_TOLD_MAX]],
-                    "why": whys.get(_thread_of(one)),
+                    "why": why.as_json() if (why := one.why or whys.get(_thread_of(one))) is not None else None,
                     "is_ahead": queue.ahead is None or one.task in queue.ahead,
                 }
                 for one in running
@@ -153,7 +175,11 @@ class Answers:
                 "pid": os.getpid(),
                 "queued": queue.length,
                 "running": found,
-                "beside": [why for thread, why in whys.items() if thread not in told],
+                "beside": [
+                    (_at(frames.get(thread), why) if why.code == ROOM else why).as_json()
+                    for thread, why in whys.items()
+                    if thread not in told
+                ],
             }
 
     def waits_of(self, one: Running) -> list[ownership.Record]:
@@ -165,15 +191,15 @@ class Answers:
             return found
         return [*(record for record, _ in coroutines.awaited(one.coroutine, engine.awaits.of)), *found]
 
-    def _whys(self, frames: dict[int, FrameType]) -> dict[int, dict[str, Any]]:
+    def _whys(self, frames: dict[int, FrameType]) -> dict[int, Reason]:
         """What threads wait for in what was added, by thread. Lock held."""
         found: dict[int, Reason] = {}
         for wait in sorted(filter(None, (one.wait_now() for one in self._waiters)), key=_is_waiting):
             reason, before = wait.reason, found.get(wait.thread)
-            if reason.code == RUNNING and (at := users_line(frames.get(wait.thread))):
-                reason = reason._replace(text=f"{reason.text}, at {at}")
+            if reason.code == RUNNING:
+                reason = _at(frames.get(wait.thread), reason)
             found[wait.thread] = reason if before is None else before.followed_by(reason)
-        return {thread: reason.as_json() for thread, reason in found.items()}
+        return found
 
     def stack(self) -> dict[str, Any]:
         """`doing`, and the stack of every thread, and of every coroutine that none of them is in, outermost frame first:
@@ -208,6 +234,11 @@ def _line_of(one: Running, frames: dict[int, FrameType]) -> str:
     if one.coroutine is None or coroutines.is_running(one.coroutine):
         return users_line(frames.get(_thread_of(one)))
     return _users_line(reversed(list(coroutines.frames(one.coroutine))))
+
+
+def _at(frame: FrameType | None, reason: Reason) -> Reason:
+    line = users_line(frame)
+    return reason._replace(text=f"{reason.text}, at {line}") if line else reason
 
 
 def _is_waiting(wait: Wait) -> bool:

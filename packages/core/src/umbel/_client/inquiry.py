@@ -47,7 +47,7 @@ def story(asker: Asker, process: str, object_id: str) -> Reason:
     told = _bound(_chapters(asker, process, object_id, frozenset(), iter(range(HOPS_MAX))))
     if told is None:
         return Reason(reasons.UNKNOWN, f"object {object_id}", "is not known here any more")
-    return through_graph(asker, told)
+    return told_on(asker, told)
 
 
 def _bound(chapters: Iterable[Reason]) -> Reason | None:
@@ -71,7 +71,7 @@ def of_actor(asker: Asker, listed: Mapping[str, Any]) -> Reason:
     doing = _bound(_through_worker(asker, listed["worker"], "", frozenset(), iter(range(HOPS_MAX)), is_told=False))
     if doing is None:
         return told._replace(code=reasons.READY, text=f"is {state} and runs nothing")
-    return through_graph(asker, told.followed_by(doing))
+    return told_on(asker, told.followed_by(doing))
 
 
 def of_process(asker: Asker, process: str) -> list[Reason]:
@@ -80,10 +80,20 @@ def of_process(asker: Asker, process: str) -> list[Reason]:
     answer = asker.ask(process, "task", "")
     whys = [*answer["beside"], *(one["why"] for one in answer["running"] if one["why"] is not None)]
     told = Reason(reasons.RUNNING, f"process {process}", f"has pid {answer['pid']}", facts={"pid": answer["pid"]})
-    return [through_graph(asker, told.followed_by(Reason.from_json(why))) for why in whys]
+    return [told_on(asker, told.followed_by(Reason.from_json(why))) for why in whys]
 
 
-def through_graph(asker: Asker, told: Reason) -> Reason:
+def told_on(asker: Asker, told: Reason) -> Reason:
+    """A story of whose end others know more, with that: a graph's actors of a value, the agent of the store."""
+    told = _through_graph(asker, told)
+    if told.last().code != reasons.ROOM:
+        return told
+    from umbel._client import store_full
+
+    return told.followed_by(store_full.reason(asker))
+
+
+def _through_graph(asker: Asker, told: Reason) -> Reason:
     """A story that ends with a value of a compiled graph that somebody waits for, told on through the graph's actors."""
     seen: set[str] = set()
     while True:

@@ -38,6 +38,7 @@ from umbel._client import (
     values,
 )
 from umbel._client.task import Task
+from umbel._model import reasons as model_reasons
 from umbel._objects import ownership, quota, serialization, store
 from umbel._transport import reactor
 from umbel._wire import messages
@@ -46,7 +47,6 @@ if TYPE_CHECKING:
     from umbel import spi
     from umbel._client import rebuild
     from umbel._client.tensors import holding
-    from umbel._model.reasons import Reason
 
 logger = logging.getLogger("umbel")
 PENDING = ownership.PENDING
@@ -862,7 +862,11 @@ class NativeEngine:
             )
         if size_bytes <= quota.CHUNK_BYTES:  # of a small store, a dozen processes would keep it all as spare chunks
             size_bytes = min(size_bytes, max(capacity_bytes // STORE_SHARES, STORE_SHARE_BYTES_MIN))
-        answer, _ = self.agent.request({"t": "reserve_store", "bytes": size_bytes})
+        why = model_reasons.Reason(
+            model_reasons.ROOM, "it", f"waits for {size_bytes} more bytes in the store", facts={"bytes": size_bytes}
+        )
+        with self.answers.telling(why):
+            answer, _ = self.agent.request({"t": "reserve_store", "bytes": size_bytes})
         error = answer.get("error")
         if error is None:
             return int(answer["granted"])
@@ -876,12 +880,12 @@ class NativeEngine:
 
     # Reasons
 
-    def explain(self, target: Any) -> Reason:
+    def explain(self, target: Any) -> model_reasons.Reason:
         """What a reference waits for, asked from process to process. Raises TypeError for anything else."""
         from umbel._client import inquiry
 
         if isinstance(target, refs.GraphRef):
-            return inquiry.through_graph(inquiry.EngineAsker(self), target.explain())
+            return inquiry.told_on(inquiry.EngineAsker(self), target.explain())
         with self.lock:
             object_id = reasons.pending_id(self, target)
         return inquiry.story(inquiry.EngineAsker(self), self.process_id.hex(), object_id.hex())

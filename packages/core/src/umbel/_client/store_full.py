@@ -7,10 +7,12 @@ from typing import TYPE_CHECKING, Any
 
 from umbel import exceptions
 from umbel._client import inquiry
+from umbel._model import reasons
 
 if TYPE_CHECKING:
     from umbel._client.native import NativeEngine
 
+Reason = reasons.Reason
 OBJECTS_TOLD_MAX = 5
 _ADVICE = (
     "drop references and arrays you no longer need, work on fewer or smaller values at a time, or start with a larger "
@@ -43,6 +45,20 @@ def error_of(engine: NativeEngine, size_bytes: int, refusal: Mapping[str, Any]) 
     lines.append(_ADVICE)
     kind = exceptions.OutOfDiskError if refusal.get("is_disk_full") else exceptions.ObjectStoreFullError
     return kind(". ".join(lines))
+
+
+def reason(asker: inquiry.Asker) -> Reason:
+    """Who has the store, for somebody who waits for room in it."""
+    try:
+        store, owners = asker.query("store"), asker.query("owners")
+    except exceptions.UmbelError as error:
+        return Reason(reasons.UNKNOWN, "the node's daemon", f"does not say who holds it: {error}")
+    kinds = {one["id"]: {"kind": "driver" if one["is_driver"] else "worker", "pid": one["pid"]} for one in owners}
+    holders = [{**one, **kinds.get(one["id"], {"kind": "dead"})} for one in store["holders"]]
+    free, capacity = store["free_bytes"], store["capacity_bytes"]
+    text = f"has {free} of {capacity} bytes free; {_holders(holders[:OBJECTS_TOLD_MAX])}"
+    facts = {"free_bytes": free, "capacity_bytes": capacity, "holders": holders}
+    return Reason(reasons.ROOM, "the store", text, _ADVICE, facts)
 
 
 def _process(one: Mapping[str, Any]) -> str:

@@ -430,6 +430,8 @@ class Host:
                     job.resume = lambda resumed=resumed: self._loop.call_soon_threadsafe(resumed.set)
                     if executor._is_held_back(job, count):
                         await resumed.wait()
+                    else:
+                        job.resume = None
         except SystemExit:
             raise
         except asyncio.CancelledError as error:

@@ -14,6 +14,8 @@ from typing import Any
 
 from umbel import exceptions
 from umbel._client import answers, context, links, native, values
+from umbel._model import reasons
+from umbel._model.reasons import Reason
 from umbel._objects import ownership, serialization
 from umbel._transport import reactor
 from umbel._wire import messages
@@ -80,7 +82,20 @@ def task_id(job: Execution) -> str:
 
 def running(job: Execution, thread: int, coroutine: Any = None) -> answers.Running:
     """What is told of a task or call that runs."""
-    return answers.Running(task_id(job), job.template.name, job.started_s, thread, coroutine)
+    why = _held_back(job) if job.resume is not None else None
+    return answers.Running(task_id(job), job.template.name, job.started_s, thread, coroutine, why)
+
+
+def _held_back(job: Execution) -> Reason:
+    """Why a producer waits whose reader is to take an item first."""
+    unread, reader = job.template.backpressure, job.link.peer.hex()
+    return Reason(
+        reasons.READER,
+        "it",
+        f"waits for its reader, process {reader[:8]}: {unread} of {unread} items that it may be ahead are unread",
+        "read on, drop the generator, or raise _generator_backpressure_num_objects",
+        {"reader": reader, "unread": unread},
+    )
 
 
 class InputNotHere(Exception):
