@@ -2,12 +2,16 @@
 
 from __future__ import annotations
 
+import asyncio
+import concurrent.futures
 import json
 import os
 import pathlib
+import re
 import signal
 import subprocess
 import sys
+import threading
 import time
 from collections.abc import Iterator
 from typing import Any
@@ -37,6 +41,13 @@ def hold(path: str) -> str:
     while not pathlib.Path(path).exists():
         time.sleep(0.005)  # the line that explain shows
     return "released"
+
+
+@umbel.remote(num_cpus=0)
+def lines(path: str) -> Iterator[str]:
+    while not pathlib.Path(path).exists():
+        time.sleep(0.005)
+    yield "a line"
 
 
 @umbel.remote(num_cpus=0)
@@ -207,6 +218,162 @@ def test_watchdog_says_once_what_is_waited_for(
     assert len(said) == 1
     assert "umbel: still waiting after 0.1 s for 1 of 1 objects; the first is object" in said[0]
     assert "in hold" in said[0]
+
+
+def watchdog_says(capfd: pytest.CaptureFixture[str], wanted: str) -> str:
+    """The first line of the watchdog's that has `wanted` in it."""
+    said = ""
+
+    def line() -> str:
+        nonlocal said
+        said += capfd.readouterr().err
+        return next((one for one in said.splitlines() if "umbel: still waiting after" in one and wanted in one), "")
+
+    try:
+        return drivers.wait_until(line)
+    except AssertionError:
+        raise AssertionError(f"the watchdog did not say {wanted!r}; on standard error there is: {said}") from None
+
+
+@pytest.fixture
+def impatient(monkeypatch: pytest.MonkeyPatch) -> Iterator[None]:
+    """A session whose watchdog waits for a tenth of a second."""
+    umbel.shutdown()
+    monkeypatch.setenv("UMBEL_WATCHDOG_S", "0.1")
+    with umbel.init(num_cpus=2):
+        yield
+
+
+@pytest.mark.usefixtures("impatient")
+def test_watchdog_names_a_deadlock(capfd: pytest.CaptureFixture[str]) -> None:
+    first, second = Caller.remote(), Caller.remote()
+    umbel.get([first.meet.remote(second), second.meet.remote(first)], timeout=30)
+    ref = first.call.remote(5)
+    waiting = threading.Thread(target=lambda: umbel.wait([ref]))
+    waiting.start()
+    said = watchdog_says(capfd, "a deadlock")
+    assert "for 1 of 1 objects; the first is object" in said
+    umbel.kill(first)
+    waiting.join(30)
+    assert not waiting.is_alive()
+
+
+async def _await(ref: Any) -> Any:
+    return await ref
+
+
+async def _gather(ref: Any) -> Any:
+    return await asyncio.gather(ref, asyncio.sleep(0))
+
+
+async def _iterate(stream: Any) -> Any:
+    return [item async for item in stream]
+
+
+@pytest.mark.usefixtures("impatient")
+@pytest.mark.parametrize(
+    ("function", "wait"),
+    [
+        (lines, next),
+        (lines, lambda stream: umbel.wait([stream])),
+        (lines, lambda stream: asyncio.run(_iterate(stream))),
+        (hold, lambda ref: asyncio.run(_await(ref))),
+        (hold, lambda ref: asyncio.run(_gather(ref))),
+        (hold, lambda ref: ref.future().result()),
+        (hold, lambda ref: ref.future().exception(timeout=60)),
+    ],
+    ids=["next", "wait", "async for", "await", "gather", "result", "exception"],
+)
+def test_watchdog_watches_whatever_waits(
+    function: Any, wait: Any, capfd: pytest.CaptureFixture[str], tmp_path: pathlib.Path
+) -> None:
+    source = function.remote(str(tmp_path / "gate"))
+    running(source)
+    waiting = threading.Thread(target=wait, args=(source,))
+    waiting.start()
+    said = watchdog_says(capfd, f"in {function.__name__}")
+    assert "for 1 of 1 objects" in said
+    (tmp_path / "gate").touch()
+    waiting.join(30)
+    assert not waiting.is_alive()
+
+
+@pytest.mark.usefixtures("impatient")
+def test_watchdog_of_awaits_says_each_cause_once_and_forgets_what_was_given_up(
+    capfd: pytest.CaptureFixture[str], tmp_path: pathlib.Path
+) -> None:
+    refs = [hold.remote(str(tmp_path / "gate")) for _ in range(2)]
+    for ref in refs:
+        running(ref)
+
+    async def give_up() -> None:
+        with pytest.raises(asyncio.TimeoutError):
+            await asyncio.wait_for(asyncio.gather(*refs), timeout=1.5)
+
+    asyncio.run(give_up())
+    said = [line for line in capfd.readouterr().err.splitlines() if "umbel: still waiting" in line]
+    assert len(said) == 2
+    assert all(str(ref.hex()) in "".join(said) for ref in refs)
+    (tmp_path / "gate").touch()
+    assert umbel.get(refs, timeout=30) == ["released"] * 2
+    asyncio.run(_await(refs[0]))
+    assert "umbel-watchdog" not in [thread.name for thread in threading.enumerate()]
+
+
+def test_future_of_a_reference_waits_as_get_does(tmp_path: pathlib.Path) -> None:
+    """It gives its CPU to what it waits for, can be asked, times out and can be cancelled."""
+    umbel.shutdown()
+    with umbel.init(num_cpus=1):
+
+        @umbel.remote
+        def outer(path: str) -> str:
+            return str(hold.options(num_cpus=1).remote(path).future().result())
+
+        ref = outer.remote(str(tmp_path / "gate"))
+        drivers.wait_until(lambda: state.explain(ref).last().facts.get("name") == "hold")
+        future = ref.future()
+        for timeout in (0, 0.01):
+            with pytest.raises(concurrent.futures.TimeoutError):
+                future.result(timeout=timeout)
+        cancelled = ref.future()
+        threading.Thread(target=lambda: (running(ref), cancelled.cancel())).start()
+        with pytest.raises(concurrent.futures.CancelledError):
+            cancelled.result(timeout=60)
+        (tmp_path / "gate").touch()
+        assert future.result(timeout=30) == "released"
+        assert future.exception() is None
+        failed = hold.remote(None).future()  # type: ignore[arg-type]  # so that it fails
+        assert isinstance(failed.exception(timeout=30), TypeError)
+        with pytest.raises(TypeError):
+            failed.result()
+
+
+def test_generators_can_be_explained(tmp_path: pathlib.Path) -> None:
+    stream = lines.remote(str(tmp_path / "gate"))
+    reason = running(stream)
+    assert "generator lines" in reason.subject
+    assert reason.last().facts["at"].endswith("in lines")
+    assert umbel.explain(stream).startswith("object ")
+    (tmp_path / "gate").touch()
+    drivers.wait_until(lambda: state.explain(stream).code == reasons.READY)
+    assert str(state.explain(stream)) == "item 0 of generator lines is ready"
+    assert umbel.get(next(stream), timeout=30) == "a line"
+    assert list(stream) == []
+    assert str(state.explain(stream)) == "generator lines has ended"
+    with pytest.raises(TypeError, match="takes an ObjectRef or ObjectRefGenerator"):
+        state.explain("stream")
+
+
+def test_task_that_reads_a_generator_waits_for_it(tmp_path: pathlib.Path) -> None:
+    @umbel.remote(num_cpus=0)
+    def read(path: str) -> Any:
+        return umbel.get(next(lines.remote(path)))
+
+    ref = read.remote(str(tmp_path / "gate"))
+    drivers.wait_until(lambda: running(ref).last().facts["at"].endswith("in lines"))
+    assert re.search(r"in read \(pid \d+\), and waits there: .* the end of generator lines,", str(state.explain(ref)))
+    (tmp_path / "gate").touch()
+    assert umbel.get(ref, timeout=30) == "a line"
 
 
 def test_command_explains_objects_tasks_actors_and_the_node(tmp_path: pathlib.Path) -> None:

@@ -145,8 +145,8 @@ class Config:
     tasks, shorter than another program would like to wait."""
 
     watchdog_s: float = _setting(10.0, "UMBEL_WATCHDOG_S")
-    """After how long `get` or `wait` says on standard error what it waits for, once for each cause; 0 for never. Longer
-    than a healthy step takes to begin, shorter than it takes to lose patience."""
+    """After how long whoever waits for an object says on standard error what it waits for, once for each cause; 0 for
+    never. Longer than a healthy step takes to begin, shorter than it takes to lose patience."""
 
     record_call_sites: bool = _setting(False, "UMBEL_RECORD_CALL_SITES")
     """Whether each `put` and `.remote()` notes the line that called it, for `umbel memory`, errors of a full store,

@@ -441,41 +441,70 @@ class NativeEngine:
         thread = threading.get_ident()
 
         def block() -> None:
-            self._waited_for[thread] = wanted
-            resume.append(self.on_blocked() if self.on_blocked is not None else None)
+            resume.append(self._block(thread, wanted))
 
         try:
             watch_s = self.config.watchdog_s
             if not watch_s or not wanted or (timeout_s is not None and timeout_s <= watch_s):
                 return self.reactor.wait(waiter, deadline, block, BLOCK_AFTER_S)
-            return self._wait_watched(waiter, deadline, block, wanted)
+            if self.reactor.wait(waiter, time.monotonic() + watch_s, block, BLOCK_AFTER_S):
+                return True
+            return self._go_on_watched(lambda until_s: self.reactor.wait(waiter, until_s), deadline, wanted)
         finally:
             if resume:
-                self._waited_for.pop(thread, None)
-                if resume[0] is not None:
-                    resume[0]()
+                self._unblock(thread, resume[0])
 
-    def _wait_watched(
-        self,
-        waiter: reactor.Waiter,
-        deadline: float | None,
-        block: Callable[[], None],
-        wanted: Sequence[ownership.Record],
-    ) -> bool:
-        """As `reactor.wait`; says from time to time what is waited for, less and less often."""
+    def wait_beside(
+        self, ref: refs.ObjectRef[Any], wait: Callable[[float | None], bool], timeout_s: float | None
+    ) -> None:
+        record = self.values.table.records.get(ref._id)
+        if record is None or self.is_closed:
+            wait(timeout_s)
+            return
         began_s = time.monotonic()
-        look_s = began_s + self.config.watchdog_s
-        if self.reactor.wait(waiter, look_s, block, BLOCK_AFTER_S):
-            return True
+        deadline = None if timeout_s is None else began_s + timeout_s
+        if wait(BLOCK_AFTER_S if timeout_s is None else min(BLOCK_AFTER_S, timeout_s)):
+            return
+
+        def wait_until(until_s: float | None) -> bool:
+            return wait(None if until_s is None else max(0.0, until_s - time.monotonic()))
+
+        thread = threading.get_ident()
+        resume = self._block(thread, (record,))
+        try:
+            watch_s = self.config.watchdog_s
+            if not watch_s or (timeout_s is not None and timeout_s <= watch_s):
+                wait_until(deadline)
+            elif not wait_until(began_s + watch_s):
+                self._go_on_watched(wait_until, deadline, (record,))
+        finally:
+            self._unblock(thread, resume)
+
+    def _block(self, thread: int, wanted: Sequence[ownership.Record]) -> Callable[[], None] | None:
+        """A thread's wait has lasted for a while: have it told, and the CPU given back. Returns what ends the latter."""
+        self._waited_for[thread] = wanted
+        return self.on_blocked() if self.on_blocked is not None else None
+
+    def _unblock(self, thread: int, resume: Callable[[], None] | None) -> None:
+        self._waited_for.pop(thread, None)
+        if resume is not None:
+            resume()
+
+    def _go_on_watched(
+        self, wait: Callable[[float | None], bool], deadline: float | None, wanted: Sequence[ownership.Record]
+    ) -> bool:
+        """Go on with a wait that has lasted for the watchdog's time; says from time to time what is waited for, less and
+        less often. wait: until when (time.monotonic()); returns whether it is over."""
         from umbel._client import inquiry  # what waits so long has time to import it
 
+        look_s = time.monotonic()
+        began_s = look_s - self.config.watchdog_s
         while deadline is None or look_s < deadline:
             self.causes_told = inquiry.watch(self, wanted, look_s - began_s, self.causes_told)
             look_s = began_s + 2 * (look_s - began_s)
-            until_s = look_s if deadline is None else min(look_s, deadline)
-            if self.reactor.wait(waiter, until_s):
+            if wait(look_s if deadline is None else min(look_s, deadline)):
                 return True
-        return waiter.done
+        return False
 
     def waited_for(self, thread: int) -> list[ownership.Record]:
         """What a thread waits for in `get` or `wait`. Lock held."""
@@ -669,8 +698,10 @@ class NativeEngine:
         return [waitables[i] for i in ready], [w for i, w in enumerate(waitables) if i not in chosen]
 
     def _records_of(self, waitables: list[Any]) -> list[ownership.Record]:
+        """A generator's is the one of its end."""
         records = self.values.table.records
-        return [records[item._id] for item in waitables if type(item) is refs.ObjectRef and item._id in records]
+        ids = [item._id if type(item) is refs.ObjectRef else item._stream.completed._id for item in waitables]
+        return [records[object_id] for object_id in ids if object_id in records]
 
     def _ready_indices(self, waitables: list[Any], num_returns: int, fetch: bool) -> list[int]:
         records = self.values.table.records
@@ -881,12 +912,19 @@ class NativeEngine:
     # Reasons
 
     def explain(self, target: Any) -> model_reasons.Reason:
-        """What a reference waits for, asked from process to process. Raises TypeError for anything else."""
+        """What a reference waits for, or the next item of a generator, asked from process to process. Raises TypeError for
+        anything else."""
         from umbel._client import inquiry
 
         if isinstance(target, refs.GraphRef):
             return inquiry.told_on(inquiry.EngineAsker(self), target.explain())
         with self.lock:
+            if isinstance(target, refs.ObjectRefGenerator):
+                stream = self._stream_of(target)
+                found = stream.reason()
+                if found is not None:
+                    return found
+                target = stream.completed
             object_id = reasons.pending_id(self, target)
         return inquiry.story(inquiry.EngineAsker(self), self.process_id.hex(), object_id.hex())
 

@@ -46,7 +46,8 @@ def of_record(record: ownership.Record) -> Reason:
         facts["owner"] = owner
         text = f"is computed by another process ({owner}) and has not arrived"
         return Reason(reasons.ELSEWHERE, subject, text, facts=facts)
-    subject += f", the result of {task.template.name},"
+    what = "the result of" if task.stream is None else "the end of generator"
+    subject += f", {what} {task.template.name},"
     facts |= {"task": record.object_id[:24].hex(), "name": task.template.name}
     kills = task.template.engine.tasks.memory_kills
     killed = kills.of(task.seq) if kills is not None else None
@@ -132,5 +133,5 @@ def _delay_s(task: Task) -> float:
 def pending_id(engine: NativeEngine, target: Any) -> bytes:
     """The id of a reference of this session. Raises TypeError for anything else. Lock held."""
     if not isinstance(target, refs.ObjectRef) or target._id not in engine.values.table.records:
-        raise TypeError(f"explain() takes an ObjectRef of this session, got {target!r}")
+        raise TypeError(f"explain() takes an ObjectRef or ObjectRefGenerator of this session, got {target!r}")
     return target._id

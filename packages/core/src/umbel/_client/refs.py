@@ -45,6 +45,10 @@ class RefEngine(Protocol):
 
     def get(self, refs: list[ObjectRef[Any]], timeout_s: float | None) -> list[Any]: ...
 
+    def wait_beside(self, ref: ObjectRef[Any], wait: Callable[[float | None], bool], timeout_s: float | None) -> None:
+        """Call `wait` with a number of seconds until it says that what this thread waits for has come, or the time is up:
+        something that comes by way of the value of `ref`, which others who ask are told."""
+
     def get_ready(self, ref: ObjectRef[Any], *, waits: bool) -> tuple[Any] | None:
         """What `get` returns of one that is there; None if it is lost, so that its callback is to be added again. waits:
         for one that is on disk; else that counts as lost."""
@@ -159,15 +163,10 @@ class ObjectRef(Generic[T_co]):
     def future(self) -> concurrent.futures.Future[T_co]:
         """A `concurrent.futures.Future` of the value; cancelling it does not cancel the task. Its callbacks run on a
         thread of their own, one after another, and may wait for other results."""
-        import concurrent.futures
+        from umbel._client import futures  # which few programs want
 
-        result: concurrent.futures.Future[T_co] = concurrent.futures.Future()
-
-        def settle() -> None:
-            if result.set_running_or_notify_cancel():
-                _settle(self, result.set_result, result.set_exception)
-
-        self._on_done(lambda: _callbacks.run(settle))
+        result = futures.ResultFuture(self)
+        self._on_done(lambda: _callbacks.run(lambda: result.settle(_settle)))
         return result
 
     def as_future(self) -> asyncio.Future[T_co]:

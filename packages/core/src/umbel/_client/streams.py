@@ -8,6 +8,8 @@ from typing import TYPE_CHECKING, Any
 
 from umbel import exceptions
 from umbel._client import refs
+from umbel._model import reasons
+from umbel._model.reasons import Reason
 from umbel._objects import lineage, ownership, serialization
 from umbel._transport import reactor
 from umbel._wire import messages
@@ -251,7 +253,8 @@ class NativeStream:
                 waiter = reactor.Waiter()
                 state.callbacks.append(waiter.finish)
                 engine.prepare_to_wait()
-            if not engine.wait_for(waiter, None if deadline is None else deadline - time.monotonic()):
+            left_s = None if deadline is None else deadline - time.monotonic()
+            if not engine.wait_for(waiter, left_s, state.task.records):
                 raise exceptions.GetTimeoutError(f"no item came within {timeout_s} s")
 
     def is_ready(self) -> bool:
@@ -261,6 +264,16 @@ class NativeStream:
     def is_finished(self) -> bool:
         with self._engine.lock:
             return self._state.length is not None and self._state.consumed >= self._state.length
+
+    def reason(self) -> Reason | None:
+        """Of the next item, if it is there; None if the generator has to go on for it. Lock held."""
+        state = self._state
+        if not state.is_ready():
+            return None
+        name = f"generator {state.task.template.name}"
+        if state.length is not None and state.consumed >= state.length:
+            return Reason(reasons.READY, name, "has ended")
+        return Reason(reasons.READY, f"item {state.consumed} of {name}", "is ready", facts={"item": state.consumed})
 
     def on_ready(self, callback: Callable[[], None], future: Any = None) -> None:
         with self._engine.lock:

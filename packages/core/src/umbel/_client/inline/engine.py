@@ -338,6 +338,11 @@ class InlineEngine:
                 return
         callback()
 
+    def wait_beside(
+        self, _ref: refs.ObjectRef[Any], wait: Callable[[float | None], bool], timeout_s: float | None
+    ) -> None:
+        wait(timeout_s)
+
     # References
 
     def drop_ref(self, object_id: bytes) -> None:
