@@ -210,7 +210,7 @@ def test_whatever_waits_in_a_graph_says_for_what(tmp_path: Path) -> None:
     Path(path).touch()
     reader.join()
     assert "is ready" in umbel.explain(ref)
-    assert "waits for nothing, or for objects" in commands.run("explain", driver).stdout
+    assert "runs nothing and waits for nothing" in commands.run("explain", driver).stdout
     later = compiled.execute(path)
     drivers.wait_until(lambda: umbel.explain(later).endswith("is ready"))
     assert umbel.get(later) == path

@@ -2,8 +2,11 @@
 
 from __future__ import annotations
 
+import asyncio
+import os
 import pathlib
 import threading
+import time
 from collections.abc import AsyncIterator, Iterator
 from typing import Any
 
@@ -106,3 +109,49 @@ def test_who_waits_for_room_in_the_store_says_so_and_who_has_it(who: str, monkey
         else:
             putting.join(30)
             assert len(held) == 1
+
+
+@umbel.remote(num_cpus=0)
+def hold(path: str) -> str:
+    while not pathlib.Path(path).exists():
+        time.sleep(0.005)
+    return "released"
+
+
+@umbel.remote(num_cpus=0)
+def wait_for(path: str) -> str:
+    return umbel.get(hold.remote(path))
+
+
+async def await_all(refs: list[Any]) -> Any:
+    return await asyncio.gather(*refs)
+
+
+def explained(about: str, *wanted: str) -> str:
+    """What the command tells, once it has all that is wanted."""
+    told: str = drivers.wait_until(
+        lambda: all(one in (out := commands.run("explain", about).stdout) for one in wanted) and out,
+        what=f"{commands.run('explain', about)} to tell {wanted}",
+    )
+    return told
+
+
+@pytest.mark.usefixtures("session")
+@pytest.mark.parametrize("wait", [umbel.get, lambda refs: asyncio.run(await_all(refs))], ids=["get", "await"])
+def test_process_tells_what_its_threads_and_coroutines_wait_for(wait: Any, tmp_path: pathlib.Path) -> None:
+    ref = wait_for.remote(str(tmp_path / "gate"))
+    waiting = threading.Thread(target=wait, args=([ref],), name="waiting")
+    driver = umbel.get_runtime_context().get_worker_id()
+    assert "runs nothing and waits for nothing" in commands.run("explain", driver).stdout
+    waiting.start()
+    for about in (driver, str(os.getpid())):
+        told = explained(about, "in hold")
+        assert f"process {driver} has pid {os.getpid()}, and waits at" in told
+        assert "the result of wait_for" in told
+    workers = [one.facts["worker"] for one in state.explain(ref).chain() if "worker" in one.facts]
+    told = explained(workers[0], "wait_for has run for", "in wait_for, and waits there", "in hold")
+    assert f"process {workers[0]} has pid" in told
+    (tmp_path / "gate").touch()
+    waiting.join(30)
+    assert not waiting.is_alive()
+    assert "runs nothing and waits for nothing" in commands.run("explain", driver).stdout

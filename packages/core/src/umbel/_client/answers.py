@@ -151,7 +151,7 @@ class Answers:
     def doing(self, about: str = "") -> dict[str, Any]:
         """What runs here, since when, where in the user's code, and what it waits for: objects (`waits`) or something
         else (`why`). is_ahead: whether the task asked about, if it is queued here, waits for its end. beside: what other
-        threads do or wait for."""
+        threads do or wait for; waiting: where other threads and coroutines wait for objects, and which."""
         frames = sys._current_frames()
         now_s = time.time()
         with self._engine.lock:
@@ -180,16 +180,35 @@ class Answers:
                     for thread, why in whys.items()
                     if thread not in told
                 ],
+                "waiting": [
+                    {"at": at, "waits": [record.object_id.hex() for record in waits[:WAITS_TOLD_MAX]]}
+                    for at, waits in self._waiting_beside(running, frames)
+                    if waits
+                ],
             }
+
+    def _waiting_beside(
+        self, running: list[Running], frames: dict[int, FrameType]
+    ) -> Iterator[tuple[str, list[ownership.Record]]]:
+        """(line, objects) of the threads and coroutines that wait here, but for those of what runs. Lock held."""
+        engine = self._engine
+        told = {_thread_of(one) for one in running}
+        for thread in engine.waiting_threads():
+            if thread not in told:
+                yield users_line(frames.get(thread)), engine.waited_for(thread)
+        if engine.awaits.of:
+            besides = [one.coroutine for one in running if one.coroutine is not None]
+            for task in coroutines.waiting(engine.awaits.of, besides):
+                yield _line_of_coroutine(task), self._awaited(task)
+
+    def _awaited(self, coroutine: Any) -> list[ownership.Record]:
+        return [record for record, _ in coroutines.awaited(coroutine, self._engine.awaits.of)]
 
     def waits_of(self, one: Running) -> list[ownership.Record]:
         """The objects that it waits for. A coroutine waits for those of the event loop's thread as well, if that is in
         `get` or `wait`. Lock held."""
-        engine = self._engine
-        found = engine.waited_for(_thread_of(one))
-        if one.coroutine is None:
-            return found
-        return [*(record for record, _ in coroutines.awaited(one.coroutine, engine.awaits.of)), *found]
+        of_thread = self._engine.waited_for(_thread_of(one))
+        return of_thread if one.coroutine is None else self._awaited(one.coroutine) + of_thread
 
     def _whys(self, frames: dict[int, FrameType]) -> dict[int, Reason]:
         """What threads wait for in what was added, by thread. Lock held."""
@@ -233,7 +252,11 @@ def _thread_of(one: Running) -> int:
 def _line_of(one: Running, frames: dict[int, FrameType]) -> str:
     if one.coroutine is None or coroutines.is_running(one.coroutine):
         return users_line(frames.get(_thread_of(one)))
-    return _users_line(reversed(list(coroutines.frames(one.coroutine))))
+    return _line_of_coroutine(one.coroutine)
+
+
+def _line_of_coroutine(task: Any) -> str:
+    return _users_line(reversed(list(coroutines.frames(task))))
 
 
 def _at(frame: FrameType | None, reason: Reason) -> Reason:

@@ -67,6 +67,16 @@ def tasks(task: Any) -> list[Any]:
     return list(found)
 
 
+def waiting(known: Mapping[Any, Any], besides: Iterable[Any]) -> list[Any]:
+    """The asyncio tasks that wait for one of these futures, but for those that wait on behalf of others, and but for some."""
+    import asyncio
+
+    every = [task for loop in {future.get_loop() for future in list(known)} for task in asyncio.all_tasks(loop)]
+    told = {one for task in besides for one in tasks(task)}
+    told |= {one for task in every for one in tasks(task)[1:]}
+    return [task for task in every if task not in told and awaited(task, known)]
+
+
 def awaited(task: Any, known: Mapping[Any, T]) -> list[T]:
     """What the task waits for. known: by the future that is awaited."""
     return [known[one] for one in _behind(task) if one in known]

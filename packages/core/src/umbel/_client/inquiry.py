@@ -7,6 +7,7 @@ asking, for a driver, a worker or the command line.
 
 from __future__ import annotations
 
+import functools
 import sys
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from typing import TYPE_CHECKING, Any, Protocol
@@ -44,17 +45,12 @@ class Asker(Protocol):
 
 def story(asker: Asker, process: str, object_id: str) -> Reason:
     """Why the object is not there, beginning with what `process`, which has a reference to it, knows of it."""
-    told = _bound(_chapters(asker, process, object_id, frozenset(), iter(range(HOPS_MAX))))
-    if told is None:
-        return Reason(reasons.UNKNOWN, f"object {object_id}", "is not known here any more")
-    return told_on(asker, told)
+    return told_on(asker, _bound(_chapters(asker, process, object_id, frozenset(), iter(range(HOPS_MAX)))))
 
 
-def _bound(chapters: Iterable[Reason]) -> Reason | None:
-    told: Reason | None = None
-    for more in chapters:
-        told = more if told is None else told.followed_by(more)
-    return told
+def _bound(chapters: Iterable[Reason]) -> Reason:
+    """One story of at least one chapter."""
+    return functools.reduce(Reason.followed_by, chapters)
 
 
 def of_actor(asker: Asker, listed: Mapping[str, Any]) -> Reason:
@@ -68,19 +64,26 @@ def of_actor(asker: Asker, listed: Mapping[str, Any]) -> Reason:
         for more in _at_agent(asker, "", facts):
             return told.followed_by(more)
         return told
-    doing = _bound(_through_worker(asker, listed["worker"], "", frozenset(), iter(range(HOPS_MAX)), is_told=False))
-    if doing is None:
+    doing = list(_through_worker(asker, listed["worker"], "", frozenset(), iter(range(HOPS_MAX)), is_told=False))
+    if not doing:
         return told._replace(code=reasons.READY, text=f"is {state} and runs nothing")
-    return told_on(asker, told.followed_by(doing))
+    return told_on(asker, _bound([told, *doing]))
 
 
 def of_process(asker: Asker, process: str) -> list[Reason]:
-    """What a driver or worker waits for that is neither a task nor an object. Raises UmbelError when it does not
+    """What a driver or worker runs, and what its other threads and coroutines wait for. Raises UmbelError when it does not
     answer."""
     answer = asker.ask(process, "task", "")
-    whys = [*answer["beside"], *(one["why"] for one in answer["running"] if one["why"] is not None)]
-    told = Reason(reasons.RUNNING, f"process {process}", f"has pid {answer['pid']}", facts={"pid": answer["pid"]})
-    return [told_on(asker, told.followed_by(Reason.from_json(why))) for why in whys]
+    pid = answer["pid"]
+    own = Reason(reasons.RUNNING, f"process {process}", f"has pid {pid}", facts={"pid": pid})
+    found = [[own, Reason.from_json(why)] for why in answer["beside"]]
+    for one in answer["waiting"]:
+        waits = own._replace(text=f"{own.text}, and waits" + (f" at {one['at']}" if one["at"] else ""))
+        found.append([waits, *_chapters(asker, process, one["waits"][0], frozenset(), iter(range(HOPS_MAX)))])
+    for one in answer["running"]:
+        runs = _of_running(process, answer, one, is_own=True, is_told=False)
+        found.append([own, runs, *_behind_running(asker, process, one, frozenset(), iter(range(HOPS_MAX)))])
+    return [told_on(asker, _bound(chapters)) for chapters in found]
 
 
 def told_on(asker: Asker, told: Reason) -> Reason:
@@ -180,20 +183,25 @@ def _through_worker(
     ahead.sort(key=lambda one: bool(one["waits"] or one["why"]))
     found: list[list[Reason]] = []
     for one in ahead[:WAYS_MAX]:
-        reason = _of_running(worker, answer, one, is_own=bool(own), is_told=is_told)
         if (worker, one["task"]) in seen:
             text = "waits for itself: a deadlock"
             found.append([Reason(reasons.DEADLOCK, one["name"], text, _ADVICE, {"task": one["task"]})])
-        elif one["why"] is not None or not one["waits"]:
-            found.append([reason])
         else:
-            more = _chapters(asker, worker, one["waits"][0], seen | {(worker, one["task"])}, hops)
-            found.append([reason, *more])
+            reason = _of_running(worker, answer, one, is_own=bool(own), is_told=is_told)
+            found.append([reason, *_behind_running(asker, worker, one, seen, hops)])
         if found[-1][-1].last().code != reasons.DEADLOCK:
             yield from found[-1]
             return
     if found:
         yield from found[0] if len(found) == len(ahead) else found[0][:1]
+
+
+def _behind_running(
+    asker: Asker, worker: str, one: Mapping[str, Any], seen: frozenset[tuple[str, str]], hops: Iterator[int]
+) -> Iterator[Reason]:
+    """The objects' part of what one that runs waits for."""
+    if one["waits"] and one["why"] is None:
+        yield from _chapters(asker, worker, one["waits"][0], seen | {(worker, one["task"])}, hops)
 
 
 def _of_running(worker: str, answer: Mapping[str, Any], one: dict[str, Any], *, is_own: bool, is_told: bool) -> Reason:

@@ -506,6 +506,10 @@ class NativeEngine:
                 return True
         return False
 
+    def waiting_threads(self) -> list[int]:
+        """Those that wait in `get` or `wait`, or did a moment ago. Lock held."""
+        return list(self._waited_for)
+
     def waited_for(self, thread: int) -> list[ownership.Record]:
         """What a thread waits for in `get` or `wait`. Lock held."""
         return [record for record in self._waited_for.get(thread, ()) if record.kind == PENDING]

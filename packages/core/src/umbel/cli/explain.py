@@ -25,8 +25,8 @@ def make() -> click.Command:
     def explain(about: str | None, as_json: bool, session: str | None) -> None:
         """Why something waits, and what would unblock it.
 
-        ID is the hexadecimal id of an object, task, actor (or the beginning of one), process or node; without one,
-        everything that waits at the node is listed. Of an object that is there, it says why it is alive.
+        ID is the hexadecimal id of an object, task, actor (or the beginning of one), process or node, or a process id;
+        without one, everything that waits at the node is listed. Of an object that is there, it says why it is alive.
         """
         with node.connect(session) as asker:
             try:
@@ -71,9 +71,10 @@ def story(asker: tool.Tool, about: str) -> list[Reason]:
     owner = text[: 2 * ids.WorkerID.SIZE]
     if len(text) == 2 * ids.ObjectID.SIZE:
         return _of_object(asker, owner, text)
-    if any(one["id"] == text for one in asker.query("owners")):
-        nothing = Reason(reasons.READY, f"process {text}", "waits for nothing, or for objects")
-        return inquiry.of_process(asker, text) or [nothing]
+    process = next((one["id"] for one in asker.query("owners") if text in (one["id"], str(one["pid"]))), "")
+    if process:
+        nothing = Reason(reasons.READY, f"process {process}", "runs nothing and waits for nothing")
+        return inquiry.of_process(asker, process) or [nothing]
     actors = [one for one in asker.query("actors") if one["actor"].startswith(text)]
     if len(actors) == 1:
         return [inquiry.of_actor(asker, actors[0])]
