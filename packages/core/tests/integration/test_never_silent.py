@@ -63,6 +63,9 @@ class Caller:
     def call(self, depth: int) -> str:
         return str(umbel.get(self.other.call.remote(depth - 1))) if depth else "the end"
 
+    def call_or_hold(self, path: str) -> None:
+        umbel.wait([self.other.call.remote(1), hold.remote(path)])
+
     def answer(self) -> int:
         return 42
 
@@ -132,6 +135,16 @@ def test_actor_that_waits_for_itself_is_a_deadlock() -> None:
     umbel.get(actor.meet.remote(actor), timeout=30)
     ref = actor.call.remote(1)
     drivers.wait_until(lambda: state.explain(ref).last().code == reasons.DEADLOCK)
+
+
+def test_one_of_several_that_can_come_is_no_deadlock(tmp_path: pathlib.Path) -> None:
+    first, second = Caller.remote(), Caller.remote()
+    umbel.get([first.meet.remote(second), second.meet.remote(first)], timeout=30)
+    ref = first.call_or_hold.remote(str(tmp_path / "gate"))
+    drivers.wait_until(lambda: state.explain(ref).last().facts.get("name") == "hold")
+    assert "in call_or_hold, and waits there" in str(state.explain(ref))
+    (tmp_path / "gate").touch()
+    umbel.get(ref, timeout=30)
 
 
 def test_call_behind_a_long_one_names_it(tmp_path: pathlib.Path) -> None:

@@ -149,9 +149,9 @@ class Answers:
         return {"runtime_env": session.runtime_env(session.env_vars)}
 
     def doing(self, about: str = "") -> dict[str, Any]:
-        """What runs here, since when, where in the user's code, and what it waits for: objects (`waits`) or something
-        else (`why`). is_ahead: whether the task asked about, if it is queued here, waits for its end. beside: what other
-        threads do or wait for; waiting: where other threads and coroutines wait for objects, and which."""
+        """What runs here, since when, where in the user's code, and what it waits for: objects (`waits`; needs_all: for each
+        of them) or something else (`why`). is_ahead: whether the task asked about, if it is queued here, waits for its end.
+        beside: what other threads do or wait for; waiting: where other threads and coroutines wait for objects, and which."""
         frames = sys._current_frames()
         now_s = time.time()
         with self._engine.lock:
@@ -165,6 +165,7 @@ class Answers:
                     "for_s": now_s - one.since_s,
                     "at": _line_of(one, frames),
                     "waits": [record.object_id.hex() for record in self.waits_of(one)[:WAITS_TOLD_MAX]],
+                    "needs_all": self._engine.needs_all(_thread_of(one)),
                     "why": why.as_json() if (why := one.why or whys.get(_thread_of(one))) is not None else None,
                     "is_ahead": queue.ahead is None or one.task in queue.ahead,
                 }

@@ -8,11 +8,13 @@ asking, for a driver, a worker or the command line.
 from __future__ import annotations
 
 import functools
+import itertools
 import sys
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from typing import TYPE_CHECKING, Any, Protocol
 
 from umbel import exceptions
+from umbel._client import answers
 from umbel._client import reasons as local
 from umbel._model import reasons
 from umbel._objects import ownership
@@ -26,7 +28,9 @@ ANSWER_S = 1.0  # a process answers within milliseconds, unless it is stopped or
 TIMEOUT_ANSWER_S = 0.1  # whoever has run out of time is not held up for long
 CAUSES_TOLD_MAX = 1_000  # then the watchdog begins anew
 HOPS_MAX = 30  # objects asked about for one story; a longer one is cut, which says enough
-WAYS_MAX = 10  # of those that run ahead of a call, followed to see whether one can end; more are not called a deadlock
+# Of those that run ahead of a call, or whose results are waited for until one is there, so many are followed to see whether
+# one can end; more are not called a deadlock. One less than a process tells.
+WAYS_MAX = answers.WAITS_TOLD_MAX - 1
 _ADVICE = (
     "let one of them return without waiting, or give an actor max_concurrency or async methods so that it can answer "
     "meanwhile"
@@ -181,27 +185,37 @@ def _through_worker(
         yield from (Reason.from_json(why) for why in answer["beside"][:1])
     # One of them has to end, so only if none can is it a deadlock. Those that wait for nothing are told of first.
     ahead.sort(key=lambda one: bool(one["waits"] or one["why"]))
-    found: list[list[Reason]] = []
-    for one in ahead[:WAYS_MAX]:
+
+    def way(one: dict[str, Any]) -> list[Reason]:
         if (worker, one["task"]) in seen:
-            text = "waits for itself: a deadlock"
-            found.append([Reason(reasons.DEADLOCK, one["name"], text, _ADVICE, {"task": one["task"]})])
-        else:
-            reason = _of_running(worker, answer, one, is_own=bool(own), is_told=is_told)
-            found.append([reason, *_behind_running(asker, worker, one, seen, hops)])
-        if found[-1][-1].last().code != reasons.DEADLOCK:
-            yield from found[-1]
-            return
-    if found:
-        yield from found[0] if len(found) == len(ahead) else found[0][:1]
+            return [
+                Reason(reasons.DEADLOCK, one["name"], "waits for itself: a deadlock", _ADVICE, {"task": one["task"]})
+            ]
+        reason = _of_running(worker, answer, one, is_own=bool(own), is_told=is_told)
+        return [reason, *_behind_running(asker, worker, one, seen, hops)]
+
+    yield from _way_out(map(way, ahead), len(ahead))
+
+
+def _way_out(ways: Iterable[list[Reason]], count: int) -> list[Reason]:
+    """Of as many stories, of which one has to go on: the first that can. It is a deadlock only if none can."""
+    shut: list[Reason] = []
+    for way in itertools.islice(ways, WAYS_MAX):
+        if not way or way[-1].last().code != reasons.DEADLOCK:  # without an end, enough was asked
+            return way
+        shut = shut or way
+    return shut if count <= WAYS_MAX else shut[:1]
 
 
 def _behind_running(
     asker: Asker, worker: str, one: Mapping[str, Any], seen: frozenset[tuple[str, str]], hops: Iterator[int]
-) -> Iterator[Reason]:
+) -> list[Reason]:
     """The objects' part of what one that runs waits for."""
-    if one["waits"] and one["why"] is None:
-        yield from _chapters(asker, worker, one["waits"][0], seen | {(worker, one["task"])}, hops)
+    if one["why"] is not None:
+        return []
+    waits = one["waits"][: 1 if one["needs_all"] else None]
+    seen |= {(worker, one["task"])}
+    return _way_out((list(_chapters(asker, worker, object_id, seen, hops)) for object_id in waits), len(waits))
 
 
 def _of_running(worker: str, answer: Mapping[str, Any], one: dict[str, Any], *, is_own: bool, is_told: bool) -> Reason:

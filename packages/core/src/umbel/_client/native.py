@@ -59,6 +59,10 @@ HISTORY_ANSWER_S = 30.0  # for the agent to have all written down, which takes m
 BLOCK_AFTER_S = 0.001  # a wait longer than this gives the CPU back; shorter ones are not worth two messages
 
 
+class _SomeOf(list[ownership.Record]):
+    """What a thread waits for that does not need all of it."""
+
+
 class _GetWaiter(reactor.Waiter):
     """Waits for all of some records, or the first error among them."""
 
@@ -510,6 +514,10 @@ class NativeEngine:
         """Those that wait in `get` or `wait`, or did a moment ago. Lock held."""
         return list(self._waited_for)
 
+    def needs_all(self, thread: int) -> bool:
+        """Of what a thread waits for. Lock held."""
+        return not isinstance(self._waited_for.get(thread), _SomeOf)
+
     def waited_for(self, thread: int) -> list[ownership.Record]:
         """What a thread waits for in `get` or `wait`. Lock held."""
         return [record for record in self._waited_for.get(thread, ()) if record.kind == PENDING]
@@ -689,7 +697,8 @@ class NativeEngine:
                 self.carry_on()
                 is_first = False
             left = None if deadline is None else max(0.0, deadline - time.monotonic())
-            if not self.wait_for(waiter, left, self._records_of(waitables)):
+            wanted = self._records_of(waitables, needs_all=num_returns == len(waitables))
+            if not self.wait_for(waiter, left, wanted):
                 with self.lock:
                     if waiter in self._settle_waiters:
                         self._settle_waiters.remove(waiter)
@@ -701,11 +710,11 @@ class NativeEngine:
         chosen = set(ready)
         return [waitables[i] for i in ready], [w for i, w in enumerate(waitables) if i not in chosen]
 
-    def _records_of(self, waitables: list[Any]) -> list[ownership.Record]:
+    def _records_of(self, waitables: list[Any], *, needs_all: bool) -> list[ownership.Record]:
         """A generator's is the one of its end."""
         records = self.values.table.records
         ids = [item._id if type(item) is refs.ObjectRef else item._stream.completed._id for item in waitables]
-        return [records[object_id] for object_id in ids if object_id in records]
+        return (list if needs_all else _SomeOf)(records[object_id] for object_id in ids if object_id in records)
 
     def _ready_indices(self, waitables: list[Any], num_returns: int, fetch: bool) -> list[int]:
         records = self.values.table.records

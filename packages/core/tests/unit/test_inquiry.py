@@ -1,0 +1,76 @@
+"""Stories told by made-up processes: how far they are followed, and what is called a deadlock."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from typing import Any
+
+from umbel._client import inquiry
+from umbel._model import reasons
+from umbel._model.reasons import Reason
+
+
+class Told:
+    """Processes that know of objects which task makes them, and of tasks what they wait for."""
+
+    def __init__(self, tasks_of: Callable[[str], list[dict[str, Any]]]) -> None:
+        self._tasks_of = tasks_of
+        self.questions = 0
+
+    def ask(self, process: str, what: str, about: str) -> dict[str, Any]:
+        self.questions += 1
+        if what == "explain":
+            facts = {"worker": process, "task": f"t{about}"}
+            return {"reason": Reason(reasons.QUEUED, f"object {about}", "was sent", facts=facts).as_json()}
+        return {"pid": 1, "queued": 1, "running": self._tasks_of(about), "beside": [], "waiting": []}
+
+    def query(self, what: str, about: str = "") -> Any:
+        raise AssertionError("no story here ends at the agent")
+
+
+def running(task: str, *waits: str, needs_all: bool = True) -> dict[str, Any]:
+    return {
+        "task": task, "name": task, "for_s": 1.0, "at": "a.py:1 in f", "waits": list(waits), "needs_all": needs_all,
+        "why": None, "is_ahead": True,
+    }  # fmt: skip
+
+
+def test_story_without_an_end_is_cut_and_no_deadlock() -> None:
+    told = Told(lambda task: [running(task, str(int(task[1:]) + 1))])
+    story = inquiry.story(told, "p", "0")
+    assert reasons.DEADLOCK not in [one.code for one in story.chain()]
+    assert told.questions == 2 * inquiry.HOPS_MAX
+
+
+def test_story_without_an_end_on_any_way_is_cut_too() -> None:
+    told = Told(lambda task: [running(task, task[1:] + "0", task[1:] + "1", needs_all=False)])
+    story = inquiry.story(told, "p", "0")
+    assert reasons.DEADLOCK not in [one.code for one in story.chain()]
+    assert told.questions == 2 * inquiry.HOPS_MAX
+
+
+def test_call_behind_others_is_stuck_if_all_of_them_wait_for_it() -> None:
+    def ahead(count: int, *, is_one_busy: bool) -> list[dict[str, Any]]:
+        return [running(f"c{index}", "0") for index in range(count)] + ([running("busy")] if is_one_busy else [])
+
+    for count, is_one_busy, code in (
+        (1, False, reasons.DEADLOCK),
+        (5, False, reasons.DEADLOCK),
+        (5, True, reasons.QUEUED),
+        (inquiry.WAYS_MAX, False, reasons.DEADLOCK),
+        (inquiry.WAYS_MAX + 1, False, reasons.QUEUED),  # one of those that were not followed may end
+    ):
+        told = Told(lambda _task, count=count, is_one_busy=is_one_busy: ahead(count, is_one_busy=is_one_busy))
+        assert inquiry.story(told, "p", "0").last().code == code
+
+
+def test_one_that_needs_any_of_several_is_stuck_if_none_can_come() -> None:
+    def tasks_of(task: str) -> list[dict[str, Any]]:
+        if task == "t0":
+            return [running("t0", "1", "2", needs_all=False)]
+        return [running(task, "0")] if task in stuck else [running(task)]
+
+    stuck = {"t1"}
+    assert inquiry.story(Told(tasks_of), "p", "0").last().facts["task"] == "t2"
+    stuck = {"t1", "t2"}
+    assert inquiry.story(Told(tasks_of), "p", "0").last().code == reasons.DEADLOCK
