@@ -22,7 +22,7 @@ def test_child_that_uses_the_parents_session_is_told_and_the_parent_goes_on() ->
         @umbel.remote
         def double(number): return number * 2
 
-        @umbel.remote
+        @umbel.remote(_generator_backpressure_num_objects=10)  # so that not all can be there before the fork
         def stream():
             yield from range(1000)
 
