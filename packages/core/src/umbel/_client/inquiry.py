@@ -32,8 +32,8 @@ HOPS_MAX = 30  # objects asked about for one story; a longer one is cut, which s
 # one can end; more are not called a deadlock. One less than a process tells.
 WAYS_MAX = answers.WAITS_TOLD_MAX - 1
 _ADVICE = (
-    "let one of them return without waiting, or give an actor max_concurrency or async methods so that it can answer "
-    "meanwhile"
+    "let one of them return without waiting, or give an actor a larger max_concurrency or async methods so that it can "
+    "answer meanwhile"
 )
 
 
