@@ -131,7 +131,7 @@ class Recorder:
     def _take(self, message: dict[str, Any], body: bytes) -> dict[str, Any]:
         """Do what the daemon says; the answer."""
         kind = message["t"]
-        is_entry = kind in ("batch", "worker", "actor")
+        is_entry = kind in ("batch", "worker", "actor", "lost")
         try:
             if kind == "batch":
                 self._raw_task_count += self._store.write_down(body)
@@ -150,8 +150,6 @@ class Recorder:
         except self._errors as error:
             text = f"{self._path}: {error}"
             return {"t": "refused" if is_entry else "synced", "text": text}
-        if kind == "lost":
-            return {"t": "noted"}
         return {"t": "stored"} if is_entry else {"t": "synced", "text": ""}
 
     def _finish(self) -> None:

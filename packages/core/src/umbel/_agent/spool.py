@@ -30,8 +30,8 @@ class Spool:
         self.waiting: deque[Entry] = deque()
         self.waiting_bytes = 0
         self.is_recording = False  # there is a recorder
-        self.unconfirmed: deque[int] = deque()  # task counts of entries handed over
-        self.lost_count = 0  # tasks, not told to a recorder yet
+        self.unconfirmed: deque[int] = deque()  # task counts of what was handed over, and of what it was told is lost
+        self.lost_count = 0  # tasks that no recorder was told of yet
 
     def add(self, entry: Entry, behind_bytes: int) -> bool:
         """Whether there is something to hand over. behind_bytes: of what was handed over and not taken yet."""
@@ -43,12 +43,15 @@ class Spool:
         return self.is_recording or self.waiting_bytes > KEPT_BYTES
 
     def hand_over(self) -> tuple[int, list[bytes]]:
-        """(how many tasks were lost before, frames): for the recorder that is there now."""
+        """(how many tasks were lost before, frames): for the recorder that is there now, which confirms that number, if
+        it is not 0, and each frame."""
         self.is_recording = True
         entries, self.waiting = self.waiting, deque()
         self.waiting_bytes = 0
-        self.unconfirmed.extend(entry.task_count for entry in entries)
         lost, self.lost_count = self.lost_count, 0
+        if lost:
+            self.unconfirmed.append(lost)
+        self.unconfirmed.extend(entry.task_count for entry in entries)
         return lost, [entry.frame for entry in entries]
 
     def give_up(self) -> None:
