@@ -72,6 +72,18 @@ def test_small_batches_become_rows_together(store: Store, monkeypatch: pytest.Mo
     assert (store.raw_count(), store.task_count([])) == (0, 12)
 
 
+def test_full_disk_is_what_is_told_and_costs_nothing(store: Store) -> None:
+    """SQLite has ended the transaction itself by then."""
+    store.write_down(finished(5_000))
+    (pages,) = store._db.execute("PRAGMA page_count").fetchone()
+    store._db.execute(f"PRAGMA max_page_count = {pages}")
+    with pytest.raises(sqlite3.OperationalError, match="full"):
+        store.absorb()
+    store._db.execute("PRAGMA max_page_count = 100000")
+    store.absorb_all()
+    assert store.task_count([]) == 5_000
+
+
 def test_two_connections_absorb_each_batch_once(store: Store, path: str) -> None:
     other = Store(path)
     for first in (1, 11, 21, 31):
