@@ -53,4 +53,7 @@ INVARIANTS: Final[Mapping[str, str]] = {
     "G4": "nobody is called dead who lives",
     "M1": "no more calls at once than allowed",
     "M4": "what is over does not begin",
+    "H1": "every reported task is accounted for",
+    "H2": "what was written down becomes rows, once",
+    "H3": "the oldest goes first, what lives stays",
 }

@@ -7,9 +7,10 @@ from collections.abc import Callable, Iterable, Iterator, Mapping
 from contextlib import AbstractContextManager
 from typing import Any, Final, NamedTuple
 
-from umbel._agent import environments, ledger, spill_ledger, state, store_ledger
+from umbel._agent import environments, ledger, spill_ledger, spool, state, store_ledger
 from umbel._agent import records as agent_records
 from umbel._control import actors
+from umbel._history import batches, retention, store
 from umbel._objects import lineage, ownership, spill_book
 from umbel._scheduling import actor_calls, dispatch
 from umbel._worker import mailbox
@@ -258,6 +259,38 @@ def _refuse_nobody(book: store_ledger.StoreLedger, *, at_s: float) -> list[Any]:
     return _ledger_tick(book, at_s=at_s)
 
 
+# ---- history ----
+
+_hand_over = spool.Spool.hand_over
+
+
+def _tell_once(book: spool.Spool) -> tuple[int, list[bytes]]:
+    """Of what is lost a recorder is told that may die before it has written that down."""
+    lost, frames = _hand_over(book)
+    if lost:
+        del book.unconfirmed[-len(frames) - 1]
+    return lost, frames
+
+
+def _absorb_in_two_steps(file: store.Store) -> bool:
+    """A batch is taken away before its rows are there."""
+    row = file._db.execute("SELECT id, batch FROM raw ORDER BY id LIMIT 1").fetchone()
+    if row is None:
+        return False
+    file._db.execute("DELETE FROM raw WHERE id = ?", (row[0],))
+    batch = batches.decode(row[1])
+    with file._transaction():
+        file._insert(batch)
+    return True
+
+
+def _remove_newest(file: store.Store, what: retention.Removal) -> int:
+    """What ended last goes first."""
+    chosen = "(SELECT owner, seq, attempt FROM tasks ORDER BY ended DESC LIMIT ?)"
+    sql = f"DELETE FROM tasks WHERE (owner, seq, attempt) IN {chosen}"
+    return file._db.execute(sql, (what.oldest_count,)).rowcount
+
+
 _TABLE: Final = ownership.ReferenceTable
 _AGENT: Final = state.AgentState
 _CLASS: Final = dispatch.SchedulingClass
@@ -294,5 +327,8 @@ PLANTS: Final[Mapping[str, Planted]] = {
     "orders-mixed-up": Planted("spilling", _mixed_up, ("S4", "S6")),
     "death-unsaid": _instead("spilling", spill_book.SpillBook, "freed", _die_unsaid, "S6"),
     "refuses-nobody": _instead("spilling", store_ledger.StoreLedger, "tick", _refuse_nobody, "R2", "S5"),
+    "lost-told-once": _instead("history", spool.Spool, "hand_over", _tell_once, "H1"),
+    "absorbed-in-two-steps": _instead("history", store.Store, "absorb", _absorb_in_two_steps, "H2"),
+    "newest-removed": _instead("history", store.Store, "_remove", _remove_newest, "H3"),
     "no-limit": _instead("mailbox", mailbox.Mailbox, "_start", _start_all, "a lane runs", "M1"),
 }

@@ -152,7 +152,7 @@ def report(failure: Failure, plant: str | None = None) -> str:
 
 def machines() -> Mapping[str, MakeWorld]:
     """The worlds by the name of the machine that each is about."""
-    from umbel.testing.simulation import actors, agent, collective, dispatch, mailbox, ownership, spilling
+    from umbel.testing.simulation import actors, agent, collective, dispatch, history, mailbox, ownership, spilling
 
     return {
         "ownership": ownership.OwnershipWorld,
@@ -162,4 +162,5 @@ def machines() -> Mapping[str, MakeWorld]:
         "mailbox": mailbox.MailboxWorld,
         "collective": collective.CollectiveWorld,
         "spilling": spilling.SpillingWorld,
+        "history": history.HistoryWorld,
     }
