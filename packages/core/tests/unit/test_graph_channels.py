@@ -2,9 +2,11 @@
 
 from __future__ import annotations
 
+import collections
 import os
 import threading
 import time
+import types
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
@@ -12,7 +14,7 @@ from typing import Any
 import pytest
 
 from umbel import exceptions
-from umbel._client.graphs import channels
+from umbel._client.graphs import channels, executions, loop, results
 from umbel._objects import store
 
 SLOTS = 4
@@ -139,6 +141,84 @@ def test_a_message_that_is_not_sent_leaves_no_segment(engine: Engine) -> None:
     channels.encode(b"x" * 3 * SLOT_BYTES, SLOT_BYTES, engine).discard()
     channels.encode(b"x", SLOT_BYTES, engine).discard()
     assert engine.store.usage().live_count == 0
+
+
+def test_a_message_that_the_end_keeps_from_some_readers_leaves_no_segment(
+    memory: channels.Memory, engine: Engine
+) -> None:
+    """One has been sent it, and may read it until the writer knows of the end."""
+    senders = [channels.Sender(memory, edge) for edge in range(2)]
+    message = channels.encode(b"x" * 3 * SLOT_BYTES, SLOT_BYTES, engine)
+    senders[0].send(message)
+    memory.close()
+    with pytest.raises(channels.ChannelClosed):
+        senders[1].send(message)
+    message.discard()
+    assert engine.store.usage().live_count == 1
+    senders[0].let_go(of_all=True)
+    assert engine.store.usage().live_count == 0
+
+
+def test_a_loop_leaves_no_segment_when_the_end_keeps_it_from_sending(memory: channels.Memory, engine: Engine) -> None:
+    memory.close()
+    of_loop: Any = types.SimpleNamespace(_memory=memory, _engine=engine)
+    step: Any = None
+    with pytest.raises(channels.ChannelClosed):
+        loop._Loop._send(of_loop, step, b"x" * 3 * SLOT_BYTES, [channels.Sender(memory, 0)])
+    assert engine.store.usage().live_count == 0
+
+
+class Interrupted(collections.deque[Any]):
+    """Another thread runs between the look at what is first and its removal."""
+
+    def __init__(self, items: Any, other: threading.Thread) -> None:
+        super().__init__(items)
+        self._other = other
+
+    def popleft(self) -> Any:
+        if not self._other.ident:
+            self._other.start()
+            self._other.join(0.05)
+        return super().popleft()
+
+
+def test_two_threads_let_go_of_each_message_once(memory: channels.Memory, engine: Engine) -> None:
+    """One sends the next input, one waits for a result."""
+    sender, receiver = channels.Sender(memory, 0), channels.Receiver(memory, 0)
+    for _ in range(2):
+        sender.send(channels.encode(b"x" * 3 * SLOT_BYTES, SLOT_BYTES, engine))
+    receiver.take(engine)
+    other = threading.Thread(target=sender.let_go)
+    sender._kept = Interrupted(sender._kept, other)
+    sender.let_go()
+    other.join(5.0)
+    assert engine.store.usage().live_count == 1, "the second message was not read"
+    assert receiver.take(engine) == b"x" * 3 * SLOT_BYTES
+
+
+def test_a_segment_that_is_lost_with_its_writer_ends_the_graph(
+    memory: channels.Memory, engine: Engine, tmp_path: Path
+) -> None:
+    sender, receiver = channels.Sender(memory, 0), channels.Receiver(memory, 0)
+    sender.send(channels.encode(b"x" * 3 * SLOT_BYTES, SLOT_BYTES, engine))
+    reader = Engine(tmp_path / "another")  # in whose directory it is not
+    with pytest.raises(channels.ChannelClosed) as raised:
+        receiver.take(reader)
+    assert isinstance(raised.value.__cause__, exceptions.ObjectLostError)
+    reader.store.close()
+
+
+def test_who_cannot_look_because_another_thread_reads_is_told_of_the_time_alone() -> None:
+    """What has come in a slot can still be read, whoever has died."""
+
+    def check() -> None:
+        raise exceptions.ActorDiedError("an actor of the graph is dead")
+
+    book = executions.Executions(1, in_flight_max=2, buffered_max=2)
+    made = results.Results(None, book, [], check=check, late=lambda *_: "it did not come")
+    assert made.open(None) == 0
+    with made._reading, pytest.raises(exceptions.UmbelChannelTimeoutError, match="did not come within"):
+        made.fetch(0, 0, 0.01)
 
 
 def test_a_value_that_cannot_be_pickled_is_refused_and_nothing_is_sent(memory: channels.Memory) -> None:

@@ -122,6 +122,7 @@ class Channels:
             for (_, sender), message in zip(self._inlets, given, strict=True):
                 sender.send(message)
         except channels.ChannelClosed:
+            self.discard(given)
             self._raise_closed()
 
     def discard(self, given: list[channels.Message]) -> None:

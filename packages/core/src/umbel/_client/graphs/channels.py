@@ -151,8 +151,8 @@ class Message(NamedTuple):
     kept: Lent | refs.ObjectRef[Any] | None = None
 
     def discard(self) -> None:
-        """It was sent to nobody, and will not be."""
-        if isinstance(self.kept, Lent):
+        """It will be sent to nobody any more; whom it was sent to may read it."""
+        if isinstance(self.kept, Lent) and not self.kept.readers:
             self.kept.give_back()
 
 
@@ -216,6 +216,7 @@ class Sender:
         self._is_waiting = (base + _IS_WAITING) // 4
         self._slots_at = base + HEADER_BYTES
         self._kept: collections.deque[tuple[int, Any]] = collections.deque()  # (message's number, its `kept`)
+        self._letting_go = threading.Lock()  # who reads results lets go as well as who sends
 
     def send(self, message: Message) -> None:
         """There is always room: executions in flight are no more than slots. Raises ChannelClosed."""
@@ -257,11 +258,12 @@ class Sender:
 
     def let_go(self, *, of_all: bool = False) -> None:
         """Of what holds the values of messages that were read. of_all: the channels are closed, so nobody may read."""
-        read = self._memory.words[self._read]
-        while self._kept and (of_all or self._kept[0][0] < read):
-            _, kept = self._kept.popleft()
-            if type(kept) is Lent:
-                kept.give_back()
+        with self._letting_go:
+            read = self._memory.words[self._read]
+            while self._kept and (of_all or self._kept[0][0] < read):
+                _, kept = self._kept.popleft()
+                if type(kept) is Lent:
+                    kept.give_back()
 
 
 class Receiver:
@@ -336,9 +338,11 @@ class Receiver:
 
     def take(self, engine: Any) -> Any:
         """The next message's value, or a Failed; there is one. Raises what reading the value raises, or ChannelClosed when
-        it may have been written over meanwhile; the message is gone then."""
+        it may have been written over meanwhile, or was lost with its writer; the message is gone then."""
         memory, side = self._memory, self._side
         at = self._slots_at + side.slot() * (memory.slot_bytes + LINE_BYTES)
+        with _fence:  # the count is seen before the slot is read
+            pass
         word = memory.words[at // _WORD_BYTES]
         start = at + LINE_BYTES
         data = memory.bytes[start : start + (word >> _SIZE_SHIFT)]
@@ -348,20 +352,29 @@ class Receiver:
                 return _decoded(kind, data)
             if kind == OBJECT:
                 return engine.get([refs.ObjectRef(bytes(data))], None)[0]
+            where = pickle.loads(data)
             try:
-                where = pickle.loads(data)
-                value = _decoded(kind - IN_SEGMENT, engine.values.store.open(*where).buffer)
+                opened = engine.values.store.open(*where)
+            except exceptions.ObjectLostError as lost:
+                raise ChannelClosed from lost  # only the death of its writer takes a segment away: the graph is over
+            try:
+                value = _decoded(kind - IN_SEGMENT, opened.buffer)
             except Exception:
-                if memory.is_closed:
-                    raise ChannelClosed from None
+                self._check_open()
                 raise
-            if memory.is_closed:
-                raise ChannelClosed
+            self._check_open()
             return value
         finally:
             with _fence:  # the slot has been read before it is seen to be free
                 pass
             memory.words[self._read] = side.took()
+
+    def _check_open(self) -> None:
+        """Raises ChannelClosed if what was read out of a segment may have been written over."""
+        with _fence:  # it was read before we look
+            pass
+        if self._memory.is_closed:
+            raise ChannelClosed
 
 
 def make(path: str, *, edges: int, slots: int, slot_bytes: int) -> Memory:

@@ -213,8 +213,12 @@ class _Loop:
             message = channels.encode(value, slot_bytes, self._engine)
         except Exception as error:  # it cannot be pickled, or there is no room for it
             message = channels.encode(self._failed(step, error), slot_bytes, self._engine)
-        for sender in senders:
-            sender.send(message)
+        try:
+            for sender in senders:
+                sender.send(message)
+        except channels.ChannelClosed:
+            message.discard()
+            raise
 
     def _failed(self, step: _Step, error: BaseException) -> channels.Failed:
         running = context.current_task.get()

@@ -106,7 +106,6 @@ class Results:
         if book.awaits(execution, output):
             deadline_s = None if timeout_s is None else time.monotonic() + timeout_s
             if not self._read(next_output, deadline_s):
-                self._check()
                 raise exceptions.UmbelChannelTimeoutError(f"{self._late(execution, output)} within {timeout_s} s")
         result = book.take(execution, output)  # one operation on a dict, which needs no lock
         if type(result) is channels.Failed:
@@ -116,7 +115,8 @@ class Results:
         return result
 
     def _read(self, next_output: Callable[[], int | None], deadline_s: float | None) -> bool:
-        """Take in results until `next_output`, which says of which output, says None. False when the time is up."""
+        """Take in results until `next_output`, which says of which output, says None. False when the time is up; if that
+        was for another thread to read, nobody has looked whether more can come."""
         while not self._reading.acquire(blocking=False):
             left_s = channels.SLICE_S if deadline_s is None else deadline_s - time.monotonic()
             if left_s <= 0:
@@ -129,6 +129,7 @@ class Results:
                 output = next_output()
             while output is not None:
                 if not self._outlets[output].wait(deadline_s, self._check):
+                    self._check()
                     return False
                 result = self._take(output)
                 with self._lock:
@@ -153,7 +154,7 @@ class Results:
                 self._check()  # if it was lost with an actor, says with which
             except Exception as error:
                 return Unreadable(error)
-            return Unreadable(lost)
+            return Unreadable(lost.__cause__ or lost)
         except BaseException as error:  # the value's own code
             return Unreadable(error)
 
