@@ -9,6 +9,7 @@ from typing import Any, Final, NamedTuple
 
 from umbel._agent import environments, ledger, spill_ledger, spool, state, store_ledger
 from umbel._agent import records as agent_records
+from umbel._client.graphs import backends, channels, executions, loop, ring
 from umbel._control import actors
 from umbel._history import batches, retention, store
 from umbel._objects import lineage, ownership, spill_book
@@ -291,6 +292,47 @@ def _remove_newest(file: store.Store, what: retention.Removal) -> int:
     return file._db.execute(sql, (what.oldest_count,)).rowcount
 
 
+# ---- compiled graphs ----
+
+
+def _read_ahead(side: ring.ReaderSide, written: int) -> bool:
+    """A reader takes what is not written yet."""
+    return written >= side.read
+
+
+def _begin_one_more(book: executions.Executions) -> int | None:
+    """One execution more is in flight than may be."""
+    if book.in_flight > book.in_flight_max:
+        return None
+    book.submitted += 1
+    return book.submitted - 1
+
+
+def _keep_unsent(_loop: loop._Loop, _step: Any, value: Any, senders: list[channels.Sender]) -> None:
+    """A message that the end of the graph has kept from being sent keeps its segment."""
+    message = channels.encode(value, _loop._memory.slot_bytes, _loop._engine)
+    for sender in senders:
+        sender.send(message)
+
+
+def _close_in_silence(memory: channels.Memory) -> None:
+    """Nobody is woken when the channels are closed."""
+    memory.halves[0] = 1
+
+
+def _let_go_at_once(sender: channels.Sender, *, of_all: bool = False) -> None:
+    """What a message needs goes before its reader has it."""
+    while sender._kept:
+        _, kept = sender._kept.popleft()
+        if isinstance(kept, channels.Lent):
+            kept.give_back()
+
+
+def _look_at_no_actor(backend: backends.Channels) -> None:
+    """The death of an actor goes unnoticed."""
+    backend.check_open()
+
+
 _TABLE: Final = ownership.ReferenceTable
 _AGENT: Final = state.AgentState
 _CLASS: Final = dispatch.SchedulingClass
@@ -327,6 +369,14 @@ PLANTS: Final[Mapping[str, Planted]] = {
     "orders-mixed-up": Planted("spilling", _mixed_up, ("S4", "S6")),
     "death-unsaid": _instead("spilling", spill_book.SpillBook, "freed", _die_unsaid, "S6"),
     "refuses-nobody": _instead("spilling", store_ledger.StoreLedger, "tick", _refuse_nobody, "R2", "S5"),
+    "reads-ahead": _instead("graphs", ring.ReaderSide, "may_read", _read_ahead, "X1", "X4", "R1"),
+    "one-too-many": _instead(
+        "graphs", executions.Executions, "submit", _begin_one_more, "a channel has no room", "R1", "X"
+    ),
+    "unsent-kept": _instead("graphs", loop._Loop, "_send", _keep_unsent, "X5"),
+    "segment-free-at-once": _instead("graphs", channels.Sender, "let_go", _let_go_at_once, "X"),
+    "closed-in-silence": _instead("graphs", channels.Memory, "close", _close_in_silence, "X7"),
+    "death-of-actor-unseen": _instead("graphs", backends.Channels, "check", _look_at_no_actor, "R2", "X4"),
     "lost-told-once": _instead("history", spool.Spool, "hand_over", _tell_once, "H1"),
     "absorbed-in-two-steps": _instead("history", store.Store, "absorb", _absorb_in_two_steps, "H2"),
     "newest-removed": _instead("history", store.Store, "_remove", _remove_newest, "H3"),

@@ -152,7 +152,17 @@ def report(failure: Failure, plant: str | None = None) -> str:
 
 def machines() -> Mapping[str, MakeWorld]:
     """The worlds by the name of the machine that each is about."""
-    from umbel.testing.simulation import actors, agent, collective, dispatch, history, mailbox, ownership, spilling
+    from umbel.testing.simulation import (
+        actors,
+        agent,
+        collective,
+        dispatch,
+        graphs,
+        history,
+        mailbox,
+        ownership,
+        spilling,
+    )
 
     return {
         "ownership": ownership.OwnershipWorld,
@@ -163,4 +173,5 @@ def machines() -> Mapping[str, MakeWorld]:
         "collective": collective.CollectiveWorld,
         "spilling": spilling.SpillingWorld,
         "history": history.HistoryWorld,
+        "graphs": graphs.GraphsWorld,
     }
