@@ -16,8 +16,9 @@ from typing import Any, Final
 from umbel._agent import environments
 from umbel._agent import events as ev
 from umbel._agent.ledger import CPU, UNIT, Ledger
-from umbel._agent.records import Lease, WorkerState
-from umbel._agent.state import AgentState
+from umbel._agent.records import Lease, Pending, Place, WorkerState
+from umbel._agent.state import INFEASIBLE_WARNING_S, AgentState
+from umbel._model import reasons
 from umbel.testing.simulation.world import World
 
 Resources = Mapping[str, int]
@@ -33,15 +34,19 @@ KINDS: Final[tuple[tuple[str, Resources, str], ...]] = (  # scheduling key, reso
     ("huge", {CPU: 100 * UNIT}, ""),
     ("built", {CPU: UNIT}, "V"),
     ("unbuildable", {CPU: UNIT}, "U"),
+    ("refused", {CPU: UNIT}, ""),
 )
-INFEASIBLE, BROKEN = "huge", "B"
-ACTOR_KINDS: Final = (*KINDS[:6], KINDS[8])
+REFUSALS: Final = {"refused": "this node is not the one that it asks for"}
+INFEASIBLE: Final = ("huge", *REFUSALS)
+BROKEN = "B"
+ACTOR_KINDS: Final = (*KINDS[:6], KINDS[7], KINDS[8], KINDS[10])
 BUILD_OF: Final = {"V": "v", "U": "u"}  # environment -> what has to be built for it
 UNBUILDABLE = "u"
 SETUP_TIMEOUT_S = 20.0
 RESOURCES_OF: Final = {key: resources for key, resources, _ in KINDS}
 LEASES_WANTED_MAX = 3
 QUIET_ROUNDS_MAX = 3_000
+REASONS_EVERY = 4  # steps; to put them all into words takes longer than a step
 CLOCK_STEP_S = 1e-6  # no clock stands still
 LONG_S = 1_000.0  # after which whatever waits for time has happened
 
@@ -95,12 +100,14 @@ class AgentWorld(World):
         self.idle_max = 1 + chance.below(2)
         self.recycle_s: float | None = chance.choose((None, 1.0, 30.0))
         self.made_s: dict[str, float] = {}  # worker -> when it was forked
+        self.infeasible_timeout_s = chance.choose((None, 5.0, 100.0))
         self.state = AgentState(
             ledger=Ledger(self.total, {"GPU": ("0", "1")}),
             worker_ids=_ids(),
             starts_max=1 + chance.below(3),
             idle_max=self.idle_max,
             recycle_s=self.recycle_s,
+            infeasible_timeout_s=self.infeasible_timeout_s,
         )
         self.servers: dict[str, str] = {}  # of environments, building or ready -> what is built
         self.ready: set[str] = set()  # those of them that are
@@ -111,7 +118,8 @@ class AgentWorld(World):
         self.clients: dict[str, Client] = {}
         self.books: dict[str, Book] = {}  # worker -> its use
         self.actors: dict[str, bool] = {}  # actor -> whether somebody still wants it
-        self.warned = 0
+        self.hopeless: dict[Place, float] = {}  # demands that can never be served, and since when they wait
+        self.unwarned: set[Place] = set()  # those of them of which nobody was warned
         self.failed_starts = 0
         self.kinds = [kind for kind in KINDS if chance.happens(60)] or [KINDS[0]]
         self.weights = [10, *(chance.choose((1, 1, 2, 4, 8)) for _ in range(7)), chance.choose((0, 1, 2))]
@@ -128,12 +136,15 @@ class AgentWorld(World):
         self.note("agent: %s", event)
         before = dict(self.books)
         self._note_end(event)
+        self._note_hopeless(event)
         commands = self.state.apply(event)
         for command in commands:
             self.note("    -> %s", command)
             self._carry_out(command)
         if isinstance(event, ev.WorkerExited):
             self._check_told(event, before.get(event.worker), commands)
+        if isinstance(event, ev.Ticked):
+            self._check_hopeless(commands)
 
     def _note_end(self, event: ev.AgentEvent | environments.Event) -> None:
         """Uses of workers end by giving back, by the worker's end, or for orphans by its word that it runs nothing."""
@@ -152,6 +163,49 @@ class AgentWorld(World):
             for book in self.books.values():
                 if book.holder == event.client:
                     book.holder = ""
+
+    def _note_hopeless(self, event: ev.AgentEvent | environments.Event) -> None:
+        """Demands that can never be served come and go."""
+        if isinstance(event, ev.DemandChanged) and event.key in INFEASIBLE:
+            place = (event.client, "", event.key)
+            if event.lease_count and event.client in self.state.clients:
+                self._add_hopeless(place)
+            else:
+                self._forget_hopeless(place)
+        elif isinstance(event, (ev.ActorUnwanted, ev.ActorReleased)):
+            self._forget_hopeless(("", event.actor, ""))
+        elif isinstance(event, (ev.ClientLeft, ev.WorkerExited)):
+            name = event.client if isinstance(event, ev.ClientLeft) else event.worker
+            for place in [place for place in self.hopeless if place[0] == name]:
+                self._forget_hopeless(place)
+
+    def _add_hopeless(self, place: Place) -> None:
+        if place not in self.hopeless:
+            self.hopeless[place] = self.now_s
+            self.unwarned.add(place)
+
+    def _forget_hopeless(self, place: Place) -> None:
+        self.hopeless.pop(place, None)
+        self.unwarned.discard(place)
+
+    def _check_failed(self, place: Place, command: ev.DemandFailed | ev.ActorUnplaceable) -> None:
+        """A10: nobody is told that it can never be served but who cannot, and not before the time is up."""
+        since_s = self.hopeless.get(place)
+        if command.is_unschedulable:
+            limit_s = self.infeasible_timeout_s
+            is_due = since_s is not None and limit_s is not None and since_s + limit_s <= self.now_s
+            self.must(is_due, "A10", "%s is given up: %s", place, command.reason)
+        self._forget_hopeless(place)
+
+    def _check_hopeless(self, commands: list[Any]) -> None:
+        """A10: at a tick, who is due is warned of, and given up when the time is up."""
+        limit_s = self.infeasible_timeout_s
+        late = [place for place, at_s in self.hopeless.items() if limit_s is not None and at_s + limit_s <= self.now_s]
+        self.must(not late, "A10", "%s still wait after %s s", late, limit_s)
+        due = {place for place in self.unwarned if self.hopeless[place] + INFEASIBLE_WARNING_S <= self.now_s}
+        warnings = [c.text for c in commands if isinstance(c, ev.Warn) and "cannot be scheduled" in c.text]
+        self.must(len(warnings) == len(due), "A10", "%s are to be warned of, got %s", due, warnings)
+        self.unwarned -= due
 
     def _check_told(self, event: ev.WorkerExited, book: Book | None, commands: list[Any]) -> None:
         """A9: whoever used the worker is told of its end, and nobody else."""
@@ -196,7 +250,10 @@ class AgentWorld(World):
             else:
                 book.is_asked_back = True
             self._tell(command.client, command)
-        elif isinstance(command, (ev.LeaseBroken, ev.DemandFailed)):
+        elif isinstance(command, ev.LeaseBroken):
+            self._tell(command.client, command)
+        elif isinstance(command, ev.DemandFailed):
+            self._check_failed((command.client, "", command.key), command)
             self._tell(command.client, command)
         elif isinstance(command, ev.ActorWorkerDied):
             if self.actors.get(command.actor) and self.chance.happens(50):  # it restarts
@@ -204,9 +261,8 @@ class AgentWorld(World):
             else:
                 self.actors.pop(command.actor, None)
         elif isinstance(command, ev.ActorUnplaceable):
+            self._check_failed(("", command.actor, ""), command)
             self.actors.pop(command.actor, None)
-        elif isinstance(command, ev.Warn):
-            self.warned += 1
 
     def _tell(self, name: str, command: ev.AgentCommand) -> None:
         client = self.clients.get(name)
@@ -233,7 +289,7 @@ class AgentWorld(World):
         if isinstance(command, ev.Grant):
             self.must(holder in self.clients, "A2", "%s is given to %s, who is gone", worker, holder)
         for name, total in self.total.items():
-            used = sum(book.resources.get(name, 0) for w, book in self.books.items() if not self._lends(w, name))
+            used = self._used(name)
             wanted = command.resources.get(name, 0)
             self.must(
                 not wanted or used + wanted <= total, "A3", "%s: %d in use, %d of %d given", name, used, wanted, total
@@ -357,7 +413,16 @@ class AgentWorld(World):
         self._say(
             client,
             lambda: ev.DemandChanged(
-                client.name, key, resources, count, depth, env, "", self.now_s, None, *self._build_of(env)
+                client.name,
+                key,
+                resources,
+                count,
+                depth,
+                env,
+                REFUSALS.get(key, ""),
+                self.now_s,
+                None,
+                *self._build_of(env),
             ),
         )
 
@@ -410,8 +475,11 @@ class AgentWorld(World):
                 self.apply(ev.ActorReleased(actor, 5.0 if self.chance.happens(50) else None, self.now_s))
 
     def _want_actor(self, actor: str) -> None:
-        _, resources, env = self.chance.choose(ACTOR_KINDS)
-        self.apply(ev.ActorWanted(actor, resources, resources, 0, env, "", self.now_s, None, *self._build_of(env)))
+        key, resources, env = self.chance.choose(ACTOR_KINDS)
+        if key in INFEASIBLE:
+            self._add_hopeless(("", actor, ""))
+        refusal = REFUSALS.get(key, "")
+        self.apply(ev.ActorWanted(actor, resources, resources, 0, env, refusal, self.now_s, None, *self._build_of(env)))
 
     def _answer_exit(self) -> None:
         asked = [worker for worker in self.workers.values() if worker.exits_asked or worker.must_exit]
@@ -486,6 +554,30 @@ class AgentWorld(World):
                 (worker.lease is None) == (book is None),
                 "A2", "the books say %s of %s, the agent %s", book and book.holder, worker.id, _holder(worker.lease),
             )  # fmt: skip
+        if not self.main_step_count % REASONS_EVERY and self.state.demands:
+            for pending in self.state.pending(self.now_s):
+                self._check_reason(pending)
+
+    def _check_reason(self, pending: Pending) -> None:
+        """A17: what is said of a demand that waits is so, by the simulation's own books."""
+        code = pending.why.code
+        place = (pending.client, pending.actor, pending.key)
+        is_hopeless = place in self.hopeless
+        self.must((code == reasons.INFEASIBLE) == is_hopeless, "A17", "%s waits because it %s", place, pending.why)
+        if code == reasons.RESOURCES:
+            is_short = "GPU" in pending.resources  # of which what is free may be in pieces
+            for name, wanted in pending.resources.items():
+                is_short |= self._used(name) + wanted > self.total[name]
+            self.must(is_short, "A17", "%s waits for what is free: %s", place, pending.why)
+        elif code == reasons.ENVIRONMENT:
+            ready = {self.servers[server] for server in self.ready}
+            self.must(BUILD_OF[pending.env] not in ready, "A17", "%s waits for %s, which is ready", place, pending.env)
+        elif code == reasons.STARTING:
+            is_under_way = self.starting or self.dying or self.state._starts_at_s
+            self.must(is_under_way, "A17", "%s waits for a process, and none is started", place)
+
+    def _used(self, resource: str) -> int:
+        return sum(book.resources.get(resource, 0) for w, book in self.books.items() if not self._lends(w, resource))
 
     # Coming to rest
 
@@ -539,10 +631,10 @@ class AgentWorld(World):
     def check_rest(self) -> None:
         """A7: every wish that can be met was met. A13: nothing is held, few processes are kept."""
         for client in self.clients.values():
-            left = {key: count for key, count in client.wanted.items() if count and key != INFEASIBLE}
+            left = {key: count for key, count in client.wanted.items() if count and key not in INFEASIBLE}
             self.must(not left, "A7", "%s still waits for %s: %s", client.name, left, self.state.pending())
         for demand in self.state.demands.values():
-            self.must(demand.key == INFEASIBLE, "A7", "a demand was not served: %s", self.state.pending())
+            self.must(demand.key in INFEASIBLE, "A7", "a demand was not served: %s", self.state.pending())
         self.must(self.state.ledger.free == self.total, "A13", "not everything is free: %s", self.state.ledger.free)
         idle = [worker for worker in self.state.workers.values() if worker.state is WorkerState.IDLE]
         self.must(len(idle) <= self.idle_max, "A13", "%d idle workers are kept", len(idle))

@@ -18,6 +18,7 @@ from umbel.testing.simulation.processes import attribute
 from umbel.testing.simulation.world import Stream, World
 
 NOWHERE = "/nonexistent/umbel-simulation"  # paths are made of it, and nothing is found there
+INFEASIBLE_TIMEOUT_S = 5.0
 FIRST_WORKER = 1_000  # worker ids are numbers from here on; drivers have smaller ones
 
 
@@ -102,6 +103,7 @@ class Daemon(service.Service):
             "node_id": "node",
             "namespace": "ns", "labels": {}, "store_capacity_bytes": 1 << 30, "store_full_wait_s": 1.0,
             "log_to_driver": False, "job_id": "", "worker_recycle_s": recycle_s,
+            "infeasible_timeout_s": INFEASIBLE_TIMEOUT_S,
             "spilling": {"directory": NOWHERE, "high_water": 0.8, "batch_bytes": 1, "is_enabled": True},
         }  # fmt: skip
         nothing: Any = _Nothing()

@@ -23,6 +23,7 @@ OPTIONS: Final[dict[str, dict[str, Any]]] = {
     "twice": {"max_retries": 1, "retry_exceptions": True},
     "retiring": {"max_calls": 2},
     "half": {"num_cpus": 0.5},
+    "huge": {"num_cpus": 100},  # which no node has
 }
 _REASONS = ("retries_disabled", "max_attempts_exceeded", "borrowed", "ref_not_found")
 LARGE = bytes(400)  # a result that goes to the store
@@ -195,6 +196,7 @@ class DispatchWorld(RuntimeWorld):
 
     def _check_execution(self, process: Machine, noted: Noted, inputs: tuple[Any, ...]) -> None:
         """D5: it runs once, and again only when what ran before crashed or raised what may be tried again."""
+        self.must(noted.kind != "huge", "A10", "task %d, which no node can run, runs", noted.number)
         got = [_without_carried(one) for one in inputs]
         self.must(got == [one.value() for one in noted.inputs], "D6", "task %d got %s", noted.number, inputs)
         for where, how in noted.executions:
@@ -238,6 +240,8 @@ class DispatchWorld(RuntimeWorld):
         if isinstance(error, exceptions.ObjectReconstructionFailedError):
             is_cancelled = error.reason == "task_cancelled" and any(one.may_be_interrupted() for one in self.noted)
             return self.loss_count > 0 and (error.reason in _REASONS or is_cancelled)
+        if isinstance(error, exceptions.TaskUnschedulableError):
+            return noted.kind == "huge"
         if isinstance(error, Trouble):
             return noted.end == "raise"
         if isinstance(error, exceptions.WorkerCrashedError):

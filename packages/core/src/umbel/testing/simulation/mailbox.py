@@ -23,6 +23,7 @@ CLASSES: Final[dict[str, dict[str, Any]]] = {
     "threaded": {"max_concurrency": 2, "max_restarts": 1},
     "grouped": {"concurrency_groups": {"side": 1}, "max_concurrency": 2, "max_task_retries": 1, "max_restarts": 1},
     "named": {"name": "n", "get_if_exists": True, "max_restarts": 1},
+    "huge": {"num_cpus": 100},  # which no node has
 }
 LIMITS: Final = {"threaded": {"": 2}, "grouped": {"": 2, "side": 1}}  # calls at once; elsewhere one
 CALLS_MAX: Final = 6  # submitted one after the other
@@ -216,6 +217,7 @@ class MailboxWorld(RuntimeWorld):
     def construct(self, process: Machine, number: int) -> None:
         noted = self.actors[number]
         self.note("%s constructs actor %d", process.name, number)
+        self.must(noted.kind != "huge", "A10", "actor %d, which no node can host, is constructed", number)
         living = [host.name for host in noted.hosts if not host.is_dead]
         self.must(not living, "T3", "actor %d is constructed in %s while it lives in %s", number, process.name, living)
         limit = noted.restart_count
@@ -314,6 +316,8 @@ class MailboxWorld(RuntimeWorld):
             return call.is_cancelled
         if isinstance(error, Trouble):
             return call.end == "raise"
+        if isinstance(error, exceptions.ActorUnschedulableError):
+            return noted.kind == "huge"
         if isinstance(error, exceptions.ActorDiedError):
             return noted.may_be_dead()
         if isinstance(error, exceptions.ActorUnavailableError):

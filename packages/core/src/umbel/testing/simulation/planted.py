@@ -12,6 +12,7 @@ from umbel._agent import records as agent_records
 from umbel._client.graphs import backends, channels, executions, loop, ring
 from umbel._control import actors
 from umbel._history import batches, retention, store
+from umbel._model import reasons
 from umbel._objects import lineage, ownership, spill_book
 from umbel._scheduling import actor_calls, dispatch
 from umbel._worker import mailbox
@@ -97,6 +98,21 @@ def _recycle_idle_only(machine: state.AgentState, worker: agent_records.Worker, 
 def _deaf(_machine: state.AgentState, _event: Any) -> list[Any]:
     """The event changes nothing."""
     return []
+
+
+_add = state.AgentState._add
+
+
+def _give_up_the_short(machine: state.AgentState, place: agent_records.Place, event: Any) -> None:
+    """Who lacks what others hold now is taken for one that can never be served."""
+    _add(machine, place, event)
+    if machine.ledger.missing(machine.demands[place].resources):
+        machine._infeasible[place] = machine.demands[place]
+
+
+def _always_starting(_machine: state.AgentState, _demand: agent_records.Demand) -> reasons.Reason:
+    """Whoever waits is told that a process starts."""
+    return reasons.Reason(reasons.STARTING, "its worker process", "is starting")
 
 
 def _plain_only(machine: state.AgentState, demand: agent_records.Demand) -> bool:
@@ -351,6 +367,9 @@ PLANTS: Final[Mapping[str, Planted]] = {
     "worn-out-kept": _instead("agent", _AGENT, "_recycle", _recycle_idle_only, "A16"),
     "build-not-awaited": _instead("agent", environments.Environments, "want", _hasty_server, "A15"),
     "plain-only": _instead("agent", _AGENT, "_is_feasible", _plain_only, "A7"),
+    "never-given-up": _instead("agent", _AGENT, "_look_at_infeasible", lambda *_: [], "A10"),
+    "short-given-up": _instead("agent", _AGENT, "_add", _give_up_the_short, "A10"),
+    "always-starting": _instead("agent", _AGENT, "_reason", _always_starting, "A17"),
     "silent-death": _instead("actors", actors.ActorTable, "_bury", _bury_in_silence, "T6"),
     "restarts-uncounted": _instead("actors", actors.ActorTable, "_on_host_died", _restart_uncounted, "T5", "T6"),
     "crash-charges-all": _instead("dispatch", _CLASS, "lose_lease", _charge_all, "D4"),
