@@ -141,6 +141,10 @@ class AgentWorld(World):
         for command in commands:
             self.note("    -> %s", command)
             self._carry_out(command)
+        if isinstance(event, (ev.MemoryShort, ev.WorkerDismissed)):
+            is_killed = ev.KillWorker(event.worker) in commands
+            may_be = isinstance(event, ev.MemoryShort) and event.worker in before
+            self.must(may_be or not is_killed, "A14", "%s is killed, and nobody uses it", event.worker)
         if isinstance(event, ev.WorkerExited):
             self._check_told(event, before.get(event.worker), commands)
         if isinstance(event, ev.Ticked):
@@ -532,8 +536,7 @@ class AgentWorld(World):
                 self.apply(ev.WorkerOvergrown(worker, self.now_s))
                 self._check_asked_back(worker)
                 return
-            kind = ev.MemoryShort(worker, "memory ran short", self.now_s)
-            self.apply(kind if self.chance.happens(60) else ev.WorkerDismissed(worker, self.now_s))
+            self._shorten(worker)
             return
         if self.workers and self.chance.happens(80):
             self._die(self.chance.choose([*self.workers]), 9)
@@ -543,6 +546,11 @@ class AgentWorld(World):
             driver = self.chance.choose(drivers)
             driver.is_gone = True
             driver.stream.cut(kept=len(driver.agent_end.inbox))
+
+    def _shorten(self, worker: str) -> None:
+        """Memory is short, and this worker is to go for it."""
+        kind = ev.MemoryShort(worker, "memory ran short", self.now_s)
+        self.apply(kind if self.chance.happens(60) else ev.WorkerDismissed(worker, self.now_s))
 
     # What must hold
 

@@ -11,9 +11,19 @@ from typing import Any, Final
 
 import umbel
 from umbel import exceptions
+from umbel._agent.ledger import UNIT
 from umbel._client import refs, tasks
 from umbel._client.task import Task
-from umbel.testing.simulation.runtime import Driver, Machine, RuntimeWorld, WorkerProcess, process_here
+from umbel.testing.simulation.processes import CONFIG
+from umbel.testing.simulation.runtime import (
+    MEMORY_BYTES,
+    PEAK_BYTES,
+    Driver,
+    Machine,
+    RuntimeWorld,
+    WorkerProcess,
+    process_here,
+)
 from umbel.testing.simulation.world import facts
 
 DEPTH_MAX: Final = 2
@@ -205,8 +215,28 @@ class DispatchWorld(RuntimeWorld):
             self.must(
                 may_again, "D5", "%s runs task %d, which has %s in %s", process.name, noted.number, how, where.name
             )
+        self._check_memory(process, noted)
         limit = 1 + noted.retry_count + len(self.killed_for_memory)
         self.must(len(noted.executions) < limit, "D5", "task %d runs for the %d. time", noted.number, limit + 1)
+
+    def _check_memory(self, process: Machine, noted: Noted) -> None:
+        """K6, of one that runs now."""
+        killed = [
+            where.id.hex()
+            for where, how in noted.executions
+            if how == "begun" and where.id.hex() in self.killed_for_memory
+        ]
+        if not killed:
+            return
+        limit = CONFIG.task_oom_retries if noted.retry_count else 0
+        self.must(len(killed) <= limit, "K6", "task %d runs after %d kills for memory", noted.number, len(killed))
+        was_alone = any(self.killed_for_memory[worker] for worker in killed)
+        self.must(not was_alone, "K6", "task %d, which was alone when it was killed for memory, runs", noted.number)
+        known = self.node.daemon.agent.workers.get(process.id.hex())
+        if known is not None and known.lease is not None:
+            promised = known.lease.resources.get("memory", 0)
+            wanted = min(MEMORY_BYTES, len(killed) * PEAK_BYTES) * UNIT
+            self.must(promised >= wanted, "K6", "task %d is promised %d, and wants %d", noted.number, promised, wanted)
 
     def _get(self, process: Machine, wanted: list[Ref]) -> None:
         noted = self.by_ref[wanted[0]._id]
@@ -249,7 +279,9 @@ class DispatchWorld(RuntimeWorld):
             is_unlucky = self.crash_count > tasks.UNSTARTED_DEATHS_MAX
             return died > noted.retry_count or noted.may_be_interrupted() or is_unlucky
         if isinstance(error, exceptions.OutOfMemoryError):
-            return not noted.retry_count and bool(self.killed_for_memory)
+            kills = len(self.killed_for_memory)
+            is_last = not noted.retry_count or kills > CONFIG.task_oom_retries or any(self.killed_for_memory.values())
+            return is_last and kills > 0
         return False
 
     def _cancel(self, driver: Driver, ref: Ref) -> None:

@@ -7,8 +7,9 @@ from collections.abc import Callable, Iterable, Iterator, Mapping
 from contextlib import AbstractContextManager
 from typing import Any, Final, NamedTuple
 
-from umbel._agent import environments, ledger, spill_ledger, spool, state, store_ledger
+from umbel._agent import environments, ledger, shortage, spill_ledger, spool, state, store_ledger
 from umbel._agent import records as agent_records
+from umbel._client import memory_kills
 from umbel._client.graphs import backends, channels, executions, loop, ring
 from umbel._control import actors
 from umbel._history import batches, retention, store
@@ -308,6 +309,46 @@ def _remove_newest(file: store.Store, what: retention.Removal) -> int:
     return file._db.execute(sql, (what.oldest_count,)).rowcount
 
 
+# ---- memory ----
+
+_decide = shortage.MemoryMonitor._decide
+
+
+def _kill_the_largest(
+    _machine: shortage.MemoryMonitor, uses: list[shortage.Use], _worth: float, _at_s: float
+) -> shortage.Use | None:
+    """Who holds most goes, whatever it costs and whoever has grown."""
+    return max(uses, key=lambda use: use.resident_bytes, default=None)
+
+
+def _kill_on(machine: shortage.MemoryMonitor, sample: shortage.Sampled) -> list[Any]:
+    """The next one goes before the last one's memory is back."""
+    machine._leaving.clear()
+    return _decide(machine, sample)
+
+
+def _kill_the_idle(machine: shortage.MemoryMonitor, sample: shortage.Sampled) -> list[Any]:
+    """Idle workers are killed as others are."""
+    report: dict[str, Any] = {"alone": False, "others": []}
+    return [
+        shortage.Kill(command.worker, shortage.FREE, report) if isinstance(command, shortage.Dismiss) else command
+        for command in _decide(machine, sample)
+    ]
+
+
+def _use_all(_machine: shortage.MemoryMonitor, limit_bytes: int) -> int:
+    """Nothing is kept free."""
+    return limit_bytes
+
+
+def _retry_for_ever(kills: memory_kills.MemoryKills, task: Any, worker: bytes, report: Mapping[str, Any]) -> None:
+    """A task that was alone is tried again."""
+    _happened(kills, task, worker, {**report, "alone": False})
+
+
+_happened = memory_kills.MemoryKills.happened
+
+
 # ---- compiled graphs ----
 
 
@@ -351,6 +392,7 @@ def _look_at_no_actor(backend: backends.Channels) -> None:
 
 _TABLE: Final = ownership.ReferenceTable
 _AGENT: Final = state.AgentState
+_MONITOR: Final = shortage.MemoryMonitor
 _CLASS: Final = dispatch.SchedulingClass
 _CALLS: Final = actor_calls.ActorCalls
 _ROUNDS: Final = rounds.Rounds
@@ -388,6 +430,13 @@ PLANTS: Final[Mapping[str, Planted]] = {
     "orders-mixed-up": Planted("spilling", _mixed_up, ("S4", "S6")),
     "death-unsaid": _instead("spilling", spill_book.SpillBook, "freed", _die_unsaid, "S6"),
     "refuses-nobody": _instead("spilling", store_ledger.StoreLedger, "tick", _refuse_nobody, "R2", "S5"),
+    "largest-killed": _instead("shortage", _MONITOR, "_victim", _kill_the_largest, "K"),
+    "killed-on": _instead("shortage", _MONITOR, "_decide", _kill_on, "K3"),
+    "idle-killed": _instead("shortage", _MONITOR, "_decide", _kill_the_idle, "K2", "K3"),
+    "nothing-kept-free": _instead("shortage", _MONITOR, "allowed_bytes", _use_all, "K7"),
+    "helpless-unsaid": _instead("shortage", _MONITOR, "_complain", lambda *_: [], "K7"),
+    "demand-not-raised": _instead("dispatch", memory_kills.MemoryKills, "_raise_demand", lambda *_: None, "K6"),
+    "alone-again": _instead("dispatch", memory_kills.MemoryKills, "happened", _retry_for_ever, "K6"),
     "reads-ahead": _instead("graphs", ring.ReaderSide, "may_read", _read_ahead, "X1", "X4", "R1"),
     "one-too-many": _instead(
         "graphs", executions.Executions, "submit", _begin_one_more, "a channel has no room", "R1", "X"

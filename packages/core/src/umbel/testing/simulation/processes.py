@@ -21,8 +21,9 @@ from umbel._worker import actor, execute, main
 from umbel.testing.simulation import memory
 from umbel.testing.simulation.world import Stream, World
 
-# Small values shall exercise the store; what is only told of tasks that have ended would double the messages.
-CONFIG = configuration.Config(inline_bytes_max=256, watchdog_s=0.0, task_events=False)
+# Small values shall exercise the store, and few kills the limit of retries; what is only told of tasks that have ended would
+# double the messages.
+CONFIG = configuration.Config(inline_bytes_max=256, watchdog_s=0.0, task_events=False, task_oom_retries=1)
 _TIMED = (tasks, native, execute, main, actor, memory_kills)  # modules that ask for the time themselves
 
 

@@ -161,6 +161,7 @@ def machines() -> Mapping[str, MakeWorld]:
         history,
         mailbox,
         ownership,
+        shortage,
         spilling,
     )
 
@@ -174,4 +175,5 @@ def machines() -> Mapping[str, MakeWorld]:
         "spilling": spilling.SpillingWorld,
         "history": history.HistoryWorld,
         "graphs": graphs.GraphsWorld,
+        "shortage": shortage.ShortageWorld,
     }

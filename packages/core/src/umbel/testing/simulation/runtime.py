@@ -27,12 +27,13 @@ from umbel.testing.simulation.world import Stream, World
 
 QUIET_ROUNDS_MAX = 20_000
 MEMORY_BYTES = 16 << 20  # of the node: five times what a killed task was seen to hold
+PEAK_BYTES = 3 << 20  # of a task that was killed for memory
 QUIET_S = 60.0  # idle leases, idle workers and whatever else waits for time have gone by then
 COLLECT_EVERY = 8  # rounds of rest; most find no cycle
-SHORTAGE = {  # what the daemon tells of a worker that it killed for memory
+SHORTAGE: dict[str, Any] = {  # what the daemon tells of a worker that it killed for memory
     "source": "simulated processes use", "used_bytes": 100, "limit_bytes": 100, "allowed_bytes": 95, "pid": 1,
-    "peak_bytes": 3 << 20, "demand_bytes": 0, "alone": False, "curve": [[0.0, 1], [1.0, 3 << 20]], "others": [],
-    "outside_bytes": 0,
+    "peak_bytes": PEAK_BYTES, "resident_bytes": PEAK_BYTES, "demand_bytes": 0, "alone": False,
+    "curve": [[0.0, 1], [1.0, PEAK_BYTES]], "others": [], "outside_bytes": 0,
 }  # fmt: skip
 NOT_STARTED = b"\xff" * 8  # the progress of a worker that has started nothing: -1
 
@@ -240,9 +241,9 @@ class RuntimeWorld(World):
         self.daemon_acted = False
         self.crash_count = 0
         self.memory_percent = 0  # of the crashes that are kills for memory
-        self.killed_for_memory: set[str] = set()
+        self.killed_for_memory: dict[str, bool] = {}  # worker -> whether it was alone
         daemon: Any = self.node.daemon
-        daemon._memory_report = lambda worker: SHORTAGE if worker in self.killed_for_memory else None
+        daemon._take_memory_report = self._memory_report
         self.crashes_left = chance.choose((0, 0, 1, 2, 4))
         # deliver, let a thread run, housekeeping, fork or reap, time, crash
         self.weights = [
@@ -374,8 +375,12 @@ class RuntimeWorld(World):
             self.crashes_left -= 1
             worker = self.chance.choose(workers)
             if self.memory_percent and self.chance.happens(self.memory_percent):
-                self.killed_for_memory.add(worker.id.hex())
+                self.killed_for_memory[worker.id.hex()] = self.chance.happens(20)
             self.kill(worker)
+
+    def _memory_report(self, worker: str) -> dict[str, Any] | None:
+        is_alone = self.killed_for_memory.get(worker)
+        return None if is_alone is None else {**SHORTAGE, "alone": is_alone}
 
     def kill(self, process: Machine) -> None:
         """It dies in the midst of whatever it does."""
