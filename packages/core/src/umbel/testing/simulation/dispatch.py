@@ -12,8 +12,10 @@ from typing import Any, Final
 import umbel
 from umbel import exceptions
 from umbel._agent.ledger import UNIT
-from umbel._client import refs, tasks
+from umbel._client import reasons, refs, tasks
 from umbel._client.task import Task
+from umbel._model.reasons import READY, UNKNOWN
+from umbel._objects import ownership
 from umbel.testing.simulation.processes import CONFIG
 from umbel.testing.simulation.runtime import (
     MEMORY_BYTES,
@@ -27,6 +29,7 @@ from umbel.testing.simulation.runtime import (
 from umbel.testing.simulation.world import facts
 
 DEPTH_MAX: Final = 2
+REASONS_EVERY: Final = 8  # steps
 OPTIONS: Final[dict[str, dict[str, Any]]] = {
     "plain": {},
     "once": {"max_retries": 0},
@@ -291,7 +294,18 @@ class DispatchWorld(RuntimeWorld):
         noted.is_cancelled = True
         driver.engine.cancel(ref, force=is_forced, recursive=True)
 
-    # What must hold at rest
+    # What must hold
+
+    def check(self) -> None:
+        super().check()
+        if self.main_step_count % REASONS_EVERY:
+            return
+        for process in self.node.living:
+            for record in process.engine.values.table.records.values():
+                if record.kind == ownership.PENDING:
+                    reason = reasons.of_object(process.engine, record.object_id)
+                    is_told = reason.text and reason.code not in (READY, UNKNOWN)
+                    self.must(is_told, "A16", "%s waits for an object, and why: %s", process.name, reason)
 
     def check_rest(self) -> None:
         daemon = self.node.daemon

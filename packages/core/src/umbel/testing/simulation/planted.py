@@ -365,6 +365,11 @@ def _begin_one_more(book: executions.Executions) -> int | None:
     return book.submitted - 1
 
 
+def _take_any(book: executions.Executions, _execution: int, _output: int) -> Any:
+    """A reference gets whichever result came first."""
+    return book._buffered.pop(next(iter(book._buffered)))
+
+
 def _keep_unsent(_loop: loop._Loop, _step: Any, value: Any, senders: list[channels.Sender]) -> None:
     """A message that the end of the graph has kept from being sent keeps its segment."""
     message = channels.encode(value, _loop._memory.slot_bytes, _loop._engine)
@@ -441,6 +446,7 @@ PLANTS: Final[Mapping[str, Planted]] = {
     "one-too-many": _instead(
         "graphs", executions.Executions, "submit", _begin_one_more, "a channel has no room", "R1", "X"
     ),
+    "any-result": _instead("graphs", executions.Executions, "take", _take_any, "X1", "X3", "result"),
     "unsent-kept": _instead("graphs", loop._Loop, "_send", _keep_unsent, "X5"),
     "segment-free-at-once": _instead("graphs", channels.Sender, "let_go", _let_go_at_once, "X"),
     "closed-in-silence": _instead("graphs", channels.Memory, "close", _close_in_silence, "X7"),
