@@ -132,12 +132,12 @@ def test_run_that_keeps_every_invariant_cannot_be_shortened() -> None:
 def test_report_says_the_seed_and_how_to_see_it_again(capsys: pytest.CaptureFixture[str]) -> None:
     assert command.main(["--plant", "plain-only", "--jobs", "1"]) == 0
     told = capsys.readouterr().out
-    found = re.search(r"^agent: seed (\d+) fails: (A7 .*)\nshortened from \d+ steps to \d+:\n    agent: ", told)
+    found = re.search(r"^agent: seed (\d+) fails: (A\d+) .*\nshortened from \d+ steps to \d+:\n    agent: ", told)
     assert found is not None
     (again,) = re.findall(r"^the whole run: python -m umbel\.testing\.simulation (.*)$", told, re.MULTILINE)
     assert again == f"--machine agent --seed {found[1]} --trace --plant plain-only"
     assert command.main(again.split()) == 0
-    assert f"agent: seed {found[1]}: A7 (" in capsys.readouterr().out
+    assert f"agent: seed {found[1]}: {found[2]} (" in capsys.readouterr().out
 
 
 @pytest.mark.timeout(20)
