@@ -278,9 +278,10 @@ class DispatchWorld(RuntimeWorld):
         if isinstance(error, Trouble):
             return noted.end == "raise"
         if isinstance(error, exceptions.WorkerCrashedError):
-            died = sum(where.is_dead for where, _ in noted.executions)
+            is_lossy = self.loss_count > 0  # what computes a lost result again is a retry as well
+            spent = sum(where.is_dead or (is_lossy and how == "returned") for where, how in noted.executions)
             is_unlucky = self.crash_count > tasks.UNSTARTED_DEATHS_MAX
-            return died > noted.retry_count or noted.may_be_interrupted() or is_unlucky
+            return spent > noted.retry_count or noted.may_be_interrupted() or is_unlucky
         if isinstance(error, exceptions.OutOfMemoryError):
             kills = len(self.killed_for_memory)
             is_last = not noted.retry_count or kills > CONFIG.task_oom_retries or any(self.killed_for_memory.values())
