@@ -442,7 +442,8 @@ class UmbelCgraphCapacityExceeded(UmbelSystemError):
 
 
 class CollectiveError(UmbelError):
-    """An operation of a collective group failed. `group_name` says of which; `rank` is the rank that is to blame."""
+    """An operation of a collective group failed. `group_name` says of which; `rank` is the rank that is to blame, None where
+    several are late."""
 
     _umbel_summary = "an operation of a collective group failed"
 

@@ -10,7 +10,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Collection, Mapping, Sequence
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, Any, Final, Generic, Protocol, TypeAlias, TypeVar, runtime_checkable
+from typing import TYPE_CHECKING, Any, Final, Generic, NoReturn, Protocol, TypeAlias, TypeVar, runtime_checkable
 
 from umbel._model.reasons import Reason
 from umbel._model.resources import RESOURCE_UNIT, ResourceSet
@@ -349,6 +349,11 @@ class CollectivePeers(Protocol):
 
     def check(self) -> None:
         """Raises when a rank has died or given up. Waits for nothing; for backends that wait by other means."""
+        ...
+
+    def timed_out(self, ranks: Sequence[int]) -> NoReturn:
+        """Raises CollectiveTimeoutError, at all ranks: a backend that waits by other means has waited for `timeout_s`, for
+        one or more of these."""
         ...
 
 

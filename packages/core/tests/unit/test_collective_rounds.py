@@ -98,6 +98,16 @@ def test_step_that_failed_elsewhere_does_not_succeed_here() -> None:
     assert problem_in(me.step(SUM)) == problem
 
 
+def test_rank_that_gives_up_after_its_part_of_a_step_ends_the_wait_for_another() -> None:
+    """Rank 1 was interrupted while it waited for rank 2, which is stopped."""
+    me = Rounds(0, 3)
+    problem = Problem(Fault.FAILED, 1, "rank 1 gave up")
+    me.step(SUM)
+    assert me.arrived(1, step()) == []
+    assert problem_in(me.arrived(1, Frame(Kind.BROKEN, problem.encoded()))) == problem
+    assert not me.is_waiting
+
+
 def test_verdict_waits_for_what_was_done_before_it() -> None:
     me = Rounds(0, 2)
     me.step(SUM)
@@ -118,9 +128,30 @@ def test_time_out_names_those_who_are_late() -> None:
     me.step(SUM)
     me.arrived(0, step())
     problem = problem_in(me.timed_out(2.5))
-    assert (problem.fault, problem.rank) == (Fault.TIMEOUT, 2)
+    assert (problem.fault, problem.rank) == (Fault.TIMEOUT, rounds.UNKNOWN)
     assert problem.text.startswith(f"rank 1 waited 2.5 s in {SUM} for ranks 2, 3;")
     assert Rounds(0, 2).timed_out(1.0) == []
+
+
+def test_time_out_blames_the_only_one_who_is_late() -> None:
+    me = Rounds(1, 3)
+    me.step(SUM)
+    me.arrived(0, step())
+    assert problem_in(me.timed_out(2.5)).rank == 2
+
+
+@pytest.mark.parametrize(
+    ("ranks", "blamed", "named"), [([2], 2, "rank 2"), ([0, 2], rounds.UNKNOWN, "one or more of ranks 0, 2")]
+)
+def test_time_out_of_a_wait_by_other_means_is_told_to_all(ranks: list[int], blamed: int, named: str) -> None:
+    me = Rounds(1, 3)
+    me.step(SUM)
+    me.heard([(0, step()), (2, step())])
+    commands = me.timed_out_otherwise(2.5, ranks)
+    problem = problem_in(commands)
+    assert commands[:2] == [Send(rank, Frame(Kind.BROKEN, problem.encoded())) for rank in (0, 2)]
+    assert (problem.fault, problem.rank) == (Fault.TIMEOUT, blamed)
+    assert problem.text.startswith(f"rank 1 waited 2.5 s in {SUM} for {named};")
 
 
 def test_offer_is_received_and_accepted() -> None:
@@ -202,5 +233,5 @@ def test_giving_up_is_told_to_all() -> None:
 
 
 def test_problem_is_read_back() -> None:
-    problem = Problem(Fault.TIMEOUT, 12, "a text with  spaces\nand lines")
+    problem = Problem(Fault.TIMEOUT, rounds.UNKNOWN, "a text with  spaces\nand lines")
     assert Problem.decoded(problem.encoded()) == problem

@@ -4,8 +4,8 @@ from __future__ import annotations
 
 import os
 import time
-from collections.abc import Callable, Mapping
-from typing import Final
+from collections.abc import Callable, Mapping, Sequence
+from typing import Final, NoReturn
 
 from umbel import exceptions
 from umbel._client import answers
@@ -21,7 +21,8 @@ _ERRORS: Final[Mapping[rounds.Fault, type[exceptions.CollectiveError]]] = {
 
 def error_of(problem: rounds.Problem, group_name: str) -> exceptions.CollectiveError:
     text = f"collective group {group_name!r}: {problem.text}"
-    return _ERRORS[problem.fault](text, group_name=group_name, rank=problem.rank)
+    rank = None if problem.rank == rounds.UNKNOWN else problem.rank
+    return _ERRORS[problem.fault](text, group_name=group_name, rank=rank)
 
 
 class Peers:
@@ -86,6 +87,11 @@ class Peers:
     def check(self) -> None:
         self._rounds.heard(self._links.receive(0.0))
         self._finish([*self._rounds.look_around(), rounds.Done({})])
+
+    def timed_out(self, ranks: Sequence[int]) -> NoReturn:
+        self.check()
+        self._finish(self._rounds.timed_out_otherwise(self.timeout_s, ranks))
+        raise AssertionError("a time-out is an error")
 
     def wait_now(self) -> answers.Wait | None:
         """What an operation here waits for, for those who ask."""

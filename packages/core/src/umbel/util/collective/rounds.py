@@ -10,7 +10,7 @@ from __future__ import annotations
 
 import enum
 from collections import deque
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import NamedTuple, TypeAlias
 
@@ -39,8 +39,11 @@ class Fault(str, enum.Enum):
     FAILED = "failed"
 
 
+UNKNOWN = -1  # a rank
+
+
 class Problem(NamedTuple):
-    """rank: to blame. text: for the user."""
+    """rank: to blame; UNKNOWN of several that are late, since some may wait for another. text: for the user."""
 
     fault: Fault
     rank: int
@@ -198,16 +201,20 @@ class Rounds:
     def timed_out(self, timeout_s: float) -> list[Command]:
         """Nothing has come for so long."""
         late = self._awaited()
-        if not late:
-            return []
-        names = ", ".join(map(str, late))
-        text = (
-            f"rank {self._rank} waited {timeout_s:g} s in {self._operation} for rank{'s'[: len(late) > 1]} {names}; "
-            "raise the group's time-out if they are only slow"
-        )
-        return self._break(Problem(Fault.TIMEOUT, late[0], text))
+        return self._time_out(timeout_s, late) if late else []
+
+    def timed_out_otherwise(self, timeout_s: float, ranks: Sequence[int]) -> list[Command]:
+        """This rank has waited so long by other means, for one or more of these ranks."""
+        return self._time_out(timeout_s, ranks, "" if len(ranks) == 1 else "one or more of ")
 
     # Verdicts
+
+    def _time_out(self, timeout_s: float, late: Sequence[int], which: str = "") -> list[Command]:
+        text = (
+            f"rank {self._rank} waited {timeout_s:g} s in {self._operation} for {which}rank{'s'[: len(late) > 1]} "
+            f"{', '.join(map(str, late))}; raise the group's time-out if they are only slow"
+        )
+        return self._break(Problem(Fault.TIMEOUT, late[0] if len(late) == 1 else UNKNOWN, text))
 
     def _awaited(self) -> list[int]:
         waiting = self._waiting
@@ -246,13 +253,15 @@ class Rounds:
                 frame = inbox.popleft()
                 if frame.kind is not Kind.STEP:
                     return self._unexpected(rank, frame)
-                if inbox and inbox[0].kind is Kind.BROKEN:  # it failed in this very step, which must not succeed here
-                    return self._break(Problem.decoded(inbox[0].text))
                 step.awaited.remove(rank)
                 step.texts[rank] = frame.text
                 step.bodies[rank] = frame.body
             elif rank in self._gone:
                 return self._break(self._death_of(rank))
+        for rank in step.bodies:
+            inbox = self._inboxes[rank]
+            if inbox and inbox[0].kind is Kind.BROKEN:  # it failed in this very step, for which nobody waits then
+                return self._break(Problem.decoded(inbox[0].text))
         if step.awaited:
             return []
         odd = self._differ(step)
