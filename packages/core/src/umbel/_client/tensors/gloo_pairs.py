@@ -8,7 +8,6 @@ told that there is one, and each waits for the other's words at the line.
 
 from __future__ import annotations
 
-import ctypes
 import functools
 import os
 import pickle
@@ -117,7 +116,6 @@ class Pairs:
             if addresses.error is not None:
                 raise addresses.error from None
             raise
-        _made.add(group)
         addresses.send_rest()
         return group
 
@@ -125,7 +123,6 @@ class Pairs:
         with self._lock:
             if rank not in self._devices:
                 self._devices[rank] = process_groups.device(distributed, HOSTS[rank])
-                _made.add(self._devices[rank])
             return self._devices[rank]
 
 
@@ -202,14 +199,9 @@ def _store_type() -> Callable[[Addresses], Any]:
 
 
 _all_pairs: weakref.WeakSet[Pairs] = weakref.WeakSet()
-_made: weakref.WeakSet[Any] = weakref.WeakSet()  # groups and devices
 
 
 def _after_fork() -> None:
-    """A forked child has copies without Gloo's threads. To end one would wait for those for ever, at the latest when the
-    child exits: it never does."""
-    for thing in list(_made):
-        ctypes.pythonapi.Py_IncRef(ctypes.py_object(thing))
     for pairs in list(_all_pairs):
         pairs.forked()
 

@@ -5,8 +5,11 @@ They are not PyTorch's default group, which stays the program's own.
 
 from __future__ import annotations
 
+import ctypes
 import datetime
 import importlib.util
+import os
+import weakref
 from typing import Any
 
 from umbel import exceptions
@@ -41,7 +44,9 @@ def _not_installed(asker: str) -> exceptions.PluginError:
 
 def device(distributed: Any, host: str) -> Any:
     """Where other ranks reach this process: a thread, and a port of `host`, an address of the loopback device."""
-    return distributed.ProcessGroupGloo.create_device(hostname=host)
+    made = distributed.ProcessGroupGloo.create_device(hostname=host)
+    _made.add(made)
+    return made
 
 
 def group(
@@ -52,4 +57,20 @@ def group(
     options._timeout = datetime.timedelta(seconds=timeout_s)
     options._devices = [device]
     options._threads = threads
-    return distributed.ProcessGroupGloo(store, rank, size, options)
+    made = distributed.ProcessGroupGloo(store, rank, size, options)
+    _made.add(made)
+    return made
+
+
+_made: weakref.WeakSet[Any] = weakref.WeakSet()  # groups and devices
+
+
+def _after_fork() -> None:
+    """A forked child has copies without Gloo's threads. To end one would wait for those for ever, at the latest when the
+    child exits: it never does."""
+    for thing in list(_made):
+        ctypes.pythonapi.Py_IncRef(ctypes.py_object(thing))
+
+
+if hasattr(os, "register_at_fork"):
+    os.register_at_fork(after_in_child=_after_fork)

@@ -1,18 +1,19 @@
 """The backend that leaves tensors to Gloo, as PyTorch has it. PyTorch is imported when a group by this backend is made.
 
 The ranks agree on each operation before Gloo is asked: by itself it does not notice that they mean different things. And
-while it works, they watch each other: it notices the death of a neighbour, the others would wait for their time-out.
+while it works, they watch each other: it notices the death of a neighbour, the others would wait for their time-out. Who
+finds the group broken makes Gloo end what it is at, so that no thread of it stays, and it writes no more into a tensor.
 """
 
 from __future__ import annotations
 
 import contextlib
 import datetime
-import os
-import secrets
+import functools
 import threading
-from collections.abc import Callable, Sequence
-from typing import Any
+import time
+from collections.abc import Callable, Iterable, Sequence
+from typing import Any, Final, NoReturn
 
 from umbel import exceptions, spi
 from umbel._client.tensors import process_groups
@@ -20,7 +21,11 @@ from umbel.util.collective import tensors
 
 LOOK_S = 0.1  # between two looks at the other ranks while Gloo works
 NEWS_S = 0.5  # Gloo hears of a death by a socket of its own, perhaps before the peers do
+ENDING_S = 1.0  # for Gloo to end what it is at, once its connections are closed; it takes some 10 ms
 ASKER = 'the backend "gloo"'
+_LOOK: Final = datetime.timedelta(seconds=LOOK_S)
+_SHORT: Final = datetime.timedelta(milliseconds=1)
+_PAIR_TAG, _NOBODYS_TAG = 0, 1  # of what `send` sends; of nothing
 
 
 def is_available() -> bool:
@@ -39,26 +44,41 @@ class GlooGroup:
         self._distributed = process_groups.library(ASKER)
         op = self._distributed.ReduceOp
         self._ops = {"sum": op.SUM, "product": op.PRODUCT, "min": op.MIN, "max": op.MAX}
-        path = self._store_path()
-        try:
-            store = self._distributed.FileStore(path, peers.world_size)
-            store.set_timeout(datetime.timedelta(seconds=peers.timeout_s))
-            self._group: Any = process_groups.group(
-                self._distributed, store, rank=peers.rank, size=peers.world_size, timeout_s=peers.timeout_s,
-                device=process_groups.device(self._distributed, "127.0.0.1"),
-            )  # fmt: skip
-            peers.exchange("gloo is connected")
-        finally:
-            with contextlib.suppress(OSError):
-                os.unlink(path)  # the addresses in it are known to all now, or nobody needs them
+        self._others = [rank for rank in range(peers.world_size) if rank != peers.rank]
+        self._group: Any = None
+        self._connect()
 
-    def _store_path(self) -> str:
-        """A file for Gloo's addresses, named by rank 0."""
+    def _connect(self) -> None:
+        """Gloo waits for connections where it sees neither a death nor an interrupt, so it does in a thread of its own. For
+        a rank that is lost in that moment this thread goes on waiting, until Gloo gives up: for five time-outs."""
         peers = self._peers
-        path = os.path.join(peers.directory, f"gloo-{secrets.token_hex(8)}")
-        named = dict.fromkeys(range(1, peers.world_size), path.encode()) if peers.rank == 0 else {}
-        received = peers.exchange("gloo", named)
-        return path if peers.rank == 0 else received[0].decode()
+        addresses = _Addresses(peers.timeout_s)
+        due_s = time.monotonic() + peers.timeout_s
+        try:
+            making = _InThread(lambda: self._made(addresses))
+            while not addresses.is_own_known():
+                peers.check()
+            own = dict.fromkeys(self._others, addresses.own)
+            addresses.give(peers.exchange("gloo", own).values())
+            while not making.is_over():
+                peers.check()
+                if time.monotonic() >= due_s:
+                    peers.timed_out(self._others)
+            self._group = making.result()
+        except RuntimeError as error:
+            self._fail(error, self._others, due_s)
+        finally:
+            addresses.close()
+        peers.exchange("gloo is connected")
+
+    def _made(self, addresses: _Addresses) -> Any:
+        try:
+            return process_groups.group(
+                self._distributed, _store_type()(addresses), rank=self._peers.rank, size=self._peers.world_size,
+                timeout_s=self._peers.timeout_s, device=process_groups.device(self._distributed, "127.0.0.1"),
+            )  # fmt: skip
+        finally:
+            addresses.close()
 
     def allreduce(self, tensor: Any, op: str) -> None:
         found = _torch_tensor(tensor, is_written=True)
@@ -98,21 +118,18 @@ class GlooGroup:
     def send(self, tensor: Any, rank: int) -> None:
         found = _torch_tensor(tensor)
         self._peers.send(rank, _describe(found))
-        self._wait_for_pair(lambda: self._group.send([found], rank, 0))
+        self._wait_for_pair(rank, lambda: self._group.send([found], rank, _PAIR_TAG))
 
     def recv(self, tensor: Any, rank: int) -> None:
         found = _torch_tensor(tensor, is_written=True)
         self._peers.receive(rank, _describe(found), lambda _: None)
-        self._wait_for_pair(lambda: self._group.recv([found], rank, 0))
+        self._wait_for_pair(rank, lambda: self._group.recv([found], rank, _PAIR_TAG))
 
     def barrier(self) -> None:
         self._peers.exchange("barrier")
 
     def close(self) -> None:
-        # Where an operation hangs, Gloo's own end waits for that operation's time-out: nobody else should.
-        group, self._group = self._group, None
-        if group is not None:
-            threading.Thread(target=_drop, args=([group],), name="umbel-gloo-close", daemon=True).start()
+        self._group = None
 
     def _allreduce(self, tensor: Any, op: str) -> None:
         options = self._distributed.AllreduceOptions()
@@ -127,33 +144,56 @@ class GlooGroup:
 
     def _wait(self, start: Callable[[], Any]) -> None:
         """Until Gloo is done, or a rank has died."""
+        due_s = time.monotonic() + self._peers.timeout_s
         try:
             work = start()
-            while not work.is_completed():
-                try:
-                    work.wait(datetime.timedelta(seconds=LOOK_S))
-                except RuntimeError:
-                    if work.is_completed():
-                        raise
-                    self._peers.check()
+            self._watch(lambda: _is_over(work))
             work.wait()
         except RuntimeError as error:
-            self._fail(error)
+            self._fail(error, self._others, due_s)
+        finally:
+            work = None  # it holds Gloo's connections, and an error may hold this frame
 
-    def _wait_for_pair(self, start: Callable[[], Any]) -> None:
-        """Of two neighbours, each hears of the other's death at once; and a wait that is cut short would break the group."""
+    def _wait_for_pair(self, rank: int, start: Callable[[], Any]) -> None:
+        """In a thread: Gloo does not tell whether this is over but to who waits for it, and a short wait breaks the group."""
+        due_s = time.monotonic() + self._peers.timeout_s
         try:
-            start().wait()
+            working = _InThread(lambda: start().wait())
+            self._watch(working.is_over)
+            working.result()
         except RuntimeError as error:
-            self._fail(error)
+            self._fail(error, [rank], due_s)
 
-    def _fail(self, error: RuntimeError) -> None:
-        """Raise the reason that the peers know, or else Gloo's."""
-        if isinstance(error, exceptions.UmbelError):
-            raise error
+    def _watch(self, is_over: Callable[[], bool]) -> None:
+        """Look at the other ranks until Gloo has come to an end, good or bad, which it has when this raises too."""
+        try:
+            while not is_over():
+                self._peers.check()
+        except BaseException:
+            self._end_all()
+            until_s = time.monotonic() + ENDING_S
+            while not is_over() and time.monotonic() < until_s:
+                pass
+            raise
+
+    def _end_all(self) -> None:
+        """Make all that is under way fail: when a wait is cut short, Gloo closes the connections to all ranks."""
+        import torch
+
+        for rank in self._others:
+            with contextlib.suppress(RuntimeError):
+                self._group.recv([torch.empty(1)], rank, _NOBODYS_TAG).wait(_SHORT)
+
+    def _fail(self, error: RuntimeError, awaited: Sequence[int], due_s: float) -> NoReturn:
+        """Raise the reason that the peers know, or that time is up, or else Gloo's."""
+        is_late = time.monotonic() >= due_s - _SHORT.total_seconds()  # Gloo counts whole milliseconds
+        if self._group is not None:
+            self._end_all()
         until = threading.Event()
         for _ in range(int(NEWS_S / LOOK_S)):
             self._peers.check()
+            if is_late:
+                self._peers.timed_out(awaited)
             until.wait(LOOK_S)
         raise exceptions.CollectiveError(
             f"collective group {self._peers.group_name!r}: Gloo failed on rank {self._peers.rank}: {error}",
@@ -162,8 +202,107 @@ class GlooGroup:
         ) from error
 
 
-def _drop(held: list[Any]) -> None:
-    held.clear()
+class _InThread:
+    """A call in a thread of its own."""
+
+    def __init__(self, call: Callable[[], Any]) -> None:
+        self._over = threading.Event()
+        self._result: Any = None
+        self._error: BaseException | None = None
+        threading.Thread(target=self._run, args=[call], name="umbel-gloo", daemon=True).start()
+
+    def is_over(self) -> bool:
+        """Waits a moment for it."""
+        return self._over.wait(LOOK_S)
+
+    def result(self) -> Any:
+        """Once it is over. Raises what it has raised."""
+        if self._error is not None:
+            raise self._error
+        return self._result
+
+    def _run(self, call: Callable[[], Any]) -> None:
+        try:
+            self._result = call()
+        except BaseException as error:
+            self._error = error.with_traceback(None)  # its frames hold what Gloo has
+        finally:
+            self._over.set()
+
+
+class _Addresses:
+    """Where Gloo finds the ranks: it says where this one is, and asks for the others. `own`: this rank's, once known."""
+
+    def __init__(self, timeout_s: float) -> None:
+        self.own = b""
+        self._timeout_s = timeout_s
+        self._known: dict[bytes, bytes] = {}
+        self._is_own_known = threading.Event()
+        self._are_others_known = threading.Event()
+
+    def is_own_known(self) -> bool:
+        """Waits a moment for it. True too when Gloo has failed before."""
+        return self._is_own_known.wait(LOOK_S)
+
+    def give(self, others: Iterable[bytes]) -> None:
+        self._known.update(_entry(other) for other in others)
+        self._are_others_known.set()
+
+    def close(self) -> None:
+        """Nobody goes on waiting for addresses."""
+        self._is_own_known.set()
+        self._are_others_known.set()
+
+    # What Gloo calls
+
+    def set(self, key: str, value: bytes) -> None:
+        self.own = key.encode() + _SEPARATOR + value
+        self._known.update([_entry(self.own)])
+        self._is_own_known.set()
+
+    def get(self, key: str) -> bytes:
+        if key.encode() not in self._known:
+            self._are_others_known.wait(2 * self._timeout_s)  # after one, the group has failed
+        return self._known[key.encode()]
+
+
+_SEPARATOR = b"\0"
+
+
+def _entry(address: bytes) -> tuple[bytes, bytes]:
+    key, _, value = address.partition(_SEPARATOR)
+    return key, value
+
+
+@functools.cache
+def _store_type() -> Callable[[_Addresses], Any]:
+    """PyTorch's idea of `_Addresses`."""
+    import torch.distributed
+
+    class AddressStore(torch.distributed.Store):  # type: ignore[misc]  # its types are not looked at
+        def __init__(self, addresses: _Addresses) -> None:
+            super().__init__()
+            self._addresses = addresses
+
+        def set(self, key: str, value: bytes) -> None:
+            self._addresses.set(key, bytes(value))
+
+        def get(self, key: str) -> bytes:
+            return self._addresses.get(key)
+
+        def wait(self, keys: list[str], timeout: object = None) -> None:
+            for key in keys:
+                self._addresses.get(key)
+
+    return AddressStore
+
+
+def _is_over(work: Any) -> bool:
+    """Waits a moment for it."""
+    with contextlib.suppress(RuntimeError):  # not over yet, or over and failed
+        work.wait(_LOOK)
+    is_over: bool = work.is_completed()
+    return is_over
 
 
 def _torch_tensor(tensor: Any, *, is_written: bool = False) -> Any:
