@@ -5,6 +5,7 @@ from __future__ import annotations
 import array
 import os
 import re
+import signal
 import sys
 import time
 from collections.abc import Iterator
@@ -27,6 +28,13 @@ pytestmark = [
 
 SOON_S = 1.0  # within which the others know that a rank has died
 PATIENCE_MS = 20_000  # of groups in which nobody is late
+SHORT_MS = {"shm": 500, "gloo": 2_000}  # of groups in which somebody stops: time enough to make the group
+LARGE = 4_000_000  # elements, more than a socket takes
+
+
+def gloo(*others: Any) -> Any:
+    """The parameters of a test, the first of which is the backend."""
+    return pytest.param("gloo", *others, marks=pytest.mark.torch)
 
 
 @umbel.remote(num_cpus=0)
@@ -36,6 +44,10 @@ class Rank:
 
     def process(self) -> int:
         return self.pid
+
+    def imported(self, backend: str) -> bool:
+        """PyTorch takes seconds, for which the others would wait."""
+        return collective.is_backend_available(backend)
 
     def init(self, world_size: int, rank: int, *, timeout_ms: int = PATIENCE_MS, **options: Any) -> int:
         collective.init_collective_group(world_size, rank, gloo_timeout=timeout_ms, **options)
@@ -88,6 +100,7 @@ def native() -> Iterator[None]:
 
 def group(world_size: int, **options: Any) -> list[Any]:
     ranks = [Rank.remote() for _ in range(world_size)]
+    umbel.get([one.imported.remote(options.get("backend", "shm")) for one in ranks], timeout=30)
     made = umbel.get([one.init.remote(world_size, rank, **options) for rank, one in enumerate(ranks)], timeout=30)
     assert made == list(range(world_size))
     return ranks
@@ -329,10 +342,16 @@ def test_driver_and_tasks_are_ranks_too() -> None:
         collective.destroy_collective_group("mixed")
 
 
+@pytest.fixture(params=["shm", gloo()])
+def backend(request: pytest.FixtureRequest) -> str:
+    name: str = request.param
+    return name
+
+
 @pytest.mark.usefixtures("native")
-@pytest.mark.parametrize("count", [16, 300_000])
-def test_killed_rank_is_an_error_at_all_others_at_once(count: int) -> None:
-    ranks = group(3)
+@pytest.mark.parametrize(("backend", "count"), [("shm", 16), ("shm", 300_000), gloo(300_000)])
+def test_killed_rank_is_an_error_at_all_others_at_once(backend: str, count: int) -> None:
+    ranks = group(3, backend=backend)
     victim = umbel.get(ranks[1].process.remote())
     running = [one.loop.remote(count) for one in ranks]
     drivers.pause(0.1)  # into the midst of it
@@ -346,18 +365,18 @@ def test_killed_rank_is_an_error_at_all_others_at_once(count: int) -> None:
         umbel.get(ranks[0].allreduce.remote(1), timeout=30)
     # The others make a new group, of the same name, without it.
     umbel.get([ranks[0].left.remote(), ranks[2].left.remote()])
-    umbel.get([ranks[0].init.remote(2, 0), ranks[2].init.remote(2, 1)], timeout=30)
+    umbel.get([ranks[0].init.remote(2, 0, backend=backend), ranks[2].init.remote(2, 1, backend=backend)], timeout=30)
     assert umbel.get([ranks[0].allreduce.remote(1), ranks[2].allreduce.remote(2)]) == [3.0, 3.0]
 
 
 @pytest.mark.usefixtures("native")
 @pytest.mark.parametrize("is_host", [True, False])
-def test_rank_killed_while_the_group_comes_together_is_an_error_at_once(is_host: bool) -> None:
+def test_rank_killed_while_the_group_comes_together_is_an_error_at_once(backend: str, is_host: bool) -> None:
     host, guest = Rank.remote(), Rank.remote()
     pids = umbel.get([host.process.remote(), guest.process.remote()])
-    first = host.init.remote(3, 0, group_name="gathering")
+    first = host.init.remote(3, 0, group_name="gathering", backend=backend)
     drivers.wait_until(lambda: "umbel.util.collective:gathering" in umbel.util.list_named_actors())
-    second = guest.init.remote(3, 1, group_name="gathering")
+    second = guest.init.remote(3, 1, group_name="gathering", backend=backend)
     drivers.wait_until(lambda: _is_at_the_door(pids[1]))
     began_s = time.monotonic()
     drivers.kill(pids[0] if is_host else pids[1])
@@ -373,16 +392,17 @@ def _is_at_the_door(pid: int) -> bool:
 
 
 @pytest.mark.usefixtures("native")
-def test_stopped_rank_is_an_error_in_time() -> None:
+def test_stopped_rank_is_an_error_in_time(backend: str) -> None:
     """It is alive, so that only time can tell."""
-    ranks = group(2, timeout_ms=500)
+    ranks = group(2, backend=backend, timeout_ms=SHORT_MS[backend])
     pid = umbel.get(ranks[1].process.remote())
     drivers.freeze(pid)
     try:
         (error,) = failures([ranks[0].allreduce.remote(1)], exceptions.CollectiveTimeoutError)
-        assert "rank 0 waited 0.5 s in allreduce(sum) of float64 (4,) for rank 1;" in str(error)
+        waited = f"rank 0 waited {SHORT_MS[backend] / 1000:g} s in allreduce(sum) of float64 (4,) for rank 1;"
+        assert waited in str(error)
     finally:
-        os.kill(pid, drivers.signal.SIGCONT)
+        os.kill(pid, signal.SIGCONT)
     (error,) = failures([ranks[1].allreduce.remote(1)], exceptions.CollectiveTimeoutError)
     assert "rank 0 waited" in str(error)
 
@@ -434,8 +454,81 @@ def test_forked_child_does_not_hide_the_death_of_its_parent() -> None:
         drivers.kill(child)
 
 
-@pytest.mark.parametrize("victim", ["driver", "daemon", "rank"])
-def test_nothing_is_left_after_a_kill(victim: str) -> None:
+@pytest.mark.usefixtures("native")
+@pytest.mark.parametrize("role", ["send", "recv"])
+def test_cancelled_task_does_not_wait_for_the_other_end_of_its_pair(backend: str, role: str) -> None:
+    """Rank 1 has agreed, and is stopped: rank 0 waits within the backend."""
+
+    @umbel.remote
+    def wait_in_it() -> None:
+        collective.init_collective_group(2, 0, backend, group_name="pair", gloo_timeout=PATIENCE_MS)
+        getattr(collective, role)(np.zeros(LARGE), 1, "pair")
+
+    class Stopping:
+        def stop(self) -> None:
+            collective.init_collective_group(2, 1, backend, group_name="pair", gloo_timeout=PATIENCE_MS)
+            method = "receive" if role == "send" else "send"
+            peers = collective.get_group_handle("pair")._peers
+            agree = getattr(peers, method)
+
+            def agree_and_stop(*args: Any, **options: Any) -> None:
+                setattr(peers, method, agree)
+                agree(*args, **options)
+                os.kill(os.getpid(), signal.SIGSTOP)
+
+            setattr(peers, method, agree_and_stop)
+            getattr(collective, "recv" if role == "send" else "send")(np.zeros(LARGE), 0, "pair")
+
+        def process(self) -> int:
+            return os.getpid()
+
+    other = umbel.remote(num_cpus=0)(Stopping).remote()
+    pid = umbel.get(other.process.remote(), timeout=30)
+    waiting = wait_in_it.remote()
+    stopped = other.stop.remote()
+    drivers.wait_until(lambda: drivers.thread_states(pid) == {"T"}, what="rank 1 to stop")
+    began_s = time.monotonic()
+    umbel.cancel(waiting)
+    with pytest.raises(exceptions.TaskCancelledError):
+        umbel.get(waiting, timeout=30)
+    assert time.monotonic() - began_s < SOON_S
+    os.kill(pid, signal.SIGCONT)
+    failures([stopped], exceptions.CollectiveError)
+
+
+def test_driver_that_has_lost_a_rank_ends_as_ever(backend: str) -> None:
+    """It is in the group to the end, which Gloo's threads could hold up."""
+    output, errors = drivers.run(
+        """
+        import numpy as np, os, signal, umbel
+        from umbel import exceptions
+        from umbel.util import collective
+
+        umbel.init(num_cpus=1, log_to_driver=False)
+
+        @umbel.remote(max_retries=0)
+        def rank():
+            collective.init_collective_group(2, 1, os.environ["BACKEND"])
+            collective.allreduce(np.ones(2_000_000))
+            os.kill(os.getpid(), signal.SIGKILL)
+
+        running = rank.remote()
+        collective.init_collective_group(2, 0, os.environ["BACKEND"])
+        tensor = np.ones(2_000_000)
+        collective.allreduce(tensor)
+        try:
+            collective.allreduce(tensor)
+        except exceptions.CollectiveRankDiedError as error:
+            print("rank", error.rank, "died")
+        """,
+        timeout_s=45.0,  # two processes import PyTorch
+        BACKEND=backend,
+    )
+    assert (output, errors) == ("rank 1 died\n", "umbel: started a private native session with 1 CPU\n")
+
+
+@pytest.mark.parametrize(("backend", "victim"), [("shm", "driver"), ("shm", "daemon"), ("shm", "rank"), gloo("driver")])
+def test_nothing_is_left_after_a_kill(backend: str, victim: str) -> None:
     source = """
         import numpy as np, os, umbel
         from umbel.util import collective
@@ -445,7 +538,7 @@ def test_nothing_is_left_after_a_kill(victim: str) -> None:
         @umbel.remote
         class Rank:
             def run(self, rank):
-                collective.init_collective_group(2, rank)
+                collective.init_collective_group(2, rank, os.environ["BACKEND"])
                 tensor = np.ones(300_000)
                 collective.allreduce(tensor)
                 print(os.getpid(), file=open(os.environ["PIDS"], "a"), flush=True)
@@ -461,7 +554,7 @@ def test_nothing_is_left_after_a_kill(victim: str) -> None:
     directory = drivers.tempfile.mkdtemp(prefix="u", dir="/tmp")
     path = os.path.join(directory, "pids")
     try:
-        with drivers.driver(source, PIDS=path) as driver:
+        with drivers.driver(source, PIDS=path, BACKEND=backend) as driver:
             assert driver.line() == "running"
             pids = drivers.wait_until(lambda: _lines(path, 2))
             if victim == "driver":
