@@ -58,6 +58,7 @@ class GlooGroup:
             making = _InThread(lambda: self._made(addresses))
             while not addresses.is_own_known():
                 peers.check()
+                making.result()  # it may have failed already
             own = dict.fromkeys(self._others, addresses.own)
             addresses.give(peers.exchange("gloo", own).values())
             while not making.is_over():
@@ -72,13 +73,10 @@ class GlooGroup:
         peers.exchange("gloo is connected")
 
     def _made(self, addresses: _Addresses) -> Any:
-        try:
-            return process_groups.group(
-                self._distributed, _store_type()(addresses), rank=self._peers.rank, size=self._peers.world_size,
-                timeout_s=self._peers.timeout_s, device=process_groups.device(self._distributed, "127.0.0.1"),
-            )  # fmt: skip
-        finally:
-            addresses.close()
+        return process_groups.group(
+            self._distributed, _store_type()(addresses), rank=self._peers.rank, size=self._peers.world_size,
+            timeout_s=self._peers.timeout_s, device=process_groups.device(self._distributed, "127.0.0.1"),
+        )  # fmt: skip
 
     def allreduce(self, tensor: Any, op: str) -> None:
         found = _torch_tensor(tensor, is_written=True)
@@ -216,7 +214,7 @@ class _InThread:
         return self._over.wait(LOOK_S)
 
     def result(self) -> Any:
-        """Once it is over. Raises what it has raised."""
+        """None before it is over. Raises what it has raised."""
         if self._error is not None:
             raise self._error
         return self._result
@@ -241,7 +239,7 @@ class _Addresses:
         self._are_others_known = threading.Event()
 
     def is_own_known(self) -> bool:
-        """Waits a moment for it. True too when Gloo has failed before."""
+        """Waits a moment for it."""
         return self._is_own_known.wait(LOOK_S)
 
     def give(self, others: Iterable[bytes]) -> None:
@@ -249,8 +247,7 @@ class _Addresses:
         self._are_others_known.set()
 
     def close(self) -> None:
-        """Nobody goes on waiting for addresses."""
-        self._is_own_known.set()
+        """Gloo goes on waiting for nobody's."""
         self._are_others_known.set()
 
     # What Gloo calls

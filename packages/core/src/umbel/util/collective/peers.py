@@ -91,7 +91,7 @@ class Peers:
     def timed_out(self, ranks: Sequence[int]) -> NoReturn:
         self.check()
         self._finish(self._rounds.timed_out_otherwise(self.timeout_s, ranks))
-        raise AssertionError("a time-out is an error")
+        raise exceptions.InternalError("a time-out was no error")
 
     def wait_now(self) -> answers.Wait | None:
         """What an operation here waits for, for those who ask."""
