@@ -7,11 +7,13 @@ finds the group broken makes Gloo end what it is at, so that no thread of it sta
 
 from __future__ import annotations
 
+import atexit
 import contextlib
 import datetime
 import functools
 import threading
 import time
+import weakref
 from collections.abc import Callable, Iterable, Sequence
 from typing import Any, Final, NoReturn
 
@@ -47,6 +49,7 @@ class GlooGroup:
         self._others = [rank for rank in range(peers.world_size) if rank != peers.rank]
         self._group: Any = None
         self._connect()
+        _open_groups.add(self)
 
     def _connect(self) -> None:
         """Gloo waits for connections where it sees neither a death nor an interrupt, so it does in a thread of its own. For
@@ -327,6 +330,16 @@ def _torch_tensor(tensor: Any, *, is_written: bool = False) -> Any:
             f"a tensor must be contiguous in memory, got one of shape {tuple(tensor.shape)}; pass x.contiguous()"
         )
     return tensor.detach()
+
+
+_open_groups: weakref.WeakSet[GlooGroup] = weakref.WeakSet()
+
+
+@atexit.register
+def _close_all() -> None:
+    """Gloo's threads may be about to let go of a tensor, which ends the process with an error once Python has ended."""
+    for group in list(_open_groups):
+        group.close()
 
 
 def _memory(tensor: Any) -> memoryview:
