@@ -9,6 +9,7 @@ Everything the agent orders is entered in books of the simulation's own, and com
 
 from __future__ import annotations
 
+import collections
 import itertools
 from collections.abc import Iterator, Mapping
 from typing import Any, Final
@@ -100,6 +101,7 @@ class AgentWorld(World):
         self.idle_max = 1 + chance.below(2)
         self.recycle_s: float | None = chance.choose((None, 1.0, 30.0))
         self.made_s: dict[str, float] = {}  # worker -> when it was forked
+        self._todo: collections.deque[ev.AgentCommand | environments.Begin | environments.End] = collections.deque()
         self.infeasible_timeout_s = chance.choose((None, 5.0, 100.0))
         self.state = AgentState(
             ledger=Ledger(self.total, {"GPU": ("0", "1")}),
@@ -138,15 +140,18 @@ class AgentWorld(World):
         self._note_end(event)
         self._note_hopeless(event)
         commands = self.state.apply(event)
-        for command in commands:
-            self.note("    -> %s", command)
-            self._carry_out(command)
         if isinstance(event, (ev.MemoryShort, ev.WorkerDismissed)):
             is_killed = ev.KillWorker(event.worker) in commands
             may_be = isinstance(event, ev.MemoryShort) and event.worker in before
             self.must(may_be or not is_killed, "A14", "%s is killed, and nobody uses it", event.worker)
         if isinstance(event, ev.WorkerExited):
             self._check_told(event, before.get(event.worker), commands)
+        is_outermost = not self._todo
+        self._todo.extend(commands)
+        while is_outermost and self._todo:  # as `Service.decide` does: what follows from one comes after the rest
+            self.note("    -> %s", self._todo[0])
+            self._carry_out(self._todo[0])
+            self._todo.popleft()
         if isinstance(event, ev.Ticked):
             self._check_hopeless(commands)
 

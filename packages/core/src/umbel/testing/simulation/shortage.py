@@ -212,8 +212,9 @@ class ShortageWorld(AgentWorld):
     def _check_victim(self, victim: shortage.Use, in_use: list[shortage.Use], worth: float) -> None:
         _, growth, held = blame = self._blame(victim)
         is_early = self.short_since_s is None or self.now_s - self.short_since_s < shortage.PATIENCE_S
-        self.must(not is_early or growth > worth - 1, "K5", "%s goes at once and grew by %d", victim.worker, growth)
-        self.must(held >= worth, "K5", "%s goes, which holds %d", victim.worker, held)
+        least = worth / 2  # who costs less goes before one who is about as much to blame: up to twice as much
+        self.must(not is_early or growth > least - 1, "K5", "%s goes at once and grew by %d", victim.worker, growth)
+        self.must(held >= least, "K5", "%s goes, which holds %d", victim.worker, held)
         for other in in_use:
             theirs = self._blame(other)
             is_to_blame = all(more >= less for more, less in zip(theirs, blame, strict=True))
@@ -232,9 +233,7 @@ class ShortageWorld(AgentWorld):
         looks = self.seen[use.worker]
         last_s = looks[-1][0]
         growth = rise = 0.0
-        for at in range(
-            len(looks) - 1, -1, -1
-        ):  # since which look it has grown most, when what is long ago counts less
+        for at in range(len(looks) - 1, -1, -1):  # since when it has grown most, if what is long ago counts less
             at_s, size = looks[at]
             before = looks[at - 1][1] if at else min(size, shortage.FRESH_BYTES)
             rise += (size - before) * 0.5 ** ((last_s - at_s) / shortage.HALF_LIFE_S)
