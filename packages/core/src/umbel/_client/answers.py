@@ -16,7 +16,7 @@ from collections.abc import Callable, Collection, Iterable, Iterator
 from types import FrameType
 from typing import TYPE_CHECKING, Any, NamedTuple, Protocol
 
-from umbel._client import coroutines, reasons
+from umbel._client import reasons
 from umbel._model.reasons import ROOM, RUNNING, Reason
 
 if TYPE_CHECKING:
@@ -198,11 +198,15 @@ class Answers:
             if thread not in told:
                 yield users_line(frames.get(thread)), engine.waited_for(thread)
         if engine.awaits.of:
+            from umbel._client import coroutines
+
             besides = [one.coroutine for one in running if one.coroutine is not None]
             for task in coroutines.waiting(engine.awaits.of, besides):
                 yield _line_of_coroutine(task), self._awaited(task)
 
     def _awaited(self, coroutine: Any) -> list[ownership.Record]:
+        from umbel._client import coroutines
+
         return [record for record, _ in coroutines.awaited(coroutine, self._engine.awaits.of)]
 
     def waits_of(self, one: Running) -> list[ownership.Record]:
@@ -224,6 +228,8 @@ class Answers:
     def stack(self) -> dict[str, Any]:
         """`doing`, and the stack of every thread, and of every coroutine that none of them is in, outermost frame first:
         [file, line, function, text, is ours]."""
+        from umbel._client import coroutines  # here and below: none are told of when a session starts
+
         names = {thread.ident: thread.name for thread in threading.enumerate()}
         threads = [
             {"ident": ident, "name": names.get(ident, "umbel"), "frames": _described(_walk(frame))}
@@ -251,12 +257,17 @@ def _thread_of(one: Running) -> int:
 
 
 def _line_of(one: Running, frames: dict[int, FrameType]) -> str:
-    if one.coroutine is None or coroutines.is_running(one.coroutine):
-        return users_line(frames.get(_thread_of(one)))
-    return _line_of_coroutine(one.coroutine)
+    if one.coroutine is not None:
+        from umbel._client import coroutines
+
+        if not coroutines.is_running(one.coroutine):
+            return _line_of_coroutine(one.coroutine)
+    return users_line(frames.get(_thread_of(one)))
 
 
 def _line_of_coroutine(task: Any) -> str:
+    from umbel._client import coroutines
+
     return _users_line(reversed(list(coroutines.frames(task))))
 
 

@@ -23,7 +23,6 @@ from umbel._client import actor as actor_api
 from umbel._client import (
     actors,
     answers,
-    awaits,
     context,
     current,
     exports,
@@ -45,7 +44,7 @@ from umbel._wire import messages
 
 if TYPE_CHECKING:
     from umbel import spi
-    from umbel._client import rebuild
+    from umbel._client import awaits, rebuild
     from umbel._client.tensors import holding
 
 logger = logging.getLogger("umbel")
@@ -120,7 +119,7 @@ class NativeEngine:
         self._last_report_s = 0.0
         self._waited_for: dict[int, Sequence[ownership.Record]] = {}  # thread -> what it has waited for for a while
         self.causes_told: set[Any] = set()  # by the watchdog
-        self.awaits = awaits.Awaits(self)
+        self._awaits: awaits.Awaits | None = None
         self.welcome: dict[str, Any] = {}
         self._welcomed = reactor.Waiter()
         self.agent_ended = reactor.Waiter()
@@ -376,7 +375,7 @@ class NativeEngine:
             extra = self.extra_housekeeping(now)
             if extra is not None:
                 due = extra if due is None else min(due, extra)
-        for source in (self.own_metrics, self._metrics, self.awaits):
+        for source in (self.own_metrics, self._metrics, self._awaits):
             if source is not None:
                 extra = source.housekeep(now)
                 if extra is not None:
@@ -747,6 +746,14 @@ class NativeEngine:
         with self.lock:
             self.has_settled = True
             self.carry_on()
+
+    @property
+    def awaits(self) -> awaits.Awaits:
+        if self._awaits is None:
+            from umbel._client import awaits  # not before something is awaited
+
+            self._awaits = awaits.Awaits(self)
+        return self._awaits
 
     def add_done_callback(self, ref: refs.ObjectRef[Any], callback: Callable[[], None], future: Any = None) -> None:
         with self.lock:

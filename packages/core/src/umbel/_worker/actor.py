@@ -17,7 +17,7 @@ from typing import TYPE_CHECKING, Any
 
 from umbel import exceptions
 from umbel._client import actor as actor_api
-from umbel._client import answers, context, coroutines, links, troubles
+from umbel._client import answers, context, links, troubles
 from umbel._objects import serialization
 from umbel._wire import messages
 from umbel._worker import execute, mailbox
@@ -281,6 +281,8 @@ class Host:
             return answers.Queue(0, ())
         lane = self._mailbox.lane_of(job)
         if lane is None:  # it has its place, and waits for the event loop, in which another one is
+            from umbel._client import coroutines
+
             ahead = [one for one, its in list(self._async_tasks.items()) if coroutines.is_running(its)]
             return answers.Queue(0, {execute.task_id(one) for one in ahead})
         ahead = [one for one in jobs if self._lane(one) == lane and self._mailbox.lane_of(one) is None]
