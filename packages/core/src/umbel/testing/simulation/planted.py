@@ -407,7 +407,7 @@ PLANTS: Final[Mapping[str, Planted]] = {
     "stayed-unheard": _instead("agent", _AGENT, "_on_worker_stayed", _deaf, "A"),
     "worn-out-kept": _instead("agent", _AGENT, "_recycle", _recycle_idle_only, "A16"),
     "build-not-awaited": _instead("agent", environments.Environments, "want", _hasty_server, "A15"),
-    "plain-only": _instead("agent", _AGENT, "_is_feasible", _plain_only, "A10", "A16", "A7"),
+    "plain-only": _instead("agent", _AGENT, "_is_feasible", _plain_only, "A10", "A17", "A7"),
     "never-given-up": _instead("agent", _AGENT, "_look_at_infeasible", lambda *_: [], "A10"),
     "short-given-up": _instead("agent", _AGENT, "_add", _give_up_the_short, "A10"),
     "always-starting": _instead("agent", _AGENT, "_reason", _always_starting, "A17"),
