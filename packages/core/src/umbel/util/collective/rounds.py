@@ -120,6 +120,11 @@ class Rounds:
         return self._waiting is not None
 
     @property
+    def has_unread(self) -> bool:
+        """Whether others have said something that nothing here has waited for yet."""
+        return any(self._inboxes.values())
+
+    @property
     def operation(self) -> str:
         """The last that was begun, in words; "" before the first."""
         return self._operation
