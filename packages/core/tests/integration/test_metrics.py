@@ -8,6 +8,7 @@ import signal
 import socket
 import subprocess
 import sys
+import time
 import urllib.request
 from collections.abc import Iterator
 from typing import Any
@@ -91,12 +92,11 @@ def test_what_driver_tasks_and_actors_count_is_one_total_that_outlives_them(port
 
 def test_umbels_own_metrics_follow_what_the_session_does(port: int, tmp_path: Any) -> None:
     gate = tmp_path / "gate"
-    os.mkfifo(gate)
 
     @umbel.remote(name="held")
     def held(path: str) -> None:
-        with open(path) as file:
-            file.read()
+        while not os.path.exists(path):
+            time.sleep(0.01)
 
     @umbel.remote(name="failing", max_retries=0)
     def failing() -> None:
@@ -129,9 +129,7 @@ def test_umbels_own_metrics_follow_what_the_session_does(port: int, tmp_path: An
     }  # the system may not tell
     may_be_missing.add("umbel_tasks_recomputed_total")  # until there is one
     assert set(catalog.BY_NAME) - {name for name, _ in found} <= may_be_missing
-    for _ in running:
-        with open(gate, "w"):
-            pass
+    gate.touch()
     umbel.cancel(waiting[0])
     umbel.get([*running, waiting[1]], timeout=drivers.PATIENCE_S)
     expect(port, 0, "umbel_tasks_running")
