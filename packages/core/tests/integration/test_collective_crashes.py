@@ -261,7 +261,7 @@ class Work:
         """Before the group is there."""
 
     def run(self, here: Here, group: groups.Group) -> None:
-        raise NotImplementedError
+        raise NotImplementedError  # every kind of work has its own
 
 
 class Making(Work):

@@ -196,9 +196,7 @@ class AgentState:
 
     def _next_old_s(self) -> float | None:
         """When a worker becomes too old next; None while that changes nothing."""
-        oldest = next(
-            filter(_is_replaceable, self.workers.values()), None
-        )  # they are listed in the order of their ages
+        oldest = next(filter(_is_replaceable, self.workers.values()), None)  # they are listed by age
         if oldest is None or self._recycle_s is None:
             return None
         old_s = oldest.made_s + self._recycle_s

@@ -45,6 +45,10 @@ _ERROR_TYPES = {
 }  # our classes, and what Ray calls them in its listings
 
 
+# What `TaskRecorder.constructed` is told.
+_Construction = tuple[bytes, str, bytes, int, tuple[float, float, float], bytes, str]
+
+
 class Last:
     """What ended last at a worker: the next with the same template and parent is of the same group, and `add` takes it.
 
@@ -69,7 +73,7 @@ class TaskRecorder:
     def __init__(self, process_id: bytes, job: str) -> None:
         self._owner = process_id.hex()
         self._job = job
-        self._constructions: list[tuple[bytes, str, bytes, int, tuple[float, float, float], bytes, str]] = []
+        self._constructions: list[_Construction] = []
         self.rows: list[Any] = []
         self._lasts: list[Last] = []
         self._begin()
@@ -133,16 +137,8 @@ class TaskRecorder:
         and ended; 0.0 for unknown. call_site: of its submission, if that was recorded."""
         self._constructions.append((actor, class_name, peer, attempt, times, error, call_site))  # not read yet
 
-    def _batch_of(
-        self,
-        actor: bytes,
-        class_name: str,
-        peer: bytes,
-        attempt: int,
-        times: tuple[float, float, float],
-        error: bytes,
-        call_site: str,
-    ) -> bytes:
+    def _batch_of(self, construction: _Construction) -> bytes:
+        actor, class_name, peer, attempt, times, error, call_site = construction
         submitted_s, began_s, ended_s = times
         from umbel._history import batches
 
@@ -199,7 +195,7 @@ class TaskRecorder:
     def take(self) -> list[tuple[int, bytes]]:
         """All that was not reported: (how many tasks, batch) each."""
         constructions, self._constructions = self._constructions, []
-        taken = [(1, self._batch_of(*one)) for one in constructions]
+        taken = [(1, self._batch_of(one)) for one in constructions]
         self.compact()
         if self._values:
             from umbel._history import batches
