@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import collections
 import os
+import signal
 import threading
 import time
 import types
@@ -320,3 +321,15 @@ def test_memory_that_does_not_fit_is_an_error_that_says_what_to_do(tmp_path: Pat
     with pytest.raises(exceptions.ObjectStoreFullError, match="_buffer_size_bytes"):
         channels.make(str(tmp_path / "graph"), edges=1, slots=1, slot_bytes=1024)
     assert list(tmp_path.iterdir()) == []
+
+
+def test_a_child_forked_while_another_thread_writes_can_write(memory: channels.Memory) -> None:
+    with channels._fence:  # as of another thread, at the fork
+        child = os.fork()
+        if not child:
+            signal.signal(signal.SIGALRM, signal.SIG_DFL)
+            signal.alarm(10)
+            send(channels.Sender(memory, 1), 1)
+            os._exit(0)
+    assert os.waitstatus_to_exitcode(os.waitpid(child, 0)[1]) == 0
+    assert channels.Receiver(memory, 1).take(None) == 1

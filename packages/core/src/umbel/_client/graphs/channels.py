@@ -49,6 +49,15 @@ _MOMENT = futex.Timespec(SLICE_S)
 _fence = threading.Lock()  # taking it orders memory: what was written before is seen before what is written after
 
 
+def _after_fork() -> None:
+    global _fence
+    _fence = threading.Lock()  # another thread of the parent may have held it
+
+
+if hasattr(os, "register_at_fork"):
+    os.register_at_fork(after_in_child=_after_fork)
+
+
 class ChannelClosed(Exception):
     """Somebody has closed the graph's channels."""
 
