@@ -117,7 +117,18 @@ def test_memory_of_a_process_follows_what_it_holds() -> None:
 def test_kills_of_the_system_are_counted(tmp_path: pathlib.Path) -> None:
     path = tmp_path / "vmstat"
     path.write_text("nr_free_pages 3\noom_kill 7\npgfault 1\n")
-    assert memory_watch.oom_kill_count(str(path)) == 7
+    assert memory_watch.oom_kill_count(vmstat=str(path)) == 7
     path.write_text("nr_free_pages 3\n")
-    assert memory_watch.oom_kill_count(str(path)) == 0
-    assert memory_watch.oom_kill_count(str(tmp_path / "missing")) == 0
+    assert memory_watch.oom_kill_count(vmstat=str(path)) == 0
+    assert memory_watch.oom_kill_count(vmstat=str(tmp_path / "missing")) == 0
+
+
+@pytest.mark.parametrize("name", ["memory.events", "memory.oom_control"])
+def test_kills_of_the_system_are_counted_in_a_limited_group_where_there_is_one(
+    tmp_path: pathlib.Path, name: str
+) -> None:
+    vmstat = tmp_path / "vmstat"
+    vmstat.write_text("oom_kill 7\n")
+    (tmp_path / name).write_text("oom 9\noom_kill 2\n")
+    group = control_groups.GROUP_VERSIONS[0].at(str(tmp_path))
+    assert memory_watch.oom_kill_count([group], str(vmstat)) == 2

@@ -262,9 +262,17 @@ def test_reserve_is_bounded_on_large_machines() -> None:
 
 
 def test_report_of_one_that_the_system_killed(node: Node) -> None:
-    assert node.monitor.report_of("a") is None
+    assert node.monitor.report_of("a", 0.0) is None
     node.look(800, task("a", 700))
-    report = node.monitor.report_of("a")
+    report = node.monitor.report_of("a", node.at_s + 0.5)
     assert report is not None
     assert (report["worker"], report["resident_bytes"]) == ("a", 700 * MIB)
-    assert node.monitor.report_of("b") is None
+    assert node.monitor.report_of("b", node.at_s + 0.5) is None
+
+
+def test_one_that_was_killed_when_there_was_plenty_was_not_killed_for_memory() -> None:
+    """The system counts what it kills anywhere on the machine: elsewhere a control group may have reached its limit."""
+    monitor = MemoryMonitor(threshold=0.95)
+    monitor.apply(Sampled(2 << 30, 24 << 30, "these use", (task("a", 19),), 1e-4, 10.0))
+    assert monitor.report_of("a", 11.0) is None
+    assert monitor.report_of("a", 13.0) is not None  # time enough to fill it

@@ -13,7 +13,6 @@ from typing import Any
 
 from umbel._base import control_groups, sessions
 
-_COUNTERS = ("memory.events", "memory.oom_control")  # of version 2 and 1: has a line "oom_kill N"
 _PEAKS = ("memory.peak", "memory.max_usage_in_bytes")
 _NO_LIMIT = {"memory.max": "max"}  # version 1: -1
 REPORTS_MAX = 1_000  # of kills that nobody has asked for
@@ -78,7 +77,7 @@ class Isolation:
         if limit is None:
             return
         path = self._path(worker)
-        if limit and _number_in(path, _COUNTERS, "oom_kill") and len(self._reports) < REPORTS_MAX:
+        if limit and _number_in(path, control_groups.EVENTS, "oom_kill") and len(self._reports) < REPORTS_MAX:
             self._reports[worker] = _report(worker, pid, limit, _number_in(path, _PEAKS) or limit)
         with contextlib.suppress(OSError):  # what the worker has started may live on in it
             os.rmdir(path)

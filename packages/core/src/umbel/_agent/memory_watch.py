@@ -12,7 +12,7 @@ import contextlib
 import os
 import signal
 import time
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable, Mapping, Sequence
 from typing import Any, Protocol
 
 from umbel._agent import events as ev
@@ -58,7 +58,7 @@ class MemoryWatch:
         self.monitor = shortage.MemoryMonitor(threshold=settings["threshold"])
         self._groups = control_groups.limited_groups()
         self._reports: dict[str, dict[str, Any]] = {}  # of workers that were killed and not yet reaped
-        self._oom_kills = oom_kill_count()
+        self._oom_kills = oom_kill_count(self._groups)
         self._has_told_of_young = False
 
     # ---- looking ----
@@ -165,8 +165,8 @@ class MemoryWatch:
         """A worker's process has ended, by signal `number` or 0. If the system has killed it for its memory, that is
         noted."""
         if number == signal.SIGKILL and worker not in self._reports:
-            count = oom_kill_count()
-            report = self.monitor.report_of(worker) if count > self._oom_kills else None
+            count = oom_kill_count(self._groups)
+            report = self.monitor.report_of(worker, self._daemon.now_s()) if count > self._oom_kills else None
             self._oom_kills = max(self._oom_kills, count)
             if report is not None:
                 report["by_system"] = True
@@ -259,13 +259,16 @@ def descendants(pid: int) -> Iterable[int]:
         waiting += children
 
 
-def oom_kill_count(path: str = "/proc/vmstat") -> int:
-    """How many processes the kernel has killed for their memory since the machine started."""
-    try:
-        with open(path, "rb") as lines:
-            return next((int(line.split()[1]) for line in lines if line.startswith(b"oom_kill ")), 0)
-    except OSError:
-        return 0
+def oom_kill_count(groups: Sequence[control_groups.Group] = (), vmstat: str = "/proc/vmstat") -> int:
+    """How many processes the kernel has killed for their memory: of the outermost of these groups, or else since the
+    machine started, whoever they belonged to."""
+    paths = [f"{groups[-1].path}/{name}" for name in control_groups.EVENTS] if groups else []
+    for path in (*paths, vmstat):
+        with contextlib.suppress(OSError), open(path, "rb") as lines:
+            for line in lines:
+                if line.startswith(b"oom_kill "):
+                    return int(line.split()[1])
+    return 0
 
 
 def mib(size_bytes: float) -> str:

@@ -234,12 +234,14 @@ class MemoryMonitor:
 
     # ---- what is told ----
 
-    def report_of(self, worker: str) -> dict[str, Any] | None:
+    def report_of(self, worker: str, at_s: float) -> dict[str, Any] | None:
         """What a kill of this worker would be told with, for one that the system itself has killed. None if it was never
-        looked at."""
+        looked at, or if what was left then cannot have been used up since: somebody else has killed it."""
         sample = self._last
         use = next((one for one in sample.uses if one.worker == worker), None) if sample is not None else None
         if sample is None or use is None:
+            return None
+        if sample.limit_bytes - sample.used_bytes > 2 * GROWTH_BYTES_PER_S * (at_s - sample.at_s):
             return None
         return self._report(use, sample, self._worth_bytes(sample))
 

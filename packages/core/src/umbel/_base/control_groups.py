@@ -36,6 +36,9 @@ _V1 = Group("memory", "memory.limit_in_bytes", "memory.usage_in_bytes", (b"total
 GROUP_VERSIONS = (_V2, _V1)
 
 
+EVENTS = ("memory.events", "memory.oom_control")  # of version 2 and 1: has a line "oom_kill N"
+
+
 def own_groups(root: str = CGROUP_ROOT, membership: str = "/proc/self/cgroup") -> list[Group]:
     """The control groups that this process is in, of either version, whether they limit memory or not."""
     return [version.at(os.path.normpath(_top(root, version) + own)) for version, own in _memberships(membership)]

@@ -77,7 +77,7 @@ class ShortageWorld(AgentWorld):
             for owner, name, replacement in (
                 (memory_watch, "private_bytes", lambda pid: self.sizes.get(pid, 0)),
                 (memory_watch, "descendants", lambda _pid: ()),
-                (memory_watch, "oom_kill_count", lambda: 0),
+                (memory_watch, "oom_kill_count", lambda _groups: 0),
                 (memory_watch, "time", _Time),
                 (machine, "memory_bytes", lambda: (LIMIT_BYTES, LIMIT_BYTES - self.used_bytes())),
                 (control_groups, "limited_groups", lambda: []),
