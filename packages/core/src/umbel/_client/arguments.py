@@ -5,7 +5,7 @@ Everything here runs under the engine's lock unless it says otherwise.
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Iterable
 from typing import TYPE_CHECKING, Any
 
 from umbel._client import refs
@@ -46,19 +46,20 @@ class TaskArguments:
                 deps.append((position, value._id))
             elif is_raw and not serialization.is_raw(value):
                 is_raw = False
-        if kwargs:
-            for name, value in kwargs.items():
-                if isinstance(value, refs.ObjectRef):
-                    if deps is None:
-                        deps = []
-                    deps.append((name, value._id))
-                elif is_raw and not serialization.is_raw(value):
-                    is_raw = False
         if deps is not None:
-            self.check_known([object_id for _, object_id in deps])
-            named = {key for key, _ in deps}
-            args = tuple(None if i in named else v for i, v in enumerate(args))
-            kwargs = {k: None if k in named else v for k, v in kwargs.items()}
+            left = list(args)
+            for position, object_id in deps:
+                left[position] = None
+                if object_id not in self._values.table.records:
+                    raise self._engine.stale(object_id)
+            args = tuple(left)
+        if kwargs:
+            named = {name: value._id for name, value in kwargs.items() if isinstance(value, refs.ObjectRef)}
+            if named:
+                self.check_known(named.values())
+                deps = [*(deps or ()), *named.items()]
+                kwargs = {**kwargs, **dict.fromkeys(named)}
+            is_raw = is_raw and all(map(serialization.is_raw, kwargs.values()))
         if is_raw:
             if kwargs:
                 return messages.ARGS_KWARGS, (args, kwargs), deps, None
@@ -71,7 +72,7 @@ class TaskArguments:
         name, size = self._values.write(serialized, self._process_id)
         return messages.ARGS_OBJECT, (name, size), deps, serialized.refs
 
-    def check_known(self, object_ids: Sequence[bytes]) -> None:
+    def check_known(self, object_ids: Iterable[bytes]) -> None:
         records = self._values.table.records
         for object_id in object_ids:
             if object_id not in records:

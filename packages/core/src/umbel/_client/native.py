@@ -358,9 +358,12 @@ class NativeEngine:
             self.frame_time_s = now
             while self._closing_streams:
                 self._closing_streams.popleft().close()
-            if objects._drops or objects.table.commands:
+            has_drops = bool(objects._drops)
+            if has_drops or objects.table.commands:
                 objects.drain_drops()
             due = tasks.housekeep(now) if not self.agent_is_gone else None
+            if has_drops:  # more are likely, and need not wake us one by one, see `drop_ref`
+                due = reactor.TICK_S if due is None else min(due, reactor.TICK_S)
             if tasks.recorder is not None and tasks.recorder.rows and tasks.recorder.is_loose:
                 tasks.recorder.compact()
             self.carry_on()
@@ -881,7 +884,7 @@ class NativeEngine:
     def drop_ref(self, dropped: bytes | list[ownership.Record]) -> None:
         """An object's id: a reference to it is gone. Records: so is what pinned them."""
         self.values.drop(dropped)
-        self.reactor.poke()
+        self.reactor.nudge()
 
     def adopt_ref(self, object_id: bytes) -> None:
         self.values.adopt(object_id)

@@ -203,8 +203,11 @@ class Tasks:
         back. Only for quick functions, and only while the worker has room; a worker that no longer has the argument
         hands the task back."""
         cls = task.template.cls
-        missing = next((record for _, record in task.deps or () if record.kind == PENDING), None)
-        producer = missing.task if missing is not None else None
+        producer = None
+        for _, record in task.deps or ():
+            if record.kind == PENDING:
+                producer = record.task
+                break
         if not isinstance(producer, Task) or producer.template.cls is not cls or producer.stream is not None:
             return
         lease = producer.lease
@@ -590,8 +593,10 @@ class Tasks:
     def _unpin_arguments(self, task: Task) -> None:
         pins = self._detach_arguments(task)
         if pins:
-            self._values.unpin(pins)
-            if self._values.table.commands:
+            table = self._values.table
+            for record in pins:
+                table.unpin(record)
+            if table.commands:
                 self._values.carry_out()
 
     @staticmethod

@@ -71,14 +71,10 @@ class Values:
             if type(dropped) is bytes:
                 drop_local(dropped)
             else:
-                self.unpin(dropped)
+                for record in dropped:
+                    self.table.unpin(record)
         if self.table.commands:
             self.carry_out()
-
-    def unpin(self, records: Iterable[ownership.Record]) -> None:
-        """What comes of it is for `carry_out`. Lock held."""
-        for record in records:
-            self.table.unpin(record)
 
     def adopt(self, object_id: bytes) -> None:
         """A reference instance appeared outside of our reading: unpickled by hand, or made from its id."""
