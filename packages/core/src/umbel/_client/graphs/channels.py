@@ -50,7 +50,7 @@ _fence = threading.Lock()  # taking it orders memory: what was written before is
 
 
 def _after_fork() -> None:
-    global _fence
+    global _fence  # noqa: PLW0603  # where its users look for it
     _fence = threading.Lock()  # another thread of the parent may have held it
 
 
