@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import itertools
 import random
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 
 import pytest
 
@@ -15,6 +15,7 @@ from umbel._agent.ledger import UNIT, Ledger
 from umbel._agent.records import START_TIMEOUT_S, WorkerState
 from umbel._agent.state import (
     ASK_TIMEOUT_S,
+    IDLE_WORKER_S,
     INFEASIBLE_WARNING_S,
     LOST_GRACE_S,
     ORPHAN_GRACE_S,
@@ -39,6 +40,7 @@ def make(
     starts_max: int = 4,
     infeasible_timeout_s: float | None = None,
     recycle_s: float | None = None,
+    is_kept: Callable[[str], bool] | None = None,
 ) -> AgentState:
     total = {"CPU": cpus * UNIT, **({"GPU": len(gpus) * UNIT} if gpus else {})}
     ledger = Ledger(total, {"GPU": gpus} if gpus else {})
@@ -49,6 +51,7 @@ def make(
         idle_max=cpus,
         infeasible_timeout_s=infeasible_timeout_s,
         recycle_s=recycle_s,
+        is_kept=is_kept,
     )
     state.apply(ev.ClientJoined("driver", 0.0))
     return state
@@ -522,6 +525,18 @@ def test_retired_worker_that_owns_objects_stays_unused_and_is_asked_again() -> N
     assert state.apply(demand(1)) == [ev.StartWorker("w2", "")]
     assert state.apply(ev.Ticked(1.1 + STAYED_RETRY_S)) == [ev.AskExit("w1", is_idle=True)]
     assert state.apply(ev.Ticked(1.1 + STAYED_RETRY_S + ASK_TIMEOUT_S)) == [ev.KillWorker("w1")]
+
+
+def test_idle_workers_of_an_environment_that_is_not_kept_leave_though_they_are_few() -> None:
+    ended: set[str] = set()
+    state = make(cpus=3, is_kept=lambda env: env not in ended)
+    for name, env in (("w1", "first"), ("w2", "second")):
+        state.apply(demand(key=env, env=env), ev.WorkerReady(name, 1.0), ev.LeaseReturned("driver", name, False, 1.0))
+    assert state.next_tick_s() is None
+    ended.add("first")
+    assert state.next_tick_s() == 1.0 + IDLE_WORKER_S
+    assert state.apply(ev.Ticked(1.0 + IDLE_WORKER_S)) == [ev.AskExit("w1", is_idle=True)]
+    assert state.apply(ev.Ticked(9.0 + IDLE_WORKER_S)) == []
 
 
 def test_surplus_idle_workers_leave_after_a_while_longest_idle_first() -> None:

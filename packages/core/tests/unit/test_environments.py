@@ -40,11 +40,13 @@ def _ready(machine: Machine, key: str = A, at_s: float = 0.0) -> str:
     return begin.server
 
 
-def test_key_says_what_is_built_and_nothing_else() -> None:
+def test_key_says_what_is_built_for_whom_and_nothing_else() -> None:
     one = {"built": {"pip": [1], "uv": 2}, "env_vars": {"A": "1"}, "config": {"setup_timeout_seconds": 5}}
     other = {"built": {"uv": 2, "pip": [1]}}
-    assert environments.build_of(one) == ('{"pip":[1],"uv":2}', 5.0)
-    assert environments.build_of(other) == ('{"pip":[1],"uv":2}', environments.SETUP_TIMEOUT_S)
+    assert environments.build_of(one) == ('{"built":{"pip":[1],"uv":2}}', 5.0)
+    assert environments.build_of(other) == ('{"built":{"pip":[1],"uv":2}}', environments.SETUP_TIMEOUT_S)
+    assert environments.build_of({**other, "job": "01"})[0] == '{"built":{"pip":[1],"uv":2},"job":"01"}'
+    assert environments.build_of({"job": "01", "env_vars": {"A": "1"}})[0] == '{"built":{},"job":"01"}'
     assert environments.build_of({**other, "config": {"setup_timeout_seconds": -1}})[1] is None
 
 

@@ -30,8 +30,16 @@ def test_flags_are_true_or_false(name: str, wrong: Any) -> None:
 
 @pytest.mark.parametrize("wrong", [5, 0, b"auto", ["auto"]])
 def test_address_is_text(wrong: Any) -> None:
-    with pytest.raises(TypeError, match=r"address must be a str or None, got .*; omit it for a private session"):
+    with pytest.raises(TypeError, match=r"address must be a str or None, got .*; omit it for the node that runs here"):
         umbel.init(wrong, engine="inline")
+
+
+@pytest.mark.parametrize("address", ["auto", "somewhere"])
+def test_the_inline_engine_connects_nowhere(address: str) -> None:
+    with pytest.raises(
+        ValueError, match=rf"engine='inline' runs in this process, but address='{address}' names a node"
+    ):
+        umbel.init(address, engine="inline")
 
 
 @pytest.mark.parametrize(("wrong", "error"), [("NOPE", ValueError), (True, TypeError), (1.5, TypeError)])

@@ -36,6 +36,8 @@ def main(orders: int, answers: int) -> None:
     except OSError as error:
         _answer(answers, {"ok": False, "error": f"{type(error).__name__}: {error}"})
         return
+    if not config["embedded"]:
+        _leave_terminal(os.path.join(config["session_dir"], "daemon.log"))
     kind = socket.SOCK_SEQPACKET if sys.platform.startswith("linux") else socket.SOCK_DGRAM
     ours, theirs = socket.socketpair(socket.AF_UNIX, kind)
     fork_server_pid = os.fork()
@@ -58,6 +60,8 @@ def main(orders: int, answers: int) -> None:
         ours.close()
         os.waitpid(fork_server_pid, 0)
         raise
+    if not config["embedded"]:
+        sessions.note_outliving(config["session_dir"])
     _answer(answers, {"ok": True, "pid": os.getpid()})
     gc.freeze()
     gc.enable()
@@ -65,6 +69,15 @@ def main(orders: int, answers: int) -> None:
         daemon.run()
     finally:
         daemon.end()
+
+
+def _leave_terminal(log_path: str) -> None:
+    """This process outlives the one that has started it, and whatever that belongs to."""
+    os.setsid()
+    log = os.open(log_path, os.O_WRONLY | os.O_CREAT | os.O_APPEND, 0o600)
+    os.dup2(log, 1)
+    os.dup2(log, 2)
+    os.close(log)
 
 
 def _config_of(line: bytes) -> dict[str, Any] | None:

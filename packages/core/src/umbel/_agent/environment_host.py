@@ -34,7 +34,12 @@ def prepare(
 ) -> dict[str, Any] | None:
     """Build what `order` says. Returns the configuration of a fork server that goes on here; None when the build has
     failed, which the agent has been told. Does not return when another interpreter takes over.
+
+    order["job"] replaces what it names of the node's configuration: the driver's own.
     """
+    job, node_flags = order["job"], config["interpreter_flags"]
+    if job is not None:
+        config = {**config, **job}
     sessions.record_process(os.getpid(), config["session_dir"])
     log = os.open(log_path(config["session_dir"], order["id"]), os.O_WRONLY | os.O_CREAT | os.O_APPEND, 0o600)
     os.dup2(log, 1)
@@ -56,7 +61,14 @@ def prepare(
     )
     try:
         build.build(order["built"])
-        return _take_over(control, config, order["id"], build, die_with_parent)
+        if job is not None and not build.workers.interpreter and _is_foreign(job, node_flags):
+            build.workers.interpreter = [job["python"]]
+        taken = _take_over(control, config, order["id"], build, die_with_parent)
+        if job is not None and taken is not None:
+            from umbel._agent import forkserver
+
+            forkserver.import_all(job["worker_imports"], tell)
+        return taken
     except exceptions.UmbelError as error:
         tell({"t": "unbuilt", "error": str(error)[:60_000]})
     except Exception:
@@ -98,7 +110,7 @@ def _take_over(
         "locks": build.locks,
         "control": control.fileno(),
         "control_path": os.path.join(config["session_dir"], f"{server}.env") if setup.is_isolated else "",
-        "python": list(sys.version_info[:2]),
+        "python": config.get("python_version") or list(sys.version_info[:2]),
         "umbel_version": _version(),
         "import_paths": setup.import_paths,
         "program_paths": [] if setup.is_isolated else _program_paths(config["sys_path"]),
@@ -127,6 +139,33 @@ def _take_over(
         os.execvp(command[0], command)
     except OSError as error:
         raise exceptions.RuntimeEnvSetupError(f"cannot run {command[0]!r}: {error}") from error
+
+
+def _is_foreign(job: dict[str, Any], node_flags: list[str]) -> bool:
+    """Whether a driver's workers cannot come of this process: another interpreter is theirs, or they would import other
+    files than have been imported here."""
+    if os.path.realpath(job["python"]) != os.path.realpath(sys.executable) or job["prefix"] != sys.prefix:
+        return True
+    if job["interpreter_flags"] != node_flags:
+        return True
+    from importlib import machinery
+
+    for name, module in list(sys.modules.items()):
+        origin = getattr(getattr(module, "__spec__", None), "origin", None)
+        if "." in name or not origin or not os.path.isabs(origin) or _is_of_python(origin):
+            continue
+        found = machinery.PathFinder.find_spec(name, job["sys_path"])
+        if found is None or found.origin != origin:
+            return True
+    return False
+
+
+def _is_of_python(origin: str) -> bool:
+    """Whether a file belongs to the interpreter's own library."""
+    library = os.path.dirname(os.__file__) + os.sep
+    return origin.startswith(library) and not building.is_package_directory(
+        library + origin[len(library) :].partition(os.sep)[0]
+    )
 
 
 def _is_imported(paths: list[str]) -> bool:

@@ -27,9 +27,10 @@ SETUP_TIMEOUT_S = 600.0  # where the environment does not say: large packages ov
 
 def build_of(env: Mapping[str, Any]) -> tuple[str, float | None]:
     """What has to be built for an environment as it travels, as canonical text, and how long that may take at most, in
-    seconds; None for no limit."""
+    seconds; None for no limit. The text is of an object with "built" and, for workers of a job of its own, "job"."""
     limit_s = (env.get("config") or {}).get("setup_timeout_seconds", SETUP_TIMEOUT_S)
-    key = json.dumps(env["built"], sort_keys=True, separators=(",", ":"))
+    wanted = {"built": env.get("built") or {}, **({"job": env["job"]} if "job" in env else {})}
+    key = json.dumps(wanted, sort_keys=True, separators=(",", ":"))
     return key, None if limit_s == -1 else float(limit_s)
 
 

@@ -8,6 +8,7 @@ import os
 import signal
 import socket
 import time
+from collections.abc import Mapping
 from typing import Any, Protocol
 
 from umbel._agent import output
@@ -154,9 +155,9 @@ class ForkServer:
         else:
             self._receiver.on_fork_server_message(message)
 
-    def host(self, server: str, built: dict[str, Any], theirs: socket.socket) -> None:
+    def host(self, server: str, built: dict[str, Any], job: Mapping[str, Any] | None, theirs: socket.socket) -> None:
         """Have another fork server made, which takes its orders from the other end of `theirs`."""
-        self._send({"t": "host", "id": server, "built": built}, [theirs.detach()])
+        self._send({"t": "host", "id": server, "built": built, "job": job}, [theirs.detach()])
 
     def kill_host(self, server: str) -> None:
         self._send({"t": "kill", "id": server}, [])
@@ -172,6 +173,12 @@ class ForkServer:
                 pipe.drain()
             self._receiver.on_worker_exited(worker, 0, signal.SIGKILL)
             self._processes.pop(worker, None)
+
+    def catch_up(self) -> None:
+        """Read what workers have printed so far."""
+        for process in self._processes.values():
+            for pipe in process.pipes:
+                pipe.catch_up()
 
     def drain(self) -> None:
         """Read what is left in the workers' pipes."""

@@ -7,7 +7,7 @@ user code but imports; a worker's code runs in the child.
 An environment that has to be built has a fork server of its own, a child of this one: see `environment_host`.
 
 Messages are JSON datagrams on a socket pair. From the daemon: {"t": "fork", "id", "env"} with the writing ends of two
-pipes for output and errors; {"t": "host", "id", "built"} with the socket of another fork server; {"t": "kill", "id"}.
+pipes for output and errors; {"t": "host", "id", "built", "job"} with the socket of another fork server; {"t": "kill", "id"}.
 To it: {"t": "ready"} or {"t": "failed", "error"} once; {"t": "forked", "id", "pid"}; {"t": "exited", "id", "code",
 "signal"}.
 """
@@ -108,13 +108,7 @@ class _ForkServer:
             importlib.reload(sys.modules["umbel"])  # until here an empty stand-in, see umbel._client.launch
         module = importlib.import_module(config["worker_main"])
         self._main = module.main
-        for name in config["worker_imports"]:
-            try:
-                importlib.import_module(name)
-            except Exception as error:  # a convenience of the user's; the worker's own import will say the same again
-                self._tell(
-                    {"t": "warn", "text": f"worker_imports: importing {name!r} failed: {type(error).__name__}: {error}"}
-                )
+        import_all(config["worker_imports"], self._tell)
         for name, fd in (("stdout", 1), ("stderr", 2)):  # of the workers, which put their pipes behind these numbers
             stream = open(fd, "w", buffering=1, encoding="utf-8", errors="backslashreplace", closefd=False)
             setattr(sys, name, stream)
@@ -301,6 +295,15 @@ class _ForkServer:
             with contextlib.suppress(BlockingIOError):
                 os.read(self._wake_read, 4096)
             self._reap()
+
+
+def import_all(names: list[str], tell: Callable[[dict[str, Any]], None]) -> None:
+    """Import what the user wants workers to have imported."""
+    for name in names:
+        try:
+            importlib.import_module(name)
+        except Exception as error:  # a convenience of the user's; the worker's own import will say the same again
+            tell({"t": "warn", "text": f"worker_imports: importing {name!r} failed: {type(error).__name__}: {error}"})
 
 
 def _fill_gaps() -> list[bytes]:

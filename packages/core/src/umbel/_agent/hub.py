@@ -22,7 +22,9 @@ Connection = transport.Connection
 class Client:
     """One connected process."""
 
-    __slots__ = ("connection", "dropped_lines", "id", "is_driver", "is_tool", "namespace", "pid")
+    __slots__ = (
+        "connection", "dropped_lines", "id", "is_driver", "is_tool", "job", "job_id", "namespace", "pid", "wants_output",
+    )  # fmt: skip
 
     def __init__(self, hello: Message, connection: Connection, namespace: str) -> None:
         self.id: str = hello["id"]
@@ -30,6 +32,9 @@ class Client:
         self.is_driver: bool = hello["kind"] == "driver"
         self.is_tool: bool = hello["kind"] == "tool"  # it looks, and takes no part
         self.namespace = namespace
+        self.job_id = ""
+        self.job: Any = None  # what its workers need to be like the driver; None where they are the node's own
+        self.wants_output = False  # of its job's workers
         self.connection = connection
         self.dropped_lines = 0
 
@@ -39,6 +44,9 @@ class Receiver(Protocol):
 
     def may_join(self, hello: Message) -> str:
         """Why this process may not join, or "" if it may."""
+
+    def on_joining(self, client: Client, hello: Message) -> None:
+        """It is to be given its job; then it is welcomed."""
 
     def on_joined(self, client: Client) -> None: ...
 
@@ -85,10 +93,12 @@ class Hub:
         for client in self.drivers():
             self.send(client.id, message)
 
-    def forward_lines(self, message: Message) -> None:
-        """A `log` message to every driver that keeps up."""
+    def forward_lines(self, message: Message, job_id: str) -> None:
+        """A `log` message to the job's driver, if that wants it and keeps up."""
         frame = b""
         for client in self.drivers():
+            if client.job_id != job_id or not client.wants_output:
+                continue
             if client.connection.queued_bytes > LOG_QUEUE_BYTES_MAX:
                 client.dropped_lines += len(message["lines"])
                 continue
@@ -148,7 +158,8 @@ class Hub:
         client = Client(hello, connection, hello["namespace"] or self._welcome["namespace"])
         connection.peer = client
         self.clients[client.id] = client
-        self.send(client.id, {**self._welcome, "namespace": client.namespace})
+        self._receiver.on_joining(client, hello)
+        self.send(client.id, {**self._welcome, "namespace": client.namespace, "job_id": client.job_id})
         self._receiver.on_joined(client)
 
     def _turn_away(self, connection: Connection, text: str) -> None:

@@ -99,6 +99,7 @@ _FIELDS: dict[str, dict[str, _Field]] = {
         "pid": _count(),
         "protocol": _count(),
         "namespace": _text_or_none(),
+        "job": _object(),
     },
     "demand": {
         "key": _text(), "resources": _amounts(), "count": _count(), "depth": _count(0), "env": _object(),
@@ -142,9 +143,11 @@ _FIELDS: dict[str, dict[str, _Field]] = {
     "ask": {"whom": _text(), "what": _text(), "about": _text("")},
     "answer": {"ask": _count(), "answer": _object()},
     "shutdown": {},
+    "leave": {},
+    "stop": {},
 }  # fmt: skip
 NEEDS_ANSWER = {"get_actor", "list_actors", "reserve_store", "spilled", "locate", "query", "ask"}
-TOOLS_MAY_SAY = {"query", "ask"}
+TOOLS_MAY_SAY = {"query", "ask", "stop"}
 
 
 KINDS = tuple(_FIELDS)

@@ -15,6 +15,7 @@ NAME_MARK = b"\x1fname:"
 TASK_MARK = "\x1f"
 LINE_BYTES_MAX = 65_536  # a longer line without an end is forwarded in pieces, so that it cannot fill the memory
 READ_BYTES = 65_536  # the size of a pipe
+CATCH_UP_READS_MAX = 2  # more than a pipe holds
 
 
 Group = tuple[str, str, list[str]]  # name, task, lines
@@ -96,6 +97,12 @@ class OutputPipe:
         if groups:
             self._on_lines(groups)
         return len(data)
+
+    def catch_up(self) -> None:
+        """Read what is in the pipe now, and no more of what a worker prints that never stops."""
+        for _ in range(CATCH_UP_READS_MAX):
+            if self._fd < 0 or not self._read():
+                return
 
     def drain(self) -> None:
         """Read what is in the pipe and close it: the worker is gone, though processes that it started may not be."""

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 from collections.abc import Callable
 from typing import Any, Protocol
 
@@ -47,6 +48,7 @@ class Queries:
             "pending": self._pending,
             "workers": self._workers,
             "owners": self._owners,
+            "jobs": self._daemon.control.jobs_listed,
             "store": self._store,
             "metrics": self._metrics,
             "processes": self._processes,
@@ -105,7 +107,6 @@ class Queries:
                 "node_id": config["node_id"],
                 "alive": True,
                 "pid": config.get("driver_pid"),
-                "job_id": config.get("job_id"),
                 "started_s": self._daemon.started_s,
                 "resources": dict(self._daemon.agent.ledger.total),
                 "available": dict(self._daemon.agent.ledger.free),
@@ -132,7 +133,7 @@ class Queries:
         return [
             {
                 "server": one.id,
-                "built": one.key,
+                "built": _built(one.key),
                 "state": one.state.value,
                 "for_s": now_s - one.since_s,
                 "doing": one.doing,
@@ -151,7 +152,7 @@ class Queries:
                 "depth": one.depth,
                 "resources": dict(one.resources),
                 "needs": ledger.describe(one.resources),
-                "env": one.env,
+                "env": _shown(one.env),
                 "waiting_s": now_s - one.since_s,
                 "reason": str(one.why),
                 "why": one.why.as_json(),
@@ -168,7 +169,7 @@ class Queries:
                     "worker": worker.id,
                     "pid": self._daemon.forks.pid_of(worker.id),
                     "state": worker.state.value,
-                    "env": worker.env,
+                    "env": _shown(worker.env),
                     "client": lease.client if lease else "",
                     "actor": lease.actor if lease else "",
                     "key": lease.key if lease else "",
@@ -206,7 +207,7 @@ class Queries:
     def _owners(self) -> list[Message]:
         """Those that own objects: drivers and workers."""
         clients = [client for client in self._daemon.hub.clients.values() if not client.is_tool]
-        return [{"id": one.id, "pid": one.pid, "is_driver": one.is_driver} for one in clients]
+        return [{"id": one.id, "pid": one.pid, "is_driver": one.is_driver, "job_id": one.job_id} for one in clients]
 
     def _store(self) -> Message:
         store, spilling = self._daemon.store.ledger, self._daemon.store.spilling
@@ -220,3 +221,17 @@ class Queries:
             "spilled_files": spilled.file_count if spilled else 0,
             "spilled_in_all_bytes": spilled.written_bytes if spilled else 0,
         }
+
+
+def _built(key: str) -> str:
+    """Of what has to be built, what the user has asked for."""
+    return json.dumps(json.loads(key)["built"], sort_keys=True, separators=(",", ":"))
+
+
+def _shown(env: str) -> str:
+    """An environment as its user knows it."""
+    if not env:
+        return ""
+    found = json.loads(env)
+    found.pop("job", None)
+    return json.dumps(found, sort_keys=True, separators=(",", ":")) if found else ""

@@ -7,7 +7,7 @@ import os
 import signal
 import socket
 import sys
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from typing import Any, Protocol
 
 from umbel._agent.forks import ForkServer, Receiver
@@ -72,6 +72,11 @@ class ForkServers:
     def forget(self, worker: str) -> None:
         self._of.pop(worker, None)
 
+    def catch_up(self) -> None:
+        """Read what workers have printed so far."""
+        for forks in (self._plain, *(built.forks for built in self._built.values())):
+            forks.catch_up()
+
     def drain(self) -> None:
         for forks in (self._plain, *(built.forks for built in self._built.values())):
             forks.drain()
@@ -82,12 +87,13 @@ class ForkServers:
 
     # ---- servers ----
 
-    def build(self, server: str, built: dict[str, Any]) -> None:
-        """Have an environment built, in a process of its own. It is reported building, ready, and gone."""
+    def build(self, server: str, built: dict[str, Any], job: Mapping[str, Any] | None) -> None:
+        """Have an environment built, in a process of its own. It is reported building, ready, and gone. job: what replaces
+        the node's configuration for its workers, None for nothing."""
         kind = socket.SOCK_SEQPACKET if sys.platform.startswith("linux") else socket.SOCK_DGRAM
         ours, theirs = socket.socketpair(socket.AF_UNIX, kind)
         self._built[server] = _Built(self, server, ours)
-        self._plain.host(server, built, theirs)
+        self._plain.host(server, built, job, theirs)
 
     def pids(self) -> dict[str, int]:
         """The processes of environments' servers, by id; what builds one is below it."""

@@ -40,6 +40,7 @@ EXIT_GRACE_S = 0.3  # for workers' exit handlers at shutdown; a user waits for i
 FATAL_WAIT_S = 5.0  # for the driver to connect and be told why nothing works
 LAST_OUTPUT_S = 1.0  # for a driver to take what workers have printed; one that reads needs milliseconds
 FIRST_LOOK_S = 0.05  # at memory, after a worker came into use: short against filling it, long against a small task
+PRIVATE_JOB = "01000000"  # the id of the only job of a private node
 FORK_SERVER_GRACE_S = 5.0  # to kill, reap and clean up
 
 
@@ -66,6 +67,12 @@ class Control(Protocol):
 
     def listed(self) -> list[Message]: ...
 
+    def job_begins(self, driver: str, pid: int, facts: Mapping[str, Any] | None) -> tuple[str, Any]: ...
+
+    def job_leaves(self, driver: str) -> None: ...
+
+    def jobs_listed(self) -> list[Message]: ...
+
 
 class ActorWish(Protocol):
     """What a node must know of an actor to find a worker for it."""
@@ -90,6 +97,9 @@ class ActorWish(Protocol):
 
     @property
     def depth(self) -> int: ...
+
+    @property
+    def job(self) -> Any: ...
 
 
 def _fresh_ids() -> Iterator[str]:
@@ -118,6 +128,11 @@ class Service:
         self._starter = starter
         self.poller.register(starter, transport.IN, self._on_starter)
         self._watch_driver(config["driver_pid"])
+        self._jobs: Any = None  # a `jobs.NodeJobs`, where drivers come and go
+        if config["has_jobs"]:
+            from umbel._agent import jobs
+
+            self._jobs = jobs.NodeJobs(config["version"])
         self.forks = ForkServers(fork_socket, fork_server_pid, self.poller, self, self._log_of)
         self.agent = state.AgentState(
             ledger=Ledger(config["resources"], config["accelerator_ids"]),
@@ -128,6 +143,7 @@ class Service:
             infeasible_timeout_s=config.get("infeasible_timeout_s"),
             recycle_s=config.get("worker_recycle_s"),
             order=self._order(config["scheduler"]),
+            is_kept=self._jobs.is_running if self._jobs is not None else None,
         )
         self.control: Control = importlib.import_module(config["control"]).ActorService(self)
         self.history = History(config, self.poller, lambda text: self.hub.tell_drivers({"t": "warn", "text": text}))
@@ -167,9 +183,11 @@ class Service:
             "ask": self._queries.on_ask,
             "answer": self._queries.on_answer,
             "shutdown": self._on_shutdown,
+            "leave": self._on_leave,
+            "stop": self._on_stop,
         }
         self._do: dict[type, Callable[[Any], None]] = {
-            ev.StartWorker: lambda command: self.forks.start(command.worker, self.env_of(command.env), command.server),
+            ev.StartWorker: self._start_worker,
             ev.KillWorker: lambda command: self.forks.kill(command.worker),
             ev.AskExit: self._ask_exit,
             ev.Grant: self._grant,
@@ -230,6 +248,9 @@ class Service:
     def now_s(self) -> float:
         return time.monotonic()
 
+    def time_s(self) -> float:
+        return time.time()
+
     def _next_tick_s(self) -> float | None:
         due = (
             self.agent.next_tick_s(),
@@ -280,9 +301,24 @@ class Service:
         if self._config["embedded"] and not self.hub.drivers():
             self._begin_end(grace_s=0.0)
 
+    def _on_leave(self, client: Client, message: Message, _body: bytes) -> None:
+        """A driver has done what it wanted. When it is answered, it has been sent what its workers had printed."""
+        self.control.job_leaves(client.id)
+        self.forks.catch_up()
+        self.hub.reply(client.id, message["rq"], {})
+
+    def _on_stop(self, client: Client, message: Message, _body: bytes) -> None:
+        if self._config["embedded"]:
+            text = f"this session belongs to the program with pid {self._config['driver_pid']}; it ends with that"
+            self.hub.refuse(client.id, message["rq"], "invalid", text)
+            return
+        self.hub.reply(client.id, message["rq"], {"result": {"pid": os.getpid()}})
+        self._begin_end(grace_s=EXIT_GRACE_S)
+
     def _on_shutdown(self, client: Client, message: Message, _body: bytes) -> None:
-        if not client.is_driver:
-            self.hub.refuse(client.id, message["rq"], "invalid", "only a driver may shut the runtime down")
+        if not (client.is_driver and self._config["embedded"]):
+            text = "only the driver of a private session may shut it down; a node that outlives drivers ends by `umbel stop`"
+            self.hub.refuse(client.id, message["rq"], "invalid", text)
             return
         self.hub.reply(client.id, message["rq"], {})
         self._begin_end(grace_s=EXIT_GRACE_S)
@@ -325,7 +361,30 @@ class Service:
             return f"no worker with the id {hello['id']} was started here"
         if hello["kind"] == "driver" and self._config["embedded"] and self.hub.drivers():
             return "this runtime is private to the program that started it, which is connected already"
+        if hello["kind"] == "driver" and self._jobs is not None:
+            refusal: str = self._jobs.refusal(hello["job"])
+            return refusal
         return ""
+
+    def on_joining(self, client: Client, hello: Message) -> None:
+        if client.is_driver:
+            facts = hello["job"] if self._jobs is not None else None
+            client.job_id, client.job = self.control.job_begins(client.id, client.pid, facts)
+            client.wants_output = bool((facts or self._config)["log_to_driver"])
+            if self._jobs is not None:
+                self._jobs.began(client.job)
+        elif not client.is_tool:
+            client.job_id = self.job_of_worker(client.id)
+            if self._jobs is not None:
+                client.job = self._jobs.environment(client.job_id)
+
+    def job_of_worker(self, worker: str) -> str:
+        """The id of the job whose driver it works for, however indirectly."""
+        return str(self._jobs.job_of(worker)) if self._jobs is not None else PRIVATE_JOB
+
+    def job_of(self, client: str) -> tuple[str, Any]:
+        known = self.hub.clients[client]
+        return known.job_id, known.job
 
     def on_joined(self, client: Client) -> None:
         if client.is_tool:
@@ -337,6 +396,8 @@ class Service:
             self.decide(ev.WorkerReady(client.id, now_s))
             facts = {"worker": client.id, "node": self._config["node_id"], "pid": client.pid, "ready": time.time()}
             self.history.add_worker(facts)
+        elif client.job is not None:
+            self._hold(client, None)
 
     def on_message(self, client: Client, message: Message, body: bytes) -> None:
         kind = message["t"]
@@ -355,12 +416,25 @@ class Service:
         self.decide(ev.ClientLeft(client.id, now_s))
         self.control.client_gone(client.id)
         self.store.client_gone(client.id)
+        if client.is_driver and self._jobs is not None:
+            self._jobs.ended(client.job_id)
         if client.is_driver and self._config["embedded"]:
             self._begin_end(grace_s=0.0)
 
     # ---- leases ----
 
+    def _start_worker(self, command: ev.StartWorker) -> None:
+        env = json.loads(command.env) if command.env else None
+        if self._jobs is not None:
+            env = self._jobs.starts(command.worker, env)
+        self.forks.start(command.worker, env, command.server)
+
+    def _in_job(self, env: Any, job: Any) -> Any:
+        """An environment that came from outside, as it is known here."""
+        return env if job is None else {**(env or {}), "job": job.id}
+
     def _on_demand(self, client: Client, message: Message, _body: bytes) -> None:
+        env = self._in_job(message["env"], client.job)
         impossible, is_unschedulable = self._impossible(message["strategy"], message["env"])
         if impossible and message["count"]:
             self._tell_failed(client.id, message["key"], impossible, is_unschedulable=is_unschedulable)
@@ -372,31 +446,40 @@ class Service:
                 message["resources"],
                 message["count"],
                 message["depth"],
-                _env_key(message["env"]),
+                _env_key(env),
                 self._refusal(message["label_selector"]),
                 self.now_s(),
                 message["strategy"],
-                *self._build_of(message["env"]),
+                *self._build_of(env),
             )
         )
 
     def _on_hold_environment(self, client: Client, message: Message, _body: bytes) -> None:
-        from umbel._agent import environments
+        self._hold(client, message["env"])
 
-        key, timeout_s = self._build_of(message["env"])
+    def _hold(self, client: Client, env: Any) -> None:
+        """Have the fork server of an environment ready for as long as the client is here."""
+        key, timeout_s = self._build_of(self._in_job(env, client.job))
         if key:
+            from umbel._agent import environments
+
             self.decide(environments.Held(client.id, key, timeout_s, self.now_s()))
 
     def _build_of(self, env: Any) -> tuple[str, float | None]:
         """What has to be built for an environment; "" for nothing."""
-        if not env or not env.get("built"):
+        if not env or not (env.get("built") or "job" in env):
             return "", None
         from umbel._agent import environments
 
         if environments.Begin not in self._do:
-            self._do[environments.Begin] = lambda command: self.forks.build(command.server, json.loads(command.key))
+            self._do[environments.Begin] = self._build
             self._do[environments.End] = lambda command: self.forks.end_server(command.server)
         return environments.build_of(env)
+
+    def _build(self, command: environments.Begin) -> None:
+        wanted = json.loads(command.key)
+        job = self._jobs.configuration(wanted["job"]) if "job" in wanted else None
+        self.forks.build(command.server, wanted["built"], job)
 
     def _log_of(self, server: str) -> str:
         return f"{self._config['session_dir']}/{server}.log"
@@ -442,9 +525,6 @@ class Service:
         if all(placement.label_matches(str(wanted), labels.get(key)) for key, wanted in selector.items()):
             return ""
         return f"it needs a node with labels like {selector}, but this one has {labels}; correct the label selector"
-
-    def env_of(self, text: str) -> Any:
-        return json.loads(text) if text else None
 
     def _ask_exit(self, command: ev.AskExit) -> None:
         is_unused = self.agent.workers[command.worker].state is WorkerState.LEAVING
@@ -558,7 +638,8 @@ class Service:
         self.hub.refuse(client, request, kind, text)
 
     def place_actor(self, spec: ActorWish) -> None:
-        impossible, is_unschedulable = self._impossible(spec.strategy, spec.env)
+        env = self._in_job(spec.env, spec.job)
+        impossible, is_unschedulable = self._impossible(spec.strategy, env)
         if impossible:
             self.control.unplaceable(spec.actor, impossible, is_unschedulable=is_unschedulable)
             return
@@ -568,17 +649,16 @@ class Service:
                 spec.placement,
                 spec.running,
                 spec.depth,
-                _env_key(spec.env),
+                _env_key(env),
                 self._refusal(spec.label_selector),
                 self.now_s(),
                 spec.strategy,
-                *self._build_of(spec.env),
+                *self._build_of(env),
             )
         )
 
     def actor_dead(self, actor: str, facts: Message) -> None:
-        place = {"node_id": self._config["node_id"], "job_id": self._config.get("job_id", "")}
-        self.history.add_actor(actor, {**facts, **place})
+        self.history.add_actor(actor, {**facts, "node_id": self._config["node_id"]})
 
     def release_actor(self, actor: str, grace_s: float | None) -> None:
         self.decide(ev.ActorReleased(actor, grace_s, self.now_s()))
@@ -620,6 +700,8 @@ class Service:
         self._note_end(worker, exit_code, signal)
         self.decide(ev.WorkerExited(worker, exit_code, signal, self.now_s(), self._failure_of(worker)))
         self._memory_reports.pop(worker, None)
+        if self._jobs is not None:
+            self._jobs.exited(worker)
         for ending in ("sock", "progress", "failed"):
             with contextlib.suppress(OSError):
                 os.unlink(f"{self._config['session_dir']}/{worker}.{ending}")
@@ -676,10 +758,11 @@ class Service:
     def on_worker_lines(self, worker: str, pid: int, is_error: bool, groups: list[output.Group]) -> None:
         if self._config.get("log_files"):
             self._write_log(worker, pid, is_error, groups)
-        if self._config["log_to_driver"]:
+        if any(client.wants_output for client in self.hub.drivers()):
             for name, lines in output.by_name(groups):
                 self.hub.forward_lines(
-                    {"t": "log", "worker": worker, "pid": pid, "name": name, "is_err": is_error, "lines": lines}
+                    {"t": "log", "worker": worker, "pid": pid, "name": name, "is_err": is_error, "lines": lines},
+                    self.job_of_worker(worker),
                 )
 
     def _write_log(self, worker: str, pid: int, is_error: bool, groups: list[output.Group]) -> None:
@@ -707,7 +790,7 @@ class Service:
 
 _WELCOME = (
     "node_id", "session_dir", "store_dir", "resources", "labels", "namespace", "store_capacity_bytes", "scheduler",
-    "accelerator_ids", "log_to_driver", "job_id",
+    "accelerator_ids", "log_to_driver",
 )  # fmt: skip
 
 

@@ -51,11 +51,12 @@ class AgentState:
         infeasible_timeout_s: float | None = None,
         recycle_s: float | None = None,
         order: fairness.Order = fairness.deepest_first,
+        is_kept: Callable[[str], bool] | None = None,
     ) -> None:
         """worker_ids: fresh ids, for fork servers of environments too. starts_max: workers starting at once. idle_max:
         idle workers kept for good, and old ones that others do not let go. infeasible_timeout_s: how long a demand that
         can never be served may wait; None for ever. recycle_s: how old a worker may be that is used for tasks again;
-        None for any age."""
+        None for any age. is_kept: whether idle workers of an environment are kept at all; all are unless it is given."""
         self.ledger = ledger
         self.workers: dict[str, Worker] = {}
         self.clients: dict[str, dict[str, Lease]] = {}  # client -> worker -> lease
@@ -72,6 +73,7 @@ class AgentState:
         # one another without the runtime's knowledge; those that wait in `get` do not count.
         self._free_leases_max = max(32, 8 * idle_max)
         self._order = order
+        self._is_kept = is_kept
         self._turns = 0
         self._now_s = 0.0  # of the last event
         self._preferred: Demand | None = None  # for which others had to stand back when demands were served last
@@ -503,10 +505,14 @@ class AgentState:
 
     def _surplus(self) -> list[Worker]:
         """Idle workers beyond those that are kept, longest idle first; without those that have just refused to go."""
-        idle_count = sum(worker.state is WorkerState.IDLE for worker in self.workers.values())
-        if idle_count <= self._idle_max:
+        idle = [worker for worker in self.workers.values() if worker.state is WorkerState.IDLE]
+        unkept = set() if self._is_kept is None else {one.id for one in idle if not self._is_kept(one.env)}
+        beyond = len(idle) - len(unkept) - self._idle_max
+        if beyond <= 0 and not unkept:
             return []
-        return sorted(self._willing(), key=lambda worker: worker.since_s)[: idle_count - self._idle_max]
+        willing = sorted(self._willing(), key=lambda worker: worker.since_s)
+        extra = [worker.id for worker in willing if worker.id not in unkept][: max(0, beyond)]
+        return [worker for worker in willing if worker.id in unkept or worker.id in extra]
 
     def _willing(self) -> list[Worker]:
         """Idle workers that have not just refused to go."""

@@ -35,7 +35,7 @@ class Config:
     """One process's settings, frozen. Sizes are bytes, times seconds."""
 
     address: str = _setting("", "UMBEL_ADDRESS")
-    """Where `init()` connects when it is given no address; empty for a cluster of its own."""
+    """Where `init()` connects when it is given no address, or "auto"; empty for the node that runs here, else a private one."""
 
     auto_connect: bool = _setting(True, "UMBEL_ENABLE_AUTO_CONNECT")
     """Whether the first `.remote()`, `put` or `get` calls `init()`. Ray's programs expect it to."""

@@ -19,6 +19,7 @@ SOCKET_PATH_BYTES_MAX = 107 if os.path.isdir("/proc") else 103  # sun_path witho
 SOCKET_NAME_BYTES = 38  # "/" + a worker id in hexadecimal + ".sock", the longest name in a session directory
 AGENT_SOCKET = "agent.sock"  # in the session directory: where the daemon listens
 SPILL_FILE = "spilling"  # in the session directory: where its values are moved to, unless into it
+OUTLIVES_FILE = "outlives-drivers"  # in the session directory of a node that does
 GROUP_FILE = "memory-group"  # in the session directory: the control group that holds those of its workers, if any
 GROUP_TRIES_MAX, GROUP_RETRY_S = 100, 0.01  # a killed process leaves its group within milliseconds
 # Lines "pid start-time": in both directories the daemon and its fork server; in the session directory alone the servers of
@@ -209,9 +210,30 @@ def record_process(pid: int, *directories: str) -> None:
 
 def running_sessions(base: str) -> list[str]:
     """This user's session directories whose daemon runs, the newest last."""
-    paths = [path for path in _starting_with(os.path.join(base, "")) if not _is_stale(os.path.basename(path), path)]
-    serving = [path for path in paths if os.path.exists(os.path.join(path, AGENT_SOCKET))]
+    return _serving(_starting_with(os.path.join(base, "")))
+
+
+def _serving(paths: list[str]) -> list[str]:
+    serving = [
+        path
+        for path in paths
+        if os.path.exists(os.path.join(path, AGENT_SOCKET)) and not _is_stale(os.path.basename(path), path)
+    ]
     return sorted(serving, key=lambda path: os.stat(path).st_ctime)
+
+
+def note_outliving(session_dir: str) -> None:
+    """The node of this session listens, and does not end with a driver."""
+    with open(os.path.join(session_dir, OUTLIVES_FILE), "x"):
+        """There is nothing to write."""
+
+
+def outliving_sessions(base: str) -> list[str]:
+    """This user's session directories whose node runs and does not end with a driver, the newest last."""
+    paths = [
+        path for path in _starting_with(os.path.join(base, "")) if os.path.exists(os.path.join(path, OUTLIVES_FILE))
+    ]
+    return _serving(paths)
 
 
 def sweep_stale_sessions(base: str, remove_url: Callable[[str], object] | None = None) -> list[str]:
@@ -258,6 +280,12 @@ def _is_stale(name: str, path: str) -> bool:
         return False  # its process ids mean nothing here
     recorded = _processes(path)
     return not is_alive(pid, started) and not (recorded and is_alive(*recorded[0]))
+
+
+def daemon_of(session_dir: str) -> int:
+    """The process id of its daemon, if that runs; else 0."""
+    recorded = _processes(session_dir)
+    return recorded[0][0] if recorded and is_alive(*recorded[0]) else 0
 
 
 def _processes(path: str) -> list[tuple[int, int]]:

@@ -1,44 +1,64 @@
-"""The native engine in the user's program: has a private node, shows workers' output, ends it all."""
+"""The native engine in the user's program: shows workers' output, and ends its private node, or leaves a running one."""
 
 from __future__ import annotations
 
+import contextlib
 import os
 import sys
 import time
 import warnings
 from collections.abc import Mapping
-from typing import Any
+from typing import Any, Protocol
 
+from umbel import exceptions
 from umbel._base import config as configuration
-from umbel._client import context, interrupts, launch, native, output
+from umbel._client import context, interrupts, native, output
+
+
+class Node(Protocol):
+    """The running node of a driver."""
+
+    is_private: bool
+
+    @property
+    def session_dir(self) -> str: ...
+
+    @property
+    def address(self) -> str: ...
+
+    def close(self, timeout_s: float) -> None:
+        """The driver has left it; of a private one nothing is left when this returns."""
 
 
 class DriverEngine(native.NativeEngine):
-    """The driver of a private node, whose daemon has been begun: see `start`."""
+    """See `start` and `attach`, which make it."""
 
     def __init__(
         self,
-        launching: launch.Launching,
+        node: Node,
         *,
         namespace: str,
         labels: Mapping[str, str],
         env_vars: Mapping[str, str],
         environment: str,
         config: configuration.Config,
+        job: dict[str, Any] | None = None,
     ) -> None:
+        """job: what workers are to be like, told to a node that is not private."""
         self._output = output.DriverOutput(fold_s=config.log_fold_s, use_color=config.log_prefix_color)
-        self._launched = launching.finish()
+        self._node = node
         try:
             super().__init__(
                 kind="driver",
                 process_id=os.urandom(16),
-                session_dir=self._launched.session_dir,
+                session_dir=node.session_dir,
                 namespace=namespace,
                 config=config,
+                job=job,
                 on_notice=self._on_driver_notice,
             )
         except BaseException:
-            self._launched.close()
+            node.close(config.stop_timeout_s)
             raise
         self._interrupts = interrupts.DriverInterrupts(self)
         self.extra_housekeeping = self._driver_housekeeping
@@ -46,16 +66,16 @@ class DriverEngine(native.NativeEngine):
             kind="driver",
             worker_id=self.process_id.hex(),
             node_id=self.welcome["node_id"],
-            job_id=launch.JOB_ID,
+            job_id=self.welcome["job_id"],
             namespace=namespace,
-            session_dir=self._launched.session_dir,
-            labels=labels,
+            session_dir=node.session_dir,
+            labels=labels or self.welcome["labels"],
             env_vars=env_vars,
         )
         self.address_info = {
             "node_id": self.welcome["node_id"],
-            "session_dir": self._launched.session_dir,
-            "address": self._launched.address,
+            "session_dir": node.session_dir,
+            "address": node.address,
             "node_ip_address": "127.0.0.1",
             "namespace": namespace,
             "metrics_export_port": self.welcome["metrics_port"],
@@ -97,7 +117,7 @@ class DriverEngine(native.NativeEngine):
         return due
 
     def shutdown(self) -> None:
-        """End the node and everything on it."""
+        """End a private node and everything on it; leave another one."""
         if not self.leave():
             return
         if self.values.spilling is not None:  # before the directory that it writes to goes
@@ -105,10 +125,16 @@ class DriverEngine(native.NativeEngine):
         self.report_metrics()
         if not self.agent_is_gone:
             self.report_tasks()
-            self.agent.notify({"t": "shutdown"})
-            if not self.reactor.on_thread():  # until then, show what workers have printed
-                self.reactor.wait(self.agent_ended, time.monotonic() + self.config.stop_timeout_s)
+            if self._node.is_private:
+                self.agent.notify({"t": "shutdown"})
+                if not self.reactor.on_thread():  # until then, show what workers have printed
+                    self.reactor.wait(self.agent_ended, time.monotonic() + self.config.stop_timeout_s)
+            elif self.reactor.on_thread():
+                self.agent.notify({"t": "leave"})
+            else:
+                with contextlib.suppress(exceptions.UmbelError):  # the node ends at the same time
+                    self.agent.request({"t": "leave"}, timeout_s=self.config.stop_timeout_s)
         self.close()
         self._interrupts.uninstall()
-        self._launched.close(self.config.stop_timeout_s)
+        self._node.close(self.config.stop_timeout_s)
         self._output.flush_folded(everything=True)

@@ -19,7 +19,6 @@ from typing import Any
 from umbel import exceptions
 from umbel._base import sessions
 
-JOB_ID = "01000000"  # a private node has one job
 READY_TIMEOUT_S = 60.0  # a machine that is busy or out of memory may take long; more is a hang
 
 _BOOT = (
@@ -30,7 +29,10 @@ _BOOT = (
 
 
 class Launched:
-    """A running daemon. It ends by `close`, when its driver's connection ends, or when this process dies."""
+    """A running daemon. It ends by `close`, when its driver's connection ends, or when this process dies; unless it is
+    not "embedded", when it goes on until it is told to stop."""
+
+    is_private = True  # to the driver
 
     def __init__(self, config: dict[str, Any], process: subprocess.Popen[bytes], lifeline: io.FileIO) -> None:
         """lifeline: its end tells the daemon, until a driver has connected, that this process is gone."""
@@ -134,7 +136,7 @@ def begin() -> Launching:
         for _ in range(2):
             ends += _pipe()
         orders, tell, answers, answer = ends
-        command = [_python(), *_interpreter_flags(), "-S", "-c", _BOOT, str(orders), package_dir, str(answer)]
+        command = [python(), *_interpreter_flags(), "-S", "-c", _BOOT, str(orders), package_dir, str(answer)]
         process = subprocess.Popen(
             command, stdin=subprocess.DEVNULL, stdout=subprocess.DEVNULL, stderr=errors, pass_fds=[orders, answer]
         )
@@ -163,11 +165,20 @@ def _pipe() -> list[int]:
     return ends
 
 
-def _defaults(base: str) -> dict[str, Any]:
+def surroundings() -> dict[str, Any]:
+    """Of this process, what its workers are to share."""
     try:
         cwd = os.getcwd()
     except OSError:  # it was removed under this process
         cwd = "/"
+    return {
+        "sys_path": [path or cwd for path in sys.path if isinstance(path, str)],  # the import system skips others too
+        "cwd": cwd,
+        "interpreter_flags": _interpreter_flags(),
+    }
+
+
+def _defaults(base: str) -> dict[str, Any]:
     session_dir = os.path.join(base, sessions.new_name())
     return {
         "session_dir": session_dir,
@@ -178,21 +189,19 @@ def _defaults(base: str) -> dict[str, Any]:
         "labels": {},
         "node_id": os.urandom(28).hex(),
         "namespace": "",
-        "sys_path": [path or cwd for path in sys.path if isinstance(path, str)],  # the import system skips others too
-        "cwd": cwd,
+        **surroundings(),
         "log_to_driver": True,
         "store_capacity_bytes": 1 << 30,
         "store_full_wait_s": 5.0,
         "spilling": {},
         "scheduler": "hybrid",
-        "job_id": JOB_ID,
+        "has_jobs": False,
         "control": "umbel._control.service",
         "worker_main": "umbel._worker.main",
         "worker_imports": [],
         "later_imports": [],  # of our own, which the first worker's first task does without
         "worker_env": {},
         "accelerator_ids": {},
-        "interpreter_flags": _interpreter_flags(),
     }
 
 
@@ -221,7 +230,8 @@ def _is_open(descriptor: int) -> bool:
     return True
 
 
-def _python() -> str:
+def python() -> str:
+    """This process's interpreter. Raises UmbelSystemError."""
     if not sys.executable:
         raise exceptions.UmbelSystemError(
             "this Python does not know its own executable (sys.executable is empty), so no daemon can be started; "

@@ -60,7 +60,7 @@ def _actor(one: Row, node: Row) -> Row:
         "actor_id": one["actor"],
         "class_name": one["class_name"],
         "state": state,
-        "job_id": node["job_id"],
+        "job_id": one["job_id"],
         "name": one["name"],
         "node_id": node["node_id"] if one["worker"] or state == "DEAD" else None,
         "pid": one["pid"] or 0,
@@ -140,20 +140,21 @@ def nodes(asker: inquiry.Asker, request: node_view.Request) -> node_view.Listing
 
 
 def jobs(asker: inquiry.Asker, request: node_view.Request) -> node_view.Listing:
-    """The drivers. runtime_env is None where the driver does not tell it."""
+    """The drivers. runtime_env is None where the driver does not tell it, and of those that have ended."""
     node = node_view.Node(asker, request.timeout_s)
-    facts = node.query("nodes")[0]
+    node_id = node.query("nodes")[0]["node_id"]
     rows = [
         {
-            "job_id": facts["job_id"], "submission_id": None, "type": "DRIVER", "status": "RUNNING",
-            "entrypoint": _command(one["pid"]), "message": None, "error_type": None,
-            "driver_info": {"id": facts["job_id"], "node_ip_address": resource_model.NODE_ADDRESS, "pid": str(one["pid"])},
-            "start_time": _milliseconds(facts["started_s"]), "end_time": None, "metadata": {},
-            "runtime_env": node.runtime_env(one), "driver_agent_http_address": None, "driver_node_id": facts["node_id"],
-            "driver_exit_code": None,
+            "job_id": one["job_id"], "submission_id": None, "type": "DRIVER", "status": one["status"],
+            "entrypoint": one["entrypoint"] or _command(one["pid"]), "message": one["message"] or None,
+            "error_type": None,
+            "driver_info": {"id": one["job_id"], "node_ip_address": resource_model.NODE_ADDRESS, "pid": str(one["pid"])},
+            "start_time": _milliseconds(one["started_s"]),
+            "end_time": _milliseconds(one["ended_s"]) if one["ended_s"] is not None else None, "metadata": {},
+            "runtime_env": node.runtime_env({**one, "id": one["driver"]}) if one["ended_s"] is None else None,
+            "driver_agent_http_address": None, "driver_node_id": node_id, "driver_exit_code": None,
         }
-        for one in node.query("owners")
-        if one["is_driver"]
+        for one in node.query("jobs")
     ]  # fmt: skip
     return node_view.filtered(rows, request, node.missing, node.notes)
 
@@ -213,7 +214,7 @@ def runtime_envs(asker: inquiry.Asker, request: node_view.Request) -> node_view.
     is_ready = {one["built"]: one["state"] == "ready" for one in node.query("environments")}
     found = [(json.loads(text), count, text in has_worker) for text, count in counts.items()]
     wanted = {_build_key(env) for env, _, _ in found}
-    found += [({"built": json.loads(key)}, 0, False) for key in is_ready if key not in wanted]
+    found += [({"built": json.loads(key)}, 0, False) for key in is_ready if key not in wanted and key != _build_key({})]
     rows = [
         {
             "runtime_env": env, "success": True if has_one or is_ready.get(_build_key(env)) else None,

@@ -91,6 +91,7 @@ class NativeEngine:
         namespace: str,
         config: configuration.Config,
         depth: int = 0,
+        job: dict[str, Any] | None = None,
         on_notice: Callable[[dict[str, Any], bytes], bool] | None = None,
         on_agent_gone: Callable[[], None] | None = None,
     ) -> None:
@@ -145,6 +146,7 @@ class NativeEngine:
             "pid": os.getpid(),
             "protocol": 1,
             "namespace": namespace,
+            "job": job,
         }
         self.agent.notify(hello)
         self.reactor.poke()

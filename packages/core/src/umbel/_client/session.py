@@ -13,15 +13,11 @@ from typing import TYPE_CHECKING, Any
 
 from umbel import exceptions
 from umbel._base import config as configuration
-from umbel._base import machine
-from umbel._client import context, current
-from umbel._model import resources as resource_model
+from umbel._client import context, current, own_node
 
 if TYPE_CHECKING:
     from umbel._client.logging_config import LoggingConfig
 
-STORE_SHARE = 0.3  # of the memory available, for objects; as in Ray
-STORE_BYTES_MIN = 75 << 20  # below this, one array of a small model does not fit
 # Arguments that Ray's programs pass and that mean nothing here; accepted with one warning.
 _RAY_ARGUMENTS = frozenset(
     (
@@ -92,7 +88,12 @@ def init(
     _tracing_startup_hook: str | None = None,
     **others: Any,
 ) -> Context:
-    """Start a session in this process: by default a private node with its own daemon, which ends with it.
+    """Start a session in this process: with the node that runs here (`umbel start --head`), if there is one, else with a
+    private node of its own, which ends with it.
+
+    address: "auto" for the node that runs here, "local" for a private one, or the name or directory of a node's session;
+    by default UMBEL_ADDRESS, or as above. What describes a node (num_cpus, num_gpus, resources, labels,
+    object_store_memory, scheduler, ...) cannot be given for one that runs.
 
     num_cpus: default the CPUs this process may use. num_gpus: default what is detected. object_store_memory: bytes of
     shared memory for objects, default 30 % of what is available. namespace: where this driver's named actors live,
@@ -107,7 +108,8 @@ def init(
     are then traced. _system_config: as in Ray, of which only what concerns spilling means something here.
 
     Raises RuntimeError when a session runs already (unless `ignore_reinit_error`), ConnectionError for an address where
-    nothing runs, ValueError or TypeError for bad values, UmbelSystemError when the daemon does not start.
+    nothing runs, or when several nodes run here and none is named, ValueError or TypeError for bad values, UmbelSystemError
+    when the daemon does not start or refuses this program.
     """
     _check_flag("ignore_reinit_error", ignore_reinit_error, default=False)
     _check_flag("local_mode", local_mode, default=False)
@@ -136,20 +138,23 @@ def init(
         _check_others(others, local_mode)
         config = _with_spilling(config, object_spilling_directory, others.get("_system_config"))
         logging_values = None if logging_config is None else _configured_logging(logging_config)
-        where = config.address if address in (None, "") else address
-        _check_address(where, engine, num_cpus, num_gpus, resources, labels, object_store_memory)
+        name = engine or config.engine
+        node = _running_node(address, name, config)
+        if node is not None:
+            _check_left_to_node(
+                node, engine=engine, num_cpus=num_cpus, num_gpus=num_gpus, resources=resources, labels=labels,
+                object_store_memory=object_store_memory, scheduler=scheduler, infeasible_timeout_s=infeasible_timeout_s,
+                object_spilling_directory=object_spilling_directory, _metrics_export_port=_metrics_export_port,
+            )  # fmt: skip
         if namespace is not None and (not isinstance(namespace, str) or not namespace):
             raise TypeError(f"namespace must be a non-empty string, got {namespace!r}; omit it for one of its own")
-        name = engine or config.engine
-        if config.metrics_export_port >= 0 and name == "native":
+        if config.metrics_export_port >= 0 and name == "native" and node is None:
             _check_can_serve_metrics()
         if _tracing_startup_hook is not None:
             _run_tracing_hook(_tracing_startup_hook, name)
-        with _begun(name) as extras:
+        with _begun(name if node is None else "") as extras:
             if logging_config is None or logging_level is not None:
                 _set_log_level(logging_level if logging_level is not None else config.log_level)
-            store_bytes = _store_bytes(object_store_memory)
-            totals, ids, found_labels = _totals(num_cpus, num_gpus, resources, store_bytes, config)
             from umbel._plugins import registry
 
             catalog = registry.installed()
@@ -157,36 +162,49 @@ def init(
             env_vars, environment = _environment(runtime_env)
             if environment:
                 extras["environment"] = environment
-            policy = scheduler or config.scheduler
-            catalog.schedulers.find(policy)  # a name nobody provides fails here and not in the daemon
-            started: Any = catalog.engines.create(
-                name,
-                resources=totals,
-                labels={**found_labels, **_labels(labels)},
-                namespace=namespace or config.namespace or _anonymous_namespace(),
-                object_store_memory=store_bytes,
-                env_vars=env_vars,
-                log_to_driver=config.log_to_driver if log_to_driver is None else log_to_driver,
-                logging_config=logging_values,
-                tracing_startup_hook=_tracing_startup_hook,
-                scheduler=policy,
-                accelerator_ids=ids,
-                config=config,
+            driver: dict[str, Any] = {
+                "namespace": namespace or config.namespace or _anonymous_namespace(),
+                "env_vars": env_vars,
+                "log_to_driver": config.log_to_driver if log_to_driver is None else log_to_driver,
+                "logging_config": logging_values,
+                "tracing_startup_hook": _tracing_startup_hook,
+                "config": config,
                 **extras,
-            )
+            }
+            started: Any
+            if node is not None:
+                from umbel._client import attach
+
+                started = attach.attach(node, **driver)
+                told = f"connected to {node}"
+            else:
+                store_bytes = own_node.store_bytes(object_store_memory)
+                totals, ids, found_labels = own_node.totals(num_cpus, num_gpus, resources, store_bytes, config)
+                policy = scheduler or config.scheduler
+                catalog.schedulers.find(policy)  # a name nobody provides fails here and not in the daemon
+                started = catalog.engines.create(
+                    name,
+                    resources=totals,
+                    labels={**found_labels, **own_node.labels_of(labels)},
+                    object_store_memory=store_bytes,
+                    scheduler=policy,
+                    accelerator_ids=ids,
+                    **driver,
+                )
+                told = f"started a private {name} session with {own_node.in_words(totals)}"
         if _tracing_startup_hook is not None:
             from umbel._client import tracing
 
             started.tracing = tracing.start(started)
         current.set_engine(started)
-        _announce(name, totals)
+        _announce(told)
         return Context(started.address_info)
 
 
 @contextlib.contextmanager
 def _begun(engine: str) -> Iterator[dict[str, Any]]:
     """The process of the native engine's daemon, whose interpreter comes up while this one looks for plugins. It ends
-    if there will be no session."""
+    if there will be no session. Nothing for other engines."""
     if engine != "native":
         yield {}
         return
@@ -206,20 +224,12 @@ def _anonymous_namespace() -> str:
     return "-".join((text[:8], text[8:12], text[12:16], text[16:20], text[20:]))
 
 
-def _announce(engine: str, totals: Mapping[str, float]) -> None:
+def _announce(told: str) -> None:
     import logging
 
     if logging.getLogger("umbel").isEnabledFor(logging.WARNING):
-        has = ", ".join(f"{amount:g} {name}" for name, amount in totals.items() if not _is_implied(name))
         with contextlib.suppress(OSError):  # closed, and its number given to another file
-            sys.stderr.write(f"umbel: started a private {engine} session with {has}\n")
-
-
-def _is_implied(resource: str) -> bool:
-    """Whether every node has it, so that it is not worth telling."""
-    return resource in (resource_model.MEMORY, resource_model.OBJECT_STORE_MEMORY) or resource.startswith(
-        resource_model.NODE_PREFIX
-    )
+            sys.stderr.write(f"umbel: {told}\n")
 
 
 def _check_flag(name: str, value: object, *, default: bool) -> None:
@@ -335,95 +345,29 @@ def _with_spilling(config: configuration.Config, directory: Any, system_config: 
     return config
 
 
-def _check_address(address: Any, *settings: Any) -> None:
+def _running_node(address: Any, engine: str, config: configuration.Config) -> str | None:
+    """The directory of the node that `init` is to connect to; None for one of its own."""
     if address is not None and not isinstance(address, str):
         raise TypeError(
-            f"address must be a str or None, got {address!r} of type {type(address).__name__}; omit it for a private "
-            "session"
+            f"address must be a str or None, got {address!r} of type {type(address).__name__}; omit it for the node that "
+            "runs here, if any, else a private one"
         )
-    if not address or address == "local":
-        return
-    if any(s is not None for s in settings):
+    if engine != "native":
+        if address not in (None, "", "local"):
+            raise ValueError(f"engine={engine!r} runs in this process, but address={address!r} names a node; omit one")
+        return None
+    from umbel._client import running_nodes
+
+    return running_nodes.find((config.address if address in (None, "", "auto") else "") or address or "")
+
+
+def _check_left_to_node(node: str, **settings: Any) -> None:
+    given = [name for name, value in settings.items() if value is not None]
+    if given:
         raise ValueError(
-            f"num_cpus, num_gpus, resources, labels and object_store_memory belong to the node that starts, but "
-            f"address={address!r} names a running one; omit them"
+            f"{', '.join(given)}: this belongs to the node that starts, but init() connects to the running {node}; omit "
+            "it, or pass address='local' for a private node"
         )
-    if address == "auto":
-        raise ConnectionError(
-            "address='auto' found no running cluster: clusters that outlive a driver come with the work on many nodes; "
-            "call init() without an address for a private one"
-        )
-    raise ConnectionError(
-        f"cannot connect to {address!r}: only private clusters are there yet; call init() without an address"
-    )
-
-
-def _totals(
-    num_cpus: Any, num_gpus: Any, custom: Any, store_bytes: int, config: configuration.Config
-) -> tuple[dict[str, float], dict[str, list[str]], dict[str, str]]:
-    """What the node has, by resource; the ids of its devices; the labels they give it."""
-    unit = resource_model.RESOURCE_UNIT
-    totals: dict[str, float] = {}
-    ids: dict[str, list[str]] = {}
-    labels: dict[str, str] = {}
-    cpus = machine.cpu_count() if num_cpus is None else num_cpus
-    totals[resource_model.CPU] = (
-        resource_model.units_of(cpus, what="num_cpus", advice="omit it for the CPUs of this machine") / unit
-    )
-    from umbel._plugins import registry
-
-    for found in registry.accelerators_here():
-        totals.update(found.resources())
-        ids[found.resource_name] = list(found.ids)
-        labels.update(found.labels)
-    if num_gpus is not None:
-        count = resource_model.gpu_units_of(num_gpus) / unit
-        totals[resource_model.GPU] = count
-        # Devices beyond those found are taken at their word: programs are tried out without the hardware.
-        named = ids.get(resource_model.GPU, []) + [str(index) for index in range(int(count))]
-        ids[resource_model.GPU] = list(dict.fromkeys(named))[: int(count)]
-    if custom is not None:
-        if not isinstance(custom, Mapping):
-            raise TypeError(f"resources must be a dict of name to amount, got {custom!r}; for example {{'licence': 2}}")
-        totals.update({name: units / unit for name, units in resource_model.custom_units(custom).items()})
-    from umbel._base import control_groups  # only where a node starts
-
-    memory_bytes = control_groups.available_bytes()
-    if config.memory_limit_bytes:
-        memory_bytes = min(memory_bytes, int(config.memory_limit_bytes * config.memory_usage_threshold))
-    totals[resource_model.MEMORY] = float(memory_bytes)
-    totals[resource_model.OBJECT_STORE_MEMORY] = float(store_bytes)
-    totals[resource_model.NODE_PREFIX + resource_model.NODE_ADDRESS] = 1.0
-    totals[resource_model.HEAD_NODE] = 1.0
-    return {name: amount for name, amount in totals.items() if amount or name == resource_model.CPU}, ids, labels
-
-
-def _store_bytes(wanted: Any) -> int:
-    if wanted is None:
-        from umbel._base import control_groups
-
-        size = int(control_groups.available_bytes() * STORE_SHARE)
-        if os.path.isdir("/dev/shm"):
-            stat = os.statvfs("/dev/shm")
-            size = min(size, stat.f_bavail * stat.f_frsize)
-        return max(size, STORE_BYTES_MIN)
-    if isinstance(wanted, bool) or not isinstance(wanted, (int, float)) or int(wanted) != wanted:
-        raise TypeError(
-            f"object_store_memory must be a whole number of bytes, got {wanted!r}; omit it for 30 % of memory"
-        )
-    if wanted < STORE_BYTES_MIN:
-        raise ValueError(
-            f"object_store_memory must be at least {STORE_BYTES_MIN} bytes, got {wanted}; omit it for 30 % of memory"
-        )
-    return int(wanted)
-
-
-def _labels(labels: Any) -> dict[str, str]:
-    if labels is None:
-        return {}
-    if not isinstance(labels, Mapping) or not all(isinstance(k, str) and isinstance(v, str) for k, v in labels.items()):
-        raise TypeError(f"labels must be a dict of strings, got {labels!r}; for example {{'zone': 'a'}}")
-    return dict(labels)
 
 
 def _environment(runtime_env: Any) -> tuple[dict[str, str], str]:

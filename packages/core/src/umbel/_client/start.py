@@ -5,7 +5,7 @@ from __future__ import annotations
 
 import os
 from collections.abc import Mapping
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 from umbel._base import config as configuration
 from umbel._base import sessions
@@ -45,48 +45,19 @@ def start(
     """
     launching.configure(
         {
-            "resources": dict(resource_model.ResourceSet.from_floats(resources).items()),
-            "accelerator_ids": {name: list(ids) for name, ids in accelerator_ids.items()},
-            "labels": dict(labels),
+            **node_configuration(resources, accelerator_ids, labels, object_store_memory, scheduler, config),
             "namespace": namespace,
             "log_to_driver": log_to_driver,
-            "store_capacity_bytes": object_store_memory,
-            "spilling": {
-                "directory": config.object_spilling_directory,
-                "high_water": config.object_spilling_threshold,
-                "batch_bytes": config.min_spilling_size,
-                "is_enabled": config.object_spilling,
-            },
-            "scheduler": scheduler,
-            "worker_main": WORKER_MAIN,
-            "worker_imports": [
-                *filter(None, config.worker_imports.split(",")),
-                *_tracing_imports(tracing_startup_hook),
-            ],
-            "later_imports": LATER_IMPORTS,
+            "worker_imports": worker_imports(config, tracing_startup_hook),
             "worker_env": dict(env_vars),
-            "idle_worker_s": config.idle_worker_s,
-            "infeasible_timeout_s": config.infeasible_timeout_s or None,
-            "log_files": _log_files(config),
             "logging_config": logging_config,
             "tracing_startup_hook": tracing_startup_hook,
-            **_metrics_wishes(config),
-            "memory_isolation": config.memory_isolation if config.memory_isolation != "0" else "",
-            "worker_recycle_s": config.worker_recycle_s or None,
-            "memory": {
-                "limit_bytes": config.memory_limit_bytes,
-                "threshold": config.memory_usage_threshold,
-                "recycle_bytes": _recycle_bytes(config.worker_recycle_bytes, resources),
-            }
-            if config.memory_monitor
-            else None,
-            "history": _history(config) if config.task_events else None,
         }
     )
     from umbel._client import driver
 
     return driver.DriverEngine(
-        launching,
+        launching.finish(),
         namespace=namespace,
         labels=labels,
         env_vars=env_vars,
@@ -95,9 +66,50 @@ def start(
     )
 
 
-def _tracing_imports(hook: str | None) -> tuple[str, ...]:
-    """What takes a worker longer than its start, so that it is loaded before there are any."""
-    return ("umbel._client.tracing", hook.partition(":")[0]) if hook else ()
+def node_configuration(
+    resources: Mapping[str, float],
+    accelerator_ids: Mapping[str, list[str]],
+    labels: Mapping[str, str],
+    object_store_memory: int,
+    scheduler: str,
+    config: configuration.Config,
+) -> dict[str, Any]:
+    """What a daemon is told that does not depend on any driver."""
+    return {
+        "resources": dict(resource_model.ResourceSet.from_floats(resources).items()),
+        "accelerator_ids": {name: list(ids) for name, ids in accelerator_ids.items()},
+        "labels": dict(labels),
+        "store_capacity_bytes": object_store_memory,
+        "spilling": {
+            "directory": config.object_spilling_directory,
+            "high_water": config.object_spilling_threshold,
+            "batch_bytes": config.min_spilling_size,
+            "is_enabled": config.object_spilling,
+        },
+        "scheduler": scheduler,
+        "worker_main": WORKER_MAIN,
+        "later_imports": LATER_IMPORTS,
+        "idle_worker_s": config.idle_worker_s,
+        "infeasible_timeout_s": config.infeasible_timeout_s or None,
+        "log_files": _log_files(config),
+        **_metrics_wishes(config),
+        "memory_isolation": config.memory_isolation if config.memory_isolation != "0" else "",
+        "worker_recycle_s": config.worker_recycle_s or None,
+        "memory": {
+            "limit_bytes": config.memory_limit_bytes,
+            "threshold": config.memory_usage_threshold,
+            "recycle_bytes": _recycle_bytes(config.worker_recycle_bytes, resources),
+        }
+        if config.memory_monitor
+        else None,
+        "history": _history(config) if config.task_events else None,
+    }
+
+
+def worker_imports(config: configuration.Config, tracing_hook: str | None) -> list[str]:
+    """What is loaded before there are workers: what the user says, and what takes each of them longer than its start."""
+    tracing = ("umbel._client.tracing", tracing_hook.partition(":")[0]) if tracing_hook else ()
+    return [*filter(None, config.worker_imports.split(",")), *tracing]
 
 
 def _log_files(config: configuration.Config) -> dict[str, object] | None:

@@ -60,6 +60,10 @@ class Tool:
     def query(self, what: str, about: str = "") -> Any:
         return self._request({"t": "query", "what": what, "about": about})
 
+    def stop(self) -> int:
+        """Have the node end; its daemon's process id. Raises UmbelSystemError where a program owns it."""
+        return int(self._request({"t": "stop"})["pid"])
+
     def _request(self, message: dict[str, Any]) -> Any:
         self._requests += 1
         self._say({**message, "rq": self._requests})

@@ -65,6 +65,7 @@ class Listed(NamedTuple):
     label_selector: Any
     repr_name: str
     call_site: str
+    job_id: str
 
 
 class ActorTable:
@@ -383,7 +384,7 @@ def _listed(one: Actor) -> Listed:
     return Listed(
         spec.actor, spec.name, spec.namespace, spec.class_name, one.state, one.worker, spec.owner, spec.is_detached,
         one.restarts, one.reason, one.cause, one.lacks_arguments, spec.running, spec.env, spec.label_selector,
-        one.repr_name, spec.call_site,
+        one.repr_name, spec.call_site, spec.job_id,
     )  # fmt: skip
 
 

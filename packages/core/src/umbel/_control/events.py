@@ -32,8 +32,8 @@ class Cause(Enum):
 class ActorSpec(NamedTuple):
     """What the creator asked for. max_restarts: -1 is without limit. name: "" for none.
 
-    placement, running, env, strategy and label_selector are the node's business and not looked at here. call_site: "" unless
-    it was recorded.
+    placement, running, env, strategy, label_selector and job (`jobs.JobEnvironment`, or None) are the node's business and
+    not looked at here. call_site: "" unless it was recorded.
     """
 
     actor: str
@@ -50,6 +50,8 @@ class ActorSpec(NamedTuple):
     label_selector: Any
     depth: int
     call_site: str = ""
+    job: Any = None
+    job_id: str = ""
 
 
 # ---- events ----

@@ -10,7 +10,7 @@ from collections import OrderedDict
 from collections.abc import Callable, Mapping, Sequence
 from typing import Any, Protocol
 
-from umbel._control import actors
+from umbel._control import actors, jobs
 from umbel._control import events as ev
 
 Message = dict[str, Any]
@@ -21,6 +21,9 @@ class Node(Protocol):
 
     def now_s(self) -> float: ...
 
+    def time_s(self) -> float:
+        """By the system's clock."""
+
     def send(self, client: str, message: Message, body: bytes = b"") -> None: ...
 
     def reply(self, client: str, request: int | None, message: Message, body: bytes = b"") -> None: ...
@@ -29,6 +32,9 @@ class Node(Protocol):
 
     def place_actor(self, spec: ev.ActorSpec) -> None:
         """Find a worker; `hosted` or `unplaceable` is called when there is one, or cannot be."""
+
+    def job_of(self, client: str) -> tuple[str, Any]:
+        """(id, `jobs.JobEnvironment` or None) of the job that a client belongs to."""
 
     def release_actor(self, actor: str, grace_s: float | None) -> None:
         """Let its worker finish what it has received and exit; kill it after `grace_s`, unless that is None."""
@@ -45,6 +51,7 @@ class ActorService:
 
     def __init__(self, node: Node) -> None:
         self.table = actors.ActorTable()
+        self.jobs = jobs.Jobs()
         self.on: dict[str, Callable[[str, str, Message, bytes], None]] = {
             "create_actor": self._on_create_actor,
             "actor_arguments": self._on_actor_arguments,
@@ -87,6 +94,7 @@ class ActorService:
 
     def _on_create_actor(self, client: str, namespace: str, message: Message, body: bytes) -> None:
         actor = message["actor"]
+        job_id, job = self._node.job_of(client)
         self._classes[actor] = body[: message["meta_size"]]
         if not message["lacks_arguments"]:
             self._calls[actor] = body[message["meta_size"] :]
@@ -105,6 +113,8 @@ class ActorService:
             label_selector=message["label_selector"],
             depth=message["depth"],
             call_site=message["call_site"],
+            job=job,
+            job_id=job_id,
         )
         self._decide(
             ev.ActorCreated(
@@ -192,6 +202,31 @@ class ActorService:
 
     def client_gone(self, client: str) -> None:
         self._decide(ev.ClientGone(client, self._node.now_s()))
+        self.jobs.gone(client, self._node.time_s())
+
+    def job_begins(self, driver: str, pid: int, facts: Mapping[str, Any] | None) -> tuple[str, Any]:
+        """A driver has come: (id, `jobs.JobEnvironment` or None) of its job. facts: None where workers are the node's own."""
+        job = self.jobs.begin(driver, pid, facts, self._node.time_s())
+        return job.id, job.environment
+
+    def job_leaves(self, driver: str) -> None:
+        self.jobs.leaves(driver)
+
+    def jobs_listed(self) -> list[Message]:
+        """All jobs, for queries."""
+        return [
+            {
+                "job_id": one.id,
+                "driver": one.driver,
+                "pid": one.pid,
+                "status": one.status,
+                "message": one.message,
+                "entrypoint": one.entrypoint,
+                "started_s": one.started_s,
+                "ended_s": one.ended_s,
+            }
+            for one in self.jobs.listed()
+        ]
 
     def next_tick_s(self) -> float | None:
         return self.table.next_tick_s()

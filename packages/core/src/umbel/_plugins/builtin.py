@@ -99,6 +99,9 @@ def umbel_commands() -> list[spi.CommandDescriptor]:
         ),
         spi.CommandDescriptor("plugins", "umbel.cli.plugins:make", summary="What plugins are installed"),
         spi.CommandDescriptor("stack", "umbel.cli.stack:make", summary="What workers run, and where they stand"),
+        spi.CommandDescriptor("start", "umbel.cli.cluster:make_start", summary="Start a node that programs share"),
+        spi.CommandDescriptor("status", "umbel.cli.cluster:make_status", summary="What a node has and does"),
+        spi.CommandDescriptor("stop", "umbel.cli.cluster:make_stop", summary="End such a node"),
         spi.CommandDescriptor("summary", "umbel.cli.listing:make_summary", summary="How many tasks, actors, objects"),
         spi.CommandDescriptor("timeline", "umbel.cli.timeline:make", summary="What ran when, as a file for Perfetto"),
     ]

@@ -99,7 +99,7 @@ class Worker:
             kind="worker",
             worker_id=self.process_id.hex(),
             node_id=welcome["node_id"],
-            job_id=config.get("job_id", "01000000"),
+            job_id=welcome["job_id"],
             namespace=self.engine.namespace,
             session_dir=config["session_dir"],
             labels=config.get("labels"),

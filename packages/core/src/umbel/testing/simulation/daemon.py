@@ -99,7 +99,7 @@ class Daemon(service.Service):
         self._progress = progress_of  # type: ignore[assignment,method-assign]  # the production one reads a file
         config = {
             "resources": dict(resources), "accelerator_ids": {}, "scheduler": "hybrid", "session_dir": NOWHERE,
-            "store_dir": NOWHERE, "embedded": False, "driver_pid": 0, "control": "umbel._control.service",
+            "store_dir": NOWHERE, "embedded": False, "has_jobs": False, "driver_pid": 0, "control": "umbel._control.service",
             "node_id": "node",
             "namespace": "ns", "labels": {}, "store_capacity_bytes": 1 << 30, "store_full_wait_s": 1.0,
             "log_to_driver": False, "job_id": "", "worker_recycle_s": recycle_s,

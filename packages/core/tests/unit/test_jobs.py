@@ -1,0 +1,86 @@
+"""Which jobs there are, how they are numbered and remembered, and which drivers a node takes."""
+
+from __future__ import annotations
+
+import gc
+import json
+from typing import Any
+
+import pytest
+
+from umbel._agent import jobs as node_jobs
+from umbel._control import jobs
+
+FACTS = {"version": "1.2", "entrypoint": "python program.py", "sys_path": ["/here"]}
+
+
+def test_jobs_are_numbered_as_rays_are_and_listed_with_how_they_ended() -> None:
+    book = jobs.Jobs()
+    first = book.begin("a", 11, FACTS, 1.0)
+    second = book.begin("b", 12, FACTS, 2.0)
+    assert (first.id, second.id) == ("01000000", "02000000")
+    book.leaves("a")
+    book.gone("a", 3.0)
+    book.gone("b", 4.0)
+    book.gone("b", 5.0)
+    book.leaves("nobody")
+    listed = [(one.id, one.status, one.ended_s, one.entrypoint) for one in book.listed()]
+    assert listed == [
+        ("01000000", jobs.SUCCEEDED, 3.0, "python program.py"),
+        ("02000000", jobs.FAILED, 4.0, "python program.py"),
+    ]
+    assert "without umbel.shutdown()" in second.message
+    assert not first.message
+
+
+def test_of_the_ended_only_so_many_are_remembered_and_none_of_what_their_workers_needed() -> None:
+    book = jobs.Jobs()
+    for number in range(jobs.ENDED_KEPT_MAX + 2):
+        job = book.begin("a", number, FACTS, 0.0)
+        book.gone("a", 1.0)
+        assert job.environment is None
+    listed = book.listed()
+    assert len(listed) == jobs.ENDED_KEPT_MAX
+    assert (listed[0].pid, listed[-1].pid) == (2, jobs.ENDED_KEPT_MAX + 1)
+
+
+def _env(job_id: str) -> str:
+    return json.dumps({"job": job_id})
+
+
+def test_a_node_knows_what_a_jobs_workers_need_as_long_as_somebody_may_start_one() -> None:
+    node = node_jobs.NodeJobs("1.2")
+    environment: Any = jobs.JobEnvironment("01", FACTS)
+    node.began(environment)
+    assert node.is_running(_env("01"))
+    assert node.configuration("01") == {**FACTS, "job_id": "01"}
+    node.ended("01")
+    assert not node.is_running(_env("01"))
+    assert node.environment("01") is environment  # a detached actor may have it still
+    del environment
+    gc.collect()
+    assert node.environment("01") is None
+
+
+def test_a_node_knows_whose_its_workers_are() -> None:
+    node = node_jobs.NodeJobs("1.2")
+    assert node.starts("w", {"job": "01"}) is None
+    assert node.starts("x", {"job": "02", "env_vars": {"A": "1"}}) == {"env_vars": {"A": "1"}}
+    assert (node.job_of("w"), node.job_of("x")) == ("01", "02")
+    node.exited("w")
+    assert node.job_of("w") == ""
+
+
+@pytest.mark.parametrize(
+    ("facts", "told"),
+    [
+        (None, "a driver must say"),
+        ({**FACTS, "version": "1.3"}, "this node runs Umbel 1.2, the driver '1.3'; install the same version"),
+        ({**FACTS, "worker_env": {"BIG": "x" * node_jobs.FACTS_BYTES_MAX}}, "bytes as JSON, allowed are"),
+        (FACTS, ""),
+    ],
+)
+def test_drivers_that_a_node_refuses(facts: dict[str, Any] | None, told: str) -> None:
+    refusal = node_jobs.NodeJobs("1.2").refusal(facts)
+    assert told in refusal
+    assert bool(refusal) == bool(told)
