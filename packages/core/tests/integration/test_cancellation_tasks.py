@@ -15,6 +15,7 @@ import pytest
 
 import umbel
 from umbel import exceptions
+from umbel._client import current, interrupts
 
 pytestmark = pytest.mark.slow
 CANCELLED = (exceptions.TaskCancelledError, exceptions.UmbelTaskError)  # which of them depends on the moment, as in Ray
@@ -133,6 +134,37 @@ def test_task_submitted_while_the_cancellation_waits_is_cancelled_too(tmp_path: 
     with pytest.raises(CANCELLED):
         umbel.get(ref, timeout=10)
     drivers.wait_until(cpus_are_free)
+
+
+@umbel.remote
+class Doubler:
+    def double(self, number: int) -> int:
+        return number * 2
+
+
+class InterruptedTooLate:
+    """While this is read, an interrupt comes that is meant for a task which has ended meanwhile."""
+
+    def __reduce__(self) -> tuple[Any, ...]:
+        return interrupts.lay_trap, (_EngineHere(), _never)
+
+
+class _EngineHere:
+    def __reduce__(self) -> tuple[Any, ...]:
+        return current.session, ()
+
+
+def _never() -> bool:
+    return False
+
+
+def test_handle_read_while_an_interrupt_is_pending_is_of_this_session() -> None:
+    @umbel.remote
+    def ask(given: list[Any]) -> int:
+        answer: int = umbel.get(given[1].double.remote(21), timeout=30)
+        return answer
+
+    assert umbel.get(ask.remote([InterruptedTooLate(), Doubler.remote()]), timeout=60) == 42
 
 
 def test_worker_is_of_use_after_an_interrupted_task(tmp_path: pathlib.Path) -> None:

@@ -125,7 +125,7 @@ class ActorHandle(Generic[T]):
         self._actor_id = actor_id
         self._description = description
         self._lifetime = lifetime
-        self._session = current.running_engine()  # a handle is of no use in another; None if made outside of any
+        self._session = current.session()  # a handle is of no use in another; None if made outside of any
         self._templates: dict[str, MethodTemplate] = {}
 
     def __getattr__(self, name: str) -> ActorMethod:

@@ -17,7 +17,8 @@ class _Process:
     """What holds for this process: the running engine, and how to start one."""
 
     def __init__(self) -> None:
-        self.engine: Any = None
+        self.engine: Any = None  # or what stands in for it
+        self.session: Any = None  # the engine itself
         self.pid = os.getpid()
         self.lock = threading.RLock()
         self.auto_init: Callable[[], None] | None = None
@@ -57,6 +58,11 @@ def running_engine() -> Any:
     return _process.engine if is_initialized() else None
 
 
+def session() -> Any:
+    """The running engine itself, whatever stands in for it, to keep or to compare; or None."""
+    return _process.session if is_initialized() else None
+
+
 def _start() -> Any:
     if _process.engine is not None:
         raise RuntimeError(
@@ -78,10 +84,15 @@ def _start() -> Any:
 
 def set_engine(new: Any) -> None:
     """Make `new` (or None) the engine of this process."""
-    _process.engine = new
+    _process.engine = _process.session = new
     _process.pid = os.getpid()
     if new is not None:
         _process.on_engine()
+
+
+def stand_in(other: Any) -> None:
+    """Have `other` found where the running engine is looked for; the engine itself ends that."""
+    _process.engine = other
 
 
 def set_on_engine(call: Callable[[], None]) -> None:

@@ -66,7 +66,7 @@ class Trap:
 
     def __getattr__(self, name: str) -> Any:
         if threading.get_ident() == self._thread:
-            current.set_engine(self._engine)
+            current.stand_in(self._engine)
             if self._is_due():
                 raise KeyboardInterrupt
         return getattr(self._engine, name)
@@ -81,7 +81,7 @@ def lay_trap(engine: Any, is_due: Callable[[], bool]) -> None:
     if lock.acquire(blocking=False):
         try:
             if current.running_engine() is engine:
-                current.set_engine(Trap(engine, is_due))
+                current.stand_in(Trap(engine, is_due))
         finally:
             lock.release()
 

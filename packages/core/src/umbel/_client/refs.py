@@ -79,9 +79,8 @@ class ObjectRef(Generic[T_co]):
             self._engine: RefEngine | None = None
             if len(binary) != ids.ObjectID.size():
                 raise ValueError(f"an object id has {ids.ObjectID.size()} bytes, got {len(binary)}")
-            engine: RefEngine = current.engine()
-            engine.adopt_ref(binary)
-            self._engine = engine
+            current.engine().adopt_ref(binary)
+            self._engine = current.session()
         else:
             self._engine = _engine
 
