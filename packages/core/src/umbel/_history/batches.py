@@ -22,6 +22,7 @@ from umbel._history import codes
 PROCESS_DIGITS, TASK_DIGITS = 32, 48  # of ids, which are hexadecimal
 _ROW_BYTES = codes.WIDTH * codes.new_values().itemsize
 _SIZE = struct.Struct("<I")
+_FEW_GROUPS = 6  # are counted one by one in less time than all together
 
 
 class Template(NamedTuple):
@@ -125,7 +126,7 @@ class Digest(NamedTuple):
 
 
 def digest_of(body: bytes) -> Digest:
-    """Costs an eighth of a microsecond for each task."""
+    """Costs a sixth of a microsecond for each task. Raises ValueError or OverflowError for groups that are no numbers."""
     groups, seqs, ended = (
         _values(body)[number :: codes.WIDTH].tolist() for number in (codes.GROUP, codes.SEQ, codes.ENDED)
     )
@@ -133,7 +134,11 @@ def digest_of(body: bytes) -> Digest:
         return Digest({}, (0.0, 0.0), (0.0, 0.0))
     seqs.sort()  # quicker than to look for the least and the most, as they are in order but for a few
     ended.sort()
-    counts = {int(group): count for group, count in Counter(groups).items()}
+    kinds = set(groups)
+    counted = (
+        ((group, groups.count(group)) for group in kinds) if len(kinds) <= _FEW_GROUPS else Counter(groups).items()
+    )
+    counts = {int(group): count for group, count in counted}
     return Digest(counts, (seqs[0], seqs[-1]), (ended[0], ended[-1]))
 
 

@@ -1,14 +1,15 @@
 """Ended tasks that are only written down, looked through as they are.
 
 To make a row of a task takes several microseconds; to look at it in its batch, whose columns are numbers, a twentieth of
-that. Who looks first makes a digest of the batch: how many tasks each group has, and between which values ids and ends
-lie. By that, later questions look into few batches. So whoever asks a busy session does not wait for rows to be made. No
+that. Beside each batch stands a digest: how many tasks each group has, and between which values ids and ends lie. By that,
+questions look into few batches. So whoever asks a busy session does not wait for rows to be made. No
 SQLite here: `store` reads the batches, and puts what is found here together with the rows that there are.
 """
 
 from __future__ import annotations
 
 import bisect
+import functools
 import itertools
 import operator
 from collections import Counter
@@ -156,13 +157,29 @@ class Part:
     def _rows(self, wanted: Sequence[Condition]) -> Sequence[int]:
         groups = self._meeting_groups(wanted)
         rows: Sequence[int] = range(self._digest.row_count) if groups else ()
-        for one in wanted:
-            if one.column in _OWN_COLUMNS and rows:
-                rows = self._meeting(one, rows)
+        if groups and groups <= self._failed_groups:
+            rows = sorted(self._failures)  # few, as a rule
+            if groups == self._failed_groups:
+                return self._own_met(wanted, rows)
+        rows = self._own_met(wanted, rows)
         if rows and len(groups) < len(self._digest.counts):
             column = self._column(codes.GROUP)
             of_rows = column if isinstance(rows, range) else map(column.__getitem__, rows)
             rows = list(itertools.compress(rows, map(groups.__contains__, of_rows)))
+        return rows
+
+    @functools.cached_property
+    def _failed_groups(self) -> set[int]:
+        """Those whose tasks failed, if it is told of each why; else none."""
+        counts = self._digest.counts
+        found = {number for number in counts if self._batch.groups[number].state == codes.FAILED}
+        return found if sum(counts[number] for number in found) == len(self._failures) else set()
+
+    def _own_met(self, wanted: Sequence[Condition], rows: Sequence[int]) -> Sequence[int]:
+        """Those of `rows` that meet the conditions on what each task has for itself."""
+        for one in wanted:
+            if one.column in _OWN_COLUMNS and rows:
+                rows = self._meeting(one, rows)
         return rows
 
     def _meeting_groups(self, wanted: Sequence[Condition]) -> set[int]:

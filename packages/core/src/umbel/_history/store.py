@@ -71,7 +71,6 @@ class Store:
         self.path = path
         self._written: dict[int, recent.Part | None] = {}  # as of the last question; None for a malformed one
         self._now: recent.Recent | None = None  # while reading, of that moment
-        self._digests: dict[int, batches.Digest] = {}  # made for questions of this connection
         self._db.execute(f"PRAGMA cache_size = -{CACHE_KIB}")
         self._db.execute("PRAGMA temp_store = MEMORY")
         self._db.execute("PRAGMA synchronous = OFF")  # a crash of the machine ends the session, and its history
@@ -89,18 +88,7 @@ class Store:
             raise sqlite3.DatabaseError(f"{path} has history of version {found}, this program reads {_VERSION}")
 
     def close(self) -> None:
-        self._keep_digests()
         self._db.close()
-
-    def _keep_digests(self) -> None:
-        """Leave those that were made for the next who asks, unless somebody else writes just now."""
-        made = [(number, digest.encode(), number) for number, digest in self._digests.items()]
-        if made:
-            self._db.execute("PRAGMA busy_timeout = 0")
-            with contextlib.suppress(Error), self._transaction():
-                self._db.executemany(
-                    "INSERT OR IGNORE INTO digests SELECT ?, ? WHERE EXISTS (SELECT 1 FROM raw WHERE id = ?)", made
-                )
 
     @contextlib.contextmanager
     def _transaction(self) -> Iterator[None]:
@@ -128,7 +116,13 @@ class Store:
     def write_down(self, batch: bytes) -> int:
         """Keep a batch, to be absorbed later; how many tasks it has. One that cannot be read is found out then."""
         header, body = batches.split(batch)
-        self._db.execute("INSERT INTO raw (header, body) VALUES (?, ?)", (header, body))
+        with self._transaction():
+            number = self._db.execute("INSERT INTO raw (header, body) VALUES (?, ?)", (header, body)).lastrowid
+            with contextlib.suppress(
+                ValueError, OverflowError
+            ):  # of numbers that are none; whoever makes rows of it says so
+                digest = batches.digest_of(body).encode()
+                self._db.execute("INSERT INTO digests VALUES (?, ?)", (number, digest))
         return batches.row_count(len(body))
 
     def dropped(self, count: int) -> None:
@@ -173,7 +167,17 @@ class Store:
 
     def _had_ended(self, number: int, before_s: float) -> bool:
         """Whether all tasks of a batch had ended by then."""
-        return bool(before_s) and batches.digest_of(self._body(number)).ended[1] < before_s
+        try:
+            return bool(before_s) and self._digest(number).ended[1] < before_s
+        except ValueError:
+            return False
+
+    def _digest(self, number: int) -> batches.Digest:
+        """Of a batch that is only written down. Raises ValueError for one that has none, since it is malformed."""
+        kept = self._value("SELECT digest FROM digests WHERE batch = ?", (number,))
+        if kept is None:
+            raise ValueError(f"batch {number} has numbers that are none")
+        return batches.read_digest(kept)
 
     def _body(self, number: int) -> bytes:
         return bytes(self._value("SELECT body FROM raw WHERE id = ?", (number,)))
@@ -340,12 +344,8 @@ class Store:
         if number in self._written:
             return self._written[number]
         header = self._value("SELECT header FROM raw WHERE id = ?", (number,))
-        kept = self._value("SELECT digest FROM digests WHERE batch = ?", (number,))
-        if kept is not None:
-            digest = batches.read_digest(kept)
-        else:
-            digest = self._digests[number] = batches.digest_of(self._body(number))
         try:
+            digest = self._digest(number)
             batch = batches.read_header(header, digest)
         except ValueError:  # whoever makes rows of it says so
             return None
