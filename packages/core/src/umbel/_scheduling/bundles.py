@@ -1,0 +1,304 @@
+"""Where the bundles of a placement group go: all of them at once, or nowhere.
+
+PACK wants as few nodes as will do and SPREAD as many; STRICT_PACK insists on one and STRICT_SPREAD on one for each bundle.
+Labels, resources and what the group's other bundles hold already are obeyed by all four. Where not everything is free
+now, the answer is where it could be once others have ended; only if there is no such place either is the group
+infeasible. Pure, as the policies for tasks are: the same question has the same answer.
+"""
+
+from __future__ import annotations
+
+import contextlib
+from collections.abc import Iterator, Mapping, Sequence
+from typing import Final, NamedTuple
+
+from umbel._model import placement, resources
+
+PACK: Final = "PACK"
+SPREAD: Final = "SPREAD"
+STRICT_PACK: Final = "STRICT_PACK"
+STRICT_SPREAD: Final = "STRICT_SPREAD"
+STRATEGIES: Final = (PACK, SPREAD, STRICT_PACK, STRICT_SPREAD)
+
+SEARCH_STEPS_MAX: Final = 20_000  # packing is hard in general; what people ask for is found at once, or never could be
+_NAMED_NODES_MAX: Final = 3  # in a reason
+
+_Free = dict[str, dict[str, int]]  # by node, what is left of each resource
+
+
+class _TooHard(Exception):
+    """Whether there is a place was not found out."""
+
+
+class GroupDemand(NamedTuple):
+    """The bundles of one group. placed: the nodes of those that have one, by index. label_selectors: one for each bundle,
+    or none at all. soft_target: the node that STRICT_PACK takes if it can; "" for any."""
+
+    bundles: Sequence[resources.ResourceSet]
+    strategy: str
+    placed: Mapping[int, str] = {}
+    label_selectors: Sequence[Mapping[str, str]] = ()
+    soft_target: str = ""
+
+    def missing(self) -> list[int]:
+        """The bundles without a node."""
+        return [index for index in range(len(self.bundles)) if index not in self.placed]
+
+    def selector(self, index: int) -> Mapping[str, str]:
+        return self.label_selectors[index] if self.label_selectors else {}
+
+
+class GroupPlacement(NamedTuple):
+    """The node of each bundle that had none, or nothing, and why. is_ready: all of it is free there now, as far as the view
+    says. is_feasible: waiting may help."""
+
+    nodes: Mapping[int, str]
+    reason: str
+    is_ready: bool = False
+    is_feasible: bool = True
+
+
+def place(demand: GroupDemand, view: placement.ClusterView) -> GroupPlacement:
+    """Raises InvalidOption for an unreadable label selector."""
+    nodes = sorted((node for node in view.nodes if node.is_alive), key=lambda node: (not node.is_local, node.node_id))
+    able = {
+        index: [node.node_id for node in nodes if _suits(node, demand.bundles[index], demand.selector(index))]
+        for index in demand.missing()
+    }
+    with contextlib.suppress(_TooHard):
+        found = _assigned(demand, able, {node.node_id: dict(node.available) for node in nodes})
+        if found is not None:
+            return GroupPlacement(found, f"{_how(demand.strategy)}, on {_names(found)}", is_ready=True)
+    room: _Free = {node.node_id: dict(node.total) for node in nodes}
+    for index, node_id in demand.placed.items():
+        if node_id in room:
+            _take(room[node_id], demand.bundles[index])
+    try:
+        found = _assigned(demand, able, room)
+    except _TooHard:
+        return GroupPlacement({}, f"has no place that {SEARCH_STEPS_MAX} attempts to arrange its bundles have found")
+    if found is not None:
+        return GroupPlacement(found, f"waits for room on {_names(found)}")
+    return GroupPlacement({}, _why_not(demand, nodes, able), is_feasible=False)
+
+
+def _suits(node: placement.NodeView, bundle: resources.ResourceSet, selector: Mapping[str, str]) -> bool:
+    """Whether the node, if it were empty, could hold the bundle."""
+    has_labels = all(placement.label_matches(wanted, node.labels.get(key)) for key, wanted in selector.items())
+    return has_labels and bundle.fits_in(node.total)
+
+
+def _assigned(demand: GroupDemand, able: Mapping[int, Sequence[str]], free: _Free) -> dict[int, str] | None:
+    """A node for each missing bundle, out of `able` and within `free`, which it may change; None if there is none."""
+    if demand.strategy == STRICT_PACK:
+        return _on_one_node(demand, able, free)
+    if demand.strategy == STRICT_SPREAD:
+        return _matched(demand, able, free)
+    order = sorted(able, key=lambda index: (-_size(demand.bundles[index], free), index))
+    attempt = _packed if demand.strategy == PACK else _spread
+    found = attempt(demand, able, {node: dict(left) for node, left in free.items()}, order)
+    return found if found is not None else _searched(demand, able, free, order)
+
+
+def _on_one_node(demand: GroupDemand, able: Mapping[int, Sequence[str]], free: _Free) -> dict[int, str] | None:
+    wanted = _sum([demand.bundles[index] for index in able])
+    homes = set(demand.placed.values())
+    for node in sorted(free, key=lambda node: node != demand.soft_target):
+        if homes <= {node} and all(node in able[index] for index in able) and wanted.fits_in(free[node]):
+            return dict.fromkeys(able, node)
+    return None
+
+
+def _matched(demand: GroupDemand, able: Mapping[int, Sequence[str]], free: _Free) -> dict[int, str] | None:
+    """Each on a node of its own: a matching, by augmenting paths."""
+    taken = set(demand.placed.values())
+    fitting = {
+        index: [node for node in nodes if node not in taken and demand.bundles[index].fits_in(free[node])]
+        for index, nodes in able.items()
+    }
+    holder: dict[str, int] = {}
+
+    def settle(index: int, seen: set[str]) -> bool:
+        for node in sorted(fitting[index], key=lambda node: node in holder):  # who has settled moves only if it must
+            if node in seen:
+                continue
+            seen.add(node)
+            if node not in holder or settle(holder[node], seen):
+                holder[node] = index
+                return True
+        return False
+
+    if not all(settle(index, set()) for index in able):
+        return None
+    return {index: node for node, index in sorted(holder.items(), key=lambda pair: pair[1])}
+
+
+def _packed(
+    demand: GroupDemand, able: Mapping[int, Sequence[str]], free: _Free, order: Sequence[int]
+) -> dict[int, str] | None:
+    """The node that takes most of what is left, again and again; nodes that hold some of the group first."""
+    used = set(demand.placed.values())
+    found: dict[int, str] = {}
+    left = list(order)
+    while left:
+        best: list[int] = []
+        chosen = ""
+        for node in sorted(free, key=lambda node: node not in used):
+            fitting = list(_fitting(demand, able, node, dict(free[node]), left))
+            if len(fitting) > len(best):
+                best, chosen = fitting, node
+        if not best:
+            return None
+        for index in best:
+            _take(free[chosen], demand.bundles[index])
+            found[index] = chosen
+        left = [index for index in left if index not in found]
+        used.add(chosen)
+    return found
+
+
+def _fitting(
+    demand: GroupDemand, able: Mapping[int, Sequence[str]], node: str, room: dict[str, int], left: Sequence[int]
+) -> Iterator[int]:
+    """Those that fit into the room together, which is used up."""
+    for index in left:
+        if node in able[index] and demand.bundles[index].fits_in(room):
+            _take(room, demand.bundles[index])
+            yield index
+
+
+def _spread(
+    demand: GroupDemand, able: Mapping[int, Sequence[str]], free: _Free, order: Sequence[int]
+) -> dict[int, str] | None:
+    """Each to the node that has fewest of the group, and of those to the one with most room."""
+    counts = dict.fromkeys(free, 0)
+    for node in demand.placed.values():
+        if node in counts:
+            counts[node] += 1
+    found: dict[int, str] = {}
+    for index in order:
+        bundle = demand.bundles[index]
+        fitting = [node for node in able[index] if bundle.fits_in(free[node])]
+        if not fitting:
+            return None
+        chosen = min(fitting, key=lambda node: (counts[node], -_room(bundle, free[node])))
+        _take(free[chosen], bundle)
+        counts[chosen] += 1
+        found[index] = chosen
+    return found
+
+
+def _searched(
+    demand: GroupDemand, able: Mapping[int, Sequence[str]], free: _Free, order: Sequence[int]
+) -> dict[int, str] | None:
+    """Any placement that fits, by trying; what the quick ways above miss. Raises _TooHard."""
+    found: dict[int, str] = {}
+    steps = [0]
+
+    def settle(position: int) -> bool:
+        if position == len(order):
+            return True
+        index = order[position]
+        bundle = demand.bundles[index]
+        for node in able[index]:
+            steps[0] += 1
+            if steps[0] > SEARCH_STEPS_MAX:
+                raise _TooHard
+            if not bundle.fits_in(free[node]):
+                continue
+            _take(free[node], bundle)
+            found[index] = node
+            if settle(position + 1):
+                return True
+            _give(free[node], bundle)
+        return False
+
+    return found if settle(0) else None
+
+
+def _take(room: dict[str, int], bundle: resources.ResourceSet) -> None:
+    for name, amount in bundle.items():
+        room[name] = room.get(name, 0) - amount
+
+
+def _give(room: dict[str, int], bundle: resources.ResourceSet) -> None:
+    for name, amount in bundle.items():
+        room[name] = room.get(name, 0) + amount
+
+
+def _sum(bundles: Sequence[resources.ResourceSet]) -> resources.ResourceSet:
+    total = resources.EMPTY
+    for bundle in bundles:
+        total = total.add(bundle)
+    return total
+
+
+def _size(bundle: resources.ResourceSet, free: _Free) -> float:
+    """How large it is beside the largest room for each of its resources."""
+    most = {name: max((room.get(name, 0) for room in free.values()), default=0) for name in bundle}
+    return max((amount / max(1, most[name]) for name, amount in bundle.items()), default=0.0)
+
+
+def _room(bundle: resources.ResourceSet, room: Mapping[str, int]) -> float:
+    """How often the bundle fits."""
+    return min((room.get(name, 0) / amount for name, amount in bundle.items()), default=0.0)
+
+
+# ---- words ----
+
+
+def _how(strategy: str) -> str:
+    return {
+        PACK: "packed on as few nodes as will do",
+        SPREAD: "spread over as many nodes as there are",
+        STRICT_PACK: "all on one node",
+        STRICT_SPREAD: "each on a node of its own",
+    }[strategy]
+
+
+def _names(found: Mapping[int, str]) -> str:
+    nodes = list(dict.fromkeys(found.values()))
+    shown = ", ".join(node[:8] for node in nodes[:_NAMED_NODES_MAX])
+    hidden_count = len(nodes) - _NAMED_NODES_MAX
+    more = f" and {hidden_count} more" if hidden_count > 0 else ""
+    return f"{'node' if len(nodes) == 1 else 'nodes'} {shown}{more}"
+
+
+def _why_not(demand: GroupDemand, nodes: Sequence[placement.NodeView], able: Mapping[int, Sequence[str]]) -> str:
+    if not nodes:
+        return "no node is alive; add one"
+    count = f"{len(nodes)} {'node is' if len(nodes) == 1 else 'nodes are'} alive"
+    for index, fitting in able.items():
+        bundle, selector = demand.bundles[index], demand.selector(index)
+        if fitting:
+            continue
+        if not any(_suits(node, resources.EMPTY, selector) for node in nodes):
+            return (
+                f"bundle {index} needs a node with labels like {dict(selector)}, which none of those alive has; correct the "
+                "selector or add such a node"
+            )
+        largest = {name: max(node.total.get(name, 0) for node in nodes) for name in bundle}
+        lacking = ", ".join(sorted(name for name in bundle if bundle[name] > largest[name]))
+        short_of = f" (no node has so much {lacking})" if lacking else ""
+        return (
+            f"bundle {index} needs {_described(bundle)}, which no node that may hold it has in all{short_of}; ask for less or "
+            "add a node"
+        )
+    if demand.strategy == STRICT_SPREAD:
+        return (
+            f"its {len(demand.bundles)} bundles need as many nodes, one each (STRICT_SPREAD), but {count}; add nodes, ask for "
+            "fewer bundles, or use SPREAD"
+        )
+    if demand.strategy == STRICT_PACK:
+        wanted = _described(_sum([demand.bundles[index] for index in able]))
+        return (
+            f"its bundles need {wanted} on one node (STRICT_PACK), which no node has in all; ask for less, add a larger node, or "
+            "use PACK"
+        )
+    wanted = _described(_sum([demand.bundles[index] for index in able]))
+    has = _described(_sum([node.total for node in nodes]))
+    return f"its bundles, {wanted} together, do not all fit on the nodes, which have {has} together; ask for less or add a node"
+
+
+def _described(amounts: resources.ResourceSet) -> str:
+    return "{" + ", ".join(f"{name}: {amount:g}" for name, amount in amounts.to_floats().items()) + "}"
