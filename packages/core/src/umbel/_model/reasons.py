@@ -22,6 +22,7 @@ UNKNOWN = "unknown"  # who should know did not answer, or has forgotten it
 DEADLOCK = "deadlock"  # it waits for itself
 COLLECTIVE = "collective"  # other ranks of its collective group have not come so far
 GRAPH = "graph"  # a value of a compiled graph has not come
+GROUP = "placement-group"  # it is to run in a group that has no place yet
 READER = "reader"  # as many items of a generator are unread as may be
 ROOM = "room"  # the object store is full
 # Of what the agent sees:

@@ -1,0 +1,484 @@
+"""Which placement groups there are, and on which nodes their bundles are.
+
+A group is PENDING until all of its bundles are reserved, then CREATED; when a node goes it is RESCHEDULING until what was
+lost has a place again; REMOVED is final. Bundles are placed in two phases. The nodes that are to hold what has no place
+reserve it, which may take until they have room; once all have, all are told to let tasks in. Whatever happens before
+that was done everywhere, a refusal, the loss of a node or a wait that takes too long, cancels the attempt on all of them,
+so that a group that was never CREATED holds nothing. A name belongs to at most one group of a namespace that is not
+REMOVED. This module only decides; `group_service` sends, and `umbel._scheduling.bundles` says where bundles could go.
+"""
+
+from __future__ import annotations
+
+from collections import OrderedDict
+from collections.abc import Callable, Iterable
+from typing import Any, NamedTuple
+
+from umbel._base import checks
+from umbel._control import group_events as ev
+from umbel._control.group_events import Cause, GroupSpec, GroupState
+from umbel._model import placement, reasons
+from umbel._scheduling import bundles
+
+Reason = reasons.Reason
+INFEASIBLE_WARNING_S = 1.0  # as for tasks: users add nodes right after; do not cry at once
+RESERVE_WAIT_S = (
+    5.0  # for several nodes to have room at the same time; meanwhile each holds it for one that may be far off
+)
+RESERVE_RETRY_S = 1.0  # after an attempt that has failed, so that groups which want the same do not chase each other
+REMOVED_KEPT_MAX = 1_000  # groups whose end can still be asked for
+
+
+class Attempt:
+    """One attempt to place what has no place of a group."""
+
+    __slots__ = ("is_committing", "nodes", "number", "until_s", "waits_for")
+
+    def __init__(self, number: int, nodes: dict[int, str], until_s: float | None) -> None:
+        self.number = number
+        self.nodes = nodes  # by index of the bundle
+        self.waits_for = dict.fromkeys(nodes.values())  # nodes that have not answered, in order
+        self.is_committing = False
+        self.until_s = until_s  # when it has taken too long; None for never
+
+
+class Group:
+    """One group's record."""
+
+    __slots__ = (
+        "attempt", "attempts", "cause", "created_s", "infeasible_since_s", "is_warned_of", "nodes", "ready_s", "reason",
+        "retry_s", "spec", "state", "watchers",
+    )  # fmt: skip
+
+    def __init__(self, spec: GroupSpec, at_s: float) -> None:
+        self.spec = spec
+        self.state = GroupState.PENDING
+        self.nodes: dict[int, str] = {}  # of the bundles that tasks may use, by index
+        self.attempt: Attempt | None = None
+        self.attempts = 0
+        self.reason = ""  # why it is not CREATED
+        self.cause = Cause.NONE
+        self.created_s = at_s  # the record
+        self.ready_s: float | None = None  # when it was first CREATED
+        self.infeasible_since_s: float | None = None
+        self.is_warned_of = False  # that it can never be placed
+        self.retry_s: float | None = None  # when to attempt it again
+        self.watchers: dict[str, None] = {}  # in order of arrival
+
+
+class Listed(NamedTuple):
+    """One group for queries. nodes: of each bundle, "" for none. ready_after_s: from its creation until it was CREATED."""
+
+    group: str
+    name: str
+    namespace: str
+    state: GroupState
+    strategy: str
+    bundles: tuple[Any, ...]
+    nodes: tuple[str, ...]
+    is_detached: bool
+    owner: str
+    job: str
+    attempts: int
+    ready_after_s: float | None
+    is_infeasible: bool
+    why: Reason
+
+
+class GroupTable:
+    """The machine. `apply` takes events and returns the commands that they cause."""
+
+    def __init__(self, *, infeasible_timeout_s: float | None = None) -> None:
+        """infeasible_timeout_s: how long a group that no node could ever hold may wait; None for ever."""
+        self.groups: dict[str, Group] = {}  # in order of creation, which is the order in which they are placed
+        self.nodes: dict[str, placement.NodeView] = {}
+        self._removed: OrderedDict[str, Group] = OrderedDict()
+        self._names: dict[tuple[str, str], str] = {}
+        self._infeasible_timeout_s = infeasible_timeout_s
+        self._handlers: dict[type, Callable[..., list[ev.GroupCommand]]] = {
+            ev.GroupCreated: self._on_created,
+            ev.RemovalWanted: self._on_removal_wanted,
+            ev.GroupWatched: self._on_watched,
+            ev.NodeSeen: self._on_node_seen,
+            ev.NodeLost: self._on_node_lost,
+            ev.BundlesReserved: self._on_reserved,
+            ev.BundlesRefused: self._on_refused,
+            ev.BundlesCommitted: self._on_committed,
+            ev.OwnerGone: self._on_owner_gone,
+            ev.Ticked: self._on_ticked,
+        }
+
+    def apply(self, *events: ev.GroupEvent) -> list[ev.GroupCommand]:
+        commands: list[ev.GroupCommand] = []
+        for event in events:
+            commands += self._handlers[type(event)](event)
+        return commands
+
+    # ---- creation ----
+
+    def _on_created(self, event: ev.GroupCreated) -> list[ev.GroupCommand]:
+        spec = event.spec
+        commands: list[ev.GroupCommand] = []
+        if event.request is not None:
+            commands.append(ev.AnswerCreate(event.client, event.request))
+        if spec.group in self.groups or spec.group in self._removed:
+            return commands  # told twice
+        if spec.name:
+            place = (spec.namespace, spec.name)
+            holder = self._names.get(place)
+            if holder is not None:
+                reason = (
+                    f"a placement group named {spec.name!r} already exists in namespace {spec.namespace!r} (id {holder}); "
+                    "choose another name, remove it, or get it with get_placement_group()"
+                )
+                return [ev.RefuseCreate(event.client, event.request, reason)]
+            self._names[place] = spec.group
+        group = self.groups[spec.group] = Group(spec, event.at_s)
+        return commands + self._attempt(group, event.at_s)
+
+    # ---- placing ----
+
+    def _attempt(self, group: Group, at_s: float) -> list[ev.GroupCommand]:
+        """Have what has no place reserved, where the policy says."""
+        group.retry_s = None
+        found = self._place(group)
+        if found.is_feasible:
+            group.infeasible_since_s = None
+            group.is_warned_of = False
+        elif group.infeasible_since_s is None:
+            group.infeasible_since_s = at_s
+        group.reason = found.reason
+        if not found.nodes:
+            return []  # until the nodes change
+        spec = group.spec
+        group.attempts += 1
+        homes = dict.fromkeys(found.nodes.values())
+        is_choice = len(homes) > 1 or len(self.nodes) > 1
+        attempt = group.attempt = Attempt(
+            group.attempts, dict(found.nodes), at_s + RESERVE_WAIT_S if is_choice else None
+        )
+        commands: list[ev.GroupCommand] = []
+        for node in homes:
+            wanted = {index: spec.bundles[index] for index, home in attempt.nodes.items() if home == node}
+            commands.append(ev.Reserve(node, spec.group, attempt.number, wanted, spec.depth))
+            self._count_on(node, wanted.values())
+        return commands
+
+    def _place(self, group: Group) -> bundles.GroupPlacement:
+        spec = group.spec
+        demand = bundles.GroupDemand(
+            spec.bundles, spec.strategy, dict(group.nodes), spec.label_selectors, spec.soft_target
+        )
+        return bundles.place(demand, placement.ClusterView(tuple(self.nodes.values())))
+
+    def _count_on(self, node: str, wanted: Iterable[Any]) -> None:
+        """Until the node says what it has left, others are not sent where this one was."""
+        view = self.nodes[node]
+        left = dict(view.available)
+        for bundle in wanted:
+            for name, amount in bundle.items():
+                left[name] = max(0, left.get(name, 0) - amount)
+        self.nodes[node] = placement.NodeView(
+            view.node_id, view.total, type(view.total)(left), view.labels, view.is_alive, view.is_local
+        )
+
+    def _current(self, group_id: str, number: int) -> tuple[Group, Attempt] | None:
+        """The group and its attempt, if it is this one."""
+        group = self.groups.get(group_id)
+        if group is None or group.attempt is None or group.attempt.number != number:
+            return None
+        return group, group.attempt
+
+    def _on_reserved(self, event: ev.BundlesReserved) -> list[ev.GroupCommand]:
+        found = self._current(event.group, event.attempt)
+        if found is None:
+            return [] if self._holds(event) else [ev.Cancel(event.node, event.group, event.attempt)]
+        group, attempt = found
+        if attempt.is_committing or event.node not in attempt.waits_for:
+            return []  # told twice
+        del attempt.waits_for[event.node]
+        if attempt.waits_for:
+            return []
+        attempt.is_committing = True
+        attempt.waits_for = dict.fromkeys(attempt.nodes.values())
+        attempt.until_s = None
+        return [ev.Commit(node, group.spec.group, attempt.number) for node in attempt.waits_for]
+
+    def _holds(self, event: ev.BundlesReserved) -> bool:
+        """Whether this late message is of bundles that the group has by now; each attempt that succeeded is the last one
+        of which the node was told."""
+        group = self.groups.get(event.group)
+        return group is not None and event.attempt <= group.attempts and event.node in group.nodes.values()
+
+    def _on_committed(self, event: ev.BundlesCommitted) -> list[ev.GroupCommand]:
+        found = self._current(event.group, event.attempt)
+        if found is None or not found[1].is_committing:
+            return []
+        group, attempt = found
+        attempt.waits_for.pop(event.node, None)
+        if attempt.waits_for:
+            return []
+        group.nodes.update(attempt.nodes)
+        group.nodes = dict(sorted(group.nodes.items()))
+        group.attempt = None
+        group.reason = ""
+        group.state = GroupState.CREATED
+        if group.ready_s is None:
+            group.ready_s = event.at_s
+        return self._publish(group)
+
+    def _on_refused(self, event: ev.BundlesRefused) -> list[ev.GroupCommand]:
+        found = self._current(event.group, event.attempt)
+        if found is None or found[1].is_committing:
+            return []
+        group, _ = found
+        commands = self._give_up(group, but=event.node)
+        group.reason = f"node {event.node[:8]} refused its bundles: {event.reason}"
+        group.retry_s = event.at_s + RESERVE_RETRY_S
+        return commands
+
+    def _give_up(self, group: Group, *, but: str = "") -> list[ev.GroupCommand]:
+        """End the attempt on all its nodes but one, which knows."""
+        attempt, group.attempt = group.attempt, None
+        if attempt is None:
+            return []
+        homes = dict.fromkeys(attempt.nodes.values())
+        return [ev.Cancel(node, group.spec.group, attempt.number) for node in homes if node not in (but, None)]
+
+    # ---- nodes ----
+
+    def _on_node_seen(self, event: ev.NodeSeen) -> list[ev.GroupCommand]:
+        self.nodes[event.view.node_id] = event.view
+        commands: list[ev.GroupCommand] = []
+        for group in self.groups.values():
+            attempt = group.attempt
+            if attempt is not None and not attempt.is_committing and attempt.until_s is None and len(self.nodes) > 1:
+                attempt.until_s = event.at_s + RESERVE_WAIT_S  # it began when there was no other node
+            if group.state is not GroupState.CREATED and attempt is None and group.retry_s is None:
+                commands += self._attempt(group, event.at_s)
+        return commands
+
+    def _on_node_lost(self, event: ev.NodeLost) -> list[ev.GroupCommand]:
+        self.nodes.pop(event.node, None)
+        commands: list[ev.GroupCommand] = []
+        hit: list[Group] = []
+        for group in self.groups.values():
+            is_attempted = group.attempt is not None and event.node in group.attempt.nodes.values()
+            lost = [index for index, node in group.nodes.items() if node == event.node]
+            if not lost and not is_attempted:
+                continue
+            for index in lost:
+                del group.nodes[index]
+            if lost:
+                group.state = GroupState.RESCHEDULING
+            commands += self._give_up(group, but=event.node)
+            hit.append(group)
+        for group in hit:  # once all have let go of what they will not have
+            commands += self._attempt(group, event.at_s)
+        return commands
+
+    # ---- the end ----
+
+    def _on_removal_wanted(self, event: ev.RemovalWanted) -> list[ev.GroupCommand]:
+        group = self.groups.get(event.group)
+        return self._remove(group, "it was removed by remove_placement_group()") if group is not None else []
+
+    def _on_owner_gone(self, event: ev.OwnerGone) -> list[ev.GroupCommand]:
+        commands: list[ev.GroupCommand] = []
+        for group in list(self.groups.values()):
+            group.watchers.pop(event.owner, None)
+            if group.spec.owner == event.owner and not group.spec.is_detached:
+                reason = (
+                    f"{event.owner}, with which it was to end, is gone; pass lifetime='detached' for a placement group that "
+                    "shall outlive its creator"
+                )
+                commands += self._remove(group, reason)
+        return commands
+
+    def _remove(self, group: Group, reason: str, cause: Cause = Cause.REMOVED) -> list[ev.GroupCommand]:
+        spec = group.spec
+        group.state = GroupState.REMOVED
+        group.reason = reason
+        group.cause = cause
+        group.attempt = None
+        group.retry_s = None
+        del self.groups[spec.group]
+        if spec.name:
+            del self._names[spec.namespace, spec.name]
+        self._removed[spec.group] = group
+        if len(self._removed) > REMOVED_KEPT_MAX:
+            self._removed.popitem(last=False)
+        commands: list[ev.GroupCommand] = [ev.GroupEnded(spec.group, reason)]
+        # All of them: tasks may wait for the group at nodes that hold nothing of it.
+        commands += [ev.Drop(node, spec.group, reason) for node in self.nodes]
+        return commands + self._publish(group)
+
+    # ---- finding ----
+
+    def find(self, name: str, namespace: str) -> str | None:
+        """The id of the group of that name."""
+        return self._names.get((namespace, name))
+
+    def named(self) -> list[tuple[str, str]]:
+        """(namespace, name) of all that have one."""
+        return sorted(self._names)
+
+    def spec(self, group: str) -> GroupSpec | None:
+        found = self.groups.get(group) or self._removed.get(group)
+        return found.spec if found is not None else None
+
+    def ended(self, group: str) -> tuple[Cause, str]:
+        """Why nothing will ever run in this group; (Cause.NONE, "") for one that is there."""
+        if group in self.groups:
+            return Cause.NONE, ""
+        removed = self._removed.get(group)
+        if removed is None:
+            return Cause.UNKNOWN, "there is no such placement group (any more)"
+        return removed.cause, removed.reason
+
+    def _on_watched(self, event: ev.GroupWatched) -> list[ev.GroupCommand]:
+        group = self.groups.get(event.group)
+        if group is None:
+            cause, reason = self.ended(event.group)
+            return [ev.Publish(event.client, event.group, GroupState.REMOVED, reason, cause)]
+        group.watchers[event.client] = None
+        return self._publish(group) if group.state is GroupState.CREATED else []
+
+    def _publish(self, group: Group) -> list[ev.GroupCommand]:
+        """Of what they wait for, once."""
+        watchers, group.watchers = group.watchers, {}
+        return [ev.Publish(client, group.spec.group, group.state, group.reason, group.cause) for client in watchers]
+
+    def listed(self) -> list[Listed]:
+        """All groups, the removed ones that are remembered last."""
+        return [_listed(one) for known in (self.groups, self._removed) for one in known.values()]
+
+    # ---- time ----
+
+    def next_tick_s(self) -> float | None:
+        """When `Ticked` is due next, or None while nothing depends on time."""
+        due: list[float] = []
+        for group in self.groups.values():
+            if group.retry_s is not None:
+                due.append(group.retry_s)
+            if group.attempt is not None and group.attempt.until_s is not None:
+                due.append(group.attempt.until_s)
+            if group.infeasible_since_s is not None:
+                if not group.is_warned_of:
+                    due.append(group.infeasible_since_s + INFEASIBLE_WARNING_S)
+                if self._infeasible_timeout_s is not None:
+                    due.append(group.infeasible_since_s + self._infeasible_timeout_s)
+        return min(due, default=None)
+
+    def _on_ticked(self, event: ev.Ticked) -> list[ev.GroupCommand]:
+        at_s = event.at_s
+        commands: list[ev.GroupCommand] = []
+        for group in list(self.groups.values()):
+            attempt = group.attempt
+            if attempt is not None and attempt.until_s is not None and attempt.until_s <= at_s:
+                commands += self._look_elsewhere(group, attempt, at_s)
+            if group.retry_s is not None and group.retry_s <= at_s:
+                commands += self._attempt(group, at_s)
+            if group.infeasible_since_s is not None:
+                commands += self._look_at_infeasible(group, group.infeasible_since_s, at_s)
+        return commands
+
+    def _look_elsewhere(self, group: Group, attempt: Attempt, at_s: float) -> list[ev.GroupCommand]:
+        """Nodes have not had room for long. One alone keeps its place in the queue there, unless another has room now."""
+        if len(set(attempt.nodes.values())) == 1 and not self._place(group).is_ready:
+            attempt.until_s = at_s + RESERVE_WAIT_S
+            return []
+        slow = ", ".join(node[:8] for node in attempt.waits_for)
+        commands = self._give_up(group)
+        group.reason = f"waits for its nodes to have room at the same time; {slow} had none for {RESERVE_WAIT_S:g} s"
+        group.retry_s = at_s + RESERVE_RETRY_S
+        return commands
+
+    def _look_at_infeasible(self, group: Group, since_s: float, at_s: float) -> list[ev.GroupCommand]:
+        limit_s = self._infeasible_timeout_s
+        if limit_s is not None and since_s + limit_s <= at_s:
+            reason = f"{group.reason} (it has waited for {limit_s:g} s, which is infeasible_timeout_s)"
+            return self._remove(group, reason, Cause.UNSCHEDULABLE)
+        if not group.is_warned_of and since_s + INFEASIBLE_WARNING_S <= at_s:
+            group.is_warned_of = True
+            return [ev.Warn(f"{_subject(group.spec)} cannot be placed and waits: {group.reason}")]
+        return []
+
+    # ---- invariants ----
+
+    def check(self) -> None:
+        """The invariants, for tests and the simulator."""
+        for group_id, group in self.groups.items():
+            spec = group.spec
+            checks.invariant(group.state is not GroupState.REMOVED, "a removed group among the living", group=group_id)
+            checks.invariant(group_id not in self._removed, "a living group among the removed", group=group_id)
+            self._check_places(group)
+            if spec.name:
+                holder = self._names.get((spec.namespace, spec.name))
+                checks.invariant(holder == group_id, "a group lost its name", group=group_id, name=spec.name)
+            is_whole = len(group.nodes) == len(spec.bundles)
+            checks.invariant(is_whole == (group.state is GroupState.CREATED), "CREATED is not whole", group=group_id)
+            if group.state is GroupState.PENDING:
+                checks.invariant(not group.nodes, "a group that was never created has bundles", group=group_id)
+            if group.state is not GroupState.CREATED:
+                checks.invariant(group.reason, "a group waits without a reason", group=group_id)
+        for (namespace, name), group_id in self._names.items():
+            checks.invariant(group_id in self.groups, "a name of no group", name=name, namespace=namespace)
+        for group_id, group in self._removed.items():
+            checks.invariant(group.state is GroupState.REMOVED, "a living group among the removed", group=group_id)
+            checks.invariant(not group.watchers and group.attempt is None, "attended to in vain", group=group_id)
+        checks.invariant(len(self._removed) <= REMOVED_KEPT_MAX, "too many are remembered", count=len(self._removed))
+
+    def _check_places(self, group: Group) -> None:
+        spec, attempt = group.spec, group.attempt
+        homes = dict(group.nodes)
+        if attempt is not None:
+            missing = [index for index in range(len(spec.bundles)) if index not in group.nodes]
+            checks.invariant(sorted(attempt.nodes) == missing, "an attempt for other bundles", group=spec.group)
+            waits_for = set(attempt.waits_for)
+            checks.invariant(
+                waits_for and waits_for <= set(attempt.nodes.values()), "an attempt hangs", group=spec.group
+            )
+            homes |= attempt.nodes
+        for node in homes.values():
+            checks.invariant(node in self.nodes, "a bundle on a node that is gone", group=spec.group, node=node)
+        count = len(set(homes.values()))
+        if spec.strategy == bundles.STRICT_SPREAD:
+            checks.invariant(count == len(homes), "two bundles of STRICT_SPREAD on one node", group=spec.group)
+        if spec.strategy == bundles.STRICT_PACK:
+            checks.invariant(count <= 1, "bundles of STRICT_PACK on several nodes", group=spec.group)
+
+
+def _subject(spec: GroupSpec) -> str:
+    return f"Placement group {spec.group}" + (f" ({spec.name!r})" if spec.name else "")
+
+
+def _why(group: Group) -> Reason:
+    """Why it is as it is."""
+    spec, attempt = group.spec, group.attempt
+    subject = f"placement group {spec.group}"
+    facts: dict[str, Any] = {"group": spec.group, "state": group.state.value}
+    if group.state is GroupState.CREATED:
+        return Reason(reasons.READY, subject, "is placed", facts=facts)
+    if group.state is GroupState.REMOVED:
+        return Reason(reasons.UNKNOWN, subject, f"is gone: {group.reason}", facts=facts)
+    lost = "has lost bundles and " if group.state is GroupState.RESCHEDULING else ""
+    if group.infeasible_since_s is not None:
+        return Reason(reasons.INFEASIBLE, subject, f"{lost}cannot be placed: {group.reason}", facts=facts)
+    if attempt is None:
+        return Reason(reasons.GROUP, subject, f"{lost}{group.reason}", facts=facts)
+    waits_for = list(attempt.waits_for)
+    facts["nodes"] = waits_for
+    what = "take it up" if attempt.is_committing else f"have room for {len(attempt.nodes)} of its bundles"
+    where = ", ".join(node[:8] for node in waits_for)
+    return Reason(reasons.GROUP, subject, f"{lost}waits for node {where} to {what}", facts=facts)
+
+
+def _listed(one: Group) -> Listed:
+    spec = one.spec
+    nodes = tuple(one.nodes.get(index, "") for index in range(len(spec.bundles)))
+    return Listed(
+        spec.group, spec.name, spec.namespace, one.state, spec.strategy, spec.bundles, nodes, spec.is_detached,
+        spec.owner, spec.job, one.attempts, None if one.ready_s is None else one.ready_s - one.created_s,
+        one.infeasible_since_s is not None, _why(one),
+    )  # fmt: skip
