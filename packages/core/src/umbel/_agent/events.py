@@ -113,6 +113,41 @@ class ActorReleased(NamedTuple):
     at_s: float
 
 
+class BundlesWanted(NamedTuple):
+    """A placement group wants all of these bundles, by index, as soon as there is room for them. attempt: by which it is
+    told of them; one of a group is under way at a time."""
+
+    group: str
+    attempt: int
+    bundles: Mapping[int, Mapping[str, int]]
+    depth: int
+    at_s: float
+
+
+class BundlesCommitted(NamedTuple):
+    """The group has all that this attempt was about: tasks and actors can be run in its bundles."""
+
+    group: str
+    attempt: int
+    at_s: float
+
+
+class BundlesUnwanted(NamedTuple):
+    """The attempt was given up: what was reserved for it, or is wanted, is not."""
+
+    group: str
+    attempt: int
+    at_s: float
+
+
+class GroupDropped(NamedTuple):
+    """The group is gone: what waits for it fails, what runs in its bundles is killed, and they go back to the node."""
+
+    group: str
+    reason: str
+    at_s: float
+
+
 class WorkerReady(NamedTuple):
     """A started worker has introduced itself and can be leased."""
 
@@ -175,6 +210,10 @@ AgentEvent = (
     | ActorWanted
     | ActorUnwanted
     | ActorReleased
+    | BundlesWanted
+    | BundlesCommitted
+    | BundlesUnwanted
+    | GroupDropped
     | WorkerReady
     | WorkerStayed
     | MemoryShort
@@ -235,8 +274,24 @@ class HostActor(NamedTuple):
     accelerators: Mapping[str, tuple[str, ...]]
 
 
+class BundlesReserved(NamedTuple):
+    """The node holds all that this attempt of a placement group wants of it."""
+
+    group: str
+    attempt: int
+
+
+class BundlesRefused(NamedTuple):
+    """The node could never hold it; the wish is dropped."""
+
+    group: str
+    attempt: int
+    reason: str
+
+
 class LeaseBroken(NamedTuple):
-    """A leased worker died. is_intended: this agent or its holder had it killed."""
+    """A leased worker died. is_intended: this agent or its holder had it killed. group: the placement group the end of
+    which was the worker's, or ""."""
 
     client: str
     worker: str
@@ -244,6 +299,7 @@ class LeaseBroken(NamedTuple):
     signal: int
     reason: str
     is_intended: bool
+    group: str = ""
 
 
 class ActorWorkerDied(NamedTuple):
@@ -258,13 +314,15 @@ class ActorWorkerDied(NamedTuple):
 
 class DemandFailed(NamedTuple):
     """A demand will not be served; it is dropped. is_unschedulable: because of what it asks for, not because workers
-    fail to start. log_of: the fork server the output of whose build belongs to the reason."""
+    fail to start. log_of: the fork server the output of whose build belongs to the reason. is_group_gone: because its
+    placement group has ended."""
 
     client: str
     key: str
     reason: str
     is_unschedulable: bool = False
     log_of: str = ""
+    is_group_gone: bool = False
 
 
 class ActorUnplaceable(NamedTuple):
@@ -289,6 +347,8 @@ AgentCommand = (
     | Grant
     | Reclaim
     | HostActor
+    | BundlesReserved
+    | BundlesRefused
     | LeaseBroken
     | ActorWorkerDied
     | DemandFailed

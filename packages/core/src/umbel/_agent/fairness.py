@@ -12,7 +12,6 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterable
 
-from umbel._agent.ledger import Ledger
 from umbel._agent.records import Demand, Lease
 
 Order = Callable[[Iterable[Demand]], Iterable[Demand]]
@@ -46,8 +45,11 @@ def _spells(waited_s: float) -> tuple[float, float]:
     return start_s, spell_s
 
 
-def leases_to_reclaim(unserved: Iterable[Demand], leases: Iterable[Lease], ledger: Ledger) -> list[Lease]:
+def leases_to_reclaim(
+    unserved: Iterable[Demand], leases: Iterable[Lease], missing_of: Callable[[Demand], dict[str, int]]
+) -> list[Lease]:
     """For every demand that lacks resources, enough for one more lease of it. Leases already asked back count for it.
+    missing_of: what a demand lacks of the node or bundle in which all of these leases are.
 
     Leases of workers that wait for other tasks are left alone: their CPUs are free already.
     """
@@ -63,7 +65,7 @@ def leases_to_reclaim(unserved: Iterable[Demand], leases: Iterable[Lease], ledge
             groups.setdefault((lease.client, lease.key), []).append(lease)
     chosen: list[Lease] = []
     for demand in unserved:
-        missing = ledger.missing(demand.resources)
+        missing = missing_of(demand)
         for name in missing:
             taken = min(missing[name], coming.get(name, 0))
             missing[name] -= taken

@@ -29,6 +29,13 @@ class Ledger:
             if total.get(name, 0) == len(ids) * UNIT
         }  # ids that do not match the amount (a user who claims more devices than there are) are not handed out
 
+    @classmethod
+    def part(cls, resources: Mapping[str, int], devices: Mapping[str, Sequence[str]]) -> Ledger:
+        """Of what was taken out of another by `acquire`, which returned the devices."""
+        made = cls(resources, {})
+        made._slots = {name: dict.fromkeys(taken, min(resources[name], UNIT)) for name, taken in devices.items()}
+        return made
+
     def copy(self) -> Ledger:
         twin = Ledger.__new__(Ledger)
         twin.total = self.total
@@ -37,7 +44,7 @@ class Ledger:
         return twin
 
     def lacking(self, resources: Mapping[str, int]) -> dict[str, int]:
-        """What of `resources` this node could not give even if it were empty."""
+        """What of `resources` this node, or part of one, could not give even if it were empty."""
         return {name: need for name, need in resources.items() if need > self.total.get(name, 0)}
 
     def missing(self, resources: Mapping[str, int]) -> dict[str, int]:

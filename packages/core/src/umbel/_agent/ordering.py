@@ -27,7 +27,7 @@ def by_policy(
     policy = policies.GuardedPolicy(name, chosen, fallback=policies.HybridPolicy(), report=report)
 
     def strategy(sent: Any) -> spi.Strategy:
-        if isinstance(sent, Mapping):
+        if isinstance(sent, Mapping) and "node_id" in sent:
             return spi.NodeAffinity(
                 str(sent["node_id"]),
                 is_soft=bool(sent.get("soft")),

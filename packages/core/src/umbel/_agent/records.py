@@ -2,10 +2,11 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
 from enum import Enum
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
+from umbel._agent import bundles
 from umbel._agent import events as ev
 from umbel._model import reasons
 
@@ -25,12 +26,17 @@ class Lease:
     """One worker's use by one holder. Exactly one of `client` and `actor` is set."""
 
     __slots__ = (
-        "accelerators", "actor", "client", "depth", "is_blocked", "is_reclaimed", "is_recycled", "key", "resources",
-        "worker",
+        "accelerators", "actor", "bundle", "client", "depth", "is_blocked", "is_reclaimed", "is_recycled", "key",
+        "resources", "worker",
     )  # fmt: skip
 
     def __init__(
-        self, worker: str, demand: Demand, resources: Mapping[str, int], accelerators: Mapping[str, tuple[str, ...]]
+        self,
+        worker: str,
+        demand: Demand,
+        resources: Mapping[str, int],
+        accelerators: Mapping[str, tuple[str, ...]],
+        bundle: bundles.Bundle | None = None,
     ) -> None:
         self.worker = worker
         self.client = demand.client
@@ -39,6 +45,7 @@ class Lease:
         self.depth = demand.depth
         self.resources = resources
         self.accelerators = accelerators
+        self.bundle = bundle  # of which it holds them; None for the node itself
         self.is_blocked = False
         self.is_reclaimed = False  # asked back for others who wait
         self.is_recycled = False  # asked back so that its worker can be replaced
@@ -51,6 +58,7 @@ class Worker:
         "ask_again_s",
         "build_key",
         "deadline_s",
+        "ended_group",
         "env",
         "has_run_tasks",
         "id",
@@ -76,31 +84,46 @@ class Worker:
         self.lease: Lease | None = None
         self.has_run_tasks = False
         self.reason = ""  # why this agent killed it, if it did
+        self.ended_group = ""  # the placement group with which it was to end, if that is why
         self.is_intended = False  # its end is wanted: by its lease holder, or as its actor or that holder is gone
         self.is_retired = False  # nobody may use it again
         self.is_lost = False  # its connection has closed, so its process should be gone soon
 
 
 class Demand:
-    """A wish for workers, by a client (`count` leases) or an actor (one worker)."""
+    """A wish for workers, by a client (`count` leases) or an actor (one worker); or by a placement group for `bundles`."""
 
     __slots__ = (
-        "actor", "build_key", "build_timeout_s", "client", "count", "depth", "env", "is_warned_of", "key", "lacking",
-        "place", "placement", "refusal", "resources", "short_since_s", "since_s", "strategy", "turn",
+        "actor", "attempt", "build_key", "build_timeout_s", "bundle_index", "bundles", "client", "count", "depth", "env",
+        "group", "is_warned_of", "key", "lacking", "place", "placement", "refusal", "resources", "short_since_s",
+        "since_s", "strategy", "turn",
     )  # fmt: skip
 
-    def __init__(self, place: Place, event: ev.DemandChanged | ev.ActorWanted, turn: int) -> None:
+    def __init__(self, place: Place, event: ev.DemandChanged | ev.ActorWanted | ev.BundlesWanted, turn: int) -> None:
         self.place = place
         self.client, self.actor, self.key = place
         self.depth = event.depth
-        self.env = event.env
-        self.build_key = event.build_key
-        self.build_timeout_s = event.build_timeout_s
-        self.refusal = event.refusal
-        self.strategy = event.strategy
         self.count = event.lease_count if isinstance(event, ev.DemandChanged) else 1
-        self.resources = event.resources if isinstance(event, ev.DemandChanged) else event.running
-        self.placement = event.resources if isinstance(event, ev.DemandChanged) else event.placement
+        self.group, self.bundle_index = "", -1  # where it is to run, or whose bundles it is for; "" for no group
+        self.bundles: Mapping[int, Mapping[str, int]] = {}  # for a group: what it wants, by index
+        self.attempt = 0
+        self.strategy: str | Mapping[str, Any] | None = None
+        self.env = self.refusal = self.build_key = ""
+        self.build_timeout_s: float | None = None
+        if isinstance(event, ev.BundlesWanted):
+            self.group, self.attempt, self.bundles = event.group, event.attempt, event.bundles
+            self.resources = self.placement = _sum(event.bundles.values())
+        else:
+            self.env = event.env
+            self.refusal = event.refusal
+            self.build_key = event.build_key
+            self.build_timeout_s = event.build_timeout_s
+            self.strategy = event.strategy
+            if isinstance(event.strategy, Mapping):
+                self.group = event.strategy.get("placement_group", "")
+                self.bundle_index = event.strategy.get("bundle_index", -1)
+            self.resources = event.resources if isinstance(event, ev.DemandChanged) else event.running
+            self.placement = event.resources if isinstance(event, ev.DemandChanged) else event.placement
         self.since_s = event.at_s
         self.short_since_s: float | None = None  # since when it has lacked resources that others hold
         self.turn = turn  # of when it was last served: the one that waited longest comes first
@@ -108,11 +131,19 @@ class Demand:
         self.is_warned_of = False  # that it can never be served
 
 
+def _sum(amounts: Iterable[Mapping[str, int]]) -> dict[str, int]:
+    total: dict[str, int] = {}
+    for one in amounts:
+        for name, amount in one.items():
+            total[name] = total.get(name, 0) + amount
+    return total
+
+
 Place = tuple[str, str, str]  # (client, actor, key) of a demand
 
 
 class Pending(NamedTuple):
-    """Why a demand waits, for `query`, warnings and `umbel explain`."""
+    """Why a demand waits, for `query`, warnings and `umbel explain`. group: the placement group that wants bundles, or ""."""
 
     client: str
     actor: str
@@ -123,3 +154,4 @@ class Pending(NamedTuple):
     since_s: float
     why: reasons.Reason
     env: str
+    group: str = ""

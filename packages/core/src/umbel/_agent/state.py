@@ -3,17 +3,18 @@
 Clients (drivers and workers) say how many leases they want for a scheduling key; actors want one worker for life. Both
 are *demands*. A demand is served by an idle worker of the right environment if its resources are free, else by
 starting one. What always holds: a worker is in exactly one state; a worker in use has exactly one lease and that lease
-one holder; what is free and what the leases hold add up to what the node has. This module only decides; `service`
-carries out.
+one holder; what is free, what the leases hold and what the bundles of placement groups hold add up to what the node has,
+and what is free in a bundle and what the leases in it hold to what that has. This module only decides; `service` carries out.
 """
 
 from __future__ import annotations
 
+import functools
 from collections.abc import Callable, Iterator
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
+from umbel._agent import bundles, fairness
 from umbel._agent import events as ev
-from umbel._agent import fairness
 from umbel._agent.ledger import CPU, Ledger, describe, shown
 from umbel._agent.records import START_TIMEOUT_S, Demand, Lease, Pending, Place, Worker, WorkerState
 from umbel._base import checks
@@ -58,6 +59,7 @@ class AgentState:
         can never be served may wait; None for ever. recycle_s: how old a worker may be that is used for tasks again;
         None for any age. is_kept: whether idle workers of an environment are kept at all; all are unless it is given."""
         self.ledger = ledger
+        self.bundles = bundles.Bundles(ledger)
         self.workers: dict[str, Worker] = {}
         self.clients: dict[str, dict[str, Lease]] = {}  # client -> worker -> lease
         self.demands: dict[Place, Demand] = {}
@@ -90,6 +92,10 @@ class AgentState:
             ev.ActorWanted: self._on_actor_wanted,
             ev.ActorUnwanted: self._on_actor_unwanted,
             ev.ActorReleased: self._on_actor_released,
+            ev.BundlesWanted: self._on_bundles_wanted,
+            ev.BundlesCommitted: self._on_bundles_committed,
+            ev.BundlesUnwanted: self._on_bundles_unwanted,
+            ev.GroupDropped: self._on_group_dropped,
             ev.WorkerReady: self._on_worker_ready,
             ev.WorkerStayed: self._on_worker_stayed,
             ev.MemoryShort: self._on_memory_short,
@@ -156,12 +162,38 @@ class AgentState:
             known.depth = max(known.depth, event.depth)
         return []
 
-    def _add(self, place: Place, event: ev.DemandChanged | ev.ActorWanted) -> None:
+    def _add(self, place: Place, event: ev.DemandChanged | ev.ActorWanted | ev.BundlesWanted) -> Demand:
         self._turns += 1
         demand = self.demands[place] = Demand(place, event, self._turns)
-        demand.lacking = {**self.ledger.lacking(demand.placement), **self.ledger.lacking(demand.resources)}
-        if not self._is_feasible(demand):
-            self._infeasible[place] = demand
+        self._note_lacking(demand)
+        return demand
+
+    def _note_lacking(self, demand: Demand) -> None:
+        """What it can never have: of the node, or of that bundle of its group which lacks least."""
+        ledgers = [self.ledger if pool is None else pool.ledger for pool in self._pools(demand)]
+        lacking = [{**one.lacking(demand.placement), **one.lacking(demand.resources)} for one in ledgers]
+        demand.lacking = min(lacking, key=len, default={})
+        if self._is_feasible(demand):
+            self._infeasible.pop(demand.place, None)
+        elif not demand.bundles:  # which are refused
+            self._infeasible[demand.place] = demand
+
+    def _pools(self, demand: Demand) -> list[bundles.Bundle | None]:
+        """What it can be served from: the node, which is None, or bundles; nothing while its group has no place."""
+        if not demand.group or demand.bundles:
+            return [None]
+        return [*self.bundles.usable(demand.group, demand.bundle_index)]
+
+    def _pool_of(self, demand: Demand) -> bundles.Bundle | None:
+        """Of those, the one that lacks least now. There must be one."""
+        pools = self._pools(demand)
+        return pools[0] if len(pools) == 1 else min(pools, key=lambda pool: len(self._missing(demand, pool)))
+
+    def _missing(self, demand: Demand, pool: bundles.Bundle | None) -> dict[str, int]:
+        """What of its resources is not free there now."""
+        if demand.bundles:
+            return bundles.missing(self.ledger, demand.bundles)
+        return (self.ledger if pool is None else pool.ledger).missing(demand.resources)
 
     def _drop(self, place: Place) -> None:
         self.demands.pop(place, None)
@@ -225,25 +257,32 @@ class AgentState:
 
     def _end_lease(self, lease: Lease) -> None:
         """Gives back what it holds. The worker's state is the caller's business."""
+        ledger = self._ledger_of(lease)
         if lease.is_blocked:
-            self.ledger.retake_cpu(lease.resources.get(CPU, 0))
-        self.ledger.release(lease.resources, lease.accelerators)
+            ledger.retake_cpu(lease.resources.get(CPU, 0))
+        ledger.release(lease.resources, lease.accelerators)
+        if lease.bundle is not None:
+            self.bundles.lease_ended(lease.bundle)
         self.workers[lease.worker].lease = None
         if lease.client:
             del self.clients[lease.client][lease.worker]
+
+    def _ledger_of(self, lease: Lease) -> Ledger:
+        """From which it has what it holds."""
+        return self.ledger if lease.bundle is None else lease.bundle.ledger
 
     def _on_worker_blocked(self, event: ev.WorkerBlocked) -> list[AgentCommand]:
         lease = self._lease_of(event.worker)
         if lease is not None and not lease.is_blocked:
             lease.is_blocked = True
-            self.ledger.lend_cpu(lease.resources.get(CPU, 0))
+            self._ledger_of(lease).lend_cpu(lease.resources.get(CPU, 0))
         return []
 
     def _on_worker_unblocked(self, event: ev.WorkerUnblocked) -> list[AgentCommand]:
         lease = self._lease_of(event.worker)
         if lease is not None and lease.is_blocked:
             lease.is_blocked = False
-            self.ledger.retake_cpu(lease.resources.get(CPU, 0))
+            self._ledger_of(lease).retake_cpu(lease.resources.get(CPU, 0))
         return []
 
     def _lease_of(self, worker: str) -> Lease | None:
@@ -286,6 +325,70 @@ class AgentState:
             if worker.lease is not None and worker.lease.actor == actor:
                 return worker
         return None
+
+    # ---- placement groups ----
+
+    def _on_bundles_wanted(self, event: ev.BundlesWanted) -> list[AgentCommand]:
+        place = ("", "", event.group)
+        if any(bundle.attempt == event.attempt for bundle in self.bundles.held.get(event.group, {}).values()):
+            return [ev.BundlesReserved(event.group, event.attempt)]  # told twice
+        known = self.demands.get(place)
+        if known is not None and known.attempt == event.attempt:
+            return []
+        demand = self._add(place, event)
+        if not demand.lacking:
+            return []
+        reason = self._reason(demand).text
+        self._drop(place)
+        return [ev.BundlesRefused(event.group, event.attempt, reason)]
+
+    def _on_bundles_committed(self, event: ev.BundlesCommitted) -> list[AgentCommand]:
+        if self.bundles.commit(event.group, event.attempt):
+            self._bundles_changed(event.group)
+        return []
+
+    def _bundles_changed(self, group: str) -> None:
+        for demand in self._of_group(group):
+            self._note_lacking(demand)
+
+    def _of_group(self, group: str) -> list[Demand]:
+        """What is to run in it."""
+        return [demand for demand in self.demands.values() if demand.group == group and not demand.bundles]
+
+    def _on_bundles_unwanted(self, event: ev.BundlesUnwanted) -> list[AgentCommand]:
+        known = self.demands.get(("", "", event.group))
+        if known is not None and known.attempt == event.attempt:
+            self._drop(known.place)
+        busy = self.bundles.give_up(event.group, event.attempt)
+        self._bundles_changed(event.group)
+        reason = "the placement group that it ran in has lost a node before it was created"
+        return self._empty(busy, reason, event.at_s)
+
+    def _on_group_dropped(self, event: ev.GroupDropped) -> list[AgentCommand]:
+        self._drop(("", "", event.group))
+        commands: list[AgentCommand] = []
+        reason = f"the placement group {event.group} that it was to run in is gone: {event.reason}"
+        for demand in self._of_group(event.group):
+            self._drop(demand.place)
+            if demand.actor:
+                commands.append(ev.ActorUnplaceable(demand.actor, reason, is_unschedulable=True))
+            else:
+                commands.append(ev.DemandFailed(demand.client, demand.key, reason, is_group_gone=True))
+        reason = f"the placement group {event.group} that it ran in is gone: {event.reason}"
+        return commands + self._empty(self.bundles.give_up(event.group), reason, event.at_s, is_intended=True)
+
+    def _empty(
+        self, busy: list[bundles.Bundle], reason: str, at_s: float, *, is_intended: bool = False
+    ) -> list[AgentCommand]:
+        """Kill what runs in bundles that nobody wants any more."""
+        commands: list[AgentCommand] = []
+        for worker in self.workers.values() if busy else ():
+            if worker.lease is not None and worker.lease.bundle in busy:
+                worker.is_intended |= is_intended
+                if is_intended:
+                    worker.ended_group = worker.lease.bundle.group
+                commands += self._kill(worker, reason, at_s)
+        return commands
 
     # ---- workers ----
 
@@ -364,7 +467,15 @@ class AgentState:
             self._end_lease(lease)
             if client:
                 commands.append(
-                    ev.LeaseBroken(client, worker.id, event.exit_code, event.signal, worker.reason, worker.is_intended)
+                    ev.LeaseBroken(
+                        client,
+                        worker.id,
+                        event.exit_code,
+                        event.signal,
+                        worker.reason,
+                        worker.is_intended,
+                        worker.ended_group,
+                    )
                 )
             elif actor:
                 commands.append(ev.ActorWorkerDied(actor, worker.id, event.exit_code, event.signal, worker.reason))
@@ -373,8 +484,7 @@ class AgentState:
 
     def _on_start_failed(self, worker: Worker, event: ev.WorkerExited) -> list[AgentCommand]:
         if event.failure:  # it would be the same the next time
-            waiting = [demand for demand in self.demands.values() if demand.env == worker.env]
-            return self._fail(waiting, event.failure)
+            return self._fail(self._in_environment(worker.env), event.failure)
         failures = self._starts_failed.get(worker.env, 0) + 1
         self._starts_failed[worker.env] = failures
         self._starts_at_s[worker.env] = event.at_s + START_RETRY_S
@@ -386,7 +496,11 @@ class AgentState:
         if failures < START_FAILURES_MAX:
             return []
         del self._starts_failed[worker.env]
-        return self._fail([demand for demand in self.demands.values() if demand.env == worker.env], reason)
+        return self._fail(self._in_environment(worker.env), reason)
+
+    def _in_environment(self, env: str) -> list[Demand]:
+        """What waits for workers of this environment."""
+        return [demand for demand in self.demands.values() if demand.env == env and not demand.bundles]
 
     def _fail(self, demands: list[Demand], reason: str, log_of: str = "") -> list[AgentCommand]:
         commands: list[AgentCommand] = []
@@ -540,23 +654,32 @@ class AgentState:
             elif worker.state is WorkerState.STARTING:
                 starting[worker.env] = starting.get(worker.env, 0) + 1
                 starts_left -= 1
-        if not idle and starts_left <= 0:
+        if not idle and starts_left <= 0 and not any(demand.bundles for demand in self.demands.values()):
             return []  # nothing can change before one of them is ready
         for workers in idle.values():
             workers.sort(key=lambda worker: worker.since_s)  # the one used last, whose caches are warm, is taken first
         commands: list[AgentCommand] = []
         self._preferred = None
-        promised = self.ledger.copy()  # what is free and not meant for a worker that is starting
+        promised = bundles.Promises(self.ledger)
         unserved: list[Demand] = []
         for demand in self._order(self.demands.values()):
             if not self._is_feasible(demand):
                 continue
+            if demand.bundles:
+                commands += self._reserve(demand, promised, unserved, at_s)
+                continue
+            pools = self._pools(demand)
+            if not pools:
+                continue  # it waits for its placement group
             left = demand.count
             most = self._most_now(demand)
-            while left and most and not promised.missing(demand.resources):
-                ready = None if self.ledger.missing(demand.resources) else _take(idle.get(demand.env, []), demand)
+            while left and most:
+                pool = next((one for one in pools if not promised.of(one).missing(demand.resources)), _FULL)
+                if pool is _FULL:
+                    break
+                ready = None if self._missing(demand, pool) else _take(idle.get(demand.env, []), demand)
                 if ready is not None:
-                    commands.append(self._give(ready, demand, at_s))
+                    commands.append(self._give(ready, demand, pool, at_s))
                 elif starting.get(demand.env, 0) > 0:
                     starting[demand.env] -= 1
                 elif (
@@ -568,7 +691,7 @@ class AgentState:
                     commands.append(self._start(demand, server, at_s))
                 else:
                     break
-                promised.acquire(demand.resources)
+                promised.of(pool).acquire(demand.resources)
                 left -= 1
                 most -= 1
             if left:
@@ -577,14 +700,29 @@ class AgentState:
         commands += self._reclaims(unserved)
         return commands
 
-    def _give_way(self, demand: Demand, promised: Ledger, at_s: float) -> None:
+    def _reserve(
+        self, demand: Demand, promised: bundles.Promises, unserved: list[Demand], at_s: float
+    ) -> list[AgentCommand]:
+        """Serve a placement group: all of its bundles, or none."""
+        if bundles.missing(promised.of(None), demand.bundles) or bundles.missing(self.ledger, demand.bundles):
+            unserved.append(demand)
+            self._give_way(demand, promised, at_s)
+            return []
+        self._drop(demand.place)
+        self.bundles.reserve(demand.group, demand.attempt, demand.bundles)
+        for resources in demand.bundles.values():
+            promised.of(None).acquire(resources)
+        return [ev.BundlesReserved(demand.group, demand.attempt)]
+
+    def _give_way(self, demand: Demand, promised: bundles.Promises, at_s: float) -> None:
         """Keep what there is of an unserved demand's resources from those behind it, if it has waited long enough."""
-        if not self.ledger.missing(demand.resources):
+        pool = self._pool_of(demand)
+        if not self._missing(demand, pool):
             return
         if demand.short_since_s is None:
             demand.short_since_s = at_s
         elif fairness.has_precedence(at_s - demand.short_since_s):
-            promised.hold(demand.resources)
+            promised.of(pool).hold(demand.resources)
             self._preferred = demand
 
     def _most_now(self, demand: Demand) -> int:
@@ -595,9 +733,11 @@ class AgentState:
         busy = sum(1 for lease in leases if lease.key == demand.key and not lease.is_blocked)
         return max(0, self._free_leases_max - busy)
 
-    def _give(self, worker: Worker, demand: Demand, at_s: float) -> AgentCommand:
-        accelerators = self.ledger.acquire(demand.resources)
-        lease = Lease(worker.id, demand, demand.resources, accelerators)
+    def _give(self, worker: Worker, demand: Demand, bundle: bundles.Bundle | None, at_s: float) -> AgentCommand:
+        accelerators = (self.ledger if bundle is None else bundle.ledger).acquire(demand.resources)
+        lease = Lease(worker.id, demand, demand.resources, accelerators, bundle)
+        if bundle is not None:
+            bundle.lease_count += 1
         worker.lease = lease
         self._turns += 1
         demand.turn = self._turns
@@ -628,11 +768,16 @@ class AgentState:
     def _reclaims(self, unserved: list[Demand]) -> list[AgentCommand]:
         if not unserved:
             return []
-        leases = (lease for of_client in self.clients.values() for lease in of_client.values())
+        leases = [lease for of_client in self.clients.values() for lease in of_client.values()]
+        by_pool: dict[bundles.Bundle | None, list[Demand]] = {}
+        for demand in unserved:
+            by_pool.setdefault(self._pool_of(demand), []).append(demand)
         commands: list[AgentCommand] = []
-        for lease in fairness.leases_to_reclaim(unserved, leases, self.ledger):
-            lease.is_reclaimed = True
-            commands.append(ev.Reclaim(lease.client, lease.worker))
+        for pool, demands in by_pool.items():
+            there = (lease for lease in leases if lease.bundle is pool)
+            for lease in fairness.leases_to_reclaim(demands, there, functools.partial(self._missing, pool=pool)):
+                lease.is_reclaimed = True
+                commands.append(ev.Reclaim(lease.client, lease.worker))
         return commands
 
     # ---- answers ----
@@ -651,6 +796,7 @@ class AgentState:
                 one.since_s,
                 self._reason(one),
                 one.env,
+                one.group if one.bundles else "",
             )
             for one in self._order(self.demands.values())
         ]
@@ -658,37 +804,54 @@ class AgentState:
     def _reason(self, demand: Demand) -> Reason:
         if demand.refusal:
             return Reason(reasons.INFEASIBLE, "", demand.refusal)
+        if not self._pools(demand):
+            facts: dict[str, object] = {"group": demand.group, "bundle": demand.bundle_index}
+            return Reason(reasons.GROUP, "its placement group", "has no place on this node yet", facts=facts)
+        pool = self._pool_of(demand)
+        ledger, where = self.ledger, "this node"
+        if pool is not None:
+            ledger, where = pool.ledger, f"bundle {pool.index} of its placement group"
         if demand.lacking:
-            has = {name: self.ledger.total.get(name, 0) for name in demand.placement}
+            has = {name: ledger.total.get(name, 0) for name in demand.placement}
             in_all = ", ".join(f"{name}: {shown(name, amount)}" for name, amount in has.items())
+            more = "start Umbel with more" if pool is None else "make a placement group with more"
             return Reason(
                 reasons.INFEASIBLE,
                 "it",
-                f"needs {describe(demand.placement)}, but this node has {{{in_all}}} in all",
-                f"ask for less of {', '.join(sorted(demand.lacking))}, or start Umbel with more",
+                f"needs {describe(demand.placement)}, but {where} has {{{in_all}}} in all",
+                f"ask for less of {', '.join(sorted(demand.lacking))}, or {more}",
                 {"needs": dict(demand.placement), "total": has, "lacking": dict(demand.lacking)},
             )
         if self.environments is not None:
             unbuilt = self.environments.reason(demand.build_key, self._now_s)
             if unbuilt is not None:
                 return unbuilt
-        missing = self.ledger.missing(demand.resources)
+        missing = self._missing(demand, pool)
         if missing:
             leases = [worker.lease for worker in self.workers.values() if worker.lease is not None]
-            holders = sum(1 for lease in leases if any(lease.resources.get(name) for name in missing))
+            holders = sum(
+                1 for lease in leases if lease.bundle is pool and any(lease.resources.get(name) for name in missing)
+            )
+            groups = (
+                sum(1 for one in self.bundles if any(one.resources.get(name) for name in missing))
+                if pool is None
+                else 0
+            )
             short_of = ", ".join(
-                f"{name} ({shown(name, max(0, self.ledger.free[name]))} of {shown(name, self.ledger.total[name])} free)"
+                f"{name} ({shown(name, max(0, ledger.free[name]))} of {shown(name, ledger.total[name])} free)"
                 for name in sorted(missing)
             )
-            who = "1 task or actor" if holders == 1 else f"{holders} tasks and actors"
+            who = [_counted(holders, "task or actor", "tasks and actors")] if holders or not groups else []
+            who += [_counted(groups, "bundle of placement groups", "bundles of placement groups")] if groups else []
+            at = "" if pool is None else f" in {where}"
             return Reason(
                 reasons.RESOURCES,
                 "it",
-                f"needs {describe(demand.resources)} and waits for {short_of}, held by {who}",
+                f"needs {describe(demand.resources)} and waits for {short_of}{at}, held by {' and '.join(who)}",
                 facts={
                     "needs": dict(demand.resources),
-                    "free": {name: self.ledger.free[name] for name in sorted(missing)},
-                    "held_by": holders,
+                    "free": {name: ledger.free[name] for name in sorted(missing)},
+                    "held_by": holders + groups,
                 },
             )
         if not self._most_now(demand):
@@ -702,9 +865,16 @@ class AgentState:
     def check(self) -> None:
         """The invariants, for tests and the simulator."""
         self.ledger.check()
+        self.bundles.check()
         if self.environments is not None:
             self.environments.check()
         held = dict.fromkeys(self.ledger.total, 0)
+        in_bundles: dict[bundles.Bundle, dict[str, int]] = {}
+        lease_counts: dict[bundles.Bundle, int] = {}
+        for bundle in self.bundles:
+            in_bundles[bundle] = dict.fromkeys(bundle.resources, 0)
+            for name, amount in bundle.resources.items():
+                held[name] += amount
         starting = 0
         for worker in self.workers.values():
             starting += worker.state is WorkerState.STARTING
@@ -724,11 +894,21 @@ class AgentState:
                 checks.invariant(
                     found is lease, "a lease that its holder does not know", worker=worker.id, client=lease.client
                 )
+            if lease.bundle is not None:
+                checks.invariant(lease.bundle in in_bundles, "a lease in a bundle that is gone", worker=worker.id)
+                lease_counts[lease.bundle] = lease_counts.get(lease.bundle, 0) + 1
+            book = held if lease.bundle is None else in_bundles[lease.bundle]
             for name, amount in lease.resources.items():
                 if amount and not (lease.is_blocked and name == CPU):
-                    held[name] += amount
+                    book[name] += amount
         for name, total in self.ledger.total.items():
             checks.invariant(self.ledger.free[name] + held[name] == total, "free and held do not add up", resource=name)
+        for bundle, book in in_bundles.items():
+            counted = lease_counts.get(bundle, 0)
+            checks.invariant(bundle.lease_count == counted, "leases in a bundle were miscounted", group=bundle.group)
+            for name, total in bundle.resources.items():
+                is_right = bundle.ledger.free[name] + book[name] == total
+                checks.invariant(is_right, "free and held in a bundle do not add up", group=bundle.group, resource=name)
         checks.invariant(starting <= self._starts_max, "too many workers starting at once", starting=starting)
         for client, leases in self.clients.items():
             for worker_id, lease in leases.items():
@@ -743,7 +923,9 @@ class AgentState:
             checks.invariant(place == demand.place, "a demand in another's place", client=place[0])
             checks.invariant(demand.count > 0, "a demand for nothing", client=demand.client, key=demand.key)
             checks.invariant(
-                bool(demand.actor) or demand.client in self.clients, "a demand of nobody", client=demand.client
+                bool(demand.actor or demand.bundles) or demand.client in self.clients,
+                "a demand of nobody",
+                client=demand.client,
             )
 
 
@@ -764,4 +946,9 @@ def _take(idle: list[Worker], demand: Demand) -> Worker | None:
     return None
 
 
+def _counted(count: int, one: str, several: str) -> str:
+    return f"{count} {one if count == 1 else several}"
+
+
+_FULL: Any = object()  # no pool has room
 _START_HUNG = f"did not say that it is ready within {START_TIMEOUT_S:g} s"
