@@ -258,16 +258,6 @@ class TaskPlacementGroupRemoved(UmbelError):
     _umbel_summary = "the placement group of the task was removed"
 
 
-class ActorPlacementGroupRemoved(UmbelError):
-    """The placement group that the actor lived in was removed."""
-
-    _umbel_summary = "the placement group of the actor was removed"
-
-
-# ---------------------------------------------------------------------------------------------------------------------
-# Actors.
-
-
 class UmbelActorError(UmbelError):
     """A call did not get its result because of the actor, not because of what the method did.
 
@@ -295,6 +285,12 @@ class ActorDiedError(UmbelActorError):
     """The actor is dead for good. Calling it again gives this error again."""
 
     _umbel_summary = "the actor is dead"
+
+
+class ActorPlacementGroupRemoved(ActorDiedError):
+    """The placement group that the actor lived in, or was to live in, was removed."""
+
+    _umbel_summary = "the placement group of the actor was removed"
 
 
 class ActorUnavailableError(UmbelActorError):

@@ -1,4 +1,4 @@
-"""Where things run and what they are called: strategies, named actors, addresses, placement groups."""
+"""Where things run and what they are called: strategies, named actors, addresses."""
 
 from __future__ import annotations
 
@@ -10,7 +10,7 @@ import pytest
 
 import umbel
 from umbel import exceptions
-from umbel.util import get_node_ip_address, list_named_actors, node_address, placement_group
+from umbel.util import get_node_ip_address, list_named_actors, node_address
 from umbel.util.scheduling_strategies import NodeAffinitySchedulingStrategy, PlacementGroupSchedulingStrategy
 
 
@@ -83,8 +83,3 @@ def test_the_plain_strategies_are_accepted() -> None:
 def test_the_address_is_the_node_s_own() -> None:
     assert str(ipaddress.ip_address(get_node_ip_address())) == umbel.nodes()[0]["NodeManagerAddress"]
     ipaddress.ip_address(node_address.outgoing_address())
-
-
-def test_placement_groups_say_that_they_are_missing() -> None:
-    with pytest.raises(exceptions.UnsupportedFeature, match="placement groups"):
-        placement_group([{"CPU": 1}], strategy="PACK")

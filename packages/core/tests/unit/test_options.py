@@ -9,8 +9,10 @@ from typing import Any
 import pytest
 
 from umbel import exceptions
-from umbel._model import options
+from umbel._model import ids, options
 from umbel._model.resources import ResourceSet
+from umbel.util.placement_group import PlacementGroup
+from umbel.util.scheduling_strategies import PlacementGroupSchedulingStrategy
 
 NAN = float("nan")
 BUILDERS: dict[str, Callable[[Mapping[str, object], Mapping[str, object]], object]] = {
@@ -22,14 +24,6 @@ BUILDERS: dict[str, Callable[[Mapping[str, object], Mapping[str, object]], objec
 
 class Affinity:
     node_id, soft = "ab" * 16, False
-
-
-class InGroup:
-    placement_group, placement_group_bundle_index = "a group", 0
-
-
-class OutOfGroups:
-    placement_group = None
 
 
 class ByLabels:
@@ -52,6 +46,7 @@ RESOURCE_VALUES: dict[str, list[tuple[object, bool]]] = {
     "scheduling_strategy": [("PACK", False), ("", False), (5, True), ({}, True)],
     "label_selector": [([], True), ({"a": 1}, True), ("x", True)],
     "fallback_strategy": [({}, True), ([5], True), ("x", True)],
+    "placement_group": [(object(), True), ("x", True), (3, True)],
     "placement_group_bundle_index": [(-2, False), (1.5, True), ("x", True)],
     "placement_group_capture_child_tasks": [(1, True), ("yes", True)],
     "enable_task_events": [(1, True), ("yes", True)],
@@ -102,11 +97,9 @@ BAD_CASES = [
     for value, is_type in values
 ]
 UNSUPPORTED = [
-    ("task", "scheduling_strategy", InGroup()),
     ("task", "scheduling_strategy", ByLabels()),
     ("actor", "label_selector", {"zone": "a"}),
     ("task", "fallback_strategy", [{"label_selector": {"zone": "a"}}]),
-    ("actor", "placement_group", object()),
     ("method", "_num_objects_per_yield", 2),
 ]
 
@@ -136,13 +129,19 @@ def test_bad_value_is_refused_with_option_and_value(kind: str, option: str, valu
 
 def test_every_option_has_a_bad_value_above_or_is_one_that_needs_a_cluster() -> None:
     listed = {(kind, option) for kind, table in BAD.items() for option in table} | {case[:2] for case in UNSUPPORTED}
-    listed.add(("task", "placement_group"))  # as for actors
     assert {(kind, option) for kind, table in options._TABLES.items() for option in table} <= listed
 
 
 @pytest.mark.parametrize("kind", ["task", "actor", "method"])
 def test_none_is_the_same_as_leaving_out(kind: str) -> None:
-    assert build(kind, dict.fromkeys(options._TABLES[kind])) == build(kind, {})
+    others = options._TABLES[kind].keys() - {"placement_group"}
+    assert build(kind, dict.fromkeys(others)) == build(kind, {})
+
+
+@pytest.mark.parametrize("kind", ["task", "actor"])
+def test_no_placement_group_is_not_the_same_as_leaving_it_out(kind: str) -> None:
+    assert build(kind, {}).scheduling_strategy is None  # in the group of whoever submits, if that captures
+    assert build(kind, {"placement_group": None}).scheduling_strategy == "DEFAULT"
 
 
 @pytest.mark.parametrize(("kind", "option", "value"), UNSUPPORTED)
@@ -328,8 +327,48 @@ def test_strategies_that_one_node_can_honour_are_kept(value: str) -> None:
     assert options.actor_options({}, {"scheduling_strategy": value}).scheduling_strategy == value
 
 
-def test_strategy_of_no_group_is_the_default_one() -> None:
-    assert options.task_options({}, {"scheduling_strategy": OutOfGroups()}).scheduling_strategy == "DEFAULT"
+@pytest.mark.parametrize("group", [None, PlacementGroup.empty()])
+def test_strategy_of_no_group_is_the_default_one(group: Any) -> None:
+    strategy = PlacementGroupSchedulingStrategy(group)
+    assert options.task_options({}, {"scheduling_strategy": strategy}).scheduling_strategy == "DEFAULT"
+
+
+def group_of(*bundles: dict[str, float]) -> PlacementGroup:
+    return PlacementGroup(ids.PlacementGroupID.from_random(), list(bundles))
+
+
+def test_strategy_of_a_group_names_it() -> None:
+    group = group_of({"CPU": 1}, {"CPU": 2})
+    strategy = PlacementGroupSchedulingStrategy(group, 1, placement_group_capture_child_tasks=True)
+    expected = options.InGroup(group.id.hex(), 1, captures=True)
+    assert options.task_options({}, {"scheduling_strategy": strategy, "num_cpus": 2}).scheduling_strategy == expected
+    older = {"placement_group": group, "placement_group_bundle_index": 1, "placement_group_capture_child_tasks": True}
+    assert options.actor_options(older, {}).scheduling_strategy == expected
+
+
+def test_bundle_of_whatever_group_the_submitter_is_in_is_left_for_the_engine() -> None:
+    found = options.task_options({}, {"placement_group_bundle_index": 2}).scheduling_strategy
+    assert found == options.InGroup("", 2)
+
+
+@pytest.mark.parametrize(
+    ("kind", "given", "bundle"),
+    [
+        ("task", {"num_cpus": 2}, {"CPU": 1}),
+        ("task", {"num_gpus": 1}, {"CPU": 1}),
+        ("actor", {}, {"x": 1}),  # it needs a CPU to be placed
+        ("actor", {"num_cpus": 2}, {"CPU": 1}),
+    ],
+)
+def test_what_fits_into_no_bundle_is_refused(kind: str, given: dict[str, Any], bundle: dict[str, float]) -> None:
+    strategy = PlacementGroupSchedulingStrategy(group_of(bundle))
+    with pytest.raises(exceptions.InvalidOption, match="does not fit into any bundle of the placement group"):
+        build(kind, {**given, "scheduling_strategy": strategy})
+
+
+def test_a_task_without_cpus_fits_into_a_bundle_without() -> None:
+    strategy = PlacementGroupSchedulingStrategy(group_of({"x": 1}))
+    assert options.task_options({"num_cpus": 0}, {"scheduling_strategy": strategy}).resources.is_empty
 
 
 def test_what_one_node_does_anyhow_is_accepted() -> None:

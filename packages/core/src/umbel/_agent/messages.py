@@ -65,6 +65,22 @@ def _strategy() -> _Field:
     return lambda value: value is None or isinstance(value, (str, dict)), "a string, an object or null", None
 
 
+def _bundles() -> _Field:
+    def is_right(value: Any) -> bool:
+        return isinstance(value, list) and bool(value) and all(map(_is_amounts, value))
+
+    return is_right, "an array of objects of integers >= 0", _REQUIRED
+
+
+def _selectors() -> _Field:
+    def is_right(value: Any) -> bool:
+        return isinstance(value, list) and all(
+            isinstance(one, dict) and all(map(_is_text, one.values())) for one in value
+        )
+
+    return is_right, "an array of objects of strings", ()
+
+
 def _views() -> _Field:
     def is_right(value: Any) -> bool:
         return isinstance(value, list) and all(
@@ -127,6 +143,14 @@ _FIELDS: dict[str, dict[str, _Field]] = {
     "actor_ready": {"actor": _text(), "repr_name": _text("")},
     "actor_failed": {"actor": _text()},
     "actor_exiting": {"actor": _text(), "reason": _text("it exited by itself")},
+    "create_group": {
+        "group": _text(), "name": _text(""), "namespace": _text_or_none(), "bundles": _bundles(), "strategy": _text(),
+        "detached": _flag(False), "label_selectors": _selectors(), "soft_target": _text(""), "actor": _text(""),
+        "depth": _count(0), "job": _text(""),
+    },
+    "remove_group": {"group": _text()},
+    "group_watch": {"group": _text()},
+    "get_group": {"group": _text(""), "name": _text(""), "namespace": _text_or_none()},
     "reserve_store": {"bytes": _count()},
     "release_store": {"bytes": _count()},
     "store_told": {"round": _count(), "live": _count(), "spillable": _count(), "viewed": _views()},
@@ -146,7 +170,10 @@ _FIELDS: dict[str, dict[str, _Field]] = {
     "leave": {},
     "stop": {},
 }  # fmt: skip
-NEEDS_ANSWER = {"get_actor", "list_actors", "reserve_store", "spilled", "locate", "query", "ask"}
+NEEDS_ANSWER = {
+    "get_actor", "list_actors", "create_group", "remove_group", "get_group", "reserve_store", "spilled", "locate", "query",
+    "ask",
+}  # fmt: skip
 TOOLS_MAY_SAY = {"query", "ask", "stop"}
 
 

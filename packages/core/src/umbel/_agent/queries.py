@@ -39,10 +39,9 @@ class Queries:
         self._asks = asks.Asks()
         self._answers: dict[str, Callable[[], Any]] = {
             "nodes": self._nodes,
-            "cluster_resources": lambda: dict(self._daemon.agent.ledger.total),
-            "available_resources": lambda: {
-                name: free for name, free in self._daemon.agent.ledger.free.items() if free > 0
-            },
+            "cluster_resources": self._total,
+            "available_resources": self._free,
+            "placement_groups": self._groups,
             "actors": self._actors,
             "environments": self._environments,
             "pending": self._pending,
@@ -100,6 +99,15 @@ class Queries:
         for ask in self._asks.gone(client.id):
             self._daemon.hub.refuse(ask.asker, ask.request, "gone", f"process {client.id} ended before it answered")
 
+    def _total(self) -> dict[str, int]:
+        agent = self._daemon.agent
+        return {**agent.ledger.total, **agent.bundles.as_resources(free=False)}
+
+    def _free(self) -> dict[str, int]:
+        agent = self._daemon.agent
+        free = {**agent.ledger.free, **agent.bundles.as_resources(free=True)}
+        return {name: amount for name, amount in free.items() if amount > 0}
+
     def _nodes(self) -> list[Message]:
         config = self._config
         return [
@@ -108,7 +116,7 @@ class Queries:
                 "alive": True,
                 "pid": config.get("driver_pid"),
                 "started_s": self._daemon.started_s,
-                "resources": dict(self._daemon.agent.ledger.total),
+                "resources": self._total(),
                 "available": dict(self._daemon.agent.ledger.free),
                 "labels": config["labels"],
                 "session_dir": config["session_dir"],
@@ -126,6 +134,10 @@ class Queries:
     def _actors(self) -> list[Message]:
         pid_of = self._daemon.forks.pid_of
         return [{**one, "pid": pid_of(one["worker"])} for one in self._daemon.control.listed()]
+
+    def _groups(self) -> list[Message]:
+        found: list[Message] = self._daemon.control.listed_groups()
+        return found
 
     def _environments(self) -> list[Message]:
         now_s = self._daemon.now_s()
@@ -153,6 +165,7 @@ class Queries:
                 "resources": dict(one.resources),
                 "needs": ledger.describe(one.resources),
                 "env": _shown(one.env),
+                "group": one.group,
                 "waiting_s": now_s - one.since_s,
                 "reason": str(one.why),
                 "why": one.why.as_json(),

@@ -112,7 +112,8 @@ class Demand:
         self.build_timeout_s: float | None = None
         if isinstance(event, ev.BundlesWanted):
             self.group, self.attempt, self.bundles = event.group, event.attempt, event.bundles
-            self.resources = self.placement = _sum(event.bundles.values())
+            self.resources: Mapping[str, int] = _sum(event.bundles.values())
+            self.placement: Mapping[str, int] = self.resources
         else:
             self.env = event.env
             self.refusal = event.refusal

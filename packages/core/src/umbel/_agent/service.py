@@ -73,6 +73,14 @@ class Control(Protocol):
 
     def jobs_listed(self) -> list[Message]: ...
 
+    def group_trouble(self, group: str) -> str: ...
+
+    def bundles_reserved(self, group: str, attempt: int) -> None: ...
+
+    def bundles_refused(self, group: str, attempt: int, reason: str) -> None: ...
+
+    def listed_groups(self) -> list[Message]: ...
+
 
 class ActorWish(Protocol):
     """What a node must know of an actor to find a worker for it."""
@@ -193,6 +201,8 @@ class Service:
             ev.Grant: self._grant,
             ev.Reclaim: lambda command: self.hub.send(command.client, {"t": "reclaim", "worker": command.worker}),
             ev.HostActor: self._host_actor,
+            ev.BundlesReserved: lambda command: self.control.bundles_reserved(*command),
+            ev.BundlesRefused: lambda command: self.control.bundles_refused(*command),
             ev.LeaseBroken: self._lease_broken,
             ev.ActorWorkerDied: self._actor_worker_died,
             ev.DemandFailed: self._demand_failed,
@@ -439,6 +449,12 @@ class Service:
         if impossible and message["count"]:
             self._tell_failed(client.id, message["key"], impossible, is_unschedulable=is_unschedulable)
             return
+        group = message["strategy"].get("placement_group") if isinstance(message["strategy"], dict) else None
+        trouble = self.control.group_trouble(group) if group and message["count"] else ""
+        if trouble:
+            reason = f"the placement group {group} that it was to run in is gone: {trouble}"
+            self._tell_failed(client.id, message["key"], reason, is_group_gone=True)
+            return
         self.decide(
             ev.DemandChanged(
                 client.id,
@@ -611,6 +627,7 @@ class Service:
                 "started": self._progress(command.worker),
                 "intended": command.is_intended,
                 "memory": self._memory_reports.get(command.worker),
+                "group": command.group,
             },
         )
 
@@ -621,10 +638,19 @@ class Service:
 
     def _demand_failed(self, command: ev.DemandFailed) -> None:
         reason = self._with_log(command)
-        self._tell_failed(command.client, command.key, reason, is_unschedulable=command.is_unschedulable)
+        self._tell_failed(
+            command.client,
+            command.key,
+            reason,
+            is_unschedulable=command.is_unschedulable,
+            is_group_gone=command.is_group_gone,
+        )
 
-    def _tell_failed(self, client: str, key: str, reason: str, *, is_unschedulable: bool) -> None:
-        self.hub.send(client, {"t": "demand_failed", "key": key, "reason": reason, "unschedulable": is_unschedulable})
+    def _tell_failed(
+        self, client: str, key: str, reason: str, *, is_unschedulable: bool = False, is_group_gone: bool = False
+    ) -> None:
+        message = {"t": "demand_failed", "key": key, "reason": reason, "unschedulable": is_unschedulable}
+        self.hub.send(client, {**message, "group_gone": is_group_gone})
 
     # ---- what the control service may ask for ----
 
@@ -665,6 +691,41 @@ class Service:
 
     def kill_actor(self, actor: str, reason: str) -> None:
         self.decide(ev.ActorUnwanted(actor, reason, self.now_s()))
+
+    # ---- what the service of placement groups may ask for ----
+
+    @property
+    def infeasible_timeout_s(self) -> float | None:
+        found: float | None = self._config.get("infeasible_timeout_s")
+        return found
+
+    def warn(self, text: str) -> None:
+        self.hub.tell_drivers({"t": "warn", "text": text})
+
+    def as_seen(self) -> Message:
+        ledger, config = self.agent.ledger, self._config
+        available = {name: max(0, free) for name, free in ledger.free.items()}
+        return {
+            "node_id": config["node_id"], "total": ledger.total, "available": available, "labels": config["labels"],
+        }  # fmt: skip
+
+    def driver_of(self, client: str) -> str:
+        drivers = [one.id for one in self.hub.drivers()]
+        return client if client in drivers or not drivers else drivers[0]
+
+    def reserve_bundles(self, group: str, attempt: int, wanted: Mapping[int, Mapping[str, int]], depth: int) -> None:
+        self.decide(ev.BundlesWanted(group, attempt, wanted, depth, self.now_s()))
+
+    def commit_bundles(self, group: str, attempt: int) -> None:
+        self.decide(ev.BundlesCommitted(group, attempt, self.now_s()))
+
+    def cancel_bundles(self, group: str, attempt: int) -> None:
+        self.decide(ev.BundlesUnwanted(group, attempt, self.now_s()))
+
+    def drop_group(self, group: str, reason: str) -> None:
+        self.decide(ev.GroupDropped(group, reason, self.now_s()))
+
+    # ----
 
     def _progress(self, worker: str) -> int:
         """The counter of the task that the worker started last, or -1."""

@@ -179,6 +179,8 @@ class ActorClient:
             )
         if message.get("unschedulable"):
             return exceptions.dump_error(exceptions.ActorUnschedulableError(text))
+        if message.get("group_removed"):
+            return exceptions.dump_error(exceptions.ActorPlacementGroupRemoved(text, actor_id=self.actor_id.hex()))
         if message.get("no_environment"):
             return exceptions.dump_error(exceptions.RuntimeEnvSetupError(text))
         return exceptions.dump_error(

@@ -12,6 +12,7 @@ from typing import Any
 
 from umbel._client import current
 from umbel._model import ids
+from umbel._model import options as option_model
 from umbel._model import resources as resource_model
 
 NODE_ID_LABEL = "umbel.io/node-id"  # every node has it
@@ -48,11 +49,26 @@ class TaskContext:
         self.env_vars = env_vars  # None: those of the session, as where a process has one environment
         self.key = key  # the engine's own handle on the task, by which it finds the tasks this one submitted
 
+    @property
+    def in_group(self) -> option_model.InGroup | None:
+        """The placement group in which it runs."""
+        found: option_model.InGroup | None = (self.key if self.actor is None else self.actor).in_group
+        return found
+
 
 class ActorContext:
     """The actor that this process, or this part of it, hosts."""
 
-    __slots__ = ("actor_id", "class_name", "is_reconstructed", "make_handle", "name", "namespace", "resources")
+    __slots__ = (
+        "actor_id",
+        "class_name",
+        "in_group",
+        "is_reconstructed",
+        "make_handle",
+        "name",
+        "namespace",
+        "resources",
+    )
 
     def __init__(
         self,
@@ -64,6 +80,7 @@ class ActorContext:
         resources: Mapping[str, float] | None = None,
         is_reconstructed: bool = False,
         make_handle: Callable[[], Any] | None = None,
+        in_group: option_model.InGroup | None = None,
     ) -> None:
         self.actor_id = actor_id
         self.class_name = class_name
@@ -72,6 +89,7 @@ class ActorContext:
         self.resources = resources or {}
         self.is_reconstructed = is_reconstructed
         self.make_handle = make_handle  # a weak handle to the actor itself
+        self.in_group = in_group  # the placement group in which it lives
 
 
 class SessionContext:
@@ -129,6 +147,12 @@ class SessionContext:
 
 
 current_task: contextvars.ContextVar[TaskContext | None] = contextvars.ContextVar("umbel_current_task", default=None)
+
+
+def current_group() -> option_model.InGroup | None:
+    """The placement group in which the calling code runs."""
+    task = current_task.get()
+    return task.in_group if task is not None else None
 
 
 class RuntimeContext:
@@ -243,13 +267,15 @@ class RuntimeContext:
         return json.dumps(self.runtime_env)
 
     def get_placement_group_id(self) -> str | None:
-        """None: placement groups come with clusters of several nodes."""
-        return None
+        """Of the placement group in which the running task or actor is."""
+        group = current_group()
+        return group.group if group is not None else None
 
     @property
     def should_capture_child_tasks_in_placement_group(self) -> bool:
-        """False: placement groups come with clusters of several nodes."""
-        return False
+        """Whether what the running task or actor submits runs in its placement group, unless it says otherwise."""
+        group = current_group()
+        return group is not None and bool(group.captures)
 
     def is_canceled(self) -> bool:
         """Whether the running task was cancelled; for sync and threaded actors, which are not interrupted. Raises
@@ -297,9 +323,10 @@ class RuntimeContext:
 
     @property
     def current_placement_group_id(self) -> ids.PlacementGroupID:
-        """Deprecated: use `get_placement_group_id()`. The nil id: there are no placement groups yet."""
+        """Deprecated: use `get_placement_group_id()`. The nil id where there is none."""
         _deprecated("current_placement_group_id", "get_placement_group_id()")
-        return ids.PlacementGroupID.nil()
+        group = current_group()
+        return ids.PlacementGroupID.from_hex(group.group) if group is not None else ids.PlacementGroupID.nil()
 
     def get(self) -> dict[str, Any]:
         """Deprecated: use the methods `get_..._id()`. The ids that apply, as objects, and the namespace."""

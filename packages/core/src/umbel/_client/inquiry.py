@@ -242,13 +242,31 @@ def _worker_of(asker: Asker, actor: str) -> str:
     return next((str(one["worker"]) for one in listed if one["actor"] == actor and one["state"] != "DEAD"), "")
 
 
+def of_group(asker: Asker, group: str) -> Reason:
+    """Why a placement group is as it is."""
+    listed = next((one for one in asker.query("placement_groups") if one["group"] == group), None)
+    if listed is None:
+        return Reason(reasons.UNKNOWN, f"placement group {group}", "is not known (any more)", facts={"group": group})
+    told = Reason.from_json(listed["why"])
+    if told.code != reasons.GROUP:
+        return told
+    waiting = next((one for one in asker.query("pending") if one["group"] == group), None)
+    return told if waiting is None else told.followed_by(Reason.from_json(waiting["why"]))
+
+
 def _at_agent(asker: Asker, process: str, facts: Any) -> Iterator[Reason]:
     actor, key = facts.get("actor", ""), facts.get("key", "")
+    if facts.get("group"):
+        yield of_group(asker, facts["group"])
+        return
     if not actor and not key:
         return
     for entry in asker.query("pending"):
         if entry["actor"] == actor if actor else (entry["client"], entry["key"]) == (process, key):
-            yield Reason.from_json(entry["why"])
+            why = Reason.from_json(entry["why"])
+            yield why
+            if why.code == reasons.GROUP:
+                yield of_group(asker, why.facts["group"])
             return
     if not actor:
         return

@@ -13,7 +13,7 @@ import json
 from collections.abc import Callable, Mapping
 from typing import TYPE_CHECKING, Any
 
-from umbel._client import inquiry, node_view, own_state, task_listing
+from umbel._client import groups, inquiry, node_view, own_state, task_listing
 from umbel._model import resources as resource_model
 
 if TYPE_CHECKING:
@@ -45,6 +45,7 @@ def actors(asker: inquiry.Asker | None, request: node_view.Request, *, path: str
 _CAUSES = {
     "crashed": "ACTOR_DIED",
     "intended": "ACTOR_DIED",
+    "group removed": "ACTOR_DIED",
     "init failed": "ACTOR_CREATION_FAILED",
     "unschedulable": "ACTOR_UNSCHEDULABLE_ERROR",
     "no environment": "RUNTIME_ENV_SETUP_FAILED",
@@ -69,7 +70,7 @@ def _actor(one: Row, node: Row) -> Row:
         "required_resources": _floats(one["resources"]),
         "death_cause": cause,
         "is_detached": one["is_detached"],
-        "placement_group_id": None,
+        "placement_group_id": one.get("group") or None,  # histories of older versions have none
         "repr_name": one["repr_name"],
         "num_restarts": one["restarts"],
         "num_restarts_due_to_lineage_reconstruction": 0,
@@ -230,9 +231,22 @@ def _build_key(env: Mapping[str, Any]) -> str:
     return json.dumps(env.get("built", {}), sort_keys=True, separators=(",", ":"))
 
 
-def placement_groups(_asker: inquiry.Asker, request: node_view.Request) -> node_view.Listing:
-    """None: placement groups come with clusters of several nodes."""
-    return node_view.filtered([], request, [], [])
+def placement_groups(asker: inquiry.Asker, request: node_view.Request) -> node_view.Listing:
+    """Those that have ended are listed while the daemon remembers them."""
+    node = node_view.Node(asker, request.timeout_s)
+    rows = [
+        {
+            "placement_group_id": one["group"], "name": one["name"], "creator_job_id": one["job"], "state": one["state"],
+            "bundles": [
+                {"bundle_index": index, "unit_resources": _floats(bundle), "node_id": one["nodes"][index] or None}
+                for index, bundle in enumerate(one["bundles"])
+            ],
+            "is_detached": one["is_detached"], "stats": groups.stats(one), "topology_strategy": {},
+            "topology_assignments": {},
+        }
+        for one in node.query("placement_groups")
+    ]  # fmt: skip
+    return node_view.filtered(rows, request, node.missing, node.notes)
 
 
 KINDS: dict[str, Callable[[inquiry.Asker, node_view.Request], node_view.Listing]] = {

@@ -104,6 +104,11 @@ class MemoryKills:
         return self._delayed[0][0] - now_s if self._delayed else None
 
     def _raise_demand(self, task: Task, killed: Killed) -> None:
+        if (
+            isinstance(killed.base.announcement.get("strategy"), dict)
+            and "placement_group" in killed.base.announcement["strategy"]
+        ):
+            return  # its bundle has what it has
         total = self._engine.welcome["resources"].get(MEMORY, 0) // UNIT
         wanted = _rounded(killed.demand_bytes + killed.peak_bytes)
         killed.demand_bytes = max(killed.demand_bytes, min(wanted, total))

@@ -44,7 +44,7 @@ from umbel._wire import messages
 
 if TYPE_CHECKING:
     from umbel import spi
-    from umbel._client import awaits, rebuild
+    from umbel._client import awaits, groups, rebuild
     from umbel._client.tensors import holding
 
 logger = logging.getLogger("umbel")
@@ -121,6 +121,7 @@ class NativeEngine:
         self._waited_for: dict[int, Sequence[ownership.Record]] = {}  # thread -> what it has waited for for a while
         self.causes_told: set[Any] = set()  # by the watchdog
         self._awaits: awaits.Awaits | None = None
+        self._groups: groups.Groups | None = None
         self.welcome: dict[str, Any] = {}
         self._welcomed = reactor.Waiter()
         self.agent_ended = reactor.Waiter()
@@ -311,8 +312,13 @@ class NativeEngine:
                 self.actors.on_state(message, body)
             elif kind == "demand_failed":
                 self.tasks.on_demand_failed(
-                    message["key"], message["reason"], is_unschedulable=message["unschedulable"]
+                    message["key"],
+                    message["reason"],
+                    is_unschedulable=message["unschedulable"],
+                    is_group_gone=message["group_gone"],
                 )
+            elif kind == "group_state":
+                self.groups.on_state(message)
             elif kind == "store_trim":
                 self.values.drain_drops()
                 self.values.store.trim_all()
@@ -337,6 +343,8 @@ class NativeEngine:
             for record in list(self.values.table.records.values()):
                 if record.kind == PENDING and record.is_fetching:
                     self.values.settle_error(record, self.daemon_died())
+            if self._groups is not None:
+                self._groups.agent_gone(self.daemon_died())
             self.carry_on()
 
     @staticmethod
@@ -759,6 +767,14 @@ class NativeEngine:
 
             self._awaits = awaits.Awaits(self)
         return self._awaits
+
+    @property
+    def groups(self) -> groups.Groups:
+        if self._groups is None:
+            from umbel._client import groups  # few sessions have any
+
+            self._groups = groups.Groups(self)
+        return self._groups
 
     def add_done_callback(self, ref: refs.ObjectRef[Any], callback: Callable[[], None], future: Any = None) -> None:
         with self.lock:

@@ -41,6 +41,10 @@ def of_record(record: ownership.Record) -> Reason:
     task = record.task
     subject = f"object {record.object_id.hex()}"
     facts: dict[str, Any] = {"object": record.object_id.hex()}
+    group = getattr(task, "awaited_group", "")
+    if group:
+        facts["group"] = group
+        return Reason(reasons.GROUP, subject, f"is there once placement group {group} is placed", facts=facts)
     if not isinstance(task, Task):
         owner = record.object_id[:16].hex()
         facts["owner"] = owner

@@ -14,6 +14,7 @@ from typing import TYPE_CHECKING, Any
 from umbel import exceptions
 from umbel._client import arguments, links, recording, refs, remote_function, streams
 from umbel._client.task import Task, Template, cancelled_error, known, resolve_deps
+from umbel._model import options as option_model
 from umbel._objects import ownership, serialization
 from umbel._scheduling import dispatch
 from umbel._wire import messages
@@ -95,6 +96,7 @@ class Tasks:
                 "function": template.source.name,
                 "module": getattr(template.function, "__module__", ""),
                 "env": env,
+                "strategy": strategy,
             }
             made.cls = self._class_of(request)
             template.engine_state = made
@@ -270,6 +272,7 @@ class Tasks:
         wanted = cls.wanted(now_s)
         if wanted != cls.told:
             cls.told = wanted
+            self.classes[cls.key] = cls  # of which it may have been taken: see `_forget_class`
             self._engine.agent.notify(
                 {
                     "t": "demand",
@@ -386,11 +389,27 @@ class Tasks:
             self._wait_again(cls, fresh)
             self._dirty.add(cls)
             for task in reversed(begun):
-                if message.get("memory") is not None and not task.is_cancelled and task.seq in self.unfinished:
+                if message.get("group"):
+                    self._lost_with_group(task, message)
+                elif message.get("memory") is not None and not task.is_cancelled and task.seq in self.unfinished:
                     self._killed_for_memory(task, message, was_running=task is begun[-1])
                 else:
                     self._crashed(task, cls, message)
+            if message.get("group"):
+                self._forget_class(cls)
         self.pump()
+
+    def _lost_with_group(self, task: Task, message: dict[str, Any]) -> None:
+        """A task was running, or its answer was on the way, when its placement group ended. It is not tried again: nothing
+        will ever run there."""
+        if task.seq not in self.unfinished:
+            return
+        error = exceptions.TaskPlacementGroupRemoved(
+            f"the worker (pid {message.get('pid')}) of task {task.template.name} {message['reason']}"
+        )
+        blob = cancelled_error(task) if task.is_cancelled else exceptions.dump_error(error)
+        self.note_failure(task, bytes.fromhex(message["worker"]), blob)
+        self.settle_failure(task, blob)
 
     def _is_unlucky(self, task: Task) -> bool:
         """Whether workers die so often just before they start this task that it must be its doing."""
@@ -399,7 +418,7 @@ class Tasks:
         self._unstarted_deaths[task.seq] = count
         return count > UNSTARTED_DEATHS_MAX
 
-    def on_demand_failed(self, key: str, reason: str, *, is_unschedulable: bool) -> None:
+    def on_demand_failed(self, key: str, reason: str, *, is_unschedulable: bool, is_group_gone: bool) -> None:
         """No worker of this class can be started, or none may run its tasks: they fail."""
         cls = self.classes.get(key)
         if cls is None:
@@ -407,15 +426,25 @@ class Tasks:
         cls.told = 0
         while cls.ready:
             task = cls.ready.popleft()
-            error = (
+            error: exceptions.UmbelError = (
                 exceptions.TaskUnschedulableError(f"task {task.template.name} can never run: {reason}")
                 if is_unschedulable
+                else exceptions.TaskPlacementGroupRemoved(f"task {task.template.name} cannot run: {reason}")
+                if is_group_gone
                 else exceptions.RuntimeEnvSetupError(
                     f"no worker could be started for task {task.template.name} (environment {_shown(cls.request['env'])}): "
                     f"{reason}"
                 )
             )
             self.fail(task, exceptions.dump_error(error))
+        if is_group_gone:
+            self._forget_class(cls)
+
+    def _forget_class(self, cls: dispatch.SchedulingClass) -> None:
+        """Of a placement group that has ended: a program may make many, and classes are looked through. If more of its tasks
+        are submitted all the same, it is there again with the demand for them."""
+        if not cls.leases and not cls.ready:
+            self.classes.pop(cls.key, None)
 
     def _killed_for_memory(self, task: Task, message: dict[str, Any], *, was_running: bool) -> None:
         if self.memory_kills is None:
@@ -734,6 +763,16 @@ def wire_strategy(strategy: Any) -> str | dict[str, Any] | None:
     """A scheduling strategy as the agent is told of it; None for the default one."""
     if strategy is None or isinstance(strategy, str):
         return None if strategy == "DEFAULT" else strategy
+    if isinstance(strategy, option_model.InGroup):
+        if strategy.group:
+            return {
+                "placement_group": strategy.group,
+                "bundle_index": strategy.bundle_index,
+                "captures": bool(strategy.captures),
+            }
+        if strategy.bundle_index >= 0:
+            raise option_model.no_group(strategy.bundle_index)
+        return None
     return {
         "node_id": strategy.node_id,
         "soft": bool(strategy.soft),

@@ -66,6 +66,7 @@ class Listed(NamedTuple):
     repr_name: str
     call_site: str
     job_id: str
+    group: str
 
 
 class ActorTable:
@@ -89,6 +90,7 @@ class ActorTable:
             ev.ActorUnreferenced: self._on_unreferenced,
             ev.HostDied: self._on_host_died,
             ev.HostingFailed: self._on_hosting_failed,
+            ev.GroupEnded: self._on_group_ended,
             ev.ClientGone: self._on_client_gone,
             ev.Ticked: self._on_ticked,
         }
@@ -309,6 +311,14 @@ class ActorTable:
                 commands.append(ev.Kill(actor.spec.actor, reason))
         return commands
 
+    def _on_group_ended(self, event: ev.GroupEnded) -> list[ev.ActorCommand]:
+        commands: list[ev.ActorCommand] = []
+        for actor in [one for one in self.actors.values() if one.spec.group == event.group]:
+            reason = f"the placement group {event.group} that it was to live in is gone: {event.reason}"
+            commands += self._bury(actor, reason, Cause.GROUP_REMOVED)
+            commands.append(ev.Kill(actor.spec.actor, reason))
+        return commands
+
     def _bury(self, actor: Actor, reason: str, cause: Cause = Cause.CRASHED) -> list[ev.ActorCommand]:
         """Make it DEAD. Its worker, if it has one, is the caller's business."""
         spec = actor.spec
@@ -384,7 +394,7 @@ def _listed(one: Actor) -> Listed:
     return Listed(
         spec.actor, spec.name, spec.namespace, spec.class_name, one.state, one.worker, spec.owner, spec.is_detached,
         one.restarts, one.reason, one.cause, one.lacks_arguments, spec.running, spec.env, spec.label_selector,
-        one.repr_name, spec.call_site, spec.job_id,
+        one.repr_name, spec.call_site, spec.job_id, spec.group,
     )  # fmt: skip
 
 

@@ -26,14 +26,15 @@ class Cause(Enum):
     INTENDED = "intended"  # killed by kill(), exited by itself, or no longer referred to
     INIT_FAILED = "init failed"  # its constructor raised, or an argument of it could not be computed
     UNSCHEDULABLE = "unschedulable"  # what it asked for cannot be had
+    GROUP_REMOVED = "group removed"  # the placement group that it lived in, or was to, has ended
     NO_ENVIRONMENT = "no environment"  # no worker could be started in what it is to run in
 
 
 class ActorSpec(NamedTuple):
     """What the creator asked for. max_restarts: -1 is without limit. name: "" for none.
 
-    placement, running, env, strategy, label_selector and job (`jobs.JobEnvironment`, or None) are the node's business and
-    not looked at here. call_site: "" unless it was recorded.
+    placement, running, env, strategy, label_selector and job (`jobs.JobEnvironment`, or None) are the node's business; here
+    only the group in strategy is looked at. call_site: "" unless it was recorded.
     """
 
     actor: str
@@ -52,6 +53,12 @@ class ActorSpec(NamedTuple):
     call_site: str = ""
     job: Any = None
     job_id: str = ""
+
+    @property
+    def group(self) -> str:
+        """The placement group in which it lives; "" for none."""
+        found = self.strategy.get("placement_group", "") if isinstance(self.strategy, Mapping) else ""
+        return str(found)
 
 
 # ---- events ----
@@ -162,6 +169,14 @@ class HostingFailed(NamedTuple):
     at_s: float
 
 
+class GroupEnded(NamedTuple):
+    """A placement group has ended, and so do the actors in it."""
+
+    group: str
+    reason: str
+    at_s: float
+
+
 class ClientGone(NamedTuple):
     """A process that may own actors and watch others is gone."""
 
@@ -186,6 +201,7 @@ ActorEvent = (
     | ActorUnreferenced
     | HostDied
     | HostingFailed
+    | GroupEnded
     | ClientGone
     | Ticked
 )

@@ -8,12 +8,18 @@ from __future__ import annotations
 
 from collections import OrderedDict
 from collections.abc import Callable, Mapping, Sequence
-from typing import Any, Protocol
+from typing import TYPE_CHECKING, Any, Protocol
 
 from umbel._control import actors, jobs
 from umbel._control import events as ev
 
+if TYPE_CHECKING:
+    from umbel._control import group_service
+
 Message = dict[str, Any]
+
+
+_OF_GROUPS = ("create_group", "remove_group", "group_watch", "get_group")
 
 
 class Node(Protocol):
@@ -66,6 +72,8 @@ class ActorService:
             "actor_exiting": self._on_actor_exiting,
         }
         self._node = node
+        self._groups: group_service.GroupService | None = None  # with the first message about one
+        self.on |= dict.fromkeys(_OF_GROUPS, self._on_group_message)
         self._calls: dict[str, bytes] = {}  # constructor calls, while they may be needed again
         self._classes: dict[str, bytes] = {}  # class descriptions of live actors
         self._errors: OrderedDict[str, bytes] = (
@@ -76,7 +84,7 @@ class ActorService:
         ] = {}  # of actors whose constructor is about to be called
         self._memory: Message | None = None  # what is published with a death for want of memory
         self._do: dict[type, Callable[[Any], None]] = {
-            ev.Place: lambda command: node.place_actor(command.spec),
+            ev.Place: self._place,
             ev.Create: self._create,
             ev.Release: lambda command: node.release_actor(command.actor, command.grace_s),
             ev.Kill: lambda command: node.kill_actor(command.actor, command.reason),
@@ -180,6 +188,38 @@ class ActorService:
     def _on_actor_exiting(self, client: str, _namespace: str, message: Message, _body: bytes) -> None:
         self._decide(ev.ActorExiting(message["actor"], client, message["reason"], self._node.now_s()))
 
+    # ---- placement groups ----
+
+    def _on_group_message(self, client: str, namespace: str, message: Message, _body: bytes) -> None:
+        if self._groups is None:
+            from umbel._control import group_service
+
+            node: Any = self._node  # the same daemon, which has what groups need as well
+            self._groups = group_service.GroupService(
+                node,
+                is_detached=lambda actor: actor in self.table.actors and self.table.actors[actor].spec.is_detached,
+                on_ended=lambda group, reason: self._decide(ev.GroupEnded(group, reason, self._node.now_s())),
+            )
+        self._groups.on[message["t"]](client, namespace, message)
+
+    def group_trouble(self, group: str) -> str:
+        """Why nothing will ever run in this placement group; "" if something may."""
+        if self._groups is None:
+            return "there is no such placement group"
+        return self._groups.table.ended(group)[1]
+
+    def bundles_reserved(self, group: str, attempt: int) -> None:
+        if self._groups is not None:
+            self._groups.bundles_reserved(group, attempt)
+
+    def bundles_refused(self, group: str, attempt: int, reason: str) -> None:
+        if self._groups is not None:
+            self._groups.bundles_refused(group, attempt, reason)
+
+    def listed_groups(self) -> list[Message]:
+        """All placement groups, for queries."""
+        return self._groups.listed() if self._groups is not None else []
+
     # ---- what the node reports ----
 
     def hosted(self, actor: str, worker: str, address: str, accelerators: Mapping[str, Sequence[str]]) -> None:
@@ -203,6 +243,8 @@ class ActorService:
     def client_gone(self, client: str) -> None:
         self._decide(ev.ClientGone(client, self._node.now_s()))
         self.jobs.gone(client, self._node.time_s())
+        if self._groups is not None:
+            self._groups.owner_gone(client)
 
     def job_begins(self, driver: str, pid: int, facts: Mapping[str, Any] | None) -> tuple[str, Any]:
         """A driver has come: (id, `jobs.JobEnvironment` or None) of its job. facts: None where workers are the node's own."""
@@ -229,10 +271,13 @@ class ActorService:
         ]
 
     def next_tick_s(self) -> float | None:
-        return self.table.next_tick_s()
+        due = (self.table.next_tick_s(), self._groups.next_tick_s() if self._groups is not None else None)
+        return min((at_s for at_s in due if at_s is not None), default=None)
 
     def tick(self) -> None:
         self._decide(ev.Ticked(self._node.now_s()))
+        if self._groups is not None:
+            self._groups.tick()
 
     def owns_actors(self, client: str) -> bool:
         """Whether actors would die with this process."""
@@ -247,6 +292,14 @@ class ActorService:
         return [_as_message(one) for one in self.table.listed()]
 
     # ---- commands ----
+
+    def _place(self, command: ev.Place) -> None:
+        group = command.spec.group
+        trouble = self.group_trouble(group) if group else ""
+        if trouble:
+            self._decide(ev.GroupEnded(group, trouble, self._node.now_s()))
+        else:
+            self._node.place_actor(command.spec)
 
     def _create(self, command: ev.Create) -> None:
         spec = self.table.actors[command.actor].spec
@@ -265,6 +318,7 @@ class ActorService:
             "accelerators": self._accelerators.pop(spec.actor, {}),
             "env": spec.env,
             "depth": spec.depth,
+            "strategy": spec.strategy,
         }
         self._node.send(command.worker, message, self._calls[spec.actor])
 
@@ -281,6 +335,7 @@ class ActorService:
             "init_failed": command.cause is ev.Cause.INIT_FAILED,
             "unschedulable": command.cause is ev.Cause.UNSCHEDULABLE,
             "no_environment": command.cause is ev.Cause.NO_ENVIRONMENT,
+            "group_removed": command.cause is ev.Cause.GROUP_REMOVED,
         }
         if self._memory is not None:
             message["memory"] = self._memory
@@ -299,6 +354,8 @@ class ActorService:
             dead = self.table.dead(command.actor)
             if dead is not None:
                 self._node.actor_dead(command.actor, _as_message(dead))
+            if self._groups is not None:
+                self._groups.owner_gone(command.actor)
 
 
 def _as_message(one: actors.Listed) -> Message:

@@ -9,7 +9,7 @@ would be milliseconds of every start.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable, Mapping
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from typing import Any, Final, Literal, NamedTuple, TypeAlias
 
 from umbel import exceptions
@@ -30,6 +30,18 @@ ACCELERATOR_TYPE_PREFIX: Final = "accelerator_type:"
 ACCELERATOR_TYPE_UNITS: Final = 10
 
 _Given: TypeAlias = "dict[str, Any]"  # Any: the options have a type each
+
+
+class InGroup(NamedTuple):
+    """A scheduling strategy: in a placement group.
+
+    group: its id in hex; "" for that of the task or actor which submits. bundle_index: -1 for any. captures: whether what
+    is submitted from there runs in the group as well; None for as it is where that comes from.
+    """
+
+    group: str
+    bundle_index: int = -1
+    captures: bool | None = None
 
 
 class TaskOptions(NamedTuple):
@@ -119,6 +131,7 @@ def task_options(
     amounts = _amounts(given)
     if resource_model.CPU not in amounts:
         amounts[resource_model.CPU] = TASK_CPU_UNITS
+    _choose_group(given, "task", [amounts])
     max_calls = given.get("max_calls")
     if max_calls is None:
         max_calls = GPU_TASK_MAX_CALLS if amounts.get(resource_model.GPU) else 0
@@ -147,6 +160,7 @@ def actor_options(decorator: Mapping[str, object], call: Mapping[str, object]) -
     else:
         running.setdefault(resource_model.CPU, ACTOR_CPU_UNITS)
         placement = running
+    _choose_group(given, "actor", [running, placement])
     return ActorOptions(
         placement_resources=ResourceSet(placement),
         running_resources=ResourceSet(running),
@@ -236,7 +250,10 @@ def _checked(
             if option.only_in not in (None, place):
                 raise _misplaced(kind, name, options[name], option.only_in)
     merged = {**decorator, **call}
-    return {name: table[name].check(name, value) for name, value in merged.items() if value is not None}
+    given = {name: table[name].check(name, value) for name, value in merged.items() if value is not None}
+    if merged.get(_GROUP, given) is None:
+        given[_GROUP] = None  # "in no group", which is not the same as to leave it out
+    return given
 
 
 def _unknown(kind: str, name: str, value: object) -> exceptions.InvalidOption:
@@ -395,7 +412,7 @@ def _groups(option: str, value: object) -> dict[str, int]:
 
 
 def _strategy(option: str, value: object) -> object:
-    advice = 'use "DEFAULT", "SPREAD" or a NodeAffinitySchedulingStrategy'
+    advice = 'use "DEFAULT", "SPREAD", a PlacementGroupSchedulingStrategy or a NodeAffinitySchedulingStrategy'
     allowed = '"DEFAULT", "SPREAD" or a strategy of umbel.util.scheduling_strategies'
     if isinstance(value, str):
         if value in ("DEFAULT", "SPREAD"):
@@ -404,9 +421,9 @@ def _strategy(option: str, value: object) -> object:
     if hasattr(value, "node_id") and hasattr(value, "soft"):
         return value
     if hasattr(value, "placement_group"):
-        if value.placement_group is None:
-            return "DEFAULT"  # "in no group"
-        raise _needs_cluster(option, value, "placement groups")
+        if value.placement_group is not None:
+            _placement_group(f"{option}.placement_group", value.placement_group)
+        return value
     if hasattr(value, "hard") and hasattr(value, "soft"):
         raise _needs_cluster(option, value, "placement by labels")
     raise _wrong_type(option, allowed, value, advice)
@@ -430,9 +447,78 @@ def _fallbacks(option: str, value: object) -> None:
         raise _needs_cluster(option, value, "placement by labels")
 
 
-def _placement_group(option: str, value: object) -> None:
-    if value != "default":
-        raise _needs_cluster(option, value, "placement groups")
+_GROUP: Final = "placement_group"
+_INDEX: Final = "placement_group_bundle_index"
+_CAPTURE: Final = "placement_group_capture_child_tasks"
+
+
+def _placement_group(option: str, value: Any) -> Any:
+    if not (value == "default" or (hasattr(value, "bundle_specs") and hasattr(value, "id"))):
+        raise _wrong_type(option, "a PlacementGroup", value, "make one with umbel.util.placement_group(), or omit it")
+    return value
+
+
+def _choose_group(given: _Given, what: str, wanted: Iterable[Mapping[str, int]]) -> None:
+    """Make one strategy of the options that are about placement groups. wanted: what has to fit into a bundle."""
+    strategy: Any = given.get("scheduling_strategy")
+    group = given.pop(_GROUP, "default")
+    index, captures = given.pop(_INDEX, -1), given.pop(_CAPTURE, None)
+    if hasattr(strategy, "placement_group"):
+        group, index = strategy.placement_group, strategy.placement_group_bundle_index
+        captures = strategy.placement_group_capture_child_tasks
+        check = _COMMON[_INDEX].check
+        check(_INDEX, index)
+    elif strategy is not None:
+        if group not in ("default", None):
+            raise exceptions.InvalidOption(
+                f"placement_group and scheduling_strategy were both given, got {group!r} and {strategy!r}; name the group in "
+                "a PlacementGroupSchedulingStrategy",
+                option=_GROUP,
+            )
+        return
+    if group == "default":
+        if index != -1 or captures is not None:
+            given["scheduling_strategy"] = InGroup("", index, captures)
+        return
+    if group is None or group.is_empty:
+        if index != -1:
+            raise no_group(index)
+        given["scheduling_strategy"] = "DEFAULT"
+        return
+    chosen = InGroup(group.id.hex(), index, captures)
+    check_bundles(f"the {what}", chosen, group._bundle_amounts(), wanted)
+    given["scheduling_strategy"] = chosen
+
+
+def no_group(index: int) -> exceptions.InvalidOption:
+    """The error of a bundle of no group."""
+    return exceptions.InvalidOption(
+        f"{_INDEX} must be -1 where there is no placement group, got {index!r}; name the group in a "
+        "PlacementGroupSchedulingStrategy",
+        option=_INDEX,
+    )
+
+
+def check_bundles(
+    what: str, group: InGroup, bundles: Sequence[ResourceSet], wanted: Iterable[Mapping[str, int]]
+) -> None:
+    """Raises InvalidOption when there is no such bundle in a group, or none that what asks for it fits into."""
+    if group.bundle_index >= len(bundles):
+        raise exceptions.InvalidOption(
+            f"{_INDEX} must be -1 or below {len(bundles)}, the number of bundles of the placement group, got "
+            f"{group.bundle_index!r}; omit it for any bundle",
+            option=_INDEX,
+        )
+    meant = bundles if group.bundle_index < 0 else [bundles[group.bundle_index]]
+    for amounts in wanted:
+        if not any(ResourceSet(amounts).fits_in(bundle) for bundle in meant):
+            need, has = ResourceSet(amounts).to_floats(), [bundle.to_floats() for bundle in meant]
+            where = "any bundle" if group.bundle_index < 0 else f"bundle {group.bundle_index}"
+            raise exceptions.InvalidOption(
+                f"{what} needs {need}, which does not fit into {where} of the placement "
+                f"group, {has}; ask for less, or make the group with more",
+                option="scheduling_strategy",
+            )
 
 
 def _tensor_transport(option: str, value: object) -> str | None:
@@ -461,9 +547,9 @@ _COMMON: Final[Mapping[str, _Option]] = {
     "scheduling_strategy": _Option(_strategy),
     "label_selector": _Option(_selector),
     "fallback_strategy": _Option(_fallbacks),
-    "placement_group": _Option(_placement_group),
-    "placement_group_bundle_index": _Option(_count("a whole number >= -1", "omit it for any bundle", minimum=-1)),
-    "placement_group_capture_child_tasks": _Option(_flag(None)),
+    _GROUP: _Option(_placement_group),
+    _INDEX: _Option(_count("a whole number >= -1", "omit it for any bundle", minimum=-1)),
+    _CAPTURE: _Option(_flag(None)),
     "enable_task_events": _Option(_flag(True)),
     "_labels": _Option(_str_pairs),
 }

@@ -61,7 +61,10 @@ class Host:
             resources={name: units / 10_000 for name, units in message.get("running", {}).items()},
             is_reconstructed=bool(message.get("reconstructed")),
             make_handle=self._own_handle,
+            in_group=execute.in_group(message.get("strategy")),
         )
+        if self.context.in_group is not None:
+            worker.runs_in_group()
         self._attempt = int(message.get("reconstructed") or 0)
         self._description_bytes = b""
         self._has_events = True

@@ -14,6 +14,7 @@ from typing import Any
 
 from umbel import exceptions
 from umbel._client import answers, context, links, native, values
+from umbel._model import options as option_model
 from umbel._model import reasons
 from umbel._model.reasons import Reason
 from umbel._objects import ownership, serialization
@@ -39,6 +40,7 @@ class Template:
         "function",
         "function_name",
         "group",
+        "in_group",
         "is_streaming",
         "max_calls",
         "method",
@@ -64,9 +66,17 @@ class Template:
             "flush", False
         )  # answer before the next task starts: a crash must not take it along
         self.resources = {name: units / 10_000 for name, units in facts.get("resources", {}).items()}
+        self.in_group = in_group(facts.get("strategy"))
         self.threads = threads_of(self.resources)
         self.function: Callable[..., Any] | None = None
         self.calls = 0
+
+
+def in_group(strategy: Any) -> option_model.InGroup | None:
+    """The placement group in which what was announced with this strategy is to run."""
+    if not isinstance(strategy, dict) or "placement_group" not in strategy:
+        return None
+    return option_model.InGroup(strategy["placement_group"], strategy["bundle_index"], captures=strategy["captures"])
 
 
 def threads_of(resources: Mapping[str, float]) -> str:
@@ -133,6 +143,10 @@ class Execution:
         "template",
         "thread",
     )  # fmt: skip
+
+    @property
+    def in_group(self) -> option_model.InGroup | None:
+        return self.template.in_group
 
     started_s: float  # time.time(), once it runs
     thread: int  # which one runs it, of an actor that has several

@@ -328,7 +328,15 @@ class Worker:
         if not index:
             self._use_accelerators(facts["accelerators"])
             return
-        self._templates[link.peer, index] = execute.Template(facts)
+        template = self._templates[link.peer, index] = execute.Template(facts)
+        if template.in_group is not None:
+            self.runs_in_group()
+
+    def runs_in_group(self) -> None:
+        """What runs here, or some of it, is in a placement group, in which its children may be too."""
+        from umbel._client import capturing
+
+        capturing.install(self.engine)
 
     def use_threads(self, threads: str) -> None:
         """Have numerical libraries that are loaded from now on use so many threads, unless the user has said how

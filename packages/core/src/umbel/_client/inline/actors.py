@@ -91,6 +91,9 @@ class Actor:
         """Run the constructor, for the first time or again. Its arguments are there."""
         if self.state == DEAD:  # it was killed while they were not
             return
+        recipe = self.creation.recipe
+        if recipe.in_group is not None and not self._engine.groups.admits(recipe, self.start):
+            return
         options = self.template.options
         description = self.description
         default = options.max_concurrency
@@ -111,6 +114,7 @@ class Actor:
             resources=options.running_resources.to_floats(),
             is_reconstructed=self.restart_count > 0,
             make_handle=self.weak_handle,
+            in_group=recipe.in_group,
         )
         self._engine.tasks.begin(self.creation, self.session)
         try:

@@ -26,8 +26,8 @@ class Recipe:
     """What all calls of one function or method with one set of options share."""
 
     __slots__ = (
-        "engine", "env_vars", "function", "function_name", "gpu_count", "group", "has_events", "infeasible", "is_async",
-        "is_dynamic", "is_generator", "is_streaming", "max_retries", "method", "name", "num_returns", "resources",
+        "engine", "env_vars", "function", "function_name", "gpu_count", "group", "has_events", "in_group", "infeasible",
+        "is_async", "is_dynamic", "is_generator", "is_streaming", "max_retries", "method", "name", "num_returns", "resources",
         "retry_exceptions", "window", "worn",
     )  # fmt: skip
 
@@ -54,6 +54,7 @@ class Recipe:
         self.resources: Mapping[str, float] = {}
         self.gpu_count = 0
         self.infeasible: values.Failure | None = None
+        self.in_group: option_model.InGroup | None = None  # the placement group to run in
 
 
 class Arguments(NamedTuple):
@@ -126,6 +127,11 @@ class Call:
         self.is_started = False
         self.is_cancelled = False
         self.is_done = False
+
+    @property
+    def in_group(self) -> option_model.InGroup | None:
+        """The placement group in which it runs."""
+        return self.recipe.in_group
 
     def read_arguments(self) -> tuple[tuple[Any, ...], dict[str, Any]]:
         """Called without the mutex, once the references among them are settled and none has failed."""

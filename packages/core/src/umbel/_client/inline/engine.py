@@ -11,7 +11,7 @@ import os
 import tempfile
 import time
 from collections.abc import Callable, Mapping, Sequence
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from umbel import exceptions
 from umbel._base import config as configuration
@@ -21,8 +21,12 @@ from umbel._client.inline import baton as baton_module
 from umbel._client.inline import calls, exits, lanes, pool, registry, running, streams, tasks, values
 from umbel._client.inline import mutex as mutex_module
 from umbel._model import ids, reasons
+from umbel._model import options as option_model
 from umbel._model import resources as resource_model
 from umbel._objects import ownership, serialization
+
+if TYPE_CHECKING:
+    from umbel._client.inline import groups
 
 PENDING = values.PENDING
 ERROR = values.ERROR
@@ -74,7 +78,7 @@ class InlineEngine:
         self.env_vars = tuple(sorted((env_vars or {}).items()))
         if environment:
             tasks.refuse_environment(environment)
-        self._labels = dict(labels or {})
+        self.labels = dict(labels or {})
         gpu_count = -(-self.resources.get(resource_model.GPU, 0) // resource_model.RESOURCE_UNIT)
         named = (accelerator_ids or {}).get(resource_model.GPU)
         self._gpu_ids = [str(index) for index in range(gpu_count)] if named is None else list(named)
@@ -88,6 +92,7 @@ class InlineEngine:
         self.tasks = tasks.Tasks(self)
         self.registry = registry.Registry(self)
         self.exits = exits.ExitHandlers(self)
+        self._groups: groups.Groups | None = None
         self._session_dir = os.path.join(
             tempfile.gettempdir(), f"umbel-inline-{os.getpid()}"
         )  # a name; nothing is there
@@ -101,6 +106,14 @@ class InlineEngine:
         }
         self._is_closed = False
         self.tracing: Any = None  # set where calls are traced
+
+    @property
+    def groups(self) -> groups.Groups:
+        if self._groups is None:
+            from umbel._client.inline import groups  # few sessions have any
+
+            self._groups = groups.Groups(self)
+        return self._groups
 
     # Calls
 
@@ -398,7 +411,7 @@ class InlineEngine:
             job_id=ids.JobID.from_int(1).hex(),
             namespace=self.namespace,
             session_dir=self._session_dir,
-            labels=self._labels,
+            labels=self.labels,
             accelerator_ids={resource_model.GPU: self.devices(gpu_count)},
             env_vars=dict(self.env_vars),
         )
@@ -414,13 +427,15 @@ class InlineEngine:
             self.registry.owner_died(worker_id)
 
     def query(self, what: str) -> Any:
-        """ "nodes", "cluster_resources", "available_resources", "timeline" or "pending"."""
+        """ "nodes", "cluster_resources", "available_resources", "placement_groups", "timeline" or "pending"."""
         units = dict(self.resources)
         with self.mutex:
             if what == "nodes":
-                return [{"node_id": self.node_id, "alive": True, "resources": units, "labels": dict(self._labels)}]
+                return [{"node_id": self.node_id, "alive": True, "resources": units, "labels": dict(self.labels)}]
             if what == "cluster_resources":
-                return units
+                return units if self._groups is None else {**units, **self._groups.as_resources([])}
+            if what == "placement_groups":
+                return self._groups.listed() if self._groups is not None else []
             if what == "available_resources":
                 return self._available(units)
             if what == "timeline":
@@ -432,7 +447,7 @@ class InlineEngine:
                 return [{"reason": call.explain()} for call in self.tasks.unfinished]
         raise exceptions.UnsupportedFeature(
             f"the inline engine knows nothing of {what!r}, only of nodes, cluster_resources, available_resources, "
-            "timeline and pending; use the native engine"
+            "placement_groups, timeline and pending; use the native engine"
         )
 
     def _available(self, units: dict[str, int]) -> dict[str, int]:
@@ -443,10 +458,22 @@ class InlineEngine:
             if call.is_started and call.actor is None
         ]
         holders += [(recipe, False) for recipe in self.registry.started()]
+        in_groups: list[tuple[option_model.InGroup, dict[str, int]]] = []
         for recipe, is_blocked in holders:
-            for name, amount in recipe.resources.items():
-                if not (is_blocked and name == resource_model.CPU):  # who waits for a result lends its CPUs
-                    units[name] -= round(amount * resource_model.RESOURCE_UNIT)
+            held = {
+                name: round(amount * resource_model.RESOURCE_UNIT)
+                for name, amount in recipe.resources.items()
+                if not (is_blocked and name == resource_model.CPU)  # who waits for a result lends its CPUs
+            }
+            if recipe.in_group is not None:
+                in_groups.append((recipe.in_group, held))
+                continue
+            for name, amount in held.items():
+                units[name] -= amount
+        if self._groups is not None:
+            for name, amount in self._groups.held().items():
+                units[name] -= amount
+            units |= self._groups.as_resources(in_groups)
         return {name: max(0, amount) for name, amount in units.items()}
 
     def explain(self, target: Any) -> reasons.Reason:
@@ -457,7 +484,10 @@ class InlineEngine:
             source = self._source(target)
             if _is_ready(source):
                 return reasons.Reason(reasons.READY, _name(source), "is ready")
-            call = source.call if isinstance(source, streams.Stream) else source.task
+            call: Any = source.call if isinstance(source, streams.Stream) else source.task
+            if hasattr(call, "awaited_group"):
+                told: reasons.Reason = call.why()
+                return told
             return reasons.Reason(
                 call.reason_code() if isinstance(call, calls.Call) else reasons.UNKNOWN, "", _name(source)
             )

@@ -71,6 +71,9 @@ class Registry:
         if recipe.infeasible is not None:
             actor.die(recipe.infeasible)
             return creation, handle
+        if recipe.in_group is not None and (trouble := self._engine.groups.trouble(recipe.in_group)):
+            actor.die(self._engine.groups.actor_failure(actor, trouble))
+            return creation, handle
         failure = self._tasks.attach(creation, actor.start, actor.init_failed)
         if failure is not None:
             actor.init_failed(failure)
@@ -210,6 +213,9 @@ class Registry:
     def kill_all(self, reason: str) -> None:
         for actor in list(self._actors.values()):
             actor.crash(reason, may_restart=False)
+
+    def living(self) -> list[actors.Actor]:
+        return list(self._actors.values())
 
     def started(self) -> list[calls.Recipe]:
         """What the living actors hold."""

@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING, Any
 from umbel import exceptions
 from umbel._client import context, exports, refs, remote_function
 from umbel._client.inline import calls, lanes, running, streams, surroundings, values
+from umbel._model import options as option_model
 from umbel._model import resources as resource_model
 from umbel._objects import ownership, serialization
 
@@ -70,6 +71,8 @@ class Tasks:
         recipe.resources = wanted.to_floats()
         recipe.gpu_count = -(-wanted.get(resource_model.GPU, 0) // resource_model.RESOURCE_UNIT)
         recipe.worn = surroundings.showing(recipe.env_vars, self._engine.devices(recipe.gpu_count))
+        if isinstance(strategy, option_model.InGroup):
+            self._place_in_group(recipe, strategy)
         wanted_node, only_node = getattr(strategy, "node_id", None), self._engine.node_id
         text = None
         if not wanted.fits_in(total):
@@ -83,6 +86,16 @@ class Tasks:
                 "pass soft=True or leave the strategy out"
             )
         recipe.infeasible = None if text is None else values.Failure(error(text), recipe.name)
+
+    def _place_in_group(self, recipe: calls.Recipe, strategy: option_model.InGroup) -> None:
+        if not strategy.group:
+            if strategy.bundle_index >= 0:
+                raise option_model.no_group(strategy.bundle_index)
+            return
+        from umbel._client import capturing  # few sessions have groups
+
+        capturing.install(self._engine)
+        recipe.in_group = strategy
 
     def export(self, source: remote_function.Source) -> bytes:
         """A function or class as bytes, made at its first use in this session and kept."""
@@ -105,6 +118,9 @@ class Tasks:
         result = self.open(call)
         if recipe.infeasible is not None:
             self.fail(call, recipe.infeasible)
+            return call, result
+        if recipe.in_group is not None and (trouble := self._engine.groups.trouble(recipe.in_group)):
+            self.fail(call, self._engine.groups.task_failure(call, trouble))
             return call, result
         failure = self.attach(call, lambda: self._start(call), lambda failure: self.fail(call, failure))
         if failure is not None:
@@ -186,6 +202,10 @@ class Tasks:
 
     def _start(self, call: calls.Call) -> None:
         recipe = call.recipe
+        if call.is_done:
+            return  # it was cancelled, or its placement group ended, before it could start
+        if recipe.in_group is not None and not self._engine.groups.admits(recipe, lambda: self._start(call)):
+            return
         try:
             call.lane = lane = self._engine.pool.spawn(
                 lambda: self._run(call), f"task {call.name}", env_vars=recipe.worn

@@ -1,0 +1,186 @@
+"""Messages about placement groups, as events for their table; its commands, as messages and as wishes to the node.
+
+Made by the actors' service with the first message about a group: most sessions have none, and start without it.
+"""
+
+from __future__ import annotations
+
+from collections import deque
+from collections.abc import Callable, Mapping
+from typing import Any, Protocol
+
+from umbel._control import group_events as ev
+from umbel._control import groups
+from umbel._model import placement, resources
+
+Message = dict[str, Any]
+_ADVICE = "umbel.util.placement_group_table() lists all"
+
+
+class Node(Protocol):
+    """What the groups' service needs of the daemon that it runs in."""
+
+    @property
+    def infeasible_timeout_s(self) -> float | None: ...
+
+    def now_s(self) -> float: ...
+
+    def send(self, client: str, message: Message, body: bytes = b"") -> None: ...
+
+    def reply(self, client: str, request: int | None, message: Message, body: bytes = b"") -> None: ...
+
+    def refuse(self, client: str, request: int | None, kind: str, text: str) -> None: ...
+
+    def warn(self, text: str) -> None: ...
+
+    def as_seen(self) -> Message:
+        """Its "node_id", "total" and "available" resources in units, and "labels"."""
+
+    def driver_of(self, client: str) -> str:
+        """The driver whose job a process works for; "" if that is gone."""
+
+    def reserve_bundles(self, group: str, attempt: int, wanted: Mapping[int, Mapping[str, int]], depth: int) -> None:
+        """`bundles_reserved` or `bundles_refused` is called when that is decided."""
+
+    def commit_bundles(self, group: str, attempt: int) -> None: ...
+
+    def cancel_bundles(self, group: str, attempt: int) -> None: ...
+
+    def drop_group(self, group: str, reason: str) -> None: ...
+
+
+class GroupService:
+    """The shell of the table of groups. `on` says which messages are for it: (client, its namespace, message)."""
+
+    def __init__(self, node: Node, *, is_detached: Callable[[str], bool], on_ended: Callable[[str, str], None]) -> None:
+        """is_detached: of an actor. on_ended: told of a group that has ended, and why."""
+        self.table = groups.GroupTable(infeasible_timeout_s=node.infeasible_timeout_s)
+        self.on: dict[str, Callable[[str, str, Message], None]] = {
+            "create_group": self._on_create,
+            "remove_group": self._on_remove,
+            "group_watch": self._on_watch,
+            "get_group": self._on_get,
+        }
+        self._node = node
+        self._is_detached = is_detached
+        self._todo: deque[ev.GroupCommand] = deque()
+        self._do: dict[type, Callable[[Any], None]] = {
+            ev.Reserve: lambda one: node.reserve_bundles(one.group, one.attempt, one.bundles, one.depth),
+            ev.Commit: self._commit,
+            ev.Cancel: lambda one: node.cancel_bundles(one.group, one.attempt),
+            ev.Drop: lambda one: node.drop_group(one.group, one.reason),
+            ev.GroupEnded: lambda one: on_ended(one.group, one.reason),
+            ev.Publish: self._publish,
+            ev.AnswerCreate: lambda one: node.reply(one.client, one.request, {}),
+            ev.RefuseCreate: lambda one: node.refuse(one.client, one.request, "exists", one.reason),
+            ev.Warn: lambda one: node.warn(one.text),
+        }
+
+    def _decide(self, *events: ev.GroupEvent) -> None:
+        """Apply events, and carry out the commands in order, those that follow from carrying out others after the rest."""
+        is_outermost = not self._todo
+        self._todo.extend(self.table.apply(*events))
+        if is_outermost:
+            while self._todo:
+                command = self._todo[0]
+                self._do[type(command)](command)
+                self._todo.popleft()
+
+    # ---- messages ----
+
+    def _on_create(self, client: str, namespace: str, message: Message) -> None:
+        actor = message["actor"]
+        spec = ev.GroupSpec(
+            group=message["group"],
+            # As Ray has it: with the job, for a process is used for many tasks; with an actor that may outlive all jobs.
+            owner=actor if actor and self._is_detached(actor) else self._node.driver_of(client),
+            name=message["name"],
+            namespace=message["namespace"] or namespace,
+            bundles=tuple(resources.ResourceSet(one) for one in message["bundles"]),
+            strategy=message["strategy"],
+            is_detached=message["detached"],
+            label_selectors=tuple(message["label_selectors"]),
+            soft_target=message["soft_target"],
+            depth=message["depth"],
+            job=message["job"],
+        )
+        now_s = self._node.now_s()
+        self._look(now_s)
+        self._decide(ev.GroupCreated(spec, client, message["rq"], now_s))
+
+    def _look(self, now_s: float) -> None:
+        seen = self._node.as_seen()
+        total, free = resources.ResourceSet(seen["total"]), resources.ResourceSet(seen["available"])
+        view = placement.NodeView(seen["node_id"], total, free, seen["labels"], is_local=True)
+        self._decide(ev.NodeSeen(view, now_s))
+
+    def _on_remove(self, client: str, _namespace: str, message: Message) -> None:
+        self._decide(ev.RemovalWanted(message["group"], self._node.now_s()))
+        self._node.reply(client, message["rq"], {})
+
+    def _on_watch(self, client: str, _namespace: str, message: Message) -> None:
+        self._decide(ev.GroupWatched(client, message["group"], self._node.now_s()))
+
+    def _on_get(self, client: str, namespace: str, message: Message) -> None:
+        """By id, or by name."""
+        group = message["group"] or self.table.find(message["name"], message["namespace"] or namespace)
+        spec = self.table.spec(group) if group else None
+        if spec is None:
+            what = f"named {message['name']!r} in namespace {message['namespace'] or namespace!r}"
+            what = f"with the id {group}" if message["group"] else what
+            self._node.refuse(client, message["rq"], "missing", f"there is no placement group {what}; {_ADVICE}")
+        else:
+            self._node.reply(
+                client, message["rq"], {"group": spec.group, "bundles": [dict(one) for one in spec.bundles]}
+            )
+
+    # ---- what the node and others report ----
+
+    def bundles_reserved(self, group: str, attempt: int) -> None:
+        node = self._node
+        self._decide(ev.BundlesReserved(node.as_seen()["node_id"], group, attempt, node.now_s()))
+
+    def bundles_refused(self, group: str, attempt: int, reason: str) -> None:
+        node = self._node
+        self._decide(ev.BundlesRefused(node.as_seen()["node_id"], group, attempt, reason, node.now_s()))
+
+    def owner_gone(self, owner: str) -> None:
+        """A process, or an actor."""
+        self._decide(ev.OwnerGone(owner, self._node.now_s()))
+
+    def next_tick_s(self) -> float | None:
+        return self.table.next_tick_s()
+
+    def tick(self) -> None:
+        self._decide(ev.Ticked(self._node.now_s()))
+
+    def listed(self) -> list[Message]:
+        """All groups, for queries."""
+        return [
+            {
+                **one._asdict(),
+                "state": one.state.value,
+                "bundles": [dict(bundle) for bundle in one.bundles],
+                "why": one.why.as_json(),
+            }
+            for one in self.table.listed()
+        ]
+
+    # ---- commands ----
+
+    def _commit(self, command: ev.Commit) -> None:
+        node = self._node
+        node.commit_bundles(command.group, command.attempt)
+        self._decide(ev.BundlesCommitted(command.node, command.group, command.attempt, node.now_s()))
+
+    def _publish(self, command: ev.Publish) -> None:
+        self._node.send(
+            command.client,
+            {
+                "t": "group_state",
+                "group": command.group,
+                "state": command.state.value,
+                "reason": command.reason,
+                "unschedulable": command.cause is ev.Cause.UNSCHEDULABLE,
+            },
+        )
