@@ -152,6 +152,8 @@ def test_compact_keeps_the_order(recorder: recording.TaskRecorder) -> None:
         (exceptions.ActorDiedError("a"), "ACTOR_DIED"),
         (exceptions.RuntimeEnvSetupError("e"), "RUNTIME_ENV_SETUP_FAILED"),
         (exceptions.TaskUnschedulableError("u"), "TASK_UNSCHEDULABLE_ERROR"),
+        (exceptions.TaskPlacementGroupRemoved("g"), "TASK_PLACEMENT_GROUP_REMOVED"),
+        (exceptions.ActorPlacementGroupRemoved("g"), "ACTOR_PLACEMENT_GROUP_REMOVED"),
         (exceptions.OwnerDiedError("o"), "OWNER_DIED"),
         (exceptions.ObjectReconstructionFailedError("r"), "OBJECT_UNRECONSTRUCTABLE"),
         (ValueError("v"), "TASK_EXECUTION_EXCEPTION"),

@@ -238,7 +238,10 @@ def placement_groups(asker: inquiry.Asker, request: node_view.Request) -> node_v
         {
             "placement_group_id": one["group"], "name": one["name"], "creator_job_id": one["job"], "state": one["state"],
             "bundles": [
-                {"bundle_index": index, "unit_resources": _floats(bundle), "node_id": one["nodes"][index] or None}
+                {
+                    "bundle_id": {"placement_group_id": one["group"], "bundle_index": index},
+                    "unit_resources": _floats(bundle), "node_id": one["nodes"][index] or None,
+                }
                 for index, bundle in enumerate(one["bundles"])
             ],
             "is_detached": one["is_detached"], "stats": groups.stats(one), "topology_strategy": {},

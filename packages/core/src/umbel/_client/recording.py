@@ -33,6 +33,8 @@ _ERROR_TYPES = {
     "ActorUnavailableError": "ACTOR_UNAVAILABLE",
     "ActorUnschedulableError": "ACTOR_UNSCHEDULABLE_ERROR",
     "TaskUnschedulableError": "TASK_UNSCHEDULABLE_ERROR",
+    "TaskPlacementGroupRemoved": "TASK_PLACEMENT_GROUP_REMOVED",
+    "ActorPlacementGroupRemoved": "ACTOR_PLACEMENT_GROUP_REMOVED",
     "RuntimeEnvSetupError": "RUNTIME_ENV_SETUP_FAILED",
     "OwnerDiedError": "OWNER_DIED",
     "ObjectLostError": "OBJECT_LOST",

@@ -1,4 +1,4 @@
-"""`umbel explain ID`: why a task, actor, object or node waits, and what would help."""
+"""`umbel explain ID`: why a task, actor, placement group, object or node waits, and what would help."""
 
 from __future__ import annotations
 
@@ -25,8 +25,9 @@ def make() -> click.Command:
     def explain(about: str | None, as_json: bool, session: str | None) -> None:
         """Why something waits, and what would unblock it.
 
-        ID is the hexadecimal id of an object, task, actor (or the beginning of one), process or node, or a process id;
-        without one, everything that waits at the node is listed. Of an object that is there, it says why it is alive.
+        ID is the hexadecimal id of an object, task, actor (or the beginning of one), placement group, process or node, or
+        a process id; without one, everything that waits at the node is listed. Of an object that is there, it says why it is
+        alive.
         """
         with node.connect(session) as asker:
             try:
@@ -49,12 +50,18 @@ def waiting(asker: tool.Tool) -> list[Reason]:
     for entry in asker.query("pending"):
         why = Reason.from_json(entry["why"])
         what = f"actor {entry['actor']}" if entry["actor"] else _tasks(entry)
+        if entry["group"]:
+            what = f"placement group {entry['group']},"
         waited = f"waiting for {entry['waiting_s']:.1f} s"
         own = Reason(why.code, what, waited, facts={"client": entry["client"]})
         found.append(own.followed_by(why))
     for driver in (one["id"] for one in asker.query("owners") if one["is_driver"]):
         with contextlib.suppress(exceptions.UmbelError):  # it does not answer, or has gone
             found += inquiry.of_process(asker, driver)
+    for one in asker.query("placement_groups"):
+        why = Reason.from_json(one["why"])
+        if why.code == reasons.INFEASIBLE:  # of which no demand was made
+            found.append(why)
     return found or [Reason(reasons.READY, "nothing", "waits at this node")]
 
 
@@ -75,6 +82,9 @@ def story(asker: tool.Tool, about: str) -> list[Reason]:
     if process:
         nothing = Reason(reasons.READY, f"process {process}", "runs nothing and waits for nothing")
         return inquiry.of_process(asker, process) or [nothing]
+    groups = [one["group"] for one in asker.query("placement_groups") if one["group"] == text]
+    if groups:
+        return [inquiry.of_group(asker, text)]
     actors = [one for one in asker.query("actors") if one["actor"].startswith(text)]
     if len(actors) == 1:
         return [inquiry.of_actor(asker, actors[0])]
@@ -84,7 +94,7 @@ def story(asker: tool.Tool, about: str) -> list[Reason]:
         return [inquiry.story(asker, owner, text + _RESULT)]
     raise exceptions.UmbelSystemError(
         f"nothing here is called {about!r}; give the id of an object ({2 * ids.ObjectID.SIZE} digits), of a task "
-        f"({2 * ids.TaskID.SIZE}), of an actor or its beginning, of a process, or of the node"
+        f"({2 * ids.TaskID.SIZE}), of an actor or its beginning, of a placement group, of a process, or of the node"
     )
 
 

@@ -102,7 +102,7 @@ class ActorState(StateSchema):
 
 @dataclass
 class PlacementGroupState(StateSchema):
-    """One placement group. There are none yet."""
+    """One placement group. state: PENDING, CREATED, RESCHEDULING (it has lost bundles with a node) or REMOVED."""
 
     ID = "placement_group_id"
 
