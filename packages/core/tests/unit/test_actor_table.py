@@ -20,9 +20,11 @@ def spec(
     namespace: str = "ns",
     is_detached: bool = False,
     max_restarts: int = 0,
+    group: str = "",
 ) -> ActorSpec:
+    strategy = {"placement_group": group, "bundle_index": -1} if group else None
     return ActorSpec(
-        actor, owner, name, namespace, "Counter", is_detached, max_restarts, {"CPU": 1}, {}, None, None, None, 0
+        actor, owner, name, namespace, "Counter", is_detached, max_restarts, {"CPU": 1}, {}, None, strategy, None, 0
     )
 
 
@@ -497,3 +499,21 @@ def test_random_events_keep_the_invariants_and_dead_stays_dead(seed: int) -> Non
                 assert command.actor not in dead or command.state is ActorState.DEAD
         dead |= {one.actor for one in table.listed() if one.state is ActorState.DEAD}
         assert not dead & set(table.actors)
+
+
+def test_actors_of_a_group_that_has_ended_die_whatever_restarts_they_have_left(table: ActorTable) -> None:
+    alive(table, spec("a", group="g", max_restarts=-1, is_detached=True, name="n"))
+    table.apply(created(spec("b", group="g")), created(spec("c", group="other")), created(spec("d")))
+    watch(table)
+    reason = "the placement group g that it was to live in is gone: it was removed"
+    assert table.apply(ev.GroupEnded("g", "it was removed", 0.0)) == [
+        published(ActorState.DEAD, reason=reason, cause=Cause.GROUP_REMOVED),
+        ev.Forget("a"),
+        ev.Kill("a", reason),
+        ev.Forget("b"),
+        ev.Kill("b", reason),
+    ]
+    assert sorted(table.actors) == ["c", "d"]
+    assert table.find("n", "ns") is None
+    assert table.apply(ev.HostDied("a", "w1", "killed", 0.0)) == []
+    table.check()
