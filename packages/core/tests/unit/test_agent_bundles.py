@@ -231,6 +231,15 @@ def test_halves_of_devices_are_enough_for_bundles_of_halves() -> None:
     state.check()
 
 
+def test_shares_that_no_devices_have_room_for_are_refused() -> None:
+    state = make(4, gpus=("a", "b"))
+    state.apply(wanted(units(GPU=0.6), units(GPU=0.6)))
+    (refusal,) = state.apply(wanted(units(GPU=0.6), units(GPU=0.6), units(GPU=0.6), group="h"))
+    assert isinstance(refusal, ev.BundlesRefused)  # 1.8 of 2, but never on two devices
+    assert "GPU: 1.8" in refusal.reason
+    state.check()
+
+
 def test_a_blocked_worker_lends_its_bundle_s_cpus_to_that_bundle() -> None:
     state = placed(units(CPU=1), cpus=2)
     state.apply(demand(1))

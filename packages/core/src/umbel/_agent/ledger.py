@@ -43,6 +43,13 @@ class Ledger:
         twin._slots = {name: dict(slots) for name, slots in self._slots.items()}
         return twin
 
+    def emptied(self) -> Ledger:
+        """As it would be if nobody held anything."""
+        twin = self.copy()
+        twin.free = dict(self.total)
+        twin._slots = {name: dict.fromkeys(slots, UNIT) for name, slots in self._slots.items()}
+        return twin
+
     def lacking(self, resources: Mapping[str, int]) -> dict[str, int]:
         """What of `resources` this node, or part of one, could not give even if it were empty."""
         return {name: need for name, need in resources.items() if need > self.total.get(name, 0)}

@@ -116,7 +116,7 @@ class Queries:
                 "alive": True,
                 "pid": config.get("driver_pid"),
                 "started_s": self._daemon.started_s,
-                "resources": self._total(),
+                "resources": dict(self._daemon.agent.ledger.total),
                 "available": dict(self._daemon.agent.ledger.free),
                 "labels": config["labels"],
                 "session_dir": config["session_dir"],

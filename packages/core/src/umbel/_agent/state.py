@@ -170,12 +170,15 @@ class AgentState:
 
     def _note_lacking(self, demand: Demand) -> None:
         """What it can never have: of the node, or of that bundle of its group which lacks least."""
+        if demand.bundles:
+            demand.lacking = bundles.missing(self.ledger.emptied(), demand.bundles)
+            return
         ledgers = [self.ledger if pool is None else pool.ledger for pool in self._pools(demand)]
         lacking = [{**one.lacking(demand.placement), **one.lacking(demand.resources)} for one in ledgers]
         demand.lacking = min(lacking, key=len, default={})
         if self._is_feasible(demand):
             self._infeasible.pop(demand.place, None)
-        elif not demand.bundles:  # which are refused
+        else:
             self._infeasible[demand.place] = demand
 
     def _pools(self, demand: Demand) -> list[bundles.Bundle | None]:

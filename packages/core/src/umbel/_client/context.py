@@ -52,7 +52,9 @@ class TaskContext:
     @property
     def in_group(self) -> option_model.InGroup | None:
         """The placement group in which it runs."""
-        found: option_model.InGroup | None = (self.key if self.actor is None else self.actor).in_group
+        if self.actor is not None:
+            return self.actor.in_group
+        found: option_model.InGroup | None = getattr(self.key, "in_group", None)
         return found
 
 

@@ -179,6 +179,9 @@ class Call:
             which = f" ({describe(record, depth - 1)})" if record is not None and depth > 0 else ""
             return f"{self.name}, which waits for {self.missing} of its arguments{which}"
         if not self.is_started:
+            why = self.recipe.engine.groups.holds_back(self) if self.in_group is not None else None
+            if why is not None:
+                return f"{self.name}, which waits: {why}"
             return f"{self.name}, which {'has not started' if self.actor is None else 'queues at its actor'}"
         if depth > 0 and self.lane is not None and self.lane.reason is not None and self.asyncio_task is None:
             return f"{self.name}, which waits for {self.lane.reason(depth - 1)}"
@@ -187,4 +190,6 @@ class Call:
 
 def describe(record: ownership.Record, depth: int = EXPLAIN_DEPTH) -> str:
     name = f"object {record.object_id.hex()}"
+    if hasattr(record.task, "awaited_group"):
+        return f"{name}: {record.task.why()}"
     return f"{name}, the result of {record.task.explain(depth)}" if isinstance(record.task, Call) else name

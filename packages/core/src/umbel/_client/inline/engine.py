@@ -488,9 +488,9 @@ class InlineEngine:
             if hasattr(call, "awaited_group"):
                 told: reasons.Reason = call.why()
                 return told
-            return reasons.Reason(
-                call.reason_code() if isinstance(call, calls.Call) else reasons.UNKNOWN, "", _name(source)
-            )
+            if not isinstance(call, calls.Call):
+                return reasons.Reason(reasons.UNKNOWN, "", _name(source))
+            return reasons.Reason(call.reason_code(), "", _name(source))
 
     def shutdown(self) -> None:
         """End everything that runs. Code that does not call Umbel any more is left behind in a daemon thread."""

@@ -190,6 +190,11 @@ class Groups:
         found.held_back.append(start)
         return False
 
+    def holds_back(self, call: calls.Call) -> reasons.Reason | None:
+        """What a call that has not started waits for, if that is its group. Mutex held."""
+        found = self._groups.get(call.recipe.in_group.group) if call.recipe.in_group is not None else None
+        return found.why() if found is not None and found.state == PENDING and not call.is_started else None
+
     def trouble(self, in_group: option_model.InGroup | None) -> str:
         """Why nothing will ever run in the group; "" if something may. Mutex held."""
         return "" if in_group is None or in_group.group in self._groups else self._end_of(in_group.group)
