@@ -8,14 +8,16 @@ from contextlib import AbstractContextManager
 from typing import Any, Final, NamedTuple
 
 from umbel._agent import environments, ledger, shortage, spill_ledger, spool, state, store_ledger
+from umbel._agent import bundles as node_bundles
 from umbel._agent import records as agent_records
 from umbel._client import memory_kills
 from umbel._client.graphs import backends, channels, executions, loop, ring
-from umbel._control import actors
+from umbel._control import actors, groups
 from umbel._history import retention, store
 from umbel._model import reasons
 from umbel._objects import lineage, ownership, spill_book
 from umbel._scheduling import actor_calls, dispatch
+from umbel._scheduling import bundles as group_bundles
 from umbel._worker import mailbox
 from umbel.testing.simulation.processes import attribute
 from umbel.util.collective import rounds
@@ -104,11 +106,12 @@ def _deaf(_machine: state.AgentState, _event: Any) -> list[Any]:
 _add = state.AgentState._add
 
 
-def _give_up_the_short(machine: state.AgentState, place: agent_records.Place, event: Any) -> None:
+def _give_up_the_short(machine: state.AgentState, place: agent_records.Place, event: Any) -> agent_records.Demand:
     """Who lacks what others hold now is taken for one that can never be served."""
-    _add(machine, place, event)
-    if machine.ledger.missing(machine.demands[place].resources):
-        machine._infeasible[place] = machine.demands[place]
+    demand = _add(machine, place, event)
+    if machine.ledger.missing(demand.resources):
+        machine._infeasible[place] = demand
+    return demand
 
 
 def _always_starting(_machine: state.AgentState, _demand: agent_records.Demand) -> reasons.Reason:
@@ -343,6 +346,63 @@ def _retry_for_ever(kills: memory_kills.MemoryKills, task: Any, worker: bytes, r
 _happened = memory_kills.MemoryKills.happened
 
 
+# ---- placement groups ----
+
+_on_reserved = groups.GroupTable._on_reserved
+_give_up = groups.GroupTable._give_up
+_on_node_lost = groups.GroupTable._on_node_lost
+_give_up_bundles = node_bundles.Bundles.give_up
+
+
+def _commit_at_once(table: groups.GroupTable, event: Any) -> list[Any]:
+    """Bundles are committed once one node has reserved its own."""
+    group = table.groups.get(event.group)
+    if group is not None and group.attempt is not None and event.node in group.attempt.waits_for:
+        group.attempt.waits_for = {event.node: None}
+    return _on_reserved(table, event)
+
+
+def _give_up_in_silence(table: groups.GroupTable, group: groups.Group, **options: Any) -> list[Any]:
+    """Nodes are not told that an attempt was given up."""
+    _give_up(table, group, **options)
+    return []
+
+
+def _move_all(table: groups.GroupTable, event: Any) -> list[Any]:
+    """With one bundle of a group all of them are placed again."""
+    for group in table.groups.values():
+        if event.node in group.nodes.values():
+            group.nodes = dict.fromkeys(group.nodes, event.node)
+    return _on_node_lost(table, event)
+
+
+def _forget_watchers(_table: groups.GroupTable, group: groups.Group) -> list[Any]:
+    """Nobody is told what he waits for."""
+    group.watchers = {}
+    return []
+
+
+def _match_first_come(demand: Any, able: Mapping[int, Any], free: Mapping[str, Any]) -> dict[int, str] | None:
+    """Of STRICT_SPREAD, no bundle makes way for another."""
+    found: dict[int, str] = {}
+    for index, nodes in able.items():
+        left = [one for one in nodes if one not in (*demand.placed.values(), *found.values())]
+        fitting = [one for one in left if demand.bundles[index].fits_in(free[one])]
+        if not fitting:
+            return None
+        found[index] = fitting[0]
+    return found
+
+
+def _free_at_once(held: node_bundles.Bundles, group: str, attempt: int | None = None) -> list[Any]:
+    """Bundles go back to the node while something runs in them."""
+    busy = _give_up_bundles(held, group, attempt)
+    for bundle in busy:
+        held.ending.remove(bundle)
+        held._node.release(bundle.resources, bundle.devices)
+    return busy
+
+
 # ---- compiled graphs ----
 
 
@@ -429,6 +489,13 @@ PLANTS: Final[Mapping[str, Planted]] = {
     "orders-mixed-up": Planted("spilling", _mixed_up, ("S4", "S6")),
     "death-unsaid": _instead("spilling", spill_book.SpillBook, "freed", _die_unsaid, "S6"),
     "refuses-nobody": _instead("spilling", store_ledger.StoreLedger, "tick", _refuse_nobody, "R2", "S5"),
+    "committed-at-once": _instead("groups", groups.GroupTable, "_on_reserved", _commit_at_once, "P1"),
+    "cancelled-in-silence": _instead("groups", groups.GroupTable, "_give_up", _give_up_in_silence, "P3", "a bundle"),
+    "all-moved": _instead("groups", groups.GroupTable, "_on_node_lost", _move_all, "P4"),
+    "watchers-untold": _instead("groups", groups.GroupTable, "_publish", _forget_watchers, "P7"),
+    "first-come": _instead("groups", group_bundles, "_matched", _match_first_come, "P6"),
+    "drop-unheard": _instead("groups", _AGENT, "_on_group_dropped", _deaf, "P"),
+    "bundles-free-at-once": _instead("groups", node_bundles.Bundles, "give_up", _free_at_once, "a lease in a", "free"),
     "largest-killed": _instead("shortage", _MONITOR, "_victim", _kill_the_largest, "K"),
     "killed-on": _instead("shortage", _MONITOR, "_decide", _kill_on, "K3"),
     "idle-killed": _instead("shortage", _MONITOR, "_decide", _kill_the_idle, "K2", "K3"),

@@ -158,6 +158,7 @@ def machines() -> Mapping[str, MakeWorld]:
         collective,
         dispatch,
         graphs,
+        groups,
         history,
         mailbox,
         ownership,
@@ -176,4 +177,5 @@ def machines() -> Mapping[str, MakeWorld]:
         "history": history.HistoryWorld,
         "graphs": graphs.GraphsWorld,
         "shortage": shortage.ShortageWorld,
+        "groups": groups.GroupsWorld,
     }
