@@ -14,6 +14,7 @@ import struct
 import threading
 from collections import deque
 from collections.abc import Callable
+from typing import Protocol
 
 from umbel._wire import frames
 
@@ -100,6 +101,20 @@ class Poller:
                 os.close(fd)
 
 
+class Stream(Protocol):
+    """What a connection needs of a socket, or of what does for one. Nothing blocks: BlockingIOError says so instead."""
+
+    def fileno(self) -> int: ...
+
+    def setblocking(self, flag: bool, /) -> None: ...
+
+    def recv(self, size: int, /) -> bytes: ...
+
+    def send(self, data: bytes | memoryview, /) -> int: ...
+
+    def close(self) -> None: ...
+
+
 class Connection:
     """A framed, non-blocking stream socket.
 
@@ -122,7 +137,7 @@ class Connection:
 
     def __init__(
         self,
-        sock: socket.socket,
+        sock: Stream,
         poller: Poller,
         on_frame: Callable[[Connection, bytes], None],
         on_close: Callable[[Connection], None],

@@ -1,0 +1,173 @@
+"""Addresses of nodes: `host:port`, as text and as sockets that listen there.
+
+A host is a name, an IPv4 or an IPv6 address. As text an IPv6 address is in brackets, `[::1]:6380`, as in URLs (RFC 3986).
+"""
+
+from __future__ import annotations
+
+import contextlib
+import errno
+import ipaddress
+import re
+import socket
+from dataclasses import dataclass
+
+from umbel import exceptions
+from umbel._transport import connection
+
+KEEPALIVE_IDLE_S = 30  # of silence until a peer is asked whether it is there
+KEEPALIVE_INTERVAL_S = 10
+KEEPALIVE_COUNT = 3  # unanswered in a row: a machine that is gone is noticed within a minute, as one that does not take
+UNACKNOWLEDGED_S = 60  # what it is sent; the systems' defaults are two hours and a quarter of one
+FREE_PORT_TRIES_MAX = 20  # to find a port that is free at all addresses of a host
+
+_PORT_MAX = 65_535
+_NAME = re.compile(r"(?!-)[A-Za-z0-9_-]{1,63}(?<!-)(\.(?!-)[A-Za-z0-9_-]{1,63}(?<!-))*\.?")
+_HOST_CHARS_MAX = 253
+
+# One address of a socket: its family, and what the socket module calls one of that family.
+Endpoint = tuple[socket.AddressFamily, tuple[str, int] | tuple[str, int, int, int]]
+
+
+@dataclass(frozen=True)
+class Address:
+    """Where a node is to be reached. host: without brackets; "" for all addresses of this machine."""
+
+    host: str
+    port: int
+
+    def __str__(self) -> str:
+        return f"[{self.host}]:{self.port}" if ":" in self.host else f"{self.host}:{self.port}"
+
+    @property
+    def is_numeric(self) -> bool:
+        return _is_ip(self.host)
+
+
+def parse(text: str) -> Address:
+    """An address from its text. Raises InvalidOption."""
+    if text.startswith("["):
+        host, bracket, port_text = text[1:].partition("]")
+        if not bracket or not port_text.startswith(":"):
+            raise _bad(text, "an IPv6 address in brackets is followed by `:` and a port")
+        port_text = port_text[1:]
+        if ":" not in host or not _is_ip(host):
+            raise _bad(text, f"{host!r:.60} is not an IPv6 address")
+    else:
+        host, colon, port_text = text.rpartition(":")
+        if not colon:
+            raise _bad(text, "there is no port")
+        if ":" in host:
+            raise _bad(text, "an IPv6 address has to be in brackets")
+        looks_numeric = host.replace(".", "").isdigit()
+        if len(host) > _HOST_CHARS_MAX or not (_is_ip(host) if looks_numeric else _NAME.fullmatch(host)):
+            raise _bad(text, f"{host!r:.60} is neither a name nor an IPv4 address")
+    if not (port_text.isascii() and port_text.isdigit()) or int(port_text[:6]) > _PORT_MAX or len(port_text) > 5:
+        raise _bad(text, f"the port is {port_text!r:.20}; one is a number from 0 to {_PORT_MAX}")
+    return Address(host, int(port_text))
+
+
+def _is_ip(host: str) -> bool:
+    try:
+        ipaddress.ip_address(host)
+    except ValueError:
+        return False
+    return True
+
+
+def _bad(text: str, what: str) -> exceptions.InvalidOption:
+    return exceptions.InvalidOption(
+        f"an address must be host:port, for example head.example:6380, 10.0.0.7:6380 or [fd00::7]:6380, got {text!r:.200}: "
+        f"{what}",
+        option="address",
+    )
+
+
+def resolve(address: Address) -> list[Endpoint]:
+    """All endpoints of an address, in the order in which they are to be tried. Asks the system, which takes as long as it
+    likes when the host is a name. Raises OSError."""
+    try:
+        found = socket.getaddrinfo(address.host, address.port, type=socket.SOCK_STREAM)
+    except UnicodeError as error:  # a name of the wrong form
+        raise OSError(f"the name {address.host!r} cannot be looked up: {error}") from error
+    return list(dict.fromkeys((family, sockaddr) for family, _type, _protocol, _name, sockaddr in found))  # type: ignore[misc]
+
+
+def listen(address: Address) -> list[socket.socket]:
+    """Non-blocking listeners at all endpoints of an address, of one port; port 0 is any that is free.
+
+    All addresses of the machine (host "" or "::") are one socket for IPv6 and IPv4 where the system can. Endpoints that
+    this machine does not have are left out. Raises OSError when none is left, or a port is taken.
+    """
+    if address.host in ("", "::") and socket.has_dualstack_ipv6():
+        with contextlib.suppress(_NotHere):
+            return [_listener((socket.AF_INET6, ("::", address.port, 0, 0)), is_dual=True)]
+    endpoints = [(socket.AF_INET, ("0.0.0.0", address.port))] if not address.host else resolve(address)
+    tries = FREE_PORT_TRIES_MAX if address.port == 0 else 1
+    while True:
+        tries -= 1
+        try:
+            return _listen_at(endpoints)
+        except OSError as error:
+            if error.errno != errno.EADDRINUSE or not tries:  # else the port that was free at one is not at another
+                raise OSError(error.errno, f"cannot listen at {address}: {error.strerror}") from error
+
+
+def _listen_at(endpoints: list[Endpoint]) -> list[socket.socket]:
+    listeners: list[socket.socket] = []
+    missing: list[OSError] = []
+    try:
+        for family, sockaddr in endpoints:
+            if listeners:  # the port that the first one got
+                sockaddr = (sockaddr[0], listeners[0].getsockname()[1], *sockaddr[2:])  # type: ignore[assignment]
+            try:
+                listeners.append(_listener((family, sockaddr)))
+            except _NotHere as error:
+                missing.append(error)
+    except OSError:
+        for listener in listeners:
+            listener.close()
+        raise
+    if not listeners:
+        raise missing[0] if missing else OSError(errno.EADDRNOTAVAIL, "the host has no address")
+    return listeners
+
+
+class _NotHere(OSError):
+    """This machine has no such address, or no addresses of that family."""
+
+
+def _listener(endpoint: Endpoint, *, is_dual: bool = False) -> socket.socket:
+    family, sockaddr = endpoint
+    try:
+        sock = socket.socket(family, socket.SOCK_STREAM)
+    except OSError as error:
+        raise _NotHere(error.errno, error.strerror) from error
+    try:
+        sock.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)  # a restarted node gets its port back at once
+        if family == socket.AF_INET6:
+            sock.setsockopt(socket.IPPROTO_IPV6, socket.IPV6_V6ONLY, 0 if is_dual else 1)
+        sock.bind(sockaddr)
+        sock.listen(connection.LISTEN_BACKLOG)
+        sock.setblocking(False)
+    except OSError as error:
+        sock.close()
+        if error.errno in (errno.EADDRNOTAVAIL, errno.EAFNOSUPPORT):
+            raise _NotHere(error.errno, error.strerror) from error
+        raise
+    return sock
+
+
+def prepare(sock: socket.socket) -> None:
+    """What all our TCP connections have: small messages leave at once, and a peer that vanished is noticed."""
+    sock.setblocking(False)
+    sock.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
+    sock.setsockopt(socket.SOL_SOCKET, socket.SO_KEEPALIVE, 1)
+    for name, value in (
+        ("TCP_KEEPIDLE", KEEPALIVE_IDLE_S),
+        ("TCP_KEEPINTVL", KEEPALIVE_INTERVAL_S),
+        ("TCP_KEEPCNT", KEEPALIVE_COUNT),
+        ("TCP_USER_TIMEOUT", UNACKNOWLEDGED_S * 1000),
+    ):
+        if hasattr(socket, name):  # not all systems have all
+            sock.setsockopt(socket.IPPROTO_TCP, getattr(socket, name), value)
