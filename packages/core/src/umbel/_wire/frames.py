@@ -16,6 +16,9 @@ from typing import Any
 PROTOCOL_VERSION = 1
 HEADER = struct.Struct("<I")
 FRAME_BYTES_MAX = 1 << 30  # a length beyond this is a broken stream, not a message: large values travel by store
+DEPTH_MAX = (
+    200  # of a control message: it is shown, copied and written again, each of which the stack has to have room for
+)
 
 _dumps = pickle.dumps
 _to_json = json.JSONEncoder(separators=(",", ":")).encode
@@ -45,10 +48,29 @@ def decode_control(payload: bytes) -> tuple[dict[str, Any], bytes]:
     (size,) = HEADER.unpack_from(payload)
     if 4 + size > len(payload):
         raise ValueError(f"control frame announces {size} bytes of text, has {len(payload) - 4}")
-    message = _from_json(payload[4 : 4 + size].decode())
+    text = payload[4 : 4 + size].decode()
+    try:
+        message = _from_json(text)
+    except RecursionError:
+        raise ValueError(f"control frame nests deeper than {DEPTH_MAX}") from None
     if not isinstance(message, dict):
         raise ValueError(f"control frame must hold an object, got {type(message).__name__}")
+    if (
+        size > 2 * DEPTH_MAX and text.count("[") + text.count("{") > DEPTH_MAX
+    ):  # few messages are so long, or have so many
+        _check_depth(message)
     return message, payload[4 + size :]
+
+
+def _check_depth(message: dict[str, Any]) -> None:
+    """Raises ValueError when objects and arrays lie deeper in each other than DEPTH_MAX."""
+    level: list[Any] = [message]
+    for _ in range(DEPTH_MAX):
+        inner = [one.values() if isinstance(one, dict) else one for one in level]
+        level = [one for several in inner for one in several if isinstance(one, (dict, list))]
+        if not level:
+            return
+    raise ValueError(f"control frame nests deeper than {DEPTH_MAX}")
 
 
 class FrameReader:
