@@ -102,7 +102,8 @@ def listen(address: Address) -> list[socket.socket]:
     if address.host in ("", "::") and socket.has_dualstack_ipv6():
         with contextlib.suppress(_NotHere):
             return [_listener((socket.AF_INET6, ("::", address.port, 0, 0)), is_dual=True)]
-    endpoints = [(socket.AF_INET, ("0.0.0.0", address.port))] if not address.host else resolve(address)
+    everywhere: list[Endpoint] = [(socket.AF_INET, ("0.0.0.0", address.port))]
+    endpoints = resolve(address) if address.host else everywhere
     tries = FREE_PORT_TRIES_MAX if address.port == 0 else 1
     while True:
         tries -= 1
@@ -119,7 +120,7 @@ def _listen_at(endpoints: list[Endpoint]) -> list[socket.socket]:
     try:
         for family, sockaddr in endpoints:
             if listeners:  # the port that the first one got
-                sockaddr = (sockaddr[0], listeners[0].getsockname()[1], *sockaddr[2:])  # type: ignore[assignment]
+                sockaddr = (sockaddr[0], listeners[0].getsockname()[1], *sockaddr[2:])
             try:
                 listeners.append(_listener((family, sockaddr)))
             except _NotHere as error:

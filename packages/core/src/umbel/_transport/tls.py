@@ -27,7 +27,7 @@ class TlsStream:
     def __init__(self, sock: socket.socket, context: ssl.SSLContext, *, server_name: str | None) -> None:
         """server_name: of the server, on the side of the client; None on that of the server."""
         sock.setblocking(False)
-        self._lock = threading.Lock()
+        self._lock = threading.RLock()  # as that of a connection: a signal may come in the middle
         self._ssl = context.wrap_socket(
             sock, server_side=server_name is None, server_hostname=server_name or None, do_handshake_on_connect=False
         )

@@ -1,9 +1,9 @@
 """How two processes prove to each other that they have a token, before any byte of a message is read.
 
-Three passes of a challenge and its answers, by HMAC-SHA256 over nonces of both sides: mechanism MUT.CR of ISO/IEC 9798-4 (three
-pass authentication with a cryptographic check function), its text fields holding the role and the target. That each proof
-covers the whole conversation so far is from SCRAM (RFC 5802) and TLS 1.3 (RFC 8446, `Finished`), that the sides' proofs
-have labels of their own, against reflection, from both. No token is ever sent.
+Three passes of challenges and their answers, by HMAC-SHA256 over nonces of both sides: the three pass mutual authentication
+with a cryptographic check function of ISO/IEC 9798-4, its text fields holding the role and the target. That each proof
+covers the whole conversation so far is from SCRAM (RFC 5802) and TLS 1.3 (RFC 8446, `Finished`); that the sides have labels
+of their own, against reflection, is from the last. No token is ever sent.
 
     client  preamble   magic, version, flags, what the client wants to reach            27 bytes
     server  challenge  magic, version, whether it goes on, a nonce                      42 bytes
