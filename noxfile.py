@@ -17,6 +17,7 @@ from pathlib import Path
 from typing import Any
 
 import nox
+import nox.command
 from nox.project import dependency_groups, load_toml
 
 nox.needs_version = ">=2025.2.9"
@@ -27,6 +28,7 @@ ROOT = Path(__file__).parent
 PEER = "ray==2.60.*"  # what the benchmarks compare with
 SIMULATED_SEEDS = "2000"  # two minutes at most on two cores
 SOAK_MINUTES = "10"
+FUZZ_SECONDS = "60"
 
 
 @dataclass(frozen=True)
@@ -190,6 +192,24 @@ def sim(session: nox.Session) -> None:
     """Run the state machines in the simulator, with faults, for many seeds."""
     _install(session, PACKAGES[0])
     session.run("python", "-m", "umbel.testing.simulation", *(session.posargs or ["--seeds", SIMULATED_SEEDS]))
+
+
+@nox.session
+def fuzz(session: nox.Session) -> None:
+    """Feed what reads from the network with made-up bytes, by atheris, or by hypothesis where that does not install."""
+    package = PACKAGES[0]
+    _install(session, package)
+    try:
+        session.install("--only-binary=:all:", *_tools("fuzz"))
+    except nox.command.CommandFailed:
+        session.warn("atheris has no wheel for this Python and system; hypothesis looks instead, without coverage")
+        session.install(*package.group("test"))
+        tests = str(package.folder / "tests/unit/test_wire_properties.py")
+        environment = {"PYTHONPATH": None, "HYPOTHESIS_PROFILE": "long"}
+        session.run("pytest", "--wheel", "--timeout=600", tests, env=environment)
+    else:
+        command = ["python", "tools/fuzz.py", *(session.posargs or ["--seconds", FUZZ_SECONDS])]
+        session.run(*command, env={"PYTHONPATH": None})
 
 
 @nox.session
