@@ -37,7 +37,10 @@ class Authority:
         """The files of a new certificate and of its key."""
         certificate, key = (str(self.folder / f"{name}.{suffix}") for suffix in ("crt", "key"))
         extensions = self.folder / f"{name}.ext"
-        extensions.write_text(f"subjectAltName=DNS:{host},IP:127.0.0.1\nbasicConstraints=CA:FALSE\n")
+        extensions.write_text(  # the identifiers are what Python 3.13 insists on
+            f"subjectAltName=DNS:{host},IP:127.0.0.1\nbasicConstraints=CA:FALSE\n"
+            "subjectKeyIdentifier=hash\nauthorityKeyIdentifier=keyid\n"
+        )
         request = str(self.folder / f"{name}.csr")
         _openssl("req", "-new", *_NEW_KEY, "-keyout", key, "-subj", f"/CN={name}", "-out", request)
         signer = ("-CA", str(self.folder / "ca.crt"), "-CAkey", str(self.folder / "ca.key"), "-CAcreateserial")
