@@ -7,8 +7,8 @@ from collections.abc import Callable, Iterable, Iterator, Mapping
 from contextlib import AbstractContextManager
 from typing import Any, Final, NamedTuple
 
-from umbel._agent import environments, ledger, shortage, spill_ledger, spool, state, store_ledger
 from umbel._agent import bundles as node_bundles
+from umbel._agent import environments, ledger, shortage, spill_ledger, spool, state, store_ledger
 from umbel._agent import records as agent_records
 from umbel._client import memory_kills
 from umbel._client.graphs import backends, channels, executions, loop, ring
