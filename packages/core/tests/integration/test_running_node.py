@@ -5,7 +5,9 @@ from __future__ import annotations
 import contextlib
 import json
 import os
+import select
 import shutil
+import socket
 import subprocess
 import sys
 import tempfile
@@ -16,7 +18,10 @@ from typing import Any
 import drivers
 import pytest
 
-from umbel._base import sessions
+from umbel import exceptions
+from umbel._base import sessions, token_files, tokens
+from umbel._transport import addresses, dialler
+from umbel._wire import frames, handshake
 
 pytestmark = pytest.mark.skipif(not sys.platform.startswith("linux"), reason="processes are found through /proc")
 
@@ -431,6 +436,70 @@ def test_status_says_what_is_there_and_what_waits(machine: Machine) -> None:
     driver.tell()
     driver.finish(TIMEOUT_S)
     drivers.wait_until(lambda: "Jobs: 0 running, 1 ended" in machine.umbel("status"))
+
+
+def _listening(machine: Machine) -> tuple[str, str, str]:
+    """(its session, address and token file) of a new node that lets commands of other machines in."""
+    token_file = os.path.join(machine.directory, "secrets", "token")
+    session = machine.start("--port", "0", "--token-file", token_file)
+    (node,) = json.loads(machine.umbel("status", "--json"))["nodes"]
+    return session, node["address"], token_file
+
+
+def _token(machine: Machine, token_file: str, role: str) -> str:
+    return machine.umbel("token", "--file", token_file, "--role", role).strip()
+
+
+def test_commands_of_other_machines_come_in_by_token_and_may_what_their_role_says(machine: Machine) -> None:
+    session, address, token_file = _listening(machine)
+    assert os.stat(token_file).st_mode & 0o777 == 0o600
+    reads = {"UMBEL_TOKEN": _token(machine, token_file, "read")}
+    assert os.path.basename(session) in machine.umbel("status", "--session", address, **reads)
+    assert machine.umbel("stack", "--session", address, **reads) == ""
+    told = machine.umbel("stop", "--session", address, is_right=False, **reads)
+    assert "needs a token of the role admin" in told
+    machine.umbel("stop", "--session", address, UMBEL_TOKEN=_token(machine, token_file, "admin"))
+    drivers.wait_until(lambda: not os.path.exists(session), what="the node to end")
+
+
+def test_nobody_comes_in_without_a_right_token_and_programs_not_at_all(machine: Machine) -> None:
+    session, address, token_file = _listening(machine)
+    assert "UMBEL_TOKEN" in machine.umbel("status", "--session", address, is_right=False)
+    other = tokens.new_secret().lowered(tokens.Role.ADMIN)
+    for _ in range(3):
+        assert "token" in machine.umbel("status", "--session", address, is_right=False, UMBEL_TOKEN=other.as_text())
+    host, port = address.split(":")
+    for garbage in (b"GET / HTTP/1.1\r\n\r\n", bytes(100), b"\xd5UMBEL\r\n" + b"\xff" * 100):
+        with socket.create_connection((host, int(port)), timeout=TIMEOUT_S) as stranger:
+            stranger.sendall(garbage)
+            with contextlib.suppress(ConnectionError):
+                while stranger.recv(1000):
+                    """It may answer, but ends the connection."""
+    token = token_files.read(token_file).lowered(tokens.Role.SUBMIT)
+    sock = dialler.connect(addresses.parse(address), token, handshake.AGENT)
+    facts = {"id": "00" * 16, "pid": 1, "protocol": frames.PROTOCOL_VERSION}
+    sock.send(frames.encode_control({"t": "hello", "kind": "driver", **facts}))
+    select.select([sock], [], [], TIMEOUT_S)
+    ((payload,),) = [frames.FrameReader().feed(sock.recv(10_000))]
+    assert "no programs yet" in frames.decode_control(payload)[0]["text"]
+    sock.close()
+    with pytest.raises(exceptions.AuthenticationError, match="control"):
+        dialler.connect(addresses.parse(address), token, handshake.CONTROL)
+    with open(os.path.join(session, "daemon.log")) as file:
+        log = file.read()
+    assert log.count("refused") <= 5, log  # one line for each reason, not for each attempt
+    assert "Traceback" not in log
+    assert os.path.basename(session) in machine.umbel("status")
+
+
+def test_a_port_that_is_taken_is_an_error_and_nothing_is_left(machine: Machine) -> None:
+    with socket.create_server(("127.0.0.1", 0)) as taken:
+        told = machine.umbel(
+            "start", "--head", "--port", str(taken.getsockname()[1]), "--token-file",
+            os.path.join(machine.directory, "token"), is_right=False,
+        )  # fmt: skip
+    assert "in use" in told
+    assert machine.nodes() == []
 
 
 def test_start_stays_if_told_to_and_ends_the_node_with_itself(machine: Machine) -> None:

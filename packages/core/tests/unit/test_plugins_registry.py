@@ -68,6 +68,7 @@ def test_built_ins_register_through_the_hooks() -> None:
             "stop",
             "summary",
             "timeline",
+            "token",
         ),
         "umbel_engines": ("native", "inline"),
         "umbel_tensor_transports": ("shm", "gloo"),

@@ -23,7 +23,8 @@ class Client:
     """One connected process."""
 
     __slots__ = (
-        "connection", "dropped_lines", "id", "is_driver", "is_tool", "job", "job_id", "namespace", "pid", "wants_output",
+        "connection", "dropped_lines", "id", "is_driver", "is_tool", "job", "job_id", "may_change", "namespace", "pid",
+        "wants_output",
     )  # fmt: skip
 
     def __init__(self, hello: Message, connection: Connection, namespace: str) -> None:
@@ -35,6 +36,7 @@ class Client:
         self.job_id = ""
         self.job: Any = None  # what its workers need to be like the driver; None where they are the node's own
         self.wants_output = False  # of its job's workers
+        self.may_change = True  # what there is; else it may only look
         self.connection = connection
         self.dropped_lines = 0
 
@@ -62,6 +64,9 @@ class Hub:
         """welcome: what every client is told when it joins; "namespace" is filled in."""
         self.clients: dict[str, Client] = {}
         self._strangers: set[Connection] = set()
+        self._visitors: dict[
+            Connection, bool
+        ] = {}  # from other machines, proved to be who they are: whether they may change
         self._poller = poller
         self._receiver = receiver
         self._welcome = welcome
@@ -116,6 +121,11 @@ class Hub:
     def _on_accept(self, sock: Any) -> None:
         self._strangers.add(transport.Connection(sock, self._poller, self._on_frame, self._on_close))
 
+    def admit(self, stream: transport.Stream, *, may_change: bool) -> None:
+        """A connection from another machine, whose other side has proved itself. It may be a tool's, and no other's."""
+        connection = transport.Connection(stream, self._poller, self._on_frame, self._on_close)
+        self._visitors[connection] = may_change
+
     def _on_frame(self, connection: Connection, payload: bytes) -> None:
         client = connection.peer
         request = None
@@ -151,11 +161,14 @@ class Hub:
             self._turn_away(connection, f"a client with the id {hello['id']} is connected already")
             return
         reason = self._receiver.may_join(hello)
+        if connection in self._visitors and hello["kind"] != "tool":
+            reason = "from other machines, commands may connect, but no programs yet; run them on the node's machine"
         if reason:
             self._turn_away(connection, reason)
             return
         self._strangers.discard(connection)
         client = Client(hello, connection, hello["namespace"] or self._welcome["namespace"])
+        client.may_change = self._visitors.pop(connection, True)
         connection.peer = client
         self.clients[client.id] = client
         self._receiver.on_joining(client, hello)
@@ -173,6 +186,7 @@ class Hub:
             self._receiver.on_gone(client)
         else:
             self._strangers.discard(connection)
+            self._visitors.pop(connection, None)
 
     def flush(self, until_s: float, now_s: Callable[[], float]) -> None:
         """Wait until the drivers have taken all that was sent to them, or until then."""

@@ -24,6 +24,7 @@ class Daemon(Protocol):
     metrics_port: int
     history: History
     started_s: float
+    address: str
 
     def now_s(self) -> float: ...
 
@@ -119,6 +120,7 @@ class Queries:
                 "resources": dict(self._daemon.agent.ledger.total),
                 "available": dict(self._daemon.agent.ledger.free),
                 "labels": config["labels"],
+                "address": self._daemon.address,
                 "session_dir": config["session_dir"],
                 "socket": f"{config['session_dir']}/agent.sock",
                 "store_dir": config["store_dir"],

@@ -165,6 +165,19 @@ class Service:
             full_wait_s=config["store_full_wait_s"],
             spilling=config["spilling"],
         )
+        self._door: Any = None  # a `door.Door`, where other machines may come in
+        if config.get("listen"):
+            from umbel._agent import door
+
+            self._door = door.Door(
+                self.poller,
+                config["listen"],
+                config["token_file"],
+                lambda stream, *, may_change: self.hub.admit(stream, may_change=may_change),
+                now_s=self.now_s,
+                warn=_log,
+            )
+        self.address = self._door.address if self._door is not None else ""
         self._log_files: Any = None  # once a worker prints something
         self._metrics: Any = None  # once there are some
         welcome["metrics_port"] = self.metrics_port = self._serve_metrics(config.get("metrics_export_host"))
@@ -268,6 +281,7 @@ class Service:
             self.store.next_tick_s(),
             self._memory_at_s,
             self._end_at_s,
+            self._door.next_tick_s() if self._door is not None else None,
         )
         return min((at_s for at_s in due if at_s is not None), default=None)
 
@@ -281,6 +295,8 @@ class Service:
             self.store.tick()
         if _is_due(self._memory_at_s, now_s):
             self._look_at_memory()
+        if self._door is not None and _is_due(self._door.next_tick_s(), now_s):
+            self._door.tick()
         is_free = self.forks.is_idle() and not self._fatal
         if self._end_at_s is not None and (is_free or _is_due(self._end_at_s, now_s)):
             self._is_over = True
@@ -322,6 +338,9 @@ class Service:
             text = f"this session belongs to the program with pid {self._config['driver_pid']}; it ends with that"
             self.hub.refuse(client.id, message["rq"], "invalid", text)
             return
+        if not client.may_change:
+            self.hub.refuse(client.id, message["rq"], "forbidden", "stopping this node needs a token of the role admin")
+            return
         self.hub.reply(client.id, message["rq"], {"result": {"pid": os.getpid()}})
         self._begin_end(grace_s=EXIT_GRACE_S)
 
@@ -345,6 +364,8 @@ class Service:
     def end(self) -> None:
         """Every process of this session, and every file, is gone when this returns."""
         self.forks.drain()
+        if self._door is not None:
+            self._door.close()
         self.hub.flush(self.now_s() + LAST_OUTPUT_S, self.now_s)
         self.hub.close()
         if self._log_files is not None:
@@ -856,6 +877,12 @@ _WELCOME = (
 
 
 _BUILT_IN_SCHEDULERS = ("hybrid", "spread")
+
+
+def _log(line: str) -> None:
+    """Into the daemon's log, which is on standard error."""
+    sys.stderr.write(f"{time.strftime('%Y-%m-%d %H:%M:%S')} {line}\n")
+    sys.stderr.flush()
 
 
 def _is_due(at_s: float | None, now_s: float) -> bool:

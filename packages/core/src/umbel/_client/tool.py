@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import os
-import socket
+import select
 from types import TracebackType
 from typing import Any
 
@@ -18,17 +18,17 @@ ANSWER_S = 5.0  # of the agent or, through it, of a process; more is a hang, whi
 class Tool:
     """Closed by `close`, or as a context manager. `address` names the node, in messages."""
 
-    def __init__(self, session_dir: str, *, answer_s: float = ANSWER_S) -> None:
-        """Raises UmbelSystemError when nothing answers there."""
-        self.address = session_dir
+    def __init__(self, address: str, *, answer_s: float = ANSWER_S) -> None:
+        """address: the directory of a session here, or host:port of a node that listens, for which the environment has to have
+        a token. Raises UmbelSystemError when nothing answers there, AuthenticationError when it does not let us in."""
+        self.address = address
         self._reader = frames.FrameReader()
         self._requests = 0
-        try:
-            self._sock: socket.socket = connection.connect_unix(f"{session_dir}/{sessions.AGENT_SOCKET}")
-        except OSError as error:
-            raise exceptions.UmbelSystemError(f"no session answers in {session_dir}: {error}") from error
-        self._sock.settimeout(answer_s)
         self._answer_s = answer_s
+        try:
+            self._sock = _dialled(address) if is_remote(address) else _connected(address)
+        except OSError as error:
+            raise exceptions.UmbelSystemError(f"no session answers in {address}: {error}") from error
         self._say(
             {
                 "t": "hello",
@@ -78,20 +78,56 @@ class Tool:
                 return answer["result"]
 
     def _say(self, message: dict[str, Any]) -> None:
+        data = memoryview(frames.encode_control(message))
         try:
-            self._sock.sendall(frames.encode_control(message))
+            while data:
+                try:
+                    data = data[self._sock.send(data) :]
+                except BlockingIOError:
+                    self._wait(select.POLLOUT)
         except OSError as error:
             raise exceptions.UmbelSystemError(f"the node in {self.address} is gone: {error}") from error
 
     def _receive(self) -> list[dict[str, Any]]:
-        try:
-            data = self._sock.recv(65_536)
-        except TimeoutError:
-            raise exceptions.UmbelSystemError(
-                f"no answer within {self._answer_s:g} s; the process may be stopped"
-            ) from None
-        except OSError as error:
-            raise exceptions.UmbelSystemError(f"the node in {self.address} is gone: {error}") from error
-        if not data:
-            raise exceptions.UmbelSystemError(f"the node in {self.address} has ended")
-        return [frames.decode_control(payload)[0] for payload in self._reader.feed(data)]
+        while True:
+            try:
+                data = self._sock.recv(65_536)
+            except BlockingIOError:
+                self._wait(select.POLLIN)
+                continue
+            except OSError as error:
+                raise exceptions.UmbelSystemError(f"the node in {self.address} is gone: {error}") from error
+            if not data:
+                raise exceptions.UmbelSystemError(f"the node in {self.address} has ended")
+            return [frames.decode_control(payload)[0] for payload in self._reader.feed(data)]
+
+    def _wait(self, events: int) -> None:
+        poll = select.poll()
+        poll.register(self._sock.fileno(), events)
+        if not poll.poll(self._answer_s * 1e3):
+            raise exceptions.UmbelSystemError(f"no answer within {self._answer_s:g} s; the process may be stopped")
+
+
+def is_remote(address: str) -> bool:
+    """Whether this is host:port, not a path."""
+    return ":" in address and os.sep not in address
+
+
+def _connected(session_dir: str) -> connection.Stream:
+    sock = connection.connect_unix(f"{session_dir}/{sessions.AGENT_SOCKET}")
+    sock.setblocking(False)
+    return sock
+
+
+def _dialled(address: str) -> connection.Stream:
+    from umbel._base import token_files
+    from umbel._transport import addresses, dialler
+    from umbel._wire import handshake
+
+    token = token_files.find(os.environ)
+    if token is None:
+        raise exceptions.AuthenticationError(
+            f"{address} lets nobody in without a token; set {token_files.TOKEN_VARIABLE} to one, or "
+            f"{token_files.FILE_VARIABLE} to a file with one (`umbel token` on the node's machine prints them)"
+        )
+    return dialler.connect(addresses.parse(address), handshake.shown(token, handshake.AGENT), handshake.AGENT)

@@ -104,4 +104,7 @@ def umbel_commands() -> list[spi.CommandDescriptor]:
         spi.CommandDescriptor("stop", "umbel.cli.cluster:make_stop", summary="End such a node"),
         spi.CommandDescriptor("summary", "umbel.cli.listing:make_summary", summary="How many tasks, actors, objects"),
         spi.CommandDescriptor("timeline", "umbel.cli.timeline:make", summary="What ran when, as a file for Perfetto"),
+        spi.CommandDescriptor(
+            "token", "umbel.cli.cluster:make_token", summary="A role's token for a node that listens"
+        ),
     ]

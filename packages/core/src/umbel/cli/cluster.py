@@ -2,21 +2,24 @@
 
 from __future__ import annotations
 
+import functools
 import json
 import os
 import select
 import signal
 import time
+from collections.abc import Callable
 from typing import Any
 
 import click
 
 from umbel import exceptions
 from umbel._base import config as configuration
-from umbel._base import sessions
+from umbel._base import sessions, token_files, tokens
 from umbel._client import attach, launch, own_node, running_nodes, start, tool
 from umbel._model import resources as resource_model
 from umbel._plugins import registry
+from umbel._transport import addresses
 from umbel.cli import node
 
 STOP_S = 10.0  # for a node to end with all that runs on it
@@ -32,10 +35,18 @@ def make_start() -> click.Command:
     @click.option("--labels", metavar="KEY=VALUE,...", help="What label selectors see.")
     @click.option("--object-store-memory", type=int, help="Bytes; default 30 % of what is available.")
     @click.option("--scheduler", help="A scheduling policy; default hybrid.")
+    @click.option(
+        "--port", type=click.IntRange(0, 65_535), help="Let commands of other machines in there; 0: any free one."
+    )
+    @click.option("--host", default="127.0.0.1", show_default=True, help="At which of this machine's addresses.")
+    @click.option(
+        "--token-file", help="Of the node's token, made if it is not there; default one of its own in ~/.umbel."
+    )
     @click.option("--block", is_flag=True, help="Stay until the node ends; end it on Ctrl-C or SIGTERM.")
     def start_node(
         head: bool, address: str | None, num_cpus: float | None, num_gpus: float | None, resources: str | None,
-        labels: str | None, object_store_memory: int | None, scheduler: str | None, block: bool,
+        labels: str | None, object_store_memory: int | None, scheduler: str | None, port: int | None, host: str,
+        token_file: str | None, block: bool,
     ) -> None:  # fmt: skip
         """Start a node that runs until `umbel stop`; programs of this user on this machine connect by umbel.init()."""
         if address is not None:
@@ -44,8 +55,9 @@ def make_start() -> click.Command:
             raise click.ClickException("say --head for the first node of a cluster")
         stay = _Stay() if block else None  # from here on a signal ends the node, though it may not be there yet
         try:
+            listening = {} if port is None else _listening(host, port, token_file)
             launched, told = _start(
-                num_cpus, num_gpus, _resources(resources), _labels(labels), object_store_memory, scheduler
+                num_cpus, num_gpus, _resources(resources), _labels(labels), object_store_memory, scheduler, listening
             )
         except (exceptions.UmbelError, TypeError, ValueError, RuntimeError) as error:
             raise click.ClickException(str(error)) from error
@@ -54,6 +66,13 @@ def make_start() -> click.Command:
             f"Umbel runs here with {told}, as {name}.\n"
             "Programs on this machine connect by umbel.init(); `umbel status` shows what it does, `umbel stop` ends it."
         )
+        if listening:
+            with tool.Tool(launched.session_dir) as asker:
+                (found,) = asker.query("nodes")
+            click.echo(
+                f"It listens at {found['address']}: `umbel status --session {found['address']}` of another machine needs a token "
+                f"of {listening['token_file']}, as `umbel token --file FILE --role read` prints one."
+            )
         if stay is not None:
             stay.until_end_of(launched)
 
@@ -67,6 +86,7 @@ def _start(
     labels: dict[str, str],
     object_store_memory: int | None,
     scheduler: str | None,
+    listening: dict[str, str],
 ) -> tuple[launch.Launched, str]:
     config = configuration.Config.from_environment()
     policy = scheduler or config.scheduler
@@ -80,9 +100,17 @@ def _start(
             "has_jobs": True,
             "version": attach.version(),
             "worker_imports": [],
+            **listening,
         }
     )
     return launched, own_node.in_words(totals)
+
+
+def _listening(host: str, port: int, token_file: str | None) -> dict[str, str]:
+    """What the daemon is told of it. The token is there from now on."""
+    path = os.path.abspath(token_file) if token_file else token_files.default_path(os.urandom(8).hex())
+    token_files.ensure(path)
+    return {"listen": str(addresses.Address(host, port)), "token_file": path}
 
 
 def _resources(text: str | None) -> dict[str, float] | None:
@@ -135,6 +163,11 @@ def make_stop() -> click.Command:
     @node.option
     def stop(wants_all: bool, force: bool, session: str | None) -> None:
         """End a node that `umbel start` has started, and all that runs on it."""
+        if session and tool.is_remote(session):
+            with node.connect(session) as asker:
+                _asked(asker.stop)
+            click.echo(f"the node at {session} ends")
+            return
         running = sessions.outliving_sessions(sessions.base_dir())
         if session:
             try:
@@ -173,6 +206,20 @@ def _stop(path: str, *, force: bool) -> None:
         select.select([], [], [], 0.01)
 
 
+def make_token() -> click.Command:
+    @click.command("token")
+    @click.option("--file", "path", required=True, help="Of a node's token, or of one of its roles.")
+    @click.option("--role", type=click.Choice([role.text for role in tokens.Role]), default="read", show_default=True)
+    def token(path: str, role: str) -> None:
+        """Print the token of a role, to be given to whoever shall have it, in UMBEL_TOKEN or a file."""
+        try:
+            click.echo(token_files.read(path).lowered(tokens.Role[role.upper()]).as_text())
+        except exceptions.UmbelError as error:
+            raise click.ClickException(str(error)) from error
+
+    return token
+
+
 def make_status() -> click.Command:
     @click.command("status")
     @click.option("--json", "as_json", is_flag=True, help="Print JSON.")
@@ -180,7 +227,9 @@ def make_status() -> click.Command:
     def status(as_json: bool, session: str | None) -> None:
         """What a node has, what of it is in use, whose jobs run, and what waits."""
         with node.connect(session) as asker:
-            found = {what: asker.query(what) for what in ("nodes", "jobs", "actors", "pending")}
+            found = {
+                what: _asked(functools.partial(asker.query, what)) for what in ("nodes", "jobs", "actors", "pending")
+            }
         if as_json:
             click.echo(json.dumps(found, indent=2))
             return
@@ -189,10 +238,18 @@ def make_status() -> click.Command:
     return status
 
 
+def _asked(ask: Callable[[], Any]) -> Any:
+    try:
+        return ask()
+    except exceptions.UmbelError as error:
+        raise click.ClickException(str(error)) from error
+
+
 def _in_words(found: dict[str, Any]) -> list[str]:
     lines = []
     for one in found["nodes"]:
-        lines.append(f"Node {one['node_id'][:8]} ({os.path.basename(one['session_dir'])})")
+        where = f", listens at {one['address']}" if one["address"] else ""
+        lines.append(f"Node {one['node_id'][:8]} ({os.path.basename(one['session_dir'])}{where})")
         for name, amount in one["resources"].items():
             if not name.startswith(resource_model.NODE_PREFIX):
                 lines.append(

@@ -17,12 +17,14 @@ HISTORY_ANSWER_S = 30.0  # for all to be written down, which takes milliseconds 
 
 def option(command: Callable[..., Any]) -> Callable[..., Any]:
     """`--session`, of which `connect` makes a connection."""
-    text = "The session's directory, or the end of its name; needed when several run."
+    text = "The session's directory, the end of its name, or host:port of a node that listens; needed when several run."
     return click.option("--session", metavar="NAME", help=text)(command)
 
 
 def connect(session: str | None, *, answer_s: float = tool.ANSWER_S) -> tool.Tool:
     """Raises ClickException when there is none, or several and none was named."""
+    if session is not None and tool.is_remote(session):
+        return _tool(session, answer_s)
     running = sessions.running_sessions(sessions.base_dir())
     fitting = [path for path in running if session is None or path.endswith(session.rstrip(os.sep))]
     if len(fitting) != 1:
@@ -31,7 +33,11 @@ def connect(session: str | None, *, answer_s: float = tool.ANSWER_S) -> tool.Too
             raise click.ClickException(f"several sessions run here; say which with --session:{shown}")
         wanted = f"no session {session!r} runs here" if session else "no session of this user runs here"
         raise click.ClickException(f"{wanted}; there are:{shown}")
+    return _tool(fitting[0], answer_s)
+
+
+def _tool(address: str, answer_s: float) -> tool.Tool:
     try:
-        return tool.Tool(fitting[0], answer_s=answer_s)
+        return tool.Tool(address, answer_s=answer_s)
     except exceptions.UmbelError as error:
         raise click.ClickException(str(error)) from error

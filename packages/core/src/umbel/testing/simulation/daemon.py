@@ -40,6 +40,7 @@ class _Hub(hub.Hub):
     def __init__(self, poller: Any, _path: str, receiver: hub.Receiver, welcome: hub.Message) -> None:
         self.clients = {}
         self._strangers: set[Any] = set()
+        self._visitors = {}
         self._poller = poller
         self._receiver = receiver
         self._welcome = welcome
