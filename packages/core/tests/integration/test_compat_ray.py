@@ -19,6 +19,11 @@ PRINTED = {
     "parameter_server.py": ["updates: 120", "weights: [1, -2, 3]"],
     "monte_carlo_pi.py 4 20000": ["pi is about 3.1; 100% done"],
     "tree_reduce.py": ["tree: 16206 depth: 204"],
+    "placement_groups.py": [
+        "sums: [30, 31] captured: True outside: None state: CREATED",
+        "removed: REMOVED",
+        "no such strategy",
+    ],
     "async_actor.py": [
         "['async-0', 'async-1', 'async-2', 'thread-0', 'thread-1', 'thread-2']",
         "42 8",
