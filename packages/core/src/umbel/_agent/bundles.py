@@ -152,6 +152,8 @@ class Bundles:
 class Promises:
     """What is free, of the node and of each bundle, and not meant for a worker that is starting."""
 
+    __slots__ = ("_bundles", "_node")
+
     def __init__(self, node: Ledger) -> None:
         self._node = node.copy()
         self._bundles: dict[Bundle, Ledger] = {}

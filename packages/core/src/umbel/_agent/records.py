@@ -107,10 +107,11 @@ class Demand:
         self.group, self.bundle_index = "", -1  # where it is to run, or whose bundles it is for; "" for no group
         self.bundles: Mapping[int, Mapping[str, int]] = {}  # for a group: what it wants, by index
         self.attempt = 0
-        self.strategy: str | Mapping[str, Any] | None = None
-        self.env = self.refusal = self.build_key = ""
-        self.build_timeout_s: float | None = None
+        self.strategy: str | Mapping[str, Any] | None
+        self.build_timeout_s: float | None
         if isinstance(event, ev.BundlesWanted):
+            self.strategy = self.build_timeout_s = None
+            self.env = self.refusal = self.build_key = ""
             self.group, self.attempt, self.bundles = event.group, event.attempt, event.bundles
             self.resources: Mapping[str, int] = _sum(event.bundles.values())
             self.placement: Mapping[str, int] = self.resources
@@ -120,7 +121,7 @@ class Demand:
             self.build_key = event.build_key
             self.build_timeout_s = event.build_timeout_s
             self.strategy = event.strategy
-            if isinstance(event.strategy, Mapping):
+            if isinstance(event.strategy, dict):
                 self.group = event.strategy.get("placement_group", "")
                 self.bundle_index = event.strategy.get("bundle_index", -1)
             self.resources = event.resources if isinstance(event, ev.DemandChanged) else event.running

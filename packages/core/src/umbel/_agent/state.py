@@ -10,8 +10,8 @@ and what is free in a bundle and what the leases in it hold to what that has. Th
 from __future__ import annotations
 
 import functools
-from collections.abc import Callable, Iterator
-from typing import TYPE_CHECKING, Any
+from collections.abc import Callable, Iterator, Sequence
+from typing import TYPE_CHECKING, Final
 
 from umbel._agent import bundles, fairness
 from umbel._agent import events as ev
@@ -170,22 +170,24 @@ class AgentState:
 
     def _note_lacking(self, demand: Demand) -> None:
         """What it can never have: of the node, or of that bundle of its group which lacks least."""
-        if demand.bundles:
+        if not demand.group:
+            demand.lacking = {**self.ledger.lacking(demand.placement), **self.ledger.lacking(demand.resources)}
+        elif demand.bundles:
             demand.lacking = bundles.missing(self.ledger.emptied(), demand.bundles)
             return
-        ledgers = [self.ledger if pool is None else pool.ledger for pool in self._pools(demand)]
-        lacking = [{**one.lacking(demand.placement), **one.lacking(demand.resources)} for one in ledgers]
-        demand.lacking = min(lacking, key=len, default={})
-        if self._is_feasible(demand):
-            self._infeasible.pop(demand.place, None)
         else:
+            there = [one.ledger for one in self.bundles.usable(demand.group, demand.bundle_index)]
+            lacking = [{**one.lacking(demand.placement), **one.lacking(demand.resources)} for one in there]
+            demand.lacking = min(lacking, key=len, default={})
+            self._infeasible.pop(demand.place, None)
+        if not self._is_feasible(demand):
             self._infeasible[demand.place] = demand
 
-    def _pools(self, demand: Demand) -> list[bundles.Bundle | None]:
+    def _pools(self, demand: Demand) -> Sequence[bundles.Bundle | None]:
         """What it can be served from: the node, which is None, or bundles; nothing while its group has no place."""
         if not demand.group or demand.bundles:
-            return [None]
-        return [*self.bundles.usable(demand.group, demand.bundle_index)]
+            return _NODE
+        return self.bundles.usable(demand.group, demand.bundle_index)
 
     def _pool_of(self, demand: Demand) -> bundles.Bundle | None:
         """Of those, the one that lacks least now. There must be one."""
@@ -676,11 +678,15 @@ class AgentState:
                 continue  # it waits for its placement group
             left = demand.count
             most = self._most_now(demand)
+            resources = demand.resources
             while left and most:
-                pool = next((one for one in pools if not promised.of(one).missing(demand.resources)), _FULL)
-                if pool is _FULL:
-                    break
-                ready = None if self._missing(demand, pool) else _take(idle.get(demand.env, []), demand)
+                for pool in pools:
+                    if not promised.of(pool).missing(resources):
+                        break
+                else:
+                    break  # none has room
+                there = self.ledger if pool is None else pool.ledger
+                ready = None if there.missing(resources) else _take(idle.get(demand.env, []), demand)
                 if ready is not None:
                     commands.append(self._give(ready, demand, pool, at_s))
                 elif starting.get(demand.env, 0) > 0:
@@ -694,7 +700,7 @@ class AgentState:
                     commands.append(self._start(demand, server, at_s))
                 else:
                     break
-                promised.of(pool).acquire(demand.resources)
+                promised.of(pool).acquire(resources)
                 left -= 1
                 most -= 1
             if left:
@@ -953,5 +959,5 @@ def _counted(count: int, one: str, several: str) -> str:
     return f"{count} {one if count == 1 else several}"
 
 
-_FULL: Any = object()  # no pool has room
+_NODE: Final = (None,)  # what all is served from that is in no placement group
 _START_HUNG = f"did not say that it is ready within {START_TIMEOUT_S:g} s"
