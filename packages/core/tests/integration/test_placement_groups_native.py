@@ -168,6 +168,11 @@ class TestWaits:
         story = umbel.explain(inside)
         assert "its placement group has no place on this node yet" in story
         assert "held by 2 tasks and actors" in story
+        actor = Member.options(scheduling_strategy=InGroup(group)).remote()
+        about_actor = commands.run("explain", actor._actor_id_hex)
+        assert "its placement group has no place on this node yet" in about_actor.stdout, about_actor.stderr
+        assert "held by 2 tasks and actors" in about_actor.stdout
+        del actor
         shown = commands.run("explain", group.id.hex())
         assert f"placement group {group.id.hex()} waits for node" in shown.stdout, shown.stderr
         assert "held by 2 tasks and actors" in shown.stdout

@@ -65,9 +65,7 @@ def of_actor(asker: Asker, listed: Mapping[str, Any]) -> Reason:
     if listed["reason"]:
         return told._replace(text=f"is {state}: {listed['reason']}")
     if not listed["worker"]:
-        for more in _at_agent(asker, "", facts):
-            return told.followed_by(more)
-        return told
+        return _bound([told, *_at_agent(asker, "", facts)])
     doing = list(_through_worker(asker, listed["worker"], "", frozenset(), iter(range(HOPS_MAX)), is_told=False))
     if not doing:
         return told._replace(code=reasons.READY, text=f"is {state} and runs nothing")
