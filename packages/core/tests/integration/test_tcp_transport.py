@@ -154,6 +154,28 @@ def test_second_address_of_a_host_is_tried_when_nobody_is_at_the_first(
         ends.connected.append(dialler.connect(ends.address, SUBMIT, handshake.AGENT, timeout_s=LIMIT_S))
 
 
+def test_port_that_is_free_at_the_first_address_only_is_not_taken(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Another process has it at the second one; another free one is looked for."""
+    both = [(socket.AF_INET, ("127.0.0.1", 0)), (socket.AF_INET, ("127.0.0.2", 0))]
+    monkeypatch.setattr(addresses, "resolve", lambda _address: both)
+    taken = []
+    listener = addresses._listener
+
+    def taking(endpoint: addresses.Endpoint, **options: Any) -> socket.socket:
+        if endpoint[1][0] == "127.0.0.2" and len(taken) < 3:
+            taken.append(socket.create_server((endpoint[1][0], endpoint[1][1])))
+        return listener(endpoint, **options)
+
+    monkeypatch.setattr(addresses, "_listener", taking)
+    listeners = addresses.listen(addresses.Address("both.example", 0))
+    names = [one.getsockname() for one in listeners]
+    assert [name[0] for name in names] == ["127.0.0.1", "127.0.0.2"]
+    assert names[0][1] == names[1][1]
+    assert names[0][1] not in {one.getsockname()[1] for one in taken}
+    for one in (*taken, *listeners):
+        one.close()
+
+
 def test_port_that_is_taken_is_told(ends: Ends) -> None:
     with pytest.raises(OSError, match=f"cannot listen at {ends.address}: Address already in use"):
         addresses.listen(ends.address)

@@ -25,6 +25,8 @@ if TYPE_CHECKING:
 
     from umbel._transport import tls as tls_module
 
+_NOT_TLS = {"HTTP_REQUEST", "PACKET_LENGTH_TOO_LONG", "UNKNOWN_PROTOCOL", "WRONG_VERSION_NUMBER"}  # as OpenSSL sees it
+
 _T = TypeVar("_T")
 Steps = Generator[int, None, _T]
 
@@ -262,6 +264,7 @@ def _tell(error: OSError) -> NoReturn:
         raise error
     detail = getattr(error, "verify_message", "")
     words = reason.replace("_", " ").lower() + (f" ({detail})" if detail else "")
+    words += "; what came is not TLS, which has to be configured at both ends" if reason in _NOT_TLS else ""
     raise exceptions.AuthenticationError(f"TLS failed: {words}") from error
 
 
