@@ -379,8 +379,9 @@ def test_preamble_from_another_process_is_checked_again() -> None:
         assert isinstance(handshake.read_preamble(wrong), Failed)
 
 
-def test_target_that_cannot_be_is_not_made() -> None:
-    with pytest.raises(exceptions.InternalError):
-        handshake.process(b"short")
-    with pytest.raises(exceptions.InternalError):
-        handshake.Target(handshake.TargetKind.AGENT, b"p" * 16)
+@pytest.mark.parametrize(
+    "target", [handshake.process(b"short"), handshake.Target(handshake.TargetKind.AGENT, b"p" * 16)]
+)
+def test_target_that_cannot_be_is_not_sent(target: handshake.Target) -> None:
+    with pytest.raises(exceptions.InternalError, match="has an id of"):
+        handshake.encode_preamble(target, is_tls=False)

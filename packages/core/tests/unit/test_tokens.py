@@ -51,7 +51,12 @@ def test_secrets_are_random() -> None:
 
 
 def test_representation_of_a_token_does_not_show_its_key() -> None:
-    assert repr(SECRET) == f"Token(role={tokens.Role.HEAD!r})"
+    assert repr(SECRET) == str(SECRET) == f"Token(role={tokens.Role.HEAD!r})"
+
+
+def test_token_cannot_be_changed() -> None:
+    with pytest.raises(AttributeError, match="a Token is frozen"):
+        SECRET.key = b""
 
 
 # ---- text ----

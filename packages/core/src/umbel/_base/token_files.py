@@ -8,7 +8,6 @@ from __future__ import annotations
 
 import contextlib
 import os
-import secrets
 import stat
 from collections.abc import Mapping
 
@@ -117,7 +116,7 @@ def _create(path: str, text: str) -> None:
     """Write the file, unless somebody else does at the same time."""
     directory = os.path.dirname(os.path.abspath(path))
     _make_private(directory)
-    draft = os.path.join(directory, f".token-{os.getpid()}-{secrets.token_hex(8)}")
+    draft = os.path.join(directory, f".token-{os.getpid()}-{os.urandom(8).hex()}")
     descriptor = os.open(draft, os.O_WRONLY | os.O_CREAT | os.O_EXCL | os.O_CLOEXEC | os.O_NOFOLLOW, _MODE)
     try:
         try:

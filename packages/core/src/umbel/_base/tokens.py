@@ -16,8 +16,8 @@ import binascii
 import enum
 import hashlib
 import hmac
-import secrets
-from dataclasses import dataclass, field
+import os
+from typing import NoReturn
 
 from umbel import exceptions
 
@@ -46,12 +46,29 @@ class Role(enum.IntEnum):
         return self.name.lower()
 
 
-@dataclass(frozen=True)
 class Token:
-    """A role and the key that proves it."""
+    """A role and the key that proves it. Frozen; what shows it does not show the key."""
+
+    __slots__ = ("key", "role")
 
     role: Role
-    key: bytes = field(repr=False)
+    key: bytes
+
+    def __init__(self, role: Role, key: bytes) -> None:
+        object.__setattr__(self, "role", role)
+        object.__setattr__(self, "key", key)
+
+    def __setattr__(self, name: str, value: object) -> NoReturn:
+        raise AttributeError(f"Token.{name} cannot be set: a Token is frozen; make another one")
+
+    def __eq__(self, other: object) -> bool:
+        return isinstance(other, Token) and self.role is other.role and hmac.compare_digest(self.key, other.key)
+
+    def __hash__(self) -> int:
+        return hash((self.role, self.key))
+
+    def __repr__(self) -> str:
+        return f"Token(role={self.role!r})"
 
     def lowered(self, role: Role) -> Token:
         """The token of a role at or below this one. Raises AuthenticationError for one above."""
@@ -73,7 +90,7 @@ class Token:
 
 def new_secret() -> Token:
     """The token of a new cluster's head."""
-    return Token(Role.HEAD, secrets.token_bytes(KEY_BYTES))
+    return Token(Role.HEAD, os.urandom(KEY_BYTES))
 
 
 def parse(text: str, *, source: str) -> Token:

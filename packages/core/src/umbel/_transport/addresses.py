@@ -10,7 +10,7 @@ import errno
 import ipaddress
 import re
 import socket
-from dataclasses import dataclass
+from typing import NamedTuple
 
 from umbel import exceptions
 from umbel._transport import connection
@@ -29,8 +29,7 @@ _HOST_CHARS_MAX = 253
 Endpoint = tuple[socket.AddressFamily, tuple[str, int] | tuple[str, int, int, int]]
 
 
-@dataclass(frozen=True)
-class Address:
+class Address(NamedTuple):
     """Where a node is to be reached. host: without brackets; "" for all addresses of this machine."""
 
     host: str

@@ -16,7 +16,7 @@ from typing import TYPE_CHECKING
 
 from umbel import exceptions
 from umbel._base import tokens
-from umbel._transport import addresses, negotiation, reactor
+from umbel._transport import addresses, negotiation
 from umbel._transport.connection import IN, Poller, Stream
 from umbel._wire import handshake
 
@@ -76,6 +76,8 @@ def _wait(dial: negotiation.Connecting, events: int) -> bool:
         return True
     poll = select.poll()
     poll.register(dial.stream.fileno(), select.POLLIN if events == IN else select.POLLOUT)
+    from umbel._transport import reactor  # what a daemon has no use for
+
     left_s = dial.until_s - time.monotonic()
     return left_s > 0 and bool(reactor.sleep_in(poll.poll, left_s * 1000))
 

@@ -9,7 +9,6 @@ from __future__ import annotations
 
 import errno
 import os
-import secrets
 import socket
 from collections.abc import Callable, Generator
 from typing import TYPE_CHECKING, NamedTuple, NoReturn, TypeVar
@@ -91,9 +90,7 @@ class Accepting:
             tls_stream = _wrap(self._sock, self._tls, server_name=None)
             self.stream = tls_stream
             yield from _guarded(tls_stream.steps())
-        machine = handshake.ServerHandshake(
-            preamble, self._keys, secrets.token_bytes(handshake.NONCE_BYTES), self._decide
-        )
+        machine = handshake.ServerHandshake(preamble, self._keys, os.urandom(handshake.NONCE_BYTES), self._decide)
         yield from _send(self.stream, machine.greeting)
         while machine.outcome is None:
             reply = machine.feed((yield from self._receive(machine.wanted)))
@@ -186,7 +183,7 @@ class Connecting:
             machine = handshake.ClientHandshake(
                 self._token,
                 self._target,
-                secrets.token_bytes(handshake.NONCE_BYTES),
+                os.urandom(handshake.NONCE_BYTES),
                 is_tls=self._tls is not None,
             )
             while machine.outcome is None:

@@ -28,7 +28,7 @@ import enum
 import hmac
 import struct
 from collections.abc import Callable, Mapping
-from dataclasses import dataclass
+from typing import NamedTuple
 
 from umbel._base import checks, tokens
 
@@ -63,16 +63,11 @@ class TargetKind(enum.IntEnum):
     PROCESS = 3
 
 
-@dataclass(frozen=True)
-class Target:
+class Target(NamedTuple):
     """What a client wants to reach behind an address. id: of a process; of nothing else."""
 
     kind: TargetKind
     id: bytes = b""
-
-    def __post_init__(self) -> None:
-        wanted = TARGET_ID_BYTES if self.kind is TargetKind.PROCESS else 0
-        checks.invariant(len(self.id) == wanted, f"a target of kind {self.kind.name} has an id of {wanted} bytes")
 
     def __str__(self) -> str:
         return f"process {self.id.hex()}" if self.kind is TargetKind.PROCESS else self.kind.name.lower()
@@ -108,16 +103,14 @@ class Answer(enum.IntEnum):
     """The target is not there."""
 
 
-@dataclass(frozen=True)
-class Accepted:
+class Accepted(NamedTuple):
     """Both have proved themselves."""
 
     role: tokens.Role
     target: Target
 
 
-@dataclass(frozen=True)
-class Failed:
+class Failed(NamedTuple):
     """It comes to nothing: why, in words for a log or an error. What the other side chose is in it only as a number."""
 
     reason: str
@@ -160,8 +153,7 @@ class Keys:
 # ---- the preamble ----
 
 
-@dataclass(frozen=True)
-class Preamble:
+class Preamble(NamedTuple):
     """How a client opens a connection. data: as it was sent."""
 
     target: Target
@@ -170,6 +162,8 @@ class Preamble:
 
 
 def encode_preamble(target: Target, *, is_tls: bool) -> bytes:
+    wanted = TARGET_ID_BYTES if target.kind is TargetKind.PROCESS else 0
+    checks.invariant(len(target.id) == wanted, f"a target of kind {target.kind.name} has an id of {wanted} bytes")
     return _PREAMBLE.pack(MAGIC, VERSION, _TLS_FLAG if is_tls else 0, target.kind, target.id or _NO_ID)
 
 
