@@ -398,6 +398,7 @@ def test_crash_of_a_worker_is_told_with_the_task_it_had_started(daemon: Daemon) 
         "started": 41,
         "intended": False,
         "memory": None,
+        "group": "",
     }
     assert daemon.lease("again").pid != worker.pid
 
