@@ -6,7 +6,7 @@ from typing import Any
 
 import pytest
 
-from umbel._agent import service
+from umbel._agent import endings
 
 REPORT: dict[str, Any] = {
     "source": "the session's processes hold", "used_bytes": 3 << 20, "limit_bytes": 2 << 20, "allowed_bytes": 2 << 20,
@@ -26,7 +26,7 @@ REPORT: dict[str, Any] = {
 )
 def test_end_is_intended_when_somebody_wanted_it(how: tuple[Any, ...], told: tuple[str, str]) -> None:
     code, number, reason, report, is_intended = how
-    assert service.end_of(code, number, reason, report, is_intended=is_intended) == told
+    assert endings.end_of(code, number, reason, report, is_intended=is_intended) == told
 
 
 @pytest.mark.parametrize(
@@ -38,6 +38,6 @@ def test_end_is_intended_when_somebody_wanted_it(how: tuple[Any, ...], told: tup
     ],
 )
 def test_end_for_memory_says_how_the_memory_was(more: dict[str, bool], words: str) -> None:
-    exit_type, detail = service.end_of(0, 9, "", {**REPORT, **more}, is_intended=False)
+    exit_type, detail = endings.end_of(0, 9, "", {**REPORT, **more}, is_intended=False)
     assert exit_type == "NODE_OUT_OF_MEMORY"
     assert detail.startswith(f"it was killed: {words}")

@@ -18,6 +18,7 @@ from typing import Any, Protocol
 
 from umbel._agent import metrics, state
 from umbel._agent.hub import Client, Hub, Message
+from umbel._agent.memory_service import MemoryService
 from umbel._agent.servers import ForkServers
 from umbel._agent.store_service import StoreService
 from umbel._transport import connection as transport
@@ -40,7 +41,7 @@ class Daemon(Protocol):
     store: StoreService
     forks: ForkServers
     poller: transport.Poller
-    memory_kills: int
+    memory: MemoryService
 
     def now_s(self) -> float: ...
 
@@ -88,7 +89,7 @@ class MetricsService:
             "spilled_bytes": spilled.spilled_bytes if spilled else 0,
             "spill_written_bytes": spilled.written_bytes if spilled else 0,
             "spill_read_bytes": spilled.read_bytes if spilled else 0,
-            "memory_kills": daemon.memory_kills,
+            "memory_kills": daemon.memory.kills,
             "processes": [(component, class_of.get(known, ""), pid) for component, known, pid in daemon.processes()],
         }
 

@@ -16,14 +16,16 @@ import socket
 import sys
 import time
 from collections import deque
-from collections.abc import Callable, Iterator, Mapping, Sequence
-from typing import TYPE_CHECKING, Any, Protocol
+from collections.abc import Callable, Iterator, Mapping
+from typing import TYPE_CHECKING, Any
 
+from umbel._agent import endings, fairness, output, state
 from umbel._agent import events as ev
-from umbel._agent import fairness, output, state
+from umbel._agent.control import ActorWish, Control
 from umbel._agent.history import History
 from umbel._agent.hub import Client, Hub, Message
 from umbel._agent.ledger import CPU, UNIT, Ledger
+from umbel._agent.memory_service import MemoryService
 from umbel._agent.queries import Queries
 from umbel._agent.records import WorkerState
 from umbel._agent.servers import ForkServers
@@ -39,75 +41,8 @@ ENV_BYTES_MAX = 100_000  # it goes to the fork server in one datagram, of which 
 EXIT_GRACE_S = 0.3  # for workers' exit handlers at shutdown; a user waits for it when tasks still run
 FATAL_WAIT_S = 5.0  # for the driver to connect and be told why nothing works
 LAST_OUTPUT_S = 1.0  # for a driver to take what workers have printed; one that reads needs milliseconds
-FIRST_LOOK_S = 0.05  # at memory, after a worker came into use: short against filling it, long against a small task
 PRIVATE_JOB = "01000000"  # the id of the only job of a private node
 FORK_SERVER_GRACE_S = 5.0  # to kill, reap and clean up
-
-
-class Control(Protocol):
-    """What the agent needs of the control service: it answers actors' messages and is told what becomes of workers."""
-
-    on: dict[str, Callable[[str, str, Message, bytes], None]]
-
-    def hosted(self, actor: str, worker: str, address: str, accelerators: Mapping[str, Sequence[str]]) -> None: ...
-
-    def host_died(self, actor: str, worker: str, reason: str, *, memory: Message | None) -> None: ...
-
-    def unplaceable(self, actor: str, reason: str, *, is_unschedulable: bool) -> None: ...
-
-    def client_gone(self, client: str) -> None: ...
-
-    def next_tick_s(self) -> float | None: ...
-
-    def tick(self) -> None: ...
-
-    def owns_actors(self, client: str) -> bool: ...
-
-    def may_restart(self, actor: str) -> bool: ...
-
-    def listed(self) -> list[Message]: ...
-
-    def job_begins(self, driver: str, pid: int, facts: Mapping[str, Any] | None) -> tuple[str, Any]: ...
-
-    def job_leaves(self, driver: str) -> None: ...
-
-    def jobs_listed(self) -> list[Message]: ...
-
-    def group_trouble(self, group: str) -> str: ...
-
-    def bundles_reserved(self, group: str, attempt: int) -> None: ...
-
-    def bundles_refused(self, group: str, attempt: int, reason: str) -> None: ...
-
-    def listed_groups(self) -> list[Message]: ...
-
-
-class ActorWish(Protocol):
-    """What a node must know of an actor to find a worker for it."""
-
-    @property
-    def actor(self) -> str: ...
-
-    @property
-    def placement(self) -> Mapping[str, int]: ...
-
-    @property
-    def running(self) -> Mapping[str, int]: ...
-
-    @property
-    def env(self) -> Any: ...
-
-    @property
-    def strategy(self) -> Any: ...
-
-    @property
-    def label_selector(self) -> Any: ...
-
-    @property
-    def depth(self) -> int: ...
-
-    @property
-    def job(self) -> Any: ...
 
 
 def _fresh_ids() -> Iterator[str]:
@@ -181,11 +116,7 @@ class Service:
         self._log_files: Any = None  # once a worker prints something
         self._metrics: Any = None  # once there are some
         welcome["metrics_port"] = self.metrics_port = self._serve_metrics(config.get("metrics_export_host"))
-        self._memory: Any = None  # a `memory_watch.MemoryWatch`, from the first look on
-        self._isolation: Any = None  # an `isolation.Isolation`, where it was asked for
-        self.memory_kills = 0  # workers that were killed for their memory
-        self._memory_at_s: float | None = None  # when to look at memory next
-        self._memory_reports: dict[str, Message] = {}  # of workers whose end is being told
+        self.memory = MemoryService(self, config)
         self._queries = Queries(self, config)
         self._on: dict[str, Callable[[Client, Message, bytes], None]] = {
             "demand": self._on_demand,
@@ -279,7 +210,7 @@ class Service:
             self.agent.next_tick_s(),
             self.control.next_tick_s(),
             self.store.next_tick_s(),
-            self._memory_at_s,
+            self.memory.due_s,
             self._end_at_s,
             self._door.next_tick_s() if self._door is not None else None,
         )
@@ -293,8 +224,8 @@ class Service:
             self.control.tick()
         if _is_due(self.store.next_tick_s(), now_s):
             self.store.tick()
-        if _is_due(self._memory_at_s, now_s):
-            self._look_at_memory()
+        if _is_due(self.memory.due_s, now_s):
+            self.memory.look()
         if self._door is not None and _is_due(self._door.next_tick_s(), now_s):
             self._door.tick()
         is_free = self.forks.is_idle() and not self._fatal
@@ -527,7 +458,7 @@ class Service:
 
     def _on_return(self, client: Client, message: Message, _body: bytes) -> None:
         worker = message["worker"]
-        is_retired = message["retire"] or (self._memory is not None and self._memory.given_back(worker))
+        is_retired = message["retire"] or self.memory.given_back(worker)
         self.decide(ev.LeaseReturned(client.id, worker, is_retired, self.now_s()))
 
     def _on_kill_worker(self, client: Client, message: Message, _body: bytes) -> None:
@@ -571,13 +502,11 @@ class Service:
             self.hub.send(command.worker, {"t": "exit", "idle": command.is_idle})
 
     def _host_actor(self, command: ev.HostActor) -> None:
-        self._watch_memory()
-        self._confine(command.worker, command.resources)
+        self.memory.worker_is_used(command.worker, command.resources)
         self.control.hosted(command.actor, command.worker, self.address_of(command.worker), command.accelerators)
 
     def _grant(self, command: ev.Grant) -> None:
-        self._watch_memory()
-        self._confine(command.worker, command.resources)
+        self.memory.worker_is_used(command.worker, command.resources)
         accelerators, resources = dict(command.accelerators), dict(command.resources)
         self.hub.send(
             command.worker,
@@ -596,44 +525,7 @@ class Service:
             },
         )
 
-    # ---- memory ----
-
-    def _watch_memory(self) -> None:
-        """A worker comes into use."""
-        if self._memory_at_s is None and self._config.get("memory"):
-            self._memory_at_s = self.now_s() + FIRST_LOOK_S
-
-    def _look_at_memory(self) -> None:
-        if self._memory is None:
-            from umbel._agent import memory_watch  # the start is not held up by it
-
-            self._memory = memory_watch.MemoryWatch(self, self._config["memory"])
-        self._memory_at_s = self._memory.look()
-
-    def _confine(self, worker: str, resources: Mapping[str, int]) -> None:
-        """Hold a worker that is about to be given away to its memory, if that is wanted."""
-        if not self._config.get("memory_isolation"):
-            return
-        if self._isolation is None:
-            from umbel._agent import isolation  # few sessions want it
-
-            self._isolation = isolation.Isolation(self._config["memory_isolation"], self._config["session_dir"])
-            if self._isolation.refusal:
-                self.hub.tell_drivers({"t": "warn", "text": self._isolation.refusal})
-        try:
-            self._isolation.confine(worker, self.forks.pid_of(worker), resources.get("memory", 0) // UNIT)
-        except OSError as error:
-            text = f"worker {worker[:8]} cannot be held to its memory: {error}; it runs without a limit"
-            self.hub.tell_drivers({"t": "warn", "text": text})
-
-    def _take_memory_report(self, worker: str) -> Message | None:
-        """Why a worker has died, if that was for memory; once."""
-        found = self._isolation.take_report(worker) if self._isolation is not None else None
-        noted = self._memory.take_report(worker) if self._memory is not None else None
-        if found is not None and noted is not None:
-            found |= {name: noted[name] for name in ("curve", "others", "outside_bytes")}
-        self.memory_kills += found is not None or noted is not None
-        return found or noted
+    # ---- what did not go well ----
 
     def _lease_broken(self, command: ev.LeaseBroken) -> None:
         self.hub.send(
@@ -644,18 +536,18 @@ class Service:
                 "pid": self.forks.pid_of(command.worker),
                 "exit_code": command.exit_code,
                 "signal": command.signal,
-                "reason": _ending(command.exit_code, command.signal, command.reason),
+                "reason": endings.in_words(command.exit_code, command.signal, command.reason),
                 "started": self._progress(command.worker),
                 "intended": command.is_intended,
-                "memory": self._memory_reports.get(command.worker),
+                "memory": self.memory.report_of(command.worker),
                 "group": command.group,
             },
         )
 
     def _actor_worker_died(self, command: ev.ActorWorkerDied) -> None:
         pid = self.forks.pid_of(command.worker)
-        reason = f"its process (pid {pid}) {_ending(command.exit_code, command.signal, command.reason)}"
-        self.control.host_died(command.actor, command.worker, reason, memory=self._memory_reports.get(command.worker))
+        reason = f"its process (pid {pid}) {endings.in_words(command.exit_code, command.signal, command.reason)}"
+        self.control.host_died(command.actor, command.worker, reason, memory=self.memory.report_of(command.worker))
 
     def _demand_failed(self, command: ev.DemandFailed) -> None:
         reason = self._with_log(command)
@@ -772,16 +664,10 @@ class Service:
             client.connection.close()  # a process that it forked may have kept it open
         if self._log_files is not None:
             self._log_files.ended(worker, self.forks.pid_of(worker))
-        if self._isolation is not None:
-            self._isolation.exited(worker, self.forks.pid_of(worker))
-        if self._memory is not None:
-            self._memory.exited(worker, signal)
-        report = self._take_memory_report(worker)
-        if report is not None:
-            self._memory_reports[worker] = report
+        self.memory.exited(worker, signal)
         self._note_end(worker, exit_code, signal)
         self.decide(ev.WorkerExited(worker, exit_code, signal, self.now_s(), self._failure_of(worker)))
-        self._memory_reports.pop(worker, None)
+        self.memory.forget(worker)
         if self._jobs is not None:
             self._jobs.exited(worker)
         for ending in ("sock", "progress", "failed"):
@@ -792,8 +678,8 @@ class Service:
         """Tell the history how a worker ended."""
         known = self.agent.workers.get(worker)
         reason, is_intended = (known.reason, known.is_intended) if known is not None else ("", False)
-        report = self._memory_reports.get(worker)
-        exit_type, detail = end_of(exit_code, signal, reason, report, is_intended=is_intended)
+        report = self.memory.report_of(worker)
+        exit_type, detail = endings.end_of(exit_code, signal, reason, report, is_intended=is_intended)
         self.history.add_worker({"worker": worker, "ended": time.time(), "exit_type": exit_type, "exit_detail": detail})
 
     def _note_last(self) -> None:
@@ -887,31 +773,3 @@ def _log(line: str) -> None:
 
 def _is_due(at_s: float | None, now_s: float) -> bool:
     return at_s is not None and at_s <= now_s
-
-
-def end_of(exit_code: int, number: int, reason: str, report: Message | None, *, is_intended: bool) -> tuple[str, str]:
-    """How a worker ended: (type, which is one of Ray's, words). number: of the signal, or 0. reason: why it was killed, if
-    it was. report: how the memory was, if it was killed for that."""
-    exit_type = "SYSTEM_ERROR"
-    if report is not None:
-        from umbel._agent import memory_watch
-
-        exit_type = "NODE_OUT_OF_MEMORY"
-        reason = memory_watch.in_words(report)
-    elif is_intended or not (exit_code or number):
-        exit_type = "INTENDED_SYSTEM_EXIT"
-    return exit_type, f"it {_ending(exit_code, number, reason)}"
-
-
-def _ending(exit_code: int, number: int, reason: str) -> str:
-    """How a process ended, in words that follow its name."""
-    if reason:
-        return f"was killed: {reason}"
-    if not number:
-        return f"exited with code {exit_code}"
-    try:
-        name = signal.Signals(number).name
-    except ValueError:
-        name = "unknown"
-    hint = "; the system may have run out of memory" if number == signal.SIGKILL else ""
-    return f"was killed by signal {number} ({name}){hint}"

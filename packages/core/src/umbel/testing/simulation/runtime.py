@@ -243,7 +243,7 @@ class RuntimeWorld(World):
         self.memory_percent = 0  # of the crashes that are kills for memory
         self.killed_for_memory: dict[str, bool] = {}  # worker -> whether it was alone
         daemon: Any = self.node.daemon
-        daemon._take_memory_report = self._memory_report
+        daemon.memory._take_report = self._memory_report
         self.crashes_left = chance.choose((0, 0, 1, 2, 4))
         # deliver, let a thread run, housekeeping, fork or reap, time, crash
         self.weights = [

@@ -10,7 +10,7 @@ import contextlib
 from collections.abc import Mapping
 from typing import Any, Final
 
-from umbel._agent import environments, memory_watch, service, shortage
+from umbel._agent import environments, memory_service, memory_watch, shortage
 from umbel._agent import events as ev
 from umbel._base import control_groups, machine
 from umbel.testing.simulation.agent import AgentWorld
@@ -180,7 +180,7 @@ class ShortageWorld(AgentWorld):
         if isinstance(command, ev.StartWorker):
             self.sizes[int(command.worker[1:])] = BORN_BYTES
         elif isinstance(command, (ev.Grant, ev.HostActor)) and self.look_at_s is None:
-            self.look_at_s = self.now_s + service.FIRST_LOOK_S
+            self.look_at_s = self.now_s + memory_service.FIRST_LOOK_S
 
     # What must hold
 
