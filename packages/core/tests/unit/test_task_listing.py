@@ -12,6 +12,7 @@ from umbel._client import task_listing
 from umbel._history import batches, codes
 from umbel._history.conditions import Condition
 from umbel._history.store import Store
+from umbel.util.state import api
 
 OTHER = "0d" * 16
 
@@ -77,3 +78,9 @@ def test_what_is_looked_up_together_is_of_one_moment(history: Store) -> None:
         assert (other.task_count([]), other.ended(OWNER, 0, [(6, 6)])) == (before, [])
     assert (other.task_count([]), other.ended(OWNER, 0, [(6, 6)])) == (before + 1, [6])
     other.close()
+
+
+def test_summaries_of_equal_tallies_look_alike() -> None:
+    """Which of two tasks that run side by side ends first is chance."""
+    tally = [("f", "NORMAL_TASK", "FINISHED", 5), ("f", "NORMAL_TASK", "FAILED", 5), ("a", "ACTOR_TASK", "FINISHED", 1)]
+    assert str(api._task_summary(tally)) == str(api._task_summary(tally[::-1]))

@@ -209,13 +209,14 @@ def _task_details(row: Mapping[str, Any]) -> dict[str, Any]:
 
 
 def _counted(tally: Mapping[Any, int], key: Any, more: int = 1) -> dict[Any, int]:
-    return {**tally, key: tally.get(key, 0) + more}
+    """In the order of the keys, so that equal tallies look alike."""
+    return dict(sorted({**tally, key: tally.get(key, 0) + more}.items(), key=lambda pair: str(pair[0])))
 
 
 def _task_summary(tally: Sequence[tuple[str, str, str, int]]) -> dict[str, Any]:
     summary: dict[str, dict[str, Any]] = {}
     totals: dict[str, int] = {}
-    for name, kind, state, count in tally:
+    for name, kind, state, count in sorted(tally):
         entry = summary.setdefault(name, {"func_or_class_name": name, "type": kind, "state_counts": {}})
         entry["state_counts"] = _counted(entry["state_counts"], state, count)
         totals = _counted(totals, kind, count)
