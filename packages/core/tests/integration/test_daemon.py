@@ -367,9 +367,10 @@ def test_soft_affinity_and_spreading_run_here(daemon: Daemon) -> None:
 
 def test_demand_for_other_labels_waits_and_is_warned_about(start: Callable[..., Daemon]) -> None:
     daemon = start(labels={"zone": "a"})
-    assert daemon.lease(label_selector={"zone": "in(a, b)", "gpu": "!yes"})
-    daemon.driver.say({"t": "demand", "key": "g", "resources": CPU, "count": 1, "label_selector": {"zone": "b"}})
-    assert "it needs a node with labels like {'zone': 'b'}" in daemon.driver.expect("warn")[0]["text"]
+    assert daemon.lease(label_selectors=[[["zone", "b"]], [["zone", "in(a, b)"], ["gpu", "!yes"]]])
+    other = [[["zone", "b"]], [["zone", "c"]]]
+    daemon.driver.say({"t": "demand", "key": "g", "resources": CPU, "count": 1, "label_selectors": other})
+    assert "it needs a node with the labels zone=b, or else zone=c" in daemon.driver.expect("warn")[0]["text"]
 
 
 def test_policy_of_a_plugin_decides_the_order(start: Callable[..., Daemon]) -> None:

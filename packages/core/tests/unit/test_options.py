@@ -26,10 +26,6 @@ class Affinity:
     node_id, soft = "ab" * 16, False
 
 
-class ByLabels:
-    hard, soft = ("a label",), ()
-
-
 def amounts(**given: float) -> ResourceSet:
     return ResourceSet.from_floats(given)
 
@@ -97,9 +93,6 @@ BAD_CASES = [
     for value, is_type in values
 ]
 UNSUPPORTED = [
-    ("task", "scheduling_strategy", ByLabels()),
-    ("actor", "label_selector", {"zone": "a"}),
-    ("task", "fallback_strategy", [{"label_selector": {"zone": "a"}}]),
     ("method", "_num_objects_per_yield", 2),
 ]
 

@@ -65,6 +65,19 @@ def _strategy() -> _Field:
     return lambda value: value is None or isinstance(value, (str, dict)), "a string, an object or null", None
 
 
+def _alternatives() -> _Field:
+    def is_right(value: Any) -> bool:
+        return value is None or (
+            isinstance(value, list) and all(isinstance(one, list) and all(map(_is_pair, one)) for one in value)
+        )
+
+    return is_right, "an array of arrays of [label, condition], or null", None
+
+
+def _is_pair(value: Any) -> bool:
+    return isinstance(value, list) and len(value) == 2 and all(map(_is_text, value))
+
+
 def _bundles() -> _Field:
     def is_right(value: Any) -> bool:
         return isinstance(value, list) and bool(value) and all(map(_is_amounts, value))
@@ -119,7 +132,7 @@ _FIELDS: dict[str, dict[str, _Field]] = {
     },
     "demand": {
         "key": _text(), "resources": _amounts(), "count": _count(), "depth": _count(0), "env": _object(),
-        "strategy": _strategy(), "label_selector": _object(),
+        "strategy": _strategy(), "label_selectors": _alternatives(),
     },
     "hold_environment": {"env": _object()},
     "return": {"worker": _text(), "retire": _flag(False)},
@@ -130,7 +143,7 @@ _FIELDS: dict[str, dict[str, _Field]] = {
     "create_actor": {
         "actor": _text(), "name": _text_or_none(), "namespace": _text_or_none(), "get_if_exists": _flag(False),
         "detached": _flag(False), "max_restarts": _integer(0), "placement": _amounts(), "running": _amounts(),
-        "env": _object(), "strategy": _strategy(), "label_selector": _object(), "class_name": _text(""),
+        "env": _object(), "strategy": _strategy(), "label_selectors": _alternatives(), "class_name": _text(""),
         "meta_size": _count(), "depth": _count(0), "lacks_arguments": _flag(False), "call_site": _text(""),
     },
     "actor_arguments": {"actor": _text()},

@@ -415,7 +415,7 @@ class Service:
                 message["count"],
                 message["depth"],
                 _env_key(env),
-                self._refusal(message["label_selector"]),
+                self._refusal(message["label_selectors"]),
                 self.now_s(),
                 message["strategy"],
                 *self._build_of(env),
@@ -483,16 +483,19 @@ class Service:
             "correct the node id or make the affinity soft"
         ), True
 
-    def _refusal(self, selector: Any) -> str:
-        """Why this node's labels do not match a selector, or ""."""
-        if not selector:
+    def _refusal(self, selectors: Any) -> str:
+        """Why this node's labels meet none of these selectors, or ""."""
+        if not selectors:
             return ""
-        from umbel._model import placement  # rarely needed, and not quick to import
+        from umbel._model import node_labels  # rarely needed, and not quick to import
 
-        labels = self._config["labels"]
-        if all(placement.label_matches(str(wanted), labels.get(key)) for key, wanted in selector.items()):
+        labels = {node_labels.NODE_ID: self._config["node_id"], **self._config["labels"]}
+        if any(node_labels.meets(selector, labels) for selector in selectors):
             return ""
-        return f"it needs a node with labels like {selector}, but this one has {labels}; correct the label selector"
+        return (
+            f"it needs a node with the labels {node_labels.in_words(selectors)}, but the only one has {labels}; correct the "
+            "label selector, or start the node with such labels"
+        )
 
     def _ask_exit(self, command: ev.AskExit) -> None:
         is_unused = self.agent.workers[command.worker].state is WorkerState.LEAVING
@@ -589,7 +592,7 @@ class Service:
                 spec.running,
                 spec.depth,
                 _env_key(env),
-                self._refusal(spec.label_selector),
+                self._refusal(spec.label_selectors),
                 self.now_s(),
                 spec.strategy,
                 *self._build_of(env),

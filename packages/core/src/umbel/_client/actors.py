@@ -272,6 +272,7 @@ class Actors:
             "running": dict(options.running_resources.items()),
             "env": engine.environment(options.env_vars, options.environment),
             "strategy": tasks.wire_strategy(options.scheduling_strategy),
+            "label_selectors": options.label_selectors or None,
             "class_name": template.description.class_name,
             "depth": engine.tasks.depth,
         }

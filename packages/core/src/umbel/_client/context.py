@@ -11,11 +11,9 @@ from collections.abc import Callable, Mapping
 from typing import Any
 
 from umbel._client import current
-from umbel._model import ids
+from umbel._model import ids, node_labels
 from umbel._model import options as option_model
 from umbel._model import resources as resource_model
-
-NODE_ID_LABEL = "umbel.io/node-id"  # every node has it
 
 
 class TaskContext:
@@ -183,7 +181,7 @@ class RuntimeContext:
 
     def get_node_labels(self) -> dict[str, str]:
         """The labels of this node: its id as "umbel.io/node-id", and those it was started with."""
-        return {NODE_ID_LABEL: self._session.node_id, **self._session.labels}
+        return {node_labels.NODE_ID: self._session.node_id, **self._session.labels}
 
     @property
     def gcs_address(self) -> str:

@@ -56,6 +56,7 @@ def _actor(one: Row, node: Row) -> Row:
     state = one["state"]
     if state == "PENDING":
         state = "DEPENDENCIES_UNREADY" if one["lacks_arguments"] else "PENDING_CREATION"
+    selectors = one.get("label_selectors") or []
     cause = {"error_type": _CAUSES.get(one["cause"], ""), "error_message": one["reason"]} if state == "DEAD" else None
     return {
         "actor_id": one["actor"],
@@ -76,8 +77,8 @@ def _actor(one: Row, node: Row) -> Row:
         "num_restarts_due_to_lineage_reconstruction": 0,
         "num_restarts_due_to_node_preemption": 0,
         "call_site": one["call_site"] or None,
-        "label_selector": one["label_selector"] or {},
-        "fallback_strategy": None,
+        "label_selector": dict(selectors[0]) if selectors else {},
+        "fallback_strategy": [{"label_selector": dict(selector)} for selector in selectors[1:]] or None,
     }
 
 

@@ -75,7 +75,9 @@ class Tasks:
         blob = self._engine.export(template.source)
         env = self._engine.environment(options.env_vars, options.environment)
         strategy = wire_strategy(options.scheduling_strategy)
-        request = {"resources": dict(options.resources.items()), "env": env, "strategy": strategy}
+        request: dict[str, Any] = {"resources": dict(options.resources.items()), "env": env, "strategy": strategy}
+        if options.label_selectors:
+            request["label_selectors"] = options.label_selectors
         with self._engine.lock:
             made = self.new_template(template.name, options.num_returns, template.is_generator)
             made.function_blob = blob
@@ -280,6 +282,7 @@ class Tasks:
                     "resources": cls.request["resources"],
                     "env": cls.request["env"],
                     "strategy": cls.request["strategy"],
+                    "label_selectors": cls.request.get("label_selectors"),
                     "count": wanted,
                     "depth": self.depth,
                 }

@@ -62,7 +62,7 @@ class Listed(NamedTuple):
     lacks_arguments: bool
     resources: Mapping[str, int]
     env: Any
-    label_selector: Any
+    label_selectors: Any
     repr_name: str
     call_site: str
     job_id: str
@@ -393,7 +393,7 @@ def _listed(one: Actor) -> Listed:
     spec = one.spec
     return Listed(
         spec.actor, spec.name, spec.namespace, spec.class_name, one.state, one.worker, spec.owner, spec.is_detached,
-        one.restarts, one.reason, one.cause, one.lacks_arguments, spec.running, spec.env, spec.label_selector,
+        one.restarts, one.reason, one.cause, one.lacks_arguments, spec.running, spec.env, spec.label_selectors,
         one.repr_name, spec.call_site, spec.job_id, spec.group,
     )  # fmt: skip
 

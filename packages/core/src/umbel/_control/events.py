@@ -33,7 +33,7 @@ class Cause(Enum):
 class ActorSpec(NamedTuple):
     """What the creator asked for. max_restarts: -1 is without limit. name: "" for none.
 
-    placement, running, env, strategy, label_selector and job (`jobs.JobEnvironment`, or None) are the node's business; here
+    placement, running, env, strategy, label_selectors and job (`jobs.JobEnvironment`, or None) are the node's business; here
     only the group in strategy is looked at. call_site: "" unless it was recorded.
     """
 
@@ -48,7 +48,7 @@ class ActorSpec(NamedTuple):
     running: Mapping[str, int]
     env: Any
     strategy: Any
-    label_selector: Any
+    label_selectors: Any
     depth: int
     call_site: str = ""
     job: Any = None

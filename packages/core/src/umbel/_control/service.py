@@ -118,7 +118,7 @@ class ActorService:
             running=message["running"],
             env=message["env"],
             strategy=message["strategy"],
-            label_selector=message["label_selector"],
+            label_selectors=message["label_selectors"],
             depth=message["depth"],
             call_site=message["call_site"],
             job=job,

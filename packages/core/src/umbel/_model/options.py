@@ -48,7 +48,8 @@ class TaskOptions(NamedTuple):
     """How a function runs as a task.
 
     resources: what one run needs. num_returns: None for one object, or a stream when the function is a generator.
-    environment: the fields of runtime_env but `env_vars`, as JSON; "" for none.
+    environment: the fields of runtime_env but `env_vars`, as JSON; "" for none. label_selectors: of which the node must meet
+    one, the best first; see `node_labels`.
     """
 
     resources: ResourceSet
@@ -63,6 +64,7 @@ class TaskOptions(NamedTuple):
     accelerator_type: str | None = None
     enable_task_events: bool = True
     labels: tuple[tuple[str, str], ...] = ()
+    label_selectors: tuple[tuple[tuple[str, str], ...], ...] = ()
     generator_backpressure_num_objects: int = -1
 
     @property
@@ -97,6 +99,7 @@ class ActorOptions(NamedTuple):
     accelerator_type: str | None = None
     enable_task_events: bool = True
     labels: tuple[tuple[str, str], ...] = ()
+    label_selectors: tuple[tuple[tuple[str, str], ...], ...] = ()
     generator_backpressure_num_objects: int = -1
     enable_tensor_transport: bool | None = None
 
@@ -201,11 +204,28 @@ def _common(given: _Given) -> _Given:
         "name": given.get("name"),
         "env_vars": env_vars,
         "environment": environment,
+        "label_selectors": _selectors(given),  # may take the strategy away
         "scheduling_strategy": given.get("scheduling_strategy"),
         "accelerator_type": given.get("accelerator_type"),
         "enable_task_events": given.get("enable_task_events", True),
         "labels": given.get("_labels", ()),
     }
+
+
+def _selectors(given: _Given) -> tuple[tuple[tuple[str, str], ...], ...]:
+    """What is asked of the node's labels, by all options that do."""
+    strategy: Any = given.get("scheduling_strategy")
+    by_labels = hasattr(strategy, "hard")
+    if not (by_labels or given.get("label_selector") or given.get("fallback_strategy")):
+        return ()
+    from umbel._model import node_labels
+
+    hard: node_labels.Selector = ()
+    soft: node_labels.Selector = ()
+    if by_labels:
+        hard, soft = node_labels.of_operators(strategy.hard), node_labels.of_operators(strategy.soft)
+        given["scheduling_strategy"] = "DEFAULT"
+    return node_labels.in_order(given.get("label_selector", ()), given.get("fallback_strategy", ()), hard, soft)
 
 
 def _amounts(given: _Given) -> dict[str, int]:
@@ -425,26 +445,27 @@ def _strategy(option: str, value: object) -> object:
             _placement_group(f"{option}.placement_group", value.placement_group)
         return value
     if hasattr(value, "hard") and hasattr(value, "soft"):
-        raise _needs_cluster(option, value, "placement by labels")
+        return value
     raise _wrong_type(option, allowed, value, advice)
 
 
-def _needs_cluster(option: str, value: object, what: str) -> exceptions.UnsupportedFeature:
-    return exceptions.UnsupportedFeature(
-        f"{option}={value!r} is not supported: this version of Umbel has no {what}; leave it out on one machine"
-    )
+def _selector(option: str, value: object) -> tuple[tuple[str, str], ...]:
+    pairs = _str_pairs(option, value)
+    if not pairs:
+        return ()
+    from umbel._model import node_labels
+
+    return node_labels.checked(option, dict(pairs))
 
 
-def _selector(option: str, value: object) -> None:
-    if _str_pairs(option, value):
-        raise _needs_cluster(option, value, "placement by labels")
-
-
-def _fallbacks(option: str, value: object) -> None:
+def _fallbacks(option: str, value: object) -> tuple[tuple[tuple[str, str], ...], ...]:
+    advice = "write [{'label_selector': {...}}]"
     if not isinstance(value, (list, tuple)) or not all(isinstance(one, Mapping) for one in value):
-        raise _wrong_type(option, "a list of dicts", value, "write [{'label_selector': {...}}]")
-    if value:
-        raise _needs_cluster(option, value, "placement by labels")
+        raise _wrong_type(option, "a list of dicts", value, advice)
+    for one in value:
+        if set(one) - {"label_selector"}:
+            raise _wrong_value(option, "a list of dicts with 'label_selector' and nothing else", value, advice)
+    return tuple(_selector(f"{option}[{index}]", one.get("label_selector") or {}) for index, one in enumerate(value))
 
 
 _GROUP: Final = "placement_group"

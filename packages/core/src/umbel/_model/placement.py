@@ -10,8 +10,7 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Literal, TypeAlias
 
-from umbel import exceptions
-from umbel._model import resources
+from umbel._model import node_labels, resources
 
 _NAMED_NODES_MAX = 3  # in a reason; a list of a thousand nodes explains nothing
 
@@ -37,7 +36,7 @@ Strategy: TypeAlias = "Literal['DEFAULT', 'SPREAD'] | NodeAffinity"
 class Demand:
     """Resources that one task or actor needs on one node.
 
-    label_selector: conditions on the node's labels, see `label_matches`. depth: 0 for what the driver submitted, one
+    label_selector: conditions on the node's labels, see `node_labels.label_matches`. depth: 0 for what the driver submitted, one
     more for each task or actor that it was submitted from.
     """
 
@@ -111,29 +110,8 @@ def eligible_nodes(demand: Demand, view: ClusterView) -> Eligible:
     return _by_resources(demand, labelled)
 
 
-def label_matches(condition: str, value: str | None) -> bool:
-    """Whether a label has the value that a selector asks for: `v`, `!v`, `in(a, b)` or `!in(a, b)`.
-
-    value: None when the node has no such label, which satisfies the two negative forms. Raises InvalidOption.
-    """
-    text = condition.strip()
-    is_negative = text.startswith("!")
-    text = text.removeprefix("!").strip()
-    if text.startswith("in(") and text.endswith(")"):
-        wanted = {one.strip() for one in text[3:-1].split(",")}
-    else:
-        wanted = {text}
-    if "" in wanted or any(set(one) & set("!()") for one in wanted):
-        raise exceptions.InvalidOption(
-            f"a label selector's value must be 'v', '!v', 'in(a,b)' or '!in(a,b)', got {condition!r}; "
-            "name the values to match",
-            option="label_selector",
-        )
-    return (value in wanted) is not is_negative
-
-
 def _has_labels(node: NodeView, selector: Mapping[str, str]) -> bool:
-    return all(label_matches(condition, node.labels.get(key)) for key, condition in selector.items())
+    return node_labels.meets(selector.items(), node.labels)
 
 
 def _by_resources(demand: Demand, nodes: Sequence[NodeView]) -> Eligible:

@@ -12,7 +12,7 @@ import contextlib
 from collections.abc import Iterator, Mapping, Sequence
 from typing import Final, NamedTuple
 
-from umbel._model import placement, resources
+from umbel._model import node_labels, placement, resources
 
 PACK: Final = "PACK"
 SPREAD: Final = "SPREAD"
@@ -84,8 +84,7 @@ def place(demand: GroupDemand, view: placement.ClusterView) -> GroupPlacement:
 
 def _suits(node: placement.NodeView, bundle: resources.ResourceSet, selector: Mapping[str, str]) -> bool:
     """Whether the node, if it were empty, could hold the bundle."""
-    has_labels = all(placement.label_matches(wanted, node.labels.get(key)) for key, wanted in selector.items())
-    return has_labels and bundle.fits_in(node.total)
+    return node_labels.meets(selector.items(), node.labels) and bundle.fits_in(node.total)
 
 
 def _assigned(demand: GroupDemand, able: Mapping[int, Sequence[str]], free: _Free) -> dict[int, str] | None:

@@ -174,11 +174,10 @@ def _checked_selectors(selectors: Any, count: int) -> list[dict[str, str]]:
             f"{advice}",
             option="bundle_label_selector",
         )
-    from umbel._model import placement  # few groups have conditions
+    from umbel._model import node_labels  # few groups have conditions
 
     for one in selectors:
-        for condition in one.values():
-            placement.label_matches(condition, None)  # raises for what it cannot read
+        node_labels.checked("bundle_label_selector", one)
     return [dict(one) for one in selectors]
 
 

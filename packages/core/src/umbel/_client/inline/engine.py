@@ -20,7 +20,7 @@ from umbel._client import context, current, refs, remote_function
 from umbel._client.inline import baton as baton_module
 from umbel._client.inline import calls, exits, lanes, pool, registry, running, streams, tasks, values
 from umbel._client.inline import mutex as mutex_module
-from umbel._model import ids, reasons
+from umbel._model import ids, node_labels, reasons
 from umbel._model import options as option_model
 from umbel._model import resources as resource_model
 from umbel._objects import ownership, serialization
@@ -394,6 +394,11 @@ class InlineEngine:
     def session_context(self) -> context.SessionContext:
         call = self.current_call()
         return self._driver_session if call is None or call.session is None else call.session
+
+    def meets_one(self, selectors: Sequence[node_labels.Selector]) -> bool:
+        """Whether the only node's labels meet one of these."""
+        labels = {node_labels.NODE_ID: self.node_id, **self.labels}
+        return any(node_labels.meets(selector, labels) for selector in selectors)
 
     def new_session(self, gpu_count: int) -> context.SessionContext:
         """The view of one more worker."""

@@ -39,9 +39,7 @@ class Registry:
         recipe.env_vars = self._tasks.env_vars(options.env_vars)
         if options.environment:
             tasks.refuse_environment(options.environment)
-        self._tasks.place(
-            recipe, options.placement_resources, options.scheduling_strategy, exceptions.ActorUnschedulableError
-        )
+        self._tasks.place(recipe, options.placement_resources, options, exceptions.ActorUnschedulableError)
         recipe.resources = options.running_resources.to_floats()
         recipe.has_events = options.enable_task_events
         return recipe

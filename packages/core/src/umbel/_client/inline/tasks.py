@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING, Any
 from umbel import exceptions
 from umbel._client import context, exports, refs, remote_function
 from umbel._client.inline import calls, lanes, running, streams, surroundings, values
+from umbel._model import node_labels
 from umbel._model import options as option_model
 from umbel._model import resources as resource_model
 from umbel._objects import ownership, serialization
@@ -52,7 +53,7 @@ class Tasks:
         recipe.env_vars = self.env_vars(options.env_vars)
         if options.environment:
             refuse_environment(options.environment)
-        self.place(recipe, options.resources, options.scheduling_strategy, exceptions.TaskUnschedulableError)
+        self.place(recipe, options.resources, options, exceptions.TaskUnschedulableError)
         return recipe
 
     def env_vars(self, own: surroundings.EnvVars) -> surroundings.EnvVars:
@@ -63,10 +64,11 @@ class Tasks:
         self,
         recipe: calls.Recipe,
         wanted: resource_model.ResourceSet,
-        strategy: Any,
+        options: option_model.TaskOptions | option_model.ActorOptions,
         error: type[exceptions.UmbelError],
     ) -> None:
         """Note what the calls hold, and whether this session can ever run them."""
+        strategy: Any = options.scheduling_strategy
         total = self._engine.resources
         recipe.resources = wanted.to_floats()
         recipe.gpu_count = -(-wanted.get(resource_model.GPU, 0) // resource_model.RESOURCE_UNIT)
@@ -84,6 +86,11 @@ class Tasks:
             text = (
                 f"{recipe.name} must run on node {wanted_node}, which does not exist; the only node is {only_node}; "
                 "pass soft=True or leave the strategy out"
+            )
+        elif options.label_selectors and not self._engine.meets_one(options.label_selectors):
+            text = (
+                f"{recipe.name} needs a node with the labels {node_labels.in_words(options.label_selectors)}, but the only node "
+                f"has {self._engine.labels}; correct the label selector, or start with umbel.init(labels=...)"
             )
         recipe.infeasible = None if text is None else values.Failure(error(text), recipe.name)
 
