@@ -356,7 +356,7 @@ def test_so_many_removed_groups_are_remembered() -> None:
 
 def test_check_finds_a_name_that_is_kept() -> None:
     table = make(seen("a"))
-    table.apply(created(spec(name="n")))
+    placed(table, spec(name="n"), "a")
     del table.groups["g"]
     with pytest.raises(exceptions.InternalError, match="a name of no group"):
         table.check()

@@ -46,12 +46,13 @@ class Group:
     """One group's record."""
 
     __slots__ = (
-        "attempt", "attempts", "cause", "created_s", "infeasible_since_s", "is_warned_of", "nodes", "ready_s", "reason",
-        "retry_s", "spec", "state", "watchers",
+        "attempt", "attempts", "cause", "created_s", "infeasible_since_s", "is_warned_of", "nodes", "number", "ready_s",
+        "reason", "retry_s", "spec", "state", "watchers",
     )  # fmt: skip
 
-    def __init__(self, spec: GroupSpec, at_s: float) -> None:
+    def __init__(self, spec: GroupSpec, number: int, at_s: float) -> None:
         self.spec = spec
+        self.number = number  # they are placed in this order
         self.state = GroupState.PENDING
         self.nodes: dict[int, str] = {}  # of the bundles that tasks may use, by index
         self.attempt: Attempt | None = None
@@ -90,7 +91,9 @@ class GroupTable:
 
     def __init__(self, *, infeasible_timeout_s: float | None = None) -> None:
         """infeasible_timeout_s: how long a group that no node could ever hold may wait; None for ever."""
-        self.groups: dict[str, Group] = {}  # in order of creation, which is the order in which they are placed
+        self.groups: dict[str, Group] = {}
+        self._unplaced: dict[str, Group] = {}  # those that are not CREATED: there may be a thousand others
+        self._count = 0
         self.nodes: dict[str, placement.NodeView] = {}
         self._removed: OrderedDict[str, Group] = OrderedDict()
         self._names: dict[tuple[str, str], str] = {}
@@ -133,7 +136,8 @@ class GroupTable:
                 )
                 return [ev.RefuseCreate(event.client, event.request, reason)]
             self._names[place] = spec.group
-        group = self.groups[spec.group] = Group(spec, event.at_s)
+        self._count += 1
+        group = self.groups[spec.group] = self._unplaced[spec.group] = Group(spec, self._count, event.at_s)
         return commands + self._attempt(group, event.at_s)
 
     # ---- placing ----
@@ -223,6 +227,7 @@ class GroupTable:
         group.attempt = None
         group.reason = ""
         group.state = GroupState.CREATED
+        del self._unplaced[group.spec.group]
         if group.ready_s is None:
             group.ready_s = event.at_s
         return self._publish(group)
@@ -250,13 +255,17 @@ class GroupTable:
     def _on_node_seen(self, event: ev.NodeSeen) -> list[ev.GroupCommand]:
         self.nodes[event.view.node_id] = event.view
         commands: list[ev.GroupCommand] = []
-        for group in self.groups.values():
+        for group in self._in_order():
             attempt = group.attempt
             if attempt is not None and not attempt.is_committing and attempt.until_s is None and len(self.nodes) > 1:
                 attempt.until_s = event.at_s + RESERVE_WAIT_S  # it began when there was no other node
-            if group.state is not GroupState.CREATED and attempt is None and group.retry_s is None:
+            if attempt is None and group.retry_s is None:
                 commands += self._attempt(group, event.at_s)
         return commands
+
+    def _in_order(self) -> list[Group]:
+        """Those that are not CREATED, in the order in which they are placed."""
+        return sorted(self._unplaced.values(), key=lambda group: group.number)
 
     def _on_node_lost(self, event: ev.NodeLost) -> list[ev.GroupCommand]:
         self.nodes.pop(event.node, None)
@@ -271,6 +280,7 @@ class GroupTable:
                 del group.nodes[index]
             if lost:
                 group.state = GroupState.RESCHEDULING
+                self._unplaced[group.spec.group] = group
             commands += self._give_up(group, but=event.node)
             hit.append(group)
         for group in hit:  # once all have let go of what they will not have
@@ -303,6 +313,7 @@ class GroupTable:
         group.attempt = None
         group.retry_s = None
         del self.groups[spec.group]
+        self._unplaced.pop(spec.group, None)
         if spec.name:
             del self._names[spec.namespace, spec.name]
         self._removed[spec.group] = group
@@ -358,7 +369,7 @@ class GroupTable:
     def next_tick_s(self) -> float | None:
         """When `Ticked` is due next, or None while nothing depends on time."""
         due: list[float] = []
-        for group in self.groups.values():
+        for group in self._unplaced.values():
             if group.retry_s is not None:
                 due.append(group.retry_s)
             if group.attempt is not None and group.attempt.until_s is not None:
@@ -373,7 +384,7 @@ class GroupTable:
     def _on_ticked(self, event: ev.Ticked) -> list[ev.GroupCommand]:
         at_s = event.at_s
         commands: list[ev.GroupCommand] = []
-        for group in list(self.groups.values()):
+        for group in self._in_order():
             attempt = group.attempt
             if attempt is not None and attempt.until_s is not None and attempt.until_s <= at_s:
                 commands += self._look_elsewhere(group, attempt, at_s)
@@ -416,12 +427,16 @@ class GroupTable:
             if spec.name:
                 holder = self._names.get((spec.namespace, spec.name))
                 checks.invariant(holder == group_id, "a group lost its name", group=group_id, name=spec.name)
+            is_unplaced = self._unplaced.get(group_id) is group
+            checks.invariant(is_unplaced != (group.state is GroupState.CREATED), "not looked after", group=group_id)
             is_whole = len(group.nodes) == len(spec.bundles)
             checks.invariant(is_whole == (group.state is GroupState.CREATED), "CREATED is not whole", group=group_id)
             if group.state is GroupState.PENDING:
                 checks.invariant(not group.nodes, "a group that was never created has bundles", group=group_id)
             if group.state is not GroupState.CREATED:
                 checks.invariant(group.reason, "a group waits without a reason", group=group_id)
+        for group_id in self._unplaced:
+            checks.invariant(group_id in self.groups, "looked after in vain", group=group_id)
         for (namespace, name), group_id in self._names.items():
             checks.invariant(group_id in self.groups, "a name of no group", name=name, namespace=namespace)
         for group_id, group in self._removed.items():

@@ -129,6 +129,25 @@ def test_children_are_captured_where_that_is_asked_for(make: Callable[..., Place
     assert umbel.get(actor.of_child.remote(), timeout=SOON_S) == captured
 
 
+def test_a_captured_child_may_be_an_actor_or_name_its_bundle(make: Callable[..., PlacementGroup]) -> None:
+    @umbel.remote
+    def make_children() -> Any:
+        actor = Resident.options(num_cpus=1).remote()
+        where = umbel.get(actor.whereabouts.remote())
+        last = whereabouts.options(placement_group_bundle_index=1).remote()
+        with pytest.raises(ValueError, match="below 2, the number of bundles"):
+            whereabouts.options(placement_group_bundle_index=2).remote()
+        return where, umbel.get(last)
+
+    group = make([{"CPU": 2}, {"CPU": 1}])
+    strategy = InGroup(group, 0, placement_group_capture_child_tasks=True)
+    captured = (group.id.hex(), True, {"CPU": 1.0})
+    assert umbel.get(make_children.options(scheduling_strategy=strategy).remote(), timeout=SOON_S) == (
+        captured,
+        captured,
+    )
+
+
 def test_a_captured_child_that_fits_nowhere_is_refused(make: Callable[..., PlacementGroup]) -> None:
     group = make([{"CPU": 1}])
     strategy = InGroup(group, placement_group_capture_child_tasks=True)
