@@ -42,7 +42,6 @@ class Queries:
             "nodes": self._nodes,
             "cluster_resources": self._total,
             "available_resources": self._free,
-            "placement_groups": self._groups,
             "actors": self._actors,
             "environments": self._environments,
             "pending": self._pending,
@@ -57,12 +56,16 @@ class Queries:
     def on_query(self, client: Client, message: Message, _body: bytes) -> None:
         what = message["what"]
         answer = self._answers.get(what)
-        if what == "history":
+        if what == "placement_groups":
+            found = self._daemon.control.listed_groups(message["about"])
+            self._daemon.hub.reply(client.id, message["rq"], {"result": found})
+        elif what == "history":
             self._on_history(client, message["rq"])
         elif what == "where":
             self._daemon.hub.reply(client.id, message["rq"], {"result": self._daemon.store.where(message["about"])})
         elif answer is None:
-            text = f"query.what must be one of {', '.join((*self._answers, 'history', 'where'))}, got {what!r}"
+            known = ", ".join((*self._answers, "placement_groups", "history", "where"))
+            text = f"query.what must be one of {known}, got {what!r}"
             self._daemon.hub.refuse(client.id, message["rq"], "invalid", text)
         else:
             self._daemon.hub.reply(client.id, message["rq"], {"result": answer()})
@@ -136,10 +139,6 @@ class Queries:
     def _actors(self) -> list[Message]:
         pid_of = self._daemon.forks.pid_of
         return [{**one, "pid": pid_of(one["worker"])} for one in self._daemon.control.listed()]
-
-    def _groups(self) -> list[Message]:
-        found: list[Message] = self._daemon.control.listed_groups()
-        return found
 
     def _environments(self) -> list[Message]:
         now_s = self._daemon.now_s()

@@ -242,7 +242,7 @@ def _worker_of(asker: Asker, actor: str) -> str:
 
 def of_group(asker: Asker, group: str) -> Reason:
     """Why a placement group is as it is."""
-    listed = next((one for one in asker.query("placement_groups") if one["group"] == group), None)
+    listed = next(iter(asker.query("placement_groups", group)), None)
     if listed is None:
         return Reason(reasons.UNKNOWN, f"placement group {group}", "is not known (any more)", facts={"group": group})
     told = Reason.from_json(listed["why"])

@@ -154,8 +154,8 @@ class GroupService:
     def tick(self) -> None:
         self._decide(ev.Ticked(self._node.now_s()))
 
-    def listed(self) -> list[Message]:
-        """All groups, for queries."""
+    def listed(self, group: str) -> list[Message]:
+        """This group, or all for "", for queries."""
         return [
             {
                 **one._asdict(),
@@ -163,7 +163,7 @@ class GroupService:
                 "bundles": [dict(bundle) for bundle in one.bundles],
                 "why": one.why.as_json(),
             }
-            for one in self.table.listed()
+            for one in self.table.listed(group)
         ]
 
     # ---- commands ----

@@ -360,8 +360,11 @@ class GroupTable:
         watchers, group.watchers = group.watchers, {}
         return [ev.Publish(client, group.spec.group, group.state, group.reason, group.cause) for client in watchers]
 
-    def listed(self) -> list[Listed]:
-        """All groups, the removed ones that are remembered last."""
+    def listed(self, group: str = "") -> list[Listed]:
+        """This group if it is known; for "" all, the removed ones that are remembered last."""
+        if group:
+            found = self.groups.get(group) or self._removed.get(group)
+            return [_listed(found)] if found is not None else []
         return [_listed(one) for known in (self.groups, self._removed) for one in known.values()]
 
     # ---- time ----

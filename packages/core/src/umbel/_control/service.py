@@ -216,9 +216,9 @@ class ActorService:
         if self._groups is not None:
             self._groups.bundles_refused(group, attempt, reason)
 
-    def listed_groups(self) -> list[Message]:
-        """All placement groups, for queries."""
-        return self._groups.listed() if self._groups is not None else []
+    def listed_groups(self, group: str) -> list[Message]:
+        """This placement group, or all for "", for queries."""
+        return self._groups.listed(group) if self._groups is not None else []
 
     # ---- what the node reports ----
 

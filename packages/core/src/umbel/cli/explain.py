@@ -82,8 +82,7 @@ def story(asker: tool.Tool, about: str) -> list[Reason]:
     if process:
         nothing = Reason(reasons.READY, f"process {process}", "runs nothing and waits for nothing")
         return inquiry.of_process(asker, process) or [nothing]
-    groups = [one["group"] for one in asker.query("placement_groups") if one["group"] == text]
-    if groups:
+    if asker.query("placement_groups", text):
         return [inquiry.of_group(asker, text)]
     actors = [one for one in asker.query("actors") if one["actor"].startswith(text)]
     if len(actors) == 1:
