@@ -33,7 +33,8 @@ def test_condition_that_is_none(wrong: str) -> None:
 
 
 @pytest.mark.parametrize(
-    ("key", "told"), [("zo ne", "a label must be called"), ("/a", "a label"), ("a/", "a label"), ("", "without empty names")]
+    ("key", "told"),
+    [("zo ne", "a label must be called"), ("/a", "a label"), ("a/", "a label"), ("", "without empty names")],
 )
 def test_name_that_no_label_has(key: str, told: str) -> None:
     with pytest.raises(exceptions.InvalidOption, match=told):

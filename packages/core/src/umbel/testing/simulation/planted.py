@@ -9,13 +9,14 @@ from typing import Any, Final, NamedTuple
 
 from umbel._agent import bundles as node_bundles
 from umbel._agent import environments, ledger, shortage, spill_ledger, spool, state, store_ledger
+from umbel._agent import events as agent_events
 from umbel._agent import records as agent_records
 from umbel._client import memory_kills
 from umbel._client.graphs import backends, channels, executions, loop, ring
 from umbel._control import actors, groups
 from umbel._history import retention, store
 from umbel._model import reasons
-from umbel._objects import lineage, ownership, spill_book
+from umbel._objects import lineage, ownership, segments, spill_book
 from umbel._scheduling import actor_calls, dispatch
 from umbel._scheduling import bundles as group_bundles
 from umbel._worker import mailbox
@@ -333,6 +334,30 @@ def _kill_the_idle(machine: shortage.MemoryMonitor, sample: shortage.Sampled) ->
     ]
 
 
+def _kill_the_dearest(
+    machine: shortage.MemoryMonitor, uses: list[shortage.Use], worth: float, at_s: float
+) -> shortage.Use | None:
+    """Of those to blame, whoever costs most goes."""
+    dearer = [use._replace(cost=shortage.LOST_ACTOR - use.cost) for use in uses]
+    victim = _victim(machine, dearer, worth, at_s)
+    return next((use for use in uses if victim is not None and use.worker == victim.worker), None)
+
+
+def _kill_early(_machine: shortage.MemoryMonitor, limit_bytes: int) -> int:
+    """A quarter of what may be used is not."""
+    return _allowed_bytes(_machine, limit_bytes) * 3 // 4
+
+
+def _kill_whoever(machine: state.AgentState, event: agent_events.MemoryShort) -> list[Any]:
+    """Also who is not in use any more."""
+    worker = machine.workers.get(event.worker)
+    return machine._kill(worker, event.reason, event.at_s) if worker is not None else []
+
+
+_victim = shortage.MemoryMonitor._victim
+_allowed_bytes = shortage.MemoryMonitor.allowed_bytes
+
+
 def _use_all(_machine: shortage.MemoryMonitor, limit_bytes: int) -> int:
     """Nothing is kept free."""
     return limit_bytes
@@ -409,6 +434,16 @@ def _free_at_once(held: node_bundles.Bundles, group: str, attempt: int | None = 
 def _read_ahead(side: ring.ReaderSide, written: int) -> bool:
     """A reader takes what is not written yet."""
     return written >= side.read
+
+
+class _Unremoved:
+    """`segments` for who has a file removed, and does not."""
+
+    name_of = staticmethod(segments.name_of)
+
+    @staticmethod
+    def remove(_path: str) -> None:
+        """It stays."""
 
 
 def _begin_one_more(book: executions.Executions) -> int | None:
@@ -499,6 +534,9 @@ PLANTS: Final[Mapping[str, Planted]] = {
     "largest-killed": _instead("shortage", _MONITOR, "_victim", _kill_the_largest, "K"),
     "killed-on": _instead("shortage", _MONITOR, "_decide", _kill_on, "K3"),
     "idle-killed": _instead("shortage", _MONITOR, "_decide", _kill_the_idle, "K2", "K3"),
+    "dearest-killed": _instead("shortage", _MONITOR, "_victim", _kill_the_dearest, "K4"),
+    "killed-early": _instead("shortage", _MONITOR, "allowed_bytes", _kill_early, "K1"),
+    "unused-killed": _instead("agent", _AGENT, "_on_memory_short", _kill_whoever, "A14"),
     "nothing-kept-free": _instead("shortage", _MONITOR, "allowed_bytes", _use_all, "K7"),
     "helpless-unsaid": _instead("shortage", _MONITOR, "_complain", lambda *_: [], "K7"),
     "demand-not-raised": _instead("dispatch", memory_kills.MemoryKills, "_raise_demand", lambda *_: None, "K6"),
@@ -510,6 +548,7 @@ PLANTS: Final[Mapping[str, Planted]] = {
     "any-result": _instead("graphs", executions.Executions, "take", _take_any, "X1", "X3", "result"),
     "unsent-kept": _instead("graphs", loop._Loop, "_send", _keep_unsent, "X5"),
     "segment-free-at-once": _instead("graphs", channels.Sender, "let_go", _let_go_at_once, "X"),
+    "name-kept": _instead("graphs", backends, "segments", _Unremoved, "X6"),
     "closed-in-silence": _instead("graphs", channels.Memory, "close", _close_in_silence, "X7"),
     "death-of-actor-unseen": _instead("graphs", backends.Channels, "check", _look_at_no_actor, "R2", "X4"),
     "lost-told-once": _instead("history", spool.Spool, "hand_over", _tell_once, "H1"),
