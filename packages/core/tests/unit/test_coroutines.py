@@ -37,6 +37,10 @@ async def all_in_time(futures: Futures) -> None:
     await asyncio.wait_for(asyncio.gather(*futures), 60)
 
 
+async def shielded(futures: Futures) -> None:
+    await asyncio.gather(asyncio.shield(futures[0]), asyncio.shield(through_a_generator(futures[1])))
+
+
 async def all_of(futures: Futures) -> None:
     await asyncio.wait(futures)
 
@@ -75,6 +79,7 @@ def suspended(
         (through_tasks, [0, 1]),
         (all_in_time, [0, 1]),
         (all_of, [0, 1]),
+        (shielded, [0, 1]),
         (one_of, []),  # either is enough
         (none_of, []),
         pytest.param(

@@ -1,13 +1,14 @@
 """Where the coroutine of an asyncio task stands, and what it waits for.
 
 Asked from another thread while the event loop goes on: what is read here may be a moment old, and nothing of it is kept.
-What is behind `asyncio.shield`, or a future of somebody else's, is not known.
+What is behind a lock or an event of asyncio's, or a future of somebody else's, is not known.
 """
 
 from __future__ import annotations
 
 import collections
 import gc
+import inspect
 from collections.abc import Callable, Iterable, Iterator, Mapping
 from types import FrameType
 from typing import Any, TypeVar
@@ -95,7 +96,14 @@ def _behind(task: Any) -> Iterator[Any]:
         if hasattr(one, "get_coro"):
             waiting += _next(one)
         else:
-            waiting += getattr(one, "_children", ())  # of asyncio.gather
+            waiting += getattr(one, "_children", None) or _shielded(one)  # the first: of asyncio.gather
+
+
+def _shielded(future: Any) -> Iterator[Any]:
+    """What a future of asyncio.shield stands for, which only its callback knows."""
+    for callback, *_ in getattr(future, "_callbacks", None) or ():
+        if getattr(callback, "__qualname__", "") == "shield.<locals>._outer_done_callback":
+            yield inspect.getclosurevars(callback).nonlocals["inner"]
 
 
 def _next(task: Any) -> Iterable[Any]:
