@@ -224,6 +224,49 @@ class ObjectStoreFullError(UmbelError):
     _umbel_summary = "the object store is full; drop references to large values, or give it a larger capacity"
 
 
+class ControlStorageError(UmbelError):
+    """The cluster's control storage refused something, which therefore has not happened. Trying again is of no use until
+    what the message names has changed."""
+
+    _umbel_summary = "the control storage refused what was asked of it"
+
+
+class StorageUnavailable(ControlStorageError):
+    """The control storage could not be asked. What was asked has not happened; trying again is safe."""
+
+    _umbel_summary = "the control storage cannot be reached"
+
+
+class StorageUncertain(ControlStorageError):
+    """The control storage was asked and has not answered: what was asked has happened, or not, or will. Ask for the same
+    again, with the same number: it is done once."""
+
+    _umbel_summary = "the control storage did not answer; ask for the same again"
+
+
+class StorageFenced(ControlStorageError):
+    """Who asked leads the cluster no longer. What was asked has not happened, and he may not act any more.
+
+    fencing: the number he asked with; leader and leader_fencing: who has led since, "" if nobody, and by which number.
+    """
+
+    _umbel_summary = "this process leads the cluster no longer"
+
+    def __init__(
+        self, message: str | None = None, *, fencing: int = 0, leader: str = "", leader_fencing: int = 0
+    ) -> None:
+        super().__init__(message)
+        self.fencing = fencing
+        self.leader = leader
+        self.leader_fencing = leader_fencing
+
+
+class StorageMismatch(ControlStorageError):
+    """What lies there is another cluster's, of a newer version, or nothing of Umbel's. It was left as it is."""
+
+    _umbel_summary = "the control storage holds something else than this cluster's records"
+
+
 class RuntimeEnvSetupError(UmbelError):
     """The runtime environment of a task or an actor could not be made."""
 
@@ -809,6 +852,7 @@ __all__ = [
     "CollectiveMismatchError",
     "CollectiveRankDiedError",
     "CollectiveTimeoutError",
+    "ControlStorageError",
     "CrossLanguageError",
     "DeadlockError",
     "GetTimeoutError",
@@ -834,6 +878,10 @@ __all__ = [
     "ReferenceCountingAssertionError",
     "RpcError",
     "RuntimeEnvSetupError",
+    "StorageFenced",
+    "StorageMismatch",
+    "StorageUnavailable",
+    "StorageUncertain",
     "StreamingGeneratorReplayInconsistentError",
     "TaskCancelledError",
     "TaskPlacementGroupRemoved",

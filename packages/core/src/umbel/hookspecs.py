@@ -36,6 +36,11 @@ def umbel_stores() -> Iterable[spi.StoreDescriptor]:  # type: ignore[empty-body]
 
 
 @hookspec
+def umbel_control_storages() -> Iterable[spi.ControlStorageDescriptor]:  # type: ignore[empty-body]  # only the signature counts
+    """Control storages: where a cluster's records are kept, by the scheme of a URL."""
+
+
+@hookspec
 def umbel_accelerators() -> Iterable[spi.AcceleratorDescriptor]:  # type: ignore[empty-body]  # only the signature counts
     """Accelerator managers: which devices a node has, and how a process is kept to some of them. All are used."""
 

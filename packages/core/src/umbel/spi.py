@@ -8,7 +8,7 @@ module that the plugin was written for; this one and the one before are accepted
 
 from __future__ import annotations
 
-from collections.abc import Callable, Collection, Mapping, Sequence
+from collections.abc import Callable, Collection, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any, Final, Generic, NoReturn, Protocol, TypeAlias, TypeVar, runtime_checkable
 
@@ -17,6 +17,7 @@ from umbel._model.resources import RESOURCE_UNIT, ResourceSet
 
 if TYPE_CHECKING:
     from umbel._model.node_labels import label_matches
+    from umbel._model.leases import Lease
     from umbel._model.placement import (
         ClusterView,
         Demand,
@@ -41,12 +42,15 @@ __all__ = [
     "CollectiveGroup",
     "CollectivePeers",
     "CommandDescriptor",
+    "ControlStorage",
+    "ControlStorageDescriptor",
     "Demand",
     "Descriptor",
     "Eligible",
     "Engine",
     "EngineDescriptor",
     "HeldTensors",
+    "Lease",
     "NodeAffinity",
     "NodeView",
     "ObjectStore",
@@ -84,6 +88,9 @@ def __getattr__(name: str) -> Any:
     from umbel._model import node_labels, placement, runtime_envs
 
     for module in (placement, node_labels, runtime_envs):
+    from umbel._model import leases, placement, runtime_envs
+
+    for module in (leases, placement, runtime_envs):
         if name in __all__ and hasattr(module, name):
             return getattr(module, name)
     raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
@@ -244,6 +251,79 @@ class SpillableStore(ObjectStore[SegmentT], Protocol[SegmentT]):
 
     def viewed(self) -> Mapping[str, int]:
         """The segments of which this process has views now, as they were opened, and the bytes of each."""
+        ...
+
+
+# ---------------------------------------------------------------------------------------------------------------------
+# Control storages
+
+
+@runtime_checkable
+class ControlStorage(Protocol):
+    """Where a cluster's control store keeps its records, and who may write them: one connection to it.
+
+    Calls block, each for `timeout_s` of the factory at most, but for `load` and `watch_leader`, and come from one thread at
+    a time. So a leader has two of these: one that commits, and one, in a thread of its own, that renews meanwhile.
+
+    Every method raises StorageUnavailable when nothing has happened and asking again may help, ControlStorageError when
+    it will not. Those that change something raise StorageUncertain when it may have happened: the same call again does
+    it once. Keys are text of 1 to 1,024 bytes in UTF-8, without surrogates; a value has at most 1 MiB.
+    """
+
+    @property
+    def cluster_id(self) -> str:
+        """Whose records these are: as the factory was told, or as was found there."""
+        ...
+
+    def load(self) -> Iterator[tuple[str, bytes]]:
+        """All records as of the moment of the first `next`, each once, in any order, whatever is committed meanwhile.
+
+        Streamed: at a time there are at most some thousand records here, and a commit that was not finished. Each `next`
+        waits for at most one answer.
+        """
+        ...
+
+    def commit(self, writes: Sequence[tuple[str, bytes | None]], *, fencing: int, number: int) -> None:
+        """Put and delete (None) records, all or none; of several writes of a key the last counts.
+
+        Once it returns they survive any crash, loss of power included. fencing: of the caller's lease. number: 1 for the
+        first commit under that, then one more each time. The same number again does nothing: so an uncertain commit is
+        repeated until it is certain, before any other. At most 100,000 writes and 64 MiB; one commit of a thousand writes
+        costs far less than a thousand commits.
+
+        Raises StorageFenced when someone has led since, whoever leads now; that says nothing of an earlier call with this
+        number, which was uncertain. Raises InvalidOption for what it cannot take.
+        """
+        ...
+
+    def acquire(self, holder: str, ttl_s: float) -> Lease:
+        """Lead, if nobody does: the lease is the caller's if its holder is. Else who leads.
+
+        holder: not empty, and no other process's ever. Whoever leads already has his lease prolonged. A new lease's
+        fencing number is larger than all before. ttl_s: at least 0.1; a storage may grant more. It is measured by the
+        storage's clock, from the moment at which it grants.
+        """
+        ...
+
+    def renew(self, fencing: int) -> Lease:
+        """The lease, for as long again. Raises StorageFenced when it has run out, was released, or another one leads."""
+        ...
+
+    def release(self, fencing: int) -> None:
+        """Lead no longer, so that another one can at once. Does nothing when the lease is gone."""
+        ...
+
+    def leader(self) -> Lease:
+        """Who leads now."""
+        ...
+
+    def watch_leader(self, seen: Lease, timeout_s: float) -> Lease:
+        """Who leads, once that is another lease than the one seen, or none; after `timeout_s` in any case. Tells of a
+        leader that has died at most a second after its lease has run out."""
+        ...
+
+    def close(self) -> None:
+        """Idempotent. A lease goes on until it runs out."""
         ...
 
 
@@ -548,6 +628,7 @@ class Engine(Protocol):
 EngineFactory: TypeAlias = Callable[..., Engine]
 SchedulerFactory: TypeAlias = Callable[[], SchedulingPolicy]
 StoreFactory: TypeAlias = Callable[..., ObjectStore[Any]]  # Any: a store's segments are its own affair
+ControlStorageFactory: TypeAlias = Callable[..., ControlStorage]
 AcceleratorFactory: TypeAlias = Callable[[], AcceleratorManager]
 CollectiveFactory: TypeAlias = Callable[[CollectivePeers], CollectiveGroup]
 TensorTransportFactory: TypeAlias = Callable[[], TensorTransport]
@@ -591,6 +672,20 @@ class StoreDescriptor(Descriptor[StoreFactory]):
     directory: in a memory file system where there is one; mode 0700. process_id: hex. reserve(size_bytes): how many of
     these bytes the node grants, at least 1; may block; raises ObjectStoreFullError or OutOfDiskError.
     release(size_bytes): gives bytes back. capacity_bytes: a fixed quota instead, for a store on its own.
+    """
+
+    __slots__ = ()
+
+
+class ControlStorageDescriptor(Descriptor[ControlStorageFactory]):
+    """A control storage. name: the scheme of its URLs. factory: called as
+
+        factory(url, cluster_id=..., timeout_s=...)
+
+    url: as the user has written it; what belongs to it alone is kept apart from what else the server holds. cluster_id:
+    whose records they must be, which become so if there are none; None for whoever's there are, and a new one's if there
+    are none. Raises InvalidOption, PluginError when what it needs is not installed, StorageUnavailable,
+    AuthenticationError, StorageMismatch, and ControlStorageError where a commit would not survive a crash.
     """
 
     __slots__ = ()

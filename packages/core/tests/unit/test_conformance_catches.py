@@ -13,12 +13,15 @@ from typing import Any
 import pytest
 
 from umbel import exceptions, spi
+from umbel._control.storage import contract
+from umbel._control.storage.in_sqlite import SqliteStorage
 from umbel._environments.interpreters import PyExecutable
 from umbel._objects.store import Segment, SharedMemoryStore, View
 from umbel._plugins.nvidia import NvidiaManager
 from umbel._scheduling.policies import HybridPolicy
 from umbel.testing.conformance import (
     AcceleratorConformance,
+    ControlStorageConformance,
     RuntimeEnvConformance,
     SchedulerConformance,
     StoreConformance,
@@ -203,6 +206,123 @@ def test_store_suite_catches(store: type, directory: str) -> None:
                 arguments = {**arguments, part: stack.enter_context(contextlib.closing(made))}
         with pytest.raises((AssertionError, pytest.fail.Exception, exceptions.UmbelError)):
             test(**arguments)
+
+
+# Control storages
+
+Write = tuple[str, "bytes | None"]
+
+
+class Piecemeal(SqliteStorage):
+    """Each write by itself, so that a reader sees a half."""
+
+    @contextlib.contextmanager
+    def _transaction(self, doing: str) -> Iterator[None]:
+        yield
+
+
+class Unfenced(SqliteStorage):
+    """Trusts that whoever commits leads."""
+
+    def commit(self, writes: Sequence[Write], *, fencing: int, number: int) -> None:
+        super().commit(writes, fencing=self._lease()[1].fencing, number=number)
+
+
+class Repeating(SqliteStorage):
+    """Does again what is repeated."""
+
+    def _refuse_unless_repeated(self, fencing: int, number: int) -> None:
+        super()._refuse_unless_repeated(fencing, number)
+        self._db.execute("UPDATE records SET value = 'nonsense'")
+
+
+class Unordered(SqliteStorage):
+    """Takes any number."""
+
+    def commit(self, writes: Sequence[Write], *, fencing: int, number: int) -> None:
+        self._db.execute("UPDATE leader SET number = ?", (number - 1,))
+        super().commit(writes, fencing=fencing, number=number)
+
+
+class Moving(SqliteStorage):
+    """Looks at what there is now, page by page."""
+
+    def load(self) -> Iterator[tuple[str, bytes]]:
+        keys = [key for (key,) in self._db.execute("SELECT key FROM records")]
+        for key in keys:
+            for (value,) in self._db.execute("SELECT value FROM records WHERE key = ?", (key,)):
+                yield key, value
+
+
+class Reused(SqliteStorage):
+    """Gives a number again."""
+
+    def acquire(self, holder: str, ttl_s: float) -> spi.Lease:
+        lease = super().acquire(holder, ttl_s)
+        self._db.execute("UPDATE leader SET fencing = 1")
+        return lease._replace(fencing=1)
+
+
+class Endless(SqliteStorage):
+    """Renews what has run out."""
+
+    def renew(self, fencing: int) -> spi.Lease:
+        self._db.execute("UPDATE leader SET holder = 'first', until_s = 1e12")
+        return super().renew(fencing)
+
+
+class Stealing(SqliteStorage):
+    """Gives the lease to whoever asks."""
+
+    def acquire(self, holder: str, ttl_s: float) -> spi.Lease:
+        self._db.execute("UPDATE leader SET holder = ''")
+        return super().acquire(holder, ttl_s)
+
+
+class Shared(SqliteStorage):
+    """Everybody's records."""
+
+    def __init__(self, url: str, *, cluster_id: str | None = None, timeout_s: float = 5.0) -> None:
+        super().__init__(url, cluster_id=None, timeout_s=timeout_s)
+
+
+class Patient(SqliteStorage):
+    """Waits for a lease to end, whatever happens meanwhile."""
+
+    def watch_leader(self, seen: spi.Lease, timeout_s: float) -> spi.Lease:
+        return contract.watch(lambda: seen, seen, min(timeout_s, 0.5))
+
+
+STORAGE_FAULTS = {
+    Piecemeal: ControlStorageConformance.test_reader_sees_all_of_a_commit_or_nothing,
+    Unfenced: ControlStorageConformance.test_later_lease_has_a_larger_number_and_fences_the_earlier_one,
+    Repeating: ControlStorageConformance.test_commit_that_is_repeated_is_done_once,
+    Unordered: ControlStorageConformance.test_number_out_of_turn_is_refused_and_nothing_changes,
+    Moving: ControlStorageConformance.test_load_is_of_one_moment,
+    Reused: ControlStorageConformance.test_who_comes_back_has_another_number,
+    Endless: ControlStorageConformance.test_released_lease_cannot_be_renewed,
+    Stealing: ControlStorageConformance.test_one_leads_and_others_are_told_who,
+    Shared: ControlStorageConformance.test_records_of_another_cluster_are_left_alone,
+    Patient: ControlStorageConformance.test_watching_ends_with_the_lease,
+}
+
+
+@pytest.mark.parametrize("storage", STORAGE_FAULTS)
+def test_control_storage_suite_catches(storage: type, tmp_path: Path) -> None:
+    class Tested(ControlStorageConformance):
+        descriptor = spi.ControlStorageDescriptor("faulty", storage, summary="faulty")
+
+    tested: Any = Tested()
+    test: Callable[..., None] = STORAGE_FAULTS[storage]
+    url = f"sqlite://{tmp_path}/control.db"
+    with contextlib.ExitStack() as stack:
+        mine, other = (stack.enter_context(contextlib.closing(tested.open(url))) for _ in range(2))
+        given = {"storage": mine, "other": other, "url": url, "number": 4, "count": 1}
+        wanted = {name: value for name, value in given.items() if name in inspect.signature(test).parameters}
+        if "storage" not in wanted:
+            wanted["url"] = f"sqlite://{tmp_path}/another.db"
+        with pytest.raises((AssertionError, pytest.fail.Exception, exceptions.UmbelError)):
+            test(tested, **wanted)
 
 
 # Accelerators

@@ -45,6 +45,15 @@ def test_no_process_starts_with_what_only_a_node_needs_that_starts() -> None:
     assert _in_fresh_interpreter(program).strip() == "False"
 
 
+def test_daemon_loads_no_control_storage_that_it_does_not_use() -> None:
+    modules = "umbel._agent.daemon, umbel._agent.service, umbel._control.service, umbel._plugins.registry"
+    program = (
+        f"import sys, {modules}; umbel._plugins.registry.load(outside=[]); "
+        "print([name for name in sys.modules if name.startswith(('umbel._control.storage', 'umbel._control.leadership'))])"
+    )
+    assert _in_fresh_interpreter(program).strip() == "[]"
+
+
 def test_driver_loads_nothing_of_the_history_but_its_codes() -> None:
     program = (
         "import sys, umbel._client.driver, umbel._client.session; "

@@ -46,6 +46,12 @@ def umbel_stores() -> list[spi.StoreDescriptor]:
 
 
 @hookimpl
+def umbel_control_storages() -> list[spi.ControlStorageDescriptor]:
+    sqlite = "umbel._control.storage.in_sqlite:SqliteStorage"
+    return [spi.ControlStorageDescriptor("sqlite", sqlite, summary="a file; the default")]
+
+
+@hookimpl
 def umbel_accelerators() -> list[spi.AcceleratorDescriptor]:
     return [spi.AcceleratorDescriptor("nvidia", "umbel._plugins.nvidia:NvidiaManager", summary="NVIDIA GPUs")]
 

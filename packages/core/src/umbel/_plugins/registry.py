@@ -47,6 +47,7 @@ class Catalog:
         self.engines = providers.Registry("engine", spi.EngineDescriptor, spi.Engine)
         self.schedulers = providers.Registry("scheduler", spi.SchedulerDescriptor, spi.SchedulingPolicy)
         self.stores = providers.Registry("store", spi.StoreDescriptor, spi.ObjectStore)
+        self.control_storages = providers.Registry("control storage", spi.ControlStorageDescriptor, spi.ControlStorage)
         self.accelerators = providers.Registry("accelerator", spi.AcceleratorDescriptor, spi.AcceleratorManager)
         self.collectives = providers.Registry("collective", spi.CollectiveDescriptor, spi.CollectiveGroup)
         self.tensor_transports = providers.Registry(
@@ -61,6 +62,7 @@ class Catalog:
             "umbel_engines": self.engines,
             "umbel_schedulers": self.schedulers,
             "umbel_stores": self.stores,
+            "umbel_control_storages": self.control_storages,
             "umbel_accelerators": self.accelerators,
             "umbel_collectives": self.collectives,
             "umbel_tensor_transports": self.tensor_transports,

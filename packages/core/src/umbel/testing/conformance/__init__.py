@@ -7,8 +7,8 @@ Subclass a suite in a test module, name the class `Test...`, and give it the des
     class TestMyPolicy(SchedulerConformance):
         descriptor = my_plugin.umbel_schedulers()[0]
 
-The built-in schedulers, stores, accelerators, collectives, transports of tensors and fields of `runtime_env` pass the same
-suites.
+The built-in schedulers, stores, control storages, accelerators, collectives, transports of tensors and fields of
+`runtime_env` pass the same suites.
 """
 
 import pytest
@@ -17,6 +17,7 @@ import pytest
 pytest.register_assert_rewrite(
     "umbel.testing.conformance.accelerators",
     "umbel.testing.conformance.collectives",
+    "umbel.testing.conformance.control_storages",
     "umbel.testing.conformance.runtime_envs",
     "umbel.testing.conformance.schedulers",
     "umbel.testing.conformance.stores",
@@ -25,6 +26,9 @@ pytest.register_assert_rewrite(
 
 from umbel.testing.conformance.accelerators import AcceleratorConformance as AcceleratorConformance  # noqa: E402
 from umbel.testing.conformance.collectives import CollectiveConformance as CollectiveConformance  # noqa: E402
+from umbel.testing.conformance.control_storages import (  # noqa: E402
+    ControlStorageConformance as ControlStorageConformance,
+)
 from umbel.testing.conformance.runtime_envs import RuntimeEnvConformance as RuntimeEnvConformance  # noqa: E402
 from umbel.testing.conformance.schedulers import SchedulerConformance as SchedulerConformance  # noqa: E402
 from umbel.testing.conformance.stores import StoreConformance as StoreConformance  # noqa: E402
@@ -35,6 +39,7 @@ from umbel.testing.conformance.tensor_transports import (  # noqa: E402
 __all__ = [
     "AcceleratorConformance",
     "CollectiveConformance",
+    "ControlStorageConformance",
     "RuntimeEnvConformance",
     "SchedulerConformance",
     "StoreConformance",
