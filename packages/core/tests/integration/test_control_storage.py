@@ -1,9 +1,10 @@
-"""The built-in control storages pass the suite that outside ones have to pass."""
+"""The built-in control storages pass the suite that outside ones have to pass, on servers that are started here."""
 
 from __future__ import annotations
 
 from pathlib import Path
 
+import control_servers
 import pytest
 
 from umbel._plugins import builtin
@@ -18,3 +19,12 @@ class TestSqlite(ControlStorageConformance):
     @pytest.fixture
     def url(self, tmp_path: Path) -> str:
         return f"sqlite://{tmp_path}/control.db"
+
+
+@pytest.mark.slow  # leases of seconds, processes that are killed
+class TestRedis(ControlStorageConformance):
+    descriptor = STORAGES["redis"]
+
+    @pytest.fixture
+    def url(self, redis_server: control_servers.Server) -> str:
+        return control_servers.redis_url(redis_server)

@@ -17,6 +17,7 @@ HEAVY = (
     "pandas",
     "prometheus_client",
     "pyarrow",
+    "redis",
     "rich",
     "sqlite3",
     "torch",

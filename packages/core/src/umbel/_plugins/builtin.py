@@ -47,8 +47,13 @@ def umbel_stores() -> list[spi.StoreDescriptor]:
 
 @hookimpl
 def umbel_control_storages() -> list[spi.ControlStorageDescriptor]:
-    sqlite = "umbel._control.storage.in_sqlite:SqliteStorage"
-    return [spi.ControlStorageDescriptor("sqlite", sqlite, summary="a file; the default")]
+    below = "umbel._control.storage"
+    redis = f"{below}.in_redis:RedisStorage"
+    return [
+        spi.ControlStorageDescriptor("sqlite", f"{below}.in_sqlite:SqliteStorage", summary="a file; the default"),
+        spi.ControlStorageDescriptor("redis", redis, summary="Redis"),
+        spi.ControlStorageDescriptor("rediss", redis, summary="Redis, by TLS"),
+    ]
 
 
 @hookimpl
