@@ -28,3 +28,12 @@ class TestRedis(ControlStorageConformance):
     @pytest.fixture
     def url(self, redis_server: control_servers.Server) -> str:
         return control_servers.redis_url(redis_server)
+
+
+@pytest.mark.slow
+class TestEtcd(ControlStorageConformance):
+    descriptor = STORAGES["etcd"]
+
+    @pytest.fixture
+    def url(self, etcd_server: control_servers.Server) -> str:
+        return control_servers.etcd_url(etcd_server)

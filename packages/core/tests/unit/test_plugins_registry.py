@@ -70,7 +70,7 @@ def test_built_ins_register_through_the_hooks() -> None:
             "timeline",
             "token",
         ),
-        "umbel_control_storages": ("sqlite", "redis", "rediss"),
+        "umbel_control_storages": ("sqlite", "redis", "rediss", "etcd", "etcds"),
         "umbel_engines": ("native", "inline"),
         "umbel_tensor_transports": ("shm", "gloo"),
         "umbel_runtime_envs": (

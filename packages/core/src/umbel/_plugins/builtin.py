@@ -48,11 +48,13 @@ def umbel_stores() -> list[spi.StoreDescriptor]:
 @hookimpl
 def umbel_control_storages() -> list[spi.ControlStorageDescriptor]:
     below = "umbel._control.storage"
-    redis = f"{below}.in_redis:RedisStorage"
+    redis, etcd = f"{below}.in_redis:RedisStorage", f"{below}.in_etcd:EtcdStorage"
     return [
         spi.ControlStorageDescriptor("sqlite", f"{below}.in_sqlite:SqliteStorage", summary="a file; the default"),
         spi.ControlStorageDescriptor("redis", redis, summary="Redis"),
         spi.ControlStorageDescriptor("rediss", redis, summary="Redis, by TLS"),
+        spi.ControlStorageDescriptor("etcd", etcd, summary="etcd"),
+        spi.ControlStorageDescriptor("etcds", etcd, summary="etcd, by TLS"),
     ]
 
 
