@@ -1,11 +1,8 @@
-"""Whether a head leads and may act: lists of events, and heads with bad clocks against one lease."""
+"""Whether a head leads and may act, as lists of events."""
 
 from __future__ import annotations
 
-import heapq
-import itertools
 import math
-import random
 from typing import Any
 
 import pytest
@@ -164,79 +161,3 @@ def test_fenced_commit_of_a_former_time_changes_nothing() -> None:
 def test_margin_must_leave_something_of_the_lease() -> None:
     with pytest.raises(exceptions.InternalError, match="margin"):
         Leadership(ttl_s=1.0, now_s=0.0, margin_s=1.0)
-
-
-class _Lease:
-    """What a control storage keeps, by a clock of its own."""
-
-    def __init__(self, ttl_s: float) -> None:
-        self.ttl_s, self.fencing, self.holder, self.until_s = ttl_s, 0, "", 0.0
-
-    def ask(self, command: Any, holder: str, now_s: float) -> Any:
-        is_his = self.holder == holder and now_s < self.until_s
-        if isinstance(command, Renew):
-            if not is_his or command.fencing != self.fencing:
-                return Fenced
-        elif now_s < self.until_s and not is_his:
-            return Held
-        elif not is_his:
-            self.fencing, self.holder = self.fencing + 1, holder
-        self.until_s = now_s + self.ttl_s
-        return Renewed if isinstance(command, Renew) else Granted
-
-
-@pytest.mark.parametrize("seed", range(200))
-def test_no_two_heads_act_at_the_same_time(seed: int) -> None:
-    """Three heads, clocks that run up to a hundredth apart, questions and answers that are slow, lost or too late, heads that
-    stand still. Acts take up to the margin. (The storage's clock is the true one: only the difference counts.)"""
-    chance = random.Random(seed)
-    ttl_s = 10.0
-    lease = _Lease(ttl_s)
-    heads = ["a", "b", "c"]
-    rates = {head: 1 + chance.uniform(-leadership.DRIFT, leadership.DRIFT) for head in heads}
-    machines = {head: Leadership(ttl_s=ttl_s, now_s=0.0) for head in heads}
-    order = itertools.count()
-    agenda: list[Any] = [(chance.random(), next(order), head, "tick", None) for head in heads]
-    acts: list[tuple[float, float, str]] = []
-    led: set[str] = set()
-    while agenda:
-        now_s, _, head, what, detail = heapq.heappop(agenda)
-        if now_s > 300:
-            break
-        made, local_s = machines[head], now_s * rates[head]
-        if what == "ask":
-            command, asked_at_s = detail
-            answer = lease.ask(command, head, now_s)
-            after_s = chance.choice([0.0, 0.1, chance.uniform(0, 12)])
-            if chance.random() < 0.15:
-                after_s, answer = 5.0, Failed
-            heapq.heappush(
-                agenda, (now_s + after_s, next(order), head, "answer", (command, asked_at_s, answer, lease.fencing))
-            )
-            continue
-        if what == "answer":
-            command, asked_at_s, answer, fencing = detail
-            if answer is Failed:
-                commands = made.apply(Failed("lost", local_s))
-            elif answer is Held:
-                commands = made.apply(Held("another", 3.0, local_s))
-            elif answer is Fenced:
-                commands = made.apply(Fenced(command.fencing, local_s))
-            else:
-                commands = made.apply(answer(fencing, asked_at_s, local_s))
-        else:
-            commands = made.apply(Tick(local_s))
-            next_s = now_s + chance.choice([0.2, 0.5, chance.uniform(0, 30) if chance.random() < 0.05 else 0.3])
-            heapq.heappush(agenda, (next_s, next(order), head, "tick", None))
-        for command in commands:
-            if isinstance(command, (Acquire, Renew)):
-                sent_s = now_s + chance.choice([0.0, chance.uniform(0, 9)])
-                heapq.heappush(agenda, (sent_s, next(order), head, "ask", (command, local_s)))
-        if made.may_act(local_s):
-            led.add(head)
-            acts.append((now_s, now_s + leadership.MARGIN * ttl_s * chance.random() / rates[head], head))
-    assert led
-    until_s = dict.fromkeys(heads, 0.0)
-    for began_s, ended_s, head in acts:
-        assert [other for other in heads if other != head and until_s[other] > began_s] == [], (seed, began_s)
-        until_s[head] = max(until_s[head], ended_s)

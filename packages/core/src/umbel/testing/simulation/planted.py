@@ -14,6 +14,8 @@ from umbel._agent import records as agent_records
 from umbel._client import memory_kills
 from umbel._client.graphs import backends, channels, executions, loop, ring
 from umbel._control import actors, groups
+from umbel._control import actors, leadership
+from umbel._control.storage import in_sqlite
 from umbel._history import retention, store
 from umbel._model import reasons
 from umbel._objects import lineage, ownership, segments, spill_book
@@ -487,6 +489,33 @@ def _look_at_no_actor(backend: backends.Channels) -> None:
 _TABLE: Final = ownership.ReferenceTable
 _AGENT: Final = state.AgentState
 _MONITOR: Final = shortage.MemoryMonitor
+# ---- leadership ----
+
+_apply_event = leadership.Leadership.apply
+_commit = in_sqlite.SqliteStorage.commit
+
+
+def _count_from_the_answer(machine: leadership.Leadership, event: leadership.Event) -> list[leadership.Command]:
+    """A lease is taken to begin when it is heard of."""
+    if isinstance(event, (leadership.Granted, leadership.Renewed)):
+        event = event._replace(asked_at_s=event.now_s)
+    return _apply_event(machine, event)
+
+
+def _commit_unfenced(storage: in_sqlite.SqliteStorage, writes: Any, *, fencing: int, number: int) -> None:
+    """Whoever commits is taken to lead."""
+    _, lease = storage._lease()
+    done = int(str(storage._value("SELECT number FROM leader")))
+    is_former = fencing != lease.fencing
+    _commit(storage, writes, fencing=lease.fencing, number=done + 1 if is_former else number)
+
+
+def _commit_again(storage: in_sqlite.SqliteStorage, writes: Any, *, fencing: int, number: int) -> None:
+    """What is repeated is done again."""
+    done = int(str(storage._value("SELECT number FROM leader")))
+    _commit(storage, writes, fencing=fencing, number=done + 1 if number <= done else number)
+
+
 _CLASS: Final = dispatch.SchedulingClass
 _CALLS: Final = actor_calls.ActorCalls
 _ROUNDS: Final = rounds.Rounds
@@ -554,5 +583,14 @@ PLANTS: Final[Mapping[str, Planted]] = {
     "lost-told-once": _instead("history", spool.Spool, "hand_over", _tell_once, "H1"),
     "no-transactions": _instead("history", store.Store, "_transaction", _apart, "H"),
     "newest-removed": _instead("history", store.Store, "_remove", _remove_newest, "H3"),
+    "counted-from-answer": _instead("leadership", leadership.Leadership, "apply", _count_from_the_answer, "L4"),
+    "no-margin": _instead(
+        "leadership", leadership.Leadership, "_valid_s", property(lambda one: one.ttl_s * 0.99), "L4"
+    ),
+    "clocks-agree": _instead(
+        "leadership", leadership.Leadership, "_valid_s", property(lambda one: one.ttl_s * 0.8), "L4"
+    ),
+    "commits-unfenced": _instead("leadership", in_sqlite.SqliteStorage, "commit", _commit_unfenced, "L"),
+    "commits-twice": _instead("leadership", in_sqlite.SqliteStorage, "commit", _commit_again, "L1"),
     "no-limit": _instead("mailbox", mailbox.Mailbox, "_start", _start_all, "a lane runs", "M1"),
 }

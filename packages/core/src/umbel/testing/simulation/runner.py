@@ -160,6 +160,7 @@ def machines() -> Mapping[str, MakeWorld]:
         graphs,
         groups,
         history,
+        leadership,
         mailbox,
         ownership,
         shortage,
@@ -178,4 +179,5 @@ def machines() -> Mapping[str, MakeWorld]:
         "graphs": graphs.GraphsWorld,
         "shortage": shortage.ShortageWorld,
         "groups": groups.GroupsWorld,
+        "leadership": leadership.LeadershipWorld,
     }
