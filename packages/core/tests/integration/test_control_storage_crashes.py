@@ -449,6 +449,40 @@ def test_disk_that_is_full_refuses_a_commit_as_a_whole(tmp_path: Path) -> None:
         assert dict(storage.load()) == {**OLD, "000": b"new"}
 
 
+class _FailingDisk:
+    """A connection whose disk fails once while it commits, before or after the commit has reached it."""
+
+    def __init__(self, db: sqlite3.Connection, *, has_happened: bool) -> None:
+        self._db = db
+        self._has_happened = has_happened
+        self._is_whole = False
+
+    def __getattr__(self, name: str) -> Any:
+        return getattr(self._db, name)
+
+    def execute(self, statement: str, *values: Any) -> sqlite3.Cursor:
+        if statement == "COMMIT" and not self._is_whole:
+            self._is_whole = True
+            if self._has_happened:
+                self._db.execute(statement)
+            raise sqlite3.OperationalError("disk I/O error")
+        return self._db.execute(statement, *values)
+
+
+@pytest.mark.parametrize("has_happened", [False, True])
+def test_disk_that_fails_in_a_commit_leaves_it_uncertain(tmp_path: Path, has_happened: bool) -> None:
+    url = f"sqlite://{tmp_path}/control.db"
+    fencing = prepared(url)
+    storage: Any = in_sqlite.SqliteStorage(url)
+    with contextlib.closing(storage):
+        storage._db = _FailingDisk(storage._db, has_happened=has_happened)
+        with pytest.raises(exceptions.StorageUncertain, match=r"commit 2 .* disk I/O error; ask for the same again"):
+            storage.commit(list(NEW.items()), fencing=fencing, number=2)
+        assert dict(storage.load()) == (AFTER if has_happened else OLD)
+        storage.commit(list(NEW.items()), fencing=fencing, number=2)
+        assert dict(storage.load()) == AFTER
+
+
 def test_process_that_keeps_the_file_locked_is_named_after_a_time(tmp_path: Path) -> None:
     path = tmp_path / "control.db"
     fencing = prepared(f"sqlite://{path}")
