@@ -16,8 +16,8 @@ from umbel._model.reasons import Reason
 from umbel._model.resources import RESOURCE_UNIT, ResourceSet
 
 if TYPE_CHECKING:
-    from umbel._model.node_labels import label_matches
     from umbel._model.leases import Lease
+    from umbel._model.node_labels import label_matches
     from umbel._model.placement import (
         ClusterView,
         Demand,
@@ -85,12 +85,9 @@ SPI_VERSIONS_ACCEPTED: Final = range(max(1, SPI_VERSION - 1), SPI_VERSION + 1)
 
 def __getattr__(name: str) -> Any:
     """What some plugins work with, imported at first use: `umbel.init()` loads this module and seldom needs them."""
-    from umbel._model import node_labels, placement, runtime_envs
+    from umbel._model import leases, node_labels, placement, runtime_envs
 
-    for module in (placement, node_labels, runtime_envs):
-    from umbel._model import leases, placement, runtime_envs
-
-    for module in (leases, placement, runtime_envs):
+    for module in (leases, placement, node_labels, runtime_envs):
         if name in __all__ and hasattr(module, name):
             return getattr(module, name)
     raise AttributeError(f"module {__name__!r} has no attribute {name!r}")

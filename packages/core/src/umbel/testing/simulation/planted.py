@@ -13,8 +13,7 @@ from umbel._agent import events as agent_events
 from umbel._agent import records as agent_records
 from umbel._client import memory_kills
 from umbel._client.graphs import backends, channels, executions, loop, ring
-from umbel._control import actors, groups
-from umbel._control import actors, leadership
+from umbel._control import actors, groups, leadership
 from umbel._control.storage import in_sqlite
 from umbel._history import retention, store
 from umbel._model import reasons
