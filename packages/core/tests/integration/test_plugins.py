@@ -57,6 +57,22 @@ if __name__ == "__main__":
         umbel.get(Worker.options(scheduling_strategy=soft).remote().work.remote())
 """
 
+GANG = """
+import umbel
+from umbel.util import placement_group
+from umbel.util.scheduling_strategies import PlacementGroupSchedulingStrategy
+
+@umbel.remote
+def work():
+    return umbel.get_runtime_context().get_placement_group_id()
+
+if __name__ == "__main__":
+    with umbel.init(num_cpus=2):
+        group = placement_group([{"CPU": 1}, {"CPU": 1}])
+        inside = work.options(scheduling_strategy=PlacementGroupSchedulingStrategy(group)).remote()
+        print(umbel.get(inside) == group.id.hex())
+"""
+
 NPU = f"""{HEADER}
 import os
 class Npus:
@@ -166,6 +182,15 @@ def test_policy_sees_the_strategies_of_tasks_and_actors(installed: Installed) ->
         "False SPREAD",
         f"True {affinity}",
     }
+
+
+@pytest.mark.slow
+def test_policy_orders_what_placement_groups_want(installed: Installed) -> None:
+    installed.add("watching", WATCHING)
+    done = installed.run(GANG, UMBEL_SCHEDULER="watching")
+    assert (done.returncode, done.stdout) == (0, "True\n"), done.stderr
+    assert "switched off" not in done.stderr
+    assert set((installed.folder / "watching_plugin.py.seen").read_text().splitlines()) == {"False DEFAULT"}
 
 
 @pytest.mark.slow
