@@ -884,3 +884,32 @@ def test_socket_pair_ends_are_not_inherited(daemon: Daemon) -> None:
     sockets = [link for link in links if link.startswith("socket:")]
     assert len(sockets) == 3, links  # to the agent, its listener, to this test
     assert isinstance(daemon.driver.sock, socket.socket)
+
+
+GROUP: dict[str, Any] = {"t": "create_group", "group": "g", "bundles": [CPU], "strategy": "PACK", "label_selectors": []}
+
+
+@pytest.mark.parametrize(
+    ("wrong", "says"),
+    [
+        ({"strategy": "SIDEWAYS"}, "strategy must be one of PACK, SPREAD, STRICT_PACK, STRICT_SPREAD, got 'SIDEWAYS'"),
+        ({"bundles": []}, "create_group.bundles must be an array"),
+        ({"bundles": [{"CPU": -1}]}, "create_group.bundles must be an array"),
+        ({"label_selectors": [{}, {}]}, "label_selectors must be none or one for each bundle, got 2"),
+        ({"label_selectors": [{"zone": "in("}]}, "a label selector's value must be"),
+        ({"label_selectors": [{"zone": 1}]}, "create_group.label_selectors must be an array of objects of strings"),
+    ],
+)
+def test_placement_group_that_makes_no_sense_is_refused(daemon: Daemon, wrong: dict[str, Any], says: str) -> None:
+    error = daemon.driver.ask({**GROUP, **wrong})["error"]
+    assert (error["kind"], says in error["text"]) == ("invalid", True), error
+    assert "error" not in daemon.driver.ask(GROUP)
+    daemon.driver.say({"t": "group_watch", "group": "g"})
+    assert daemon.driver.expect("group_state")[0]["state"] == "CREATED"
+
+
+@pytest.mark.parametrize("strategy", [{"placement_group": 1}, {"placement_group": "g", "bundle_index": "0"}])
+def test_bundle_that_makes_no_sense_is_refused(daemon: Daemon, strategy: dict[str, Any]) -> None:
+    daemon.driver.say({"t": "demand", "key": "f", "resources": CPU, "count": 1, "strategy": strategy})
+    assert "demand.strategy must be" in daemon.driver.expect("warn")[0]["text"]
+    assert daemon.lease("g")

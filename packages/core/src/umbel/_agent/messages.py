@@ -62,7 +62,12 @@ def _object() -> _Field:
 
 
 def _strategy() -> _Field:
-    return lambda value: value is None or isinstance(value, (str, dict)), "a string, an object or null", None
+    def is_right(value: Any) -> bool:
+        if isinstance(value, dict) and "placement_group" in value:
+            return _is_text(value["placement_group"]) and _is_integer(value.get("bundle_index", -1))
+        return value is None or isinstance(value, (str, dict))
+
+    return is_right, "a string, an object (a placement group's with its id and an integer bundle_index) or null", None
 
 
 def _alternatives() -> _Field:

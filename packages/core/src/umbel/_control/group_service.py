@@ -9,9 +9,11 @@ from collections import deque
 from collections.abc import Callable, Mapping
 from typing import Any, Protocol
 
+from umbel import exceptions
 from umbel._control import group_events as ev
 from umbel._control import groups
 from umbel._model import placement, resources
+from umbel._scheduling import bundles
 
 Message = dict[str, Any]
 _ADVICE = "umbel.util.placement_group_table() lists all"
@@ -89,6 +91,10 @@ class GroupService:
     # ---- messages ----
 
     def _on_create(self, client: str, namespace: str, message: Message) -> None:
+        trouble = _trouble_of(message)
+        if trouble:
+            self._node.refuse(client, message["rq"], "invalid", trouble)
+            return
         actor = message["actor"]
         spec = ev.GroupSpec(
             group=message["group"],
@@ -184,3 +190,18 @@ class GroupService:
                 "unschedulable": command.cause is ev.Cause.UNSCHEDULABLE,
             },
         )
+
+
+def _trouble_of(message: Message) -> str:
+    """What the table could not read of a group; whoever makes one checks that too, but the daemon must not end by it."""
+    if message["strategy"] not in bundles.STRATEGIES:
+        return f"strategy must be one of {', '.join(bundles.STRATEGIES)}, got {message['strategy']!r:.100}"
+    if len(message["label_selectors"]) not in (0, len(message["bundles"])):
+        return f"label_selectors must be none or one for each bundle, got {len(message['label_selectors'])}"
+    try:
+        for selector in message["label_selectors"]:
+            for condition in selector.values():
+                placement.label_matches(condition, None)
+    except exceptions.InvalidOption as error:
+        return str(error)
+    return ""
