@@ -773,7 +773,8 @@ class NativeEngine:
         if self._groups is None:
             from umbel._client import groups  # few sessions have any
 
-            self._groups = groups.Groups(self)
+            with self.lock:
+                self._groups = self._groups or groups.Groups(self)
         return self._groups
 
     def add_done_callback(self, ref: refs.ObjectRef[Any], callback: Callable[[], None], future: Any = None) -> None:

@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import pickle
+import sys
+import threading
 from collections.abc import Callable, Iterator
 from typing import Any
 
@@ -79,6 +81,37 @@ def test_a_group_is_ready_and_can_be_waited_for(make: Callable[..., PlacementGro
     assert umbel.get(group.ready(), timeout=SOON_S) == group
     assert group.wait(SOON_S)
     assert (group.bundle_specs, group.bundle_count) == ([{"CPU": 1.0}, {"CPU": 0.5}], 2)
+
+
+@pytest.fixture
+def brisk() -> Iterator[None]:
+    """Threads take turns as often as they can."""
+    before = sys.getswitchinterval()
+    sys.setswitchinterval(1e-6)
+    yield
+    sys.setswitchinterval(before)
+
+
+@pytest.mark.usefixtures("brisk")
+def test_threads_make_groups_side_by_side(engine: str) -> None:
+    """In a session that has none yet: each of them may be the one that loads what groups need."""
+    umbel.shutdown()
+    umbel.init(num_cpus=4, engine=engine, log_to_driver=False)
+    start = threading.Barrier(8)
+    ready: list[bool] = []
+
+    def make_one() -> None:
+        start.wait(SOON_S)
+        group = placement_group([{"CPU": 0.5}])
+        ready.append(group.wait(SOON_S))
+        remove_placement_group(group)
+
+    threads = [threading.Thread(target=make_one) for _ in range(8)]
+    for thread in threads:
+        thread.start()
+    for thread in threads:
+        thread.join(SOON_S)
+    assert ready == [True] * 8
 
 
 def test_handles_are_equal_and_travel(make: Callable[..., PlacementGroup]) -> None:

@@ -9,6 +9,7 @@ from __future__ import annotations
 import functools
 import os
 import tempfile
+import threading
 import time
 from collections.abc import Callable, Mapping, Sequence
 from typing import TYPE_CHECKING, Any
@@ -93,6 +94,7 @@ class InlineEngine:
         self.registry = registry.Registry(self)
         self.exits = exits.ExitHandlers(self)
         self._groups: groups.Groups | None = None
+        self._making = threading.Lock()
         self._session_dir = os.path.join(
             tempfile.gettempdir(), f"umbel-inline-{os.getpid()}"
         )  # a name; nothing is there
@@ -112,7 +114,9 @@ class InlineEngine:
         if self._groups is None:
             from umbel._client.inline import groups  # few sessions have any
 
-            self._groups = groups.Groups(self)
+            made = groups.Groups(self)
+            with self._making:
+                self._groups = self._groups or made
         return self._groups
 
     # Calls
