@@ -156,7 +156,7 @@ def test_a_task_in_a_group_takes_from_its_bundles() -> None:
     assert [bundle.lease_count for bundle in state.bundles] == [2, 1]
     (pending,) = state.pending()
     assert str(pending.why).startswith("it needs {CPU: 1} and waits for CPU (0 of ")
-    assert "in bundle 0 of its placement group, held by 2 tasks and actors" in str(pending.why)
+    assert "in bundle 0 of its placement group, the best of 2, held by 2 tasks and actors" in str(pending.why)
 
 
 def test_a_task_in_one_bundle_does_not_get_another() -> None:
@@ -198,7 +198,7 @@ def test_what_no_bundle_can_hold_is_infeasible_and_says_so() -> None:
     state.apply(wanted(units(CPU=2), units(CPU=1)), commit())
     (pending,) = state.pending()
     assert pending.why.code == reasons.INFEASIBLE
-    assert "needs {CPU: 3}, but bundle 0 of its placement group has {CPU: 2} in all" in str(pending.why)
+    assert "needs {CPU: 3}, but bundle 0 of its placement group, the best of 2, has {CPU: 2} in all" in str(pending.why)
     assert "make a placement group with more" in str(pending.why)
     (warning,) = state.apply(ev.Ticked(INFEASIBLE_WARNING_S))
     assert isinstance(warning, ev.Warn)

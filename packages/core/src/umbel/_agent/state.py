@@ -813,13 +813,15 @@ class AgentState:
     def _reason(self, demand: Demand) -> Reason:
         if demand.refusal:
             return Reason(reasons.INFEASIBLE, "", demand.refusal)
-        if not self._pools(demand):
+        pools = self._pools(demand)
+        if not pools:
             facts: dict[str, object] = {"group": demand.group, "bundle": demand.bundle_index}
             return Reason(reasons.GROUP, "its placement group", "has no place on this node yet", facts=facts)
         pool = self._pool_of(demand)
         ledger, where = self.ledger, "this node"
         if pool is not None:
             ledger, where = pool.ledger, f"bundle {pool.index} of its placement group"
+            where += f", the best of {len(pools)}," if len(pools) > 1 else ""
         if demand.lacking:
             has = {name: ledger.total.get(name, 0) for name in demand.placement}
             in_all = ", ".join(f"{name}: {shown(name, amount)}" for name, amount in has.items())
@@ -852,7 +854,7 @@ class AgentState:
             )
             who = [_counted(holders, "task or actor", "tasks and actors")] if holders or not groups else []
             who += [_counted(groups, "bundle of placement groups", "bundles of placement groups")] if groups else []
-            at = "" if pool is None else f" in {where}"
+            at = "" if pool is None else f" in {where.rstrip(',')}"
             return Reason(
                 reasons.RESOURCES,
                 "it",
