@@ -165,7 +165,7 @@ class Answers:
                     "for_s": now_s - one.since_s,
                     "at": _line_of(one, frames),
                     "waits": [record.object_id.hex() for record in self.waits_of(one)[:WAITS_TOLD_MAX]],
-                    "needs_all": self._engine.needs_all(_thread_of(one)),
+                    "needs_all": self._engine.waits.needs_all(_thread_of(one)),
                     "why": why.as_json() if (why := one.why or whys.get(_thread_of(one))) is not None else None,
                     "is_ahead": queue.ahead is None or one.task in queue.ahead,
                 }
@@ -194,9 +194,9 @@ class Answers:
         """(line, objects) of the threads and coroutines that wait here, but for those of what runs. Lock held."""
         engine = self._engine
         told = {_thread_of(one) for one in running}
-        for thread in engine.waiting_threads():
+        for thread in engine.waits.threads():
             if thread not in told:
-                yield users_line(frames.get(thread)), engine.waited_for(thread)
+                yield users_line(frames.get(thread)), engine.waits.of(thread)
         if engine.awaits.of:
             from umbel._client import coroutines
 
@@ -212,7 +212,7 @@ class Answers:
     def waits_of(self, one: Running) -> list[ownership.Record]:
         """The objects that it waits for. A coroutine waits for those of the event loop's thread as well, if that is in
         `get` or `wait`. Lock held."""
-        of_thread = self._engine.waited_for(_thread_of(one))
+        of_thread = self._engine.waits.of(_thread_of(one))
         return of_thread if one.coroutine is None else self._awaited(one.coroutine) + of_thread
 
     def _whys(self, frames: dict[int, FrameType]) -> dict[int, Reason]:

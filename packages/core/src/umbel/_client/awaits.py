@@ -76,13 +76,13 @@ class Awaits:
     def _tell(self, overdue: list[tuple[int, ownership.Record]]) -> None:
         from umbel._client import inquiry
 
-        engine = self._engine
+        engine, waits = self._engine, self._engine.waits
         try:
             for index, (times, _) in enumerate(overdue[:STORIES_MAX]):
-                told = engine.causes_told
+                told = waits.causes_told
                 records = [record for _, record in overdue[index:]]
-                engine.causes_told = inquiry.watch(engine, records, times * engine.config.watchdog_s, told)
-                if engine.causes_told is not told:
+                waits.causes_told = inquiry.watch(engine, records, times * engine.config.watchdog_s, told)
+                if waits.causes_told is not told:
                     return
         finally:
             self._is_telling = False

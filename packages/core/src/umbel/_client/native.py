@@ -14,7 +14,7 @@ import os
 import threading
 import time
 from collections import deque
-from collections.abc import Callable, Sequence
+from collections.abc import Callable
 from typing import TYPE_CHECKING, Any
 
 from umbel import exceptions
@@ -35,6 +35,7 @@ from umbel._client import (
     tasks,
     troubles,
     values,
+    waits,
 )
 from umbel._client.task import Task
 from umbel._model import reasons as model_reasons
@@ -55,23 +56,6 @@ STORE_SHARES = 32  # no more than such a share of the store is asked for at once
 STORE_SHARE_BYTES_MIN = 1 << 20
 _OF_SPILLING = ("store_ask", "store_spill", "spill_check", "spill_forget", "spill_remove")
 HISTORY_ANSWER_S = 30.0  # for the agent to have all written down, which takes milliseconds on a machine that is idle
-BLOCK_AFTER_S = 0.001  # a wait longer than this gives the CPU back; shorter ones are not worth two messages
-
-
-class _SomeOf(list[ownership.Record]):
-    """What a thread waits for that does not need all of it."""
-
-
-class _GetWaiter(reactor.Waiter):
-    """Waits for all of some records, or the first error among them."""
-
-    __slots__ = ()
-
-    def __call__(self, record: ownership.Record) -> None:
-        if record.kind == ERROR:
-            self.finish()
-        else:
-            self.count_down()
 
 
 ENVIRONMENTS_MAX = 256  # remembered by what was asked for; a program that has more packs them again
@@ -107,7 +91,6 @@ class NativeEngine:
         self.agent_is_gone = False
         self.on_link_gone: Callable[[links.Link], None] | None = None
         self.context_of: Callable[[], Any] | None = None
-        self.on_blocked: Callable[[], Callable[[], None] | None] | None = None
         self.extra_housekeeping: Callable[[float], float | None] | None = None
         self._metrics: Any = None  # the process's recorder, once something was measured
         self.own_metrics: Any = None  # where metrics are served
@@ -118,8 +101,6 @@ class NativeEngine:
         self._closing_streams: deque[streams.StreamState] = deque()
         self._settle_waiters: list[reactor.Waiter] = []
         self._last_report_s = 0.0
-        self._waited_for: dict[int, Sequence[ownership.Record]] = {}  # thread -> what it has waited for for a while
-        self.causes_told: set[Any] = set()  # by the watchdog
         self._awaits: awaits.Awaits | None = None
         self._groups: groups.Groups | None = None
         self.welcome: dict[str, Any] = {}
@@ -135,6 +116,7 @@ class NativeEngine:
             tuple[Any, str], dict[str, Any]
         ] = {}  # made of the inherited one, by what was asked for
         self.reactor = reactor.Reactor(self._housekeeping, name="umbel-background")
+        self.waits = waits.Waits(self)
         self.links = links.Links(process_id, session_dir, self.reactor.poller, self._on_messages, self._on_link_gone)
         self.answers = answers.Answers(self)
         self.agent = links.AgentLink(
@@ -444,119 +426,6 @@ class NativeEngine:
         if self._dirty_links:
             self._flush()
 
-    def wait_for(
-        self, waiter: reactor.Waiter, timeout_s: float | None, wanted: Sequence[ownership.Record] = ()
-    ) -> bool:
-        """Until the waiter is done or the time is up; a worker gives its CPU back meanwhile. No lock.
-
-        wanted: what the caller waits for, for those who ask, and for the watchdog."""
-        deadline = None if timeout_s is None else time.monotonic() + timeout_s
-        if self.reactor.on_thread():
-            raise RuntimeError("a callback must not wait for a result: it runs on the thread that would bring it")
-        resume: list[Callable[[], None] | None] = []
-        thread = threading.get_ident()
-
-        def block() -> None:
-            resume.append(self._block(thread, wanted))
-
-        try:
-            watch_s = self.config.watchdog_s
-            if not watch_s or not wanted or (timeout_s is not None and timeout_s <= watch_s):
-                return self.reactor.wait(waiter, deadline, block, BLOCK_AFTER_S)
-            if self.reactor.wait(waiter, time.monotonic() + watch_s, block, BLOCK_AFTER_S):
-                return True
-            return self._go_on_watched(lambda until_s: self.reactor.wait(waiter, until_s), deadline, wanted)
-        finally:
-            if resume:
-                self._unblock(thread, resume[0])
-
-    def wait_beside(
-        self, ref: refs.ObjectRef[Any], wait: Callable[[float | None], bool], timeout_s: float | None
-    ) -> None:
-        record = self.values.table.records.get(ref._id)
-        if record is None or self.is_closed:
-            wait(timeout_s)
-            return
-        began_s = time.monotonic()
-        deadline = None if timeout_s is None else began_s + timeout_s
-        if wait(BLOCK_AFTER_S if timeout_s is None else min(BLOCK_AFTER_S, timeout_s)):
-            return
-
-        def wait_until(until_s: float | None) -> bool:
-            return wait(None if until_s is None else max(0.0, until_s - time.monotonic()))
-
-        thread = threading.get_ident()
-        resume = self._block(thread, (record,))
-        try:
-            watch_s = self.config.watchdog_s
-            if not watch_s or (timeout_s is not None and timeout_s <= watch_s):
-                wait_until(deadline)
-            elif not wait_until(began_s + watch_s):
-                self._go_on_watched(wait_until, deadline, (record,))
-        finally:
-            self._unblock(thread, resume)
-
-    def _block(self, thread: int, wanted: Sequence[ownership.Record]) -> Callable[[], None] | None:
-        """A thread's wait has lasted for a while: have it told, and the CPU given back. Returns what ends the latter."""
-        self._waited_for[thread] = wanted
-        return self.on_blocked() if self.on_blocked is not None else None
-
-    def _unblock(self, thread: int, resume: Callable[[], None] | None) -> None:
-        self._waited_for.pop(thread, None)
-        if resume is not None:
-            resume()
-
-    def _go_on_watched(
-        self, wait: Callable[[float | None], bool], deadline: float | None, wanted: Sequence[ownership.Record]
-    ) -> bool:
-        """Go on with a wait that has lasted for the watchdog's time; says from time to time what is waited for, less and
-        less often. wait: until when (time.monotonic()); returns whether it is over."""
-        from umbel._client import inquiry  # what waits so long has time to import it
-
-        look_s = time.monotonic()
-        began_s = look_s - self.config.watchdog_s
-        while deadline is None or look_s < deadline:
-            self.causes_told = inquiry.watch(self, wanted, look_s - began_s, self.causes_told)
-            look_s = began_s + 2 * (look_s - began_s)
-            if wait(look_s if deadline is None else min(look_s, deadline)):
-                return True
-        return False
-
-    def waiting_threads(self) -> list[int]:
-        """Those that wait in `get` or `wait`, or did a moment ago. Lock held."""
-        return list(self._waited_for)
-
-    def needs_all(self, thread: int) -> bool:
-        """Of what a thread waits for. Lock held."""
-        return not isinstance(self._waited_for.get(thread), _SomeOf)
-
-    def waited_for(self, thread: int) -> list[ownership.Record]:
-        """What a thread waits for in `get` or `wait`. Lock held."""
-        return [record for record in self._waited_for.get(thread, ()) if record.kind == PENDING]
-
-    def wait_for_records(self, records: list[ownership.Record], timeout_s: float | None = None) -> bool:
-        """Until all are settled, one has failed, or the time is up. No lock."""
-        waiter = _GetWaiter(0)
-        with self.lock:
-            for record in records:
-                if record.kind == PENDING:
-                    waiter.remaining += 1
-                    self.values.on_settled(record, waiter)
-                elif record.kind == ERROR:
-                    return True
-            if not waiter.remaining:
-                return True
-            waiter.is_lone = len(self.tasks.unfinished) == 1
-            self.prepare_to_wait()
-            self.carry_on()
-        if self.wait_for(waiter, timeout_s, records):
-            return True
-        with self.lock:
-            for record in records:
-                if record.waiters and waiter in record.waiters:
-                    record.waiters.remove(waiter)
-        return False
-
     # The engine's interface
 
     def check_handle(self, handle: actor_api.ActorHandle) -> None:
@@ -633,7 +502,9 @@ class NativeEngine:
             found.append(record)
             if record.kind == PENDING:
                 is_pending = True
-        if is_pending and not self.wait_for_records(found, None if deadline is None else deadline - time.monotonic()):
+        if is_pending and not self.waits.wait_for_records(
+            found, None if deadline is None else deadline - time.monotonic()
+        ):
             raise exceptions.GetTimeoutError(self._not_ready(wanted, found, timeout_s))
         decode = self.values.decode
         try:
@@ -710,7 +581,7 @@ class NativeEngine:
                 is_first = False
             left = None if deadline is None else max(0.0, deadline - time.monotonic())
             wanted = self._records_of(waitables, needs_all=num_returns == len(waitables))
-            if not self.wait_for(waiter, left, wanted):
+            if not self.waits.wait_for(waiter, left, wanted):
                 with self.lock:
                     if waiter in self._settle_waiters:
                         self._settle_waiters.remove(waiter)
@@ -722,11 +593,20 @@ class NativeEngine:
         chosen = set(ready)
         return [waitables[i] for i in ready], [w for i, w in enumerate(waitables) if i not in chosen]
 
+    def wait_beside(
+        self, ref: refs.ObjectRef[Any], wait: Callable[[float | None], bool], timeout_s: float | None
+    ) -> None:
+        record = self.values.table.records.get(ref._id)
+        if record is None or self.is_closed:
+            wait(timeout_s)
+        else:
+            self.waits.wait_beside((record,), wait, timeout_s)
+
     def _records_of(self, waitables: list[Any], *, needs_all: bool) -> list[ownership.Record]:
         """A generator's is the one of its end."""
         records = self.values.table.records
         ids = [item._id if type(item) is refs.ObjectRef else item._stream.completed._id for item in waitables]
-        return (list if needs_all else _SomeOf)(records[object_id] for object_id in ids if object_id in records)
+        return (list if needs_all else waits.SomeOf)(records[object_id] for object_id in ids if object_id in records)
 
     def _ready_indices(self, waitables: list[Any], num_returns: int, fetch: bool) -> list[int]:
         records = self.values.table.records

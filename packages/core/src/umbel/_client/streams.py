@@ -254,7 +254,7 @@ class NativeStream:
                 state.callbacks.append(waiter.finish)
                 engine.prepare_to_wait()
             left_s = None if deadline is None else deadline - time.monotonic()
-            if not engine.wait_for(waiter, left_s, state.task.records):
+            if not engine.waits.wait_for(waiter, left_s, state.task.records):
                 raise exceptions.GetTimeoutError(f"no item came within {timeout_s} s")
 
     def is_ready(self) -> bool:

@@ -347,7 +347,7 @@ class Values:
             record = self.table.add_local(lost.object)
             self.lose(lost)
         try:
-            self._engine.wait_for_records([record])
+            self._engine.waits.wait_for_records([record])
             if record.kind == PENDING:
                 raise lost
             return record.kind, record.payload

@@ -414,7 +414,7 @@ class Executor:
             with self._engine.lock:
                 self._values.when_acknowledged(awaited, waiter.finish)
                 self._engine._flush()
-            self._engine.wait_for(waiter, None)
+            self._engine.waits.wait_for(waiter, None)
         self._answer(job, (messages.ITEM, job.seq, index, kind, payload, contained or None))
         self.flush_soon()
 
@@ -434,7 +434,7 @@ class Executor:
                 waiter = reactor.Waiter()
                 job.resume = waiter.finish
                 self._engine._flush()
-            self._engine.wait_for(waiter, None)
+            self._engine.waits.wait_for(waiter, None)
 
     # Answers
 

@@ -110,7 +110,7 @@ class Worker:
         self.engine.session_context = self.session
         self.engine.own_environment = config.get("env") or {}
         self.engine.context_of = self._current_key
-        self.engine.on_blocked = self._blocked
+        self.engine.waits.on_blocked = self._blocked
         self.engine.on_link_gone = self._submitter_gone
         self.engine.extra_housekeeping = self._housekeeping
         self.engine.exit_actor = self._exit_actor  # type: ignore[method-assign]  # a worker may host one
