@@ -91,7 +91,7 @@ def big(index):
 
 results = umbel.get([big.remote(index) for index in range(200)], timeout=50)
 from umbel._client import current
-tell(right=results == list(range(200)), kills=current.engine().tasks.memory_kills is not None)
+tell(right=results == list(range(200)), kills=current.engine().deaths.memory_kills is not None)
 """,
             UMBEL_MEMORY_LIMIT_BYTES=str(200 << 20),
         )

@@ -285,4 +285,4 @@ def test_many_groups_come_and_go() -> None:
     later = group_id.options(scheduling_strategy=InGroup(groups[0])).remote()
     with pytest.raises(exceptions.TaskPlacementGroupRemoved):
         umbel.get(later, timeout=SOON_S)
-    drivers.wait_until(lambda: len(engine.tasks.classes) <= 4, what="the classes of removed groups to go")
+    drivers.wait_until(lambda: len(engine.leases.classes) <= 4, what="the classes of removed groups to go")

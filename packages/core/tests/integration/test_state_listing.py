@@ -213,7 +213,7 @@ class TestTasks:
                 "allowed_bytes": 1, "curve": [[0.0, 1]], "peak_bytes": 1, "demand_bytes": 0, "others": [],
                 "outside_bytes": 0,
             }  # fmt: skip
-            engine.tasks._killed_for_memory(task, {"worker": lease.worker, "memory": report}, was_running=False)
+            engine.deaths.killed_for_memory(task, {"worker": lease.worker, "memory": report}, was_running=False)
         gate.touch()
         umbel.get(ref, timeout=30)
         first, *_ = found = state.get_task(ref)

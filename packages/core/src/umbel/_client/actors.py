@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, Any
 
 from umbel import exceptions
 from umbel._client import actor as actor_api
-from umbel._client import links, refs, tasks, values
+from umbel._client import leases, links, refs, strategies, values
 from umbel._client.task import Task, Template, cancelled_error, resolve_deps
 from umbel._objects import ownership, serialization
 from umbel._scheduling import actor_calls
@@ -51,9 +51,9 @@ class ActorClient:
         if not sendable:
             return
         was_idle = len(self.calls.inflight) == len(sendable)
-        announce = tasks.Tasks.announce
-        if link.depth_told != self._engine.tasks.depth:
-            self._engine.tasks.tell_depth(link)
+        announce = leases.announce
+        if link.depth_told != self._engine.leases.depth:
+            self._engine.leases.tell_depth(link)
         for call in sendable:
             template = call.template
             if template.index not in link.known:
@@ -69,7 +69,7 @@ class ActorClient:
                     call.attempt,
                 )
             )
-        if was_idle or len(link.outbox) >= tasks.READY_PUSH:
+        if was_idle or len(link.outbox) >= leases.READY_PUSH:
             link.flush()
         else:
             self._engine.mark_dirty(link)
@@ -253,7 +253,7 @@ class Actors:
             "description": meta,
             "name": template.options.name,
             "class_name": template.description.class_name,
-            "creator_depth": self._engine.tasks.depth,
+            "creator_depth": self._engine.leases.depth,
             "is_async": template.description.is_async,
             "has_events": template.description.has_events,
         }
@@ -271,10 +271,10 @@ class Actors:
             "placement": dict(options.placement_resources.items()),
             "running": dict(options.running_resources.items()),
             "env": engine.environment(options.env_vars, options.environment),
-            "strategy": tasks.wire_strategy(options.scheduling_strategy),
+            "strategy": strategies.wire_strategy(options.scheduling_strategy),
             "label_selectors": options.label_selectors or None,
             "class_name": template.description.class_name,
-            "depth": engine.tasks.depth,
+            "depth": engine.leases.depth,
         }
 
     def _take_name(self, message: dict[str, Any], body: bytes, task: Task) -> actor_api.ActorHandle | None:

@@ -181,5 +181,5 @@ class TaskArguments:
         if not task.missing:
             if task.actor is not None:
                 task.actor.pump()
-            elif task.lease is None:  # else it went with its input, see `Tasks._push_behind`
-                self._book.enqueue(task)
+            elif task.lease is None:  # else it went with its input, see `Leases.push_behind`
+                self._engine.leases.enqueue(task)

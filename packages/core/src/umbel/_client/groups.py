@@ -63,7 +63,7 @@ class Groups:
                 "label_selectors": [dict(one) for one in label_selectors],
                 "soft_target": soft_target,
                 "actor": task.actor.actor_id if task is not None and task.actor is not None else "",
-                "depth": engine.tasks.depth,
+                "depth": engine.leases.depth,
                 "job": engine.welcome.get("job_id") or "",
             }
         )

@@ -17,7 +17,7 @@ from umbel import exceptions
 from umbel._model import resources as resource_model
 
 if TYPE_CHECKING:
-    from umbel._client import tasks
+    from umbel._client.native import NativeEngine
     from umbel._client.task import Task, Template
 
 MEMORY = resource_model.MEMORY
@@ -47,9 +47,9 @@ class Killed:
 class MemoryKills:
     """The tasks of one owner that were killed for memory."""
 
-    def __init__(self, book: tasks.Tasks) -> None:
-        self._book = book
-        self._engine = book._engine
+    def __init__(self, engine: NativeEngine) -> None:
+        self._engine = engine
+        self._book = engine.tasks
         self._killed: dict[int, Killed] = {}
         self._templates: dict[tuple[int, int], Template] = {}
         self._delayed: list[tuple[float, int]] = []  # (when, task), a heap
@@ -80,7 +80,7 @@ class MemoryKills:
             return
         self._engine.troubles.retried(killed.base.name, limit if limit < 0 else limit - killed.count + 1, blob)
         self._raise_demand(task, killed)
-        self._book.begin_again(task, is_delayed=killed.count > 1)
+        self._engine.leases.begin_again(task, is_delayed=killed.count > 1)
         if killed.count > 1:
             delay_s = min(DELAY_S * 2 ** (killed.count - 2), DELAY_S_MAX)
             killed.due_s = time.monotonic() + delay_s
@@ -92,7 +92,7 @@ class MemoryKills:
         outcome = "It had run, but its result was not sent yet; it runs again."
         error = error_of(f"task {task.template.name}", report, outcome)
         self._book.note_failure(task, worker, exceptions.dump_error(error))
-        self._book.begin_again(task)
+        self._engine.leases.begin_again(task)
 
     def release(self, now_s: float) -> float | None:
         """Let those run that have waited for long enough; in how many seconds the next one has."""
@@ -100,7 +100,7 @@ class MemoryKills:
             _, seq = heapq.heappop(self._delayed)
             task = self._book.unfinished.get(seq)
             if task is not None and task.lease is None:  # else an argument was lost and came back meanwhile
-                self._book.begin_again(task)
+                self._engine.leases.begin_again(task)
         return self._delayed[0][0] - now_s if self._delayed else None
 
     def _raise_demand(self, task: Task, killed: Killed) -> None:
@@ -123,7 +123,11 @@ class MemoryKills:
     def _error(self, task: Task, report: dict[str, Any], killed: Killed, why_not: str) -> exceptions.OutOfMemoryError:
         again = f"it is not tried again, since {why_not}" if why_not else "it is tried again, with less beside it"
         times = "once" if killed.count == 1 else f"{killed.count} times"
-        names = {lease.worker: _name_of(lease) for cls in self._book.classes.values() for lease in cls.leases.values()}
+        names = {
+            lease.worker: _name_of(lease)
+            for cls in self._engine.leases.classes.values()
+            for lease in cls.leases.values()
+        }
         return error_of(f"task {killed.base.name}", report, f"It was killed {times}; {again}.", names, killed.count)
 
 

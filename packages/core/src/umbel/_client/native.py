@@ -25,7 +25,9 @@ from umbel._client import (
     answers,
     context,
     current,
+    deaths,
     exports,
+    leases,
     links,
     reasons,
     recording,
@@ -144,7 +146,9 @@ class NativeEngine:
         segments = self._make_store(config.store)
         self.values = values.Values(self, process_id, segments, config.inline_bytes_max)
         self.troubles = troubles.TroubleLog()
-        self.tasks = tasks.Tasks(self, depth)
+        self.leases = leases.Leases(self, depth)
+        self.tasks = tasks.Tasks(self)
+        self.deaths = deaths.Deaths(self)
         self.actors = actors.Actors(self)
         self.rebuilder: rebuild.Rebuilder | None = None  # until a result is large
         self._handlers = self._make_handlers()
@@ -175,7 +179,7 @@ class NativeEngine:
         return made
 
     def _make_handlers(self) -> dict[int, Callable[[links.Link, tuple[Any, ...]], None]]:
-        book, objects = self.tasks, self.values
+        book, held, objects = self.tasks, self.leases, self.values
         return {
             messages.BORROW: objects.on_borrow,
             messages.ACK: objects.on_ack,
@@ -190,9 +194,9 @@ class NativeEngine:
             messages.FAILED: book.on_failed,
             messages.ITEM: book.on_item,
             messages.END: book.on_end,
-            messages.UNSTARTED: book.on_unstarted,
+            messages.UNSTARTED: held.on_unstarted,
             messages.CANCELLED: book.on_cancelled,
-            messages.RETIRE: book.on_retire,
+            messages.RETIRE: held.on_retire,
         }
 
     def make_rebuilder(self) -> rebuild.Rebuilder:
@@ -234,8 +238,8 @@ class NativeEngine:
 
     def carry_on(self) -> None:
         """After anything happened: push what became possible, wake who waits for anything. Lock held."""
-        if self.tasks._dirty:
-            self.tasks.pump()
+        if self.leases.dirty:
+            self.leases.pump()
         if self.has_settled:
             self.has_settled = False
             if self._settle_waiters:
@@ -285,15 +289,15 @@ class NativeEngine:
         with self.lock:
             self.frame_time_s = time.monotonic()
             if kind == "grant":
-                self.tasks.on_grant(message)
+                self.leases.on_grant(message)
             elif kind == "reclaim":
-                self.tasks.on_reclaim(message["worker"])
+                self.leases.on_reclaim(message["worker"])
             elif kind == "worker_died":
-                self.tasks.on_worker_died(message)
+                self.deaths.on_worker_died(message)
             elif kind == "actor_state":
                 self.actors.on_state(message, body)
             elif kind == "demand_failed":
-                self.tasks.on_demand_failed(
+                self.deaths.on_demand_failed(
                     message["key"],
                     message["reason"],
                     is_unschedulable=message["unschedulable"],
@@ -353,7 +357,7 @@ class NativeEngine:
             has_drops = bool(objects._drops)
             if has_drops or objects.table.commands:
                 objects.drain_drops()
-            due = tasks.housekeep(now) if not self.agent_is_gone else None
+            due = self.leases.housekeep(now) if not self.agent_is_gone else None
             if has_drops:  # more are likely, and need not wake us one by one, see `drop_ref`
                 due = reactor.TICK_S if due is None else min(due, reactor.TICK_S)
             if tasks.recorder is not None and tasks.recorder.rows and tasks.recorder.is_loose:
@@ -421,8 +425,8 @@ class NativeEngine:
         """Send everything that is still to be sent. Lock held."""
         if self.values._drops:
             self.values.drain_drops()
-        if self.tasks._dirty:
-            self.tasks.pump()
+        if self.leases.dirty:
+            self.leases.pump()
         if self._dirty_links:
             self._flush()
 
@@ -730,7 +734,7 @@ class NativeEngine:
             return list(task_listing.timeline(inquiry.EngineAsker(self, query_timeout_s=HISTORY_ANSWER_S)))
         if what == "available_resources":
             with self.lock:
-                self.tasks.give_back_unused()  # what is kept for a moment, in case more comes, is not in use
+                self.leases.give_back_unused()  # what is kept for a moment, in case more comes, is not in use
         return self._ask({"t": "query", "what": what, "about": about}, timeout_s=timeout_s)["result"]
 
     def _ask(self, message: dict[str, Any], *, timeout_s: float | None = None) -> dict[str, Any]:

@@ -58,7 +58,7 @@ class OwnMetrics:
         """How many tasks and calls of ours have not ended, by state, as far as we know: what runs, as sent. Lock held."""
         book = self._engine.tasks
         waiting = tasks_sent = calls_sent = 0
-        for cls in book.classes.values():
+        for cls in self._engine.leases.classes.values():
             waiting += len(cls.ready)
             tasks_sent += sum(len(lease.inflight) for lease in cls.leases.values())
         for client in self._engine.actors.clients.values():

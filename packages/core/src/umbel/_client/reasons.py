@@ -53,7 +53,7 @@ def of_record(record: ownership.Record) -> Reason:
     what = "the result of" if task.stream is None else "the end of generator"
     subject += f", {what} {task.template.name},"
     facts |= {"task": record.object_id[:24].hex(), "name": task.template.name}
-    kills = task.template.engine.tasks.memory_kills
+    kills = task.template.engine.deaths.memory_kills
     killed = kills.of(task.seq) if kills is not None else None
     if killed is not None:
         times = "once" if killed.count == 1 else f"{killed.count} times"
@@ -129,7 +129,7 @@ def _mib(size_bytes: float) -> str:
 
 def _delay_s(task: Task) -> float:
     """How long a task that was killed for its memory is held back yet."""
-    kills = task.template.engine.tasks.memory_kills
+    kills = task.template.engine.deaths.memory_kills
     killed = kills.of(task.seq) if kills is not None else None
     return killed.due_s - time.monotonic() if killed is not None else 0.0
 

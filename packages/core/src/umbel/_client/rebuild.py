@@ -200,7 +200,7 @@ class Rebuilder:
             else:
                 task.actor.retry(task)
         elif not task.missing:
-            book.enqueue(task)
+            self._engine.leases.enqueue(task)
 
     def _result(self, task: Task, object_id: bytes) -> ownership.Record:
         record = self._values.table.records.get(object_id)

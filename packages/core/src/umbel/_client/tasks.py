@@ -1,57 +1,45 @@
-"""Submitting tasks: leases, pushes, replies, retries, cancellation.
+"""Submitting tasks, and settling what comes back: replies, errors and retries, streams, cancellation.
 
-`umbel._scheduling.dispatch` decides what goes where; this module sends it and settles what comes back. Everything
+Which worker gets them is the business of `leases`, what becomes of them when workers die that of `deaths`. Everything
 here runs under the engine's lock unless it says otherwise.
 """
 
 from __future__ import annotations
 
-import json
 import time
 from collections.abc import Collection
 from typing import TYPE_CHECKING, Any
 
 from umbel import exceptions
-from umbel._client import arguments, links, recording, refs, remote_function, streams
-from umbel._client.task import Task, Template, cancelled_error, known, resolve_deps
-from umbel._model import options as option_model
+from umbel._client import arguments, links, recording, refs, remote_function, strategies, streams
+from umbel._client.task import Task, Template, cancelled_error, known
 from umbel._objects import ownership, serialization
-from umbel._scheduling import dispatch
 from umbel._wire import messages
 
 if TYPE_CHECKING:
-    from umbel._client import memory_kills
     from umbel._client.native import NativeEngine
 
 PENDING = ownership.PENDING
 ERROR = serialization.ERROR
-RAW = serialization.RAW
 STORED = serialization.STORED
 FINISHED = recording.FINISHED
 # While one thread submits and submits, nobody reads replies; so it does, now and then, more often when tasks wait for
 # each other and each reply lets the next one start. Looking costs 3 us.
 POLL_PERIOD = 32
 POLL_PERIOD_CHAINED = 8
-READY_PUSH = 32  # waiting tasks that are worth an assignment round while more are being submitted
-UNSTARTED_DEATHS_MAX = 8  # a task that was pushed and did not start costs nothing, but nothing may go on for ever
 _INDEX = [index.to_bytes(4, "big") for index in range(16)]
-_NO_REFS: tuple[bytes, ...] = ()
 
 
 class Tasks:
     """The tasks this process has submitted."""
 
-    def __init__(self, engine: NativeEngine, depth: int) -> None:
+    def __init__(self, engine: NativeEngine) -> None:
         self._engine = engine
         self._values = engine.values
-        self.depth = depth
-        self.classes: dict[str, dispatch.SchedulingClass] = {}
+        self._leases = engine.leases
         self.unfinished: dict[int, Task] = {}
         self.last_seq = 0
         self._templates = 0
-        self._dirty: set[dispatch.SchedulingClass] = set()
-        self.memory_kills: memory_kills.MemoryKills | None = None  # once there was one
-        self._unstarted_deaths: dict[int, int] = {}  # task -> workers that died with it at the head of their queue
         self._process_id = engine.process_id
         self.arguments = arguments.TaskArguments(engine, self)
         self.recorder = recording.make(engine.process_id, engine.welcome.get("job_id", ""), engine.config)
@@ -74,7 +62,7 @@ class Tasks:
         options = template.options
         blob = self._engine.export(template.source)
         env = self._engine.environment(options.env_vars, options.environment)
-        strategy = wire_strategy(options.scheduling_strategy)
+        strategy = strategies.wire_strategy(options.scheduling_strategy)
         request: dict[str, Any] = {"resources": dict(options.resources.items()), "env": env, "strategy": strategy}
         if options.label_selectors:
             request["label_selectors"] = options.label_selectors
@@ -100,16 +88,9 @@ class Tasks:
                 "env": env,
                 "strategy": strategy,
             }
-            made.cls = self._class_of(request)
+            made.cls = self._leases.class_of(request)
             template.engine_state = made
         return made
-
-    def _class_of(self, request: dict[str, Any]) -> dispatch.SchedulingClass:
-        key = json.dumps(request, sort_keys=True)
-        found = self.classes.get(key)
-        if found is None:
-            found = self.classes[key] = dispatch.SchedulingClass(key, request, self.depth)
-        return found
 
     def with_resources(self, template: Template, resources: dict[str, int]) -> Template:
         """The same function with other resources, in units."""
@@ -118,7 +99,7 @@ class Tasks:
             if name != "index":
                 setattr(made, name, getattr(template, name))
         made.announcement = {**template.announcement, "resources": resources}
-        made.cls = self._class_of({**known(template.cls).request, "resources": resources})
+        made.cls = self._leases.class_of({**known(template.cls).request, "resources": resources})
         return made
 
     def submit(self, template: remote_function.TaskTemplate, args: tuple[Any, ...], kwargs: dict[str, Any]) -> Any:
@@ -143,9 +124,9 @@ class Tasks:
             if task.error is not None:
                 self.fail(task, task.error)
             elif not task.missing:
-                self.enqueue(task)
+                self._leases.enqueue(task)
             elif task.missing == 1:
-                self._push_behind(task)
+                self._leases.push_behind(task)
             if engine.values._drops:
                 engine.values.drain_drops()
         if not seq % (POLL_PERIOD_CHAINED if task.missing else POLL_PERIOD):
@@ -179,319 +160,6 @@ class Tasks:
             task.records.append(record)
             made.append(refs.ObjectRef(record.object_id, engine))
         return made or None
-
-    # Pushing
-
-    def enqueue(self, task: Task) -> None:
-        cls = known(task.template.cls)
-        lease = cls.quick_lease() if not cls.ready else None
-        if lease is not None:
-            lease.inflight[task.seq] = task
-            task.lease = lease
-            lease.last_reply_s = time.monotonic()
-            self._push(lease.link, task)
-            lease.link.flush()
-            return
-        cls.ready.append(task)
-        if len(cls.ready) >= READY_PUSH:
-            self._assign(cls)
-        if cls not in self._dirty:
-            self._dirty.add(cls)
-            if not cls.leases and not cls.told:
-                self._tell_demand(cls, time.monotonic())
-            else:
-                self._engine.reactor.poke()
-
-    def _push_behind(self, task: Task) -> None:
-        """Send a task to the worker that is about to compute its last missing argument, which saves the way there and
-        back. Only for quick functions, and only while the worker has room; a worker that no longer has the argument
-        hands the task back."""
-        cls = task.template.cls
-        producer = None
-        for _, record in task.deps or ():
-            if record.kind == PENDING:
-                producer = record.task
-                break
-        if not isinstance(producer, Task) or producer.template.cls is not cls or producer.stream is not None:
-            return
-        lease = producer.lease
-        if (
-            lease is None
-            or len(producer.records) != 1
-            or producer.is_cancelled
-            or lease.is_blocked
-            or lease.is_reclaimed
-        ):
-            return
-        room = min(task.durations.depth(), producer.durations.depth())
-        if room <= len(lease.inflight) or producer.seq not in lease.inflight or task.template.max_retries == 0:
-            return
-        lease.inflight[task.seq] = task
-        task.lease = lease
-        self._push(lease.link, task)
-        if len(lease.link.outbox) >= READY_PUSH:
-            lease.link.flush()
-        else:
-            self._engine.mark_dirty(lease.link)
-            self._engine.reactor.poke()
-
-    def _push(self, link: links.Link, task: Task) -> None:
-        template = task.template
-        self.announce(link, template)
-        if link.depth_told != self.depth:
-            self.tell_depth(link)
-        link.post((messages.TASK, task.seq, template.index, task.kind, task.payload, resolve_deps(task), task.attempt))
-
-    def tell_depth(self, link: links.Link) -> None:
-        """The agent serves deeper demands first, so that wide recursion needs few processes; so a worker has to know
-        how deep its tasks are, whichever task of ours it was that submitted them."""
-        link.depth_told = self.depth
-        link.post((messages.DEPTH, self.depth))
-
-    @staticmethod
-    def announce(link: links.Link, template: Template) -> None:
-        """Tell the peer what it has to know before the first call of this template."""
-        known = link.known
-        if template.index in known:
-            return
-        known.add(template.index)
-        if template.function_blob and template.digest not in known:
-            known.add(template.digest)
-            link.post((messages.FUNCTION, template.digest, template.function_blob))
-        link.post((messages.TEMPLATE, template.index, template.announcement))
-
-    def _assign(self, cls: dispatch.SchedulingClass) -> None:
-        for lease, batch in cls.assign():
-            link = lease.link
-            if len(lease.inflight) == len(batch):
-                lease.last_reply_s = time.monotonic()
-            for task in batch:
-                task.lease = lease
-                self._push(link, task)
-            link.flush()
-
-    def _tell_demand(self, cls: dispatch.SchedulingClass, now_s: float) -> None:
-        wanted = cls.wanted(now_s)
-        if wanted != cls.told:
-            cls.told = wanted
-            self.classes[cls.key] = cls  # of which it may have been taken: see `_forget_class`
-            self._engine.agent.notify(
-                {
-                    "t": "demand",
-                    "key": cls.key,
-                    "resources": cls.request["resources"],
-                    "env": cls.request["env"],
-                    "strategy": cls.request["strategy"],
-                    "label_selectors": cls.request.get("label_selectors"),
-                    "count": wanted,
-                    "depth": self.depth,
-                }
-            )
-
-    def pump(self) -> None:
-        """Push what waits and tell the agent what is wanted; before waiting, and in housekeeping."""
-        if not self._dirty:
-            return
-        dirty, self._dirty = self._dirty, set()
-        now = time.monotonic()
-        for cls in dirty:
-            self._assign(cls)
-            self._tell_demand(cls, now)
-            self._give_back_idle(cls, now, self._engine.config.idle_lease_s)
-
-    def give_back_unused(self) -> None:
-        """Return every lease on which nothing runs, though more tasks might come."""
-        now = time.monotonic()
-        for cls in self.classes.values():
-            self._tell_demand(cls, now)
-            self._give_back_idle(cls, now, 0.0)
-
-    def housekeep(self, now_s: float) -> float | None:
-        """What time brings: idle leases go back, stalled work is offered to others. Returns when to look again."""
-        due = self.memory_kills.release(now_s) if self.memory_kills is not None else None
-        idle_lease_s = self._engine.config.idle_lease_s
-        for cls in self.classes.values():
-            if not cls.leases and not cls.ready:
-                if cls.told:
-                    self._tell_demand(cls, now_s)
-                continue
-            self._assign(cls)
-            self._tell_demand(cls, now_s)
-            self._steal(cls)
-            self._give_back_idle(cls, now_s, idle_lease_s)
-            for lease in cls.leases.values():
-                wait = dispatch.STALLED_AFTER_S if len(lease.inflight) > 1 else None
-                if not lease.inflight:
-                    wait = max(0.0, lease.idle_since_s + idle_lease_s - now_s)
-                if wait is not None:
-                    due = wait if due is None else min(due, wait)
-        return due
-
-    def _steal(self, cls: dispatch.SchedulingClass) -> None:
-        found = cls.steal_from()
-        if found is not None:
-            lease, count = found
-            lease.link.post((messages.STEAL, count))
-            lease.link.flush()
-
-    def _give_back_idle(self, cls: dispatch.SchedulingClass, now_s: float, idle_lease_s: float) -> None:
-        """Return what was not used for so long; a lease asked back as soon as it has drained, since somebody waits for
-        it."""
-        for lease in cls.idle_leases(now_s, idle_lease_s):
-            self._give_back(lease, retire=lease.is_retired)
-
-    def _give_back(self, lease: dispatch.Lease, *, retire: bool = False) -> None:
-        lease.link.lease = None
-        self._engine.agent.notify({"t": "return", "worker": lease.worker, "retire": retire})
-
-    # From the agent
-
-    def on_grant(self, message: dict[str, Any]) -> None:
-        cls = self.classes.get(message["key"])
-        worker = message["worker"]
-        link = self._engine.links.to(bytes.fromhex(worker))
-        if cls is None or link is None:
-            if cls is not None:
-                cls.told = max(0, cls.told - 1)
-                self._dirty.add(cls)
-            self._engine.agent.notify({"t": "return", "worker": worker, "retire": True})
-            return
-        lease = cls.add_lease(worker, link, time.monotonic())
-        link.lease = (cls, lease)
-        if message.get("accelerators"):
-            link.post((messages.TEMPLATE, 0, {"accelerators": message["accelerators"]}))
-        self._assign(cls)
-        self._steal(cls)
-        link.flush()
-
-    def on_reclaim(self, worker: str) -> None:
-        for cls in self.classes.values():
-            lease = cls.leases.get(worker)
-            if lease is None:
-                continue
-            if cls.ready or len(lease.inflight) > 1:
-                # Work waits here too: give back what has not started, so that the worker drains soon.
-                lease.link.post((messages.STEAL, len(lease.inflight)))
-                lease.link.flush()
-            lease.is_reclaimed = True
-            self._give_back_idle(cls, time.monotonic(), self._engine.config.idle_lease_s)
-            self._dirty.add(cls)
-
-    def on_worker_died(self, message: dict[str, Any]) -> None:
-        worker = message["worker"]
-        link = self._engine.links.by_peer.get(bytes.fromhex(worker))
-        if link is not None and link.stream is not None:
-            link.stream.drain()  # replies it sent before it died count
-        for cls in list(self.classes.values()):
-            if worker not in cls.leases:
-                continue
-            begun, fresh = cls.lose_lease(worker, message.get("started", -1))
-            if fresh and not begun and self._is_unlucky(fresh[0]):
-                cls.ready.remove(fresh[0])
-                begun, fresh = fresh[:1], fresh[1:]
-            self._wait_again(cls, fresh)
-            self._dirty.add(cls)
-            for task in reversed(begun):
-                if message.get("group"):
-                    self._lost_with_group(task, message)
-                elif message.get("memory") is not None and not task.is_cancelled and task.seq in self.unfinished:
-                    self._killed_for_memory(task, message, was_running=task is begun[-1])
-                else:
-                    self._crashed(task, cls, message)
-            if message.get("group"):
-                self._forget_class(cls)
-        self.pump()
-
-    def _lost_with_group(self, task: Task, message: dict[str, Any]) -> None:
-        """A task was running, or its answer was on the way, when its placement group ended. It is not tried again: nothing
-        will ever run there."""
-        if task.seq not in self.unfinished:
-            return
-        error = exceptions.TaskPlacementGroupRemoved(
-            f"the worker (pid {message.get('pid')}) of task {task.template.name} {message['reason']}"
-        )
-        blob = cancelled_error(task) if task.is_cancelled else exceptions.dump_error(error)
-        self.note_failure(task, bytes.fromhex(message["worker"]), blob)
-        self.settle_failure(task, blob)
-
-    def _is_unlucky(self, task: Task) -> bool:
-        """Whether workers die so often just before they start this task that it must be its doing."""
-        count = self._unstarted_deaths.get(task.seq, 0) + 1
-        self._unstarted_deaths = {seq: n for seq, n in self._unstarted_deaths.items() if seq in self.unfinished}
-        self._unstarted_deaths[task.seq] = count
-        return count > UNSTARTED_DEATHS_MAX
-
-    def on_demand_failed(self, key: str, reason: str, *, is_unschedulable: bool, is_group_gone: bool) -> None:
-        """No worker of this class can be started, or none may run its tasks: they fail."""
-        cls = self.classes.get(key)
-        if cls is None:
-            return
-        cls.told = 0
-        while cls.ready:
-            task = cls.ready.popleft()
-            error: exceptions.UmbelError = (
-                exceptions.TaskUnschedulableError(f"task {task.template.name} can never run: {reason}")
-                if is_unschedulable
-                else exceptions.TaskPlacementGroupRemoved(f"task {task.template.name} cannot run: {reason}")
-                if is_group_gone
-                else exceptions.RuntimeEnvSetupError(
-                    f"no worker could be started for task {task.template.name} (environment {_shown(cls.request['env'])}): "
-                    f"{reason}"
-                )
-            )
-            self.fail(task, exceptions.dump_error(error))
-        if is_group_gone:
-            self._forget_class(cls)
-
-    def _forget_class(self, cls: dispatch.SchedulingClass) -> None:
-        """Of a placement group that has ended: a program may make many, and classes are looked through. If more of its tasks
-        are submitted all the same, it is there again with the demand for them."""
-        if not cls.leases and not cls.ready:
-            self.classes.pop(cls.key, None)
-
-    def _killed_for_memory(self, task: Task, message: dict[str, Any], *, was_running: bool) -> None:
-        if self.memory_kills is None:
-            from umbel._client import memory_kills  # most sessions never need it
-
-            self.memory_kills = memory_kills.MemoryKills(self)
-        worker, report = bytes.fromhex(message["worker"]), message["memory"]
-        if was_running or not task.template.max_retries:
-            self.memory_kills.happened(task, worker, report)
-        else:  # it had run, and its answer was not out
-            self.memory_kills.answer_lost(task, worker, report)
-
-    def begin_again(self, task: Task, *, is_delayed: bool = False) -> None:
-        """A task that had begun is in the queue again, before others; with `is_delayed` it will be."""
-        if task.lease is not None:
-            task.attempt += 1
-            task.lease = None
-        cls = known(task.template.cls)
-        if is_delayed or task.missing or task in cls.ready or self.arguments.waits_again(task):
-            return  # an argument is computed anew, or else it is there already
-        cls.ready.appendleft(task)
-        self._dirty.add(cls)
-
-    def _crashed(self, task: Task, cls: dispatch.SchedulingClass, message: dict[str, Any]) -> None:
-        """A task was running, or had run without its reply arriving, when its worker died."""
-        if task.seq not in self.unfinished:
-            return
-        worker = bytes.fromhex(message["worker"])
-        how = message.get("reason") or "it exited"
-        crash = exceptions.dump_error(
-            exceptions.WorkerCrashedError(
-                f"the worker (pid {message.get('pid')}) died while running task {task.template.name}: {how}; raise "
-                "max_retries if the task may safely run again, and look at the worker's output for the cause"
-            )
-        )
-        self.note_failure(task, worker, cancelled_error(task) if task.is_cancelled else crash)
-        if task.retries_left != 0 and not task.is_cancelled:
-            task.retries_left -= 1 if task.retries_left > 0 else 0
-            task.attempt += 1
-            task.lease = None
-            if not task.missing and not self.arguments.waits_again(task):  # else an argument is computed anew
-                cls.ready.appendleft(task)
-            return
-        self.settle_failure(task, cancelled_error(task) if task.is_cancelled else crash)
 
     # Replies
 
@@ -574,7 +242,7 @@ class Tasks:
             if task.actor is not None and task.error is None:
                 task.actor.retry(task)
             elif not is_waiting:
-                self.enqueue(task)
+                self._leases.enqueue(task)
             return
         self.settle_failure(task, blob)
 
@@ -615,7 +283,7 @@ class Tasks:
             lease.is_blocked = False
             lease.last_reply_s = lease.idle_since_s = self._engine.frame_time_s
             if cls.ready or (not lease.inflight and (lease.is_reclaimed or len(cls.leases) > 1)):
-                self._dirty.add(cls)
+                self._leases.dirty.add(cls)
         elif task is not None and task.actor is not None:
             task.actor.calls.replied(seq)
         if task is not None and duration_s is not None:
@@ -661,34 +329,6 @@ class Tasks:
                 record.is_read = task.stream is not None and not task.stream.keep_all  # its last item says it
                 self._values.settle(record, ERROR, blob)
         self._unpin_arguments(task)
-
-    def on_unstarted(self, link: links.Link, message: tuple[Any, ...]) -> None:
-        if link.lease is None:
-            return
-        cls, lease = link.lease
-        self._wait_again(cls, cls.take_back(lease, message[1]))
-        lease.is_blocked = message[2]
-        self._dirty.add(cls)
-
-    def on_retire(self, link: links.Link, _message: tuple[Any, ...]) -> None:
-        if link.lease is None:
-            return
-        cls, lease = link.lease
-        # What it had not started has come back before this. Of the rest the answers are on their way: some may have to
-        # wait for others to acknowledge borrows.
-        lease.is_reclaimed = lease.is_retired = True
-        self._dirty.add(cls)
-
-    def _wait_again(self, cls: dispatch.SchedulingClass, tasks: list[Task]) -> None:
-        """Tasks that a worker had and did not start are in the queue again, unless they ended or were cancelled
-        meanwhile, or had been sent ahead of an argument which they now have to wait for like others."""
-        for task in tasks:
-            task.lease = None
-            is_ended = task.is_cancelled or task.seq not in self.unfinished
-            if is_ended or task.missing or self.arguments.waits_again(task):
-                cls.ready.remove(task)
-            if task.is_cancelled:
-                self.fail(task, cancelled_error(task))
 
     def on_cancelled(self, link: links.Link, message: tuple[Any, ...]) -> None:
         task = self._finish(link, message[1], None)
@@ -749,36 +389,8 @@ class Tasks:
             cls = known(task.template.cls)
             if task in cls.ready:
                 cls.ready.remove(task)
-                self._dirty.add(cls)  # the agent is told that less is wanted
+                self._leases.dirty.add(cls)  # the agent is told that less is wanted
             self.fail(task, cancelled_error(task))
             return
         task.lease.link.post((messages.CANCEL, task.seq, force, recursive))
         task.lease.link.flush()
-
-
-def _shown(env: dict[str, Any]) -> str:
-    """An environment in an error, where the build's output says the rest."""
-    built = env.get("built")
-    return f"with {', '.join(sorted(built))}" if built else str(env)
-
-
-def wire_strategy(strategy: Any) -> str | dict[str, Any] | None:
-    """A scheduling strategy as the agent is told of it; None for the default one."""
-    if strategy is None or isinstance(strategy, str):
-        return None if strategy == "DEFAULT" else strategy
-    if isinstance(strategy, option_model.InGroup):
-        if strategy.group:
-            return {
-                "placement_group": strategy.group,
-                "bundle_index": strategy.bundle_index,
-                "captures": bool(strategy.captures),
-            }
-        if strategy.bundle_index >= 0:
-            raise option_model.no_group(strategy.bundle_index)
-        return None
-    return {
-        "node_id": strategy.node_id,
-        "soft": bool(strategy.soft),
-        "spills_when_busy": bool(getattr(strategy, "_spill_on_unavailable", False)),
-        "fails_when_busy": bool(getattr(strategy, "_fail_on_unavailable", False)),
-    }

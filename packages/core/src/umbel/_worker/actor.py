@@ -103,7 +103,7 @@ class Host:
             submitted_s, self._call_site = spec["submitted_s"], spec.get("call_site", "")
             cls = serialization.loads(spec["cls"])
             job.kind, job.payload, job.deps = spec["kind"], spec["payload"], spec["deps"]
-            engine.tasks.depth = spec["creator_depth"] + 1
+            engine.leases.depth = spec["creator_depth"] + 1
             self._set_up_lanes(spec)
             args, kwargs = worker.executor.arguments(job)
             token = context.current_task.set(

@@ -242,7 +242,7 @@ class Worker:
         job.context = running
         token = context.current_task.set(running)
         self._running = job
-        self.engine.tasks.depth = job.depth + 1
+        self.engine.leases.depth = job.depth + 1
         try:
             self.executor.run(job, function if function is not None else self.host.method(template.method))
         except SystemExit as error:

@@ -12,7 +12,7 @@ from typing import Any, Final
 import umbel
 from umbel import exceptions
 from umbel._agent.ledger import UNIT
-from umbel._client import reasons, refs, tasks
+from umbel._client import deaths, reasons, refs
 from umbel._client.task import Task
 from umbel._model.reasons import READY, UNKNOWN
 from umbel._objects import ownership
@@ -105,14 +105,14 @@ class DispatchWorld(RuntimeWorld):
 
     def _watch_pushes(self, process: Machine) -> None:
         """D8: nothing is sent that was cancelled."""
-        book: Any = process.engine.tasks
-        push = book._push
+        held: Any = process.engine.leases
+        push = held._push
 
         def watched(link: Any, task: Task) -> None:
             self.must(not task.is_cancelled, "D8", "%s sends task %d, which was cancelled", process.name, task.seq)
             push(link, task)
 
-        book._push = watched
+        held._push = watched
 
     # The programs
 
@@ -280,7 +280,7 @@ class DispatchWorld(RuntimeWorld):
         if isinstance(error, exceptions.WorkerCrashedError):
             is_lossy = self.loss_count > 0  # what computes a lost result again is a retry as well
             spent = sum(where.is_dead or (is_lossy and how == "returned") for where, how in noted.executions)
-            is_unlucky = self.crash_count > tasks.UNSTARTED_DEATHS_MAX
+            is_unlucky = self.crash_count > deaths.UNSTARTED_DEATHS_MAX
             return spent > noted.retry_count or noted.may_be_interrupted() or is_unlucky
         if isinstance(error, exceptions.OutOfMemoryError):
             kills = len(self.killed_for_memory)
@@ -313,14 +313,14 @@ class DispatchWorld(RuntimeWorld):
         for driver in self.drivers:
             self.must(not driver.turns, "D6", "%s waits for ever", driver.name)
         for process in self.node.living:
-            book = process.engine.tasks
+            book, classes = process.engine.tasks, process.engine.leases.classes
             self.must(not book.unfinished, "D7", "%s has unfinished tasks: %s", process.name, [*book.unfinished])
-            for cls in book.classes.values():
+            for cls in classes.values():
                 self.must(
                     not cls.ready and not cls.leases, "D7", "%s has %s and %s", process.name, cls.ready, cls.leases
                 )
             self.must(
-                not book.classes or not any(c.told for c in book.classes.values()),
+                not classes or not any(c.told for c in classes.values()),
                 "D7",
                 "%s asks for workers",
                 process.name,

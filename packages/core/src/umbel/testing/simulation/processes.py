@@ -13,7 +13,7 @@ from collections.abc import Callable, Iterable, Iterator
 from typing import Any
 
 from umbel._base import config as configuration
-from umbel._client import current, links, memory_kills, native, tasks, values, waits
+from umbel._client import current, leases, links, memory_kills, native, tasks, values, waits
 from umbel._objects import ownership, serialization, store
 from umbel._transport import reactor
 from umbel._wire import frames, messages
@@ -24,7 +24,7 @@ from umbel.testing.simulation.world import Stream, World
 # Small values shall exercise the store, and few kills the limit of retries; what is only told of tasks that have ended would
 # double the messages.
 CONFIG = configuration.Config(inline_bytes_max=256, watchdog_s=0.0, task_events=False, task_oom_retries=1)
-_TIMED = (tasks, native, waits, execute, main, actor, memory_kills)  # modules that ask for the time themselves
+_TIMED = (leases, tasks, native, waits, execute, main, actor, memory_kills)  # modules that ask for the time themselves
 
 
 class OrderedSet(dict[Any, None]):
@@ -230,7 +230,7 @@ class Engine(native.NativeEngine):
                     lambda *_, **__: memory.SimulatedStore(process.node.memory, process.id.hex()),
                 ),
                 (values, "Values", Values),
-                (tasks, "Tasks", Tasks),
+                (leases, "Leases", Leases),
             ):
                 replaced.enter_context(attribute(owner, name, replacement))
             given = {
@@ -275,15 +275,15 @@ class Values(values.Values):
         return self.store.open(name, size_bytes, on_release)
 
 
-class Tasks(tasks.Tasks):
-    """The production bookkeeping of tasks, with its only set in order."""
+class Leases(leases.Leases):
+    """The production bookkeeping of leases, with its only set in order."""
 
     @property
-    def _dirty(self) -> Any:
+    def dirty(self) -> Any:
         return self._dirty_in_order
 
-    @_dirty.setter
-    def _dirty(self, classes: Any) -> None:
+    @dirty.setter
+    def dirty(self, classes: Any) -> None:
         self._dirty_in_order = OrderedSet(classes)
 
 
