@@ -127,7 +127,7 @@ class TestTasks:
 
         def open_gate(frame: types.FrameType, event: str, _argument: Any) -> None:
             """Once the report is made: now they end, unless something keeps that from being noticed for a while."""
-            if event == "return" and frame.f_code.co_name == "report_tasks" and not gate.exists():
+            if event == "return" and frame.f_code.co_name == "send_tasks" and not gate.exists():
                 gate.touch()
                 until_s = time.monotonic() + 0.5
                 while engine.tasks.unfinished and time.monotonic() < until_s:

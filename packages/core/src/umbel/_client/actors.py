@@ -270,7 +270,7 @@ class Actors:
             "max_restarts": options.max_restarts,
             "placement": dict(options.placement_resources.items()),
             "running": dict(options.running_resources.items()),
-            "env": engine.environment(options.env_vars, options.environment),
+            "env": engine.own_environment.inherited(options.env_vars, options.environment),
             "strategy": strategies.wire_strategy(options.scheduling_strategy),
             "label_selectors": options.label_selectors or None,
             "class_name": template.description.class_name,

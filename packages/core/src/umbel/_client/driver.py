@@ -88,12 +88,12 @@ class DriverEngine(native.NativeEngine):
     def _adopt(self, env_vars: Mapping[str, str], fields: str) -> None:
         """The job's environment: all tasks and actors inherit it, and it is built now unless it says otherwise."""
         try:
-            found = dict(self.environment(tuple(sorted(env_vars.items())), fields))
+            found = dict(self.own_environment.inherited(tuple(sorted(env_vars.items())), fields))
         except BaseException:
             self.shutdown()
             raise
         found.pop("env_vars", None)  # which all workers of the node have
-        self.own_environment = self.session_context.environment = found
+        self.own_environment.fields = self.session_context.environment = found
         if found.get("config", {}).get("eager_install", True):
             self.agent.notify({"t": "hold_environment", "env": found})
 
@@ -122,9 +122,9 @@ class DriverEngine(native.NativeEngine):
             return
         if self.values.spilling is not None:  # before the directory that it writes to goes
             self.values.spilling.stop()
-        self.report_metrics()
+        self.reports.send_metrics()
         if not self.agent_is_gone:
-            self.report_tasks()
+            self.reports.send_tasks()
             if self._node.is_private:
                 self.agent.notify({"t": "shutdown"})
                 if not self.reactor.on_thread():  # until then, show what workers have printed

@@ -46,7 +46,7 @@ def size_bytes(record: ownership.Record) -> int:
 
 def objects(engine: NativeEngine) -> dict[str, Any]:
     """Every object that this process owns or borrows; the small ones of very many as a sum."""
-    engine.report_tasks()  # whoever asks looks up next what the tasks were called
+    engine.reports.send_tasks()  # whoever asks looks up next what the tasks were called
     records = _records(engine)
     sized = [(size_bytes(record), number, record) for number, record in enumerate(records)]
     told = heapq.nlargest(OBJECTS_MAX, sized)

@@ -14,7 +14,7 @@ from collections.abc import Iterable, Iterator, Mapping, Sequence
 from typing import TYPE_CHECKING, Any, Protocol
 
 from umbel import exceptions
-from umbel._client import answers
+from umbel._client import answers, refs
 from umbel._client import reasons as local
 from umbel._model import reasons
 from umbel._objects import ownership
@@ -302,6 +302,22 @@ def _checked(answer: dict[str, Any]) -> dict[str, Any]:
     if "error" in answer:
         raise exceptions.UmbelSystemError(answer["error"])
     return answer
+
+
+def of_target(engine: NativeEngine, target: Any) -> Reason:
+    """What a reference waits for, or the next item of a generator, asked from process to process. Raises TypeError for
+    anything else."""
+    if isinstance(target, refs.GraphRef):
+        return told_on(EngineAsker(engine), target.explain())
+    with engine.lock:
+        if isinstance(target, refs.ObjectRefGenerator):
+            stream = engine.stream_of(target)
+            found = stream.reason()
+            if found is not None:
+                return found
+            target = stream.completed
+        object_id = local.pending_id(engine, target)
+    return story(EngineAsker(engine), engine.process_id.hex(), object_id.hex())
 
 
 def of_timeout(engine: NativeEngine, record: ownership.Record) -> Reason:

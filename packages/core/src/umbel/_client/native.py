@@ -7,8 +7,6 @@ drained at the next opportunity, because a destructor may run at any point, the 
 
 from __future__ import annotations
 
-import functools
-import json
 import logging
 import os
 import threading
@@ -29,10 +27,12 @@ from umbel._client import (
     exports,
     leases,
     links,
+    own_environment,
     reasons,
-    recording,
     refs,
     remote_function,
+    reports,
+    store_quota,
     streams,
     tasks,
     troubles,
@@ -41,12 +41,11 @@ from umbel._client import (
 )
 from umbel._client.task import Task
 from umbel._model import reasons as model_reasons
-from umbel._objects import ownership, quota, serialization, store
+from umbel._objects import ownership, serialization
 from umbel._transport import reactor
 from umbel._wire import messages
 
 if TYPE_CHECKING:
-    from umbel import spi
     from umbel._client import awaits, groups, rebuild
     from umbel._client.tensors import holding
 
@@ -54,13 +53,8 @@ logger = logging.getLogger("umbel")
 PENDING = ownership.PENDING
 ERROR = serialization.ERROR
 RAW = serialization.RAW
-STORE_SHARES = 32  # no more than such a share of the store is asked for at once, unless a single value needs it
-STORE_SHARE_BYTES_MIN = 1 << 20
 _OF_SPILLING = ("store_ask", "store_spill", "spill_check", "spill_forget", "spill_remove")
 HISTORY_ANSWER_S = 30.0  # for the agent to have all written down, which takes milliseconds on a machine that is idle
-
-
-ENVIRONMENTS_MAX = 256  # remembered by what was asked for; a program that has more packs them again
 
 
 class NativeEngine:
@@ -94,7 +88,6 @@ class NativeEngine:
         self.on_link_gone: Callable[[links.Link], None] | None = None
         self.context_of: Callable[[], Any] | None = None
         self.extra_housekeeping: Callable[[float], float | None] | None = None
-        self._metrics: Any = None  # the process's recorder, once something was measured
         self.own_metrics: Any = None  # where metrics are served
         self._tensor_holder: holding.Holder | None = None  # once tensors are to stay here
         self._on_notice_first = on_notice
@@ -102,7 +95,6 @@ class NativeEngine:
         self._dirty_links: set[links.Link] = set()
         self._closing_streams: deque[streams.StreamState] = deque()
         self._settle_waiters: list[reactor.Waiter] = []
-        self._last_report_s = 0.0
         self._awaits: awaits.Awaits | None = None
         self._groups: groups.Groups | None = None
         self.welcome: dict[str, Any] = {}
@@ -113,10 +105,7 @@ class NativeEngine:
         self._early: list[Callable[[], None]] = []  # what arrived before `start`
         self.session_context: context.SessionContext
         self.address_info: dict[str, Any] = {}
-        self.own_environment: dict[str, Any] = {}  # in which this process runs, as it travels; its children inherit it
-        self._environments: dict[
-            tuple[Any, str], dict[str, Any]
-        ] = {}  # made of the inherited one, by what was asked for
+        self.own_environment = own_environment.OwnEnvironment(session_dir)
         self.reactor = reactor.Reactor(self._housekeeping, name="umbel-background")
         self.waits = waits.Waits(self)
         self.links = links.Links(process_id, session_dir, self.reactor.poller, self._on_messages, self._on_link_gone)
@@ -143,13 +132,13 @@ class NativeEngine:
         if self.agent_is_gone or self.welcome.get("t") != "welcome":
             reason = self.welcome.get("text", "it ended while this process was connecting to it")
             raise exceptions.UmbelSystemError(f"the node's daemon did not accept this process: {reason}")
-        segments = self._make_store(config.store)
-        self.values = values.Values(self, process_id, segments, config.inline_bytes_max)
+        self.values = values.Values(self, process_id, store_quota.make_store(self), config.inline_bytes_max)
         self.troubles = troubles.TroubleLog()
         self.leases = leases.Leases(self, depth)
         self.tasks = tasks.Tasks(self)
         self.deaths = deaths.Deaths(self)
         self.actors = actors.Actors(self)
+        self.reports = reports.Reports(self)
         self.rebuilder: rebuild.Rebuilder | None = None  # until a result is large
         self._handlers = self._make_handlers()
         if self.welcome.get("metrics_port"):
@@ -160,23 +149,12 @@ class NativeEngine:
     def start(self) -> None:
         """Everything is set up: handle what has arrived meanwhile, and from now on."""
         current.set_on_fork(self.forked)
-        self._last_report_s = time.monotonic() - recording.REPORT_PERIOD_S + recording.FIRST_REPORT_S
+        self.reports.begin()
         with self.lock:
             self._is_ready = True
             early, self._early = self._early, []
             for replay in early:
                 replay()
-
-    def _make_store(self, name: str) -> spi.ObjectStore[Any]:
-        make: Callable[..., Any] = store.SharedMemoryStore
-        if name != "shm":  # looking for plugins takes a worker longer than starting does
-            from umbel._plugins import registry
-
-            make = functools.partial(registry.installed().stores.create, name)
-        made: spi.ObjectStore[Any] = make(
-            self.welcome["store_dir"], self.process_id.hex(), reserve=self._reserve_store, release=self._release_store
-        )
-        return made
 
     def _make_handlers(self) -> dict[int, Callable[[links.Link, tuple[Any, ...]], None]]:
         book, held, objects = self.tasks, self.leases, self.values
@@ -363,7 +341,7 @@ class NativeEngine:
             if tasks.recorder is not None and tasks.recorder.rows and tasks.recorder.is_loose:
                 tasks.recorder.compact()
             self.carry_on()
-        report_due = self._report_due_s(now)
+        report_due = self.reports.send_due(now)
         if report_due is not None:
             due = report_due if due is None else min(due, report_due)
         objects.store.trim(now)
@@ -374,50 +352,12 @@ class NativeEngine:
             extra = self.extra_housekeeping(now)
             if extra is not None:
                 due = extra if due is None else min(due, extra)
-        for source in (self.own_metrics, self._metrics, self._awaits):
+        for source in (self.own_metrics, self.reports.metrics, self._awaits):
             if source is not None:
                 extra = source.housekeep(now)
                 if extra is not None:
                     due = extra if due is None else min(due, extra)
         return due
-
-    # Metrics
-
-    def metrics_have_news(self) -> None:
-        """Something was measured, for the first time since the last report. Any thread."""
-        if self._metrics is None:
-            from umbel._client import metrics
-
-            self._metrics = metrics.Reporter(self.agent)
-        self.reactor.poke()
-
-    def report_metrics(self) -> None:
-        """Tell the agent what was measured, as when this process ends."""
-        if self.own_metrics is not None:
-            self.own_metrics.settle_runs()
-        if self._metrics is not None and not self.agent_is_gone:
-            self._metrics.report()
-
-    def _report_due_s(self, now_s: float) -> float | None:
-        """Report what has ended, if it is time; when to look again."""
-        recorder = self.tasks.recorder
-        if recorder is None or recorder.is_empty or self.agent_is_gone:
-            return None
-        wait_s = self._last_report_s + recording.REPORT_PERIOD_S - now_s
-        if wait_s > 0 and not recorder.is_full:
-            return wait_s
-        self._last_report_s = now_s
-        self.report_tasks()
-        return None
-
-    def report_tasks(self) -> None:
-        """Tell the agent of the tasks of ours that have ended. When this returns it has been told, whoever did."""
-        recorder = self.tasks.recorder
-        if recorder is None:
-            return
-        with self.lock:
-            for count, batch in recorder.take():
-                self.agent.notify({"t": "task_events", "count": count}, batch)
 
     # Waiting
 
@@ -617,7 +557,7 @@ class NativeEngine:
         ready = []
         for index, item in enumerate(waitables):
             if type(item) is refs.ObjectRefGenerator:
-                if not self._stream_of(item).is_ready():
+                if not self.stream_of(item).is_ready():
                     continue
             else:
                 record = records.get(item._id)
@@ -632,7 +572,7 @@ class NativeEngine:
                 break
         return ready
 
-    def _stream_of(self, generator: refs.ObjectRefGenerator[Any]) -> streams.NativeStream:
+    def stream_of(self, generator: refs.ObjectRefGenerator[Any]) -> streams.NativeStream:
         """Raises ObjectLostError for a generator of a session that has ended."""
         stream = generator._stream
         if isinstance(stream, streams.NativeStream) and stream._engine is self:
@@ -677,7 +617,7 @@ class NativeEngine:
     def cancel(self, target: Any, *, force: bool, recursive: bool) -> None:
         with self.lock:
             if isinstance(target, refs.ObjectRefGenerator):
-                task = self._stream_of(target)._state.task
+                task = self.stream_of(target)._state.task
             else:
                 record = self.values.table.records.get(target._id)
                 if record is None:
@@ -743,6 +683,11 @@ class NativeEngine:
         links.raise_refusal(answer)
         return answer
 
+    def explain(self, target: Any) -> model_reasons.Reason:
+        from umbel._client import inquiry
+
+        return inquiry.of_target(self, target)
+
     def exit_actor(self) -> None:
         raise TypeError("umbel.actor.exit_actor() was called outside an actor; it ends the actor whose method calls it")
 
@@ -750,23 +695,9 @@ class NativeEngine:
         """A thread of a compiled graph has left a method of the actor here by `error`: end the actor."""
         raise error
 
-    def environment(self, env_vars: tuple[tuple[str, str], ...], fields: str = "") -> dict[str, Any]:
-        """What the workers of a task or actor are started with that asks for these variables and, as JSON, other fields:
-        ours as well. Local files are read at the first call, and the same ones used for the rest of the session."""
-        if not fields:
-            both = {**self.own_environment.get("env_vars", {}), **dict(env_vars)}
-            return {**self.own_environment, "env_vars": both} if both else self.own_environment
-        found = self._environments.get((env_vars, fields))
-        if found is None:
-            from umbel._client import environments
-
-            found = environments.packed(
-                dict(env_vars), json.loads(fields), self.own_environment, self.session_context.session_dir
-            )
-            if len(self._environments) >= ENVIRONMENTS_MAX:
-                self._environments.clear()
-            self._environments[env_vars, fields] = found
-        return found
+    def metrics_have_news(self) -> None:
+        self.reports.expect_metrics()
+        self.reactor.poke()
 
     def export(self, source: remote_function.Source) -> bytes:
         """A function or class as bytes, made at its first use in this session and kept. References it captured are kept
@@ -808,51 +739,7 @@ class NativeEngine:
         self._closing_streams.append(state)
         self.reactor.poke()
 
-    # The store's quota
-
-    def _reserve_store(self, size_bytes: int) -> int:
-        capacity_bytes = self.welcome["store_capacity_bytes"]
-        if size_bytes > capacity_bytes:
-            raise exceptions.ObjectStoreFullError(
-                f"{size_bytes} bytes do not fit into the object store, which has {capacity_bytes}; store the value in parts, or "
-                "start with a larger object_store_memory"
-            )
-        if size_bytes <= quota.CHUNK_BYTES:  # of a small store, a dozen processes would keep it all as spare chunks
-            size_bytes = min(size_bytes, max(capacity_bytes // STORE_SHARES, STORE_SHARE_BYTES_MIN))
-        why = model_reasons.Reason(
-            model_reasons.ROOM, "it", f"waits for {size_bytes} more bytes in the store", facts={"bytes": size_bytes}
-        )
-        with self.answers.telling(why):
-            answer, _ = self.agent.request({"t": "reserve_store", "bytes": size_bytes})
-        error = answer.get("error")
-        if error is None:
-            return int(answer["granted"])
-        from umbel._client import store_full
-
-        raise store_full.error_of(self, size_bytes, error)
-
-    def _release_store(self, size_bytes: int) -> None:
-        if not self.agent_is_gone:
-            self.agent.notify({"t": "release_store", "bytes": size_bytes})
-
-    # Reasons
-
-    def explain(self, target: Any) -> model_reasons.Reason:
-        """What a reference waits for, or the next item of a generator, asked from process to process. Raises TypeError for
-        anything else."""
-        from umbel._client import inquiry
-
-        if isinstance(target, refs.GraphRef):
-            return inquiry.told_on(inquiry.EngineAsker(self), target.explain())
-        with self.lock:
-            if isinstance(target, refs.ObjectRefGenerator):
-                stream = self._stream_of(target)
-                found = stream.reason()
-                if found is not None:
-                    return found
-                target = stream.completed
-            object_id = reasons.pending_id(self, target)
-        return inquiry.story(inquiry.EngineAsker(self), self.process_id.hex(), object_id.hex())
+    # The end
 
     def forked(self) -> None:
         """This is a copy in a forked child: it may read what it has, but it must not touch the parent's sockets."""

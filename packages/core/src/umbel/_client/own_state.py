@@ -114,7 +114,7 @@ def tasks_of(engine: NativeEngine, about: str) -> dict[str, Any]:
     seqs, more = _page(only, asked.after, is_descending=is_descending)
     with engine.lock:  # one for both: what ends is either on this page, or told before, or comes with the next
         page = [(task, task.attempt, _worker_of(task)) for seq in seqs if (task := unfinished.get(seq)) is not None]
-        engine.report_tasks()
+        engine.reports.send_tasks()
     teller = _Teller(engine, asked)
     counts: dict[tuple[str, str, str, int], list[list[int]]] = {}
     met: list[_Attempt] = []

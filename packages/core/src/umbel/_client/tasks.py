@@ -61,7 +61,7 @@ class Tasks:
 
         options = template.options
         blob = self._engine.export(template.source)
-        env = self._engine.environment(options.env_vars, options.environment)
+        env = self._engine.own_environment.inherited(options.env_vars, options.environment)
         strategy = strategies.wire_strategy(options.scheduling_strategy)
         request: dict[str, Any] = {"resources": dict(options.resources.items()), "env": env, "strategy": strategy}
         if options.label_selectors:

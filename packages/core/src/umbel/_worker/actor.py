@@ -159,7 +159,7 @@ class Host:
         with self._engine.lock:
             recorder.constructed(actor, self.context.class_name, peer, self._attempt, times, error, self._call_site)
         if error:
-            self._engine.report_tasks()  # this process will not be here in a second
+            self._engine.reports.send_tasks()  # this process will not be here in a second
 
     def _ready(self) -> None:
         message = {"t": "actor_ready", "actor": self.actor_id, "address": self._worker.process_id.hex()}

@@ -108,7 +108,7 @@ class Worker:
             environment=config.get("env"),
         )
         self.engine.session_context = self.session
-        self.engine.own_environment = config.get("env") or {}
+        self.engine.own_environment.fields = config.get("env") or {}
         self.engine.context_of = self._current_key
         self.engine.waits.on_blocked = self._blocked
         self.engine.on_link_gone = self._submitter_gone
@@ -318,8 +318,8 @@ class Worker:
         """Report what was traced, measured and finished here and is not reported yet. On any thread, no lock."""
         if self.tracing is not None:
             self.tracing.flush()
-        self.engine.report_metrics()
-        self.engine.report_tasks()
+        self.engine.reports.send_metrics()
+        self.engine.reports.send_tasks()
 
     # Messages; lock held
 

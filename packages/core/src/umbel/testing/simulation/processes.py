@@ -13,7 +13,7 @@ from collections.abc import Callable, Iterable, Iterator
 from typing import Any
 
 from umbel._base import config as configuration
-from umbel._client import current, leases, links, memory_kills, native, tasks, values, waits
+from umbel._client import current, leases, links, memory_kills, native, reports, tasks, values, waits
 from umbel._objects import ownership, serialization, store
 from umbel._transport import reactor
 from umbel._wire import frames, messages
@@ -24,7 +24,17 @@ from umbel.testing.simulation.world import Stream, World
 # Small values shall exercise the store, and few kills the limit of retries; what is only told of tasks that have ended would
 # double the messages.
 CONFIG = configuration.Config(inline_bytes_max=256, watchdog_s=0.0, task_events=False, task_oom_retries=1)
-_TIMED = (leases, tasks, native, waits, execute, main, actor, memory_kills)  # modules that ask for the time themselves
+_TIMED = (
+    leases,
+    tasks,
+    native,
+    reports,
+    waits,
+    execute,
+    main,
+    actor,
+    memory_kills,
+)  # modules that ask for the time themselves
 
 
 class OrderedSet(dict[Any, None]):
