@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, Any
 
 from umbel import exceptions
 from umbel._client import actor as actor_api
-from umbel._client import leases, links, refs, strategies, values
+from umbel._client import exports, leases, links, refs, strategies, values
 from umbel._client.task import Task, Template, cancelled_error, resolve_deps
 from umbel._objects import ownership, serialization
 from umbel._scheduling import actor_calls
@@ -205,7 +205,7 @@ class Actors:
     ) -> actor_api.ActorHandle:
         engine = self._engine
         description = template.description
-        blob = engine.export(template.source)
+        blob = exports.exported(engine, template.source)
         meta = template.description_bytes = template.description_bytes or serialization.dumps(description)
         try:
             kind, payload, deps, inner = engine.tasks.arguments.encode(args, kwargs)

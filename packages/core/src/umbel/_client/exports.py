@@ -3,10 +3,14 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
+from typing import TYPE_CHECKING
 
 from umbel._base import config as configuration
 from umbel._client import refs, remote_function
 from umbel._objects import serialization
+
+if TYPE_CHECKING:
+    from umbel._client.native import NativeEngine
 
 
 def pack(
@@ -38,3 +42,18 @@ def pack(
             stacklevel=stacklevel + 1,
         )
     return blob, serialized.refs
+
+
+def exported(engine: NativeEngine, source: remote_function.Source) -> bytes:
+    """A function or class as bytes, made at its first use in this session and kept. References it captured are kept
+    for good: its bytes may be read at any time."""
+    if source.exported is not None and source.exported[0] is engine:
+        return source.exported[1]
+    blob, captured = pack(source, engine.config, stacklevel=4)
+    with engine.lock:
+        for object_id in captured:
+            record = engine.values.table.records.get(object_id)
+            if record is not None:
+                engine.values.table.pin(record)
+    source.exported = (engine, blob)
+    return blob

@@ -7,7 +7,6 @@ drained at the next opportunity, because a destructor may run at any point, the 
 
 from __future__ import annotations
 
-import logging
 import os
 import threading
 import time
@@ -21,10 +20,10 @@ from umbel._client import actor as actor_api
 from umbel._client import (
     actors,
     answers,
+    arrivals,
     context,
     current,
     deaths,
-    exports,
     leases,
     links,
     own_environment,
@@ -49,11 +48,9 @@ if TYPE_CHECKING:
     from umbel._client import awaits, groups, rebuild
     from umbel._client.tensors import holding
 
-logger = logging.getLogger("umbel")
 PENDING = ownership.PENDING
 ERROR = serialization.ERROR
 RAW = serialization.RAW
-_OF_SPILLING = ("store_ask", "store_spill", "spill_check", "spill_forget", "spill_remove")
 HISTORY_ANSWER_S = 30.0  # for the agent to have all written down, which takes milliseconds on a machine that is idle
 
 
@@ -85,33 +82,30 @@ class NativeEngine:
         self.has_settled = False
         self.is_closed = False
         self.agent_is_gone = False
-        self.on_link_gone: Callable[[links.Link], None] | None = None
         self.context_of: Callable[[], Any] | None = None
         self.extra_housekeeping: Callable[[float], float | None] | None = None
         self.own_metrics: Any = None  # where metrics are served
         self._tensor_holder: holding.Holder | None = None  # once tensors are to stay here
-        self._on_notice_first = on_notice
         self._on_agent_gone = on_agent_gone
-        self._dirty_links: set[links.Link] = set()
+        self.dirty_links: set[links.Link] = set()
         self._closing_streams: deque[streams.StreamState] = deque()
         self._settle_waiters: list[reactor.Waiter] = []
         self._awaits: awaits.Awaits | None = None
         self._groups: groups.Groups | None = None
         self.welcome: dict[str, Any] = {}
-        self._welcomed = reactor.Waiter()
         self.agent_ended = reactor.Waiter()
-        self._handlers: dict[int, Callable[[links.Link, tuple[Any, ...]], None]] = {}
-        self._is_ready = False
-        self._early: list[Callable[[], None]] = []  # what arrived before `start`
         self.session_context: context.SessionContext
         self.address_info: dict[str, Any] = {}
         self.own_environment = own_environment.OwnEnvironment(session_dir)
+        self.arrivals = arrivals.Arrivals(self, on_notice)
         self.reactor = reactor.Reactor(self._housekeeping, name="umbel-background")
         self.waits = waits.Waits(self)
-        self.links = links.Links(process_id, session_dir, self.reactor.poller, self._on_messages, self._on_link_gone)
+        self.links = links.Links(
+            process_id, session_dir, self.reactor.poller, self.arrivals.on_messages, self.arrivals.on_link_gone
+        )
         self.answers = answers.Answers(self)
         self.agent = links.AgentLink(
-            os.path.join(session_dir, "agent.sock"), self.reactor, self._on_notice, self._agent_gone
+            os.path.join(session_dir, "agent.sock"), self.reactor, self.arrivals.on_notice, self._agent_gone
         )
         hello = {
             "t": "hello",
@@ -124,7 +118,7 @@ class NativeEngine:
         }
         self.agent.notify(hello)
         self.reactor.poke()
-        if not self.reactor.wait(self._welcomed, time.monotonic() + config.worker_register_timeout_s):
+        if not self.reactor.wait(self.arrivals.welcomed, time.monotonic() + config.worker_register_timeout_s):
             raise exceptions.UmbelSystemError(
                 f"the node's daemon did not answer within {config.worker_register_timeout_s} s; see its log in "
                 f"{session_dir}"
@@ -139,8 +133,8 @@ class NativeEngine:
         self.deaths = deaths.Deaths(self)
         self.actors = actors.Actors(self)
         self.reports = reports.Reports(self)
+        self.arrivals.add_common()
         self.rebuilder: rebuild.Rebuilder | None = None  # until a result is large
-        self._handlers = self._make_handlers()
         if self.welcome.get("metrics_port"):
             from umbel._client import own_metrics
 
@@ -150,32 +144,7 @@ class NativeEngine:
         """Everything is set up: handle what has arrived meanwhile, and from now on."""
         current.set_on_fork(self.forked)
         self.reports.begin()
-        with self.lock:
-            self._is_ready = True
-            early, self._early = self._early, []
-            for replay in early:
-                replay()
-
-    def _make_handlers(self) -> dict[int, Callable[[links.Link, tuple[Any, ...]], None]]:
-        book, held, objects = self.tasks, self.leases, self.values
-        return {
-            messages.BORROW: objects.on_borrow,
-            messages.ACK: objects.on_ack,
-            messages.RELEASE: objects.on_release,
-            messages.FETCH: objects.on_fetch,
-            messages.VALUE: objects.on_value,
-            messages.FREE: objects.on_free,
-            messages.LOST: objects.on_lost,
-            messages.CANCEL_OBJECT: self._on_cancel_object,
-            messages.REPLY: book.on_reply,
-            messages.REPLY_MANY: book.on_reply_many,
-            messages.FAILED: book.on_failed,
-            messages.ITEM: book.on_item,
-            messages.END: book.on_end,
-            messages.UNSTARTED: held.on_unstarted,
-            messages.CANCELLED: book.on_cancelled,
-            messages.RETIRE: held.on_retire,
-        }
+        self.arrivals.begin()
 
     def make_rebuilder(self) -> rebuild.Rebuilder:
         from umbel._client import rebuild
@@ -183,36 +152,7 @@ class NativeEngine:
         self.rebuilder = rebuild.Rebuilder(self)
         return self.rebuilder
 
-    def add_handlers(self, handlers: dict[int, Callable[[links.Link, tuple[Any, ...]], None]]) -> None:
-        """What a worker understands beside."""
-        self._handlers.update(handlers)
-
-    # Messages and events
-
-    def _on_messages(self, link: links.Link, batch: list[tuple[Any, ...]]) -> None:
-        if not self._is_ready:
-            self._early.append(lambda: self._on_messages(link, batch))
-            return
-        if self.is_closed:
-            return
-        handlers = self._handlers
-        with self.lock:
-            self.frame_time_s = time.monotonic()
-            if batch[0][0] == messages.HELLO:
-                self.links.named(link, batch.pop(0)[1])
-            # Two processes that dialled each other have two connections. Each sends on one only, its first: what it says
-            # arrives in order. So everything is answered there, whichever the question came by.
-            link = self.links.by_peer.get(link.peer, link)
-            for message in batch:
-                try:
-                    handlers[message[0]](link, message)
-                except Exception:  # a defect of ours: the other messages must not be lost with it
-                    logger.exception(
-                        "internal error while handling message %s of process %s", message[0], link.peer.hex()
-                    )
-            self.carry_on()
-            if link.outbox:
-                link.flush()
+    # Events
 
     def carry_on(self) -> None:
         """After anything happened: push what became possible, wake who waits for anything. Lock held."""
@@ -224,81 +164,27 @@ class NativeEngine:
                 waiters, self._settle_waiters = self._settle_waiters, []
                 for waiter in waiters:
                     waiter.finish()
-        if self._dirty_links:
+        if self.dirty_links:
             self._flush()
 
     def mark_dirty(self, link: links.Link) -> None:
         """The link has messages that should not wait for long. Lock held."""
-        self._dirty_links.add(link)
+        self.dirty_links.add(link)
 
     def _flush(self) -> None:
-        dirty, self._dirty_links = self._dirty_links, set()
+        dirty, self.dirty_links = self.dirty_links, set()
         for link in dirty:
             link.flush()
 
-    def _on_link_gone(self, link: links.Link) -> None:
-        if not self._is_ready:
-            self._early.append(lambda: self._on_link_gone(link))
-            return
-        if self.is_closed:
-            return
-        with self.lock:
-            self._dirty_links.discard(link)
-            self.values.peer_gone(link.peer)
-            self.actors.link_gone(link)
-            if self.on_link_gone is not None:
-                self.on_link_gone(link)
-            self.carry_on()
-
-    def _on_notice(self, message: dict[str, Any], body: bytes) -> None:
-        kind = message["t"]
-        if kind in ("welcome", "refused"):
-            self.welcome = message
-            self._welcomed.finish()
-            return
-        if not self._is_ready:
-            self._early.append(lambda: self._on_notice(message, body))
-            return
-        if self._on_notice_first is not None and self._on_notice_first(message, body):
-            return
-        if kind == "asked":
-            self.answers.answer(message)
-            return
-        with self.lock:
-            self.frame_time_s = time.monotonic()
-            if kind == "grant":
-                self.leases.on_grant(message)
-            elif kind == "reclaim":
-                self.leases.on_reclaim(message["worker"])
-            elif kind == "worker_died":
-                self.deaths.on_worker_died(message)
-            elif kind == "actor_state":
-                self.actors.on_state(message, body)
-            elif kind == "demand_failed":
-                self.deaths.on_demand_failed(
-                    message["key"],
-                    message["reason"],
-                    is_unschedulable=message["unschedulable"],
-                    is_group_gone=message["group_gone"],
-                )
-            elif kind == "group_state":
-                self.groups.on_state(message)
-            elif kind == "store_trim":
-                self.values.drain_drops()
-                self.values.store.trim_all()
-            elif kind in _OF_SPILLING:
-                self.values.make_spilling().on_notice(message)
-            self.carry_on()
-
     def _agent_gone(self) -> None:
         self.agent_is_gone = True
-        self._welcomed.finish()
+        self.arrivals.welcomed.finish()
         self.agent_ended.finish()
         if self.is_closed:
             return
         if self._on_agent_gone is not None:
             self._on_agent_gone()
-        if not self._is_ready:
+        if not self.arrivals.is_ready:
             return
         with self.lock:
             blob = exceptions.dump_error(self.daemon_died())
@@ -323,7 +209,7 @@ class NativeEngine:
             raise self.daemon_died()
 
     def _housekeeping(self) -> float | None:
-        if not self._is_ready or self.is_closed:
+        if not self.arrivals.is_ready or self.is_closed:
             return None
         # A new worker is here at once: what it calls for nothing is pages that it copies from its parent for nothing.
         now = time.monotonic()
@@ -367,7 +253,7 @@ class NativeEngine:
             self.values.drain_drops()
         if self.leases.dirty:
             self.leases.pump()
-        if self._dirty_links:
+        if self.dirty_links:
             self._flush()
 
     # The engine's interface
@@ -639,12 +525,6 @@ class NativeEngine:
             self.tasks.cancel(task, force=force, recursive=recursive)
             self.carry_on()
 
-    def _on_cancel_object(self, _link: links.Link, message: tuple[Any, ...]) -> None:
-        _, object_id, force, recursive = message
-        record = self.values.table.records.get(object_id)
-        if record is not None and isinstance(record.task, Task):
-            self.tasks.cancel(record.task, force=force and record.task.actor is None, recursive=recursive)
-
     def kill(self, handle: actor_api.ActorHandle, *, no_restart: bool) -> None:
         self.check_running()
         self.check_handle(handle)
@@ -698,20 +578,6 @@ class NativeEngine:
     def metrics_have_news(self) -> None:
         self.reports.expect_metrics()
         self.reactor.poke()
-
-    def export(self, source: remote_function.Source) -> bytes:
-        """A function or class as bytes, made at its first use in this session and kept. References it captured are kept
-        for good: its bytes may be read at any time."""
-        if source.exported is not None and source.exported[0] is self:
-            return source.exported[1]
-        blob, captured = exports.pack(source, self.config, stacklevel=4)
-        with self.lock:
-            for object_id in captured:
-                record = self.values.table.records.get(object_id)
-                if record is not None:
-                    self.values.table.pin(record)
-        source.exported = (self, blob)
-        return blob
 
     # References
 

@@ -11,7 +11,7 @@ from collections.abc import Collection
 from typing import TYPE_CHECKING, Any
 
 from umbel import exceptions
-from umbel._client import arguments, links, recording, refs, remote_function, strategies, streams
+from umbel._client import arguments, exports, links, recording, refs, remote_function, strategies, streams
 from umbel._client.task import Task, Template, cancelled_error, known
 from umbel._objects import ownership, serialization
 from umbel._wire import messages
@@ -60,7 +60,7 @@ class Tasks:
         from hashlib import blake2b  # loads OpenSSL, which a worker that submits nothing has no use for
 
         options = template.options
-        blob = self._engine.export(template.source)
+        blob = exports.exported(self._engine, template.source)
         env = self._engine.own_environment.inherited(options.env_vars, options.environment)
         strategy = strategies.wire_strategy(options.scheduling_strategy)
         request: dict[str, Any] = {"resources": dict(options.resources.items()), "env": env, "strategy": strategy}
@@ -394,3 +394,9 @@ class Tasks:
             return
         task.lease.link.post((messages.CANCEL, task.seq, force, recursive))
         task.lease.link.flush()
+
+    def on_cancel_object(self, _link: links.Link, message: tuple[Any, ...]) -> None:
+        _, object_id, force, recursive = message
+        record = self._values.table.records.get(object_id)
+        if record is not None and isinstance(record.task, Task):
+            self.cancel(record.task, force=force and record.task.actor is None, recursive=recursive)

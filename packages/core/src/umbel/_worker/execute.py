@@ -499,7 +499,7 @@ class Executor:
                 self._values.orphans_of(link.peer)  # gives back the memory that we wrote for it
                 return
             link.outbox.append(message)
-            engine._dirty_links.add(link)
+            engine.dirty_links.add(link)
 
     def flush(self) -> None:
         """Send what was posted."""

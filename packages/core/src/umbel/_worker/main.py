@@ -111,14 +111,14 @@ class Worker:
         self.engine.own_environment.fields = config.get("env") or {}
         self.engine.context_of = self._current_key
         self.engine.waits.on_blocked = self._blocked
-        self.engine.on_link_gone = self._submitter_gone
+        self.engine.arrivals.on_link_lost = self._submitter_gone
         self.engine.extra_housekeeping = self._housekeeping
         self.engine.exit_actor = self._exit_actor  # type: ignore[method-assign]  # a worker may host one
         self.engine.leave_actor = self._leave_actor  # type: ignore[method-assign]  # likewise
         self.executor = execute.Executor(self.engine)
         if self.engine.own_metrics is not None:
             self.engine.own_metrics.count_runs(self.executor)
-        self.engine.add_handlers(
+        self.engine.arrivals.add(
             {
                 messages.TASK: self._on_task,
                 messages.CALL: self._on_call,

@@ -84,7 +84,7 @@ class Peer(Process):
         self.templates: dict[tuple[bytes, int], execute.Template] = {}
         self.executor = _Executor(self)
         self.lent: list[tuple[tuple[bytes, ...], Peer, int]] = []  # (ids in a result, for whom, of which call)
-        self.engine.add_handlers({messages.TEMPLATE: self._on_template, messages.CALL: self._on_call})
+        self.engine.arrivals.add({messages.TEMPLATE: self._on_template, messages.CALL: self._on_call})
 
     def _on_template(self, link: links.Link, message: tuple[Any, ...]) -> None:
         self.templates[link.peer, message[1]] = execute.Template(message[2])

@@ -13,7 +13,7 @@ from collections.abc import Callable, Iterable, Iterator
 from typing import Any
 
 from umbel._base import config as configuration
-from umbel._client import current, leases, links, memory_kills, native, reports, tasks, values, waits
+from umbel._client import arrivals, current, leases, links, memory_kills, native, reports, tasks, values, waits
 from umbel._objects import ownership, serialization, store
 from umbel._transport import reactor
 from umbel._wire import frames, messages
@@ -25,6 +25,7 @@ from umbel.testing.simulation.world import Stream, World
 # double the messages.
 CONFIG = configuration.Config(inline_bytes_max=256, watchdog_s=0.0, task_events=False, task_oom_retries=1)
 _TIMED = (
+    arrivals,
     leases,
     tasks,
     native,
@@ -80,7 +81,7 @@ def surroundings(world: World) -> Iterator[None]:
     was_collecting = gc.isenabled()
     gc.disable()  # references die when the run says so, not when a collection comes by
     gc.freeze()  # which makes `collect_cycles` quick: it looks at nothing that was there before the run
-    native.logger.addHandler(alarm)
+    arrivals.logger.addHandler(alarm)
     try:
         for module in _TIMED:
             vars(module)["time"] = clock
@@ -88,7 +89,7 @@ def surroundings(world: World) -> Iterator[None]:
     finally:
         for module, original in zip(_TIMED, before, strict=True):
             vars(module)["time"] = original
-        native.logger.removeHandler(alarm)
+        arrivals.logger.removeHandler(alarm)
         current.set_engine(engine)
         gc.unfreeze()
         if was_collecting:
@@ -180,8 +181,8 @@ class Links(links.Links):
         self._process = process
         process.engine = engine
         self._process_id = process.id
-        self._on_messages = engine._on_messages
-        self._on_gone = engine._on_link_gone
+        self._on_messages = engine.arrivals.on_messages
+        self._on_gone = engine.arrivals.on_link_gone
         self.by_peer: dict[bytes, links.Link] = {}
         self._twins: dict[bytes, list[links.Link]] = {}
         self._unnamed: Any = set()
@@ -254,11 +255,11 @@ class Engine(native.NativeEngine):
             super().__init__(**given)
 
     @property
-    def _dirty_links(self) -> Any:
+    def dirty_links(self) -> Any:
         return self._dirty_links_in_order
 
-    @_dirty_links.setter
-    def _dirty_links(self, links_: Any) -> None:
+    @dirty_links.setter
+    def dirty_links(self, links_: Any) -> None:
         self._dirty_links_in_order = OrderedSet(links_)
 
 
