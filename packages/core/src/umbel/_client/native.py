@@ -89,7 +89,6 @@ class NativeEngine:
         self._on_agent_gone = on_agent_gone
         self.dirty_links: set[links.Link] = set()
         self._closing_streams: deque[streams.StreamState] = deque()
-        self._settle_waiters: list[reactor.Waiter] = []
         self._awaits: awaits.Awaits | None = None
         self._groups: groups.Groups | None = None
         self.welcome: dict[str, Any] = {}
@@ -160,8 +159,8 @@ class NativeEngine:
             self.leases.pump()
         if self.has_settled:
             self.has_settled = False
-            if self._settle_waiters:
-                waiters, self._settle_waiters = self._settle_waiters, []
+            if self.waits.for_any:
+                waiters, self.waits.for_any = self.waits.for_any, []
                 for waiter in waiters:
                     waiter.finish()
         if self.dirty_links:
@@ -394,29 +393,7 @@ class NativeEngine:
     def wait(
         self, waitables: list[Any], num_returns: int, timeout_s: float | None, fetch_local: bool
     ) -> tuple[list[Any], list[Any]]:
-        deadline = None if timeout_s is None else time.monotonic() + timeout_s
-        is_first = True
-        while True:
-            with self.lock:
-                ready = self._ready_indices(waitables, num_returns, is_first)
-                if len(ready) >= num_returns or (deadline is not None and time.monotonic() >= deadline):
-                    break
-                waiter = reactor.Waiter()
-                self._settle_waiters.append(waiter)
-                for item in waitables:
-                    if is_first and type(item) is refs.ObjectRefGenerator:
-                        item._stream.on_ready(self._signal_settled)
-                self.prepare_to_wait()
-                self.carry_on()
-                is_first = False
-            left = None if deadline is None else max(0.0, deadline - time.monotonic())
-            wanted = self._records_of(waitables, needs_all=num_returns == len(waitables))
-            if not self.waits.wait_for(waiter, left, wanted):
-                with self.lock:
-                    if waiter in self._settle_waiters:
-                        self._settle_waiters.remove(waiter)
-                    ready = self._ready_indices(waitables, num_returns, False)
-                break
+        ready = self.waits.ready(waitables, num_returns, timeout_s)
         if len(ready) == 1:
             index = ready[0]
             return [waitables[index]], waitables[:index] + waitables[index + 1 :]
@@ -432,43 +409,12 @@ class NativeEngine:
         else:
             self.waits.wait_beside((record,), wait, timeout_s)
 
-    def _records_of(self, waitables: list[Any], *, needs_all: bool) -> list[ownership.Record]:
-        """A generator's is the one of its end."""
-        records = self.values.table.records
-        ids = [item._id if type(item) is refs.ObjectRef else item._stream.completed._id for item in waitables]
-        return (list if needs_all else waits.SomeOf)(records[object_id] for object_id in ids if object_id in records)
-
-    def _ready_indices(self, waitables: list[Any], num_returns: int, fetch: bool) -> list[int]:
-        records = self.values.table.records
-        ready = []
-        for index, item in enumerate(waitables):
-            if type(item) is refs.ObjectRefGenerator:
-                if not self.stream_of(item).is_ready():
-                    continue
-            else:
-                record = records.get(item._id)
-                if record is None:
-                    raise self.stale(item._id)
-                if record.kind == PENDING:
-                    if fetch and record.task is None and not record.is_fetching:
-                        self.values.on_settled(record, _ignore)
-                    continue
-            ready.append(index)
-            if len(ready) == num_returns:
-                break
-        return ready
-
     def stream_of(self, generator: refs.ObjectRefGenerator[Any]) -> streams.NativeStream:
         """Raises ObjectLostError for a generator of a session that has ended."""
         stream = generator._stream
         if isinstance(stream, streams.NativeStream) and stream._engine is self:
             return stream
         raise self.stale(stream.completed._id)
-
-    def _signal_settled(self) -> None:
-        with self.lock:
-            self.has_settled = True
-            self.carry_on()
 
     @property
     def awaits(self) -> awaits.Awaits:
@@ -648,7 +594,3 @@ class NativeEngine:
         self.links.close()
         self.reactor.close()
         self.values.store.close()
-
-
-def _ignore(_record: ownership.Record) -> None:
-    """A callback for those who only want the value fetched."""

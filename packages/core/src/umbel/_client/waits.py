@@ -11,6 +11,7 @@ import time
 from collections.abc import Callable, Sequence
 from typing import TYPE_CHECKING, Any
 
+from umbel._client import refs
 from umbel._objects import ownership, serialization
 from umbel._transport import reactor
 
@@ -45,6 +46,7 @@ class Waits:
         self._engine = engine
         self._reactor = engine.reactor
         self._of: dict[int, Sequence[ownership.Record]] = {}  # thread -> what it has waited for for a while
+        self.for_any: list[reactor.Waiter] = []  # finished when anything is settled
         self.on_blocked: Callable[[], Callable[[], None] | None] | None = None
         self.causes_told: set[Any] = set()  # by the watchdog
 
@@ -97,6 +99,65 @@ class Waits:
                 if record.waiters and waiter in record.waiters:
                     record.waiters.remove(waiter)
         return False
+
+    def ready(self, waitables: list[Any], num_returns: int, timeout_s: float | None) -> list[int]:
+        """The indices of so many of these references and generators, or of fewer when the time is up. No lock."""
+        engine = self._engine
+        deadline = None if timeout_s is None else time.monotonic() + timeout_s
+        is_first = True
+        while True:
+            with engine.lock:
+                ready = self._ready_indices(waitables, num_returns, fetch=is_first)
+                if len(ready) >= num_returns or (deadline is not None and time.monotonic() >= deadline):
+                    return ready
+                waiter = reactor.Waiter()
+                self.for_any.append(waiter)
+                for item in waitables:
+                    if is_first and type(item) is refs.ObjectRefGenerator:
+                        item._stream.on_ready(self._signal_settled)
+                engine.prepare_to_wait()
+                engine.carry_on()
+                is_first = False
+            left = None if deadline is None else max(0.0, deadline - time.monotonic())
+            wanted = self._records_of(waitables, needs_all=num_returns == len(waitables))
+            if not self.wait_for(waiter, left, wanted):
+                with engine.lock:
+                    if waiter in self.for_any:
+                        self.for_any.remove(waiter)
+                    return self._ready_indices(waitables, num_returns, fetch=False)
+
+    def _records_of(self, waitables: list[Any], *, needs_all: bool) -> list[ownership.Record]:
+        """A generator's is the one of its end."""
+        records = self._engine.values.table.records
+        ids = [item._id if type(item) is refs.ObjectRef else item._stream.completed._id for item in waitables]
+        return (list if needs_all else SomeOf)(records[object_id] for object_id in ids if object_id in records)
+
+    def _ready_indices(self, waitables: list[Any], num_returns: int, *, fetch: bool) -> list[int]:
+        engine = self._engine
+        records = engine.values.table.records
+        ready = []
+        for index, item in enumerate(waitables):
+            if type(item) is refs.ObjectRefGenerator:
+                if not engine.stream_of(item).is_ready():
+                    continue
+            else:
+                record = records.get(item._id)
+                if record is None:
+                    raise engine.stale(item._id)
+                if record.kind == PENDING:
+                    if fetch and record.task is None and not record.is_fetching:
+                        engine.values.on_settled(record, ignore)
+                    continue
+            ready.append(index)
+            if len(ready) == num_returns:
+                break
+        return ready
+
+    def _signal_settled(self) -> None:
+        engine = self._engine
+        with engine.lock:
+            engine.has_settled = True
+            engine.carry_on()
 
     def wait_beside(
         self, wanted: Sequence[ownership.Record], wait: Callable[[float | None], bool], timeout_s: float | None
@@ -160,3 +221,7 @@ class Waits:
     def needs_all(self, thread: int) -> bool:
         """Of what a thread waits for. Lock held."""
         return not isinstance(self._of.get(thread), SomeOf)
+
+
+def ignore(_record: ownership.Record) -> None:
+    """A callback for those who only want the value fetched."""

@@ -15,7 +15,7 @@ from typing import Any
 
 from umbel import exceptions
 from umbel._client import actor as actor_api
-from umbel._client import links, native, refs
+from umbel._client import links, refs, waits
 from umbel._model import options
 from umbel._objects import ownership, serialization
 from umbel._wire import frames, messages
@@ -265,7 +265,7 @@ class OwnershipWorld(World):
         if record.kind == ownership.PENDING:
             self.note("%s waits for %s", peer.name, _name(ref))
             with engine.lock:
-                engine.values.on_settled(record, native._ignore)
+                engine.values.on_settled(record, waits.ignore)
                 engine.carry_on()
             if ref not in peer.waits:
                 peer.waits.append(ref)
