@@ -12,7 +12,7 @@ from typing import Any, Protocol
 from umbel import exceptions
 from umbel._control import group_events as ev
 from umbel._control import groups
-from umbel._model import placement, resources
+from umbel._model import node_labels, placement, resources
 from umbel._scheduling import bundles
 
 Message = dict[str, Any]
@@ -200,8 +200,7 @@ def _trouble_of(message: Message) -> str:
         return f"label_selectors must be none or one for each bundle, got {len(message['label_selectors'])}"
     try:
         for selector in message["label_selectors"]:
-            for condition in selector.values():
-                placement.label_matches(condition, None)
+            node_labels.checked("label_selectors", selector)
     except exceptions.InvalidOption as error:
         return str(error)
     return ""
