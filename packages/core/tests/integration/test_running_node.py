@@ -202,6 +202,39 @@ def _pid_told(driver: drivers.Driver) -> str:
     return line
 
 
+def test_a_placement_group_ends_with_the_job_of_whoever_made_it(machine: Machine) -> None:
+    machine.start()
+    program = """
+        import sys, umbel
+        from umbel.util import placement_group
+
+        umbel.init()
+
+        @umbel.remote(num_cpus=0)
+        def make():
+            group = placement_group([{"CPU": 1}])
+            umbel.get(group.ready())
+            return group.id.hex()
+
+        print(umbel.get(make.remote()), flush=True)
+        sys.stdin.readline()
+    """
+    first, second = machine.driver(program), machine.driver(program)
+    made = [first.line(), second.line()]
+
+    def states() -> list[str]:
+        listed = json.loads(machine.umbel("list", "placement-groups", "--detail", "--format", "json"))
+        found = {one["placement_group_id"]: one["state"] for one in listed}
+        return [found[one] for one in made]
+
+    assert states() == ["CREATED", "CREATED"]
+    second.kill()
+    drivers.wait_until(lambda: states() == ["CREATED", "REMOVED"], what="the group of the killed driver to go")
+    first.tell()
+    first.finish(TIMEOUT_S)
+    drivers.wait_until(lambda: states() == ["REMOVED", "REMOVED"], what="the other group to go with its job")
+
+
 def test_workers_import_what_their_driver_imports_and_start_where_it_does(machine: Machine) -> None:
     machine.start()
     source = textwrap.dedent(

@@ -626,8 +626,8 @@ class Service:
         }  # fmt: skip
 
     def driver_of(self, client: str) -> str:
-        drivers = [one.id for one in self.hub.drivers()]
-        return client if client in drivers or not drivers else drivers[0]
+        job_id = self.hub.clients[client].job_id
+        return next((one.id for one in self.hub.drivers() if one.job_id == job_id), "")
 
     def reserve_bundles(self, group: str, attempt: int, wanted: Mapping[int, Mapping[str, int]], depth: int) -> None:
         self.decide(ev.BundlesWanted(group, attempt, wanted, depth, self.now_s()))

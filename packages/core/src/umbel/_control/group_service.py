@@ -96,10 +96,15 @@ class GroupService:
             self._node.refuse(client, message["rq"], "invalid", trouble)
             return
         actor = message["actor"]
+        # As Ray has it: with the job, for a process is used for many tasks; with an actor that may outlive all jobs.
+        owner = actor if actor and self._is_detached(actor) else self._node.driver_of(client)
+        if not owner and not message["detached"]:
+            text = "its job has ended, and the group would end with it; pass lifetime='detached'"
+            self._node.refuse(client, message["rq"], "invalid", text)
+            return
         spec = ev.GroupSpec(
             group=message["group"],
-            # As Ray has it: with the job, for a process is used for many tasks; with an actor that may outlive all jobs.
-            owner=actor if actor and self._is_detached(actor) else self._node.driver_of(client),
+            owner=owner,
             name=message["name"],
             namespace=message["namespace"] or namespace,
             bundles=tuple(resources.ResourceSet(one) for one in message["bundles"]),
