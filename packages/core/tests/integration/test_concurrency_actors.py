@@ -398,7 +398,7 @@ def test_idle_actors_cost_no_cpu_time(tmp_path: pathlib.Path) -> None:
     drivers.pause(6.0)  # until what was kept warm has been given back
 
     def ticks() -> dict[int, int]:
-        pids = [os.getpid(), engine._launched.pid, *drivers.children_of(engine._launched.pid)]
+        pids = [os.getpid(), engine._node.pid, *drivers.children_of(engine._node.pid)]
         pids += [w["pid"] for w in engine.query("workers")]
         found = {}
         for pid in pids:

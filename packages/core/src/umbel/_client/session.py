@@ -139,13 +139,13 @@ def init(
         config = _with_spilling(config, object_spilling_directory, others.get("_system_config"))
         logging_values = None if logging_config is None else _configured_logging(logging_config)
         name = engine or config.engine
-        node = _running_node(address, name, config)
-        if node is not None:
-            _check_left_to_node(
-                node, engine=engine, num_cpus=num_cpus, num_gpus=num_gpus, resources=resources, labels=labels,
-                object_store_memory=object_store_memory, scheduler=scheduler, infeasible_timeout_s=infeasible_timeout_s,
-                object_spilling_directory=object_spilling_directory, _metrics_export_port=_metrics_export_port,
-            )  # fmt: skip
+        of_node = {
+            "num_cpus": num_cpus, "num_gpus": num_gpus, "resources": resources, "labels": labels,
+            "object_store_memory": object_store_memory, "scheduler": scheduler,
+            "infeasible_timeout_s": infeasible_timeout_s, "object_spilling_directory": object_spilling_directory,
+            "_metrics_export_port": _metrics_export_port,
+        }  # fmt: skip
+        node = _running_node(address, name, config, [name for name, value in of_node.items() if value is not None])
         if namespace is not None and (not isinstance(namespace, str) or not namespace):
             raise TypeError(f"namespace must be a non-empty string, got {namespace!r}; omit it for one of its own")
         if config.metrics_export_port >= 0 and name == "native" and node is None:
@@ -345,8 +345,9 @@ def _with_spilling(config: configuration.Config, directory: Any, system_config: 
     return config
 
 
-def _running_node(address: Any, engine: str, config: configuration.Config) -> str | None:
-    """The directory of the node that `init` is to connect to; None for one of its own."""
+def _running_node(address: Any, engine: str, config: configuration.Config, of_node: list[str]) -> str | None:
+    """The directory of the node that `init` is to connect to; None for one of its own. of_node: what was given of the
+    arguments that describe one."""
     if address is not None and not isinstance(address, str):
         raise TypeError(
             f"address must be a str or None, got {address!r} of type {type(address).__name__}; omit it for the node that "
@@ -356,16 +357,20 @@ def _running_node(address: Any, engine: str, config: configuration.Config) -> st
         if address not in (None, "", "local"):
             raise ValueError(f"engine={engine!r} runs in this process, but address={address!r} names a node; omit one")
         return None
+    if address not in (None, "", "local"):
+        _check_left_to_node(address, of_node)
     from umbel._client import running_nodes
 
-    return running_nodes.find((config.address if address in (None, "", "auto") else "") or address or "")
+    found = running_nodes.find((config.address if address in (None, "", "auto") else "") or address or "")
+    if found is not None:
+        _check_left_to_node(found, of_node)
+    return found
 
 
-def _check_left_to_node(node: str, **settings: Any) -> None:
-    given = [name for name, value in settings.items() if value is not None]
+def _check_left_to_node(node: str, given: list[str]) -> None:
     if given:
         raise ValueError(
-            f"{', '.join(given)}: this belongs to the node that starts, but init() connects to the running {node}; omit "
+            f"{', '.join(given)}: this belongs to the node that starts, but init() connects to the running {node!r}; omit "
             "it, or pass address='local' for a private node"
         )
 
