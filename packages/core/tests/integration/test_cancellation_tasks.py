@@ -298,8 +298,8 @@ def test_cancel_reaches_the_children_unless_told_not_to(tmp_path: pathlib.Path) 
     def parent(name: str, depth: int) -> Any:
         if depth:
             return umbel.get(parent.remote(name, depth - 1))
-        pathlib.Path(name).touch()
         try:
+            pathlib.Path(name).touch()
             time.sleep(1000)
         finally:
             pathlib.Path(name + "-interrupted").touch()
