@@ -51,8 +51,8 @@ class Plain:
 
 @umbel.remote
 def forever(path: pathlib.Path) -> None:
-    (path / "child").touch()
     try:
+        (path / "child").touch()
         time.sleep(1000)
     finally:
         (path / "child-interrupted").touch()

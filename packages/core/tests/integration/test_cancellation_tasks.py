@@ -273,8 +273,8 @@ def test_task_cancelled_while_it_is_handed_back_never_starts(tmp_path: pathlib.P
 def test_forced_cancel_kills_the_worker_and_spares_what_is_queued_behind(tmp_path: pathlib.Path) -> None:
     @umbel.remote(max_retries=0)
     def work(name: str, seconds: float) -> int:
-        pathlib.Path(name).touch()
         try:
+            pathlib.Path(name).touch()
             time.sleep(seconds)
         except KeyboardInterrupt:
             time.sleep(1000)
