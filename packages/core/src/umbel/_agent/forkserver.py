@@ -119,10 +119,9 @@ class _ForkServer:
         for name in self._config.get("later_imports", ()):
             with contextlib.suppress(Exception):  # who needs it will say so
                 importlib.import_module(name)
-        if not self._config.get("is_environment"):  # whose parent has looked through what it has from there
-            gc.unfreeze()
-        gc.collect()
-        self._filling = _fill_gaps()
+        self._filling = (
+            _fill_gaps()
+        )  # not collected before: that would copy what the first workers share with this process
         gc.freeze()  # collections in workers must not write to pages that are shared with this process
 
     def _loop(self) -> None:
