@@ -12,7 +12,7 @@ import itertools
 import os
 import sqlite3
 import tempfile
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Iterator, Sequence
 from typing import Any, NamedTuple
 
 from umbel._agent import history, recorder, spool
@@ -28,9 +28,8 @@ OWNERS_MAX = 3
 TASKS_MAX = 6  # that end in one step
 STATEMENTS_MAX = 30  # after which a process that is to die, or a statement that is to fail, has
 ROUNDS_MAX = 2_000  # a session that has not ended by then never will
-_WORKER = "INSERT INTO workers"  # how the statements begin that the simulation notes
+_WORKER, _BATCH = "INSERT INTO workers", "INSERT INTO raw"  # how the statements begin that the simulation notes
 _ENDS = "SELECT o.process || '/' || t.seq || '/' || t.attempt, t.ended FROM tasks t JOIN owners o ON o.id = t.owner"
-_write_down: Callable[[store.Store, bytes], Any] = store.Store.write_down
 
 Key = tuple[str, int, int]  # owner, sequence number and attempt of a task
 
@@ -273,7 +272,6 @@ class HistoryWorld(World):
             for owner, name, replacement in (
                 (store, "sqlite3", _Sqlite(self)),
                 # What is bound already does not become a method.
-                (store.Store, "write_down", lambda file, batch: self._write_down(file, batch)),  # noqa: PLW0108  # see above
                 (recorder, "select", _Select),
                 (recorder, "time", clock),
                 (recorder, "Load", lambda: _Load(self.chance)),
@@ -376,19 +374,16 @@ class HistoryWorld(World):
             one.close()
         connections.clear()
 
-    def _write_down(self, file: store.Store, batch: bytes) -> Any:
-        """`Store.write_down`: what was written is noted."""
-        done = _write_down(file, batch)
-        with contextlib.suppress(ValueError):
-            self.on_disk |= self._keys(batches.decode(batch))
-        return done
-
     def on_statement(self, sql: str, values: Sequence[Any]) -> None:
         """A statement has been carried out."""
         if sql.startswith(_WORKER) and "ready" in sql:
             self.living.add(values[0])
         elif sql.startswith(_WORKER) and "ended" in sql:
             self.living.discard(values[0])
+        elif sql.startswith(_BATCH):
+            header, body = values
+            with contextlib.suppress(ValueError):
+                self.on_disk |= self._keys(batches.joined(batches.read_header(header, batches.digest_of(body)), body))
 
     @staticmethod
     def _keys(batch: batches.Batch) -> set[Key]:
