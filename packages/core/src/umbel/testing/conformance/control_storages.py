@@ -11,7 +11,7 @@ import subprocess
 import sys
 import threading
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Mapping
 from typing import Any
 
 import pytest
@@ -62,6 +62,12 @@ def commit_in_child() -> None:
             [(f"{index:04d}", value) for index in range(WRITTEN_AT_ONCE)], fencing=lease.fencing, number=number
         )
         print(number, flush=True)
+
+
+def differences(found: Mapping[str, bytes], expected: Mapping[str, bytes]) -> list[str]:
+    """The first keys whose values differ: to look for all differences of large values takes pytest minutes."""
+    keys = sorted(found.keys() | expected.keys())
+    return [key for key in keys if found.get(key) != expected.get(key)][:5]
 
 
 class Writer:
@@ -188,16 +194,16 @@ class ControlStorageConformance(suite.Suite[Storage]):
     def test_thousands_of_writes_are_one_commit(self, storage: Storage, other: Storage) -> None:
         writer = Writer(storage)
         writer.commit(*((f"{index:05d}", b"%d" % index) for index in range(MANY)))
-        assert dict(other.load()) == {f"{index:05d}": b"%d" % index for index in range(MANY)}
+        assert not differences(dict(other.load()), {f"{index:05d}": b"%d" % index for index in range(MANY)})
         changes: list[Write] = [(f"{index:05d}", None) for index in range(0, MANY, 2)]
         changes += [(f"{index:05d}", b"new") for index in range(1, MANY, 2)]
         writer.commit(*changes)
-        assert dict(other.load()) == {f"{index:05d}": b"new" for index in range(1, MANY, 2)}
+        assert not differences(dict(other.load()), {f"{index:05d}": b"new" for index in range(1, MANY, 2)})
 
     def test_large_values_fit_into_one_commit(self, storage: Storage, other: Storage) -> None:
         expected = {f"{index}": bytes([index]) * (1 << 20) for index in range(8)}
         Writer(storage).commit(*expected.items())
-        assert dict(other.load()) == expected
+        assert not differences(dict(other.load()), expected)
 
     def test_nothing_can_be_committed(self, storage: Storage) -> None:
         writer = Writer(storage)
@@ -224,7 +230,7 @@ class ControlStorageConformance(suite.Suite[Storage]):
         writer.commit(*((key, None) for key in list(before)[::2]), *((key, b"after") for key in list(before)[1::2]))
         writer.commit(("late", b"after"), ("large", b"l" * 100_000))
         found.update(loading)
-        assert found == before
+        assert not differences(found, before)
         assert len(dict(other.load())) == MANY // 2 + 2
 
     def test_loading_can_be_given_up(self, storage: Storage, other: Storage) -> None:
