@@ -7,7 +7,9 @@ found by taking seed after seed, except for the time it takes.
 from __future__ import annotations
 
 import contextlib
+import itertools
 import multiprocessing
+import os
 from collections.abc import Iterator, Sequence
 from concurrent import futures
 
@@ -28,11 +30,21 @@ def run_all(
         for name in names:
             yield run_chunk(name, seeds, plant)
         return
-    # Not forked: a process that has run a simulation has had threads.
-    with futures.ProcessPoolExecutor(job_count, multiprocessing.get_context("spawn")) as pool:
+    context = multiprocessing.get_context("spawn")  # not forked: a process that has run a simulation has had threads
+    cores = context.SimpleQueue()
+    for at, core in enumerate(itertools.cycle(sorted(os.sched_getaffinity(0)))):
+        if at == job_count:
+            break
+        cores.put(core)
+    with futures.ProcessPoolExecutor(job_count, context, _stay_on_one_core, (cores,)) as pool:
         waiting = {name: [pool.submit(run_chunk, name, chunk, plant) for chunk in chunks] for name in names}
         for name in names:
             yield _merged(waiting[name])
+
+
+def _stay_on_one_core(cores: multiprocessing.SimpleQueue[int]) -> None:
+    """The fibers of a run are threads of which one runs at a time: to wake another on the same core is quicker."""
+    os.sched_setaffinity(0, {cores.get()})
 
 
 def run_chunk(name: str, seeds: range, plant: str | None) -> runner.Result:
