@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import os
 import pathlib
 import selectors
@@ -47,18 +48,18 @@ def test_brisk_wait_ends_at_its_deadline_and_by_its_waiter(driver: reactor.React
 
 
 @pytest.mark.skipif(machine.cpu_count() == 1, reason="with one CPU nobody polls")
-def test_only_who_takes_turns_with_another_goes_on_polling_and_only_on_an_idle_cpu(
-    monkeypatch: pytest.MonkeyPatch,
-) -> None:
+def test_only_who_takes_turns_with_another_goes_on_polling_and_only_on_an_idle_cpu(tmp_path: pathlib.Path) -> None:
     brisk_s, turn_s, long_s = reactor.BRISK_S / 2, reactor.BRISK_S * 2, reactor.LONE_BRISK_S * 2
     for is_idle in (False, True):
-        monkeypatch.setattr(machine, "has_idle_cpu", lambda is_idle=is_idle: is_idle)
+        (tmp_path / "loadavg").write_text(f"0.20 0.18 0.12 {1 if is_idle else 1000}/2000 11206\n")
+        idle_cpus = machine.IdleCpus(str(tmp_path / "loadavg"))
         for is_lone in (False, True):
-            assert reactor.may_poll(is_lone, brisk_s, 0.0)
-            assert reactor.may_poll(is_lone, brisk_s, reactor.SPIN_S) is (is_lone and is_idle)
-            assert reactor.may_poll(is_lone, turn_s, 0.0) is (is_lone and is_idle)
-            assert not reactor.may_poll(is_lone, brisk_s, reactor.LONE_BRISK_S)
-            assert not reactor.may_poll(is_lone, long_s, 0.0)
+            assert reactor.may_poll(is_lone, brisk_s, 0.0, idle_cpus)
+            assert reactor.may_poll(is_lone, brisk_s, reactor.SPIN_S, idle_cpus) is (is_lone and is_idle)
+            assert reactor.may_poll(is_lone, turn_s, 0.0, idle_cpus) is (is_lone and is_idle)
+            assert not reactor.may_poll(is_lone, brisk_s, reactor.LONE_BRISK_S, idle_cpus)
+            assert not reactor.may_poll(is_lone, long_s, 0.0, idle_cpus)
+        idle_cpus.close()
 
 
 @pytest.mark.parametrize(
@@ -68,10 +69,12 @@ def test_only_who_takes_turns_with_another_goes_on_polling_and_only_on_an_idle_c
 def test_idle_cpu_is_one_that_no_thread_wants(tmp_path: pathlib.Path, line: str, is_idle: bool) -> None:
     path = tmp_path / "loadavg"
     path.write_text(f"0.20 0.18 0.12 {line} 11206\n")
-    assert machine.has_idle_cpu(str(path)) is is_idle
-    path.write_text("\n")
-    assert not machine.has_idle_cpu(str(path))
-    assert not machine.has_idle_cpu(str(tmp_path / "nothing"))
+    with contextlib.closing(machine.IdleCpus(str(path))) as idle_cpus:
+        assert idle_cpus.any() is is_idle
+        path.write_text("\n")
+        assert not idle_cpus.any()
+    with contextlib.closing(machine.IdleCpus(str(tmp_path / "nothing"))) as idle_cpus:
+        assert not idle_cpus.any()
 
 
 def test_poke_that_crosses_housekeeping_is_not_lost() -> None:

@@ -56,17 +56,29 @@ def _quota_of(group: str, files: tuple[str, ...]) -> float:
         return math.inf
 
 
-def has_idle_cpu(path: str = "/proc/loadavg") -> bool:
-    """Whether fewer threads want to run now, this one included, than there are CPUs; False where that cannot be known."""
-    try:
-        descriptor = os.open(path, os.O_RDONLY | os.O_CLOEXEC)
+class IdleCpus:
+    """Whether there are any. Keeps the file open, for it is asked thousands of times a second."""
+
+    def __init__(self, path: str = "/proc/loadavg") -> None:
+        self._cpu_count = cpu_count()
         try:
-            running = int(os.read(descriptor, 100).split()[3].partition(b"/")[0])
-        finally:
-            os.close(descriptor)
-    except (OSError, ValueError, IndexError):
-        return False
-    return 0 < running <= cpu_count()
+            self._descriptor = os.open(path, os.O_RDONLY | os.O_CLOEXEC)
+        except OSError:  # not Linux
+            self._descriptor = -1
+
+    def any(self) -> bool:
+        """Whether fewer threads want to run now, this one included, than there are CPUs; False where that cannot be
+        known."""
+        try:
+            running = int(os.pread(self._descriptor, 100, 0).split()[3].partition(b"/")[0])
+        except (OSError, ValueError, IndexError):
+            return False
+        return 0 < running <= self._cpu_count
+
+    def close(self) -> None:
+        if self._descriptor >= 0:
+            os.close(self._descriptor)
+            self._descriptor = -1
 
 
 def memory_bytes(path: str = "/proc/meminfo") -> tuple[int, int]:

@@ -56,25 +56,18 @@ class Waits:
         """Until the waiter is done or the time is up; a worker gives its CPU back meanwhile. No lock.
 
         wanted: what the caller waits for, for those who ask, and for the watchdog."""
-        deadline = None if timeout_s is None else time.monotonic() + timeout_s
         if self._reactor.on_thread():
             raise RuntimeError("a callback must not wait for a result: it runs on the thread that would bring it")
-        resume: list[Callable[[], None] | None] = []
-        thread = threading.get_ident()
+        began_s = time.monotonic()
+        if timeout_s is not None and timeout_s <= BLOCK_AFTER_S:
+            return self._reactor.wait(waiter, began_s + timeout_s, began_s)
+        if self._reactor.wait(waiter, began_s + BLOCK_AFTER_S, began_s):
+            return True
 
-        def block() -> None:
-            resume.append(self._block(thread, wanted))
+        def wait(until_s: float | None) -> bool:
+            return self._reactor.wait(waiter, until_s, began_s)
 
-        try:
-            watch_s = self._engine.config.watchdog_s
-            if not watch_s or not wanted or (timeout_s is not None and timeout_s <= watch_s):
-                return self._reactor.wait(waiter, deadline, block, BLOCK_AFTER_S)
-            if self._reactor.wait(waiter, time.monotonic() + watch_s, block, BLOCK_AFTER_S):
-                return True
-            return self._go_on_watched(lambda until_s: self._reactor.wait(waiter, until_s), deadline, wanted)
-        finally:
-            if resume:
-                self._unblock(thread, resume[0])
+        return self._go_on(wait, wanted, began_s, timeout_s)
 
     def wait_for_records(self, records: list[ownership.Record], timeout_s: float | None = None) -> bool:
         """Until all are settled, one has failed, or the time is up. No lock."""
@@ -164,21 +157,31 @@ class Waits:
     ) -> None:
         """By means of `wait`, which takes a time and returns whether it is over."""
         began_s = time.monotonic()
-        deadline = None if timeout_s is None else began_s + timeout_s
         if wait(BLOCK_AFTER_S if timeout_s is None else min(BLOCK_AFTER_S, timeout_s)):
             return
 
         def wait_until(until_s: float | None) -> bool:
             return wait(None if until_s is None else max(0.0, until_s - time.monotonic()))
 
+        self._go_on(wait_until, wanted, began_s, timeout_s)
+
+    def _go_on(
+        self,
+        wait: Callable[[float | None], bool],
+        wanted: Sequence[ownership.Record],
+        began_s: float,
+        timeout_s: float | None,
+    ) -> bool:
+        """Go on with a wait that has lasted for `BLOCK_AFTER_S`: it can be told, the CPU is given back, and the watchdog looks
+        after it. wait: until when (time.monotonic()); returns whether it is over."""
+        deadline = None if timeout_s is None else began_s + timeout_s
+        watch_s = self._engine.config.watchdog_s
         thread = threading.get_ident()
         resume = self._block(thread, wanted)
         try:
-            watch_s = self._engine.config.watchdog_s
-            if not watch_s or (timeout_s is not None and timeout_s <= watch_s):
-                wait_until(deadline)
-            elif not wait_until(began_s + watch_s):
-                self._go_on_watched(wait_until, deadline, wanted)
+            if not watch_s or not wanted or (timeout_s is not None and timeout_s <= watch_s):
+                return wait(deadline)
+            return wait(began_s + watch_s) or self._go_on_watched(wait, deadline, wanted)
         finally:
             self._unblock(thread, resume)
 
@@ -196,7 +199,7 @@ class Waits:
         self, wait: Callable[[float | None], bool], deadline: float | None, wanted: Sequence[ownership.Record]
     ) -> bool:
         """Go on with a wait that has lasted for the watchdog's time; says from time to time what is waited for, less and
-        less often. wait: until when (time.monotonic()); returns whether it is over."""
+        less often."""
         from umbel._client import inquiry  # what waits so long has time to import it
 
         look_s = time.monotonic()

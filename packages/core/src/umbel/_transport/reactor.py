@@ -80,6 +80,7 @@ class Reactor:
 
     def __init__(self, housekeeping: Callable[[], float | None], *, name: str) -> None:
         self.poller = Poller()
+        self._idle_cpus = machine.IdleCpus()
         self._do_housekeeping = housekeeping
         self._lead = threading.Lock()
         self._generation = 0
@@ -102,26 +103,19 @@ class Reactor:
         # Not threading.Thread, whose `start` waits until the thread runs: a twentieth of what starting a worker takes.
         _thread.start_new_thread(self._run_background, ())
 
-    def wait(
-        self,
-        waiter: Waiter,
-        deadline_s: float | None,
-        on_block: Callable[[], None] | None = None,
-        block_after_s: float = 0.0,
-    ) -> bool:
+    def wait(self, waiter: Waiter, deadline_s: float | None, began_s: float | None = None) -> bool:
         """Until `waiter.done` or the deadline (time.monotonic); whether it is done. Interruptible by signals.
 
-        `on_block` is called once, without any lock, when the wait has lasted `block_after_s`.
+        began_s: when the caller began, if that was before or is known.
         """
-        began_s = time.monotonic()
+        if began_s is None:
+            began_s = time.monotonic()
         try:
-            return self._wait(waiter, deadline_s, on_block, None if on_block is None else began_s + block_after_s)
+            return self._wait(waiter, math.inf if deadline_s is None else deadline_s)
         finally:
             self._last_wait_s = time.monotonic() - began_s
 
-    def _wait(
-        self, waiter: Waiter, deadline_s: float | None, on_block: Callable[[], None] | None, block_at: float | None
-    ) -> bool:
+    def _wait(self, waiter: Waiter, deadline_s: float) -> bool:
         while not waiter.done:
             self._check_open()
             if self._lead.acquire(blocking=False):
@@ -143,15 +137,15 @@ class Reactor:
                 try:
                     self._generation += 1
                     if self._last_wait_s < (LONE_BRISK_S if waiter.is_lone else BRISK_S):
-                        poll_briskly(self.poller, waiter, self._last_wait_s, self._until(deadline_s, block_at))
+                        poll_briskly(self.poller, waiter, self._last_wait_s, deadline_s, self._idle_cpus)
                         if self._is_parked:
                             self._unpark()
                     while not waiter.done:
-                        timeout = self._until(deadline_s, block_at)
-                        if timeout <= 0:
+                        timeout_s = deadline_s - time.monotonic()
+                        if timeout_s <= 0:
                             break
                         self._check_open()
-                        poll_ready(self.poller, timeout)
+                        poll_ready(self.poller, min(timeout_s, LEAD_SLICE_S))
                         if self._is_parked:  # what has just happened may leave something to do later
                             self._unpark()
                 finally:
@@ -164,29 +158,16 @@ class Reactor:
                     if self._on_lead_free is not None:
                         self._on_lead_free()
             else:
-                self._follow(waiter, self._until(deadline_s, block_at))
+                self._follow(waiter, min(deadline_s - time.monotonic(), LEAD_SLICE_S))
             if waiter.done:
                 return True
-            now = time.monotonic()
-            if deadline_s is not None and now >= deadline_s:
+            if time.monotonic() >= deadline_s:
                 return False
-            if block_at is not None and now >= block_at and on_block is not None:
-                block_at = None
-                on_block()
         return True
 
     def _check_open(self) -> None:
         if self._is_closed:
             raise exceptions.UmbelSystemError("the session was shut down while this thread waited for something in it")
-
-    @staticmethod
-    def _until(deadline_s: float | None, block_at: float | None) -> float:
-        if deadline_s is None:
-            if block_at is None:
-                return LEAD_SLICE_S
-            return block_at - time.monotonic()
-        end = deadline_s if block_at is None else min(deadline_s, block_at)
-        return min(LEAD_SLICE_S, end - time.monotonic())
 
     def _follow(self, waiter: Waiter, timeout_s: float) -> None:
         lock = threading.Lock()
@@ -358,6 +339,7 @@ class Reactor:
             for waiter in waiters:
                 waiter.wake()
             self.poller.close()
+            self._idle_cpus.close()
 
 
 def _park_s(due_s: float | None) -> float:
@@ -378,22 +360,23 @@ def poll_ready(poller: Poller, timeout_s: float) -> None:
         logger.exception("internal error while handling what arrived")
 
 
-def poll_briskly(poller: Poller, waiter: Waiter, last_wait_s: float, timeout_s: float) -> None:
+def poll_briskly(
+    poller: Poller, waiter: Waiter, last_wait_s: float, deadline_s: float, idle_cpus: machine.IdleCpus
+) -> None:
     """Poll without sleeping, for a moment. A function of its own for the same reason."""
     began_s = now_s = time.monotonic()
-    end_s = began_s + timeout_s
-    while not waiter.done and now_s < end_s and may_poll(waiter.is_lone, last_wait_s, now_s - began_s):
-        until_s = min(end_s, now_s + SPIN_S)
+    while not waiter.done and now_s < deadline_s and may_poll(waiter.is_lone, last_wait_s, now_s - began_s, idle_cpus):
+        until_s = min(deadline_s, now_s + SPIN_S)
         while not waiter.done and now_s < until_s:
             poll_ready(poller, 0)
             now_s = time.monotonic()
 
 
-def may_poll(is_lone: bool, last_wait_s: float, polled_s: float) -> bool:
+def may_poll(is_lone: bool, last_wait_s: float, polled_s: float, idle_cpus: machine.IdleCpus) -> bool:
     """Whether one who has polled for so long in this wait does so for another moment, `SPIN_S`, before it sleeps."""
     if not polled_s and last_wait_s < BRISK_S:
         return SPIN_S > 0
-    return is_lone and max(last_wait_s, polled_s) < LONE_BRISK_S and machine.has_idle_cpu()
+    return is_lone and max(last_wait_s, polled_s) < LONE_BRISK_S and idle_cpus.any()
 
 
 def sleep_on(lock: threading.Lock, timeout_s: float) -> None:

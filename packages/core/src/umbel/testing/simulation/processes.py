@@ -122,14 +122,8 @@ class _Reactor:
     def __init__(self, process: Process) -> None:
         self._process = process
 
-    def wait(
-        self,
-        waiter: reactor.Waiter,
-        deadline_s: float | None,
-        on_block: Callable[[], None] | None = None,
-        block_after_s: float = 0.0,
-    ) -> bool:
-        return waiter.done or self._process.wait(waiter, deadline_s, on_block)
+    def wait(self, waiter: reactor.Waiter, deadline_s: float | None, _began_s: float | None = None) -> bool:
+        return waiter.done or self._process.wait(waiter, deadline_s)
 
     def on_thread(self) -> bool:
         return False
@@ -352,7 +346,7 @@ class Process:
         engine.start()
         return engine
 
-    def wait(self, waiter: reactor.Waiter, deadline_s: float | None, on_block: Callable[[], None] | None) -> bool:
+    def wait(self, waiter: reactor.Waiter, deadline_s: float | None) -> bool:
         """A thread of this process waits. Here nobody can: what has to be waited for is looked at later."""
         return False
 

@@ -17,7 +17,7 @@ from typing import Any
 
 from umbel._agent.ledger import CPU, UNIT
 from umbel._base import config as configuration
-from umbel._client import current, links, native
+from umbel._client import current, links, native, waits
 from umbel._transport import reactor
 from umbel._worker import actor, main, output
 from umbel.testing.simulation.daemon import FIRST_WORKER, Daemon
@@ -39,11 +39,10 @@ NOT_STARTED = b"\xff" * 8  # the progress of a worker that has started nothing: 
 
 
 class Turn(Fiber):
-    """A thread of a process: `waiter` is what it waits for, until `deadline_s`; `on_block` is to be called before."""
+    """A thread of a process: `waiter` is what it waits for, until `deadline_s`. A moment passes whenever it likes."""
 
     waiter: reactor.Waiter | None = None
     deadline_s: float | None = None
-    on_block: Callable[[], None] | None = None
 
     def __init__(self, process: Machine, body: Callable[[], None], name: str) -> None:
         super().__init__(body, name)
@@ -51,9 +50,10 @@ class Turn(Fiber):
 
     def is_ready(self) -> bool:
         waiter = self.waiter
-        if waiter is None or waiter.done or self.on_block is not None or self.process.is_interrupted:
-            return True
-        return self.deadline_s is not None and self.process.world.now_s >= self.deadline_s
+        return waiter is None or waiter.done or self.process.is_interrupted or self.is_late()
+
+    def is_late(self) -> bool:
+        return self.deadline_s is not None and self.process.world.now_s + waits.BLOCK_AFTER_S >= self.deadline_s
 
 
 class Machine(Process):
@@ -89,22 +89,17 @@ class Machine(Process):
                 return turn
         raise AssertionError(f"{self.name} waits where nobody may: a message or housekeeping is being handled")
 
-    def wait(self, waiter: reactor.Waiter, deadline_s: float | None, on_block: Callable[[], None] | None) -> bool:
+    def wait(self, waiter: reactor.Waiter, deadline_s: float | None) -> bool:
         turn = self._turn()
-        turn.waiter, turn.deadline_s, turn.on_block = waiter, deadline_s, on_block
+        turn.waiter, turn.deadline_s = waiter, deadline_s
         try:
             while True:
                 turn.pause()
                 self.raise_interrupt()
-                if waiter.done:
-                    return True
-                if deadline_s is not None and self.world.now_s >= deadline_s:
-                    return False
-                if turn.on_block is not None:
-                    turn.on_block()
-                    turn.on_block = None
+                if waiter.done or turn.is_late():
+                    return waiter.done
         finally:
-            turn.waiter = turn.on_block = None
+            turn.waiter = None
 
     def raise_interrupt(self) -> None:
         """Raise KeyboardInterrupt if the running task has been cancelled, as the signal's handler would."""
