@@ -109,11 +109,14 @@ class Ledger:
 
     def check(self) -> None:
         for name, free in self.free.items():
-            checks.invariant(free <= self.total[name], "more is free than there is", resource=name, free=free)
-            checks.invariant(free >= 0 or name == CPU, "free went below zero", resource=name, free=free)
+            if free > self.total[name]:
+                raise checks.broken("more is free than there is", resource=name, free=free)
+            if free < 0 and name != CPU:
+                raise checks.broken("free went below zero", resource=name, free=free)
         for name, slots in self._slots.items():
             for device, share in slots.items():
-                checks.invariant(0 <= share <= UNIT, "a device's share is out of range", resource=name, device=device)
+                if not 0 <= share <= UNIT:
+                    raise checks.broken("a device's share is out of range", resource=name, device=device)
             checks.invariant(sum(slots.values()) == self.free[name], "devices and amount disagree", resource=name)
 
     def _devices(self, name: str, need: int) -> tuple[str, ...] | None:

@@ -888,32 +888,27 @@ class AgentState:
                 held[name] += amount
         starting = 0
         for worker in self.workers.values():
-            starting += worker.state is WorkerState.STARTING
-            lease = worker.lease
-            if worker.state in (WorkerState.LEASED, WorkerState.ACTOR):
-                checks.invariant(lease is not None, "a worker in use without a lease", worker=worker.id)
-            elif worker.state is not WorkerState.DYING:
-                checks.invariant(lease is None, f"a worker that is {worker.state.value} has a lease", worker=worker.id)
+            state, lease = worker.state, worker.lease
+            starting += state is WorkerState.STARTING
             if lease is None:
+                if state in _IN_USE:
+                    raise checks.broken("a worker in use without a lease", worker=worker.id)
                 continue
-            checks.invariant(
-                lease.worker == worker.id, "a lease of another worker", worker=worker.id, other=lease.worker
-            )
-            checks.invariant(not (lease.client and lease.actor), "a lease with two holders", worker=worker.id)
-            if lease.client:
-                found = self.clients.get(lease.client, {}).get(worker.id)
-                checks.invariant(
-                    found is lease, "a lease that its holder does not know", worker=worker.id, client=lease.client
-                )
+            if state not in _IN_USE and state is not WorkerState.DYING:
+                raise checks.broken(f"a worker that is {state.value} has a lease", worker=worker.id)
+            self._check_lease(worker, lease)
+            book = held
             if lease.bundle is not None:
                 checks.invariant(lease.bundle in in_bundles, "a lease in a bundle that is gone", worker=worker.id)
                 lease_counts[lease.bundle] = lease_counts.get(lease.bundle, 0) + 1
-            book = held if lease.bundle is None else in_bundles[lease.bundle]
+                book = in_bundles[lease.bundle]
             for name, amount in lease.resources.items():
                 if amount and not (lease.is_blocked and name == CPU):
                     book[name] += amount
+        free = self.ledger.free
         for name, total in self.ledger.total.items():
-            checks.invariant(self.ledger.free[name] + held[name] == total, "free and held do not add up", resource=name)
+            if free[name] + held[name] != total:
+                raise checks.broken("free and held do not add up", resource=name)
         for bundle, book in in_bundles.items():
             counted = lease_counts.get(bundle, 0)
             checks.invariant(bundle.lease_count == counted, "leases in a bundle were miscounted", group=bundle.group)
@@ -924,20 +919,23 @@ class AgentState:
         for client, leases in self.clients.items():
             for worker_id, lease in leases.items():
                 known = self.workers.get(worker_id)
-                checks.invariant(
-                    known is not None and known.lease is lease,
-                    "a lease without its worker",
-                    client=client,
-                    worker=worker_id,
-                )
+                if known is None or known.lease is not lease:
+                    raise checks.broken("a lease without its worker", client=client, worker=worker_id)
         for place, demand in self.demands.items():
-            checks.invariant(place == demand.place, "a demand in another's place", client=place[0])
-            checks.invariant(demand.count > 0, "a demand for nothing", client=demand.client, key=demand.key)
-            checks.invariant(
-                bool(demand.actor or demand.bundles) or demand.client in self.clients,
-                "a demand of nobody",
-                client=demand.client,
-            )
+            if place != demand.place:
+                raise checks.broken("a demand in another's place", client=place[0])
+            if demand.count <= 0:
+                raise checks.broken("a demand for nothing", client=demand.client, key=demand.key)
+            if not (demand.actor or demand.bundles or demand.client in self.clients):
+                raise checks.broken("a demand of nobody", client=demand.client)
+
+    def _check_lease(self, worker: Worker, lease: Lease) -> None:
+        if lease.worker != worker.id:
+            raise checks.broken("a lease of another worker", worker=worker.id, other=lease.worker)
+        if lease.client and lease.actor:
+            raise checks.broken("a lease with two holders", worker=worker.id)
+        if lease.client and self.clients.get(lease.client, {}).get(worker.id) is not lease:
+            raise checks.broken("a lease that its holder does not know", worker=worker.id, client=lease.client)
 
 
 def _is_replaceable(worker: Worker) -> bool:
@@ -961,5 +959,6 @@ def _counted(count: int, one: str, several: str) -> str:
     return f"{count} {one if count == 1 else several}"
 
 
+_IN_USE: Final = (WorkerState.LEASED, WorkerState.ACTOR)
 _NODE: Final = (None,)  # what all is served from that is in no placement group
 _START_HUNG = f"did not say that it is ready within {START_TIMEOUT_S:g} s"

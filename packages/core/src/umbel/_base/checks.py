@@ -11,4 +11,9 @@ def invariant(condition: object, message: str, **ids: object) -> None:
     message: what went wrong ("slots went negative"). ids: the things concerned, for the message and the error's `ids`.
     """
     if not condition:
-        raise exceptions.InternalError(message, **ids)
+        raise broken(message, **ids)
+
+
+def broken(message: str, **ids: object) -> exceptions.InternalError:
+    """What `invariant` raises, for loops that are gone through so often that even to name the ids each time is too slow."""
+    return exceptions.InternalError(message, **ids)

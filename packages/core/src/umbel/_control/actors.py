@@ -359,26 +359,28 @@ class ActorTable:
         hosts: dict[str, str] = {}
         for actor_id, actor in self.actors.items():
             spec = actor.spec
-            checks.invariant(spec.actor == actor_id, "an actor in another's place", actor=actor_id)
-            checks.invariant(actor.state is not ActorState.DEAD, "a dead actor among the living", actor=actor_id)
-            if actor.state is ActorState.ALIVE:
-                checks.invariant(actor.worker, "an actor is alive without a worker", actor=actor_id)
-            if actor.lacks_arguments:
-                is_waiting = actor.state is ActorState.PENDING and not actor.worker
-                checks.invariant(is_waiting, "an actor was made without its arguments", actor=actor_id)
-            if spec.name:
-                holder = self._names.get((spec.namespace, spec.name))
-                checks.invariant(holder == actor_id, "a live actor lost its name", actor=actor_id, name=spec.name)
-            if spec.max_restarts >= 0:
-                checks.invariant(actor.restarts <= spec.max_restarts, "too many restarts", actor=actor_id)
+            if spec.actor != actor_id:
+                raise checks.broken("an actor in another's place", actor=actor_id)
+            if actor.state is ActorState.DEAD:
+                raise checks.broken("a dead actor among the living", actor=actor_id)
+            if actor.state is ActorState.ALIVE and not actor.worker:
+                raise checks.broken("an actor is alive without a worker", actor=actor_id)
+            if actor.lacks_arguments and (actor.state is not ActorState.PENDING or actor.worker):
+                raise checks.broken("an actor was made without its arguments", actor=actor_id)
+            if spec.name and self._names.get((spec.namespace, spec.name)) != actor_id:
+                raise checks.broken("a live actor lost its name", actor=actor_id, name=spec.name)
+            if 0 <= spec.max_restarts < actor.restarts:
+                raise checks.broken("too many restarts", actor=actor_id)
             if actor.worker:
                 checks.invariant(actor.worker not in hosts, "a worker hosts two actors", worker=actor.worker)
                 hosts[actor.worker] = actor_id
         for (namespace, name), actor_id in self._names.items():
             checks.invariant(actor_id in self.actors, "a name of no live actor", name=name, namespace=namespace)
-        for actor_id, actor in self._dead.items():
-            checks.invariant(actor.state is ActorState.DEAD, "a live actor among the dead", actor=actor_id)
-            checks.invariant(not actor.watchers and not actor.worker, "a dead actor is attended to", actor=actor_id)
+        for actor_id, actor in self._dead.items():  # which are many
+            if actor.state is not ActorState.DEAD:
+                raise checks.broken("a live actor among the dead", actor=actor_id)
+            if actor.watchers or actor.worker:
+                raise checks.broken("a dead actor is attended to", actor=actor_id)
         checks.invariant(len(self._dead) <= DEAD_KEPT_MAX, "too many dead are remembered", count=len(self._dead))
         for actor_id in self._unknown:
             checks.invariant(actor_id not in self.actors, "a known actor is awaited", actor=actor_id)

@@ -424,27 +424,32 @@ class GroupTable:
         """The invariants, for tests and the simulator."""
         for group_id, group in self.groups.items():
             spec = group.spec
-            checks.invariant(group.state is not GroupState.REMOVED, "a removed group among the living", group=group_id)
-            checks.invariant(group_id not in self._removed, "a living group among the removed", group=group_id)
+            is_created = group.state is GroupState.CREATED
+            if group.state is GroupState.REMOVED:
+                raise checks.broken("a removed group among the living", group=group_id)
+            if group_id in self._removed:
+                raise checks.broken("a living group among the removed", group=group_id)
             self._check_places(group)
             if spec.name:
                 holder = self._names.get((spec.namespace, spec.name))
                 checks.invariant(holder == group_id, "a group lost its name", group=group_id, name=spec.name)
-            is_unplaced = self._unplaced.get(group_id) is group
-            checks.invariant(is_unplaced != (group.state is GroupState.CREATED), "not looked after", group=group_id)
-            is_whole = len(group.nodes) == len(spec.bundles)
-            checks.invariant(is_whole == (group.state is GroupState.CREATED), "CREATED is not whole", group=group_id)
-            if group.state is GroupState.PENDING:
-                checks.invariant(not group.nodes, "a group that was never created has bundles", group=group_id)
-            if group.state is not GroupState.CREATED:
-                checks.invariant(group.reason, "a group waits without a reason", group=group_id)
+            if (self._unplaced.get(group_id) is group) == is_created:
+                raise checks.broken("not looked after", group=group_id)
+            if (len(group.nodes) == len(spec.bundles)) != is_created:
+                raise checks.broken("CREATED is not whole", group=group_id)
+            if group.state is GroupState.PENDING and group.nodes:
+                raise checks.broken("a group that was never created has bundles", group=group_id)
+            if not is_created and not group.reason:
+                raise checks.broken("a group waits without a reason", group=group_id)
         for group_id in self._unplaced:
             checks.invariant(group_id in self.groups, "looked after in vain", group=group_id)
         for (namespace, name), group_id in self._names.items():
             checks.invariant(group_id in self.groups, "a name of no group", name=name, namespace=namespace)
-        for group_id, group in self._removed.items():
-            checks.invariant(group.state is GroupState.REMOVED, "a living group among the removed", group=group_id)
-            checks.invariant(not group.watchers and group.attempt is None, "attended to in vain", group=group_id)
+        for group_id, group in self._removed.items():  # which are many
+            if group.state is not GroupState.REMOVED:
+                raise checks.broken("a living group among the removed", group=group_id)
+            if group.watchers or group.attempt is not None:
+                raise checks.broken("attended to in vain", group=group_id)
         checks.invariant(len(self._removed) <= REMOVED_KEPT_MAX, "too many are remembered", count=len(self._removed))
 
     def _check_places(self, group: Group) -> None:
@@ -459,7 +464,8 @@ class GroupTable:
             )
             homes |= attempt.nodes
         for node in homes.values():
-            checks.invariant(node in self.nodes, "a bundle on a node that is gone", group=spec.group, node=node)
+            if node not in self.nodes:
+                raise checks.broken("a bundle on a node that is gone", group=spec.group, node=node)
         count = len(set(homes.values()))
         if spec.strategy == bundles.STRICT_SPREAD:
             checks.invariant(count == len(homes), "two bundles of STRICT_SPREAD on one node", group=spec.group)

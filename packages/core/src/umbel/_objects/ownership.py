@@ -26,7 +26,7 @@ from collections import deque
 from collections.abc import Iterable
 from typing import Any, NamedTuple
 
-from umbel._base.checks import invariant
+from umbel._base.checks import broken
 
 PENDING = -1  # the kind of an encoded value that is not there yet
 OWNER_ID_BYTES = 16
@@ -140,7 +140,8 @@ class ReferenceTable:
 
     def unpin(self, record: Record) -> None:
         record.pins -= 1
-        invariant(record.pins >= 0, "an object was unpinned more often than pinned", object=record.object_id.hex())
+        if record.pins < 0:
+            raise broken("an object was unpinned more often than pinned", object=record.object_id.hex())
         if not record.pins and not record.local:
             self._maybe_free(record)
 
@@ -171,7 +172,8 @@ class ReferenceTable:
     def settle(self, record: Record, kind: int, payload: Any, contained: Iterable[bytes] = ()) -> None:
         """The value is there. `contained`: references inside it, already protected for this process by whoever sent it
         (`receive_granted`) or by references it holds (`put`)."""
-        invariant(record.kind == PENDING, "an object got a second value", object=record.object_id.hex())
+        if record.kind != PENDING:
+            raise broken("an object got a second value", object=record.object_id.hex())
         record.kind = kind
         record.payload = payload
         if contained:
@@ -183,7 +185,8 @@ class ReferenceTable:
 
     def unsettle(self, record: Record) -> None:
         """The value is lost: the object is pending again, until `settle`. Its memory is the caller's to give back."""
-        invariant(record.kind != PENDING, "an object without a value lost it", object=record.object_id.hex())
+        if record.kind == PENDING:
+            raise broken("an object without a value lost it", object=record.object_id.hex())
         record.kind = PENDING
         record.payload = None
         record.is_fetching = False
@@ -328,13 +331,14 @@ class ReferenceTable:
 
     def check(self) -> None:
         """Assert what always holds within one process; `docs/invariants.md` has the words."""
-        for object_id, record in self.records.items():
-            invariant(record.local >= 0 and record.pins >= 0, "negative count", object=object_id.hex())
-            invariant(not record.is_dead, "a dead record is still listed", object=object_id.hex())
-            invariant(
-                self.is_owner(object_id) or not record.borrowers,
-                "a borrowed object has borrowers",
-                object=object_id.hex(),
-            )
+        records = self.records
+        for object_id, record in records.items():
+            if record.local < 0 or record.pins < 0:
+                raise broken("negative count", object=object_id.hex())
+            if record.is_dead:
+                raise broken("a dead record is still listed", object=object_id.hex())
+            if record.borrowers and not self.is_owner(object_id):
+                raise broken("a borrowed object has borrowers", object=object_id.hex())
             for inner in record.contained:
-                invariant(inner in self.records, "a contained object is not listed", object=inner.hex())
+                if inner not in records:
+                    raise broken("a contained object is not listed", object=inner.hex())
