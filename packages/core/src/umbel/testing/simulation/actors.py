@@ -396,9 +396,8 @@ class ActorsWorld(World):
     # What must hold
 
     def check(self) -> None:
-        self.daemon.agent.check()
+        self.daemon.check()
         table = self.daemon.actor_service.table
-        table.check()
         early = [actor for actor in self._wanted() if actor in table.actors and not self.actors[actor].has_arguments]
         self.must(not early, "T3", "workers are looked for before the arguments are there: %s", early)
 

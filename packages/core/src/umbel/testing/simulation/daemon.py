@@ -5,7 +5,6 @@ Only the system is replaced: sockets by `Stream`, the fork server by a list of p
 
 from __future__ import annotations
 
-import contextlib
 import itertools
 from collections.abc import Callable, Iterator, Mapping
 from typing import Any
@@ -14,7 +13,7 @@ from umbel._agent import hub, service
 from umbel._control import service as actor_shell
 from umbel._transport import connection
 from umbel._wire import frames
-from umbel.testing.simulation.processes import attribute
+from umbel.testing.simulation.processes import attributes
 from umbel.testing.simulation.world import Stream, World
 
 NOWHERE = "/nonexistent/umbel-simulation"  # paths are made of it, and nothing is found there
@@ -108,16 +107,31 @@ class Daemon(service.Service):
             "spilling": {"directory": NOWHERE, "high_water": 0.8, "batch_bytes": 1, "is_enabled": True},
         }  # fmt: skip
         nothing: Any = _Nothing()
-        with contextlib.ExitStack() as replaced:
-            for owner, name, replacement in (
-                (connection, "Poller", _Nothing),
-                (service, "ForkServers", lambda *_: _Forks(self)),
-                (service, "Hub", _Hub),
-                (service, "_fresh_ids", _ids),
-            ):
-                replaced.enter_context(attribute(owner, name, replacement))
+        with attributes(
+            (connection, "Poller", _Nothing),
+            (service, "ForkServers", lambda *_: _Forks(self)),
+            (service, "Hub", _Hub),
+            (service, "_fresh_ids", _ids),
+        ):
             super().__init__(config, nothing, nothing, 0)
         self.agent._starts_max = starts_max  # of the machine that simulates otherwise
+        self._unchecked: dict[Any, None] = {}  # the machines that something has happened to since they were checked
+        for machine in (self.agent, self.actor_service.table):
+            self._watch(machine)
+
+    def _watch(self, machine: Any) -> None:
+        apply = machine.apply
+
+        def watched(*events: Any) -> Any:
+            self._unchecked[machine] = None
+            return apply(*events)
+
+        machine.apply = watched
+
+    def check(self) -> None:
+        """The machines' own invariants."""
+        while self._unchecked:
+            self._unchecked.popitem()[0].check()
 
     @property
     def actor_service(self) -> actor_shell.ActorService:

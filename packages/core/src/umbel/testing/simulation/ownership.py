@@ -428,15 +428,12 @@ class OwnershipWorld(World):
                 if owner.is_dead or object_id in self.risky or not (record.local or record.pins):
                     continue
                 if owner is peer:
-                    self.must(
-                        record.kind != ownership.PENDING or record.task is not None,
-                        "O7", "%s refers to its own %s, which it has freed: %s", peer.name, _name(object_id), record,
-                    )  # fmt: skip
-                    continue
-                self.must(
-                    object_id in owner.engine.values.table.records,
-                    "O7", "%s refers to %s, which its owner has freed: %s", peer.name, _name(object_id), record,
-                )  # fmt: skip
+                    is_there = record.kind != ownership.PENDING or record.task is not None
+                else:
+                    is_there = object_id in owner.engine.values.table.records
+                if not is_there:  # only then is it put into words
+                    text = "%s refers to %s, which its owner has freed: %s"
+                    self.must(False, "O7", text, peer.name, _name(object_id), record)
 
     def _check_error(self, object_id: bytes, error: BaseException) -> None:
         """O13: what a reader was told."""

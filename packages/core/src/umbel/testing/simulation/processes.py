@@ -101,15 +101,25 @@ def collect_cycles() -> None:
     gc.collect()
 
 
-@contextlib.contextmanager
-def attribute(owner: Any, name: str, replacement: Any) -> Iterator[None]:
+class attributes:
+    """Within, each `owner` has another `name`: (owner, name, replacement)."""
+
+    def __init__(self, *replacements: tuple[Any, str, Any]) -> None:
+        self._replacements = replacements
+
+    def __enter__(self) -> None:
+        self._originals = [(owner, name, getattr(owner, name)) for owner, name, _ in self._replacements]
+        for owner, name, replacement in self._replacements:
+            setattr(owner, name, replacement)
+
+    def __exit__(self, *_error: object) -> None:
+        for owner, name, original in reversed(self._originals):
+            setattr(owner, name, original)
+
+
+def attribute(owner: Any, name: str, replacement: Any) -> attributes:
     """Within, `owner` has another `name`."""
-    original = getattr(owner, name)
-    setattr(owner, name, replacement)
-    try:
-        yield
-    finally:
-        setattr(owner, name, original)
+    return attributes((owner, name, replacement))
 
 
 class _Reactor:
@@ -220,24 +230,22 @@ class Engine(native.NativeEngine):
 
     def __init__(self, process: Process, **options: Any) -> None:
         self.process = process
-        with contextlib.ExitStack() as replaced:
-            for owner, name, replacement in (
-                (reactor, "Reactor", lambda _housekeeping, name: _Reactor(process)),
-                (links, "Links", lambda *_: Links(process, self)),
-                (
-                    links,
-                    "AgentLink",
-                    lambda _path, _reactor, on_notice, on_gone: AgentLink(process, on_notice, on_gone),
-                ),
-                (
-                    store,
-                    "SharedMemoryStore",
-                    lambda *_, **__: memory.SimulatedStore(process.node.memory, process.id.hex()),
-                ),
-                (values, "Values", Values),
-                (leases, "Leases", Leases),
-            ):
-                replaced.enter_context(attribute(owner, name, replacement))
+        with attributes(
+            (reactor, "Reactor", lambda _housekeeping, name: _Reactor(process)),
+            (links, "Links", lambda *_: Links(process, self)),
+            (
+                links,
+                "AgentLink",
+                lambda _path, _reactor, on_notice, on_gone: AgentLink(process, on_notice, on_gone),
+            ),
+            (
+                store,
+                "SharedMemoryStore",
+                lambda *_, **__: memory.SimulatedStore(process.node.memory, process.id.hex()),
+            ),
+            (values, "Values", Values),
+            (leases, "Leases", Leases),
+        ):
             given = {
                 "kind": "worker",
                 "process_id": process.id,

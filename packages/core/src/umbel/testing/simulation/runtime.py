@@ -7,12 +7,11 @@ passing of time and whose turn it is are chance.
 
 from __future__ import annotations
 
-import contextlib
 import contextvars
 import os
 import signal
 import threading
-from collections.abc import Callable, Iterator
+from collections.abc import Callable
 from typing import Any
 
 from umbel._agent.ledger import CPU, UNIT
@@ -22,7 +21,7 @@ from umbel._transport import reactor
 from umbel._worker import actor, main, output
 from umbel.testing.simulation.daemon import FIRST_WORKER, Daemon
 from umbel.testing.simulation.fibers import Exited, Fiber
-from umbel.testing.simulation.processes import CONFIG, Engine, Node, Process, attribute, collect_cycles, surroundings
+from umbel.testing.simulation.processes import CONFIG, Engine, Node, Process, attributes, collect_cycles, surroundings
 from umbel.testing.simulation.world import Stream, World
 
 QUIET_ROUNDS_MAX = 20_000
@@ -130,9 +129,9 @@ class WorkerProcess(Machine):
     """A forked worker."""
 
     def make_engine(self) -> Engine:
-        with (
-            attribute(native, "NativeEngine", lambda **options: Engine(self, **options)),
-            attribute(configuration.Config, "from_environment", lambda: CONFIG),
+        with attributes(
+            (native, "NativeEngine", lambda **options: Engine(self, **options)),
+            (configuration.Config, "from_environment", lambda: CONFIG),
         ):
             self.worker = _Worker({"id": self.id.hex(), "session_dir": ""})
         self.spawn(self._run, "main")
@@ -233,7 +232,6 @@ class RuntimeWorld(World):
         self.is_settling = False
         self.rest_count = 0
         self.acted: Any = None  # the process that did something last
-        self.daemon_acted = False
         self.crash_count = 0
         self.memory_percent = 0  # of the crashes that are kills for memory
         self.killed_for_memory: dict[str, bool] = {}  # worker -> whether it was alone
@@ -262,24 +260,18 @@ class RuntimeWorld(World):
         raise NotImplementedError  # each world has its own
 
     def run_guarded(self) -> None:
-        with surroundings(self), self._system():
+        system = attributes(
+            (main, "os", _Os()),
+            (main, "signal", _Signal(self)),
+            (output, "install", lambda *_: []),
+            (actor, "Host", _Host),
+        )
+        with surroundings(self), system:
             try:
                 self.run()
             finally:
                 for process in self.node.living:
                     process.die()
-
-    @contextlib.contextmanager
-    def _system(self) -> Iterator[None]:
-        with contextlib.ExitStack() as replaced:
-            for owner, name, replacement in (
-                (main, "os", _Os()),
-                (main, "signal", _Signal(self)),
-                (output, "install", lambda *_: []),
-                (actor, "Host", _Host),
-            ):
-                replaced.enter_context(attribute(owner, name, replacement))
-            yield
 
     # Steps
 
@@ -301,19 +293,16 @@ class RuntimeWorld(World):
     def _deliver(self, stream: Stream) -> None:
         process = stream.owner
         if process is None:
-            self.daemon_acted = True
             stream.deliver()
-            return
-        with self._acting(process):
-            stream.deliver()
+        else:
+            self._let_act(process, stream.deliver)
 
-    @contextlib.contextmanager
-    def _acting(self, process: Any) -> Iterator[None]:
-        """What happens within is that process's doing; it may end itself."""
+    def _let_act(self, process: Any, deed: Callable[[], object]) -> None:
+        """What happens is that process's doing; it may end itself."""
         current.set_engine(process.engine)
         self.acted = process
         try:
-            yield
+            deed()
         except Exited as end:
             self._exit(process, end.code)
         if self.violation is not None:
@@ -321,13 +310,16 @@ class RuntimeWorld(World):
 
     def _let_run(self) -> bool:
         ready = [
-            t for p in self.node.living if isinstance(p, Machine) for t in p.turns if not t.is_over and t.is_ready()
+            turn
+            for process in self.node.processes.values()
+            if not process.is_dead and isinstance(process, Machine)
+            for turn in process.turns
+            if not turn.is_over and turn.is_ready()
         ]
         if not ready:
             return False
         turn = self.chance.choose(ready)
-        with self._acting(turn.process):
-            turn.step()
+        self._let_act(turn.process, turn.step)
         if turn.is_over and turn in turn.process.turns:
             turn.process.turns.remove(turn)
         if turn.process.must_die and not turn.process.is_dead:
@@ -336,8 +328,7 @@ class RuntimeWorld(World):
 
     def _housekeep(self) -> None:
         process = self.chance.choose(self.node.living)
-        with self._acting(process):
-            process.engine._housekeeping()
+        self._let_act(process, process.engine._housekeeping)
 
     def _fork_or_reap(self) -> None:
         if self.exited and (not self.starting or self.chance.happens(50)):
@@ -353,7 +344,6 @@ class RuntimeWorld(World):
     def _reap(self, index: int) -> None:
         worker, code = self.exited.pop(index)
         self.note("the daemon hears of the end of w%d", int(worker, 16))
-        self.daemon_acted = True
         self.node.daemon.on_worker_exited(worker, max(0, code), max(0, -code))
 
     def _pass_time(self) -> None:
@@ -361,7 +351,6 @@ class RuntimeWorld(World):
 
     def pass_time(self, duration_s: float) -> None:
         self.note("%s s pass", duration_s)
-        self.daemon_acted = True
         self.node.daemon.pass_time(duration_s)
 
     def _crash(self) -> None:
@@ -438,15 +427,11 @@ class RuntimeWorld(World):
         if self.rest_count % COLLECT_EVERY == 1:
             collect_cycles()
         for process in self.node.living:
-            with self._acting(process):
-                process.engine._housekeeping()
+            self._let_act(process, process.engine._housekeeping)
 
     def check(self) -> None:
         """Of who did something since."""
-        if self.daemon_acted:
-            self.daemon_acted = False
-            self.node.daemon.agent.check()
-            self.node.daemon.actor_service.table.check()
+        self.node.daemon.check()
         if self.acted is not None:
             self.acted.engine.values.table.check()
             self.acted = None

@@ -6,7 +6,6 @@ it does is compared with growth that the simulation reckons by itself, from all 
 
 from __future__ import annotations
 
-import contextlib
 from collections.abc import Mapping
 from typing import Any, Final
 
@@ -14,7 +13,7 @@ from umbel._agent import environments, memory_service, memory_watch, shortage
 from umbel._agent import events as ev
 from umbel._base import control_groups, machine
 from umbel.testing.simulation.agent import AgentWorld
-from umbel.testing.simulation.processes import attribute
+from umbel.testing.simulation.processes import attributes
 
 MIB = 1 << 20
 LIMIT_BYTES = 8 << 30
@@ -73,16 +72,14 @@ class ShortageWorld(AgentWorld):
     def run_guarded(self) -> None:
         self.sizes: dict[int, int] = {}  # pid -> bytes
         self.outside_bytes = 0
-        with contextlib.ExitStack() as stack:
-            for owner, name, replacement in (
-                (memory_watch, "private_bytes", lambda pid: self.sizes.get(pid, 0)),
-                (memory_watch, "descendants", lambda _pid: ()),
-                (memory_watch, "oom_kill_count", lambda _groups: 0),
-                (memory_watch, "time", _Time),
-                (machine, "memory_bytes", lambda: (LIMIT_BYTES, LIMIT_BYTES - self.used_bytes())),
-                (control_groups, "limited_groups", lambda: []),
-            ):
-                stack.enter_context(attribute(owner, name, replacement))
+        with attributes(
+            (memory_watch, "private_bytes", lambda pid: self.sizes.get(pid, 0)),
+            (memory_watch, "descendants", lambda _pid: ()),
+            (memory_watch, "oom_kill_count", lambda _groups: 0),
+            (memory_watch, "time", _Time),
+            (machine, "memory_bytes", lambda: (LIMIT_BYTES, LIMIT_BYTES - self.used_bytes())),
+            (control_groups, "limited_groups", lambda: []),
+        ):
             self.run()
 
     def set_up(self) -> None:
