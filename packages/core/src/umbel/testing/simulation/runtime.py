@@ -28,7 +28,7 @@ QUIET_ROUNDS_MAX = 20_000
 MEMORY_BYTES = 16 << 20  # of the node: five times what a killed task was seen to hold
 PEAK_BYTES = 3 << 20  # of a task that was killed for memory
 QUIET_S = 60.0  # idle leases, idle workers and whatever else waits for time have gone by then
-COLLECT_EVERY = 8  # rounds of rest; most find no cycle
+COLLECT_EVERY = 3  # rounds of rest; most find no cycle
 SHORTAGE: dict[str, Any] = {  # what the daemon tells of a worker that it killed for memory
     "source": "simulated processes use", "used_bytes": 100, "limit_bytes": 100, "allowed_bytes": 95, "pid": 1,
     "peak_bytes": PEAK_BYTES, "resident_bytes": PEAK_BYTES, "demand_bytes": 0, "alone": False,
@@ -231,6 +231,7 @@ class RuntimeWorld(World):
         self.exited: list[tuple[str, int]] = []  # processes whose end the daemon has not heard of, and their exit code
         self.is_settling = False
         self.rest_count = 0
+        self.quiet_count = 0  # rounds of rest in a row after which nothing happened
         self.acted: Any = None  # the process that did something last
         self.crash_count = 0
         self.memory_percent = 0  # of the crashes that are kills for memory
@@ -409,6 +410,7 @@ class RuntimeWorld(World):
                 did.append(True)
                 self._fork(self.starting[0])
             if any(did):
+                self.quiet_count = 0
                 self.check()
             elif self.now_s < until_s:
                 self._settle_in_time()
@@ -417,9 +419,11 @@ class RuntimeWorld(World):
         self.must(False, "R2", "it goes on and on")
 
     def _settle_in_time(self) -> None:
-        """Nothing happens by itself any more: time passes, and everybody looks after what is his."""
+        """Nothing happens by itself any more: time passes, the more the longer it has been so, and everybody looks after
+        what is his."""
         due_s = self.node.daemon.due_s()
-        step_s = 0.6 if self.chance.below(2) else 4.0
+        self.quiet_count += 1
+        step_s = self.quiet_count * (0.6 if self.chance.below(2) else 4.0)
         if due_s is not None:
             step_s = min(step_s, max(1e-6, due_s - self.now_s))
         self.pass_time(step_s)
