@@ -123,6 +123,7 @@ class AgentWorld(World):
         self.hopeless: dict[Place, float] = {}  # demands that can never be served, and since when they wait
         self.unwarned: set[Place] = set()  # those of them of which nobody was warned
         self.failed_starts = 0
+        self.has_changed = True  # since it was checked
         self.kinds = [kind for kind in KINDS if chance.happens(60)] or [KINDS[0]]
         self.weights = [10, *(chance.choose((1, 1, 2, 4, 8)) for _ in range(7)), chance.choose((0, 1, 2))]
         for number in range(1 + chance.below(2)):
@@ -136,6 +137,7 @@ class AgentWorld(World):
 
     def apply(self, event: ev.AgentEvent | environments.Event) -> None:
         self.note("agent: %s", event)
+        self.has_changed = True
         before = dict(self.books)
         self._note_end(event)
         self._note_hopeless(event)
@@ -560,16 +562,21 @@ class AgentWorld(World):
     # What must hold
 
     def check(self) -> None:
-        self.state.check()
+        if self.has_changed:
+            self.has_changed = False
+            self.state.check()
+            self._check_books()
+        if not self.main_step_count % REASONS_EVERY and self.state.demands:
+            for pending in self.state.pending(self.now_s):
+                self._check_reason(pending)
+
+    def _check_books(self) -> None:
         for worker in self.state.workers.values():
             book = self.books.get(worker.id)
             self.must(
                 (worker.lease is None) == (book is None),
                 "A2", "the books say %s of %s, the agent %s", book and book.holder, worker.id, _holder(worker.lease),
             )  # fmt: skip
-        if not self.main_step_count % REASONS_EVERY and self.state.demands:
-            for pending in self.state.pending(self.now_s):
-                self._check_reason(pending)
 
     def _check_reason(self, pending: Pending) -> None:
         """A17: what is said of a demand that waits is so, by the simulation's own books."""
