@@ -17,9 +17,10 @@ from umbel._control.groups import (
     RESERVE_WAIT_S,
     GroupTable,
 )
-from umbel._model import reasons
+from umbel._model import placement, reasons
 from umbel._model.placement import NodeView
 from umbel._model.resources import ResourceSet
+from umbel._scheduling import bundles
 
 REMOVED = "it was removed by remove_placement_group()"
 
@@ -277,6 +278,31 @@ def test_an_infeasible_group_waits_with_a_reason_and_is_warned_of_once() -> None
     assert table.next_tick_s() is None
     assert table.apply(seen("b", at_s=100.0)) == [reserve("a", 1, {0: 1}), reserve("b", 1, {1: 1})]
     table.check()
+
+
+def test_a_group_that_has_no_place_is_looked_at_when_a_node_is_lost() -> None:
+    table = make(seen("a", 4), seen("b", 2))
+    table.apply(created(spec(wanted=(4, 4), strategy="STRICT_SPREAD")))
+    assert "2 nodes are alive" in why(table).text
+    table.apply(lost("a"))
+    assert "bundle 0 needs {CPU: 4}" in why(table).text
+    table.check()
+
+
+def test_a_node_that_has_what_it_had_has_no_place_for_what_had_none(monkeypatch: pytest.MonkeyPatch) -> None:
+    table = make(seen("a", 1), seen("b", 1))
+    table.apply(created(spec(wanted=(2,))))
+    looks: list[placement.ClusterView] = []
+    place = bundles.place
+
+    def watched(demand: bundles.GroupDemand, view: placement.ClusterView) -> bundles.GroupPlacement:
+        looks.append(view)
+        return place(demand, view)
+
+    monkeypatch.setattr(bundles, "place", watched)
+    assert table.apply(seen("a", 1, at_s=1.0), seen("b", 1, at_s=1.0)) == []
+    assert looks == []
+    assert table.apply(seen("b", 2, at_s=2.0)) == [reserve("b", 1, {0: 2})]
 
 
 def test_an_infeasible_group_fails_after_the_time_that_is_set() -> None:

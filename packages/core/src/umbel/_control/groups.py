@@ -253,6 +253,8 @@ class GroupTable:
     # ---- nodes ----
 
     def _on_node_seen(self, event: ev.NodeSeen) -> list[ev.GroupCommand]:
+        if self.nodes.get(event.view.node_id) == event.view:
+            return []  # what had no place has none now
         self.nodes[event.view.node_id] = event.view
         commands: list[ev.GroupCommand] = []
         for group in self._in_order():
@@ -285,6 +287,9 @@ class GroupTable:
             hit.append(group)
         for group in hit:  # once all have let go of what they will not have
             commands += self._attempt(group, event.at_s)
+        for group in self._in_order():
+            if group not in hit and group.attempt is None and group.retry_s is None:
+                commands += self._attempt(group, event.at_s)  # why it has no place may be another reason now
         return commands
 
     # ---- the end ----
