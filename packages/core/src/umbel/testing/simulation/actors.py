@@ -132,7 +132,8 @@ class ActorsWorld(World):
     # Processes
 
     def _say(self, client: Client, message: Message, body: bytes = b"") -> None:
-        self.note("%s says %s", client.label, in_words_of_notice(message))
+        if self.trace is not None:
+            self.note("%s says %s", client.label, in_words_of_notice(message))
         client.stream.send(frames.encode_control(message, body))
 
     def on_message(self, client: Client, message: Message, body: bytes) -> None:

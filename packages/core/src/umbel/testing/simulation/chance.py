@@ -19,7 +19,7 @@ Script = list[list[int]]  # for each step of a run, the numbers drawn in it
 class Chance:
     """The decisions of one run. Its first step is setting up, its last coming to rest."""
 
-    __slots__ = ("_at", "_next", "_position", "_script", "record")
+    __slots__ = ("_at", "_next", "_note", "_position", "_script", "record")
 
     def __init__(self, seed: int, script: Script | None = None) -> None:
         self._next = random.Random(seed).random
@@ -27,10 +27,12 @@ class Chance:
         self._position = 0  # of the current step in the script
         self._at = 0  # within the step
         self.record: Script = [[]]
+        self._note = self.record[-1].append
 
     def step(self) -> None:
         """Another step of the run begins."""
         self.record.append([])
+        self._note = self.record[-1].append
         self._position += 1
         self._at = 0
 
@@ -47,7 +49,7 @@ class Chance:
             step = self._script[self._position] if self._position < len(self._script) else ()
             number = step[self._at] % count if self._at < len(step) else 0
             self._at += 1
-        self.record[-1].append(number)
+        self._note(number)
         return number
 
     def happens(self, percent: int) -> bool:

@@ -326,13 +326,12 @@ class MailboxWorld(RuntimeWorld):
 
     # What must hold
 
-    def check(self) -> None:
-        super().check()
-        for process in self.node.living:
-            if isinstance(process, WorkerProcess) and process.worker.host is not None:
-                box = process.worker.host._mailbox
-                if box is not None:
-                    box.check()
+    def check_process(self, process: Any) -> None:
+        super().check_process(process)
+        if isinstance(process, WorkerProcess) and process.worker.host is not None:
+            box = process.worker.host._mailbox
+            if box is not None:
+                box.check()
 
     def check_rest(self) -> None:
         daemon = self.node.daemon

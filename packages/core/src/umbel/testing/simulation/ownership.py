@@ -138,14 +138,14 @@ class Peer(Process):
                 or (owner is receiver and _is_borrowing(link, object_id))
                 or self._is_protected(object_id),
                 "O8", "%s replies to %s, whose argument %s it keeps without a borrow", self.name, receiver.name,
-                _name(object_id),
+                _Name(object_id),
             )  # fmt: skip
         for object_id in _lent_ids(message):
             owner = self.node.processes[object_id[:16]]
             if owner is not receiver and not owner.is_dead:
                 world.must(
                     isinstance(receiver, Peer) and receiver.borrows_at_owner(object_id),
-                    "O8", "%s returns %s to %s without a borrow", self.name, _name(object_id), receiver.name,
+                    "O8", "%s returns %s to %s without a borrow", self.name, _Name(object_id), receiver.name,
                 )  # fmt: skip
 
     def die(self) -> None:
@@ -222,7 +222,7 @@ class OwnershipWorld(World):
     def _put(self) -> None:
         peer = self._anyone()
         ref = peer.engine.put(self._new_value(peer, peer.held))
-        self.note("%s puts %s", peer.name, _name(ref))
+        self.note("%s puts %s", peer.name, _Name(ref))
         self._keep(peer, ref)
 
     def _keep(self, peer: Peer, thing: Any) -> None:
@@ -237,11 +237,11 @@ class OwnershipWorld(World):
         index = self.chance.below(len(peer.held))
         thing = peer.held.pop(index)
         if isinstance(thing, list) and self.chance.happens(60):  # a value's contents outlive the value
-            self.note("%s takes %s apart", peer.name, _name(thing))
+            self.note("%s takes %s apart", peer.name, _Name(thing))
             for part in thing:
                 self._keep(peer, part)
         else:
-            self.note("%s drops %s", peer.name, _name(thing))
+            self.note("%s drops %s", peer.name, _Name(thing))
         del thing
 
     def _read(self) -> None:
@@ -263,7 +263,7 @@ class OwnershipWorld(World):
         engine = peer.engine
         record = engine.values.table.records[ref._id]
         if record.kind == ownership.PENDING:
-            self.note("%s waits for %s", peer.name, _name(ref))
+            self.note("%s waits for %s", peer.name, _Name(ref))
             with engine.lock:
                 engine.values.on_settled(record, waits.ignore)
                 engine.carry_on()
@@ -275,16 +275,16 @@ class OwnershipWorld(World):
         try:
             value = engine.get([ref], 0.0)[0]
         except exceptions.GetTimeoutError:  # its memory is gone, and the owner was asked to compute it again
-            self.note("%s finds %s to be lost", peer.name, _name(ref))
+            self.note("%s finds %s to be lost", peer.name, _Name(ref))
             is_allowed = ref._id[:16] in self.dead or ref._id in self.risky
-            self.must(is_allowed, "O13", "%s of the living is lost to %s", _name(ref), peer.name)
+            self.must(is_allowed, "O13", "%s of the living is lost to %s", _Name(ref), peer.name)
             peer.waits.append(ref)
             return
         except exceptions.UmbelError as error:
-            self.note("%s reads %s: %s", peer.name, _name(ref), type(error).__name__)
+            self.note("%s reads %s: %s", peer.name, _Name(ref), type(error).__name__)
             self._check_error(ref._id, error)
             return
-        self.note("%s reads %s: %s", peer.name, _name(ref), _name(value))
+        self.note("%s reads %s: %s", peer.name, _Name(ref), _Name(value))
         if isinstance(value, list):
             self._keep(peer, value)
             if self.chance.happens(50):  # what was in it outlives it
@@ -307,7 +307,7 @@ class OwnershipWorld(World):
         arguments.append(value)
         handle = actor_api.ActorHandle(target.actor_id, DESCRIPTION, None)
         ref = peer.engine.submit_actor_task(handle, peer.template, tuple(arguments), {})
-        self.note("%s calls %s with %s: %s", peer.name, target.name, _name(arguments), _name(ref))
+        self.note("%s calls %s with %s: %s", peer.name, target.name, _Name(arguments), _Name(ref))
         if self.chance.happens(50):
             self._let_go(peer, arguments)
         self._keep(peer, ref)
@@ -366,7 +366,7 @@ class OwnershipWorld(World):
 
     def _work_on(self, peer: Peer, job: Job) -> None:
         execution, executor = job.execution, peer.executor
-        seq = f"call {_name(execution.link.peer)}/{execution.seq}"
+        caller, seq = _Name(execution.link.peer), execution.seq
         job.phase += 1
         if job.phase == 1:
             try:
@@ -376,10 +376,10 @@ class OwnershipWorld(World):
                 self._check_error(execution.argument_ids[-1], error)
                 self._fail(peer, job, error)
                 return
-            self.note("%s reads the arguments of %s: %s", peer.name, seq, _name(job.arguments))
+            self.note("%s reads the arguments of call %s/%d: %s", peer.name, caller, seq, _Name(job.arguments))
             found = [thing for part in job.arguments for thing in (part if isinstance(part, list) else [part])]
             for thing in found[:1] if self.is_passing_on else self.chance.some(found, 3):
-                self.note("%s keeps %s", peer.name, _name(thing))
+                self.note("%s keeps %s", peer.name, _Name(thing))
                 self._keep(peer, thing)
             if self.chance.happens(5):
                 self._fail(peer, job, _Refused())
@@ -389,14 +389,14 @@ class OwnershipWorld(World):
             job.arguments = ()
             if self.chance.happens(50):
                 self._let_go(peer, job.value)
-            self.note("%s returns %s from %s", peer.name, _name(job.value), seq)
+            self.note("%s returns %s from call %s/%d", peer.name, _Name(job.value), caller, seq)
             job.message, contained = executor._result(execution, job.value)
             job.awaited = executor.lend(execution, contained)
             if contained:
                 peer.lent.append((contained, self._peer(execution.link.peer), execution.seq))
         elif job.phase == 3:
             job.value = None
-            self.note("%s is about to reply to %s", peer.name, seq)
+            self.note("%s is about to reply to call %s/%d", peer.name, caller, seq)
             peer.note_kept(job)
             executor.reply(execution, job.message, job.awaited, 0.0)
             if self.chance.happens(50):
@@ -424,16 +424,19 @@ class OwnershipWorld(World):
                 continue
             peer.engine.values.table.check()
             for object_id, record in peer.engine.values.table.records.items():
+                if not (record.local or record.pins) or object_id in self.risky:
+                    continue
                 owner = processes[object_id[:16]]
-                if owner.is_dead or object_id in self.risky or not (record.local or record.pins):
+                if owner.is_dead:
                     continue
                 if owner is peer:
                     is_there = record.kind != ownership.PENDING or record.task is not None
                 else:
                     is_there = object_id in owner.engine.values.table.records
-                if not is_there:  # only then is it put into words
-                    text = "%s refers to %s, which its owner has freed: %s"
-                    self.must(False, "O7", text, peer.name, _name(object_id), record)
+                self.must(
+                    is_there, "O7", "%s refers to %s, which its owner has freed: %s",
+                    peer.name, _Name(object_id), record,
+                )  # fmt: skip
 
     def _check_error(self, object_id: bytes, error: BaseException) -> None:
         """O13: what a reader was told."""
@@ -450,7 +453,7 @@ class OwnershipWorld(World):
             )
         else:
             is_right = isinstance(error, exceptions.ActorDiedError) and bool(self.dead)
-        self.must(is_right, "O13", "reading %s gave %r", _name(object_id), error)
+        self.must(is_right, "O13", "reading %s gave %r", _Name(object_id), error)
 
     # Coming to rest
 
@@ -534,7 +537,7 @@ class OwnershipWorld(World):
             self.must(not peer.engine.tasks.unfinished, "O12", "%s has calls that never ended", peer.name)
             for ref in peer.waits:
                 record = peer.engine.values.table.records[ref._id]
-                self.must(record.kind != ownership.PENDING, "O12", "%s waits for %s for ever", peer.name, _name(ref))
+                self.must(record.kind != ownership.PENDING, "O12", "%s waits for %s for ever", peer.name, _Name(ref))
 
     def _check_rest_of_counts(self) -> None:
         """O1, O2, and O9 to O12: what is counted is what there is."""
@@ -619,12 +622,23 @@ def _flat(things: Iterable[Any]) -> Iterator[Any]:
             yield thing
 
 
-def _name(thing: Any) -> str:
-    """For the trace."""
+class _Name:
+    """A thing, for the trace and for messages: it is put into words only where these are wanted."""
+
+    __slots__ = ("_thing",)
+
+    def __init__(self, thing: Any) -> None:
+        self._thing = thing
+
+    def __str__(self) -> str:
+        return _in_words(self._thing)
+
+
+def _in_words(thing: Any) -> str:
     if isinstance(thing, refs.ObjectRef):
         return _short(thing._id)
     if isinstance(thing, (list, tuple)):
-        return "[" + ", ".join(map(_name, thing)) + "]"
+        return "[" + ", ".join(map(_in_words, thing)) + "]"
     if isinstance(thing, (memoryview, pickle.PickleBuffer)):
         return "memory"
     return _short(thing)

@@ -307,6 +307,7 @@ class Node:
         self.world = world
         self.memory = memory.Memory()
         self.processes: dict[bytes, Process] = {}
+        self.living: list[Process] = []  # another list after each death
 
     def connected(self, process: Process) -> None:
         """A process has opened its connection to the agent."""
@@ -316,10 +317,6 @@ class Node:
         message, _ = frames.decode_control(frame[4:])
         if message["t"] == "hello":
             stream.send(frames.encode_control({"t": "welcome", "store_dir": ""}))
-
-    @property
-    def living(self) -> list[Process]:
-        return [process for process in self.processes.values() if not process.is_dead]
 
 
 class Process:
@@ -342,6 +339,7 @@ class Process:
         self.agent_stream.owner = self
         self.streams.append(self.agent_stream)
         node.processes[process_id] = self
+        node.living.append(self)
         node.connected(self)
         self.engine = self.make_engine()
 
@@ -361,6 +359,7 @@ class Process:
     def die(self) -> None:
         """At once."""
         self.is_dead = True
+        self.node.living = [process for process in self.node.living if process is not self]
         for stream in self.streams:
             if not stream.is_closed:
                 waiting = len(stream.other.inbox)

@@ -232,7 +232,7 @@ class RuntimeWorld(World):
         self.is_settling = False
         self.rest_count = 0
         self.quiet_count = 0  # rounds of rest in a row after which nothing happened
-        self.acted: Any = None  # the process that did something last
+        self.acted: list[Any] = []  # processes that did something since they were checked
         self.crash_count = 0
         self.memory_percent = 0  # of the crashes that are kills for memory
         self.killed_for_memory: dict[str, bool] = {}  # worker -> whether it was alone
@@ -301,7 +301,7 @@ class RuntimeWorld(World):
     def _let_act(self, process: Any, deed: Callable[[], object]) -> None:
         """What happens is that process's doing; it may end itself."""
         current.set_engine(process.engine)
-        self.acted = process
+        self.acted.append(process)
         try:
             deed()
         except Exited as end:
@@ -312,8 +312,8 @@ class RuntimeWorld(World):
     def _let_run(self) -> bool:
         ready = [
             turn
-            for process in self.node.processes.values()
-            if not process.is_dead and isinstance(process, Machine)
+            for process in self.node.living
+            if isinstance(process, Machine)
             for turn in process.turns
             if not turn.is_over and turn.is_ready()
         ]
@@ -436,9 +436,12 @@ class RuntimeWorld(World):
     def check(self) -> None:
         """Of who did something since."""
         self.node.daemon.check()
-        if self.acted is not None:
-            self.acted.engine.values.table.check()
-            self.acted = None
+        while self.acted:
+            self.check_process(self.acted.pop())
+
+    def check_process(self, process: Any) -> None:
+        """What must hold within one that did something."""
+        process.engine.values.table.check()
 
 
 def process_here() -> Machine:
