@@ -14,7 +14,7 @@ from umbel.testing.simulation.world import Violation, World
 
 SHRINK_RUNS_MAX = 600  # a few seconds; what has not become short by then stays long
 
-COLLECT_EVERY = 50  # runs; each leaves some thousand objects, which have grown too old to be collected by the way
+COLLECT_EVERY = 100  # runs; each leaves some thousand objects, which have grown too old to be collected by the way
 
 MakeWorld = Callable[[Chance, "list[str] | None"], World]
 Plant = Callable[[], AbstractContextManager[None]]

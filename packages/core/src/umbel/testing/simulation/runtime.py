@@ -28,7 +28,7 @@ QUIET_ROUNDS_MAX = 20_000
 MEMORY_BYTES = 16 << 20  # of the node: five times what a killed task was seen to hold
 PEAK_BYTES = 3 << 20  # of a task that was killed for memory
 QUIET_S = 60.0  # idle leases, idle workers and whatever else waits for time have gone by then
-COLLECT_EVERY = 3  # rounds of rest; most find no cycle
+COLLECT_EVERY = 3  # rounds of rest, if anything has happened since; most find no cycle
 SHORTAGE: dict[str, Any] = {  # what the daemon tells of a worker that it killed for memory
     "source": "simulated processes use", "used_bytes": 100, "limit_bytes": 100, "allowed_bytes": 95, "pid": 1,
     "peak_bytes": PEAK_BYTES, "resident_bytes": PEAK_BYTES, "demand_bytes": 0, "alone": False,
@@ -231,6 +231,7 @@ class RuntimeWorld(World):
         self.exited: list[tuple[str, int]] = []  # processes whose end the daemon has not heard of, and their exit code
         self.is_settling = False
         self.rest_count = 0
+        self.is_collected = False  # nothing has happened since cycles were looked for
         self.quiet_count = 0  # rounds of rest in a row after which nothing happened
         self.acted: list[Any] = []  # processes that did something since they were checked
         self.crash_count = 0
@@ -411,6 +412,7 @@ class RuntimeWorld(World):
                 self._fork(self.starting[0])
             if any(did):
                 self.quiet_count = 0
+                self.is_collected = False
                 self.check()
             elif self.now_s < until_s:
                 self._settle_in_time()
@@ -428,7 +430,8 @@ class RuntimeWorld(World):
             step_s = min(step_s, max(1e-6, due_s - self.now_s))
         self.pass_time(step_s)
         self.rest_count += 1
-        if self.rest_count % COLLECT_EVERY == 1:
+        if self.rest_count % COLLECT_EVERY == 1 and not self.is_collected:
+            self.is_collected = True
             collect_cycles()
         for process in self.node.living:
             self._let_act(process, process.engine._housekeeping)
