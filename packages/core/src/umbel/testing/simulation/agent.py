@@ -124,6 +124,7 @@ class AgentWorld(World):
         self.unwarned: set[Place] = set()  # those of them of which nobody was warned
         self.failed_starts = 0
         self.has_changed = True  # since it was checked
+        self.is_explained = False  # why who waits, since it has changed
         self.kinds = [kind for kind in KINDS if chance.happens(60)] or [KINDS[0]]
         self.weights = [10, *(chance.choose((1, 1, 2, 4, 8)) for _ in range(7)), chance.choose((0, 1, 2))]
         for number in range(1 + chance.below(2)):
@@ -138,6 +139,7 @@ class AgentWorld(World):
     def apply(self, event: ev.AgentEvent | environments.Event) -> None:
         self.note("agent: %s", event)
         self.has_changed = True
+        self.is_explained = False
         before = dict(self.books)
         self._note_end(event)
         self._note_hopeless(event)
@@ -566,7 +568,8 @@ class AgentWorld(World):
             self.has_changed = False
             self.state.check()
             self._check_books()
-        if not self.main_step_count % REASONS_EVERY and self.state.demands:
+        if not self.main_step_count % REASONS_EVERY and not self.is_explained:
+            self.is_explained = True
             for pending in self.state.pending(self.now_s):
                 self._check_reason(pending)
 

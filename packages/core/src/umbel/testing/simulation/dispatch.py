@@ -91,6 +91,7 @@ class DispatchWorld(RuntimeWorld):
         chance = self.chance
         self.noted: list[Noted] = []
         self.by_ref: dict[bytes, Noted] = {}
+        self.unexplained: dict[Machine, None] = {}  # whose reasons to wait were not looked at since they did something
         self.functions: dict[tuple[bytes, str], Any] = {}  # (process, kind) -> its remote function
         self.kinds = [kind for kind in OPTIONS if chance.happens(50)] or ["plain"]
         self.trouble_percent = chance.choose((0, 0, 10))
@@ -297,16 +298,23 @@ class DispatchWorld(RuntimeWorld):
 
     # What must hold
 
+    def check_process(self, process: Any) -> None:
+        super().check_process(process)
+        self.unexplained[process] = None
+
     def check(self) -> None:
         super().check()
         if self.main_step_count % REASONS_EVERY:
             return
-        for process in self.node.living:
+        for process in self.unexplained:
+            if process.is_dead:
+                continue
             for record in process.engine.values.table.records.values():
                 if record.kind == ownership.PENDING:
                     reason = reasons.of_object(process.engine, record.object_id)
                     is_told = reason.text and reason.code not in (READY, UNKNOWN)
                     self.must(is_told, "A16", "%s waits for an object, and why: %s", process.name, reason)
+        self.unexplained.clear()
 
     def check_rest(self) -> None:
         daemon = self.node.daemon
