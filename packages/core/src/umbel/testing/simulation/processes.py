@@ -80,7 +80,6 @@ def surroundings(world: World) -> Iterator[None]:
     alarm = _Alarm()
     was_collecting = gc.isenabled()
     gc.disable()  # references die when the run says so, not when a collection comes by
-    gc.freeze()  # which makes `collect_cycles` quick: it looks at nothing that was there before the run
     arrivals.logger.addHandler(alarm)
     try:
         for module in _TIMED:
@@ -91,7 +90,6 @@ def surroundings(world: World) -> Iterator[None]:
             vars(module)["time"] = original
         arrivals.logger.removeHandler(alarm)
         current.set_engine(engine)
-        gc.unfreeze()
         if was_collecting:
             gc.enable()
 

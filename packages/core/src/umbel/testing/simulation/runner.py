@@ -14,8 +14,6 @@ from umbel.testing.simulation.world import Violation, World
 
 SHRINK_RUNS_MAX = 600  # a few seconds; what has not become short by then stays long
 
-COLLECT_EVERY = 100  # runs; each leaves some thousand objects, which have grown too old to be collected by the way
-
 MakeWorld = Callable[[Chance, "list[str] | None"], World]
 Plant = Callable[[], AbstractContextManager[None]]
 
@@ -57,8 +55,16 @@ class Attempt(NamedTuple):
 
 
 def attempt_seed(make: MakeWorld, seed: int, script: Script | None = None, trace: list[str] | None = None) -> Attempt:
-    """One run, by a seed or as a record says."""
-    chance = Chance(seed, script)
+    """One run, by a seed or as a record says. Nothing of it is left afterwards."""
+    gc.freeze()  # which makes collections quick: they look at nothing that was there before the run
+    try:
+        return _attempt(make, Chance(seed, script), trace)
+    finally:
+        gc.collect()
+        gc.unfreeze()
+
+
+def _attempt(make: MakeWorld, chance: Chance, trace: list[str] | None) -> Attempt:
     world = make(chance, trace)
     error: BaseException | None = None
     try:
@@ -81,8 +87,6 @@ def run_seeds(
         with plant():
             attempt = attempt_seed(make, seed)
         steps += attempt.main_step_count
-        if not count % COLLECT_EVERY:
-            gc.collect()
         if attempt.error is None:
             continue
         with plant():
