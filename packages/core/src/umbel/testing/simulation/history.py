@@ -267,8 +267,9 @@ class HistoryWorld(World):
         self.kept_bytes = self.chance.choose((0, 1_000, 4_000))
         self.behind_bytes_max = self.chance.choose((1 << 20, 1 << 20, 2_000))
         clock = _Clock(self)
+        memory = "/dev/shm" if os.path.isdir("/dev/shm") else None  # each run makes and removes some files
         with contextlib.ExitStack() as stack:
-            directory = stack.enter_context(tempfile.TemporaryDirectory(prefix="umbel-simulation-"))
+            directory = stack.enter_context(tempfile.TemporaryDirectory(prefix="umbel-simulation-", dir=memory))
             for owner, name, replacement in (
                 (store, "sqlite3", _Sqlite(self)),
                 # What is bound already does not become a method.
