@@ -58,17 +58,8 @@ class ActorClient:
             template = call.template
             if template.index not in link.known:
                 announce(link, template)
-            link.post(
-                (
-                    messages.CALL,
-                    call.seq,
-                    template.index,
-                    call.kind,
-                    call.payload,
-                    resolve_deps(call),
-                    call.attempt,
-                )
-            )
+            deps = resolve_deps(call) if call.deps is not None else None
+            link.outbox.append((messages.CALL, call.seq, template.index, call.kind, call.payload, deps, call.attempt))
         if was_idle or len(link.outbox) >= leases.READY_PUSH:
             link.flush()
         else:
@@ -424,10 +415,12 @@ class Actors:
         state: Template | None = template.engine_state
         if state is None or state.engine is not engine:
             state = self._prepare(client, template)
-        try:
-            kind, payload, deps, pins = engine.tasks.arguments.encode(args, kwargs)
-        except TypeError as error:
-            raise template.description.signature.blame(state.name, args, kwargs, error) from error.__cause__
+        kind, payload, deps, pins = messages.ARGS, args, None, None
+        if args or kwargs:
+            try:
+                kind, payload, deps, pins = engine.tasks.arguments.encode(args, kwargs)
+            except TypeError as error:
+                raise template.description.signature.blame(state.name, args, kwargs, error) from error.__cause__
         with engine.lock:
             engine.check_running()
             limit = client.description.max_pending_calls
@@ -448,7 +441,8 @@ class Actors:
                 if record is not None:
                     record.pins += 1
                     call.argument_pins = [record]
-            book.arguments.attach(call, deps, pins)
+            if deps or pins or kind == messages.ARGS_OBJECT:
+                book.arguments.attach(call, deps, pins)
             book.unfinished[seq] = call
             if engine.context_of is not None:
                 call.parent = engine.context_of()

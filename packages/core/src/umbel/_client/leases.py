@@ -96,10 +96,12 @@ class Leases:
 
     def _push(self, link: links.Link, task: Task) -> None:
         template = task.template
-        announce(link, template)
+        if template.index not in link.known:
+            announce(link, template)
         if link.depth_told != self.depth:
             self.tell_depth(link)
-        link.post((messages.TASK, task.seq, template.index, task.kind, task.payload, resolve_deps(task), task.attempt))
+        deps = resolve_deps(task) if task.deps is not None else None
+        link.outbox.append((messages.TASK, task.seq, template.index, task.kind, task.payload, deps, task.attempt))
 
     def tell_depth(self, link: links.Link) -> None:
         """The agent serves deeper demands first, so that wide recursion needs few processes; so a worker has to know

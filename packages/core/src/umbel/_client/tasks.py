@@ -108,16 +108,19 @@ class Tasks:
         engine = self._engine
         if state is None or state.engine is not engine:
             state = self.prepare(template)
-        try:
-            kind, payload, deps, pins = self.arguments.encode(args, kwargs)
-        except TypeError as error:
-            raise template.signature.blame(template.name, args, kwargs, error) from error.__cause__
+        kind, payload, deps, pins = messages.ARGS, args, None, None
+        if args or kwargs:
+            try:
+                kind, payload, deps, pins = self.arguments.encode(args, kwargs)
+            except TypeError as error:
+                raise template.signature.blame(template.name, args, kwargs, error) from error.__cause__
         with engine.lock:
             engine.check_running()
             self.last_seq = seq = self.last_seq + 1
             task = Task(seq, state, kind, payload)
             result = self.open_results(task, state)
-            self.arguments.attach(task, deps, pins)
+            if deps or pins or kind == messages.ARGS_OBJECT:
+                self.arguments.attach(task, deps, pins)
             self.unfinished[seq] = task
             if engine.context_of is not None:
                 task.parent = engine.context_of()
@@ -151,7 +154,7 @@ class Tasks:
             object_id = prefix + _INDEX[0]
             record = self._values.table.own(object_id)
             record.task = task
-            task.records.append(record)
+            task.records = [record]
             return refs.ObjectRef(object_id, engine)
         made: list[refs.ObjectRef[Any]] = []
         for index in range(count):

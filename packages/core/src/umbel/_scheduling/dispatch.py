@@ -120,9 +120,13 @@ class SchedulingClass:
             share = -(-len(ready) // (len(usable) - position))
             batch = []
             inflight = lease.inflight
+            durations, depth = None, 0
             while ready and share > 0:
                 task = ready[0]
-                if len(inflight) >= task.durations.depth():
+                if task.durations is not durations:
+                    durations = task.durations
+                    depth = durations.depth()
+                if len(inflight) >= depth:
                     break
                 ready.popleft()
                 inflight[task.seq] = task

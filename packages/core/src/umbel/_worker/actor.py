@@ -207,11 +207,11 @@ class Host:
         if self._mailbox is None:
             self._worker.enqueue(job)
             return
-        self._unfinished[job.link, job.seq] = job
-        group, is_async = self._lane(job)
+        job.lane = group, is_async = self._lane(job)
         if not self._mailbox.has_group(group):
             self._worker.executor.fail(job, ValueError(self._no_group(group)), time.time())
             return
+        self._unfinished[job.link, job.seq] = job
         for ready in self._mailbox.arrived(group, is_async, job):
             self._start(ready)
 
@@ -225,7 +225,7 @@ class Host:
         return job.template.group or declared or mailbox.DEFAULT_GROUP, is_async
 
     def _start(self, job: execute.Execution) -> None:
-        group, is_async = self._lane(job)
+        group, is_async = job.lane
         if is_async:
             loop = self._loop
             if threading.get_ident() == self._worker._main_thread:
@@ -248,7 +248,7 @@ class Host:
         with self._engine.lock:
             self._unfinished.pop((job.link, job.seq), None)
             if self._mailbox is not None:
-                for ready in self._mailbox.finished(*self._lane(job)):
+                for ready in self._mailbox.finished(*job.lane):
                     self._start(ready)
             if self._unfinished and job in self._async_tasks:
                 # Others are likely to end in the same round of the loop: their answers share a frame. Should one of
@@ -288,7 +288,7 @@ class Host:
 
             ahead = [one for one, its in list(self._async_tasks.items()) if coroutines.is_running(its)]
             return answers.Queue(0, {execute.task_id(one) for one in ahead})
-        ahead = [one for one in jobs if self._lane(one) == lane and self._mailbox.lane_of(one) is None]
+        ahead = [one for one in jobs if one.lane == lane and self._mailbox.lane_of(one) is None]
         return answers.Queue(self._mailbox.waiting_count(*lane), {execute.task_id(one) for one in ahead})
 
     def find(self, link: links.Link, seq: int) -> execute.Execution | None:

@@ -134,6 +134,7 @@ class Execution:
         "is_cancelled",
         "is_cancelled_with_children",
         "kind",
+        "lane",
         "link",
         "passed",
         "payload",
@@ -150,6 +151,7 @@ class Execution:
 
     started_s: float  # time.time(), once it runs
     thread: int  # which one runs it, of an actor that has several
+    lane: tuple[str, bool]  # of a threaded or async actor: its concurrency group, and whether it is a coroutine
 
     def __init__(self, link: links.Link, message: tuple[Any, ...], template: Template) -> None:
         _, self.seq, _, self.kind, self.payload, self.deps, self.attempt = message
