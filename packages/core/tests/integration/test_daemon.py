@@ -27,6 +27,7 @@ HERE = os.path.dirname(__file__)
 CPU = {"CPU": 10_000}
 DRIVER = "d" * 32
 
+NODE_ID = "0a" * 28
 pytestmark = pytest.mark.skipif(
     not sys.platform.startswith("linux"), reason="the daemon's processes are Linux's for now"
 )
@@ -202,10 +203,10 @@ def daemon(start: Callable[..., Daemon]) -> Daemon:
 
 
 def test_driver_is_welcomed_with_what_it_needs(start: Callable[..., Daemon]) -> None:
-    daemon = start(namespace="ns", labels={"a": "b"}, node_id="n1")
+    daemon = start(namespace="ns", labels={"a": "b"}, node_id=NODE_ID)
     assert daemon.welcome == {
         "t": "welcome",
-        "node_id": "n1",
+        "node_id": NODE_ID,
         "session_dir": daemon.launched.session_dir,
         "store_dir": daemon.launched.store_dir,
         "resources": {"CPU": 20_000},

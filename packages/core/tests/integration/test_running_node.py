@@ -119,6 +119,25 @@ def test_programs_come_and_go_and_stop_leaves_nothing(machine: Machine) -> None:
     assert "no node runs here" in machine.umbel("stop", is_right=False)
 
 
+def test_the_ids_of_all_processes_begin_as_their_nodes(machine: Machine) -> None:
+    machine.start()
+    told = """
+import umbel
+umbel.init(address="auto")
+@umbel.remote
+class Host:
+    def ids(self): return here()
+def here():
+    told = umbel.get_runtime_context()
+    return told.get_node_id(), told.get_worker_id()
+found = [here(), umbel.get(umbel.remote(here).remote()), umbel.get(Host.remote().ids.remote())]
+assert len({worker for _, worker in found}) == 3
+print(len({node for node, _ in found}), {node[:12] == worker[:12] for node, worker in found})
+"""
+    assert machine.run(told) == "1 {True}\n"
+    assert machine.run(told.replace("auto", "local")) == "1 {True}\n"
+
+
 def test_workers_of_an_ended_job_go_and_their_fork_server_too(machine: Machine) -> None:
     session = machine.start(UMBEL_IDLE_WORKER_S="0.1")
     machine.run(TASK)

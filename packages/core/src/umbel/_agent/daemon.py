@@ -61,7 +61,7 @@ def main(orders: int, answers: int) -> None:
         os.waitpid(fork_server_pid, 0)
         raise
     if not config["embedded"]:
-        sessions.note_outliving(config["session_dir"])
+        sessions.note_outliving(config["session_dir"], config["node_id"])
     _answer(answers, {"ok": True, "pid": os.getpid()})
     gc.freeze()
     gc.enable()

@@ -30,7 +30,7 @@ from umbel._agent.queries import Queries
 from umbel._agent.records import WorkerState
 from umbel._agent.servers import ForkServers
 from umbel._agent.store_service import StoreService
-from umbel._base import sessions
+from umbel._base import nodes, sessions
 from umbel._transport import connection as transport
 
 if TYPE_CHECKING:
@@ -45,9 +45,9 @@ PRIVATE_JOB = "01000000"  # the id of the only job of a private node
 FORK_SERVER_GRACE_S = 5.0  # to kill, reap and clean up
 
 
-def _fresh_ids() -> Iterator[str]:
+def _fresh_ids(node_id: str) -> Iterator[str]:
     while True:
-        yield os.urandom(16).hex()
+        yield nodes.new_process_id(node_id).hex()
 
 
 def _env_key(env: Any) -> str:
@@ -79,7 +79,7 @@ class Service:
         self.forks = ForkServers(fork_socket, fork_server_pid, self.poller, self, self._log_of)
         self.agent = state.AgentState(
             ledger=Ledger(config["resources"], config["accelerator_ids"]),
-            worker_ids=_fresh_ids(),
+            worker_ids=_fresh_ids(config["node_id"]),
             starts_max=max(2, os.cpu_count() or 1),
             idle_max=max(1, config["resources"].get(CPU, 0) // UNIT),
             idle_worker_s=config.get("idle_worker_s", state.IDLE_WORKER_S),

@@ -222,10 +222,18 @@ def _serving(paths: list[str]) -> list[str]:
     return sorted(serving, key=lambda path: os.stat(path).st_ctime)
 
 
-def note_outliving(session_dir: str) -> None:
+def note_outliving(session_dir: str, node_id: str) -> None:
     """The node of this session listens, and does not end with a driver."""
-    with open(os.path.join(session_dir, OUTLIVES_FILE), "x"):
-        """There is nothing to write."""
+    draft = os.path.join(session_dir, f"{OUTLIVES_FILE}.new")
+    with open(draft, "x") as file:
+        file.write(node_id)
+    os.rename(draft, os.path.join(session_dir, OUTLIVES_FILE))
+
+
+def outliving_node_id(session_dir: str) -> str:
+    """Raises OSError for a session that has ended."""
+    with open(os.path.join(session_dir, OUTLIVES_FILE)) as file:
+        return file.read()
 
 
 def outliving_sessions(base: str) -> list[str]:

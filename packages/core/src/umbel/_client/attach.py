@@ -7,6 +7,7 @@ import sys
 from collections.abc import Mapping
 from typing import Any
 
+from umbel import exceptions
 from umbel._base import config as configuration
 from umbel._base import sessions
 from umbel._client import driver, launch, start
@@ -19,6 +20,10 @@ class RunningNode:
 
     def __init__(self, session_dir: str) -> None:
         self.session_dir = session_dir
+        try:
+            self.node_id = sessions.outliving_node_id(session_dir)
+        except OSError as error:  # it has ended since it was looked for
+            raise exceptions.UmbelSystemError(f"the node {session_dir} has ended: {error}") from error
 
     @property
     def address(self) -> str:

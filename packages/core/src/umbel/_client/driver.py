@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import contextlib
-import os
 import sys
 import time
 import warnings
@@ -12,6 +11,7 @@ from typing import Any, Protocol
 
 from umbel import exceptions
 from umbel._base import config as configuration
+from umbel._base import nodes
 from umbel._client import context, interrupts, native, output
 
 
@@ -19,6 +19,7 @@ class Node(Protocol):
     """The running node of a driver."""
 
     is_private: bool
+    node_id: str
 
     @property
     def session_dir(self) -> str: ...
@@ -50,7 +51,7 @@ class DriverEngine(native.NativeEngine):
         try:
             super().__init__(
                 kind="driver",
-                process_id=os.urandom(16),
+                process_id=nodes.new_process_id(node.node_id),
                 session_dir=node.session_dir,
                 namespace=namespace,
                 config=config,

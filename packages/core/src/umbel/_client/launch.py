@@ -17,7 +17,7 @@ from collections.abc import Mapping
 from typing import Any
 
 from umbel import exceptions
-from umbel._base import sessions
+from umbel._base import nodes, sessions
 
 READY_TIMEOUT_S = 60.0  # a machine that is busy or out of memory may take long; more is a hang
 
@@ -38,6 +38,7 @@ class Launched:
         """lifeline: its end tells the daemon, until a driver has connected, that this process is gone."""
         self.config = config
         self.pid = process.pid
+        self.node_id: str = config["node_id"]
         self.session_dir: str = config["session_dir"]
         self.store_dir: str = config["store_dir"]
         self.process = process
@@ -187,7 +188,7 @@ def _defaults(base: str) -> dict[str, Any]:
         "driver_pid": os.getpid(),
         "resources": {},
         "labels": {},
-        "node_id": os.urandom(28).hex(),
+        "node_id": nodes.new_node_id(),
         "namespace": "",
         **surroundings(),
         "log_to_driver": True,

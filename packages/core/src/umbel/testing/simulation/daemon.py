@@ -158,5 +158,5 @@ class Daemon(service.Service):
         return self._next_tick_s()
 
 
-def _ids() -> Iterator[str]:
+def _ids(_node_id: str) -> Iterator[str]:
     return (number.to_bytes(16, "big").hex() for number in itertools.count(FIRST_WORKER))

@@ -1,0 +1,11 @@
+"""Ids of processes tell their node."""
+
+from umbel._base import nodes
+
+
+def test_process_ids_begin_with_their_nodes_and_differ() -> None:
+    here, there = nodes.new_node_id(), nodes.new_node_id()
+    mine = {nodes.new_process_id(here) for _ in range(100)}
+    assert len(mine) == 100
+    assert {len(one) for one in mine} == {nodes.PROCESS_ID_BYTES}
+    assert {nodes.tag_of_process(one) for one in mine} == {nodes.tag_of_node(here)} != {nodes.tag_of_node(there)}
