@@ -4,7 +4,9 @@ from __future__ import annotations
 
 import importlib.util
 import os
+import shutil
 import signal
+import tempfile
 import time
 import uuid
 from collections.abc import Iterator
@@ -62,7 +64,26 @@ def _left_behind(mark: str) -> list[psutil.Process]:
 
 
 @pytest.fixture(scope="session", autouse=True)
-def _no_process_stays_behind() -> Iterator[None]:
+def _own_place_for_sessions(tmp_path_factory: pytest.TempPathFactory) -> Iterator[None]:
+    """A node that runs on this machine is not found by tests that start private ones, nor found by others what tests start. After
+    the last test no session's directory is left."""
+    tmp_path_factory.getbasetemp()  # stays where it is
+    directory = tempfile.mkdtemp(prefix="u", dir="/tmp")  # a short one, for paths of sockets
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setenv("TMPDIR", directory)
+        patch.setattr(tempfile, "tempdir", None)
+        yield
+        patch.undo()
+    base = os.path.join(directory, f"umbel-{os.getuid()}")
+    deadline = time.monotonic() + LEAVE_S
+    while (left := os.listdir(base) if os.path.isdir(base) else []) and time.monotonic() < deadline:
+        time.sleep(0.05)
+    shutil.rmtree(directory)
+    assert left == []
+
+
+@pytest.fixture(scope="session", autouse=True)
+def _no_process_stays_behind(_own_place_for_sessions: None) -> Iterator[None]:
     """After the last test no process that this run started is alive, nor any that those started, orphans included."""
     mark = uuid.uuid4().hex
     os.environ[MARK] = mark
