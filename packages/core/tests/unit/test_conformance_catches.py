@@ -302,6 +302,13 @@ class Patient(SqliteStorage):
         return contract.watch(lambda: seen, seen, min(timeout_s, 0.5))
 
 
+class Unlocked(SqliteStorage):
+    """Opens and closes the file beside SQLite, and with it the locks of whoever has it open in this process."""
+
+    def _make_file(self) -> None:
+        os.close(os.open(self._path, os.O_RDWR | os.O_CREAT, 0o600))
+
+
 STORAGE_FAULTS = {
     Piecemeal: ControlStorageConformance.test_reader_sees_all_of_a_commit_or_nothing,
     Unfenced: ControlStorageConformance.test_later_lease_has_a_larger_number_and_fences_the_earlier_one,
@@ -312,6 +319,7 @@ STORAGE_FAULTS = {
     Endless: ControlStorageConformance.test_released_lease_cannot_be_renewed,
     Stealing: ControlStorageConformance.test_one_leads_and_others_are_told_who,
     Shared: ControlStorageConformance.test_records_of_another_cluster_are_left_alone,
+    Unlocked: ControlStorageConformance.test_who_comes_and_goes_in_another_process_takes_nothing_along,
     Patient: ControlStorageConformance.test_watching_ends_with_the_lease,
 }
 

@@ -39,13 +39,7 @@ class SqliteStorage:
         self._timeout_s = timeout_s
         self._boot = _boot_id()
         self._is_closed = False
-        try:
-            os.close(os.open(self._path, os.O_RDWR | os.O_CREAT, 0o600))  # calls of users lie in it
-        except OSError as error:
-            raise exceptions.StorageUnavailable(
-                f"the control storage {self._path} cannot be opened: {error.strerror}; its directory must exist and be "
-                "writable"
-            ) from error
+        self._make_file()
         with self._told("opening it"):
             self._db = self._connect()
         try:
@@ -53,6 +47,19 @@ class SqliteStorage:
         except BaseException:
             self._db.close()
             raise
+
+    def _make_file(self) -> None:
+        """If there is none: calls of users lie in it. One that is there is not opened, for to close a file takes away the locks
+        that this process has on it by another connection; then SQLite, in another process, takes it for unused."""
+        try:
+            if not os.path.exists(self._path):
+                with contextlib.suppress(FileExistsError):  # somebody else was quicker
+                    os.close(os.open(self._path, os.O_RDWR | os.O_CREAT | os.O_EXCL, 0o600))
+        except OSError as error:
+            raise exceptions.StorageUnavailable(
+                f"the control storage {self._path} cannot be opened: {error.strerror}; its directory must exist and be "
+                "writable"
+            ) from error
 
     @property
     def cluster_id(self) -> str:

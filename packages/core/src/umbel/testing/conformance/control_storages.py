@@ -64,6 +64,14 @@ def commit_in_child() -> None:
         print(number, flush=True)
 
 
+def load_in_child() -> None:
+    """Runs in a process of its own: opens the storage, tells what is in it, and closes it."""
+    descriptor, url = pickle.load(sys.stdin.buffer)
+    storage: Any = suite.make("control storage", descriptor, Storage, url, cluster_id=None, timeout_s=TIMEOUT_S)
+    with contextlib.closing(storage):
+        pickle.dump(sorted(storage.load()), sys.stdout.buffer)
+
+
 def differences(found: Mapping[str, bytes], expected: Mapping[str, bytes]) -> list[str]:
     """The first keys whose values differ: to look for all differences of large values takes pytest minutes."""
     keys = sorted(found.keys() | expected.keys())
@@ -246,6 +254,22 @@ class ControlStorageConformance(suite.Suite[Storage]):
         Writer(storage).commit(*((f"{index:05d}", b"value") for index in range(MANY)))
         pairs = list(zip(storage.load(), other.load(), strict=True))
         assert len(dict(one for one, _ in pairs)) == len(dict(one for _, one in pairs)) == MANY
+
+    def test_who_comes_and_goes_in_another_process_takes_nothing_along(
+        self, storage: Storage, other: Storage, url: str
+    ) -> None:
+        """Two have it open in this process, as a head has: one for its records and one for its lease."""
+        writer, found = Writer(storage), []
+        for number in range(3):
+            writer.commit(("a", b"%d" % number))
+            done = subprocess.run(
+                [sys.executable, "-c", f"from {__name__} import load_in_child; load_in_child()"],
+                input=pickle.dumps((self.descriptor, url)), stdout=subprocess.PIPE, check=True, timeout=PROCESS_TIMEOUT_S,
+                env={**os.environ, "PYTHONPATH": os.pathsep.join(sys.path)},
+            )  # fmt: skip
+            found.append(pickle.loads(done.stdout))
+        assert found == [[("a", b"%d" % number)] for number in range(3)]
+        assert dict(other.load()) == {"a": b"2"}
 
     def test_reader_sees_all_of_a_commit_or_nothing(self, storage: Storage, url: str) -> None:
         writer = Writer(storage)
