@@ -10,6 +10,7 @@ import errno
 import ipaddress
 import re
 import socket
+import sys
 from typing import NamedTuple
 
 from umbel import exceptions
@@ -171,3 +172,15 @@ def prepare(sock: socket.socket) -> None:
     ):
         if hasattr(socket, name):  # not all systems have all
             sock.setsockopt(socket.IPPROTO_TCP, getattr(socket, name), value)
+
+
+def unacknowledged_bytes(descriptor: int) -> int:
+    """Of what a TCP socket was given, how much the other machine's kernel is not known to have. 1 where the system does not
+    tell, and for a socket that has just been closed."""
+    import fcntl
+    import termios
+
+    try:
+        return int.from_bytes(fcntl.ioctl(descriptor, termios.TIOCOUTQ, bytes(4)), sys.byteorder)
+    except (OSError, ValueError):  # the second: a closed socket's descriptor is -1
+        return 1
