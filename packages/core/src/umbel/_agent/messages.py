@@ -178,6 +178,7 @@ _FIELDS: dict[str, dict[str, _Field]] = {
     },
     "spill_freed": {"segment": _text()},
     "locate": {"segment": _text()},
+    "find_node": {"node": _text()},
     "restored": {"segment": _text()},
     "metrics": {"report": _list()},
     "task_events": {"count": _count()},

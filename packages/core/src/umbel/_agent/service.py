@@ -101,14 +101,19 @@ class Service:
             spilling=config["spilling"],
         )
         self._door: Any = None  # a `door.Door`, where other machines may come in
+        self.directory: Any = None  # a `directory.Directory` of the nodes, likewise
         if config.get("listen"):
-            from umbel._agent import door
+            from umbel._agent import directory, door
 
+            self.directory = directory.Directory(
+                nodes.tag_of_node(config["node_id"]), self.hub.send, self.hub.tell_processes
+            )
             self._door = door.Door(
                 self.poller,
                 config["listen"],
                 config["token_file"],
                 lambda stream, *, may_change: self.hub.admit(stream, may_change=may_change),
+                self._door_of,
                 now_s=self.now_s,
                 warn=_log,
             )
@@ -134,6 +139,7 @@ class Service:
             "query": self._queries.on_query,
             "ask": self._queries.on_ask,
             "answer": self._queries.on_answer,
+            "find_node": self._on_find_node,
             "shutdown": self._on_shutdown,
             "leave": self._on_leave,
             "stop": self._on_stop,
@@ -315,6 +321,18 @@ class Service:
 
     # ---- clients ----
 
+    def _door_of(self, process_id: bytes) -> str:
+        """Where this process takes connections from other nodes; "" if it is not here."""
+        client = self.hub.clients.get(process_id.hex())
+        is_here = client is not None and not client.is_tool
+        return f"{self._config['session_dir']}/{process_id.hex()}.door" if is_here else ""
+
+    def _on_find_node(self, client: Client, message: Message, _body: bytes) -> None:
+        if self.directory is not None:
+            self.directory.on_find(client.id, message["node"])
+        else:
+            self.hub.send(client.id, {"t": "node_at", "node": message["node"], "address": ""})
+
     def may_join(self, hello: Message) -> str:
         if self._fatal:
             self._begin_end(grace_s=0.0)
@@ -329,6 +347,8 @@ class Service:
         return ""
 
     def on_joining(self, client: Client, hello: Message) -> None:
+        if self._door is not None and not client.is_tool:
+            client.token = self._door.submit_token
         if client.is_driver:
             facts = hello["job"] if self._jobs is not None else None
             client.job_id, client.job = self.control.job_begins(client.id, client.pid, facts)
@@ -378,6 +398,9 @@ class Service:
         self.decide(ev.ClientLeft(client.id, now_s))
         self.control.client_gone(client.id)
         self.store.client_gone(client.id)
+        if self._door is not None:
+            with contextlib.suppress(OSError):
+                os.unlink(f"{self._config['session_dir']}/{client.id}.door")
         if client.is_driver and self._jobs is not None:
             self._jobs.ended(client.job_id)
         if client.is_driver and self._config["embedded"]:
@@ -673,7 +696,7 @@ class Service:
         self.memory.forget(worker)
         if self._jobs is not None:
             self._jobs.exited(worker)
-        for ending in ("sock", "progress", "failed"):
+        for ending in ("sock", "door", "progress", "failed"):
             with contextlib.suppress(OSError):
                 os.unlink(f"{self._config['session_dir']}/{worker}.{ending}")
 

@@ -16,7 +16,9 @@ from collections.abc import Callable
 
 SHM_DIR = "/dev/shm"
 SOCKET_PATH_BYTES_MAX = 107 if os.path.isdir("/proc") else 103  # sun_path without its final zero: Linux, macOS
-SOCKET_NAME_BYTES = 38  # "/" + a worker id in hexadecimal + ".sock", the longest name in a session directory
+SOCKET_NAME_BYTES = (
+    38  # "/" + a worker id in hexadecimal + ".sock" or ".door", the longest names in a session directory
+)
 AGENT_SOCKET = "agent.sock"  # in the session directory: where the daemon listens
 SPILL_FILE = "spilling"  # in the session directory: where its values are moved to, unless into it
 OUTLIVES_FILE = "outlives-drivers"  # in the session directory of a node that does
