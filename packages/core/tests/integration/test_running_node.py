@@ -494,7 +494,7 @@ def _listening(machine: Machine) -> tuple[str, str, str]:
     """(its session, address and token file) of a new node that lets commands of other machines in."""
     token_file = os.path.join(machine.directory, "secrets", "token")
     session = machine.start("--port", "0", "--token-file", token_file)
-    (node,) = json.loads(machine.umbel("status", "--json"))["nodes"]
+    (node,) = json.loads(machine.umbel("status", "--json", "--session", session))["nodes"]
     return session, node["address"], token_file
 
 
@@ -542,6 +542,29 @@ def test_nobody_comes_in_without_a_right_token_and_programs_not_at_all(machine: 
     assert log.count("refused") <= 5, log  # one line for each reason, not for each attempt
     assert "Traceback" not in log
     assert os.path.basename(session) in machine.umbel("status")
+
+
+def test_only_processes_of_a_node_with_a_port_have_doors_and_load_what_opens_them(machine: Machine) -> None:
+    program = """
+        import os, sys, umbel
+
+        session = umbel.init(ADDRESS).address_info["session_dir"]
+
+        @umbel.remote
+        def loaded():
+            names = ("umbel._client.remote_links", "umbel._transport.acceptor", "umbel._wire.handshake")
+            return [name for name in names if name in sys.modules]
+
+        print(loaded._function(), umbel.get(loaded.remote()))
+        print(sum(name.endswith(".door") for name in os.listdir(session)))
+    """
+    assert machine.run(program.replace("ADDRESS", "'local'")) == "[] []\n0\n"
+    alone = machine.start()
+    assert machine.run(program.replace("ADDRESS", repr(alone))) == "[] []\n0\n"
+    session, *_ = _listening(machine)
+    told = machine.run(program.replace("ADDRESS", repr(session)))
+    assert told.startswith("['umbel._client.remote_links'] ")  # no handshake before there is somebody to make it with
+    assert told.endswith("\n2\n")
 
 
 def test_a_port_that_is_taken_is_an_error_and_nothing_is_left(machine: Machine) -> None:

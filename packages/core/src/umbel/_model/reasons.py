@@ -17,6 +17,7 @@ QUEUED = "queued"  # at a worker or actor, behind others
 RUNNING = "running"
 ACTOR = "actor"  # its actor is not there, or was not told of it yet
 ELSEWHERE = "elsewhere"  # another process computes it
+NODE = "node"  # and that is on another node
 MEMORY = "memory"  # it was killed when memory was short, and is held back for a moment
 UNKNOWN = "unknown"  # who should know did not answer, or has forgotten it
 DEADLOCK = "deadlock"  # it waits for itself

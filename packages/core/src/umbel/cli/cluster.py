@@ -22,6 +22,7 @@ from umbel._plugins import registry
 from umbel._transport import addresses
 from umbel.cli import node
 
+_FOR_OTHER_NODES = ("umbel._client.remote_links", "umbel._transport.acceptor", "umbel._transport.dialler")
 STOP_S = 10.0  # for a node to end with all that runs on it
 
 
@@ -100,7 +101,7 @@ def _start(
             "has_jobs": True,
             "version": attach.version(),
             "worker_imports": [],
-            **listening,
+            **({"later_imports": [*start.LATER_IMPORTS, *_FOR_OTHER_NODES], **listening} if listening else {}),
         }
     )
     return launched, own_node.in_words(totals)
