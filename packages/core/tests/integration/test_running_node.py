@@ -575,7 +575,9 @@ def test_start_stays_if_told_to_and_ends_the_node_with_itself(machine: Machine) 
     ("arguments", "told"),
     [
         ([], "--head"),
-        (["--address", "127.0.0.1:1"], "not there yet"),
+        (["--address", "127.0.0.1:1"], "lets nobody in without a token"),
+        (["--address", "10.0.0.1"], "there is no port"),
+        (["--head", "--address", "127.0.0.1:1"], "--head"),
         (["--head", "--resources", "[1]"], "resources must be a dict"),
         (["--head", "--resources", "{"], "must be a JSON object"),
         (["--head", "--labels", "zone"], "KEY=VALUE"),

@@ -61,8 +61,12 @@ def main(orders: int, answers: int) -> None:
         os.waitpid(fork_server_pid, 0)
         raise
     if not config["embedded"]:
-        sessions.note_outliving(config["session_dir"], config["node_id"])
-    _answer(answers, {"ok": True, "pid": os.getpid()})
+        daemon.note_outliving()
+
+    def answer(trouble: str) -> None:
+        _answer(answers, {"ok": not trouble, "pid": os.getpid(), "refusal": trouble})
+
+    daemon.when_joined(answer)
     gc.freeze()
     gc.enable()
     try:

@@ -1,7 +1,8 @@
-"""The node's door on the network: commands from other machines, once they have proved that they have a token.
+"""The node's door on the network: commands from other machines, and on a head the other nodes, once they have proved that
+they have a token.
 
-The acceptor keeps strangers out; here is decided what is behind the door, and whoever came in is handed to the hub with his
-role. Loaded only where a port was asked for.
+The acceptor keeps strangers out; here is decided what is behind the door. Whoever came in for the agent is handed to the hub
+with his role, nodes to the control service. Loaded only where a port was asked for.
 """
 
 from __future__ import annotations
@@ -9,8 +10,7 @@ from __future__ import annotations
 from collections.abc import Callable
 from typing import Protocol
 
-from umbel._base import token_files
-from umbel._base.tokens import Role
+from umbel._base.tokens import Role, Token
 from umbel._transport import acceptor, addresses, connection
 from umbel._wire import handshake
 
@@ -26,21 +26,29 @@ class Door:
         self,
         poller: connection.Poller,
         address: str,
-        token_file: str,
+        token: Token,
         admit: Admit,
         *,
+        admit_node: Callable[[connection.Stream], None] | None = None,
         now_s: Callable[[], float],
         warn: Callable[[str], None],
     ) -> None:
-        """admit(stream, may_change): of who has proved itself, and whether its role may change anything. Raises OSError when
-        the address is not to be had, AuthenticationError when there is no token."""
+        """admit(stream, may_change): of who has proved itself, and whether its role may change anything. admit_node: of other
+        nodes; None where they do not join. Raises OSError when the address is not to be had."""
+
+        def on_peer(stream: connection.Stream, role: Role, target: handshake.Target) -> None:
+            if target == handshake.CONTROL and admit_node is not None:
+                admit_node(stream)
+            else:
+                admit(stream, may_change=role >= Role.ADMIN)
+
         self._acceptor = acceptor.Acceptor(
             poller,
-            token_files.read(token_file),
-            lambda stream, role, _target: admit(stream, may_change=role >= Role.ADMIN),
+            token,
+            on_peer,
             now_s=now_s,
             warn=warn,
-            decide=_decide,
+            decide=lambda role, target: _decide(role, target, has_control=admit_node is not None),
         )
         self.address = str(self._acceptor.listen(addresses.parse(address)))
 
@@ -54,8 +62,10 @@ class Door:
         self._acceptor.close()
 
 
-def _decide(role: Role, target: handshake.Target) -> handshake.Answer:
+def _decide(role: Role, target: handshake.Target, *, has_control: bool) -> handshake.Answer:
     answer = handshake.may_reach(role, target)
-    if answer is handshake.Answer.WELCOME and target != handshake.AGENT:
-        return handshake.Answer.ABSENT  # processes and the control store are not reached from outside yet
-    return answer
+    if answer is not handshake.Answer.WELCOME or target == handshake.AGENT:
+        return answer
+    if target == handshake.CONTROL and has_control:
+        return answer if role >= Role.NODE else handshake.Answer.FORBIDDEN
+    return handshake.Answer.ABSENT  # processes are not reached from outside yet

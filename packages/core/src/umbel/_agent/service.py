@@ -64,6 +64,7 @@ class Service:
         self._is_over = False
         self.started_s = time.time()
         self._end_at_s: float | None = None  # when workers that were asked to exit are killed
+        self._end_reason = "its daemon was told to end"
         self._fatal = ""  # why no worker can ever be started
         self._todo: deque[Any] = deque()
         self.poller = transport.Poller()
@@ -107,17 +108,19 @@ class Service:
             self._door = door.Door(
                 self.poller,
                 config["listen"],
-                config["token_file"],
+                self._token(),
                 lambda stream, *, may_change: self.hub.admit(stream, may_change=may_change),
+                admit_node=None if config.get("head") else self._admit_node,
                 now_s=self.now_s,
                 warn=_log,
             )
-        self.address = self._door.address if self._door is not None else ""
+        self.address = self._advertised()
         self._log_files: Any = None  # once a worker prints something
         self._metrics: Any = None  # once there are some
         welcome["metrics_port"] = self.metrics_port = self._serve_metrics(config.get("metrics_export_host"))
         self.memory = MemoryService(self, config)
         self._queries = Queries(self, config)
+        self._cluster = self._join_cluster()
         self._on: dict[str, Callable[[Client, Message, bytes], None]] = {
             "demand": self._on_demand,
             "hold_environment": self._on_hold_environment,
@@ -155,6 +158,42 @@ class Service:
             ),
             ev.Warn: lambda command: self.hub.tell_drivers({"t": "warn", "text": command.text}),
         }
+
+    def _token(self) -> Any:
+        """Of the cluster, from its file, or from the environment. Raises AuthenticationError."""
+        from umbel._base import token_files
+
+        path = self._config["token_file"]
+        return token_files.read(path) if path else token_files.find(os.environ)
+
+    def when_joined(self, tell: Callable[[str], None]) -> None:
+        """tell: why this node is no member of the cluster that it was to join, or ""; at once where it was to join none."""
+        if self._cluster is None or self._cluster.is_head:
+            tell("")
+        else:
+            self._cluster.when_joined(tell)
+
+    def _advertised(self) -> str:
+        """Where others reach this node; "" where nobody does."""
+        if self._door is None:
+            return ""
+        host: str = self._config.get("node_host") or ""
+        if not host:
+            return str(self._door.address)
+        port = self._door.address.rpartition(":")[2]
+        return f"[{host}]:{port}" if ":" in host else f"{host}:{port}"
+
+    def _join_cluster(self) -> Any:
+        """What keeps a head's nodes, or a node's connection to its head; None for a node on its own."""
+        config = self._config
+        if config.get("head"):
+            from umbel._agent import head_link
+
+            times = {"join_s": config["join_s"], "head_lost_s": config["head_lost_s"]}
+            return head_link.HeadLink(self, config["head"], self._token(), **times)
+        if self._door is None:
+            return None
+        return importlib.import_module(config["node_service"]).NodeService(self, config["health"])
 
     def metrics_service(self) -> Any:
         """Made, and loaded, when something is measured or asked for."""
@@ -213,6 +252,7 @@ class Service:
             self.memory.due_s,
             self._end_at_s,
             self._door.next_tick_s() if self._door is not None else None,
+            self._cluster.next_tick_s() if self._cluster is not None else None,
         )
         return min((at_s for at_s in due if at_s is not None), default=None)
 
@@ -228,6 +268,8 @@ class Service:
             self.memory.look()
         if self._door is not None and _is_due(self._door.next_tick_s(), now_s):
             self._door.tick()
+        if self._cluster is not None and self._end_at_s is None and _is_due(self._cluster.next_tick_s(), now_s):
+            self._cluster.tick()
         is_free = self.forks.is_idle() and not self._fatal
         if self._end_at_s is not None and (is_free or _is_due(self._end_at_s, now_s)):
             self._is_over = True
@@ -255,7 +297,7 @@ class Service:
 
     def _on_starter(self, _events: int) -> None:
         self.poller.unregister(self._starter)
-        if self._config["embedded"] and not self.hub.drivers():
+        if (self._config["embedded"] and not self.hub.drivers()) or self._config.get("ends_with_starter"):
             self._begin_end(grace_s=0.0)
 
     def _on_leave(self, client: Client, message: Message, _body: bytes) -> None:
@@ -273,6 +315,7 @@ class Service:
             self.hub.refuse(client.id, message["rq"], "forbidden", "stopping this node needs a token of the role admin")
             return
         self.hub.reply(client.id, message["rq"], {"result": {"pid": os.getpid()}})
+        self._end_reason = "umbel stop"
         self._begin_end(grace_s=EXIT_GRACE_S)
 
     def _on_shutdown(self, client: Client, message: Message, _body: bytes) -> None:
@@ -295,6 +338,8 @@ class Service:
     def end(self) -> None:
         """Every process of this session, and every file, is gone when this returns."""
         self.forks.drain()
+        if self._cluster is not None:
+            self._cluster.close(self._end_reason)
         if self._door is not None:
             self._door.close()
         self.hub.flush(self.now_s() + LAST_OUTPUT_S, self.now_s)
@@ -312,6 +357,39 @@ class Service:
             sys.path += self._config["sys_path"]
             importlib.import_module("umbel._objects.spill_files").remove_all(url)
         sessions.remove_session(self._config["session_dir"], self._config["store_dir"])
+
+    # ---- the cluster ----
+
+    def cluster(self) -> Any:
+        """A `_control.node_service.NodeService`, an `_agent.head_link.HeadLink`, or None."""
+        return self._cluster
+
+    def note_outliving(self, cluster: str = "", head: str = "") -> None:
+        """For programs and commands of this machine. cluster, head: as the node has been told when it joined."""
+        if self._cluster is not None and self._cluster.is_head:
+            cluster, head = self._config["node_id"], self.address
+        found = sessions.Outliving(self._config["node_id"], self.address, cluster, head)
+        sessions.note_outliving(self._config["session_dir"], found)
+
+    def _admit_node(self, stream: transport.Stream) -> None:
+        self._cluster.admit(stream)
+
+    def own_facts(self) -> Message:
+        return self._queries.own_facts()
+
+    def own_state(self) -> Message:
+        """What changes: what is free, and how many leases are waited for."""
+        waiting = sum(demand.count for demand in self.agent.demands.values())
+        return {"available": dict(self.agent.ledger.free), "waiting": waiting}
+
+    def log(self, line: str) -> None:
+        _log(line)
+
+    def end_node(self, reason: str) -> None:
+        """This node is none of its cluster any more."""
+        _log(f"this node ends: {reason}")
+        self.hub.tell_drivers({"t": "fatal", "text": reason})
+        self._begin_end(grace_s=EXIT_GRACE_S)
 
     # ---- clients ----
 

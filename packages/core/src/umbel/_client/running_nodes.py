@@ -2,23 +2,30 @@
 
 from __future__ import annotations
 
+import contextlib
 import os
+from typing import NamedTuple
 
 from umbel._base import sessions
+from umbel._client import tool
 
 
 def find(address: str) -> str | None:
     """The directory of its session. None for a private node: "local", or none named and none running.
 
-    address: "" for none named; "auto" for the one that runs here; or the directory of a session, or the end of its name.
+    address: "" for none named; "auto" for the one that runs here, of several in one cluster its head if that is here; the
+    directory of a session, or the end of its name; or host:port of a node that runs here, or of the head of one that does.
     Raises ConnectionError when what is named does not run, and when several run and none is named.
     """
     if address == "local":
         return None
     running = sessions.outliving_sessions(sessions.base_dir())
     if address not in ("", "auto"):
-        return named(address, running)
+        return _at(address, running) if tool.is_remote(address) else named(address, running)
     if len(running) > 1:
+        members = _members(running)
+        if members and members[0].cluster and len({one.cluster for one in members}) == 1:
+            return _head_first(members)[0]
         raise ConnectionError(
             f"several nodes run here; say which by address= or UMBEL_ADDRESS, or pass address='local' for a private one:"
             f"{_listed(running)}"
@@ -29,6 +36,51 @@ def find(address: str) -> str | None:
             "for a private one"
         )
     return running[0] if running else None
+
+
+class _Member(NamedTuple):
+    """A node that runs here."""
+
+    path: str
+    address: str
+    cluster: str
+    head: str
+
+    @property
+    def is_head(self) -> bool:
+        return self.address == self.head
+
+
+def _members(running: list[str]) -> list[_Member]:
+    found = []
+    for path in running:
+        with contextlib.suppress(OSError):  # it has just ended
+            node = sessions.outliving(path)
+            found.append(_Member(path, node.address, node.cluster, node.head))
+    return found
+
+
+def _head_first(members: list[_Member]) -> list[str]:
+    return [one.path for one in sorted(members, key=lambda one: not one.is_head)]
+
+
+def _at(address: str, running: list[str]) -> str:
+    """The node here that is reached at this address, or whose head is. Raises ConnectionError."""
+    from umbel._transport import addresses
+
+    wanted = addresses.parse(address)
+    names = {address}
+    with contextlib.suppress(OSError):  # a name that is not found
+        names |= {str(wanted._replace(host=str(found[0]))) for _family, found in addresses.resolve(wanted)}
+    members = _members(running)
+    here = [one.path for one in members if one.address in names]
+    here += _head_first([one for one in members if one.head in names])
+    if here:
+        return here[0]
+    raise ConnectionError(
+        f"no node of the cluster at {address} runs on this machine, and programs connect to one that does: run "
+        f"`umbel start --address {address}` here first"
+    )
 
 
 def named(address: str, running: list[str]) -> str:

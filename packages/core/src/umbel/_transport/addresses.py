@@ -158,6 +158,19 @@ def _listener(endpoint: Endpoint, *, is_dual: bool = False) -> socket.socket:
     return sock
 
 
+def source_towards(other: Address) -> str:
+    """The address of this machine from which it reaches another; sends nothing. Raises OSError."""
+    trouble: OSError | None = None
+    for family, sockaddr in resolve(other if other.port else other._replace(port=9)):  # connecting needs a port
+        try:
+            with socket.socket(family, socket.SOCK_DGRAM) as probe:
+                probe.connect(sockaddr)
+                return str(probe.getsockname()[0])
+        except OSError as error:
+            trouble = error
+    raise trouble or OSError(errno.EADDRNOTAVAIL, f"the host of {other} has no address")
+
+
 def prepare(sock: socket.socket) -> None:
     """What all our TCP connections have: small messages leave at once, and a peer that vanished is noticed."""
     sock.setblocking(False)
