@@ -35,6 +35,8 @@ class Daemon(Protocol):
 
     def cluster(self) -> Any: ...
 
+    def other_nodes(self) -> list[Message]: ...
+
     def own_state(self) -> Message: ...
 
 
@@ -111,12 +113,12 @@ class Queries:
     def _total(self) -> dict[str, int]:
         agent = self._daemon.agent
         own = {**agent.ledger.total, **agent.bundles.as_resources(free=False)}
-        return _sum([own, *(node["resources"] for node in self._others() if node["alive"])])
+        return _sum([own, *(node["resources"] for node in self._daemon.other_nodes() if node["alive"])])
 
     def _free(self) -> dict[str, int]:
         agent = self._daemon.agent
         own = {**agent.ledger.free, **agent.bundles.as_resources(free=True)}
-        free = _sum([own, *(node["available"] for node in self._others() if node["alive"])])
+        free = _sum([own, *(node["available"] for node in self._daemon.other_nodes() if node["alive"])])
         return {name: amount for name, amount in free.items() if amount > 0}
 
     def _nodes(self) -> list[Message]:
@@ -125,14 +127,8 @@ class Queries:
         state = {"alive": True, "reason": "", "is_expected": False, "suspicion": ""}
         if cluster is not None and not cluster.is_head:
             state["suspicion"] = cluster.waits_for()
-        others = sorted(self._others(), key=lambda node: not node["alive"])
+        others = sorted(self._daemon.other_nodes(), key=lambda node: not node["alive"])
         return [{**self.own_facts(), **self._daemon.own_state(), **state}, *others]
-
-    def _others(self) -> list[Message]:
-        cluster = self._daemon.cluster()
-        if cluster is None:
-            return []
-        return [node for node in cluster.listed() if node["node_id"] != self._config["node_id"]]
 
     def own_facts(self) -> Message:
         """Of this node, what does not change."""

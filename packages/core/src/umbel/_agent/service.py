@@ -88,6 +88,7 @@ class Service:
             recycle_s=config.get("worker_recycle_s"),
             order=self._order(config["scheduler"]),
             is_kept=self._jobs.is_running if self._jobs is not None else None,
+            elsewhere=self._elsewhere,
         )
         self.control: Control = importlib.import_module(config["control"]).ActorService(self)
         self.history = History(config, self.poller, lambda text: self.hub.tell_drivers({"t": "warn", "text": text}))
@@ -364,6 +365,11 @@ class Service:
         """A `_control.node_service.NodeService`, an `_agent.head_link.HeadLink`, or None."""
         return self._cluster
 
+    def other_nodes(self) -> list[Message]:
+        """Of the cluster, the dead among them."""
+        listed = self._cluster.listed() if self._cluster is not None else []
+        return [node for node in listed if node["node_id"] != self._config["node_id"]]
+
     def note_outliving(self, cluster: str = "", head: str = "") -> None:
         """For programs and commands of this machine. cluster, head: as the node has been told when it joined."""
         if self._cluster is not None and self._cluster.is_head:
@@ -556,6 +562,10 @@ class Service:
         wanted = strategy.get("node_id") if isinstance(strategy, dict) else None
         if wanted in (None, self._config["node_id"]) or strategy.get("soft"):
             return "", False
+        if self._cluster is not None:
+            from umbel._agent import elsewhere
+
+            return f"it must run on node {wanted}, {elsewhere.by_id(self._cluster.listed(), wanted)}", True
         return (
             f"it must run on node {wanted}, which is not alive; the only node is {self._config['node_id']}: "
             "correct the node id or make the affinity soft"
@@ -570,10 +580,23 @@ class Service:
         labels = {node_labels.NODE_ID: self._config["node_id"], **self._config["labels"]}
         if any(node_labels.meets(selector, labels) for selector in selectors):
             return ""
-        return (
-            f"it needs a node with the labels {node_labels.in_words(selectors)}, but the only one has {labels}; correct the "
-            "label selector, or start the node with such labels"
-        )
+        needs = f"it needs a node with the labels {node_labels.in_words(selectors)}, but"
+        advice = "correct the label selector, or start the node with such labels"
+        others = self.other_nodes()
+        if not others:
+            return f"{needs} the only one has {labels}; {advice}"
+        from umbel._agent import elsewhere
+
+        return f"{needs} this one has {labels}{elsewhere.with_labels(others, selectors)}; {advice}"
+
+    def _elsewhere(self, needs: Mapping[str, int]) -> str:
+        """What other nodes have of resources that this one lacks, in words."""
+        others = self.other_nodes()
+        if not others:
+            return ""
+        from umbel._agent import elsewhere
+
+        return elsewhere.with_resources(others, needs)
 
     def _ask_exit(self, command: ev.AskExit) -> None:
         is_unused = self.agent.workers[command.worker].state is WorkerState.LEAVING

@@ -7,7 +7,7 @@ and ends itself, since others have acted on its death. A node numbers all it say
 late by an older link changes nothing.
 
 Time at which the head itself stood still counts against nobody: what nodes said meanwhile lies unread. It is to be told `Ticked`
-by `next_tick_s`, once a period at least; when that comes `LATE_S` too late, what has passed since the last one is not counted.
+by `next_tick_s`, once in `TICK_S` at least; when that comes `LATE_S` too late, what has passed since the last one is not counted.
 
 Members are told at once who joined, left or died, and at most once in `publish_s` what else has changed, each node once,
 with values and not differences: so what is told twice does no harm. This module only decides; `node_service` sends and receives.
@@ -27,7 +27,8 @@ TIMEOUT_S = 10.0  # Ray's: until one has failed
 RECONNECT_S = (
     5.0  # five attempts of a node that is still there; a killed process does not come back, and its work waits
 )
-LATE_S = 1.0  # a loop that is so late was stopped, or had no CPU
+TICK_S = 1.0  # so that little of the time at which the head stood still is counted
+LATE_S = 0.5  # a loop that is so late was stopped, or had no CPU
 PUBLISH_S = 1.0  # of changes to all members: their number is squared in this, and placing bears with a second
 DEAD_KEPT_MAX = 1_000  # Ray's; to be listed, and to be told that they are dead
 
@@ -205,7 +206,7 @@ class NodeTable:
         self._tags = {nodes.tag_of_node(self.head.id): self.head.id}
         self._changed: dict[str, Node] = {}  # of whom the members shall hear
         self._looked_s = self._published_s = now_s
-        self.next_tick_s = now_s + health.period_s
+        self.next_tick_s = now_s + TICK_S
         self._on: dict[type, Callable[[Any], list[NodeCommand]]] = {
             NodeJoined: self._on_joined,
             Heartbeat: self._on_heartbeat,
@@ -343,7 +344,7 @@ class NodeTable:
         stood_still_s = now_s - self._looked_s if now_s > self.next_tick_s + LATE_S else 0.0
         self._looked_s = now_s
         commands: list[NodeCommand] = []
-        next_s = now_s + health.period_s
+        next_s = now_s + TICK_S
         for node in [node for node in self.alive.values() if node is not self.head]:
             self._forgive(node, stood_still_s, now_s)
             dies_s = node.dies_s(health)

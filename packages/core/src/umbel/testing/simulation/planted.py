@@ -8,12 +8,13 @@ from contextlib import AbstractContextManager
 from typing import Any, Final, NamedTuple
 
 from umbel._agent import bundles as node_bundles
-from umbel._agent import environments, ledger, shortage, spill_ledger, spool, state, store_ledger
+from umbel._agent import environments, ledger, membership, shortage, spill_ledger, spool, state, store_ledger
 from umbel._agent import events as agent_events
 from umbel._agent import records as agent_records
 from umbel._client import memory_kills
 from umbel._client.graphs import backends, channels, executions, loop, ring
 from umbel._control import actors, groups, leadership
+from umbel._control import nodes as node_table
 from umbel._control.storage import in_sqlite
 from umbel._history import retention, store
 from umbel._model import reasons
@@ -519,6 +520,61 @@ _CLASS: Final = dispatch.SchedulingClass
 _CALLS: Final = actor_calls.ActorCalls
 _ROUNDS: Final = rounds.Rounds
 
+
+# ---- nodes ----
+
+_NODES: Any = node_table.NodeTable
+_on_link_lost: Callable[..., list[node_table.NodeCommand]] = _NODES._on_link_lost
+_on_heartbeat: Callable[..., list[node_table.NodeCommand]] = _NODES._on_heartbeat
+_node_dies: Callable[..., list[node_table.NodeCommand]] = _NODES._die
+_node_trouble: Callable[..., node_table.Refuse | None] = _NODES._trouble
+
+
+def _let_the_dead_in(table: node_table.NodeTable, event: node_table.NodeJoined) -> node_table.Refuse | None:
+    """A node that was declared dead, and lives, is a member again."""
+    found = _node_trouble(table, event)
+    if found is None or found.kind != "dead":
+        return found
+    table.dead.pop(event.node_id, None)
+    return None
+
+
+def _let_twins_in(table: node_table.NodeTable, event: node_table.NodeJoined) -> node_table.Refuse | None:
+    """Nobody looks at tags."""
+    found = _node_trouble(table, event)
+    return None if found is not None and found.kind == "tag" else found
+
+
+def _lose_any_link(table: node_table.NodeTable, event: node_table.LinkLost) -> list[node_table.NodeCommand]:
+    """The end of a connection that a node has given up long ago counts as that of its present one."""
+    node = table.alive.get(event.node_id)
+    return _on_link_lost(table, event if node is None else event._replace(link=node.link))
+
+
+def _hear_any_beat(table: node_table.NodeTable, event: node_table.Heartbeat) -> list[node_table.NodeCommand]:
+    """What comes late, or twice, counts as news."""
+    node = table.alive.get(event.node_id)
+    if node is not None:
+        node.sequence = event.sequence - 1
+    return _on_heartbeat(table, event)
+
+
+def _die_untold(
+    table: node_table.NodeTable, node: node_table.Node, reason: str, now_s: float, *, is_expected: bool
+) -> list[node_table.NodeCommand]:
+    """Members do not hear of deaths."""
+    found = _node_dies(table, node, reason, now_s, is_expected=is_expected)
+    return [command for command in found if not isinstance(command, node_table.Publish)]
+
+
+_member_applies = membership.Membership._apply
+
+
+def _ignore_refusal(machine: membership.Membership, event: membership.Event) -> list[membership.Command]:
+    """A node that was told that it is dead goes on."""
+    return [] if isinstance(event, membership.Refused) else _member_applies(machine, event)
+
+
 PLANTS: Final[Mapping[str, Planted]] = {
     "unprotected-borrow": _instead("ownership", _TABLE, "found_in_value", _unprotected, "O7"),
     "reply-before-ack": _instead("ownership", _TABLE, "task_ended", _hasty, "O7", "O8"),
@@ -591,5 +647,13 @@ PLANTS: Final[Mapping[str, Planted]] = {
     ),
     "commits-unfenced": _instead("leadership", in_sqlite.SqliteStorage, "commit", _commit_unfenced, "L"),
     "commits-twice": _instead("leadership", in_sqlite.SqliteStorage, "commit", _commit_again, "L1"),
+    "dead-come-back": _instead("nodes", _NODES, "_trouble", _let_the_dead_in, "Y1", "R1"),
+    "twins-come-in": _instead("nodes", _NODES, "_trouble", _let_twins_in, "Y4", "two nodes have one tag"),
+    "old-links-count": _instead("nodes", _NODES, "_on_link_lost", _lose_any_link, "Y2", "a link neither"),
+    "old-beats-count": _instead("nodes", _NODES, "_on_heartbeat", _hear_any_beat, "Y6"),
+    "standstill-counted": _instead("nodes", node_table, "LATE_S", 1e9, "Y2"),
+    "deaths-untold": _instead("nodes", _NODES, "_die", _die_untold, "Y6"),
+    "told-at-once": _instead("nodes", node_table, "PUBLISH_S", 0.0, "Y5"),
+    "refusals-ignored": _instead("nodes", membership.Membership, "_apply", _ignore_refusal, "Y3", "R2"),
     "no-limit": _instead("mailbox", mailbox.Mailbox, "_start", _start_all, "a lane runs", "M1"),
 }

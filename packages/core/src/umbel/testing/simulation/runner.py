@@ -166,6 +166,7 @@ def machines() -> Mapping[str, MakeWorld]:
         history,
         leadership,
         mailbox,
+        nodes,
         ownership,
         shortage,
         spilling,
@@ -184,4 +185,5 @@ def machines() -> Mapping[str, MakeWorld]:
         "shortage": shortage.ShortageWorld,
         "groups": groups.GroupsWorld,
         "leadership": leadership.LeadershipWorld,
+        "nodes": nodes.NodesWorld,
     }
