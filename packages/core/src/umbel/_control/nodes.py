@@ -346,7 +346,8 @@ class NodeTable:
         commands: list[NodeCommand] = []
         next_s = now_s + TICK_S
         for node in [node for node in self.alive.values() if node is not self.head]:
-            self._forgive(node, stood_still_s, now_s)
+            if stood_still_s:
+                self._forgive(node, stood_still_s, now_s)
             dies_s = node.dies_s(health)
             if now_s >= dies_s:
                 commands += self._declare_dead(node, now_s)
