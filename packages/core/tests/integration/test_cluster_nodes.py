@@ -5,6 +5,7 @@ from __future__ import annotations
 import contextlib
 import json
 import os
+import select
 import selectors
 import shutil
 import signal
@@ -17,12 +18,15 @@ from collections.abc import Callable, Iterator
 from typing import Any
 
 import drivers
+import many_nodes
 import pytest
 
 import umbel
 from umbel import cluster_utils, exceptions
 from umbel._base import sessions, token_files, tokens
 from umbel._client import attach, cluster_node, tool
+from umbel._transport import addresses, dialler
+from umbel._wire import frames, handshake
 
 pytestmark = [
     pytest.mark.skipif(not sys.platform.startswith("linux"), reason="processes are found through /proc"),
@@ -459,6 +463,58 @@ def test_what_this_node_cannot_run_says_what_the_cluster_has(home: str, monkeypa
         "does not have",
     )
     assert all(part in line for part, line in zip(wanted, told[4:], strict=True)), told
+
+
+def test_a_head_with_many_nodes_takes_another_one_and_finds_out_that_all_have_gone(
+    home: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("UMBEL_NODE_RECONNECT_S", "1")
+    cluster = cluster_utils.Cluster(initialize_head=True)
+    head = cluster.list_all_nodes()[0]
+    others = many_nodes.ManyNodes(head.address, cluster.token_file, 50, busy=True)
+    try:
+        drivers.wait_until(lambda: all(node.trouble == "" for node in others.nodes), what="50 nodes to join")
+        node = cluster.add_node()
+        drivers.wait_until(lambda: len(seen_by(node)) == 52, what="it to know of all")
+        busy = others.nodes[0]
+        drivers.wait_until(lambda: seen_by(node)[busy.node_id]["waiting"] > 10, what="it to hear of changes")
+        others.close()
+        drivers.wait_until(
+            lambda: sum(one["alive"] for one in seen_by(node).values()) == 2, what="it to hear of 50 deaths"
+        )
+        assert not [one.ended for one in others.nodes if one.ended]
+    finally:
+        others.close()
+        cluster.shutdown()
+
+
+@pytest.mark.parametrize(
+    ("frames_sent", "told"),
+    [
+        ([{"t": "beat", "sequence": 1, "state": {"available": {}, "waiting": 0}}], "the first message must be join"),
+        (
+            [{"t": "join", "protocol": 1, "sequence": 1, "cluster": "", "facts": {"node_id": "x"}, "state": {}}],
+            "join.facts",
+        ),
+        ([{"t": "shutdown"}], "unknown message type 'shutdown'"),
+        ([{"t": ["join"]}], "unknown message type"),
+    ],
+)
+def test_a_node_that_breaks_the_protocol_is_cut_off(
+    cluster: cluster_utils.Cluster, frames_sent: list[dict[str, Any]], told: str
+) -> None:
+    token = token_files.read(cluster.token_file)
+    stream = dialler.connect(addresses.parse(str(cluster.address)), token, handshake.CONTROL)
+    try:
+        for message in frames_sent:
+            stream.send(frames.encode_control(message))
+        assert select.select([stream], [], [], TIMEOUT_S)[0]
+        assert stream.recv(1) == b""
+    finally:
+        stream.close()
+    head = cluster.list_all_nodes()[0]
+    assert told in log_of(head)
+    assert len(seen_by(head)) == 1
 
 
 def test_which_node_of_several_a_program_connects_to(cluster: cluster_utils.Cluster) -> None:

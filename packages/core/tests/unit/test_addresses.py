@@ -60,3 +60,13 @@ def test_what_is_no_address_is_refused_with_what_is_wrong(text: str, what: str) 
     assert str(caught.value).startswith("an address must be host:port, for example head.example:6380")
     assert str(caught.value).endswith(what)
     assert caught.value.option == "address"
+
+
+@pytest.mark.parametrize("text", ["127.0.0.1:6380", "127.0.0.1:0", "localhost:6380"])
+def test_source_towards_this_machine_is_this_machine(text: str) -> None:
+    assert addresses.source_towards(addresses.parse(text)) in ("127.0.0.1", "::1")
+
+
+def test_source_towards_nowhere_is_an_error() -> None:
+    with pytest.raises(OSError):
+        addresses.source_towards(addresses.Address("nowhere.invalid", 1))

@@ -4,10 +4,9 @@ from __future__ import annotations
 
 import contextlib
 import os
-from typing import NamedTuple
+from collections.abc import Mapping
 
 from umbel._base import sessions
-from umbel._client import tool
 
 
 def find(address: str) -> str | None:
@@ -21,10 +20,13 @@ def find(address: str) -> str | None:
         return None
     running = sessions.outliving_sessions(sessions.base_dir())
     if address not in ("", "auto"):
+        from umbel._client import tool  # rarely needed
+
         return _at(address, running) if tool.is_remote(address) else named(address, running)
     if len(running) > 1:
         members = _members(running)
-        if members and members[0].cluster and len({one.cluster for one in members}) == 1:
+        clusters = {node.cluster for node in members.values()}
+        if len(clusters) == 1 and clusters != {""}:
             return _head_first(members)[0]
         raise ConnectionError(
             f"several nodes run here; say which by address= or UMBEL_ADDRESS, or pass address='local' for a private one:"
@@ -38,30 +40,16 @@ def find(address: str) -> str | None:
     return running[0] if running else None
 
 
-class _Member(NamedTuple):
-    """A node that runs here."""
-
-    path: str
-    address: str
-    cluster: str
-    head: str
-
-    @property
-    def is_head(self) -> bool:
-        return self.address == self.head
-
-
-def _members(running: list[str]) -> list[_Member]:
-    found = []
+def _members(running: list[str]) -> dict[str, sessions.Outliving]:
+    found = {}
     for path in running:
         with contextlib.suppress(OSError):  # it has just ended
-            node = sessions.outliving(path)
-            found.append(_Member(path, node.address, node.cluster, node.head))
+            found[path] = sessions.outliving(path)
     return found
 
 
-def _head_first(members: list[_Member]) -> list[str]:
-    return [one.path for one in sorted(members, key=lambda one: not one.is_head)]
+def _head_first(members: Mapping[str, sessions.Outliving]) -> list[str]:
+    return sorted(members, key=lambda path: members[path].node_id != members[path].cluster)
 
 
 def _at(address: str, running: list[str]) -> str:
@@ -73,8 +61,8 @@ def _at(address: str, running: list[str]) -> str:
     with contextlib.suppress(OSError):  # a name that is not found
         names |= {str(wanted._replace(host=str(found[0]))) for _family, found in addresses.resolve(wanted)}
     members = _members(running)
-    here = [one.path for one in members if one.address in names]
-    here += _head_first([one for one in members if one.head in names])
+    here = [path for path, node in members.items() if node.address in names]
+    here += _head_first({path: node for path, node in members.items() if node.head in names})
     if here:
         return here[0]
     raise ConnectionError(
