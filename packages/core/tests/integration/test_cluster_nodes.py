@@ -214,7 +214,8 @@ def test_commands_start_join_show_and_stop(home: str) -> None:
     assert found[1]["labels"] == {"zone": "a"}
     command("stop", "--session", node_session)
     assert f"Node {node} (at {found[1]['address']}) is dead: umbel stop" in command("status", "--session", head_session)
-    command("stop", "--session", head_session)
+    command(*join[1:], "--num-cpus", "1")
+    assert len(command("stop", "--all").splitlines()) == 2
 
 
 def test_programs_on_any_node_see_all_nodes_and_what_is_free_of_them(cluster: cluster_utils.Cluster) -> None:
@@ -370,6 +371,24 @@ def test_nodes_whose_head_was_killed_end_after_a_while(
     node = cluster.add_node()
     drivers.kill(cluster.list_all_nodes()[0].pid)
     until_ended(node)
+
+
+def test_start_that_stays_says_that_the_node_has_ended_by_itself(cluster: cluster_utils.Cluster) -> None:
+    arguments = ("start", "--address", str(cluster.address), "--token-file", cluster.token_file, "--block")
+    process = subprocess.Popen(
+        [sys.executable, "-m", "umbel.cli", *arguments], stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True
+    )
+    try:
+        assert process.stdout is not None
+        while "a member of the cluster" not in process.stdout.readline():
+            """It says more before that."""
+        cluster.remove_node(cluster.list_all_nodes()[0])
+        _, errors = process.communicate(timeout=TIMEOUT_S)
+        assert process.returncode == 1
+        assert "the node has ended by itself" in errors
+    finally:
+        process.kill()
+        process.communicate()
 
 
 def test_nodes_end_with_a_head_that_says_goodbye(cluster: cluster_utils.Cluster) -> None:

@@ -18,6 +18,8 @@ from typing import Any
 
 from umbel._base import sessions
 
+EXPELLED = 3  # the exit code of a node that its cluster does not have any more
+
 
 def main(orders: int, answers: int) -> None:
     """orders, answers: a reading and a writing end."""
@@ -73,6 +75,8 @@ def main(orders: int, answers: int) -> None:
         daemon.run()
     finally:
         daemon.end()
+    if daemon.was_expelled:
+        sys.exit(EXPELLED)
 
 
 def _leave_terminal(log_path: str) -> None:

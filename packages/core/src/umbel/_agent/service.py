@@ -65,6 +65,7 @@ class Service:
         self.started_s = time.time()
         self._end_at_s: float | None = None  # when workers that were asked to exit are killed
         self._end_reason = "its daemon was told to end"
+        self.was_expelled = False  # from its cluster, which it has to end for
         self._fatal = ""  # why no worker can ever be started
         self._todo: deque[Any] = deque()
         self.poller = transport.Poller()
@@ -394,6 +395,7 @@ class Service:
     def end_node(self, reason: str) -> None:
         """This node is none of its cluster any more."""
         _log(f"this node ends: {reason}")
+        self.was_expelled = True
         self.hub.tell_drivers({"t": "fatal", "text": reason})
         self._begin_end(grace_s=EXIT_GRACE_S)
 

@@ -143,8 +143,13 @@ class _Stay:
         self._launched = launched
         if self._is_over:
             launched.process.terminate()
-        launched.process.wait()
+        code = launched.process.wait()
         launched.close()
+        if code and not self._is_over:
+            raise click.ClickException(
+                f"the node has ended by itself, with the exit code {code}; if the head of its cluster runs, `umbel status` there "
+                "says why"
+            )
 
 
 def make_stop() -> click.Command:
