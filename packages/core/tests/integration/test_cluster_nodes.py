@@ -305,8 +305,11 @@ def test_a_node_that_is_killed_is_dead_after_a_moment(cluster: cluster_utils.Clu
 
 def test_dead_nodes_are_told_as_ray_tells_them(cluster: cluster_utils.Cluster) -> None:
     node = cluster.add_node(num_cpus=3)
+    head = cluster.list_all_nodes()[0]
+    assert "is alive" in command("explain", node.node_id, "--session", head.session_dir)
     cluster.connect()
     cluster.remove_node(node)
+    assert "is dead: its daemon was told" in command("explain", node.node_id, "--session", head.session_dir)
     (dead,) = [one for one in umbel.nodes() if not one["Alive"]]
     assert (dead["NodeID"], dead["DeathReason"], dead["Resources"]) == (node.node_id, 1, {})
     assert umbel.cluster_resources()["CPU"] == 2
