@@ -309,14 +309,14 @@ def test_dead_nodes_are_told_as_ray_tells_them(cluster: cluster_utils.Cluster) -
     assert "is alive" in command("explain", node.node_id, "--session", head.session_dir)
     cluster.connect()
     cluster.remove_node(node)
-    assert "is dead: its daemon was told" in command("explain", node.node_id, "--session", head.session_dir)
+    assert "is dead: received SIGTERM" in command("explain", node.node_id, "--session", head.session_dir)
     (dead,) = [one for one in umbel.nodes() if not one["Alive"]]
     assert (dead["NodeID"], dead["DeathReason"], dead["Resources"]) == (node.node_id, 1, {})
     assert umbel.cluster_resources()["CPU"] == 2
     from umbel.util import state
 
     (found,) = state.list_nodes(filters=[("state", "=", "DEAD")], detail=True)
-    assert found.state_message == "Expected termination: its daemon was told to end"
+    assert found.state_message == "Expected termination: received SIGTERM"
     assert found.end_time_ms >= found.start_time_ms > 0
 
 
@@ -481,7 +481,7 @@ def test_what_this_node_cannot_run_says_what_the_cluster_has(home: str, monkeypa
     assert all("there is another node in the cluster, which does not have it" in line for line in told[2:4]), told
     wanted = (
         f"is another one of this cluster, at {node.address}",
-        "which is dead: its daemon was told to end",
+        "which is dead: received SIGTERM",
         "does not have",
     )
     assert all(part in line for part, line in zip(wanted, told[4:], strict=True)), told

@@ -234,11 +234,15 @@ class Service:
     # ---- the loop ----
 
     def run(self) -> None:
-        signal.signal(signal.SIGTERM, lambda *_: self._begin_end(grace_s=0.0))
+        signal.signal(signal.SIGTERM, self._on_sigterm)
         while not self._is_over:
             due_s = self._next_tick_s()
             self.poller.poll(None if due_s is None else max(0.0, due_s - self.now_s()))
             self._tick()
+
+    def _on_sigterm(self, *_: object) -> None:
+        self._end_reason = "received SIGTERM"
+        self._begin_end(grace_s=0.0)
 
     def now_s(self) -> float:
         return time.monotonic()
