@@ -100,14 +100,16 @@ def main() -> None:
         stop.append(time.perf_counter() - began_s)
     cluster = cluster_utils.Cluster(initialize_head=True)
     others = ManyNodes(str(cluster.address), cluster.token_file, 50)
-    while any(node.trouble is None for node in others.nodes):
-        time.sleep(0.01)
-    for _ in range(rounds):
-        began_s = time.perf_counter()
-        cluster.add_node()
-        more.append(time.perf_counter() - began_s)
-    others.close()
-    cluster.shutdown()
+    try:
+        while any(node.trouble is None for node in others.nodes):
+            time.sleep(0.01)
+        for _ in range(rounds):
+            began_s = time.perf_counter()
+            cluster.add_node()
+            more.append(time.perf_counter() - began_s)
+    finally:
+        others.close()
+        cluster.shutdown()
     for name, times in (
         ("a head and 4 nodes", up),
         ("one more at a head that has 50", more),
