@@ -26,6 +26,7 @@ class _Node:
         self.poller = poller
         self.node_id = nodes.new_node_id()
         self.waiting = 0
+        self.others: set[str] = set()  # that live, itself among them
         self.trouble: str | None = None  # why it has not joined; "" once it has
         self.ended = ""
         self.link = head_link.HeadLink(self, address, token_files.read(token_file), join_s=30.0, head_lost_s=60.0)
@@ -49,6 +50,12 @@ class _Node:
 
     def log(self, _line: str) -> None:
         """Nobody reads it."""
+
+    def node_appeared(self, node_id: str, _address: str) -> None:
+        self.others.add(node_id)
+
+    def node_died(self, node_id: str, _reason: str) -> None:
+        self.others.remove(node_id)
 
     def note_outliving(self, _cluster: str, _head: str) -> None:
         """No program looks for these."""

@@ -363,7 +363,7 @@ def test_a_head_that_was_stopped_finds_its_nodes_alive(cluster: cluster_utils.Cl
     os.kill(head.pid, signal.SIGCONT)
     until_seen(node, node, lambda facts: not facts["suspicion"])
     assert seen_by(head)[node.node_id]["alive"]
-    assert "declared dead" not in log_of(head)
+    assert "is dead" not in log_of(head)
 
 
 @pytest.mark.usefixtures("quick")
@@ -429,9 +429,11 @@ def test_a_connection_that_breaks_comes_back_and_nobody_dies(
     head = cluster.list_all_nodes()[0]
     for count in range(2, 5):
         assert proxy.cut() == 1
-        drivers.wait_until(lambda wanted=count: log_of(node).count("is a member of") == wanted, what="it to come back")  # type: ignore[misc]
+        drivers.wait_until(
+            lambda wanted=count: log_of(node).count("this node is a member of") == wanted, what="it to come back"
+        )  # type: ignore[misc]
     assert seen_by(head)[node.node_id]["alive"]
-    assert "declared dead" not in log_of(head)
+    assert "is dead" not in log_of(head)
 
 
 @pytest.mark.usefixtures("quick")
@@ -498,6 +500,7 @@ def test_a_head_with_many_nodes_takes_another_one_and_finds_out_that_all_have_go
         drivers.wait_until(lambda: all(node.trouble == "" for node in others.nodes), what="50 nodes to join")
         node = cluster.add_node()
         drivers.wait_until(lambda: len(seen_by(node)) == 52, what="it to know of all")
+        drivers.wait_until(lambda: {len(one.others) for one in others.nodes} == {52}, what="all to be told of it")
         busy = others.nodes[0]
         drivers.wait_until(lambda: seen_by(node)[busy.node_id]["waiting"] > 10, what="it to hear of changes")
         others.close()

@@ -11,11 +11,13 @@ from umbel import exceptions
 from umbel._agent import membership
 from umbel._agent.membership import (
     Acknowledged,
+    Appeared,
     Beat,
     Closed,
     Connected,
     Dial,
     DialFailed,
+    Died,
     End,
     HangUp,
     HeadEnds,
@@ -34,7 +36,7 @@ BUSY = {"available": {"CPU": 0}, "waiting": 3}
 
 
 def facts(node_id: str, **more: Any) -> dict[str, Any]:
-    return {"node_id": node_id, "version": "1.0", "alive": True, **FREE, **more}
+    return {"node_id": node_id, "version": "1.0", "address": "h:1", "alive": True, "reason": "", **FREE, **more}
 
 
 def welcomed(link: int, now_s: float) -> Welcomed:
@@ -50,7 +52,7 @@ def member() -> Membership:
     made = machine()
     assert made.apply(Looked(FREE, 0.0)) == [Dial()]
     assert made.apply(Connected(1, 0.1)) == [Join(1, 1, "")]
-    assert made.apply(welcomed(1, 0.2)) == [Joined()]
+    assert made.apply(welcomed(1, 0.2)) == [Appeared(HEAD, "h:1"), Appeared(A, "h:1"), Joined()]
     return made
 
 
@@ -165,13 +167,29 @@ def test_time_at_which_the_node_stood_still_is_not_counted() -> None:
 
 def test_what_it_is_told_of_others() -> None:
     made = member()
-    made.apply(Told(1, (facts(B), {"node_id": A, **BUSY}), 1.0))
+    assert made.apply(Told(1, (facts(B), {"node_id": A, **BUSY}), 1.0)) == [Appeared(B, "h:1")]
     assert made.nodes[A]["waiting"] == 3
     assert made.nodes[B] == facts(B)
-    made.apply(Told(1, ({"node_id": A, "alive": False, "reason": "gone"},), 2.0))
-    made.apply(Told(1, ({"node_id": A, **FREE}, {"node_id": HEAD[:-1] + "7", **FREE}), 3.0))
+    assert made.apply(Told(1, ({"node_id": A, "alive": False, "reason": "gone"},), 2.0)) == [Died(A, "gone")]
+    assert made.apply(Told(1, ({"node_id": A, **FREE}, {"node_id": HEAD[:-1] + "7", **FREE}), 3.0)) == []
     assert made.nodes[A] == facts(A, alive=False, reason="gone", **BUSY)
     assert len(made.nodes) == 3
+
+
+def test_what_happened_to_others_while_it_had_no_connection() -> None:
+    """B came, A died, and C, whom the head does not remember any more; of the head it has known."""
+    c = HEAD[:-1] + "7"
+    made = member()
+    made.apply(Told(1, (facts(c),), 0.5))
+    made.apply(Closed(1, 1.0))
+    look_until(made, 1.1)
+    made.apply(Connected(2, 1.2))
+    nodes = (facts(HEAD), facts(A, alive=False, reason="gone"), facts(B))
+    assert made.apply(Welcomed(2, HEAD, 3.0, 10.0, nodes, 1.3)) == [
+        Died(A, "gone"),
+        Appeared(B, "h:1"),
+        Died(c, "the head does not remember it"),
+    ]
 
 
 def test_who_leaves_says_so_once_and_does_nothing_after_that() -> None:
@@ -185,7 +203,8 @@ def test_who_leaves_says_so_once_and_does_nothing_after_that() -> None:
 def test_the_oldest_dead_are_forgotten(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(membership, "DEAD_KEPT_MAX", 1)
     made = member()
-    made.apply(Told(1, (facts(B), {"node_id": A, "alive": False}, {"node_id": B, "alive": False}), 1.0))
+    dead = {"alive": False, "reason": "gone"}
+    made.apply(Told(1, (facts(B), {"node_id": A, **dead}, {"node_id": B, **dead}), 1.0))
     assert set(made.nodes) == {HEAD, B}
 
 

@@ -10,6 +10,7 @@ from umbel import exceptions
 from umbel._control import nodes as node_table
 from umbel._control.nodes import (
     Acknowledge,
+    Admit,
     DeclareDead,
     DropLink,
     HeadChanged,
@@ -72,8 +73,8 @@ def states(made: NodeTable) -> dict[str, bool]:
 
 def test_who_joins_is_welcomed_and_told_of_to_the_others() -> None:
     made = table()
-    assert apply(made, join(A, 1)) == [Publish((made.alive[A].listed(),), ()), Welcome(A, 1)]
-    assert apply(made, join(B, 2)) == [Publish((made.alive[B].listed(),), (1,)), Welcome(B, 2)]
+    assert apply(made, join(A, 1)) == [Admit(A), Publish((made.alive[A].listed(),), ()), Welcome(A, 1)]
+    assert apply(made, join(B, 2)) == [Admit(B), Publish((made.alive[B].listed(),), (1,)), Welcome(B, 2)]
     assert states(made) == {HEAD: True, A: True, B: True}
 
 

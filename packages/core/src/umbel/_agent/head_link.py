@@ -34,6 +34,12 @@ class Daemon(Protocol):
 
     def log(self, line: str) -> None: ...
 
+    def node_appeared(self, node_id: str, address: str) -> None:
+        """A member of the cluster, this one perhaps, is reached there."""
+
+    def node_died(self, node_id: str, reason: str) -> None:
+        """For good."""
+
     def note_outliving(self, cluster: str, head: str) -> None:
         """The node is a member now. head: the address of its head."""
 
@@ -63,6 +69,8 @@ class HeadLink:
             ),
             membership.HangUp: lambda _command: self._hang_up(),
             membership.Joined: self._joined,
+            membership.Appeared: lambda command: daemon.node_appeared(command.node_id, command.address),
+            membership.Died: lambda command: daemon.node_died(command.node_id, command.reason),
             membership.End: self._end,
         }
 

@@ -134,13 +134,27 @@ class Joined(NamedTuple):
     """For the first time."""
 
 
+class Appeared(NamedTuple):
+    """A node is a member, this one perhaps, and is reached there."""
+
+    node_id: str
+    address: str
+
+
+class Died(NamedTuple):
+    """A node that had appeared is dead, for good."""
+
+    node_id: str
+    reason: str
+
+
 class End(NamedTuple):
     """This node has to end, with all that runs on it."""
 
     reason: str
 
 
-Command: TypeAlias = "Dial | Join | Beat | HangUp | Joined | End"
+Command: TypeAlias = "Dial | Join | Beat | HangUp | Joined | Appeared | Died | End"
 
 
 class Membership:
@@ -204,8 +218,8 @@ class Membership:
         if isinstance(event, Welcomed):
             return self._welcomed(event)
         if isinstance(event, Told):
-            self._merge(event.changes)
-        elif isinstance(event, Refused):
+            return self._merge(event.changes)
+        if isinstance(event, Refused):
             what = (
                 "the head has declared this node dead" if event.kind == "dead" else "the head does not take this node"
             )
@@ -237,20 +251,36 @@ class Membership:
         self.cluster, self.is_welcome = event.cluster, True
         self._period_s, self._timeout_s = event.period_s, event.timeout_s
         self._retry_s, self.trouble = FIRST_RETRY_S, ""
-        self.nodes = {facts["node_id"]: dict(facts) for facts in event.nodes}
         self._told, self._beat_s = {}, event.now_s
-        return [Joined()] if is_first else []
+        known, self.nodes = self.nodes, {}
+        commands: list[Command] = []
+        for facts in event.nodes:
+            commands += self._take(dict(facts), was_alive=known.pop(facts["node_id"], {"alive": False})["alive"])
+        # Those that the head does not remember have been dead for long.
+        commands += [
+            Died(node_id, "the head does not remember it") for node_id, facts in known.items() if facts["alive"]
+        ]
+        return [*commands, Joined()] if is_first else commands
 
-    def _merge(self, changes: tuple[Facts, ...]) -> None:
+    def _take(self, facts: dict[str, Any], *, was_alive: bool) -> list[Command]:
+        """All facts of a node. was_alive: as it was known here."""
+        self.nodes[facts["node_id"]] = facts
+        if facts["alive"]:
+            return [] if was_alive else [Appeared(facts["node_id"], facts["address"])]
+        return [Died(facts["node_id"], facts["reason"])] if was_alive else []
+
+    def _merge(self, changes: tuple[Facts, ...]) -> list[Command]:
+        commands: list[Command] = []
         for change in changes:
             known = self.nodes.get(change["node_id"])
             if known is None and "version" in change:  # all facts of a new one
-                self.nodes[change["node_id"]] = dict(change)
+                commands += self._take(dict(change), was_alive=False)
             elif known is not None and known["alive"]:  # dead is final
-                known.update(change)
+                commands += self._take({**known, **change}, was_alive=True)
         dead = [node_id for node_id, facts in self.nodes.items() if not facts["alive"]]
         for node_id in dead[:-DEAD_KEPT_MAX]:
             del self.nodes[node_id]
+        return commands
 
     # ---- losing it ----
 

@@ -396,6 +396,12 @@ class Service:
     def log(self, line: str) -> None:
         _log(line)
 
+    def node_appeared(self, node_id: str, address: str) -> None:
+        _log(f"node {node_id} is a member of the cluster, at {address}")
+
+    def node_died(self, node_id: str, reason: str) -> None:
+        _log(f"node {node_id} is dead: {reason}")
+
     def end_node(self, reason: str) -> None:
         """This node is none of its cluster any more."""
         _log(f"this node ends: {reason}")

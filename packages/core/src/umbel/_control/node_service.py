@@ -38,6 +38,12 @@ class Daemon(Protocol):
 
     def log(self, line: str) -> None: ...
 
+    def node_appeared(self, node_id: str, address: str) -> None:
+        """A new member is reached there."""
+
+    def node_died(self, node_id: str, reason: str) -> None:
+        """For good."""
+
 
 class NodeService:
     """The table's shell, on the head."""
@@ -64,7 +70,10 @@ class NodeService:
             nodes.Refuse: self._refuse,
             nodes.DropLink: lambda command: self._close(command.link),
             nodes.Publish: self._publish,
-            nodes.DeclareDead: self._declare_dead,
+            nodes.Admit: lambda command: daemon.node_appeared(
+                command.node_id, self.table.alive[command.node_id].facts["address"]
+            ),
+            nodes.DeclareDead: lambda command: daemon.node_died(command.node_id, command.reason),
         }
 
     def _decide(self, event: nodes.NodeEvent) -> None:
@@ -163,7 +172,6 @@ class NodeService:
             connection.close()
 
     def _welcome(self, command: nodes.Welcome) -> None:
-        self._daemon.log(f"node {command.node_id} is a member, by connection {command.link}")
         health = self._health
         self._send(
             command.link,
@@ -182,7 +190,3 @@ class NodeService:
         frame = frames.encode_control({"t": "nodes", "nodes": list(command.changes)})
         for link in command.links:
             self._send_frame(link, frame)
-
-    def _declare_dead(self, command: nodes.DeclareDead) -> None:
-        what = "has left" if command.is_expected else "is declared dead"
-        self._daemon.log(f"node {command.node_id} {what}: {command.reason}")

@@ -149,6 +149,12 @@ class Publish(NamedTuple):
     links: tuple[int, ...]
 
 
+class Admit(NamedTuple):
+    """A new member is there; for those here whom it concerns."""
+
+    node_id: str
+
+
 class DeclareDead(NamedTuple):
     """For those here whom it concerns; members are told by Publish. is_expected: it said goodbye."""
 
@@ -157,7 +163,7 @@ class DeclareDead(NamedTuple):
     is_expected: bool
 
 
-NodeCommand: TypeAlias = "Welcome | Acknowledge | Refuse | DropLink | Publish | DeclareDead"
+NodeCommand: TypeAlias = "Welcome | Acknowledge | Refuse | DropLink | Publish | Admit | DeclareDead"
 
 
 class Node:
@@ -276,7 +282,7 @@ class NodeTable:
         self.alive[node.id] = node
         self._tags[nodes.tag_of_node(node.id)] = node.id
         node.link, node.sequence = event.link, event.sequence
-        return [Publish((node.listed(),), links), Welcome(node.id, event.link)]
+        return [Admit(node.id), Publish((node.listed(),), links), Welcome(node.id, event.link)]
 
     def _links(self) -> tuple[int, ...]:
         return tuple(node.link for node in self.alive.values() if node.link)

@@ -40,6 +40,7 @@ class Head:
         self.links: dict[int, Stream] = {}
         self.link_count = 0
         self.books: dict[str, Book] = {}
+        self.admitted: set[str] = set()
         self.dead: set[str] = set()
         self.seen: dict[str, int] = {}  # what each node counts
         self.published_s: dict[str, float] = {}  # when a node's state was told last
@@ -76,11 +77,12 @@ class Daemon:
         self.away_s = 0.0  # for how long it has had no connection, not counting when it stood still
         self.stop_count = 0
         self.said: list[tuple[int, Any]] = []  # its last heartbeats, with their links
+        self.living: set[str] = set()  # as it was told
         self.seen: dict[str, tuple[bool, int]] = {}  # of each node, whether it lives, and what it counts
 
 
 def facts(node_id: str) -> dict[str, Any]:
-    return {"node_id": node_id, "version": "1"}
+    return {"node_id": node_id, "version": "1", "address": "a:1"}
 
 
 def state(waiting: int) -> dict[str, Any]:
@@ -213,7 +215,11 @@ class NodesWorld(World):
             self.note("head: %s", command)
             if isinstance(command, nodes.Publish):
                 self._publish(head, command)
+            elif isinstance(command, nodes.Admit):
+                self.must(command.node_id not in head.admitted, "Y1", "%s is admitted twice", command.node_id)
+                head.admitted.add(command.node_id)
             elif isinstance(command, nodes.DeclareDead):
+                self.must(command.node_id in head.admitted, "Y1", "%s dies who was not there", command.node_id)
                 self._check_death(head, command)
                 head.dead.add(command.node_id)
             elif isinstance(command, nodes.Welcome):
@@ -325,6 +331,14 @@ class NodesWorld(World):
                 daemon.links[command.link].send(("beat", what, False))
             elif isinstance(command, membership.HangUp):
                 daemon.links[command.link].close()
+            elif isinstance(command, membership.Appeared):
+                self.must(
+                    command.node_id not in daemon.living, "Y6", "%s is told twice of %s", daemon.id, command.node_id
+                )
+                daemon.living.add(command.node_id)
+            elif isinstance(command, membership.Died):
+                self.must(command.node_id in daemon.living, "Y6", "%s hears of no life before %s", daemon.id, command)
+                daemon.living.remove(command.node_id)
             elif isinstance(command, membership.End):
                 patience_s = membership.HEAD_LOST_S if daemon.machine.cluster else membership.JOIN_S
                 tolerance_s = (daemon.stop_count + 1) * HEALTH.timeout_s
@@ -461,6 +475,8 @@ class NodesWorld(World):
         self.must(alive == running, "Y3", "the head sees %s alive, there are %s", sorted(alive), sorted(running))
         for daemon in self.daemons:
             machine = daemon.machine
+            living = {node_id for node_id, known in machine.nodes.items() if known["alive"]}
+            self.must(daemon.living == living, "Y6", "%s was told of %s, and sees %s", daemon.id, daemon.living, living)
             self.must(machine.is_welcome and machine.cluster == head.id, "R2", "%s is no member", daemon.id)
             for one in head.table.listed():
                 known = machine.nodes.get(one["node_id"])
