@@ -276,6 +276,19 @@ def test_another_version_does_not_join(cluster: cluster_utils.Cluster, monkeypat
     assert len(cluster.list_all_nodes()) == 1
 
 
+def test_a_head_is_found_by_name(cluster: cluster_utils.Cluster) -> None:
+    """The name is looked up in a thread, whose answer the daemon's loop has to take."""
+    port = str(cluster.address).rsplit(":", 1)[1]
+    place = cluster_node.Place(head=f"localhost:{port}", host="127.0.0.1", port=0, token_file=cluster.token_file)
+    started = cluster_node.start_node(cluster_node.Wishes(num_cpus=1), place, ends_with_starter=True)
+    node = cluster_utils.ClusterNode(started.launched, started.address)
+    try:
+        assert seen_by(cluster.list_all_nodes()[0])[node.node_id]["alive"]
+        assert node.node_ip_address in ("127.0.0.1", "::1")
+    finally:
+        node._end(is_graceful=True)
+
+
 def test_addresses_of_version_6(home: str) -> None:
     if not socket.has_ipv6:
         pytest.skip("no IPv6 here")

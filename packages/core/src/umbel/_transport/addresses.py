@@ -8,6 +8,7 @@ from __future__ import annotations
 import contextlib
 import errno
 import ipaddress
+import itertools
 import re
 import socket
 from typing import NamedTuple
@@ -19,6 +20,7 @@ KEEPALIVE_IDLE_S = 30  # of silence until a peer is asked whether it is there
 KEEPALIVE_INTERVAL_S = 10
 KEEPALIVE_COUNT = 3  # unanswered in a row: a machine that is gone is noticed within a minute, as one that does not take
 UNACKNOWLEDGED_S = 60  # what it is sent; the systems' defaults are two hours and a quarter of one
+PROBE_S = 2.0  # a round trip around the world takes a sixth of it
 FREE_PORT_TRIES_MAX = 20  # to find a port that is free at all addresses of a host
 
 _PORT_MAX = 65_535
@@ -159,11 +161,15 @@ def _listener(endpoint: Endpoint, *, is_dual: bool = False) -> socket.socket:
 
 
 def source_towards(other: Address) -> str:
-    """The address of this machine from which it reaches another; sends nothing. Raises OSError."""
+    """The address of this machine from which it reaches another. Of one that has several, by the first that answers, for which
+    each gets `PROBE_S`; if none does, or there is one, nothing is sent. Raises OSError."""
+    endpoints = resolve(other if other.port else other._replace(port=9))  # connecting needs a port
     trouble: OSError | None = None
-    for family, sockaddr in resolve(other if other.port else other._replace(port=9)):  # connecting needs a port
+    kinds = [socket.SOCK_STREAM, socket.SOCK_DGRAM] if len(endpoints) > 1 else [socket.SOCK_DGRAM]
+    for kind, (family, sockaddr) in itertools.product(kinds, endpoints):
         try:
-            with socket.socket(family, socket.SOCK_DGRAM) as probe:
+            with socket.socket(family, kind) as probe:
+                probe.settimeout(PROBE_S)
                 probe.connect(sockaddr)
                 return str(probe.getsockname()[0])
         except OSError as error:
