@@ -274,6 +274,7 @@ class Service:
             self.memory.look()
         if self._door is not None and _is_due(self._door.next_tick_s(), now_s):
             self._door.tick()
+        # By the clock after what is due was asked for: what is due at once says that it is due now.
         if self._cluster is not None and self._end_at_s is None and _is_due(self._cluster.next_tick_s(), self.now_s()):
             self._cluster.tick()
         is_free = self.forks.is_idle() and not self._fatal
