@@ -8,7 +8,6 @@ from __future__ import annotations
 
 import atexit
 import os
-import shutil
 import signal
 import tempfile
 import time
@@ -91,7 +90,6 @@ class Cluster:
         self.head_node: ClusterNode | None = None
         self.worker_nodes: set[ClusterNode] = set()
         self.connected = False
-        self._directory = ""  # of the token, while there is a head
         self._maker = os.getpid()
         if shutdown_at_exit:
             atexit.register(self.shutdown)
@@ -111,7 +109,8 @@ class Cluster:
 
     @property
     def token_file(self) -> str:
-        return os.path.join(self._directory, "token")
+        """In the head's session directory, with which it goes; "" while there is no head."""
+        return os.path.join(self.head_node.session_dir, "token") if self.head_node is not None else ""
 
     def connect(self, namespace: str | None = None) -> None:
         """Make this process a driver of the head. Raises RuntimeError when there is none."""
@@ -147,16 +146,16 @@ class Cluster:
         place = {_OF_PLACE[name]: value for name, value in node_args.items() if name in _OF_PLACE}
         host = place.setdefault("node_host", "127.0.0.1")
         place.setdefault("port", 0)
-        if self.head_node is None:
-            self._directory = tempfile.mkdtemp(prefix="umbel-cluster-")
-            token_files.ensure(self.token_file)
-        wanted = cluster_node.Place(head=self.address or "", host=host, token_file=self.token_file, **place)
-        try:
-            started = cluster_node.start_node(cluster_node.Wishes(**wishes), wanted, ends_with_starter=True)
-        except BaseException:
-            if self.head_node is None:
-                self._forget_token()
-            raise
+        chosen = cluster_node.Wishes(**wishes)
+        if self.head_node is not None:
+            wanted = cluster_node.Place(head=self.address or "", host=host, token_file=self.token_file, **place)
+            started = cluster_node.start_node(chosen, wanted, ends_with_starter=True)
+        else:
+            with tempfile.TemporaryDirectory(prefix="umbel-cluster-") as directory:
+                path = os.path.join(directory, "token")
+                wanted = cluster_node.Place(host=host, token_file=path, **place)
+                started = cluster_node.start_node(chosen, wanted, ends_with_starter=True)
+                token_files.ensure(os.path.join(started.launched.session_dir, "token"), token_files.read(path))
         return ClusterNode(started.launched, started.address)
 
     def remove_node(self, node: ClusterNode, allow_graceful: bool = True) -> None:
@@ -171,7 +170,6 @@ class Cluster:
         node._end(is_graceful=allow_graceful)
         if self.head_node is node:
             self.head_node = None
-            self._forget_token()
         self.worker_nodes.discard(node)
 
     @staticmethod
@@ -179,10 +177,6 @@ class Cluster:
         """The directory of the session that this process is in, "" for none."""
         engine = current.running_engine()
         return "" if engine is None else str(engine.address_info.get("session_dir", ""))
-
-    def _forget_token(self) -> None:
-        shutil.rmtree(self._directory, ignore_errors=True)
-        self._directory = ""
 
     def wait_for_nodes(self, timeout: float = 30) -> None:
         """Wait until the head has as many living nodes as were added and not removed. Raises TimeoutError."""
