@@ -25,6 +25,7 @@ GRAPH = "graph"  # a value of a compiled graph has not come
 GROUP = "placement-group"  # it is to run in a group that has no place yet
 READER = "reader"  # as many items of a generator are unread as may be
 ROOM = "room"  # the object store is full
+TRANSFER = "transfer"  # a copy of it is being fetched from another node
 # Of what the agent sees:
 INFEASIBLE = "infeasible"  # no node can ever have what it asks for
 RESOURCES = "resources"  # others have it now

@@ -83,4 +83,10 @@ INVARIANTS: Final[Mapping[str, str]] = {
     "H1": "every reported task is accounted for",
     "H2": "what was written down becomes rows, once",
     "H3": "the oldest goes first, what lives stays",
+    "V1": "whoever gets a value gets that value",
+    "V2": "every wish ends, once, as it should",
+    "V3": "the urgent is not refused what the less urgent has",
+    "V4": "no more is used than was granted",
+    "V5": "whoever waits can be told why",
+    "V6": "nothing is left when nobody wants anything",
 }

@@ -8,7 +8,7 @@ from contextlib import AbstractContextManager
 from typing import Any, Final, NamedTuple
 
 from umbel._agent import bundles as node_bundles
-from umbel._agent import environments, ledger, shortage, spill_ledger, spool, state, store_ledger
+from umbel._agent import environments, ledger, offers, pulls, shortage, spill_ledger, spool, state, store_ledger
 from umbel._agent import events as agent_events
 from umbel._agent import records as agent_records
 from umbel._client import memory_kills
@@ -515,7 +515,31 @@ def _commit_again(storage: in_sqlite.SqliteStorage, writes: Any, *, fencing: int
     _commit(storage, writes, fencing=fencing, number=done + 1 if number <= done else number)
 
 
+# ---- values between nodes ----
+
+_opened = pulls.PullTable.opened
+_told = offers.OfferTable._told
+
+
+def _trust(machine: pulls.PullTable, *args: Any, **facts: Any) -> list[Any]:
+    """Nobody is asked whether what he sent was still right in the end."""
+    return _opened(machine, *args, **{**facts, "is_sure": True})
+
+
+def _keep_unsure(machine: pulls.PullTable, pull: Any) -> list[Any]:
+    """What nobody can confirm any more is kept."""
+    pull.arrived = dict.fromkeys(pull.arrived, True)
+    pull.generation = pull.confirming = ""
+    return []
+
+
+def _insist(table: offers.OfferTable, offer: Any, asked: Any) -> tuple[offers.Holder, ...]:
+    """Whoever says that others do not do for him is sent to them again."""
+    return _told(table, offer, asked._replace(without=()))
+
+
 _CLASS: Final = dispatch.SchedulingClass
+_PULLS: Final = pulls.PullTable
 _CALLS: Final = actor_calls.ActorCalls
 _ROUNDS: Final = rounds.Rounds
 
@@ -591,5 +615,11 @@ PLANTS: Final[Mapping[str, Planted]] = {
     ),
     "commits-unfenced": _instead("leadership", in_sqlite.SqliteStorage, "commit", _commit_unfenced, "L"),
     "commits-twice": _instead("leadership", in_sqlite.SqliteStorage, "commit", _commit_again, "L1"),
+    "unconfirmed": _instead("pulls", _PULLS, "opened", _trust, "V1"),
+    "unsure-kept": _instead("pulls", _PULLS, "_void", _keep_unsure, "V1"),
+    "less-urgent-kept": _instead("pulls", _PULLS, "_give_up_for", lambda *_: [], "V3"),
+    "loss-unheard": _instead("pulls", _PULLS, "source_lost", lambda *_, **__: [], "V2", "R2"),
+    "dead-kept": _instead("pulls", _PULLS, "freed", lambda *_, **__: [], "V6"),
+    "sent-away-again": _instead("pulls", offers.OfferTable, "_told", _insist, "R2", "V2"),
     "no-limit": _instead("mailbox", mailbox.Mailbox, "_start", _start_all, "a lane runs", "M1"),
 }

@@ -167,6 +167,7 @@ def machines() -> Mapping[str, MakeWorld]:
         leadership,
         mailbox,
         ownership,
+        pulls,
         shortage,
         spilling,
     )
@@ -184,4 +185,5 @@ def machines() -> Mapping[str, MakeWorld]:
         "shortage": shortage.ShortageWorld,
         "groups": groups.GroupsWorld,
         "leadership": leadership.LeadershipWorld,
+        "pulls": pulls.PullsWorld,
     }
