@@ -14,7 +14,7 @@ and what it is told:
     confirmed object, whether it holds                           gone      object
 
 Whoever is connected has proved to be a node of the cluster. What it says is checked all the same, and it is cut off if it
-says what it must not. No sockets, files or clocks here: those are given.
+says what it must not. Connections, files and the time are given.
 """
 
 from __future__ import annotations
@@ -25,6 +25,7 @@ from typing import Any, NamedTuple, Protocol
 
 from umbel._agent import offers, pulls
 from umbel._model import reasons
+from umbel._transport import bulk
 
 IDLE_S = 10.0  # until a connection that nothing is pulled over is closed; a new one costs two round trips
 CHUNK_COUNT_MAX = 1 << 24  # of one value: with chunks of 4 MiB, 64 TiB
@@ -88,13 +89,6 @@ class Surroundings(Protocol):
     def failed(self, asker: str, object_id: str, code: str, text: str) -> None: ...
 
 
-class Target(NamedTuple):
-    """As that of `umbel._transport.bulk`."""
-
-    sink: Copy
-    offset: int
-
-
 class _Out:
     """A node that values are pulled from. link: None while it is being connected to."""
 
@@ -144,7 +138,7 @@ class Mover:
         self.address = address
         self.pulls = pulls.PullTable(node, capacity_bytes, chunk_bytes=chunk_bytes)
         self.offers = offers.OfferTable()
-        self.sent_bytes: dict[str, int] = {}  # by object: of its bytes, to others, while somebody has it open
+        self.sent_bytes = 0  # of values, to others
         self._chunk_bytes = chunk_bytes
         self._around = surroundings
         self._addresses: dict[str, str] = {}
@@ -275,7 +269,7 @@ class Mover:
             del self._in[known.node]
             self._decide(self.offers.node_gone(known.node, at_s=now_s))
 
-    def on_message(self, link: Link, message: Message, body_bytes: int) -> Target | None:
+    def on_message(self, link: Link, message: Message, body_bytes: int) -> bulk.Target | None:
         """Raises ValueError for what breaks the protocol."""
         known = self._ends.get(link)
         try:
@@ -287,7 +281,7 @@ class Mover:
             raise ValueError(f"not a message between nodes that move values: {error!r}") from error
         return None
 
-    def _on_answer(self, out: _Out, message: Message, body_bytes: int) -> Target | None:
+    def _on_answer(self, out: _Out, message: Message, body_bytes: int) -> bulk.Target | None:
         object_id = message["object"]
         is_current = out.sessions.get(object_id) == message["n"]  # else of a pull that is over
         if message["t"] == "chunk":
@@ -299,7 +293,7 @@ class Mover:
             self._on_out[message["t"]](out, message)
         return None
 
-    def _on_chunk(self, out: _Out, object_id: str, chunk: int, body_bytes: int) -> Target | None:
+    def _on_chunk(self, out: _Out, object_id: str, chunk: int, body_bytes: int) -> bulk.Target | None:
         if not self.pulls.takes(object_id, out.node, chunk):
             return None
         wanted_bytes = self._bytes_of(self.pulls.pulls[object_id].size_bytes, chunk)
@@ -309,7 +303,7 @@ class Mover:
         if not body_bytes:
             self.on_body(out.link)
             return None
-        return Target(self._copies[object_id], chunk * self._chunk_bytes)
+        return bulk.Target(self._copies[object_id], chunk * self._chunk_bytes)
 
     def on_body(self, link: Link | None, _message: Message | None = None) -> None:
         known = self._ends.get(link) if link is not None else None
@@ -565,7 +559,7 @@ class Mover:
             return
         size_bytes = self._bytes_of(self._sizes[object_id], command.chunk)
         message = {"t": "chunk", "object": object_id, "n": known.numbers[object_id], "chunk": command.chunk}
-        self.sent_bytes[object_id] = self.sent_bytes.get(object_id, 0) + size_bytes
+        self.sent_bytes += size_bytes
         if size_bytes:
             offset = holder.offset + command.chunk * self._chunk_bytes
             known.link.send_body(message, holder.file, offset, size_bytes)
@@ -576,7 +570,6 @@ class Mover:
     def _shut(self, command: offers.Shut) -> None:
         self._shared.pop(command.object_id, None)
         self._sizes.pop(command.object_id, None)
-        self.sent_bytes.pop(command.object_id, None)
 
     def _chunk_count(self, size_bytes: int) -> int:
         return max(1, -(-size_bytes // self._chunk_bytes))
