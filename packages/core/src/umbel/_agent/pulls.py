@@ -620,7 +620,8 @@ class PullTable:
         del pull.missing[chunk]
         pull.asked[chunk] = source.node
         source.asked[chunk] = at_s
-        no_use = [one.node for one in pull.sources.values() if not one.is_of_use or chunk in one.declined]
+        others = [one for one in pull.sources.values() if one is not source]
+        no_use = [one.node for one in others if not one.is_of_use or chunk in one.declined]
         return Ask(pull.object_id, source.node, chunk, pull.priority, (*pull.failed, *no_use))
 
     def _check_sources(self, pull: _Pull, at_s: float) -> list[PullCommand]:
