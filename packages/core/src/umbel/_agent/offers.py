@@ -17,6 +17,7 @@ from umbel._base import checks
 
 SENDING_MAX = 8  # chunks at once, each to another node: more share the same network, and each of them ends later
 HOLDERS_TOLD_MAX = 4  # of one chunk: enough for one to be quick, few enough for a message
+CHUNKS_TOLD_MAX = 100  # of each of them, from the one on that was asked for: so that not each has to be asked for
 KEPT_S = 60.0  # an offer that nobody has open: others who want the value are told who has it
 KEPT_MAX = 1_000
 _SPREAD = 0.618034  # the golden ratio: so many shares further each one begins, all are as far apart as can be
@@ -255,17 +256,19 @@ class OfferTable:
         names = [node for node in offer.holders(asked.chunk) if node != asked.node and node not in asked.without]
         turn = asked.number % len(names) if names else 0
         chosen = [*names[turn:], *names[:turn]][:HOLDERS_TOLD_MAX]
-        return tuple(self._holder(offer, node) for node in chosen)
+        return tuple(self._holder(offer, node, asked.chunk) for node in chosen)
 
     def _all_holders(self, offer: _Offer, node: str) -> tuple[Holder, ...]:
         names = [one for one in offer.has_all if one != node]
         turn = offer.opened_count % len(names) if names else 0
-        return tuple(self._holder(offer, one) for one in [*names[turn:], *names[:turn]][:HOLDERS_TOLD_MAX])
+        return tuple(Holder(one, None) for one in [*names[turn:], *names[:turn]][:HOLDERS_TOLD_MAX])
 
-    def _holder(self, offer: _Offer, node: str) -> Holder:
+    def _holder(self, offer: _Offer, node: str, chunk: int) -> Holder:
         if node in offer.has_all:
             return Holder(node, None)
-        return Holder(node, tuple(sorted(chunk for chunk, holders in offer.held.items() if node in holders)))
+        return Holder(
+            node, tuple(one for one in range(chunk, chunk + CHUNKS_TOLD_MAX) if node in offer.held.get(one, ()))
+        )
 
     # ---- time ----
 

@@ -15,6 +15,7 @@ decides: `mover` talks, and `offers` is the other side.
 from __future__ import annotations
 
 import enum
+import itertools
 from collections.abc import Collection, Iterable, Mapping
 from typing import NamedTuple
 
@@ -32,6 +33,9 @@ LATE_FACTOR = 3.0  # so many times what another source takes for a chunk, a chun
 LATE_S = 0.3  # but never shorter, nor, if it is the authority, whose bytes are dear, than:
 LATE_AUTHORITY_S = 1.0
 LOOK_S = 0.2  # how often that is looked at
+LOOKED_AT_MAX = (
+    1_000  # missing chunks, to find one for a source; those that others are to give are asked for in their turn
+)
 
 
 class Priority(enum.IntEnum):
@@ -607,7 +611,7 @@ class PullTable:
     def _next(self, pull: _Pull, source: _Source) -> int | None:
         others = [one for one in pull.sources.values() if one.is_of_use and one is not source]
         is_authority = source.node == pull.authority
-        for chunk in pull.missing:
+        for chunk in itertools.islice(pull.missing, LOOKED_AT_MAX):
             if not source.has(chunk):
                 continue
             is_last = is_authority or source.is_slow or chunk in source.declined
@@ -730,7 +734,7 @@ class PullTable:
         if not pull.is_admitted:
             head = self._head()
             if head is not None and head is not pull:
-                text = f"waits for its turn behind object {head.object_id}, for which {head.room_bytes} bytes of room are wanted"
+                text = f"waits for its turn behind object {head.object_id}, which waits for {head.room_bytes} bytes of room"
                 return reasons.Reason(reasons.TURN, "it", text, facts=facts)
             text = f"waits for {pull.room_bytes} bytes of room in this node's store, to be copied to it"
             return reasons.Reason(reasons.ROOM, "it", text, facts=facts)
