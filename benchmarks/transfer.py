@@ -89,6 +89,7 @@ class Node:
         )  # fmt: skip
         self.address = address
         self.asked_s: dict[str, float] = {}
+        self.rest = b""  # of what was read, not a whole line yet
         self.is_over = False
         self.poller.register(0, connection.IN, lambda _events: self._obey())
 
@@ -108,9 +109,10 @@ class Node:
         os.write(1, json.dumps(message).encode() + b"\n")
 
     def _obey(self) -> None:
-        line = sys.stdin.readline()
-        order = json.loads(line) if line else {"t": "end"}
-        getattr(self, f"_do_{order.pop('t')}")(**order)
+        data = os.read(0, 65_536)
+        *lines, self.rest = (self.rest + data).split(b"\n")
+        for order in [json.loads(line) for line in lines] if data else [{"t": "end"}]:
+            getattr(self, f"_do_{order.pop('t')}")(**order)
 
     def _do_make(self, size_bytes: int) -> None:
         segment = self.owner.create(size_bytes)

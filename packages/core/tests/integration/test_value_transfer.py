@@ -55,9 +55,23 @@ def test_copy_is_read_by_processes_like_any_segment(cluster: ValueNodes) -> None
     view = reader.owner.open(reader.got["a"], BYTES)
     assert bytes(view.buffer) == data
     reader.mover.unwanted(X, "a")
-    reader.mover.freed(X)
+    reader.store.reserve("a process", 1, CAPACITY_BYTES)  # it gets what is free
+    reader.store.reserve("a process", 2, BYTES)
     assert files_of(reader) == []
     assert bytes(view.buffer) == data  # who looks at it goes on
+
+
+def test_pages_of_a_dead_copy_are_written_over(cluster: ValueNodes) -> None:
+    origin, reader = cluster.add(), cluster.add()
+    for number in range(3):
+        data = some()
+        reader.want(f"0{number}", BYTES, (origin, origin.put(data)), asker=str(number))
+        cluster.until(lambda asker=str(number): asker in reader.got)
+        assert reader.read(str(number))[:BYTES] == data
+        reader.mover.unwanted(f"0{number}", str(number))
+        reader.mover.freed(f"0{number}")
+    assert len(files_of(reader)) == 1
+    assert len(set(reader.got.values())) == 1
 
 
 def test_copy_is_counted_and_goes_when_processes_want_the_room(cluster: ValueNodes) -> None:

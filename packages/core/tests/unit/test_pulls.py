@@ -18,14 +18,16 @@ from umbel._agent.pulls import (
     Connect,
     Create,
     Deliver,
+    Discard,
     Drop,
     Fail,
+    Keep,
     Priority,
     PullTable,
     Release,
     Reserve,
     Withdraw,
-)  # fmt: skip
+)
 from umbel._model import reasons
 
 PAGE = 4096
@@ -35,7 +37,7 @@ X, Y = "0a", "0b"
 
 @pytest.fixture
 def table() -> PullTable:
-    return PullTable("me", 10 * PAGE, chunk_bytes=PAGE)
+    return PullTable("me", 10 * PAGE, is_lent=lambda _object_id: False, chunk_bytes=PAGE)
 
 
 @pytest.fixture
@@ -312,7 +314,42 @@ def test_copy_of_a_freed_value_goes_with_the_last_who_looks_at_it(copied: PullTa
     assert copied.freed(X, at_s=1.0) == [Withdraw(X)]
     assert copied.had(X) is None
     assert want(X, 4, "n1", asker="b") == [Fail(X, ("b",), Code.FREED, "its owner has freed it")]
-    assert copied.asker_gone("a", at_s=1.0) == [Withdraw(X), Drop(X), Release(4 * PAGE)]
+    (withdraw, keep) = copied.asker_gone("a", at_s=1.0)
+    assert (withdraw, type(keep)) == (Withdraw(X), Keep)
+
+
+def test_file_of_a_dead_copy_is_written_over_by_the_next_of_its_size(
+    copied: PullTable, want: Callable[..., Any]
+) -> None:
+    copied.unwanted(X, "a", at_s=1.0)
+    (_, keep) = copied.freed(X, at_s=1.0)
+    assert isinstance(keep, Keep)
+    assert want(Y, 3, "n1", at_s=1.0) == [Reserve(3 * PAGE)]
+    assert want("0c", 4, "n1", at_s=1.0, asker="b") == []  # its turn has not come
+    commands = copied.room_granted(3 * PAGE, at_s=1.0)
+    assert commands[0] == Create(Y, 3 * PAGE)
+    assert commands[2] == Create("0c", 4 * PAGE, warm=keep.warm)
+    copied.check()
+
+
+def test_file_that_nobody_writes_over_goes_after_a_while(copied: PullTable) -> None:
+    copied.unwanted(X, "a", at_s=1.0)
+    (_, keep) = copied.freed(X, at_s=1.0)
+    assert copied.next_tick_s() == pytest.approx(1.0 + pulls.WARM_S)
+    assert copied.tick(at_s=1.0 + pulls.WARM_S) == [Discard(keep.warm), Release(4 * PAGE)]
+    copied.check()
+
+
+def test_file_that_is_kept_goes_when_processes_want_the_room(copied: PullTable) -> None:
+    copied.unwanted(X, "a", at_s=1.0)
+    (_, keep) = copied.freed(X, at_s=1.0)
+    assert copied.room_wanted(at_s=1.1) == [Discard(keep.warm), Release(4 * PAGE)]
+
+
+def test_copy_that_is_being_sent_to_others_is_not_written_over(want: Callable[..., Any], copied: PullTable) -> None:
+    copied._is_lent = lambda object_id: object_id == X
+    copied.unwanted(X, "a", at_s=1.0)
+    assert copied.freed(X, at_s=1.0) == [Withdraw(X), Drop(X), Release(4 * PAGE)]
 
 
 def test_room_of_an_unused_copy_serves_a_pull(copied: PullTable, want: Callable[..., Any]) -> None:

@@ -62,7 +62,10 @@ class Copy(Protocol):
     offset: int
     name: str
 
-    def write(self, offset: int, data: memoryview) -> None: ...
+    def receive(self, stream: Any, offset: int, size_max: int) -> int: ...
+
+    def begin(self, size_bytes: int, failed: Callable[[OSError], None]) -> None:
+        """Another value is to be written over the one that was here."""
 
     def remove(self) -> None: ...
 
@@ -136,8 +139,8 @@ class Mover:
         """node: its id. address: where other nodes find this one."""
         self.node = node
         self.address = address
-        self.pulls = pulls.PullTable(node, capacity_bytes, chunk_bytes=chunk_bytes)
         self.offers = offers.OfferTable()
+        self.pulls = pulls.PullTable(node, capacity_bytes, is_lent=self.offers.is_open, chunk_bytes=chunk_bytes)
         self.sent_bytes = 0  # of values, to others
         self._chunk_bytes = chunk_bytes
         self._around = surroundings
@@ -146,6 +149,7 @@ class Mover:
         self._in: dict[str, _In] = {}
         self._ends: dict[Link, _Out | _In] = {}
         self._copies: dict[str, Copy] = {}
+        self._warm: dict[int, Copy] = {}  # of dead values, to be written over
         self._sizes: dict[str, int] = {}  # of what is offered
         self._shared: dict[str, _Shared] = {}
         self._count = 0
@@ -156,6 +160,8 @@ class Mover:
             pulls.Create: self._create,
             pulls.Abandon: lambda command: self._remove(command.object_id),
             pulls.Drop: lambda command: self._remove(command.object_id),
+            pulls.Keep: self._keep,
+            pulls.Discard: lambda command: self._warm.pop(command.warm).remove(),
             pulls.Connect: self._connect,
             pulls.Ask: self._ask,
             pulls.Cancel: self._cancel,
@@ -456,6 +462,10 @@ class Mover:
             text = f"the copy could not be written: {error.strerror or error}"
             self._decide(self.pulls.no_room(object_id, text, at_s=self._around.now_s()))
 
+        if command.warm is not None:
+            copy = self._copies[object_id] = self._warm.pop(command.warm)
+            copy.begin(command.size_bytes, failed)
+            return
         try:
             self._copies[object_id] = self._around.create(command.size_bytes, failed)
         except OSError as error:
@@ -465,6 +475,9 @@ class Mover:
         copy = self._copies.pop(object_id, None)
         if copy is not None:
             copy.remove()
+
+    def _keep(self, command: pulls.Keep) -> None:
+        self._warm[command.warm] = self._copies.pop(command.object_id)
 
     def _connect(self, command: pulls.Connect) -> None:
         node = command.node
@@ -600,9 +613,10 @@ class Mover:
         self._ends.clear()
         self._out.clear()
         self._in.clear()
-        for copy in self._copies.values():
+        for copy in [*self._copies.values(), *self._warm.values()]:
             copy.remove()
         self._copies.clear()
+        self._warm.clear()
         self._shared.clear()
 
     def check(self) -> None:

@@ -197,6 +197,11 @@ class OfferTable:
         offer.chunks.add(chunk)
         return self._serve()
 
+    def is_open(self, object_id: str) -> bool:
+        """Whether anybody may be being sent it now."""
+        offer = self.offers.get(object_id)
+        return offer is not None and bool(offer.pullers)
+
     def completed(self, object_id: str) -> None:
         """All of a value that was being pulled here is here, and right."""
         offer = self.offers.get(object_id)

@@ -8,7 +8,8 @@ Whether bytes are right: the memory of a value may be used again for another, on
 each source says of which *generation* its bytes are, and the node that the generation is of, its *authority*, is asked when
 all has come whether it still holds. A source that has been through that itself is *sure*, and what comes from it is right.
 
-Whoever wants a value counts on it, as its owner knows, until he says that he wants and looks at it no more. This module only
+Whoever wants a value counts on it, as its owner knows, until he says that he wants and looks at it no more. The file of a
+dead copy is kept warm for a while, for the next of about its size: fresh pages are the enemy here too. This module only
 decides: `mover` talks, and `offers` is the other side.
 """
 
@@ -16,7 +17,7 @@ from __future__ import annotations
 
 import enum
 import itertools
-from collections.abc import Collection, Iterable, Mapping
+from collections.abc import Callable, Collection, Iterable, Mapping
 from typing import NamedTuple
 
 from umbel._base import checks
@@ -33,9 +34,9 @@ LATE_FACTOR = 3.0  # so many times what another source takes for a chunk, a chun
 LATE_S = 0.3  # but never shorter, nor, if it is the authority, whose bytes are dear, than:
 LATE_AUTHORITY_S = 1.0
 LOOK_S = 0.2  # how often that is looked at
-LOOKED_AT_MAX = (
-    1_000  # missing chunks, to find one for a source; those that others are to give are asked for in their turn
-)
+LOOKED_AT_MAX = 1_000  # missing chunks, to find one for a source; those that others are to give get their turn
+WARM_BYTES_MAX = 1 << 30  # of dead copies' pages kept for the next, into which twice as many bytes go in a second
+WARM_S = 5.0  # as long as a process keeps its own
 
 
 class Priority(enum.IntEnum):
@@ -66,10 +67,11 @@ class Release(NamedTuple):
 
 
 class Create(NamedTuple):
-    """Make the file that the value's chunks are to be written to."""
+    """Make the file that the value's chunks are to be written to, or take the one that was kept under this number."""
 
     object_id: str
     size_bytes: int
+    warm: int | None = None
 
 
 class Abandon(NamedTuple):
@@ -82,6 +84,19 @@ class Drop(NamedTuple):
     """The file of a copy goes. Nobody here looks at it."""
 
     object_id: str
+
+
+class Keep(NamedTuple):
+    """The file of a copy is kept for another, under this number. Nobody looks at it or is being sent it."""
+
+    object_id: str
+    warm: int
+
+
+class Discard(NamedTuple):
+    """A file that was kept goes."""
+
+    warm: int
 
 
 class Connect(NamedTuple):
@@ -147,7 +162,21 @@ class Fail(NamedTuple):
 
 
 PullCommand = (
-    Reserve | Release | Create | Abandon | Drop | Connect | Ask | Cancel | Confirm | Close | Withdraw | Deliver | Fail
+    Reserve
+    | Release
+    | Create
+    | Abandon
+    | Drop
+    | Keep
+    | Discard
+    | Connect
+    | Ask
+    | Cancel
+    | Confirm
+    | Close
+    | Withdraw
+    | Deliver
+    | Fail
 )
 
 
@@ -197,7 +226,7 @@ class _Pull:
 
     __slots__ = (
         "arrived", "asked", "askers", "chunk_count", "confirming", "failed", "generation", "is_admitted", "missing", "number",
-        "object_id", "places", "size_bytes", "sources",
+        "object_id", "places", "room_bytes", "size_bytes", "sources",
     )  # fmt: skip
 
     def __init__(self, object_id: str, size_bytes: int, chunk_count: int, number: int) -> None:
@@ -212,6 +241,7 @@ class _Pull:
     def reset(self) -> None:
         """Nothing of it has come."""
         self.is_admitted = False
+        self.room_bytes = segments.page_bytes(self.size_bytes)  # of its file, once that is there
         self.generation = ""
         self.sources: dict[str, _Source] = {}
         self.failed: dict[str, None] = {}  # nodes that did not do
@@ -229,10 +259,6 @@ class _Pull:
         return self.priority, self.number
 
     @property
-    def room_bytes(self) -> int:
-        return segments.page_bytes(self.size_bytes)
-
-    @property
     def authority(self) -> str:
         return authority_of(self.generation)
 
@@ -240,11 +266,18 @@ class _Pull:
 class _Copy:
     __slots__ = ("is_dead", "room_bytes", "size_bytes", "users")
 
-    def __init__(self, size_bytes: int, users: Iterable[str]) -> None:
+    def __init__(self, size_bytes: int, room_bytes: int, users: Iterable[str]) -> None:
         self.size_bytes = size_bytes
-        self.room_bytes = segments.page_bytes(size_bytes)
+        self.room_bytes = room_bytes
         self.users = dict.fromkeys(users)
         self.is_dead = False
+
+
+class _Warm(NamedTuple):
+    """The file of a dead copy."""
+
+    room_bytes: int
+    since_s: float
 
 
 class Had(NamedTuple):
@@ -264,11 +297,16 @@ def authority_of(generation: str) -> str:
 class PullTable:
     """The machine; one method for each event. Times are seconds of one monotonic clock."""
 
-    def __init__(self, node: str, capacity_bytes: int, *, chunk_bytes: int = CHUNK_BYTES) -> None:
+    def __init__(
+        self, node: str, capacity_bytes: int, *, is_lent: Callable[[str], bool], chunk_bytes: int = CHUNK_BYTES
+    ) -> None:
+        """is_lent: whether a copy may be being sent to another node just now."""
         self.node = node
+        self._is_lent = is_lent
         self.chunk_bytes = chunk_bytes
         self.pulls: dict[str, _Pull] = {}
         self.copies: dict[str, _Copy] = {}  # the one that was used longest ago first
+        self.warm: dict[int, _Warm] = {}  # by number
         self.granted_bytes = 0  # by the store
         self._capacity_bytes = capacity_bytes
         self._spare_bytes = 0  # granted, and not of a pull or a copy
@@ -329,7 +367,7 @@ class PullTable:
         if copy is not None:
             copy.users.pop(asker, None)
             if copy.is_dead and not copy.users:
-                return [*self._drop([object_id]), *self._admit(at_s)]
+                return [*self._retire(object_id, at_s), *self._admit(at_s)]
         if pull is not None and pull.askers.pop(asker, None) is not None and not pull.askers:
             return [*self._end(pull, has_all=False), *self._admit(at_s)]
         return []
@@ -348,7 +386,7 @@ class PullTable:
         if copy is None:
             return []
         copy.is_dead = True
-        return [Withdraw(object_id)] if copy.users else [*self._drop([object_id]), *self._admit(at_s)]
+        return [Withdraw(object_id)] if copy.users else [*self._retire(object_id, at_s), *self._admit(at_s)]
 
     # ---- room ----
 
@@ -371,7 +409,8 @@ class PullTable:
 
     def room_wanted(self, *, at_s: float) -> list[PullCommand]:
         """The store is full: what is only kept goes."""
-        return [*self._drop([one for one, copy in self.copies.items() if not copy.users]), *self._admit(at_s)]
+        commands = self._drop([one for one, copy in self.copies.items() if not copy.users])
+        return [*commands, *self._discard([*self.warm]), *self._admit(at_s)]
 
     def no_room(self, object_id: str, text: str, *, at_s: float) -> list[PullCommand]:
         """What the store has granted was not to be had of the system."""
@@ -385,6 +424,10 @@ class PullTable:
     def _admit(self, at_s: float) -> list[PullCommand]:
         commands: list[PullCommand] = []
         while (head := self._head()) is not None:
+            warm = self._fitting(head)
+            if warm is not None:
+                head.room_bytes = self.warm.pop(warm).room_bytes
+                self._spare_bytes += head.room_bytes
             missing_bytes = head.room_bytes - self._spare_bytes
             if missing_bytes > 0:
                 if not self._reserving_bytes:
@@ -394,7 +437,7 @@ class PullTable:
                 return commands
             self._spare_bytes -= head.room_bytes
             head.is_admitted = True
-            commands.append(Create(head.object_id, head.size_bytes))
+            commands.append(Create(head.object_id, head.size_bytes, warm))
             for node, segment in head.places.items():
                 commands += self._add_source(head, node, segment)
         if self._spare_bytes:
@@ -411,6 +454,30 @@ class PullTable:
             if self._spare_bytes >= head.room_bytes:
                 break
             commands += self._stop(pull, has_all=False)
+        return commands
+
+    def _fitting(self, pull: _Pull) -> int | None:
+        """A file that was kept and has about the size."""
+        largest_bytes = segments.class_bytes(pull.size_bytes)
+        fitting = (number for number, one in self.warm.items() if pull.room_bytes <= one.room_bytes <= largest_bytes)
+        return next(fitting, None)
+
+    def _retire(self, object_id: str, at_s: float) -> list[PullCommand]:
+        """The copy is dead, and nobody looks at it: its file is kept for another, if it is not sent to anybody."""
+        room_bytes = self.copies[object_id].room_bytes
+        warm_bytes = sum(one.room_bytes for one in self.warm.values())
+        if self._is_lent(object_id) or warm_bytes + room_bytes > WARM_BYTES_MAX:
+            return self._drop([object_id])
+        del self.copies[object_id]
+        self._count += 1
+        self.warm[self._count] = _Warm(room_bytes, at_s)
+        return [Withdraw(object_id), Keep(object_id, self._count)]
+
+    def _discard(self, numbers: Iterable[int]) -> list[PullCommand]:
+        commands: list[PullCommand] = []
+        for number in numbers:
+            self._spare_bytes += self.warm.pop(number).room_bytes
+            commands.append(Discard(number))
         return commands
 
     def _drop(self, object_ids: Iterable[str]) -> list[PullCommand]:
@@ -645,7 +712,7 @@ class PullTable:
     # ---- ends ----
 
     def _deliver(self, pull: _Pull, at_s: float) -> list[PullCommand]:
-        self.copies[pull.object_id] = _Copy(pull.size_bytes, pull.askers)
+        self.copies[pull.object_id] = _Copy(pull.size_bytes, pull.room_bytes, pull.askers)
         closing: list[PullCommand] = [Close(pull.object_id, node, has_all=True) for node in pull.sources]
         del self.pulls[pull.object_id]
         return [Deliver(pull.object_id, (*pull.askers,)), *closing]
@@ -673,7 +740,7 @@ class PullTable:
     # ---- time ----
 
     def next_tick_s(self) -> float | None:
-        due: list[float] = []
+        due = [one.since_s + WARM_S for one in self.warm.values()]
         if self._reserving_bytes and not self._is_given_up_for:
             due.append(self._reserving_since_s + PREEMPT_S)
         for pull in self.pulls.values():
@@ -690,6 +757,9 @@ class PullTable:
             head = self._head()
             if head is not None:
                 commands += [*self._give_up_for(head), *self._admit(at_s)]
+        idle = [number for number, one in self.warm.items() if at_s >= one.since_s + WARM_S]
+        if idle:
+            commands += [*self._discard(idle), *self._admit(at_s)]
         is_looking = at_s >= self._looked_at_s + LOOK_S
         if is_looking:
             self._looked_at_s = at_s
@@ -749,6 +819,7 @@ class PullTable:
         """The invariants, for tests and the simulator."""
         used_bytes = sum(pull.room_bytes for pull in self.pulls.values() if pull.is_admitted)
         used_bytes += sum(copy.room_bytes for copy in self.copies.values())
+        used_bytes += sum(one.room_bytes for one in self.warm.values())
         checks.invariant(self._spare_bytes >= 0, "more is pulled than there is room for", spare=self._spare_bytes)
         checks.invariant(
             used_bytes + self._spare_bytes == self.granted_bytes, "room for pulls and copies does not add up",

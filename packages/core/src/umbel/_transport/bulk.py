@@ -1,7 +1,7 @@
 """Connections for large values: messages, each of which may have a body that goes from one file into another.
 
-What a body is read from and written to is a descriptor; its bytes pass through no Python object, but for a buffer that the
-whole process shares where they are received, and where TLS is used. A frame is a header, a message as control frames have it,
+What a body is read from is a descriptor, and who writes it decides how; its bytes pass through no Python object, unless TLS is
+used. A frame is a header, a message as control frames have it,
 and the body. No more than `TURN_BYTES` are sent or received of one connection at a time, so that whoever else uses the poller
 waits no longer than they take, well under a millisecond. For the thread that polls.
 """
@@ -14,7 +14,7 @@ import socket
 import struct
 from typing import Any, NamedTuple, Protocol
 
-from umbel._transport.connection import GONE, IN, OUT, Poller, Stream
+from umbel._transport.connection import GONE, IN, OUT, READ_BYTES, Poller, Stream
 from umbel._wire import frames
 
 HEADER = struct.Struct("<IQ")  # bytes of the message, and of the body behind it
@@ -27,7 +27,8 @@ Message = dict[str, Any]
 class Sink(Protocol):
     """Where a body is written."""
 
-    def write(self, offset: int, data: memoryview) -> None: ...
+    def receive(self, stream: Stream, offset: int, size_max: int) -> int:
+        """Take what there is and write it; how many bytes that was, 0 at the end. Raises what the stream's `recv` does."""
 
 
 class Readable(Protocol):
@@ -196,14 +197,10 @@ class BulkConnection:
 
     def _receive_body(self) -> int:
         size_max = min(self._body_bytes, TURN_BYTES)
-        if isinstance(self._stream, socket.socket):
-            received = self._stream.recv_into(_BUFFER, size_max)
-            data = memoryview(_BUFFER)[:received]
-        else:
-            data = memoryview(self._stream.recv(size_max))
-            received = len(data)
         if self._target is not None:
-            self._target.sink.write(self._target.offset + self._body_offset, data)
+            received = self._target.sink.receive(self._stream, self._target.offset + self._body_offset, size_max)
+        else:
+            received = len(self._stream.recv(min(size_max, READ_BYTES)))
         self._body_offset += received
         self._body_bytes -= received
         if not self._body_bytes:
@@ -229,8 +226,3 @@ class BulkConnection:
             self._target = None
             self._poller.unregister(self._stream.fileno())
             self._stream.close()
-
-
-_BUFFER = bytearray(
-    TURN_BYTES
-)  # what is received passes through it at once; one for all, so that it stays in the cache

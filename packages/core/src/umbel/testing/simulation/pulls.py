@@ -59,12 +59,16 @@ class Copy:
     def __init__(self, node: Node, name: str, size_bytes: int) -> None:
         self.file = self
         self.name = name
-        self.size_bytes = size_bytes
+        self.room_bytes = -(-max(size_bytes, 1) // PAGE) * PAGE
         self.contents: dict[int, Any] = {}
         self._node = node
 
-    def write(self, offset: int, data: Any) -> None:
-        self.contents[offset] = data
+    def begin(self, size_bytes: int, failed: Callable[[OSError], None]) -> None:
+        """What was there stays there until it is written over."""
+
+    def receive(self, stream: Any, offset: int, _size_max: int) -> int:
+        self.contents[offset] = stream
+        return 1
 
     def read(self, offset: int) -> Any:
         return self.contents.get(offset)
@@ -111,7 +115,7 @@ class Link:
             self.target = self.node.mover.on_message(self, self.message, more)
         else:
             if self.target is not None:
-                self.target.sink.write(self.target.offset, what.read(more))
+                self.target.sink.receive(what.read(more), self.target.offset, 0)
             self.node.mover.on_body(self, self.message)
 
 
@@ -490,7 +494,7 @@ class PullsWorld(World):
     def check(self) -> None:
         for node in self.nodes:
             node.mover.check()
-            used = sum(-(-max(file.size_bytes, 1) // PAGE) * PAGE for file in node.files.values())
+            used = sum(file.room_bytes for file in node.files.values())
             self.must(
                 used <= node.granted_bytes == node.mover.pulls.granted_bytes, "V4",
                 "%s has files of %d bytes, and was granted %d", node.name, used, node.granted_bytes,
@@ -545,6 +549,7 @@ class PullsWorld(World):
             if not (self.deliver_one() or self._connect_one() or self._sent_one() or self._answer_for_room()):
                 break
         self.check()
+        self._pass(pulls.WARM_S)
         for node in self.nodes:
             self.must(not node.files and not node.granted_bytes, "V6", "%s keeps %s", node.name, [*node.files])
             opened = [one for one, offer in node.mover.offers.offers.items() if offer.pullers]
