@@ -146,6 +146,14 @@ class Node:
     def _do_sent(self) -> None:
         self._say({"sent_bytes": self.values.mover.sent_bytes})
 
+    def _do_trim(self) -> None:
+        """No warm pages are left."""
+        self.values.mover.room_wanted()
+        self._say({})
+
+    def _do_ping(self) -> None:
+        self._say({"pong": True})
+
     def _do_end(self) -> None:
         self.is_over = True
 
@@ -341,11 +349,16 @@ def main() -> int:
             transfer(origin, [reader], size_bytes, made)
             raw: list[float] = []
             pulled: list[float] = []
+            fresh: list[float] = []
             for _ in range(options.samples):
                 raw.append(raw_socket(size_bytes))
                 pulled.append(transfer(origin, [reader], size_bytes, made).took_s)
+                reader.say("trim")
+                reader.hear()
+                fresh.append(transfer(origin, [reader], size_bytes, made).took_s)
             of_raw = _show(f"plain socket, {size_bytes} bytes", size_bytes, raw)
             medians[size_bytes] = _show(f"node to node, {size_bytes} bytes", size_bytes, pulled)
+            _show("the same, into fresh pages", size_bytes, fresh)
             share = medians[size_bytes] / of_raw
             print(f"{'':44} {share:6.2f} of the plain socket (bar {OF_RAW_MIN})")
             if share < OF_RAW_MIN:

@@ -28,7 +28,7 @@ from umbel._model import reasons
 from umbel._transport import bulk
 
 IDLE_S = 10.0  # until a connection that nothing is pulled over is closed; a new one costs two round trips
-CHUNK_COUNT_MAX = 1 << 24  # of one value: with chunks of 4 MiB, 64 TiB
+CHUNK_COUNT_MAX = 1 << 24  # of one value: with chunks of 8 MiB, 128 TiB
 
 Message = dict[str, Any]
 

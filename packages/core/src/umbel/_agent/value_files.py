@@ -21,7 +21,7 @@ from umbel._objects import segments
 from umbel._transport.connection import Stream
 
 PIPE_BYTES = 1 << 20  # the most that Linux gives an ordinary user
-POPULATE_BYTES = 4 << 20  # mapped at once ahead of what is received: half a millisecond
+POPULATE_BYTES = 8 << 20  # mapped at once, with the first bytes of a chunk: a millisecond, once for each file
 _SET_PIPE_SIZE = 1031  # F_SETPIPE_SZ of Linux
 _POPULATE_WRITE = 23  # MADV_POPULATE_WRITE, since Linux 5.14
 

@@ -1,6 +1,6 @@
 """The daemon's part in moving values between nodes: connections, files and room for the mover.
 
-Loaded only where there are other nodes. All of it runs on the daemon's one thread, in turns of at most a megabyte for each
+Loaded only where there are other nodes. All of it runs on the daemon's one thread, in turns of two megabytes at most for each
 connection. Its copies are the daemon's own share of the store, which the ledger counts like a process's.
 """
 
