@@ -620,7 +620,6 @@ PLANTS: Final[Mapping[str, Planted]] = {
     "less-urgent-kept": _instead("pulls", _PULLS, "_give_up_for", lambda *_: [], "V3"),
     "loss-unheard": _instead("pulls", _PULLS, "source_lost", lambda *_, **__: [], "V2", "R2"),
     "dead-kept": _instead("pulls", _PULLS, "freed", lambda *_, **__: [], "V6"),
-    "lent-used-again": _instead("pulls", offers.OfferTable, "is_open", lambda *_: False, "V1"),
     "sent-away-again": _instead("pulls", offers.OfferTable, "_told", _insist, "R2", "V2"),
     "no-limit": _instead("mailbox", mailbox.Mailbox, "_start", _start_all, "a lane runs", "M1"),
 }
