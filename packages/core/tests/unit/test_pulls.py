@@ -118,6 +118,37 @@ def test_less_urgent_pull_is_given_up_when_no_room_comes_free(table: PullTable, 
     assert commands == [Create(Y, 8 * PAGE), Connect(Y, "n1", "segment at n1", 8 * PAGE), Reserve(6 * PAGE)]
 
 
+def test_pull_that_was_given_up_knows_the_nodes_of_which_it_heard_later(
+    table: PullTable, want: Callable[..., Any]
+) -> None:
+    want(X, 6, "n1", priority=PREFETCH)
+    table.room_granted(6 * PAGE, at_s=0.0)
+    table.source_added(X, "n2", "", at_s=0.0)
+    table.source_lost("n1", is_dead=True, at_s=0.1)
+    want(Y, 8, "n1", priority=GET, at_s=1.0)
+    table.tick(at_s=1.0 + pulls.PREEMPT_S)
+    table.room_granted(2 * PAGE, at_s=1.2)
+    commands = table.unwanted(Y, "a", at_s=1.3)
+    assert commands[-2:] == [Connect(X, "n2", "", 6 * PAGE), Release(2 * PAGE)]
+    table.check()
+
+
+def test_pull_that_was_given_up_goes_on_with_nodes_that_others_told_it_of(
+    table: PullTable, want: Callable[..., Any]
+) -> None:
+    want(X, 6, "n1", priority=PREFETCH)
+    table.room_granted(6 * PAGE, at_s=0.0)
+    opened(table, X, "n1")
+    table.told_holders(X, {"n2": None}, at_s=0.0)
+    table.source_lost("n1", is_dead=True, at_s=0.1)
+    want(Y, 8, "n1", priority=GET, at_s=1.0)
+    table.tick(at_s=1.0 + pulls.PREEMPT_S)
+    table.room_granted(2 * PAGE, at_s=1.2)
+    commands = table.unwanted(Y, "a", at_s=1.3)
+    assert Connect(X, "n2", "", 6 * PAGE) in commands
+    table.check()
+
+
 def test_pull_as_urgent_is_not_given_up(table: PullTable, want: Callable[..., Any]) -> None:
     want(X, 6, "n1")
     table.room_granted(6 * PAGE, at_s=0.0)

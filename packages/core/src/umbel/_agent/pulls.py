@@ -346,7 +346,7 @@ class PullTable:
         pull.askers[asker] = min(priority, pull.askers.get(asker, priority))
         commands: list[PullCommand] = []
         for node, segment in sources.items():
-            commands += self._add_source(pull, node, segment)
+            commands += self._add_place(pull, node, segment)
         return commands + self._admit(at_s) + self._check_sources(pull, at_s)
 
     def _use(self, object_id: str, copy: _Copy, asker: str) -> list[PullCommand]:
@@ -359,7 +359,7 @@ class PullTable:
     def source_added(self, object_id: str, node: str, segment: str, *, at_s: float) -> list[PullCommand]:
         """Somebody else has it now too."""
         pull = self.pulls.get(object_id)
-        return [] if pull is None else self._add_source(pull, node, segment) + self._go_on(pull, at_s)
+        return [] if pull is None else self._add_place(pull, node, segment) + self._go_on(pull, at_s)
 
     def unwanted(self, object_id: str, asker: str, *, at_s: float) -> list[PullCommand]:
         """He wants it no more, and no longer looks at it."""
@@ -489,11 +489,15 @@ class PullTable:
 
     # ---- sources ----
 
-    def _add_source(self, pull: _Pull, node: str, segment: str, chunks: set[int] | None = None) -> list[PullCommand]:
+    def _add_place(self, pull: _Pull, node: str, segment: str) -> list[PullCommand]:
+        """Somebody here knows that this node has it. That is remembered however often the pull begins anew."""
         if node == self.node:
             return []
-        if not pull.is_admitted:
-            pull.places.setdefault(node, segment)
+        pull.places.setdefault(node, segment)
+        return self._add_source(pull, node, segment) if pull.is_admitted else []
+
+    def _add_source(self, pull: _Pull, node: str, segment: str, chunks: set[int] | None = None) -> list[PullCommand]:
+        if node == self.node:
             return []
         known = pull.sources.get(node)
         if known is not None or node in pull.failed:
@@ -732,6 +736,7 @@ class PullTable:
         for source in pull.sources.values():
             commands += [Cancel(pull.object_id, source.node, chunk) for chunk in source.asked]
             commands.append(Close(pull.object_id, source.node, has_all))
+            pull.places.setdefault(source.node, source.segment)  # for when it begins anew
         commands.append(Abandon(pull.object_id))
         self._spare_bytes += pull.room_bytes
         pull.reset()
