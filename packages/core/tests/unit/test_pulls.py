@@ -316,6 +316,19 @@ def test_idle_source_takes_over_what_another_is_late_with(begun: PullTable) -> N
     begun.check()
 
 
+def test_value_whose_authority_cannot_be_asked_is_not_waited_for(table: PullTable, want: Callable[..., Any]) -> None:
+    nodes = [f"n{number}" for number in range(pulls.SOURCES_MAX)]
+    want(X, 1, *nodes)
+    table.room_granted(PAGE, at_s=0.0)
+    opened(table, X, "n0", generation="another:1")
+    commands = arrive(table, "n0", 0)
+    assert Close(X, "n0", has_all=False) in commands
+    assert table.pulls[X].arrived == {}
+    for node in nodes[1:]:
+        commands = table.gone(X, node, at_s=0.2)
+    assert [type(one) for one in commands][-2:] == [Fail, Release]
+
+
 def test_chunk_of_another_pull_of_the_same_value_is_not_taken(begun: PullTable) -> None:
     begun.unwanted(X, "a", at_s=0.1)
     assert not begun.takes(X, "n1", 0)

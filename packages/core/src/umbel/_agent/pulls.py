@@ -663,9 +663,9 @@ class PullTable:
                 return self._deliver(pull, at_s)
             authority = pull.sources.get(pull.authority)
             if authority is None:  # it was never told of by who wants the value, and only it knows
-                if pull.authority not in pull.failed:
-                    return self._add_source(pull, pull.authority, "")
-                return [*self._void(pull), *self._go_on(pull, at_s)]
+                is_new = pull.authority not in pull.failed
+                connecting = self._add_source(pull, pull.authority, "") if is_new else []
+                return connecting or [*self._void(pull), *self._go_on(pull, at_s)]
             if authority.is_open and not pull.confirming:
                 pull.confirming = authority.node
                 return [Confirm(pull.object_id, authority.node)]
