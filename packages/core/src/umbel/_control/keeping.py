@@ -8,7 +8,7 @@ from __future__ import annotations
 
 from collections import deque
 from collections.abc import Callable
-from typing import TYPE_CHECKING, Any, Protocol
+from typing import TYPE_CHECKING, Any, Protocol, TypeAlias
 
 from umbel._control import journal, leadership
 
@@ -18,6 +18,9 @@ if TYPE_CHECKING:
 BODY_BYTES_MAX = 48 << 20  # of a request: with what else is in its commit less than storages take, 64 MiB
 
 
+Heard: TypeAlias = "journal.Committed | journal.Failed | journal.Fenced | leadership.Event"
+
+
 class Storing(Protocol):
     """Carries out what takes time. None of these waits."""
 
@@ -25,7 +28,7 @@ class Storing(Protocol):
 
     def ask(self, command: leadership.Acquire | leadership.Renew) -> None: ...
 
-    def take(self) -> list[journal.Event | leadership.Event]:
+    def take(self) -> list[Heard]:
         """What has come of it meanwhile."""
 
     def close(self, fencing: int) -> None:
@@ -103,7 +106,8 @@ class Keeping:
             if isinstance(event, (journal.Committed, journal.Failed, journal.Fenced)):
                 self._apply(event)
             else:
-                self._lead(event)  # type: ignore[arg-type]  # what is not of the one machine is of the other
+                # It happens now, however long it has lain there: this process may have stood still since.
+                self._lead(event._replace(now_s=self._lease_now_s()))
         self._lead(leadership.Tick(self._lease_now_s()))
         self._apply(journal.Ticked(self._now_s()))
 

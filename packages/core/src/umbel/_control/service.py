@@ -10,7 +10,7 @@ depends on is in the control storage; nothing else differs.
 from __future__ import annotations
 
 from collections import OrderedDict
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Collection, Mapping, Sequence
 from typing import TYPE_CHECKING, Any, Protocol
 
 from umbel._control import actors, jobs, kv
@@ -66,6 +66,7 @@ class ActorService:
         self.kv = kept.kv if kept is not None else kv.KeyValues()
         self._keeper = keeper
         self._recover_at_s: float | None = None
+        self._reported: set[str] = set()  # processes, until then
         if keeper is not None:
             self._recover_at_s = node.now_s() + keeper.recovery_s
             node = keeper.withheld(node, is_first=lambda spec: not self.table.actors[spec.actor].restarts)
@@ -374,9 +375,14 @@ class ActorService:
         if self._groups is not None:
             self._groups.tick()
 
+    def hosts_reported(self, node: str, hosts: Mapping[str, ev.Hosting], processes: Collection[str]) -> None:
+        """A node lived on while the service was away; this comes before anything else of it. One node alone never does."""
+        self._reported.update(processes)
+        self._decide(ev.HostsReported(node, hosts, processes, self._node.now_s()))
+
     def _recover(self) -> None:
         """Whoever lived on while the service was away has been reported."""
-        processes: set[str] = set()  # none yet: one node, whose processes ended with its daemon
+        processes, self._reported = self._reported, set()
         self.jobs.recovered(processes, self._node.time_s())
         self._keep()
         now_s = self._node.now_s()

@@ -13,7 +13,8 @@ from umbel._agent import events as agent_events
 from umbel._agent import records as agent_records
 from umbel._client import memory_kills
 from umbel._client.graphs import backends, channels, executions, loop, ring
-from umbel._control import actors, groups, leadership
+from umbel._control import actors, groups, journal, keeping, leadership
+from umbel._control.events import ActorState
 from umbel._control.storage import in_sqlite
 from umbel._history import retention, store
 from umbel._model import reasons
@@ -515,6 +516,62 @@ def _commit_again(storage: in_sqlite.SqliteStorage, writes: Any, *, fencing: int
     _commit(storage, writes, fencing=fencing, number=done + 1 if number <= done else number)
 
 
+# ---- the control store's records ----
+
+_record_event = journal.Journal.apply
+_on_hosted = actors.ActorTable._on_hosted
+_needs_call = actors.needs_call
+
+
+def _say_at_once(machine: journal.Journal, effect: Any) -> list[Any]:
+    """Nothing waits for its record."""
+    return [journal.Do((effect,))] if not machine.ended else []
+
+
+def _say_with_the_one_before(machine: journal.Journal, effect: Any) -> list[Any]:
+    """What is said depends on a commit that is collected, and goes with the one under way."""
+    batch = machine._under_way
+    if batch is None:
+        return [journal.Do((effect,))]
+    batch.effects.append(effect)
+    machine._withheld_count += 1
+    return []
+
+
+def _take_failed_as_done(machine: journal.Journal, event: journal.Event) -> list[Any]:
+    """A commit that nobody has confirmed counts."""
+    if isinstance(event, journal.Failed):
+        event = journal.Committed(event.number, event.at_s)
+    return _record_event(machine, event)
+
+
+def _host_unrecorded(table: actors.ActorTable, event: Any) -> list[Any]:
+    """A constructor is called before anybody knows that it is."""
+    commands = _on_hosted(table, event)
+    if table.changed is not None:
+        table.changed.pop(event.actor, None)
+    return commands
+
+
+def _bury_unrecorded(table: actors.ActorTable, actor: actors.Actor, *values: Any) -> list[Any]:
+    """The end of an actor is not kept."""
+    commands = _bury(table, actor, *values)
+    if table.changed is not None:
+        table.changed.pop(actor.spec.actor, None)
+    return commands
+
+
+def _forget_call_early(actor: actors.Actor) -> bool:
+    """Constructor calls are not kept for restarts."""
+    return _needs_call(actor) and actor.state is not ActorState.ALIVE
+
+
+def _recover_nobody(table: actors.ActorTable, _event: Any) -> list[Any]:
+    """What was under way is not taken up again."""
+    table._unreported = None
+    return []
+
+
 _CLASS: Final = dispatch.SchedulingClass
 _CALLS: Final = actor_calls.ActorCalls
 _ROUNDS: Final = rounds.Rounds
@@ -591,5 +648,13 @@ PLANTS: Final[Mapping[str, Planted]] = {
     ),
     "commits-unfenced": _instead("leadership", in_sqlite.SqliteStorage, "commit", _commit_unfenced, "L"),
     "commits-twice": _instead("leadership", in_sqlite.SqliteStorage, "commit", _commit_again, "L1"),
+    "said-at-once": _instead("control", journal.Journal, "_withhold", _say_at_once, "J"),
+    "said-with-the-one-before": _instead("control", journal.Journal, "_withhold", _say_with_the_one_before, "J1", "J2"),
+    "failed-is-done": _instead("control", journal.Journal, "apply", _take_failed_as_done, "J1", "J2"),
+    "hosting-unrecorded": _instead("control", actors.ActorTable, "_on_hosted", _host_unrecorded, "J4"),
+    "death-unrecorded": _instead("control", actors.ActorTable, "_bury", _bury_unrecorded, "J1"),
+    "acts-on": _instead("control", keeping.Keeping, "may_act", lambda _one: True, "J3"),
+    "call-not-kept": _instead("control", actors, "needs_call", _forget_call_early, "'a"),
+    "nobody-recovered": _instead("control", actors.ActorTable, "_on_recovered", _recover_nobody, "R2", "J4"),
     "no-limit": _instead("mailbox", mailbox.Mailbox, "_start", _start_all, "a lane runs", "M1"),
 }

@@ -160,6 +160,7 @@ def machines() -> Mapping[str, MakeWorld]:
         actors,
         agent,
         collective,
+        control,
         dispatch,
         graphs,
         groups,
@@ -184,4 +185,5 @@ def machines() -> Mapping[str, MakeWorld]:
         "shortage": shortage.ShortageWorld,
         "groups": groups.GroupsWorld,
         "leadership": leadership.LeadershipWorld,
+        "control": control.ControlWorld,
     }
