@@ -50,6 +50,9 @@ class Receiver(Protocol):
     def on_joining(self, client: Client, hello: Message) -> None:
         """It is to be given its job; then it is welcomed."""
 
+    def welcome(self, client: Client, message: Message) -> None:
+        """Send it this, at once or when what it says is so for good."""
+
     def on_joined(self, client: Client) -> None: ...
 
     def on_message(self, client: Client, message: Message, body: bytes) -> None: ...
@@ -172,7 +175,7 @@ class Hub:
         connection.peer = client
         self.clients[client.id] = client
         self._receiver.on_joining(client, hello)
-        self.send(client.id, {**self._welcome, "namespace": client.namespace, "job_id": client.job_id})
+        self._receiver.welcome(client, {**self._welcome, "namespace": client.namespace, "job_id": client.job_id})
         self._receiver.on_joined(client)
 
     def _turn_away(self, connection: Connection, text: str) -> None:

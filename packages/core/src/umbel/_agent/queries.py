@@ -128,6 +128,7 @@ class Queries:
                 "socket": f"{config['session_dir']}/agent.sock",
                 "store_dir": config["store_dir"],
                 "metrics_port": self._daemon.metrics_port,
+                "control_waits_for": self._daemon.control.waits_for(),
                 "store_capacity_bytes": config["store_capacity_bytes"],
             }
         ]

@@ -11,6 +11,7 @@ import contextlib
 import importlib
 import json
 import os
+import select
 import signal
 import socket
 import sys
@@ -88,7 +89,7 @@ class Service:
             order=self._order(config["scheduler"]),
             is_kept=self._jobs.is_running if self._jobs is not None else None,
         )
-        self.control: Control = importlib.import_module(config["control"]).ActorService(self)
+        self.control: Control = self._control_service(config)
         self.history = History(config, self.poller, lambda text: self.hub.tell_drivers({"t": "warn", "text": text}))
         welcome = {"t": "welcome", **{name: config[name] for name in _WELCOME}}
         self.hub = Hub(self.poller, f"{config['session_dir']}/agent.sock", self, welcome)
@@ -183,6 +184,42 @@ class Service:
         self.metrics_service().serve(host, self._config["metrics_export_port"])
         return int(self._metrics.port)
 
+    def _control_service(self, config: Message) -> Control:
+        """Where records are kept, this waits until nobody else leads. Raises what opening the storage does."""
+        module: Any = importlib.import_module(config["control"])
+        if not config.get("storage"):
+            made: Control = module.ActorService(self)
+            return made
+        sys.path[:] = config["sys_path"]
+        importlib.reload(
+            sys.modules["umbel"]
+        )  # until here a stand-in; storages are plugins, and may import the real one
+        kept: Control = module.keeping_in(
+            self,
+            config["storage"],
+            holder=f"{socket.gethostname()} pid {os.getpid()} node {config['node_id']}",
+            wake=self.poller.wake,
+            on_step_down=self._step_down,
+            is_wanted=self._has_starter,
+            is_standby=config["is_standby"],
+        )
+        for environment in kept.job_environments() if self._jobs is not None else ():
+            self._jobs.knows(environment)
+        return kept
+
+    def _has_starter(self) -> bool:
+        """Whether the process that has started this one still waits for it."""
+        poll = select.poll()
+        poll.register(self._starter, select.POLLIN)
+        return not poll.poll(0)
+
+    def _step_down(self, reason: str) -> None:
+        """Another one leads, or may: what this one has decided since does not count, so all that runs here goes."""
+        text = f"this node ends, as its control service leads no longer: {reason}"
+        _log(text)
+        self.hub.tell_drivers({"t": "fatal", "text": text})
+        self._begin_end(grace_s=0.0)
+
     def _order(self, scheduler: str) -> fairness.Order:
         if scheduler in _BUILT_IN_SCHEDULERS:  # they differ only in where they place, which one node has no use for
             return fairness.deepest_first
@@ -262,7 +299,7 @@ class Service:
         """A driver has done what it wanted. When it is answered, it has been sent what its workers had printed."""
         self.control.job_leaves(client.id)
         self.forks.catch_up()
-        self.hub.reply(client.id, message["rq"], {})
+        self.control.reply(client.id, message["rq"], {})
 
     def _on_stop(self, client: Client, message: Message, _body: bytes) -> None:
         if self._config["embedded"]:
@@ -299,6 +336,7 @@ class Service:
             self._door.close()
         self.hub.flush(self.now_s() + LAST_OUTPUT_S, self.now_s)
         self.hub.close()
+        self.control.end()
         if self._log_files is not None:
             self._log_files.close()
         if self._metrics is not None:
@@ -339,6 +377,9 @@ class Service:
             client.job_id = self.job_of_worker(client.id)
             if self._jobs is not None:
                 client.job = self._jobs.environment(client.job_id)
+
+    def welcome(self, client: Client, message: Message) -> None:
+        (self.control.send if client.is_driver else self.send)(client.id, message)
 
     def job_of_worker(self, worker: str) -> str:
         """The id of the job whose driver it works for, however indirectly."""

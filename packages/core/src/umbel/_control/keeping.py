@@ -28,6 +28,10 @@ class Storing(Protocol):
 
     def ask(self, command: leadership.Acquire | leadership.Renew) -> None: ...
 
+    @property
+    def has_heard(self) -> bool:
+        """Whether there is anything to `take`."""
+
     def take(self) -> list[Heard]:
         """What has come of it meanwhile."""
 
@@ -97,8 +101,11 @@ class Keeping:
     def next_tick_s(self) -> float | None:
         if self.journal.ended:
             return None
-        wake_s = self._now_s() + max(0.0, self.leader.wake_at_s - self._lease_now_s())
-        return min((at_s for at_s in (wake_s, self.journal.next_tick_s()) if at_s is not None), default=None)
+        left_s = self.leader.wake_at_s - self._lease_now_s()
+        if left_s <= 0 or self._storing.has_heard:
+            return 0.0  # before now, whenever the caller looks what time it is
+        wake_s, retry_s = self._now_s() + left_s, self.journal.next_tick_s()
+        return wake_s if retry_s is None else min(wake_s, retry_s)
 
     def tick(self) -> None:
         """Look at what has come, and what is due."""

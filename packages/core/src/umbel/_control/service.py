@@ -484,3 +484,10 @@ class ActorService:
 
 def _as_message(one: actors.Listed) -> Message:
     return {**one._asdict(), "state": one.state.value, "cause": one.cause.value}
+
+
+def keeping_in(node: Any, url: str, **options: Any) -> ActorService:
+    """A service whose records are kept in this control storage. options: as for `storing.lead`, which this waits for."""
+    from umbel._control import storing
+
+    return ActorService(node, storing.lead(url, now_s=node.now_s, **options))

@@ -7,6 +7,7 @@ does not cost the lease. What they hear the loop takes, woken by its poller.
 from __future__ import annotations
 
 import contextlib
+import os
 import queue
 import threading
 import time
@@ -22,6 +23,8 @@ TTL_S = (
     3.0  # of a lease: so long a head that was killed keeps the next one waiting; a stall of half of that costs nothing
 )
 TIMEOUT_S = 5.0  # for one answer
+POLL_S = 0.1  # while another one leads: how soon it is seen that nobody waits for this one any more
+FORK_WAIT_S = 1.0  # for an answer of a storage that is being asked; then the fork happens all the same
 END_S = 2.0  # for a thread to end that is in the middle of a commit
 
 
@@ -44,6 +47,7 @@ class Threads:
             queue.SimpleQueue()
         )  # one at most, the journal sees to it
         self._questions: queue.SimpleQueue[Any] = queue.SimpleQueue()  # likewise
+        self._locks = {thread: threading.Lock() for thread in ("umbel-commits", "umbel-lease")}  # while one asks
         self._threads = [
             threading.Thread(
                 target=self._serve, args=(self._orders, commits, self._commit), name="umbel-commits", daemon=True
@@ -54,6 +58,8 @@ class Threads:
         ]
         for thread in self._threads:
             thread.start()
+        # A child of a fork must not find a lock of SQLite, or of what a client uses, held by a thread that it does not have.
+        os.register_at_fork(before=self._pause, after_in_parent=self._go_on, after_in_child=self._go_on)
 
     def commit(self, command: journal.Commit) -> None:
         self._orders.put(command)
@@ -88,10 +94,20 @@ class Threads:
             if order is None:
                 storage.close()
                 return
-            heard = do(storage, order)
+            with self._locks[threading.current_thread().name]:
+                heard = do(storage, order)
             if heard is not None:
                 self._heard.append(heard)
                 self._wake()
+
+    def _pause(self) -> None:
+        for lock in self._locks.values():
+            lock.acquire(timeout=FORK_WAIT_S)
+
+    def _go_on(self) -> None:
+        for lock in self._locks.values():
+            with contextlib.suppress(RuntimeError):  # it was not to be had in time
+                lock.release()
 
     def _commit(self, storage: spi.ControlStorage, order: journal.Commit) -> journal.Event:
         try:
@@ -138,19 +154,20 @@ def lead(
     wake: Callable[[], None],
     on_step_down: Callable[[str], None],
     now_s: Callable[[], float] = time.monotonic,
+    is_wanted: Callable[[], bool] = lambda: True,
     is_standby: bool = False,
     recovery_s: float = 0.0,
 ) -> keeping.Keeping:
     """Waits for the lease, loads what there is and returns who keeps it from now on.
 
     A leader that has died is waited for until its lease has run out. Raises StorageUnavailable when one renews it meanwhile,
-    unless `is_standby`, which waits for ever, or when the storage does not answer; and what opening it raises.
+    unless `is_standby`, which waits as long as `is_wanted`, or when the storage does not answer; and what opening it raises.
     """
     with contextlib.ExitStack() as stack:
         commits = stack.enter_context(contextlib.closing(opening.open_storage(url, timeout_s=TIMEOUT_S)))
         leases = stack.enter_context(contextlib.closing(opening.open_storage(url, timeout_s=TIMEOUT_S)))
         leader = leadership.Leadership(ttl_s=TTL_S, now_s=lease_now_s())
-        _acquire(leases, leader, holder, is_standby=is_standby)
+        _acquire(leases, leader, holder, is_wanted, is_standby=is_standby)
         # Loading may take longer than the lease, so another thread renews it; the machine hears of that when it is done.
         threads = Threads(commits, leases, holder, wake)
         stack.callback(threads.close, leader.fencing)
@@ -162,18 +179,31 @@ def lead(
         return found
 
 
-def _acquire(storage: spi.ControlStorage, leader: leadership.Leadership, holder: str, *, is_standby: bool) -> None:
-    give_up_at_s = lease_now_s() + 2 * TTL_S + TIMEOUT_S
+def _acquire(
+    storage: spi.ControlStorage,
+    leader: leadership.Leadership,
+    holder: str,
+    is_wanted: Callable[[], bool],
+    *,
+    is_standby: bool,
+) -> None:
+    give_up_at_s = lease_now_s() + 2 * TTL_S  # a lease of somebody who has died has run out by then
     while not leader.fencing:
-        time.sleep(min(0.1, max(0.0, leader.wake_at_s - lease_now_s())))  # nothing tells here; the lease takes seconds
+        time.sleep(
+            min(POLL_S, max(0.0, leader.wake_at_s - lease_now_s()))
+        )  # nothing tells of it that all storages have
         for command in leader.apply(leadership.Tick(lease_now_s())):
             if isinstance(command, (leadership.Acquire, leadership.Renew)):
                 leader.apply(asked(storage, command, holder))
-        if not leader.fencing and not is_standby and lease_now_s() > give_up_at_s:
-            reason = leader.reason(lease_now_s())
+        if leader.fencing:
+            return
+        reason = leader.reason(lease_now_s())
+        if not is_wanted():
+            raise exceptions.StorageUnavailable(f"nobody waits any more for this control service to begin: {reason}")
+        if not is_standby and lease_now_s() > give_up_at_s:
             raise exceptions.StorageUnavailable(
-                f"no control store can be started upon this storage: {reason}. Stop that head first, or pass --standby to "
-                "take over when it ends"
+                f"no control service can begin upon this storage: {reason}. Stop that node first, or start this one with "
+                "--standby, to take over when it ends"
             )
 
 

@@ -42,11 +42,17 @@ def make_start() -> click.Command:
     @click.option(
         "--token-file", help="Of the node's token, made if it is not there; default one of its own in ~/.umbel."
     )
+    @click.option(
+        "--storage",
+        metavar="URL",
+        help="Keep actors, names, groups, jobs and keys there: sqlite:///FILE, redis://, etcd://.",
+    )
+    @click.option("--standby", is_flag=True, help="With --storage: wait while another head leads, and take over.")
     @click.option("--block", is_flag=True, help="Stay until the node ends; end it on Ctrl-C or SIGTERM.")
     def start_node(
         head: bool, address: str | None, num_cpus: float | None, num_gpus: float | None, resources: str | None,
         labels: str | None, object_store_memory: int | None, scheduler: str | None, port: int | None, host: str,
-        token_file: str | None, block: bool,
+        token_file: str | None, storage: str | None, standby: bool, block: bool,
     ) -> None:  # fmt: skip
         """Start a node that runs until `umbel stop`; programs of this user on this machine connect by umbel.init()."""
         if address is not None:
@@ -56,8 +62,9 @@ def make_start() -> click.Command:
         stay = _Stay() if block else None  # from here on a signal ends the node, though it may not be there yet
         try:
             listening = {} if port is None else _listening(host, port, token_file)
+            more = {**listening, **_keeping(storage, is_standby=standby)}
             launched, told = _start(
-                num_cpus, num_gpus, _resources(resources), _labels(labels), object_store_memory, scheduler, listening
+                num_cpus, num_gpus, _resources(resources), _labels(labels), object_store_memory, scheduler, more
             )
         except (exceptions.UmbelError, TypeError, ValueError, RuntimeError) as error:
             raise click.ClickException(str(error)) from error
@@ -86,7 +93,7 @@ def _start(
     labels: dict[str, str],
     object_store_memory: int | None,
     scheduler: str | None,
-    listening: dict[str, str],
+    more: dict[str, Any],
 ) -> tuple[launch.Launched, str]:
     config = configuration.Config.from_environment()
     policy = scheduler or config.scheduler
@@ -100,8 +107,9 @@ def _start(
             "has_jobs": True,
             "version": attach.version(),
             "worker_imports": [],
-            **listening,
-        }
+            **more,
+        },
+        ready_timeout_s=None if more.get("is_standby") else launch.READY_TIMEOUT_S,
     )
     return launched, own_node.in_words(totals)
 
@@ -111,6 +119,15 @@ def _listening(host: str, port: int, token_file: str | None) -> dict[str, str]:
     path = os.path.abspath(token_file) if token_file else token_files.default_path(os.urandom(8).hex())
     token_files.ensure(path)
     return {"listen": str(addresses.Address(host, port)), "token_file": path}
+
+
+def _keeping(url: str | None, *, is_standby: bool) -> dict[str, Any]:
+    """What the daemon is told of its control storage."""
+    if url is None:
+        if is_standby:
+            raise click.ClickException("--standby is for a head with --storage, which another one may be using")
+        return {}
+    return {"storage": url, "is_standby": is_standby}
 
 
 def _resources(text: str | None) -> dict[str, float] | None:
@@ -250,6 +267,8 @@ def _in_words(found: dict[str, Any]) -> list[str]:
     for one in found["nodes"]:
         where = f", listens at {one['address']}" if one["address"] else ""
         lines.append(f"Node {one['node_id'][:8]} ({os.path.basename(one['session_dir'])}{where})")
+        if one["control_waits_for"]:
+            lines.append(f"  Its control service {one['control_waits_for']}")
         for name, amount in one["resources"].items():
             if not name.startswith(resource_model.NODE_PREFIX):
                 lines.append(

@@ -107,6 +107,10 @@ class Storing:
     def ask(self, command: leadership.Acquire | leadership.Renew) -> None:
         self.head.world.under_way.append(Order(self.head, command))
 
+    @property
+    def has_heard(self) -> bool:
+        return bool(self.heard)
+
     def take(self) -> list[Any]:
         heard, self.heard = self.heard, []
         return heard
@@ -139,7 +143,7 @@ class Head:
             if not self.has_reports:
                 self.world.report_to(self)
             due_s = self.service.next_tick_s()
-            if self.storing.heard or (due_s is not None and due_s <= self.world.now_s):
+            if due_s is not None and due_s <= self.world.now_s:
                 self.service.tick()
             return
         for event in [*self.storing.take(), leadership.Tick(self.world.now_s)]:
