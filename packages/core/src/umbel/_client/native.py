@@ -490,6 +490,13 @@ class NativeEngine:
             return [{"name": a["name"], "namespace": a["namespace"]} for a in found]
         return [a["name"] for a in found]
 
+    @property
+    def key_values(self) -> Any:
+        """The internal key-value store."""
+        from umbel._client import key_values
+
+        return key_values.KeyValues(self)
+
     def query(self, what: str, *, about: str = "", timeout_s: float | None = None) -> Any:
         """Ask the agent: "nodes", "cluster_resources", "available_resources", "pending", ... Only "timeline", trace events
         as `umbel._client.timeline` makes them, comes from others as well."""
