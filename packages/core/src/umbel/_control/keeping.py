@@ -1,7 +1,7 @@
 """Keeps the control store's records in a control storage, and holds back what depends on them meanwhile.
 
 `Keeping` is the shell of `umbel._control.journal` and `umbel._control.leadership`, on the thread of the daemon's loop, which
-never waits for the storage. What it orders of that, somebody else does (`Storing`; `threads.Threads` in a daemon).
+never waits for the storage. What it orders of that, somebody else does (`Storing`; `storing.Threads` in a daemon).
 """
 
 from __future__ import annotations

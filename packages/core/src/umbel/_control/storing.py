@@ -19,9 +19,7 @@ from umbel import exceptions, spi
 from umbel._control import journal, keeping, kept, leadership
 from umbel._control.storage import opening
 
-TTL_S = (
-    3.0  # of a lease: so long a head that was killed keeps the next one waiting; a stall of half of that costs nothing
-)
+TTL_S = 4.0  # of a lease: who follows one that was killed leads in less than 5 s; a stall of 1.8 s costs nothing
 TIMEOUT_S = 5.0  # for one answer
 POLL_S = 0.1  # while another one leads: how soon it is seen that nobody waits for this one any more
 FORK_WAIT_S = 1.0  # for an answer of a storage that is being asked; then the fork happens all the same
@@ -188,19 +186,27 @@ def _acquire(
     is_standby: bool,
 ) -> None:
     give_up_at_s = lease_now_s() + 2 * TTL_S  # a lease of somebody who has died has run out by then
+    lapses_at_s: float | None = None  # as it was first seen
     while not leader.fencing:
         time.sleep(
             min(POLL_S, max(0.0, leader.wake_at_s - lease_now_s()))
         )  # nothing tells of it that all storages have
+        is_renewed = False
         for command in leader.apply(leadership.Tick(lease_now_s())):
-            if isinstance(command, (leadership.Acquire, leadership.Renew)):
-                leader.apply(asked(storage, command, holder))
+            if not isinstance(command, (leadership.Acquire, leadership.Renew)):
+                continue
+            heard = asked(storage, command, holder)
+            leader.apply(heard)
+            if isinstance(heard, leadership.Held):
+                until_s = heard.now_s + heard.remaining_s
+                lapses_at_s = until_s if lapses_at_s is None else lapses_at_s
+                is_renewed = until_s > lapses_at_s + TTL_S / 2  # some storages tell it in whole seconds
         if leader.fencing:
             return
         reason = leader.reason(lease_now_s())
         if not is_wanted():
             raise exceptions.StorageUnavailable(f"nobody waits any more for this control service to begin: {reason}")
-        if not is_standby and lease_now_s() > give_up_at_s:
+        if not is_standby and (is_renewed or lease_now_s() > give_up_at_s):
             raise exceptions.StorageUnavailable(
                 f"no control service can begin upon this storage: {reason}. Stop that node first, or start this one with "
                 "--standby, to take over when it ends"
