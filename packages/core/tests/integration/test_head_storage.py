@@ -215,6 +215,43 @@ def test_actor_that_may_not_restart_is_dead_and_one_that_was_dropped_stays_so(ma
     assert "its node ended, and the control service has started again" in listed
 
 
+def test_detached_actors_in_a_detached_group_come_back_in_it_after_stop_as_after_a_kill(
+    machine: Machine, tmp_path: Path
+) -> None:
+    storage = f"sqlite://{tmp_path}/control.db"
+    session = machine.start(storage)
+    actor = """
+        import sys, umbel
+        from umbel.util.placement_group import get_current_placement_group, get_placement_group, placement_group
+        from umbel.util.scheduling_strategies import PlacementGroupSchedulingStrategy
+
+        umbel.init(address="auto", namespace="ns", log_to_driver=False)
+
+        @umbel.remote(num_cpus=1, lifetime="detached", max_restarts=-1, name="a")
+        class A:
+            def group(self):
+                return get_current_placement_group().id.hex()
+    """
+    make = """
+        group = placement_group([{"CPU": 1}, {"CPU": 1}], name="pg", lifetime="detached")
+        a = A.options(scheduling_strategy=PlacementGroupSchedulingStrategy(group)).remote()
+        assert umbel.get(a.group.remote()) == group.id.hex()
+    """
+    look = """
+        group = get_placement_group("pg")
+        assert umbel.get(group.ready(), timeout=30) is not None
+        assert umbel.get(umbel.get_actor("a").group.remote(), timeout=30) == group.id.hex()
+        assert umbel.available_resources()["CPU"] == 2
+    """
+    machine.program(textwrap.dedent(actor) + textwrap.dedent(make))
+    machine.umbel("stop")
+    session = machine.start(storage)
+    machine.program(textwrap.dedent(actor) + textwrap.dedent(look))
+    machine.kill_head(session)
+    machine.start(storage)
+    machine.program(textwrap.dedent(actor) + textwrap.dedent(look))
+
+
 def test_second_head_is_refused_while_the_first_lives_and_takes_over_after_its_death(
     machine: Machine, tmp_path: Path
 ) -> None:

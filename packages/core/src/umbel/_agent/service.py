@@ -336,7 +336,6 @@ class Service:
             self._door.close()
         self.hub.flush(self.now_s() + LAST_OUTPUT_S, self.now_s)
         self.hub.close()
-        self.control.end()
         if self._log_files is not None:
             self._log_files.close()
         if self._metrics is not None:
@@ -345,6 +344,7 @@ class Service:
             self._note_last()
         self.history.end()
         self.forks.end(FORK_SERVER_GRACE_S)
+        self.control.end()  # another one may lead now that nothing runs here
         url = sessions.spill_url(self._config["session_dir"])
         if url:  # the fork server was killed before it could do that; this interpreter finds the library there
             sys.path += self._config["sys_path"]
