@@ -37,22 +37,19 @@ class Threads:
     def __init__(
         self, commits: spi.ControlStorage, leases: spi.ControlStorage, holder: str, wake: Callable[[], None]
     ) -> None:
-        self._leases = leases
         self._holder = holder
         self._wake = wake
         self._heard: deque[Any] = deque()
-        self._orders: queue.SimpleQueue[journal.Commit | None] = (
-            queue.SimpleQueue()
-        )  # one at most, the journal sees to it
+        self._orders: queue.SimpleQueue[Any] = queue.SimpleQueue()  # one at most, the journal sees to it
         self._questions: queue.SimpleQueue[Any] = queue.SimpleQueue()  # likewise
-        self._locks = {thread: threading.Lock() for thread in ("umbel-commits", "umbel-lease")}  # while one asks
+        self._locks = {self._commit: threading.Lock(), self._ask: threading.Lock()}  # held while one asks
+        self._paused: list[threading.Lock] = []
         self._threads = [
-            threading.Thread(
-                target=self._serve, args=(self._orders, commits, self._commit), name="umbel-commits", daemon=True
-            ),
-            threading.Thread(
-                target=self._serve, args=(self._questions, leases, self._ask), name="umbel-lease", daemon=True
-            ),
+            threading.Thread(target=self._serve, args=(orders, storage, do), name=name, daemon=True)
+            for name, orders, storage, do in (
+                ("umbel-commits", self._orders, commits, self._commit),
+                ("umbel-lease", self._questions, leases, self._ask),
+            )
         ]
         for thread in self._threads:
             thread.start()
@@ -84,40 +81,35 @@ class Threads:
         for thread in self._threads:
             thread.join(max(0.0, until_s - time.monotonic()))
 
-    def _serve(
-        self, orders: queue.SimpleQueue[Any], storage: spi.ControlStorage, do: Callable[[Any, Any], Any]
-    ) -> None:
-        while True:
-            order = orders.get()
-            if order is None:
-                storage.close()
-                return
-            with self._locks[threading.current_thread().name]:
-                heard = do(storage, order)
-            if heard is not None:
-                self._heard.append(heard)
-                self._wake()
+    def _serve(self, orders: queue.SimpleQueue[Any], storage: spi.ControlStorage, do: Callable[..., Any]) -> None:
+        with contextlib.closing(storage):
+            while (order := orders.get()) is not None:
+                with self._locks[do]:
+                    heard = do(storage, order)
+                if heard is not None:
+                    self._heard.append(heard)
+                    self._wake()
 
     def _pause(self) -> None:
-        for lock in self._locks.values():
-            lock.acquire(timeout=FORK_WAIT_S)
+        self._paused = [lock for lock in self._locks.values() if lock.acquire(timeout=FORK_WAIT_S)]
 
     def _go_on(self) -> None:
-        for lock in self._locks.values():
-            with contextlib.suppress(RuntimeError):  # it was not to be had in time
-                lock.release()
+        for lock in self._paused:
+            lock.release()
+        self._paused = []
 
-    def _commit(self, storage: spi.ControlStorage, order: journal.Commit) -> journal.Event:
+    def _commit(self, storage: spi.ControlStorage, order: journal.Commit) -> keeping.Heard:
         try:
             storage.commit(list(order.writes.items()), fencing=order.fencing, number=order.number)
         except exceptions.StorageFenced as error:
             return journal.Fenced(str(error))
-        except (
-            exceptions.InvalidOption
-        ) as error:  # asking again would not help: better to be without a head than with a wrong one
-            return journal.Fenced(f"the control storage cannot take what is to be kept: {error}")
         except exceptions.ControlStorageError as error:
             return journal.Failed(order.number, str(error), time.monotonic())
+        except (
+            Exception
+        ) as error:  # a plugin's may be any; asking again helps against none that is not one of those above
+            text = f"the control storage cannot take what is to be kept: {type(error).__name__}: {error}"
+            return journal.Fenced(text)
         return journal.Committed(order.number, time.monotonic())
 
     def _ask(self, storage: spi.ControlStorage, question: Any) -> leadership.Event | None:
@@ -129,7 +121,7 @@ class Threads:
 
 
 def asked(storage: spi.ControlStorage, question: leadership.Command, holder: str) -> leadership.Event:
-    """Asks about the lease. Raises what asking again does not help against."""
+    """Asks about the lease."""
     asked_at_s = lease_now_s()
     try:
         if isinstance(question, leadership.Renew):
@@ -138,8 +130,8 @@ def asked(storage: spi.ControlStorage, question: leadership.Command, holder: str
         lease = storage.acquire(holder, TTL_S)
     except exceptions.StorageFenced as error:
         return leadership.Fenced(error.fencing, lease_now_s())
-    except exceptions.ControlStorageError as error:
-        return leadership.Failed(str(error), lease_now_s())
+    except Exception as error:  # of a plugin: the lease runs out, and that is told with its reason
+        return leadership.Failed(f"{type(error).__name__}: {error}", lease_now_s())
     if lease.holder == holder:
         return leadership.Granted(lease.fencing, asked_at_s, lease_now_s())
     return leadership.Held(lease.holder, lease.remaining_s, lease_now_s())
