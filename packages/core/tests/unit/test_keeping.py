@@ -82,7 +82,7 @@ def is_due(head: Head) -> bool:
 
 def test_what_was_heard_is_due_at_once(head: Head) -> None:
     assert not is_due(head)
-    head.storing.heard.append(journal.Committed(1, 0.0))
+    head.storing.heard.append(journal.Committed(3, 1, 0.0))
     assert is_due(head)
 
 
@@ -98,16 +98,43 @@ def test_what_follows_from_an_effect_comes_after_those_that_are_due(head: Head) 
     head.put(b"1")
     head.keeping.withhold(lambda: (head.did.append(1), head.do(3))[0])
     head.do(2)
-    head.hear(journal.Committed(1, 0.0))
+    head.hear(journal.Committed(3, 1, 0.0))
     assert head.did == [1, 2, 3]
 
 
-def test_nothing_is_done_once_the_lease_has_run_out(head: Head) -> None:
+def lose(head: Head) -> None:
+    """Its lease has run out."""
+    head.at_s = 9.0
+    head.keeping.tick()
+    assert head.storing.asked == [leadership.Acquire()]
+
+
+def test_nothing_is_done_while_the_lease_has_run_out_and_then_all_in_order(head: Head) -> None:
     """Also what was withheld before, of which the storage has the records."""
     head.put(b"1")
     head.do(1)
-    head.at_s = 9.0
-    head.hear(journal.Committed(1, 0.0))
+    lose(head)
+    head.hear(journal.Committed(3, 1, 0.0))
+    head.do(2)
+    head.put(b"2")
+    head.do(3)
+    assert (head.did, head.ends, len(head.storing.commits)) == ([], [], 1)
+    assert "may not act" in head.keeping.reason()
+    head.hear(leadership.Granted(4, asked_at_s=9.0, now_s=9.1))
+    assert head.did == [1]
+    assert head.storing.commits[1][:2] == (4, 1)
+    head.hear(journal.Committed(4, 1, 9.2))
+    assert head.did == [1, 2, 3]
+
+
+@pytest.mark.parametrize(
+    "event", [leadership.Held("other", 5.0, 9.1), leadership.Granted(5, asked_at_s=9.0, now_s=9.1)]
+)
+def test_whoever_sees_that_another_one_leads_or_has_led_ends(head: Head, event: leadership.Event) -> None:
+    head.put(b"1")
+    head.do(1)
+    lose(head)
+    head.hear(event)
     head.do(2)
     head.put(b"2")
     assert (head.did, len(head.ends), len(head.storing.commits)) == ([], 1, 1)
@@ -116,12 +143,14 @@ def test_nothing_is_done_once_the_lease_has_run_out(head: Head) -> None:
     assert head.storing.closed == [0]
 
 
-def test_effect_that_ends_all_is_the_last(head: Head) -> None:
+def test_effect_that_takes_too_long_is_the_last_until_the_lease_is_had_again(head: Head) -> None:
     head.put(b"1")
     head.keeping.withhold(lambda: setattr(head, "at_s", 9.0))
     head.do(2)
-    head.hear(journal.Committed(1, 0.0))
-    assert (head.did, len(head.ends)) == ([], 1)
+    head.hear(journal.Committed(3, 1, 0.0))
+    assert (head.did, head.ends) == ([], [])
+    head.hear(leadership.Granted(3, asked_at_s=9.0, now_s=9.1))
+    assert head.did == [2]
 
 
 def test_answer_about_the_lease_that_was_heard_late_is_taken_as_of_now(head: Head) -> None:
@@ -130,7 +159,7 @@ def test_answer_about_the_lease_that_was_heard_late_is_taken_as_of_now(head: Hea
     head.keeping.tick()
     head.at_s = 20.0
     head.hear(leadership.Renewed(3, asked_at_s=4.0, now_s=4.1))
-    assert len(head.ends) == 1
+    assert not head.keeping.may_act()
 
 
 def test_lease_is_given_back_in_the_end(head: Head) -> None:

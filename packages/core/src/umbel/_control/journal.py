@@ -4,8 +4,9 @@ The tables apply an event at once. What that changes of the records is `Recorded
 an effect that is `Withheld`: until all that was recorded before it is in the storage. So effects keep their order, and one
 that comes while nothing is under way goes at once. One commit is under way at a time; what is recorded meanwhile is
 collected, and goes with the next one. A commit that has failed, or of which nobody knows whether it has happened, is asked
-for again by the same number, with the same writes, until it is there; `reason` says what is being waited for. When the lease is
-lost everything withheld is void, as is what the tables have: whoever leads next does not know of it.
+for again by the same number, with the same writes, until it is there; `reason` says what is being waited for. While the lease
+has run out nothing is done. If nobody has led when it is had again, all goes on; else everything withheld is void, as is
+what the tables have: whoever leads does not know of it.
 
 This module only decides. Effects are opaque; the shell does them in the order in which it is told.
 """
@@ -42,6 +43,9 @@ class Withheld(NamedTuple):
 
 
 class Committed(NamedTuple):
+    """fencing: as in Commit; so in those that follow."""
+
+    fencing: int
     number: int
     at_s: float
 
@@ -49,22 +53,37 @@ class Committed(NamedTuple):
 class Failed(NamedTuple):
     """It may have happened all the same."""
 
+    fencing: int
     number: int
     reason: str
     at_s: float
 
 
 class Fenced(NamedTuple):
-    """Another one leads, or may do so, or the storage can never take what it was given."""
+    """Another one has led since, or the storage can never take what it was given."""
+
+    fencing: int
+    reason: str
+
+
+class Paused(NamedTuple):
+    """The lease has run out, and maybe nobody has it."""
 
     reason: str
+
+
+class Resumed(NamedTuple):
+    """It is had again, by this or the next number: nobody has led meanwhile, and the records are as they were."""
+
+    fencing: int
+    at_s: float
 
 
 class Ticked(NamedTuple):
     at_s: float
 
 
-Event: TypeAlias = "Recorded | Withheld | Committed | Failed | Fenced | Ticked"
+Event: TypeAlias = "Recorded | Withheld | Committed | Failed | Fenced | Paused | Resumed | Ticked"
 
 
 # What to do.
@@ -109,11 +128,12 @@ class Batch:
 
 
 class Journal:
-    """The machine, of one lease. `apply` takes what has happened and returns what to do."""
+    """The machine. `apply` takes what has happened and returns what to do."""
 
     def __init__(self, fencing: int) -> None:
         self.fencing = fencing
         self.ended = ""  # why nothing is done any more
+        self.paused = ""  # why nothing is done for now
         self._number = 0  # of the last commit that was begun
         self._under_way: Batch | None = None
         self._collected: deque[Batch] = deque()
@@ -134,8 +154,10 @@ class Journal:
 
     def reason(self, at_s: float) -> str:
         """What is waited for; "" for nothing."""
-        if self.ended or self._under_way is None:
-            return self.ended
+        if self.ended or self.paused:
+            return self.ended or f"may not act until it has its lease again: {self.paused}"
+        if self._under_way is None:
+            return ""
         waiting = len(self._under_way.writes) + sum(len(batch.writes) for batch in self._collected)
         text = f"waits for the control storage to take {waiting} records, since {at_s - self._since_s:.1f} s"
         if self._failures:
@@ -152,6 +174,13 @@ class Journal:
             return self._withhold(event.effect)
         if isinstance(event, Recorded):
             return self._record(event)
+        if isinstance(event, Paused):
+            self.paused, self._retry_at_s = event.reason, None
+            return []
+        if isinstance(event, Resumed):
+            return self._resume(event)
+        if isinstance(event, (Committed, Failed, Fenced)) and event.fencing != self.fencing:
+            return []  # of before a pause: it was asked for anew
         if isinstance(event, Committed):
             return self._committed(event)
         if isinstance(event, Failed):
@@ -175,23 +204,42 @@ class Journal:
         batch.writes.update(event.writes)
         batch.size_bytes += size_bytes
         self._withheld_count += len(batch.writes)
-        return self._begin(event.at_s) if self._under_way is None else []
+        return self._begin(event.at_s)
 
     def _withhold(self, effect: Any) -> list[Command]:
         batch = self._collected[-1] if self._collected else self._under_way
-        if batch is None:
+        if batch is None and not self.paused:
             return [Do((effect,))]
+        if batch is None:
+            batch = Batch()
+            self._collected.append(batch)
         batch.effects.append(effect)
         self._withheld_count += 1
         return []
 
     def _begin(self, at_s: float) -> list[Command]:
-        if not self._collected:
-            return []
-        self._under_way = self._collected.popleft()
-        self._number += 1
+        """The next commit, if none is under way."""
+        commands: list[Command] = []
+        while self._collected and self._under_way is None and not self.paused:
+            batch = self._collected.popleft()
+            if not batch.writes:  # what came during a pause
+                self._withheld_count -= len(batch.effects)
+                commands.append(Do(tuple(batch.effects)))
+                continue
+            self._number += 1
+            batch.number = self._number
+            self._under_way, self._since_s = batch, at_s
+            commands += self._ask()
+        return commands
+
+    def _resume(self, event: Resumed) -> list[Command]:
+        if event.fencing != self.fencing:  # commits are counted anew
+            self._number = 0 if self._under_way is None else 1
+        self.fencing, self.paused = event.fencing, ""
+        self._failure, self._failures = "", 0
+        if self._under_way is None:
+            return self._begin(event.at_s)
         self._under_way.number = self._number
-        self._since_s = at_s
         return self._ask()
 
     def _ask(self) -> list[Command]:
@@ -211,6 +259,8 @@ class Journal:
     def _failed(self, event: Failed) -> None:
         if self._under_way is None or event.number != self._under_way.number or self._retry_at_s is not None:
             return
+        if self.paused:
+            return  # it is asked for anew afterwards
         self._failure = event.reason
         self._retry_at_s = event.at_s + min(RETRY_S_MAX, RETRY_S * 2**self._failures)
         self._failures += 1
@@ -226,10 +276,11 @@ class Journal:
     def check(self) -> None:
         """The invariants, for tests and the simulator."""
         batches = [*([self._under_way] if self._under_way is not None else []), *self._collected]
-        checks.invariant(not self._collected or self._under_way is not None, "collected, and nothing is under way")
+        is_under_way = self._under_way is not None or self.paused
+        checks.invariant(not self._collected or is_under_way, "collected, and nothing is under way")
         checks.invariant(not self.ended or not batches, "something is withheld by who acts no more")
         for batch in batches:
-            checks.invariant(batch.writes, "something is withheld for nothing", number=batch.number)
+            checks.invariant(batch.writes or self.paused, "something is withheld for nothing", number=batch.number)
         count = sum(len(batch.writes) + len(batch.effects) for batch in batches)
         checks.invariant(count == self._withheld_count, "withheld is miscounted", count=count)
         checks.invariant(self._retry_at_s is None or self._under_way is not None, "nothing is tried again")

@@ -64,6 +64,7 @@ class Keeping:
         self._lease_now_s = lease_now_s
         self._on_step_down = on_step_down
         self._todo: deque[Callable[[], None]] = deque()
+        self._is_doing = False
 
     def withheld(self, node: Any, *, is_first: Callable[[Any], bool]) -> Any:
         """The node, for a service whose records are kept here. is_first: of an actor to be placed, see `_Node`."""
@@ -81,9 +82,9 @@ class Keeping:
 
     def may_act(self) -> bool:
         """Asked before each act: the lease may have run out since."""
-        if not self.journal.ended and not self.leader.may_act(self._lease_now_s()):
+        if not (self.journal.ended or self.journal.paused or self.leader.may_act(self._lease_now_s())):
             self._lead(leadership.Tick(self._lease_now_s()))
-        return not self.journal.ended
+        return not (self.journal.ended or self.journal.paused)
 
     def trouble(self, size_bytes: int) -> str:
         """Why a request with a body of this size is refused, or ""."""
@@ -120,14 +121,28 @@ class Keeping:
 
     def end(self) -> None:
         """What is withheld stays undone. The lease is given back, so that another one can lead at once."""
-        self._storing.close(0 if self.journal.ended else self.journal.fencing)
+        self._storing.close(0 if self.journal.ended or self.journal.paused else self.journal.fencing)
 
     def _lead(self, event: leadership.Event) -> None:
+        if self.journal.ended:
+            return
         for command in self.leader.apply(event):
             if isinstance(command, leadership.StepDown):
-                self._apply(journal.Fenced(command.reason))
-            elif not isinstance(command, leadership.Lead) and not self.journal.ended:
-                self._storing.ask(command)  # who has stepped down is to begin anew, with what is stored then
+                self._apply(journal.Paused(command.reason))
+            elif isinstance(command, leadership.Lead):
+                self._lead_again(command.fencing)
+            else:
+                self._storing.ask(command)
+        if isinstance(event, leadership.Held):
+            self._apply(journal.Fenced(self.journal.fencing, f"{event.holder!r} leads"))
+
+    def _lead_again(self, fencing: int) -> None:
+        """The numbers of leases tell whether anybody has led meanwhile."""
+        if fencing - self.journal.fencing in (0, 1):
+            self._apply(journal.Resumed(fencing, self._now_s()))
+            self._do_rest()
+        else:
+            self._apply(journal.Fenced(self.journal.fencing, "another one has led meanwhile"))
 
     def _apply(self, event: journal.Event) -> None:
         for command in self.journal.apply(event):
@@ -137,17 +152,19 @@ class Keeping:
                 self._todo.clear()
                 self._on_step_down(command.reason)
             else:
-                self._do(command.effects)
+                self._todo.extend(command.effects)
+                self._do_rest()
 
-    def _do(self, effects: tuple[Callable[[], None], ...]) -> None:
+    def _do_rest(self) -> None:
         """In order; what follows from an effect comes after those that are due already."""
-        is_outermost = not self._todo
-        self._todo.extend(effects)
-        while is_outermost and self._todo and self.may_act():
-            effect = self._todo[0]
-            effect()
-            if self._todo:  # unless it has ended all
-                self._todo.popleft()
+        if self._is_doing:
+            return
+        self._is_doing = True
+        try:
+            while self._todo and self.may_act():
+                self._todo.popleft()()
+        finally:
+            self._is_doing = False
 
 
 class _Node:
@@ -177,10 +194,10 @@ class _Node:
         return later
 
     def place_actor(self, spec: Any) -> None:
-        if not self._is_first(spec):
-            self._keeping.withhold(lambda: self._node.place_actor(spec))
-        elif self._keeping.may_act():
+        if self._is_first(spec) and self._keeping.may_act():
             self._node.place_actor(spec)
+        else:
+            self._keeping.withhold(lambda: self._node.place_actor(spec))
 
 
 _ORDERS = (

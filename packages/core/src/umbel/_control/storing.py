@@ -102,15 +102,15 @@ class Threads:
         try:
             storage.commit(list(order.writes.items()), fencing=order.fencing, number=order.number)
         except exceptions.StorageFenced as error:
-            return journal.Fenced(str(error))
+            return journal.Fenced(order.fencing, str(error))
         except exceptions.ControlStorageError as error:
-            return journal.Failed(order.number, str(error), time.monotonic())
+            return journal.Failed(order.fencing, order.number, str(error), time.monotonic())
         except (
             Exception
         ) as error:  # a plugin's may be any; asking again helps against none that is not one of those above
             text = f"the control storage cannot take what is to be kept: {type(error).__name__}: {error}"
-            return journal.Fenced(text)
-        return journal.Committed(order.number, time.monotonic())
+            return journal.Fenced(order.fencing, text)
+        return journal.Committed(order.fencing, order.number, time.monotonic())
 
     def _ask(self, storage: spi.ControlStorage, question: Any) -> leadership.Event | None:
         if isinstance(question, int):

@@ -245,6 +245,7 @@ class ControlWorld(World):
         self.count = 0
         self.under_way: list[Order] = []  # to the storage
         self.granted = 0  # the largest fencing number so far
+        self.granted_to = ""
         self.past: list[dict[str, bytes]] = [
             {}
         ]  # what the records have been, since the last that are known to be stored
@@ -356,7 +357,8 @@ class ControlWorld(World):
             if isinstance(what, leadership.Renew):
                 return self.storage.renew(what.fencing)
             lease = self.storage.acquire(order.head.name, TTL_S)
-            self.granted = max(self.granted, lease.fencing)
+            if lease.fencing > self.granted:
+                self.granted, self.granted_to = lease.fencing, lease.holder
             return lease
         except (exceptions.ControlStorageError, exceptions.InvalidOption) as error:
             return error
@@ -370,12 +372,15 @@ class ControlWorld(World):
         event: Any
         if isinstance(what, journal.Commit):
             if isinstance(answer, (exceptions.StorageFenced, exceptions.InvalidOption)):
-                event = journal.Fenced(str(answer))
+                event = journal.Fenced(what.fencing, str(answer))
             elif isinstance(answer, Exception):
-                event = journal.Failed(what.number, str(answer), now_s)
+                event = journal.Failed(what.fencing, what.number, str(answer), now_s)
             else:
-                event = journal.Committed(what.number, now_s)
-            if isinstance(answer, exceptions.InvalidOption) and what.number != head.keeping.journal._number:  # type: ignore[union-attr]
+                event = journal.Committed(what.fencing, what.number, now_s)
+            if isinstance(answer, exceptions.InvalidOption) and (
+                what.fencing,
+                what.number,
+            ) != (head.keeping.journal.fencing, head.keeping.journal._number):  # type: ignore[union-attr]
                 return  # what nobody waits for, and comes after a later one
         elif isinstance(answer, exceptions.StorageFenced):
             event = leadership.Fenced(answer.fencing, now_s)
@@ -412,13 +417,13 @@ class ControlWorld(World):
     def _watch(self, head: Head) -> None:
         """What the records are to be, by what it has recorded, as long as it may change them."""
         assert head.keeping is not None
-        machine, fencing = head.keeping.journal, head.leader.fencing
+        machine = head.keeping.journal
         apply = machine.apply
         have = dict(self.past[0])
         self.past = [dict(have)]
 
         def watched(event: journal.Event) -> list[journal.Command]:
-            if isinstance(event, journal.Recorded) and not machine.ended and fencing == self.granted:
+            if isinstance(event, journal.Recorded) and not machine.ended and self.granted_to == head.name:
                 for key, value in event.writes.items():
                     if value is None:
                         have.pop(key, None)
@@ -522,7 +527,7 @@ class ControlWorld(World):
     def _leading(self) -> Head | None:
         """A head that may be talked to: it believes to lead."""
         leading = [head for head in self.heads if head.service is not None and not (head.is_stopped or head.is_over)]
-        leading = [head for head in leading if head.leader.fencing == self.granted]  # others' connections are cut
+        leading = [head for head in leading if head.name == self.granted_to]  # others' connections are cut
         if not leading or not leading[0].has_reports:
             return None
         return leading[0]
@@ -577,12 +582,9 @@ class ControlWorld(World):
         self.note("%s, which hosts %s, dies", worker.name, worker.actor)
         del self.workers[worker.name]
         for head in self.heads:
-            if (
-                head.service is not None
-                and not head.is_over
-                and head.leader.fencing == self.granted
-                and head.has_reports
-            ):
+            if head.service is None or head.is_over or not head.has_reports:
+                continue
+            if head.name == self.granted_to and self._with(head, [worker]):
                 head.service.host_died(worker.actor, worker.name, "it was killed")
 
     def job_of(self, head: Head, client: str) -> Any:
@@ -735,7 +737,7 @@ class ControlWorld(World):
             head.keeping.journal.check()
             head.service.table.check()
             reason = head.keeping.journal.reason(self.now_s)
-            is_clear = head.keeping.journal.is_clear
+            is_clear = head.keeping.journal.is_clear and not head.keeping.journal.paused
             self.must(bool(reason) is not is_clear, "J6", "%s waits, and says %r", head.name, reason)
 
     # Coming to rest

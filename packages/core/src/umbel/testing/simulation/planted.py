@@ -541,7 +541,7 @@ def _say_with_the_one_before(machine: journal.Journal, effect: Any) -> list[Any]
 def _take_failed_as_done(machine: journal.Journal, event: journal.Event) -> list[Any]:
     """A commit that nobody has confirmed counts."""
     if isinstance(event, journal.Failed):
-        event = journal.Committed(event.number, event.at_s)
+        event = journal.Committed(event.fencing, event.number, event.at_s)
     return _record_event(machine, event)
 
 
