@@ -278,7 +278,7 @@ class ControlWorld(World):
 
     def act(self) -> None:
         chance = self.chance
-        what = chance.weighted((16, 22, 24, 8, 14, 3, 2, 2))
+        what = chance.weighted((16, 22, 24, 8, 14, 3, 2, 2, 1))
         if what == 0:
             self._tick(chance.choose(self.heads))
         elif what == 1:
@@ -295,8 +295,33 @@ class ControlWorld(World):
             head = chance.choose(self.heads)
             head.is_stopped = not head.is_stopped
             self.note("%s %s", head.name, "stands still" if head.is_stopped else "goes on")
-        else:
+        elif what == 7:
             self._die(chance.choose(self.heads))
+        else:
+            self._sleep_through()
+
+    def _sleep_through(self) -> None:
+        """A head that leads stands still while another one leads and dies."""
+        head = self._leading()
+        if head is None:
+            return
+        self.note("%s stands still for long", head.name)
+        head.is_stopped = True
+        for _ in range(8):
+            self._pass_time(TTL_S / 4)
+            for order in [one for one in self.under_way if not isinstance(one.what, journal.Commit)]:
+                self.under_way.remove(order)
+                self._heard(order, self._done(order))
+        for _ in range(4):
+            self._client_acts()
+            for _ in range(len(self.under_way)):
+                self._storage_does(0)
+        other = self._leading()
+        if other is not None and other is not head:
+            self._die(other)
+        self.now_s += TTL_S + 1.0
+        head.is_stopped = False
+        self._tick(head)
 
     def _pass_time(self, duration_s: float) -> None:
         """Mostly leases are renewed in time: that they are not is what the world of leadership is about."""

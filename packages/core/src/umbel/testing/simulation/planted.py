@@ -566,6 +566,12 @@ def _forget_call_early(actor: actors.Actor) -> bool:
     return _needs_call(actor) and actor.state is not ActorState.ALIVE
 
 
+def _go_on_anyway(shell: keeping.Keeping, fencing: int) -> None:
+    """A head goes on though another one has led meanwhile."""
+    shell._apply(journal.Resumed(fencing, shell._now_s()))
+    shell._do_rest()
+
+
 def _recover_nobody(table: actors.ActorTable, _event: Any) -> list[Any]:
     """What was under way is not taken up again."""
     table._unreported = None
@@ -654,6 +660,7 @@ PLANTS: Final[Mapping[str, Planted]] = {
     "hosting-unrecorded": _instead("control", actors.ActorTable, "_on_hosted", _host_unrecorded, "J4"),
     "death-unrecorded": _instead("control", actors.ActorTable, "_bury", _bury_unrecorded, "J1"),
     "acts-on": _instead("control", keeping.Keeping, "may_act", lambda _one: True, "J3"),
+    "goes-on-anyway": _instead("control", keeping.Keeping, "_lead_again", _go_on_anyway, "J", "R2"),
     "call-not-kept": _instead("control", actors, "needs_call", _forget_call_early, "'a"),
     "nobody-recovered": _instead("control", actors.ActorTable, "_on_recovered", _recover_nobody, "R2", "J4"),
     "no-limit": _instead("mailbox", mailbox.Mailbox, "_start", _start_all, "a lane runs", "M1"),
