@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import os
+import subprocess
+import sys
 import threading
 from collections.abc import Callable
 from pathlib import Path
@@ -144,3 +146,22 @@ def test_fork_waits_for_a_commit_and_goes_on_without_one_that_hangs(monkeypatch:
     loop.threads.commit(commit(2))
     assert isinstance(loop.heard(), journal.Committed)
     loop.threads.close(0)
+
+
+def test_two_connections_of_one_process_keep_their_file_when_another_process_closes_it(tmp_path: Path) -> None:
+    """Closing any descriptor of a file gives up the process's locks of it. Without them SQLite, closing in another process, takes
+    itself for the last one, and removes the log that is being written: what is committed after that nobody sees."""
+    url = f"sqlite://{tmp_path}/c.db"
+    first, second = in_sqlite.SqliteStorage(url), in_sqlite.SqliteStorage(url)
+    fencing = first.acquire("me", 60.0).fencing
+    first.commit([("a", b"1")], fencing=fencing, number=1)
+    elsewhere = f"from umbel._control.storage import in_sqlite; s = in_sqlite.SqliteStorage({url!r}); "
+    look = elsewhere + "print(sorted(dict(s.load())), s.leader().holder); s.close()"
+    for number, key in enumerate("bcd", 2):
+        subprocess.run([sys.executable, "-c", look], check=True, timeout=TIMEOUT_S, stdout=subprocess.DEVNULL)
+        first.commit([(key, b"1")], fencing=fencing, number=number)
+        second.renew(fencing)
+    told = subprocess.run([sys.executable, "-c", look], check=True, timeout=TIMEOUT_S, capture_output=True, text=True)
+    assert told.stdout == "['a', 'b', 'c', 'd'] me\n"
+    first.close()
+    second.close()

@@ -9,6 +9,7 @@ and which goes on while it sleeps; a restart ends them.
 from __future__ import annotations
 
 import contextlib
+import errno
 import os
 import sqlite3
 import time
@@ -39,13 +40,7 @@ class SqliteStorage:
         self._timeout_s = timeout_s
         self._boot = _boot_id()
         self._is_closed = False
-        try:
-            os.close(os.open(self._path, os.O_RDWR | os.O_CREAT, 0o600))  # calls of users lie in it
-        except OSError as error:
-            raise exceptions.StorageUnavailable(
-                f"the control storage {self._path} cannot be opened: {error.strerror}; its directory must exist and be "
-                "writable"
-            ) from error
+        self._make_file()
         with self._told("opening it"):
             self._db = self._connect()
         try:
@@ -119,6 +114,25 @@ class SqliteStorage:
             self._db.close()
 
     # ---- below ----
+
+    def _make_file(self) -> None:
+        """For this user alone, as calls of users lie in it. One that is there is not opened: to close any descriptor of it would
+        give up all locks that this process's connections have on it, and another process could remove the log that they write
+        (https://sqlite.org/howtocorrupt.html#_posix_advisory_locks_canceled_by_a_separate_thread_doing_close_)."""
+        reason = ""
+        try:
+            os.close(os.open(self._path, os.O_RDWR | os.O_CREAT | os.O_EXCL, 0o600))
+        except FileExistsError:
+            if not os.access(self._path, os.R_OK | os.W_OK):
+                reason = os.strerror(errno.EACCES)
+            elif os.path.isdir(self._path):
+                reason = os.strerror(errno.EISDIR)
+        except OSError as error:
+            reason = error.strerror or str(error)
+        if reason:
+            raise exceptions.StorageUnavailable(
+                f"the control storage {self._path} cannot be opened: {reason}; its directory must exist and be writable"
+            )
 
     def _connect(self) -> sqlite3.Connection:
         db = sqlite3.connect(self._path, timeout=self._timeout_s, isolation_level=None, check_same_thread=False)
