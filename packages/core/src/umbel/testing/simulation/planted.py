@@ -18,7 +18,7 @@ from umbel._control.storage import in_sqlite
 from umbel._history import retention, store
 from umbel._model import reasons
 from umbel._objects import lineage, ownership, segments, spill_book
-from umbel._scheduling import actor_calls, dispatch
+from umbel._scheduling import actor_calls, dispatch, forwarding
 from umbel._scheduling import bundles as group_bundles
 from umbel._worker import mailbox
 from umbel.testing.simulation.processes import attribute
@@ -231,6 +231,51 @@ def _break_in_silence(machine: rounds.Rounds, problem: rounds.Problem) -> list[A
 def _deaf_for_ends(machine: rounds.Rounds, news: Iterable[Any]) -> list[Any]:
     """The end of a rank goes unnoticed."""
     return _heard(machine, [(rank, frame) for rank, frame in news if frame is not None])
+
+
+# ---- forwarding ----
+
+_FORWARDING = forwarding.Forwarding
+_told = _FORWARDING._told
+
+
+def _move_in_silence(machine: Any, wish: Any, before: dict[str, int], **facts: bool) -> list[Any]:
+    """The node that something was asked of, and is not any more, is not told."""
+    told: list[Any] = _told(machine, wish, before, **facts)
+    return [one for one in told if one.lease_count or one.node == machine._node]
+
+
+def _never_ask_elsewhere(machine: Any, wish: Any, node: str, at_s: float) -> bool:
+    """What waits stays where it is."""
+    return False
+
+
+def _count_twice(_given: Any, _client: str, _key: str, lease_count: int, _heard_count: int) -> int:
+    """A grant that crosses a wish is not counted against it."""
+    return lease_count
+
+
+def _lose_wishes(machine: Any, event: forwarding.NodeLost) -> list[Any]:
+    """What a lost node was asked for is not asked of others."""
+    for wish in [*machine.wishes.values()]:
+        wish.count -= wish.on.get(event.node, 0)
+        if event.node in wish.on:
+            machine._put(wish, event.node, -wish.on[event.node])
+        if not wish.count:
+            del machine.wishes[wish.client, wish.key]
+    machine.nodes.pop(event.node, None)
+    machine._left.pop(event.node, None)
+    for known in machine._known_at.values():
+        known.discard(event.node)
+    return []
+
+
+def _leave_in_silence(machine: Any, event: forwarding.ClientLeft) -> list[Any]:
+    """Other nodes do not hear that a process is gone."""
+    for place in [place for place in machine.wishes if place[0] == event.client]:
+        machine._forget(machine.wishes[place])
+    machine._known_at.pop(event.client, None)
+    return []
 
 
 # ---- spilling ----
@@ -559,6 +604,11 @@ PLANTS: Final[Mapping[str, Planted]] = {
     "first-come": _instead("groups", group_bundles, "_matched", _match_first_come, "P6"),
     "drop-unheard": _instead("groups", _AGENT, "_on_group_dropped", _deaf, "P"),
     "bundles-free-at-once": _instead("groups", node_bundles.Bundles, "give_up", _free_at_once, "a lease in a", "free"),
+    "moved-in-silence": _instead("forwarding", _FORWARDING, "_told", _move_in_silence, "W3"),
+    "never-elsewhere": _instead("forwarding", _FORWARDING, "_move", _never_ask_elsewhere, "W5"),
+    "crossed-twice": _instead("forwarding", forwarding.Given, "still_wanted", _count_twice, "W3"),
+    "lost-with-node": _instead("forwarding", _FORWARDING, "_on_node_lost", _lose_wishes, "W3"),
+    "left-in-silence": _instead("forwarding", _FORWARDING, "_on_client_left", _leave_in_silence, "W"),
     "largest-killed": _instead("shortage", _MONITOR, "_victim", _kill_the_largest, "K"),
     "killed-on": _instead("shortage", _MONITOR, "_decide", _kill_on, "K3"),
     "idle-killed": _instead("shortage", _MONITOR, "_decide", _kill_the_idle, "K2", "K3"),

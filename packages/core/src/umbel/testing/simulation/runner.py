@@ -161,6 +161,7 @@ def machines() -> Mapping[str, MakeWorld]:
         agent,
         collective,
         dispatch,
+        forwarding,
         graphs,
         groups,
         history,
@@ -183,5 +184,6 @@ def machines() -> Mapping[str, MakeWorld]:
         "graphs": graphs.GraphsWorld,
         "shortage": shortage.ShortageWorld,
         "groups": groups.GroupsWorld,
+        "forwarding": forwarding.ForwardingWorld,
         "leadership": leadership.LeadershipWorld,
     }
