@@ -119,7 +119,7 @@ def test_programs_come_and_go_and_stop_leaves_nothing(machine: Machine) -> None:
     assert "no node runs here" in machine.umbel("stop", is_right=False)
 
 
-def test_the_ids_of_all_processes_begin_as_their_nodes(machine: Machine) -> None:
+def test_the_ids_of_all_processes_tell_their_node(machine: Machine) -> None:
     machine.start()
     told = """
 import umbel
@@ -132,7 +132,7 @@ def here():
     return told.get_node_id(), told.get_worker_id()
 found = [here(), umbel.get(umbel.remote(here).remote()), umbel.get(Host.remote().ids.remote())]
 assert len({worker for _, worker in found}) == 3
-print(len({node for node, _ in found}), {node[:12] == worker[:12] for node, worker in found})
+print(len({node for node, _ in found}), {node[:12] == worker[8:20] for node, worker in found})
 """
     assert machine.run(told) == "1 {True}\n"
     assert machine.run(told.replace("auto", "local")) == "1 {True}\n"
@@ -494,7 +494,7 @@ def _listening(machine: Machine) -> tuple[str, str, str]:
     """(its session, address and token file) of a new node that lets commands of other machines in."""
     token_file = os.path.join(machine.directory, "secrets", "token")
     session = machine.start("--port", "0", "--token-file", token_file)
-    (node,) = json.loads(machine.umbel("status", "--json"))["nodes"]
+    (node,) = json.loads(machine.umbel("status", "--json", "--session", session))["nodes"]
     return session, node["address"], token_file
 
 
@@ -544,6 +544,29 @@ def test_nobody_comes_in_without_a_right_token_and_programs_not_at_all(machine: 
     assert os.path.basename(session) in machine.umbel("status")
 
 
+def test_only_processes_of_a_node_with_a_port_have_doors_and_load_what_opens_them(machine: Machine) -> None:
+    program = """
+        import os, sys, umbel
+
+        session = umbel.init(ADDRESS).address_info["session_dir"]
+
+        @umbel.remote
+        def loaded():
+            names = ("umbel._client.remote_links", "umbel._transport.acceptor", "umbel._wire.handshake")
+            return [name for name in names if name in sys.modules]
+
+        print(loaded._function(), umbel.get(loaded.remote()))
+        print(sum(name.endswith(".door") for name in os.listdir(session)))
+    """
+    assert machine.run(program.replace("ADDRESS", "'local'")) == "[] []\n0\n"
+    alone = machine.start()
+    assert machine.run(program.replace("ADDRESS", repr(alone))) == "[] []\n0\n"
+    session, *_ = _listening(machine)
+    told = machine.run(program.replace("ADDRESS", repr(session)))
+    assert told.startswith("['umbel._client.remote_links'] ")  # no handshake before there is somebody to make it with
+    assert told.endswith("\n2\n")
+
+
 def test_a_port_that_is_taken_is_an_error_and_nothing_is_left(machine: Machine) -> None:
     with socket.create_server(("127.0.0.1", 0)) as taken:
         told = machine.umbel(
@@ -575,7 +598,9 @@ def test_start_stays_if_told_to_and_ends_the_node_with_itself(machine: Machine) 
     ("arguments", "told"),
     [
         ([], "--head"),
-        (["--address", "127.0.0.1:1"], "not there yet"),
+        (["--address", "127.0.0.1:1"], "lets nobody in without a token"),
+        (["--address", "10.0.0.1"], "there is no port"),
+        (["--head", "--address", "127.0.0.1:1"], "--head"),
         (["--head", "--resources", "[1]"], "resources must be a dict"),
         (["--head", "--resources", "{"], "must be a JSON object"),
         (["--head", "--labels", "zone"], "KEY=VALUE"),

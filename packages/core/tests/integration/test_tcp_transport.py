@@ -2,11 +2,13 @@
 
 from __future__ import annotations
 
+import contextlib
 import errno
 import os
 import pickle
 import resource
 import socket
+import sys
 import threading
 import time
 from collections.abc import Callable, Iterator
@@ -608,3 +610,16 @@ def test_closing_leaves_no_descriptor(make_ends: Callable[..., Ends]) -> None:
     ends.close()
     silent.close()
     assert _descriptor_count() == before
+
+
+@pytest.mark.skipif(not sys.platform.startswith("linux"), reason="other systems do not tell")
+def test_what_the_other_side_has_not_acknowledged_is_counted() -> None:
+    with socket.create_server(("127.0.0.1", 0)) as listener, socket.create_connection(listener.getsockname()) as sock:
+        assert addresses.unacknowledged_bytes(sock.fileno()) == 0
+        sock.setblocking(False)
+        sent = 0
+        with contextlib.suppress(BlockingIOError):
+            while True:
+                sent += sock.send(bytes(1_000_000))  # nobody reads
+        assert 0 < addresses.unacknowledged_bytes(sock.fileno()) < sent
+    assert addresses.unacknowledged_bytes(sock.fileno()) == 1

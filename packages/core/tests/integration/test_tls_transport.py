@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import contextlib
+import os
 import shutil
 import socket
 import ssl
@@ -16,6 +17,7 @@ from typing import Any
 
 import pytest
 from tcp_nodes import LIMIT_S, SUBMIT, Ends, Talk, read_to_the_end
+from value_nodes import CHUNK_BYTES, ValueNodes
 
 from umbel import exceptions
 from umbel._base import tokens
@@ -469,3 +471,16 @@ def test_refused_name_of_a_server_is_told(certificates: Certificates, make_ends:
     )
     ends.until(lambda: ends.failed)
     assert "TLS cannot begin: " in str(ends.failed[0])
+
+
+def test_values_go_from_node_to_node(certificates: Certificates, tmp_path: Path) -> None:
+    cluster = ValueNodes(tmp_path)
+    try:
+        options = {"tls": certificates.of_server(), "tls_of_client": certificates.of_client()}
+        origin, reader = cluster.add(**options), cluster.add(**options)
+        data = os.urandom(30 * CHUNK_BYTES + 5)
+        reader.want("0a", len(data), (origin, origin.put(data)))
+        cluster.until(lambda: reader.got)
+        assert reader.read()[: len(data)] == data
+    finally:
+        cluster.close()

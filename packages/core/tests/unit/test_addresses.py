@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import socket
+
 import pytest
 
 from umbel import exceptions
@@ -60,3 +62,26 @@ def test_what_is_no_address_is_refused_with_what_is_wrong(text: str, what: str) 
     assert str(caught.value).startswith("an address must be host:port, for example head.example:6380")
     assert str(caught.value).endswith(what)
     assert caught.value.option == "address"
+
+
+@pytest.mark.parametrize("text", ["127.0.0.1:6380", "127.0.0.1:0", "localhost:6380"])
+def test_source_towards_this_machine_is_this_machine(text: str) -> None:
+    assert addresses.source_towards(addresses.parse(text)) in ("127.0.0.1", "::1")
+
+
+def test_source_towards_a_name_of_several_addresses_is_by_the_one_that_answers(monkeypatch: pytest.MonkeyPatch) -> None:
+    """The first is an address at which nobody listens; connecting a datagram socket to it would succeed."""
+    (listener,) = addresses.listen(addresses.Address("127.0.0.1", 0))
+    with listener:
+        port = listener.getsockname()[1]
+        two: list[addresses.Endpoint] = [
+            (socket.AF_INET, ("127.0.0.2", port)),
+            (socket.AF_INET, ("127.0.0.1", port)),
+        ]
+        monkeypatch.setattr(addresses, "resolve", lambda _address: two)
+        assert addresses.source_towards(addresses.Address("head.example", port)) == "127.0.0.1"
+
+
+def test_source_towards_nowhere_is_an_error() -> None:
+    with pytest.raises(OSError):
+        addresses.source_towards(addresses.Address("nowhere.invalid", 1))

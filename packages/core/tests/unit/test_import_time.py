@@ -63,6 +63,17 @@ def test_driver_loads_nothing_of_the_history_but_its_codes() -> None:
     assert _in_fresh_interpreter(program).strip() == "['umbel._history.codes']"
 
 
+def test_no_process_loads_what_talks_to_other_nodes_before_there_are_some() -> None:
+    modules = "umbel, umbel._client.driver, umbel._client.attach, umbel._worker.main, umbel._agent.service"
+    names = (
+        "umbel._client.remote_links", "umbel._client.remote_peers", "umbel._transport.acceptor",
+        "umbel._transport.dialler", "umbel._wire.handshake", "umbel._base.tokens", "umbel._agent.door",
+        "umbel._agent.directory",
+    )  # fmt: skip
+    program = f"import sys, {modules}; print([name for name in sys.modules if name.startswith({names!r})])"
+    assert _in_fresh_interpreter(program).strip() == "[]"
+
+
 def test_import_starts_no_thread_and_no_process() -> None:
     program = "import umbel, threading, psutil; print(threading.active_count(), psutil.Process().children())"
     assert _in_fresh_interpreter(program).strip() == "1 []"

@@ -122,7 +122,7 @@ def test_failed_renewals_are_repeated_until_it_stops() -> None:
             if command == Renew(1):
                 commands += made.apply(Failed("no answer", now_s=now_s + 0.1))
         now_s = made.wake_at_s
-    assert commands == [Renew(1)] * 5 + [StepDown(1, "the lease could not be renewed in time")]
+    assert commands == [Renew(1)] * 5 + [StepDown(1, "the lease could not be renewed in time: no answer")]
 
 
 def test_answer_that_comes_after_stepping_down_does_not_bring_it_back() -> None:

@@ -233,6 +233,29 @@ def test_last_freed_is_reused_first(store: SharedMemoryStore) -> None:
     assert [put(store, bytes(MIB)) for _ in range(3)] == names[::-1]
 
 
+@pytest.mark.parametrize("is_mapped", [False, True])
+def test_generation_changes_when_a_value_is_freed_and_not_before(store: SharedMemoryStore, is_mapped: bool) -> None:
+    segment = store.create(PAGE)
+    if is_mapped:
+        segment.buffer[:4] = b"some"
+    else:
+        store.write(segment, 0, b"some")
+    store.seal(segment)
+    descriptor = os.open(f"{store.directory}/{segment.name}", os.O_RDONLY)
+    try:
+        seen = [segments.generation(descriptor)]
+        assert bytes(store.open(segment.name, 4).buffer) == b"some"
+        seen.append(segments.generation(descriptor))
+        for _ in range(2):
+            store.free(segment.name)
+            seen.append(segments.generation(descriptor))
+            assert put(store, b"other") == segment.name
+    finally:
+        os.close(descriptor)
+    assert seen[0] == seen[1]
+    assert len(set(seen)) == 3
+
+
 def test_segment_reused_for_another_owner_is_renamed(store: SharedMemoryStore) -> None:
     first = put(store, bytes(MIB), OTHER)
     node = inode(store, first)

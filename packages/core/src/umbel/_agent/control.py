@@ -13,6 +13,20 @@ class Control(Protocol):
 
     on: dict[str, Callable[[str, str, Message, bytes], None]]
 
+    @property
+    def send(self) -> Callable[..., None]:
+        """(client, message): when all that the control service has decided so far is kept, where it keeps anything."""
+
+    @property
+    def reply(self) -> Callable[..., None]:
+        """(client, request, message): likewise."""
+
+    def waits_for(self) -> str: ...
+
+    def job_environments(self) -> list[Any]: ...
+
+    def end(self) -> None: ...
+
     def hosted(self, actor: str, worker: str, address: str, accelerators: Mapping[str, Sequence[str]]) -> None: ...
 
     def host_died(self, actor: str, worker: str, reason: str, *, memory: Message | None) -> None: ...

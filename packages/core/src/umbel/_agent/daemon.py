@@ -18,6 +18,8 @@ from typing import Any
 
 from umbel._base import sessions
 
+EXPELLED = 3  # the exit code of a node that its cluster does not have any more
+
 
 def main(orders: int, answers: int) -> None:
     """orders, answers: a reading and a writing end."""
@@ -61,14 +63,20 @@ def main(orders: int, answers: int) -> None:
         os.waitpid(fork_server_pid, 0)
         raise
     if not config["embedded"]:
-        sessions.note_outliving(config["session_dir"], config["node_id"])
-    _answer(answers, {"ok": True, "pid": os.getpid()})
+        daemon.note_outliving()
+
+    def answer(trouble: str) -> None:
+        _answer(answers, {"ok": not trouble, "pid": os.getpid(), "refusal": trouble})
+
+    daemon.when_joined(answer)
     gc.freeze()
     gc.enable()
     try:
         daemon.run()
     finally:
         daemon.end()
+    if daemon.was_expelled:
+        sys.exit(EXPELLED)
 
 
 def _leave_terminal(log_path: str) -> None:

@@ -1,16 +1,18 @@
-"""The node's door on the network: commands from other machines, once they have proved that they have a token.
+"""The node's door on the network: for commands from other machines, on a head for the other nodes, and on to the processes of
+this node.
 
-The acceptor keeps strangers out; here is decided what is behind the door, and whoever came in is handed to the hub with his
-role. Loaded only where a port was asked for.
+The acceptor keeps strangers out of the daemon; here is decided what is behind the door. Who has come in for the agent is handed
+to the hub with his role, nodes to the control service. A connection for a process is passed on to that as soon as its preamble
+has been read, before anything is proved, and the process does the rest. Loaded only where a port was asked for.
 """
 
 from __future__ import annotations
 
+import socket
 from collections.abc import Callable
 from typing import Protocol
 
-from umbel._base import token_files
-from umbel._base.tokens import Role
+from umbel._base.tokens import Role, Token
 from umbel._transport import acceptor, addresses, connection
 from umbel._wire import handshake
 
@@ -20,28 +22,44 @@ class Admit(Protocol):
 
 
 class Door:
-    """Open from the beginning to `close`."""
+    """Open from the beginning to `close`.
+
+    submit_token: as text, for the processes of this node; "" when the node's own role is a lower one.
+    """
 
     def __init__(
         self,
         poller: connection.Poller,
         address: str,
-        token_file: str,
+        token: Token,
         admit: Admit,
+        door_of: Callable[[bytes], str],
         *,
+        admit_node: Callable[[connection.Stream], None] | None = None,
         now_s: Callable[[], float],
         warn: Callable[[str], None],
     ) -> None:
-        """admit(stream, may_change): of who has proved itself, and whether its role may change anything. Raises OSError when
-        the address is not to be had, AuthenticationError when there is no token."""
+        """admit(stream, may_change): of who has proved itself, and whether its role may change anything. door_of(id): the path
+        at which a process of this node takes connections, "" if there is no such process. admit_node: of other nodes; None
+        where they do not join. Raises OSError when the address is not to be had."""
+
+        def on_peer(stream: connection.Stream, role: Role, target: handshake.Target) -> None:
+            if target == handshake.CONTROL and admit_node is not None:
+                admit_node(stream)
+            else:
+                admit(stream, may_change=role >= Role.ADMIN)
+
+        self._door_of = door_of
         self._acceptor = acceptor.Acceptor(
             poller,
-            token_files.read(token_file),
-            lambda stream, role, _target: admit(stream, may_change=role >= Role.ADMIN),
+            token,
+            on_peer,
             now_s=now_s,
             warn=warn,
-            decide=_decide,
+            decide=lambda role, target: _decide(role, target, has_control=admit_node is not None),
+            divert=self._divert,
         )
+        self.submit_token = token.lowered(Role.SUBMIT).as_text() if token.role >= Role.SUBMIT else ""
         self.address = str(self._acceptor.listen(addresses.parse(address)))
 
     def next_tick_s(self) -> float | None:
@@ -53,9 +71,34 @@ class Door:
     def close(self) -> None:
         self._acceptor.close()
 
+    def _divert(self, sock: socket.socket, preamble: handshake.Preamble) -> bool:
+        if preamble.target.kind is not handshake.TargetKind.PROCESS:
+            return False
+        path = self._door_of(preamble.target.id)
+        return bool(path) and pass_on(sock, preamble.data, path)
 
-def _decide(role: Role, target: handshake.Target) -> handshake.Answer:
+
+def pass_on(sock: socket.socket, preamble: bytes, path: str) -> bool:
+    """Give a connection to the process that listens at `path`; False if there is none. Raises OSError when that process is too
+    busy to take it, or the connection is gone."""
+    try:
+        data = preamble + acceptor.host_of(sock.getpeername()).encode()
+        with socket.socket(socket.AF_UNIX, socket.SOCK_STREAM) as way:
+            way.setblocking(False)  # it does not wait for room in the listener's queue, nor for the process
+            way.connect(path)
+            socket.send_fds(way, [data], [sock.fileno()])
+    except (FileNotFoundError, ConnectionRefusedError):
+        return False
+    except BlockingIOError as error:
+        raise ConnectionError(error.errno, "the process that it wants has as many to take as may wait") from error
+    sock.close()
+    return True
+
+
+def _decide(role: Role, target: handshake.Target, *, has_control: bool) -> handshake.Answer:
     answer = handshake.may_reach(role, target)
-    if answer is handshake.Answer.WELCOME and target != handshake.AGENT:
-        return handshake.Answer.ABSENT  # processes and the control store are not reached from outside yet
-    return answer
+    if answer is not handshake.Answer.WELCOME or target == handshake.AGENT:
+        return answer
+    if target == handshake.CONTROL and has_control:
+        return answer if role >= Role.NODE else handshake.Answer.FORBIDDEN
+    return handshake.Answer.ABSENT  # no such process, or no head

@@ -24,7 +24,7 @@ class Client:
 
     __slots__ = (
         "connection", "dropped_lines", "id", "is_driver", "is_tool", "job", "job_id", "may_change", "namespace", "pid",
-        "wants_output",
+        "token", "wants_output",
     )  # fmt: skip
 
     def __init__(self, hello: Message, connection: Connection, namespace: str) -> None:
@@ -35,6 +35,7 @@ class Client:
         self.namespace = namespace
         self.job_id = ""
         self.job: Any = None  # what its workers need to be like the driver; None where they are the node's own
+        self.token = ""  # with which it proves to other nodes what it may; given to it when it is welcomed
         self.wants_output = False  # of its job's workers
         self.may_change = True  # what there is; else it may only look
         self.connection = connection
@@ -49,6 +50,9 @@ class Receiver(Protocol):
 
     def on_joining(self, client: Client, hello: Message) -> None:
         """It is to be given its job; then it is welcomed."""
+
+    def welcome(self, client: Client, message: Message) -> None:
+        """Send it this, at once or when what it says is so for good."""
 
     def on_joined(self, client: Client) -> None: ...
 
@@ -93,6 +97,12 @@ class Hub:
 
     def drivers(self) -> list[Client]:
         return [client for client in self.clients.values() if client.is_driver]
+
+    def tell_processes(self, message: Message) -> None:
+        """All drivers and workers."""
+        for client in list(self.clients.values()):
+            if not client.is_tool:
+                self.send(client.id, message)
 
     def tell_drivers(self, message: Message) -> None:
         for client in self.drivers():
@@ -172,7 +182,9 @@ class Hub:
         connection.peer = client
         self.clients[client.id] = client
         self._receiver.on_joining(client, hello)
-        self.send(client.id, {**self._welcome, "namespace": client.namespace, "job_id": client.job_id})
+        secrets = {"token": client.token} if client.token else {}
+        told = {**self._welcome, "namespace": client.namespace, "job_id": client.job_id, **secrets}
+        self._receiver.welcome(client, told)
         self._receiver.on_joined(client)
 
     def _turn_away(self, connection: Connection, text: str) -> None:

@@ -49,6 +49,10 @@ class NodeJobs:
         self._environments[environment.id] = environment
         self._running.add(environment.id)
 
+    def knows(self, environment: Any) -> None:
+        """Of a job that ended before this node began, and has actors."""
+        self._environments[environment.id] = environment
+
     def ended(self, job_id: str) -> None:
         self._running.discard(job_id)
 

@@ -169,6 +169,10 @@ _FIELDS: dict[str, dict[str, _Field]] = {
     "remove_group": {"group": _text()},
     "group_watch": {"group": _text()},
     "get_group": {"group": _text(""), "name": _text(""), "namespace": _text_or_none()},
+    "kv_put": {"space_size": _count(), "key_size": _count(), "overwrite": _flag(True)},
+    "kv_get": {"space_size": _count()},
+    "kv_del": {"space_size": _count(), "prefix": _flag(False)},
+    "kv_list": {"space_size": _count()},
     "reserve_store": {"bytes": _count()},
     "release_store": {"bytes": _count()},
     "store_told": {"round": _count(), "live": _count(), "spillable": _count(), "viewed": _views()},
@@ -178,6 +182,7 @@ _FIELDS: dict[str, dict[str, _Field]] = {
     },
     "spill_freed": {"segment": _text()},
     "locate": {"segment": _text()},
+    "find_node": {"node": _text()},
     "restored": {"segment": _text()},
     "metrics": {"report": _list()},
     "task_events": {"count": _count()},
@@ -189,8 +194,8 @@ _FIELDS: dict[str, dict[str, _Field]] = {
     "stop": {},
 }  # fmt: skip
 NEEDS_ANSWER = {
-    "get_actor", "list_actors", "create_group", "remove_group", "get_group", "reserve_store", "spilled", "locate", "query",
-    "ask",
+    "get_actor", "list_actors", "create_group", "remove_group", "get_group", "kv_put", "kv_get", "kv_del", "kv_list",
+    "reserve_store", "spilled", "locate", "query", "ask",
 }  # fmt: skip
 TOOLS_MAY_SAY = {"query", "ask", "stop"}
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import socket
 from collections.abc import Callable
 from typing import Any, Protocol
 
@@ -31,6 +32,12 @@ class Daemon(Protocol):
     def metrics_service(self) -> Any: ...
 
     def processes(self) -> list[tuple[str, str, int]]: ...
+
+    def cluster(self) -> Any: ...
+
+    def other_nodes(self) -> list[Message]: ...
+
+    def own_state(self) -> Message: ...
 
 
 class Queries:
@@ -105,32 +112,44 @@ class Queries:
 
     def _total(self) -> dict[str, int]:
         agent = self._daemon.agent
-        return {**agent.ledger.total, **agent.bundles.as_resources(free=False)}
+        own = {**agent.ledger.total, **agent.bundles.as_resources(free=False)}
+        return _sum([own, *(node["resources"] for node in self._daemon.other_nodes() if node["alive"])])
 
     def _free(self) -> dict[str, int]:
         agent = self._daemon.agent
-        free = {**agent.ledger.free, **agent.bundles.as_resources(free=True)}
+        own = {**agent.ledger.free, **agent.bundles.as_resources(free=True)}
+        free = _sum([own, *(node["available"] for node in self._daemon.other_nodes() if node["alive"])])
         return {name: amount for name, amount in free.items() if amount > 0}
 
     def _nodes(self) -> list[Message]:
+        """This one first, then the others of the cluster, the dead last."""
+        cluster = self._daemon.cluster()
+        state = {"alive": True, "reason": "", "is_expected": False, "suspicion": ""}
+        if cluster is not None and not cluster.is_head:
+            state["suspicion"] = cluster.waits_for()
+        others = sorted(self._daemon.other_nodes(), key=lambda node: not node["alive"])
+        state["control_waits_for"] = self._daemon.control.waits_for()
+        return [{**self.own_facts(), **self._daemon.own_state(), **state}, *others]
+
+    def own_facts(self) -> Message:
+        """Of this node, what does not change."""
         config = self._config
-        return [
-            {
-                "node_id": config["node_id"],
-                "alive": True,
-                "pid": config.get("driver_pid"),
-                "started_s": self._daemon.started_s,
-                "resources": dict(self._daemon.agent.ledger.total),
-                "available": dict(self._daemon.agent.ledger.free),
-                "labels": config["labels"],
-                "address": self._daemon.address,
-                "session_dir": config["session_dir"],
-                "socket": f"{config['session_dir']}/agent.sock",
-                "store_dir": config["store_dir"],
-                "metrics_port": self._daemon.metrics_port,
-                "store_capacity_bytes": config["store_capacity_bytes"],
-            }
-        ]
+        return {
+            "node_id": config["node_id"],
+            "version": config.get("version", ""),
+            "is_head": not config.get("head"),
+            "pid": config.get("driver_pid"),
+            "started_s": self._daemon.started_s,
+            "resources": dict(self._daemon.agent.ledger.total),
+            "labels": config["labels"],
+            "address": self._daemon.address,
+            "host_name": socket.gethostname(),
+            "session_dir": config["session_dir"],
+            "socket": f"{config['session_dir']}/agent.sock",
+            "store_dir": config["store_dir"],
+            "metrics_port": self._daemon.metrics_port,
+            "store_capacity_bytes": config["store_capacity_bytes"],
+        }
 
     def _metrics(self) -> Message:
         snapshot: Message = self._daemon.metrics_service().snapshot()
@@ -235,6 +254,15 @@ class Queries:
             "spilled_files": spilled.file_count if spilled else 0,
             "spilled_in_all_bytes": spilled.written_bytes if spilled else 0,
         }
+
+
+def _sum(amounts: list[dict[str, int]]) -> dict[str, int]:
+    """By resource."""
+    found: dict[str, int] = {}
+    for one in amounts:
+        for name, amount in one.items():
+            found[name] = found.get(name, 0) + amount
+    return found
 
 
 def _built(key: str) -> str:

@@ -11,6 +11,7 @@ import contextlib
 import importlib
 import json
 import os
+import select
 import signal
 import socket
 import sys
@@ -64,6 +65,8 @@ class Service:
         self._is_over = False
         self.started_s = time.time()
         self._end_at_s: float | None = None  # when workers that were asked to exit are killed
+        self._end_reason = "its daemon was told to end"
+        self.was_expelled = False  # from its cluster, which it has to end for
         self._fatal = ""  # why no worker can ever be started
         self._todo: deque[Any] = deque()
         self.poller = transport.Poller()
@@ -87,8 +90,9 @@ class Service:
             recycle_s=config.get("worker_recycle_s"),
             order=self._order(config["scheduler"]),
             is_kept=self._jobs.is_running if self._jobs is not None else None,
+            elsewhere=self._elsewhere,
         )
-        self.control: Control = importlib.import_module(config["control"]).ActorService(self)
+        self.control: Control = self._control_service(config)
         self.history = History(config, self.poller, lambda text: self.hub.tell_drivers({"t": "warn", "text": text}))
         welcome = {"t": "welcome", **{name: config[name] for name in _WELCOME}}
         self.hub = Hub(self.poller, f"{config['session_dir']}/agent.sock", self, welcome)
@@ -101,23 +105,30 @@ class Service:
             spilling=config["spilling"],
         )
         self._door: Any = None  # a `door.Door`, where other machines may come in
+        self.directory: Any = None  # a `directory.Directory` of the nodes, likewise
         if config.get("listen"):
-            from umbel._agent import door
+            from umbel._agent import directory, door
 
+            self.directory = directory.Directory(
+                nodes.tag_of_node(config["node_id"]), self.hub.send, self.hub.tell_processes
+            )
             self._door = door.Door(
                 self.poller,
                 config["listen"],
-                config["token_file"],
+                self._token(),
                 lambda stream, *, may_change: self.hub.admit(stream, may_change=may_change),
+                self._door_of,
+                admit_node=None if config.get("head") else self._admit_node,
                 now_s=self.now_s,
                 warn=_log,
             )
-        self.address = self._door.address if self._door is not None else ""
+        self.address = self._advertised()
         self._log_files: Any = None  # once a worker prints something
         self._metrics: Any = None  # once there are some
         welcome["metrics_port"] = self.metrics_port = self._serve_metrics(config.get("metrics_export_host"))
         self.memory = MemoryService(self, config)
         self._queries = Queries(self, config)
+        self._cluster = self._join_cluster()
         self._on: dict[str, Callable[[Client, Message, bytes], None]] = {
             "demand": self._on_demand,
             "hold_environment": self._on_hold_environment,
@@ -134,6 +145,7 @@ class Service:
             "query": self._queries.on_query,
             "ask": self._queries.on_ask,
             "answer": self._queries.on_answer,
+            "find_node": self._on_find_node,
             "shutdown": self._on_shutdown,
             "leave": self._on_leave,
             "stop": self._on_stop,
@@ -155,6 +167,42 @@ class Service:
             ),
             ev.Warn: lambda command: self.hub.tell_drivers({"t": "warn", "text": command.text}),
         }
+
+    def _token(self) -> Any:
+        """Of the cluster, from its file, or from the environment. Raises AuthenticationError."""
+        from umbel._base import token_files
+
+        path = self._config["token_file"]
+        return token_files.read(path) if path else token_files.find(os.environ)
+
+    def when_joined(self, tell: Callable[[str], None]) -> None:
+        """tell: why this node is no member of the cluster that it was to join, or ""; at once where it was to join none."""
+        if self._cluster is None or self._cluster.is_head:
+            tell("")
+        else:
+            self._cluster.when_joined(tell)
+
+    def _advertised(self) -> str:
+        """Where others reach this node; "" where nobody does."""
+        if self._door is None:
+            return ""
+        host: str = self._config.get("node_host") or ""
+        if not host:
+            return str(self._door.address)
+        port = self._door.address.rpartition(":")[2]
+        return f"[{host}]:{port}" if ":" in host else f"{host}:{port}"
+
+    def _join_cluster(self) -> Any:
+        """What keeps a head's nodes, or a node's connection to its head; None for a node on its own."""
+        config = self._config
+        if config.get("head"):
+            from umbel._agent import head_link
+
+            times = {"join_s": config["join_s"], "head_lost_s": config["head_lost_s"]}
+            return head_link.HeadLink(self, config["head"], self._token(), **times)
+        if self._door is None:
+            return None
+        return importlib.import_module(config["node_service"]).NodeService(self, config["health"])
 
     def metrics_service(self) -> Any:
         """Made, and loaded, when something is measured or asked for."""
@@ -183,6 +231,42 @@ class Service:
         self.metrics_service().serve(host, self._config["metrics_export_port"])
         return int(self._metrics.port)
 
+    def _control_service(self, config: Message) -> Control:
+        """Where records are kept, this waits until nobody else leads. Raises what opening the storage does."""
+        module: Any = importlib.import_module(config["control"])
+        if not config.get("storage"):
+            made: Control = module.ActorService(self)
+            return made
+        sys.path[:] = config["sys_path"]
+        importlib.reload(
+            sys.modules["umbel"]
+        )  # until here a stand-in; storages are plugins, and may import the real one
+        kept: Control = module.keeping_in(
+            self,
+            config["storage"],
+            holder=f"{socket.gethostname()} pid {os.getpid()} node {config['node_id']}",
+            wake=self.poller.wake,
+            on_step_down=self._step_down,
+            is_wanted=self._has_starter,
+            is_standby=config["is_standby"],
+        )
+        for environment in kept.job_environments() if self._jobs is not None else ():
+            self._jobs.knows(environment)
+        return kept
+
+    def _has_starter(self) -> bool:
+        """Whether the process that has started this one still waits for it."""
+        poll = select.poll()
+        poll.register(self._starter, select.POLLIN)
+        return not poll.poll(0)
+
+    def _step_down(self, reason: str) -> None:
+        """Another one leads, or may: what this one has decided since does not count, so all that runs here goes."""
+        text = f"this node ends, as its control service leads no longer: {reason}"
+        _log(text)
+        self.hub.tell_drivers({"t": "fatal", "text": text})
+        self._begin_end(grace_s=0.0)
+
     def _order(self, scheduler: str) -> fairness.Order:
         if scheduler in _BUILT_IN_SCHEDULERS:  # they differ only in where they place, which one node has no use for
             return fairness.deepest_first
@@ -193,11 +277,15 @@ class Service:
     # ---- the loop ----
 
     def run(self) -> None:
-        signal.signal(signal.SIGTERM, lambda *_: self._begin_end(grace_s=0.0))
+        signal.signal(signal.SIGTERM, self._on_sigterm)
         while not self._is_over:
             due_s = self._next_tick_s()
             self.poller.poll(None if due_s is None else max(0.0, due_s - self.now_s()))
             self._tick()
+
+    def _on_sigterm(self, *_: object) -> None:
+        self._end_reason = "received SIGTERM"
+        self._begin_end(grace_s=0.0)
 
     def now_s(self) -> float:
         return time.monotonic()
@@ -213,6 +301,7 @@ class Service:
             self.memory.due_s,
             self._end_at_s,
             self._door.next_tick_s() if self._door is not None else None,
+            self._cluster.next_tick_s() if self._cluster is not None else None,
         )
         return min((at_s for at_s in due if at_s is not None), default=None)
 
@@ -228,6 +317,9 @@ class Service:
             self.memory.look()
         if self._door is not None and _is_due(self._door.next_tick_s(), now_s):
             self._door.tick()
+        # By the clock after what is due was asked for: what is due at once says that it is due now.
+        if self._cluster is not None and self._end_at_s is None and _is_due(self._cluster.next_tick_s(), self.now_s()):
+            self._cluster.tick()
         is_free = self.forks.is_idle() and not self._fatal
         if self._end_at_s is not None and (is_free or _is_due(self._end_at_s, now_s)):
             self._is_over = True
@@ -255,14 +347,14 @@ class Service:
 
     def _on_starter(self, _events: int) -> None:
         self.poller.unregister(self._starter)
-        if self._config["embedded"] and not self.hub.drivers():
+        if (self._config["embedded"] and not self.hub.drivers()) or self._config.get("ends_with_starter"):
             self._begin_end(grace_s=0.0)
 
     def _on_leave(self, client: Client, message: Message, _body: bytes) -> None:
         """A driver has done what it wanted. When it is answered, it has been sent what its workers had printed."""
         self.control.job_leaves(client.id)
         self.forks.catch_up()
-        self.hub.reply(client.id, message["rq"], {})
+        self.control.reply(client.id, message["rq"], {})
 
     def _on_stop(self, client: Client, message: Message, _body: bytes) -> None:
         if self._config["embedded"]:
@@ -273,6 +365,7 @@ class Service:
             self.hub.refuse(client.id, message["rq"], "forbidden", "stopping this node needs a token of the role admin")
             return
         self.hub.reply(client.id, message["rq"], {"result": {"pid": os.getpid()}})
+        self._end_reason = "umbel stop"
         self._begin_end(grace_s=EXIT_GRACE_S)
 
     def _on_shutdown(self, client: Client, message: Message, _body: bytes) -> None:
@@ -295,6 +388,8 @@ class Service:
     def end(self) -> None:
         """Every process of this session, and every file, is gone when this returns."""
         self.forks.drain()
+        if self._cluster is not None:
+            self._cluster.close(self._end_reason)
         if self._door is not None:
             self._door.close()
         self.hub.flush(self.now_s() + LAST_OUTPUT_S, self.now_s)
@@ -307,13 +402,73 @@ class Service:
             self._note_last()
         self.history.end()
         self.forks.end(FORK_SERVER_GRACE_S)
+        self.control.end()  # another one may lead now that nothing runs here
         url = sessions.spill_url(self._config["session_dir"])
         if url:  # the fork server was killed before it could do that; this interpreter finds the library there
             sys.path += self._config["sys_path"]
             importlib.import_module("umbel._objects.spill_files").remove_all(url)
         sessions.remove_session(self._config["session_dir"], self._config["store_dir"])
 
+    # ---- the cluster ----
+
+    def cluster(self) -> Any:
+        """A `_control.node_service.NodeService`, an `_agent.head_link.HeadLink`, or None."""
+        return self._cluster
+
+    def other_nodes(self) -> list[Message]:
+        """Of the cluster, the dead among them."""
+        listed = self._cluster.listed() if self._cluster is not None else []
+        return [node for node in listed if node["node_id"] != self._config["node_id"]]
+
+    def note_outliving(self, cluster: str = "", head: str = "") -> None:
+        """For programs and commands of this machine. cluster, head: as the node has been told when it joined."""
+        if self._cluster is not None and self._cluster.is_head:
+            cluster, head = self._config["node_id"], self.address
+        found = sessions.Outliving(self._config["node_id"], self.address, cluster, head)
+        sessions.note_outliving(self._config["session_dir"], found)
+
+    def _admit_node(self, stream: transport.Stream) -> None:
+        self._cluster.admit(stream)
+
+    def own_facts(self) -> Message:
+        return self._queries.own_facts()
+
+    def own_state(self) -> Message:
+        """What changes: what is free, and how many leases are waited for."""
+        waiting = sum(demand.count for demand in self.agent.demands.values())
+        return {"available": dict(self.agent.ledger.free), "waiting": waiting}
+
+    def log(self, line: str) -> None:
+        _log(line)
+
+    def node_appeared(self, node_id: str, address: str) -> None:
+        _log(f"node {node_id} is a member of the cluster, at {address}")
+        self.directory.set(nodes.tag_of_node(node_id), address)
+
+    def node_died(self, node_id: str, reason: str) -> None:
+        _log(f"node {node_id} is dead: {reason}")
+        self.directory.forget(nodes.tag_of_node(node_id))
+
+    def end_node(self, reason: str) -> None:
+        """This node is none of its cluster any more."""
+        _log(f"this node ends: {reason}")
+        self.was_expelled = True
+        self.hub.tell_drivers({"t": "fatal", "text": reason})
+        self._begin_end(grace_s=EXIT_GRACE_S)
+
     # ---- clients ----
+
+    def _door_of(self, process_id: bytes) -> str:
+        """Where this process takes connections from other nodes; "" if it is not here."""
+        client = self.hub.clients.get(process_id.hex())
+        is_here = client is not None and not client.is_tool
+        return f"{self._config['session_dir']}/{process_id.hex()}.door" if is_here else ""
+
+    def _on_find_node(self, client: Client, message: Message, _body: bytes) -> None:
+        if self.directory is not None:
+            self.directory.on_find(client.id, message["node"])
+        else:
+            self.hub.send(client.id, {"t": "node_at", "node": message["node"], "address": ""})
 
     def may_join(self, hello: Message) -> str:
         if self._fatal:
@@ -329,6 +484,8 @@ class Service:
         return ""
 
     def on_joining(self, client: Client, hello: Message) -> None:
+        if self._door is not None and not client.is_tool:
+            client.token = self._door.submit_token
         if client.is_driver:
             facts = hello["job"] if self._jobs is not None else None
             client.job_id, client.job = self.control.job_begins(client.id, client.pid, facts)
@@ -339,6 +496,9 @@ class Service:
             client.job_id = self.job_of_worker(client.id)
             if self._jobs is not None:
                 client.job = self._jobs.environment(client.job_id)
+
+    def welcome(self, client: Client, message: Message) -> None:
+        (self.control.send if client.is_driver else self.send)(client.id, message)
 
     def job_of_worker(self, worker: str) -> str:
         """The id of the job whose driver it works for, however indirectly."""
@@ -378,6 +538,9 @@ class Service:
         self.decide(ev.ClientLeft(client.id, now_s))
         self.control.client_gone(client.id)
         self.store.client_gone(client.id)
+        if self._door is not None:
+            with contextlib.suppress(OSError):
+                os.unlink(f"{self._config['session_dir']}/{client.id}.door")
         if client.is_driver and self._jobs is not None:
             self._jobs.ended(client.job_id)
         if client.is_driver and self._config["embedded"]:
@@ -478,6 +641,10 @@ class Service:
         wanted = strategy.get("node_id") if isinstance(strategy, dict) else None
         if wanted in (None, self._config["node_id"]) or strategy.get("soft"):
             return "", False
+        if self._cluster is not None:
+            from umbel._agent import elsewhere
+
+            return f"it must run on node {wanted}, {elsewhere.by_id(self._cluster.listed(), wanted)}", True
         return (
             f"it must run on node {wanted}, which is not alive; the only node is {self._config['node_id']}: "
             "correct the node id or make the affinity soft"
@@ -492,10 +659,23 @@ class Service:
         labels = {node_labels.NODE_ID: self._config["node_id"], **self._config["labels"]}
         if any(node_labels.meets(selector, labels) for selector in selectors):
             return ""
-        return (
-            f"it needs a node with the labels {node_labels.in_words(selectors)}, but the only one has {labels}; correct the "
-            "label selector, or start the node with such labels"
-        )
+        needs = f"it needs a node with the labels {node_labels.in_words(selectors)}, but"
+        advice = "correct the label selector, or start the node with such labels"
+        others = self.other_nodes()
+        if not others:
+            return f"{needs} the only one has {labels}; {advice}"
+        from umbel._agent import elsewhere
+
+        return f"{needs} this one has {labels}{elsewhere.with_labels(others, selectors)}; {advice}"
+
+    def _elsewhere(self, needs: Mapping[str, int]) -> str:
+        """What other nodes have of resources that this one lacks, in words."""
+        others = self.other_nodes()
+        if not others:
+            return ""
+        from umbel._agent import elsewhere
+
+        return elsewhere.with_resources(others, needs)
 
     def _ask_exit(self, command: ev.AskExit) -> None:
         is_unused = self.agent.workers[command.worker].state is WorkerState.LEAVING
@@ -673,7 +853,7 @@ class Service:
         self.memory.forget(worker)
         if self._jobs is not None:
             self._jobs.exited(worker)
-        for ending in ("sock", "progress", "failed"):
+        for ending in ("sock", "door", "progress", "failed"):
             with contextlib.suppress(OSError):
                 os.unlink(f"{self._config['session_dir']}/{worker}.{ending}")
 

@@ -10,7 +10,7 @@ and what is free in a bundle and what the leases in it hold to what that has. Th
 from __future__ import annotations
 
 import functools
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from typing import TYPE_CHECKING, Final
 
 from umbel._agent import bundles, fairness
@@ -53,11 +53,13 @@ class AgentState:
         recycle_s: float | None = None,
         order: fairness.Order = fairness.deepest_first,
         is_kept: Callable[[str], bool] | None = None,
+        elsewhere: Callable[[Mapping[str, int]], str] | None = None,
     ) -> None:
         """worker_ids: fresh ids, for fork servers of environments too. starts_max: workers starting at once. idle_max:
         idle workers kept for good, and old ones that others do not let go. infeasible_timeout_s: how long a demand that
         can never be served may wait; None for ever. recycle_s: how old a worker may be that is used for tasks again;
-        None for any age. is_kept: whether idle workers of an environment are kept at all; all are unless it is given."""
+        None for any age. is_kept: whether idle workers of an environment are kept at all; all are unless it is given.
+        elsewhere: what other nodes have of resources that this one lacks, in words."""
         self.ledger = ledger
         self.bundles = bundles.Bundles(ledger)
         self.workers: dict[str, Worker] = {}
@@ -76,6 +78,7 @@ class AgentState:
         self._free_leases_max = max(32, 8 * idle_max)
         self._order = order
         self._is_kept = is_kept
+        self._elsewhere = elsewhere or (lambda _needs: "")
         self._turns = 0
         self._now_s = 0.0  # of the last event
         self._preferred: Demand | None = None  # for which others had to stand back when demands were served last
@@ -829,7 +832,8 @@ class AgentState:
             return Reason(
                 reasons.INFEASIBLE,
                 "it",
-                f"needs {describe(demand.placement)}, but {where} has {{{in_all}}} in all",
+                f"needs {describe(demand.placement)}, but {where} has {{{in_all}}} in all"
+                + (self._elsewhere(demand.placement) if pool is None else ""),
                 f"ask for less of {', '.join(sorted(demand.lacking))}, or {more}",
                 {"needs": dict(demand.placement), "total": has, "lacking": dict(demand.lacking)},
             )

@@ -9,7 +9,7 @@ from __future__ import annotations
 import contextlib
 import os
 from collections.abc import Callable, Mapping
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, Protocol
 
 from umbel._agent import store_ledger
 from umbel._agent.hub import Client, Hub, Message
@@ -20,6 +20,14 @@ if TYPE_CHECKING:
 SCAN_S = 2.0  # how often files left behind by dead processes are measured, while there are any
 HOLDERS_TOLD_MAX = 5  # in an error: the biggest ones matter
 _OF_SPILLING = ("store_told", "spilled", "spill_ended", "spill_freed", "locate", "restored")
+
+
+class Pulling(Protocol):
+    """The daemon's own share of the store: copies of other nodes' values. client: what the ledger calls it."""
+
+    client: str
+
+    def on_store(self, command: store_ledger.StoreCommand) -> None: ...
 
 
 class StoreService:
@@ -34,6 +42,7 @@ class StoreService:
         spilling: Mapping[str, Any],
     ) -> None:
         """spilling: `directory` (a path or URL), `high_water`, `batch_bytes`, `is_enabled`."""
+        self.pulling: Pulling | None = None  # once values of other nodes are wanted here
         self.ledger = store_ledger.StoreLedger(capacity_bytes, full_wait_s=full_wait_s)
         self.spilling: spill_service.SpillService | None = None  # once values may have to go to disk
         self.hub = hub
@@ -59,12 +68,17 @@ class StoreService:
     # ---- what clients say ----
 
     def _on_reserve(self, client: Client, message: Message, _body: bytes) -> None:
-        self.account(self.ledger.reserve(client.id, message["rq"], message["bytes"], at_s=self.now_s()))
+        self.reserve(client.id, message["rq"], message["bytes"])
+
+    def reserve(self, client: str, request: int, size_bytes: int) -> None:
+        self.account(self.ledger.reserve(client, request, size_bytes, at_s=self.now_s()))
         self._look()
 
     def _on_release(self, client: Client, message: Message, _body: bytes) -> None:
-        held = self.ledger.held.get(client.id, 0)
-        self.account(self.ledger.release(client.id, min(held, message["bytes"])))
+        self.release(client.id, min(self.ledger.held.get(client.id, 0), message["bytes"]))
+
+    def release(self, client: str, size_bytes: int) -> None:
+        self.account(self.ledger.release(client, size_bytes))
         self._look()
 
     def _on_spilling(self, client: Client, message: Message, _body: bytes) -> None:
@@ -128,7 +142,9 @@ class StoreService:
 
     def account(self, commands: list[store_ledger.StoreCommand]) -> None:
         for command in commands:
-            if isinstance(command, store_ledger.Grant):
+            if self.pulling is not None and command.client == self.pulling.client:
+                self.pulling.on_store(command)
+            elif isinstance(command, store_ledger.Grant):
                 self.hub.reply(command.client, command.request, {"granted": command.granted_bytes})
             elif isinstance(command, store_ledger.AskTrim):
                 self.hub.send(command.client, {"t": "store_trim"})
@@ -140,10 +156,7 @@ class StoreService:
             {"id": client, "bytes": size_bytes, **self.who(client)}
             for client, size_bytes in command.holders[:HOLDERS_TOLD_MAX]
         ]
-        text = (
-            f"the object store of {self.ledger.capacity_bytes} bytes is full: {command.asked_bytes} bytes were "
-            "asked for and none came free in time"
-        )
+        text = self.full_text(command)
         spilling: Message = {"viewers": [], "spill_error": "", "is_disk_full": False}
         if self.spilling is not None:
             spilling = self.spilling.troubles()
@@ -152,7 +165,15 @@ class StoreService:
             is_spilling=self._spilling_options["is_enabled"], **spilling,
         )  # fmt: skip
 
+    def full_text(self, command: store_ledger.Refuse) -> str:
+        return (
+            f"the object store of {self.ledger.capacity_bytes} bytes is full: {command.asked_bytes} bytes were "
+            "asked for and none came free in time"
+        )
+
     def who(self, client: str) -> Message:
+        if self.pulling is not None and client == self.pulling.client:
+            return {"kind": "daemon", "pid": os.getpid()}
         known = self.hub.clients.get(client)
         if known is None:
             return {"kind": "dead", "pid": 0}

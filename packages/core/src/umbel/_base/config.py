@@ -185,6 +185,26 @@ class Config:
     """Where the history is kept after the session's end, as `<session>.db`; empty for nowhere: it is in the session's
     directory, and goes with it."""
 
+    health_check_period_s: float = _setting(3.0, "UMBEL_HEALTH_CHECK_PERIOD_S", minimum=0.1)
+    """How often a node tells the head of its cluster that it lives. The head's value counts for all. Ray's default."""
+
+    health_check_timeout_s: float = _setting(10.0, "UMBEL_HEALTH_CHECK_TIMEOUT_S", minimum=0.1)
+    """After what silence a node is suspected, and a node takes its connection to the head for broken. Ray's default."""
+
+    health_check_failure_threshold: int = _setting(5, "UMBEL_HEALTH_CHECK_FAILURE_THRESHOLD", minimum=1)
+    """For how many further periods a node may be silent until it is declared dead. Ray's default."""
+
+    node_reconnect_s: float = _setting(5.0, "UMBEL_NODE_RECONNECT_S", minimum=0.1)
+    """After what time a node is declared dead whose connection to the head has broken. One that lives dials again at
+    least once a second."""
+
+    node_join_s: float = _setting(30.0, "UMBEL_NODE_JOIN_S", minimum=0.1)
+    """For how long a node tries to join a cluster before it gives up: a head that starts at the same time is there by
+    then."""
+
+    head_lost_s: float = _setting(60.0, "UMBEL_HEAD_LOST_S", minimum=0.1)
+    """After what time without a connection to its head a node ends. Ray's default."""
+
     idle_worker_s: float = _setting(2.0, "UMBEL_IDLE_WORKER_S")
     """How long a worker process that nobody leases is kept beyond one for each CPU. It costs memory, and starting
     another takes 20 ms; two seconds bridge the pauses of a busy program."""

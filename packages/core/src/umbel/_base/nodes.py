@@ -1,6 +1,7 @@
-"""Which node a process runs on can be read from its id: the first bytes are its node's, the rest is random.
+"""Which node a process runs on can be read from its id: it has the first bytes of its node's id in it, the rest is random.
 
-So whoever has the id of a process, or of an object that one owns, knows where to look for it, and asks nobody.
+So whoever has the id of a process, or of an object that one owns, knows where to look for it, and asks nobody. They are not
+the first bytes: messages, and people, shorten ids to their beginning.
 """
 
 from __future__ import annotations
@@ -10,6 +11,8 @@ import os
 NODE_ID_BYTES = 28
 TAG_BYTES = 6  # of 2,000 nodes two have the same with a chance of one in 140 million
 PROCESS_ID_BYTES = 16
+_TAG_BEGIN = 4  # in a process's id
+_TAG_END = _TAG_BEGIN + TAG_BYTES
 
 
 def new_node_id() -> str:
@@ -19,7 +22,7 @@ def new_node_id() -> str:
 
 def new_process_id(node_id: str) -> bytes:
     """Of a process on this node."""
-    return bytes.fromhex(node_id)[:TAG_BYTES] + os.urandom(PROCESS_ID_BYTES - TAG_BYTES)
+    return os.urandom(_TAG_BEGIN) + tag_of_node(node_id) + os.urandom(PROCESS_ID_BYTES - _TAG_END)
 
 
 def tag_of_node(node_id: str) -> bytes:
@@ -28,4 +31,4 @@ def tag_of_node(node_id: str) -> bytes:
 
 def tag_of_process(process_id: bytes) -> bytes:
     """Of the node that it runs on. process_id: or whatever begins with one, as the id of an object does."""
-    return process_id[:TAG_BYTES]
+    return process_id[_TAG_BEGIN:_TAG_END]

@@ -13,10 +13,13 @@ import os
 import signal
 import stat
 from collections.abc import Callable
+from typing import NamedTuple
 
 SHM_DIR = "/dev/shm"
 SOCKET_PATH_BYTES_MAX = 107 if os.path.isdir("/proc") else 103  # sun_path without its final zero: Linux, macOS
-SOCKET_NAME_BYTES = 38  # "/" + a worker id in hexadecimal + ".sock", the longest name in a session directory
+SOCKET_NAME_BYTES = (
+    38  # "/" + a worker id in hexadecimal + ".sock" or ".door", the longest names in a session directory
+)
 AGENT_SOCKET = "agent.sock"  # in the session directory: where the daemon listens
 SPILL_FILE = "spilling"  # in the session directory: where its values are moved to, unless into it
 OUTLIVES_FILE = "outlives-drivers"  # in the session directory of a node that does
@@ -222,18 +225,28 @@ def _serving(paths: list[str]) -> list[str]:
     return sorted(serving, key=lambda path: os.stat(path).st_ctime)
 
 
-def note_outliving(session_dir: str, node_id: str) -> None:
-    """The node of this session listens, and does not end with a driver."""
+class Outliving(NamedTuple):
+    """A node that does not end with a driver. address: where others reach it; cluster: of which it is a member, the id of the
+    head's node; head: where that is reached. Each "" for none."""
+
+    node_id: str
+    address: str = ""
+    cluster: str = ""
+    head: str = ""
+
+
+def note_outliving(session_dir: str, node: Outliving) -> None:
+    """The node of this session listens, and does not end with a driver; or it has become a member of a cluster."""
     draft = os.path.join(session_dir, f"{OUTLIVES_FILE}.new")
     with open(draft, "x") as file:
-        file.write(node_id)
+        file.write("\n".join(node))
     os.rename(draft, os.path.join(session_dir, OUTLIVES_FILE))
 
 
-def outliving_node_id(session_dir: str) -> str:
+def outliving(session_dir: str) -> Outliving:
     """Raises OSError for a session that has ended."""
     with open(os.path.join(session_dir, OUTLIVES_FILE)) as file:
-        return file.read()
+        return Outliving(*file.read().split("\n"))
 
 
 def outliving_sessions(base: str) -> list[str]:

@@ -197,33 +197,37 @@ def get_actor(name: str, namespace: str | None = None) -> actor.ActorHandle:
 def nodes() -> list[dict[str, Any]]:
     """One dictionary for each node, dead ones included: NodeID, Alive, Resources, Labels, ...
 
-    The keys are Ray's. Ports are 0: processes of one machine talk by sockets in files."""
-    found = current.engine().query("nodes")
-    host = _host_name()
-    return [
-        {
-            "NodeID": node["node_id"],
-            "Alive": node.get("alive", True),
-            "NodeManagerAddress": resource_model.NODE_ADDRESS,
-            "NodeManagerHostname": host,
-            "NodeName": resource_model.NODE_ADDRESS,
-            **dict.fromkeys(_PORTS, 0),
-            "MetricsExportPort": node.get("metrics_port", 0),
-            "ObjectStoreSocketName": node.get("store_dir", ""),
-            "RayletSocketName": node.get("socket", ""),
-            "DeathReason": 0,
-            "DeathReasonMessage": "",
-            "Resources": _floats(node.get("resources", {})),
-            "alive": node.get("alive", True),
-            "Labels": {f"umbel.io/{k}" if "/" not in k else k: v for k, v in {
-                "node-id": node["node_id"], **node.get("labels", {})}.items()},
-        }
-        for node in found
-    ]  # fmt: skip
+    The keys are Ray's. NodeManagerPort is the one port of a node of a cluster; the others are 0. DeathReason: 1 of a node that
+    said goodbye, 2 of one that did not."""
+    return [_as_ray_has_it(node) for node in current.engine().query("nodes")]
+
+
+def _as_ray_has_it(node: dict[str, Any]) -> dict[str, Any]:
+    is_alive = node.get("alive", True)
+    host, _, port = node.get("address", "").rpartition(":")
+    host = host.strip("[]") or resource_model.NODE_ADDRESS
+    return {
+        "NodeID": node["node_id"],
+        "Alive": is_alive,
+        "NodeManagerAddress": host,
+        "NodeManagerHostname": node.get("host_name") or _host_name(),
+        "NodeName": host,
+        **dict.fromkeys(_PORTS, 0),
+        "NodeManagerPort": int(port or 0),
+        "MetricsExportPort": node.get("metrics_port", 0),
+        "ObjectStoreSocketName": node.get("store_dir", ""),
+        "RayletSocketName": node.get("socket", ""),
+        "DeathReason": 0 if is_alive else 1 if node["is_expected"] else 2,
+        "DeathReasonMessage": node.get("reason", ""),
+        "Resources": _floats(node.get("resources", {})) if is_alive else {},
+        "alive": is_alive,
+        "Labels": {f"umbel.io/{k}" if "/" not in k else k: v for k, v in {
+            "node-id": node["node_id"], **node.get("labels", {})}.items()},
+    }  # fmt: skip
 
 
 _PORTS = (
-    "NodeManagerPort", "ObjectManagerPort", "MetricsAgentPort", "DashboardAgentListenPort",
+    "ObjectManagerPort", "MetricsAgentPort", "DashboardAgentListenPort",
     "RuntimeEnvAgentPort",
 )  # fmt: skip
 

@@ -79,8 +79,8 @@ class Arrivals:
         handlers = self._handlers
         with engine.lock:
             engine.frame_time_s = time.monotonic()
-            if batch[0][0] == messages.HELLO:
-                engine.links.named(link, batch.pop(0)[1])
+            if batch[0][0] == messages.HELLO and not engine.links.named(link, batch.pop(0)[1]):
+                return
             # Two processes that dialled each other have two connections. Each sends on one only, its first: what it says
             # arrives in order. So everything is answered there, whichever the question came by.
             link = engine.links.by_peer.get(link.peer, link)
@@ -148,4 +148,6 @@ class Arrivals:
                 engine.values.store.trim_all()
             elif kind in _OF_SPILLING:
                 engine.values.make_spilling().on_notice(message)
+            elif engine.links.remote is not None:
+                engine.links.remote.on_notice(message)
             engine.carry_on()

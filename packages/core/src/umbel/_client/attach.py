@@ -21,7 +21,7 @@ class RunningNode:
     def __init__(self, session_dir: str) -> None:
         self.session_dir = session_dir
         try:
-            self.node_id = sessions.outliving_node_id(session_dir)
+            self.node_id = sessions.outliving(session_dir).node_id
         except OSError as error:  # it has ended since it was looked for
             raise exceptions.UmbelSystemError(f"the node {session_dir} has ended: {error}") from error
 

@@ -56,6 +56,7 @@ class DriverEngine(native.NativeEngine):
                 namespace=namespace,
                 config=config,
                 job=job,
+                has_door=job is not None,
                 on_notice=self._on_driver_notice,
             )
         except BaseException:

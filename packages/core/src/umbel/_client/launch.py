@@ -91,15 +91,23 @@ class Launching:
             while line:
                 line = line[self._lifeline.write(line) :]
 
-    def finish(self) -> Launched:
-        """Wait until the daemon listens. Raises UmbelSystemError when it does not start."""
-        answer = _answer(self._answers)
+    def finish(self, timeout_s: float | None = READY_TIMEOUT_S) -> Launched:
+        """Wait until the daemon listens, and is a member of the cluster that it joins; timeout_s: None for ever. Raises
+        UmbelSystemError when it does not start, or is not let in."""
+        try:
+            answer = _answer(self._answers, timeout_s)
+        except BaseException:
+            self._process.kill()
+            self.abandon()
+            raise
         self._answers.close()
         if answer is not None and answer["ok"]:
             return Launched(self._config, self._process, self._lifeline)
         self._process.kill()
         self.abandon()
-        reason = f"it did not answer within {READY_TIMEOUT_S:g} s or died (code {self._process.returncode})"
+        if answer and answer.get("refusal"):
+            raise exceptions.UmbelSystemError(f"this node cannot join the cluster: {answer['refusal']}")
+        reason = f"it did not answer within {timeout_s or 0:g} s or died (code {self._process.returncode})"
         raise exceptions.UmbelSystemError(
             f"the Umbel daemon did not start: {answer['error'] if answer else reason}; its output is on standard error"
         )
@@ -113,8 +121,8 @@ class Launching:
             _remove(self._config["session_dir"], self._config["store_dir"])
 
 
-def launch(config: Mapping[str, Any]) -> Launched:
-    """Start a daemon and wait until it listens; takes about as long as starting Python four times.
+def launch(config: Mapping[str, Any], timeout_s: float | None = READY_TIMEOUT_S) -> Launched:
+    """Start a daemon and wait until it serves; takes about as long as starting Python four times.
 
     config: `resources` in units of 1/10,000, and any of the keys of `_defaults`. Raises UmbelSystemError with the
     reason when the daemon does not start.
@@ -125,7 +133,7 @@ def launch(config: Mapping[str, Any]) -> Launched:
     except BaseException:
         launching.abandon()
         raise
-    return launching.finish()
+    return launching.finish(timeout_s)
 
 
 def begin() -> Launching:
@@ -198,6 +206,8 @@ def _defaults(base: str) -> dict[str, Any]:
         "scheduler": "hybrid",
         "has_jobs": False,
         "control": "umbel._control.service",
+        "node_service": "umbel._control.node_service",
+        "health": {},
         "worker_main": "umbel._worker.main",
         "worker_imports": [],
         "later_imports": [],  # of our own, which the first worker's first task does without
@@ -257,8 +267,8 @@ def _interpreter_flags() -> list[str]:
     return flags
 
 
-def _answer(pipe: io.FileIO) -> dict[str, Any] | None:
-    """What the daemon says when it listens, or why it does not; None when there is no answer."""
+def _answer(pipe: io.FileIO, timeout_s: float | None) -> dict[str, Any] | None:
+    """What the daemon says when it serves, or why it does not; None when there is no answer."""
     import json
     import select
 
@@ -266,7 +276,7 @@ def _answer(pipe: io.FileIO) -> dict[str, Any] | None:
     poll.register(pipe, select.POLLIN)
     data = b""
     while not data.endswith(b"\n"):
-        if not poll.poll(READY_TIMEOUT_S * 1000):
+        if not poll.poll(None if timeout_s is None else timeout_s * 1000):
             return None
         more = pipe.read(65_536)
         if not more:

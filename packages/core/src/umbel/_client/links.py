@@ -4,11 +4,15 @@ from __future__ import annotations
 
 import socket
 from collections.abc import Callable
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from umbel import exceptions
+from umbel._base import nodes
 from umbel._transport import connection, reactor
 from umbel._wire import frames, messages
+
+if TYPE_CHECKING:
+    from umbel._client import remote_links
 
 FRAME_MESSAGES_MAX = 64  # messages sent in one frame: large enough to share its cost, small enough to start early
 
@@ -32,7 +36,7 @@ class Link:
 
     def __init__(self, peer: bytes) -> None:
         self.peer = peer
-        self.stream: connection.Connection | None = None
+        self.stream: connection.Connection | remote_links.Waiting | None = None
         self.outbox: list[tuple[Any, ...]] = []
         self.known: set[Any] = set()  # templates and functions the peer has been told
         self.lease: Any = None
@@ -61,6 +65,8 @@ class Link:
 class Links:
     """The data connections of this process, by peer; made when first needed, kept until the peer goes."""
 
+    remote: remote_links.RemoteLinks | None = None  # to processes of other nodes, where there may be some
+
     def __init__(
         self,
         process_id: bytes,
@@ -73,9 +79,9 @@ class Links:
         self._directory = directory
         self._poller = poller
         self._on_messages = on_messages
-        self._on_gone = on_gone
+        self.on_gone = on_gone
         self.by_peer: dict[bytes, Link] = {}
-        self._twins: dict[bytes, list[Link]] = {}  # second connections, of peers that dialled us while we dialled them
+        self.twins: dict[bytes, list[Link]] = {}  # second connections, of peers that dialled us while we dialled them
         self._unnamed: set[connection.Connection] = set()
         self._listener = connection.Listener(connection.listen_unix(self._path(process_id)), poller, self._accept)
 
@@ -83,63 +89,79 @@ class Links:
         return f"{self._directory}/{process_id.hex()}.sock"
 
     def to(self, peer: bytes) -> Link | None:
-        """The link to a process; None when it is gone."""
+        """The link to a process; None when it is gone. One of another node is being connected to meanwhile: what is sent
+        waits, and if nothing comes of it the process is gone."""
         link = self.by_peer.get(peer)
         if link is not None:
             return link
+        if self.remote is not None and not self.is_of_this_node(peer):
+            return self.remote.to(peer)
         try:
             sock = connection.connect_unix(self._path(peer))
         except OSError:
             return None
         link = Link(peer)
-        self._attach(link, sock)
+        self.attach(link, sock)
         self.by_peer[peer] = link
         link.post((messages.HELLO, self._process_id))
         return link
 
     def is_all_sent(self) -> bool:
-        """Whether the kernel has everything that was flushed, so that it arrives even if this process dies now."""
-        return not any(link.stream is not None and link.stream.queued_bytes for link in self.by_peer.values())
+        """Whether everything that was flushed arrives even if this process dies now: the kernel has it, of this machine
+        or, for another node, that of the other."""
+        if any(link.stream is not None and link.stream.queued_bytes for link in self.by_peer.values()):
+            return False
+        return self.remote is None or self.remote.has_all_arrived()
 
-    def _attach(self, link: Link, sock: socket.socket) -> None:
+    def is_of_this_node(self, peer: bytes) -> bool:
+        return nodes.tag_of_process(peer) == nodes.tag_of_process(self._process_id)
+
+    def attach(self, link: Link, sock: connection.Stream) -> connection.Connection:
         stream = connection.Connection(sock, self._poller, self._on_frame, self._on_close)
         stream.peer = link
         link.stream = stream
+        return stream
 
     def _accept(self, sock: socket.socket) -> None:
-        link = Link(b"")
-        self._attach(link, sock)
-        if link.stream is not None:
-            self._unnamed.add(link.stream)
+        self._unnamed.add(self.attach(Link(b""), sock))
 
     def _on_frame(self, stream: connection.Connection, payload: bytes) -> None:
         link = stream.peer
         if isinstance(link, Link):
             self._on_messages(link, frames.decode_data(payload))
 
-    def named(self, link: Link, peer: bytes) -> None:
-        """The other end of an accepted connection has said who it is."""
+    def named(self, link: Link, peer: bytes) -> bool:
+        """The other end of an accepted connection has said who it is; whether it may be that."""
+        if link.peer:
+            return True  # it was said before
+        if self.remote is not None and not self.remote.may_be(link, peer):
+            return False
         link.peer = peer
         if link.stream is not None:
             self._unnamed.discard(link.stream)
         if self.by_peer.setdefault(peer, link) is not link:
-            self._twins.setdefault(peer, []).append(link)
+            self.twins.setdefault(peer, []).append(link)
+        return True
 
     def _on_close(self, stream: connection.Connection) -> None:
         self._unnamed.discard(stream)
         link = stream.peer
+        if self.remote is not None and self.remote.on_close(stream):
+            return
         if isinstance(link, Link) and link.peer:
             if self.by_peer.get(link.peer) is link:
                 del self.by_peer[link.peer]
-            for twin in self._twins.pop(link.peer, ()):
+            for twin in self.twins.pop(link.peer, ()):
                 if twin.stream is not None:
                     twin.stream.drain()  # what the peer said there before its end counts as well
-            self._on_gone(link)
+            self.on_gone(link)
 
     def close(self) -> None:
         self._listener.close()
-        twins = [twin for of_peer in self._twins.values() for twin in of_peer]
-        self._twins.clear()
+        if self.remote is not None:
+            self.remote.close()
+        twins = [twin for of_peer in self.twins.values() for twin in of_peer]
+        self.twins.clear()
         for link in [*self.by_peer.values(), *twins]:
             if link.stream is not None:
                 link.stream.close()

@@ -129,16 +129,20 @@ def _worker(worker: str, pid: int, node_id: str, *, is_driver: bool) -> Row:
 
 def nodes(asker: inquiry.Asker, request: node_view.Request) -> node_view.Listing:
     node = node_view.Node(asker, request.timeout_s)
-    rows = [
-        {
-            "node_id": one["node_id"], "node_ip": resource_model.NODE_ADDRESS, "is_head_node": True, "state": "ALIVE",
-            "state_message": None, "node_name": resource_model.NODE_ADDRESS,
-            "resources_total": _floats(one["resources"]), "labels": one["labels"],
-            "start_time_ms": _milliseconds(one["started_s"]), "end_time_ms": 0,
-        }
-        for one in node.query("nodes")
-    ]  # fmt: skip
+    rows = [_node(one) for one in node.query("nodes")]
     return node_view.filtered(rows, request, node.missing, node.notes)
+
+
+def _node(one: Row) -> Row:
+    host = one["address"].rpartition(":")[0].strip("[]") or resource_model.NODE_ADDRESS
+    how = "Expected" if one["is_expected"] else "Unexpected"
+    return {
+        "node_id": one["node_id"], "node_ip": host, "is_head_node": one["is_head"],
+        "state": "ALIVE" if one["alive"] else "DEAD",
+        "state_message": None if one["alive"] else f"{how} termination: {one['reason']}", "node_name": host,
+        "resources_total": _floats(one["resources"]) if one["alive"] else {}, "labels": one["labels"],
+        "start_time_ms": _milliseconds(one["started_s"]), "end_time_ms": _milliseconds(one.get("ended_s")),
+    }  # fmt: skip
 
 
 def jobs(asker: inquiry.Asker, request: node_view.Request) -> node_view.Listing:

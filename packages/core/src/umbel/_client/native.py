@@ -8,6 +8,7 @@ drained at the next opportunity, because a destructor may run at any point, the 
 from __future__ import annotations
 
 import os
+import socket
 import threading
 import time
 from collections import deque
@@ -41,7 +42,7 @@ from umbel._client import (
 from umbel._client.task import Task
 from umbel._model import reasons as model_reasons
 from umbel._objects import ownership, serialization
-from umbel._transport import reactor
+from umbel._transport import connection, reactor
 from umbel._wire import messages
 
 if TYPE_CHECKING:
@@ -69,9 +70,11 @@ class NativeEngine:
         config: configuration.Config,
         depth: int = 0,
         job: dict[str, Any] | None = None,
+        has_door: bool = False,
         on_notice: Callable[[dict[str, Any], bytes], bool] | None = None,
         on_agent_gone: Callable[[], None] | None = None,
     ) -> None:
+        """has_door: the node may be one of a cluster, whose processes connect to each other."""
         self.kind = kind
         self.process_id = process_id
         self.namespace = namespace
@@ -102,6 +105,7 @@ class NativeEngine:
         self.links = links.Links(
             process_id, session_dir, self.reactor.poller, self.arrivals.on_messages, self.arrivals.on_link_gone
         )
+        door = self._make_door() if has_door else None
         self.answers = answers.Answers(self)
         self.agent = links.AgentLink(
             os.path.join(session_dir, "agent.sock"), self.reactor, self.arrivals.on_notice, self._agent_gone
@@ -125,6 +129,8 @@ class NativeEngine:
         if self.agent_is_gone or self.welcome.get("t") != "welcome":
             reason = self.welcome.get("text", "it ended while this process was connecting to it")
             raise exceptions.UmbelSystemError(f"the node's daemon did not accept this process: {reason}")
+        if door is not None:
+            self._open_door(door, self.welcome.pop("token", ""))
         self.values = values.Values(self, process_id, store_quota.make_store(self), config.inline_bytes_max)
         self.troubles = troubles.TroubleLog()
         self.leases = leases.Leases(self, depth)
@@ -144,6 +150,22 @@ class NativeEngine:
         current.set_on_fork(self.forked)
         self.reports.begin()
         self.arrivals.begin()
+
+    def _make_door(self) -> socket.socket:
+        """Where the daemon passes on connections from other nodes: there before the daemon knows of this process."""
+        return connection.listen_unix(f"{self.session_dir}/{self.process_id.hex()}.door")
+
+    def _open_door(self, door: socket.socket, token: str) -> None:
+        """token: "" if the node is alone after all."""
+        if not token:
+            os.unlink(door.getsockname())
+            door.close()
+            return
+        from umbel._client import remote_links
+
+        self.links.remote = remote_links.RemoteLinks(
+            self.links, self.process_id, token, door, self.reactor, self.lock, self.agent.notify
+        )
 
     def make_rebuilder(self) -> rebuild.Rebuilder:
         from umbel._client import rebuild
@@ -237,7 +259,7 @@ class NativeEngine:
             extra = self.extra_housekeeping(now)
             if extra is not None:
                 due = extra if due is None else min(due, extra)
-        for source in (self.own_metrics, self.reports.metrics, self._awaits):
+        for source in (self.own_metrics, self.reports.metrics, self._awaits, self.links.remote):
             if source is not None:
                 extra = source.housekeep(now)
                 if extra is not None:
@@ -489,6 +511,13 @@ class NativeEngine:
         if all_namespaces:
             return [{"name": a["name"], "namespace": a["namespace"]} for a in found]
         return [a["name"] for a in found]
+
+    @property
+    def key_values(self) -> Any:
+        """The internal key-value store."""
+        from umbel._client import key_values
+
+        return key_values.KeyValues(self)
 
     def query(self, what: str, *, about: str = "", timeout_s: float | None = None) -> Any:
         """Ask the agent: "nodes", "cluster_resources", "available_resources", "pending", ... Only "timeline", trace events

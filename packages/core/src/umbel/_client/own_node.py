@@ -15,10 +15,17 @@ STORE_BYTES_MIN = 75 << 20  # below this, one array of a small model does not fi
 
 
 def totals(
-    num_cpus: Any, num_gpus: Any, custom: Any, store_bytes: int, config: configuration.Config
+    num_cpus: Any,
+    num_gpus: Any,
+    custom: Any,
+    store_bytes: int,
+    config: configuration.Config,
+    *,
+    host: str = resource_model.NODE_ADDRESS,
+    is_head: bool = True,
 ) -> tuple[dict[str, float], dict[str, list[str]], dict[str, str]]:
     """What the node has, by resource; the ids of its devices; the labels they give it. num_cpus, num_gpus, custom: as in
-    `umbel.init`. Raises TypeError and ValueError."""
+    `umbel.init`. host: at which others reach it. Raises TypeError and ValueError."""
     unit = resource_model.RESOURCE_UNIT
     totals: dict[str, float] = {}
     ids: dict[str, list[str]] = {}
@@ -50,8 +57,9 @@ def totals(
         memory_bytes = min(memory_bytes, int(config.memory_limit_bytes * config.memory_usage_threshold))
     totals[resource_model.MEMORY] = float(memory_bytes)
     totals[resource_model.OBJECT_STORE_MEMORY] = float(store_bytes)
-    totals[resource_model.NODE_PREFIX + resource_model.NODE_ADDRESS] = 1.0
-    totals[resource_model.HEAD_NODE] = 1.0
+    totals[resource_model.NODE_PREFIX + host] = 1.0
+    if is_head:
+        totals[resource_model.HEAD_NODE] = 1.0
     return {name: amount for name, amount in totals.items() if amount or name == resource_model.CPU}, ids, labels
 
 

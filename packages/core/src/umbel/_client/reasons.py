@@ -33,7 +33,12 @@ def of_object(engine: NativeEngine, object_id: bytes) -> Reason:
         if record.kind == serialization.STORED:
             facts |= {"segment": record.payload[0], "bytes": record.payload[1]}
         return Reason(reasons.READY, subject, text, facts=facts)
-    return of_record(record)
+    told = of_record(record)
+    last, remote = told.last(), engine.links.remote
+    if remote is None or last.code != reasons.ELSEWHERE:
+        return told
+    owner = bytes.fromhex(last.facts["owner"])
+    return told if engine.links.is_of_this_node(owner) else told.followed_by(remote.reason(owner))
 
 
 def of_record(record: ownership.Record) -> Reason:

@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import contextlib
 import os
+from collections.abc import Mapping
 
 from umbel._base import sessions
 
@@ -10,15 +12,22 @@ from umbel._base import sessions
 def find(address: str) -> str | None:
     """The directory of its session. None for a private node: "local", or none named and none running.
 
-    address: "" for none named; "auto" for the one that runs here; or the directory of a session, or the end of its name.
+    address: "" for none named; "auto" for the one that runs here, of several in one cluster its head if that is here; the
+    directory of a session, or the end of its name; or host:port of a node that runs here, or of the head of one that does.
     Raises ConnectionError when what is named does not run, and when several run and none is named.
     """
     if address == "local":
         return None
     running = sessions.outliving_sessions(sessions.base_dir())
     if address not in ("", "auto"):
-        return named(address, running)
+        from umbel._client import tool  # rarely needed
+
+        return _at(address, running) if tool.is_remote(address) else named(address, running)
     if len(running) > 1:
+        members = _members(running)
+        clusters = {node.cluster for node in members.values()}
+        if len(clusters) == 1 and clusters != {""}:
+            return _head_first(members)[0]
         raise ConnectionError(
             f"several nodes run here; say which by address= or UMBEL_ADDRESS, or pass address='local' for a private one:"
             f"{_listed(running)}"
@@ -29,6 +38,37 @@ def find(address: str) -> str | None:
             "for a private one"
         )
     return running[0] if running else None
+
+
+def _members(running: list[str]) -> dict[str, sessions.Outliving]:
+    found = {}
+    for path in running:
+        with contextlib.suppress(OSError):  # it has just ended
+            found[path] = sessions.outliving(path)
+    return found
+
+
+def _head_first(members: Mapping[str, sessions.Outliving]) -> list[str]:
+    return sorted(members, key=lambda path: members[path].node_id != members[path].cluster)
+
+
+def _at(address: str, running: list[str]) -> str:
+    """The node here that is reached at this address, or whose head is. Raises ConnectionError."""
+    from umbel._transport import addresses
+
+    wanted = addresses.parse(address)
+    names = {address}
+    with contextlib.suppress(OSError):  # a name that is not found
+        names |= {str(wanted._replace(host=str(found[0]))) for _family, found in addresses.resolve(wanted)}
+    members = _members(running)
+    here = [path for path, node in members.items() if node.address in names]
+    here += _head_first({path: node for path, node in members.items() if node.head in names})
+    if here:
+        return here[0]
+    raise ConnectionError(
+        f"no node of the cluster at {address} runs on this machine, and programs connect to one that does: run "
+        f"`umbel start --address {address}` here first"
+    )
 
 
 def named(address: str, running: list[str]) -> str:

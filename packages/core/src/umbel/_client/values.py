@@ -12,8 +12,9 @@ from collections.abc import Callable, Iterable
 from typing import TYPE_CHECKING, Any
 
 from umbel import exceptions
+from umbel._base import nodes
 from umbel._client import actor, links, refs
-from umbel._objects import ownership, serialization
+from umbel._objects import ownership, segments, serialization
 from umbel._wire import messages
 
 if TYPE_CHECKING:
@@ -198,6 +199,12 @@ class Values:
         except exceptions.ObjectLostError:
             if self._engine.is_closed or self._engine.agent_is_gone:
                 raise
+            tag = nodes.tag_of_process(bytes.fromhex(segments.parts_of(name)[0]))
+            if tag != nodes.tag_of_process(self.process_id):
+                raise exceptions.UnsupportedFeature(
+                    f"a value of {size_bytes} bytes lies on the node whose id begins with {tag.hex()}, and "
+                    "values in shared memory are not fetched from other nodes yet; have a task of that node make it smaller"
+                ) from None
             if waits:
                 view = self.make_spilling().restore(name, size_bytes, on_release)
             else:

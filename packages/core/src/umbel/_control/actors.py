@@ -5,12 +5,16 @@ restarts left, else DEAD, which is final. It is known here from the moment it is
 before its creator has sent all arguments of the constructor. A name belongs to at most one actor that is not DEAD.
 Creation by name is atomic here, so that of many callers with `get_if_exists` exactly one creates. This module only
 decides; `service` sends, and finding workers is the node's business.
+
+A table made from records (`restored`) is being recovered until `Recovered`: nodes that had workers before report what
+they have (`HostsReported`). Then an actor whose worker nobody has reported has lost it, one without a worker is placed
+again, and one that needs an owner which nobody has reported ends.
 """
 
 from __future__ import annotations
 
 from collections import OrderedDict
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterable, Mapping
 from typing import Any, NamedTuple
 
 from umbel._base import checks
@@ -77,6 +81,11 @@ class ActorTable:
         self._dead: OrderedDict[str, Actor] = OrderedDict()
         self._names: dict[tuple[str, str], str] = {}
         self._unknown: dict[str, tuple[float, dict[str, None]]] = {}  # watched before created: (since, watchers)
+        self.changed: dict[str, None] | None = None  # whose records are to be kept anew; None where nobody keeps any
+        self._unreported: dict[str, None] | None = (
+            None  # while it is recovered: who may have lost a worker, or needs one
+        )
+        self._awaited: dict[str, None] = {}  # meanwhile: owners that have not been reported
         self._handlers: dict[type, Callable[..., list[ev.ActorCommand]]] = {
             ev.ActorCreated: self._on_created,
             ev.ArgumentsArrived: self._on_arguments_arrived,
@@ -92,8 +101,39 @@ class ActorTable:
             ev.HostingFailed: self._on_hosting_failed,
             ev.GroupEnded: self._on_group_ended,
             ev.ClientGone: self._on_client_gone,
+            ev.HostsReported: self._on_hosts_reported,
+            ev.Recovered: self._on_recovered,
             ev.Ticked: self._on_ticked,
         }
+
+    @classmethod
+    def restored(cls, actors: Iterable[Actor]) -> ActorTable:
+        """From what was kept of each, in the order of their creation, or for dead ones of their deaths."""
+        table = cls()
+        table.changed = {}
+        for actor in actors:
+            spec = actor.spec
+            if actor.state is ActorState.DEAD:
+                table._dead[spec.actor] = actor
+            else:
+                table.actors[spec.actor] = actor
+                if spec.name:
+                    table._names[spec.namespace, spec.name] = spec.actor
+        while len(table._dead) > DEAD_KEPT_MAX:
+            table._forget_oldest()
+        table._unreported = dict.fromkeys(table.actors)
+        table._awaited = {one.spec.owner: None for one in table.actors.values() if _needs_owner(one)}
+        table.check()
+        return table
+
+    def _changes(self, actor: Actor) -> None:
+        """What is kept of it differs from now on."""
+        if self.changed is not None:
+            self.changed[actor.spec.actor] = None
+
+    def record(self, actor: str) -> Actor | None:
+        """What is to be kept of it; None for nothing."""
+        return self.actors.get(actor) or self._dead.get(actor)
 
     def apply(self, *events: ev.ActorEvent) -> list[ev.ActorCommand]:
         commands: list[ev.ActorCommand] = []
@@ -119,6 +159,7 @@ class ActorTable:
         actor = Actor(spec, lacks_arguments=event.lacks_arguments)
         self.actors[spec.actor] = actor
         _, actor.watchers = self._unknown.pop(spec.actor, (0.0, {}))
+        self._changes(actor)
         commands += self._publish(actor)
         if not event.lacks_arguments:
             commands.append(ev.Place(spec))
@@ -135,6 +176,8 @@ class ActorTable:
         actor = self.actors[event.actor]
         actor.lacks_arguments = False
         actor.reason = ""
+        self._changes(actor)
+        self._leaves_recovery(actor)
         return [ev.Place(actor.spec)]
 
     def _on_arguments_failed(self, event: ev.ArgumentsFailed) -> list[ev.ActorCommand]:
@@ -161,6 +204,7 @@ class ActorTable:
         checks.invariant(not actor.worker, "an actor got a second worker", actor=event.actor, worker=event.worker)
         actor.worker = event.worker
         actor.address = event.address
+        self._changes(actor)  # before it is constructed, so that this never happens more often than it may
         return [ev.Create(event.actor, event.worker, reconstructed=actor.restarts)]
 
     def _on_ready(self, event: ev.ActorReady) -> list[ev.ActorCommand]:
@@ -170,6 +214,7 @@ class ActorTable:
         actor.state = ActorState.ALIVE
         actor.reason = ""
         actor.repr_name = event.repr_name
+        self._changes(actor)
         commands = self._publish(actor)
         if not actor.spec.max_restarts:
             commands.append(ev.Forget(event.actor))
@@ -248,6 +293,7 @@ class ActorTable:
         actor = self._hosted_by(event.actor, event.worker)
         if actor is None:
             return []
+        self._changes(actor)
         actor.exit_reason = event.reason  # DEAD once the process is gone: answers may still be on their way to callers
         return [ev.Release(event.actor, EXIT_GRACE_S)]
 
@@ -269,24 +315,27 @@ class ActorTable:
         reason = "no handle to it is left"
         if actor.worker:
             actor.exit_reason = reason
+            self._changes(actor)
             return [ev.Release(event.actor, None)]
         return [*self._bury(actor, reason, Cause.INTENDED), ev.Kill(event.actor, reason)]
 
     def _on_host_died(self, event: ev.HostDied) -> list[ev.ActorCommand]:
         actor = self._hosted_by(event.actor, event.worker)
-        if actor is None:
-            return []
+        return self._lose_host(actor, event.reason) if actor is not None else []
+
+    def _lose_host(self, actor: Actor, reason: str) -> list[ev.ActorCommand]:
         actor.worker = actor.address = ""
+        self._leaves_recovery(actor)
         if actor.exit_reason:
             return self._bury(actor, actor.exit_reason, Cause.INTENDED)
         if _is_used_up(actor):
-            reason = event.reason
             if actor.spec.max_restarts:
                 reason += f"; its {actor.spec.max_restarts} restarts are used up"
             return self._bury(actor, reason)
         actor.state = ActorState.RESTARTING
         actor.restarts += 1
-        actor.reason = event.reason
+        actor.reason = reason
+        self._changes(actor)
         return [*self._publish(actor), ev.Place(actor.spec)]
 
     def _on_hosting_failed(self, event: ev.HostingFailed) -> list[ev.ActorCommand]:
@@ -330,11 +379,68 @@ class ActorTable:
             del self._names[spec.namespace, spec.name]
         del self.actors[spec.actor]
         self._dead[spec.actor] = actor
+        self._changes(actor)
         if len(self._dead) > DEAD_KEPT_MAX:
-            self._dead.popitem(last=False)
+            self._forget_oldest()
         commands = self._publish(actor)
         actor.watchers = {}
         commands.append(ev.Forget(spec.actor))
+        return commands
+
+    def _forget_oldest(self) -> None:
+        _, actor = self._dead.popitem(last=False)
+        self._changes(actor)
+
+    # ---- recovery ----
+
+    def is_recovering(self) -> bool:
+        return self._unreported is not None
+
+    def _leaves_recovery(self, actor: Actor) -> None:
+        """What becomes of it does not depend on what nodes report."""
+        if self._unreported is not None:
+            self._unreported.pop(actor.spec.actor, None)
+
+    def _on_hosts_reported(self, event: ev.HostsReported) -> list[ev.ActorCommand]:
+        if self._unreported is None:
+            return []
+        for process in event.processes:
+            self._awaited.pop(process, None)
+        commands: list[ev.ActorCommand] = []
+        for worker, hosting in event.hosts.items():
+            actor = self.actors.get(hosting.actor)
+            if actor is None:
+                commands.append(ev.Kill(hosting.actor, "nobody knows of it any more"))
+            elif not actor.worker:
+                commands.append(
+                    ev.Kill(hosting.actor, "it was not called before its service ended")
+                )  # placed again later
+            elif actor.worker == worker:
+                self._unreported.pop(hosting.actor, None)
+                commands += self._take_up(actor, worker, hosting.stage, event.at_s)
+        return commands
+
+    def _take_up(self, actor: Actor, worker: str, stage: ev.Stage, at_s: float) -> list[ev.ActorCommand]:
+        """Its worker is there: what has the head missed?"""
+        if actor.exit_reason:
+            return [ev.Release(actor.spec.actor, EXIT_GRACE_S)]
+        if stage is ev.Stage.UNCALLED:
+            return [ev.Create(actor.spec.actor, worker, reconstructed=actor.restarts)]
+        if stage is ev.Stage.READY:
+            return self._on_ready(ev.ActorReady(actor.spec.actor, worker, at_s, actor.repr_name))
+        return []  # its worker will say how the constructor has ended
+
+    def _on_recovered(self, event: ev.Recovered) -> list[ev.ActorCommand]:
+        unreported, self._unreported = self._unreported or {}, None
+        commands: list[ev.ActorCommand] = []
+        owners, self._awaited = self._awaited, {}
+        for owner in owners:  # first, so that nobody looks for workers of what ends
+            commands += self._on_client_gone(ev.ClientGone(owner, event.at_s))
+        for actor in [self.actors[one] for one in unreported if one in self.actors]:
+            if actor.worker:
+                commands += self._lose_host(actor, event.reason)
+            elif not actor.lacks_arguments:
+                commands.append(ev.Place(actor.spec))
         return commands
 
     # ---- time ----
@@ -398,6 +504,12 @@ def _listed(one: Actor) -> Listed:
         one.restarts, one.reason, one.cause, one.lacks_arguments, spec.running, spec.env, spec.label_selectors,
         one.repr_name, spec.call_site, spec.job_id, spec.group,
     )  # fmt: skip
+
+
+def needs_call(actor: Actor) -> bool:
+    """Whether its constructor may be called (again)."""
+    is_done = actor.state is ActorState.ALIVE and not actor.spec.max_restarts
+    return actor.state is not ActorState.DEAD and not is_done
 
 
 def _needs_owner(actor: Actor) -> bool:

@@ -6,7 +6,7 @@ bytes that never come here: the shell keeps them by actor id until `Forget`. `ow
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Collection, Mapping
 from enum import Enum
 from typing import Any, NamedTuple
 
@@ -184,6 +184,37 @@ class ClientGone(NamedTuple):
     at_s: float
 
 
+class Stage(Enum):
+    """How far a worker is with an actor that it hosts."""
+
+    UNCALLED = "uncalled"  # the constructor call has not reached it
+    CONSTRUCTING = "constructing"
+    READY = "ready"
+
+
+class Hosting(NamedTuple):
+    """What a worker hosts."""
+
+    actor: str
+    stage: Stage
+
+
+class HostsReported(NamedTuple):
+    """A node that lived on while the service was away: its workers that host actors, and all its processes."""
+
+    node: str
+    hosts: Mapping[str, Hosting]
+    processes: Collection[str]
+    at_s: float
+
+
+class Recovered(NamedTuple):
+    """Who has not been reported by now is gone. reason: what to tell callers of a worker's end."""
+
+    reason: str
+    at_s: float
+
+
 class Ticked(NamedTuple):
     at_s: float
 
@@ -203,6 +234,8 @@ ActorEvent = (
     | HostingFailed
     | GroupEnded
     | ClientGone
+    | HostsReported
+    | Recovered
     | Ticked
 )
 

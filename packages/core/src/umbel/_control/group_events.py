@@ -7,7 +7,7 @@ to an earlier one is void.
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Collection, Mapping
 from enum import Enum
 from typing import Any, NamedTuple
 
@@ -126,6 +126,28 @@ class OwnerGone(NamedTuple):
     at_s: float
 
 
+class HeldBundles(NamedTuple):
+    """What a node holds of a group. is_committed: tasks and actors may be in them."""
+
+    attempt: int
+    indices: Collection[int]
+    is_committed: bool
+
+
+class BundlesReported(NamedTuple):
+    """A node, as it is now, that lived on while the service was away: what it holds, by group."""
+
+    view: Any
+    held: Mapping[str, HeldBundles]
+    at_s: float
+
+
+class Recovered(NamedTuple):
+    """Which node has not been reported by now is gone."""
+
+    at_s: float
+
+
 class Ticked(NamedTuple):
     at_s: float
 
@@ -140,6 +162,8 @@ GroupEvent = (
     | BundlesRefused
     | BundlesCommitted
     | OwnerGone
+    | BundlesReported
+    | Recovered
     | Ticked
 )
 

@@ -54,8 +54,16 @@ class Node(Protocol):
 class GroupService:
     """The shell of the table of groups. `on` says which messages are for it: (client, its namespace, message)."""
 
-    def __init__(self, node: Node, *, is_detached: Callable[[str], bool], on_ended: Callable[[str, str], None]) -> None:
-        """is_detached: of an actor. on_ended: told of a group that has ended, and why."""
+    def __init__(
+        self,
+        node: Node,
+        *,
+        is_detached: Callable[[str], bool],
+        on_ended: Callable[[str, str], None],
+        keep: Callable[[], None] = lambda: None,
+    ) -> None:
+        """is_detached: of an actor. on_ended: told of a group that has ended, and why. keep: what has changed of the table."""
+        self._keep = keep
         self.table = groups.GroupTable(infeasible_timeout_s=node.infeasible_timeout_s)
         self.on: dict[str, Callable[[str, str, Message], None]] = {
             "create_group": self._on_create,
@@ -82,6 +90,7 @@ class GroupService:
         """Apply events, and carry out the commands in order, those that follow from carrying out others after the rest."""
         is_outermost = not self._todo
         self._todo.extend(self.table.apply(*events))
+        self._keep()
         if is_outermost:
             while self._todo:
                 command = self._todo[0]
@@ -158,6 +167,15 @@ class GroupService:
     def owner_gone(self, owner: str) -> None:
         """A process, or an actor."""
         self._decide(ev.OwnerGone(owner, self._node.now_s()))
+
+    def recovered(self, is_there: Callable[[str], bool]) -> None:
+        """Who has not been reported is gone. is_there: of a process or an actor."""
+        now_s = self._node.now_s()
+        self._look(now_s)
+        for owner in list(self.table.awaited_owners):
+            if not is_there(owner):
+                self._decide(ev.OwnerGone(owner, now_s))
+        self._decide(ev.Recovered(now_s))
 
     def next_tick_s(self) -> float | None:
         return self.table.next_tick_s()

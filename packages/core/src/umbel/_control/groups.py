@@ -5,7 +5,8 @@ lost has a place again; REMOVED is final. Bundles are placed in two phases. The 
 reserve it, which may take until they have room; once all have, all are told to let tasks in. Whatever happens before
 that was done everywhere, a refusal, the loss of a node or a wait that takes too long, cancels the attempt on all of them,
 so that a group that was never CREATED holds nothing. A name belongs to at most one group of a namespace that is not
-REMOVED. This module only decides; `group_service` sends, and `umbel._scheduling.bundles` says where bundles could go.
+REMOVED. A table that begins with records (`restore`) waits until `Recovered` for the nodes that groups are on; what is on
+others then is lost. This module only decides; `group_service` sends, and `umbel._scheduling.bundles` says where bundles could go.
 """
 
 from __future__ import annotations
@@ -26,6 +27,7 @@ RESERVE_WAIT_S = (
     5.0  # for several nodes to have room at the same time; meanwhile each holds it for one that may be far off
 )
 RESERVE_RETRY_S = 1.0  # after an attempt that has failed, so that groups which want the same do not chase each other
+_NOT_RECOVERED = "waits for nodes to report what they have, since the control service has just started"
 REMOVED_KEPT_MAX = 1_000  # groups whose end can still be asked for
 
 
@@ -98,6 +100,10 @@ class GroupTable:
         self._removed: OrderedDict[str, Group] = OrderedDict()
         self._names: dict[tuple[str, str], str] = {}
         self._infeasible_timeout_s = infeasible_timeout_s
+        self.changed: dict[str, None] | None = None  # whose records are to be kept anew; None where nobody keeps any
+        self._awaited: dict[str, None] = {}  # while it is recovered: nodes with bundles that have not been seen
+        self.awaited_owners: dict[str, None] = {}  # meanwhile: whose end would end groups
+        self._is_recovering = False
         self._handlers: dict[type, Callable[..., list[ev.GroupCommand]]] = {
             ev.GroupCreated: self._on_created,
             ev.RemovalWanted: self._on_removal_wanted,
@@ -108,8 +114,41 @@ class GroupTable:
             ev.BundlesRefused: self._on_refused,
             ev.BundlesCommitted: self._on_committed,
             ev.OwnerGone: self._on_owner_gone,
+            ev.BundlesReported: self._on_reported,
+            ev.Recovered: self._on_recovered,
             ev.Ticked: self._on_ticked,
         }
+
+    def restore(self, kept: Iterable[Group]) -> None:
+        """Begin with what was kept of each, in the order of their creation, or for removed ones of their ends."""
+        for group in kept:
+            spec = group.spec
+            self._count = max(self._count, group.number)
+            if group.state is GroupState.REMOVED:
+                self._removed[spec.group] = group
+                continue
+            self.groups[spec.group] = group
+            if spec.name:
+                self._names[spec.namespace, spec.name] = spec.group
+            if not spec.is_detached:
+                self.awaited_owners[spec.owner] = None
+            if group.state is not GroupState.CREATED:
+                group.reason = _NOT_RECOVERED
+                self._unplaced[spec.group] = group
+            self._awaited.update(dict.fromkeys(group.nodes.values()))
+        while len(self._removed) > REMOVED_KEPT_MAX:
+            self._forget_oldest()
+        self._is_recovering = True
+        self.check()
+
+    def _changes(self, group: Group) -> None:
+        """What is kept of it differs from now on."""
+        if self.changed is not None:
+            self.changed[group.spec.group] = None
+
+    def record(self, group: str) -> Group | None:
+        """What is to be kept of it; None for nothing."""
+        return self.groups.get(group) or self._removed.get(group)
 
     def apply(self, *events: ev.GroupEvent) -> list[ev.GroupCommand]:
         commands: list[ev.GroupCommand] = []
@@ -138,6 +177,8 @@ class GroupTable:
             self._names[place] = spec.group
         self._count += 1
         group = self.groups[spec.group] = self._unplaced[spec.group] = Group(spec, self._count, event.at_s)
+        group.reason = _NOT_RECOVERED  # which is so if it is not placed presently
+        self._changes(group)
         return commands + self._attempt(group, event.at_s)
 
     # ---- placing ----
@@ -145,6 +186,8 @@ class GroupTable:
     def _attempt(self, group: Group, at_s: float) -> list[ev.GroupCommand]:
         """Have what has no place reserved, where the policy says."""
         group.retry_s = None
+        if self._is_recovering:
+            return []  # nodes that are not seen yet may have its bundles, or more room
         found = self._place(group)
         if found.is_feasible:
             group.infeasible_since_s = None
@@ -156,6 +199,7 @@ class GroupTable:
             return []  # until the nodes change
         spec = group.spec
         group.attempts += 1
+        self._changes(group)  # before a node is asked, so that it is never asked twice by one number
         homes = dict.fromkeys(found.nodes.values())
         is_choice = len(homes) > 1 or len(self.nodes) > 1
         attempt = group.attempt = Attempt(
@@ -230,6 +274,7 @@ class GroupTable:
         del self._unplaced[group.spec.group]
         if group.ready_s is None:
             group.ready_s = event.at_s
+        self._changes(group)
         return self._publish(group)
 
     def _on_refused(self, event: ev.BundlesRefused) -> list[ev.GroupCommand]:
@@ -270,12 +315,16 @@ class GroupTable:
         return sorted(self._unplaced.values(), key=lambda group: group.number)
 
     def _on_node_lost(self, event: ev.NodeLost) -> list[ev.GroupCommand]:
-        self.nodes.pop(event.node, None)
+        return self._lose(event.node, event.at_s)
+
+    def _lose(self, lost_node: str, at_s: float) -> list[ev.GroupCommand]:
+        self.nodes.pop(lost_node, None)
+        self._awaited.pop(lost_node, None)
         commands: list[ev.GroupCommand] = []
         hit: list[Group] = []
         for group in self.groups.values():
-            is_attempted = group.attempt is not None and event.node in group.attempt.nodes.values()
-            lost = [index for index, node in group.nodes.items() if node == event.node]
+            is_attempted = group.attempt is not None and lost_node in group.attempt.nodes.values()
+            lost = [index for index, node in group.nodes.items() if node == lost_node]
             if not lost and not is_attempted:
                 continue
             for index in lost:
@@ -283,13 +332,63 @@ class GroupTable:
             if lost:
                 group.state = GroupState.RESCHEDULING
                 self._unplaced[group.spec.group] = group
-            commands += self._give_up(group, but=event.node)
+                self._changes(group)
+                if self._is_recovering:
+                    group.reason = _NOT_RECOVERED
+            commands += self._give_up(group, but=lost_node)
             hit.append(group)
         for group in hit:  # once all have let go of what they will not have
-            commands += self._attempt(group, event.at_s)
+            commands += self._attempt(group, at_s)
         for group in self._in_order():
             if group not in hit and group.attempt is None and group.retry_s is None:
-                commands += self._attempt(group, event.at_s)  # why it has no place may be another reason now
+                commands += self._attempt(group, at_s)  # why it has no place may be another reason now
+        return commands
+
+    # ---- recovery ----
+
+    def _on_reported(self, event: ev.BundlesReported) -> list[ev.GroupCommand]:
+        """A node that lived on says what it has: what nobody wants goes, what it has lost is placed anew."""
+        if not self._is_recovering:
+            return []
+        self.nodes[event.view.node_id] = event.view
+        self._awaited.pop(event.view.node_id, None)
+        node = event.view.node_id
+        commands: list[ev.GroupCommand] = []
+        for group_id, held in event.held.items():
+            group = self.groups.get(group_id)
+            if group is None:
+                commands.append(ev.Drop(node, group_id, self.ended(group_id)[1]))
+                continue
+            wanted = {index for index, home in group.nodes.items() if home == node}
+            if wanted and wanted <= set(held.indices):
+                if not held.is_committed:
+                    commands.append(ev.Commit(node, group_id, held.attempt))
+            else:
+                commands.append(ev.Cancel(node, group_id, held.attempt))
+        for group in self.groups.values():
+            lost = [index for index, home in group.nodes.items() if home == node]
+            held_now = event.held.get(group.spec.group)
+            if lost and not (held_now is not None and set(lost) <= set(held_now.indices)):
+                for index in lost:
+                    del group.nodes[index]
+                group.state = GroupState.RESCHEDULING
+                group.reason = _NOT_RECOVERED
+                self._unplaced[group.spec.group] = group
+                self._changes(group)
+        return commands
+
+    def _on_recovered(self, event: ev.Recovered) -> list[ev.GroupCommand]:
+        commands: list[ev.GroupCommand] = []
+        for node in list(self._awaited):
+            seen = self.nodes.get(node)
+            commands += self._lose(node, event.at_s)
+            if seen is not None:  # it is there, without what it held
+                self.nodes[node] = seen
+        self._is_recovering = False
+        self.awaited_owners = {}
+        for group in self._in_order():
+            if group.attempt is None and group.retry_s is None:
+                commands += self._attempt(group, event.at_s)
         return commands
 
     # ---- the end ----
@@ -322,12 +421,17 @@ class GroupTable:
         if spec.name:
             del self._names[spec.namespace, spec.name]
         self._removed[spec.group] = group
+        self._changes(group)
         if len(self._removed) > REMOVED_KEPT_MAX:
-            self._removed.popitem(last=False)
+            self._forget_oldest()
         commands: list[ev.GroupCommand] = [ev.GroupEnded(spec.group, reason)]
         # All of them: tasks may wait for the group at nodes that hold nothing of it.
         commands += [ev.Drop(node, spec.group, reason) for node in self.nodes]
         return commands + self._publish(group)
+
+    def _forget_oldest(self) -> None:
+        _, group = self._removed.popitem(last=False)
+        self._changes(group)
 
     # ---- finding ----
 
@@ -469,7 +573,7 @@ class GroupTable:
             )
             homes |= attempt.nodes
         for node in homes.values():
-            if node not in self.nodes:
+            if node not in self.nodes and node not in self._awaited:
                 raise checks.broken("a bundle on a node that is gone", group=spec.group, node=node)
         count = len(set(homes.values()))
         if spec.strategy == bundles.STRICT_SPREAD:

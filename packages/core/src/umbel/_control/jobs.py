@@ -3,10 +3,11 @@
 from __future__ import annotations
 
 from collections import OrderedDict
-from collections.abc import Mapping
+from collections.abc import Collection, Iterable, Mapping
 from typing import Any
 
 ENDED_KEPT_MAX = 1_000
+NODE_GONE = "the node that it was connected to ended, or its control service did, while it ran"
 RUNNING, SUCCEEDED, FAILED = "RUNNING", "SUCCEEDED", "FAILED"
 
 
@@ -41,21 +42,63 @@ class Jobs:
     """All jobs, by the client that drives each; ended ones up to a number."""
 
     def __init__(self) -> None:
-        self._count = 0
+        self.count = 0  # so many there have been
+        self.changed: dict[str, None] | None = None  # whose records are to be kept anew; None where nobody keeps any
         self._running: dict[str, Job] = {}
         self._ended: OrderedDict[str, Job] = OrderedDict()
+        self._awaited: list[str] = []  # drivers that ran before, until it is known who lives
+
+    def restore(self, kept: Iterable[Job], count: int) -> None:
+        """Begin with what was kept of each, in the order in which they began, or have ended. count: as above."""
+        self.count = count
+        for job in kept:
+            if job.ended_s is None:
+                self._running[job.driver] = job
+            else:
+                self._ended[job.id] = job
+        while len(self._ended) > ENDED_KEPT_MAX:
+            self._forget_oldest()
+        self._awaited = list(self._running)
+
+    def recovered(self, processes: Collection[str], at_s: float) -> None:
+        """Of the drivers that ran before, others than these are gone."""
+        awaited, self._awaited = self._awaited, []
+        for driver in awaited:
+            if driver not in processes:
+                self.gone(driver, at_s, NODE_GONE)
+
+    def record(self, job_id: str) -> Job | None:
+        """What is to be kept of it; None for nothing."""
+        if job_id in self._ended:
+            return self._ended[job_id]
+        return next((one for one in self._running.values() if one.id == job_id), None)
+
+    def is_running(self, job_id: str) -> bool:
+        return any(one.id == job_id for one in self._running.values())
+
+    def _changes(self, job: Job) -> None:
+        if self.changed is not None:
+            self.changed[job.id] = None
+
+    def _forget_oldest(self) -> None:
+        _, job = self._ended.popitem(last=False)
+        self._changes(job)
 
     def begin(self, driver: str, pid: int, facts: Mapping[str, Any] | None, at_s: float) -> Job:
-        self._count += 1
-        job = self._running[driver] = Job(self._count.to_bytes(4, "little").hex(), driver, pid, facts, at_s)
+        self.count += 1
+        job = self._running[driver] = Job(self.count.to_bytes(4, "little").hex(), driver, pid, facts, at_s)
+        self._changes(job)
         return job
 
     def leaves(self, driver: str) -> None:
         """The driver says that it has done what it wanted, and is about to go."""
         if driver in self._running:
             self._running[driver].status = SUCCEEDED
+            self._changes(self._running[driver])
 
-    def gone(self, driver: str, at_s: float) -> None:
+    def gone(
+        self, driver: str, at_s: float, why: str = "its process ended, or its connection, without umbel.shutdown()"
+    ) -> None:
         job = self._running.pop(driver, None)
         if job is None:
             return
@@ -63,10 +106,11 @@ class Jobs:
         job.environment = None  # actors that outlive the job have it
         if job.status == RUNNING:
             job.status = FAILED
-            job.message = "its process ended, or its connection, without umbel.shutdown()"
+            job.message = why
         self._ended[job.id] = job
+        self._changes(job)
         if len(self._ended) > ENDED_KEPT_MAX:
-            self._ended.popitem(last=False)
+            self._forget_oldest()
 
     def listed(self) -> list[Job]:
         """Those that run first."""

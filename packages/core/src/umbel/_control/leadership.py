@@ -120,6 +120,7 @@ class Leadership:
         self._ask_at_s = now_s
         self._is_asking = False
         self._reason = "nobody has been asked yet who leads"
+        self._failure = ""  # why the last question had no answer
 
     @property
     def _valid_s(self) -> float:
@@ -150,10 +151,12 @@ class Leadership:
             self._reason = f"{event.holder!r} leads, for {event.remaining_s:.1f} s if it does not renew"
         elif isinstance(event, Renewed):
             self._answered(event.asked_at_s + self.ttl_s / RENEWALS)
+            self._failure = ""
             if event.fencing == self.fencing:
                 self._until_s = max(self._until_s, event.asked_at_s + self._valid_s)
         elif isinstance(event, Failed):
             self._answered(event.now_s + self.ttl_s / RETRIES)
+            self._failure = f": {event.reason}"
             if not self.fencing:
                 self._reason = f"the control storage does not answer: {event.reason}"
         elif isinstance(event, Fenced):
@@ -167,6 +170,7 @@ class Leadership:
 
     def _granted(self, event: Granted) -> list[Command]:
         self._answered(event.asked_at_s + self.ttl_s / RENEWALS)
+        self._failure = ""
         until_s = event.asked_at_s + self._valid_s
         if event.fencing == self.fencing:
             self._until_s = max(self._until_s, until_s)
@@ -180,7 +184,7 @@ class Leadership:
 
     def _expire(self, now_s: float) -> list[Command]:
         if self.fencing and now_s >= self._until_s:
-            return self._step_down("the lease could not be renewed in time")
+            return self._step_down(f"the lease could not be renewed in time{self._failure}")
         return []
 
     def _step_down(self, reason: str) -> list[Command]:

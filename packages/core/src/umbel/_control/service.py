@@ -2,19 +2,22 @@
 
 The daemon loads this module by name and gives it a Node to act on: the two know no more of each other. Here is kept
 what the table does not need to see: constructor calls, class descriptions and constructors' errors, all opaque bytes.
+
+Where records are kept (`keeping`), what others are told or asked to do goes through that, which withholds it until what it
+depends on is in the control storage; nothing else differs.
 """
 
 from __future__ import annotations
 
 from collections import OrderedDict
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Collection, Mapping, Sequence
 from typing import TYPE_CHECKING, Any, Protocol
 
-from umbel._control import actors, jobs
+from umbel._control import actors, jobs, kv
 from umbel._control import events as ev
 
 if TYPE_CHECKING:
-    from umbel._control import group_service
+    from umbel._control import group_service, keeping
 
 Message = dict[str, Any]
 
@@ -55,9 +58,18 @@ class Node(Protocol):
 class ActorService:
     """The actor table's shell. `on` says which messages are for it: (client, its namespace, message, body)."""
 
-    def __init__(self, node: Node) -> None:
-        self.table = actors.ActorTable()
-        self.jobs = jobs.Jobs()
+    def __init__(self, node: Node, keeper: keeping.Keeping | None = None) -> None:
+        """keeper: where records are kept; it has the tables as they were."""
+        kept = keeper.kept if keeper is not None else None
+        self.table = kept.actors if kept is not None else actors.ActorTable()
+        self.jobs = kept.jobs if kept is not None else jobs.Jobs()
+        self.kv = kept.kv if kept is not None else kv.KeyValues()
+        self._keeper = keeper
+        self._recover_at_s: float | None = None
+        self._reported: set[str] = set()  # processes, until then
+        if keeper is not None:
+            self._recover_at_s = node.now_s() + keeper.recovery_s
+            node = keeper.withheld(node, is_first=lambda spec: not self.table.actors[spec.actor].restarts)
         self.on: dict[str, Callable[[str, str, Message, bytes], None]] = {
             "create_actor": self._on_create_actor,
             "actor_arguments": self._on_actor_arguments,
@@ -70,18 +82,23 @@ class ActorService:
             "actor_ready": self._on_actor_ready,
             "actor_failed": self._on_actor_failed,
             "actor_exiting": self._on_actor_exiting,
+            "kv_put": self._on_kv_put,
+            "kv_get": self._on_kv_get,
+            "kv_del": self._on_kv_del,
+            "kv_list": self._on_kv_list,
         }
         self._node = node
         self._groups: group_service.GroupService | None = None  # with the first message about one
         self.on |= dict.fromkeys(_OF_GROUPS, self._on_group_message)
-        self._calls: dict[str, bytes] = {}  # constructor calls, while they may be needed again
-        self._classes: dict[str, bytes] = {}  # class descriptions of live actors
-        self._errors: OrderedDict[str, bytes] = (
-            OrderedDict()
-        )  # why constructors or their arguments failed, as many as the dead that are kept
+        # Constructor calls, while they may be needed again; class descriptions of live actors.
+        self._calls: dict[str, bytes] = kept.calls if kept is not None else {}
+        self._classes: dict[str, bytes] = kept.classes if kept is not None else {}
+        # Why constructors or their arguments failed, as many as the dead that are kept.
+        self._errors: OrderedDict[str, bytes] = kept.errors if kept is not None else OrderedDict()
         self._accelerators: dict[
             str, Mapping[str, Sequence[str]]
         ] = {}  # of actors whose constructor is about to be called
+        self.send, self.reply = node.send, node.reply  # for who else says what depends on what is kept here
         self._memory: Message | None = None  # what is published with a death for want of memory
         self._do: dict[type, Callable[[Any], None]] = {
             ev.Place: self._place,
@@ -93,15 +110,33 @@ class ActorService:
             ev.RefuseCreate: lambda command: node.refuse(command.client, command.request, "exists", command.reason),
             ev.Forget: self._forget,
         }
+        if kept is not None and kept.has_groups:
+            self._begin_groups()
 
     def _decide(self, event: ev.ActorEvent) -> None:
-        for command in self.table.apply(event):
+        commands = self.table.apply(event)
+        if self._keeper is not None:
+            self._keeper.keep()
+        for command in commands:
             self._do[type(command)](command)
+
+    def _keep(self) -> None:
+        """What another table than that of actors has been told is kept, before anybody is told of it."""
+        if self._keeper is not None:
+            self._keeper.keep()
+
+    def _trouble(self, size_bytes: int) -> str:
+        """Why a request with a body of this size cannot be kept; "" if it can."""
+        return self._keeper.trouble(size_bytes) if self._keeper is not None else ""
 
     # ---- messages ----
 
     def _on_create_actor(self, client: str, namespace: str, message: Message, body: bytes) -> None:
         actor = message["actor"]
+        trouble = self._trouble(len(body))
+        if trouble:
+            self._refuse_actor(client, message, trouble)
+            return
         job_id, job = self._node.job_of(client)
         self._classes[actor] = body[: message["meta_size"]]
         if not message["lacks_arguments"]:
@@ -134,9 +169,22 @@ class ActorService:
             )
         )
 
+    def _refuse_actor(self, client: str, message: Message, reason: str) -> None:
+        """Who has asked for no answer is told as a watcher."""
+        if message["rq"] is not None:
+            self._node.refuse(client, message["rq"], "unavailable", reason)
+        else:
+            dead, cause = ev.ActorState.DEAD, ev.Cause.UNSCHEDULABLE
+            self._publish(ev.Publish(client, message["actor"], dead, "", "", 0, reason, cause))
+
     def _on_actor_arguments(self, client: str, _namespace: str, message: Message, body: bytes) -> None:
         actor = message["actor"]
-        if self.table.awaits_arguments(actor, client):
+        if not self.table.awaits_arguments(actor, client):
+            return
+        trouble = self._trouble(len(body))
+        if trouble:
+            self._decide(ev.HostingFailed(actor, trouble, is_unschedulable=True, at_s=self._node.now_s()))
+        else:
             self._calls[actor] = body
             self._decide(ev.ArgumentsArrived(actor, client, self._node.now_s()))
 
@@ -188,19 +236,57 @@ class ActorService:
     def _on_actor_exiting(self, client: str, _namespace: str, message: Message, _body: bytes) -> None:
         self._decide(ev.ActorExiting(message["actor"], client, message["reason"], self._node.now_s()))
 
+    # ---- key-value store ----
+
+    def _on_kv_put(self, client: str, _namespace: str, message: Message, body: bytes) -> None:
+        space_size, key_size = message["space_size"], message["key_size"]
+        space, key, value = body[:space_size], body[space_size : space_size + key_size], body[space_size + key_size :]
+        if len(space) + len(key) > kv.KEY_BYTES_MAX or len(value) > kv.VALUE_BYTES_MAX:
+            text = (
+                f"a key has at most {kv.KEY_BYTES_MAX} bytes with its namespace, and a value {kv.VALUE_BYTES_MAX}; got "
+                f"{len(space) + len(key)} and {len(value)}: put what is large into the object store"
+            )
+            self._node.refuse(client, message["rq"], "invalid", text)
+        elif self._trouble(len(value)):
+            self._node.refuse(client, message["rq"], "unavailable", self._trouble(len(value)))
+        else:
+            was_there = self.kv.put(space, key, value, overwrites=message["overwrite"])
+            self._keep()
+            self._node.reply(client, message["rq"], {"existed": was_there})
+
+    def _on_kv_get(self, client: str, _namespace: str, message: Message, body: bytes) -> None:
+        value = self.kv.get(body[: message["space_size"]], body[message["space_size"] :])
+        self._node.reply(client, message["rq"], {"found": value is not None}, value or b"")
+
+    def _on_kv_del(self, client: str, _namespace: str, message: Message, body: bytes) -> None:
+        space, key = body[: message["space_size"]], body[message["space_size"] :]
+        count = self.kv.delete(space, key, is_prefix=message["prefix"])
+        self._keep()
+        self._node.reply(client, message["rq"], {"count": count})
+
+    def _on_kv_list(self, client: str, _namespace: str, message: Message, body: bytes) -> None:
+        keys = self.kv.keys(body[: message["space_size"]], body[message["space_size"] :])
+        self._node.reply(client, message["rq"], {"sizes": [len(key) for key in keys]}, b"".join(keys))
+
     # ---- placement groups ----
 
     def _on_group_message(self, client: str, namespace: str, message: Message, _body: bytes) -> None:
-        if self._groups is None:
-            from umbel._control import group_service
+        groups = self._groups if self._groups is not None else self._begin_groups()
+        groups.on[message["t"]](client, namespace, message)
 
-            node: Any = self._node  # the same daemon, which has what groups need as well
-            self._groups = group_service.GroupService(
-                node,
-                is_detached=lambda actor: actor in self.table.actors and self.table.actors[actor].spec.is_detached,
-                on_ended=lambda group, reason: self._decide(ev.GroupEnded(group, reason, self._node.now_s())),
-            )
-        self._groups.on[message["t"]](client, namespace, message)
+    def _begin_groups(self) -> group_service.GroupService:
+        from umbel._control import group_service
+
+        node: Any = self._node  # the same daemon, which has what groups need as well
+        self._groups = group_service.GroupService(
+            node,
+            is_detached=lambda actor: actor in self.table.actors and self.table.actors[actor].spec.is_detached,
+            on_ended=lambda group, reason: self._decide(ev.GroupEnded(group, reason, self._node.now_s())),
+            keep=self._keep,
+        )
+        if self._keeper is not None:
+            self._keeper.kept.take_groups(self._groups.table)
+        return self._groups
 
     def group_trouble(self, group: str) -> str:
         """Why nothing will ever run in this placement group; "" if something may."""
@@ -243,16 +329,19 @@ class ActorService:
     def client_gone(self, client: str) -> None:
         self._decide(ev.ClientGone(client, self._node.now_s()))
         self.jobs.gone(client, self._node.time_s())
+        self._keep()
         if self._groups is not None:
             self._groups.owner_gone(client)
 
     def job_begins(self, driver: str, pid: int, facts: Mapping[str, Any] | None) -> tuple[str, Any]:
         """A driver has come: (id, `jobs.JobEnvironment` or None) of its job. facts: None where workers are the node's own."""
         job = self.jobs.begin(driver, pid, facts, self._node.time_s())
+        self._keep()
         return job.id, job.environment
 
     def job_leaves(self, driver: str) -> None:
         self.jobs.leaves(driver)
+        self._keep()
 
     def jobs_listed(self) -> list[Message]:
         """All jobs, for queries."""
@@ -271,13 +360,48 @@ class ActorService:
         ]
 
     def next_tick_s(self) -> float | None:
-        due = (self.table.next_tick_s(), self._groups.next_tick_s() if self._groups is not None else None)
+        due = [self.table.next_tick_s(), self._groups.next_tick_s() if self._groups is not None else None]
+        if self._keeper is not None:
+            due += [self._recover_at_s, self._keeper.next_tick_s()]
         return min((at_s for at_s in due if at_s is not None), default=None)
 
     def tick(self) -> None:
+        if self._keeper is not None:
+            self._keeper.tick()
+            if self._recover_at_s is not None and self._recover_at_s <= self._node.now_s():
+                self._recover_at_s = None
+                self._recover()
         self._decide(ev.Ticked(self._node.now_s()))
         if self._groups is not None:
             self._groups.tick()
+
+    def hosts_reported(self, node: str, hosts: Mapping[str, ev.Hosting], processes: Collection[str]) -> None:
+        """A node lived on while the service was away; this comes before anything else of it. One node alone never does."""
+        self._reported.update(processes)
+        self._decide(ev.HostsReported(node, hosts, processes, self._node.now_s()))
+
+    def _recover(self) -> None:
+        """Whoever lived on while the service was away has been reported."""
+        processes, self._reported = self._reported, set()
+        self.jobs.recovered(processes, self._node.time_s())
+        self._keep()
+        now_s = self._node.now_s()
+        self._decide(ev.Recovered("its node ended, and the control service has started again", now_s))
+        if self._groups is not None:
+            self._groups.recovered(lambda owner: owner in processes or owner in self.table.actors)
+
+    def waits_for(self) -> str:
+        """What the control storage is waited for; "" for nothing."""
+        return self._keeper.reason() if self._keeper is not None else ""
+
+    def end(self) -> None:
+        """Nobody leads any more, if this one did."""
+        if self._keeper is not None:
+            self._keeper.end()
+
+    def job_environments(self) -> list[Any]:
+        """What workers of jobs are like that ended before this service began, and have actors."""
+        return self._keeper.kept.job_environments() if self._keeper is not None else []
 
     def owns_actors(self, client: str) -> bool:
         """Whether actors would die with this process."""
@@ -360,3 +484,10 @@ class ActorService:
 
 def _as_message(one: actors.Listed) -> Message:
     return {**one._asdict(), "state": one.state.value, "cause": one.cause.value}
+
+
+def keeping_in(node: Any, url: str, **options: Any) -> ActorService:
+    """A service whose records are kept in this control storage. options: as for `storing.lead`, which this waits for."""
+    from umbel._control import storing
+
+    return ActorService(node, storing.lead(url, now_s=node.now_s, **options))

@@ -3,10 +3,10 @@
 Every kind is a type of its own, so that a task's id never passes for an object's: two ids are equal only when both
 their type and their bytes are. The nil id of a kind (all bytes 0xff) stands for "none" where a field cannot be empty.
 
-Who made a thing, and on which node, can be read from its id. A WorkerID begins as its node's id does, see `_base.nodes`. A
-TaskID or ActorID is the WorkerID of the process that created it and a counter of that process; an ObjectID is the TaskID of
-the task that returns it (a `put` counts as a task) and an index among the returns. Nothing has to be asked or generated at
-random on the hot path.
+Who made a thing, and on which node, can be read from its id. A WorkerID has the beginning of its node's in it, see
+`_base.nodes`. A TaskID or ActorID is the WorkerID of the process that created it and a counter of that process; an ObjectID is
+the TaskID of the task that returns it (a `put` counts as a task) and an index among the returns. Nothing has to be asked or
+generated at random on the hot path.
 """
 
 from __future__ import annotations

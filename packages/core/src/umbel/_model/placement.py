@@ -110,6 +110,9 @@ def eligible_nodes(demand: Demand, view: ClusterView) -> Eligible:
     return _by_resources(demand, labelled)
 
 
+_NOT_REFUSED = Placement(None, "some node is ready")
+
+
 def _has_labels(node: NodeView, selector: Mapping[str, str]) -> bool:
     return node_labels.meets(selector.items(), node.labels)
 
@@ -117,7 +120,11 @@ def _has_labels(node: NodeView, selector: Mapping[str, str]) -> bool:
 def _by_resources(demand: Demand, nodes: Sequence[NodeView]) -> Eligible:
     able = [node for node in nodes if demand.resources.fits_in(node.total)]
     ready = tuple(node for node in able if demand.resources.fits_in(node.available))
+    if len(ready) == len(able) and able:
+        return Eligible(ready, (), _NOT_REFUSED)
     busy = tuple(node for node in able if node not in ready)
+    if ready:
+        return Eligible(ready, busy, _NOT_REFUSED)
     needs = _describe(demand.resources)
     if able:
         lacking = _names(busy)

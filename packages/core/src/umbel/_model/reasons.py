@@ -17,6 +17,7 @@ QUEUED = "queued"  # at a worker or actor, behind others
 RUNNING = "running"
 ACTOR = "actor"  # its actor is not there, or was not told of it yet
 ELSEWHERE = "elsewhere"  # another process computes it
+NODE = "node"  # and that is on another node
 MEMORY = "memory"  # it was killed when memory was short, and is held back for a moment
 UNKNOWN = "unknown"  # who should know did not answer, or has forgotten it
 DEADLOCK = "deadlock"  # it waits for itself
@@ -25,6 +26,7 @@ GRAPH = "graph"  # a value of a compiled graph has not come
 GROUP = "placement-group"  # it is to run in a group that has no place yet
 READER = "reader"  # as many items of a generator are unread as may be
 ROOM = "room"  # the object store is full
+TRANSFER = "transfer"  # a copy of it is being fetched from another node
 # Of what the agent sees:
 INFEASIBLE = "infeasible"  # no node can ever have what it asks for
 RESOURCES = "resources"  # others have it now

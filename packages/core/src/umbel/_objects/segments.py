@@ -110,6 +110,20 @@ def _address_of(buffer: memoryview) -> int:
     return ctypes.addressof(ctypes.c_char.from_buffer(buffer))
 
 
+def begin_generation(path: str, number: int) -> None:
+    """What lies in a segment is dead, and other things may come to lie in it: whoever is reading it notices by `generation`.
+
+    The time of its last change does for that, since writing to mapped memory leaves that as it is. number: one that the
+    segment has not had. Raises FileNotFoundError.
+    """
+    os.utime(path, ns=(number, number))
+
+
+def generation(descriptor: int) -> int:
+    """Changes before anything else comes to lie in a sealed segment."""
+    return os.fstat(descriptor).st_mtime_ns
+
+
 def remove(path: str) -> int:
     """Remove a segment's file. Returns its bytes of pages, 0 if there is none; they go with the last mapping."""
     try:

@@ -122,6 +122,7 @@ class SharedMemoryStore:
         self._is_closed = False
         self._is_unused = True  # as in most of the workers that do not live long
         self._created_count = 0
+        self._freed_count = 0
         self._created_at_s = -math.inf
         self._own: dict[int, segments.OwnSegment] = {}  # by number: live, viewed and warm ones
         self._pool = warm.WarmPool(warm_bytes_max)
@@ -287,8 +288,8 @@ class SharedMemoryStore:
                 # a file costs more than all else here. If we die, its owner removes it like any value it does not know.
                 if is_renamed:
                     self._rename(own, segments.name_of(self.process_id, self.process_id, number))
-                else:
-                    os.stat(self._path(name))
+                self._freed_count += 1
+                segments.begin_generation(self._path(own.name), self._freed_count)
             except FileNotFoundError:  # the node has ended and removed everything, or the segment is lost
                 del self._own[number]
                 self._quota.unclaim(own.backed_bytes)

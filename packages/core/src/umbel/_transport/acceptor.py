@@ -22,7 +22,7 @@ from typing import TYPE_CHECKING
 from umbel import exceptions
 from umbel._base import tokens
 from umbel._transport import addresses, negotiation, refusals
-from umbel._transport.connection import IN, Poller, Stream
+from umbel._transport.connection import IN, Stream, Watches
 from umbel._wire import handshake
 
 if TYPE_CHECKING:
@@ -44,7 +44,7 @@ class Acceptor:
 
     def __init__(
         self,
-        poller: Poller,
+        poller: Watches,
         token: tokens.Token,
         on_peer: OnPeer,
         *,
@@ -60,8 +60,8 @@ class Acceptor:
 
         on_peer(stream, role, target): of one who has proved itself. The stream is the caller's from then on. warn: takes lines
         for the log. decide: whether a role may reach a target, and whether that is here. divert(socket, preamble): whether it
-        has taken the connection for another process, which goes on by `adopt`; asked before anything is proved. tls: if there is
-        one, nobody gets in without it.
+        has taken the connection for another process, which goes on by `adopt`; asked before anything is proved. It may raise
+        OSError, and the connection is refused. tls: if there is one, nobody gets in without it.
         """
         self._poller = poller
         self._keys = handshake.Keys(token)
@@ -135,7 +135,7 @@ class Acceptor:
                 if error.errno in _EXHAUSTED:
                     self._make_room(error)
                 return  # nothing more to accept, or the peer went away meanwhile
-            self._begin(sock, _host(name), None)
+            self._begin(sock, host_of(name), None)
 
     def _oldest_of_most(self) -> _Stranger:
         """Whom to drop: the oldest of the address from which most have come."""
@@ -235,6 +235,6 @@ class _Stranger:
         self.steps = steps
 
 
-def _host(name: tuple[str, int] | tuple[str, int, int, int]) -> str:
+def host_of(name: tuple[str, int] | tuple[str, int, int, int]) -> str:
     """Where a connection comes from; IPv4 as such on a socket for both."""
     return name[0].removeprefix("::ffff:")

@@ -8,8 +8,10 @@ from __future__ import annotations
 import contextlib
 import errno
 import ipaddress
+import itertools
 import re
 import socket
+import sys
 from typing import NamedTuple
 
 from umbel import exceptions
@@ -19,6 +21,7 @@ KEEPALIVE_IDLE_S = 30  # of silence until a peer is asked whether it is there
 KEEPALIVE_INTERVAL_S = 10
 KEEPALIVE_COUNT = 3  # unanswered in a row: a machine that is gone is noticed within a minute, as one that does not take
 UNACKNOWLEDGED_S = 60  # what it is sent; the systems' defaults are two hours and a quarter of one
+PROBE_S = 2.0  # a round trip around the world takes a sixth of it
 FREE_PORT_TRIES_MAX = 20  # to find a port that is free at all addresses of a host
 
 _PORT_MAX = 65_535
@@ -158,6 +161,23 @@ def _listener(endpoint: Endpoint, *, is_dual: bool = False) -> socket.socket:
     return sock
 
 
+def source_towards(other: Address) -> str:
+    """The address of this machine from which it reaches another. Of one that has several, by the first that answers, for which
+    each gets `PROBE_S`; if none does, or there is one, nothing is sent. Raises OSError."""
+    endpoints = resolve(other if other.port else other._replace(port=9))  # connecting needs a port
+    trouble: OSError | None = None
+    kinds = [socket.SOCK_STREAM, socket.SOCK_DGRAM] if len(endpoints) > 1 else [socket.SOCK_DGRAM]
+    for kind, (family, sockaddr) in itertools.product(kinds, endpoints):
+        try:
+            with socket.socket(family, kind) as probe:
+                probe.settimeout(PROBE_S)
+                probe.connect(sockaddr)
+                return str(probe.getsockname()[0])
+        except OSError as error:
+            trouble = error
+    raise trouble or OSError(errno.EADDRNOTAVAIL, f"the host of {other} has no address")
+
+
 def prepare(sock: socket.socket) -> None:
     """What all our TCP connections have: small messages leave at once, and a peer that vanished is noticed."""
     sock.setblocking(False)
@@ -171,3 +191,15 @@ def prepare(sock: socket.socket) -> None:
     ):
         if hasattr(socket, name):  # not all systems have all
             sock.setsockopt(socket.IPPROTO_TCP, getattr(socket, name), value)
+
+
+def unacknowledged_bytes(descriptor: int) -> int:
+    """Of what a TCP socket was given, how much the other machine's kernel is not known to have. 1 where the system does not
+    tell, and for a socket that has just been closed."""
+    import fcntl
+    import termios
+
+    try:
+        return int.from_bytes(fcntl.ioctl(descriptor, termios.TIOCOUTQ, bytes(4)), sys.byteorder)
+    except (OSError, ValueError):  # the second: a closed socket's descriptor is -1
+        return 1

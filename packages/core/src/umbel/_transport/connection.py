@@ -101,6 +101,16 @@ class Poller:
                 os.close(fd)
 
 
+class Watches(Protocol):
+    """What is needed of a poller by whoever waits for descriptors."""
+
+    def register(self, fd: int, events: int, handler: Callable[[int], None]) -> None: ...
+
+    def unregister(self, fd: int) -> None: ...
+
+    def wake(self) -> None: ...
+
+
 class Stream(Protocol):
     """What a connection needs of a socket, or of what does for one. Nothing blocks: BlockingIOError says so instead."""
 
@@ -154,6 +164,9 @@ class Connection:
         self.is_closed = False
         self.peer: object = None  # who is at the other end, once it has said so
         poller.register(sock.fileno(), IN, self._on_ready)
+
+    def fileno(self) -> int:
+        return self._sock.fileno()
 
     def send(self, frame: bytes) -> None:
         """Send one encoded frame. A frame to a closed connection is dropped: `on_close` has told, or will."""

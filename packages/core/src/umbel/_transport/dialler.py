@@ -17,7 +17,7 @@ from typing import TYPE_CHECKING
 from umbel import exceptions
 from umbel._base import tokens
 from umbel._transport import addresses, negotiation
-from umbel._transport.connection import IN, Poller, Stream
+from umbel._transport.connection import IN, Stream, Watches
 from umbel._wire import handshake
 
 if TYPE_CHECKING:
@@ -91,7 +91,7 @@ class Dialler:
 
     def __init__(
         self,
-        poller: Poller,
+        poller: Watches,
         token: tokens.Token,
         *,
         now_s: Callable[[], float],

@@ -61,6 +61,8 @@ class TargetKind(enum.IntEnum):
     AGENT = 1
     CONTROL = 2
     PROCESS = 3
+    VALUES = 4
+    """The node's values, for other nodes: a connection of bulk data, apart from what is said to the agent."""
 
 
 class Target(NamedTuple):
@@ -75,6 +77,7 @@ class Target(NamedTuple):
 
 AGENT = Target(TargetKind.AGENT)
 CONTROL = Target(TargetKind.CONTROL)
+VALUES = Target(TargetKind.VALUES)
 
 
 def process(process_id: bytes) -> Target:
@@ -121,7 +124,10 @@ Decide = Callable[[tokens.Role, Target], Answer]  # WELCOME, FORBIDDEN or ABSENT
 
 
 def may_reach(role: tokens.Role, target: Target) -> Answer:
-    """What a role is allowed. Messages to a process are pickled, so sending it any is to run code in it."""
+    """What a role is allowed. Messages to a process are pickled, so sending it any is to run code in it; and whoever gets
+    values by name gets those of everybody."""
+    if target.kind is TargetKind.VALUES and role < tokens.Role.NODE:
+        return Answer.FORBIDDEN
     if target.kind is TargetKind.PROCESS and role < tokens.Role.SUBMIT:
         return Answer.FORBIDDEN
     return Answer.WELCOME

@@ -91,6 +91,7 @@ class Worker:
             session_dir=config["session_dir"],
             namespace=config.get("namespace") or "",
             config=self.settings,
+            has_door=bool(config.get("listen")),
             on_notice=self._on_notice,
             on_agent_gone=self._agent_gone,
         )

@@ -14,21 +14,19 @@ from typing import Any
 import click
 
 from umbel import exceptions
-from umbel._base import config as configuration
 from umbel._base import sessions, token_files, tokens
-from umbel._client import attach, launch, own_node, running_nodes, start, tool
+from umbel._client import cluster_node, launch, running_nodes, tool
 from umbel._model import resources as resource_model
-from umbel._plugins import registry
-from umbel._transport import addresses
 from umbel.cli import node
 
 STOP_S = 10.0  # for a node to end with all that runs on it
+DEAD_SHOWN_MAX = 10  # the latest; `umbel list nodes` has all
 
 
 def make_start() -> click.Command:
     @click.command("start")
     @click.option("--head", is_flag=True, help="Start the first node of a cluster.")
-    @click.option("--address", metavar="HOST:PORT", help="Join a cluster. Not there yet.")
+    @click.option("--address", metavar="HOST:PORT", help="Join the cluster whose head listens there.")
     @click.option("--num-cpus", type=float, help="Default: the CPUs this process may use.")
     @click.option("--num-gpus", type=float, help="Default: what is detected.")
     @click.option("--resources", metavar="JSON", help="Others, as '{\"licence\": 2}'.")
@@ -36,81 +34,93 @@ def make_start() -> click.Command:
     @click.option("--object-store-memory", type=int, help="Bytes; default 30 % of what is available.")
     @click.option("--scheduler", help="A scheduling policy; default hybrid.")
     @click.option(
-        "--port", type=click.IntRange(0, 65_535), help="Let commands of other machines in there; 0: any free one."
+        "--port",
+        type=click.IntRange(0, 65_535),
+        help="Where it listens: a head only if told to, for other nodes and for commands of other machines. 0, and the "
+        "default of a node that joins: any free one.",
     )
-    @click.option("--host", default="127.0.0.1", show_default=True, help="At which of this machine's addresses.")
     @click.option(
-        "--token-file", help="Of the node's token, made if it is not there; default one of its own in ~/.umbel."
+        "--host",
+        help="At which of this machine's addresses it listens; default 127.0.0.1 for a head, and that by which others reach "
+        "it for a node that joins.",
     )
+    @click.option(
+        "--node-ip-address",
+        help="At which address others reach it; default the one it listens at, or from which it reaches the head.",
+    )
+    @click.option(
+        "--token-file",
+        help="Of the cluster's token. A head makes it if it is not there, by default one of its own in ~/.umbel; a node that "
+        "joins looks by default into UMBEL_TOKEN and UMBEL_TOKEN_FILE.",
+    )
+    @click.option(
+        "--storage",
+        metavar="URL",
+        help="Keep actors, names, groups, jobs and keys there: sqlite:///FILE, redis://, etcd://.",
+    )
+    @click.option("--standby", is_flag=True, help="With --storage: wait while another head leads, and take over.")
     @click.option("--block", is_flag=True, help="Stay until the node ends; end it on Ctrl-C or SIGTERM.")
     def start_node(
         head: bool, address: str | None, num_cpus: float | None, num_gpus: float | None, resources: str | None,
-        labels: str | None, object_store_memory: int | None, scheduler: str | None, port: int | None, host: str,
-        token_file: str | None, block: bool,
+        labels: str | None, object_store_memory: int | None, scheduler: str | None, port: int | None, host: str | None,
+        node_ip_address: str | None, token_file: str | None, storage: str | None, standby: bool, block: bool,
     ) -> None:  # fmt: skip
         """Start a node that runs until `umbel stop`; programs of this user on this machine connect by umbel.init()."""
-        if address is not None:
-            raise click.ClickException("joining a cluster of several nodes is not there yet; start a node by --head")
-        if not head:
-            raise click.ClickException("say --head for the first node of a cluster")
+        if head == (address is not None):
+            raise click.ClickException("say --head for the first node of a cluster, or --address to join one")
         stay = _Stay() if block else None  # from here on a signal ends the node, though it may not be there yet
         try:
-            listening = {} if port is None else _listening(host, port, token_file)
-            launched, told = _start(
-                num_cpus, num_gpus, _resources(resources), _labels(labels), object_store_memory, scheduler, listening
+            keeping = _keeping(storage, is_standby=standby, is_head=head)
+            place = _place(address or "", host or "", port, node_ip_address or "", token_file)
+            wishes = cluster_node.Wishes(
+                num_cpus, num_gpus, _resources(resources), _labels(labels), object_store_memory, scheduler
             )
+            started = cluster_node.start_node(wishes, place, keeping)
         except (exceptions.UmbelError, TypeError, ValueError, RuntimeError) as error:
             raise click.ClickException(str(error)) from error
-        name = os.path.basename(launched.session_dir)
-        click.echo(
-            f"Umbel runs here with {told}, as {name}.\n"
-            "Programs on this machine connect by umbel.init(); `umbel status` shows what it does, `umbel stop` ends it."
-        )
-        if listening:
-            with tool.Tool(launched.session_dir) as asker:
-                (found,) = asker.query("nodes")
-            click.echo(
-                f"It listens at {found['address']}: `umbel status --session {found['address']}` of another machine needs a token "
-                f"of {listening['token_file']}, as `umbel token --file FILE --role read` prints one."
-            )
+        click.echo("\n".join(_told(started, place)))
         if stay is not None:
-            stay.until_end_of(launched)
+            stay.until_end_of(started.launched)
 
     return start_node
 
 
-def _start(
-    num_cpus: float | None,
-    num_gpus: float | None,
-    resources: dict[str, float] | None,
-    labels: dict[str, str],
-    object_store_memory: int | None,
-    scheduler: str | None,
-    listening: dict[str, str],
-) -> tuple[launch.Launched, str]:
-    config = configuration.Config.from_environment()
-    policy = scheduler or config.scheduler
-    registry.installed().schedulers.find(policy)
-    store_bytes = own_node.store_bytes(object_store_memory)
-    totals, ids, found_labels = own_node.totals(num_cpus, num_gpus, resources, store_bytes, config)
-    launched = launch.launch(
-        {
-            **start.node_configuration(totals, ids, {**found_labels, **labels}, store_bytes, policy, config),
-            "embedded": False,
-            "has_jobs": True,
-            "version": attach.version(),
-            "worker_imports": [],
-            **listening,
-        }
+def _place(head: str, host: str, port: int | None, node_host: str, token_file: str | None) -> cluster_node.Place:
+    if head:
+        return cluster_node.Place(head, host, port, node_host, os.path.abspath(token_file) if token_file else "")
+    if port is None:
+        return cluster_node.Place()
+    return cluster_node.Place("", host or "127.0.0.1", port, node_host, cluster_node.token_path(token_file))
+
+
+def _told(started: cluster_node.Started, place: cluster_node.Place) -> list[str]:
+    name = os.path.basename(started.launched.session_dir)
+    lines = [f"Umbel runs here with {started.told}, as {name}."]
+    if place.head:
+        lines.append(
+            f"It is node {started.launched.node_id[:8]} at {started.address}, a member of the cluster at {place.head}."
+        )
+    lines.append(
+        "Programs on this machine connect by umbel.init(); `umbel status` shows what it does, `umbel stop` ends it."
     )
-    return launched, own_node.in_words(totals)
+    if place.port is not None and not place.head:
+        lines += [
+            f"It listens at {started.address}. Other nodes join, with a copy of its token, by",
+            f"  umbel start --address {started.address} --token-file {place.token_file}",
+            f"`umbel status --session {started.address}` of another machine needs a token, as "
+            f"`umbel token --file {place.token_file} --role read` prints one.",
+        ]
+    return lines
 
 
-def _listening(host: str, port: int, token_file: str | None) -> dict[str, str]:
-    """What the daemon is told of it. The token is there from now on."""
-    path = os.path.abspath(token_file) if token_file else token_files.default_path(os.urandom(8).hex())
-    token_files.ensure(path)
-    return {"listen": str(addresses.Address(host, port)), "token_file": path}
+def _keeping(url: str | None, *, is_standby: bool, is_head: bool) -> cluster_node.Keeping | None:
+    if url is None:
+        if is_standby:
+            raise click.ClickException("--standby is for a head with --storage, which another one may be using")
+        return None
+    if not is_head:
+        raise click.ClickException("--storage is the head's; a node that joins keeps no records of its own")
+    return cluster_node.Keeping(url, is_standby)
 
 
 def _resources(text: str | None) -> dict[str, float] | None:
@@ -150,8 +160,13 @@ class _Stay:
         self._launched = launched
         if self._is_over:
             launched.process.terminate()
-        launched.process.wait()
+        code = launched.process.wait()
         launched.close()
+        if code and not self._is_over:
+            raise click.ClickException(
+                f"the node has ended by itself, with the exit code {code}; if the head of its cluster runs, `umbel status` there "
+                "says why"
+            )
 
 
 def make_stop() -> click.Command:
@@ -179,11 +194,19 @@ def make_stop() -> click.Command:
             raise click.ClickException(f"several nodes run here; say which with --session, or --all:{shown}")
         if not running:
             raise click.ClickException("no node runs here that `umbel start` has started")
-        for path in running:
+        for path in sorted(running, key=_is_head):  # others would end with their head, and say that instead
             _stop(path, force=force)
             click.echo(f"{os.path.basename(path)} has ended")
 
     return stop
+
+
+def _is_head(path: str) -> bool:
+    try:
+        found = sessions.outliving(path)
+    except OSError:  # it has just ended
+        return False
+    return found.cluster == found.node_id
 
 
 def _stop(path: str, *, force: bool) -> None:
@@ -247,14 +270,28 @@ def _asked(ask: Callable[[], Any]) -> Any:
 
 def _in_words(found: dict[str, Any]) -> list[str]:
     lines = []
-    for one in found["nodes"]:
+    dead = [one for one in found["nodes"] if not one["alive"]]
+    living = [one for one in found["nodes"] if one["alive"]]
+    if len(found["nodes"]) > 1:
+        lines.append(f"Nodes: {len(living)} alive, {len(dead)} dead")
+    for number, one in enumerate(living):
         where = f", listens at {one['address']}" if one["address"] else ""
-        lines.append(f"Node {one['node_id'][:8]} ({os.path.basename(one['session_dir'])}{where})")
+        what = f"{os.path.basename(one['session_dir'])}{where}" if number == 0 else f"at {one['address']}"
+        head = ", the head" if one["is_head"] and len(found["nodes"]) > 1 else ""
+        lines.append(f"Node {one['node_id'][:8]} ({what}{head})")
+        if one.get("suspicion"):
+            lines.append(f"  suspected: {one['suspicion']}")
+        if one.get("control_waits_for"):
+            lines.append(f"  Its control service {one['control_waits_for']}")
         for name, amount in one["resources"].items():
             if not name.startswith(resource_model.NODE_PREFIX):
                 lines.append(
                     f"  {_shown(name, amount - one['available'].get(name, 0))} of {_shown(name, amount)} {name} in use"
                 )
+        if number and one["waiting"]:
+            lines.append(f"  {one['waiting']} worker{'s' * (one['waiting'] != 1)} waited for there")
+    for one in dead[-DEAD_SHOWN_MAX:]:
+        lines.append(f"Node {one['node_id'][:8]} (at {one['address']}) is dead: {one['reason']}")
     running = [job for job in found["jobs"] if job["ended_s"] is None]
     lines.append(f"Jobs: {len(running)} running, {len(found['jobs']) - len(running)} ended")
     lines += [f"  {job['job_id']} pid {job['pid']} {job['entrypoint']:.100}".rstrip() for job in running]

@@ -73,8 +73,12 @@ def _tasks(entry: dict[str, Any]) -> str:
 def story(asker: tool.Tool, about: str) -> list[Reason]:
     """Raises UmbelSystemError for an id that nobody knows."""
     text = about.lower()
-    if text == asker.query("nodes")[0]["node_id"]:
+    own, *others = asker.query("nodes")
+    if text == own["node_id"]:
         return waiting(asker)
+    for other in others:
+        if text == other["node_id"]:
+            return [_of_other_node(other)]
     owner = text[: 2 * ids.WorkerID.SIZE]
     if len(text) == 2 * ids.ObjectID.SIZE:
         return _of_object(asker, owner, text)
@@ -94,6 +98,16 @@ def story(asker: tool.Tool, about: str) -> list[Reason]:
     raise exceptions.UmbelSystemError(
         f"nothing here is called {about!r}; give the id of an object ({2 * ids.ObjectID.SIZE} digits), of a task "
         f"({2 * ids.TaskID.SIZE}), of an actor or its beginning, of a placement group, of a process, or of the node"
+    )
+
+
+def _of_other_node(facts: dict[str, Any]) -> Reason:
+    what = f"node {facts['node_id'][:8]} at {facts['address']}"
+    if not facts["alive"]:
+        return Reason(reasons.READY, what, f"is dead: {facts['reason']}")
+    suspicion = facts.get("suspicion")
+    return Reason(
+        reasons.READY, what, f"is suspected: {suspicion}" if suspicion else "is alive; ask there what waits on it"
     )
 
 

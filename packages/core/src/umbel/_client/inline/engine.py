@@ -94,6 +94,7 @@ class InlineEngine:
         self.registry = registry.Registry(self)
         self.exits = exits.ExitHandlers(self)
         self._groups: groups.Groups | None = None
+        self._key_values: Any = None  # with the first one
         self._making = threading.Lock()
         self._session_dir = os.path.join(
             tempfile.gettempdir(), f"umbel-inline-{os.getpid()}"
@@ -211,6 +212,15 @@ class InlineEngine:
             self._check_open()
             handle: actor_api.ActorHandle = self.registry.find(name, namespace or self.namespace)
             return handle
+
+    @property
+    def key_values(self) -> Any:
+        """The internal key-value store."""
+        from umbel._client.inline import key_values
+
+        if self._key_values is None:
+            self._key_values = key_values.KeyValues()
+        return self._key_values
 
     def list_named_actors(self, all_namespaces: bool) -> list[Any]:
         with self.baton.turn(), self.mutex:

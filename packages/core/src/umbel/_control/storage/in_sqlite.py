@@ -9,6 +9,7 @@ and which goes on while it sleeps; a restart ends them.
 from __future__ import annotations
 
 import contextlib
+import errno
 import os
 import sqlite3
 import time
@@ -47,19 +48,6 @@ class SqliteStorage:
         except BaseException:
             self._db.close()
             raise
-
-    def _make_file(self) -> None:
-        """If there is none: calls of users lie in it. One that is there is not opened, for to close a file takes away the locks
-        that this process has on it by another connection; then SQLite, in another process, takes it for unused."""
-        try:
-            if not os.path.exists(self._path):
-                with contextlib.suppress(FileExistsError):  # somebody else was quicker
-                    os.close(os.open(self._path, os.O_RDWR | os.O_CREAT | os.O_EXCL, 0o600))
-        except OSError as error:
-            raise exceptions.StorageUnavailable(
-                f"the control storage {self._path} cannot be opened: {error.strerror}; its directory must exist and be "
-                "writable"
-            ) from error
 
     @property
     def cluster_id(self) -> str:
@@ -126,6 +114,25 @@ class SqliteStorage:
             self._db.close()
 
     # ---- below ----
+
+    def _make_file(self) -> None:
+        """For this user alone, as calls of users lie in it. One that is there is not opened: to close any descriptor of it would
+        give up all locks that this process's connections have on it, and another process could remove the log that they write
+        (https://sqlite.org/howtocorrupt.html#_posix_advisory_locks_canceled_by_a_separate_thread_doing_close_)."""
+        reason = ""
+        try:
+            os.close(os.open(self._path, os.O_RDWR | os.O_CREAT | os.O_EXCL, 0o600))
+        except FileExistsError:
+            if not os.access(self._path, os.R_OK | os.W_OK):
+                reason = os.strerror(errno.EACCES)
+            elif os.path.isdir(self._path):
+                reason = os.strerror(errno.EISDIR)
+        except OSError as error:
+            reason = error.strerror or str(error)
+        if reason:
+            raise exceptions.StorageUnavailable(
+                f"the control storage {self._path} cannot be opened: {reason}; its directory must exist and be writable"
+            )
 
     def _connect(self) -> sqlite3.Connection:
         db = sqlite3.connect(self._path, timeout=self._timeout_s, isolation_level=None, check_same_thread=False)

@@ -8,17 +8,30 @@ from contextlib import AbstractContextManager
 from typing import Any, Final, NamedTuple
 
 from umbel._agent import bundles as node_bundles
-from umbel._agent import environments, ledger, shortage, spill_ledger, spool, state, store_ledger
+from umbel._agent import (
+    environments,
+    ledger,
+    membership,
+    offers,
+    pulls,
+    shortage,
+    spill_ledger,
+    spool,
+    state,
+    store_ledger,
+)
 from umbel._agent import events as agent_events
 from umbel._agent import records as agent_records
 from umbel._client import memory_kills
 from umbel._client.graphs import backends, channels, executions, loop, ring
-from umbel._control import actors, groups, leadership
+from umbel._control import actors, groups, journal, keeping, leadership
+from umbel._control import nodes as node_table
+from umbel._control.events import ActorState
 from umbel._control.storage import in_sqlite
 from umbel._history import retention, store
 from umbel._model import reasons
 from umbel._objects import lineage, ownership, segments, spill_book
-from umbel._scheduling import actor_calls, dispatch
+from umbel._scheduling import actor_calls, dispatch, forwarding
 from umbel._scheduling import bundles as group_bundles
 from umbel._worker import mailbox
 from umbel.testing.simulation.processes import attribute
@@ -231,6 +244,51 @@ def _break_in_silence(machine: rounds.Rounds, problem: rounds.Problem) -> list[A
 def _deaf_for_ends(machine: rounds.Rounds, news: Iterable[Any]) -> list[Any]:
     """The end of a rank goes unnoticed."""
     return _heard(machine, [(rank, frame) for rank, frame in news if frame is not None])
+
+
+# ---- forwarding ----
+
+_FORWARDING = forwarding.Forwarding
+_told_nodes = _FORWARDING._told
+
+
+def _move_in_silence(machine: Any, wish: Any, before: dict[str, int], **facts: bool) -> list[Any]:
+    """The node that something was asked of, and is not any more, is not told."""
+    told: list[Any] = _told_nodes(machine, wish, before, **facts)
+    return [one for one in told if one.lease_count or one.node == machine._node]
+
+
+def _never_ask_elsewhere(machine: Any, wish: Any, node: str, at_s: float) -> bool:
+    """What waits stays where it is."""
+    return False
+
+
+def _count_twice(_given: Any, _client: str, _key: str, lease_count: int, _heard_count: int) -> int:
+    """A grant that crosses a wish is not counted against it."""
+    return lease_count
+
+
+def _lose_wishes(machine: Any, event: forwarding.NodeLost) -> list[Any]:
+    """What a lost node was asked for is not asked of others."""
+    for wish in [*machine.wishes.values()]:
+        wish.count -= wish.on.get(event.node, 0)
+        if event.node in wish.on:
+            machine._put(wish, event.node, -wish.on[event.node])
+        if not wish.count:
+            del machine.wishes[wish.client, wish.key]
+    machine.nodes.pop(event.node, None)
+    machine._left.pop(event.node, None)
+    for known in machine._known_at.values():
+        known.discard(event.node)
+    return []
+
+
+def _leave_in_silence(machine: Any, event: forwarding.ClientLeft) -> list[Any]:
+    """Other nodes do not hear that a process is gone."""
+    for place in [place for place in machine.wishes if place[0] == event.client]:
+        machine._forget(machine.wishes[place])
+    machine._known_at.pop(event.client, None)
+    return []
 
 
 # ---- spilling ----
@@ -515,9 +573,150 @@ def _commit_again(storage: in_sqlite.SqliteStorage, writes: Any, *, fencing: int
     _commit(storage, writes, fencing=fencing, number=done + 1 if number <= done else number)
 
 
+# ---- values between nodes ----
+
+_opened = pulls.PullTable.opened
+_told = offers.OfferTable._told
+
+
+def _trust(machine: pulls.PullTable, *args: Any, **facts: Any) -> list[Any]:
+    """Nobody is asked whether what he sent was still right in the end."""
+    return _opened(machine, *args, **{**facts, "is_sure": True})
+
+
+def _keep_unsure(machine: pulls.PullTable, pull: Any) -> list[Any]:
+    """What nobody can confirm any more is kept."""
+    pull.arrived = dict.fromkeys(pull.arrived, True)
+    pull.generation = pull.confirming = ""
+    return []
+
+
+def _insist(table: offers.OfferTable, offer: Any, asked: Any) -> tuple[offers.Holder, ...]:
+    """Whoever says that others do not do for him is sent to them again."""
+    return _told(table, offer, asked._replace(without=()))
+
+
+# ---- the control store's records ----
+
+_record_event = journal.Journal.apply
+_on_hosted = actors.ActorTable._on_hosted
+_needs_call = actors.needs_call
+
+
+def _say_at_once(machine: journal.Journal, effect: Any) -> list[Any]:
+    """Nothing waits for its record."""
+    return [journal.Do((effect,))] if not machine.ended else []
+
+
+def _say_with_the_one_before(machine: journal.Journal, effect: Any) -> list[Any]:
+    """What is said depends on a commit that is collected, and goes with the one under way."""
+    batch = machine._under_way
+    if batch is None:
+        return [journal.Do((effect,))]
+    batch.effects.append(effect)
+    machine._withheld_count += 1
+    return []
+
+
+def _take_failed_as_done(machine: journal.Journal, event: journal.Event) -> list[Any]:
+    """A commit that nobody has confirmed counts."""
+    if isinstance(event, journal.Failed):
+        event = journal.Committed(event.fencing, event.number, event.at_s)
+    return _record_event(machine, event)
+
+
+def _host_unrecorded(table: actors.ActorTable, event: Any) -> list[Any]:
+    """A constructor is called before anybody knows that it is."""
+    commands = _on_hosted(table, event)
+    if table.changed is not None:
+        table.changed.pop(event.actor, None)
+    return commands
+
+
+def _bury_unrecorded(table: actors.ActorTable, actor: actors.Actor, *values: Any) -> list[Any]:
+    """The end of an actor is not kept."""
+    commands = _bury(table, actor, *values)
+    if table.changed is not None:
+        table.changed.pop(actor.spec.actor, None)
+    return commands
+
+
+def _forget_call_early(actor: actors.Actor) -> bool:
+    """Constructor calls are not kept for restarts."""
+    return _needs_call(actor) and actor.state is not ActorState.ALIVE
+
+
+def _go_on_anyway(shell: keeping.Keeping, fencing: int) -> None:
+    """A head goes on though another one has led meanwhile."""
+    shell._apply(journal.Resumed(fencing, shell._now_s()))
+    shell._do_rest()
+
+
+def _recover_nobody(table: actors.ActorTable, _event: Any) -> list[Any]:
+    """What was under way is not taken up again."""
+    table._unreported = None
+    return []
+
+
 _CLASS: Final = dispatch.SchedulingClass
+_PULLS: Final = pulls.PullTable
 _CALLS: Final = actor_calls.ActorCalls
 _ROUNDS: Final = rounds.Rounds
+
+
+# ---- nodes ----
+
+_NODES: Any = node_table.NodeTable
+_on_link_lost: Callable[..., list[node_table.NodeCommand]] = _NODES._on_link_lost
+_on_heartbeat: Callable[..., list[node_table.NodeCommand]] = _NODES._on_heartbeat
+_node_dies: Callable[..., list[node_table.NodeCommand]] = _NODES._die
+_node_trouble: Callable[..., node_table.Refuse | None] = _NODES._trouble
+
+
+def _let_the_dead_in(table: node_table.NodeTable, event: node_table.NodeJoined) -> node_table.Refuse | None:
+    """A node that was declared dead, and lives, is a member again."""
+    found = _node_trouble(table, event)
+    if found is None or found.kind != "dead":
+        return found
+    table.dead.pop(event.node_id, None)
+    return None
+
+
+def _let_twins_in(table: node_table.NodeTable, event: node_table.NodeJoined) -> node_table.Refuse | None:
+    """Nobody looks at tags."""
+    found = _node_trouble(table, event)
+    return None if found is not None and found.kind == "tag" else found
+
+
+def _lose_any_link(table: node_table.NodeTable, event: node_table.LinkLost) -> list[node_table.NodeCommand]:
+    """The end of a connection that a node has given up long ago counts as that of its present one."""
+    node = table.alive.get(event.node_id)
+    return _on_link_lost(table, event if node is None else event._replace(link=node.link))
+
+
+def _hear_any_beat(table: node_table.NodeTable, event: node_table.Heartbeat) -> list[node_table.NodeCommand]:
+    """What comes late, or twice, counts as news."""
+    node = table.alive.get(event.node_id)
+    if node is not None:
+        node.sequence = event.sequence - 1
+    return _on_heartbeat(table, event)
+
+
+def _die_untold(
+    table: node_table.NodeTable, node: node_table.Node, reason: str, now_s: float, *, is_expected: bool
+) -> list[node_table.NodeCommand]:
+    """Members do not hear of deaths."""
+    found = _node_dies(table, node, reason, now_s, is_expected=is_expected)
+    return [command for command in found if not isinstance(command, node_table.Publish)]
+
+
+_member_applies = membership.Membership._apply
+
+
+def _ignore_refusal(machine: membership.Membership, event: membership.Event) -> list[membership.Command]:
+    """A node that was told that it is dead goes on."""
+    return [] if isinstance(event, membership.Refused) else _member_applies(machine, event)
+
 
 PLANTS: Final[Mapping[str, Planted]] = {
     "unprotected-borrow": _instead("ownership", _TABLE, "found_in_value", _unprotected, "O7"),
@@ -559,6 +758,11 @@ PLANTS: Final[Mapping[str, Planted]] = {
     "first-come": _instead("groups", group_bundles, "_matched", _match_first_come, "P6"),
     "drop-unheard": _instead("groups", _AGENT, "_on_group_dropped", _deaf, "P"),
     "bundles-free-at-once": _instead("groups", node_bundles.Bundles, "give_up", _free_at_once, "a lease in a", "free"),
+    "moved-in-silence": _instead("forwarding", _FORWARDING, "_told", _move_in_silence, "W3"),
+    "never-elsewhere": _instead("forwarding", _FORWARDING, "_move", _never_ask_elsewhere, "W5"),
+    "crossed-twice": _instead("forwarding", forwarding.Given, "still_wanted", _count_twice, "W3"),
+    "lost-with-node": _instead("forwarding", _FORWARDING, "_on_node_lost", _lose_wishes, "W3"),
+    "left-in-silence": _instead("forwarding", _FORWARDING, "_on_client_left", _leave_in_silence, "W"),
     "largest-killed": _instead("shortage", _MONITOR, "_victim", _kill_the_largest, "K"),
     "killed-on": _instead("shortage", _MONITOR, "_decide", _kill_on, "K3"),
     "idle-killed": _instead("shortage", _MONITOR, "_decide", _kill_the_idle, "K2", "K3"),
@@ -591,5 +795,28 @@ PLANTS: Final[Mapping[str, Planted]] = {
     ),
     "commits-unfenced": _instead("leadership", in_sqlite.SqliteStorage, "commit", _commit_unfenced, "L"),
     "commits-twice": _instead("leadership", in_sqlite.SqliteStorage, "commit", _commit_again, "L1"),
+    "dead-come-back": _instead("nodes", _NODES, "_trouble", _let_the_dead_in, "Y1", "R1"),
+    "twins-come-in": _instead("nodes", _NODES, "_trouble", _let_twins_in, "Y4", "two nodes have one tag"),
+    "old-links-count": _instead("nodes", _NODES, "_on_link_lost", _lose_any_link, "Y2", "a link neither"),
+    "old-beats-count": _instead("nodes", _NODES, "_on_heartbeat", _hear_any_beat, "Y6"),
+    "standstill-counted": _instead("nodes", node_table, "LATE_S", 1e9, "Y2"),
+    "deaths-untold": _instead("nodes", _NODES, "_die", _die_untold, "Y6"),
+    "told-at-once": _instead("nodes", node_table, "PUBLISH_S", 0.0, "Y5"),
+    "refusals-ignored": _instead("nodes", membership.Membership, "_apply", _ignore_refusal, "Y3", "R2"),
+    "unconfirmed": _instead("pulls", _PULLS, "opened", _trust, "V1"),
+    "unsure-kept": _instead("pulls", _PULLS, "_void", _keep_unsure, "V1"),
+    "less-urgent-kept": _instead("pulls", _PULLS, "_give_up_for", lambda *_: [], "V3"),
+    "loss-unheard": _instead("pulls", _PULLS, "source_lost", lambda *_, **__: [], "V2", "R2"),
+    "dead-kept": _instead("pulls", _PULLS, "freed", lambda *_, **__: [], "V6"),
+    "sent-away-again": _instead("pulls", offers.OfferTable, "_told", _insist, "R2", "V2"),
+    "said-at-once": _instead("control", journal.Journal, "_withhold", _say_at_once, "J"),
+    "said-with-the-one-before": _instead("control", journal.Journal, "_withhold", _say_with_the_one_before, "J1", "J2"),
+    "failed-is-done": _instead("control", journal.Journal, "apply", _take_failed_as_done, "J1", "J2"),
+    "hosting-unrecorded": _instead("control", actors.ActorTable, "_on_hosted", _host_unrecorded, "J4"),
+    "death-unrecorded": _instead("control", actors.ActorTable, "_bury", _bury_unrecorded, "J1"),
+    "acts-on": _instead("control", keeping.Keeping, "may_act", lambda _one: True, "J3"),
+    "goes-on-anyway": _instead("control", keeping.Keeping, "_lead_again", _go_on_anyway, "J", "R2"),
+    "call-not-kept": _instead("control", actors, "needs_call", _forget_call_early, "'a"),
+    "nobody-recovered": _instead("control", actors.ActorTable, "_on_recovered", _recover_nobody, "R2", "J4"),
     "no-limit": _instead("mailbox", mailbox.Mailbox, "_start", _start_all, "a lane runs", "M1"),
 }

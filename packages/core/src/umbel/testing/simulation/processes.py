@@ -184,9 +184,9 @@ class Links(links.Links):
         process.engine = engine
         self._process_id = process.id
         self._on_messages = engine.arrivals.on_messages
-        self._on_gone = engine.arrivals.on_link_gone
+        self.on_gone = engine.arrivals.on_link_gone
         self.by_peer: dict[bytes, links.Link] = {}
-        self._twins: dict[bytes, list[links.Link]] = {}
+        self.twins: dict[bytes, list[links.Link]] = {}
         self._unnamed: Any = set()
 
     def to(self, peer: bytes) -> links.Link | None:

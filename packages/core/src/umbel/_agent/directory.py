@@ -1,0 +1,54 @@
+"""Where the nodes of the cluster are, as this one knows it: for its processes, which connect to those of others.
+
+Whoever knows of the nodes fills it. A node is known by its tag, which the ids of its processes have in them.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from typing import Any
+
+from umbel._transport import addresses
+
+
+class Directory:
+    """Of all nodes; this one may be in it, but cannot die."""
+
+    def __init__(
+        self,
+        own_tag: bytes,
+        send: Callable[[str, dict[str, Any]], None],
+        tell_processes: Callable[[dict[str, Any]], None],
+    ) -> None:
+        """send: to a client; tell_processes: to all drivers and workers of this node."""
+        self.own_tag = own_tag
+        self._send = send
+        self._tell_processes = tell_processes
+        self._addresses: dict[bytes, str] = {}
+
+    def set(self, tag: bytes, address: str) -> None:
+        """A node is there, to be reached at this address. Raises InvalidOption for what is none."""
+        self._addresses[tag] = str(addresses.parse(address))
+
+    def forget(self, tag: bytes) -> None:
+        """A node has died, for good: to the processes here, all of its own are dead from now on. Of this one they know better,
+        whatever others think."""
+        if tag == self.own_tag:
+            return
+        if self._addresses.pop(tag, None) is not None:
+            self._tell_processes({"t": "node_gone", "node": tag.hex()})
+
+    def address_of(self, tag: bytes) -> str:
+        """ "" for a node that is not known."""
+        return self._addresses.get(tag, "")
+
+    def on_find(self, client: str, node: str) -> None:
+        """A process asks for a node, by its tag in hexadecimal."""
+        self._send(client, {"t": "node_at", "node": node, "address": self.address_of(_tag(node))})
+
+
+def _tag(text: str) -> bytes:
+    try:
+        return bytes.fromhex(text)
+    except ValueError:
+        return b""

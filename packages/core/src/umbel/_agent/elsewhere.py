@@ -1,0 +1,54 @@
+"""What other nodes of the cluster have of what this one can never give, in words. Nothing is placed there yet."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterable, Mapping, Sequence
+from typing import Any
+
+from umbel._model import node_labels
+
+Node = Mapping[str, Any]
+
+NAMED_MAX = 3  # a list of a thousand nodes explains nothing
+
+
+def with_resources(nodes: Sequence[Node], needs: Mapping[str, int]) -> str:
+    return _told(nodes, lambda node: all(node["resources"].get(name, 0) >= amount for name, amount in needs.items()))
+
+
+def with_labels(nodes: Sequence[Node], selectors: Sequence[Any]) -> str:
+    def is_fit(node: Node) -> bool:
+        labels = {node_labels.NODE_ID: node["node_id"], **node["labels"]}
+        return any(node_labels.meets(selector, labels) for selector in selectors)
+
+    return _told(nodes, is_fit)
+
+
+def by_id(nodes: Iterable[Node], wanted: str) -> str:
+    """What that node is."""
+    for node in nodes:
+        if node["node_id"] == wanted:
+            if node["alive"]:
+                return (
+                    f"which is another one of this cluster, at {node['address']}: nothing is placed on other nodes yet; connect "
+                    "the program to that node"
+                )
+            return f"which is dead: {node['reason']}; correct the node id or make the affinity soft"
+    return "which this cluster does not have; correct the node id or make the affinity soft"
+
+
+def _told(nodes: Sequence[Node], is_fit: Callable[[Node], bool]) -> str:
+    living = [node for node in nodes if node["alive"]]
+    fit = [node for node in living if is_fit(node)]
+    if not living:
+        return ""
+    if not fit and len(living) == 1:
+        return "; there is another node in the cluster, which does not have it"
+    if not fit:
+        return f"; there are {len(living)} other nodes in the cluster, none of which has it"
+    named = ", ".join(f"{node['node_id'][:8]} at {node['address']}" for node in fit[:NAMED_MAX])
+    more = f" and {len(fit) - NAMED_MAX} more" if len(fit) > NAMED_MAX else ""
+    return (
+        f"; of the cluster's other nodes {named}{more} would do, but nothing is placed on other nodes yet: connect the program "
+        "to such a one"
+    )

@@ -1,0 +1,197 @@
+"""A node's connection to the head of its cluster: what `membership` decides, done. Loaded only on a node that joins one."""
+
+from __future__ import annotations
+
+import itertools
+from collections.abc import Callable
+from typing import Any, Protocol
+
+from umbel import exceptions
+from umbel._agent import membership
+from umbel._base import tokens
+from umbel._transport import addresses, dialler
+from umbel._transport import connection as transport
+from umbel._wire import frames, handshake, node_messages
+
+LOOK_S = 1.0  # after how long the node looks whether its state has changed; the head tells others as often
+LAST_WORDS_S = 1.0  # for the head to hear a goodbye; one that runs needs milliseconds
+DIAL_S = 3.0  # for one attempt: two round trips around the world take under one
+
+Message = dict[str, Any]
+
+
+class Daemon(Protocol):
+    """What the link needs of the daemon that it runs in."""
+
+    poller: transport.Poller
+
+    def now_s(self) -> float: ...
+
+    def own_facts(self) -> Message:
+        """Of this node, what does not change."""
+
+    def own_state(self) -> Message: ...
+
+    def log(self, line: str) -> None: ...
+
+    def node_appeared(self, node_id: str, address: str) -> None:
+        """A member of the cluster, this one perhaps, is reached there."""
+
+    def node_died(self, node_id: str, reason: str) -> None:
+        """For good."""
+
+    def note_outliving(self, cluster: str, head: str) -> None:
+        """The node is a member now. head: the address of its head."""
+
+    def end_node(self, reason: str) -> None:
+        """End, with all that runs here."""
+
+
+class HeadLink:
+    """Dials from the first `tick` on."""
+
+    is_head = False
+
+    def __init__(self, daemon: Daemon, address: str, token: tokens.Token, *, join_s: float, head_lost_s: float) -> None:
+        self._address = addresses.parse(address)
+        self._daemon = daemon
+        self._membership = membership.Membership(now_s=daemon.now_s(), join_s=join_s, head_lost_s=head_lost_s)
+        # A dial must end well before the head's patience with a broken link does.
+        self._dialler = dialler.Dialler(daemon.poller, token, now_s=daemon.now_s, timeout_s=DIAL_S)
+        self._numbers = itertools.count(1)
+        self._connection: transport.Connection | None = None
+        self._tell: Callable[[str], None] | None = None  # whoever wants to know whether it has joined
+        self._do: dict[type, Callable[[Any], None]] = {
+            membership.Dial: self._dial,
+            membership.Join: self._join,
+            membership.Beat: lambda command: self._send(
+                {"t": "beat", "sequence": command.sequence, "state": command.state}
+            ),
+            membership.HangUp: lambda _command: self._hang_up(),
+            membership.Joined: self._joined,
+            membership.Appeared: lambda command: daemon.node_appeared(command.node_id, command.address),
+            membership.Died: lambda command: daemon.node_died(command.node_id, command.reason),
+            membership.End: self._end,
+        }
+
+    def _decide(self, event: membership.Event) -> None:
+        for command in self._membership.apply(event):
+            self._do[type(command)](command)
+
+    # ---- for the daemon ----
+
+    def when_joined(self, tell: Callable[[str], None]) -> None:
+        """tell: "" or why not, once that is known. To be called before the first tick."""
+        self._tell = tell
+
+    def waits_for(self) -> str:
+        """Why there is no connection to the head now; "" if there is."""
+        return self._membership.waits_for(self._daemon.now_s())
+
+    def listed(self) -> list[Message]:
+        """All nodes, as last heard of."""
+        return list(self._membership.nodes.values())
+
+    def next_tick_s(self) -> float | None:
+        due = (self._membership.next_tick_s(LOOK_S), self._dialler.next_tick_s())
+        return min((at_s for at_s in due if at_s is not None), default=None)
+
+    def tick(self) -> None:
+        due_s, now_s = self._dialler.next_tick_s(), self._daemon.now_s()
+        if due_s is not None and due_s <= now_s:
+            self._dialler.tick()
+        due_s = self._membership.next_tick_s(LOOK_S)
+        if due_s is not None and due_s <= now_s:
+            self._decide(membership.Looked(self._daemon.own_state(), now_s))
+
+    def close(self, reason: str) -> None:
+        """The node ends. Returns when the head has heard it, or not in time."""
+        self._dialler.close()
+        if self._membership.leave():
+            self._send({"t": "goodbye", "reason": reason})
+            until_s = self._daemon.now_s() + LAST_WORDS_S
+            while self._connection is not None and self._daemon.now_s() < until_s:
+                self._daemon.poller.poll(max(0.0, until_s - self._daemon.now_s()))
+        self._hang_up()
+
+    # ---- the link ----
+
+    def _dial(self, _command: membership.Dial) -> None:
+        self._dialler.dial(self._address, handshake.CONTROL, self._on_connected, self._on_dial_failed)
+
+    def _on_connected(self, stream: transport.Stream) -> None:
+        self._connection = transport.Connection(stream, self._daemon.poller, self._on_frame, self._on_close)
+        self._connection.peer = link = next(self._numbers)
+        self._decide(membership.Connected(link, self._daemon.now_s()))
+
+    def _on_dial_failed(self, error: Exception) -> None:
+        reason, is_final = str(error), isinstance(error, exceptions.AuthenticationError)
+        if is_final:
+            reason += (
+                "; the address has to be that of the cluster's head, and the token one of its role 'node' or 'head'"
+            )
+        self._decide(membership.DialFailed(reason, is_final, self._daemon.now_s()))
+
+    def _on_frame(self, connection: transport.Connection, payload: bytes) -> None:
+        try:
+            message, _body = frames.decode_control(payload)
+            event = self._event(int(str(connection.peer)), node_messages.parse(message, node_messages.FROM_HEAD))
+        except ValueError as error:
+            self._daemon.log(f"the connection to the head was closed: {error}")
+            connection.close()
+        else:
+            self._decide(event)
+
+    def _event(self, link: int, message: Message) -> membership.Event:
+        kind, now_s = message["t"], self._daemon.now_s()
+        if kind == "welcome":
+            self._daemon.log(f"this node is a member of {message['cluster']}, by connection {link}")
+            period_s, timeout_s = message["period_s"], message["timeout_s"]
+            return membership.Welcomed(link, message["cluster"], period_s, timeout_s, tuple(message["nodes"]), now_s)
+        if kind == "nodes":
+            return membership.Told(link, tuple(message["nodes"]), now_s)
+        if kind == "heard":
+            return membership.Acknowledged(link, now_s)
+        if kind == "refused":
+            return membership.Refused(link, message["kind"], message["reason"], now_s)
+        return membership.HeadEnds(link, message["reason"], now_s)
+
+    def _on_close(self, connection: transport.Connection) -> None:
+        if self._connection is connection:
+            self._connection = None
+            if not self._membership.is_over:
+                self._daemon.log("the connection to the head has ended")
+        self._decide(membership.Closed(int(str(connection.peer)), self._daemon.now_s()))
+
+    # ---- commands ----
+
+    def _send(self, message: Message) -> None:
+        if self._connection is not None:
+            self._connection.send(frames.encode_control(message))
+
+    def _join(self, command: membership.Join) -> None:
+        self._send(
+            {
+                "t": "join", "protocol": node_messages.PROTOCOL_VERSION, "sequence": command.sequence,
+                "cluster": command.cluster, "facts": self._daemon.own_facts(), "state": self._daemon.own_state(),
+            }
+        )  # fmt: skip
+
+    def _hang_up(self) -> None:
+        connection, self._connection = self._connection, None
+        if connection is not None:
+            connection.close()
+
+    def _joined(self, _command: membership.Joined) -> None:
+        cluster = self._membership.cluster
+        self._daemon.note_outliving(cluster, self._membership.nodes[cluster]["address"])
+        self._answer("")
+
+    def _answer(self, trouble: str) -> None:
+        tell, self._tell = self._tell, None
+        if tell is not None:
+            tell(trouble)
+
+    def _end(self, command: membership.End) -> None:
+        self._answer(command.reason)
+        self._daemon.end_node(command.reason)

@@ -1,0 +1,853 @@
+"""Which values of other nodes this one fetches, from whom and in which order, and which copies it keeps.
+
+A *pull* fetches one value for all who want it here, in chunks and from several sources at once. It begins when the store has
+granted room for all of it, so nothing that has begun waits for room; who waits is served by priority and then by age, and
+nobody overtakes. When room is short a pull of lower priority that has begun is given up for one of higher priority.
+
+Whether bytes are right: the memory of a value may be used again for another, once it was freed, while it is being sent. So
+each source says of which *generation* its bytes are, and the node that the generation is of, its *authority*, is asked when
+all has come whether it still holds. A source that has been through that itself is *sure*, and what comes from it is right.
+
+Whoever wants a value counts on it, as its owner knows, until he says that he wants and looks at it no more. The file of a
+dead copy is kept warm for a while, for the next of about its size: fresh pages are the enemy here too. This module only
+decides: `mover` talks, and `offers` is the other side.
+"""
+
+from __future__ import annotations
+
+import enum
+import itertools
+from collections.abc import Callable, Collection, Iterable, Mapping
+from typing import NamedTuple
+
+from umbel._base import checks
+from umbel._model import reasons
+from umbel._objects import segments
+
+CHUNK_BYTES = 8 << 20  # half as many make a transfer a fifth slower, twice as many no quicker
+WINDOW = 2  # chunks asked of one source at once, so that it need not wait for us
+SOURCES_MAX = 16  # of one pull; each is a connection
+TRIES_MAX = 4  # to connect to a source, in a row
+RETRY_S = 0.2  # until the first of them; each later one waits twice as long
+PREEMPT_S = 0.1  # for the store to find room without giving anything up; it asks others to trim within that time
+LATE_FACTOR = 3.0  # so many times what another source takes for a chunk, a chunk is waited for before that one is asked
+LATE_S = 0.3  # but never shorter, nor, if it is the authority, whose bytes are dear, than:
+LATE_AUTHORITY_S = 1.0
+LOOK_S = 0.2  # how often that is looked at
+LOOKED_AT_MAX = 1_000  # missing chunks, to find one for a source; those that others are to give get their turn
+WARM_BYTES_MAX = 1 << 30  # of dead copies' pages kept for the next, into which twice as many bytes go in a second
+WARM_S = 5.0  # as long as a process keeps its own
+
+
+class Priority(enum.IntEnum):
+    """Lower values go first, as Ray orders pulls."""
+
+    GET = 0  # a program waits
+    ARGUMENT = 1  # of a task that is to start here
+    PREFETCH = 2
+
+
+class Code(str, enum.Enum):
+    """Why a pull failed."""
+
+    LOST = "lost"  # no source has it any more
+    FREED = "freed"  # its owner says that nobody needs it
+    FULL = "full"  # the store has no room, and nobody makes any
+    TOO_LARGE = "too-large"  # for the store, whoever makes room
+
+
+class Reserve(NamedTuple):
+    """Ask the store for so much room. Answered by `room_granted`, perhaps with less, or `room_refused`."""
+
+    size_bytes: int
+
+
+class Release(NamedTuple):
+    size_bytes: int
+
+
+class Create(NamedTuple):
+    """Make the file that the value's chunks are to be written to, or take the one that was kept under this number."""
+
+    object_id: str
+    size_bytes: int
+    warm: int | None = None
+
+
+class Abandon(NamedTuple):
+    """The file of an unfinished pull goes."""
+
+    object_id: str
+
+
+class Drop(NamedTuple):
+    """The file of a copy goes. Nobody here looks at it."""
+
+    object_id: str
+
+
+class Keep(NamedTuple):
+    """The file of a copy is kept for another, under this number. Nobody looks at it or is being sent it."""
+
+    object_id: str
+    warm: int
+
+
+class Discard(NamedTuple):
+    """A file that was kept goes."""
+
+    warm: int
+
+
+class Connect(NamedTuple):
+    """Ask this node for the value. Answered by `opened`, `gone` or `source_lost`. segment: "" where it is known by its id."""
+
+    object_id: str
+    node: str
+    segment: str
+    size_bytes: int
+
+
+class Ask(NamedTuple):
+    """For a chunk. Answered by `chunk_arrived`, `elsewhere`, `gone` or `source_lost`. without: nodes that do not do."""
+
+    object_id: str
+    node: str
+    chunk: int
+    priority: Priority
+    without: tuple[str, ...]
+
+
+class Cancel(NamedTuple):
+    """The chunk is not wanted from there any more: nothing of what still comes may be written."""
+
+    object_id: str
+    node: str
+    chunk: int
+
+
+class Confirm(NamedTuple):
+    """Ask the authority whether the generation still holds. Answered by `confirmed` or `source_lost`."""
+
+    object_id: str
+    node: str
+
+
+class Close(NamedTuple):
+    """Nothing more is wanted of this source. has_all: this node has a right copy now, and may be named to others."""
+
+    object_id: str
+    node: str
+    has_all: bool
+
+
+class Withdraw(NamedTuple):
+    """What this node has of the value must not be given to others any more."""
+
+    object_id: str
+
+
+class Deliver(NamedTuple):
+    """The copy is complete and right. All these may look at it until they say `unwanted`."""
+
+    object_id: str
+    askers: tuple[str, ...]
+
+
+class Fail(NamedTuple):
+    object_id: str
+    askers: tuple[str, ...]
+    code: Code
+    text: str
+
+
+PullCommand = (
+    Reserve
+    | Release
+    | Create
+    | Abandon
+    | Drop
+    | Keep
+    | Discard
+    | Connect
+    | Ask
+    | Cancel
+    | Confirm
+    | Close
+    | Withdraw
+    | Deliver
+    | Fail
+)
+
+
+class _State(enum.Enum):
+    CONNECTING = "is being connected to"
+    OPEN = "sends"
+    LOST = "was lost, and is tried again"
+
+
+class _Source:
+    """A node that has the value, or a part of it. chunks: None for all."""
+
+    __slots__ = (
+        "asked", "chunk_s", "chunks", "declined", "generation", "is_slow", "is_sure", "node", "retry_at_s", "segment",
+        "state", "tries",
+    )  # fmt: skip
+
+    def __init__(self, node: str, segment: str, chunks: set[int] | None) -> None:
+        self.node = node
+        self.segment = segment
+        self.state = _State.CONNECTING
+        self.generation = ""
+        self.is_sure = False
+        self.is_slow = False
+        self.chunks = chunks
+        self.declined: set[int] = set()  # it has sent us to others for these
+        self.asked: dict[int, float] = {}  # chunk -> since when
+        self.chunk_s = 0.0  # what one took lately
+        self.tries = 0
+        self.retry_at_s = 0.0
+
+    @property
+    def is_open(self) -> bool:
+        return self.state is _State.OPEN
+
+    @property
+    def is_of_use(self) -> bool:
+        """Whether what it has is to be had from it, now or in a moment."""
+        return self.state is not _State.LOST and not self.is_slow
+
+    def has(self, chunk: int) -> bool:
+        return self.chunks is None or chunk in self.chunks
+
+
+class _Pull:
+    """One value that is wanted here and not here. A chunk is missing, asked for or arrived."""
+
+    __slots__ = (
+        "arrived", "asked", "askers", "chunk_count", "confirming", "failed", "generation", "is_admitted", "missing", "number",
+        "object_id", "places", "room_bytes", "size_bytes", "sources",
+    )  # fmt: skip
+
+    def __init__(self, object_id: str, size_bytes: int, chunk_count: int, number: int) -> None:
+        self.object_id = object_id
+        self.size_bytes = size_bytes
+        self.chunk_count = chunk_count
+        self.number = number  # its age
+        self.askers: dict[str, Priority] = {}
+        self.places: dict[str, str] = {}  # node -> segment: as whoever wants it knows
+        self.reset()
+
+    def reset(self) -> None:
+        """Nothing of it has come."""
+        self.is_admitted = False
+        self.room_bytes = segments.page_bytes(self.size_bytes)  # of its file, once that is there
+        self.generation = ""
+        self.sources: dict[str, _Source] = {}
+        self.failed: dict[str, None] = {}  # nodes that did not do
+        self.missing: dict[int, None] = dict.fromkeys(range(self.chunk_count))
+        self.asked: dict[int, str] = {}  # chunk -> node
+        self.arrived: dict[int, bool] = {}  # chunk -> whether it is sure to be right
+        self.confirming = ""  # the node that was asked
+
+    @property
+    def priority(self) -> Priority:
+        return min(self.askers.values())
+
+    @property
+    def order(self) -> tuple[Priority, int]:
+        return self.priority, self.number
+
+    @property
+    def authority(self) -> str:
+        return authority_of(self.generation)
+
+
+class _Copy:
+    __slots__ = ("is_dead", "room_bytes", "size_bytes", "users")
+
+    def __init__(self, size_bytes: int, room_bytes: int, users: Iterable[str]) -> None:
+        self.size_bytes = size_bytes
+        self.room_bytes = room_bytes
+        self.users = dict.fromkeys(users)
+        self.is_dead = False
+
+
+class _Warm(NamedTuple):
+    """The file of a dead copy."""
+
+    room_bytes: int
+    since_s: float
+
+
+class Had(NamedTuple):
+    """What this node has of a value, for others. chunks: None for all."""
+
+    size_bytes: int
+    generation: str
+    is_sure: bool
+    chunks: frozenset[int] | None
+
+
+def authority_of(generation: str) -> str:
+    """The node that can say whether a generation holds."""
+    return generation.partition(":")[0]
+
+
+class PullTable:
+    """The machine; one method for each event. Times are seconds of one monotonic clock."""
+
+    def __init__(
+        self, node: str, capacity_bytes: int, *, is_lent: Callable[[str], bool], chunk_bytes: int = CHUNK_BYTES
+    ) -> None:
+        """is_lent: whether a copy may be being sent to another node just now."""
+        self.node = node
+        self._is_lent = is_lent
+        self.chunk_bytes = chunk_bytes
+        self.pulls: dict[str, _Pull] = {}
+        self.copies: dict[str, _Copy] = {}  # the one that was used longest ago first
+        self.warm: dict[int, _Warm] = {}  # by number
+        self.granted_bytes = 0  # by the store
+        self._capacity_bytes = capacity_bytes
+        self._spare_bytes = 0  # granted, and not of a pull or a copy
+        self._reserving_bytes = 0
+        self._reserving_since_s = 0.0
+        self._is_given_up_for = False  # whether others were given up since then
+        self._looked_at_s = 0.0
+        self._count = 0
+
+    # ---- who wants what ----
+
+    def wanted(
+        self,
+        object_id: str,
+        size_bytes: int,
+        *,
+        sources: Mapping[str, str],
+        asker: str,
+        priority: Priority,
+        at_s: float,
+    ) -> list[PullCommand]:
+        """sources: node -> the segment that the value lies in there, or "" where that node has a copy of its own."""
+        known = self.copies.get(object_id) or self.pulls.get(object_id)
+        if known is not None and known.size_bytes != size_bytes:
+            text = f"it has {known.size_bytes} bytes, and {size_bytes} are wanted"
+            return [Fail(object_id, (asker,), Code.LOST, text)]
+        if isinstance(known, _Copy):
+            return self._use(object_id, known, asker)
+        if segments.page_bytes(size_bytes) > self._capacity_bytes:
+            text = f"it has {size_bytes} bytes, and the node's store {self._capacity_bytes}"
+            return [Fail(object_id, (asker,), Code.TOO_LARGE, text)]
+        pull = known
+        if pull is None:
+            self._count += 1
+            count = max(1, -(-size_bytes // self.chunk_bytes))
+            pull = self.pulls[object_id] = _Pull(object_id, size_bytes, count, self._count)
+        pull.askers[asker] = min(priority, pull.askers.get(asker, priority))
+        commands: list[PullCommand] = []
+        for node, segment in sources.items():
+            commands += self._add_place(pull, node, segment)
+        return commands + self._admit(at_s) + self._check_sources(pull, at_s)
+
+    def _use(self, object_id: str, copy: _Copy, asker: str) -> list[PullCommand]:
+        if copy.is_dead:
+            return [Fail(object_id, (asker,), Code.FREED, "its owner has freed it")]
+        copy.users[asker] = None
+        self.copies[object_id] = self.copies.pop(object_id)
+        return [Deliver(object_id, (asker,))]
+
+    def source_added(self, object_id: str, node: str, segment: str, *, at_s: float) -> list[PullCommand]:
+        """Somebody else has it now too."""
+        pull = self.pulls.get(object_id)
+        return [] if pull is None else self._add_place(pull, node, segment) + self._go_on(pull, at_s)
+
+    def unwanted(self, object_id: str, asker: str, *, at_s: float) -> list[PullCommand]:
+        """He wants it no more, and no longer looks at it."""
+        pull, copy = self.pulls.get(object_id), self.copies.get(object_id)
+        if copy is not None:
+            copy.users.pop(asker, None)
+            if copy.is_dead and not copy.users:
+                return [*self._retire(object_id, at_s), *self._admit(at_s)]
+        if pull is not None and pull.askers.pop(asker, None) is not None and not pull.askers:
+            return [*self._end(pull, has_all=False), *self._admit(at_s)]
+        return []
+
+    def asker_gone(self, asker: str, *, at_s: float) -> list[PullCommand]:
+        commands: list[PullCommand] = []
+        for object_id in [*self.pulls, *self.copies]:
+            commands += self.unwanted(object_id, asker, at_s=at_s)
+        return commands
+
+    def freed(self, object_id: str, *, at_s: float) -> list[PullCommand]:
+        """The owner says that nobody needs it. Whoever looks at a copy may go on."""
+        pull, copy = self.pulls.get(object_id), self.copies.get(object_id)
+        if pull is not None:
+            return [*self._fail(pull, Code.FREED, "its owner has freed it"), *self._admit(at_s)]
+        if copy is None:
+            return []
+        copy.is_dead = True
+        return [Withdraw(object_id)] if copy.users else [*self._retire(object_id, at_s), *self._admit(at_s)]
+
+    # ---- room ----
+
+    def room_granted(self, size_bytes: int, *, at_s: float) -> list[PullCommand]:
+        self.granted_bytes += size_bytes
+        self._spare_bytes += size_bytes
+        self._reserving_bytes = 0
+        return self._admit(at_s)
+
+    def room_refused(self, text: str, *, at_s: float) -> list[PullCommand]:
+        """Nothing came free in time."""
+        self._reserving_bytes = 0
+        head = self._head()
+        if head is None:
+            return self._admit(at_s)
+        commands = self._give_up_for(head)
+        if not commands:
+            commands += self._fail(head, Code.FULL, text)
+        return commands + self._admit(at_s)
+
+    def room_wanted(self, *, at_s: float) -> list[PullCommand]:
+        """The store is full: what is only kept goes."""
+        commands = self._drop([one for one, copy in self.copies.items() if not copy.users])
+        return [*commands, *self._discard([*self.warm]), *self._admit(at_s)]
+
+    def no_room(self, object_id: str, text: str, *, at_s: float) -> list[PullCommand]:
+        """What the store has granted was not to be had of the system."""
+        pull = self.pulls.get(object_id)
+        return [] if pull is None else [*self._fail(pull, Code.FULL, text), *self._admit(at_s)]
+
+    def _head(self) -> _Pull | None:
+        """Whose turn it is."""
+        return min((pull for pull in self.pulls.values() if not pull.is_admitted), key=_order, default=None)
+
+    def _admit(self, at_s: float) -> list[PullCommand]:
+        commands: list[PullCommand] = []
+        while (head := self._head()) is not None:
+            warm = self._fitting(head)
+            if warm is not None:
+                head.room_bytes = self.warm.pop(warm).room_bytes
+                self._spare_bytes += head.room_bytes
+            missing_bytes = head.room_bytes - self._spare_bytes
+            if missing_bytes > 0:
+                if not self._reserving_bytes:
+                    self._reserving_bytes, self._reserving_since_s = missing_bytes, at_s
+                    self._is_given_up_for = False
+                    commands.append(Reserve(missing_bytes))
+                return commands
+            self._spare_bytes -= head.room_bytes
+            head.is_admitted = True
+            commands.append(Create(head.object_id, head.size_bytes, warm))
+            for node, segment in head.places.items():
+                commands += self._add_source(head, node, segment)
+        if self._spare_bytes:
+            commands.append(Release(self._spare_bytes))
+            self.granted_bytes -= self._spare_bytes
+            self._spare_bytes = 0
+        return commands
+
+    def _give_up_for(self, head: _Pull) -> list[PullCommand]:
+        """What is less urgent gives its room, the last first, as far as that is needed."""
+        commands: list[PullCommand] = []
+        less_urgent = [one for one in self.pulls.values() if one.is_admitted and one.priority > head.priority]
+        for pull in sorted(less_urgent, key=_order, reverse=True):
+            if self._spare_bytes >= head.room_bytes:
+                break
+            commands += self._stop(pull, has_all=False)
+        return commands
+
+    def _fitting(self, pull: _Pull) -> int | None:
+        """A file that was kept and has about the size."""
+        largest_bytes = segments.class_bytes(pull.size_bytes)
+        fitting = (number for number, one in self.warm.items() if pull.room_bytes <= one.room_bytes <= largest_bytes)
+        return next(fitting, None)
+
+    def _retire(self, object_id: str, at_s: float) -> list[PullCommand]:
+        """The copy is dead, and nobody looks at it: its file is kept for another, if it is not sent to anybody."""
+        room_bytes = self.copies[object_id].room_bytes
+        warm_bytes = sum(one.room_bytes for one in self.warm.values())
+        if self._is_lent(object_id) or warm_bytes + room_bytes > WARM_BYTES_MAX:
+            return self._drop([object_id])
+        del self.copies[object_id]
+        self._count += 1
+        self.warm[self._count] = _Warm(room_bytes, at_s)
+        return [Withdraw(object_id), Keep(object_id, self._count)]
+
+    def _discard(self, numbers: Iterable[int]) -> list[PullCommand]:
+        commands: list[PullCommand] = []
+        for number in numbers:
+            self._spare_bytes += self.warm.pop(number).room_bytes
+            commands.append(Discard(number))
+        return commands
+
+    def _drop(self, object_ids: Iterable[str]) -> list[PullCommand]:
+        commands: list[PullCommand] = []
+        for object_id in object_ids:
+            self._spare_bytes += self.copies.pop(object_id).room_bytes
+            commands += (Withdraw(object_id), Drop(object_id))
+        return commands
+
+    # ---- sources ----
+
+    def _add_place(self, pull: _Pull, node: str, segment: str) -> list[PullCommand]:
+        """Somebody here knows that this node has it. That is remembered however often the pull begins anew."""
+        if node == self.node:
+            return []
+        pull.places.setdefault(node, segment)
+        return self._add_source(pull, node, segment) if pull.is_admitted else []
+
+    def _add_source(self, pull: _Pull, node: str, segment: str, chunks: set[int] | None = None) -> list[PullCommand]:
+        if node == self.node:
+            return []
+        known = pull.sources.get(node)
+        if known is not None or node in pull.failed:
+            if known is not None and known.chunks is not None:
+                known.chunks = None if chunks is None else known.chunks | chunks
+            return []
+        if len(pull.sources) >= SOURCES_MAX:
+            pull.failed[node] = None
+            return []
+        pull.sources[node] = _Source(node, segment, chunks)
+        return [Connect(pull.object_id, node, segment, pull.size_bytes)]
+
+    def opened(
+        self,
+        object_id: str,
+        node: str,
+        *,
+        generation: str,
+        is_sure: bool,
+        chunks: Collection[int] | None,
+        start: int,
+        at_s: float,
+    ) -> list[PullCommand]:
+        """The source has it. start: with which chunk to begin, so that those who pull at once have different ones to share."""
+        pull, source = self._of(object_id, node)
+        if pull is None or source is None or source.state is not _State.CONNECTING:
+            return []
+        commands: list[PullCommand] = []
+        if not is_sure and pull.generation not in ("", generation):
+            if pull.authority != node:  # of another time than what we have: it can be of no use
+                return [*self._lose(pull, source, at_s), Close(object_id, node, has_all=False)]
+            commands += self._void(pull)
+        if not is_sure:
+            if not pull.generation:
+                commands.append(Withdraw(object_id))  # what is here was sure so far, and may have been given as such
+            pull.generation = generation
+        if not pull.arrived and not pull.asked:
+            pull.missing = dict.fromkeys([*range(start, pull.chunk_count), *range(min(start, pull.chunk_count))])
+        source.state = _State.OPEN
+        source.generation, source.is_sure = generation, is_sure
+        source.chunks = None if chunks is None else {*chunks, *(source.chunks or ())}
+        return commands + self._go_on(pull, at_s)
+
+    def told_holders(
+        self, object_id: str, holders: Mapping[str, Collection[int] | None], *, at_s: float
+    ) -> list[PullCommand]:
+        """Others have begun to have it too."""
+        pull = self.pulls.get(object_id)
+        if pull is None or not pull.is_admitted:
+            return []
+        commands: list[PullCommand] = []
+        for node, chunks in holders.items():
+            commands += self._add_source(pull, node, "", None if chunks is None else set(chunks))
+        return commands + self._go_on(pull, at_s)
+
+    def elsewhere(
+        self, object_id: str, node: str, chunk: int, holders: Mapping[str, Collection[int] | None], *, at_s: float
+    ) -> list[PullCommand]:
+        """The source wants others to be asked for this chunk."""
+        pull, source = self._of(object_id, node)
+        if pull is None or source is None:
+            return []
+        source.declined.add(chunk)
+        self._take_back(pull, source, chunk)
+        return self.told_holders(object_id, holders, at_s=at_s)
+
+    def gone(self, object_id: str, node: str, *, at_s: float) -> list[PullCommand]:
+        """The source says that it has it no more, or not that."""
+        pull, source = self._of(object_id, node)
+        return [] if pull is None or source is None else self._lose(pull, source, at_s)
+
+    def source_lost(self, node: str, *, is_dead: bool = False, at_s: float) -> list[PullCommand]:
+        """The connection to a node is lost, or was not to be had. is_dead: it is known that the node will not come back."""
+        commands: list[PullCommand] = []
+        for pull in [*self.pulls.values()]:
+            if is_dead:
+                pull.places.pop(node, None)
+            source = pull.sources.get(node)
+            if source is None:
+                if is_dead:
+                    commands += self._check_sources(pull, at_s)
+            elif is_dead or (source.state is not _State.LOST and source.tries + 1 >= TRIES_MAX):
+                commands += self._lose(pull, source, at_s)
+            elif source.state is not _State.LOST:
+                for chunk in [*source.asked]:
+                    self._take_back(pull, source, chunk)
+                if pull.confirming == node:
+                    pull.confirming = ""
+                source.state = _State.LOST
+                source.retry_at_s = at_s + RETRY_S * (1 << source.tries)
+                source.tries += 1
+                commands += self._go_on(pull, at_s)
+        return commands
+
+    def _lose(self, pull: _Pull, source: _Source, at_s: float) -> list[PullCommand]:
+        """This source does not come back."""
+        commands = self._forget(pull, source)
+        if source.node == pull.authority:
+            commands += self._void(pull)
+        return commands + self._go_on(pull, at_s)
+
+    def _forget(self, pull: _Pull, source: _Source) -> list[PullCommand]:
+        commands: list[PullCommand] = [Cancel(pull.object_id, source.node, chunk) for chunk in source.asked]
+        for chunk in [*source.asked]:
+            self._take_back(pull, source, chunk)
+        del pull.sources[source.node]
+        pull.failed[source.node] = None
+        if pull.confirming == source.node:
+            pull.confirming = ""
+        return commands
+
+    def _void(self, pull: _Pull) -> list[PullCommand]:
+        """Nobody can say any more that what is not sure is right."""
+        commands: list[PullCommand] = [Withdraw(pull.object_id)]
+        for source in [*pull.sources.values()]:
+            if source.is_open and not source.is_sure:
+                commands += [*self._forget(pull, source), Close(pull.object_id, source.node, has_all=False)]
+        for chunk in [chunk for chunk, is_sure in pull.arrived.items() if not is_sure]:
+            del pull.arrived[chunk]
+            pull.missing[chunk] = None
+        pull.generation = pull.confirming = ""
+        return commands
+
+    def _take_back(self, pull: _Pull, source: _Source, chunk: int) -> None:
+        if source.asked.pop(chunk, None) is not None:
+            del pull.asked[chunk]
+            pull.missing[chunk] = None
+
+    # ---- chunks ----
+
+    def takes(self, object_id: str, node: str, chunk: int) -> bool:
+        """Whether this chunk is wanted from there; else what comes is thrown away."""
+        pull = self.pulls.get(object_id)
+        return pull is not None and pull.asked.get(chunk) == node
+
+    def chunk_arrived(self, object_id: str, node: str, chunk: int, *, at_s: float) -> list[PullCommand]:
+        pull, source = self._of(object_id, node)
+        if pull is None or source is None or pull.asked.get(chunk) != node:
+            return []
+        del pull.asked[chunk]
+        source.chunk_s = at_s - source.asked.pop(chunk)
+        source.is_slow = False
+        source.tries = 0
+        pull.arrived[chunk] = source.is_sure
+        return self._go_on(pull, at_s)
+
+    def confirmed(self, object_id: str, node: str, *, is_right: bool, at_s: float) -> list[PullCommand]:
+        """Whether the generation still held when all had come."""
+        pull, source = self._of(object_id, node)
+        if pull is None or source is None or pull.confirming != node:
+            return []
+        if not is_right:
+            return [Close(object_id, node, has_all=False), *self._lose(pull, source, at_s)]
+        pull.confirming = ""
+        return self._deliver(pull, at_s)
+
+    def _go_on(self, pull: _Pull, at_s: float) -> list[PullCommand]:
+        """Whatever can be asked for is asked for."""
+        if not pull.is_admitted:
+            return []
+        if len(pull.arrived) == pull.chunk_count:
+            if all(pull.arrived.values()):
+                return self._deliver(pull, at_s)
+            authority = pull.sources.get(pull.authority)
+            if authority is None:  # it was never told of by who wants the value, and only it knows
+                is_new = pull.authority not in pull.failed
+                connecting = self._add_source(pull, pull.authority, "") if is_new else []
+                return connecting or [*self._void(pull), *self._go_on(pull, at_s)]
+            if authority.is_open and not pull.confirming:
+                pull.confirming = authority.node
+                return [Confirm(pull.object_id, authority.node)]
+            return []
+        commands: list[PullCommand] = []
+        for source in pull.sources.values():
+            while source.is_open and len(source.asked) < WINDOW:
+                chunk = self._next(pull, source)
+                if chunk is None:
+                    break
+                commands.append(self._ask(pull, source, chunk, at_s))
+        return commands + self._check_sources(pull, at_s)
+
+    def _next(self, pull: _Pull, source: _Source) -> int | None:
+        others = [one for one in pull.sources.values() if one.is_of_use and one is not source]
+        is_authority = source.node == pull.authority
+        for chunk in itertools.islice(pull.missing, LOOKED_AT_MAX):
+            if not source.has(chunk):
+                continue
+            is_last = is_authority or source.is_slow or chunk in source.declined
+            if is_last and any(one.has(chunk) and chunk not in one.declined for one in others):
+                continue  # what others have is theirs to give
+            return chunk
+        return None
+
+    def _ask(self, pull: _Pull, source: _Source, chunk: int, at_s: float) -> Ask:
+        del pull.missing[chunk]
+        pull.asked[chunk] = source.node
+        source.asked[chunk] = at_s
+        others = [one for one in pull.sources.values() if one is not source]
+        no_use = [one.node for one in others if not one.is_of_use or chunk in one.declined]
+        return Ask(pull.object_id, source.node, chunk, pull.priority, (*pull.failed, *no_use))
+
+    def _check_sources(self, pull: _Pull, at_s: float) -> list[PullCommand]:
+        """Whether there is anything left to hope for."""
+        if not pull.is_admitted:
+            if pull.places or not pull.askers:
+                return []
+        elif pull.asked or pull.confirming or any(not one.is_open for one in pull.sources.values()):
+            return []
+        text = f"none of the nodes that had it does: {len(pull.failed)} were asked"
+        return [*self._fail(pull, Code.LOST, text), *self._admit(at_s)]
+
+    def _of(self, object_id: str, node: str) -> tuple[_Pull | None, _Source | None]:
+        pull = self.pulls.get(object_id)
+        return pull, None if pull is None else pull.sources.get(node)
+
+    # ---- ends ----
+
+    def _deliver(self, pull: _Pull, at_s: float) -> list[PullCommand]:
+        self.copies[pull.object_id] = _Copy(pull.size_bytes, pull.room_bytes, pull.askers)
+        closing: list[PullCommand] = [Close(pull.object_id, node, has_all=True) for node in pull.sources]
+        del self.pulls[pull.object_id]
+        return [Deliver(pull.object_id, (*pull.askers,)), *closing]
+
+    def _fail(self, pull: _Pull, code: Code, text: str) -> list[PullCommand]:
+        askers = (*pull.askers,)
+        return [*self._end(pull, has_all=False), Fail(pull.object_id, askers, code, text)]
+
+    def _end(self, pull: _Pull, *, has_all: bool) -> list[PullCommand]:
+        commands = self._stop(pull, has_all=has_all) if pull.is_admitted else []
+        del self.pulls[pull.object_id]
+        return commands
+
+    def _stop(self, pull: _Pull, *, has_all: bool) -> list[PullCommand]:
+        """What has come is thrown away, and its room is free."""
+        commands: list[PullCommand] = [Withdraw(pull.object_id)]
+        for source in pull.sources.values():
+            commands += [Cancel(pull.object_id, source.node, chunk) for chunk in source.asked]
+            commands.append(Close(pull.object_id, source.node, has_all))
+            pull.places.setdefault(source.node, source.segment)  # for when it begins anew
+        commands.append(Abandon(pull.object_id))
+        self._spare_bytes += pull.room_bytes
+        pull.reset()
+        return commands
+
+    # ---- time ----
+
+    def next_tick_s(self) -> float | None:
+        due = [one.since_s + WARM_S for one in self.warm.values()]
+        if self._reserving_bytes and not self._is_given_up_for:
+            due.append(self._reserving_since_s + PREEMPT_S)
+        for pull in self.pulls.values():
+            if pull.is_admitted:
+                due += [one.retry_at_s for one in pull.sources.values() if one.state is _State.LOST]
+                if len(pull.sources) > 1 and pull.asked:
+                    due.append(self._looked_at_s + LOOK_S)
+        return min(due, default=None)
+
+    def tick(self, *, at_s: float) -> list[PullCommand]:
+        commands: list[PullCommand] = []
+        if self._reserving_bytes and not self._is_given_up_for and at_s >= self._reserving_since_s + PREEMPT_S:
+            self._is_given_up_for = True
+            head = self._head()
+            if head is not None:
+                commands += [*self._give_up_for(head), *self._admit(at_s)]
+        idle = [number for number, one in self.warm.items() if at_s >= one.since_s + WARM_S]
+        if idle:
+            commands += [*self._discard(idle), *self._admit(at_s)]
+        is_looking = at_s >= self._looked_at_s + LOOK_S
+        if is_looking:
+            self._looked_at_s = at_s
+        for pull in [*self.pulls.values()]:
+            for source in [*pull.sources.values()]:
+                if source.state is _State.LOST and at_s >= source.retry_at_s:
+                    source.state = _State.CONNECTING
+                    commands.append(Connect(pull.object_id, source.node, source.segment, pull.size_bytes))
+                elif is_looking and source.is_open and not source.asked:
+                    commands += self._relieve(pull, source, at_s)
+        return commands
+
+    def _relieve(self, pull: _Pull, idle: _Source, at_s: float) -> list[PullCommand]:
+        """An idle source takes over what another is late with: nobody waits for the slowest at the end."""
+        floor_s = LATE_AUTHORITY_S if idle.node == pull.authority else LATE_S
+        patience_s = max(floor_s, LATE_FACTOR * idle.chunk_s)
+        for chunk, node in pull.asked.items():
+            late = pull.sources[node]
+            if at_s - late.asked[chunk] > patience_s and idle.has(chunk):
+                late.is_slow = True
+                self._take_back(pull, late, chunk)
+                return [Cancel(pull.object_id, node, chunk), self._ask(pull, idle, chunk, at_s)]
+        return []
+
+    # ---- for those who ask ----
+
+    def had(self, object_id: str) -> Had | None:
+        """What others may have of it from here."""
+        copy, pull = self.copies.get(object_id), self.pulls.get(object_id)
+        if copy is not None and not copy.is_dead:
+            return Had(copy.size_bytes, "", is_sure=True, chunks=None)
+        if pull is not None and pull.is_admitted:
+            return Had(pull.size_bytes, pull.generation, not pull.generation, frozenset(pull.arrived))
+        return None
+
+    def reason(self, object_id: str) -> reasons.Reason | None:
+        """Why whoever wants it does not have it. None: it is here, or nobody wants it."""
+        pull = self.pulls.get(object_id)
+        if pull is None:
+            return None
+        facts = {"bytes": pull.size_bytes, "arrived_chunks": len(pull.arrived), "chunks": pull.chunk_count}
+        if not pull.is_admitted:
+            head = self._head()
+            if head is not None and head is not pull:
+                text = f"waits for its turn behind object {head.object_id}, which waits for {head.room_bytes} bytes of room"
+                return reasons.Reason(reasons.TURN, "it", text, facts=facts)
+            text = f"waits for {pull.room_bytes} bytes of room in this node's store, to be copied to it"
+            return reasons.Reason(reasons.ROOM, "it", text, facts=facts)
+        if pull.confirming:
+            text = f"is here, and node {pull.confirming} is asked whether what it sent was still right"
+            return reasons.Reason(reasons.TRANSFER, "it", text, facts=facts)
+        told = ", ".join(f"node {one.node} {one.state.value}" for one in pull.sources.values())
+        text = f"is being copied to this node, {len(pull.arrived)} of {pull.chunk_count} chunks are here: {told}"
+        return reasons.Reason(reasons.TRANSFER, "it", text, facts=facts)
+
+    def check(self) -> None:
+        """The invariants, for tests and the simulator."""
+        used_bytes = sum(pull.room_bytes for pull in self.pulls.values() if pull.is_admitted)
+        used_bytes += sum(copy.room_bytes for copy in self.copies.values())
+        used_bytes += sum(one.room_bytes for one in self.warm.values())
+        checks.invariant(self._spare_bytes >= 0, "more is pulled than there is room for", spare=self._spare_bytes)
+        checks.invariant(
+            used_bytes + self._spare_bytes == self.granted_bytes, "room for pulls and copies does not add up",
+            used=used_bytes, spare=self._spare_bytes, granted=self.granted_bytes,
+        )  # fmt: skip
+        waiting = [pull for pull in self.pulls.values() if not pull.is_admitted]
+        checks.invariant(not waiting or self._reserving_bytes > 0, "pulls wait, and nobody is asked for room")
+        checks.invariant(waiting or not self._spare_bytes, "room is kept that nobody waits for")
+        for object_id, pull in self.pulls.items():
+            checks.invariant(pull.askers, "a pull that nobody wants", object=object_id)
+            checks.invariant(object_id not in self.copies, "a value is here and pulled", object=object_id)
+            parts = [*pull.missing, *pull.asked, *pull.arrived]
+            checks.invariant(
+                sorted(parts) == [*range(pull.chunk_count)], "a chunk is in two places or none", object=object_id
+            )
+            of_sources = {chunk: one.node for one in pull.sources.values() for chunk in one.asked}
+            checks.invariant(of_sources == pull.asked, "a chunk is asked for where nobody knows", object=object_id)
+            if pull.is_admitted:
+                is_moving = pull.asked or pull.confirming or any(not one.is_open for one in pull.sources.values())
+                checks.invariant(is_moving, "a pull waits for nobody", object=object_id)
+            else:
+                checks.invariant(not pull.sources, "a pull without room has sources", object=object_id)
+
+
+def _order(pull: _Pull) -> tuple[Priority, int]:
+    return pull.order

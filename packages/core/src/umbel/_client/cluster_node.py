@@ -1,0 +1,142 @@
+"""Starts a node that outlives drivers: one on its own, the head of a cluster, or one that joins a cluster."""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Mapping
+from typing import Any, NamedTuple
+
+from umbel import exceptions
+from umbel._base import config as configuration
+from umbel._base import sessions, token_files
+from umbel._client import attach, launch, own_node, start
+from umbel._model import resources as resource_model
+from umbel._plugins import registry
+from umbel._transport import addresses
+
+# What the first worker's first task does without; then links to processes of other nodes are made at once.
+_LATER_IMPORTS = ("umbel._client.remote_links", "umbel._transport.acceptor", "umbel._transport.dialler")
+ANYWHERE = ("", "0.0.0.0", "::")
+_OUTSIDE = addresses.Address("192.0.2.1", 9)  # a documentation address (RFC 5737): nothing is sent there
+
+
+class Wishes(NamedTuple):
+    """What the node is to have; as for a private one in `umbel.init`."""
+
+    num_cpus: float | None = None
+    num_gpus: float | None = None
+    resources: Mapping[str, float] | None = None
+    labels: Mapping[str, str] = {}
+    object_store_memory: int | None = None
+    scheduler: str | None = None
+
+
+class Place(NamedTuple):
+    """Where the node is. head: the address of the one to join; "" for none.
+
+    host, port: where it listens; a port of None is nowhere, a host of "" the one at which others reach it. node_host: at which
+    that is, "" for the one that it listens at, or from which it reaches the head. token_file: "" for the environment's token.
+    """
+
+    head: str = ""
+    host: str = ""
+    port: int | None = None
+    node_host: str = ""
+    token_file: str = ""
+
+
+class Keeping(NamedTuple):
+    """Where a head keeps its records. url: of a control storage. is_standby: wait while another head leads."""
+
+    url: str
+    is_standby: bool = False
+
+
+class Started(NamedTuple):
+    """A node's daemon. told: what it has, in words. address: where others reach it; "" for nowhere."""
+
+    launched: launch.Launched
+    told: str
+    address: str
+
+
+def start_node(
+    wishes: Wishes, place: Place, keeping: Keeping | None = None, *, ends_with_starter: bool = False
+) -> Started:
+    """The node, once it listens and is a member of its cluster.
+
+    Raises TypeError and ValueError for what is wrong, UmbelSystemError when it does not start or does not join, with the
+    reason. ends_with_starter: the node ends when this process does.
+    """
+    config = configuration.Config.from_environment()
+    policy = wishes.scheduler or config.scheduler
+    registry.installed().schedulers.find(policy)
+    store_bytes = own_node.store_bytes(wishes.object_store_memory)
+    network = _network(place, config)
+    totals, ids, found_labels = own_node.totals(
+        wishes.num_cpus, wishes.num_gpus, wishes.resources, store_bytes, config,
+        host=network.get("node_host", resource_model.NODE_ADDRESS), is_head=not place.head,
+    )  # fmt: skip
+    labels = {**found_labels, **wishes.labels}
+    launched = launch.launch(
+        {
+            **start.node_configuration(totals, ids, labels, store_bytes, policy, config),
+            "embedded": False,
+            "ends_with_starter": ends_with_starter,
+            "has_jobs": True,
+            "version": attach.version(),
+            "worker_imports": [],
+            **network,
+            **({"storage": keeping.url, "is_standby": keeping.is_standby} if keeping is not None else {}),
+        },
+        None
+        if keeping is not None and keeping.is_standby
+        else launch.READY_TIMEOUT_S + (config.node_join_s if place.head else 0.0),
+    )
+    address = sessions.outliving(launched.session_dir).address
+    return Started(launched, own_node.in_words(totals), address)
+
+
+def _network(place: Place, config: configuration.Config) -> dict[str, Any]:
+    """What the daemon is told of it. The token is there from now on."""
+    if place.port is None and not place.head:
+        return {}
+    if place.head:
+        node_host = place.node_host or _source(addresses.parse(place.head))
+        if not place.token_file and token_files.find(os.environ) is None:
+            raise exceptions.AuthenticationError(
+                f"the head at {place.head} lets nobody in without a token; name its file by --token-file, or set "
+                f"{token_files.TOKEN_VARIABLE} or {token_files.FILE_VARIABLE}"
+            )
+    else:
+        node_host = place.node_host or (place.host if place.host not in ANYWHERE else _source(_OUTSIDE))
+        token_files.ensure(place.token_file)
+    return {
+        "later_imports": [*start.LATER_IMPORTS, *_LATER_IMPORTS],
+        "listen": str(addresses.Address(place.host or node_host, place.port or 0)),
+        "node_host": node_host,
+        "token_file": place.token_file,
+        "head": place.head,
+        "join_s": config.node_join_s,
+        "head_lost_s": config.head_lost_s,
+        "health": {
+            "period_s": config.health_check_period_s,
+            "threshold": config.health_check_failure_threshold,
+            "timeout_s": config.health_check_timeout_s,
+            "reconnect_s": config.node_reconnect_s,
+        },
+    }
+
+
+def _source(other: addresses.Address) -> str:
+    try:
+        return addresses.source_towards(other)
+    except OSError as error:
+        raise exceptions.UmbelSystemError(
+            f"this machine has no address from which to reach {other}: {error.strerror}; name one by --node-ip-address"
+        ) from error
+
+
+def token_path(wanted: str | None) -> str:
+    """The file of a head's token: the one that is wanted, or a new one of its own."""
+    return os.path.abspath(wanted) if wanted else token_files.default_path(os.urandom(8).hex())

@@ -1,0 +1,393 @@
+"""Links to processes of other nodes: TCP connections, of which both sides have proved that they may.
+
+`umbel._client.remote_peers` decides; here its commands become questions to the daemon and dials. A link is there as soon as it
+is wanted, with a `Waiting` in the place of its connection. Connections that others dialled come from the daemon by a Unix
+socket, the *door*: it has read whom they want, and nothing more.
+
+A TCP connection may break while both processes live. Each of the two sees that as the other's death, and so that both do, all
+connections of the two end with the first of them.
+
+Everything runs under the engine's lock, as it may in any thread. Nothing of the handshake is loaded before it is needed.
+"""
+
+from __future__ import annotations
+
+import functools
+import logging
+import os
+import socket
+import threading
+import time
+from collections.abc import Callable
+from typing import TYPE_CHECKING, Any
+
+from umbel import exceptions
+from umbel._base import nodes
+from umbel._client import links, remote_peers
+from umbel._model import reasons
+from umbel._transport import connection, reactor
+from umbel._wire import messages
+
+if TYPE_CHECKING:
+    from umbel._base import tokens
+    from umbel._transport import acceptor, dialler
+    from umbel._wire import handshake
+
+logger = logging.getLogger("umbel")
+# A process that computes without giving the GIL away answers late, and is not dead: it has as long as a machine that does not
+# answer at all.
+DIAL_TIMEOUT_S = 60.0
+PROOF_TIMEOUT_S = 30.0  # the same of one that has dialled us; it has begun, so it is not as busy as that
+PASSED_BYTES_MAX = 512  # a preamble and an address
+
+
+class Waiting:
+    """In the place of a link's connection until there is one: what is sent waits."""
+
+    __slots__ = ("frames", "is_closed", "queued_bytes")
+
+    def __init__(self) -> None:
+        self.frames: list[bytes] = []
+        self.queued_bytes = 0
+        self.is_closed = False
+
+    def send(self, frame: bytes) -> None:
+        if not self.is_closed:
+            self.frames.append(frame)
+            self.queued_bytes += len(frame)
+
+    def drain(self) -> None:
+        """Nothing has come."""
+
+    def close(self) -> None:
+        self.is_closed = True
+        self.frames.clear()
+        self.queued_bytes = 0
+
+
+class RemoteLinks:
+    """Those of one process."""
+
+    def __init__(
+        self,
+        own: links.Links,
+        process_id: bytes,
+        token: str,
+        door: socket.socket,
+        driver: reactor.Reactor,
+        lock: threading.RLock,
+        notify: Callable[[dict[str, Any]], None],
+    ) -> None:
+        """token: of the role `submit`, as text. door: a listener. notify: tells the node's daemon."""
+        self._own = own
+        self._process_id = process_id
+        self._token_text = token
+        self._reactor = driver
+        self._lock = lock
+        self._notify = notify
+        self._peers = remote_peers.RemotePeers()
+        self._links: set[links.Link] = set()
+        self._unnamed: set[connection.Connection] = set()
+        self._given_up: list[bytes] = []
+        self._locked = _LockedPoller(driver.poller, lock)
+        self._dialler: dialler.Dialler | None = None
+        self._acceptor: acceptor.Acceptor | None = None
+        self._passing: set[socket.socket] = set()
+        self._is_closed = False
+        self._door = connection.Listener(door, driver.poller, self._on_passing)
+
+    # ---- for `Links`; lock held ----
+
+    def to(self, peer: bytes) -> links.Link | None:
+        """A link that has just begun; None when the peer's node has died."""
+        if self._peers.is_gone(peer):
+            return None
+        link = self._own.by_peer[peer] = links.Link(peer)
+        link.stream = Waiting()
+        self._links.add(link)
+        link.post((messages.HELLO, self._process_id))
+        self._peers.wanted(peer)
+        self._carry_out()
+        return link
+
+    def may_be(self, link: links.Link, peer: object) -> bool:
+        """Whether the other end may be who it says; if not, it is cut off. Whoever has a token may run code here, so this
+        does not protect us; it keeps what is meant for one process from going to another. Those of this node do not come by
+        TCP."""
+        stream = link.stream
+        if not isinstance(stream, connection.Connection) or stream not in self._unnamed:
+            return True
+        is_id = isinstance(peer, bytes) and len(peer) == nodes.PROCESS_ID_BYTES
+        if not is_id or self._own.is_of_this_node(peer) or self._peers.is_gone(peer):  # type: ignore[arg-type]
+            logger.warning("cut off a process of another node, which said that it is %.80r", peer)
+            stream.close()
+            return False
+        self._unnamed.discard(stream)
+        self._links.add(link)
+        return True
+
+    def has_all_arrived(self) -> bool:
+        if not self._links:
+            return True
+        from umbel._transport import addresses
+
+        streams = [link.stream for link in self._links if isinstance(link.stream, connection.Connection)]
+        return not any(addresses.unacknowledged_bytes(one.fileno()) for one in streams if not one.is_closed)
+
+    def reason(self, peer: bytes) -> reasons.Reason:
+        """Why nothing has come of it, as far as is known here."""
+        tag = nodes.tag_of_process(peer).hex()
+        text = f"{self._peers.state(peer, time.monotonic())}; what it does cannot be asked from another node yet"
+        facts = {"process": peer.hex(), "node": tag}
+        return reasons.Reason(reasons.NODE, f"that process, on the node whose id begins with {tag},", text, facts=facts)
+
+    # ---- ends ----
+
+    def on_close(self, stream: connection.Connection) -> bool:
+        """Whether it was one of ours."""
+        if stream in self._unnamed:
+            self._unnamed.discard(stream)
+            return True
+        link = stream.peer
+        if not isinstance(link, links.Link) or not link.peer or self._own.is_of_this_node(link.peer):
+            return False
+        self._end(link)
+        return True
+
+    def _end(self, link: links.Link) -> None:
+        """A link is closed: so is everything else between the two processes."""
+        peer = link.peer
+        with self._lock:
+            others = [*self._own.twins.get(peer, ())]
+            if peer in self._own.by_peer:
+                others.append(self._own.by_peer[peer])
+        for other in others:
+            if other.stream is not None:
+                other.stream.drain()  # what the peer said there before its end counts as well
+        with self._lock:
+            self._links.difference_update([link, *others])
+            for other in others:  # and not one that has begun since in another thread
+                if self._own.by_peer.get(peer) is other:
+                    del self._own.by_peer[peer]
+                    self._peers.unwanted(peer)
+            self._own.twins.pop(peer, None)
+            for other in others:
+                if other is not link and other.stream is not None and not other.stream.is_closed:
+                    is_waiting = isinstance(other.stream, Waiting)
+                    other.stream.close()
+                    if is_waiting:
+                        self._own.on_gone(other)
+            self._own.on_gone(link)
+
+    def _end_waiting(self, peer: bytes) -> None:
+        """There will be no connection of our own to it. If it has one to us, that does for both ways."""
+        link = self._own.by_peer.get(peer)
+        if link is None or not isinstance(link.stream, Waiting) or self._peers.is_waiting(peer):
+            return
+        for twin in self._own.twins.get(peer, ()):
+            if isinstance(twin.stream, connection.Connection) and not twin.stream.is_closed:
+                self._own.twins[peer].remove(twin)
+                self._links.discard(twin)
+                stream, twin.stream = twin.stream, None
+                stream.peer = link
+                waiting, link.stream = link.stream, stream
+                _send_all(waiting, stream)
+                return
+        link.stream.close()
+        self._end(link)
+
+    # ---- what the machine wants ----
+
+    def _carry_out(self) -> None:
+        commands, self._peers.commands = self._peers.commands, []
+        for command in commands:
+            if isinstance(command, remote_peers.Ask):
+                self._notify({"t": "find_node", "node": command.tag.hex()})
+            elif isinstance(command, remote_peers.Dial):
+                self._dial(command)
+            else:
+                self._given_up.append(command.peer)
+        if commands:  # there is something to do, or to be looked after, later; never now, in the middle of `to`
+            self._reactor.poke()
+
+    def _dial(self, wanted: remote_peers.Dial) -> None:
+        from umbel._transport import addresses, dialler
+        from umbel._wire import handshake
+
+        if self._dialler is None:
+            self._dialler = dialler.Dialler(self._locked, self._token(), now_s=time.monotonic, timeout_s=DIAL_TIMEOUT_S)
+        self._dialler.dial(
+            addresses.parse(wanted.address),
+            handshake.process(wanted.peer),
+            functools.partial(self._connected, wanted),
+            functools.partial(self._failed, wanted),
+        )
+
+    def _connected(self, wanted: remote_peers.Dial, stream: connection.Stream) -> None:
+        if not self._peers.connected(wanted.peer, wanted.number):
+            stream.close()
+            return
+        link = self._own.by_peer[wanted.peer]
+        waiting = link.stream
+        _send_all(waiting, self._own.attach(link, stream))
+
+    def _failed(self, wanted: remote_peers.Dial, error: Exception) -> None:
+        # It was heard and refused us, or has not been heard for long: only what was broken off may go better again.
+        is_final = isinstance(error, (exceptions.AuthenticationError, TimeoutError))
+        logger.debug("connecting to process %s failed: %s", wanted.peer.hex(), error)
+        self._peers.failed(wanted.peer, wanted.number, is_final=is_final, at_s=time.monotonic())
+        self._carry_out()
+
+    def on_notice(self, message: dict[str, Any]) -> None:
+        """From the daemon. Lock held, on the thread that polls."""
+        if message["t"] == "node_at":
+            self._peers.located(bytes.fromhex(message["node"]), message["address"])
+            self._carry_out()
+        elif message["t"] == "node_gone":
+            self._node_gone(bytes.fromhex(message["node"]))
+
+    def _node_gone(self, tag: bytes) -> None:
+        self._peers.node_gone(tag)
+        for peer, link in list(self._own.by_peer.items()):
+            if nodes.tag_of_process(peer) == tag and isinstance(link.stream, connection.Connection):
+                link.stream.drain()
+                link.stream.close()
+        for peer in [peer for peer in self._own.twins if nodes.tag_of_process(peer) == tag]:
+            for twin in self._own.twins.pop(peer):
+                if twin.stream is not None:
+                    twin.stream.drain()
+                    twin.stream.close()
+        self._carry_out()
+
+    # ---- the door ----
+
+    def _on_passing(self, way: socket.socket) -> None:
+        """The daemon is about to pass a connection on."""
+        way.setblocking(False)
+        self._passing.add(way)
+        self._reactor.poller.register(way.fileno(), connection.IN, functools.partial(self._on_passed, way))
+
+    def _on_passed(self, way: socket.socket, _events: int) -> None:
+        self._reactor.poller.unregister(way.fileno())
+        self._passing.discard(way)
+        with way:
+            try:
+                data, descriptors, _, _ = socket.recv_fds(way, PASSED_BYTES_MAX, 1, _CLOSE_ON_EXEC)
+            except OSError:
+                return
+        if not descriptors:  # the daemon died in between, or this process may open no more
+            return
+        os.set_inheritable(descriptors[0], False)
+        sock = socket.socket(fileno=descriptors[0])
+        with self._lock:
+            if self._is_closed:
+                sock.close()
+                return
+            self._adopt(sock, data)
+
+    def _adopt(self, sock: socket.socket, data: bytes) -> None:
+        from umbel._transport import acceptor
+        from umbel._wire import handshake
+
+        if self._acceptor is None:
+            self._acceptor = acceptor.Acceptor(
+                self._locked,
+                self._token(),
+                self._on_peer,
+                now_s=time.monotonic,
+                warn=logger.warning,
+                decide=self._decide,
+                timeout_s=PROOF_TIMEOUT_S,
+            )
+        host = data[handshake.PREAMBLE_BYTES :].decode("ascii", "replace")
+        self._acceptor.adopt(sock, data[: handshake.PREAMBLE_BYTES], host)
+        self._reactor.poke()  # it has a time-out
+
+    def _decide(self, role: tokens.Role, target: handshake.Target) -> handshake.Answer:
+        from umbel._wire import handshake
+
+        answer = handshake.may_reach(role, target)
+        if answer is handshake.Answer.WELCOME and target != handshake.process(self._process_id):
+            return handshake.Answer.ABSENT
+        return answer
+
+    def _on_peer(self, stream: connection.Stream, _role: tokens.Role, _target: handshake.Target) -> None:
+        self._unnamed.add(self._own.attach(links.Link(b""), stream))
+
+    def _token(self) -> tokens.Token:
+        from umbel._base import tokens
+
+        return tokens.parse(self._token_text, source="the daemon's welcome")
+
+    # ---- time ----
+
+    def housekeep(self, now_s: float) -> float | None:
+        """Returns in how many seconds to look again."""
+        with self._lock:
+            if self._is_closed:
+                return None
+            if _is_due(self._peers.next_tick_s(), now_s):
+                self._peers.tick(now_s)
+                self._carry_out()
+            for part in (self._dialler, self._acceptor):
+                if part is not None and _is_due(part.next_tick_s(), now_s):
+                    part.tick()
+            if self._given_up:
+                while self._given_up:
+                    self._end_waiting(self._given_up.pop(0))
+                self._reactor.poller.wake()  # somebody who polls may have waited for what is settled now
+            parts = [part for part in (self._peers, self._dialler, self._acceptor) if part is not None]
+            due = [at_s for part in parts if (at_s := part.next_tick_s()) is not None]
+            return max(0.0, min(due) - now_s) if due else None
+
+    def close(self) -> None:
+        with self._lock:
+            self._is_closed = True
+            self._door.close()
+            for way in self._passing:
+                self._reactor.poller.unregister(way.fileno())
+                way.close()
+            self._passing.clear()
+            for part in (self._dialler, self._acceptor):
+                if part is not None:
+                    part.close()
+            for stream in list(self._unnamed):
+                stream.close()
+
+
+class _LockedPoller:
+    """A poller whose handlers run under a lock, and not after they were unregistered, be it in another thread."""
+
+    def __init__(self, poller: connection.Poller, lock: threading.RLock) -> None:
+        self._poller = poller
+        self._lock = lock
+        self._handlers: dict[int, Callable[[int], None]] = {}
+
+    def register(self, fd: int, events: int, handler: Callable[[int], None]) -> None:
+        def locked(ready: int) -> None:
+            with self._lock:
+                if self._handlers.get(fd) is locked:
+                    handler(ready)
+
+        self._handlers[fd] = locked
+        self._poller.register(fd, events, locked)
+
+    def unregister(self, fd: int) -> None:
+        self._handlers.pop(fd, None)
+        self._poller.unregister(fd)
+
+    def wake(self) -> None:
+        self._poller.wake()
+
+
+_CLOSE_ON_EXEC = getattr(socket, "MSG_CMSG_CLOEXEC", 0)  # Linux; elsewhere a moment later
+
+
+def _send_all(waiting: Any, stream: connection.Connection) -> None:
+    """What has waited, a `Waiting`."""
+    for frame in waiting.frames:
+        stream.send(frame)
+
+
+def _is_due(at_s: float | None, now_s: float) -> bool:
+    return at_s is not None and at_s <= now_s

@@ -1,0 +1,194 @@
+"""The head's side of the connections to nodes: what they say, as events for the table of nodes, and its commands, as messages.
+
+The daemon loads this module by name, where other nodes may join. A link that cannot keep up with what it is told is closed; its
+node dials again and is told everything at once.
+"""
+
+from __future__ import annotations
+
+import itertools
+from collections.abc import Callable
+from typing import Any, Protocol
+
+from umbel._control import nodes
+from umbel._transport import addresses
+from umbel._transport import connection as transport
+from umbel._wire import frames, node_messages
+
+LOOK_S = 1.0  # after how long the head looks whether its own state has changed; members hear of changes as often
+QUEUED_BYTES_MAX = 16 << 20  # for a member: some minutes of changes in a large cluster; it may be stopped
+LAST_WORDS_S = 1.0  # for members to hear that the head ends; one that runs needs milliseconds
+
+Message = dict[str, Any]
+
+
+class Daemon(Protocol):
+    """What the service needs of the daemon that it runs in."""
+
+    poller: transport.Poller
+
+    def now_s(self) -> float: ...
+
+    def time_s(self) -> float:
+        """By the system's clock."""
+
+    def own_facts(self) -> Message:
+        """Of this node, what does not change."""
+
+    def own_state(self) -> Message: ...
+
+    def log(self, line: str) -> None: ...
+
+    def node_appeared(self, node_id: str, address: str) -> None:
+        """A new member is reached there."""
+
+    def node_died(self, node_id: str, reason: str) -> None:
+        """For good."""
+
+
+class NodeService:
+    """The table's shell, on the head."""
+
+    is_head = True
+
+    def __init__(self, daemon: Daemon, health: Message) -> None:
+        self._daemon = daemon
+        self._health = nodes.Health(**health)
+        self.table = nodes.NodeTable(
+            daemon.own_facts(),
+            daemon.own_state(),
+            health=self._health,
+            now_s=daemon.now_s(),
+            time_s=daemon.time_s(),
+        )
+        self._links: dict[int, transport.Connection] = {}
+        self._nodes: dict[int, str] = {}  # by link, those that have said who they are
+        self._numbers = itertools.count(1)
+        self._look_s = daemon.now_s() + LOOK_S
+        self._do: dict[type, Callable[[Any], None]] = {
+            nodes.Welcome: self._welcome,
+            nodes.Acknowledge: lambda command: self._send(command.link, {"t": "heard", "sequence": command.sequence}),
+            nodes.Refuse: self._refuse,
+            nodes.DropLink: lambda command: self._close(command.link),
+            nodes.Publish: self._publish,
+            nodes.Admit: lambda command: daemon.node_appeared(
+                command.node_id, self.table.alive[command.node_id].facts["address"]
+            ),
+            nodes.DeclareDead: lambda command: daemon.node_died(command.node_id, command.reason),
+        }
+
+    def _decide(self, event: nodes.NodeEvent) -> None:
+        for command in self.table.apply(event):
+            self._do[type(command)](command)
+
+    # ---- for the daemon ----
+
+    def listed(self) -> list[Message]:
+        now_s = self._daemon.now_s()
+        return [{**one, "suspicion": self.table.suspicion(one["node_id"], now_s)} for one in self.table.listed()]
+
+    def next_tick_s(self) -> float | None:
+        return min(self.table.next_tick_s, self._look_s)
+
+    def tick(self) -> None:
+        now_s = self._daemon.now_s()
+        if now_s >= self._look_s:
+            self._look_s = now_s + LOOK_S
+            self._decide(nodes.HeadChanged(self._daemon.own_state(), now_s))
+        if now_s >= self.table.next_tick_s:
+            self._decide(nodes.Ticked(now_s))
+
+    def close(self, reason: str) -> None:
+        """The head ends, and its cluster with it. Returns when all members have heard it, or not in time."""
+        for link in list(self._links):
+            self._send(link, {"t": "head_ends", "reason": reason})
+        until_s = self._daemon.now_s() + LAST_WORDS_S
+        while self._links and self._daemon.now_s() < until_s:
+            self._daemon.poller.poll(max(0.0, until_s - self._daemon.now_s()))
+        for link in list(self._links):
+            self._close(link)
+
+    # ---- links ----
+
+    def admit(self, stream: transport.Stream) -> None:
+        """A connection of a node, which has proved that it has a node's token."""
+        connection = transport.Connection(stream, self._daemon.poller, self._on_frame, self._on_close)
+        connection.peer = link = next(self._numbers)
+        self._links[link] = connection
+
+    def _on_frame(self, connection: transport.Connection, payload: bytes) -> None:
+        link = int(str(connection.peer))
+        try:
+            message, _body = frames.decode_control(payload)
+            message = node_messages.parse(message, node_messages.FROM_NODE)
+            self._on_message(link, message)
+        except ValueError as error:
+            self._daemon.log(
+                f"a node's connection was closed ({self._nodes.get(link, 'which had not joined')}): {error}"
+            )
+            connection.close()
+
+    def _on_message(self, link: int, message: Message) -> None:
+        kind, now_s = message["t"], self._daemon.now_s()
+        if kind == "join":
+            facts = message["facts"]
+            addresses.parse(facts["address"])  # or it is closed with the reason
+            if message["protocol"] != node_messages.PROTOCOL_VERSION:
+                facts = {**facts, "version": f"{facts['version']}, protocol {message['protocol']}"}
+            node_id = self._nodes.setdefault(link, facts["node_id"])
+            if node_id != facts["node_id"]:
+                raise ValueError(f"it was {node_id} and wants to be {facts['node_id']}")
+            sequence, state = message["sequence"], message["state"]
+            self._decide(nodes.NodeJoined(node_id, link, sequence, facts, state, message["cluster"], now_s))
+        elif link not in self._nodes:
+            raise ValueError(f"the first message must be join, got {kind}")
+        elif kind == "beat":
+            self._decide(nodes.Heartbeat(self._nodes[link], link, message["sequence"], message["state"], now_s))
+        else:
+            self._decide(nodes.NodeLeft(self._nodes[link], link, message["reason"], now_s))
+
+    def _on_close(self, connection: transport.Connection) -> None:
+        link = int(str(connection.peer))
+        del self._links[link]
+        node_id = self._nodes.pop(link, "")
+        if node_id:
+            self._decide(nodes.LinkLost(node_id, link, self._daemon.now_s()))
+
+    # ---- commands ----
+
+    def _send(self, link: int, message: Message) -> None:
+        self._send_frame(link, frames.encode_control(message))
+
+    def _send_frame(self, link: int, frame: bytes) -> None:
+        connection = self._links.get(link)
+        if connection is None:
+            return
+        if connection.queued_bytes > QUEUED_BYTES_MAX:
+            connection.close()
+        else:
+            connection.send(frame)
+
+    def _close(self, link: int) -> None:
+        connection = self._links.get(link)
+        if connection is not None:
+            connection.close()
+
+    def _welcome(self, command: nodes.Welcome) -> None:
+        health = self._health
+        self._send(
+            command.link,
+            {
+                "t": "welcome", "cluster": self.table.cluster, "period_s": health.period_s, "timeout_s": health.timeout_s,
+                "nodes": self.table.listed(),
+            },
+        )  # fmt: skip
+
+    def _refuse(self, command: nodes.Refuse) -> None:
+        self._daemon.log(f"node {self._nodes.get(command.link, '')} was refused: {command.reason}")
+        self._send(command.link, {"t": "refused", "kind": command.kind, "reason": command.reason})
+        self._close(command.link)
+
+    def _publish(self, command: nodes.Publish) -> None:
+        frame = frames.encode_control({"t": "nodes", "nodes": list(command.changes)})
+        for link in command.links:
+            self._send_frame(link, frame)

@@ -1,0 +1,423 @@
+"""Which nodes a cluster has, as its head sees them: who is a member, who is suspected, who is dead.
+
+A node joins over a *link*, a connection to the head of which each has a number of its own. It is *suspected* when its link
+breaks, or when it has said nothing for `timeout_s`; it is declared *dead* when it has not come back `reconnect_s` after its
+link broke, or has said nothing for `threshold` further periods. Dead is final: whoever comes back under that id is told so
+and ends itself, since others have acted on its death. A node numbers all it says, joins and heartbeats alike, so what comes
+late by an older link changes nothing.
+
+Time at which the head itself stood still counts against nobody: what nodes said meanwhile lies unread. It is to be told `Ticked`
+by `next_tick_s`, once in `TICK_S` at least; when that comes `LATE_S` too late, what has passed since the last one is not counted.
+
+Members are told at once who joined, left or died, and at most once in `publish_s` what else has changed, each node once,
+with values and not differences: so what is told twice does no harm. This module only decides; `node_service` sends and receives.
+"""
+
+from __future__ import annotations
+
+from collections import OrderedDict
+from collections.abc import Callable, Mapping
+from typing import Any, NamedTuple, TypeAlias
+
+from umbel._base import checks, nodes
+
+PERIOD_S = 3.0  # Ray's: of its health checks
+THRESHOLD = 5  # Ray's: so many of them fail
+TIMEOUT_S = 10.0  # Ray's: until one has failed
+RECONNECT_S = (
+    5.0  # five attempts of a node that is still there; a killed process does not come back, and its work waits
+)
+TICK_S = 1.0  # so that little of the time at which the head stood still is counted
+LATE_S = 0.5  # a loop that is so late was stopped, or had no CPU
+PUBLISH_S = 1.0  # of changes to all members: their number is squared in this, and placing bears with a second
+DEAD_KEPT_MAX = 1_000  # Ray's; to be listed, and to be told that they are dead
+
+Facts = Mapping[str, Any]
+
+
+class Health(NamedTuple):
+    """After what time a node is taken for dead."""
+
+    period_s: float = PERIOD_S
+    threshold: int = THRESHOLD
+    timeout_s: float = TIMEOUT_S
+    reconnect_s: float = RECONNECT_S
+
+    @property
+    def silence_s(self) -> float:
+        """Of a link that has not broken."""
+        return self.timeout_s + self.threshold * self.period_s
+
+
+# What has happened.
+
+
+class NodeJoined(NamedTuple):
+    """A node wants to be a member, or to go on being one over a new link.
+
+    facts: what does not change, "node_id" and "version" among it. state: what does: "available", "load". cluster: of which it
+    knows that it is a member; "" before it was welcomed.
+    """
+
+    node_id: str
+    link: int
+    sequence: int
+    facts: Facts
+    state: Facts
+    cluster: str
+    now_s: float
+
+
+class Heartbeat(NamedTuple):
+    """A member lives. state: as in NodeJoined."""
+
+    node_id: str
+    link: int
+    sequence: int
+    state: Facts
+    now_s: float
+
+
+class LinkLost(NamedTuple):
+    """Nothing more comes over this link."""
+
+    node_id: str
+    link: int
+    now_s: float
+
+
+class NodeLeft(NamedTuple):
+    """A node says goodbye: it ends."""
+
+    node_id: str
+    link: int
+    reason: str
+    now_s: float
+
+
+class HeadChanged(NamedTuple):
+    """The head's own state."""
+
+    state: Facts
+    now_s: float
+
+
+class Ticked(NamedTuple):
+    """`next_tick_s` has come."""
+
+    now_s: float
+
+
+NodeEvent: TypeAlias = "NodeJoined | Heartbeat | LinkLost | NodeLeft | HeadChanged | Ticked"
+
+
+# What to do.
+
+
+class Welcome(NamedTuple):
+    """Tell it over this link that it is a member, and what `listed` says."""
+
+    node_id: str
+    link: int
+
+
+class Acknowledge(NamedTuple):
+    """A heartbeat has been heard."""
+
+    link: int
+    sequence: int
+
+
+class Refuse(NamedTuple):
+    """Say why over this link, and close it. kind: "version", "tag", "cluster" or "dead"; none of them passes."""
+
+    link: int
+    kind: str
+    reason: str
+
+
+class DropLink(NamedTuple):
+    """Close it: the node has another, or has gone."""
+
+    link: int
+
+
+class Publish(NamedTuple):
+    """Tell the members at these links. changes: each names its "node_id"; all facts of one that is new."""
+
+    changes: tuple[Facts, ...]
+    links: tuple[int, ...]
+
+
+class Admit(NamedTuple):
+    """A new member is there; for those here whom it concerns."""
+
+    node_id: str
+
+
+class DeclareDead(NamedTuple):
+    """For those here whom it concerns; members are told by Publish. is_expected: it said goodbye."""
+
+    node_id: str
+    reason: str
+    is_expected: bool
+
+
+NodeCommand: TypeAlias = "Welcome | Acknowledge | Refuse | DropLink | Publish | Admit | DeclareDead"
+
+
+class Node:
+    """One of a cluster. link: 0 for none. suspected_s: since when it has been, None while it is not. ended_s: of the dead, by
+    the system's clock."""
+
+    __slots__ = (
+        "ended_s", "facts", "heard_s", "id", "is_expected", "link", "lost_s", "reason", "sequence", "state", "suspected_s",
+    )  # fmt: skip
+
+    def __init__(self, facts: Facts, state: Facts, now_s: float) -> None:
+        self.id: str = facts["node_id"]
+        self.facts = facts
+        self.state = state
+        self.link = 0
+        self.sequence = 0
+        self.heard_s = now_s
+        self.lost_s: float | None = None  # when its link broke
+        self.suspected_s: float | None = None
+        self.ended_s: float | None = None
+        self.reason = ""
+        self.is_expected = False
+
+    def dies_s(self, health: Health) -> float:
+        silent_s = self.heard_s + health.silence_s
+        return silent_s if self.lost_s is None else min(silent_s, self.lost_s + health.reconnect_s)
+
+    def listed(self) -> dict[str, Any]:
+        is_alive = self.ended_s is None
+        end = {"alive": is_alive, "reason": self.reason, "is_expected": self.is_expected, "ended_s": self.ended_s}
+        return {**self.facts, **self.state, **end}
+
+
+class NodeTable:
+    """The members, the head first, and the dead, the latest last."""
+
+    def __init__(self, head: Facts, state: Facts, *, health: Health, now_s: float, time_s: float) -> None:
+        """head: its facts. The cluster is called by its id. now_s, time_s: by the clock of the events, and by the system's."""
+        self._health = health
+        self._to_time_s = time_s - now_s
+        self.head = Node(head, state, now_s)
+        self.version: str = head["version"]
+        self.cluster = self.head.id
+        self.alive: dict[str, Node] = {self.head.id: self.head}
+        self.dead: OrderedDict[str, Node] = OrderedDict()
+        self._tags = {nodes.tag_of_node(self.head.id): self.head.id}
+        self._changed: dict[str, Node] = {}  # of whom the members shall hear
+        self._looked_s = self._published_s = now_s
+        self.next_tick_s = now_s + TICK_S
+        self._on: dict[type, Callable[[Any], list[NodeCommand]]] = {
+            NodeJoined: self._on_joined,
+            Heartbeat: self._on_heartbeat,
+            LinkLost: self._on_link_lost,
+            NodeLeft: self._on_left,
+            HeadChanged: self._on_head_changed,
+            Ticked: self._on_ticked,
+        }
+
+    def apply(self, event: NodeEvent) -> list[NodeCommand]:
+        return self._on[type(event)](event)
+
+    def listed(self) -> list[dict[str, Any]]:
+        """All, for queries and new members."""
+        return [node.listed() for node in (*self.alive.values(), *self.dead.values())]
+
+    def suspicion(self, node_id: str, now_s: float) -> str:
+        """Why this node is suspected, and until when; "" if it is not."""
+        node = self.alive.get(node_id)
+        if node is None or node.suspected_s is None:
+            return ""
+        what = "its connection is broken" if node.lost_s is not None else "it says nothing"
+        left_s = max(0.0, node.dies_s(self._health) - now_s)
+        return (
+            f"{what} for {now_s - node.suspected_s:.0f} s; it is declared dead in {left_s:.0f} s unless it comes back"
+        )
+
+    # ---- joining ----
+
+    def _on_joined(self, event: NodeJoined) -> list[NodeCommand]:
+        trouble = self._trouble(event)
+        if trouble is not None:
+            return [trouble]
+        node = self.alive.get(event.node_id)
+        if node is None:
+            return self._enter(event)
+        if event.sequence <= node.sequence:  # it came late, or twice
+            return [] if event.link == node.link else [DropLink(event.link)]
+        commands: list[NodeCommand] = [DropLink(node.link)] if node.link else []
+        node.link, node.lost_s = event.link, None
+        self._heard(node, event.sequence, event.state, event.now_s)
+        return [*commands, Welcome(node.id, event.link)]
+
+    def _trouble(self, event: NodeJoined) -> Refuse | None:
+        version = event.facts["version"]
+        if version != self.version:
+            text = f"this cluster runs Umbel {self.version or 'of unknown version'}, the node {version!r}"
+            return Refuse(event.link, "version", f"{text}; install the same version on both")
+        if event.cluster not in ("", self.cluster):
+            text = f"its cluster {event.cluster[:8]} has ended; another, {self.cluster[:8]}, runs at this address: start it anew"
+            return Refuse(event.link, "cluster", text)
+        if event.node_id in self.dead or (event.cluster and event.node_id not in self.alive):
+            return self._refuse_dead(event.link, event.node_id)
+        other = self._tags.get(nodes.tag_of_node(event.node_id), event.node_id)
+        if other != event.node_id or event.node_id == self.head.id:
+            text = f"its id {event.node_id} begins as that of another node, {other}; start it again, which gives it another id"
+            return Refuse(event.link, "tag", text)
+        return None
+
+    def _refuse_dead(self, link: int, node_id: str) -> Refuse:
+        known = self.dead.get(node_id)
+        return Refuse(link, "dead", known.reason if known is not None else "it is not remembered why")
+
+    def _enter(self, event: NodeJoined) -> list[NodeCommand]:
+        node = Node(event.facts, event.state, event.now_s)
+        links = self._links()
+        self.alive[node.id] = node
+        self._tags[nodes.tag_of_node(node.id)] = node.id
+        node.link, node.sequence = event.link, event.sequence
+        return [Admit(node.id), Publish((node.listed(),), links), Welcome(node.id, event.link)]
+
+    def _links(self) -> tuple[int, ...]:
+        return tuple(node.link for node in self.alive.values() if node.link)
+
+    # ---- living ----
+
+    def _on_heartbeat(self, event: Heartbeat) -> list[NodeCommand]:
+        node = self.alive.get(event.node_id)
+        if node is None:
+            return [self._refuse_dead(event.link, event.node_id)]
+        if event.link != node.link or event.sequence <= node.sequence:
+            return []
+        self._heard(node, event.sequence, event.state, event.now_s)
+        return [Acknowledge(event.link, event.sequence)]
+
+    def _heard(self, node: Node, sequence: int, state: Facts, now_s: float) -> None:
+        node.sequence, node.heard_s, node.suspected_s = sequence, now_s, None
+        self._update(node, state, now_s)
+
+    def _update(self, node: Node, state: Facts, now_s: float) -> None:
+        if state != node.state:
+            node.state = state
+            self._changed[node.id] = node
+            self.next_tick_s = min(self.next_tick_s, max(now_s, self._published_s + PUBLISH_S))
+
+    def _on_head_changed(self, event: HeadChanged) -> list[NodeCommand]:
+        self._update(self.head, event.state, event.now_s)
+        return []
+
+    # ---- ending ----
+
+    def _on_link_lost(self, event: LinkLost) -> list[NodeCommand]:
+        node = self.alive.get(event.node_id)
+        if node is not None and node.link == event.link:
+            node.link, node.lost_s = 0, event.now_s
+            if node.suspected_s is None:
+                node.suspected_s = event.now_s
+            self.next_tick_s = min(self.next_tick_s, node.dies_s(self._health))
+        return []
+
+    def _on_left(self, event: NodeLeft) -> list[NodeCommand]:
+        if event.node_id not in self.alive:
+            return [DropLink(event.link)]
+        node = self.alive[event.node_id]
+        commands = self._die(node, event.reason, event.now_s, is_expected=True)
+        return [*commands, *(DropLink(link) for link in dict.fromkeys((event.link, node.link)) if link)]
+
+    def _die(self, node: Node, reason: str, now_s: float, *, is_expected: bool) -> list[NodeCommand]:
+        checks.invariant(node is not self.head, "the head was declared dead by itself", reason=reason)
+        del self.alive[node.id]
+        self._changed.pop(node.id, None)
+        node.ended_s, node.reason, node.is_expected = now_s + self._to_time_s, reason, is_expected
+        node.suspected_s = None
+        self.dead[node.id] = node
+        if len(self.dead) > DEAD_KEPT_MAX:
+            _, forgotten = self.dead.popitem(last=False)
+            del self._tags[nodes.tag_of_node(forgotten.id)]
+        end = {"alive": False, "reason": reason, "is_expected": is_expected, "ended_s": node.ended_s}
+        return [DeclareDead(node.id, reason, is_expected), Publish(({"node_id": node.id, **end},), self._links())]
+
+    # ---- time ----
+
+    def _on_ticked(self, event: Ticked) -> list[NodeCommand]:
+        now_s, health = event.now_s, self._health
+        stood_still_s = now_s - self._looked_s if now_s > self.next_tick_s + LATE_S else 0.0
+        self._looked_s = now_s
+        commands: list[NodeCommand] = []
+        next_s = now_s + TICK_S
+        for node in [node for node in self.alive.values() if node is not self.head]:
+            if stood_still_s:
+                self._forgive(node, stood_still_s, now_s)
+            dies_s = node.dies_s(health)
+            if now_s >= dies_s:
+                commands += self._declare_dead(node, now_s)
+            else:
+                if node.suspected_s is None and now_s >= node.heard_s + health.timeout_s:
+                    node.suspected_s = node.heard_s
+                next_s = min(next_s, dies_s)
+        if self._changed and now_s >= self._published_s + PUBLISH_S:
+            commands += self._publish(now_s)
+        if self._changed:
+            next_s = min(next_s, self._published_s + PUBLISH_S)
+        self.next_tick_s = next_s
+        return commands
+
+    def _forgive(self, node: Node, stood_still_s: float, now_s: float) -> None:
+        """While the head stood still, it could neither hear the node nor let it in."""
+        node.heard_s = min(now_s, node.heard_s + stood_still_s)
+        if node.lost_s is not None:
+            node.lost_s = min(now_s, node.lost_s + stood_still_s)
+        if node.suspected_s is not None:
+            node.suspected_s = min(now_s, node.suspected_s + stood_still_s)
+
+    def _declare_dead(self, node: Node, now_s: float) -> list[NodeCommand]:
+        if node.lost_s is not None and node.lost_s + self._health.reconnect_s <= now_s:
+            reason = f"its connection to the head broke, and it did not come back within {self._health.reconnect_s:g} s"
+        else:
+            reason = f"the head has heard nothing from it for {self._health.silence_s:g} s"
+        commands = self._die(node, reason, now_s, is_expected=False)
+        if node.link:  # it is told, in case it hears that
+            commands.append(Refuse(node.link, "dead", reason))
+            node.link = 0
+        return commands
+
+    def _publish(self, now_s: float) -> list[NodeCommand]:
+        changes = tuple({"node_id": node.id, **node.state} for node in self._changed.values())
+        self._changed.clear()
+        self._published_s = now_s
+        return [Publish(changes, self._links())]
+
+    # ---- what must hold ----
+
+    def check(self) -> None:
+        """Raises InternalError unless it does."""
+        known = [*self.alive.values(), *self.dead.values()]
+        checks.invariant(
+            self._tags == {nodes.tag_of_node(node.id): node.id for node in known} and len(self._tags) == len(known),
+            "two nodes have one tag, or a node has none",
+        )
+        links = [node.link for node in self.alive.values() if node.link]
+        checks.invariant(len(links) == len(set(links)), "two nodes have one link", links=links)
+        checks.invariant(len(self.dead) <= DEAD_KEPT_MAX, "too many dead are kept", dead=len(self.dead))
+        checks.invariant(self.alive.get(self.cluster) is self.head and not self.head.link, "the head is not a member")
+        for node in known:
+            is_dead = node.id in self.dead
+            checks.invariant(is_dead == (node.ended_s is not None) == bool(node.reason), "half dead", node=node.id)
+            if is_dead or node is self.head:
+                continue
+            checks.invariant(
+                (node.link == 0) == (node.lost_s is not None), "a link neither there nor lost", node=node.id
+            )
+            checks.invariant(
+                node.lost_s is None or node.suspected_s is not None, "lost and not suspected", node=node.id
+            )
+            checks.invariant(
+                self.next_tick_s <= node.dies_s(self._health), "a death is due before anybody looks", node=node.id
+            )
+        checks.invariant(self._changed.keys() <= self.alive.keys(), "the dead change")

@@ -1,0 +1,75 @@
+"""What a node and its head say to each other, as control frames, checked once when it arrives.
+
+The other side has proved that it is a node of the cluster; what is checked is that it has made no mistake.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping
+from typing import Any
+
+from umbel._base import nodes
+
+PROTOCOL_VERSION = 1
+
+Message = dict[str, Any]
+_Check = Callable[[Any], bool]
+
+
+def _is_text(value: Any) -> bool:
+    return isinstance(value, str)
+
+
+def _is_count(value: Any) -> bool:
+    return isinstance(value, int) and not isinstance(value, bool) and value >= 0
+
+
+def _is_number(value: Any) -> bool:
+    return isinstance(value, (int, float)) and not isinstance(value, bool) and value > 0
+
+
+def _is_node_id(value: Any) -> bool:
+    return _is_text(value) and len(value) == 2 * nodes.NODE_ID_BYTES and set(value) <= set("0123456789abcdef")
+
+
+def _is_state(value: Any) -> bool:
+    return isinstance(value, dict) and isinstance(value.get("available"), dict) and _is_count(value.get("waiting"))
+
+
+def _is_facts(value: Any) -> bool:
+    return (
+        isinstance(value, dict)
+        and _is_node_id(value.get("node_id"))
+        and all(_is_text(value.get(name)) for name in ("version", "address", "host_name"))
+        and all(isinstance(value.get(name), dict) for name in ("resources", "labels"))
+    )
+
+
+def _are_changes(value: Any) -> bool:
+    return isinstance(value, list) and all(isinstance(one, dict) and _is_node_id(one.get("node_id")) for one in value)
+
+
+FROM_NODE: Mapping[str, Mapping[str, _Check]] = {
+    "join": {"protocol": _is_count, "sequence": _is_count, "cluster": _is_text, "facts": _is_facts, "state": _is_state},
+    "beat": {"sequence": _is_count, "state": _is_state},
+    "goodbye": {"reason": _is_text},
+}
+FROM_HEAD: Mapping[str, Mapping[str, _Check]] = {
+    "welcome": {"cluster": _is_node_id, "period_s": _is_number, "timeout_s": _is_number, "nodes": _are_changes},
+    "nodes": {"nodes": _are_changes},
+    "heard": {"sequence": _is_count},
+    "refused": {"kind": _is_text, "reason": _is_text},
+    "head_ends": {"reason": _is_text},
+}
+
+
+def parse(message: Message, known: Mapping[str, Mapping[str, _Check]]) -> Message:
+    """The message. Raises ValueError: what of it is wrong."""
+    kind = message.get("t")
+    fields = known.get(kind) if isinstance(kind, str) else None
+    if fields is None:
+        raise ValueError(f"unknown message type {kind!r:.100}; known are {', '.join(known)}")
+    for name, is_right in fields.items():
+        if not is_right(message.get(name)):
+            raise ValueError(f"{kind}.{name} is wrong: {message.get(name)!r:.100}")
+    return message

@@ -1,0 +1,252 @@
+"""Which nodes a cluster has, as lists of events at its head."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import pytest
+
+from umbel import exceptions
+from umbel._control import nodes as node_table
+from umbel._control.nodes import (
+    Acknowledge,
+    Admit,
+    DeclareDead,
+    DropLink,
+    HeadChanged,
+    Health,
+    Heartbeat,
+    LinkLost,
+    NodeJoined,
+    NodeLeft,
+    NodeTable,
+    Publish,
+    Refuse,
+    Ticked,
+    Welcome,
+)
+
+HEAD, A, B, C = (f"{letter}{0:055x}" for letter in "1abc")
+FREE = {"available": {"CPU": 20_000}, "waiting": 0}
+BUSY = {"available": {"CPU": 0}, "waiting": 3}
+HEALTH = Health(period_s=3.0, threshold=5, timeout_s=10.0, reconnect_s=5.0)  # silent for 25 s: dead
+
+
+def facts(node_id: str, version: str = "1.0") -> dict[str, Any]:
+    return {"node_id": node_id, "version": version, "address": "10.0.0.1:1", "labels": {}, "resources": {"CPU": 20_000}}
+
+
+def table() -> NodeTable:
+    return NodeTable(facts(HEAD), FREE, health=HEALTH, now_s=0.0, time_s=1000.0)
+
+
+def join(node_id: str, link: int, sequence: int = 1, cluster: str = "", now_s: float = 0.0, **more: Any) -> NodeJoined:
+    return NodeJoined(node_id, link, sequence, facts(node_id, **more), FREE, cluster, now_s)
+
+
+def apply(made: NodeTable, *events: Any) -> list[Any]:
+    """The commands of the last one."""
+    commands: list[Any] = []
+    for event in events:
+        commands = made.apply(event)
+        made.check()
+    return commands
+
+
+def tick_until(made: NodeTable, now_s: float) -> list[Any]:
+    """All commands of ticks that are due until then."""
+    commands = []
+    while made.next_tick_s <= now_s:
+        commands += apply(made, Ticked(made.next_tick_s))
+    return commands
+
+
+def beats(made: NodeTable, node_id: str, link: int, first: int, *times_s: float) -> None:
+    for sequence, now_s in enumerate(times_s, first):
+        tick_until(made, now_s)
+        assert apply(made, Heartbeat(node_id, link, sequence, FREE, now_s)) == [Acknowledge(link, sequence)]
+
+
+def states(made: NodeTable) -> dict[str, bool]:
+    return {one["node_id"]: one["alive"] for one in made.listed()}
+
+
+def test_who_joins_is_welcomed_and_told_of_to_the_others() -> None:
+    made = table()
+    assert apply(made, join(A, 1)) == [Admit(A), Publish((made.alive[A].listed(),), ()), Welcome(A, 1)]
+    assert apply(made, join(B, 2)) == [Admit(B), Publish((made.alive[B].listed(),), (1,)), Welcome(B, 2)]
+    assert states(made) == {HEAD: True, A: True, B: True}
+
+
+def test_changes_are_told_once_a_period_and_only_the_last_of_each_node() -> None:
+    made = table()
+    apply(made, join(A, 1), join(B, 2))
+    assert apply(made, Heartbeat(A, 1, 2, BUSY, 0.2)) == [Acknowledge(1, 2)]
+    apply(made, Heartbeat(A, 1, 3, FREE, 0.3), Heartbeat(A, 1, 4, BUSY, 0.4), Heartbeat(B, 2, 2, BUSY, 0.5))
+    assert made.next_tick_s == node_table.PUBLISH_S
+    assert apply(made, Ticked(1.0)) == [Publish(({"node_id": A, **BUSY}, {"node_id": B, **BUSY}), (1, 2))]
+    apply(made, HeadChanged(BUSY, 1.1))
+    assert made.next_tick_s == 2.0
+    assert apply(made, Ticked(2.0)) == [Publish(({"node_id": HEAD, **BUSY},), (1, 2))]
+    assert tick_until(made, 10.0) == []
+
+
+def test_a_heartbeat_without_news_is_only_acknowledged() -> None:
+    made = table()
+    apply(made, join(A, 1))
+    beats(made, A, 1, 2, 2.0, 5.0, 8.0)
+    assert made.listed()[1]["available"] == {"CPU": 20_000}
+
+
+def test_silence_is_suspected_and_then_death_which_members_hear_and_the_node_is_told() -> None:
+    made = table()
+    apply(made, join(A, 1), join(B, 2))
+    beats(made, B, 2, 2, *map(float, range(1, 25)))
+    assert tick_until(made, 24.9) == []
+    assert "says nothing" in made.suspicion(A, 24.9)
+    assert made.suspicion(B, 24.9) == ""
+    dead = tick_until(made, 25.0)
+    reason = "the head has heard nothing from it for 25 s"
+    end = {"node_id": A, "alive": False, "reason": reason, "is_expected": False, "ended_s": 1025.0}
+    assert dead == [DeclareDead(A, reason, is_expected=False), Publish((end,), (2,)), Refuse(1, "dead", reason)]
+    assert states(made) == {HEAD: True, B: True, A: False}
+
+
+def test_a_suspected_node_that_speaks_is_suspected_no_longer() -> None:
+    made = table()
+    apply(made, join(A, 1))
+    tick_until(made, 20.0)
+    assert made.suspicion(A, 20.0)
+    apply(made, Heartbeat(A, 1, 2, FREE, 20.0))
+    assert made.suspicion(A, 20.0) == ""
+    assert tick_until(made, 44.0) == []
+
+
+def test_a_broken_link_may_come_back_in_time_and_nobody_hears_of_it() -> None:
+    made = table()
+    apply(made, join(A, 1), join(B, 2))
+    apply(made, LinkLost(A, 1, 3.0))
+    assert "its connection is broken" in made.suspicion(A, 4.0)
+    assert tick_until(made, 7.9) == []
+    assert apply(made, join(A, 3, 2, cluster=HEAD, now_s=7.9)) == [Welcome(A, 3)]
+    assert made.suspicion(A, 8.0) == ""
+    assert not [command for command in tick_until(made, 20.0) if isinstance(command, DeclareDead)]
+
+
+def test_a_broken_link_that_does_not_come_back_is_death_after_some_seconds() -> None:
+    made = table()
+    apply(made, join(A, 1), LinkLost(A, 1, 3.0))
+    assert tick_until(made, 7.9) == []
+    dead, published = tick_until(made, 8.0)
+    assert isinstance(dead, DeclareDead)
+    assert "did not come back within 5 s" in dead.reason
+    assert published.links == ()
+
+
+def test_the_dead_stay_dead() -> None:
+    made = table()
+    apply(made, join(A, 1), LinkLost(A, 1, 3.0))
+    tick_until(made, 8.0)
+    reason = made.dead[A].reason
+    assert apply(made, join(A, 2, 2, cluster=HEAD, now_s=8.1)) == [Refuse(2, "dead", reason)]
+    assert apply(made, join(A, 3, 3, now_s=8.2)) == [Refuse(3, "dead", reason)]
+    assert apply(made, Heartbeat(A, 1, 4, FREE, 8.3)) == [Refuse(1, "dead", reason)]
+    assert states(made) == {HEAD: True, A: False}
+
+
+def test_a_member_that_is_not_remembered_is_dead() -> None:
+    """More nodes may die than are kept; the first of them must not come back as a new one."""
+    made = table()
+    (refusal,) = apply(made, join(A, 1, 7, cluster=HEAD))
+    assert (refusal.link, refusal.kind) == (1, "dead")
+    assert states(made) == {HEAD: True}
+
+
+def test_the_oldest_dead_are_forgotten(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(node_table, "DEAD_KEPT_MAX", 2)
+    made = table()
+    for link, node_id in enumerate((A, B, C), 1):
+        apply(made, join(node_id, link), NodeLeft(node_id, link, "done", 1.0))
+    assert states(made) == {HEAD: True, B: False, C: False}
+
+
+def test_a_goodbye_is_an_expected_death() -> None:
+    made = table()
+    apply(made, join(A, 1), join(B, 2))
+    end = {"node_id": A, "alive": False, "reason": "umbel stop", "is_expected": True, "ended_s": 1001.0}
+    assert apply(made, NodeLeft(A, 1, "umbel stop", 1.0)) == [
+        DeclareDead(A, "umbel stop", is_expected=True),
+        Publish((end,), (2,)),
+        DropLink(1),
+    ]
+    assert apply(made, LinkLost(A, 1, 1.1)) == []
+    assert apply(made, NodeLeft(A, 1, "umbel stop", 1.2)) == [DropLink(1)]
+
+
+def test_a_new_link_takes_the_place_of_one_that_the_head_still_holds() -> None:
+    made = table()
+    apply(made, join(A, 1))
+    assert apply(made, join(A, 2, 5, cluster=HEAD, now_s=1.0)) == [DropLink(1), Welcome(A, 2)]
+    assert apply(made, LinkLost(A, 1, 1.1)) == []
+    assert made.suspicion(A, 1.2) == ""
+    assert apply(made, Heartbeat(A, 1, 4, BUSY, 1.3)) == []  # late, by the old one
+    assert made.alive[A].state == FREE
+
+
+def test_a_join_that_comes_late_or_twice_changes_nothing() -> None:
+    made = table()
+    apply(made, join(A, 1))
+    assert apply(made, join(A, 1)) == []
+    apply(made, join(A, 3, 6, cluster=HEAD, now_s=1.0))
+    assert apply(made, join(A, 2, 4, cluster=HEAD, now_s=1.1)) == [DropLink(2)]
+    assert made.alive[A].link == 3
+
+
+def test_an_id_that_begins_as_anothers_is_refused() -> None:
+    twin = A[:12] + "f" * 44
+    made = table()
+    apply(made, join(A, 1))
+    (refusal,) = apply(made, join(twin, 2))
+    assert (refusal.link, refusal.kind) == (2, "tag")
+    assert A in refusal.reason
+    (refusal,) = apply(made, join(HEAD[:12] + "f" * 44, 3))
+    assert refusal.kind == "tag"
+    (refusal,) = apply(made, join(HEAD, 4))
+    assert refusal.kind == "tag"
+
+
+def test_another_version_and_another_cluster_are_refused() -> None:
+    made = table()
+    (refusal,) = apply(made, join(A, 1, version="0.9"))
+    assert (refusal.kind, "'0.9'" in refusal.reason) == ("version", True)
+    (refusal,) = apply(made, join(A, 2, cluster=C))
+    assert (refusal.kind, "has ended" in refusal.reason) == ("cluster", True)
+    assert states(made) == {HEAD: True}
+
+
+def test_time_at_which_the_head_stood_still_is_not_counted() -> None:
+    """The head was stopped for a minute: its nodes have dialled again meanwhile, and it has not looked."""
+    made = table()
+    apply(made, join(A, 1), join(B, 2), LinkLost(B, 2, 1.0))
+    tick_until(made, 3.0)
+    assert apply(made, Ticked(63.0)) == []
+    assert states(made) == {HEAD: True, A: True, B: True}
+    assert apply(made, Heartbeat(A, 1, 2, FREE, 63.0)) == [Acknowledge(1, 2)]
+    assert apply(made, join(B, 3, 2, cluster=HEAD, now_s=63.1)) == [Welcome(B, 3)]
+
+
+def test_what_was_heard_when_the_head_went_on_is_not_dated_ahead() -> None:
+    """A heartbeat is read after a minute's standstill and before the tick; silence from then on counts from then on."""
+    made = table()
+    apply(made, join(A, 1))
+    apply(made, Heartbeat(A, 1, 2, FREE, 60.0), Ticked(60.0))
+    assert tick_until(made, 84.9) == []
+    assert tick_until(made, 85.0)
+
+
+def test_check_finds_a_node_that_is_half_dead() -> None:
+    made = table()
+    apply(made, join(A, 1))
+    made.alive[A].ended_s = 5.0
+    with pytest.raises(exceptions.InternalError, match="half dead"):
+        made.check()
