@@ -5,6 +5,8 @@ from __future__ import annotations
 import os
 import subprocess
 import sys
+import threading
+import time
 from pathlib import Path
 
 import pytest
@@ -140,3 +142,29 @@ def test_stale_sessions_values_elsewhere_are_handed_to_who_can_remove_them(base:
     removed: list[str] = []
     sessions.sweep_stale_sessions(str(base), removed.append)
     assert removed == [url]
+
+
+def test_session_goes_though_a_process_that_was_killed_is_still_making_files(base: Path) -> None:
+    """What a busy machine has not got round to ending may be in the midst of making a file."""
+    session, store = make(base, name_for(dead_pid(), 1))
+    made = threading.Event()
+
+    def make_files() -> None:
+        until_s = time.monotonic() + 0.3
+        number = 0
+        while time.monotonic() < until_s and session.exists():
+            for directory in (session, store):
+                try:
+                    (directory / f"late{number}").write_text("x")
+                except OSError:  # it has gone
+                    return
+            number += 1
+            made.set()
+
+    maker = threading.Thread(target=make_files)
+    maker.start()
+    made.wait(10)
+    sessions.remove_session(str(session), str(store))
+    maker.join()
+    assert not session.exists()
+    assert not store.exists()

@@ -25,6 +25,7 @@ SPILL_FILE = "spilling"  # in the session directory: where its values are moved 
 OUTLIVES_FILE = "outlives-drivers"  # in the session directory of a node that does
 GROUP_FILE = "memory-group"  # in the session directory: the control group that holds those of its workers, if any
 GROUP_TRIES_MAX, GROUP_RETRY_S = 100, 0.01  # a killed process leaves its group within milliseconds
+LATE_TRIES_MAX, LATE_RETRY_S = 100, 0.02  # and makes files no longer, or on a busy machine within a second
 # Lines "pid start-time": in both directories the daemon and its fork server; in the session directory alone the servers of
 # environments and the recorder of the history, too. What serves metrics is in neither: it ends with the daemon's pipe.
 PROCESSES_FILE = "processes"
@@ -153,12 +154,24 @@ def _spill_place(session_dir: str) -> str:
 def remove_session(session_dir: str, store_dir: str) -> None:
     """Remove all that a session has on this machine's disks, in shared memory and of control groups, once its processes
     are gone. What it has elsewhere is not for us: see `spill_url`."""
-    remove_tree(store_dir)
     place = _spill_place(session_dir)
+    _remove_wholly(store_dir)
     if place and "://" not in place:
-        remove_tree(place)
+        _remove_wholly(place)
     _remove_group(session_dir)
-    remove_tree(session_dir)
+    _remove_wholly(session_dir)
+
+
+def _remove_wholly(path: str) -> None:
+    """Where a process that was killed is not gone yet, and makes a file meanwhile, the directory is not empty at once."""
+    remove_tree(path)
+    for _ in range(LATE_TRIES_MAX):
+        if not os.path.isdir(path):
+            return
+        import time  # most sessions are removed at once
+
+        time.sleep(LATE_RETRY_S)
+        remove_tree(path)
 
 
 def _remove_group(session_dir: str) -> None:
