@@ -5,6 +5,7 @@ Threads and signals are real here; what they wait for is always an event, never 
 
 from __future__ import annotations
 
+import _thread
 import asyncio
 import bdb
 import concurrent.futures
@@ -172,6 +173,26 @@ def test_deadlock_says_who_waits_for_what() -> None:
     umbel.kill(selfish)
     with pytest.raises(exceptions.ActorDiedError):
         umbel.get(ref)
+
+
+def test_threads_that_ended_unknown_to_threading_do_not_hide_a_deadlock() -> None:
+    """Python 3.11 lists them for ever, if they have asked who they are, as whoever logs does; but for those whose place new
+    threads take."""
+    ended = threading.Semaphore(0)
+    all_there = threading.Barrier(20)
+
+    def run() -> None:
+        threading.current_thread()
+        all_there.wait(30)
+        ended.release()
+
+    for _ in range(20):
+        _thread.start_new_thread(run, ())
+    for _ in range(20):
+        assert ended.acquire(timeout=30)
+    gate = Gate.remote()
+    with pytest.raises(exceptions.DeadlockError):
+        umbel.get(gate.wait.remote())
 
 
 def test_circle_of_tasks_that_wait_for_each_other_is_a_deadlock() -> None:

@@ -89,7 +89,11 @@ class Watcher:
         if not foreign:
             return
         known = self.threads.union(lane.thread for lane in foreign)
-        if any(thread not in known and thread.name != ABANDONED for thread in threading.enumerate()):
+        alive = (
+            sys._current_frames().keys()
+        )  # threading goes on to list some that have ended: see `threading._DummyThread`
+        others = (thread for thread in threading.enumerate() if thread not in known and thread.ident in alive)
+        if any(thread.name != ABANDONED for thread in others):
             self._has_suspicion = True
             self.start()
             return
