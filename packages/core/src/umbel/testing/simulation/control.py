@@ -232,7 +232,9 @@ class ControlWorld(World):
     def run_guarded(self) -> None:
         memory = "/dev/shm" if os.path.isdir("/dev/shm") else None  # the storage syncs each commit
         with contextlib.ExitStack() as stack:
-            folder = stack.enter_context(tempfile.TemporaryDirectory(prefix="umbel-simulation-", dir=memory))
+            self.folder = folder = stack.enter_context(
+                tempfile.TemporaryDirectory(prefix="umbel-simulation-", dir=memory)
+            )
             stack.enter_context(attribute(in_sqlite, "_now_s", lambda: self.now_s))
             storage: Any = in_sqlite.SqliteStorage(f"sqlite://{folder}/control.db")
             self.storage: spi.ControlStorage = stack.enter_context(contextlib.closing(storage))
@@ -428,7 +430,9 @@ class ControlWorld(World):
         tables = kept.Kept(stored.items(), self.now_s)
 
         def on_step_down(reason: str) -> None:
-            self.note("%s steps down: %s", head.name, reason)
+            self.note(
+                "%s steps down: %s", head.name, reason.replace(self.folder, "")
+            )  # a seed's trace is always the same
             head.is_over = True
 
         head.keeping = keeping.Keeping(
