@@ -305,6 +305,32 @@ class Within(Work):
         here.end(self.how)
 
 
+class WithinBroadcast(Within):
+    """The victim has got a part of what rank 0 sends to all."""
+
+    def run(self, here: Here, group: groups.Group) -> None:
+        tensor = np.full(4 * self.count, float(here.rank == 0), "f4")  # more than fits on the way
+        if here.rank == VICTIM:
+            threading.Thread(target=self._watch, args=[here, tensor], daemon=True).start()
+        while True:
+            group.run(lambda one: one.broadcast(tensor, 0))
+
+
+class WithinSend(Within):
+    """The victim has got a part of what rank 0 sends to it; rank 2 waits for both."""
+
+    def run(self, here: Here, group: groups.Group) -> None:
+        tensor = np.full(4 * self.count, float(here.rank == 0), "f4")
+        if here.rank == VICTIM:
+            threading.Thread(target=self._watch, args=[here, tensor], daemon=True).start()
+        while here.rank < 2:
+            if here.rank == VICTIM:
+                group.run(lambda one: one.recv(tensor, 0))
+            else:
+                group.run(lambda one: one.send(tensor, VICTIM))
+        group.run(lambda one: one.barrier())
+
+
 class Sending(Work):
     """The victim has agreed with rank 0 to send; rank 2 waits for both."""
 
@@ -391,7 +417,13 @@ class Beside(Within):
             errors.append(error)
 
 
-WORKS = [Making, Agreed, Within, Sending, Receiving]
+WORKS = [Making, Agreed, Within, WithinBroadcast, WithinSend, Sending, Receiving]
+
+
+def is_left(backend: str, work: type[Work]) -> bool:
+    """Gloo may go on waiting: for connections for five time-outs, to send the rest of a tensor for one. And the
+    descriptors that `shm` is to get from the others are lost if the interrupt comes before it has them."""
+    return work is Making or (backend == "gloo" and work in (WithinBroadcast, WithinSend))
 
 
 @pytest.mark.parametrize("work", [*WORKS, Forking, Beside])
@@ -402,7 +434,7 @@ def test_killed_rank_is_an_error_at_all_others_at_once(backend: str, work: type[
             told = children[rank].told()
             assert isinstance(told.error, exceptions.CollectiveRankDiedError), told
             assert told.error.rank == VICTIM
-            assert told.left == [] or work is Making  # then it is left for five time-outs
+            assert told.left == [] or is_left(backend, work)
             assert told.at_s - died_s < SOON_S
         assert [children[rank].told() for rank in (0, 2)] == ["right"] * 2
 
@@ -439,7 +471,7 @@ def test_rank_that_is_interrupted_is_an_error_at_all_others_at_once(
                 assert isinstance(told.error, exceptions.CollectiveError), told
                 assert told.error.rank == VICTIM
             assert told.at_s - interrupted_s < SOON_S
-            assert told.left == [] or work is Making  # as above
+            assert told.left == [] or is_left(backend, work)
         assert [child.told() for child in children] == ["right"] * 3
 
 
@@ -456,7 +488,10 @@ def test_wait_for_a_stopped_rank_can_be_interrupted(backend: str, work: type[Wor
         assert isinstance(told.pop(0).error, KeyboardInterrupt)
         for rank, one in told.items():
             assert isinstance(one.error, exceptions.CollectiveError), told
-            assert (one.error.rank, one.left) == (0, [])
+            assert one.error.rank == 0
+            assert one.left == [] or (
+                (work, rank) == (Sending, VICTIM) and backend == "gloo"
+            )  # it begins to send only now
             assert one.at_s - interrupted_s < SOON_S or rank == VICTIM
         assert [child.told() for child in children] == ["right"] * 3
 

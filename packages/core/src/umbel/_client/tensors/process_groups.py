@@ -9,6 +9,7 @@ import ctypes
 import datetime
 import importlib.util
 import os
+import threading
 import weakref
 from typing import Any
 
@@ -62,6 +63,15 @@ def group(
     return made
 
 
+def abandon(held: list[Any]) -> None:
+    """Let go of a group, the only thing in the list, in which Gloo waits for what will not come: in a thread, for it takes
+    until Gloo's time-out."""
+    try:
+        threading.Thread(target=held.clear, name="umbel-gloo-ending", daemon=True).start()
+    except RuntimeError:  # Python is ending, and the group ends with the process
+        _keep(held)
+
+
 _made: weakref.WeakSet[Any] = weakref.WeakSet()  # groups and devices
 
 
@@ -69,7 +79,12 @@ def _after_fork() -> None:
     """A forked child has copies without Gloo's threads. To end one would wait for those for ever, at the latest when the
     child exits: it never does."""
     for thing in list(_made):
-        ctypes.pythonapi.Py_IncRef(ctypes.py_object(thing))
+        _keep(thing)
+
+
+def _keep(thing: Any) -> None:
+    """For as long as the process lives."""
+    ctypes.pythonapi.Py_IncRef(ctypes.py_object(thing))
 
 
 if hasattr(os, "register_at_fork"):

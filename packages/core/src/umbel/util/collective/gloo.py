@@ -2,7 +2,8 @@
 
 The ranks agree on each operation before Gloo is asked: by itself it does not notice that they mean different things. And
 while it works, they watch each other: it notices the death of a neighbour, the others would wait for their time-out. Who
-finds the group broken makes Gloo end what it is at, so that no thread of it stays, and it writes no more into a tensor.
+finds the group broken makes Gloo end what it is at, so that no thread of it stays, and it writes no more into a tensor. Where a
+tensor is half sent Gloo goes on waiting all the same, until its time-out, and nobody waits for that.
 """
 
 from __future__ import annotations
@@ -23,7 +24,7 @@ from umbel.util.collective import tensors
 
 LOOK_S = 0.1  # between two looks at the other ranks while Gloo works
 NEWS_S = 0.5  # Gloo hears of a death by a socket of its own, perhaps before the peers do
-ENDING_S = 1.0  # for Gloo to end what it is at, once its connections are closed; it takes some 10 ms
+ENDING_S = 0.3  # for Gloo to end what it is at, once its connections are closed; it takes some 10 ms
 ASKER = 'the backend "gloo"'
 _LOOK: Final = datetime.timedelta(seconds=LOOK_S)
 _SHORT: Final = datetime.timedelta(milliseconds=1)
@@ -48,6 +49,7 @@ class GlooGroup:
         self._ops = {"sum": op.SUM, "product": op.PRODUCT, "min": op.MIN, "max": op.MAX}
         self._others = [rank for rank in range(peers.world_size) if rank != peers.rank]
         self._group: Any = None
+        self._is_stuck = False  # Gloo waits for what will not come
         self._connect()
         _open_groups.add(self)
 
@@ -142,7 +144,10 @@ class GlooGroup:
         self._peers.exchange("barrier")
 
     def close(self) -> None:
+        held = [self._group]
         self._group = None
+        if self._is_stuck:
+            process_groups.abandon(held)
 
     def _allreduce(self, tensor: Any, op: str) -> None:
         options = self._distributed.AllreduceOptions()
@@ -185,8 +190,8 @@ class GlooGroup:
         except BaseException:
             self._end_all()
             until_s = time.monotonic() + ENDING_S
-            while not is_over() and time.monotonic() < until_s:
-                pass
+            while not is_over() and not self._is_stuck:
+                self._is_stuck = time.monotonic() >= until_s
             raise
 
     def _end_all(self) -> None:
@@ -202,12 +207,11 @@ class GlooGroup:
         is_late = time.monotonic() >= due_s - _SHORT.total_seconds()  # Gloo counts whole milliseconds
         if self._group is not None:
             self._end_all()
-        until = threading.Event()
         for _ in range(int(NEWS_S / LOOK_S)):
             self._peers.check()
             if is_late:
                 self._peers.timed_out(awaited)
-            until.wait(LOOK_S)
+            time.sleep(LOOK_S)
         raise exceptions.CollectiveError(
             f"collective group {self._peers.group_name!r}: Gloo failed on rank {self._peers.rank}: {error}",
             group_name=self._peers.group_name,
@@ -215,11 +219,31 @@ class GlooGroup:
         ) from error
 
 
+class _Event:
+    """As `threading.Event`, for one thread that waits. That one's lock stays taken when an interrupt comes in a certain
+    moment of a wait, and then whoever asks it again, or sets it, waits for ever."""
+
+    def __init__(self) -> None:
+        self._is_set = False
+        self._lock = threading.Lock()
+        self._lock.acquire()
+
+    def set(self) -> None:
+        if not self._is_set:
+            self._is_set = True
+            self._lock.release()
+
+    def wait(self, timeout_s: float) -> bool:
+        if not self._is_set:
+            self._lock.acquire(timeout=timeout_s)
+        return self._is_set
+
+
 class _InThread:
     """A call in a thread of its own."""
 
     def __init__(self, call: Callable[[], Any]) -> None:
-        self._over = threading.Event()
+        self._over = _Event()
         self._result: Any = None
         self._error: BaseException | None = None
         threading.Thread(target=self._run, args=[call], name="umbel-gloo", daemon=True).start()
@@ -250,7 +274,7 @@ class _Addresses:
         self.own = b""
         self._timeout_s = timeout_s
         self._known: dict[bytes, bytes] = {}
-        self._is_own_known = threading.Event()
+        self._is_own_known = _Event()
         self._are_others_known = threading.Event()
 
     def is_own_known(self) -> bool:
