@@ -93,7 +93,7 @@ class Book:
 class AgentWorld(World):
     """See the module."""
 
-    steps_min, steps_max = 60, 250
+    steps_min, steps_max = 60, 200
 
     def set_up(self) -> None:
         chance = self.chance

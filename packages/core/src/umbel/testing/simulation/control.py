@@ -30,6 +30,7 @@ HEADS = 2
 NAMES = ("", "n", "m")
 KEYS = (b"a", b"ab", b"b")
 GROUP_ROOM = 100  # groups are never short of it: that is another world's affair
+CALM_STEPS = 25  # of half a second, with one that leads: more than a lease or the recovery of a head lasts
 REST_STEPS = 200  # of half a second
 MEMORY = {"workers": ["like the driver"], "entrypoint": "program.py"}
 Message = dict[str, Any]
@@ -776,7 +777,11 @@ class ControlWorld(World):
         self.is_resting = True
         for head in self.heads:
             head.is_stopped = False
+        calm = 0
         for _ in range(REST_STEPS):
+            calm = 0 if self._leading() is None else calm + 1
+            if calm > CALM_STEPS:
+                break
             for _ in range(20):
                 while self.under_way:
                     self._storage_does(0)

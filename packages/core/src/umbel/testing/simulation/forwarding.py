@@ -74,6 +74,8 @@ class Node:
             return  # it is being told of others
         while self.todo:
             event = self.todo[0]
+            if isinstance(event, fw.Want):
+                event = self._demand(*event[1:])  # now, and not when it was said: there were grants in between
             if isinstance(event, fw.Event):
                 for command in self.forwarding.apply(event):
                     self._forward(command)
@@ -95,7 +97,7 @@ class Node:
         elif isinstance(command, fw.Leave):
             self.links[command.node].send(("leave", command.client))
         elif command.node == self.name:
-            self.todo.append(self._demand(*command[1:]))
+            self.todo.append(command)
         else:
             self.links[command.node].send(("want", *command[1:]))
 
@@ -178,7 +180,7 @@ class Node:
             if facts[0] not in self.guests:
                 self.guests[facts[0]] = other
                 self.todo.append(ev.ClientJoined(facts[0], now_s))
-            self.todo.append(self._demand(*facts))
+            self.todo.append(fw.Want(self.name, *facts))
         elif kind == "leave":
             self._leave(facts[0])
         elif kind == "grant":
@@ -228,7 +230,7 @@ def _ids(name: str) -> Iterator[str]:
 class ForwardingWorld(World):
     """See the module."""
 
-    steps_min, steps_max = 40, 200
+    steps_min, steps_max = 30, 110
 
     def set_up(self) -> None:
         chance = self.chance
@@ -269,6 +271,7 @@ class ForwardingWorld(World):
                 stream.on_frame = functools.partial(node.on_frame, peer.name)
                 stream.on_close = functools.partial(node.on_lost, peer.name)
                 stream.send(("view", node.view(is_local=False)))
+                node.told = None  # one of the others knows better than the rest
         self.nodes[new.name] = new
 
     def _begin(self, node: Node) -> None:

@@ -388,7 +388,7 @@ class _Clock:
 class GraphsWorld(World):
     """See the module."""
 
-    steps_min, steps_max = 60, 250
+    steps_min, steps_max = 60, 200
 
     def run_guarded(self) -> None:
         self.there: dict[tuple[str, int], Any] = {}

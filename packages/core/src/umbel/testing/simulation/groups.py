@@ -72,7 +72,7 @@ def _group_of(key: str) -> str:
 class GroupsWorld(World):
     """See the module."""
 
-    steps_min, steps_max = 40, 200
+    steps_min, steps_max = 40, 140
 
     def set_up(self) -> None:
         chance = self.chance

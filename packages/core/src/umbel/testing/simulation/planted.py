@@ -761,7 +761,7 @@ PLANTS: Final[Mapping[str, Planted]] = {
     "moved-in-silence": _instead("forwarding", _FORWARDING, "_told", _move_in_silence, "W3"),
     "never-elsewhere": _instead("forwarding", _FORWARDING, "_move", _never_ask_elsewhere, "W5"),
     "crossed-twice": _instead("forwarding", forwarding.Given, "still_wanted", _count_twice, "W3"),
-    "lost-with-node": _instead("forwarding", _FORWARDING, "_on_node_lost", _lose_wishes, "W3"),
+    "lost-with-node": _instead("forwarding", _FORWARDING, "_on_node_lost", _lose_wishes, "W3", "W5"),
     "left-in-silence": _instead("forwarding", _FORWARDING, "_on_client_left", _leave_in_silence, "W"),
     "largest-killed": _instead("shortage", _MONITOR, "_victim", _kill_the_largest, "K"),
     "killed-on": _instead("shortage", _MONITOR, "_decide", _kill_on, "K3"),

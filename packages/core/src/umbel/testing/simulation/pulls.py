@@ -222,7 +222,7 @@ class Value:
 class PullsWorld(World):
     """See the module."""
 
-    steps_min, steps_max = 60, 300
+    steps_min, steps_max = 40, 140
 
     def set_up(self) -> None:
         self.nodes: list[Node] = []

@@ -104,7 +104,7 @@ class World:
     `chance` decides everything; `trace` (None: not wanted) collects what happened, a line each.
     """
 
-    steps_min, steps_max = 40, 160
+    steps_min, steps_max = 40, 120
 
     def __init__(self, chance: Chance, trace: list[str] | None = None) -> None:
         self.chance = chance
