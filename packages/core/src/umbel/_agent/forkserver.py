@@ -67,6 +67,7 @@ class _ForkServer:
         self._die_with_parent: Callable[[], None] = lambda: None
         self._main = main
         self._filling: list[bytes] = []
+        self._is_calm = self._is_settled = False
 
     def serve(self) -> int:
         # Ctrl-C and a closing terminal reach the whole process group; when to end is the daemon's decision. Blocked
@@ -115,7 +116,9 @@ class _ForkServer:
             setattr(sys, f"__{name}__", stream)
 
     def _settle(self) -> None:
-        """What makes workers cheaper and may wait for a moment in which nobody waits for one."""
+        """What makes workers cheaper, once the program's first ones are there: it costs as much memory as it saves in one
+        of those that come after it, since they share less with this process that came before."""
+        self._is_settled = True
         for name in self._config.get("later_imports", ()):
             with contextlib.suppress(Exception):  # who needs it will say so
                 importlib.import_module(name)
@@ -128,12 +131,12 @@ class _ForkServer:
         poll = select.poll()
         poll.register(self._control, select.POLLIN)
         poll.register(self._wake_read, select.POLLIN)
-        is_settled = False
         while True:
-            ready = poll.poll(None if is_settled else SETTLE_AFTER_MS)
+            ready = poll.poll(None if self._is_calm else SETTLE_AFTER_MS)
             if not ready:
-                self._settle()
-                is_settled = True
+                self._is_calm = True
+                if not self._workers:
+                    self._settle()
             for fd, _ in ready:
                 if fd == self._wake_read:
                     with contextlib.suppress(BlockingIOError):
@@ -180,6 +183,8 @@ class _ForkServer:
         if message["t"] == "host":
             with contextlib.suppress(ImportError):  # the child will say so
                 from umbel._agent import environment_host  # noqa: F401  # once, and not in each child anew
+        if self._is_calm and not self._is_settled:
+            self._settle()
         try:
             pid = os.fork()
         except OSError as error:
