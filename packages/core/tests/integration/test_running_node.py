@@ -119,6 +119,20 @@ def test_programs_come_and_go_and_stop_leaves_nothing(machine: Machine) -> None:
     assert "no node runs here" in machine.umbel("stop", is_right=False)
 
 
+def test_no_socket_stays_of_programs_that_have_ended(machine: Machine) -> None:
+    session = machine.start()
+    killed = machine.driver(TASK + "    import sys\n    sys.stdin.readline()\n")
+    assert killed.line()
+    killed.process.kill()
+    machine.run(TASK)
+
+    def left() -> list[str]:
+        """Of processes; workers end with their job."""
+        return [name for name in os.listdir(session) if name.endswith((".sock", ".door")) and name != "agent.sock"]
+
+    drivers.wait_until(lambda: not left(), what="all of them to be gone")
+
+
 def test_the_ids_of_all_processes_tell_their_node(machine: Machine) -> None:
     machine.start()
     told = """

@@ -538,9 +538,9 @@ class Service:
         self.decide(ev.ClientLeft(client.id, now_s))
         self.control.client_gone(client.id)
         self.store.client_gone(client.id)
-        if self._door is not None:
+        for ending in ("door", "sock"):  # a node may outlive many programs
             with contextlib.suppress(OSError):
-                os.unlink(f"{self._config['session_dir']}/{client.id}.door")
+                os.unlink(f"{self._config['session_dir']}/{client.id}.{ending}")
         if client.is_driver and self._jobs is not None:
             self._jobs.ended(client.job_id)
         if client.is_driver and self._config["embedded"]:

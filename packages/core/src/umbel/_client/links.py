@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import itertools
 import socket
 from collections.abc import Callable
 from typing import TYPE_CHECKING, Any
@@ -183,7 +184,7 @@ class AgentLink:
         self._on_notice = on_notice
         self._on_gone = on_gone
         self._answers: dict[int, tuple[reactor.Waiter, list[Any]]] = {}
-        self._requests = 0
+        self._numbers = itertools.count(1)  # of requests; threads take them at once
         self.is_closed = False
         self._stream = connection.Connection(
             connection.connect_unix(path), driver.poller, self._on_frame, self._on_close
@@ -196,18 +197,19 @@ class AgentLink:
         self, message: dict[str, Any], body: bytes = b"", *, timeout_s: float | None = None
     ) -> tuple[dict[str, Any], bytes]:
         """Send and wait for the answer, error answers included. Raises LocalNodeDiedError when the agent is gone."""
-        self._requests += 1
-        number = self._requests
+        number = next(self._numbers)
         waiter = reactor.Waiter()
         answer: list[Any] = []
         self._answers[number] = (waiter, answer)
-        self.notify({**message, "rq": number}, body)
-        if self.is_closed:
-            raise exceptions.LocalNodeDiedError(_GONE)
-        import time
+        try:
+            self.notify({**message, "rq": number}, body)
+            if self.is_closed:
+                raise exceptions.LocalNodeDiedError(_GONE)
+            import time
 
-        done = self._reactor.wait(waiter, None if timeout_s is None else time.monotonic() + timeout_s)
-        self._answers.pop(number, None)
+            done = self._reactor.wait(waiter, None if timeout_s is None else time.monotonic() + timeout_s)
+        finally:  # it may be interrupted
+            del self._answers[number]
         if not answer:
             if done:
                 raise exceptions.LocalNodeDiedError(_GONE)

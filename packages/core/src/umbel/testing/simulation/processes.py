@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import contextlib
 import gc
+import itertools
 import logging
 from collections.abc import Callable, Iterable, Iterator
 from typing import Any
@@ -153,7 +154,7 @@ class AgentLink(links.AgentLink):
         self._on_notice = on_notice
         self._on_gone = on_gone
         self._answers = {}
-        self._requests = 0
+        self._numbers = itertools.count(1)
         self.is_closed = False
         self._stream = stream
         stream.on_frame = self._received
