@@ -229,7 +229,7 @@ def test_client_without_tls_is_told_that_it_is_needed(
     ends = make_ends(tls=certificates.of_server())
     ends.dial()
     ends.until(lambda: ends.failed)
-    assert "it wants TLS, and this side was given none; configure TLS here" in str(ends.failed[0])
+    assert "it wants TLS, and this side was given none; name its certificates by --tls" in str(ends.failed[0])
     assert ends.log == [
         "refused a connection from 127.0.0.1: it wants no TLS and this node insists on it; configure both alike"
     ]

@@ -108,7 +108,10 @@ class Service:
         self.directory: Any = None  # a `directory.Directory` of the nodes, likewise
         if config.get("listen"):
             from umbel._agent import directory, door
+            from umbel._transport import own_tls
 
+            own_tls.use(config["tls_directory"])
+            welcome["tls_directory"] = config["tls_directory"]
             self.directory = directory.Directory(
                 nodes.tag_of_node(config["node_id"]), self.hub.send, self.hub.tell_processes
             )

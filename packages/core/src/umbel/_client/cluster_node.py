@@ -12,7 +12,7 @@ from umbel._base import sessions, token_files
 from umbel._client import attach, launch, own_node, start
 from umbel._model import resources as resource_model
 from umbel._plugins import registry
-from umbel._transport import addresses
+from umbel._transport import addresses, own_tls
 
 # What the first worker's first task does without; then links to processes of other nodes are made at once.
 _LATER_IMPORTS = ("umbel._client.remote_links", "umbel._transport.acceptor", "umbel._transport.dialler")
@@ -36,6 +36,7 @@ class Place(NamedTuple):
 
     host, port: where it listens; a port of None is nowhere, a host of "" the one at which others reach it. node_host: at which
     that is, "" for the one that it listens at, or from which it reaches the head. token_file: "" for the environment's token.
+    tls_directory: "" for the environment's, if there is one there.
     """
 
     head: str = ""
@@ -43,6 +44,7 @@ class Place(NamedTuple):
     port: int | None = None
     node_host: str = ""
     token_file: str = ""
+    tls_directory: str = ""
 
 
 class Keeping(NamedTuple):
@@ -111,11 +113,16 @@ def _network(place: Place, config: configuration.Config) -> dict[str, Any]:
     else:
         node_host = place.node_host or (place.host if place.host not in ANYWHERE else _source(_OUTSIDE))
         token_files.ensure(place.token_file)
+    tls_directory = place.tls_directory or os.environ.get(own_tls.DIRECTORY_VARIABLE, "")
+    if tls_directory:
+        tls_directory = os.path.abspath(tls_directory)
+        own_tls.contexts(tls_directory)  # an error of it is told here
     return {
         "later_imports": [*start.LATER_IMPORTS, *_LATER_IMPORTS],
         "listen": str(addresses.Address(place.host or node_host, place.port or 0)),
         "node_host": node_host,
         "token_file": place.token_file,
+        "tls_directory": tls_directory,
         "head": place.head,
         "join_s": config.node_join_s,
         "head_lost_s": config.head_lost_s,

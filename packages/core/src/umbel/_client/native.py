@@ -162,7 +162,9 @@ class NativeEngine:
             door.close()
             return
         from umbel._client import remote_links
+        from umbel._transport import own_tls
 
+        own_tls.use(self.welcome["tls_directory"])
         self.links.remote = remote_links.RemoteLinks(
             self.links, self.process_id, token, door, self.reactor, self.lock, self.agent.notify
         )

@@ -121,9 +121,10 @@ def _connected(session_dir: str) -> connection.Stream:
 
 def _dialled(address: str) -> connection.Stream:
     from umbel._base import token_files
-    from umbel._transport import addresses, dialler
+    from umbel._transport import addresses, dialler, own_tls
     from umbel._wire import handshake
 
+    own_tls.use(os.environ.get(own_tls.DIRECTORY_VARIABLE, ""))
     token = token_files.find(os.environ)
     if token is None:
         raise exceptions.AuthenticationError(

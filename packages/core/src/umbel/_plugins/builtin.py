@@ -117,6 +117,7 @@ def umbel_commands() -> list[spi.CommandDescriptor]:
         spi.CommandDescriptor("stop", "umbel.cli.cluster:make_stop", summary="End such a node"),
         spi.CommandDescriptor("summary", "umbel.cli.listing:make_summary", summary="How many tasks, actors, objects"),
         spi.CommandDescriptor("timeline", "umbel.cli.timeline:make", summary="What ran when, as a file for Perfetto"),
+        spi.CommandDescriptor("tls", "umbel.cli.tls:make_tls", summary="Certificates for a cluster that talks by TLS"),
         spi.CommandDescriptor(
             "token", "umbel.cli.cluster:make_token", summary="A role's token for a node that listens"
         ),

@@ -61,7 +61,8 @@ class Acceptor:
         on_peer(stream, role, target): of one who has proved itself. The stream is the caller's from then on. warn: takes lines
         for the log. decide: whether a role may reach a target, and whether that is here. divert(socket, preamble): whether it
         has taken the connection for another process, which goes on by `adopt`; asked before anything is proved. It may raise
-        OSError, and the connection is refused. tls: if there is one, nobody gets in without it.
+        OSError, and the connection is refused. tls: nobody gets in without it; None for that of this
+        process, see `own_tls`, if it has one.
         """
         self._poller = poller
         self._keys = handshake.Keys(token)

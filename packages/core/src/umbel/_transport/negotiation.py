@@ -15,7 +15,7 @@ from typing import TYPE_CHECKING, NamedTuple, NoReturn, TypeVar
 
 from umbel import exceptions
 from umbel._base import tokens
-from umbel._transport import addresses
+from umbel._transport import addresses, own_tls
 from umbel._transport.connection import IN, OUT, Stream
 from umbel._wire import handshake
 
@@ -66,7 +66,7 @@ class Accepting:
         self._keys = keys
         self._decide = decide
         self._divert = divert
-        self._tls = tls
+        self._tls = tls or own_tls.server()
 
     def from_the_start(self) -> Steps[Peer | None]:
         """Returns the peer, or None when `divert` has taken the connection."""
@@ -137,8 +137,9 @@ class Connecting:
         self._target = target
         self._deadline_s = deadline_s
         self._now_s = now_s
-        self._tls = tls
-        self._server_name = server_name or address.host
+        own = own_tls.client() if tls is None else None
+        self._tls = tls or own
+        self._server_name = server_name or (own_tls.SERVER_NAME if own is not None else address.host)
 
     def through(self, endpoints: list[addresses.Endpoint]) -> Steps[Stream]:
         """Connects to the first endpoint that answers; the time left is shared among those left."""

@@ -373,8 +373,8 @@ class ClientHandshake:
 
 _STANDINGS = {
     _Standing.OTHER_VERSION: "it does not speak this version of the handshake; install one version of Umbel at both ends",
-    _Standing.WANTS_TLS: "it wants TLS, and this side was given none; configure TLS here",
-    _Standing.HAS_NO_TLS: "it has no TLS, and this side insists on it; configure TLS there",
+    _Standing.WANTS_TLS: "it wants TLS, and this side was given none; name its certificates by --tls or UMBEL_TLS_DIRECTORY",
+    _Standing.HAS_NO_TLS: "it has no TLS, and this side insists on it; start the other one with --tls",
 }
 
 

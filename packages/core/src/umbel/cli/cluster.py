@@ -54,6 +54,12 @@ def make_start() -> click.Command:
         "joins looks by default into UMBEL_TOKEN and UMBEL_TOKEN_FILE.",
     )
     @click.option(
+        "--tls",
+        metavar="DIRECTORY",
+        help="Of the node's certificates, as `umbel tls` makes them; default UMBEL_TLS_DIRECTORY. All nodes of a cluster have "
+        "TLS, or none.",
+    )
+    @click.option(
         "--storage",
         metavar="URL",
         help="Keep actors, names, groups, jobs and keys there: sqlite:///FILE, redis://, etcd://.",
@@ -63,7 +69,8 @@ def make_start() -> click.Command:
     def start_node(
         head: bool, address: str | None, num_cpus: float | None, num_gpus: float | None, resources: str | None,
         labels: str | None, object_store_memory: int | None, scheduler: str | None, port: int | None, host: str | None,
-        node_ip_address: str | None, token_file: str | None, storage: str | None, standby: bool, block: bool,
+        node_ip_address: str | None, token_file: str | None, tls: str | None, storage: str | None, standby: bool,
+        block: bool,
     ) -> None:  # fmt: skip
         """Start a node that runs until `umbel stop`; programs of this user on this machine connect by umbel.init()."""
         if head == (address is not None):
@@ -71,7 +78,7 @@ def make_start() -> click.Command:
         stay = _Stay() if block else None  # from here on a signal ends the node, though it may not be there yet
         try:
             keeping = _keeping(storage, is_standby=standby, is_head=head)
-            place = _place(address or "", host or "", port, node_ip_address or "", token_file)
+            place = _place(address or "", host or "", port, node_ip_address or "", token_file, tls or "")
             wishes = cluster_node.Wishes(
                 num_cpus, num_gpus, _resources(resources), _labels(labels), object_store_memory, scheduler
             )
@@ -85,12 +92,16 @@ def make_start() -> click.Command:
     return start_node
 
 
-def _place(head: str, host: str, port: int | None, node_host: str, token_file: str | None) -> cluster_node.Place:
+def _place(
+    head: str, host: str, port: int | None, node_host: str, token_file: str | None, tls: str
+) -> cluster_node.Place:
     if head:
-        return cluster_node.Place(head, host, port, node_host, os.path.abspath(token_file) if token_file else "")
+        return cluster_node.Place(head, host, port, node_host, os.path.abspath(token_file) if token_file else "", tls)
     if port is None:
+        if tls:
+            raise click.ClickException("--tls is for a node that listens; give the head a --port, or leave --tls out")
         return cluster_node.Place()
-    return cluster_node.Place("", host or "127.0.0.1", port, node_host, cluster_node.token_path(token_file))
+    return cluster_node.Place("", host or "127.0.0.1", port, node_host, cluster_node.token_path(token_file), tls)
 
 
 def _told(started: cluster_node.Started, place: cluster_node.Place) -> list[str]:
