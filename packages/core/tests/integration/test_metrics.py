@@ -2,13 +2,16 @@
 
 from __future__ import annotations
 
+import json
 import os
 import re
 import signal
 import socket
 import subprocess
 import sys
+import tempfile
 import time
+import urllib.error
 import urllib.request
 from collections.abc import Iterator
 from typing import Any
@@ -325,3 +328,41 @@ def test_session_that_does_not_ask_loads_nothing_of_it() -> None:
     """
     output, _ = drivers.run(source)
     assert output.splitlines()[-1] == "[] []"
+
+
+def _status(port: int, **headers: str) -> int:
+    asked = urllib.request.Request(f"http://127.0.0.1:{port}/metrics", headers=headers)
+    try:
+        with urllib.request.urlopen(asked, timeout=drivers.PATIENCE_S) as answer:
+            return int(answer.status)
+    except urllib.error.HTTPError as error:
+        with error:
+            return error.code
+
+
+def test_pages_of_browsers_may_not_ask(port: int) -> None:
+    """Neither those of other places, nor those at a name that points here."""
+    assert _status(port) == 200
+    assert _status(port, Origin="http://evil.example") == 403
+    assert _status(port, Host="evil.example") == 403
+
+
+def test_a_node_that_has_a_token_wants_it(tmp_path: Any) -> None:
+    with tempfile.TemporaryDirectory(prefix="u", dir="/tmp") as directory:
+        environment = {**os.environ, "TMPDIR": directory, "UMBEL_METRICS_EXPORT_PORT": "0"}
+
+        def command(*arguments: str) -> str:
+            done = subprocess.run(
+                [sys.executable, "-m", "umbel.cli", *arguments],
+                check=True, capture_output=True, text=True, timeout=60, env=environment,
+            )  # fmt: skip
+            return done.stdout
+
+        path = os.path.join(directory, "token")
+        command("start", "--head", "--port", "0", "--num-cpus", "1", "--token-file", path)
+        try:
+            port = json.loads(command("status", "--json"))["nodes"][0]["metrics_port"]
+            assert _status(port) == 401
+            assert _status(port, Authorization=f"Bearer {command('token', '--file', path).strip()}") == 200
+        finally:
+            command("stop")

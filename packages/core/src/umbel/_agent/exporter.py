@@ -18,6 +18,8 @@ import psutil
 from prometheus_client import CollectorRegistry, MetricsHandler, generate_latest
 from prometheus_client.metrics_core import Metric
 
+from umbel._agent import http_guard
+from umbel._base import token_files, tokens
 from umbel._client import tool
 from umbel._model import metric_catalog as catalog
 
@@ -31,10 +33,17 @@ def main(given: dict[str, Any]) -> None:
     """given: session_dir, and the numbers of the listening socket and of the pipe whose end is the daemon's."""
     registry = CollectorRegistry()
     registry.register(NodeCollector(given["session_dir"]))
-    server = _Server(socket.socket(fileno=given["socket"]), registry)
+    listening = socket.socket(fileno=given["socket"])
+    server = _Server(listening, registry, http_guard.Guard(listening.getsockname()[0], _token(given)))
     threading.Thread(target=server.serve_forever, daemon=True).start()
     os.read(given["lifeline"], 1)
     os._exit(0)
+
+
+def _token(given: dict[str, Any]) -> tokens.Token | None:
+    if not given["has_token"]:
+        return None
+    return token_files.read(given["token_file"]) if given["token_file"] else token_files.find(os.environ)
 
 
 class _Server(http.server.ThreadingHTTPServer):
@@ -42,8 +51,8 @@ class _Server(http.server.ThreadingHTTPServer):
 
     daemon_threads = True
 
-    def __init__(self, listening: socket.socket, registry: CollectorRegistry) -> None:
-        handler = type("Handler", (MetricsHandler,), {"registry": registry, "timeout": REQUEST_S})
+    def __init__(self, listening: socket.socket, registry: CollectorRegistry, guard: http_guard.Guard) -> None:
+        handler = type("Handler", (_Handler,), {"registry": registry, "timeout": REQUEST_S, "guard": guard})
         super().__init__(listening.getsockname(), handler, bind_and_activate=False)
         self.socket.close()
         self.socket = listening
@@ -53,6 +62,17 @@ class _Server(http.server.ThreadingHTTPServer):
         error = sys.exc_info()[1]
         if not isinstance(error, ConnectionError):
             sys.stderr.write(f"umbel: a scrape of the metrics failed: {type(error).__name__}: {error}\n")
+
+
+class _Handler(MetricsHandler):  # type: ignore[misc]  # its types are not looked at
+    guard: http_guard.Guard
+
+    def do_GET(self) -> None:
+        refusal = self.guard.refusal(self.headers)
+        if refusal is None:
+            super().do_GET()
+        else:
+            self.send_error(refusal[0], explain=refusal[1])
 
 
 class NodeCollector:

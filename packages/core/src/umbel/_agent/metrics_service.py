@@ -123,6 +123,8 @@ class MetricsService:
             "session_dir": self._config["session_dir"],
             "socket": self._socket.fileno(),
             "lifeline": theirs,
+            "has_token": "listen" in self._config,
+            "token_file": self._config.get("token_file", ""),
         }
         command = [sys.executable, "-S", *(["-B"] if sys.dont_write_bytecode else []), "-c", _BOOT, json.dumps(given)]
         try:
