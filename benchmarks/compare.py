@@ -198,6 +198,8 @@ which installs {peer_title} into an environment of its own, runs `benchmarks/com
 - "1,000 pipelined" submits a thousand calls and then gets them; "one at a time" gets each before the next. "n:n 2x2" is
   two actors that each have a thousand calls in flight to the same two others. Every row is defined in
   `benchmarks/rows.py` once, for every module, and checks its results.
+- Nested tasks were to have a bar of 100 and a goal of 400, beside a figure for Ray that does not come back; they have those of
+  pipelined tasks instead ([decision 0007](design/0007-the-bar-of-nested-tasks.md)).
 - Idle: a fresh driver and all that it started, six seconds after its last task, seen from outside: the sum of their
   proportional set sizes, and the CPU time that they use in ten seconds.
 - The pools of the standard library run the same tasks with two processes, by `submit` and `apply_async`.

@@ -2,9 +2,9 @@
 
     python examples/quickstart.py
 
-Tasks parse every module of the library and stream what they find. An actor folds the findings into an index while they
-arrive. More tasks rank the modules by who imports them, over arrays that lie in the shared object store. Then one
-process does all of it again without Umbel, to check the answer and to compare the speed.
+Tasks parse every module of the library, but for its tests, and stream what they find. An actor folds the findings into an
+index while they arrive. More tasks rank the modules by who imports them, over arrays that pass from task to task by
+reference. Then one process does all of it again without Umbel, to check the answer and to compare the speed.
 """
 
 from __future__ import annotations
@@ -151,7 +151,7 @@ def read_each(paths: list[Path]) -> Iterator[Findings]:
 
 @umbel.remote
 def graph_of_index() -> Graph:
-    """Asks the actor by its name. The graph stays in the object store; what the driver holds is a reference."""
+    """Asks the actor by its name. The graph goes to the tasks that need it; what the driver holds is a reference."""
     index = umbel.get_actor("index")
     return build_graph(umbel.get(index.all_imports.remote()))
 
@@ -200,6 +200,7 @@ def run_parallel(files: list[Path], width: int, console: Console) -> tuple[list[
 
     copy = Index()
     copy.imports, copy.functions = umbel.get([index.all_imports.remote(), index.longest_functions.remote()])
+    umbel.kill(index)
     return names, result, copy
 
 
@@ -239,6 +240,8 @@ def main() -> None:
     parser.add_argument("--files", type=int, help="only so many files, the largest ones")
     parser.add_argument("--engine", choices=["native", "inline"], default="native", help="inline: all in this process")
     arguments = parser.parse_args()
+    if arguments.files is not None and arguments.files < 1:
+        parser.error(f"--files must be at least 1, got {arguments.files}")
     console = Console()
 
     files = find_files(arguments.files)
