@@ -29,6 +29,9 @@ def pytest_addoption(parser: pytest.Parser) -> None:
     parser.addoption(
         "--wheel", action="store_true", help="refuse to test umbel's sources: only an installed wheel will do"
     )
+    parser.addoption(
+        "--skipped-files", metavar="PATH", help="write there which test files were skipped, or tests in them"
+    )
 
 
 def pytest_configure(config: pytest.Config) -> None:
@@ -37,6 +40,30 @@ def pytest_configure(config: pytest.Config) -> None:
     origin = Path(str(umbel.__file__)).resolve()
     if config.getoption("--wheel") and SOURCES in origin.parents:
         raise pytest.UsageError(f"--wheel needs umbel installed from a wheel, got {origin}; run the tests with nox")
+    if path := config.getoption("--skipped-files"):
+        config.pluginmanager.register(_SkippedFiles(config.rootpath, Path(path)))
+
+
+class _SkippedFiles:
+    """Which files are to be run again where what they need is installed."""
+
+    def __init__(self, root: Path, path: Path) -> None:
+        self._root = root
+        self._path = path
+        self._found: set[str] = set()
+
+    def pytest_collectreport(self, report: pytest.CollectReport) -> None:
+        self._note(report)
+
+    def pytest_runtest_logreport(self, report: pytest.TestReport) -> None:
+        self._note(report)
+
+    def _note(self, report: pytest.CollectReport | pytest.TestReport) -> None:
+        if report.skipped:
+            self._found.add(str(self._root / report.nodeid.partition("::")[0]))
+
+    def pytest_sessionfinish(self) -> None:
+        self._path.write_text("".join(f"{one}\n" for one in sorted(self._found)))
 
 
 def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:

@@ -12,12 +12,13 @@ from typing import Any
 
 import commands
 import drivers
-import numpy as np
 import pytest
 
 import umbel
 from umbel._model import reasons
 from umbel.util import state
+
+np = pytest.importorskip("numpy")
 
 HERE = pathlib.Path(__file__).name
 MIB = 1 << 20

@@ -9,11 +9,12 @@ from collections.abc import Iterator
 from typing import Any
 
 import drivers
-import numpy as np
 import pytest
 
 import umbel
 from umbel import exceptions
+
+np = pytest.importorskip("numpy")
 
 pytestmark = pytest.mark.slow
 LARGE = 300_000  # float64s: above what travels in a message

@@ -11,11 +11,12 @@ from collections.abc import AsyncIterator, Iterator
 from typing import Any
 
 import drivers
-import numpy as np
 import pytest
 
 import umbel
 from umbel import exceptions
+
+np = pytest.importorskip("numpy")
 
 pytestmark = pytest.mark.slow
 LARGE = 300_000  # float64s

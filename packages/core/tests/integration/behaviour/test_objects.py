@@ -9,11 +9,12 @@ import pickle
 import queue
 from typing import Any
 
-import numpy as np
 import pytest
 
 import umbel
 from umbel import exceptions
+
+np = pytest.importorskip("numpy")
 
 pytestmark = pytest.mark.usefixtures("engine")
 

@@ -5,11 +5,12 @@ from __future__ import annotations
 import os
 from typing import Any
 
-import numpy as np
 import pytest
 
 import umbel
 from umbel import exceptions
+
+np = pytest.importorskip("numpy")
 
 pytestmark = pytest.mark.usefixtures("engine")
 
