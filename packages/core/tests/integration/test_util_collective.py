@@ -28,7 +28,7 @@ pytestmark = [
 
 SOON_S = 1.0  # within which the others know that a rank has died
 PATIENCE_MS = 20_000  # of groups in which nobody is late
-SHORT_MS = {"shm": 500, "gloo": 2_000}  # of groups in which somebody stops: time enough to make the group
+SHORT_MS = {"shm": 1_500, "gloo": 2_000}  # of groups in which somebody stops: time enough to make the group
 LARGE = 4_000_000  # elements, more than a socket takes
 
 

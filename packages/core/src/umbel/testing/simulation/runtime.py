@@ -211,7 +211,7 @@ class RuntimeNode(Node):
 class RuntimeWorld(World):
     """A node and what goes on in it. Subclasses say what drivers do, by `drive`, and what must hold."""
 
-    steps_min, steps_max = 40, 120
+    steps_min, steps_max = 60, 260
     driver_count_max = 2
 
     def set_up(self) -> None:
