@@ -205,6 +205,7 @@ def test_child_of_a_worker_that_lives_on_keeps_nobody_waiting() -> None:
 
 
 def test_views_in_a_forked_child_stay_readable() -> None:
+    pytest.importorskip("numpy")
     drivers.run("""
         import os, sys, numpy, umbel
         umbel.init(num_cpus=1)

@@ -182,6 +182,7 @@ def test_references_are_kept_out_of_other_bytes_when_that_is_asked_for() -> None
 
 
 def test_values_outlive_the_session() -> None:
+    pytest.importorskip("numpy")
     drivers.run("""
         import numpy, umbel
         umbel.init(num_cpus=1)
