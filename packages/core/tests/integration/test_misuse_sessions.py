@@ -306,7 +306,7 @@ def test_auto_init_can_be_turned_off() -> None:
     output, _ = drivers.run(
         """
         import umbel
-        for call in (umbel.remote(lambda: 1).remote, lambda: umbel.put(1), umbel.cluster_resources):
+        for call in (umbel.remote(lambda: 1).remote, lambda: umbel.put(1), umbel.explain):
             try:
                 call()
             except RuntimeError as error:
@@ -317,6 +317,22 @@ def test_auto_init_can_be_turned_off() -> None:
         UMBEL_ENABLE_AUTO_CONNECT="0",
     )
     assert output == "told\n" * 3
+
+
+def test_asking_how_the_cluster_is_starts_none() -> None:
+    """As in Ray, whose programs expect RaySystemError of the first three, and RuntimeError of the last."""
+    output, _ = drivers.run("""
+        import pickle, umbel
+        for call in (umbel.nodes, umbel.cluster_resources, umbel.available_resources, umbel.timeline):
+            try:
+                call()
+            except RuntimeError as error:
+                assert isinstance(pickle.loads(pickle.dumps(error)), umbel.exceptions.UmbelSystemError), error
+                assert "starts no session; call umbel.init() first" in str(error), error
+                print("told")
+        assert not umbel.is_initialized()
+    """)
+    assert output == "told\n" * 4
 
 
 def test_init_in_a_thread_and_use_in_others() -> None:

@@ -197,9 +197,10 @@ def get_actor(name: str, namespace: str | None = None) -> actor.ActorHandle:
 def nodes() -> list[dict[str, Any]]:
     """One dictionary for each node, dead ones included: NodeID, Alive, Resources, Labels, ...
 
-    The keys are Ray's. NodeManagerPort is the one port of a node of a cluster; the others are 0. DeathReason: 1 of a node that
+    This and the next three start no session: without one they raise UmbelSystemError, which then is a RuntimeError too. The
+    keys are Ray's. NodeManagerPort is the one port of a node of a cluster; the others are 0. DeathReason: 1 of a node that
     said goodbye, 2 of one that did not."""
-    return [_as_ray_has_it(node) for node in current.engine().query("nodes")]
+    return [_as_ray_has_it(node) for node in current.running().query("nodes")]
 
 
 def _as_ray_has_it(node: dict[str, Any]) -> dict[str, Any]:
@@ -244,12 +245,12 @@ def _floats(units: dict[str, int]) -> dict[str, float]:
 
 def cluster_resources() -> dict[str, float]:
     """What all nodes have, by resource."""
-    return _floats(current.engine().query("cluster_resources"))
+    return _floats(current.running().query("cluster_resources"))
 
 
 def available_resources() -> dict[str, float]:
     """What is free now; a resource of which nothing is left is not listed."""
-    return {name: amount for name, amount in _floats(current.engine().query("available_resources")).items() if amount}
+    return {name: amount for name, amount in _floats(current.running().query("available_resources")).items() if amount}
 
 
 def timeline(filename: str | os.PathLike[str] | None = None) -> list[dict[str, Any]] | None:
@@ -266,7 +267,7 @@ def timeline(filename: str | os.PathLike[str] | None = None) -> list[dict[str, A
             f"filename must be a path as str or os.PathLike, or None, got {_describe(filename)}; omit it to have the "
             "events returned"
         )
-    events: list[dict[str, Any]] = current.engine().query("timeline")
+    events: list[dict[str, Any]] = current.running().query("timeline")
     if filename is None:
         return events
     with open(filename, "w") as file:

@@ -12,6 +12,12 @@ import weakref
 from collections.abc import Callable
 from typing import Any
 
+from umbel import exceptions
+
+
+class NotRunning(exceptions.UmbelSystemError, RuntimeError):
+    """There is no session. In Ray it depends on the call which of the two classes programs are told by."""
+
 
 class _Process:
     """What holds for this process: the running engine, and how to start one."""
@@ -53,6 +59,17 @@ def engine() -> Any:
     return _start()
 
 
+def running() -> Any:
+    """The running engine, for what says how it is. Raises NotRunning rather than start one."""
+    found = running_engine()
+    if found is None:
+        _check_not_forked()
+        raise NotRunning(
+            "Umbel is not running in this process, and this call starts no session; call umbel.init() first"
+        )
+    return found
+
+
 def running_engine() -> Any:
     """The running engine, or None."""
     return _process.engine if is_initialized() else None
@@ -63,17 +80,19 @@ def session() -> Any:
     return _process.session if is_initialized() else None
 
 
-def _start() -> Any:
+def _check_not_forked() -> None:
     if _process.engine is not None:
-        raise RuntimeError(
-            f"this process (pid {os.getpid()}) was forked from pid {_process.pid}, which runs Umbel; a session "
-            f"does not "
-            "survive a fork: use umbel tasks instead, or the 'spawn' start method, or call umbel.init() in the "
-            "child for a "
+        raise NotRunning(
+            f"this process (pid {os.getpid()}) was forked from pid {_process.pid}, which runs Umbel; a session does not "
+            "survive a fork: use umbel tasks instead, or the 'spawn' start method, or call umbel.init() in the child for a "
             "session of its own"
         )
+
+
+def _start() -> Any:
+    _check_not_forked()
     if os.environ.get("UMBEL_ENABLE_AUTO_CONNECT", "1") == "0" or _process.auto_init is None:
-        raise RuntimeError(
+        raise NotRunning(
             "Umbel is not running in this process and UMBEL_ENABLE_AUTO_CONNECT=0; call umbel.init() first"
         )
     with _process.lock:

@@ -75,8 +75,6 @@ class UmbelBackend(_joblib.AutoBatchingMixin, _joblib.ParallelBackendBase):  # t
             raise ValueError("n_jobs must not be 0; use -1 for all CPUs of the cluster")
         if n_jobs is None:
             return 1
-        if not umbel.is_initialized():
-            umbel.init()
         available = max(1, pools.cpu_count())
         return min(n_jobs, available) if n_jobs > 0 else max(1, available + 1 + n_jobs)
 

@@ -22,7 +22,9 @@ WINDOW_PER_PROCESS = 4  # chunks of an imap that are on their way or wait for th
 
 
 def cpu_count() -> int:
-    """The CPUs of the cluster, which is how many processes a pool has by default."""
+    """The CPUs of the cluster, which is how many processes a pool has by default. Starts a session if none runs."""
+    if not umbel.is_initialized():
+        umbel.init()
     return int(umbel.cluster_resources().get("CPU", 0))
 
 
