@@ -9,6 +9,8 @@ from typing import Any
 import pytest
 
 import umbel
+from umbel import exceptions
+from umbel._client import running_nodes
 
 
 @pytest.fixture(autouse=True)
@@ -58,3 +60,62 @@ def test_logging_level_is_a_name_or_a_number(level: Any) -> None:
 def test_logging_configuration_is_one_of_ours(wrong: Any) -> None:
     with pytest.raises(TypeError, match=r"logging_config must be an umbel.LoggingConfig, got .*; for example"):
         umbel.init(engine="inline", logging_config=wrong)
+
+
+@pytest.mark.parametrize("wrong", [5, ["native"], b"native", True])
+@pytest.mark.parametrize("name", ["engine", "scheduler"])
+def test_engines_and_schedulers_are_named_by_text(name: str, wrong: Any) -> None:
+    with pytest.raises(TypeError, match=rf"^{name} must be a str, got .* of type \w+; omit it for the default"):
+        umbel.init(**{name: wrong})
+
+
+def test_level_of_the_environment_is_one_that_there_is(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("UMBEL_LOG_LEVEL", "foo")
+    with pytest.raises(
+        exceptions.InvalidOption, match=r"variable UMBEL_LOG_LEVEL must be .* got 'foo'; unset it"
+    ) as caught:
+        umbel.init(engine="inline")
+    assert caught.value.option == "UMBEL_LOG_LEVEL"
+    monkeypatch.setenv("UMBEL_LOG_LEVEL", str(logging.ERROR))
+    with umbel.init(num_cpus=1, engine="inline"):
+        assert logging.getLogger("umbel").level == logging.ERROR
+
+
+def test_history_is_kept_where_that_is_possible(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("UMBEL_HISTORY_DIR", "/dev/null/x")
+    with pytest.raises(exceptions.InvalidOption, match=r"UMBEL_HISTORY_DIR must be a directory .* got '/dev/null/x'"):
+        umbel.init(num_cpus=1)
+
+
+def test_what_means_nothing_here_is_told_by_one_warning() -> None:
+    given: dict[str, Any] = {
+        "_temp_dir": "/x", "_system_config": {"x": 1, "y": 2}, "include_dashboard": True, "enable_resource_isolation": True
+    }  # fmt: skip
+    with pytest.warns(UserWarning, match="ignores") as warned, umbel.init(num_cpus=1, engine="inline", **given):
+        pass
+    assert [str(one.message) for one in warned] == [
+        "init() ignores _temp_dir, enable_resource_isolation (set UMBEL_MEMORY_ISOLATION=1 for control groups that hold "
+        "workers to their memory=), include_dashboard, _system_config['x'], _system_config['y']: Umbel has no such setting"
+    ]
+    assert warned[0].filename == __file__
+
+
+@pytest.mark.filterwarnings("error")
+def test_what_is_switched_off_anyway_is_no_warning() -> None:
+    with umbel.init(num_cpus=1, engine="inline", include_dashboard=False, enable_resource_isolation=False):
+        pass
+
+
+def test_session_ends_by_true_or_false() -> None:
+    wrong: Any = "x"
+    with pytest.raises(TypeError, match="wait_for_processes must be True or False, got 'x'"):
+        umbel.shutdown(wait_for_processes=wrong)
+
+
+def test_node_that_is_not_there_says_what_to_do() -> None:
+    with pytest.raises(
+        ConnectionError, match="no node 'foo' runs on this machine; none does: start one with `umbel start"
+    ):
+        running_nodes.named("foo", [])
+    with pytest.raises(ConnectionError, match="no node 'foo' runs on this machine; name one of these:\n  /bar"):
+        running_nodes.named("foo", ["/bar"])

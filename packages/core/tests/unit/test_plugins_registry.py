@@ -68,6 +68,7 @@ def test_built_ins_register_through_the_hooks() -> None:
             "stop",
             "summary",
             "timeline",
+            "tls",
             "token",
         ),
         "umbel_control_storages": ("sqlite", "redis", "rediss", "etcd", "etcds"),
@@ -126,6 +127,13 @@ def test_unknown_name_in_the_selection_is_a_complaint(plugins: Plugins) -> None:
     plugins.add("good", GOOD)
     assert plugins.load("-goood").complaints() == [
         "UMBEL_PLUGINS names 'goood', but no such plugin is installed; correct or remove it"
+    ]
+
+
+@pytest.mark.parametrize("name", ["builtin", "umbel"])
+def test_what_is_built_in_is_not_said_to_be_missing(plugins: Plugins, name: str) -> None:
+    assert plugins.load(f"-{name}").complaints() == [
+        f"UMBEL_PLUGINS names {name!r}, but what is built in is always on; remove it, or write '-*' to have nothing else"
     ]
 
 

@@ -20,7 +20,7 @@ def test_rays_names_are_understood() -> None:
         "automatic_object_spilling_enabled": False,
         "object_spilling_config": '{"type": "filesystem", "params": {"directory_path": ["/a"]}}',
     }
-    assert spill_options.read(DEFAULTS, None, given) == DEFAULTS.replace(
+    assert spill_options.read(DEFAULTS, None, given, []) == DEFAULTS.replace(
         object_spilling_threshold=0.5,
         min_spilling_size=1_000,
         object_spilling=False,
@@ -30,8 +30,8 @@ def test_rays_names_are_understood() -> None:
 
 def test_the_argument_goes_before_the_configuration() -> None:
     given = {"object_spilling_config": '{"type": "smart_open", "params": {"uri": "s3://bucket/path"}}'}
-    assert spill_options.read(DEFAULTS, None, given).object_spilling_directory == "s3://bucket/path"
-    assert spill_options.read(DEFAULTS, "/b", given).object_spilling_directory == "/b"
+    assert spill_options.read(DEFAULTS, None, given, []).object_spilling_directory == "s3://bucket/path"
+    assert spill_options.read(DEFAULTS, "/b", given, []).object_spilling_directory == "/b"
 
 
 @pytest.mark.parametrize(
@@ -47,16 +47,17 @@ def test_the_argument_goes_before_the_configuration() -> None:
 )
 def test_wrong_values_are_refused(given: dict[str, Any], text: str) -> None:
     with pytest.raises(exceptions.InvalidOption, match=text):
-        spill_options.read(DEFAULTS, None, given)
+        spill_options.read(DEFAULTS, None, given, [])
 
 
 def test_wrong_types_are_refused() -> None:
     with pytest.raises(TypeError, match="must be a path or a URL as str, got 3"):
-        spill_options.read(DEFAULTS, 3, None)
+        spill_options.read(DEFAULTS, 3, None, [])
     with pytest.raises(TypeError, match="must be a dict, got 'x'"):
-        spill_options.read(DEFAULTS, None, "x")
+        spill_options.read(DEFAULTS, None, "x", [])
 
 
 def test_what_means_nothing_here_is_said() -> None:
-    with pytest.warns(UserWarning, match="ignores max_io_workers of _system_config"):
-        assert spill_options.read(DEFAULTS, None, {"max_io_workers": 4}) == DEFAULTS
+    ignored: list[str] = []
+    assert spill_options.read(DEFAULTS, None, {"max_io_workers": 4}, ignored) == DEFAULTS
+    assert ignored == ["_system_config['max_io_workers']"]

@@ -78,8 +78,9 @@ def named(address: str, running: list[str]) -> str:
         return fitting[0]
     if fitting:
         raise ConnectionError(f"several nodes are called {address!r}; give more of the name:{_listed(fitting)}")
-    raise ConnectionError(f"no node {address!r} runs on this machine; there are:{_listed(running)}")
+    advice = f"name one of these:{_listed(running)}" if running else "none does: start one with `umbel start --head`"
+    raise ConnectionError(f"no node {address!r} runs on this machine; {advice}")
 
 
 def _listed(paths: list[str]) -> str:
-    return "".join(f"\n  {path}" for path in paths) or " none"
+    return "".join(f"\n  {path}" for path in paths)

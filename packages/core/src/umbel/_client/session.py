@@ -18,7 +18,7 @@ from umbel._client import context, current, own_node
 if TYPE_CHECKING:
     from umbel._client.logging_config import LoggingConfig
 
-# Arguments that Ray's programs pass and that mean nothing here; accepted with one warning.
+# Arguments that Ray's programs pass and that mean nothing here; accepted with one warning for all.
 _RAY_ARGUMENTS = frozenset(
     (
         "include_dashboard", "dashboard_host", "dashboard_port", "job_config", "configure_logging", "logging_format",
@@ -29,8 +29,13 @@ _RAY_ARGUMENTS = frozenset(
         "_redis_password", "_enable_object_reconstruction", "_driver_object_store_memory", "_skip_env_hook", "storage",
     )
 )  # fmt: skip
-# Of these, the ones that only switch off what is not there anyway; not worth a warning.
-_SILENT_ARGUMENTS = frozenset(("include_dashboard", "dashboard_host", "dashboard_port", "configure_logging"))
+# Of these, the ones that only switch off, or describe, what is not there anyway; not worth a warning.
+_SILENT_ARGUMENTS = frozenset(("dashboard_host", "dashboard_port", "configure_logging", "_system_config"))
+
+_SWITCHES = frozenset(("include_dashboard", "enable_resource_isolation"))  # worth one where they switch on
+_INSTEAD = {
+    "enable_resource_isolation": " (set UMBEL_MEMORY_ISOLATION=1 for control groups that hold workers to their memory=)"
+}
 
 
 class Context(Mapping[str, Any]):
@@ -115,6 +120,8 @@ def init(
     _check_flag("local_mode", local_mode, default=False)
     if log_to_driver is not None:
         _check_flag("log_to_driver", log_to_driver, default=True)
+    _check_name("engine", engine)
+    _check_name("scheduler", scheduler)
     with current.lock():
         running = current.running_engine()
         if running is not None:
@@ -135,8 +142,10 @@ def init(
             config = config.replace(infeasible_timeout_s=_checked_timeout(infeasible_timeout_s))
         if _metrics_export_port is not None:
             config = config.replace(metrics_export_port=_checked_port(_metrics_export_port, engine or config.engine))
-        _check_others(others, local_mode)
-        config = _with_spilling(config, object_spilling_directory, others.get("_system_config"))
+        ignored = _ignored_of(others, local_mode)
+        config = _with_spilling(config, object_spilling_directory, others.get("_system_config"), ignored)
+        if ignored:
+            warnings.warn(f"init() ignores {', '.join(ignored)}: Umbel has no such setting", stacklevel=2)
         logging_values = None if logging_config is None else _configured_logging(logging_config)
         name = engine or config.engine
         of_node = {
@@ -154,7 +163,7 @@ def init(
             _run_tracing_hook(_tracing_startup_hook, name)
         with _begun(name if node is None else "") as extras:
             if logging_config is None or logging_level is not None:
-                _set_log_level(logging_level if logging_level is not None else config.log_level)
+                _set_log_level(logging_level, config.log_level)
             from umbel._plugins import registry
 
             catalog = registry.installed()
@@ -239,6 +248,11 @@ def _check_flag(name: str, value: object, *, default: bool) -> None:
         )
 
 
+def _check_name(name: str, value: object) -> None:
+    if value is not None and not isinstance(value, str):
+        raise TypeError(f"{name} must be a str, got {value!r} of type {type(value).__name__}; omit it for the default")
+
+
 def _checked_timeout(value: Any) -> float:
     if isinstance(value, bool) or not isinstance(value, (int, float)):
         raise TypeError(f"infeasible_timeout_s must be a number of seconds, got {value!r}; omit it to wait for ever")
@@ -311,7 +325,9 @@ def _check_can_serve_metrics() -> None:
         )
 
 
-def _check_others(others: Mapping[str, Any], local_mode: bool) -> None:
+def _ignored_of(others: Mapping[str, Any], local_mode: bool) -> list[str]:
+    """What of the arguments means nothing here, as the warning names it. Raises UnsupportedFeature, and RuntimeError for
+    unknown ones."""
     if local_mode:
         raise exceptions.UnsupportedFeature(
             "init(local_mode=True) is not there; use init(engine='inline'), which runs everything in this "
@@ -324,19 +340,22 @@ def _check_others(others: Mapping[str, Any], local_mode: bool) -> None:
 
         known = ", ".join(p for p in inspect.signature(init).parameters if p != "others")
         raise RuntimeError(f"init() got unknown arguments {unknown}; it takes {known}")
-    ignored = sorted(
-        name for name in others if name not in (*_SILENT_ARGUMENTS, "_system_config") and others[name] is not None
-    )
-    if ignored:
-        warnings.warn(f"init() ignores {', '.join(ignored)}: Umbel has no such setting", stacklevel=4)
+    return [
+        name + _INSTEAD.get(name, "")
+        for name in sorted(others)
+        if name not in _SILENT_ARGUMENTS and others[name] is not None and not (name in _SWITCHES and not others[name])
+    ]
 
 
-def _with_spilling(config: configuration.Config, directory: Any, system_config: Any) -> configuration.Config:
-    """The settings with what `init` was told of spilling; a directory that was named can be written to."""
+def _with_spilling(
+    config: configuration.Config, directory: Any, system_config: Any, ignored: list[str]
+) -> configuration.Config:
+    """The settings with what `init` was told of spilling; a directory that was named can be written to. What means nothing
+    here goes to `ignored`."""
     if system_config is not None or directory is not None:
         from umbel._client import spill_options
 
-        config = spill_options.read(config, directory, system_config)
+        config = spill_options.read(config, directory, system_config, ignored)
     if config.object_spilling and config.object_spilling_directory:
         from umbel._objects import spill_files
 
@@ -386,16 +405,19 @@ def _environment(runtime_env: Any) -> tuple[dict[str, str], str]:
     return dict(checked.env_vars), checked.environment
 
 
-def _set_log_level(level: Any) -> None:
+def _set_log_level(given: Any, configured: str) -> None:
     import logging
 
     allowed = "a number, DEBUG, INFO, WARNING, ERROR or CRITICAL"
+    if given is None:
+        level: Any = int(configured) if configured.isdigit() else configured
+        what, advice = "the environment variable UMBEL_LOG_LEVEL", "unset it for the default"
+    else:
+        level, what, advice = given, "logging_level", "omit it for the default"
     if isinstance(level, bool) or not isinstance(level, (int, str)):
-        raise TypeError(
-            f"logging_level must be {allowed}, got {level!r} of type {type(level).__name__}; omit it for the default"
-        )
+        raise TypeError(f"{what} must be {allowed}, got {level!r} of type {type(level).__name__}; {advice}")
     if isinstance(level, str) and not isinstance(logging.getLevelName(level.upper()), int):
-        raise ValueError(f"logging_level must be {allowed}, got {level!r}; omit it for the default")
+        raise exceptions.InvalidOption(f"{what} must be {allowed}, got {level!r}; {advice}", option=what.split()[-1])
     logging.getLogger("umbel").setLevel(level.upper() if isinstance(level, str) else level)
 
 
@@ -405,7 +427,7 @@ def shutdown(*, wait_for_processes: bool = False, _exiting_interpreter: bool = F
     wait_for_processes: accepted for Ray's sake; this always waits, which takes milliseconds. Raises RuntimeError in a
     task or actor, to which the session does not belong.
     """
-    del wait_for_processes
+    _check_flag("wait_for_processes", wait_for_processes, default=False)
     with current.lock():
         running = current.running_engine()
         if running is None:

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import json
-import warnings
 from collections.abc import Mapping
 from typing import Any
 
@@ -17,13 +16,13 @@ _ALLOWED = (
 )
 
 
-def read(config: configuration.Config, directory: Any, system_config: Any) -> configuration.Config:
-    """`config` with these settings. Raises TypeError and InvalidOption; warns of what means nothing here."""
+def read(config: configuration.Config, directory: Any, system_config: Any, ignored: list[str]) -> configuration.Config:
+    """`config` with these settings. Raises TypeError and InvalidOption; what means nothing here goes to `ignored`."""
     values: dict[str, Any] = {}
     if system_config is not None:
         if not isinstance(system_config, Mapping):
             raise TypeError(f"_system_config must be a dict, got {system_config!r}; omit it for the defaults")
-        values = _of_system_config(system_config)
+        values = _of_system_config(system_config, ignored)
     if directory is not None:
         if not isinstance(directory, str) or not directory:
             raise TypeError(
@@ -34,9 +33,8 @@ def read(config: configuration.Config, directory: Any, system_config: Any) -> co
     return config.replace(**values)
 
 
-def _of_system_config(given: Mapping[str, Any]) -> dict[str, Any]:
+def _of_system_config(given: Mapping[str, Any], ignored: list[str]) -> dict[str, Any]:
     values: dict[str, Any] = {}
-    ignored = []
     for name, value in given.items():
         if name in _NUMBERS:
             kind, minimum, maximum = _NUMBERS[name]
@@ -57,9 +55,7 @@ def _of_system_config(given: Mapping[str, Any]) -> dict[str, Any]:
         elif name == "object_spilling_config":
             values["object_spilling_directory"] = _place_of(value)
         else:
-            ignored.append(name)
-    if ignored:
-        warnings.warn(f"init() ignores {', '.join(ignored)} of _system_config: Umbel has no such setting", stacklevel=6)
+            ignored.append(f"_system_config[{name!r}]")
     return values
 
 

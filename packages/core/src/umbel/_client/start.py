@@ -7,6 +7,7 @@ import os
 from collections.abc import Mapping
 from typing import TYPE_CHECKING, Any
 
+from umbel import exceptions
 from umbel._base import config as configuration
 from umbel._base import sessions
 from umbel._client import launch
@@ -140,7 +141,16 @@ def _recycle_bytes(wanted: int, resources: Mapping[str, float]) -> int:
 
 
 def _history(config: configuration.Config) -> dict[str, object]:
-    """What the daemon must know of it."""
+    """What the daemon must know of it. Raises InvalidOption for a directory that cannot be had."""
+    if config.history_dir:
+        try:
+            os.makedirs(config.history_dir, mode=0o700, exist_ok=True)
+        except OSError as error:
+            raise exceptions.InvalidOption(
+                f"the environment variable UMBEL_HISTORY_DIR must be a directory that can be written to, got "
+                f"{config.history_dir!r} ({error.strerror}); unset it to keep no history after the session",
+                option="UMBEL_HISTORY_DIR",
+            ) from error
     return {
         "tasks_max": config.history_tasks_max,
         "age_max_s": config.history_age_max_s,

@@ -88,8 +88,14 @@ class Catalog:
             for found, state, reason, _ in self.plugins
             if state is State.BROKEN
         ]
+        ours = {builtin.FOUND.name, builtin.FOUND.distribution}
         unknown = [
-            f"{selection.VARIABLE} names {name!r}, but no such plugin is installed; correct or remove it"
+            f"{selection.VARIABLE} names {name!r}, but "
+            + (
+                "what is built in is always on; remove it, or write '-*' to have nothing else"
+                if name in ours
+                else "no such plugin is installed; correct or remove it"
+            )
             for name in self.unknown_names
         ]
         return broken + unknown
