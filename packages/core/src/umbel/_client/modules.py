@@ -1,4 +1,4 @@
-"""Submodules on first use, and what to install for those that are separate distributions."""
+"""Submodules on first use, and what is told of those, and of names, that Ray has and this version has not."""
 
 from __future__ import annotations
 
@@ -7,7 +7,7 @@ import importlib.machinery
 import sys
 from collections.abc import Sequence
 from types import ModuleType
-from typing import Any
+from typing import Any, NoReturn
 
 # Submodules of core that `import umbel` does not load, because most programs never use them.
 LAZY = frozenset(("actor", "cloudpickle", "dag", "experimental", "runtime_context", "runtime_env", "util"))
@@ -24,10 +24,21 @@ LAZY_UTIL = frozenset(
     )
 )
 LAZY_NAMES = {"LoggingConfig": "umbel._client.logging_config"}
+LIBRARIES = frozenset(("dashboard", "data", "kube", "rl", "serve", "train", "tune"))
+# What is not here, and why: modules, and names in modules.
+_OF_RAY = {  # that nothing here stands for
+    "umbel": "ClientBuilder Language autoscaler client cpp_function java_actor_class java_function job_submission widgets "
+    "workflow",
+    "umbel.util": "accelerators connect disconnect get_node_instance_id iter pdb",
+    "umbel.experimental": "channel dynamic_resources get_local_object_locations get_object_locations locations rdt "
+    "register_nixl_memory register_tensor_transport set_resource set_target_device_for_ref set_target_for_ref tqdm_ray "
+    "wait_tensor_freed",
+}
 PLANNED = {
+    **{f"{module}.{name}": "README.md lists what is missing" for module in _OF_RAY for name in _OF_RAY[module].split()},
+    **{f"umbel.{name}": "the library is not released yet, so there is nothing to install" for name in LIBRARIES},
     "umbel.util.tpu": "slices of TPUs come with the TPU plugin; ask for TPUs by resources={'TPU': n} meanwhile",
 }
-LIBRARIES = frozenset(("dashboard", "data", "kube", "rl", "serve", "train", "tune"))
 
 
 class PlannedModule(ModuleNotFoundError):
@@ -36,15 +47,12 @@ class PlannedModule(ModuleNotFoundError):
 
 
 class MissingLibraryFinder:
-    """The last finder asked: an `umbel` library nobody found is one that is not installed."""
+    """The last finder asked: a module of PLANNED that nobody found is not there."""
 
     @classmethod
     def find_spec(
         cls, fullname: str, _path: Sequence[str] | None = None, _target: ModuleType | None = None
     ) -> importlib.machinery.ModuleSpec | None:
-        package, _, name = fullname.partition(".")
-        if package == "umbel" and name in LIBRARIES:
-            raise ModuleNotFoundError(f'umbel.{name} is not installed; run: pip install "umbel[{name}]"', name=fullname)
         if fullname in PLANNED:
             raise PlannedModule(f"{fullname} is not in this version of Umbel: {PLANNED[fullname]}")
         return None
@@ -65,16 +73,25 @@ def attribute(name: str) -> Any:
         from importlib import metadata
 
         return metadata.version("umbel")
-    raise AttributeError(f"module 'umbel' has no attribute {name!r}")
+    raise _missing("umbel", name)
 
 
 def util_attribute(name: str) -> Any:
     """The same for `umbel.util.<name>`."""
-    full = f"umbel.util.{name}"
     if name in LAZY_UTIL:
-        return importlib.import_module(full)
-    if full in PLANNED:
-        from umbel._client import absent
+        return importlib.import_module(f"umbel.util.{name}")
+    raise _missing("umbel.util", name)
 
-        raise absent.error("umbel.util", name, f"it is not in this version of Umbel: {PLANNED[full]}")
-    raise AttributeError(f"module 'umbel.util' has no attribute {name!r}")
+
+def experimental_attribute(name: str) -> NoReturn:
+    """The same for `umbel.experimental.<name>`."""
+    raise _missing("umbel.experimental", name)
+
+
+def _missing(module: str, name: str) -> AttributeError:
+    why = PLANNED.get(f"{module}.{name}")
+    if why is None:
+        return AttributeError(f"module {module!r} has no attribute {name!r}")
+    from umbel._client import absent
+
+    return absent.error(module, name, f"it is not in this version of Umbel: {why}")

@@ -137,6 +137,11 @@ class ObjectRef(Generic[T_co]):
         """The id, in hex, of the process that owns the object."""
         return self._id[:16].hex()
 
+    if not TYPE_CHECKING:
+        tensor_transport = absent.Absent(
+            "a reference does not tell how the tensors of its value travel; the method or the put() that makes it does"
+        )
+
     @classmethod
     def size(cls) -> int:
         """The number of bytes of an object id."""

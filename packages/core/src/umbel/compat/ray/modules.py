@@ -58,8 +58,7 @@ class Finder(importlib.abc.MetaPathFinder):
         except ModuleNotFoundError as error:
             if error.name is None or not f"{ours}.".startswith(f"{error.name}."):
                 raise  # the module is there, but something that it needs is not
-            reason = str(error) if "pip install" in str(error) else None  # a library that is not installed
-            raise NotInUmbel(_explain(fullname, reason), name=ours) from None
+            raise NotInUmbel(_explain(fullname), name=ours) from None
         if found is None:
             raise NotInUmbel(_explain(fullname), name=ours)
         return importlib.machinery.ModuleSpec(fullname, Loader(), is_package=True)
