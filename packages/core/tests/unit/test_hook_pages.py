@@ -34,6 +34,13 @@ def test_no_page_is_of_a_hook_that_is_gone() -> None:
     )
 
 
+def test_listing_shows_what_is_built_in() -> None:
+    page = " ".join((PAGES / "README.md").read_text().split())
+    (builtin,) = registry.load("-*", outside=[]).plugins
+    for hook, names in builtin.provides.items():
+        assert f" {hook.removeprefix('umbel_')}: {', '.join(names)} " in page
+
+
 @pytest.mark.parametrize("hook", HOOKS)
 def test_page_names_hook_descriptor_and_suite(hook: str) -> None:
     page, filled = page_of(hook), kind_of(hook)
