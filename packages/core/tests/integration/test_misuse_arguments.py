@@ -73,6 +73,18 @@ def test_timeouts_are_numbers(wrong: Any) -> None:
         umbel.wait([plain.remote()], timeout=wrong)
 
 
+@pytest.mark.parametrize("wrong", [-2, -0.5, -float("inf")])
+def test_get_waits_no_negative_time(wrong: float) -> None:
+    for refs in (plain.remote(), [plain.remote()]):
+        with pytest.raises(ValueError, match=f"timeout must be >= 0 seconds, got {wrong}; omit it to wait for ever"):
+            umbel.get(refs, timeout=wrong)
+
+
+def test_minus_one_is_for_ever_as_in_ray() -> None:
+    assert umbel.get(plain.remote(1), timeout=-1) == 1
+    assert umbel.get([plain.remote(1)], timeout=-1) == [1]
+
+
 @pytest.mark.parametrize("timeout", [float("inf"), 1e12, 1 << 40])
 def test_huge_timeouts_are_as_none(timeout: float) -> None:
     assert umbel.get(plain.remote(1), timeout=timeout) == 1
@@ -84,8 +96,9 @@ def test_wait_rules() -> None:
     refs = [plain.remote(number) for number in range(3)]
     with pytest.raises(TypeError, match="list"):
         umbel.wait(refs[0])
-    with pytest.raises(TypeError, match="list"):
-        umbel.wait(tuple(refs))
+    for several in (tuple(refs), set(refs)):
+        with pytest.raises(TypeError, match=r"wait\(\) takes a list .*; write list\(\.\.\.\) around it"):
+            umbel.wait(several)  # type: ignore[call-overload]  # on purpose
     with pytest.raises(TypeError, match="position 1"):
         umbel.wait([refs[0], 1])
     with pytest.raises(ValueError, match="repeated"):
@@ -112,7 +125,9 @@ def test_generators_cannot_be_passed_on() -> None:
 
     with pytest.raises(TypeError, match="ObjectRefGenerator"):
         plain.remote(stream.remote())
-    with pytest.raises(TypeError, match="ObjectRefGenerator"):
+    with pytest.raises(TypeError, match=r"list\(generator\)\)$"):
+        plain.remote(stream.remote())
+    with pytest.raises(TypeError, match=r"the part at fault is \[0\] \(umbel\._client\.refs\.ObjectRefGenerator\)$"):
         umbel.put([stream.remote()])
 
 

@@ -97,6 +97,9 @@ def test_map_unordered_bounds_what_is_unfinished() -> None:
     assert len(umbel.get(recorder.all_started.remote())) <= 5
 
 
+_X: Any = "x"
+
+
 @pytest.mark.parametrize(
     ("call", "error", "text"),
     [
@@ -104,6 +107,8 @@ def test_map_unordered_bounds_what_is_unfinished() -> None:
         (lambda: map_unordered(square, [], chunk_size=0), ValueError, "chunk_size must be at least 1"),
         (lambda: map_unordered(square, [], backpressure_size=0), ValueError, "backpressure_size must be at least 1"),
         (lambda: map_unordered(abs, []), TypeError, "must be a remote function"),
+        (lambda: as_completed([], yield_obj_refs=_X), TypeError, "yield_obj_refs must be True or False, got 'x'"),
+        (lambda: map_unordered(square, [], yield_obj_refs=_X), TypeError, "yield_obj_refs must be True or False"),
     ],
 )
 def test_bad_arguments_are_named_at_once(call: Any, error: type[Exception], text: str) -> None:

@@ -9,7 +9,7 @@ import subprocess
 import sys
 import textwrap
 import threading
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from typing import Any
 
 import pytest
@@ -336,3 +336,12 @@ def test_bad_use_is_named(pool: Pool) -> None:
         pool.map(abs, [1], chunksize=0)
     with pytest.raises(NotImplementedError, match="cannot be pickled"):
         pool.__reduce__()
+    wrong: Any = "x"
+    waits: list[Callable[..., Any]] = [
+        (called := pool.apply_async(abs, (1,))).get,
+        called.wait,
+        pool.imap(abs, [1]).next,
+    ]
+    for wait in waits:
+        with pytest.raises(TypeError, match="timeout must be a number of seconds or None, got 'x'"):
+            wait(timeout=wrong)

@@ -173,7 +173,7 @@ def test_concurrency_groups_do_not_hold_each_other_back() -> None:
     assert umbel.wait([slow, held], num_returns=2, timeout=0)[0] == []
     gate.open.remote()
     assert umbel.get([slow, held]) == ["io", "quick"]
-    with pytest.raises(ValueError, match="no concurrency group 'nope'"):
+    with pytest.raises(ValueError, match="concurrency_group 'nope', which the actor does not declare"):
         grouped.quick.options(concurrency_group="nope").remote()
 
 

@@ -83,7 +83,7 @@ def test_pickling_keeps_the_set() -> None:
     assert pickle.loads(pickle.dumps(one)) == one
 
 
-@pytest.mark.parametrize("bad", [-1, -0.5, float("nan"), float("inf"), -float("inf"), 0.00001, 1.00005])
+@pytest.mark.parametrize("bad", [-1, -0.5, float("nan"), float("inf"), -float("inf"), 0.00001, 1e-7, 1e-9, 1.00005])
 def test_wrong_amount_is_refused_with_its_name_and_value(bad: float) -> None:
     with pytest.raises(exceptions.InvalidOption) as info:
         ResourceSet.from_floats({"widgets": bad})

@@ -35,6 +35,13 @@ def test_strategies_compare_print_and_pickle_by_value() -> None:
     assert In("a") != NotIn("a")
 
 
+@pytest.mark.parametrize("name", ["soft", "_spill_on_unavailable", "_fail_on_unavailable"])
+def test_flags_of_an_affinity_are_true_or_false(name: str) -> None:
+    given = {"soft": True, name: "x"}
+    with pytest.raises(TypeError, match=f"^{name} must be True or False, got 'x'; "):
+        NodeAffinitySchedulingStrategy(NODE, **given)  # type: ignore[arg-type]  # on purpose
+
+
 def test_a_node_id_object_is_accepted() -> None:
     class NodeID:
         def hex(self) -> str:

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import warnings
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Collection, Iterable
 from types import FunctionType
 from typing import TYPE_CHECKING, Any, Generic, NamedTuple, overload
 
@@ -57,6 +57,7 @@ class ActorDescription(NamedTuple):
     is_detached: bool
     has_events: bool = True  # its calls go into the history
     has_tensor_transport: bool = False  # its methods may have one
+    concurrency_groups: tuple[str, ...] = ()
 
 
 class MethodTemplate:
@@ -105,7 +106,8 @@ class ActorMethod:
     def options(self, **overrides: Unpack[MethodOptions]) -> ActorMethod:
         description = self._template.description
         template = MethodTemplate(description, option_model.method_options(description.options, overrides))
-        _check_streaming(template)
+        _check_streaming(template.options, template.name, is_generator=template.is_generator)
+        _check_group(template.options.concurrency_group, template.name, self._handle._description.concurrency_groups)
         if template.options.tensor_transport is not None:
             _check_transport(template, self._handle._description)
         return ActorMethod(self._handle, template)
@@ -185,7 +187,7 @@ def describe(cls: type, options: option_model.ActorOptions) -> ActorDescription:
             is_generator=signatures.is_generator(function),
             is_async=signatures.is_async(function),
         )
-        _check_group(methods[name], options)
+        _check_group(methods[name].options.get("concurrency_group"), name, options.concurrency_groups or ())
     is_async = any(m.is_async for m in methods.values())
     has_tensor_transport = any(m.options.get("tensor_transport") for m in methods.values())
     if has_tensor_transport and options.enable_tensor_transport is False:
@@ -214,6 +216,7 @@ def describe(cls: type, options: option_model.ActorOptions) -> ActorDescription:
         is_detached=options.lifetime == "detached",
         has_events=options.enable_task_events,
         has_tensor_transport=has_tensor_transport or bool(options.enable_tensor_transport),
+        concurrency_groups=tuple(sorted(options.concurrency_groups or ())),
     )
 
 
@@ -222,20 +225,19 @@ def _members(cls: type) -> list[tuple[str, Any]]:
     return sorted({name: raw for base in reversed(cls.__mro__) for name, raw in vars(base).items()}.items())
 
 
-def _check_group(method: MethodDescription, options: option_model.ActorOptions) -> None:
-    group = method.options.get("concurrency_group")
-    if group is not None and group not in (options.concurrency_groups or {}):
+def _check_group(group: str | None, method: str, declared: Collection[str]) -> None:
+    if group is not None and group not in declared:
         raise ValueError(
-            f"method {method.name} asks for concurrency_group {group!r}, which the actor does not declare; it has "
-            f"{sorted(options.concurrency_groups or {}) or 'none'}"
+            f"method {method} asks for concurrency_group {group!r}, which the actor does not declare; it has "
+            f"{sorted(declared) or 'none'}; declare it with @umbel.remote(concurrency_groups={{{group!r}: 1}})"
         )
 
 
-def _check_streaming(template: MethodTemplate) -> None:
-    wanted = template.options.num_returns
-    if wanted in ("streaming", "dynamic") and not template.is_generator:
+def _check_streaming(options: option_model.MethodOptions, method: str, *, is_generator: bool) -> None:
+    wanted = options.num_returns
+    if wanted in ("streaming", "dynamic") and not is_generator:
         raise ValueError(
-            f"num_returns={wanted!r} needs a generator method, got {template.name}, which has no 'yield'; "
+            f"num_returns={wanted!r} needs a generator method, got {method}, which has no 'yield'; "
             "use a number, or yield the values"
         )
 
@@ -399,6 +401,8 @@ def method(*args: Any, **options: Any) -> Any:
         transports.check(checked.tensor_transport, "tensor_transport")
 
     def mark(function: Callable[..., Any]) -> Callable[..., Any]:
+        name = getattr(function, "__name__", repr(function))
+        _check_streaming(checked, name, is_generator=signatures.is_generator(function))
         setattr(function, METHOD_OPTIONS_ATTRIBUTE, dict(options))
         return function
 

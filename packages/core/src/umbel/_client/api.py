@@ -28,20 +28,20 @@ def get(
 def get(object_refs: Any, *, timeout: float | None = None, _use_object_store: bool = False) -> Any:
     """The value of a reference, or the list of values of a list of references, in their order.
 
-    timeout: seconds; 0 polls. Raises GetTimeoutError (a TimeoutError) when it passes; the error of a task as both
-    UmbelTaskError and the user's own class, as soon as any of the references has one; ValueError for what is neither
-    a reference nor a list of them. NumPy and Arrow data come as read-only views of shared memory, without a copy.
+    timeout: seconds; 0 polls, None or -1 waits for ever. Raises GetTimeoutError (a TimeoutError) when it passes; the error
+    of a task as both UmbelTaskError and the user's own class, as soon as any of the references has one; ValueError for what
+    is neither a reference nor a list of them. NumPy and Arrow data come as read-only views of shared memory, without a copy.
     """
     engine = current.engine()
     if type(object_refs) is refs.ObjectRef:
         if timeout is not None:
-            _check_timeout(timeout)
+            timeout = _checked_wait(timeout)
         return engine.get([object_refs], timeout)[0]
     if isinstance(object_refs, refs.ObjectRefGenerator):
         return object_refs
-    _check_timeout(timeout)
+    check_timeout(timeout)
     if isinstance(object_refs, refs.ObjectRef):
-        return engine.get([object_refs], timeout)[0]
+        return engine.get([object_refs], _checked_wait(timeout))[0]
     if isinstance(object_refs, refs.GraphRef):
         return object_refs.get(timeout)
     if not isinstance(object_refs, list):
@@ -59,7 +59,7 @@ def get(object_refs: Any, *, timeout: float | None = None, _use_object_store: bo
         for position, ref in enumerate(object_refs):
             if not isinstance(ref, refs.ObjectRef):
                 raise ValueError(f"get() takes a list of ObjectRefs, got {_describe(ref)} at position {position}")
-    return engine.get(object_refs, timeout)
+    return engine.get(object_refs, timeout if timeout is None else _checked_wait(timeout))
 
 
 def _get_of_graph(wanted: list[refs.GraphRef], timeout: float | None) -> list[Any]:
@@ -113,14 +113,15 @@ def wait(
     if fetch_local is not True and fetch_local is not False:
         raise _not_a_flag("fetch_local", fetch_local, True)
     if not isinstance(ray_waitables, list):
-        raise TypeError(f"wait() takes a list of ObjectRefs, got {_describe(ray_waitables)}; write [ref] for one")
+        advice = "write list(...) around it" if isinstance(ray_waitables, (tuple, set)) else "write [ref] for one"
+        raise TypeError(f"wait() takes a list of ObjectRefs, got {_describe(ray_waitables)}; {advice}")
     kinds = set(map(type, ray_waitables))
     if not kinds <= _WAITABLE:
         for position, item in enumerate(ray_waitables):
             if not isinstance(item, (refs.ObjectRef, refs.ObjectRefGenerator)):
                 raise TypeError(f"wait() takes a list of ObjectRefs, got {_describe(item)} at position {position}")
     if timeout is not None:
-        _check_timeout(timeout)
+        check_timeout(timeout)
         if timeout < 0:
             raise ValueError(f"timeout must be >= 0 seconds, got {timeout!r}; omit it to wait for ever")
     if not ray_waitables:
@@ -291,11 +292,24 @@ def get_gpu_ids() -> list[int] | list[str]:
     return [int(i) for i in ids] if all(i.isdigit() for i in ids) else list(ids)
 
 
-def _check_timeout(timeout: Any) -> None:
+def check_timeout(timeout: Any, name: str = "timeout") -> None:
+    """Raises TypeError for what is neither a number nor None."""
     if timeout is None:
         return
     if isinstance(timeout, bool) or not isinstance(timeout, (int, float)) or math.isnan(timeout):
-        raise TypeError(f"timeout must be a number of seconds or None, got {timeout!r}")
+        raise TypeError(
+            f"{name} must be a number of seconds or None, got {_describe(timeout)}; write None to wait for ever"
+        )
+
+
+def _checked_wait(timeout: float | None) -> float | None:
+    """How long `get` waits. -1 is for ever, as in Ray."""
+    check_timeout(timeout)
+    if timeout is not None and timeout < 0:
+        if timeout != -1:
+            raise ValueError(f"timeout must be >= 0 seconds, got {timeout!r}; omit it to wait for ever")
+        return None
+    return timeout
 
 
 def _not_a_flag(name: str, value: object, default: bool) -> TypeError:

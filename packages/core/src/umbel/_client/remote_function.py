@@ -128,14 +128,14 @@ class RemoteFunction(Generic[P, R]):
             )
 
     @submits
-    def remote(self, *args: Any, **kwargs: Any) -> Any:
+    def remote(self, /, *args: Any, **kwargs: Any) -> Any:
         """Submit one call. Returns an ObjectRef; a list of them for num_returns > 1; None for 0; a generator of them
         for a generator function. Raises TypeError when the arguments do not fit the function."""
         template = self._template
         template.signature.check(args, kwargs)
         return current.engine().submit_task(template, args, kwargs)
 
-    def bind(self, *args: Any, **kwargs: Any) -> FunctionNode:
+    def bind(self, /, *args: Any, **kwargs: Any) -> FunctionNode:
         """A node of a graph that calls the function: see `umbel.dag`."""
         from umbel._client.graphs import nodes
 
@@ -178,13 +178,13 @@ class BoundOptions(Generic[P, R]):
         self._template = template
 
     @submits
-    def remote(self, *args: Any, **kwargs: Any) -> Any:
+    def remote(self, /, *args: Any, **kwargs: Any) -> Any:
         """As `RemoteFunction.remote`."""
         template = self._template
         template.signature.check(args, kwargs)
         return current.engine().submit_task(template, args, kwargs)
 
-    def bind(self, *args: Any, **kwargs: Any) -> FunctionNode:
+    def bind(self, /, *args: Any, **kwargs: Any) -> FunctionNode:
         """As `RemoteFunction.bind`."""
         from umbel._client.graphs import nodes
 

@@ -23,6 +23,13 @@ _ARGUMENT_COUNT_MAX = 1 << 30  # stands for "any number" where a function takes 
 _Row: TypeAlias = tuple[str, int, bool]  # of a parameter: its name, its kind, whether it has a default
 
 
+class _Default:
+    """Stands for a parameter's default, whose value is not kept."""
+
+    def __repr__(self) -> str:
+        return "..."
+
+
 class Signature:
     """What a function accepts. Picklable whatever the function's defaults and annotations are."""
 
@@ -47,7 +54,7 @@ class Signature:
         return _rebuild, (self._name, self._rows, self._positional_min, self._positional_max)
 
     def check(self, args: tuple[Any, ...], kwargs: dict[str, Any]) -> None:
-        """Raises TypeError, in Python's own words, when the call does not fit."""
+        """Raises TypeError when the call does not fit."""
         if not kwargs and self._positional_min <= len(args) <= self._positional_max:
             return
         if self._fits(len(args), kwargs):
@@ -56,7 +63,10 @@ class Signature:
         try:
             full.bind(*args, **kwargs)
         except TypeError as error:
-            raise TypeError(f"{self._name}{full}: {error}") from None
+            named = f", and by keyword {', '.join(map(repr, kwargs))}" if kwargs else ""
+            raise TypeError(
+                f"{self._name}{full}: {error}; got {len(args)} by position{named}; call it as it is defined"
+            ) from None
 
     def _fits(self, given: int, kwargs: dict[str, Any]) -> bool:
         """given: how many arguments have no keyword."""
@@ -80,10 +90,10 @@ class Signature:
     def _full(self) -> inspect.Signature:
         from inspect import Parameter, Signature, _ParameterKind
 
-        empty = Parameter.empty
+        empty, some = Parameter.empty, _Default()
         return Signature(
             [
-                Parameter(name, _ParameterKind(kind), default=None if has_default else empty)
+                Parameter(name, _ParameterKind(kind), default=some if has_default else empty)
                 for name, kind, has_default in self._rows
             ]
         )

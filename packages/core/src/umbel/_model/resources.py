@@ -139,7 +139,7 @@ def units_of(value: object, *, what: str, advice: str = "write 0 or more") -> in
         return value * RESOURCE_UNIT  # exact, also for bytes beyond 2**53 units
     exact = value * RESOURCE_UNIT
     units = round(exact)
-    if abs(exact - units) > _ROUNDING_SLACK:
+    if abs(exact - units) > _ROUNDING_SLACK or (value and not units):
         raise exceptions.InvalidOption(
             f"{what} must be a multiple of {1 / RESOURCE_UNIT}, got {value!r}; round it, as to "
             f"{max(units, 1) / RESOURCE_UNIT}",

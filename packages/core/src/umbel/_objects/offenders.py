@@ -1,6 +1,7 @@
 """Which part of a value cannot be pickled.
 
-Walks attributes, items and closures, only after pickling failed, so its cost is on the error path alone.
+Walks attributes, items and closures, only after pickling failed, so its cost is on the error path alone. A part is at fault
+when it fails with the very text that the whole fails with: what is inside of something that refuses to be pickled is not.
 """
 
 from __future__ import annotations
@@ -12,24 +13,35 @@ DEPTH_MAX = 8  # deeper nesting is reported by its container
 VISITS_MAX = 500  # each visit pickles a part; an error message is not worth more
 
 
-def find(value: Any) -> str | None:
-    """A path such as `.lock (_thread.lock)` to the innermost part that cannot be pickled, or None when unclear."""
+def find(value: Any, error: BaseException) -> str | None:
+    """A path such as `.lock (_thread.lock)` to the innermost part that cannot be pickled, or None when unclear.
+
+    error: what pickling `value` raised."""
     budget = [VISITS_MAX]
-    path = _search(value, "", DEPTH_MAX, budget, set())
+    path = _search(value, str(error), "", DEPTH_MAX, budget, set())
     return path
 
 
-def _can_pickle(value: Any) -> bool:
+def is_refusal(error: BaseException) -> bool:
+    """Whether something said of itself, in its `__reduce__`, that it cannot be pickled."""
+    code = None
+    trace = error.__traceback__
+    while trace is not None:
+        code, trace = trace.tb_frame.f_code, trace.tb_next
+    return code is not None and code.co_name in ("__reduce__", "__reduce_ex__", "__getstate__")
+
+
+def _fault(value: Any) -> str | None:
     import cloudpickle
 
     try:
         cloudpickle.dumps(value)
-    except Exception:
-        return False
-    return True
+    except Exception as error:
+        return str(error)
+    return None
 
 
-def _search(value: Any, path: str, depth: int, budget: list[int], seen: set[int]) -> str | None:
+def _search(value: Any, fault: str, path: str, depth: int, budget: list[int], seen: set[int]) -> str | None:
     if id(value) in seen:
         return None
     seen.add(id(value))
@@ -37,9 +49,9 @@ def _search(value: Any, path: str, depth: int, budget: list[int], seen: set[int]
         if budget[0] <= 0:
             break
         budget[0] -= 1
-        if not _can_pickle(part):
+        if _fault(part) == fault:
             if depth > 0:
-                deeper = _search(part, path + step, depth - 1, budget, seen)
+                deeper = _search(part, fault, path + step, depth - 1, budget, seen)
                 if deeper:
                     return deeper
             return _name(path + step, part)

@@ -298,13 +298,15 @@ def serialize(value: Any, replaced: Replaced | None = None) -> Serialized:
 def _explain(value: Any, error: BaseException) -> str:
     from umbel._objects import offenders
 
-    path = offenders.find(value)
+    path = offenders.find(value, error)
     where = f"; the part at fault is {path}" if path else ""
-    return (
-        f"cannot serialize {type(value).__name__}: {error}{where}. Create it inside the task or actor that uses "
-        f"it, leave "
-        "it out with __getstate__, or register a serializer (umbel.util.register_serializer)"
+    advice = (
+        ""  # it has said what to do
+        if offenders.is_refusal(error)
+        else ". Create it inside the task or actor that uses it, leave it out with __getstate__, or register a serializer "
+        "(umbel.util.register_serializer)"
     )
+    return f"cannot serialize {type(value).__name__}: {error}{where}{advice}"
 
 
 def dumps(value: Any) -> bytes:

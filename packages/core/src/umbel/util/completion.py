@@ -60,6 +60,7 @@ def as_completed(
     References must be unique.
     """
     _check_positive("chunk_size", chunk_size)
+    _check_flag("yield_obj_refs", yield_obj_refs)
     found = _checked(refs)
     return _completed(found, chunk_size, yield_obj_refs, timeout, fetch_local)
 
@@ -113,6 +114,7 @@ def map_unordered(
     as results are taken. The rest is as in `as_completed`.
     """
     _check_positive("chunk_size", chunk_size)
+    _check_flag("yield_obj_refs", yield_obj_refs)
     if backpressure_size is not None:
         _check_positive("backpressure_size", backpressure_size)
     if not hasattr(fn, "remote"):
@@ -173,6 +175,11 @@ def _checked(refs: Any) -> list[ObjectRef[Any]]:
     if len(set(found)) < len(found):
         raise ValueError("as_completed() takes each reference once, got some repeated; remove the duplicates")
     return found
+
+
+def _check_flag(name: str, value: object) -> None:
+    if not isinstance(value, bool):
+        raise TypeError(f"{name} must be True or False, got {value!r}; omit it for the default of False")
 
 
 def _check_positive(name: str, value: int) -> None:

@@ -6,7 +6,7 @@ from collections.abc import Mapping
 from typing import Any
 
 from umbel import exceptions
-from umbel._client import context, current, groups, refs
+from umbel._client import api, context, current, groups, refs
 from umbel._model import ids
 from umbel._model import resources as resource_model
 
@@ -44,11 +44,12 @@ class PlacementGroup:
         waited_for: refs.ObjectRef[PlacementGroup] = engine.groups.ready(self.id.hex(), self)
         return waited_for
 
-    def wait(self, timeout_seconds: float = WAIT_S) -> bool:
-        """Whether all bundles are placed, within so many seconds. Raises what `ready()` has for an error."""
+    def wait(self, timeout_seconds: float | None = WAIT_S) -> bool:
+        """Whether all bundles are placed, within so many seconds, None for ever. Raises what `ready()` has for an error."""
+        api.check_timeout(timeout_seconds, "timeout_seconds")
         engine = _engine()
         ref = self.ready()
-        if not engine.wait([ref], 1, float(timeout_seconds), True)[0]:
+        if not engine.wait([ref], 1, timeout_seconds, True)[0]:
             return False
         engine.get([ref], None)
         return True
@@ -107,6 +108,8 @@ def placement_group(
             "use strategy="
         )
     chosen = _checked_strategy(strategy, _soft_target_node_id)
+    if name is not None and not isinstance(name, str):
+        raise exceptions.InvalidOptionType(f"name must be a str, got {name!r}; omit it for no name", option="name")
     if lifetime not in (None, "detached"):
         raise exceptions.InvalidOption(
             f'lifetime must be None or "detached", got {lifetime!r}; omit it for a group that ends with the job',
@@ -183,13 +186,16 @@ def _checked_selectors(selectors: Any, count: int) -> list[dict[str, str]]:
 
 def remove_placement_group(placement_group: PlacementGroup) -> None:
     """Give the bundles back. Actors and tasks in them are killed; what waits for them fails. No error if it is gone."""
-    _engine().groups.remove(placement_group.id.hex())
+    _engine().groups.remove(_checked_group("remove_placement_group", placement_group).id.hex())
 
 
 def get_placement_group(placement_group_name: str) -> PlacementGroup:
     """The group of that name in this namespace. Raises ValueError when there is none."""
-    if not placement_group_name:
-        raise ValueError(f"get_placement_group() takes the name of a group, got {placement_group_name!r}")
+    if not isinstance(placement_group_name, str) or not placement_group_name:
+        raise ValueError(
+            f"get_placement_group() takes the name of a group, a non-empty str, got {placement_group_name!r}; "
+            "placement_group_table() lists all"
+        )
     group, bundles = _engine().groups.find(placement_group_name)
     return PlacementGroup(ids.PlacementGroupID.from_hex(group), bundles)
 
@@ -199,7 +205,15 @@ def placement_group_table(placement_group: PlacementGroup | None = None) -> dict
     found = {one["group"]: _as_row(one) for one in _engine().query("placement_groups")}
     if placement_group is None:
         return found
-    return found.get(placement_group.id.hex(), {})
+    return found.get(_checked_group("placement_group_table", placement_group).id.hex(), {})
+
+
+def _checked_group(function: str, group: Any) -> PlacementGroup:
+    if not isinstance(group, PlacementGroup):
+        raise TypeError(
+            f"{function}() takes a PlacementGroup, got {group!r}; placement_group() makes one, get_placement_group() finds one"
+        )
+    return group
 
 
 def _as_row(one: Mapping[str, Any]) -> dict[str, Any]:

@@ -8,6 +8,8 @@ from __future__ import annotations
 from collections.abc import Mapping
 from typing import Any, TypeAlias
 
+from umbel import exceptions
+
 
 class _Value:
     """Compares, hashes and prints by its fields."""
@@ -61,6 +63,9 @@ class NodeAffinitySchedulingStrategy(_Value):
                 f"node_id must be a node's id in hex, got {node_id!r}; take one from umbel.nodes() or "
                 "umbel.get_runtime_context().get_node_id()"
             )
+        _check_flag("soft", soft, "write soft=False to wait for this node")
+        _check_flag("_spill_on_unavailable", _spill_on_unavailable, "omit it for False")
+        _check_flag("_fail_on_unavailable", _fail_on_unavailable, "omit it for False")
         if _spill_on_unavailable and not soft:
             raise ValueError("_spill_on_unavailable needs soft=True, got soft=False; a hard affinity never spills")
         if _fail_on_unavailable and soft:
@@ -71,6 +76,11 @@ class NodeAffinitySchedulingStrategy(_Value):
         self.soft = soft
         self._spill_on_unavailable = _spill_on_unavailable
         self._fail_on_unavailable = _fail_on_unavailable
+
+
+def _check_flag(name: str, value: object, advice: str) -> None:
+    if not isinstance(value, bool):
+        raise exceptions.InvalidOptionType(f"{name} must be True or False, got {value!r}; {advice}", option=name)
 
 
 def _is_hex(text: str) -> bool:

@@ -422,6 +422,31 @@ def test_concurrency_groups_do_not_hold_each_other_up(signal: Any) -> None:
     assert umbel.get(held, timeout=20) is True
 
 
+def test_a_call_asking_for_an_undeclared_group_is_refused_where_it_is_written() -> None:
+    @umbel.remote
+    class Plain:
+        def run(self) -> int:
+            return 1
+
+    plain = Plain.remote()
+    for handle in (plain, umbel.get(umbel.put([plain]))[0]):
+        with pytest.raises(ValueError, match=r"method run asks for concurrency_group 'io', .* it has none; declare it"):
+            handle.run.options(concurrency_group="io")
+    assert umbel.get(plain.run.remote(), timeout=20) == 1
+
+
+@pytest.mark.parametrize("num_returns", ["streaming", "dynamic"])
+def test_a_method_that_yields_nothing_is_no_stream(num_returns: Any) -> None:
+    with pytest.raises(
+        ValueError, match=f"num_returns='{num_returns}' needs a generator method, got run, which has no"
+    ):
+
+        class Wrong:
+            @umbel.method(num_returns=num_returns)
+            def run(self) -> int:
+                return 1
+
+
 def test_a_method_asking_for_an_undeclared_group_is_refused() -> None:
     class Wrong:
         @umbel.method(concurrency_group="io")

@@ -378,6 +378,24 @@ def test_a_group_that_makes_no_sense_is_refused(engine: str, given: dict[str, An
         placement_group(**given)
 
 
+def test_wrong_arguments_are_named(make: Callable[..., PlacementGroup]) -> None:
+    group = make([{"CPU": 1}])
+    wrong: Any = 5
+    with pytest.raises(TypeError, match="name must be a str, got 5; omit it for no name"):
+        make([{"CPU": 1}], name=wrong)
+    with pytest.raises(ValueError, match=r"get_placement_group\(\) takes the name of a group, .* got 5"):
+        get_placement_group(wrong)
+    for function in (remove_placement_group, placement_group_table):
+        with pytest.raises(
+            TypeError, match=rf"{function.__name__}\(\) takes a PlacementGroup, got 5; placement_group\(\)"
+        ):
+            function(wrong)
+    wrong = "x"
+    with pytest.raises(TypeError, match="timeout_seconds must be a number of seconds or None, got 'x'"):
+        group.wait(wrong)
+    assert group.wait(20)
+
+
 def test_what_fits_into_no_bundle_is_refused_at_once(make: Callable[..., PlacementGroup]) -> None:
     group = make([{"CPU": 2}, {"CPU": 1}])
     for options, says in (

@@ -39,6 +39,12 @@ def test_a_wrong_call_fails_at_the_caller(args: Any, kwargs: Any) -> None:
         add.remote(*args, **kwargs)
 
 
+def test_a_keyword_may_have_any_name() -> None:
+    keywords = umbel.remote(lambda **given: given)
+    assert umbel.get(keywords.remote(self=1, args=2)) == {"self": 1, "args": 2}
+    assert umbel.get(keywords.options(num_cpus=0.5).remote(self=1)) == {"self": 1}
+
+
 def test_top_level_references_become_values_and_nested_ones_do_not() -> None:
     """15"""
 

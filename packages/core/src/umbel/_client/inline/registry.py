@@ -142,12 +142,6 @@ class Registry:
         windows = [options.generator_backpressure_num_objects or -1]
         if actor is not None:
             windows.append(actor.template.options.generator_backpressure_num_objects)
-            groups = actor.template.options.concurrency_groups or {}
-            if recipe.group is not None and recipe.group not in groups:
-                raise ValueError(
-                    f"{of_class.class_name} has no concurrency group {recipe.group!r}; it has "
-                    f"{', '.join(sorted(groups)) or 'none'}; declare it with @umbel.remote(concurrency_groups={{...}})"
-                )
         recipe.window = min((window for window in windows if window > 0), default=-1)
         return recipe
 

@@ -14,6 +14,7 @@ from collections.abc import Callable, Iterator
 from multiprocessing import TimeoutError as PoolTimeoutError
 from typing import Any
 
+from umbel._client import api
 from umbel.util.multiprocessing.child import Failure, Outcomes
 
 _logger = logging.getLogger(__name__)
@@ -50,6 +51,7 @@ class AsyncResult:
 
         Raises multiprocessing.TimeoutError after `timeout` seconds; the result may still come.
         """
+        api.check_timeout(timeout)
         if not self._done.wait(timeout):
             raise PoolTimeoutError(f"no result within {timeout} s")
         if self._failure is not None:
@@ -58,6 +60,7 @@ class AsyncResult:
 
     def wait(self, timeout: float | None = None) -> None:
         """Return when the result is there, or after `timeout` seconds."""
+        api.check_timeout(timeout)
         self._done.wait(timeout)
 
     def ready(self) -> bool:
@@ -138,6 +141,7 @@ class ResultIterator:
 
     def next(self, timeout: float | None = None) -> Any:
         """The next result; raises multiprocessing.TimeoutError after `timeout` seconds, StopIteration at the end."""
+        api.check_timeout(timeout)
         while not self._current:
             self._top_up()
             if self._taken_count == self._submitted_count:
