@@ -84,6 +84,7 @@ def test_help_lists_the_commands_of_plugins_and_imports_none(installed: Path) ->
         ["summary", "How many tasks, actors, objects"],
         ["text", "Not a command"],
         ["timeline", "What ran when, as a file for Perfetto"],
+        ["tls", "Certificates for a cluster that talks by TLS"],
         ["token", "A role's token for a node that listens"],
     ]
 
