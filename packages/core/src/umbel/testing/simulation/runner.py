@@ -159,6 +159,7 @@ def machines() -> Mapping[str, MakeWorld]:
     from umbel.testing.simulation import (
         actors,
         agent,
+        autoscaling,
         collective,
         control,
         dispatch,
@@ -192,4 +193,5 @@ def machines() -> Mapping[str, MakeWorld]:
         "nodes": nodes.NodesWorld,
         "pulls": pulls.PullsWorld,
         "control": control.ControlWorld,
+        "autoscaling": autoscaling.AutoscalingWorld,
     }
