@@ -267,6 +267,20 @@ class StorageMismatch(ControlStorageError):
     _umbel_summary = "the control storage holds something else than this cluster's records"
 
 
+class NodeLaunchError(UmbelError):
+    """A launcher could not launch all the nodes that it was asked for.
+
+    launched: those that it has launched all the same. retry_after_s: when to try again, 0 if it does not know.
+    """
+
+    _umbel_summary = "nodes could not be launched"
+
+    def __init__(self, message: str | None = None, *, launched: Sequence[str] = (), retry_after_s: float = 0.0) -> None:
+        super().__init__(message)
+        self.launched = tuple(launched)
+        self.retry_after_s = retry_after_s
+
+
 class RuntimeEnvSetupError(UmbelError):
     """The runtime environment of a task or an actor could not be made."""
 
@@ -861,6 +875,7 @@ __all__ = [
     "InvalidOptionType",
     "LocalNodeDiedError",
     "NodeDiedError",
+    "NodeLaunchError",
     "ObjectFetchTimedOutError",
     "ObjectFreedError",
     "ObjectLostError",

@@ -133,6 +133,7 @@ def test_list_shows_every_plugin_and_why_it_is_off(installed: Path, monkeypatch:
         "umbel_commands",
         "umbel_control_storages",
         "umbel_engines",
+        "umbel_node_launchers",
         "umbel_runtime_envs",
         "umbel_schedulers",
         "umbel_stores",

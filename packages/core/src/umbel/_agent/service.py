@@ -424,7 +424,8 @@ class Service:
         """For programs and commands of this machine. cluster, head: as the node has been told when it joined."""
         if self._cluster is not None and self._cluster.is_head:
             cluster, head = self._config["node_id"], self.address
-        found = sessions.Outliving(self._config["node_id"], self.address, cluster, head)
+        labels = json.dumps(self._config["labels"])
+        found = sessions.Outliving(self._config["node_id"], self.address, cluster, head, labels)
         sessions.note_outliving(self._config["session_dir"], found)
 
     def _admit_node(self, stream: transport.Stream) -> None:

@@ -59,6 +59,15 @@ def umbel_control_storages() -> list[spi.ControlStorageDescriptor]:
 
 
 @hookimpl
+def umbel_node_launchers() -> list[spi.NodeLauncherDescriptor]:
+    return [
+        spi.NodeLauncherDescriptor(
+            "local", "umbel._client.local_launcher:LocalLauncher", summary="daemons on this machine, one for each node"
+        )
+    ]
+
+
+@hookimpl
 def umbel_accelerators() -> list[spi.AcceleratorDescriptor]:
     return [spi.AcceleratorDescriptor("nvidia", "umbel._plugins.nvidia:NvidiaManager", summary="NVIDIA GPUs")]
 
