@@ -11,7 +11,8 @@ Groups have all their bundles placed, or none. It is an estimate: who really goe
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Mapping, Sequence
+import itertools
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from typing import Final, NamedTuple
 
 from umbel._autoscaling import demand, node_types
@@ -113,6 +114,19 @@ class Offers:
         return 0 if offer.refusal else max(0, min(offer.left, self.left))
 
 
+class _Line:
+    """Rooms that one shape may go to, of those with one selector's labels; keeps_nothing: that keep no devices from others.
+    seen_count: of all rooms, which were looked at. full_count: so many at the beginning have no room for it."""
+
+    __slots__ = ("full_count", "keeps_nothing", "rooms", "seen_count", "selector")
+
+    def __init__(self, selector: node_labels.Selector, *, keeps_nothing: bool) -> None:
+        self.selector = selector
+        self.keeps_nothing = keeps_nothing
+        self.rooms: list[Room] = []
+        self.seen_count = self.full_count = 0
+
+
 class Packer:
     """Places one thing after another in rooms, whose list grows by what is to be launched."""
 
@@ -122,6 +136,7 @@ class Packer:
         self.offers = offers
         self._taken: list[tuple[Room, resources.ResourceSet, int, str]] = []  # to undo it
         self._hopeless: dict[demand.Group, Unplaced] = {}  # room only becomes less
+        self._lines: dict[demand.Shape, list[_Line]] = {}
         self._launch_count = 0
 
     # what places
@@ -169,6 +184,8 @@ class Packer:
         if failed is None:
             return None
         looked, able_count = self.looked(failed, in_group=True), self._able_count(failed)
+        if self._taken:
+            self._lines.clear()  # there is more room again
         for room, amounts, times, cause_before in reversed(self._taken):
             _give(room.left, amounts, times)
             room.cause = cause_before
@@ -202,7 +219,7 @@ class Packer:
         self, shape: demand.Shape, cause: str, excluded: frozenset[str] | set[str], *, launches: bool = True
     ) -> Room | None:
         for room in self._suitable(shape):
-            if room.name not in excluded and _times(room.left, shape.resources, 1):
+            if room.name not in excluded:
                 self._take(room, shape, 1, cause)
                 return room
         if not launches:
@@ -217,9 +234,8 @@ class Packer:
             count = shape.unit_count
             for room in self._suitable(shape):
                 times = _times(room.left, shape.resources, count)
-                if times:
-                    self._take(room, shape, times, cause)
-                    count -= times
+                self._take(room, shape, times, cause)
+                count -= times
                 if not count:
                     break
             if count:
@@ -272,14 +288,34 @@ class Packer:
         rank = self.offers.rank(left[fill[0][0]][0], offer) or 0
         return rank, len(offer.special - asked.keys()), round(waste, 6), -sum(times for _, times in fill)
 
-    def _suitable(self, shape: demand.Shape) -> Iterable[Room]:
-        """Rooms by the order of the shape's labels, those first that keep no devices from others, else by their own."""
+    def _suitable(self, shape: demand.Shape) -> Iterator[Room]:
+        """Rooms in which it fits now, by the order of its labels, those first that keep no devices from others.
+
+        Room only becomes less, so the full ones at the beginning are looked at once for each shape.
+        """
+        for line in self._lines_of(shape):
+            at = line.full_count
+            while at < len(line.rooms):
+                room = line.rooms[at]
+                if _times(room.left, shape.resources, 1):
+                    yield room
+                elif at == line.full_count:
+                    line.full_count += 1
+                at += 1
+
+    def _lines_of(self, shape: demand.Shape) -> list[_Line]:
+        key = shape._replace(unit_count=0)
+        lines = self._lines.get(key)
+        if lines is None:
+            selectors = shape.label_selectors or ((),)
+            lines = self._lines[key] = [_Line(one, keeps_nothing=keeps) for one in selectors for keeps in (True, False)]
         special = _special(shape.resources)
-        for selector in shape.label_selectors or ((),):
-            for keeps_nothing in (True, False):
-                for room in self.rooms:
-                    if (room.special <= special) is keeps_nothing and node_labels.meets(selector, room.labels):
-                        yield room
+        for line in lines:
+            for room in itertools.islice(self.rooms, line.seen_count, None):
+                if (room.special <= special) is line.keeps_nothing and node_labels.meets(line.selector, room.labels):
+                    line.rooms.append(room)
+            line.seen_count = len(self.rooms)
+        return lines
 
     def _take(self, room: Room, shape: demand.Shape, times: int, cause: str) -> None:
         self._taken.append((room, shape.resources, times, room.cause))
