@@ -124,6 +124,12 @@ def test_the_type_that_wastes_least_is_chosen() -> None:
     assert one.explain(0.0).deferred[0][:2] == ("small", 4)
 
 
+def test_where_few_nodes_may_be_launched_they_are_those_that_serve_most() -> None:
+    one = machine(kind("small", CPU=4), kind("large", CPU=64, GPU=1), most=3)
+    assert launched(told(one, waits(cpus(1, 100)), events.Ticked(0.0))) == {"large": 2}
+    assert one.explain(0.0).unmet == ()
+
+
 def test_devices_are_left_to_those_who_ask_for_them() -> None:
     types = kind("gpu", CPU=4, GPU=1), kind("cpu", CPU=16)
     assert launched(told(machine(*types), waits(cpus(4)), events.Ticked(0.0))) == {"cpu": 1}

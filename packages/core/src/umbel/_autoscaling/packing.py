@@ -130,9 +130,10 @@ class _Line:
 class Packer:
     """Places one thing after another in rooms, whose list grows by what is to be launched."""
 
-    def __init__(self, rooms: Iterable[Room], offers: Offers) -> None:
-        """rooms: those to be filled first come first."""
+    def __init__(self, rooms: Iterable[Room], offers: Offers, *, serves_most: bool = False) -> None:
+        """rooms: those to be filled first come first. serves_most: launch what serves most, whatever it wastes."""
         self.rooms = list(rooms)
+        self._serves_most = serves_most
         self.offers = offers
         self._taken: list[tuple[Room, resources.ResourceSet, int, str]] = []  # to undo it
         self._hopeless: dict[demand.Group, Unplaced] = {}  # room only becomes less
@@ -286,7 +287,10 @@ class Packer:
         shares = [1 - amount / offer.resources[name] for name, amount in asked.items()]
         waste = sum(shares) / len(shares) if shares else 1.0
         rank = self.offers.rank(left[fill[0][0]][0], offer) or 0
-        return rank, len(offer.special - asked.keys()), round(waste, 6), -sum(times for _, times in fill)
+        served = sum(times for _, times in fill)
+        if self._serves_most:
+            return rank, -served, waste
+        return rank, len(offer.special - asked.keys()), round(waste, 6), -served
 
     def _suitable(self, shape: demand.Shape) -> Iterator[Room]:
         """Rooms in which it fits now, by the order of its labels, those first that keep no devices from others.

@@ -125,8 +125,33 @@ class Plan(NamedTuple):
 
 
 def plan(now: Situation) -> Plan:
+    found = _pack(now, serves_most=False)
+    if any(looked.kind == packing.CLUSTER_MAX for one in found.unmet for looked in one.looked):
+        other = _pack(now, serves_most=True)  # few nodes are left to be launched: rather those that serve much
+        if _unmet_count(other) < _unmet_count(found):
+            found = other
+    soon, later = _by_speed(now, found.at_once, found.wanted)
+    drains, kept = _drains(now, found.causes)
+    launches = _launches(found.at_once) + _launches(soon)
+    return Plan(launches, drains, _launches(later), kept, frozenset(found.causes), tuple(found.unmet))
+
+
+class _Packed(NamedTuple):
+    """at_once, wanted: new nodes. causes: for what other nodes are needed."""
+
+    at_once: Sequence[packing.Room]
+    wanted: Sequence[packing.Room]
+    causes: Mapping[str, str]
+    unmet: Sequence[packing.Unplaced]
+
+
+def _unmet_count(packed: _Packed) -> int:
+    return sum(one.unit_count for one in packed.unmet)
+
+
+def _pack(now: Situation, *, serves_most: bool) -> _Packed:
     offers = _offers(now)
-    standing = packing.Packer(_rooms(now, is_whole=True), offers)
+    standing = packing.Packer(_rooms(now, is_whole=True), offers, serves_most=serves_most)
     unmet = []
     for made, offer in zip(now.settings.node_types, offers.all, strict=True):
         count, least = _count_of(now, made.name), made.min_workers
@@ -141,7 +166,7 @@ def plan(now: Situation) -> Plan:
         for one in standing.place(now.standing, "{} of a standing request")
     ]
     at_once = [room for room in standing.rooms if room.is_new]
-    waiting = packing.Packer(_rooms(now, is_whole=False), offers)
+    waiting = packing.Packer(_rooms(now, is_whole=False), offers, serves_most=serves_most)
     for room in at_once:
         offer = next(one for one in offers.all if one.name == room.type_name)
         waiting.rooms.append(packing.Room(room.name, room.type_name, offer.resources, room.labels))
@@ -151,12 +176,8 @@ def plan(now: Situation) -> Plan:
             unmet.append(unplaced)
     unmet += waiting.place(now.shapes, "{}, which waits")
     wanted = [room for room in waiting.rooms if room.is_new]
-    soon, later = _by_speed(now, at_once, wanted)
     causes = {room.name: room.cause for room in (*waiting.rooms, *standing.rooms) if room.cause and not room.is_new}
-    drains, kept = _drains(now, causes)
-    return Plan(
-        _launches(at_once) + _launches(soon), drains, _launches(later), kept, frozenset(causes), tuple(unmet)
-    )  # fmt: skip
+    return _Packed(at_once, wanted, causes, unmet)
 
 
 # ---- what there is ----
