@@ -85,6 +85,7 @@ def test_help_lists_the_commands_of_plugins_and_imports_none(installed: Path) ->
         ["text", "Not a command"],
         ["timeline", "What ran when, as a file for Perfetto"],
         ["token", "A role's token for a node that listens"],
+        ["up", "What a cluster's file would launch"],
     ]
 
 

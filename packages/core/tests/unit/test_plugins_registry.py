@@ -69,6 +69,7 @@ def test_built_ins_register_through_the_hooks() -> None:
             "summary",
             "timeline",
             "token",
+            "up",
         ),
         "umbel_control_storages": ("sqlite", "redis", "rediss", "etcd", "etcds"),
         "umbel_engines": ("native", "inline"),

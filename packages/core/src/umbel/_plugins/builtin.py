@@ -129,4 +129,5 @@ def umbel_commands() -> list[spi.CommandDescriptor]:
         spi.CommandDescriptor(
             "token", "umbel.cli.cluster:make_token", summary="A role's token for a node that listens"
         ),
+        spi.CommandDescriptor("up", "umbel.cli.up:make", summary="What a cluster's file would launch"),
     ]
