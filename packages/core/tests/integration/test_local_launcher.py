@@ -14,8 +14,11 @@ import drivers
 import pytest
 
 from umbel import cluster_utils, exceptions, spi
+from umbel._autoscaling import autoscaler, demand, events, node_types, packing
 from umbel._base import sessions
-from umbel._client import local_launcher
+from umbel._client import local_launcher, tool
+from umbel._model import node_labels
+from umbel._model.resources import ResourceSet
 from umbel._plugins import builtin
 from umbel.testing.conformance import NodeLauncherConformance
 
@@ -113,6 +116,55 @@ print(*launcher.launch(spi.NodeSpec("small", spi.ResourceSet.from_floats({{"CPU"
     launcher.terminate(names)
     assert dict(launcher.running()) == {}
     assert not any(os.path.exists(path) for path in paths)
+
+
+def test_autoscaler_grows_and_shrinks_a_real_cluster(
+    cluster: cluster_utils.Cluster, launcher: local_launcher.LocalLauncher
+) -> None:
+    """What it is told here, and what is done, is what a head will do; only that it agrees to drain is made up."""
+    small = node_types.NodeType("small", SPEC.resources, max_workers=3)
+    machine = autoscaler.Autoscaler(node_types.Settings((small,), 3, idle_timeout_s=10.0))
+
+    def look(now_s: float) -> None:
+        assert cluster.head_node is not None
+        with tool.Tool(cluster.head_node.session_dir) as asker:
+            members = [one for one in asker.query("nodes") if one["alive"]]
+        for one in members:
+            labels, total, free = one["labels"], ResourceSet(one["resources"]), ResourceSet(one["available"])
+            name = labels.get(node_labels.INSTANCE_ID, one["node_id"])
+            idle_s = 0.0 if total == free else None
+            kind = labels.get(node_labels.NODE_GROUP, "")
+            machine.apply(events.NodeSeen(name, kind, total, free, labels, idle_s, now_s))
+
+    def period(now_s: float) -> list[str]:
+        """What was done, in words."""
+        look(now_s)
+        done = []
+        for command in machine.apply(events.Ticked(now_s)):
+            if isinstance(command, events.Launch):
+                made = tuple(launcher.launch(SPEC, command.node_count))
+                machine.apply(events.LaunchAnswered(command.number, made, now_s))
+                done.append(f"{len(made)} launched")
+            else:
+                (end,) = machine.apply(events.DrainAnswered(command.node, True, now_s))
+                launcher.terminate([end.node])
+                machine.apply(events.NodeEnded(end.node, now_s))
+                done.append("one ended")
+        return done
+
+    machine.apply(events.DemandChanged((demand.Shape(ResourceSet.from_floats({"licence": 1}), 9),), (), 0.0))
+    assert period(1.0) == ["3 launched"]
+    assert period(2.0) == []
+    drivers.wait_until(lambda: look(3.0) or len(machine.nodes) == 4, what="three nodes and the head to be seen")
+    assert set(launcher.running()) < machine.nodes.keys()
+    assert [(unmet.what, unmet.looked[0].kind) for unmet in machine.explain(3.0).unmet] == [
+        ("3 x {licence: 1}", packing.TYPE_MAX)
+    ]
+    machine.apply(events.DemandChanged((), (), 4.0))
+    assert period(5.0) == []
+    assert period(20.0) == ["one ended"] * 3
+    assert dict(launcher.running()) == {}
+    assert [node.type_name for node in machine.nodes.values()] == [""]
 
 
 def test_node_that_cannot_join_is_said_so_and_leaves_nothing(
