@@ -264,6 +264,15 @@ def test_node_that_does_not_join_in_time_is_ended_and_its_type_fails() -> None:
     assert launched(told(one, events.NodeEnded("a", 102.0), events.Ticked(105.0))) == {"cpu": 1}
 
 
+def test_node_that_dies_before_it_was_seen_is_a_failure() -> None:
+    one = machine()
+    told(one, waits(cpus(1)), events.Ticked(0.0), answered(1, "a"))
+    assert told(one, events.NodeDied("a", 1.0), events.NodeEnded("a", 2.0), events.Ticked(3.0)) == [
+        events.Terminate("a", "its daemon has died")
+    ]
+    assert launched(told(one, events.Ticked(6.0))) == {"cpu": 1}
+
+
 def test_instance_whose_launch_was_never_answered_well_is_found_by_listing() -> None:
     one = machine(idle_timeout_s=10)
     told(one, waits(cpus(1)), events.Ticked(0.0), answered(1, error="connection reset"))

@@ -145,6 +145,8 @@ class Autoscaler:
         if not node.type_name:
             del self.nodes[node.name]
             return ()
+        if node.state is NodeState.LAUNCHING:
+            self._fail(node.type_name, "its daemon died before it was seen", 0.0, event.now_s)
         return [self._terminate(node, "its daemon has died", event.now_s)]
 
     def _on_ended(self, event: events.NodeEnded) -> Iterable[events.Command]:
