@@ -25,6 +25,8 @@ if TYPE_CHECKING:
 _Error = TypeVar("_Error", bound="UmbelError")
 
 _TRACEBACK_CHARS_MAX: Final = 256 * 1024  # a message that prints a whole array must not travel through every consumer
+_INPUT_ERROR_BYTES_MAX: Final = 64 * 1024  # most have few KiB; one that holds data must not be copied for each consumer
+_INPUT_NAMES_MAX: Final = 16  # of tasks in a row that did not run: the first ones and the last tell which they were
 _INSTANCE_CLASSES_MAX: Final = 256  # kept in memory; a program has fewer classes of errors, one in a loop must not leak
 _HEAP_TYPE_FLAG: Final = 1 << 9  # CPython's Py_TPFLAGS_HEAPTYPE: a class made by a class statement
 _PICKLE_PROTOCOL: Final = 5
@@ -577,20 +579,6 @@ class UmbelTaskError(UmbelError):
             function_name, text, _portable(original), pid=pid, node_ip=node_ip, task_id=task_id, actor_id=actor_id
         )
 
-    @classmethod
-    def from_failed_input(
-        cls,
-        upstream: BaseException,
-        function_name: str,
-        *,
-        task_id: str | None = None,
-        actor_id: str | None = None,
-    ) -> UmbelTaskError:
-        """The error of a task that did not run because an argument of it could not be computed: `upstream`'s cause."""
-        text = f"{function_name}() did not run, because an argument of it could not be computed:\n"
-        text += str(upstream) if isinstance(upstream, UmbelTaskError) else format_remote_traceback(upstream)
-        return UmbelTaskError(function_name, _shortened(text), upstream, task_id=task_id, actor_id=actor_id)
-
     def as_instanceof_cause(self) -> UmbelTaskError:
         """A new error that is both an UmbelTaskError and of the cause's class, with the cause's attributes.
 
@@ -791,6 +779,43 @@ def dump_error(error: BaseException) -> bytes:
     return pickle.dumps((summary, body), protocol=_PICKLE_PROTOCOL)
 
 
+def dump_failed_input(upstream: bytes, function_name: str, *, task_id: str, actor_id: str | None = None) -> bytes:
+    """The error, for others, of a task that did not run, because an argument of it ended with the error `upstream`.
+
+    Read, it is an UmbelTaskError of this task with the cause of the first error. Runs none of the cause's code: an owner
+    calls this with its lock held. An `upstream` of more than 64 KiB is returned as it is, and shared.
+    """
+    import pickle
+
+    if len(upstream) > _INPUT_ERROR_BYTES_MAX:
+        return upstream
+    summary, body, *inputs = pickle.loads(upstream)
+    names, left_out = (*(inputs[0] if inputs else ()), function_name), inputs[1] if inputs else 0
+    if len(names) > _INPUT_NAMES_MAX:
+        half = _INPUT_NAMES_MAX // 2
+        names, left_out = names[:half] + names[half + 1 :], left_out + 1
+    return pickle.dumps((summary, body, names, left_out, task_id, actor_id), protocol=_PICKLE_PROTOCOL)
+
+
+def first_of_failed_input(data: bytes) -> bytes | None:
+    """The error, as it travels, with which it began, if `data` is of a task that did not run because of that one."""
+    import pickle
+
+    summary, body, *inputs = pickle.loads(data)
+    return pickle.dumps((summary, body), protocol=_PICKLE_PROTOCOL) if inputs else None
+
+
+def summary_of_dump(data: bytes) -> str:
+    """Class and text of an error as it travels. Does not build the error, which may run its own code."""
+    import pickle
+
+    summary, _, *inputs = pickle.loads(data)
+    if not inputs:
+        return str(summary)
+    class_name, _, text = summary.partition(": ")
+    return f"{class_name}: {_did_not_run(inputs[0][-1])}{text}"
+
+
 def load_error(data: bytes) -> BaseException:
     """What `dump_error` wrote; an UnserializableException with its text when that cannot be rebuilt in this process.
 
@@ -798,14 +823,29 @@ def load_error(data: bytes) -> BaseException:
     """
     import pickle
 
-    summary, body = pickle.loads(data)
+    summary, body, *inputs = pickle.loads(data)
     try:
         error = pickle.loads(body)
     except Exception as trouble:
-        return _not_readable(summary, trouble)
+        error = _not_readable(summary, trouble)
     if not isinstance(error, BaseException):
-        return _not_readable(summary, TypeError(f"its pickle holds a {type(error).__name__}, which is no exception"))
-    return error
+        error = _not_readable(summary, TypeError(f"its pickle holds a {type(error).__name__}, which is no exception"))
+    return _of_failed_input(error, *inputs) if inputs else error
+
+
+def _of_failed_input(
+    first: BaseException, names: Sequence[str], left_out: int, task_id: str, actor_id: str | None
+) -> UmbelTaskError:
+    text = str(first) if isinstance(first, UmbelTaskError) else format_remote_traceback(first)
+    for index, name in enumerate(names):
+        if left_out and index == _INPUT_NAMES_MAX // 2:
+            text = f"... ({left_out} more tasks did not run) ...\n{text}"
+        text = _did_not_run(name) + text
+    return UmbelTaskError(names[-1], _shortened(text), first, task_id=task_id, actor_id=actor_id)
+
+
+def _did_not_run(function_name: str) -> str:
+    return f"{function_name}() did not run, because an argument of it could not be computed:\n"
 
 
 def _portable(cause: BaseException) -> BaseException:

@@ -100,6 +100,20 @@ class WithProcess(Exception):
         self.pid = pid
 
 
+class Counted(Exception):
+    """Counts how often it is rebuilt."""
+
+    rebuilt_count = 0
+
+    def __reduce__(self) -> tuple[Any, ...]:
+        return rebuild_counted, self.args
+
+
+def rebuild_counted(text: str) -> Counted:
+    Counted.rebuilt_count += 1
+    return Counted(text)
+
+
 def caught(error: BaseException, function_name: str = "work", **fields: Any) -> UmbelTaskError:
     """What a worker makes of `error`."""
     try:
@@ -352,17 +366,65 @@ def test_constructor_never_keeps_a_task_error_as_cause() -> None:
     assert UmbelTaskError("f", "text", inner.as_instanceof_cause()).cause is inner.cause
 
 
+def failed_input(upstream: BaseException, *names: str) -> bytes:
+    """What owners make of `upstream`: the first of these tasks took it as its argument, the next the result of that."""
+    data = dump_error(upstream)
+    for name in names:
+        data = exceptions.dump_failed_input(data, name, task_id="ab", actor_id="cd")
+    return data
+
+
 def test_failed_input_passes_the_class_on_and_says_so() -> None:
-    first = UmbelTaskError.from_failed_input(caught(Trouble("source"), "fail"), "consume")
-    second = received(UmbelTaskError.from_failed_input(first, "consume_more"))
-    assert isinstance(second, Trouble)
-    for piece in ("consume_more() did not run", "consume() did not run", "fail() failed", "Trouble: source"):
-        assert piece in str(second)
+    error = load_error(failed_input(caught(Trouble("source"), "fail", pid=7), "consume", "consume_more"))
+    assert isinstance(error, UmbelTaskError)
+    assert isinstance(error.as_instanceof_cause(), Trouble)
+    assert (type(error.cause), error.cause.args) == (Trouble, ("source",))
+    assert (error.function_name, error.task_id, error.actor_id, error.pid) == ("consume_more", "ab", "cd", None)
+    because = "did not run, because an argument of it could not be computed:"
+    assert error.traceback_str.startswith(
+        f"consume_more() {because}\nconsume() {because}\nfail() failed (pid=7):\nTraceback (most recent call last):\n"
+    )
+    assert error.traceback_str.endswith("Trouble: source")
 
 
 def test_failed_input_may_be_an_error_of_the_runtime() -> None:
-    error = received(UmbelTaskError.from_failed_input(exceptions.WorkerCrashedError(), "consume"))
-    assert isinstance(error, exceptions.WorkerCrashedError)
+    error = load_error(failed_input(exceptions.WorkerCrashedError("its worker died"), "consume"))
+    assert isinstance(error, UmbelTaskError)
+    assert isinstance(error.as_instanceof_cause(), exceptions.WorkerCrashedError)
+    assert str(error) == (
+        "consume() failed (actor=cd):\nconsume() did not run, because an argument of it could not be computed:\n"
+        "umbel.exceptions.WorkerCrashedError: its worker died"
+    )
+
+
+def test_failed_input_is_made_without_the_code_of_its_cause() -> None:
+    """An owner makes it while it holds its lock."""
+    first = dump_error(caught(Counted("x")))
+    Counted.rebuilt_count = 0
+    data = exceptions.dump_failed_input(first, "consume", task_id="ab")
+    assert exceptions.summary_of_dump(data).startswith("umbel.exceptions.UmbelTaskError: consume() did not run")
+    assert exceptions.first_of_failed_input(data) == first
+    assert exceptions.first_of_failed_input(first) is None
+    assert Counted.rebuilt_count == 0
+    assert isinstance(load_error(data), UmbelTaskError)
+    assert Counted.rebuilt_count == 1
+
+
+def test_failed_inputs_in_a_row_have_a_bound() -> None:
+    names = [f"step{index}" for index in range(1_000)]
+    data = failed_input(caught(Trouble("source"), "fail"), *names)
+    assert len(data) < len(failed_input(caught(Trouble("source"), "fail"), *names[:20])) + 100
+    lines = str(load_error(data)).splitlines()
+    assert lines[1].startswith("step999() did not run")
+    assert [line for line in lines if line.startswith("...")] == ["... (984 more tasks did not run) ..."]
+    assert len([line for line in lines if line.startswith("step")]) == 17  # the heading is one of them
+    assert "step0() did not run" in str(load_error(data))
+    assert "Trouble: source" in str(load_error(data))
+
+
+def test_failed_input_with_much_data_is_shared_by_those_who_fail_with_it() -> None:
+    first = dump_error(caught(Trouble("x" * 1_000_000)))
+    assert exceptions.dump_failed_input(first, "consume", task_id="ab") is first
 
 
 @pytest.mark.skipif(sys.version_info < (3, 11), reason="exception groups came with Python 3.11")

@@ -324,7 +324,8 @@ class Actors:
 
     def _arguments_failed(self, actor_id: bytes, argument: ownership.Record) -> None:
         """The calls fail when the agent has told us, and everybody else, that the actor is dead."""
-        self._engine.agent.notify({"t": "actor_arguments_failed", "actor": actor_id.hex()}, argument.payload)
+        error = self._engine.tasks.input_failed(self.constructors[actor_id], argument.payload)
+        self._engine.agent.notify({"t": "actor_arguments_failed", "actor": actor_id.hex()}, error)
         argument.is_read = True
         self.drop_constructor(actor_id)
 

@@ -114,7 +114,7 @@ class TaskArguments:
             self._values.on_settled(record, lambda settled, task=task: self._dependency_settled(task, settled))
         if record.kind == ERROR:  # perhaps just now: its owner is dead
             record.is_read = True
-            task.error = record.payload
+            task.error = self._book.input_failed(task, record.payload)
 
     def attach_again(self, task: Task, arguments: rebuild.Arguments) -> None:
         """As `attach`, of a task that is run again, with what was kept of its arguments."""
@@ -173,7 +173,7 @@ class TaskArguments:
             task.missing = -1
             if task.actor is not None:
                 task.actor.calls.remove(task)
-            self._book.fail(task, record.payload)
+            self._book.fail(task, self._book.input_failed(task, record.payload))
             if task.actor is not None:
                 task.actor.pump()  # it may have held others back
             return

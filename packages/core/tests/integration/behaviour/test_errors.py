@@ -69,6 +69,125 @@ def test_a_failed_input_fails_the_consumer_without_running_it(marks: Any) -> Non
     assert marks.all() == []
 
 
+@umbel.remote
+class Consumer:
+    def __init__(self, value: Any = None) -> None:
+        self.value = value
+
+    def method(self, value: Any) -> Any:
+        return value
+
+    async def coroutine(self, value: Any) -> Any:
+        return value
+
+    def items(self, value: Any) -> Any:
+        yield value
+
+
+@umbel.remote
+def items(value: Any) -> Any:
+    yield value
+
+
+def is_there(ref: Any) -> Any:
+    umbel.wait([ref])
+    return ref
+
+
+def pending_trouble(signal: Any) -> tuple[Any, Any]:
+    """A task that fails once the other one returned here has run."""
+
+    @umbel.remote
+    def later(_: Any) -> None:
+        raise Trouble("source")
+
+    gate = signal.wait.remote()
+    return later.remote(gate), signal
+
+
+WAYS_TO_CONSUME: dict[str, Any] = {
+    "consume": lambda ref: consume.remote(ref),
+    "consume by keyword": lambda ref: consume.options(name="consume by keyword").remote(mark=ref),
+    "several": lambda ref: consume.options(name="several", num_returns=2).remote(1, ref)[1],
+    "Consumer.method": lambda ref: Consumer.remote().method.remote(ref),
+    "Consumer.coroutine": lambda ref: Consumer.remote().coroutine.remote(ref),
+    "items": lambda ref: next(items.remote(ref)),
+    "Consumer.items": lambda ref: next(Consumer.remote().items.remote(ref)),
+}
+
+
+@pytest.mark.parametrize("name", WAYS_TO_CONSUME)
+@pytest.mark.parametrize("is_pending", [False, True], ids=["done", "pending"])
+def test_the_error_of_a_failed_input_names_who_did_not_run(name: str, is_pending: bool, signal: Any) -> None:
+    """5"""
+    if is_pending:
+        source, gate = pending_trouble(signal)
+    else:
+        source, gate = is_there(trouble.remote("source")), None
+    if is_pending and "items" in name:
+        gate.send.remote()  # the first item is asked for below
+    consumed = WAYS_TO_CONSUME[name](source)
+    if gate is not None:
+        gate.send.remote()
+    with pytest.raises(Trouble) as caught:
+        umbel.get(consumed)
+    error: Any = caught.value
+    assert isinstance(error, exceptions.UmbelTaskError)
+    assert error.function_name == name
+    assert f"{name}() did not run, because an argument of it could not be computed:\n" in str(error)
+    assert ("later" if is_pending else "trouble") + "() failed (pid=" in str(error)
+    assert (type(error.cause).__name__, error.cause.args) == ("Trouble", ("source", 0))
+    assert error.task_id
+    assert bool(error.actor_id) == name.startswith("Consumer")
+
+
+def test_a_chain_of_failed_inputs_names_all_who_did_not_run() -> None:
+    """5"""
+    first = consume.options(name="first").remote(trouble.remote("source"))
+    second = Consumer.remote().method.remote(first)
+    with pytest.raises(Trouble) as caught:
+        umbel.get(consume.options(name="third").remote(second))
+    text = str(caught.value)
+    places = [text.index(f"{name}() did not run") for name in ("third", "Consumer.method", "first")]
+    assert sorted(places) == places
+    assert text.index("trouble() failed") > places[-1]
+
+
+def test_a_long_chain_of_failed_inputs_fails_to_its_end() -> None:
+    ref = trouble.remote("source")
+    for _ in range(500):
+        ref = consume.remote(ref)
+    with pytest.raises(Trouble, match="more tasks did not run"):
+        umbel.get(ref)
+
+
+def test_a_constructor_whose_argument_failed_is_named() -> None:
+    """5, 10"""
+    with pytest.raises(exceptions.ActorDiedError) as caught:
+        umbel.get(Consumer.remote(trouble.remote("source")).method.remote(1))
+    assert "Consumer.__init__() did not run, because an argument of it could not be computed:" in str(caught.value)
+    assert "Trouble: ('source', 0)" in str(caught.value)
+
+
+def test_an_input_that_an_error_of_ours_ended_passes_its_class_on() -> None:
+    """5, 53"""
+
+    @umbel.remote(max_retries=0)
+    def leaves() -> None:
+        raise SystemExit(3)
+
+    with pytest.raises(exceptions.WorkerCrashedError) as caught:
+        umbel.get(consume.remote(leaves.remote()))
+    assert isinstance(caught.value, exceptions.UmbelTaskError)
+    assert "consume() did not run" in str(caught.value)
+
+
+def test_a_failed_input_is_nothing_to_try_again(marks: Any) -> None:
+    with pytest.raises(Trouble):
+        umbel.get(consume.options(max_retries=3, retry_exceptions=True).remote(trouble.remote("source"), mark=marks))
+    assert marks.all() == []
+
+
 def test_all_returns_of_a_failed_task_fail() -> None:
     """6"""
     for ref in trouble.options(num_returns=3).remote("all"):
