@@ -575,9 +575,10 @@ class UmbelTaskError(UmbelError):
         """
         text = format_remote_traceback(error)
         original = error.cause if isinstance(error, UmbelTaskError) else error
-        return UmbelTaskError(
-            function_name, text, _portable(original), pid=pid, node_ip=node_ip, task_id=task_id, actor_id=actor_id
-        )
+        cause, why_not = _portable(original)
+        if why_not:
+            text += f"\n(its .cause stands for the original, {why_not})"
+        return UmbelTaskError(function_name, text, cause, pid=pid, node_ip=node_ip, task_id=task_id, actor_id=actor_id)
 
     def as_instanceof_cause(self) -> UmbelTaskError:
         """A new error that is both an UmbelTaskError and of the cause's class, with the cause's attributes.
@@ -775,7 +776,7 @@ def dump_error(error: BaseException) -> bytes:
     try:
         body = cloudpickle.dumps(error, protocol=_PICKLE_PROTOCOL)
     except Exception as trouble:
-        body = pickle.dumps(_not_picklable(error, trouble), protocol=_PICKLE_PROTOCOL)
+        body = pickle.dumps(_not_picklable(error, _why_not_picklable(error, trouble)), protocol=_PICKLE_PROTOCOL)
     return pickle.dumps((summary, body), protocol=_PICKLE_PROTOCOL)
 
 
@@ -827,9 +828,10 @@ def load_error(data: bytes) -> BaseException:
     try:
         error = pickle.loads(body)
     except Exception as trouble:
-        error = _not_readable(summary, trouble)
+        error = _not_readable(summary, _why_not_readable(trouble))
     if not isinstance(error, BaseException):
-        error = _not_readable(summary, TypeError(f"its pickle holds a {type(error).__name__}, which is no exception"))
+        wrong = TypeError(f"its pickle holds a {type(error).__name__}, which is no exception")
+        error = _not_readable(summary, _why_not_readable(wrong))
     return _of_failed_input(error, *inputs) if inputs else error
 
 
@@ -848,8 +850,8 @@ def _did_not_run(function_name: str) -> str:
     return f"{function_name}() did not run, because an argument of it could not be computed:\n"
 
 
-def _portable(cause: BaseException) -> BaseException:
-    """`cause` as every reader will see it: itself, if it survives a journey."""
+def _portable(cause: BaseException) -> tuple[BaseException, str]:
+    """`cause` as every reader will see it: itself, if it survives a journey; else a stand-in, and why."""
     import pickle
 
     import cloudpickle
@@ -857,25 +859,40 @@ def _portable(cause: BaseException) -> BaseException:
     try:
         body = cloudpickle.dumps(cause, protocol=_PICKLE_PROTOCOL)
     except Exception as trouble:
-        return _not_picklable(cause, trouble)
+        why_not = _why_not_picklable(cause, trouble)
+        return _not_picklable(cause, why_not), why_not
     try:
         if isinstance(pickle.loads(body), BaseException):
-            return cause
-        return _not_readable(_summary_of(cause), TypeError("its pickle holds no exception"))
+            return cause, ""
+        why_not = _why_not_readable(TypeError("its pickle holds no exception"))
     except Exception as trouble:
-        return _not_readable(_summary_of(cause), trouble)
+        why_not = _why_not_readable(trouble)
+    return _not_readable(_summary_of(cause), why_not), why_not
 
 
-def _not_picklable(error: BaseException, trouble: Exception) -> UmbelError:
-    return UmbelError(
-        f"{_summary_of(error)}\n(stands for the original, which cannot be pickled: {_summary_of(trouble)})"
+def _not_picklable(error: BaseException, why_not: str) -> UmbelError:
+    return UmbelError(f"{_summary_of(error)}\n(stands for the original, {why_not})")
+
+
+def _why_not_picklable(error: BaseException, trouble: Exception) -> str:
+    from umbel import _offenders
+
+    part = _offenders.find(error)
+    at_fault = f"; the part at fault is {part}" if part else ""
+    return (
+        f"which cannot be pickled: {_summary_of(trouble)}{at_fault}; leave that out of the exception, or give its class "
+        "a __reduce__ that does"
     )
 
 
-def _not_readable(summary: str, trouble: Exception) -> UnserializableException:
-    return UnserializableException(
-        f"{summary}\n(stands for the original, which cannot be unpickled: {_summary_of(trouble)}; give its class a "
-        "__reduce__ that fits its constructor, and make its module importable everywhere)"
+def _not_readable(summary: str, why_not: str) -> UnserializableException:
+    return UnserializableException(f"{summary}\n(stands for the original, {why_not})")
+
+
+def _why_not_readable(trouble: Exception) -> str:
+    return (
+        f"which cannot be unpickled: {_summary_of(trouble)}; give its class a __reduce__ that fits its constructor, and "
+        "make its module importable everywhere"
     )
 
 

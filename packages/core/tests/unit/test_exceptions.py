@@ -508,16 +508,35 @@ def test_cause_that_cannot_be_pickled_becomes_its_text() -> None:
     assert type(error) is UmbelTaskError
     assert type(error.cause) is exceptions.UmbelError
     assert "Stubborn: stubborn thing" in str(error.cause)
-    assert "cannot pickle" in str(error.cause)
     assert "stubborn thing" in str(error)
+    for text in (str(error), str(error.cause)):
+        assert "cannot pickle" in text
+        assert "the part at fault is .lock (_thread.lock)" in text
+
+
+def test_part_of_a_cause_that_cannot_be_pickled_is_named_among_its_arguments() -> None:
+    error = received(caught(ValueError("held", {"guard": threading.Lock()})))
+    assert "the part at fault is .args[1]['guard'] (_thread.lock)" in str(error)
+
+
+def test_error_that_cannot_even_be_looked_at_keeps_its_text() -> None:
+    class Hostile(Exception):
+        def __getattr__(self, name: str) -> Any:
+            raise RuntimeError(f"no {name}")
+
+        def __reduce__(self) -> Any:
+            raise TypeError("not to be pickled")
+
+    assert "not to be pickled" in str(received(caught(Hostile("hostile thing"))))
 
 
 def test_cause_that_cannot_be_unpickled_becomes_readable() -> None:
     error = received(caught(OneWay(1, 2)))
     assert isinstance(error, exceptions.UnserializableException)
     assert isinstance(error, UmbelTaskError)
-    assert "OneWay: one way" in str(error.cause)
-    assert "OneWay: one way" in str(error)
+    for text in (str(error), str(error.cause)):
+        assert "OneWay: one way" in text
+        assert "cannot be unpickled: TypeError" in text
 
 
 def test_cause_that_only_the_reader_cannot_rebuild_costs_only_the_cause(monkeypatch: pytest.MonkeyPatch) -> None:

@@ -296,9 +296,9 @@ def serialize(value: Any, replaced: Replaced | None = None) -> Serialized:
 
 
 def _explain(value: Any, error: BaseException) -> str:
-    from umbel._objects import offenders
+    from umbel import _offenders
 
-    path = offenders.find(value)
+    path = _offenders.find(value)
     where = f"; the part at fault is {path}" if path else ""
     return (
         f"cannot serialize {type(value).__name__}: {error}{where}. Create it inside the task or actor that uses "

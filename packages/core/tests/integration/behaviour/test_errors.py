@@ -239,7 +239,7 @@ def test_an_unpicklable_result_is_a_type_error() -> None:
     assert isinstance(caught.value, exceptions.UmbelTaskError)
 
 
-def test_an_unpicklable_error_keeps_its_text() -> None:
+def test_an_unpicklable_error_keeps_its_text_and_names_the_part_at_fault() -> None:
     """4"""
 
     @umbel.remote
@@ -253,8 +253,11 @@ def test_an_unpicklable_error_keeps_its_text() -> None:
 
         raise Stubborn
 
-    with pytest.raises(exceptions.UmbelError, match="stubborn thing"):
+    with pytest.raises(exceptions.UmbelError, match="stubborn thing") as caught:
         umbel.get(stubborn.remote())
+    error: Any = caught.value
+    for text in (str(error), str(error.cause)):
+        assert "cannot pickle '_thread.lock' object; the part at fault is .lock (_thread.lock)" in text
 
 
 def test_a_wrong_number_of_values_fails_every_return() -> None:
