@@ -31,6 +31,7 @@ _INSTANCE_CLASSES_MAX: Final = 256  # kept in memory; a program has fewer classe
 _HEAP_TYPE_FLAG: Final = 1 << 9  # CPython's Py_TPFLAGS_HEAPTYPE: a class made by a class statement
 _PICKLE_PROTOCOL: Final = 5
 _PACKAGE_DIR: Final = __file__.rpartition("exceptions.py")[0]
+_PICKLING_FILES: Final = ("/_objects/serialization.py", "/cloudpickle/cloudpickle.py")
 
 
 class UmbelError(Exception):
@@ -713,31 +714,41 @@ def _has(cause: BaseException, name: str) -> bool:
 def format_remote_traceback(error: BaseException, *, skip_frames_in: str | None = None) -> str:
     """The traceback of `error` and of what it was chained to, at most 256 Ki characters.
 
-    skip_frames_in: frames of files in this directory are left out; None for Umbel's own package. Where no other frame
-    is left (an error within Umbel itself) all are shown.
+    skip_frames_in: frames of files in this directory are left out; None for Umbel's own package. Where there is no other
+    frame, they are shown only if Umbel is at fault: an InternalError, or one that its code has neither raised by a `raise`
+    of its own nor met in a pickle, which is a value's doing.
     """
     import traceback
 
     directory = _PACKAGE_DIR if skip_frames_in is None else skip_frames_in
     try:
         whole = traceback.TracebackException(type(error), error, error.__traceback__)
-        _leave_out(whole, directory)
+        _leave_out(whole, directory, is_internal=isinstance(error, InternalError))
         text = "".join(whole.format())
     except Exception as trouble:
         text = f"{_summary_of(error)}\n(its traceback could not be printed: {_summary_of(trouble)})\n"
     return _shortened(text.rstrip("\n"))
 
 
-def _leave_out(whole: traceback.TracebackException, directory: str) -> None:
+def _leave_out(whole: traceback.TracebackException, directory: str, *, is_internal: bool) -> None:
     waiting: list[traceback.TracebackException | None] = [whole]
     while waiting:
         one = waiting.pop()
         if one is None:
             continue
-        kept = [frame for frame in one.stack or () if not frame.filename.startswith(directory)]
-        if kept:
+        frames = list(one.stack or ())
+        kept = [frame for frame in frames if not frame.filename.startswith(directory)]
+        if not all(frame.filename.endswith(_PICKLING_FILES) for frame in kept):
             one.stack[:] = kept
+        elif frames and not is_internal and _speaks_for_itself(frames[-1]):
+            one.stack = None  # type: ignore[assignment]  # no frames, and no heading that announces them
         waiting += (one.__cause__, one.__context__, *(getattr(one, "exceptions", None) or ()))
+
+
+def _speaks_for_itself(innermost: traceback.FrameSummary) -> bool:
+    """Whether our code said by this error what the user's value or option has done, and did not stumble over it."""
+    line = innermost.line or ""  # none where the source is not there
+    return line.startswith("raise ") or innermost.filename.endswith(_PICKLING_FILES)
 
 
 def _shortened(text: str) -> str:

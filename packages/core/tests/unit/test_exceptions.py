@@ -10,6 +10,7 @@ import dataclasses
 import inspect
 import logging
 import os
+import pathlib
 import pickle
 import subprocess
 import sys
@@ -621,11 +622,67 @@ def test_frames_of_umbel_are_left_out() -> None:
     assert "_worker/execute.py" not in text
 
 
-def test_frames_are_kept_where_no_other_is_left() -> None:
-    error = run_as_if_in("/opt/frame.py", "def run():\n    raise ValueError('ours')")
-    error.__traceback__ = error.__traceback__.tb_next  # type: ignore[union-attr]  # without the frame of this file
-    text = exceptions.format_remote_traceback(error, skip_frames_in="/opt/")
-    assert "/opt/frame.py" in text
+OURS = """
+def refuse():
+    raise ValueError(
+        'two, got one'
+    )
+
+def stumble():
+    None.missing
+
+def break_down():
+    raise InternalError('cannot be')
+
+def read():
+    return pickle.loads(b"cumbel.exceptions\\nabsent\\n.")
+
+def explain():
+    try:
+        cloudpickle.dumps(lock)
+    except TypeError as error:
+        raise TypeError('no locks') from error
+"""
+
+
+def text_from(path: pathlib.Path, function: str) -> str:
+    """The traceback of a function of `OURS`, where the directory of `path` is ours."""
+    path.parent.mkdir(exist_ok=True)
+    path.write_text(OURS)
+    names: dict[str, Any] = {
+        "InternalError": exceptions.InternalError,
+        "cloudpickle": cloudpickle,
+        "lock": threading.Lock(),
+        "pickle": pickle,
+    }
+    exec(compile(OURS, str(path), "exec"), names)
+    try:
+        names[function]()
+    except Exception as error:
+        error.__traceback__ = error.__traceback__.tb_next  # type: ignore[union-attr]  # without the frame of this file
+        return exceptions.format_remote_traceback(error, skip_frames_in=str(path.parent))
+    raise AssertionError(f"{function} raised nothing")
+
+
+def test_no_frames_are_shown_of_an_error_that_we_raise_ourselves(tmp_path: pathlib.Path) -> None:
+    assert text_from(tmp_path / "ours.py", "refuse") == "ValueError: two, got one"
+    text = text_from(tmp_path / "ours.py", "explain")
+    assert text.startswith("TypeError: cannot pickle '_thread.lock' object\n")
+    assert text.endswith("\nTypeError: no locks")
+    assert "File" not in text and "Traceback" not in text
+
+
+def test_no_frames_are_shown_of_a_value_that_cannot_be_read(tmp_path: pathlib.Path) -> None:
+    text = text_from(tmp_path / "_objects" / "serialization.py", "read")
+    assert text.startswith("AttributeError: ")
+    assert "File" not in text and "Traceback" not in text
+
+
+@pytest.mark.parametrize("function", ["stumble", "break_down"])
+def test_our_frames_are_shown_where_we_are_at_fault(tmp_path: pathlib.Path, function: str) -> None:
+    text = text_from(tmp_path / "ours.py", function)
+    assert text.startswith("Traceback (most recent call last):\n")
+    assert "ours.py" in text and f"in {function}" in text
 
 
 def test_text_has_a_bound() -> None:

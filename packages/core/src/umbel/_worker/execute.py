@@ -379,7 +379,7 @@ class Executor:
         except TypeError:
             raise ValueError(
                 f"{template.name} has num_returns={template.num_returns} and must return as many values, got "
-                f"one {type(value).__name__}"
+                f"one {type(value).__name__}; return a tuple, or change num_returns"
             ) from None
         if len(values) != template.num_returns:
             raise ValueError(

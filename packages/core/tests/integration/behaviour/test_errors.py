@@ -52,6 +52,88 @@ def test_the_text_is_the_remote_traceback_without_our_frames() -> None:
     assert "call_user" not in text
 
 
+@umbel.remote
+def give(value: Any = None) -> Any:
+    return value
+
+
+@umbel.remote
+def give_lock() -> Any:
+    import threading
+
+    return {"it": threading.Lock()}
+
+
+@umbel.remote
+def yield_locks() -> Any:
+    import threading
+
+    yield threading.Lock()
+
+
+@umbel.remote
+def yield_one() -> Any:
+    yield 1
+
+
+@umbel.remote
+class Giver:
+    def method(self, value: Any = None) -> Any:
+        return value
+
+    async def coroutine(self, value: Any = None) -> Any:
+        return value
+
+
+class Unreadable:
+    def __reduce__(self) -> Any:
+        return getattr, (1, "absent")
+
+
+class Refusing:
+    def __reduce__(self) -> Any:
+        return refuse, ()
+
+
+def refuse() -> None:
+    raise LookupError("not to be read")
+
+
+WHERE_NO_CODE_OF_THE_USER_FAILS: dict[str, tuple[type[Exception], Any]] = {
+    "too few values": (ValueError, lambda: give.options(num_returns=2).remote((1,))[0]),
+    "no values": (ValueError, lambda: give.options(num_returns=2).remote(1)[0]),
+    "too few items": (ValueError, lambda: yield_one.options(num_returns=2).remote()[1]),
+    "method, no values": (ValueError, lambda: Giver.remote().method.options(num_returns=2).remote(1)[0]),
+    "coroutine, no values": (ValueError, lambda: Giver.remote().coroutine.options(num_returns=2).remote(1)[0]),
+    "unpicklable result": (TypeError, lambda: give_lock.remote()),
+    "unpicklable item": (TypeError, lambda: next(yield_locks.remote())),
+    "unreadable argument": (AttributeError, lambda: give.remote(Unreadable())),
+    "unreadable argument by name": (AttributeError, lambda: give.remote(value=[Unreadable(), b"x" * 1_000_000])),
+    "method, unreadable argument": (AttributeError, lambda: Giver.remote().method.remote(Unreadable())),
+    "coroutine, unreadable argument": (AttributeError, lambda: Giver.remote().coroutine.remote(Unreadable())),
+}
+
+
+@pytest.mark.parametrize("name", WHERE_NO_CODE_OF_THE_USER_FAILS)
+def test_our_frames_do_not_show_where_there_are_no_others(name: str) -> None:
+    error_class, call = WHERE_NO_CODE_OF_THE_USER_FAILS[name]
+    with pytest.raises(error_class) as caught:
+        umbel.get(call())
+    text = str(caught.value)
+    assert isinstance(caught.value, exceptions.UmbelTaskError)
+    assert str(caught.value.cause) in text
+    assert "File" not in text
+    assert "Traceback" not in text
+
+
+def test_only_the_frames_of_what_an_argument_runs_as_it_is_read_show() -> None:
+    with pytest.raises(LookupError) as caught:
+        umbel.get(give.remote(Refusing()))
+    text = str(caught.value)
+    assert "in refuse" in text
+    assert text.count("File") == 1
+
+
 def test_every_get_raises_anew() -> None:
     ref = trouble.remote("again")
     raised = []
