@@ -36,19 +36,24 @@ class Door:
         door_of: Callable[[bytes], str],
         *,
         admit_node: Callable[[connection.Stream], None] | None = None,
+        admit_values: Callable[[connection.Stream], None],
         now_s: Callable[[], float],
         warn: Callable[[str], None],
     ) -> None:
         """admit(stream, may_change): of who has proved itself, and whether its role may change anything. door_of(id): the path
         at which a process of this node takes connections, "" if there is no such process. admit_node: of other nodes; None
-        where they do not join. Raises OSError when the address is not to be had."""
+        where they do not join. admit_values: of other nodes, which want values. Raises OSError when the address is not to be
+        had."""
 
         def on_peer(stream: connection.Stream, role: Role, target: handshake.Target) -> None:
             if target == handshake.CONTROL and admit_node is not None:
                 admit_node(stream)
+            elif target == handshake.VALUES:
+                admit_values(stream)
             else:
                 admit(stream, may_change=role >= Role.ADMIN)
 
+        self.token = token  # its file may go once this node has started
         self._door_of = door_of
         self._acceptor = acceptor.Acceptor(
             poller,
@@ -97,7 +102,7 @@ def pass_on(sock: socket.socket, preamble: bytes, path: str) -> bool:
 
 def _decide(role: Role, target: handshake.Target, *, has_control: bool) -> handshake.Answer:
     answer = handshake.may_reach(role, target)
-    if answer is not handshake.Answer.WELCOME or target == handshake.AGENT:
+    if answer is not handshake.Answer.WELCOME or target in (handshake.AGENT, handshake.VALUES):
         return answer
     if target == handshake.CONTROL and has_control:
         return answer if role >= Role.NODE else handshake.Answer.FORBIDDEN

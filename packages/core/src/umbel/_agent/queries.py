@@ -33,6 +33,8 @@ class Daemon(Protocol):
 
     def processes(self) -> list[tuple[str, str, int]]: ...
 
+    def value_reason(self, key: str) -> Any: ...
+
     def cluster(self) -> Any: ...
 
     def other_nodes(self) -> list[Message]: ...
@@ -70,8 +72,12 @@ class Queries:
             self._on_history(client, message["rq"])
         elif what == "where":
             self._daemon.hub.reply(client.id, message["rq"], {"result": self._daemon.store.where(message["about"])})
+        elif what == "transfer":
+            reason = self._daemon.value_reason(message["about"])
+            told = None if reason is None else reason.as_json()
+            self._daemon.hub.reply(client.id, message["rq"], {"result": told})
         elif answer is None:
-            known = ", ".join((*self._answers, "placement_groups", "history", "where"))
+            known = ", ".join((*self._answers, "placement_groups", "history", "where", "transfer"))
             text = f"query.what must be one of {known}, got {what!r}"
             self._daemon.hub.refuse(client.id, message["rq"], "invalid", text)
         else:
@@ -249,7 +255,7 @@ class Queries:
         return {
             "capacity_bytes": store.capacity_bytes,
             "free_bytes": store.free_bytes,
-            "holders": [{"id": client, "bytes": size} for client, size in holders],
+            "holders": [{"id": client, "bytes": size, **self._daemon.store.own(client)} for client, size in holders],
             "spilled_bytes": spilled.spilled_bytes if spilled else 0,
             "spilled_files": spilled.file_count if spilled else 0,
             "spilled_in_all_bytes": spilled.written_bytes if spilled else 0,

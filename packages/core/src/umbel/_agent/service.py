@@ -104,6 +104,7 @@ class Service:
             full_wait_s=config["store_full_wait_s"],
             spilling=config["spilling"],
         )
+        self._values: Any = None  # a `value_wants.ValueWants`, once values go from node to node
         self._door: Any = None  # a `door.Door`, where other machines may come in
         self.directory: Any = None  # a `directory.Directory` of the nodes, likewise
         if config.get("listen"):
@@ -119,6 +120,7 @@ class Service:
                 lambda stream, *, may_change: self.hub.admit(stream, may_change=may_change),
                 self._door_of,
                 admit_node=None if config.get("head") else self._admit_node,
+                admit_values=self._admit_values,
                 now_s=self.now_s,
                 warn=_log,
             )
@@ -146,6 +148,7 @@ class Service:
             "ask": self._queries.on_ask,
             "answer": self._queries.on_answer,
             "find_node": self._on_find_node,
+            **dict.fromkeys(("want_value", "unwant_value", "value_copied", "value_freed"), self._on_value),
             "shutdown": self._on_shutdown,
             "leave": self._on_leave,
             "stop": self._on_stop,
@@ -302,6 +305,7 @@ class Service:
             self._end_at_s,
             self._door.next_tick_s() if self._door is not None else None,
             self._cluster.next_tick_s() if self._cluster is not None else None,
+            self._values.values.next_tick_s() if self._values is not None else None,
         )
         return min((at_s for at_s in due if at_s is not None), default=None)
 
@@ -317,6 +321,8 @@ class Service:
             self.memory.look()
         if self._door is not None and _is_due(self._door.next_tick_s(), now_s):
             self._door.tick()
+        if self._values is not None and _is_due(self._values.values.next_tick_s(), now_s):
+            self._values.values.tick()
         # By the clock after what is due was asked for: what is due at once says that it is due now.
         if self._cluster is not None and self._end_at_s is None and _is_due(self._cluster.next_tick_s(), self.now_s()):
             self._cluster.tick()
@@ -392,6 +398,8 @@ class Service:
             self._cluster.close(self._end_reason)
         if self._door is not None:
             self._door.close()
+        if self._values is not None:
+            self._values.values.close()
         self.hub.flush(self.now_s() + LAST_OUTPUT_S, self.now_s)
         self.hub.close()
         if self._log_files is not None:
@@ -427,6 +435,24 @@ class Service:
         found = sessions.Outliving(self._config["node_id"], self.address, cluster, head)
         sessions.note_outliving(self._config["session_dir"], found)
 
+    def _admit_values(self, stream: transport.Stream) -> None:
+        self._value_wants().values.accept(stream)
+
+    def _on_value(self, client: Client, message: Message, body: bytes) -> None:
+        if self._door is not None:  # else there are no other nodes, and no process says so
+            self._value_wants().on[message["t"]](client, message, body)
+
+    def _value_wants(self) -> Any:
+        if self._values is None:
+            from umbel._agent import value_wants
+
+            self._values = value_wants.ValueWants(self, self._config["node_id"], self._door.token)
+        return self._values
+
+    def value_reason(self, key: str) -> Any:
+        """A `reasons.Reason` why a value of another node is not here yet; None if it is, or nobody wants it."""
+        return self._values.reason(key) if self._values is not None else None
+
     def _admit_node(self, stream: transport.Stream) -> None:
         self._cluster.admit(stream)
 
@@ -448,6 +474,8 @@ class Service:
     def node_died(self, node_id: str, reason: str) -> None:
         _log(f"node {node_id} is dead: {reason}")
         self.directory.forget(nodes.tag_of_node(node_id))
+        if self._values is not None:
+            self._values.node_died(node_id)
 
     def end_node(self, reason: str) -> None:
         """This node is none of its cluster any more."""
@@ -538,6 +566,8 @@ class Service:
         self.decide(ev.ClientLeft(client.id, now_s))
         self.control.client_gone(client.id)
         self.store.client_gone(client.id)
+        if self._values is not None:
+            self._values.client_gone(client.id)
         if self._door is not None:
             with contextlib.suppress(OSError):
                 os.unlink(f"{self._config['session_dir']}/{client.id}.door")
