@@ -352,3 +352,65 @@ def test_a_value_that_was_moved_to_disk_is_sent_from_there(cluster: Cluster) -> 
         node, READER + "    print([int(umbel.get(ref)[number]) for number, ref in enumerate(kept)], flush=True)"
     )
     assert reader.finish(TIMEOUT_S)[0] == "[1, 2, 3, 4, 5]\n"
+
+
+def test_tasks_read_large_arguments_of_another_node(cluster: Cluster) -> None:
+    node = cluster.add()
+    cluster.owner(cluster.head)
+    reader = cluster.driver(
+        node,
+        READER
+        + """
+    @umbel.remote
+    def look(array, held):
+        return int(array[-1]), int(umbel.get(held[0])[0]), array.flags.writeable
+
+    @umbel.remote
+    class Actor:
+        def look(self, array):
+            return int(array[0])
+
+    actor = Actor.remote()
+    print(umbel.get([look.remote(kept[0], kept), look.remote(kept[0], kept)]), umbel.get(actor.look.remote(kept[0])), flush=True)
+    """,
+    )
+    assert reader.finish(TIMEOUT_S)[0] == "[(1, 1, False), (1, 1, False)] 1\n"
+    assert len(files_of(node)) == 1
+
+
+def test_wait_fetches_and_await_reads_what_another_node_has(cluster: Cluster) -> None:
+    node = cluster.add(object_store_memory=400 << 20)
+    cluster.owner(cluster.head, count=2)
+    reader = cluster.driver(
+        node,
+        READER
+        + """
+    import asyncio
+
+    print(umbel.wait(kept[:1], timeout=10, fetch_local=False)[0] == kept[:1], flush=True)
+    sys.stdin.readline()
+    print(umbel.wait(kept[:1], timeout=30)[0] == kept[:1], flush=True)
+    sys.stdin.readline()
+    for _ in range(1000):  # whoever polls gets it as well
+        ready, _ = umbel.wait(kept, num_returns=2, timeout=0)
+        if len(ready) == 2:
+            break
+        time.sleep(0.02)
+    print(len(ready), flush=True)
+
+    async def read():
+        return [int((await ref)[0]) for ref in kept]
+
+    print(asyncio.run(read()), [int(array[0]) for array in umbel.get(kept)], flush=True)
+    """,
+    )
+    assert reader.line() == "True"
+    assert not files_of(node)
+    reader.tell()
+    assert reader.line() == "True"
+    assert len(files_of(node)) == 1
+    reader.tell()
+    assert reader.line() == "2"
+    assert reader.finish(TIMEOUT_S)[0] == "[1, 2] [1, 2]\n"
+    before = used_bytes(cluster.head)
+    assert before >= 2 * VALUE_BYTES  # the values stay where they were made

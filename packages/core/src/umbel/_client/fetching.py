@@ -23,8 +23,10 @@ from umbel._wire import messages
 if TYPE_CHECKING:
     from umbel import spi
     from umbel._client.native import NativeEngine
+    from umbel._objects import ownership
 
 GET, ARGUMENT, PREFETCH = range(3)  # as the daemon orders them, the most urgent first
+AHEAD_S = 10.0  # what was only waited for is wanted for so long after that, so that whoever polls gets it in the end
 TIMEOUT_ANSWER_S = 0.1  # whoever has run out of time is not held up for long
 
 
@@ -55,6 +57,7 @@ class Fetching:
         self._engine = engine
         self._store = engine.values.store
         self._wanted: dict[str, _Wanted] = {}
+        self._ahead: dict[str, tuple[_Wanted, float]] = {}  # wanted though nobody waits in `open`, and until when
         self._released: deque[_Wanted] = deque()  # views that are gone: noted where no lock may be taken
 
     def open(
@@ -96,12 +99,34 @@ class Fetching:
         if wanted is None:
             wanted = self._wanted[key] = _Wanted(key, object_id, size_bytes)
         wanted.holds += 1
-        if not wanted.segment and priority < wanted.priority:
+        self._ask(wanted, name, priority)
+        return wanted
+
+    def _ask(self, wanted: _Wanted, name: str, priority: int) -> None:
+        """Have the daemon fetch it, at least as urgently as this."""
+        if not wanted.is_settled and priority < wanted.priority:
             wanted.priority = priority
             self._engine.agent.notify({
-                "t": "want_value", "key": key, "segment": name, "bytes": size_bytes, "priority": priority,
+                "t": "want_value", "key": wanted.key, "segment": name, "bytes": wanted.size_bytes, "priority": priority,
             })  # fmt: skip
-        return wanted
+
+    def is_here(self, record: ownership.Record, *, is_urgent: bool = False) -> bool:
+        """Whether reading a stored value would not have to wait for its copy, as far as is known; begins to have it copied.
+        Lock held."""
+        name, size_bytes = record.payload
+        if not self._engine.values.is_elsewhere(name):
+            return True
+        key = _key(record.object_id, name)
+        held = self._ahead.get(key)
+        if held is None:
+            self._engine.reactor.poke()  # somebody has to let go of it
+            wanted = self._want(record.object_id, name, size_bytes, GET if is_urgent else PREFETCH)
+        else:
+            wanted = held[0]
+            if is_urgent:
+                self._ask(wanted, name, GET)
+        self._ahead[key] = wanted, time.monotonic() + AHEAD_S
+        return wanted.is_settled
 
     def _wait(self, wanted: _Wanted, until_s: float | None) -> None:
         engine = self._engine
@@ -149,13 +174,17 @@ class Fetching:
         self._released.append(wanted)
         on_release()
 
-    def housekeep(self, _now_s: float) -> float | None:
-        """Count the views that are gone. No lock."""
-        if self._released:
-            with self._engine.lock:
-                while self._released:
-                    self._let_go(self._released.popleft())
-        return None
+    def housekeep(self, now_s: float) -> float | None:
+        """Count the views that are gone, and let go of what nobody has read. Returns when to come again. No lock."""
+        if not self._released and not self._ahead:
+            return None
+        with self._engine.lock:
+            while self._released:
+                self._let_go(self._released.popleft())
+            for key in [key for key, (_, until_s) in self._ahead.items() if until_s <= now_s]:
+                self._let_go(self._ahead.pop(key)[0])
+            due_s = min((until_s for _, until_s in self._ahead.values()), default=None)
+            return None if due_s is None else max(0.0, due_s - now_s)
 
     def _let_go(self, wanted: _Wanted) -> None:
         """Lock held."""
@@ -202,11 +231,11 @@ class Fetching:
         del self._wanted[wanted.key]  # whoever wants it after this begins anew
         self._settle(wanted)
 
-    @staticmethod
-    def _settle(wanted: _Wanted) -> None:
+    def _settle(self, wanted: _Wanted) -> None:
         waiters, wanted.waiters = wanted.waiters, []
         for finish in waiters:
             finish()
+        self._engine.has_settled = True  # for who waits for anything
 
 
 def _key(object_id: bytes, name: str) -> str:

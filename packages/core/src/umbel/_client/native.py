@@ -365,6 +365,8 @@ class NativeEngine:
                 for record in found:
                     if record.kind == ERROR:
                         decode(record)
+            if self.links.remote is not None and len(found) > 1:
+                self.values.fetch_all(found)
             return [record.payload if record.kind == RAW else decode(record, deadline) for record in found]
         except values.ValueLost as lost:
             with self.lock:
@@ -417,7 +419,7 @@ class NativeEngine:
     def wait(
         self, waitables: list[Any], num_returns: int, timeout_s: float | None, fetch_local: bool
     ) -> tuple[list[Any], list[Any]]:
-        ready = self.waits.ready(waitables, num_returns, timeout_s)
+        ready = self.waits.ready(waitables, num_returns, timeout_s, fetch_local=fetch_local)
         if len(ready) == 1:
             index = ready[0]
             return [waitables[index]], waitables[:index] + waitables[index + 1 :]

@@ -227,6 +227,13 @@ class Values:
         creator = bytes.fromhex(segments.parts_of(name)[0])
         return nodes.tag_of_process(creator) != nodes.tag_of_process(self.process_id)
 
+    def fetch_all(self, records: Iterable[ownership.Record]) -> None:
+        """Have those that lie on other nodes copied, before the first is read. No lock."""
+        with self._lock:
+            for record in records:
+                if record.kind == STORED and self.is_elsewhere(record.payload[0]):
+                    self.make_fetching().is_here(record, is_urgent=True)
+
     def make_fetching(self) -> fetching.Fetching:
         with self._lock:
             if self.fetching is None:
