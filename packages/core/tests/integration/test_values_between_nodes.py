@@ -305,6 +305,21 @@ def test_two_values_at_once_with_room_for_one(cluster: Cluster) -> None:
     first.finish(TIMEOUT_S)
 
 
+def test_a_transfer_that_waits_for_long_is_told_by_the_watchdog(cluster: Cluster) -> None:
+    node = cluster.add(object_store_memory=80 << 20)
+    cluster.owner(cluster.head, count=2)
+    first = cluster.driver(node, READER + "    array = umbel.get(kept[0])\n    print('has', flush=True)\n    input()")
+    assert first.line() == "has"
+    second = cluster.driver(
+        node,
+        READER + "    try:\n        umbel.get(kept[1], timeout=4)\n    except exceptions.UmbelError:\n        pass",
+        UMBEL_WATCHDOG_S="1",
+    )
+    told = second.finish(TIMEOUT_S)[1]
+    assert "umbel: still waiting after 1 s for 1 of 1 objects" in told
+    assert "bytes of room in this node's store" in told
+
+
 def test_a_get_whose_time_is_up_ends_its_transfer(cluster: Cluster) -> None:
     node = cluster.add(object_store_memory=80 << 20)
     cluster.owner(cluster.head, count=2)

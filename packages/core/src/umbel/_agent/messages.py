@@ -183,7 +183,7 @@ _FIELDS: dict[str, dict[str, _Field]] = {
     "spill_freed": {"segment": _text()},
     "locate": {"segment": _text()},
     "find_node": {"node": _text()},
-    "want_value": {"key": _text(), "segment": _text(), "bytes": _count(), "priority": _count()},
+    "want_value": {"key": _text(), "n": _count(), "segment": _text(), "bytes": _count(), "priority": _count()},
     "unwant_value": {"key": _text()},
     "value_copied": {"key": _text(), "node": _text()},
     "value_freed": {"key": _text()},

@@ -36,6 +36,9 @@ class Daemon(Protocol):
 
 
 class _Wish(NamedTuple):
+    """number: which its process gave it, and is told again."""
+
+    number: int
     segment: str
     size_bytes: int
     priority: pulls.Priority
@@ -61,7 +64,7 @@ class ValueWants:
 
     def _on_want(self, client: Client, message: Message, _body: bytes) -> None:
         priority = pulls.Priority(min(message["priority"], max(pulls.Priority)))
-        wish = _Wish(message["segment"], message["bytes"], priority)
+        wish = _Wish(message["n"], message["segment"], message["bytes"], priority)
         self._wishes[client.id, message["key"]] = wish
         self._want(client.id, message["key"], wish)
 
@@ -123,7 +126,10 @@ class ValueWants:
     # ---- what became of them ----
 
     def delivered(self, asker: str, object_id: str, segment: str, size_bytes: int) -> None:
-        self._daemon.hub.send(asker, {"t": "value_here", "key": object_id, "segment": segment})
+        wish = self._wishes.get((asker, object_id))
+        if wish is not None:
+            told = {"t": "value_here", "key": object_id, "n": wish.number, "segment": segment}
+            self._daemon.hub.send(asker, told)
 
     def failed(self, asker: str, object_id: str, code: str, text: str) -> None:
         wish = self._wishes.pop((asker, object_id), None)
@@ -132,7 +138,13 @@ class ValueWants:
             self._wishes[asker, object_id] = wish
             self._want(asker, object_id, wish)
         elif wish is not None:
-            told = {"t": "value_failed", "key": object_id, "code": pulls.Code(code).value, "text": text}
+            told = {
+                "t": "value_failed",
+                "key": object_id,
+                "n": wish.number,
+                "code": pulls.Code(code).value,
+                "text": text,
+            }
             self._daemon.hub.send(asker, told)
 
     # ---- for the daemon ----

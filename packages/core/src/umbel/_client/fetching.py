@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import contextlib
 import functools
+import itertools
 import time
 from collections import deque
 from collections.abc import Callable
@@ -16,7 +17,7 @@ from typing import TYPE_CHECKING, Any
 from umbel import exceptions
 from umbel._base import nodes
 from umbel._model import reasons
-from umbel._objects import segments
+from umbel._objects import segments, serialization
 from umbel._transport import reactor
 from umbel._wire import messages
 
@@ -33,10 +34,11 @@ TIMEOUT_ANSWER_S = 0.1  # whoever has run out of time is not held up for long
 class _Wanted:
     """One value. holds: of those who wait for it, and views. segment: of the copy, "" until it is there."""
 
-    __slots__ = ("failure", "holds", "key", "object_id", "priority", "segment", "size_bytes", "waiters")
+    __slots__ = ("failure", "holds", "key", "number", "object_id", "priority", "segment", "size_bytes", "waiters")
 
-    def __init__(self, key: str, object_id: bytes, size_bytes: int) -> None:
+    def __init__(self, key: str, number: int, object_id: bytes, size_bytes: int) -> None:
         self.key = key
+        self.number = number  # of the wish: what comes of an earlier one is not what is wanted now
         self.object_id = object_id
         self.size_bytes = size_bytes
         self.priority = PREFETCH + 1
@@ -57,6 +59,7 @@ class Fetching:
         self._engine = engine
         self._store = engine.values.store
         self._wanted: dict[str, _Wanted] = {}
+        self._numbers = itertools.count(1)
         self._ahead: dict[str, tuple[_Wanted, float]] = {}  # wanted though nobody waits in `open`, and until when
         self._released: deque[_Wanted] = deque()  # views that are gone: noted where no lock may be taken
 
@@ -83,21 +86,28 @@ class Fetching:
             if wanted.failure is not None:
                 make, text = wanted.failure
                 raise make(text)
-            released = functools.partial(self._view_gone, wanted, on_release)
-            view: spi.View = self._store.open(wanted.segment, size_bytes, released)
-            with engine.lock:
-                wanted.holds += 1
-            return view
-        finally:
+            view: spi.View = self._open_copy(wanted, functools.partial(self._view_gone, wanted, on_release))
+        except BaseException:
             with engine.lock:
                 self._let_go(wanted)
+            raise
+        return view  # which holds it now
+
+    def _open_copy(self, wanted: _Wanted, on_release: Callable[[], None]) -> spi.View:
+        try:
+            view: spi.View = self._store.open(wanted.segment, wanted.size_bytes, on_release)
+        except exceptions.ObjectLostError as error:  # the value is not
+            self._engine.check_running()
+            text = f"the copy of object {wanted.object_id.hex()} was removed from this node's store by something else: {error}"
+            raise exceptions.UmbelSystemError(text) from None
+        return view
 
     def _want(self, object_id: bytes, name: str, size_bytes: int, priority: int) -> _Wanted:
         """One more wants it. Lock held."""
         key = _key(object_id, name)
         wanted = self._wanted.get(key)
         if wanted is None:
-            wanted = self._wanted[key] = _Wanted(key, object_id, size_bytes)
+            wanted = self._wanted[key] = _Wanted(key, next(self._numbers), object_id, size_bytes)
         wanted.holds += 1
         self._ask(wanted, name, priority)
         return wanted
@@ -107,7 +117,8 @@ class Fetching:
         if not wanted.is_settled and priority < wanted.priority:
             wanted.priority = priority
             self._engine.agent.notify({
-                "t": "want_value", "key": wanted.key, "segment": name, "bytes": wanted.size_bytes, "priority": priority,
+                "t": "want_value", "key": wanted.key, "n": wanted.number, "segment": name, "bytes": wanted.size_bytes,
+                "priority": priority,
             })  # fmt: skip
 
     def is_here(self, record: ownership.Record, *, is_urgent: bool = False) -> bool:
@@ -135,6 +146,7 @@ class Fetching:
             if wanted.is_settled:
                 return
             wanted.waiters.append(waiter.finish)
+            record = engine.values.table.records.get(wanted.object_id)
             engine.prepare_to_wait()
         why = reasons.Reason(
             reasons.TRANSFER, f"object {wanted.object_id.hex()}", f"of {wanted.size_bytes} bytes is copied to this node",
@@ -142,7 +154,7 @@ class Fetching:
         )  # fmt: skip
         timeout_s = None if until_s is None else max(0.0, until_s - time.monotonic())
         with engine.answers.telling(why):
-            is_there = engine.waits.wait_for(waiter, timeout_s)
+            is_there = engine.waits.wait_for(waiter, timeout_s, () if record is None else (record,))
         if not is_there and not wanted.is_settled:
             with engine.lock, contextlib.suppress(ValueError):
                 wanted.waiters.remove(waiter.finish)
@@ -157,6 +169,12 @@ class Fetching:
         except exceptions.UmbelError as error:
             return f"this node's daemon does not say why ({error})"
         return "it has just come" if told is None else str(reasons.Reason.from_json(told))
+
+    def is_under_way(self, record: ownership.Record) -> bool:
+        """Whether a value is there and waited for all the same. Lock held or not."""
+        payload = record.payload
+        wanted = self._wanted.get(_key(record.object_id, payload[0])) if record.kind == serialization.STORED else None
+        return wanted is not None and not wanted.is_settled
 
     def reason_of(self, object_id: bytes, name: str) -> reasons.Reason | None:
         """Of a value that is waited for. Lock held."""
@@ -199,7 +217,7 @@ class Fetching:
     def on_notice(self, message: dict[str, Any]) -> None:
         """From the daemon."""
         wanted = self._wanted.get(message["key"])
-        if wanted is None or wanted.is_settled:
+        if wanted is None or wanted.is_settled or message["n"] != wanted.number:
             return  # nobody wants it any more
         if message["t"] == "value_here":
             wanted.segment = message["segment"]

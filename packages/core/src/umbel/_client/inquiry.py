@@ -343,7 +343,12 @@ def of_timeout(engine: NativeEngine, record: ownership.Record) -> Reason:
 
 def watch(engine: NativeEngine, wanted: Sequence[ownership.Record], waited_s: float, told: set[Any]) -> set[Any]:
     """Say on standard error what somebody has waited for so long, unless that cause was told. Returns those told."""
-    pending = [record for record in wanted if record.kind == PENDING]
+    fetching = engine.values.fetching
+    pending = [
+        record
+        for record in wanted
+        if record.kind == PENDING or (fetching is not None and fetching.is_under_way(record))
+    ]
     if not pending:
         return told
     reason = of_timeout(engine, pending[0])
