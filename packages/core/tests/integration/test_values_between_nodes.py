@@ -113,10 +113,15 @@ def files_of(node: cluster_utils.ClusterNode) -> dict[str, int]:
     return found
 
 
-def used_bytes(node: cluster_utils.ClusterNode) -> int:
-    """As the node's daemon counts them."""
+def counted(node: cluster_utils.ClusterNode) -> dict[str, int]:
+    """What the node's daemon says of its store."""
     with tool.Tool(node.session_dir) as asker:
         store: dict[str, int] = asker.query("store")
+    return store
+
+
+def used_bytes(node: cluster_utils.ClusterNode) -> int:
+    store = counted(node)
     return store["capacity_bytes"] - store["free_bytes"]
 
 
@@ -429,3 +434,30 @@ def test_wait_fetches_and_await_reads_what_another_node_has(cluster: Cluster) ->
     assert reader.finish(TIMEOUT_S)[0] == "[1, 2] [1, 2]\n"
     before = used_bytes(cluster.head)
     assert before >= 2 * VALUE_BYTES  # the values stay where they were made
+
+
+def test_copies_that_nobody_wants_go_before_values_go_to_disk(cluster: Cluster) -> None:
+    node = cluster.add(object_store_memory=185_000_000)
+    cluster.owner(cluster.head)
+    reader = cluster.driver(
+        node,
+        READER
+        + """
+    umbel.get(kept[0])
+    gc.collect()
+    print("read", flush=True)
+    sys.stdin.readline()
+    own = [umbel.put(numpy.zeros(50_000_000, numpy.uint8)) for _ in range(2)]
+    print("put", flush=True)
+    sys.stdin.readline()
+    """,
+    )
+    assert reader.line() == "read"
+    (copy,) = files_of(node)
+    reader.tell()
+    assert reader.line() == "put"
+    drivers.wait_until(lambda: copy not in files_of(node), timeout_s=15, what="the copy to go")
+    assert counted(node)["spilled_in_all_bytes"] == 0
+    reader.tell()
+    reader.finish(TIMEOUT_S)
+    assert counted(node)["spilled_in_all_bytes"] == 0
