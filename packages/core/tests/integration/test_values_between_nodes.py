@@ -282,6 +282,7 @@ def test_two_values_at_once_with_room_for_one(cluster: Cluster) -> None:
         READER
         + """
     array = umbel.get(kept[0])
+    umbel.wait(kept[:1])  # which it has already
     print("has", flush=True)
     sys.stdin.readline()
     del array
@@ -461,3 +462,23 @@ def test_copies_that_nobody_wants_go_before_values_go_to_disk(cluster: Cluster) 
     reader.tell()
     reader.finish(TIMEOUT_S)
     assert counted(node)["spilled_in_all_bytes"] == 0
+
+
+def test_what_a_process_lets_go_of_is_freed_while_it_waits_for_room(
+    cluster: Cluster, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("UMBEL_AUTOMATIC_OBJECT_SPILLING_ENABLED", "0")
+    node = cluster.add(object_store_memory=80 << 20)
+    cluster.owner(cluster.head)
+    reader = cluster.driver(
+        node,
+        READER
+        + """
+    import threading
+
+    own = [umbel.put(numpy.zeros(60_000_000, numpy.uint8))]
+    threading.Timer(0.5, own.clear).start()
+    print(int(umbel.get(kept[0], timeout=30)[0]), flush=True)
+    """,
+    )
+    assert reader.finish(TIMEOUT_S)[0] == "1\n"

@@ -27,7 +27,7 @@ if TYPE_CHECKING:
     from umbel._objects import ownership
 
 GET, ARGUMENT, PREFETCH = range(3)  # as the daemon orders them, the most urgent first
-AHEAD_S = 10.0  # what was only waited for is wanted for so long after that, so that whoever polls gets it in the end
+AHEAD_S = 10.0  # what is only waited for is wanted for so long after that, so that whoever polls gets it in the end
 TIMEOUT_ANSWER_S = 0.1  # whoever has run out of time is not held up for long
 
 
@@ -60,7 +60,7 @@ class Fetching:
         self._store = engine.values.store
         self._wanted: dict[str, _Wanted] = {}
         self._numbers = itertools.count(1)
-        self._ahead: dict[str, tuple[_Wanted, float]] = {}  # wanted though nobody waits in `open`, and until when
+        self._ahead: dict[str, tuple[_Wanted, float]] = {}  # wanted before it is read, until it is there or then
         self._released: deque[_Wanted] = deque()  # views that are gone: noted where no lock may be taken
 
     def open(
@@ -132,6 +132,8 @@ class Fetching:
         if held is None:
             self._engine.reactor.poke()  # somebody has to let go of it
             wanted = self._want(record.object_id, name, size_bytes, GET if is_urgent else PREFETCH)
+            if wanted.is_settled:
+                self._let_go(wanted)  # somebody reads it
         else:
             wanted = held[0]
             if is_urgent:
@@ -200,7 +202,9 @@ class Fetching:
             while self._released:
                 self._let_go(self._released.popleft())
             for key in [key for key, (_, until_s) in self._ahead.items() if until_s <= now_s]:
-                self._let_go(self._ahead.pop(key)[0])
+                wanted, _ = self._ahead.pop(key)
+                if not wanted.is_settled:
+                    self._let_go(wanted)
             due_s = min((until_s for _, until_s in self._ahead.values()), default=None)
             return None if due_s is None else max(0.0, due_s - now_s)
 
@@ -221,8 +225,8 @@ class Fetching:
             return  # nobody wants it any more
         if message["t"] == "value_here":
             wanted.segment = message["segment"]
-            self._settle(wanted)
             self._tell_owner(wanted)
+            self._settle(wanted)
         else:
             self._fail(wanted, *_error_of(wanted, message["code"], message["text"]))
 
@@ -254,6 +258,9 @@ class Fetching:
         for finish in waiters:
             finish()
         self._engine.has_settled = True  # for who waits for anything
+        ahead = self._ahead.get(wanted.key)
+        if ahead is not None and ahead[0] is wanted:
+            self._let_go(wanted)  # the daemon keeps the copy for a while, unless somebody needs the room
 
 
 def _key(object_id: bytes, name: str) -> str:

@@ -365,9 +365,8 @@ class NativeEngine:
                 for record in found:
                     if record.kind == ERROR:
                         decode(record)
-            if self.links.remote is not None and len(found) > 1:
-                self.values.fetch_all(found)
-            return [record.payload if record.kind == RAW else decode(record, deadline) for record in found]
+            beside = [found]
+            return [record.payload if record.kind == RAW else decode(record, deadline, beside) for record in found]
         except values.ValueLost as lost:
             with self.lock:
                 self.values.lose(lost)

@@ -137,9 +137,14 @@ class Values:
 
     # Reading
 
-    def decode(self, record: ownership.Record, until_s: float | None = None) -> Any:
-        """The value of a settled record. until_s: as for `read`. Raises what its task raised, and NotThere if it was lost
-        meanwhile."""
+    def decode(
+        self,
+        record: ownership.Record,
+        until_s: float | None = None,
+        beside: list[list[ownership.Record]] | None = None,
+    ) -> Any:
+        """The value of a settled record. until_s, beside: as for `read`. Raises what its task raised, and NotThere if it was
+        lost meanwhile."""
         kind = record.kind
         if kind == RAW:
             return record.payload
@@ -148,7 +153,7 @@ class Values:
         if kind == ERROR:
             record.is_read = True
             raise_error(record.payload)
-        return self.read(kind, record.payload, record.object_id, record, until_s=until_s)
+        return self.read(kind, record.payload, record.object_id, record, until_s=until_s, beside=beside)
 
     def read(
         self,
@@ -160,10 +165,11 @@ class Values:
         *,
         waits: bool = True,
         until_s: float | None = None,
+        beside: list[list[ownership.Record]] | None = None,
     ) -> Any:
         """An encoded value's value. References inside are found in `outer`, or among `arguments`, which collects
         them. waits: for one that is on disk or on another node; else it counts as lost. until_s: how long for the latter
-        (time.monotonic()). Raises ValueLost."""
+        (time.monotonic()). beside: what is read next, until it is known that one is on another node. Raises ValueLost."""
         if kind == RAW:
             return payload
         reading = refs.reading
@@ -181,15 +187,16 @@ class Values:
                 return serialization.decode_inline(kind, payload)
             drop = functools.partial(self._engine.drop_ref, object_id)
             try:
+                view: spi.View | None = None
                 try:
                     view = self._open(payload[0], payload[1], drop, waits=waits)
                 except exceptions.ObjectLostError:
                     if not waits or self._engine.agent_is_gone or not self.is_elsewhere(payload[0]):
                         raise
-                    is_argument = arguments is not None
-                    view = self.make_fetching().open(
-                        object_id, payload[0], payload[1], drop, is_argument=is_argument, until_s=until_s
-                    )
+                if view is None:
+                    if beside and len(beside[0]) > 1:
+                        self._fetch_all(beside.pop())
+                    view = self._fetch(payload, object_id, drop, is_argument=arguments is not None, until_s=until_s)
             except exceptions.ObjectLostError as error:
                 drop()
                 raise ValueLost(object_id, payload, str(error)) from None
@@ -227,8 +234,29 @@ class Values:
         creator = bytes.fromhex(segments.parts_of(name)[0])
         return nodes.tag_of_process(creator) != nodes.tag_of_process(self.process_id)
 
-    def fetch_all(self, records: Iterable[ownership.Record]) -> None:
-        """Have those that lie on other nodes copied, before the first is read. No lock."""
+    def _fetch(
+        self,
+        payload: Any,
+        object_id: bytes,
+        on_release: Callable[[], None],
+        *,
+        is_argument: bool,
+        until_s: float | None,
+    ) -> spi.View:
+        """A view of a value of another node. Meanwhile this thread reads nothing, and what it waits for may be the room of
+        something that was dropped here."""
+        with self._lock:
+            self._readers -= 1
+        try:
+            return self.make_fetching().open(
+                object_id, payload[0], payload[1], on_release, is_argument=is_argument, until_s=until_s
+            )
+        finally:
+            with self._lock:
+                self._readers += 1
+
+    def _fetch_all(self, records: list[ownership.Record]) -> None:
+        """Have those copied that lie on other nodes, before the first of them is read. No lock."""
         with self._lock:
             for record in records:
                 if record.kind == STORED and self.is_elsewhere(record.payload[0]):
