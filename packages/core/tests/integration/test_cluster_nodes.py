@@ -2,23 +2,21 @@
 
 from __future__ import annotations
 
-import contextlib
 import json
 import os
 import select
-import selectors
 import shutil
 import signal
 import socket
 import subprocess
 import sys
 import tempfile
-import threading
 from collections.abc import Callable, Iterator
 from typing import Any
 
 import drivers
 import many_nodes
+import proxies
 import pytest
 
 import umbel
@@ -114,74 +112,10 @@ def until_ended(node: cluster_utils.ClusterNode) -> None:
     drivers.wait_until(lambda: not node.any_processes_alive() and not os.path.exists(node.session_dir), what=str(node))
 
 
-class Proxy:
-    """A TCP relay to one address. `cut` breaks its connections; while `is_silent` it takes and gives nothing."""
-
-    def __init__(self, address: str) -> None:
-        host, port = address.rsplit(":", 1)
-        self._to = (host, int(port))
-        self._listener = socket.create_server((host, 0))
-        self.address = f"{host}:{self._listener.getsockname()[1]}"
-        self.is_silent = False
-        self._is_over = False
-        self._pairs: dict[socket.socket, socket.socket] = {}
-        self._selector = selectors.DefaultSelector()
-        self._selector.register(self._listener, selectors.EVENT_READ)
-        self._lock = threading.Lock()
-        self._thread = threading.Thread(target=self._run)
-        self._thread.start()
-
-    def _run(self) -> None:
-        while not self._is_over:
-            for key, _events in self._selector.select(0.01):
-                with self._lock:
-                    self._relay(key.fileobj)
-
-    def _relay(self, ready: Any) -> None:
-        if ready is self._listener:
-            near, _ = self._listener.accept()
-            with contextlib.suppress(OSError):
-                far = socket.create_connection(self._to)
-                self._pairs |= {near: far, far: near}
-                for one in (near, far):
-                    self._selector.register(one, selectors.EVENT_READ)
-                return
-            near.close()
-        elif ready in self._pairs and not self.is_silent:
-            try:
-                data = ready.recv(65_536)
-                self._pairs[ready].sendall(data)
-            except OSError:
-                data = b""
-            if not data:
-                self._end(ready)
-
-    def _end(self, one: socket.socket) -> None:
-        for sock in (one, self._pairs[one]):
-            self._selector.unregister(sock)
-            del self._pairs[sock]
-            sock.close()
-
-    def cut(self) -> int:
-        """How many connections there were."""
-        with self._lock:
-            count = len(self._pairs) // 2
-            while self._pairs:
-                self._end(next(iter(self._pairs)))
-        return count
-
-    def close(self) -> None:
-        self._is_over = True
-        self._thread.join(TIMEOUT_S)
-        self.cut()
-        self._listener.close()
-        self._selector.close()
-
-
 @pytest.fixture
-def proxied(cluster: cluster_utils.Cluster) -> Iterator[tuple[Proxy, cluster_utils.ClusterNode]]:
+def proxied(cluster: cluster_utils.Cluster) -> Iterator[tuple[proxies.Proxy, cluster_utils.ClusterNode]]:
     """A node whose connection to the head goes through a proxy."""
-    proxy = Proxy(str(cluster.address))
+    proxy = proxies.Proxy(str(cluster.address))
     place = cluster_node.Place(head=proxy.address, host="127.0.0.1", port=0, token_file=cluster.token_file)
     started = cluster_node.start_node(cluster_node.Wishes(num_cpus=1), place, ends_with_starter=True)
     node = cluster_utils.ClusterNode(started.launched, started.address)
@@ -436,7 +370,7 @@ def test_nodes_of_a_cluster_that_has_ended_do_not_become_another_ones(
 
 @pytest.mark.usefixtures("quick")
 def test_a_connection_that_breaks_comes_back_and_nobody_dies(
-    cluster: cluster_utils.Cluster, proxied: tuple[Proxy, cluster_utils.ClusterNode]
+    cluster: cluster_utils.Cluster, proxied: tuple[proxies.Proxy, cluster_utils.ClusterNode]
 ) -> None:
     proxy, node = proxied
     head = cluster.list_all_nodes()[0]
@@ -451,7 +385,7 @@ def test_a_connection_that_breaks_comes_back_and_nobody_dies(
 
 @pytest.mark.usefixtures("quick")
 def test_a_node_that_is_cut_off_is_declared_dead_and_ends_when_it_hears_of_it(
-    cluster: cluster_utils.Cluster, proxied: tuple[Proxy, cluster_utils.ClusterNode]
+    cluster: cluster_utils.Cluster, proxied: tuple[proxies.Proxy, cluster_utils.ClusterNode]
 ) -> None:
     proxy, node = proxied
     head = cluster.list_all_nodes()[0]

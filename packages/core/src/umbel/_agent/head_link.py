@@ -46,6 +46,10 @@ class Daemon(Protocol):
     def end_node(self, reason: str) -> None:
         """End, with all that runs here."""
 
+    @property
+    def control(self) -> Any:
+        """The `control_proxy.ControlProxy`, whose conversation with the head passes by this connection."""
+
 
 class HeadLink:
     """Dials from the first `tick` on."""
@@ -134,13 +138,21 @@ class HeadLink:
 
     def _on_frame(self, connection: transport.Connection, payload: bytes) -> None:
         try:
-            message, _body = frames.decode_control(payload)
-            event = self._event(int(str(connection.peer)), node_messages.parse(message, node_messages.FROM_HEAD))
+            message, body = frames.decode_control(payload)
+            self._on_message(connection, node_messages.parse(message, node_messages.FROM_HEAD), body)
         except ValueError as error:
             self._daemon.log(f"the connection to the head was closed: {error}")
             connection.close()
-        else:
-            self._decide(event)
+
+    def _on_message(self, connection: transport.Connection, message: Message, body: bytes) -> None:
+        is_member = connection is self._connection and self._membership.is_welcome
+        if message["t"] in ("said", "heard_said"):
+            if is_member:
+                self._daemon.control.on_frame(message, body)
+            return
+        self._decide(self._event(int(str(connection.peer)), message))
+        if message["t"] == "welcome" and connection is self._connection and self._membership.is_welcome:
+            self._daemon.control.linked(message["heard"], message["job_ids"], self._send)
 
     def _event(self, link: int, message: Message) -> membership.Event:
         kind, now_s = message["t"], self._daemon.now_s()
@@ -159,26 +171,29 @@ class HeadLink:
     def _on_close(self, connection: transport.Connection) -> None:
         if self._connection is connection:
             self._connection = None
+            self._daemon.control.unlinked()
             if not self._membership.is_over:
                 self._daemon.log("the connection to the head has ended")
         self._decide(membership.Closed(int(str(connection.peer)), self._daemon.now_s()))
 
     # ---- commands ----
 
-    def _send(self, message: Message) -> None:
+    def _send(self, message: Message, body: bytes = b"") -> None:
         if self._connection is not None:
-            self._connection.send(frames.encode_control(message))
+            self._connection.send(frames.encode_control(message, body))
 
     def _join(self, command: membership.Join) -> None:
         self._send(
             {
                 "t": "join", "protocol": node_messages.PROTOCOL_VERSION, "sequence": command.sequence,
                 "cluster": command.cluster, "facts": self._daemon.own_facts(), "state": self._daemon.own_state(),
+                "heard": self._daemon.control.channel.heard,
             }
         )  # fmt: skip
 
     def _hang_up(self) -> None:
         connection, self._connection = self._connection, None
+        self._daemon.control.unlinked()
         if connection is not None:
             connection.close()
 

@@ -37,6 +37,12 @@ class Daemon(Protocol):
 
     def other_nodes(self) -> list[Message]: ...
 
+    def node_of(self, process: str) -> str:
+        """The id of the node that it is on."""
+
+    def pid_of_host(self, actor: str, worker: str) -> int:
+        """worker: the actor's host."""
+
     def own_state(self) -> Message: ...
 
 
@@ -54,11 +60,15 @@ class Queries:
             "pending": self._pending,
             "workers": self._workers,
             "owners": self._owners,
-            "jobs": self._daemon.control.jobs_listed,
+            "jobs": self._jobs,
             "store": self._store,
             "metrics": self._metrics,
             "processes": self._processes,
         }
+
+    def answer(self, what: str) -> Any:
+        """To a question about all of what this node knows."""
+        return self._answers[what]()
 
     def on_query(self, client: Client, message: Message, _body: bytes) -> None:
         what = message["what"]
@@ -156,8 +166,14 @@ class Queries:
         return snapshot
 
     def _actors(self) -> list[Message]:
-        pid_of = self._daemon.forks.pid_of
-        return [{**one, "pid": pid_of(one["worker"])} for one in self._daemon.control.listed()]
+        daemon = self._daemon
+        return [
+            {**one, "node_id": daemon.node_of(one["worker"]), "pid": daemon.pid_of_host(one["actor"], one["worker"])}
+            for one in daemon.control.listed()
+        ]
+
+    def _jobs(self) -> list[Message]:
+        return [{**one, "node_id": self._daemon.node_of(one["driver"])} for one in self._daemon.control.jobs_listed()]
 
     def _environments(self) -> list[Message]:
         now_s = self._daemon.now_s()

@@ -92,6 +92,7 @@ class Service:
             is_kept=self._jobs.is_running if self._jobs is not None else None,
             elsewhere=self._elsewhere,
         )
+        self.members: Any = None  # a `_control.members.Members`, on the head of a cluster
         self.control: Control = self._control_service(config)
         self.history = History(config, self.poller, lambda text: self.hub.tell_drivers({"t": "warn", "text": text}))
         welcome = {"t": "welcome", **{name: config[name] for name in _WELCOME}}
@@ -233,16 +234,34 @@ class Service:
 
     def _control_service(self, config: Message) -> Control:
         """Where records are kept, this waits until nobody else leads. Raises what opening the storage does."""
+        if config.get("head"):
+            from umbel._agent import control_proxy
+
+            return control_proxy.ControlProxy(
+                self,
+                lambda *given, **named: importlib.import_module(config["group_service"]).GroupService(*given, **named),
+            )
+        node: Any = self
+        if config.get("listen"):
+            tag = nodes.tag_of_node(config["node_id"])
+            node = self.members = importlib.import_module(config["members"]).Members(self, tag)
+        made = self._own_control_service(config, node)
+        if self.members is not None:
+            self.members.serve(made)
+        return made
+
+    def _own_control_service(self, config: Message, node: Any) -> Control:
+        """node: this, or what stands for it."""
         module: Any = importlib.import_module(config["control"])
         if not config.get("storage"):
-            made: Control = module.ActorService(self)
+            made: Control = module.ActorService(node)
             return made
         sys.path[:] = config["sys_path"]
         importlib.reload(
             sys.modules["umbel"]
         )  # until here a stand-in; storages are plugins, and may import the real one
         kept: Control = module.keeping_in(
-            self,
+            node,
             config["storage"],
             holder=f"{socket.gethostname()} pid {os.getpid()} node {config['node_id']}",
             wake=self.poller.wake,
@@ -448,6 +467,8 @@ class Service:
     def node_died(self, node_id: str, reason: str) -> None:
         _log(f"node {node_id} is dead: {reason}")
         self.directory.forget(nodes.tag_of_node(node_id))
+        if self.members is not None:
+            self.members.node_gone(node_id, reason)
 
     def end_node(self, reason: str) -> None:
         """This node is none of its cluster any more."""
@@ -479,7 +500,7 @@ class Service:
         if hello["kind"] == "driver" and self._config["embedded"] and self.hub.drivers():
             return "this runtime is private to the program that started it, which is connected already"
         if hello["kind"] == "driver" and self._jobs is not None:
-            refusal: str = self._jobs.refusal(hello["job"])
+            refusal: str = self._jobs.refusal(hello["job"]) or self.control.driver_trouble()
             return refusal
         return ""
 
@@ -779,8 +800,37 @@ class Service:
             )
         )
 
+    def is_here(self, _client: str) -> bool:
+        return True
+
+    def late_s(self, _actor: str) -> float:
+        return 0.0
+
+    def job_environment(self, job_id: str) -> Any:
+        return self._jobs.environment(job_id)
+
+    def knows_job(self, environment: Any) -> None:
+        self._jobs.knows(environment)
+
+    def pid_of(self, worker: str) -> int:
+        return self.forks.pid_of(worker)
+
+    def node_of(self, process: str) -> str:
+        elsewhere = self.members.where(process) if self.members is not None else ""
+        return elsewhere or str(self._config["node_id"])
+
+    def pid_of_host(self, actor: str, worker: str) -> int:
+        elsewhere = self.members.pid_of_host(actor) if self.members is not None else 0
+        return elsewhere or self.forks.pid_of(worker)
+
+    def answer(self, what: str) -> Any:
+        return self._queries.answer(what)
+
+    def answer_query(self, client: str, message: Message) -> None:
+        self._queries.on_query(self.hub.clients[client], message, b"")
+
     def actor_dead(self, actor: str, facts: Message) -> None:
-        self.history.add_actor(actor, {**facts, "node_id": self._config["node_id"]})
+        self.history.add_actor(actor, {"node_id": self._config["node_id"], **facts})
 
     def release_actor(self, actor: str, grace_s: float | None) -> None:
         self.decide(ev.ActorReleased(actor, grace_s, self.now_s()))
