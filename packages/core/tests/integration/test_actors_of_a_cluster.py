@@ -422,3 +422,81 @@ def test_what_waits_for_the_head_says_so_and_a_node_without_it_ends(
     )
     assert waiting.line() == "ended"
     waiting.finish(TIMEOUT_S)
+
+
+def test_an_actor_goes_where_it_can_be_hosted(place: Place) -> None:
+    node = place.add(resources={"licence": 1}, labels={"zone": "b"})
+    wanting = place.driver(
+        place.head,
+        f"""
+    from umbel.util import scheduling_strategies as strategies
+
+    there = strategies.NodeAffinitySchedulingStrategy(node_id={node.node_id!r}, soft=False)
+    made = [
+        Counter.options(resources={{"licence": 1}}).remote(1),
+        Counter.options(label_selector={{"zone": "b"}}).remote(2),
+        Counter.options(scheduling_strategy=there).remote(3),
+        Counter.remote(umbel.put(4)),
+    ]
+    say(umbel.get([one.where.remote() for one in made]) == [{node.node_id!r}] * 3 + [{place.head.node_id!r}])
+    say(umbel.get([one.add.remote() for one in made]), umbel.get(made[0].add.remote(umbel.put(10))))
+    pids = umbel.get([one.pid.remote() for one in made])
+    os.kill(pids[1], 9)
+    try:
+        umbel.get(made[1].add.remote(), timeout=30)
+    except umbel.exceptions.ActorDiedError as error:
+        say("SIGKILL" in str(error))
+    umbel.kill(made[2])
+    try:
+        umbel.get(made[2].add.remote(), timeout=30)
+    except umbel.exceptions.ActorDiedError as error:
+        say("kill" in str(error))
+    say(pids[0])
+    sys.stdin.readline()
+    """,
+    )
+    assert [wanting.line() for _ in range(4)] == ["True", "[2, 3, 4, 5] 12", "True", "True"]
+    pid = int(wanting.line())
+    assert drivers.is_running(pid)
+    wanting.tell()
+    wanting.finish(TIMEOUT_S)
+    drivers.wait_until(lambda: not drivers.is_running(pid), what="the actor to end with its owner")
+
+
+def test_a_full_node_has_its_actors_elsewhere(place: Place) -> None:
+    node = place.add()
+    told = place.says(
+        node,
+        f"""
+    made = [Counter.options(num_cpus=1).remote() for _ in range(4)]
+    where = umbel.get([one.where.remote() for one in made])
+    say(sorted(where) == sorted([{node.node_id!r}] * 2 + [{place.head.node_id!r}] * 2))
+    say(umbel.get([one.add.remote() for one in made]))
+    """,
+    )
+    assert told == ["True", "[1, 1, 1, 1]"]
+
+
+def test_an_actor_whose_node_died_waits_for_one_that_can_host_it(place: Place) -> None:
+    node = place.add(resources={"licence": 1})
+    wanting = place.driver(
+        place.head,
+        """
+    held = Counter.options(resources={"licence": 1}, max_restarts=1, max_task_retries=-1).remote(5)
+    say(umbel.get(held.add.remote()), umbel.get(held.where.remote()))
+    sys.stdin.readline()
+    called = held.add.remote()
+    say("called")
+    say(umbel.get(called, timeout=60), umbel.get(held.where.remote()))
+    """,
+    )
+    assert wanting.line() == f"6 {node.node_id}"
+    place.nodes.remove_node(node, allow_graceful=False)
+    drivers.wait_until(
+        lambda: [one["state"] for one in asked(place.head, "actors")] == ["RESTARTING"], what="the actor to restart"
+    )
+    wanting.tell()
+    assert wanting.line() == "called"
+    other = place.add(resources={"licence": 1})
+    assert wanting.line() == f"6 {other.node_id}"
+    wanting.finish(TIMEOUT_S)

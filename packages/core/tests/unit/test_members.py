@@ -33,6 +33,9 @@ class Daemon:
         self.jobs: dict[str, Any] = {}
         self.jobs_of: dict[str, str] = {}
         self.control: Any = None
+        self.has: Message = {"CPU": 40_000}
+        self.free: Message = {"CPU": 40_000}
+        self.others: list[Message] = []
         self.clock_s = 0.0
 
     def now_s(self) -> float:
@@ -55,6 +58,12 @@ class Daemon:
 
     def late_s(self, _actor: str) -> float:
         return 0.0
+
+    def as_seen(self) -> Message:
+        return {"node_id": self.node_id, "total": self.has, "available": self.free, "labels": {}}
+
+    def other_nodes(self) -> list[Message]:
+        return self.others
 
     def job_of(self, client: str) -> tuple[str, Any]:
         job_id = self.jobs_of.get(client, "")
@@ -110,7 +119,13 @@ class Cluster:
         self.to_head: list[bytes] = []
         self.to_node: list[bytes] = []
         self.is_linked = False
+        self.sees(NODE, {"CPU": 40_000})
         self.link()
+
+    def sees(self, node_id: str, free: Message, has: Message | None = None) -> None:
+        """The head, of another node."""
+        facts = {"node_id": node_id, "alive": True, "resources": has or free, "available": free, "labels": {}}
+        self.head.others = [one for one in self.head.others if one["node_id"] != node_id] + [facts]
 
     def link(self) -> None:
         """Both sides hear first what the other has heard."""
@@ -203,7 +218,8 @@ def test_an_actor_of_a_nodes_driver_lives_there_and_is_the_heads(cluster: Cluste
     other = process(HEAD, 3)
     cluster.say(other, {"t": "actor_watch", "actor": actor, "rq": None})
     assert cluster.head.states_of(other, actor) == ["ALIVE"]
-    assert (cluster.members.where(worker), cluster.members.pid_of_host(actor)) == (NODE, 9)
+    assert cluster.members.where(worker) == NODE
+    assert cluster.members.place_of(cluster.service.facts(actor)) == {"node_id": NODE, "pid": 9}
     cluster.say(other, {"t": "kill_actor", "actor": actor, "no_restart": True, "rq": 1})
     cluster.flow()
     assert cluster.node.killed == [actor]
@@ -211,7 +227,7 @@ def test_an_actor_of_a_nodes_driver_lives_there_and_is_the_heads(cluster: Cluste
     assert cluster.node.dead[actor]["node_id"] == NODE
     cluster.proxy.host_died(actor, worker, "killed")
     cluster.flow()
-    assert cluster.members.pid_of_host(actor) == 0
+    assert cluster.members._placed == {}
     assert cluster.proxy.listed() == []
 
 
@@ -426,3 +442,76 @@ def test_whatever_breaks_each_thing_is_done_once(seed: int) -> None:
         assert not (actor in killed and actor in hosts)
         assert cluster.node.states_of(driver, actor)[-1] == one["state"]
     assert {hosted["actor"] for hosted in cluster.proxy.listed()} == set(hosts) == set(cluster.members._placed)
+
+
+def test_an_actor_without_room_with_its_creator_goes_where_there_is_some(cluster: Cluster) -> None:
+    driver, here = cluster.driver(), process(HEAD, 1)
+    cluster.head.jobs_of[here], environment = cluster.service.job_begins(here, 1, FACTS)
+    cluster.head.knows_job(environment)
+    wanted = {"placement": {"GPU": 10_000}, "running": {"GPU": 10_000}}
+    cluster.sees(NODE, {"CPU": 40_000, "GPU": 10_000})
+    first, second = cluster.create(here, 1, **wanted), cluster.create(here, 2, **wanted)
+    cluster.head.free = cluster.head.has = {"GPU": 20_000}
+    third = cluster.create(here, 3, **wanted)
+    cluster.flow()
+    assert (cluster.node.placed, cluster.head.placed) == ([first, second], [third])  # the second waits there
+    assert cluster.node.jobs[environment.id].facts == FACTS
+    cluster.ready(first, cluster.host(first, 9))
+    cluster.flow()
+    assert cluster.head.states_of(here, first)[-1] == "ALIVE"
+    fourth = cluster.create(driver, 4, **wanted)
+    cluster.flow()
+    assert cluster.head.placed == [third, fourth]
+    assert "says what that waits for" in cluster.members.place_of(cluster.service.facts(second))["reason"]
+
+
+def test_what_no_node_can_host_goes_to_one_that_comes(cluster: Cluster) -> None:
+    driver = cluster.driver()
+    wanted = {"placement": {"GPU": 10_000}, "running": {"GPU": 10_000}}
+    actor = cluster.create(driver, 1, **wanted)
+    waiting = cluster.create(driver, 2)
+    cluster.flow()
+    assert cluster.node.placed == [actor, waiting]
+    cluster.head.has = cluster.head.free = {"GPU": 10_000}
+    cluster.members.linked(NODE, 0, lambda *_said: None)  # any that comes
+    cluster.link()
+    cluster.flow()
+    assert (cluster.node.placed, cluster.node.killed, cluster.head.placed) == ([waiting], [actor], [actor])
+    assert [hosted["actor"] for hosted in cluster.proxy.listed()] == [waiting]
+    cluster.service.hosted(actor, process(HEAD, 9), "/9", {})
+    assert cluster.head.told[-1][1]["t"] == "create"
+
+
+def test_a_worker_found_where_the_actor_is_no_more_is_not_its_host(cluster: Cluster) -> None:
+    actor = cluster.create(cluster.driver(), 1, placement={"GPU": 10_000}, running={"GPU": 10_000})
+    cluster.flow()
+    worker = cluster.host(actor, 9)
+    cluster.head.has = cluster.head.free = {"GPU": 10_000}
+    cluster.link()  # what it has said before comes after the head's order
+    cluster.flow()
+    assert cluster.head.placed == [actor]
+    assert cluster.node.killed == [actor, actor]
+    cluster.proxy.host_died(actor, worker, "killed")
+    cluster.flow()
+    assert cluster.service.facts(actor)["state"] == "PENDING"
+    assert not [one for to, one, _ in cluster.node.told if to == worker]
+
+
+def test_what_waits_where_its_node_died_goes_to_the_next_that_comes(cluster: Cluster) -> None:
+    here = process(HEAD, 1)
+    cluster.head.jobs_of[here], environment = cluster.service.job_begins(here, 1, FACTS)
+    cluster.head.knows_job(environment)
+    cluster.sees(NODE, {"GPU": 10_000})
+    actor = cluster.create(here, 1, placement={"GPU": 10_000}, running={"GPU": 10_000}, max_restarts=1)
+    cluster.flow()
+    cluster.ready(actor, cluster.host(actor, 9))
+    cluster.flow()
+    cluster.head.others = []
+    cluster.members.node_gone(NODE, "it was killed")
+    assert cluster.head.placed == [actor]
+    other = "cc" * nodes.NODE_ID_BYTES
+    said: list[Message] = []
+    cluster.sees(other, {"GPU": 10_000})
+    cluster.members.linked(other, 0, lambda message, _body: said.append(message["message"]))
+    assert [(one["t"], one["actor"]) for one in said] == [("place_actor", actor)]
+    assert (cluster.head.placed, cluster.head.killed) == ([], [actor])

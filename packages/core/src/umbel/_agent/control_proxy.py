@@ -84,10 +84,11 @@ class Wish(NamedTuple):
 class Hosted:
     """An actor that is hosted here, or is to be. worker: "" until it has one. facts: for listings."""
 
-    __slots__ = ("facts", "may_restart", "wish", "worker")
+    __slots__ = ("attempt", "facts", "may_restart", "wish", "worker")
 
-    def __init__(self, wish: Wish, facts: Message, *, may_restart: bool) -> None:
+    def __init__(self, wish: Wish, attempt: int, facts: Message, *, may_restart: bool) -> None:
         self.wish = wish
+        self.attempt = attempt  # the head's number of this order
         self.worker = ""
         self.facts = facts
         self.may_restart = may_restart
@@ -227,19 +228,24 @@ class ControlProxy:
             return
         hosted.worker = hosted.facts["worker"] = worker
         devices = {name: list(ids) for name, ids in accelerators.items()}
-        told = {"t": "hosted", "actor": actor, "worker": worker, "address": address, "accelerators": devices}
-        self._say({**told, "pid": self._daemon.pid_of(worker)})
+        told = {"t": "hosted", "actor": actor, "attempt": hosted.attempt, "worker": worker, "address": address}
+        self._say({**told, "accelerators": devices, "pid": self._daemon.pid_of(worker)})
 
     def host_died(self, actor: str, worker: str, reason: str, *, memory: Message | None = None) -> None:
         hosted = self._hosted.get(actor)
         if hosted is not None and hosted.worker == worker:
             del self._hosted[actor]
-            self._say({"t": "host_died", "actor": actor, "reason": reason, "memory": memory})
+            told = {"t": "host_died", "actor": actor, "attempt": hosted.attempt, "reason": reason, "memory": memory}
+            self._say(told)
 
     def unplaceable(self, actor: str, reason: str, *, is_unschedulable: bool) -> None:
-        if self._hosted.pop(actor, None) is not None:
-            told = {"t": "unplaceable", "actor": actor, "reason": reason, "is_unschedulable": is_unschedulable}
-            self._say(told)
+        hosted = self._hosted.pop(actor, None)
+        if hosted is not None:
+            self._say_unplaceable(actor, hosted.attempt, reason, is_unschedulable=is_unschedulable)
+
+    def _say_unplaceable(self, actor: str, attempt: int, reason: str, *, is_unschedulable: bool) -> None:
+        told = {"t": "unplaceable", "actor": actor, "attempt": attempt, "reason": reason}
+        self._say({**told, "is_unschedulable": is_unschedulable})
 
     def client_gone(self, client: str) -> None:
         for actor in [actor for actor, owned in self._owned.items() if owned.client == client]:
@@ -324,11 +330,11 @@ class ControlProxy:
     def _place_actor(self, message: Message, _body: bytes) -> None:
         actor, job = message["actor"], self._job(message["job"])
         if job is None:
-            self._say({"t": "unplaceable", "actor": actor, "reason": "its job has ended", "is_unschedulable": False})
+            self._say_unplaceable(actor, message["attempt"], "its job has ended", is_unschedulable=False)
             return
         fields = {name: message[name] for name in Wish._fields if name != "job"}
         wish = Wish(**fields, job=job)
-        self._hosted[actor] = Hosted(wish, message["facts"], may_restart=message["may_restart"])
+        self._hosted[actor] = Hosted(wish, message["attempt"], message["facts"], may_restart=message["may_restart"])
         group = wish.strategy.get("placement_group", "") if isinstance(wish.strategy, dict) else ""
         if group and not self._knows_group(group):
             text = (
@@ -366,7 +372,7 @@ class ControlProxy:
         """No worker is looked for any more, and of one that there is the end will be told."""
         if not hosted.worker and self._hosted.get(actor) is hosted:
             del self._hosted[actor]
-            self._say({"t": "unhosted", "actor": actor})
+            self._say({"t": "unhosted", "actor": actor, "attempt": hosted.attempt})
 
     def _actor_dead(self, message: Message, _body: bytes) -> None:
         """For good. Its worker, if there is one, may live on for a while."""

@@ -40,8 +40,8 @@ class Daemon(Protocol):
     def node_of(self, process: str) -> str:
         """The id of the node that it is on."""
 
-    def pid_of_host(self, actor: str, worker: str) -> int:
-        """worker: the actor's host."""
+    def with_place(self, listed: Message) -> Message:
+        """An actor as the control service lists it, with its host's "node_id" and "pid"."""
 
     def own_state(self) -> Message: ...
 
@@ -166,11 +166,7 @@ class Queries:
         return snapshot
 
     def _actors(self) -> list[Message]:
-        daemon = self._daemon
-        return [
-            {**one, "node_id": daemon.node_of(one["worker"]), "pid": daemon.pid_of_host(one["actor"], one["worker"])}
-            for one in daemon.control.listed()
-        ]
+        return [self._daemon.with_place(one) for one in self._daemon.control.listed()]
 
     def _jobs(self) -> list[Message]:
         return [{**one, "node_id": self._daemon.node_of(one["driver"])} for one in self._daemon.control.jobs_listed()]

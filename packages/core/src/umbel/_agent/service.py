@@ -819,9 +819,9 @@ class Service:
         elsewhere = self.members.where(process) if self.members is not None else ""
         return elsewhere or str(self._config["node_id"])
 
-    def pid_of_host(self, actor: str, worker: str) -> int:
-        elsewhere = self.members.pid_of_host(actor) if self.members is not None else 0
-        return elsewhere or self.forks.pid_of(worker)
+    def with_place(self, listed: Message) -> Message:
+        place = {"node_id": self._config["node_id"], "pid": self.forks.pid_of(listed["worker"])}
+        return {**listed, **place, **(self.members.place_of(listed) if self.members is not None else {})}
 
     def answer(self, what: str) -> Any:
         return self._queries.answer(what)

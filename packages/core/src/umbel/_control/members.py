@@ -58,10 +58,12 @@ class Member:
 class Placed:
     """An actor on another node. worker: "" until it has one."""
 
-    __slots__ = ("member", "pid", "worker")
+    __slots__ = ("attempt", "member", "pid", "spec", "worker")
 
-    def __init__(self, member: Member) -> None:
+    def __init__(self, spec: Any, member: Member, attempt: int) -> None:
+        self.spec = spec
         self.member = member
+        self.attempt = attempt  # what comes of an earlier one does not count
         self.worker = ""
         self.pid = 0
 
@@ -74,6 +76,9 @@ class Members:
         self._own_tag = own_tag.hex()
         self._members: dict[str, Member] = {}  # by tag
         self._placed: dict[str, Placed] = {}  # actors
+        self._sought: dict[str, Any] = {}  # specs of actors for which a worker was looked for, some of which have one
+        self._seeking: dict[str, Placed] = {}  # those of them that have none, and are looked for by other nodes
+        self._attempts = 0
         self._jobs_of: dict[str, str] = {}  # processes of other nodes
         self._control: Any = None
         self._on: dict[str, Callable[[Member, Message, bytes], None]] = {
@@ -138,32 +143,90 @@ class Members:
         return LATE_S if self._member_of(actor) is not None else 0.0
 
     def place_actor(self, spec: Any) -> None:
-        """On the node of the process that asked for it, while that is there; else on this one."""
+        """On the node that `placing` chooses; in a placement group, on that of the group."""
+        self._forget(spec.actor)
+        if not self._members and self.is_here(spec.owner):
+            self._sought[spec.actor] = spec
+            self._daemon.place_actor(spec)
+        elif spec.job is None and not self.is_here(spec.owner):  # it ended before it was heard that this belongs to it
+            self._control.unplaceable(spec.actor, "its job has ended", is_unschedulable=False)
+        elif spec.group:
+            self._place_in_group(spec)
+        else:
+            self._place_on(spec, self._choose(spec))
+
+    def _place_in_group(self, spec: Any) -> None:
         member = self._member_of(spec.owner)
-        self._placed.pop(spec.actor, None)
-        if self.is_here(spec.owner) or (spec.group and self._control.knows_group(spec.group)):
+        if self.is_here(spec.owner) or self._control.knows_group(spec.group):
+            self._daemon.place_actor(spec)
+        elif member is None:
+            self._control.group_ended(spec.group, "the node that it was on is dead")
+        else:
+            self._place_on(spec, member.node_id)
+
+    def _views(self) -> list[Any]:
+        """All living nodes, this one first, as last heard of, but for what has been placed there since."""
+        from umbel._control import placing
+
+        seen = self._daemon.as_seen()
+        views = [placing.view(seen["node_id"], seen["total"], seen["available"], seen["labels"])]
+        claimed: dict[str, dict[str, int]] = {}
+        for placed in self._seeking.values():
+            of_node = claimed.setdefault(placed.member.node_id, {})
+            for name, amount in placed.spec.running.items():
+                of_node[name] = of_node.get(name, 0) + amount
+        for node in self._daemon.other_nodes():
+            if not node["alive"] or nodes.tag_of_node(node["node_id"]).hex() not in self._members:
+                continue
+            free = dict(node["available"])
+            for name, amount in claimed.get(node["node_id"], {}).items():
+                free[name] = free.get(name, 0) - amount
+            views.append(placing.view(node["node_id"], node["resources"], free, node["labels"]))
+        return views
+
+    def _choose(self, spec: Any) -> str:
+        """A node's id."""
+        from umbel._control import placing
+
+        views, creator = self._views(), self._member_of(spec.owner)
+        return placing.choose(spec, views, creator.node_id if creator is not None else views[0].node_id)
+
+    def _place_on(self, spec: Any, node_id: str) -> None:
+        member = self._members.get(nodes.tag_of_node(node_id).hex())
+        self._sought[spec.actor] = spec
+        if member is None:
             self._daemon.place_actor(spec)
             return
-        if spec.job is None:  # it ended before it was heard that this belongs to it
-            self._control.unplaceable(spec.actor, "its job has ended", is_unschedulable=False)
-            return
-        if member is None:
-            if spec.group:
-                self._control.group_ended(spec.group, "the node that it was on is dead")
-            else:
-                self._daemon.place_actor(spec)
-            return
-        self._placed[spec.actor] = Placed(member)
+        self._attempts += 1
+        self._placed[spec.actor] = self._seeking[spec.actor] = Placed(spec, member, self._attempts)
         # Its driver is there, and the actor ends with it. What workers are to be like may take some 10 kB.
         is_known = spec.job.id in member.jobs and not spec.is_detached
         member.say(
             {
-                "t": "place_actor", "actor": spec.actor, "placement": spec.placement, "running": spec.running, "env": spec.env,
-                "strategy": spec.strategy, "label_selectors": spec.label_selectors, "depth": spec.depth,
+                "t": "place_actor", "actor": spec.actor, "attempt": self._attempts, "placement": spec.placement,
+                "running": spec.running, "env": spec.env, "strategy": spec.strategy,
+                "label_selectors": spec.label_selectors, "depth": spec.depth,
                 "job": {"id": spec.job.id, "facts": None if is_known else spec.job.facts},
                 "may_restart": self._control.may_restart(spec.actor), "facts": self._control.facts(spec.actor),
             }
         )  # fmt: skip
+
+    def _place_anew(self) -> None:
+        """A node has come: what others that look for a worker can never have may be had there. None of them has called a
+        constructor, so one that finds a worker all the same, before it hears of this, loses it."""
+        from umbel._control import placing
+
+        for actor in [one for one in self._sought if not self._control.lacks_host(one)]:
+            del self._sought[actor]
+        views = {one.node_id: one for one in self._views()}
+        for spec in [one for one in self._sought.values() if not one.group]:
+            placed = self._placed.get(spec.actor)
+            now = next(iter(views)) if placed is None else placed.member.node_id
+            chosen = self._choose(spec)
+            if chosen != now and now in views and not placing.can_ever(spec, views[now]):
+                self.kill_actor(spec.actor, "another node can host it")
+                self._forget(spec.actor)
+                self._place_on(spec, chosen)
 
     def release_actor(self, actor: str, grace_s: float | None) -> None:
         placed = self._placed.get(actor)
@@ -180,6 +243,7 @@ class Members:
             placed.member.say({"t": "kill_actor", "actor": actor, "reason": reason})
 
     def actor_dead(self, actor: str, facts: Message) -> None:
+        self._found(actor)
         placed, owner = self._placed.get(actor), self._member_of(facts["owner"])
         host = placed.member if placed is not None else None
         facts = {**facts, "node_id": host.node_id} if host is not None else facts
@@ -194,10 +258,17 @@ class Members:
         member = self._member_of(process)
         return member.node_id if member is not None else ""
 
-    def pid_of_host(self, actor: str) -> int:
-        """Of an actor on another node; 0 for none."""
-        placed = self._placed.get(actor)
-        return placed.pid if placed is not None else 0
+    def place_of(self, listed: Message) -> Message:
+        """What is to be said of an actor beside what the table knows: the "node_id" of its host with its "pid", or in "reason"
+        which node looks for a worker for it. listed: as the table has it."""
+        placed = self._placed.get(listed["actor"])
+        if listed["worker"] and placed is not None:
+            return {"node_id": placed.member.node_id, "pid": placed.pid}
+        if listed["worker"] or not self._members or not self._control.lacks_host(listed["actor"]):
+            return {}
+        where = f"node {placed.member.node_id}" if placed is not None else "the head"
+        told = f"{where} looks for a worker for it, and says what that waits for: umbel explain {listed['actor']} there"
+        return {"reason": f"{listed['reason']}; {told}" if listed["reason"] else told}
 
     def waits_for(self) -> str:
         """Which nodes have not heard what they were told, though they are not dead; "" if there are none."""
@@ -222,6 +293,8 @@ class Members:
         member.send = send
         for frame, body in again:
             send(frame, body)
+        if self._sought:
+            self._place_anew()
 
     def unlinked(self, node_id: str) -> None:
         member = self._members.get(nodes.tag_of_node(node_id).hex())
@@ -239,13 +312,23 @@ class Members:
             if placed.worker:
                 self._lose(actor, placed, f"its node {node_id[:8]} is dead: {reason}", None)
             else:
-                del self._placed[actor]
+                self._forget(actor)
                 self._control.place_again(actor)
 
     def _lose(self, actor: str, placed: Placed, reason: str, memory: Message | None) -> None:
         self._control.host_died(actor, placed.worker, reason, memory=memory)
         if self._placed.get(actor) is placed:  # it was not placed again
-            del self._placed[actor]
+            self._forget(actor)
+
+    def _found(self, actor: str) -> None:
+        """It has a worker, or needs none."""
+        self._sought.pop(actor, None)
+        self._seeking.pop(actor, None)
+
+    def _forget(self, actor: str) -> None:
+        """It is nowhere, as far as is known here."""
+        self._found(actor)
+        self._placed.pop(actor, None)
 
     # ---- what nodes say ----
 
@@ -298,33 +381,36 @@ class Members:
         member.job_ids = (self._control.reserve_job_ids(JOB_IDS), JOB_IDS)
         member.say({"t": "job_ids", "ids": list(member.job_ids)})
 
-    def _placed_there(self, member: Member, actor: str) -> Placed | None:
-        placed = self._placed.get(actor)
-        return placed if placed is not None and placed.member is member else None
+    def _placed_there(self, member: Member, message: Message) -> Placed | None:
+        """None where it is somewhere else by now."""
+        placed = self._placed.get(message["actor"])
+        is_there = placed is not None and placed.member is member and placed.attempt == message["attempt"]
+        return placed if is_there else None
 
     def _on_hosted(self, member: Member, message: Message, _body: bytes) -> None:
         actor = message["actor"]
-        placed = self._placed_there(member, actor)
-        if placed is None:  # it is somewhere else by now
+        placed = self._placed_there(member, message)
+        if placed is None:
             member.say({"t": "kill_actor", "actor": actor, "reason": "its actor is not to be here"})
             return
+        self._found(actor)
         placed.worker, placed.pid = message["worker"], message["pid"]
         self._control.hosted(actor, placed.worker, message["address"], message["accelerators"])
 
     def _on_host_died(self, member: Member, message: Message, _body: bytes) -> None:
-        placed = self._placed_there(member, message["actor"])
+        placed = self._placed_there(member, message)
         if placed is not None:
             self._lose(message["actor"], placed, message["reason"], message["memory"])
 
     def _on_unhosted(self, member: Member, message: Message, _body: bytes) -> None:
         """The actor was to end, and never had a worker."""
-        if self._placed_there(member, message["actor"]) is not None:
-            del self._placed[message["actor"]]
+        if self._placed_there(member, message) is not None:
+            self._forget(message["actor"])
 
     def _on_unplaceable(self, member: Member, message: Message, _body: bytes) -> None:
         actor = message["actor"]
-        placed = self._placed_there(member, actor)
+        placed = self._placed_there(member, message)
         if placed is not None:
             self._control.unplaceable(actor, message["reason"], is_unschedulable=message["is_unschedulable"])
             if self._placed.get(actor) is placed:
-                del self._placed[actor]
+                self._forget(actor)

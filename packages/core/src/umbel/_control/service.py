@@ -342,6 +342,11 @@ class ActorService:
         if actor in self.table.actors:
             self._place(ev.Place(self.table.actors[actor].spec))
 
+    def lacks_host(self, actor: str) -> bool:
+        """Whether it lives, and a worker for it is looked for."""
+        known = self.table.actors.get(actor)
+        return known is not None and not known.worker and not known.lacks_arguments
+
     def unplaceable(self, actor: str, reason: str, *, is_unschedulable: bool) -> None:
         """No worker will ever be found. is_unschedulable: because of what was asked for, not because workers fail."""
         self._decide(ev.HostingFailed(actor, reason, is_unschedulable, self._node.now_s()))
