@@ -500,3 +500,50 @@ def test_an_actor_whose_node_died_waits_for_one_that_can_host_it(place: Place) -
     other = place.add(resources={"licence": 1})
     assert wanting.line() == f"6 {other.node_id}"
     wanting.finish(TIMEOUT_S)
+
+
+def test_actors_in_a_group_of_a_joined_node_end_with_it(place: Place) -> None:
+    node = place.add()
+    told = place.says(
+        node,
+        """
+    from umbel.util.placement_group import placement_group, remove_placement_group
+    from umbel.util.scheduling_strategies import PlacementGroupSchedulingStrategy
+
+    group = placement_group([{"CPU": 1}], strategy="PACK")
+    umbel.get(group.ready(), timeout=30)
+    inside = Counter.options(num_cpus=1, scheduling_strategy=PlacementGroupSchedulingStrategy(group)).remote()
+    outside = Counter.remote()
+    say(umbel.get([one.add.remote() for one in (inside, outside)]), umbel.get(inside.where.remote()))
+    remove_placement_group(group)
+    try:
+        umbel.get(inside.add.remote(), timeout=30)
+    except umbel.exceptions.ActorPlacementGroupRemoved as error:
+        say("removed")
+    say(umbel.get(outside.add.remote()))
+    """,
+    )
+    assert told == [f"[1, 1] {node.node_id}", "removed", "2"]
+
+
+def test_an_actor_that_another_node_looks_for_a_worker_for_says_so(place: Place) -> None:
+    node = place.add(resources={"licence": 1})
+    told = place.says(
+        place.head,
+        """
+    first = Counter.options(resources={"licence": 1}).remote()
+    umbel.get(first.add.remote())
+    second = Counter.options(resources={"licence": 1}).remote()
+    called = second.add.remote()
+    for _ in range(1000):
+        said = str(umbel.explain(called))
+        if "looks for a worker" in said:
+            break
+        time.sleep(0.01)
+    say(said)
+    umbel.kill(first)
+    say(umbel.get(called, timeout=30))
+    """,
+    )
+    assert f"node {node.node_id} looks for a worker for it" in told[0]
+    assert told[-1] == "1"

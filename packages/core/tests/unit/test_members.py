@@ -10,7 +10,7 @@ import pytest
 from umbel._agent import control_proxy
 from umbel._base import nodes
 from umbel._control import actors, jobs, members, service
-from umbel._wire import frames
+from umbel._wire import frames, node_messages
 
 Message = dict[str, Any]
 HEAD, NODE = "aa" * nodes.NODE_ID_BYTES, "bb" * nodes.NODE_ID_BYTES
@@ -149,7 +149,7 @@ class Cluster:
         if not ways:
             return False
         way = chance.choice(ways) if chance is not None else ways[0]
-        message, body = frames.decode_control(way.pop(0)[4:])
+        message, body = frames.decode_control(way.pop(0)[4:], depth_max=node_messages.DEPTH_MAX)
         if way is self.to_head:
             self.members.on_frame(NODE, message, body)
         else:
@@ -515,3 +515,46 @@ def test_what_waits_where_its_node_died_goes_to_the_next_that_comes(cluster: Clu
     cluster.members.linked(other, 0, lambda message, _body: said.append(message["message"]))
     assert [(one["t"], one["actor"]) for one in said] == [("place_actor", actor)]
     assert (cluster.head.placed, cluster.head.killed) == ([], [actor])
+
+
+def test_whatever_a_process_may_say_the_head_takes(cluster: Cluster) -> None:
+    """What is passed on is wrapped, and a frame that a side does not take comes again with each connection."""
+    env: Message = {}
+    for _ in range(frames.DEPTH_MAX - 2):
+        env = {"a": env}
+    actor = process(NODE, 1) + "00" * 8
+    message, _body = frames.decode_control(
+        frames.encode_control({"t": "create_actor", "actor": actor, "env": env, "x": ["["] * 2 * frames.DEPTH_MAX})[4:]
+    )
+    created = cluster.create(cluster.driver(), 1, env=message["env"], x=message["x"])
+    cluster.flow()
+    assert cluster.node.placed == [created]
+
+
+def test_labels_that_nobody_can_read_end_the_actor_and_nothing_else(cluster: Cluster) -> None:
+    driver = cluster.driver()
+    actor = cluster.create(driver, 1, label_selectors=[[["zone", "in("]]])
+    cluster.flow()
+    assert cluster.node.states_of(driver, actor) == ["DEAD"]
+    assert "must be 'v', '!v'" in cluster.service.listed()[0]["reason"]
+
+
+def test_an_actor_in_a_group_is_where_the_group_is(cluster: Cluster) -> None:
+    """A node's own group is known to that node, and nobody else; others' are none."""
+    driver = cluster.driver()
+    actor = cluster.create(driver, 1, strategy={"placement_group": "ab", "bundle_index": -1})
+    cluster.flow()
+    assert cluster.node.states_of(driver, actor)[-1] == "DEAD"
+    assert "is not one of the node that the actor was created on" in cluster.service.listed()[0]["reason"]
+    assert cluster.node.placed == []
+
+
+def test_what_is_detached_in_a_group_ends_with_the_groups_node(cluster: Cluster) -> None:
+    driver = cluster.driver()
+    strategy = {"placement_group": "ab", "bundle_index": -1}
+    actor = cluster.create(driver, 1, detached=True, max_restarts=-1, strategy=strategy)
+    cluster.members.on_frame(NODE, *frames.decode_control(cluster.to_head.pop(0)[4:]))
+    cluster.members.on_frame(NODE, *frames.decode_control(cluster.to_head.pop(0)[4:]))
+    cluster.members.node_gone(NODE, "it was killed")
+    (found,) = cluster.service.listed()
+    assert (found["actor"], found["state"], found["cause"]) == (actor, "DEAD", "group removed")

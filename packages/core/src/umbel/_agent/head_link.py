@@ -138,7 +138,7 @@ class HeadLink:
 
     def _on_frame(self, connection: transport.Connection, payload: bytes) -> None:
         try:
-            message, body = frames.decode_control(payload)
+            message, body = frames.decode_control(payload, depth_max=node_messages.DEPTH_MAX)
             self._on_message(connection, node_messages.parse(message, node_messages.FROM_HEAD), body)
         except ValueError as error:
             self._daemon.log(f"the connection to the head was closed: {error}")

@@ -13,6 +13,7 @@ from __future__ import annotations
 from collections.abc import Callable
 from typing import Any, Protocol
 
+from umbel import exceptions
 from umbel._base import nodes
 from umbel._wire import channels
 
@@ -153,7 +154,14 @@ class Members:
         elif spec.group:
             self._place_in_group(spec)
         else:
-            self._place_on(spec, self._choose(spec))
+            try:
+                chosen = self._choose(spec)
+            except (
+                exceptions.InvalidOption
+            ) as error:  # its creator should have seen that; the daemon must not end by it
+                self._control.unplaceable(spec.actor, str(error), is_unschedulable=True)
+            else:
+                self._place_on(spec, chosen)
 
     def _place_in_group(self, spec: Any) -> None:
         member = self._member_of(spec.owner)

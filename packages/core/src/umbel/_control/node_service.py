@@ -123,7 +123,7 @@ class NodeService:
     def _on_frame(self, connection: transport.Connection, payload: bytes) -> None:
         link = int(str(connection.peer))
         try:
-            message, body = frames.decode_control(payload)
+            message, body = frames.decode_control(payload, depth_max=node_messages.DEPTH_MAX)
             message = node_messages.parse(message, node_messages.FROM_NODE)
             self._on_message(link, message, body)
         except ValueError as error:

@@ -9,8 +9,10 @@ from collections.abc import Callable, Mapping
 from typing import Any
 
 from umbel._base import nodes
+from umbel._wire import frames
 
 PROTOCOL_VERSION = 2
+DEPTH_MAX = frames.DEPTH_MAX + 8  # what a process may say is passed on in some objects more
 
 Message = dict[str, Any]
 _Check = Callable[[Any], bool]
