@@ -376,7 +376,7 @@ def test_questions_about_the_cluster_are_the_heads(cluster: Cluster) -> None:
     assert [one["actor"] for one in found["result"]] == [actor]
 
 
-@pytest.mark.parametrize("seed", range(100))
+@pytest.mark.parametrize("seed", range(20))
 def test_whatever_breaks_each_thing_is_done_once(seed: int) -> None:
     """Actors are created, hosted, ready, lost and killed while connections break at any moment."""
     chance = random.Random(seed)
@@ -490,7 +490,7 @@ def test_a_worker_found_where_the_actor_is_no_more_is_not_its_host(cluster: Clus
     cluster.link()  # what it has said before comes after the head's order
     cluster.flow()
     assert cluster.head.placed == [actor]
-    assert cluster.node.killed == [actor, actor]
+    assert cluster.node.killed == [actor]
     cluster.proxy.host_died(actor, worker, "killed")
     cluster.flow()
     assert cluster.service.facts(actor)["state"] == "PENDING"

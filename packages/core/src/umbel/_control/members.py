@@ -399,8 +399,7 @@ class Members:
         actor = message["actor"]
         placed = self._placed_there(member, message)
         if placed is None:
-            member.say({"t": "kill_actor", "actor": actor, "reason": "its actor is not to be here"})
-            return
+            return  # the node has been told meanwhile that it is not wanted there
         self._found(actor)
         placed.worker, placed.pid = message["worker"], message["pid"]
         self._control.hosted(actor, placed.worker, message["address"], message["accelerators"])

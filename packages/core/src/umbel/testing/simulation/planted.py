@@ -22,9 +22,10 @@ from umbel._agent import (
 )
 from umbel._agent import events as agent_events
 from umbel._agent import records as agent_records
+from umbel._base import nodes as node_ids
 from umbel._client import memory_kills
 from umbel._client.graphs import backends, channels, executions, loop, ring
-from umbel._control import actors, groups, journal, keeping, leadership
+from umbel._control import actors, groups, journal, keeping, leadership, members, service
 from umbel._control import nodes as node_table
 from umbel._control.events import ActorState
 from umbel._control.storage import in_sqlite
@@ -33,6 +34,7 @@ from umbel._model import reasons
 from umbel._objects import lineage, ownership, segments, spill_book
 from umbel._scheduling import actor_calls, dispatch, forwarding
 from umbel._scheduling import bundles as group_bundles
+from umbel._wire import channels as channels_of_nodes
 from umbel._worker import mailbox
 from umbel.testing.simulation.processes import attribute
 from umbel.util.collective import rounds
@@ -718,6 +720,17 @@ def _ignore_refusal(machine: membership.Membership, event: membership.Event) -> 
     return [] if isinstance(event, membership.Refused) else _member_applies(machine, event)
 
 
+# ---- members ----
+
+
+def _keep_dead_node(one: members.Members, node_id: str, _reason: str) -> None:
+    one._members.pop(node_ids.tag_of_node(node_id).hex(), None)
+
+
+def _count_void_orders(one: members.Members, _member: members.Member, message: Any) -> Any:
+    return one._placed.get(message["actor"])
+
+
 PLANTS: Final[Mapping[str, Planted]] = {
     "unprotected-borrow": _instead("ownership", _TABLE, "found_in_value", _unprotected, "O7"),
     "reply-before-ack": _instead("ownership", _TABLE, "task_ended", _hasty, "O7", "O8"),
@@ -818,5 +831,10 @@ PLANTS: Final[Mapping[str, Planted]] = {
     "goes-on-anyway": _instead("control", keeping.Keeping, "_lead_again", _go_on_anyway, "J", "R2"),
     "call-not-kept": _instead("control", actors, "needs_call", _forget_call_early, "'a"),
     "nobody-recovered": _instead("control", actors.ActorTable, "_on_recovered", _recover_nobody, "R2", "J4"),
+    "not-said-again": _instead("members", channels_of_nodes.Channel, "linked", lambda *_: [], "number", "Q2"),
+    "dead-nodes-kept": _instead("members", members.Members, "node_gone", _keep_dead_node, "Q4"),
+    "jobs-counted-apart": _instead("members", service.ActorService, "reserve_job_ids", lambda *_: 1, "Q1"),
+    "void-orders-count": _instead("members", members.Members, "_placed_there", _count_void_orders, "Q", "an actor got"),
+    "not-placed-anew": _instead("members", members.Members, "_place_anew", lambda _one: None, "Q2"),
     "no-limit": _instead("mailbox", mailbox.Mailbox, "_start", _start_all, "a lane runs", "M1"),
 }

@@ -168,6 +168,7 @@ def machines() -> Mapping[str, MakeWorld]:
         history,
         leadership,
         mailbox,
+        members,
         nodes,
         ownership,
         pulls,
@@ -192,4 +193,5 @@ def machines() -> Mapping[str, MakeWorld]:
         "nodes": nodes.NodesWorld,
         "pulls": pulls.PullsWorld,
         "control": control.ControlWorld,
+        "members": members.MembersWorld,
     }
