@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import os
 import shutil
+import subprocess
 import sys
 import tempfile
 from collections.abc import Iterator
@@ -102,7 +103,7 @@ def place(monkeypatch: pytest.MonkeyPatch) -> Iterator[Place]:
     monkeypatch.setenv("TMPDIR", directory)
     monkeypatch.setattr(tempfile, "tempdir", None)
     monkeypatch.setenv("UMBEL_HEALTH_CHECK_PERIOD_S", "0.5")
-    monkeypatch.setenv("UMBEL_NODE_RECONNECT_S", "3")
+    monkeypatch.setenv("UMBEL_NODE_RECONNECT_S", "4")  # more than the 2 s for which connections are cut off
     made: Place | None = None
     try:
         made = Place(directory)
@@ -398,7 +399,7 @@ def test_what_a_node_cannot_host_ends_with_the_reason(place: Place) -> None:
 def test_what_waits_for_the_head_says_so_and_a_node_without_it_ends(
     place: Place, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setenv("UMBEL_HEAD_LOST_S", "2")
+    monkeypatch.setenv("UMBEL_HEAD_LOST_S", "8")
     proxy, node = place.add_behind_proxy()
     waiting = place.driver(
         node,
@@ -420,6 +421,12 @@ def test_what_waits_for_the_head_says_so_and_a_node_without_it_ends(
         lambda: "waits for a connection to the head, to tell it" in asked(node, "nodes")[0]["control_waits_for"],
         what="the node to say what waits",
     )
+    status = subprocess.run(
+        [sys.executable, "-m", "umbel.cli", "status", "--session", node.session_dir], check=False, capture_output=True,
+        text=True, timeout=TIMEOUT_S,
+    ).stdout  # fmt: skip
+    assert "Its control service waits for a connection to the head, to tell it" in status
+    assert "Not known: the jobs of a cluster are known to its head, to which this node has no connection now" in status
     assert waiting.line() == "ended"
     waiting.finish(TIMEOUT_S)
 

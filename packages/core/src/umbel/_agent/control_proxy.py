@@ -214,8 +214,12 @@ class ControlProxy:
         self._daemon.send(client, state)
 
     def _on_query(self, client: str, _namespace: str, message: Message, _body: bytes) -> None:
-        if message["what"] in _ASKED_OF_HEAD:
-            self._say({"t": "query", "client": client, "rq": message["rq"], "what": message["what"]})
+        what = message["what"]
+        if what in _ASKED_OF_HEAD and self._send is None:  # who looks wants to know that now
+            text = f"the {what} of a cluster are known to its head, to which this node has no connection now"
+            self._daemon.refuse(client, message["rq"], "unavailable", text)
+        elif what in _ASKED_OF_HEAD:
+            self._say({"t": "query", "client": client, "rq": message["rq"], "what": what})
         else:
             self._daemon.answer_query(client, message)
 

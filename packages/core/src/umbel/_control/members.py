@@ -278,12 +278,6 @@ class Members:
         told = f"{where} looks for a worker for it, and says what that waits for: umbel explain {listed['actor']} there"
         return {"reason": f"{listed['reason']}; {told}" if listed["reason"] else told}
 
-    def waits_for(self) -> str:
-        """Which nodes have not heard what they were told, though they are not dead; "" if there are none."""
-        away = [one for one in self._members.values() if one.send is None and one.channel.kept_count]
-        return "; ".join(f"node {one.node_id[:8]} has no connection, and is to hear {one.channel.kept_count} things"
-                         for one in away)  # fmt: skip
-
     # ---- nodes that come and go ----
 
     def entered(self, node_id: str) -> Member:
