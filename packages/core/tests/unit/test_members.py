@@ -558,3 +558,25 @@ def test_what_is_detached_in_a_group_ends_with_the_groups_node(cluster: Cluster)
     cluster.members.node_gone(NODE, "it was killed")
     (found,) = cluster.service.listed()
     assert (found["actor"], found["state"], found["cause"]) == (actor, "DEAD", "group removed")
+
+
+def test_an_actor_that_died_while_its_place_was_withheld_is_looked_for_nowhere(cluster: Cluster) -> None:
+    """Where records are kept, an order comes when they are, and its actor may be dead by then."""
+    driver = cluster.driver()
+    actor = cluster.create(driver, 1, max_restarts=1)
+    cluster.flow()
+    spec = cluster.service.table.actors[actor].spec
+    cluster.say(driver, {"t": "kill_actor", "actor": actor, "no_restart": True, "rq": None})
+    cluster.flow()
+    cluster.members.place_actor(spec)
+    cluster.flow()
+    assert (cluster.node.placed, cluster.head.placed) == ([], [])
+
+
+def test_what_a_job_that_has_ended_creates_is_not_placed_elsewhere(cluster: Cluster) -> None:
+    here = process(HEAD, 1)
+    cluster.head.jobs_of[here] = "07000000"  # of which the head knows nothing any more
+    cluster.sees(NODE, {"GPU": 10_000})
+    actor = cluster.create(here, 1, placement={"GPU": 10_000}, running={"GPU": 10_000})
+    cluster.flow()
+    assert (cluster.node.placed, cluster.head.placed) == ([], [actor])

@@ -145,23 +145,28 @@ class Members:
 
     def place_actor(self, spec: Any) -> None:
         """On the node that `placing` chooses; in a placement group, on that of the group."""
+        if not self._control.lacks_host(spec.actor):
+            return  # it has died since, while records were written
         self._forget(spec.actor)
-        if not self._members and self.is_here(spec.owner):
+        is_here = self.is_here(spec.owner)
+        if is_here and (spec.job is None or not self._members):
             self._sought[spec.actor] = spec
             self._daemon.place_actor(spec)
-        elif spec.job is None and not self.is_here(spec.owner):  # it ended before it was heard that this belongs to it
+        elif spec.job is None:  # it ended before it was heard that this belongs to it
             self._control.unplaceable(spec.actor, "its job has ended", is_unschedulable=False)
         elif spec.group:
             self._place_in_group(spec)
         else:
-            try:
-                chosen = self._choose(spec)
-            except (
-                exceptions.InvalidOption
-            ) as error:  # its creator should have seen that; the daemon must not end by it
-                self._control.unplaceable(spec.actor, str(error), is_unschedulable=True)
-            else:
-                self._place_on(spec, chosen)
+            self._place_anywhere(spec)
+
+    def _place_anywhere(self, spec: Any) -> None:
+        try:
+            chosen = self._choose(spec)
+        except exceptions.InvalidOption as error:
+            # Of labels that its creator should have looked at. The daemon must not end by it.
+            self._control.unplaceable(spec.actor, str(error), is_unschedulable=True)
+        else:
+            self._place_on(spec, chosen)
 
     def _place_in_group(self, spec: Any) -> None:
         member = self._member_of(spec.owner)
@@ -227,7 +232,7 @@ class Members:
         for actor in [one for one in self._sought if not self._control.lacks_host(one)]:
             del self._sought[actor]
         views = {one.node_id: one for one in self._views()}
-        for spec in [one for one in self._sought.values() if not one.group]:
+        for spec in [one for one in self._sought.values() if one.job is not None and not one.group]:
             placed = self._placed.get(spec.actor)
             now = next(iter(views)) if placed is None else placed.member.node_id
             chosen = self._choose(spec)
