@@ -1,8 +1,9 @@
 """A cluster's control store and its nodes: the production service and members at the head, the production proxy at each node.
 
-Connections break at any moment with what is under way; nodes die and new ones come; drivers on any node, and on the head, create,
-watch and kill actors and write keys; workers are found, construct, and crash. Daemons are abstract: they find a worker when
-chance says so. The world has books of its own of what was asked and answered, and of which workers construct what.
+Connections break at any moment with what is under way; nodes die and new ones come; drivers on any node, and on the head,
+create, watch and kill actors and write keys; workers are found, construct, and crash. In some runs the head keeps records, so
+that what it says and orders is withheld until chance has them written. Daemons are abstract: one finds a worker by chance.
+The world has books of its own of what was asked and answered, and of which workers construct what.
 """
 
 from __future__ import annotations
@@ -12,7 +13,7 @@ from typing import Any
 from umbel._agent import control_proxy
 from umbel._agent.ledger import CPU, UNIT
 from umbel._base import nodes as node_ids
-from umbel._control import members, service
+from umbel._control import journal, keeping, kept, leadership, members, service
 from umbel.testing.simulation.world import Stream, World
 
 NODES = 2
@@ -22,6 +23,7 @@ ACTORS_MAX = 12
 SPECIAL = "special"  # what only some nodes have
 FACTS = {"entrypoint": "program.py"}
 REST_STEPS = 5_000
+LEASE_S = 1e9
 UNKNOWN_S = 100.0  # enough for whoever watches what nobody has created
 Message = dict[str, Any]
 
@@ -98,6 +100,36 @@ class Daemon:
     def actor_dead(self, actor: str, facts: Message) -> None:
         """The history is its own affair."""
 
+    def warn(self, *_order: Any) -> None:
+        """Nobody is warned, and there are no placement groups, here."""
+
+    reserve_bundles = commit_bundles = cancel_bundles = drop_group = warn
+
+
+class Storing:
+    """A `keeping.Storing` whose commits are done when chance says so, and whose lease never ends."""
+
+    def __init__(self) -> None:
+        self.under_way: list[journal.Commit] = []
+        self.heard: list[keeping.Heard] = []
+
+    def commit(self, command: journal.Commit) -> None:
+        self.under_way.append(command)
+
+    def ask(self, _command: Any) -> None:
+        """It has a lease."""
+
+    @property
+    def has_heard(self) -> bool:
+        return bool(self.heard)
+
+    def take(self) -> list[keeping.Heard]:
+        heard, self.heard = self.heard, []
+        return heard
+
+    def close(self, fencing: int) -> None:
+        """The head does not end."""
+
 
 class Worker:
     """A process that hosts an actor. stage: what it has been told, and has said."""
@@ -139,10 +171,32 @@ class MembersWorld(World):
         self.head = Daemon(self, self._node_id(), is_special=False)
         self.daemons = [self.head]
         self.members = members.Members(self.head, node_ids.tag_of_node(self.head.node_id))
-        self.service = self.head.control = service.ActorService(self.members)
+        self.storing = Storing()
+        keeper = self._keeper() if self.chance.happens(50) else None
+        self.service = self.head.control = service.ActorService(self.members, keeper)
         self.members.serve(self.service)
+        self.service.tick()
         for _ in range(NODES):
             self._join()
+
+    def _keeper(self) -> keeping.Keeping:
+        leader = leadership.Leadership(ttl_s=LEASE_S, now_s=self.now_s)
+        leader.apply(leadership.Tick(self.now_s))
+        leader.apply(leadership.Granted(1, self.now_s, self.now_s))
+        return keeping.Keeping(
+            kept.Kept([], self.now_s), leader, self.storing, now_s=self.head.now_s, lease_now_s=self.head.now_s,
+            on_step_down=lambda reason: self.must(condition=False, rule="R1", text=reason), recovery_s=0.0,
+        )  # fmt: skip
+
+    def _commit(self) -> bool:
+        """What was to be written is; whether anything was."""
+        if not self.storing.under_way:
+            return False
+        done = self.storing.under_way.pop(0)
+        self.note("commit %d is done", done.number)
+        self.storing.heard.append(journal.Committed(done.fencing, done.number, self.now_s))
+        self.service.tick()
+        return True
 
     def _node_id(self) -> str:
         self.id_count += 1
@@ -205,7 +259,7 @@ class MembersWorld(World):
     # What happens
 
     def act(self) -> None:
-        what = self.chance.weighted((40, 12, 5, 12, 10, 5, 4, 4, 1, 2, 4))
+        what = self.chance.weighted((40, 12, 5, 12, 10, 5, 4, 4, 1, 2, 4, 12))
         driver = self.chance.choose(self.drivers) if self.drivers else None
         living = [one for one in self.daemons[1:] if not one.is_dead]
         daemon = self.chance.choose(living) if living else None
@@ -233,7 +287,9 @@ class MembersWorld(World):
                 self._join()
             elif driver is not None:
                 self._leave(driver)
-        elif worker is not None:
+        elif what == 11:
+            self._commit()
+        elif what == 10 and worker is not None:
             self._crash(worker, "it crashed")
 
     def _begin(self) -> None:
@@ -375,7 +431,7 @@ class MembersWorld(World):
         self.must(condition=False, rule="R2", text="it never rests")
 
     def _step(self) -> bool:
-        if self.deliver_one():
+        if self.deliver_one() or self._commit():
             return True
         count = self.id_count
         self._find()

@@ -835,6 +835,7 @@ PLANTS: Final[Mapping[str, Planted]] = {
     "dead-nodes-kept": _instead("members", members.Members, "node_gone", _keep_dead_node, "Q4"),
     "jobs-counted-apart": _instead("members", service.ActorService, "reserve_job_ids", lambda *_: 1, "Q1"),
     "void-orders-count": _instead("members", members.Members, "_placed_there", _count_void_orders, "Q", "an actor got"),
+    "dead-looked-for": _instead("members", service.ActorService, "lacks_host", lambda *_: True, "'0", "Q"),
     "not-placed-anew": _instead("members", members.Members, "_place_anew", lambda _one: None, "Q2"),
     "no-limit": _instead("mailbox", mailbox.Mailbox, "_start", _start_all, "a lane runs", "M1"),
 }
