@@ -57,6 +57,9 @@ class _Node:
     def node_died(self, node_id: str, _reason: str) -> None:
         self.others.remove(node_id)
 
+    def nodes_changed(self, _changes: Any) -> None:
+        """They are not leased of."""
+
     def note_outliving(self, _cluster: str, _head: str) -> None:
         """No program looks for these."""
 

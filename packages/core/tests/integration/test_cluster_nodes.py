@@ -465,7 +465,9 @@ def test_a_node_that_is_cut_off_is_declared_dead_and_ends_when_it_hears_of_it(
     assert not seen_by(head)[node.node_id]["alive"]
 
 
-def test_what_this_node_cannot_run_says_what_the_cluster_has(home: str, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_an_actor_that_this_node_cannot_run_says_what_the_cluster_has(
+    home: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
     monkeypatch.setenv("UMBEL_INFEASIBLE_TIMEOUT_S", "0.1")
     cluster = cluster_utils.Cluster()
     try:
@@ -478,20 +480,24 @@ def test_what_this_node_cannot_run_says_what_the_cluster_has(home: str, monkeypa
             from umbel.util.scheduling_strategies import NodeAffinitySchedulingStrategy as On
 
             umbel.init(address={head.address!r})
+            class Actor:
+                def method(self):
+                    pass
+
             on = [On(node_id, soft=False) for node_id in ({node.node_id!r}, {gone.node_id!r}, "00" * 28)]
             for way in (
                 dict(resources=dict(licence=1)), dict(label_selector=dict(zone="a")), dict(num_cpus=50),
                 dict(label_selector=dict(zone="b")), *(dict(scheduling_strategy=one) for one in on),
             ):
                 try:
-                    umbel.get(umbel.remote(**way)(lambda: 1).remote())
+                    umbel.get(umbel.remote(**way)(Actor).remote().method.remote())
                 except umbel.exceptions.UmbelError as error:
                     print(str(error).replace(chr(10), " "))
             """
         told = drivers.Driver(source, home).finish()[0].splitlines()
     finally:
         cluster.shutdown()
-    would_do = f"{node.node_id[:8]} at {node.address} would do, but nothing is placed on other nodes yet"
+    would_do = f"{node.node_id[:8]} at {node.address} would do, but actors, and tasks with"
     assert [would_do in line for line in told] == [True, True, False, False, False, False, False], told
     assert all("there is another node in the cluster, which does not have it" in line for line in told[2:4]), told
     wanted = (

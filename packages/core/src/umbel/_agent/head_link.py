@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import itertools
-from collections.abc import Callable
+from collections.abc import Callable, Iterable, Mapping
 from typing import Any, Protocol
 
 from umbel import exceptions
@@ -39,6 +39,9 @@ class Daemon(Protocol):
 
     def node_died(self, node_id: str, reason: str) -> None:
         """For good."""
+
+    def nodes_changed(self, changes: Iterable[Mapping[str, Any]]) -> None:
+        """The head says this of nodes, each with its "node_id"."""
 
     def note_outliving(self, cluster: str, head: str) -> None:
         """The node is a member now. head: the address of its head."""
@@ -141,6 +144,8 @@ class HeadLink:
             connection.close()
         else:
             self._decide(event)
+            if isinstance(event, (membership.Told, membership.Welcomed)):
+                self._daemon.nodes_changed(event.changes if isinstance(event, membership.Told) else event.nodes)
 
     def _event(self, link: int, message: Message) -> membership.Event:
         kind, now_s = message["t"], self._daemon.now_s()

@@ -12,6 +12,7 @@ from umbel._agent.history import History
 from umbel._agent.hub import Client, Hub, Message
 from umbel._agent.servers import ForkServers
 from umbel._agent.store_service import StoreService
+from umbel._base import nodes
 
 
 class Daemon(Protocol):
@@ -38,6 +39,8 @@ class Daemon(Protocol):
     def other_nodes(self) -> list[Message]: ...
 
     def own_state(self) -> Message: ...
+
+    def sharing(self) -> Any: ...
 
 
 class Queries:
@@ -93,13 +96,23 @@ class Queries:
         hub = self._daemon.hub
         whom = message["whom"]
         if whom not in hub.clients or hub.clients[whom].is_tool:
-            hub.refuse(client.id, message["rq"], "gone", f"there is no process {whom!r:.100} on this node (any more)")
+            hub.refuse(client.id, message["rq"], "gone", self._where_it_is(whom))
         elif self._asks.is_full(client.id):
             text = f"{asks.PER_ASKER_MAX} questions of this process wait for answers; wait for some of them"
             hub.refuse(client.id, message["rq"], "busy", text)
         else:
             number = self._asks.passed_on(client.id, message["rq"], whom)
             hub.send(whom, {"t": "asked", "ask": number, "what": message["what"], "about": message["about"]})
+
+    def _where_it_is(self, whom: str) -> str:
+        tag = nodes.tag_of_node(self._config["node_id"]).hex()
+        try:
+            its = nodes.tag_of_process(bytes.fromhex(whom)).hex()
+        except ValueError:
+            its = ""
+        if len(its) == len(tag) and its != tag:
+            return f"process {whom} is on the node whose id begins with {its}, and those of other nodes cannot be asked yet"
+        return f"there is no process {whom!r:.100} on this node (any more)"
 
     def on_answer(self, client: Client, message: Message, _body: bytes) -> None:
         ask = self._asks.answered(message["ask"], client.id)
@@ -175,23 +188,47 @@ class Queries:
 
     def _pending(self) -> list[Message]:
         now_s = self._daemon.now_s()
-        return [
-            {
-                "client": one.client,
-                "actor": one.actor,
-                "key": one.key,
-                "count": one.lease_count,
-                "depth": one.depth,
-                "resources": dict(one.resources),
-                "needs": ledger.describe(one.resources),
-                "env": _shown(one.env),
-                "group": one.group,
-                "waiting_s": now_s - one.since_s,
-                "reason": str(one.why),
-                "why": one.why.as_json(),
-            }
-            for one in self._daemon.agent.pending(now_s)
-        ]
+        sharing = self._daemon.sharing()
+        found = []
+        for one in self._daemon.agent.pending(now_s):
+            why = one.why
+            stays = sharing.stays(one.client, one.key) if sharing is not None else ""
+            if stays:
+                why = why._replace(text=f"{why.text}; it is for this node only: {stays}")
+            found.append(
+                {
+                    "client": one.client,
+                    "actor": one.actor,
+                    "key": one.key,
+                    "count": one.lease_count,
+                    "depth": one.depth,
+                    "resources": dict(one.resources),
+                    "needs": ledger.describe(one.resources),
+                    "env": _shown(one.env),
+                    "group": one.group,
+                    "waiting_s": now_s - one.since_s,
+                    "reason": str(why),
+                    "why": why.as_json(),
+                }
+            )
+        for asked in sharing.pending() if sharing is not None else ():
+            found.append(
+                {
+                    "client": asked.client,
+                    "actor": "",
+                    "key": asked.key,
+                    "count": asked.lease_count,
+                    "depth": asked.depth,
+                    "resources": asked.resources,
+                    "needs": ledger.describe(asked.resources),
+                    "env": "",
+                    "group": "",
+                    "waiting_s": asked.waiting_s,
+                    "reason": str(asked.why),
+                    "why": asked.why.as_json(),
+                }
+            )
+        return found
 
     def _workers(self) -> list[Message]:
         found = []

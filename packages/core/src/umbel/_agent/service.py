@@ -17,7 +17,7 @@ import socket
 import sys
 import time
 from collections import deque
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Iterable, Iterator, Mapping
 from typing import TYPE_CHECKING, Any
 
 from umbel._agent import endings, fairness, output, state
@@ -106,9 +106,12 @@ class Service:
         )
         self._door: Any = None  # a `door.Door`, where other machines may come in
         self.directory: Any = None  # a `directory.Directory` of the nodes, likewise
+        self._sharing: Any = None  # a `lease_sharing.Sharing`, likewise
         if config.get("listen"):
-            from umbel._agent import directory, door
+            from umbel._agent import directory, door, lease_sharing
 
+            if self._jobs is not None:
+                self._sharing = lease_sharing.Sharing(self, config, self._jobs, self._token())
             self.directory = directory.Directory(
                 nodes.tag_of_node(config["node_id"]), self.hub.send, self.hub.tell_processes
             )
@@ -119,6 +122,7 @@ class Service:
                 lambda stream, *, may_change: self.hub.admit(stream, may_change=may_change),
                 self._door_of,
                 admit_node=None if config.get("head") else self._admit_node,
+                admit_lessee=self._sharing.admit if self._sharing is not None else None,
                 now_s=self.now_s,
                 warn=_log,
             )
@@ -155,7 +159,7 @@ class Service:
             ev.KillWorker: lambda command: self.forks.kill(command.worker),
             ev.AskExit: self._ask_exit,
             ev.Grant: self._grant,
-            ev.Reclaim: lambda command: self.hub.send(command.client, {"t": "reclaim", "worker": command.worker}),
+            ev.Reclaim: lambda command: self._tell_holder(command.client, {"t": "reclaim", "worker": command.worker}),
             ev.HostActor: self._host_actor,
             ev.BundlesReserved: lambda command: self.control.bundles_reserved(*command),
             ev.BundlesRefused: lambda command: self.control.bundles_refused(*command),
@@ -302,6 +306,7 @@ class Service:
             self._end_at_s,
             self._door.next_tick_s() if self._door is not None else None,
             self._cluster.next_tick_s() if self._cluster is not None else None,
+            self._sharing.next_tick_s() if self._sharing is not None else None,
         )
         return min((at_s for at_s in due if at_s is not None), default=None)
 
@@ -320,6 +325,8 @@ class Service:
         # By the clock after what is due was asked for: what is due at once says that it is due now.
         if self._cluster is not None and self._end_at_s is None and _is_due(self._cluster.next_tick_s(), self.now_s()):
             self._cluster.tick()
+        if self._sharing is not None and self._end_at_s is None and _is_due(self._sharing.next_tick_s(), now_s):
+            self._sharing.tick()
         is_free = self.forks.is_idle() and not self._fatal
         if self._end_at_s is not None and (is_free or _is_due(self._end_at_s, now_s)):
             self._is_over = True
@@ -328,13 +335,27 @@ class Service:
         """Apply events, and carry out the commands in order, including those that follow from carrying out others."""
         if self._end_at_s is not None:
             return  # everything goes; no restarts and no reports
+        commands = self.agent.apply(*events)
+        if self._sharing is not None:
+            self._sharing.note(commands)
+        self.carry_out(commands)
+
+    def carry_out(self, commands: Iterable[Any]) -> None:
+        """Those that are left, and then these, unless that is being done."""
+        if self._end_at_s is not None:
+            return
         is_outermost = not self._todo
-        self._todo.extend(self.agent.apply(*events))
+        self._todo.extend(commands)
         if is_outermost:
             while self._todo:
                 command = self._todo[0]  # it stays there meanwhile, so that what follows from it comes after the rest
                 self._do[type(command)](command)
                 self._todo.popleft()
+            if self._sharing is not None:
+                self._sharing.look()
+
+    def add_commands(self, handlers: Mapping[type, Callable[[Any], None]]) -> None:
+        self._do.update(handlers)
 
     # ---- the end ----
 
@@ -390,6 +411,8 @@ class Service:
         self.forks.drain()
         if self._cluster is not None:
             self._cluster.close(self._end_reason)
+        if self._sharing is not None:
+            self._sharing.close()
         if self._door is not None:
             self._door.close()
         self.hub.flush(self.now_s() + LAST_OUTPUT_S, self.now_s)
@@ -410,6 +433,10 @@ class Service:
         sessions.remove_session(self._config["session_dir"], self._config["store_dir"])
 
     # ---- the cluster ----
+
+    def sharing(self) -> Any:
+        """A `_agent.lease_sharing.Sharing`, or None."""
+        return self._sharing
 
     def cluster(self) -> Any:
         """A `_control.node_service.NodeService`, an `_agent.head_link.HeadLink`, or None."""
@@ -444,10 +471,18 @@ class Service:
     def node_appeared(self, node_id: str, address: str) -> None:
         _log(f"node {node_id} is a member of the cluster, at {address}")
         self.directory.set(nodes.tag_of_node(node_id), address)
+        if self._sharing is not None:
+            self._sharing.node_appeared(node_id, address)
 
     def node_died(self, node_id: str, reason: str) -> None:
         _log(f"node {node_id} is dead: {reason}")
         self.directory.forget(nodes.tag_of_node(node_id))
+        if self._sharing is not None:
+            self._sharing.node_died(node_id, reason)
+
+    def nodes_changed(self, changes: Iterable[Mapping[str, Any]]) -> None:
+        if self._sharing is not None:
+            self._sharing.nodes_changed(changes)
 
     def end_node(self, reason: str) -> None:
         """This node is none of its cluster any more."""
@@ -536,6 +571,8 @@ class Service:
             self._metrics.on_gone(client)
         now_s = self.now_s()
         self.decide(ev.ClientLeft(client.id, now_s))
+        if self._sharing is not None:
+            self._sharing.client_gone(client)
         self.control.client_gone(client.id)
         self.store.client_gone(client.id)
         if self._door is not None:
@@ -559,31 +596,39 @@ class Service:
         return env if job is None else {**(env or {}), "job": job.id}
 
     def _on_demand(self, client: Client, message: Message, _body: bytes) -> None:
+        if self._sharing is not None and self._sharing.on_demand(client, message):
+            return
         env = self._in_job(message["env"], client.job)
         impossible, is_unschedulable = self._impossible(message["strategy"], message["env"])
         if impossible and message["count"]:
-            self._tell_failed(client.id, message["key"], impossible, is_unschedulable=is_unschedulable)
+            self.tell_failed(client.id, message["key"], impossible, is_unschedulable=is_unschedulable)
             return
         group = message["strategy"].get("placement_group") if isinstance(message["strategy"], dict) else None
         trouble = self.control.group_trouble(group) if group and message["count"] else ""
         if trouble:
             reason = f"the placement group {group} that it was to run in is gone: {trouble}"
-            self._tell_failed(client.id, message["key"], reason, is_group_gone=True)
+            self.tell_failed(client.id, message["key"], reason, is_group_gone=True)
             return
-        self.decide(
-            ev.DemandChanged(
-                client.id,
-                message["key"],
-                message["resources"],
-                message["count"],
-                message["depth"],
-                _env_key(env),
-                self._refusal(message["label_selectors"]),
-                self.now_s(),
-                message["strategy"],
-                *self._build_of(env),
-            )
+        refusal = self._refusal(message["label_selectors"])
+        self.decide(self.wish_of(client.id, message, env, message["count"], refusal))
+
+    def wish_of(self, client: str, message: Message, env: Any, count: int, refusal: str) -> ev.DemandChanged:
+        """A "demand", for the agent's machine. env: as it is known here."""
+        return ev.DemandChanged(
+            client,
+            message["key"],
+            message["resources"],
+            count,
+            message["depth"],
+            _env_key(env),
+            refusal,
+            self.now_s(),
+            message["strategy"],
+            *self._build_of(env),
         )
+
+    def is_env_allowed(self, env: Any) -> bool:
+        return len(_env_key(env)) <= ENV_BYTES_MAX
 
     def _on_hold_environment(self, client: Client, message: Message, _body: bytes) -> None:
         self._hold(client, message["env"])
@@ -620,12 +665,19 @@ class Service:
         return f"{command.reason}\n{output}" if output else command.reason
 
     def _on_return(self, client: Client, message: Message, _body: bytes) -> None:
-        worker = message["worker"]
-        is_retired = message["retire"] or self.memory.given_back(worker)
-        self.decide(ev.LeaseReturned(client.id, worker, is_retired, self.now_s()))
+        worker, is_retired = message["worker"], message["retire"]
+        if self._sharing is None or not self._sharing.returns(client.id, worker, is_retired=is_retired):
+            self.returned(client.id, worker, is_retired=is_retired)
+
+    def returned(self, client: str, worker: str, *, is_retired: bool) -> None:
+        """A lease of a worker of this node goes back."""
+        is_retired = is_retired or self.memory.given_back(worker)
+        self.decide(ev.LeaseReturned(client, worker, is_retired, self.now_s()))
 
     def _on_kill_worker(self, client: Client, message: Message, _body: bytes) -> None:
-        self.decide(ev.KillRequested(client.id, message["worker"], message["reason"], self.now_s()))
+        worker, reason = message["worker"], message["reason"]
+        if self._sharing is None or not self._sharing.kills(client.id, worker, reason):
+            self.decide(ev.KillRequested(client.id, worker, reason, self.now_s()))
 
     def address_of(self, worker: str) -> str:
         return f"{self._config['session_dir']}/{worker}.sock"
@@ -695,23 +747,27 @@ class Service:
             command.worker,
             {"t": "leased", "client": command.client, "accelerators": accelerators, "resources": resources},
         )
-        self.hub.send(
-            command.client,
-            {
-                "t": "grant",
-                "key": command.key,
-                "worker": command.worker,
-                "address": self.address_of(command.worker),
-                "pid": self.forks.pid_of(command.worker),
-                "accelerators": accelerators,
-                "resources": resources,
-            },
-        )
+        message = {
+            "t": "grant",
+            "key": command.key,
+            "worker": command.worker,
+            "address": self.address_of(command.worker),
+            "pid": self.forks.pid_of(command.worker),
+            "accelerators": accelerators,
+            "resources": resources,
+        }
+        if self._sharing is None or not self._sharing.granted(command.client, command.key, message):
+            self.hub.send(command.client, message)
+
+    def _tell_holder(self, client: str, message: Message) -> None:
+        """Of a lease, who may be a process of another node."""
+        if self._sharing is None or not self._sharing.tell(client, message):
+            self.hub.send(client, message)
 
     # ---- what did not go well ----
 
     def _lease_broken(self, command: ev.LeaseBroken) -> None:
-        self.hub.send(
+        self._tell_holder(
             command.client,
             {
                 "t": "worker_died",
@@ -734,19 +790,21 @@ class Service:
 
     def _demand_failed(self, command: ev.DemandFailed) -> None:
         reason = self._with_log(command)
-        self._tell_failed(
+        self.tell_failed(
             command.client,
             command.key,
             reason,
             is_unschedulable=command.is_unschedulable,
             is_group_gone=command.is_group_gone,
         )
+        if self._sharing is not None:
+            self._sharing.failed(command.client, command.key)
 
-    def _tell_failed(
+    def tell_failed(
         self, client: str, key: str, reason: str, *, is_unschedulable: bool = False, is_group_gone: bool = False
     ) -> None:
         message = {"t": "demand_failed", "key": key, "reason": reason, "unschedulable": is_unschedulable}
-        self.hub.send(client, {**message, "group_gone": is_group_gone})
+        self._tell_holder(client, {**message, "group_gone": is_group_gone})
 
     # ---- what the control service may ask for ----
 
@@ -909,12 +967,15 @@ class Service:
     def on_worker_lines(self, worker: str, pid: int, is_error: bool, groups: list[output.Group]) -> None:
         if self._config.get("log_files"):
             self._write_log(worker, pid, is_error, groups)
-        if any(client.wants_output for client in self.hub.drivers()):
+        job = self.job_of_worker(worker)
+        is_elsewhere = self._sharing is not None and self._sharing.wants_lines(job)
+        if is_elsewhere or any(client.wants_output for client in self.hub.drivers()):
             for name, lines in output.by_name(groups):
-                self.hub.forward_lines(
-                    {"t": "log", "worker": worker, "pid": pid, "name": name, "is_err": is_error, "lines": lines},
-                    self.job_of_worker(worker),
-                )
+                message = {"t": "log", "worker": worker, "pid": pid, "name": name, "is_err": is_error, "lines": lines}
+                if is_elsewhere:
+                    self._sharing.send_lines(job, message)
+                else:
+                    self.hub.forward_lines(message, job)
 
     def _write_log(self, worker: str, pid: int, is_error: bool, groups: list[output.Group]) -> None:
         if self._log_files is None:

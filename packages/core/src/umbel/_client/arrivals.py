@@ -106,6 +106,7 @@ class Arrivals:
             engine.dirty_links.discard(link)
             engine.values.peer_gone(link.peer)
             engine.actors.link_gone(link)
+            engine.leases.link_gone(link)
             if self.on_link_lost is not None:
                 self.on_link_lost(link)
             engine.carry_on()

@@ -7,7 +7,7 @@ node dials again and is told everything at once.
 from __future__ import annotations
 
 import itertools
-from collections.abc import Callable
+from collections.abc import Callable, Iterable, Mapping
 from typing import Any, Protocol
 
 from umbel._control import nodes
@@ -44,6 +44,9 @@ class Daemon(Protocol):
 
     def node_died(self, node_id: str, reason: str) -> None:
         """For good."""
+
+    def nodes_changed(self, changes: Iterable[Mapping[str, Any]]) -> None:
+        """Members are told this of nodes, each with its "node_id"."""
 
 
 class NodeService:
@@ -192,3 +195,4 @@ class NodeService:
         frame = frames.encode_control({"t": "nodes", "nodes": list(command.changes)})
         for link in command.links:
             self._send_frame(link, frame)
+        self._daemon.nodes_changed(command.changes)
