@@ -6,6 +6,7 @@ import collections
 import contextlib
 import ctypes
 import os
+import select
 import shutil
 import signal
 import socket
@@ -20,8 +21,10 @@ import pytest
 
 import umbel
 from umbel import cluster_utils, exceptions
-from umbel._base import sessions
+from umbel._base import sessions, token_files, tokens
 from umbel._client import tool
+from umbel._transport import addresses, dialler
+from umbel._wire import frames, handshake
 from umbel.util.scheduling_strategies import NodeAffinitySchedulingStrategy
 
 pytestmark = [
@@ -387,3 +390,38 @@ CROSSING = """
 def test_a_task_that_a_task_of_another_node_submits_may_come_back_to_its_drivers_node(nodes: Nodes) -> None:
     made = drivers.Driver(CROSSING, nodes.directory, SESSION=nodes.other.session_dir)
     assert made.finish(TIMEOUT_S)[0].split() == [nodes.head.node_id, nodes.other.node_id, "True"]
+
+
+@pytest.mark.parametrize(
+    ("sent", "told"),
+    [
+        ({"t": "leave", "client": "ab" * 16}, "the first message must be hello, got leave"),
+        ({"t": "hello", "protocol": 2, "node": "ab" * 28}, "it speaks protocol 2, this node 1"),
+        ({"t": "hello", "protocol": 1, "node": "ab"}, "hello.node is wrong"),
+        ({"t": "room", "available": {}}, "unknown message type 'room'"),
+    ],
+)
+def test_a_node_that_breaks_the_protocol_is_cut_off(home: str, sent: dict[str, Any], told: str) -> None:
+    cluster = cluster_utils.Cluster(initialize_head=True)
+    try:
+        assert cluster.head_node is not None
+        token = token_files.read(cluster.token_file)
+        with dialler.connect(addresses.parse(cluster.head_node.address), token, handshake.LEASES) as stream:
+            stream.send(frames.encode_control(sent))
+            assert select.select([stream], [], [], TIMEOUT_S)[0]
+            assert stream.recv(1) == b""
+        with open(os.path.join(cluster.head_node.session_dir, "daemon.log")) as file:
+            assert told in file.read()
+    finally:
+        cluster.shutdown()
+
+
+def test_only_nodes_may_ask_for_leases(home: str) -> None:
+    cluster = cluster_utils.Cluster(initialize_head=True)
+    try:
+        assert cluster.head_node is not None
+        token = token_files.read(cluster.token_file).lowered(tokens.Role.ADMIN)
+        with pytest.raises(exceptions.AuthenticationError, match="may not reach"):
+            dialler.connect(addresses.parse(cluster.head_node.address), token, handshake.LEASES)
+    finally:
+        cluster.shutdown()

@@ -38,7 +38,7 @@ def test_what_a_lessee_says(message: dict[str, Any]) -> None:
         TOLD,
         {**TOLD, "message": {"t": "demand_failed", "key": "k"}},
         {**TOLD, "message": {"t": "worker_died", "worker": PROCESS}},
-        {"t": "lines", "job": "01000000@cdcdcdcdcdcd", "message": {}},
+        {"t": "lines", "job": "01000000@cdcdcdcdcdcd", "message": {"t": "log", "lines": ["a"]}},
     ],
 )
 def test_what_a_lessor_says(message: dict[str, Any]) -> None:
@@ -58,6 +58,7 @@ def test_what_a_lessor_says(message: dict[str, Any]) -> None:
         ({**TOLD, "message": {"t": "fatal", "text": "end"}}, lease_messages.FROM_LESSOR, "tell.message"),
         ({**TOLD, "message": {"t": "grant", "worker": PROCESS}}, lease_messages.FROM_LESSOR, "tell.message"),
         ({**TOLD, "message": {"t": "reclaim", "worker": "../x"}}, lease_messages.FROM_LESSOR, "tell.message"),
+        ({"t": "lines", "job": "", "message": {"t": "log"}}, lease_messages.FROM_LESSOR, "lines.message"),
         ({"t": "room", "available": {"CPU": -1}}, lease_messages.FROM_LESSOR, "room.available"),
     ],
 )

@@ -57,6 +57,10 @@ def _is_for_process(value: Any) -> bool:
     return value["t"] == "demand_failed" or _is_process(value.get("worker"))
 
 
+def _is_output(value: Any) -> bool:
+    return isinstance(value, dict) and value.get("t") == "log" and isinstance(value.get("lines"), list)
+
+
 FROM_LESSEE: Mapping[str, Mapping[str, _Check]] = {
     "hello": {"protocol": _is_count, "node": lambda value: _is_id(value, nodes.NODE_ID_BYTES)},
     "job": {"job": _is_text, "facts": _is_object},
@@ -72,7 +76,7 @@ FROM_LESSEE: Mapping[str, Mapping[str, _Check]] = {
 FROM_LESSOR: Mapping[str, Mapping[str, _Check]] = {
     "room": {"available": _is_amounts},
     "tell": {"client": _is_process, "message": _is_for_process},
-    "lines": {"job": _is_text, "message": _is_object},
+    "lines": {"job": _is_text, "message": _is_output},
 }
 
 
