@@ -329,11 +329,20 @@ def cut_connections(pid: int, port: int) -> int:
     return cut
 
 
+def cut_daemons(nodes: Nodes) -> int:
+    return cut_connections(nodes.head.pid, int(nodes.other.address.rpartition(":")[2]))
+
+
+def cut_data(nodes: Nodes) -> int:
+    """Between this process and workers of the other node."""
+    return cut_connections(os.getpid(), int(nodes.other.address.rpartition(":")[2]))
+
+
 def test_a_connection_between_daemons_that_breaks_is_made_anew(nodes: Nodes) -> None:
     path = nodes.file("broken")
     running = waits.options(resources=THERE).remote(path)
     until(lambda: begun(path) == 1, "the task to run")
-    if not cut_connections(nodes.head.pid, int(nodes.other.address.rpartition(":")[2])):
+    if not cut_daemons(nodes):
         pytest.skip("another process's sockets cannot be had here")
     until(lambda: begun(path) == 2, "it to be tried again")
     with open(path, "w"):
@@ -347,7 +356,7 @@ def test_a_data_connection_that_breaks_costs_its_worker(nodes: Nodes) -> None:
     path = nodes.file("broken")
     running = waits.options(resources=THERE).remote(path)
     until(lambda: begun(path) == 1, "the task to run")
-    if not cut_connections(os.getpid(), int(nodes.other.address.rpartition(":")[2])):
+    if not cut_data(nodes):
         pytest.skip("sockets cannot be had here")
     until(lambda: begun(path) == 2, "it to be tried again")
     with open(path, "w"):
@@ -390,6 +399,68 @@ CROSSING = """
 def test_a_task_that_a_task_of_another_node_submits_may_come_back_to_its_drivers_node(nodes: Nodes) -> None:
     made = drivers.Driver(CROSSING, nodes.directory, SESSION=nodes.other.session_dir)
     assert made.finish(TIMEOUT_S)[0].split() == [nodes.head.node_id, nodes.other.node_id, "True"]
+
+
+def test_a_worker_that_another_node_cannot_start_is_an_error_that_names_the_node(nodes: Nodes) -> None:
+    source = """
+        import os, sys, umbel
+
+        sys.executable = "/nowhere/python"
+        umbel.init(address=os.environ["SESSION"])
+        try:
+            umbel.get(umbel.remote(resources={"licence": 1})(lambda: 1).remote(), timeout=30)
+        except umbel.exceptions.RuntimeEnvSetupError as error:
+            print(error)
+        """
+    told = drivers.Driver(source, nodes.directory, SESSION=nodes.head.session_dir).finish(TIMEOUT_S)[0]
+    assert f"on node {nodes.other.node_id}: cannot run '/nowhere/python'" in told
+
+
+def test_recursion_over_nodes_with_one_cpu_each_ends(nodes: Nodes) -> None:
+    @umbel.remote
+    def fibonacci(number: int) -> tuple[int, set[str]]:
+        here = {umbel.get_runtime_context().get_node_id()}
+        if number < 2:
+            return number, here
+        (first, others), (second, more) = umbel.get([fibonacci.remote(number - 1), fibonacci.remote(number - 2)])
+        return first + second, here | others | more
+
+    value, used = get(fibonacci.remote(7))
+    assert value == 13
+    assert used == {nodes.head.node_id, nodes.other.node_id}
+
+
+def test_all_is_right_whatever_dies(nodes: Nodes) -> None:
+    @umbel.remote(max_retries=-1)
+    def sums(count: int) -> int:
+        return sum(number for number, _ in umbel.get([again.remote(one, 0.005) for one in range(count)]))
+
+    def kill_worker(nodes: Nodes) -> None:
+        pids = [one["pid"] for one in nodes.query(nodes.other, "workers") if one["client"]]
+        for pid in pids[:1]:
+            drivers.kill(pid)
+
+    def replace_node(nodes: Nodes) -> None:
+        nodes.cluster.remove_node(nodes.other, allow_graceful=False)
+        nodes.other = nodes.cluster.add_node(num_cpus=2)
+
+    again = where.options(max_retries=-1)
+    disturbances: list[Callable[[Nodes], Any]] = [
+        kill_worker,
+        cut_daemons,
+        replace_node,
+        cut_data,
+        kill_worker,
+        cut_daemons,
+    ]
+    for disturb in disturbances:
+        plain = [again.remote(number, 0.1) for number in range(30)]
+        nested = [sums.remote(count) for count in range(5)]
+        until(nodes.leased, "the other node to have some")
+        disturb(nodes)
+        assert [number for number, _ in get(plain)] == list(range(30))
+        assert get(nested) == [0, 0, 1, 3, 6]
+    until(lambda: not nodes.leased() and not nodes.query(nodes.head, "pending"), "all to be given back")
 
 
 @pytest.mark.parametrize(

@@ -36,7 +36,7 @@ def test_what_a_lessee_says(message: dict[str, Any]) -> None:
     [
         {"t": "room", "available": {"CPU": 0}},
         TOLD,
-        {**TOLD, "message": {"t": "demand_failed", "key": "k"}},
+        {**TOLD, "message": {"t": "demand_failed", "key": "k", "reason": "r"}},
         {**TOLD, "message": {"t": "worker_died", "worker": PROCESS}},
         {"t": "lines", "job": "01000000@cdcdcdcdcdcd", "message": {"t": "log", "lines": ["a"]}},
     ],

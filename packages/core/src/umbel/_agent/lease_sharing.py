@@ -415,6 +415,8 @@ class Sharing:
             return
         if told["t"] == "worker_died" and self._leases.pop(told["worker"], None) is None:
             return  # it was told
+        if told["t"] == "demand_failed":
+            told = {**told, "reason": f"on node {node}: {told['reason']}"}
         self._daemon.hub.send(client, told)
         if told["t"] == "demand_failed":
             self.failed(client, told["key"])
@@ -464,7 +466,7 @@ class Sharing:
         if count and self._jobs.environment(job) is None:
             trouble = lessee.jobs.get(job) or f"its job {job} has ended"
         if trouble:
-            self._daemon.tell_failed(client, message["key"], f"node {self._node} cannot run it: {trouble}")
+            self._daemon.tell_failed(client, message["key"], f"it cannot be run: {trouble}")
             return
         wanted = {**message, "strategy": None}
         self._daemon.decide(self._daemon.wish_of(client, wanted, self._in_job(message["env"], job), count, ""))

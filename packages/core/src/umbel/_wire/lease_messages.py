@@ -54,7 +54,7 @@ def _is_for_process(value: Any) -> bool:
         return False
     if value["t"] in ("grant", "demand_failed") and not _is_text(value.get("key")):
         return False
-    return value["t"] == "demand_failed" or _is_process(value.get("worker"))
+    return _is_text(value.get("reason")) if value["t"] == "demand_failed" else _is_process(value.get("worker"))
 
 
 def _is_output(value: Any) -> bool:
