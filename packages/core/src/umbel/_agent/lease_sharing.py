@@ -153,9 +153,9 @@ class Sharing:
                 self._wish(client, {**message, "count": demand.count})
         return made
 
-    def _tell(self, event: Any) -> None:
+    def _tell(self, *events: Any) -> None:
         if self._forwarding is not None:
-            self._daemon.carry_out(self._forwarding.apply(event))
+            self._daemon.carry_out(self._forwarding.apply(*events))
 
     # ---- what processes of this node want ----
 
@@ -332,6 +332,7 @@ class Sharing:
 
     def nodes_changed(self, changes: Iterable[Mapping[str, Any]]) -> None:
         """The head knows this of nodes."""
+        seen = []
         for change in changes:
             node = change["node_id"]
             known = self._members.get(node)
@@ -339,12 +340,16 @@ class Sharing:
                 continue
             self._members[node] = {**known, "available": change["available"]}
             if node not in self._away and self._room_s.get(node, 0.0) + ROOM_COUNTS_S < self._daemon.now_s():
-                self._see(node)
+                seen.append(self._seen(node))
+        self._tell(*seen)
 
-    def _see(self, node: str, *, is_away: bool = False) -> None:
+    def _see(self, node: str) -> None:
+        self._tell(self._seen(node))
+
+    def _seen(self, node: str, *, is_away: bool = False) -> Any:
         facts = self._members[node]
         view = _view(node, facts, {} if is_away else facts["available"], is_local=False)
-        self._tell(self._fw.NodeSeen(view, self._daemon.now_s()))
+        return self._fw.NodeSeen(view, self._daemon.now_s())
 
     def node_died(self, node: str, reason: str) -> None:
         self._dead.add(node)
@@ -369,9 +374,7 @@ class Sharing:
         self._away[node] = retry_s
         self._room_s.pop(node, None)
         self._break_leases(node, f"was on node {node}, and {reason}")
-        self._tell(self._fw.NodeLost(node, now_s))
-        if node in self._members:
-            self._see(node, is_away=True)
+        self._tell(self._fw.NodeLost(node, now_s), self._seen(node, is_away=True))
 
     def _break_leases(self, node: str, reason: str) -> None:
         for worker, lease in [*self._leases.items()]:

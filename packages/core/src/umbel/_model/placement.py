@@ -122,7 +122,7 @@ def _by_resources(demand: Demand, nodes: Sequence[NodeView]) -> Eligible:
     ready = tuple(node for node in able if demand.resources.fits_in(node.available))
     if len(ready) == len(able) and able:
         return Eligible(ready, (), _NOT_REFUSED)
-    busy = tuple(node for node in able if node not in ready)
+    busy = tuple(node for node in able if not demand.resources.fits_in(node.available))
     if ready:
         return Eligible(ready, busy, _NOT_REFUSED)
     needs = _describe(demand.resources)
