@@ -169,8 +169,8 @@ class Sharing:
             else:
                 self._staying.pop(place, None)
             return False
-        known = self._wishes.get(place)
-        since_s = known["since_s"] if known is not None else self._daemon.now_s()
+        is_waiting = self._forwarding is not None and place in self._forwarding.wishes
+        since_s = self._wishes[place]["since_s"] if is_waiting else self._daemon.now_s()
         noted = {**message, "job": self._wire_job(client.job.id), "since_s": since_s}
         if message["count"]:
             self._wishes[place] = noted
