@@ -139,7 +139,7 @@ def tests(session: nox.Session, package: Package) -> None:
         session.run("python", "-m", "pip", "uninstall", "--quiet", "--yes", *optional)
     environment = {"PYTHONPATH": None}
     pytest = ["pytest", "--wheel", "--durations=10", "--durations-min=5"]
-    skipped = Path(session.create_tmp(), "skipped-files")
+    skipped = Path(session.cache_dir, f"skipped-files-{package.name}").resolve()
     session.run(*pytest, f"--skipped-files={skipped}", folder, *session.posargs, env=environment)
     if files := skipped.read_text().splitlines():
         session.install(*package.group("test-optional"))

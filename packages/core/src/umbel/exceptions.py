@@ -25,10 +25,13 @@ if TYPE_CHECKING:
 _Error = TypeVar("_Error", bound="UmbelError")
 
 _TRACEBACK_CHARS_MAX: Final = 256 * 1024  # a message that prints a whole array must not travel through every consumer
+_INPUT_ERROR_BYTES_MAX: Final = 64 * 1024  # most have few KiB; one that holds data must not be copied for each consumer
+_INPUT_NAMES_MAX: Final = 16  # of tasks in a row that did not run: the first ones and the last tell which they were
 _INSTANCE_CLASSES_MAX: Final = 256  # kept in memory; a program has fewer classes of errors, one in a loop must not leak
 _HEAP_TYPE_FLAG: Final = 1 << 9  # CPython's Py_TPFLAGS_HEAPTYPE: a class made by a class statement
 _PICKLE_PROTOCOL: Final = 5
 _PACKAGE_DIR: Final = __file__.rpartition("exceptions.py")[0]
+_PICKLING_FILES: Final = ("/_objects/serialization.py", "/cloudpickle/cloudpickle.py")
 
 
 class UmbelError(Exception):
@@ -265,6 +268,20 @@ class StorageMismatch(ControlStorageError):
     """What lies there is another cluster's, of a newer version, or nothing of Umbel's. It was left as it is."""
 
     _umbel_summary = "the control storage holds something else than this cluster's records"
+
+
+class NodeLaunchError(UmbelError):
+    """A launcher could not launch all the nodes that it was asked for.
+
+    launched: those that it has launched all the same. retry_after_s: when to try again, 0 if it does not know.
+    """
+
+    _umbel_summary = "nodes could not be launched"
+
+    def __init__(self, message: str | None = None, *, launched: Sequence[str] = (), retry_after_s: float = 0.0) -> None:
+        super().__init__(message)
+        self.launched = tuple(launched)
+        self.retry_after_s = retry_after_s
 
 
 class RuntimeEnvSetupError(UmbelError):
@@ -573,23 +590,10 @@ class UmbelTaskError(UmbelError):
         """
         text = format_remote_traceback(error)
         original = error.cause if isinstance(error, UmbelTaskError) else error
-        return UmbelTaskError(
-            function_name, text, _portable(original), pid=pid, node_ip=node_ip, task_id=task_id, actor_id=actor_id
-        )
-
-    @classmethod
-    def from_failed_input(
-        cls,
-        upstream: BaseException,
-        function_name: str,
-        *,
-        task_id: str | None = None,
-        actor_id: str | None = None,
-    ) -> UmbelTaskError:
-        """The error of a task that did not run because an argument of it could not be computed: `upstream`'s cause."""
-        text = f"{function_name}() did not run, because an argument of it could not be computed:\n"
-        text += str(upstream) if isinstance(upstream, UmbelTaskError) else format_remote_traceback(upstream)
-        return UmbelTaskError(function_name, _shortened(text), upstream, task_id=task_id, actor_id=actor_id)
+        cause, why_not = _portable(original)
+        if why_not:
+            text += f"\n(its .cause stands for the original, {why_not})"
+        return UmbelTaskError(function_name, text, cause, pid=pid, node_ip=node_ip, task_id=task_id, actor_id=actor_id)
 
     def as_instanceof_cause(self) -> UmbelTaskError:
         """A new error that is both an UmbelTaskError and of the cause's class, with the cause's attributes.
@@ -724,31 +728,41 @@ def _has(cause: BaseException, name: str) -> bool:
 def format_remote_traceback(error: BaseException, *, skip_frames_in: str | None = None) -> str:
     """The traceback of `error` and of what it was chained to, at most 256 Ki characters.
 
-    skip_frames_in: frames of files in this directory are left out; None for Umbel's own package. Where no other frame
-    is left (an error within Umbel itself) all are shown.
+    skip_frames_in: frames of files in this directory are left out; None for Umbel's own package. Where there is no other
+    frame, they are shown only if Umbel is at fault: an InternalError, or one that its code has neither raised by a `raise`
+    of its own nor met in a pickle, which is a value's doing.
     """
     import traceback
 
     directory = _PACKAGE_DIR if skip_frames_in is None else skip_frames_in
     try:
         whole = traceback.TracebackException(type(error), error, error.__traceback__)
-        _leave_out(whole, directory)
+        _leave_out(whole, directory, is_internal=isinstance(error, InternalError))
         text = "".join(whole.format())
     except Exception as trouble:
         text = f"{_summary_of(error)}\n(its traceback could not be printed: {_summary_of(trouble)})\n"
     return _shortened(text.rstrip("\n"))
 
 
-def _leave_out(whole: traceback.TracebackException, directory: str) -> None:
+def _leave_out(whole: traceback.TracebackException, directory: str, *, is_internal: bool) -> None:
     waiting: list[traceback.TracebackException | None] = [whole]
     while waiting:
         one = waiting.pop()
         if one is None:
             continue
-        kept = [frame for frame in one.stack or () if not frame.filename.startswith(directory)]
-        if kept:
+        frames = list(one.stack or ())
+        kept = [frame for frame in frames if not frame.filename.startswith(directory)]
+        if not all(frame.filename.endswith(_PICKLING_FILES) for frame in kept):
             one.stack[:] = kept
+        elif frames and not is_internal and _speaks_for_itself(frames[-1]):
+            one.stack = None  # type: ignore[assignment]  # no frames, and no heading that announces them
         waiting += (one.__cause__, one.__context__, *(getattr(one, "exceptions", None) or ()))
+
+
+def _speaks_for_itself(innermost: traceback.FrameSummary) -> bool:
+    """Whether our code said by this error what the user's value or option has done, and did not stumble over it."""
+    line = innermost.line or ""  # none where the source is not there
+    return line.startswith("raise ") or innermost.filename.endswith(_PICKLING_FILES)
 
 
 def _shortened(text: str) -> str:
@@ -787,8 +801,45 @@ def dump_error(error: BaseException) -> bytes:
     try:
         body = cloudpickle.dumps(error, protocol=_PICKLE_PROTOCOL)
     except Exception as trouble:
-        body = pickle.dumps(_not_picklable(error, trouble), protocol=_PICKLE_PROTOCOL)
+        body = pickle.dumps(_not_picklable(error, _why_not_picklable(error, trouble)), protocol=_PICKLE_PROTOCOL)
     return pickle.dumps((summary, body), protocol=_PICKLE_PROTOCOL)
+
+
+def dump_failed_input(upstream: bytes, function_name: str, *, task_id: str, actor_id: str | None = None) -> bytes:
+    """The error, for others, of a task that did not run, because an argument of it ended with the error `upstream`.
+
+    Read, it is an UmbelTaskError of this task with the cause of the first error. Runs none of the cause's code: an owner
+    calls this with its lock held. An `upstream` of more than 64 KiB is returned as it is, and shared.
+    """
+    import pickle
+
+    if len(upstream) > _INPUT_ERROR_BYTES_MAX:
+        return upstream
+    summary, body, *inputs = pickle.loads(upstream)
+    names, left_out = (*(inputs[0] if inputs else ()), function_name), inputs[1] if inputs else 0
+    if len(names) > _INPUT_NAMES_MAX:
+        half = _INPUT_NAMES_MAX // 2
+        names, left_out = names[:half] + names[half + 1 :], left_out + 1
+    return pickle.dumps((summary, body, names, left_out, task_id, actor_id), protocol=_PICKLE_PROTOCOL)
+
+
+def first_of_failed_input(data: bytes) -> bytes | None:
+    """The error, as it travels, with which it began, if `data` is of a task that did not run because of that one."""
+    import pickle
+
+    summary, body, *inputs = pickle.loads(data)
+    return pickle.dumps((summary, body), protocol=_PICKLE_PROTOCOL) if inputs else None
+
+
+def summary_of_dump(data: bytes) -> str:
+    """Class and text of an error as it travels. Does not build the error, which may run its own code."""
+    import pickle
+
+    summary, _, *inputs = pickle.loads(data)
+    if not inputs:
+        return str(summary)
+    class_name, _, text = summary.partition(": ")
+    return f"{class_name}: {_did_not_run(inputs[0][-1])}{text}"
 
 
 def load_error(data: bytes) -> BaseException:
@@ -798,18 +849,34 @@ def load_error(data: bytes) -> BaseException:
     """
     import pickle
 
-    summary, body = pickle.loads(data)
+    summary, body, *inputs = pickle.loads(data)
     try:
         error = pickle.loads(body)
     except Exception as trouble:
-        return _not_readable(summary, trouble)
+        error = _not_readable(summary, _why_not_readable(trouble))
     if not isinstance(error, BaseException):
-        return _not_readable(summary, TypeError(f"its pickle holds a {type(error).__name__}, which is no exception"))
-    return error
+        wrong = TypeError(f"its pickle holds a {type(error).__name__}, which is no exception")
+        error = _not_readable(summary, _why_not_readable(wrong))
+    return _of_failed_input(error, *inputs) if inputs else error
 
 
-def _portable(cause: BaseException) -> BaseException:
-    """`cause` as every reader will see it: itself, if it survives a journey."""
+def _of_failed_input(
+    first: BaseException, names: Sequence[str], left_out: int, task_id: str, actor_id: str | None
+) -> UmbelTaskError:
+    text = str(first) if isinstance(first, UmbelTaskError) else format_remote_traceback(first)
+    for index, name in enumerate(names):
+        if left_out and index == _INPUT_NAMES_MAX // 2:
+            text = f"... ({left_out} more tasks did not run) ...\n{text}"
+        text = _did_not_run(name) + text
+    return UmbelTaskError(names[-1], _shortened(text), first, task_id=task_id, actor_id=actor_id)
+
+
+def _did_not_run(function_name: str) -> str:
+    return f"{function_name}() did not run, because an argument of it could not be computed:\n"
+
+
+def _portable(cause: BaseException) -> tuple[BaseException, str]:
+    """`cause` as every reader will see it: itself, if it survives a journey; else a stand-in, and why."""
     import pickle
 
     import cloudpickle
@@ -817,25 +884,40 @@ def _portable(cause: BaseException) -> BaseException:
     try:
         body = cloudpickle.dumps(cause, protocol=_PICKLE_PROTOCOL)
     except Exception as trouble:
-        return _not_picklable(cause, trouble)
+        why_not = _why_not_picklable(cause, trouble)
+        return _not_picklable(cause, why_not), why_not
     try:
         if isinstance(pickle.loads(body), BaseException):
-            return cause
-        return _not_readable(_summary_of(cause), TypeError("its pickle holds no exception"))
+            return cause, ""
+        why_not = _why_not_readable(TypeError("its pickle holds no exception"))
     except Exception as trouble:
-        return _not_readable(_summary_of(cause), trouble)
+        why_not = _why_not_readable(trouble)
+    return _not_readable(_summary_of(cause), why_not), why_not
 
 
-def _not_picklable(error: BaseException, trouble: Exception) -> UmbelError:
-    return UmbelError(
-        f"{_summary_of(error)}\n(stands for the original, which cannot be pickled: {_summary_of(trouble)})"
+def _not_picklable(error: BaseException, why_not: str) -> UmbelError:
+    return UmbelError(f"{_summary_of(error)}\n(stands for the original, {why_not})")
+
+
+def _why_not_picklable(error: BaseException, trouble: Exception) -> str:
+    from umbel import _offenders
+
+    part = _offenders.find(error, trouble)
+    at_fault = f"; the part at fault is {part}" if part else ""
+    return (
+        f"which cannot be pickled: {_summary_of(trouble)}{at_fault}; leave that out of the exception, or give its class "
+        "a __reduce__ that does"
     )
 
 
-def _not_readable(summary: str, trouble: Exception) -> UnserializableException:
-    return UnserializableException(
-        f"{summary}\n(stands for the original, which cannot be unpickled: {_summary_of(trouble)}; give its class a "
-        "__reduce__ that fits its constructor, and make its module importable everywhere)"
+def _not_readable(summary: str, why_not: str) -> UnserializableException:
+    return UnserializableException(f"{summary}\n(stands for the original, {why_not})")
+
+
+def _why_not_readable(trouble: Exception) -> str:
+    return (
+        f"which cannot be unpickled: {_summary_of(trouble)}; give its class a __reduce__ that fits its constructor, and "
+        "make its module importable everywhere"
     )
 
 
@@ -861,6 +943,7 @@ __all__ = [
     "InvalidOptionType",
     "LocalNodeDiedError",
     "NodeDiedError",
+    "NodeLaunchError",
     "ObjectFetchTimedOutError",
     "ObjectFreedError",
     "ObjectLostError",

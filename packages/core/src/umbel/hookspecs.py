@@ -41,6 +41,11 @@ def umbel_control_storages() -> Iterable[spi.ControlStorageDescriptor]:  # type:
 
 
 @hookspec
+def umbel_node_launchers() -> Iterable[spi.NodeLauncherDescriptor]:  # type: ignore[empty-body]  # only the signature counts
+    """Node launchers: what starts and ends the nodes of a cluster that grows and shrinks."""
+
+
+@hookspec
 def umbel_accelerators() -> Iterable[spi.AcceleratorDescriptor]:  # type: ignore[empty-body]  # only the signature counts
     """Accelerator managers: which devices a node has, and how a process is kept to some of them. All are used."""
 

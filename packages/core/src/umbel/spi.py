@@ -52,6 +52,9 @@ __all__ = [
     "HeldTensors",
     "Lease",
     "NodeAffinity",
+    "NodeLauncher",
+    "NodeLauncherDescriptor",
+    "NodeSpec",
     "NodeView",
     "ObjectStore",
     "Placement",
@@ -321,6 +324,58 @@ class ControlStorage(Protocol):
 
     def close(self) -> None:
         """Idempotent. A lease goes on until it runs out."""
+        ...
+
+
+# ---------------------------------------------------------------------------------------------------------------------
+# Node launchers
+
+
+@dataclass(frozen=True, slots=True)
+class NodeSpec:
+    """A type of nodes. resources, labels: what a node of it is to have. config: what means something to its launcher alone."""
+
+    type_name: str
+    resources: ResourceSet
+    labels: Mapping[str, str]
+    config: Mapping[str, Any]
+
+
+@runtime_checkable
+class NodeLauncher(Protocol):
+    """Starts and ends the nodes of one cluster: machines, containers or processes, each with a daemon that joins it.
+
+    A node starts with the labels `umbel.io/node-group`, the name of its type, and `umbel.io/instance-id`, what the launcher
+    calls it, beside those of its type: so the cluster knows which node is which. Whoever calls may be gone afterwards,
+    and another launcher for the same cluster goes on from `running`: nothing that matters is kept in this object.
+
+    Calls block, and come from one thread at a time. They end: after minutes at most, with an error if need be. Each may
+    raise NodeLaunchError, when asking again may help, and InvalidOption or AuthenticationError, when it will not.
+    """
+
+    def check(self, spec: NodeSpec) -> None:
+        """Raises InvalidOption for a `config` or resources that no node here can have. Starts nothing."""
+        ...
+
+    def launch(self, spec: NodeSpec, count: int) -> Sequence[str]:
+        """So many more nodes of a type; what each is called, unique for ever in this cluster.
+
+        They need not have joined yet, but `running` has them once this returns. Raises NodeLaunchError when there are less,
+        with those that there are: what the error does not name is ended, or `running` has it.
+        """
+        ...
+
+    def terminate(self, instances: Sequence[str]) -> None:
+        """End these, without asking what runs on them. What is not there is no error. Once this returns, `running` has
+        none of them, and nothing is left of them that costs anything. Raises NodeLaunchError when some may be left."""
+        ...
+
+    def running(self) -> Mapping[str, str]:
+        """The type of each node that a launcher of this cluster has launched and that has not ended, by what it is called."""
+        ...
+
+    def close(self) -> None:
+        """Nodes go on. Idempotent."""
         ...
 
 
@@ -626,6 +681,7 @@ EngineFactory: TypeAlias = Callable[..., Engine]
 SchedulerFactory: TypeAlias = Callable[[], SchedulingPolicy]
 StoreFactory: TypeAlias = Callable[..., ObjectStore[Any]]  # Any: a store's segments are its own affair
 ControlStorageFactory: TypeAlias = Callable[..., ControlStorage]
+NodeLauncherFactory: TypeAlias = Callable[..., NodeLauncher]
 AcceleratorFactory: TypeAlias = Callable[[], AcceleratorManager]
 CollectiveFactory: TypeAlias = Callable[[CollectivePeers], CollectiveGroup]
 TensorTransportFactory: TypeAlias = Callable[[], TensorTransport]
@@ -683,6 +739,19 @@ class ControlStorageDescriptor(Descriptor[ControlStorageFactory]):
     whose records they must be, which become so if there are none; None for whoever's there are, and a new one's if there
     are none. Raises InvalidOption, PluginError when what it needs is not installed, StorageUnavailable,
     AuthenticationError, StorageMismatch, and ControlStorageError where a commit would not survive a crash.
+    """
+
+    __slots__ = ()
+
+
+class NodeLauncherDescriptor(Descriptor[NodeLauncherFactory]):
+    """A node launcher. factory: called as
+
+        factory(cluster, address=..., token_file=..., config=...)
+
+    cluster: its name; launchers for one name share their nodes. address: host:port of the head that nodes are to join.
+    token_file: of this machine; its token lets them in. config: what means something to this launcher alone. Raises
+    InvalidOption, AuthenticationError, and PluginError when what it needs is not installed.
     """
 
     __slots__ = ()

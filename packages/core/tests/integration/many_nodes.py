@@ -11,7 +11,7 @@ import time
 from typing import Any
 
 from umbel import cluster_utils
-from umbel._agent import head_link
+from umbel._agent import control_proxy, head_link
 from umbel._base import nodes, token_files
 from umbel._client import attach
 from umbel._transport import connection
@@ -29,6 +29,7 @@ class _Node:
         self.others: set[str] = set()  # that live, itself among them
         self.trouble: str | None = None  # why it has not joined; "" once it has
         self.ended = ""
+        self.control = control_proxy.ControlProxy(self, lambda: None)
         self.link = head_link.HeadLink(self, address, token_files.read(token_file), join_s=30.0, head_lost_s=60.0)
         self.link.when_joined(self._on_joined)
 
@@ -51,11 +52,19 @@ class _Node:
     def log(self, _line: str) -> None:
         """Nobody reads it."""
 
+    def send(self, *_message: Any) -> None:
+        """It has no processes."""
+
+    reply = send
+
     def node_appeared(self, node_id: str, _address: str) -> None:
         self.others.add(node_id)
 
     def node_died(self, node_id: str, _reason: str) -> None:
         self.others.remove(node_id)
+
+    def nodes_changed(self, _changes: Any) -> None:
+        """They are not leased of."""
 
     def note_outliving(self, _cluster: str, _head: str) -> None:
         """No program looks for these."""

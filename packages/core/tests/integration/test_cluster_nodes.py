@@ -16,8 +16,8 @@ from typing import Any
 
 import drivers
 import many_nodes
+import proxies
 import pytest
-from tcp_proxy import Proxy
 
 import umbel
 from umbel import cluster_utils, exceptions
@@ -113,9 +113,9 @@ def until_ended(node: cluster_utils.ClusterNode) -> None:
 
 
 @pytest.fixture
-def proxied(cluster: cluster_utils.Cluster) -> Iterator[tuple[Proxy, cluster_utils.ClusterNode]]:
+def proxied(cluster: cluster_utils.Cluster) -> Iterator[tuple[proxies.Proxy, cluster_utils.ClusterNode]]:
     """A node whose connection to the head goes through a proxy."""
-    proxy = Proxy(str(cluster.address))
+    proxy = proxies.Proxy(str(cluster.address))
     place = cluster_node.Place(head=proxy.address, host="127.0.0.1", port=0, token_file=cluster.token_file)
     started = cluster_node.start_node(cluster_node.Wishes(num_cpus=1), place, ends_with_starter=True)
     node = cluster_utils.ClusterNode(started.launched, started.address)
@@ -370,7 +370,7 @@ def test_nodes_of_a_cluster_that_has_ended_do_not_become_another_ones(
 
 @pytest.mark.usefixtures("quick")
 def test_a_connection_that_breaks_comes_back_and_nobody_dies(
-    cluster: cluster_utils.Cluster, proxied: tuple[Proxy, cluster_utils.ClusterNode]
+    cluster: cluster_utils.Cluster, proxied: tuple[proxies.Proxy, cluster_utils.ClusterNode]
 ) -> None:
     proxy, node = proxied
     head = cluster.list_all_nodes()[0]
@@ -385,7 +385,7 @@ def test_a_connection_that_breaks_comes_back_and_nobody_dies(
 
 @pytest.mark.usefixtures("quick")
 def test_a_node_that_is_cut_off_is_declared_dead_and_ends_when_it_hears_of_it(
-    cluster: cluster_utils.Cluster, proxied: tuple[Proxy, cluster_utils.ClusterNode]
+    cluster: cluster_utils.Cluster, proxied: tuple[proxies.Proxy, cluster_utils.ClusterNode]
 ) -> None:
     proxy, node = proxied
     head = cluster.list_all_nodes()[0]
@@ -399,7 +399,9 @@ def test_a_node_that_is_cut_off_is_declared_dead_and_ends_when_it_hears_of_it(
     assert not seen_by(head)[node.node_id]["alive"]
 
 
-def test_what_this_node_cannot_run_says_what_the_cluster_has(home: str, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_what_stays_on_this_node_and_cannot_run_there_says_what_the_cluster_has(
+    home: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
     monkeypatch.setenv("UMBEL_INFEASIBLE_TIMEOUT_S", "0.1")
     cluster = cluster_utils.Cluster()
     try:
@@ -412,20 +414,24 @@ def test_what_this_node_cannot_run_says_what_the_cluster_has(home: str, monkeypa
             from umbel.util.scheduling_strategies import NodeAffinitySchedulingStrategy as On
 
             umbel.init(address={head.address!r})
+            class Actor:
+                def method(self):
+                    pass
+
             on = [On(node_id, soft=False) for node_id in ({node.node_id!r}, {gone.node_id!r}, "00" * 28)]
             for way in (
                 dict(resources=dict(licence=1)), dict(label_selector=dict(zone="a")), dict(num_cpus=50),
                 dict(label_selector=dict(zone="b")), *(dict(scheduling_strategy=one) for one in on),
             ):
                 try:
-                    umbel.get(umbel.remote(**way)(lambda: 1).remote())
+                    umbel.get(umbel.remote(runtime_env=dict(working_dir="."), **way)(Actor).remote().method.remote())
                 except umbel.exceptions.UmbelError as error:
                     print(str(error).replace(chr(10), " "))
             """
         told = drivers.Driver(source, home).finish()[0].splitlines()
     finally:
         cluster.shutdown()
-    would_do = f"{node.node_id[:8]} at {node.address} would do, but nothing is placed on other nodes yet"
+    would_do = f"{node.node_id[:8]} at {node.address} would do, but what has files"
     assert [would_do in line for line in told] == [True, True, False, False, False, False, False], told
     assert all("there is another node in the cluster, which does not have it" in line for line in told[2:4]), told
     wanted = (

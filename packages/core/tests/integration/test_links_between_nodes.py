@@ -135,28 +135,6 @@ def test_a_reference_is_read_by_a_driver_of_another_node(cluster: Cluster) -> No
     owner.finish(TIMEOUT_S)
 
 
-def test_a_large_value_of_another_node_cannot_be_read_yet_and_stays_where_it_is(cluster: Cluster) -> None:
-    owner = cluster.driver(
-        cluster.nodes[0],
-        OWNER.replace('umbel.put({"answer": 42})', "umbel.put(bytes(2_000_000))") + "    print(len(umbel.get(kept)))\n",
-    )
-    assert owner.line() == "there"
-    borrower = cluster.driver(
-        cluster.nodes[1],
-        BORROWER
-        + """
-    try:
-        umbel.get(kept)
-    except umbel.exceptions.UnsupportedFeature as error:
-        print(error, flush=True)
-    """,
-    )
-    told = borrower.finish(TIMEOUT_S)[0]
-    assert f"lies on the node whose id begins with {cluster.nodes[0].node_id[:12]}" in told
-    owner.tell()
-    assert owner.finish(TIMEOUT_S)[0] == "2000000\n"
-
-
 def test_what_a_driver_of_another_node_waits_for_is_told(cluster: Cluster) -> None:
     owner = cluster.driver(cluster.nodes[0], OWNER)
     assert owner.line() == "there"

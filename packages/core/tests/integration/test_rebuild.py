@@ -347,6 +347,28 @@ def test_reasons_why_not(runs: pathlib.Path) -> None:
     assert reason_of(by_value) == "put"
 
 
+def test_who_needs_an_argument_that_cannot_be_computed_again_is_named(runs: pathlib.Path) -> None:
+    @umbel.remote
+    class Holder:
+        def __init__(self, value: bytes) -> None:
+            self.value = value
+
+        def first(self) -> int:
+            return self.value[0]
+
+    lost = [make.options(max_retries=0).remote(str(runs)) for _ in range(2)]
+    for ref in lost:
+        lose(ref)
+    because = "did not run, because an argument of it could not be computed:\numbel.exceptions.ObjectReconstruction"
+    with pytest.raises(exceptions.ObjectReconstructionFailedError) as info:
+        umbel.get(first.remote(lost[0]), timeout=30)
+    assert f"first() {because}" in str(info.value)
+    assert isinstance(info.value, exceptions.UmbelTaskError)
+    with pytest.raises(exceptions.ActorDiedError) as died:
+        umbel.get(Holder.remote(lost[1]).first.remote(), timeout=30)
+    assert f"Holder.__init__() {because}" in str(died.value)
+
+
 def test_small_values_that_references_inside_lead_to_are_kept(runs: pathlib.Path) -> None:
     """As in a list of small results, of which the caller keeps none."""
 
@@ -714,7 +736,8 @@ def test_references_in_results_of_which_nobody_needs_the_new_ones_are_given_back
     class Maker:
         @umbel.method(max_task_retries=-1, num_returns=num_returns)
         def make(self) -> Any:
-            return ([bytes(LARGE), umbel.put(bytes(LARGE))] for _ in range(2))
+            for _ in range(2):
+                yield [bytes(LARGE), umbel.put(bytes(LARGE))]
 
         def live_count(self) -> int:
             return current.engine().values.store.usage().live_count

@@ -122,8 +122,9 @@ def test_small_values_share_files() -> None:
 
 
 def test_arrays_that_somebody_looks_at_stay_where_they_are() -> None:
+    pytest.importorskip("numpy")
     run("""
-    np = pytest.importorskip("numpy")
+    import numpy as np
     start()
     arrays = [umbel.get(umbel.put(np.full(SIZE // 8, number))) for number in range(3)]
     ref = umbel.put(np.full(SIZE // 8, 3))
@@ -270,9 +271,10 @@ def test_file_that_the_agent_refuses_is_removed_and_its_values_stay() -> None:
 
 
 def test_store_full_of_what_is_looked_at_is_an_error_that_says_by_whom_and_whose() -> None:
+    pytest.importorskip("numpy")
     output = run(
         """
-    np = pytest.importorskip("numpy")
+    import numpy as np
     start()
 
     @umbel.remote
@@ -325,8 +327,9 @@ def test_explain_says_when_a_value_is_on_disk() -> None:
 
 
 def test_explain_says_when_a_value_is_being_read_back() -> None:
+    pytest.importorskip("numpy")
     run("""
-    np = pytest.importorskip("numpy")
+    import numpy as np
     start()
     ref = umbel.put(block(0) * 3)
     kept = [umbel.get(umbel.put(np.zeros(SIZE // 8))) for _ in range(7)]  # now there is no room for it

@@ -199,6 +199,45 @@ def test_value_on_disk_is_sent_from_its_file(cluster: ValueNodes) -> None:
     assert reader.read()[: len(data)] == data
 
 
+def test_value_on_a_distant_disk_is_not_called_lost(cluster: ValueNodes) -> None:
+    origin, reader = cluster.add(spill="memory://spilled"), cluster.add()
+    segment = origin.put(some())
+    spilling = origin.store.make_spilling()
+    creator = segment.split(".")[0]
+    file = spilling.ledger.begin(creator)
+    assert spilling.ledger.written(creator, file, [(segment, 0, BYTES, 0)], {creator}) == []
+    origin.owner.evict(segment)
+    reader.want(X, BYTES, (origin, segment))
+    cluster.until(lambda: reader.errors)
+    code, text = reader.errors["a"]
+    assert code == "elsewhere"
+    assert f"it was moved to {file}, from where values are not sent" in text
+
+
+def test_node_that_has_a_copy_is_told_that_the_value_is_freed(cluster: ValueNodes) -> None:
+    origin, reader = cluster.add(), cluster.add()
+    reader.want(X, BYTES, (origin, origin.put(some())))
+    cluster.until(lambda: reader.got)
+    reader.mover.unwanted(X, "a")
+    assert X in reader.mover.pulls.copies
+    origin.mover.tell_freed(X, reader.id, reader.address)  # a connection the other way
+    cluster.until(lambda: X not in reader.mover.pulls.copies)
+    reader.want(Y, BYTES, (origin, origin.put(some())))
+    cluster.until(lambda: Y in reader.mover.pulls.copies)
+    reader.mover.unwanted(Y, "a")
+    origin.mover.tell_freed(Y, reader.id, reader.address)  # the same connection
+    cluster.until(lambda: Y not in reader.mover.pulls.copies)
+
+
+def test_node_that_cannot_be_told_of_a_freed_value_is_given_up(cluster: ValueNodes) -> None:
+    origin = cluster.add()
+    with socket.create_server(("127.0.0.1", 0)) as gone:
+        address = f"127.0.0.1:{gone.getsockname()[1]}"
+    origin.mover.tell_freed(X, "n", address)
+    assert origin.mover._to_tell
+    cluster.until(lambda: not origin.mover._to_tell and not origin.mover._out)
+
+
 def test_get_is_not_kept_waiting_by_a_prefetch(cluster: ValueNodes) -> None:
     origin, reader = cluster.add(), cluster.add()
     half = CAPACITY_BYTES // 2

@@ -37,14 +37,22 @@ class _Nobody:
 class ValueNode:
     """What a daemon has of it, and a process that owns values."""
 
-    def __init__(self, poller: connection.Poller, folder: Path, *, tls: Any = None, tls_of_client: Any = None) -> None:
+    def __init__(
+        self,
+        poller: connection.Poller,
+        folder: Path,
+        *,
+        tls: Any = None,
+        tls_of_client: Any = None,
+        spill: str = "",
+    ) -> None:
         self.id = nodes.new_node_id()
         self.folder = folder
         folder.mkdir()
         self.hub = hub.Hub(poller, f"{folder}/agent.sock", _Nobody(), {"namespace": ""})
         self.store = store_service.StoreService(
             self.hub, time.monotonic, f"{folder}/store", capacity_bytes=CAPACITY_BYTES, full_wait_s=0.5,
-            spilling={"directory": f"{folder}/spill", "high_water": 1.0, "batch_bytes": 1 << 20, "is_enabled": True},
+            spilling={"directory": spill or f"{folder}/spill", "high_water": 1.0, "batch_bytes": 1 << 20, "is_enabled": True},
         )  # fmt: skip
         self.owner = store.SharedMemoryStore(f"{folder}/store", nodes.new_process_id(self.id).hex())
         self.warned: list[str] = []

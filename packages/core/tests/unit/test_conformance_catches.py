@@ -6,7 +6,7 @@ import contextlib
 import inspect
 import os
 import random
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -22,6 +22,7 @@ from umbel._scheduling.policies import HybridPolicy
 from umbel.testing.conformance import (
     AcceleratorConformance,
     ControlStorageConformance,
+    NodeLauncherConformance,
     RuntimeEnvConformance,
     SchedulerConformance,
     StoreConformance,
@@ -340,6 +341,138 @@ def test_control_storage_suite_catches(storage: type, tmp_path: Path) -> None:
             wanted["url"] = f"sqlite://{tmp_path}/another.db"
         with caught(exceptions.UmbelError):
             test(tested, **wanted)
+
+
+# Node launchers
+
+
+class Launcher:
+    """One that keeps its promises, of nodes that are names in a cloud of names."""
+
+    cloud: dict[str, tuple[str, str]]  # the cluster and the type of each; anew for each test
+
+    def __init__(self, cluster: str, *, address: str, token_file: str, config: Mapping[str, Any]) -> None:
+        self.cluster = cluster
+
+    def check(self, spec: spi.NodeSpec) -> None:
+        if spec.config:
+            raise exceptions.InvalidOption(f"no config is known here, got {spec.config}; remove it")
+
+    def launch(self, spec: spi.NodeSpec, count: int) -> Sequence[str]:
+        names = [self.name() for _ in range(count)]
+        self.cloud.update((name, (self.cluster, spec.type_name)) for name in names)
+        return names
+
+    def name(self) -> str:
+        return f"n{random.getrandbits(64)}"
+
+    def terminate(self, instances: Sequence[str]) -> None:
+        for name in instances:
+            if self.cloud.get(name, ("", ""))[0] == self.cluster:
+                del self.cloud[name]
+
+    def running(self) -> Mapping[str, str]:
+        return {name: kind for name, (cluster, kind) in self.cloud.items() if cluster == self.cluster}
+
+    def close(self) -> None:
+        pass
+
+
+class Lagging(Launcher):
+    """Its listings are those of before."""
+
+    def __init__(self, cluster: str, **options: Any) -> None:
+        super().__init__(cluster, **options)
+        self.seen: Mapping[str, str] = {}
+
+    def running(self) -> Mapping[str, str]:
+        before, self.seen = self.seen, super().running()
+        return before
+
+
+class OnItsOwn(Launcher):
+    """What it has launched is known to it alone."""
+
+    def __init__(self, cluster: str, **options: Any) -> None:
+        super().__init__(cluster, **options)
+        self.cloud = {}
+
+
+class Numbering(Launcher):
+    """Names of what is gone are given again."""
+
+    def name(self) -> str:
+        return next(name for name in map("n{}".format, range(99)) if name not in self.cloud)
+
+    def launch(self, spec: spi.NodeSpec, count: int) -> Sequence[str]:
+        return [name for _ in range(count) for name in super(Numbering, self).launch(spec, 1)]
+
+
+class Strict(Launcher):
+    """What is gone cannot be ended."""
+
+    def terminate(self, instances: Sequence[str]) -> None:
+        for name in instances:
+            del self.cloud[name]
+
+
+class Sweeping(Launcher):
+    """Ends all that there are."""
+
+    def terminate(self, instances: Sequence[str]) -> None:
+        if instances:
+            super().terminate(list(self.running()))
+
+
+class Everybodys(Launcher):
+    """Other clusters' nodes are its own."""
+
+    def running(self) -> Mapping[str, str]:
+        return {name: kind for name, (_, kind) in self.cloud.items()}
+
+
+class Trusting(Launcher):
+    def check(self, spec: spi.NodeSpec) -> None:
+        pass
+
+
+class Odd(Launcher):
+    def name(self) -> str:
+        return f"{super().name()}/"
+
+
+LAUNCHER_FAULTS: dict[type[Launcher], str] = {
+    Lagging: "test_what_was_launched_runs",
+    OnItsOwn: "test_another_launcher_of_the_cluster_goes_on",
+    Numbering: "test_names_are_not_given_again",
+    Strict: "test_what_is_gone_can_be_ended_again",
+    Sweeping: "test_only_what_is_named_is_ended",
+    Everybodys: "test_nodes_of_other_clusters_are_none_of_ours",
+    Trusting: "test_a_bad_configuration_is_refused_before_anything_starts",
+    Odd: "test_names_are_labels",
+}
+
+
+def run_launcher_suite(kind: type[Launcher], name: str) -> None:
+    kind.cloud = {}
+    descriptor = spi.NodeLauncherDescriptor("tested", kind, summary="tested")
+    suite = type("Tested", (NodeLauncherConformance,), {"descriptor": descriptor, "joins": False})()
+
+    def make(cluster: str = "mine") -> Any:
+        return suite.make(cluster, address="", token_file="", config={})
+
+    wanted = {"launcher": make(), "make_launcher": make, "head": None}
+    test = getattr(suite, name)
+    parameters = inspect.signature(test).parameters
+    test(**{name: value for name, value in wanted.items() if name in parameters})
+
+
+@pytest.mark.parametrize("kind", LAUNCHER_FAULTS)
+def test_launcher_suite_catches(kind: type[Launcher]) -> None:
+    name = LAUNCHER_FAULTS[kind]
+    run_launcher_suite(Launcher, name)
+    with caught(KeyError, exceptions.InvalidOption):
+        run_launcher_suite(kind, name)
 
 
 # Accelerators

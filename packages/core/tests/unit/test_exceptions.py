@@ -10,6 +10,7 @@ import dataclasses
 import inspect
 import logging
 import os
+import pathlib
 import pickle
 import subprocess
 import sys
@@ -98,6 +99,20 @@ class WithProcess(Exception):
     def __init__(self, pid: int) -> None:
         super().__init__(pid)
         self.pid = pid
+
+
+class Counted(Exception):
+    """Counts how often it is rebuilt."""
+
+    rebuilt_count = 0
+
+    def __reduce__(self) -> tuple[Any, ...]:
+        return rebuild_counted, self.args
+
+
+def rebuild_counted(text: str) -> Counted:
+    Counted.rebuilt_count += 1
+    return Counted(text)
 
 
 def caught(error: BaseException, function_name: str = "work", **fields: Any) -> UmbelTaskError:
@@ -352,17 +367,65 @@ def test_constructor_never_keeps_a_task_error_as_cause() -> None:
     assert UmbelTaskError("f", "text", inner.as_instanceof_cause()).cause is inner.cause
 
 
+def failed_input(upstream: BaseException, *names: str) -> bytes:
+    """What owners make of `upstream`: the first of these tasks took it as its argument, the next the result of that."""
+    data = dump_error(upstream)
+    for name in names:
+        data = exceptions.dump_failed_input(data, name, task_id="ab", actor_id="cd")
+    return data
+
+
 def test_failed_input_passes_the_class_on_and_says_so() -> None:
-    first = UmbelTaskError.from_failed_input(caught(Trouble("source"), "fail"), "consume")
-    second = received(UmbelTaskError.from_failed_input(first, "consume_more"))
-    assert isinstance(second, Trouble)
-    for piece in ("consume_more() did not run", "consume() did not run", "fail() failed", "Trouble: source"):
-        assert piece in str(second)
+    error = load_error(failed_input(caught(Trouble("source"), "fail", pid=7), "consume", "consume_more"))
+    assert isinstance(error, UmbelTaskError)
+    assert isinstance(error.as_instanceof_cause(), Trouble)
+    assert (type(error.cause), error.cause.args) == (Trouble, ("source",))
+    assert (error.function_name, error.task_id, error.actor_id, error.pid) == ("consume_more", "ab", "cd", None)
+    because = "did not run, because an argument of it could not be computed:"
+    assert error.traceback_str.startswith(
+        f"consume_more() {because}\nconsume() {because}\nfail() failed (pid=7):\nTraceback (most recent call last):\n"
+    )
+    assert error.traceback_str.endswith("Trouble: source")
 
 
 def test_failed_input_may_be_an_error_of_the_runtime() -> None:
-    error = received(UmbelTaskError.from_failed_input(exceptions.WorkerCrashedError(), "consume"))
-    assert isinstance(error, exceptions.WorkerCrashedError)
+    error = load_error(failed_input(exceptions.WorkerCrashedError("its worker died"), "consume"))
+    assert isinstance(error, UmbelTaskError)
+    assert isinstance(error.as_instanceof_cause(), exceptions.WorkerCrashedError)
+    assert str(error) == (
+        "consume() failed (actor=cd):\nconsume() did not run, because an argument of it could not be computed:\n"
+        "umbel.exceptions.WorkerCrashedError: its worker died"
+    )
+
+
+def test_failed_input_is_made_without_the_code_of_its_cause() -> None:
+    """An owner makes it while it holds its lock."""
+    first = dump_error(caught(Counted("x")))
+    Counted.rebuilt_count = 0
+    data = exceptions.dump_failed_input(first, "consume", task_id="ab")
+    assert exceptions.summary_of_dump(data).startswith("umbel.exceptions.UmbelTaskError: consume() did not run")
+    assert exceptions.first_of_failed_input(data) == first
+    assert exceptions.first_of_failed_input(first) is None
+    assert Counted.rebuilt_count == 0
+    assert isinstance(load_error(data), UmbelTaskError)
+    assert Counted.rebuilt_count == 1
+
+
+def test_failed_inputs_in_a_row_have_a_bound() -> None:
+    names = [f"step{index}" for index in range(1_000)]
+    data = failed_input(caught(Trouble("source"), "fail"), *names)
+    assert len(data) < len(failed_input(caught(Trouble("source"), "fail"), *names[:20])) + 100
+    lines = str(load_error(data)).splitlines()
+    assert lines[1].startswith("step999() did not run")
+    assert [line for line in lines if line.startswith("...")] == ["... (984 more tasks did not run) ..."]
+    assert len([line for line in lines if line.startswith("step")]) == 17  # the heading is one of them
+    assert "step0() did not run" in str(load_error(data))
+    assert "Trouble: source" in str(load_error(data))
+
+
+def test_failed_input_with_much_data_is_shared_by_those_who_fail_with_it() -> None:
+    first = dump_error(caught(Trouble("x" * 1_000_000)))
+    assert exceptions.dump_failed_input(first, "consume", task_id="ab") is first
 
 
 @pytest.mark.skipif(sys.version_info < (3, 11), reason="exception groups came with Python 3.11")
@@ -446,16 +509,35 @@ def test_cause_that_cannot_be_pickled_becomes_its_text() -> None:
     assert type(error) is UmbelTaskError
     assert type(error.cause) is exceptions.UmbelError
     assert "Stubborn: stubborn thing" in str(error.cause)
-    assert "cannot pickle" in str(error.cause)
     assert "stubborn thing" in str(error)
+    for text in (str(error), str(error.cause)):
+        assert "cannot pickle" in text
+        assert "the part at fault is .lock (_thread.lock)" in text
+
+
+def test_part_of_a_cause_that_cannot_be_pickled_is_named_among_its_arguments() -> None:
+    error = received(caught(ValueError("held", {"guard": threading.Lock()})))
+    assert "the part at fault is .args[1]['guard'] (_thread.lock)" in str(error)
+
+
+def test_error_that_cannot_even_be_looked_at_keeps_its_text() -> None:
+    class Hostile(Exception):
+        def __getattr__(self, name: str) -> Any:
+            raise RuntimeError(f"no {name}")
+
+        def __reduce__(self) -> Any:
+            raise TypeError("not to be pickled")
+
+    assert "not to be pickled" in str(received(caught(Hostile("hostile thing"))))
 
 
 def test_cause_that_cannot_be_unpickled_becomes_readable() -> None:
     error = received(caught(OneWay(1, 2)))
     assert isinstance(error, exceptions.UnserializableException)
     assert isinstance(error, UmbelTaskError)
-    assert "OneWay: one way" in str(error.cause)
-    assert "OneWay: one way" in str(error)
+    for text in (str(error), str(error.cause)):
+        assert "OneWay: one way" in text
+        assert "cannot be unpickled: TypeError" in text
 
 
 def test_cause_that_only_the_reader_cannot_rebuild_costs_only_the_cause(monkeypatch: pytest.MonkeyPatch) -> None:
@@ -540,11 +622,67 @@ def test_frames_of_umbel_are_left_out() -> None:
     assert "_worker/execute.py" not in text
 
 
-def test_frames_are_kept_where_no_other_is_left() -> None:
-    error = run_as_if_in("/opt/frame.py", "def run():\n    raise ValueError('ours')")
-    error.__traceback__ = error.__traceback__.tb_next  # type: ignore[union-attr]  # without the frame of this file
-    text = exceptions.format_remote_traceback(error, skip_frames_in="/opt/")
-    assert "/opt/frame.py" in text
+OURS = """
+def refuse():
+    raise ValueError(
+        'two, got one'
+    )
+
+def stumble():
+    None.missing
+
+def break_down():
+    raise InternalError('cannot be')
+
+def read():
+    return pickle.loads(b"cumbel.exceptions\\nabsent\\n.")
+
+def explain():
+    try:
+        cloudpickle.dumps(lock)
+    except TypeError as error:
+        raise TypeError('no locks') from error
+"""
+
+
+def text_from(path: pathlib.Path, function: str) -> str:
+    """The traceback of a function of `OURS`, where the directory of `path` is ours."""
+    path.parent.mkdir(exist_ok=True)
+    path.write_text(OURS)
+    names: dict[str, Any] = {
+        "InternalError": exceptions.InternalError,
+        "cloudpickle": cloudpickle,
+        "lock": threading.Lock(),
+        "pickle": pickle,
+    }
+    exec(compile(OURS, str(path), "exec"), names)
+    try:
+        names[function]()
+    except Exception as error:
+        error.__traceback__ = error.__traceback__.tb_next  # type: ignore[union-attr]  # without the frame of this file
+        return exceptions.format_remote_traceback(error, skip_frames_in=str(path.parent))
+    raise AssertionError(f"{function} raised nothing")
+
+
+def test_no_frames_are_shown_of_an_error_that_we_raise_ourselves(tmp_path: pathlib.Path) -> None:
+    assert text_from(tmp_path / "ours.py", "refuse") == "ValueError: two, got one"
+    text = text_from(tmp_path / "ours.py", "explain")
+    assert text.startswith("TypeError: cannot pickle '_thread.lock' object\n")
+    assert text.endswith("\nTypeError: no locks")
+    assert "File" not in text and "Traceback" not in text
+
+
+def test_no_frames_are_shown_of_a_value_that_cannot_be_read(tmp_path: pathlib.Path) -> None:
+    text = text_from(tmp_path / "_objects" / "serialization.py", "read")
+    assert text.startswith("AttributeError: ")
+    assert "File" not in text and "Traceback" not in text
+
+
+@pytest.mark.parametrize("function", ["stumble", "break_down"])
+def test_our_frames_are_shown_where_we_are_at_fault(tmp_path: pathlib.Path, function: str) -> None:
+    text = text_from(tmp_path / "ours.py", function)
+    assert text.startswith("Traceback (most recent call last):\n")
+    assert "ours.py" in text and f"in {function}" in text
 
 
 def test_text_has_a_bound() -> None:

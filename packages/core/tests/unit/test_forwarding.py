@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import sys
 from collections.abc import Mapping
 from typing import Any
 
@@ -245,3 +246,44 @@ def test_grants_that_cross_a_wish_count_against_it() -> None:
 
 def test_spi_has_the_same_views() -> None:
     assert spi.NodeView is placement.NodeView
+
+
+def calls_of_a_look(wish_count: int) -> int:
+    """Of Python functions, when a full node says that it is a little less so, and so many wishes wait for it."""
+    here = Here({"a": 4, "b": 4, "c": 4})
+    for node in here.total:
+        here.see(node, 0)
+    for number in range(wish_count):
+        here.want(5, key=f"f{number}")
+    counts = {"call": 0}
+
+    def count(_frame: Any, event: str, _argument: object) -> None:
+        counts[event] = counts.get(event, 0) + 1
+
+    view = placement.NodeView("a", units(CPU=4), units(CPU=0.5), {}, is_local=True)
+    sys.setprofile(count)
+    try:
+        here.machine.apply(fw.NodeSeen(view, 0.0))
+    finally:
+        sys.setprofile(None)
+    return counts["call"]
+
+
+def test_what_waits_is_looked_through_once_when_a_node_changes() -> None:
+    few, many = calls_of_a_look(50), calls_of_a_look(200)
+    assert many < 5 * few, (few, many)  # four times as many wishes
+    assert many < 200 * 40
+
+
+def test_several_nodes_that_have_room_are_looked_at_together() -> None:
+    here = Here({"a": 1, "b": 1, "c": 1})
+    for node in here.total:
+        here.see(node, 0)
+    assert here.want(3) == [("a", 3)]
+    views = [placement.NodeView(node, units(CPU=1), units(CPU=1)) for node in ("b", "c")]
+    told = here.machine.apply(*(fw.NodeSeen(view, 0.0) for view in views))
+    assert sorted((one.node, one.lease_count) for one in told if isinstance(one, fw.Want)) == [
+        ("a", 1),
+        ("b", 1),
+        ("c", 1),
+    ]

@@ -375,6 +375,18 @@ def test_what_workers_of_a_job_are_like_is_kept_while_an_actor_of_it_lives(disk:
     assert disk.start_again().job_environments() == []
 
 
+def test_what_workers_of_a_job_of_another_node_are_like_is_kept_with_its_actors(disk: Disk) -> None:
+    elsewhere = jobs.JobEnvironment("01000000@abababababab", FACTS)
+    make_alive(disk, spec("a", job_id=elsewhere.id, job=elsewhere))
+    disk.write()
+    again = disk.start_again()
+    assert [(one.id, one.facts) for one in again.job_environments()] == [(elsewhere.id, FACTS)]
+    assert again.actors.actors["a"].spec.job.facts == FACTS
+    again.actors.apply(ev.ActorKilled("a", True, 101.0))
+    disk.write()
+    assert not [key for key in disk.stored if key.startswith("job/")]
+
+
 def test_what_workers_of_a_job_are_like_goes_with_it_when_it_has_no_actors(disk: Disk) -> None:
     job = disk.tables.jobs.begin("d", 1, FACTS, 1.0)
     create(disk, spec(job=job.environment, job_id=job.id))

@@ -86,6 +86,7 @@ def test_help_lists_the_commands_of_plugins_and_imports_none(installed: Path) ->
         ["timeline", "What ran when, as a file for Perfetto"],
         ["tls", "Certificates for a cluster that talks by TLS"],
         ["token", "A role's token for a node that listens"],
+        ["up", "What a cluster's file would launch"],
     ]
 
 
@@ -134,6 +135,7 @@ def test_list_shows_every_plugin_and_why_it_is_off(installed: Path, monkeypatch:
         "umbel_commands",
         "umbel_control_storages",
         "umbel_engines",
+        "umbel_node_launchers",
         "umbel_runtime_envs",
         "umbel_schedulers",
         "umbel_stores",

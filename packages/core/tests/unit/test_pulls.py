@@ -285,7 +285,17 @@ def test_node_that_stays_away_is_given_up(begun: PullTable) -> None:
         assert not any(isinstance(one, Fail) for one in begun.source_lost("n1", at_s=10.0 * at_s))
         assert begun.tick(at_s=10.0 * at_s + 5.0) == [Connect(X, "n1", "segment at n1", 4 * PAGE)]
     commands = begun.source_lost("n1", at_s=50.0)
+    assert Fail(X, ("a",), Code.UNREACHABLE, "node n1 could not be connected to") in commands
+
+
+def test_node_that_has_it_no_more_is_no_hope(begun: PullTable) -> None:
+    commands = begun.gone(X, "n1", at_s=0.2)
     assert Fail(X, ("a",), Code.LOST, "none of the nodes that had it does: 1 were asked") in commands
+
+
+def test_value_that_its_node_cannot_give_is_not_called_lost(begun: PullTable) -> None:
+    commands = begun.gone(X, "n1", why="it was moved far away", at_s=0.2)
+    assert Fail(X, ("a",), Code.ELSEWHERE, "it was moved far away") in commands
 
 
 def test_dead_node_is_given_up_at_once_for_another(begun: PullTable) -> None:
@@ -402,6 +412,19 @@ def test_room_of_an_unused_copy_serves_a_pull(copied: PullTable, want: Callable[
     assert copied.room_wanted(at_s=1.0) == [Withdraw(X), Drop(X)]  # what came free is kept for the pull
     commands = copied.room_granted(8 * PAGE, at_s=1.0)
     assert commands[-1] == Release(4 * PAGE)
+    copied.check()
+
+
+def test_copy_that_nobody_wants_is_kept_for_a_while(copied: PullTable, want: Callable[..., Any]) -> None:
+    assert copied.idle_bytes == 0
+    copied.unwanted(X, "a", at_s=1.0)
+    assert copied.idle_bytes == 4 * PAGE
+    assert copied.tick(at_s=1.0 + pulls.KEPT_S / 2) == []
+    assert want(X, 4, "n1", asker="b", at_s=1.0 + pulls.KEPT_S / 2) == [Deliver(X, ("b",))]
+    assert copied.next_tick_s() is None  # it is looked at
+    copied.unwanted(X, "b", at_s=100.0)
+    assert copied.next_tick_s() == 100.0 + pulls.KEPT_S
+    assert copied.tick(at_s=100.0 + pulls.KEPT_S) == [Withdraw(X), Drop(X), Release(4 * PAGE)]
     copied.check()
 
 

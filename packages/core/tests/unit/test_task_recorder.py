@@ -181,6 +181,14 @@ def test_text_of_an_error_is_read_without_building_it() -> None:
     assert recording.error_of(exceptions.dump_error(Bomb("boom")))[1] == "boom"
 
 
+def test_a_task_that_did_not_run_is_listed_with_its_name_and_the_kind_of_the_first_error() -> None:
+    first = exceptions.dump_error(exceptions.TaskCancelledError("f was cancelled"))
+    assert recording.error_of(exceptions.dump_failed_input(first, "g", task_id="ab")) == (
+        "TASK_CANCELLED",
+        "g() did not run, because an argument of it could not be computed:\nf was cancelled",
+    )
+
+
 def test_long_text_of_an_error_is_cut_at_its_beginning() -> None:
     _, message = recording.error_of(exceptions.dump_error(ValueError("x" * 10_000 + "the end")))
     assert len(message) == recording.MESSAGE_CHARS_MAX + 4

@@ -44,6 +44,14 @@ def test_what_the_program_did_itself_or_hears_of_elsewhere_is_not_logged(
     assert [record.message.rpartition(": ")[2] for record in caplog.records] == ["crash"]
 
 
+def test_a_task_that_did_not_run_is_logged_for_what_its_argument_ended_with(caplog: pytest.LogCaptureFixture) -> None:
+    log = troubles.TroubleLog()
+    for first in (exceptions.dump_error(exceptions.TaskCancelledError("c")), blob(exceptions.TaskCancelledError("u"))):
+        log.unread(exceptions.dump_failed_input(first, "consume", task_id="ab"))
+    assert len(caplog.messages) == 1  # f's own code raised the other: nobody has cancelled f
+    assert "consume() did not run" in caplog.text and "f() failed" in caplog.text
+
+
 def test_a_log_that_is_switched_off_costs_nothing(
     caplog: pytest.LogCaptureFixture, monkeypatch: pytest.MonkeyPatch
 ) -> None:

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import itertools
-from collections.abc import Callable
+from collections.abc import Callable, Iterable, Mapping
 from typing import Any, Protocol
 
 from umbel import exceptions
@@ -40,11 +40,18 @@ class Daemon(Protocol):
     def node_died(self, node_id: str, reason: str) -> None:
         """For good."""
 
+    def nodes_changed(self, changes: Iterable[Mapping[str, Any]]) -> None:
+        """The head says this of nodes, each with its "node_id"."""
+
     def note_outliving(self, cluster: str, head: str) -> None:
         """The node is a member now. head: the address of its head."""
 
     def end_node(self, reason: str) -> None:
         """End, with all that runs here."""
+
+    @property
+    def control(self) -> Any:
+        """The `control_proxy.ControlProxy`, whose conversation with the head passes by this connection."""
 
 
 class HeadLink:
@@ -134,13 +141,24 @@ class HeadLink:
 
     def _on_frame(self, connection: transport.Connection, payload: bytes) -> None:
         try:
-            message, _body = frames.decode_control(payload)
-            event = self._event(int(str(connection.peer)), node_messages.parse(message, node_messages.FROM_HEAD))
+            message, body = frames.decode_control(payload, depth_max=node_messages.DEPTH_MAX)
+            self._on_message(connection, node_messages.parse(message, node_messages.FROM_HEAD), body)
         except ValueError as error:
             self._daemon.log(f"the connection to the head was closed: {error}")
             connection.close()
-        else:
-            self._decide(event)
+
+    def _on_message(self, connection: transport.Connection, message: Message, body: bytes) -> None:
+        is_member = connection is self._connection and self._membership.is_welcome
+        if message["t"] in ("said", "heard_said"):
+            if is_member:
+                self._daemon.control.on_frame(message, body)
+            return
+        event = self._event(int(str(connection.peer)), message)
+        self._decide(event)
+        if isinstance(event, (membership.Told, membership.Welcomed)):
+            self._daemon.nodes_changed(event.changes if isinstance(event, membership.Told) else event.nodes)
+        if message["t"] == "welcome" and connection is self._connection and self._membership.is_welcome:
+            self._daemon.control.linked(message["heard"], message["job_ids"], self._send)
 
     def _event(self, link: int, message: Message) -> membership.Event:
         kind, now_s = message["t"], self._daemon.now_s()
@@ -159,26 +177,29 @@ class HeadLink:
     def _on_close(self, connection: transport.Connection) -> None:
         if self._connection is connection:
             self._connection = None
+            self._daemon.control.unlinked()
             if not self._membership.is_over:
                 self._daemon.log("the connection to the head has ended")
         self._decide(membership.Closed(int(str(connection.peer)), self._daemon.now_s()))
 
     # ---- commands ----
 
-    def _send(self, message: Message) -> None:
+    def _send(self, message: Message, body: bytes = b"") -> None:
         if self._connection is not None:
-            self._connection.send(frames.encode_control(message))
+            self._connection.send(frames.encode_control(message, body))
 
     def _join(self, command: membership.Join) -> None:
         self._send(
             {
                 "t": "join", "protocol": node_messages.PROTOCOL_VERSION, "sequence": command.sequence,
                 "cluster": command.cluster, "facts": self._daemon.own_facts(), "state": self._daemon.own_state(),
+                "heard": self._daemon.control.channel.heard,
             }
         )  # fmt: skip
 
     def _hang_up(self) -> None:
         connection, self._connection = self._connection, None
+        self._daemon.control.unlinked()
         if connection is not None:
             connection.close()
 

@@ -183,7 +183,8 @@ class Hub:
         self.clients[client.id] = client
         self._receiver.on_joining(client, hello)
         secrets = {"token": client.token} if client.token else {}
-        told = {**self._welcome, "namespace": client.namespace, "job_id": client.job_id, **secrets}
+        job_id = client.job_id.partition("@")[0]  # of another node's, which is nothing to users
+        told = {**self._welcome, "namespace": client.namespace, "job_id": job_id, **secrets}
         self._receiver.welcome(client, told)
         self._receiver.on_joined(client)
 

@@ -79,7 +79,8 @@ class MetricsService:
             "node_id": self._config["node_id"],
             "families": self.table.listed(),
             "dropped": self.table.dropped,
-            "actors": Counter(one["state"] for one in actors),
+            # Those of the cluster are counted once, by its head.
+            "actors": Counter(one["state"] for one in actors) if not self._config.get("head") else Counter(),
             "workers": Counter(worker.state.value for worker in workers),
             "leases_pending": sum(demand.count for demand in daemon.agent.demands.values()),
             "store_dir": self._config["store_dir"],

@@ -6,12 +6,13 @@ else goes over it, so nothing else waits behind values. What it says there:
     open      object, segment, size, chunk size, who it is and where others find it; `n`, which all answers repeat
     ask       object, chunk, priority, nodes that do not do      cancel    object, chunk
     confirm   object: whether the generation still holds         close     object, whether it has all of it now
+    freed     object, of which the other side has a copy
 
 and what it is told:
 
     opened    object, generation, whether that is sure, chunks, where to begin, who else has of it
     chunk     object, chunk; the bytes are the message's body    elsewhere object, chunk, who has it
-    confirmed object, whether it holds                           gone      object
+    confirmed object, whether it holds                           gone      object, and why, if it is here all the same
 
 Whoever is connected has proved to be a node of the cluster. What it says is checked all the same, and it is cut off if it
 says what it must not. Connections, files and the time are given.
@@ -31,6 +32,10 @@ IDLE_S = 10.0  # until a connection that nothing is pulled over is closed; a new
 CHUNK_COUNT_MAX = 1 << 24  # of one value: with chunks of 8 MiB, 128 TiB
 
 Message = dict[str, Any]
+
+
+class NotToBeGiven(Exception):
+    """A value is here, and cannot be sent as it is."""
 
 
 class Link(Protocol):
@@ -78,7 +83,8 @@ class Surroundings(Protocol):
     def dial(self, node: str, address: str) -> None:
         """Answered by `connected` or `not_connected`."""
 
-    def open_original(self, segment: str, size_bytes: int) -> Original | None: ...
+    def open_original(self, segment: str, size_bytes: int) -> Original | None:
+        """Raises NotToBeGiven."""
 
     def create(self, size_bytes: int, failed: Callable[[OSError], None]) -> Copy: ...
 
@@ -145,6 +151,7 @@ class Mover:
         self._chunk_bytes = chunk_bytes
         self._around = surroundings
         self._addresses: dict[str, str] = {}
+        self._to_tell: dict[str, dict[str, None]] = {}  # node -> what it is to hear is freed
         self._out: dict[str, _Out] = {}
         self._in: dict[str, _In] = {}
         self._ends: dict[Link, _Out | _In] = {}
@@ -173,12 +180,12 @@ class Mover:
             offers.Opened: self._opened,
             offers.Send: self._send,
             offers.Elsewhere: self._elsewhere,
-            offers.Gone: lambda command: self._answer(command.node, command.object_id, {"t": "gone"}),
+            offers.Gone: lambda command: self._answer(command.node, command.object_id, {"t": "gone", "why": ""}),
             offers.Shut: self._shut,
         }
         self._on_in: dict[str, Callable[[_In, Message], None]] = {
             "open": self._on_open, "ask": self._on_ask, "cancel": self._on_cancel, "confirm": self._on_confirm,
-            "close": self._on_close,
+            "close": self._on_close, "freed": lambda _known, message: self.freed(_text(message["object"])),
         }  # fmt: skip
         self._on_out: dict[str, Callable[[_Out, Message], None]] = {
             "opened": self._on_opened, "elsewhere": self._on_elsewhere, "confirmed": self._on_confirmed, "gone": self._on_gone,
@@ -220,8 +227,25 @@ class Mover:
         """Its owner says that nobody needs it."""
         self._decide([*self.pulls.freed(object_id, at_s=self._around.now_s()), *self.offers.withdrawn(object_id)])
 
+    def tell_freed(self, object_id: str, node: str, address: str) -> None:
+        """Another node, which has a copy, is to hear that nobody needs it. If it cannot be reached it is not told."""
+        self._addresses[node] = address
+        self._to_tell.setdefault(node, {})[object_id] = None
+        out = self._out.get(node)
+        if out is None:
+            self._out[node] = _Out(node)
+            self._around.dial(node, address)
+        elif out.link is not None:
+            self._tell(out)
+
+    def _tell(self, out: _Out) -> None:
+        for object_id in self._to_tell.pop(out.node, ()):
+            self._say(out.node, {"t": "freed", "object": object_id})
+        out.idle_since_s = self._around.now_s()
+
     def node_dead(self, node: str) -> None:
         """It will not come back."""
+        self._to_tell.pop(node, None)
         now_s = self._around.now_s()
         for known in (self._out.pop(node, None), self._in.pop(node, None)):
             if known is not None and known.link is not None:
@@ -255,8 +279,10 @@ class Mover:
         waiting, out.waiting = out.waiting, {}
         for command in waiting.values():
             self._open(out, command)
+        self._tell(out)
 
     def not_connected(self, node: str) -> None:
+        self._to_tell.pop(node, None)
         if self._out.pop(node, None) is not None:
             self._decide(self.pulls.source_lost(node, at_s=self._around.now_s()))
 
@@ -344,9 +370,13 @@ class Mover:
             self._in[node] = known
         self._addresses[node] = _text(message["at"])
         known.numbers[object_id] = message["n"]
-        had = self._had(object_id, _text(message["segment"]), size_bytes)
+        why = ""
+        try:
+            had = self._had(object_id, _text(message["segment"]), size_bytes)
+        except NotToBeGiven as error:
+            had, why = None, str(error)
         if had is None:
-            self._answer(node, object_id, {"t": "gone"})
+            self._answer(node, object_id, {"t": "gone", "why": why})
             return
         self._sizes[object_id] = size_bytes
         self._decide(
@@ -441,7 +471,8 @@ class Mover:
 
     def _on_gone(self, out: _Out, message: Message) -> None:
         del out.sessions[message["object"]]
-        self._decide(self.pulls.gone(message["object"], out.node, at_s=self._around.now_s()))
+        why, now_s = _text(message["why"]), self._around.now_s()
+        self._decide(self.pulls.gone(message["object"], out.node, why=why, at_s=now_s))
 
     # ---- what the machines decide ----
 

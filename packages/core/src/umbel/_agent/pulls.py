@@ -37,6 +37,7 @@ LOOK_S = 0.2  # how often that is looked at
 LOOKED_AT_MAX = 1_000  # missing chunks, to find one for a source; those that others are to give get their turn
 WARM_BYTES_MAX = 1 << 30  # of dead copies' pages kept for the next, into which twice as many bytes go in a second
 WARM_S = 5.0  # as long as a process keeps its own
+KEPT_S = 30.0  # a copy that nobody here wants any more, for whoever wants it next; sooner if somebody wants the room
 
 
 class Priority(enum.IntEnum):
@@ -51,6 +52,8 @@ class Code(str, enum.Enum):
     """Why a pull failed."""
 
     LOST = "lost"  # no source has it any more
+    UNREACHABLE = "unreachable"  # a source may have it, and could not be connected to; nobody says that it is dead
+    ELSEWHERE = "elsewhere"  # a source knows where it is, and cannot give it
     FREED = "freed"  # its owner says that nobody needs it
     FULL = "full"  # the store has no room, and nobody makes any
     TOO_LARGE = "too-large"  # for the store, whoever makes room
@@ -226,7 +229,7 @@ class _Pull:
 
     __slots__ = (
         "arrived", "asked", "askers", "chunk_count", "confirming", "failed", "generation", "is_admitted", "missing", "number",
-        "object_id", "places", "room_bytes", "size_bytes", "sources",
+        "object_id", "places", "room_bytes", "size_bytes", "sources", "troubles",
     )  # fmt: skip
 
     def __init__(self, object_id: str, size_bytes: int, chunk_count: int, number: int) -> None:
@@ -245,6 +248,7 @@ class _Pull:
         self.generation = ""
         self.sources: dict[str, _Source] = {}
         self.failed: dict[str, None] = {}  # nodes that did not do
+        self.troubles: dict[Code, str] = {}  # why, where it is not that they have it no more
         self.missing: dict[int, None] = dict.fromkeys(range(self.chunk_count))
         self.asked: dict[int, str] = {}  # chunk -> node
         self.arrived: dict[int, bool] = {}  # chunk -> whether it is sure to be right
@@ -264,13 +268,14 @@ class _Pull:
 
 
 class _Copy:
-    __slots__ = ("is_dead", "room_bytes", "size_bytes", "users")
+    __slots__ = ("idle_since_s", "is_dead", "room_bytes", "size_bytes", "users")
 
     def __init__(self, size_bytes: int, room_bytes: int, users: Iterable[str]) -> None:
         self.size_bytes = size_bytes
         self.room_bytes = room_bytes
         self.users = dict.fromkeys(users)
         self.is_dead = False
+        self.idle_since_s = 0.0  # without users
 
 
 class _Warm(NamedTuple):
@@ -365,7 +370,9 @@ class PullTable:
         """He wants it no more, and no longer looks at it."""
         pull, copy = self.pulls.get(object_id), self.copies.get(object_id)
         if copy is not None:
-            copy.users.pop(asker, None)
+            if asker in copy.users:
+                del copy.users[asker]
+                copy.idle_since_s = at_s
             if copy.is_dead and not copy.users:
                 return [*self._retire(object_id, at_s), *self._admit(at_s)]
         if pull is not None and pull.askers.pop(asker, None) is not None and not pull.askers:
@@ -411,6 +418,12 @@ class PullTable:
         """The store is full: what is only kept goes."""
         commands = self._drop([one for one, copy in self.copies.items() if not copy.users])
         return [*commands, *self._discard([*self.warm]), *self._admit(at_s)]
+
+    @property
+    def idle_bytes(self) -> int:
+        """What `room_wanted` gives back."""
+        unused_bytes = sum(copy.room_bytes for copy in self.copies.values() if not copy.users)
+        return unused_bytes + sum(one.room_bytes for one in self.warm.values())
 
     def no_room(self, object_id: str, text: str, *, at_s: float) -> list[PullCommand]:
         """What the store has granted was not to be had of the system."""
@@ -564,10 +577,14 @@ class PullTable:
         self._take_back(pull, source, chunk)
         return self.told_holders(object_id, holders, at_s=at_s)
 
-    def gone(self, object_id: str, node: str, *, at_s: float) -> list[PullCommand]:
-        """The source says that it has it no more, or not that."""
+    def gone(self, object_id: str, node: str, *, why: str = "", at_s: float) -> list[PullCommand]:
+        """The source says that it has it no more, or not that. why: or that it cannot give what it has."""
         pull, source = self._of(object_id, node)
-        return [] if pull is None or source is None else self._lose(pull, source, at_s)
+        if pull is None or source is None:
+            return []
+        if why:
+            pull.troubles[Code.ELSEWHERE] = why
+        return self._lose(pull, source, at_s)
 
     def source_lost(self, node: str, *, is_dead: bool = False, at_s: float) -> list[PullCommand]:
         """The connection to a node is lost, or was not to be had. is_dead: it is known that the node will not come back."""
@@ -580,6 +597,8 @@ class PullTable:
                 if is_dead:
                     commands += self._check_sources(pull, at_s)
             elif is_dead or (source.state is not _State.LOST and source.tries + 1 >= TRIES_MAX):
+                if not is_dead:
+                    pull.troubles[Code.UNREACHABLE] = f"node {node} could not be connected to"
                 commands += self._lose(pull, source, at_s)
             elif source.state is not _State.LOST:
                 for chunk in [*source.asked]:
@@ -707,7 +726,8 @@ class PullTable:
         elif pull.asked or pull.confirming or any(not one.is_open for one in pull.sources.values()):
             return []
         text = f"none of the nodes that had it does: {len(pull.failed)} were asked"
-        return [*self._fail(pull, Code.LOST, text), *self._admit(at_s)]
+        code = next((one for one in (Code.UNREACHABLE, Code.ELSEWHERE) if one in pull.troubles), Code.LOST)
+        return [*self._fail(pull, code, pull.troubles.get(code, text)), *self._admit(at_s)]
 
     def _of(self, object_id: str, node: str) -> tuple[_Pull | None, _Source | None]:
         pull = self.pulls.get(object_id)
@@ -746,6 +766,7 @@ class PullTable:
 
     def next_tick_s(self) -> float | None:
         due = [one.since_s + WARM_S for one in self.warm.values()]
+        due += [copy.idle_since_s + KEPT_S for copy in self.copies.values() if not copy.users]
         if self._reserving_bytes and not self._is_given_up_for:
             due.append(self._reserving_since_s + PREEMPT_S)
         for pull in self.pulls.values():
@@ -763,8 +784,9 @@ class PullTable:
             if head is not None:
                 commands += [*self._give_up_for(head), *self._admit(at_s)]
         idle = [number for number, one in self.warm.items() if at_s >= one.since_s + WARM_S]
-        if idle:
-            commands += [*self._discard(idle), *self._admit(at_s)]
+        unused = [one for one, copy in self.copies.items() if not copy.users and at_s >= copy.idle_since_s + KEPT_S]
+        if idle or unused:
+            commands += [*self._discard(idle), *self._drop(unused), *self._admit(at_s)]
         is_looking = at_s >= self._looked_at_s + LOOK_S
         if is_looking:
             self._looked_at_s = at_s

@@ -12,6 +12,7 @@ from umbel._agent.history import History
 from umbel._agent.hub import Client, Hub, Message
 from umbel._agent.servers import ForkServers
 from umbel._agent.store_service import StoreService
+from umbel._base import nodes
 
 
 class Daemon(Protocol):
@@ -33,11 +34,21 @@ class Daemon(Protocol):
 
     def processes(self) -> list[tuple[str, str, int]]: ...
 
+    def value_reason(self, key: str) -> Any: ...
+
     def cluster(self) -> Any: ...
 
     def other_nodes(self) -> list[Message]: ...
 
+    def node_of(self, process: str) -> str:
+        """The id of the node that it is on."""
+
+    def with_place(self, listed: Message) -> Message:
+        """An actor as the control service lists it, with its host's "node_id" and "pid"."""
+
     def own_state(self) -> Message: ...
+
+    def sharing(self) -> Any: ...
 
 
 class Queries:
@@ -54,11 +65,15 @@ class Queries:
             "pending": self._pending,
             "workers": self._workers,
             "owners": self._owners,
-            "jobs": self._daemon.control.jobs_listed,
+            "jobs": self._jobs,
             "store": self._store,
             "metrics": self._metrics,
             "processes": self._processes,
         }
+
+    def answer(self, what: str) -> Any:
+        """To a question about all of what this node knows."""
+        return self._answers[what]()
 
     def on_query(self, client: Client, message: Message, _body: bytes) -> None:
         what = message["what"]
@@ -70,8 +85,12 @@ class Queries:
             self._on_history(client, message["rq"])
         elif what == "where":
             self._daemon.hub.reply(client.id, message["rq"], {"result": self._daemon.store.where(message["about"])})
+        elif what == "transfer":
+            reason = self._daemon.value_reason(message["about"])
+            told = None if reason is None else reason.as_json()
+            self._daemon.hub.reply(client.id, message["rq"], {"result": told})
         elif answer is None:
-            known = ", ".join((*self._answers, "placement_groups", "history", "where"))
+            known = ", ".join((*self._answers, "placement_groups", "history", "where", "transfer"))
             text = f"query.what must be one of {known}, got {what!r}"
             self._daemon.hub.refuse(client.id, message["rq"], "invalid", text)
         else:
@@ -93,13 +112,23 @@ class Queries:
         hub = self._daemon.hub
         whom = message["whom"]
         if whom not in hub.clients or hub.clients[whom].is_tool:
-            hub.refuse(client.id, message["rq"], "gone", f"there is no process {whom!r:.100} on this node (any more)")
+            hub.refuse(client.id, message["rq"], "gone", self._where_it_is(whom))
         elif self._asks.is_full(client.id):
             text = f"{asks.PER_ASKER_MAX} questions of this process wait for answers; wait for some of them"
             hub.refuse(client.id, message["rq"], "busy", text)
         else:
             number = self._asks.passed_on(client.id, message["rq"], whom)
             hub.send(whom, {"t": "asked", "ask": number, "what": message["what"], "about": message["about"]})
+
+    def _where_it_is(self, whom: str) -> str:
+        tag = nodes.tag_of_node(self._config["node_id"]).hex()
+        try:
+            its = nodes.tag_of_process(bytes.fromhex(whom)).hex()
+        except ValueError:
+            its = ""
+        if len(its) == len(tag) and its != tag:
+            return f"process {whom} is on the node whose id begins with {its}, and those of other nodes cannot be asked yet"
+        return f"there is no process {whom!r:.100} on this node (any more)"
 
     def on_answer(self, client: Client, message: Message, _body: bytes) -> None:
         ask = self._asks.answered(message["ask"], client.id)
@@ -156,8 +185,10 @@ class Queries:
         return snapshot
 
     def _actors(self) -> list[Message]:
-        pid_of = self._daemon.forks.pid_of
-        return [{**one, "pid": pid_of(one["worker"])} for one in self._daemon.control.listed()]
+        return [self._daemon.with_place(one) for one in self._daemon.control.listed()]
+
+    def _jobs(self) -> list[Message]:
+        return [{**one, "node_id": self._daemon.node_of(one["driver"])} for one in self._daemon.control.jobs_listed()]
 
     def _environments(self) -> list[Message]:
         now_s = self._daemon.now_s()
@@ -175,23 +206,47 @@ class Queries:
 
     def _pending(self) -> list[Message]:
         now_s = self._daemon.now_s()
-        return [
-            {
-                "client": one.client,
-                "actor": one.actor,
-                "key": one.key,
-                "count": one.lease_count,
-                "depth": one.depth,
-                "resources": dict(one.resources),
-                "needs": ledger.describe(one.resources),
-                "env": _shown(one.env),
-                "group": one.group,
-                "waiting_s": now_s - one.since_s,
-                "reason": str(one.why),
-                "why": one.why.as_json(),
-            }
-            for one in self._daemon.agent.pending(now_s)
-        ]
+        sharing = self._daemon.sharing()
+        found = []
+        for one in self._daemon.agent.pending(now_s):
+            why = one.why
+            stays = sharing.stays(one.client, one.key) if sharing is not None else ""
+            if stays:
+                why = why._replace(text=f"{why.text}; it is for this node only: {stays}")
+            found.append(
+                {
+                    "client": one.client,
+                    "actor": one.actor,
+                    "key": one.key,
+                    "count": one.lease_count,
+                    "depth": one.depth,
+                    "resources": dict(one.resources),
+                    "needs": ledger.describe(one.resources),
+                    "env": _shown(one.env),
+                    "group": one.group,
+                    "waiting_s": now_s - one.since_s,
+                    "reason": str(why),
+                    "why": why.as_json(),
+                }
+            )
+        for asked in sharing.pending() if sharing is not None else ():
+            found.append(
+                {
+                    "client": asked.client,
+                    "actor": "",
+                    "key": asked.key,
+                    "count": asked.lease_count,
+                    "depth": asked.depth,
+                    "resources": asked.resources,
+                    "needs": ledger.describe(asked.resources),
+                    "env": "",
+                    "group": "",
+                    "waiting_s": asked.waiting_s,
+                    "reason": str(asked.why),
+                    "why": asked.why.as_json(),
+                }
+            )
+        return found
 
     def _workers(self) -> list[Message]:
         found = []
@@ -249,7 +304,7 @@ class Queries:
         return {
             "capacity_bytes": store.capacity_bytes,
             "free_bytes": store.free_bytes,
-            "holders": [{"id": client, "bytes": size} for client, size in holders],
+            "holders": [{"id": client, "bytes": size, **self._daemon.store.own(client)} for client, size in holders],
             "spilled_bytes": spilled.spilled_bytes if spilled else 0,
             "spilled_files": spilled.file_count if spilled else 0,
             "spilled_in_all_bytes": spilled.written_bytes if spilled else 0,

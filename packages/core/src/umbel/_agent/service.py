@@ -17,7 +17,7 @@ import socket
 import sys
 import time
 from collections import deque
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Iterable, Iterator, Mapping
 from typing import TYPE_CHECKING, Any
 
 from umbel._agent import endings, fairness, output, state
@@ -92,6 +92,7 @@ class Service:
             is_kept=self._jobs.is_running if self._jobs is not None else None,
             elsewhere=self._elsewhere,
         )
+        self.members: Any = None  # a `_control.members.Members`, on the head of a cluster
         self.control: Control = self._control_service(config)
         self.history = History(config, self.poller, lambda text: self.hub.tell_drivers({"t": "warn", "text": text}))
         welcome = {"t": "welcome", **{name: config[name] for name in _WELCOME}}
@@ -104,14 +105,18 @@ class Service:
             full_wait_s=config["store_full_wait_s"],
             spilling=config["spilling"],
         )
+        self._values: Any = None  # a `value_wants.ValueWants`, once values go from node to node
         self._door: Any = None  # a `door.Door`, where other machines may come in
         self.directory: Any = None  # a `directory.Directory` of the nodes, likewise
+        self._sharing: Any = None  # a `lease_sharing.Sharing`, likewise
         if config.get("listen"):
-            from umbel._agent import directory, door
+            from umbel._agent import directory, door, lease_sharing
             from umbel._transport import own_tls
 
             own_tls.use(config["tls_directory"])
             welcome["tls_directory"] = config["tls_directory"]
+            if self._jobs is not None:
+                self._sharing = lease_sharing.Sharing(self, config, self._jobs, self._token())
             self.directory = directory.Directory(
                 nodes.tag_of_node(config["node_id"]), self.hub.send, self.hub.tell_processes
             )
@@ -122,6 +127,8 @@ class Service:
                 lambda stream, *, may_change: self.hub.admit(stream, may_change=may_change),
                 self._door_of,
                 admit_node=None if config.get("head") else self._admit_node,
+                admit_values=self._admit_values,
+                admit_lessee=self._sharing.admit if self._sharing is not None else None,
                 now_s=self.now_s,
                 warn=_log,
             )
@@ -149,6 +156,7 @@ class Service:
             "ask": self._queries.on_ask,
             "answer": self._queries.on_answer,
             "find_node": self._on_find_node,
+            **dict.fromkeys(("want_value", "unwant_value", "value_copied", "value_freed"), self._on_value),
             "shutdown": self._on_shutdown,
             "leave": self._on_leave,
             "stop": self._on_stop,
@@ -158,7 +166,7 @@ class Service:
             ev.KillWorker: lambda command: self.forks.kill(command.worker),
             ev.AskExit: self._ask_exit,
             ev.Grant: self._grant,
-            ev.Reclaim: lambda command: self.hub.send(command.client, {"t": "reclaim", "worker": command.worker}),
+            ev.Reclaim: lambda command: self._tell_holder(command.client, {"t": "reclaim", "worker": command.worker}),
             ev.HostActor: self._host_actor,
             ev.BundlesReserved: lambda command: self.control.bundles_reserved(*command),
             ev.BundlesRefused: lambda command: self.control.bundles_refused(*command),
@@ -236,16 +244,34 @@ class Service:
 
     def _control_service(self, config: Message) -> Control:
         """Where records are kept, this waits until nobody else leads. Raises what opening the storage does."""
+        if config.get("head"):
+            from umbel._agent import control_proxy
+
+            return control_proxy.ControlProxy(
+                self,
+                lambda *given, **named: importlib.import_module(config["group_service"]).GroupService(*given, **named),
+            )
+        node: Any = self
+        if config.get("listen"):
+            tag = nodes.tag_of_node(config["node_id"])
+            node = self.members = importlib.import_module(config["members"]).Members(self, tag)
+        made = self._own_control_service(config, node)
+        if self.members is not None:
+            self.members.serve(made)
+        return made
+
+    def _own_control_service(self, config: Message, node: Any) -> Control:
+        """node: this, or what stands for it."""
         module: Any = importlib.import_module(config["control"])
         if not config.get("storage"):
-            made: Control = module.ActorService(self)
+            made: Control = module.ActorService(node)
             return made
         sys.path[:] = config["sys_path"]
         importlib.reload(
             sys.modules["umbel"]
         )  # until here a stand-in; storages are plugins, and may import the real one
         kept: Control = module.keeping_in(
-            self,
+            node,
             config["storage"],
             holder=f"{socket.gethostname()} pid {os.getpid()} node {config['node_id']}",
             wake=self.poller.wake,
@@ -305,6 +331,8 @@ class Service:
             self._end_at_s,
             self._door.next_tick_s() if self._door is not None else None,
             self._cluster.next_tick_s() if self._cluster is not None else None,
+            self._values.values.next_tick_s() if self._values is not None else None,
+            self._sharing.next_tick_s() if self._sharing is not None else None,
         )
         return min((at_s for at_s in due if at_s is not None), default=None)
 
@@ -320,9 +348,13 @@ class Service:
             self.memory.look()
         if self._door is not None and _is_due(self._door.next_tick_s(), now_s):
             self._door.tick()
+        if self._values is not None and _is_due(self._values.values.next_tick_s(), now_s):
+            self._values.values.tick()
         # By the clock after what is due was asked for: what is due at once says that it is due now.
         if self._cluster is not None and self._end_at_s is None and _is_due(self._cluster.next_tick_s(), self.now_s()):
             self._cluster.tick()
+        if self._sharing is not None and self._end_at_s is None and _is_due(self._sharing.next_tick_s(), now_s):
+            self._sharing.tick()
         is_free = self.forks.is_idle() and not self._fatal
         if self._end_at_s is not None and (is_free or _is_due(self._end_at_s, now_s)):
             self._is_over = True
@@ -331,13 +363,27 @@ class Service:
         """Apply events, and carry out the commands in order, including those that follow from carrying out others."""
         if self._end_at_s is not None:
             return  # everything goes; no restarts and no reports
+        commands = self.agent.apply(*events)
+        if self._sharing is not None:
+            self._sharing.note(commands)
+        self.carry_out(commands)
+
+    def carry_out(self, commands: Iterable[Any]) -> None:
+        """Those that are left, and then these, unless that is being done."""
+        if self._end_at_s is not None:
+            return
         is_outermost = not self._todo
-        self._todo.extend(self.agent.apply(*events))
+        self._todo.extend(commands)
         if is_outermost:
             while self._todo:
                 command = self._todo[0]  # it stays there meanwhile, so that what follows from it comes after the rest
                 self._do[type(command)](command)
                 self._todo.popleft()
+            if self._sharing is not None:
+                self._sharing.look()
+
+    def add_commands(self, handlers: Mapping[type, Callable[[Any], None]]) -> None:
+        self._do.update(handlers)
 
     # ---- the end ----
 
@@ -393,8 +439,12 @@ class Service:
         self.forks.drain()
         if self._cluster is not None:
             self._cluster.close(self._end_reason)
+        if self._sharing is not None:
+            self._sharing.close()
         if self._door is not None:
             self._door.close()
+        if self._values is not None:
+            self._values.values.close()
         self.hub.flush(self.now_s() + LAST_OUTPUT_S, self.now_s)
         self.hub.close()
         if self._log_files is not None:
@@ -414,6 +464,10 @@ class Service:
 
     # ---- the cluster ----
 
+    def sharing(self) -> Any:
+        """A `_agent.lease_sharing.Sharing`, or None."""
+        return self._sharing
+
     def cluster(self) -> Any:
         """A `_control.node_service.NodeService`, an `_agent.head_link.HeadLink`, or None."""
         return self._cluster
@@ -427,8 +481,27 @@ class Service:
         """For programs and commands of this machine. cluster, head: as the node has been told when it joined."""
         if self._cluster is not None and self._cluster.is_head:
             cluster, head = self._config["node_id"], self.address
-        found = sessions.Outliving(self._config["node_id"], self.address, cluster, head)
+        labels = json.dumps(self._config["labels"])
+        found = sessions.Outliving(self._config["node_id"], self.address, cluster, head, labels)
         sessions.note_outliving(self._config["session_dir"], found)
+
+    def _admit_values(self, stream: transport.Stream) -> None:
+        self._value_wants().values.accept(stream)
+
+    def _on_value(self, client: Client, message: Message, body: bytes) -> None:
+        if self._door is not None:  # else there are no other nodes, and no process says so
+            self._value_wants().on[message["t"]](client, message, body)
+
+    def _value_wants(self) -> Any:
+        if self._values is None:
+            from umbel._agent import value_wants
+
+            self._values = value_wants.ValueWants(self, self._config["node_id"], self._door.token)
+        return self._values
+
+    def value_reason(self, key: str) -> Any:
+        """A `reasons.Reason` why a value of another node is not here yet; None if it is, or nobody wants it."""
+        return self._values.reason(key) if self._values is not None else None
 
     def _admit_node(self, stream: transport.Stream) -> None:
         self._cluster.admit(stream)
@@ -447,10 +520,22 @@ class Service:
     def node_appeared(self, node_id: str, address: str) -> None:
         _log(f"node {node_id} is a member of the cluster, at {address}")
         self.directory.set(nodes.tag_of_node(node_id), address)
+        if self._sharing is not None:
+            self._sharing.node_appeared(node_id, address)
 
     def node_died(self, node_id: str, reason: str) -> None:
         _log(f"node {node_id} is dead: {reason}")
         self.directory.forget(nodes.tag_of_node(node_id))
+        if self._values is not None:
+            self._values.node_died(node_id)
+        if self.members is not None:
+            self.members.node_gone(node_id, reason)
+        if self._sharing is not None:
+            self._sharing.node_died(node_id, reason)
+
+    def nodes_changed(self, changes: Iterable[Mapping[str, Any]]) -> None:
+        if self._sharing is not None:
+            self._sharing.nodes_changed(changes)
 
     def end_node(self, reason: str) -> None:
         """This node is none of its cluster any more."""
@@ -482,7 +567,7 @@ class Service:
         if hello["kind"] == "driver" and self._config["embedded"] and self.hub.drivers():
             return "this runtime is private to the program that started it, which is connected already"
         if hello["kind"] == "driver" and self._jobs is not None:
-            refusal: str = self._jobs.refusal(hello["job"])
+            refusal: str = self._jobs.refusal(hello["job"]) or self.control.driver_trouble()
             return refusal
         return ""
 
@@ -508,8 +593,10 @@ class Service:
         return str(self._jobs.job_of(worker)) if self._jobs is not None else PRIVATE_JOB
 
     def job_of(self, client: str) -> tuple[str, Any]:
+        """As all nodes of the cluster know the job. A job of another node's is one of its own here, see `lease_sharing`."""
         known = self.hub.clients[client]
-        return known.job_id, known.job
+        job_id = known.job_id.partition("@")[0]
+        return job_id, known.job if job_id == known.job_id else self._jobs.environment(job_id)
 
     def on_joined(self, client: Client) -> None:
         if client.is_tool:
@@ -539,8 +626,12 @@ class Service:
             self._metrics.on_gone(client)
         now_s = self.now_s()
         self.decide(ev.ClientLeft(client.id, now_s))
+        if self._sharing is not None:
+            self._sharing.client_gone(client)
         self.control.client_gone(client.id)
         self.store.client_gone(client.id)
+        if self._values is not None:
+            self._values.client_gone(client.id)
         for ending in ("door", "sock"):  # a node may outlive many programs
             with contextlib.suppress(OSError):
                 os.unlink(f"{self._config['session_dir']}/{client.id}.{ending}")
@@ -562,31 +653,39 @@ class Service:
         return env if job is None else {**(env or {}), "job": job.id}
 
     def _on_demand(self, client: Client, message: Message, _body: bytes) -> None:
+        if self._sharing is not None and self._sharing.on_demand(client, message):
+            return
         env = self._in_job(message["env"], client.job)
         impossible, is_unschedulable = self._impossible(message["strategy"], message["env"])
         if impossible and message["count"]:
-            self._tell_failed(client.id, message["key"], impossible, is_unschedulable=is_unschedulable)
+            self.tell_failed(client.id, message["key"], impossible, is_unschedulable=is_unschedulable)
             return
         group = message["strategy"].get("placement_group") if isinstance(message["strategy"], dict) else None
         trouble = self.control.group_trouble(group) if group and message["count"] else ""
         if trouble:
             reason = f"the placement group {group} that it was to run in is gone: {trouble}"
-            self._tell_failed(client.id, message["key"], reason, is_group_gone=True)
+            self.tell_failed(client.id, message["key"], reason, is_group_gone=True)
             return
-        self.decide(
-            ev.DemandChanged(
-                client.id,
-                message["key"],
-                message["resources"],
-                message["count"],
-                message["depth"],
-                _env_key(env),
-                self._refusal(message["label_selectors"]),
-                self.now_s(),
-                message["strategy"],
-                *self._build_of(env),
-            )
+        refusal = self._refusal(message["label_selectors"])
+        self.decide(self.wish_of(client.id, message, env, message["count"], refusal))
+
+    def wish_of(self, client: str, message: Message, env: Any, count: int, refusal: str) -> ev.DemandChanged:
+        """A "demand", for the agent's machine. env: as it is known here."""
+        return ev.DemandChanged(
+            client,
+            message["key"],
+            message["resources"],
+            count,
+            message["depth"],
+            _env_key(env),
+            refusal,
+            self.now_s(),
+            message["strategy"],
+            *self._build_of(env),
         )
+
+    def is_env_allowed(self, env: Any) -> bool:
+        return len(_env_key(env)) <= ENV_BYTES_MAX
 
     def _on_hold_environment(self, client: Client, message: Message, _body: bytes) -> None:
         self._hold(client, message["env"])
@@ -623,12 +722,19 @@ class Service:
         return f"{command.reason}\n{output}" if output else command.reason
 
     def _on_return(self, client: Client, message: Message, _body: bytes) -> None:
-        worker = message["worker"]
-        is_retired = message["retire"] or self.memory.given_back(worker)
-        self.decide(ev.LeaseReturned(client.id, worker, is_retired, self.now_s()))
+        worker, is_retired = message["worker"], message["retire"]
+        if self._sharing is None or not self._sharing.returns(client.id, worker, is_retired=is_retired):
+            self.returned(client.id, worker, is_retired=is_retired)
+
+    def returned(self, client: str, worker: str, *, is_retired: bool) -> None:
+        """A lease of a worker of this node goes back."""
+        is_retired = is_retired or self.memory.given_back(worker)
+        self.decide(ev.LeaseReturned(client, worker, is_retired, self.now_s()))
 
     def _on_kill_worker(self, client: Client, message: Message, _body: bytes) -> None:
-        self.decide(ev.KillRequested(client.id, message["worker"], message["reason"], self.now_s()))
+        worker, reason = message["worker"], message["reason"]
+        if self._sharing is None or not self._sharing.kills(client.id, worker, reason):
+            self.decide(ev.KillRequested(client.id, worker, reason, self.now_s()))
 
     def address_of(self, worker: str) -> str:
         return f"{self._config['session_dir']}/{worker}.sock"
@@ -698,23 +804,27 @@ class Service:
             command.worker,
             {"t": "leased", "client": command.client, "accelerators": accelerators, "resources": resources},
         )
-        self.hub.send(
-            command.client,
-            {
-                "t": "grant",
-                "key": command.key,
-                "worker": command.worker,
-                "address": self.address_of(command.worker),
-                "pid": self.forks.pid_of(command.worker),
-                "accelerators": accelerators,
-                "resources": resources,
-            },
-        )
+        message = {
+            "t": "grant",
+            "key": command.key,
+            "worker": command.worker,
+            "address": self.address_of(command.worker),
+            "pid": self.forks.pid_of(command.worker),
+            "accelerators": accelerators,
+            "resources": resources,
+        }
+        if self._sharing is None or not self._sharing.granted(command.client, command.key, message):
+            self.hub.send(command.client, message)
+
+    def _tell_holder(self, client: str, message: Message) -> None:
+        """Of a lease, who may be a process of another node."""
+        if self._sharing is None or not self._sharing.tell(client, message):
+            self.hub.send(client, message)
 
     # ---- what did not go well ----
 
     def _lease_broken(self, command: ev.LeaseBroken) -> None:
-        self.hub.send(
+        self._tell_holder(
             command.client,
             {
                 "t": "worker_died",
@@ -737,19 +847,21 @@ class Service:
 
     def _demand_failed(self, command: ev.DemandFailed) -> None:
         reason = self._with_log(command)
-        self._tell_failed(
+        self.tell_failed(
             command.client,
             command.key,
             reason,
             is_unschedulable=command.is_unschedulable,
             is_group_gone=command.is_group_gone,
         )
+        if self._sharing is not None:
+            self._sharing.failed(command.client, command.key)
 
-    def _tell_failed(
+    def tell_failed(
         self, client: str, key: str, reason: str, *, is_unschedulable: bool = False, is_group_gone: bool = False
     ) -> None:
         message = {"t": "demand_failed", "key": key, "reason": reason, "unschedulable": is_unschedulable}
-        self.hub.send(client, {**message, "group_gone": is_group_gone})
+        self._tell_holder(client, {**message, "group_gone": is_group_gone})
 
     # ---- what the control service may ask for ----
 
@@ -782,8 +894,37 @@ class Service:
             )
         )
 
+    def is_here(self, _client: str) -> bool:
+        return True
+
+    def late_s(self, _actor: str) -> float:
+        return 0.0
+
+    def job_environment(self, job_id: str) -> Any:
+        return self._jobs.environment(job_id)
+
+    def knows_job(self, environment: Any) -> None:
+        self._jobs.knows(environment)
+
+    def pid_of(self, worker: str) -> int:
+        return self.forks.pid_of(worker)
+
+    def node_of(self, process: str) -> str:
+        elsewhere = self.members.where(process) if self.members is not None else ""
+        return elsewhere or str(self._config["node_id"])
+
+    def with_place(self, listed: Message) -> Message:
+        place = {"node_id": self._config["node_id"], "pid": self.forks.pid_of(listed["worker"])}
+        return {**listed, **place, **(self.members.place_of(listed) if self.members is not None else {})}
+
+    def answer(self, what: str) -> Any:
+        return self._queries.answer(what)
+
+    def answer_query(self, client: str, message: Message) -> None:
+        self._queries.on_query(self.hub.clients[client], message, b"")
+
     def actor_dead(self, actor: str, facts: Message) -> None:
-        self.history.add_actor(actor, {**facts, "node_id": self._config["node_id"]})
+        self.history.add_actor(actor, {"node_id": self._config["node_id"], **facts})
 
     def release_actor(self, actor: str, grace_s: float | None) -> None:
         self.decide(ev.ActorReleased(actor, grace_s, self.now_s()))
@@ -912,12 +1053,15 @@ class Service:
     def on_worker_lines(self, worker: str, pid: int, is_error: bool, groups: list[output.Group]) -> None:
         if self._config.get("log_files"):
             self._write_log(worker, pid, is_error, groups)
-        if any(client.wants_output for client in self.hub.drivers()):
+        job = self.job_of_worker(worker)
+        is_elsewhere = self._sharing is not None and self._sharing.wants_lines(job)
+        if is_elsewhere or any(client.wants_output for client in self.hub.drivers()):
             for name, lines in output.by_name(groups):
-                self.hub.forward_lines(
-                    {"t": "log", "worker": worker, "pid": pid, "name": name, "is_err": is_error, "lines": lines},
-                    self.job_of_worker(worker),
-                )
+                message = {"t": "log", "worker": worker, "pid": pid, "name": name, "is_err": is_error, "lines": lines}
+                if is_elsewhere:
+                    self._sharing.send_lines(job, message)
+                else:
+                    self.hub.forward_lines(message, job)
 
     def _write_log(self, worker: str, pid: int, is_error: bool, groups: list[output.Group]) -> None:
         if self._log_files is None:

@@ -29,6 +29,13 @@ class Pulling(Protocol):
 
     def on_store(self, command: store_ledger.StoreCommand) -> None: ...
 
+    @property
+    def idle_bytes(self) -> int:
+        """Of copies that nobody looks at."""
+
+    def give_back(self) -> None:
+        """Those."""
+
 
 class StoreService:
     def __init__(
@@ -133,6 +140,12 @@ class StoreService:
         if self._high_bytes is None:
             return
         used_bytes, waiting_bytes = ledger.capacity_bytes - ledger.free_bytes, ledger.waiting_bytes
+        if self.pulling is not None and (waiting_bytes or used_bytes > self._high_bytes):
+            idle_bytes = self.pulling.idle_bytes
+            if idle_bytes:  # which go before anything is moved to disk
+                self.pulling.give_back()
+                used_bytes -= idle_bytes
+                waiting_bytes = max(0, waiting_bytes - idle_bytes)
         if self.spilling is not None or waiting_bytes or used_bytes > self._high_bytes:
             self.make_spilling().look(used_bytes=used_bytes, waiting_bytes=waiting_bytes)
 
@@ -171,9 +184,15 @@ class StoreService:
             "asked for and none came free in time"
         )
 
+    def own(self, client: str) -> Message:
+        """Of the daemon as a holder; nothing of others."""
+        is_own = self.pulling is not None and client == self.pulling.client
+        return {"kind": "daemon", "pid": os.getpid()} if is_own else {}
+
     def who(self, client: str) -> Message:
-        if self.pulling is not None and client == self.pulling.client:
-            return {"kind": "daemon", "pid": os.getpid()}
+        own = self.own(client)
+        if own:
+            return own
         known = self.hub.clients.get(client)
         if known is None:
             return {"kind": "dead", "pid": 0}

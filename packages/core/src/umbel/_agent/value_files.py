@@ -16,7 +16,7 @@ import socket
 from collections.abc import Callable
 from typing import Any
 
-from umbel._agent import spill_ledger
+from umbel._agent import mover, spill_ledger
 from umbel._objects import segments
 from umbel._transport.connection import Stream
 
@@ -152,7 +152,7 @@ class ValueFiles:
         self._pipe = Pipe() if hasattr(os, "splice") else None
 
     def open_original(self, segment: str, size_bytes: int) -> Original | None:
-        """None: it is not here, or is not of that size. Raises ValueError for what is no segment's name."""
+        """None: it is not here, or is not of that size. Raises ValueError for what is no segment's name, NotToBeGiven."""
         segments.parts_of(segment)
         try:
             file = OpenFile(os.open(f"{self._directory}/{segment}", os.O_RDONLY))
@@ -165,8 +165,10 @@ class ValueFiles:
 
     def _open_on_disk(self, segment: str, size_bytes: int) -> Original | None:
         location = self._locate(segment)
-        if location is None or location.size_bytes != size_bytes or "://" in location.file:
-            return None  # the last: a process with the user's libraries has to read it back first
+        if location is None or location.size_bytes != size_bytes:
+            return None
+        if "://" in location.file:  # a process with the user's libraries has to read it back first
+            raise mover.NotToBeGiven(f"it was moved to {location.file}, from where values are not sent to other nodes")
         try:
             file = OpenFile(os.open(location.file, os.O_RDONLY))
         except FileNotFoundError:

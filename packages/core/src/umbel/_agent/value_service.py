@@ -110,6 +110,13 @@ class ValueService:
         else:
             self.mover.room_wanted()
 
+    @property
+    def idle_bytes(self) -> int:
+        return self.mover.pulls.idle_bytes
+
+    def give_back(self) -> None:
+        self.mover.room_wanted()
+
     def _locate(self, segment: str) -> spill_ledger.Location | None:
         spilling = self._store.spilling
         return None if spilling is None else spilling.ledger.locations.get(segment)

@@ -240,12 +240,13 @@ def _serving(paths: list[str]) -> list[str]:
 
 class Outliving(NamedTuple):
     """A node that does not end with a driver. address: where others reach it; cluster: of which it is a member, the id of the
-    head's node; head: where that is reached. Each "" for none."""
+    head's node; head: where that is reached. Each "" for none. labels: in JSON."""
 
     node_id: str
     address: str = ""
     cluster: str = ""
     head: str = ""
+    labels: str = "{}"
 
 
 def note_outliving(session_dir: str, node: Outliving) -> None:

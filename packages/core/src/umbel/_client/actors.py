@@ -82,7 +82,7 @@ class ActorClient:
         if state is ActorState.ALIVE and self.is_killed:
             return  # said before the agent knew; it will say that the actor is dead
         if state is ActorState.ALIVE:
-            if self.link is None or self.worker != message["worker"]:
+            if self.link is None or self.worker != message["worker"] or self._is_cut_off():
                 self._connected_away(message)
                 self.worker = message["worker"]
                 self.link = self._engine.links.to(bytes.fromhex(self.worker))
@@ -151,9 +151,24 @@ class ActorClient:
         return exceptions.dump_error(memory_kills.error_of(what, message["memory"], outcome))
 
     def link_gone(self) -> None:
-        """The connection closed; the agent will say whether the actor restarts."""
+        """The connection closed; the agent will say whether the actor restarts. One to another node may break while the actor
+        lives, of which nobody would say anything."""
         if self.calls.state is ActorState.ALIVE:
             self.calls.state = ActorState.RESTARTING
+            remote = self._engine.links.remote
+            if remote is not None and self._is_cut_off():
+                remote.ask_again(self._ask_again)
+
+    def _is_cut_off(self) -> bool:
+        """Whether the connection to the actor, on another node, has broken."""
+        link, own = self.link, self._engine.links
+        if link is None or own.remote is None or own.is_of_this_node(link.peer):
+            return False
+        return own.by_peer.get(link.peer) is not link
+
+    def _ask_again(self) -> None:
+        if self.calls.state is ActorState.RESTARTING and self._is_cut_off() and not self._engine.is_closed:
+            self._engine.actors._watch(self.actor_id)
 
     def _death_error(self, message: dict[str, Any], body: bytes) -> bytes:
         if message.get("init_failed") and body:
@@ -324,7 +339,8 @@ class Actors:
 
     def _arguments_failed(self, actor_id: bytes, argument: ownership.Record) -> None:
         """The calls fail when the agent has told us, and everybody else, that the actor is dead."""
-        self._engine.agent.notify({"t": "actor_arguments_failed", "actor": actor_id.hex()}, argument.payload)
+        error = self._engine.tasks.input_failed(self.constructors[actor_id], argument.payload)
+        self._engine.agent.notify({"t": "actor_arguments_failed", "actor": actor_id.hex()}, error)
         argument.is_read = True
         self.drop_constructor(actor_id)
 

@@ -5,6 +5,7 @@ Everything here runs under the engine's lock unless it says otherwise.
 
 from __future__ import annotations
 
+from collections import deque
 from collections.abc import Iterable
 from typing import TYPE_CHECKING, Any
 
@@ -29,6 +30,8 @@ class TaskArguments:
         self._values = engine.values
         self._book = book
         self._process_id = engine.process_id
+        self._failed: deque[tuple[Task, bytes]] = deque()  # whose argument has ended with this error
+        self._is_failing = False
 
     def encode(
         self, args: tuple[Any, ...], kwargs: dict[str, Any]
@@ -114,7 +117,7 @@ class TaskArguments:
             self._values.on_settled(record, lambda settled, task=task: self._dependency_settled(task, settled))
         if record.kind == ERROR:  # perhaps just now: its owner is dead
             record.is_read = True
-            task.error = record.payload
+            task.error = self._book.input_failed(task, record.payload)
 
     def attach_again(self, task: Task, arguments: rebuild.Arguments) -> None:
         """As `attach`, of a task that is run again, with what was kept of its arguments."""
@@ -165,17 +168,31 @@ class TaskArguments:
             self._book.fail(task, task.error)
         return task.missing > 0 or task.error is not None
 
+    def _input_failed(self, task: Task, blob: bytes) -> None:
+        if task.seq not in self._book.unfinished:
+            return  # by another argument, in between
+        if task.actor is not None:
+            task.actor.calls.remove(task)
+        self._book.fail(task, self._book.input_failed(task, blob))
+        if task.actor is not None:
+            task.actor.pump()  # it may have held others back
+
     def _dependency_settled(self, task: Task, record: ownership.Record) -> None:
         if task.seq not in self._book.unfinished:
             return  # cancelled, or failed by another argument
         if record.kind == ERROR:
             record.is_read = True
             task.missing = -1
-            if task.actor is not None:
-                task.actor.calls.remove(task)
-            self._book.fail(task, record.payload)
-            if task.actor is not None:
-                task.actor.pump()  # it may have held others back
+            self._failed.append((task, record.payload))
+            if (
+                not self._is_failing
+            ):  # else who is at it goes on with this: of a long chain each is the next one's argument
+                self._is_failing = True
+                try:
+                    while self._failed:
+                        self._input_failed(*self._failed.popleft())
+                finally:
+                    self._is_failing = False
             return
         task.missing -= 1
         if not task.missing:

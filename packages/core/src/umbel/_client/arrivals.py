@@ -19,6 +19,7 @@ if TYPE_CHECKING:
     from umbel._client.native import NativeEngine
 
 logger = logging.getLogger("umbel")
+_OF_FETCHING = ("value_here", "value_failed")
 _OF_SPILLING = ("store_ask", "store_spill", "spill_check", "spill_forget", "spill_remove")
 Handler = Callable[[links.Link, tuple[Any, ...]], None]
 
@@ -50,6 +51,7 @@ class Arrivals:
             messages.VALUE: objects.on_value,
             messages.FREE: objects.on_free,
             messages.LOST: objects.on_lost,
+            messages.COPIED: objects.on_copied,
             messages.CANCEL_OBJECT: book.on_cancel_object,
             messages.REPLY: book.on_reply,
             messages.REPLY_MANY: book.on_reply_many,
@@ -106,6 +108,7 @@ class Arrivals:
             engine.dirty_links.discard(link)
             engine.values.peer_gone(link.peer)
             engine.actors.link_gone(link)
+            engine.leases.link_gone(link)
             if self.on_link_lost is not None:
                 self.on_link_lost(link)
             engine.carry_on()
@@ -146,6 +149,8 @@ class Arrivals:
             elif kind == "store_trim":
                 engine.values.drain_drops()
                 engine.values.store.trim_all()
+            elif kind in _OF_FETCHING:
+                engine.values.make_fetching().on_notice(message)
             elif kind in _OF_SPILLING:
                 engine.values.make_spilling().on_notice(message)
             elif engine.links.remote is not None:

@@ -113,7 +113,12 @@ class Deaths:
         worker = bytes.fromhex(message["worker"])
         how = message.get("reason") or "it exited"
         crash = exceptions.dump_error(
-            exceptions.WorkerCrashedError(
+            exceptions.NodeDiedError(
+                f"the worker (pid {message.get('pid')}) of task {task.template.name} {how}; raise max_retries if the task may "
+                "safely run again"
+            )
+            if message.get("node")
+            else exceptions.WorkerCrashedError(
                 f"the worker (pid {message.get('pid')}) died while running task {task.template.name}: {how}; raise "
                 "max_retries if the task may safely run again, and look at the worker's output for the cause"
             )

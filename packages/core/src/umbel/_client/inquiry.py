@@ -90,12 +90,24 @@ def of_process(asker: Asker, process: str) -> list[Reason]:
 
 def told_on(asker: Asker, told: Reason) -> Reason:
     """A story of whose end others know more, with that: a graph's actors of a value, the agent of the store."""
-    told = _through_graph(asker, told)
+    told = _through_transfer(asker, _through_graph(asker, told))
     if told.last().code != reasons.ROOM:
         return told
     from umbel._client import store_full
 
     return told.followed_by(store_full.reason(asker))
+
+
+def _through_transfer(asker: Asker, told: Reason) -> Reason:
+    """A story that ends with a value of another node, with what this node's daemon knows of its copy."""
+    last = told.last()
+    if last.code != reasons.TRANSFER or "transfer" not in last.facts:
+        return told
+    try:
+        found = asker.query("transfer", last.facts["transfer"])
+    except exceptions.UmbelError as error:
+        return told.followed_by(Reason(reasons.UNKNOWN, "this node's daemon", f"does not say how far it is: {error}"))
+    return told if found is None else told.followed_by(Reason.from_json(found))
 
 
 def _through_graph(asker: Asker, told: Reason) -> Reason:
@@ -331,7 +343,12 @@ def of_timeout(engine: NativeEngine, record: ownership.Record) -> Reason:
 
 def watch(engine: NativeEngine, wanted: Sequence[ownership.Record], waited_s: float, told: set[Any]) -> set[Any]:
     """Say on standard error what somebody has waited for so long, unless that cause was told. Returns those told."""
-    pending = [record for record in wanted if record.kind == PENDING]
+    fetching = engine.values.fetching
+    pending = [
+        record
+        for record in wanted
+        if record.kind == PENDING or (fetching is not None and fetching.is_under_way(record))
+    ]
     if not pending:
         return told
     reason = of_timeout(engine, pending[0])

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import json
 import time
+from collections import deque
 from typing import TYPE_CHECKING, Any
 
 from umbel._client import links
@@ -20,6 +21,7 @@ if TYPE_CHECKING:
     from umbel._client.native import NativeEngine
 
 PENDING = ownership.PENDING
+LOST_GRACE_S = 1.0  # for another node's agent to tell how a worker ended of which the connection is gone
 READY_PUSH = 32  # waiting tasks that are worth an assignment round while more are being submitted
 
 
@@ -31,6 +33,7 @@ class Leases:
         self.depth = depth
         self.classes: dict[str, dispatch.SchedulingClass] = {}
         self.dirty: set[dispatch.SchedulingClass] = set()  # those that `pump` has to look at
+        self._lost: deque[tuple[float, links.Link]] = deque()  # to workers of other nodes, and when they count as dead
 
     def class_of(self, request: dict[str, Any]) -> dispatch.SchedulingClass:
         key = json.dumps(request, sort_keys=True)
@@ -159,6 +162,9 @@ class Leases:
         """What time brings: idle leases go back, stalled work is offered to others. Returns when to look again."""
         kills = self._engine.deaths.memory_kills
         due = kills.release(now_s) if kills is not None else None
+        if self._lost:
+            lost_due = self._end_lost(now_s)
+            due = min((one for one in (due, lost_due) if one is not None), default=None)
         idle_lease_s = self._engine.config.idle_lease_s
         for cls in self.classes.values():
             if not cls.leases and not cls.ready:
@@ -193,6 +199,22 @@ class Leases:
     def _give_back(self, lease: dispatch.Lease, *, retire: bool = False) -> None:
         lease.link.lease = None
         self._engine.agent.notify({"t": "return", "worker": lease.worker, "retire": retire})
+
+    def link_gone(self, link: links.Link) -> None:
+        """The connection to a worker has ended. It has died, as its agent will say; but one of another node may live, and
+        knows nothing of us any more: then its agent is to end it, and says what it had begun."""
+        if link.lease is not None and not self._engine.links.is_of_this_node(link.peer):
+            self._lost.append((time.monotonic() + LOST_GRACE_S, link))
+            self._engine.reactor.poke()
+
+    def _end_lost(self, now_s: float) -> float | None:
+        """Returns when to look again."""
+        while self._lost and self._lost[0][0] <= now_s:
+            _, link = self._lost.popleft()
+            if link.lease is not None and link.lease[1].worker in link.lease[0].leases:
+                reason = "has lost its connection to the process that leased it"
+                self._engine.agent.notify({"t": "kill_worker", "worker": link.peer.hex(), "reason": reason})
+        return self._lost[0][0] - now_s if self._lost else None
 
     # From the agent and from workers
 

@@ -64,7 +64,7 @@ def _actor(one: Row, node: Row) -> Row:
         "state": state,
         "job_id": one["job_id"],
         "name": one["name"],
-        "node_id": node["node_id"] if one["worker"] or state == "DEAD" else None,
+        "node_id": (one.get("node_id") or node["node_id"]) if one["worker"] or state == "DEAD" else None,
         "pid": one["pid"] or 0,
         "ray_namespace": one["namespace"],
         "serialized_runtime_env": json.dumps(one["env"] or {}),
@@ -158,7 +158,7 @@ def jobs(asker: inquiry.Asker, request: node_view.Request) -> node_view.Listing:
             "start_time": _milliseconds(one["started_s"]),
             "end_time": _milliseconds(one["ended_s"]) if one["ended_s"] is not None else None, "metadata": {},
             "runtime_env": node.runtime_env({**one, "id": one["driver"]}) if one["ended_s"] is None else None,
-            "driver_agent_http_address": None, "driver_node_id": node_id, "driver_exit_code": None,
+            "driver_agent_http_address": None, "driver_node_id": one.get("node_id", node_id), "driver_exit_code": None,
         }
         for one in node.query("jobs")
     ]  # fmt: skip

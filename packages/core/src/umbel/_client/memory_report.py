@@ -190,7 +190,9 @@ def _store_holders(report: Report, units: str) -> Iterator[str]:
     called = {one["id"]: _called(one) for one in report.processes}
     for holder in report.store["holders"]:
         if holder["bytes"]:
-            yield f"{called.get(holder['id'], 'a process that has ended')} {shown(holder['bytes'], units)}"
+            is_copies = holder.get("kind") == "daemon"
+            other = "copies of other nodes' values" if is_copies else "a process that has ended"
+            yield f"{called.get(holder['id'], other)} {shown(holder['bytes'], units)}"
 
 
 def _table(entries: Sequence[Entry], *, by_process: bool, units: str) -> list[str]:

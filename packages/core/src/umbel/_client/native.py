@@ -218,6 +218,8 @@ class NativeEngine:
                     self.values.settle_error(record, self.daemon_died())
             if self._groups is not None:
                 self._groups.agent_gone(self.daemon_died())
+            if self.values.fetching is not None:
+                self.values.fetching.end(self.daemon_died())
             self.carry_on()
 
     @staticmethod
@@ -261,7 +263,7 @@ class NativeEngine:
             extra = self.extra_housekeeping(now)
             if extra is not None:
                 due = extra if due is None else min(due, extra)
-        for source in (self.own_metrics, self.reports.metrics, self._awaits, self.links.remote):
+        for source in (self.own_metrics, self.reports.metrics, self._awaits, self.links.remote, objects.fetching):
             if source is not None:
                 extra = source.housekeep(now)
                 if extra is not None:
@@ -365,7 +367,8 @@ class NativeEngine:
                 for record in found:
                     if record.kind == ERROR:
                         decode(record)
-            return [record.payload if record.kind == RAW else decode(record) for record in found]
+            beside = [found]
+            return [record.payload if record.kind == RAW else decode(record, deadline, beside) for record in found]
         except values.ValueLost as lost:
             with self.lock:
                 self.values.lose(lost)
@@ -417,7 +420,7 @@ class NativeEngine:
     def wait(
         self, waitables: list[Any], num_returns: int, timeout_s: float | None, fetch_local: bool
     ) -> tuple[list[Any], list[Any]]:
-        ready = self.waits.ready(waitables, num_returns, timeout_s)
+        ready = self.waits.ready(waitables, num_returns, timeout_s, fetch_local=fetch_local)
         if len(ready) == 1:
             index = ready[0]
             return [waitables[index]], waitables[:index] + waitables[index + 1 :]
@@ -612,6 +615,8 @@ class NativeEngine:
             for record in list(self.values.table.records.values()):
                 if record.kind == PENDING:
                     self.values._settle(record, ERROR, blob, ())
+            if self.values.fetching is not None:
+                self.values.fetching.end(exceptions.UmbelSystemError("the session was shut down before the value came"))
             self.carry_on()
         return True
 

@@ -31,6 +31,10 @@ def of_object(engine: NativeEngine, object_id: bytes) -> Reason:
         text = "is ready: its task failed" if record.kind == serialization.ERROR else "is ready"
         facts: dict[str, Any] = {"object": object_id.hex()}
         if record.kind == serialization.STORED:
+            fetching = engine.values.fetching
+            told = fetching.reason_of(object_id, record.payload[0]) if fetching is not None else None
+            if told is not None:
+                return told
             facts |= {"segment": record.payload[0], "bytes": record.payload[1]}
         return Reason(reasons.READY, subject, text, facts=facts)
     told = of_record(record)

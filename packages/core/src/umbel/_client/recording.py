@@ -8,10 +8,10 @@ once a second. The caller holds the engine's lock.
 from __future__ import annotations
 
 import json
-import pickle
 import struct
 from typing import TYPE_CHECKING, Any
 
+from umbel import exceptions
 from umbel._client import links
 from umbel._client.task import Task, Template
 from umbel._history import codes
@@ -256,7 +256,7 @@ def parent_id(parent: Any) -> str:
 def error_of(blob: bytes) -> tuple[str, str]:
     """(type as in listings, text) of an error as it travels. Does not build the error, which may run its own code."""
     try:
-        summary = pickle.loads(blob)[0]
+        summary = exceptions.summary_of_dump(blob)
     except Exception:  # what cannot be read is not worth more than its task
         return "TASK_EXECUTION_EXCEPTION", ""
     name, _, message = summary.partition(": ")

@@ -38,6 +38,7 @@ logger = logging.getLogger("umbel")
 # answer at all.
 DIAL_TIMEOUT_S = 60.0
 PROOF_TIMEOUT_S = 30.0  # the same of one that has dialled us; it has begun, so it is not as busy as that
+ASK_AGAIN_S = 1.0  # after a connection broke, until who was there is asked for anew: if it died, that is told sooner
 PASSED_BYTES_MAX = 512  # a preamble and an address
 
 
@@ -89,6 +90,7 @@ class RemoteLinks:
         self._links: set[links.Link] = set()
         self._unnamed: set[connection.Connection] = set()
         self._given_up: list[bytes] = []
+        self._later: list[tuple[float, Callable[[], None]]] = []  # in order of time
         self._locked = _LockedPoller(driver.poller, lock)
         self._dialler: dialler.Dialler | None = None
         self._acceptor: acceptor.Acceptor | None = None
@@ -125,6 +127,11 @@ class RemoteLinks:
         self._unnamed.discard(stream)
         self._links.add(link)
         return True
+
+    def ask_again(self, ask: Callable[[], None]) -> None:
+        """Call this in a while: a connection broke, and maybe its other side lives."""
+        self._later.append((time.monotonic() + ASK_AGAIN_S, ask))
+        self._reactor.poke()
 
     def has_all_arrived(self) -> bool:
         if not self._links:
@@ -332,12 +339,15 @@ class RemoteLinks:
             for part in (self._dialler, self._acceptor):
                 if part is not None and _is_due(part.next_tick_s(), now_s):
                     part.tick()
+            while self._later and self._later[0][0] <= now_s:
+                self._later.pop(0)[1]()
             if self._given_up:
                 while self._given_up:
                     self._end_waiting(self._given_up.pop(0))
                 self._reactor.poller.wake()  # somebody who polls may have waited for what is settled now
             parts = [part for part in (self._peers, self._dialler, self._acceptor) if part is not None]
             due = [at_s for part in parts if (at_s := part.next_tick_s()) is not None]
+            due += [at_s for at_s, _ in self._later[:1]]
             return max(0.0, min(due) - now_s) if due else None
 
     def close(self) -> None:

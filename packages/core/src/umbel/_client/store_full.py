@@ -54,7 +54,7 @@ def reason(asker: inquiry.Asker) -> Reason:
     except exceptions.UmbelError as error:
         return Reason(reasons.UNKNOWN, "the node's daemon", f"does not say who holds it: {error}")
     kinds = {one["id"]: {"kind": "driver" if one["is_driver"] else "worker", "pid": one["pid"]} for one in owners}
-    holders = [{**one, **kinds.get(one["id"], {"kind": "dead"})} for one in store["holders"]]
+    holders = [{"kind": "dead", **one, **kinds.get(one["id"], {})} for one in store["holders"]]
     free, capacity = store["free_bytes"], store["capacity_bytes"]
     text = f"has {free} of {capacity} bytes free; {_holders(holders[:OBJECTS_TOLD_MAX])}"
     facts = {"free_bytes": free, "capacity_bytes": capacity, "holders": holders}

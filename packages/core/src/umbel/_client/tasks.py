@@ -271,6 +271,8 @@ class Tasks:
         wanted = task.template.retry_exceptions
         if not wanted or task.retries_left == 0 or task.is_cancelled:
             return False
+        if exceptions.first_of_failed_input(blob) is not None:
+            return False  # another task's code raised it
         error = exceptions.load_error(blob)
         if not isinstance(error, exceptions.UmbelTaskError):
             return False
@@ -315,6 +317,12 @@ class Tasks:
         if self.unfinished.pop(task.seq, None) is not None:
             self.note_failure(task, peer, blob or b"")
             self.settle_failure(task, blob or b"")
+
+    def input_failed(self, task: Task, blob: bytes) -> bytes:
+        """The error of a task that cannot run, because an argument of it has ended with this one."""
+        task_id = self._process_id + task.seq.to_bytes(8, "big")
+        actor_id = None if task.actor is None else task.actor.actor_id.hex()
+        return exceptions.dump_failed_input(blob, task.template.name, task_id=task_id.hex(), actor_id=actor_id)
 
     def note_failure(self, task: Task, peer: bytes, blob: bytes) -> None:
         """An attempt has failed of which its worker, `peer` or b"" for none, did not say so."""

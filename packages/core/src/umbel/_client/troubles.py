@@ -76,7 +76,8 @@ class TroubleLog:
         while self._waiting:
             level, what, blob = self._waiting.popleft()
             error = exceptions.load_error(blob)
-            if isinstance(error, _WORTH_A_LINE):
+            first = exceptions.first_of_failed_input(blob)
+            if isinstance(error if first is None else exceptions.load_error(first), _WORTH_A_LINE):
                 self._log(level, f"{what}: {error}")
 
     def _log(self, level: int, text: str) -> None:

@@ -20,7 +20,7 @@ from umbel._wire import messages
 if TYPE_CHECKING:
     from umbel import spi
     from umbel._base import config as configuration
-    from umbel._client import spill_thread
+    from umbel._client import fetching, spill_thread
     from umbel._client.native import NativeEngine
 
 RAW, PICKLE, BUFFERS, STORED, ERROR = (
@@ -48,6 +48,8 @@ class Values:
         self.stored: dict[str, int] = {}  # bytes of the values here that we have written, by segment; used last, last
         self._orders_stored = engine.config.object_spilling and hasattr(segments, "evict")  # see `spi.SpillableStore`
         self.spilling: spill_thread.Spilling | None = None  # once the agent has asked for what could be moved
+        self.copied: dict[bytes, set[str]] = {}  # what we own and other nodes have copies of, by which keys
+        self.fetching: fetching.Fetching | None = None  # once a value of another node is read here
         self._inline_bytes_max = inline_bytes_max
         self._readers = 0  # threads that are reading values, whose references are not counted yet
         self._drops: deque[Any] = deque()  # see `NativeEngine.drop_ref`
@@ -135,8 +137,14 @@ class Values:
 
     # Reading
 
-    def decode(self, record: ownership.Record) -> Any:
-        """The value of a settled record. Raises what its task raised, and NotThere if it was lost meanwhile."""
+    def decode(
+        self,
+        record: ownership.Record,
+        until_s: float | None = None,
+        beside: list[list[ownership.Record]] | None = None,
+    ) -> Any:
+        """The value of a settled record. until_s, beside: as for `read`. Raises what its task raised, and NotThere if it was
+        lost meanwhile."""
         kind = record.kind
         if kind == RAW:
             return record.payload
@@ -145,7 +153,7 @@ class Values:
         if kind == ERROR:
             record.is_read = True
             raise_error(record.payload)
-        return self.read(kind, record.payload, record.object_id, record)
+        return self.read(kind, record.payload, record.object_id, record, until_s=until_s, beside=beside)
 
     def read(
         self,
@@ -156,9 +164,12 @@ class Values:
         arguments: list[bytes] | None = None,
         *,
         waits: bool = True,
+        until_s: float | None = None,
+        beside: list[list[ownership.Record]] | None = None,
     ) -> Any:
         """An encoded value's value. References inside are found in `outer`, or among `arguments`, which collects
-        them. waits: for one that is on disk; else it counts as lost. Raises ValueLost."""
+        them. waits: for one that is on disk or on another node; else it counts as lost. until_s: how long for the latter
+        (time.monotonic()). beside: what is read next, until it is known that one is on another node. Raises ValueLost."""
         if kind == RAW:
             return payload
         reading = refs.reading
@@ -176,7 +187,16 @@ class Values:
                 return serialization.decode_inline(kind, payload)
             drop = functools.partial(self._engine.drop_ref, object_id)
             try:
-                view = self._open(payload[0], payload[1], drop, waits=waits)
+                view: spi.View | None = None
+                try:
+                    view = self._open(payload[0], payload[1], drop, waits=waits)
+                except exceptions.ObjectLostError:
+                    if not waits or self._engine.agent_is_gone or not self.is_elsewhere(payload[0]):
+                        raise
+                if view is None:
+                    if beside and len(beside[0]) > 1:
+                        self._fetch_all(beside.pop())
+                    view = self._fetch(payload, object_id, drop, is_argument=arguments is not None, until_s=until_s)
             except exceptions.ObjectLostError as error:
                 drop()
                 raise ValueLost(object_id, payload, str(error)) from None
@@ -197,14 +217,8 @@ class Values:
         try:
             return self.store.open(name, size_bytes, on_release)
         except exceptions.ObjectLostError:
-            if self._engine.is_closed or self._engine.agent_is_gone:
+            if self._engine.is_closed or self._engine.agent_is_gone or self.is_elsewhere(name):
                 raise
-            tag = nodes.tag_of_process(bytes.fromhex(segments.parts_of(name)[0]))
-            if tag != nodes.tag_of_process(self.process_id):
-                raise exceptions.UnsupportedFeature(
-                    f"a value of {size_bytes} bytes lies on the node whose id begins with {tag.hex()}, and "
-                    "values in shared memory are not fetched from other nodes yet; have a task of that node make it smaller"
-                ) from None
             if waits:
                 view = self.make_spilling().restore(name, size_bytes, on_release)
             else:
@@ -212,6 +226,56 @@ class Values:
             if view is None:
                 raise
             return view
+
+    def keeps_for_other_nodes(self) -> bool:
+        """Whether owners on other nodes have values here that this process has written, which go with it. Lock held."""
+        if self._engine.links.remote is None:
+            return False
+        own_tag = nodes.tag_of_process(self.process_id)
+        return any(nodes.tag_of_process(bytes.fromhex(segments.parts_of(name)[1])) != own_tag for name in self.stored)
+
+    def is_elsewhere(self, name: str) -> bool:
+        """Whether a segment is of another node's store."""
+        if self._engine.links.remote is None:
+            return False
+        creator = bytes.fromhex(segments.parts_of(name)[0])
+        return nodes.tag_of_process(creator) != nodes.tag_of_process(self.process_id)
+
+    def _fetch(
+        self,
+        payload: Any,
+        object_id: bytes,
+        on_release: Callable[[], None],
+        *,
+        is_argument: bool,
+        until_s: float | None,
+    ) -> spi.View:
+        """A view of a value of another node. Meanwhile this thread reads nothing, and what it waits for may be the room of
+        something that was dropped here."""
+        with self._lock:
+            self._readers -= 1
+        try:
+            return self.make_fetching().open(
+                object_id, payload[0], payload[1], on_release, is_argument=is_argument, until_s=until_s
+            )
+        finally:
+            with self._lock:
+                self._readers += 1
+
+    def _fetch_all(self, records: list[ownership.Record]) -> None:
+        """Have those copied that lie on other nodes, before the first of them is read. No lock."""
+        with self._lock:
+            for record in records:
+                if record.kind == STORED and self.is_elsewhere(record.payload[0]):
+                    self.make_fetching().is_here(record, is_urgent=True)
+
+    def make_fetching(self) -> fetching.Fetching:
+        with self._lock:
+            if self.fetching is None:
+                from umbel._client import fetching
+
+                self.fetching = fetching.Fetching(self._engine)
+            return self.fetching
 
     def make_spilling(self) -> spill_thread.Spilling:
         with self._lock:
@@ -265,6 +329,7 @@ class Values:
         if record.kind == kind == STORED and self._is_gone(*record.payload):
             name = record.payload[0]
             self.table.unsettle(record)
+            self._free_copies(record.object_id)
             self._free_segment(name)
         self.settle(record, kind, payload, contained)
 
@@ -328,6 +393,7 @@ class Values:
         if self._engine.agent_is_gone:
             self._settle_error(record, self._engine.daemon_died())
         elif is_owner:
+            self._free_copies(record.object_id)
             self._free_segment(lost.payload[0])
             self.store.trim_all()  # if it was our own, it must not be used for the next value
             (self._engine.rebuilder or self._engine.make_rebuilder()).rebuild(record, lost.how)
@@ -346,6 +412,9 @@ class Values:
     def on_lost(self, _link: links.Link, message: tuple[Any, ...]) -> None:
         _, object_id, payload, how = message
         self.lose(ValueLost(object_id, payload, how))
+
+    def on_copied(self, link: links.Link, message: tuple[Any, ...]) -> None:
+        self.copy_made(message[1], message[2], nodes.tag_of_process(link.peer))
 
     def found_again(self, lost: ValueLost) -> tuple[int, Any]:
         """The encoded value, or error, of an argument that was lost, once its owner has had it computed again. Raises
@@ -371,6 +440,8 @@ class Values:
             for command in commands:
                 if isinstance(command, ownership.Free):
                     if command.kind == STORED:
+                        if self.copied:
+                            self._free_copies(command.object_id)
                         self._free_segment(command.payload[0])
                         if self._engine.rebuilder is not None:
                             self._engine.rebuilder.lineage.freed(command.object_id)
@@ -393,6 +464,20 @@ class Values:
                         self._unacknowledged[command.object_id] = self._unacknowledged.get(command.object_id, 0) + 1
                         link.post((messages.BORROW, command.object_id, command.borrower))
                         self._engine.mark_dirty(link)
+
+    def copy_made(self, object_id: bytes, key: str, node: bytes) -> None:
+        """The node with this tag has a copy of a value that we own, or owned. Lock held."""
+        if self._engine.agent_is_gone:
+            return
+        self._engine.agent.notify({"t": "value_copied", "key": key, "node": node.hex()})
+        self.copied.setdefault(object_id, set()).add(key)
+        if object_id not in self.table.records:
+            self._free_copies(object_id)
+
+    def _free_copies(self, object_id: bytes) -> None:
+        for key in self.copied.pop(object_id, ()):
+            if not self._engine.agent_is_gone:
+                self._engine.agent.notify({"t": "value_freed", "key": key})
 
     def _free_segment(self, name: str) -> None:
         creator = bytes.fromhex(name.split(".", 1)[0])

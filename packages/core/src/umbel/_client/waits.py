@@ -16,10 +16,12 @@ from umbel._objects import ownership, serialization
 from umbel._transport import reactor
 
 if TYPE_CHECKING:
+    from umbel._client import fetching
     from umbel._client.native import NativeEngine
 
 PENDING = ownership.PENDING
 ERROR = serialization.ERROR
+STORED = serialization.STORED
 BLOCK_AFTER_S = 0.001  # a wait longer than this gives the CPU back; shorter ones are not worth two messages
 
 
@@ -93,14 +95,18 @@ class Waits:
                     record.waiters.remove(waiter)
         return False
 
-    def ready(self, waitables: list[Any], num_returns: int, timeout_s: float | None) -> list[int]:
-        """The indices of so many of these references and generators, or of fewer when the time is up. No lock."""
+    def ready(
+        self, waitables: list[Any], num_returns: int, timeout_s: float | None, *, fetch_local: bool = False
+    ) -> list[int]:
+        """The indices of so many of these references and generators, or of fewer when the time is up. fetch_local: values
+        have to be on this node. No lock."""
         engine = self._engine
         deadline = None if timeout_s is None else time.monotonic() + timeout_s
         is_first = True
+        fetching = engine.values.make_fetching() if fetch_local and engine.links.remote is not None else None
         while True:
             with engine.lock:
-                ready = self._ready_indices(waitables, num_returns, fetch=is_first)
+                ready = self._ready_indices(waitables, num_returns, fetch=is_first, fetching=fetching)
                 if len(ready) >= num_returns or (deadline is not None and time.monotonic() >= deadline):
                     return ready
                 waiter = reactor.Waiter()
@@ -117,7 +123,7 @@ class Waits:
                 with engine.lock:
                     if waiter in self.for_any:
                         self.for_any.remove(waiter)
-                    return self._ready_indices(waitables, num_returns, fetch=False)
+                    return self._ready_indices(waitables, num_returns, fetch=False, fetching=fetching)
 
     def _records_of(self, waitables: list[Any], *, needs_all: bool) -> list[ownership.Record]:
         """A generator's is the one of its end."""
@@ -125,7 +131,9 @@ class Waits:
         ids = [item._id if type(item) is refs.ObjectRef else item._stream.completed._id for item in waitables]
         return (list if needs_all else SomeOf)(records[object_id] for object_id in ids if object_id in records)
 
-    def _ready_indices(self, waitables: list[Any], num_returns: int, *, fetch: bool) -> list[int]:
+    def _ready_indices(
+        self, waitables: list[Any], num_returns: int, *, fetch: bool, fetching: fetching.Fetching | None
+    ) -> list[int]:
         engine = self._engine
         records = engine.values.table.records
         ready = []
@@ -140,6 +148,8 @@ class Waits:
                 if record.kind == PENDING:
                     if fetch and record.task is None and not record.is_fetching:
                         engine.values.on_settled(record, ignore)
+                    continue
+                if fetching is not None and record.kind == STORED and not fetching.is_here(record):
                     continue
             ready.append(index)
             if len(ready) == num_returns:

@@ -235,7 +235,7 @@ class ActorTable:
         dead = self._dead.get(event.actor)
         if dead is not None:
             return [self._state(event.client, dead)]
-        self._unknown.setdefault(event.actor, (event.at_s, {}))[1][event.client] = None
+        self._unknown.setdefault(event.actor, (event.at_s + event.late_s, {}))[1][event.client] = None
         return []
 
     def find(self, name: str, namespace: str) -> str | None:
@@ -257,12 +257,12 @@ class ActorTable:
 
     def listed(self) -> list[Listed]:
         """All actors, the dead ones that are remembered last."""
-        return [_listed(one) for group in (self.actors, self._dead) for one in group.values()]
+        return [as_listed(one) for group in (self.actors, self._dead) for one in group.values()]
 
     def dead(self, actor: str) -> Listed | None:
         """One that is dead and remembered."""
         found = self._dead.get(actor)
-        return _listed(found) if found is not None else None
+        return as_listed(found) if found is not None else None
 
     def _publish(self, actor: Actor) -> list[ev.ActorCommand]:
         return [self._state(client, actor) for client in actor.watchers]
@@ -455,7 +455,10 @@ class ActorTable:
             if since_s + UNKNOWN_GRACE_S > event.at_s:
                 continue
             del self._unknown[actor_id]
-            reason = "no such actor is known here: it belongs to another session, or died long ago"
+            reason = (
+                "no such actor is known here: it belongs to another session or to another node, whose actors cannot be called "
+                "from this one yet, or died long ago"
+            )
             for client in watchers:
                 commands.append(ev.Publish(client, actor_id, ActorState.DEAD, "", "", 0, reason, Cause.CRASHED))
         return commands
@@ -497,7 +500,8 @@ def _is_used_up(actor: Actor) -> bool:
     return 0 <= actor.spec.max_restarts <= actor.restarts
 
 
-def _listed(one: Actor) -> Listed:
+def as_listed(one: Actor) -> Listed:
+    """As it is told to others."""
     spec = one.spec
     return Listed(
         spec.actor, spec.name, spec.namespace, spec.class_name, one.state, one.worker, spec.owner, spec.is_detached,

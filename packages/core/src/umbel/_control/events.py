@@ -94,11 +94,13 @@ class ArgumentsFailed(NamedTuple):
 
 
 class ActorWatched(NamedTuple):
-    """A client wants to know every state of the actor from now on."""
+    """A client wants to know every state of the actor from now on. late_s: how much longer than usual to wait for the creation
+    of one that is not known yet."""
 
     client: str
     actor: str
     at_s: float
+    late_s: float = 0.0
 
 
 class ActorHosted(NamedTuple):

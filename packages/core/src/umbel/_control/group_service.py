@@ -108,7 +108,10 @@ class GroupService:
         # As Ray has it: with the job, for a process is used for many tasks; with an actor that may outlive all jobs.
         owner = actor if actor and self._is_detached(actor) else self._node.driver_of(client)
         if not owner and not message["detached"]:
-            text = "its job has ended, and the group would end with it; pass lifetime='detached'"
+            text = (
+                "its job has ended or is that of a program connected to another node, with which the group cannot end yet; pass "
+                "lifetime='detached', and remove it"
+            )
             self._node.refuse(client, message["rq"], "invalid", text)
             return
         spec = ev.GroupSpec(

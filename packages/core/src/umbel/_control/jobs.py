@@ -11,6 +11,10 @@ NODE_GONE = "the node that it was connected to ended, or its control service did
 RUNNING, SUCCEEDED, FAILED = "RUNNING", "SUCCEEDED", "FAILED"
 
 
+def job_id(number: int) -> str:
+    return number.to_bytes(4, "little").hex()
+
+
 class JobEnvironment:
     """What the workers of a job need to be like its driver, as that has said itself."""
 
@@ -84,9 +88,16 @@ class Jobs:
         _, job = self._ended.popitem(last=False)
         self._changes(job)
 
-    def begin(self, driver: str, pid: int, facts: Mapping[str, Any] | None, at_s: float) -> Job:
-        self.count += 1
-        job = self._running[driver] = Job(self.count.to_bytes(4, "little").hex(), driver, pid, facts, at_s)
+    def reserve(self, count: int) -> int:
+        """So many numbers are given by somebody else: the first. Those of which nothing comes are never given again."""
+        first = self.count + 1
+        self.count += count
+        return first
+
+    def begin(self, driver: str, pid: int, facts: Mapping[str, Any] | None, at_s: float, reserved_id: str = "") -> Job:
+        """reserved_id: of the job, where it was reserved."""
+        chosen = reserved_id or job_id(self.reserve(1))
+        job = self._running[driver] = Job(chosen, driver, pid, facts, at_s)
         self._changes(job)
         return job
 

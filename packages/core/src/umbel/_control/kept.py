@@ -159,6 +159,8 @@ class Kept:
         if f"{base}/spec" not in self.book:
             facts = {**spec._asdict(), "job": None, "has_job": spec.job is not None}
             writes |= self._put(f"{base}/spec", {"id": actor_id, **facts})
+            if spec.job is not None and not is_dead:  # of a driver of another node nothing else is kept
+                writes |= self._writes_of_workers(spec.job)
         was_live = f"{base}/class" in self.book
         writes |= self._body(f"{base}/class", actor_id, None if is_dead else self.classes.get(actor_id, b""))
         call = self.calls.get(actor_id) if actor_table.needs_call(actor) else None
@@ -192,9 +194,13 @@ class Kept:
         writes = self._put(base, facts)
         if job.status == job_table.RUNNING:
             writes |= self.book.put("jobs", {"count": self.jobs.count})
-        if job.environment is not None and f"{base}/workers" not in self.book:
-            writes |= self.book.put(f"{base}/workers", {"id": job_id, "workers": job.environment.facts})
+        if job.environment is not None:
+            writes |= self._writes_of_workers(job.environment)
         return writes | self._drop_workers(job_id)
+
+    def _writes_of_workers(self, environment: job_table.JobEnvironment) -> records.Writes:
+        key = f"{_base('job', environment.id)}/workers"
+        return {} if key in self.book else self.book.put(key, {"id": environment.id, "workers": environment.facts})
 
     def _drop_workers(self, job_id: str) -> records.Writes:
         """What the workers of a job are like is kept while they may be started."""

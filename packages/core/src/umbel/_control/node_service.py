@@ -7,10 +7,10 @@ node dials again and is told everything at once.
 from __future__ import annotations
 
 import itertools
-from collections.abc import Callable
+from collections.abc import Callable, Iterable, Mapping
 from typing import Any, Protocol
 
-from umbel._control import nodes
+from umbel._control import members, nodes
 from umbel._transport import addresses
 from umbel._transport import connection as transport
 from umbel._wire import frames, node_messages
@@ -45,6 +45,12 @@ class Daemon(Protocol):
     def node_died(self, node_id: str, reason: str) -> None:
         """For good."""
 
+    @property
+    def members(self) -> members.Members: ...
+
+    def nodes_changed(self, changes: Iterable[Mapping[str, Any]]) -> None:
+        """Members are told this of nodes, each with its "node_id"."""
+
 
 class NodeService:
     """The table's shell, on the head."""
@@ -63,6 +69,7 @@ class NodeService:
         )
         self._links: dict[int, transport.Connection] = {}
         self._nodes: dict[int, str] = {}  # by link, those that have said who they are
+        self._heard: dict[int, int] = {}  # by link, what its node has heard of this conversation when it began
         self._numbers = itertools.count(1)
         self._look_s = daemon.now_s() + LOOK_S
         self._do: dict[type, Callable[[Any], None]] = {
@@ -119,16 +126,16 @@ class NodeService:
     def _on_frame(self, connection: transport.Connection, payload: bytes) -> None:
         link = int(str(connection.peer))
         try:
-            message, _body = frames.decode_control(payload)
+            message, body = frames.decode_control(payload, depth_max=node_messages.DEPTH_MAX)
             message = node_messages.parse(message, node_messages.FROM_NODE)
-            self._on_message(link, message)
+            self._on_message(link, message, body)
         except ValueError as error:
             self._daemon.log(
                 f"a node's connection was closed ({self._nodes.get(link, 'which had not joined')}): {error}"
             )
             connection.close()
 
-    def _on_message(self, link: int, message: Message) -> None:
+    def _on_message(self, link: int, message: Message, body: bytes) -> None:
         kind, now_s = message["t"], self._daemon.now_s()
         if kind == "join":
             facts = message["facts"]
@@ -139,9 +146,14 @@ class NodeService:
             if node_id != facts["node_id"]:
                 raise ValueError(f"it was {node_id} and wants to be {facts['node_id']}")
             sequence, state = message["sequence"], message["state"]
+            self._heard[link] = message["heard"]
             self._decide(nodes.NodeJoined(node_id, link, sequence, facts, state, message["cluster"], now_s))
         elif link not in self._nodes:
             raise ValueError(f"the first message must be join, got {kind}")
+        elif kind in ("said", "heard_said"):
+            node = self.table.alive.get(self._nodes[link])
+            if node is not None and node.link == link:  # not by one that was given up
+                self._daemon.members.on_frame(node.id, message, body)
         elif kind == "beat":
             self._decide(nodes.Heartbeat(self._nodes[link], link, message["sequence"], message["state"], now_s))
         else:
@@ -150,8 +162,12 @@ class NodeService:
     def _on_close(self, connection: transport.Connection) -> None:
         link = int(str(connection.peer))
         del self._links[link]
+        self._heard.pop(link, None)
         node_id = self._nodes.pop(link, "")
         if node_id:
+            node = self.table.alive.get(node_id)
+            if node is not None and node.link == link:
+                self._daemon.members.unlinked(node_id)
             self._decide(nodes.LinkLost(node_id, link, self._daemon.now_s()))
 
     # ---- commands ----
@@ -168,20 +184,28 @@ class NodeService:
         else:
             connection.send(frame)
 
+    def _say(self, link: int, message: Message, body: bytes) -> None:
+        """What is kept until its node has heard it: a connection that is closed for it would have to take it again."""
+        connection = self._links.get(link)
+        if connection is not None:
+            connection.send(frames.encode_control(message, body))
+
     def _close(self, link: int) -> None:
         connection = self._links.get(link)
         if connection is not None:
             connection.close()
 
     def _welcome(self, command: nodes.Welcome) -> None:
-        health = self._health
+        health, link = self._health, command.link
+        member = self._daemon.members.entered(command.node_id)
         self._send(
-            command.link,
+            link,
             {
                 "t": "welcome", "cluster": self.table.cluster, "period_s": health.period_s, "timeout_s": health.timeout_s,
-                "nodes": self.table.listed(),
+                "nodes": self.table.listed(), "heard": member.channel.heard, "job_ids": list(member.job_ids),
             },
         )  # fmt: skip
+        self._daemon.members.linked(command.node_id, self._heard[link], lambda *said: self._say(link, *said))
 
     def _refuse(self, command: nodes.Refuse) -> None:
         self._daemon.log(f"node {self._nodes.get(command.link, '')} was refused: {command.reason}")
@@ -192,3 +216,4 @@ class NodeService:
         frame = frames.encode_control({"t": "nodes", "nodes": list(command.changes)})
         for link in command.links:
             self._send_frame(link, frame)
+        self._daemon.nodes_changed(command.changes)

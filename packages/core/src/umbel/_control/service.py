@@ -54,6 +54,12 @@ class Node(Protocol):
     def kill_actor(self, actor: str, reason: str) -> None:
         """Kill its worker, or stop looking for one."""
 
+    def is_here(self, client: str) -> bool:
+        """Whether it is, or was, a process of this node. Placement groups are known where their creator is, and only there."""
+
+    def late_s(self, actor: str) -> float:
+        """How much later than a handle to it the actor's creation may come here, beyond what is usual on one node."""
+
 
 class ActorService:
     """The actor table's shell. `on` says which messages are for it: (client, its namespace, message, body)."""
@@ -212,7 +218,8 @@ class ActorService:
         self._node.reply(client, message["rq"], {"actors": found})
 
     def _on_actor_watch(self, client: str, _namespace: str, message: Message, _body: bytes) -> None:
-        self._decide(ev.ActorWatched(client, message["actor"], self._node.now_s()))
+        actor = message["actor"]
+        self._decide(ev.ActorWatched(client, actor, self._node.now_s(), self._node.late_s(actor)))
 
     def _on_kill_actor(self, client: str, _namespace: str, message: Message, _body: bytes) -> None:
         self._decide(ev.ActorKilled(message["actor"], message["no_restart"], self._node.now_s()))
@@ -281,7 +288,7 @@ class ActorService:
         self._groups = group_service.GroupService(
             node,
             is_detached=lambda actor: actor in self.table.actors and self.table.actors[actor].spec.is_detached,
-            on_ended=lambda group, reason: self._decide(ev.GroupEnded(group, reason, self._node.now_s())),
+            on_ended=self.group_ended,
             keep=self._keep,
         )
         if self._keeper is not None:
@@ -293,6 +300,14 @@ class ActorService:
         if self._groups is None:
             return "there is no such placement group"
         return self._groups.table.ended(group)[1]
+
+    def knows_group(self, group: str) -> bool:
+        """Whether it is, or was, a placement group of this node."""
+        return self._groups is not None and self._groups.table.spec(group) is not None
+
+    def group_ended(self, group: str, reason: str) -> None:
+        """A placement group that is known elsewhere has ended, with all that lives in it."""
+        self._decide(ev.GroupEnded(group, reason, self._node.now_s()))
 
     def bundles_reserved(self, group: str, attempt: int) -> None:
         if self._groups is not None:
@@ -322,6 +337,16 @@ class ActorService:
         self._decide(ev.HostDied(actor, worker, reason, self._node.now_s()))
         self._memory = None
 
+    def place_again(self, actor: str) -> None:
+        """Who was looking for a worker is gone, and has found none."""
+        if actor in self.table.actors:
+            self._place(ev.Place(self.table.actors[actor].spec))
+
+    def lacks_host(self, actor: str) -> bool:
+        """Whether it lives, and a worker for it is looked for."""
+        known = self.table.actors.get(actor)
+        return known is not None and not known.worker and not known.lacks_arguments
+
     def unplaceable(self, actor: str, reason: str, *, is_unschedulable: bool) -> None:
         """No worker will ever be found. is_unschedulable: because of what was asked for, not because workers fail."""
         self._decide(ev.HostingFailed(actor, reason, is_unschedulable, self._node.now_s()))
@@ -333,11 +358,22 @@ class ActorService:
         if self._groups is not None:
             self._groups.owner_gone(client)
 
-    def job_begins(self, driver: str, pid: int, facts: Mapping[str, Any] | None) -> tuple[str, Any]:
-        """A driver has come: (id, `jobs.JobEnvironment` or None) of its job. facts: None where workers are the node's own."""
-        job = self.jobs.begin(driver, pid, facts, self._node.time_s())
+    def job_begins(
+        self, driver: str, pid: int, facts: Mapping[str, Any] | None, *, job_id: str = ""
+    ) -> tuple[str, Any]:
+        """A driver has come: (id, `jobs.JobEnvironment` or None) of its job. facts: None where workers are the node's own.
+        job_id: of those that were reserved; "" for the next."""
+        job = self.jobs.begin(driver, pid, facts, self._node.time_s(), job_id)
         self._keep()
         return job.id, job.environment
+
+    def reserve_job_ids(self, count: int) -> int:
+        """So many are given by somebody else: the number of the first, see `jobs.job_id`."""
+        return self.jobs.reserve(count)
+
+    def driver_trouble(self) -> str:
+        """Why no driver can come now; "" if one can."""
+        return ""
 
     def job_leaves(self, driver: str) -> None:
         self.jobs.leaves(driver)
@@ -415,11 +451,16 @@ class ActorService:
         """All actors, for queries; "worker" is their host's id."""
         return [_as_message(one) for one in self.table.listed()]
 
+    def facts(self, actor: str) -> Message:
+        """Of one that lives, as `listed` has it."""
+        return _as_message(actors.as_listed(self.table.actors[actor]))
+
     # ---- commands ----
 
     def _place(self, command: ev.Place) -> None:
         group = command.spec.group
-        trouble = self.group_trouble(group) if group else ""
+        is_known = group and (self._node.is_here(command.spec.owner) or self.knows_group(group))
+        trouble = self.group_trouble(group) if is_known else ""
         if trouble:
             self._decide(ev.GroupEnded(group, trouble, self._node.now_s()))
         else:

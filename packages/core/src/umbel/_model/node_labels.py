@@ -14,6 +14,8 @@ from umbel import exceptions
 
 Selector = tuple[tuple[str, str], ...]
 NODE_ID = "umbel.io/node-id"  # every node has it
+NODE_GROUP = "umbel.io/node-group"  # the type of a node that a launcher has launched; Ray's name
+INSTANCE_ID = "umbel.io/instance-id"  # what that launcher calls it
 PRESENT, ABSENT = "*", "!*"  # conditions that only strategies can make
 _NAME = re.compile(r"[A-Za-z0-9]([-_.A-Za-z0-9]{0,61}[A-Za-z0-9])?")  # of labels and their values; Kubernetes' rule
 _PREFIX = re.compile(r"[A-Za-z0-9]([-.A-Za-z0-9]{0,251}[A-Za-z0-9])?")

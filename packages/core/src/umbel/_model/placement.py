@@ -122,16 +122,18 @@ def _by_resources(demand: Demand, nodes: Sequence[NodeView]) -> Eligible:
     ready = tuple(node for node in able if demand.resources.fits_in(node.available))
     if len(ready) == len(able) and able:
         return Eligible(ready, (), _NOT_REFUSED)
-    busy = tuple(node for node in able if node not in ready)
+    busy = tuple(node for node in able if not demand.resources.fits_in(node.available))
     if ready:
         return Eligible(ready, busy, _NOT_REFUSED)
     needs = _describe(demand.resources)
     if able:
-        lacking = _names(busy)
+        lacking = _names(busy, demand.resources)
         refusal = Placement(None, f"{needs} is not free now on {lacking}; it waits until what runs there ends")
     elif nodes:
         refusal = Placement(
-            None, f"no node has {needs} in total ({_names(nodes)}); ask for less or add a node", is_feasible=False
+            None,
+            f"no node has {needs} in total ({_names(nodes, demand.resources)}); ask for less or add a node",
+            is_feasible=False,
         )
     else:
         wanted = f" with the labels {dict(demand.label_selector)}" if demand.label_selector else ""
@@ -163,7 +165,11 @@ def _describe(amounts: resources.ResourceSet) -> str:
     return "{" + ", ".join(f"{name}: {amount:g}" for name, amount in amounts.to_floats().items()) + "}"
 
 
-def _names(nodes: Sequence[NodeView]) -> str:
-    shown = ", ".join(f"{node.node_id[:8]} {_describe(node.total)}" for node in nodes[:_NAMED_NODES_MAX])
+def _names(nodes: Sequence[NodeView], wanted: resources.ResourceSet) -> str:
+    """Some of them, with what they have in all of what is wanted."""
+    shown = ", ".join(
+        f"{node.node_id[:8]} {_describe(resources.ResourceSet({name: node.total.get(name, 0) for name in wanted}))}"
+        for node in nodes[:_NAMED_NODES_MAX]
+    )
     hidden_count = len(nodes) - _NAMED_NODES_MAX
     return f"{shown} and {hidden_count} more" if hidden_count > 0 else shown

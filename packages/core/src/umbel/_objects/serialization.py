@@ -296,13 +296,13 @@ def serialize(value: Any, replaced: Replaced | None = None) -> Serialized:
 
 
 def _explain(value: Any, error: BaseException) -> str:
-    from umbel._objects import offenders
+    from umbel import _offenders
 
-    path = offenders.find(value, error)
+    path = _offenders.find(value, error)
     where = f"; the part at fault is {path}" if path else ""
     advice = (
         ""  # it has said what to do
-        if offenders.is_refusal(error)
+        if _offenders.is_refusal(error)
         else ". Create it inside the task or actor that uses it, leave it out with __getstate__, or register a serializer "
         "(umbel.util.register_serializer)"
     )

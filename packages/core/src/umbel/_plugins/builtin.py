@@ -59,6 +59,15 @@ def umbel_control_storages() -> list[spi.ControlStorageDescriptor]:
 
 
 @hookimpl
+def umbel_node_launchers() -> list[spi.NodeLauncherDescriptor]:
+    return [
+        spi.NodeLauncherDescriptor(
+            "local", "umbel._client.local_launcher:LocalLauncher", summary="daemons on this machine, one for each node"
+        )
+    ]
+
+
+@hookimpl
 def umbel_accelerators() -> list[spi.AcceleratorDescriptor]:
     return [spi.AcceleratorDescriptor("nvidia", "umbel._plugins.nvidia:NvidiaManager", summary="NVIDIA GPUs")]
 
@@ -121,4 +130,5 @@ def umbel_commands() -> list[spi.CommandDescriptor]:
         spi.CommandDescriptor(
             "token", "umbel.cli.cluster:make_token", summary="A role's token for a node that listens"
         ),
+        spi.CommandDescriptor("up", "umbel.cli.up:make", summary="What a cluster's file would launch"),
     ]

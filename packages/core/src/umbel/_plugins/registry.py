@@ -48,6 +48,7 @@ class Catalog:
         self.schedulers = providers.Registry("scheduler", spi.SchedulerDescriptor, spi.SchedulingPolicy)
         self.stores = providers.Registry("store", spi.StoreDescriptor, spi.ObjectStore)
         self.control_storages = providers.Registry("control storage", spi.ControlStorageDescriptor, spi.ControlStorage)
+        self.node_launchers = providers.Registry("node launcher", spi.NodeLauncherDescriptor, spi.NodeLauncher)
         self.accelerators = providers.Registry("accelerator", spi.AcceleratorDescriptor, spi.AcceleratorManager)
         self.collectives = providers.Registry("collective", spi.CollectiveDescriptor, spi.CollectiveGroup)
         self.tensor_transports = providers.Registry(
@@ -63,6 +64,7 @@ class Catalog:
             "umbel_schedulers": self.schedulers,
             "umbel_stores": self.stores,
             "umbel_control_storages": self.control_storages,
+            "umbel_node_launchers": self.node_launchers,
             "umbel_accelerators": self.accelerators,
             "umbel_collectives": self.collectives,
             "umbel_tensor_transports": self.tensor_transports,

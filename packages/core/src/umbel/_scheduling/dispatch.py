@@ -155,15 +155,17 @@ class SchedulingClass:
         richest.is_stealing = True
         return richest, len(richest.inflight) // 2
 
-    def lose_lease(self, worker: str, started: int) -> tuple[list[Any], list[Any]]:
-        """The worker died, having last started task `started` (-1: none). Returns (tasks that were started or may have
-        been, tasks that never were); the latter are waiting again already."""
+    def lose_lease(self, worker: str, started: int | None) -> tuple[list[Any], list[Any]]:
+        """The worker died, having last started task `started` (-1: none; None: nobody can say). Returns (tasks that were
+        started or may have been, tasks that never were); the latter are waiting again already."""
         lease = self.leases.pop(worker, None)
         if lease is None:
             return [], []
         begun: list[Any] = []
         fresh: list[Any] = list(lease.inflight.values())
-        if started in lease.inflight:
+        if started is None:
+            begun, fresh = fresh, begun
+        elif started in lease.inflight:
             position = list(lease.inflight).index(started) + 1
             begun, fresh = fresh[:position], fresh[position:]
         self.ready.extendleft(reversed(fresh))

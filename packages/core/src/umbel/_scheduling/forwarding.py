@@ -145,13 +145,15 @@ class Forwarding:
         self.nodes: dict[str, placement.NodeView] = {}
         self.wishes: dict[tuple[str, str], Wish] = {}
         self._asking: dict[str, set[Wish]] = {}  # by node, those of which something is asked there
-        self._left: dict[
-            str, placement.NodeView
-        ] = {}  # nodes less what they are asked for, where nothing has changed since
+        # Nodes less what they are asked for, and how much of each wish fits; where nothing has changed since.
+        self._left: dict[str, tuple[placement.NodeView, dict[Wish, int]]] = {}
         self._known_at: dict[str, set[str]] = {}  # by process, the other nodes that have heard of it
         self._heard: dict[tuple[str, str], dict[str, int]] = {}  # by process and key, the grants of each node
         self._turns = 0
         self._has_freed = False  # there may be more room somewhere than there was when it was last looked for
+        self._are_others = False  # nodes that could hold something in all, since then
+        self._due_s: float | None = None  # of the next tick, where nothing has changed since
+        self._is_due_known = False
         self._granting: set[str] = set()  # nodes that have granted something since they were last seen
         self._on: dict[type, Callable[[Any], list[Command]]] = {
             WishChanged: self._on_wish_changed,
@@ -162,16 +164,24 @@ class Forwarding:
             Ticked: self._on_ticked,
         }
 
-    def apply(self, event: Event) -> list[Command]:
-        commands = self._on[type(event)](event)
-        if self._has_freed:
+    def apply(self, *events: Event) -> list[Command]:
+        """Room that they have made is looked for once, after the last."""
+        commands: list[Command] = []
+        for event in events:
+            commands += self._on[type(event)](event)
+        if self._has_freed and events:
             self._has_freed = False
-            commands += self._look_again(event.at_s)
+            commands += self._look_again(events[-1].at_s)
+        self._is_due_known = False
         return commands
 
     def _on_node_seen(self, event: NodeSeen) -> list[Command]:
         node = event.view.node_id
-        self._has_freed = self.nodes.get(node) != event.view or node in self._granting
+        known = self.nodes.get(node)
+        if known is None or _in_all(known) != _in_all(event.view):
+            self._are_others = True
+        if known != event.view or node in self._granting:
+            self._has_freed = True
         self._granting.discard(node)
         self.nodes[node] = event.view
         self._left.pop(node, None)
@@ -222,7 +232,7 @@ class Forwarding:
             self._put(wish, event.node, -wish.on[event.node])
         self._left.pop(event.node, None)
         self._granting.discard(event.node)
-        self._has_freed = True
+        self._has_freed = self._are_others = True
         commands: list[Command] = []
         for wish in hit:
             commands += self._settle(wish, event.at_s)
@@ -237,17 +247,22 @@ class Forwarding:
     # ---- time ----
 
     def next_tick_s(self) -> float | None:
-        tried = [at_s for wish in self.wishes.values() for at_s in wish.tried_s.values()]
-        return min(tried) + PATIENCE_S if tried else None
+        if not self._is_due_known:
+            tried = [at_s for wish in self.wishes.values() for at_s in wish.tried_s.values()]
+            self._due_s = min(tried) + PATIENCE_S if tried else None
+            self._is_due_known = True
+        return self._due_s
 
     def _on_ticked(self, event: Ticked) -> list[Command]:
         commands: list[Command] = []
+        crowded: set[resources.ResourceSet] = set()
         for wish in self._in_order():
             before = dict(wish.on)
             for node, since_s in [*wish.tried_s.items()]:
                 if since_s + PATIENCE_S <= event.at_s:
                     wish.tried_s[node] = event.at_s
-                    self._move(wish, node, event.at_s)
+                    if self._has_room(wish, crowded) and self._move(wish, node, event.at_s):
+                        crowded.clear()
             commands += self._told(wish, before)
         return commands
 
@@ -293,27 +308,34 @@ class Forwarding:
 
     def _room(self, name: str) -> placement.NodeView:
         """A node as it will be once it has granted what it can of what is asked of it."""
-        found = self._left.get(name)
-        if found is None:
-            found = self.nodes[name]
-            wishes = self._asking.get(name)
-            if wishes:
-                left = dict(found.available)
-                for wish in self._in_order(wishes):
-                    _take(left, wish.resources, wish.on[name])
-                found = replace(found, available=resources.ResourceSet(left))
-            self._left[name] = found
-        return found
+        return self._standing(name)[0]
 
     def _fitting(self, wish: Wish, name: str) -> int:
         """How much of what a node is asked for by this wish it has room for, as far as it is known."""
-        node = self.nodes.get(name)
-        left = dict(node.available) if node is not None else {}
-        for one in self._in_order(self._asking[name]):
-            taken = _take(left, one.resources, one.on[name])
-            if one is wish:
-                return taken
-        return 0
+        return self._standing(name)[1].get(wish, 0) if name in self.nodes else 0
+
+    def _standing(self, name: str) -> tuple[placement.NodeView, dict[Wish, int]]:
+        found = self._left.get(name)
+        if found is None:
+            view, fitting = self.nodes[name], {}
+            wishes = self._asking.get(name)
+            if wishes:
+                left = dict(view.available)
+                fitting = {wish: _take(left, wish.resources, wish.on[name]) for wish in self._in_order(wishes)}
+                view = replace(view, available=resources.ResourceSet(left))
+            found = self._left[name] = (view, fitting)
+        return found
+
+    def _has_room(self, wish: Wish, crowded: set[resources.ResourceSet]) -> bool:
+        """Whether some node has, whatever else the wish asks for. crowded: what none has room for, to be emptied when that
+        may have changed."""
+        needs = wish.resources
+        if needs in crowded:
+            return False
+        if any(needs.fits_in(self._room(node).available) for node in self.nodes):
+            return True
+        crowded.add(needs)
+        return False
 
     def _queue(self, wish: Wish, count: int, at_s: float) -> str:
         """Nobody has room: wait where it is likely to come first. Returns why the wish cannot wait, or ""."""
@@ -348,16 +370,20 @@ class Forwarding:
 
     def _look_again(self, at_s: float) -> list[Command]:
         """A node has changed: what waits may have room now, or can never have it."""
+        are_others, self._are_others = self._are_others, False
         commands: list[Command] = []
-        for wish in self._in_order():
-            if not wish.on.get(wish.queue):
-                continue
+        crowded: set[resources.ResourceSet] = set()
+        for wish in self._in_order(wish for wish in self.wishes.values() if wish.on.get(wish.queue)):
             before, refusal = dict(wish.on), wish.refusal
             for _ in range(wish.on[wish.queue] - self._fitting(wish, wish.queue)):
-                if not self._move(wish, wish.queue, at_s):
+                if not self._has_room(wish, crowded) or not self._move(wish, wish.queue, at_s):
                     break
+                crowded.clear()
             waiting = wish.on.get(wish.queue, 0)
-            if waiting:
+            if not waiting:
+                wish.refusal = ""
+            elif are_others:
+                crowded.clear()
                 since_s = wish.tried_s[wish.queue]
                 self._put(wish, wish.queue, -waiting)
                 failure = self._queue(wish, waiting, at_s)
@@ -366,9 +392,8 @@ class Forwarding:
                     commands += [*self._told(wish, before), Fail(wish.client, wish.key, failure)]
                     continue
                 wish.tried_s[wish.queue] = since_s
-            else:
-                wish.refusal = ""
-            commands += self._told(wish, before, is_refusal_new=refusal != wish.refusal)
+            if wish.on != before or wish.refusal != refusal:
+                commands += self._told(wish, before, is_refusal_new=refusal != wish.refusal)
         return commands
 
     def _move(self, wish: Wish, node: str, at_s: float) -> bool:
@@ -463,6 +488,11 @@ class Given:
         """It is gone."""
         for place in [place for place in self._counts if place[0] == client]:
             del self._counts[place]
+
+
+def _in_all(node: placement.NodeView) -> tuple[object, ...]:
+    """What decides whether it could ever hold something."""
+    return node.total, node.labels, node.is_alive
 
 
 def _take(left: dict[str, int], wanted: resources.ResourceSet, count: int) -> int:

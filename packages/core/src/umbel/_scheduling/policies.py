@@ -7,13 +7,12 @@ in where everything else goes. Policies are pure: the same question has the same
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
-from fractions import Fraction
 
 from umbel import spi
 
 # Up to half of a node's scarcest resource, packing keeps other nodes free for large demands and lets a cluster shrink;
 # beyond it, neighbours begin to disturb one another. Ray's threshold.
-PACK_UNTIL = Fraction(1, 2)
+PACK_UNTIL = 0.5
 
 
 class HybridPolicy:
@@ -29,7 +28,7 @@ class HybridPolicy:
         if packable:
             node = min(packable, key=lambda one: (not one.is_local, one.node_id))
             where = "the local node" if node.is_local else "the first node"
-            return spi.Placement(node.node_id, f"{where} that is less than {float(PACK_UNTIL):.0%} used")
+            return spi.Placement(node.node_id, f"{where} that is less than {PACK_UNTIL:.0%} used")
         return _least_used(demand, eligible.ready)
 
     def order(self, waiting: Sequence[spi.WaitingDemand]) -> Sequence[int]:
@@ -128,11 +127,13 @@ def _spread(demand: spi.Demand, view: spi.ClusterView) -> spi.Placement:
 
 def _least_used(demand: spi.Demand, nodes: Sequence[spi.NodeView]) -> spi.Placement:
     node = min(nodes, key=lambda one: (_share_used(one, demand), not one.is_local, one.node_id))
-    used = float(_share_used(node, demand))
+    used = _share_used(node, demand)
     return spi.Placement(node.node_id, f"the least used ({used:.0%}) of the nodes with room")
 
 
-def _share_used(node: spi.NodeView, demand: spi.Demand) -> Fraction:
+def _share_used(node: spi.NodeView, demand: spi.Demand) -> float:
     """How much of the scarcest resource that the demand needs is in use; of the node's scarcest if it needs none."""
     names = [name for name in demand.resources if name in node.total] or list(node.total)
-    return max((1 - Fraction(node.available.get(name, 0), node.total[name]) for name in names), default=Fraction(0))
+    total, available = node.total, node.available
+    # One division is rounded once: equal shares are equal numbers.
+    return max(((total[name] - available.get(name, 0)) / total[name] for name in names), default=0.0)

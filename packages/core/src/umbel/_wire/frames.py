@@ -41,7 +41,7 @@ def encode_control(message: Mapping[str, Any], body: bytes = b"") -> bytes:
     return b"".join((_pack(4 + len(text) + len(body)), _pack(len(text)), text, body))
 
 
-def decode_control(payload: bytes) -> tuple[dict[str, Any], bytes]:
+def decode_control(payload: bytes, *, depth_max: int = DEPTH_MAX) -> tuple[dict[str, Any], bytes]:
     """Inverse of `encode_control`, for a payload without its frame header. Raises ValueError on anything malformed."""
     if len(payload) < 4:
         raise ValueError(f"control frame of {len(payload)} bytes is too short to hold its header")
@@ -56,21 +56,21 @@ def decode_control(payload: bytes) -> tuple[dict[str, Any], bytes]:
     if not isinstance(message, dict):
         raise ValueError(f"control frame must hold an object, got {type(message).__name__}")
     if (
-        size > 2 * DEPTH_MAX and text.count("[") + text.count("{") > DEPTH_MAX
+        size > 2 * depth_max and text.count("[") + text.count("{") > depth_max
     ):  # few messages are so long, or have so many
-        _check_depth(message)
+        _check_depth(message, depth_max)
     return message, payload[4 + size :]
 
 
-def _check_depth(message: dict[str, Any]) -> None:
-    """Raises ValueError when objects and arrays lie deeper in each other than DEPTH_MAX."""
+def _check_depth(message: dict[str, Any], depth_max: int) -> None:
+    """Raises ValueError when objects and arrays lie deeper in each other than that."""
     level: list[Any] = [message]
-    for _ in range(DEPTH_MAX):
+    for _ in range(depth_max):
         inner = [one.values() if isinstance(one, dict) else one for one in level]
         level = [one for several in inner for one in several if isinstance(one, (dict, list))]
         if not level:
             return
-    raise ValueError(f"control frame nests deeper than {DEPTH_MAX}")
+    raise ValueError(f"control frame nests deeper than {depth_max}")
 
 
 class FrameReader:

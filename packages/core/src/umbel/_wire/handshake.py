@@ -63,6 +63,8 @@ class TargetKind(enum.IntEnum):
     PROCESS = 3
     VALUES = 4
     """The node's values, for other nodes: a connection of bulk data, apart from what is said to the agent."""
+    LEASES = 5
+    """The node's workers, for other nodes, whose processes want leases of them."""
 
 
 class Target(NamedTuple):
@@ -78,6 +80,7 @@ class Target(NamedTuple):
 AGENT = Target(TargetKind.AGENT)
 CONTROL = Target(TargetKind.CONTROL)
 VALUES = Target(TargetKind.VALUES)
+LEASES = Target(TargetKind.LEASES)
 
 
 def process(process_id: bytes) -> Target:
@@ -125,8 +128,8 @@ Decide = Callable[[tokens.Role, Target], Answer]  # WELCOME, FORBIDDEN or ABSENT
 
 def may_reach(role: tokens.Role, target: Target) -> Answer:
     """What a role is allowed. Messages to a process are pickled, so sending it any is to run code in it; and whoever gets
-    values by name gets those of everybody."""
-    if target.kind is TargetKind.VALUES and role < tokens.Role.NODE:
+    values by name gets those of everybody. Who asks for leases speaks for the processes of a whole node."""
+    if target.kind in (TargetKind.VALUES, TargetKind.LEASES) and role < tokens.Role.NODE:
         return Answer.FORBIDDEN
     if target.kind is TargetKind.PROCESS and role < tokens.Role.SUBMIT:
         return Answer.FORBIDDEN

@@ -9,8 +9,10 @@ from collections.abc import Callable, Mapping
 from typing import Any
 
 from umbel._base import nodes
+from umbel._wire import frames
 
-PROTOCOL_VERSION = 1
+PROTOCOL_VERSION = 2
+DEPTH_MAX = frames.DEPTH_MAX + 8  # what a process may say is passed on in some objects more
 
 Message = dict[str, Any]
 _Check = Callable[[Any], bool]
@@ -49,18 +51,38 @@ def _are_changes(value: Any) -> bool:
     return isinstance(value, list) and all(isinstance(one, dict) and _is_node_id(one.get("node_id")) for one in value)
 
 
+def _are_numbers(value: Any) -> bool:
+    return isinstance(value, list) and len(value) == 2 and all(map(_is_count, value))
+
+
+def _is_said(value: Any) -> bool:
+    return isinstance(value, dict) and isinstance(value.get("t"), str)
+
+
+_CONVERSATION: Mapping[str, Mapping[str, _Check]] = {  # see `channels`
+    "said": {"number": _is_count, "heard": _is_count, "message": _is_said},
+    "heard_said": {"heard": _is_count},
+}
 FROM_NODE: Mapping[str, Mapping[str, _Check]] = {
-    "join": {"protocol": _is_count, "sequence": _is_count, "cluster": _is_text, "facts": _is_facts, "state": _is_state},
+    "join": {
+        "protocol": _is_count, "sequence": _is_count, "cluster": _is_text, "facts": _is_facts, "state": _is_state,
+        "heard": _is_count,
+    },
     "beat": {"sequence": _is_count, "state": _is_state},
     "goodbye": {"reason": _is_text},
-}
+    **_CONVERSATION,
+}  # fmt: skip
 FROM_HEAD: Mapping[str, Mapping[str, _Check]] = {
-    "welcome": {"cluster": _is_node_id, "period_s": _is_number, "timeout_s": _is_number, "nodes": _are_changes},
+    "welcome": {
+        "cluster": _is_node_id, "period_s": _is_number, "timeout_s": _is_number, "nodes": _are_changes, "heard": _is_count,
+        "job_ids": _are_numbers,
+    },
     "nodes": {"nodes": _are_changes},
     "heard": {"sequence": _is_count},
     "refused": {"kind": _is_text, "reason": _is_text},
     "head_ends": {"reason": _is_text},
-}
+    **_CONVERSATION,
+}  # fmt: skip
 
 
 def parse(message: Message, known: Mapping[str, Mapping[str, _Check]]) -> Message:

@@ -122,11 +122,13 @@ class Host:
                 context.current_task.reset(token)
             del args, kwargs
         except BaseException as error:  # the constructor's error is what every call will raise
-            wrapped = exceptions.UmbelTaskError.from_exception(
-                error, f"{self.display_name}.__init__", pid=os.getpid(), actor_id=self.actor_id
-            )
             worker.host = None
-            blob = exceptions.dump_error(wrapped)
+            name = f"{self.display_name}.__init__"
+            if isinstance(error, execute.ArgumentFailed):
+                blob = exceptions.dump_failed_input(error.blob, name, task_id="", actor_id=self.actor_id)
+            else:
+                wrapped = exceptions.UmbelTaskError.from_exception(error, name, pid=os.getpid(), actor_id=self.actor_id)
+                blob = exceptions.dump_error(wrapped)
             self._record_construction((submitted_s, began_s, time.time()), blob)
             engine.agent.notify({"t": "actor_failed", "actor": self.actor_id}, blob)
             worker.created()

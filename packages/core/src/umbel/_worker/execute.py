@@ -379,7 +379,7 @@ class Executor:
         except TypeError:
             raise ValueError(
                 f"{template.name} has num_returns={template.num_returns} and must return as many values, got "
-                f"one {type(value).__name__}"
+                f"one {type(value).__name__}; return a tuple, or change num_returns"
             ) from None
         if len(values) != template.num_returns:
             raise ValueError(
@@ -450,16 +450,18 @@ class Executor:
             return exceptions.dump_error(
                 exceptions.TaskCancelledError(f"task {job.template.name} was cancelled while it ran")
             )
+        running = job.context
+        actor_id = running.actor.actor_id if running is not None and running.actor is not None else None
         if isinstance(error, ArgumentFailed):
             drop_frames(error)  # likewise
-            return error.blob
-        running = job.context
+            name = job.template.name
+            return exceptions.dump_failed_input(error.blob, name, task_id=task_id(job), actor_id=actor_id)
         wrapped = exceptions.UmbelTaskError.from_exception(
             error,
             job.template.name,
             pid=os.getpid(),
             task_id=running.task_id if running is not None else None,
-            actor_id=running.actor.actor_id if running is not None and running.actor is not None else None,
+            actor_id=actor_id,
         )
         drop_frames(error)
         return exceptions.dump_error(wrapped)

@@ -462,6 +462,7 @@ class Worker:
                 self.engine.tasks.unfinished
                 or self.engine.actors.constructors
                 or any(record.borrowers or record.kind == values.LIFETIME for record in table.records.values())
+                or self.engine.values.keeps_for_other_nodes()
             )
             if message.get("idle") and (is_needed or self._queue or self._running is not None):
                 self.engine.agent.notify({"t": "busy_owner", "running": self._running is not None or bool(self._queue)})

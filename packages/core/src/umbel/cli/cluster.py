@@ -261,15 +261,25 @@ def make_status() -> click.Command:
     def status(as_json: bool, session: str | None) -> None:
         """What a node has, what of it is in use, whose jobs run, and what waits."""
         with node.connect(session) as asker:
-            found = {
-                what: _asked(functools.partial(asker.query, what)) for what in ("nodes", "jobs", "actors", "pending")
-            }
+            found = {what: _asked(functools.partial(asker.query, what)) for what in ("nodes", "pending")}
+            found |= _of_cluster(asker)
         if as_json:
             click.echo(json.dumps(found, indent=2))
             return
         click.echo("\n".join(_in_words(found)))
 
     return status
+
+
+def _of_cluster(asker: tool.Tool) -> dict[str, Any]:
+    """What its head knows, which may be out of reach: each None then, and why under "unknown"."""
+    found: dict[str, Any] = {"jobs": None, "actors": None, "unknown": ""}
+    try:
+        for what in ("jobs", "actors"):
+            found[what] = asker.query(what)
+    except exceptions.UmbelError as error:
+        found["unknown"] = str(error)
+    return found
 
 
 def _asked(ask: Callable[[], Any]) -> Any:
@@ -303,16 +313,21 @@ def _in_words(found: dict[str, Any]) -> list[str]:
             lines.append(f"  {one['waiting']} worker{'s' * (one['waiting'] != 1)} waited for there")
     for one in dead[-DEAD_SHOWN_MAX:]:
         lines.append(f"Node {one['node_id'][:8]} (at {one['address']}) is dead: {one['reason']}")
-    running = [job for job in found["jobs"] if job["ended_s"] is None]
-    lines.append(f"Jobs: {len(running)} running, {len(found['jobs']) - len(running)} ended")
-    lines += [f"  {job['job_id']} pid {job['pid']} {job['entrypoint']:.100}".rstrip() for job in running]
-    live = [actor for actor in found["actors"] if actor["state"] != "DEAD"]
-    lines.append(f"Actors: {len(live)} live, {sum(actor['is_detached'] for actor in live)} of them detached")
+    lines += [f"Not known: {found['unknown']}"] if found["unknown"] else _jobs_and_actors(found)
     lines.append("Waiting: " + ("nothing" if not found["pending"] else ""))
     for one in found["pending"]:
         what = "an actor" if one["actor"] else f"{one['count']} worker{'s' * (one['count'] != 1)}"
         lines.append(f"  {what} for {one['waiting_s']:.0f} s: {one['reason']}")
     return [line.rstrip() for line in lines]
+
+
+def _jobs_and_actors(found: dict[str, Any]) -> list[str]:
+    running = [job for job in found["jobs"] if job["ended_s"] is None]
+    lines = [f"Jobs: {len(running)} running, {len(found['jobs']) - len(running)} ended"]
+    lines += [f"  {job['job_id']} pid {job['pid']} {job['entrypoint']:.100}".rstrip() for job in running]
+    live = [actor for actor in found["actors"] if actor["state"] != "DEAD"]
+    lines.append(f"Actors: {len(live)} live, {sum(actor['is_detached'] for actor in live)} of them detached")
+    return lines
 
 
 def _shown(name: str, units: int) -> str:

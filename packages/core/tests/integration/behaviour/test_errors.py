@@ -52,6 +52,88 @@ def test_the_text_is_the_remote_traceback_without_our_frames() -> None:
     assert "call_user" not in text
 
 
+@umbel.remote
+def give(value: Any = None) -> Any:
+    return value
+
+
+@umbel.remote
+def give_lock() -> Any:
+    import threading
+
+    return {"it": threading.Lock()}
+
+
+@umbel.remote
+def yield_locks() -> Any:
+    import threading
+
+    yield threading.Lock()
+
+
+@umbel.remote
+def yield_one() -> Any:
+    yield 1
+
+
+@umbel.remote
+class Giver:
+    def method(self, value: Any = None) -> Any:
+        return value
+
+    async def coroutine(self, value: Any = None) -> Any:
+        return value
+
+
+class Unreadable:
+    def __reduce__(self) -> Any:
+        return getattr, (1, "absent")
+
+
+class Refusing:
+    def __reduce__(self) -> Any:
+        return refuse, ()
+
+
+def refuse() -> None:
+    raise LookupError("not to be read")
+
+
+WHERE_NO_CODE_OF_THE_USER_FAILS: dict[str, tuple[type[Exception], Any]] = {
+    "too few values": (ValueError, lambda: give.options(num_returns=2).remote((1,))[0]),
+    "no values": (ValueError, lambda: give.options(num_returns=2).remote(1)[0]),
+    "too few items": (ValueError, lambda: yield_one.options(num_returns=2).remote()[1]),
+    "method, no values": (ValueError, lambda: Giver.remote().method.options(num_returns=2).remote(1)[0]),
+    "coroutine, no values": (ValueError, lambda: Giver.remote().coroutine.options(num_returns=2).remote(1)[0]),
+    "unpicklable result": (TypeError, lambda: give_lock.remote()),
+    "unpicklable item": (TypeError, lambda: next(yield_locks.remote())),
+    "unreadable argument": (AttributeError, lambda: give.remote(Unreadable())),
+    "unreadable argument by name": (AttributeError, lambda: give.remote(value=[Unreadable(), b"x" * 1_000_000])),
+    "method, unreadable argument": (AttributeError, lambda: Giver.remote().method.remote(Unreadable())),
+    "coroutine, unreadable argument": (AttributeError, lambda: Giver.remote().coroutine.remote(Unreadable())),
+}
+
+
+@pytest.mark.parametrize("name", WHERE_NO_CODE_OF_THE_USER_FAILS)
+def test_our_frames_do_not_show_where_there_are_no_others(name: str) -> None:
+    error_class, call = WHERE_NO_CODE_OF_THE_USER_FAILS[name]
+    with pytest.raises(error_class) as caught:
+        umbel.get(call())
+    text = str(caught.value)
+    assert isinstance(caught.value, exceptions.UmbelTaskError)
+    assert str(caught.value.cause) in text
+    assert "File" not in text
+    assert "Traceback" not in text
+
+
+def test_only_the_frames_of_what_an_argument_runs_as_it_is_read_show() -> None:
+    with pytest.raises(LookupError) as caught:
+        umbel.get(give.remote(Refusing()))
+    text = str(caught.value)
+    assert "in refuse" in text
+    assert text.count("File") == 1
+
+
 def test_every_get_raises_anew() -> None:
     ref = trouble.remote("again")
     raised = []
@@ -66,6 +148,125 @@ def test_a_failed_input_fails_the_consumer_without_running_it(marks: Any) -> Non
     """5"""
     with pytest.raises(Trouble, match="source"):
         umbel.get(consume.remote(consume.remote(trouble.remote("source"), mark=marks), mark=marks))
+    assert marks.all() == []
+
+
+@umbel.remote
+class Consumer:
+    def __init__(self, value: Any = None) -> None:
+        self.value = value
+
+    def method(self, value: Any) -> Any:
+        return value
+
+    async def coroutine(self, value: Any) -> Any:
+        return value
+
+    def items(self, value: Any) -> Any:
+        yield value
+
+
+@umbel.remote
+def items(value: Any) -> Any:
+    yield value
+
+
+def is_there(ref: Any) -> Any:
+    umbel.wait([ref])
+    return ref
+
+
+def pending_trouble(signal: Any) -> tuple[Any, Any]:
+    """A task that fails once the other one returned here has run."""
+
+    @umbel.remote
+    def later(_: Any) -> None:
+        raise Trouble("source")
+
+    gate = signal.wait.remote()
+    return later.remote(gate), signal
+
+
+WAYS_TO_CONSUME: dict[str, Any] = {
+    "consume": lambda ref: consume.remote(ref),
+    "consume by keyword": lambda ref: consume.options(name="consume by keyword").remote(mark=ref),
+    "several": lambda ref: consume.options(name="several", num_returns=2).remote(1, ref)[1],
+    "Consumer.method": lambda ref: Consumer.remote().method.remote(ref),
+    "Consumer.coroutine": lambda ref: Consumer.remote().coroutine.remote(ref),
+    "items": lambda ref: next(items.remote(ref)),
+    "Consumer.items": lambda ref: next(Consumer.remote().items.remote(ref)),
+}
+
+
+@pytest.mark.parametrize("name", WAYS_TO_CONSUME)
+@pytest.mark.parametrize("is_pending", [False, True], ids=["done", "pending"])
+def test_the_error_of_a_failed_input_names_who_did_not_run(name: str, is_pending: bool, signal: Any) -> None:
+    """5"""
+    if is_pending:
+        source, gate = pending_trouble(signal)
+    else:
+        source, gate = is_there(trouble.remote("source")), None
+    if is_pending and "items" in name:
+        gate.send.remote()  # the first item is asked for below
+    consumed = WAYS_TO_CONSUME[name](source)
+    if gate is not None:
+        gate.send.remote()
+    with pytest.raises(Trouble) as caught:
+        umbel.get(consumed)
+    error: Any = caught.value
+    assert isinstance(error, exceptions.UmbelTaskError)
+    assert error.function_name == name
+    assert f"{name}() did not run, because an argument of it could not be computed:\n" in str(error)
+    assert ("later" if is_pending else "trouble") + "() failed (pid=" in str(error)
+    assert (type(error.cause).__name__, error.cause.args) == ("Trouble", ("source", 0))
+    assert error.task_id
+    assert bool(error.actor_id) == name.startswith("Consumer")
+
+
+def test_a_chain_of_failed_inputs_names_all_who_did_not_run() -> None:
+    """5"""
+    first = consume.options(name="first").remote(trouble.remote("source"))
+    second = Consumer.remote().method.remote(first)
+    with pytest.raises(Trouble) as caught:
+        umbel.get(consume.options(name="third").remote(second))
+    text = str(caught.value)
+    places = [text.index(f"{name}() did not run") for name in ("third", "Consumer.method", "first")]
+    assert sorted(places) == places
+    assert text.index("trouble() failed") > places[-1]
+
+
+def test_a_long_chain_of_failed_inputs_fails_to_its_end() -> None:
+    ref = trouble.remote("source")
+    for _ in range(500):
+        ref = consume.remote(ref)
+    with pytest.raises(Trouble, match="more tasks did not run"):
+        umbel.get(ref)
+
+
+def test_a_constructor_whose_argument_failed_is_named() -> None:
+    """5, 10"""
+    with pytest.raises(exceptions.ActorDiedError) as caught:
+        umbel.get(Consumer.remote(trouble.remote("source")).method.remote(1))
+    assert "Consumer.__init__() did not run, because an argument of it could not be computed:" in str(caught.value)
+    assert "Trouble: ('source', 0)" in str(caught.value)
+
+
+def test_an_input_that_an_error_of_ours_ended_passes_its_class_on() -> None:
+    """5, 53"""
+
+    @umbel.remote(max_retries=0)
+    def leaves() -> None:
+        raise SystemExit(3)
+
+    with pytest.raises(exceptions.WorkerCrashedError) as caught:
+        umbel.get(consume.remote(leaves.remote()))
+    assert isinstance(caught.value, exceptions.UmbelTaskError)
+    assert "consume() did not run" in str(caught.value)
+
+
+def test_a_failed_input_is_nothing_to_try_again(marks: Any) -> None:
+    with pytest.raises(Trouble):
+        umbel.get(consume.options(max_retries=3, retry_exceptions=True).remote(trouble.remote("source"), mark=marks))
     assert marks.all() == []
 
 
@@ -120,7 +321,7 @@ def test_an_unpicklable_result_is_a_type_error() -> None:
     assert isinstance(caught.value, exceptions.UmbelTaskError)
 
 
-def test_an_unpicklable_error_keeps_its_text() -> None:
+def test_an_unpicklable_error_keeps_its_text_and_names_the_part_at_fault() -> None:
     """4"""
 
     @umbel.remote
@@ -134,8 +335,11 @@ def test_an_unpicklable_error_keeps_its_text() -> None:
 
         raise Stubborn
 
-    with pytest.raises(exceptions.UmbelError, match="stubborn thing"):
+    with pytest.raises(exceptions.UmbelError, match="stubborn thing") as caught:
         umbel.get(stubborn.remote())
+    error: Any = caught.value
+    for text in (str(error), str(error.cause)):
+        assert "cannot pickle '_thread.lock' object; the part at fault is .lock (_thread.lock)" in text
 
 
 def test_a_wrong_number_of_values_fails_every_return() -> None:

@@ -180,7 +180,7 @@ class Tasks:
             call.deps.append((key, record))
             if record.kind == values.ERROR and failure is None:
                 record.is_read = True  # what becomes of it is the call's result
-                failure = values.InputFailure(record.payload, call.name)
+                failure = self._input_failure(call, record.payload)
         lost = self._values.first_lost(call.arguments.contained)
         if lost is not None and failure is None:
             failure = values.Failure(lost, call.name)
@@ -194,7 +194,7 @@ class Tasks:
             if record.kind == values.ERROR:
                 record.is_read = True
                 call.missing = 0
-                failed(values.InputFailure(record.payload, call.name))
+                failed(self._input_failure(call, record.payload))
                 return
             call.missing -= 1
             if not call.missing:
@@ -204,6 +204,11 @@ class Tasks:
             call.missing += 1
             self._values.on_settled(record, settled)
         return None
+
+    @staticmethod
+    def _input_failure(call: calls.Call, upstream: values.Failure) -> values.Failure:
+        actor_id = None if call.actor is None else call.actor.actor_id
+        return values.InputFailure(upstream, call.name, call.task_id, actor_id)
 
     # Running
 

@@ -39,7 +39,7 @@ class Failure:
         self.name = name
 
     def blob(self) -> bytes:
-        """The error as it would travel. Called without the mutex."""
+        """The error as it would travel."""
         return self._blob
 
     def load(self) -> BaseException:
@@ -54,21 +54,13 @@ class Failure:
 class InputFailure(Failure):
     """What a call left that did not run, because an argument of it could not be computed."""
 
-    __slots__ = ("_upstream",)
+    __slots__ = ()
 
-    def __init__(self, upstream: Failure, name: str) -> None:
-        self._upstream = upstream
+    def __init__(self, upstream: Failure, name: str, task_id: bytes, actor_id: bytes | None) -> None:
+        actor = None if actor_id is None else actor_id.hex()
+        self._blob = exceptions.dump_failed_input(upstream.blob(), name, task_id=task_id.hex(), actor_id=actor)
         self.is_of_user = False
         self.name = name
-
-    def blob(self) -> bytes:
-        return exceptions.dump_error(self._error())
-
-    def load(self) -> BaseException:
-        return self._error().as_instanceof_cause()
-
-    def _error(self) -> exceptions.UmbelTaskError:
-        return exceptions.UmbelTaskError.from_failed_input(self._upstream.load(), self.name)
 
 
 def encode(value: Any) -> Encoded:

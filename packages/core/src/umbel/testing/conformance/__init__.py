@@ -7,7 +7,7 @@ Subclass a suite in a test module, name the class `Test...`, and give it the des
     class TestMyPolicy(SchedulerConformance):
         descriptor = my_plugin.umbel_schedulers()[0]
 
-The built-in schedulers, stores, control storages, accelerators, collectives, transports of tensors and fields of
+The built-in schedulers, stores, control storages, node launchers, accelerators, collectives, transports of tensors and fields of
 `runtime_env` pass the same suites.
 """
 
@@ -18,6 +18,7 @@ pytest.register_assert_rewrite(
     "umbel.testing.conformance.accelerators",
     "umbel.testing.conformance.collectives",
     "umbel.testing.conformance.control_storages",
+    "umbel.testing.conformance.node_launchers",
     "umbel.testing.conformance.runtime_envs",
     "umbel.testing.conformance.schedulers",
     "umbel.testing.conformance.stores",
@@ -29,6 +30,7 @@ from umbel.testing.conformance.collectives import CollectiveConformance as Colle
 from umbel.testing.conformance.control_storages import (  # noqa: E402
     ControlStorageConformance as ControlStorageConformance,
 )
+from umbel.testing.conformance.node_launchers import NodeLauncherConformance as NodeLauncherConformance  # noqa: E402
 from umbel.testing.conformance.runtime_envs import RuntimeEnvConformance as RuntimeEnvConformance  # noqa: E402
 from umbel.testing.conformance.schedulers import SchedulerConformance as SchedulerConformance  # noqa: E402
 from umbel.testing.conformance.stores import StoreConformance as StoreConformance  # noqa: E402
@@ -40,6 +42,7 @@ __all__ = [
     "AcceleratorConformance",
     "CollectiveConformance",
     "ControlStorageConformance",
+    "NodeLauncherConformance",
     "RuntimeEnvConformance",
     "SchedulerConformance",
     "StoreConformance",

@@ -174,6 +174,12 @@ class Node:
         job = self._world.job_of(self._head, client)
         return (job.id, job.environment) if job is not None else ("", None)
 
+    def is_here(self, _client: str) -> bool:
+        return True
+
+    def late_s(self, _actor: str) -> float:
+        return 0.0
+
     def driver_of(self, client: str) -> str:
         return client
 

@@ -22,9 +22,12 @@ from umbel._agent import (
 )
 from umbel._agent import events as agent_events
 from umbel._agent import records as agent_records
+from umbel._autoscaling import autoscaler, packing, planning
+from umbel._autoscaling import events as autoscaling_events
+from umbel._base import nodes as node_ids
 from umbel._client import memory_kills
 from umbel._client.graphs import backends, channels, executions, loop, ring
-from umbel._control import actors, groups, journal, keeping, leadership
+from umbel._control import actors, groups, journal, keeping, leadership, members, service
 from umbel._control import nodes as node_table
 from umbel._control.events import ActorState
 from umbel._control.storage import in_sqlite
@@ -33,6 +36,7 @@ from umbel._model import reasons
 from umbel._objects import lineage, ownership, segments, spill_book
 from umbel._scheduling import actor_calls, dispatch, forwarding
 from umbel._scheduling import bundles as group_bundles
+from umbel._wire import channels as channels_of_nodes
 from umbel._worker import mailbox
 from umbel.testing.simulation.processes import attribute
 from umbel.util.collective import rounds
@@ -662,6 +666,7 @@ _CLASS: Final = dispatch.SchedulingClass
 _PULLS: Final = pulls.PullTable
 _CALLS: Final = actor_calls.ActorCalls
 _ROUNDS: Final = rounds.Rounds
+_SCALER: Final = autoscaler.Autoscaler
 
 
 # ---- nodes ----
@@ -716,6 +721,97 @@ _member_applies = membership.Membership._apply
 def _ignore_refusal(machine: membership.Membership, event: membership.Event) -> list[membership.Command]:
     """A node that was told that it is dead goes on."""
     return [] if isinstance(event, membership.Refused) else _member_applies(machine, event)
+
+
+# ---- the autoscaler ----
+
+_offers_of = planning._offers
+_drains_of = planning._drains
+_rooms_of = planning._rooms
+_on_ticked = autoscaler.Autoscaler._on_ticked
+_dry_run = autoscaler.Autoscaler.dry_run
+
+
+def _forget_the_leaving(now: planning.Situation) -> Any:
+    """Nodes that leave count no more, though they are still there."""
+    staying = [node for node in now.nodes if node.state not in planning.LEAVING]
+    return _offers_of(now._replace(nodes=staying))
+
+
+def _sure_of_failures(now: planning.Situation) -> Any:
+    """What a launcher says that it has not launched is taken for not there."""
+    return _offers_of(now._replace(unsure=()))
+
+
+def _end_unasked(machine: autoscaler.Autoscaler, event: autoscaling_events.Ticked) -> list[Any]:
+    """Nodes are ended without asking whether something runs on them now."""
+    found = []
+    for command in _on_ticked(machine, event):
+        is_drain = isinstance(command, autoscaling_events.Drain)
+        found.append(autoscaling_events.Terminate(*command) if is_drain else command)
+    return found
+
+
+def _drain_below_min(now: planning.Situation, causes: Mapping[str, str]) -> Any:
+    """Only launching looks at min_workers."""
+    types = tuple(one._replace(min_workers=0) for one in now.settings.node_types)
+    return _drains_of(now._replace(settings=now.settings._replace(node_types=types)), causes)
+
+
+def _drain_at_once(now: planning.Situation, causes: Mapping[str, str]) -> Any:
+    """Whatever is idle goes."""
+    types = tuple(one._replace(idle_timeout_s=0.0) for one in now.settings.node_types)
+    return _drains_of(now._replace(settings=now.settings._replace(node_types=types)), causes)
+
+
+def _launch_all(_now: Any, _at_once: Any, wanted: list[packing.Room]) -> tuple[list[packing.Room], list[packing.Room]]:
+    """As fast as can be."""
+    return wanted, []
+
+
+def _forget_the_coming(now: planning.Situation, *, is_whole: bool) -> Any:
+    """What is on its way is no room yet."""
+    alive = [node for node in now.nodes if node.state is planning.NodeState.ALIVE]
+    return _rooms_of(now._replace(nodes=alive, outstanding=()), is_whole=is_whole)
+
+
+def _launch_part_of_a_group(packer: packing.Packer, group: Any, cause: str) -> Any:
+    """What was launched for a group that cannot be placed is launched all the same."""
+    found = _attempt(packer, group, cause)
+    if found is not None and packer.offers.can(packer.offers.all[0]):
+        packer.launch(packer.offers.all[0], cause)
+    return found
+
+
+_attempt = packing.Packer._attempt
+
+
+def _remember_the_question(machine: autoscaler.Autoscaler, now_s: float, *asked: Any) -> Any:
+    """A dry run's demand stays."""
+    if asked and asked[0]:
+        machine._shapes = (*machine._shapes, *asked[0])
+    return _dry_run(machine, now_s, *asked)
+
+
+def _say_nothing_of_size(packer: packing.Packer, shape: Any, *, in_group: bool = False) -> Any:
+    """Every type that does not serve is said to be used up."""
+    return tuple(packing.Looked(one.name, packing.TYPE_MAX, "none is left") for one in packer.offers.all)
+
+
+def _keep_the_idle(now: planning.Situation, _causes: Mapping[str, str]) -> Any:
+    """Whatever is there is taken for needed."""
+    return _drains_of(now, {node.name: "something" for node in now.nodes})
+
+
+# ---- members ----
+
+
+def _keep_dead_node(one: members.Members, node_id: str, _reason: str) -> None:
+    one._members.pop(node_ids.tag_of_node(node_id).hex(), None)
+
+
+def _count_void_orders(one: members.Members, _member: members.Member, message: Any) -> Any:
+    return one._placed.get(message["actor"])
 
 
 PLANTS: Final[Mapping[str, Planted]] = {
@@ -818,5 +914,25 @@ PLANTS: Final[Mapping[str, Planted]] = {
     "goes-on-anyway": _instead("control", keeping.Keeping, "_lead_again", _go_on_anyway, "J", "R2"),
     "call-not-kept": _instead("control", actors, "needs_call", _forget_call_early, "'a"),
     "nobody-recovered": _instead("control", actors.ActorTable, "_on_recovered", _recover_nobody, "R2", "J4"),
+    "not-said-again": _instead("members", channels_of_nodes.Channel, "linked", lambda *_: [], "number", "Q2"),
+    "dead-nodes-kept": _instead("members", members.Members, "node_gone", _keep_dead_node, "Q4"),
+    "jobs-counted-apart": _instead("members", service.ActorService, "reserve_job_ids", lambda *_: 1, "Q1"),
+    "void-orders-count": _instead("members", members.Members, "_placed_there", _count_void_orders, "Q", "an actor got"),
+    "dead-looked-for": _instead("members", service.ActorService, "lacks_host", lambda *_: True, "'0", "Q"),
+    "not-placed-anew": _instead("members", members.Members, "_place_anew", lambda _one: None, "Q2"),
     "no-limit": _instead("mailbox", mailbox.Mailbox, "_start", _start_all, "a lane runs", "M1"),
+    "leaving-forgotten": _instead("autoscaling", planning, "_offers", _forget_the_leaving, "U1"),
+    "failures-believed": _instead("autoscaling", planning, "_offers", _sure_of_failures, "U1", "U2"),
+    "ended-unasked": _instead("autoscaling", _SCALER, "_on_ticked", _end_unasked, "U3"),
+    "below-min": _instead("autoscaling", planning, "_drains", _drain_below_min, "U2", "U5"),
+    "idle-for-no-time": _instead("autoscaling", planning, "_drains", _drain_at_once, "U2"),
+    "idle-kept": _instead("autoscaling", planning, "_drains", _keep_the_idle, "U5", "U6", "R2"),
+    "coming-forgotten": _instead("autoscaling", planning, "_rooms", _forget_the_coming, "U7"),
+    "groups-in-part": _instead("autoscaling", packing.Packer, "_attempt", _launch_part_of_a_group, "U7"),
+    "as-fast-as-can-be": _instead("autoscaling", planning, "_by_speed", _launch_all, "U9"),
+    "failures-forgotten": _instead("autoscaling", _SCALER, "_fail", lambda *_: None, "U10"),
+    "listings-unread": _instead("autoscaling", _SCALER, "_on_listed", _deaf, "U", "R2"),
+    "question-remembered": _instead("autoscaling", _SCALER, "dry_run", _remember_the_question, "U8"),
+    "reasons-made-up": _instead("autoscaling", packing.Packer, "looked", _say_nothing_of_size, "U6"),
+    "rejections-unheard": _instead("autoscaling", _SCALER, "_on_drain_answered", _deaf, "U5", "R2"),
 }

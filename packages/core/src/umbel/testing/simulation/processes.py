@@ -276,11 +276,13 @@ class Values(values.Values):
         arguments: list[bytes] | None = None,
         *,
         waits: bool = True,
+        until_s: float | None = None,
+        beside: list[list[ownership.Record]] | None = None,
     ) -> Any:
         if kind == serialization.STORED:
             segments: Any = self.store
             segments.memory.object_of[payload[0]] = object_id
-        return super().read(kind, payload, object_id, outer, arguments, waits=waits)
+        return super().read(kind, payload, object_id, outer, arguments, waits=waits, until_s=until_s, beside=beside)
 
     def _open(self, name: str, size_bytes: int, on_release: Callable[[], None], *, waits: bool) -> Any:
         """Nothing is moved to disk here: `spilling` has a world for that."""

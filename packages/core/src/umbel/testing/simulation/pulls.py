@@ -329,7 +329,7 @@ class PullsWorld(World):
         else:
             may_be_lost = self.faults or want.value.is_freed
             self.must(
-                code in (pulls.Code.LOST.value, pulls.Code.FREED.value) and may_be_lost, "V2",
+                code in (pulls.Code.LOST, pulls.Code.FREED, pulls.Code.UNREACHABLE) and may_be_lost, "V2",
                 "%s is told of %s: %s", asker, object_id, code,
             )  # fmt: skip
 

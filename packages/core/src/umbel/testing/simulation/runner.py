@@ -159,6 +159,7 @@ def machines() -> Mapping[str, MakeWorld]:
     from umbel.testing.simulation import (
         actors,
         agent,
+        autoscaling,
         collective,
         control,
         dispatch,
@@ -168,6 +169,7 @@ def machines() -> Mapping[str, MakeWorld]:
         history,
         leadership,
         mailbox,
+        members,
         nodes,
         ownership,
         pulls,
@@ -192,4 +194,6 @@ def machines() -> Mapping[str, MakeWorld]:
         "nodes": nodes.NodesWorld,
         "pulls": pulls.PullsWorld,
         "control": control.ControlWorld,
+        "autoscaling": autoscaling.AutoscalingWorld,
+        "members": members.MembersWorld,
     }

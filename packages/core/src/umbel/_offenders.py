@@ -17,9 +17,10 @@ def find(value: Any, error: BaseException) -> str | None:
     """A path such as `.lock (_thread.lock)` to the innermost part that cannot be pickled, or None when unclear.
 
     error: what pickling `value` raised."""
-    budget = [VISITS_MAX]
-    path = _search(value, str(error), "", DEPTH_MAX, budget, set())
-    return path
+    try:
+        return _search(value, str(error), "", DEPTH_MAX, [VISITS_MAX], set())
+    except Exception:  # a part's own code fails where it is only looked at; what is explained has failed anyhow
+        return None
 
 
 def is_refusal(error: BaseException) -> bool:
@@ -84,6 +85,8 @@ def _parts(value: Any) -> Iterator[tuple[str, Any]]:
             if name in names and function.__module__ == "__main__":
                 yield f".{name} (global used by {function.__name__})", names[name]
         return
+    if isinstance(value, BaseException):
+        yield ".args", value.args
     attributes = getattr(value, "__dict__", None)
     if isinstance(attributes, dict):
         for name, item in list(attributes.items()):

@@ -1,0 +1,421 @@
+"""In the place of the control service, on a node that has joined a cluster: that is the head's.
+
+What processes of this node say to it goes to the head, in order and once, over a `channels.Channel`, and waits while there is no
+connection (`waits_for`). The head's answers and news are passed on to whom they are for, its orders about actors are given to the
+daemon, and what comes of them is told to the head. Its other side is `umbel._control.members`.
+
+Here is kept what the daemon asks without waiting: which processes own actors that would die with them, and what the
+actors are like that are hosted here. Placement groups are the node's own: their bundles lie here, and nobody else knows of them.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping, Sequence
+from typing import Any, NamedTuple, Protocol
+
+from umbel._wire import channels
+
+KEPT_BYTES_MAX = 64 << 20  # of bodies that wait for the head; beyond it requests are refused
+KEPT_MAX = 100_000  # and things
+JOB_IDS_MIN = 32  # below it, more are asked for
+
+Message = dict[str, Any]
+
+_PASSED_ON = (
+    "create_actor", "actor_arguments", "actor_arguments_failed", "get_actor", "list_actors", "actor_watch", "kill_actor",
+    "actor_unreferenced", "actor_ready", "actor_failed", "actor_exiting", "kv_put", "kv_get", "kv_del", "kv_list",
+)  # fmt: skip
+_OF_GROUPS = ("create_group", "remove_group", "group_watch", "get_group")
+_ASKED_OF_HEAD = ("actors", "jobs")
+
+
+class Daemon(Protocol):
+    """What is needed of the daemon beside what groups need."""
+
+    def send(self, client: str, message: Message, body: bytes = b"") -> None: ...
+
+    def reply(self, client: str, request: int | None, message: Message, body: bytes = b"") -> None: ...
+
+    def refuse(self, client: str, request: int | None, kind: str, text: str) -> None: ...
+
+    def job_of(self, client: str) -> tuple[str, Any]: ...
+
+    def pid_of(self, worker: str) -> int: ...
+
+    def answer_query(self, client: str, message: Message) -> None:
+        """About this node."""
+
+    def place_actor(self, spec: Wish) -> None: ...
+
+    def release_actor(self, actor: str, grace_s: float | None) -> None: ...
+
+    def kill_actor(self, actor: str, reason: str) -> None: ...
+
+    def actor_dead(self, actor: str, facts: Message) -> None: ...
+
+    def job_environment(self, job_id: str) -> Any: ...
+
+    def knows_job(self, environment: Any) -> None: ...
+
+
+class Job:
+    """What the workers of a job are like."""
+
+    __slots__ = ("__weakref__", "facts", "id")
+
+    def __init__(self, id: str, facts: Mapping[str, Any] | None) -> None:
+        self.id = id
+        self.facts = facts
+
+
+class Wish(NamedTuple):
+    """An actor that is to be hosted here."""
+
+    actor: str
+    placement: Mapping[str, int]
+    running: Mapping[str, int]
+    env: Any
+    strategy: Any
+    label_selectors: Any
+    depth: int
+    job: Any
+
+
+class Hosted:
+    """An actor that is hosted here, or is to be. worker: "" until it has one. facts: for listings."""
+
+    __slots__ = ("attempt", "facts", "may_restart", "wish", "worker")
+
+    def __init__(self, wish: Wish, attempt: int, facts: Message, *, may_restart: bool) -> None:
+        self.wish = wish
+        self.attempt = attempt  # the head's number of this order
+        self.worker = ""
+        self.facts = facts
+        self.may_restart = may_restart
+
+
+class Owned:
+    """An actor that a process here has created. request: of who waits to hear whether that has gone well, else None."""
+
+    __slots__ = ("client", "needs_owner", "needs_owner_after", "request")
+
+    def __init__(self, client: str, message: Message) -> None:
+        self.client = client
+        self.request: int | None = message["rq"]
+        self.needs_owner_after = not message["detached"]
+        self.needs_owner = self.needs_owner_after or message["lacks_arguments"]
+
+
+class ControlProxy:
+    """An `_agent.control.Control`."""
+
+    def __init__(self, daemon: Any, make_groups: Callable[..., Any]) -> None:
+        """make_groups: the class `umbel._control.group_service.GroupService`, when it is needed."""
+        self._daemon = daemon
+        self._make_groups = make_groups
+        self._groups: Any = None
+        self.channel = channels.Channel()
+        self._send: Callable[[Message, bytes], None] | None = None  # to the head, while there is a connection
+        self._job_ids: list[int] = []  # for drivers to come
+        self._has_asked_for_ids = False
+        self._hosted: dict[str, Hosted] = {}
+        self._owned: dict[str, Owned] = {}
+        self._jobs: dict[str, Job] = {}  # of drivers here
+        self.on: dict[str, Callable[[str, str, Message, bytes], None]] = {
+            **dict.fromkeys(_PASSED_ON, self._pass_on),
+            **dict.fromkeys(_OF_GROUPS, self._on_group_message),
+            "query": self._on_query,
+        }
+        self._on_order: dict[str, Callable[[Message, bytes], None]] = {
+            "deliver": self._deliver,
+            "place_actor": self._place_actor,
+            "release_actor": self._release_actor,
+            "kill_actor": self._kill_actor,
+            "actor_dead": self._actor_dead,
+            "job_ids": lambda message, _body: self._take_job_ids(message["ids"]),
+        }
+        self.send, self.reply = daemon.send, daemon.reply
+
+    # ---- the head ----
+
+    def _say(self, message: Message, body: bytes = b"") -> None:
+        frame = self.channel.say(message, body)
+        if self._send is not None:
+            self._send(frame, body)
+
+    def linked(self, heard: int, job_ids: Sequence[int], send: Callable[[Message, bytes], None]) -> None:
+        """There is a connection to the head, which has heard so much. Raises ValueError when it cannot have."""
+        again = self.channel.linked(heard)
+        if not self._job_ids and not self._has_asked_for_ids:
+            self._take_job_ids(job_ids)
+        self._send = send
+        for frame, body in again:
+            send(frame, body)
+
+    def unlinked(self) -> None:
+        self._send = None
+
+    def on_frame(self, frame: Message, body: bytes) -> None:
+        """What the head says. Raises ValueError when it cannot be."""
+        if frame["t"] == "heard_said":
+            self.channel.acknowledged(frame["heard"])
+            return
+        if self.channel.takes(frame, body):
+            message = frame["message"]
+            carry_out = self._on_order.get(message.get("t"))
+            if carry_out is None:
+                raise ValueError(f"unknown order {message.get('t')!r:.100}; known are {', '.join(self._on_order)}")
+            carry_out(message, body)
+        acknowledgement = self.channel.acknowledgement()
+        if acknowledgement is not None and self._send is not None:
+            self._send(acknowledgement, b"")
+
+    def waits_for(self) -> str:
+        count = self.channel.kept_count
+        if self._send is not None or not count:
+            return ""
+        return f"waits for a connection to the head, to tell it {count} things"
+
+    # ---- messages of this node's processes ----
+
+    def _pass_on(self, client: str, namespace: str, message: Message, body: bytes) -> None:
+        kind = message["t"]
+        is_full = self.channel.kept_bytes + len(body) > KEPT_BYTES_MAX or self.channel.kept_count >= KEPT_MAX
+        if is_full and (message["rq"] is not None or kind == "create_actor"):
+            self._refuse(client, message)
+            return  # all else is small, and must not be lost
+        if kind == "create_actor":
+            self._owned[message["actor"]] = Owned(client, message)
+        elif kind in ("actor_arguments", "actor_arguments_failed"):
+            owned = self._owned.get(message["actor"])
+            if owned is not None and owned.client == client:
+                owned.needs_owner = owned.needs_owner_after
+        elif kind == "actor_ready":
+            hosted = self._hosted.get(message["actor"])
+            if hosted is not None and hosted.worker == client:
+                hosted.facts |= {"state": "ALIVE", "repr_name": message["repr_name"], "reason": ""}
+        self._request(client, namespace, message, body)
+
+    def _request(self, client: str, namespace: str, message: Message, body: bytes) -> None:
+        job_id, _ = self._daemon.job_of(client)
+        told = {"t": "request", "client": client, "namespace": namespace, "job": job_id, "message": message}
+        self._say(told, body)
+
+    def _refuse(self, client: str, message: Message) -> None:
+        text = f"too much waits for the head: {self.waits_for() or 'it does not keep up'}"
+        if message["rq"] is not None:
+            self._daemon.refuse(client, message["rq"], "unavailable", text)
+            return
+        state = {
+            "t": "actor_state", "actor": message["actor"], "state": "DEAD", "address": "", "worker": "", "restarts": 0,
+            "reason": text, "intended": False, "init_failed": False, "unschedulable": True, "no_environment": False,
+            "group_removed": False,
+        }  # fmt: skip
+        self._daemon.send(client, state)
+
+    def _on_query(self, client: str, _namespace: str, message: Message, _body: bytes) -> None:
+        what = message["what"]
+        if what in _ASKED_OF_HEAD and self._send is None:  # who looks wants to know that now
+            text = f"the {what} of a cluster are known to its head, to which this node has no connection now"
+            self._daemon.refuse(client, message["rq"], "unavailable", text)
+        elif what in _ASKED_OF_HEAD:
+            self._say({"t": "query", "client": client, "rq": message["rq"], "what": what})
+        else:
+            self._daemon.answer_query(client, message)
+
+    # ---- what the daemon reports ----
+
+    def hosted(self, actor: str, worker: str, address: str, accelerators: Mapping[str, Sequence[str]]) -> None:
+        hosted = self._hosted.get(actor)
+        if hosted is None:  # it was to end while a worker was being found
+            self._daemon.kill_actor(actor, "its actor is dead")
+            return
+        hosted.worker = hosted.facts["worker"] = worker
+        devices = {name: list(ids) for name, ids in accelerators.items()}
+        told = {"t": "hosted", "actor": actor, "attempt": hosted.attempt, "worker": worker, "address": address}
+        self._say({**told, "accelerators": devices, "pid": self._daemon.pid_of(worker)})
+
+    def host_died(self, actor: str, worker: str, reason: str, *, memory: Message | None = None) -> None:
+        hosted = self._hosted.get(actor)
+        if hosted is not None and hosted.worker == worker:
+            del self._hosted[actor]
+            told = {"t": "host_died", "actor": actor, "attempt": hosted.attempt, "reason": reason, "memory": memory}
+            self._say(told)
+
+    def unplaceable(self, actor: str, reason: str, *, is_unschedulable: bool) -> None:
+        hosted = self._hosted.pop(actor, None)
+        if hosted is not None:
+            self._say_unplaceable(actor, hosted.attempt, reason, is_unschedulable=is_unschedulable)
+
+    def _say_unplaceable(self, actor: str, attempt: int, reason: str, *, is_unschedulable: bool) -> None:
+        told = {"t": "unplaceable", "actor": actor, "attempt": attempt, "reason": reason}
+        self._say({**told, "is_unschedulable": is_unschedulable})
+
+    def client_gone(self, client: str) -> None:
+        for actor in [actor for actor, owned in self._owned.items() if owned.client == client]:
+            del self._owned[actor]
+        self._jobs.pop(client, None)
+        if self._groups is not None:
+            self._groups.owner_gone(client)
+        self._say({"t": "client_gone", "client": client})
+
+    def job_begins(self, driver: str, pid: int, facts: Mapping[str, Any] | None) -> tuple[str, Any]:
+        job_id = self._job_ids.pop(0).to_bytes(4, "little").hex()
+        self._jobs[driver] = job = Job(job_id, facts)
+        self._say({"t": "job_begins", "client": driver, "pid": pid, "facts": facts, "job": job_id})
+        if len(self._job_ids) < JOB_IDS_MIN and not self._has_asked_for_ids:
+            self._has_asked_for_ids = True
+            self._say({"t": "want_job_ids"})
+        return job_id, job
+
+    def driver_trouble(self) -> str:
+        if self._job_ids:
+            return ""
+        return (
+            "this node has no numbers for jobs left, and has to wait for the head of its cluster to give it more "
+            f"({self.waits_for() or 'it was asked'}); try again"
+        )
+
+    def _take_job_ids(self, ids: Sequence[int]) -> None:
+        first, count = ids
+        self._job_ids += range(first, first + count)
+        self._has_asked_for_ids = False
+
+    def job_leaves(self, driver: str) -> None:
+        self._say({"t": "job_leaves", "client": driver})
+
+    # ---- what the daemon asks ----
+
+    def owns_actors(self, client: str) -> bool:
+        return any(owned.client == client and owned.needs_owner for owned in self._owned.values())
+
+    def may_restart(self, actor: str) -> bool:
+        hosted = self._hosted.get(actor)
+        return hosted is not None and hosted.may_restart
+
+    def listed(self) -> list[Message]:
+        """Those that are hosted here, or are to be."""
+        return [hosted.facts for hosted in self._hosted.values()]
+
+    def jobs_listed(self) -> list[Message]:
+        """The head is asked."""
+        return []
+
+    def job_environments(self) -> list[Any]:
+        return []
+
+    def next_tick_s(self) -> float | None:
+        return self._groups.next_tick_s() if self._groups is not None else None
+
+    def tick(self) -> None:
+        if self._groups is not None:
+            self._groups.tick()
+
+    def end(self) -> None:
+        """The head hears of it from who keeps the connection."""
+
+    # ---- the head's orders ----
+
+    def _deliver(self, message: Message, body: bytes) -> None:
+        to, told = message["to"], message["message"]
+        if told["t"] == "reply":
+            self._note_answer(to, told)
+        self._daemon.send(to, told, body)
+
+    def _note_answer(self, client: str, answer: Message) -> None:
+        """Of a named actor that was not created, nothing will be heard."""
+        for actor, owned in self._owned.items():
+            if owned.client == client and owned.request is not None and owned.request == answer["rq"]:
+                owned.request = None
+                if "error" in answer or answer.get("existing"):
+                    del self._owned[actor]
+                return
+
+    def _place_actor(self, message: Message, _body: bytes) -> None:
+        actor, job = message["actor"], self._job(message["job"])
+        if job is None:
+            self._say_unplaceable(actor, message["attempt"], "its job has ended", is_unschedulable=False)
+            return
+        fields = {name: message[name] for name in Wish._fields if name != "job"}
+        wish = Wish(**fields, job=job)
+        self._hosted[actor] = Hosted(wish, message["attempt"], message["facts"], may_restart=message["may_restart"])
+        group = wish.strategy.get("placement_group", "") if isinstance(wish.strategy, dict) else ""
+        if group and not self._knows_group(group):
+            text = (
+                f"the placement group {group} is not one of the node that the actor was created on; an actor in a group runs on "
+                "the group's node, so create it from there"
+            )
+            self.unplaceable(actor, text, is_unschedulable=True)
+        elif group and self.group_trouble(group):
+            self._group_ended(group, self.group_trouble(group))
+        else:
+            self._daemon.place_actor(wish)
+
+    def _job(self, message: Message) -> Any:
+        """As it is known here, or from now on, for as long as somebody holds on to it. None for one that has ended."""
+        found = self._daemon.job_environment(message["id"])
+        if found is None and message["facts"] is not None:
+            found = Job(message["id"], message["facts"])
+            self._daemon.knows_job(found)
+        return found
+
+    def _release_actor(self, message: Message, _body: bytes) -> None:
+        hosted = self._hosted.get(message["actor"])
+        if hosted is not None:
+            hosted.may_restart = False
+            self._daemon.release_actor(message["actor"], message["grace_s"])
+            self._forget_unhosted(message["actor"], hosted)
+
+    def _kill_actor(self, message: Message, _body: bytes) -> None:
+        hosted = self._hosted.get(message["actor"])
+        self._daemon.kill_actor(message["actor"], message["reason"])
+        if hosted is not None:
+            self._forget_unhosted(message["actor"], hosted)
+
+    def _forget_unhosted(self, actor: str, hosted: Hosted) -> None:
+        """No worker is looked for any more, and of one that there is the end will be told."""
+        if not hosted.worker and self._hosted.get(actor) is hosted:
+            del self._hosted[actor]
+            self._say({"t": "unhosted", "actor": actor, "attempt": hosted.attempt})
+
+    def _actor_dead(self, message: Message, _body: bytes) -> None:
+        """For good. Its worker, if there is one, may live on for a while."""
+        self._owned.pop(message["actor"], None)
+        if self._groups is not None:
+            self._groups.owner_gone(message["actor"])
+        self._daemon.actor_dead(message["actor"], message["facts"])
+
+    # ---- placement groups ----
+
+    def _on_group_message(self, client: str, namespace: str, message: Message, _body: bytes) -> None:
+        if self._groups is None:
+            self._groups = self._make_groups(
+                self._daemon, is_detached=self._is_detached, on_ended=self._group_ended, keep=lambda: None
+            )
+        self._groups.on[message["t"]](client, namespace, message)
+
+    def _is_detached(self, actor: str) -> bool:
+        return actor in self._hosted and bool(self._hosted[actor].facts["is_detached"])
+
+    def _group_ended(self, group: str, reason: str) -> None:
+        self._say({"t": "group_ended", "group": group, "reason": reason})
+
+    def _knows_group(self, group: str) -> bool:
+        return self._groups is not None and self._groups.table.spec(group) is not None
+
+    def group_trouble(self, group: str) -> str:
+        if self._groups is None:
+            return "there is no such placement group on this node"
+        found: str = self._groups.table.ended(group)[1]
+        return found
+
+    def bundles_reserved(self, group: str, attempt: int) -> None:
+        if self._groups is not None:
+            self._groups.bundles_reserved(group, attempt)
+
+    def bundles_refused(self, group: str, attempt: int, reason: str) -> None:
+        if self._groups is not None:
+            self._groups.bundles_refused(group, attempt, reason)
+
+    def listed_groups(self, group: str) -> list[Message]:
+        return self._groups.listed(group) if self._groups is not None else []

@@ -1,0 +1,482 @@
+"""A cluster's control store and its nodes: the production service and members at the head, the production proxy at each node.
+
+Connections break at any moment with what is under way; nodes die and new ones come; drivers on any node, and on the head,
+create, watch and kill actors and write keys; workers are found, construct, and crash. In some runs the head keeps records, so
+that what it says and orders is withheld until chance has them written. Daemons are abstract: one finds a worker by chance.
+The world has books of its own of what was asked and answered, and of which workers construct what.
+"""
+
+from __future__ import annotations
+
+from typing import Any
+
+from umbel._agent import control_proxy
+from umbel._agent.ledger import CPU, UNIT
+from umbel._base import nodes as node_ids
+from umbel._control import journal, keeping, kept, leadership, members, service
+from umbel.testing.simulation.world import Stream, World
+
+NODES = 2
+NODES_MAX = 4  # in all, in one run
+DRIVERS_MAX = 6
+ACTORS_MAX = 12
+SPECIAL = "special"  # what only some nodes have
+FACTS = {"entrypoint": "program.py"}
+REST_STEPS = 5_000
+LEASE_S = 1e9
+UNKNOWN_S = 100.0  # enough for whoever watches what nobody has created
+Message = dict[str, Any]
+
+
+class Daemon:
+    """What a service needs of its daemon: notes what it is told to do."""
+
+    def __init__(self, world: MembersWorld, node_id: str, *, is_special: bool) -> None:
+        self.world = world
+        self.node_id = node_id
+        self.control: Any = None
+        self.has = {CPU: 4 * UNIT, **({SPECIAL: UNIT} if is_special else {})}
+        self.sought: dict[str, None] = {}  # actors that need a worker
+        self.jobs: dict[str, Any] = {}
+        self.jobs_of: dict[str, str] = {}
+        self.is_dead = False
+
+    def now_s(self) -> float:
+        return self.world.now_s
+
+    time_s = now_s
+
+    def as_seen(self) -> Message:
+        return {"node_id": self.node_id, "total": self.has, "available": self.has, "labels": {}}
+
+    def other_nodes(self) -> list[Message]:
+        return [
+            {"node_id": one.node_id, "alive": not one.is_dead, "resources": one.has, "available": one.has, "labels": {}}
+            for one in self.world.daemons
+            if one is not self
+        ]
+
+    def send(self, client: str, message: Message, body: bytes = b"") -> None:
+        self.world.on_told(self, client, message, body)
+
+    def reply(self, client: str, request: int | None, message: Message, body: bytes = b"") -> None:
+        if request is not None:
+            self.send(client, {"t": "reply", "rq": request, **message}, body)
+
+    def refuse(self, client: str, request: int | None, kind: str, text: str) -> None:
+        self.reply(client, request, {"error": kind, "text": text})
+
+    def is_here(self, _client: str) -> bool:
+        return True
+
+    def late_s(self, _actor: str) -> float:
+        return 0.0
+
+    def job_of(self, client: str) -> tuple[str, Any]:
+        job_id = self.jobs_of.get(client, "")
+        return job_id, self.jobs.get(job_id)
+
+    def job_environment(self, job_id: str) -> Any:
+        return self.jobs.get(job_id)
+
+    def knows_job(self, environment: Any) -> None:
+        self.jobs[environment.id] = environment
+
+    def pid_of(self, _worker: str) -> int:
+        return 1
+
+    def place_actor(self, spec: Any) -> None:
+        self.sought[spec.actor] = None
+
+    def release_actor(self, actor: str, _grace_s: float | None) -> None:
+        self.kill_actor(actor, "asked to go")
+
+    def kill_actor(self, actor: str, _reason: str) -> None:
+        self.sought.pop(actor, None)
+        for worker in self.world.workers:
+            if worker.actor == actor and worker.daemon is self:
+                worker.is_ending = True
+
+    def actor_dead(self, actor: str, facts: Message) -> None:
+        """The history is its own affair."""
+
+    def warn(self, *_order: Any) -> None:
+        """Nobody is warned, and there are no placement groups, here."""
+
+    reserve_bundles = commit_bundles = cancel_bundles = drop_group = warn
+
+
+class Storing:
+    """A `keeping.Storing` whose commits are done when chance says so, and whose lease never ends."""
+
+    def __init__(self) -> None:
+        self.under_way: list[journal.Commit] = []
+        self.heard: list[keeping.Heard] = []
+
+    def commit(self, command: journal.Commit) -> None:
+        self.under_way.append(command)
+
+    def ask(self, _command: Any) -> None:
+        """It has a lease."""
+
+    @property
+    def has_heard(self) -> bool:
+        return bool(self.heard)
+
+    def take(self) -> list[keeping.Heard]:
+        heard, self.heard = self.heard, []
+        return heard
+
+    def close(self, fencing: int) -> None:
+        """The head does not end."""
+
+
+class Worker:
+    """A process that hosts an actor. stage: what it has been told, and has said."""
+
+    def __init__(self, name: str, actor: str, daemon: Daemon) -> None:
+        self.name = name
+        self.actor = actor
+        self.daemon = daemon
+        self.is_called = False
+        self.is_ready = False
+        self.is_ending = False
+
+
+class Driver:
+    """asked: requests that were not answered. put: the number that it has written last, at its key."""
+
+    def __init__(self, name: str, daemon: Daemon) -> None:
+        self.name = name
+        self.daemon = daemon
+        self.requests = 0
+        self.asked: dict[int, str] = {}
+        self.put = 0
+        self.seen: dict[str, str] = {}  # the last state of each actor that it watches
+
+
+class MembersWorld(World):
+    """See the module."""
+
+    steps_min, steps_max = 60, 200
+
+    def set_up(self) -> None:
+        self.now_s = 1.0
+        self.id_count = 0
+        self.workers: list[Worker] = []
+        self.drivers: list[Driver] = []
+        self.actors: dict[str, Driver] = {}  # with their creators
+        self.calls: dict[str, int] = {}  # constructors, by actor
+        self.links: dict[str, tuple[Stream, Stream]] = {}  # by node, the head's end first
+        self.head = Daemon(self, self._node_id(), is_special=False)
+        self.daemons = [self.head]
+        self.members = members.Members(self.head, node_ids.tag_of_node(self.head.node_id))
+        self.storing = Storing()
+        keeper = self._keeper() if self.chance.happens(50) else None
+        self.service = self.head.control = service.ActorService(self.members, keeper)
+        self.members.serve(self.service)
+        self.service.tick()
+        for _ in range(NODES):
+            self._join()
+
+    def _keeper(self) -> keeping.Keeping:
+        leader = leadership.Leadership(ttl_s=LEASE_S, now_s=self.now_s)
+        leader.apply(leadership.Tick(self.now_s))
+        leader.apply(leadership.Granted(1, self.now_s, self.now_s))
+        return keeping.Keeping(
+            kept.Kept([], self.now_s), leader, self.storing, now_s=self.head.now_s, lease_now_s=self.head.now_s,
+            on_step_down=lambda reason: self.must(condition=False, rule="R1", text=reason), recovery_s=0.0,
+        )  # fmt: skip
+
+    def _commit(self) -> bool:
+        """What was to be written is; whether anything was."""
+        if not self.storing.under_way:
+            return False
+        done = self.storing.under_way.pop(0)
+        self.note("commit %d is done", done.number)
+        self.storing.heard.append(journal.Committed(done.fencing, done.number, self.now_s))
+        self.service.tick()
+        return True
+
+    def _node_id(self) -> str:
+        self.id_count += 1
+        return f"{self.id_count:012x}{'0' * 44}"
+
+    def _process(self, daemon: Daemon) -> str:
+        self.id_count += 1
+        return f"{self.id_count:08x}{daemon.node_id[:12]}{self.id_count:012x}"
+
+    def _join(self) -> None:
+        daemon = Daemon(self, self._node_id(), is_special=self.chance.happens(50))
+        daemon.control = control_proxy.ControlProxy(daemon, lambda: None)
+        self.daemons.append(daemon)
+        self.note("node %s comes, %s", _short(daemon), sorted(daemon.has))
+        self._link(daemon)
+
+    # Connections
+
+    def _link(self, daemon: Daemon) -> None:
+        """A new connection: both sides hear first what the other has heard."""
+        self._break(daemon)
+        near, far = self.connect(f"head to {_short(daemon)}", f"{_short(daemon)} to head")
+        near.on_frame = lambda _stream, frame: self.members.on_frame(daemon.node_id, *frame)
+        far.on_frame = lambda _stream, frame: daemon.control.on_frame(*frame)
+        near.owner, far.owner = self.head, daemon
+        self.links[daemon.node_id] = near, far
+        self.note("node %s is connected", _short(daemon))
+        member = self.members.entered(daemon.node_id)
+        heard, job_ids, heard_there = member.channel.heard, list(member.job_ids), daemon.control.channel.heard
+        self.members.linked(daemon.node_id, heard_there, lambda *said: near.send(said))
+        daemon.control.linked(heard, job_ids, lambda *said: far.send(said))
+
+    def _break(self, daemon: Daemon) -> None:
+        """What is under way is lost, in both directions."""
+        for stream in self.links.pop(daemon.node_id, ()):
+            stream.is_closed = True
+            stream.inbox.clear()
+        self.forget_closed()
+        self.members.unlinked(daemon.node_id)
+        daemon.control.unlinked()
+
+    def _die(self, daemon: Daemon) -> None:
+        """Killed, and declared dead: the head has heard the first part of what it has said."""
+        self.note("node %s dies", _short(daemon))
+        self._break(daemon)
+        daemon.is_dead = True
+        self.workers = [one for one in self.workers if one.daemon is not daemon]
+        for driver in [one for one in self.drivers if one.daemon is daemon]:
+            self._forget(driver)
+        self.members.node_gone(daemon.node_id, "it was killed")
+        tag = daemon.node_id[:12]
+        for one in self.service.listed():
+            is_owned = one["owner"][8:20] == tag and not one["is_detached"]
+            is_left = one["state"] != "DEAD" and (is_owned or one["worker"][8:20] == tag)
+            self.must(not is_left, "Q4", "%s is %s, of %s", one["actor"], one["state"], _short(daemon))
+
+    def _forget(self, driver: Driver) -> None:
+        self.drivers.remove(driver)
+
+    # What happens
+
+    def act(self) -> None:
+        what = self.chance.weighted((40, 12, 5, 12, 10, 5, 4, 4, 1, 2, 4, 12))
+        driver = self.chance.choose(self.drivers) if self.drivers else None
+        living = [one for one in self.daemons[1:] if not one.is_dead]
+        daemon = self.chance.choose(living) if living else None
+        worker = self.chance.choose(self.workers) if self.workers else None
+        if what == 0:
+            self.deliver_one()
+        elif what == 1 and driver is not None:
+            self._create(driver)
+        elif what == 2:
+            self._begin()
+        elif what == 3:
+            self._find()
+        elif what == 4 and worker is not None:
+            self._work(worker)
+        elif what == 5 and driver is not None:
+            self._ask(driver)
+        elif what == 6 and daemon is not None:
+            self._break(daemon)
+        elif what == 7 and daemon is not None:
+            self._link(daemon)
+        elif what == 8 and daemon is not None:
+            self._die(daemon)
+        elif what == 9:
+            if len(self.daemons) < NODES_MAX + 1:
+                self._join()
+            elif driver is not None:
+                self._leave(driver)
+        elif what == 11:
+            self._commit()
+        elif what == 10 and worker is not None:
+            self._crash(worker, "it crashed")
+
+    def _begin(self) -> None:
+        """A driver comes to any node."""
+        daemon = self.chance.choose([one for one in self.daemons if not one.is_dead])
+        if len(self.drivers) >= DRIVERS_MAX or daemon.control.driver_trouble():
+            return
+        driver = Driver(self._process(daemon), daemon)
+        job_id, environment = daemon.control.job_begins(driver.name, 1, FACTS)
+        daemon.jobs_of[driver.name] = job_id
+        daemon.knows_job(environment)
+        self.drivers.append(driver)
+        self.note("driver %s comes to %s, job %s", driver.name[:8], _short(daemon), job_id)
+        ids = [one.id for one in self.service.jobs.listed()]
+        self.must(len(ids) == len(set(ids)), "Q1", "two jobs have one id: %s", ids)
+
+    def _leave(self, driver: Driver) -> None:
+        self.note("driver %s leaves", driver.name[:8])
+        self._forget(driver)
+        driver.daemon.control.client_gone(driver.name)
+
+    def _say(self, client: str, daemon: Daemon, message: Message, body: bytes = b"") -> None:
+        daemon.control.on[message["t"]](client, "ns", message, body)
+
+    def _create(self, driver: Driver) -> None:
+        if len(self.actors) >= ACTORS_MAX:
+            return
+        self.id_count += 1
+        actor = f"{driver.name}{self.id_count:016x}"
+        name = self.chance.choose(("", "n", "m"))
+        wanted = {SPECIAL: UNIT} if self.chance.happens(20) else {}
+        request = self._asks(driver, f"to create {name}") if name else None
+        self.actors[actor] = driver
+        self.note("driver %s creates %s %s", driver.name[:8], actor[-4:], name)
+        message = {
+            "t": "create_actor", "actor": actor, "name": name, "namespace": "ns", "get_if_exists": self.chance.happens(30),
+            "detached": self.chance.happens(30), "max_restarts": self.chance.choose((0, 1, -1)), "placement": wanted,
+            "running": wanted, "env": None, "strategy": None, "label_selectors": None, "class_name": "C", "meta_size": 0,
+            "depth": 0, "lacks_arguments": False, "call_site": "", "rq": request,
+        }  # fmt: skip
+        self._say(driver.name, driver.daemon, message)
+        watcher = self.chance.choose(self.drivers)
+        self._say(watcher.name, watcher.daemon, {"t": "actor_watch", "actor": actor, "rq": None})
+
+    def _asks(self, driver: Driver, what: str) -> int:
+        driver.requests += 1
+        driver.asked[driver.requests] = what
+        return driver.requests
+
+    def _ask(self, driver: Driver) -> None:
+        if self.actors and self.chance.happens(50):
+            actor, is_final = self.chance.choose(list(self.actors)), self.chance.happens(70)
+            self.note("driver %s kills %s", driver.name[:8], actor[-4:])
+            request = self._asks(driver, f"to kill {actor}")
+            self._say(
+                driver.name, driver.daemon, {"t": "kill_actor", "actor": actor, "no_restart": is_final, "rq": request}
+            )
+            return
+        driver.put += 1
+        key = driver.name.encode()
+        request = self._asks(driver, "to put")
+        put = {"t": "kv_put", "space_size": 0, "key_size": len(key), "overwrite": True, "rq": request}
+        self._say(driver.name, driver.daemon, put, key + b"%d" % driver.put)
+
+    def _find(self) -> None:
+        """A daemon has a worker for an actor."""
+        sought = [(one, actor) for one in self.daemons if not one.is_dead for actor in one.sought]
+        able = [(one, actor) for one, actor in sought if self._is_able(one, actor)]
+        if not able:
+            return
+        daemon, actor = self.chance.choose(able)
+        del daemon.sought[actor]
+        worker = Worker(self._process(daemon), actor, daemon)
+        self.workers.append(worker)
+        self.note("worker %s of %s is for %s", worker.name[:8], _short(daemon), actor[-4:])
+        daemon.control.hosted(actor, worker.name, "", {})
+
+    def _is_able(self, daemon: Daemon, actor: str) -> bool:
+        known = self.service.table.record(actor)
+        return known is None or all(name in daemon.has for name in known.spec.running)
+
+    def _work(self, worker: Worker) -> None:
+        if worker.is_ending:
+            self._crash(worker, "it was asked to end")
+        elif worker.is_called and not worker.is_ready:
+            worker.is_ready = True
+            ready = {"t": "actor_ready", "actor": worker.actor, "repr_name": "", "rq": None}
+            self._say(worker.name, worker.daemon, ready)
+
+    def _crash(self, worker: Worker, reason: str) -> None:
+        self.note("worker %s of %s ends: %s", worker.name[:8], worker.actor[-4:], reason)
+        self.workers.remove(worker)
+        worker.daemon.control.client_gone(worker.name)
+        worker.daemon.control.host_died(worker.actor, worker.name, reason)
+
+    def on_told(self, daemon: Daemon, client: str, message: Message, body: bytes) -> None:
+        self.must(not daemon.is_dead, "Q4", "a dead node is told %s", message)
+        for worker in self.workers:
+            if worker.name == client and message["t"] == "create":
+                self._called(worker)
+        driver = next((one for one in self.drivers if one.name == client), None)
+        if driver is None:
+            return
+        self.must(driver.daemon is daemon, "Q1", "%s was told by another's daemon", client)
+        if message["t"] == "reply":
+            self.must(message["rq"] in driver.asked, "Q1", "%s is answered twice: %s", client, message)
+            del driver.asked[message["rq"]]
+        elif message["t"] == "actor_state":
+            seen = driver.seen.get(message["actor"])
+            self.must(seen != "DEAD" or message["state"] == "DEAD", "Q1", "%s lives again", message["actor"])
+            driver.seen[message["actor"]] = message["state"]
+
+    def _called(self, worker: Worker) -> None:
+        self.must(not worker.is_called, "Q1", "%s is constructed twice in %s", worker.actor, worker.name)
+        worker.is_called = True
+        others = [one.name for one in self.workers if one.actor == worker.actor and one.is_called and one is not worker]
+        self.must(not others, "Q3", "%s is in %s, and constructed in %s", worker.actor, others, worker.name)
+        self.calls[worker.actor] = self.calls.get(worker.actor, 0) + 1
+
+    def check(self) -> None:
+        self.service.table.check()
+        for daemon in self.daemons[1:]:
+            if not daemon.is_dead:
+                daemon.control.channel.check()
+                self.members.entered(daemon.node_id).channel.check()
+
+    # Rest
+
+    def settle(self) -> None:
+        for daemon in self.daemons[1:]:
+            if not daemon.is_dead:
+                self._link(daemon)
+        for _ in range(REST_STEPS):
+            if not self._step():
+                self.now_s += UNKNOWN_S
+                self.service.tick()
+                if not self._step():
+                    return
+        self.must(condition=False, rule="R2", text="it never rests")
+
+    def _step(self) -> bool:
+        if self.deliver_one() or self._commit():
+            return True
+        count = self.id_count
+        self._find()
+        if self.id_count != count:
+            return True
+        for worker in self.workers:
+            if worker.is_ending or (worker.is_called and not worker.is_ready):
+                self._work(worker)
+                return True
+        return False
+
+    def check_rest(self) -> None:
+        for driver in self.drivers:
+            self.must(not driver.asked, "Q2", "%s has no answer to %s", driver.name, driver.asked)
+            found = self.service.kv.get(b"", driver.name.encode())
+            self.must(
+                int(found or b"0") == driver.put, "Q1", "%s has written %d, there is %s", driver.name, driver.put, found
+            )
+        listed = {one["actor"]: one for one in self.service.listed()}
+        hosts = {one.actor: one for one in self.workers}
+        self.must(len(hosts) == len(self.workers), "Q3", "two workers host one actor")
+        for actor, one in listed.items():
+            if one["state"] == "DEAD":
+                self.must(actor not in hosts, "Q2", "%s is dead, and has a worker", actor)
+            elif one["state"] == "ALIVE":
+                self.must(actor in hosts, "Q2", "%s lives, and has no worker", actor)
+            else:
+                self._check_waiting(actor)
+            self.must(self.calls.get(actor, 0) <= one["restarts"] + 1, "Q1", "%s was constructed too often", actor)
+            for driver in self.drivers:
+                seen = driver.seen.get(actor, one["state"])
+                self.must(seen == one["state"], "Q2", "%s is %s, and %s saw %s", actor, one["state"], driver.name, seen)
+        for daemon in self.daemons[1:]:
+            if not daemon.is_dead:
+                here = {one["actor"] for one in daemon.control.listed()}
+                known = {actor for actor, worker in hosts.items() if worker.daemon is daemon} | set(daemon.sought)
+                self.must(here == known, "Q2", "%s believes that it hosts %s, it has %s", _short(daemon), here, known)
+
+    def _check_waiting(self, actor: str) -> None:
+        """Somebody looks for a worker, and nobody has what it needs."""
+        seeking = [one for one in self.daemons if actor in one.sought and not one.is_dead]
+        able = [one for one in self.daemons if not one.is_dead and self._is_able(one, actor)]
+        self.must(len(seeking) == 1, "Q3", "%s is looked for by %s", actor, [_short(one) for one in seeking])
+        self.must(not able, "Q2", "%s waits, and %s could host it", actor, [_short(one) for one in able])
+
+
+def _short(daemon: Daemon) -> str:
+    return daemon.node_id[8:12]

@@ -1,0 +1,582 @@
+"""A head's control service and the proxy of a node, with a connection between them that breaks."""
+
+from __future__ import annotations
+
+import random
+from typing import Any
+
+import pytest
+
+from umbel._agent import control_proxy
+from umbel._base import nodes
+from umbel._control import actors, jobs, members, service
+from umbel._wire import frames, node_messages
+
+Message = dict[str, Any]
+HEAD, NODE = "aa" * nodes.NODE_ID_BYTES, "bb" * nodes.NODE_ID_BYTES
+FACTS = {"entrypoint": "program.py", "log_to_driver": False}
+
+
+def process(node_id: str, number: int) -> str:
+    return f"{number:08x}" + node_id[: 2 * nodes.TAG_BYTES] + f"{number:012x}"
+
+
+class Daemon:
+    """What both services need of theirs: it notes what it is told to do."""
+
+    def __init__(self, node_id: str) -> None:
+        self.node_id = node_id
+        self.told: list[tuple[str, Message, bytes]] = []
+        self.placed: list[str] = []
+        self.killed: list[str] = []
+        self.dead: dict[str, Message] = {}
+        self.jobs: dict[str, Any] = {}
+        self.jobs_of: dict[str, str] = {}
+        self.control: Any = None
+        self.has: Message = {"CPU": 40_000}
+        self.free: Message = {"CPU": 40_000}
+        self.others: list[Message] = []
+        self.clock_s = 0.0
+
+    def now_s(self) -> float:
+        return self.clock_s
+
+    time_s = now_s
+
+    def send(self, client: str, message: Message, body: bytes = b"") -> None:
+        self.told.append((client, message, body))
+
+    def reply(self, client: str, request: int | None, message: Message, body: bytes = b"") -> None:
+        if request is not None:
+            self.send(client, {"t": "reply", "rq": request, **message}, body)
+
+    def refuse(self, client: str, request: int | None, kind: str, text: str) -> None:
+        self.reply(client, request, {"error": {"kind": kind, "text": text}})
+
+    def is_here(self, _client: str) -> bool:
+        return True
+
+    def late_s(self, _actor: str) -> float:
+        return 0.0
+
+    def as_seen(self) -> Message:
+        return {"node_id": self.node_id, "total": self.has, "available": self.free, "labels": {}}
+
+    def other_nodes(self) -> list[Message]:
+        return self.others
+
+    def job_of(self, client: str) -> tuple[str, Any]:
+        job_id = self.jobs_of.get(client, "")
+        return job_id, self.jobs.get(job_id)
+
+    def job_environment(self, job_id: str) -> Any:
+        return self.jobs.get(job_id)
+
+    def knows_job(self, environment: Any) -> None:
+        self.jobs[environment.id] = environment
+
+    def pid_of(self, worker: str) -> int:
+        return int(worker[:8], 16)
+
+    def place_actor(self, spec: Any) -> None:
+        self.placed.append(spec.actor)
+
+    def release_actor(self, actor: str, _grace_s: float | None) -> None:
+        self.kill_actor(actor, "")
+
+    def kill_actor(self, actor: str, _reason: str) -> None:
+        self.killed.append(actor)
+        if actor in self.placed:
+            self.placed.remove(actor)
+
+    def actor_dead(self, actor: str, facts: Message) -> None:
+        self.dead[actor] = facts
+
+    def answer(self, what: str) -> Any:
+        return {"actors": self.control.listed, "jobs": self.control.jobs_listed}[what]()
+
+    def answer_query(self, client: str, message: Message) -> None:
+        self.reply(client, message["rq"], {"result": "own"})
+
+    def states_of(self, client: str, actor: str) -> list[str]:
+        return [
+            one["state"] for to, one, _ in self.told if to == client and one["t"] == "actor_state" and one["actor"] == actor
+        ]  # fmt: skip
+
+    def answers_to(self, client: str) -> list[Message]:
+        return [one for to, one, _ in self.told if to == client and one["t"] == "reply"]
+
+
+class Cluster:
+    """A head and a node. What is said lies in `ways` until it `flow`s; what lies there when a connection breaks is lost."""
+
+    def __init__(self) -> None:
+        self.head, self.node = Daemon(HEAD), Daemon(NODE)
+        self.members = members.Members(self.head, nodes.tag_of_node(HEAD))
+        self.service = self.head.control = service.ActorService(self.members)
+        self.members.serve(self.service)
+        self.proxy = self.node.control = control_proxy.ControlProxy(self.node, lambda: None)
+        self.to_head: list[bytes] = []
+        self.to_node: list[bytes] = []
+        self.is_linked = False
+        self.sees(NODE, {"CPU": 40_000})
+        self.link()
+
+    def sees(self, node_id: str, free: Message, has: Message | None = None) -> None:
+        """The head, of another node."""
+        facts = {"node_id": node_id, "alive": True, "resources": has or free, "available": free, "labels": {}}
+        self.head.others = [one for one in self.head.others if one["node_id"] != node_id] + [facts]
+
+    def link(self) -> None:
+        """Both sides hear first what the other has heard."""
+        self.cut()
+        self.is_linked = True
+        member = self.members.entered(NODE)
+        heard, job_ids, heard_there = member.channel.heard, list(member.job_ids), self.proxy.channel.heard
+        self.members.linked(NODE, heard_there, lambda *said: self.to_node.append(frames.encode_control(*said)))
+        self.proxy.linked(heard, job_ids, lambda *said: self.to_head.append(frames.encode_control(*said)))
+
+    def cut(self) -> None:
+        self.is_linked = False
+        self.members.unlinked(NODE)
+        self.proxy.unlinked()
+        self.to_head.clear()
+        self.to_node.clear()
+
+    def step(self, chance: random.Random | None = None) -> bool:
+        """One message arrives, if one can."""
+        ways = [way for way in (self.to_head, self.to_node) if way]
+        if not ways:
+            return False
+        way = chance.choice(ways) if chance is not None else ways[0]
+        message, body = frames.decode_control(way.pop(0)[4:], depth_max=node_messages.DEPTH_MAX)
+        if way is self.to_head:
+            self.members.on_frame(NODE, message, body)
+        else:
+            self.proxy.on_frame(message, body)
+        self.service.table.check()
+        return True
+
+    def flow(self) -> None:
+        while self.step():
+            pass
+
+    def driver(self, number: int = 1) -> str:
+        """One of the node."""
+        name = process(NODE, number)
+        job_id, environment = self.proxy.job_begins(name, number, FACTS)
+        self.node.jobs_of[name] = job_id
+        self.node.knows_job(environment)
+        return name
+
+    def create(self, client: str, number: int, *, name: str = "", request: int | None = None, **more: Any) -> str:
+        actor = client + f"{number:016x}"
+        message = {
+            "t": "create_actor", "actor": actor, "name": name, "namespace": "ns", "get_if_exists": False, "detached": False,
+            "max_restarts": 0, "placement": {}, "running": {}, "env": None, "strategy": None, "label_selectors": None,
+            "class_name": "C", "meta_size": 4, "depth": 0, "lacks_arguments": False, "call_site": "", "rq": request, **more,
+        }  # fmt: skip
+        self.say(client, message, b"metacall")
+        self.say(client, {"t": "actor_watch", "actor": actor, "rq": None})
+        return actor
+
+    def say(self, client: str, message: Message, body: bytes = b"") -> None:
+        """A process of either node says this."""
+        control = self.proxy if client[8:20] == NODE[:12] else self.service
+        control.on[message["t"]](client, "ns", message, body)
+
+    def host(self, actor: str, number: int) -> str:
+        """The node has found a worker."""
+        self.node.placed.remove(actor)
+        worker = process(NODE, number)
+        self.proxy.hosted(actor, worker, f"/{worker}", {"GPU": ("0",)})
+        return worker
+
+    def ready(self, actor: str, worker: str) -> None:
+        self.say(worker, {"t": "actor_ready", "actor": actor, "repr_name": "", "rq": None})
+
+
+@pytest.fixture
+def cluster() -> Cluster:
+    return Cluster()
+
+
+def test_an_actor_of_a_nodes_driver_lives_there_and_is_the_heads(cluster: Cluster) -> None:
+    driver = cluster.driver()
+    actor = cluster.create(driver, 1, name="n", request=7)
+    cluster.flow()
+    assert cluster.service.table.find("n", "ns") == actor
+    assert (cluster.node.placed, cluster.head.placed) == ([actor], [])
+    assert cluster.node.answers_to(driver)[0]["existing"] is False
+    worker = cluster.host(actor, 9)
+    cluster.flow()
+    (created,) = [(one, body) for to, one, body in cluster.node.told if to == worker]
+    assert (created[0]["t"], created[0]["accelerators"], created[1]) == ("create", {"GPU": ["0"]}, b"call")
+    cluster.ready(actor, worker)
+    cluster.flow()
+    assert cluster.node.states_of(driver, actor)[-1] == "ALIVE"
+    other = process(HEAD, 3)
+    cluster.say(other, {"t": "actor_watch", "actor": actor, "rq": None})
+    assert cluster.head.states_of(other, actor) == ["ALIVE"]
+    assert cluster.members.where(worker) == NODE
+    assert cluster.members.place_of(cluster.service.facts(actor)) == {"node_id": NODE, "pid": 9}
+    cluster.say(other, {"t": "kill_actor", "actor": actor, "no_restart": True, "rq": 1})
+    cluster.flow()
+    assert cluster.node.killed == [actor]
+    assert cluster.node.states_of(driver, actor)[-1] == "DEAD"
+    assert cluster.node.dead[actor]["node_id"] == NODE
+    cluster.proxy.host_died(actor, worker, "killed")
+    cluster.flow()
+    assert cluster.members._placed == {}
+    assert cluster.proxy.listed() == []
+
+
+def test_who_owns_actors_is_known_at_once(cluster: Cluster) -> None:
+    driver = cluster.driver()
+    assert not cluster.proxy.owns_actors(driver)
+    plain = cluster.create(driver, 1)
+    assert cluster.proxy.owns_actors(driver)
+    cluster.flow()
+    cluster.say(driver, {"t": "kill_actor", "actor": plain, "no_restart": True, "rq": None})
+    cluster.flow()
+    assert not cluster.proxy.owns_actors(driver)
+    detached = cluster.create(driver, 2, detached=True, lacks_arguments=True)
+    assert cluster.proxy.owns_actors(driver)
+    cluster.say(driver, {"t": "actor_arguments", "actor": detached, "rq": None}, b"call")
+    assert not cluster.proxy.owns_actors(driver)
+
+
+def test_a_name_that_is_taken_leaves_nobody_an_owner(cluster: Cluster) -> None:
+    driver = cluster.driver()
+    cluster.create(process(HEAD, 1), 1, name="n", request=1)
+    cluster.create(driver, 2, name="n", request=2)
+    cluster.create(driver, 3, name="n", request=3, get_if_exists=True)
+    cluster.flow()
+    refused, found = cluster.node.answers_to(driver)
+    assert refused["error"]["kind"] == "exists"
+    assert found["existing"] is True
+    assert not cluster.proxy.owns_actors(driver)
+
+
+def test_an_actor_that_ends_before_it_has_a_worker_is_forgotten(cluster: Cluster) -> None:
+    driver = cluster.driver()
+    actor = cluster.create(driver, 1)
+    cluster.flow()
+    cluster.say(driver, {"t": "actor_unreferenced", "actor": actor, "rq": None})
+    cluster.flow()
+    assert (cluster.node.placed, cluster.proxy.listed(), cluster.members._placed) == ([], [], {})
+
+
+def test_a_worker_that_was_found_too_late_is_killed(cluster: Cluster) -> None:
+    driver = cluster.driver()
+    actor = cluster.create(driver, 1)
+    cluster.flow()
+    worker = cluster.host(actor, 9)
+    cluster.say(driver, {"t": "actor_unreferenced", "actor": actor, "rq": None})
+    cluster.service.on["kill_actor"](process(HEAD, 1), "ns", {"actor": actor, "no_restart": True, "rq": None}, b"")
+    cluster.flow()
+    assert actor in cluster.node.killed
+    cluster.proxy.host_died(actor, worker, "killed")
+    cluster.flow()
+    assert (cluster.proxy.listed(), cluster.members._placed) == ([], {})
+
+
+def test_a_node_that_dies_takes_its_owners_and_gives_up_its_hosts(cluster: Cluster) -> None:
+    driver, here = cluster.driver(), process(HEAD, 1)
+    cluster.service.job_begins(here, 1, FACTS)
+    plain = cluster.create(driver, 1)
+    lasting = cluster.create(driver, 2, detached=True, max_restarts=1)
+    sought = cluster.create(driver, 3, detached=True)
+    cluster.flow()
+    cluster.say(here, {"t": "actor_watch", "actor": lasting, "rq": None})
+    for number, actor in ((8, plain), (9, lasting)):
+        cluster.ready(actor, cluster.host(actor, number))
+    cluster.flow()
+    cluster.members.node_gone(NODE, "it was killed")
+    assert cluster.head.placed == [lasting, sought]
+    assert cluster.head.states_of(here, lasting) == ["PENDING", "ALIVE", "RESTARTING"]
+    found = {one["actor"]: one for one in cluster.service.listed()}
+    assert (found[plain]["state"], found[lasting]["reason"]) == ("DEAD", "its node bbbbbbbb is dead: it was killed")
+    assert [job.status for job in cluster.service.jobs.listed() if job.driver == driver] == [jobs.FAILED]
+    cluster.members.send(driver, {"t": "warn", "text": "nobody hears it"})
+    cluster.service.table.check()
+
+
+def test_jobs_have_numbers_of_their_own_without_asking(cluster: Cluster) -> None:
+    here = cluster.service.job_begins(process(HEAD, 1), 1, FACTS)[0]
+    cluster.cut()
+    for number in range(1, members.JOB_IDS + 1):
+        assert cluster.proxy.driver_trouble() == ""
+        cluster.driver(number)
+    assert "has to wait for the head of its cluster to give it more" in cluster.proxy.driver_trouble()
+    cluster.link()
+    cluster.flow()
+    assert cluster.proxy.driver_trouble() == ""
+    cluster.driver(members.JOB_IDS + 1)
+    cluster.flow()
+    found = [job.id for job in cluster.service.jobs.listed()]
+    assert len(set(found)) == members.JOB_IDS + 2
+    assert here in found
+
+
+def test_an_actor_of_a_node_that_is_cut_off_is_waited_for(cluster: Cluster) -> None:
+    """Its handle has come by another way, and says that there is one."""
+    driver, here = cluster.driver(), process(HEAD, 1)
+    cluster.flow()
+    cluster.cut()
+    actor = cluster.create(driver, 1)
+    cluster.say(here, {"t": "actor_watch", "actor": actor, "rq": None})
+    cluster.head.clock_s = members.LATE_S
+    cluster.service.tick()
+    assert cluster.head.states_of(here, actor) == []
+    cluster.link()
+    cluster.flow()
+    assert cluster.head.states_of(here, actor) == ["PENDING"]
+
+
+def test_an_actor_that_nobody_has_created_is_dead(cluster: Cluster) -> None:
+    here = process(HEAD, 1)
+    for node_id, late_s in ((HEAD, 0.0), (NODE, members.LATE_S)):
+        actor = process(node_id, 5) + "00" * 8
+        began_s = cluster.head.clock_s
+        cluster.say(here, {"t": "actor_watch", "actor": actor, "rq": None})
+        cluster.head.clock_s = began_s + late_s + actors.UNKNOWN_GRACE_S
+        cluster.service.tick()
+        assert cluster.head.states_of(here, actor) == ["DEAD"]
+
+
+def test_too_much_that_waits_for_the_head_is_refused(cluster: Cluster) -> None:
+    driver = cluster.driver()
+    cluster.flow()
+    cluster.cut()
+    body = bytes(control_proxy.KEPT_BYTES_MAX // 2)
+    put = {"t": "kv_put", "space_size": 0, "key_size": 1, "overwrite": True}
+    for request in (1, 2, 3):
+        cluster.say(driver, {**put, "rq": request}, body)
+    (refused,) = cluster.node.answers_to(driver)
+    assert (refused["rq"], refused["error"]["kind"]) == (3, "unavailable")
+    assert "waits for a connection to the head, to tell it" in refused["error"]["text"]
+    actor = cluster.create(driver, 1)
+    assert cluster.node.states_of(driver, actor) == ["DEAD"]
+    cluster.link()
+    cluster.flow()
+    cluster.say(driver, {**put, "rq": 4}, b"k")
+    cluster.flow()
+    assert [one["rq"] for one in cluster.node.answers_to(driver) if "existed" in one] == [1, 2, 4]
+
+
+def test_questions_about_the_cluster_are_the_heads(cluster: Cluster) -> None:
+    driver = cluster.driver()
+    actor = cluster.create(driver, 1)
+    cluster.say(driver, {"t": "query", "what": "actors", "about": "", "rq": 1})
+    cluster.say(driver, {"t": "query", "what": "workers", "about": "", "rq": 2})
+    cluster.flow()
+    own, found = cluster.node.answers_to(driver)
+    assert (own["rq"], own["result"]) == (2, "own")
+    assert [one["actor"] for one in found["result"]] == [actor]
+
+
+@pytest.mark.parametrize("seed", range(20))
+def test_whatever_breaks_each_thing_is_done_once(seed: int) -> None:
+    """Actors are created, hosted, ready, lost and killed while connections break at any moment."""
+    chance = random.Random(seed)
+    cluster = Cluster()
+    driver = cluster.driver()
+    made: list[str] = []
+    hosts: dict[str, str] = {}
+    calls: dict[str, int] = {}  # constructors, by actor
+    killed: set[str] = set()
+    workers = iter(range(100, 10_000))
+    seen = 0
+
+    def constructors() -> None:
+        nonlocal seen
+        for to, message, _ in cluster.node.told[seen:]:
+            if message["t"] == "create":
+                calls[message["actor"]] = calls.get(message["actor"], 0) + 1
+                if hosts.get(message["actor"]) == to:
+                    cluster.ready(message["actor"], to)
+        seen = len(cluster.node.told)
+
+    def hosting() -> None:
+        for actor in list(cluster.node.placed):
+            hosts[actor] = cluster.host(actor, next(workers))
+
+    def ending() -> None:
+        for actor in cluster.node.killed:
+            if actor in hosts:
+                cluster.proxy.host_died(actor, hosts.pop(actor), "killed")
+        cluster.node.killed.clear()
+
+    for _ in range(200):
+        what = chance.random()
+        if what < 0.1:
+            made.append(cluster.create(driver, len(made), max_restarts=chance.choice((0, 2))))
+        elif what < 0.15 and made:
+            actor = chance.choice(made)
+            killed.add(actor)
+            cluster.say(driver, {"t": "kill_actor", "actor": actor, "no_restart": True, "rq": None})
+        elif what < 0.2 and hosts:
+            actor = chance.choice(sorted(hosts))
+            cluster.proxy.host_died(actor, hosts.pop(actor), "it crashed")
+        elif what < 0.25:
+            cluster.cut()
+        elif what < 0.3:
+            cluster.link()
+        elif what < 0.6:
+            cluster.step(chance)
+        else:
+            chance.choice((constructors, hosting, ending))()
+    cluster.link()
+    for _ in range(20):
+        cluster.flow()
+        for one in (hosting, constructors, ending):
+            one()
+    cluster.flow()
+    found = {one["actor"]: one for one in cluster.service.listed()}
+    assert set(found) == set(made)
+    for actor in made:
+        one = found[actor]
+        assert one["state"] == ("ALIVE" if actor in hosts else "DEAD")
+        assert calls.get(actor, 0) <= one["restarts"] + 1
+        assert not (actor in killed and actor in hosts)
+        assert cluster.node.states_of(driver, actor)[-1] == one["state"]
+    assert {hosted["actor"] for hosted in cluster.proxy.listed()} == set(hosts) == set(cluster.members._placed)
+
+
+def test_an_actor_without_room_with_its_creator_goes_where_there_is_some(cluster: Cluster) -> None:
+    driver, here = cluster.driver(), process(HEAD, 1)
+    cluster.head.jobs_of[here], environment = cluster.service.job_begins(here, 1, FACTS)
+    cluster.head.knows_job(environment)
+    wanted = {"placement": {"GPU": 10_000}, "running": {"GPU": 10_000}}
+    cluster.sees(NODE, {"CPU": 40_000, "GPU": 10_000})
+    first, second = cluster.create(here, 1, **wanted), cluster.create(here, 2, **wanted)
+    cluster.head.free = cluster.head.has = {"GPU": 20_000}
+    third = cluster.create(here, 3, **wanted)
+    cluster.flow()
+    assert (cluster.node.placed, cluster.head.placed) == ([first, second], [third])  # the second waits there
+    assert cluster.node.jobs[environment.id].facts == FACTS
+    cluster.ready(first, cluster.host(first, 9))
+    cluster.flow()
+    assert cluster.head.states_of(here, first)[-1] == "ALIVE"
+    fourth = cluster.create(driver, 4, **wanted)
+    cluster.flow()
+    assert cluster.head.placed == [third, fourth]
+    assert "says what that waits for" in cluster.members.place_of(cluster.service.facts(second))["reason"]
+
+
+def test_what_no_node_can_host_goes_to_one_that_comes(cluster: Cluster) -> None:
+    driver = cluster.driver()
+    wanted = {"placement": {"GPU": 10_000}, "running": {"GPU": 10_000}}
+    actor = cluster.create(driver, 1, **wanted)
+    waiting = cluster.create(driver, 2)
+    cluster.flow()
+    assert cluster.node.placed == [actor, waiting]
+    cluster.head.has = cluster.head.free = {"GPU": 10_000}
+    cluster.members.linked(NODE, 0, lambda *_said: None)  # any that comes
+    cluster.link()
+    cluster.flow()
+    assert (cluster.node.placed, cluster.node.killed, cluster.head.placed) == ([waiting], [actor], [actor])
+    assert [hosted["actor"] for hosted in cluster.proxy.listed()] == [waiting]
+    cluster.service.hosted(actor, process(HEAD, 9), "/9", {})
+    assert cluster.head.told[-1][1]["t"] == "create"
+
+
+def test_a_worker_found_where_the_actor_is_no_more_is_not_its_host(cluster: Cluster) -> None:
+    actor = cluster.create(cluster.driver(), 1, placement={"GPU": 10_000}, running={"GPU": 10_000})
+    cluster.flow()
+    worker = cluster.host(actor, 9)
+    cluster.head.has = cluster.head.free = {"GPU": 10_000}
+    cluster.link()  # what it has said before comes after the head's order
+    cluster.flow()
+    assert cluster.head.placed == [actor]
+    assert cluster.node.killed == [actor]
+    cluster.proxy.host_died(actor, worker, "killed")
+    cluster.flow()
+    assert cluster.service.facts(actor)["state"] == "PENDING"
+    assert not [one for to, one, _ in cluster.node.told if to == worker]
+
+
+def test_what_waits_where_its_node_died_goes_to_the_next_that_comes(cluster: Cluster) -> None:
+    here = process(HEAD, 1)
+    cluster.head.jobs_of[here], environment = cluster.service.job_begins(here, 1, FACTS)
+    cluster.head.knows_job(environment)
+    cluster.sees(NODE, {"GPU": 10_000})
+    actor = cluster.create(here, 1, placement={"GPU": 10_000}, running={"GPU": 10_000}, max_restarts=1)
+    cluster.flow()
+    cluster.ready(actor, cluster.host(actor, 9))
+    cluster.flow()
+    cluster.head.others = []
+    cluster.members.node_gone(NODE, "it was killed")
+    assert cluster.head.placed == [actor]
+    other = "cc" * nodes.NODE_ID_BYTES
+    said: list[Message] = []
+    cluster.sees(other, {"GPU": 10_000})
+    cluster.members.linked(other, 0, lambda message, _body: said.append(message["message"]))
+    assert [(one["t"], one["actor"]) for one in said] == [("place_actor", actor)]
+    assert (cluster.head.placed, cluster.head.killed) == ([], [actor])
+
+
+def test_whatever_a_process_may_say_the_head_takes(cluster: Cluster) -> None:
+    """What is passed on is wrapped, and a frame that a side does not take comes again with each connection."""
+    env: Message = {}
+    for _ in range(frames.DEPTH_MAX - 2):
+        env = {"a": env}
+    actor = process(NODE, 1) + "00" * 8
+    message, _body = frames.decode_control(
+        frames.encode_control({"t": "create_actor", "actor": actor, "env": env, "x": ["["] * 2 * frames.DEPTH_MAX})[4:]
+    )
+    created = cluster.create(cluster.driver(), 1, env=message["env"], x=message["x"])
+    cluster.flow()
+    assert cluster.node.placed == [created]
+
+
+def test_labels_that_nobody_can_read_end_the_actor_and_nothing_else(cluster: Cluster) -> None:
+    driver = cluster.driver()
+    actor = cluster.create(driver, 1, label_selectors=[[["zone", "in("]]])
+    cluster.flow()
+    assert cluster.node.states_of(driver, actor) == ["DEAD"]
+    assert "must be 'v', '!v'" in cluster.service.listed()[0]["reason"]
+
+
+def test_an_actor_in_a_group_is_where_the_group_is(cluster: Cluster) -> None:
+    """A node's own group is known to that node, and nobody else; others' are none."""
+    driver = cluster.driver()
+    actor = cluster.create(driver, 1, strategy={"placement_group": "ab", "bundle_index": -1})
+    cluster.flow()
+    assert cluster.node.states_of(driver, actor)[-1] == "DEAD"
+    assert "is not one of the node that the actor was created on" in cluster.service.listed()[0]["reason"]
+    assert cluster.node.placed == []
+
+
+def test_what_is_detached_in_a_group_ends_with_the_groups_node(cluster: Cluster) -> None:
+    driver = cluster.driver()
+    strategy = {"placement_group": "ab", "bundle_index": -1}
+    actor = cluster.create(driver, 1, detached=True, max_restarts=-1, strategy=strategy)
+    cluster.members.on_frame(NODE, *frames.decode_control(cluster.to_head.pop(0)[4:]))
+    cluster.members.on_frame(NODE, *frames.decode_control(cluster.to_head.pop(0)[4:]))
+    cluster.members.node_gone(NODE, "it was killed")
+    (found,) = cluster.service.listed()
+    assert (found["actor"], found["state"], found["cause"]) == (actor, "DEAD", "group removed")
+
+
+def test_an_actor_that_died_while_its_place_was_withheld_is_looked_for_nowhere(cluster: Cluster) -> None:
+    """Where records are kept, an order comes when they are, and its actor may be dead by then."""
+    driver = cluster.driver()
+    actor = cluster.create(driver, 1, max_restarts=1)
+    cluster.flow()
+    spec = cluster.service.table.actors[actor].spec
+    cluster.say(driver, {"t": "kill_actor", "actor": actor, "no_restart": True, "rq": None})
+    cluster.flow()
+    cluster.members.place_actor(spec)
+    cluster.flow()
+    assert (cluster.node.placed, cluster.head.placed) == ([], [])
+
+
+def test_what_a_job_that_has_ended_creates_is_not_placed_elsewhere(cluster: Cluster) -> None:
+    here = process(HEAD, 1)
+    cluster.head.jobs_of[here] = "07000000"  # of which the head knows nothing any more
+    cluster.sees(NODE, {"GPU": 10_000})
+    actor = cluster.create(here, 1, placement={"GPU": 10_000}, running={"GPU": 10_000})
+    cluster.flow()
+    assert (cluster.node.placed, cluster.head.placed) == ([], [actor])

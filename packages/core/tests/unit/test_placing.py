@@ -1,0 +1,96 @@
+"""On which node an actor is hosted."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import pytest
+
+from umbel._control import placing
+from umbel._control.events import ActorSpec
+
+A, B, C = "aa" * 28, "bb" * 28, "cc" * 28
+CPU = 10_000
+
+
+def node(node_id: str, total: int = 4, free: int | None = None, **more: Any) -> Any:
+    amounts = {"CPU": total * CPU, **more.get("has", {})}
+    available = {**amounts, "CPU": (total if free is None else free) * CPU}
+    return placing.view(node_id, amounts, available, more.get("labels", {}))
+
+
+def spec(cpus: int = 1, **more: Any) -> ActorSpec:
+    wanted = {"CPU": cpus * CPU, **more.pop("wants", {})}
+    fields: dict[str, Any] = {
+        "actor": "a", "owner": "o", "name": "", "namespace": "", "class_name": "C", "is_detached": False, "max_restarts": 0,
+        "placement": wanted, "running": wanted, "env": None, "strategy": None, "label_selectors": None, "depth": 0,
+    }  # fmt: skip
+    return ActorSpec(**{**fields, **more})
+
+
+def test_with_its_creator_while_there_is_room() -> None:
+    assert placing.choose(spec(), [node(A), node(B, free=1)], B) == B
+
+
+def test_where_there_is_room_if_not_there() -> None:
+    assert placing.choose(spec(2), [node(A), node(B, free=1)], B) == A
+    assert placing.choose(spec(), [node(A, free=0), node(B, free=0), node(C)], B) == C
+
+
+def test_with_its_creator_when_all_are_busy() -> None:
+    assert placing.choose(spec(), [node(A, free=0), node(B, free=0)], B) == B
+    assert placing.choose(spec(3), [node(A, free=0), node(B, total=2)], B) == A
+
+
+def test_with_its_creator_when_nobody_can() -> None:
+    assert placing.choose(spec(9), [node(A), node(B)], B) == B
+    assert not placing.can_ever(spec(9), node(A))
+    assert placing.can_ever(spec(4), node(A, free=0))
+
+
+def test_on_the_first_when_its_creator_is_gone() -> None:
+    assert placing.choose(spec(), [node(A), node(B)], C) == A
+
+
+def test_what_it_holds_need_not_be_what_the_node_must_have() -> None:
+    """A default actor holds nothing, and is placed where there is a CPU."""
+    wanted = spec(running={})
+    assert placing.choose(wanted, [node(A), node(B, free=0)], B) == B
+    assert placing.choose(wanted, [node(A), node(B, total=0)], B) == A
+
+
+@pytest.mark.parametrize(
+    ("strategy", "expected"),
+    [
+        ({"node_id": C, "soft": False}, C),
+        ({"node_id": C, "soft": True}, C),
+        ({"node_id": "dd" * 28, "soft": True}, A),
+        ({"node_id": "dd" * 28, "soft": False}, A),  # whose daemon says that there is none
+        ("SPREAD", B),
+        (None, A),
+    ],
+)
+def test_strategies_come_first(strategy: Any, expected: str) -> None:
+    assert placing.choose(spec(strategy=strategy), [node(A, free=2), node(B), node(C, free=3)], A) == expected
+
+
+def test_a_node_that_it_insists_on_is_waited_for() -> None:
+    wanted = spec(strategy={"node_id": C, "soft": False})
+    assert placing.choose(wanted, [node(A), node(C, free=0)], A) == C
+    assert placing.choose(spec(9, strategy={"node_id": C, "soft": False}), [node(A), node(C)], A) == C
+    spills = spec(strategy={"node_id": C, "soft": True, "spills_when_busy": True})
+    assert placing.choose(spills, [node(A), node(C, free=0)], A) == A
+
+
+def test_the_first_labels_that_a_node_has_decide() -> None:
+    nodes = [node(A, labels={"zone": "a"}), node(B, labels={"zone": "b"}), node(C, labels={"zone": "c"})]
+    assert placing.choose(spec(label_selectors=[[["zone", "c"]]]), nodes, A) == C
+    assert placing.choose(spec(label_selectors=[[["zone", "x"]], [["zone", "b"]]]), nodes, A) == B
+    assert placing.choose(spec(label_selectors=[[["zone", "x"]]]), nodes, A) == A
+    assert placing.can_ever(spec(label_selectors=[[["zone", "!a"]]]), nodes[1])
+
+
+def test_what_is_built_stays_where_it_is_built_from() -> None:
+    wanted = spec(2, env={"built": {"pip": ["x"]}})
+    assert placing.choose(wanted, [node(A), node(B, free=1)], B) == B
+    assert placing.choose(wanted, [node(A), node(B)], C) == A
