@@ -1,4 +1,4 @@
-"""A relay between two machines that are one here, for tests that cut them off from each other."""
+"""A relay between two machines that are one here, for tests that cut them off from each other, or look at what they say."""
 
 from __future__ import annotations
 
@@ -13,15 +13,17 @@ TIMEOUT_S = 60
 
 class Proxy:
     """A TCP relay to one address. `cut` breaks its connections; while `is_silent` it takes and gives nothing, while
-    `is_shut` it takes no new ones."""
+    `is_shut` it takes no new ones. seen: all bytes that have passed, if it `records` them."""
 
-    def __init__(self, address: str) -> None:
+    def __init__(self, address: str, *, records: bool = False) -> None:
         host, port = address.rsplit(":", 1)
         self._to = (host, int(port))
         self._listener = socket.create_server((host, 0))
         self.address = f"{host}:{self._listener.getsockname()[1]}"
         self.is_silent = False
         self.is_shut = False
+        self.seen = bytearray()
+        self._records = records
         self._is_over = False
         self._pairs: dict[socket.socket, socket.socket] = {}
         self._selector = selectors.DefaultSelector()
@@ -52,6 +54,8 @@ class Proxy:
         elif ready in self._pairs and not self.is_silent:
             try:
                 data = ready.recv(65_536)
+                if self._records:
+                    self.seen += data
                 self._pairs[ready].sendall(data)
             except OSError:
                 data = b""

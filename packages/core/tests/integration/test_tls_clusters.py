@@ -12,8 +12,8 @@ from collections.abc import Iterator
 from pathlib import Path
 
 import drivers
+import proxies
 import pytest
-from tcp_proxy import Proxy
 
 from umbel import cluster_utils, exceptions
 from umbel._base import token_files
@@ -189,7 +189,7 @@ def test_what_goes_between_nodes_cannot_be_read_on_the_way(
     cluster: cluster_utils.Cluster,
 ) -> None:
     """A node joins through a proxy, which sees no word of what is said."""
-    proxy = Proxy(str(cluster.address), records=True)
+    proxy = proxies.Proxy(str(cluster.address), records=True)
     place = cluster_node.Place(head=proxy.address, host="127.0.0.1", port=0, token_file=cluster.token_file)
     try:
         started = cluster_node.start_node(cluster_node.Wishes(num_cpus=1), place, ends_with_starter=True)
