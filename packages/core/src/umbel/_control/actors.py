@@ -455,10 +455,7 @@ class ActorTable:
             if since_s + UNKNOWN_GRACE_S > event.at_s:
                 continue
             del self._unknown[actor_id]
-            reason = (
-                "no such actor is known here: it belongs to another session or to another node, whose actors cannot be called "
-                "from this one yet, or died long ago"
-            )
+            reason = "no such actor is known here: it belongs to another session, or died long ago"
             for client in watchers:
                 commands.append(ev.Publish(client, actor_id, ActorState.DEAD, "", "", 0, reason, Cause.CRASHED))
         return commands
