@@ -897,3 +897,44 @@ def test_worker_that_was_asked_back_to_be_replaced_does_not_count_as_one_that_ot
     state = leased_from_two(None)
     state.apply(ev.WorkerOvergrown("w1", 1.0), ev.ClientJoined("other", 2.0))
     assert state.apply(demand(client="other", at_s=2.0)) == [ev.Reclaim("driver", "w2")]
+
+
+# ---- draining ----
+
+
+def test_a_drained_node_begins_nothing_more_and_says_so() -> None:
+    state = make(cpus=2)
+    commands = state.apply(ev.DrainingChanged("preemption: spot", 0.0), demand(), actor("a"))
+    assert commands == []
+    told = "this node is being drained (preemption: spot), and begins nothing any more; start another node that can have it"
+    assert [str(one.why) for one in state.pending()] == [told] * 2
+    assert state.next_tick_s() is None
+    assert [type(one) for one in state.apply(ev.DrainingChanged("", 1.0))] == [ev.StartWorker, ev.StartWorker]
+
+
+def test_draining_asks_leases_back_and_idle_workers_to_exit_until_they_do() -> None:
+    state = make(cpus=2)
+    (one, other) = state.apply(demand(2))
+    ready(state, one.worker)
+    ready(state, other.worker)
+    state.apply(ev.LeaseReturned("driver", other.worker, False, 1.0))
+    commands = state.apply(ev.DrainingChanged("idle", 2.0))
+    assert commands == [ev.Reclaim("driver", one.worker), ev.AskExit(other.worker, is_idle=True)]
+    state.apply(ev.WorkerStayed(other.worker, 2.0))
+    due_s = state.next_tick_s()
+    assert due_s is not None
+    assert state.apply(ev.Ticked(due_s)) == [ev.AskExit(other.worker, is_idle=True)]
+    state.apply(ev.LeaseReturned("driver", one.worker, False, 5.0))
+    due_s = state.next_tick_s()
+    assert due_s == 5.0
+    assert ev.AskExit(one.worker, is_idle=True) in state.apply(ev.Ticked(due_s))
+
+
+def test_what_runs_in_bundles_that_are_there_still_begins_on_a_drained_node() -> None:
+    state = make(cpus=2)
+    state.apply(ev.BundlesWanted("g", 1, {0: ONE_CPU}, 0, 0.0), ev.BundlesCommitted("g", 1, 0.0))
+    state.apply(ev.DrainingChanged("preemption", 1.0))
+    assert state.apply(ev.BundlesWanted("h", 1, {0: ONE_CPU}, 0, 1.0)) == []
+    strategy = {"placement_group": "g", "bundle_index": 0}
+    wanted = ev.DemandChanged("driver", "f", ONE_CPU, 1, 0, "", "", 2.0, strategy)
+    assert [type(one) for one in state.apply(wanted)] == [ev.StartWorker]

@@ -11,7 +11,11 @@ from umbel._control import nodes as node_table
 from umbel._control.nodes import (
     Acknowledge,
     Admit,
+    AnswerDrain,
+    AskToDrain,
     DeclareDead,
+    DrainAnswered,
+    DrainRequested,
     DropLink,
     HeadChanged,
     Health,
@@ -250,3 +254,81 @@ def test_check_finds_a_node_that_is_half_dead() -> None:
     made.alive[A].ended_s = 5.0
     with pytest.raises(exceptions.InternalError, match="half dead"):
         made.check()
+
+
+# ---- draining ----
+
+DRAINING = {**FREE, "draining": {"reason": "preemption", "message": "spot", "deadline_s": 1060.0, "waits_for": ""}}
+
+
+def request(node_id: str, *, left_s: float | None = 60.0, now_s: float = 1.0, number: int = 7) -> DrainRequested:
+    return DrainRequested(number, node_id, "preemption", "spot", left_s, now_s)
+
+
+def test_a_node_is_asked_and_its_answer_told_and_published_with_its_state() -> None:
+    made = table()
+    apply(made, join(A, 1), join(B, 2))
+    assert apply(made, request(A)) == [AskToDrain(1, 7, "preemption", "spot", 60.0)]
+    assert apply(made, DrainAnswered(A, 1, 7, True, "", DRAINING, 1.5)) == [AnswerDrain(7, True, "")]
+    assert Publish(({"node_id": A, **DRAINING},), (1, 2)) in tick_until(made, 3.0)
+    assert made.alive[A].listed()["draining"]["message"] == "spot"
+
+
+def test_a_refusal_is_passed_on_and_changes_nothing() -> None:
+    made = table()
+    apply(made, join(A, 1), request(A))
+    assert apply(made, DrainAnswered(A, 1, 7, False, "it is not idle", FREE, 1.5)) == [
+        AnswerDrain(7, False, "it is not idle")
+    ]
+    assert "draining" not in made.alive[A].listed()
+
+
+def test_the_head_the_dead_and_the_unknown_are_not_drained_and_the_answer_says_why() -> None:
+    made = table()
+    apply(made, join(A, 1), join(B, 2), NodeLeft(B, 2, "umbel stop", 0.5))
+    (head,) = apply(made, request(HEAD))
+    assert not head.is_accepted
+    assert "is the head, with which the cluster ends" in head.text
+    (dead,) = apply(made, request(B))
+    assert dead == AnswerDrain(7, False, f"node {B} is dead already: umbel stop")
+    (unknown,) = apply(made, request(C))
+    assert unknown.text == f"this cluster has no node {C!r}; those that can be drained are: {A}"
+
+
+def test_a_node_that_comes_back_is_asked_again_with_the_time_that_is_left() -> None:
+    made = table()
+    apply(made, join(A, 1), request(A, now_s=1.0), LinkLost(A, 1, 2.0))
+    commands = apply(made, join(A, 2, sequence=2, cluster=HEAD, now_s=4.0))
+    assert commands == [Welcome(A, 2), AskToDrain(2, 7, "preemption", "spot", 57.0)]
+    assert apply(made, DrainAnswered(A, 1, 7, True, "", DRAINING, 4.0)) == []  # by the link that was given up
+    assert apply(made, DrainAnswered(A, 2, 7, True, "", DRAINING, 4.5)) == [AnswerDrain(7, True, "")]
+
+
+def test_a_request_waits_for_a_node_without_a_link_and_has_no_deadline_if_none_was_given() -> None:
+    made = table()
+    apply(made, join(A, 1), LinkLost(A, 1, 1.0))
+    assert apply(made, request(A, left_s=None)) == []
+    assert apply(made, join(A, 2, sequence=2, cluster=HEAD, now_s=3.0))[1] == AskToDrain(
+        2, 7, "preemption", "spot", None
+    )
+
+
+def test_what_is_not_answered_in_time_or_before_the_nodes_death_is_answered_here() -> None:
+    made = table()
+    apply(made, join(A, 1), request(A, now_s=0.0))
+    beats(made, A, 1, 2, 3.0, 6.0, 9.0, 12.0)
+    (late,) = [one for one in tick_until(made, 16.0) if isinstance(one, AnswerDrain)]
+    assert not late.is_accepted
+    assert "has not answered within 15 s" in late.text
+    apply(made, request(A, now_s=16.0))
+    commands = apply(made, NodeLeft(A, 1, "umbel stop", 16.5))
+    assert commands[2] == AnswerDrain(7, False, f"node {A} has died meanwhile: umbel stop")
+
+
+def test_the_end_of_a_drained_node_says_that_it_was_drained() -> None:
+    """Whoever has not heard of the drain must know that what died there counts against nobody."""
+    made = table()
+    apply(made, join(A, 1), join(B, 2), request(A), DrainAnswered(A, 1, 7, True, "", DRAINING, 1.5))
+    published = apply(made, NodeLeft(A, 1, "it was drained", 1.6))[1]
+    assert published.changes[0]["draining"] == DRAINING["draining"]
+    assert made.dead[A].listed()["draining"] == DRAINING["draining"]

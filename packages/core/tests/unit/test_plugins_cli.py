@@ -68,6 +68,7 @@ def test_help_lists_the_commands_of_plugins_and_imports_none(installed: Path) ->
     done = run("--help")
     assert done.exit_code == 0
     assert [line.split(maxsplit=1) for line in done.output.partition("Commands:\n")[2].splitlines()] == [
+        ["drain-node", "Have a node take no more work, and end"],
         ["explain", "Why something waits, and what would help"],
         ["get", "All that is known of one task, actor, ..."],
         ["hello", "Greet [somebody]"],

@@ -55,6 +55,7 @@ def test_built_ins_register_through_the_hooks() -> None:
         "umbel_accelerators": ("nvidia",),
         "umbel_collectives": ("shm", "gloo"),
         "umbel_commands": (
+            "drain-node",
             "explain",
             "get",
             "list",

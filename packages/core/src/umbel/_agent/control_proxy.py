@@ -223,6 +223,14 @@ class ControlProxy:
         else:
             self._daemon.answer_query(client, message)
 
+    def ask_to_drain(self, client: str, message: Message) -> None:
+        """A process or command of this node wants a node of the cluster drained."""
+        if self._send is None:
+            text = "nodes are drained by the head of their cluster, to which this node has no connection now"
+            self._daemon.refuse(client, message["rq"], "unavailable", text)
+        else:
+            self._say({"t": "drain_node", "client": client, "message": message})
+
     # ---- what the daemon reports ----
 
     def hosted(self, actor: str, worker: str, address: str, accelerators: Mapping[str, Sequence[str]]) -> None:

@@ -30,6 +30,8 @@ def by_id(nodes: Iterable[Node], wanted: str) -> str:
     """What that node is."""
     for node in nodes:
         if node["node_id"] == wanted:
+            if node["alive"] and node.get("draining"):
+                return "which is being drained, and begins nothing any more; make the affinity soft"
             if node["alive"]:
                 return f"which is another one of this cluster, at {node['address']}: {NOT_YET}; connect the program to that node"
             return f"which is dead: {node['reason']}; correct the node id or make the affinity soft"

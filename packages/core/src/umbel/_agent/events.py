@@ -195,6 +195,13 @@ class WorkerExited(NamedTuple):
     failure: str = ""
 
 
+class DrainingChanged(NamedTuple):
+    """From now on nothing begins here but what runs in bundles that are there; reason: why, "" for that all is as before."""
+
+    reason: str
+    at_s: float
+
+
 class Ticked(NamedTuple):
     at_s: float
 
@@ -220,6 +227,7 @@ AgentEvent = (
     | WorkerOvergrown
     | WorkerDismissed
     | WorkerExited
+    | DrainingChanged
     | Ticked
 )
 

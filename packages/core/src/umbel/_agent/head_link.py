@@ -49,6 +49,9 @@ class Daemon(Protocol):
     def end_node(self, reason: str) -> None:
         """End, with all that runs here."""
 
+    def asked_to_drain(self, message: Message) -> None:
+        """Answered by `HeadLink.answer_drain`."""
+
     @property
     def control(self) -> Any:
         """The `control_proxy.ControlProxy`, whose conversation with the head passes by this connection."""
@@ -111,6 +114,11 @@ class HeadLink:
         if due_s is not None and due_s <= now_s:
             self._decide(membership.Looked(self._daemon.own_state(), now_s))
 
+    def answer_drain(self, request: int, text: str, *, is_accepted: bool) -> None:
+        """Whether this node agrees to be drained, and else why not. If it gets lost the head asks again."""
+        state = self._daemon.own_state()
+        self._send({"t": "drain_answer", "request": request, "is_accepted": is_accepted, "text": text, "state": state})
+
     def close(self, reason: str) -> None:
         """The node ends. Returns when the head has heard it, or not in time."""
         self._dialler.close()
@@ -152,6 +160,10 @@ class HeadLink:
         if message["t"] in ("said", "heard_said"):
             if is_member:
                 self._daemon.control.on_frame(message, body)
+            return
+        if message["t"] == "drain":
+            if is_member:
+                self._daemon.asked_to_drain(message)
             return
         event = self._event(int(str(connection.peer)), message)
         self._decide(event)

@@ -54,6 +54,9 @@ class Daemon(Protocol):
 
     def other_nodes(self) -> list[Message]: ...
 
+    def drain_reason(self) -> str:
+        """Why this node is being drained, see `draining.REASONS`; "" if it is not."""
+
     def is_env_allowed(self, env: Any) -> bool: ...
 
     def log(self, line: str) -> None: ...
@@ -310,12 +313,23 @@ class Sharing:
         ledger = self._daemon.agent.ledger
         self._has_granted = False
         self._free = dict(ledger.free)
-        facts = {"resources": ledger.total, "labels": self._config["labels"]}
-        self._tell(self._fw.NodeSeen(_view(self._node, facts, self._free, is_local=True), self._daemon.now_s()))
+        facts = {
+            "resources": ledger.total, "labels": self._config["labels"], "draining": self._daemon.drain_reason(),
+        }  # fmt: skip
+        free = {} if self._daemon.agent.draining else self._free
+        self._tell(self._fw.NodeSeen(_view(self._node, facts, free, is_local=True), self._daemon.now_s()))
+
+    def draining_changed(self) -> None:
+        """Whether this node takes work has."""
+        if self._forwarding is not None:
+            self._see_own()
+            for lessee in {*self._homes.values()}:
+                self._tell_room(lessee)
 
     def _tell_room(self, lessee: lease_links.Lessee) -> None:
-        free = {name: max(0, amount) for name, amount in self._daemon.agent.ledger.free.items()}
-        lessee.send({"t": "room", "available": free})
+        agent = self._daemon.agent
+        free = {} if agent.draining else {name: max(0, amount) for name, amount in agent.ledger.free.items()}
+        lessee.send({"t": "room", "available": free, "draining": self._daemon.drain_reason()})
 
     # ---- the other nodes ----
 
@@ -326,7 +340,7 @@ class Sharing:
         if facts is None or not facts.get("alive", True):
             return
         self._begin()
-        self._members[node] = facts
+        self._members[node] = {**facts, "draining": (facts.get("draining") or {"reason": ""})["reason"]}
         self._links.add(node, address)
         self._see(node)
 
@@ -339,6 +353,10 @@ class Sharing:
             if known is None or "available" not in change:
                 continue
             self._members[node] = {**known, "available": change["available"]}
+            if change.get("draining") and not known.get("draining"):
+                self._members[node]["draining"] = change["draining"]["reason"]
+                seen.append(self._seen(node, is_away=node in self._away))
+                continue
             if node not in self._away and self._room_s.get(node, 0.0) + ROOM_COUNTS_S < self._daemon.now_s():
                 seen.append(self._seen(node))
         self._tell(*seen)
@@ -353,12 +371,15 @@ class Sharing:
 
     def node_died(self, node: str, reason: str) -> None:
         self._dead.add(node)
-        if self._members.pop(node, None) is None or self._forwarding is None:
+        known = self._members.pop(node, None)
+        if known is None or self._forwarding is None:
             return
+        facts = next((one for one in self._daemon.other_nodes() if one["node_id"] == node), {})
+        drained = known["draining"] or (facts.get("draining") or {"reason": ""})["reason"]
         self._away.pop(node, None)
         self._room_s.pop(node, None)
         self._links.forget(node)
-        self._break_leases(node, f"was on node {node}, which died: {reason}")
+        self._break_leases(node, f"was on node {node}, which died: {reason}", drained)
         self._tell(self._fw.NodeLost(node, self._daemon.now_s()))
         tag = nodes.tag_of_node(node).hex()
         for job in [job for job in self._holders if job.endswith(f"@{tag}")]:
@@ -373,10 +394,11 @@ class Sharing:
         now_s = self._daemon.now_s()
         self._away[node] = retry_s
         self._room_s.pop(node, None)
-        self._break_leases(node, f"was on node {node}, and {reason}")
+        self._break_leases(node, f"was on node {node}, and {reason}", self._members[node]["draining"])
         self._tell(self._fw.NodeLost(node, now_s), self._seen(node, is_away=True))
 
-    def _break_leases(self, node: str, reason: str) -> None:
+    def _break_leases(self, node: str, reason: str, drained: str) -> None:
+        """drained: why the node was being drained, "" if it was not."""
         for worker, lease in [*self._leases.items()]:
             if lease.node != node:
                 continue
@@ -386,6 +408,7 @@ class Sharing:
                 {
                     "t": "worker_died", "worker": worker, "pid": lease.pid, "exit_code": 0, "signal": 0, "reason": reason,
                     "started": None, "intended": False, "memory": None, "group": "", "node": node,
+                    "preempted": drained == "preemption",
                 },
             )  # fmt: skip
 
@@ -396,7 +419,9 @@ class Sharing:
             now_s = self._daemon.now_s()
             self._away.pop(node, None)
             self._room_s[node] = now_s
-            self._members[node] = {**self._members[node], "available": message["available"]}
+            known = self._members[node]
+            drained = known["draining"] or message.get("draining", "")
+            self._members[node] = {**known, "available": message["available"], "draining": drained}
             self._see(node)
         elif message["t"] == "lines":
             job = self._local_job(message["job"])
@@ -620,4 +645,7 @@ def _view(node: str, facts: Message, free: Mapping[str, int], *, is_local: bool)
 
     available = resources.ResourceSet({name: max(0, amount) for name, amount in free.items()})
     labels = {node_labels.NODE_ID: node, **facts["labels"]}
-    return placement.NodeView(node, resources.ResourceSet(facts["resources"]), available, labels, is_local=is_local)
+    return placement.NodeView(
+        node, resources.ResourceSet(facts["resources"]), available, labels, is_local=is_local,
+        is_draining=bool(facts["draining"]),
+    )  # fmt: skip

@@ -90,6 +90,13 @@ def _bundles() -> _Field:
     return is_right, "an array of objects of integers >= 0", _REQUIRED
 
 
+def _seconds() -> _Field:
+    def is_right(value: Any) -> bool:
+        return value is None or (isinstance(value, (int, float)) and not isinstance(value, bool) and value >= 0)
+
+    return is_right, "a number >= 0 or null", None
+
+
 def _selectors() -> _Field:
     def is_right(value: Any) -> bool:
         return isinstance(value, list) and all(
@@ -196,12 +203,13 @@ _FIELDS: dict[str, dict[str, _Field]] = {
     "shutdown": {},
     "leave": {},
     "stop": {},
+    "drain_node": {"node": _text(), "reason": _text(), "message": _text(""), "deadline_s": _seconds()},
 }  # fmt: skip
 NEEDS_ANSWER = {
     "get_actor", "list_actors", "create_group", "remove_group", "get_group", "kv_put", "kv_get", "kv_del", "kv_list",
-    "reserve_store", "spilled", "locate", "query", "ask",
+    "reserve_store", "spilled", "locate", "query", "ask", "drain_node",
 }  # fmt: skip
-TOOLS_MAY_SAY = {"query", "ask", "stop"}
+TOOLS_MAY_SAY = {"query", "ask", "stop", "drain_node"}
 
 
 KINDS = tuple(_FIELDS)

@@ -109,6 +109,7 @@ class Service:
         self._door: Any = None  # a `door.Door`, where other machines may come in
         self.directory: Any = None  # a `directory.Directory` of the nodes, likewise
         self._sharing: Any = None  # a `lease_sharing.Sharing`, likewise
+        self._drains: Any = None  # a `drain_service.DrainService`, once a node is to be drained
         if config.get("listen"):
             from umbel._agent import directory, door, lease_sharing
             from umbel._transport import own_tls
@@ -160,6 +161,7 @@ class Service:
             "shutdown": self._on_shutdown,
             "leave": self._on_leave,
             "stop": self._on_stop,
+            "drain_node": lambda client, message, _body: self._drain_service().on_request(client, message),
         }
         self._do: dict[type, Callable[[Any], None]] = {
             ev.StartWorker: self._start_worker,
@@ -333,6 +335,7 @@ class Service:
             self._cluster.next_tick_s() if self._cluster is not None else None,
             self._values.values.next_tick_s() if self._values is not None else None,
             self._sharing.next_tick_s() if self._sharing is not None else None,
+            self._drains.next_tick_s() if self._drains is not None else None,
         )
         return min((at_s for at_s in due if at_s is not None), default=None)
 
@@ -355,6 +358,8 @@ class Service:
             self._cluster.tick()
         if self._sharing is not None and self._end_at_s is None and _is_due(self._sharing.next_tick_s(), now_s):
             self._sharing.tick()
+        if self._drains is not None and self._end_at_s is None and _is_due(self._drains.next_tick_s(), now_s):
+            self._drains.look()
         is_free = self.forks.is_idle() and not self._fatal
         if self._end_at_s is not None and (is_free or _is_due(self._end_at_s, now_s)):
             self._is_over = True
@@ -381,6 +386,8 @@ class Service:
                 self._todo.popleft()
             if self._sharing is not None:
                 self._sharing.look()
+            if self._drains is not None:
+                self._drains.look()
 
     def add_commands(self, handlers: Mapping[type, Callable[[Any], None]]) -> None:
         self._do.update(handlers)
@@ -512,7 +519,8 @@ class Service:
     def own_state(self) -> Message:
         """What changes: what is free, and how many leases are waited for."""
         waiting = sum(demand.count for demand in self.agent.demands.values())
-        return {"available": dict(self.agent.ledger.free), "waiting": waiting}
+        draining = self._drains.state() if self._drains is not None else {}
+        return {"available": dict(self.agent.ledger.free), "waiting": waiting, **draining}
 
     def log(self, line: str) -> None:
         _log(line)
@@ -534,14 +542,46 @@ class Service:
             self._sharing.node_died(node_id, reason)
 
     def nodes_changed(self, changes: Iterable[Mapping[str, Any]]) -> None:
+        changes = list(changes)
         if self._sharing is not None:
             self._sharing.nodes_changed(changes)
+        if self.members is not None:
+            self.members.nodes_changed(changes)
 
     def end_node(self, reason: str) -> None:
         """This node is none of its cluster any more."""
         _log(f"this node ends: {reason}")
         self.was_expelled = True
         self.hub.tell_drivers({"t": "fatal", "text": reason})
+        self._begin_end(grace_s=EXIT_GRACE_S)
+
+    # ---- draining ----
+
+    def _drain_service(self) -> Any:
+        if self._drains is None:
+            from umbel._agent import drain_service
+
+            self._drains = drain_service.DrainService(self)
+        return self._drains
+
+    def drain_node(self, message: Message, tell: Callable[[bool, str], None]) -> None:
+        self._drain_service().drain(message, tell)
+
+    def asked_to_drain(self, message: Message) -> None:
+        self._drain_service().asked(message)
+
+    def drain_reason(self) -> str:
+        """Why this node is being drained; "" if it is not."""
+        return str(self._drains.reason) if self._drains is not None else ""
+
+    def draining_changed(self) -> None:
+        if self._sharing is not None:
+            self._sharing.draining_changed()
+
+    def end_drained(self, reason: str) -> None:
+        _log(f"this node ends: {reason}")
+        self._end_reason = reason
+        self.hub.tell_drivers({"t": "fatal", "text": f"this node has ended: {reason}"})
         self._begin_end(grace_s=EXIT_GRACE_S)
 
     # ---- clients ----
@@ -566,6 +606,8 @@ class Service:
             return f"no worker with the id {hello['id']} was started here"
         if hello["kind"] == "driver" and self._config["embedded"] and self.hub.drivers():
             return "this runtime is private to the program that started it, which is connected already"
+        if hello["kind"] == "driver" and self._drains is not None and self._drains.reason:
+            return f"this node is being drained ({self._drains.reason}), and will end; connect to another node of its cluster"
         if hello["kind"] == "driver" and self._jobs is not None:
             refusal: str = self._jobs.refusal(hello["job"]) or self.control.driver_trouble()
             return refusal

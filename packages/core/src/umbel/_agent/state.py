@@ -81,6 +81,7 @@ class AgentState:
         self._elsewhere = elsewhere or (lambda _needs: "")
         self._turns = 0
         self._now_s = 0.0  # of the last event
+        self.draining = ""  # why nothing begins here any more; "" while it does
         self._preferred: Demand | None = None  # for which others had to stand back when demands were served last
         self._starts_failed: dict[str, int] = {}  # environment -> failures in a row
         self._starts_at_s: dict[str, float] = {}  # environment -> not before
@@ -105,6 +106,7 @@ class AgentState:
             ev.WorkerOvergrown: self._on_worker_overgrown,
             ev.WorkerDismissed: self._on_worker_dismissed,
             ev.WorkerExited: self._on_worker_exited,
+            ev.DrainingChanged: self._on_draining_changed,
             ev.Ticked: self._on_ticked,
         }
 
@@ -520,6 +522,28 @@ class AgentState:
                 commands.append(ev.DemandFailed(demand.client, demand.key, reason, log_of=log_of))
         return commands
 
+    # ---- draining ----
+
+    def _on_draining_changed(self, event: ev.DrainingChanged) -> list[AgentCommand]:
+        """What runs goes on; what was sent behind it to the same worker comes back to who sent it."""
+        self.draining = event.reason
+        commands: list[AgentCommand] = []
+        for worker in self.workers.values() if event.reason else ():
+            lease = worker.lease
+            if worker.state is WorkerState.IDLE or (
+                worker.state is WorkerState.LEAVING and worker.ask_again_s is not None
+            ):
+                commands += self._ask_exit(worker, event.at_s)
+            elif lease is not None and lease.client and lease.bundle is None and not lease.is_reclaimed:
+                lease.is_reclaimed = True
+                commands.append(ev.Reclaim(lease.client, worker.id))
+        return commands
+
+    def _is_kept_out(self, demand: Demand) -> bool:
+        """Whether it is not served because the node is drained. Bundles that are there are: what is to run in them can run
+        nowhere else."""
+        return bool(self.draining) and (not demand.group or bool(demand.bundles))
+
     # ---- environments ----
 
     def _use_environments(self) -> environments.Environments:
@@ -563,7 +587,7 @@ class AgentState:
             due.append(at_s)
         surplus = self._surplus()
         if surplus:
-            due.append(surplus[0].since_s + self._idle_worker_s)
+            due.append(surplus[0].since_s + self._surplus_s)
         for demand in self._infeasible.values():
             if not demand.is_warned_of:
                 due.append(demand.since_s + INFEASIBLE_WARNING_S)
@@ -603,7 +627,7 @@ class AgentState:
             if self._is_old(worker, at_s) and _is_replaceable(worker) and self._may_recycle():
                 commands += self._recycle(worker, at_s)
         for worker in self._surplus():
-            if worker.since_s + self._idle_worker_s <= at_s:
+            if worker.since_s + self._surplus_s <= at_s:
                 commands += self._ask_exit(worker, at_s)
         return commands + self._look_at_infeasible(at_s)
 
@@ -627,6 +651,8 @@ class AgentState:
 
     def _surplus(self) -> list[Worker]:
         """Idle workers beyond those that are kept, longest idle first; without those that have just refused to go."""
+        if self.draining:
+            return self._willing()
         idle = [worker for worker in self.workers.values() if worker.state is WorkerState.IDLE]
         unkept = set() if self._is_kept is None else {one.id for one in idle if not self._is_kept(one.env)}
         beyond = len(idle) - len(unkept) - self._idle_max
@@ -635,6 +661,11 @@ class AgentState:
         willing = sorted(self._willing(), key=lambda worker: worker.since_s)
         extra = [worker.id for worker in willing if worker.id not in unkept][: max(0, beyond)]
         return [worker for worker in willing if worker.id in unkept or worker.id in extra]
+
+    @property
+    def _surplus_s(self) -> float:
+        """How long they may be idle."""
+        return 0.0 if self.draining else self._idle_worker_s
 
     def _willing(self) -> list[Worker]:
         """Idle workers that have not just refused to go."""
@@ -651,7 +682,7 @@ class AgentState:
         if not self.demands:
             return []
         for demand in self.demands.values():
-            if demand.build_key and self._is_feasible(demand):
+            if demand.build_key and self._is_feasible(demand) and not self._is_kept_out(demand):
                 self._server_of(demand, at_s)
         idle: dict[str, list[Worker]] = {}
         starting: dict[str, int] = {}
@@ -671,7 +702,7 @@ class AgentState:
         promised = bundles.Promises(self.ledger)
         unserved: list[Demand] = []
         for demand in self._order(self.demands.values()):
-            if not self._is_feasible(demand):
+            if not self._is_feasible(demand) or self._is_kept_out(demand):
                 continue
             if demand.bundles:
                 commands += self._reserve(demand, promised, unserved, at_s)
@@ -816,6 +847,9 @@ class AgentState:
     def _reason(self, demand: Demand) -> Reason:
         if demand.refusal:
             return Reason(reasons.INFEASIBLE, "", demand.refusal)
+        if self._is_kept_out(demand):
+            text = f"is being drained ({self.draining}), and begins nothing any more"
+            return Reason(reasons.NODE, "this node", text, "start another node that can have it")
         pools = self._pools(demand)
         if not pools:
             facts: dict[str, object] = {"group": demand.group, "bundle": demand.bundle_index}

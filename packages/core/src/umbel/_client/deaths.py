@@ -125,7 +125,8 @@ class Deaths:
         )
         self._tasks.note_failure(task, worker, cancelled_error(task) if task.is_cancelled else crash)
         if task.retries_left != 0 and not task.is_cancelled:
-            task.retries_left -= 1 if task.retries_left > 0 else 0
+            if not message.get("preempted"):  # as in Ray: that its node was taken away is not its doing
+                task.retries_left -= 1 if task.retries_left > 0 else 0
             task.attempt += 1
             task.lease = None
             if not task.missing and not self._tasks.arguments.waits_again(task):  # else an argument is computed anew

@@ -75,7 +75,7 @@ def _actor(one: Row, node: Row) -> Row:
         "repr_name": one["repr_name"],
         "num_restarts": one["restarts"],
         "num_restarts_due_to_lineage_reconstruction": 0,
-        "num_restarts_due_to_node_preemption": 0,
+        "num_restarts_due_to_node_preemption": one.get("preemptions", 0),
         "call_site": one["call_site"] or None,
         "label_selector": dict(selectors[0]) if selectors else {},
         "fallback_strategy": [{"label_selector": dict(selector)} for selector in selectors[1:]] or None,
@@ -139,10 +139,18 @@ def _node(one: Row) -> Row:
     return {
         "node_id": one["node_id"], "node_ip": host, "is_head_node": one["is_head"],
         "state": "ALIVE" if one["alive"] else "DEAD",
-        "state_message": None if one["alive"] else f"{how} termination: {one['reason']}", "node_name": host,
+        "state_message": _drained(one) if one["alive"] else f"{how} termination: {one['reason']}", "node_name": host,
         "resources_total": _floats(one["resources"]) if one["alive"] else {}, "labels": one["labels"],
         "start_time_ms": _milliseconds(one["started_s"]), "end_time_ms": _milliseconds(one.get("ended_s")),
     }  # fmt: skip
+
+
+def _drained(node: Row) -> str | None:
+    """That it is, if it is."""
+    facts = node.get("draining")
+    if not facts:
+        return None
+    return f"Draining ({facts['reason']}{f': {facts_message}' if (facts_message := facts['message']) else ''})"
 
 
 def jobs(asker: inquiry.Asker, request: node_view.Request) -> node_view.Listing:

@@ -64,6 +64,13 @@ class Tool:
         """Have the node end; its daemon's process id. Raises UmbelSystemError where a program owns it."""
         return int(self._request({"t": "stop"})["pid"])
 
+    def drain_node(self, node: str, reason: str, message: str = "", deadline_s: float | None = None) -> str:
+        """Have a node of the cluster drained, see `umbel drain-node`. Returns why not, "" if it agrees. Raises UmbelSystemError
+        where nobody can be asked."""
+        wanted = {"t": "drain_node", "node": node, "reason": reason, "message": message, "deadline_s": deadline_s}
+        answer = self._request(wanted)
+        return "" if answer["is_accepted"] else str(answer["reason"])
+
     def _request(self, message: dict[str, Any]) -> Any:
         self._requests += 1
         self._say({**message, "rq": self._requests})

@@ -31,8 +31,8 @@ class Actor:
     """One actor's record."""
 
     __slots__ = (
-        "address", "cause", "exit_reason", "lacks_arguments", "reason", "repr_name", "restarts", "spec", "state",
-        "watchers", "worker",
+        "address", "cause", "exit_reason", "lacks_arguments", "preemptions", "reason", "repr_name", "restarts", "spec",
+        "state", "watchers", "worker",
     )  # fmt: skip
 
     def __init__(self, spec: ActorSpec, *, lacks_arguments: bool) -> None:
@@ -43,6 +43,7 @@ class Actor:
         self.address = ""
         self.repr_name = ""
         self.restarts = 0
+        self.preemptions = 0  # of those, how many do not count, as its node was taken away
         self.exit_reason = ""  # why it is about to exit, once that is known
         self.reason = _LACKING if lacks_arguments else ""  # why it is DEAD or RESTARTING, or not placed yet
         self.cause = Cause.NONE
@@ -71,6 +72,7 @@ class Listed(NamedTuple):
     call_site: str
     job_id: str
     group: str
+    preemptions: int
 
 
 class ActorTable:
@@ -321,19 +323,21 @@ class ActorTable:
 
     def _on_host_died(self, event: ev.HostDied) -> list[ev.ActorCommand]:
         actor = self._hosted_by(event.actor, event.worker)
-        return self._lose_host(actor, event.reason) if actor is not None else []
+        return self._lose_host(actor, event.reason, is_preempted=event.is_preempted) if actor is not None else []
 
-    def _lose_host(self, actor: Actor, reason: str) -> list[ev.ActorCommand]:
+    def _lose_host(self, actor: Actor, reason: str, *, is_preempted: bool = False) -> list[ev.ActorCommand]:
         actor.worker = actor.address = ""
         self._leaves_recovery(actor)
         if actor.exit_reason:
             return self._bury(actor, actor.exit_reason, Cause.INTENDED)
-        if _is_used_up(actor):
+        is_free = is_preempted and actor.spec.max_restarts != 0
+        if _is_used_up(actor) and not is_free:
             if actor.spec.max_restarts:
                 reason += f"; its {actor.spec.max_restarts} restarts are used up"
             return self._bury(actor, reason)
         actor.state = ActorState.RESTARTING
         actor.restarts += 1
+        actor.preemptions += is_free
         actor.reason = reason
         self._changes(actor)
         return [*self._publish(actor), ev.Place(actor.spec)]
@@ -475,7 +479,7 @@ class ActorTable:
                 raise checks.broken("an actor was made without its arguments", actor=actor_id)
             if spec.name and self._names.get((spec.namespace, spec.name)) != actor_id:
                 raise checks.broken("a live actor lost its name", actor=actor_id, name=spec.name)
-            if 0 <= spec.max_restarts < actor.restarts:
+            if 0 <= spec.max_restarts < actor.restarts - actor.preemptions:
                 raise checks.broken("too many restarts", actor=actor_id)
             if actor.worker:
                 checks.invariant(actor.worker not in hosts, "a worker hosts two actors", worker=actor.worker)
@@ -494,7 +498,7 @@ class ActorTable:
 
 def _is_used_up(actor: Actor) -> bool:
     """Whether no restart is left."""
-    return 0 <= actor.spec.max_restarts <= actor.restarts
+    return 0 <= actor.spec.max_restarts <= actor.restarts - actor.preemptions
 
 
 def as_listed(one: Actor) -> Listed:
@@ -503,7 +507,7 @@ def as_listed(one: Actor) -> Listed:
     return Listed(
         spec.actor, spec.name, spec.namespace, spec.class_name, one.state, one.worker, spec.owner, spec.is_detached,
         one.restarts, one.reason, one.cause, one.lacks_arguments, spec.running, spec.env, spec.label_selectors,
-        one.repr_name, spec.call_site, spec.job_id, spec.group,
+        one.repr_name, spec.call_site, spec.job_id, spec.group, one.preemptions,
     )  # fmt: skip
 
 

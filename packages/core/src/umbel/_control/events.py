@@ -154,12 +154,14 @@ class ActorUnreferenced(NamedTuple):
 
 
 class HostDied(NamedTuple):
-    """The actor's worker process is gone. reason: what to tell callers."""
+    """The actor's worker process is gone. reason: what to tell callers. is_preempted: with its node, which was drained for that;
+    the restart counts against nothing."""
 
     actor: str
     worker: str
     reason: str
     at_s: float
+    is_preempted: bool = False
 
 
 class HostingFailed(NamedTuple):

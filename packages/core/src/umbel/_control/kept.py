@@ -95,6 +95,7 @@ class Kept:
             self._users[job_id] += 1
             fields["job"] = self._workers.get(job_id)
         actor = actor_table.Actor(ActorSpec(**fields), lacks_arguments=state["lacks_arguments"])
+        actor.preemptions = state.get("preemptions", 0)  # which earlier versions did not count
         for name in ("worker", "address", "repr_name", "restarts", "exit_reason", "reason"):
             setattr(actor, name, state[name])
         actor.state, actor.cause = ActorState(state["state"]), Cause(state["cause"])
@@ -169,7 +170,8 @@ class Kept:
         state = {
             "id": actor_id, "state": actor.state.value, "lacks_arguments": actor.lacks_arguments, "worker": actor.worker,
             "address": actor.address, "repr_name": actor.repr_name, "restarts": actor.restarts,
-            "exit_reason": actor.exit_reason, "reason": actor.reason, "cause": actor.cause.value,
+            "preemptions": actor.preemptions, "exit_reason": actor.exit_reason, "reason": actor.reason,
+            "cause": actor.cause.value,
         }  # fmt: skip
         writes |= self._put(f"{base}/state", state)
         if spec.job is not None and was_live is is_dead:

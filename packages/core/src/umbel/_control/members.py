@@ -10,7 +10,7 @@ Made only where nodes may join; without any, it costs a look into an empty table
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Iterable, Mapping
 from typing import Any, Protocol
 
 from umbel import exceptions
@@ -35,6 +35,9 @@ class Daemon(Protocol):
 
     def answer(self, what: str) -> Any:
         """To a query, about the whole cluster."""
+
+    def drain_node(self, message: Message, tell: Callable[[bool, str], None]) -> None:
+        """See `_agent.drain_service.DrainService.drain`."""
 
 
 class Member:
@@ -85,6 +88,7 @@ class Members:
         self._on: dict[str, Callable[[Member, Message, bytes], None]] = {
             "request": self._on_request,
             "query": self._on_query,
+            "drain_node": self._on_drain_node,
             "client_gone": lambda member, message, _body: self._client_gone(member, message["client"]),
             "job_begins": self._on_job_begins,
             "job_leaves": lambda _member, message, _body: self._control.job_leaves(message["client"]),
@@ -191,6 +195,8 @@ class Members:
         for node in self._daemon.other_nodes():
             if not node["alive"] or nodes.tag_of_node(node["node_id"]).hex() not in self._members:
                 continue
+            if node.get("draining"):
+                continue  # it takes no more actors
             free = dict(node["available"])
             for name, amount in claimed.get(node["node_id"], {}).items():
                 free[name] = free.get(name, 0) - amount
@@ -202,6 +208,8 @@ class Members:
         from umbel._control import placing
 
         views, creator = self._views(), self._member_of(spec.owner)
+        if creator is not None and (spec.env or {}).get("built"):
+            return creator.node_id  # what it is built from lies there, also while that node is drained
         return placing.choose(spec, views, creator.node_id if creator is not None else views[0].node_id)
 
     def _place_on(self, spec: Any, node_id: str) -> None:
@@ -240,6 +248,16 @@ class Members:
                 self.kill_actor(spec.actor, "another node can host it")
                 self._forget(spec.actor)
                 self._place_on(spec, chosen)
+
+    def nodes_changed(self, changes: Iterable[Mapping[str, Any]]) -> None:
+        """What has changed of nodes. Whoever looks for a worker on one that is being drained now looks elsewhere, if he can."""
+        for node_id in [change["node_id"] for change in changes if change.get("draining")]:
+            member = self._members.get(nodes.tag_of_node(node_id).hex())
+            for placed in [one for one in self._seeking.values() if one.member is member]:
+                spec = placed.spec
+                if not spec.group and not (spec.env or {}).get("built"):
+                    self.kill_actor(spec.actor, "its node is being drained")
+                    self.place_actor(spec)
 
     def release_actor(self, actor: str, grace_s: float | None) -> None:
         placed = self._placed.get(actor)
@@ -315,15 +333,20 @@ class Members:
             return
         for client in list(member.clients):
             self._client_gone(member, client)
+        facts: Message = next((one for one in self._daemon.other_nodes() if one["node_id"] == node_id), {})
+        is_preempted = (facts.get("draining") or {}).get("reason") == "preemption"
         for actor, placed in [one for one in self._placed.items() if one[1].member is member]:
             if placed.worker:
-                self._lose(actor, placed, f"its node {node_id[:8]} is dead: {reason}", None)
+                told = f"its node {node_id[:8]} is dead: {reason}"
+                self._lose(actor, placed, told, None, is_preempted=is_preempted)
             else:
                 self._forget(actor)
                 self._control.place_again(actor)
 
-    def _lose(self, actor: str, placed: Placed, reason: str, memory: Message | None) -> None:
-        self._control.host_died(actor, placed.worker, reason, memory=memory)
+    def _lose(
+        self, actor: str, placed: Placed, reason: str, memory: Message | None, *, is_preempted: bool = False
+    ) -> None:
+        self._control.host_died(actor, placed.worker, reason, memory=memory, is_preempted=is_preempted)
         if self._placed.get(actor) is placed:  # it was not placed again
             self._forget(actor)
 
@@ -367,6 +390,15 @@ class Members:
         """Of a process or a command, whose id says nothing."""
         answer = {"t": "reply", "rq": message["rq"], "result": self._daemon.answer(message["what"])}
         member.say({"t": "deliver", "to": message["client"], "message": answer})
+
+    def _on_drain_node(self, member: Member, message: Message, _body: bytes) -> None:
+        client, request = message["client"], message["message"]["rq"]
+
+        def tell(is_accepted: bool, text: str) -> None:
+            result = {"is_accepted": is_accepted, "reason": text}
+            member.say({"t": "deliver", "to": client, "message": {"t": "reply", "rq": request, "result": result}})
+
+        self._daemon.drain_node(message["message"], tell)
 
     def _client_gone(self, member: Member, client: str) -> None:
         member.clients.pop(client, None)

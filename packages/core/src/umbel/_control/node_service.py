@@ -71,6 +71,7 @@ class NodeService:
         self._nodes: dict[int, str] = {}  # by link, those that have said who they are
         self._heard: dict[int, int] = {}  # by link, what its node has heard of this conversation when it began
         self._numbers = itertools.count(1)
+        self._tells: dict[int, Callable[[bool, str], None]] = {}  # whoever wants to know whether a node is drained
         self._look_s = daemon.now_s() + LOOK_S
         self._do: dict[type, Callable[[Any], None]] = {
             nodes.Welcome: self._welcome,
@@ -82,6 +83,8 @@ class NodeService:
                 command.node_id, self.table.alive[command.node_id].facts["address"]
             ),
             nodes.DeclareDead: lambda command: daemon.node_died(command.node_id, command.reason),
+            nodes.AskToDrain: lambda command: self._send(command.link, {"t": "drain", **command._asdict()}),
+            nodes.AnswerDrain: lambda command: self._tells.pop(command.request)(command.is_accepted, command.text),
         }
 
     def _decide(self, event: nodes.NodeEvent) -> None:
@@ -104,6 +107,18 @@ class NodeService:
             self._decide(nodes.HeadChanged(self._daemon.own_state(), now_s))
         if now_s >= self.table.next_tick_s:
             self._decide(nodes.Ticked(now_s))
+
+    def drain(
+        self, node_id: str, reason: str, message: str, left_s: float | None, tell: Callable[[bool, str], None]
+    ) -> None:
+        """Have a node take no more work, and end when it has nothing left, or in `left_s`, whatever it has.
+
+        reason: "idle", which a node refuses that is not, or "preemption", which none refuses. tell: is called once, with whether
+        it agrees, and else why not; perhaps before this returns.
+        """
+        request = next(self._numbers)
+        self._tells[request] = tell
+        self._decide(nodes.DrainRequested(request, node_id, reason, message, left_s, self._daemon.now_s()))
 
     def close(self, reason: str) -> None:
         """The head ends, and its cluster with it. Returns when all members have heard it, or not in time."""
@@ -154,6 +169,10 @@ class NodeService:
             node = self.table.alive.get(self._nodes[link])
             if node is not None and node.link == link:  # not by one that was given up
                 self._daemon.members.on_frame(node.id, message, body)
+        elif kind == "drain_answer":
+            is_accepted, state = message["is_accepted"], message["state"]
+            answer = (message["request"], is_accepted, message["text"], state)
+            self._decide(nodes.DrainAnswered(self._nodes[link], link, *answer, now_s))
         elif kind == "beat":
             self._decide(nodes.Heartbeat(self._nodes[link], link, message["sequence"], message["state"], now_s))
         else:

@@ -10,7 +10,11 @@ Time at which the head itself stood still counts against nobody: what nodes said
 by `next_tick_s`, once in `TICK_S` at least; when that comes `LATE_S` too late, what has passed since the last one is not counted.
 
 Members are told at once who joined, left or died, and at most once in `publish_s` what else has changed, each node once,
-with values and not differences: so what is told twice does no harm. This module only decides; `node_service` sends and receives.
+with values and not differences: so what is told twice does no harm.
+
+A node is *drained* on request: it is asked, over its next link if this one breaks, and agrees or not. From then on its state
+says so, which it tells itself ("draining"), and it leaves when it has nothing left, or at its deadline. A request is answered
+once, within `DRAIN_ANSWER_S`. This module only decides; `node_service` sends and receives.
 """
 
 from __future__ import annotations
@@ -30,6 +34,7 @@ RECONNECT_S = (
 TICK_S = 1.0  # so that little of the time at which the head stood still is counted
 LATE_S = 0.5  # a loop that is so late was stopped, or had no CPU
 PUBLISH_S = 1.0  # of changes to all members: their number is squared in this, and placing bears with a second
+DRAIN_ANSWER_S = 15.0  # a node looks for 5 s whether it is idle; and it may have to come back first
 DEAD_KEPT_MAX = 1_000  # Ray's; to be listed, and to be told that they are dead
 
 Facts = Mapping[str, Any]
@@ -102,13 +107,39 @@ class HeadChanged(NamedTuple):
     now_s: float
 
 
+class DrainRequested(NamedTuple):
+    """Somebody wants a node to take no more work and to end. request: a number that `AnswerDrain` repeats. reason: "idle" or
+    "preemption". message: for people. left_s: until the node ends whatever runs there; None for never."""
+
+    request: int
+    node_id: str
+    reason: str
+    message: str
+    left_s: float | None
+    now_s: float
+
+
+class DrainAnswered(NamedTuple):
+    """A node has been asked. state: as in NodeJoined. text: why not."""
+
+    node_id: str
+    link: int
+    request: int
+    is_accepted: bool
+    text: str
+    state: Facts
+    now_s: float
+
+
 class Ticked(NamedTuple):
     """`next_tick_s` has come."""
 
     now_s: float
 
 
-NodeEvent: TypeAlias = "NodeJoined | Heartbeat | LinkLost | NodeLeft | HeadChanged | Ticked"
+NodeEvent: TypeAlias = (
+    "NodeJoined | Heartbeat | LinkLost | NodeLeft | HeadChanged | DrainRequested | DrainAnswered | Ticked"
+)
 
 
 # What to do.
@@ -163,7 +194,42 @@ class DeclareDead(NamedTuple):
     is_expected: bool
 
 
-NodeCommand: TypeAlias = "Welcome | Acknowledge | Refuse | DropLink | Publish | Admit | DeclareDead"
+class AskToDrain(NamedTuple):
+    """Ask the node at this link; answered by DrainAnswered, if the link lasts. left_s: as in DrainRequested, from now."""
+
+    link: int
+    request: int
+    reason: str
+    message: str
+    left_s: float | None
+
+
+class AnswerDrain(NamedTuple):
+    """Tell whoever wanted a node drained. text: why not."""
+
+    request: int
+    is_accepted: bool
+    text: str
+
+
+NodeCommand: TypeAlias = (
+    "Welcome | Acknowledge | Refuse | DropLink | Publish | Admit | DeclareDead | AskToDrain | AnswerDrain"
+)
+
+
+class _Drain(NamedTuple):
+    """A request that was not answered. until_s: the deadline. answer_by_s: when it is answered at the latest."""
+
+    request: int
+    node_id: str
+    reason: str
+    message: str
+    until_s: float | None
+    answer_by_s: float
+
+    def ask(self, link: int, now_s: float) -> AskToDrain:
+        left_s = None if self.until_s is None else max(0.0, self.until_s - now_s)
+        return AskToDrain(link, self.request, self.reason, self.message, left_s)
 
 
 class Node:
@@ -211,6 +277,7 @@ class NodeTable:
         self.dead: OrderedDict[str, Node] = OrderedDict()
         self._tags = {nodes.tag_of_node(self.head.id): self.head.id}
         self._changed: dict[str, Node] = {}  # of whom the members shall hear
+        self._drains: dict[int, _Drain] = {}  # by request
         self._looked_s = self._published_s = now_s
         self.next_tick_s = now_s + TICK_S
         self._on: dict[type, Callable[[Any], list[NodeCommand]]] = {
@@ -219,6 +286,8 @@ class NodeTable:
             LinkLost: self._on_link_lost,
             NodeLeft: self._on_left,
             HeadChanged: self._on_head_changed,
+            DrainRequested: self._on_drain_requested,
+            DrainAnswered: self._on_drain_answered,
             Ticked: self._on_ticked,
         }
 
@@ -254,7 +323,8 @@ class NodeTable:
         commands: list[NodeCommand] = [DropLink(node.link)] if node.link else []
         node.link, node.lost_s = event.link, None
         self._heard(node, event.sequence, event.state, event.now_s)
-        return [*commands, Welcome(node.id, event.link)]
+        again = [one.ask(node.link, event.now_s) for one in self._drains.values() if one.node_id == node.id]
+        return [*commands, Welcome(node.id, event.link), *again]
 
     def _trouble(self, event: NodeJoined) -> Refuse | None:
         version = event.facts["version"]
@@ -312,6 +382,54 @@ class NodeTable:
         self._update(self.head, event.state, event.now_s)
         return []
 
+    # ---- draining ----
+
+    def _on_drain_requested(self, event: DrainRequested) -> list[NodeCommand]:
+        node = self.alive.get(event.node_id)
+        trouble = self._why_not_drained(event)
+        if trouble or node is None:
+            return [AnswerDrain(event.request, False, trouble)]
+        until_s = None if event.left_s is None else event.now_s + event.left_s
+        answer_by_s = event.now_s + DRAIN_ANSWER_S
+        asked = _Drain(event.request, node.id, event.reason, event.message, until_s, answer_by_s)
+        self._drains[event.request] = asked
+        self.next_tick_s = min(self.next_tick_s, answer_by_s)
+        return [asked.ask(node.link, event.now_s)] if node.link else []
+
+    def _why_not_drained(self, event: DrainRequested) -> str:
+        if event.node_id in self.alive:
+            if event.node_id != self.head.id:
+                return ""
+            return f"node {event.node_id} is the head, with which the cluster ends; drain others, or end it by `umbel stop`"
+        dead = self.dead.get(event.node_id)
+        if dead is not None:
+            return f"node {event.node_id} is dead already: {dead.reason}"
+        living = ", ".join(one for one in self.alive if one != self.head.id) or "none"
+        return f"this cluster has no node {event.node_id!r:.100}; those that can be drained are: {living}"
+
+    def _on_drain_answered(self, event: DrainAnswered) -> list[NodeCommand]:
+        node = self.alive.get(event.node_id)
+        if node is None or node.link != event.link:
+            return []  # it is asked again, or gone
+        self._update(node, event.state, event.now_s)
+        asked = self._drains.get(event.request)
+        if asked is None or asked.node_id != node.id:
+            return []
+        del self._drains[event.request]
+        return [AnswerDrain(event.request, event.is_accepted, event.text)]
+
+    def _give_up_drains(self, now_s: float) -> list[NodeCommand]:
+        """Answer those that nobody has answered."""
+        commands: list[NodeCommand] = []
+        for asked in [one for one in self._drains.values() if one.answer_by_s <= now_s]:
+            del self._drains[asked.request]
+            text = (
+                f"node {asked.node_id} has not answered within {DRAIN_ANSWER_S:g} s; it may still be drained, which "
+                "`umbel status` shows"
+            )
+            commands.append(AnswerDrain(asked.request, False, text))
+        return commands
+
     # ---- ending ----
 
     def _on_link_lost(self, event: LinkLost) -> list[NodeCommand]:
@@ -341,7 +459,14 @@ class NodeTable:
             _, forgotten = self.dead.popitem(last=False)
             del self._tags[nodes.tag_of_node(forgotten.id)]
         end = {"alive": False, "reason": reason, "is_expected": is_expected, "ended_s": node.ended_s}
-        return [DeclareDead(node.id, reason, is_expected), Publish(({"node_id": node.id, **end},), self._links())]
+        if "draining" in node.state:  # those who have not heard of it count what died there against nobody all the same
+            end["draining"] = node.state["draining"]
+        dead = DeclareDead(node.id, reason, is_expected)
+        commands: list[NodeCommand] = [dead, Publish(({"node_id": node.id, **end},), self._links())]
+        for asked in [one for one in self._drains.values() if one.node_id == node.id]:
+            del self._drains[asked.request]
+            commands.append(AnswerDrain(asked.request, False, f"node {node.id} has died meanwhile: {reason}"))
+        return commands
 
     # ---- time ----
 
@@ -361,6 +486,8 @@ class NodeTable:
                 if node.suspected_s is None and now_s >= node.heard_s + health.timeout_s:
                     node.suspected_s = node.heard_s
                 next_s = min(next_s, dies_s)
+        commands += self._give_up_drains(now_s)
+        next_s = min([next_s, *(one.answer_by_s for one in self._drains.values())])
         if self._changed and now_s >= self._published_s + PUBLISH_S:
             commands += self._publish(now_s)
         if self._changed:
@@ -421,3 +548,7 @@ class NodeTable:
                 self.next_tick_s <= node.dies_s(self._health), "a death is due before anybody looks", node=node.id
             )
         checks.invariant(self._changed.keys() <= self.alive.keys(), "the dead change")
+        for asked in self._drains.values():
+            is_there = asked.node_id in self.alive and asked.node_id != self.head.id
+            checks.invariant(is_there, "a node is to be drained that is not there", node=asked.node_id)
+            checks.invariant(self.next_tick_s <= asked.answer_by_s, "nobody looks for an answer", node=asked.node_id)

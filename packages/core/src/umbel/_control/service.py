@@ -331,10 +331,13 @@ class ActorService:
         self._accelerators[actor] = accelerators
         self._decide(ev.ActorHosted(actor, worker, address, self._node.now_s()))
 
-    def host_died(self, actor: str, worker: str, reason: str, *, memory: Message | None = None) -> None:
-        """The actor's worker is gone. memory: how the memory was, if it was killed for that."""
+    def host_died(
+        self, actor: str, worker: str, reason: str, *, memory: Message | None = None, is_preempted: bool = False
+    ) -> None:
+        """The actor's worker is gone. memory: how the memory was, if it was killed for that. is_preempted: its node was taken
+        away, with notice."""
         self._memory = memory
-        self._decide(ev.HostDied(actor, worker, reason, self._node.now_s()))
+        self._decide(ev.HostDied(actor, worker, reason, self._node.now_s(), is_preempted))
         self._memory = None
 
     def place_again(self, actor: str) -> None:

@@ -63,7 +63,8 @@ class WaitingDemand:
 
 @dataclass(frozen=True)
 class NodeView:
-    """A node as it was last heard of. is_local: the node that asks; placing there costs no forwarding."""
+    """A node as it was last heard of. is_local: the node that asks; placing there costs no forwarding. is_draining: it begins
+    nothing any more, and will end."""
 
     node_id: str
     total: resources.ResourceSet
@@ -71,6 +72,7 @@ class NodeView:
     labels: Mapping[str, str] = field(default_factory=dict)
     is_alive: bool = True
     is_local: bool = False
+    is_draining: bool = False
 
 
 @dataclass(frozen=True)
@@ -105,9 +107,10 @@ class Eligible:
 def eligible_nodes(demand: Demand, view: ClusterView) -> Eligible:
     """Sort out the nodes for a demand, in the view's order. Raises InvalidOption for an unreadable label selector."""
     labelled = [node for node in view.nodes if node.is_alive and _has_labels(node, demand.label_selector)]
+    staying = [node for node in labelled if not node.is_draining]
     if isinstance(demand.strategy, NodeAffinity):
-        return _with_affinity(demand, demand.strategy, labelled)
-    return _by_resources(demand, labelled)
+        return _with_affinity(demand, demand.strategy, staying, [node.node_id for node in labelled if node.is_draining])
+    return _by_resources(demand, staying)
 
 
 _NOT_REFUSED = Placement(None, "some node is ready")
@@ -141,7 +144,10 @@ def _by_resources(demand: Demand, nodes: Sequence[NodeView]) -> Eligible:
     return Eligible(ready, busy, refusal)
 
 
-def _with_affinity(demand: Demand, affinity: NodeAffinity, nodes: Sequence[NodeView]) -> Eligible:
+def _with_affinity(
+    demand: Demand, affinity: NodeAffinity, nodes: Sequence[NodeView], draining: Sequence[str]
+) -> Eligible:
+    """draining: the ids of the nodes that are not among `nodes` for that."""
     chosen = _by_resources(demand, [node for node in nodes if node.node_id == affinity.node_id])
     others = _by_resources(demand, [node for node in nodes if node.node_id != affinity.node_id])
     if chosen.ready:
@@ -155,6 +161,9 @@ def _with_affinity(demand: Demand, affinity: NodeAffinity, nodes: Sequence[NodeV
         return chosen
     if affinity.is_soft:
         return others
+    if affinity.node_id in draining:
+        reason = f"node {affinity.node_id} is being drained, and begins nothing any more; make the affinity soft"
+        return Eligible((), (), Placement(None, reason, is_feasible=False))
     reason = f"node {affinity.node_id} is dead, unknown, or never has {_describe(demand.resources)}"
     reason += " with the labels asked for" if demand.label_selector else ""
     reason += "; correct the node id or make the affinity soft"

@@ -111,6 +111,7 @@ def umbel_runtime_envs() -> list[spi.RuntimeEnvDescriptor]:
 @hookimpl
 def umbel_commands() -> list[spi.CommandDescriptor]:
     return [
+        spi.CommandDescriptor("drain-node", "umbel.cli.drain:make", summary="Have a node take no more work, and end"),
         spi.CommandDescriptor("explain", "umbel.cli.explain:make", summary="Why something waits, and what would help"),
         spi.CommandDescriptor("get", "umbel.cli.listing:make_get", summary="All that is known of one task, actor, ..."),
         spi.CommandDescriptor("list", "umbel.cli.listing:make_list", summary="Tasks, actors, objects, workers, ..."),

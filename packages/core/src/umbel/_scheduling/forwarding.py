@@ -7,8 +7,9 @@ own processes. Whatever is wanted is asked for somewhere at any time, so nothing
 
 What room a node has is what it said last of itself, less as much of what it has been asked for from here as fits into that.
 What waits at a full node is asked for elsewhere as soon as another one has room, and what a node with room does not grant
-within `PATIENCE_S` is tried at another. The policy chooses among the nodes with room; which those are, and whether there
-can be any at all, `placement.eligible_nodes` says. Pure.
+within `PATIENCE_S` is tried at another. One that is being drained has none, and what was asked of it is asked elsewhere. The
+policy chooses among the nodes with room; which those are, and whether there can be any at all, `placement.eligible_nodes`
+says. Pure.
 """
 
 from __future__ import annotations
@@ -185,7 +186,17 @@ class Forwarding:
         self._granting.discard(node)
         self.nodes[node] = event.view
         self._left.pop(node, None)
-        return []
+        is_new = known is None or not known.is_draining
+        return self._take_back(node, event.at_s) if event.view.is_draining and is_new else []
+
+    def _take_back(self, node: str, at_s: float) -> list[Command]:
+        """It grants nothing any more: what is asked of it is asked of others."""
+        commands: list[Command] = []
+        for wish in [wish for wish in self._in_order() if node in wish.on]:
+            before = dict(wish.on)
+            self._put(wish, node, -before[node])
+            commands += [*self._told(wish, before), *self._settle(wish, at_s)]
+        return commands
 
     # ---- wishes ----
 
@@ -492,7 +503,7 @@ class Given:
 
 def _in_all(node: placement.NodeView) -> tuple[object, ...]:
     """What decides whether it could ever hold something."""
-    return node.total, node.labels, node.is_alive
+    return node.total, node.labels, node.is_alive, node.is_draining
 
 
 def _take(left: dict[str, int], wanted: resources.ResourceSet, count: int) -> int:

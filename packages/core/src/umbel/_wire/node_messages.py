@@ -30,6 +30,14 @@ def _is_number(value: Any) -> bool:
     return isinstance(value, (int, float)) and not isinstance(value, bool) and value > 0
 
 
+def _is_flag(value: Any) -> bool:
+    return isinstance(value, bool)
+
+
+def _is_time_or_none(value: Any) -> bool:
+    return value is None or value == 0 or _is_number(value)
+
+
 def _is_node_id(value: Any) -> bool:
     return _is_text(value) and len(value) == 2 * nodes.NODE_ID_BYTES and set(value) <= set("0123456789abcdef")
 
@@ -69,6 +77,7 @@ FROM_NODE: Mapping[str, Mapping[str, _Check]] = {
         "heard": _is_count,
     },
     "beat": {"sequence": _is_count, "state": _is_state},
+    "drain_answer": {"request": _is_count, "is_accepted": _is_flag, "text": _is_text, "state": _is_state},
     "goodbye": {"reason": _is_text},
     **_CONVERSATION,
 }  # fmt: skip
@@ -79,6 +88,7 @@ FROM_HEAD: Mapping[str, Mapping[str, _Check]] = {
     },
     "nodes": {"nodes": _are_changes},
     "heard": {"sequence": _is_count},
+    "drain": {"request": _is_count, "reason": _is_text, "message": _is_text, "left_s": _is_time_or_none},
     "refused": {"kind": _is_text, "reason": _is_text},
     "head_ends": {"reason": _is_text},
     **_CONVERSATION,

@@ -302,6 +302,8 @@ def _in_words(found: dict[str, Any]) -> list[str]:
         lines.append(f"Node {one['node_id'][:8]} ({what}{head})")
         if one.get("suspicion"):
             lines.append(f"  suspected: {one['suspicion']}")
+        if one.get("draining"):
+            lines.append(f"  {_draining(one['draining'])}")
         if one.get("control_waits_for"):
             lines.append(f"  Its control service {one['control_waits_for']}")
         for name, amount in one["resources"].items():
@@ -319,6 +321,14 @@ def _in_words(found: dict[str, Any]) -> list[str]:
         what = "an actor" if one["actor"] else f"{one['count']} worker{'s' * (one['count'] != 1)}"
         lines.append(f"  {what} for {one['waiting_s']:.0f} s: {one['reason']}")
     return [line.rstrip() for line in lines]
+
+
+def _draining(facts: dict[str, Any]) -> str:
+    why = f"{facts['reason']}: {facts['message']}" if facts["message"] else facts["reason"]
+    deadline_s = facts["deadline_s"]
+    left = "" if deadline_s is None else f", in {max(0.0, deadline_s - time.time()):.0f} s at the latest"
+    still = facts["waits_for"] or "idle workers"
+    return f"is being drained ({why}): it ends when it has nothing left{left}; it still has {still}"
 
 
 def _jobs_and_actors(found: dict[str, Any]) -> list[str]:

@@ -66,6 +66,7 @@ INVARIANTS: Final[Mapping[str, str]] = {
     "Y4": "no two nodes have one tag",
     "Y5": "a change is told once a period",
     "Y6": "members come to know what the head knows, and never go back",
+    "Y8": "who wants a node drained is answered once",
     "J1": "what was acknowledged is there",
     "J2": "the records are what a head had",
     "J3": "no former leader acts",

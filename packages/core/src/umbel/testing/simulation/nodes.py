@@ -77,6 +77,7 @@ class Daemon:
         self.has_told_why = False  # a head has said to it why it is to end
         self.away_s = 0.0  # for how long it has had no connection, not counting when it stood still
         self.stop_count = 0
+        self.is_drained = False
         self.said: list[tuple[int, Any]] = []  # its last heartbeats, with their links
         self.living: set[str] = set()  # as it was told
         self.seen: dict[str, tuple[bool, int]] = {}  # of each node, whether it lives, and what it counts
@@ -86,8 +87,9 @@ def facts(node_id: str) -> dict[str, Any]:
     return {"node_id": node_id, "version": "1", "address": "a:1"}
 
 
-def state(waiting: int) -> dict[str, Any]:
-    return {"available": {}, "waiting": waiting}
+def state(waiting: int, *, is_drained: bool = False) -> dict[str, Any]:
+    told = {"draining": {"reason": "preemption"}} if is_drained else {}
+    return {"available": {}, "waiting": waiting, **told}
 
 
 class NodesWorld(World):
@@ -98,6 +100,8 @@ class NodesWorld(World):
     def set_up(self) -> None:
         self.now_s = 1.0
         self.id_count = 0
+        self.drain_count = 0
+        self.drains: dict[int, tuple[str, float]] = {}  # requests without an answer: the node, and since when, as `awake_s`
         self.daemons: list[Daemon] = []
         self.head = Head(self, self._new_id())
         for _ in range(NODES):
@@ -120,7 +124,7 @@ class NodesWorld(World):
     def act(self) -> None:
         chance = self.chance
         daemon = chance.choose(self.daemons) if self.daemons else None
-        what = chance.weighted((40, 24, 10, 4, 4, 4, 2, 2, 2, 4, 8, 1, 5, 3))
+        what = chance.weighted((40, 24, 10, 4, 4, 4, 2, 2, 2, 4, 8, 1, 5, 3, 3))
         if what == 0:
             self._deliver_some()
         elif what == 1:
@@ -134,6 +138,8 @@ class NodesWorld(World):
             self._replace_head()
         elif what == 13:
             self._stand_still_for(self.head)
+        elif what == 14:
+            self._request_drain(daemon.id if daemon is not None else self.head.id)
         elif daemon is not None:
             if what == 2:
                 self._answer_dial(daemon)
@@ -230,12 +236,36 @@ class NodesWorld(World):
                 self._say(head, command.link, "welcome", (head.id, tuple(head.table.listed())))
             elif isinstance(command, nodes.Acknowledge):
                 self._say(head, command.link, "heard", None)
+            elif isinstance(command, nodes.AskToDrain):
+                self._say(head, command.link, "drain", command.request)
+            elif isinstance(command, nodes.AnswerDrain):
+                self._drain_answered(head, command)
             else:
                 if isinstance(command, nodes.Refuse):
                     self._say(head, command.link, "refused", (command.kind, command.reason))
                 if command.link in head.links:
                     head.links[command.link].close()
         head.table.check()
+
+    def _request_drain(self, node_id: str) -> None:
+        if self.head.is_stopped:
+            return
+        self.drain_count += 1
+        self.drains[self.drain_count] = node_id, self.head.awake_s
+        asked = nodes.DrainRequested(
+            self.drain_count, node_id, "preemption", "", None, self.now_s * self.head.rate + ROUNDING_S
+        )
+        self._decide(self.head, asked)
+
+    def _drain_answered(self, head: Head, command: nodes.AnswerDrain) -> None:
+        node_id, _ = self.drains.pop(command.request, ("", 0.0))
+        self.must(bool(node_id), "Y8", "request %s is answered twice", command.request)
+        known = head.table.alive.get(node_id)
+        is_drained = known is not None and "draining" in known.state
+        self.must(is_drained or not command.is_accepted, "Y8", "%s has not agreed to be drained", node_id)
+        self.must(
+            bool(command.text) != command.is_accepted, "Y8", "request %s is refused without a word", command.request
+        )
 
     def _tick_head(self) -> None:
         head = self.head
@@ -297,6 +327,10 @@ class NodesWorld(World):
             if not is_again and stream is book.stream:
                 book.heard_s, book.stops, book.sequence = head.awake_s, head.stop_count, what[0]
             self._decide(head, nodes.Heartbeat(daemon.id, link, what[0], what[1], local_s))
+        elif kind == "drain_answer":
+            request, is_accepted, told = what
+            text = "" if is_accepted else "it is busy"
+            self._decide(head, nodes.DrainAnswered(daemon.id, link, request, is_accepted, text, told, local_s))
         else:
             self._decide(head, nodes.NodeLeft(daemon.id, link, "goodbye", local_s))
 
@@ -312,6 +346,7 @@ class NodesWorld(World):
 
     def _replace_head(self) -> None:
         old = self.head
+        self.drains.clear()  # whoever asked has seen it end
         self.head = Head(self, self._new_id())
         self.note("the head dies; %s is another", _short(self.head.id))
         for stream in old.links.values():
@@ -326,7 +361,8 @@ class NodesWorld(World):
             if isinstance(command, membership.Dial):
                 daemon.dialled_s = self.now_s
             elif isinstance(command, membership.Join):
-                joining = (command.sequence, command.cluster, state(daemon.waiting))
+                told = state(daemon.waiting, is_drained=daemon.is_drained)
+                joining = (command.sequence, command.cluster, told)
                 daemon.links[command.link].send(("join", joining, False))
             elif isinstance(command, membership.Beat):
                 what = (command.sequence, command.state)
@@ -359,7 +395,8 @@ class NodesWorld(World):
             daemon.dialled_s = None
             self._apply(daemon, membership.DialFailed("no answer in time", False, local_s))
         elif not daemon.machine.is_over:
-            self._apply(daemon, membership.Looked(state(daemon.waiting), local_s))
+            told = state(daemon.waiting, is_drained=daemon.is_drained)
+            self._apply(daemon, membership.Looked(told, local_s))
 
     def _answer_dial(self, daemon: Daemon) -> None:
         if daemon.dialled_s is None or daemon.is_stopped or daemon.is_cut_off or self.head.is_stopped:
@@ -379,6 +416,12 @@ class NodesWorld(World):
         daemon: Daemon = stream.owner
         kind, what = frame
         link, local_s = stream.peer, self.now_s * daemon.rate
+        if kind == "drain":
+            if daemon in self.daemons and daemon.machine.link == link:
+                daemon.is_drained |= self.chance.happens(50)
+                told = state(daemon.waiting, is_drained=daemon.is_drained)
+                stream.send(("drain_answer", (what, daemon.is_drained, told), False))
+            return
         event: membership.Event
         if kind == "welcome":
             event = membership.Welcomed(link, what[0], HEALTH.period_s, HEALTH.timeout_s, what[1], local_s)
@@ -445,6 +488,10 @@ class NodesWorld(World):
 
     def check(self) -> None:
         head = self.head
+        for request, (_, since_s) in self.drains.items():
+            open_s = head.awake_s - since_s
+            is_in_time = open_s <= nodes.DRAIN_ANSWER_S + UNNOTICED_S
+            self.must(is_in_time, "Y8", "request %s has no answer after %s s", request, open_s)
         for one in head.table.listed():
             node_id = one["node_id"]
             self.must(one["alive"] == (node_id not in head.dead), "Y1", "%s lives again", node_id)
@@ -486,6 +533,8 @@ class NodesWorld(World):
         running = {daemon.id for daemon in self.daemons}
         if alive != running:
             return "Y3", "the head sees %s alive, there are %s", sorted(alive), sorted(running)
+        if self.drains:
+            return "Y8", "nobody answers the requests %s", sorted(self.drains)
         listed = head.table.listed()
         for daemon in self.daemons:
             machine = daemon.machine
@@ -503,6 +552,8 @@ class NodesWorld(World):
                     return "Y6", "%s is wrong about the life of %s", daemon.id, node_id
                 if one["alive"] and known["waiting"] != one["waiting"] and node_id != head.id:
                     return "Y6", "%s has not heard the last of %s", daemon.id, node_id
+                if one["alive"] and known.get("draining") != one.get("draining"):
+                    return "Y6", "%s does not know whether %s is drained", daemon.id, node_id
         return ()
 
 

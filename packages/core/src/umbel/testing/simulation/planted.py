@@ -715,6 +715,15 @@ def _die_untold(
     return [command for command in found if not isinstance(command, node_table.Publish)]
 
 
+def _answer_no_drain(table: node_table.NodeTable, now_s: float) -> list[node_table.NodeCommand]:
+    """A request that a node does not answer is waited for without end."""
+    table._drains = {
+        number: one if one.answer_by_s > now_s else one._replace(answer_by_s=now_s + 1e6)
+        for number, one in table._drains.items()
+    }
+    return []
+
+
 _member_applies = membership.Membership._apply
 
 
@@ -897,6 +906,7 @@ PLANTS: Final[Mapping[str, Planted]] = {
     "old-beats-count": _instead("nodes", _NODES, "_on_heartbeat", _hear_any_beat, "Y6"),
     "standstill-counted": _instead("nodes", node_table, "LATE_S", 1e9, "Y2"),
     "deaths-untold": _instead("nodes", _NODES, "_die", _die_untold, "Y6"),
+    "drains-unanswered": _instead("nodes", _NODES, "_give_up_drains", _answer_no_drain, "Y8"),
     "told-at-once": _instead("nodes", node_table, "PUBLISH_S", 0.0, "Y5"),
     "refusals-ignored": _instead("nodes", membership.Membership, "_apply", _ignore_refusal, "Y3", "R2"),
     "unconfirmed": _instead("pulls", _PULLS, "opened", _trust, "V1"),
