@@ -580,3 +580,23 @@ def test_what_a_job_that_has_ended_creates_is_not_placed_elsewhere(cluster: Clus
     actor = cluster.create(here, 1, placement={"GPU": 10_000}, running={"GPU": 10_000})
     cluster.flow()
     assert (cluster.node.placed, cluster.head.placed) == ([], [actor])
+
+
+def test_what_waits_for_a_busy_node_goes_to_one_that_comes(cluster: Cluster) -> None:
+    """Before: it waited for the busy node, however many others came."""
+    one = {"CPU": 10_000}
+    cluster.members.node_gone(NODE, "not there yet")
+    cluster.head.others = []
+    cluster.head.free = {"CPU": 0}
+    driver = process(HEAD, 1)
+    job_id, environment = cluster.service.job_begins(driver, 1, FACTS)
+    cluster.head.jobs_of[driver], cluster.head.jobs[job_id] = job_id, environment
+    actor = cluster.create(driver, 1, placement=one, running=one)
+    assert cluster.head.placed == [actor]
+    cluster.sees(NODE, {"CPU": 40_000})
+    cluster.proxy = cluster.node.control = control_proxy.ControlProxy(cluster.node, lambda: None)
+    cluster.link()
+    cluster.flow()
+    assert (cluster.head.placed, cluster.node.placed) == ([], [actor])
+    cluster.host(actor, 9)
+    cluster.flow()

@@ -181,14 +181,17 @@ class Members:
         else:
             self._place_on(spec, member.node_id)
 
-    def _views(self) -> list[Any]:
-        """All living nodes, this one first, as last heard of, but for what has been placed there since."""
+    def _views(self, but: str = "") -> list[Any]:
+        """All living nodes, this one first, as last heard of, less what has been placed there since. but: of that, the actor that
+        is not to count."""
         from umbel._control import placing
 
         seen = self._daemon.as_seen()
         views = [placing.view(seen["node_id"], seen["total"], seen["available"], seen["labels"])]
         claimed: dict[str, dict[str, int]] = {}
-        for placed in self._seeking.values():
+        for actor, placed in self._seeking.items():
+            if actor == but:
+                continue
             of_node = claimed.setdefault(placed.member.node_id, {})
             for name, amount in placed.spec.running.items():
                 of_node[name] = of_node.get(name, 0) + amount
@@ -233,18 +236,18 @@ class Members:
         )  # fmt: skip
 
     def _place_anew(self) -> None:
-        """A node has come: what others that look for a worker can never have may be had there. None of them has called a
-        constructor, so one that finds a worker all the same, before it hears of this, loses it."""
+        """A node has come: what others that look for a worker can never have, or not now, may be had there. None of them has
+        called a constructor, so one that finds a worker all the same, before it hears of this, loses it."""
         from umbel._control import placing
 
         for actor in [one for one in self._sought if not self._control.lacks_host(one)]:
             del self._sought[actor]
-        views = {one.node_id: one for one in self._views()}
         for spec in [one for one in self._sought.values() if one.job is not None and not one.group]:
+            views = {one.node_id: one for one in self._views(but=spec.actor)}
             placed = self._placed.get(spec.actor)
             now = next(iter(views)) if placed is None else placed.member.node_id
             chosen = self._choose(spec)
-            if chosen != now and now in views and not placing.can_ever(spec, views[now]):
+            if chosen != now and now in views and placing.is_better(spec, views[chosen], views[now]):
                 self.kill_actor(spec.actor, "another node can host it")
                 self._forget(spec.actor)
                 self._place_on(spec, chosen)

@@ -55,6 +55,16 @@ def can_ever(spec: Any, node: placement.NodeView) -> bool:
     return any(one.ready or one.busy for one in found)
 
 
+def is_better(spec: Any, there: placement.NodeView, here: placement.NodeView) -> bool:
+    """Whether a node that has come can host it sooner than the one that looks for a worker for it."""
+    return not can_ever(spec, here) or (_can_now(spec, there) and not _can_now(spec, here))
+
+
+def _can_now(spec: Any, node: placement.NodeView) -> bool:
+    found = [placement.eligible_nodes(_demand(spec), _fit(spec, [node], one)) for one in spec.label_selectors or ((),)]
+    return any(one.ready for one in found)
+
+
 def _demand(spec: Any) -> placement.Demand:
     """What it holds while it lives; what the node must have in all may be more, see `_fit`."""
     return placement.Demand(resources.ResourceSet(spec.running), _strategy(spec.strategy), depth=spec.depth)
