@@ -49,7 +49,7 @@ def home() -> Iterator[str]:
 
 
 class TestLocal(NodeLauncherConformance):
-    (descriptor,) = builtin.umbel_node_launchers()
+    descriptor = next(one for one in builtin.umbel_node_launchers() if one.name == "local")
     node_config = NODE
 
 
@@ -176,6 +176,33 @@ def test_node_that_cannot_join_is_said_so_and_leaves_nothing(
         wrong.launch(SPEC, 2)
     assert caught.value.launched == ()
     assert dict(wrong.running()) == {}
+
+
+def test_node_that_is_joining_ends_with_who_has_launched_it(
+    cluster: cluster_utils.Cluster, home: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Nobody knows of it yet. Before: it went on dialling a head that did not answer for as long as it may."""
+    monkeypatch.setenv("UMBEL_NODE_JOIN_S", "600")
+    source = f"""
+from umbel import spi
+from umbel._client.local_launcher import LocalLauncher
+launcher = LocalLauncher("lost", address="127.0.0.1:9", token_file={cluster.token_file!r}, config={{}})
+launcher.launch(spi.NodeSpec("small", spi.ResourceSet.from_floats({{"CPU": 1}}), {{}}, {dict(NODE)!r}), 1)
+"""
+    before = set(os.listdir(home))
+    starter = subprocess.Popen([sys.executable, "-c", source])
+    try:
+
+        def joining() -> list[int]:
+            paths = [os.path.join(home, name) for name in set(os.listdir(home)) - before]
+            listening = [path for path in paths if os.path.exists(os.path.join(path, sessions.AGENT_SOCKET))]
+            return [pid for pid in map(sessions.daemon_of, listening) if pid]
+
+        (daemon,) = drivers.wait_until(joining, what="the node to start")
+    finally:
+        starter.kill()
+        starter.wait()
+    drivers.wait_until(lambda: not drivers.is_running(daemon), what="the node to end")
 
 
 @pytest.mark.parametrize(

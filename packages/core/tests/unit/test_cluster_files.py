@@ -119,7 +119,13 @@ def with_type(**values: Any) -> dict[str, Any]:
         (changed(provider={}), "c.json: provider.type must be the name of a node launcher, as 'local', got nothing"),
         (changed(idle_timeout_minutes="5"), "c.json: idle_timeout_minutes must be a number, got '5'"),
         (changed(max_workers="many"), "c.json: max_workers must be a whole number >= 0, got 'many'"),
-        (changed(cluster_name=7), "c.json: cluster_name must be a name, got 7"),
+        (changed(cluster_name=7), "c.json: cluster_name must be a name of at most 40 letters, digits, - and _, got 7"),
+        (changed(cluster_name="../x"), "c.json: cluster_name must be a name of at most 40"),
+        (
+            changed(head_node_type="large"),
+            "c.json: head_node_type must be one of available_node_types, small, got 'large'",
+        ),
+        (changed(auth={"ssh_users": "x"}), "c.json: auth may have ssh_user, ssh_private_key, ssh_port, got ssh_users"),
         (with_type(ressources={}), "c.json: available_node_types.small may have resources, labels, node_config,"),
         (
             with_type(resources={"CPU": -1}),
@@ -176,10 +182,26 @@ def test_dry_run_says_what_would_be_launched_and_what_not(tmp_path: Path) -> Non
     assert [one["kind"] for one in told["unmet"][0]["looked_at"]] == ["too small", "too small"]
 
 
-def test_nothing_is_launched_and_that_is_said(tmp_path: Path) -> None:
-    done = run(written(tmp_path, json.dumps(changed())))
+def test_demand_is_for_a_dry_run(tmp_path: Path) -> None:
+    done = run(written(tmp_path, json.dumps(changed())), "--demand", '{"CPU": 1}')
     assert done.exit_code == 1
-    assert "no cluster launches nodes by itself yet" in done.stderr
+    assert "--demand and --json are for --dry-run" in done.stderr
+
+
+def test_head_has_a_type_of_which_no_others_are_launched_unless_that_is_said() -> None:
+    types = {**SMALL, "head": {"resources": {"CPU": 0}, "labels": {"zone": "a"}}}
+    file = cluster_files.parsed({"available_node_types": types, "head_node_type": "head"}, "c.json")
+    assert [one.name for one in file.settings.node_types] == ["small"]
+    assert file.head is not None
+    assert (file.head.resources.is_empty, file.head.labels, file.settings.max_workers) == (True, {"zone": "a"}, 3)
+    more = cluster_files.parsed({"available_node_types": SMALL, "head_node_type": "small"}, "c.json")
+    assert [one.name for one in more.settings.node_types] == ["small"]
+
+
+def test_what_is_said_of_keys_goes_to_the_launcher() -> None:
+    content = changed(provider={"type": "x", "worker_ips": ["a"]}, auth={"ssh_user": "me", "ssh_port": 2222})
+    file = cluster_files.parsed(content, "c.json")
+    assert file.launcher_config == {"worker_ips": ["a"], "ssh_user": "me", "ssh_port": 2222}
 
 
 @pytest.mark.parametrize(

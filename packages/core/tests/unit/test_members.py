@@ -36,6 +36,7 @@ class Daemon:
         self.has: Message = {"CPU": 40_000}
         self.free: Message = {"CPU": 40_000}
         self.others: list[Message] = []
+        self.load: Message = {"tasks": [], "idle": 1}
         self.clock_s = 0.0
 
     def now_s(self) -> float:
@@ -58,6 +59,9 @@ class Daemon:
 
     def late_s(self, _actor: str) -> float:
         return 0.0
+
+    def own_load(self) -> Message:
+        return self.load
 
     def as_seen(self) -> Message:
         return {"node_id": self.node_id, "total": self.has, "available": self.free, "labels": {}}
@@ -582,7 +586,54 @@ def test_what_a_job_that_has_ended_creates_is_not_placed_elsewhere(cluster: Clus
     assert (cluster.node.placed, cluster.head.placed) == ([], [actor])
 
 
-def test_what_waits_for_a_busy_node_goes_to_one_that_comes(cluster: Cluster) -> None:
+def test_a_node_tells_what_waits_there_only_where_somebody_wants_to_know(cluster: Cluster) -> None:
+    cluster.proxy.look()
+    cluster.flow()
+    assert cluster.members.loads() == {}
+    cluster.members.wants_load = True
+    cluster.link()
+    cluster.flow()
+    cluster.proxy.look()
+    cluster.flow()
+    assert cluster.members.loads() == {NODE: {"t": "load", "tasks": [], "idle": 1}}
+
+
+def test_what_waits_is_told_when_it_has_changed_and_after_each_new_connection(cluster: Cluster) -> None:
+    cluster.members.wants_load = True
+    cluster.link()
+    cluster.flow()
+    cluster.proxy.look()
+    assert len(cluster.to_head) == 1
+    cluster.flow()
+    cluster.proxy.look()
+    assert cluster.to_head == []
+    cluster.node.load = {"tasks": [[{"CPU": 1}, 3, []]], "idle": 0}
+    cluster.proxy.look()
+    cluster.flow()
+    assert cluster.members.loads()[NODE]["tasks"] == [[{"CPU": 1}, 3, []]]
+    cluster.cut()
+    cluster.node.load = {"tasks": [], "idle": 5}
+    kept = cluster.proxy.channel.kept_count
+    cluster.proxy.look()  # it is not kept for later: there will be a newer one
+    assert cluster.proxy.channel.kept_count == kept
+    cluster.link()
+    cluster.flow()
+    cluster.proxy.look()
+    cluster.flow()
+    assert cluster.members.loads()[NODE]["idle"] == 5
+
+
+def test_what_waited_on_a_node_goes_with_it(cluster: Cluster) -> None:
+    cluster.members.wants_load = True
+    cluster.link()
+    cluster.flow()
+    cluster.proxy.look()
+    cluster.flow()
+    cluster.members.node_gone(NODE, "killed")
+    assert cluster.members.loads() == {}
+
+
+def test_what_waits_for_a_busy_node_goes_to_one_that_comes_and_until_then_is_told(cluster: Cluster) -> None:
     """Before: it waited for the busy node, however many others came."""
     one = {"CPU": 10_000}
     cluster.members.node_gone(NODE, "not there yet")
@@ -593,6 +644,7 @@ def test_what_waits_for_a_busy_node_goes_to_one_that_comes(cluster: Cluster) -> 
     cluster.head.jobs_of[driver], cluster.head.jobs[job_id] = job_id, environment
     actor = cluster.create(driver, 1, placement=one, running=one)
     assert cluster.head.placed == [actor]
+    assert cluster.members.waiting_actors() == [[one, 1, []]]
     cluster.sees(NODE, {"CPU": 40_000})
     cluster.proxy = cluster.node.control = control_proxy.ControlProxy(cluster.node, lambda: None)
     cluster.link()
@@ -600,3 +652,4 @@ def test_what_waits_for_a_busy_node_goes_to_one_that_comes(cluster: Cluster) -> 
     assert (cluster.head.placed, cluster.node.placed) == ([], [actor])
     cluster.host(actor, 9)
     cluster.flow()
+    assert cluster.members.waiting_actors() == []

@@ -68,6 +68,7 @@ def test_help_lists_the_commands_of_plugins_and_imports_none(installed: Path) ->
     done = run("--help")
     assert done.exit_code == 0
     assert [line.split(maxsplit=1) for line in done.output.partition("Commands:\n")[2].splitlines()] == [
+        ["down", "End a cluster that `umbel up` has started"],
         ["drain-node", "Have a node take no more work, and end"],
         ["explain", "Why something waits, and what would help"],
         ["get", "All that is known of one task, actor, ..."],
@@ -78,6 +79,7 @@ def test_help_lists_the_commands_of_plugins_and_imports_none(installed: Path) ->
         ["memory", "Who holds what in a session's memory"],
         ["metrics", "What a session measures, and a board of it"],
         ["plugins", "What plugins are installed"],
+        ["sessions", "Nodes that run on this machine"],
         ["stack", "What workers run, and where they stand"],
         ["start", "Start a node that programs share"],
         ["status", "What a node has and does"],
@@ -87,7 +89,7 @@ def test_help_lists_the_commands_of_plugins_and_imports_none(installed: Path) ->
         ["timeline", "What ran when, as a file for Perfetto"],
         ["tls", "Certificates for a cluster that talks by TLS"],
         ["token", "A role's token for a node that listens"],
-        ["up", "What a cluster's file would launch"],
+        ["up", "Start a cluster that launches its nodes"],
     ]
 
 

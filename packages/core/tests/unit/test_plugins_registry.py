@@ -55,6 +55,7 @@ def test_built_ins_register_through_the_hooks() -> None:
         "umbel_accelerators": ("nvidia",),
         "umbel_collectives": ("shm", "gloo"),
         "umbel_commands": (
+            "down",
             "drain-node",
             "explain",
             "get",
@@ -63,6 +64,7 @@ def test_built_ins_register_through_the_hooks() -> None:
             "memory",
             "metrics",
             "plugins",
+            "sessions",
             "stack",
             "start",
             "status",

@@ -26,7 +26,7 @@ _PASSED_ON = (
     "actor_unreferenced", "actor_ready", "actor_failed", "actor_exiting", "kv_put", "kv_get", "kv_del", "kv_list",
 )  # fmt: skip
 _OF_GROUPS = ("create_group", "remove_group", "group_watch", "get_group")
-_ASKED_OF_HEAD = ("actors", "jobs")
+_ASKED_OF_HEAD = ("actors", "jobs", "autoscaler")
 
 
 class Daemon(Protocol):
@@ -56,6 +56,9 @@ class Daemon(Protocol):
     def job_environment(self, job_id: str) -> Any: ...
 
     def knows_job(self, environment: Any) -> None: ...
+
+    def own_load(self) -> Message:
+        """What waits here, and whether anything runs."""
 
 
 class Job:
@@ -121,6 +124,8 @@ class ControlProxy:
         self._hosted: dict[str, Hosted] = {}
         self._owned: dict[str, Owned] = {}
         self._jobs: dict[str, Job] = {}  # of drivers here
+        self._tells_load = False  # the head has an autoscaler
+        self._told_load: Message | None = None
         self.on: dict[str, Callable[[str, str, Message, bytes], None]] = {
             **dict.fromkeys(_PASSED_ON, self._pass_on),
             **dict.fromkeys(_OF_GROUPS, self._on_group_message),
@@ -133,6 +138,7 @@ class ControlProxy:
             "kill_actor": self._kill_actor,
             "actor_dead": self._actor_dead,
             "job_ids": lambda message, _body: self._take_job_ids(message["ids"]),
+            "tell_load": lambda _message, _body: self._begin_to_tell_load(),
         }
         self.send, self.reply = daemon.send, daemon.reply
 
@@ -169,6 +175,19 @@ class ControlProxy:
         acknowledgement = self.channel.acknowledgement()
         if acknowledgement is not None and self._send is not None:
             self._send(acknowledgement, b"")
+
+    def _begin_to_tell_load(self) -> None:
+        """It is told by the next look."""
+        self._tells_load, self._told_load = True, None
+
+    def look(self) -> None:
+        """To be called once in a period: tell the head what waits here, if it wants to know and that has changed."""
+        if not self._tells_load or self._send is None:
+            return
+        load = self._daemon.own_load()
+        if load != self._told_load:
+            self._told_load = load
+            self._say({"t": "load", **load})
 
     def waits_for(self) -> str:
         count = self.channel.kept_count

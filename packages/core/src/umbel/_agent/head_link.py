@@ -94,6 +94,11 @@ class HeadLink:
         """tell: "" or why not, once that is known. To be called before the first tick."""
         self._tell = tell
 
+    @property
+    def has_joined(self) -> bool:
+        """Whether this node is a member, or was."""
+        return bool(self._membership.cluster)
+
     def waits_for(self) -> str:
         """Why there is no connection to the head now; "" if there is."""
         return self._membership.waits_for(self._daemon.now_s())
@@ -113,6 +118,7 @@ class HeadLink:
         due_s = self._membership.next_tick_s(LOOK_S)
         if due_s is not None and due_s <= now_s:
             self._decide(membership.Looked(self._daemon.own_state(), now_s))
+            self._daemon.control.look()
 
     def answer_drain(self, request: int, text: str, *, is_accepted: bool) -> None:
         """Whether this node agrees to be drained, and else why not. If it gets lost the head asks again."""

@@ -10,7 +10,7 @@ A job is known on other nodes by its number and its node's tag, `number@tag`.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from typing import TYPE_CHECKING, Any, NamedTuple, Protocol
 
 from umbel._agent import events as ev
@@ -616,6 +616,17 @@ class Sharing:
                 Asked(wish.client, wish.key, wish.count, message["depth"], resources, now_s - message["since_s"], why)
             )
         return found
+
+    def waiting(self) -> Iterator[tuple[Message, int]]:
+        """What processes of this node want that others could have as well, as they have said it, and how much of it was not
+        granted yet, wherever it is asked for."""
+        wishes = self._forwarding.wishes if self._forwarding is not None else None
+        for (client, key), message in self._wishes.items():
+            found: Any = (
+                wishes.get((client, key)) if wishes is not None else self._daemon.agent.demands.get((client, "", key))
+            )
+            if found is not None and found.count:
+                yield message, found.count
 
     def stays(self, client: str, key: str) -> str:
         """Why something that waits is asked of this node alone; "" if it is not."""

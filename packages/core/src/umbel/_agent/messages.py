@@ -204,12 +204,13 @@ _FIELDS: dict[str, dict[str, _Field]] = {
     "leave": {},
     "stop": {},
     "drain_node": {"node": _text(), "reason": _text(), "message": _text(""), "deadline_s": _seconds()},
+    "scale": {"report": _object(), "barred": _text("")},
 }  # fmt: skip
 NEEDS_ANSWER = {
     "get_actor", "list_actors", "create_group", "remove_group", "get_group", "kv_put", "kv_get", "kv_del", "kv_list",
-    "reserve_store", "spilled", "locate", "query", "ask", "drain_node",
+    "reserve_store", "spilled", "locate", "query", "ask", "drain_node", "scale",
 }  # fmt: skip
-TOOLS_MAY_SAY = {"query", "ask", "stop", "drain_node"}
+TOOLS_MAY_SAY = {"query", "ask", "stop", "drain_node", "scale"}
 
 
 KINDS = tuple(_FIELDS)

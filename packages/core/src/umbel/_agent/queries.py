@@ -50,6 +50,10 @@ class Daemon(Protocol):
 
     def sharing(self) -> Any: ...
 
+    @property
+    def scaling(self) -> Any:
+        """A `scaling.Scaling`, or None."""
+
 
 class Queries:
     def __init__(self, daemon: Daemon, config: Message) -> None:
@@ -69,6 +73,7 @@ class Queries:
             "store": self._store,
             "metrics": self._metrics,
             "processes": self._processes,
+            "autoscaler": lambda: daemon.scaling.answer() if daemon.scaling is not None else None,
         }
 
     def answer(self, what: str) -> Any:

@@ -140,6 +140,11 @@ class Service:
         self.memory = MemoryService(self, config)
         self._queries = Queries(self, config)
         self._cluster = self._join_cluster()
+        self.scaling: Any = None  # a `scaling.Scaling`, on the head of a cluster that launches nodes
+        if config.get("autoscaling") is not None:
+            from umbel._agent import scaling
+
+            self.scaling = scaling.Scaling(self, config)
         self._on: dict[str, Callable[[Client, Message, bytes], None]] = {
             "demand": self._on_demand,
             "hold_environment": self._on_hold_environment,
@@ -162,6 +167,7 @@ class Service:
             "leave": self._on_leave,
             "stop": self._on_stop,
             "drain_node": lambda client, message, _body: self._drain_service().on_request(client, message),
+            "scale": self._on_scale,
         }
         self._do: dict[type, Callable[[Any], None]] = {
             ev.StartWorker: self._start_worker,
@@ -231,6 +237,7 @@ class Service:
         found = [("daemon", "", os.getpid()), ("fork_server", "", self.forks.pid)]
         found += [("environment", server, pid) for server, pid in self.forks.pids().items()]
         found += [("history", "", self.history.pid), ("metrics", "", self._metrics.pid if self._metrics else 0)]
+        found += [("autoscaler", "", self.scaling.pid if self.scaling is not None else 0)]
         found += [("driver", client.id, client.pid) for client in self.hub.drivers()]
         for worker in self.agent.workers.values():
             is_actors = worker.lease is not None and worker.lease.actor
@@ -336,6 +343,7 @@ class Service:
             self._values.values.next_tick_s() if self._values is not None else None,
             self._sharing.next_tick_s() if self._sharing is not None else None,
             self._drains.next_tick_s() if self._drains is not None else None,
+            self.scaling.next_tick_s() if self.scaling is not None else None,
         )
         return min((at_s for at_s in due if at_s is not None), default=None)
 
@@ -360,6 +368,8 @@ class Service:
             self._sharing.tick()
         if self._drains is not None and self._end_at_s is None and _is_due(self._drains.next_tick_s(), now_s):
             self._drains.look()
+        if self.scaling is not None and self._end_at_s is None and _is_due(self.scaling.next_tick_s(), now_s):
+            self.scaling.tick()
         is_free = self.forks.is_idle() and not self._fatal
         if self._end_at_s is not None and (is_free or _is_due(self._end_at_s, now_s)):
             self._is_over = True
@@ -403,7 +413,8 @@ class Service:
 
     def _on_starter(self, _events: int) -> None:
         self.poller.unregister(self._starter)
-        if (self._config["embedded"] and not self.hub.drivers()) or self._config.get("ends_with_starter"):
+        is_joining = self._cluster is not None and not self._cluster.is_head and not self._cluster.has_joined
+        if (self._config["embedded"] and not self.hub.drivers()) or self._config.get("ends_with_starter") or is_joining:
             self._begin_end(grace_s=0.0)
 
     def _on_leave(self, client: Client, message: Message, _body: bytes) -> None:
@@ -443,6 +454,8 @@ class Service:
 
     def end(self) -> None:
         """Every process of this session, and every file, is gone when this returns."""
+        if self.scaling is not None:  # before other nodes go, which it would replace
+            self.scaling.end()
         self.forks.drain()
         if self._cluster is not None:
             self._cluster.close(self._end_reason)
@@ -521,6 +534,20 @@ class Service:
         waiting = sum(demand.count for demand in self.agent.demands.values())
         draining = self._drains.state() if self._drains is not None else {}
         return {"available": dict(self.agent.ledger.free), "waiting": waiting, **draining}
+
+    def own_load(self) -> Message:
+        """What waits here that other nodes could have as well, and whether anything runs; for the autoscaler."""
+        from umbel._agent import load
+
+        waiting = self._sharing.waiting() if self._sharing is not None else ()
+        idle = load.idle_number(self.agent, has_drivers=bool(self.hub.drivers()))
+        return {"tasks": load.of_tasks(waiting), "idle": idle}
+
+    def _on_scale(self, client: Client, message: Message, body: bytes) -> None:
+        if self.scaling is None:
+            self.hub.refuse(client.id, message["rq"], "invalid", "this node is no head with an autoscaler")
+        else:
+            self.scaling.on_scale(client, message, body)
 
     def log(self, line: str) -> None:
         _log(line)

@@ -110,6 +110,11 @@ class AgentState:
             ev.Ticked: self._on_ticked,
         }
 
+    @property
+    def turns(self) -> int:
+        """A number that grows with whatever is wanted anew."""
+        return self._turns
+
     def apply(self, *events: ev.AgentEvent | environments.Event) -> list[AgentCommand]:
         commands: list[AgentCommand] = []
         for event in events:

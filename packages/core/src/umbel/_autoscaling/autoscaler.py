@@ -59,6 +59,16 @@ class Autoscaler:
 
     # Questions, which change nothing.
 
+    @property
+    def outstanding(self) -> list[planning.Outstanding]:
+        """Launches without an answer."""
+        return list(self._outstanding.values())
+
+    @property
+    def failures(self) -> dict[str, planning.Failure]:
+        """By type."""
+        return dict(self._failures)
+
     def explain(self, now_s: float) -> planning.Plan:
         """What would be done now, why every node is there, and what finds no room."""
         return self.dry_run(now_s)
@@ -161,7 +171,7 @@ class Autoscaler:
             return ()
         if event.is_accepted:
             return [self._terminate(node, node.why_it_goes, event.now_s)]
-        node.state = NodeState.LAUNCHING if node.total.is_empty else NodeState.ALIVE
+        node.state, node.why_it_goes = NodeState.LAUNCHING if node.total.is_empty else NodeState.ALIVE, ""
         node.since_s = node.needed_s = event.now_s
         node.asked_at_s = -math.inf
         return ()

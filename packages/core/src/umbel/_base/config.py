@@ -202,6 +202,9 @@ class Config:
     """For how long a node tries to join a cluster before it gives up: a head that starts at the same time is there by
     then."""
 
+    autoscaler_period_s: float = _setting(5.0, "UMBEL_AUTOSCALER_PERIOD_S", minimum=0.05)
+    """How often the autoscaler looks at what waits, and decides. Ray's default."""
+
     head_lost_s: float = _setting(60.0, "UMBEL_HEAD_LOST_S", minimum=0.1)
     """After what time without a connection to its head a node ends. Ray's default."""
 

@@ -23,6 +23,7 @@ SOCKET_NAME_BYTES = (
 AGENT_SOCKET = "agent.sock"  # in the session directory: where the daemon listens
 SPILL_FILE = "spilling"  # in the session directory: where its values are moved to, unless into it
 OUTLIVES_FILE = "outlives-drivers"  # in the session directory of a node that does
+CLUSTER_FILE = "cluster.json"  # in that of a head which launches nodes: what it is to follow of its cluster's file
 GROUP_FILE = "memory-group"  # in the session directory: the control group that holds those of its workers, if any
 GROUP_TRIES_MAX, GROUP_RETRY_S = 100, 0.01  # a killed process leaves its group within milliseconds
 LATE_TRIES_MAX, LATE_RETRY_S = 100, 0.02  # and makes files no longer, or on a busy machine within a second

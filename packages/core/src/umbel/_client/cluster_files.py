@@ -9,6 +9,7 @@ from __future__ import annotations
 import importlib
 import json
 import os
+import re
 import sys
 from collections.abc import Callable, Mapping
 from typing import Any, Final, NamedTuple
@@ -19,25 +20,31 @@ from umbel._client import own_node
 from umbel._model import resources
 
 _KEYS: Final = (
-    "cluster_name", "max_workers", "upscaling_speed", "idle_timeout_minutes", "provider", "available_node_types",
+    "cluster_name", "max_workers", "upscaling_speed", "idle_timeout_minutes", "provider", "auth", "head_node_type",
+    "available_node_types",
 )  # fmt: skip
+_NAME: Final = re.compile(r"[A-Za-z0-9][-_A-Za-z0-9]{0,39}")  # it is a label's value, and part of files' names
+_AUTH_KEYS: Final = ("ssh_user", "ssh_private_key", "ssh_port")
 _TYPE_KEYS: Final = ("resources", "labels", "node_config", "min_workers", "max_workers", "idle_timeout_s")
 # Of Ray's files: how machines are set up, which is a launcher's affair.
 _ELSEWHERE: Final = frozenset({
-    "auth", "cluster_synced_files", "docker", "file_mounts", "file_mounts_sync_continuously", "head_node_type",
-    "head_setup_commands", "head_start_ray_commands", "initialization_commands", "metadata", "rsync_exclude",
-    "rsync_filter", "setup_commands", "worker_setup_commands", "worker_start_ray_commands",
+    "cluster_synced_files", "docker", "file_mounts", "file_mounts_sync_continuously", "head_setup_commands",
+    "head_start_ray_commands", "initialization_commands", "metadata", "rsync_exclude", "rsync_filter", "setup_commands",
+    "worker_setup_commands", "worker_start_ray_commands",
 })  # fmt: skip
 
 
 class ClusterFile(NamedTuple):
-    """launcher: its plugin's name; launcher_config: what else is said of it. specs: of each type, by its name."""
+    """launcher: its plugin's name; launcher_config: what else is said of it. specs: of each type, by its name. head: of the
+    head's type, None where none is named. content: as it was read."""
 
     name: str
     launcher: str
     launcher_config: Mapping[str, Any]
     settings: node_types.Settings
     specs: Mapping[str, spi.NodeSpec]
+    head: spi.NodeSpec | None
+    content: Mapping[str, Any]
 
 
 def read(path: str) -> ClusterFile:
@@ -79,16 +86,25 @@ def parsed(content: Any, path: str) -> ClusterFile:
     top = _mapping(content, path)
     _known(top, _KEYS, path)
     provider = dict(_mapping(top.get("provider", {"type": "local"}), f"{path}: provider"))
+    auth = _mapping(top.get("auth", {}), f"{path}: auth")
+    _known(auth, _AUTH_KEYS, f"{path}: auth")
+    provider |= auth
     launcher = provider.pop("type", None)
     if not isinstance(launcher, str) or not launcher:
         raise _wrong(f"{path}: provider.type", "the name of a node launcher, as 'local'", launcher)
     listed = _mapping(top.get("available_node_types"), f"{path}: available_node_types")
     most = top.get("max_workers")
+    head_type = top.get("head_node_type")
+    if head_type is not None and head_type not in listed:
+        raise _wrong(
+            f"{path}: head_node_type", f"one of available_node_types, {', '.join(map(str, listed))}", head_type
+        )
     types, specs = [], {}
     for name, told in listed.items():
         where = f"{path}: available_node_types.{name}"
-        made, specs[str(name)] = _node_type(str(name), _mapping(told, where), where, most)
-        types.append(made)
+        made, specs[str(name)] = _node_type(str(name), _mapping(told, where), where, 0 if name == head_type else most)
+        if name != head_type or made.max_workers:  # as in Ray, no others are like the head unless that is said
+            types.append(made)
     settings = node_types.Settings(
         tuple(types),
         sum(one.max_workers for one in types) if most is None else most,
@@ -96,10 +112,11 @@ def parsed(content: Any, path: str) -> ClusterFile:
         _minutes(top.get("idle_timeout_minutes"), path),
     )
     name = top.get("cluster_name", "default")
-    if not isinstance(name, str) or not name:
-        raise _wrong(f"{path}: cluster_name", "a name", name)
+    if not isinstance(name, str) or not _NAME.fullmatch(name):
+        raise _wrong(f"{path}: cluster_name", "a name of at most 40 letters, digits, - and _", name)
     try:
-        return ClusterFile(name, launcher, provider, node_types.checked(settings), specs)
+        head = specs[head_type] if head_type is not None else None
+        return ClusterFile(name, launcher, provider, node_types.checked(settings), specs, head, top)
     except exceptions.InvalidOption as error:
         raise exceptions.InvalidOption(f"{path}: {error}", option="path") from error
 

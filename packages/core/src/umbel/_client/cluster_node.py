@@ -6,7 +6,7 @@ import os
 from collections.abc import Mapping
 from typing import Any, NamedTuple
 
-from umbel import exceptions
+from umbel import exceptions, spi
 from umbel._base import config as configuration
 from umbel._base import sessions, token_files
 from umbel._client import attach, launch, own_node, start
@@ -29,6 +29,17 @@ class Wishes(NamedTuple):
     labels: Mapping[str, str] = {}
     object_store_memory: int | None = None
     scheduler: str | None = None
+
+
+def wishes_of(spec: spi.NodeSpec, own_labels: Mapping[str, str], store_bytes: int | None = None) -> Wishes:
+    """What a node of this type is to have. own_labels: beside those of its type. store_bytes: None for what the type says."""
+    amounts = spec.resources.to_floats()
+    cpus, gpus = amounts.pop(resource_model.CPU, 0), amounts.pop(resource_model.GPU, 0)
+    amounts.pop(resource_model.MEMORY, None)  # a node has what its machine has
+    store = amounts.pop(resource_model.OBJECT_STORE_MEMORY, None)
+    if store is not None and store_bytes is None:
+        store_bytes = int(store)
+    return Wishes(cpus, gpus, amounts, {**spec.labels, **own_labels}, store_bytes)
 
 
 class Place(NamedTuple):
@@ -63,12 +74,18 @@ class Started(NamedTuple):
 
 
 def start_node(
-    wishes: Wishes, place: Place, keeping: Keeping | None = None, *, ends_with_starter: bool = False
+    wishes: Wishes,
+    place: Place,
+    keeping: Keeping | None = None,
+    *,
+    ends_with_starter: bool = False,
+    autoscaling: Mapping[str, Any] | None = None,
 ) -> Started:
     """The node, once it listens and is a member of its cluster.
 
     Raises TypeError and ValueError for what is wrong, UmbelSystemError when it does not start or does not join, with the
-    reason. ends_with_starter: the node ends when this process does.
+    reason. ends_with_starter: the node ends when this process does. autoscaling: of a head that listens, what its cluster's
+    file says, if it is to launch nodes.
     """
     config = configuration.Config.from_environment()
     policy = wishes.scheduler or config.scheduler
@@ -90,6 +107,7 @@ def start_node(
             "worker_imports": [],
             **network,
             **({"storage": keeping.url, "is_standby": keeping.is_standby} if keeping is not None else {}),
+            **({"autoscaling": autoscaling} if autoscaling is not None else {}),
         },
         None
         if keeping is not None and keeping.is_standby

@@ -19,11 +19,10 @@ from typing import Any, Final
 from umbel import exceptions, spi
 from umbel._base import sessions
 from umbel._client import cluster_node, launch
-from umbel._model import node_labels, resources
+from umbel._model import node_labels
 
 END_S: Final = 10.0  # for a daemon to end with all that runs on it; then it is killed
 LOOK_S: Final = 0.01  # between two looks at whether it has
-_OWN: Final = {resources.CPU: "num_cpus", resources.GPU: "num_gpus"}
 _CLUSTER: Final = "umbel.io/cluster-name"
 
 
@@ -114,14 +113,7 @@ def _wishes(spec: spi.NodeSpec, own: Mapping[str, str]) -> cluster_node.Wishes:
             f"object_store_memory of type {spec.type_name!r} must be a number of bytes, got {store_bytes!r}; correct it",
             option="object_store_memory",
         )
-    amounts = spec.resources.to_floats()
-    options: dict[str, Any] = {option: amounts.pop(name, 0) for name, option in _OWN.items()}
-    amounts.pop(resources.MEMORY, None)  # a node has what this machine has
-    store = amounts.pop(resources.OBJECT_STORE_MEMORY, None)
-    if store is not None and store_bytes is None:
-        store_bytes = int(store)
-    labels = {**spec.labels, **own}
-    return cluster_node.Wishes(resources=amounts, labels=labels, object_store_memory=store_bytes, **options)
+    return cluster_node.wishes_of(spec, own, store_bytes)
 
 
 def _signal(path: str, number: int) -> None:

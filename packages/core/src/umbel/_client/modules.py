@@ -10,7 +10,9 @@ from types import ModuleType
 from typing import Any, NoReturn
 
 # Submodules of core that `import umbel` does not load, because most programs never use them.
-LAZY = frozenset(("actor", "cloudpickle", "dag", "experimental", "runtime_context", "runtime_env", "util"))
+LAZY = frozenset(
+    ("actor", "autoscaler", "cloudpickle", "dag", "experimental", "runtime_context", "runtime_env", "util")
+)
 LAZY_UTIL = frozenset(
     (
         "collective",
@@ -27,8 +29,11 @@ LAZY_NAMES = {"LoggingConfig": "umbel._client.logging_config"}
 LIBRARIES = frozenset(("dashboard", "data", "kube", "rl", "serve", "train", "tune"))
 # What is not here, and why: modules, and names in modules.
 _OF_RAY = {  # that nothing here stands for
-    "umbel": "ClientBuilder Language autoscaler client cpp_function java_actor_class java_function job_submission widgets "
+    "umbel": "ClientBuilder Language client cpp_function java_actor_class java_function job_submission widgets "
     "workflow",
+    "umbel.autoscaler.sdk": "bootstrap_config configure_logging create_or_update_cluster fillout_defaults "
+    "get_docker_host_mount_location get_head_node_ip get_worker_node_ips register_callback_handler rsync run_on_cluster "
+    "teardown_cluster",
     "umbel.util": "accelerators connect disconnect get_node_instance_id iter pdb",
     "umbel.experimental": "channel dynamic_resources get_local_object_locations get_object_locations locations rdt "
     "register_nixl_memory register_tensor_transport set_resource set_target_device_for_ref set_target_for_ref tqdm_ray "
@@ -81,6 +86,18 @@ def util_attribute(name: str) -> Any:
     if name in LAZY_UTIL:
         return importlib.import_module(f"umbel.util.{name}")
     raise _missing("umbel.util", name)
+
+
+def autoscaler_attribute(name: str) -> Any:
+    """The same for `umbel.autoscaler.<name>`."""
+    if name == "sdk":
+        return importlib.import_module("umbel.autoscaler.sdk")
+    raise _missing("umbel.autoscaler", name)
+
+
+def autoscaler_sdk_attribute(name: str) -> NoReturn:
+    """The same for `umbel.autoscaler.sdk.<name>`."""
+    raise _missing("umbel.autoscaler.sdk", name)
 
 
 def experimental_attribute(name: str) -> NoReturn:

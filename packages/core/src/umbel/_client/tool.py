@@ -71,6 +71,11 @@ class Tool:
         answer = self._request(wanted)
         return "" if answer["is_accepted"] else str(answer["reason"])
 
+    def scale(self, *, report: dict[str, Any] | None = None, barred: str = "") -> Any:
+        """The autoscaler's: what its cluster is like, unless it has something to say: what it does, or which of its nodes is
+        not to be let in any more. See `umbel._agent.scaling`."""
+        return self._request({"t": "scale", "report": report, "barred": barred})
+
     def _request(self, message: dict[str, Any]) -> Any:
         self._requests += 1
         self._say({**message, "rq": self._requests})

@@ -43,7 +43,7 @@ class Daemon(Protocol):
 class Member:
     """One other node. send: to it, by the connection that there is; None while there is none."""
 
-    __slots__ = ("channel", "clients", "job_ids", "jobs", "node_id", "send")
+    __slots__ = ("channel", "clients", "job_ids", "jobs", "load", "node_id", "send")
 
     def __init__(self, node_id: str, job_ids: tuple[int, int]) -> None:
         self.node_id = node_id
@@ -52,6 +52,7 @@ class Member:
         self.clients: dict[str, None] = {}  # its processes that have said something
         self.jobs: dict[str, str] = {}  # whose drivers are among them, with the driver
         self.send: Callable[[Message, bytes], None] | None = None
+        self.load: Message = {}  # see `umbel._agent.load`; as it has said last, if it was asked to
 
     def say(self, message: Message, body: bytes = b"") -> None:
         frame = self.channel.say(message, body)
@@ -85,7 +86,9 @@ class Members:
         self._attempts = 0
         self._jobs_of: dict[str, str] = {}  # processes of other nodes
         self._control: Any = None
+        self.wants_load = False  # of every node: there is an autoscaler
         self._on: dict[str, Callable[[Member, Message, bytes], None]] = {
+            "load": lambda member, message, _body: setattr(member, "load", message),
             "request": self._on_request,
             "query": self._on_query,
             "drain_node": self._on_drain_node,
@@ -304,6 +307,21 @@ class Members:
         told = f"{where} looks for a worker for it, and says what that waits for: umbel explain {listed['actor']} there"
         return {"reason": f"{listed['reason']}; {told}" if listed["reason"] else told}
 
+    # ---- for the autoscaler ----
+
+    def loads(self) -> dict[str, Message]:
+        """What the other nodes have told, by node."""
+        return {member.node_id: member.load for member in self._members.values() if member.load}
+
+    def waiting_actors(self) -> list[Any]:
+        """Their shapes."""
+        sought = [spec for actor, spec in self._sought.items() if self._control.lacks_host(actor)]
+        if not sought:
+            return []
+        from umbel._control import waiting
+
+        return waiting.actors(sought, self._views())
+
     # ---- nodes that come and go ----
 
     def entered(self, node_id: str) -> Member:
@@ -321,6 +339,8 @@ class Members:
         member.send = send
         for frame, body in again:
             send(frame, body)
+        if self.wants_load:
+            member.say({"t": "tell_load"})
         if self._sought:
             self._place_anew()
 

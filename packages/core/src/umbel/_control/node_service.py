@@ -51,6 +51,10 @@ class Daemon(Protocol):
     def nodes_changed(self, changes: Iterable[Mapping[str, Any]]) -> None:
         """Members are told this of nodes, each with its "node_id"."""
 
+    @property
+    def scaling(self) -> Any:
+        """What an autoscaler has said here; None where there is none."""
+
 
 class NodeService:
     """The table's shell, on the head."""
@@ -162,6 +166,11 @@ class NodeService:
                 raise ValueError(f"it was {node_id} and wants to be {facts['node_id']}")
             sequence, state = message["sequence"], message["state"]
             self._heard[link] = message["heard"]
+            scaling = self._daemon.scaling
+            refusal = scaling.refusal(facts["labels"]) if scaling is not None else ""
+            if refusal and node_id not in self.table.alive:
+                self._refuse(nodes.Refuse(link, "unwanted", refusal))
+                return
             self._decide(nodes.NodeJoined(node_id, link, sequence, facts, state, message["cluster"], now_s))
         elif link not in self._nodes:
             raise ValueError(f"the first message must be join, got {kind}")

@@ -321,6 +321,14 @@ class ActorService:
         """This placement group, or all for "", for queries."""
         return self._groups.listed(group) if self._groups is not None else []
 
+    def waiting_groups(self) -> list[Message]:
+        """Of the placement groups, those that want nodes, for the autoscaler."""
+        if self._groups is None:
+            return []
+        from umbel._control import waiting
+
+        return waiting.groups(self._groups.table)
+
     # ---- what the node reports ----
 
     def hosted(self, actor: str, worker: str, address: str, accelerators: Mapping[str, Sequence[str]]) -> None:

@@ -63,7 +63,7 @@ def umbel_node_launchers() -> list[spi.NodeLauncherDescriptor]:
     return [
         spi.NodeLauncherDescriptor(
             "local", "umbel._client.local_launcher:LocalLauncher", summary="daemons on this machine, one for each node"
-        )
+        ),
     ]
 
 
@@ -111,6 +111,7 @@ def umbel_runtime_envs() -> list[spi.RuntimeEnvDescriptor]:
 @hookimpl
 def umbel_commands() -> list[spi.CommandDescriptor]:
     return [
+        spi.CommandDescriptor("down", "umbel.cli.up:make_down", summary="End a cluster that `umbel up` has started"),
         spi.CommandDescriptor("drain-node", "umbel.cli.drain:make", summary="Have a node take no more work, and end"),
         spi.CommandDescriptor("explain", "umbel.cli.explain:make", summary="Why something waits, and what would help"),
         spi.CommandDescriptor("get", "umbel.cli.listing:make_get", summary="All that is known of one task, actor, ..."),
@@ -121,6 +122,7 @@ def umbel_commands() -> list[spi.CommandDescriptor]:
             "metrics", "umbel.cli.metrics:make", summary="What a session measures, and a board of it"
         ),
         spi.CommandDescriptor("plugins", "umbel.cli.plugins:make", summary="What plugins are installed"),
+        spi.CommandDescriptor("sessions", "umbel.cli.cluster:make_sessions", summary="Nodes that run on this machine"),
         spi.CommandDescriptor("stack", "umbel.cli.stack:make", summary="What workers run, and where they stand"),
         spi.CommandDescriptor("start", "umbel.cli.cluster:make_start", summary="Start a node that programs share"),
         spi.CommandDescriptor("status", "umbel.cli.cluster:make_status", summary="What a node has and does"),
@@ -131,5 +133,5 @@ def umbel_commands() -> list[spi.CommandDescriptor]:
         spi.CommandDescriptor(
             "token", "umbel.cli.cluster:make_token", summary="A role's token for a node that listens"
         ),
-        spi.CommandDescriptor("up", "umbel.cli.up:make", summary="What a cluster's file would launch"),
+        spi.CommandDescriptor("up", "umbel.cli.up:make", summary="Start a cluster that launches its nodes"),
     ]

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import functools
 import json
 import os
@@ -14,8 +15,9 @@ from typing import Any
 import click
 
 from umbel import exceptions
+from umbel._autoscaling import report
 from umbel._base import sessions, token_files, tokens
-from umbel._client import cluster_node, launch, running_nodes, tool
+from umbel._client import cluster_files, cluster_node, launch, running_nodes, scaled_clusters, tool
 from umbel._model import resources as resource_model
 from umbel.cli import node
 
@@ -65,12 +67,17 @@ def make_start() -> click.Command:
         help="Keep actors, names, groups, jobs and keys there: sqlite:///FILE, redis://, etcd://.",
     )
     @click.option("--standby", is_flag=True, help="With --storage: wait while another head leads, and take over.")
+    @click.option(
+        "--autoscaling-config",
+        metavar="FILE",
+        help="Of a cluster: the head launches its nodes. `umbel up FILE` does more; this is for a head of your own.",
+    )
     @click.option("--block", is_flag=True, help="Stay until the node ends; end it on Ctrl-C or SIGTERM.")
     def start_node(
         head: bool, address: str | None, num_cpus: float | None, num_gpus: float | None, resources: str | None,
         labels: str | None, object_store_memory: int | None, scheduler: str | None, port: int | None, host: str | None,
         node_ip_address: str | None, token_file: str | None, tls: str | None, storage: str | None, standby: bool,
-        block: bool,
+        autoscaling_config: str | None, block: bool,
     ) -> None:  # fmt: skip
         """Start a node that runs until `umbel stop`; programs of this user on this machine connect by umbel.init()."""
         if head == (address is not None):
@@ -78,12 +85,17 @@ def make_start() -> click.Command:
         stay = _Stay() if block else None  # from here on a signal ends the node, though it may not be there yet
         try:
             keeping = _keeping(storage, is_standby=standby, is_head=head)
+            scaled = _scaled(autoscaling_config, is_head=head)
+            if scaled is not None and port is None:
+                port = 0  # nodes are to join
             place = _place(address or "", host or "", port, node_ip_address or "", token_file, tls or "")
             wishes = cluster_node.Wishes(
                 num_cpus, num_gpus, _resources(resources), _labels(labels), object_store_memory, scheduler
             )
-            started = cluster_node.start_node(wishes, place, keeping)
-        except (exceptions.UmbelError, TypeError, ValueError, RuntimeError) as error:
+            started = cluster_node.start_node(
+                wishes, place, keeping, autoscaling=None if scaled is None else scaled.content
+            )
+        except (exceptions.UmbelError, OSError, TypeError, ValueError, RuntimeError) as error:
             raise click.ClickException(str(error)) from error
         click.echo("\n".join(_told(started, place)))
         if stay is not None:
@@ -132,6 +144,16 @@ def _keeping(url: str | None, *, is_standby: bool, is_head: bool) -> cluster_nod
     if not is_head:
         raise click.ClickException("--storage is the head's; a node that joins keeps no records of its own")
     return cluster_node.Keeping(url, is_standby)
+
+
+def _scaled(path: str | None, *, is_head: bool) -> cluster_files.ClusterFile | None:
+    if path is None:
+        return None
+    if not is_head:
+        raise click.ClickException("--autoscaling-config is the head's; a node that joins launches none")
+    file = cluster_files.read(path)
+    scaled_clusters.check(file)
+    return file
 
 
 def _resources(text: str | None) -> dict[str, float] | None:
@@ -240,6 +262,35 @@ def _stop(path: str, *, force: bool) -> None:
         select.select([], [], [], 0.01)
 
 
+def make_sessions() -> click.Command:
+    @click.command("sessions")
+    @click.option("--json", "as_json", is_flag=True, help="Print JSON.")
+    def list_sessions(as_json: bool) -> None:
+        """Nodes of this user that `umbel start`, or a launcher, has started on this machine; none of them is asked."""
+        found = []
+        for path in sessions.outliving_sessions(sessions.base_dir()):
+            with contextlib.suppress(OSError):  # it has just ended
+                told = sessions.outliving(path)
+                found.append({**told._asdict(), "name": os.path.basename(path), "labels": json.loads(told.labels)})
+        if as_json:
+            click.echo(json.dumps(found))
+            return
+        for one in found:
+            where = f" at {one['address']}" if one["address"] else ""
+            head = (
+                ", the head"
+                if one["cluster"] == one["node_id"]
+                else f", of the head at {one['head']}"
+                if one["head"]
+                else ""
+            )
+            click.echo(f"{one['name']} is node {one['node_id'][:8]}{where}{head}")
+        if not found:
+            click.echo("no node runs here that `umbel start` has started")
+
+    return list_sessions
+
+
 def make_token() -> click.Command:
     @click.command("token")
     @click.option("--file", "path", required=True, help="Of a node's token, or of one of its roles.")
@@ -273,9 +324,9 @@ def make_status() -> click.Command:
 
 def _of_cluster(asker: tool.Tool) -> dict[str, Any]:
     """What its head knows, which may be out of reach: each None then, and why under "unknown"."""
-    found: dict[str, Any] = {"jobs": None, "actors": None, "unknown": ""}
+    found: dict[str, Any] = {"jobs": None, "actors": None, "autoscaler": None, "unknown": ""}
     try:
-        for what in ("jobs", "actors"):
+        for what in ("jobs", "actors", "autoscaler"):
             found[what] = asker.query(what)
     except exceptions.UmbelError as error:
         found["unknown"] = str(error)
@@ -320,6 +371,8 @@ def _in_words(found: dict[str, Any]) -> list[str]:
     for one in found["pending"]:
         what = "an actor" if one["actor"] else f"{one['count']} worker{'s' * (one['count'] != 1)}"
         lines.append(f"  {what} for {one['waiting_s']:.0f} s: {one['reason']}")
+    if found["autoscaler"] is not None:
+        lines += ["Autoscaler:", *(f"  {line}" for line in report.answer_in_words(found["autoscaler"]))]
     return [line.rstrip() for line in lines]
 
 

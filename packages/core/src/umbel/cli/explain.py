@@ -9,8 +9,9 @@ from typing import Any
 import click
 
 from umbel import exceptions
+from umbel._autoscaling import report
 from umbel._client import inquiry, memory_report, tool
-from umbel._model import ids, reasons
+from umbel._model import ids, node_labels, reasons
 from umbel.cli import node
 
 Reason = reasons.Reason
@@ -62,7 +63,24 @@ def waiting(asker: tool.Tool) -> list[Reason]:
         why = Reason.from_json(one["why"])
         if why.code == reasons.INFEASIBLE:  # of which no demand was made
             found.append(why)
+    found += _of_autoscaler(asker)
     return found or [Reason(reasons.READY, "nothing", "waits at this node")]
+
+
+def _of_autoscaler(asker: tool.Tool, node: str = "") -> list[Reason]:
+    """What it launches and why, what it finds no room for, and why it keeps each node; or this node. Nothing of a cluster that
+    launches none."""
+    try:
+        answer = asker.query("autoscaler")
+    except exceptions.UmbelError:  # the head is out of reach, which the node itself says
+        return []
+    if answer is None:
+        return []
+    scaling = answer["report"]["scaling"] if answer["report"] is not None else None
+    if node:
+        kept = [one for one in scaling["nodes"] if one["node"] == node] if scaling is not None else []
+        return [Reason(reasons.READY, "the autoscaler:", report.node_in_words(one)) for one in kept]
+    return [Reason(reasons.READY, "the autoscaler:", line) for line in report.answer_in_words(answer)]
 
 
 def _tasks(entry: dict[str, Any]) -> str:
@@ -78,7 +96,8 @@ def story(asker: tool.Tool, about: str) -> list[Reason]:
         return waiting(asker)
     for other in others:
         if text == other["node_id"]:
-            return [_of_other_node(other)]
+            called = other["labels"].get(node_labels.INSTANCE_ID, "")
+            return [_of_other_node(other), *(_of_autoscaler(asker, called) if called and other["alive"] else [])]
     owner = text[: 2 * ids.WorkerID.SIZE]
     if len(text) == 2 * ids.ObjectID.SIZE:
         return _of_object(asker, owner, text)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import os
 from collections.abc import Callable
 from typing import Any
@@ -10,7 +11,7 @@ import click
 
 from umbel import exceptions
 from umbel._base import sessions
-from umbel._client import tool
+from umbel._client import running_nodes, tool
 
 HISTORY_ANSWER_S = 30.0  # for all to be written down, which takes milliseconds on a machine that is idle
 
@@ -27,6 +28,9 @@ def connect(session: str | None, *, answer_s: float = tool.ANSWER_S) -> tool.Too
         return _tool(session, answer_s)
     running = sessions.running_sessions(sessions.base_dir())
     fitting = [path for path in running if session is None or path.endswith(session.rstrip(os.sep))]
+    if session is None and len(fitting) > 1 and set(fitting) == set(sessions.outliving_sessions(sessions.base_dir())):
+        with contextlib.suppress(ConnectionError):  # they are not of one cluster: its head knows most
+            return _tool(str(running_nodes.find("auto")), answer_s)
     if len(fitting) != 1:
         shown = "".join(f"\n  {path}" for path in running) or " none"
         if fitting:

@@ -1,15 +1,16 @@
-"""`umbel up`: what a cluster's file would launch."""
+"""`umbel up` and `umbel down`: a cluster that launches its nodes, as a file describes it."""
 
 from __future__ import annotations
 
 import json
+import os
 import re
 
 import click
 
 from umbel import exceptions
-from umbel._autoscaling import autoscaler, demand, packing, planning
-from umbel._client import cluster_files
+from umbel._autoscaling import autoscaler, demand, report
+from umbel._client import cluster_files, cluster_node, scaled_clusters
 from umbel._model import resources
 from umbel._plugins import registry
 
@@ -24,24 +25,88 @@ def make() -> click.Command:
         "--demand", "wanted", metavar="JSON", multiple=True,
         help="With --dry-run: what would wait, as '{\"CPU\": 4}' or '100 x {\"CPU\": 1}'; again for more.",
     )  # fmt: skip
-    @click.option("--json", "as_json", is_flag=True, help="Print JSON.")
-    def up(path: str, dry_run: bool, wanted: tuple[str, ...], as_json: bool) -> None:
-        """What the cluster that FILE describes (JSON, TOML or YAML) would launch."""
+    @click.option("--json", "as_json", is_flag=True, help="With --dry-run: print JSON.")
+    @click.option("--cluster-name", "-n", help="In place of the file's.")
+    @click.option(
+        "--host",
+        help="At which of this machine's addresses the head listens; default 127.0.0.1 where all nodes are on this machine, else "
+        "that by which others reach it.",
+    )
+    @click.option("--port", type=click.IntRange(0, 65_535), default=0, help="Where it listens; default any free one.")
+    @click.option("--node-ip-address", help="At which address nodes reach it; default the one it listens at.")
+    @click.option("--storage", metavar="URL", help="As for `umbel start --head`.")
+    @click.option("--yes", "-y", is_flag=True, help="As Ray has it; nothing is asked here.")
+    def up(
+        path: str, dry_run: bool, wanted: tuple[str, ...], as_json: bool, cluster_name: str | None, host: str | None,
+        port: int, node_ip_address: str | None, storage: str | None, yes: bool,
+    ) -> None:  # fmt: skip
+        """Start the cluster that FILE describes (JSON, TOML or YAML), or have the one that runs follow it.
+
+        Its head starts on this machine, with an autoscaler that launches and ends nodes as they are needed.
+        """
         try:
-            file = cluster_files.read(path)
-            registry.installed().node_launchers.find(file.launcher)
-            shapes = [_shape(text) for text in wanted]
-        except (exceptions.UmbelError, OSError) as error:
-            raise click.ClickException(str(error)) from error
-        if not dry_run:
-            raise click.ClickException(
-                f"{path} is right, but no cluster launches nodes by itself yet: start them by `umbel start --head` and `umbel "
-                "start --address`; --dry-run says what would be launched"
+            file = _read(path, cluster_name)
+            if dry_run:
+                told = report.of_plan(
+                    autoscaler.Autoscaler(file.settings).dry_run(0.0, [_shape(one) for one in wanted])
+                )
+                lines = report.plan_in_words(told) or ["nothing would be launched"]
+                click.echo(json.dumps(told, indent=2) if as_json else "\n".join(lines))
+                return
+            if wanted or as_json:
+                raise click.ClickException("--demand and --json are for --dry-run")
+            running = scaled_clusters.running(file.name)
+            if running:
+                scaled_clusters.change(file, running)
+                click.echo(
+                    f"the cluster {file.name!r} runs, as {os.path.basename(running)}, and follows {path} from now on"
+                )
+                return
+            place = cluster_node.Place(
+                host=host or ("127.0.0.1" if file.launcher == "local" else ""),
+                port=port,
+                node_host=node_ip_address or "",
             )
-        plan = autoscaler.Autoscaler(file.settings).dry_run(0.0, shapes)
-        click.echo(json.dumps(_listed(plan), indent=2) if as_json else "\n".join(_in_words(plan)))
+            started = scaled_clusters.start(file, place, cluster_node.Keeping(storage) if storage else None)
+        except (exceptions.UmbelError, OSError, TypeError, ValueError, RuntimeError) as error:
+            raise click.ClickException(str(error)) from error
+        name = os.path.basename(started.launched.session_dir)
+        click.echo(f"The cluster {file.name!r} is up: its head has {started.told}, as {name}, at {started.address}.")
+        click.echo(f"It launches up to {file.settings.max_workers} nodes by {file.launcher!r} as they are needed.")
+        click.echo(
+            "Programs on this machine connect by umbel.init(); `umbel status` says what is launched and why, "
+            f"`umbel down {path}` ends all of it."
+        )
 
     return up
+
+
+def make_down() -> click.Command:
+    @click.command("down")
+    @click.argument("path", metavar="FILE")
+    @click.option("--cluster-name", "-n", help="In place of the file's.")
+    @click.option("--yes", "-y", is_flag=True, help="Do not ask.")
+    def down(path: str, cluster_name: str | None, yes: bool) -> None:
+        """End the cluster that FILE describes: its head, if it is on this machine, all of its nodes, and what runs on them."""
+        try:
+            file = _read(path, cluster_name)
+            if not yes:
+                click.confirm(f"End the cluster {file.name!r}, with all that runs on it?", abort=True)
+            ended = scaled_clusters.end(file)
+        except (exceptions.UmbelError, OSError, RuntimeError) as error:
+            raise click.ClickException(str(error)) from error
+        click.echo(f"the cluster {file.name!r}: {' and '.join(ended)} ended" if ended else "nothing of it runs")
+
+    return down
+
+
+def _read(path: str, name: str | None) -> cluster_files.ClusterFile:
+    """Raises UmbelError, OSError."""
+    file = cluster_files.read(path)
+    if name is not None:
+        file = cluster_files.parsed({**file.content, "cluster_name": name}, path)
+    registry.installed().node_launchers.find(file.launcher)
+    return file
 
 
 def _shape(text: str) -> demand.Shape:
@@ -56,27 +121,3 @@ def _shape(text: str) -> demand.Shape:
             f"--demand must be '{{\"CPU\": 4}}' or '100 x {{\"CPU\": 1}}', got {text!r}; correct it", option="demand"
         )
     return demand.Shape(resources.ResourceSet.from_floats(amounts), int(found[1] or 1))
-
-
-def _in_words(plan: planning.Plan) -> list[str]:
-    lines = [f"launches {one.node_count} of {one.type_name}: {one.reason}" for one in plan.launches]
-    lines += [f"then, as those have joined, {one.node_count} of {one.type_name}: {one.reason}" for one in plan.deferred]
-    for unmet in plan.unmet:
-        lines.append(f"no room for {unmet.what}:")
-        lines += [f"  {looked.type_name}: {looked.why}" for looked in unmet.looked]
-    return lines or ["nothing would be launched"]
-
-
-def _listed(plan: planning.Plan) -> dict[str, object]:
-    def launch(one: planning.PlannedLaunch) -> dict[str, object]:
-        return {"type": one.type_name, "count": one.node_count, "reason": one.reason}
-
-    def unmet(one: packing.Unplaced) -> dict[str, object]:
-        looked = [{"type": at.type_name, "kind": at.kind, "why": at.why} for at in one.looked]
-        return {"what": one.what, "count": one.unit_count, "looked_at": looked}
-
-    return {
-        "launches": [launch(one) for one in plan.launches],
-        "deferred": [launch(one) for one in plan.deferred],
-        "unmet": [unmet(one) for one in plan.unmet],
-    }

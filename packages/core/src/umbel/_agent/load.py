@@ -1,0 +1,53 @@
+"""What a node tells the autoscaler of its cluster: what its processes wait for, by shape, and whether it is idle.
+
+Looked at once in a period, so nothing is done for a task; told only where somebody wants to know. A shape is `[amounts in units,
+count, label selectors]`, the best selector first. What other nodes cannot help is left out: tasks of placement groups, those that
+want a certain node, and those whose environment cannot travel (`Sharing.waiting` has none of the first and the last). Pure.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Mapping
+from typing import Any
+
+SHAPES_MAX = 100  # of a node; Ray's. The rest is told when these have been served
+
+Message = dict[str, Any]
+Shape = list[Any]
+
+
+def of_tasks(waiting: Iterable[tuple[Mapping[str, Any], int]]) -> list[Shape]:
+    """waiting: what processes said that they want, and how much of it they have not been given; the oldest first."""
+    found: dict[tuple[Any, ...], Shape] = {}
+    for message, count in waiting:
+        if _is_bound(message["strategy"]):
+            continue
+        selectors = message["label_selectors"] or []
+        if not message["resources"] and not selectors:
+            continue  # it runs anywhere
+        key = (*sorted(message["resources"].items()), repr(selectors))
+        known = found.get(key)
+        if known is not None:
+            known[1] += count
+        elif len(found) < SHAPES_MAX:
+            found[key] = [dict(message["resources"]), count, selectors]
+    return list(found.values())
+
+
+def _is_bound(strategy: Any) -> bool:
+    """To a placement group, which waits itself if need be, or to a certain node."""
+    if not isinstance(strategy, dict):
+        return False
+    return "placement_group" in strategy or ("node_id" in strategy and not strategy.get("soft"))
+
+
+def idle_number(agent: Any, *, has_drivers: bool) -> int:
+    """0 while something runs, is reserved or waits here; else a number which is another one whenever something has. So whoever
+    sees the same one twice knows that the node was idle in between, by no clock but its own. agent: a `state.AgentState`."""
+    is_used = (
+        has_drivers
+        or bool(agent.demands)
+        or any(worker.lease is not None for worker in agent.workers.values())
+        or any(True for _ in agent.bundles)
+    )
+    return 0 if is_used else agent.turns + 1

@@ -1,0 +1,104 @@
+"""What the autoscaler does and why, as JSON and in words."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from typing import Any
+
+from umbel._autoscaling import autoscaler, packing, planning
+
+NODES_SHOWN_MAX = 50  # in words
+LATE_S = 15.0  # three periods: a launcher does not keep it from speaking, so it stands still
+
+Facts = Mapping[str, Any]
+
+
+def of_plan(plan: planning.Plan) -> dict[str, Any]:
+    """What would be done."""
+    return {
+        "launches": [_launch(one) for one in plan.launches],
+        "deferred": [_launch(one) for one in plan.deferred],
+        "unmet": [_unmet(one) for one in plan.unmet],
+    }
+
+
+def of_machine(machine: autoscaler.Autoscaler, now_s: float) -> dict[str, Any]:
+    """What is done, and why, as it was decided last: planning once more would cost as much again. coming: launches without an
+    answer."""
+    plan = machine.last_plan or machine.explain(now_s)
+    return {
+        **of_plan(plan._replace(launches=())),  # which are coming, or there
+        "max_workers": machine.settings.max_workers,
+        "coming": [_launch(one) for one in machine.outstanding],
+        "nodes": [
+            {
+                "node": node.name,
+                "type": node.type_name,
+                "state": node.state.value,
+                "why": node.why_it_goes or plan.kept.get(node.name, "it has just been seen"),
+                "launched_for": node.reason if node.type_name else "",
+            }
+            for node in machine.nodes.values()
+        ],
+        "failures": [
+            {"type": name, "times": one.times, "reason": one.reason, "retry_s": max(0.0, one.retry_at_s - now_s)}
+            for name, one in machine.failures.items()
+        ],
+    }
+
+
+def _launch(one: planning.PlannedLaunch | planning.Outstanding) -> dict[str, Any]:
+    return {"type": one.type_name, "count": one.node_count, "reason": one.reason}
+
+
+def _unmet(one: packing.Unplaced) -> dict[str, Any]:
+    looked = [{"type": at.type_name, "kind": at.kind, "why": at.why} for at in one.looked]
+    return {"what": one.what, "count": one.unit_count, "looked_at": looked, "able_count": one.able_count}
+
+
+def plan_in_words(told: Facts) -> list[str]:
+    lines = [f"launches {one['count']} of {one['type']}: {one['reason']}" for one in told["launches"]]
+    lines += [
+        f"then, as those have joined, {one['count']} of {one['type']}: {one['reason']}" for one in told["deferred"]
+    ]
+    for unmet in told["unmet"]:
+        waits = f", which waits for {unmet['able_count']} nodes to have room" if unmet["able_count"] else ""
+        lines.append(f"no room for {unmet['what']}{waits}:")
+        lines += [f"  {looked['type']}: {looked['why']}" for looked in unmet["looked_at"]]
+    return lines
+
+
+def answer_in_words(answer: Facts) -> list[str]:
+    """answer: the head's, see `umbel._agent.scaling`."""
+    lines = [f"does not run: {answer['trouble']}"] if answer["trouble"] else []
+    told = answer["report"]
+    if told is None:
+        return lines or ["has just started"]
+    if answer["trouble"] or answer["age_s"] > LATE_S:
+        lines.append(f"has said last {answer['age_s']:.0f} s ago:")
+    lines += told["troubles"]
+    return lines + (in_words(told["scaling"]) if told["scaling"] is not None else ["finds out what runs"])
+
+
+def in_words(told: Facts) -> list[str]:
+    """told: as `of_machine` gives it."""
+    own = [one for one in told["nodes"] if one["type"]]
+    lines = [f"{len(own)} of at most {told['max_workers']} nodes are there or on their way"]
+    lines += [f"is launching {one['count']} of {one['type']}: {one['reason']}" for one in told["coming"]]
+    lines += plan_in_words(told)
+    lines += [
+        f"{one['type']} could not be launched, {one['times']} times in a row, and is tried again in {one['retry_s']:.0f} s: "
+        f"{one['reason']}"
+        for one in told["failures"]
+    ]
+    lines += [node_in_words(one) for one in own[:NODES_SHOWN_MAX]]
+    if len(own) > NODES_SHOWN_MAX:
+        lines.append(f"and {len(own) - NODES_SHOWN_MAX} more nodes; --json has all")
+    return lines
+
+
+def node_in_words(one: Facts) -> str:
+    why = one["why"]
+    if one["launched_for"] and one["launched_for"] not in why:
+        why = f"{why} (launched for: {one['launched_for']})"
+    return f"{one['type']} {one['node']} is {one['state']}: {why}"

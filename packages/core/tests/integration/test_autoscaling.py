@@ -1,0 +1,335 @@
+"""Clusters that launch and end their nodes: real daemons, a real autoscaler, programs."""
+
+from __future__ import annotations
+
+import contextlib
+import json
+import os
+import shutil
+import signal
+import subprocess
+import sys
+import tempfile
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+import drivers
+import pytest
+
+import umbel
+from umbel import exceptions
+from umbel._base import sessions
+from umbel._client import cluster_files, cluster_node, scaled_clusters, tool
+from umbel._model import node_labels
+from umbel.autoscaler import sdk
+
+pytestmark = [
+    pytest.mark.skipif(not sys.platform.startswith("linux"), reason="processes are found through /proc"),
+    pytest.mark.timeout(180),
+]
+
+STORE = {"object_store_memory": 80 << 20}
+SMALL = {"resources": {"CPU": 1, "small": 1, **STORE}}
+LATE_S = 90.0  # for several nodes to come or to go, on a machine that is busy
+TIMEOUT_S = 120
+
+
+@pytest.fixture(autouse=True)
+def home(monkeypatch: pytest.MonkeyPatch) -> Iterator[Path]:
+    """A directory for sessions and tokens; at the end nothing may be left in it or in shared memory."""
+    directory = tempfile.mkdtemp(prefix="u", dir="/tmp")  # pytest's own are too long for socket paths
+    for name, value in {
+        "TMPDIR": directory,
+        "HOME": directory,
+        "UMBEL_AUTOSCALER_PERIOD_S": "0.2",
+        "UMBEL_NODE_RECONNECT_S": "1",
+        "UMBEL_HEAD_LOST_S": "2",
+    }.items():
+        monkeypatch.setenv(name, value)
+    monkeypatch.setattr(tempfile, "tempdir", None)
+    base = os.path.join(directory, f"umbel-{os.getuid()}")
+    shared = {name for name in os.listdir("/dev/shm") if name.startswith("umbel-")}
+    try:
+        yield Path(directory)
+        left = sessions.sweep_stale_sessions(base) if os.path.isdir(base) else []
+        assert left == []
+        assert not os.path.isdir(base) or os.listdir(base) == []
+        assert not os.path.isdir(os.path.join(directory, ".umbel", "clusters"))
+        mine = {name for name in os.listdir("/dev/shm") if name.startswith("umbel-")} - shared
+        assert not [name for name in mine if os.path.exists(os.path.join(base, name.partition("-")[2]))]
+    finally:
+        for path in sessions.outliving_sessions(base) if os.path.isdir(base) else []:
+            drivers.kill(sessions.daemon_of(path))
+        shutil.rmtree(directory, ignore_errors=True)
+
+
+def described(**changed: Any) -> cluster_files.ClusterFile:
+    content = {
+        "cluster_name": "test",
+        "idle_timeout_minutes": 0.01,
+        "head_node_type": "head",
+        "available_node_types": {"head": {"resources": {"CPU": 1, **STORE}}, "small": {**SMALL, "max_workers": 3}},
+        **changed,
+    }
+    return cluster_files.parsed(content, "test.json")
+
+
+class Up:
+    """A cluster that is up."""
+
+    def __init__(self, file: cluster_files.ClusterFile) -> None:
+        self.file = file
+        self.started = scaled_clusters.start(file, cluster_node.Place(host="127.0.0.1", port=0))
+        self.session_dir = self.started.launched.session_dir
+
+    def query(self, what: str) -> Any:
+        with tool.Tool(self.session_dir) as asker:
+            return asker.query(what)
+
+    def nodes(self) -> dict[str, dict[str, Any]]:
+        """Those that live and were launched, by what they are called."""
+        living = [one for one in self.query("nodes") if one["alive"] and not one["is_head"]]
+        return {one["labels"][node_labels.INSTANCE_ID]: one for one in living}
+
+    def until(self, count: int) -> dict[str, dict[str, Any]]:
+        """That there are so many."""
+        drivers.wait_until(lambda: len(self.nodes()) == count, timeout_s=LATE_S, what=f"{count} nodes; {self.told()}")
+        return self.nodes()
+
+    def told(self) -> dict[str, Any]:
+        """What the autoscaler says, once it has looked."""
+
+        def said() -> Any:
+            answer = self.query("autoscaler")
+            return answer["report"] is not None and answer["report"]["scaling"] is not None and answer
+
+        found: dict[str, Any] = drivers.wait_until(said, what="the autoscaler to say something")
+        return found
+
+    def scaling(self) -> dict[str, Any]:
+        found: dict[str, Any] = self.told()["report"]["scaling"]
+        return found
+
+    def daemons(self) -> list[int]:
+        """The process ids of launched nodes' daemons."""
+        return [sessions.daemon_of(one["session_dir"]) for one in self.nodes().values()]
+
+
+@contextlib.contextmanager
+def up(**changed: Any) -> Iterator[Up]:
+    made = Up(described(**changed))
+    try:
+        yield made
+    finally:
+        umbel.shutdown()
+        scaled_clusters.end(made.file)
+        made.started.launched.close()
+
+
+def burst(made: Up, count: int, nodes: int, gate: Path) -> list[tuple[int, str]]:
+    """Tasks that run until there are so many nodes. Their results: (number, the node it was on)."""
+    umbel.init(address=made.started.address)
+
+    @umbel.remote
+    def wait(number: int, gate: str) -> tuple[int, str]:
+        drivers.wait_until(lambda: os.path.exists(gate), timeout_s=LATE_S)
+        return number, umbel.get_runtime_context().get_node_id()
+
+    waiting = [wait.remote(number, str(gate)) for number in range(count)]
+    made.until(nodes)
+    gate.touch()
+    return umbel.get(waiting, timeout=LATE_S)
+
+
+def test_cluster_grows_under_a_burst_and_shrinks_again_and_nothing_is_lost(home: Path) -> None:
+    with up() as made:
+        assert made.nodes() == {}
+        found = burst(made, 24, 3, home / "gate")
+        assert [number for number, _ in found] == list(range(24))
+        assert {node for _, node in found} - {made.started.launched.node_id}
+        umbel.shutdown()  # a program's leases are not idle
+        made.until(0)
+        assert made.query("autoscaler")["trouble"] == ""
+
+
+@pytest.mark.slow
+def test_cluster_grows_from_one_node_to_eight_and_back(home: Path) -> None:
+    types = {"head": {"resources": {"CPU": 1, **STORE}}, "small": {**SMALL, "max_workers": 7}}
+    with up(available_node_types=types) as made:
+        found = burst(made, 64, 7, home / "gate")
+        assert [number for number, _ in found] == list(range(64))
+        umbel.shutdown()
+        made.until(0)
+
+
+def test_nodes_with_actors_stay_and_values_survive_the_end_of_others(home: Path) -> None:
+    with up() as made:
+        umbel.init(address=made.started.address)
+
+        @umbel.remote(num_cpus=1, resources={"small": 1})
+        class Counter:
+            def __init__(self) -> None:
+                self.count = 0
+
+            def add(self) -> tuple[int, str]:
+                self.count += 1
+                return self.count, umbel.get_runtime_context().get_node_id()
+
+        @umbel.remote(num_cpus=1, resources={"small": 1})
+        def large(gate: str) -> bytes:
+            drivers.wait_until(lambda: os.path.exists(gate), timeout_s=LATE_S)
+            return b"x" * 1_000_000
+
+        counter = Counter.remote()
+        count, home_node = umbel.get(counter.add.remote(), timeout=LATE_S)
+        values = [large.remote(str(home / "gate")) for _ in range(2)]
+        made.until(3)
+        (home / "gate").touch()
+        umbel.wait(values, num_returns=2, timeout=LATE_S)
+        seen_s = made.query("autoscaler")["report"]["at_s"]
+        drivers.wait_until(lambda: made.query("autoscaler")["report"]["at_s"] > seen_s + 2.0, what="idle times to pass")
+        assert [len(one) for one in umbel.get(values, timeout=LATE_S)] == [1_000_000] * 2
+        del values
+        made.until(1)
+        assert umbel.get(counter.add.remote(), timeout=LATE_S) == (count + 1, home_node)
+        drivers.wait_until(
+            lambda: (
+                [(one["why"], one["state"]) for one in made.scaling()["nodes"] if one["type"]]
+                == [("it is in use", "alive")]
+            ),
+            what="the last one to be kept, with the reason",
+        )
+
+
+def test_min_workers_are_there_and_killed_ones_are_replaced() -> None:
+    types = {"head": {"resources": {"CPU": 1, **STORE}}, "small": {**SMALL, "min_workers": 2, "max_workers": 3}}
+    with up(available_node_types=types) as made:
+        before = made.until(2)
+        (first, *_) = before
+        os.kill(sessions.daemon_of(before[first]["session_dir"]), signal.SIGKILL)
+        drivers.wait_until(
+            lambda: len(made.nodes()) == 2 and first not in made.nodes(), timeout_s=LATE_S, what="another one"
+        )
+        drivers.wait_until(
+            lambda: all("min_workers" in one["why"] for one in made.scaling()["nodes"] if one["type"]),
+            what="both to be kept, with the reason",
+        )
+
+
+def test_room_that_is_requested_is_there_until_it_is_taken_back(home: Path) -> None:
+    with up() as made:
+        umbel.init(address=made.started.address)
+        sdk.request_resources(num_cpus=1, bundles=[{"CPU": 1, "small": 1}], bundle_label_selectors=[{}])
+        made.until(1)
+        drivers.wait_until(
+            lambda: (
+                [one["why"] for one in made.scaling()["nodes"] if one["type"]]
+                == ["it is needed for {CPU: 1, small: 1} of a standing request"]
+            ),
+            what="it to be kept, with the reason",
+        )
+        sdk.request_resources()
+        made.until(0)
+
+
+def test_what_nothing_can_be_launched_for_is_explained() -> None:
+    with up() as made:
+        umbel.init(address=made.started.address)
+        sdk.request_resources(bundles=[{"GPU": 1}])
+        drivers.wait_until(lambda: made.scaling()["unmet"], what="what is not met")
+        (unmet,) = made.scaling()["unmet"]
+        assert unmet["what"] == "{GPU: 1}, of a standing request"
+        assert [one["kind"] for one in unmet["looked_at"]] == ["too small"]
+
+
+def test_launches_that_fail_are_explained_and_tried_again(monkeypatch: pytest.MonkeyPatch) -> None:
+    types = {"head": {"resources": {"CPU": 1, **STORE}}, "small": {"resources": {"CPU": 1, "object_store_memory": 1}}}
+    with up(available_node_types={**types, "small": {**types["small"], "min_workers": 1, "max_workers": 1}}) as made:
+        drivers.wait_until(lambda: made.scaling()["failures"], what="a failure")
+        (failure,) = made.scaling()["failures"]
+        assert failure["type"] == "small"
+        assert "object_store_memory must be at least" in failure["reason"]
+        assert failure["retry_s"] > 0
+
+
+def test_node_that_is_to_be_ended_before_it_joins_is_not_let_in() -> None:
+    with up() as made:
+        place = cluster_node.Place(
+            head=made.started.address, host="127.0.0.1", token_file=scaled_clusters.token_path("test")
+        )
+
+        def wishes(name: str) -> cluster_node.Wishes:
+            labels = {node_labels.INSTANCE_ID: name, node_labels.NODE_GROUP: "other"}
+            return cluster_node.Wishes(1, 0, {}, labels, STORE["object_store_memory"])
+
+        with tool.Tool(made.session_dir) as asker:
+            assert asker.scale(barred="late") == {"is_barred": True}
+            with pytest.raises(exceptions.UmbelSystemError, match="does not take this node: the autoscaler ends it"):
+                cluster_node.start_node(wishes("late"), place)
+            joined = cluster_node.start_node(wishes("early"), place, ends_with_starter=True)
+            assert asker.scale(barred="early") == {"is_barred": False}
+            joined.launched.close()
+
+
+def cli(*arguments: str) -> str:
+    done = subprocess.run(
+        [sys.executable, "-m", "umbel.cli", *arguments], capture_output=True, text=True, timeout=TIMEOUT_S, check=False
+    )
+    assert done.returncode == 0, done.stdout + done.stderr
+    return done.stdout
+
+
+def test_commands_start_change_explain_and_end_a_cluster(home: Path) -> None:
+    path = home / "cluster.json"
+    types = described().content["available_node_types"]
+    path.write_text(json.dumps({**described().content, "available_node_types": types}))
+    assert "The cluster 'test' is up: its head has 1 CPU" in cli("up", str(path), "-y")
+    more = {**types, "small": {**types["small"], "min_workers": 1}}
+    path.write_text(json.dumps({**described().content, "available_node_types": more}))
+    assert "follows" in cli("up", str(path))
+    running = scaled_clusters.running("test")
+
+    def listed() -> Any:
+        with tool.Tool(running) as asker:
+            return len([one for one in asker.query("nodes") if one["alive"]]) == 2
+
+    drivers.wait_until(listed, timeout_s=LATE_S, what="the node to join")
+    drivers.wait_until(lambda: "is alive: its type's min_workers are 1" in cli("status"), what="the reason")
+    status = cli("status")
+    assert "Autoscaler:" in status
+    assert "1 of at most 3 nodes are there or on their way" in status
+    assert "its type's min_workers are 1" in cli("explain")
+    assert len(json.loads(cli("sessions", "--json"))) == 2
+    assert cli("down", str(path), "--yes").startswith(f"the cluster 'test': the head in {os.path.basename(running)}")
+    assert cli("down", str(path), "--yes") == "nothing of it runs\n"
+
+
+def test_head_that_is_killed_leaves_nodes_that_end_themselves_or_by_down() -> None:
+    types = {"head": {"resources": {"CPU": 1, **STORE}}, "small": {**SMALL, "min_workers": 1, "max_workers": 1}}
+    made = Up(described(available_node_types=types))
+    made.until(1)
+    (daemon,) = made.daemons()
+    (scaler,) = [one["pid"] for one in made.query("processes") if one["component"] == "autoscaler"]
+    os.kill(made.started.launched.pid, signal.SIGKILL)
+    drivers.wait_until(lambda: not drivers.is_running(scaler), what="the autoscaler to end with its head")
+    drivers.wait_until(
+        lambda: not drivers.is_running(daemon), timeout_s=LATE_S, what="the node to end without its head"
+    )
+    made.started.launched.close()
+    scaled_clusters.end(made.file)
+
+
+def test_autoscaler_that_is_killed_starts_again_and_launches_nothing_twice() -> None:
+    types = {"head": {"resources": {"CPU": 1, **STORE}}, "small": {**SMALL, "min_workers": 2, "max_workers": 3}}
+    with up(available_node_types=types) as made:
+        before = made.until(2)
+        (scaler,) = [one["pid"] for one in made.query("processes") if one["component"] == "autoscaler"]
+        os.kill(scaler, signal.SIGKILL)
+        drivers.wait_until(lambda: made.query("autoscaler")["trouble"], what="its end to be noticed")
+        assert "its process has ended with the code -9" in made.query("autoscaler")["trouble"]
+        drivers.wait_until(lambda: not made.query("autoscaler")["trouble"], what="another one")
+        drivers.wait_until(
+            lambda: made.query("autoscaler")["age_s"] < 1.0 and len(made.scaling()["nodes"]) == 3, what="it to know all"
+        )
+        assert made.nodes().keys() == before.keys()

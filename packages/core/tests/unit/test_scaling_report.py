@@ -1,0 +1,78 @@
+"""What the autoscaler says of what it does."""
+
+from __future__ import annotations
+
+from typing import Any
+
+from umbel._autoscaling import autoscaler, demand, events, node_types, report
+from umbel._model.resources import ResourceSet
+
+SMALL = node_types.NodeType("small", ResourceSet.from_floats({"CPU": 1}), 3, 1)
+
+
+def told(*given: events.Event, at_s: float = 0.0) -> tuple[autoscaler.Autoscaler, dict[str, Any]]:
+    machine = autoscaler.Autoscaler(node_types.Settings((SMALL,), 3, idle_timeout_s=10.0))
+    for event in given:
+        machine.apply(event)
+    return machine, report.of_machine(machine, at_s)
+
+
+def cpus(count: float, times: int = 1) -> demand.Shape:
+    return demand.Shape(ResourceSet.from_floats({"CPU": count}), times)
+
+
+def seen(name: str, idle_s: float | None = None) -> events.NodeSeen:
+    has = ResourceSet.from_floats({"CPU": 1})
+    return events.NodeSeen(name, "small", has, has, {}, idle_s, 0.0)
+
+
+def test_launches_without_an_answer_are_coming() -> None:
+    _, found = told(events.DemandChanged((cpus(1, 2),), (), 0.0), events.Ticked(0.0))
+    assert report.in_words(found) == [
+        "0 of at most 3 nodes are there or on their way",
+        "is launching 1 of small: min_workers is 1",
+        "is launching 1 of small: {CPU: 1}, which waits",
+    ]
+
+
+def test_nodes_say_why_they_are_kept_and_what_they_were_launched_for() -> None:
+    _, found = told(
+        events.Ticked(0.0), events.LaunchAnswered(1, ("n1",), 1.0), seen("n1"), events.Ticked(2.0), at_s=2.0
+    )
+    assert report.in_words(found) == [
+        "1 of at most 3 nodes are there or on their way",
+        "small n1 is alive: it is in use (launched for: min_workers is 1)",
+    ]
+
+
+def test_what_could_not_be_launched_and_what_finds_no_room_is_said() -> None:
+    machine, _ = told(events.DemandChanged((cpus(9),), (), 0.0), events.Ticked(0.0))
+    machine.apply(events.LaunchAnswered(1, (), 1.0, "out of quota"))
+    machine.apply(events.Ticked(2.0))
+    lines = report.in_words(report.of_machine(machine, 2.0))
+    assert "no room for {CPU: 9}, which waits:" in "\n".join(lines) or "no room for {CPU: 9}:" in lines
+    assert "small could not be launched, 1 times in a row, and is tried again in 4 s: out of quota" in lines
+
+
+def test_node_that_goes_says_why_and_one_that_was_not_drained_is_kept_again() -> None:
+    machine, _ = told(seen("n1", 0.0), seen("n2", 0.0), events.Ticked(20.0), at_s=20.0)
+
+    def states() -> dict[str, tuple[str, str]]:
+        return {one["node"]: (one["state"], one["why"]) for one in report.of_machine(machine, 20.0)["nodes"]}
+
+    (going,) = [name for name, (state, _) in states().items() if state == "draining"]
+    assert states()[going][1] == "it is idle for 20 s, and nothing needs it"
+    machine.apply(events.DrainAnswered(going, False, 20.0))
+    machine.apply(events.Ticked(21.0))
+    assert states()[going] == ("alive", "its type's min_workers are 1")  # the other one goes instead
+
+
+def test_answer_says_whether_it_is_fresh() -> None:
+    _, scaling = told()
+    said = {"cluster_name": "c", "troubles": ["the launcher cannot say what runs: x"], "scaling": scaling, "at_s": 0.0}
+    answer = {"trouble": "", "age_s": 1.0, "report": said}
+    assert report.answer_in_words(answer)[0] == "the launcher cannot say what runs: x"
+    assert report.answer_in_words({**answer, "age_s": 60.0})[0] == "has said last 60 s ago:"
+    assert report.answer_in_words({**answer, "report": None}) == ["has just started"]
+    dead = {**answer, "trouble": "its process has ended", "report": None}
+    assert report.answer_in_words(dead) == ["does not run: its process has ended"]
