@@ -338,7 +338,9 @@ def test_values_of_a_drained_node_are_handed_over_to_their_owner_and_not_compute
     owner = umbel.get_runtime_context().get_worker_id()
     assert len(segments_of(nodes.head, owner)) == 3
     del before, later, reference
-    until(lambda: nodes.query("store")["free_bytes"] > nodes.query("store")["capacity_bytes"] - VALUE_BYTES, "them to go")
+    until(
+        lambda: nodes.query("store")["free_bytes"] > nodes.query("store")["capacity_bytes"] - VALUE_BYTES, "them to go"
+    )
 
 
 def test_who_was_told_where_a_value_lay_reads_it_after_the_node_has_gone(nodes: Nodes) -> None:
