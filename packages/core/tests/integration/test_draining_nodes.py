@@ -278,6 +278,128 @@ def test_an_actor_of_a_drained_node_is_restarted_elsewhere_without_counting(node
         get(first.add.remote())
 
 
+# ---- values ----
+
+VALUE_BYTES = 20_000_000
+
+
+@umbel.remote
+def make(directory: str, number: int, go: str = "") -> Any:
+    """A large array, once there is a file `go` if one is named; leaves a file for each time that it is made."""
+    numpy = pytest.importorskip("numpy")
+    with open(os.path.join(directory, f"{number}.{time.monotonic_ns()}"), "w"):
+        pass
+    until_s = time.monotonic() + TIMEOUT_S
+    while go and not os.path.exists(go) and time.monotonic() < until_s:
+        time.sleep(0.01)
+    return numpy.arange(number, number + VALUE_BYTES // 8)
+
+
+@umbel.remote
+def total(array: Any) -> tuple[int, int, str]:
+    return int(array[0]), int(array.sum()), umbel.get_runtime_context().get_node_id()
+
+
+@umbel.remote
+def put_there() -> list[Any]:
+    """A large value that the worker owns which runs this."""
+    numpy = pytest.importorskip("numpy")
+    return [umbel.put(numpy.ones(VALUE_BYTES // 8))]
+
+
+def made(directory: str) -> list[str]:
+    return sorted(name.partition(".")[0] for name in os.listdir(directory))
+
+
+def segments_of(node: cluster_utils.ClusterNode, owner: str) -> list[str]:
+    """The files of large values in a node's store that this process owns."""
+    store = f"/dev/shm/umbel-{os.getuid()}-{os.path.basename(node.session_dir)}"
+    found = [one for one in os.scandir(store) if f".{owner}." in one.name]
+    return [one.name for one in found if one.stat().st_size >= VALUE_BYTES]
+
+
+def test_values_of_a_drained_node_are_handed_over_to_their_owner_and_not_computed_again(nodes: Nodes) -> None:
+    numpy = pytest.importorskip("numpy")
+    node = nodes.add()
+    directory, go = nodes.file("made"), nodes.file("go")
+    os.mkdir(directory)
+    there = make.options(scheduling_strategy=on(node))
+    before = [there.remote(directory, number) for number in (1, 2)]
+    umbel.wait(before, num_returns=2, timeout=TIMEOUT_S, fetch_local=False)
+    later = there.remote(directory, 3, go)
+    until(lambda: made(directory) == ["1", "2", "3"], "the third to be under way")
+    assert nodes.drain(node) == ""
+    with open(go, "w"):
+        pass
+    nodes.until_gone(node)
+    for number, reference in zip((1, 2, 3), [*before, later], strict=True):
+        assert numpy.array_equal(get(reference), numpy.arange(number, number + VALUE_BYTES // 8))
+    assert made(directory) == ["1", "2", "3"]
+    owner = umbel.get_runtime_context().get_worker_id()
+    assert len(segments_of(nodes.head, owner)) == 3
+    del before, later, reference
+    until(
+        lambda: nodes.query("store")["free_bytes"] > nodes.query("store")["capacity_bytes"] - VALUE_BYTES, "them to go"
+    )
+
+
+def test_who_was_told_where_a_value_lay_reads_it_after_the_node_has_gone(nodes: Nodes) -> None:
+    node, reader = nodes.add(), nodes.add()
+    directory = nodes.file("made")
+    os.mkdir(directory)
+    value = make.options(scheduling_strategy=on(node)).remote(directory, 5)
+    umbel.wait([value], timeout=TIMEOUT_S, fetch_local=False)
+
+    @umbel.remote
+    class Holder:
+        def __init__(self, inside: list[Any]) -> None:
+            self.inside = inside
+            umbel.wait(inside, timeout=TIMEOUT_S, fetch_local=False)  # so that it knows where that lies
+
+        def total(self) -> tuple[int, int]:
+            array = umbel.get(self.inside[0], timeout=TIMEOUT_S)
+            return int(array[0]), int(array.sum())
+
+    holder = Holder.options(scheduling_strategy=on(reader)).remote([value])
+    until(lambda: [one for one in nodes.query("actors") if one["state"] == "ALIVE"], "the holder to be made")
+    assert nodes.drain(node) == ""
+    nodes.until_gone(node)
+    count = VALUE_BYTES // 8
+    wanted = 5, sum(range(5, 5 + count))
+    assert get(holder.total.remote()) == wanted
+    assert get(total.options(scheduling_strategy=on(reader)).remote(value)) == (*wanted, reader.node_id)
+    assert made(directory) == ["5"]
+
+
+def test_an_idle_drain_is_refused_while_a_worker_keeps_a_value_for_an_owner_elsewhere(nodes: Nodes) -> None:
+    node = nodes.add()
+    directory = nodes.file("made")
+    os.mkdir(directory)
+    value = make.options(scheduling_strategy=on(node)).remote(directory, 1)
+    umbel.wait([value], timeout=TIMEOUT_S, fetch_local=False)
+    until(lambda: not [one for one in nodes.query("workers", node) if one["client"]], "the lease to go back")
+    assert nodes.drain(node, "idle") == "the node is not idle: it has 1 worker with values that others need"
+    assert len(get(value)) == VALUE_BYTES // 8
+    del value
+    until(lambda: nodes.drain(node, "idle") == "", "the value to be freed")
+    nodes.until_gone(node)
+
+
+def test_values_that_processes_of_a_drained_node_own_keep_it_and_end_with_it(nodes: Nodes) -> None:
+    node = nodes.add()
+    inside = get(put_there.options(scheduling_strategy=on(node)).remote())
+    assert "values that others need" in until(
+        lambda: (told := nodes.drain(node, "idle")) and "in use" not in told and told, "the lease to go back"
+    )
+    assert nodes.drain(node) == ""
+    until(lambda: "values that others need" in nodes.seen(node)["draining"]["waits_for"], "the node to wait for that")
+    assert len(get(inside[0])) == VALUE_BYTES // 8
+    assert nodes.drain(node, deadline_s=0.0) == ""
+    nodes.until_gone(node)
+    with pytest.raises(exceptions.OwnerDiedError):
+        get(inside[0])
+
+
 def test_who_cannot_be_drained_and_who_may_ask(nodes: Nodes) -> None:
     node = nodes.add()
     on_head = ("--session", nodes.head.session_dir)

@@ -517,3 +517,29 @@ def test_actors_of_a_group_that_has_ended_die_whatever_restarts_they_have_left(t
     assert table.find("n", "ns") is None
     assert table.apply(ev.HostDied("a", "w1", "killed", 0.0)) == []
     table.check()
+
+
+def test_a_restart_for_a_node_that_was_taken_away_does_not_count(table: ActorTable) -> None:
+    alive(table, spec(max_restarts=1))
+    (placed,) = table.apply(ev.HostDied("a", "w1", "its node was drained", 0.0, is_preempted=True))
+    assert placed == ev.Place(spec(max_restarts=1))
+    table.apply(ev.ActorHosted("a", "w2", "/w2.sock", 0.0), ev.ActorReady("a", "w2", 0.0))
+    table.apply(ev.HostDied("a", "w2", "it crashed", 0.0))
+    (listed,) = table.listed()
+    assert (listed.state, listed.restarts, listed.preemptions) == (ActorState.RESTARTING, 2, 1)
+    table.check()
+    table.apply(ev.ActorHosted("a", "w3", "/w3.sock", 0.0), ev.ActorReady("a", "w3", 0.0))
+    table.apply(ev.HostDied("a", "w3", "it crashed", 0.0))
+    assert table.listed()[0].reason == "it crashed; its 1 restarts are used up"
+
+
+def test_an_actor_whose_restarts_are_used_up_survives_the_end_of_its_node_and_one_without_any_does_not(
+    table: ActorTable,
+) -> None:
+    alive(table, spec(max_restarts=1))
+    table.apply(ev.HostDied("a", "w1", "it crashed", 0.0), ev.ActorHosted("a", "w2", "/w2.sock", 0.0))
+    table.apply(ev.ActorReady("a", "w2", 0.0), ev.HostDied("a", "w2", "drained", 0.0, is_preempted=True))
+    assert table.listed()[0].state is ActorState.RESTARTING
+    alive(table, spec("b"), "w9")
+    table.apply(ev.HostDied("b", "w9", "drained", 0.0, is_preempted=True))
+    assert [one.state for one in table.listed()] == [ActorState.RESTARTING, ActorState.DEAD]

@@ -60,3 +60,19 @@ def test_own_node_does_not_die_for_its_processes_because_others_think_so() -> No
     told.directory.forget(OWN)
     assert told.all == []
     assert told.found(OWN.hex()) == "10.0.0.8:6380"
+
+
+def test_processes_hear_once_of_a_node_that_is_drained_and_those_that_come_later_too() -> None:
+    told = Told()
+    told.directory.drains(TAG)  # which is no member
+    told.directory.set(TAG, "10.0.0.7:6380")
+    told.directory.drains(TAG)
+    told.directory.drains(TAG)
+    told.directory.drains(OWN)
+    drained = {"t": "node_draining", "node": TAG.hex()}
+    assert told.all == [drained]
+    told.directory.on_joined("p1")
+    assert told.sent == [("p1", drained)]
+    told.directory.forget(TAG)
+    told.directory.on_joined("p2")
+    assert told.sent == [("p1", drained)]

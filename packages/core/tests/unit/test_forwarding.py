@@ -287,3 +287,35 @@ def test_several_nodes_that_have_room_are_looked_at_together() -> None:
         ("b", 1),
         ("c", 1),
     ]
+
+
+def drained(here: Here, node: str) -> list[Any]:
+    view = placement.NodeView(node, units(CPU=here.total[node]), units(), is_local=node == "a", is_draining=True)
+    return here.tell(fw.NodeSeen(view, here.at_s))
+
+
+def test_what_was_asked_of_a_node_that_is_drained_is_asked_of_others() -> None:
+    here = Here({"a": 1, "b": 4, "c": 4})
+    here.see("c", 0)
+    assert here.want(3) == [("a", 1), ("b", 2)]
+    assert drained(here, "b") == [("b", 0), ("a", 3)]
+    assert here.see("c", 4) == [("a", 1), ("c", 2)]
+    assert drained(here, "b") == []  # told twice
+
+
+def test_a_node_that_is_drained_asks_all_of_others_and_keeps_what_none_can_hold() -> None:
+    here = Here({"a": 4, "b": 2})
+    assert here.want(1) == [("a", 1)]
+    assert drained(here, "a") == [("a", 0), ("b", 1)]
+    ((node, count, refusal),) = here.want(1, demand(3), key="g")
+    assert (node, count) == ("a", 1)
+    assert "no node has {CPU: 3} in total" in refusal
+
+
+def test_what_insists_on_a_node_that_is_drained_fails_unless_it_is_soft() -> None:
+    here = Here({"a": 2, "b": 2})
+    here.want(1, demand(strategy=placement.NodeAffinity("b", is_soft=False)))
+    ended, failed = drained(here, "b")
+    assert ended == ("b", 0)
+    assert failed.reason == "node b is being drained, and begins nothing any more; make the affinity soft"
+    assert here.want(1, demand(strategy=placement.NodeAffinity("b", is_soft=True)), key="g") == [("a", 1)]

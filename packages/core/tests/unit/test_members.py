@@ -653,3 +653,64 @@ def test_what_waits_for_a_busy_node_goes_to_one_that_comes_and_until_then_is_tol
     cluster.host(actor, 9)
     cluster.flow()
     assert cluster.members.waiting_actors() == []
+
+
+# ---- draining ----
+
+
+def drains(cluster: Cluster) -> None:
+    cluster.sees(NODE, {"CPU": 40_000})
+    cluster.head.others[0]["draining"] = {"reason": "preemption", "message": "", "deadline_s": None, "waits_for": ""}
+    cluster.members.nodes_changed([cluster.head.others[0]])
+    cluster.flow()
+
+
+def test_an_actor_that_looks_for_a_worker_on_a_node_that_is_drained_looks_elsewhere(cluster: Cluster) -> None:
+    actor = cluster.create(cluster.driver(), 1)
+    cluster.flow()
+    assert (cluster.node.placed, cluster.head.placed) == ([actor], [])
+    drains(cluster)
+    assert (cluster.node.placed, cluster.head.placed) == ([], [actor])
+    drains(cluster)
+    assert cluster.head.placed == [actor]
+
+
+def test_a_new_actor_is_not_placed_on_a_node_that_is_drained_unless_what_it_needs_lies_there(cluster: Cluster) -> None:
+    drains(cluster)
+    driver = cluster.driver()
+    plain = cluster.create(driver, 1)
+    built = cluster.create(driver, 2, env={"built": {"pip": ["x"]}})
+    cluster.flow()
+    assert (cluster.node.placed, cluster.head.placed) == ([built], [plain])
+
+
+def test_an_actor_that_has_a_worker_stays_until_its_node_goes_and_its_restart_does_not_count(cluster: Cluster) -> None:
+    actor = cluster.create(cluster.driver(), 1, max_restarts=1, detached=True)
+    cluster.flow()
+    cluster.ready(actor, cluster.host(actor, 7))
+    cluster.flow()
+    drains(cluster)
+    assert cluster.node.killed == []
+    cluster.members.node_gone(NODE, "it was drained")
+    (listed,) = cluster.service.listed()
+    assert (listed["state"], listed["restarts"], listed["preemptions"]) == ("RESTARTING", 1, 1)
+
+
+def test_a_command_at_a_node_asks_the_head_to_drain_and_hears_the_answer(cluster: Cluster) -> None:
+    asked: list[Message] = []
+
+    def drain_node(message: Message, tell: Any) -> None:
+        asked.append(message)
+        tell(False, "it is not idle")
+
+    cluster.head.drain_node = drain_node  # type: ignore[attr-defined]
+    message = {"t": "drain_node", "node": NODE, "reason": "idle", "message": "", "deadline_s": None, "rq": 4}
+    cluster.proxy.ask_to_drain("tool", message)
+    cluster.flow()
+    assert asked == [message]
+    assert cluster.node.answers_to("tool") == [
+        {"t": "reply", "rq": 4, "result": {"is_accepted": False, "reason": "it is not idle"}}
+    ]
+    cluster.cut()
+    cluster.proxy.ask_to_drain("tool", message)
+    assert cluster.node.answers_to("tool")[1]["error"]["kind"] == "unavailable"

@@ -25,6 +25,7 @@ class Directory:
         self._send = send
         self._tell_processes = tell_processes
         self._addresses: dict[bytes, str] = {}
+        self._draining: dict[bytes, None] = {}  # other nodes that are being drained
 
     def set(self, tag: bytes, address: str) -> None:
         """A node is there, to be reached at this address. Raises InvalidOption for what is none."""
@@ -35,8 +36,20 @@ class Directory:
         whatever others think."""
         if tag == self.own_tag:
             return
+        self._draining.pop(tag, None)
         if self._addresses.pop(tag, None) is not None:
             self._tell_processes({"t": "node_gone", "node": tag.hex()})
+
+    def drains(self, tag: bytes) -> None:
+        """A node is being drained: owners of values that lie there take them over."""
+        if tag != self.own_tag and tag in self._addresses and tag not in self._draining:
+            self._draining[tag] = None
+            self._tell_processes(_draining(tag))
+
+    def on_joined(self, client: str) -> None:
+        """A process of this node has come."""
+        for tag in self._draining:
+            self._send(client, _draining(tag))
 
     def address_of(self, tag: bytes) -> str:
         """ "" for a node that is not known."""
@@ -45,6 +58,10 @@ class Directory:
     def on_find(self, client: str, node: str) -> None:
         """A process asks for a node, by its tag in hexadecimal."""
         self._send(client, {"t": "node_at", "node": node, "address": self.address_of(_tag(node))})
+
+
+def _draining(tag: bytes) -> dict[str, Any]:
+    return {"t": "node_draining", "node": tag.hex()}
 
 
 def _tag(text: str) -> bytes:

@@ -152,7 +152,8 @@ class Queries:
     def _free(self) -> dict[str, int]:
         agent = self._daemon.agent
         own = {**agent.ledger.free, **agent.bundles.as_resources(free=True)}
-        free = _sum([own, *(node["available"] for node in self._daemon.other_nodes() if node["alive"])])
+        others = [node for node in self._daemon.other_nodes() if node["alive"] and not node.get("draining")]
+        free = _sum([own, *(node["available"] for node in others)])
         return {name: amount for name, amount in free.items() if amount > 0}
 
     def _nodes(self) -> list[Message]:

@@ -574,6 +574,9 @@ class Service:
             self._sharing.nodes_changed(changes)
         if self.members is not None:
             self.members.nodes_changed(changes)
+        for change in changes:
+            if change.get("draining") and change.get("alive", True):
+                self.directory.drains(nodes.tag_of_node(change["node_id"]))
 
     def end_node(self, reason: str) -> None:
         """This node is none of its cluster any more."""
@@ -671,6 +674,8 @@ class Service:
         if client.is_tool:
             return
         now_s = self.now_s()
+        if self.directory is not None:
+            self.directory.on_joined(client.id)
         self.decide(ev.ClientJoined(client.id, now_s))
         if not client.is_driver:
             self.forks.on_connected(client.id, client.pid)

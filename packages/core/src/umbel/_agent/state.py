@@ -30,6 +30,7 @@ START_FAILURES_MAX = 3  # in a row for one environment, before those who wait fo
 START_RETRY_S = 0.2  # after a failed start; long enough not to spin, short enough to go unnoticed
 ASK_TIMEOUT_S = 30.0  # a worker that does not answer a request to exit for so long is stuck
 STAYED_RETRY_S = 2.0  # an idle or retired worker that still owns objects is asked again after so long
+DRAIN_RETRY_S = 0.5  # or, where the node waits for nothing else before it ends, after so long
 ORPHAN_GRACE_S = 5.0  # for a task whose submitter is gone to be interrupted; what does not end by then is stuck
 ORPHAN_RETRY_S = 0.2
 LOST_GRACE_S = 2.0  # between a worker's connection closing and its process being killed: time for its exit handlers
@@ -446,7 +447,7 @@ class AgentState:
             worker.is_intended = False
             self._end_lease(worker.lease)
             self._enter(worker, WorkerState.IDLE, event.at_s)
-            worker.ask_again_s = event.at_s + STAYED_RETRY_S
+            worker.ask_again_s = event.at_s + (DRAIN_RETRY_S if self.draining else STAYED_RETRY_S)
             return []
         if worker.state is not WorkerState.LEAVING:
             return []
@@ -454,7 +455,7 @@ class AgentState:
             worker.deadline_s = None
         else:
             self._enter(worker, WorkerState.IDLE, event.at_s)
-        worker.ask_again_s = event.at_s + STAYED_RETRY_S
+        worker.ask_again_s = event.at_s + (DRAIN_RETRY_S if self.draining else STAYED_RETRY_S)
         return []
 
     def _on_memory_short(self, event: ev.MemoryShort) -> list[AgentCommand]:

@@ -50,6 +50,7 @@ class Arrivals:
             messages.FETCH: objects.on_fetch,
             messages.VALUE: objects.on_value,
             messages.FREE: objects.on_free,
+            messages.TAKEN: objects.on_taken,
             messages.LOST: objects.on_lost,
             messages.COPIED: objects.on_copied,
             messages.CANCEL_OBJECT: book.on_cancel_object,
@@ -153,6 +154,10 @@ class Arrivals:
                 engine.values.make_fetching().on_notice(message)
             elif kind in _OF_SPILLING:
                 engine.values.make_spilling().on_notice(message)
+            elif kind == "node_draining":
+                engine.values.make_takeover().begin(bytes.fromhex(message["node"]))
             elif engine.links.remote is not None:
+                if kind == "node_gone" and engine.values.takeover is not None:
+                    engine.values.takeover.node_gone(bytes.fromhex(message["node"]))
                 engine.links.remote.on_notice(message)
             engine.carry_on()

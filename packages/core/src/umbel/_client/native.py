@@ -624,6 +624,8 @@ class NativeEngine:
         """Close what this process holds."""
         if self.values.spilling is not None:
             self.values.spilling.stop()
+        if self.values.takeover is not None:
+            self.values.takeover.stop()
         if self._tensor_holder is not None:
             self._tensor_holder.door.close()
         self.agent.close()

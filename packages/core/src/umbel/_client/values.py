@@ -20,7 +20,7 @@ from umbel._wire import messages
 if TYPE_CHECKING:
     from umbel import spi
     from umbel._base import config as configuration
-    from umbel._client import fetching, spill_thread
+    from umbel._client import fetching, spill_thread, takeover
     from umbel._client.native import NativeEngine
 
 RAW, PICKLE, BUFFERS, STORED, ERROR = (
@@ -50,6 +50,8 @@ class Values:
         self.spilling: spill_thread.Spilling | None = None  # once the agent has asked for what could be moved
         self.copied: dict[bytes, set[str]] = {}  # what we own and other nodes have copies of, by which keys
         self.fetching: fetching.Fetching | None = None  # once a value of another node is read here
+        self.takeover: takeover.Takeover | None = None  # once a node is being drained
+        self.taken: set[str] = set()  # what was written here for owners on other nodes, which have it there now
         self._inline_bytes_max = inline_bytes_max
         self._readers = 0  # threads that are reading values, whose references are not counted yet
         self._drops: deque[Any] = deque()  # see `NativeEngine.drop_ref`
@@ -232,7 +234,11 @@ class Values:
         if self._engine.links.remote is None:
             return False
         own_tag = nodes.tag_of_process(self.process_id)
-        return any(nodes.tag_of_process(bytes.fromhex(segments.parts_of(name)[1])) != own_tag for name in self.stored)
+        on_disk = () if self.spilling is None else self.spilling.book.gone
+        return any(
+            nodes.tag_of_process(bytes.fromhex(segments.parts_of(name)[1])) != own_tag and name not in self.taken
+            for name in (*self.stored, *on_disk)
+        )
 
     def is_elsewhere(self, name: str) -> bool:
         """Whether a segment is of another node's store."""
@@ -276,6 +282,14 @@ class Values:
 
                 self.fetching = fetching.Fetching(self._engine)
             return self.fetching
+
+    def make_takeover(self) -> takeover.Takeover:
+        with self._lock:
+            if self.takeover is None:
+                from umbel._client import takeover
+
+                self.takeover = takeover.Takeover(self._engine)
+            return self.takeover
 
     def make_spilling(self) -> spill_thread.Spilling:
         with self._lock:
@@ -558,6 +572,10 @@ class Values:
         record = self.table.records.get(object_id)
         if record is not None and record.kind == PENDING:
             self._settle(record, kind, payload, ())
+
+    def on_taken(self, _link: links.Link, message: tuple[Any, ...]) -> None:
+        """Its memory is not used again: others of this node may look at it."""
+        self.taken.add(message[1])
 
     def on_free(self, _link: links.Link, message: tuple[Any, ...]) -> None:
         self._free_own(message[1])

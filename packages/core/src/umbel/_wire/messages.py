@@ -17,6 +17,7 @@ VALUE = 6  # object_id, kind, payload
 FREE = 7  # segment name: its value is dead, its creator may use the memory again
 LOST = 9  # object_id, payload, how: to the owner of an object whose stored value is gone
 COPIED = 10  # object_id, key: to the owner of an object; the sender's node has a copy of its value, by this key
+TAKEN = 11  # segment name: its owner has the value elsewhere now; its creator need not stay for it
 CANCEL_OBJECT = 8  # object_id, is_forced, is_recursive: to the owner of somebody's result
 
 # Owner to worker or actor

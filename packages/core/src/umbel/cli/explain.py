@@ -124,7 +124,11 @@ def _of_other_node(facts: dict[str, Any]) -> Reason:
     what = f"node {facts['node_id'][:8]} at {facts['address']}"
     if not facts["alive"]:
         return Reason(reasons.READY, what, f"is dead: {facts['reason']}")
-    suspicion = facts.get("suspicion")
+    suspicion, draining = facts.get("suspicion"), facts.get("draining")
+    if draining and not suspicion:
+        text = f"is being drained ({draining['reason']}), and begins nothing any more"
+        waits_for = draining["waits_for"]
+        return Reason(reasons.READY, what, f"{text}; it still has {waits_for}" if waits_for else text)
     return Reason(
         reasons.READY, what, f"is suspected: {suspicion}" if suspicion else "is alive; ask there what waits on it"
     )

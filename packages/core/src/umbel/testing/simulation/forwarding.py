@@ -58,11 +58,12 @@ class Node:
         self.dying: list[str] = []  # workers that are gone without the agent's knowing
         self.todo: collections.deque[Any] = collections.deque()
         self.is_dead = False
+        self.is_draining = False
         self.told: NodeView | None = None  # how the others were told that it is, last
 
     def view(self, *, is_local: bool) -> NodeView:
-        free = ResourceSet({CPU: max(0, self.state.ledger.free[CPU])})
-        return NodeView(self.name, self.total, free, is_local=is_local)
+        free = ResourceSet({CPU: 0 if self.is_draining else max(0, self.state.ledger.free[CPU])})
+        return NodeView(self.name, self.total, free, is_local=is_local, is_draining=self.is_draining)
 
     # The events of both machines, one after another, as a daemon's loop has them.
 
@@ -361,13 +362,15 @@ class ForwardingWorld(World):
 
     def _disturb(self) -> None:
         chance = self.chance
-        what = chance.below(4)
+        what = chance.below(5)
         if what == 0 and len(self.nodes) < NODES_MAX:
             self._join()
         elif what == 1 and len(self.nodes) > 1:
             self._die(self.nodes[chance.choose([*self.nodes])])
         elif what == 2 and self._processes():
             self._end(chance.choose(self._processes()))
+        elif what == 3 and self.nodes:
+            self._drain(self.nodes[chance.choose([*self.nodes])])
         else:
             leased = [(self.nodes[node], worker) for node, worker in self.booked if node in self.nodes]
             if leased:
@@ -375,6 +378,12 @@ class ForwardingWorld(World):
                 if worker not in node.dying:
                     self.note("worker %s dies", worker)
                     node.dying.append(worker)
+
+    def _drain(self, node: Node) -> None:
+        self.note("node %s is drained", node.name)
+        node.is_draining = True
+        node.tell(ev.DrainingChanged("preemption", self.now_s), fw.NodeSeen(node.view(is_local=True), self.now_s))
+        self._tell_others(node)
 
     def _die(self, node: Node) -> None:
         self.note("node %s dies", node.name)
@@ -402,17 +411,18 @@ class ForwardingWorld(World):
     # ---- what must hold ----
 
     def enter(self, node: Node, command: ev.Grant) -> None:
-        """W1: what is granted to those who live is never more than there is."""
+        """W1: what is granted to those who live is never more than there is. W9: by a node that is drained, nothing."""
+        self.must(not node.is_draining, "W9", "%s is drained, and has granted %s", node.name, command.worker)
         self.booked[node.name, command.worker] = (command.client, self.cpus_of(command.key))
         used = sum(cpus for (where, _), (_, cpus) in self.booked.items() if where == node.name)
         there = node.total[CPU] // UNIT
         self.must(used <= there, "W1", "%s has granted %d of %d CPUs", node.name, used, there)
 
     def failed(self, node: Node, command: fw.Fail) -> None:
-        """W2: only what insists on a node that is not there, or too small, is given up."""
+        """W2: only what insists on a node that is not there, drained, or too small, is given up."""
         *_, kind, wanted = command.key.split("-")
         there = node.forwarding.nodes.get(wanted)
-        is_able = there is not None and there.total[CPU] >= self.cpus_of(command.key) * UNIT
+        is_able = there is not None and there.total[CPU] >= self.cpus_of(command.key) * UNIT and not there.is_draining
         self.must(
             kind == "hard" and not is_able, "W2", "%s of %s was given up: %s", command.key, node.name, command.reason
         )
@@ -478,7 +488,8 @@ class ForwardingWorld(World):
 
     def _is_possible(self, key: str) -> bool:
         demand = self._demand(key)
-        able = [node.name for node in self.nodes.values() if node.total[CPU] >= demand.resources[CPU]]
+        staying = [node for node in self.nodes.values() if not node.is_draining]
+        able = [node.name for node in staying if node.total[CPU] >= demand.resources[CPU]]
         if isinstance(demand.strategy, NodeAffinity) and not demand.strategy.is_soft:
             return demand.strategy.node_id in able
         return bool(able)
@@ -505,7 +516,7 @@ class ForwardingWorld(World):
                 demand = self._demand(key)
                 if not count:
                     continue
-                for node in self.nodes.values():
+                for node in [one for one in self.nodes.values() if not one.is_draining]:
                     is_other = isinstance(demand.strategy, NodeAffinity) and demand.strategy.node_id != node.name
                     is_room = node.state.ledger.free[CPU] >= demand.resources[CPU] and not node.state.demands
                     self.must(

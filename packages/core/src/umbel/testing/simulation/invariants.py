@@ -57,6 +57,7 @@ INVARIANTS: Final[Mapping[str, str]] = {
     "W4": "what can be granted is, in the end",
     "W5": "nothing waits beside room",
     "W6": "all comes back",
+    "W9": "a drained node grants nothing",
     "L1": "what was committed is there, once",
     "L3": "no commit of a former leader",
     "L4": "no two act as leaders",

@@ -101,7 +101,9 @@ class NodesWorld(World):
         self.now_s = 1.0
         self.id_count = 0
         self.drain_count = 0
-        self.drains: dict[int, tuple[str, float]] = {}  # requests without an answer: the node, and since when, as `awake_s`
+        self.drains: dict[
+            int, tuple[str, float]
+        ] = {}  # requests without an answer: the node, and since when, as `awake_s`
         self.daemons: list[Daemon] = []
         self.head = Head(self, self._new_id())
         for _ in range(NODES):

@@ -253,6 +253,18 @@ def _deaf_for_ends(machine: rounds.Rounds, news: Iterable[Any]) -> list[Any]:
 # ---- forwarding ----
 
 _FORWARDING = forwarding.Forwarding
+
+
+def _leave_with_the_drained(_machine: forwarding.Forwarding, _node: str, _at_s: float) -> list[Any]:
+    """What was asked of a node goes on being asked of it when that is drained."""
+    return []
+
+
+def _keep_nobody_out(_machine: state.AgentState, _demand: agent_records.Demand) -> bool:
+    """A node that is drained goes on granting."""
+    return False
+
+
 _told_nodes = _FORWARDING._told
 
 
@@ -867,6 +879,8 @@ PLANTS: Final[Mapping[str, Planted]] = {
     "never-elsewhere": _instead("forwarding", _FORWARDING, "_move", _never_ask_elsewhere, "W5"),
     "crossed-twice": _instead("forwarding", forwarding.Given, "still_wanted", _count_twice, "W3"),
     "lost-with-node": _instead("forwarding", _FORWARDING, "_on_node_lost", _lose_wishes, "W3", "W5"),
+    "asked-of-the-drained": _instead("forwarding", _FORWARDING, "_take_back", _leave_with_the_drained, "W4"),
+    "drained-begin": _instead("forwarding", state.AgentState, "_is_kept_out", _keep_nobody_out, "W9"),
     "left-in-silence": _instead("forwarding", _FORWARDING, "_on_client_left", _leave_in_silence, "W"),
     "largest-killed": _instead("shortage", _MONITOR, "_victim", _kill_the_largest, "K"),
     "killed-on": _instead("shortage", _MONITOR, "_decide", _kill_on, "K3"),
