@@ -77,7 +77,7 @@ def test_built_ins_register_through_the_hooks() -> None:
         ),
         "umbel_control_storages": ("sqlite", "redis", "rediss", "etcd", "etcds"),
         "umbel_engines": ("native", "inline"),
-        "umbel_node_launchers": ("local",),
+        "umbel_node_launchers": ("local", "ssh"),
         "umbel_tensor_transports": ("shm", "gloo"),
         "umbel_runtime_envs": (
             "working_dir",

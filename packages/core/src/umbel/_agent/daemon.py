@@ -38,6 +38,12 @@ def main(orders: int, answers: int) -> None:
     except OSError as error:
         _answer(answers, {"ok": False, "error": f"{type(error).__name__}: {error}"})
         return
+    token = config.pop("token", "")  # nobody else is to have it
+    if token:
+        from umbel._base import token_files, tokens
+
+        config["token_file"] = os.path.join(config["session_dir"], "token")
+        token_files.ensure(config["token_file"], tokens.parse(token, source="the starter"))
     if not config["embedded"]:
         _leave_terminal(os.path.join(config["session_dir"], "daemon.log"))
     kind = socket.SOCK_SEQPACKET if sys.platform.startswith("linux") else socket.SOCK_DGRAM

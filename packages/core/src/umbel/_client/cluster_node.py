@@ -47,6 +47,7 @@ class Place(NamedTuple):
 
     host, port: where it listens; a port of None is nowhere, a host of "" the one at which others reach it. node_host: at which
     that is, "" for the one that it listens at, or from which it reaches the head. token_file: "" for the environment's token.
+    token: of one that joins, in place of a file: it is kept in the session's directory, and goes with that.
     tls_directory: "" for the environment's, if there is one there.
     """
 
@@ -56,6 +57,7 @@ class Place(NamedTuple):
     node_host: str = ""
     token_file: str = ""
     tls_directory: str = ""
+    token: str = ""
 
 
 class Keeping(NamedTuple):
@@ -123,7 +125,7 @@ def _network(place: Place, config: configuration.Config) -> dict[str, Any]:
         return {}
     if place.head:
         node_host = place.node_host or _source(addresses.parse(place.head))
-        if not place.token_file and token_files.find(os.environ) is None:
+        if not place.token and not place.token_file and token_files.find(os.environ) is None:
             raise exceptions.AuthenticationError(
                 f"the head at {place.head} lets nobody in without a token; name its file by --token-file, or set "
                 f"{token_files.TOKEN_VARIABLE} or {token_files.FILE_VARIABLE}"
@@ -140,6 +142,7 @@ def _network(place: Place, config: configuration.Config) -> dict[str, Any]:
         "listen": str(addresses.Address(place.host or node_host, place.port or 0)),
         "node_host": node_host,
         "token_file": place.token_file,
+        **({"token": place.token} if place.token else {}),
         "tls_directory": tls_directory,
         "head": place.head,
         "join_s": config.node_join_s,

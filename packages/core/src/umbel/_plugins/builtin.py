@@ -64,6 +64,9 @@ def umbel_node_launchers() -> list[spi.NodeLauncherDescriptor]:
         spi.NodeLauncherDescriptor(
             "local", "umbel._client.local_launcher:LocalLauncher", summary="daemons on this machine, one for each node"
         ),
+        spi.NodeLauncherDescriptor(
+            "ssh", "umbel._client.ssh_launcher:SshLauncher", summary="a list of machines, by the system's ssh"
+        ),
     ]
 
 

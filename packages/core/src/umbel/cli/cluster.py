@@ -8,6 +8,7 @@ import json
 import os
 import select
 import signal
+import sys
 import time
 from collections.abc import Callable
 from typing import Any
@@ -53,7 +54,7 @@ def make_start() -> click.Command:
     @click.option(
         "--token-file",
         help="Of the cluster's token. A head makes it if it is not there, by default one of its own in ~/.umbel; a node that "
-        "joins looks by default into UMBEL_TOKEN and UMBEL_TOKEN_FILE.",
+        "joins looks by default into UMBEL_TOKEN and UMBEL_TOKEN_FILE; - is its standard input, and a file of its own.",
     )
     @click.option(
         "--tls",
@@ -107,6 +108,12 @@ def make_start() -> click.Command:
 def _place(
     head: str, host: str, port: int | None, node_host: str, token_file: str | None, tls: str
 ) -> cluster_node.Place:
+    if token_file == "-":
+        if not head:
+            raise click.ClickException("--token-file - is for a node that joins; a head keeps its token in a file")
+        text = sys.stdin.readline().strip()
+        tokens.parse(text, source="standard input")
+        return cluster_node.Place(head, host, port, node_host, "", tls, text)
     if head:
         return cluster_node.Place(head, host, port, node_host, os.path.abspath(token_file) if token_file else "", tls)
     if port is None:

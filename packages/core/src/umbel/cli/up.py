@@ -10,7 +10,7 @@ import click
 
 from umbel import exceptions
 from umbel._autoscaling import autoscaler, demand, report
-from umbel._client import cluster_files, cluster_node, scaled_clusters
+from umbel._client import cluster_files, cluster_node, scaled_clusters, ssh_launcher
 from umbel._model import resources
 from umbel._plugins import registry
 
@@ -55,6 +55,17 @@ def make() -> click.Command:
                 return
             if wanted or as_json:
                 raise click.ClickException("--demand and --json are for --dry-run")
+            elsewhere = ssh_launcher.head_of(file)
+            if elsewhere:
+                given = {
+                    "--host": host,
+                    "--port": port or None,
+                    "--node-ip-address": node_ip_address,
+                    "--storage": storage,
+                }
+                options = [text for name, value in given.items() if value is not None for text in (name, str(value))]
+                click.echo(f"{elsewhere}: {ssh_launcher.up_there(file, elsewhere, options).strip()}")
+                return
             running = scaled_clusters.running(file.name)
             if running:
                 scaled_clusters.change(file, running)
@@ -92,6 +103,10 @@ def make_down() -> click.Command:
             file = _read(path, cluster_name)
             if not yes:
                 click.confirm(f"End the cluster {file.name!r}, with all that runs on it?", abort=True)
+            elsewhere = ssh_launcher.head_of(file)
+            if elsewhere:
+                click.echo(f"{elsewhere}: {ssh_launcher.down_there(file, elsewhere).strip()}")
+                return
             ended = scaled_clusters.end(file)
         except (exceptions.UmbelError, OSError, RuntimeError) as error:
             raise click.ClickException(str(error)) from error
