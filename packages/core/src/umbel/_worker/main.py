@@ -76,7 +76,8 @@ class Worker:
         self._is_retiring = False
         self._threads = ""  # of numerical libraries, as what ran last was to have
         self._may_set_threads = _THREADS not in os.environ
-        self._has_started = False  # a task whose answer may not be out
+        self._started_by: links.Link | None = None  # whose task was started last, if its answer may not be out
+        self._is_cut_off = False  # it will not get that answer: what was started stays noted until we are leased anew
         self._main_thread = threading.main_thread().ident or 0
         self._progress_path = f"{config['session_dir']}/{config['id']}.progress"
         self._is_told_final = False  # there: that what runs is not tried again
@@ -187,10 +188,14 @@ class Worker:
             self.executor.last_flush_s = time.monotonic()
             if self._queue or self._is_ending:
                 return
-            if self._has_started and not engine.values._awaited and engine.links.is_all_sent() and not engine.is_closed:
+            owner = self._started_by
+            if owner is not None and not engine.values._awaited and engine.links.is_all_sent() and not engine.is_closed:
                 # Every answer is out: a crash from now on costs no task anything.
-                self._has_started = False
-                _PROGRESS.pack_into(self._progress, 0, -1)
+                self._started_by = None
+                if engine.links.is_connected(owner):
+                    _PROGRESS.pack_into(self._progress, 0, -1)
+                else:
+                    self._is_cut_off = True
             idle = self._idle = reactor.Waiter()
             idle.is_lone = is_lone
         engine.reactor.wait(idle, None)
@@ -219,7 +224,7 @@ class Worker:
         else:
             if self._progress is None:
                 self._progress = self._open_progress()
-            self._has_started = True
+            self._started_by = job.link
             _PROGRESS.pack_into(self._progress, 0, job.seq)
             if template.flush is not self._is_told_final:
                 self._is_told_final = template.flush
@@ -446,9 +451,19 @@ class Worker:
             self.enqueue(lambda: actor.become(self, message, body))
         elif kind == "exit":
             self._asked_to_exit(message)
-        elif kind != "leased":
+        elif kind == "leased":
+            if self._is_cut_off:
+                self._is_cut_off = False
+                with self.engine.lock:
+                    self.enqueue(self._note_nothing_started)
+        else:
             return False
         return True
+
+    def _note_nothing_started(self) -> None:
+        """By whoever has leased us now. On the main thread, which notes what it starts."""
+        if self._started_by is None:
+            _PROGRESS.pack_into(self._progress, 0, -1)
 
     def _asked_to_exit(self, message: dict[str, Any]) -> None:
         if message.get("shutdown"):
