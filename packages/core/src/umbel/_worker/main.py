@@ -69,6 +69,7 @@ class Worker:
         self._method_before: execute.Template | None = None
         self._running_before: execute.Execution | None = None  # when housekeeping looked last
         self._cancel: execute.Execution | None = None
+        self._early_cancels: list[tuple[links.Link, int, bool, bool]] = []  # neither queued nor running then
         self._is_blocked = False
         self.is_creating = False  # an actor, from the agent's order until its constructor is done
         self._is_unwanted = False  # and it shall end then
@@ -404,10 +405,26 @@ class Worker:
         if self.host is not None:
             self.host.cancel(link, seq, is_recursive=is_recursive)
             return
-        if job is None or job.seq != seq or job.link is not link:
-            return
+        if job is None and self._idle is None:  # its function is being loaded, unless it has just ended
+            self._early_cancels.append((link, seq, is_forced, is_recursive))
+            self.engine.reactor.poke()
+        elif job is not None and job.seq == seq and job.link is link:
+            self._cancel_running(job, is_forced=is_forced, is_recursive=is_recursive)
+
+    def _cancel_early(self) -> None:
+        """Cancel what was to be before it ran, and runs now; forget it if it has ended."""
+        with self.engine.lock:
+            waiting, self._early_cancels = self._early_cancels, []
+            for link, seq, is_forced, is_recursive in waiting:
+                job = self._running
+                if job is None and self._idle is None:
+                    self._early_cancels.append((link, seq, is_forced, is_recursive))
+                elif job is not None and job.seq == seq and job.link is link:
+                    self._cancel_running(job, is_forced=is_forced, is_recursive=is_recursive)
+
+    def _cancel_running(self, job: execute.Execution, *, is_forced: bool, is_recursive: bool) -> None:
         if is_forced:
-            self._hand_back(link, len(self._queue), is_blocked=True)
+            self._hand_back(job.link, len(self._queue), is_blocked=True)
             self.engine._flush()
             os._exit(1)
         self._interrupt(job, is_recursive=is_recursive)
@@ -558,6 +575,9 @@ class Worker:
         if running is not None and (running is not self._running_before or running.template.is_streaming):
             due = reactor.TICK_S  # it goes quickly here: what the main thread posts and does not send is ours to send
         self._running_before = running
+        if self._early_cancels:
+            self._cancel_early()
+            due = interrupts.RETRY_S
         if self._cancel is not None and self._cancel is self._running:
             signal.pthread_kill(self._main_thread, signal.SIGINT)
             due = min(due or interrupts.RETRY_S, interrupts.RETRY_S)
