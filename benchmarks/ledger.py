@@ -20,11 +20,18 @@ class Ledger:
     """Books of all calls, and which processes answered. Shared by the threads.
 
     name: before each line that is printed. lost_after_s: within which each call must end. excuse_s: for how long after a
-    disturbance a call may begin and still end in a crash. crashes: errors that are right besides where crashes are.
+    disturbance a call may begin and still end in a crash. crashes: errors that are right besides where crashes are. ends: errors
+    that end all books, and are raised.
     """
 
     def __init__(
-        self, name: str, *, lost_after_s: float, excuse_s: float = 5.0, crashes: tuple[type[Exception], ...] = ()
+        self,
+        name: str,
+        *,
+        lost_after_s: float,
+        excuse_s: float = 5.0,
+        crashes: tuple[type[Exception], ...] = (),
+        ends: tuple[type[Exception], ...] = (),
     ) -> None:
         self.name = name
         self.lock = threading.Lock()
@@ -40,6 +47,7 @@ class Ledger:
         self._lost_after_s = lost_after_s
         self._excuse_s = excuse_s
         self._crashes = crashes
+        self._ends = ends
         self._disturbed_s = float("-inf")
 
     def add(self, calls: int) -> None:
@@ -61,6 +69,8 @@ class Ledger:
         except exceptions.GetTimeoutError:
             self.book_lost(f"{call.kind}: nothing within {self._lost_after_s:g} s: {explained(call.ref)}")
         except Exception as error:
+            if isinstance(error, self._ends):
+                raise
             if self._is_right_error(call, error):
                 with self.lock:
                     self.right_errors[type(error).__name__.partition("(")[0]] += 1
@@ -121,7 +131,7 @@ class Ledger:
         with self.lock:
             heading.append(what)
             if len(heading) <= REPORTED_MAX:
-                print(f"{self.name}: {heading[-1]}", file=sys.stderr, flush=True)
+                print(f"{self.name}: {time.strftime('%H:%M:%S')} {heading[-1]}", file=sys.stderr, flush=True)
 
 
 def explained(ref: Any) -> str:
