@@ -28,6 +28,7 @@ ROOT = Path(__file__).parent
 PEER = "ray==2.60.*"  # what the benchmarks compare with
 SIMULATED_SEEDS = "2000"  # two minutes at most on two cores
 SOAK_MINUTES = "10"
+CHAOS_MINUTES = "10"
 FUZZ_SECONDS = "60"
 
 
@@ -224,6 +225,13 @@ def soak(session: nox.Session) -> None:
     """Mixed load for minutes while workers and actors are killed at random."""
     _install(session, PACKAGES[0], "numpy")
     session.run("python", "benchmarks/soak.py", *(session.posargs or ["--minutes", SOAK_MINUTES]))
+
+
+@nox.session
+def chaos(session: nox.Session) -> None:
+    """Mixed load on five nodes for minutes while processes are killed and stopped and connections cut, held up and delayed."""
+    _install(session, PACKAGES[0])
+    session.run("python", "benchmarks/chaos.py", *(session.posargs or ["--minutes", CHAOS_MINUTES]))
 
 
 @nox.session

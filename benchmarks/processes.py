@@ -83,6 +83,14 @@ def ended_children_cpu_s(pid: int) -> float:
     return 0.0 if fields is None else (int(fields[13]) + int(fields[14])) / os.sysconf("SC_CLK_TCK")
 
 
+def descriptor_count(pid: int) -> int:
+    """How many descriptors the process has open; 0 when it is gone."""
+    try:
+        return len(os.listdir(PROC / str(pid) / "fd"))
+    except (FileNotFoundError, ProcessLookupError):
+        return 0
+
+
 def shared_files(pid: int) -> set[Path]:
     """Files in /dev/shm that the process maps or has open, unlinked ones left out."""
     found: set[str] = set()

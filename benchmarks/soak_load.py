@@ -41,6 +41,7 @@ class Call:
     errors: tuple[type[Exception], ...] = ()  # right always
     message: str = ""  # what a right error's text holds
     keep: object = None  # a handle that has to outlive the call
+    ref: object = None  # what is waited for, if that is one thing
     submitted_s: float = field(default_factory=time.monotonic)
 
 
@@ -163,6 +164,10 @@ class Load:
             self.async_actor,
         )
 
+    def anywhere(self, what: Any, **options: Any) -> Any:
+        """The function or class with these options; where there are several nodes, on any of them."""
+        return what.options(**options) if options else what
+
     def round(self, scenes: int) -> list[Call]:
         return [call for _ in range(scenes) for call in self.random.choice(self.scenes)()]
 
@@ -170,14 +175,14 @@ class Load:
 
     def tasks(self) -> list[Call]:
         numbers = [self.random.randrange(10_000) for _ in range(50)]
-        return [returned("task", square.remote(number), number * number) for number in numbers]
+        return [returned("task", self.anywhere(square).remote(number), number * number) for number in numbers]
 
     def fragile_tasks(self) -> list[Call]:
         numbers = [self.random.randrange(10_000) for _ in range(10)]
         return [
             returned(
                 "fragile task",
-                fragile_square.remote(number, self.random.uniform(0, 0.05)),
+                self.anywhere(fragile_square).remote(number, self.random.uniform(0, 0.05)),
                 number * number,
                 crashes=CRASHES,
             )
@@ -186,18 +191,20 @@ class Load:
 
     def chain(self) -> list[Call]:
         start, length = self.random.randrange(1000), 10
-        ref = square.remote(start)
+        ref = self.anywhere(square).remote(start)
         for _ in range(length):
-            ref = successor.remote(ref)
+            ref = self.anywhere(successor).remote(ref)
         return [returned("chain", ref, start * start + length)]
 
     def large_results(self) -> list[Call]:
         calls = []
         for _ in range(3):
             seed, size_bytes = self.random.randrange(1 << 30), self.random.randrange(1, 4096) * 1024
-            ref = make.remote(seed, size_bytes)
+            ref = self.anywhere(make).remote(seed, size_bytes)
             calls.append(
-                returned("task on a large result", checksum.remote(ref), zlib.crc32(pattern(seed, size_bytes)))
+                returned(
+                    "task on a large result", self.anywhere(checksum).remote(ref), zlib.crc32(pattern(seed, size_bytes))
+                )
             )
             calls.append(value("large result", ref, pattern(seed, size_bytes)))
         return calls
@@ -206,15 +213,22 @@ class Load:
         seed, size_bytes = self.random.randrange(1 << 30), self.random.choice([1, 64, 512, 2048]) * 1024
         payload = pattern(seed, size_bytes)
         ref = umbel.put(payload)
-        return [returned("task on a put", checksum.remote(ref), zlib.crc32(payload)), value("put", ref, payload)]
+        return [
+            returned("task on a put", self.anywhere(checksum).remote(ref), zlib.crc32(payload)),
+            value("put", ref, payload),
+        ]
 
     def nested(self) -> list[Call]:
         count = self.random.randrange(2, 12)
-        return [returned("nested", sum_of_squares.remote(count), sum(number * number for number in range(count)))]
+        return [
+            returned(
+                "nested", self.anywhere(sum_of_squares).remote(count), sum(number * number for number in range(count))
+            )
+        ]
 
     def waited(self) -> list[Call]:
         """`wait` gives exactly so many, each reference once, both lists in the order given."""
-        refs = [square.remote(number) for number in range(20)]
+        refs = [self.anywhere(square).remote(number) for number in range(20)]
         count = self.random.randrange(1, len(refs))
 
         def result(limit_s: float) -> tuple[list[Any], list[Any]]:
@@ -229,11 +243,11 @@ class Load:
 
     def refused(self) -> list[Call]:
         number = self.random.randrange(10_000)
-        ref = refuse.remote(number)
+        ref = self.anywhere(refuse).remote(number)
         return [failed("refused", ref, (ValueError,), message=f"{number} is refused", crashes=CRASHES)]
 
     def cancelled(self) -> list[Call]:
-        ref = sleep_until_cancelled.remote()
+        ref = self.anywhere(sleep_until_cancelled).remote()
         if self.random.random() < 0.5:
             time.sleep(self.random.uniform(0, 0.1))  # so that some are running
         umbel.cancel(ref, force=self.with_force and self.random.random() < 0.3)
@@ -242,7 +256,7 @@ class Load:
 
     def generators(self) -> list[Call]:
         stop = self.random.randrange(1, 40)
-        generator = squares_up_to.remote(stop)
+        generator = self.anywhere(squares_up_to).remote(stop)
 
         def result(limit_s: float) -> list[int]:
             return [item for _pid, item in (umbel.get(ref, timeout=limit_s) for ref in generator)]
@@ -250,13 +264,13 @@ class Load:
         return [Call("generator", result, lambda got: got == [number * number for number in range(stop)])]
 
     def abandoned_generator(self) -> list[Call]:
-        generator = squares_up_to.remote(100)
+        generator = self.anywhere(squares_up_to).remote(100)
         return [returned("first item", next(generator), 0)]  # the others are nobody's and must be freed
 
     def borrowed(self) -> list[Call]:
         """References made by a worker: their values die with it."""
         seed, count = self.random.randrange(1 << 30), 5
-        ref = own_refs.remote(seed, count)
+        ref = self.anywhere(own_refs).remote(seed, count)
 
         def result(limit_s: float) -> list[bytes]:
             return list(umbel.get(umbel.get(ref, timeout=limit_s), timeout=limit_s))
@@ -267,7 +281,7 @@ class Load:
     # ----------------------------------------------------------------------------------------------------------- actors
 
     def sturdy_actor(self) -> list[Call]:
-        actor = Account.options(max_restarts=FOREVER, max_task_retries=FOREVER).remote()
+        actor = self.anywhere(Account, max_restarts=FOREVER, max_task_retries=FOREVER).remote()
         numbers = [self.random.randrange(10_000) for _ in range(20)]
         return [
             returned("sturdy actor", actor.square.remote(number), number * number, keep=actor) for number in numbers
@@ -275,7 +289,7 @@ class Load:
 
     def fragile_actor(self) -> list[Call]:
         """No restart: every result it gives is the exact sum so far. Its handle goes before its calls are done."""
-        actor = Account.remote()
+        actor = self.anywhere(Account).remote()
         calls, total = [], 0
         for _ in range(20):
             amount = self.random.randrange(100)
@@ -284,7 +298,7 @@ class Load:
         return calls
 
     def restarted_actor(self) -> list[Call]:
-        actor = Account.options(max_restarts=FOREVER).remote()
+        actor = self.anywhere(Account, max_restarts=FOREVER).remote()
         numbers = [self.random.randrange(10_000) for _ in range(20)]
         return [
             returned("restarted actor", actor.square.remote(number), number * number, crashes=CRASHES, keep=actor)
@@ -292,17 +306,19 @@ class Load:
         ]
 
     def killed_actor(self) -> list[Call]:
-        actor = Account.remote()
+        actor = self.anywhere(Account).remote()
         umbel.kill(actor)
         return [failed("call after kill", actor.square.remote(7), (exceptions.ActorDiedError,))]
 
     def shared_actor(self) -> list[Call]:
         """The handle goes along with tasks, and from here it goes at once."""
-        actor = Account.options(max_restarts=FOREVER, max_task_retries=FOREVER).remote()
-        return [returned("shared actor", ask.remote(actor, number), number * number) for number in range(5)]
+        actor = self.anywhere(Account, max_restarts=FOREVER, max_task_retries=FOREVER).remote()
+        return [
+            returned("shared actor", self.anywhere(ask).remote(actor, number), number * number) for number in range(5)
+        ]
 
     def async_actor(self) -> list[Call]:
-        actor = Waiter.remote()
+        actor = self.anywhere(Waiter).remote()
         numbers = [self.random.randrange(10_000) for _ in range(20)]
         return [
             returned(
@@ -324,11 +340,11 @@ def returned(
     keep: object = None,
 ) -> Call:
     """A call whose result is (pid, wanted)."""
-    return Call(kind, waiting(ref), lambda got: bool(got[1] == wanted), crashes=crashes, keep=keep)
+    return Call(kind, waiting(ref), lambda got: bool(got[1] == wanted), crashes=crashes, keep=keep, ref=ref)
 
 
 def value(kind: str, ref: Any, wanted: object) -> Call:
-    return Call(kind, waiting(ref), lambda got: bool(got == wanted))
+    return Call(kind, waiting(ref), lambda got: bool(got == wanted), ref=ref)
 
 
 def failed(
@@ -340,7 +356,7 @@ def failed(
     crashes: tuple[type[Exception], ...] = (),
 ) -> Call:
     """A call that must end in one of these errors."""
-    return Call(kind, waiting(ref), None, errors=errors, message=message, crashes=crashes)
+    return Call(kind, waiting(ref), None, errors=errors, message=message, crashes=crashes, ref=ref)
 
 
 def waiting(ref: Any) -> Callable[[float], Any]:

@@ -17,7 +17,7 @@ import tempfile
 import textwrap
 import time
 import uuid
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from typing import TypeVar
 
 PATIENCE_S = 30.0  # for what must happen; it takes milliseconds unless the machine is overloaded
@@ -107,12 +107,12 @@ def children_of(pid: int) -> list[int]:
 class Driver:
     """A running driver program. Its output is read with `line`."""
 
-    def __init__(self, source: str, directory: str, **environment: str) -> None:
-        """directory: short; everything the driver puts on disk goes there."""
+    def __init__(self, source: str, directory: str, *, prefix: Sequence[str] = (), **environment: str) -> None:
+        """directory: short; everything the driver puts on disk goes there. prefix: of its command, for what is to run it."""
         self.mark = uuid.uuid4().hex
         self.directory = directory
         self.process = subprocess.Popen(
-            [sys.executable, "-X", "faulthandler", "-c", textwrap.dedent(source)],
+            [*prefix, sys.executable, "-X", "faulthandler", "-c", textwrap.dedent(source)],
             stdin=subprocess.PIPE,
             stdout=subprocess.PIPE,
             stderr=subprocess.PIPE,

@@ -61,6 +61,43 @@ def test_running_task_is_interrupted(tmp_path: pathlib.Path) -> None:
     drivers.wait_until(cpus_are_free)
 
 
+class _Slow:
+    """What takes until there is a file to be unpickled."""
+
+    def __init__(self, directory: str) -> None:
+        self.directory = directory
+
+    def __reduce__(self) -> tuple[Any, ...]:
+        return _load_slowly, (self.directory,)
+
+
+def _load_slowly(directory: str) -> None:
+    pathlib.Path(directory, "loads").touch()
+    until_s = time.monotonic() + 30
+    while not pathlib.Path(directory, "go on").exists() and time.monotonic() < until_s:
+        time.sleep(0.005)
+
+
+@pytest.mark.parametrize("force", [False, True])
+def test_task_that_is_cancelled_while_its_function_is_loaded_does_not_go_on(
+    tmp_path: pathlib.Path, force: bool
+) -> None:
+    slow = _Slow(str(tmp_path))
+
+    @umbel.remote(max_retries=0)
+    def task(_slow: Any = slow) -> None:
+        time.sleep(1000)
+
+    ref = task.remote()
+    drivers.wait_until((tmp_path / "loads").exists)
+    umbel.cancel(ref, force=force)
+    drivers.pause(0.1)  # the request is there, and nothing runs that could be interrupted
+    (tmp_path / "go on").touch()
+    with pytest.raises(CANCELLED):
+        umbel.get(ref, timeout=20)
+    drivers.wait_until(cpus_are_free)
+
+
 @pytest.mark.parametrize("wait", ["get", "wait", "next"])
 def test_task_blocked_in_the_runtime_is_interrupted(tmp_path: pathlib.Path, wait: str) -> None:
     @umbel.remote

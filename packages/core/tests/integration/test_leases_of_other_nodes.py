@@ -393,6 +393,58 @@ def test_a_data_connection_that_breaks_costs_its_worker(nodes: Nodes) -> None:
     assert get(running) == nodes.other.node_id
 
 
+@pytest.mark.parametrize(
+    ("cut", "error", "told"),
+    [
+        (cut_daemons, exceptions.NodeDiedError, "connection"),
+        (cut_data, exceptions.WorkerCrashedError, "connection"),
+    ],
+)
+def test_a_task_that_may_not_be_tried_again_says_which_connection_broke(
+    nodes: Nodes, cut: Callable[[Nodes], int], error: type[Exception], told: str
+) -> None:
+    path = nodes.file("broken")
+    running = waits.options(resources=THERE, max_retries=0).remote(path)
+    until(lambda: begun(path) == 1, "the task to run")
+    if not cut(nodes):
+        pytest.skip("another process's sockets cannot be had here")
+    with pytest.raises(error, match=told):
+        get(running)
+    assert begun(path) == 1
+
+
+def test_an_actor_goes_on_after_the_connection_to_it_broke(nodes: Nodes) -> None:
+    @umbel.remote(num_cpus=0, resources=THERE)
+    class Counter:
+        def __init__(self) -> None:
+            self.count = 0
+
+        def add(self, path: str = "") -> int:
+            self.count += 1
+            if path:
+                get(waits.options(num_cpus=0).remote(path))
+            return self.count
+
+    counter, path = Counter.remote(), nodes.file("broken")
+    assert get(counter.add.remote()) == 1
+    call = counter.add.remote(path)
+    until(lambda: begun(path) == 1, "the call to run")
+    if not cut_data(nodes):
+        pytest.skip("sockets cannot be had here")
+    with pytest.raises(exceptions.ActorUnavailableError):
+        get(call)
+    with open(path, "w"):
+        pass
+    until(lambda: answers(counter.add) == 3, "the actor to answer as the same")
+
+
+def answers(method: Any) -> Any:
+    try:
+        return get(method.remote())
+    except exceptions.ActorUnavailableError:
+        return None
+
+
 def test_what_waits_runs_on_a_node_that_comes_later(nodes: Nodes) -> None:
     waiting = where.options(resources={"rare": 1}).remote(5)
     until(lambda: "no node has" in umbel.explain(waiting), "it to wait")

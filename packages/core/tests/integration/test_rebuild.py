@@ -777,6 +777,34 @@ def test_result_that_is_lost_while_its_task_runs_again_is_waited_for(tmp_path: p
     assert [value[0] for value in umbel.get([*refs, inside], timeout=30)] == list(b"abb")
 
 
+@pytest.mark.parametrize("num_returns", [2, "streaming"])
+def test_result_that_is_let_go_of_while_its_task_runs_again_for_another_one(
+    tmp_path: pathlib.Path, num_returns: Any
+) -> None:
+    gate = tmp_path / "gate"
+
+    @umbel.remote(num_returns=num_returns)
+    def gated(runs: str, gate: str) -> Any:
+        note(runs)
+        while count(pathlib.Path(runs)) > 1 and not os.path.exists(gate):
+            time.sleep(0.005)
+        yield b"a" * LARGE
+        yield b"b" * LARGE
+
+    refs = list(gated.remote(str(tmp_path / "runs"), str(gate)))
+    lose(refs[1])
+    with pytest.raises(exceptions.GetTimeoutError):
+        umbel.get(refs[1], timeout=0.1)
+    del refs[0]
+    values = current.engine().values
+    with values._lock:
+        values.drain_drops()
+    gate.touch()
+    assert umbel.get(refs[0], timeout=20)[0] == ord("b")
+    del refs
+    drivers.wait_until(is_nothing_left)
+
+
 def test_only_item_that_is_lost_again_before_its_generator_has_ended_is_computed_once_more(
     runs: pathlib.Path, tmp_path: pathlib.Path
 ) -> None:

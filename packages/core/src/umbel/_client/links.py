@@ -114,6 +114,12 @@ class Links:
             return False
         return self.remote is None or self.remote.has_all_arrived()
 
+    def is_connected(self, link: Link) -> bool:
+        """Whether the process hears what it is sent, if it lives: only to one of another node may the connection be gone."""
+        return (
+            self.remote is None or self.is_of_this_node(link.peer) or not (link.stream is None or link.stream.is_closed)
+        )
+
     def is_of_this_node(self, peer: bytes) -> bool:
         return nodes.tag_of_process(peer) == nodes.tag_of_process(self._process_id)
 

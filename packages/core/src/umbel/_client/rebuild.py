@@ -101,7 +101,7 @@ class Rebuilder:
 
     def remember(self, task: Task, stored: Collection[int]) -> None:
         """A task has ended well; its results of these indices are stored. Its arguments are still pinned."""
-        if task.stream is not None:
+        if task.stream is not None or task.attempt:
             stored = self._living(task, stored)
         if self.lineage.finished(task.seq, stored) or not stored:
             return
@@ -132,7 +132,8 @@ class Rebuilder:
             self.lineage.refuse(task.seq, stored, "task_cancelled")
 
     def _living(self, task: Task, items: Collection[int]) -> list[int]:
-        """Those stored items of a generator that have not been read and dropped."""
+        """Those stored results that have not been let go of: items of a generator that were read, or one of several while its
+        task ran again for another."""
         records = self._values.table.records
         found = ((index, records.get(return_id(self._engine.process_id, task.seq, index))) for index in items)
         return [index for index, record in found if record is not None and record.kind in (STORED, PENDING)]

@@ -339,8 +339,9 @@ class Values:
 
     def settle_again(self, record: ownership.Record, kind: int, payload: Any, contained: Iterable[bytes] = ()) -> None:
         """As `settle`, by a task that has run again for one of its results. Another one that is not in memory any more gets
-        the new value too, be it lost or on disk: it need not be run once more for each. Lock held."""
-        if record.kind == kind == STORED and self._is_gone(*record.payload):
+        the new value too, be it lost or on disk: it need not be run once more for each; nor does one that was let go of
+        meanwhile. Lock held."""
+        if record.kind == kind == STORED and not record.is_dead and self._is_gone(*record.payload):
             name = record.payload[0]
             self.table.unsettle(record)
             self._free_copies(record.object_id)

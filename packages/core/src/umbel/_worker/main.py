@@ -69,6 +69,7 @@ class Worker:
         self._method_before: execute.Template | None = None
         self._running_before: execute.Execution | None = None  # when housekeeping looked last
         self._cancel: execute.Execution | None = None
+        self._early_cancels: list[tuple[links.Link, int, bool, bool]] = []  # neither queued nor running then
         self._is_blocked = False
         self.is_creating = False  # an actor, from the agent's order until its constructor is done
         self._is_unwanted = False  # and it shall end then
@@ -76,7 +77,8 @@ class Worker:
         self._is_retiring = False
         self._threads = ""  # of numerical libraries, as what ran last was to have
         self._may_set_threads = _THREADS not in os.environ
-        self._has_started = False  # a task whose answer may not be out
+        self._started_by: links.Link | None = None  # whose task was started last, if its answer may not be out
+        self._is_cut_off = False  # it will not get that answer: what was started stays noted until we are leased anew
         self._main_thread = threading.main_thread().ident or 0
         self._progress_path = f"{config['session_dir']}/{config['id']}.progress"
         self._is_told_final = False  # there: that what runs is not tried again
@@ -187,10 +189,14 @@ class Worker:
             self.executor.last_flush_s = time.monotonic()
             if self._queue or self._is_ending:
                 return
-            if self._has_started and not engine.values._awaited and engine.links.is_all_sent() and not engine.is_closed:
+            owner = self._started_by
+            if owner is not None and not engine.values._awaited and engine.links.is_all_sent() and not engine.is_closed:
                 # Every answer is out: a crash from now on costs no task anything.
-                self._has_started = False
-                _PROGRESS.pack_into(self._progress, 0, -1)
+                self._started_by = None
+                if engine.links.is_connected(owner):
+                    _PROGRESS.pack_into(self._progress, 0, -1)
+                else:
+                    self._is_cut_off = True
             idle = self._idle = reactor.Waiter()
             idle.is_lone = is_lone
         engine.reactor.wait(idle, None)
@@ -219,7 +225,7 @@ class Worker:
         else:
             if self._progress is None:
                 self._progress = self._open_progress()
-            self._has_started = True
+            self._started_by = job.link
             _PROGRESS.pack_into(self._progress, 0, job.seq)
             if template.flush is not self._is_told_final:
                 self._is_told_final = template.flush
@@ -399,10 +405,26 @@ class Worker:
         if self.host is not None:
             self.host.cancel(link, seq, is_recursive=is_recursive)
             return
-        if job is None or job.seq != seq or job.link is not link:
-            return
+        if job is None and self._idle is None:  # its function is being loaded, unless it has just ended
+            self._early_cancels.append((link, seq, is_forced, is_recursive))
+            self.engine.reactor.poke()
+        elif job is not None and job.seq == seq and job.link is link:
+            self._cancel_running(job, is_forced=is_forced, is_recursive=is_recursive)
+
+    def _cancel_early(self) -> None:
+        """Cancel what was to be before it ran, and runs now; forget it if it has ended."""
+        with self.engine.lock:
+            waiting, self._early_cancels = self._early_cancels, []
+            for link, seq, is_forced, is_recursive in waiting:
+                job = self._running
+                if job is None and self._idle is None:
+                    self._early_cancels.append((link, seq, is_forced, is_recursive))
+                elif job is not None and job.seq == seq and job.link is link:
+                    self._cancel_running(job, is_forced=is_forced, is_recursive=is_recursive)
+
+    def _cancel_running(self, job: execute.Execution, *, is_forced: bool, is_recursive: bool) -> None:
         if is_forced:
-            self._hand_back(link, len(self._queue), is_blocked=True)
+            self._hand_back(job.link, len(self._queue), is_blocked=True)
             self.engine._flush()
             os._exit(1)
         self._interrupt(job, is_recursive=is_recursive)
@@ -446,9 +468,19 @@ class Worker:
             self.enqueue(lambda: actor.become(self, message, body))
         elif kind == "exit":
             self._asked_to_exit(message)
-        elif kind != "leased":
+        elif kind == "leased":
+            if self._is_cut_off:
+                self._is_cut_off = False
+                with self.engine.lock:
+                    self.enqueue(self._note_nothing_started)
+        else:
             return False
         return True
+
+    def _note_nothing_started(self) -> None:
+        """By whoever has leased us now. On the main thread, which notes what it starts."""
+        if self._started_by is None:
+            _PROGRESS.pack_into(self._progress, 0, -1)
 
     def _asked_to_exit(self, message: dict[str, Any]) -> None:
         if message.get("shutdown"):
@@ -543,6 +575,9 @@ class Worker:
         if running is not None and (running is not self._running_before or running.template.is_streaming):
             due = reactor.TICK_S  # it goes quickly here: what the main thread posts and does not send is ours to send
         self._running_before = running
+        if self._early_cancels:
+            self._cancel_early()
+            due = interrupts.RETRY_S
         if self._cancel is not None and self._cancel is self._running:
             signal.pthread_kill(self._main_thread, signal.SIGINT)
             due = min(due or interrupts.RETRY_S, interrupts.RETRY_S)

@@ -1,0 +1,116 @@
+"""Machines that are one here but for their networks: each in a network namespace of its own, all on one bridge.
+
+The namespaces belong to processes that end when the test does, even by `kill -9`, and all that is in them goes with them: nothing
+has a name, and nothing is made in the network of this machine. Needs Debian's iproute2 and util-linux, and the right to make
+namespaces: root's, or that of making user namespaces.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import os
+import select
+import shutil
+import subprocess
+
+TIMEOUT_S = 60
+PREFIX = "10.77.0."  # of addresses; nobody outside sees them
+
+
+class NotPermitted(Exception):
+    """There can be no such networks here; the reason."""
+
+
+class _Namespace:
+    """A network of its own, as long as this lives. unshare: the command that makes it, and runs another one there."""
+
+    def __init__(self, unshare: list[str]) -> None:
+        said = "echo there; exec cat"  # until its input ends, which is when this process does
+        self._process = subprocess.Popen(
+            [*unshare, "sh", "-c", said],
+            stdin=subprocess.PIPE, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True,
+        )  # fmt: skip
+        assert self._process.stdout is not None
+        is_there = bool(select.select([self._process.stdout], [], [], TIMEOUT_S)[0]) and self._process.stdout.readline()
+        if not is_there:
+            self._process.kill()
+            raise NotPermitted(self._process.communicate()[1].strip() or "unshare does not answer")
+        self.pid = self._process.pid
+
+    def close(self) -> None:
+        self._process.kill()
+        self._process.communicate()
+
+
+class Network:
+    """A bridge, and hosts with one cable each. hosts: how many."""
+
+    def __init__(self, hosts: int) -> None:
+        """Raises NotPermitted."""
+        self._programs = {name: _found(name) for name in ("ip", "unshare", "nsenter")}
+        self._is_root = os.geteuid() == 0
+        user = [] if self._is_root else ["--map-root-user"]
+        self._spaces = [_Namespace([self._programs["unshare"], "--net", *user])]
+        try:
+            self._on_bridge("link", "add", "br0", "type", "bridge")
+            self._on_bridge("link", "set", "br0", "up")
+            for number in range(hosts):
+                self._add_host(number)
+        except BaseException:
+            self.close()
+            raise
+
+    def address(self, host: int) -> str:
+        return f"{PREFIX}{host + 1}"
+
+    def prefix(self, host: int) -> list[str]:
+        """Of commands that run on a host."""
+        return self._inside(self._spaces[host + 1].pid)
+
+    def unplug(self, host: int) -> None:
+        self._on_bridge("link", "set", f"host{host}", "down")
+
+    def plug(self, host: int) -> None:
+        self._on_bridge("link", "set", f"host{host}", "up")
+
+    def slow_down(self, host: int, delay_ms: int) -> bool:
+        """Whatever goes to that host comes later; False where the kernel cannot."""
+        with contextlib.suppress(NotPermitted):
+            delay = ["qdisc", "add", "dev", f"host{host}", "root", "netem", "delay", f"{delay_ms}ms"]
+            _run(*self._inside(self._spaces[0].pid), _found("tc"), *delay)
+            return True
+        return False
+
+    def close(self) -> None:
+        for space in reversed(self._spaces):
+            space.close()
+
+    def _add_host(self, number: int) -> None:
+        space = _Namespace([*self._inside(self._spaces[0].pid), self._programs["unshare"], "--net"])
+        self._spaces.append(space)
+        name, there = f"host{number}", [*self.prefix(number), self._programs["ip"]]
+        self._on_bridge("link", "add", name, "type", "veth", "peer", "name", "eth0", "netns", str(space.pid))
+        self._on_bridge("link", "set", name, "master", "br0", "up")
+        _run(*there, "link", "set", "lo", "up")
+        _run(*there, "address", "add", f"{self.address(number)}/24", "dev", "eth0")
+        _run(*there, "link", "set", "eth0", "up")
+
+    def _inside(self, pid: int) -> list[str]:
+        user = [] if self._is_root else ["--user", "--preserve-credentials"]
+        return [self._programs["nsenter"], "--target", str(pid), *user, "--net"]
+
+    def _on_bridge(self, *command: str) -> None:
+        _run(*self._inside(self._spaces[0].pid), self._programs["ip"], *command)
+
+
+def _run(*command: str) -> None:
+    done = subprocess.run(command, check=False, capture_output=True, text=True, timeout=TIMEOUT_S)
+    if done.returncode:
+        raise NotPermitted(f"{' '.join(command)}: {done.stderr.strip()}")
+
+
+def _found(name: str) -> str:
+    path = shutil.which(name, path=f"{os.environ.get('PATH', os.defpath)}:/usr/sbin:/sbin")
+    if path is None:
+        raise NotPermitted(f"there is no `{name}`")
+    return path
