@@ -542,4 +542,6 @@ def test_an_actor_whose_restarts_are_used_up_survives_the_end_of_its_node_and_on
     assert table.listed()[0].state is ActorState.RESTARTING
     alive(table, spec("b"), "w9")
     table.apply(ev.HostDied("b", "w9", "drained", 0.0, is_preempted=True))
-    assert [one.state for one in table.listed()] == [ActorState.RESTARTING, ActorState.DEAD]
+    assert [(one.state, one.cause) for one in table.listed()] == [
+        (ActorState.RESTARTING, Cause.NONE), (ActorState.DEAD, Cause.PREEMPTED),
+    ]  # fmt: skip

@@ -141,6 +141,7 @@ class ActorClient:
                 f"actor {self.description.class_name} ({self.actor_id.hex()}) restarted or was out of reach while a "
                 f"call was in flight{why}; the call may or may not have run. {outcome}",
                 actor_id=self.actor_id.hex(),
+                preempted=bool(message.get("preempted")),
             )
         )
 
@@ -191,7 +192,10 @@ class ActorClient:
             return exceptions.dump_error(exceptions.RuntimeEnvSetupError(text))
         return exceptions.dump_error(
             exceptions.ActorDiedError(
-                text, actor_id=self.actor_id.hex(), actor_init_failed=bool(message.get("init_failed"))
+                text,
+                actor_id=self.actor_id.hex(),
+                preempted=bool(message.get("preempted")),
+                actor_init_failed=bool(message.get("init_failed")),
             )
         )
 

@@ -46,6 +46,7 @@ _CAUSES = {
     "crashed": "ACTOR_DIED",
     "intended": "ACTOR_DIED",
     "group removed": "ACTOR_DIED",
+    "preempted": "ACTOR_DIED",
     "init failed": "ACTOR_CREATION_FAILED",
     "unschedulable": "ACTOR_UNSCHEDULABLE_ERROR",
     "no environment": "RUNTIME_ENV_SETUP_FAILED",

@@ -334,7 +334,7 @@ class ActorTable:
         if _is_used_up(actor) and not is_free:
             if actor.spec.max_restarts:
                 reason += f"; its {actor.spec.max_restarts} restarts are used up"
-            return self._bury(actor, reason)
+            return self._bury(actor, reason, Cause.PREEMPTED if is_preempted else Cause.CRASHED)
         actor.state = ActorState.RESTARTING
         actor.restarts += 1
         actor.preemptions += is_free

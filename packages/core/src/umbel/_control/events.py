@@ -27,6 +27,7 @@ class Cause(Enum):
     INIT_FAILED = "init failed"  # its constructor raised, or an argument of it could not be computed
     UNSCHEDULABLE = "unschedulable"  # what it asked for cannot be had
     GROUP_REMOVED = "group removed"  # the placement group that it lived in, or was to, has ended
+    PREEMPTED = "preempted"  # its node was taken away with notice, and it had no restarts from the first
     NO_ENVIRONMENT = "no environment"  # no worker could be started in what it is to run in
 
 

@@ -106,6 +106,7 @@ class ActorService:
         ] = {}  # of actors whose constructor is about to be called
         self.send, self.reply = node.send, node.reply  # for who else says what depends on what is kept here
         self._memory: Message | None = None  # what is published with a death for want of memory
+        self._is_preempted = False  # as is that it was taken away with its node
         self._do: dict[type, Callable[[Any], None]] = {
             ev.Place: self._place,
             ev.Create: self._create,
@@ -344,9 +345,9 @@ class ActorService:
     ) -> None:
         """The actor's worker is gone. memory: how the memory was, if it was killed for that. is_preempted: its node was taken
         away, with notice."""
-        self._memory = memory
+        self._memory, self._is_preempted = memory, is_preempted
         self._decide(ev.HostDied(actor, worker, reason, self._node.now_s(), is_preempted))
-        self._memory = None
+        self._memory, self._is_preempted = None, False
 
     def place_again(self, actor: str) -> None:
         """Who was looking for a worker is gone, and has found none."""
@@ -512,6 +513,7 @@ class ActorService:
             "unschedulable": command.cause is ev.Cause.UNSCHEDULABLE,
             "no_environment": command.cause is ev.Cause.NO_ENVIRONMENT,
             "group_removed": command.cause is ev.Cause.GROUP_REMOVED,
+            "preempted": self._is_preempted or command.cause is ev.Cause.PREEMPTED,
         }
         if self._memory is not None:
             message["memory"] = self._memory

@@ -495,7 +495,8 @@ class ForwardingWorld(World):
         return bool(able)
 
     def _check_agreed(self) -> None:
-        """W3: once all that was said is heard, nodes are asked for what is wanted of them, and for nothing else."""
+        """W3: once all that was said is heard, nodes are asked for what is wanted of them, and for nothing else. W9: those that
+        are drained, only for what none of the others can have."""
         wanted = {
             (node, wish.client, wish.key): count
             for one in self.nodes.values()
@@ -508,6 +509,16 @@ class ForwardingWorld(World):
             for demand in node.state.demands.values()
         }
         self.must(wanted == asked, "W3", "%s is wanted, %s is asked for", wanted, asked)
+        for node, client, key in wanted:
+            is_drained = node in self.nodes and self.nodes[node].is_draining
+            self.must(
+                not is_drained or not self._is_possible(key),
+                "W9",
+                "%s of %s is asked of %s, which is drained",
+                key,
+                client,
+                node,
+            )
 
     def _check_no_idle_room(self) -> None:
         """W5: nothing waits that some node has room for, unless it insists on another or somebody else waits for it there."""
