@@ -177,6 +177,13 @@ class LocalNodeDiedError(UmbelError):
     _umbel_summary = "this node's daemon died; call shutdown() and init() again"
 
 
+class ConnectionLostError(LocalNodeDiedError, ConnectionError):
+    """The connection of a remote driver (`umbel://`) to its cluster was broken for too long, or what acts for it there has
+    ended; its objects and actors are gone."""
+
+    _umbel_summary = "the connection to the cluster is lost; call shutdown() and init() again"
+
+
 class NodeDiedError(UmbelError):
     """The node that ran the task or held the object is gone."""
 
@@ -934,6 +941,7 @@ __all__ = [
     "CollectiveMismatchError",
     "CollectiveRankDiedError",
     "CollectiveTimeoutError",
+    "ConnectionLostError",
     "ControlStorageError",
     "CrossLanguageError",
     "DeadlockError",

@@ -339,7 +339,7 @@ def test_no_more_is_taken_than_was_wanted() -> None:
         (b"\xd5UMBEL\n\n" + bytes(100), "it is not Umbel that speaks there", 7),
         (b"\xd5UMBEL\r\n\x00" + bytes(100), "it speaks version 0 of the handshake, which is older", 9),
         (b"\xd5UMBEL\r\n\x02" + bytes(100), "it speaks version 2 of the handshake, which is newer", 9),
-        (b"\xd5UMBEL\r\n\x01\x00\x06" + bytes(16), "it asks for something that does not exist in this version", 27),
+        (b"\xd5UMBEL\r\n\x01\x00\x07" + bytes(16), "it asks for something that does not exist in this version", 27),
         (b"\xd5UMBEL\r\n\x01\x00\x00" + bytes(16), "it asks for something that does not exist in this version", 27),
         (b"\xd5UMBEL\r\n\x01\x02\x01" + bytes(16), "it asks for something that does not exist in this version", 27),
         (b"\xd5UMBEL\r\n\x01\x00\x01" + b"x" * 16, "it asks for something that does not exist in this version", 27),

@@ -29,7 +29,7 @@ SERVER_NONCE, CLIENT_NONCE = b"s" * 32, b"c" * 32
 
 Cuts = st.lists(st.integers(1, 100), max_size=50)
 Targets = st.one_of(
-    st.sampled_from([handshake.AGENT, handshake.CONTROL]),
+    st.sampled_from([handshake.AGENT, handshake.CONTROL, handshake.DRIVERS]),
     st.binary(min_size=16, max_size=16).map(handshake.process),
 )
 Roles = st.sampled_from(tokens.Role)
@@ -102,7 +102,8 @@ def test_any_split_of_the_bytes_gives_the_same_verdict(
     token = SECRET.lowered(role)
     from_client, from_server = conversation(token, target)
     shown = handshake.shown(token, target).role
-    if role < tokens.Role.SUBMIT and target.kind is handshake.TargetKind.PROCESS:
+    of_programs = (handshake.TargetKind.PROCESS, handshake.TargetKind.DRIVERS)
+    if role < tokens.Role.SUBMIT and target.kind in of_programs:
         assert isinstance(serve(from_client, [])[0], handshake.Failed)
     else:
         welcome = handshake.Accepted(shown, target)

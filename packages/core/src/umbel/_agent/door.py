@@ -38,13 +38,14 @@ class Door:
         admit_node: Callable[[connection.Stream], None] | None = None,
         admit_values: Callable[[connection.Stream], None],
         admit_lessee: Callable[[connection.Stream], None] | None = None,
+        admit_program: Callable[[connection.Stream], None] | None = None,
         now_s: Callable[[], float],
         warn: Callable[[str], None],
     ) -> None:
         """admit(stream, may_change): of who has proved itself, and whether its role may change anything. door_of(id): the path
         at which a process of this node takes connections, "" if there is no such process. admit_node: of other nodes; None
         where they do not join. admit_values: of other nodes, which want values. admit_lessee: of other nodes that want leases
-        here. Raises OSError when the address is not to be
+        here. admit_program: of machines without a node. Raises OSError when the address is not to be
         had."""
 
         def on_peer(stream: connection.Stream, role: Role, target: handshake.Target) -> None:
@@ -54,6 +55,8 @@ class Door:
                 admit_values(stream)
             elif target == handshake.LEASES and admit_lessee is not None:
                 admit_lessee(stream)
+            elif target == handshake.DRIVERS and admit_program is not None:
+                admit_program(stream)
             else:
                 admit(stream, may_change=role >= Role.ADMIN)
 
@@ -66,7 +69,11 @@ class Door:
             now_s=now_s,
             warn=warn,
             decide=lambda role, target: _decide(
-                role, target, has_control=admit_node is not None, has_leases=admit_lessee is not None
+                role,
+                target,
+                has_control=admit_node is not None,
+                has_leases=admit_lessee is not None,
+                has_drivers=admit_program is not None,
             ),
             divert=self._divert,
         )
@@ -106,12 +113,14 @@ def pass_on(sock: socket.socket, preamble: bytes, path: str) -> bool:
     return True
 
 
-def _decide(role: Role, target: handshake.Target, *, has_control: bool, has_leases: bool) -> handshake.Answer:
+def _decide(
+    role: Role, target: handshake.Target, *, has_control: bool, has_leases: bool, has_drivers: bool
+) -> handshake.Answer:
     answer = handshake.may_reach(role, target)
     if answer is not handshake.Answer.WELCOME or target in (handshake.AGENT, handshake.VALUES):
         return answer
     if target == handshake.CONTROL and has_control:
         return answer if role >= Role.NODE else handshake.Answer.FORBIDDEN
-    if target == handshake.LEASES and has_leases:
+    if (target == handshake.LEASES and has_leases) or (target == handshake.DRIVERS and has_drivers):
         return answer
     return handshake.Answer.ABSENT  # no such process, or no head

@@ -35,7 +35,8 @@ def prepare(
     """Build what `order` says. Returns the configuration of a fork server that goes on here; None when the build has
     failed, which the agent has been told. Does not return when another interpreter takes over.
 
-    order["job"] replaces what it names of the node's configuration: the driver's own.
+    order["job"] replaces what it names of the node's configuration: the driver's own. One of another machine names neither
+    interpreter nor paths, and its workers have the node's.
     """
     job, node_flags = order["job"], config["interpreter_flags"]
     if job is not None:
@@ -61,7 +62,8 @@ def prepare(
     )
     try:
         build.build(order["built"])
-        if job is not None and not build.workers.interpreter and _is_foreign(job, node_flags):
+        is_local = job is not None and "python" in job
+        if is_local and not build.workers.interpreter and _is_foreign(job, node_flags):
             build.workers.interpreter = [job["python"]]
         taken = _take_over(control, config, order["id"], build, die_with_parent)
         if job is not None and taken is not None:

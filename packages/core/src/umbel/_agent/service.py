@@ -110,6 +110,7 @@ class Service:
         self.directory: Any = None  # a `directory.Directory` of the nodes, likewise
         self._sharing: Any = None  # a `lease_sharing.Sharing`, likewise
         self._drains: Any = None  # a `drain_service.DrainService`, once a node is to be drained
+        self._relays: Any = None  # a `relays.Relays`, once a program of another machine has come
         if config.get("listen"):
             from umbel._agent import directory, door, lease_sharing
             from umbel._transport import own_tls
@@ -130,6 +131,7 @@ class Service:
                 admit_node=None if config.get("head") else self._admit_node,
                 admit_values=self._admit_values,
                 admit_lessee=self._sharing.admit if self._sharing is not None else None,
+                admit_program=self._admit_program if self._jobs is not None else None,
                 now_s=self.now_s,
                 warn=_log,
             )
@@ -467,6 +469,8 @@ class Service:
             self._values.values.close()
         self.hub.flush(self.now_s() + LAST_OUTPUT_S, self.now_s)
         self.hub.close()
+        if self._relays is not None:
+            self._relays.close()
         if self._log_files is not None:
             self._log_files.close()
         if self._metrics is not None:
@@ -507,6 +511,13 @@ class Service:
 
     def _admit_values(self, stream: transport.Stream) -> None:
         self._value_wants().values.accept(stream)
+
+    def _admit_program(self, stream: transport.Stream) -> None:
+        if self._relays is None:
+            from umbel._agent import relays
+
+            self._relays = relays.Relays(self.poller, self._config, self._door.submit_token, self.address, _log)
+        self._relays.admit(stream)
 
     def _on_value(self, client: Client, message: Message, body: bytes) -> None:
         if self._door is not None:  # else there are no other nodes, and no process says so
@@ -618,6 +629,8 @@ class Service:
 
     def _door_of(self, process_id: bytes) -> str:
         """Where this process takes connections from other nodes; "" if it is not here."""
+        if self._relays is not None and (path := self._relays.door_of(process_id)):
+            return str(path)
         client = self.hub.clients.get(process_id.hex())
         is_here = client is not None and not client.is_tool
         return f"{self._config['session_dir']}/{process_id.hex()}.door" if is_here else ""

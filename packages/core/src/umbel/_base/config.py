@@ -208,6 +208,10 @@ class Config:
     head_lost_s: float = _setting(60.0, "UMBEL_HEAD_LOST_S", minimum=0.1)
     """After what time without a connection to its head a node ends. Ray's default."""
 
+    remote_reconnect_s: float = _setting(30.0, "UMBEL_REMOTE_RECONNECT_S", minimum=0.1, maximum=3600.0)
+    """After what time without a connection a program with `init("umbel://...")` and its cluster give each other up. Ray's
+    default."""
+
     idle_worker_s: float = _setting(2.0, "UMBEL_IDLE_WORKER_S")
     """How long a worker process that nobody leases is kept beyond one for each CPU. It costs memory, and starting
     another takes 20 ms; two seconds bridge the pauses of a busy program."""

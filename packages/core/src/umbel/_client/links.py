@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import itertools
-import socket
 from collections.abc import Callable
 from typing import TYPE_CHECKING, Any
 
@@ -84,7 +83,15 @@ class Links:
         self.by_peer: dict[bytes, Link] = {}
         self.twins: dict[bytes, list[Link]] = {}  # second connections, of peers that dialled us while we dialled them
         self._unnamed: set[connection.Connection] = set()
-        self._listener = connection.Listener(connection.listen_unix(self._path(process_id)), poller, self._accept)
+        self._listen()
+
+    def _listen(self) -> None:
+        sock = connection.listen_unix(self._path(self._process_id))
+        self._listener: connection.Listener | None = connection.Listener(sock, self._poller, self.accept)
+
+    def _connect(self, peer: bytes) -> connection.Stream:
+        """To a process of this node. Raises OSError when it is gone."""
+        return connection.connect_unix(self._path(peer))
 
     def _path(self, process_id: bytes) -> str:
         return f"{self._directory}/{process_id.hex()}.sock"
@@ -98,7 +105,7 @@ class Links:
         if self.remote is not None and not self.is_of_this_node(peer):
             return self.remote.to(peer)
         try:
-            sock = connection.connect_unix(self._path(peer))
+            sock = self._connect(peer)
         except OSError:
             return None
         link = Link(peer)
@@ -129,7 +136,7 @@ class Links:
         link.stream = stream
         return stream
 
-    def _accept(self, sock: socket.socket) -> None:
+    def accept(self, sock: connection.Stream) -> None:
         self._unnamed.add(self.attach(Link(b""), sock))
 
     def _on_frame(self, stream: connection.Connection, payload: bytes) -> None:
@@ -164,7 +171,8 @@ class Links:
             self.on_gone(link)
 
     def close(self) -> None:
-        self._listener.close()
+        if self._listener is not None:
+            self._listener.close()
         if self.remote is not None:
             self.remote.close()
         twins = [twin for of_peer in self.twins.values() for twin in of_peer]
@@ -181,7 +189,7 @@ class AgentLink:
 
     def __init__(
         self,
-        path: str,
+        path: str | connection.Stream,
         driver: reactor.Reactor,
         on_notice: Callable[[dict[str, Any], bytes], None],
         on_gone: Callable[[], None],
@@ -192,9 +200,12 @@ class AgentLink:
         self._answers: dict[int, tuple[reactor.Waiter, list[Any]]] = {}
         self._numbers = itertools.count(1)  # of requests; threads take them at once
         self.is_closed = False
-        self._stream = connection.Connection(
-            connection.connect_unix(path), driver.poller, self._on_frame, self._on_close
-        )
+        sock = connection.connect_unix(path) if isinstance(path, str) else path
+        self._stream = connection.Connection(sock, driver.poller, self._on_frame, self._on_close)
+
+    def died(self) -> BaseException:
+        """What is raised when it is gone."""
+        return exceptions.LocalNodeDiedError(_GONE)
 
     def notify(self, message: dict[str, Any], body: bytes = b"") -> None:
         self._stream.send(frames.encode_control(message, body))
@@ -210,7 +221,7 @@ class AgentLink:
         try:
             self.notify({**message, "rq": number}, body)
             if self.is_closed:
-                raise exceptions.LocalNodeDiedError(_GONE)
+                raise self.died()
             import time
 
             done = self._reactor.wait(waiter, None if timeout_s is None else time.monotonic() + timeout_s)
@@ -218,7 +229,7 @@ class AgentLink:
             del self._answers[number]
         if not answer:
             if done:
-                raise exceptions.LocalNodeDiedError(_GONE)
+                raise self.died()
             raise exceptions.GetTimeoutError(
                 f"the node's agent did not answer {message.get('t')!r} within {timeout_s} s"
             )

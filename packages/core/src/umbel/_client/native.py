@@ -46,7 +46,8 @@ from umbel._transport import connection, reactor
 from umbel._wire import messages
 
 if TYPE_CHECKING:
-    from umbel._client import awaits, groups, rebuild
+    from umbel import spi
+    from umbel._client import awaits, groups, rebuild, spill_thread
     from umbel._client.tensors import holding
 
 PENDING = ownership.PENDING
@@ -59,6 +60,7 @@ class NativeEngine:
     """One process in a session. `kind` is "driver" or "worker"."""
 
     name = "native"
+    is_remote = False  # of the node that it is connected to: on a machine without one
 
     def __init__(
         self,
@@ -102,19 +104,15 @@ class NativeEngine:
         self.arrivals = arrivals.Arrivals(self, on_notice)
         self.reactor = reactor.Reactor(self._housekeeping, name="umbel-background")
         self.waits = waits.Waits(self)
-        self.links = links.Links(
-            process_id, session_dir, self.reactor.poller, self.arrivals.on_messages, self.arrivals.on_link_gone
-        )
+        self.links = self._make_links()
         door = self._make_door() if has_door else None
         self.answers = answers.Answers(self)
-        self.agent = links.AgentLink(
-            os.path.join(session_dir, "agent.sock"), self.reactor, self.arrivals.on_notice, self._agent_gone
-        )
+        self.agent = self._connect_agent()
         hello = {
             "t": "hello",
             "kind": kind,
             "id": process_id.hex(),
-            "pid": os.getpid(),
+            "pid": self._pid(),
             "protocol": 1,
             "namespace": namespace,
             "job": job,
@@ -131,7 +129,7 @@ class NativeEngine:
             raise exceptions.UmbelSystemError(f"the node's daemon did not accept this process: {reason}")
         if door is not None:
             self._open_door(door, self.welcome.pop("token", ""))
-        self.values = values.Values(self, process_id, store_quota.make_store(self), config.inline_bytes_max)
+        self.values = values.Values(self, process_id, self._make_store(), config.inline_bytes_max)
         self.troubles = troubles.TroubleLog()
         self.leases = leases.Leases(self, depth)
         self.tasks = tasks.Tasks(self)
@@ -150,6 +148,31 @@ class NativeEngine:
         current.set_on_fork(self.forked)
         self.reports.begin()
         self.arrivals.begin()
+
+    def _make_links(self) -> links.Links:
+        return links.Links(
+            self.process_id,
+            self.session_dir,
+            self.reactor.poller,
+            self.arrivals.on_messages,
+            self.arrivals.on_link_gone,
+        )
+
+    def _connect_agent(self) -> links.AgentLink:
+        path = os.path.join(self.session_dir, "agent.sock")
+        return links.AgentLink(path, self.reactor, self.arrivals.on_notice, self._agent_gone)
+
+    def _pid(self) -> int:
+        """Of this process, or what stands on the node for it."""
+        return os.getpid()
+
+    def _make_store(self) -> spi.ObjectStore[Any]:
+        return store_quota.make_store(self)
+
+    def make_spilling(self) -> spill_thread.Spilling:
+        from umbel._client import spill_thread
+
+        return spill_thread.Spilling(self)
 
     def _make_door(self) -> socket.socket:
         """Where the daemon passes on connections from other nodes: there before the daemon knows of this process."""
@@ -222,9 +245,8 @@ class NativeEngine:
                 self.values.fetching.end(self.daemon_died())
             self.carry_on()
 
-    @staticmethod
-    def daemon_died() -> BaseException:
-        return exceptions.LocalNodeDiedError(links._GONE)
+    def daemon_died(self) -> BaseException:
+        return self.agent.died()
 
     def check_running(self) -> None:
         """Raises when the session has ended under the caller. Lock held or not."""

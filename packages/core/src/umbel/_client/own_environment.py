@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+from collections.abc import Mapping
 from typing import Any
 
 ENVIRONMENTS_MAX = 256  # remembered by what was asked for; a program that has more packs them again
@@ -24,10 +25,13 @@ class OwnEnvironment:
             return {**self.fields, "env_vars": both} if both else self.fields
         found = self._inherited.get((env_vars, fields))
         if found is None:
-            from umbel._client import environments
-
-            found = environments.packed(dict(env_vars), json.loads(fields), self.fields, self._session_dir)
+            found = self._packed(dict(env_vars), json.loads(fields))
             if len(self._inherited) >= ENVIRONMENTS_MAX:
                 self._inherited.clear()
             self._inherited[env_vars, fields] = found
         return found
+
+    def _packed(self, env_vars: Mapping[str, str], fields: Mapping[str, Any]) -> dict[str, Any]:
+        from umbel._client import environments
+
+        return environments.packed(env_vars, fields, self.fields, self._session_dir)

@@ -74,12 +74,13 @@ class RemoteLinks:
         own: links.Links,
         process_id: bytes,
         token: str,
-        door: socket.socket,
+        door: socket.socket | None,
         driver: reactor.Reactor,
         lock: threading.RLock,
         notify: Callable[[dict[str, Any]], None],
     ) -> None:
-        """token: of the role `submit`, as text. door: a listener. notify: tells the node's daemon."""
+        """token: of the role `submit`, as text. door: a listener; None where connections come otherwise. notify: tells the
+        node's daemon."""
         self._own = own
         self._process_id = process_id
         self._token_text = token
@@ -96,7 +97,7 @@ class RemoteLinks:
         self._acceptor: acceptor.Acceptor | None = None
         self._passing: set[socket.socket] = set()
         self._is_closed = False
-        self._door = connection.Listener(door, driver.poller, self._on_passing)
+        self._door = connection.Listener(door, driver.poller, self._on_passing) if door is not None else None
 
     # ---- for `Links`; lock held ----
 
@@ -319,6 +320,10 @@ class RemoteLinks:
         return answer
 
     def _on_peer(self, stream: connection.Stream, _role: tokens.Role, _target: handshake.Target) -> None:
+        self.accept(stream)
+
+    def accept(self, stream: connection.Stream) -> None:
+        """Of another node's process, which has proved itself. Lock held."""
         self._unnamed.add(self._own.attach(links.Link(b""), stream))
 
     def _token(self) -> tokens.Token:
@@ -353,7 +358,8 @@ class RemoteLinks:
     def close(self) -> None:
         with self._lock:
             self._is_closed = True
-            self._door.close()
+            if self._door is not None:
+                self._door.close()
             for way in self._passing:
                 self._reactor.poller.unregister(way.fileno())
                 way.close()

@@ -38,6 +38,9 @@ _INSTEAD = {
 }
 
 
+REMOTE_SCHEME = "umbel://"
+
+
 class Context(Mapping[str, Any]):
     """What `init` returns: a context manager that shuts down, and a mapping of `address_info`."""
 
@@ -96,8 +99,9 @@ def init(
     """Start a session in this process: with the node that runs here (`umbel start --head`), if there is one, else with a
     private node of its own, which ends with it.
 
-    address: "auto" for the node that runs here, "local" for a private one, or the name or directory of a node's session;
-    by default UMBEL_ADDRESS, or as above. What describes a node (num_cpus, num_gpus, resources, labels,
+    address: "auto" for the node that runs here, "local" for a private one, the name or directory of a node's session, or
+    "umbel://host:port" for a cluster of which no node need run here, at the address of any of its nodes; by default
+    UMBEL_ADDRESS, or as above. What describes a node (num_cpus, num_gpus, resources, labels,
     object_store_memory, scheduler, ...) cannot be given for one that runs.
 
     num_cpus: default the CPUs this process may use. num_gpus: default what is detected. object_store_memory: bytes of
@@ -181,7 +185,12 @@ def init(
                 **extras,
             }
             started: Any
-            if node is not None:
+            if node is not None and is_remote(node):
+                from umbel._client import remote_driver
+
+                started = remote_driver.attach(node, **driver)
+                told = f"connected to {node}"
+            elif node is not None:
                 from umbel._client import attach
 
                 started = attach.attach(node, **driver)
@@ -378,12 +387,21 @@ def _running_node(address: Any, engine: str, config: configuration.Config, of_no
         return None
     if address not in (None, "", "local"):
         _check_left_to_node(address, of_node)
+    wanted = (config.address if address in (None, "", "auto") else "") or address or ""
+    if is_remote(wanted):
+        _check_left_to_node(wanted, of_node)
+        return wanted
     from umbel._client import running_nodes
 
-    found = running_nodes.find((config.address if address in (None, "", "auto") else "") or address or "")
+    found = running_nodes.find(wanted)
     if found is not None:
         _check_left_to_node(found, of_node)
     return found
+
+
+def is_remote(address: str) -> bool:
+    """Whether this is a cluster of which no node need run here."""
+    return address.startswith(REMOTE_SCHEME)
 
 
 def _check_left_to_node(node: str, given: list[str]) -> None:

@@ -26,14 +26,16 @@ def make_store(engine: NativeEngine) -> spi.ObjectStore[Any]:
         from umbel._plugins import registry
 
         make = functools.partial(registry.installed().stores.create, name)
-    grants = _Grants(engine)
+    grants = Grants(engine)
     made: spi.ObjectStore[Any] = make(
         engine.welcome["store_dir"], engine.process_id.hex(), reserve=grants.reserve, release=grants.release
     )
     return made
 
 
-class _Grants:
+class Grants:
+    """Bytes of the node's store, from the agent."""
+
     def __init__(self, engine: NativeEngine) -> None:
         self._engine = engine
 

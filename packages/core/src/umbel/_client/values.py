@@ -294,9 +294,7 @@ class Values:
     def make_spilling(self) -> spill_thread.Spilling:
         with self._lock:
             if self.spilling is None:
-                from umbel._client import spill_thread
-
-                self.spilling = spill_thread.Spilling(self._engine)
+                self.spilling = self._engine.make_spilling()
             return self.spilling
 
     def _count(self, found: list[bytes], outer: ownership.Record | None, arguments: list[bytes] | None) -> None:
@@ -586,7 +584,10 @@ class Values:
         self.table.borrower_gone(peer)
         self._owner_gone(peer)
         self.carry_out()
-        orphans = self.orphans_of(peer)
+        self.orphans_found(self.orphans_of(peer))
+
+    def orphans_found(self, orphans: list[str]) -> None:
+        """These a dead process had written for us. Lock held."""
         if orphans:
             known = dict(record.payload for record in self.table.records.values() if record.kind == STORED)
             for name in orphans:

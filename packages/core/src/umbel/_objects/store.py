@@ -184,7 +184,7 @@ class SharedMemoryStore:
     def write(self, segment: Segment, offset: int, data: Any) -> None:
         """Copy `data`, a contiguous buffer of any type, to `offset`; the fastest way, be the pages fresh or warm."""
         own = segment._writable()
-        source = _as_bytes(data)
+        source = as_bytes(data)
         size_bytes = source.nbytes
         if not 0 <= offset <= segment.size_bytes - size_bytes:
             raise exceptions.InternalError(
@@ -587,7 +587,7 @@ class SharedMemoryStore:
             ) from error
 
 
-def _as_bytes(data: Any) -> memoryview:
+def as_bytes(data: Any) -> memoryview:
     """The memory of a contiguous buffer.
 
     One that is bytes already shares what it views. To view the view itself is not safe: in a garbage cycle, as tracebacks

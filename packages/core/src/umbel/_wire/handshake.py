@@ -65,6 +65,8 @@ class TargetKind(enum.IntEnum):
     """The node's values, for other nodes: a connection of bulk data, apart from what is said to the agent."""
     LEASES = 5
     """The node's workers, for other nodes, whose processes want leases of them."""
+    DRIVERS = 6
+    """The node itself, for programs of machines without one."""
 
 
 class Target(NamedTuple):
@@ -81,6 +83,7 @@ AGENT = Target(TargetKind.AGENT)
 CONTROL = Target(TargetKind.CONTROL)
 VALUES = Target(TargetKind.VALUES)
 LEASES = Target(TargetKind.LEASES)
+DRIVERS = Target(TargetKind.DRIVERS)
 
 
 def process(process_id: bytes) -> Target:
@@ -131,7 +134,7 @@ def may_reach(role: tokens.Role, target: Target) -> Answer:
     values by name gets those of everybody. Who asks for leases speaks for the processes of a whole node."""
     if target.kind in (TargetKind.VALUES, TargetKind.LEASES) and role < tokens.Role.NODE:
         return Answer.FORBIDDEN
-    if target.kind is TargetKind.PROCESS and role < tokens.Role.SUBMIT:
+    if target.kind in (TargetKind.PROCESS, TargetKind.DRIVERS) and role < tokens.Role.SUBMIT:
         return Answer.FORBIDDEN
     return Answer.WELCOME
 
@@ -141,7 +144,8 @@ def shown(token: tokens.Token, target: Target) -> tokens.Token:
 
     Every process has that of `submit`, every node that of `node`; the secret itself is for making tokens.
     """
-    highest = tokens.Role.SUBMIT if target.kind is TargetKind.PROCESS else tokens.Role.NODE
+    of_programs = (TargetKind.PROCESS, TargetKind.DRIVERS)
+    highest = tokens.Role.SUBMIT if target.kind in of_programs else tokens.Role.NODE
     return token.lowered(min(token.role, highest))
 
 

@@ -2,6 +2,9 @@
 
 from __future__ import annotations
 
+import contextlib
+import os
+import sys
 import threading
 import time
 from collections.abc import Callable, Iterator
@@ -11,18 +14,41 @@ from typing import Any
 import pytest
 
 import umbel
+from umbel import cluster_utils
+from umbel._base import token_files
 
 CPUS = 4
 POLL_S = 0.01
 PATIENCE_S = 20.0  # for what must happen; only a failing test waits so long
 
 
-@pytest.fixture(scope="module", params=["native", "inline"])
+@pytest.fixture(scope="module", params=["native", "inline", "remote"])
 def engine(request: pytest.FixtureRequest) -> Iterator[str]:
+    """remote: the native engine of a program without a node, at a cluster of one."""
     umbel.shutdown()
+    if request.param == "remote":
+        with remote_cluster():
+            yield request.param
+        return
     umbel.init(num_cpus=CPUS, engine=request.param, log_to_driver=False, object_store_memory=200 << 20)
     yield request.param
     umbel.shutdown()
+
+
+@contextlib.contextmanager
+def remote_cluster() -> Iterator[None]:
+    with pytest.MonkeyPatch.context() as patched:
+        patched.setenv("PYTHONPATH", os.pathsep.join(path for path in sys.path if path))  # what the program can import
+        cluster = cluster_utils.Cluster(
+            initialize_head=True, head_node_args={"num_cpus": CPUS, "object_store_memory": 200 << 20}
+        )
+        patched.setenv(token_files.FILE_VARIABLE, cluster.token_file)
+        try:
+            umbel.init(f"umbel://{cluster.address}", log_to_driver=False)
+            yield
+        finally:
+            umbel.shutdown()
+            cluster.shutdown()
 
 
 @pytest.fixture

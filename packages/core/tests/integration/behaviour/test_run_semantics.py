@@ -134,7 +134,7 @@ def test_a_generator_method_fills_its_returns_one_by_one() -> None:
 def test_what_a_generator_cannot_deliver_is_logged(
     caplog: pytest.LogCaptureFixture, engine: str, eventually: Any
 ) -> None:
-    if engine == "native":
+    if engine != "inline":
         pytest.skip("it is the worker's log: see test_run_semantics_native.py")
     assert outcomes(items.options(num_returns=2).remote(3)) == [1, 2]
     eventually(lambda: "num_returns=2" in caplog.text)

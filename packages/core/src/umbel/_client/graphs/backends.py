@@ -1,4 +1,4 @@
-"""How a compiled graph is executed: by loops in its actors and channels to them, or, inline, by ordinary calls."""
+"""How a compiled graph is executed: by loops in its actors and channels to them, or by ordinary calls."""
 
 from __future__ import annotations
 
@@ -265,7 +265,8 @@ class _CallsOutlet:
 
 
 class Calls:
-    """Ordinary calls of the actors, for the inline engine, which has one process."""
+    """Ordinary calls of the actors: for the inline engine, which has one process, and for programs that share no memory with
+    any actor."""
 
     def __init__(
         self, engine: Any, graph: plan.GraphPlan, root: nodes.DAGNode, *, slots: int, buffer_bytes: int

@@ -279,7 +279,7 @@ def compile_graph(
     size = _count("_buffer_size_bytes", buffer_bytes, defaults.buffer_size_bytes)
     graph = plan.plan_of(root)
     engine = current.engine()
-    make: Any = backends.Calls if engine.name == "inline" else backends.Channels
+    make: Any = backends.Calls if engine.name == "inline" or getattr(engine, "is_remote", False) else backends.Channels
     backend: backends.Backend = make(engine, graph, root, slots=in_flight, buffer_bytes=size)
     book = executions.Executions(len(graph.outputs), in_flight_max=in_flight, buffered_max=buffered)
     return CompiledDAG(engine, graph, backend, book, submit_timeout_s=submit_timeout, is_async=is_async)

@@ -97,6 +97,11 @@ def membership() -> Membership:
 
 def enter(*, group_name: str, rank: int, world_size: int, backend: str, timeout_s: float) -> Group:
     """Meet the others. Raises CollectiveError, RuntimeError, PluginError."""
+    if getattr(current.engine(), "is_remote", False):
+        raise exceptions.UnsupportedFeature(
+            "a program that is connected by umbel:// cannot be a rank of a collective group, whose ranks are on one machine; "
+            "let actors be the ranks"
+        )
     backends = registry.installed().collectives
     backends.factory(backend)  # a backend that is not there is an error before anybody waits
     sockets = place.meet(group_name=group_name, rank=rank, world_size=world_size, backend=backend, timeout_s=timeout_s)
