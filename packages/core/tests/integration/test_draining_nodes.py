@@ -18,7 +18,7 @@ import pytest
 import umbel
 from umbel import cluster_utils, exceptions
 from umbel._base import sessions
-from umbel._client import tool
+from umbel._client import current, tool
 from umbel.util.scheduling_strategies import NodeAffinitySchedulingStrategy
 
 pytestmark = [
@@ -267,8 +267,9 @@ def test_an_actor_of_a_drained_node_is_restarted_elsewhere_without_counting(node
     assert nodes.drain(node, deadline_s=0.5) == ""
     nodes.until_gone(node)
     assert get(first.add.remote()) == (1, nodes.head.node_id)
-    with pytest.raises(exceptions.ActorDiedError, match="was drained"):
+    with pytest.raises(exceptions.ActorDiedError, match="was drained") as died:
         get(once.add.remote())
+    assert died.value.preempted
     (listed,) = [one for one in nodes.query("actors") if one["state"] == "ALIVE"]
     assert (listed["restarts"], listed["preemptions"]) == (1, 1)
     umbel.kill(first, no_restart=False)
@@ -335,12 +336,35 @@ def test_values_of_a_drained_node_are_handed_over_to_their_owner_and_not_compute
     for number, reference in zip((1, 2, 3), [*before, later], strict=True):
         assert numpy.array_equal(get(reference), numpy.arange(number, number + VALUE_BYTES // 8))
     assert made(directory) == ["1", "2", "3"]
-    owner = umbel.get_runtime_context().get_worker_id()
-    assert len(segments_of(nodes.head, owner)) == 3
+    values = current.running_engine().values  # type: ignore[union-attr]
+    assert sorted(values.stored) == sorted(segments_of(nodes.head, umbel.get_runtime_context().get_worker_id()))
+    assert len(values.stored) == 3
     del before, later, reference
-    until(
-        lambda: nodes.query("store")["free_bytes"] > nodes.query("store")["capacity_bytes"] - VALUE_BYTES, "them to go"
-    )
+    until(lambda: not values.stored, "them to be freed")
+
+
+@umbel.remote
+class Owner:
+    def make(self, node: str, directory: str, count: int) -> int:
+        there = make.options(scheduling_strategy=NodeAffinitySchedulingStrategy(node, soft=False), num_cpus=1)
+        self.kept = [there.remote(directory, number) for number in range(count)]
+        return len(umbel.wait(self.kept, num_returns=count, timeout=TIMEOUT_S, fetch_local=False)[0])
+
+    def firsts(self) -> list[int]:
+        return [int(umbel.get(one, timeout=TIMEOUT_S)[0]) for one in self.kept]
+
+
+def test_values_of_an_actor_are_handed_over_from_memory_and_from_disk(nodes: Nodes) -> None:
+    node = nodes.add(object_store_memory=4 * VALUE_BYTES)
+    directory = nodes.file("made")
+    os.mkdir(directory)
+    owner = Owner.options(scheduling_strategy=on(nodes.head)).remote()
+    assert get(owner.make.remote(node.node_id, directory, 6)) == 6
+    assert nodes.query("store", node)["spilled_bytes"] >= 2 * VALUE_BYTES
+    assert nodes.drain(node) == ""
+    nodes.until_gone(node)
+    assert get(owner.firsts.remote()) == list(range(6))
+    assert made(directory) == ["0", "1", "2", "3", "4", "5"]
 
 
 def test_who_was_told_where_a_value_lay_reads_it_after_the_node_has_gone(nodes: Nodes) -> None:

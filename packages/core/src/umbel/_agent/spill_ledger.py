@@ -7,7 +7,7 @@ its creator or owner says so, or when its owner is gone. This module only decide
 
 from __future__ import annotations
 
-from collections.abc import Collection, Iterable
+from collections.abc import Container, Iterable
 from typing import NamedTuple
 
 from umbel._base import checks
@@ -76,7 +76,7 @@ class SpillLedger:
         return file
 
     def written(
-        self, client: str, file: str, entries: Iterable[tuple[str, int, int, int]], living: Collection[str]
+        self, client: str, file: str, entries: Iterable[tuple[str, int, int, int]], living: Container[str]
     ) -> list[SpillCommand] | None:
         """The file is complete. None: the client was not to write it, or no more, and nothing is entered.
 

@@ -7,14 +7,29 @@ process speaks of what is on disk.
 from __future__ import annotations
 
 import os
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Collection, Mapping
 from typing import TYPE_CHECKING, Any
 
 from umbel._agent import spill_ledger, spill_orders
 from umbel._agent.hub import Client, Message
+from umbel._base import nodes
 
 if TYPE_CHECKING:
     from umbel._agent import store_service
+
+
+_TAG = slice(8, 8 + 2 * nodes.TAG_BYTES)  # of the node, in the id of a process, in hexadecimal
+
+
+class _Living:
+    """Owners that may live, as a client of this node sees it: of those on other nodes its links tell, not the daemon."""
+
+    def __init__(self, here: Collection[str], client: str) -> None:
+        self._here = here
+        self._tag = client[_TAG]
+
+    def __contains__(self, owner: object) -> bool:
+        return owner in self._here or (isinstance(owner, str) and owner[_TAG] != self._tag)
 
 
 class SpillService:
@@ -50,7 +65,8 @@ class SpillService:
             store.account(store.ledger.refuse_last())
 
     def _on_spilled(self, client: Client, message: Message) -> None:
-        commands = self.ledger.written(client.id, message["file"], message["entries"], self._hub.clients)
+        living = _Living(self._hub.clients, client.id)
+        commands = self.ledger.written(client.id, message["file"], message["entries"], living)
         if commands is None:
             text = f"{message['file']} was not ordered from this process, or is not wanted any more"
             self._hub.refuse(client.id, message["rq"], "unknown", text)
@@ -150,7 +166,11 @@ class SpillService:
 
     def _tidy(self, commands: list[spill_ledger.SpillCommand]) -> None:
         for command in commands:
-            if isinstance(command, spill_ledger.AskOwner):
+            if isinstance(command, spill_ledger.AskOwner) and command.owner not in self._hub.clients:
+                # On another node: it goes with the process that made it, as what that has in memory does.
+                for segment in command.segments:
+                    self._tidy(self.ledger.freed(segment))
+            elif isinstance(command, spill_ledger.AskOwner):
                 message = {"t": "spill_check", "creator": command.creator, "segments": list(command.segments)}
                 self._hub.send(command.owner, message)
             elif isinstance(command, spill_ledger.Forget):

@@ -603,7 +603,8 @@ class Values:
         for name in [name for name in self.stored if name.split(".", 2)[1] == owner]:
             del self.stored[name]
         if self.spilling is not None:
-            self.spilling.book.owner_gone(owner)
+            is_elsewhere = nodes.tag_of_process(peer) != nodes.tag_of_process(self.process_id)
+            self.spilling.owner_gone(owner, is_elsewhere=is_elsewhere)
         return self.store.orphans_of(owner)
 
     def _owner_gone(self, owner: bytes) -> None:
