@@ -301,6 +301,9 @@ def test_commands_start_change_explain_and_end_a_cluster(home: Path) -> None:
     assert "1 of at most 3 nodes are there or on their way" in status
     assert "its type's min_workers are 1" in cli("explain")
     assert len(json.loads(cli("sessions", "--json"))) == 2
+    head, small = sorted(cli("sessions").splitlines(), key=lambda line: not line.endswith(", the head"))
+    assert head.endswith(", the head")
+    assert ", of the head at 127.0.0.1:" in small
     assert cli("down", str(path), "--yes").startswith(f"the cluster 'test': the head in {os.path.basename(running)}")
     assert cli("down", str(path), "--yes") == "nothing of it runs\n"
 

@@ -93,7 +93,9 @@ def test_each_host_has_one_node_and_more_are_refused(cluster: cluster_utils.Clus
     made.terminate(names)
 
 
-def test_host_that_does_not_answer_counts_as_it_was_seen(cluster: cluster_utils.Cluster, config: dict[str, Any]) -> None:
+def test_host_that_does_not_answer_counts_as_it_was_seen(
+    cluster: cluster_utils.Cluster, config: dict[str, Any]
+) -> None:
     """It is one whose key ssh does not know."""
     made = launcher(cluster, config, worker_ips=ssh_server.HOSTS[:2])
     (name,) = made.launch(SPEC, 1)
@@ -101,11 +103,15 @@ def test_host_that_does_not_answer_counts_as_it_was_seen(cluster: cluster_utils.
     text = known.read_text()
     try:
         known.write_text("")
-        with pytest.raises(exceptions.NodeLaunchError, match=r"no host answers: 127.0.0.1: ssh could not reach it: .*failed"):
+        with pytest.raises(
+            exceptions.NodeLaunchError, match=r"no host answers: 127.0.0.1: ssh could not reach it: .*failed"
+        ):
             made.running()
         known.write_text("".join(text.splitlines(keepends=True)[1:]))
         assert dict(made.running()) == {name: "small"}
-        with pytest.raises(exceptions.NodeLaunchError, match=r"some nodes may be left: 127.0.0.1: ssh could not reach it"):
+        with pytest.raises(
+            exceptions.NodeLaunchError, match=r"some nodes may be left: 127.0.0.1: ssh could not reach it"
+        ):
             made.terminate([name])
     finally:
         known.write_text(text)

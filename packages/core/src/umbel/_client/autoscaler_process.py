@@ -24,9 +24,8 @@ from umbel._client import cluster_files, tool
 from umbel._plugins import registry
 
 ANSWER_S: Final = 60.0  # of the head, which may be busy; it has ended when its connection has
-FINAL_RETRY_S: Final = (
-    autoscaler.BACK_OFF_MAX_S
-)  # after an error that asking again does not mend, unless the file changes
+PERIODS_OF_LISTING: Final = 6  # 30 s: the head tells what has died, and a launcher may have to ask many machines
+FINAL_RETRY_S: Final = autoscaler.BACK_OFF_MAX_S  # after an error that asking again does not mend
 
 
 class _Made(NamedTuple):
@@ -63,6 +62,7 @@ class Process:
         self._launcher: spi.NodeLauncher | None = None
         self._stamp: tuple[int, int] = (0, 0)  # of the file, as it was read
         self._is_listing = False
+        self._list_at_s = 0.0  # at once after something went wrong: it may have been done all the same
         self._troubles: dict[str, str] = {}  # by what is not well
         self._asker: tool.Tool
 
@@ -93,8 +93,9 @@ class Process:
         self._read_file()
         now_s = time.monotonic()
         machine = self._machine
-        if self._launcher is not None and not self._is_listing:
+        if self._launcher is not None and not self._is_listing and now_s >= self._list_at_s:
             self._is_listing = True
+            self._list_at_s = now_s + PERIODS_OF_LISTING * self._period_s
             self._calls.put(functools.partial(_listed, self._launcher))
         if machine is None:
             self._say()
@@ -149,10 +150,11 @@ class Process:
         if isinstance(answer, _Made):
             self._on_made(answer)
         elif isinstance(answer, _ListingFailed):
-            self._is_listing = False
+            self._is_listing, self._list_at_s = False, 0.0
             what = "" if self._machine is not None else ", so nothing is launched"
             self._troubles["listing"] = f"the launcher cannot say what runs{what}: {answer.reason}"
         elif isinstance(answer, _EndingFailed):
+            self._list_at_s = 0.0
             self._troubles["ending"] = f"nodes could not be ended, which is tried again: {answer.reason}"
         else:
             self._on_event(answer)
@@ -182,6 +184,8 @@ class Process:
                 self._do(self._machine.apply(event))
                 self._period()
                 return
+        if isinstance(event, events.LaunchAnswered) and event.error:
+            self._list_at_s = 0.0
         if isinstance(event, events.NodeEnded):
             self._troubles.pop("ending", None)
         if self._machine is not None:

@@ -125,7 +125,7 @@ def umbel_commands() -> list[spi.CommandDescriptor]:
             "metrics", "umbel.cli.metrics:make", summary="What a session measures, and a board of it"
         ),
         spi.CommandDescriptor("plugins", "umbel.cli.plugins:make", summary="What plugins are installed"),
-        spi.CommandDescriptor("sessions", "umbel.cli.cluster:make_sessions", summary="Nodes that run on this machine"),
+        spi.CommandDescriptor("sessions", "umbel.cli.sessions:make", summary="Nodes that run on this machine"),
         spi.CommandDescriptor("stack", "umbel.cli.stack:make", summary="What workers run, and where they stand"),
         spi.CommandDescriptor("start", "umbel.cli.cluster:make_start", summary="Start a node that programs share"),
         spi.CommandDescriptor("status", "umbel.cli.cluster:make_status", summary="What a node has and does"),

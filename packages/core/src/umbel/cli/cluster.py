@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import contextlib
 import functools
 import json
 import os
@@ -267,35 +266,6 @@ def _stop(path: str, *, force: bool) -> None:
             os.kill(pid, signal.SIGKILL)
             until_s, force = time.monotonic() + STOP_S, False
         select.select([], [], [], 0.01)
-
-
-def make_sessions() -> click.Command:
-    @click.command("sessions")
-    @click.option("--json", "as_json", is_flag=True, help="Print JSON.")
-    def list_sessions(as_json: bool) -> None:
-        """Nodes of this user that `umbel start`, or a launcher, has started on this machine; none of them is asked."""
-        found = []
-        for path in sessions.outliving_sessions(sessions.base_dir()):
-            with contextlib.suppress(OSError):  # it has just ended
-                told = sessions.outliving(path)
-                found.append({**told._asdict(), "name": os.path.basename(path), "labels": json.loads(told.labels)})
-        if as_json:
-            click.echo(json.dumps(found))
-            return
-        for one in found:
-            where = f" at {one['address']}" if one["address"] else ""
-            head = (
-                ", the head"
-                if one["cluster"] == one["node_id"]
-                else f", of the head at {one['head']}"
-                if one["head"]
-                else ""
-            )
-            click.echo(f"{one['name']} is node {one['node_id'][:8]}{where}{head}")
-        if not found:
-            click.echo("no node runs here that `umbel start` has started")
-
-    return list_sessions
 
 
 def make_token() -> click.Command:
