@@ -117,7 +117,7 @@ class Attacker:
         for attack in self._attacks:
             if self._stop.wait(max(0.0, self._began_s + attack.at_s - time.monotonic())):
                 return
-            self._replace_who_has_ended()
+            self.replace_who_has_ended()
             place = self._cluster.places[attack.place]
             if place.is_down:
                 self._say(f"{attack}: not done, there is no node")
@@ -185,7 +185,7 @@ class Attacker:
         if trouble:
             self._ledger.book_beside(f"node {place.number} cannot be replaced: {trouble}")
 
-    def _replace_who_has_ended(self) -> None:
+    def replace_who_has_ended(self) -> None:
         """Those that were declared dead end by themselves."""
         for place in self._cluster.places:
             node = place.node
