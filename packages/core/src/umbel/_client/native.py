@@ -74,7 +74,7 @@ class NativeEngine:
         on_notice: Callable[[dict[str, Any], bytes], bool] | None = None,
         on_agent_gone: Callable[[], None] | None = None,
     ) -> None:
-        """has_door: the node may be one of a cluster, whose processes connect to each other."""
+        """has_door: the node may be one of a cluster, whose processes connect to each other. on_agent_gone: ends this process."""
         self.kind = kind
         self.process_id = process_id
         self.namespace = namespace
@@ -110,6 +110,7 @@ class NativeEngine:
         self.agent = links.AgentLink(
             os.path.join(session_dir, "agent.sock"), self.reactor, self.arrivals.on_notice, self._agent_gone
         )
+        self.agent.is_vital = on_agent_gone is not None
         hello = {
             "t": "hello",
             "kind": kind,
