@@ -90,6 +90,7 @@ class Chaos:
         self.interval_s: float = arguments.interval
         self.kills_head: bool = arguments.kill_head
         self.log: list[str] = []
+        self._attacker: chaos_attacks.Attacker | None = None
         self._logs = LogScan(Path(folder))
         self._prints_log: bool = arguments.log
         self._began_s = time.monotonic()
@@ -174,6 +175,7 @@ class Chaos:
         went_on = self.run_load(seconds, has_visitors=True)
         attacker.finish()
         self.visitors.close()
+        self._attacker = attacker
         return went_on
 
     def usage(self, before: Usage | None) -> tuple[Usage, int]:
@@ -187,6 +189,10 @@ class Chaos:
         until_s = time.monotonic() + QUIET_MAX_S
         while (found := self._unrest()) and time.monotonic() < until_s:
             time.sleep(0.2)
+            if self._attacker is not None:
+                self._attacker.replace_who_has_ended()  # one that was cut off hears late that it was declared dead
+        if self._attacker is not None:
+            self._attacker.finish()
         return found
 
     def _unrest(self) -> list[str]:

@@ -20,7 +20,6 @@ from benchmarks.ledger import Ledger
 
 REPLACED_AFTER_S = (0.0, 3.0)
 EXPELLED = 3  # the exit code of a daemon that its head has declared dead
-DEATH_IS_HEARD_S = 60.0  # how long after it was cut off a node may still hear that it was declared dead, and end
 
 
 class Kind(NamedTuple):
@@ -117,7 +116,7 @@ class Attacker:
         for attack in self._attacks:
             if self._stop.wait(max(0.0, self._began_s + attack.at_s - time.monotonic())):
                 return
-            self._replace_who_has_ended()
+            self.replace_who_has_ended()
             place = self._cluster.places[attack.place]
             if place.is_down:
                 self._say(f"{attack}: not done, there is no node")
@@ -161,8 +160,6 @@ class Attacker:
         if name in ("kill worker", "kill visitor"):
             signal_all(chosen, signal.SIGKILL)
             return lambda: None
-        for one in self._cluster.places if place is self._cluster.head else [place]:
-            one.expected_to_end_s = time.monotonic() + attack.lasts_s + DEATH_IS_HEARD_S
         if name.startswith("kill"):
             place.is_down = True
             signal_all(chosen, signal.SIGKILL)
@@ -185,18 +182,18 @@ class Attacker:
         if trouble:
             self._ledger.book_beside(f"node {place.number} cannot be replaced: {trouble}")
 
-    def _replace_who_has_ended(self) -> None:
-        """Those that were declared dead end by themselves."""
+    def replace_who_has_ended(self) -> None:
+        """Those that were declared dead end by themselves. That may come late, and on a busy machine also to one let alone."""
         for place in self._cluster.places:
             node = place.node
             if node is None or place.is_down or node.launched.process.poll() is None:
                 continue
             place.is_down = True
-            if time.monotonic() > place.expected_to_end_s:
-                self._ledger.book_beside(f"node {place.number} has ended without a reason: {place.log_tail()}")
-            self._say(
-                f"node {place.number} has ended by itself (code {node.launched.process.returncode}) and is replaced"
-            )
+            code = node.launched.process.returncode
+            if code != EXPELLED:
+                said = self._last_words(os.path.basename(node.launched.session_dir))
+                self._ledger.book_beside(f"node {place.number} has ended without a reason (code {code}): {said}")
+            self._say(f"node {place.number} was declared dead, has ended (code {code}) and is replaced")
             self._ledger.note_disturbance("declared dead")
             self._in_thread(self._replace, place)
 

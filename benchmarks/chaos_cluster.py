@@ -30,7 +30,6 @@ class Place:
         self.number = number
         self.relay = relay
         self.node: cluster_node.Started | None = None
-        self.expected_to_end_s = float("-inf")  # until when its end, if nobody has killed it, has a reason
         self.visitor: subprocess.Popen[bytes] | None = None  # a program that is connected there
         self.is_down = False  # from before its node is killed until there is another
 

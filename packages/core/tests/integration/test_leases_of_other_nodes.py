@@ -438,11 +438,29 @@ def test_an_actor_goes_on_after_the_connection_to_it_broke(nodes: Nodes) -> None
     until(lambda: answers(counter.add) == 3, "the actor to answer as the same")
 
 
-def answers(method: Any) -> Any:
+def answers(method: Any, *arguments: Any) -> Any:
     try:
-        return get(method.remote())
+        return get(method.remote(*arguments))
     except exceptions.ActorUnavailableError:
         return None
+
+
+def test_a_large_result_of_before_the_connection_broke_is_itself_or_lost(nodes: Nodes) -> None:
+    @umbel.remote(num_cpus=0, resources=THERE)
+    class Maker:
+        def make(self, letter: bytes) -> bytes:
+            return letter * (1 << 20)
+
+    maker = Maker.remote()
+    first = maker.make.remote(b"1")
+    umbel.wait([first], fetch_local=False, timeout=TIMEOUT_S)
+    if not cut_data(nodes):
+        pytest.skip("sockets cannot be had here")
+    until(lambda: answers(maker.make, b"2") == b"2" * (1 << 20), "the actor to answer")
+    try:
+        assert get(first)[:1] == b"1"
+    except exceptions.ObjectLostError:
+        pass  # its maker could not tell that its owner lives
 
 
 def test_what_waits_runs_on_a_node_that_comes_later(nodes: Nodes) -> None:

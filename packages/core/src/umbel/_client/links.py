@@ -185,7 +185,13 @@ class Links:
 
 
 class AgentLink:
-    """The control connection to the node's agent: requests with answers, notices both ways."""
+    """The control connection to the node's agent: requests with answers, notices both ways.
+
+    is_vital: this process ends with its agent, in `on_gone`. Nobody who waits goes on before that: a task would answer its owner,
+    perhaps on another node, with what only this process has come to.
+    """
+
+    is_vital = False
 
     def __init__(
         self,
@@ -247,9 +253,12 @@ class AgentLink:
 
     def _on_close(self, _stream: connection.Connection) -> None:
         self.is_closed = True
+        if self.is_vital:
+            self._on_gone()
         for waiter, _ in list(self._answers.values()):
             waiter.finish()
-        self._on_gone()
+        if not self.is_vital:
+            self._on_gone()
 
     def close(self) -> None:
         self._stream.close()

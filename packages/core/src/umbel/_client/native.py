@@ -76,7 +76,7 @@ class NativeEngine:
         on_notice: Callable[[dict[str, Any], bytes], bool] | None = None,
         on_agent_gone: Callable[[], None] | None = None,
     ) -> None:
-        """has_door: the node may be one of a cluster, whose processes connect to each other."""
+        """has_door: the node may be one of a cluster, whose processes connect to each other. on_agent_gone: ends this process."""
         self.kind = kind
         self.process_id = process_id
         self.namespace = namespace
@@ -108,6 +108,7 @@ class NativeEngine:
         door = self._make_door() if has_door else None
         self.answers = answers.Answers(self)
         self.agent = self._connect_agent()
+        self.agent.is_vital = on_agent_gone is not None
         hello = {
             "t": "hello",
             "kind": kind,

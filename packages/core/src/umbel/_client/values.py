@@ -576,8 +576,13 @@ class Values:
         """Its memory is not used again: others of this node may look at it."""
         self.taken.add(message[1])
 
-    def on_free(self, _link: links.Link, message: tuple[Any, ...]) -> None:
-        self._free_own(message[1])
+    def on_free(self, link: links.Link, message: tuple[Any, ...]) -> None:
+        name = message[1]
+        if name in self.stored or self._engine.links.is_of_this_node(link.peer):
+            self._free_own(name)
+        elif self.spilling is not None:
+            self.spilling.freed(name)
+        # else it was freed when the connection to its owner had broken, who lives
 
     def peer_gone(self, peer: bytes) -> None:
         """A process died. Lock held."""

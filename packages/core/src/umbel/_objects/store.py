@@ -287,11 +287,11 @@ class SharedMemoryStore:
                 # It keeps its name until another owner's value comes to lie in it: in a loop that is never, and to rename
                 # a file costs more than all else here. If we die, its owner removes it like any value it does not know.
                 if is_renamed:
-                    self._rename(own, segments.name_of(self.process_id, self.process_id, number))
+                    self._renumber(own)
                 self._freed_count += 1
                 segments.begin_generation(self._path(own.name), self._freed_count)
             except FileNotFoundError:  # the node has ended and removed everything, or the segment is lost
-                del self._own[number]
+                del self._own[own.number]
                 self._quota.unclaim(own.backed_bytes)
                 return
             if own.views:
@@ -338,7 +338,8 @@ class SharedMemoryStore:
         return segments.remove(self._path(name))
 
     def orphans_of(self, process_id: str) -> list[str]:
-        """The segments that a dead process made for this one; those that it made us make for it are freed."""
+        """The segments that a dead process made for this one; those that it made us make for it are freed. It may live on another
+        node, to which the connection broke."""
         with self._lock:
             if self._is_closed:
                 return []
@@ -458,6 +459,14 @@ class SharedMemoryStore:
                 self._leaving.extend(self._mapped.let_go(source, self._clock.now_s()))
             elif source.state is segments.State.VIEWED:
                 self._recycle(source)
+
+    def _renumber(self, own: segments.OwnSegment) -> None:
+        """No value will have the name again that lay in it: whoever owned that may live, on another node, and take it for his."""
+        del self._own[own.number]
+        self._created_count += 1
+        own.number = self._created_count
+        self._own[own.number] = own
+        self._rename(own, segments.name_of(self.process_id, self.process_id, own.number))
 
     def _recycle(self, own: segments.OwnSegment) -> None:
         if self._is_closed or not own.backed_bytes:
