@@ -25,7 +25,7 @@ import umbel
 from umbel import cluster_utils, exceptions
 from umbel._base import token_files, tokens
 from umbel._client import current, tool
-from umbel._transport import addresses, connection, dialler
+from umbel._transport import addresses, connection, dialler, own_tls
 from umbel._wire import frames, handshake, reconnecting
 
 pytestmark = [
@@ -160,7 +160,12 @@ def test_what_is_submitted_without_a_connection_is_done_when_it_is_there_again(p
     proxy.is_shut = True
     assert proxy.cut() == 1
     refs = [counter.add.remote(number) for number in range(1, 50)]
-    assert umbel.wait(refs, timeout=0.3) == ([], refs)
+    engine: Any = current.session()
+    drivers.wait_until(engine._tunnel.waits_for, what="the break to be noticed")
+    assert umbel.wait(refs, timeout=0) == ([], refs)
+    assert "is broken, and is being made again" in umbel.explain(refs[0])
+    with pytest.raises(exceptions.GetTimeoutError, match="is being made again"):
+        umbel.get(refs[0], timeout=0.1)
     large = []
     putting = threading.Thread(target=lambda: large.append(umbel.put(numpy.arange(300_000))))
     putting.start()
@@ -262,8 +267,8 @@ def test_ctrl_c_interrupts_a_wait_without_a_connection(proxy: proxies.Proxy) -> 
     proxy.cut()
     ref = double.remote(2)
     timer = threading.Timer(0.3, signal.pthread_kill, (threading.main_thread().ident, signal.SIGINT))
-    timer.start()
     with pytest.raises(KeyboardInterrupt):
+        timer.start()
         umbel.get(ref, timeout=TIMEOUT_S)
     proxy.is_shut = False
     assert umbel.get(ref, timeout=TIMEOUT_S) == 4
@@ -431,6 +436,13 @@ def test_the_address_may_come_from_the_environment(
     assert (context.worker_mode, context.get_node_id()) == ("driver", umbel.nodes()[0]["NodeID"])
 
 
+def test_a_program_written_for_ray_may_name_its_scheme(program: cluster_utils.Cluster) -> None:
+    from umbel.compat.ray import session
+
+    info = session.init(f"ray://{program.address}", log_to_driver=False).address_info
+    assert info["address"] == f"umbel://{program.address}"
+
+
 def test_a_working_directory_goes_to_the_node(program: cluster_utils.Cluster, tmp_path: Path) -> None:
     (tmp_path / "only_here.py").write_text("ANSWER = 42\n")
     connect(program.address, runtime_env={"working_dir": str(tmp_path), "env_vars": {"OF_THE_JOB": "yes"}})
@@ -480,6 +492,45 @@ def test_tasks_and_actors_run_on_all_nodes(monkeypatch: pytest.MonkeyPatch) -> N
         large = umbel.put(numpy.arange(300_000))
         total = umbel.remote(resources={"other": 1})(lambda value: int(value.sum())).remote(large)
         assert umbel.get(total, timeout=TIMEOUT_S) == sum(range(300_000))
+
+
+def test_all_of_it_goes_by_tls(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
+    pytest.importorskip("cryptography")
+    certificates = str(tmp_path / "tls")
+    subprocess.run([sys.executable, "-m", "umbel.cli", "tls", "init", certificates], check=True, timeout=TIMEOUT_S)
+    monkeypatch.setenv(own_tls.DIRECTORY_VARIABLE, certificates)
+    try:
+        with cluster_of_its_own(monkeypatch, num_cpus=1) as made:
+            made.add_node(num_cpus=1, resources={"other": 1})
+            proxy = proxies.Proxy(str(made.address), records=True)
+            connect(proxy.address)
+            counter = Counter.options(resources={"other": 1}).remote()
+            secret = "a word that nobody else is to read" * 100
+            assert umbel.get(double.remote(secret), timeout=TIMEOUT_S) == secret * 2
+            assert proxy.cut() == 1
+            array = umbel.put(numpy.arange(300_000))
+            assert umbel.get(counter.add.remote(1), timeout=TIMEOUT_S) == 1
+            assert umbel.get(double.remote(array), timeout=TIMEOUT_S)[-1] == 2 * 299_999
+            assert secret.encode() not in proxy.seen
+            umbel.shutdown()
+            own_tls.use("")
+            monkeypatch.delenv(own_tls.DIRECTORY_VARIABLE)
+            with pytest.raises(exceptions.AuthenticationError, match="TLS"):
+                connect(proxy.address)
+            proxy.close()
+    finally:
+        own_tls.use("")
+
+
+def test_what_needs_the_nodes_memory_says_so(program: cluster_utils.Cluster) -> None:
+    from umbel.util import collective
+
+    connect(program.address)
+    with pytest.raises(exceptions.UnsupportedFeature, match="let actors be the ranks"):
+        collective.init_collective_group(2, 0, backend="shm")
+    engine: Any = current.session()
+    with pytest.raises(exceptions.UnsupportedFeature, match="make them in an actor"):
+        engine.tensor_holder()
 
 
 # ---- nothing is shared but the connection ----

@@ -192,7 +192,8 @@ class Relay:
 
     def _decide(self, role: tokens.Role, target: handshake.Target) -> handshake.Answer:
         answer = handshake.may_reach(role, target)
-        if answer is handshake.Answer.WELCOME and target.id not in (self._id, self._process):
+        is_here = bool(target.id) and target.id in (self._id, self._process)
+        if answer is handshake.Answer.WELCOME and not is_here:
             return handshake.Answer.ABSENT
         return answer
 

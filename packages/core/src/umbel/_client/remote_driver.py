@@ -32,7 +32,8 @@ from umbel._client import (
     store_quota,
 )
 from umbel._environments import packing
-from umbel._transport import connection, own_tls
+from umbel._model import reasons
+from umbel._transport import connection
 
 TAR_PIECE_BYTES = 256 << 10
 HISTORIES_KEPT = 4  # threads that list at once
@@ -113,7 +114,8 @@ class RemoteDriverEngine(driver.DriverEngine):
 
     def _open_door(self, _door: Any, token: str) -> None:
         """Connections of other nodes' processes are proved by the relay, which has the node's token."""
-        own_tls.use(os.environ.get(own_tls.DIRECTORY_VARIABLE, ""))
+        if not token:
+            return
         self.links.remote = _RemoteLinks(
             self.links, self.process_id, token, None, self.reactor, self.lock, self.agent.notify, self._tunnel
         )
@@ -127,6 +129,21 @@ class RemoteDriverEngine(driver.DriverEngine):
                 self.links.remote.accept(sock)
             else:
                 self.links.accept(sock)
+
+    # What is told
+
+    def explain(self, target: Any) -> reasons.Reason:
+        broken = self._tunnel.waits_for()
+        record = self.values.table.records.get(getattr(target, "_id", b""))
+        if not broken or (record is not None and record.kind != native.PENDING):
+            return super().explain(target)
+        return reasons.Reason(reasons.NODE, "it", f"waits: {broken}")
+
+    def _not_ready(self, wanted: Any, found: Any, timeout_s: Any) -> str:
+        broken = self._tunnel.waits_for()
+        if not broken:
+            return super()._not_ready(wanted, found, timeout_s)
+        return f"some of {len(found)} objects were not ready within {timeout_s} s: {broken}"
 
     def query(self, what: str, *, about: str = "", timeout_s: float | None = None) -> Any:
         found = super().query(what, about=about, timeout_s=timeout_s)

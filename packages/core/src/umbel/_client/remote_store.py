@@ -26,7 +26,7 @@ if TYPE_CHECKING:
     from umbel._client.native import NativeEngine
 
 PIECE_BYTES = 256 << 10
-PIECES_MAX = 16  # under way at once, in either direction: 4 MiB, what 40 ms carry at 100 MB/s
+PIECES_MAX = 8  # under way at once, in either direction: twice what the window of a stream takes
 
 Message = dict[str, Any]
 

@@ -52,8 +52,10 @@ class RemoteTunnel:
         self._secret = os.urandom(SECRET_BYTES).hex()
         self._patience_s = patience_s
         self._relay = b""
+        self._lock = threading.Lock()
         self._todo: deque[Callable[[], None]] = deque()
         self._is_over = False
+        self._is_closed = False  # nothing is done any more. Guarded by the lock
         self.poller = connection.Poller()
         self._tunnel = tunnel.Tunnel(self.poller, self, dials=True, patience_s=patience_s, now_s=time.monotonic)
         self._dialler = dialler.Dialler(
@@ -100,12 +102,18 @@ class RemoteTunnel:
         """A socket to what `to` means on the node. on_answer: on the tunnel's thread, see `tunnel.Tunnel.open`. What is not there
         is an end of the socket."""
         near, far = socket.socketpair()
-        self._do(lambda: self._tunnel.open(far, to, on_answer))
+        if not self._do(lambda: self._tunnel.open(far, to, on_answer)):
+            far.close()
         return near
 
-    def _do(self, call: Callable[[], None]) -> None:
-        self._todo.append(call)
-        self.poller.wake()
+    def _do(self, call: Callable[[], None]) -> bool:
+        """Have the thread do this; whether it will."""
+        with self._lock:
+            if self._is_closed:
+                return False
+            self._todo.append(call)
+            self.poller.wake()
+            return True
 
     def close(self) -> None:
         """Say goodbye, if there is a connection."""
@@ -122,6 +130,20 @@ class RemoteTunnel:
     # ---- the thread ----
 
     def _run(self) -> None:
+        try:
+            self._serve()
+        except Exception as error:  # a defect of ours must not leave anybody waiting
+            logger.exception("internal error in the connection to %s", self.address)
+            self._lose(f"of an internal error: {error!r}")
+        self._dialler.close()
+        self._tunnel.close()
+        with self._lock:
+            self._is_closed = True
+            while self._todo:  # sockets to be closed
+                self._todo.popleft()()
+            self.poller.close()
+
+    def _serve(self) -> None:
         parts = (self._tunnel, self._dialler)
         while not self._is_over:
             due = [at_s for part in parts if (at_s := part.next_tick_s()) is not None]
@@ -132,11 +154,6 @@ class RemoteTunnel:
                 due_s = part.next_tick_s()
                 if due_s is not None and due_s <= time.monotonic():
                     part.tick()
-        self._dialler.close()
-        self._tunnel.close()
-        while self._todo:  # sockets to be closed
-            self._todo.popleft()()
-        self.poller.close()
 
     def _say_goodbye(self) -> None:
         self._tunnel.say_over("it has called umbel.shutdown(), or ended")

@@ -20,7 +20,7 @@ from typing import Any, NamedTuple
 from umbel._base import checks
 from umbel._wire import channels
 
-WINDOW_BYTES = 512 << 10  # what a distance of 50 ms carries at 10 MB/s
+WINDOW_BYTES = 1 << 20  # what a distance of 50 ms carries at 20 MB/s
 KEPT_BYTES_MAX = 8 << 20  # several times what is acknowledged at a time, see `channels`
 STREAM_COUNT_MAX = 4_096  # as many as a process has peers in a large cluster
 

@@ -5,9 +5,11 @@ from __future__ import annotations
 from typing import Any
 
 import umbel
+from umbel._client import session
 from umbel.compat.ray import environment, naming
 
 __version__ = naming.COMPATIBLE_VERSION
+RAY_CLIENT = "ray://"
 
 
 def install() -> None:
@@ -16,8 +18,11 @@ def install() -> None:
 
 
 def init(address: str | None = None, **options: Any) -> Any:
-    """`umbel.init`, after looking at Ray's environment variables once more."""
+    """`umbel.init`, after looking at Ray's environment variables once more. address: also "ray://host:port", with the port of an
+    Umbel node."""
     environment.translate()
+    if isinstance(address, str) and address.startswith(RAY_CLIENT):
+        address = session.REMOTE_SCHEME + address.removeprefix(RAY_CLIENT)
     return umbel.init(address, **options)
 
 
