@@ -5,7 +5,7 @@ connection (`waits_for`). The head's answers and news are passed on to whom they
 daemon, and what comes of them is told to the head. Its other side is `umbel._control.members`.
 
 Here is kept what the daemon asks without waiting: which processes own actors that would die with them, and what the
-actors are like that are hosted here. Placement groups are the node's own: their bundles lie here, and nobody else knows of them.
+actors are like that are hosted here. The head also says which bundles of placement groups are to lie here, and where others are.
 """
 
 from __future__ import annotations
@@ -24,13 +24,13 @@ Message = dict[str, Any]
 _PASSED_ON = (
     "create_actor", "actor_arguments", "actor_arguments_failed", "get_actor", "list_actors", "actor_watch", "kill_actor",
     "actor_unreferenced", "actor_ready", "actor_failed", "actor_exiting", "kv_put", "kv_get", "kv_del", "kv_list",
+    "create_group", "remove_group", "group_watch", "get_group",
 )  # fmt: skip
-_OF_GROUPS = ("create_group", "remove_group", "group_watch", "get_group")
-_ASKED_OF_HEAD = ("actors", "jobs")
+_ASKED_OF_HEAD = {"actors": "actors", "jobs": "jobs", "placement_groups": "placement groups"}
 
 
 class Daemon(Protocol):
-    """What is needed of the daemon beside what groups need."""
+    """What is needed of the daemon."""
 
     def send(self, client: str, message: Message, body: bytes = b"") -> None: ...
 
@@ -56,6 +56,22 @@ class Daemon(Protocol):
     def job_environment(self, job_id: str) -> Any: ...
 
     def knows_job(self, environment: Any) -> None: ...
+
+    def as_seen(self) -> Message:
+        """Its "available" resources in units, beside others."""
+
+    def reserve_bundles(
+        self, node: str, group: str, attempt: int, wanted: Mapping[int, Mapping[str, int]], depth: int
+    ) -> None:
+        """node: always this one; so below. `bundles_reserved` or `bundles_refused` is called when that is decided."""
+
+    def commit_bundles(self, node: str, group: str, attempt: int) -> None: ...
+
+    def cancel_bundles(self, node: str, group: str, attempt: int) -> None: ...
+
+    def drop_group(self, node: str, group: str, reason: str) -> None: ...
+
+    def tell_places(self, node: str, message: Message) -> None: ...
 
 
 class Job:
@@ -109,11 +125,8 @@ class Owned:
 class ControlProxy:
     """An `_agent.control.Control`."""
 
-    def __init__(self, daemon: Any, make_groups: Callable[..., Any]) -> None:
-        """make_groups: the class `umbel._control.group_service.GroupService`, when it is needed."""
+    def __init__(self, daemon: Any) -> None:
         self._daemon = daemon
-        self._make_groups = make_groups
-        self._groups: Any = None
         self.channel = channels.Channel()
         self._send: Callable[[Message, bytes], None] | None = None  # to the head, while there is a connection
         self._job_ids: list[int] = []  # for drivers to come
@@ -123,7 +136,6 @@ class ControlProxy:
         self._jobs: dict[str, Job] = {}  # of drivers here
         self.on: dict[str, Callable[[str, str, Message, bytes], None]] = {
             **dict.fromkeys(_PASSED_ON, self._pass_on),
-            **dict.fromkeys(_OF_GROUPS, self._on_group_message),
             "query": self._on_query,
         }
         self._on_order: dict[str, Callable[[Message, bytes], None]] = {
@@ -133,6 +145,13 @@ class ControlProxy:
             "kill_actor": self._kill_actor,
             "actor_dead": self._actor_dead,
             "job_ids": lambda message, _body: self._take_job_ids(message["ids"]),
+            "reserve_bundles": lambda message, _body: daemon.reserve_bundles(
+                "", message["group"], message["attempt"], dict(message["wanted"]), message["depth"]
+            ),
+            "commit_bundles": self._commit_bundles,
+            "cancel_bundles": self._cancel_bundles,
+            "drop_group": self._drop_group,
+            "group_places": lambda message, _body: daemon.tell_places("", message),
         }
         self.send, self.reply = daemon.send, daemon.reply
 
@@ -216,10 +235,11 @@ class ControlProxy:
     def _on_query(self, client: str, _namespace: str, message: Message, _body: bytes) -> None:
         what = message["what"]
         if what in _ASKED_OF_HEAD and self._send is None:  # who looks wants to know that now
-            text = f"the {what} of a cluster are known to its head, to which this node has no connection now"
+            text = f"the {_ASKED_OF_HEAD[what]} of a cluster are known to its head, to which this node has no connection now"
             self._daemon.refuse(client, message["rq"], "unavailable", text)
         elif what in _ASKED_OF_HEAD:
-            self._say({"t": "query", "client": client, "rq": message["rq"], "what": what})
+            about = message.get("about", "")
+            self._say({"t": "query", "client": client, "rq": message["rq"], "what": what, "about": about})
         else:
             self._daemon.answer_query(client, message)
 
@@ -255,8 +275,6 @@ class ControlProxy:
         for actor in [actor for actor, owned in self._owned.items() if owned.client == client]:
             del self._owned[actor]
         self._jobs.pop(client, None)
-        if self._groups is not None:
-            self._groups.owner_gone(client)
         self._say({"t": "client_gone", "client": client})
 
     def job_begins(self, driver: str, pid: int, facts: Mapping[str, Any] | None) -> tuple[str, Any]:
@@ -305,11 +323,10 @@ class ControlProxy:
         return []
 
     def next_tick_s(self) -> float | None:
-        return self._groups.next_tick_s() if self._groups is not None else None
+        return None
 
     def tick(self) -> None:
-        if self._groups is not None:
-            self._groups.tick()
+        """Nothing here depends on time."""
 
     def end(self) -> None:
         """The head hears of it from who keeps the connection."""
@@ -339,17 +356,7 @@ class ControlProxy:
         fields = {name: message[name] for name in Wish._fields if name != "job"}
         wish = Wish(**fields, job=job)
         self._hosted[actor] = Hosted(wish, message["attempt"], message["facts"], may_restart=message["may_restart"])
-        group = wish.strategy.get("placement_group", "") if isinstance(wish.strategy, dict) else ""
-        if group and not self._knows_group(group):
-            text = (
-                f"the placement group {group} is not one of the node that the actor was created on; an actor in a group runs on "
-                "the group's node, so create it from there"
-            )
-            self.unplaceable(actor, text, is_unschedulable=True)
-        elif group and self.group_trouble(group):
-            self._group_ended(group, self.group_trouble(group))
-        else:
-            self._daemon.place_actor(wish)
+        self._daemon.place_actor(wish)
 
     def _job(self, message: Message) -> Any:
         """As it is known here, or from now on, for as long as somebody holds on to it. None for one that has ended."""
@@ -381,41 +388,41 @@ class ControlProxy:
     def _actor_dead(self, message: Message, _body: bytes) -> None:
         """For good. Its worker, if there is one, may live on for a while."""
         self._owned.pop(message["actor"], None)
-        if self._groups is not None:
-            self._groups.owner_gone(message["actor"])
         self._daemon.actor_dead(message["actor"], message["facts"])
 
     # ---- placement groups ----
 
-    def _on_group_message(self, client: str, namespace: str, message: Message, _body: bytes) -> None:
-        if self._groups is None:
-            self._groups = self._make_groups(
-                self._daemon, is_detached=self._is_detached, on_ended=self._group_ended, keep=lambda: None
-            )
-        self._groups.on[message["t"]](client, namespace, message)
-
-    def _is_detached(self, actor: str) -> bool:
-        return actor in self._hosted and bool(self._hosted[actor].facts["is_detached"])
-
-    def _group_ended(self, group: str, reason: str) -> None:
-        self._say({"t": "group_ended", "group": group, "reason": reason})
-
-    def _knows_group(self, group: str) -> bool:
-        return self._groups is not None and self._groups.table.spec(group) is not None
-
-    def group_trouble(self, group: str) -> str:
-        if self._groups is None:
-            return "there is no such placement group on this node"
-        found: str = self._groups.table.ended(group)[1]
-        return found
+    def follow_group(self, group: str) -> None:
+        """The daemon is told where the group's bundles are, when the head has answered and with each change."""
+        self._say({"t": "follow_group", "group": group})
 
     def bundles_reserved(self, group: str, attempt: int) -> None:
-        if self._groups is not None:
-            self._groups.bundles_reserved(group, attempt)
+        free = self._daemon.as_seen()["available"]
+        self._say({"t": "bundles_reserved", "group": group, "attempt": attempt, "available": free})
 
     def bundles_refused(self, group: str, attempt: int, reason: str) -> None:
-        if self._groups is not None:
-            self._groups.bundles_refused(group, attempt, reason)
+        self._say({"t": "bundles_refused", "group": group, "attempt": attempt, "reason": reason})
 
-    def listed_groups(self, group: str) -> list[Message]:
-        return self._groups.listed(group) if self._groups is not None else []
+    def _commit_bundles(self, message: Message, _body: bytes) -> None:
+        group, attempt = message["group"], message["attempt"]
+        self._daemon.commit_bundles("", group, attempt)
+        self._say({"t": "bundles_committed", "group": group, "attempt": attempt})
+
+    def _cancel_bundles(self, message: Message, _body: bytes) -> None:
+        self._daemon.cancel_bundles("", message["group"], message["attempt"])
+        self._say_room()
+
+    def _drop_group(self, message: Message, _body: bytes) -> None:
+        self._daemon.drop_group("", message["group"], message["reason"])
+        self._say_room()
+
+    def _say_room(self) -> None:
+        self._say({"t": "room", "available": self._daemon.as_seen()["available"]})
+
+    def group_trouble(self, _group: str) -> str:
+        """The head says when one is gone: here nothing is known that it has not said."""
+        return ""
+
+    def listed_groups(self, _group: str) -> list[Message]:
+        """The head is asked."""
+        return []

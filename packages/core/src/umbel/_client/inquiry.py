@@ -283,6 +283,8 @@ def _at_agent(asker: Asker, process: str, facts: Any) -> Iterator[Reason]:
     for one in asker.query("actors"):  # it may wait for what only its creator has
         if one["actor"] == actor and one["reason"]:
             yield Reason(reasons.ACTOR, "the actor", f"waits: {one['reason']}", facts={"actor": actor})
+            if one.get("awaits_group"):
+                yield of_group(asker, one["awaits_group"])
             return
 
 
