@@ -39,6 +39,7 @@ class Daemon:
         self.clock_s = 0.0
         self.orders: list[tuple[Any, ...]] = []
         self.places: list[Message] = []
+        self.held: list[Any] = []
 
     def now_s(self) -> float:
         return self.clock_s
@@ -108,6 +109,9 @@ class Daemon:
 
     def drop_group(self, _node: str, group: str, _reason: str) -> None:
         self.orders.append(("drop", group))
+
+    def held_bundles(self) -> list[Any]:
+        return self.held
 
     def tell_places(self, _node: str, message: Message) -> None:
         self.places.append(message)
@@ -614,6 +618,26 @@ def test_a_node_that_gave_bundles_back_gets_what_waits(cluster: Cluster) -> None
     cluster.say(driver, {"t": "remove_group", "group": GROUP, "rq": 2})
     cluster.flow()
     assert dict(cluster.members.node_seen(NODE).available) == {"CPU": 40_000}
+
+
+def test_what_a_node_has_of_groups_is_restated_to_a_head_that_comes_back(cluster: Cluster) -> None:
+    """What was reserved and not committed is given up: the head places that anew."""
+    driver = cluster.driver()
+    cluster.head.has = cluster.head.free = {"CPU": 10_000}
+    make_group(cluster, driver, [{"CPU": 40_000}])
+    cluster.proxy.follow_group(GROUP)
+    cluster.say(driver, {"t": "group_watch", "group": GROUP, "rq": None})
+    cluster.flow()
+    cluster.cut()
+    cluster.proxy.channel = channels.Channel()
+    cluster.node.held = [("cd" * 18, 3, [0, 2], True)]
+    cluster.proxy.restate_groups()
+    assert cluster.node.orders == [("reserve", GROUP, 1, {0: {"CPU": 40_000}}), ("cancel", GROUP, 1)]
+    said = [frame["message"] for frame, _ in cluster.proxy.channel.linked(0)]
+    assert said[0] == {"t": "bundles_held", "held": cluster.node.held}
+    assert said[1] == {"t": "follow_group", "group": GROUP}
+    assert (said[2]["t"], said[2]["message"]["t"], said[2]["client"]) == ("request", "group_watch", driver)
+    assert len(said) == 3
 
 
 def test_a_group_ends_with_the_job_of_another_node(cluster: Cluster) -> None:

@@ -73,6 +73,9 @@ class Daemon(Protocol):
 
     def tell_places(self, node: str, message: Message) -> None: ...
 
+    def held_bundles(self) -> Sequence[tuple[str, int, Sequence[int], bool]]:
+        """Group, attempt, indices, and whether anything may run in them."""
+
 
 class Job:
     """What the workers of a job are like."""
@@ -134,6 +137,9 @@ class ControlProxy:
         self._hosted: dict[str, Hosted] = {}
         self._owned: dict[str, Owned] = {}
         self._jobs: dict[str, Job] = {}  # of drivers here
+        self._asked_for: dict[tuple[str, int], None] = {}  # attempts of groups that are to have bundles here
+        self._followed: dict[str, None] = {}  # groups
+        self._watched_groups: dict[str, dict[str, None]] = {}  # with the processes here that wait for them
         self.on: dict[str, Callable[[str, str, Message, bytes], None]] = {
             **dict.fromkeys(_PASSED_ON, self._pass_on),
             "query": self._on_query,
@@ -145,13 +151,11 @@ class ControlProxy:
             "kill_actor": self._kill_actor,
             "actor_dead": self._actor_dead,
             "job_ids": lambda message, _body: self._take_job_ids(message["ids"]),
-            "reserve_bundles": lambda message, _body: daemon.reserve_bundles(
-                "", message["group"], message["attempt"], dict(message["wanted"]), message["depth"]
-            ),
+            "reserve_bundles": self._reserve_bundles,
             "commit_bundles": self._commit_bundles,
             "cancel_bundles": self._cancel_bundles,
             "drop_group": self._drop_group,
-            "group_places": lambda message, _body: daemon.tell_places("", message),
+            "group_places": self._tell_places,
         }
         self.send, self.reply = daemon.send, daemon.reply
 
@@ -213,6 +217,8 @@ class ControlProxy:
             hosted = self._hosted.get(message["actor"])
             if hosted is not None and hosted.worker == client:
                 hosted.facts |= {"state": "ALIVE", "repr_name": message["repr_name"], "reason": ""}
+        elif kind == "group_watch":
+            self._watched_groups.setdefault(message["group"], {})[client] = None
         self._request(client, namespace, message, body)
 
     def _request(self, client: str, namespace: str, message: Message, body: bytes) -> None:
@@ -275,6 +281,8 @@ class ControlProxy:
         for actor in [actor for actor, owned in self._owned.items() if owned.client == client]:
             del self._owned[actor]
         self._jobs.pop(client, None)
+        for group in [group for group, clients in self._watched_groups.items() if client in clients]:
+            self._unwatch_group(group, client)
         self._say({"t": "client_gone", "client": client})
 
     def job_begins(self, driver: str, pid: int, facts: Mapping[str, Any] | None) -> tuple[str, Any]:
@@ -337,6 +345,8 @@ class ControlProxy:
         to, told = message["to"], message["message"]
         if told["t"] == "reply":
             self._note_answer(to, told)
+        elif told["t"] == "group_state":
+            self._unwatch_group(told["group"], to)
         self._daemon.send(to, told, body)
 
     def _note_answer(self, client: str, answer: Message) -> None:
@@ -394,25 +404,60 @@ class ControlProxy:
 
     def follow_group(self, group: str) -> None:
         """The daemon is told where the group's bundles are, when the head has answered and with each change."""
+        self._followed[group] = None
         self._say({"t": "follow_group", "group": group})
+
+    def restate_groups(self) -> None:
+        """To a head that has come back with its records, in a conversation that begins: which bundles are here, and what is to be
+        told here of groups. What it was about to place, it places anew."""
+        for group, attempt in [*self._asked_for]:
+            self._daemon.cancel_bundles("", group, attempt)
+        self._asked_for.clear()
+        self._say({"t": "bundles_held", "held": self._daemon.held_bundles()})
+        for group in self._followed:
+            self._say({"t": "follow_group", "group": group})
+        for group, clients in self._watched_groups.items():
+            for client in clients:
+                self._request(client, "", {"t": "group_watch", "group": group, "rq": None}, b"")
+
+    def _unwatch_group(self, group: str, client: str) -> None:
+        clients = self._watched_groups.get(group, {})
+        clients.pop(client, None)
+        if not clients:
+            self._watched_groups.pop(group, None)
+
+    def _tell_places(self, message: Message, _body: bytes) -> None:
+        if message["is_gone"]:
+            self._followed.pop(message["group"], None)
+        self._daemon.tell_places("", message)
+
+    def _reserve_bundles(self, message: Message, _body: bytes) -> None:
+        group, attempt = message["group"], message["attempt"]
+        self._asked_for[group, attempt] = None
+        self._daemon.reserve_bundles("", group, attempt, dict(message["wanted"]), message["depth"])
 
     def bundles_reserved(self, group: str, attempt: int) -> None:
         free = self._daemon.as_seen()["available"]
         self._say({"t": "bundles_reserved", "group": group, "attempt": attempt, "available": free})
 
     def bundles_refused(self, group: str, attempt: int, reason: str) -> None:
+        self._asked_for.pop((group, attempt), None)
         self._say({"t": "bundles_refused", "group": group, "attempt": attempt, "reason": reason})
 
     def _commit_bundles(self, message: Message, _body: bytes) -> None:
         group, attempt = message["group"], message["attempt"]
+        self._asked_for.pop((group, attempt), None)
         self._daemon.commit_bundles("", group, attempt)
         self._say({"t": "bundles_committed", "group": group, "attempt": attempt})
 
     def _cancel_bundles(self, message: Message, _body: bytes) -> None:
+        self._asked_for.pop((message["group"], message["attempt"]), None)
         self._daemon.cancel_bundles("", message["group"], message["attempt"])
         self._say_room()
 
     def _drop_group(self, message: Message, _body: bytes) -> None:
+        for place in [place for place in self._asked_for if place[0] == message["group"]]:
+            del self._asked_for[place]
         self._daemon.drop_group("", message["group"], message["reason"])
         self._say_room()
 

@@ -973,6 +973,9 @@ class Service:
     def drop_group(self, _node: str, group: str, reason: str) -> None:
         self.decide(ev.GroupDropped(group, reason, self.now_s()))
 
+    def held_bundles(self) -> list[tuple[str, int, list[int], bool]]:
+        return self.agent.bundles.by_attempt()
+
     def tell_places(self, _node: str, message: Message) -> None:
         if self._sharing is not None:
             self._sharing.on_group(message)

@@ -143,7 +143,7 @@ class OwnerGone(NamedTuple):
 
 
 class HeldBundles(NamedTuple):
-    """What a node holds of a group. is_committed: tasks and actors may be in them."""
+    """What a node holds of a group by one attempt. is_committed: tasks and actors may be in them."""
 
     attempt: int
     indices: Collection[int]
@@ -151,10 +151,10 @@ class HeldBundles(NamedTuple):
 
 
 class BundlesReported(NamedTuple):
-    """A node, as it is now, that lived on while the service was away: what it holds, by group."""
+    """A node, as it is now, that lived on while the service was away: what it holds, by group, and of each attempt at that."""
 
     view: Any
-    held: Mapping[str, HeldBundles]
+    held: Mapping[str, Collection[HeldBundles]]
     at_s: float
 
 

@@ -6,7 +6,7 @@ Made by the actors' service with the first message about a group: most sessions 
 from __future__ import annotations
 
 from collections import deque
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Collection, Iterable, Mapping, Sequence
 from typing import Any, Protocol
 
 from umbel import exceptions
@@ -176,6 +176,16 @@ class GroupService:
 
     def bundles_committed(self, node: str, group: str, attempt: int) -> None:
         self._decide(ev.BundlesCommitted(node, group, attempt, self._node.now_s()))
+
+    def bundles_reported(self, node: str, held: Iterable[tuple[str, int, Collection[int], bool]]) -> None:
+        """A node that lived on while this service was away says what it holds: group, attempt, indices, and whether that is
+        committed. To be called before `recovered`."""
+        by_group: dict[str, list[ev.HeldBundles]] = {}
+        for group, attempt, indices, is_committed in held:
+            by_group.setdefault(group, []).append(ev.HeldBundles(attempt, indices, is_committed))
+        view = self._node.node_seen(node)
+        if view is not None:
+            self._decide(ev.BundlesReported(view, by_group, self._node.now_s()))
 
     def _id(self, node: str) -> str:
         return node or str(self._node.as_seen()["node_id"])

@@ -372,21 +372,23 @@ class GroupTable:
         self._awaited.pop(event.view.node_id, None)
         node = event.view.node_id
         commands: list[ev.GroupCommand] = []
+        kept: set[tuple[str, int]] = set()
         for group_id, held in event.held.items():
             group = self.groups.get(group_id)
             if group is None:
                 commands.append(ev.Drop(node, group_id, self.ended(group_id)[1]))
                 continue
-            wanted = {index for index, home in group.nodes.items() if home == node}
-            if wanted and wanted <= set(held.indices):
-                if not held.is_committed:
-                    commands.append(ev.Commit(node, group_id, held.attempt))
-            else:
-                commands.append(ev.Cancel(node, group_id, held.attempt))
+            for one in held:
+                if any(group.nodes.get(index) != node for index in one.indices):  # it never had all of its bundles
+                    commands.append(ev.Cancel(node, group_id, one.attempt))
+                    continue
+                kept.update((group_id, index) for index in one.indices)
+                if not one.is_committed:
+                    commands.append(ev.Commit(node, group_id, one.attempt))
         for group in self.groups.values():
-            lost = [index for index, home in group.nodes.items() if home == node]
-            held_now = event.held.get(group.spec.group)
-            if lost and not (held_now is not None and set(lost) <= set(held_now.indices)):
+            mine = [index for index, home in group.nodes.items() if home == node]
+            lost = [index for index in mine if (group.spec.group, index) not in kept]
+            if lost:
                 for index in lost:
                     del group.nodes[index]
                 group.state = GroupState.RESCHEDULING

@@ -101,6 +101,9 @@ class Members:
             "unhosted": self._on_unhosted,
             "unplaceable": self._on_unplaceable,
             "follow_group": lambda member, message, _body: self._control.follow_group(message["group"], member.node_id),
+            "bundles_held": lambda member, message, _body: self._control.bundles_reported(
+                member.node_id, message["held"]
+            ),
             "bundles_reserved": self._on_bundles_reserved,
             "room": self._on_room,
             "bundles_refused": lambda member, message, _body: self._control.bundles_refused(
@@ -238,7 +241,7 @@ class Members:
             else:
                 self._waiting.pop(spec.actor, None)
 
-    def _views(self, *, are_for_groups: bool = False) -> list[Any]:
+    def _views(self, *, are_for_groups: bool = False, only: str = "") -> list[Any]:
         """All living nodes, this one first, as last heard of, but for what has been placed there since."""
         from umbel._control import placing
 
@@ -255,7 +258,7 @@ class Members:
                 of_node[name] = of_node.get(name, 0) + amount
         for node in self._daemon.other_nodes():
             member = self._members.get(nodes.tag_of_node(node["node_id"]).hex())
-            if not node["alive"] or member is None:
+            if not node["alive"] or member is None or only not in ("", node["node_id"]):
                 continue
             free = {} if are_for_groups and member.send is None else dict(self._free(node))
             for name, amount in claimed.get(node["node_id"], {}).items():
@@ -274,7 +277,7 @@ class Members:
 
     def node_seen(self, node: str) -> Any:
         """node: "" for this one. None for one that has gone."""
-        views = self.nodes_seen()
+        views = self._views(are_for_groups=True, only=node or self._own_id())
         return next((one for one in views if one.node_id == node), None) if node else views[0]
 
     def driver_of(self, client: str) -> str:

@@ -324,6 +324,11 @@ class ActorService:
         if self._groups is not None:
             self._groups.bundles_committed(node, group, attempt)
 
+    def bundles_reported(self, node: str, held: Any) -> None:
+        """A node lived on while the service was away; as `hosts_reported`."""
+        groups = self._groups if self._groups is not None else self._begin_groups()
+        groups.bundles_reported(node, held)
+
     def nodes_changed(self) -> None:
         """Other nodes have come, or have other things free."""
         if self._groups is not None:
