@@ -360,6 +360,22 @@ def test_the_bundles_of_a_node_that_died_get_another_place(fragile: Nodes) -> No
     assert homes(group)[index] == fourth.node_id
 
 
+@pytest.mark.parametrize("fragile", ["1"], indirect=True)
+def test_a_node_that_dies_before_it_has_reserved_leaves_nothing_reserved(fragile: Nodes) -> None:
+    nodes = fragile
+    drivers.freeze(nodes.third.pid)
+    group = placement_group([{"CPU": 2}] * 3, strategy="STRICT_SPREAD")
+    waits_for = f"waits for node {nodes.third.node_id[:8]} to have room"
+    until(lambda: waits_for in umbel.explain(group.ready()), "the others to have reserved theirs")
+    nodes.cluster.remove_node(nodes.third, allow_graceful=False)
+    until(lambda: "2 nodes are alive" in umbel.explain(group.ready()), "its death to be heard of")
+    until(lambda: free(nodes) == 4.0, "what was reserved to be given back")
+    assert get(where.options(num_cpus=2).remote()) in nodes.ids[:2]
+    fourth = nodes.cluster.add_node(num_cpus=2)
+    get(group.ready())
+    assert sorted(runs_where_its_bundles_are(group)) == sorted([*nodes.ids[:2], fourth.node_id])
+
+
 def test_what_waits_at_a_head_that_is_alone_goes_with_its_group_to_a_node_that_joins(
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
