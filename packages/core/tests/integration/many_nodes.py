@@ -29,7 +29,7 @@ class _Node:
         self.others: set[str] = set()  # that live, itself among them
         self.trouble: str | None = None  # why it has not joined; "" once it has
         self.ended = ""
-        self.control = control_proxy.ControlProxy(self, lambda: None)
+        self.control = control_proxy.ControlProxy(self)
         self.link = head_link.HeadLink(self, address, token_files.read(token_file), join_s=30.0, head_lost_s=60.0)
         self.link.when_joined(self._on_joined)
 

@@ -24,7 +24,7 @@ from umbel import cluster_utils, exceptions
 from umbel._base import sessions, token_files, tokens
 from umbel._client import tool
 from umbel._transport import addresses, dialler
-from umbel._wire import frames, handshake
+from umbel._wire import frames, handshake, lease_messages
 from umbel.util.scheduling_strategies import NodeAffinitySchedulingStrategy
 
 pytestmark = [
@@ -566,7 +566,10 @@ def test_all_is_right_whatever_dies(nodes: Nodes) -> None:
     ("sent", "told"),
     [
         ({"t": "leave", "client": "ab" * 16}, "the first message must be hello, got leave"),
-        ({"t": "hello", "protocol": 2, "node": "ab" * 28}, "it speaks protocol 2, this node 1"),
+        (
+            {"t": "hello", "protocol": lease_messages.PROTOCOL_VERSION + 1, "node": "ab" * 28},
+            f"it speaks protocol {lease_messages.PROTOCOL_VERSION + 1}, this node {lease_messages.PROTOCOL_VERSION}",
+        ),
         ({"t": "hello", "protocol": 1, "node": "ab"}, "hello.node is wrong"),
         ({"t": "room", "available": {}}, "unknown message type 'room'"),
     ],

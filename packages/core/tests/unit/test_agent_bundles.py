@@ -98,6 +98,13 @@ def test_bundles_are_taken_out_of_the_node() -> None:
     state.check()
 
 
+def test_what_is_held_is_told_by_attempt() -> None:
+    state = make()
+    state.apply(wanted(ONE_CPU, ONE_CPU), commit(), wanted(ONE_CPU, group="h"))
+    state.apply(ev.BundlesWanted("g", 2, {3: ONE_CPU}, 0, 0.0))
+    assert state.bundles.by_attempt() == [("g", 1, [0, 1], True), ("g", 2, [3], False), ("h", 1, [0], False)]
+
+
 def test_all_bundles_are_reserved_or_none() -> None:
     state = make(4)
     state.apply(wanted(units(CPU=3)))

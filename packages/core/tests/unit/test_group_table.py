@@ -202,12 +202,51 @@ def test_what_is_said_twice_or_late_changes_nothing() -> None:
     table.check()
 
 
-def test_removal_drops_it_on_every_node_and_tells_who_waits() -> None:
-    table = make(seen("a"), seen("b"))
+def test_removal_drops_it_where_it_is_and_tells_who_waits() -> None:
+    """On the node of the service what is to run in it may wait, whether or not there are bundles."""
+    table = make(seen("a"), ev.NodeSeen(NodeView("b", cpus(0), cpus(0), is_local=True), 0.0), seen("c"))
     table.apply(created(spec()), ev.GroupWatched("w", "g", 0.0))
     dropped = [ev.GroupEnded("g", REMOVED), ev.Drop("a", "g", REMOVED), ev.Drop("b", "g", REMOVED)]
     assert table.apply(removal()) == [*dropped, ev.Publish("w", "g", GroupState.REMOVED, REMOVED, Cause.REMOVED)]
     assert table.ended("g") == (Cause.REMOVED, REMOVED)
+    table.check()
+
+
+def told(node: str, nodes: Sequence[str], state: GroupState = GroupState.CREATED, reason: str = "") -> ev.Tell:
+    return ev.Tell(node, "g", state, tuple(nodes), (cpus(1), cpus(1)), reason, Cause.NONE)
+
+
+def test_nodes_that_follow_a_group_are_told_of_each_change_of_its_places() -> None:
+    table = make(seen("a", 1), seen("b", 1))
+    table.apply(created(spec()))
+    (first,) = table.apply(ev.GroupFollowed("c", "g", 0.0))
+    assert first == told("c", ["", ""], GroupState.PENDING, first.reason)
+    assert table.apply(reserved("a"), reserved("b"), committed("a"), committed("b"))[-1] == told("c", ["a", "b"])
+    assert table.apply(ev.GroupFollowed("d", "g", 0.0)) == [told("d", ["a", "b"])]
+    lost = [one for one in table.apply(ev.NodeLost("a", 1.0)) if isinstance(one, ev.Tell)]
+    assert [(one.node, one.state, one.nodes) for one in lost] == [
+        ("c", GroupState.RESCHEDULING, ("", "b")), ("d", GroupState.RESCHEDULING, ("", "b")),
+    ]  # fmt: skip
+    table.apply(ev.NodeLost("d", 2.0))  # it held nothing, and is told no more
+    (gone,) = [one for one in table.apply(removal()) if isinstance(one, ev.Tell)]
+    assert (gone.node, gone.state, gone.cause) == ("c", GroupState.REMOVED, Cause.REMOVED)
+    (gone,) = table.apply(ev.GroupFollowed("c", "g", 3.0))
+    assert isinstance(gone, ev.Tell)
+    assert (gone.node, gone.state, gone.cause, gone.reason) == ("c", GroupState.REMOVED, Cause.REMOVED, REMOVED)
+    table.check()
+
+
+def test_what_a_node_was_asked_for_counts_until_it_has_answered() -> None:
+    """Nodes are seen as they were said to be, and what they were asked for since is not free there. (design/0031)"""
+    table = make(ev.NodesSeen([seen(node, 2).view for node in "ab"], 0.0))
+    assert table.apply(created(spec("g", [2]))) == [reserve("a", 1, {0: 2})]
+    table.apply(seen("a", 2))  # as it was before it was asked
+    assert table.apply(created(spec("h", [2]))) == [reserve("b", 1, {0: 2}, "h")]
+    view = NodeView("a", cpus(2), cpus(0))
+    table.apply(ev.BundlesReserved("a", "g", 1, 1.0, view))
+    assert table.nodes["a"] == view
+    table.apply(ev.RemovalWanted("h", 1.0))
+    assert table.apply(created(spec("i", [2])))[0] == reserve("b", 1, {0: 2}, "i")
     table.check()
 
 
@@ -217,7 +256,7 @@ def test_watchers_are_told_once_it_is_created() -> None:
     ready = ev.Publish("w", "g", GroupState.CREATED, "", Cause.NONE)
     assert table.apply(reserved("a"), committed("a")) == [ev.Commit("a", "g", 1), ready]
     assert table.apply(ev.GroupWatched("w", "g", 0.0)) == [ready]
-    assert table.apply(removal())[-1] == ev.Drop("a", "g", REMOVED)
+    assert table.apply(removal())[-1] == ev.Drop("a", "g", REMOVED)  # and nobody else
 
 
 def test_who_watches_what_is_not_there_is_told() -> None:

@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Callable
 from typing import Any
 
+from umbel import exceptions
 from umbel._client import inquiry
 from umbel._model import reasons
 from umbel._model.reasons import Reason
@@ -26,6 +27,22 @@ class Told:
 
     def query(self, what: str, about: str = "") -> Any:
         raise AssertionError("no story here ends at the agent")
+
+
+class Waiting:
+    """A process whose object waits for a placement group, at a node without a connection to its head."""
+
+    def ask(self, _process: str, _what: str, _about: str) -> dict[str, Any]:
+        facts = {"group": "g"}
+        return {"reason": Reason(reasons.GROUP, "it", "is there once g is placed", facts=facts).as_json()}
+
+    def query(self, what: str, about: str = "") -> Any:
+        raise exceptions.UmbelSystemError(f"{what} {about} are known to the head")
+
+
+def test_a_group_that_cannot_be_looked_at_says_why() -> None:
+    found = [one.text for one in inquiry.story(Waiting(), "p", "0").chain()]
+    assert found == ["is there once g is placed", "cannot be looked at: placement_groups g are known to the head"]
 
 
 def running(task: str, *waits: str, needs_all: bool = True) -> dict[str, Any]:

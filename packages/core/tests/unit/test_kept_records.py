@@ -469,7 +469,7 @@ def test_attempt_under_way_is_made_again_by_another_number(disk: Disk) -> None:
     table.apply(group_events.NodeSeen(view(), 0.0), group_events.GroupCreated(group_spec(), "driver", 1, 0.0))
     disk.write()
     table = with_groups(disk.start_again())
-    held = {"g": group_events.HeldBundles(1, [0, 1], is_committed=False)}
+    held = {"g": [group_events.HeldBundles(1, [0, 1], is_committed=False)]}
     reported = table.apply(group_events.BundlesReported(view(), held, 100.0))
     assert reported == [group_events.Cancel("n1", "g", 1)]
     (reserve,) = table.apply(group_events.Recovered(101.0))
@@ -485,8 +485,8 @@ def test_group_whose_node_reports_its_bundles_stays(disk: Disk, is_committed: bo
     disk.write()
     table = with_groups(disk.start_again())
     held = {
-        "g": group_events.HeldBundles(1, [0, 1], is_committed),
-        "unknown": group_events.HeldBundles(3, [0], is_committed=True),
+        "g": [group_events.HeldBundles(1, [0, 1], is_committed)],
+        "unknown": [group_events.HeldBundles(3, [0], is_committed=True)],
     }
     commands = table.apply(group_events.BundlesReported(view(), held, 100.0))
     assert [(type(one), one[1]) for one in commands] == [
@@ -496,6 +496,22 @@ def test_group_whose_node_reports_its_bundles_stays(disk: Disk, is_committed: bo
     assert table.apply(group_events.Recovered(101.0)) == []
     table.check()
     assert table.listed()[0].state.value == "CREATED"
+
+
+def test_of_two_attempts_that_a_node_reports_the_one_that_never_was_whole_is_given_up(disk: Disk) -> None:
+    """The node had committed a bundle that was placed again, and others of that attempt had not. Else it is reserved twice."""
+    make_group(disk, group_spec())
+    disk.write()
+    table = with_groups(disk.start_again())
+    table.groups["g"].nodes = {0: "n1"}
+    table.groups["g"].state = group_events.GroupState.RESCHEDULING
+    table._unplaced["g"] = table.groups["g"]
+    table.groups["g"].reason = "its node was lost"
+    held = [group_events.HeldBundles(1, [0], is_committed=True), group_events.HeldBundles(2, [1], is_committed=True)]
+    commands = table.apply(group_events.BundlesReported(view(), {"g": held}, 100.0))
+    assert commands == [group_events.Cancel("n1", "g", 2)]
+    assert table.groups["g"].nodes == {0: "n1"}
+    table.check()
 
 
 def test_bundles_that_a_node_does_not_report_are_placed_again(disk: Disk) -> None:

@@ -11,7 +11,7 @@ from umbel._wire import lease_messages
 PROCESS, NODE = "ab" * 16, "cd" * 28
 WANT = {
     "t": "want", "client": PROCESS, "key": "k", "count": 2, "heard": 1, "job": "01000000@cdcdcdcdcdcd",
-    "resources": {"CPU": 10_000}, "depth": 0, "env": {},
+    "resources": {"CPU": 10_000}, "depth": 0, "env": {}, "group": {},
 }  # fmt: skip
 TOLD = {"t": "tell", "client": PROCESS, "message": {"t": "grant", "key": "k", "worker": PROCESS}}
 
@@ -22,6 +22,7 @@ TOLD = {"t": "tell", "client": PROCESS, "message": {"t": "grant", "key": "k", "w
         {"t": "hello", "protocol": 1, "node": NODE},
         {"t": "job", "job": "01000000@cdcdcdcdcdcd", "facts": {}},
         WANT,
+        {**WANT, "group": {"placement_group": "ab", "bundle_index": 0, "captures": False}},
         {"t": "leave", "client": PROCESS},
         {"t": "return", "client": PROCESS, "worker": PROCESS, "retire": False},
         {"t": "kill", "client": PROCESS, "worker": PROCESS, "reason": "it was cancelled"},
@@ -34,7 +35,8 @@ def test_what_a_lessee_says(message: dict[str, Any]) -> None:
 @pytest.mark.parametrize(
     "message",
     [
-        {"t": "room", "available": {"CPU": 0}},
+        {"t": "room", "available": {"CPU": 0}, "bundles": {}},
+        {"t": "room", "available": {"CPU": 0}, "bundles": {"ab": {"0": {"CPU": 10_000}}}},
         TOLD,
         {**TOLD, "message": {"t": "demand_failed", "key": "k", "reason": "r"}},
         {**TOLD, "message": {"t": "worker_died", "worker": PROCESS}},
@@ -54,6 +56,9 @@ def test_what_a_lessor_says(message: dict[str, Any]) -> None:
         ({**WANT, "count": True}, lease_messages.FROM_LESSEE, "want.count"),
         ({**WANT, "resources": {"CPU": 0.5}}, lease_messages.FROM_LESSEE, "want.resources"),
         ({**WANT, "env": None}, lease_messages.FROM_LESSEE, "want.env"),
+        ({**WANT, "group": {"placement_group": 1}}, lease_messages.FROM_LESSEE, "want.group"),
+        ({**WANT, "group": {"placement_group": "ab", "bundle_index": "0"}}, lease_messages.FROM_LESSEE, "want.group"),
+        ({"t": "room", "available": {}, "bundles": {"ab": {"x": {}}}}, lease_messages.FROM_LESSOR, "room.bundles"),
         (TOLD, lease_messages.FROM_LESSEE, "unknown message type 'tell'"),
         ({**TOLD, "message": {"t": "fatal", "text": "end"}}, lease_messages.FROM_LESSOR, "tell.message"),
         ({**TOLD, "message": {"t": "grant", "worker": PROCESS}}, lease_messages.FROM_LESSOR, "tell.message"),

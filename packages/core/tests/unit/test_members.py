@@ -10,7 +10,7 @@ import pytest
 from umbel._agent import control_proxy
 from umbel._base import nodes
 from umbel._control import actors, jobs, members, service
-from umbel._wire import frames, node_messages
+from umbel._wire import channels, frames, node_messages
 
 Message = dict[str, Any]
 HEAD, NODE = "aa" * nodes.NODE_ID_BYTES, "bb" * nodes.NODE_ID_BYTES
@@ -38,6 +38,9 @@ class Daemon:
         self.others: list[Message] = []
         self.load: Message = {"tasks": [], "idle": 1}
         self.clock_s = 0.0
+        self.orders: list[tuple[Any, ...]] = []
+        self.places: list[Message] = []
+        self.held: list[Any] = []
 
     def now_s(self) -> float:
         return self.clock_s
@@ -53,9 +56,6 @@ class Daemon:
 
     def refuse(self, client: str, request: int | None, kind: str, text: str) -> None:
         self.reply(client, request, {"error": {"kind": kind, "text": text}})
-
-    def is_here(self, _client: str) -> bool:
-        return True
 
     def late_s(self, _actor: str) -> float:
         return 0.0
@@ -96,6 +96,34 @@ class Daemon:
     def actor_dead(self, actor: str, facts: Message) -> None:
         self.dead[actor] = facts
 
+    def nodes_seen(self) -> list[Any]:
+        raise AssertionError("the members see the nodes")
+
+    def driver_of(self, _client: str) -> str:
+        return ""
+
+    def reserve_bundles(self, _node: str, group: str, attempt: int, wanted: Any, _depth: int) -> None:
+        self.orders.append(("reserve", group, attempt, {index: dict(one) for index, one in wanted.items()}))
+
+    def commit_bundles(self, _node: str, group: str, attempt: int) -> None:
+        self.orders.append(("commit", group, attempt))
+
+    def cancel_bundles(self, _node: str, group: str, attempt: int) -> None:
+        self.orders.append(("cancel", group, attempt))
+
+    def drop_group(self, _node: str, group: str, _reason: str) -> None:
+        self.orders.append(("drop", group))
+
+    def held_bundles(self) -> list[Any]:
+        return self.held
+
+    def tell_places(self, _node: str, message: Message) -> None:
+        self.places.append(message)
+
+    @property
+    def infeasible_timeout_s(self) -> float | None:
+        return None
+
     def answer(self, what: str) -> Any:
         return {"actors": self.control.listed, "jobs": self.control.jobs_listed}[what]()
 
@@ -119,7 +147,7 @@ class Cluster:
         self.members = members.Members(self.head, nodes.tag_of_node(HEAD))
         self.service = self.head.control = service.ActorService(self.members)
         self.members.serve(self.service)
-        self.proxy = self.node.control = control_proxy.ControlProxy(self.node, lambda: None)
+        self.proxy = self.node.control = control_proxy.ControlProxy(self.node)
         self.to_head: list[bytes] = []
         self.to_node: list[bytes] = []
         self.is_linked = False
@@ -543,25 +571,161 @@ def test_labels_that_nobody_can_read_end_the_actor_and_nothing_else(cluster: Clu
     assert "must be 'v', '!v'" in cluster.service.listed()[0]["reason"]
 
 
-def test_an_actor_in_a_group_is_where_the_group_is(cluster: Cluster) -> None:
-    """A node's own group is known to that node, and nobody else; others' are none."""
-    driver = cluster.driver()
-    actor = cluster.create(driver, 1, strategy={"placement_group": "ab", "bundle_index": -1})
+GROUP = "ab" * 18
+
+
+def make_group(cluster: Cluster, driver: str, bundles: list[Message], *, detached: bool = False) -> None:
+    cluster.say(
+        driver,
+        {
+            "t": "create_group", "group": GROUP, "name": "", "namespace": "ns", "bundles": bundles, "strategy": "PACK",
+            "detached": detached, "label_selectors": [], "soft_target": "", "actor": "", "depth": 0, "job": "", "rq": 1,
+        },
+    )  # fmt: skip
     cluster.flow()
-    assert cluster.node.states_of(driver, actor)[-1] == "DEAD"
-    assert "is not one of the node that the actor was created on" in cluster.service.listed()[0]["reason"]
-    assert cluster.node.placed == []
 
 
-def test_what_is_detached_in_a_group_ends_with_the_groups_node(cluster: Cluster) -> None:
+def in_bundle(index: int) -> Message:
+    return {"placement_group": GROUP, "bundle_index": index, "captures": False}
+
+
+def test_bundles_are_reserved_and_committed_on_other_nodes(cluster: Cluster) -> None:
     driver = cluster.driver()
-    strategy = {"placement_group": "ab", "bundle_index": -1}
-    actor = cluster.create(driver, 1, detached=True, max_restarts=-1, strategy=strategy)
-    cluster.members.on_frame(NODE, *frames.decode_control(cluster.to_head.pop(0)[4:]))
-    cluster.members.on_frame(NODE, *frames.decode_control(cluster.to_head.pop(0)[4:]))
+    cluster.head.has = cluster.head.free = {"CPU": 10_000}
+    make_group(cluster, driver, [{"CPU": 40_000}])
+    assert cluster.node.orders == [("reserve", GROUP, 1, {0: {"CPU": 40_000}})]
+    cluster.node.free = {"CPU": 0}
+    cluster.proxy.bundles_reserved(GROUP, 1)
+    cluster.flow()
+    assert cluster.node.orders[1:] == [("commit", GROUP, 1)]
+    (listed,) = cluster.service.listed_groups("")
+    assert (listed["state"], listed["nodes"]) == ("CREATED", (NODE,))
+    # What the head had heard of the node before is older than what it has said with its bundles.
+    assert not cluster.members.node_seen(NODE).available
+    cluster.sees(NODE, {"CPU": 20_000}, {"CPU": 40_000})
+    assert dict(cluster.members.node_seen(NODE).available) == {"CPU": 20_000}
+    cluster.say(driver, {"t": "remove_group", "group": GROUP, "rq": 2})
+    cluster.flow()
+    assert cluster.node.orders[2:] == [("drop", GROUP)]
+    assert not cluster.members.node_seen(NODE).available  # it has said so with that
+
+
+def test_a_node_that_gave_bundles_back_gets_what_waits(cluster: Cluster) -> None:
+    """Before its next beat, which may say what the one before the bundles has said."""
+    driver = cluster.driver()
+    cluster.head.has = cluster.head.free = {"CPU": 10_000}
+    make_group(cluster, driver, [{"CPU": 40_000}])
+    cluster.node.free = {"CPU": 0}
+    cluster.proxy.bundles_reserved(GROUP, 1)
+    cluster.flow()
+    cluster.node.free = {"CPU": 40_000}
+    cluster.say(driver, {"t": "remove_group", "group": GROUP, "rq": 2})
+    cluster.flow()
+    assert dict(cluster.members.node_seen(NODE).available) == {"CPU": 40_000}
+
+
+def test_what_a_node_has_of_groups_is_restated_to_a_head_that_comes_back(cluster: Cluster) -> None:
+    """What was reserved and not committed is given up: the head places that anew."""
+    driver = cluster.driver()
+    cluster.head.has = cluster.head.free = {"CPU": 10_000}
+    make_group(cluster, driver, [{"CPU": 40_000}])
+    cluster.proxy.follow_group(GROUP)
+    cluster.say(driver, {"t": "group_watch", "group": GROUP, "rq": None})
+    cluster.flow()
+    cluster.cut()
+    cluster.proxy.channel = channels.Channel()
+    cluster.node.held = [("cd" * 18, 3, [0, 2], True)]
+    cluster.proxy.restate_groups()
+    assert cluster.node.orders == [("reserve", GROUP, 1, {0: {"CPU": 40_000}}), ("cancel", GROUP, 1)]
+    said = [frame["message"] for frame, _ in cluster.proxy.channel.linked(0)]
+    assert said[0] == {"t": "bundles_held", "held": cluster.node.held}
+    assert said[1] == {"t": "follow_group", "group": GROUP}
+    assert (said[2]["t"], said[2]["message"]["t"], said[2]["client"]) == ("request", "group_watch", driver)
+    assert len(said) == 3
+
+
+def test_a_group_ends_with_the_job_of_another_node(cluster: Cluster) -> None:
+    driver = cluster.driver()
+    make_group(cluster, driver, [{"CPU": 10_000}])
+    assert cluster.service.listed_groups("")[0]["owner"] == driver
+    cluster.proxy.client_gone(driver)
+    cluster.flow()
+    assert cluster.service.listed_groups("")[0]["state"] == "REMOVED"
+
+
+def test_an_actor_in_a_group_waits_for_its_bundle_and_goes_there(cluster: Cluster) -> None:
+    driver = cluster.driver()
+    cluster.head.has = cluster.head.free = {"CPU": 10_000}
+    make_group(cluster, driver, [{"CPU": 40_000}])
+    first = cluster.create(driver, 1, strategy=in_bundle(0))
+    second = cluster.create(driver, 2, strategy=in_bundle(-1), max_restarts=1)
+    cluster.flow()
+    assert (cluster.node.placed, cluster.head.placed) == ([], [])
+    listed = cluster.service.listed()[0]
+    assert f"waits for its placement group {GROUP}" in cluster.members.place_of(listed)["reason"]
+    cluster.proxy.bundles_reserved(GROUP, 1)
+    cluster.flow()
+    assert cluster.node.placed == [first, second]
+    # With the node goes the bundle; what restarts waits until that has a place again.
+    cluster.sees(NODE, {"CPU": 40_000})
+    cluster.head.others[0]["alive"] = False
     cluster.members.node_gone(NODE, "it was killed")
-    (found,) = cluster.service.listed()
-    assert (found["actor"], found["state"], found["cause"]) == (actor, "DEAD", "group removed")
+    states = {one["actor"]: one["state"] for one in cluster.service.listed()}
+    assert states == {first: "DEAD", second: "DEAD"}  # with the driver, which was there
+    assert cluster.head.placed == []
+
+
+def test_what_is_detached_in_a_group_waits_for_another_place(cluster: Cluster) -> None:
+    driver = cluster.driver()
+    cluster.head.has = cluster.head.free = {"CPU": 20_000}
+    make_group(cluster, driver, [{"CPU": 30_000}], detached=True)
+    cluster.proxy.bundles_reserved(GROUP, 1)
+    actor = cluster.create(driver, 1, detached=True, max_restarts=-1, strategy=in_bundle(0))
+    cluster.flow()
+    assert cluster.node.placed == [actor]
+    cluster.head.others[0]["alive"] = False
+    cluster.members.node_gone(NODE, "it was killed")
+    (listed,) = cluster.service.listed()
+    assert (listed["state"], cluster.head.placed) == ("PENDING", [])
+    assert cluster.service.listed_groups("")[0]["state"] == "RESCHEDULING"
+    cluster.head.has = cluster.head.free = {"CPU": 40_000}
+    cluster.members.nodes_changed()
+    assert cluster.head.orders == [("reserve", GROUP, 2, {0: {"CPU": 30_000}})]
+    cluster.service.bundles_reserved(GROUP, 2)
+    assert cluster.head.placed == [actor]
+
+
+def test_an_actor_that_waits_here_goes_with_its_group_to_a_node_that_has_come(cluster: Cluster) -> None:
+    """The head was alone, and its own agent looked for a worker; the group then found a place elsewhere."""
+    cluster.members.node_gone(NODE, "it never was")
+    cluster.head.others.clear()
+    here = process(HEAD, 1)
+    cluster.service.job_begins(here, 1, FACTS)
+    cluster.head.jobs_of[here] = cluster.service.jobs.listed()[0].id
+    cluster.head.jobs[cluster.head.jobs_of[here]] = cluster.service.jobs.listed()[0].environment
+    cluster.head.has = cluster.head.free = {"CPU": 10_000}
+    make_group(cluster, here, [{"CPU": 40_000}])
+    actor = cluster.create(here, 1, strategy=in_bundle(0))
+    assert cluster.head.placed == [actor]
+    cluster.sees(NODE, {"CPU": 40_000})
+    cluster.proxy.channel = channels.Channel()
+    cluster.link()
+    cluster.flow()
+    cluster.proxy.bundles_reserved(GROUP, 1)
+    cluster.flow()
+    assert (cluster.head.placed, cluster.node.placed) == ([], [actor])
+
+
+def test_a_built_environment_keeps_an_actor_of_a_group_on_its_creators_node(cluster: Cluster) -> None:
+    driver = cluster.driver()
+    cluster.head.has = cluster.head.free = {"CPU": 80_000}
+    make_group(cluster, driver, [{"CPU": 60_000}])
+    cluster.service.bundles_reserved(GROUP, 1)
+    cluster.create(driver, 1, strategy=in_bundle(0), env={"built": {"pip": ["x"]}})
+    cluster.flow()
+    (listed,) = cluster.service.listed()
+    assert listed["state"] == "DEAD"
+    assert f"of placement group {GROUP} is on node {HEAD}" in listed["reason"]
 
 
 def test_an_actor_that_died_while_its_place_was_withheld_is_looked_for_nowhere(cluster: Cluster) -> None:

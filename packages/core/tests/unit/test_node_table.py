@@ -75,6 +75,14 @@ def states(made: NodeTable) -> dict[str, bool]:
     return {one["node_id"]: one["alive"] for one in made.listed()}
 
 
+def test_what_a_node_says_again_is_its_latest_word() -> None:
+    """Others tell by that whether they know of anything later. (design/0031)"""
+    made = table()
+    again = {**FREE, "available": {**FREE["available"]}}
+    apply(made, join(A, 1), Heartbeat(A, 1, 2, again, 1.0))
+    assert made.listed()[1]["available"] is again["available"]
+
+
 def test_who_joins_is_welcomed_and_told_of_to_the_others() -> None:
     made = table()
     assert apply(made, join(A, 1)) == [Admit(A), Publish((made.alive[A].listed(),), ()), Welcome(A, 1)]

@@ -107,6 +107,14 @@ class Bundles:
         found: Iterable[Bundle] = of_group.values() if index < 0 else [of_group[index]] if index in of_group else ()
         return [one for one in found if one.is_committed]
 
+    def by_attempt(self) -> list[tuple[str, int, list[int], bool]]:
+        """All that is held: group, attempt, indices, and whether leases may be given in them."""
+        found: dict[tuple[str, int], list[Bundle]] = {}
+        for group, of_group in self.held.items():
+            for bundle in of_group.values():
+                found.setdefault((group, bundle.attempt), []).append(bundle)
+        return [(*place, [one.index for one in held], held[0].is_committed) for place, held in found.items()]
+
     def lease_ended(self, bundle: Bundle) -> None:
         """Its resources have been given back to the bundle."""
         bundle.lease_count -= 1

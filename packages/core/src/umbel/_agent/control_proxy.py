@@ -5,7 +5,7 @@ connection (`waits_for`). The head's answers and news are passed on to whom they
 daemon, and what comes of them is told to the head. Its other side is `umbel._control.members`.
 
 Here is kept what the daemon asks without waiting: which processes own actors that would die with them, and what the
-actors are like that are hosted here. Placement groups are the node's own: their bundles lie here, and nobody else knows of them.
+actors are like that are hosted here. The head also says which bundles of placement groups are to lie here, and where others are.
 """
 
 from __future__ import annotations
@@ -24,13 +24,15 @@ Message = dict[str, Any]
 _PASSED_ON = (
     "create_actor", "actor_arguments", "actor_arguments_failed", "get_actor", "list_actors", "actor_watch", "kill_actor",
     "actor_unreferenced", "actor_ready", "actor_failed", "actor_exiting", "kv_put", "kv_get", "kv_del", "kv_list",
+    "create_group", "remove_group", "group_watch", "get_group",
 )  # fmt: skip
-_OF_GROUPS = ("create_group", "remove_group", "group_watch", "get_group")
-_ASKED_OF_HEAD = ("actors", "jobs", "autoscaler")
+_ASKED_OF_HEAD = {
+    "actors": "actors", "jobs": "jobs", "placement_groups": "placement groups", "autoscaler": "autoscaler's launches",
+}  # fmt: skip
 
 
 class Daemon(Protocol):
-    """What is needed of the daemon beside what groups need."""
+    """What is needed of the daemon."""
 
     def send(self, client: str, message: Message, body: bytes = b"") -> None: ...
 
@@ -59,6 +61,24 @@ class Daemon(Protocol):
 
     def own_load(self) -> Message:
         """What waits here, and whether anything runs."""
+    def as_seen(self) -> Message:
+        """Its "available" resources in units, beside others."""
+
+    def reserve_bundles(
+        self, node: str, group: str, attempt: int, wanted: Mapping[int, Mapping[str, int]], depth: int
+    ) -> None:
+        """node: always this one; so below. `bundles_reserved` or `bundles_refused` is called when that is decided."""
+
+    def commit_bundles(self, node: str, group: str, attempt: int) -> None: ...
+
+    def cancel_bundles(self, node: str, group: str, attempt: int) -> None: ...
+
+    def drop_group(self, node: str, group: str, reason: str) -> None: ...
+
+    def tell_places(self, node: str, message: Message) -> None: ...
+
+    def held_bundles(self) -> Sequence[tuple[str, int, Sequence[int], bool]]:
+        """Group, attempt, indices, and whether anything may run in them."""
 
 
 class Job:
@@ -112,11 +132,8 @@ class Owned:
 class ControlProxy:
     """An `_agent.control.Control`."""
 
-    def __init__(self, daemon: Any, make_groups: Callable[..., Any]) -> None:
-        """make_groups: the class `umbel._control.group_service.GroupService`, when it is needed."""
+    def __init__(self, daemon: Any) -> None:
         self._daemon = daemon
-        self._make_groups = make_groups
-        self._groups: Any = None
         self.channel = channels.Channel()
         self._send: Callable[[Message, bytes], None] | None = None  # to the head, while there is a connection
         self._job_ids: list[int] = []  # for drivers to come
@@ -126,9 +143,11 @@ class ControlProxy:
         self._jobs: dict[str, Job] = {}  # of drivers here
         self._tells_load = False  # the head has an autoscaler
         self._told_load: Message | None = None
+        self._asked_for: dict[tuple[str, int], None] = {}  # attempts of groups that are to have bundles here
+        self._followed: dict[str, None] = {}  # groups
+        self._watched_groups: dict[str, dict[str, None]] = {}  # with the processes here that wait for them
         self.on: dict[str, Callable[[str, str, Message, bytes], None]] = {
             **dict.fromkeys(_PASSED_ON, self._pass_on),
-            **dict.fromkeys(_OF_GROUPS, self._on_group_message),
             "query": self._on_query,
         }
         self._on_order: dict[str, Callable[[Message, bytes], None]] = {
@@ -139,6 +158,11 @@ class ControlProxy:
             "actor_dead": self._actor_dead,
             "job_ids": lambda message, _body: self._take_job_ids(message["ids"]),
             "tell_load": lambda _message, _body: self._begin_to_tell_load(),
+            "reserve_bundles": self._reserve_bundles,
+            "commit_bundles": self._commit_bundles,
+            "cancel_bundles": self._cancel_bundles,
+            "drop_group": self._drop_group,
+            "group_places": self._tell_places,
         }
         self.send, self.reply = daemon.send, daemon.reply
 
@@ -213,6 +237,8 @@ class ControlProxy:
             hosted = self._hosted.get(message["actor"])
             if hosted is not None and hosted.worker == client:
                 hosted.facts |= {"state": "ALIVE", "repr_name": message["repr_name"], "reason": ""}
+        elif kind == "group_watch":
+            self._watched_groups.setdefault(message["group"], {})[client] = None
         self._request(client, namespace, message, body)
 
     def _request(self, client: str, namespace: str, message: Message, body: bytes) -> None:
@@ -235,10 +261,11 @@ class ControlProxy:
     def _on_query(self, client: str, _namespace: str, message: Message, _body: bytes) -> None:
         what = message["what"]
         if what in _ASKED_OF_HEAD and self._send is None:  # who looks wants to know that now
-            text = f"the {what} of a cluster are known to its head, to which this node has no connection now"
+            text = f"the {_ASKED_OF_HEAD[what]} of a cluster are known to its head, to which this node has no connection now"
             self._daemon.refuse(client, message["rq"], "unavailable", text)
         elif what in _ASKED_OF_HEAD:
-            self._say({"t": "query", "client": client, "rq": message["rq"], "what": what})
+            about = message.get("about", "")
+            self._say({"t": "query", "client": client, "rq": message["rq"], "what": what, "about": about})
         else:
             self._daemon.answer_query(client, message)
 
@@ -282,8 +309,8 @@ class ControlProxy:
         for actor in [actor for actor, owned in self._owned.items() if owned.client == client]:
             del self._owned[actor]
         self._jobs.pop(client, None)
-        if self._groups is not None:
-            self._groups.owner_gone(client)
+        for group in [group for group, clients in self._watched_groups.items() if client in clients]:
+            self._unwatch_group(group, client)
         self._say({"t": "client_gone", "client": client})
 
     def job_begins(self, driver: str, pid: int, facts: Mapping[str, Any] | None) -> tuple[str, Any]:
@@ -332,11 +359,10 @@ class ControlProxy:
         return []
 
     def next_tick_s(self) -> float | None:
-        return self._groups.next_tick_s() if self._groups is not None else None
+        return None
 
     def tick(self) -> None:
-        if self._groups is not None:
-            self._groups.tick()
+        """Nothing here depends on time."""
 
     def end(self) -> None:
         """The head hears of it from who keeps the connection."""
@@ -347,6 +373,8 @@ class ControlProxy:
         to, told = message["to"], message["message"]
         if told["t"] == "reply":
             self._note_answer(to, told)
+        elif told["t"] == "group_state":
+            self._unwatch_group(told["group"], to)
         self._daemon.send(to, told, body)
 
     def _note_answer(self, client: str, answer: Message) -> None:
@@ -366,17 +394,7 @@ class ControlProxy:
         fields = {name: message[name] for name in Wish._fields if name != "job"}
         wish = Wish(**fields, job=job)
         self._hosted[actor] = Hosted(wish, message["attempt"], message["facts"], may_restart=message["may_restart"])
-        group = wish.strategy.get("placement_group", "") if isinstance(wish.strategy, dict) else ""
-        if group and not self._knows_group(group):
-            text = (
-                f"the placement group {group} is not one of the node that the actor was created on; an actor in a group runs on "
-                "the group's node, so create it from there"
-            )
-            self.unplaceable(actor, text, is_unschedulable=True)
-        elif group and self.group_trouble(group):
-            self._group_ended(group, self.group_trouble(group))
-        else:
-            self._daemon.place_actor(wish)
+        self._daemon.place_actor(wish)
 
     def _job(self, message: Message) -> Any:
         """As it is known here, or from now on, for as long as somebody holds on to it. None for one that has ended."""
@@ -408,41 +426,76 @@ class ControlProxy:
     def _actor_dead(self, message: Message, _body: bytes) -> None:
         """For good. Its worker, if there is one, may live on for a while."""
         self._owned.pop(message["actor"], None)
-        if self._groups is not None:
-            self._groups.owner_gone(message["actor"])
         self._daemon.actor_dead(message["actor"], message["facts"])
 
     # ---- placement groups ----
 
-    def _on_group_message(self, client: str, namespace: str, message: Message, _body: bytes) -> None:
-        if self._groups is None:
-            self._groups = self._make_groups(
-                self._daemon, is_detached=self._is_detached, on_ended=self._group_ended, keep=lambda: None
-            )
-        self._groups.on[message["t"]](client, namespace, message)
+    def follow_group(self, group: str) -> None:
+        """The daemon is told where the group's bundles are, when the head has answered and with each change."""
+        self._followed[group] = None
+        self._say({"t": "follow_group", "group": group})
 
-    def _is_detached(self, actor: str) -> bool:
-        return actor in self._hosted and bool(self._hosted[actor].facts["is_detached"])
+    def restate_groups(self) -> None:
+        """To a head that has come back with its records, in a conversation that begins: which bundles are here, and what is to be
+        told here of groups. What it was about to place, it places anew."""
+        for group, attempt in [*self._asked_for]:
+            self._daemon.cancel_bundles("", group, attempt)
+        self._asked_for.clear()
+        self._say({"t": "bundles_held", "held": self._daemon.held_bundles()})
+        for group in self._followed:
+            self._say({"t": "follow_group", "group": group})
+        for group, clients in self._watched_groups.items():
+            for client in clients:
+                self._request(client, "", {"t": "group_watch", "group": group, "rq": None}, b"")
 
-    def _group_ended(self, group: str, reason: str) -> None:
-        self._say({"t": "group_ended", "group": group, "reason": reason})
+    def _unwatch_group(self, group: str, client: str) -> None:
+        clients = self._watched_groups.get(group, {})
+        clients.pop(client, None)
+        if not clients:
+            self._watched_groups.pop(group, None)
 
-    def _knows_group(self, group: str) -> bool:
-        return self._groups is not None and self._groups.table.spec(group) is not None
+    def _tell_places(self, message: Message, _body: bytes) -> None:
+        if message["is_gone"]:
+            self._followed.pop(message["group"], None)
+        self._daemon.tell_places("", message)
 
-    def group_trouble(self, group: str) -> str:
-        if self._groups is None:
-            return "there is no such placement group on this node"
-        found: str = self._groups.table.ended(group)[1]
-        return found
+    def _reserve_bundles(self, message: Message, _body: bytes) -> None:
+        group, attempt = message["group"], message["attempt"]
+        self._asked_for[group, attempt] = None
+        self._daemon.reserve_bundles("", group, attempt, dict(message["wanted"]), message["depth"])
 
     def bundles_reserved(self, group: str, attempt: int) -> None:
-        if self._groups is not None:
-            self._groups.bundles_reserved(group, attempt)
+        free = self._daemon.as_seen()["available"]
+        self._say({"t": "bundles_reserved", "group": group, "attempt": attempt, "available": free})
 
     def bundles_refused(self, group: str, attempt: int, reason: str) -> None:
-        if self._groups is not None:
-            self._groups.bundles_refused(group, attempt, reason)
+        self._asked_for.pop((group, attempt), None)
+        self._say({"t": "bundles_refused", "group": group, "attempt": attempt, "reason": reason})
 
-    def listed_groups(self, group: str) -> list[Message]:
-        return self._groups.listed(group) if self._groups is not None else []
+    def _commit_bundles(self, message: Message, _body: bytes) -> None:
+        group, attempt = message["group"], message["attempt"]
+        self._asked_for.pop((group, attempt), None)
+        self._daemon.commit_bundles("", group, attempt)
+        self._say({"t": "bundles_committed", "group": group, "attempt": attempt})
+
+    def _cancel_bundles(self, message: Message, _body: bytes) -> None:
+        self._asked_for.pop((message["group"], message["attempt"]), None)
+        self._daemon.cancel_bundles("", message["group"], message["attempt"])
+        self._say_room()
+
+    def _drop_group(self, message: Message, _body: bytes) -> None:
+        for place in [place for place in self._asked_for if place[0] == message["group"]]:
+            del self._asked_for[place]
+        self._daemon.drop_group("", message["group"], message["reason"])
+        self._say_room()
+
+    def _say_room(self) -> None:
+        self._say({"t": "room", "available": self._daemon.as_seen()["available"]})
+
+    def group_trouble(self, _group: str) -> str:
+        """The head says when one is gone: here nothing is known that it has not said."""
+        return ""
+
+    def listed_groups(self, _group: str) -> list[Message]:
+        """The head is asked."""
+        return []

@@ -71,14 +71,15 @@ class Lessor:
 
 class Lessee:
     """A node that wants leases here, by one connection. node: "" until it has said so. guests: its processes that want
-    or wanted some; jobs: those that it has told of."""
+    or wanted some; jobs: those that it has told of; groups: placement groups in which some of that is to run."""
 
-    __slots__ = ("connection", "dropped_lines", "guests", "jobs", "node")
+    __slots__ = ("connection", "dropped_lines", "groups", "guests", "jobs", "node")
 
     def __init__(self) -> None:
         self.node = ""
         self.connection: transport.Connection
         self.guests: set[str] = set()
+        self.groups: set[str] = set()
         self.jobs: dict[str, Any] = {}
         self.dropped_lines = 0
 

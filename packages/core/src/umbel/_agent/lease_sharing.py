@@ -5,6 +5,9 @@ own agent is one of them. For other nodes: their processes are *guests*, which a
 but are told by way of their node's daemon. While a node is alone nothing is decided here, and what is wanted goes to the agent
 at once; it is only remembered, for when another node comes.
 
+Tasks of a placement group are asked for on the nodes of its bundles alone: the head is asked once where those are, and says so
+again whenever one moves (`group_places`). While none of them has a place nobody is asked, and what is wanted is only held.
+
 A job is known on other nodes by its number and its node's tag, `number@tag`.
 """
 
@@ -14,16 +17,18 @@ from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from typing import TYPE_CHECKING, Any, NamedTuple, Protocol
 
 from umbel._agent import events as ev
+from umbel._agent.ledger import UNIT
 from umbel._base import nodes
 from umbel._model import reasons
 
 if TYPE_CHECKING:
     from umbel._agent import lease_links
+    from umbel._agent.control import Control
     from umbel._agent.hub import Client, Hub
     from umbel._agent.jobs import NodeJobs
     from umbel._agent.state import AgentState
     from umbel._base import tokens
-    from umbel._scheduling import forwarding
+    from umbel._scheduling import forwarding, group_places
 
 ROOM_S = 0.05  # other nodes are told of what is free here no more often, but with a grant
 ROOM_COUNTS_S = 2.0  # so long what a node itself has said is newer than what the head says of it
@@ -37,6 +42,7 @@ class Daemon(Protocol):
 
     hub: Hub
     agent: AgentState
+    control: Control
 
     def now_s(self) -> float: ...
 
@@ -48,7 +54,9 @@ class Daemon(Protocol):
 
     def wish_of(self, client: str, message: Message, env: Any, count: int, refusal: str) -> ev.DemandChanged: ...
 
-    def tell_failed(self, client: str, key: str, reason: str, *, is_unschedulable: bool = False) -> None: ...
+    def tell_failed(
+        self, client: str, key: str, reason: str, *, is_unschedulable: bool = False, is_group_gone: bool = False
+    ) -> None: ...
 
     def returned(self, client: str, worker: str, *, is_retired: bool) -> None: ...
 
@@ -124,6 +132,11 @@ class Sharing:
         self._free: dict[str, int] = {}  # here, as last said to `Forwarding`
         self._has_granted = False  # since then
         self._room_due_s: float | None = None  # when guests' nodes are to be told
+        self._groups: group_places.GroupPlaces | None = None  # once tasks of one are wanted, and there are other nodes
+        self._kinds: dict[tuple[str, str], group_places.Kind] = {}  # of wishes in groups, maybe of some that are over
+        self._held: dict[tuple[str, str], None] = {}  # those of them of which nobody is asked
+        self._are_bundles_wanted = False  # whether any process, here or elsewhere, has wanted some of this node
+        self._free_bundles: dict[tuple[str, int], Message] = {}  # here, as last said to anybody
 
     def _begin(self) -> forwarding.Forwarding:
         """There is another node."""
@@ -152,6 +165,10 @@ class Sharing:
             demand = self._daemon.agent.demands.get((client, "", key))
             if demand is None:
                 del self._wishes[client, key]  # all of it was granted
+            elif _group_of(message):
+                self._want(forwarding.Want(self._node, client, key, 0, 0))  # it may be for another node
+                self._wishes[client, key] = {**message, "count": demand.count}
+                self._wish_in_group((client, key), self._wishes[client, key], "")
             else:
                 self._wish(client, {**message, "count": demand.count})
         return made
@@ -165,37 +182,168 @@ class Sharing:
     def on_demand(self, client: Client, message: Message) -> bool:
         """Whether it is seen to here."""
         place = (client.id, message["key"])
+        group = _group_of(message)
         why = self._why_it_stays(client, message)
-        if why:
+        if why and (not group or self._forwarding is None or client.job is None):
             if message["count"]:
                 self._staying[place] = why
             else:
                 self._staying.pop(place, None)
             return False
-        is_waiting = self._forwarding is not None and place in self._forwarding.wishes
+        is_waiting = self._forwarding is not None and (place in self._forwarding.wishes or place in self._held)
         since_s = self._wishes[place]["since_s"] if is_waiting else self._daemon.now_s()
         noted = {**message, "job": self._wire_job(client.job.id), "since_s": since_s}
         if message["count"]:
             self._wishes[place] = noted
         if self._forwarding is None:
             return False
+        if group and message["count"]:
+            self._wish_in_group(place, noted, self._node if why else "")
+            return True
         self._wish(client.id, noted)
         if not message["count"]:
-            self._wishes.pop(place, None)
+            self._forget_wish(place)
         return True
 
     def _why_it_stays(self, client: Client, message: Message) -> str:
-        strategy = message["strategy"]
-        if isinstance(strategy, dict) and "placement_group" in strategy:
-            return "it runs in a placement group, which is on this node"
         env = message["env"]
         if env and not (env.keys() <= MAY_TRAVEL and self._daemon.is_env_allowed(env)):
             return "its runtime environment has files or packages, which other nodes cannot get yet"
         return "" if client.job is not None else "its job has ended"
 
     def _wish(self, client: str, message: Message) -> None:
+        """Of tasks in no placement group, or of nothing any more."""
         count, at_s = message["count"], self._daemon.now_s()
         self._tell(self._fw.WishChanged(client, message["key"], _demands(message), count, at_s))
+
+    def _forget_wish(self, place: tuple[str, str]) -> Message | None:
+        self._held.pop(place, None)
+        return self._wishes.pop(place, None)
+
+    # ---- tasks in placement groups ----
+
+    def _wish_in_group(self, place: tuple[str, str], message: Message, only_on: str) -> None:
+        """only_on: the node of which alone it may be asked; "" for all that have bundles."""
+        from umbel._scheduling import group_places
+
+        self._groups = self._groups or group_places.GroupPlaces()
+        self._are_bundles_wanted = True
+        kind = group_places.of_strategy(message["strategy"], message["resources"], only_on)
+        self._kinds[place] = kind
+        self._held[place] = None
+        if self._groups.begins(kind.group):
+            self._daemon.control.follow_group(kind.group)  # on the head, that is answered before this returns
+        if place in self._held:
+            self._ask_held(place)
+
+    def _ask_held(self, place: tuple[str, str]) -> None:
+        """Of the nodes that have a place for it; or it fails, or is held."""
+        message, kind, groups = self._wishes.get(place), self._kinds[place], self._groups
+        if message is None or groups is None:
+            return
+        trouble = groups.trouble(kind)
+        if groups.groups[kind.group].is_gone:
+            self._fail_in_group(place, groups.groups[kind.group].reason)
+        elif trouble:
+            self._forget_wish(place)
+            self._tell(self._fw.WishChanged(*place, (), 0, self._daemon.now_s()))
+            self._daemon.tell_failed(*place, trouble, is_unschedulable=True)
+        else:
+            homes = [node for node in groups.homes(kind) if node == self._node or node in self._members]
+            if homes:
+                self._see_bundles(homes)
+                self._held.pop(place, None)
+                told = {**message, "resources": {kind.name: UNIT}, "strategy": None}
+                demands = _demands(told, is_in_bundle=True)
+                self._tell(self._fw.WishChanged(*place, demands, message["count"], self._daemon.now_s()))
+
+    def _hold(self, place: tuple[str, str]) -> None:
+        """Nobody has a place for it any more."""
+        wish = self._forwarding.wishes.get(place) if self._forwarding is not None else None
+        if wish is not None:
+            self._wishes[place] = {**self._wishes[place], "count": wish.count}
+            self._held[place] = None
+            self._tell(self._fw.WishChanged(*place, (), 0, self._daemon.now_s()))
+
+    def _fail_in_group(self, place: tuple[str, str], reason: str) -> None:
+        text = f"the placement group {self._kinds[place].group} that it was to run in is gone: {reason}"
+        self._forget_wish(place)
+        self._tell(self._fw.WishChanged(*place, (), 0, self._daemon.now_s()))
+        self._daemon.tell_failed(*place, text, is_group_gone=True)
+
+    def on_group(self, message: Message) -> None:
+        """The head says where the bundles of a group are now: "group_places"."""
+        groups, group, is_gone = self._groups, message["group"], message["is_gone"]
+        if groups is None:
+            return
+        before = groups.groups.get(group)
+        homes = set(before.nodes) if before is not None else set()
+        if not groups.told(group, message["nodes"], message["bundles"], message["reason"], is_gone=is_gone):
+            return
+        self._groups_moved([group], {*homes, *message["nodes"]})
+        if is_gone:
+            groups.forget(group)
+
+    def _groups_moved(self, moved: Sequence[str], nodes: Iterable[str]) -> None:
+        groups = self._groups
+        if groups is None:
+            return
+        live = [place for place, kind in self._live_kinds().items() if kind.group in moved]
+        for place in live:
+            if place not in self._held and not groups.homes(self._kinds[place]):
+                self._hold(place)
+        self._see_bundles(nodes)
+        for place in live:
+            if place in self._held:
+                self._ask_held(place)
+
+    def _live_kinds(self) -> dict[tuple[str, str], group_places.Kind]:
+        """Of the wishes that there are; all others are forgotten."""
+        wishes = self._forwarding.wishes if self._forwarding is not None else {}
+        for place in [one for one in self._kinds if one not in self._held and one not in wishes]:
+            del self._kinds[place]
+        return self._kinds
+
+    def _see_bundles(self, nodes: Iterable[str]) -> None:
+        """What there is room for on these nodes, in bundles that have come or tasks that are new."""
+        for node in dict.fromkeys(nodes):
+            if node == self._node:
+                self._see_own()
+            elif node in self._members:
+                self._tell(self._seen(node, is_away=node in self._away))
+
+    def _own_bundles(self) -> dict[tuple[str, int], Message]:
+        """What is free in the bundles that lie here of groups that concern anybody."""
+        held = self._daemon.agent.bundles.held
+        concerned = {kind.group for kind in self._kinds.values()}
+        for lessee in {*self._homes.values()}:
+            concerned |= lessee.groups
+        return {
+            (group, index): _positive(bundle.ledger.free)
+            for group in concerned
+            for index, bundle in held.get(group, {}).items()
+        }
+
+    def _bundles_for(self, lessee: lease_links.Lessee) -> Message:
+        """The same, for another node: by group, and by index as text."""
+        found: dict[str, Message] = {}
+        for group in [*lessee.groups]:
+            held = self._daemon.agent.bundles.held.get(group)
+            if held is None:
+                lessee.groups.discard(group)  # it has gone from here
+                continue
+            found[group] = {str(index): _positive(bundle.ledger.free) for index, bundle in held.items()}
+        return found
+
+    def _view_with_bundles(
+        self, node: str, facts: Message, free: Mapping[str, int], *, is_local: bool, is_away: bool = False
+    ) -> Any:
+        """A node, with what there is room for in bundles there."""
+        if self._groups is not None and self._kinds:
+            total, left = self._groups.as_resources(node, set(self._live_kinds().values()))
+            facts = {**facts, "resources": {**facts["resources"], **total}}
+            free = {} if is_away else {**free, **left}
+        return _view(node, facts, free, is_local=is_local)
 
     def _want(self, command: forwarding.Want) -> None:
         place = (command.client, command.key)
@@ -208,6 +356,7 @@ class Sharing:
                     "heard": command.heard_count, "job": message["job"] if message else "",
                     "resources": message["resources"] if message else {}, "depth": message["depth"] if message else 0,
                     "env": (message["env"] or {}) if message else {},
+                    "group": message["strategy"] if message and _group_of(message) else {},
                 },
             )  # fmt: skip
             return
@@ -225,7 +374,7 @@ class Sharing:
         return {**(env or {}), "job": job}
 
     def _fail(self, command: forwarding.Fail) -> None:
-        message = self._wishes.pop((command.client, command.key), None)
+        message = self._forget_wish((command.client, command.key))
         reason = command.reason
         wanted = message["strategy"]["node_id"] if message and isinstance(message["strategy"], dict) else self._node
         if wanted != self._node and wanted not in self._members:
@@ -236,11 +385,12 @@ class Sharing:
 
     def failed(self, client: str, key: str) -> None:
         """A node will not grant this to a process of this one, whatever happens: it was told, and wants it no more."""
-        if self._wishes.pop((client, key), None) is not None and self._forwarding is not None:
+        if self._forget_wish((client, key)) is not None and self._forwarding is not None:
             self._tell(self._fw.WishChanged(client, key, (), 0, self._daemon.now_s()))
 
     def client_gone(self, client: Client) -> None:
-        for known in (self._wishes, self._staying):
+        books: tuple[dict[tuple[str, str], Any], ...] = (self._wishes, self._staying, self._held, self._kinds)
+        for known in books:
             for place in [place for place in known if place[0] == client.id]:
                 del known[place]
         if self._forwarding is None:
@@ -304,7 +454,8 @@ class Sharing:
         """All that was decided is done: is something else free here than before?"""
         if self._forwarding is None:
             return
-        if self._has_granted or self._daemon.agent.ledger.free != self._free:
+        is_other = self._has_granted or self._daemon.agent.ledger.free != self._free
+        if is_other or (self._are_bundles_wanted and self._own_bundles() != self._free_bundles):
             self._see_own()
             if self._homes and self._room_due_s is None:
                 self._room_due_s = self._daemon.now_s() + ROOM_S
@@ -316,8 +467,13 @@ class Sharing:
         facts = {
             "resources": ledger.total, "labels": self._config["labels"], "draining": self._daemon.drain_reason(),
         }  # fmt: skip
+        if self._are_bundles_wanted:
+            self._free_bundles = self._own_bundles()
+            if self._groups is not None:
+                self._groups.room_told(self._node, self._free_bundles)
         free = {} if self._daemon.agent.draining else self._free
-        self._tell(self._fw.NodeSeen(_view(self._node, facts, free, is_local=True), self._daemon.now_s()))
+        view = self._view_with_bundles(self._node, facts, free, is_local=True)
+        self._tell(self._fw.NodeSeen(view, self._daemon.now_s()))
 
     def draining_changed(self) -> None:
         """Whether this node takes work has."""
@@ -328,8 +484,9 @@ class Sharing:
 
     def _tell_room(self, lessee: lease_links.Lessee) -> None:
         agent = self._daemon.agent
-        free = {} if agent.draining else {name: max(0, amount) for name, amount in agent.ledger.free.items()}
-        lessee.send({"t": "room", "available": free, "draining": self._daemon.drain_reason()})
+        free = {} if agent.draining else _positive(agent.ledger.free)
+        told = {"t": "room", "available": free, "bundles": self._bundles_for(lessee)}
+        lessee.send({**told, "draining": self._daemon.drain_reason()})
 
     # ---- the other nodes ----
 
@@ -343,6 +500,9 @@ class Sharing:
         self._members[node] = {**facts, "draining": (facts.get("draining") or {"reason": ""})["reason"]}
         self._links.add(node, address)
         self._see(node)
+        for place in [*self._held]:  # the head may have said sooner that a bundle is there
+            if place in self._held:
+                self._ask_held(place)
 
     def nodes_changed(self, changes: Iterable[Mapping[str, Any]]) -> None:
         """The head knows this of nodes."""
@@ -366,7 +526,8 @@ class Sharing:
 
     def _seen(self, node: str, *, is_away: bool = False) -> Any:
         facts = self._members[node]
-        view = _view(node, facts, {} if is_away else facts["available"], is_local=False)
+        free = {} if is_away else facts["available"]
+        view = self._view_with_bundles(node, facts, free, is_local=False, is_away=is_away)
         return self._fw.NodeSeen(view, self._daemon.now_s())
 
     def node_died(self, node: str, reason: str) -> None:
@@ -380,6 +541,8 @@ class Sharing:
         self._room_s.pop(node, None)
         self._links.forget(node)
         self._break_leases(node, f"was on node {node}, which died: {reason}", drained)
+        if self._groups is not None:
+            self._groups_moved(self._groups.node_lost(node), ())
         self._tell(self._fw.NodeLost(node, self._daemon.now_s()))
         tag = nodes.tag_of_node(node).hex()
         for job in [job for job in self._holders if job.endswith(f"@{tag}")]:
@@ -422,6 +585,11 @@ class Sharing:
             known = self._members[node]
             drained = known["draining"] or message.get("draining", "")
             self._members[node] = {**known, "available": message["available"], "draining": drained}
+            if self._groups is not None:
+                told = message["bundles"].items()
+                self._groups.room_told(
+                    node, {(group, int(index)): free for group, held in told for index, free in held.items()}
+                )
             self._see(node)
         elif message["t"] == "lines":
             job = self._local_job(message["job"])
@@ -496,7 +664,10 @@ class Sharing:
         if trouble:
             self._daemon.tell_failed(client, message["key"], f"it cannot be run: {trouble}")
             return
-        wanted = {**message, "strategy": None}
+        if message["group"]:
+            lessee.groups.add(message["group"]["placement_group"])
+            self._are_bundles_wanted = True
+        wanted = {**message, "strategy": message["group"] or None}
         self._daemon.decide(self._daemon.wish_of(client, wanted, self._in_job(message["env"], job), count, ""))
 
     def _guest_gone(self, client: str) -> None:
@@ -601,6 +772,8 @@ class Sharing:
             return []
         now_s = self._daemon.now_s()
         found = []
+        for place in self._held:
+            found.append(self._asked_of_nobody(place, now_s))
         for wish in self._forwarding.wishes.values():
             message = self._wishes.get((wish.client, wish.key))
             if message is None or self._node in wish.on:
@@ -627,13 +800,33 @@ class Sharing:
             )
             if found is not None and found.count:
                 yield message, found.count
+    def _asked_of_nobody(self, place: tuple[str, str], now_s: float) -> Asked:
+        """What waits for its placement group."""
+        message, kind = self._wishes[place], self._kinds[place]
+        text = self._groups.reason(kind) if self._groups is not None else ""
+        waits_for = self._daemon.control.waits_for()
+        text = f"{text} ({waits_for})" if waits_for else text
+        facts: dict[str, object] = {"group": kind.group, "bundle": kind.bundle}
+        why = reasons.Reason(reasons.GROUP, "its placement group", text, facts=facts)
+        waiting_s, needs = now_s - message["since_s"], dict(message["resources"])
+        return Asked(*place, message["count"], message["depth"], needs, waiting_s, why)
 
     def stays(self, client: str, key: str) -> str:
         """Why something that waits is asked of this node alone; "" if it is not."""
         return self._staying.get((client, key), "") if self._members else ""
 
 
-def _demands(message: Message) -> list[Any]:
+def _group_of(message: Message) -> str:
+    """The placement group in which it is to run; "" for none."""
+    strategy = message["strategy"]
+    return str(strategy.get("placement_group", "")) if isinstance(strategy, dict) else ""
+
+
+def _positive(amounts: Mapping[str, int]) -> Message:
+    return {name: max(0, amount) for name, amount in amounts.items()}
+
+
+def _demands(message: Message, *, is_in_bundle: bool = False) -> list[Any]:
     """What a process wants, by each of its label selectors."""
     from umbel._model import placement, resources
 
@@ -648,7 +841,7 @@ def _demands(message: Message) -> list[Any]:
             fails_when_busy=bool(sent.get("fails_when_busy")),
         )
     selectors = message["label_selectors"] or [[]]
-    return [placement.Demand(needs, strategy, dict(one), message["depth"]) for one in selectors]
+    return [placement.Demand(needs, strategy, dict(one), message["depth"], is_in_bundle) for one in selectors]
 
 
 def _view(node: str, facts: Message, free: Mapping[str, int], *, is_local: bool) -> Any:

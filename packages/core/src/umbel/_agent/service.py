@@ -258,10 +258,7 @@ class Service:
         if config.get("head"):
             from umbel._agent import control_proxy
 
-            return control_proxy.ControlProxy(
-                self,
-                lambda *given, **named: importlib.import_module(config["group_service"]).GroupService(*given, **named),
-            )
+            return control_proxy.ControlProxy(self)
         node: Any = self
         if config.get("listen"):
             tag = nodes.tag_of_node(config["node_id"])
@@ -981,9 +978,6 @@ class Service:
             )
         )
 
-    def is_here(self, _client: str) -> bool:
-        return True
-
     def late_s(self, _actor: str) -> float:
         return 0.0
 
@@ -1036,21 +1030,40 @@ class Service:
             "node_id": config["node_id"], "total": ledger.total, "available": available, "labels": config["labels"],
         }  # fmt: skip
 
+    def nodes_seen(self) -> list[Any]:
+        return [self.node_seen("")]
+
+    def node_seen(self, _node: str) -> Any:
+        from umbel._model import placement, resources
+
+        seen = self.as_seen()
+        total, free = resources.ResourceSet(seen["total"]), resources.ResourceSet(seen["available"])
+        return placement.NodeView(seen["node_id"], total, free, seen["labels"], is_local=True)
+
     def driver_of(self, client: str) -> str:
         job_id = self.hub.clients[client].job_id
         return next((one.id for one in self.hub.drivers() if one.job_id == job_id), "")
 
-    def reserve_bundles(self, group: str, attempt: int, wanted: Mapping[int, Mapping[str, int]], depth: int) -> None:
+    def reserve_bundles(
+        self, _node: str, group: str, attempt: int, wanted: Mapping[int, Mapping[str, int]], depth: int
+    ) -> None:
         self.decide(ev.BundlesWanted(group, attempt, wanted, depth, self.now_s()))
 
-    def commit_bundles(self, group: str, attempt: int) -> None:
+    def commit_bundles(self, _node: str, group: str, attempt: int) -> None:
         self.decide(ev.BundlesCommitted(group, attempt, self.now_s()))
 
-    def cancel_bundles(self, group: str, attempt: int) -> None:
+    def cancel_bundles(self, _node: str, group: str, attempt: int) -> None:
         self.decide(ev.BundlesUnwanted(group, attempt, self.now_s()))
 
-    def drop_group(self, group: str, reason: str) -> None:
+    def drop_group(self, _node: str, group: str, reason: str) -> None:
         self.decide(ev.GroupDropped(group, reason, self.now_s()))
+
+    def held_bundles(self) -> list[tuple[str, int, list[int], bool]]:
+        return self.agent.bundles.by_attempt()
+
+    def tell_places(self, _node: str, message: Message) -> None:
+        if self._sharing is not None:
+            self._sharing.on_group(message)
 
     # ----
 

@@ -254,7 +254,12 @@ def _worker_of(asker: Asker, actor: str) -> str:
 
 def of_group(asker: Asker, group: str) -> Reason:
     """Why a placement group is as it is."""
-    listed = next(iter(asker.query("placement_groups", group)), None)
+    try:
+        listed = next(iter(asker.query("placement_groups", group)), None)
+    except exceptions.UmbelSystemError as error:  # the head of the cluster is away
+        return Reason(
+            reasons.UNKNOWN, f"placement group {group}", f"cannot be looked at: {error}", facts={"group": group}
+        )
     if listed is None:
         return Reason(reasons.UNKNOWN, f"placement group {group}", "is not known (any more)", facts={"group": group})
     told = Reason.from_json(listed["why"])
@@ -283,6 +288,8 @@ def _at_agent(asker: Asker, process: str, facts: Any) -> Iterator[Reason]:
     for one in asker.query("actors"):  # it may wait for what only its creator has
         if one["actor"] == actor and one["reason"]:
             yield Reason(reasons.ACTOR, "the actor", f"waits: {one['reason']}", facts={"actor": actor})
+            if one.get("awaits_group"):
+                yield of_group(asker, one["awaits_group"])
             return
 
 

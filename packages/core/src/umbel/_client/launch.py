@@ -206,7 +206,6 @@ def _defaults(base: str) -> dict[str, Any]:
         "scheduler": "hybrid",
         "has_jobs": False,
         "control": "umbel._control.service",
-        "group_service": "umbel._control.group_service",
         "members": "umbel._control.members",
         "node_service": "umbel._control.node_service",
         "health": {},

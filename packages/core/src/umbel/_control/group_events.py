@@ -7,7 +7,7 @@ to an earlier one is void.
 
 from __future__ import annotations
 
-from collections.abc import Collection, Mapping
+from collections.abc import Collection, Mapping, Sequence
 from enum import Enum
 from typing import Any, NamedTuple
 
@@ -77,10 +77,25 @@ class GroupWatched(NamedTuple):
     at_s: float
 
 
+class GroupFollowed(NamedTuple):
+    """Processes of a node want to run something in the group: the node wants to know where its bundles are, until it ends."""
+
+    node: str
+    group: str
+    at_s: float
+
+
 class NodeSeen(NamedTuple):
-    """A node as it is now: a `umbel._model.placement.NodeView`."""
+    """A node as it is now: a `umbel._model.placement.NodeView`. What it was asked for and has not answered is free there."""
 
     view: Any
+    at_s: float
+
+
+class NodesSeen(NamedTuple):
+    """Several of them at once."""
+
+    views: Sequence[Any]
     at_s: float
 
 
@@ -92,12 +107,13 @@ class NodeLost(NamedTuple):
 
 
 class BundlesReserved(NamedTuple):
-    """A node holds the bundles it was asked for."""
+    """A node holds the bundles it was asked for. view: the node since then; None where it is not known."""
 
     node: str
     group: str
     attempt: int
     at_s: float
+    view: Any = None
 
 
 class BundlesRefused(NamedTuple):
@@ -127,7 +143,7 @@ class OwnerGone(NamedTuple):
 
 
 class HeldBundles(NamedTuple):
-    """What a node holds of a group. is_committed: tasks and actors may be in them."""
+    """What a node holds of a group by one attempt. is_committed: tasks and actors may be in them."""
 
     attempt: int
     indices: Collection[int]
@@ -135,10 +151,10 @@ class HeldBundles(NamedTuple):
 
 
 class BundlesReported(NamedTuple):
-    """A node, as it is now, that lived on while the service was away: what it holds, by group."""
+    """A node, as it is now, that lived on while the service was away: what it holds, by group, and of each attempt at that."""
 
     view: Any
-    held: Mapping[str, HeldBundles]
+    held: Mapping[str, Collection[HeldBundles]]
     at_s: float
 
 
@@ -156,7 +172,9 @@ GroupEvent = (
     GroupCreated
     | RemovalWanted
     | GroupWatched
+    | GroupFollowed
     | NodeSeen
+    | NodesSeen
     | NodeLost
     | BundlesReserved
     | BundlesRefused
@@ -204,6 +222,18 @@ class Drop(NamedTuple):
     reason: str
 
 
+class Tell(NamedTuple):
+    """Tell `node`, which follows the group, where its bundles are: their nodes by index, "" for those that have none."""
+
+    node: str
+    group: str
+    state: GroupState
+    nodes: Sequence[str]
+    bundles: Sequence[resources.ResourceSet]
+    reason: str
+    cause: Cause
+
+
 class Publish(NamedTuple):
     """Tell `client` what has become of a group that it watches."""
 
@@ -238,4 +268,4 @@ class Warn(NamedTuple):
     text: str
 
 
-GroupCommand = Reserve | Commit | Cancel | Drop | Publish | GroupEnded | AnswerCreate | RefuseCreate | Warn
+GroupCommand = Reserve | Commit | Cancel | Drop | Tell | Publish | GroupEnded | AnswerCreate | RefuseCreate | Warn

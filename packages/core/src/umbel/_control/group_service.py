@@ -6,7 +6,7 @@ Made by the actors' service with the first message about a group: most sessions 
 from __future__ import annotations
 
 from collections import deque
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Collection, Iterable, Mapping, Sequence
 from typing import Any, Protocol
 
 from umbel import exceptions
@@ -38,17 +38,29 @@ class Node(Protocol):
     def as_seen(self) -> Message:
         """Its "node_id", "total" and "available" resources in units, and "labels"."""
 
+    def nodes_seen(self) -> Sequence[placement.NodeView]:
+        """All living nodes, this one first."""
+
+    def node_seen(self, node: str) -> placement.NodeView | None:
+        """node: "" for this one."""
+
     def driver_of(self, client: str) -> str:
         """The driver whose job a process works for; "" if that is gone."""
 
-    def reserve_bundles(self, group: str, attempt: int, wanted: Mapping[int, Mapping[str, int]], depth: int) -> None:
+    def reserve_bundles(
+        self, node: str, group: str, attempt: int, wanted: Mapping[int, Mapping[str, int]], depth: int
+    ) -> None:
         """`bundles_reserved` or `bundles_refused` is called when that is decided."""
 
-    def commit_bundles(self, group: str, attempt: int) -> None: ...
+    def commit_bundles(self, node: str, group: str, attempt: int) -> None:
+        """`bundles_committed` is called when another node has done it."""
 
-    def cancel_bundles(self, group: str, attempt: int) -> None: ...
+    def cancel_bundles(self, node: str, group: str, attempt: int) -> None: ...
 
-    def drop_group(self, group: str, reason: str) -> None: ...
+    def drop_group(self, node: str, group: str, reason: str) -> None: ...
+
+    def tell_places(self, node: str, message: Message) -> None:
+        """Where the bundles of a group are that the node follows: "group_places"."""
 
 
 class GroupService:
@@ -75,10 +87,11 @@ class GroupService:
         self._is_detached = is_detached
         self._todo: deque[ev.GroupCommand] = deque()
         self._do: dict[type, Callable[[Any], None]] = {
-            ev.Reserve: lambda one: node.reserve_bundles(one.group, one.attempt, one.bundles, one.depth),
+            ev.Reserve: lambda one: node.reserve_bundles(*one),
             ev.Commit: self._commit,
-            ev.Cancel: lambda one: node.cancel_bundles(one.group, one.attempt),
-            ev.Drop: lambda one: node.drop_group(one.group, one.reason),
+            ev.Cancel: lambda one: node.cancel_bundles(*one),
+            ev.Drop: lambda one: node.drop_group(*one),
+            ev.Tell: self._tell,
             ev.GroupEnded: lambda one: on_ended(one.group, one.reason),
             ev.Publish: self._publish,
             ev.AnswerCreate: lambda one: node.reply(one.client, one.request, {}),
@@ -108,10 +121,7 @@ class GroupService:
         # As Ray has it: with the job, for a process is used for many tasks; with an actor that may outlive all jobs.
         owner = actor if actor and self._is_detached(actor) else self._node.driver_of(client)
         if not owner and not message["detached"]:
-            text = (
-                "its job has ended or is that of a program connected to another node, with which the group cannot end yet; pass "
-                "lifetime='detached', and remove it"
-            )
+            text = "its job, with which the group was to end, has ended; pass lifetime='detached', and remove it"
             self._node.refuse(client, message["rq"], "invalid", text)
             return
         spec = ev.GroupSpec(
@@ -132,10 +142,7 @@ class GroupService:
         self._decide(ev.GroupCreated(spec, client, message["rq"], now_s))
 
     def _look(self, now_s: float) -> None:
-        seen = self._node.as_seen()
-        total, free = resources.ResourceSet(seen["total"]), resources.ResourceSet(seen["available"])
-        view = placement.NodeView(seen["node_id"], total, free, seen["labels"], is_local=True)
-        self._decide(ev.NodeSeen(view, now_s))
+        self._decide(ev.NodesSeen(self._node.nodes_seen(), now_s))
 
     def _on_remove(self, client: str, _namespace: str, message: Message) -> None:
         self._decide(ev.RemovalWanted(message["group"], self._node.now_s()))
@@ -159,13 +166,41 @@ class GroupService:
 
     # ---- what the node and others report ----
 
-    def bundles_reserved(self, group: str, attempt: int) -> None:
-        node = self._node
-        self._decide(ev.BundlesReserved(node.as_seen()["node_id"], group, attempt, node.now_s()))
+    def bundles_reserved(self, node: str, group: str, attempt: int) -> None:
+        """node: "" for this one; so below."""
+        now_s, view = self._node.now_s(), self._node.node_seen(node)
+        self._decide(ev.BundlesReserved(self._id(node), group, attempt, now_s, view))
 
-    def bundles_refused(self, group: str, attempt: int, reason: str) -> None:
-        node = self._node
-        self._decide(ev.BundlesRefused(node.as_seen()["node_id"], group, attempt, reason, node.now_s()))
+    def bundles_refused(self, node: str, group: str, attempt: int, reason: str) -> None:
+        self._decide(ev.BundlesRefused(self._id(node), group, attempt, reason, self._node.now_s()))
+
+    def bundles_committed(self, node: str, group: str, attempt: int) -> None:
+        self._decide(ev.BundlesCommitted(node, group, attempt, self._node.now_s()))
+
+    def bundles_reported(self, node: str, held: Iterable[tuple[str, int, Collection[int], bool]]) -> None:
+        """A node that lived on while this service was away says what it holds: group, attempt, indices, and whether that is
+        committed. To be called before `recovered`."""
+        by_group: dict[str, list[ev.HeldBundles]] = {}
+        for group, attempt, indices, is_committed in held:
+            by_group.setdefault(group, []).append(ev.HeldBundles(attempt, indices, is_committed))
+        view = self._node.node_seen(node)
+        if view is not None:
+            self._decide(ev.BundlesReported(view, by_group, self._node.now_s()))
+
+    def _id(self, node: str) -> str:
+        return node or str(self._node.as_seen()["node_id"])
+
+    def follow(self, node: str, group: str) -> None:
+        self._decide(ev.GroupFollowed(self._id(node), group, self._node.now_s()))
+
+    def nodes_changed(self) -> None:
+        """There may be more room somewhere, or another node."""
+        if self.table.has_unplaced():
+            self._look(self._node.now_s())
+
+    def node_gone(self, node: str) -> None:
+        """For good."""
+        self._decide(ev.NodeLost(node, self._node.now_s()))
 
     def owner_gone(self, owner: str) -> None:
         """A process, or an actor."""
@@ -184,6 +219,7 @@ class GroupService:
         return self.table.next_tick_s()
 
     def tick(self) -> None:
+        self.nodes_changed()  # whether it is time to look elsewhere depends on what there is
         self._decide(ev.Ticked(self._node.now_s()))
 
     def listed(self, group: str) -> list[Message]:
@@ -201,9 +237,17 @@ class GroupService:
     # ---- commands ----
 
     def _commit(self, command: ev.Commit) -> None:
-        node = self._node
-        node.commit_bundles(command.group, command.attempt)
-        self._decide(ev.BundlesCommitted(command.node, command.group, command.attempt, node.now_s()))
+        self._node.commit_bundles(*command)
+        if command.node == self._id(""):
+            self.bundles_committed(*command)
+
+    def _tell(self, command: ev.Tell) -> None:
+        is_gone = command.state is ev.GroupState.REMOVED
+        message = {
+            "t": "group_places", "group": command.group, "nodes": list(command.nodes), "reason": command.reason,
+            "bundles": [dict(one) for one in command.bundles], "is_gone": is_gone,
+        }  # fmt: skip
+        self._node.tell_places(command.node, message)
 
     def _publish(self, command: ev.Publish) -> None:
         self._node.send(

@@ -6,19 +6,21 @@ reserve it, which may take until they have room; once all have, all are told to 
 that was done everywhere, a refusal, the loss of a node or a wait that takes too long, cancels the attempt on all of them,
 so that a group that was never CREATED holds nothing. A name belongs to at most one group of a namespace that is not
 REMOVED. A table that begins with records (`restore`) waits until `Recovered` for the nodes that groups are on; what is on
-others then is lost. This module only decides; `group_service` sends, and `umbel._scheduling.bundles` says where bundles could go.
+others then is lost. Nodes that follow a group are told of each change of its places. This module only
+decides; `group_service` sends, and `umbel._scheduling.bundles` says where bundles could go.
 """
 
 from __future__ import annotations
 
 from collections import OrderedDict
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Iterable, Sequence
+from dataclasses import replace
 from typing import Any, NamedTuple
 
 from umbel._base import checks
 from umbel._control import group_events as ev
 from umbel._control.group_events import Cause, GroupSpec, GroupState
-from umbel._model import placement, reasons
+from umbel._model import placement, reasons, resources
 from umbel._scheduling import bundles
 
 Reason = reasons.Reason
@@ -48,8 +50,8 @@ class Group:
     """One group's record."""
 
     __slots__ = (
-        "attempt", "attempts", "cause", "created_s", "infeasible_since_s", "is_warned_of", "nodes", "number", "ready_s",
-        "reason", "retry_s", "spec", "state", "watchers",
+        "attempt", "attempts", "cause", "created_s", "followers", "infeasible_since_s", "is_warned_of", "nodes", "number",
+        "ready_s", "reason", "retry_s", "spec", "state", "watchers",
     )  # fmt: skip
 
     def __init__(self, spec: GroupSpec, number: int, at_s: float) -> None:
@@ -67,6 +69,7 @@ class Group:
         self.is_warned_of = False  # that it can never be placed
         self.retry_s: float | None = None  # when to attempt it again
         self.watchers: dict[str, None] = {}  # in order of arrival
+        self.followers: dict[str, None] = {}  # nodes
 
 
 class Listed(NamedTuple):
@@ -97,6 +100,7 @@ class GroupTable:
         self._unplaced: dict[str, Group] = {}  # those that are not CREATED: there may be a thousand others
         self._count = 0
         self.nodes: dict[str, placement.NodeView] = {}
+        self._asked: dict[str, dict[str, resources.ResourceSet]] = {}  # by node and group, until it has answered
         self._removed: OrderedDict[str, Group] = OrderedDict()
         self._names: dict[tuple[str, str], str] = {}
         self._infeasible_timeout_s = infeasible_timeout_s
@@ -108,7 +112,9 @@ class GroupTable:
             ev.GroupCreated: self._on_created,
             ev.RemovalWanted: self._on_removal_wanted,
             ev.GroupWatched: self._on_watched,
-            ev.NodeSeen: self._on_node_seen,
+            ev.GroupFollowed: self._on_followed,
+            ev.NodeSeen: lambda event: self._see((event.view,), event.at_s),
+            ev.NodesSeen: lambda event: self._see(event.views, event.at_s),
             ev.NodeLost: self._on_node_lost,
             ev.BundlesReserved: self._on_reserved,
             ev.BundlesRefused: self._on_refused,
@@ -209,7 +215,7 @@ class GroupTable:
         for node in homes:
             wanted = {index: spec.bundles[index] for index, home in attempt.nodes.items() if home == node}
             commands.append(ev.Reserve(node, spec.group, attempt.number, wanted, spec.depth))
-            self._count_on(node, wanted.values())
+            self._asked.setdefault(node, {})[spec.group] = _sum(wanted.values())
         return commands
 
     def _place(self, group: Group) -> bundles.GroupPlacement:
@@ -217,18 +223,20 @@ class GroupTable:
         demand = bundles.GroupDemand(
             spec.bundles, spec.strategy, dict(group.nodes), spec.label_selectors, spec.soft_target
         )
-        return bundles.place(demand, placement.ClusterView(tuple(self.nodes.values())))
+        return bundles.place(demand, placement.ClusterView(tuple(map(self._left, self.nodes.values()))))
 
-    def _count_on(self, node: str, wanted: Iterable[Any]) -> None:
-        """Until the node says what it has left, others are not sent where this one was."""
-        view = self.nodes[node]
-        left = dict(view.available)
-        for bundle in wanted:
-            for name, amount in bundle.items():
-                left[name] = max(0, left.get(name, 0) - amount)
-        self.nodes[node] = placement.NodeView(
-            view.node_id, view.total, type(view.total)(left), view.labels, view.is_alive, view.is_local
-        )
+    def _left(self, view: placement.NodeView) -> placement.NodeView:
+        """Others are not sent where one was, until the node says what it has left."""
+        asked = self._asked.get(view.node_id)
+        return _less(view, asked.values()) if asked else view
+
+    def _answered(self, node: str, group: str) -> resources.ResourceSet:
+        """The node has answered, or need not any more. Returns what it was asked for."""
+        asked = self._asked.get(node, {})
+        found = asked.pop(group, resources.EMPTY)
+        if not asked:
+            self._asked.pop(node, None)
+        return found
 
     def _current(self, group_id: str, number: int) -> tuple[Group, Attempt] | None:
         """The group and its attempt, if it is this one."""
@@ -245,6 +253,8 @@ class GroupTable:
         if attempt.is_committing or event.node not in attempt.waits_for:
             return []  # told twice
         del attempt.waits_for[event.node]
+        wanted = self._answered(event.node, event.group)
+        self.nodes[event.node] = event.view or _less(self.nodes[event.node], [wanted])
         if attempt.waits_for:
             return []
         attempt.is_committing = True
@@ -275,7 +285,7 @@ class GroupTable:
         if group.ready_s is None:
             group.ready_s = event.at_s
         self._changes(group)
-        return self._publish(group)
+        return self._moved(group) + self._publish(group)
 
     def _on_refused(self, event: ev.BundlesRefused) -> list[ev.GroupCommand]:
         found = self._current(event.group, event.attempt)
@@ -293,21 +303,26 @@ class GroupTable:
         if attempt is None:
             return []
         homes = dict.fromkeys(attempt.nodes.values())
+        for node in homes:
+            self._answered(node, group.spec.group)
         return [ev.Cancel(node, group.spec.group, attempt.number) for node in homes if node not in (but, None)]
 
     # ---- nodes ----
 
-    def _on_node_seen(self, event: ev.NodeSeen) -> list[ev.GroupCommand]:
-        if self.nodes.get(event.view.node_id) == event.view:
+    def _see(self, views: Sequence[placement.NodeView], at_s: float) -> list[ev.GroupCommand]:
+        changed = [view for view in views if self.nodes.get(view.node_id) != view]
+        if not changed:
             return []  # what had no place has none now
-        self.nodes[event.view.node_id] = event.view
+        is_other = any(_in_all(self.nodes.get(view.node_id)) != _in_all(view) for view in changed)
+        self.nodes.update((view.node_id, view) for view in changed)
         commands: list[ev.GroupCommand] = []
         for group in self._in_order():
             attempt = group.attempt
             if attempt is not None and not attempt.is_committing and attempt.until_s is None and len(self.nodes) > 1:
-                attempt.until_s = event.at_s + RESERVE_WAIT_S  # it began when there was no other node
-            if attempt is None and group.retry_s is None:
-                commands += self._attempt(group, event.at_s)
+                attempt.until_s = at_s + RESERVE_WAIT_S  # it began when there was no other node
+            may_help = is_other or group.infeasible_since_s is None
+            if attempt is None and group.retry_s is None and may_help:
+                commands += self._attempt(group, at_s)
         return commands
 
     def _in_order(self) -> list[Group]:
@@ -319,10 +334,12 @@ class GroupTable:
 
     def _lose(self, lost_node: str, at_s: float) -> list[ev.GroupCommand]:
         self.nodes.pop(lost_node, None)
+        self._asked.pop(lost_node, None)
         self._awaited.pop(lost_node, None)
         commands: list[ev.GroupCommand] = []
         hit: list[Group] = []
         for group in self.groups.values():
+            group.followers.pop(lost_node, None)
             is_attempted = group.attempt is not None and lost_node in group.attempt.nodes.values()
             lost = [index for index, node in group.nodes.items() if node == lost_node]
             if not lost and not is_attempted:
@@ -335,6 +352,7 @@ class GroupTable:
                 self._changes(group)
                 if self._is_recovering:
                     group.reason = _NOT_RECOVERED
+                commands += self._moved(group)
             commands += self._give_up(group, but=lost_node)
             hit.append(group)
         for group in hit:  # once all have let go of what they will not have
@@ -354,27 +372,30 @@ class GroupTable:
         self._awaited.pop(event.view.node_id, None)
         node = event.view.node_id
         commands: list[ev.GroupCommand] = []
+        kept: set[tuple[str, int]] = set()
         for group_id, held in event.held.items():
             group = self.groups.get(group_id)
             if group is None:
                 commands.append(ev.Drop(node, group_id, self.ended(group_id)[1]))
                 continue
-            wanted = {index for index, home in group.nodes.items() if home == node}
-            if wanted and wanted <= set(held.indices):
-                if not held.is_committed:
-                    commands.append(ev.Commit(node, group_id, held.attempt))
-            else:
-                commands.append(ev.Cancel(node, group_id, held.attempt))
+            for one in held:
+                if any(group.nodes.get(index) != node for index in one.indices):  # it never had all of its bundles
+                    commands.append(ev.Cancel(node, group_id, one.attempt))
+                    continue
+                kept.update((group_id, index) for index in one.indices)
+                if not one.is_committed:
+                    commands.append(ev.Commit(node, group_id, one.attempt))
         for group in self.groups.values():
-            lost = [index for index, home in group.nodes.items() if home == node]
-            held_now = event.held.get(group.spec.group)
-            if lost and not (held_now is not None and set(lost) <= set(held_now.indices)):
+            mine = [index for index, home in group.nodes.items() if home == node]
+            lost = [index for index in mine if (group.spec.group, index) not in kept]
+            if lost:
                 for index in lost:
                     del group.nodes[index]
                 group.state = GroupState.RESCHEDULING
                 group.reason = _NOT_RECOVERED
                 self._unplaced[group.spec.group] = group
                 self._changes(group)
+                commands += self._moved(group)
         return commands
 
     def _on_recovered(self, event: ev.Recovered) -> list[ev.GroupCommand]:
@@ -414,7 +435,8 @@ class GroupTable:
         group.state = GroupState.REMOVED
         group.reason = reason
         group.cause = cause
-        group.attempt = None
+        homes = {*group.nodes.values(), *(group.attempt.nodes.values() if group.attempt is not None else ())}
+        self._give_up(group)  # of which the nodes hear by `Drop`
         group.retry_s = None
         del self.groups[spec.group]
         self._unplaced.pop(spec.group, None)
@@ -425,8 +447,12 @@ class GroupTable:
         if len(self._removed) > REMOVED_KEPT_MAX:
             self._forget_oldest()
         commands: list[ev.GroupCommand] = [ev.GroupEnded(spec.group, reason)]
-        # All of them: tasks may wait for the group at nodes that hold nothing of it.
-        commands += [ev.Drop(node, spec.group, reason) for node in self.nodes]
+        # Here, what is to run in a group waits for it while there are no other nodes.
+        commands += [
+            ev.Drop(node, spec.group, reason) for node, view in self.nodes.items() if node in homes or view.is_local
+        ]
+        commands += self._moved(group)
+        group.followers = {}
         return commands + self._publish(group)
 
     def _forget_oldest(self) -> None:
@@ -468,6 +494,22 @@ class GroupTable:
         """Of what they wait for, once."""
         watchers, group.watchers = group.watchers, {}
         return [ev.Publish(client, group.spec.group, group.state, group.reason, group.cause) for client in watchers]
+
+    def _on_followed(self, event: ev.GroupFollowed) -> list[ev.GroupCommand]:
+        group = self.groups.get(event.group)
+        if group is None:
+            cause, reason = self.ended(event.group)
+            return [ev.Tell(event.node, event.group, GroupState.REMOVED, (), (), reason, cause)]
+        group.followers[event.node] = None
+        return [_told(event.node, group)]
+
+    def _moved(self, group: Group) -> list[ev.GroupCommand]:
+        """Bundles have a place now that had none, or have lost it."""
+        return [_told(node, group) for node in group.followers]
+
+    def has_unplaced(self) -> bool:
+        """Whether any waits for nodes."""
+        return bool(self._unplaced)
 
     def listed(self, group: str = "") -> list[Listed]:
         """This group if it is known; for "" all, the removed ones that are remembered last."""
@@ -557,8 +599,13 @@ class GroupTable:
         for group_id, group in self._removed.items():  # which are many
             if group.state is not GroupState.REMOVED:
                 raise checks.broken("a living group among the removed", group=group_id)
-            if group.watchers or group.attempt is not None:
+            if group.watchers or group.followers or group.attempt is not None:
                 raise checks.broken("attended to in vain", group=group_id)
+        for node, asked in self._asked.items():
+            for group_id in asked:
+                attempt = self.groups[group_id].attempt if group_id in self.groups else None
+                is_asked = attempt is not None and not attempt.is_committing and node in attempt.waits_for
+                checks.invariant(is_asked, "counted as asked for in vain", group=group_id, node=node)
         checks.invariant(len(self._removed) <= REMOVED_KEPT_MAX, "too many are remembered", count=len(self._removed))
 
     def _check_places(self, group: Group) -> None:
@@ -580,6 +627,35 @@ class GroupTable:
             checks.invariant(count == len(homes), "two bundles of STRICT_SPREAD on one node", group=spec.group)
         if spec.strategy == bundles.STRICT_PACK:
             checks.invariant(count <= 1, "bundles of STRICT_PACK on several nodes", group=spec.group)
+
+
+def _told(node: str, group: Group) -> ev.GroupCommand:
+    spec = group.spec
+    if group.state is GroupState.REMOVED:
+        return ev.Tell(node, spec.group, group.state, (), (), group.reason, group.cause)
+    nodes = tuple(group.nodes.get(index, "") for index in range(len(spec.bundles)))
+    return ev.Tell(node, spec.group, group.state, nodes, spec.bundles, group.reason, group.cause)
+
+
+def _sum(amounts: Iterable[resources.ResourceSet]) -> resources.ResourceSet:
+    total = resources.EMPTY
+    for one in amounts:
+        total = total.add(one)
+    return total
+
+
+def _less(view: placement.NodeView, wanted: Iterable[resources.ResourceSet]) -> placement.NodeView:
+    """The node without what has been taken there."""
+    left = dict(view.available)
+    for amounts in wanted:
+        for name, amount in amounts.items():
+            left[name] = max(0, left.get(name, 0) - amount)
+    return replace(view, available=resources.ResourceSet(left))
+
+
+def _in_all(view: placement.NodeView | None) -> object:
+    """What decides whether it could ever hold something."""
+    return None if view is None else (view.total, view.labels, view.is_alive)
 
 
 def _subject(spec: GroupSpec) -> str:

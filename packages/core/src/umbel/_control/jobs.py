@@ -77,6 +77,10 @@ class Jobs:
             return self._ended[job_id]
         return next((one for one in self._running.values() if one.id == job_id), None)
 
+    def driver_of(self, job_id: str) -> str:
+        """ "" when it has ended."""
+        return next((one.driver for one in self._running.values() if one.id == job_id), "")
+
     def is_running(self, job_id: str) -> bool:
         return any(one.id == job_id for one in self._running.values())
 

@@ -10,6 +10,7 @@ Made only where nodes may join; without any, it costs a look into an empty table
 
 from __future__ import annotations
 
+import collections
 from collections.abc import Callable, Iterable, Mapping
 from typing import Any, Protocol
 
@@ -83,6 +84,12 @@ class Members:
         self._placed: dict[str, Placed] = {}  # actors
         self._sought: dict[str, Any] = {}  # specs of actors for which a worker was looked for, some of which have one
         self._seeking: dict[str, Placed] = {}  # those of them that have none, and are looked for by other nodes
+        self._waiting: dict[str, Any] = {}  # specs of actors that wait for their placement group to have a place
+        self._in_groups: dict[str, dict[str, str]] = {}  # by group and actor, the node where that has gone
+        self._group_of: dict[str, str] = {}  # the same actors
+        self._room: dict[
+            str, tuple[Any, Message]
+        ] = {}  # what nodes have free since they reserved bundles or gave some back
         self._attempts = 0
         self._jobs_of: dict[str, str] = {}  # processes of other nodes
         self._control: Any = None
@@ -100,8 +107,17 @@ class Members:
             "host_died": self._on_host_died,
             "unhosted": self._on_unhosted,
             "unplaceable": self._on_unplaceable,
-            "group_ended": lambda _member, message, _body: self._control.group_ended(
-                message["group"], message["reason"]
+            "follow_group": lambda member, message, _body: self._control.follow_group(message["group"], member.node_id),
+            "bundles_held": lambda member, message, _body: self._control.bundles_reported(
+                member.node_id, message["held"]
+            ),
+            "bundles_reserved": self._on_bundles_reserved,
+            "room": self._on_room,
+            "bundles_refused": lambda member, message, _body: self._control.bundles_refused(
+                message["group"], message["attempt"], message["reason"], member.node_id
+            ),
+            "bundles_committed": lambda member, message, _body: self._control.bundles_committed(
+                member.node_id, message["group"], message["attempt"]
             ),
         }
 
@@ -143,7 +159,7 @@ class Members:
         return job_id, self._daemon.job_environment(job_id)
 
     def is_here(self, client: str) -> bool:
-        """Whether a process is, or was, one of this node's; else it is nobody's business here what only its node knows."""
+        """Whether a process is, or was, one of this node's."""
         return client[_TAG] == self._own_tag
 
     def late_s(self, actor: str) -> float:
@@ -158,6 +174,8 @@ class Members:
         is_here = self.is_here(spec.owner)
         if is_here and (spec.job is None or not self._members):
             self._sought[spec.actor] = spec
+            if spec.group:
+                self._control.follow_group(spec.group)  # it may go to a node that is to come
             self._daemon.place_actor(spec)
         elif spec.job is None:  # it ended before it was heard that this belongs to it
             self._control.unplaceable(spec.actor, "its job has ended", is_unschedulable=False)
@@ -175,39 +193,140 @@ class Members:
         else:
             self._place_on(spec, chosen)
 
-    def _place_in_group(self, spec: Any) -> None:
-        member = self._member_of(spec.owner)
-        if self.is_here(spec.owner) or self._control.knows_group(spec.group):
-            self._daemon.place_actor(spec)
-        elif member is None:
-            self._control.group_ended(spec.group, "the node that it was on is dead")
-        else:
-            self._place_on(spec, member.node_id)
+    def _place_in_group(self, spec: Any, *, is_new: bool = True) -> None:
+        """On the node of its bundle, once that has one. is_new: whether it may be the first in its group."""
+        from umbel._control import placing
 
-    def _views(self, but: str = "") -> list[Any]:
+        self._waiting[spec.actor] = spec
+        if is_new:
+            self._control.follow_group(spec.group)  # which may have placed it already
+            if spec.actor not in self._waiting:
+                return
+        bundles, homes = self._control.group_places(spec.group)
+        counts = collections.Counter(self._in_groups.get(spec.group, {}).values())
+        creator = self._node_of(spec.owner)
+        chosen = placing.choose_in_group(spec, bundles, homes, creator, counts)
+        if not chosen:
+            return
+        del self._waiting[spec.actor]
+        if (spec.env or {}).get("built") and chosen != creator:
+            text = (
+                f"its runtime environment is built from what lies on node {creator or 'that is gone'}, and its bundle of "
+                f"placement group {spec.group} is on node {chosen}; create it from there, or without files and packages"
+            )
+            self._control.unplaceable(spec.actor, text, is_unschedulable=True)
+            return
+        self._group_of[spec.actor] = spec.group
+        self._in_groups.setdefault(spec.group, {})[spec.actor] = chosen
+        self._place_on(spec, chosen)
+
+    def _node_of(self, process: str) -> str:
+        """The id of its node; "" for one that has gone."""
+        if self.is_here(process):
+            return self._own_id()
+        member = self._member_of(process)
+        return member.node_id if member is not None else ""
+
+    def _own_id(self) -> str:
+        return str(self._daemon.as_seen()["node_id"])
+
+    def _group_moved(self, group: str) -> None:
+        """Bundles of it have got, or lost, their places: actors that wait for that may go, and those that look for a worker
+        where none of it is any more have to."""
+        sought = [one for one in self._sought.values() if one.group == group and self._control.lacks_host(one.actor)]
+        _, homes = self._control.group_places(group)
+        for spec in sought:
+            placed = self._placed.get(spec.actor)
+            now = placed.member.node_id if placed is not None else self._own_id()
+            if homes and now not in homes.values():
+                self.kill_actor(spec.actor, "its placement group is on other nodes")
+                self._forget(spec.actor)
+                self._place_in_group(spec, is_new=False)
+        for spec in [one for one in self._waiting.values() if one.group == group]:
+            if self._control.lacks_host(spec.actor):
+                self._place_in_group(spec, is_new=False)
+            else:
+                self._waiting.pop(spec.actor, None)
+
+    def _views(self, but: str = "", *, are_for_groups: bool = False, only: str = "") -> list[Any]:
         """All living nodes, this one first, as last heard of, less what has been placed there since. but: of that, the actor that
-        is not to count."""
+        is not to count. are_for_groups: those that are being drained as well, which says each of itself."""
         from umbel._control import placing
 
         seen = self._daemon.as_seen()
-        views = [placing.view(seen["node_id"], seen["total"], seen["available"], seen["labels"])]
+        views = [
+            placing.view(seen["node_id"], seen["total"], seen["available"], seen["labels"], is_local=are_for_groups)
+        ]
         claimed: dict[str, dict[str, int]] = {}
         for actor, placed in self._seeking.items():
-            if actor == but:
-                continue
+            if actor == but or placed.spec.group:
+                continue  # one of a group takes from a bundle
             of_node = claimed.setdefault(placed.member.node_id, {})
             for name, amount in placed.spec.running.items():
                 of_node[name] = of_node.get(name, 0) + amount
         for node in self._daemon.other_nodes():
-            if not node["alive"] or nodes.tag_of_node(node["node_id"]).hex() not in self._members:
+            member = self._members.get(nodes.tag_of_node(node["node_id"]).hex())
+            if not node["alive"] or member is None or only not in ("", node["node_id"]):
                 continue
-            if node.get("draining"):
+            is_draining = bool(node.get("draining"))
+            if is_draining and not are_for_groups:
                 continue  # it takes no more actors
-            free = dict(node["available"])
+            free = {} if are_for_groups and member.send is None else dict(self._free(node))
             for name, amount in claimed.get(node["node_id"], {}).items():
                 free[name] = free.get(name, 0) - amount
-            views.append(placing.view(node["node_id"], node["resources"], free, node["labels"]))
+            told = node["node_id"], node["resources"], free, node["labels"]
+            views.append(placing.view(*told, is_draining=is_draining))
         return views
+
+    def _free(self, node: Message) -> Message:
+        """What a node has as it has said last: with its bundles, or of itself since."""
+        before, free = self._room.get(node["node_id"], (None, {}))
+        return free if before is node["available"] else dict(node["available"])
+
+    def nodes_seen(self) -> list[Any]:
+        """For placement groups: those without a connection count as full, for it takes time until they hear of anything."""
+        return self._views(are_for_groups=True)
+
+    def node_seen(self, node: str) -> Any:
+        """node: "" for this one. None for one that has gone."""
+        views = self._views(are_for_groups=True, only=node or self._own_id())
+        return next((one for one in views if one.node_id == node), None) if node else views[0]
+
+    def driver_of(self, client: str) -> str:
+        job_id, _ = self.job_of(client)
+        return str(self._control.driver_of_job(job_id)) or str(
+            self._daemon.driver_of(client) if self.is_here(client) else ""
+        )
+
+    def reserve_bundles(self, node: str, group: str, attempt: int, wanted: Any, depth: int) -> None:
+        listed = [[index, dict(bundle)] for index, bundle in wanted.items()]
+        told = {"t": "reserve_bundles", "group": group, "attempt": attempt, "wanted": listed, "depth": depth}
+        self._order(node, told, lambda: self._daemon.reserve_bundles(node, group, attempt, wanted, depth))
+
+    def commit_bundles(self, node: str, group: str, attempt: int) -> None:
+        told = {"t": "commit_bundles", "group": group, "attempt": attempt}
+        self._order(node, told, lambda: self._daemon.commit_bundles(node, group, attempt))
+
+    def cancel_bundles(self, node: str, group: str, attempt: int) -> None:
+        told = {"t": "cancel_bundles", "group": group, "attempt": attempt}
+        self._order(node, told, lambda: self._daemon.cancel_bundles(node, group, attempt))
+
+    def drop_group(self, node: str, group: str, reason: str) -> None:
+        told = {"t": "drop_group", "group": group, "reason": reason}
+        self._order(node, told, lambda: self._daemon.drop_group(node, group, reason))
+
+    def tell_places(self, node: str, message: Message) -> None:
+        self._order(node, message, lambda: self._daemon.tell_places(node, message))
+        if node == self._own_id():
+            self._group_moved(message["group"])
+
+    def _order(self, node: str, told: Message, here: Callable[[], None]) -> None:
+        """Of a node, this one or another; of one that has gone, nothing is wanted any more."""
+        member = self._members.get(nodes.tag_of_node(node).hex())
+        if member is not None:
+            member.say(told)
+        elif node == self._own_id():
+            here()
 
     def _choose(self, spec: Any) -> str:
         """A node's id."""
@@ -264,6 +383,7 @@ class Members:
                 if not spec.group and not (spec.env or {}).get("built"):
                     self.kill_actor(spec.actor, "its node is being drained")
                     self.place_actor(spec)
+        self._control.nodes_changed()
 
     def release_actor(self, actor: str, grace_s: float | None) -> None:
         placed = self._placed.get(actor)
@@ -281,6 +401,7 @@ class Members:
 
     def actor_dead(self, actor: str, facts: Message) -> None:
         self._found(actor)
+        self._leave_group(actor)
         placed, owner = self._placed.get(actor), self._member_of(facts["owner"])
         host = placed.member if placed is not None else None
         facts = {**facts, "node_id": host.node_id} if host is not None else facts
@@ -299,6 +420,10 @@ class Members:
         """What is to be said of an actor beside what the table knows: the "node_id" of its host with its "pid", or in "reason"
         which node looks for a worker for it. listed: as the table has it."""
         placed = self._placed.get(listed["actor"])
+        waiting = self._waiting.get(listed["actor"])
+        if waiting is not None:
+            text = f"it waits for its placement group {waiting.group} to have a place"
+            return {"reason": text, "awaits_group": waiting.group}
         if listed["worker"] and placed is not None:
             return {"node_id": placed.member.node_id, "pid": placed.pid}
         if listed["worker"] or not self._members or not self._control.lacks_host(listed["actor"]):
@@ -343,6 +468,7 @@ class Members:
             member.say({"t": "tell_load"})
         if self._sought:
             self._place_anew()
+        self._control.nodes_changed()
 
     def unlinked(self, node_id: str) -> None:
         member = self._members.get(nodes.tag_of_node(node_id).hex())
@@ -358,6 +484,8 @@ class Members:
             self._client_gone(member, client)
         facts: Message = next((one for one in self._daemon.other_nodes() if one["node_id"] == node_id), {})
         is_preempted = (facts.get("draining") or {}).get("reason") == "preemption"
+        self._room.pop(node_id, None)
+        self._control.node_gone(node_id)
         for actor, placed in [one for one in self._placed.items() if one[1].member is member]:
             if placed.worker:
                 told = f"its node {node_id[:8]} is dead: {reason}"
@@ -377,11 +505,20 @@ class Members:
         """It has a worker, or needs none."""
         self._sought.pop(actor, None)
         self._seeking.pop(actor, None)
+        self._waiting.pop(actor, None)
 
     def _forget(self, actor: str) -> None:
         """It is nowhere, as far as is known here."""
         self._found(actor)
+        self._leave_group(actor)
         self._placed.pop(actor, None)
+
+    def _leave_group(self, actor: str) -> None:
+        group = self._group_of.pop(actor, "")
+        if group:
+            del self._in_groups[group][actor]
+            if not self._in_groups[group]:
+                del self._in_groups[group]
 
     # ---- what nodes say ----
 
@@ -411,7 +548,10 @@ class Members:
 
     def _on_query(self, member: Member, message: Message, _body: bytes) -> None:
         """Of a process or a command, whose id says nothing."""
-        answer = {"t": "reply", "rq": message["rq"], "result": self._daemon.answer(message["what"])}
+        what = message["what"]
+        is_of_groups = what == "placement_groups"
+        result = self._control.listed_groups(message["about"]) if is_of_groups else self._daemon.answer(what)
+        answer = {"t": "reply", "rq": message["rq"], "result": result}
         member.say({"t": "deliver", "to": message["client"], "message": answer})
 
     def _on_drain_node(self, member: Member, message: Message, _body: bytes) -> None:
@@ -442,6 +582,21 @@ class Members:
     def _on_want_job_ids(self, member: Member, _message: Message, _body: bytes) -> None:
         member.job_ids = (self._control.reserve_job_ids(JOB_IDS), JOB_IDS)
         member.say({"t": "job_ids", "ids": list(member.job_ids)})
+
+    def _on_bundles_reserved(self, member: Member, message: Message, _body: bytes) -> None:
+        self._note_room(member, message["available"])
+        self._control.bundles_reserved(message["group"], message["attempt"], member.node_id)
+
+    def _on_room(self, member: Member, message: Message, _body: bytes) -> None:
+        """It has given bundles back."""
+        self._note_room(member, message["available"])
+        self._control.nodes_changed()
+
+    def _note_room(self, member: Member, available: Message) -> None:
+        """The node says what it has left, and says that again by a beat, which comes later. Until then the last one is older."""
+        before = next((one for one in self._daemon.other_nodes() if one["node_id"] == member.node_id), None)
+        if before is not None:
+            self._room[member.node_id] = (before["available"], available)
 
     def _placed_there(self, member: Member, message: Message) -> Placed | None:
         """None where it is somewhere else by now."""

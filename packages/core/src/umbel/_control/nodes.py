@@ -373,8 +373,9 @@ class NodeTable:
         self._update(node, state, now_s)
 
     def _update(self, node: Node, state: Facts, now_s: float) -> None:
-        if state != node.state:
-            node.state = state
+        is_other = state != node.state
+        node.state = state  # an equal one is a later word all the same
+        if is_other:
             self._changed[node.id] = node
             self.next_tick_s = min(self.next_tick_s, max(now_s, self._published_s + PUBLISH_S))
 

@@ -17,12 +17,20 @@ _POLICY = policies.HybridPolicy()
 
 
 def view(
-    node_id: str, total: Mapping[str, int], available: Mapping[str, int], labels: Mapping[str, str]
+    node_id: str,
+    total: Mapping[str, int],
+    available: Mapping[str, int],
+    labels: Mapping[str, str],
+    *,
+    is_local: bool = False,
+    is_draining: bool = False,
 ) -> placement.NodeView:
     """A node as it was last heard of, amounts in units."""
     free = {name: max(0, amount) for name, amount in available.items()}
     told = {node_labels.NODE_ID: node_id, **labels}
-    return placement.NodeView(node_id, resources.ResourceSet(total), resources.ResourceSet(free), told)
+    return placement.NodeView(
+        node_id, resources.ResourceSet(total), resources.ResourceSet(free), told, is_local=is_local, is_draining=is_draining
+    )
 
 
 def choose(spec: Any, nodes: Sequence[placement.NodeView], creator: str) -> str:
@@ -47,6 +55,28 @@ def choose(spec: Any, nodes: Sequence[placement.NodeView], creator: str) -> str:
             return preferred if preferred in busy else busy[0]
     insisted = demand.strategy.node_id if isinstance(demand.strategy, placement.NodeAffinity) else ""
     return insisted if any(node.node_id == insisted for node in nodes) else preferred
+
+
+def choose_in_group(
+    spec: Any,
+    bundles: Sequence[Mapping[str, int]],
+    homes: Mapping[int, str],
+    creator: str,
+    counts: Mapping[str, int],
+) -> str:
+    """The node of the bundle that it is to live in; of any, its creator's if that has room, else the one with most; "" while
+    none has a place. homes: of each bundle that has one. counts: how many actors of the group have gone to each node."""
+    index = int(spec.strategy.get("bundle_index", -1))
+    if index >= 0:
+        return homes.get(index, "")
+    wanted = resources.ResourceSet(spec.placement)
+    room: dict[str, int] = {}
+    for one, node in homes.items():
+        fitting = min((bundles[one].get(name, 0) // amount for name, amount in wanted.items()), default=1)
+        if fitting:
+            room[node] = room.get(node, 0) + fitting
+    left = {node: fitting - counts.get(node, 0) for node, fitting in room.items()}
+    return min(left, key=lambda node: (left[node] <= 0, node != creator, -left[node], node), default="")
 
 
 def can_ever(spec: Any, node: placement.NodeView) -> bool:

@@ -54,9 +54,6 @@ class Node(Protocol):
     def kill_actor(self, actor: str, reason: str) -> None:
         """Kill its worker, or stop looking for one."""
 
-    def is_here(self, client: str) -> bool:
-        """Whether it is, or was, a process of this node. Placement groups are known where their creator is, and only there."""
-
     def late_s(self, actor: str) -> float:
         """How much later than a handle to it the actor's creation may come here, beyond what is usual on one node."""
 
@@ -302,21 +299,46 @@ class ActorService:
             return "there is no such placement group"
         return self._groups.table.ended(group)[1]
 
-    def knows_group(self, group: str) -> bool:
-        """Whether it is, or was, a placement group of this node."""
-        return self._groups is not None and self._groups.table.spec(group) is not None
+    def group_places(self, group: str) -> tuple[Sequence[Mapping[str, int]], Mapping[int, str]]:
+        """The bundles of one that is there, and the nodes of those that have a place."""
+        found = self._groups.table.groups.get(group) if self._groups is not None else None
+        return ((), {}) if found is None else (found.spec.bundles, found.nodes)
 
     def group_ended(self, group: str, reason: str) -> None:
-        """A placement group that is known elsewhere has ended, with all that lives in it."""
+        """With all that lives in it."""
         self._decide(ev.GroupEnded(group, reason, self._node.now_s()))
 
-    def bundles_reserved(self, group: str, attempt: int) -> None:
-        if self._groups is not None:
-            self._groups.bundles_reserved(group, attempt)
+    def follow_group(self, group: str, node: str = "") -> None:
+        """A node wants to be told where the group's bundles are, now and with each change. node: "" for this one; so below."""
+        groups = self._groups if self._groups is not None else self._begin_groups()
+        groups.follow(node, group)
 
-    def bundles_refused(self, group: str, attempt: int, reason: str) -> None:
+    def bundles_reserved(self, group: str, attempt: int, node: str = "") -> None:
         if self._groups is not None:
-            self._groups.bundles_refused(group, attempt, reason)
+            self._groups.bundles_reserved(node, group, attempt)
+
+    def bundles_refused(self, group: str, attempt: int, reason: str, node: str = "") -> None:
+        if self._groups is not None:
+            self._groups.bundles_refused(node, group, attempt, reason)
+
+    def bundles_committed(self, node: str, group: str, attempt: int) -> None:
+        if self._groups is not None:
+            self._groups.bundles_committed(node, group, attempt)
+
+    def bundles_reported(self, node: str, held: Any) -> None:
+        """A node lived on while the service was away; as `hosts_reported`."""
+        groups = self._groups if self._groups is not None else self._begin_groups()
+        groups.bundles_reported(node, held)
+
+    def nodes_changed(self) -> None:
+        """Other nodes have come, or have other things free."""
+        if self._groups is not None:
+            self._groups.nodes_changed()
+
+    def node_gone(self, node: str) -> None:
+        """For good, with the bundles that it held."""
+        if self._groups is not None:
+            self._groups.node_gone(node)
 
     def listed_groups(self, group: str) -> list[Message]:
         """This placement group, or all for "", for queries."""
@@ -378,6 +400,10 @@ class ActorService:
         job = self.jobs.begin(driver, pid, facts, self._node.time_s(), job_id)
         self._keep()
         return job.id, job.environment
+
+    def driver_of_job(self, job_id: str) -> str:
+        """The process that drives it; "" when it has ended."""
+        return self.jobs.driver_of(job_id)
 
     def reserve_job_ids(self, count: int) -> int:
         """So many are given by somebody else: the number of the first, see `jobs.job_id`."""
@@ -471,8 +497,7 @@ class ActorService:
 
     def _place(self, command: ev.Place) -> None:
         group = command.spec.group
-        is_known = group and (self._node.is_here(command.spec.owner) or self.knows_group(group))
-        trouble = self.group_trouble(group) if is_known else ""
+        trouble = self.group_trouble(group) if group else ""
         if trouble:
             self._decide(ev.GroupEnded(group, trouble, self._node.now_s()))
         else:

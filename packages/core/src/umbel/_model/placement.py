@@ -37,13 +37,15 @@ class Demand:
     """Resources that one task or actor needs on one node.
 
     label_selector: conditions on the node's labels, see `node_labels.label_matches`. depth: 0 for what the driver submitted, one
-    more for each task or actor that it was submitted from.
+    more for each task or actor that it was submitted from. is_in_bundle: `resources` are those of bundles of placement groups, which
+    are used as long as there are any, also where everything else ends.
     """
 
     resources: resources.ResourceSet
     strategy: Strategy = "DEFAULT"
     label_selector: Mapping[str, str] = field(default_factory=dict)
     depth: int = 0
+    is_in_bundle: bool = False
 
 
 @dataclass(frozen=True)
@@ -107,7 +109,7 @@ class Eligible:
 def eligible_nodes(demand: Demand, view: ClusterView) -> Eligible:
     """Sort out the nodes for a demand, in the view's order. Raises InvalidOption for an unreadable label selector."""
     labelled = [node for node in view.nodes if node.is_alive and _has_labels(node, demand.label_selector)]
-    staying = [node for node in labelled if not node.is_draining]
+    staying = [node for node in labelled if demand.is_in_bundle or not node.is_draining]
     if isinstance(demand.strategy, NodeAffinity):
         return _with_affinity(demand, demand.strategy, staying, [node.node_id for node in labelled if node.is_draining])
     return _by_resources(demand, staying)

@@ -61,8 +61,9 @@ class GroupPlacement(NamedTuple):
 def place(demand: GroupDemand, view: placement.ClusterView) -> GroupPlacement:
     """Raises InvalidOption for an unreadable label selector."""
     nodes = sorted((node for node in view.nodes if node.is_alive), key=lambda node: (not node.is_local, node.node_id))
+    staying = [node for node in nodes if not node.is_draining]
     able = {
-        index: [node.node_id for node in nodes if _suits(node, demand.bundles[index], demand.selector(index))]
+        index: [node.node_id for node in staying if _suits(node, demand.bundles[index], demand.selector(index))]
         for index in demand.missing()
     }
     with contextlib.suppress(_TooHard):

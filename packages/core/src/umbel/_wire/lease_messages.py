@@ -13,7 +13,7 @@ from typing import Any
 from umbel._base import nodes
 from umbel._wire import node_messages
 
-PROTOCOL_VERSION = 1
+PROTOCOL_VERSION = 2
 PASSED_ON = ("grant", "reclaim", "worker_died", "demand_failed")
 
 Message = dict[str, Any]
@@ -38,6 +38,23 @@ def _is_object(value: Any) -> bool:
 
 def _is_amounts(value: Any) -> bool:
     return isinstance(value, dict) and all(map(_is_count, value.values()))
+
+
+def _is_in_group(value: Any) -> bool:
+    """Of which placement group a bundle is to be used, and which; nothing for none."""
+    return value == {} or (
+        isinstance(value, dict)
+        and _is_text(value.get("placement_group"))
+        and isinstance(value.get("bundle_index", -1), int)
+    )
+
+
+def _are_bundles(value: Any) -> bool:
+    """What is free in them, by placement group and index."""
+    return isinstance(value, dict) and all(
+        isinstance(held, dict) and all(index.isdecimal() and _is_amounts(free) for index, free in held.items())
+        for held in value.values()
+    )
 
 
 def _is_id(value: Any, size: int) -> bool:
@@ -67,14 +84,14 @@ FROM_LESSEE: Mapping[str, Mapping[str, _Check]] = {
     "job_over": {"job": _is_text},
     "want": {
         "client": _is_process, "key": _is_text, "count": _is_count, "heard": _is_count, "job": _is_text,
-        "resources": _is_amounts, "depth": _is_count, "env": _is_object,
+        "resources": _is_amounts, "depth": _is_count, "env": _is_object, "group": _is_in_group,
     },
     "leave": {"client": _is_process},
     "return": {"client": _is_process, "worker": _is_process, "retire": _is_flag},
     "kill": {"client": _is_process, "worker": _is_process, "reason": _is_text},
 }  # fmt: skip
 FROM_LESSOR: Mapping[str, Mapping[str, _Check]] = {
-    "room": {"available": _is_amounts},
+    "room": {"available": _is_amounts, "bundles": _are_bundles},
     "tell": {"client": _is_process, "message": _is_for_process},
     "lines": {"job": _is_text, "message": _is_output},
 }

@@ -20,6 +20,8 @@ from umbel._agent.ledger import CPU, UNIT
 from umbel._control import events as ev
 from umbel._control import journal, keeping, kept, leadership, service
 from umbel._control.storage import in_sqlite
+from umbel._model.placement import NodeView
+from umbel._model.resources import ResourceSet
 from umbel.testing.simulation.processes import attribute
 from umbel.testing.simulation.world import World
 
@@ -174,9 +176,6 @@ class Node:
         job = self._world.job_of(self._head, client)
         return (job.id, job.environment) if job is not None else ("", None)
 
-    def is_here(self, _client: str) -> bool:
-        return True
-
     def late_s(self, _actor: str) -> float:
         return 0.0
 
@@ -186,6 +185,16 @@ class Node:
     def as_seen(self) -> Message:
         room = {CPU: GROUP_ROOM * UNIT}
         return {"node_id": self._head.name, "total": room, "available": room, "labels": {}}
+
+    def nodes_seen(self) -> list[NodeView]:
+        return [self.node_seen("")]
+
+    def node_seen(self, _node: str) -> NodeView:
+        room = ResourceSet({CPU: GROUP_ROOM * UNIT})
+        return NodeView(self._head.name, room, room, is_local=True)
+
+    def tell_places(self, node: str, message: Message) -> None:
+        """Nobody follows a group."""
 
     def actor_dead(self, actor: str, facts: Message) -> None:
         """The history is its own affair."""
@@ -217,17 +226,17 @@ class Node:
     def release_actor(self, actor: str, grace_s: float | None) -> None:
         self.kill_actor(actor, "asked to go")
 
-    def reserve_bundles(self, group: str, attempt: int, wanted: Any, depth: int) -> None:
+    def reserve_bundles(self, _node: str, group: str, attempt: int, wanted: Any, depth: int) -> None:
         self._world.acts(self._head, "has the bundles of %s reserved, attempt %d", group, attempt)
         self._head.reservations.append((group, attempt))
 
-    def commit_bundles(self, group: str, attempt: int) -> None:
+    def commit_bundles(self, _node: str, group: str, attempt: int) -> None:
         self._world.acts(self._head, "has the bundles of %s committed, attempt %d", group, attempt)
 
-    def cancel_bundles(self, group: str, attempt: int) -> None:
+    def cancel_bundles(self, _node: str, group: str, attempt: int) -> None:
         self._world.acts(self._head, "has the bundles of %s given back, attempt %d", group, attempt)
 
-    def drop_group(self, group: str, reason: str) -> None:
+    def drop_group(self, _node: str, group: str, reason: str) -> None:
         self._world.acts(self._head, "has the group %s dropped", group)
 
 

@@ -1,7 +1,7 @@
 """Placement groups over several nodes: the table of groups, and on each node the agent's machine with its bundles.
 
-Groups are created, watched and removed; nodes join, say what they have, and die with what they held; tasks run inside of
-groups and outside, end, and are killed. What the table and a node say to each other arrives in order, but how late is
+Groups are created, watched, followed and removed; nodes join, say what they have, and die with what they held; tasks run inside
+of groups and outside, end, and are killed. What the table and a node say to each other arrives in order, but how late is
 chance. What nodes are told and say they hold is entered in books of the simulation's own, and compared.
 """
 
@@ -49,6 +49,7 @@ class Node:
         self.asked: dict[tuple[str, int], frozenset[int]] = {}  # the same, of what it has not said yet
         self.committed: set[tuple[str, int]] = set()
         self.dropped: set[str] = set()
+        self.follows: dict[str, ev.Tell | None] = {}  # groups, with what was told last of each
         self.todo: collections.deque[Any] = collections.deque()
         self.end, self.control_end = world.connect(f"{name}<table", f"table<{name}")
         self.end.on_frame = lambda _stream, command: world.on_order(self, command)
@@ -81,7 +82,7 @@ class GroupsWorld(World):
         self.nodes: dict[str, Node] = {}
         self.node_count = self.group_count = 0
         self.waiting: collections.Counter[tuple[str, str]] = collections.Counter()  # (client, group) -> untold watches
-        self.weights = [12, *(chance.choose((1, 2, 4)) for _ in range(9)), chance.choose((0, 1, 2))]
+        self.weights = [12, *(chance.choose((1, 2, 4)) for _ in range(10)), chance.choose((0, 1, 2))]
         for _ in range(1 + chance.below(3)):
             self._join()
 
@@ -89,7 +90,7 @@ class GroupsWorld(World):
         self.now_s += 0.01
         acts = (
             self.deliver_one, self._create, self._say, self._demand_outside, self._demand_inside, self._give_back,
-            self._watch, self._report, self._pass_time, self._remove, self._disturb,
+            self._watch, self._report, self._pass_time, self._remove, self._follow, self._disturb,
         )  # fmt: skip
         acts[self.chance.weighted(self.weights)]()
         self.forget_closed()
@@ -124,6 +125,13 @@ class GroupsWorld(World):
             client, group = self.chance.choose(("w1", "w2")), f"g{1 + self.chance.below(self.group_count)}"
             self.waiting[client, group] = 1  # however often it asks, one answer is enough
             self.tell(ev.GroupWatched(client, group, self.now_s))
+
+    def _follow(self) -> None:
+        if self.nodes and self.group_count:
+            node = self.nodes[self.chance.choose([*self.nodes])]
+            group = f"g{1 + self.chance.below(self.group_count)}"
+            node.follows.setdefault(group, None)
+            node.end.send(ev.GroupFollowed(node.name, group, self.now_s))
 
     def _say(self) -> None:
         if self.nodes:
@@ -209,7 +217,7 @@ class GroupsWorld(World):
         before = {name: dict(group.nodes) for name, group in self.table.groups.items() if group.nodes}
         for command in self.table.apply(event):
             self.note("    %s", command)
-            if isinstance(command, (ev.Reserve, ev.Commit, ev.Cancel, ev.Drop)):
+            if isinstance(command, (ev.Reserve, ev.Commit, ev.Cancel, ev.Drop, ev.Tell)):
                 node = self.nodes.get(command.node)
                 if node is not None:
                     node.control_end.send(command)
@@ -249,6 +257,8 @@ class GroupsWorld(World):
             node.committed.add(place)
             self._apply(node, agent_ev.BundlesCommitted(*place, self.now_s))
             node.end.send(ev.BundlesCommitted(node.name, *place, self.now_s))
+        elif isinstance(command, ev.Tell):
+            self._told(node, command)
         elif isinstance(command, ev.Cancel):
             self._forget(node, {place})
             self._apply(node, agent_ev.BundlesUnwanted(*place, self.now_s))
@@ -258,6 +268,17 @@ class GroupsWorld(World):
             for key in [key for key in node.wanted if _group_of(key) == command.group]:
                 del node.wanted[key]
             self._apply(node, agent_ev.GroupDropped(command.group, command.reason, self.now_s))
+
+    def _told(self, node: Node, command: ev.Tell) -> None:
+        """P9: what a node is told to be its own is its own."""
+        self.must(
+            command.group in node.follows, "P9", "%s is told of %s, and does not follow it", node.name, command.group
+        )
+        node.follows[command.group] = command
+        for index, home in enumerate(command.nodes):
+            held = [one for place, one in node.held.items() if place[0] == command.group and place in node.committed]
+            is_held = home != node.name or any(index in one for one in held)
+            self.must(is_held, "P9", "bundle %d of %s is said to be on %s", index, command.group, node.name)
 
     @staticmethod
     def _forget(node: Node, places: set[tuple[str, int]]) -> None:
@@ -295,7 +316,7 @@ class GroupsWorld(World):
             self.must(place in node.asked or place in node.held, "P3", "%s reserves %s for nobody", node.name, place)
             if place in node.asked:
                 node.held[place] = node.asked.pop(place)
-            node.end.send(ev.BundlesReserved(node.name, *place, self.now_s))
+            node.end.send(ev.BundlesReserved(node.name, *place, self.now_s, node.view()))
         elif isinstance(command, agent_ev.BundlesRefused):
             node.asked.pop((command.group, command.attempt), None)
             node.end.send(ev.BundlesRefused(node.name, command.group, command.attempt, command.reason, self.now_s))
@@ -389,11 +410,21 @@ class GroupsWorld(World):
         untold = [place for place, count in self.waiting.items() if count and place[1] in created]
         self.must(not untold, "P7", "%s wait for groups that are created", untold)
         for node in self.nodes.values():
+            self._check_followed(node)
             for group, _ in node.held:
                 homes = self.table.groups[group].nodes.values() if group in self.table.groups else ()
                 attempt = self.table.groups[group].attempt if group in self.table.groups else None
                 is_wanted = node.name in homes or (attempt is not None and node.name in attempt.nodes.values())
                 self.must(is_wanted, "P3", "%s holds bundles of %s in vain", node.name, group)
+
+    def _check_followed(self, node: Node) -> None:
+        for name, told in node.follows.items():
+            group = self.table.groups.get(name)
+            homes = [] if group is None else [group.nodes.get(index, "") for index in range(len(group.spec.bundles))]
+            known = None if told is None else [*told.nodes]
+            is_gone = told is not None and told.state is GroupState.REMOVED
+            is_right = is_gone if group is None else known == homes
+            self.must(is_right, "P9", "%s believes that %s is on %s, it is on %s", node.name, name, known, homes)
 
     def check_rest(self) -> None:
         for node in self.nodes.values():

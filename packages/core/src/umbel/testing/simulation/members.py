@@ -1,8 +1,9 @@
 """A cluster's control store and its nodes: the production service and members at the head, the production proxy at each node.
 
 Connections break at any moment with what is under way; nodes die and new ones come; drivers on any node, and on the head,
-create, watch and kill actors and write keys; workers are found, construct, and crash. In some runs the head keeps records, so
-that what it says and orders is withheld until chance has them written. Daemons are abstract: one finds a worker by chance.
+create, watch and kill actors, some of them in placement groups, make and remove those, and write keys; bundles are reserved,
+workers are found, construct, and crash. In some runs the head keeps records, so that what it says and orders is withheld until
+chance has them written. Daemons are abstract: one finds a worker, or room for bundles, by chance.
 The world has books of its own of what was asked and answered, and of which workers construct what.
 """
 
@@ -14,11 +15,13 @@ from umbel._agent import control_proxy
 from umbel._agent.ledger import CPU, UNIT
 from umbel._base import nodes as node_ids
 from umbel._control import journal, keeping, kept, leadership, members, service
+from umbel._scheduling import bundles
 from umbel.testing.simulation.world import Stream, World
 
 NODES = 2
 NODES_MAX = 4  # in all, in one run
 DRIVERS_MAX = 6
+GROUPS_MAX = 5
 ACTORS_MAX = 12
 SPECIAL = "special"  # what only some nodes have
 FACTS = {"entrypoint": "program.py"}
@@ -39,7 +42,15 @@ class Daemon:
         self.sought: dict[str, None] = {}  # actors that need a worker
         self.jobs: dict[str, Any] = {}
         self.jobs_of: dict[str, str] = {}
+        self.asked: dict[tuple[str, int], set[int]] = {}  # bundles to be reserved, by group and attempt
+        self.held: dict[tuple[str, int], set[int]] = {}
+        self.committed: set[tuple[str, int]] = set()
+        self.follows: dict[str, Message | None] = {}  # groups, with what was told last of each
         self.is_dead = False
+
+    @property
+    def infeasible_timeout_s(self) -> None:
+        return None
 
     def now_s(self) -> float:
         return self.world.now_s
@@ -65,9 +76,6 @@ class Daemon:
 
     def refuse(self, client: str, request: int | None, kind: str, text: str) -> None:
         self.reply(client, request, {"error": kind, "text": text})
-
-    def is_here(self, _client: str) -> bool:
-        return True
 
     def late_s(self, _actor: str) -> float:
         return 0.0
@@ -100,10 +108,37 @@ class Daemon:
     def actor_dead(self, actor: str, facts: Message) -> None:
         """The history is its own affair."""
 
-    def warn(self, *_order: Any) -> None:
-        """Nobody is warned, and there are no placement groups, here."""
+    def warn(self, _text: str) -> None:
+        """Nobody is."""
 
-    reserve_bundles = commit_bundles = cancel_bundles = drop_group = warn
+    def driver_of(self, _client: str) -> str:
+        return ""
+
+    def reserve_bundles(self, _node: str, group: str, attempt: int, wanted: Any, _depth: int) -> None:
+        place = (group, attempt)
+        self.world.must(place not in self.asked and place not in self.held, "Q1", "%s is asked for twice", place)
+        self.asked[place] = set(wanted)
+
+    def commit_bundles(self, _node: str, group: str, attempt: int) -> None:
+        self.world.must((group, attempt) in self.held, "Q5", "%s is committed, and not held", (group, attempt))
+        self.committed.add((group, attempt))
+
+    def cancel_bundles(self, _node: str, group: str, attempt: int) -> None:
+        for book in (self.asked, self.held):
+            book.pop((group, attempt), None)
+        self.committed.discard((group, attempt))
+
+    def drop_group(self, node: str, group: str, _reason: str) -> None:
+        for place in [one for one in (*self.asked, *self.held) if one[0] == group]:
+            self.cancel_bundles(node, *place)
+
+    def tell_places(self, _node: str, message: Message) -> None:
+        if message["group"] in self.follows:
+            self.follows[message["group"]] = message
+
+    def bundles_of(self, group: str) -> set[int]:
+        """Those in which something may run."""
+        return {one for place in self.committed if place[0] == group for one in self.held[place]}
 
 
 class Storing:
@@ -166,6 +201,7 @@ class MembersWorld(World):
         self.workers: list[Worker] = []
         self.drivers: list[Driver] = []
         self.actors: dict[str, Driver] = {}  # with their creators
+        self.groups: dict[str, int] = {}  # with the number of their bundles
         self.calls: dict[str, int] = {}  # constructors, by actor
         self.links: dict[str, tuple[Stream, Stream]] = {}  # by node, the head's end first
         self.head = Daemon(self, self._node_id(), is_special=False)
@@ -208,7 +244,7 @@ class MembersWorld(World):
 
     def _join(self) -> None:
         daemon = Daemon(self, self._node_id(), is_special=self.chance.happens(50))
-        daemon.control = control_proxy.ControlProxy(daemon, lambda: None)
+        daemon.control = control_proxy.ControlProxy(daemon)
         self.daemons.append(daemon)
         self.note("node %s comes, %s", _short(daemon), sorted(daemon.has))
         self._link(daemon)
@@ -259,7 +295,7 @@ class MembersWorld(World):
     # What happens
 
     def act(self) -> None:
-        what = self.chance.weighted((40, 12, 5, 12, 10, 5, 4, 4, 1, 2, 4, 12))
+        what = self.chance.weighted((40, 12, 5, 12, 10, 5, 4, 4, 1, 2, 4, 12, 4, 6, 2))
         driver = self.chance.choose(self.drivers) if self.drivers else None
         living = [one for one in self.daemons[1:] if not one.is_dead]
         daemon = self.chance.choose(living) if living else None
@@ -289,6 +325,12 @@ class MembersWorld(World):
                 self._leave(driver)
         elif what == 11:
             self._commit()
+        elif what == 12 and driver is not None:
+            self._group(driver)
+        elif what == 13:
+            self._reserve()
+        elif what == 14 and self.groups:
+            self._follow(self.chance.choose([one for one in self.daemons if not one.is_dead]))
         elif what == 10 and worker is not None:
             self._crash(worker, "it crashed")
 
@@ -320,19 +362,64 @@ class MembersWorld(World):
         self.id_count += 1
         actor = f"{driver.name}{self.id_count:016x}"
         name = self.chance.choose(("", "n", "m"))
-        wanted = {SPECIAL: UNIT} if self.chance.happens(20) else {}
+        group = self.chance.choose(list(self.groups)) if self.groups and self.chance.happens(30) else ""
+        wanted = {SPECIAL: UNIT} if self.chance.happens(20) and not group else {}
+        bundle = self.chance.below(self.groups[group] + 1) - 1 if group else -1
+        strategy = {"placement_group": group, "bundle_index": bundle, "captures": False} if group else None
         request = self._asks(driver, f"to create {name}") if name else None
         self.actors[actor] = driver
         self.note("driver %s creates %s %s", driver.name[:8], actor[-4:], name)
         message = {
             "t": "create_actor", "actor": actor, "name": name, "namespace": "ns", "get_if_exists": self.chance.happens(30),
             "detached": self.chance.happens(30), "max_restarts": self.chance.choose((0, 1, -1)), "placement": wanted,
-            "running": wanted, "env": None, "strategy": None, "label_selectors": None, "class_name": "C", "meta_size": 0,
+            "running": wanted, "env": None, "strategy": strategy, "label_selectors": None, "class_name": "C", "meta_size": 0,
             "depth": 0, "lacks_arguments": False, "call_site": "", "rq": request,
         }  # fmt: skip
         self._say(driver.name, driver.daemon, message)
         watcher = self.chance.choose(self.drivers)
         self._say(watcher.name, watcher.daemon, {"t": "actor_watch", "actor": actor, "rq": None})
+
+    def _group(self, driver: Driver) -> None:
+        """Is created, watched or removed."""
+        if self.groups and (len(self.groups) >= GROUPS_MAX or self.chance.happens(50)):
+            group = self.chance.choose(list(self.groups))
+            if self.chance.happens(50):
+                self._say(driver.name, driver.daemon, {"t": "group_watch", "group": group, "rq": None})
+                return
+            self.note("driver %s removes %s", driver.name[:8], group)
+            request = self._asks(driver, f"to remove {group}")
+            self._say(driver.name, driver.daemon, {"t": "remove_group", "group": group, "rq": request})
+            return
+        self.id_count += 1
+        group = f"g{self.id_count}"
+        count = self.groups[group] = 1 + self.chance.below(3)
+        strategy = self.chance.choose(bundles.STRATEGIES)
+        self.note("driver %s makes %s: %s of %d", driver.name[:8], group, strategy, count)
+        message = {
+            "t": "create_group", "group": group, "name": "", "namespace": "ns", "bundles": [{CPU: UNIT}] * count,
+            "strategy": strategy, "detached": self.chance.happens(60), "label_selectors": [], "soft_target": "", "actor": "",
+            "depth": 0, "job": "", "rq": self._asks(driver, f"to make {group}"),
+        }  # fmt: skip
+        self._say(driver.name, driver.daemon, message)
+
+    def _reserve(self) -> bool:
+        """A daemon has room for bundles; whether any was to have some."""
+        asked = [(one, place) for one in self.daemons if not one.is_dead for place in one.asked]
+        if not asked:
+            return False
+        daemon, place = self.chance.choose(asked)
+        self.note("node %s has reserved %s", _short(daemon), place)
+        daemon.held[place] = daemon.asked.pop(place)
+        daemon.control.bundles_reserved(*place)
+        return True
+
+    def _follow(self, daemon: Daemon) -> None:
+        """A group of which its creator may have told others."""
+        known = [one["group"] for one in self.service.listed_groups("")]
+        if known:
+            group = self.chance.choose(known)
+            daemon.follows.setdefault(group, None)
+            daemon.control.follow_group(group)
 
     def _asks(self, driver: Driver, what: str) -> int:
         driver.requests += 1
@@ -431,7 +518,7 @@ class MembersWorld(World):
         self.must(condition=False, rule="R2", text="it never rests")
 
     def _step(self) -> bool:
-        if self.deliver_one() or self._commit():
+        if self.deliver_one() or self._commit() or self._reserve():
             return True
         count = self.id_count
         self._find()
@@ -469,9 +556,35 @@ class MembersWorld(World):
                 here = {one["actor"] for one in daemon.control.listed()}
                 known = {actor for actor, worker in hosts.items() if worker.daemon is daemon} | set(daemon.sought)
                 self.must(here == known, "Q2", "%s believes that it hosts %s, it has %s", _short(daemon), here, known)
+        self._check_groups()
+
+    def _check_groups(self) -> None:
+        """Q5: nodes have the bundles that the head believes they have, and know where those of others are."""
+        listed = {one["group"]: one for one in self.service.listed_groups("")}
+        living = {group: one for group, one in listed.items() if one["state"] != "REMOVED"}
+        for daemon in self.daemons:
+            if daemon.is_dead:
+                continue
+            for group in self.groups:
+                nodes = living[group]["nodes"] if group in living else ()
+                own = {index for index, node in enumerate(nodes) if node == daemon.node_id}
+                found = daemon.bundles_of(group)
+                self.must(own == found, "Q5", "%s holds %s of %s, of %s", _short(daemon), found, group, own)
+            self.must(set(daemon.held) == daemon.committed, "Q5", "%s holds %s in vain", _short(daemon), daemon.held)
+            for group, told in daemon.follows.items():
+                known = told is not None and (None if told["is_gone"] else tuple(told["nodes"]))
+                places = living[group]["nodes"] if group in living else None
+                self.must(known == places, "Q5", "%s believes that %s is on %s", _short(daemon), group, known)
 
     def _check_waiting(self, actor: str) -> None:
-        """Somebody looks for a worker, and nobody has what it needs."""
+        """Somebody looks for a worker, and nobody has what it needs; or its placement group has no place."""
+        spec = self.service.table.actors[actor].spec
+        if spec.group:
+            _, homes = self.service.group_places(spec.group)
+            bundle = spec.strategy["bundle_index"]
+            is_placed = bundle in homes if bundle >= 0 else bool(homes)
+            self.must(not is_placed, "Q2", "%s waits, and its bundle of %s is on %s", actor, spec.group, homes)
+            return
         seeking = [one for one in self.daemons if actor in one.sought and not one.is_dead]
         able = [one for one in self.daemons if not one.is_dead and self._is_able(one, actor)]
         self.must(len(seeking) == 1, "Q3", "%s is looked for by %s", actor, [_short(one) for one in seeking])

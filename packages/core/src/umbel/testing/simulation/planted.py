@@ -458,6 +458,8 @@ def _commit_at_once(table: groups.GroupTable, event: Any) -> list[Any]:
     """Bundles are committed once one node has reserved its own."""
     group = table.groups.get(event.group)
     if group is not None and group.attempt is not None and event.node in group.attempt.waits_for:
+        for node in {*group.attempt.waits_for} - {event.node}:
+            table._answered(node, event.group)
         group.attempt.waits_for = {event.node: None}
     return _on_reserved(table, event)
 
@@ -479,6 +481,11 @@ def _move_all(table: groups.GroupTable, event: Any) -> list[Any]:
 def _forget_watchers(_table: groups.GroupTable, group: groups.Group) -> list[Any]:
     """Nobody is told what he waits for."""
     group.watchers = {}
+    return []
+
+
+def _forget_followers(_table: groups.GroupTable, _group: groups.Group) -> list[Any]:
+    """Nodes that follow a group hear nothing of what becomes of its bundles."""
     return []
 
 
@@ -872,6 +879,7 @@ PLANTS: Final[Mapping[str, Planted]] = {
     "cancelled-in-silence": _instead("groups", groups.GroupTable, "_give_up", _give_up_in_silence, "P3", "a bundle"),
     "all-moved": _instead("groups", groups.GroupTable, "_on_node_lost", _move_all, "P4"),
     "watchers-untold": _instead("groups", groups.GroupTable, "_publish", _forget_watchers, "P7"),
+    "followers-untold": _instead("groups", groups.GroupTable, "_moved", _forget_followers, "P9"),
     "first-come": _instead("groups", group_bundles, "_matched", _match_first_come, "P6"),
     "drop-unheard": _instead("groups", _AGENT, "_on_group_dropped", _deaf, "P"),
     "bundles-free-at-once": _instead("groups", node_bundles.Bundles, "give_up", _free_at_once, "a lease in a", "free"),
@@ -944,6 +952,8 @@ PLANTS: Final[Mapping[str, Planted]] = {
     "void-orders-count": _instead("members", members.Members, "_placed_there", _count_void_orders, "Q", "an actor got"),
     "dead-looked-for": _instead("members", service.ActorService, "lacks_host", lambda *_: True, "'0", "Q"),
     "not-placed-anew": _instead("members", members.Members, "_place_anew", lambda _one: None, "Q2"),
+    "bundles-kept-elsewhere": _instead("members", members.Members, "drop_group", lambda *_: None, "Q5"),
+    "groups-not-moved": _instead("members", members.Members, "_group_moved", lambda *_: None, "Q2"),
     "no-limit": _instead("mailbox", mailbox.Mailbox, "_start", _start_all, "a lane runs", "M1"),
     "leaving-forgotten": _instead("autoscaling", planning, "_offers", _forget_the_leaving, "U1"),
     "failures-believed": _instead("autoscaling", planning, "_offers", _sure_of_failures, "U1", "U2"),
