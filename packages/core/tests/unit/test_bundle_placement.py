@@ -53,6 +53,13 @@ def test_pack_takes_more_nodes_where_it_must() -> None:
     assert place("PACK", [2, 2, 2], node("a", 4), node("b", 2)).nodes == {0: "a", 1: "a", 2: "b"}
 
 
+def test_a_node_that_is_drained_gets_no_bundles() -> None:
+    drained = NodeView("a", cpus(4), cpus(4), is_draining=True)
+    assert place("PACK", [1, 1], drained, node("b", 2)).nodes == {0: "b", 1: "b"}
+    assert place("PACK", [1, 1], drained, node("b", 1), placed={0: "a"}).nodes == {1: "b"}
+    assert not place("PACK", [3], drained, node("b", 2)).is_feasible
+
+
 def test_pack_prefers_the_nodes_that_hold_the_rest() -> None:
     assert place("PACK", [1, 1], node("a", 4), node("b", 4), placed={0: "b"}).nodes == {1: "b"}
 

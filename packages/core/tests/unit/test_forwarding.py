@@ -319,3 +319,19 @@ def test_what_insists_on_a_node_that_is_drained_fails_unless_it_is_soft() -> Non
     assert ended == ("b", 0)
     assert failed.reason == "node b is being drained, and begins nothing any more; make the affinity soft"
     assert here.want(1, demand(strategy=placement.NodeAffinity("b", is_soft=True)), key="g") == [("a", 1)]
+
+
+def test_bundles_are_asked_for_on_their_node_though_it_is_drained() -> None:
+    room = {"room in a bundle": 1}
+    here = Here({"a": 2, "b": 2})
+    in_bundle = placement.Demand(units(**room), is_in_bundle=True)
+
+    def seen(*, is_draining: bool) -> list[Any]:
+        view = placement.NodeView("b", units(CPU=2, **room), units(**room), is_draining=is_draining)
+        return here.tell(fw.NodeSeen(view, here.at_s))
+
+    seen(is_draining=False)
+    assert here.want(1, in_bundle) == [("b", 1)]
+    assert seen(is_draining=True) == []
+    assert here.want(1, in_bundle, key="g") == [("b", 1)]
+    assert here.want(1, key="h") == [("a", 1)]

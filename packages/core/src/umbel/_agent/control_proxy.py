@@ -61,6 +61,7 @@ class Daemon(Protocol):
 
     def own_load(self) -> Message:
         """What waits here, and whether anything runs."""
+
     def as_seen(self) -> Message:
         """Its "available" resources in units, beside others."""
 

@@ -800,6 +800,7 @@ class Sharing:
             )
             if found is not None and found.count:
                 yield message, found.count
+
     def _asked_of_nobody(self, place: tuple[str, str], now_s: float) -> Asked:
         """What waits for its placement group."""
         message, kind = self._wishes[place], self._kinds[place]

@@ -29,7 +29,12 @@ def view(
     free = {name: max(0, amount) for name, amount in available.items()}
     told = {node_labels.NODE_ID: node_id, **labels}
     return placement.NodeView(
-        node_id, resources.ResourceSet(total), resources.ResourceSet(free), told, is_local=is_local, is_draining=is_draining
+        node_id,
+        resources.ResourceSet(total),
+        resources.ResourceSet(free),
+        told,
+        is_local=is_local,
+        is_draining=is_draining,
     )
 
 

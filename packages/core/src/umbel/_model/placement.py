@@ -37,8 +37,8 @@ class Demand:
     """Resources that one task or actor needs on one node.
 
     label_selector: conditions on the node's labels, see `node_labels.label_matches`. depth: 0 for what the driver submitted, one
-    more for each task or actor that it was submitted from. is_in_bundle: `resources` are those of bundles of placement groups, which
-    are used as long as there are any, also where everything else ends.
+    more for each task or actor that it was submitted from. is_in_bundle: `resources` are those of bundles of placement groups,
+    which are used as long as they are there, also on a node that begins nothing else any more.
     """
 
     resources: resources.ResourceSet

@@ -190,9 +190,11 @@ class Forwarding:
         return self._take_back(node, event.at_s) if event.view.is_draining and is_new else []
 
     def _take_back(self, node: str, at_s: float) -> list[Command]:
-        """It grants nothing any more: what is asked of it is asked of others."""
+        """It grants nothing any more, but for its bundles: what else is asked of it is asked of others."""
         commands: list[Command] = []
         for wish in [wish for wish in self._in_order() if node in wish.on]:
+            if wish.demands[0].is_in_bundle:
+                continue
             before = dict(wish.on)
             self._put(wish, node, -before[node])
             commands += [*self._told(wish, before), *self._settle(wish, at_s)]
