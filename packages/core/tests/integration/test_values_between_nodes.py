@@ -484,3 +484,34 @@ def test_what_a_process_lets_go_of_is_freed_while_it_waits_for_room(
     """,
     )
     assert reader.finish(TIMEOUT_S)[0] == "1\n"
+
+
+def test_what_went_to_disk_for_an_owner_on_another_node_is_read_from_there_and_goes_when_the_owner_dies(
+    cluster: Cluster,
+) -> None:
+    node = cluster.add(object_store_memory=80_000_000, resources={"there": 1})
+    owner = cluster.driver(
+        cluster.head,
+        """
+        import os, sys, numpy, umbel
+
+        umbel.init(address=os.environ["SESSION"])
+
+        @umbel.remote(resources={"there": 0.1}, max_retries=0)  # so that nothing is computed again
+        def make(number):
+            return numpy.full(20_000_000, number, numpy.uint8)
+
+        kept = [make.remote(number) for number in range(6)]
+        umbel.wait(kept, num_returns=6, timeout=60, fetch_local=False)
+        print("there", flush=True)
+        sys.stdin.readline()
+        print([int(umbel.get(one)[-1]) for one in kept], flush=True)
+        sys.stdin.readline()
+        """,
+    )
+    assert owner.line() == "there"
+    assert counted(node)["spilled_bytes"] >= 40_000_000
+    owner.tell()
+    assert owner.line() == "[0, 1, 2, 3, 4, 5]"
+    owner.process.kill()
+    drivers.wait_until(lambda: not counted(node)["spilled_files"], what="the files to go")
