@@ -103,7 +103,7 @@ class Chaos:
         umbel.init(address=self.cluster.head_session)
         self.visitors = Visitors(self.cluster, self.cluster.places[1 : 1 + VISITORS], self.ledger, seed)
         self.loads = [
-            chaos_load.ChaosLoad(seed + number, f"chaos-{number}", with_force=True)
+            chaos_load.ChaosLoad(seed + number, f"chaos-{number}", with_force=False)
             for number in range(1, LOAD_THREADS + 1)
         ]
 
@@ -171,6 +171,8 @@ class Chaos:
             self.seed, seconds, places=NODES, interval_s=self.interval_s, kills_head=self.kills_head
         )
         attacker = chaos_attacks.Attacker(self.cluster, attacks, self.ledger, self.say, self.last_words)
+        for load in self.loads:
+            load.with_force = True  # a worker that is ended by that takes with it what it owns, like one that is killed
         attacker.start()
         went_on = self.run_load(seconds, has_visitors=True)
         attacker.finish()
