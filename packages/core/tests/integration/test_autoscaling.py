@@ -23,6 +23,7 @@ from umbel._base import sessions
 from umbel._client import cluster_files, cluster_node, scaled_clusters, tool
 from umbel._model import node_labels
 from umbel.autoscaler import sdk
+from umbel.util.scheduling_strategies import PlacementGroupSchedulingStrategy
 
 pytestmark = [
     pytest.mark.skipif(not sys.platform.startswith("linux"), reason="processes are found through /proc"),
@@ -200,6 +201,23 @@ def test_nodes_with_actors_stay_and_values_survive_the_end_of_others(home: Path)
             ),
             what="the last one to be kept, with the reason",
         )
+
+
+def test_placement_groups_that_wait_get_nodes_and_go_with_them() -> None:
+    with up() as made:
+        umbel.init(address=made.started.address)
+        group = umbel.util.placement_group([{"CPU": 1, "small": 1}] * 2, strategy="STRICT_SPREAD")
+        umbel.get(group.ready(), timeout=LATE_S)
+        assert len(made.nodes()) == 2
+
+        @umbel.remote(num_cpus=1, scheduling_strategy=PlacementGroupSchedulingStrategy(group))
+        def where() -> str:
+            return umbel.get_runtime_context().get_node_id()
+
+        assert umbel.get(where.remote(), timeout=LATE_S) in [one["node_id"] for one in made.nodes().values()]
+        umbel.util.remove_placement_group(group)
+        umbel.shutdown()
+        made.until(0)
 
 
 def test_min_workers_are_there_and_killed_ones_are_replaced() -> None:

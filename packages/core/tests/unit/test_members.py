@@ -689,7 +689,7 @@ def test_what_is_detached_in_a_group_waits_for_another_place(cluster: Cluster) -
     assert (listed["state"], cluster.head.placed) == ("PENDING", [])
     assert cluster.service.listed_groups("")[0]["state"] == "RESCHEDULING"
     cluster.head.has = cluster.head.free = {"CPU": 40_000}
-    cluster.members.nodes_changed()
+    cluster.members.nodes_changed(())
     assert cluster.head.orders == [("reserve", GROUP, 2, {0: {"CPU": 30_000}})]
     cluster.service.bundles_reserved(GROUP, 2)
     assert cluster.head.placed == [actor]
