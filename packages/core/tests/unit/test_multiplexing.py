@@ -44,8 +44,11 @@ class Pair:
         self.first.unlinked()
         self.second.unlinked()
 
-    def link(self) -> None:
-        heard = self.first.channel.heard, self.second.channel.heard
+    def link(self, *, is_late: bool = False) -> None:
+        """is_late: each side says what it had heard earlier, as far back as it may, and is told things again."""
+        heard = [side.channel.heard for side in (self.first, self.second)]
+        if is_late:
+            heard = [other.channel.said - other.channel.kept_count for other in (self.second, self.first)]
         self.first.linked(heard[1])
         self.second.linked(heard[0])
 
@@ -99,6 +102,17 @@ def test_no_more_is_sent_than_there_is_room_for_until_it_is_handed_on(pair: Pair
     pair.second.handed_on(stream, multiplexing.WINDOW_BYTES // 4)
     pair.settle()
     assert pair.first.room(stream) == multiplexing.WINDOW_BYTES // 4
+
+
+def test_a_stream_carries_any_number_of_windows(pair: Pair) -> None:
+    stream = pair.first.open({})
+    for _ in range(20):
+        size = pair.first.room(stream) // 2
+        assert size >= multiplexing.WINDOW_BYTES // 4
+        pair.first.send(stream, bytes(size))
+        pair.settle()
+        pair.second.handed_on(stream, size)
+        pair.settle()
 
 
 def test_all_streams_together_keep_no_more_than_a_bound_while_there_is_no_connection(pair: Pair) -> None:
@@ -241,7 +255,7 @@ class World:
 
     def relink(self) -> None:
         self.is_linked = True
-        self.pair.link()
+        self.pair.link(is_late=self.chance.random() < 0.5)
 
 
 @pytest.mark.parametrize("seed", range(SEED_COUNT))
