@@ -517,3 +517,13 @@ def test_actors_of_a_group_that_has_ended_die_whatever_restarts_they_have_left(t
     assert table.find("n", "ns") is None
     assert table.apply(ev.HostDied("a", "w1", "killed", 0.0)) == []
     table.check()
+
+
+def test_who_asks_again_for_a_named_actor_that_was_made_is_answered_alike(table: ActorTable) -> None:
+    made = spec(name="n")
+    table.apply(created(made, request=7))
+    answer = [ev.AnswerCreate("driver", 7, "a", is_existing=False)]
+    assert table.apply(created(made, request=7)) == answer
+    table.apply(ev.ActorKilled("a", is_final=True, at_s=1.0))
+    assert table.apply(created(made, request=7)) == answer
+    assert table.find("n", "ns") is None

@@ -75,6 +75,9 @@ class Daemon:
     def knows_job(self, environment: Any) -> None:
         self.jobs[environment.id] = environment
 
+    def jobs_of_processes(self) -> dict[str, str]:
+        return self.jobs_of
+
     def pid_of(self, worker: str) -> int:
         return int(worker[:8], 16)
 
@@ -91,6 +94,11 @@ class Daemon:
 
     def actor_dead(self, actor: str, facts: Message) -> None:
         self.dead[actor] = facts
+
+    def warn(self, *_order: Any) -> None:
+        """Nobody is warned, and there are no placement groups at the head, here."""
+
+    reserve_bundles = commit_bundles = cancel_bundles = drop_group = warn
 
     def answer(self, what: str) -> Any:
         return {"actors": self.control.listed, "jobs": self.control.jobs_listed}[what]()

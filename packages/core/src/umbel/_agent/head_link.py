@@ -67,6 +67,7 @@ class HeadLink:
         self._dialler = dialler.Dialler(daemon.poller, token, now_s=daemon.now_s, timeout_s=DIAL_S)
         self._numbers = itertools.count(1)
         self._connection: transport.Connection | None = None
+        self._head = ""  # the id of its node, as it has said in its last welcome
         self._tell: Callable[[str], None] | None = None  # whoever wants to know whether it has joined
         self._do: dict[type, Callable[[Any], None]] = {
             membership.Dial: self._dial,
@@ -153,12 +154,14 @@ class HeadLink:
             if is_member:
                 self._daemon.control.on_frame(message, body)
             return
+        if message["t"] == "welcome" and connection is self._connection:
+            self._head = message["head"]
         event = self._event(int(str(connection.peer)), message)
         self._decide(event)
         if isinstance(event, (membership.Told, membership.Welcomed)):
             self._daemon.nodes_changed(event.changes if isinstance(event, membership.Told) else event.nodes)
         if message["t"] == "welcome" and connection is self._connection and self._membership.is_welcome:
-            self._daemon.control.linked(message["heard"], message["job_ids"], self._send)
+            self._daemon.control.linked(message["heard"], message["job_ids"], self._send, head=message["head"])
 
     def _event(self, link: int, message: Message) -> membership.Event:
         kind, now_s = message["t"], self._daemon.now_s()
@@ -189,11 +192,12 @@ class HeadLink:
             self._connection.send(frames.encode_control(message, body))
 
     def _join(self, command: membership.Join) -> None:
+        head, heard = self._daemon.control.heard_of()
         self._send(
             {
                 "t": "join", "protocol": node_messages.PROTOCOL_VERSION, "sequence": command.sequence,
                 "cluster": command.cluster, "facts": self._daemon.own_facts(), "state": self._daemon.own_state(),
-                "heard": self._daemon.control.channel.heard,
+                "heard": heard, "head": head,
             }
         )  # fmt: skip
 
@@ -204,8 +208,7 @@ class HeadLink:
             connection.close()
 
     def _joined(self, _command: membership.Joined) -> None:
-        cluster = self._membership.cluster
-        self._daemon.note_outliving(cluster, self._membership.nodes[cluster]["address"])
+        self._daemon.note_outliving(self._membership.cluster, self._membership.nodes[self._head]["address"])
         self._answer("")
 
     def _answer(self, trouble: str) -> None:

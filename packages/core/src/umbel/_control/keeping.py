@@ -202,5 +202,5 @@ class _Node:
 
 _ORDERS = (
     "send", "reply", "refuse", "release_actor", "kill_actor", "warn", "reserve_bundles", "commit_bundles",
-    "cancel_bundles", "drop_group",
+    "cancel_bundles", "drop_group", "actor_dead",
 )  # fmt: skip

@@ -11,7 +11,7 @@ from typing import Any
 from umbel._base import nodes
 from umbel._wire import frames
 
-PROTOCOL_VERSION = 2
+PROTOCOL_VERSION = 3
 DEPTH_MAX = frames.DEPTH_MAX + 8  # what a process may say is passed on in some objects more
 
 Message = dict[str, Any]
@@ -66,7 +66,7 @@ _CONVERSATION: Mapping[str, Mapping[str, _Check]] = {  # see `channels`
 FROM_NODE: Mapping[str, Mapping[str, _Check]] = {
     "join": {
         "protocol": _is_count, "sequence": _is_count, "cluster": _is_text, "facts": _is_facts, "state": _is_state,
-        "heard": _is_count,
+        "heard": _is_count, "head": _is_text,
     },
     "beat": {"sequence": _is_count, "state": _is_state},
     "goodbye": {"reason": _is_text},
@@ -74,7 +74,8 @@ FROM_NODE: Mapping[str, Mapping[str, _Check]] = {
 }  # fmt: skip
 FROM_HEAD: Mapping[str, Mapping[str, _Check]] = {
     "welcome": {
-        "cluster": _is_node_id, "period_s": _is_number, "timeout_s": _is_number, "nodes": _are_changes, "heard": _is_count,
+        "cluster": _is_node_id, "head": _is_node_id, "period_s": _is_number, "timeout_s": _is_number, "nodes": _are_changes,
+        "heard": _is_count,
         "job_ids": _are_numbers,
     },
     "nodes": {"nodes": _are_changes},

@@ -217,7 +217,7 @@ def _is_head(path: str) -> bool:
         found = sessions.outliving(path)
     except OSError:  # it has just ended
         return False
-    return found.cluster == found.node_id
+    return bool(found.cluster) and found.head == found.address
 
 
 def _stop(path: str, *, force: bool) -> None:

@@ -9,6 +9,7 @@ from typing import Any, Final, NamedTuple
 
 from umbel._agent import bundles as node_bundles
 from umbel._agent import (
+    control_proxy,
     environments,
     ledger,
     membership,
@@ -27,7 +28,7 @@ from umbel._autoscaling import events as autoscaling_events
 from umbel._base import nodes as node_ids
 from umbel._client import memory_kills
 from umbel._client.graphs import backends, channels, executions, loop, ring
-from umbel._control import actors, groups, journal, keeping, leadership, members, service
+from umbel._control import actors, answers, groups, journal, keeping, leadership, members, service
 from umbel._control import nodes as node_table
 from umbel._control.events import ActorState
 from umbel._control.storage import in_sqlite
@@ -814,6 +815,10 @@ def _count_void_orders(one: members.Members, _member: members.Member, message: A
     return one._placed.get(message["actor"])
 
 
+def _reserve_unkept(one: service.ActorService, count: int) -> int:
+    return one.jobs.reserve(count)
+
+
 PLANTS: Final[Mapping[str, Planted]] = {
     "unprotected-borrow": _instead("ownership", _TABLE, "found_in_value", _unprotected, "O7"),
     "reply-before-ack": _instead("ownership", _TABLE, "task_ended", _hasty, "O7", "O8"),
@@ -920,6 +925,19 @@ PLANTS: Final[Mapping[str, Planted]] = {
     "void-orders-count": _instead("members", members.Members, "_placed_there", _count_void_orders, "Q", "an actor got"),
     "dead-looked-for": _instead("members", service.ActorService, "lacks_host", lambda *_: True, "'0", "Q"),
     "not-placed-anew": _instead("members", members.Members, "_place_anew", lambda _one: None, "Q2"),
+    "vouched-for-at-once": _instead(
+        "members", channels_of_nodes.Channel, "counts", property(lambda one: one.heard), "Q"
+    ),
+    "answers-forgotten": _instead("members", answers.Answers, "keep", lambda *_: None, "Q1"),
+    "left-unsaid": _instead("members", control_proxy.ControlProxy, "_left_open", lambda _one: [], "Q"),
+    "not-restated": _instead("members", control_proxy.ControlProxy, "_restate", lambda *_: None, "Q"),
+    "watches-not-said-again": _instead(
+        "members", control_proxy.ControlProxy, "_watched_again", lambda _one: None, "Q2"
+    ),
+    "reserved-unkept": _instead("members", service.ActorService, "reserve_job_ids", _reserve_unkept, "Q1"),
+    "recovered-at-once": _instead(
+        "members", service.ActorService, "await_nodes", lambda _one: None, "Q", "an actor got"
+    ),
     "no-limit": _instead("mailbox", mailbox.Mailbox, "_start", _start_all, "a lane runs", "M1"),
     "leaving-forgotten": _instead("autoscaling", planning, "_offers", _forget_the_leaving, "U1"),
     "failures-believed": _instead("autoscaling", planning, "_offers", _sure_of_failures, "U1", "U2"),
