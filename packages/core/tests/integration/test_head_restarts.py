@@ -5,9 +5,11 @@ from __future__ import annotations
 import os
 import shutil
 import signal
+import socket
 import sys
 import tempfile
 import textwrap
+import threading
 import time
 from collections.abc import Iterator
 from typing import Any
@@ -73,8 +75,9 @@ class Place:
         self.head, self.address = started.launched, started.address
         return started.launched
 
-    def add(self, **resources: float) -> launch.Launched:
-        place = cluster_node.Place(head=self.address, host="127.0.0.1", port=0, token_file=self.token)
+    def add(self, *, at: str = "", **resources: float) -> launch.Launched:
+        """at: where the head may be."""
+        place = cluster_node.Place(head=at or self.address, host="127.0.0.1", port=0, token_file=self.token)
         wishes = cluster_node.Wishes(num_cpus=2, resources=resources)
         started = cluster_node.start_node(wishes, place, ends_with_starter=True)
         self._launched.append(started.launched)
@@ -309,3 +312,31 @@ def test_of_two_heads_with_one_storage_one_leads_and_the_other_one_follows_it(pl
     place.start_head("a")
     assert place.says(node, 'say(kv._internal_kv_get("k").decode())') == ["v"]
     drivers.wait_until(lambda: living(place.head) == {place.head.node_id, node.node_id})
+
+
+def test_nodes_that_know_of_a_standby_follow_it_when_it_takes_over(place: Place) -> None:
+    with socket.create_server(("127.0.0.1", 0)) as taken:
+        spare = taken.getsockname()[1]
+    first, address = place.head, place.address
+    node = place.add(a=1, at=f"{address},127.0.0.1:{spare}")
+    load = place.driver(
+        node,
+        """
+        held = Counter.remote(1)
+        say(umbel.get(held.add.remote()))
+        sys.stdin.readline()
+        say(umbel.get(held.add.remote()), umbel.get(Counter.remote(10).add.remote(), timeout=60))
+        """,
+    )
+    assert load.line() == "2"
+    standby = threading.Thread(
+        target=place.start_head, args=("a",), kwargs={"address": f"h:{spare}", "is_standby": True}
+    )
+    standby.start()
+    place.kill(first)
+    load.tell("go")
+    assert load.line() == "3 11"
+    standby.join(TIMEOUT_S)
+    assert place.head is not first
+    drivers.wait_until(lambda: living(place.head) == {place.head.node_id, node.node_id}, what="the node to follow")
+    assert sessions.outliving(node.session_dir).head == place.address == f"127.0.0.1:{spare}"

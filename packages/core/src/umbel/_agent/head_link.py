@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import itertools
+from collections import deque
 from collections.abc import Callable, Iterable, Mapping
 from typing import Any, Protocol
 
@@ -60,7 +61,8 @@ class HeadLink:
     is_head = False
 
     def __init__(self, daemon: Daemon, address: str, token: tokens.Token, *, join_s: float, head_lost_s: float) -> None:
-        self._address = addresses.parse(address)
+        """address: of the head, or several that the head may have, with commas between them."""
+        self._addresses = deque(addresses.parse(one) for one in address.split(","))
         self._daemon = daemon
         self._membership = membership.Membership(now_s=daemon.now_s(), join_s=join_s, head_lost_s=head_lost_s)
         # A dial must end well before the head's patience with a broken link does.
@@ -125,7 +127,7 @@ class HeadLink:
     # ---- the link ----
 
     def _dial(self, _command: membership.Dial) -> None:
-        self._dialler.dial(self._address, handshake.CONTROL, self._on_connected, self._on_dial_failed)
+        self._dialler.dial(self._addresses[0], handshake.CONTROL, self._on_connected, self._on_dial_failed)
 
     def _on_connected(self, stream: transport.Stream) -> None:
         self._connection = transport.Connection(stream, self._daemon.poller, self._on_frame, self._on_close)
@@ -133,6 +135,7 @@ class HeadLink:
         self._decide(membership.Connected(link, self._daemon.now_s()))
 
     def _on_dial_failed(self, error: Exception) -> None:
+        self._addresses.rotate(-1)  # a standby listens when it leads
         reason, is_final = str(error), isinstance(error, exceptions.AuthenticationError)
         if is_final:
             reason += (
@@ -154,7 +157,8 @@ class HeadLink:
             if is_member:
                 self._daemon.control.on_frame(message, body)
             return
-        if message["t"] == "welcome" and connection is self._connection:
+        is_new = message["t"] == "welcome" and connection is self._connection and message["head"] != self._head
+        if is_new:
             self._head = message["head"]
         event = self._event(int(str(connection.peer)), message)
         self._decide(event)
@@ -162,6 +166,8 @@ class HeadLink:
             self._daemon.nodes_changed(event.changes if isinstance(event, membership.Told) else event.nodes)
         if message["t"] == "welcome" and connection is self._connection and self._membership.is_welcome:
             self._daemon.control.linked(message["heard"], message["job_ids"], self._send, head=message["head"])
+            if is_new:
+                self._note_outliving()
 
     def _event(self, link: int, message: Message) -> membership.Event:
         kind, now_s = message["t"], self._daemon.now_s()
@@ -208,8 +214,11 @@ class HeadLink:
             connection.close()
 
     def _joined(self, _command: membership.Joined) -> None:
-        self._daemon.note_outliving(self._membership.cluster, self._membership.nodes[self._head]["address"])
+        self._note_outliving()
         self._answer("")
+
+    def _note_outliving(self) -> None:
+        self._daemon.note_outliving(self._membership.cluster, self._membership.nodes[self._head]["address"])
 
     def _answer(self, trouble: str) -> None:
         tell, self._tell = self._tell, None
