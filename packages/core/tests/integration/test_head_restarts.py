@@ -2,10 +2,12 @@
 
 from __future__ import annotations
 
+import contextlib
 import os
 import shutil
 import signal
 import socket
+import sqlite3
 import sys
 import tempfile
 import textwrap
@@ -340,3 +342,23 @@ def test_nodes_that_know_of_a_standby_follow_it_when_it_takes_over(place: Place)
     assert place.head is not first
     drivers.wait_until(lambda: living(place.head) == {place.head.node_id, node.node_id}, what="the node to follow")
     assert sessions.outliving(node.session_dir).head == place.address == f"127.0.0.1:{spare}"
+
+
+@pytest.mark.parametrize("other", ["", ",127.0.0.1:1"])
+def test_no_node_is_given_up_while_the_storage_is_away(place: Place, other: str) -> None:
+    """For longer than a lease, and than a node may be silent or without a connection. other: where nobody listens."""
+    node = place.add(a=1, at=place.address + other)
+    load = place.driver(
+        node, 'sys.stdin.readline(); kv._internal_kv_put("k", "v"); say(kv._internal_kv_get("k").decode())'
+    )
+    with contextlib.closing(sqlite3.connect(f"{place.directory}/a.db", isolation_level=None)) as taken:
+        taken.execute("BEGIN IMMEDIATE")
+        load.tell("go")
+        drivers.wait_until(
+            lambda: "lease" in asked(place.head, "nodes")[0]["control_waits_for"], what="the lease to run out"
+        )
+        drivers.pause(8.0)  # 6 s may a node be away here
+        taken.execute("ROLLBACK")
+    assert load.line() == "v"
+    drivers.wait_until(lambda: living(place.head) == {place.head.node_id, node.node_id}, what="the node to be there")
+    assert node.process.poll() is None

@@ -32,7 +32,7 @@ def test_right_messages_pass_as_they_are() -> None:
         "t": "welcome", "cluster": "cd" * 28, "period_s": 3, "timeout_s": 10.0, "nodes": [FACTS], "heard": 7,
         "job_ids": [65, 64], "head": "ab" * 28,
     }  # fmt: skip
-    for message in (welcome, {"t": "nodes", "nodes": [FACTS]}, {"t": "heard", "sequence": 1}, *of_both):
+    for message in (welcome, {"t": "nodes", "nodes": [FACTS]}, {"t": "heard", "sequence": 1, "leads": True}, *of_both):
         assert node_messages.parse(message, node_messages.FROM_HEAD) is message
 
 

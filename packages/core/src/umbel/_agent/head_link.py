@@ -157,6 +157,8 @@ class HeadLink:
             if is_member:
                 self._daemon.control.on_frame(message, body)
             return
+        if message["t"] == "heard" and not message["leads"] and len(self._addresses) > 1:
+            return  # one that may not act may have a successor, which is looked for when it has been silent for long enough
         is_new = message["t"] == "welcome" and connection is self._connection and message["head"] != self._head
         if is_new:
             self._head = message["head"]
@@ -185,7 +187,7 @@ class HeadLink:
 
     def _on_close(self, connection: transport.Connection) -> None:
         if self._connection is connection:
-            self._connection = None
+            self._lose()
             self._daemon.control.unlinked()
             if not self._membership.is_over:
                 self._daemon.log("the connection to the head has ended")
@@ -207,8 +209,13 @@ class HeadLink:
             }
         )  # fmt: skip
 
+    def _lose(self) -> None:
+        self._connection = None
+        self._addresses.rotate(-1)
+
     def _hang_up(self) -> None:
-        connection, self._connection = self._connection, None
+        connection = self._connection
+        self._lose()
         self._daemon.control.unlinked()
         if connection is not None:
             connection.close()

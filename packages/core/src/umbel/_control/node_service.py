@@ -78,14 +78,18 @@ class NodeService:
         ] = {}  # by link, what its node had heard when it began, and from which head
         self._numbers = itertools.count(1)
         self._look_s = daemon.now_s() + LOOK_S
+        self._idle_until_s = 0.0
+        self._welcomed: set[str] = set()  # members that this head has told so
         self._do: dict[type, Callable[[Any], None]] = {
             nodes.Welcome: self._welcome,
+            nodes.Acknowledge: self._acknowledge,
+            nodes.DropLink: lambda command: self._close(command.link),
             nodes.Refuse: self._refuse,
             nodes.Publish: self._publish,
             nodes.Admit: lambda command: daemon.node_appeared(
                 command.node_id, self.table.alive[command.node_id].facts["address"]
             ),
-            nodes.DeclareDead: lambda command: daemon.node_died(command.node_id, command.reason),
+            nodes.DeclareDead: self._declare_dead,
         }
         daemon.members.await_nodes(daemon.control.take_nodes(self.table))
         daemon.control.nodes_changed()
@@ -95,13 +99,14 @@ class NodeService:
         commands = self.table.apply(event)
         self._daemon.control.nodes_changed()
         for command in commands:
-            if isinstance(command, nodes.Acknowledge):
-                if self._daemon.control.may_act():  # else the node looks for a head that may
-                    self._acknowledge(command)
-            elif isinstance(command, nodes.DropLink):
-                self._close(command.link)
+            if isinstance(command, (nodes.Acknowledge, nodes.DropLink)) or self._is_old_news(command):
+                self._do[type(command)](command)
             else:
                 self._daemon.control.when_kept(functools.partial(self._do[type(command)], command))
+
+    def _is_old_news(self, command: nodes.NodeCommand) -> bool:
+        """That a node is a member which has been told so: it need not wait for what does not concern it."""
+        return isinstance(command, nodes.Welcome) and command.node_id in self._welcomed
 
     # ---- for the daemon ----
 
@@ -110,15 +115,19 @@ class NodeService:
         return [{**one, "suspicion": self.table.suspicion(one["node_id"], now_s)} for one in self.table.listed()]
 
     def next_tick_s(self) -> float | None:
-        return min(self.table.next_tick_s, self._look_s)
+        return min(max(self.table.next_tick_s, self._idle_until_s), self._look_s)
 
     def tick(self) -> None:
         now_s = self._daemon.now_s()
         if now_s >= self._look_s:
             self._look_s = now_s + LOOK_S
             self._decide(nodes.HeadChanged(self._daemon.own_state(), now_s))
-        if now_s >= self.table.next_tick_s:
+        if now_s < self.table.next_tick_s:
+            return
+        if self._daemon.control.may_act():
             self._decide(nodes.Ticked(now_s))
+        else:  # which counts as if the head stood still: nobody is dead because the storage is away
+            self._idle_until_s = now_s + LOOK_S
 
     def close(self, reason: str, *, ends_cluster: bool) -> None:
         """The head ends. ends_cluster: with all nodes; else they wait for another one. Returns when all members have heard it,
@@ -213,7 +222,8 @@ class NodeService:
             connection.send(frames.encode_control(message, body))
 
     def _acknowledge(self, command: nodes.Acknowledge) -> None:
-        self._send(command.link, {"t": "heard", "sequence": command.sequence})
+        leads = self._daemon.control.may_act()
+        self._send(command.link, {"t": "heard", "sequence": command.sequence, "leads": leads})
 
     def _close(self, link: int) -> None:
         connection = self._links.get(link)
@@ -223,12 +233,16 @@ class NodeService:
     def _welcome(self, command: nodes.Welcome) -> None:
         """When the numbers of jobs that it gets are kept as well."""
         member = self._daemon.members.entered(command.node_id)
-        self._daemon.control.when_kept(lambda: self._welcome_now(command, member))
+        if command.node_id in self._welcomed:
+            self._welcome_now(command, member)
+        else:
+            self._daemon.control.when_kept(lambda: self._welcome_now(command, member))
 
     def _welcome_now(self, command: nodes.Welcome, member: members.Member) -> None:
         health, link = self._health, command.link
         if link not in self._links:
             return  # it has broken meanwhile
+        self._welcomed.add(command.node_id)
         self._send(
             link,
             {
@@ -245,6 +259,10 @@ class NodeService:
         self._daemon.log(f"node {self._nodes.get(command.link, '')} was refused: {command.reason}")
         self._send(command.link, {"t": "refused", "kind": command.kind, "reason": command.reason})
         self._close(command.link)
+
+    def _declare_dead(self, command: nodes.DeclareDead) -> None:
+        self._welcomed.discard(command.node_id)
+        self._daemon.node_died(command.node_id, command.reason)
 
     def _publish(self, command: nodes.Publish) -> None:
         frame = frames.encode_control({"t": "nodes", "nodes": list(command.changes)})

@@ -26,6 +26,10 @@ def _is_count(value: Any) -> bool:
     return isinstance(value, int) and not isinstance(value, bool) and value >= 0
 
 
+def _is_flag(value: Any) -> bool:
+    return isinstance(value, bool)
+
+
 def _is_number(value: Any) -> bool:
     return isinstance(value, (int, float)) and not isinstance(value, bool) and value > 0
 
@@ -79,7 +83,7 @@ FROM_HEAD: Mapping[str, Mapping[str, _Check]] = {
         "job_ids": _are_numbers,
     },
     "nodes": {"nodes": _are_changes},
-    "heard": {"sequence": _is_count},
+    "heard": {"sequence": _is_count, "leads": _is_flag},
     "refused": {"kind": _is_text, "reason": _is_text},
     "head_ends": {"reason": _is_text},
     **_CONVERSATION,
