@@ -9,7 +9,6 @@ import re
 import select
 import shutil
 import signal
-import socket
 import subprocess
 import sys
 import tempfile
@@ -159,8 +158,6 @@ def _read_until(process: subprocess.Popen[str], count: int) -> list[list[str]]:
 
 @pytest.mark.timeout(150)
 def test_nothing_acknowledged_is_missing_after_the_head_was_killed_under_load(machine: Machine, storage: str) -> None:
-    import json
-
     session = machine.start(storage)
     with machine.running(LOAD) as load:
         told = _read_until(load, 80)
@@ -377,56 +374,3 @@ def test_storage_that_is_not_there_is_said_so(machine: Machine, tmp_path: Path) 
     alone = machine.umbel("start", "--head", "--standby", is_right=False)
     assert "--standby is for a head with --storage" in alone
     assert machine.nodes() == []
-
-
-ON_A_NODE = """
-    import sys, umbel
-    from umbel.experimental import internal_kv as kv
-
-    umbel.init(address=SESSION, namespace="ns", log_to_driver=False)
-
-    @umbel.remote(num_cpus=0, lifetime="detached")
-    class Named:
-        def __init__(self, number):
-            self.number = number
-
-        def get(self):
-            return self.number
-
-    kept = Named.options(name="kept", max_restarts=-1).remote(7)
-    lost = Named.options(name="lost").remote(8)
-    print(umbel.get([kept.get.remote(), lost.get.remote()]), flush=True)
-    kv._internal_kv_put("k", "v")
-    print(umbel.get_runtime_context().get_job_id(), flush=True)
-    try:
-        while True:
-            kv._internal_kv_get("k")
-    except umbel.exceptions.LocalNodeDiedError:
-        print("its node has ended", flush=True)
-"""
-
-
-def test_a_head_that_starts_again_takes_up_what_its_nodes_had(machine: Machine, tmp_path: Path) -> None:
-    """To the nodes it is the head of another cluster, so they end; it has all that they had said to the one before."""
-    with socket.create_server(("127.0.0.1", 0)) as free:
-        port = str(free.getsockname()[1])
-    listening = ("--host", "127.0.0.1", "--port", port, "--token-file", str(tmp_path / "token"))
-    storage = f"sqlite://{tmp_path}/control.db"
-    head = machine.start(storage, *listening)
-    machine.umbel("start", "--address", f"127.0.0.1:{port}", "--token-file", str(tmp_path / "token"), "--num-cpus", "2")
-    (node,) = set(machine.nodes()) - {head}
-    with machine.running(ON_A_NODE.replace("SESSION", repr(node))) as program:
-        assert program.stdout is not None
-        assert program.stdout.readline() == "[7, 8]\n"
-        first_job = program.stdout.readline().strip()
-        machine.kill_head(head)
-        again = machine.start(storage, *listening)
-        assert program.stdout.readline() == "its node has ended\n"
-    until_s = time.monotonic() + TIMEOUT_S
-    while os.path.exists(node):
-        assert time.monotonic() < until_s, f"{node} is still there"
-        select.select([], [], [], 0.01)
-    assert machine.nodes() == [again]
-    names, keys, _groups, got, job = json.loads(machine.program(LOOK, '["kept"]'))
-    assert (names, keys, got) == (["kept"], {"k": "v"}, {"kept": 7})
-    assert job != first_job

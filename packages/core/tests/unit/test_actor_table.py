@@ -545,3 +545,13 @@ def test_an_actor_whose_restarts_are_used_up_survives_the_end_of_its_node_and_on
     assert [(one.state, one.cause) for one in table.listed()] == [
         (ActorState.RESTARTING, Cause.NONE), (ActorState.DEAD, Cause.PREEMPTED),
     ]  # fmt: skip
+
+
+def test_who_asks_again_for_a_named_actor_that_was_made_is_answered_alike(table: ActorTable) -> None:
+    made = spec(name="n")
+    table.apply(created(made, request=7))
+    answer = [ev.AnswerCreate("driver", 7, "a", is_existing=False)]
+    assert table.apply(created(made, request=7)) == answer
+    table.apply(ev.ActorKilled("a", is_final=True, at_s=1.0))
+    assert table.apply(created(made, request=7)) == answer
+    assert table.find("n", "ns") is None

@@ -116,3 +116,25 @@ def test_whatever_connections_lose_all_arrives_once_in_order(seed: int) -> None:
     while ways[0] or ways[1]:
         arrives(0 if ways[0] else 1)
     assert taken == [list(range(1, said[1] + 1)), list(range(1, said[0] + 1))]
+
+
+def test_a_side_that_vouches_tells_only_what_it_has_vouched_for() -> None:
+    one, other = channels.Channel(), channels.Channel(vouches=True)
+    for _ in range(channels.ACKNOWLEDGE_COUNT):
+        other.takes(one.say(A), b"")
+    assert (other.heard, other.counts, other.acknowledgement()) == (channels.ACKNOWLEDGE_COUNT, 0, None)
+    one.takes(other.say(B), b"")
+    assert [number for number, _, _ in one.kept] == list(range(1, channels.ACKNOWLEDGE_COUNT + 1))
+    other.vouch(channels.ACKNOWLEDGE_COUNT)
+    told = other.acknowledgement()
+    assert told == {"t": "heard_said", "heard": channels.ACKNOWLEDGE_COUNT}
+    one.acknowledged(told["heard"])
+    assert one.kept == []
+    other.check()
+
+
+def test_what_was_not_vouched_for_is_said_again_and_not_taken_again() -> None:
+    one, other = channels.Channel(), channels.Channel(vouches=True)
+    other.takes(one.say(A), b"")
+    ((frame, body),) = one.linked(other.counts)
+    assert not other.takes(frame, body)

@@ -84,3 +84,13 @@ def test_drivers_that_a_node_refuses(facts: dict[str, Any] | None, told: str) ->
     refusal = node_jobs.NodeJobs("1.2").refusal(facts)
     assert told in refusal
     assert bool(refusal) == bool(told)
+
+
+def test_a_job_that_is_told_again_is_the_same() -> None:
+    made = jobs.Jobs()
+    made.reserve(3)
+    first = made.begin("driver", 1, None, 1.0, "02000000")
+    assert made.begin("driver", 1, None, 5.0, "02000000") is first
+    made.gone("driver", 6.0)
+    assert made.begin("driver", 1, None, 7.0, "02000000") is first
+    assert [(one.id, one.ended_s) for one in made.listed()] == [("02000000", 6.0)]

@@ -8,7 +8,7 @@ from typing import Any
 import pytest
 
 from umbel import exceptions
-from umbel._control import actors, group_events, groups, jobs, kept, records
+from umbel._control import actors, group_events, groups, jobs, kept, nodes, records
 from umbel._control import events as ev
 from umbel._control.events import ActorSpec, ActorState, Cause
 from umbel._model import placement, resources
@@ -550,3 +550,71 @@ def test_records_hold_no_pickles_but_in_bodies(disk: Disk) -> None:
     assert lines["actor/a/spec"]["name"] == "n"
     assert lines["actor/a/state"]["state"] == "ALIVE"
     assert {line["v"] for line in lines.values()} == {records.VERSION}
+
+
+def test_worker_that_was_being_killed_is_killed_by_the_next_service(disk: Disk) -> None:
+    make_alive(disk, spec(max_restarts=-1))
+    disk.write()
+    disk.tables.actors.apply(ev.ActorKilled("a", is_final=False, at_s=0.0))
+    assert disk.write() == ["actor/a/state"]
+    table = disk.start_again().actors
+    hosts = {"w": ev.Hosting("a", ev.Stage.READY)}
+    assert table.apply(ev.HostsReported("n", hosts, ["w", "driver"], 0.0)) == [
+        ev.Kill("a", "it was killed by umbel.kill()")
+    ]
+    table.apply(ev.HostDied("a", "w", "it was killed", 0.0))
+    assert table.actors["a"].kill_reason == ""
+
+
+def test_answers_come_back_and_go(disk: Disk) -> None:
+    disk.tables.answers.keep("c1", 3, {"existed": True})
+    disk.tables.answers.keep("c1", 4, {})
+    disk.tables.answers.keep("c2", 3, {"count": 2})
+    assert disk.write() == ["answer/c1/3", "answer/c1/4", "answer/c2/3"]
+    answers = disk.start_again().answers
+    assert (answers.given("c1", 3), answers.given("c2", 3), answers.given("c2", 4)) == (
+        {"existed": True},
+        {"count": 2},
+        None,
+    )
+    answers.forget_others("c1", [4])
+    answers.forget("c2", 3)
+    answers.forget("c2", 3)
+    assert disk.write() == ["answer/c1/3", "answer/c2/3"]
+    assert sorted(disk.stored) == ["answer/c1/4"]
+
+
+def test_numbers_of_jobs_that_others_may_give_are_kept(disk: Disk) -> None:
+    assert disk.tables.jobs.reserve(64) == 1
+    assert disk.write() == ["jobs"]
+    assert disk.start_again().jobs.reserve(1) == 65
+
+
+def node_table(node_id: str, now_s: float = 0.0) -> nodes.NodeTable:
+    facts = {"node_id": node_id, "version": "1", "address": "h:1", "labels": {}, "resources": {}}
+    state = {"available": {}, "waiting": 0}
+    return nodes.NodeTable(facts, state, health=nodes.Health(), now_s=now_s, time_s=1000.0 + now_s)
+
+
+def test_nodes_and_the_clusters_id_come_back(disk: Disk) -> None:
+    first, second, a, b = (f"{letter}{0:055x}" for letter in "12ab")
+    table = node_table(first)
+    assert disk.tables.take_nodes(table) == []
+    facts = {"version": "1", "address": "h:2", "labels": {}, "resources": {}}
+    for number, node_id in enumerate((a, b), 1):
+        table.apply(nodes.NodeJoined(node_id, number, 1, {"node_id": node_id, **facts}, table.head.state, "", 0.0))
+    table.apply(nodes.NodeLeft(b, 2, "umbel stop", 1.0))
+    assert disk.write() == sorted(["cluster", f"node/{first}", f"node/{a}", f"node/{b}"])
+    again = node_table(second, 50.0)
+    assert disk.start_again().take_nodes(again) == [a]
+    again.check()
+    assert again.cluster == first
+    told = {one["node_id"]: (one["alive"], one["address"], one["reason"]) for one in again.listed()}
+    assert told == {
+        second: (True, "h:1", ""), a: (True, "h:2", ""), b: (False, "h:2", "umbel stop"),
+        first: (False, "h:1", nodes.HEAD_ENDED),
+    }  # fmt: skip
+    disk.write()
+    third = node_table("3" + "0" * 55)
+    assert disk.start_again().take_nodes(third) == [a]
+    assert [one for one in (first, second) if one not in third.dead] == []

@@ -79,6 +79,9 @@ class Daemon:
     def knows_job(self, environment: Any) -> None:
         self.jobs[environment.id] = environment
 
+    def jobs_of_processes(self) -> dict[str, str]:
+        return self.jobs_of
+
     def pid_of(self, worker: str) -> int:
         return int(worker[:8], 16)
 
@@ -95,6 +98,9 @@ class Daemon:
 
     def actor_dead(self, actor: str, facts: Message) -> None:
         self.dead[actor] = facts
+
+    def warn(self, _text: str) -> None:
+        """Nobody is."""
 
     def nodes_seen(self) -> list[Any]:
         raise AssertionError("the members see the nodes")
@@ -633,15 +639,17 @@ def test_what_a_node_has_of_groups_is_restated_to_a_head_that_comes_back(cluster
     cluster.say(driver, {"t": "group_watch", "group": GROUP, "rq": None})
     cluster.flow()
     cluster.cut()
-    cluster.proxy.channel = channels.Channel()
+    cluster.proxy.linked(cluster.proxy.channel.said, [], lambda *_: None, head="one")
+    cluster.proxy.unlinked()
     cluster.node.held = [("cd" * 18, 3, [0, 2], True)]
-    cluster.proxy.restate_groups()
+    frames_said: list[Message] = []
+    cluster.proxy.linked(0, [], lambda frame, _: frames_said.append(frame), head="another")
     assert cluster.node.orders == [("reserve", GROUP, 1, {0: {"CPU": 40_000}}), ("cancel", GROUP, 1)]
-    said = [frame["message"] for frame, _ in cluster.proxy.channel.linked(0)]
-    assert said[0] == {"t": "bundles_held", "held": cluster.node.held}
-    assert said[1] == {"t": "follow_group", "group": GROUP}
-    assert (said[2]["t"], said[2]["message"]["t"], said[2]["client"]) == ("request", "group_watch", driver)
-    assert len(said) == 3
+    said = [frame["message"] for frame in frames_said]
+    assert [one["t"] for one in said] == ["restate", "bundles_held", "follow_group", "request", "restated"]
+    assert said[1] == {"t": "bundles_held", "held": cluster.node.held}
+    assert said[2] == {"t": "follow_group", "group": GROUP}
+    assert (said[3]["message"]["t"], said[3]["client"]) == ("group_watch", driver)
 
 
 def test_a_group_ends_with_the_job_of_another_node(cluster: Cluster) -> None:

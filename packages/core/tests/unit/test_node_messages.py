@@ -10,7 +10,16 @@ from umbel._wire import node_messages
 
 FACTS = {"node_id": "ab" * 28, "version": "1", "address": "h:1", "host_name": "h", "resources": {}, "labels": {}}
 STATE = {"available": {}, "waiting": 0}
-JOIN = {"t": "join", "protocol": 1, "sequence": 1, "cluster": "", "facts": FACTS, "state": STATE, "heard": 0}
+JOIN = {
+    "t": "join",
+    "protocol": 1,
+    "sequence": 1,
+    "cluster": "",
+    "facts": FACTS,
+    "state": STATE,
+    "heard": 0,
+    "head": "",
+}
 SAID = {"t": "said", "number": 1, "heard": 0, "message": {"t": "client_gone", "client": "c"}}
 
 
@@ -21,9 +30,9 @@ def test_right_messages_pass_as_they_are() -> None:
         assert node_messages.parse(message, node_messages.FROM_NODE) is message
     welcome = {
         "t": "welcome", "cluster": "cd" * 28, "period_s": 3, "timeout_s": 10.0, "nodes": [FACTS], "heard": 7,
-        "job_ids": [65, 64],
+        "job_ids": [65, 64], "head": "ab" * 28,
     }  # fmt: skip
-    for message in (welcome, {"t": "nodes", "nodes": [FACTS]}, {"t": "heard", "sequence": 1}, *of_both):
+    for message in (welcome, {"t": "nodes", "nodes": [FACTS]}, {"t": "heard", "sequence": 1, "leads": True}, *of_both):
         assert node_messages.parse(message, node_messages.FROM_HEAD) is message
 
 

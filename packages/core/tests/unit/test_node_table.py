@@ -340,3 +340,56 @@ def test_the_end_of_a_drained_node_says_that_it_was_drained() -> None:
     published = apply(made, NodeLeft(A, 1, "it was drained", 1.6))[1]
     assert published.changes[0]["draining"] == DRAINING["draining"]
     assert made.dead[A].listed()["draining"] == DRAINING["draining"]
+
+
+def restored(now_s: float = 100.0) -> NodeTable:
+    """A head that has started again, to which A belongs; B is dead."""
+    before = table()
+    before.restore("", [])
+    apply(before, join(A, 1), join(B, 2), NodeLeft(B, 2, "umbel stop", 0.0))
+    kept = [{"id": node_id, **(before.record(node_id) or {})} for node_id in (HEAD, A, B)]
+    made = NodeTable(facts(C), FREE, health=HEALTH, now_s=now_s, time_s=1000.0 + now_s)
+    assert made.restore(HEAD, kept) == [A]
+    made.check()
+    return made
+
+
+def test_node_comes_back_to_a_head_that_has_started_again() -> None:
+    made = restored()
+    assert states(made) == {C: True, A: True, HEAD: False, B: False}
+    assert apply(made, join(A, 7, 5, HEAD, 101.0)) == [Admit(A), Welcome(A, 7)]
+    assert apply(made, join(A, 8, 6, HEAD, 102.0)) == [DropLink(7), Welcome(A, 8)]
+    assert [type(one) for one in tick_until(made, 120.0)] == [Publish]  # of what it has free
+    assert states(made)[A]
+
+
+def test_node_that_does_not_come_back_to_the_head_is_dead_after_its_time() -> None:
+    made = restored()
+    assert "the head has started again" in made.suspicion(A, 101.0)
+    assert tick_until(made, 114.9) == []
+    reason = "it did not come back within 15 s after the cluster's head had started again"
+    assert tick_until(made, 115.0)[:1] == [DeclareDead(A, reason, is_expected=False)]
+    assert apply(made, join(A, 7, 5, HEAD, 116.0)) == [Refuse(7, "dead", reason)]
+
+
+def test_the_dead_and_the_tags_of_former_heads_are_known_to_the_next_one() -> None:
+    made = restored()
+    assert apply(made, join(B, 7, 5, HEAD, 101.0)) == [Refuse(7, "dead", "umbel stop")]
+    assert [type(one) for one in apply(made, join(HEAD[:20] + "f" * 36, 8))] == [Refuse]
+
+
+def test_another_storage_is_another_cluster() -> None:
+    made = NodeTable(facts(C), FREE, health=HEALTH, now_s=0.0, time_s=1000.0)
+    assert made.restore("", []) == []
+    (refusal,) = apply(made, join(A, 7, 5, HEAD))
+    assert (refusal.kind, "has ended; another" in refusal.reason) == ("cluster", True)
+
+
+def test_a_cluster_that_ends_has_no_members_for_the_next_head() -> None:
+    before = table()
+    before.restore("", [])
+    apply(before, join(A, 1))
+    before.end("umbel stop", 3.0)
+    assert before.record(A) == {
+        "facts": facts(A), "is_head": False, "ended_s": 1003.0, "reason": "umbel stop", "is_expected": True,
+    }  # fmt: skip

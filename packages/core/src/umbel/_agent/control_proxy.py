@@ -4,12 +4,17 @@ What processes of this node say to it goes to the head, in order and once, over 
 connection (`waits_for`). The head's answers and news are passed on to whom they are for, its orders about actors are given to the
 daemon, and what comes of them is told to the head. Its other side is `umbel._control.members`.
 
+A head that has ended may come back with what it has kept. The conversation with it is a new one, which begins with what there is
+here (`_restate`); then comes again whatever the head before may not have carried out, or has not answered. What was answered
+is carried out; all else may be said twice, or is remembered by the head until its answer was heard.
+
 Here is kept what the daemon asks without waiting: which processes own actors that would die with them, and what the
 actors are like that are hosted here. The head also says which bundles of placement groups are to lie here, and where others are.
 """
 
 from __future__ import annotations
 
+import itertools
 from collections.abc import Callable, Mapping, Sequence
 from typing import Any, NamedTuple, Protocol
 
@@ -29,6 +34,11 @@ _PASSED_ON = (
 _ASKED_OF_HEAD = {
     "actors": "actors", "jobs": "jobs", "placement_groups": "placement groups", "autoscaler": "autoscaler's launches",
 }  # fmt: skip
+# What need not be said to another head: it is told of this by what there is, or decides it anew.
+_RESTATED = (
+    "restate", "restated", "hosted", "unhosted", "unplaceable", "want_job_ids", "actor_watch", "bundles_held", "bundles_reserved",
+    "bundles_refused", "bundles_committed", "room", "follow_group", "group_watch", "load",
+)  # fmt: skip
 
 
 class Daemon(Protocol):
@@ -43,6 +53,9 @@ class Daemon(Protocol):
     def job_of(self, client: str) -> tuple[str, Any]: ...
 
     def pid_of(self, worker: str) -> int: ...
+
+    def jobs_of_processes(self) -> Mapping[str, str]:
+        """Of all processes here, each with the id of its job."""
 
     def answer_query(self, client: str, message: Message) -> None:
         """About this node."""
@@ -106,14 +119,17 @@ class Wish(NamedTuple):
 
 
 class Hosted:
-    """An actor that is hosted here, or is to be. worker: "" until it has one. facts: for listings."""
+    """An actor that is hosted here, or is to be. worker: "" until it has one. facts: for listings. stage: as in
+    `umbel._control.events`."""
 
-    __slots__ = ("attempt", "facts", "may_restart", "wish", "worker")
+    __slots__ = ("accelerators", "attempt", "facts", "may_restart", "stage", "wish", "worker")
 
     def __init__(self, wish: Wish, attempt: int, facts: Message, *, may_restart: bool) -> None:
         self.wish = wish
         self.attempt = attempt  # the head's number of this order
         self.worker = ""
+        self.accelerators: Message = {}
+        self.stage = "uncalled"
         self.facts = facts
         self.may_restart = may_restart
 
@@ -136,6 +152,10 @@ class ControlProxy:
     def __init__(self, daemon: Any) -> None:
         self._daemon = daemon
         self.channel = channels.Channel()
+        self._head = ""  # the id of the head's node, with which that conversation is
+        self._unanswered: dict[tuple[str, int], tuple[int, Message, bytes]] = {}  # requests, as they were said
+        self._watched: dict[str, dict[str, None]] = {}  # actors that live, with the processes here that watch them
+        self._own_requests = itertools.count(1)
         self._send: Callable[[Message, bytes], None] | None = None  # to the head, while there is a connection
         self._job_ids: list[int] = []  # for drivers to come
         self._has_asked_for_ids = False
@@ -171,17 +191,100 @@ class ControlProxy:
 
     def _say(self, message: Message, body: bytes = b"") -> None:
         frame = self.channel.say(message, body)
+        asked = _asked(message)
+        if asked is not None:
+            self._unanswered[asked] = (self.channel.said, message, body)
         if self._send is not None:
             self._send(frame, body)
 
-    def linked(self, heard: int, job_ids: Sequence[int], send: Callable[[Message, bytes], None]) -> None:
-        """There is a connection to the head, which has heard so much. Raises ValueError when it cannot have."""
+    def heard_of(self) -> tuple[str, int]:
+        """With which head the conversation is, and what of that was heard."""
+        return self._head, self.channel.counts
+
+    def linked(
+        self, heard: int, job_ids: Sequence[int], send: Callable[[Message, bytes], None], *, head: str = ""
+    ) -> None:
+        """There is a connection to the head, of that node, which has heard so much. Raises ValueError when it cannot have."""
+        if self._head and head != self._head:
+            self._begin_anew()
+        self._head = head
         again = self.channel.linked(heard)
         if not self._job_ids and not self._has_asked_for_ids:
             self._take_job_ids(job_ids)
         self._send = send
         for frame, body in again:
             send(frame, body)
+
+    # ---- another head ----
+
+    def _begin_anew(self) -> None:
+        """Of the head before nothing will be heard any more."""
+        left = self._left_open()
+        self.channel, self._unanswered, self._has_asked_for_ids = channels.Channel(), {}, False
+        for actor in [one for one, hosted in self._hosted.items() if not hosted.worker]:
+            del self._hosted[actor]  # the head knows that it needs a worker, and looks for one anew
+            self._daemon.kill_actor(actor, "the head has started again")
+        self._restate(left)
+        self._restate_bundles()
+        for message, body in left:
+            self._say(message, body)
+        self._watched_again()
+        made = {message["message"]["actor"] for message, _ in left if _kind(message) == "create_actor"}
+        self._say({"t": "restated", "owned": [actor for actor in self._owned if actor not in made]})
+        if len(self._job_ids) < JOB_IDS_MIN:
+            self._ask_for_job_ids()
+
+    def _watched_again(self) -> None:
+        for actor, clients in self._watched.items():
+            for client in clients:
+                self._request(client, "", {"t": "actor_watch", "actor": actor, "rq": None}, b"")
+        for group in self._followed:
+            self._say({"t": "follow_group", "group": group})
+        for group, clients in self._watched_groups.items():
+            for client in clients:
+                self._request(client, "", {"t": "group_watch", "group": group, "rq": None}, b"")
+
+    def _left_open(self) -> list[tuple[Message, bytes]]:
+        """What was said and may not have been carried out, or was not answered, in the order in which it was said."""
+        said = {number: (message, body) for number, message, body in self.channel.kept if _asked(message) is None}
+        said |= {number: (message, body) for number, message, body in self._unanswered.values()}
+        return [said[number] for number in sorted(said) if self._is_open(said[number][0])]
+
+    def _is_open(self, message: Message) -> bool:
+        kind = _kind(message)
+        if kind == "create_actor":
+            return message["message"]["actor"] in self._owned  # else the head has told of its end
+        return kind not in _RESTATED
+
+    def _restate(self, left: Sequence[tuple[Message, bytes]]) -> None:
+        """What there is here. left: what will be said again afterwards."""
+        hosts = {
+            hosted.worker: {
+                "actor": actor, "attempt": hosted.attempt, "pid": self._daemon.pid_of(hosted.worker),
+                "stage": hosted.stage, "accelerators": hosted.accelerators, "has_ended": False,
+            }
+            for actor, hosted in self._hosted.items()
+        }  # fmt: skip
+        asked: dict[str, list[int]] = {}
+        for message, _ in left:
+            kind = _kind(message)
+            if kind == "host_died":
+                hosts[message["worker"]] = {
+                    "actor": message["actor"], "attempt": message["attempt"], "pid": 0, "stage": "constructing",
+                    "accelerators": {}, "has_ended": True,
+                }  # fmt: skip
+            elif kind == "actor_ready":  # the head shall hear of it as it was said
+                worker = message["client"]
+                if worker in hosts:
+                    hosts[worker]["stage"] = "constructing"
+            request = _asked(message)
+            if request is not None:
+                asked.setdefault(request[0], []).append(request[1])
+        jobs = {job.id: driver for driver, job in self._jobs.items()}
+        processes = dict(self._daemon.jobs_of_processes())
+        self._say({"t": "restate", "hosts": hosts, "processes": processes, "jobs": jobs, "asked": asked})
+
+    # ----
 
     def unlinked(self) -> None:
         self._send = None
@@ -237,9 +340,15 @@ class ControlProxy:
         elif kind == "actor_ready":
             hosted = self._hosted.get(message["actor"])
             if hosted is not None and hosted.worker == client:
+                hosted.stage = "ready"
                 hosted.facts |= {"state": "ALIVE", "repr_name": message["repr_name"], "reason": ""}
         elif kind == "group_watch":
             self._watched_groups.setdefault(message["group"], {})[client] = None
+        elif kind == "actor_watch":
+            self._watched.setdefault(message["actor"], {})[client] = None
+        elif kind == "kill_actor" and not message["no_restart"] and message["rq"] is None:
+            # It must not happen twice, so that it was carried out has to be heard.
+            message = {**message, "rq": -next(self._own_requests)}
         self._request(client, namespace, message, body)
 
     def _request(self, client: str, namespace: str, message: Message, body: bytes) -> None:
@@ -286,7 +395,7 @@ class ControlProxy:
             self._daemon.kill_actor(actor, "its actor is dead")
             return
         hosted.worker = hosted.facts["worker"] = worker
-        devices = {name: list(ids) for name, ids in accelerators.items()}
+        hosted.accelerators = devices = {name: list(ids) for name, ids in accelerators.items()}
         told = {"t": "hosted", "actor": actor, "attempt": hosted.attempt, "worker": worker, "address": address}
         self._say({**told, "accelerators": devices, "pid": self._daemon.pid_of(worker)})
 
@@ -295,7 +404,7 @@ class ControlProxy:
         if hosted is not None and hosted.worker == worker:
             del self._hosted[actor]
             told = {"t": "host_died", "actor": actor, "attempt": hosted.attempt, "reason": reason, "memory": memory}
-            self._say(told)
+            self._say({**told, "worker": worker})
 
     def unplaceable(self, actor: str, reason: str, *, is_unschedulable: bool) -> None:
         hosted = self._hosted.pop(actor, None)
@@ -310,6 +419,10 @@ class ControlProxy:
         for actor in [actor for actor, owned in self._owned.items() if owned.client == client]:
             del self._owned[actor]
         self._jobs.pop(client, None)
+        for asked in [one for one in self._unanswered if one[0] == client]:
+            del self._unanswered[asked]
+        for actor in [actor for actor, clients in self._watched.items() if client in clients]:
+            self._unwatched(actor, client)
         for group in [group for group, clients in self._watched_groups.items() if client in clients]:
             self._unwatch_group(group, client)
         self._say({"t": "client_gone", "client": client})
@@ -319,9 +432,12 @@ class ControlProxy:
         self._jobs[driver] = job = Job(job_id, facts)
         self._say({"t": "job_begins", "client": driver, "pid": pid, "facts": facts, "job": job_id})
         if len(self._job_ids) < JOB_IDS_MIN and not self._has_asked_for_ids:
-            self._has_asked_for_ids = True
-            self._say({"t": "want_job_ids"})
+            self._ask_for_job_ids()
         return job_id, job
+
+    def _ask_for_job_ids(self) -> None:
+        self._has_asked_for_ids = True
+        self._say({"t": "want_job_ids"})
 
     def driver_trouble(self) -> str:
         if self._job_ids:
@@ -374,9 +490,24 @@ class ControlProxy:
         to, told = message["to"], message["message"]
         if told["t"] == "reply":
             self._note_answer(to, told)
+            self._unanswered.pop((to, told["rq"]), None)
+            if told["rq"] < 0:
+                return  # nobody has asked
+        elif told["t"] == "create":
+            hosted = self._hosted.get(told["actor"])
+            if hosted is not None and hosted.worker == to:
+                hosted.stage = "constructing"
+        elif told["t"] == "actor_state" and told["state"] == "DEAD":
+            self._unwatched(told["actor"], to)
         elif told["t"] == "group_state":
             self._unwatch_group(told["group"], to)
         self._daemon.send(to, told, body)
+
+    def _unwatched(self, actor: str, client: str) -> None:
+        clients = self._watched.get(actor, {})
+        clients.pop(client, None)
+        if not clients:
+            self._watched.pop(actor, None)
 
     def _note_answer(self, client: str, answer: Message) -> None:
         """Of a named actor that was not created, nothing will be heard."""
@@ -436,18 +567,12 @@ class ControlProxy:
         self._followed[group] = None
         self._say({"t": "follow_group", "group": group})
 
-    def restate_groups(self) -> None:
-        """To a head that has come back with its records, in a conversation that begins: which bundles are here, and what is to be
-        told here of groups. What it was about to place, it places anew."""
+    def _restate_bundles(self) -> None:
+        """Those that are here. What the head before was about to place, the next one places anew."""
         for group, attempt in [*self._asked_for]:
             self._daemon.cancel_bundles("", group, attempt)
         self._asked_for.clear()
         self._say({"t": "bundles_held", "held": self._daemon.held_bundles()})
-        for group in self._followed:
-            self._say({"t": "follow_group", "group": group})
-        for group, clients in self._watched_groups.items():
-            for client in clients:
-                self._request(client, "", {"t": "group_watch", "group": group, "rq": None}, b"")
 
     def _unwatch_group(self, group: str, client: str) -> None:
         clients = self._watched_groups.get(group, {})
@@ -500,3 +625,16 @@ class ControlProxy:
     def listed_groups(self, _group: str) -> list[Message]:
         """The head is asked."""
         return []
+
+
+def _kind(said: Message) -> str:
+    """Of what was said to the head: for a process's message, of that."""
+    return str(said["message"]["t"] if said["t"] == "request" else said["t"])
+
+
+def _asked(said: Message) -> tuple[str, int] | None:
+    """Who waits for an answer to it, and by which number; None if nobody does."""
+    if said["t"] not in ("request", "query", "drain_node"):
+        return None
+    request = said["rq"] if said["t"] == "query" else said["message"]["rq"]
+    return None if request is None else (said["client"], request)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import itertools
+from collections import deque
 from collections.abc import Callable, Iterable, Mapping
 from typing import Any, Protocol
 
@@ -63,13 +64,15 @@ class HeadLink:
     is_head = False
 
     def __init__(self, daemon: Daemon, address: str, token: tokens.Token, *, join_s: float, head_lost_s: float) -> None:
-        self._address = addresses.parse(address)
+        """address: of the head, or several that the head may have, with commas between them."""
+        self._addresses = deque(addresses.parse(one) for one in address.split(","))
         self._daemon = daemon
         self._membership = membership.Membership(now_s=daemon.now_s(), join_s=join_s, head_lost_s=head_lost_s)
         # A dial must end well before the head's patience with a broken link does.
         self._dialler = dialler.Dialler(daemon.poller, token, now_s=daemon.now_s, timeout_s=DIAL_S)
         self._numbers = itertools.count(1)
         self._connection: transport.Connection | None = None
+        self._head = ""  # the id of its node, as it has said in its last welcome
         self._tell: Callable[[str], None] | None = None  # whoever wants to know whether it has joined
         self._do: dict[type, Callable[[Any], None]] = {
             membership.Dial: self._dial,
@@ -138,7 +141,7 @@ class HeadLink:
     # ---- the link ----
 
     def _dial(self, _command: membership.Dial) -> None:
-        self._dialler.dial(self._address, handshake.CONTROL, self._on_connected, self._on_dial_failed)
+        self._dialler.dial(self._addresses[0], handshake.CONTROL, self._on_connected, self._on_dial_failed)
 
     def _on_connected(self, stream: transport.Stream) -> None:
         self._connection = transport.Connection(stream, self._daemon.poller, self._on_frame, self._on_close)
@@ -146,6 +149,7 @@ class HeadLink:
         self._decide(membership.Connected(link, self._daemon.now_s()))
 
     def _on_dial_failed(self, error: Exception) -> None:
+        self._addresses.rotate(-1)  # a standby listens when it leads
         reason, is_final = str(error), isinstance(error, exceptions.AuthenticationError)
         if is_final:
             reason += (
@@ -171,12 +175,19 @@ class HeadLink:
             if is_member:
                 self._daemon.asked_to_drain(message)
             return
+        if message["t"] == "heard" and not message["leads"] and len(self._addresses) > 1:
+            return  # one that may not act may have a successor, which is looked for when it has been silent for long enough
+        is_new = message["t"] == "welcome" and connection is self._connection and message["head"] != self._head
+        if is_new:
+            self._head = message["head"]
         event = self._event(int(str(connection.peer)), message)
         self._decide(event)
         if isinstance(event, (membership.Told, membership.Welcomed)):
             self._daemon.nodes_changed(event.changes if isinstance(event, membership.Told) else event.nodes)
         if message["t"] == "welcome" and connection is self._connection and self._membership.is_welcome:
-            self._daemon.control.linked(message["heard"], message["job_ids"], self._send)
+            self._daemon.control.linked(message["heard"], message["job_ids"], self._send, head=message["head"])
+            if is_new:
+                self._note_outliving()
 
     def _event(self, link: int, message: Message) -> membership.Event:
         kind, now_s = message["t"], self._daemon.now_s()
@@ -194,7 +205,7 @@ class HeadLink:
 
     def _on_close(self, connection: transport.Connection) -> None:
         if self._connection is connection:
-            self._connection = None
+            self._lose()
             self._daemon.control.unlinked()
             if not self._membership.is_over:
                 self._daemon.log("the connection to the head has ended")
@@ -207,24 +218,32 @@ class HeadLink:
             self._connection.send(frames.encode_control(message, body))
 
     def _join(self, command: membership.Join) -> None:
+        head, heard = self._daemon.control.heard_of()
         self._send(
             {
                 "t": "join", "protocol": node_messages.PROTOCOL_VERSION, "sequence": command.sequence,
                 "cluster": command.cluster, "facts": self._daemon.own_facts(), "state": self._daemon.own_state(),
-                "heard": self._daemon.control.channel.heard,
+                "heard": heard, "head": head,
             }
         )  # fmt: skip
 
+    def _lose(self) -> None:
+        self._connection = None
+        self._addresses.rotate(-1)
+
     def _hang_up(self) -> None:
-        connection, self._connection = self._connection, None
+        connection = self._connection
+        self._lose()
         self._daemon.control.unlinked()
         if connection is not None:
             connection.close()
 
     def _joined(self, _command: membership.Joined) -> None:
-        cluster = self._membership.cluster
-        self._daemon.note_outliving(cluster, self._membership.nodes[cluster]["address"])
+        self._note_outliving()
         self._answer("")
+
+    def _note_outliving(self) -> None:
+        self._daemon.note_outliving(self._membership.cluster, self._membership.nodes[self._head]["address"])
 
     def _answer(self, trouble: str) -> None:
         tell, self._tell = self._tell, None

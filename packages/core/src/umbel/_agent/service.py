@@ -67,6 +67,7 @@ class Service:
         self._end_at_s: float | None = None  # when workers that were asked to exit are killed
         self._end_reason = "its daemon was told to end"
         self.was_expelled = False  # from its cluster, which it has to end for
+        self._was_deposed = False  # as the head of a cluster that goes on without it
         self._fatal = ""  # why no worker can ever be started
         self._todo: deque[Any] = deque()
         self.poller = transport.Poller()
@@ -300,6 +301,7 @@ class Service:
     def _step_down(self, reason: str) -> None:
         """Another one leads, or may: what this one has decided since does not count, so all that runs here goes."""
         text = f"this node ends, as its control service leads no longer: {reason}"
+        self._was_deposed = True
         _log(text)
         self.hub.tell_drivers({"t": "fatal", "text": text})
         self._begin_end(grace_s=0.0)
@@ -457,7 +459,7 @@ class Service:
             self.scaling.end()
         self.forks.drain()
         if self._cluster is not None:
-            self._cluster.close(self._end_reason)
+            self._close_cluster()
         if self._sharing is not None:
             self._sharing.close()
         if self._door is not None:
@@ -485,6 +487,12 @@ class Service:
 
     # ---- the cluster ----
 
+    def _close_cluster(self) -> None:
+        if self._cluster.is_head:
+            self._cluster.close(self._end_reason, ends_cluster=not self._was_deposed)
+        else:
+            self._cluster.close(self._end_reason)
+
     def sharing(self) -> Any:
         """A `_agent.lease_sharing.Sharing`, or None."""
         return self._sharing
@@ -501,7 +509,7 @@ class Service:
     def note_outliving(self, cluster: str = "", head: str = "") -> None:
         """For programs and commands of this machine. cluster, head: as the node has been told when it joined."""
         if self._cluster is not None and self._cluster.is_head:
-            cluster, head = self._config["node_id"], self.address
+            cluster, head = self._cluster.table.cluster, self.address
         labels = json.dumps(self._config["labels"])
         found = sessions.Outliving(self._config["node_id"], self.address, cluster, head, labels)
         sessions.note_outliving(self._config["session_dir"], found)
@@ -978,6 +986,9 @@ class Service:
             )
         )
 
+    def is_here(self, _client: str) -> bool:
+        return True
+
     def late_s(self, _actor: str) -> float:
         return 0.0
 
@@ -986,6 +997,10 @@ class Service:
 
     def knows_job(self, environment: Any) -> None:
         self._jobs.knows(environment)
+
+    def jobs_of_processes(self) -> Mapping[str, str]:
+        """Of all processes here that take part, with the id of each one's job as all nodes of the cluster know it."""
+        return {one.id: one.job_id.partition("@")[0] for one in self.hub.clients.values() if not one.is_tool}
 
     def pid_of(self, worker: str) -> int:
         return self.forks.pid_of(worker)

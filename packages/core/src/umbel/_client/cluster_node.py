@@ -124,7 +124,8 @@ def _network(place: Place, config: configuration.Config) -> dict[str, Any]:
     if place.port is None and not place.head:
         return {}
     if place.head:
-        node_host = place.node_host or _source(addresses.parse(place.head))
+        heads = [addresses.parse(one) for one in place.head.split(",")]
+        node_host = place.node_host or _source(heads[0])
         if not place.token and not place.token_file and token_files.find(os.environ) is None:
             raise exceptions.AuthenticationError(
                 f"the head at {place.head} lets nobody in without a token; name its file by --token-file, or set "

@@ -49,7 +49,7 @@ def _members(running: list[str]) -> dict[str, sessions.Outliving]:
 
 
 def _head_first(members: Mapping[str, sessions.Outliving]) -> list[str]:
-    return sorted(members, key=lambda path: members[path].node_id != members[path].cluster)
+    return sorted(members, key=lambda path: members[path].head != members[path].address)
 
 
 def _at(address: str, running: list[str]) -> str:

@@ -31,8 +31,8 @@ class Actor:
     """One actor's record."""
 
     __slots__ = (
-        "address", "cause", "exit_reason", "lacks_arguments", "preemptions", "reason", "repr_name", "restarts", "spec",
-        "state", "watchers", "worker",
+        "address", "cause", "exit_reason", "kill_reason", "lacks_arguments", "preemptions", "reason", "repr_name", "restarts",
+        "spec", "state", "watchers", "worker",
     )  # fmt: skip
 
     def __init__(self, spec: ActorSpec, *, lacks_arguments: bool) -> None:
@@ -45,6 +45,7 @@ class Actor:
         self.restarts = 0
         self.preemptions = 0  # of those, how many do not count, as its node was taken away
         self.exit_reason = ""  # why it is about to exit, once that is known
+        self.kill_reason = ""  # why its worker is being killed, so that it restarts
         self.reason = _LACKING if lacks_arguments else ""  # why it is DEAD or RESTARTING, or not placed yet
         self.cause = Cause.NONE
         self.watchers: dict[str, None] = {}  # in order of arrival
@@ -147,8 +148,10 @@ class ActorTable:
 
     def _on_created(self, event: ev.ActorCreated) -> list[ev.ActorCommand]:
         spec = event.spec
-        if spec.actor in self.actors or spec.actor in self._dead:
-            return []  # told twice
+        if spec.actor in self.actors or spec.actor in self._dead:  # told twice; who asks again has not been answered
+            if event.request is None or not spec.name:
+                return []
+            return [ev.AnswerCreate(spec.owner, event.request, spec.actor, is_existing=False)]
         commands: list[ev.ActorCommand] = []
         if spec.name:
             place = (spec.namespace, spec.name)
@@ -308,6 +311,8 @@ class ActorTable:
             return [*self._bury(actor, reason, Cause.INTENDED), ev.Kill(event.actor, reason)]
         if not actor.worker:
             return []  # it is waiting for arguments or a worker: killing it so that it restarts changes nothing
+        actor.kill_reason = reason
+        self._changes(actor)
         return [ev.Kill(event.actor, reason)]
 
     def _on_unreferenced(self, event: ev.ActorUnreferenced) -> list[ev.ActorCommand]:
@@ -326,7 +331,7 @@ class ActorTable:
         return self._lose_host(actor, event.reason, is_preempted=event.is_preempted) if actor is not None else []
 
     def _lose_host(self, actor: Actor, reason: str, *, is_preempted: bool = False) -> list[ev.ActorCommand]:
-        actor.worker = actor.address = ""
+        actor.worker = actor.address = actor.kill_reason = ""
         self._leaves_recovery(actor)
         if actor.exit_reason:
             return self._bury(actor, actor.exit_reason, Cause.INTENDED)
@@ -400,6 +405,10 @@ class ActorTable:
     def is_recovering(self) -> bool:
         return self._unreported is not None
 
+    def is_worker_of(self, actor_id: str, worker: str) -> bool:
+        """Whether it lives, and this is its host."""
+        return self._hosted_by(actor_id, worker) is not None
+
     def _leaves_recovery(self, actor: Actor) -> None:
         """What becomes of it does not depend on what nodes report."""
         if self._unreported is not None:
@@ -426,6 +435,8 @@ class ActorTable:
 
     def _take_up(self, actor: Actor, worker: str, stage: ev.Stage, at_s: float) -> list[ev.ActorCommand]:
         """Its worker is there: what has the head missed?"""
+        if actor.kill_reason:
+            return [ev.Kill(actor.spec.actor, actor.kill_reason)]
         if actor.exit_reason:
             return [ev.Release(actor.spec.actor, EXIT_GRACE_S)]
         if stage is ev.Stage.UNCALLED:

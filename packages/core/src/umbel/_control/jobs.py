@@ -99,11 +99,17 @@ class Jobs:
         return first
 
     def begin(self, driver: str, pid: int, facts: Mapping[str, Any] | None, at_s: float, reserved_id: str = "") -> Job:
-        """reserved_id: of the job, where it was reserved."""
+        """reserved_id: of the job, where it was reserved. One that is known may be told again."""
+        if reserved_id and (known := self._known(driver, reserved_id)) is not None:
+            return known
         chosen = reserved_id or job_id(self.reserve(1))
         job = self._running[driver] = Job(chosen, driver, pid, facts, at_s)
         self._changes(job)
         return job
+
+    def _known(self, driver: str, job_id: str) -> Job | None:
+        running = self._running.get(driver)
+        return running if running is not None and running.id == job_id else self._ended.get(job_id)
 
     def leaves(self, driver: str) -> None:
         """The driver says that it has done what it wanted, and is about to go."""

@@ -202,5 +202,5 @@ class _Node:
 
 _ORDERS = (
     "send", "reply", "refuse", "release_actor", "kill_actor", "warn", "reserve_bundles", "commit_bundles",
-    "cancel_bundles", "drop_group", "tell_places",
+    "cancel_bundles", "drop_group", "tell_places", "actor_dead",
 )  # fmt: skip

@@ -10,6 +10,9 @@ Each thing has a record of what never changes and one of its state, so that litt
     job/ID/workers  what its workers are like, while it runs or an actor of it lives
     jobs            how many there have been
     kv/HASH         a namespace, a key and a value
+    cluster         its id
+    node/ID         a node, and how it ended
+    answer/ID/N     to a request of another node's process, until that node has heard it
 
 Names are those of actors and groups that have not ended. Watchers, requests and attempts to place something are not kept:
 who waits for something asks again. The number "n" tells what was written when: things come back in the order in which they
@@ -24,6 +27,7 @@ from collections.abc import Iterable, Mapping
 from typing import TYPE_CHECKING, Any
 
 from umbel._control import actors as actor_table
+from umbel._control import answers as answer_table
 from umbel._control import jobs as job_table
 from umbel._control import kv as key_values
 from umbel._control import records
@@ -31,6 +35,7 @@ from umbel._control.events import ActorSpec, ActorState, Cause
 
 if TYPE_CHECKING:
     from umbel._control import groups as group_table
+    from umbel._control import nodes as node_table
 
 _ID_CHARS_MAX = 100  # of ids that are part of a key as they are: those of processes, actors and groups are shorter
 _OF_ACTOR = ("spec", "class", "call", "state", "error")
@@ -50,19 +55,24 @@ class Kept:
         self.groups: group_table.GroupTable | None = None  # once it is there
         self._now_s = now_s
         self._count = 0  # the largest n so far
+        self._job_count = 0  # as it is kept
+        self.answers = answer_table.Answers()
+        self.cluster = ""  # its id, once it has one
+        self.nodes: node_table.NodeTable | None = None  # where nodes may join
+        self._stored_nodes: list[dict[str, Any]] = []
         self._users: Counter[str] = Counter()  # live actors by the job whose workers theirs are like
         self._workers: dict[str, job_table.JobEnvironment] = {}
         self._of_groups: dict[str, dict[str, dict[str, Any]]] = {}
         self.actors = self._load(stored)
         self.jobs.changed = {}
         self.kv.changed = {}
+        self.answers.changed = {}
 
     # ---- loading ----
 
     def _load(self, stored: Iterable[tuple[str, bytes]]) -> actor_table.ActorTable:
         of_actors: dict[str, dict[str, Any]] = {}
         of_jobs: dict[str, dict[str, Any]] = {}
-        job_count = 0
         for key, record in self.book.read(stored):
             facts, body = record
             self._count = max(self._count, facts.get("n", 0))
@@ -78,11 +88,17 @@ class Kept:
             elif kind == "job":
                 of_jobs[facts["id"]] = facts
             elif kind == "jobs":
-                job_count = facts["count"]
+                self._job_count = facts["count"]
+            elif kind == "cluster":
+                self.cluster = facts["id"]
+            elif kind == "node":
+                self._stored_nodes.append(facts)
+            elif kind == "answer":
+                self.answers.keep(facts["client"], facts["rq"], facts["answer"])
             elif kind == "kv":
                 self.kv.restore(_bytes(facts["namespace"]), _bytes(facts["key"]), body)
         jobs = [_job(facts, self._workers.get(facts["id"])) for facts in sorted(of_jobs.values(), key=_n)]
-        self.jobs.restore(jobs, job_count)
+        self.jobs.restore(jobs, self._job_count)
         return actor_table.ActorTable.restored(self._actor(parts) for parts in sorted(of_actors.values(), key=_age))
 
     def _actor(self, parts: Mapping[str, Any]) -> actor_table.Actor:
@@ -98,6 +114,7 @@ class Kept:
         actor.preemptions = state.get("preemptions", 0)  # which earlier versions did not count
         for name in ("worker", "address", "repr_name", "restarts", "exit_reason", "reason"):
             setattr(actor, name, state[name])
+        actor.kill_reason = state.get("kill_reason", "")
         actor.state, actor.cause = ActorState(state["state"]), Cause(state["cause"])
         for what, bodies in (("class", self.classes), ("call", self.calls), ("error", self.errors)):
             if what in parts:
@@ -118,6 +135,14 @@ class Kept:
 
             table.restore(group_records.group(one, self._now_s) for one in sorted(parts.values(), key=_age))
 
+    def take_nodes(self, table: node_table.NodeTable) -> list[str]:
+        """The table of nodes is there, and gets those that are kept, and the id of the cluster. Returns the ids of those that
+        may live on."""
+        self.nodes = table
+        awaited = table.restore(self.cluster, sorted(self._stored_nodes, key=_n))
+        self._stored_nodes = []
+        return awaited
+
     def job_environments(self) -> list[job_table.JobEnvironment]:
         return list(self._workers.values())
 
@@ -130,8 +155,15 @@ class Kept:
             writes |= self._writes_of_actor(actor_id)
         for job_id in _taken(self.jobs.changed):
             writes |= self._writes_of_job(job_id)
+        if self.jobs.count != self._job_count:
+            self._job_count = self.jobs.count
+            writes |= self.book.put("jobs", {"count": self._job_count})
         for namespace, key in _taken(self.kv.changed):
             writes |= self._writes_of_key(namespace, key)
+        for client, request in _taken(self.answers.changed):
+            writes |= self._writes_of_answer(client, request)
+        if self.nodes is not None:
+            writes |= self._writes_of_nodes(self.nodes)
         if self.groups is not None and self.groups.changed:
             from umbel._control import group_records
 
@@ -170,7 +202,8 @@ class Kept:
         state = {
             "id": actor_id, "state": actor.state.value, "lacks_arguments": actor.lacks_arguments, "worker": actor.worker,
             "address": actor.address, "repr_name": actor.repr_name, "restarts": actor.restarts,
-            "preemptions": actor.preemptions, "exit_reason": actor.exit_reason, "reason": actor.reason,
+            "preemptions": actor.preemptions, "exit_reason": actor.exit_reason, "kill_reason": actor.kill_reason,
+            "reason": actor.reason,
             "cause": actor.cause.value,
         }  # fmt: skip
         writes |= self._put(f"{base}/state", state)
@@ -194,8 +227,6 @@ class Kept:
             "message": job.message, "started_s": job.started_s, "ended_s": job.ended_s,
         }  # fmt: skip
         writes = self._put(base, facts)
-        if job.status == job_table.RUNNING:
-            writes |= self.book.put("jobs", {"count": self.jobs.count})
         if job.environment is not None:
             writes |= self._writes_of_workers(job.environment)
         return writes | self._drop_workers(job_id)
@@ -210,6 +241,23 @@ class Kept:
             return {}
         del self._users[job_id]
         return self.book.delete(f"{_base('job', job_id)}/workers")
+
+    def _writes_of_answer(self, client: str, request: int) -> records.Writes:
+        key, answer = f"{_base('answer', client)}/{request}", self.answers.given(client, request)
+        if answer is None:
+            return self.book.delete(key)
+        return self.book.put(key, {"client": client, "rq": request, "answer": answer})
+
+    def _writes_of_nodes(self, table: node_table.NodeTable) -> records.Writes:
+        writes: records.Writes = {}
+        if self.cluster != table.cluster:
+            self.cluster = table.cluster
+            writes |= self.book.put("cluster", {"id": self.cluster})
+        for node_id in _taken(table.changed):
+            found = table.record(node_id)
+            key = _base("node", node_id)
+            writes |= self.book.delete(key) if found is None else self._put(key, {"id": node_id, **found})
+        return writes
 
     def _writes_of_key(self, namespace: bytes, key: bytes) -> records.Writes:
         name = hashlib.sha256(b"%d %b%b" % (len(namespace), namespace, key)).hexdigest()

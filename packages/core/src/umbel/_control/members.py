@@ -5,6 +5,10 @@ placed on a node, and orders about them go there. What processes of other nodes 
 (`umbel._agent.control_proxy`), over a `channels.Channel` for each node, which outlives its connections and ends with the node. A
 node that has died takes its processes along: those that owned or watched something, and those that host actors.
 
+Where records are kept, a node lives on while there is no head. It begins a new conversation with the next one, in which it first
+says what it has (`_on_restate`), then again what the head before may not have carried out, and that this was all; what nobody
+has reported when all awaited nodes have done so, or are dead, is given up.
+
 Made only where nodes may join; without any, it costs a look into an empty table for each message.
 """
 
@@ -16,6 +20,7 @@ from typing import Any, Protocol
 
 from umbel import exceptions
 from umbel._base import nodes
+from umbel._control import events as ev
 from umbel._wire import channels
 
 JOB_IDS = 64  # that a node may give to its drivers before it has to ask for more; so many come while the head is away
@@ -44,12 +49,16 @@ class Daemon(Protocol):
 class Member:
     """One other node. send: to it, by the connection that there is; None while there is none."""
 
-    __slots__ = ("channel", "clients", "job_ids", "jobs", "load", "node_id", "send")
+    __slots__ = ("channel", "clients", "job_ids", "jobs", "load", "node_id", "send", "unheard")
 
-    def __init__(self, node_id: str, job_ids: tuple[int, int]) -> None:
+    def __init__(self, node_id: str, job_ids: tuple[int, int], *, vouches: bool) -> None:
+        """vouches: what it says is kept at the node until what came of it is."""
         self.node_id = node_id
         self.job_ids = job_ids  # the first, and how many
-        self.channel = channels.Channel()
+        self.channel = channels.Channel(vouches=vouches)
+        self.unheard: collections.deque[tuple[int, str, int]] = (
+            collections.deque()
+        )  # answers that are kept, with their numbers in the channel
         self.clients: dict[str, None] = {}  # its processes that have said something
         self.jobs: dict[str, str] = {}  # whose drivers are among them, with the driver
         self.send: Callable[[Message, bytes], None] | None = None
@@ -92,10 +101,13 @@ class Members:
         ] = {}  # what nodes have free since they reserved bundles or gave some back
         self._attempts = 0
         self._jobs_of: dict[str, str] = {}  # processes of other nodes
+        self._awaited: dict[str, str] = {}  # nodes that may have lived on, by tag, until they have said what they have
         self._control: Any = None
         self.wants_load = False  # of every node: there is an autoscaler
         self._on: dict[str, Callable[[Member, Message, bytes], None]] = {
             "load": lambda member, message, _body: setattr(member, "load", message),
+            "restate": self._on_restate,
+            "restated": self._on_restated,
             "request": self._on_request,
             "query": self._on_query,
             "drain_node": self._on_drain_node,
@@ -142,8 +154,12 @@ class Members:
             member.say({"t": "deliver", "to": client, "message": message}, body)
 
     def reply(self, client: str, request: int | None, message: Message, body: bytes = b"") -> None:
-        if request is not None:
-            self.send(client, {"t": "reply", "rq": request, **message}, body)
+        if request is None:
+            return
+        self.send(client, {"t": "reply", "rq": request, **message}, body)
+        member, answers = self._member_of(client), self._control.answers
+        if member is not None and answers is not None and answers.given(client, request) is not None:
+            member.unheard.append((member.channel.said, client, request))
 
     def refuse(self, client: str, request: int | None, kind: str, text: str) -> None:
         if request is None:
@@ -164,7 +180,7 @@ class Members:
 
     def late_s(self, actor: str) -> float:
         """What its creator's node has to say may wait for a connection, and its handle come by another way."""
-        return LATE_S if self._member_of(actor) is not None else 0.0
+        return LATE_S if self._member_of(actor) is not None or actor[_TAG] in self._awaited else 0.0
 
     def place_actor(self, spec: Any) -> None:
         """On the node that `placing` chooses; in a placement group, on that of the group."""
@@ -414,7 +430,7 @@ class Members:
     def where(self, process: str) -> str:
         """The id of the other node that a process is on; "" for this one, and for one that has gone."""
         member = self._member_of(process)
-        return member.node_id if member is not None else ""
+        return member.node_id if member is not None else self._awaited.get(process[_TAG], "")
 
     def place_of(self, listed: Message) -> Message:
         """What is to be said of an actor beside what the table knows: the "node_id" of its host with its "pid", or in "reason"
@@ -426,6 +442,11 @@ class Members:
             return {"reason": text, "awaits_group": waiting.group}
         if listed["worker"] and placed is not None:
             return {"node_id": placed.member.node_id, "pid": placed.pid}
+        if listed["worker"][_TAG] in self._awaited:
+            return {
+                "node_id": self._awaited[listed["worker"][_TAG]],
+                "reason": "the head has started again, and waits for its node",
+            }
         if listed["worker"] or not self._members or not self._control.lacks_host(listed["actor"]):
             return {}
         where = f"node {placed.member.node_id}" if placed is not None else "the head"
@@ -454,8 +475,21 @@ class Members:
         tag = nodes.tag_of_node(node_id).hex()
         member = self._members.get(tag)
         if member is None:
-            member = self._members[tag] = Member(node_id, (self._control.reserve_job_ids(JOB_IDS), JOB_IDS))
+            ids = (self._control.reserve_job_ids(JOB_IDS), JOB_IDS)
+            member = self._members[tag] = Member(node_id, ids, vouches=self._control.keeps)
         return member
+
+    def await_nodes(self, node_ids: Iterable[str]) -> None:
+        """These may have lived on while there was no head."""
+        self._awaited = {nodes.tag_of_node(one).hex(): one for one in node_ids}
+        if self._awaited:
+            self._control.await_nodes()
+
+    def _awaits_no_more(self, tag: str) -> None:
+        if tag in self._awaited:
+            del self._awaited[tag]
+            if not self._awaited:
+                self._control.recover()
 
     def linked(self, node_id: str, heard: int, send: Callable[[Message, bytes], None]) -> None:
         """The node has a connection, and has heard so much. Raises ValueError when it cannot have."""
@@ -477,18 +511,23 @@ class Members:
 
     def node_gone(self, node_id: str, reason: str) -> None:
         """For good. First go those who need what they own to end with them, so that nobody looks for workers of that."""
-        member = self._members.pop(nodes.tag_of_node(node_id).hex(), None)
-        if member is None:
-            return
+        tag = nodes.tag_of_node(node_id).hex()
+        member = self._members.pop(tag, None)
+        if member is not None:
+            self._give_up(member, reason)
+        self._awaits_no_more(tag)
+
+    def _give_up(self, member: Member, reason: str) -> None:
         for client in list(member.clients):
             self._client_gone(member, client)
+        node_id = member.node_id
         facts: Message = next((one for one in self._daemon.other_nodes() if one["node_id"] == node_id), {})
         is_preempted = (facts.get("draining") or {}).get("reason") == "preemption"
         self._room.pop(node_id, None)
         self._control.node_gone(node_id)
         for actor, placed in [one for one in self._placed.items() if one[1].member is member]:
             if placed.worker:
-                told = f"its node {node_id[:8]} is dead: {reason}"
+                told = f"its node {member.node_id[:8]} is dead: {reason}"
                 self._lose(actor, placed, told, None, is_preempted=is_preempted)
             else:
                 self._forget(actor)
@@ -529,16 +568,72 @@ class Members:
             return
         if frame["t"] == "heard_said":
             member.channel.acknowledged(frame["heard"])
+            self._forget_answers(member, frame["heard"])
             return
         if member.channel.takes(frame, body):
+            self._forget_answers(member, frame["heard"])
             message = frame["message"]
             carry_out = self._on.get(message.get("t"))
             if carry_out is None:
                 raise ValueError(f"unknown message {message.get('t')!r:.100}; known are {', '.join(self._on)}")
             carry_out(member, message, body)
+        self._control.when_kept(lambda: self._acknowledge(member, frame["number"]))
+
+    def _acknowledge(self, member: Member, number: int) -> None:
+        """What came of all up to this number is kept."""
+        member.channel.vouch(number)
         acknowledgement = member.channel.acknowledgement()
         if acknowledgement is not None and member.send is not None:
             member.send(acknowledgement, b"")
+
+    def _forget_answers(self, member: Member, heard: int) -> None:
+        """Those that the node has heard are kept no more; that is written with what is written next."""
+        while member.unheard and member.unheard[0][0] <= heard:
+            _, client, request = member.unheard.popleft()
+            self._control.answers.forget(client, request)
+
+    # ---- after the head was away ----
+
+    def _on_restate(self, member: Member, message: Message, _body: bytes) -> None:
+        """What the node has. hosts: by workers; one that has "ended" is told of once more afterwards."""
+        for client, job_id in message["processes"].items():
+            member.clients[client] = None
+            self._jobs_of[client] = job_id
+        member.jobs |= message["jobs"]
+        hosts: dict[str, ev.Hosting] = {}
+        accelerators: dict[str, Any] = {}
+        for worker, one in message["hosts"].items():
+            actor = one["actor"]
+            self._attempts = max(self._attempts, one["attempt"])
+            if self._control.is_worker_of(actor, worker):
+                hosts[worker] = ev.Hosting(actor, ev.Stage(one["stage"]))
+                self._take_up(actor, member, worker, one)
+                if hosts[worker].stage is ev.Stage.UNCALLED:
+                    accelerators[actor] = one["accelerators"]
+            elif not one["has_ended"]:
+                member.say({"t": "kill_actor", "actor": actor, "reason": "it was not recorded before the head ended"})
+        if self._control.answers is not None:
+            for client in message["processes"]:
+                self._control.answers.forget_others(client, message["asked"].get(client, ()))
+        self._control.hosts_reported(member.node_id, hosts, message["processes"], accelerators)
+
+    def _take_up(self, actor: str, member: Member, worker: str, one: Message) -> None:
+        spec = self._control.spec_of(actor)
+        placed = self._placed[actor] = Placed(spec, member, one["attempt"])
+        placed.worker, placed.pid = worker, one["pid"]
+        if spec.group:
+            self._group_of[actor] = spec.group
+            self._in_groups.setdefault(spec.group, {})[actor] = member.node_id
+
+    def _on_restated(self, member: Member, message: Message, _body: bytes) -> None:
+        """All that was left to be said has been."""
+        for actor in message["owned"]:
+            facts = self._control.facts_of_dead(actor)
+            if facts is not None:
+                member.say({"t": "actor_dead", "actor": actor, "facts": facts})
+        self._awaits_no_more(nodes.tag_of_node(member.node_id).hex())
+
+    # ---- messages of nodes ----
 
     def _on_request(self, member: Member, message: Message, body: bytes) -> None:
         client, request = message["client"], message["message"]
@@ -552,7 +647,8 @@ class Members:
         is_of_groups = what == "placement_groups"
         result = self._control.listed_groups(message["about"]) if is_of_groups else self._daemon.answer(what)
         answer = {"t": "reply", "rq": message["rq"], "result": result}
-        member.say({"t": "deliver", "to": message["client"], "message": answer})
+        told = {"t": "deliver", "to": message["client"], "message": answer}
+        self._control.when_kept(lambda: member.say(told))
 
     def _on_drain_node(self, member: Member, message: Message, _body: bytes) -> None:
         client, request = message["client"], message["message"]["rq"]
@@ -581,7 +677,8 @@ class Members:
 
     def _on_want_job_ids(self, member: Member, _message: Message, _body: bytes) -> None:
         member.job_ids = (self._control.reserve_job_ids(JOB_IDS), JOB_IDS)
-        member.say({"t": "job_ids", "ids": list(member.job_ids)})
+        told = {"t": "job_ids", "ids": list(member.job_ids)}
+        self._control.when_kept(lambda: member.say(told))
 
     def _on_bundles_reserved(self, member: Member, message: Message, _body: bytes) -> None:
         self._note_room(member, message["available"])
@@ -615,7 +712,7 @@ class Members:
 
     def _on_host_died(self, member: Member, message: Message, _body: bytes) -> None:
         placed = self._placed_there(member, message)
-        if placed is not None:
+        if placed is not None and placed.worker == message["worker"]:
             self._lose(message["actor"], placed, message["reason"], message["memory"])
 
     def _on_unhosted(self, member: Member, message: Message, _body: bytes) -> None:

@@ -6,11 +6,12 @@ node dials again and is told everything at once.
 
 from __future__ import annotations
 
+import functools
 import itertools
 from collections.abc import Callable, Iterable, Mapping
 from typing import Any, Protocol
 
-from umbel._control import members, nodes
+from umbel._control import members, nodes, service
 from umbel._transport import addresses
 from umbel._transport import connection as transport
 from umbel._wire import frames, node_messages
@@ -48,6 +49,9 @@ class Daemon(Protocol):
     @property
     def members(self) -> members.Members: ...
 
+    @property
+    def control(self) -> service.ActorService: ...
+
     def nodes_changed(self, changes: Iterable[Mapping[str, Any]]) -> None:
         """Members are told this of nodes, each with its "node_id"."""
 
@@ -73,27 +77,43 @@ class NodeService:
         )
         self._links: dict[int, transport.Connection] = {}
         self._nodes: dict[int, str] = {}  # by link, those that have said who they are
-        self._heard: dict[int, int] = {}  # by link, what its node has heard of this conversation when it began
+        self._heard: dict[
+            int, tuple[str, int]
+        ] = {}  # by link, what its node had heard when it began, and from which head
         self._numbers = itertools.count(1)
         self._tells: dict[int, Callable[[bool, str], None]] = {}  # whoever wants to know whether a node is drained
         self._look_s = daemon.now_s() + LOOK_S
+        self._idle_until_s = 0.0
+        self._welcomed: set[str] = set()  # members that this head has told so
         self._do: dict[type, Callable[[Any], None]] = {
             nodes.Welcome: self._welcome,
-            nodes.Acknowledge: lambda command: self._send(command.link, {"t": "heard", "sequence": command.sequence}),
-            nodes.Refuse: self._refuse,
+            nodes.Acknowledge: self._acknowledge,
             nodes.DropLink: lambda command: self._close(command.link),
+            nodes.Refuse: self._refuse,
             nodes.Publish: self._publish,
             nodes.Admit: lambda command: daemon.node_appeared(
                 command.node_id, self.table.alive[command.node_id].facts["address"]
             ),
-            nodes.DeclareDead: lambda command: daemon.node_died(command.node_id, command.reason),
+            nodes.DeclareDead: self._declare_dead,
             nodes.AskToDrain: lambda command: self._send(command.link, {"t": "drain", **command._asdict()}),
             nodes.AnswerDrain: lambda command: self._tells.pop(command.request)(command.is_accepted, command.text),
         }
+        daemon.members.await_nodes(daemon.control.take_nodes(self.table))
+        daemon.control.keep_nodes()
 
     def _decide(self, event: nodes.NodeEvent) -> None:
-        for command in self.table.apply(event):
-            self._do[type(command)](command)
+        """Who is a member, and who is dead, is told when it is kept."""
+        commands = self.table.apply(event)
+        self._daemon.control.keep_nodes()
+        for command in commands:
+            if isinstance(command, (nodes.Acknowledge, nodes.DropLink)) or self._is_old_news(command):
+                self._do[type(command)](command)
+            else:
+                self._daemon.control.when_kept(functools.partial(self._do[type(command)], command))
+
+    def _is_old_news(self, command: nodes.NodeCommand) -> bool:
+        """That a node is a member which has been told so: it need not wait for what does not concern it."""
+        return isinstance(command, nodes.Welcome) and command.node_id in self._welcomed
 
     # ---- for the daemon ----
 
@@ -102,15 +122,19 @@ class NodeService:
         return [{**one, "suspicion": self.table.suspicion(one["node_id"], now_s)} for one in self.table.listed()]
 
     def next_tick_s(self) -> float | None:
-        return min(self.table.next_tick_s, self._look_s)
+        return min(max(self.table.next_tick_s, self._idle_until_s), self._look_s)
 
     def tick(self) -> None:
         now_s = self._daemon.now_s()
         if now_s >= self._look_s:
             self._look_s = now_s + LOOK_S
             self._decide(nodes.HeadChanged(self._daemon.own_state(), now_s))
-        if now_s >= self.table.next_tick_s:
+        if now_s < self.table.next_tick_s:
+            return
+        if self._daemon.control.may_act():
             self._decide(nodes.Ticked(now_s))
+        else:  # which counts as if the head stood still: nobody is dead because the storage is away
+            self._idle_until_s = now_s + LOOK_S
 
     def drain(
         self, node_id: str, reason: str, message: str, left_s: float | None, tell: Callable[[bool, str], None]
@@ -124,8 +148,15 @@ class NodeService:
         self._tells[request] = tell
         self._decide(nodes.DrainRequested(request, node_id, reason, message, left_s, self._daemon.now_s()))
 
-    def close(self, reason: str) -> None:
-        """The head ends, and its cluster with it. Returns when all members have heard it, or not in time."""
+    def close(self, reason: str, *, ends_cluster: bool) -> None:
+        """The head ends. ends_cluster: with all nodes; else they wait for another one. Returns when all members have heard it,
+        or not in time."""
+        if not ends_cluster:
+            for link in list(self._links):
+                self._close(link)
+            return
+        self.table.end(reason, self._daemon.now_s())
+        self._daemon.control.keep_nodes()
         for link in list(self._links):
             self._send(link, {"t": "head_ends", "reason": reason})
         until_s = self._daemon.now_s() + LAST_WORDS_S
@@ -165,7 +196,7 @@ class NodeService:
             if node_id != facts["node_id"]:
                 raise ValueError(f"it was {node_id} and wants to be {facts['node_id']}")
             sequence, state = message["sequence"], message["state"]
-            self._heard[link] = message["heard"]
+            self._heard[link] = message["head"], message["heard"]
             scaling = self._daemon.scaling
             refusal = scaling.refusal(facts["labels"]) if scaling is not None else ""
             if refusal and node_id not in self.table.alive:
@@ -218,27 +249,48 @@ class NodeService:
         if connection is not None:
             connection.send(frames.encode_control(message, body))
 
+    def _acknowledge(self, command: nodes.Acknowledge) -> None:
+        leads = self._daemon.control.may_act()
+        self._send(command.link, {"t": "heard", "sequence": command.sequence, "leads": leads})
+
     def _close(self, link: int) -> None:
         connection = self._links.get(link)
         if connection is not None:
             connection.close()
 
     def _welcome(self, command: nodes.Welcome) -> None:
-        health, link = self._health, command.link
+        """When the numbers of jobs that it gets are kept as well."""
         member = self._daemon.members.entered(command.node_id)
+        if command.node_id in self._welcomed:
+            self._welcome_now(command, member)
+        else:
+            self._daemon.control.when_kept(lambda: self._welcome_now(command, member))
+
+    def _welcome_now(self, command: nodes.Welcome, member: members.Member) -> None:
+        health, link = self._health, command.link
+        if link not in self._links:
+            return  # it has broken meanwhile
+        self._welcomed.add(command.node_id)
         self._send(
             link,
             {
-                "t": "welcome", "cluster": self.table.cluster, "period_s": health.period_s, "timeout_s": health.timeout_s,
-                "nodes": self.table.listed(), "heard": member.channel.heard, "job_ids": list(member.job_ids),
+                "t": "welcome", "cluster": self.table.cluster, "head": self.table.head.id, "period_s": health.period_s,
+                "timeout_s": health.timeout_s, "nodes": self.table.listed(), "heard": member.channel.counts,
+                "job_ids": list(member.job_ids),
             },
         )  # fmt: skip
-        self._daemon.members.linked(command.node_id, self._heard[link], lambda *said: self._say(link, *said))
+        head, heard = self._heard[link]
+        heard = heard if head == self.table.head.id else 0  # of a conversation with a head before this one
+        self._daemon.members.linked(command.node_id, heard, lambda *said: self._say(link, *said))
 
     def _refuse(self, command: nodes.Refuse) -> None:
         self._daemon.log(f"node {self._nodes.get(command.link, '')} was refused: {command.reason}")
         self._send(command.link, {"t": "refused", "kind": command.kind, "reason": command.reason})
         self._close(command.link)
+
+    def _declare_dead(self, command: nodes.DeclareDead) -> None:
+        self._welcomed.discard(command.node_id)
+        self._daemon.node_died(command.node_id, command.reason)
 
     def _publish(self, command: nodes.Publish) -> None:
         frame = frames.encode_control({"t": "nodes", "nodes": list(command.changes)})

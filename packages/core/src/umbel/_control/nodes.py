@@ -9,6 +9,10 @@ late by an older link changes nothing.
 Time at which the head itself stood still counts against nobody: what nodes said meanwhile lies unread. It is to be told `Ticked`
 by `next_tick_s`, once in `TICK_S` at least; when that comes `LATE_S` too late, what has passed since the last one is not counted.
 
+A head that has started again begins with the nodes that were kept (`restore`): its cluster's id is that of before, the daemon
+of the head before is dead with what ran there, and the others are *awaited* for `return_s`, as one that has not noticed yet
+that its link is broken takes `timeout_s` to do so.
+
 Members are told at once who joined, left or died, and at most once in `publish_s` what else has changed, each node once,
 with values and not differences: so what is told twice does no harm.
 
@@ -20,7 +24,7 @@ once, within `DRAIN_ANSWER_S`. This module only decides; `node_service` sends an
 from __future__ import annotations
 
 from collections import OrderedDict
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterable, Mapping
 from typing import Any, NamedTuple, TypeAlias
 
 from umbel._base import checks, nodes
@@ -36,6 +40,7 @@ LATE_S = 0.5  # a loop that is so late was stopped, or had no CPU
 PUBLISH_S = 1.0  # of changes to all members: their number is squared in this, and placing bears with a second
 DRAIN_ANSWER_S = 15.0  # a node looks for 5 s whether it is idle; and it may have to come back first
 DEAD_KEPT_MAX = 1_000  # Ray's; to be listed, and to be told that they are dead
+HEAD_ENDED = "its daemon ended, which was the head of the cluster, and another one has taken its place"
 
 Facts = Mapping[str, Any]
 
@@ -52,6 +57,11 @@ class Health(NamedTuple):
     def silence_s(self) -> float:
         """Of a link that has not broken."""
         return self.timeout_s + self.threshold * self.period_s
+
+    @property
+    def return_s(self) -> float:
+        """For nodes to come back to a head that has started again."""
+        return self.timeout_s + self.reconnect_s
 
 
 # What has happened.
@@ -181,7 +191,7 @@ class Publish(NamedTuple):
 
 
 class Admit(NamedTuple):
-    """A new member is there; for those here whom it concerns."""
+    """A member is there that has not been, at this head; for those here whom it concerns."""
 
     node_id: str
 
@@ -234,10 +244,11 @@ class _Drain(NamedTuple):
 
 class Node:
     """One of a cluster. link: 0 for none. suspected_s: since when it has been, None while it is not. ended_s: of the dead, by
-    the system's clock."""
+    the system's clock. is_awaited: it has not come to this head yet, and had to that before."""
 
     __slots__ = (
-        "ended_s", "facts", "heard_s", "id", "is_expected", "link", "lost_s", "reason", "sequence", "state", "suspected_s",
+        "ended_s", "facts", "heard_s", "id", "is_awaited", "is_expected", "link", "lost_s", "reason", "sequence", "state",
+        "suspected_s",
     )  # fmt: skip
 
     def __init__(self, facts: Facts, state: Facts, now_s: float) -> None:
@@ -252,8 +263,11 @@ class Node:
         self.ended_s: float | None = None
         self.reason = ""
         self.is_expected = False
+        self.is_awaited = False
 
     def dies_s(self, health: Health) -> float:
+        if self.is_awaited and self.lost_s is not None:
+            return self.lost_s + health.return_s
         silent_s = self.heard_s + health.silence_s
         return silent_s if self.lost_s is None else min(silent_s, self.lost_s + health.reconnect_s)
 
@@ -267,7 +281,8 @@ class NodeTable:
     """The members, the head first, and the dead, the latest last."""
 
     def __init__(self, head: Facts, state: Facts, *, health: Health, now_s: float, time_s: float) -> None:
-        """head: its facts. The cluster is called by its id. now_s, time_s: by the clock of the events, and by the system's."""
+        """head: its facts. The cluster is called by its id, unless one is restored. now_s, time_s: by the clock of the events,
+        and by the system's."""
         self._health = health
         self._to_time_s = time_s - now_s
         self.head = Node(head, state, now_s)
@@ -275,6 +290,7 @@ class NodeTable:
         self.cluster = self.head.id
         self.alive: dict[str, Node] = {self.head.id: self.head}
         self.dead: OrderedDict[str, Node] = OrderedDict()
+        self.changed: dict[str, None] | None = None  # whose records are to be kept anew; None where nobody keeps any
         self._tags = {nodes.tag_of_node(self.head.id): self.head.id}
         self._changed: dict[str, Node] = {}  # of whom the members shall hear
         self._drains: dict[int, _Drain] = {}  # by request
@@ -294,6 +310,48 @@ class NodeTable:
     def apply(self, event: NodeEvent) -> list[NodeCommand]:
         return self._on[type(event)](event)
 
+    def restore(self, cluster: str, kept: Iterable[Facts]) -> list[str]:
+        """Begin with what was kept (`record`) of each, the latest last, and keep records from now on. cluster: "" for none yet.
+        Returns the ids of those that are awaited."""
+        now_s = self.head.heard_s
+        self.cluster = cluster or self.head.id
+        self.changed = {self.head.id: None}
+        for one in kept:
+            node = Node(one["facts"], {"available": {}, "waiting": 0}, now_s)
+            self._tags[nodes.tag_of_node(node.id)] = node.id
+            if one["ended_s"] is not None or one["is_head"]:
+                self._restore_dead(node, one)
+            else:
+                self.alive[node.id] = node
+                node.lost_s = node.suspected_s = now_s
+                node.is_awaited = True
+                self.next_tick_s = min(self.next_tick_s, node.dies_s(self._health))
+        return [node.id for node in self.alive.values() if node.is_awaited]
+
+    def _restore_dead(self, node: Node, kept: Facts) -> None:
+        node.ended_s, node.reason, node.is_expected = kept["ended_s"], kept["reason"], kept["is_expected"]
+        if node.ended_s is None:
+            node.ended_s, node.reason = node.heard_s + self._to_time_s, HEAD_ENDED
+            self._changes(node)
+        self._remember_dead(node)
+
+    def record(self, node_id: str) -> dict[str, Any] | None:
+        """What is to be kept of it; None for nothing."""
+        node = self.alive.get(node_id) or self.dead.get(node_id)
+        if node is None:
+            return None
+        end = {"ended_s": node.ended_s, "reason": node.reason, "is_expected": node.is_expected}
+        return {"facts": dict(node.facts), "is_head": node is self.head, **end}
+
+    def _changes(self, node: Node) -> None:
+        if self.changed is not None:
+            self.changed[node.id] = None
+
+    def end(self, reason: str, now_s: float) -> None:
+        """The cluster ends, and no member of it lives on."""
+        for node in [one for one in self.alive.values() if one is not self.head]:
+            self._die(node, reason, now_s, is_expected=True)
+
     def listed(self) -> list[dict[str, Any]]:
         """All, for queries and new members."""
         return [node.listed() for node in (*self.alive.values(), *self.dead.values())]
@@ -304,6 +362,8 @@ class NodeTable:
         if node is None or node.suspected_s is None:
             return ""
         what = "its connection is broken" if node.lost_s is not None else "it says nothing"
+        if node.is_awaited:
+            what = "the head has started again, and the node has not come back"
         left_s = max(0.0, node.dies_s(self._health) - now_s)
         return (
             f"{what} for {now_s - node.suspected_s:.0f} s; it is declared dead in {left_s:.0f} s unless it comes back"
@@ -321,6 +381,9 @@ class NodeTable:
         if event.sequence <= node.sequence:  # it came late, or twice
             return [] if event.link == node.link else [DropLink(event.link)]
         commands: list[NodeCommand] = [DropLink(node.link)] if node.link else []
+        if node.is_awaited:
+            node.is_awaited = False
+            commands.append(Admit(node.id))
         node.link, node.lost_s = event.link, None
         self._heard(node, event.sequence, event.state, event.now_s)
         again = [one.ask(node.link, event.now_s) for one in self._drains.values() if one.node_id == node.id]
@@ -351,6 +414,7 @@ class NodeTable:
         links = self._links()
         self.alive[node.id] = node
         self._tags[nodes.tag_of_node(node.id)] = node.id
+        self._changes(node)
         node.link, node.sequence = event.link, event.sequence
         return [Admit(node.id), Publish((node.listed(),), links), Welcome(node.id, event.link)]
 
@@ -455,10 +519,8 @@ class NodeTable:
         self._changed.pop(node.id, None)
         node.ended_s, node.reason, node.is_expected = now_s + self._to_time_s, reason, is_expected
         node.suspected_s = None
-        self.dead[node.id] = node
-        if len(self.dead) > DEAD_KEPT_MAX:
-            _, forgotten = self.dead.popitem(last=False)
-            del self._tags[nodes.tag_of_node(forgotten.id)]
+        self._changes(node)
+        self._remember_dead(node)
         end = {"alive": False, "reason": reason, "is_expected": is_expected, "ended_s": node.ended_s}
         if "draining" in node.state:  # those who have not heard of it count what died there against nobody all the same
             end["draining"] = node.state["draining"]
@@ -468,6 +530,13 @@ class NodeTable:
             del self._drains[asked.request]
             commands.append(AnswerDrain(asked.request, False, f"node {node.id} has died meanwhile: {reason}"))
         return commands
+
+    def _remember_dead(self, node: Node) -> None:
+        self.dead[node.id] = node
+        if len(self.dead) > DEAD_KEPT_MAX:
+            _, forgotten = self.dead.popitem(last=False)
+            del self._tags[nodes.tag_of_node(forgotten.id)]
+            self._changes(forgotten)
 
     # ---- time ----
 
@@ -505,7 +574,11 @@ class NodeTable:
             node.suspected_s = min(now_s, node.suspected_s + stood_still_s)
 
     def _declare_dead(self, node: Node, now_s: float) -> list[NodeCommand]:
-        if node.lost_s is not None and node.lost_s + self._health.reconnect_s <= now_s:
+        if node.is_awaited:
+            reason = (
+                f"it did not come back within {self._health.return_s:g} s after the cluster's head had started again"
+            )
+        elif node.lost_s is not None and node.lost_s + self._health.reconnect_s <= now_s:
             reason = f"its connection to the head broke, and it did not come back within {self._health.reconnect_s:g} s"
         else:
             reason = f"the head has heard nothing from it for {self._health.silence_s:g} s"
@@ -533,7 +606,7 @@ class NodeTable:
         links = [node.link for node in self.alive.values() if node.link]
         checks.invariant(len(links) == len(set(links)), "two nodes have one link", links=links)
         checks.invariant(len(self.dead) <= DEAD_KEPT_MAX, "too many dead are kept", dead=len(self.dead))
-        checks.invariant(self.alive.get(self.cluster) is self.head and not self.head.link, "the head is not a member")
+        checks.invariant(self.alive.get(self.head.id) is self.head and not self.head.link, "the head is not a member")
         for node in known:
             is_dead = node.id in self.dead
             checks.invariant(is_dead == (node.ended_s is not None) == bool(node.reason), "half dead", node=node.id)

@@ -17,7 +17,7 @@ from umbel._control import actors, jobs, kv
 from umbel._control import events as ev
 
 if TYPE_CHECKING:
-    from umbel._control import group_service, keeping
+    from umbel._control import group_service, keeping, nodes
 
 Message = dict[str, Any]
 
@@ -54,6 +54,9 @@ class Node(Protocol):
     def kill_actor(self, actor: str, reason: str) -> None:
         """Kill its worker, or stop looking for one."""
 
+    def is_here(self, client: str) -> bool:
+        """Whether it is, or was, a process of this node, which ends with it."""
+
     def late_s(self, actor: str) -> float:
         """How much later than a handle to it the actor's creation may come here, beyond what is usual on one node."""
 
@@ -67,6 +70,7 @@ class ActorService:
         self.table = kept.actors if kept is not None else actors.ActorTable()
         self.jobs = kept.jobs if kept is not None else jobs.Jobs()
         self.kv = kept.kv if kept is not None else kv.KeyValues()
+        self.answers = kept.answers if kept is not None else None  # to processes that outlive this service
         self._keeper = keeper
         self._recover_at_s: float | None = None
         self._reported: set[str] = set()  # processes, until then
@@ -129,6 +133,36 @@ class ActorService:
         if self._keeper is not None:
             self._keeper.keep()
 
+    def when_kept(self, effect: Callable[[], None]) -> None:
+        """Do this when all that was decided so far is kept, where anything is."""
+        if self._keeper is None:
+            effect()
+        else:
+            self._keeper.withhold(effect)
+
+    def may_act(self) -> bool:
+        return self._keeper is None or self._keeper.may_act()
+
+    @property
+    def keeps(self) -> bool:
+        """Whether anything is kept."""
+        return self._keeper is not None
+
+    def _is_answered(self, client: str, request: int | None) -> bool:
+        """Whether a head before this one has carried it out; it is told again what that has said."""
+        known = self.answers.given(client, request) if self.answers is not None and request is not None else None
+        if known is None:
+            return False
+        self._node.reply(client, request, known)
+        return True
+
+    def _answer_once(self, client: str, request: int | None, answer: Message) -> None:
+        """To what must not be carried out again by the next head, which a process of another node would ask."""
+        if self.answers is not None and request is not None and not self._node.is_here(client):
+            self.answers.keep(client, request, answer)
+        self._keep()
+        self._node.reply(client, request, answer)
+
     def _trouble(self, size_bytes: int) -> str:
         """Why a request with a body of this size cannot be kept; "" if it can."""
         return self._keeper.trouble(size_bytes) if self._keeper is not None else ""
@@ -137,14 +171,16 @@ class ActorService:
 
     def _on_create_actor(self, client: str, namespace: str, message: Message, body: bytes) -> None:
         actor = message["actor"]
-        trouble = self._trouble(len(body))
+        is_new = self.table.record(actor) is None  # else it is told again, by a node whose head has ended
+        trouble = self._trouble(len(body)) if is_new else ""
         if trouble:
             self._refuse_actor(client, message, trouble)
             return
         job_id, job = self._node.job_of(client)
-        self._classes[actor] = body[: message["meta_size"]]
-        if not message["lacks_arguments"]:
-            self._calls[actor] = body[message["meta_size"] :]
+        if is_new:
+            self._classes[actor] = body[: message["meta_size"]]
+            if not message["lacks_arguments"]:
+                self._calls[actor] = body[message["meta_size"] :]
         spec = ev.ActorSpec(
             actor=actor,
             owner=client,
@@ -220,8 +256,10 @@ class ActorService:
         self._decide(ev.ActorWatched(client, actor, self._node.now_s(), self._node.late_s(actor)))
 
     def _on_kill_actor(self, client: str, _namespace: str, message: Message, _body: bytes) -> None:
+        if self._is_answered(client, message["rq"]):
+            return
         self._decide(ev.ActorKilled(message["actor"], message["no_restart"], self._node.now_s()))
-        self._node.reply(client, message["rq"], {})
+        self._answer_once(client, message["rq"], {})
 
     def _on_actor_unreferenced(self, _client: str, _namespace: str, message: Message, _body: bytes) -> None:
         self._decide(ev.ActorUnreferenced(message["actor"], self._node.now_s()))
@@ -244,6 +282,8 @@ class ActorService:
     # ---- key-value store ----
 
     def _on_kv_put(self, client: str, _namespace: str, message: Message, body: bytes) -> None:
+        if self._is_answered(client, message["rq"]):
+            return
         space_size, key_size = message["space_size"], message["key_size"]
         space, key, value = body[:space_size], body[space_size : space_size + key_size], body[space_size + key_size :]
         if len(space) + len(key) > kv.KEY_BYTES_MAX or len(value) > kv.VALUE_BYTES_MAX:
@@ -256,18 +296,18 @@ class ActorService:
             self._node.refuse(client, message["rq"], "unavailable", self._trouble(len(value)))
         else:
             was_there = self.kv.put(space, key, value, overwrites=message["overwrite"])
-            self._keep()
-            self._node.reply(client, message["rq"], {"existed": was_there})
+            self._answer_once(client, message["rq"], {"existed": was_there})
 
     def _on_kv_get(self, client: str, _namespace: str, message: Message, body: bytes) -> None:
         value = self.kv.get(body[: message["space_size"]], body[message["space_size"] :])
         self._node.reply(client, message["rq"], {"found": value is not None}, value or b"")
 
     def _on_kv_del(self, client: str, _namespace: str, message: Message, body: bytes) -> None:
+        if self._is_answered(client, message["rq"]):
+            return
         space, key = body[: message["space_size"]], body[message["space_size"] :]
         count = self.kv.delete(space, key, is_prefix=message["prefix"])
-        self._keep()
-        self._node.reply(client, message["rq"], {"count": count})
+        self._answer_once(client, message["rq"], {"count": count})
 
     def _on_kv_list(self, client: str, _namespace: str, message: Message, body: bytes) -> None:
         keys = self.kv.keys(body[: message["space_size"]], body[message["space_size"] :])
@@ -388,6 +428,8 @@ class ActorService:
     def client_gone(self, client: str) -> None:
         self._decide(ev.ClientGone(client, self._node.now_s()))
         self.jobs.gone(client, self._node.time_s())
+        if self.answers is not None:
+            self.answers.forget_others(client, ())
         self._keep()
         if self._groups is not None:
             self._groups.owner_gone(client)
@@ -406,8 +448,10 @@ class ActorService:
         return self.jobs.driver_of(job_id)
 
     def reserve_job_ids(self, count: int) -> int:
-        """So many are given by somebody else: the number of the first, see `jobs.job_id`."""
-        return self.jobs.reserve(count)
+        """So many are given by somebody else: the number of the first, see `jobs.job_id`. To be told `when_kept`."""
+        first = self.jobs.reserve(count)
+        self._keep()
+        return first
 
     def driver_trouble(self) -> str:
         """Why no driver can come now; "" if one can."""
@@ -443,19 +487,39 @@ class ActorService:
         if self._keeper is not None:
             self._keeper.tick()
             if self._recover_at_s is not None and self._recover_at_s <= self._node.now_s():
-                self._recover_at_s = None
-                self._recover()
+                self.recover()
         self._decide(ev.Ticked(self._node.now_s()))
         if self._groups is not None:
             self._groups.tick()
 
-    def hosts_reported(self, node: str, hosts: Mapping[str, ev.Hosting], processes: Collection[str]) -> None:
-        """A node lived on while the service was away; this comes before anything else of it. One node alone never does."""
+    def await_nodes(self) -> None:
+        """Others lived on while the service was away: nothing is given up before `recover` is called."""
+        self._recover_at_s = None
+
+    def is_worker_of(self, actor: str, worker: str) -> bool:
+        """Whether the actor lives, and this is its host."""
+        return self.table.is_worker_of(actor, worker)
+
+    def spec_of(self, actor: str) -> ev.ActorSpec:
+        """Of one that lives."""
+        return self.table.actors[actor].spec
+
+    def hosts_reported(
+        self,
+        node: str,
+        hosts: Mapping[str, ev.Hosting],
+        processes: Collection[str],
+        accelerators: Mapping[str, Mapping[str, Sequence[str]]] | None = None,
+    ) -> None:
+        """A node lived on while the service was away; this comes before anything else of it. One node alone never does.
+        accelerators: by actors, of those whose constructor may have to be called."""
         self._reported.update(processes)
+        self._accelerators.update(accelerators or {})
         self._decide(ev.HostsReported(node, hosts, processes, self._node.now_s()))
 
-    def _recover(self) -> None:
+    def recover(self) -> None:
         """Whoever lived on while the service was away has been reported."""
+        self._recover_at_s = None
         processes, self._reported = self._reported, set()
         self.jobs.recovered(processes, self._node.time_s())
         self._keep()
@@ -467,6 +531,14 @@ class ActorService:
     def waits_for(self) -> str:
         """What the control storage is waited for; "" for nothing."""
         return self._keeper.reason() if self._keeper is not None else ""
+
+    def take_nodes(self, table: nodes.NodeTable) -> list[str]:
+        """Which nodes there are is kept as well, from now on: those that may have lived on while the service was away."""
+        return self._keeper.kept.take_nodes(table) if self._keeper is not None else []
+
+    def keep_nodes(self) -> None:
+        """The table of nodes has changed."""
+        self._keep()
 
     def end(self) -> None:
         """Nobody leads any more, if this one did."""
@@ -488,6 +560,11 @@ class ActorService:
     def listed(self) -> list[Message]:
         """All actors, for queries; "worker" is their host's id."""
         return [_as_message(one) for one in self.table.listed()]
+
+    def facts_of_dead(self, actor: str) -> Message | None:
+        """Of one that is dead, if it is remembered."""
+        dead = self.table.dead(actor)
+        return _as_message(dead) if dead is not None else None
 
     def facts(self, actor: str) -> Message:
         """Of one that lives, as `listed` has it."""
@@ -547,7 +624,8 @@ class ActorService:
 
     def _answer_create(self, command: ev.AnswerCreate) -> None:
         answer = {"actor": command.actor, "existing": command.is_existing}
-        self._node.reply(command.client, command.request, answer, self._classes[command.actor])
+        # Of one that has died since it was asked for, who asks once more has the class.
+        self._node.reply(command.client, command.request, answer, self._classes.get(command.actor, b""))
 
     def _forget(self, command: ev.Forget) -> None:
         self._calls.pop(command.actor, None)

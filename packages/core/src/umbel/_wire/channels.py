@@ -5,6 +5,9 @@ says first what it has heard, and is told again whatever comes after that. A num
 one that is missing cannot be, unless a side has made a mistake. The conversation ends when a side forgets it: it is over then
 for good, and whoever knows of its other side's end forgets it too.
 
+A side that *vouches* tells only what it has heard and vouched for: what came of it will not be lost when that side dies. So
+what the other one keeps is what a successor may not know.
+
 This module only decides; messages are control frames, whose bodies nobody opens here.
 """
 
@@ -23,13 +26,15 @@ Message = dict[str, Any]
 
 
 class Channel:
-    """One side's."""
+    """One side's. vouches: what it has heard counts when `vouch` says so; else at once."""
 
-    def __init__(self) -> None:
+    def __init__(self, *, vouches: bool = False) -> None:
         self.said = 0  # the number of what was said last
         self.heard = 0  # the number of what was taken last
         self.kept_bytes = 0  # of bodies that the other side has not heard
         self._kept: deque[tuple[int, Message, bytes]] = deque()
+        self._vouches = vouches
+        self._vouched = 0
         self._told = 0  # what the other side knows to be heard
         self._untold_bytes = 0
 
@@ -37,6 +42,20 @@ class Channel:
     def kept_count(self) -> int:
         """How much the other side has not heard, as far as is known."""
         return len(self._kept)
+
+    @property
+    def kept(self) -> list[tuple[int, Message, bytes]]:
+        """That, in order: (number, message, body)."""
+        return list(self._kept)
+
+    @property
+    def counts(self) -> int:
+        """The number of the last that is heard, and vouched for where this side does that."""
+        return self._vouched if self._vouches else self.heard
+
+    def vouch(self, number: int) -> None:
+        """What came of this number and those before is safe."""
+        self._vouched = max(self._vouched, number)
 
     def say(self, message: Message, body: bytes = b"") -> Message:
         """What to send now, with the body, if there is a connection."""
@@ -73,7 +92,8 @@ class Channel:
 
     def acknowledgement(self) -> Message | None:
         """To be sent now, if it is time."""
-        if self.heard - self._told < ACKNOWLEDGE_COUNT and self._untold_bytes < ACKNOWLEDGE_BYTES:
+        untold = self.counts - self._told
+        if not untold or (untold < ACKNOWLEDGE_COUNT and self._untold_bytes < ACKNOWLEDGE_BYTES):
             return None
         return {"t": "heard_said", "heard": self._tell()}
 
@@ -81,8 +101,8 @@ class Channel:
         return {"t": "said", "number": number, "heard": self._tell(), "message": message}
 
     def _tell(self) -> int:
-        self._told, self._untold_bytes = self.heard, 0
-        return self.heard
+        self._told, self._untold_bytes = self.counts, 0
+        return self._told
 
     def check(self) -> None:
         """The invariants, for tests."""
@@ -90,4 +110,4 @@ class Channel:
         expected = list(range(self.said - len(numbers) + 1, self.said + 1))
         checks.invariant(numbers == expected, "something is kept out of order", numbers=numbers)
         checks.invariant(self.kept_bytes == sum(len(body) for _, _, body in self._kept), "bytes are miscounted")
-        checks.invariant(self._told <= self.heard, "more was told than heard", heard=self.heard)
+        checks.invariant(self._told <= self.counts <= self.heard, "more was told than heard", heard=self.heard)

@@ -11,7 +11,7 @@ from typing import Any
 from umbel._base import nodes
 from umbel._wire import frames
 
-PROTOCOL_VERSION = 2
+PROTOCOL_VERSION = 3
 DEPTH_MAX = frames.DEPTH_MAX + 8  # what a process may say is passed on in some objects more
 
 Message = dict[str, Any]
@@ -26,12 +26,12 @@ def _is_count(value: Any) -> bool:
     return isinstance(value, int) and not isinstance(value, bool) and value >= 0
 
 
-def _is_number(value: Any) -> bool:
-    return isinstance(value, (int, float)) and not isinstance(value, bool) and value > 0
-
-
 def _is_flag(value: Any) -> bool:
     return isinstance(value, bool)
+
+
+def _is_number(value: Any) -> bool:
+    return isinstance(value, (int, float)) and not isinstance(value, bool) and value > 0
 
 
 def _is_time_or_none(value: Any) -> bool:
@@ -74,7 +74,7 @@ _CONVERSATION: Mapping[str, Mapping[str, _Check]] = {  # see `channels`
 FROM_NODE: Mapping[str, Mapping[str, _Check]] = {
     "join": {
         "protocol": _is_count, "sequence": _is_count, "cluster": _is_text, "facts": _is_facts, "state": _is_state,
-        "heard": _is_count,
+        "heard": _is_count, "head": _is_text,
     },
     "beat": {"sequence": _is_count, "state": _is_state},
     "drain_answer": {"request": _is_count, "is_accepted": _is_flag, "text": _is_text, "state": _is_state},
@@ -83,11 +83,12 @@ FROM_NODE: Mapping[str, Mapping[str, _Check]] = {
 }  # fmt: skip
 FROM_HEAD: Mapping[str, Mapping[str, _Check]] = {
     "welcome": {
-        "cluster": _is_node_id, "period_s": _is_number, "timeout_s": _is_number, "nodes": _are_changes, "heard": _is_count,
+        "cluster": _is_node_id, "head": _is_node_id, "period_s": _is_number, "timeout_s": _is_number, "nodes": _are_changes,
+        "heard": _is_count,
         "job_ids": _are_numbers,
     },
     "nodes": {"nodes": _are_changes},
-    "heard": {"sequence": _is_count},
+    "heard": {"sequence": _is_count, "leads": _is_flag},
     "drain": {"request": _is_count, "reason": _is_text, "message": _is_text, "left_s": _is_time_or_none},
     "refused": {"kind": _is_text, "reason": _is_text},
     "head_ends": {"reason": _is_text},

@@ -28,7 +28,11 @@ DEAD_SHOWN_MAX = 10  # the latest; `umbel list nodes` has all
 def make_start() -> click.Command:
     @click.command("start")
     @click.option("--head", is_flag=True, help="Start the first node of a cluster.")
-    @click.option("--address", metavar="HOST:PORT", help="Join the cluster whose head listens there.")
+    @click.option(
+        "--address",
+        metavar="HOST:PORT,...",
+        help="Join the cluster whose head listens there; name those of standbys as well, to follow whichever leads.",
+    )
     @click.option("--num-cpus", type=float, help="Default: the CPUs this process may use.")
     @click.option("--num-gpus", type=float, help="Default: what is detected.")
     @click.option("--resources", metavar="JSON", help="Others, as '{\"licence\": 2}'.")
@@ -245,7 +249,7 @@ def _is_head(path: str) -> bool:
         found = sessions.outliving(path)
     except OSError:  # it has just ended
         return False
-    return found.cluster == found.node_id
+    return bool(found.cluster) and found.head == found.address
 
 
 def _stop(path: str, *, force: bool) -> None:

@@ -3,8 +3,9 @@
 Connections break at any moment with what is under way; nodes die and new ones come; drivers on any node, and on the head,
 create, watch and kill actors, some of them in placement groups, make and remove those, and write keys; bundles are reserved,
 workers are found, construct, and crash. In some runs the head keeps records, so that what it says and orders is withheld until
-chance has them written. Daemons are abstract: one finds a worker, or room for bundles, by chance.
-The world has books of its own of what was asked and answered, and of which workers construct what.
+chance has them written; there it is also killed between any two steps, with what runs on its node, and another one begins with
+what was written, to which the nodes come back in any order. Daemons are abstract: one finds a worker, or room for bundles, by
+chance. The world has books of its own of what was asked and answered, and of which workers construct what.
 """
 
 from __future__ import annotations
@@ -27,6 +28,7 @@ SPECIAL = "special"  # what only some nodes have
 FACTS = {"entrypoint": "program.py"}
 REST_STEPS = 5_000
 LEASE_S = 1e9
+KILLED = "it was killed by umbel.kill()"
 UNKNOWN_S = 100.0  # enough for whoever watches what nobody has created
 Message = dict[str, Any]
 
@@ -99,14 +101,20 @@ class Daemon:
     def release_actor(self, actor: str, _grace_s: float | None) -> None:
         self.kill_actor(actor, "asked to go")
 
-    def kill_actor(self, actor: str, _reason: str) -> None:
+    def kill_actor(self, actor: str, reason: str) -> None:
         self.sought.pop(actor, None)
         for worker in self.world.workers:
-            if worker.actor == actor and worker.daemon is self:
+            if worker.actor == actor and worker.daemon is self and not worker.is_ending:
                 worker.is_ending = True
+                if reason == KILLED:
+                    self.world.killed(actor)
 
     def actor_dead(self, actor: str, facts: Message) -> None:
         """The history is its own affair."""
+
+    def jobs_of_processes(self) -> dict[str, str]:
+        drivers = {one.name: self.jobs_of[one.name] for one in self.world.drivers if one.daemon is self}
+        return {**drivers, **{one.name: "" for one in self.world.workers if one.daemon is self}}
 
     def warn(self, _text: str) -> None:
         """Nobody is."""
@@ -131,6 +139,9 @@ class Daemon:
     def drop_group(self, node: str, group: str, _reason: str) -> None:
         for place in [one for one in (*self.asked, *self.held) if one[0] == group]:
             self.cancel_bundles(node, *place)
+
+    def held_bundles(self) -> list[tuple[str, int, list[int], bool]]:
+        return [(*place, sorted(held), place in self.committed) for place, held in self.held.items()]
 
     def tell_places(self, _node: str, message: Message) -> None:
         if message["group"] in self.follows:
@@ -179,7 +190,8 @@ class Worker:
 
 
 class Driver:
-    """asked: requests that were not answered. put: the number that it has written last, at its key."""
+    """asked: requests that were not answered. put: the number that it has written last; has_put: at its key. claims: keys that
+    it has written once each. unnamed: actors that it has created without waiting for an answer."""
 
     def __init__(self, name: str, daemon: Daemon) -> None:
         self.name = name
@@ -187,6 +199,9 @@ class Driver:
         self.requests = 0
         self.asked: dict[int, str] = {}
         self.put = 0
+        self.has_put = 0
+        self.claims: list[bytes] = []
+        self.unnamed: list[str] = []
         self.seen: dict[str, str] = {}  # the last state of each actor that it watches
 
 
@@ -201,34 +216,82 @@ class MembersWorld(World):
         self.workers: list[Worker] = []
         self.drivers: list[Driver] = []
         self.actors: dict[str, Driver] = {}  # with their creators
-        self.groups: dict[str, int] = {}  # with the number of their bundles
+        self.making: dict[str, int] = {}  # groups, with the number of their bundles, until their creation is answered
+        self.groups: dict[str, int] = {}  # and after that, when others may know of them
         self.calls: dict[str, int] = {}  # constructors, by actor
         self.links: dict[str, tuple[Stream, Stream]] = {}  # by node, the head's end first
-        self.head = Daemon(self, self._node_id(), is_special=False)
-        self.daemons = [self.head]
-        self.members = members.Members(self.head, node_ids.tag_of_node(self.head.node_id))
-        self.storing = Storing()
-        keeper = self._keeper() if self.chance.happens(50) else None
-        self.service = self.head.control = service.ActorService(self.members, keeper)
-        self.members.serve(self.service)
-        self.service.tick()
+        self.keeps = self.chance.happens(70)
+        self.stored: dict[str, bytes] = {}  # the records
+        self.heads = 0  # so many there have been
+        self.kills: dict[str, int] = {}  # by actor: asked for, and not carried out yet
+        self.made: set[str] = set()  # named actors whose creation was answered
+        self.dead: set[str] = set()  # actors whose final kill was answered
+        self.job_ids: set[str] = set()  # that were given
+        self.daemons: list[Daemon] = []
+        self._begin_head([])
         for _ in range(NODES):
             self._join()
+
+    def _begin_head(self, awaited: list[str]) -> None:
+        self.heads += 1
+        self.head = Daemon(self, self._node_id(), is_special=False)
+        self.daemons[:1] = [self.head]
+        self.members = members.Members(self.head, node_ids.tag_of_node(self.head.node_id))
+        self.storing = Storing()
+        keeper = self._keeper() if self.keeps else None
+        self.service = self.head.control = service.ActorService(self.members, keeper)
+        self.members.serve(self.service)
+        for environment in self.service.job_environments():
+            self.head.knows_job(environment)
+        self.members.await_nodes(awaited)
+        self.service.tick()
 
     def _keeper(self) -> keeping.Keeping:
         leader = leadership.Leadership(ttl_s=LEASE_S, now_s=self.now_s)
         leader.apply(leadership.Tick(self.now_s))
-        leader.apply(leadership.Granted(1, self.now_s, self.now_s))
+        leader.apply(leadership.Granted(self.heads, self.now_s, self.now_s))
         return keeping.Keeping(
-            kept.Kept([], self.now_s), leader, self.storing, now_s=self.head.now_s, lease_now_s=self.head.now_s,
+            kept.Kept(self.stored.items(), self.now_s), leader, self.storing, now_s=self.head.now_s,
+            lease_now_s=self.head.now_s,
             on_step_down=lambda reason: self.must(condition=False, rule="R1", text=reason), recovery_s=0.0,
         )  # fmt: skip
+
+    def _kill_head(self) -> None:
+        """With all that runs on its node. What it was writing is written, or not; another one begins with that."""
+        if self.storing.under_way and self.chance.happens(50):
+            self._write(self.storing.under_way[0])
+        awaited = [one for one in self.daemons[1:] if not one.is_dead and one.control.heard_of()[0]]
+        self.note("the head is killed; the next one awaits %s", [_short(one) for one in awaited])
+        for daemon in self.daemons[1:]:
+            self._break(daemon)
+        self.workers = [one for one in self.workers if one.daemon is not self.head]
+        for driver in [one for one in self.drivers if one.daemon is self.head]:
+            self._forget(driver)
+        self.head.is_dead = True
+        self._begin_head([one.node_id for one in awaited])
+        self._check_answered()
+
+    def _check_answered(self) -> None:
+        for actor in self.made:
+            self.must(self.service.table.record(actor) is not None, "Q2", "%s was made, and is missing", actor)
+        for actor in self.dead:
+            self.must(actor not in self.service.table.actors, "Q2", "%s was killed, and lives", actor)
+        for group in self.groups:
+            self.must(bool(self.service.listed_groups(group)), "Q2", "%s was made, and is missing", group)
+
+    def _write(self, commit: journal.Commit) -> None:
+        for key, value in commit.writes.items():
+            if value is None:
+                self.stored.pop(key, None)
+            else:
+                self.stored[key] = value
 
     def _commit(self) -> bool:
         """What was to be written is; whether anything was."""
         if not self.storing.under_way:
             return False
         done = self.storing.under_way.pop(0)
+        self._write(done)
         self.note("commit %d is done", done.number)
         self.storing.heard.append(journal.Committed(done.fencing, done.number, self.now_s))
         self.service.tick()
@@ -259,11 +322,19 @@ class MembersWorld(World):
         far.on_frame = lambda _stream, frame: daemon.control.on_frame(*frame)
         near.owner, far.owner = self.head, daemon
         self.links[daemon.node_id] = near, far
-        self.note("node %s is connected", _short(daemon))
         member = self.members.entered(daemon.node_id)
-        heard, job_ids, heard_there = member.channel.heard, list(member.job_ids), daemon.control.channel.heard
+        self.service.when_kept(lambda: self._welcome(daemon, member, near, far))
+
+    def _welcome(self, daemon: Daemon, member: members.Member, near: Stream, far: Stream) -> None:
+        """When its numbers for jobs are kept."""
+        if near.is_closed:
+            return
+        head, heard_there = daemon.control.heard_of()
+        self.note("node %s is connected, which has heard %d of %s", _short(daemon), heard_there, head[8:12])
+        heard, job_ids = member.channel.counts, list(member.job_ids)
+        heard_there = heard_there if head == self.head.node_id else 0
         self.members.linked(daemon.node_id, heard_there, lambda *said: near.send(said))
-        daemon.control.linked(heard, job_ids, lambda *said: far.send(said))
+        daemon.control.linked(heard, job_ids, lambda *said: far.send(said), head=self.head.node_id)
 
     def _break(self, daemon: Daemon) -> None:
         """What is under way is lost, in both directions."""
@@ -284,6 +355,8 @@ class MembersWorld(World):
             self._forget(driver)
         self.members.node_gone(daemon.node_id, "it was killed")
         tag = daemon.node_id[:12]
+        if self.service.table.is_recovering():
+            return
         for one in self.service.listed():
             is_owned = one["owner"][8:20] == tag and not one["is_detached"]
             is_left = one["state"] != "DEAD" and (is_owned or one["worker"][8:20] == tag)
@@ -295,7 +368,7 @@ class MembersWorld(World):
     # What happens
 
     def act(self) -> None:
-        what = self.chance.weighted((40, 12, 5, 12, 10, 5, 4, 4, 1, 2, 4, 12, 4, 6, 2))
+        what = self.chance.weighted((40, 12, 5, 12, 10, 5, 4, 6, 1, 2, 4, 12, 4, 6, 2, 2))
         driver = self.chance.choose(self.drivers) if self.drivers else None
         living = [one for one in self.daemons[1:] if not one.is_dead]
         daemon = self.chance.choose(living) if living else None
@@ -315,7 +388,8 @@ class MembersWorld(World):
         elif what == 6 and daemon is not None:
             self._break(daemon)
         elif what == 7 and daemon is not None:
-            self._link(daemon)
+            away = [one for one in living if one.node_id not in self.links]
+            self._link(self.chance.choose(away) if away else daemon)
         elif what == 8 and daemon is not None:
             self._die(daemon)
         elif what == 9:
@@ -331,6 +405,8 @@ class MembersWorld(World):
             self._reserve()
         elif what == 14 and self.groups:
             self._follow(self.chance.choose([one for one in self.daemons if not one.is_dead]))
+        elif what == 15 and self.keeps:
+            self._kill_head()
         elif what == 10 and worker is not None:
             self._crash(worker, "it crashed")
 
@@ -345,8 +421,15 @@ class MembersWorld(World):
         daemon.knows_job(environment)
         self.drivers.append(driver)
         self.note("driver %s comes to %s, job %s", driver.name[:8], _short(daemon), job_id)
-        ids = [one.id for one in self.service.jobs.listed()]
-        self.must(len(ids) == len(set(ids)), "Q1", "two jobs have one id: %s", ids)
+        if daemon is self.head:
+            self.service.when_kept(lambda: self._has_job_id(job_id))
+        else:
+            self._has_job_id(job_id)
+
+    def _has_job_id(self, job_id: str) -> None:
+        """A driver is told of it."""
+        self.must(job_id not in self.job_ids, "Q1", "two jobs have the id %s", job_id)
+        self.job_ids.add(job_id)
 
     def _leave(self, driver: Driver) -> None:
         self.note("driver %s leaves", driver.name[:8])
@@ -366,8 +449,10 @@ class MembersWorld(World):
         wanted = {SPECIAL: UNIT} if self.chance.happens(20) and not group else {}
         bundle = self.chance.below(self.groups[group] + 1) - 1 if group else -1
         strategy = {"placement_group": group, "bundle_index": bundle, "captures": False} if group else None
-        request = self._asks(driver, f"to create {name}") if name else None
+        request = self._asks(driver, f"create {actor}") if name else None
         self.actors[actor] = driver
+        if not name:
+            driver.unnamed.append(actor)
         self.note("driver %s creates %s %s", driver.name[:8], actor[-4:], name)
         message = {
             "t": "create_actor", "actor": actor, "name": name, "namespace": "ns", "get_if_exists": self.chance.happens(30),
@@ -381,7 +466,10 @@ class MembersWorld(World):
 
     def _group(self, driver: Driver) -> None:
         """Is created, watched or removed."""
-        if self.groups and (len(self.groups) >= GROUPS_MAX or self.chance.happens(50)):
+        is_full = len(self.groups) + len(self.making) >= GROUPS_MAX
+        if is_full and not self.groups:
+            return
+        if self.groups and (is_full or self.chance.happens(50)):
             group = self.chance.choose(list(self.groups))
             if self.chance.happens(50):
                 self._say(driver.name, driver.daemon, {"t": "group_watch", "group": group, "rq": None})
@@ -392,13 +480,13 @@ class MembersWorld(World):
             return
         self.id_count += 1
         group = f"g{self.id_count}"
-        count = self.groups[group] = 1 + self.chance.below(3)
+        count = self.making[group] = 1 + self.chance.below(3)
         strategy = self.chance.choose(bundles.STRATEGIES)
         self.note("driver %s makes %s: %s of %d", driver.name[:8], group, strategy, count)
         message = {
             "t": "create_group", "group": group, "name": "", "namespace": "ns", "bundles": [{CPU: UNIT}] * count,
             "strategy": strategy, "detached": self.chance.happens(60), "label_selectors": [], "soft_target": "", "actor": "",
-            "depth": 0, "job": "", "rq": self._asks(driver, f"to make {group}"),
+            "depth": 0, "job": "", "rq": self._asks(driver, f"make {group}"),
         }  # fmt: skip
         self._say(driver.name, driver.daemon, message)
 
@@ -415,11 +503,9 @@ class MembersWorld(World):
 
     def _follow(self, daemon: Daemon) -> None:
         """A group of which its creator may have told others."""
-        known = [one["group"] for one in self.service.listed_groups("")]
-        if known:
-            group = self.chance.choose(known)
-            daemon.follows.setdefault(group, None)
-            daemon.control.follow_group(group)
+        group = self.chance.choose(list(self.groups))
+        daemon.follows.setdefault(group, None)
+        daemon.control.follow_group(group)
 
     def _asks(self, driver: Driver, what: str) -> int:
         driver.requests += 1
@@ -430,16 +516,27 @@ class MembersWorld(World):
         if self.actors and self.chance.happens(50):
             actor, is_final = self.chance.choose(list(self.actors)), self.chance.happens(70)
             self.note("driver %s kills %s", driver.name[:8], actor[-4:])
-            request = self._asks(driver, f"to kill {actor}")
+            is_certain = (
+                is_final and driver.daemon is self.actors[actor].daemon
+            )  # by another way it may overtake the creation
+            request = self._asks(driver, f"kill {actor}" if is_certain else "kill") if self.chance.happens(50) else None
+            self.kills[actor] = self.kills.get(actor, 0) + 1
             self._say(
                 driver.name, driver.daemon, {"t": "kill_actor", "actor": actor, "no_restart": is_final, "rq": request}
             )
             return
         driver.put += 1
         key = driver.name.encode()
-        request = self._asks(driver, "to put")
-        put = {"t": "kv_put", "space_size": 0, "key_size": len(key), "overwrite": True, "rq": request}
+        is_claim = self.chance.happens(50)  # of a key that nobody has
+        if is_claim:
+            key += b"%d" % driver.put
+        request = self._asks(driver, "claim" if is_claim else "put")
+        put = {"t": "kv_put", "space_size": 0, "key_size": len(key), "overwrite": not is_claim, "rq": request}
         self._say(driver.name, driver.daemon, put, key + b"%d" % driver.put)
+        if not is_claim:
+            driver.has_put = driver.put
+        else:
+            driver.claims.append(key)
 
     def _find(self) -> None:
         """A daemon has a worker for an actor."""
@@ -483,11 +580,28 @@ class MembersWorld(World):
         self.must(driver.daemon is daemon, "Q1", "%s was told by another's daemon", client)
         if message["t"] == "reply":
             self.must(message["rq"] in driver.asked, "Q1", "%s is answered twice: %s", client, message)
-            del driver.asked[message["rq"]]
+            self._on_answer(driver.asked.pop(message["rq"]), message)
         elif message["t"] == "actor_state":
             seen = driver.seen.get(message["actor"])
             self.must(seen != "DEAD" or message["state"] == "DEAD", "Q1", "%s lives again", message["actor"])
             driver.seen[message["actor"]] = message["state"]
+
+    def _on_answer(self, asked: str, answer: Message) -> None:
+        what, _, actor = asked.partition(" ")
+        if what == "claim":
+            self.must(not answer["existed"], "Q1", "a key was claimed twice")
+        elif what == "create" and answer.get("actor") == actor and not answer["existing"]:
+            self.made.add(actor)
+        elif what == "make":
+            self.groups[actor] = self.making.pop(actor)
+        elif what == "kill" and actor:
+            self.dead.add(actor)
+            self.must(actor not in self.service.table.actors, "Q2", "%s was killed, and lives", actor)
+
+    def killed(self, actor: str) -> None:
+        """Because a driver has asked for it."""
+        left = self.kills[actor] = self.kills.get(actor, 0) - 1
+        self.must(left >= 0, "Q1", "%s is killed more often than it was asked for", actor)
 
     def _called(self, worker: Worker) -> None:
         self.must(not worker.is_called, "Q1", "%s is constructed twice in %s", worker.actor, worker.name)
@@ -501,7 +615,8 @@ class MembersWorld(World):
         for daemon in self.daemons[1:]:
             if not daemon.is_dead:
                 daemon.control.channel.check()
-                self.members.entered(daemon.node_id).channel.check()
+        for member in self.members._members.values():
+            member.channel.check()
 
     # Rest
 
@@ -535,12 +650,24 @@ class MembersWorld(World):
             self.must(not driver.asked, "Q2", "%s has no answer to %s", driver.name, driver.asked)
             found = self.service.kv.get(b"", driver.name.encode())
             self.must(
-                int(found or b"0") == driver.put, "Q1", "%s has written %d, there is %s", driver.name, driver.put, found
-            )
+                int(found or b"0") == driver.has_put,
+                "Q1", "%s has written %d, there is %s", driver.name, driver.has_put, found,
+            )  # fmt: skip
+            for key in driver.claims:
+                self.must(self.service.kv.get(b"", key) is not None, "Q2", "%s was claimed, and is missing", key)
+        self._check_answered()
+        self.must(not self.service.table.is_recovering(), "Q2", "the head still waits for nodes")
         listed = {one["actor"]: one for one in self.service.listed()}
+        for driver in self.drivers:
+            for actor in driver.unnamed:
+                self.must(actor in listed, "Q2", "%s was created by %s, and is missing", actor, driver.name)
         hosts = {one.actor: one for one in self.workers}
         self.must(len(hosts) == len(self.workers), "Q3", "two workers host one actor")
         for actor, one in listed.items():
+            is_owned = one["state"] == "DEAD" or one["is_detached"] or any(
+                driver.name == one["owner"] for driver in self.drivers
+            )  # fmt: skip
+            self.must(is_owned, "Q4", "%s lives, and its owner is gone", actor)
             if one["state"] == "DEAD":
                 self.must(actor not in hosts, "Q2", "%s is dead, and has a worker", actor)
             elif one["state"] == "ALIVE":

@@ -1,7 +1,8 @@
 """A cluster's head and its nodes: the production table of nodes, and the production membership of each node.
 
 Clocks run apart; connections break with what is under way, or go silent; messages are late, and some of a node's come again; the
-head and nodes stand still, die, leave and come again. The head's successor has forgotten everything. By books of its own the
+head and nodes stand still, die, leave and come again. The head's successor has forgotten everything, or in some runs
+begins with what was kept. By books of its own the
 world knows who was heard when, counting only the time at which whoever listened did not stand still.
 """
 
@@ -15,6 +16,7 @@ from umbel._control import nodes
 from umbel.testing.simulation.world import Stream, World
 
 HEALTH = nodes.Health()
+RETURN_S = HEALTH.return_s
 PUBLISH_S = nodes.PUBLISH_S
 UNNOTICED_S = nodes.TICK_S + nodes.LATE_S  # of each time at which the head stands still
 LOOK_S = 1.0
@@ -47,6 +49,17 @@ class Head:
         self.published_s: dict[str, float] = {}  # when a node's state was told last
         now_s = world.now_s * self.rate
         self.table = nodes.NodeTable(facts(node_id), state(0), health=HEALTH, now_s=now_s, time_s=0.0)
+        self.awaited: list[str] = []
+
+    def follow(self, old: Head) -> None:
+        """With what that has kept."""
+        known = [old.id, *(one for one in old.table.alive if one != old.id), *old.table.dead]
+        kept = [{"id": one, **(old.table.record(one) or {})} for one in known]
+        self.awaited = self.table.restore(old.table.cluster, kept)
+        self.dead = {*old.dead, old.id}
+        for node_id in self.awaited:
+            self.books[node_id] = Book()
+            self.books[node_id].lost_s, self.books[node_id].limit_s = 0.0, RETURN_S
 
 
 class Book:
@@ -58,6 +71,7 @@ class Book:
         self.sequence = 0
         self.heard_s = 0.0
         self.lost_s: float | None = None
+        self.limit_s = HEALTH.reconnect_s  # without a connection
         self.stops = 0
 
 
@@ -73,6 +87,7 @@ class Daemon:
         self.waiting = 0
         self.dialled_s: float | None = None
         self.link_count = 0
+        self.head = ""  # that has welcomed it last
         self.links: dict[int, Stream] = {}
         self.has_told_why = False  # a head has said to it why it is to end
         self.away_s = 0.0  # for how long it has had no connection, not counting when it stood still
@@ -105,6 +120,7 @@ class NodesWorld(World):
             int, tuple[str, float]
         ] = {}  # requests without an answer: the node, and since when, as `awake_s`
         self.daemons: list[Daemon] = []
+        self.keeps = self.chance.happens(50)
         self.head = Head(self, self._new_id())
         for _ in range(NODES):
             self._start()
@@ -230,12 +246,13 @@ class NodesWorld(World):
                 self.must(command.node_id not in head.admitted, "Y1", "%s is admitted twice", command.node_id)
                 head.admitted.add(command.node_id)
             elif isinstance(command, nodes.DeclareDead):
-                self.must(command.node_id in head.admitted, "Y1", "%s dies who was not there", command.node_id)
+                was_there = command.node_id in head.admitted or command.node_id in head.awaited
+                self.must(was_there, "Y1", "%s dies who was not there", command.node_id)
                 self._check_death(head, command)
                 head.dead.add(command.node_id)
             elif isinstance(command, nodes.Welcome):
                 self._check_welcome(head, command.node_id)
-                self._say(head, command.link, "welcome", (head.id, tuple(head.table.listed())))
+                self._say(head, command.link, "welcome", (head.table.cluster, tuple(head.table.listed()), head.id))
             elif isinstance(command, nodes.Acknowledge):
                 self._say(head, command.link, "heard", None)
             elif isinstance(command, nodes.AskToDrain):
@@ -304,7 +321,7 @@ class NodesWorld(World):
         silent_s = head.awake_s - book.heard_s + tolerance_s
         lost_s = head.awake_s - book.lost_s + tolerance_s if book.lost_s is not None else 0.0
         self.must(
-            silent_s >= HEALTH.silence_s or lost_s >= HEALTH.reconnect_s,
+            silent_s >= HEALTH.silence_s or lost_s >= book.limit_s,
             "Y2", "%s is declared dead after %s s of silence and %s s without a connection", command.node_id, silent_s, lost_s,
         )  # fmt: skip
 
@@ -322,7 +339,7 @@ class NodesWorld(World):
         if kind == "join":
             sequence, cluster, told = what
             if not is_again and sequence > book.sequence:
-                book.stream, book.sequence, book.lost_s = stream, sequence, None
+                book.stream, book.sequence, book.lost_s, book.limit_s = stream, sequence, None, HEALTH.reconnect_s
                 book.heard_s, book.stops = head.awake_s, head.stop_count
             self._decide(head, nodes.NodeJoined(daemon.id, link, sequence, facts(daemon.id), told, cluster, local_s))
         elif kind == "beat":
@@ -351,6 +368,8 @@ class NodesWorld(World):
         self.drains.clear()  # whoever asked has seen it end
         self.head = Head(self, self._new_id())
         self.note("the head dies; %s is another", _short(self.head.id))
+        if self.keeps:
+            self.head.follow(old)
         for stream in old.links.values():
             stream.cut(kept=self.chance.below(len(stream.other.inbox) + 1))
         self.forget_closed()
@@ -426,6 +445,8 @@ class NodesWorld(World):
             return
         event: membership.Event
         if kind == "welcome":
+            if daemon.head != what[2]:  # what nodes have free it knows when they are back
+                daemon.head, daemon.seen = what[2], {one: (was_alive, 0) for one, (was_alive, _) in daemon.seen.items()}
             event = membership.Welcomed(link, what[0], HEALTH.period_s, HEALTH.timeout_s, what[1], local_s)
         elif kind == "nodes":
             event = membership.Told(link, what, local_s)
@@ -540,7 +561,7 @@ class NodesWorld(World):
         listed = head.table.listed()
         for daemon in self.daemons:
             machine = daemon.machine
-            if not machine.is_welcome or machine.cluster != head.id:
+            if not machine.is_welcome or machine.cluster != head.table.cluster:
                 return "R2", "%s is no member", daemon.id
             living = {node_id for node_id, known in machine.nodes.items() if known["alive"]}
             if daemon.living != living:

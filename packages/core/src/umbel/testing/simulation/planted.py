@@ -9,6 +9,7 @@ from typing import Any, Final, NamedTuple
 
 from umbel._agent import bundles as node_bundles
 from umbel._agent import (
+    control_proxy,
     environments,
     ledger,
     membership,
@@ -27,7 +28,7 @@ from umbel._autoscaling import events as autoscaling_events
 from umbel._base import nodes as node_ids
 from umbel._client import memory_kills
 from umbel._client.graphs import backends, channels, executions, loop, ring
-from umbel._control import actors, groups, journal, keeping, leadership, members, service
+from umbel._control import actors, answers, groups, journal, keeping, leadership, members, service
 from umbel._control import nodes as node_table
 from umbel._control.events import ActorState
 from umbel._control.storage import in_sqlite
@@ -842,6 +843,10 @@ def _count_void_orders(one: members.Members, _member: members.Member, message: A
     return one._placed.get(message["actor"])
 
 
+def _reserve_unkept(one: service.ActorService, count: int) -> int:
+    return one.jobs.reserve(count)
+
+
 PLANTS: Final[Mapping[str, Planted]] = {
     "unprotected-borrow": _instead("ownership", _TABLE, "found_in_value", _unprotected, "O7"),
     "reply-before-ack": _instead("ownership", _TABLE, "task_ended", _hasty, "O7", "O8"),
@@ -929,6 +934,7 @@ PLANTS: Final[Mapping[str, Planted]] = {
     "standstill-counted": _instead("nodes", node_table, "LATE_S", 1e9, "Y2"),
     "deaths-untold": _instead("nodes", _NODES, "_die", _die_untold, "Y6"),
     "drains-unanswered": _instead("nodes", _NODES, "_give_up_drains", _answer_no_drain, "Y8"),
+    "awaited-for-no-time": _instead("nodes", node_table.Health, "return_s", 0.0, "Y2"),
     "told-at-once": _instead("nodes", node_table, "PUBLISH_S", 0.0, "Y5"),
     "refusals-ignored": _instead("nodes", membership.Membership, "_apply", _ignore_refusal, "Y3", "R2"),
     "unconfirmed": _instead("pulls", _PULLS, "opened", _trust, "V1"),
@@ -947,13 +953,26 @@ PLANTS: Final[Mapping[str, Planted]] = {
     "call-not-kept": _instead("control", actors, "needs_call", _forget_call_early, "'a"),
     "nobody-recovered": _instead("control", actors.ActorTable, "_on_recovered", _recover_nobody, "R2", "J4"),
     "not-said-again": _instead("members", channels_of_nodes.Channel, "linked", lambda *_: [], "number", "Q2"),
-    "dead-nodes-kept": _instead("members", members.Members, "node_gone", _keep_dead_node, "Q4"),
+    "dead-nodes-kept": _instead("members", members.Members, "node_gone", _keep_dead_node, "Q4", "Q2"),
     "jobs-counted-apart": _instead("members", service.ActorService, "reserve_job_ids", lambda *_: 1, "Q1"),
     "void-orders-count": _instead("members", members.Members, "_placed_there", _count_void_orders, "Q", "an actor got"),
     "dead-looked-for": _instead("members", service.ActorService, "lacks_host", lambda *_: True, "'0", "Q"),
     "not-placed-anew": _instead("members", members.Members, "_place_anew", lambda _one: None, "Q2"),
     "bundles-kept-elsewhere": _instead("members", members.Members, "drop_group", lambda *_: None, "Q5"),
     "groups-not-moved": _instead("members", members.Members, "_group_moved", lambda *_: None, "Q2"),
+    "vouched-for-at-once": _instead(
+        "members", channels_of_nodes.Channel, "counts", property(lambda one: one.heard), "Q"
+    ),
+    "answers-forgotten": _instead("members", answers.Answers, "keep", lambda *_: None, "Q1"),
+    "left-unsaid": _instead("members", control_proxy.ControlProxy, "_left_open", lambda _one: [], "Q"),
+    "not-restated": _instead("members", control_proxy.ControlProxy, "_restate", lambda *_: None, "Q"),
+    "watches-not-said-again": _instead(
+        "members", control_proxy.ControlProxy, "_watched_again", lambda _one: None, "Q2"
+    ),
+    "reserved-unkept": _instead("members", service.ActorService, "reserve_job_ids", _reserve_unkept, "Q1"),
+    "recovered-at-once": _instead(
+        "members", service.ActorService, "await_nodes", lambda _one: None, "Q", "an actor got"
+    ),
     "no-limit": _instead("mailbox", mailbox.Mailbox, "_start", _start_all, "a lane runs", "M1"),
     "leaving-forgotten": _instead("autoscaling", planning, "_offers", _forget_the_leaving, "U1"),
     "failures-believed": _instead("autoscaling", planning, "_offers", _sure_of_failures, "U1", "U2"),

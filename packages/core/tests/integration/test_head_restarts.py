@@ -1,0 +1,364 @@
+"""A cluster survives the end of its head, which is killed and started again with its storage: other nodes go on."""
+
+from __future__ import annotations
+
+import contextlib
+import os
+import shutil
+import signal
+import socket
+import sqlite3
+import sys
+import tempfile
+import textwrap
+import threading
+import time
+from collections.abc import Iterator
+from typing import Any
+
+import drivers
+import pytest
+
+from umbel import exceptions
+from umbel._base import sessions
+from umbel._client import cluster_node, launch, tool
+
+pytestmark = [
+    pytest.mark.skipif(not sys.platform.startswith("linux"), reason="processes are found through /proc"),
+    pytest.mark.timeout(180),
+]
+
+TIMEOUT_S = 60
+END_S = 10.0
+BEGIN = """
+    import os, sys, threading, time, umbel
+    from umbel.experimental import internal_kv as kv
+
+    umbel.init(address=os.environ["SESSION"], namespace="ns", log_to_driver=False)
+
+    def say(*what):
+        print(*what, flush=True)
+
+    def here():
+        return umbel.get_runtime_context().get_node_id()
+
+    @umbel.remote(num_cpus=0)
+    class Counter:
+        def __init__(self, start=0):
+            self.count = start
+
+        def add(self, amount=1):
+            self.count += amount
+            return self.count
+
+        def where(self):
+            return here(), os.getpid()
+"""
+
+
+class Place:
+    """A head with a storage, which can be killed and started again at its address, and nodes that have joined it."""
+
+    def __init__(self, directory: str) -> None:
+        self.directory = directory
+        self.token = os.path.join(directory, "token")
+        self.address = ""
+        self._launched: list[launch.Launched] = []
+        self._drivers: list[drivers.Driver] = []
+        self.head = self.start_head("a")
+
+    def start_head(self, storage: str, *, address: str = "", is_standby: bool = False) -> launch.Launched:
+        """storage: the name of a file. address: "" for that of the head before."""
+        port = int((address or self.address or ":0").rpartition(":")[2])
+        place = cluster_node.Place(host="127.0.0.1", port=port, token_file=cluster_node.token_path(self.token))
+        keeping = cluster_node.Keeping(f"sqlite://{self.directory}/{storage}.db", is_standby)
+        started = cluster_node.start_node(cluster_node.Wishes(num_cpus=2), place, keeping, ends_with_starter=True)
+        self._launched.append(started.launched)
+        self.head, self.address = started.launched, started.address
+        return started.launched
+
+    def add(self, *, at: str = "", **resources: float) -> launch.Launched:
+        """at: where the head may be."""
+        place = cluster_node.Place(head=at or self.address, host="127.0.0.1", port=0, token_file=self.token)
+        wishes = cluster_node.Wishes(num_cpus=2, resources=resources)
+        started = cluster_node.start_node(wishes, place, ends_with_starter=True)
+        self._launched.append(started.launched)
+        return started.launched
+
+    def kill(self, node: launch.Launched) -> None:
+        node.process.kill()
+        node.close(END_S)
+        drivers.wait_until(lambda: not os.path.exists(node.session_dir), what="its files to go")
+
+    def driver(self, node: launch.Launched, source: str) -> drivers.Driver:
+        made = drivers.Driver(
+            textwrap.dedent(BEGIN) + textwrap.dedent(source), self.directory, SESSION=node.session_dir
+        )
+        self._drivers.append(made)
+        return made
+
+    def says(self, node: launch.Launched, source: str) -> list[str]:
+        """The lines of a driver that ends by itself."""
+        return self.driver(node, source).finish(TIMEOUT_S)[0].splitlines()
+
+    def end(self) -> None:
+        for one in self._drivers:
+            one.process.kill()
+            one.process.communicate()
+        for node in reversed(self._launched):
+            if node.process.poll() is None:
+                node.process.send_signal(signal.SIGTERM)
+        for node in self._launched:
+            node.close(END_S)
+
+
+@pytest.fixture
+def place(monkeypatch: pytest.MonkeyPatch) -> Iterator[Place]:
+    directory = tempfile.mkdtemp(prefix="u", dir="/tmp")  # pytest's own are too long for socket paths
+    monkeypatch.setenv("TMPDIR", directory)
+    monkeypatch.setattr(tempfile, "tempdir", None)
+    monkeypatch.setenv("UMBEL_HEALTH_CHECK_PERIOD_S", "0.5")
+    monkeypatch.setenv("UMBEL_HEALTH_CHECK_TIMEOUT_S", "2")
+    monkeypatch.setenv("UMBEL_NODE_RECONNECT_S", "4")
+    made: Place | None = None
+    try:
+        made = Place(directory)
+        yield made
+    finally:
+        if made is not None:
+            made.end()
+        base = os.path.join(directory, f"umbel-{os.getuid()}")
+        for path in sessions.outliving_sessions(base) if os.path.isdir(base) else []:
+            drivers.kill(sessions.daemon_of(path))
+        shutil.rmtree(directory, ignore_errors=True)
+
+
+def asked(node: launch.Launched, what: str) -> list[dict[str, Any]]:
+    with tool.Tool(node.session_dir) as asker:
+        found: list[dict[str, Any]] = asker.query(what)
+        return found
+
+
+def living(node: launch.Launched) -> set[str]:
+    return {one["node_id"] for one in asked(node, "nodes") if one["alive"] and not one.get("suspicion")}
+
+
+LOAD = """
+    held = Counter.options(name="c", resources={"b": 0.001}).remote(10)
+    lost = Counter.options(name="d", lifetime="detached", max_restarts=-1, resources={"b": 0.001}).remote(20)
+
+    @umbel.remote(num_cpus=0, resources={"b": 0.001})
+    def square(x):
+        return x * x
+
+    is_over, done, troubles = threading.Event(), [0], []
+
+    def work():
+        count = 10
+        while not is_over.is_set():
+            try:
+                assert umbel.get([square.remote(i) for i in range(5)], timeout=60) == [i * i for i in range(5)]
+                count += 1
+                assert umbel.get(held.add.remote(), timeout=60) == count
+                done[0] += 1
+            except BaseException as error:
+                troubles.append(repr(error))
+                return
+
+    say(umbel.get(held.where.remote())[1], umbel.get(lost.where.remote())[1], umbel.get_runtime_context().get_job_id())
+    kv._internal_kv_put("k", "before")
+    worker = threading.Thread(target=work)
+    worker.start()
+    say("ready")
+
+    def more():
+        until_s, begun = time.monotonic() + 60, done[0]
+        while done[0] < begun + 3 and not troubles and time.monotonic() < until_s:
+            time.sleep(0.01)
+        return done[0] >= begun + 3
+
+    sys.stdin.readline()  # there is no head
+    say(more(), troubles)
+    early = Counter.remote(30)  # waits for nobody
+    asks = [
+        threading.Thread(target=lambda: kv._internal_kv_put("k", "meanwhile")),
+        threading.Thread(target=lambda: Counter.options(name="e", lifetime="detached").remote(40)),
+    ]
+    for one in asks:
+        one.start()
+    say("asked")
+    sys.stdin.readline()  # there is one again
+    for one in asks:
+        one.join(60)
+    say(more(), troubles)
+    say(umbel.get(early.add.remote(), timeout=60), kv._internal_kv_get("k").decode())
+    say(umbel.get(umbel.get_actor("e").add.remote(), timeout=60), umbel.get(lost.add.remote(), timeout=60))
+    say(umbel.get(held.where.remote())[1], umbel.get(lost.where.remote())[1])
+    late = Counter.options(resources={"b": 0.001}).remote(50)
+    say(umbel.get(late.add.remote(), timeout=60))
+    sys.stdin.readline()
+    is_over.set()
+    worker.join()
+    say(troubles)
+"""
+
+
+def test_tasks_and_actors_of_other_nodes_go_on_while_the_head_is_killed_and_comes_back(place: Place) -> None:
+    first, second = place.add(a=1), place.add(b=1)
+    cluster = place.head.node_id
+    on_head = place.driver(place.head, "say(umbel.get_runtime_context().get_job_id()); sys.stdin.readline()")
+    number_on_head = on_head.line()
+    numbers = {number_on_head}
+    load = place.driver(first, LOAD)
+    held, lost, number = load.line().split()
+    numbers.add(number)
+    assert load.line() == "ready"
+    place.kill(place.head)
+    load.tell("go")
+    assert load.line() == "True []"
+    assert load.line() == "asked"
+    place.start_head("a")
+    up_s = time.monotonic()
+    nodes = {place.head.node_id, first.node_id, second.node_id}
+    drivers.wait_until(lambda: living(place.head) == nodes, what="the nodes to come back")
+    print(f"the nodes were back after {time.monotonic() - up_s:.1f} s")
+    load.tell("go")
+    assert load.line() == "True []"
+    assert load.line() == "31 meanwhile"
+    assert load.line() == "41 21"
+    assert load.line().split() == [held, lost]
+    assert load.line() == "51"
+    # From the other node, and from the head's own.
+    for node in (second, place.head):
+        told = place.says(
+            node,
+            """
+            say(umbel.get(umbel.get_actor("d").where.remote(), timeout=60)[1], kv._internal_kv_get("k").decode())
+            say(umbel.get_runtime_context().get_job_id())
+            """,
+        )
+        assert told[0] == f"{lost} meanwhile"
+        assert told[1] not in numbers
+        numbers.add(told[1])
+    load.tell("go")
+    assert load.line() == "[]"
+    dead = {one["node_id"] for one in asked(first, "nodes") if not one["alive"]}
+    assert dead == {cluster}
+    jobs = {one["job_id"]: one["status"] for one in asked(place.head, "jobs")}
+    assert (jobs[number_on_head], jobs[number] == "FAILED") == ("FAILED", False)
+    assert {one["state"] for one in asked(place.head, "actors") if one["name"] in ("d", "e")} == {"ALIVE"}
+
+
+def test_a_node_that_died_meanwhile_and_the_heads_own_are_given_up_and_what_was_there_restarts(place: Place) -> None:
+    first, second = place.add(a=1), place.add(b=1)
+    owner = place.driver(
+        first,
+        """
+        options = {"lifetime": "detached", "max_restarts": 1}
+        there = Counter.options(name="there", **options, resources={"b": 0.001}).remote(1)
+        either = umbel.util.scheduling_strategies.NodeAffinitySchedulingStrategy(os.environ["HEAD"], soft=True)
+        at_head = Counter.options(name="at head", **options, scheduling_strategy=either).remote(2)
+        held = Counter.options(name="held", resources={"b": 0.001}).remote(3)
+        say(*(umbel.get(one.where.remote())[0] for one in (there, at_head, held)))
+        sys.stdin.readline()
+
+        def restarted(actor):  # calls that were under way have to be made again
+            until_s = time.monotonic() + 60
+            while True:
+                try:
+                    return umbel.get(actor.add.remote(), timeout=60), umbel.get(actor.where.remote(), timeout=60)[0]
+                except umbel.exceptions.ActorUnavailableError:
+                    assert time.monotonic() < until_s
+
+        say(*restarted(at_head))
+        try:
+            restarted(held)
+        except umbel.exceptions.ActorDiedError as error:
+            say(error)
+        sys.stdin.readline()
+        say(*restarted(there))
+        """.replace('os.environ["HEAD"]', repr(place.head.node_id)),
+    )
+    assert owner.line().split() == [second.node_id, place.head.node_id, second.node_id]
+    place.kill(place.head)
+    place.kill(second)
+    place.start_head("a")
+    owner.tell("go")
+    count, node_id = owner.line().split()
+    assert (count, node_id in (first.node_id, place.head.node_id)) == ("3", True)
+    assert "its node ended, and the control service has started again" in owner.line()
+    third = place.add(b=1)
+    owner.tell("go")
+    assert owner.line().split() == ["2", third.node_id]
+
+
+def test_a_head_with_another_storage_is_another_cluster_whose_nodes_end_and_say_so(place: Place) -> None:
+    node = place.add()
+    place.kill(place.head)
+    place.start_head("b")
+    log = drivers.wait_until(
+        lambda: node.process.poll() is not None and node.process.poll(), timeout_s=TIMEOUT_S, what="the node to end"
+    )
+    assert log != 0
+    assert living(place.head) == {place.head.node_id}
+
+
+def test_of_two_heads_with_one_storage_one_leads_and_the_other_one_follows_it(place: Place) -> None:
+    node = place.add(a=1)
+    first = place.head
+    with pytest.raises(exceptions.UmbelError, match="no control service can begin upon this storage"):
+        place.start_head("a", address="127.0.0.1:0")
+    assert living(first) == {first.node_id, node.node_id}
+    place.says(node, 'kv._internal_kv_put("k", "v")')
+    place.kill(first)
+    place.start_head("a")
+    assert place.says(node, 'say(kv._internal_kv_get("k").decode())') == ["v"]
+    drivers.wait_until(lambda: living(place.head) == {place.head.node_id, node.node_id})
+
+
+def test_nodes_that_know_of_a_standby_follow_it_when_it_takes_over(place: Place) -> None:
+    with socket.create_server(("127.0.0.1", 0)) as taken:
+        spare = taken.getsockname()[1]
+    first, address = place.head, place.address
+    node = place.add(a=1, at=f"{address},127.0.0.1:{spare}")
+    load = place.driver(
+        node,
+        """
+        held = Counter.remote(1)
+        say(umbel.get(held.add.remote()))
+        sys.stdin.readline()
+        say(umbel.get(held.add.remote()), umbel.get(Counter.remote(10).add.remote(), timeout=60))
+        """,
+    )
+    assert load.line() == "2"
+    standby = threading.Thread(
+        target=place.start_head, args=("a",), kwargs={"address": f"h:{spare}", "is_standby": True}
+    )
+    standby.start()
+    place.kill(first)
+    load.tell("go")
+    assert load.line() == "3 11"
+    standby.join(TIMEOUT_S)
+    assert place.head is not first
+    drivers.wait_until(lambda: living(place.head) == {place.head.node_id, node.node_id}, what="the node to follow")
+    assert sessions.outliving(node.session_dir).head == place.address == f"127.0.0.1:{spare}"
+
+
+@pytest.mark.parametrize("other", ["", ",127.0.0.1:1"])
+def test_no_node_is_given_up_while_the_storage_is_away(place: Place, other: str) -> None:
+    """For longer than a lease, and than a node may be silent or without a connection. other: where nobody listens."""
+    node = place.add(a=1, at=place.address + other)
+    load = place.driver(
+        node, 'sys.stdin.readline(); kv._internal_kv_put("k", "v"); say(kv._internal_kv_get("k").decode())'
+    )
+    with contextlib.closing(sqlite3.connect(f"{place.directory}/a.db", isolation_level=None)) as taken:
+        taken.execute("BEGIN IMMEDIATE")
+        load.tell("go")
+        drivers.wait_until(
+            lambda: "lease" in asked(place.head, "nodes")[0]["control_waits_for"], what="the lease to run out"
+        )
+        drivers.pause(8.0)  # 6 s may a node be away here
+        taken.execute("ROLLBACK")
+    assert load.line() == "v"
+    drivers.wait_until(lambda: living(place.head) == {place.head.node_id, node.node_id}, what="the node to be there")
+    assert node.process.poll() is None
