@@ -109,3 +109,14 @@ def test_of_two_deadlines_the_sooner_holds() -> None:
     assert apply(machine, preemption(Left(actors=1), 30.0, 2)) == [Answer(2, True, "")]
     apply(machine, preemption(Left(actors=1), 90.0, 3), idle(Left(actors=1), 4))
     assert machine.next_tick_s() == 30.0
+
+
+def test_an_idle_drain_of_a_node_that_is_being_drained_is_refused_while_it_has_something() -> None:
+    """Whoever asks ends the machine when that is agreed to, as the autoscaler does."""
+    machine = Draining()
+    apply(machine, preemption(Left(workers=1, keeping=1), None))
+    (refused,) = apply(machine, idle(Left(workers=1, keeping=1), 2))
+    assert refused == Answer(
+        2, False, "the node is being drained already, and is not idle: it has 1 worker with values that others need"
+    )
+    assert apply(machine, idle(Left(), 3))[0] == Answer(3, True, "")

@@ -5,7 +5,7 @@ from __future__ import annotations
 from typing import Any
 
 import pytest
-from test_members import HEAD, NODE, Cluster, Daemon
+from test_members import GROUP, HEAD, NODE, Cluster, Daemon, in_bundle, make_group, process
 
 from umbel._base import nodes
 from umbel._control import journal, keeping, kept, leadership, members, service
@@ -356,3 +356,54 @@ def test_the_head_may_be_killed_again_while_nodes_come_back(cluster: KeptCluster
     assert cluster.state_of(actor) == ("ALIVE", worker, 0)
     assert [one["existed"] for one in cluster.node.answers_to(client)] == [False]
     assert not cluster.service.table.is_recovering()
+
+
+def head_driver(cluster: KeptCluster) -> str:
+    here = process(cluster.head.node_id, 1)
+    job_id, environment = cluster.service.job_begins(here, 1, {"entrypoint": "program.py"})
+    cluster.head.jobs_of[here] = job_id
+    cluster.head.knows_job(environment)
+    return here
+
+
+def test_an_actor_of_a_group_waits_for_the_node_of_its_bundle_to_come_back(cluster: KeptCluster) -> None:
+    client = cluster.driver()
+    cluster.head.has = cluster.head.free = {"CPU": 10_000}
+    make_group(cluster, client, [{"CPU": 40_000}])
+    cluster.proxy.bundles_reserved(GROUP, 1)
+    cluster.flow()
+    cluster.cut()
+    cluster.begin(NEXT_HEAD, [NODE])
+    actor = cluster.create(head_driver(cluster), 1, strategy=in_bundle(0))
+    cluster.write()
+    assert (cluster.head.placed, cluster.node.placed) == ([], [])
+    cluster.node.held = [(GROUP, 1, [0], True)]
+    cluster.link()
+    cluster.flow()
+    assert (cluster.head.placed, cluster.node.placed) == ([], [actor])
+
+
+def test_an_actor_that_insists_on_a_node_waits_for_it_to_come_back(cluster: KeptCluster) -> None:
+    cluster.cut() if cluster.fencing else cluster.link()
+    cluster.cut()
+    cluster.begin(NEXT_HEAD, [NODE])
+    actor = cluster.create(head_driver(cluster), 1, strategy={"node_id": NODE, "soft": False})
+    cluster.write()
+    assert (cluster.head.placed, cluster.node.placed) == ([], [])
+    (listed,) = cluster.service.listed()
+    assert "has not come back since the head started again" in cluster.members.place_of(listed)["reason"]
+    cluster.link()
+    cluster.flow()
+    assert (cluster.head.placed, cluster.node.placed) == ([], [actor])
+
+
+def test_an_actor_that_insists_on_a_node_hears_that_it_does_not_come_back(cluster: KeptCluster) -> None:
+    cluster.cut() if cluster.fencing else cluster.link()
+    cluster.cut()
+    cluster.begin(NEXT_HEAD, [NODE])
+    actor = cluster.create(head_driver(cluster), 1, strategy={"node_id": NODE, "soft": False})
+    cluster.write()
+    cluster.head.others = []
+    cluster.members.node_gone(NODE, "it did not come back")
+    cluster.write()
+    assert cluster.head.placed == [actor]  # whose agent says that it can never be placed

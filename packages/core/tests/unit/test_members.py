@@ -630,6 +630,29 @@ def test_a_node_that_gave_bundles_back_gets_what_waits(cluster: Cluster) -> None
     assert dict(cluster.members.node_seen(NODE).available) == {"CPU": 40_000}
 
 
+def test_a_node_whose_bundles_end_late_says_so_though_its_beats_have_nothing_new(cluster: Cluster) -> None:
+    """Without that, it is taken for full until its next period: a group that was to be spread was put on fewer nodes."""
+    driver = cluster.driver()
+    cluster.head.has = cluster.head.free = {"CPU": 10_000}
+    make_group(cluster, driver, [{"CPU": 40_000}])
+    cluster.node.free = {"CPU": 0}
+    cluster.proxy.bundles_reserved(GROUP, 1)
+    cluster.flow()
+    cluster.say(driver, {"t": "remove_group", "group": GROUP, "rq": 2})
+    cluster.flow()
+    cluster.proxy.look_at_room()
+    assert not cluster.step()
+    cluster.node.free = {"CPU": 40_000}  # what ran in it has ended
+    cluster.proxy.look_at_room()
+    cluster.flow()
+    assert dict(cluster.members.node_seen(NODE).available) == {"CPU": 40_000}
+    for _ in range(control_proxy.ROOM_LOOKS):
+        cluster.proxy.look()
+    cluster.node.free = {"CPU": 50_000}
+    cluster.proxy.look_at_room()
+    assert not cluster.step()
+
+
 def test_what_a_node_has_of_groups_is_restated_to_a_head_that_comes_back(cluster: Cluster) -> None:
     """What was reserved and not committed is given up: the head places that anew."""
     driver = cluster.driver()
@@ -722,6 +745,35 @@ def test_an_actor_that_waits_here_goes_with_its_group_to_a_node_that_has_come(cl
     cluster.proxy.bundles_reserved(GROUP, 1)
     cluster.flow()
     assert (cluster.head.placed, cluster.node.placed) == ([], [actor])
+
+
+@pytest.mark.parametrize("indices", [(1,), (-1, -1)])
+def test_an_actor_that_waits_here_goes_to_its_bundle_though_another_one_is_here(
+    cluster: Cluster, indices: tuple[int, ...]
+) -> None:
+    cluster.members.node_gone(NODE, "it never was")
+    cluster.head.others.clear()
+    here = process(HEAD, 1)
+    cluster.service.job_begins(here, 1, FACTS)
+    cluster.head.jobs_of[here] = cluster.service.jobs.listed()[0].id
+    cluster.head.jobs[cluster.head.jobs_of[here]] = cluster.service.jobs.listed()[0].environment
+    cluster.head.has = cluster.head.free = {"CPU": 10_000}
+    make_group(cluster, here, [{"CPU": 10_000}, {"CPU": 10_000}])
+    actors = [
+        cluster.create(here, number, strategy=in_bundle(index), placement={"CPU": 10_000})
+        for number, index in enumerate(indices, 1)
+    ]
+    assert cluster.head.placed == actors
+    cluster.sees(NODE, {"CPU": 10_000})
+    cluster.proxy.channel = channels.Channel()
+    cluster.link()
+    cluster.flow()
+    cluster.service.bundles_reserved(GROUP, 1)
+    cluster.proxy.bundles_reserved(GROUP, 1)
+    cluster.flow()
+    assert cluster.service.listed_groups("")[0]["nodes"] == (HEAD, NODE)
+    assert cluster.node.placed == [actors[-1]]
+    assert cluster.head.placed == actors[:-1]
 
 
 def test_a_built_environment_keeps_an_actor_of_a_group_on_its_creators_node(cluster: Cluster) -> None:

@@ -63,6 +63,9 @@ class Control(Protocol):
 
     def listed_groups(self, group: str) -> list[Message]: ...
 
+    def look_at_room(self) -> None:
+        """Something may have become free on the node, where it is one of several."""
+
 
 class ActorWish(Protocol):
     """What a node must know of an actor to find a worker for it."""

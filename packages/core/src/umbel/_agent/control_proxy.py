@@ -23,6 +23,7 @@ from umbel._wire import channels
 KEPT_BYTES_MAX = 64 << 20  # of bodies that wait for the head; beyond it requests are refused
 KEPT_MAX = 100_000  # and things
 JOB_IDS_MIN = 32  # below it, more are asked for
+ROOM_LOOKS = 3  # for so many, it is said at once how much room bundles leave that were given back
 
 Message = dict[str, Any]
 
@@ -164,6 +165,8 @@ class ControlProxy:
         self._jobs: dict[str, Job] = {}  # of drivers here
         self._tells_load = False  # the head has an autoscaler
         self._told_load: Message | None = None
+        self._told_room: Message | None = None  # since bundles were given back, for some beats
+        self._room_looks = 0  # of those, so many are left
         self._asked_for: dict[tuple[str, int], None] = {}  # attempts of groups that are to have bundles here
         self._followed: dict[str, None] = {}  # groups
         self._watched_groups: dict[str, dict[str, None]] = {}  # with the processes here that wait for them
@@ -221,10 +224,14 @@ class ControlProxy:
         """Of the head before nothing will be heard any more."""
         left = self._left_open()
         self.channel, self._unanswered, self._has_asked_for_ids = channels.Channel(), {}, False
-        for actor in [one for one, hosted in self._hosted.items() if not hosted.worker]:
-            del self._hosted[actor]  # the head knows that it needs a worker, and looks for one anew
-            self._daemon.kill_actor(actor, "the head has started again")
+        self._told_room = None
+        # Of those that need a worker the head knows, and looks for one anew.
+        sought = [one for one, hosted in self._hosted.items() if not hosted.worker]
+        for actor in sought:
+            del self._hosted[actor]
         self._restate(left)
+        for actor in sought:
+            self._daemon.kill_actor(actor, "the head has started again")
         self._restate_bundles()
         for message, body in left:
             self._say(message, body)
@@ -309,7 +316,11 @@ class ControlProxy:
         self._tells_load, self._told_load = True, None
 
     def look(self) -> None:
-        """To be called once in a period: tell the head what waits here, if it wants to know and that has changed."""
+        """To be called with each beat: tell the head what waits here, if it wants to know and that has changed."""
+        if self._room_looks:
+            self._room_looks -= 1
+            if not self._room_looks:
+                self._told_room = None
         if not self._tells_load or self._send is None:
             return
         load = self._daemon.own_load()
@@ -607,16 +618,31 @@ class ControlProxy:
     def _cancel_bundles(self, message: Message, _body: bytes) -> None:
         self._asked_for.pop((message["group"], message["attempt"]), None)
         self._daemon.cancel_bundles("", message["group"], message["attempt"])
-        self._say_room()
+        self._give_room()
 
     def _drop_group(self, message: Message, _body: bytes) -> None:
         for place in [place for place in self._asked_for if place[0] == message["group"]]:
             del self._asked_for[place]
         self._daemon.drop_group("", message["group"], message["reason"])
+        self._give_room()
+
+    def _give_room(self) -> None:
+        self._room_looks = ROOM_LOOKS
         self._say_room()
 
     def _say_room(self) -> None:
-        self._say({"t": "room", "available": self._daemon.as_seen()["available"]})
+        """Now, and for a while again when there is more: what ran in the bundles takes some time to end."""
+        self._told_room = dict(self._daemon.as_seen()["available"])
+        self._say({"t": "room", "available": self._told_room})
+
+    def look_at_room(self) -> None:
+        """All that was decided on the node is done. Where there is less room, beats say so; of more than there was at the last
+        beat, and is again, they say nothing for a period."""
+        told = self._told_room
+        if told is not None and any(
+            told.get(name, 0) < amount for name, amount in self._daemon.as_seen()["available"].items()
+        ):
+            self._say_room()
 
     def group_trouble(self, _group: str) -> str:
         """The head says when one is gone: here nothing is known that it has not said."""

@@ -132,6 +132,9 @@ class Draining:
         return self.until_s if self.reason else self._check_until_s if self._asked else None
 
     def _on_asked(self, event: Asked) -> list[Command]:
+        if self.reason and event.reason != PREEMPTION and not event.left.is_nothing:
+            what = event.left.in_words() or "workers that are asked whether others need what they have"
+            return [Answer(event.request, False, f"the node is being drained already, and is not idle: it has {what}")]
         if self.reason:
             if event.until_s is not None:
                 self.until_s = event.until_s if self.until_s is None else min(self.until_s, event.until_s)

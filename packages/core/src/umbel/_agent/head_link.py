@@ -171,8 +171,8 @@ class HeadLink:
             if is_member:
                 self._daemon.control.on_frame(message, body)
             return
-        if message["t"] == "drain":
-            if is_member:
+        if message["t"] == "drain":  # which may come before the welcome, as that waits for what is to be kept
+            if connection is self._connection:
                 self._daemon.asked_to_drain(message)
             return
         if message["t"] == "heard" and not message["leads"] and len(self._addresses) > 1:

@@ -397,6 +397,7 @@ class Service:
                 self._todo.popleft()
             if self._sharing is not None:
                 self._sharing.look()
+                self.control.look_at_room()
             if self._drains is not None:
                 self._drains.look()
 

@@ -101,6 +101,7 @@ class Members:
         ] = {}  # what nodes have free since they reserved bundles or gave some back
         self._attempts = 0
         self._jobs_of: dict[str, str] = {}  # processes of other nodes
+        self._postponed: dict[str, Any] = {}  # specs of actors that are to be on one of these, and nowhere else
         self._awaited: dict[str, str] = {}  # nodes that may have lived on, by tag, until they have said what they have
         self._control: Any = None
         self.wants_load = False  # of every node: there is an autoscaler
@@ -187,8 +188,8 @@ class Members:
         if not self._control.lacks_host(spec.actor):
             return  # it has died since, while records were written
         self._forget(spec.actor)
-        is_here = self.is_here(spec.owner)
-        if is_here and (spec.job is None or not self._members):
+        is_here, is_alone = self.is_here(spec.owner), not self._members and not self._awaited
+        if is_here and (spec.job is None or is_alone):
             self._sought[spec.actor] = spec
             if spec.group:
                 self._control.follow_group(spec.group)  # it may go to a node that is to come
@@ -201,6 +202,14 @@ class Members:
             self._place_anywhere(spec)
 
     def _place_anywhere(self, spec: Any) -> None:
+        strategy = spec.strategy
+        if (
+            isinstance(strategy, dict)
+            and not strategy.get("soft")
+            and strategy.get("node_id") in self._awaited.values()
+        ):
+            self._postponed[spec.actor] = spec
+            return
         try:
             chosen = self._choose(spec)
         except exceptions.InvalidOption as error:
@@ -219,6 +228,8 @@ class Members:
             if spec.actor not in self._waiting:
                 return
         bundles, homes = self._control.group_places(spec.group)
+        own = self._own_id()  # and those that may come back to a head that has started again are waited for
+        homes = {one: node for one, node in homes.items() if node == own or _tag_of(node) in self._members}
         counts = collections.Counter(self._in_groups.get(spec.group, {}).values())
         creator = self._node_of(spec.owner)
         chosen = placing.choose_in_group(spec, bundles, homes, creator, counts)
@@ -254,7 +265,12 @@ class Members:
         for spec in sought:
             placed = self._placed.get(spec.actor)
             now = placed.member.node_id if placed is not None else self._own_id()
-            if homes and now not in homes.values():
+            index = int(spec.strategy.get("bundle_index", -1))
+            if index >= 0:
+                is_right = homes.get(index, now) == now
+            else:  # one that looked for a worker here before any node had come was chosen no place
+                is_right = now in homes.values() and (spec.actor in self._group_of or len({*homes.values()}) == 1)
+            if homes and not is_right:
                 self.kill_actor(spec.actor, "its placement group is on other nodes")
                 self._forget(spec.actor)
                 self._place_in_group(spec, is_new=False)
@@ -281,7 +297,7 @@ class Members:
             for name, amount in placed.spec.running.items():
                 of_node[name] = of_node.get(name, 0) + amount
         for node in self._daemon.other_nodes():
-            member = self._members.get(nodes.tag_of_node(node["node_id"]).hex())
+            member = self._members.get(_tag_of(node["node_id"]))
             if not node["alive"] or member is None or only not in ("", node["node_id"]):
                 continue
             is_draining = bool(node.get("draining"))
@@ -338,7 +354,7 @@ class Members:
 
     def _order(self, node: str, told: Message, here: Callable[[], None]) -> None:
         """Of a node, this one or another; of one that has gone, nothing is wanted any more."""
-        member = self._members.get(nodes.tag_of_node(node).hex())
+        member = self._members.get(_tag_of(node))
         if member is not None:
             member.say(told)
         elif node == self._own_id():
@@ -354,7 +370,7 @@ class Members:
         return placing.choose(spec, views, creator.node_id if creator is not None else views[0].node_id)
 
     def _place_on(self, spec: Any, node_id: str) -> None:
-        member = self._members.get(nodes.tag_of_node(node_id).hex())
+        member = self._members.get(_tag_of(node_id))
         self._sought[spec.actor] = spec
         if member is None:
             self._daemon.place_actor(spec)
@@ -393,7 +409,7 @@ class Members:
     def nodes_changed(self, changes: Iterable[Mapping[str, Any]]) -> None:
         """What has changed of nodes. Whoever looks for a worker on one that is being drained now looks elsewhere, if he can."""
         for node_id in [change["node_id"] for change in changes if change.get("draining")]:
-            member = self._members.get(nodes.tag_of_node(node_id).hex())
+            member = self._members.get(_tag_of(node_id))
             for placed in [one for one in self._seeking.values() if one.member is member]:
                 spec = placed.spec
                 if not spec.group and not (spec.env or {}).get("built"):
@@ -440,6 +456,10 @@ class Members:
         if waiting is not None:
             text = f"it waits for its placement group {waiting.group} to have a place"
             return {"reason": text, "awaits_group": waiting.group}
+        postponed = self._postponed.get(listed["actor"])
+        if postponed is not None:
+            text = f"it is to be on node {postponed.strategy['node_id']}, which has not come back since the head started again"
+            return {"reason": text}
         if listed["worker"] and placed is not None:
             return {"node_id": placed.member.node_id, "pid": placed.pid}
         if listed["worker"][_TAG] in self._awaited:
@@ -472,7 +492,7 @@ class Members:
 
     def entered(self, node_id: str) -> Member:
         """The node is a member, for the first time or once more."""
-        tag = nodes.tag_of_node(node_id).hex()
+        tag = _tag_of(node_id)
         member = self._members.get(tag)
         if member is None:
             ids = (self._control.reserve_job_ids(JOB_IDS), JOB_IDS)
@@ -481,15 +501,22 @@ class Members:
 
     def await_nodes(self, node_ids: Iterable[str]) -> None:
         """These may have lived on while there was no head."""
-        self._awaited = {nodes.tag_of_node(one).hex(): one for one in node_ids}
+        self._awaited = {_tag_of(one): one for one in node_ids}
         if self._awaited:
             self._control.await_nodes()
 
     def _awaits_no_more(self, tag: str) -> None:
-        if tag in self._awaited:
-            del self._awaited[tag]
-            if not self._awaited:
-                self._control.recover()
+        node_id = self._awaited.pop(tag, None)
+        if node_id is None:
+            return
+        if not self._awaited:
+            self._control.recover()
+        for spec in [one for one in self._postponed.values() if one.strategy["node_id"] == node_id]:
+            del self._postponed[spec.actor]
+            self.place_actor(spec)
+        for spec in [*self._waiting.values()]:
+            if self._control.lacks_host(spec.actor):
+                self._place_in_group(spec, is_new=False)
 
     def linked(self, node_id: str, heard: int, send: Callable[[Message, bytes], None]) -> None:
         """The node has a connection, and has heard so much. Raises ValueError when it cannot have."""
@@ -505,13 +532,13 @@ class Members:
         self._control.nodes_changed()
 
     def unlinked(self, node_id: str) -> None:
-        member = self._members.get(nodes.tag_of_node(node_id).hex())
+        member = self._members.get(_tag_of(node_id))
         if member is not None:
             member.send = None
 
     def node_gone(self, node_id: str, reason: str) -> None:
         """For good. First go those who need what they own to end with them, so that nobody looks for workers of that."""
-        tag = nodes.tag_of_node(node_id).hex()
+        tag = _tag_of(node_id)
         member = self._members.pop(tag, None)
         if member is not None:
             self._give_up(member, reason)
@@ -551,6 +578,7 @@ class Members:
         self._found(actor)
         self._leave_group(actor)
         self._placed.pop(actor, None)
+        self._postponed.pop(actor, None)
 
     def _leave_group(self, actor: str) -> None:
         group = self._group_of.pop(actor, "")
@@ -563,7 +591,7 @@ class Members:
 
     def on_frame(self, node_id: str, frame: Message, body: bytes) -> None:
         """Raises ValueError when it cannot be."""
-        member = self._members.get(nodes.tag_of_node(node_id).hex())
+        member = self._members.get(_tag_of(node_id))
         if member is None:
             return
         if frame["t"] == "heard_said":
@@ -631,7 +659,7 @@ class Members:
             facts = self._control.facts_of_dead(actor)
             if facts is not None:
                 member.say({"t": "actor_dead", "actor": actor, "facts": facts})
-        self._awaits_no_more(nodes.tag_of_node(member.node_id).hex())
+        self._awaits_no_more(_tag_of(member.node_id))
 
     # ---- messages of nodes ----
 
@@ -727,3 +755,7 @@ class Members:
             self._control.unplaceable(actor, message["reason"], is_unschedulable=message["is_unschedulable"])
             if self._placed.get(actor) is placed:
                 self._forget(actor)
+
+
+def _tag_of(node_id: str) -> str:
+    return nodes.tag_of_node(node_id).hex()

@@ -11,6 +11,7 @@ import itertools
 from collections.abc import Callable, Iterable, Mapping
 from typing import Any, Protocol
 
+from umbel._base import nodes as node_ids
 from umbel._control import members, nodes, service
 from umbel._transport import addresses
 from umbel._transport import connection as transport
@@ -27,6 +28,7 @@ class Daemon(Protocol):
     """What the service needs of the daemon that it runs in."""
 
     poller: transport.Poller
+    directory: Any  # of where nodes are, see `umbel._agent.directory`
 
     def now_s(self) -> float: ...
 
@@ -98,7 +100,10 @@ class NodeService:
             nodes.AskToDrain: lambda command: self._send(command.link, {"t": "drain", **command._asdict()}),
             nodes.AnswerDrain: lambda command: self._tells.pop(command.request)(command.is_accepted, command.text),
         }
-        daemon.members.await_nodes(daemon.control.take_nodes(self.table))
+        awaited = daemon.control.take_nodes(self.table)
+        daemon.members.await_nodes(awaited)
+        for node_id in awaited:  # its processes live, and are asked and called as if there had been no end of a head
+            daemon.directory.set(node_ids.tag_of_node(node_id), self.table.alive[node_id].facts["address"])
         daemon.control.keep_nodes()
 
     def _decide(self, event: nodes.NodeEvent) -> None:

@@ -375,6 +375,9 @@ class ActorService:
         if self._groups is not None:
             self._groups.nodes_changed()
 
+    def look_at_room(self) -> None:
+        """The node of the service itself is looked at when something is placed."""
+
     def node_gone(self, node: str) -> None:
         """For good, with the bundles that it held."""
         if self._groups is not None:
