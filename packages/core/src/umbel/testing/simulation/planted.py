@@ -891,7 +891,7 @@ PLANTS: Final[Mapping[str, Planted]] = {
     "moved-in-silence": _instead("forwarding", _FORWARDING, "_told", _move_in_silence, "W3"),
     "never-elsewhere": _instead("forwarding", _FORWARDING, "_move", _never_ask_elsewhere, "W5"),
     "crossed-twice": _instead("forwarding", forwarding.Given, "still_wanted", _count_twice, "W3"),
-    "lost-with-node": _instead("forwarding", _FORWARDING, "_on_node_lost", _lose_wishes, "W3", "W5"),
+    "lost-with-node": _instead("forwarding", _FORWARDING, "_on_node_lost", _lose_wishes, "W3", "W4", "W5"),
     "asked-of-the-drained": _instead("forwarding", _FORWARDING, "_take_back", _leave_with_the_drained, "W9"),
     "drained-begin": _instead("forwarding", state.AgentState, "_is_kept_out", _keep_nobody_out, "W9"),
     "left-in-silence": _instead("forwarding", _FORWARDING, "_on_client_left", _leave_in_silence, "W"),
@@ -967,7 +967,7 @@ PLANTS: Final[Mapping[str, Planted]] = {
     "left-unsaid": _instead("members", control_proxy.ControlProxy, "_left_open", lambda _one: [], "Q"),
     "not-restated": _instead("members", control_proxy.ControlProxy, "_restate", lambda *_: None, "Q"),
     "watches-not-said-again": _instead(
-        "members", control_proxy.ControlProxy, "_watched_again", lambda _one: None, "Q2"
+        "members", control_proxy.ControlProxy, "_watched_again", lambda _one: None, "Q2", "Q5"
     ),
     "reserved-unkept": _instead("members", service.ActorService, "reserve_job_ids", _reserve_unkept, "Q1"),
     "recovered-at-once": _instead(
