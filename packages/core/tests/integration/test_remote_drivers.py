@@ -17,7 +17,6 @@ from pathlib import Path
 from typing import Any
 
 import drivers
-import numpy
 import proxies
 import pytest
 
@@ -27,6 +26,8 @@ from umbel._base import token_files, tokens
 from umbel._client import current, tool
 from umbel._transport import addresses, connection, dialler, own_tls
 from umbel._wire import frames, handshake, reconnecting
+
+numpy = pytest.importorskip("numpy")
 
 pytestmark = [
     pytest.mark.skipif(not sys.platform.startswith("linux"), reason="processes are found through /proc"),
