@@ -355,6 +355,7 @@ class Owner:
 
 
 def test_values_of_an_actor_are_handed_over_from_memory_and_from_disk(nodes: Nodes) -> None:
+    pytest.importorskip("numpy")
     node = nodes.add(object_store_memory=4 * VALUE_BYTES)
     directory = nodes.file("made")
     os.mkdir(directory)
@@ -368,6 +369,7 @@ def test_values_of_an_actor_are_handed_over_from_memory_and_from_disk(nodes: Nod
 
 
 def test_who_was_told_where_a_value_lay_reads_it_after_the_node_has_gone(nodes: Nodes) -> None:
+    pytest.importorskip("numpy")
     node, reader = nodes.add(), nodes.add()
     directory = nodes.file("made")
     os.mkdir(directory)
@@ -396,6 +398,7 @@ def test_who_was_told_where_a_value_lay_reads_it_after_the_node_has_gone(nodes: 
 
 
 def test_an_idle_drain_is_refused_while_a_worker_keeps_a_value_for_an_owner_elsewhere(nodes: Nodes) -> None:
+    pytest.importorskip("numpy")
     node = nodes.add()
     directory = nodes.file("made")
     os.mkdir(directory)
@@ -410,6 +413,7 @@ def test_an_idle_drain_is_refused_while_a_worker_keeps_a_value_for_an_owner_else
 
 
 def test_values_that_processes_of_a_drained_node_own_keep_it_and_end_with_it(nodes: Nodes) -> None:
+    pytest.importorskip("numpy")
     node = nodes.add()
     inside = get(put_there.options(scheduling_strategy=on(node)).remote())
     assert "values that others need" in until(
