@@ -1,4 +1,4 @@
-"""A quick run of those rows of `benchmarks/core.py` that work on two nodes, by its command line."""
+"""Quick runs of those rows that work on two nodes: what they take (`benchmarks/core.py`), and where (`profile.py`)."""
 
 from __future__ import annotations
 
@@ -29,6 +29,15 @@ def test_the_rows_of_two_nodes_give_figures_beside_one_of_one_node(tmp_path: pat
     document = json.loads(result.read_text())
     assert document["rows"].keys() == set(keys)
     assert all(row["median"] > 0 for row in document["rows"].values())
+
+
+@pytest.mark.timeout(LIMIT_S + 20)
+def test_where_the_time_of_another_nodes_work_goes_is_shown() -> None:
+    """The workers of a cluster's driver are started by an exec, which must not leave them the sampler's timer."""
+    command = [sys.executable, str(ROOT / "benchmarks" / "profile.py"), "remote_actor_sync", "--seconds", "0.3"]
+    done = subprocess.run(command, check=False, capture_output=True, text=True, timeout=LIMIT_S)
+    assert done.returncode == 0, f"{done.stdout}\n{done.stderr}"
+    assert "actor calls on another node, one at a time on umbel" in done.stdout
 
 
 def test_work_of_another_node_that_runs_on_the_drivers_is_no_figure(monkeypatch: pytest.MonkeyPatch) -> None:
