@@ -67,8 +67,8 @@ class Bench:
         runtime = runtimes.Runtime(self.module, nodes)
         try:
             for row in wanted:
-                runtime.start()
                 with self._recording(row):
+                    runtime.start()
                     self._measure(row, rows.BUILDERS[row.key](runtime.module))
                 if "error" in self.results[row.key]:
                     runtime.end()

@@ -14,6 +14,17 @@ pytest.importorskip("numpy")
 ROOT = pathlib.Path(__file__).resolve().parents[4]
 LIMIT_S = 300  # it takes ten seconds
 
+ONE_FAILS = """
+import sys
+sys.path.insert(0, sys.argv[1])
+from benchmarks import bars, core, measure, rows
+rows.BUILDERS["remote_tasks_sync"] = lambda rt: rt.no_such_name
+bench = core.Bench("umbel", measure.QUICK)
+bench.run([bars.ROW_BY_KEY[key] for key in ("remote_tasks_sync", "remote_actor_sync")])
+failed, done = bench.results["remote_tasks_sync"], bench.results["remote_actor_sync"]
+assert "no_such_name" in failed["error"] and done["median"] > 0, bench.results
+"""
+
 pytestmark = pytest.mark.skipif(not sys.platform.startswith("linux"), reason="processes are found through /proc")
 
 
@@ -29,6 +40,13 @@ def test_the_rows_of_two_nodes_give_figures_beside_one_of_one_node(tmp_path: pat
     document = json.loads(result.read_text())
     assert document["rows"].keys() == set(keys)
     assert all(row["median"] > 0 for row in document["rows"].values())
+
+
+@pytest.mark.timeout(LIMIT_S + 20)
+def test_after_a_row_that_failed_the_next_has_a_new_cluster() -> None:
+    command = [sys.executable, "-c", ONE_FAILS, str(ROOT)]
+    done = subprocess.run(command, check=False, capture_output=True, text=True, timeout=LIMIT_S)
+    assert done.returncode == 0, f"{done.stdout}\n{done.stderr}"
 
 
 @pytest.mark.timeout(LIMIT_S + 20)
