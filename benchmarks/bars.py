@@ -3,6 +3,7 @@
 A row is a number with a unit; `bar` and `goal` say how many times better than the peer Umbel must be and wants to be.
 Better is more for a rate and less for a time, for memory and for CPU. Rows with `of_memcpy` compare with a plain copy
 of the same bytes in the same process instead: no factor over a peer says whether memory's own speed is reached.
+Rows without a bar are only shown beside the peer.
 """
 
 from __future__ import annotations
@@ -16,10 +17,11 @@ class Row:
     title: str
     unit: str
     group: str  # rows of one group run in one process, so that a comparison can alternate between modules
-    bar: float
-    goal: float
+    bar: float | None = None
+    goal: float | None = None
     is_less_better: bool = False
     of_memcpy: bool = False
+    nodes: int = 1  # of the cluster that it runs on
     resolution: float = 1e-9  # a smaller value counts as this one in a ratio
 
     def times_better(self, ours: float, peers: float) -> float:
@@ -52,6 +54,11 @@ ROWS: tuple[Row, ...] = (
     Row("get_10k_refs", "get of an object holding 10,000 refs", "gets/s", "refs", 3, 8),
     Row("actor_churn", "actor create + call + kill, ten at once", "actors/s", "churn", 50, 200),
     Row("generator", "streaming generator", "items/s", "churn", 5, 15),
+    Row("remote_tasks_sync", "tasks on another node, one at a time", "tasks/s", "nodes", nodes=2),
+    Row("remote_tasks_pipelined", "tasks on another node, 1,000 pipelined", "tasks/s", "nodes", nodes=2),
+    Row("remote_actor_sync", "actor calls on another node, one at a time", "calls/s", "nodes", nodes=2),
+    Row("remote_actor_pipelined", "actor calls on another node, 1,000 pipelined", "calls/s", "nodes", nodes=2),
+    Row("transfer_256mib", "read a 256 MiB array of another node", "GB/s", "nodes", nodes=2),
     Row("idle_memory", "idle memory of a 2-CPU runtime, sum of PSS", "MiB", "idle", 5, 10, is_less_better=True),
     Row("idle_cpu", "idle CPU of a 2-CPU runtime", "% of a core", "idle", 10, 20, is_less_better=True, resolution=0.01),
 )

@@ -4,7 +4,7 @@
 
 The two interpreters may differ: each needs its own module and numpy. Groups of rows run in turn as Umbel, peer, Umbel,
 so that a machine which slows down or speeds up meanwhile does so for both; what counts is the ratio of the medians.
-Exit status 1 when a row fails or misses its first bar.
+Exit status 1 when a row fails or misses its first bar; a row without bars can only fail.
 """
 
 from __future__ import annotations
@@ -99,28 +99,25 @@ class Verdict:
     def meets(self) -> str:
         if self.ratio is None:
             return "**failed**"
+        if self.row.bar is None or self.row.goal is None:
+            return ""
         return "goal" if self.ratio >= self.row.goal else "bar" if self.ratio >= self.row.bar else "**no**"
 
     @property
     def is_met(self) -> bool:
-        return self.ratio is not None and self.ratio >= self.row.bar
+        return self.ratio is not None and (self.row.bar is None or self.ratio >= self.row.bar)
 
     def cells(self) -> list[str]:
         unit = self.row.unit
         values = ["failed" if value is None else f"{significant(value)} {unit}" for value in (self.ours, self.peers)]
-        ratio = "" if self.ratio is None else shown(self.row, self.ratio)
-        return [
-            self.row.title,
-            *values,
-            ratio,
-            shown(self.row, self.row.bar),
-            shown(self.row, self.row.goal),
-            self.meets,
-        ]
+        ratios = [shown(self.row, ratio) for ratio in (self.ratio, self.row.bar, self.row.goal)]
+        return [self.row.title, *values, *ratios, self.meets]
 
 
-def shown(row: Row, ratio: float) -> str:
-    """A ratio as the table writes it: `25x` the rate, `1/25` of the time, `0.9 of memcpy`."""
+def shown(row: Row, ratio: float | None) -> str:
+    """A ratio as the table writes it: `25x` the rate, `1/25` of the time, `0.9 of memcpy`, nothing for None."""
+    if ratio is None:
+        return ""
     if row.of_memcpy:
         return f"{ratio:.2f} of memcpy"
     return f"1/{significant(ratio)}" if row.is_less_better else f"{significant(ratio)}x"
@@ -143,14 +140,15 @@ def table(header: Sequence[str], lines: Sequence[Sequence[str]]) -> str:
 
 def report(verdicts: Sequence[Verdict], pools: Sequence[Side], ours: Side, peer: Side) -> str:
     peer_title = peer.module.capitalize()
-    met = sum(verdict.is_met for verdict in verdicts)
+    judged = [verdict for verdict in verdicts if verdict.row.bar is not None]
+    met = sum(verdict.is_met for verdict in judged)
     goals = sum(verdict.meets == "goal" for verdict in verdicts)
     main = table(
         ["row", "Umbel", peer_title, "ratio", "first bar", "goal", "met"], [verdict.cells() for verdict in verdicts]
     )
     text = f"""{main}
 
-First bars met: {met} of {len(verdicts)}; goals: {goals}.
+First bars met: {met} of {len(judged)}; goals: {goals}.
 """
     if pools:
         lines = [pool_cells(key, ours, pools) for key in POOL_ROWS if ours.rows.get(key)]
@@ -200,6 +198,9 @@ which installs {peer_title} into an environment of its own, runs `benchmarks/com
   `benchmarks/rows.py` once, for every module, and checks its results.
 - Nested tasks were to have a bar of 100 and a goal of 400, beside a figure for Ray that does not come back; they have those of
   pipelined tasks instead ([decision 0007](design/0007-the-bar-of-nested-tasks.md)).
+- Rows on another node run on two nodes of this machine with two CPUs each, started by `cluster_utils.Cluster`, which talk over
+  loopback. The driver's node puts the 256 MiB array, which is not timed; what is, is a task of the other node that has it
+  as its argument. They have no bars.
 - Idle: a fresh driver and all that it started, six seconds after its last task, seen from outside: the sum of their
   proportional set sizes, and the CPU time that they use in ten seconds.
 - The pools of the standard library run the same tasks with two processes, by `submit` and `apply_async`.

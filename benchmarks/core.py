@@ -12,7 +12,6 @@ from __future__ import annotations
 
 import argparse
 import contextlib
-import importlib
 import importlib.metadata
 import json
 import os
@@ -27,10 +26,8 @@ from types import FrameType
 if __name__ == "__main__":
     sys.path[0] = str(Path(__file__).resolve().parent.parent)  # see benchmarks/__init__.py
 
-from benchmarks import fresh, measure, pools, rows
+from benchmarks import fresh, measure, pools, rows, runtimes
 from benchmarks.bars import POOL_ROWS, ROW_BY_KEY, ROWS, Row
-
-CPUS = 2
 
 
 class RowTookTooLong(Exception):
@@ -55,26 +52,28 @@ class Bench:
         if "start" in keys:
             with self._recording(ROW_BY_KEY["start"]):
                 self._record(ROW_BY_KEY["start"], fresh.start(self.module, self.effort))
-        self._run_inside([row for row in wanted if row.key in rows.BUILDERS])
+        for nodes in (1, 2):
+            self._run_inside([row for row in wanted if row.key in rows.BUILDERS and row.nodes == nodes], nodes)
         if keys & {"idle_memory", "idle_cpu"}:
             with self._recording(ROW_BY_KEY["idle_memory"]):
                 memory, cpu = fresh.idle(self.module, self.effort)
                 self._record(ROW_BY_KEY["idle_memory"], memory)
                 self._record(ROW_BY_KEY["idle_cpu"], cpu)
 
-    def _run_inside(self, wanted: Sequence[Row]) -> None:
+    def _run_inside(self, wanted: Sequence[Row], nodes: int) -> None:
         """The rows that share one runtime; after a failure the next row gets a new one."""
         if not wanted:
             return
-        rt = importlib.import_module(self.module)
-        for row in wanted:
-            if not rt.is_initialized():
-                rt.init(num_cpus=CPUS)
-            with self._recording(row):
-                self._measure(row, rows.BUILDERS[row.key](rt))
-            if "error" in self.results[row.key]:
-                rt.shutdown()
-        rt.shutdown()
+        runtime = runtimes.Runtime(self.module, nodes)
+        try:
+            for row in wanted:
+                with self._recording(row):
+                    runtime.start()
+                    self._measure(row, rows.BUILDERS[row.key](runtime.module))
+                if "error" in self.results[row.key]:
+                    runtime.end()
+        finally:
+            runtime.end()
 
     def _measure(self, row: Row, workload: measure.Workload) -> None:
         try:

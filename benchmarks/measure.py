@@ -25,6 +25,7 @@ class Workload:
     units: float = 1.0
     close: Callable[[], None] = nothing
     reference: Callable[[], object] | None = None  # measured in turn with the operation
+    prepare: Callable[[], object] | None = None  # before every operation, not timed
 
 
 @dataclass(frozen=True)
@@ -62,7 +63,7 @@ class Measurement:
 
 def rate(workload: Workload, effort: Effort) -> Measurement:
     """Units per second of the workload, several times."""
-    seconds_each = _warm_up(workload.operation, effort.warm_up_s)
+    seconds_each = _warm_up(workload.operation, effort.warm_up_s, workload.prepare)
     repeats = max(1, round(effort.sample_s / seconds_each))
     if workload.reference is not None:
         _warm_up(workload.reference, effort.warm_up_s)
@@ -72,22 +73,29 @@ def rate(workload: Workload, effort: Effort) -> Measurement:
         elapsed_s = time.perf_counter() - began
         if measured.samples and elapsed_s * (1 + 1 / len(measured.samples)) > effort.budget_s:
             break  # one more would pass the budget
-        measured.samples.append(workload.units * repeats / _seconds(workload.operation, repeats))
+        spent_s = _seconds(workload.operation, repeats, workload.prepare)
+        measured.samples.append(workload.units * repeats / spent_s)
         if workload.reference is not None:
             measured.reference.append(workload.units * repeats / _seconds(workload.reference, repeats))
     return measured
 
 
-def _warm_up(operation: Callable[[], object], at_least_s: float) -> float:
+def _warm_up(operation: Callable[[], object], at_least_s: float, prepare: Callable[[], object] | None = None) -> float:
     """Seconds of the fastest call, after `at_least_s` of calls."""
     began = time.perf_counter()
     fastest_s = float("inf")
     while time.perf_counter() - began < at_least_s:
-        fastest_s = min(fastest_s, _seconds(operation, 1))
+        fastest_s = min(fastest_s, _seconds(operation, 1, prepare))
     return fastest_s
 
 
-def _seconds(operation: Callable[[], object], repeats: int) -> float:
+def _seconds(operation: Callable[[], object], repeats: int, prepare: Callable[[], object] | None = None) -> float:
+    if prepare is not None:
+        spent_s = 0.0
+        for _ in range(repeats):
+            prepare()
+            spent_s += _seconds(operation, 1)
+        return spent_s
     began = time.perf_counter()
     for _ in range(repeats):
         operation()

@@ -15,7 +15,6 @@ from __future__ import annotations
 import argparse
 import collections
 import contextlib
-import importlib
 import json
 import os
 import shutil
@@ -35,12 +34,11 @@ if __name__ == "__main__":
 import cProfile
 import pstats
 
-from benchmarks import measure, processes, rows
+from benchmarks import measure, processes, rows, runtimes
 from benchmarks.bars import ROW_BY_KEY
 from benchmarks.sampling import sitecustomize as sampling
 
 SAMPLING = Path(sampling.__file__).parent
-CPUS = 2
 NUDGE_S = 0.2  # for the processes to write their last samples
 PY_SPY_HZ = 500
 
@@ -59,10 +57,12 @@ class Role:
 
 
 def repeat(workload: measure.Workload, seconds: float) -> tuple[float, float]:
-    """Runs the workload for that long at least; (units, seconds)."""
+    """Runs the workload for that long at least; (units, seconds). What prepares its operations is in all views."""
     began = time.perf_counter()
     units = 0.0
     while (elapsed_s := time.perf_counter() - began) < seconds:
+        if workload.prepare is not None:
+            workload.prepare()
         workload.operation()
         units += workload.units
     return units, elapsed_s
@@ -173,7 +173,7 @@ def print_native(workload: measure.Workload, seconds: float, top: int, folder: P
     command += ["--rate", str(PY_SPY_HZ), "--duration", str(max(1, round(seconds))), "--output", str(output)]
     watcher = subprocess.Popen(command, stdout=subprocess.DEVNULL, stderr=subprocess.PIPE, text=True)
     while watcher.poll() is None:
-        workload.operation()
+        repeat(workload, NUDGE_S)
     if not output.exists():
         print(f"\npy-spy failed: {(watcher.communicate()[1] or '').strip()}")
         return
@@ -210,15 +210,15 @@ def main() -> int:
         os.environ[processes.MARK] = mark
         os.environ[sampling.FOLDER] = name
         os.environ["PYTHONPATH"] = os.pathsep.join(filter(None, [str(SAMPLING), os.environ.get("PYTHONPATH")]))
-        rt = importlib.import_module(arguments.module)
-        rt.init(num_cpus=CPUS)
+        row = ROW_BY_KEY[arguments.row]
+        runtime = runtimes.Runtime(arguments.module, row.nodes)
+        runtime.start()
         sampler = sampling.install(name)
-        workload = rows.BUILDERS[arguments.row](rt)
+        workload = rows.BUILDERS[arguments.row](runtime.module)
         repeat(workload, measure.FULL.warm_up_s)
 
         units, elapsed_s, roles = sampled(workload, arguments.seconds, folder, mark)
         sampler.stop()
-        row = ROW_BY_KEY[arguments.row]
         each_us = 1e6 * elapsed_s / units
         print(f"{row.title} on {arguments.module}: {units / elapsed_s:,.1f} {row.unit}, {each_us:.2f} us each")
         for role_name in sorted(roles, key=lambda key: -roles[key].cpu_s):
@@ -229,7 +229,7 @@ def main() -> int:
         if arguments.py_spy:
             print_native(workload, arguments.seconds, arguments.top, folder)
         workload.close()
-        rt.shutdown()
+        runtime.end()
     return 0
 
 

@@ -1,4 +1,6 @@
-"""The rows that run inside one 2-CPU runtime: what each one does, written once for every module with this API.
+"""The rows that run inside a runtime: what each one does, written once for every module with this API.
+
+The runtime is one node with 2 CPUs, or, for the rows on another node, a cluster of two such nodes (`benchmarks/runtimes.py`).
 
 Each function builds a workload on the module it is given. Remote functions and classes are made inside, so that they
 travel by value and no worker has to find this file. Every builder checks a result first: a fast wrong answer is not a
@@ -15,6 +17,7 @@ from typing import Any
 import numpy as np
 
 from benchmarks.measure import Workload
+from benchmarks.runtimes import THERE
 
 MIB = 1 << 20
 BATCH = 1_000  # calls in flight in the pipelined rows
@@ -27,6 +30,12 @@ def expect(got: object, wanted: object) -> None:
     """A benchmark of wrong results must not produce a number."""
     if got != wanted:
         raise ValueError(f"the workload gave {got!r}, but {wanted!r} is right; fix that before timing it")
+
+
+def expect_elsewhere(rt: ModuleType, node_id: str) -> None:
+    """What is measured as another node's work must not be done by the driver's."""
+    if node_id == rt.get_runtime_context().get_node_id():
+        raise ValueError(f"the workload ran on the driver's node {node_id}, but has to run on the other one")
 
 
 # ---------------------------------------------------------------------------------------------------------------- tasks
@@ -280,6 +289,94 @@ def get_10k_refs(rt: ModuleType) -> Workload:
     return Workload(lambda: rt.get(holder))
 
 
+# ---------------------------------------------------------------------------------------------------------- other nodes
+
+
+def remote_tasks_sync(rt: ModuleType) -> Workload:
+    noop = _noop_task_there(rt)
+    return Workload(lambda: rt.get(noop.remote()))
+
+
+def remote_tasks_pipelined(rt: ModuleType) -> Workload:
+    noop = _noop_task_there(rt)
+    return Workload(lambda: rt.get([noop.remote() for _ in range(BATCH)]), units=BATCH)
+
+
+def remote_actor_sync(rt: ModuleType) -> Workload:
+    actor = _actor_there(rt)
+    return Workload(lambda: rt.get(actor.call.remote()), close=lambda: rt.kill(actor))
+
+
+def remote_actor_pipelined(rt: ModuleType) -> Workload:
+    actor = _actor_there(rt)
+    return Workload(
+        lambda: rt.get([actor.call.remote() for _ in range(BATCH)]), units=BATCH, close=lambda: rt.kill(actor)
+    )
+
+
+def transfer_256mib(rt: ModuleType) -> Workload:
+    """Decimal gigabytes per second of a task that has an array of the driver's node as its argument.
+
+    Every task gets a new array, because a node keeps what it has copied; that the driver puts it is not timed.
+    """
+    array = np.ones(256 * MIB, dtype=np.uint8)
+    refs: list[Any] = []
+    rounds = 0
+
+    @rt.remote(resources={THERE: 1})
+    def read(values: Any) -> tuple[int, str]:
+        return int(values[-1]), rt.get_runtime_context().get_node_id()
+
+    @rt.remote(resources={THERE: 1})
+    def total(values: Any) -> int:
+        return int(values.sum())
+
+    def prepare() -> None:
+        nonlocal rounds
+        rounds += 1
+        array[-1] = rounds % 256  # a copy of an earlier array would be seen
+        refs[:] = [rt.put(array)]
+
+    def run() -> str:
+        last, node_id = rt.get(read.remote(refs[0]))
+        expect(last, rounds % 256)
+        return str(node_id)
+
+    prepare()
+    expect(rt.get(total.remote(refs[0])), array.nbytes)
+    expect_elsewhere(rt, run())
+    return Workload(run, units=array.nbytes / 1e9, close=refs.clear, prepare=prepare)
+
+
+def _noop_task_there(rt: ModuleType) -> Any:
+    @rt.remote(resources={THERE: 1})
+    def noop() -> bytes:
+        return SMALL
+
+    @rt.remote(resources={THERE: 1})
+    def node_id() -> str:
+        return str(rt.get_runtime_context().get_node_id())
+
+    expect(rt.get(noop.remote()), SMALL)
+    expect_elsewhere(rt, rt.get(node_id.remote()))
+    return noop
+
+
+def _actor_there(rt: ModuleType) -> Any:
+    @rt.remote(num_cpus=0, resources={THERE: 1})
+    class There:
+        def call(self) -> bytes:
+            return SMALL
+
+        def node_id(self) -> str:
+            return str(rt.get_runtime_context().get_node_id())
+
+    actor = There.remote()
+    expect(rt.get(actor.call.remote()), SMALL)
+    expect_elsewhere(rt, rt.get(actor.node_id.remote()))
+    return actor
+
+
 BUILDERS: dict[str, Builder] = {
     builder.__name__: builder
     for builder in (
@@ -304,5 +401,10 @@ BUILDERS: dict[str, Builder] = {
         get_10k_refs,
         actor_churn,
         generator,
+        remote_tasks_sync,
+        remote_tasks_pipelined,
+        remote_actor_sync,
+        remote_actor_pipelined,
+        transfer_256mib,
     )
 }

@@ -18,7 +18,9 @@ import signal
 import sys
 import threading
 import time
+from collections.abc import Callable
 from types import CodeType, FrameType
+from typing import Any, NoReturn
 
 FOLDER = "UMBEL_BENCHMARK_SAMPLES"
 INTERVAL_S = 0.002  # of CPU; the kernel's tick may make it 4 ms
@@ -106,10 +108,23 @@ class Sampler:
             name = self.names[code] = f"{code.co_filename}:{code.co_firstlineno}:{qualified}"
         return name
 
+    def stopping(self, execute: Callable[..., NoReturn]) -> Callable[..., NoReturn]:
+        """An exec keeps the timer and not the handler: the new program would die of its first signal."""
+
+        def run(*arguments: Any) -> NoReturn:
+            self.stop()
+            try:
+                execute(*arguments)
+            finally:
+                self.start()  # there was nothing to execute
+
+        return run
+
 
 def install(folder: str) -> Sampler:
     sampler = Sampler(folder)
     os.register_at_fork(after_in_child=sampler.restart_in_child)
+    os.execv, os.execve = sampler.stopping(os.execv), sampler.stopping(os.execve)  # those that the others call
     atexit.register(sampler.stop)
     sampler.start()
     return sampler
