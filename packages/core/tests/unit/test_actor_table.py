@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import random
+from typing import Any
 
 import pytest
 
@@ -427,6 +428,31 @@ def test_actors_die_with_their_owner(table: ActorTable) -> None:
     assert dead.state is ActorState.DEAD
     assert dead.reason.startswith("its owner, the process driver that created it, is gone")
     assert isinstance(kill, ev.Kill)
+
+
+class Unlisted(dict[str, Any]):
+    """Of which one can be looked up, and not all looked at."""
+
+    def values(self) -> Any:
+        raise AssertionError("all actors are looked at")
+
+    items = __iter__ = values
+
+
+def test_the_end_of_a_process_costs_no_look_at_the_actors_of_others(table: ActorTable) -> None:
+    """Every worker's end is told: when each looked at all actors, killing 8,900 of them took the head 15 s."""
+    alive(table, spec("a"))
+    alive(table, spec("b", owner="other"), "w2")
+    table.apply(ev.ActorWatched("other", "a", 0.0))
+    table.actors = Unlisted(table.actors)
+    assert table.apply(ev.ClientGone("w9", 0.0)) == []
+    forget, kill = table.apply(ev.ClientGone("other", 0.0))
+    assert forget == ev.Forget("b")
+    assert isinstance(kill, ev.Kill)
+    assert kill.actor == "b"
+    table.actors = dict(dict.items(table.actors))
+    table.check()
+    assert table.apply(ev.ActorKilled("a", True, 0.0))[0] == ev.Forget("a")  # and nobody watches it any more
 
 
 def test_watcher_that_is_gone_is_told_nothing(table: ActorTable) -> None:

@@ -83,6 +83,7 @@ class ActorTable:
         self.actors: dict[str, Actor] = {}
         self._dead: OrderedDict[str, Actor] = OrderedDict()
         self._names: dict[tuple[str, str], str] = {}
+        self._of_clients: dict[str, dict[str, None]] = {}  # by process, the living that it created or watches
         self._unknown: dict[str, tuple[float, dict[str, None]]] = {}  # watched before created: (since, watchers)
         self.changed: dict[str, None] | None = None  # whose records are to be kept anew; None where nobody keeps any
         self._unreported: dict[str, None] | None = (
@@ -120,6 +121,7 @@ class ActorTable:
                 table._dead[spec.actor] = actor
             else:
                 table.actors[spec.actor] = actor
+                table._concerns(spec.owner, spec.actor)
                 if spec.name:
                     table._names[spec.namespace, spec.name] = spec.actor
         while len(table._dead) > DEAD_KEPT_MAX:
@@ -128,6 +130,16 @@ class ActorTable:
         table._awaited = {one.spec.owner: None for one in table.actors.values() if _needs_owner(one)}
         table.check()
         return table
+
+    def _concerns(self, client: str, actor: str) -> None:
+        """The client's end does."""
+        self._of_clients.setdefault(client, {})[actor] = None
+
+    def _concerns_no_more(self, client: str, actor: str) -> None:
+        concerned = self._of_clients.get(client, {})
+        concerned.pop(actor, None)
+        if not concerned:
+            self._of_clients.pop(client, None)
 
     def _changes(self, actor: Actor) -> None:
         """What is kept of it differs from now on."""
@@ -164,6 +176,8 @@ class ActorTable:
         actor = Actor(spec, lacks_arguments=event.lacks_arguments)
         self.actors[spec.actor] = actor
         _, actor.watchers = self._unknown.pop(spec.actor, (0.0, {}))
+        for client in (spec.owner, *actor.watchers):
+            self._concerns(client, spec.actor)
         self._changes(actor)
         commands += self._publish(actor)
         if not event.lacks_arguments:
@@ -236,6 +250,7 @@ class ActorTable:
         actor = self.actors.get(event.actor)
         if actor is not None:
             actor.watchers[event.client] = None
+            self._concerns(event.client, event.actor)
             return [self._state(event.client, actor)]
         dead = self._dead.get(event.actor)
         if dead is not None:
@@ -253,7 +268,8 @@ class ActorTable:
 
     def owns_actors(self, client: str) -> bool:
         """Whether live actors would die with this process."""
-        return any(actor.spec.owner == client and _needs_owner(actor) for actor in self.actors.values())
+        concerned = (self.actors[one] for one in self._of_clients.get(client, ()))
+        return any(actor.spec.owner == client and _needs_owner(actor) for actor in concerned)
 
     def may_restart(self, actor_id: str) -> bool:
         """Whether the actor would restart if its worker died."""
@@ -357,7 +373,7 @@ class ActorTable:
         for since_and_watchers in self._unknown.values():
             since_and_watchers[1].pop(event.client, None)
         commands: list[ev.ActorCommand] = []
-        for actor in list(self.actors.values()):
+        for actor in [self.actors[one] for one in self._of_clients.pop(event.client, ())]:
             actor.watchers.pop(event.client, None)
             if actor.spec.owner == event.client and _needs_owner(actor):
                 reason = f"its owner, the process {event.client} that created it, is gone"
@@ -392,6 +408,8 @@ class ActorTable:
         if len(self._dead) > DEAD_KEPT_MAX:
             self._forget_oldest()
         commands = self._publish(actor)
+        for client in (spec.owner, *actor.watchers):
+            self._concerns_no_more(client, spec.actor)
         actor.watchers = {}
         commands.append(ev.Forget(spec.actor))
         return commands
@@ -495,6 +513,10 @@ class ActorTable:
             if actor.worker:
                 checks.invariant(actor.worker not in hosts, "a worker hosts two actors", worker=actor.worker)
                 hosts[actor.worker] = actor_id
+            for client in actor.watchers:
+                checks.invariant(
+                    actor_id in self._of_clients.get(client, ()), "a watcher's end is not heard", actor=actor_id
+                )
         for (namespace, name), actor_id in self._names.items():
             checks.invariant(actor_id in self.actors, "a name of no live actor", name=name, namespace=namespace)
         for actor_id, actor in self._dead.items():  # which are many
@@ -505,6 +527,9 @@ class ActorTable:
         checks.invariant(len(self._dead) <= DEAD_KEPT_MAX, "too many dead are remembered", count=len(self._dead))
         for actor_id in self._unknown:
             checks.invariant(actor_id not in self.actors, "a known actor is awaited", actor=actor_id)
+        for client, concerned in self._of_clients.items():
+            is_right = bool(concerned) and concerned.keys() <= self.actors.keys()
+            checks.invariant(is_right, "a process is to do with actors that are dead", client=client)
 
 
 def _is_used_up(actor: Actor) -> bool:
