@@ -67,7 +67,7 @@ class Instance:
 class AutoscalingWorld(World):
     """See the module."""
 
-    steps_min, steps_max = 30, 90
+    steps_min, steps_max = 20, 70
 
     def run_guarded(self) -> None:
         with attribute(planning, "UPSCALING_MIN", UPSCALING_MIN):

@@ -87,6 +87,8 @@ class Noted:
 class DispatchWorld(RuntimeWorld):
     """See the module."""
 
+    steps_min, steps_max = 40, 140  # it is the dearest
+
     def set_up(self) -> None:
         chance = self.chance
         self.noted: list[Noted] = []

@@ -259,7 +259,7 @@ class Daemon(history.History):
 class HistoryWorld(World):
     """See the module."""
 
-    steps_min, steps_max = 20, 80
+    steps_min, steps_max = 20, 60
 
     def run_guarded(self) -> None:
         self.connections: list[sqlite3.Connection] = []  # of the process that runs

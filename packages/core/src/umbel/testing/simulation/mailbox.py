@@ -93,6 +93,8 @@ class NotedCall:
 class MailboxWorld(RuntimeWorld):
     """See the module."""
 
+    steps_min, steps_max = 40, 150
+
     def set_up(self) -> None:
         chance = self.chance
         self.actors: list[NotedActor] = []
