@@ -536,6 +536,7 @@ class Cluster:
         table, control = self.head.nodes.table, self.head.control
         table.check()
         control.table.check()
+        self.head.members.views.check()
         living = {node.node_id for node in self.nodes}
         if table.alive.keys() - {self.head.node_id} != living:
             found.append(f"{len(living)} nodes live, the head knows {len(table.alive) - 1}")

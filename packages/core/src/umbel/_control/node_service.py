@@ -218,10 +218,18 @@ class NodeService:
             is_accepted, state = message["is_accepted"], message["state"]
             answer = (message["request"], is_accepted, message["text"], state)
             self._decide(nodes.DrainAnswered(self._nodes[link], link, *answer, now_s))
+            self._note_state(self._nodes[link], state)
         elif kind == "beat":
             self._decide(nodes.Heartbeat(self._nodes[link], link, message["sequence"], message["state"], now_s))
+            self._note_state(self._nodes[link], message["state"])
         else:
             self._decide(nodes.NodeLeft(self._nodes[link], link, message["reason"], now_s))
+
+    def _note_state(self, node_id: str, state: Message) -> None:
+        """What has been said of a node counts, unless the table has not taken it: it came late."""
+        node = self.table.alive.get(node_id)
+        if node is not None and node.state is state:
+            self._daemon.members.node_said(node_id, node.facts, state)
 
     def _on_close(self, connection: transport.Connection) -> None:
         link = int(str(connection.peer))
@@ -265,7 +273,9 @@ class NodeService:
 
     def _welcome(self, command: nodes.Welcome) -> None:
         """When the numbers of jobs that it gets are kept as well."""
-        member = self._daemon.members.entered(command.node_id)
+        member, node = self._daemon.members.entered(command.node_id), self.table.alive.get(command.node_id)
+        if node is not None:
+            self._daemon.members.node_said(node.id, node.facts, node.state)
         if command.node_id in self._welcomed:
             self._welcome_now(command, member)
         else:

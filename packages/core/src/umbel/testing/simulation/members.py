@@ -62,13 +62,6 @@ class Daemon:
     def as_seen(self) -> Message:
         return {"node_id": self.node_id, "total": self.has, "available": self.has, "labels": {}}
 
-    def other_nodes(self) -> list[Message]:
-        return [
-            {"node_id": one.node_id, "alive": not one.is_dead, "resources": one.has, "available": one.has, "labels": {}}
-            for one in self.world.daemons
-            if one is not self
-        ]
-
     def send(self, client: str, message: Message, body: bytes = b"") -> None:
         self.world.on_told(self, client, message, body)
 
@@ -323,6 +316,7 @@ class MembersWorld(World):
         near.owner, far.owner = self.head, daemon
         self.links[daemon.node_id] = near, far
         member = self.members.entered(daemon.node_id)
+        self.members.node_said(daemon.node_id, {"resources": daemon.has, "labels": {}}, {"available": daemon.has})
         self.service.when_kept(lambda: self._welcome(daemon, member, near, far))
 
     def _welcome(self, daemon: Daemon, member: members.Member, near: Stream, far: Stream) -> None:
@@ -612,6 +606,8 @@ class MembersWorld(World):
 
     def check(self) -> None:
         self.service.table.check()
+        if self.members.has_views:
+            self.members.views.check()
         for daemon in self.daemons[1:]:
             if not daemon.is_dead:
                 daemon.control.channel.check()

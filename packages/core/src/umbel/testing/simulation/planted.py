@@ -28,7 +28,7 @@ from umbel._autoscaling import events as autoscaling_events
 from umbel._base import nodes as node_ids
 from umbel._client import memory_kills
 from umbel._client.graphs import backends, channels, executions, loop, ring
-from umbel._control import actors, answers, groups, journal, keeping, leadership, members, service
+from umbel._control import actor_places, actors, answers, groups, journal, keeping, leadership, members, service
 from umbel._control import nodes as node_table
 from umbel._control.events import ActorState
 from umbel._control.storage import in_sqlite
@@ -839,8 +839,8 @@ def _keep_dead_node(one: members.Members, node_id: str, _reason: str) -> None:
     one._members.pop(node_ids.tag_of_node(node_id).hex(), None)
 
 
-def _count_void_orders(one: members.Members, _member: members.Member, message: Any) -> Any:
-    return one._placed.get(message["actor"])
+def _count_void_orders(one: actor_places.ActorPlaces, _member: members.Member, message: Any) -> Any:
+    return one.placed.get(message["actor"])
 
 
 def _reserve_unkept(one: service.ActorService, count: int) -> int:
@@ -955,11 +955,13 @@ PLANTS: Final[Mapping[str, Planted]] = {
     "not-said-again": _instead("members", channels_of_nodes.Channel, "linked", lambda *_: [], "number", "Q2"),
     "dead-nodes-kept": _instead("members", members.Members, "node_gone", _keep_dead_node, "Q4", "Q2"),
     "jobs-counted-apart": _instead("members", service.ActorService, "reserve_job_ids", lambda *_: 1, "Q1"),
-    "void-orders-count": _instead("members", members.Members, "_placed_there", _count_void_orders, "Q", "an actor got"),
+    "void-orders-count": _instead(
+        "members", actor_places.ActorPlaces, "_placed_there", _count_void_orders, "Q", "an actor got"
+    ),
     "dead-looked-for": _instead("members", service.ActorService, "lacks_host", lambda *_: True, "'0", "Q"),
-    "not-placed-anew": _instead("members", members.Members, "_place_anew", lambda _one: None, "Q2"),
+    "not-placed-anew": _instead("members", actor_places.ActorPlaces, "place_anew", lambda _one: None, "Q2"),
     "bundles-kept-elsewhere": _instead("members", members.Members, "drop_group", lambda *_: None, "Q5"),
-    "groups-not-moved": _instead("members", members.Members, "_group_moved", lambda *_: None, "Q2"),
+    "groups-not-moved": _instead("members", actor_places.ActorPlaces, "group_moved", lambda *_: None, "Q2"),
     "vouched-for-at-once": _instead(
         "members", channels_of_nodes.Channel, "counts", property(lambda one: one.heard), "Q"
     ),
