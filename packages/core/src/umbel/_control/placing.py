@@ -7,7 +7,6 @@ whose node says what is lacking, until a node comes that can. What a strategy or
 
 from __future__ import annotations
 
-import dataclasses
 from collections.abc import Hashable, Mapping, Sequence
 from typing import Any
 
@@ -27,7 +26,7 @@ def choose(spec: Any, view: placement.ClusterView, creator: str, head: str) -> s
         return creator
     alternatives = [_demand(spec, selector) for selector in spec.label_selectors or ((),)]
     for demand in alternatives:
-        if demand.strategy != "SPREAD" and _holds(preferred, _named(demand, view, preferred).ready):
+        if demand.strategy != "SPREAD" and _holds(preferred, placement.eligible_among(demand, view, preferred).ready):
             return preferred
         chosen = _POLICY.place(demand, view).node_id
         if chosen is not None:
@@ -41,24 +40,10 @@ def choose(spec: Any, view: placement.ClusterView, creator: str, head: str) -> s
     return insisted if wanted is not None and not wanted.is_draining else preferred
 
 
-def _named(demand: placement.Demand, view: placement.ClusterView, preferred: str) -> placement.Eligible:
-    """As if there were no other nodes than the one that it is to be on, and this."""
-    names = [preferred]
-    if isinstance(demand.strategy, placement.NodeAffinity):
-        names.append(demand.strategy.node_id)
-    found = [view.find(node_id) for node_id in dict.fromkeys(names)]
-    return placement.eligible_nodes(demand, placement.ClusterView(tuple(one for one in found if one is not None)))
-
-
 def _busy(demand: placement.Demand, view: placement.ClusterView, preferred: str) -> str:
     """Of the nodes that can host it later, the preferred one, else the first; "" for none."""
-    named = _named(demand, view, preferred).busy
-    if named:
-        return preferred if _holds(preferred, named) else named[0].node_id
-    if isinstance(demand.strategy, placement.NodeAffinity):
-        if not demand.strategy.is_soft:
-            return ""
-        demand = dataclasses.replace(demand, strategy="DEFAULT")
+    if _holds(preferred, placement.eligible_among(demand, view, preferred).busy):
+        return preferred
     able = placement.able_nodes(demand, view)
     return able[0].node_id if able else ""
 

@@ -144,8 +144,7 @@ def first_ready(demand: Demand, view: ClusterView, order: Order) -> NodeView | P
     affinity = demand.strategy
     if not isinstance(affinity, NodeAffinity):
         return _first_ready(demand, view, order)
-    wanted = view.find(affinity.node_id)
-    alone = eligible_nodes(demand, ClusterView(() if wanted is None else (wanted,)))
+    alone = eligible_among(demand, view)
     if alone.ready:
         return alone.ready[0]
     if affinity.is_soft and (affinity.spills_when_busy or not alone.busy):
@@ -155,23 +154,42 @@ def first_ready(demand: Demand, view: ClusterView, order: Order) -> NodeView | P
     return alone.refusal
 
 
-def able_nodes(demand: Demand, view: ClusterView) -> Sequence[NodeView]:
-    """Of the nodes that are ready or busy for a demand without affinity, by `eligible_nodes`: the local one, and others by id."""
-    return view.ranked(("able", *_key(demand)), lambda node: _by_id(node) if _is_able(demand, node) else None)
+def able_nodes(demand: Demand, view: ClusterView, order: Order | None = None) -> Sequence[NodeView]:
+    """The nodes that may hold a demand now or later, the first first; of one with an affinity, that node alone if it may. order:
+    as for `first_ready`; else the local one, and the others by id."""
+    affinity = demand.strategy
+    if isinstance(affinity, NodeAffinity):
+        wanted = view.find(affinity.node_id)
+        if wanted is not None and _is_able(demand, wanted):
+            return (wanted,)
+        if not affinity.is_soft:
+            return ()
+    order = order or _by_id
+    return view.ranked(
+        ("able", order, *_key(demand)), lambda node: order(demand, node) if _is_able(demand, node) else None
+    )
 
 
-def is_ready(demand: Demand, node: NodeView) -> bool:
-    """Whether the node may hold a demand without affinity now."""
-    return demand.resources.fits_in(node.available) and _is_able(demand, node)
+def eligible_among(demand: Demand, view: ClusterView, *node_ids: str) -> Eligible:
+    """As if there were no other nodes than these, and the one of its affinity."""
+    names = [*node_ids, demand.strategy.node_id] if isinstance(demand.strategy, NodeAffinity) else node_ids
+    found = [view.find(node_id) for node_id in dict.fromkeys(names)]
+    return eligible_nodes(demand, ClusterView(tuple(node for node in found if node is not None)))
 
 
 def _first_ready(demand: Demand, view: ClusterView, order: Order) -> NodeView | Placement:
     key = _key(demand)
-    ready = view.ranked((order, *key), lambda node: order(demand, node) if is_ready(demand, node) else None)
+    ready = view.ranked(
+        ("ready", order, *key),
+        lambda node: (
+            order(demand, node) if demand.resources.fits_in(node.available) and _is_able(demand, node) else None
+        ),
+    )
     if ready:
         return ready[0]
-    stays = view.ranked(("stays", *key[2:]), lambda node: _by_id(node) if _stays(demand, node) else None)
-    return _refusal(demand, able_nodes(demand, view), stays)
+    stays = view.ranked(("stays", *key[2:]), lambda node: _by_id(demand, node) if _stays(demand, node) else None)
+    able = view.ranked(("able", _by_id, *key), lambda node: _by_id(demand, node) if _is_able(demand, node) else None)
+    return _refusal(demand, able, stays)
 
 
 def _key(demand: Demand) -> tuple[Hashable, ...]:
@@ -180,7 +198,7 @@ def _key(demand: Demand) -> tuple[Hashable, ...]:
     return demand.resources, demand.in_all, demand.is_in_bundle, labels, demand.conditions
 
 
-def _by_id(node: NodeView) -> tuple[bool, str]:
+def _by_id(_demand: Demand, node: NodeView) -> tuple[bool, str]:
     return not node.is_local, node.node_id
 
 

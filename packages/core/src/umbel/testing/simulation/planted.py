@@ -269,9 +269,9 @@ def _keep_nobody_out(_machine: state.AgentState, _demand: agent_records.Demand) 
 _told_nodes = _FORWARDING._told
 
 
-def _move_in_silence(machine: Any, wish: Any, before: dict[str, int], **facts: bool) -> list[Any]:
+def _move_in_silence(machine: Any, wish: Any, **facts: bool) -> list[Any]:
     """The node that something was asked of, and is not any more, is not told."""
-    told: list[Any] = _told_nodes(machine, wish, before, **facts)
+    told: list[Any] = _told_nodes(machine, wish, **facts)
     return [one for one in told if one.lease_count or one.node == machine._node]
 
 
@@ -291,10 +291,11 @@ def _lose_wishes(machine: Any, event: forwarding.NodeLost) -> list[Any]:
         wish.count -= wish.on.get(event.node, 0)
         if event.node in wish.on:
             machine._put(wish, event.node, -wish.on[event.node])
+        wish.untold.clear()
         if not wish.count:
             del machine.wishes[wish.client, wish.key]
     machine.nodes.pop(event.node, None)
-    machine._left.pop(event.node, None)
+    machine._stands_otherwise(event.node)
     for known in machine._known_at.values():
         known.discard(event.node)
     return []
