@@ -21,7 +21,7 @@ from umbel._base import checks
 from umbel._control import group_events as ev
 from umbel._control.group_events import Cause, GroupSpec, GroupState
 from umbel._model import placement, reasons, resources
-from umbel._scheduling import bundles
+from umbel._scheduling import bundles, kept_view
 
 Reason = reasons.Reason
 INFEASIBLE_WARNING_S = 1.0  # as for tasks: users add nodes right after; do not cry at once
@@ -101,6 +101,7 @@ class GroupTable:
         self._count = 0
         self.nodes: dict[str, placement.NodeView] = {}
         self._asked: dict[str, dict[str, resources.ResourceSet]] = {}  # by node and group, until it has answered
+        self._left = kept_view.KeptView()  # the nodes, less that: others are not sent where one was
         self._removed: OrderedDict[str, Group] = OrderedDict()
         self._names: dict[tuple[str, str], str] = {}
         self._infeasible_timeout_s = infeasible_timeout_s
@@ -216,6 +217,7 @@ class GroupTable:
             wanted = {index: spec.bundles[index] for index, home in attempt.nodes.items() if home == node}
             commands.append(ev.Reserve(node, spec.group, attempt.number, wanted, spec.depth))
             self._asked.setdefault(node, {})[spec.group] = _sum(wanted.values())
+            self._look_at(node)
         return commands
 
     def _place(self, group: Group) -> bundles.GroupPlacement:
@@ -223,12 +225,18 @@ class GroupTable:
         demand = bundles.GroupDemand(
             spec.bundles, spec.strategy, dict(group.nodes), spec.label_selectors, spec.soft_target
         )
-        return bundles.place(demand, placement.ClusterView(tuple(map(self._left, self.nodes.values()))))
+        return bundles.place(demand, self._left)
 
-    def _left(self, view: placement.NodeView) -> placement.NodeView:
-        """Others are not sent where one was, until the node says what it has left."""
-        asked = self._asked.get(view.node_id)
-        return _less(view, asked.values()) if asked else view
+    def _sees(self, view: placement.NodeView) -> None:
+        self.nodes[view.node_id] = view
+        self._look_at(view.node_id)
+
+    def _look_at(self, node: str) -> None:
+        view, asked = self.nodes.get(node), self._asked.get(node)
+        if view is None:
+            self._left.remove(node)
+        else:
+            self._left.put(_less(view, asked.values()) if asked else view)
 
     def _answered(self, node: str, group: str) -> resources.ResourceSet:
         """The node has answered, or need not any more. Returns what it was asked for."""
@@ -236,6 +244,7 @@ class GroupTable:
         found = asked.pop(group, resources.EMPTY)
         if not asked:
             self._asked.pop(node, None)
+        self._look_at(node)
         return found
 
     def _current(self, group_id: str, number: int) -> tuple[Group, Attempt] | None:
@@ -254,7 +263,7 @@ class GroupTable:
             return []  # told twice
         del attempt.waits_for[event.node]
         wanted = self._answered(event.node, event.group)
-        self.nodes[event.node] = event.view or _less(self.nodes[event.node], [wanted])
+        self._sees(event.view or _less(self.nodes[event.node], [wanted]))
         if attempt.waits_for:
             return []
         attempt.is_committing = True
@@ -314,7 +323,8 @@ class GroupTable:
         if not changed:
             return []  # what had no place has none now
         is_other = any(_in_all(self.nodes.get(view.node_id)) != _in_all(view) for view in changed)
-        self.nodes.update((view.node_id, view) for view in changed)
+        for view in changed:
+            self._sees(view)
         commands: list[ev.GroupCommand] = []
         for group in self._in_order():
             attempt = group.attempt
@@ -335,6 +345,7 @@ class GroupTable:
     def _lose(self, lost_node: str, at_s: float) -> list[ev.GroupCommand]:
         self.nodes.pop(lost_node, None)
         self._asked.pop(lost_node, None)
+        self._look_at(lost_node)
         self._awaited.pop(lost_node, None)
         commands: list[ev.GroupCommand] = []
         hit: list[Group] = []
@@ -368,7 +379,7 @@ class GroupTable:
         """A node that lived on says what it has: what nobody wants goes, what it has lost is placed anew."""
         if not self._is_recovering:
             return []
-        self.nodes[event.view.node_id] = event.view
+        self._sees(event.view)
         self._awaited.pop(event.view.node_id, None)
         node = event.view.node_id
         commands: list[ev.GroupCommand] = []
@@ -404,7 +415,7 @@ class GroupTable:
             seen = self.nodes.get(node)
             commands += self._lose(node, event.at_s)
             if seen is not None:  # it is there, without what it held
-                self.nodes[node] = seen
+                self._sees(seen)
         self._is_recovering = False
         self.awaited_owners = {}
         for group in self._in_order():
@@ -606,6 +617,9 @@ class GroupTable:
                 attempt = self.groups[group_id].attempt if group_id in self.groups else None
                 is_asked = attempt is not None and not attempt.is_committing and node in attempt.waits_for
                 checks.invariant(is_asked, "counted as asked for in vain", group=group_id, node=node)
+        left = {node: self._left.find(node) for node in self.nodes}
+        expected = {node: _less(one, self._asked.get(node, {}).values()) for node, one in self.nodes.items()}
+        checks.invariant(left == expected and len(self._left) == len(left), "a node is seen as it was")
         checks.invariant(len(self._removed) <= REMOVED_KEPT_MAX, "too many are remembered", count=len(self._removed))
 
     def _check_places(self, group: Group) -> None:
