@@ -26,7 +26,7 @@ nox.options.sessions = ["lint", "layers", "types", "build", "tests"]
 
 ROOT = Path(__file__).parent
 PEER = "ray==2.60.*"  # what the benchmarks compare with
-SIMULATED_SEEDS = "2000"  # two to two and a half minutes on two slow cores; two are wanted
+SIMULATED_SEEDS = "2000"  # a minute and a half on two cores
 SOAK_MINUTES = "10"
 CHAOS_MINUTES = "10"
 FUZZ_SECONDS = "60"
