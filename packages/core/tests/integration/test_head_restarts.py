@@ -250,6 +250,7 @@ def test_tasks_and_actors_of_other_nodes_go_on_while_the_head_is_killed_and_come
 
 
 def test_a_node_that_died_meanwhile_and_the_heads_own_are_given_up_and_what_was_there_restarts(place: Place) -> None:
+    """That node was being drained, which the next head knows: what was there restarts without counting."""
     first, second = place.add(a=1), place.add(b=1)
     owner = place.driver(
         first,
@@ -280,16 +281,27 @@ def test_a_node_that_died_meanwhile_and_the_heads_own_are_given_up_and_what_was_
         """.replace('os.environ["HEAD"]', repr(place.head.node_id)),
     )
     assert owner.line().split() == [second.node_id, place.head.node_id, second.node_id]
+    with tool.Tool(place.head.session_dir, answer_s=TIMEOUT_S) as asker:
+        assert asker.drain_node(second.node_id, "preemption", "a test") == ""
     place.kill(place.head)
     place.kill(second)
     place.start_head("a")
     owner.tell("go")
     count, node_id = owner.line().split()
     assert (count, node_id in (first.node_id, place.head.node_id)) == ("3", True)
-    assert "its node ended, and the control service has started again" in owner.line()
+    told = owner.line()
+    assert (
+        f"its node {second.node_id[:8]} is dead: it did not come back within 6 s after the cluster's head had started"
+        in told
+    )
     third = place.add(b=1)
     owner.tell("go")
     assert owner.line().split() == ["2", third.node_id]
+    listed = {one["name"]: one for one in asked(place.head, "actors")}
+    assert {name: (one["restarts"], one["preemptions"]) for name, one in listed.items() if name != "held"} == {
+        "there": (1, 1), "at head": (1, 0),
+    }  # fmt: skip
+    assert (listed["held"]["state"], listed["held"]["cause"]) == ("DEAD", "preempted")
 
 
 def test_a_head_with_another_storage_is_another_cluster_whose_nodes_end_and_say_so(place: Place) -> None:

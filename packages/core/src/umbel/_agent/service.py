@@ -993,6 +993,9 @@ class Service:
     def late_s(self, _actor: str) -> float:
         return 0.0
 
+    def ends_of(self, _workers: Iterable[str]) -> Mapping[str, Any]:
+        return {}
+
     def job_environment(self, job_id: str) -> Any:
         return self._jobs.environment(job_id)
 

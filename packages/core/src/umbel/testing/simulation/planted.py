@@ -744,6 +744,15 @@ def _answer_no_drain(table: node_table.NodeTable, now_s: float) -> list[node_tab
     return []
 
 
+_node_record: Callable[..., dict[str, Any] | None] = _NODES.record
+
+
+def _keep_no_drain(table: node_table.NodeTable, node_id: str) -> dict[str, Any] | None:
+    """That a node is being drained is forgotten with the head."""
+    found = _node_record(table, node_id)
+    return None if found is None else {**found, "draining": None}
+
+
 _member_applies = membership.Membership._apply
 
 
@@ -934,6 +943,7 @@ PLANTS: Final[Mapping[str, Planted]] = {
     "standstill-counted": _instead("nodes", node_table, "LATE_S", 1e9, "Y2"),
     "deaths-untold": _instead("nodes", _NODES, "_die", _die_untold, "Y6"),
     "drains-unanswered": _instead("nodes", _NODES, "_give_up_drains", _answer_no_drain, "Y8"),
+    "drains-unkept": _instead("nodes", _NODES, "record", _keep_no_drain, "Y9"),
     "awaited-for-no-time": _instead("nodes", node_table.Health, "return_s", 0.0, "Y2"),
     "told-at-once": _instead("nodes", node_table, "PUBLISH_S", 0.0, "Y5"),
     "refusals-ignored": _instead("nodes", membership.Membership, "_apply", _ignore_refusal, "Y3", "R2"),
