@@ -836,6 +836,14 @@ def _say_nothing_of_size(packer: packing.Packer, shape: Any, *, in_group: bool =
     return tuple(packing.Looked(one.name, packing.TYPE_MAX, "none is left") for one in packer.offers.all)
 
 
+def _count_the_drained(machine: autoscaler.Autoscaler, event: autoscaling_events.NodeSeen) -> Any:
+    """A node that others have had drained counts as one that stays."""
+    return _on_seen(machine, event._replace(draining=""))
+
+
+_on_seen = autoscaler.Autoscaler._on_seen
+
+
 def _keep_the_idle(now: planning.Situation, _causes: Mapping[str, str]) -> Any:
     """Whatever is there is taken for needed."""
     return _drains_of(now, {node.name: "something" for node in now.nodes})
@@ -987,6 +995,7 @@ PLANTS: Final[Mapping[str, Planted]] = {
     "leaving-forgotten": _instead("autoscaling", planning, "_offers", _forget_the_leaving, "U1"),
     "failures-believed": _instead("autoscaling", planning, "_offers", _sure_of_failures, "U1", "U2"),
     "ended-unasked": _instead("autoscaling", _SCALER, "_on_ticked", _end_unasked, "U3"),
+    "drained-counted": _instead("autoscaling", _SCALER, "_on_seen", _count_the_drained, "U5"),
     "below-min": _instead("autoscaling", planning, "_drains", _drain_below_min, "U2", "U5"),
     "idle-for-no-time": _instead("autoscaling", planning, "_drains", _drain_at_once, "U2"),
     "idle-kept": _instead("autoscaling", planning, "_drains", _keep_the_idle, "U5", "U6", "R2"),
