@@ -304,6 +304,45 @@ def test_a_node_that_died_meanwhile_and_the_heads_own_are_given_up_and_what_was_
     assert (listed["held"]["state"], listed["held"]["cause"]) == ("DEAD", "preempted")
 
 
+def test_tasks_that_insist_on_a_node_that_is_awaited_wait_for_it_and_say_so(
+    place: Place, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Before: they failed, as if there were no such node, when another one was back."""
+    first, second = place.add(a=1), place.add(b=1)
+    place.kill(place.head)
+    second.process.send_signal(signal.SIGSTOP)
+    try:
+        monkeypatch.setenv("UMBEL_NODE_RECONNECT_S", str(TIMEOUT_S))
+        place.start_head("a")
+        driver = place.driver(
+            place.head,
+            """
+            @umbel.remote
+            def where():
+                return here()
+
+            there = umbel.util.scheduling_strategies.NodeAffinitySchedulingStrategy(os.environ["THERE"], soft=False)
+            asked = [where.options(scheduling_strategy=there).remote(), where.options(resources={"b": 1}).remote()]
+            until_s = time.monotonic() + 60
+            while not all("which has not come back since the head started again" in str(umbel.explain(one)) for one in asked):
+                assert time.monotonic() < until_s, [str(umbel.explain(one)) for one in asked]
+                time.sleep(0.01)
+            sys.stdin.readline()  # another node is back
+            say(*umbel.wait(asked, num_returns=2, timeout=0.3)[0])
+            say("waits")
+            say(*umbel.get(asked, timeout=60))
+            """.replace('os.environ["THERE"]', repr(second.node_id)),
+        )
+        drivers.wait_until(
+            lambda: living(place.head) == {place.head.node_id, first.node_id}, what="the other one to be back"
+        )
+        driver.tell("go")
+        assert (driver.line(), driver.line()) == ("", "waits")
+    finally:
+        second.process.send_signal(signal.SIGCONT)
+    assert driver.line().split() == [second.node_id] * 2
+
+
 def test_a_head_with_another_storage_is_another_cluster_whose_nodes_end_and_say_so(place: Place) -> None:
     node = place.add()
     place.kill(place.head)

@@ -189,6 +189,10 @@ class Service:
             ),
             ev.Warn: lambda command: self.hub.tell_drivers({"t": "warn", "text": command.text}),
         }
+        if self._sharing is not None:
+            for node in self.other_nodes():
+                if node.get("is_awaited"):
+                    self._sharing.node_awaited(node)
 
     def _token(self) -> Any:
         """Of the cluster, from its file, or from the environment. Raises AuthenticationError."""

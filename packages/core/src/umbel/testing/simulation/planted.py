@@ -285,6 +285,12 @@ def _count_twice(_given: Any, _client: str, _key: str, lease_count: int, _heard_
     return lease_count
 
 
+def _take_for_dead(machine: Any, event: forwarding.NodeForgot) -> list[Any]:
+    """A node to which the connection broke is taken for dead for a moment."""
+    lost = machine._on_node_lost(forwarding.NodeLost(event.view.node_id, event.at_s))
+    return [*lost, *machine._on_node_seen(forwarding.NodeSeen(event.view, event.at_s))]
+
+
 def _lose_wishes(machine: Any, event: forwarding.NodeLost) -> list[Any]:
     """What a lost node was asked for is not asked of others."""
     for wish in [*machine.wishes.values()]:
@@ -909,6 +915,7 @@ PLANTS: Final[Mapping[str, Planted]] = {
     "never-elsewhere": _instead("forwarding", _FORWARDING, "_move", _never_ask_elsewhere, "W5"),
     "crossed-twice": _instead("forwarding", forwarding.Given, "still_wanted", _count_twice, "W3"),
     "lost-with-node": _instead("forwarding", _FORWARDING, "_on_node_lost", _lose_wishes, "W3", "W4", "W5"),
+    "taken-for-dead": _instead("forwarding", _FORWARDING, "_on_node_forgot", _take_for_dead, "W2"),
     "asked-of-the-drained": _instead("forwarding", _FORWARDING, "_take_back", _leave_with_the_drained, "W9"),
     "drained-begin": _instead("forwarding", state.AgentState, "_is_kept_out", _keep_nobody_out, "W9"),
     "left-in-silence": _instead("forwarding", _FORWARDING, "_on_client_left", _leave_in_silence, "W"),
