@@ -73,6 +73,7 @@ class DrainService:
         self._daemon = daemon
         self._machine = draining.Draining()
         self._is_looking = False
+        self._deadline_s: tuple[float | None, float | None] = (None, None)  # by this node's clock, and by the system's
         self._do: dict[type, Callable[[Any], None]] = {
             draining.Begin: lambda command: self._begin(command.why),
             draining.GoOn: lambda _command: self._begin(""),
@@ -125,10 +126,11 @@ class DrainService:
         if not machine.reason:
             return {}
         until_s = machine.until_s
-        deadline_s = None if until_s is None else round(self._daemon.time_s() + until_s - self._daemon.now_s(), 1)
+        if until_s != self._deadline_s[0]:  # once for each, as the head keeps it each time that it is another one
+            self._deadline_s = until_s, round(self._daemon.time_s() + (until_s or 0.0) - self._daemon.now_s(), 1)
         return {
             "draining": {
-                "reason": machine.reason, "message": machine.message, "deadline_s": deadline_s,
+                "reason": machine.reason, "message": machine.message, "deadline_s": self._deadline_s[1],
                 "waits_for": self._left().in_words(),
             },
         }  # fmt: skip

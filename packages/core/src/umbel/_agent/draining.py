@@ -5,7 +5,7 @@ its drivers, leases, actors, bundles and what waits for workers; whether a worke
 for owners on other nodes, only that worker knows. So the node begins nothing more, asks its idle workers to exit, and agrees
 when all have gone; if one stays it goes on as before, and says why. A *preemption* is never refused: the machine will be taken
 away. The node begins nothing more, and ends when it has nothing left, or at the deadline, whatever runs. An accepted drain is
-final.
+final; of all deadlines that it was given the earliest holds, so that whoever asks again puts nothing off.
 
 This module only decides; `drain_service` carries out. Pure.
 """
@@ -153,8 +153,8 @@ class Draining:
         return begun if event.left.workers else [*begun, *self._look(event.left, event.now_s)]
 
     def _accept(self, event: Asked, asked: list[Asked]) -> list[Command]:
-        self.reason, self.message, self.until_s = event.reason, event.message, event.until_s
-        self._asked = []
+        self.reason, self.message, self._asked = event.reason, event.message, []
+        self.until_s = min((one.until_s for one in asked if one.until_s is not None), default=None)
         return [Answer(one.request, True, "") for one in asked]
 
     def _look(self, left: Left, now_s: float) -> list[Command]:

@@ -189,6 +189,10 @@ class Service:
             ),
             ev.Warn: lambda command: self.hub.tell_drivers({"t": "warn", "text": command.text}),
         }
+        if self._sharing is not None:
+            for node in self.other_nodes():
+                if node.get("is_awaited"):
+                    self._sharing.node_awaited(node)
 
     def _token(self) -> Any:
         """Of the cluster, from its file, or from the environment. Raises AuthenticationError."""
@@ -992,6 +996,9 @@ class Service:
 
     def late_s(self, _actor: str) -> float:
         return 0.0
+
+    def ends_of(self, _workers: Iterable[str]) -> Mapping[str, Any]:
+        return {}
 
     def job_environment(self, job_id: str) -> Any:
         return self._jobs.environment(job_id)
