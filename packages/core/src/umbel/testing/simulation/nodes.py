@@ -121,7 +121,7 @@ def state(waiting: int, *, is_drained: bool = False) -> dict[str, Any]:
 class NodesWorld(World):
     """See the module."""
 
-    steps_min, steps_max = 30, 100
+    steps_min, steps_max = 60, 200
 
     def set_up(self) -> None:
         self.now_s = 1.0
