@@ -33,6 +33,8 @@ class Daemon(Protocol):
 
     def log(self, line: str) -> None: ...
 
+    def left_value_count(self) -> int: ...
+
     def draining_changed(self) -> None:
         """Whether this node takes work has."""
 
@@ -40,7 +42,7 @@ class Daemon(Protocol):
         """This node ends, as it was to."""
 
 
-def left_on(agent: AgentState, driver_count: int) -> draining.Left:
+def left_on(agent: AgentState, driver_count: int, left_value_count: int = 0) -> draining.Left:
     """What a node still has."""
     workers = agent.workers.values()
     idle = [one for one in workers if one.lease is None]
@@ -54,6 +56,7 @@ def left_on(agent: AgentState, driver_count: int) -> draining.Left:
         keeping=sum(
             one.state in (WorkerState.IDLE, WorkerState.LEAVING) and one.ask_again_s is not None for one in idle
         ),
+        values=left_value_count,
     )
 
 
@@ -152,7 +155,7 @@ class DrainService:
         return self._machine.next_tick_s()
 
     def _left(self) -> draining.Left:
-        return left_on(self._daemon.agent, len(self._daemon.hub.drivers()))
+        return left_on(self._daemon.agent, len(self._daemon.hub.drivers()), self._daemon.left_value_count())
 
     def _apply(self, event: draining.Event) -> None:
         self._is_looking = True  # carrying out changes what is left, which is looked at when all is done

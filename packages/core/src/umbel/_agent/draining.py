@@ -23,7 +23,8 @@ CHECK_S: Final = 5.0  # for idle workers to answer, which takes milliseconds; th
 
 class Left(NamedTuple):
     """What a node still has. waiting: leases, actors and bundles that are asked for here. workers: processes without a lease.
-    keeping: those of them that have said that they own, or keep, what others need."""
+    keeping: those of them that have said that they own, or keep, what others need. values: that ended workers have left for
+    owners on other nodes."""
 
     drivers: int = 0
     leases: int = 0
@@ -32,6 +33,7 @@ class Left(NamedTuple):
     waiting: int = 0
     workers: int = 0
     keeping: int = 0
+    values: int = 0
 
     def in_words(self) -> str:
         """What of it keeps a node; "" for nothing."""
@@ -41,12 +43,13 @@ class Left(NamedTuple):
             (self.actors, "actor", "actors"),
             (self.bundles, "bundle of placement groups", "bundles of placement groups"),
             (self.keeping, "worker with values that others need", "workers with values that others need"),
+            (self.values, "value that a program of another node needs", "values that programs of other nodes need"),
         ]
         return ", ".join(f"{count} {one if count == 1 else several}" for count, one, several in counts if count)
 
     @property
     def is_nothing(self) -> bool:
-        return not (self.drivers or self.leases or self.actors or self.bundles or self.workers)
+        return not (self.drivers or self.leases or self.actors or self.bundles or self.workers or self.values)
 
 
 # ---- events ----

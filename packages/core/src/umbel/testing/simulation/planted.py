@@ -885,7 +885,9 @@ PLANTS: Final[Mapping[str, Planted]] = {
     "never-given-up": _instead("agent", _AGENT, "_look_at_infeasible", lambda *_: [], "A10"),
     "short-given-up": _instead("agent", _AGENT, "_add", _give_up_the_short, "A10"),
     "always-starting": _instead("agent", _AGENT, "_reason", _always_starting, "A17"),
-    "silent-death": _instead("actors", actors.ActorTable, "_bury", _bury_in_silence, "T6"),
+    "silent-death": _instead(
+        "actors", actors.ActorTable, "_bury", _bury_in_silence, "T6", "a process is to do with actors that are dead"
+    ),
     "restarts-uncounted": _instead("actors", actors.ActorTable, "_on_host_died", _restart_uncounted, "T5", "T6"),
     "crash-charges-all": _instead("dispatch", _CLASS, "lose_lease", _charge_all, "D4"),
     "crash-charges-none": _instead("dispatch", _CLASS, "lose_lease", _charge_none, "D5", "K6"),
