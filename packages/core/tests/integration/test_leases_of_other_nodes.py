@@ -558,8 +558,12 @@ def test_all_is_right_whatever_dies(nodes: Nodes) -> None:
     [
         ({"t": "leave", "client": "ab" * 16}, "the first message must be hello, got leave"),
         (
-            {"t": "hello", "protocol": lease_messages.PROTOCOL_VERSION + 1, "node": "ab" * 28},
+            {"t": "hello", "protocol": lease_messages.PROTOCOL_VERSION + 1, "node": "ab" * 28, "to": "cd" * 28},
             f"it speaks protocol {lease_messages.PROTOCOL_VERSION + 1}, this node {lease_messages.PROTOCOL_VERSION}",
+        ),
+        (
+            {"t": "hello", "protocol": lease_messages.PROTOCOL_VERSION, "node": "ab" * 28, "to": "cd" * 28},
+            f"it wants node {'cd' * 28}, this one is ",
         ),
         ({"t": "hello", "protocol": 1, "node": "ab"}, "hello.node is wrong"),
         ({"t": "room", "available": {}}, "unknown message type 'room'"),
