@@ -14,6 +14,7 @@ from umbel._wire import channels, frames, node_messages
 
 Message = dict[str, Any]
 HEAD, NODE = "aa" * nodes.NODE_ID_BYTES, "bb" * nodes.NODE_ID_BYTES
+FOUR = {"CPU": 40_000}
 FACTS = {"entrypoint": "program.py", "log_to_driver": False}
 
 
@@ -35,6 +36,7 @@ class Daemon:
         self.control: Any = None
         self.has: Message = {"CPU": 40_000}
         self.free: Message = {"CPU": 40_000}
+        self.others: list[Message] = []  # the dead that are remembered
         self.load: Message = {"tasks": [], "idle": 1}
         self.clock_s = 0.0
         self.orders: list[tuple[Any, ...]] = []
@@ -64,6 +66,9 @@ class Daemon:
 
     def as_seen(self) -> Message:
         return {"node_id": self.node_id, "total": self.has, "available": self.free, "labels": {}}
+
+    def other_nodes(self) -> list[Message]:
+        return self.others
 
     def job_of(self, client: str) -> tuple[str, Any]:
         job_id = self.jobs_of.get(client, "")
@@ -153,19 +158,27 @@ class Cluster:
         self.to_head: list[bytes] = []
         self.to_node: list[bytes] = []
         self.is_linked = False
-        self.sees(NODE, {"CPU": 40_000})
+        self.facts: dict[str, tuple[Message, Message]] = {
+            NODE: ({"resources": FOUR, "labels": {}}, {"available": FOUR})
+        }
         self.link()
 
     def sees(self, node_id: str, free: Message, has: Message | None = None) -> None:
         """The head, of another node."""
-        self.members.entered(node_id)
-        self.members.node_said(node_id, {"resources": has or free, "labels": {}}, {"available": free})
+        self.facts[node_id] = {"resources": has or free, "labels": {}}, {"available": free}
+        self.enter(node_id)
+
+    def enter(self, node_id: str) -> members.Member:
+        """It is a member, and says how it is."""
+        member = self.members.entered(node_id)
+        self.members.node_said(node_id, *self.facts[node_id])
+        return member
 
     def link(self) -> None:
         """Both sides hear first what the other has heard."""
         self.cut()
         self.is_linked = True
-        member = self.members.entered(NODE)
+        member = self.enter(NODE)
         heard, job_ids, heard_there = member.channel.heard, list(member.job_ids), self.proxy.channel.heard
         self.members.linked(NODE, heard_there, lambda *said: self.to_node.append(frames.encode_control(*said)))
         self.proxy.linked(heard, job_ids, lambda *said: self.to_head.append(frames.encode_control(*said)))

@@ -14,6 +14,7 @@ from typing import TYPE_CHECKING, Any
 from umbel import exceptions
 
 if TYPE_CHECKING:
+    from umbel._control import events as ev
     from umbel._control import members
 
 Message = dict[str, Any]
@@ -267,11 +268,10 @@ class ActorPlaces:
             if self._members.control.lacks_host(spec.actor):
                 self._place_in_group(spec, is_new=False)
 
-    def node_gone(self, member: members.Member, reason: str, *, is_preempted: bool) -> None:
+    def node_gone(self, member: members.Member, end: ev.HostEnd) -> None:
         for actor, placed in [one for one in self.placed.items() if one[1].member is member]:
             if placed.worker:
-                told = f"its node {member.node_id[:8]} is dead: {reason}"
-                self._lose(actor, placed, told, None, is_preempted=is_preempted)
+                self._lose(actor, placed, end.reason, None, is_preempted=end.is_preempted)
             else:
                 self.forget(actor)
                 self._members.control.place_again(actor)

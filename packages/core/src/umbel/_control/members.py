@@ -189,6 +189,11 @@ class Members:
         """What its creator's node has to say may wait for a connection, and its handle come by another way."""
         return LATE_S if self.member_of(actor) is not None or actor[_TAG] in self._awaited else 0.0
 
+    def ends_of(self, workers: Iterable[str]) -> dict[str, ev.HostEnd]:
+        """Those of the heads before this one among them."""
+        dead = {_tag_of(one["node_id"]): _end_of(one) for one in self._daemon.other_nodes() if not one["alive"]}
+        return {worker: dead[worker[_TAG]] for worker in workers if worker[_TAG] in dead}
+
     @property
     def views(self) -> node_views.NodeViews:
         if self._views is None:
@@ -343,10 +348,10 @@ class Members:
     def _give_up(self, member: Member, reason: str) -> None:
         for client in list(member.clients):
             self._client_gone(member, client)
-        is_preempted = self.views.drain_reason(member.node_id) == "preemption"
+        drained = {"reason": self.views.drain_reason(member.node_id)}
         self.views.gone(member.node_id)
         self.control.node_gone(member.node_id)
-        self._places.node_gone(member, reason, is_preempted=is_preempted)
+        self._places.node_gone(member, _end_of({"node_id": member.node_id, "reason": reason, "draining": drained}))
 
     # ---- what nodes say ----
 
@@ -469,6 +474,12 @@ class Members:
         """It has given bundles back."""
         self.views.room(member.node_id, message["available"])
         self.control.nodes_changed()
+
+
+def _end_of(facts: Message) -> ev.HostEnd:
+    """Of a node that is dead, as it is listed."""
+    is_preempted = (facts.get("draining") or {}).get("reason") == "preemption"
+    return ev.HostEnd(f"its node {facts['node_id'][:8]} is dead: {facts['reason']}", is_preempted)
 
 
 def _tag_of(node_id: str) -> str:

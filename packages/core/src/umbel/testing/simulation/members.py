@@ -62,6 +62,13 @@ class Daemon:
     def as_seen(self) -> Message:
         return {"node_id": self.node_id, "total": self.has, "available": self.has, "labels": {}}
 
+    def other_nodes(self) -> list[Message]:
+        return [
+            {"node_id": one.node_id, "alive": not one.is_dead, "reason": "it was killed"}
+            for one in self.world.daemons
+            if one is not self
+        ]
+
     def send(self, client: str, message: Message, body: bytes = b"") -> None:
         self.world.on_told(self, client, message, body)
 
