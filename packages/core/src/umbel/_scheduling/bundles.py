@@ -8,6 +8,7 @@ infeasible. Pure, as the policies for tasks are: the same question has the same 
 
 from __future__ import annotations
 
+import functools
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from typing import Final, NamedTuple
 
@@ -105,23 +106,23 @@ def _emptied(demand: GroupDemand, node: placement.NodeView) -> dict[str, int]:
 
 
 def _shortlist(demand: GroupDemand, view: placement.ClusterView, *, is_free: bool) -> list[placement.NodeView]:
-    """So many nodes that the others make no difference, in the order in which they are taken: with as many for each bundle as there
-    are bundles, every bundle that has more of them to choose from has one left, whatever the others have. is_free: of what is
-    free there now; else of all that they have."""
+    """So many nodes that the others make no difference, in the order in which they are taken: with as many for each bundle as
+    there are bundles, every bundle that has more of them to choose from has one left, whatever the others have. is_free: of what
+    is free there now; else of all that they have."""
     missing, kept = demand.missing(), {*demand.placed.values(), demand.soft_target}
     kinds = tuple(dict.fromkeys(demand.kind(index) for index in missing))
     chosen = {node_id: view.find(node_id) for node_id in kept}
     together = (_sum([demand.bundles[index] for index in missing]), kinds)
+    whole: Sequence[placement.NodeView] = ()
     if demand.strategy in (PACK, STRICT_PACK):  # the first that takes all
-        able = view.ranked(("whole", is_free, together), lambda node: _rank_of_whole(*together, node, is_free=is_free))
-        chosen |= {node.node_id: node for node in able[: 1 + len(kept)]}
-    if demand.strategy in (SPREAD, STRICT_SPREAD) or (demand.strategy == PACK and len(able) <= len(kept)):
+        rank: placement.Rank = functools.partial(_rank_of_whole, *together, is_free=is_free)
+        whole = view.ranked(("whole", is_free, together), rank)[: 1 + len(kept)]
+        chosen |= {node.node_id: node for node in whole}
+    if demand.strategy in (SPREAD, STRICT_SPREAD) or (demand.strategy == PACK and len(whole) <= len(kept)):
         is_by_room = demand.strategy != STRICT_SPREAD
         for kind in kinds:
-            ranked = view.ranked(
-                ("bundle", is_free, is_by_room, kind),
-                lambda node, kind=kind: _rank_for(*kind, node, is_free=is_free, is_by_room=is_by_room),
-            )
+            rank = functools.partial(_rank_for, *kind, is_free=is_free, is_by_room=is_by_room)
+            ranked = view.ranked(("bundle", is_free, is_by_room, kind), rank)
             chosen |= {node.node_id: node for node in ranked[: len(missing) + len(kept)]}
     nodes = [node for node in chosen.values() if node is not None and node.is_alive]
     return sorted(nodes, key=lambda node: (not node.is_local, node.node_id))
