@@ -28,7 +28,18 @@ from umbel._autoscaling import events as autoscaling_events
 from umbel._base import nodes as node_ids
 from umbel._client import memory_kills
 from umbel._client.graphs import backends, channels, executions, loop, ring
-from umbel._control import actor_places, actors, answers, groups, journal, keeping, leadership, members, service
+from umbel._control import (
+    actor_places,
+    actors,
+    answers,
+    group_state,
+    groups,
+    journal,
+    keeping,
+    leadership,
+    members,
+    service,
+)
 from umbel._control import nodes as node_table
 from umbel._control.events import ActorState
 from umbel._control.storage import in_sqlite
@@ -472,7 +483,7 @@ def _commit_at_once(table: groups.GroupTable, event: Any) -> list[Any]:
     return _on_reserved(table, event)
 
 
-def _give_up_in_silence(table: groups.GroupTable, group: groups.Group, **options: Any) -> list[Any]:
+def _give_up_in_silence(table: groups.GroupTable, group: group_state.Group, **options: Any) -> list[Any]:
     """Nodes are not told that an attempt was given up."""
     _give_up(table, group, **options)
     return []
@@ -486,13 +497,13 @@ def _move_all(table: groups.GroupTable, event: Any) -> list[Any]:
     return _on_node_lost(table, event)
 
 
-def _forget_watchers(_table: groups.GroupTable, group: groups.Group) -> list[Any]:
+def _forget_watchers(_table: groups.GroupTable, group: group_state.Group) -> list[Any]:
     """Nobody is told what he waits for."""
     group.watchers = {}
     return []
 
 
-def _forget_followers(_table: groups.GroupTable, _group: groups.Group) -> list[Any]:
+def _forget_followers(_table: groups.GroupTable, _group: group_state.Group) -> list[Any]:
     """Nodes that follow a group hear nothing of what becomes of its bundles."""
     return []
 
