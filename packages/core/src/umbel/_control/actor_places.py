@@ -46,6 +46,7 @@ class ActorPlaces:
         self._in_groups: dict[str, dict[str, str]] = {}  # by group and actor, the node where that has gone
         self._group_of: dict[str, str] = {}  # the same actors
         self._postponed: dict[str, Any] = {}  # specs of those that are to be on an awaited node, and nowhere else
+        self._shapes: dict[str, Any] = {}  # of those that look for a worker, see `placing.shape`
         self._attempts = 0
 
     # ---- what the control service orders ----
@@ -229,13 +230,16 @@ class ActorPlaces:
         if not self._sought:
             return
         for actor in [one for one in self._sought if not members.control.lacks_host(one)]:
-            del self._sought[actor]
+            self._found(actor)
         members.see_own()
         in_vain: set[Any] = set()  # nothing becomes more free by what is done here, but where an actor was looked for
         for spec in [one for one in self._sought.values() if one.job is not None and not one.group]:
             placed = self.placed.get(spec.actor)
             now = members.own_id if placed is None else placed.member.node_id
-            kind = (placing.shape(spec), now)
+            shape = self._shapes.get(spec.actor)
+            if shape is None:
+                shape = self._shapes[spec.actor] = placing.shape(spec)
+            kind = (shape, now)
             if kind in in_vain:
                 continue
             members.views.release(spec.actor)
@@ -286,6 +290,7 @@ class ActorPlaces:
     def _found(self, actor: str) -> None:
         """It has a worker, or needs none."""
         self._sought.pop(actor, None)
+        self._shapes.pop(actor, None)
         self._seeking.pop(actor, None)
         self._waiting.pop(actor, None)
 

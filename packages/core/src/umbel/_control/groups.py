@@ -14,15 +14,14 @@ from __future__ import annotations
 
 from collections import OrderedDict
 from collections.abc import Callable, Iterable, Sequence
-from dataclasses import replace
 
 from umbel._base import checks, pairs
 from umbel._control import group_events as ev
-from umbel._control import group_state
+from umbel._control import group_room, group_state
 from umbel._control.group_events import Cause, GroupSpec, GroupState
 from umbel._control.group_state import Attempt, Group
-from umbel._model import placement, resources
-from umbel._scheduling import bundles, kept_view
+from umbel._model import placement
+from umbel._scheduling import bundles
 
 INFEASIBLE_WARNING_S = 1.0  # as for tasks: users add nodes right after; do not cry at once
 RESERVE_WAIT_S = (
@@ -41,11 +40,8 @@ class GroupTable:
         self.groups: dict[str, Group] = {}
         self._unplaced: dict[str, Group] = {}  # those that are not CREATED: there may be a thousand others
         self._count = 0
-        self.nodes: dict[str, placement.NodeView] = {}
-        self._asked: dict[str, dict[str, resources.ResourceSet]] = {}  # by node and group, until it has answered
-        self._asked_in_all: dict[str, resources.ResourceSet] = {}  # of the same nodes
-        self._own = ""  # the local node
-        self._left = kept_view.KeptView()  # the nodes, less that: others are not sent where one was
+        self._room = group_room.GroupRoom()
+        self.nodes = self._room.nodes
         self._concerned = pairs.Pairs()  # groups, with the processes and actors whose end concerns them
         self._removed: OrderedDict[str, Group] = OrderedDict()
         self._names: dict[tuple[str, str], str] = {}
@@ -163,41 +159,14 @@ class GroupTable:
         for node in homes:
             wanted = {index: spec.bundles[index] for index, home in attempt.nodes.items() if home == node}
             commands.append(ev.Reserve(node, spec.group, attempt.number, wanted, spec.depth))
-            asked = self._asked.setdefault(node, {})[spec.group] = _sum(wanted.values())
-            self._asked_in_all[node] = self._asked_in_all.get(node, resources.EMPTY).add(asked)
-            self._look_at(node)
+            self._room.ask(node, spec.group, wanted.values())
         return commands
 
     def _place(self, group: Group) -> bundles.GroupPlacement:
         spec = group.spec
-        demand = bundles.GroupDemand(
-            spec.bundles, spec.strategy, dict(group.nodes), spec.label_selectors, spec.soft_target
+        return self._room.place(
+            bundles.GroupDemand(spec.bundles, spec.strategy, dict(group.nodes), spec.label_selectors, spec.soft_target)
         )
-        return bundles.place(demand, self._left)
-
-    def _sees(self, view: placement.NodeView) -> None:
-        self.nodes[view.node_id] = view
-        self._own = view.node_id if view.is_local else self._own
-        self._look_at(view.node_id)
-
-    def _look_at(self, node: str) -> None:
-        view, asked = self.nodes.get(node), self._asked_in_all.get(node)
-        if view is None:
-            self._left.remove(node)
-        else:
-            self._left.put(_less(view, asked) if asked else view)
-
-    def _answered(self, node: str, group: str) -> resources.ResourceSet:
-        """The node has answered, or need not any more. Returns what it was asked for."""
-        asked = self._asked.get(node, {})
-        found = asked.pop(group, resources.EMPTY)
-        if asked:
-            self._asked_in_all[node] = self._asked_in_all[node].subtract(found)
-        else:
-            self._asked.pop(node, None)
-            self._asked_in_all.pop(node, None)
-        self._look_at(node)
-        return found
 
     def _current(self, group_id: str, number: int) -> tuple[Group, Attempt] | None:
         """The group and its attempt, if it is this one."""
@@ -214,8 +183,7 @@ class GroupTable:
         if attempt.is_committing or event.node not in attempt.waits_for:
             return []  # told twice
         del attempt.waits_for[event.node]
-        wanted = self._answered(event.node, event.group)
-        self._sees(event.view or _less(self.nodes[event.node], wanted))
+        self._room.reserved(event.node, event.group, event.view)
         if attempt.waits_for:
             return []
         attempt.is_committing = True
@@ -265,7 +233,7 @@ class GroupTable:
             return []
         homes = dict.fromkeys(attempt.nodes.values())
         for node in homes:
-            self._answered(node, group.spec.group)
+            self._room.answered(node, group.spec.group)
         return [ev.Cancel(node, group.spec.group, attempt.number) for node in homes if node not in (but, None)]
 
     # ---- nodes ----
@@ -276,7 +244,7 @@ class GroupTable:
             return []  # what had no place has none now
         is_other = any(_in_all(self.nodes.get(view.node_id)) != _in_all(view) for view in changed)
         for view in changed:
-            self._sees(view)
+            self._room.see(view)
         commands: list[ev.GroupCommand] = []
         for group in self._in_order():
             attempt = group.attempt
@@ -295,10 +263,7 @@ class GroupTable:
         return self._lose(event.node, event.at_s)
 
     def _lose(self, lost_node: str, at_s: float) -> list[ev.GroupCommand]:
-        self.nodes.pop(lost_node, None)
-        self._asked.pop(lost_node, None)
-        self._asked_in_all.pop(lost_node, None)
-        self._look_at(lost_node)
+        self._room.lose(lost_node)
         self._awaited.pop(lost_node, None)
         commands: list[ev.GroupCommand] = []
         hit: list[Group] = []
@@ -332,7 +297,7 @@ class GroupTable:
         """A node that lived on says what it has: what nobody wants goes, what it has lost is placed anew."""
         if not self._is_recovering:
             return []
-        self._sees(event.view)
+        self._room.see(event.view)
         self._awaited.pop(event.view.node_id, None)
         node = event.view.node_id
         commands: list[ev.GroupCommand] = []
@@ -368,7 +333,7 @@ class GroupTable:
             seen = self.nodes.get(node)
             commands += self._lose(node, event.at_s)
             if seen is not None:  # it is there, without what it held
-                self._sees(seen)
+                self._room.see(seen)
         self._is_recovering = False
         self.awaited_owners = {}
         for group in self._in_order():
@@ -412,7 +377,7 @@ class GroupTable:
             self._forget_oldest()
         commands: list[ev.GroupCommand] = [ev.GroupEnded(spec.group, reason)]
         # Here, what is to run in a group waits for it while there are no other nodes.
-        homes |= {self._own}
+        homes |= {self._room.own}
         commands += [ev.Drop(node, spec.group, reason) for node in sorted(homes) if node in self.nodes]
         commands += self._moved(group)
         group.followers = {}
@@ -576,30 +541,12 @@ class GroupTable:
                 raise checks.broken("attended to in vain", group=group_id)
         for group_id, process in self._concerned:
             checks.invariant(group_id in self.groups, "a process is to do with a group that is gone", process=process)
-        for node, asked in self._asked.items():
-            for group_id in asked:
-                attempt = self.groups[group_id].attempt if group_id in self.groups else None
-                is_asked = attempt is not None and not attempt.is_committing and node in attempt.waits_for
-                checks.invariant(is_asked, "counted as asked for in vain", group=group_id, node=node)
-        left = {node: self._left.find(node) for node in self.nodes}
-        expected = {node: _less(one, _sum(self._asked.get(node, {}).values())) for node, one in self.nodes.items()}
-        checks.invariant(left == expected and len(self._left) == len(left), "a node is seen as it was")
+        for node, group_id in self._room.asked():
+            attempt = self.groups[group_id].attempt if group_id in self.groups else None
+            is_asked = attempt is not None and not attempt.is_committing and node in attempt.waits_for
+            checks.invariant(is_asked, "counted as asked for in vain", group=group_id, node=node)
+        self._room.check()
         checks.invariant(len(self._removed) <= REMOVED_KEPT_MAX, "too many are remembered", count=len(self._removed))
-
-
-def _sum(amounts: Iterable[resources.ResourceSet]) -> resources.ResourceSet:
-    total = resources.EMPTY
-    for one in amounts:
-        total = total.add(one)
-    return total
-
-
-def _less(view: placement.NodeView, wanted: resources.ResourceSet) -> placement.NodeView:
-    """The node without what has been taken there."""
-    left = dict(view.available)
-    for name, amount in wanted.items():
-        left[name] = max(0, left.get(name, 0) - amount)
-    return replace(view, available=resources.ResourceSet(left))
 
 
 def _in_all(view: placement.NodeView | None) -> object:

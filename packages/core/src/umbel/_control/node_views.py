@@ -62,13 +62,16 @@ class NodeViews:
 
     def said(self, node_id: str, facts: Mapping[str, Any], state: Mapping[str, Any]) -> None:
         """A node has said how it is; as in `nodes.NodeJoined`. What it says now counts all workers that it has told of."""
-        standing = self._of(node_id)
+        standing, draining = self._of(node_id), (state.get("draining") or {"reason": ""})["reason"]
         about = facts["resources"], facts["labels"]
+        is_new = standing.told_of or standing.free != state["available"] or standing.draining != draining
+        if standing.facts == about and not is_new:
+            return
         if standing.facts != about:
             standing.facts = about
             standing.total = resources.ResourceSet(facts["resources"])
             standing.labels = {node_labels.NODE_ID: node_id, **facts["labels"]}
-        standing.draining = (state.get("draining") or {"reason": ""})["reason"]
+        standing.draining = draining
         self._has_free(standing, state["available"])
 
     def room(self, node_id: str, free: Amounts) -> None:

@@ -28,6 +28,7 @@ class KeptView(placement.ClusterView):
         self._known: dict[str, NodeView] = {node.node_id: node for node in nodes}
         self._rankings: OrderedDict[Hashable, _Ranking] = OrderedDict()
         self._all: tuple[NodeView, ...] | None = None
+        self.version = 0  # which each change makes another
 
     @property
     def nodes(self) -> tuple[NodeView, ...]:
@@ -54,6 +55,7 @@ class KeptView(placement.ClusterView):
     def changed(self, node_id: str) -> None:
         """Something of the node has that a rank depends on."""
         self._all = None
+        self.version += 1
         for ranking in self._rankings.values():
             ranking.stale[node_id] = None
 
