@@ -9,6 +9,7 @@ left out of the wheel shows here and not at a user's.
 from __future__ import annotations
 
 import hashlib
+import os
 import re
 import shutil
 import sys
@@ -27,6 +28,7 @@ nox.options.sessions = ["lint", "layers", "types", "build", "tests"]
 ROOT = Path(__file__).parent
 PEER = "ray==2.60.*"  # what the benchmarks compare with
 SIMULATED_SEEDS = "2000"  # a minute and a half on two cores
+TEST_PROCESSES_MAX = 4  # each test may start several nodes
 SOAK_MINUTES = "10"
 CHAOS_MINUTES = "10"
 FUZZ_SECONDS = "60"
@@ -139,7 +141,10 @@ def tests(session: nox.Session, package: Package) -> None:
         optional = [_name_of(requirement) for requirement in package.group("test-optional")]
         session.run("python", "-m", "pip", "uninstall", "--quiet", "--yes", *optional)
     environment = {"PYTHONPATH": None}
+    # Most tests wait for processes. A file's tests share what takes long to set up.
+    processes = str(min(os.cpu_count() or 1, TEST_PROCESSES_MAX))
     pytest = ["pytest", "--wheel", "--durations=10", "--durations-min=5"]
+    pytest += ["--numprocesses", processes, "--dist=loadfile", "--no-loadscope-reorder"]
     skipped = Path(session.cache_dir, f"skipped-tests-{package.name}").resolve()
     session.run(*pytest, f"--skipped-tests={skipped}", folder, *session.posargs, env=environment)
     if skipped.read_text():

@@ -40,7 +40,8 @@ def pytest_configure(config: pytest.Config) -> None:
     origin = Path(str(umbel.__file__)).resolve()
     if config.getoption("--wheel") and SOURCES in origin.parents:
         raise pytest.UsageError(f"--wheel needs umbel installed from a wheel, got {origin}; run the tests with nox")
-    if path := config.getoption("--skipped-tests"):
+    is_one_of_several = hasattr(config, "workerinput")  # of pytest-xdist, whose controller hears of all
+    if (path := config.getoption("--skipped-tests")) and not is_one_of_several:
         config.pluginmanager.register(_SkippedTests(config.rootpath, Path(path)))
 
 

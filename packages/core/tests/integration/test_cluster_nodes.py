@@ -10,11 +10,11 @@ import signal
 import socket
 import subprocess
 import sys
-import tempfile
 from collections.abc import Callable, Iterator
 from typing import Any
 
 import drivers
+import homes
 import many_nodes
 import proxies
 import pytest
@@ -42,22 +42,13 @@ QUICK = {
 
 
 @pytest.fixture
-def home(monkeypatch: pytest.MonkeyPatch) -> Iterator[str]:
-    """A directory for sessions; at the end nothing may be left in it or in shared memory."""
-    directory = tempfile.mkdtemp(prefix="u", dir="/tmp")  # pytest's own are too long for socket paths
-    monkeypatch.setenv("TMPDIR", directory)
-    monkeypatch.setattr(tempfile, "tempdir", None)
-    base = os.path.join(directory, f"umbel-{os.getuid()}")
+def home() -> Iterator[str]:
+    """In the end nothing may be left in shared memory either."""
     shared = {name for name in os.listdir("/dev/shm") if name.startswith("umbel-")}
-    try:
+    with homes.own_home() as directory:
         yield directory
-        drivers.wait_until(lambda: not os.path.isdir(base) or not os.listdir(base), what="all sessions to be gone")
-        left = {name for name in os.listdir("/dev/shm") if name.startswith("umbel-")} - shared
-        assert not [name for name in left if name.startswith(f"umbel-{os.getuid()}-{os.getpid()}-")]
-    finally:
-        for path in sessions.outliving_sessions(base) if os.path.isdir(base) else []:
-            drivers.kill(sessions.daemon_of(path))
-        shutil.rmtree(directory, ignore_errors=True)
+    left = {name for name in os.listdir("/dev/shm") if name.startswith("umbel-")} - shared
+    assert not [name for name in left if name.startswith(f"umbel-{os.getuid()}-{os.getpid()}-")]
 
 
 @pytest.fixture
