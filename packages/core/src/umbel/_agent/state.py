@@ -21,9 +21,9 @@ from umbel._base import checks
 from umbel._model import reasons
 
 if TYPE_CHECKING:
-    from umbel._agent import environments
+    from umbel._agent import environments, packages
 
-    AgentCommand = ev.AgentCommand | environments.Begin | environments.End
+    AgentCommand = ev.AgentCommand | environments.Begin | environments.End | packages.Step
 
 Reason = reasons.Reason
 START_FAILURES_MAX = 3  # in a row for one environment, before those who wait for it are told
@@ -55,12 +55,14 @@ class AgentState:
         order: fairness.Order = fairness.deepest_first,
         is_kept: Callable[[str], bool] | None = None,
         elsewhere: Callable[[Mapping[str, int]], str] | None = None,
+        packages: Callable[[], packages.Packages] | None = None,
     ) -> None:
         """worker_ids: fresh ids, for fork servers of environments too. starts_max: workers starting at once. idle_max:
         idle workers kept for good, and old ones that others do not let go. infeasible_timeout_s: how long a demand that
         can never be served may wait; None for ever. recycle_s: how old a worker may be that is used for tasks again;
         None for any age. is_kept: whether idle workers of an environment are kept at all; all are unless it is given.
-        elsewhere: what other nodes have of resources that this one lacks, in words."""
+        elsewhere: what other nodes have of resources that this one lacks, in words. packages: makes what says which packages of
+        environments are here; all are unless it is given."""
         self.ledger = ledger
         self.bundles = bundles.Bundles(ledger)
         self.workers: dict[str, Worker] = {}
@@ -80,6 +82,7 @@ class AgentState:
         self._order = order
         self._is_kept = is_kept
         self._elsewhere = elsewhere or (lambda _needs: "")
+        self._packages = packages
         self._turns = 0
         self._now_s = 0.0  # of the last event
         self.draining = ""  # why nothing begins here any more; "" while it does
@@ -556,7 +559,8 @@ class AgentState:
         if self.environments is None:
             from umbel._agent import environments
 
-            self.environments = environments.Environments(self._worker_ids)
+            known = self._packages() if self._packages is not None else None
+            self.environments = environments.Environments(self._worker_ids, known)
         return self.environments
 
     def _on_environment(self, event: environments.Event) -> list[AgentCommand]:
@@ -565,7 +569,13 @@ class AgentState:
     def _settle_environments(self, at_s: float) -> list[AgentCommand]:
         wanted = {demand.build_key for demand in self.demands.values() if self._is_feasible(demand)}
         wanted.update(worker.build_key for worker in self.workers.values())
-        return self._carry_out(self._use_environments().settle(wanted, at_s))
+        known = self._use_environments()
+        commands = self._carry_out(known.settle(wanted, at_s))
+        for demand in self.demands.values():
+            if demand.build_key and (doing := known.doing(demand.build_key)) != demand.preparing:
+                demand.preparing = doing
+                commands.append(ev.Preparing(demand.client, demand.actor, demand.key, doing))
+        return commands
 
     def _carry_out(self, steps: list[environments.Step]) -> list[AgentCommand]:
         from umbel._agent import environments
@@ -806,7 +816,7 @@ class AgentState:
         """The fork server of its environment: "" for the plain one, None if it has to be waited for."""
         if not demand.build_key:
             return ""
-        return self._use_environments().want(demand.build_key, demand.build_timeout_s, at_s)
+        return self._use_environments().want(demand.build_key, demand.build_timeout_s, at_s, demand.source)
 
     def _start(self, demand: Demand, server: str, at_s: float) -> AgentCommand:
         worker = Worker(next(self._worker_ids), demand.env, at_s, demand.build_key)

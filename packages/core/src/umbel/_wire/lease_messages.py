@@ -13,7 +13,7 @@ from typing import Any
 from umbel._base import nodes
 from umbel._wire import node_messages
 
-PROTOCOL_VERSION = 2
+PROTOCOL_VERSION = 3
 PASSED_ON = ("grant", "reclaim", "worker_died", "demand_failed")
 
 Message = dict[str, Any]
@@ -93,6 +93,7 @@ FROM_LESSEE: Mapping[str, Mapping[str, _Check]] = {
 FROM_LESSOR: Mapping[str, Mapping[str, _Check]] = {
     "room": {"available": _is_amounts, "bundles": _are_bundles},
     "tell": {"client": _is_process, "message": _is_for_process},
+    "preparing": {"client": _is_process, "key": _is_text, "text": _is_text},
     "lines": {"job": _is_text, "message": _is_output},
 }
 
