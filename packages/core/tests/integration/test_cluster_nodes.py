@@ -399,9 +399,7 @@ def test_a_node_that_is_cut_off_is_declared_dead_and_ends_when_it_hears_of_it(
     assert not seen_by(head)[node.node_id]["alive"]
 
 
-def test_what_no_node_can_ever_run_says_what_the_cluster_has(
-    home: str, monkeypatch: pytest.MonkeyPatch
-) -> None:
+def test_what_no_node_can_ever_run_says_what_the_cluster_has(home: str, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("UMBEL_INFEASIBLE_TIMEOUT_S", "0.1")
     cluster = cluster_utils.Cluster()
     try:

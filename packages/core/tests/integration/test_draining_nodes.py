@@ -177,6 +177,25 @@ def test_an_idle_drain_is_refused_while_something_runs_and_the_node_goes_on(node
     assert get(place.options(scheduling_strategy=on(node)).remote()) == node.node_id
 
 
+def test_values_of_processes_that_have_ended_keep_a_node_until_their_owner_has_taken_them(nodes: Nodes) -> None:
+    node = nodes.add()
+
+    @umbel.remote(scheduling_strategy=on(node), max_retries=0)
+    def make() -> bytes:
+        return b"made" * 250_000
+
+    made = make.remote()
+    umbel.wait([made], timeout=TIMEOUT_S, fetch_local=False)
+    killed = {one["pid"] for one in nodes.query("workers", node)}
+    for pid in killed:
+        drivers.kill(pid)
+    until(lambda: not killed & {one["pid"] for one in nodes.query("workers", node)}, "their end")
+    assert nodes.drain(node, "idle") == "the node is not idle: it has 1 value that a program of another node needs"
+    assert nodes.drain(node) == ""
+    nodes.until_gone(node)
+    assert get(made) == b"made" * 250_000
+
+
 def test_an_idle_drain_is_refused_for_an_actor_and_for_a_program(nodes: Nodes) -> None:
     node = nodes.add()
     actor = Counter.options(scheduling_strategy=on(node)).remote()

@@ -346,7 +346,8 @@ class ActorUnplaceable(NamedTuple):
 
 
 class Preparing(NamedTuple):
-    """What is done for the environment that a demand waits for, in words; "" when that is there. Said when it changes."""
+    """What is done for the environment that a demand waits for, in words; "" when that is there, or the demand is over. Said
+    when it changes."""
 
     client: str
     actor: str

@@ -95,7 +95,7 @@ class Demand:
 
     __slots__ = (
         "actor", "attempt", "build_key", "build_timeout_s", "bundle_index", "bundles", "client", "count", "depth", "env",
-        "group", "is_warned_of", "key", "lacking", "place", "placement", "preparing", "refusal", "resources", "short_since_s",
+        "group", "is_warned_of", "key", "lacking", "place", "placement", "refusal", "resources", "short_since_s",
         "since_s", "source", "strategy", "turn",
     )  # fmt: skip
 
@@ -127,7 +127,6 @@ class Demand:
                 self.bundle_index = event.strategy.get("bundle_index", -1)
             self.resources = event.resources if isinstance(event, ev.DemandChanged) else event.running
             self.placement = event.resources if isinstance(event, ev.DemandChanged) else event.placement
-        self.preparing = ""  # what was said last that is done for its environment
         self.since_s = event.at_s
         self.short_since_s: float | None = None  # since when it has lacked resources that others hold
         self.turn = turn  # of when it was last served: the one that waited longest comes first

@@ -69,6 +69,7 @@ class AgentState:
         self.clients: dict[str, dict[str, Lease]] = {}  # client -> worker -> lease
         self.demands: dict[Place, Demand] = {}
         self.environments: environments.Environments | None = None  # made when the first one has to be built
+        self._preparing: dict[Place, str] = {}  # what was said last that is done for environments; "" is not kept
         self._infeasible: dict[Place, Demand] = {}  # those that can never be served here
         self._worker_ids = worker_ids
         self._starts_max = starts_max
@@ -125,7 +126,7 @@ class AgentState:
             self._now_s = max(self._now_s, event.at_s)
             commands += self._handlers.get(type(event), self._on_environment)(event)
             commands += self._serve(event.at_s)
-            if self.environments is not None and self.environments.servers:
+            if self.environments is not None and (self.environments.servers or self._preparing):
                 commands += self._settle_environments(event.at_s)
         return commands
 
@@ -571,10 +572,13 @@ class AgentState:
         wanted.update(worker.build_key for worker in self.workers.values())
         known = self._use_environments()
         commands = self._carry_out(known.settle(wanted, at_s))
-        for demand in self.demands.values():
-            if demand.build_key and (doing := known.doing(demand.build_key)) != demand.preparing:
-                demand.preparing = doing
-                commands.append(ev.Preparing(demand.client, demand.actor, demand.key, doing))
+        doing = {
+            one.place: text for one in self.demands.values() if one.build_key and (text := known.doing(one.build_key))
+        }
+        told, self._preparing = self._preparing, doing
+        if doing != told:
+            changed = [place for place in {**told, **doing} if told.get(place) != doing.get(place)]
+            commands += [ev.Preparing(*place, doing.get(place, "")) for place in changed]
         return commands
 
     def _carry_out(self, steps: list[environments.Step]) -> list[AgentCommand]:
