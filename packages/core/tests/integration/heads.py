@@ -4,17 +4,14 @@ from __future__ import annotations
 
 import contextlib
 import os
-import shutil
 import signal
-import tempfile
 import textwrap
 from collections.abc import Iterator
 from typing import Any
 
 import drivers
-import pytest
+import homes
 
-from umbel._base import sessions
 from umbel._client import cluster_node, launch, tool
 
 TIMEOUT_S = 60
@@ -103,26 +100,16 @@ class Place:
 
 
 @contextlib.contextmanager
-def placed(monkeypatch: pytest.MonkeyPatch, storage: str = "a") -> Iterator[Place]:
+def placed(storage: str = "a") -> Iterator[Place]:
     """A head, in a directory of sessions of its own, with what comes after it; in the end nothing is left. Nodes are given up
     sooner than by default."""
-    directory = tempfile.mkdtemp(prefix="u", dir="/tmp")  # pytest's own are too long for socket paths
-    monkeypatch.setenv("TMPDIR", directory)
-    monkeypatch.setattr(tempfile, "tempdir", None)
-    monkeypatch.setenv("UMBEL_HEALTH_CHECK_PERIOD_S", "0.5")
-    monkeypatch.setenv("UMBEL_HEALTH_CHECK_TIMEOUT_S", "2")
-    monkeypatch.setenv("UMBEL_NODE_RECONNECT_S", "4")
-    made: Place | None = None
-    try:
-        made = Place(directory, storage)
-        yield made
-    finally:
-        if made is not None:
+    quick = {"UMBEL_HEALTH_CHECK_PERIOD_S": "0.5", "UMBEL_HEALTH_CHECK_TIMEOUT_S": "2", "UMBEL_NODE_RECONNECT_S": "4"}
+    with homes.own_home(**quick) as home:
+        made = Place(home, storage)
+        try:
+            yield made
+        finally:
             made.end()
-        base = os.path.join(directory, f"umbel-{os.getuid()}")
-        for path in sessions.outliving_sessions(base) if os.path.isdir(base) else []:
-            drivers.kill(sessions.daemon_of(path))
-        shutil.rmtree(directory, ignore_errors=True)
 
 
 def asked(node: launch.Launched, what: str) -> list[dict[str, Any]]:

@@ -4,20 +4,18 @@ from __future__ import annotations
 
 import collections
 import os
-import shutil
 import subprocess
 import sys
-import tempfile
 import time
 from collections.abc import Callable, Iterator
 from typing import Any
 
 import drivers
+import homes
 import pytest
 
 import umbel
 from umbel import cluster_utils, exceptions
-from umbel._base import sessions
 from umbel._client import current, tool
 from umbel.util.scheduling_strategies import NodeAffinitySchedulingStrategy
 
@@ -74,26 +72,15 @@ class Nodes:
 
 
 @pytest.fixture
-def nodes(monkeypatch: pytest.MonkeyPatch) -> Iterator[Nodes]:
-    directory = tempfile.mkdtemp(prefix="u", dir="/tmp")  # pytest's own are too long for socket paths
-    monkeypatch.setenv("TMPDIR", directory)
-    monkeypatch.setattr(tempfile, "tempdir", None)
-    base = os.path.join(directory, f"umbel-{os.getuid()}")
-    made: Nodes | None = None
-    try:
-        made = Nodes(directory)
-        made.cluster.connect()
-        yield made
-        umbel.shutdown()
-        made.cluster.shutdown()
-        drivers.wait_until(lambda: not os.path.isdir(base) or not os.listdir(base), what="all sessions to be gone")
-    finally:
-        umbel.shutdown()
-        if made is not None:
+def nodes() -> Iterator[Nodes]:
+    with homes.own_home() as home:
+        made = Nodes(home)
+        try:
+            made.cluster.connect()
+            yield made
+        finally:
+            umbel.shutdown()
             made.cluster.shutdown()
-        for path in sessions.outliving_sessions(base) if os.path.isdir(base) else []:
-            drivers.kill(sessions.daemon_of(path))
-        shutil.rmtree(directory, ignore_errors=True)
 
 
 def get(reference: Any) -> Any:

@@ -16,6 +16,7 @@ from typing import Any
 
 import drivers
 import environment_files
+import homes
 import pytest
 
 import umbel
@@ -34,22 +35,14 @@ THERE = {"there": 0.1}  # a resource that only the other node has
 
 @pytest.fixture(scope="module")
 def home() -> Iterator[str]:
-    """A directory for sessions, of which none may be left at the end, and for what is built."""
     umbel.shutdown()
-    directory = tempfile.mkdtemp(prefix="u", dir="/tmp")  # pytest's own are too long for socket paths
-    with pytest.MonkeyPatch.context() as patch:
-        patch.setenv("TMPDIR", directory)
-        patch.setattr(tempfile, "tempdir", None)
-        for name, value in {
-            "UMBEL_RUNTIME_ENV_CACHE_DIR": f"{directory}/cache", "UV_CACHE_DIR": f"{directory}/uv", "UV_OFFLINE": "1",
-            "UV_NO_CONFIG": "1", "UMBEL_RUNTIME_ENV_PACKAGE_BYTES_MAX": str(100 << 20), "UMBEL_NODE_RECONNECT_S": "1",
-        }.items():  # fmt: skip
-            patch.setenv(name, value)
+    with tempfile.TemporaryDirectory() as built, pytest.MonkeyPatch.context() as patch:
         patch.delenv("VIRTUAL_ENV", raising=False)
-        yield directory
-    left = list(Path(directory).glob(f"umbel-{os.getuid()}/*/**"))
-    shutil.rmtree(directory, ignore_errors=True)
-    assert not left
+        with homes.own_home(
+            UMBEL_NODE_RECONNECT_S="1", UMBEL_RUNTIME_ENV_PACKAGE_BYTES_MAX=str(100 << 20), UV_OFFLINE="1", UV_NO_CONFIG="1",
+            UMBEL_RUNTIME_ENV_CACHE_DIR=f"{built}/cache", UV_CACHE_DIR=f"{built}/uv",
+        ) as directory:  # fmt: skip
+            yield directory
 
 
 class Nodes:
@@ -428,7 +421,7 @@ def apart(nodes: Nodes, home: str, tmp_path_factory: pytest.TempPathFactory) -> 
         yield node_id, session_dir
         node.tell()
         node.finish()
-        assert not list(Path(directory).glob("umbel-*/*/**"))
+        assert homes.is_empty(directory)
     finally:
         node.end()
         shutil.rmtree(directory, ignore_errors=True)

@@ -50,8 +50,8 @@ class Cluster(NamedTuple):
 
 
 @pytest.fixture
-def cluster(storage: str, monkeypatch: pytest.MonkeyPatch) -> Iterator[Cluster]:
-    with heads.placed(monkeypatch, storage) as place:
+def cluster(storage: str) -> Iterator[Cluster]:
+    with heads.placed(storage) as place:
         with socket.create_server(("127.0.0.1", 0)) as taken:
             spare = f"127.0.0.1:{taken.getsockname()[1]}"
         first, began_s = place.head, time.monotonic()

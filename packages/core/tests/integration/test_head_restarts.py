@@ -27,8 +27,8 @@ RECONNECT_S = 5.0  # until nodes are with a head that has started again; they di
 
 
 @pytest.fixture
-def place(monkeypatch: pytest.MonkeyPatch) -> Iterator[Place]:
-    with heads.placed(monkeypatch) as made:
+def place() -> Iterator[Place]:
+    with heads.placed() as made:
         yield made
 
 

@@ -4,18 +4,16 @@ from __future__ import annotations
 
 import contextlib
 import os
-import shutil
 import sys
-import tempfile
 from collections.abc import Iterator
 from typing import Any
 
 import drivers
+import homes
 import pytest
 
 import umbel
 from umbel import cluster_utils
-from umbel._base import sessions
 from umbel._client import current, tool
 from umbel._objects import serialization
 
@@ -90,21 +88,12 @@ class Nodes:
 
 @pytest.fixture(scope="module")
 def cluster() -> Iterator[Nodes]:
-    with pytest.MonkeyPatch.context() as patch:
-        directory = tempfile.mkdtemp(prefix="u", dir="/tmp")  # pytest's own are too long for socket paths
-        patch.setenv("TMPDIR", directory)
-        patch.setattr(tempfile, "tempdir", None)
-        made: Nodes | None = None
+    with homes.own_home() as home:
+        made = Nodes(home)
         try:
-            made = Nodes(directory)
             yield made
         finally:
-            if made is not None:
-                made.end()
-            base = os.path.join(directory, f"umbel-{os.getuid()}")
-            left = sessions.outliving_sessions(base) if os.path.isdir(base) else []
-            shutil.rmtree(directory, ignore_errors=True)
-        assert not left
+            made.end()
 
 
 @pytest.fixture

@@ -52,7 +52,7 @@ def member() -> Membership:
     made = machine()
     assert made.apply(Looked(FREE, 0.0)) == [Dial()]
     assert made.apply(Connected(1, 0.1)) == [Join(1, 1, "")]
-    assert made.apply(welcomed(1, 0.2)) == [Appeared(HEAD, "h:1"), Appeared(A, "h:1"), Joined()]
+    assert made.apply(welcomed(1, 0.2)) == [Joined(), Appeared(HEAD, "h:1"), Appeared(A, "h:1")]
     return made
 
 

@@ -265,7 +265,9 @@ class Membership:
         commands += [
             Died(node_id, "the head does not remember it") for node_id, facts in known.items() if facts["alive"]
         ]
-        return [*commands, Joined()] if is_first else commands
+        return (
+            [Joined(), *commands] if is_first else commands
+        )  # whoever waits for it goes on while others are looked at
 
     def _take(self, facts: dict[str, Any], *, was_alive: bool) -> list[Command]:
         """All facts of a node. was_alive: as it was known here."""

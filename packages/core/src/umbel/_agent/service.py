@@ -344,20 +344,23 @@ class Service:
         return time.time()
 
     def _next_tick_s(self) -> float | None:
-        due = (
-            self.agent.next_tick_s(),
+        due = [
+            self._end_at_s,
             self.control.next_tick_s(),
             self.store.next_tick_s(),
             self.memory.due_s,
-            self._end_at_s,
             self._door.next_tick_s() if self._door is not None else None,
-            self._cluster.next_tick_s() if self._cluster is not None else None,
             self._values.next_tick_s() if self._values is not None else None,
             self._package_links.next_tick_s() if self._package_links is not None else None,
-            self._sharing.next_tick_s() if self._sharing is not None else None,
-            self._drains.next_tick_s() if self._drains is not None else None,
-            self.scaling.next_tick_s() if self.scaling is not None else None,
-        )
+        ]
+        if self._end_at_s is None:  # else nobody looks any more at what is due of these
+            due += [
+                self.agent.next_tick_s(),
+                self._cluster.next_tick_s() if self._cluster is not None else None,
+                self._sharing.next_tick_s() if self._sharing is not None else None,
+                self._drains.next_tick_s() if self._drains is not None else None,
+                self.scaling.next_tick_s() if self.scaling is not None else None,
+            ]
         return min((at_s for at_s in due if at_s is not None), default=None)
 
     def _tick(self) -> None:
