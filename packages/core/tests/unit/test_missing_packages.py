@@ -70,11 +70,11 @@ def test_what_is_not_here_is_fetched_from_who_wants_it_and_then_built(machine: M
     machine.apply(Coming(1, 3 << 20, 1.0))
     why = machine.reason(HAS_P, 2.0)
     assert str(why) == f"its runtime environment lacks files for 2 s: fetching package {P} (3.0 MiB) from node b"
-    assert machine.doing(HAS_P) == f"lacks files: fetching package {P} (3.0 MiB) from node b"
+    assert machine.unready()[HAS_P] == f"lacks files: fetching package {P} (3.0 MiB) from node b"
     machine.apply(Fetched(1, 3.0))
     assert machine.settle([HAS_P], 3.0) == [Begin("s1", HAS_P)]
     machine.apply(Ready("s1", 4.0))
-    assert machine.doing(HAS_P) == ""
+    assert machine.unready() == {}
 
 
 def test_a_package_is_fetched_once_for_all_who_need_it(machine: Machine) -> None:
@@ -126,8 +126,9 @@ def test_a_node_that_breaks_off_is_tried_again_after_the_others(machine: Machine
     machine.fetch()
     machine.apply(NotFetched(1, Trouble.BROKEN, "the connection broke", 1.0))
     assert machine.settle([HAS_P], 1.0) == []
-    assert f"package {P} could not be fetched from node a: the connection broke; it is tried again" in machine.doing(
-        HAS_P
+    assert (
+        f"package {P} could not be fetched from node a: the connection broke; it is tried again"
+        in machine.unready()[HAS_P]
     )
     assert machine.next_tick_s() == 1.0 + RETRY_S
     assert machine.settle([HAS_P], 1.0 + RETRY_S) == [Fetch(P, "b", 2)]
@@ -183,7 +184,7 @@ def test_only_so_many_come_at_once(machine: Machine) -> None:
         machine.want(key, None, 0.0, "a")
     steps = machine.settle(keys, 0.0)
     assert [type(step) for step in steps] == [Fetch] * FETCHES_MAX
-    assert "waits for its turn to be fetched" in machine.doing(keys[-1])
+    assert "waits for its turn to be fetched" in machine.unready()[keys[-1]]
     machine.apply(Fetched(1, 1.0))
     begin, fetch = sorted(machine.settle(keys, 1.0), key=lambda step: type(step).__name__)
     assert isinstance(begin, Begin) and isinstance(fetch, Fetch)

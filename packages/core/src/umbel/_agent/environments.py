@@ -282,10 +282,10 @@ class Environments:
         text = self._in_words(server, f" for {for_s:.0f} s")
         return reasons.Reason(reasons.ENVIRONMENT, "its runtime environment", text, facts=facts)
 
-    def doing(self, key: str) -> str:
-        """The same in words, without how long it takes; "" if there is one."""
-        server = self.servers.get(key)
-        return "" if server is None or server.state is State.READY else self._in_words(server, "")
+    def unready(self) -> dict[str, str]:
+        """The same of all keys whose servers are not ready, without how long that takes."""
+        unready = [one for one in self.servers.values() if one.state is not State.READY]
+        return {server.key: self._in_words(server, "") for server in unready}
 
     def _in_words(self, server: Server, for_: str) -> str:
         if server.state is State.QUEUED:

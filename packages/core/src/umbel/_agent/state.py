@@ -572,9 +572,9 @@ class AgentState:
         wanted.update(worker.build_key for worker in self.workers.values())
         known = self._use_environments()
         commands = self._carry_out(known.settle(wanted, at_s))
-        doing = {
-            one.place: text for one in self.demands.values() if one.build_key and (text := known.doing(one.build_key))
-        }
+        unready = known.unready()
+        waiting = [one for one in self.demands.values() if one.build_key in unready] if unready else ()
+        doing = {one.place: unready[one.build_key] for one in waiting}
         told, self._preparing = self._preparing, doing
         if doing != told:
             changed = [place for place in {**told, **doing} if told.get(place) != doing.get(place)]
