@@ -228,7 +228,8 @@ class Node:
             self._granted(other, client, key, worker)
             self.todo.append(fw.NodeSeen(view, now_s))
         elif kind == "preparing":
-            self.todo.append(fw.Preparing(other, *facts, now_s))
+            client, key, text = facts
+            self.todo.append(fw.Preparing(other, client, key, text, now_s))
         elif kind == "return":
             self._returned(*facts)
         elif kind == "broken":
