@@ -192,6 +192,23 @@ def test_what_cannot_be_written_is_this_nodes_trouble(two: Two, tmp_path: Path) 
     two.other.directory.unlink()
 
 
+def test_only_so_many_packages_are_given_at_once(two: Two, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(package_links, "GIVEN_MAX", 1)
+    name = large(two, tmp_path)
+    two.other.links.fetch(packages.Fetch(name, "one", 1))
+    end_s = time.monotonic() + LIMIT_S
+    while not two.other.told:
+        assert time.monotonic() < end_s
+        two.poller.poll(0.01)
+    two.other.links.fetch(packages.Fetch(name, "one", 2))
+    two.other.links.fetch(packages.Fetch("0" * 32, "one", 3))
+    while len(ends := [one for one in two.other.told if not isinstance(one, packages.Coming)]) < 3:
+        assert time.monotonic() < end_s
+        two.poller.poll(0.01)
+    told = {one.attempt: getattr(one, "trouble", None) for one in ends if not isinstance(one, packages.NodeDied)}
+    assert told == {1: None, 2: packages.Trouble.BUSY, 3: packages.Trouble.REFUSED}
+
+
 def test_whoever_asks_for_a_path_is_cut_off(two: Two) -> None:
     made: list[Any] = []
     dial = dialler.Dialler(two.poller, NODE, now_s=two.one.now_s)

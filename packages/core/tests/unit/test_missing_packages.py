@@ -138,6 +138,17 @@ def test_a_node_that_breaks_off_is_tried_again_after_the_others(machine: Machine
     assert machine.next_tick_s() == 3.0 + 2 * RETRY_S
 
 
+def test_a_node_that_is_busy_is_asked_again_and_nobody_who_may_not_have_it(machine: Machine) -> None:
+    machine.fetch()
+    machine.apply(NotFetched(1, Trouble.BUSY, "it gives packages to 16 others", 1.0))
+    assert machine.settle([HAS_P], 1.0) == []
+    assert "from node a: it gives packages to 16 others; it is tried again" in machine.unready()[HAS_P]
+    assert machine.settle([HAS_P], 1.0 + RETRY_S) == [Fetch(P, "a", 2)]
+    machine.want(HAS_P, None, 2.0, "b")  # which has it too
+    machine.apply(NotFetched(2, Trouble.BUSY, "it gives packages to 16 others", 2.0))
+    assert machine.settle([HAS_P], 2.0 + 2 * RETRY_S) == [Fetch(P, "b", 3)]
+
+
 def test_a_node_that_falls_silent_is_given_up(machine: Machine) -> None:
     machine.fetch()
     machine.apply(Coming(1, 1, 5.0))

@@ -1,8 +1,8 @@
 """Packages of environments between nodes: gets those that `packages` decides on, and gives others those that are here.
 
 A connection is for one package. Who wants it dials, and says {"t": "get", "package"}; the answer is {"t": "package"} with the
-archive behind it, or {"t": "absent"}. It is written to a file as it comes, and becomes the package once it is seen to have the
-digest that it is called by. Loaded where there are other nodes.
+archive behind it, {"t": "absent"}, or {"t": "busy"} of one that gives many at the moment. It is written to a file as it comes,
+and becomes the package once it is seen to have the digest that it is called by. Loaded where there are other nodes.
 """
 
 from __future__ import annotations
@@ -10,7 +10,6 @@ from __future__ import annotations
 import contextlib
 import functools
 import os
-from collections.abc import Callable
 from typing import Any, Protocol
 
 from umbel import exceptions
@@ -24,6 +23,7 @@ from umbel._wire import handshake
 
 DIAL_S = 3.0  # for one attempt: two round trips around the world take under one
 TOLD_EVERY_S = 1.0  # that bytes come
+GIVEN_MAX = 16  # at once: each takes some milliseconds of the daemon's thread in turn, and all share one network
 
 Message = dict[str, Any]
 
@@ -122,7 +122,7 @@ class PackageLinks:
 
     def admit(self, stream: connection.Stream) -> None:
         """A node, which has proved to be one, wants a package."""
-        given = _Given(self._packages, self._given.discard)
+        given = _Given(self._packages, self._given)
         self._given.add(given)
         given.link = bulk.BulkConnection(stream, self._daemon.poller, given)
 
@@ -160,6 +160,9 @@ class _Coming:
     def on_message(self, _link: bulk.BulkConnection, message: Message, body_bytes: int) -> bulk.Target | None:
         if message.get("t") == "absent":
             self._links.failed(self, decided.Trouble.REFUSED, "it does not have it")
+            return None
+        if message.get("t") == "busy":
+            self._links.failed(self, decided.Trouble.BUSY, f"it gives packages to {GIVEN_MAX} others")
             return None
         if message.get("t") != "package" or not body_bytes:
             raise ValueError(f"a package, or that it is absent, was expected, got {message.get('t')!r:.50}")
@@ -220,21 +223,26 @@ class _Given:
     """A connection by which another node gets a package."""
 
     link: bulk.BulkConnection
+    is_giving = False
 
-    def __init__(self, known: packing.Packages, forget: Callable[[_Given], None]) -> None:
+    def __init__(self, known: packing.Packages, all_given: set[_Given]) -> None:
         self._known = known
-        self._forget = forget
+        self._all = all_given
 
     def on_message(self, link: bulk.BulkConnection, message: Message, _body_bytes: int) -> None:
         name = message.get("package")
         if message.get("t") != "get" or not isinstance(name, str) or not package_names.is_name(name):
             raise ValueError(f"a package is to be asked for, got {message.get('t')!r:.50}")
+        if sum(one.is_giving for one in self._all) >= GIVEN_MAX:
+            link.send({"t": "busy" if self._known.has(name) else "absent"})
+            return
         try:
             path = self._known.archive_of(name)
             file = OpenFile(os.open(path, os.O_RDONLY | os.O_CLOEXEC))
         except OSError:
             link.send({"t": "absent"})
         else:
+            self.is_giving = True
             link.send_body({"t": "package"}, file, 0, os.fstat(file.fileno()).st_size)
 
     def on_body(self, _link: bulk.BulkConnection, _message: Message) -> None:
@@ -242,6 +250,7 @@ class _Given:
 
     def on_sent(self, _link: bulk.BulkConnection) -> None:
         """Who has it all closes the connection."""
+        self.is_giving = False
 
     def on_closed(self, _link: bulk.BulkConnection) -> None:
-        self._forget(self)
+        self._all.discard(self)

@@ -3,8 +3,8 @@
 A package is wanted while an environment needs it that is not here yet, and comes once for all of them. It is asked of the nodes
 that are said to have it, first of all whoever wants workers of that environment, and then of every other node of the cluster,
 since any of them may have it. A node that does not have it, or has died, is not asked again; one that cannot be reached, breaks
-off or falls silent is asked again after the others. When nobody is left the package cannot be had. This module only decides;
-`package_links` does it. No clock.
+off or falls silent is asked again after the others, and one that gives packages to too many already in a moment. When nobody is
+left the package cannot be had. This module only decides; `package_links` does it. No clock.
 """
 
 from __future__ import annotations
@@ -28,6 +28,8 @@ class Trouble(Enum):
 
     BROKEN = "broken"
     """The node could not be reached, or broke off."""
+    BUSY = "busy"
+    """The node has it, and gives packages to as many others as it can."""
     REFUSED = "refused"
     """The node does not have it, or what came was not it."""
     OWN = "own"
@@ -158,7 +160,9 @@ class Packages:
             self._end_attempt(found)
             self._refuse(found, node, event.reason)
         else:
-            self._broke(found, event.reason, event.at_s)
+            if event.trouble is Trouble.BROKEN:
+                self._look_around(found)  # of one that is busy it is known that it has it
+            self._try_later(found, event.reason, event.at_s)
         return ""
 
     def _end_attempt(self, wanted: Wanted) -> None:
@@ -173,10 +177,9 @@ class Packages:
             del wanted.sources[node]
             wanted.refused[node] = reason
 
-    def _broke(self, wanted: Wanted, reason: str, at_s: float) -> None:
-        """It may be had there still, but others are asked before."""
+    def _try_later(self, wanted: Wanted, reason: str, at_s: float) -> None:
+        """It may be had there still, but others that are known to have it are asked before."""
         wanted.trouble = f"node {wanted.node}: {reason}"
-        self._look_around(wanted)
         del wanted.sources[wanted.node]
         wanted.sources[wanted.node] = None  # the last one now
         self._end_attempt(wanted)
@@ -209,7 +212,8 @@ class Packages:
         for wanted in self.wanted.values():
             if wanted.deadline_s is not None and wanted.deadline_s <= at_s:
                 self._abandoned.append(wanted.attempt)
-                self._broke(wanted, f"nothing has come for {SILENCE_S:g} s", at_s)
+                self._look_around(wanted)
+                self._try_later(wanted, f"nothing has come for {SILENCE_S:g} s", at_s)
         steps: list[Step] = []
         left = FETCHES_MAX - self._running()
         for wanted in self.wanted.values():

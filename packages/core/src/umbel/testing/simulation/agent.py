@@ -427,7 +427,10 @@ class AgentWorld(World):
             self.here.add(package)
             self.apply(packages.Fetched(attempt, self.now_s))
             return
-        trouble = packages.Trouble.BROKEN if not is_lucky else packages.Trouble.REFUSED
+        trouble = packages.Trouble.REFUSED
+        if not is_lucky:
+            is_busy = package in self.others.get(node, ()) and self.chance.happens(50)
+            trouble = packages.Trouble.BUSY if is_busy else packages.Trouble.BROKEN
         self.apply(packages.NotFetched(attempt, trouble, "it does not come", self.now_s))
 
     def _lose_node(self) -> None:
