@@ -495,7 +495,7 @@ def test_a_worker_that_another_node_cannot_start_is_an_error_that_names_the_node
             print(error)
         """
     told = drivers.Driver(source, nodes.directory, SESSION=nodes.head.session_dir).finish(TIMEOUT_S)[0]
-    assert f"on node {nodes.other.node_id}: cannot run '/nowhere/python'" in told
+    assert f"on node {nodes.other.node_id}: workers of this job run /nowhere/python, as its driver does" in told
 
 
 def test_recursion_over_nodes_with_one_cpu_each_ends(nodes: Nodes) -> None:
