@@ -251,7 +251,7 @@ class Head:
     def send(self, client: str, message: Message, _body: bytes = b"") -> None:
         self.faults.append(f"the head says to {client}, which is no process of its own: {message}")
 
-    def place_actor(self, spec: Any) -> None:
+    def place_actor(self, spec: Any, _source: str = "") -> None:
         self.faults.append(f"{spec.actor} is placed on the head, which has nothing")
 
     def actor_dead(self, _actor: str, _facts: Message) -> None:
@@ -387,7 +387,7 @@ class Node:
 
     # ---- actors ----
 
-    def place_actor(self, wish: control_proxy.Wish) -> None:
+    def place_actor(self, wish: control_proxy.Wish, _source: str = "") -> None:
         self.sought[wish.actor] = wish
         self._use_room()
 

@@ -21,15 +21,16 @@ Message = dict[str, Any]
 
 
 class Placed:
-    """An actor on another node. worker: "" until it has one."""
+    """An actor on another node. worker: "" until it has one. preparing: what is done there for its environment, in words."""
 
-    __slots__ = ("attempt", "member", "pid", "spec", "worker")
+    __slots__ = ("attempt", "member", "pid", "preparing", "spec", "worker")
 
     def __init__(self, spec: Any, member: members.Member, attempt: int) -> None:
         self.spec = spec
         self.member = member
         self.attempt = attempt  # what comes of an earlier one does not count
         self.worker = ""
+        self.preparing = ""
         self.pid = 0
 
 
@@ -91,8 +92,6 @@ class ActorPlaces:
         from umbel._control import placing
 
         creator, own_id = self._members.member_of(spec.owner), self._members.own_id
-        if creator is not None and (spec.env or {}).get("built"):
-            return creator.node_id  # what it is built from lies there, also while that node is drained
         self._members.see_own()
         view = self._members.views.for_actors
         return placing.choose(spec, view, creator.node_id if creator is not None else own_id, own_id)
@@ -102,8 +101,10 @@ class ActorPlaces:
         self._sought[spec.actor] = spec
         if not spec.group:  # one of a group takes from a bundle
             self._members.views.claim(spec.actor, node_id, spec.running)
+        creators = self._node_of(spec.owner)
+        source = creators if creators != node_id else ""  # its creator has packed its packages
         if member is None:
-            self._daemon.place_actor(spec)
+            self._daemon.place_actor(spec, source)
             return
         self._attempts += 1
         self.placed[spec.actor] = self._seeking[spec.actor] = Placed(spec, member, self._attempts)
@@ -114,7 +115,7 @@ class ActorPlaces:
             {
                 "t": "place_actor", "actor": spec.actor, "attempt": self._attempts, "placement": spec.placement,
                 "running": spec.running, "env": spec.env, "strategy": spec.strategy,
-                "label_selectors": spec.label_selectors, "depth": spec.depth,
+                "label_selectors": spec.label_selectors, "depth": spec.depth, "source": source,
                 "job": {"id": spec.job.id, "facts": None if is_known else spec.job.facts},
                 "may_restart": control.may_restart(spec.actor), "facts": control.facts(spec.actor),
             }
@@ -167,13 +168,6 @@ class ActorPlaces:
         if not chosen:
             return
         del self._waiting[spec.actor]
-        if (spec.env or {}).get("built") and chosen != creator:
-            text = (
-                f"its runtime environment is built from what lies on node {creator or 'that is gone'}, and its bundle of "
-                f"placement group {spec.group} is on node {chosen}; create it from there, or without files and packages"
-            )
-            members.control.unplaceable(spec.actor, text, is_unschedulable=True)
-            return
         self._join_group(spec, chosen)
         self._place_on(spec, chosen)
 
@@ -259,7 +253,7 @@ class ActorPlaces:
         """Whoever looks for a worker there looks elsewhere, if he can."""
         for placed in [one for one in self._seeking.values() if one.member is member]:
             spec = placed.spec
-            if not spec.group and not (spec.env or {}).get("built"):
+            if not spec.group:
                 self.kill(spec.actor, "its node is being drained")
                 self.place(spec)
 
@@ -351,11 +345,17 @@ class ActorPlaces:
         if self._placed_there(member, message) is not None:
             self.forget(message["actor"])
 
+    def on_preparing(self, member: members.Member, message: Message, _body: bytes) -> None:
+        placed = self._placed_there(member, message)
+        if placed is not None:
+            placed.preparing = message["text"]
+
     def on_unplaceable(self, member: members.Member, message: Message, _body: bytes) -> None:
         actor = message["actor"]
         placed = self._placed_there(member, message)
         if placed is not None:
-            self._members.control.unplaceable(actor, message["reason"], is_unschedulable=message["is_unschedulable"])
+            reason = f"on node {member.node_id}: {message['reason']}"
+            self._members.control.unplaceable(actor, reason, is_unschedulable=message["is_unschedulable"])
             if self.placed.get(actor) is placed:
                 self.forget(actor)
 
@@ -382,6 +382,8 @@ class ActorPlaces:
             return {}
         where = f"node {placed.member.node_id}" if placed is not None else "the head"
         told = f"{where} looks for a worker for it, and says what that waits for: umbel explain {listed['actor']} there"
+        if placed is not None and placed.preparing:
+            told = f"{where} looks for a worker for it, whose runtime environment {placed.preparing}"
         return {"reason": f"{listed['reason']}; {told}" if listed["reason"] else told}
 
     def waiting_shapes(self) -> list[Any]:

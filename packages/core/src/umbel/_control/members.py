@@ -104,6 +104,7 @@ class Members:
             "host_died": places.on_host_died,
             "unhosted": places.on_unhosted,
             "unplaceable": places.on_unplaceable,
+            "preparing": places.on_preparing,
             "follow_group": lambda member, message, _body: self.control.follow_group(message["group"], member.node_id),
             "bundles_held": lambda member, message, _body: self.control.bundles_reported(
                 member.node_id, message["held"]

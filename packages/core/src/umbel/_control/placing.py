@@ -22,8 +22,6 @@ def choose(spec: Any, view: placement.ClusterView, creator: str, head: str) -> s
     there = view.find(creator)
     is_there = there is not None and not there.is_draining
     preferred = creator if is_there else head
-    if is_there and (spec.env or {}).get("built"):  # what it is built from lies there
-        return creator
     alternatives = [_demand(spec, selector) for selector in spec.label_selectors or ((),)]
     for demand in alternatives:
         if demand.strategy != "SPREAD" and _holds(preferred, placement.eligible_among(demand, view, preferred).ready):
