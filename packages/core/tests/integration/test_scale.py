@@ -208,3 +208,25 @@ def test_asking_for_a_lease_does_not_look_at_every_node() -> None:
 
     few, many = taken(20), taken(400)
     assert many <= 1.15 * few
+
+
+def test_what_many_placement_groups_wait_for_is_looked_for_once() -> None:
+    from umbel._control import group_events, groups
+    from umbel._model import placement, resources
+
+    def taken(waiting: int) -> int:
+        """When one more node comes, and none can ever hold what so many groups want."""
+        table, one = groups.GroupTable(), resources.ResourceSet({"CPU": 10_000})
+        views = [placement.NodeView(f"{number:02}", one, one) for number in range(51)]
+        table.apply(group_events.NodesSeen(views[:50], 0.0))
+        for number in range(waiting):
+            bundles = (one, one.add(one))
+            spec = group_events.GroupSpec(f"g{number}", "driver", "", "", bundles, "SPREAD", is_detached=False)
+            table.apply(group_events.GroupCreated(spec, "driver", None, 0.0))
+        found = operations(lambda: table.apply(group_events.NodeSeen(views[50], 1.0)))
+        assert [one.is_infeasible for one in table.listed()] == [True] * waiting
+        table.check()
+        return found
+
+    few, many = taken(5), taken(50)
+    assert (many - few) / 45 < few / 20, (few, many)  # else each is as dear as the first
