@@ -489,3 +489,29 @@ def test_workers_are_like_their_driver_where_its_interpreter_is_and_elsewhere_sa
         program.finish()
     finally:
         program.end()
+
+
+WITHOUT = """
+import os, umbel, own_module
+
+umbel.init(os.environ["ADDRESS"], log_to_driver=False)
+there = umbel.remote(num_cpus=0, resources={"apart": 0.1})
+print(umbel.get(there(os.getcwd).remote()), flush=True)
+for env in (None, {"py_modules": ["own_module.py"]}):
+    try:
+        print(umbel.get(there(own_module.value).options(runtime_env=env).remote()), flush=True)
+    except ModuleNotFoundError as error:
+        print(str(error).rpartition("Error: ")[2].strip(), flush=True)
+"""
+
+
+def test_where_a_drivers_directory_is_not_workers_start_in_the_nodes_and_import_what_travels(
+    nodes: Nodes, apart: tuple[str, str], tmp_path: Path
+) -> None:
+    (tmp_path / "own_module.py").write_text("def value():\n    return 12\n")
+    prefix = ["sh", "-c", f'cd {tmp_path} && exec "$0" "$@"']
+    program = drivers.Driver(WITHOUT, os.environ["TMPDIR"], prefix=prefix, ADDRESS=str(nodes.cluster.address))
+    try:
+        assert program.finish()[0].splitlines() == [os.getcwd(), "No module named 'own_module'", "12"]
+    finally:
+        program.end()
