@@ -480,6 +480,7 @@ class ActorService:
                 "entrypoint": one.entrypoint,
                 "started_s": one.started_s,
                 "ended_s": one.ended_s,
+                **one.terms,
             }
             for one in self.jobs.listed()
         ]
