@@ -331,6 +331,7 @@ class ActorService:
             node,
             is_detached=lambda actor: actor in self.table.actors and self.table.actors[actor].spec.is_detached,
             on_ended=self.group_ended,
+            scheduling_of=lambda job: self.jobs.scheduling_of(job.partition("@")[0]),
             keep=self._keep,
         )
         if self._keeper is not None:

@@ -37,6 +37,8 @@ INVARIANTS: Final[Mapping[str, str]] = {
     "A15": "workers of what has been built",
     "A16": "what is worn out is asked back, and no actor",
     "A17": "a reason is so",
+    "A18": "who has less of the node goes first",
+    "A19": "only what may be stopped is stopped for others",
     "T2": "one creation, one answer's actor",
     "T3": "one host at a time",
     "T5": "no more restarts than allowed",
