@@ -54,7 +54,7 @@ class AgentJobs:
         return ev.TaskSeen(worker, task.number, task.since_s, task.keeps, self._world.now_s)
 
     def preempt(self, command: ev.Preempt) -> None:
-        """A19. What the worker runs now is looked at, and stopped if it is what was meant."""
+        """A20. What the worker runs now is looked at, and stopped if it is what was meant."""
         world, worker = self._world, command.worker
         book = world.books.get(worker)
         if book is None or worker not in world.workers:
@@ -62,30 +62,30 @@ class AgentJobs:
         self._check_preempted(worker, book)
         task = book.task
         if task is not None and task.number == command.task:
-            world.must(not task.keeps, "A19", "%s is stopped, though %s", worker, task.keeps)
+            world.must(not task.keeps, "A20", "%s is stopped, though %s", worker, task.keeps)
             self.preempted.add(worker)
             world.apply(ev.TaskPreempted(worker, command.reason, world.now_s))
 
     def _check_preempted(self, worker: str, book: Book) -> None:
         world = self._world
-        world.must(book.key, "A19", "the actor's worker %s is stopped", worker)
+        world.must(book.key, "A20", "the actor's worker %s is stopped", worker)
         asked_s = book.asked_back_s
         is_late = asked_s is not None and asked_s + preemption.PATIENCE_S <= world.now_s + ROUNDING
-        world.must(is_late, "A19", "%s is stopped, asked back at %s", worker, asked_s)
+        world.must(is_late, "A20", "%s is stopped, asked back at %s", worker, asked_s)
         higher = [one.job for one in world.state.demands.values() if one.job.priority > book.job.priority]
         is_wanted = any(job.preempts for job in higher)
-        world.must(is_wanted, "A19", "%s is stopped, and nobody wants it so", worker)
+        world.must(is_wanted, "A20", "%s is stopped, and nobody wants it so", worker)
 
     def check_broken(self, command: ev.LeaseBroken) -> None:
         is_stopped = command.worker in self.preempted
         self._world.must(
-            command.is_preempted == is_stopped, "A19", "of the end of %s is told %s", command.worker, command
+            command.is_preempted == is_stopped, "A20", "of the end of %s is told %s", command.worker, command
         )
 
     # Who gets what
 
     def shares_rest(self) -> None:
-        """A18: everybody keeps what nobody asks for and wants what he wants, and time passes: in the end nobody has more than
+        """A19: everybody keeps what nobody asks for and wants what he wants, and time passes: in the end nobody has more than
         he should beside somebody who waits."""
         world = self._world
         if len(self.jobs) < 2 or not world.chance.happens(50):
@@ -98,7 +98,7 @@ class AgentJobs:
             self.unfair = {pair: self.unfair.get(pair, 0) + 1 for pair in {*self._unfair()}}
             for (waiting, having), rounds in self.unfair.items():
                 is_fair = rounds < PATIENCE and not is_over
-                world.must(is_fair, "A18", "job %s waits beside %s: %s", waiting, having, world.state.pending())
+                world.must(is_fair, "A19", "job %s waits beside %s: %s", waiting, having, world.state.pending())
             if is_over:
                 return
 
