@@ -333,6 +333,7 @@ def test_for_one_that_may_not_be_stopped_another_is_asked_back() -> None:
     assert looked_at(run(state, ev.Ticked(1.0))) == [first]
     ((_, second),) = asked_back(run(state, ev.TaskSeen(first, 7, 100.0, "max_retries=0", 1.0)))
     assert second != first
+    assert why(state, "S").endswith("1 task that was to be stopped for it cannot be: max_retries=0")
     assert looked_at(run(state, ev.Ticked(2.0))) == [first, second]
     run(state, ev.TaskSeen(first, 7, 100.0, "max_retries=0", 2.0))
     assert stopped(run(state, ev.TaskSeen(second, 8, 50.0, "", 2.0))) == [second]

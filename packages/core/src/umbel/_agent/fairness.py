@@ -74,7 +74,7 @@ def grouped(leases: Iterable[Lease]) -> tuple[dict[tuple[str, str], list[Lease]]
         if lease.is_blocked:
             continue
         if lease.is_reclaimed:
-            for name, amount in () if lease.is_stuck else lease.resources.items():
+            for name, amount in () if lease.keeps else lease.resources.items():
                 coming[name] = coming.get(name, 0) + amount
         else:
             groups.setdefault((lease.client, lease.key), []).append(lease)

@@ -26,7 +26,7 @@ class Lease:
     """One worker's use by one holder. Exactly one of `client` and `actor` is set."""
 
     __slots__ = (
-        "accelerators", "actor", "bundle", "client", "depth", "is_blocked", "is_reclaimed", "is_recycled", "is_stuck", "job",
+        "accelerators", "actor", "bundle", "client", "depth", "is_blocked", "is_reclaimed", "is_recycled", "job", "keeps",
         "key", "reclaimed_s", "resources", "worker",
     )  # fmt: skip
 
@@ -51,7 +51,7 @@ class Lease:
         self.is_reclaimed = False  # asked back for others who wait
         self.reclaimed_s = 0.0  # when
         self.is_recycled = False  # asked back so that its worker can be replaced
-        self.is_stuck = False  # asked back, and what runs there cannot be stopped: it may take long
+        self.keeps = ""  # why what runs there, which was asked back, cannot be stopped: it may take long
 
 
 class Worker:

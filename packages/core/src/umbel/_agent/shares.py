@@ -183,7 +183,7 @@ def leases_to_reclaim(
     leases = list(leases)
     groups, coming = fairness.grouped(leases)
     for lease in leases:
-        if lease.is_reclaimed and not lease.is_blocked and not lease.is_stuck:
+        if lease.is_reclaimed and not lease.is_blocked and not lease.keeps:
             standing.remove(lease.job, lease.resources)
     chosen: list[Lease] = []
     for demand in unserved:

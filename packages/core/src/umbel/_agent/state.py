@@ -941,7 +941,7 @@ class AgentState:
     def _on_task_seen(self, event: ev.TaskSeen) -> list[AgentCommand]:
         lease = self._lease_of(event.worker)
         if self._preemption is not None and lease is not None and lease.is_reclaimed:
-            lease.is_stuck = bool(event.keeps)
+            lease.keeps = event.keeps
             self._preemption.seen(event)
         return []
 
@@ -1049,7 +1049,14 @@ class AgentState:
     def _job_in_words(self, demand: Demand, missing: Mapping[str, int]) -> str:
         if not self._shares.is_shared or not demand.job.id:
             return ""
-        return f"; {self._standing().in_words(demand.job, demand.resources, missing)}"
+        text = f"; {self._standing().in_words(demand.job, demand.resources, missing)}"
+        kept = [
+            worker.lease.keeps for worker in self.workers.values() if worker.lease is not None and worker.lease.keeps
+        ]
+        if demand.job.preempts and kept:
+            what = _counted(len(kept), "task that was", "tasks that were")
+            text += f"; {what} to be stopped for it cannot be: {', '.join(sorted(set(kept)))}"
+        return text
 
     def check(self) -> None:
         """The invariants, for tests and the simulator."""
