@@ -111,7 +111,7 @@ class Daemon:
     def driver_of(self, _client: str) -> str:
         return ""
 
-    def reserve_bundles(self, _node: str, group: str, attempt: int, wanted: Any, _depth: int) -> None:
+    def reserve_bundles(self, _node: str, group: str, attempt: int, wanted: Any, _depth: int, _job: list[Any]) -> None:
         self.orders.append(("reserve", group, attempt, {index: dict(one) for index, one in wanted.items()}))
 
     def commit_bundles(self, _node: str, group: str, attempt: int) -> None:

@@ -84,7 +84,7 @@ class Daemon(Protocol):
         """Its "available" resources in units, beside others."""
 
     def reserve_bundles(
-        self, node: str, group: str, attempt: int, wanted: Mapping[int, Mapping[str, int]], depth: int
+        self, node: str, group: str, attempt: int, wanted: Mapping[int, Mapping[str, int]], depth: int, job: list[Any]
     ) -> None:
         """node: always this one; so below. `bundles_reserved` or `bundles_refused` is called when that is decided."""
 
@@ -617,7 +617,8 @@ class ControlProxy:
     def _reserve_bundles(self, message: Message, _body: bytes) -> None:
         group, attempt = message["group"], message["attempt"]
         self._asked_for[group, attempt] = None
-        self._daemon.reserve_bundles("", group, attempt, dict(message["wanted"]), message["depth"])
+        wanted, depth, job = dict(message["wanted"]), message["depth"], message["job"]
+        self._daemon.reserve_bundles("", group, attempt, wanted, depth, job)
 
     def bundles_reserved(self, group: str, attempt: int) -> None:
         free = self._daemon.as_seen()["available"]

@@ -229,10 +229,12 @@ class Members:
             self._daemon.driver_of(client) if self.is_here(client) else ""
         )
 
-    def reserve_bundles(self, node: str, group: str, attempt: int, wanted: Any, depth: int) -> None:
+    def reserve_bundles(self, node: str, group: str, attempt: int, wanted: Any, depth: int, job: list[Any]) -> None:
         listed = [[index, dict(bundle)] for index, bundle in wanted.items()]
-        told = {"t": "reserve_bundles", "group": group, "attempt": attempt, "wanted": listed, "depth": depth}
-        self._order(node, told, lambda: self._daemon.reserve_bundles(node, group, attempt, wanted, depth))
+        told = {
+            "t": "reserve_bundles", "group": group, "attempt": attempt, "wanted": listed, "depth": depth, "job": job,
+        }  # fmt: skip
+        self._order(node, told, lambda: self._daemon.reserve_bundles(node, group, attempt, wanted, depth, job))
 
     def commit_bundles(self, node: str, group: str, attempt: int) -> None:
         told = {"t": "commit_bundles", "group": group, "attempt": attempt}

@@ -332,6 +332,7 @@ class ActorService:
             node,
             is_detached=lambda actor: actor in self.table.actors and self.table.actors[actor].spec.is_detached,
             on_ended=self.group_ended,
+            scheduling_of=lambda job: self.jobs.scheduling_of(job.partition("@")[0]),
             keep=self._keep,
         )
         if self._keeper is not None:
@@ -485,6 +486,7 @@ class ActorService:
                 "entrypoint": one.entrypoint,
                 "started_s": one.started_s,
                 "ended_s": one.ended_s,
+                **one.terms,
             }
             for one in self.jobs.listed()
         ]

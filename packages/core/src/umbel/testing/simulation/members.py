@@ -122,7 +122,7 @@ class Daemon:
     def driver_of(self, _client: str) -> str:
         return ""
 
-    def reserve_bundles(self, _node: str, group: str, attempt: int, wanted: Any, _depth: int) -> None:
+    def reserve_bundles(self, _node: str, group: str, attempt: int, wanted: Any, _depth: int, _job: list[Any]) -> None:
         place = (group, attempt)
         self.world.must(place not in self.asked and place not in self.held, "Q1", "%s is asked for twice", place)
         self.asked[place] = set(wanted)

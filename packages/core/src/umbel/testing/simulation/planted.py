@@ -15,7 +15,9 @@ from umbel._agent import (
     membership,
     offers,
     packages,
+    preemption,
     pulls,
+    shares,
     shortage,
     spill_ledger,
     spool,
@@ -174,6 +176,43 @@ def _always_starting(_machine: state.AgentState, _demand: agent_records.Demand) 
 def _plain_only(machine: state.AgentState, demand: agent_records.Demand) -> bool:
     """Demands for environments of their own are never served."""
     return not demand.env and _is_feasible(machine, demand)
+
+
+_rank = shares.Standing.rank
+_must_give = shares.Standing.must_give
+_seen = preemption.Preemption.seen
+
+
+def _rank_alike(standing: shares.Standing, job: agent_events.Job) -> tuple[int, float, float]:
+    """Priorities count when leases are asked back, and not when they are given away."""
+    return _rank(standing, job._replace(priority=0))
+
+
+def _give_to_higher_only(
+    standing: shares.Standing,
+    lease: agent_records.Lease,
+    demand: agent_records.Demand,
+    missing: Mapping[str, int],
+    *,
+    has_any: bool,
+) -> bool:
+    """Jobs of one priority keep what they have."""
+    return lease.job.priority != demand.job.priority and _must_give(standing, lease, demand, missing, has_any=has_any)
+
+
+def _unkept(machine: preemption.Preemption, event: agent_events.TaskSeen) -> None:
+    """Whatever runs may be stopped."""
+    _seen(machine, event._replace(keeps=""))
+
+
+_on_task_preempted = state.AgentState._on_task_preempted
+
+
+def _stop_as_if_it_crashed(machine: state.AgentState, event: agent_events.TaskPreempted) -> list[Any]:
+    """Owners are not told that the task was not to blame."""
+    commands = _on_task_preempted(machine, event)
+    machine.workers[event.worker].is_preempted = False
+    return commands
 
 
 # ---- actors ----
@@ -920,6 +959,10 @@ PLANTS: Final[Mapping[str, Planted]] = {
     "plain-only": _instead("agent", _AGENT, "_is_feasible", _plain_only, "A10", "A17", "A7"),
     "never-given-up": _instead("agent", _AGENT, "_look_at_infeasible", lambda *_: [], "A10"),
     "short-given-up": _instead("agent", _AGENT, "_add", _give_up_the_short, "A10"),
+    "alike-in-rank": _instead("agent", shares.Standing, "rank", _rank_alike, "A19"),
+    "equals-keep": _instead("agent", shares.Standing, "must_give", _give_to_higher_only, "A19"),
+    "stopped-for-good": _instead("agent", preemption.Preemption, "seen", _unkept, "A20"),
+    "stopped-unsaid": _instead("agent", _AGENT, "_on_task_preempted", _stop_as_if_it_crashed, "A20"),
     "always-starting": _instead("agent", _AGENT, "_reason", _always_starting, "A17"),
     "silent-death": _instead(
         "actors", actors.ActorTable, "_bury", _bury_in_silence, "T6", "a process is to do with actors that are dead"
