@@ -237,6 +237,7 @@ def test_a_package_that_nobody_has_says_who_was_asked(nodes: Nodes) -> None:
 def test_a_failed_build_on_another_node_fails_its_tasks_with_the_output_and_no_others(
     nodes: Nodes, tmp_path: Path
 ) -> None:
+    environment_files.uv()
     (tmp_path / "bad-1.0-py3-none-any.whl").write_text("no zip file")
     env = {"uv": [str(tmp_path / "bad-1.0-py3-none-any.whl")]}
     failing = imported.options(runtime_env=env)
@@ -255,6 +256,7 @@ def test_a_failed_build_on_another_node_fails_its_tasks_with_the_output_and_no_o
 
 def test_a_build_on_another_node_is_told_of_while_it_lasts(nodes: Nodes, tmp_path: Path) -> None:
     """A task, and a call of an actor, that wait for it; longer than a node gets to grant what it has room for."""
+    environment_files.uv()
     for name in ("task", "actor"):
         (tmp_path / name).mkdir()
     of_task, of_actor = (
@@ -364,6 +366,7 @@ def test_a_package_comes_from_another_node_that_has_it_when_its_source_dies(own_
 
 def test_a_node_that_is_killed_while_it_builds_leaves_it_to_another(own_nodes: Nodes, tmp_path: Path) -> None:
     """Which must have such a resource; and the tasks are tried there without having begun."""
+    environment_files.uv()
     own_nodes.cluster.connect()
     env = {
         "uv": {"packages": [environment_files.project_that_hangs(tmp_path)], "uv_pip_install_options": ["--offline"]}

@@ -987,7 +987,9 @@ PLANTS: Final[Mapping[str, Planted]] = {
     "committed-at-once": _instead("groups", groups.GroupTable, "_on_reserved", _commit_at_once, "P1"),
     "cancelled-in-silence": _instead("groups", groups.GroupTable, "_give_up", _give_up_in_silence, "P3", "a bundle"),
     "all-moved": _instead("groups", groups.GroupTable, "_on_node_lost", _move_all, "P4"),
-    "watchers-untold": _instead("groups", groups.GroupTable, "_publish", _forget_watchers, "P7"),
+    "watchers-untold": _instead(
+        "groups", groups.GroupTable, "_publish", _forget_watchers, "P7", "a process is to do with a group that is gone"
+    ),
     "followers-untold": _instead("groups", groups.GroupTable, "_moved", _forget_followers, "P9"),
     "first-come": _instead("groups", group_bundles, "_matched", _match_first_come, "P6"),
     "drop-unheard": _instead("groups", _AGENT, "_on_group_dropped", _deaf, "P"),
