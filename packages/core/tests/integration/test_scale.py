@@ -110,6 +110,22 @@ def test_owners_get_leases_of_all_nodes_and_give_them_back() -> None:
     assert (taken.count, taken.leases, taken.faults) == (200, 6, [])
 
 
+def test_actors_that_fit_are_hosted_though_no_node_has_spoken_since_the_first() -> None:
+    made, driver = cluster(nodes=6)
+    for number in range(6 * 4):
+        create(made, driver, number)
+    assert [len(node.hosts) for node in made.nodes] == [4] * 6
+    views = made.head.members.views
+    assert [dict(one.available) for one in views.for_actors.nodes] == [{}] * 7  # the head has nothing
+    made.pass_s(1.0)
+    create(made, driver, 24)
+    assert sum(len(node.sought) for node in made.nodes) == 1
+    made.nodes[3].kill_actor(next(iter(made.nodes[3].hosts)), "killed")
+    made.pass_s(1.0)
+    create(made, driver, 25)
+    assert [len(node.hosts) for node in made.nodes] == [4] * 6
+
+
 # ---- what a decision looks at ----
 
 
