@@ -434,7 +434,7 @@ class Node:
 
     # ---- bundles ----
 
-    def reserve_bundles(self, _node: str, group: str, attempt: int, wanted: Any, _depth: int) -> None:
+    def reserve_bundles(self, _node: str, group: str, attempt: int, wanted: Any, _depth: int, _job: Any) -> None:
         self.asked[group, attempt] = wanted
         self._use_room()
 

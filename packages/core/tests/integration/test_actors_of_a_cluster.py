@@ -560,12 +560,12 @@ def test_actors_that_fit_into_a_cluster_all_run_however_quickly_they_are_created
     lines = place.says(
         first,
         f"""
-        counters = []
-        for _ in range(6):
-            counters.append(Counter.options(num_cpus=1).remote())
-            if {waits}:
-                umbel.get(counters[-1].pid.remote(), timeout={TIMEOUT_S})
-        say(*sorted(umbel.get([one.where.remote() for one in counters], timeout={TIMEOUT_S})))
-        """,
+    counters = []
+    for _ in range(6):
+        counters.append(Counter.options(num_cpus=1).remote())
+        if {waits}:
+            umbel.get(counters[-1].pid.remote(), timeout={TIMEOUT_S})
+    say(*sorted(umbel.get([one.where.remote() for one in counters], timeout={TIMEOUT_S})))
+    """,
     )
     assert lines[-1].split() == sorted(2 * [place.head.node_id, first.node_id, second.node_id])
