@@ -1,6 +1,6 @@
 """What a cluster's control costs, and how that grows with its nodes: the production control store and protocol, simulated nodes.
 
-    python benchmarks/scale.py                                     # 100 and 2,000 nodes; some minutes
+    python benchmarks/scale.py                                     # 100 and 2,000 nodes; 4 minutes of CPU
     python benchmarks/scale.py --nodes 20 --nodes 60 --actors 400 --groups 40 --tasks 20000 --keys 400     # some seconds
 
 All is in one process for each number of nodes, without sockets and daemons: see `scale_cluster` and `scale_tasks`. What is
