@@ -252,7 +252,8 @@ class Load:
             time.sleep(self.random.uniform(0, 0.1))  # so that some are running
         umbel.cancel(ref, force=self.with_force and self.random.random() < 0.3)
         # An interrupt that lands in the task's own code is that task's error (core.md 2.4: callers accept both).
-        return [failed("cancelled", ref, (*CANCELLED, exceptions.UmbelTaskError))]
+        # One whose process died, or the connection to it broke, before it was cancelled ends in that error.
+        return [failed("cancelled", ref, (*CANCELLED, exceptions.UmbelTaskError), crashes=CRASHES)]
 
     def generators(self) -> list[Call]:
         stop = self.random.randrange(1, 40)

@@ -10,7 +10,7 @@ import subprocess
 import sys
 import threading
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from typing import Any
 
 from umbel import cluster_utils
@@ -114,19 +114,24 @@ def is_within(limit_s: float, act: Callable[[], object]) -> bool:
     """Whether it takes no longer than that on a machine that does nothing else, as far as a busy one can tell: there it may
     take as many times longer as a bare interpreter takes longer to start. Prints what it took. Tries again if not."""
     for _ in range(TRIES_MAX):
-        bare = [_bare_start_s() for _ in range(3)]
+        bare = [bare_start_s() for _ in range(3)]
         began_s = time.perf_counter()
         act()
         took_s = time.perf_counter() - began_s
-        bare += [_bare_start_s() for _ in range(3)]
-        slowness = max(1.0, statistics.median(bare) / INTERPRETER_S)
-        print(f"it took {took_s:.2f} s, at most {limit_s:g} s times {slowness:.1f} are allowed")
-        if took_s <= limit_s * slowness:
+        bare += [bare_start_s() for _ in range(3)]
+        factor = slowness(bare)
+        print(f"it took {took_s:.2f} s, at most {limit_s:g} s times {factor:.1f} are allowed")
+        if took_s <= limit_s * factor:
             return True
     return False
 
 
-def _bare_start_s() -> float:
+def slowness(bare_starts_s: Sequence[float]) -> float:
+    """How many times longer things may take than on a machine that does nothing else, if a bare interpreter takes this long."""
+    return max(1.0, statistics.mean(bare_starts_s) / INTERPRETER_S)
+
+
+def bare_start_s() -> float:
     began_s = time.perf_counter()
     subprocess.run([sys.executable, "-S", "-c", "pass"], check=True)
     return time.perf_counter() - began_s

@@ -13,6 +13,7 @@ from typing import NamedTuple
 import control_servers
 import drivers
 import heads
+import many_nodes
 import pytest
 from heads import living
 
@@ -26,6 +27,7 @@ pytestmark = [
 ]
 
 FAILOVER_S = 5.0  # until a standby leads: a lease of four seconds, and what takes time after that
+SAMPLE_S = 0.2  # after so long it is looked again how slow the machine is
 RECONNECT_S = 5.0  # until nodes are with it, which dial once a second
 
 
@@ -39,14 +41,13 @@ def storage(request: pytest.FixtureRequest) -> str:
 
 
 class Cluster(NamedTuple):
-    """A head, a node that knows of the standby as well, and that. start_s: what it takes to start a daemon here and now."""
+    """A head, a node that knows of the standby as well, and that."""
 
     place: heads.Place
     first: launch.Launched
     node: launch.Launched
     standby: threading.Thread
     standby_address: str
-    start_s: float
 
 
 @pytest.fixture
@@ -54,28 +55,32 @@ def cluster(storage: str) -> Iterator[Cluster]:
     with heads.placed(storage) as place:
         with socket.create_server(("127.0.0.1", 0)) as taken:
             spare = f"127.0.0.1:{taken.getsockname()[1]}"
-        first, began_s = place.head, time.monotonic()
+        first = place.head
         node = place.add(a=1, at=f"{place.address},{spare}")
-        start_s = time.monotonic() - began_s
         options = {"address": spare, "is_standby": True}
         standby = threading.Thread(target=place.start_head, args=(storage,), kwargs=options)
         standby.start()
-        yield Cluster(place, first, node, standby, spare, start_s)
+        yield Cluster(place, first, node, standby, spare)
         standby.join(heads.TIMEOUT_S)
 
 
 def followed(cluster: Cluster, since_s: float) -> None:
-    """Until the standby leads, and the node is with it. Each has its bound, and what a daemon's start takes on a busy machine."""
+    """Until the standby leads, and the node is with it. Each has its bound, which is larger by as much as the machine is slower
+    meanwhile than one that does nothing else."""
     place, node = cluster.place, cluster.node
-    cluster.standby.join(heads.TIMEOUT_S)
+    led_s, bare_s = time.monotonic(), [many_nodes.bare_start_s()]
+    while cluster.standby.is_alive() and time.monotonic() < since_s + heads.TIMEOUT_S:
+        cluster.standby.join(SAMPLE_S)
+        led_s = time.monotonic()
+        bare_s.append(many_nodes.bare_start_s())
     assert place.head is not cluster.first
-    led_s = time.monotonic()
     drivers.wait_until(lambda: living(place.head) == {place.head.node_id, node.node_id}, what="the node to follow")
     followed_s = time.monotonic()
-    took = f"{led_s - since_s:.2f} s, nodes followed {followed_s - led_s:.2f} s later; a daemon starts in {cluster.start_s:.2f} s"
-    print(f"a standby led after {took}")
-    assert led_s - since_s < FAILOVER_S + cluster.start_s
-    assert followed_s - led_s < RECONNECT_S + cluster.start_s
+    factor = many_nodes.slowness(bare_s)
+    took = f"{led_s - since_s:.2f} s, nodes followed {followed_s - led_s:.2f} s later"
+    print(f"a standby led after {took}; the machine is {factor:.1f} times as slow as it could be")
+    assert led_s - since_s < FAILOVER_S * factor
+    assert followed_s - led_s < RECONNECT_S * factor
     assert place.address == cluster.standby_address
     drivers.wait_until(lambda: sessions.outliving(node.session_dir).head == place.address, what="it to be noted")
 
