@@ -34,8 +34,8 @@ class AgentJobs:
         self._world = world
         chance = world.chance
         self.jobs = [
-            ev.Job(f"j{number}", chance.choose((0, 0, 5)), chance.choose((1.0, 1.0, 3.0, 0.5)), chance.happens(50))
-            for number in range(chance.choose((0, 0, 1, 2, 3)))
+            ev.Job(f"j{number}", chance.choose((0, 0, 5)), chance.choose((1.0, 1.0, 3.0, 0.5)), chance.happens(70))
+            for number in range(chance.choose((0, 1, 2, 3)))
         ]
         self.preempted: set[str] = set()  # workers
         self.unfair: dict[tuple[str, str], int] = {}  # (who must get, from whom) -> rounds
