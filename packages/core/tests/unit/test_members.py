@@ -500,7 +500,8 @@ def test_an_actor_without_room_with_its_creator_goes_where_there_is_some(cluster
     fourth = cluster.create(driver, 4, **wanted)
     cluster.flow()
     assert cluster.head.placed == [third, fourth]
-    assert "says what that waits for" in cluster.members.place_of(cluster.service.facts(second))["reason"]
+    place = cluster.members.place_of(cluster.service.facts(second))
+    assert place == {"reason": f"node {NODE} looks for a worker for it", "sought_on": NODE}
 
 
 def test_what_no_node_can_host_goes_to_one_that_comes(cluster: Cluster) -> None:

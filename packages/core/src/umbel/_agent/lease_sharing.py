@@ -67,6 +67,9 @@ class Daemon(Protocol):
 
     def is_env_allowed(self, env: Any) -> bool: ...
 
+    def worker_elsewhere(self, worker: str, pid: int = 0) -> None:
+        """A process here may send tasks to this worker of another node."""
+
     def log(self, line: str) -> None: ...
 
 
@@ -606,6 +609,7 @@ class Sharing:
             return  # that node hears of it, and what was granted goes back
         if told["t"] == "grant":
             self._leases[told["worker"]] = _Lease(node, client, told.get("pid", 0))
+            self._daemon.worker_elsewhere(told["worker"], told.get("pid", 0))
             self._daemon.hub.send(client, told)
             self._tell(self._fw.Granted(node, client, told["key"], self._daemon.now_s()))
             return

@@ -109,6 +109,7 @@ class Service:
         self._values: Any = None  # a `value_wants.ValueWants`, once values go from node to node
         self._door: Any = None  # a `door.Door`, where other machines may come in
         self.directory: Any = None  # a `directory.Directory` of the nodes, likewise
+        self._nodes_by_tag: dict[str, str] = {}  # all other ones that there are and were
         self._sharing: Any = None  # a `lease_sharing.Sharing`, likewise
         self._drains: Any = None  # a `drain_service.DrainService`, once a node is to be drained
         self._relays: Any = None  # a `relays.Relays`, once a program of another machine has come
@@ -162,6 +163,7 @@ class Service:
             "metrics": lambda client, message, body: self.metrics_service().on_report(client, message, body),
             "task_events": lambda _client, message, body: self.history.add_tasks(body, message["count"]),
             "query": self._queries.on_query,
+            "gather": self._queries.on_gather,
             "ask": self._queries.on_ask,
             "answer": self._queries.on_answer,
             "find_node": self._on_find_node,
@@ -241,6 +243,7 @@ class Service:
         found += [("environment", server, pid) for server, pid in self.forks.pids().items()]
         found += [("history", "", self.history.pid), ("metrics", "", self._metrics.pid if self._metrics else 0)]
         found += [("autoscaler", "", self.scaling.pid if self.scaling is not None else 0)]
+        found += [("surveyor", "", pid) for pid in self._queries.surveyor_pids()]
         found += [("driver", client.id, client.pid) for client in self.hub.drivers()]
         for worker in self.agent.workers.values():
             is_actors = worker.lease is not None and worker.lease.actor
@@ -345,6 +348,7 @@ class Service:
             self._sharing.next_tick_s() if self._sharing is not None else None,
             self._drains.next_tick_s() if self._drains is not None else None,
             self.scaling.next_tick_s() if self.scaling is not None else None,
+            self._queries.next_tick_s(),
         )
         return min((at_s for at_s in due if at_s is not None), default=None)
 
@@ -371,6 +375,8 @@ class Service:
             self._drains.look()
         if self.scaling is not None and self._end_at_s is None and _is_due(self.scaling.next_tick_s(), now_s):
             self.scaling.tick()
+        if _is_due(self._queries.next_tick_s(), now_s):
+            self._queries.tick()
         is_free = self.forks.is_idle() and not self._fatal
         if self._end_at_s is not None and (is_free or _is_due(self._end_at_s, now_s)):
             self._is_over = True
@@ -463,6 +469,7 @@ class Service:
             self._close_cluster()
         if self._sharing is not None:
             self._sharing.close()
+        self._queries.close()
         if self._door is not None:
             self._door.close()
         if self._values is not None:
@@ -501,6 +508,10 @@ class Service:
     def cluster(self) -> Any:
         """A `_control.node_service.NodeService`, an `_agent.head_link.HeadLink`, or None."""
         return self._cluster
+
+    def node_token(self) -> Any:
+        """With which this node comes to others; None where there are none."""
+        return self._door.token if self._door is not None else None
 
     def other_nodes(self) -> list[Message]:
         """Of the cluster, the dead among them."""
@@ -572,12 +583,15 @@ class Service:
     def node_appeared(self, node_id: str, address: str) -> None:
         _log(f"node {node_id} is a member of the cluster, at {address}")
         self.directory.set(nodes.tag_of_node(node_id), address)
+        if node_id != self._config["node_id"]:
+            self._nodes_by_tag[nodes.tag_text(node_id)] = node_id
         if self._sharing is not None:
             self._sharing.node_appeared(node_id, address)
 
     def node_died(self, node_id: str, reason: str) -> None:
         _log(f"node {node_id} is dead: {reason}")
         self.directory.forget(nodes.tag_of_node(node_id))
+        self._queries.node_died(node_id)
         if self._values is not None:
             self._values.node_died(node_id)
         if self.members is not None:
@@ -959,7 +973,15 @@ class Service:
     # ---- what the control service may ask for ----
 
     def send(self, client: str, message: Message, body: bytes = b"") -> None:
+        if message["t"] == "actor_state" and message["state"] == "ALIVE":
+            self.worker_elsewhere(message["worker"])
         self.hub.send(client, message, body)
+
+    def worker_elsewhere(self, worker: str, pid: int = 0) -> None:
+        """A process here may send tasks or calls to this worker: where that is, if it is on another node, is for the history."""
+        node = self._nodes_by_tag.get(nodes.tag_in(worker))
+        if node is not None:
+            self.history.add_worker({"worker": worker, "node": node, **({"pid": pid} if pid else {})})
 
     def reply(self, client: str, request: int | None, message: Message, body: bytes = b"") -> None:
         self.hub.reply(client, request, message, body)

@@ -450,7 +450,7 @@ class Members:
 
     def place_of(self, listed: Message) -> Message:
         """What is to be said of an actor beside what the table knows: the "node_id" of its host with its "pid", or in "reason"
-        which node looks for a worker for it. listed: as the table has it."""
+        what it waits for, and which node looks for a worker for it in "sought_on". listed: as the table has it."""
         placed = self._placed.get(listed["actor"])
         waiting = self._waiting.get(listed["actor"])
         if waiting is not None:
@@ -469,9 +469,9 @@ class Members:
             }
         if listed["worker"] or not self._members or not self._control.lacks_host(listed["actor"]):
             return {}
-        where = f"node {placed.member.node_id}" if placed is not None else "the head"
-        told = f"{where} looks for a worker for it, and says what that waits for: umbel explain {listed['actor']} there"
-        return {"reason": f"{listed['reason']}; {told}" if listed["reason"] else told}
+        sought_on = placed.member.node_id if placed is not None else self._own_id()
+        told = f"node {sought_on} looks for a worker for it"
+        return {"reason": f"{listed['reason']}; {told}" if listed["reason"] else told, "sought_on": sought_on}
 
     # ---- for the autoscaler ----
 

@@ -9,7 +9,7 @@ from typing import Any
 import click
 
 from umbel import exceptions
-from umbel._client import task_listing
+from umbel._client import cluster_listing
 from umbel._client import timeline as timelines
 from umbel.cli import node
 
@@ -25,10 +25,10 @@ def make() -> click.Command:
         """Write what ran when as trace events, for ui.perfetto.dev or chrome://tracing."""
         try:
             if history is not None:
-                count = _write(task_listing.timeline(None, path=os.path.abspath(history)), output)
+                count = _write(cluster_listing.timeline(None, path=os.path.abspath(history)), output)
             else:
                 with node.connect(session, answer_s=node.HISTORY_ANSWER_S) as asker:
-                    count = _write(task_listing.timeline(asker), output)
+                    count = _write(cluster_listing.timeline(asker), output)
         except exceptions.UmbelError as error:
             raise click.ClickException(str(error)) from error
         if output != "-":
