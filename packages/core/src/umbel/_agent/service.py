@@ -1192,14 +1192,21 @@ class Service:
         if self._config.get("log_files"):
             self._write_log(worker, pid, is_error, groups)
         job = self.job_of_worker(worker)
-        is_elsewhere = self._sharing is not None and self._sharing.wants_lines(job)
-        if is_elsewhere or any(client.wants_output for client in self.hub.drivers()):
-            for name, lines in output.by_name(groups):
-                message = {"t": "log", "worker": worker, "pid": pid, "name": name, "is_err": is_error, "lines": lines}
-                if is_elsewhere:
-                    self._sharing.send_lines(job, message)
-                else:
-                    self.hub.forward_lines(message, job)
+        if self._sharing is None and not any(client.wants_output for client in self.hub.drivers()):
+            return
+        for name, lines in output.by_name(groups):
+            message = {"t": "log", "worker": worker, "pid": pid, "name": name, "is_err": is_error, "lines": lines}
+            self.tell_lines(job, message)
+
+    def tell_lines(self, job: str, message: Message, *, is_relayed: bool = False) -> None:
+        """To the driver of the job, wherever that is. is_relayed: it has come from another node."""
+        number = job.partition("@")[0]  # by which all nodes know it; the rest says from where it is known here
+        if self._sharing is None or any(client.job_id == number for client in self.hub.drivers()):
+            self.hub.forward_lines(message, number)
+            return
+        driver = self.control.driver_of_job(job)
+        if self._sharing.wants_lines(job, driver):
+            self._sharing.send_lines(job, message, driver, is_relayed=is_relayed)
 
     def _write_log(self, worker: str, pid: int, is_error: bool, groups: list[output.Group]) -> None:
         if self._log_files is None:

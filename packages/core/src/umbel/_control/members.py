@@ -384,7 +384,10 @@ class Members:
                 "t": "place_actor", "actor": spec.actor, "attempt": self._attempts, "placement": spec.placement,
                 "running": spec.running, "env": spec.env, "strategy": spec.strategy,
                 "label_selectors": spec.label_selectors, "depth": spec.depth,
-                "job": {"id": spec.job.id, "facts": None if is_known else spec.job.facts},
+                "job": {
+                    "id": spec.job.id, "facts": None if is_known else spec.job.facts,
+                    "driver": self._control.driver_of_job(spec.job.id),
+                },
                 "may_restart": self._control.may_restart(spec.actor), "facts": self._control.facts(spec.actor),
             }
         )  # fmt: skip
