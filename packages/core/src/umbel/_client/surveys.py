@@ -8,6 +8,7 @@ use for is not loaded.
 from __future__ import annotations
 
 import json
+import os
 from collections.abc import Callable, Mapping
 from typing import Any
 
@@ -105,6 +106,25 @@ def _dead_actors(asker: tool.Tool, asked: Asked) -> Any:
     return {"dead": listing.dead_actors(node), "missing": node.missing, "notes": node.notes}
 
 
+def _logs(asker: tool.Tool, _asked: Asked) -> Any:
+    from umbel._client import log_files
+
+    directory = _log_directory(asker)
+    return {"place": directory, "files": log_files.look(directory)}
+
+
+def _log_piece(asker: tool.Tool, asked: Asked) -> Any:
+    import base64
+
+    from umbel._client import log_files
+
+    return base64.b64encode(log_files.read(_log_directory(asker), asked["name"], asked["at"])).decode()
+
+
+def _log_directory(asker: tool.Tool) -> str:
+    return os.path.join(asker.address, "logs")
+
+
 _ON: dict[Any, Callable[[tool.Tool, Asked], Any]] = {
     "running": _running,
     "tasks": _tasks,
@@ -116,4 +136,6 @@ _ON: dict[Any, Callable[[tool.Tool, Asked], Any]] = {
     "runtime_envs": _listed("runtime_envs"),
     "object_tally": _object_tally,
     "dead_actors": _dead_actors,
+    "logs": _logs,
+    "log_piece": _log_piece,
 }
