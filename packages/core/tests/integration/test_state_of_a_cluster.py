@@ -91,6 +91,10 @@ class On:
         self.kept = on_a.options(name="kept").remote(path)
         return [self.kept]
 
+    def has_made(self, size_bytes: int) -> Any:
+        self.made = umbel.put(bytes(size_bytes))
+        return [self.made]
+
     def says(self, text: str) -> None:
         print(text, flush=True)
 
@@ -191,6 +195,18 @@ def test_workers_and_objects_of_all_nodes_are_listed(nodes: Nodes) -> None:
     assert len({one.worker_id for one in workers}) == len(workers)
     holders = {one.node_id for one in state.get_objects(kept[0].hex())}
     assert holders == {nodes.head.node_id, nodes.b.node_id}
+
+
+def test_memory_is_that_of_all_nodes(nodes: Nodes) -> None:
+    (ref,) = umbel.get(nodes.actor.has_made.remote(300_000))
+    report = json.loads(commands.run("memory", "--json").stdout)
+    (entry,) = [one for one in report["entries"] if one["object_id"] == ref.hex()]
+    assert (entry["node_id"], entry["kind"], entry["size_bytes"] >= 300_000) == (nodes.b.node_id, "shared", True)
+    assert report["store"]["capacity_bytes"] == 3 * cluster_utils.STORE_BYTES
+    words = commands.run("memory").stdout
+    assert f"actor On (pid {umbel.get(nodes.actor.ready.remote())}) of node {nodes.b.node_id[:8]}" in words
+    told = commands.run("explain", ref.hex())
+    assert (told.returncode, "is owned by actor On" in told.stdout) == (0, True), told
 
 
 @pytest.mark.parametrize("which", ["a", "b"])
@@ -345,7 +361,9 @@ def test_flood_of_an_actor_of_another_node_does_not_hold_it_up(
 def test_logs_of_all_nodes_are_listed_and_shown(nodes: Nodes) -> None:
     umbel.get(nodes.actor.says.remote("kept in a file of b"))
     umbel.get(nodes.actor.has_said.remote("kept in a file of a", nodes.a.node_id, 0, {"a": 0.1}))
-    drivers.wait_until(lambda: "file of b" in shown().stdout and "file of a" in shown().stdout, what="the lines to be written")
+    drivers.wait_until(
+        lambda: "file of b" in shown().stdout and "file of a" in shown().stdout, what="the lines to be written"
+    )
     rows = json.loads(commands.run("logs", "list", "--json").stdout)
     assert {nodes.a.node_id, nodes.b.node_id} <= {one["node_id"] for one in rows}
     assert f" of node {nodes.b.node_id[:8]}, standard output" in shown().stdout

@@ -290,7 +290,7 @@ class _Trace:
             page = request._replace(limit=TRACE_PAGE_ROWS, offset=at)
             cluster = cluster_view.Cluster(self._asker, self._timeout_s)  # each page has its time
             asked = {**self._question.asked([node_id])[node_id], "request": page.encoded()}
-            rows: list[Row] = cluster.survey_one(node_id, "ended", {**asked, "path": self._begun[node_id].path})
+            rows: list[Row] = cluster.survey_one(node_id, "ended", asked)
             yield from rows
             if len(rows) < TRACE_PAGE_ROWS:
                 return

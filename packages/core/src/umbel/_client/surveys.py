@@ -76,10 +76,11 @@ def _begun(asker: tool.Tool, asked: Asked) -> Any:
     return task_listing.begun_of_node(_node(asker, asked), _own(asker)["node_id"], _elsewhere(asked))
 
 
-def _ended(_asker: tool.Tool, asked: Asked) -> Any:
+def _ended(asker: tool.Tool, asked: Asked) -> Any:
     from umbel._client import task_listing
 
-    return list(task_listing.ended(node_view.opened(asked["path"]), _request(asked), _elsewhere(asked)))
+    history = node_view.opened(asker.query("history")["path"])
+    return list(task_listing.ended(history, _request(asked), _elsewhere(asked)))
 
 
 def _listed(kind: str) -> Callable[[tool.Tool, Asked], Any]:
@@ -104,6 +105,18 @@ def _dead_actors(asker: tool.Tool, asked: Asked) -> Any:
 
     node = _node(asker, asked)
     return {"dead": listing.dead_actors(node), "missing": node.missing, "notes": node.notes}
+
+
+def _memory(asker: tool.Tool, _asked: Asked) -> Any:
+    from umbel._client import memory_report
+
+    return memory_report.of_node(asker)
+
+
+def _task_names(asker: tool.Tool, asked: Asked) -> Any:
+    from umbel._client import task_listing
+
+    return task_listing.task_names(asker, asked["tasks"])
 
 
 def _logs(asker: tool.Tool, _asked: Asked) -> Any:
@@ -136,6 +149,8 @@ _ON: dict[Any, Callable[[tool.Tool, Asked], Any]] = {
     "runtime_envs": _listed("runtime_envs"),
     "object_tally": _object_tally,
     "dead_actors": _dead_actors,
+    "memory": _memory,
+    "task_names": _task_names,
     "logs": _logs,
     "log_piece": _log_piece,
 }
