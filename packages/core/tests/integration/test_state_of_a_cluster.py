@@ -6,17 +6,16 @@ import contextlib
 import json
 import os
 import pathlib
-import shutil
 import signal
 import subprocess
 import sys
-import tempfile
 import time
 from collections.abc import Iterator
 from typing import Any
 
 import commands
 import drivers
+import homes
 import pytest
 
 import umbel
@@ -54,16 +53,12 @@ class Nodes:
 
 @pytest.fixture(scope="module")
 def nodes() -> Iterator[Nodes]:
-    directory = tempfile.mkdtemp(prefix="u", dir="/tmp")  # pytest's own are too long for socket paths
-    with pytest.MonkeyPatch.context() as patch:
-        patch.setenv("TMPDIR", directory)
-        patch.setattr(tempfile, "tempdir", None)
+    with homes.own_home() as directory:
         made = Nodes(directory)
         try:
             yield made
         finally:
             made.cluster.shutdown()
-            shutil.rmtree(directory, ignore_errors=True)
 
 
 @umbel.remote(num_cpus=0, resources={"a": 0.1})

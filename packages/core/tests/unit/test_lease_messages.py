@@ -19,7 +19,7 @@ TOLD = {"t": "tell", "client": PROCESS, "message": {"t": "grant", "key": "k", "w
 @pytest.mark.parametrize(
     "message",
     [
-        {"t": "hello", "protocol": 1, "node": NODE},
+        {"t": "hello", "protocol": 1, "node": NODE, "to": NODE},
         {"t": "job", "job": "01000000@cdcdcdcdcdcd", "facts": {}},
         WANT,
         {**WANT, "group": {"placement_group": "ab", "bundle_index": 0, "captures": False}},
@@ -51,7 +51,8 @@ def test_what_a_lessor_says(message: dict[str, Any]) -> None:
 @pytest.mark.parametrize(
     ("message", "known", "wrong"),
     [
-        ({"t": "hello", "protocol": 1, "node": "ab"}, lease_messages.FROM_LESSEE, "hello.node"),
+        ({"t": "hello", "protocol": 1, "node": "ab", "to": NODE}, lease_messages.FROM_LESSEE, "hello.node"),
+        ({"t": "hello", "protocol": 1, "node": NODE, "to": ""}, lease_messages.FROM_LESSEE, "hello.to"),
         ({**WANT, "client": "p1"}, lease_messages.FROM_LESSEE, "want.client"),
         ({**WANT, "count": -1}, lease_messages.FROM_LESSEE, "want.count"),
         ({**WANT, "count": True}, lease_messages.FROM_LESSEE, "want.count"),

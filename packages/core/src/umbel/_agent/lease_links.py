@@ -199,7 +199,8 @@ class LeaseLinks:
         connection = transport.Connection(stream, self._daemon.poller, self._on_lessors_frame, self._on_lessor_closed)
         connection.peer = lessor
         lessor.connection = connection
-        _send(connection, {"t": "hello", "protocol": lease_messages.PROTOCOL_VERSION, "node": self._node})
+        hello = {"t": "hello", "protocol": lease_messages.PROTOCOL_VERSION, "node": self._node, "to": lessor.node}
+        _send(connection, hello)
         waiting, lessor.waiting = lessor.waiting, {}
         for message in waiting.values():
             self._tell(lessor, message)
@@ -274,6 +275,8 @@ class LeaseLinks:
         """Raises ValueError when it is not to go on."""
         if message["protocol"] != lease_messages.PROTOCOL_VERSION:
             raise ValueError(f"it speaks protocol {message['protocol']}, this node {lease_messages.PROTOCOL_VERSION}")
+        if message["to"] != self._node:  # which was at this address before, and has died; that will be told
+            raise ValueError(f"it wants node {message['to']}, this one is {self._node}")
         if self._receiver.is_dead(message["node"]):
             raise ValueError("it was declared dead")
         for other in [one for one in self._lessees if one.node == message["node"] and one is not lessee]:

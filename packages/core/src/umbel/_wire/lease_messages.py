@@ -1,9 +1,9 @@
 """What two nodes say to each other about leases, as control frames, checked once when it arrives.
 
 The *lessee* is the node with the process that wants leases, the *lessor* the one with the workers. The lessee dials, and says
-who it is before anything else; the lessor says how much it has, at first and with each grant. What is for a process of the
-lessee passes on as the lessor would say it to one of its own. Either side may have workers of a driver of the other, and tells
-what they print.
+who it is, and whom it means, before anything else; the lessor says how much it has, at first and with each grant. What is for
+a process of the lessee passes on as the lessor would say it to one of its own. Either side may have workers of a driver of the
+other, and tells what they print.
 """
 
 from __future__ import annotations
@@ -14,7 +14,7 @@ from typing import Any
 from umbel._base import nodes
 from umbel._wire import node_messages
 
-PROTOCOL_VERSION = 3
+PROTOCOL_VERSION = 4
 PASSED_ON = ("grant", "reclaim", "worker_died", "demand_failed")
 
 Message = dict[str, Any]
@@ -62,6 +62,10 @@ def _is_id(value: Any, size: int) -> bool:
     return _is_text(value) and len(value) == 2 * size and set(value) <= set("0123456789abcdef")
 
 
+def _is_node(value: Any) -> bool:
+    return _is_id(value, nodes.NODE_ID_BYTES)
+
+
 def _is_process(value: Any) -> bool:
     return _is_id(value, nodes.PROCESS_ID_BYTES)
 
@@ -80,7 +84,7 @@ def _is_output(value: Any) -> bool:
 
 
 FROM_LESSEE: Mapping[str, Mapping[str, _Check]] = {
-    "hello": {"protocol": _is_count, "node": lambda value: _is_id(value, nodes.NODE_ID_BYTES)},
+    "hello": {"protocol": _is_count, "node": _is_node, "to": _is_node},
     "job": {"job": _is_text, "facts": _is_object},
     "job_over": {"job": _is_text},
     "want": {
