@@ -19,7 +19,7 @@ import homes
 import pytest
 
 import umbel
-from umbel import cluster_utils
+from umbel import cluster_utils, exceptions
 from umbel._client import cluster_listing, node_view, tool
 from umbel.util import state
 from umbel.util.scheduling_strategies import NodeAffinitySchedulingStrategy
@@ -222,6 +222,14 @@ def test_every_node_tells_the_same(nodes: Nodes, which: str) -> None:
             assert sorted(row[key] for row in of_head.rows) == sorted(row[key] for row in of_other.rows), kind
 
 
+def test_cluster_is_listed_from_another_machine(nodes: Nodes, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Of which nothing but the address and the token of one node is known."""
+    umbel.get(nodes.actor.submits.remote(1))
+    here = [one.task_id for one in listed()]
+    monkeypatch.setenv("UMBEL_TOKEN_FILE", nodes.cluster.token_file)
+    assert [one.task_id for one in listed(address=nodes.b.address)] == here
+
+
 def test_trace_has_the_processes_of_all_nodes(nodes: Nodes) -> None:
     umbel.get(on_a.options(name="traced").remote())
     umbel.get(nodes.actor.submits.remote(1))
@@ -385,6 +393,31 @@ def test_logs_of_another_node_are_followed(nodes: Nodes) -> None:
         while "while it is followed" not in following.stdout.readline():
             assert following.poll() is None
         following.kill()
+
+
+# ---- questions that make no sense, and nodes that are not there ----
+
+
+def test_nodes_that_are_not_there_are_answered_for(nodes: Nodes) -> None:
+    unknown = "ab" * 28
+    with tool.Tool(nodes.head.session_dir) as asker:
+        answers = asker.gather("alive", {unknown: "", "no id": "", nodes.a.node_id: "", nodes.head.node_id: ""}, 2.0)
+        assert [answers[one] for one in (nodes.a.node_id, nodes.head.node_id)] == [{"result": True}] * 2
+        assert answers[unknown]["error"]["text"] == "it is not alive"
+        assert answers["no id"]["error"]["text"] == "there is no such node"
+        with pytest.raises(exceptions.UmbelSystemError, match="what must be one of"):
+            asker.query("nonsense", node=nodes.a.node_id[:12])
+        with pytest.raises(exceptions.UmbelSystemError, match=r"node abababab: it is not alive"):
+            asker.ask("00" * 4 + unknown[:24], "task", "")
+        for about in (
+            "",
+            "{}",
+            '{"kind": "running"}',
+            '{"kind": "log_piece", "timeout_s": 1, "name": "../token", "at": 0}',
+        ):
+            with pytest.raises(exceptions.UmbelSystemError):
+                asker.query("survey", about)
+        assert asker.query("alive")
 
 
 # ---- a node that does not answer ----

@@ -79,8 +79,8 @@ class Inquiries:
         self._ask(tag, message, PASS_ON_S, named)
 
     def _ask(self, tag: str, message: Message, limit_s: float, done: Done) -> None:
-        if self._far is None:
-            done({"error": {"kind": "gone", "text": "it is not alive"}})
+        if self._far is None or not self.is_elsewhere(tag):
+            done({"error": {"kind": "gone", "text": "there is no such node"}})
         else:
             self._far.ask(tag, message, limit_s, done)
 
