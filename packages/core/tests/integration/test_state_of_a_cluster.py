@@ -438,4 +438,7 @@ def test_node_that_is_stopped_is_named_within_the_time(nodes: Nodes) -> None:
         told = commands.run("list", "workers", "--timeout", str(PATIENCE_S))
         assert (told.returncode, nodes.b.node_id[:8] in told.stderr) == (0, True), told
         assert nodes.a.node_id in told.stdout
+        assert [job.status for job in state.list_jobs(timeout=PATIENCE_S, raise_on_missing_output=False)] == ["RUNNING"]
+        trace = commands.run("timeline", "--output", nodes.file("trace.json"))
+        assert (trace.returncode, nodes.b.node_id[:8] in trace.stderr) == (0, True), trace
     assert "On.submits" in {one.name for one in state.list_tasks(limit=1_000)}

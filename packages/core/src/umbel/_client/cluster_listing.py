@@ -13,6 +13,7 @@ import functools
 import heapq
 import itertools
 import time
+import warnings
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from typing import Any
 
@@ -233,8 +234,8 @@ KEPT = ("actors", "tasks", "workers")  # what a history that was kept has
 
 
 def timeline(asker: inquiry.Asker | None, timeout_s: float = 30.0, *, path: str = "") -> Iterator[timelines.Event]:
-    """The trace events of all tasks that run or have ended. path: as for `tasks`. Raises UmbelSystemError, also when a node does
-    not answer: a trace has no place to say so."""
+    """The trace events of all tasks that run or have ended, with a warning for what is missing. path: as for `tasks`. Raises
+    UmbelSystemError."""
     now_s = time.time()
     by_start = node_view.Request(order=task_listing.BY_START, wanted=task_listing.STARTED)
     lost = node_view.Request(wanted=task_listing.LOST)
@@ -264,6 +265,8 @@ class _Trace:
             self._begun[cluster.own_id] = own
         for node_id, told in cluster.survey("begun", question.asked(others)).items():
             self._begun[node_id] = task_listing.Begun(*told)
+        for text in cluster.node.missing:
+            warnings.warn(text, stacklevel=2)
 
     def events(self, now_s: float, by_start: node_view.Request, lost: node_view.Request) -> Iterator[timelines.Event]:
         running = [row for begun in self._begun.values() for row in begun.running]

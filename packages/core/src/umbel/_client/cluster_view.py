@@ -57,6 +57,11 @@ class Cluster:
         kept = [one for one in self._living if one not in self._silent]
         return [one for one in kept if one != self.own_id or not self.node.is_here]
 
+    def does_answer(self, node_id: str) -> bool:
+        """Of a node that is not known: nobody asks it."""
+        self._reach()
+        return node_id == self.own_id or (node_id in self._living and node_id not in self._silent)
+
     def _reach(self) -> None:
         if not self._has_reached:
             self._has_reached = True

@@ -13,7 +13,7 @@ import json
 from collections.abc import Mapping, Sequence
 from typing import TYPE_CHECKING, Any
 
-from umbel._client import groups, inquiry, merging, node_view, own_state
+from umbel._client import cluster_view, groups, inquiry, merging, node_view, own_state
 from umbel._model import resources as resource_model
 
 if TYPE_CHECKING:
@@ -164,12 +164,16 @@ def _drained(node: Row) -> str | None:
 
 def jobs(asker: inquiry.Asker, request: node_view.Request) -> node_view.Listing:
     """The drivers. runtime_env is None where the driver does not tell it, and of those that have ended."""
-    node = node_view.Node(asker, request.timeout_s)
-    nodes = node.query("nodes")
-    node_id, hosts = nodes[0]["node_id"], {one["node_id"]: node_view.host_of(one) for one in nodes}
+    cluster = cluster_view.Cluster(asker, request.timeout_s)
+    node, node_id = cluster.node, cluster.own_id
 
     def is_here(job: Row) -> bool:
         return node.is_here and job.get("node_id", node_id) == node_id
+
+    def runtime_env(job: Row) -> Any:
+        if job["ended_s"] is not None or not cluster.does_answer(job.get("node_id", node_id)):
+            return None
+        return node.runtime_env({**job, "id": job["driver"]})
 
     rows = [
         {
@@ -178,16 +182,16 @@ def jobs(asker: inquiry.Asker, request: node_view.Request) -> node_view.Listing:
             "error_type": None,
             "driver_info": {
                 "id": one["job_id"], "pid": str(one["pid"]),
-                "node_ip_address": hosts.get(one.get("node_id", node_id), resource_model.NODE_ADDRESS),
+                "node_ip_address": cluster.host_of(one.get("node_id", node_id)) or resource_model.NODE_ADDRESS,
             },
             "start_time": _milliseconds(one["started_s"]),
             "end_time": _milliseconds(one["ended_s"]) if one["ended_s"] is not None else None, "metadata": {},
-            "runtime_env": node.runtime_env({**one, "id": one["driver"]}) if one["ended_s"] is None else None,
+            "runtime_env": runtime_env(one),
             "driver_agent_http_address": None, "driver_node_id": one.get("node_id", node_id), "driver_exit_code": None,
         }
         for one in node.query("jobs")
     ]  # fmt: skip
-    return node_view.filtered(rows, request, node.missing, node.notes)
+    return node_view.filtered(rows, request, [], node.notes + node.missing)  # of which only runtime_env is
 
 
 def _command(pid: int) -> str:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import os
+import warnings
 from typing import Any
 
 import click
@@ -27,8 +28,12 @@ def make() -> click.Command:
             if history is not None:
                 count = _write(cluster_listing.timeline(None, path=os.path.abspath(history)), output)
             else:
-                with node.connect(session, answer_s=node.HISTORY_ANSWER_S) as asker:
+                asking = node.connect(session, answer_s=node.HISTORY_ANSWER_S)
+                with asking as asker, warnings.catch_warnings(record=True) as caught:
+                    warnings.simplefilter("always")
                     count = _write(cluster_listing.timeline(asker), output)
+                for one in caught:
+                    click.echo(f"umbel: {one.message}", err=True)
         except exceptions.UmbelError as error:
             raise click.ClickException(str(error)) from error
         if output != "-":
