@@ -802,7 +802,8 @@ def test_what_a_node_does_for_the_environment_of_an_actor_is_told_with_it(cluste
     assert told == f"node {NODE} looks for a worker for it, whose runtime environment is being built: pip install x"
     cluster.proxy.preparing(actor, "")
     cluster.flow()
-    assert "umbel explain" in cluster.members.place_of(cluster.service.listed()[0])["reason"]
+    told = cluster.members.place_of(cluster.service.listed()[0])["reason"]
+    assert told == f"node {NODE} looks for a worker for it"
     cluster.proxy.unplaceable(actor, "no x", is_unschedulable=False)
     cluster.flow()
     assert cluster.service.listed()[0]["reason"] == f"on node {NODE}: no x"
