@@ -185,7 +185,9 @@ def jobs(asker: inquiry.Asker, request: node_view.Request) -> node_view.Listing:
                 "node_ip_address": cluster.host_of(one.get("node_id", node_id)) or resource_model.NODE_ADDRESS,
             },
             "start_time": _milliseconds(one["started_s"]),
-            "end_time": _milliseconds(one["ended_s"]) if one["ended_s"] is not None else None, "metadata": {},
+            "end_time": _milliseconds(one["ended_s"]) if one["ended_s"] is not None else None,
+            "metadata": one["metadata"], "priority": one["priority"], "weight": one["weight"],
+            "preempt": one["preempt"],
             "runtime_env": runtime_env(one),
             "driver_agent_http_address": None, "driver_node_id": one.get("node_id", node_id), "driver_exit_code": None,
         }
