@@ -24,7 +24,7 @@ from typing import Any
 import psutil
 
 import umbel
-from umbel._client import current, links, listing
+from umbel._client import current, links, node_view
 from umbel.util import state
 
 BATCH = 1_000
@@ -107,7 +107,7 @@ def record(count: int) -> float:
 def make_rows() -> dict[str, float]:
     """Turn the rest of what is written down into rows, here; how many batches that were, and what it took."""
     context = umbel.get_runtime_context()
-    history = listing.opened(os.path.join(context.get_temp_dir(), context.get_session_name(), "history.db"))
+    history = node_view.opened(os.path.join(context.get_temp_dir(), context.get_session_name(), "history.db"))
     batch_count = history.raw_count()
     began, began_cpu = time.perf_counter(), time.process_time()
     history.absorb_all()

@@ -424,7 +424,7 @@ def test_command_shows_the_stack_of_a_running_task(tmp_path: pathlib.Path) -> No
         assert "time.sleep(0.005)" in told.stdout
         assert "_worker" not in told.stdout
     assert "_worker" in commands.run("stack", "--all", str(pid)).stdout
-    assert "no worker, actor or running task here is called 'ffff'" in commands.run("stack", "ffff").stderr
+    assert "no worker, actor or running task is called 'ffff'" in commands.run("stack", "ffff").stderr
     (tmp_path / "gate").touch()
     umbel.get(ref, timeout=30)
 

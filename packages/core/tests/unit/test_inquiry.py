@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from typing import Any
 
 from umbel import exceptions
@@ -11,7 +11,17 @@ from umbel._model import reasons
 from umbel._model.reasons import Reason
 
 
-class Told:
+class _Alone:
+    """Of one node."""
+
+    process = "p"
+    is_here = True
+
+    def gather(self, what: str, abouts: Mapping[str, str], limit_s: float) -> dict[str, dict[str, Any]]:
+        raise AssertionError("no story here asks several nodes")
+
+
+class Told(_Alone):
     """Processes that know of objects which task makes them, and of tasks what they wait for."""
 
     def __init__(self, tasks_of: Callable[[str], list[dict[str, Any]]]) -> None:
@@ -25,18 +35,18 @@ class Told:
             return {"reason": Reason(reasons.QUEUED, f"object {about}", "was sent", facts=facts).as_json()}
         return {"pid": 1, "queued": 1, "running": self._tasks_of(about), "beside": [], "waiting": []}
 
-    def query(self, what: str, about: str = "") -> Any:
+    def query(self, what: str, about: str = "", *, node: str = "") -> Any:
         raise AssertionError("no story here ends at the agent")
 
 
-class Waiting:
+class Waiting(_Alone):
     """A process whose object waits for a placement group, at a node without a connection to its head."""
 
     def ask(self, _process: str, _what: str, _about: str) -> dict[str, Any]:
         facts = {"group": "g"}
         return {"reason": Reason(reasons.GROUP, "it", "is there once g is placed", facts=facts).as_json()}
 
-    def query(self, what: str, about: str = "") -> Any:
+    def query(self, what: str, about: str = "", *, node: str = "") -> Any:
         raise exceptions.UmbelSystemError(f"{what} {about} are known to the head")
 
 

@@ -3,13 +3,14 @@
 from __future__ import annotations
 
 import os
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from pathlib import Path
 from typing import Any
 
 import pytest
 
 from umbel._agent import log_files
+from umbel._client.log_files import Stat
 from umbel.cli import log_reader
 
 W1, W2 = "a" * 32, "b" * 32
@@ -34,7 +35,11 @@ class Session:
         self.files.write(worker, 7, is_error=err, actor=actor, groups=[(name, task, list(lines))], at_s=at_s)
 
     def streams(self) -> list[log_reader.Stream]:
-        return log_reader.streams(str(self.directory / "logs"))
+        files = log_reader.LocalFiles(str(self.directory / "logs"))
+        return log_reader.streams(files, files.look())
+
+    def seen(self) -> Mapping[str, Stat]:
+        return log_reader.LocalFiles(str(self.directory / "logs")).look()
 
     def names(self) -> list[str]:
         return sorted(name for name in os.listdir(self.directory / "logs") if not name.endswith(".idx"))
@@ -74,24 +79,24 @@ def test_lines_are_found_by_whose_they_are(session: Session) -> None:
     session.say("g1", whose=G)
     session.say("f3", whose=("f", "03", "ac70ac70ac70"))
     (stream,) = session.streams()
-    assert stream.all(everything) == ["f1", "f2", "g1", "f3"]
-    assert stream.all(of("f")) == ["f1", "f2", "f3"]
+    assert stream.all(everything, session.seen()) == ["f1", "f2", "g1", "f3"]
+    assert stream.all(of("f"), session.seen()) == ["f1", "f2", "f3"]
     found = {
-        about: stream.all(log_reader.wanted_by(about, stream))
+        about: stream.all(log_reader.wanted_by(about, stream), session.seen())
         for about in ("f", "g", "01", "03", "AC70AC70", "7", "aaaaaaaa", "a", "nobody")
     }
     assert found == {
         "f": ["f1", "f2", "f3"], "g": ["g1"], "01": ["f1", "f2"], "03": ["f3"], "AC70AC70": ["f3"],
         "7": ["f1", "f2", "g1", "f3"], "aaaaaaaa": ["f1", "f2", "g1", "f3"], "a": [], "nobody": [],
     }  # fmt: skip
-    assert (stream.names(), stream.describe()["actors"]) == (["f", "g"], ["ac70ac70ac70"])
+    assert (stream.names(), stream.describe(session.seen())["actors"]) == (["f", "g"], ["ac70ac70ac70"])
 
 
 def test_what_comes_at_once_is_told_apart(session: Session) -> None:
     groups = [("f", "01", ["ü1"]), ("g", "02", ["g1", "g2"]), ("f", "01", ["f2"])]
     session.files.write(W1, 7, is_error=False, actor="", groups=groups, at_s=1.0)
     (stream,) = session.streams()
-    assert [stream.all(of(name)) for name in "fg"] == [["ü1", "f2"], ["g1", "g2"]]
+    assert [stream.all(of(name), session.seen()) for name in "fg"] == [["ü1", "f2"], ["g1", "g2"]]
 
 
 def test_full_file_goes_behind_and_takes_its_index_along(tmp_path: Path) -> None:
@@ -100,10 +105,10 @@ def test_full_file_goes_behind_and_takes_its_index_along(tmp_path: Path) -> None
         session.say(f"line {number}".ljust(60, "."), whose=F if number % 2 else G)
     assert session.names() == [f"worker-{W1}-7.out", f"worker-{W1}-7.out.1"]
     (stream,) = session.streams()
-    numbers = [int(line.split()[1].rstrip(".")) for line in stream.all(everything)]
+    numbers = [int(line.split()[1].rstrip(".")) for line in stream.all(everything, session.seen())]
     assert numbers == list(range(numbers[0], 12)) and len(numbers) >= 2
-    assert all(int(line.split()[1].rstrip(".")) % 2 for line in stream.all(of("f")))
-    assert len(stream.all(of("f"))) == sum(number % 2 for number in numbers)
+    assert all(int(line.split()[1].rstrip(".")) % 2 for line in stream.all(of("f"), session.seen()))
+    assert len(stream.all(of("f"), session.seen())) == sum(number % 2 for number in numbers)
     session.files.close()
 
 
@@ -111,10 +116,10 @@ def test_reader_that_follows_misses_nothing_when_the_file_is_full(tmp_path: Path
     session = Session(tmp_path, file_bytes_max=600)
     session.say("line 0")
     (stream,) = session.streams()
-    seen = stream.all(everything)
+    seen = stream.all(everything, session.seen())
     for number in range(1, 60):
         session.say(f"line {number}", whose=F if number % 2 else G)
-        seen += stream.more(everything)
+        seen += stream.more(everything, session.seen())
     assert seen == [f"line {number}" for number in range(60)]
     session.files.close()
 
@@ -129,7 +134,7 @@ def test_worker_that_has_ended_frees_its_files_and_too_many_are_closed_and_opene
         for worker in workers:
             session.say(word, worker=worker)
     assert len(os.listdir("/proc/self/fd")) == before + 4
-    assert [stream.all(everything) for stream in session.streams()] == [["first", "second"]] * 5
+    assert [stream.all(everything, session.seen()) for stream in session.streams()] == [["first", "second"]] * 5
     for worker in workers:
         session.files.ended(worker, 7)
     assert len(os.listdir("/proc/self/fd")) == before
@@ -155,8 +160,9 @@ def test_kept_logs_outlive_their_session_until_they_are_too_old(tmp_path: Path) 
     assert (first.directory / "logs").resolve() == kept
     os.unlink(first.directory / "logs")
     os.rmdir(first.directory)
-    (stream,) = log_reader.streams(str(kept))
-    assert stream.all(everything) == ["kept"]
+    files = log_reader.LocalFiles(str(kept))
+    (stream,) = log_reader.streams(files, files.look())
+    assert stream.all(everything, files.look()) == ["kept"]
     changed_s = os.stat(stream.path).st_mtime
     second = Session(tmp_path, "1-2-3-b", keep_s=5.0)
     second.say("x", at_s=changed_s + 99)
@@ -182,7 +188,7 @@ def test_directory_that_was_removed_is_made_again(session: Session) -> None:
         os.unlink(session.directory / "logs" / name)
     os.rmdir(session.directory / "logs")
     session.say("again")
-    assert [stream.all(everything) for stream in session.streams()] == [["again"]]
+    assert [stream.all(everything, session.seen()) for stream in session.streams()] == [["again"]]
     assert session.warnings == []
 
 

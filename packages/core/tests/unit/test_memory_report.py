@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import json
+
 import pytest
 
 from umbel._client import memory_report
@@ -72,6 +74,17 @@ def test_sums() -> None:
         "processes: driver (pid 7) 20971520 B, actor Cache (pid 8) 10485760 B, fork server (pid 6) 1048576 B",
         "worker (pid 9) does not answer: gone",
     ]
+
+
+def test_report_of_several_nodes_says_which() -> None:
+    one, other = "a" * 56, "b" * 56
+    found = memory_report.merged({one: REPORT, other: REPORT._replace(silent=[])}, ["node cc does not answer"])
+    assert [(entry.node_id, entry.process[-17:]) for entry in found.entries[:: len(REPORT.entries)]] == [
+        (one, " of node aaaaaaaa"), (other, " of node bbbbbbbb"),
+    ]  # fmt: skip
+    assert found.store["capacity_bytes"] == 2 * REPORT.store["capacity_bytes"]
+    assert found.silent == ["node cc does not answer", *(f"node aaaaaaaa: {text}" for text in REPORT.silent)]
+    assert Report.read(json.loads(json.dumps(found))) == found
 
 
 def test_empty_session() -> None:

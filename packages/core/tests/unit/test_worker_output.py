@@ -1,8 +1,11 @@
-"""Cutting workers' output into lines."""
+"""Workers' output: cut into lines, and shown at the driver."""
 
 from __future__ import annotations
 
+import pytest
+
 from umbel._agent.output import LINE_BYTES_MAX, LineSplitter, by_name
+from umbel._client import output as driver_output
 
 
 def test_lines_are_cut_wherever_the_pieces_end() -> None:
@@ -56,3 +59,18 @@ def test_line_without_an_end_is_forwarded_in_pieces() -> None:
     ((_, _, lines),) = splitter.feed(b"y")
     assert len(lines[0]) == LINE_BYTES_MAX + 1
     assert splitter.feed(b"z\n") == [("", "", ["z"])]
+
+
+def test_driver_shows_where_another_nodes_worker_is(capsys: pytest.CaptureFixture[str]) -> None:
+    """And folds what workers with one process id on different nodes say."""
+    shown = driver_output.DriverOutput(fold_s=60.0, use_color=False)
+    told = {"name": "f", "pid": 7, "lines": ["a line"]}
+    shown.show(told)
+    shown.show({**told, "ip": "10.0.0.5"})
+    shown.show({**told, "ip": "10.0.0.5", "lines": ["another"]})
+    shown.flush_folded(everything=True)
+    assert capsys.readouterr().out.splitlines() == [
+        "(f pid=7) a line",
+        "(f pid=7, ip=10.0.0.5) another",
+        "(f pid=7, ip=10.0.0.5) a line [repeated 1x by other workers]",
+    ]

@@ -42,6 +42,9 @@ class Control(Protocol):
 
     def tick(self) -> None: ...
 
+    def driver_of_job(self, job_id: str) -> str:
+        """The process that drives it; "" when it has ended, or is not known here."""
+
     def owns_actors(self, client: str) -> bool: ...
 
     def may_restart(self, actor: str) -> bool: ...

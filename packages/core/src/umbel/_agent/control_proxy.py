@@ -101,13 +101,14 @@ class Daemon(Protocol):
 
 
 class Job:
-    """What the workers of a job are like."""
+    """What the workers of a job are like. driver: the process that drives it; "" for one that had ended."""
 
-    __slots__ = ("__weakref__", "facts", "id")
+    __slots__ = ("__weakref__", "driver", "facts", "id")
 
-    def __init__(self, id: str, facts: Mapping[str, Any] | None) -> None:
+    def __init__(self, id: str, facts: Mapping[str, Any] | None, driver: str) -> None:
         self.id = id
         self.facts = facts
+        self.driver = driver
 
 
 class Wish(NamedTuple):
@@ -461,7 +462,7 @@ class ControlProxy:
 
     def job_begins(self, driver: str, pid: int, facts: Mapping[str, Any] | None) -> tuple[str, Any]:
         job_id = self._job_ids.pop(0).to_bytes(4, "little").hex()
-        self._jobs[driver] = job = Job(job_id, facts)
+        self._jobs[driver] = job = Job(job_id, facts, driver)
         self._say({"t": "job_begins", "client": driver, "pid": pid, "facts": facts, "job": job_id})
         if len(self._job_ids) < JOB_IDS_MIN and not self._has_asked_for_ids:
             self._ask_for_job_ids()
@@ -488,6 +489,11 @@ class ControlProxy:
         self._say({"t": "job_leaves", "client": driver})
 
     # ---- what the daemon asks ----
+
+    def driver_of_job(self, job_id: str) -> str:
+        """The process that drives it; "" where that is not known here."""
+        job = self._daemon.job_environment(job_id)
+        return job.driver if isinstance(job, Job) else ""
 
     def owns_actors(self, client: str) -> bool:
         return any(self._owned[actor].needs_owner for actor in self._owners.lefts(client))
@@ -567,7 +573,7 @@ class ControlProxy:
         """As it is known here, or from now on, for as long as somebody holds on to it. None for one that has ended."""
         found = self._daemon.job_environment(message["id"])
         if found is None and message["facts"] is not None:
-            found = Job(message["id"], message["facts"])
+            found = Job(message["id"], message["facts"], message["driver"])
             self._daemon.knows_job(found)
         return found
 

@@ -1,4 +1,5 @@
 """Connections between nodes for leases: to those whose workers processes of this node want, and from those that want some here.
+What workers print goes by them to the node of their driver.
 
 One is dialled when it is needed first, and again as long as something is wanted there. Until it is there wishes wait in it,
 the last one for each key of a process. A connection that breaks takes all with it that was said by it: the lessor
@@ -20,6 +21,7 @@ DIAL_S = 3.0  # for one attempt: two round trips around the world take under one
 FIRST_RETRY_S = 0.1
 RETRY_MAX_S = 5.0
 QUEUED_BYTES_MAX = 16 << 20  # for a node that does not take what it is told; it may be stopped
+LINES_WAITING_MAX = 10_000  # of output, while there is no connection; beyond it they are dropped, and counted
 LINES_QUEUED_BYTES_MAX = 4 << 20  # beyond it, lines of output are dropped, and counted
 
 Message = dict[str, Any]
@@ -53,10 +55,12 @@ class Receiver(Protocol):
 
 
 class Lessor:
-    """A node of which leases are wanted. waiting: what it is to be told first, by process and key, and of which job that is;
-    jobs: those that it knows over the present connection."""
+    """A node of which leases are wanted, or a driver of which wants output. waiting: what it is to be told first, by process and
+    key, and of which job that is; jobs: those that it knows over the present connection; lines: output that waits for one."""
 
-    __slots__ = ("address", "connection", "is_dialling", "jobs", "node", "pause_s", "retry_s", "waiting")
+    __slots__ = (
+        "address", "connection", "dropped_lines", "is_dialling", "jobs", "lines", "node", "pause_s", "retry_s", "waiting",
+    )  # fmt: skip
 
     def __init__(self, node: str, address: str) -> None:
         self.node = node
@@ -67,6 +71,8 @@ class Lessor:
         self.pause_s = FIRST_RETRY_S
         self.retry_s = 0.0  # not to be dialled before
         self.waiting: dict[tuple[str, str], Message] = {}
+        self.lines: list[tuple[str, Message]] = []
+        self.dropped_lines = 0
 
 
 class Lessee:
@@ -87,15 +93,7 @@ class Lessee:
         _send(self.connection, message)
 
     def send_lines(self, message: Message, job: str) -> None:
-        """Of output, unless it does not keep up."""
-        if self.connection.queued_bytes > LINES_QUEUED_BYTES_MAX:
-            self.dropped_lines += len(message["lines"])
-            return
-        if self.dropped_lines:
-            text = f"[{self.dropped_lines} lines were dropped, as the connection to this node did not take them]"
-            message = {**message, "lines": [text, *message["lines"]]}
-            self.dropped_lines = 0
-        self.send({"t": "lines", "job": job, "message": message})
+        _send_lines(self, self.connection, message, job)
 
 
 class LeaseLinks:
@@ -153,6 +151,19 @@ class LeaseLinks:
         if lessor.connection is not None:
             _send(lessor.connection, message)
 
+    def say_lines(self, node: str, message: Message, job: str) -> None:
+        """Output, for a driver on that node."""
+        lessor = self._lessors.get(node)
+        if lessor is None:
+            return  # it is dead, and the driver with it
+        if lessor.connection is not None:
+            _send_lines(lessor, lessor.connection, message, job)
+        elif sum(len(one["lines"]) for _, one in lessor.lines) >= LINES_WAITING_MAX:
+            lessor.dropped_lines += len(message["lines"])
+        else:
+            lessor.lines.append((job, message))
+            self._dial_if_due(lessor)
+
     def job_over(self, job: str) -> None:
         for lessor in self._lessors.values():
             if job in lessor.jobs:
@@ -193,6 +204,9 @@ class LeaseLinks:
         waiting, lessor.waiting = lessor.waiting, {}
         for message in waiting.values():
             self._tell(lessor, message)
+        lines, lessor.lines = lessor.lines, []
+        for job, message in lines:
+            _send_lines(lessor, connection, message, job)
 
     def _failed(self, lessor: Lessor, error: Exception) -> None:
         lessor.is_dialling = False
@@ -284,7 +298,7 @@ class LeaseLinks:
         return min([*due, *([dials_s] if dials_s is not None else [])], default=None)
 
     def _is_to_be_dialled(self, lessor: Lessor) -> bool:
-        return bool(lessor.waiting) and lessor.connection is None and not lessor.is_dialling
+        return bool(lessor.waiting or lessor.lines) and lessor.connection is None and not lessor.is_dialling
 
     def tick(self) -> None:
         now_s = self._daemon.now_s()
@@ -314,6 +328,18 @@ class LeaseLinks:
         for lessee in list(self._lessees):
             lessee.connection.peer = None
             lessee.connection.close()
+
+
+def _send_lines(far: Lessor | Lessee, connection: transport.Connection, message: Message, job: str) -> None:
+    """Of output, unless the other side does not keep up."""
+    if connection.queued_bytes > LINES_QUEUED_BYTES_MAX:
+        far.dropped_lines += len(message["lines"])
+        return
+    if far.dropped_lines:
+        text = f"[{far.dropped_lines} lines were dropped, as the connection to this node did not take them]"
+        message = {**message, "lines": [text, *message["lines"]]}
+        far.dropped_lines = 0
+    _send(connection, {"t": "lines", "job": job, "message": message})
 
 
 def _send(connection: transport.Connection, message: Message) -> None:

@@ -71,6 +71,12 @@ class Daemon(Protocol):
 
     def is_env_allowed(self, env: Any) -> bool: ...
 
+    def tell_lines(self, job: str, message: Message, *, is_relayed: bool) -> None:
+        """A `log` message, for the driver of the job."""
+
+    def worker_elsewhere(self, worker: str, pid: int = 0) -> None:
+        """A process here may send tasks to this worker of another node."""
+
     def log(self, line: str) -> None: ...
 
 
@@ -620,11 +626,7 @@ class Sharing:
             told = message["client"], message["key"], message["text"]
             self._tell(self._fw.Preparing(node, *told, self._daemon.now_s()))
         elif message["t"] == "lines":
-            job = self._local_job(message["job"])
-            if "@" in job:
-                self.send_lines(job, message["message"], is_relayed=True)
-            else:
-                self._daemon.hub.forward_lines(message["message"], job)
+            self._on_lines(node, message)
         else:
             self._on_told(node, message["client"], message["message"])
 
@@ -634,6 +636,7 @@ class Sharing:
             return  # that node hears of it, and what was granted goes back
         if told["t"] == "grant":
             self._leases[told["worker"]] = _Lease(node, client, told.get("pid", 0))
+            self._daemon.worker_elsewhere(told["worker"], told.get("pid", 0))
             self._daemon.hub.send(client, told)
             self._tell(self._fw.Granted(node, client, told["key"], self._daemon.now_s()))
             return
@@ -661,6 +664,8 @@ class Sharing:
             self._on_job(lessee, self._local_job(message["job"]), message["facts"])
         elif kind == "job_over":
             self._on_job_over(lessee, self._local_job(message["job"]))
+        elif kind == "lines":
+            self._on_lines(lessee.node, message)
         elif message["client"] not in lessee.guests:
             return
         elif kind == "leave":
@@ -755,15 +760,30 @@ class Sharing:
         self._jobs.ended(job)
         self._links.job_over(job)
 
-    def send_lines(self, job: str, message: Message, *, is_relayed: bool = False) -> None:
-        """Output of a worker of another node's job, to that node, or by way of one that knows it from there."""
+    def _on_lines(self, node: str, message: Message) -> None:
+        """Output of workers of that node, or of one that they came by."""
+        host = self._members.get(node, {}).get("address", "").rpartition(":")[0].strip("[]")
+        told = {"ip": host, **message["message"]}
+        self._daemon.tell_lines(self._local_job(message["job"]), told, is_relayed=True)
+
+    def send_lines(self, job: str, message: Message, driver: str = "", *, is_relayed: bool = False) -> None:
+        """Output of a worker of another node's job, to the node of its driver, if that is known, else to that from which the job
+        is known, or by way of one that knows it from there."""
+        if driver:
+            tag = nodes.tag_in(driver)
+            home_of = next((node for node in self._members if node.startswith(tag)), "")
+            if home_of:
+                self._links.say_lines(home_of, message, job)
+            return
         holders = self._holders.get(job, set())
         home = [one for one in holders if nodes.tag_of_node(one.node).hex() == job.partition("@")[2]]
         for lessee in home or ([] if is_relayed else [*holders][:1]):
             lessee.send_lines(message, self._wire_job(job))
 
-    def wants_lines(self, job: str) -> bool:
-        return job in self._holders and bool(self._facts_of(job).get("log_to_driver"))
+    def wants_lines(self, job: str, driver: str = "") -> bool:
+        """Whether a driver on another node wants the output of its job. driver: which it is, if that is known."""
+        is_elsewhere = bool(self._members) if driver else job in self._holders
+        return is_elsewhere and bool(self._facts_of(job).get("log_to_driver"))
 
     # ---- time ----
 

@@ -61,6 +61,13 @@ def _object() -> _Field:
     return lambda value: value is None or isinstance(value, dict), "an object or null", None
 
 
+def _texts() -> _Field:
+    def is_right(value: Any) -> bool:
+        return isinstance(value, dict) and all(map(_is_text, value.values()))
+
+    return is_right, "an object of strings", _REQUIRED
+
+
 def _strategy() -> _Field:
     def is_right(value: Any) -> bool:
         if isinstance(value, dict) and "placement_group" in value:
@@ -199,7 +206,8 @@ _FIELDS: dict[str, dict[str, _Field]] = {
     "restored": {"segment": _text()},
     "metrics": {"report": _list()},
     "task_events": {"count": _count()},
-    "query": {"what": _text(), "about": _text("")},
+    "query": {"what": _text(), "about": _text(""), "node": _text("")},
+    "gather": {"what": _text(), "abouts": _texts(), "limit_s": _seconds()},
     "ask": {"whom": _text(), "what": _text(), "about": _text("")},
     "answer": {"ask": _count(), "answer": _object()},
     "shutdown": {},
@@ -210,9 +218,9 @@ _FIELDS: dict[str, dict[str, _Field]] = {
 }  # fmt: skip
 NEEDS_ANSWER = {
     "get_actor", "list_actors", "create_group", "remove_group", "get_group", "kv_put", "kv_get", "kv_del", "kv_list",
-    "reserve_store", "spilled", "locate", "query", "ask", "drain_node", "scale",
+    "reserve_store", "spilled", "locate", "query", "gather", "ask", "drain_node", "scale",
 }  # fmt: skip
-TOOLS_MAY_SAY = {"query", "ask", "stop", "drain_node", "scale"}
+TOOLS_MAY_SAY = {"query", "gather", "ask", "stop", "drain_node", "scale"}
 
 
 KINDS = tuple(_FIELDS)

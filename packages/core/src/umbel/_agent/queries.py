@@ -2,10 +2,11 @@
 
 from __future__ import annotations
 
+import functools
 import json
 import socket
 from collections.abc import Callable
-from typing import Any, Protocol
+from typing import TYPE_CHECKING, Any, Protocol
 
 from umbel._agent import asks, ledger, state
 from umbel._agent.history import History
@@ -13,6 +14,14 @@ from umbel._agent.hub import Client, Hub, Message
 from umbel._agent.servers import ForkServers
 from umbel._agent.store_service import StoreService
 from umbel._base import nodes
+
+if TYPE_CHECKING:
+    from umbel._agent import inquiries
+    from umbel._base import tokens
+
+Done = Callable[[Message], None]  # told {"result": ...} or {"error": {"kind", "text"}}
+
+GATHER_S = 5.0  # where whoever asks several nodes does not say how long
 
 
 class Daemon(Protocol):
@@ -40,6 +49,9 @@ class Daemon(Protocol):
 
     def other_nodes(self) -> list[Message]: ...
 
+    def node_token(self) -> tokens.Token | None:
+        """With which this node comes to others; None where there are none."""
+
     def node_of(self, process: str) -> str:
         """The id of the node that it is on."""
 
@@ -59,8 +71,11 @@ class Queries:
     def __init__(self, daemon: Daemon, config: Message) -> None:
         self._daemon = daemon
         self._config = config
+        self._own_tag = nodes.tag_text(config["node_id"])
         self._asks = asks.Asks()
+        self._inquiries: inquiries.Inquiries | None = None  # once anybody asks about other nodes
         self._answers: dict[str, Callable[[], Any]] = {
+            "alive": lambda: True,
             "nodes": self._nodes,
             "cluster_resources": self._total,
             "available_resources": self._free,
@@ -81,43 +96,85 @@ class Queries:
         return self._answers[what]()
 
     def on_query(self, client: Client, message: Message, _body: bytes) -> None:
-        what = message["what"]
-        answer = self._answers.get(what)
-        if what == "placement_groups":
-            found = self._daemon.control.listed_groups(message["about"])
-            self._daemon.hub.reply(client.id, message["rq"], {"result": found})
-        elif what == "history":
-            self._on_history(client, message["rq"])
-        elif what == "where":
-            self._daemon.hub.reply(client.id, message["rq"], {"result": self._daemon.store.where(message["about"])})
-        elif what == "transfer":
-            reason = self._daemon.value_reason(message["about"])
-            told = None if reason is None else reason.as_json()
-            self._daemon.hub.reply(client.id, message["rq"], {"result": told})
-        elif answer is None:
-            known = ", ".join((*self._answers, "placement_groups", "history", "where", "transfer"))
-            text = f"query.what must be one of {known}, got {what!r}"
-            self._daemon.hub.refuse(client.id, message["rq"], "invalid", text)
+        done = functools.partial(self._daemon.hub.reply, client.id, message["rq"])
+        node, what, about = message["node"], message["what"], message["about"]
+        if node not in ("", self._own_tag) and self._inquire().is_elsewhere(node):
+            self._inquire().pass_on(node, {"t": "query", "what": what, "about": about}, done)
         else:
-            self._daemon.hub.reply(client.id, message["rq"], {"result": answer()})
+            self._look(what, about, done)
 
-    def _on_history(self, client: Client, request: int) -> None:
+    def on_gather(self, client: Client, message: Message, _body: bytes) -> None:
+        limit_s = message["limit_s"] or GATHER_S
+        self._inquire().gather(client.id, message["rq"], message["what"], message["abouts"], limit_s)
+
+    def _look(self, what: str, about: str, done: Done) -> None:
+        """About this node."""
+        answer = self._answers.get(what)
+        if answer is not None:
+            done({"result": answer()})
+        elif what == "placement_groups":
+            done({"result": self._daemon.control.listed_groups(about)})
+        elif what == "history":
+            self._on_history(done)
+        elif what == "where":
+            done({"result": self._daemon.store.where(about)})
+        elif what == "transfer":
+            reason = self._daemon.value_reason(about)
+            done({"result": None if reason is None else reason.as_json()})
+        elif what == "survey":
+            self._inquire().survey(about, done)
+        else:
+            known = ", ".join((*self._answers, "placement_groups", "history", "where", "transfer", "survey"))
+            done({"error": {"kind": "invalid", "text": f"query.what must be one of {known}, got {what!r}"}})
+
+    def _on_history(self, done: Done) -> None:
         """Where the history is, once all that this node was told before is in it."""
-        history, hub = self._daemon.history, self._daemon.hub
+        history = self._daemon.history
+        history.sync(
+            lambda trouble: done({"result": {"path": history.path, "is_on": history.is_on, "trouble": trouble}})
+        )
 
-        def done(trouble: str) -> None:
-            hub.reply(
-                client.id, request, {"result": {"path": history.path, "is_on": history.is_on, "trouble": trouble}}
-            )
+    def _inquire(self) -> inquiries.Inquiries:
+        if self._inquiries is None:
+            from umbel._agent import inquiries
 
-        history.sync(done)
+            daemon: Any = self._daemon
+            self._inquiries = inquiries.Inquiries(daemon, self._config, daemon.node_token(), self._look)
+        return self._inquiries
+
+    # ---- for the daemon ----
+
+    def surveyor_pids(self) -> list[int]:
+        return self._inquiries.pids() if self._inquiries is not None else []
+
+    def node_died(self, node: str) -> None:
+        if self._inquiries is not None:
+            self._inquiries.node_died(node)
+
+    def next_tick_s(self) -> float | None:
+        return self._inquiries.next_tick_s() if self._inquiries is not None else None
+
+    def tick(self) -> None:
+        if self._inquiries is not None:
+            self._inquiries.tick()
+
+    def close(self) -> None:
+        if self._inquiries is not None:
+            self._inquiries.close()
 
     def on_ask(self, client: Client, message: Message, _body: bytes) -> None:
         """Pass a question on to another process."""
         hub = self._daemon.hub
         whom = message["whom"]
         if whom not in hub.clients or hub.clients[whom].is_tool:
-            hub.refuse(client.id, message["rq"], "gone", self._where_it_is(whom))
+            tag = nodes.tag_in(whom)
+            if self._inquire().is_elsewhere(tag):
+                done = functools.partial(hub.reply, client.id, message["rq"])
+                passed_on = {"t": "ask", "whom": whom, "what": message["what"], "about": message["about"]}
+                self._inquire().pass_on(tag, passed_on, done)
+            else:
+                text = f"there is no process {whom!r:.100} on its node (any more)"
+                hub.refuse(client.id, message["rq"], "gone", text)
         elif self._asks.is_full(client.id):
             text = f"{asks.PER_ASKER_MAX} questions of this process wait for answers; wait for some of them"
             hub.refuse(client.id, message["rq"], "busy", text)
@@ -125,22 +182,14 @@ class Queries:
             number = self._asks.passed_on(client.id, message["rq"], whom)
             hub.send(whom, {"t": "asked", "ask": number, "what": message["what"], "about": message["about"]})
 
-    def _where_it_is(self, whom: str) -> str:
-        tag = nodes.tag_of_node(self._config["node_id"]).hex()
-        try:
-            its = nodes.tag_of_process(bytes.fromhex(whom)).hex()
-        except ValueError:
-            its = ""
-        if len(its) == len(tag) and its != tag:
-            return f"process {whom} is on the node whose id begins with {its}, and those of other nodes cannot be asked yet"
-        return f"there is no process {whom!r:.100} on this node (any more)"
-
     def on_answer(self, client: Client, message: Message, _body: bytes) -> None:
         ask = self._asks.answered(message["ask"], client.id)
         if ask is not None:
             self._daemon.hub.reply(ask.asker, ask.request, {"result": message["answer"]})
 
     def on_gone(self, client: Client) -> None:
+        if self._inquiries is not None:
+            self._inquiries.client_gone(client.id)
         for ask in self._asks.gone(client.id):
             self._daemon.hub.refuse(ask.asker, ask.request, "gone", f"process {client.id} ended before it answered")
 

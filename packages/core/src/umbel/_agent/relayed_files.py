@@ -7,7 +7,6 @@ would hold up all others.
 
 from __future__ import annotations
 
-import contextlib
 import os
 import socket
 from collections.abc import Callable
@@ -30,13 +29,11 @@ class RelayedFiles:
     def __init__(self, sock: socket.socket, poller: connection.Poller, store_dir: str, session_dir: str) -> None:
         self._store_dir = store_dir
         self._packages = packing.Packages(packing.directory_of(session_dir), bytes_max=0)
-        self._session_dir = session_dir
         self._open: dict[str, int] = {}  # descriptors of what is being written, by path
-        self._snapshots: set[str] = set()
         self._on: dict[str, Callable[[Message, bytes], tuple[Message, bytes]]] = {
             "create": self._create, "write": self._write, "seal": self._seal, "read": self._read, "free": self._free,
             "orphans": self._orphans, "read_file": self._read_file, "has_package": self._has_package,
-            "put_package": self._put_package, "snapshot": self._snapshot, "drop_snapshot": self._drop_snapshot,
+            "put_package": self._put_package,
         }  # fmt: skip
         self._connection = connection.Connection(sock, poller, self._on_frame, self._on_close)
 
@@ -58,8 +55,6 @@ class RelayedFiles:
         for descriptor in self._open.values():
             os.close(descriptor)
         self._open.clear()
-        for path in list(self._snapshots):
-            self._remove_snapshot(path)
 
     def _segment(self, message: Message) -> str:
         segments.parts_of(message["name"])  # which it is
@@ -100,34 +95,6 @@ class RelayedFiles:
     def _read_file(self, message: Message, _body: bytes) -> tuple[Message, bytes]:
         """Whoever may submit can read what a worker can."""
         return {}, _piece(message["path"], message["offset"], message["bytes"])
-
-    def _snapshot(self, message: Message, _body: bytes) -> tuple[Message, bytes]:
-        """A copy of a history that others go on to write, to be read by `read_file`."""
-        import sqlite3  # loaded by none that does not ask
-
-        path = os.path.join(self._session_dir, f".history-{os.getpid()}-{os.urandom(4).hex()}")
-        self._snapshots.add(path)
-        try:
-            with (
-                contextlib.closing(sqlite3.connect(f"file:{message['path']}?mode=rw", uri=True)) as source,
-                contextlib.closing(sqlite3.connect(path)) as copy,
-            ):
-                source.backup(copy)
-                copy.execute("PRAGMA journal_mode = DELETE")  # all in one file
-        except sqlite3.Error as error:
-            self._remove_snapshot(path)
-            raise ValueError(f"the history cannot be copied: {error}") from error
-        return {"path": path, "bytes": os.path.getsize(path)}, b""
-
-    def _drop_snapshot(self, message: Message, _body: bytes) -> tuple[Message, bytes]:
-        if message["path"] in self._snapshots:
-            self._remove_snapshot(message["path"])
-        return {}, b""
-
-    def _remove_snapshot(self, path: str) -> None:
-        self._snapshots.discard(path)
-        with contextlib.suppress(FileNotFoundError):
-            os.unlink(path)
 
     def _package(self, message: Message) -> str:
         name = message["name"]

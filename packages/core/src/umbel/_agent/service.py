@@ -111,6 +111,7 @@ class Service:
         self._package_links: Any = None  # a `package_links.PackageLinks`, once packages do
         self._door: Any = None  # a `door.Door`, where other machines may come in
         self.directory: Any = None  # a `directory.Directory` of the nodes, likewise
+        self._nodes_by_tag: dict[str, str] = {}  # all other ones that there are and were
         self._sharing: Any = None  # a `lease_sharing.Sharing`, likewise
         self._drains: Any = None  # a `drain_service.DrainService`, once a node is to be drained
         self._relays: Any = None  # a `relays.Relays`, once a program of another machine has come
@@ -167,6 +168,7 @@ class Service:
             "metrics": lambda client, message, body: self.metrics_service().on_report(client, message, body),
             "task_events": lambda _client, message, body: self.history.add_tasks(body, message["count"]),
             "query": self._queries.on_query,
+            "gather": self._queries.on_gather,
             "ask": self._queries.on_ask,
             "answer": self._queries.on_answer,
             "find_node": self._on_find_node,
@@ -255,6 +257,7 @@ class Service:
         found += [("environment", server, pid) for server, pid in self.forks.pids().items()]
         found += [("history", "", self.history.pid), ("metrics", "", self._metrics.pid if self._metrics else 0)]
         found += [("autoscaler", "", self.scaling.pid if self.scaling is not None else 0)]
+        found += [("surveyor", "", pid) for pid in self._queries.surveyor_pids()]
         found += [("driver", client.id, client.pid) for client in self.hub.drivers()]
         for worker in self.agent.workers.values():
             is_actors = worker.lease is not None and worker.lease.actor
@@ -363,6 +366,7 @@ class Service:
                 self._sharing.next_tick_s() if self._sharing is not None else None,
                 self._drains.next_tick_s() if self._drains is not None else None,
                 self.scaling.next_tick_s() if self.scaling is not None else None,
+                self._queries.next_tick_s(),
             ]
         return min((at_s for at_s in due if at_s is not None), default=None)
 
@@ -391,6 +395,8 @@ class Service:
             self._drains.look()
         if self.scaling is not None and self._end_at_s is None and _is_due(self.scaling.next_tick_s(), now_s):
             self.scaling.tick()
+        if self._end_at_s is None and _is_due(self._queries.next_tick_s(), now_s):
+            self._queries.tick()
         is_free = self.forks.is_idle() and not self._fatal
         if self._end_at_s is not None and (is_free or _is_due(self._end_at_s, now_s)):
             self._is_over = True
@@ -483,6 +489,7 @@ class Service:
             self._close_cluster()
         if self._sharing is not None:
             self._sharing.close()
+        self._queries.close()
         if self._door is not None:
             self._door.close()
         if self._values is not None:
@@ -523,6 +530,10 @@ class Service:
     def cluster(self) -> Any:
         """A `_control.node_service.NodeService`, an `_agent.head_link.HeadLink`, or None."""
         return self._cluster
+
+    def node_token(self) -> Any:
+        """With which this node comes to others; None where there are none."""
+        return self._door.token if self._door is not None else None
 
     def other_nodes(self) -> list[Message]:
         """Of the cluster, the dead among them."""
@@ -625,12 +636,15 @@ class Service:
     def node_appeared(self, node_id: str, address: str) -> None:
         _log(f"node {node_id} is a member of the cluster, at {address}")
         self.directory.set(nodes.tag_of_node(node_id), address)
+        if node_id != self._config["node_id"]:
+            self._nodes_by_tag[nodes.tag_text(node_id)] = node_id
         if self._sharing is not None:
             self._sharing.node_appeared(node_id, address)
 
     def node_died(self, node_id: str, reason: str) -> None:
         _log(f"node {node_id} is dead: {reason}")
         self.directory.forget(nodes.tag_of_node(node_id))
+        self._queries.node_died(node_id)
         if self._values is not None:
             self._values.node_died(node_id)
         if self.agent.environments is not None:
@@ -1068,7 +1082,15 @@ class Service:
     # ---- what the control service may ask for ----
 
     def send(self, client: str, message: Message, body: bytes = b"") -> None:
+        if message["t"] == "actor_state" and message["state"] == "ALIVE":
+            self.worker_elsewhere(message["worker"])
         self.hub.send(client, message, body)
+
+    def worker_elsewhere(self, worker: str, pid: int = 0) -> None:
+        """A process here may send tasks or calls to this worker: where that is, if it is on another node, is for the history."""
+        node = self._nodes_by_tag.get(nodes.tag_in(worker))
+        if node is not None:
+            self.history.add_worker({"worker": worker, "node": node, **({"pid": pid} if pid else {})})
 
     def reply(self, client: str, request: int | None, message: Message, body: bytes = b"") -> None:
         self.hub.reply(client, request, message, body)
@@ -1285,14 +1307,21 @@ class Service:
         if self._config.get("log_files"):
             self._write_log(worker, pid, is_error, groups)
         job = self.job_of_worker(worker)
-        is_elsewhere = self._sharing is not None and self._sharing.wants_lines(job)
-        if is_elsewhere or any(client.wants_output for client in self.hub.drivers()):
-            for name, lines in output.by_name(groups):
-                message = {"t": "log", "worker": worker, "pid": pid, "name": name, "is_err": is_error, "lines": lines}
-                if is_elsewhere:
-                    self._sharing.send_lines(job, message)
-                else:
-                    self.hub.forward_lines(message, job)
+        if self._sharing is None and not any(client.wants_output for client in self.hub.drivers()):
+            return
+        for name, lines in output.by_name(groups):
+            message = {"t": "log", "worker": worker, "pid": pid, "name": name, "is_err": is_error, "lines": lines}
+            self.tell_lines(job, message)
+
+    def tell_lines(self, job: str, message: Message, *, is_relayed: bool = False) -> None:
+        """To the driver of the job, wherever that is. is_relayed: it has come from another node."""
+        number = job.partition("@")[0]  # by which all nodes know it; the rest says from where it is known here
+        if self._sharing is None or any(client.job_id == number for client in self.hub.drivers()):
+            self.hub.forward_lines(message, number)
+            return
+        driver = self.control.driver_of_job(job)
+        if self._sharing.wants_lines(job, driver):
+            self._sharing.send_lines(job, message, driver, is_relayed=is_relayed)
 
     def _write_log(self, worker: str, pid: int, is_error: bool, groups: list[output.Group]) -> None:
         if self._log_files is None:

@@ -32,3 +32,13 @@ def tag_of_node(node_id: str) -> bytes:
 def tag_of_process(process_id: bytes) -> bytes:
     """Of the node that it runs on. process_id: or whatever begins with one, as the id of an object does."""
     return process_id[_TAG_BEGIN:_TAG_END]
+
+
+def tag_in(process_id: str) -> str:
+    """The same, all in hexadecimal."""
+    return process_id[2 * _TAG_BEGIN : 2 * _TAG_END]
+
+
+def tag_text(node_id: str) -> str:
+    """Of a node, in hexadecimal."""
+    return node_id[: 2 * TAG_BYTES]

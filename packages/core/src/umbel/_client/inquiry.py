@@ -14,6 +14,7 @@ from collections.abc import Iterable, Iterator, Mapping, Sequence
 from typing import TYPE_CHECKING, Any, Protocol
 
 from umbel import exceptions
+from umbel._base import nodes
 from umbel._client import answers, refs
 from umbel._client import reasons as local
 from umbel._model import reasons
@@ -41,10 +42,22 @@ class Asker(Protocol):
     """Whom an inquiry asks by."""
 
     def ask(self, process: str, what: str, about: str) -> dict[str, Any]:
-        """The answer of a process of this node. Raises UmbelError when it is gone or does not answer."""
+        """The answer of a process, of this node or another. Raises UmbelError when it is gone or does not answer."""
 
-    def query(self, what: str, about: str = "") -> Any:
-        """The agent's answer. Raises UmbelError."""
+    def query(self, what: str, about: str = "", *, node: str = "") -> Any:
+        """The agent's answer, or that of the agent of another node, of which this is the tag. Raises UmbelError."""
+
+    def gather(self, what: str, abouts: Mapping[str, str], limit_s: float) -> dict[str, dict[str, Any]]:
+        """The answers of the agents of several nodes, by id: {"result"}, or {"error": {"kind", "text"}} within that time.
+        abouts: by node, what it is to be asked about. Raises UmbelError."""
+
+    @property
+    def is_here(self) -> bool:
+        """Whether the files of the node that is asked can be read."""
+
+    @property
+    def process(self) -> str:
+        """The id of a process on that node, or what begins as such an id."""
 
 
 def story(asker: Asker, process: str, object_id: str) -> Reason:
@@ -63,7 +76,8 @@ def of_actor(asker: Asker, listed: Mapping[str, Any]) -> Reason:
     facts = {"actor": actor, "state": state, "worker": listed["worker"]}
     told = Reason(reasons.ACTOR, f"actor {listed['class_name']} {actor}", f"is {state}", facts=facts)
     if listed["reason"]:
-        return told._replace(text=f"is {state}: {listed['reason']}")
+        told = told._replace(text=f"is {state}: {listed['reason']}")
+        return _bound([told, *_at_agent(asker, "", facts)]) if listed.get("sought_on") else told
     if not listed["worker"]:
         return _bound([told, *_at_agent(asker, "", facts)])
     doing = list(_through_worker(asker, listed["worker"], "", frozenset(), iter(range(HOPS_MAX)), is_told=False))
@@ -78,12 +92,12 @@ def of_process(asker: Asker, process: str) -> list[Reason]:
     answer = asker.ask(process, "task", "")
     pid = answer["pid"]
     own = Reason(reasons.RUNNING, f"process {process}", f"has pid {pid}", facts={"pid": pid})
-    found = [[own, Reason.from_json(why)] for why in answer["beside"]]
+    found = [[own, _told_by(process, why)] for why in answer["beside"]]
     for one in answer["waiting"]:
         waits = own._replace(text=f"{own.text}, and waits" + (f" at {one['at']}" if one["at"] else ""))
         found.append([waits, *_chapters(asker, process, one["waits"][0], frozenset(), iter(range(HOPS_MAX)))])
     for one in answer["running"]:
-        runs = _of_running(process, answer, one, is_own=True, is_told=False)
+        runs = _of_running(asker, process, answer, one, is_own=True, is_told=False)
         found.append([own, runs, *_behind_running(asker, process, one, frozenset(), iter(range(HOPS_MAX)))])
     return [told_on(asker, _bound(chapters)) for chapters in found]
 
@@ -95,18 +109,32 @@ def told_on(asker: Asker, told: Reason) -> Reason:
         return told
     from umbel._client import store_full
 
-    return told.followed_by(store_full.reason(asker))
+    return told.followed_by(store_full.reason(asker, _node_of(told.last())))
+
+
+def _told_by(process: str, told: Mapping[str, Any]) -> Reason:
+    """What a process has told. If its node's daemon knows more, it is said which process that was."""
+    reason = Reason.from_json(told)
+    *before, last = reason.chain()
+    if last.code not in (reasons.TRANSFER, reasons.ROOM):
+        return reason
+    return _bound([*(one._replace(because=None) for one in before), last._replace(facts={**last.facts, "at": process})])
+
+
+def _node_of(reason: Reason) -> str:
+    """The tag of the node on which somebody told this; "" for the one that is asked."""
+    return nodes.tag_in(reason.facts.get("at", ""))
 
 
 def _through_transfer(asker: Asker, told: Reason) -> Reason:
-    """A story that ends with a value of another node, with what this node's daemon knows of its copy."""
+    """A story that ends with a value of another node, with what the daemon knows of its copy on the node where it is wanted."""
     last = told.last()
     if last.code != reasons.TRANSFER or "transfer" not in last.facts:
         return told
     try:
-        found = asker.query("transfer", last.facts["transfer"])
+        found = asker.query("transfer", last.facts["transfer"], node=_node_of(last))
     except exceptions.UmbelError as error:
-        return told.followed_by(Reason(reasons.UNKNOWN, "this node's daemon", f"does not say how far it is: {error}"))
+        return told.followed_by(Reason(reasons.UNKNOWN, "the node's daemon", f"does not say how far it is: {error}"))
     return told if found is None else told.followed_by(Reason.from_json(found))
 
 
@@ -129,7 +157,7 @@ def _through_graph(asker: Asker, told: Reason) -> Reason:
         more = next((one for one in beside if one["facts"].get("graph") == end.facts["graph"]), None)
         if more is None:
             return told
-        told = told.followed_by(Reason.from_json(more))
+        told = told.followed_by(_told_by(worker, more))
 
 
 def _chapters(
@@ -144,7 +172,7 @@ def _chapters(
         return
     seen |= {(process, object_id)}
     try:
-        reason = Reason.from_json(asker.ask(process, "explain", object_id)["reason"])
+        reason = _told_by(process, asker.ask(process, "explain", object_id)["reason"])
     except exceptions.UmbelError as error:
         yield Reason(reasons.UNKNOWN, f"process {process[:8]}", f"does not say why: {error}")
         return
@@ -152,13 +180,15 @@ def _chapters(
     last = reason.last()
     facts = last.facts
     if "segment" in facts:
-        yield from _where(asker, facts["segment"])
+        yield from _where(asker, process, facts["segment"])
         return
     if last.code == reasons.ACTOR:
         facts = {**facts, "worker": _worker_of(asker, facts["actor"]), "task": ""}
     if last.code == reasons.ELSEWHERE:
         if facts["owner"] != process:
             yield from _chapters(asker, facts["owner"], facts["object"], seen, hops)
+    elif last.code == reasons.NODE and facts.get("process", process) != process:
+        yield from _chapters(asker, facts["process"], object_id, seen, hops)
     elif facts.get("worker"):
         is_told = last.code == reasons.RUNNING
         yield from _through_worker(asker, facts["worker"], facts["task"], seen, hops, is_told=is_told)
@@ -166,9 +196,9 @@ def _chapters(
         yield from _at_agent(asker, process, facts)
 
 
-def _where(asker: Asker, segment: str) -> Iterator[Reason]:
-    """Of a value that is there: whether it has to be read from disk first."""
-    found = asker.query("where", segment)
+def _where(asker: Asker, process: str, segment: str) -> Iterator[Reason]:
+    """Of a value that is on the node of this process: whether it has to be read from disk first."""
+    found = asker.query("where", segment, node=nodes.tag_in(process))
     file, readers = found["file"], found["readers"]
     if readers:
         text = f"is on disk, and is being read back from {file} by process {', '.join(one[:8] for one in readers)}"
@@ -192,7 +222,7 @@ def _through_worker(
     own = [one for one in running if one["task"] == task]
     ahead = own or [one for one in running if one["is_ahead"]][: None if task else 1]
     if not ahead and not task:
-        yield from (Reason.from_json(why) for why in answer["beside"][:1])
+        yield from (_told_by(worker, why) for why in answer["beside"][:1])
     # One of them has to end, so only if none can is it a deadlock. Those that wait for nothing are told of first.
     ahead.sort(key=lambda one: bool(one["waits"] or one["why"]))
 
@@ -201,7 +231,7 @@ def _through_worker(
             return [
                 Reason(reasons.DEADLOCK, one["name"], "waits for itself: a deadlock", _ADVICE, {"task": one["task"]})
             ]
-        reason = _of_running(worker, answer, one, is_own=bool(own), is_told=is_told)
+        reason = _of_running(asker, worker, answer, one, is_own=bool(own), is_told=is_told)
         return [reason, *_behind_running(asker, worker, one, seen, hops)]
 
     yield from _way_out(map(way, ahead), len(ahead))
@@ -228,13 +258,16 @@ def _behind_running(
     return _way_out((list(_chapters(asker, worker, object_id, seen, hops)) for object_id in waits), len(waits))
 
 
-def _of_running(worker: str, answer: Mapping[str, Any], one: dict[str, Any], *, is_own: bool, is_told: bool) -> Reason:
+def _of_running(
+    asker: Asker, worker: str, answer: Mapping[str, Any], one: dict[str, Any], *, is_own: bool, is_told: bool
+) -> Reason:
     """What an answer says of one that runs. is_own: it is the one that was asked about, which is not behind it."""
     pid, at, waits = answer["pid"], one["at"], one["waits"] and one["why"] is None
     if is_own and is_told:
         subject, text = "it", f"is at {at or 'work outside of the program'} (pid {pid})"
     else:
-        subject, text = one["name"], f"has run for {one['for_s']:.1f} s on worker {worker[:8]} (pid {pid})"
+        where = local.worker_in_words(worker, asker.process)
+        subject, text = one["name"], f"has run for {one['for_s']:.1f} s on {where} (pid {pid})"
         if at:
             text += f", at {at}"
         if not is_own and answer["queued"]:
@@ -242,7 +275,7 @@ def _of_running(worker: str, answer: Mapping[str, Any], one: dict[str, Any], *, 
     if waits:
         text += ", and waits there"
     facts = {key: value for key, value in one.items() if key != "why"} | {"worker": worker, "pid": pid}
-    because = Reason.from_json(one["why"]) if one["why"] is not None else None
+    because = _told_by(worker, one["why"]) if one["why"] is not None else None
     return Reason(reasons.RUNNING if is_own else reasons.QUEUED, subject, text, facts=facts, because=because)
 
 
@@ -276,21 +309,37 @@ def _at_agent(asker: Asker, process: str, facts: Any) -> Iterator[Reason]:
         return
     if not actor and not key:
         return
-    for entry in asker.query("pending"):
+    actors = asker.query("actors") if actor else ()
+    listed: dict[str, Any] = next((one for one in actors if one["actor"] == actor), {})
+    sought_on = listed.get("sought_on", "")
+    for entry in asker.query("pending", node=nodes.tag_text(sought_on) if actor else nodes.tag_in(process)):
         if entry["actor"] == actor if actor else (entry["client"], entry["key"]) == (process, key):
             why = Reason.from_json(entry["why"])
             yield why
             if why.code == reasons.GROUP:
                 yield of_group(asker, why.facts["group"])
+            elif why.code == reasons.NODE:
+                yield from _at_lessors(asker, why, process, key)
             return
-    if not actor:
-        return
-    for one in asker.query("actors"):  # it may wait for what only its creator has
-        if one["actor"] == actor and one["reason"]:
-            yield Reason(reasons.ACTOR, "the actor", f"waits: {one['reason']}", facts={"actor": actor})
-            if one.get("awaits_group"):
-                yield of_group(asker, one["awaits_group"])
+    if listed.get("reason"):  # it may wait for what only its creator has
+        yield Reason(reasons.ACTOR, "the actor", f"waits: {listed['reason']}", facts={"actor": actor})
+        if listed.get("awaits_group"):
+            yield of_group(asker, listed["awaits_group"])
+
+
+def _at_lessors(asker: Asker, why: Reason, process: str, key: str) -> Iterator[Reason]:
+    """What a worker waits for that is asked of other nodes: what the first of them says that has heard of it."""
+    for node in why.facts.get("nodes", ()):
+        try:
+            pending = asker.query("pending", node=nodes.tag_text(node))
+        except exceptions.UmbelError as error:
+            yield Reason(reasons.UNKNOWN, f"node {node[:8]}", f"does not say what it waits for: {error}")
             return
+        for entry in pending:
+            if (entry["client"], entry["key"]) == (process, key):
+                told = Reason.from_json(entry["why"])
+                yield told._replace(subject=f"on node {node[:8]}, {told.subject}".rstrip())
+                return
 
 
 class EngineAsker:
@@ -310,11 +359,27 @@ class EngineAsker:
             answer = self._engine.answers.to(question)
         else:
             message = {"t": "ask", "whom": process, **question}
-            answer = self._engine._ask(message, timeout_s=self._timeout_s)["result"]
+            try:
+                answer = self._engine._ask(message, timeout_s=self._timeout_s)["result"]
+            except exceptions.GetTimeoutError:
+                what = local.worker_in_words(process, self.process).replace("worker", "process", 1)
+                raise exceptions.GetTimeoutError(f"{what} has not answered within {self._timeout_s:g} s") from None
         return _checked(answer)
 
-    def query(self, what: str, about: str = "") -> Any:
-        return self._engine.query(what, about=about, timeout_s=self._query_timeout_s)
+    def query(self, what: str, about: str = "", *, node: str = "") -> Any:
+        return self._engine.query(what, about=about, node=node, timeout_s=self._query_timeout_s)
+
+    def gather(self, what: str, abouts: Mapping[str, str], limit_s: float) -> dict[str, dict[str, Any]]:
+        message = {"t": "gather", "what": what, "abouts": dict(abouts), "limit_s": limit_s}
+        return dict(self._engine._ask(message, timeout_s=limit_s + self._query_timeout_s)["result"])
+
+    @property
+    def process(self) -> str:
+        return self._engine.process_id.hex()
+
+    @property
+    def is_here(self) -> bool:
+        return not self._engine.is_remote
 
 
 def _checked(answer: dict[str, Any]) -> dict[str, Any]:

@@ -1,19 +1,19 @@
-"""What a session's tasks, actors, objects, workers, nodes, jobs and environments are: the living from those who know
-them, the ended from the history.
+"""What a node's actors, objects, workers and environments are, and the cluster's nodes, jobs and placement groups: the living
+from those who know them, the ended from the history.
 
 A listing asks the agent and, where they know more, every process of the node; then it reads the history, which by then
 has all that had ended when they answered. Rows are dictionaries with the fields of `umbel.util.state.common`. Nothing
-here has state; `Asker` does the asking, for a driver, a worker or the command line.
+here has state; `Asker` does the asking, for a driver, a worker or the command line. `cluster_listing` has the same of all nodes.
 """
 
 from __future__ import annotations
 
 import contextlib
 import json
-from collections.abc import Callable, Mapping
+from collections.abc import Mapping, Sequence
 from typing import TYPE_CHECKING, Any
 
-from umbel._client import groups, inquiry, node_view, own_state, task_listing
+from umbel._client import cluster_view, groups, inquiry, merging, node_view, own_state
 from umbel._model import resources as resource_model
 
 if TYPE_CHECKING:
@@ -22,24 +22,28 @@ if TYPE_CHECKING:
 Row = dict[str, Any]
 
 
-def actors(asker: inquiry.Asker | None, request: node_view.Request, *, path: str = "") -> node_view.Listing:
-    """path: as for `tasks`."""
-    if asker is None:
-        with contextlib.closing(node_view.opened(path)) as history:
-            pids = {one["worker"]: one["pid"] for one in history.workers()}
-            dead = [json.loads(text) for text in history.actors()]
-        return node_view.filtered(
-            [_actor({**one, "pid": pids.get(one["worker"])}, one) for one in dead], request, [], []
-        )
-    node = node_view.Node(asker, request.timeout_s)
-    facts = node.query("nodes")[0]
-    known = {one["actor"]: one for one in node.query("actors")}
-    found = node.history_if_on()
-    if found is not None:
-        with contextlib.closing(found):
-            dead = [json.loads(text) for text in found.actors()]
-        known = {**{one["actor"]: {**one, "pid": 0} for one in dead}, **known}
-    return node_view.filtered([_actor(one, facts) for one in known.values()], request, node.missing, node.notes)
+def actors_of_history(path: str, request: node_view.Request) -> node_view.Listing:
+    """The dead of one that was kept."""
+    with contextlib.closing(node_view.opened(path)) as history:
+        pids = {one["worker"]: one["pid"] for one in history.workers()}
+        dead = [json.loads(text) for text in history.actors()]
+    rows = [_actor({**one, "pid": pids.get(one["worker"])}, one) for one in dead]
+    return node_view.filtered(rows, request, [], [])
+
+
+def dead_actors(node: node_view.Node) -> list[Row]:
+    """Those that its history has, as it has them."""
+    history = node.history_if_on()
+    if history is None:
+        return []
+    with contextlib.closing(history):
+        return [{**json.loads(text), "pid": 0} for text in history.actors()]
+
+
+def actors(facts: Row, living: Sequence[Row], dead: Sequence[Row]) -> list[Row]:
+    """facts: of the node that was asked. living: as its agent tells them, some dead ones among them."""
+    known = {**{one["actor"]: one for one in dead}, **{one["actor"]: one for one in living}}
+    return [_actor(one, facts) for one in known.values()]
 
 
 _CAUSES = {
@@ -87,42 +91,46 @@ def _floats(units: Mapping[str, int]) -> dict[str, float]:
     return {name: amount / resource_model.RESOURCE_UNIT for name, amount in units.items()}
 
 
-def workers(asker: inquiry.Asker | None, request: node_view.Request, *, path: str = "") -> node_view.Listing:
-    """path: as for `tasks`. A history knows of no driver."""
-    rows: dict[str, Row] = {}
-    missing, notes = [], []
-    if asker is None:
-        history: store.Store | None = node_view.opened(path)
-    else:
-        node = node_view.Node(asker, request.timeout_s)
-        node_id = node.query("nodes")[0]["node_id"]
-        rows = {
-            one["id"]: _worker(one["id"], one["pid"], node_id, is_driver=one["is_driver"])
-            for one in node.query("owners")
-        }
-        history, missing, notes = node.history_if_on(), node.missing, node.notes
-    if history is not None:
-        with contextlib.closing(history):
-            recorded = history.workers()
-        for one in recorded:
-            row = rows.setdefault(one["worker"], _worker(one["worker"], one["pid"], one["node"], is_driver=False))
-            row["start_time_ms"] = _milliseconds(one["ready"])
-            if one["ended"] is not None:
-                row |= {
-                    "is_alive": False, "end_time_ms": _milliseconds(one["ended"]), "exit_type": one["exit_type"],
-                    "exit_detail": one["exit_detail"],
-                }  # fmt: skip
-    return node_view.filtered(list(rows.values()), request, missing, notes)
+def workers_of_history(path: str, request: node_view.Request) -> node_view.Listing:
+    """Those of one that was kept, which knows of no driver."""
+    return node_view.filtered(_recorded(node_view.opened(path), {}, resource_model.NODE_ADDRESS), request, [], [])
+
+
+def workers_of_node(node: node_view.Node, facts: Row, request: node_view.Request) -> node_view.Listing:
+    """facts: of the node."""
+    host = node_view.host_of(facts)
+    rows = {
+        one["id"]: _worker(one["id"], one["pid"], facts["node_id"], host, is_driver=one["is_driver"])
+        for one in node.query("owners")
+    }
+    history = node.history_if_on()
+    found = list(rows.values()) if history is None else _recorded(history, rows, host)
+    return node_view.filtered(found, request, node.missing, node.notes)
+
+
+def _recorded(history: store.Store, rows: dict[str, Row], host: str) -> list[Row]:
+    """rows: of the living, by id."""
+    with contextlib.closing(history):
+        recorded = history.workers()
+    for one in recorded:
+        row = rows.setdefault(one["worker"], _worker(one["worker"], one["pid"], one["node"], host, is_driver=False))
+        row["start_time_ms"] = _milliseconds(one["ready"])
+        if one["ended"] is not None:
+            row |= {
+                "is_alive": False, "end_time_ms": _milliseconds(one["ended"]), "exit_type": one["exit_type"],
+                "exit_detail": one["exit_detail"],
+            }  # fmt: skip
+    return list(rows.values())
 
 
 def _milliseconds(seconds: float | None) -> int:
     return int(seconds * 1e3) if seconds is not None else 0
 
 
-def _worker(worker: str, pid: int, node_id: str, *, is_driver: bool) -> Row:
+def _worker(worker: str, pid: int, node_id: str, host: str, *, is_driver: bool) -> Row:
     return {
         "worker_id": worker, "is_alive": True, "worker_type": "DRIVER" if is_driver else "WORKER", "exit_type": None,
-        "node_id": node_id, "ip": resource_model.NODE_ADDRESS, "pid": pid, "exit_detail": None,
+        "node_id": node_id, "ip": host, "pid": pid, "exit_detail": None,
         "worker_launch_time_ms": -1, "worker_launched_time_ms": -1, "start_time_ms": 0, "end_time_ms": 0,
         "debugger_port": None, "num_paused_threads": None,
     }  # fmt: skip
@@ -135,7 +143,7 @@ def nodes(asker: inquiry.Asker, request: node_view.Request) -> node_view.Listing
 
 
 def _node(one: Row) -> Row:
-    host = one["address"].rpartition(":")[0].strip("[]") or resource_model.NODE_ADDRESS
+    host = node_view.host_of(one)
     how = "Expected" if one["is_expected"] else "Unexpected"
     return {
         "node_id": one["node_id"], "node_ip": host, "is_head_node": one["is_head"],
@@ -156,24 +164,36 @@ def _drained(node: Row) -> str | None:
 
 def jobs(asker: inquiry.Asker, request: node_view.Request) -> node_view.Listing:
     """The drivers. runtime_env is None where the driver does not tell it, and of those that have ended."""
-    node = node_view.Node(asker, request.timeout_s)
-    node_id = node.query("nodes")[0]["node_id"]
+    cluster = cluster_view.Cluster(asker, request.timeout_s)
+    node, node_id = cluster.node, cluster.own_id
+
+    def is_here(job: Row) -> bool:
+        return node.is_here and job.get("node_id", node_id) == node_id
+
+    def runtime_env(job: Row) -> Any:
+        if job["ended_s"] is not None or not cluster.does_answer(job.get("node_id", node_id)):
+            return None
+        return node.runtime_env({**job, "id": job["driver"]})
+
     rows = [
         {
             "job_id": one["job_id"], "submission_id": None, "type": "DRIVER", "status": one["status"],
-            "entrypoint": one["entrypoint"] or _command(one["pid"]), "message": one["message"] or None,
+            "entrypoint": one["entrypoint"] or (_command(one["pid"]) if is_here(one) else ""), "message": one["message"] or None,
             "error_type": None,
-            "driver_info": {"id": one["job_id"], "node_ip_address": resource_model.NODE_ADDRESS, "pid": str(one["pid"])},
+            "driver_info": {
+                "id": one["job_id"], "pid": str(one["pid"]),
+                "node_ip_address": cluster.host_of(one.get("node_id", node_id)) or resource_model.NODE_ADDRESS,
+            },
             "start_time": _milliseconds(one["started_s"]),
             "end_time": _milliseconds(one["ended_s"]) if one["ended_s"] is not None else None,
             "metadata": one["metadata"], "priority": one["priority"], "weight": one["weight"],
             "preempt": one["preempt"],
-            "runtime_env": node.runtime_env({**one, "id": one["driver"]}) if one["ended_s"] is None else None,
+            "runtime_env": runtime_env(one),
             "driver_agent_http_address": None, "driver_node_id": one.get("node_id", node_id), "driver_exit_code": None,
         }
         for one in node.query("jobs")
     ]  # fmt: skip
-    return node_view.filtered(rows, request, node.missing, node.notes)
+    return node_view.filtered(rows, request, [], node.notes + node.missing)  # of which only runtime_env is
 
 
 def _command(pid: int) -> str:
@@ -185,10 +205,12 @@ def _command(pid: int) -> str:
         return ""
 
 
-def objects(asker: inquiry.Asker, request: node_view.Request) -> node_view.Listing:
-    node = node_view.Node(asker, request.timeout_s)
+def objects_of_node(node: node_view.Node, facts: Row, request: node_view.Request) -> node_view.Listing:
+    """Those that its processes refer to."""
     limit = None if request.limit is None else request.limit + request.offset
-    asked = own_state.Question(request.wanted, request.order, limit)
+    asked = own_state.Question(
+        request.wanted, request.order, limit, node=facts["node_id"], host=node_view.host_of(facts)
+    )
     rows: list[Row] = []
     total = 0
     for process in node.query("owners"):
@@ -200,26 +222,20 @@ def objects(asker: inquiry.Asker, request: node_view.Request) -> node_view.Listi
     return node_view.Listing(node_view.page(rows, request), total, node.missing, [])
 
 
-def object_tally(asker: inquiry.Asker, request: node_view.Request) -> tuple[list[Row], list[str]]:
-    """What is alike among the objects that meet the conditions: the columns `own_state.COUNTED`, "count" and "bytes"; and
-    what is missing."""
-    node = node_view.Node(asker, request.timeout_s)
-    tally: dict[tuple[Any, ...], list[int]] = {}
-    for process in node.query("owners"):
-        for answer in node.ask_pages(process, "object_states", own_state.Question(request.wanted, None, 0)):
-            for *group, count, size_bytes in answer["counts"]:
-                found = tally.setdefault(tuple(group), [0, 0])
-                found[0] += count
-                found[1] += size_bytes
-    names = (*own_state.COUNTED, "count", "bytes")
-    return [dict(zip(names, (*group, *found), strict=True)) for group, found in tally.items()], node.missing
+def object_tally_of_node(node: node_view.Node, facts: Row, request: node_view.Request) -> list[tuple[Any, ...]]:
+    """What is alike among the objects that meet the conditions: the columns `own_state.COUNTED`, how many, and bytes."""
+    asked = own_state.Question(request.wanted, None, 0, node=facts["node_id"], host=node_view.host_of(facts))
+    answers = (
+        answer["counts"]
+        for process in node.query("owners")
+        for answer in node.ask_pages(process, "object_states", asked)
+    )
+    return merging.summed(answers, key_size=len(own_state.COUNTED))
 
 
-def runtime_envs(asker: inquiry.Asker, request: node_view.Request) -> node_view.Listing:
+def runtime_envs_of_node(node: node_view.Node, facts: Row, request: node_view.Request) -> node_view.Listing:
     """Those that a worker has, somebody waits for a worker with, or are kept or built for either or for a job. success is
     None while it is being built or waits for that; ref_cnt: the workers with it that are in use."""
-    node = node_view.Node(asker, request.timeout_s)
-    node_id = node.query("nodes")[0]["node_id"]
     counts: dict[str, int] = {}
     for one in node.query("workers"):
         if one["env"]:
@@ -235,7 +251,7 @@ def runtime_envs(asker: inquiry.Asker, request: node_view.Request) -> node_view.
     rows = [
         {
             "runtime_env": env, "success": True if has_one or is_ready.get(_build_key(env)) else None,
-            "creation_time_ms": None, "node_id": node_id, "ref_cnt": count, "error": None,
+            "creation_time_ms": None, "node_id": facts["node_id"], "ref_cnt": count, "error": None,
         }
         for env, count, has_one in found
     ]  # fmt: skip
@@ -266,16 +282,3 @@ def placement_groups(asker: inquiry.Asker, request: node_view.Request) -> node_v
         for one in node.query("placement_groups")
     ]  # fmt: skip
     return node_view.filtered(rows, request, node.missing, node.notes)
-
-
-KINDS: dict[str, Callable[[inquiry.Asker, node_view.Request], node_view.Listing]] = {
-    "actors": actors,
-    "jobs": jobs,
-    "nodes": nodes,
-    "objects": objects,
-    "placement_groups": placement_groups,
-    "runtime_envs": runtime_envs,
-    "tasks": task_listing.tasks,
-    "workers": workers,
-}
-KEPT = ("actors", "tasks", "workers")  # what a history that was kept has

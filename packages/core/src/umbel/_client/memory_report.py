@@ -1,14 +1,16 @@
 """Who holds what in a session, and why one object is alive: asked of every process and put together.
 
-Processes answer through the agent, one after the other; one that does not answer is named and left out.
+Processes answer through the agent, one after the other; one that does not answer is named and left out. Each node of a cluster
+makes the report of its own (`surveys`), and one is made of all.
 """
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from typing import TYPE_CHECKING, Any, NamedTuple
 
 from umbel import exceptions
+from umbel._base import nodes
 from umbel._model import ids, reasons
 
 if TYPE_CHECKING:
@@ -29,7 +31,9 @@ _CALLED = {
     "environment": "server of an environment",
     "history": "recorder of the history",
     "metrics": "server of metrics",
+    "surveyor": "surveyor for other nodes",
 }
+NAMES_S = 5.0  # for the node whose tasks they are
 _TASK_DIGITS = 2 * ids.TaskID.SIZE
 
 
@@ -45,6 +49,7 @@ class Entry(NamedTuple):
     local: int
     pins: int
     borrowers: int
+    node_id: str = ""
 
     @property
     def reference_type(self) -> str:
@@ -67,8 +72,45 @@ class Report(NamedTuple):
     silent: list[str]
     store: dict[str, Any]
 
+    @classmethod
+    def read(cls, told: Sequence[Any]) -> Report:
+        """As JSON has it."""
+        entries, processes, left_out, silent, store = told
+        return cls(
+            [Entry(*one) for one in entries], processes, [(one[0], one[1], one[2]) for one in left_out], silent, store
+        )
 
-def collect(asker: Asker) -> Report:
+
+def collect(asker: Asker, timeout_s: float = 30.0) -> Report:
+    """Of all nodes. Raises UmbelError when the agent does not answer."""
+    from umbel._client import cluster_view
+
+    cluster = cluster_view.Cluster(asker, timeout_s)
+    if cluster.is_alone:
+        return of_node(asker)
+    others = cluster.to_survey()
+    found = {cluster.own_id: of_node(asker)} if cluster.own_id not in others else {}
+    answers = cluster.survey("memory", {one: {} for one in others})
+    return merged({**found, **{node_id: Report.read(told) for node_id, told in answers.items()}}, cluster.node.missing)
+
+
+def merged(reports: Mapping[str, Report], silent: Sequence[str]) -> Report:
+    """The reports of several nodes as one. silent: what is said of those that have made none."""
+    entries, processes, left_out, missing = [], [], [], [*silent]
+    store: dict[str, Any] = {"holders": []}
+    for node_id, one in reports.items():
+        where = f" of node {node_id[:8]}"
+        entries += [entry._replace(process=entry.process + where, node_id=node_id) for entry in one.entries]
+        processes += [{**process, "node_id": node_id} for process in one.processes]
+        left_out += one.left_out
+        missing += [f"node {node_id[:8]}: {text}" for text in one.silent]
+        for name, value in one.store.items():
+            store[name] = store.get(name, []) + value if name == "holders" else store.get(name, 0) + value
+    store["holders"].sort(key=lambda holder: -holder["bytes"])
+    return Report(entries, processes, left_out, missing, store)
+
+
+def of_node(asker: Asker) -> Report:
     """Raises UmbelError when the agent does not answer."""
     processes = asker.query("processes")
     rows: list[tuple[dict[str, Any], dict[str, Any]]] = []
@@ -113,19 +155,30 @@ def _made(row: dict[str, Any], names: dict[str, str]) -> str:
 
 
 def _names(asker: Asker, object_ids: Sequence[str]) -> tuple[dict[str, str], str]:
-    """Of the tasks that made these objects, as far as the history still has them, and why it cannot be read, or ""."""
-    from umbel._client import task_listing  # not needed where call sites are recorded
+    """Of the tasks that made these objects, of owners on one node, as far as its history still has them, and why it cannot be
+    read, or ""."""
+    from umbel._client import cluster_view, task_listing  # not needed where call sites are recorded
 
     wanted = list(dict.fromkeys(one[:_TASK_DIGITS] for one in object_ids))
+    if not wanted:
+        return {}, ""
     try:
-        return (task_listing.task_names(asker, wanted) if wanted else {}), ""
+        tag = nodes.tag_in(wanted[0])
+        if asker.is_here and tag == nodes.tag_in(asker.process):
+            return task_listing.task_names(asker, wanted), ""
+        cluster = cluster_view.Cluster(asker, NAMES_S)
+        found: dict[str, str] = cluster.survey_one(
+            cluster.tags().get(tag, cluster.own_id), "task_names", {"tasks": wanted}
+        )
+        return found, ""
     except exceptions.UmbelError as error:
         return {}, str(error)
 
 
 def _called(process: dict[str, Any]) -> str:
     what = f"actor {process['class_name']}" if process["actor"] else _CALLED.get(process["component"], "")
-    return f"{what or process['component']} (pid {process['pid']})"
+    where = f" of node {process['node_id'][:8]}" if process.get("node_id") else ""
+    return f"{what or process['component']} (pid {process['pid']}){where}"
 
 
 def check_arguments(group_by: str, sort_by: str, units: str, num_entries: int | None) -> None:
@@ -235,8 +288,8 @@ def _count(count: int, what: str) -> str:
 def why_alive(asker: Asker, object_id: str) -> list[Reason]:
     """Everything that keeps an object, of its owner and of each process that borrows it. Empty when its owner does not
     keep it any more. Raises UmbelError when the owner does not answer."""
-    called = {one["id"]: _called(one) for one in asker.query("processes")}
     owner = object_id[: 2 * ids.WorkerID.SIZE]
+    called = {one["id"]: _called(one) for one in asker.query("processes", node=nodes.tag_in(owner))}
     kept = asker.ask(owner, "keeps", object_id)
     if not kept["known"]:
         return []

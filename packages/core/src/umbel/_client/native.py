@@ -547,18 +547,18 @@ class NativeEngine:
 
         return key_values.KeyValues(self)
 
-    def query(self, what: str, *, about: str = "", timeout_s: float | None = None) -> Any:
+    def query(self, what: str, *, about: str = "", node: str = "", timeout_s: float | None = None) -> Any:
         """Ask the agent: "nodes", "cluster_resources", "available_resources", "pending", ... Only "timeline", trace events
-        as `umbel._client.timeline` makes them, comes from others as well."""
+        as `umbel._client.timeline` makes them, comes from others as well. node: the tag of another one that is to answer."""
         self.check_running()
         if what == "timeline":
-            from umbel._client import inquiry, task_listing
+            from umbel._client import cluster_listing, inquiry
 
-            return list(task_listing.timeline(inquiry.EngineAsker(self, query_timeout_s=HISTORY_ANSWER_S)))
+            return list(cluster_listing.timeline(inquiry.EngineAsker(self, query_timeout_s=HISTORY_ANSWER_S)))
         if what == "available_resources":
             with self.lock:
                 self.leases.give_back_unused()  # what is kept for a moment, in case more comes, is not in use
-        return self._ask({"t": "query", "what": what, "about": about}, timeout_s=timeout_s)["result"]
+        return self._ask({"t": "query", "what": what, "about": about, "node": node}, timeout_s=timeout_s)["result"]
 
     def _ask(self, message: dict[str, Any], *, timeout_s: float | None = None) -> dict[str, Any]:
         """The agent's answer. Raises UmbelSystemError when it refuses."""

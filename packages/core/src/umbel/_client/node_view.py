@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING, Any, NamedTuple
 from umbel import exceptions
 from umbel._client import inquiry, own_state
 from umbel._history import conditions
+from umbel._model import resources as resource_model
 
 if TYPE_CHECKING:
     from umbel._history import store
@@ -26,6 +27,16 @@ class Request(NamedTuple):
     offset: int = 0
     timeout_s: float = 30.0
 
+    def encoded(self) -> list[Any]:
+        """As JSON has it; `read` is the inverse."""
+        return list(self)
+
+    @classmethod
+    def read(cls, told: Sequence[Any]) -> Request:
+        wanted, order, limit, offset, timeout_s = told
+        by: Order = (order[0], order[1]) if order is not None else None
+        return cls([conditions.Condition(*one) for one in wanted], by, limit, offset, timeout_s)
+
 
 class Listing(NamedTuple):
     """rows: those asked for. total: how many meet the conditions. missing: why rows may be missing, in words. notes:
@@ -41,15 +52,28 @@ class Node:
     """One node's state, looked at within a time-out."""
 
     def __init__(self, asker: inquiry.Asker, timeout_s: float) -> None:
-        self._asker = asker
+        self.asker = asker
         self._until_s = time.monotonic() + timeout_s
         self._timeout_s = timeout_s
         self.missing: list[str] = []
         self.notes: list[str] = []
 
+    @property
+    def is_here(self) -> bool:
+        """Whether its files can be read."""
+        return self.asker.is_here
+
+    def left_s(self) -> float:
+        return max(0.0, self._until_s - time.monotonic())
+
     def query(self, what: str) -> Any:
         self.check_time()
-        return self._asker.query(what)
+        return self.asker.query(what)
+
+    def gather(self, what: str, abouts: Mapping[str, str], limit_s: float) -> dict[str, Row]:
+        """See `inquiry.Asker`."""
+        self.check_time()
+        return self.asker.gather(what, abouts, limit_s)
 
     def check_time(self) -> None:
         if time.monotonic() > self._until_s:
@@ -83,7 +107,7 @@ class Node:
         """Its answer; None if there is none, which is noted unless it has just ended."""
         self.check_time()
         try:
-            return self._asker.ask(process["id"], what, about)
+            return self.asker.ask(process["id"], what, about)
         except exceptions.UmbelError as error:
             if any(one["id"] == process["id"] for one in self.query("owners")):
                 self.missing.append(f"process {process['id'][:8]} (pid {process['pid']}) does not answer: {error}")
@@ -93,7 +117,7 @@ class Node:
         """The environment in which a process runs, as the option is written; None if it does not answer."""
         self.check_time()
         try:
-            found: dict[str, Any] = self._asker.ask(process["id"], "runtime_env", "")["runtime_env"]
+            found: dict[str, Any] = self.asker.ask(process["id"], "runtime_env", "")["runtime_env"]
         except exceptions.UmbelError as error:
             self.notes.append(
                 f"the runtime_env of process {process['id'][:8]} (pid {process['pid']}) is not known: {error}"
@@ -126,6 +150,11 @@ def opened(path: str) -> store.Store:
         return store.Store(path)
     except store.Error as error:
         raise exceptions.UmbelSystemError(f"the history in {path} cannot be read: {error}") from error
+
+
+def host_of(node: Row) -> str:
+    """At which others reach it, without the port. node: as the agent tells it."""
+    return str(node["address"].rpartition(":")[0].strip("[]") or resource_model.NODE_ADDRESS)
 
 
 def page(rows: list[Row], request: Request, owners: Mapping[str, int] | None = None) -> list[Row]:

@@ -13,7 +13,7 @@ class DriverOutput:
     """Writes workers' lines to this process's output.
 
     A line is shown at once when new. The same text again within `fold_s` seconds is only counted, and the count is
-    shown with its next appearance after that time, or at the end. The prefix is `(name pid=N)`.
+    shown with its next appearance after that time, or at the end. The prefix is `(name pid=N)`, with `ip=` of another node.
     """
 
     def __init__(self, *, fold_s: float, use_color: bool) -> None:
@@ -27,8 +27,8 @@ class DriverOutput:
     def show(self, message: dict[str, Any]) -> None:
         """One `log` notice of the agent."""
         stream = sys.stderr if message.get("is_err") else sys.stdout
-        name, pid = message.get("name") or "worker", message.get("pid")
-        prefix = f"({name} pid={pid})"
+        name, pid, ip = message.get("name") or "worker", message.get("pid"), message.get("ip", "")
+        prefix = f"({name} pid={pid}, ip={ip})" if ip else f"({name} pid={pid})"
         now = time.monotonic()
         lines = []
         for line in message["lines"]:
@@ -36,7 +36,7 @@ class DriverOutput:
                 continue
             key = (name, line)
             entry = self._seen.get(key)
-            if entry is not None and self._fold_s > 0 and now - entry[0] < self._fold_s and entry[4] != pid:
+            if entry is not None and self._fold_s > 0 and now - entry[0] < self._fold_s and entry[4] != (ip, pid):
                 entry[1] += 1
                 entry[2] = prefix
                 self.has_folded = True
@@ -44,7 +44,7 @@ class DriverOutput:
             folded = entry[1] if entry is not None else 0
             lines.append(self._line(prefix, line, folded, stream))
             if self._fold_s > 0:
-                self._remember(key, [now, 0, prefix, stream, pid])
+                self._remember(key, [now, 0, prefix, stream, (ip, pid)])
         if lines:
             self._write(stream, lines)
 

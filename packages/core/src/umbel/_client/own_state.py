@@ -16,9 +16,11 @@ import os
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from typing import TYPE_CHECKING, Any, NamedTuple, TypeVar
 
+from umbel._base import nodes
 from umbel._client import call_sites, recording, values
 from umbel._client.task import Task
 from umbel._history import batches, conditions, selections
+from umbel._model import resources as resource_model
 from umbel._objects import ownership, serialization
 
 if TYPE_CHECKING:
@@ -37,7 +39,8 @@ class Question(NamedTuple):
 
     order: column, and whether descending; by id for None. limit: of the rows of this page, None for all. after: where the
     page before has ended, None for the first. Of tasks, what only others know: running, by task, since when it runs and
-    whether it waits in `get` or `wait`; pids, by worker; and the node.
+    whether it waits in `get` or `wait`; pids, by worker; and all nodes of the cluster, by tag, where there are others. node,
+    host: where the process is.
     """
 
     wanted: Sequence[conditions.Condition]
@@ -47,6 +50,12 @@ class Question(NamedTuple):
     running: Mapping[str, Sequence[Any]] = {}
     pids: Mapping[str, int] = {}
     node: str = ""
+    nodes: Mapping[str, str] = {}
+    host: str = resource_model.NODE_ADDRESS
+
+    def node_of(self, worker: str) -> str | None:
+        """None for one that is not known any more."""
+        return self.nodes.get(nodes.tag_in(worker)) if self.nodes else self.node
 
     def encoded(self) -> str:
         return json.dumps(self._asdict())
@@ -245,7 +254,7 @@ class _Teller:
             "job_id": self._job,
             "parent_task_id": recording.parent_id(parent) if parent is not None else None,
             "worker_id": worker,
-            "node_id": self._asked.node if worker is not None else None,
+            "node_id": self._asked.node_of(worker) if worker is not None else None,
             "worker_pid": self._asked.pids.get(worker) if worker is not None else None,
             "error_type": None,
             "error_message": None,
@@ -277,7 +286,7 @@ def objects_of(engine: NativeEngine, about: str) -> dict[str, Any]:
     met = [
         row
         for record in page
-        for row in _object_rows(record, engine, used, inside)
+        for row in _object_rows(record, engine, asked, used, inside)
         if conditions.all_met(asked.wanted, row)
     ]
     counts: dict[tuple[Any, ...], list[int]] = {}
@@ -309,7 +318,9 @@ def _needed(engine: NativeEngine, page: Sequence[ownership.Record]) -> tuple[set
 COUNTED = ("call_site", "task_status", "attempt_number", "reference_type", "pid", "ip")  # what `counts` tell apart
 
 
-def _object_rows(record: ownership.Record, engine: NativeEngine, used: set[bytes], inside: set[bytes]) -> Iterator[Row]:
+def _object_rows(
+    record: ownership.Record, engine: NativeEngine, asked: Question, used: set[bytes], inside: set[bytes]
+) -> Iterator[Row]:
     object_id = record.object_id
     kinds = []
     if record.kind == values.LIFETIME:
@@ -341,7 +352,8 @@ def _object_rows(record: ownership.Record, engine: NativeEngine, used: set[bytes
             "call_site": call_sites.call_site(record) or "disabled",
             "type": engine.kind.upper(),
             "pid": os.getpid(),
-            "ip": "127.0.0.1",
+            "ip": asked.host,
+            "node_id": asked.node,
         }
 
 

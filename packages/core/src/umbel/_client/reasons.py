@@ -8,6 +8,7 @@ from __future__ import annotations
 import time
 from typing import TYPE_CHECKING, Any
 
+from umbel._base import nodes
 from umbel._client import refs
 from umbel._client.task import Task
 from umbel._model import reasons
@@ -105,14 +106,21 @@ def _of_task(task: Task, subject: str, facts: dict[str, Any]) -> Reason:
         text = f"waits for a worker with {_amounts(task.template.announcement['resources'])} (held: {held})"
         return Reason(reasons.WORKER, subject, text, facts=facts)
     facts["worker"] = task.lease.worker
+    worker = worker_in_words(task.lease.worker, task.template.engine.process_id.hex())
     behind = list(task.lease.inflight).index(task.seq) if task.seq in task.lease.inflight else 0
     if behind:
         others = "1 other task" if behind == 1 else f"{behind} other tasks"
-        text = f"is queued at worker {task.lease.worker[:8]} behind {others}"
+        text = f"is queued at {worker} behind {others}"
         return Reason(reasons.QUEUED, subject, text, facts=facts)
     facts["for_s"] = time.monotonic() - task.lease.last_reply_s
-    text = f"is running on worker {task.lease.worker[:8]}, for {facts['for_s']:.1f} s"
+    text = f"is running on {worker}, for {facts['for_s']:.1f} s"
     return Reason(reasons.RUNNING, subject, text, facts=facts)
+
+
+def worker_in_words(worker: str, beside: str) -> str:
+    """As somebody calls it who is on the node of the process `beside`."""
+    tag = nodes.tag_in(worker)
+    return f"worker {worker[:8]}" + (f" of node {tag[:8]}" if tag != nodes.tag_in(beside) else "")
 
 
 def _missing_argument(task: Task) -> ownership.Record | None:

@@ -7,8 +7,6 @@ read and written through it too (`remote_store`). See docs/design/0033-remote-dr
 
 from __future__ import annotations
 
-import contextlib
-import itertools
 import json
 import os
 import shutil
@@ -37,7 +35,6 @@ from umbel._model import package_names, reasons
 from umbel._transport import connection
 
 PACKAGE_PIECE_BYTES = 256 << 10
-HISTORIES_KEPT = 4  # threads that list at once
 
 
 class RemoteNode:
@@ -70,7 +67,6 @@ class RemoteDriverEngine(driver.DriverEngine):
 
     def __init__(self, tunnel: remote_tunnel.RemoteTunnel, **options: Any) -> None:
         self._tunnel = tunnel
-        self._history = _History(self)
         tunnel.on_lost = self._on_lost
         super().__init__(RemoteNode(tunnel), **options)
         self.address_info["node_ip_address"] = tunnel.node["address"].rpartition(":")[0].strip("[]")
@@ -146,12 +142,6 @@ class RemoteDriverEngine(driver.DriverEngine):
             return super()._not_ready(wanted, found, timeout_s)
         return f"some of {len(found)} objects were not ready within {timeout_s} s: {broken}"
 
-    def query(self, what: str, *, about: str = "", timeout_s: float | None = None) -> Any:
-        found = super().query(what, about=about, timeout_s=timeout_s)
-        if what == "history" and not found["trouble"]:
-            return {**found, "path": self._history.copy_of(found["path"])}
-        return found
-
     # What cannot be had from here
 
     def tensor_holder(self) -> Any:
@@ -166,10 +156,6 @@ class RemoteDriverEngine(driver.DriverEngine):
         """On the tunnel's thread, before the sockets close: who waits is told this rather than what follows from it."""
         if hasattr(self, "agent"):
             self.agent.close()
-
-    def close(self) -> None:
-        super().close()
-        self._history.close()
 
 
 class _AgentLink(links.AgentLink):
@@ -224,43 +210,6 @@ class _RemoteLinks(remote_links.RemoteLinks):
 
         to = {"to": "elsewhere", "address": wanted.address, "process": wanted.peer.hex()}
         sock = self._tunnel.open(to, on_answer)
-
-
-class _History:
-    """Copies of the node's history of what has ended, for whoever has asked for it."""
-
-    def __init__(self, engine: RemoteDriverEngine) -> None:
-        self._engine = engine
-        self._directory = ""
-        self._numbers = itertools.count()
-
-    def copy_of(self, path: str) -> str:
-        """Of a file there, the path of a copy here, until some more have been made. Raises UmbelSystemError."""
-        files = self._engine.files
-        found, _ = files.ask({"t": "snapshot", "path": path})
-        _check_history(found, b"")
-        self._directory = self._directory or tempfile.mkdtemp(prefix="umbel-history-")
-        number = next(self._numbers)
-        copy = os.path.join(self._directory, f"{number}.db")
-        with contextlib.suppress(FileNotFoundError):
-            os.unlink(os.path.join(self._directory, f"{number - HISTORIES_KEPT}.db"))
-        try:
-            with open(copy, "wb") as file:
-                question = {"t": "read_file", "path": found["path"]}
-                remote_store.copy(files, question, 0, found["bytes"], file.fileno(), _check_history)
-        finally:
-            files.tell({"t": "drop_snapshot", "path": found["path"]})
-        return copy
-
-    def close(self) -> None:
-        if self._directory:
-            shutil.rmtree(self._directory, ignore_errors=True)
-
-
-def _check_history(message: Mapping[str, Any], _body: bytes) -> None:
-    error = message.get("error")
-    if error is not None:
-        raise exceptions.UmbelSystemError(f"the node's history of what has ended cannot be read: {error['text']}")
 
 
 class RemoteEnvironment(own_environment.OwnEnvironment):

@@ -145,7 +145,7 @@ class RemoteLinks:
     def reason(self, peer: bytes) -> reasons.Reason:
         """Why nothing has come of it, as far as is known here."""
         tag = nodes.tag_of_process(peer).hex()
-        text = f"{self._peers.state(peer, time.monotonic())}; what it does cannot be asked from another node yet"
+        text = self._peers.state(peer, time.monotonic())
         facts = {"process": peer.hex(), "node": tag}
         return reasons.Reason(reasons.NODE, f"that process, on the node whose id begins with {tag},", text, facts=facts)
 

@@ -47,10 +47,10 @@ def error_of(engine: NativeEngine, size_bytes: int, refusal: Mapping[str, Any]) 
     return kind(". ".join(lines))
 
 
-def reason(asker: inquiry.Asker) -> Reason:
-    """Who has the store, for somebody who waits for room in it."""
+def reason(asker: inquiry.Asker, node: str = "") -> Reason:
+    """Who has the store, for somebody who waits for room in it. node: as `Asker.query` takes it."""
     try:
-        store, owners = asker.query("store"), asker.query("owners")
+        store, owners = asker.query("store", node=node), asker.query("owners", node=node)
     except exceptions.UmbelError as error:
         return Reason(reasons.UNKNOWN, "the node's daemon", f"does not say who holds it: {error}")
     kinds = {one["id"]: {"kind": "driver" if one["is_driver"] else "worker", "pid": one["pid"]} for one in owners}

@@ -2,22 +2,20 @@
 
 In this order: what runs is asked of all processes; then each is asked for what it has submitted and what of that is
 unfinished, and reports what has ended; then the history is read, which by then has all that had. What has ended in between
-is in both, and told once. Nothing here has state.
+is in both, and told once. Here one node's are put together, `cluster_listing` asks all; a task belongs to the node of the process
+that has submitted it, wherever it runs. Nothing here has state.
 """
 
 from __future__ import annotations
 
 import bisect
 import contextlib
-import heapq
-import itertools
-import time
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from typing import TYPE_CHECKING, Any, NamedTuple
 
 from umbel import exceptions
+from umbel._base import nodes as node_ids
 from umbel._client import inquiry, node_view, own_state
-from umbel._client import timeline as timelines
 from umbel._history import conditions, selections
 
 if TYPE_CHECKING:
@@ -71,22 +69,37 @@ def _cut(ranges: Sequence[Sequence[int]], without: Sequence[int]) -> list[tuple[
     return left
 
 
-def tasks(asker: inquiry.Asker | None, request: node_view.Request, *, path: str = "") -> node_view.Listing:
-    """path: of a history that was kept; then no session is asked."""
-    if asker is None:
-        return _with_history(node_view.opened(path), request, Living([], []), [])
-    node = node_view.Node(asker, request.timeout_s)
-    living = _living_tasks(node, request)
+class Elsewhere(NamedTuple):
+    """What is known of other nodes. nodes: all of the cluster by tag, {} where there is one. running: of tasks that processes of
+    this node have submitted, those that run elsewhere, with what is told of them."""
+
+    nodes: Mapping[str, str] = {}
+    running: Mapping[str, Sequence[Any]] = {}
+
+
+ALONE = Elsewhere()
+
+
+def of_history(path: str, request: node_view.Request) -> node_view.Listing:
+    """The tasks of one that was kept."""
+    return _with_history(node_view.opened(path), request, Living([], []), [], ALONE)
+
+
+def of_node(
+    node: node_view.Node, node_id: str, request: node_view.Request, elsewhere: Elsewhere = ALONE
+) -> node_view.Listing:
+    """What its processes have submitted."""
+    living = _living_tasks(node, node_id, request, elsewhere)
     history = node.history()
     if history is None:
         return node_view.Listing(
             node_view.page(living.rows, request), sum(one.total for one in living.counts), node.missing, []
         )
-    return _with_history(history, request, living, node.missing)
+    return _with_history(history, request, living, node.missing, elsewhere)
 
 
 def _with_history(
-    history: store.Store, request: node_view.Request, living: Living, missing: list[str]
+    history: store.Store, request: node_view.Request, living: Living, missing: list[str], elsewhere: Elsewhere
 ) -> node_view.Listing:
     """The page of what is alive and what has ended."""
     wanted, limit, offset = request.wanted, request.limit, request.offset
@@ -94,7 +107,8 @@ def _with_history(
     if not has_all:
         limit, offset = None if limit is None else limit + offset, 0
     with contextlib.closing(history), _prepared(history, wanted, None if limit is None else limit + offset):
-        ended = [_with_times(row) for row in history.tasks(wanted, order=request.order, limit=limit, offset=offset)]
+        found = history.tasks(wanted, order=request.order, limit=limit, offset=offset)
+        ended = [_with_times(_with_node(row, elsewhere)) for row in found]
         living = living.without(history, wanted)
         total = history.task_count(wanted) + sum(one.total for one in living.counts)
         counts, owners = history.counts(), history.owners()
@@ -116,19 +130,31 @@ def _prepared(history: store.Store, wanted: Sequence[conditions.Condition], end:
         yield
 
 
-def _living_tasks(node: node_view.Node, request: node_view.Request) -> Living:
-    """Actors that are being made come first: when one has ended, its worker reports that later."""
-    limit = None if request.limit is None else request.limit + request.offset
-    creations = [_with_times(row) for row in map(_creation, node.query("actors")) if row is not None]
-    processes = node.query("owners")
-    running: dict[str, dict[str, Any]] = {process["id"]: {} for process in processes}
-    answering = []
+def running(node: node_view.Node, processes: Sequence[Row]) -> tuple[list[Row], dict[str, Sequence[Any]]]:
+    """Those of the processes that answer, and what runs in them: by task, since when, and whether it waits."""
+    answering: list[Row] = []
+    found: dict[str, Sequence[Any]] = {}
     for process, answer in node.ask_all("running", "", processes):
         answering.append(process)
-        for task, facts in answer["running"].items():
-            running.setdefault(task[:32], {})[task] = facts
+        found.update(answer["running"])
+    return answering, found
+
+
+def _living_tasks(node: node_view.Node, node_id: str, request: node_view.Request, elsewhere: Elsewhere) -> Living:
+    """Actors that are being made come first: when one has ended, its worker reports that later."""
+    limit = None if request.limit is None else request.limit + request.offset
+    own = node_ids.tag_text(node_id)
+    actors = [one for one in node.query("actors") if not elsewhere.nodes or node_ids.tag_in(one["actor"]) == own]
+    creations = [_with_times(row) for row in map(_creation, actors) if row is not None]
+    processes = node.query("owners")
+    answering, runs_here = running(node, processes)
+    by_owner: dict[str, dict[str, Any]] = {process["id"]: {} for process in processes}
+    for task, facts in (*elsewhere.running.items(), *runs_here.items()):
+        by_owner.setdefault(task[:32], {})[task] = facts
     pids = {process["id"]: process["pid"] for process in processes}
-    asked = own_state.Question(request.wanted, request.order, limit, pids=pids, node=node.query("nodes")[0]["node_id"])
+    asked = own_state.Question(
+        request.wanted, request.order, limit, pids=pids, node=node_id, nodes=dict(elsewhere.nodes)
+    )
     rows = [row for row in creations if conditions.all_met(request.wanted, row)]
     counts = [
         Count(
@@ -139,13 +165,20 @@ def _living_tasks(node: node_view.Node, request: node_view.Request) -> Living:
     ]  # fmt: skip
     in_order = request.order is None or request.order[0] == "task_id"
     for process in answering:
-        question = asked._replace(running=running[process["id"]])
+        question = asked._replace(running=by_owner[process["id"]])
         for answer in node.ask_pages(process, "task_states", question):
             rows += answer["rows"]
             counts += [Count(process["id"], *one) for one in answer["counts"]]
             if limit is not None and not in_order and len(rows) > 2 * own_state.PAGE + limit:
                 rows = node_view.page(rows, request._replace(limit=limit, offset=0))
     return Living(rows, counts)
+
+
+def _with_node(row: Row, elsewhere: Elsewhere) -> Row:
+    """A row of the history, which does not know all workers of other nodes."""
+    if elsewhere.nodes and row["node_id"] is None and row["worker_id"] is not None:
+        row["node_id"] = elsewhere.nodes.get(node_ids.tag_in(row["worker_id"]))
+    return row
 
 
 def _creation(actor: Row) -> Row | None:
@@ -158,7 +191,8 @@ def _creation(actor: Row) -> Row | None:
         **selections.CONSTANT, "task_id": actor["actor"], "attempt_number": actor["restarts"], "name": function,
         "func_or_class_name": function, "type": "ACTOR_CREATION_TASK", "actor_id": actor["actor"],
         "state": "PENDING_ARGS_AVAIL" if actor["lacks_arguments"] else state, "worker_id": actor["worker"] or None,
-        "worker_pid": actor["pid"], "call_site": actor["call_site"] or None, "submitted_s": None, "started_s": None,
+        "worker_pid": actor["pid"], "node_id": actor.get("node_id") if actor["worker"] else None,
+        "call_site": actor["call_site"] or None, "submitted_s": None, "started_s": None,
         "ended_s": None,
     }  # fmt: skip
 
@@ -174,17 +208,31 @@ def _with_times(row: Row) -> Row:
     return {**selections.CONSTANT, **row}
 
 
-def task_tally(
-    asker: inquiry.Asker | None, request: node_view.Request, *, path: str = ""
-) -> tuple[list[tuple[str, str, str, int]], list[str], list[str]]:
-    """(name, type, state, how many) of all tasks that meet the conditions; what is missing; notes. path: as for `tasks`."""
-    living, missing, notes = Living([], []), [], []
-    if asker is None:
-        history: store.Store | None = node_view.opened(path)
-    else:
-        node = node_view.Node(asker, request.timeout_s)
-        living = _living_tasks(node, request._replace(limit=0, offset=0))
-        history, missing = node.history(), node.missing
+Tally = list[tuple[str, str, str, int]]  # (name, type, state, how many)
+
+
+class Tallied(NamedTuple):
+    """What is counted; what is missing, and notes, in words."""
+
+    tally: Tally
+    missing: list[str]
+    notes: list[str]
+
+
+def tally_of_history(path: str, request: node_view.Request) -> Tallied:
+    return _tallied(node_view.opened(path), request, Living([], []), [])
+
+
+def tally_of_node(
+    node: node_view.Node, node_id: str, request: node_view.Request, elsewhere: Elsewhere = ALONE
+) -> Tallied:
+    """All tasks that meet the conditions of those that its processes have submitted."""
+    living = _living_tasks(node, node_id, request._replace(limit=0, offset=0), elsewhere)
+    return _tallied(node.history(), request, living, node.missing)
+
+
+def _tallied(history: store.Store | None, request: node_view.Request, living: Living, missing: list[str]) -> Tallied:
+    notes = []
     tally: dict[tuple[str, str, str], int] = {}
     if history is not None:
         with contextlib.closing(history), history.reading():
@@ -200,40 +248,44 @@ def task_tally(
         if total := one.total:
             key = one.name, one.type, one.state
             tally[key] = tally.get(key, 0) + total
-    return [(*key, count) for key, count in tally.items()], missing, notes
+    return Tallied([(*key, count) for key, count in tally.items()], missing, notes)
 
 
-_LOST = [conditions.Condition("start_time_ms", "=", None), conditions.Condition("worker_id", "!=", None)]
-_RUNNING = [conditions.Condition("state", "in", ["RUNNING", "RUNNING_IN_RAY_GET"])]
+BY_START = ("start_time_ms", False)
+STARTED = (conditions.Condition("start_time_ms", "!=", None),)
+LOST = (conditions.Condition("start_time_ms", "=", None), conditions.Condition("worker_id", "!=", None))
+_RUNNING = (conditions.Condition("state", "in", ["RUNNING", "RUNNING_IN_RAY_GET"]),)
 
 
-def timeline(asker: inquiry.Asker | None, timeout_s: float = 30.0, *, path: str = "") -> Iterator[timelines.Event]:
-    """The trace events of all tasks that run or have ended. path: as for `tasks`. Raises UmbelSystemError."""
-    now_s = time.time()
-    order = ("start_time_ms", False)
-    processes: dict[str, timelines.Process] = {}
-    living = Living([], [])
-    if asker is None:
-        history: store.Store | None = node_view.opened(path)
-    else:
-        node = node_view.Node(asker, timeout_s)
-        living = _living_tasks(node, node_view.Request(_RUNNING, order, timeout_s=timeout_s))
-        processes = {one["id"]: timelines.Process(one["pid"], one["is_driver"]) for one in node.query("owners")}
-        history = node.history()
-        if history is None:
-            raise exceptions.UmbelSystemError("; ".join(node.missing))
-    assert history is not None
+class Begun(NamedTuple):
+    """For a trace. running: tasks that run, each attempt, as of the moment when those that have ended are `history`'s.
+    processes: [id, pid, whether it is a driver]."""
+
+    running: list[Row]
+    processes: list[tuple[str, int, bool]]
+    path: str
+
+
+def begun_of_node(node: node_view.Node, node_id: str, elsewhere: Elsewhere = ALONE) -> Begun:
+    """Raises UmbelSystemError without a history."""
+    request = node_view.Request(_RUNNING, BY_START, timeout_s=node.left_s())
+    living = _living_tasks(node, node_id, request, elsewhere)
+    processes = {one["id"]: (one["pid"], bool(one["is_driver"])) for one in node.query("owners")}
+    history = node.history()
+    if history is None:
+        raise exceptions.UmbelSystemError("; ".join(node.missing))
     with contextlib.closing(history), _prepared(history, (), None):
         for one in history.workers():
-            processes.setdefault(one["worker"], timelines.Process(one["pid"], False))
-        running = [row for row in living.without(history, ()).rows if row["started_s"] is not None]
-        ended = (row for row in history.tasks(order=order) if row["started_s"] is not None)
-        started = heapq.merge(ended, sorted(running, key=_start), key=_start)
-        yield from timelines.events(itertools.chain(started, history.tasks(_LOST)), processes, now_s)
+            processes.setdefault(one["worker"], (one["pid"], False))
+        rows = [row for row in living.without(history, ()).rows if row["started_s"] is not None]
+    return Begun(rows, [(one, *facts) for one, facts in processes.items()], history.path)
 
 
-def _start(row: Row) -> float:
-    return float(row["started_s"])
+def ended(history: store.Store, request: node_view.Request, elsewhere: Elsewhere = ALONE) -> Iterator[Row]:
+    """What has ended, as the history has it. Closes it."""
+    with contextlib.closing(history), _prepared(history, request.wanted, None):
+        for row in history.tasks(request.wanted, order=request.order, limit=request.limit, offset=request.offset):
+            yield _with_node(row, elsewhere)
 
 
 def task_names(asker: inquiry.Asker, task_ids: Sequence[str]) -> dict[str, str]:

@@ -26,10 +26,12 @@ Event = dict[str, Any]
 
 
 class Process(NamedTuple):
-    """One that ran or submitted tasks. pid: as the system has it."""
+    """One that ran or submitted tasks. pid: by which it is drawn, as the system has it where there is one node. called: which it
+    is among several nodes' in words."""
 
     pid: int
     is_driver: bool
+    called: str = ""
 
 
 class Place(NamedTuple):
@@ -164,6 +166,7 @@ def _names(process: Process, actor: str | None, lane_count: int) -> Iterator[Eve
     """Both viewers put the ids of processes behind their names, and Perfetto the numbers of lanes behind theirs."""
     shared = {"cat": "__metadata", "ph": "M", "ts": 0, "pid": process.pid}
     kind = "driver" if process.is_driver else f"actor {actor}" if actor is not None else "worker"
+    kind = f"{kind} {process.called}" if process.called else kind
     yield {**shared, "tid": 0, "name": "process_name", "args": {"name": kind}}
     yield {**shared, "tid": 0, "name": "process_sort_index", "args": {"sort_index": 0 if process.is_driver else 1}}
     lane_name = "driver" if process.is_driver else "calls" if actor is not None else "tasks"

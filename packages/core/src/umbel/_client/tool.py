@@ -4,11 +4,12 @@ from __future__ import annotations
 
 import os
 import select
+from collections.abc import Mapping
 from types import TracebackType
 from typing import Any
 
 from umbel import exceptions
-from umbel._base import sessions
+from umbel._base import nodes, sessions
 from umbel._transport import connection
 from umbel._wire import frames
 
@@ -24,7 +25,8 @@ class Tool:
         self.address = address
         self._reader = frames.FrameReader()
         self._requests = 0
-        self._answer_s = answer_s
+        self._process = ""
+        self.answer_s = answer_s
         try:
             self._sock = _dialled(address) if is_remote(address) else _connected(address)
         except OSError as error:
@@ -57,8 +59,27 @@ class Tool:
             raise exceptions.UmbelSystemError(answer["error"])
         return dict(answer)
 
-    def query(self, what: str, about: str = "") -> Any:
-        return self._request({"t": "query", "what": what, "about": about})
+    def query(self, what: str, about: str = "", *, node: str = "") -> Any:
+        """node: the tag of another one that is to answer; "" for the one that this is connected to."""
+        return self._request({"t": "query", "what": what, "about": about, "node": node})
+
+    def gather(self, what: str, abouts: Mapping[str, str], limit_s: float) -> dict[str, dict[str, Any]]:
+        """The answers of several nodes, by id: each {"result"}, or {"error": {"kind", "text"}} when it has not answered within
+        that time. abouts: by node, what it is to be asked about."""
+        message = {"t": "gather", "what": what, "abouts": dict(abouts), "limit_s": limit_s}
+        return dict(self._request(message, answer_s=limit_s + self.answer_s))
+
+    @property
+    def process(self) -> str:
+        """What stands for the id of a process on the node that this is connected to."""
+        if not self._process:
+            self._process = "0" * 8 + nodes.tag_text(self.query("nodes")[0]["node_id"])
+        return self._process
+
+    @property
+    def is_here(self) -> bool:
+        """Whether the node's files can be read."""
+        return not is_remote(self.address)
 
     def stop(self) -> int:
         """Have the node end; its daemon's process id. Raises UmbelSystemError where a program owns it."""
@@ -76,11 +97,11 @@ class Tool:
         not to be let in any more. See `umbel._agent.scaling`."""
         return self._request({"t": "scale", "report": report, "barred": barred})
 
-    def _request(self, message: dict[str, Any]) -> Any:
+    def _request(self, message: dict[str, Any], *, answer_s: float = 0.0) -> Any:
         self._requests += 1
         self._say({**message, "rq": self._requests})
         while True:
-            for answer in self._receive():
+            for answer in self._receive(answer_s or self.answer_s):
                 if answer.get("t") == "refused":
                     raise exceptions.UmbelSystemError(f"the node in {self.address} refused: {answer['text']}")
                 if answer.get("rq") != self._requests:
@@ -96,16 +117,16 @@ class Tool:
                 try:
                     data = data[self._sock.send(data) :]
                 except BlockingIOError:
-                    self._wait(select.POLLOUT)
+                    self._wait(select.POLLOUT, self.answer_s)
         except OSError as error:
             raise exceptions.UmbelSystemError(f"the node in {self.address} is gone: {error}") from error
 
-    def _receive(self) -> list[dict[str, Any]]:
+    def _receive(self, answer_s: float) -> list[dict[str, Any]]:
         while True:
             try:
                 data = self._sock.recv(65_536)
             except BlockingIOError:
-                self._wait(select.POLLIN)
+                self._wait(select.POLLIN, answer_s)
                 continue
             except OSError as error:
                 raise exceptions.UmbelSystemError(f"the node in {self.address} is gone: {error}") from error
@@ -113,11 +134,11 @@ class Tool:
                 raise exceptions.UmbelSystemError(f"the node in {self.address} has ended")
             return [frames.decode_control(payload)[0] for payload in self._reader.feed(data)]
 
-    def _wait(self, events: int) -> None:
+    def _wait(self, events: int, answer_s: float) -> None:
         poll = select.poll()
         poll.register(self._sock.fileno(), events)
-        if not poll.poll(self._answer_s * 1e3):
-            raise exceptions.UmbelSystemError(f"no answer within {self._answer_s:g} s; the process may be stopped")
+        if not poll.poll(answer_s * 1e3):
+            raise exceptions.UmbelSystemError(f"no answer within {answer_s:g} s; the process may be stopped")
 
 
 def is_remote(address: str) -> bool:

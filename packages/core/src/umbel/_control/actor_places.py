@@ -116,7 +116,10 @@ class ActorPlaces:
                 "t": "place_actor", "actor": spec.actor, "attempt": self._attempts, "placement": spec.placement,
                 "running": spec.running, "env": spec.env, "strategy": spec.strategy,
                 "label_selectors": spec.label_selectors, "depth": spec.depth, "source": source,
-                "job": {"id": spec.job.id, "facts": None if is_known else spec.job.facts},
+                "job": {
+                    "id": spec.job.id, "facts": None if is_known else spec.job.facts,
+                    "driver": control.driver_of_job(spec.job.id),
+                },
                 "may_restart": control.may_restart(spec.actor), "facts": control.facts(spec.actor),
             }
         )  # fmt: skip
@@ -380,11 +383,11 @@ class ActorPlaces:
             return {"node_id": awaited, "reason": "the head has started again, and waits for its node"}
         if listed["worker"] or not members.has_any or not members.control.lacks_host(listed["actor"]):
             return {}
-        where = f"node {placed.member.node_id}" if placed is not None else "the head"
-        told = f"{where} looks for a worker for it, and says what that waits for: umbel explain {listed['actor']} there"
+        sought_on = placed.member.node_id if placed is not None else members.own_id
+        told = f"node {sought_on} looks for a worker for it"
         if placed is not None and placed.preparing:
-            told = f"{where} looks for a worker for it, whose runtime environment {placed.preparing}"
-        return {"reason": f"{listed['reason']}; {told}" if listed["reason"] else told}
+            told = f"{told}, whose runtime environment {placed.preparing}"
+        return {"reason": f"{listed['reason']}; {told}" if listed["reason"] else told, "sought_on": sought_on}
 
     def waiting_shapes(self) -> list[Any]:
         """Of those for which a worker is looked for, for the autoscaler."""

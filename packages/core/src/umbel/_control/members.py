@@ -278,7 +278,7 @@ class Members:
 
     def place_of(self, listed: Message) -> Message:
         """What is to be said of an actor beside what the table knows: the "node_id" of its host with its "pid", or in "reason"
-        which node looks for a worker for it. listed: as the table has it."""
+        what it waits for, and which node looks for a worker for it in "sought_on". listed: as the table has it."""
         return self._places.place_of(listed)
 
     # ---- for the autoscaler ----

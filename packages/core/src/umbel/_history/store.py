@@ -458,9 +458,9 @@ class Store:
         return [(*key, count) for key, count in tally.items()]
 
     def workers(self) -> list[dict[str, Any]]:
-        """Those that were ready once, the living included."""
+        """Those that were ready once, the living included; not those of other nodes that tasks ran on."""
         found = self._db.execute(
-            "SELECT worker, node, pid, ready, ended, exit_type, exit_detail FROM workers WHERE pid NOT NULL ORDER BY id"
+            "SELECT worker, node, pid, ready, ended, exit_type, exit_detail FROM workers WHERE ready NOT NULL ORDER BY id"
         )
         names = ("worker", "node", "pid", "ready", "ended", "exit_type", "exit_detail")
         return [dict(zip(names, row, strict=True)) for row in found]

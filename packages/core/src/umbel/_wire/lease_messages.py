@@ -3,7 +3,7 @@
 The *lessee* is the node with the process that wants leases, the *lessor* the one with the workers. The lessee dials, and says
 who it is, and whom it means, before anything else; the lessor says how much it has, at first and with each grant, and what it
 does for an environment before it can grant anything. What is for a process of the lessee passes on as the lessor would say it
-to one of its own.
+to one of its own. Either side may have workers of a driver of the other, and tells what they print.
 """
 
 from __future__ import annotations
@@ -14,7 +14,7 @@ from typing import Any
 from umbel._base import nodes
 from umbel._wire import node_messages
 
-PROTOCOL_VERSION = 4
+PROTOCOL_VERSION = 5
 PASSED_ON = ("grant", "reclaim", "worker_died", "demand_failed")
 
 Message = dict[str, Any]
@@ -94,6 +94,7 @@ FROM_LESSEE: Mapping[str, Mapping[str, _Check]] = {
     "leave": {"client": _is_process},
     "return": {"client": _is_process, "worker": _is_process, "retire": _is_flag},
     "kill": {"client": _is_process, "worker": _is_process, "reason": _is_text},
+    "lines": {"job": _is_text, "message": _is_output},
 }  # fmt: skip
 FROM_LESSOR: Mapping[str, Mapping[str, _Check]] = {
     "room": {"available": _is_amounts, "bundles": _are_bundles},

@@ -17,9 +17,9 @@ import click
 from umbel import exceptions
 from umbel._autoscaling import report
 from umbel._base import sessions, token_files, tokens
-from umbel._client import cluster_files, cluster_node, launch, running_nodes, scaled_clusters, tool
+from umbel._client import cluster_files, cluster_node, cluster_view, launch, running_nodes, scaled_clusters, tool
 from umbel._model import resources as resource_model
-from umbel.cli import node
+from umbel.cli import explain, node
 
 STOP_S = 10.0  # for a node to end with all that runs on it
 DEAD_SHOWN_MAX = 10  # the latest; `umbel list nodes` has all
@@ -291,9 +291,9 @@ def make_status() -> click.Command:
     @click.option("--json", "as_json", is_flag=True, help="Print JSON.")
     @node.option
     def status(as_json: bool, session: str | None) -> None:
-        """What a node has, what of it is in use, whose jobs run, and what waits."""
+        """What the nodes of a cluster have, what of it is in use, whose jobs run, and what waits."""
         with node.connect(session) as asker:
-            found = {what: _asked(functools.partial(asker.query, what)) for what in ("nodes", "pending")}
+            found = _asked(functools.partial(_of_nodes, asker))
             found |= _of_cluster(asker)
         if as_json:
             click.echo(json.dumps(found, indent=2))
@@ -301,6 +301,13 @@ def make_status() -> click.Command:
         click.echo("\n".join(_in_words(found)))
 
     return status
+
+
+def _of_nodes(asker: tool.Tool) -> dict[str, Any]:
+    """The nodes, what waits on them, and which do not say."""
+    cluster = cluster_view.Cluster(asker, explain.LOOK_S)
+    pending = [{**entry, "node_id": node_id} for node_id, entry in cluster.pending()]
+    return {"nodes": cluster.facts, "pending": pending, "silent": cluster.node.missing}
 
 
 def _of_cluster(asker: tool.Tool) -> dict[str, Any]:
@@ -351,7 +358,9 @@ def _in_words(found: dict[str, Any]) -> list[str]:
     lines.append("Waiting: " + ("nothing" if not found["pending"] else ""))
     for one in found["pending"]:
         what = "an actor" if one["actor"] else f"{one['count']} worker{'s' * (one['count'] != 1)}"
-        lines.append(f"  {what} for {one['waiting_s']:.0f} s: {one['reason']}")
+        where = f", on node {one['node_id'][:8]}" if one["node_id"] != found["nodes"][0]["node_id"] else ""
+        lines.append(f"  {what} for {one['waiting_s']:.0f} s{where}: {one['reason']}")
+    lines += [f"Not known: {text}" for text in found["silent"]]
     if found["autoscaler"] is not None:
         lines += ["Autoscaler:", *(f"  {line}" for line in report.answer_in_words(found["autoscaler"]))]
     return [line.rstrip() for line in lines]

@@ -10,11 +10,12 @@ import click
 
 from umbel import exceptions
 from umbel._autoscaling import report
-from umbel._client import inquiry, memory_report, tool
+from umbel._client import cluster_view, inquiry, memory_report, tool
 from umbel._model import ids, node_labels, reasons
 from umbel.cli import node
 
 Reason = reasons.Reason
+LOOK_S = 15.0  # for all nodes; one that does not answer costs a third of it
 _RESULT = "00000000"  # the index of a task's first result, whose object stands for the task
 
 
@@ -27,12 +28,12 @@ def make() -> click.Command:
         """Why something waits, and what would unblock it.
 
         ID is the hexadecimal id of an object, task, actor (or the beginning of one), placement group, process or node, or
-        a process id; without one, everything that waits at the node is listed. Of an object that is there, it says why it is
+        a process id; without one, everything that waits in the cluster is listed. Of an object that is there, it says why it is
         alive.
         """
         with node.connect(session) as asker:
             try:
-                found = story(asker, about) if about else waiting(asker)
+                found = story(asker, about) if about else waiting(cluster_view.Cluster(asker, LOOK_S))
             except exceptions.UmbelError as error:
                 raise click.ClickException(str(error)) from error
         if as_json:
@@ -45,29 +46,38 @@ def make() -> click.Command:
     return explain
 
 
-def waiting(asker: tool.Tool) -> list[Reason]:
-    """What waits at the node, in the order in which it will be served."""
+def waiting(cluster: cluster_view.Cluster, only: str = "") -> list[Reason]:
+    """What waits, of each node in the order in which it will be served. only: the node of which; "" for all."""
+    asker = cluster.node.asker
     found = []
-    for entry in asker.query("pending"):
+    for node_id, entry in cluster.pending():
+        if only not in ("", node_id):
+            continue
         why = Reason.from_json(entry["why"])
         what = f"actor {entry['actor']}" if entry["actor"] else _tasks(entry)
         if entry["group"]:
             what = f"placement group {entry['group']},"
+        if node_id != cluster.own_id:
+            what = f"on node {node_id[:8]}, {what}"
         waited = f"waiting for {entry['waiting_s']:.1f} s"
         own = Reason(why.code, what, waited, facts={"client": entry["client"]})
         found.append(own.followed_by(why))
-    for driver in (one["id"] for one in asker.query("owners") if one["is_driver"]):
-        with contextlib.suppress(exceptions.UmbelError):  # it does not answer, or has gone
-            found += inquiry.of_process(asker, driver)
+    for node_id, owners in cluster.query("owners").items():
+        for driver in (one["id"] for one in owners if one["is_driver"] and only in ("", node_id)):
+            with contextlib.suppress(exceptions.UmbelError):  # it does not answer, or has gone
+                found += inquiry.of_process(asker, driver)
+    found += [Reason(reasons.UNKNOWN, "", text) for text in cluster.node.missing]
+    if only:
+        return found or [Reason(reasons.READY, "nothing", "waits there")]
     for one in asker.query("placement_groups"):
         why = Reason.from_json(one["why"])
         if why.code == reasons.INFEASIBLE:  # of which no demand was made
             found.append(why)
     found += _of_autoscaler(asker)
-    return found or [Reason(reasons.READY, "nothing", "waits at this node")]
+    return found or [Reason(reasons.READY, "nothing", "waits" if len(cluster.facts) > 1 else "waits at this node")]
 
 
-def _of_autoscaler(asker: tool.Tool, node: str = "") -> list[Reason]:
+def _of_autoscaler(asker: inquiry.Asker, node: str = "") -> list[Reason]:
     """What it launches and why, what it finds no room for, and why it keeps each node; or this node. Nothing of a cluster that
     launches none."""
     try:
@@ -91,20 +101,21 @@ def _tasks(entry: dict[str, Any]) -> str:
 def story(asker: tool.Tool, about: str) -> list[Reason]:
     """Raises UmbelSystemError for an id that nobody knows."""
     text = about.lower()
-    own, *others = asker.query("nodes")
+    cluster = cluster_view.Cluster(asker, LOOK_S)
+    own, *others = cluster.facts
     if text == own["node_id"]:
-        return waiting(asker)
+        return waiting(cluster, text if others else "")
     for other in others:
         if text == other["node_id"]:
             called = other["labels"].get(node_labels.INSTANCE_ID, "")
-            return [_of_other_node(other), *(_of_autoscaler(asker, called) if called and other["alive"] else [])]
+            found = [_of_other_node(other), *(waiting(cluster, text) if other["alive"] else [])]
+            return [*found, *(_of_autoscaler(asker, called) if called and other["alive"] else [])]
     owner = text[: 2 * ids.WorkerID.SIZE]
     if len(text) == 2 * ids.ObjectID.SIZE:
         return _of_object(asker, owner, text)
-    process = next((one["id"] for one in asker.query("owners") if text in (one["id"], str(one["pid"]))), "")
-    if process:
-        nothing = Reason(reasons.READY, f"process {process}", "runs nothing and waits for nothing")
-        return inquiry.of_process(asker, process) or [nothing]
+    processes = [one["id"] for one in _of_all(cluster, "owners") if text in (one["id"], str(one["pid"]))]
+    if processes:  # several nodes may have one with this pid
+        return [reason for process in processes for reason in _of_process(asker, process)]
     if asker.query("placement_groups", text):
         return [inquiry.of_group(asker, text)]
     actors = [one for one in asker.query("actors") if one["actor"].startswith(text)]
@@ -117,7 +128,18 @@ def story(asker: tool.Tool, about: str) -> list[Reason]:
     raise exceptions.UmbelSystemError(
         f"nothing here is called {about!r}; give the id of an object ({2 * ids.ObjectID.SIZE} digits), of a task "
         f"({2 * ids.TaskID.SIZE}), of an actor or its beginning, of a placement group, of a process, or of the node"
+        + "".join(f"; {text}" for text in cluster.node.missing)
     )
+
+
+def _of_process(asker: tool.Tool, process: str) -> list[Reason]:
+    nothing = Reason(reasons.READY, f"process {process}", "runs nothing and waits for nothing")
+    return inquiry.of_process(asker, process) or [nothing]
+
+
+def _of_all(cluster: cluster_view.Cluster, what: str) -> list[dict[str, Any]]:
+    """What the nodes list, each with its "node_id"."""
+    return [{**one, "node_id": node_id} for node_id, told in cluster.query(what).items() for one in told]
 
 
 def _of_other_node(facts: dict[str, Any]) -> Reason:
@@ -129,9 +151,7 @@ def _of_other_node(facts: dict[str, Any]) -> Reason:
         text = f"is being drained ({draining['reason']}), and begins nothing any more"
         waits_for = draining["waits_for"]
         return Reason(reasons.READY, what, f"{text}; it still has {waits_for}" if waits_for else text)
-    return Reason(
-        reasons.READY, what, f"is suspected: {suspicion}" if suspicion else "is alive; ask there what waits on it"
-    )
+    return Reason(reasons.READY, what, f"is suspected: {suspicion}" if suspicion else "is alive")
 
 
 def _of_object(asker: tool.Tool, owner: str, object_id: str) -> list[Reason]:
@@ -140,10 +160,15 @@ def _of_object(asker: tool.Tool, owner: str, object_id: str) -> list[Reason]:
     return [told, *memory_report.why_alive(asker, object_id)] if told.code == reasons.READY else [told]
 
 
-def workers_about(asker: tool.Tool, about: str) -> list[dict[str, Any]]:
-    """The workers that an id means: of a worker or actor or the beginning of one, of a task, or a process id."""
-    text = about.lower()
-    listed: list[dict[str, Any]] = asker.query("workers")
+def workers_about(asker: tool.Tool, about: str | None) -> tuple[list[dict[str, Any]], list[str]]:
+    """The workers that an id means, each with its "node_id": of a worker or actor or the beginning of one, of a task, or a
+    process id; None for all. And what is not known, in words."""
+    cluster = cluster_view.Cluster(asker, LOOK_S)
+    listed = _of_all(cluster, "workers")
+    return (_meant(asker, listed, about.lower()) if about is not None else listed), cluster.node.missing
+
+
+def _meant(asker: tool.Tool, listed: list[dict[str, Any]], text: str) -> list[dict[str, Any]]:
     by_name = [
         one for one in listed if one["worker"].startswith(text) or (one["actor"] and one["actor"].startswith(text))
     ]

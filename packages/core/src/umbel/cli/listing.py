@@ -20,7 +20,10 @@ _FILTER = re.compile(r"^\s*(\w+)\s*(!=|=|<|>|\sin\s)(.*)$")
 
 
 def _address(command: Callable[..., Any]) -> Callable[..., Any]:
-    text = "The session's directory, the end of its name, or a history that was kept; needed when several run."
+    text = (
+        "The session's directory, the end of its name, host:port of a node that listens, or a history that was kept; needed when "
+        "several run."
+    )
     command = click.option("--address", "--session", "address", metavar="NAME", help=text)(command)
     timeout = click.option(
         "--timeout", type=float, default=common.DEFAULT_RPC_TIMEOUT, show_default=True, help="Seconds."

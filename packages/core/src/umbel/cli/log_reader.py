@@ -1,12 +1,14 @@
-"""Reading workers' log files, of sessions that run and of those whose logs are kept. See `umbel._agent.log_files`."""
+"""Reading log files of workers, on any node of a session that runs, and where they are kept. See `umbel._agent.log_files`."""
 
 from __future__ import annotations
 
 import bisect
 import json
-import os
-from collections.abc import Callable
-from typing import Any, NamedTuple
+from collections.abc import Callable, Mapping
+from typing import Any, NamedTuple, Protocol
+
+from umbel._client import log_files
+from umbel._client.log_files import Stat
 
 INDEX = ".idx"
 ID_MIN = 8  # digits of an id, as titles show; fewer may be the name of a function
@@ -25,12 +27,46 @@ class Entry(NamedTuple):
 Wanted = Callable[[Entry], bool]
 
 
+class Files(Protocol):
+    """A directory of logs."""
+
+    @property
+    def place(self) -> str:
+        """Where it is."""
+
+    @property
+    def title(self) -> str:
+        """How it is told from others, behind what is in it; "" where there are none."""
+
+    def look(self) -> Mapping[str, Stat]:
+        """The files that are there now, by name."""
+
+    def read(self, name: str, at: int) -> bytes:
+        """What a file has from this byte on, perhaps not all of it; nothing of one that is not there."""
+
+
+class LocalFiles:
+    """On this machine."""
+
+    title = ""
+
+    def __init__(self, directory: str) -> None:
+        self.place = directory
+
+    def look(self) -> Mapping[str, Stat]:
+        return log_files.look(self.place)
+
+    def read(self, name: str, at: int) -> bytes:
+        return log_files.read(self.place, name, at)
+
+
 class Stream:
     """The lines of one file, with those of the file before it when it was full. Reads on as it grows."""
 
-    def __init__(self, path: str) -> None:
-        self.path = path
-        stem, _, ending = os.path.basename(path).rpartition(".")
+    def __init__(self, files: Files, name: str) -> None:
+        self._files = files
+        self.name = name
+        stem, _, ending = name.rpartition(".")
         _, self.worker, self.pid = stem.split("-")
         self.is_error = ending == "err"
         self.entries: list[Entry] = []  # of the file as it is now
@@ -41,46 +77,44 @@ class Stream:
     @property
     def title(self) -> str:
         kind = "standard error" if self.is_error else "standard output"
-        return f"worker {self.worker[:8]} (pid {self.pid}), {kind}"
+        return f"worker {self.worker[:8]} (pid {self.pid}){self._files.title}, {kind}"
+
+    @property
+    def path(self) -> str:
+        return f"{self._files.place}/{self.name}"
 
     def names(self) -> list[str]:
         """Of whom it has lines, in the order of their appearance."""
         return list(dict.fromkeys(entry.name for entry in self.entries if entry.name))
 
-    def all(self, wanted: Wanted) -> list[str]:
-        """The lines that are wanted, from the beginning."""
+    def all(self, wanted: Wanted, seen: Mapping[str, Stat]) -> list[str]:
+        """The lines that are wanted, from the beginning. seen: what was there when the files were looked at, as below."""
         self._begin(0)
-        before = Stream(self.path)
-        older = before._read(self.path + ".1", wanted)
-        lines = older + self.more(wanted)
+        before = Stream(self._files, self.name)
+        older = before._read(self.name + ".1", wanted) if self.name + ".1" in seen else []
+        lines = older + self.more(wanted, seen)
         self.entries = before.entries + self.entries
         return lines
 
-    def more(self, wanted: Wanted) -> list[str]:
+    def more(self, wanted: Wanted, seen: Mapping[str, Stat]) -> list[str]:
         """The lines that came since."""
         lines = []
-        try:
-            inode = os.stat(self.path).st_ino
-        except OSError:
+        stat = seen.get(self.name)
+        if stat is None or (stat.inode == self._inode and stat.size_bytes <= self._at):
             return []
-        if self._inode and inode != self._inode:  # it was full: what was added to it last is in the one before
-            lines = self._read(self.path + ".1", wanted)
+        if self._inode and stat.inode != self._inode:  # it was full: what was added to it last is in the one before
+            lines = self._read(self.name + ".1", wanted)
             self._begin(0)
-        self._inode = inode
-        return lines + self._read(self.path, wanted)
+        self._inode = stat.inode
+        return lines + self._read(self.name, wanted)
 
     def _begin(self, inode: int) -> None:
         self._inode, self._at, self._index_at, self.entries = inode, 0, 0, []
 
-    def _read(self, path: str, wanted: Wanted) -> list[str]:
-        try:
-            with open(path, "rb") as file:
-                file.seek(self._at)
-                data = file.read()
-        except OSError:
-            return []
+    def _read(self, name: str, wanted: Wanted) -> list[str]:
+        data = _rest(self._files, name, self._at)
         data = data[: data.rfind(b"\n") + 1]
-        self._read_index(path)  # after the lines: it is written before them
+        self._read_index(name)  # after the lines: it is written before them
         begin, end = self._at, self._at + len(data)
         self._at = end
         starts = [entry.at for entry in self.entries]
@@ -92,46 +126,45 @@ class Stream:
                 lines += data[first - begin : last - begin].decode(errors="replace").split("\n")[:-1]
         return lines
 
-    def _read_index(self, path: str) -> None:
-        try:
-            with open(path + INDEX, "rb") as file:
-                file.seek(self._index_at)
-                data = file.read()
-        except OSError:
-            return
+    def _read_index(self, name: str) -> None:
+        data = _rest(self._files, name + INDEX, self._index_at)
         data = data[: data.rfind(b"\n") + 1]
         self._index_at += len(data)
         for line in data.splitlines():
             told = json.loads(line)
             self.entries.append(Entry(told["at"], told["time"], told["name"], told["task"], told["actor"]))
 
-    def describe(self) -> dict[str, Any]:
+    def describe(self, seen: Mapping[str, Stat]) -> dict[str, Any]:
         """For a list; `entries` must have been read."""
-        found = os.stat(self.path)
+        found = seen[self.name]
         return {
             "worker": self.worker,
             "pid": int(self.pid),
             "stream": "err" if self.is_error else "out",
-            "bytes": found.st_size,
-            "changed_s": found.st_mtime,
+            "bytes": found.size_bytes,
+            "changed_s": found.changed_s,
             "names": self.names(),
             "actors": list(dict.fromkeys(entry.actor for entry in self.entries if entry.actor)),
             "path": self.path,
         }
 
 
-def streams(directory: str) -> list[Stream]:
-    """Of a session, workers that printed first coming first."""
-    try:
-        names = os.listdir(directory)
-    except FileNotFoundError:
-        return []
-    found = [name for name in names if name.startswith("worker-") and name.endswith((".out", ".err"))]
-    return sorted(map(Stream, (os.path.join(directory, name) for name in found)), key=_first_written)
+def _rest(files: Files, name: str, at: int) -> bytes:
+    parts = []
+    while data := files.read(name, at):
+        parts.append(data)
+        at += len(data)
+    return b"".join(parts)
+
+
+def streams(files: Files, seen: Mapping[str, Stat]) -> list[Stream]:
+    """Of a directory that was looked at, workers that printed first coming first."""
+    found = [name for name in seen if name.startswith("worker-") and name.endswith((".out", ".err"))]
+    return sorted((Stream(files, name) for name in found), key=_first_written)
 
 
 def _first_written(stream: Stream) -> tuple[float, str]:
-    stream._read_index(stream.path)
+    stream._read_index(stream.name)
     first_s = stream.entries[0].time_s if stream.entries else 0.0
     stream._begin(0)
     return first_s, f"{stream.worker}{stream.is_error:d}"

@@ -1,17 +1,20 @@
-"""`umbel logs`: what workers have printed, in sessions that run and in those whose logs are kept."""
+"""`umbel logs`: what workers have printed, in sessions that run, on all of their nodes, and in those whose logs are kept."""
 
 from __future__ import annotations
 
+import contextlib
 import json
-import os
 import time
+from collections.abc import Iterator, Mapping
 
 import click
 
-from umbel._base import config, sessions
-from umbel.cli import log_reader
+from umbel import exceptions
+from umbel._client import log_files
+from umbel.cli import log_places, log_reader
 
 FOLLOW_S = 0.1  # a person does not notice, and looking into a hundred files takes a millisecond
+FOLLOW_OTHERS_S = 0.5  # other nodes are asked
 
 
 def make() -> click.Command:
@@ -22,29 +25,56 @@ def make() -> click.Command:
 
 
 _session = click.option(
-    "--session", metavar="NAME", help="The session's name, or the end of it; needed when several have logs."
+    "--session",
+    metavar="NAME",
+    help="The session's name, or the end of it, or host:port of a node; needed when several have logs.",
 )
+_node = click.option("--node-id", metavar="ID", help="Only of this node, or of that whose id begins so; default all.")
+
+
+@contextlib.contextmanager
+def _places(session: str | None, node_id: str | None) -> Iterator[log_places.Places]:
+    places = log_places.Places(session, node_id)
+    try:
+        yield places
+    finally:
+        places.close()
+
+
+def _looked(files: log_reader.Files) -> Mapping[str, log_files.Stat]:
+    """What is there; nothing, with a word about it, of a node that does not answer."""
+    try:
+        return files.look()
+    except exceptions.UmbelError as error:
+        click.echo(f"umbel: {error}", err=True)
+        return {}
 
 
 def _list() -> click.Command:
     @click.command("list")
     @click.option("--json", "as_json", is_flag=True, help="Print JSON: a list of objects, with paths.")
+    @_node
     @_session
-    def list_logs(as_json: bool, session: str | None) -> None:
-        """The log files of a session: whose they are, how large, and how long ago they changed."""
-        found = log_reader.streams(directory_of(session))
-        for stream in found:
-            stream.all(lambda entry: False)
-        rows = [stream.describe() for stream in found]
+    def list_logs(as_json: bool, node_id: str | None, session: str | None) -> None:
+        """The log files of a session, and of all nodes of its cluster: whose they are, how large, and how long ago they
+        changed."""
+        rows, titles = [], []
+        with _places(session, node_id) as places:
+            for files in places.files:
+                seen = _looked(files)
+                for stream in log_reader.streams(files, seen):
+                    stream.all(lambda entry: False, seen)
+                    rows.append({**stream.describe(seen), "node_id": getattr(files, "node_id", None)})
+                    titles.append(stream.title)
         if as_json:
             click.echo(json.dumps(rows, indent=2))
             return
         if not rows:
             click.echo("no worker of this session has printed anything, or UMBEL_LOG_BYTES_MAX is 0", err=True)
-        for stream, row in zip(found, rows, strict=True):
+        for title, row in zip(titles, rows, strict=True):
             ago_s = max(0.0, time.time() - row["changed_s"])
             names = ", ".join(row["names"][:5]) + (", ..." if len(row["names"]) > 5 else "")
-            click.echo(f"{stream.title}: {row['bytes']} bytes, {ago_s:.0f} s ago; {names}")
+            click.echo(f"{title}: {row['bytes']} bytes, {ago_s:.0f} s ago; {names}")
 
     return list_logs
 
@@ -56,95 +86,74 @@ def _show() -> click.Command:
     @click.option("-f", "--follow", is_flag=True, help="Go on with what is printed, until the session ends.")
     @click.option("--err", "only", flag_value="err", help="Only standard error.")
     @click.option("--out", "only", flag_value="out", help="Only standard output.")
+    @_node
     @_session
-    def show(about: str | None, tail: int | None, follow: bool, only: str | None, session: str | None) -> None:
-        """Print what workers have printed.
+    def show(
+        about: str | None, tail: int | None, follow: bool, only: str | None, node_id: str | None, session: str | None
+    ) -> None:
+        """Print what workers have printed, on all nodes of the cluster.
 
         ID is of a worker or actor (or the beginning of one) or of a task, a process id, or the name of a task or actor;
         without one, everything is printed.
         """
-        directory = directory_of(session)
-        shown = _Shown(directory, about, only)
-        count = shown.all(tail)
-        if not follow:
-            if not count and about is not None:
-                raise click.ClickException(f"nothing called {about!r} has printed anything; see `umbel logs list`")
-            return
-        while os.path.isdir(directory) and _is_running(directory):
-            time.sleep(FOLLOW_S)
+        with _places(session, node_id) as places:
+            shown = _Shown(places.files, about, only)
+            count = shown.more(tail)
+            if not follow:
+                if not count and about is not None:
+                    raise click.ClickException(f"nothing called {about!r} has printed anything; see `umbel logs list`")
+                return
+            are_here = all(isinstance(files, log_reader.LocalFiles) for files in places.files)
+            while shown.files and places.is_running():
+                time.sleep(FOLLOW_S if are_here else FOLLOW_OTHERS_S)
+                shown.more()
             shown.more()
-        shown.more()
 
     return show
 
 
 class _Shown:
-    """What has been printed so far."""
+    """What has been printed so far. files: of which more may come."""
 
-    def __init__(self, directory: str, about: str | None, only: str | None) -> None:
-        self._directory = directory
+    def __init__(self, files: list[log_reader.Files], about: str | None, only: str | None) -> None:
+        self.files = [*files]
         self._about = about
         self._only = only
-        self._streams: dict[str, log_reader.Stream] = {}
-        self._last = ""  # the stream printed last
+        self._streams: dict[tuple[log_reader.Files, str], log_reader.Stream] = {}
+        self._last: log_reader.Stream | None = None  # the stream printed last
 
-    def _new(self) -> list[log_reader.Stream]:
-        found = [one for one in log_reader.streams(self._directory) if one.path not in self._streams]
-        self._streams |= {one.path: one for one in found}
-        return [one for one in found if self._only is None or one.is_error == (self._only == "err")]
+    def more(self, tail: int | None = None) -> int:
+        """Print what has come; how many lines were wanted. tail: how many at most of a file that is new; None for all."""
+        return sum(self._more_of(files, tail) for files in [*self.files])
 
-    def all(self, tail: int | None) -> int:
-        """Print what is there; how many lines were wanted."""
-        count = 0
-        for stream in self._new():
-            lines = stream.all(log_reader.wanted_by(self._about, stream))
-            count += len(lines)
-            self._print(stream, lines if tail is None else lines[max(0, len(lines) - tail) :])
+    def _more_of(self, files: log_reader.Files, tail: int | None) -> int:
+        try:
+            seen = files.look()
+            known = [stream for (of, _), stream in self._streams.items() if of is files]
+            count = sum(self._print(stream, stream.more(self._wanted(stream), seen)) for stream in known)
+            for stream in log_reader.streams(files, seen):
+                if (files, stream.name) in self._streams or self._only not in (
+                    None,
+                    "err" if stream.is_error else "out",
+                ):
+                    continue
+                self._streams[files, stream.name] = stream
+                lines = stream.all(self._wanted(stream), seen)
+                count += len(lines)
+                self._print(stream, lines if tail is None else lines[max(0, len(lines) - tail) :])
+        except exceptions.UmbelError as error:  # its node has gone, or does not answer
+            click.echo(f"umbel: {error}", err=True)
+            self.files.remove(files)
+            return 0
         return count
 
-    def more(self) -> None:
-        for stream in list(self._streams.values()):
-            if self._only is None or stream.is_error == (self._only == "err"):
-                self._print(stream, stream.more(log_reader.wanted_by(self._about, stream)))
-        self.all(None)
+    def _wanted(self, stream: log_reader.Stream) -> log_reader.Wanted:
+        return log_reader.wanted_by(self._about, stream)
 
-    def _print(self, stream: log_reader.Stream, lines: list[str]) -> None:
-        if not lines:
-            return
-        if self._last != stream.path:
-            click.echo(f"==> {stream.title}")
-            self._last = stream.path
-        click.echo("\n".join(lines))
-
-
-def directory_of(session: str | None) -> str:
-    """Where the session's logs are. Raises ClickException when there is none, or several and none was named."""
-    running = [os.path.join(path, "logs") for path in sessions.running_sessions(sessions.base_dir())]
-    root = config.Config.from_environment().log_dir or sessions.kept_logs_dir()
-    names = {os.path.basename(os.path.dirname(path)) for path in running}
-    try:
-        kept = sorted((entry for entry in os.scandir(root) if entry.is_dir()), key=lambda entry: entry.stat().st_mtime)
-    except OSError:
-        kept = []
-    found = [entry.path for entry in kept if entry.name not in names] + running
-    if session is None and len(running) == 1:
-        return running[0]
-    fitting = [path for path in found if session is not None and _name_of(path).endswith(session.rstrip(os.sep))]
-    if session is None and len(found) == 1:
-        fitting = found
-    if len(fitting) == 1:
-        return fitting[0]
-    shown = "".join(f"\n  {_name_of(path)}{' (runs)' if path in running else ''}" for path in found) or " none"
-    if not found or (session is not None and not fitting):
-        raise click.ClickException(f"there are no logs of {session or 'any session'}; there are those of:{shown}")
-    raise click.ClickException(f"several sessions have logs; say which with --session:{shown}")
-
-
-def _name_of(directory: str) -> str:
-    """The session's, of a directory of logs."""
-    return os.path.basename(os.path.dirname(directory) if os.path.basename(directory) == "logs" else directory)
-
-
-def _is_running(directory: str) -> bool:
-    name = _name_of(directory)
-    return any(os.path.basename(path) == name for path in sessions.running_sessions(sessions.base_dir()))
+    def _print(self, stream: log_reader.Stream, lines: list[str]) -> int:
+        if lines:
+            if self._last is not stream:
+                click.echo(f"==> {stream.title}")
+                self._last = stream
+            click.echo("\n".join(lines))
+        return len(lines)

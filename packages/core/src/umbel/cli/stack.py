@@ -19,37 +19,42 @@ def make() -> click.Command:
     @click.option("--json", "as_json", is_flag=True, help="Print JSON.")
     @node.option
     def stack(about: str | None, all_frames: bool, as_json: bool, session: str | None) -> None:
-        """What the workers of a session run, and where they stand.
+        """What the workers of a session, and of all nodes of its cluster, run, and where they stand.
 
         ID is of a worker or actor (or the beginning of one) or of a task, or a process id; without one, all workers.
         """
         with node.connect(session) as asker:
             try:
-                workers = explain.workers_about(asker, about) if about else asker.query("workers")
+                workers, missing = explain.workers_about(asker, about)
                 found = [_of_worker(asker, one) for one in workers]
             except exceptions.UmbelError as error:
                 raise click.ClickException(str(error)) from error
+        for text in missing:
+            click.echo(f"umbel: {text}", err=True)
         if about and not found:
-            raise click.ClickException(f"no worker, actor or running task here is called {about!r}")
+            raise click.ClickException(f"no worker, actor or running task is called {about!r}")
+        is_alone = len({one["node_id"] for one in found}) < 2 and not missing
         if as_json:
             click.echo(json.dumps(found, indent=2))
             return
         for one in found:
-            click.echo("\n".join(_in_words(one, all_frames=all_frames)))
+            click.echo("\n".join(_in_words(one, all_frames=all_frames, is_alone=is_alone)))
 
     return stack
 
 
 def _of_worker(asker: Any, worker: dict[str, Any]) -> dict[str, Any]:
-    about = {"worker": worker["worker"], "pid": worker["pid"], "state": worker["state"]}
+    about = {name: worker[name] for name in ("worker", "pid", "state", "node_id")}
     try:
         return {**about, **asker.ask(worker["worker"], "stack", "")}
     except exceptions.UmbelError as error:  # one that is stuck in C must not hide the others
         return {**about, "unknown": str(error), "running": [], "beside": [], "threads": [], "coroutines": []}
 
 
-def _in_words(worker: dict[str, Any], *, all_frames: bool) -> list[str]:
-    lines = [f"worker {worker['worker'][:8]} (pid {worker['pid']}), {worker['state']}"]
+def _in_words(worker: dict[str, Any], *, all_frames: bool, is_alone: bool) -> list[str]:
+    """is_alone: all are on one node."""
+    where = "" if is_alone else f" of node {worker['node_id'][:8]}"
+    lines = [f"worker {worker['worker'][:8]} (pid {worker['pid']}){where}, {worker['state']}"]
     if "unknown" in worker:
         lines.append(f"  does not answer: {worker['unknown']}")
     for one in worker["running"]:

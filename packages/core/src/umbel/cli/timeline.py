@@ -4,12 +4,13 @@ from __future__ import annotations
 
 import json
 import os
+import warnings
 from typing import Any
 
 import click
 
 from umbel import exceptions
-from umbel._client import task_listing
+from umbel._client import cluster_listing
 from umbel._client import timeline as timelines
 from umbel.cli import node
 
@@ -25,10 +26,14 @@ def make() -> click.Command:
         """Write what ran when as trace events, for ui.perfetto.dev or chrome://tracing."""
         try:
             if history is not None:
-                count = _write(task_listing.timeline(None, path=os.path.abspath(history)), output)
+                count = _write(cluster_listing.timeline(None, path=os.path.abspath(history)), output)
             else:
-                with node.connect(session, answer_s=node.HISTORY_ANSWER_S) as asker:
-                    count = _write(task_listing.timeline(asker), output)
+                asking = node.connect(session, answer_s=node.HISTORY_ANSWER_S)
+                with asking as asker, warnings.catch_warnings(record=True) as caught:
+                    warnings.simplefilter("always")
+                    count = _write(cluster_listing.timeline(asker), output)
+                for one in caught:
+                    click.echo(f"umbel: {one.message}", err=True)
         except exceptions.UmbelError as error:
             raise click.ClickException(str(error)) from error
         if output != "-":

@@ -25,7 +25,7 @@ def memory_summary(
     """Tables of all objects of the session, grouped, and sums.
 
     group_by: "STACK_TRACE" (the line that made them, where UMBEL_RECORD_CALL_SITES=1 recorded it, else the task) or
-    "NODE_ADDRESS" (the process that owns them, since there is one node). sort_by: "OBJECT_SIZE", "PID" or
+    "NODE_ADDRESS" (the process that owns them, and its node where there are several). sort_by: "OBJECT_SIZE", "PID" or
     "REFERENCE_TYPE", within a group. units: "B", "KB", "MB", "GB" or "auto". num_entries: of each group, None for all.
     line_wrap: accepted for Ray's sake; lines are never wrapped. Asks each process, with at most 5 s for it. Raises
     InvalidOption for other values, UnsupportedFeature for an address.

@@ -10,7 +10,7 @@ from typing import Any
 
 from umbel import exceptions
 from umbel._base import sessions
-from umbel._client import current, inquiry, listing, node_view, task_listing, tool
+from umbel._client import cluster_listing, current, inquiry, node_view, tool
 from umbel._history import conditions, selections
 from umbel.util.state import common, exception
 
@@ -22,8 +22,9 @@ class StateApiClient:
     """Asks one session: this process's, or the one that runs at `address`.
 
     address: None or "auto" for this process's session or, without one, the only one that runs here; else a session's
-    directory, the end of its name, or the file of a history that was kept, which has tasks, actors and workers. Raises
-    ServerUnavailable when there is none.
+    directory, the end of its name, host:port of a node, for which the environment has to have a token, or the file of a history
+    that was kept, which has tasks, actors and workers. A node answers for all of its cluster. Raises ServerUnavailable when there
+    is none.
     """
 
     def __init__(self, address: str | None = None, cookies: Any = None, headers: Any = None) -> None:
@@ -92,10 +93,10 @@ class StateApiClient:
         request = request_of(resource, filters, None, None, 0, timeout)
         notes: Sequence[str] = ()
         if resource == "tasks":
-            tasks, missing, notes = self._told(resource, task_listing.task_tally, request)
+            tasks, missing, notes = self._told(resource, cluster_listing.task_tally, request)
             made = _task_summary(tasks)
         elif resource == "objects":
-            objects, missing = self._told(resource, listing.object_tally, request)
+            objects, missing = self._told(resource, cluster_listing.object_tally, request)
             made = _object_summary(objects)
         else:
             found = self.listed(resource, request)
@@ -109,16 +110,16 @@ class StateApiClient:
 
     def listed(self, resource: str, request: node_view.Request) -> node_view.Listing:
         """The rows, and what is to be said of them."""
-        found: node_view.Listing = self._told(resource, listing.KINDS[resource], request)
+        found: node_view.Listing = self._told(resource, cluster_listing.KINDS[resource], request)
         return found
 
     def _told(self, resource: str, tell: Any, request: node_view.Request) -> Any:
-        """What a function of `listing` tells, of a session or of a history that was kept."""
+        """What a function of `cluster_listing` tells, of a session or of a history that was kept."""
         if self.address is None or not self.address.endswith(HISTORY_ENDING):
             return self._with_asker(lambda asker: tell(asker, request), request.timeout_s)
-        if resource not in listing.KEPT:
+        if resource not in cluster_listing.KEPT:
             raise exception.ServerUnavailable(
-                f"a history that was kept has {', '.join(listing.KEPT)}, and no {resource}; ask a session that runs"
+                f"a history that was kept has {', '.join(cluster_listing.KEPT)}, and no {resource}; ask a session that runs"
             )
         try:
             return tell(None, request, path=os.path.abspath(self.address))
@@ -135,7 +136,8 @@ class StateApiClient:
                     )
                 answer_s = min(ANSWER_S, timeout_s / 4)
                 return ask(inquiry.EngineAsker(engine, timeout_s=answer_s, query_timeout_s=timeout_s))
-            with tool.Tool(self._session(), answer_s=timeout_s) as asker:
+            session = self.address if self.address and tool.is_remote(self.address) else self._session()
+            with tool.Tool(session, answer_s=timeout_s) as asker:
                 return ask(asker)
         except (exceptions.UmbelSystemError, exceptions.GetTimeoutError) as error:
             raise exception.DataSourceUnavailable(f"the session does not tell its state: {error}") from error
@@ -238,7 +240,7 @@ def _actor_summary(rows: Sequence[Mapping[str, Any]]) -> dict[str, Any]:
 
 
 def _object_summary(tally: Sequence[Mapping[str, Any]]) -> dict[str, Any]:
-    """tally: as of `listing.object_tally`."""
+    """tally: as of `cluster_listing.object_tally`."""
     summary: dict[str, dict[str, Any]] = {}
     places: dict[str, set[tuple[str, Any]]] = {}
     for one in tally:

@@ -240,6 +240,7 @@ class ObjectState(StateSchema):
     type: str = _column()
     pid: int = _column()
     ip: str = _column()
+    node_id: str | None = _column()
 
 
 @dataclass
