@@ -401,6 +401,7 @@ def test_crash_of_a_worker_is_told_with_the_task_it_had_started(daemon: Daemon) 
         "intended": False,
         "memory": None,
         "group": "",
+        "preempted": False,
     }
     assert daemon.lease("again").pid != worker.pid
 
