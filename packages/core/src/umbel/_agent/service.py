@@ -529,6 +529,11 @@ class Service:
         listed = self._cluster.listed() if self._cluster is not None else []
         return [node for node in listed if node["node_id"] != self._config["node_id"]]
 
+    def node_facts(self, node_id: str) -> Message | None:
+        """Of one of them, without a look at the others."""
+        found: Message | None = self._cluster.node_facts(node_id) if self._cluster is not None else None
+        return found
+
     def note_outliving(self, cluster: str = "", head: str = "") -> None:
         """For programs and commands of this machine. cluster, head: as the node has been told when it joined."""
         if self._cluster is not None and self._cluster.is_head:

@@ -39,7 +39,7 @@ class Node(Protocol):
         """Its "node_id", "total" and "available" resources in units, and "labels"."""
 
     def nodes_seen(self) -> Sequence[placement.NodeView]:
-        """All living nodes, this one first."""
+        """Living nodes: at least those that are other than when this was asked last."""
 
     def node_seen(self, node: str) -> placement.NodeView | None:
         """node: "" for this one."""

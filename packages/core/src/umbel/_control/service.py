@@ -109,6 +109,7 @@ class ActorService:
         self._accelerators: dict[
             str, Mapping[str, Sequence[str]]
         ] = {}  # of actors whose constructor is about to be called
+        self.on_hosted: Callable[[str], None] = lambda _actor: None  # a worker has been found for this actor
         self.send, self.reply = node.send, node.reply  # for who else says what depends on what is kept here
         self._memory: Message | None = None  # what is published with a death for want of memory
         self._is_preempted = False  # as is that it was taken away with its node
@@ -408,6 +409,7 @@ class ActorService:
             self._node.kill_actor(actor, "its actor is dead")
             return
         self._accelerators[actor] = accelerators
+        self.on_hosted(actor)
         self._decide(ev.ActorHosted(actor, worker, address, self._node.now_s()))
 
     def host_died(
