@@ -74,7 +74,11 @@ def followed(cluster: Cluster, since_s: float) -> None:
         led_s = time.monotonic()
         bare_s.append(many_nodes.bare_start_s())
     assert place.head is not cluster.first
-    drivers.wait_until(lambda: living(place.head) == {place.head.node_id, node.node_id}, what="the node to follow")
+    drivers.wait_until(
+        lambda: living(place.head) == {place.head.node_id, node.node_id},
+        what="the node to follow",
+        timeout_s=heads.TIMEOUT_S,
+    )
     followed_s = time.monotonic()
     factor = many_nodes.slowness(bare_s)
     took = f"{led_s - since_s:.2f} s, nodes followed {followed_s - led_s:.2f} s later"
@@ -82,7 +86,11 @@ def followed(cluster: Cluster, since_s: float) -> None:
     assert led_s - since_s < FAILOVER_S * factor
     assert followed_s - led_s < RECONNECT_S * factor
     assert place.address == cluster.standby_address
-    drivers.wait_until(lambda: sessions.outliving(node.session_dir).head == place.address, what="it to be noted")
+    drivers.wait_until(
+        lambda: sessions.outliving(node.session_dir).head == place.address,
+        what="it to be noted",
+        timeout_s=heads.TIMEOUT_S,
+    )
 
 
 LOAD = """
