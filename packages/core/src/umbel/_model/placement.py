@@ -38,7 +38,8 @@ class Demand:
 
     label_selector: conditions on the node's labels, see `node_labels.label_matches`. depth: 0 for what the driver submitted, one
     more for each task or actor that it was submitted from. is_in_bundle: `resources` are those of bundles of placement groups,
-    which are used as long as they are there, also on a node that begins nothing else any more.
+    which are used as long as they are there, also on a node that begins nothing else any more. near: the node that has most bytes
+    of its large arguments, "" where it does not matter; a wish, which a policy weighs.
     """
 
     resources: resources.ResourceSet
@@ -46,6 +47,7 @@ class Demand:
     label_selector: Mapping[str, str] = field(default_factory=dict)
     depth: int = 0
     is_in_bundle: bool = False
+    near: str = ""
 
 
 @dataclass(frozen=True)

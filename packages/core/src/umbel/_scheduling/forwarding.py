@@ -28,13 +28,14 @@ PATIENCE_S: Final = 1.0  # a grant takes milliseconds where there is room and a 
 
 class WishChanged(NamedTuple):
     """A process here wants `lease_count` more leases for `key`; 0 withdraws the wish. demands: the same resources by each of
-    its label selectors, the most wanted first."""
+    its label selectors, the most wanted first. near: nodes that some of them had better be of, and how many."""
 
     client: str
     key: str
     demands: Sequence[placement.Demand]
     lease_count: int
     at_s: float
+    near: Sequence[tuple[str, int]] = ()
 
 
 class ClientLeft(NamedTuple):
@@ -124,7 +125,7 @@ class Wish:
     """What is wanted for one key of one process. on: how much of it is asked for where. queue: the node that has what found
     no room. tried_s: when each of these nodes was asked first, or it was last tried to do without."""
 
-    __slots__ = ("client", "count", "demands", "key", "on", "queue", "reason", "refusal", "tried_s", "turn")
+    __slots__ = ("client", "count", "demands", "key", "near", "on", "queue", "reason", "refusal", "tried_s", "turn")
 
     def __init__(self, client: str, key: str, demands: Sequence[placement.Demand], turn: int) -> None:
         self.client = client
@@ -132,6 +133,7 @@ class Wish:
         self.demands = demands
         self.turn = turn
         self.count = 0
+        self.near: dict[str, int] = {}  # as said last, less what was granted there since
         self.on: dict[str, int] = {}
         self.queue = ""
         self.tried_s: dict[str, float] = {}
@@ -218,7 +220,7 @@ class Forwarding:
                 return []
             self._turns += 1
             wish = self.wishes[place] = Wish(event.client, event.key, event.demands, self._turns)
-        wish.count = event.lease_count
+        wish.count, wish.near = event.lease_count, dict(event.near)
         return self._settle(wish, event.at_s)
 
     def _on_granted(self, event: Granted) -> list[Command]:
@@ -229,6 +231,8 @@ class Forwarding:
         if wish is None:
             return []  # who wanted it gives it back
         wish.count -= 1
+        if wish.near.get(event.node):
+            wish.near[event.node] -= 1
         if wish.on.get(event.node):
             self._put(wish, event.node, -1)  # the node has counted it, too
             if event.node in wish.tried_s:
@@ -328,12 +332,24 @@ class Forwarding:
     def _chosen(self, wish: Wish, without: Sequence[str]) -> str | None:
         """The node with room that the policy wants; the wish's reason is the policy's."""
         view = placement.ClusterView(tuple(self._room(node) for node in self.nodes if node not in without))
+        near = self._near(wish) if wish.near else ""
         for demand in wish.demands:
-            found = self._policy.place(demand, view)
+            found = self._policy.place(replace(demand, near=near) if near else demand, view)
             wish.reason = found.reason
             if found.node_id is not None:
                 return found.node_id
         return None
+
+    def _near(self, wish: Wish) -> str:
+        """A node that more of it had better be asked of, and that has room."""
+        for node, count in wish.near.items():
+            if (
+                wish.on.get(node, 0) < count
+                and node in self.nodes
+                and wish.resources.fits_in(self._room(node).available)
+            ):
+                return node
+        return ""
 
     def _room(self, name: str) -> placement.NodeView:
         """A node as it will be once it has granted what it can of what is asked of it."""

@@ -1,7 +1,8 @@
 """The built-in scheduling policies, and a guard around those that come from elsewhere.
 
 Both obey labels, resources and node affinity through `eligible_nodes`, and spread what asks for "SPREAD"; they differ
-in where everything else goes. Policies are pure: the same question has the same answer, so a seed replays a run.
+in where everything else goes, and only the hybrid one looks at where arguments are. Policies are pure: the same question
+has the same answer, so a seed replays a run.
 """
 
 from __future__ import annotations
@@ -16,7 +17,8 @@ PACK_UNTIL = 0.5
 
 
 class HybridPolicy:
-    """Pack: the local node first, then the others in order, until half full; from there on the emptiest node."""
+    """Where the arguments are, if they are large. Else pack: the local node first, then the others in order, until half full;
+    from there on the emptiest node."""
 
     def place(self, demand: spi.Demand, view: spi.ClusterView) -> spi.Placement:
         if demand.strategy == "SPREAD":
@@ -24,6 +26,8 @@ class HybridPolicy:
         eligible = spi.eligible_nodes(demand, view)
         if not eligible.ready:
             return eligible.refusal
+        if any(node.node_id == demand.near for node in eligible.ready):
+            return spi.Placement(demand.near, "the node that has most bytes of its large arguments")
         packable = [node for node in eligible.ready if _share_used(node, demand) < PACK_UNTIL]
         if packable:
             node = min(packable, key=lambda one: (not one.is_local, one.node_id))
