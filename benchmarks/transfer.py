@@ -135,6 +135,12 @@ class Node:
     def failed(self, asker: str, object_id: str, code: str, text: str) -> None:
         self._say({"error": f"{code}: {text}"})
 
+    def ask_owner(self, object_id: str) -> None:
+        self.values.mover.owner_told(object_id, {})
+
+    def who_has(self, object_id: str, node: str, address: str) -> None:
+        raise AssertionError("nobody is asked")
+
     def left(self, owner: str, names: list[str]) -> None:
         raise AssertionError("no process has ended")
 

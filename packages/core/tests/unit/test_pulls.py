@@ -21,6 +21,7 @@ from umbel._agent.pulls import (
     Discard,
     Drop,
     Fail,
+    Inquire,
     Keep,
     Priority,
     PullTable,
@@ -55,6 +56,14 @@ def opened(table: PullTable, object_id: str, node: str, **facts: Any) -> list[An
     """The node has all of it, and is its authority, unless other things are said."""
     told = {"generation": f"{node}:1", "is_sure": False, "chunks": None, "start": 0, "at_s": 0.0, **facts}
     return table.opened(object_id, node, **told)
+
+
+def nobody_else(table: PullTable, commands: list[Any], *, at_s: float = 60.0) -> list[Any]:
+    """What follows, once the owner was asked for others and knew of none."""
+    assert Inquire(X) in commands
+    assert not any(isinstance(one, Fail) for one in commands)
+    table.check()
+    return table.owner_told(X, (), at_s=at_s)
 
 
 def asks(commands: list[Any]) -> list[tuple[str, int]]:
@@ -220,7 +229,7 @@ def test_same_value_is_pulled_once_for_all_who_want_it(begun: PullTable, want: C
 def test_value_that_was_freed_while_it_was_sent_is_delivered_to_nobody(begun: PullTable) -> None:
     arrive(begun, "n1", 0, 1)
     arrive(begun, "n1", 2, 3)
-    commands = begun.confirmed(X, "n1", is_right=False, at_s=0.2)
+    commands = nobody_else(begun, begun.confirmed(X, "n1", is_right=False, at_s=0.2))
     assert Fail(X, ("a",), Code.LOST, "none of the nodes that had it does: 1 were asked") in commands
     assert not any(isinstance(one, Deliver) for one in commands)
     assert commands[-1] == Release(4 * PAGE)
@@ -284,17 +293,49 @@ def test_node_that_stays_away_is_given_up(begun: PullTable) -> None:
     for at_s in range(1, pulls.TRIES_MAX):
         assert not any(isinstance(one, Fail) for one in begun.source_lost("n1", at_s=10.0 * at_s))
         assert begun.tick(at_s=10.0 * at_s + 5.0) == [Connect(X, "n1", "segment at n1", 4 * PAGE)]
-    commands = begun.source_lost("n1", at_s=50.0)
+    commands = nobody_else(begun, begun.source_lost("n1", at_s=50.0))
     assert Fail(X, ("a",), Code.UNREACHABLE, "node n1 could not be connected to") in commands
 
 
 def test_node_that_has_it_no_more_is_no_hope(begun: PullTable) -> None:
-    commands = begun.gone(X, "n1", at_s=0.2)
+    commands = nobody_else(begun, begun.gone(X, "n1", at_s=0.2))
     assert Fail(X, ("a",), Code.LOST, "none of the nodes that had it does: 1 were asked") in commands
 
 
+def test_value_whose_node_dies_is_had_of_whom_its_owner_names(begun: PullTable) -> None:
+    arrive(begun, "n1", 0)
+    commands = begun.source_lost("n1", is_dead=True, at_s=0.2)
+    assert commands[-1] == Inquire(X)
+    reason = begun.reason(X)
+    assert reason is not None
+    assert "its owner's node is asked who has it" in str(reason)
+    assert begun.owner_told(X, ["me", "n1", "n2"], at_s=0.3) == [Connect(X, "n2", "", 4 * PAGE)]
+    assert begun.owner_told(X, ["n3"], at_s=0.3) == []  # it was told once
+    begun.check()
+    opened(begun, X, "n2", generation="", is_sure=True)
+    arrive(begun, "n2", 0, 1)
+    assert Deliver(X, ("a",)) in arrive(begun, "n2", 2, 3)
+
+
+def test_value_of_which_no_node_is_known_is_asked_for_before_there_is_room(
+    table: PullTable, want: Callable[..., Any]
+) -> None:
+    assert want(X, 4) == [Reserve(4 * PAGE), Inquire(X)]
+    assert table.owner_told(X, ["n2"], at_s=0.1) == []
+    assert table.room_granted(4 * PAGE, at_s=0.2)[-1] == Connect(X, "n2", "", 4 * PAGE)
+    table.check()
+
+
+def test_owners_node_that_does_not_answer_is_not_waited_for_for_ever(begun: PullTable) -> None:
+    begun.gone(X, "n1", at_s=0.2)
+    assert begun.next_tick_s() == pytest.approx(0.2 + pulls.INQUIRE_S)
+    commands = begun.tick(at_s=0.2 + pulls.INQUIRE_S)
+    assert Fail(X, ("a",), Code.LOST, "none of the nodes that had it does: 1 were asked") in commands
+    begun.check()
+
+
 def test_value_that_its_node_cannot_give_is_not_called_lost(begun: PullTable) -> None:
-    commands = begun.gone(X, "n1", why="it was moved far away", at_s=0.2)
+    commands = nobody_else(begun, begun.gone(X, "n1", why="it was moved far away", at_s=0.2))
     assert Fail(X, ("a",), Code.ELSEWHERE, "it was moved far away") in commands
 
 

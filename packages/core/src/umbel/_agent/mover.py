@@ -8,6 +8,8 @@ else goes over it, so nothing else waits behind values. What it says there:
     confirm   object: whether the generation still holds         close     object, whether it has all of it now
     freed     object, of which the other side has a copy
     left      an owner there, and values here that a process has made for it, which has ended: which does it not need?
+    who_has   object of an owner there, who asks and where that is
+    holders   object, and the nodes that have copies of it, as its owner knows
     needless  values of such kind on the other side that nobody here needs
 
 and what it is told:
@@ -99,6 +101,12 @@ class Surroundings(Protocol):
 
     def failed(self, asker: str, object_id: str, code: str, text: str) -> None: ...
 
+    def ask_owner(self, object_id: str) -> None:
+        """Of a node where that is wanted: which nodes have copies. Answered by `owner_told`, or not at all."""
+
+    def who_has(self, object_id: str, node: str, address: str) -> None:
+        """That node asks so."""
+
     def left(self, owner: str, names: list[str]) -> None:
         """Another node has these values, made for `owner`, who is of this one. See `left_values`."""
 
@@ -178,6 +186,7 @@ class Mover:
             pulls.Keep: self._keep,
             pulls.Discard: lambda command: self._warm.pop(command.warm).remove(),
             pulls.Connect: self._connect,
+            pulls.Inquire: lambda command: surroundings.ask_owner(command.object_id),
             pulls.Ask: self._ask,
             pulls.Cancel: self._cancel,
             pulls.Confirm: lambda command: self._say(command.node, {"t": "confirm", "object": command.object_id}),
@@ -194,6 +203,12 @@ class Mover:
         self._on_in: dict[str, Callable[[_In, Message], None]] = {
             "open": self._on_open, "ask": self._on_ask, "cancel": self._on_cancel, "confirm": self._on_confirm,
             "close": self._on_close, "freed": lambda _known, message: self.freed(_text(message["object"])),
+            "who_has": lambda _known, message: surroundings.who_has(
+                _text(message["object"]), _text(message["as"]), _text(message["at"])
+            ),
+            "holders": lambda _known, message: self.owner_told(
+                _text(message["object"]), {_text(node): _text(address) for node, address in message["nodes"]}
+            ),
             "left": lambda _known, message: surroundings.left(_text(message["owner"]), [*map(_text, message["values"])]),
             "needless": lambda _known, message: surroundings.needless([*map(_text, message["values"])]),
         }  # fmt: skip
@@ -232,6 +247,12 @@ class Mover:
     def source_added(self, object_id: str, node: str, address: str, segment: str) -> None:
         self._addresses[node] = address
         self._decide(self.pulls.source_added(object_id, node, segment, at_s=self._around.now_s()))
+
+    def owner_told(self, object_id: str, nodes: Mapping[str, str]) -> None:
+        """nodes: that have copies, and their addresses."""
+        for node, address in nodes.items():
+            self._addresses.setdefault(node, address)
+        self._decide(self.pulls.owner_told(object_id, nodes, at_s=self._around.now_s()))
 
     def freed(self, object_id: str) -> None:
         """Its owner says that nobody needs it."""

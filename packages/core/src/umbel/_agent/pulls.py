@@ -34,6 +34,7 @@ LATE_FACTOR = 3.0  # so many times what another source takes for a chunk, a chun
 LATE_S = 0.3  # but never shorter, nor, if it is the authority, whose bytes are dear, than:
 LATE_AUTHORITY_S = 1.0
 LOOK_S = 0.2  # how often that is looked at
+INQUIRE_S = 5.0  # for the daemon of a value's owner to say who else has it: it may have to be dialled
 LOOKED_AT_MAX = 1_000  # missing chunks, to find one for a source; those that others are to give get their turn
 WARM_BYTES_MAX = 1 << 30  # of dead copies' pages kept for the next, into which twice as many bytes go in a second
 WARM_S = 5.0  # as long as a process keeps its own
@@ -111,6 +112,12 @@ class Connect(NamedTuple):
     size_bytes: int
 
 
+class Inquire(NamedTuple):
+    """Nobody that is known of has it: ask its owner's node who else does. Answered by `owner_told`."""
+
+    object_id: str
+
+
 class Ask(NamedTuple):
     """For a chunk. Answered by `chunk_arrived`, `elsewhere`, `gone` or `source_lost`. without: nodes that do not do."""
 
@@ -173,6 +180,7 @@ PullCommand = (
     | Keep
     | Discard
     | Connect
+    | Inquire
     | Ask
     | Cancel
     | Confirm
@@ -228,8 +236,8 @@ class _Pull:
     """One value that is wanted here and not here. A chunk is missing, asked for or arrived."""
 
     __slots__ = (
-        "arrived", "asked", "askers", "chunk_count", "confirming", "failed", "generation", "is_admitted", "missing", "number",
-        "object_id", "places", "room_bytes", "size_bytes", "sources", "troubles",
+        "arrived", "asked", "askers", "chunk_count", "confirming", "failed", "generation", "inquires_until_s", "is_admitted",
+        "missing", "number", "object_id", "places", "room_bytes", "size_bytes", "sources", "troubles", "was_inquired",
     )  # fmt: skip
 
     def __init__(self, object_id: str, size_bytes: int, chunk_count: int, number: int) -> None:
@@ -238,7 +246,9 @@ class _Pull:
         self.chunk_count = chunk_count
         self.number = number  # its age
         self.askers: dict[str, Priority] = {}
-        self.places: dict[str, str] = {}  # node -> segment: as whoever wants it knows
+        self.places: dict[str, str] = {}  # node -> segment: as whoever wants it knows, or its owner
+        self.was_inquired = False
+        self.inquires_until_s: float | None = None  # while the owner's node is asked
         self.reset()
 
     def reset(self) -> None:
@@ -566,6 +576,18 @@ class PullTable:
             commands += self._add_source(pull, node, "", None if chunks is None else set(chunks))
         return commands + self._go_on(pull, at_s)
 
+    def owner_told(self, object_id: str, nodes: Iterable[str], *, at_s: float) -> list[PullCommand]:
+        """These have copies of it, or had not long ago, as its owner's node knows."""
+        pull = self.pulls.get(object_id)
+        if pull is None or pull.inquires_until_s is None:
+            return []
+        pull.inquires_until_s = None
+        commands: list[PullCommand] = []
+        for node in nodes:
+            if node not in pull.failed:
+                commands += self._add_place(pull, node, "")
+        return commands + (self._go_on(pull, at_s) if pull.is_admitted else self._check_sources(pull, at_s))
+
     def elsewhere(
         self, object_id: str, node: str, chunk: int, holders: Mapping[str, Collection[int] | None], *, at_s: float
     ) -> list[PullCommand]:
@@ -725,7 +747,13 @@ class PullTable:
                 return []
         elif pull.asked or pull.confirming or any(not one.is_open for one in pull.sources.values()):
             return []
+        if not pull.was_inquired:
+            pull.was_inquired, pull.inquires_until_s = True, at_s + INQUIRE_S
+            return [Inquire(pull.object_id)]
+        if pull.inquires_until_s is not None:
+            return []
         text = f"none of the nodes that had it does: {len(pull.failed)} were asked"
+        text = text if pull.failed else "the node that it was on has died, and its owner knows of no copy"
         code = next((one for one in (Code.UNREACHABLE, Code.ELSEWHERE) if one in pull.troubles), Code.LOST)
         return [*self._fail(pull, code, pull.troubles.get(code, text)), *self._admit(at_s)]
 
@@ -770,6 +798,8 @@ class PullTable:
         if self._reserving_bytes and not self._is_given_up_for:
             due.append(self._reserving_since_s + PREEMPT_S)
         for pull in self.pulls.values():
+            if pull.inquires_until_s is not None:
+                due.append(pull.inquires_until_s)
             if pull.is_admitted:
                 due += [one.retry_at_s for one in pull.sources.values() if one.state is _State.LOST]
                 if len(pull.sources) > 1 and pull.asked:
@@ -791,6 +821,8 @@ class PullTable:
         if is_looking:
             self._looked_at_s = at_s
         for pull in [*self.pulls.values()]:
+            if pull.inquires_until_s is not None and at_s >= pull.inquires_until_s:
+                commands += self.owner_told(pull.object_id, (), at_s=at_s)
             for source in [*pull.sources.values()]:
                 if source.state is _State.LOST and at_s >= source.retry_at_s:
                     source.state = _State.CONNECTING
@@ -839,6 +871,7 @@ class PullTable:
             text = f"is here, and node {pull.confirming} is asked whether what it sent was still right"
             return reasons.Reason(reasons.TRANSFER, "it", text, facts=facts)
         told = ", ".join(f"node {one.node} {one.state.value}" for one in pull.sources.values())
+        told = told or "its owner's node is asked who has it"
         text = f"is being copied to this node, {len(pull.arrived)} of {pull.chunk_count} chunks are here: {told}"
         return reasons.Reason(reasons.TRANSFER, "it", text, facts=facts)
 
@@ -866,6 +899,7 @@ class PullTable:
             checks.invariant(of_sources == pull.asked, "a chunk is asked for where nobody knows", object=object_id)
             if pull.is_admitted:
                 is_moving = pull.asked or pull.confirming or any(not one.is_open for one in pull.sources.values())
+                is_moving = is_moving or pull.inquires_until_s is not None
                 checks.invariant(is_moving, "a pull waits for nobody", object=object_id)
             else:
                 checks.invariant(not pull.sources, "a pull without room has sources", object=object_id)

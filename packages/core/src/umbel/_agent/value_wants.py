@@ -115,11 +115,7 @@ class ValueWants:
             self.failed(client, key, pulls.Code.LOST, str(error))
             return
         node, address = self._place_of(tag)
-        if not address:
-            text = f"the node that it lies on, whose id begins with {tag.hex()}, is none of this cluster (any more)"
-            self.failed(client, key, pulls.Code.LOST, text)
-            return
-        sources = {node: (address, wish.segment)}
+        sources = {node: (address, wish.segment)} if address else {}  # it has died: others may have copies
         self.values.mover.want(key, wish.size_bytes, sources, asker=client, priority=wish.priority)
 
     def _place_of(self, tag: bytes) -> tuple[str, str]:
@@ -154,6 +150,28 @@ class ValueWants:
             }
             self._daemon.hub.send(asker, told)
 
+    def ask_owner(self, object_id: str) -> None:
+        mover, tag = self.values.mover, _owner_tag(object_id)
+        if tag == self._daemon.directory.own_tag:
+            mover.owner_told(object_id, self._copies_of(object_id))
+            return
+        node, address = self._place_of(tag)
+        if address:
+            message = {"t": "who_has", "object": object_id, "as": mover.node, "at": self._daemon.address}
+            mover.tell(node, address, message)
+        else:
+            mover.owner_told(object_id, {})
+
+    def who_has(self, object_id: str, node: str, address: str) -> None:
+        found = [one for one in self._copies_of(object_id).items() if one[0] != node]
+        self.values.mover.tell(node, address, {"t": "holders", "object": object_id, "nodes": found})
+
+    def _copies_of(self, object_id: str) -> dict[str, str]:
+        """By id, the addresses of nodes that have copies of a value that a process of this one owns, itself included."""
+        owner = object_id[: 2 * nodes.PROCESS_ID_BYTES]
+        places = [self._place_of(tag) for tag in self._copied.get(owner, {}).get(object_id, ())]
+        return {node: address for node, address in places if address}
+
     def left(self, owner: str, names: list[str]) -> None:
         self.left_values.on_asked(owner, names)
 
@@ -176,5 +194,9 @@ class ValueWants:
         mover, tag = self.values.mover, nodes.tag_of_node(node_id)
         mover.node_dead(node_id)
         for key in [*mover.pulls.pulls, *mover.pulls.copies]:
-            if nodes.tag_of_process(bytes.fromhex(key.partition(".")[0])) == tag:
+            if _owner_tag(key) == tag:
                 mover.freed(key)
+
+
+def _owner_tag(key: str) -> bytes:
+    return nodes.tag_of_process(bytes.fromhex(key.partition(".")[0]))

@@ -195,6 +195,15 @@ class Node:
     def failed(self, asker: str, object_id: str, code: str, text: str) -> None:
         self.world.failed(self, asker, object_id, code, text)
 
+    def ask_owner(self, object_id: str) -> None:
+        """Some do not answer."""
+        if self.world.chance.happens(80):
+            holders = [one for one in self.world.nodes if one is not self and object_id in one.mover.pulls.copies]
+            self.mover.owner_told(object_id, {one.name: f"at {one.name}" for one in holders})
+
+    def who_has(self, object_id: str, node: str, address: str) -> None:
+        raise AssertionError("nobody is asked")
+
     def left(self, owner: str, names: list[str]) -> None:
         raise AssertionError("processes are not part of this world")
 
