@@ -93,7 +93,6 @@ class Chaos:
         self.interval_s: float = arguments.interval
         self.kills_head: bool = arguments.kill_head
         self.log: list[str] = []
-        self._attacker: chaos_attacks.Attacker | None = None
         self._logs = LogScan(Path(folder))
         self._prints_log: bool = arguments.log
         self._began_s = time.monotonic()
@@ -104,6 +103,7 @@ class Chaos:
         self.ledger = Ledger("chaos", lost_after_s=LOST_AFTER_S, excuse_s=EXCUSE_S, crashes=CRASHES, ends=ends)
         storage = f"sqlite://{folder}/{STORAGE}" if self.kills_head else ""
         self.cluster = ChaosCluster(NODES, cpus=CPUS, folder=folder, storage=storage)
+        self._attacker = chaos_attacks.Attacker(self.cluster, self.ledger, self.say, self.last_words)
         umbel.init(address=self.cluster.home_session)
         first = self.cluster.home.number + 1
         self.visitors = Visitors(self.cluster, self.cluster.places[first : first + VISITORS], self.ledger, seed)
@@ -117,7 +117,7 @@ class Chaos:
         if self._prints_log:
             print(f"chaos: [{time.monotonic() - self._began_s:.2f}] {line}", flush=True)
 
-    def run_load(self, seconds: float, *, has_visitors: bool = False) -> bool:
+    def run_load(self, seconds: float, *, is_attacked: bool = False) -> bool:
         """False if a thread of it waits for ever."""
         until_s = time.monotonic() + seconds
         threads = [threading.Thread(target=self._load, args=(load, until_s), daemon=True) for load in self.loads]
@@ -128,8 +128,10 @@ class Chaos:
             time.sleep(0.5)
             self.watch.find_shared()
             self.scan_logs()
-            if has_visitors:
+            if is_attacked:
                 self.visitors.look()
+            else:  # on a busy machine a node may be declared dead though nobody has touched it
+                self._attacker.replace_who_has_ended()
             if self._stuck():
                 return False
             if time.monotonic() > next_report_s:
@@ -181,14 +183,12 @@ class Chaos:
         attacks = chaos_attacks.schedule(
             self.seed, seconds, places=NODES, interval_s=self.interval_s, kills_head=self.kills_head
         )
-        attacker = chaos_attacks.Attacker(self.cluster, attacks, self.ledger, self.say, self.last_words)
         for load in self.loads:
             load.with_force = True  # a worker that is ended by that takes with it what it owns, like one that is killed
-        attacker.start()
-        went_on = self.run_load(seconds, has_visitors=True)
-        attacker.finish()
+        self._attacker.start(attacks)
+        went_on = self.run_load(seconds, is_attacked=True)
+        self._attacker.finish()
         self.visitors.close()
-        self._attacker = attacker
         return went_on
 
     def usage(self, before: Usage | None) -> tuple[Usage, int]:
@@ -202,10 +202,8 @@ class Chaos:
         until_s = time.monotonic() + QUIET_MAX_S
         while (found := self._unrest()) and time.monotonic() < until_s:
             time.sleep(0.2)
-            if self._attacker is not None:
-                self._attacker.replace_who_has_ended()  # one that was cut off hears late that it was declared dead
-        if self._attacker is not None:
-            self._attacker.finish()
+            self._attacker.replace_who_has_ended()  # one that was cut off hears late that it was declared dead
+        self._attacker.finish()
         return found
 
     def _unrest(self) -> list[str]:

@@ -82,7 +82,8 @@ def schedule(seed: int, seconds: float, *, places: int, interval_s: float, kills
 
 
 class Attacker:
-    """Carries out a schedule in a thread. In others what was held up goes on, and who was killed is replaced.
+    """Carries out a schedule in a thread. In others what was held up goes on, and who was killed is replaced. Before it has
+    started it only replaces nodes that were declared dead.
 
     say: a line of the log. last_words: of a daemon's log, by its session's name.
     """
@@ -90,13 +91,12 @@ class Attacker:
     def __init__(
         self,
         cluster: ChaosCluster,
-        attacks: list[Attack],
         ledger: Ledger,
         say: Callable[[str], None],
         last_words: Callable[[str], str],
     ) -> None:
         self._cluster = cluster
-        self._attacks = attacks
+        self._attacks: list[Attack] = []
         self._ledger = ledger
         self._say = say
         self._last_words = last_words
@@ -105,7 +105,8 @@ class Attacker:
         self._main = threading.Thread(target=self._run, daemon=True)
         self._began_s = 0.0
 
-    def start(self) -> None:
+    def start(self, attacks: list[Attack]) -> None:
+        self._attacks = attacks
         self._began_s = time.monotonic()
         self._main.start()
 

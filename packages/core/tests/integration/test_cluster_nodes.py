@@ -390,14 +390,12 @@ def test_a_node_that_is_cut_off_is_declared_dead_and_ends_when_it_hears_of_it(
     assert not seen_by(head)[node.node_id]["alive"]
 
 
-def test_what_stays_on_this_node_and_cannot_run_there_says_what_the_cluster_has(
-    home: str, monkeypatch: pytest.MonkeyPatch
-) -> None:
+def test_what_no_node_can_ever_run_says_what_the_cluster_has(home: str, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("UMBEL_INFEASIBLE_TIMEOUT_S", "0.1")
     cluster = cluster_utils.Cluster()
     try:
         head = cluster.add_node(num_cpus=2)
-        node = cluster.add_node(resources={"licence": 2}, labels={"zone": "a"})
+        cluster.add_node(labels={"zone": "a"})
         gone = cluster.add_node()
         cluster.remove_node(gone)
         source = f"""
@@ -409,28 +407,20 @@ def test_what_stays_on_this_node_and_cannot_run_there_says_what_the_cluster_has(
                 def method(self):
                     pass
 
-            on = [On(node_id, soft=False) for node_id in ({node.node_id!r}, {gone.node_id!r}, "00" * 28)]
+            on = [On(node_id, soft=False) for node_id in ({gone.node_id!r}, "00" * 28)]
             for way in (
-                dict(resources=dict(licence=1)), dict(label_selector=dict(zone="a")), dict(num_cpus=50),
-                dict(label_selector=dict(zone="b")), *(dict(scheduling_strategy=one) for one in on),
+                dict(num_cpus=50), dict(label_selector=dict(zone="b")), *(dict(scheduling_strategy=one) for one in on),
             ):
                 try:
-                    umbel.get(umbel.remote(runtime_env=dict(working_dir="."), **way)(Actor).remote().method.remote())
+                    umbel.get(umbel.remote(**way)(Actor).remote().method.remote())
                 except umbel.exceptions.UmbelError as error:
                     print(str(error).replace(chr(10), " "))
             """
         told = drivers.Driver(source, home).finish()[0].splitlines()
     finally:
         cluster.shutdown()
-    would_do = f"{node.node_id[:8]} at {node.address} would do, but what has files"
-    assert [would_do in line for line in told] == [True, True, False, False, False, False, False], told
-    assert all("there is another node in the cluster, which does not have it" in line for line in told[2:4]), told
-    wanted = (
-        f"is another one of this cluster, at {node.address}",
-        "which is dead: received SIGTERM",
-        "does not have",
-    )
-    assert all(part in line for part, line in zip(wanted, told[4:], strict=True)), told
+    assert all("there is another node in the cluster, which does not have it" in line for line in told[:2]), told
+    assert "which is dead: received SIGTERM" in told[2] and "does not have" in told[3] and len(told) == 4, told
 
 
 def test_a_head_and_four_nodes_are_up_within_two_seconds(home: str) -> None:

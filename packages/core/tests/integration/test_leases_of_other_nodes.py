@@ -233,14 +233,6 @@ def test_what_waits_for_another_node_says_so(nodes: Nodes) -> None:
     assert nowhere not in umbel.wait([nowhere], timeout=0)[0]
 
 
-def test_files_of_a_runtime_environment_keep_a_task_on_its_node(nodes: Nodes) -> None:
-    os.mkdir(nodes.file("module"))
-    variables = where.options(resources=THERE, runtime_env={"env_vars": {"LETTER": "x"}})
-    assert get(variables.remote()) == (0, nodes.other.node_id)
-    files = where.options(resources=THERE, runtime_env={"py_modules": [nodes.file("module")]}).remote()
-    until(lambda: "its runtime environment has files" in umbel.explain(files), "the reason")
-
-
 def test_large_values_and_actors_pass_between_nodes(nodes: Nodes) -> None:
     """As arguments and as results; an actor is called from the other node, and by whoever gets it from there."""
 
@@ -503,7 +495,7 @@ def test_a_worker_that_another_node_cannot_start_is_an_error_that_names_the_node
             print(error)
         """
     told = drivers.Driver(source, nodes.directory, SESSION=nodes.head.session_dir).finish(TIMEOUT_S)[0]
-    assert f"on node {nodes.other.node_id}: cannot run '/nowhere/python'" in told
+    assert f"on node {nodes.other.node_id}: workers of this job run /nowhere/python, as its driver does" in told
 
 
 def test_recursion_over_nodes_with_one_cpu_each_ends(nodes: Nodes) -> None:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import hashlib
 import os
 import shutil
 import stat
@@ -47,6 +48,20 @@ BORROWER = """
     umbel.init(address=os.environ["SESSION"])
     with open(os.environ["REFERENCES"], "rb") as file:
         print(umbel.get(cloudpickle.loads(file.read()), timeout=30), flush=True)
+"""
+
+
+PACKED = """
+    import hashlib, os, umbel
+
+    umbel.init(address=os.environ["SESSION"])
+
+    @umbel.remote(resources={"there": 1}, runtime_env={"working_dir": os.environ["PROJECT"]})
+    def digest():
+        with open("large", "rb") as file:
+            return hashlib.sha256(file.read()).hexdigest()
+
+    print(umbel.get(digest.remote(), timeout=30), flush=True)
 """
 
 
@@ -124,6 +139,18 @@ def test_what_is_wrong_in_a_directory_is_told(authority: Path, tmp_path: Path) -
 
 
 # ---- clusters ----
+
+
+def test_packages_of_environments_go_by_tls(cluster: cluster_utils.Cluster, home: str, tmp_path: Path) -> None:
+    cluster.add_node(num_cpus=1, resources={"there": 1})
+    assert cluster.head_node is not None
+    data = os.urandom(5 << 20)
+    (tmp_path / "large").write_bytes(data)
+    driver = drivers.Driver(PACKED, home, SESSION=cluster.head_node.session_dir, PROJECT=str(tmp_path))
+    try:
+        assert driver.finish()[0].splitlines()[-1] == hashlib.sha256(data).hexdigest()
+    finally:
+        driver.end()
 
 
 def test_nodes_and_their_processes_talk_by_tls(

@@ -6,6 +6,7 @@ import contextlib
 import inspect
 import os
 import random
+import time
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any
@@ -13,7 +14,7 @@ from typing import Any
 import pytest
 
 from umbel import exceptions, spi
-from umbel._control.storage import contract
+from umbel._control.storage import contract, in_sqlite
 from umbel._control.storage.in_sqlite import SqliteStorage
 from umbel._environments.interpreters import PyExecutable
 from umbel._objects.store import Segment, SharedMemoryStore, View
@@ -224,11 +225,13 @@ Write = tuple[str, "bytes | None"]
 
 
 class Piecemeal(SqliteStorage):
-    """Each write by itself, so that a reader sees a half."""
+    """One half of the writes after the other, so that who reads meanwhile sees a half."""
 
-    @contextlib.contextmanager
-    def _transaction(self, doing: str) -> Iterator[None]:
-        yield
+    def commit(self, writes: Sequence[Write], *, fencing: int, number: int) -> None:
+        half = len(writes) // 2
+        super().commit(writes[:half], fencing=fencing, number=number)
+        time.sleep(0.05)
+        self._db.executemany(in_sqlite._PUT, writes[half:])
 
 
 class Unfenced(SqliteStorage):

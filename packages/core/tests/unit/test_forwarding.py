@@ -61,6 +61,9 @@ class Here:
     def granted(self, node: str, *, key: str = "f", client: str = "p") -> list[Any]:
         return self.tell(fw.Granted(node, client, key, self.at_s))
 
+    def prepares(self, node: str, text: str, *, client: str = "p") -> None:
+        assert self.tell(fw.Preparing(node, client, "f", text, self.at_s)) == []
+
     def wait(self, duration_s: float) -> list[Any]:
         self.at_s += duration_s
         return self.tell(fw.Ticked(self.at_s))
@@ -157,6 +160,43 @@ def test_what_this_node_seemed_to_have_room_for_is_tried_elsewhere_too() -> None
     assert here.want(1) == [("a", 1)]
     here.see("a", 0)  # another process has come first
     assert here.wait(fw.PATIENCE_S) == [("a", 0), ("b", 1)]
+
+
+def test_a_node_that_makes_the_environment_is_waited_for_however_long_that_takes() -> None:
+    """Else every second another node would begin to make it, and the one before would end that. (design/0037)"""
+    here = Here({"a": 0, "b": 1, "c": 1})
+    assert here.want(1) == [("b", 1)]
+    here.prepares("b", "is being built")
+    assert here.machine.next_tick_s() is None
+    assert here.wait(60.0) == []
+    assert here.see("c", 1) == []
+    here.prepares("b", "")
+    assert here.machine.next_tick_s() == 60.0 + fw.PATIENCE_S
+    assert here.wait(fw.PATIENCE_S) == [("b", 0), ("c", 1)]
+
+
+def test_what_a_node_does_for_an_environment_is_forgotten_with_what_it_was_asked_for() -> None:
+    here = Here({"a": 0, "b": 1, "c": 1})
+    here.want(1)
+    here.prepares("b", "is being built")
+    assert here.lose("b") == [("c", 1)]
+    here.prepares("b", "is being built")  # said before it was lost
+    here.prepares("c", "is being built", client="other")
+    assert here.machine.wishes["p", "f"].preparing == {}
+    here.prepares("c", "is being built")
+    assert here.granted("c") == []
+    here.want(0)
+    assert here.machine.wishes == {}
+
+
+def test_what_waits_where_its_environment_is_made_keeps_that_when_a_node_comes() -> None:
+    """It is asked for anew in the same place: the node does not hear of that, and will not say it again."""
+    here = Here({"a": 1})
+    here.see("a", 0)
+    assert here.want(2) == [("a", 2)]
+    here.prepares("a", "is being built")
+    assert here.see("b", 0) == []
+    assert here.machine.wishes["p", "f"].preparing == {"a": "is being built"}
 
 
 def test_a_node_that_is_lost_gives_all_back_that_it_was_asked_for() -> None:

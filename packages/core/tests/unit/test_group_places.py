@@ -14,8 +14,8 @@ def cpus(count: float) -> ResourceSet:
     return ResourceSet.from_floats({"CPU": count})
 
 
-def kind(needs: float = 1, bundle: int = -1, node: str = "") -> Kind:
-    return Kind("g", bundle, cpus(needs), node)
+def kind(needs: float = 1, bundle: int = -1) -> Kind:
+    return Kind("g", bundle, cpus(needs))
 
 
 def followed(nodes: Sequence[str], bundles: Sequence[float] = (1, 2)) -> GroupPlaces:
@@ -49,8 +49,6 @@ def test_a_task_may_run_on_the_nodes_of_bundles_that_hold_it() -> None:
     assert places.homes(kind(1)) == ["a", "b"]
     assert places.homes(kind(2)) == ["b"]
     assert places.homes(kind(1, 0)) == ["a"]
-    assert places.homes(kind(1, 0, node="b")) == []
-    assert places.homes(kind(1, node="b")) == ["b"]
 
 
 def test_bundles_of_one_node_are_counted_each_by_itself() -> None:
@@ -85,5 +83,3 @@ def test_what_can_never_run_in_the_group_says_so() -> None:
     places = followed(["a", ""])
     assert places.trouble(kind(2)) == ""
     assert "no bundle of placement group g that it may run in has {'CPU': 3.0}" in places.trouble(kind(3))
-    assert places.trouble(kind(1, node="c")) == ""  # bundle 1 may come there
-    assert "its placement group g is on node a; submit it from there" in places.trouble(kind(1, 0, node="c"))

@@ -134,8 +134,8 @@ def test_wrong_token_is_refused_at_both_ends() -> None:
     assert "does not accept this token of the role 'submit'" in wire.client.outcome.reason
 
 
-@pytest.mark.parametrize("target", [handshake.VALUES, handshake.LEASES])
-def test_only_nodes_get_at_values_and_leases_of_all(target: handshake.Target) -> None:
+@pytest.mark.parametrize("target", [handshake.VALUES, handshake.LEASES, handshake.PACKAGES])
+def test_only_nodes_get_at_values_leases_and_packages_of_all(target: handshake.Target) -> None:
     assert Wire(client_token=NODE, target=target).run().server.outcome == Accepted(tokens.Role.NODE, target)
     for token in (ADMIN, SUBMIT, READ):
         outcome = Wire(client_token=token, target=target).run().client.outcome
@@ -339,7 +339,7 @@ def test_no_more_is_taken_than_was_wanted() -> None:
         (b"\xd5UMBEL\n\n" + bytes(100), "it is not Umbel that speaks there", 7),
         (b"\xd5UMBEL\r\n\x00" + bytes(100), "it speaks version 0 of the handshake, which is older", 9),
         (b"\xd5UMBEL\r\n\x02" + bytes(100), "it speaks version 2 of the handshake, which is newer", 9),
-        (b"\xd5UMBEL\r\n\x01\x00\x07" + bytes(16), "it asks for something that does not exist in this version", 27),
+        (b"\xd5UMBEL\r\n\x01\x00\x08" + bytes(16), "it asks for something that does not exist in this version", 27),
         (b"\xd5UMBEL\r\n\x01\x00\x00" + bytes(16), "it asks for something that does not exist in this version", 27),
         (b"\xd5UMBEL\r\n\x01\x02\x01" + bytes(16), "it asks for something that does not exist in this version", 27),
         (b"\xd5UMBEL\r\n\x01\x00\x01" + b"x" * 16, "it asks for something that does not exist in this version", 27),

@@ -28,6 +28,7 @@ class Daemon:
         self.node_id = node_id
         self.told: list[tuple[str, Message, bytes]] = []
         self.placed: list[str] = []
+        self.sources: dict[str, str] = {}
         self.killed: list[str] = []
         self.dead: dict[str, Message] = {}
         self.jobs: dict[str, Any] = {}
@@ -85,8 +86,9 @@ class Daemon:
     def pid_of(self, worker: str) -> int:
         return int(worker[:8], 16)
 
-    def place_actor(self, spec: Any) -> None:
+    def place_actor(self, spec: Any, source: str = "") -> None:
         self.placed.append(spec.actor)
+        self.sources[spec.actor] = source
 
     def release_actor(self, actor: str, _grace_s: float | None) -> None:
         self.kill_actor(actor, "")
@@ -776,16 +778,33 @@ def test_an_actor_that_waits_here_goes_to_its_bundle_though_another_one_is_here(
     assert cluster.head.placed == actors[:-1]
 
 
-def test_a_built_environment_keeps_an_actor_of_a_group_on_its_creators_node(cluster: Cluster) -> None:
+def test_the_node_of_an_actor_is_told_where_its_packages_are(cluster: Cluster) -> None:
+    """Whoever has created it has packed them; what is there already needs no source."""
     driver = cluster.driver()
     cluster.head.has = cluster.head.free = {"CPU": 80_000}
     make_group(cluster, driver, [{"CPU": 60_000}])
     cluster.service.bundles_reserved(GROUP, 1)
-    cluster.create(driver, 1, strategy=in_bundle(0), env={"built": {"pip": ["x"]}})
+    env = {"built": {"pip": ["x"]}}
+    there = cluster.create(driver, 1, strategy=in_bundle(0), env=env)
+    own = cluster.create(driver, 2, env=env)
     cluster.flow()
-    (listed,) = cluster.service.listed()
-    assert listed["state"] == "DEAD"
-    assert f"of placement group {GROUP} is on node {HEAD}" in listed["reason"]
+    assert (cluster.head.placed, cluster.node.placed) == ([there], [own])
+    assert (cluster.head.sources, cluster.node.sources) == ({there: NODE}, {own: ""})
+
+
+def test_what_a_node_does_for_the_environment_of_an_actor_is_told_with_it(cluster: Cluster) -> None:
+    actor = cluster.create(cluster.driver(), 1, env={"built": {"pip": ["x"]}})
+    cluster.flow()
+    cluster.proxy.preparing(actor, "is being built: pip install x")
+    cluster.flow()
+    told = cluster.members.place_of(cluster.service.listed()[0])["reason"]
+    assert told == f"node {NODE} looks for a worker for it, whose runtime environment is being built: pip install x"
+    cluster.proxy.preparing(actor, "")
+    cluster.flow()
+    assert "umbel explain" in cluster.members.place_of(cluster.service.listed()[0])["reason"]
+    cluster.proxy.unplaceable(actor, "no x", is_unschedulable=False)
+    cluster.flow()
+    assert cluster.service.listed()[0]["reason"] == f"on node {NODE}: no x"
 
 
 def test_an_actor_that_died_while_its_place_was_withheld_is_looked_for_nowhere(cluster: Cluster) -> None:
@@ -897,13 +916,13 @@ def test_an_actor_that_looks_for_a_worker_on_a_node_that_is_drained_looks_elsewh
     assert cluster.head.placed == [actor]
 
 
-def test_a_new_actor_is_not_placed_on_a_node_that_is_drained_unless_what_it_needs_lies_there(cluster: Cluster) -> None:
+def test_a_new_actor_is_not_placed_on_a_node_that_is_drained(cluster: Cluster) -> None:
     drains(cluster)
     driver = cluster.driver()
     plain = cluster.create(driver, 1)
     built = cluster.create(driver, 2, env={"built": {"pip": ["x"]}})
     cluster.flow()
-    assert (cluster.node.placed, cluster.head.placed) == ([built], [plain])
+    assert (cluster.node.placed, cluster.head.placed) == ([], [plain, built])
 
 
 def test_an_actor_that_has_a_worker_stays_until_its_node_goes_and_its_restart_does_not_count(cluster: Cluster) -> None:

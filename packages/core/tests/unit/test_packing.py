@@ -10,6 +10,7 @@ import pytest
 
 from umbel import exceptions
 from umbel._environments import packing
+from umbel._model import package_names
 
 
 def _write(root: Path, **files: str) -> Path:
@@ -91,7 +92,7 @@ def test_a_package_is_what_it_was_whatever_is_done_to_the_directory(tmp_path: Pa
     (root / "inner").symlink_to("sub/b")
     (root / "broken").symlink_to("nowhere")
     uri = packages.add_directory("w", str(root))
-    (name,) = packing.names_in(f'{{"working_dir":"{uri}"}}')
+    (name,) = package_names.names_in(f'{{"working_dir":"{uri}"}}')
     _write(Path(packages.unpacked(uri)), a="3", new="1")
     assert packing.file_digest(packages.archive_of(name)) == name
     other = packing.Packages(str(tmp_path / "other"), bytes_max=0)
@@ -104,7 +105,7 @@ def test_a_package_is_what_it_was_whatever_is_done_to_the_directory(tmp_path: Pa
 
 
 def test_what_is_no_package_here_is_said_to_be_missing(tmp_path: Path) -> None:
-    for uri in (f"{packing.SCHEME}{'0' * 32}", f"{packing.SCHEME}../../etc", "/etc"):
+    for uri in (f"{package_names.SCHEME}{'0' * 32}", f"{package_names.SCHEME}../../etc", "/etc"):
         with pytest.raises(FileNotFoundError):
             _packages(tmp_path).unpacked(uri)
 

@@ -90,12 +90,6 @@ def test_the_first_labels_that_a_node_has_decide() -> None:
     assert placing.can_ever(spec(label_selectors=[[["zone", "!a"]]]), nodes[1])
 
 
-def test_what_is_built_stays_where_it_is_built_from() -> None:
-    wanted = spec(2, env={"built": {"pip": ["x"]}})
-    assert placing.choose(wanted, [node(A), node(B, free=1)], B) == B
-    assert placing.choose(wanted, [node(A), node(B)], C) == A
-
-
 def test_actor_moves_to_a_node_that_has_come_only_if_it_would_wait_where_it_is() -> None:
     busy, free, small = node(A, free=0), node(B), node(C, total=1)
     assert placing.is_better(spec(2), free, busy)

@@ -13,7 +13,7 @@ import umbel
 from umbel import exceptions
 from umbel._client import environments
 from umbel._environments import building, containers, packing, requirements, virtual
-from umbel._model import runtime_envs
+from umbel._model import package_names, runtime_envs
 from umbel.runtime_env import RuntimeEnv, RuntimeEnvConfig
 
 
@@ -202,12 +202,12 @@ def test_wheels_travel_as_packages_and_projects_stay_where_they_are(tmp_path: Pa
     lines = [str(wheel), f"tiny @ file://{wheel}", f"{tmp_path}/project", f"-e {tmp_path}/project", "six"]
     plain, url, *others = uv.pack(uv.validate(lines), _FilePacking(packages))["packages"]
     assert others == lines[2:]
-    (name,) = packing.names_in(plain)
+    (name,) = package_names.names_in(plain)
     assert (plain, url) == (
-        f"{packing.SCHEME}{name}/{wheel.name}",
-        f"tiny @ file://{packing.SCHEME}{name}/{wheel.name}",
+        f"{package_names.SCHEME}{name}/{wheel.name}",
+        f"tiny @ file://{package_names.SCHEME}{name}/{wheel.name}",
     )
-    assert Path(packing.with_paths(plain, packages.unpacked)).read_text() == "1"
+    assert Path(package_names.with_paths(plain, packages.unpacked)).read_text() == "1"
 
 
 def test_project_directory_is_told_apart_by_its_files(tmp_path: Path) -> None:

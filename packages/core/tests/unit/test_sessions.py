@@ -168,3 +168,24 @@ def test_session_goes_though_a_process_that_was_killed_is_still_making_files(bas
     maker.join()
     assert not session.exists()
     assert not store.exists()
+
+
+def test_a_session_that_ends_while_it_is_looked_at_is_not_listed(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Before: who asked which there are was told that a file is missing."""
+    paths = [tmp_path / sessions.new_name() for _ in range(2)]
+    for path in paths:
+        path.mkdir()
+        (path / sessions.AGENT_SOCKET).touch()
+    look = sessions._is_stale
+
+    def ends(name: str, *more: str) -> bool:
+        found = look(name, *more)
+        if name == paths[0].name:
+            (paths[0] / sessions.AGENT_SOCKET).unlink()
+            paths[0].rmdir()
+        return found
+
+    monkeypatch.setattr(sessions, "_is_stale", ends)
+    assert sessions.running_sessions(str(tmp_path)) == [str(paths[1])]

@@ -51,7 +51,6 @@ def test_what_the_node_must_have_counts_where_none_has_it() -> None:
     [
         spec(9, strategy={"placement_group": "g", "bundle_index": 0}),
         spec(9, strategy={"node_id": "bb", "soft": False}),
-        spec(9, env={"built": {"pip": ["x"]}}),
     ],
 )
 def test_actors_that_no_new_node_can_host_are_left_out(bound: ActorSpec) -> None:

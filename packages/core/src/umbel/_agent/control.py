@@ -33,6 +33,9 @@ class Control(Protocol):
 
     def unplaceable(self, actor: str, reason: str, *, is_unschedulable: bool) -> None: ...
 
+    def preparing(self, actor: str, text: str) -> None:
+        """What is done for the environment of an actor that was to be placed here; "" when that is there."""
+
     def client_gone(self, client: str) -> None: ...
 
     def next_tick_s(self) -> float | None: ...

@@ -38,7 +38,7 @@ _ASKED_OF_HEAD = {
 # What need not be said to another head: it is told of this by what there is, or decides it anew.
 _RESTATED = (
     "restate", "restated", "hosted", "unhosted", "unplaceable", "want_job_ids", "actor_watch", "bundles_held", "bundles_reserved",
-    "bundles_refused", "bundles_committed", "room", "follow_group", "group_watch", "load",
+    "bundles_refused", "bundles_committed", "room", "follow_group", "group_watch", "load", "preparing",
 )  # fmt: skip
 
 
@@ -63,7 +63,8 @@ class Daemon(Protocol):
     def answer_query(self, client: str, message: Message) -> None:
         """About this node."""
 
-    def place_actor(self, spec: Wish) -> None: ...
+    def place_actor(self, spec: Wish, source: str = "") -> None:
+        """source: another node that has the packages of its environment; "" for none."""
 
     def release_actor(self, actor: str, grace_s: float | None) -> None: ...
 
@@ -436,6 +437,11 @@ class ControlProxy:
         told = {"t": "unplaceable", "actor": actor, "attempt": attempt, "reason": reason}
         self._say({**told, "is_unschedulable": is_unschedulable})
 
+    def preparing(self, actor: str, text: str) -> None:
+        hosted = self._hosted.get(actor)
+        if hosted is not None:
+            self._say({"t": "preparing", "actor": actor, "attempt": hosted.attempt, "text": text})
+
     def client_gone(self, client: str) -> None:
         for actor in [actor for actor, owned in self._owned.items() if owned.client == client]:
             del self._owned[actor]
@@ -547,7 +553,7 @@ class ControlProxy:
         fields = {name: message[name] for name in Wish._fields if name != "job"}
         wish = Wish(**fields, job=job)
         self._hosted[actor] = Hosted(wish, message["attempt"], message["facts"], may_restart=message["may_restart"])
-        self._daemon.place_actor(wish)
+        self._daemon.place_actor(wish, message["source"])
 
     def _job(self, message: Message) -> Any:
         """As it is known here, or from now on, for as long as somebody holds on to it. None for one that has ended."""

@@ -37,6 +37,7 @@ class Door:
         *,
         admit_node: Callable[[connection.Stream], None] | None = None,
         admit_values: Callable[[connection.Stream], None],
+        admit_packages: Callable[[connection.Stream], None],
         admit_lessee: Callable[[connection.Stream], None] | None = None,
         admit_program: Callable[[connection.Stream], None] | None = None,
         now_s: Callable[[], float],
@@ -44,15 +45,17 @@ class Door:
     ) -> None:
         """admit(stream, may_change): of who has proved itself, and whether its role may change anything. door_of(id): the path
         at which a process of this node takes connections, "" if there is no such process. admit_node: of other nodes; None
-        where they do not join. admit_values: of other nodes, which want values. admit_lessee: of other nodes that want leases
-        here. admit_program: of machines without a node. Raises OSError when the address is not to be
-        had."""
+        where they do not join. admit_values, admit_packages: of other nodes, which want values or packages. admit_lessee: of
+        other nodes that want leases here. admit_program: of machines without a node. Raises OSError when the address is not to
+        be had."""
 
         def on_peer(stream: connection.Stream, role: Role, target: handshake.Target) -> None:
             if target == handshake.CONTROL and admit_node is not None:
                 admit_node(stream)
             elif target == handshake.VALUES:
                 admit_values(stream)
+            elif target == handshake.PACKAGES:
+                admit_packages(stream)
             elif target == handshake.LEASES and admit_lessee is not None:
                 admit_lessee(stream)
             elif target == handshake.DRIVERS and admit_program is not None:
@@ -117,7 +120,7 @@ def _decide(
     role: Role, target: handshake.Target, *, has_control: bool, has_leases: bool, has_drivers: bool
 ) -> handshake.Answer:
     answer = handshake.may_reach(role, target)
-    if answer is not handshake.Answer.WELCOME or target in (handshake.AGENT, handshake.VALUES):
+    if answer is not handshake.Answer.WELCOME or target in (handshake.AGENT, handshake.VALUES, handshake.PACKAGES):
         return answer
     if target == handshake.CONTROL and has_control:
         return answer if role >= Role.NODE else handshake.Answer.FORBIDDEN

@@ -1,5 +1,5 @@
-"""What other nodes of the cluster have of what this one can never give, in words; for those tasks and actors that are not
-placed there yet."""
+"""What other nodes of the cluster have of what this one can never give, in words; for those tasks and actors that are asked of
+this one alone."""
 
 from __future__ import annotations
 
@@ -10,7 +10,6 @@ from umbel._model import node_labels
 
 Node = Mapping[str, Any]
 
-NOT_YET = "what has files or packages in its runtime environment is not placed on other nodes yet"
 NAMED_MAX = 3  # a list of a thousand nodes explains nothing
 
 
@@ -33,7 +32,7 @@ def by_id(nodes: Iterable[Node], wanted: str) -> str:
             if node["alive"] and node.get("draining"):
                 return "which is being drained, and begins nothing any more; make the affinity soft"
             if node["alive"]:
-                return f"which is another one of this cluster, at {node['address']}: {NOT_YET}; connect the program to that node"
+                return f"which is another one of this cluster, at {node['address']}, and cannot be asked now; try again"
             return f"which is dead: {node['reason']}; correct the node id or make the affinity soft"
     return "which this cluster does not have; correct the node id or make the affinity soft"
 
@@ -49,4 +48,4 @@ def _told(nodes: Sequence[Node], is_fit: Callable[[Node], bool]) -> str:
         return f"; there are {len(living)} other nodes in the cluster, none of which has it"
     named = ", ".join(f"{node['node_id'][:8]} at {node['address']}" for node in fit[:NAMED_MAX])
     more = f" and {len(fit) - NAMED_MAX} more" if len(fit) > NAMED_MAX else ""
-    return f"; of the cluster's other nodes {named}{more} would do, but {NOT_YET}: connect the program to such a one"
+    return f"; of the cluster's other nodes {named}{more} would do"

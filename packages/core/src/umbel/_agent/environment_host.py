@@ -64,7 +64,7 @@ def prepare(
         build.build(order["built"])
         is_local = job is not None and "python" in job
         if is_local and not build.workers.interpreter and _is_foreign(job, node_flags):
-            build.workers.interpreter = [job["python"]]
+            build.workers.interpreter = [_interpreter_of(job)]
         taken = _take_over(control, config, order["id"], build, die_with_parent)
         if job is not None and taken is not None:
             from umbel._agent import forkserver
@@ -160,6 +160,17 @@ def _is_foreign(job: dict[str, Any], node_flags: list[str]) -> bool:
         if found is None or found.origin != origin:
             return True
     return False
+
+
+def _interpreter_of(job: dict[str, Any]) -> str:
+    """The driver's. Raises RuntimeEnvSetupError where it is not."""
+    python: str = job["python"]
+    if not os.access(python, os.X_OK):
+        raise exceptions.RuntimeEnvSetupError(
+            f"workers of this job run {python}, as its driver does, which is not on this node; install it there at the same "
+            "path, or connect by umbel://, whose workers have the node's own interpreter"
+        )
+    return python
 
 
 def _is_of_python(origin: str) -> bool:

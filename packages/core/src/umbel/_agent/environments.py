@@ -1,6 +1,7 @@
 """Which environments are to be built, which of their fork servers are ready, and which are no longer needed.
 
-A key stands for all that has to be built; equal ones share a fork server. A server is queued, building or ready. It is
+A key stands for all that has to be built; equal ones share a fork server. A server lacks packages, which come from other nodes
+(`packages`), or is queued, building or ready. It is
 wanted while a demand waits for it, a worker of it lives, or a client holds it for its job; otherwise it goes after a
 while. A build that fails fails those who wait for it now; whoever asks later starts another one. This module only
 decides; `servers` does it, and tells how it went. It is not imported before somebody needs it.
@@ -13,8 +14,9 @@ from collections.abc import Container, Iterator, Mapping
 from enum import Enum
 from typing import Any, NamedTuple
 
+from umbel._agent import packages
 from umbel._base import checks
-from umbel._model import reasons
+from umbel._model import package_names, reasons
 
 BUILDS_MAX = 4  # at once: they load the network and the disk more than the processors
 IDLE_S = 30.0  # that a server without work is kept: it costs memory, and starting it again tenths of a second
@@ -35,6 +37,7 @@ def build_of(env: Mapping[str, Any]) -> tuple[str, float | None]:
 
 
 class State(Enum):
+    LACKING = "lacking"
     QUEUED = "queued"
     BUILDING = "building"
     READY = "ready"
@@ -43,7 +46,7 @@ class State(Enum):
 class Server:
     """One environment's fork server, from the wish for it on."""
 
-    __slots__ = ("deadline_s", "doing", "id", "key", "since_s", "state", "timeout_s", "unwanted_since_s")
+    __slots__ = ("deadline_s", "doing", "id", "key", "lacks", "since_s", "state", "timeout_s", "unwanted_since_s")
 
     def __init__(self, id: str, key: str, timeout_s: float | None, at_s: float) -> None:
         self.id = id
@@ -51,9 +54,15 @@ class Server:
         self.timeout_s = timeout_s
         self.state = State.QUEUED
         self.since_s = at_s  # when it came into this state
-        self.deadline_s: float | None = None  # of its build
+        self.deadline_s: float | None = None  # of its build, or before it of its packages
+        self.lacks: set[str] = set()  # packages
         self.doing = ""  # what its build does, in words
         self.unwanted_since_s: float | None = None
+
+    @property
+    def is_process(self) -> bool:
+        """Whether there is one that builds it, or serves."""
+        return self.state in (State.BUILDING, State.READY)
 
 
 # ---- events ----
@@ -92,7 +101,7 @@ class Gone(NamedTuple):
     at_s: float
 
 
-Event = Held | Doing | Ready | Gone
+Event = Held | Doing | Ready | Gone | packages.Event
 
 # ---- what to do ----
 
@@ -120,25 +129,35 @@ class Fail(NamedTuple):
     is_held: bool = False
 
 
-Step = Begin | End | Fail
+Step = Begin | End | Fail | packages.Step
 
 
 class Environments:
     """The machine. Its caller is the agent's, and passes on what it decides."""
 
-    def __init__(self, ids: Iterator[str]) -> None:
+    def __init__(self, ids: Iterator[str], packages: packages.Packages | None = None) -> None:
+        """packages: None where all are there that anybody asks for."""
         self._ids = ids
+        self._packages = packages
         self.servers: dict[str, Server] = {}  # by key
         self._held: dict[str, set[str]] = {}  # client -> keys
         self._losses: dict[str, int] = {}  # key -> ready servers lost in a row
 
     # ---- wishes ----
 
-    def want(self, key: str, timeout_s: float | None, at_s: float) -> str | None:
-        """Somebody needs workers of it. Returns the id of its server when that is ready."""
+    def want(self, key: str, timeout_s: float | None, at_s: float, source: str = "") -> str | None:
+        """Somebody needs workers of it. source: another node that has its packages; "" for none. Returns the id of its server
+        when that is ready."""
         server = self.servers.get(key)
         if server is None:
             server = self.servers[key] = Server(next(self._ids), key, timeout_s, at_s)
+            if self._packages is not None:
+                server.lacks = {name for name in package_names.names_in(key) if not self._packages.is_here(name)}
+            if server.lacks:
+                _enter(server, State.LACKING, at_s)
+        if server.lacks and self._packages is not None:
+            for name in sorted(server.lacks):
+                self._packages.want(name, source)
         return server.id if server.state is State.READY else None
 
     def _all_held(self) -> set[str]:
@@ -154,6 +173,9 @@ class Environments:
             self._held.setdefault(event.client, set()).add(event.key)
             self.want(event.key, event.timeout_s, event.at_s)
             return []
+        if isinstance(event, packages.Event):
+            self._on_package(event)
+            return []
         server = next((one for one in self.servers.values() if one.id == event.server), None)
         if server is None:
             return []  # it was ended, and did not know yet
@@ -162,10 +184,15 @@ class Environments:
         if isinstance(event, Doing):
             server.doing = event.text
         elif server.state is State.BUILDING:
-            server.state = State.READY
-            server.since_s = event.at_s
-            server.deadline_s = None
+            _enter(server, State.READY, event.at_s)
         return []
+
+    def _on_package(self, event: packages.Event) -> None:
+        come = self._packages.apply(event) if self._packages is not None else ""
+        for server in self.servers.values() if come else ():
+            server.lacks.discard(come)
+            if server.state is State.LACKING and not server.lacks:
+                _enter(server, State.QUEUED, event.at_s)
 
     def _gone(self, server: Server, reason: str) -> list[Step]:
         del self.servers[server.key]
@@ -189,6 +216,8 @@ class Environments:
                 due.append(server.deadline_s)
             if server.unwanted_since_s is not None:
                 due.append(server.unwanted_since_s + _patience_s(server))
+        if self._packages is not None and (at_s := self._packages.next_tick_s()) is not None:
+            due.append(at_s)
         return min(due, default=None)
 
     def settle(self, wanted: Container[str], at_s: float) -> list[Step]:
@@ -202,17 +231,34 @@ class Environments:
                 server.unwanted_since_s = at_s
             if server.deadline_s is not None and server.deadline_s <= at_s:
                 del self.servers[key]
-                doing = f" (it was at: {server.doing})" if server.doing else ""
-                reason = (
-                    f"it was not built within {server.timeout_s:g} s, which is setup_timeout_seconds in "
-                    f"runtime_env['config']{doing}"
-                )
-                steps += [Fail(key, reason, server.id, key in held), End(server.id)]
+                steps.append(Fail(key, self._too_late(server), server.id if server.is_process else "", key in held))
+                steps += [End(server.id)] if server.is_process else []
             elif server.unwanted_since_s is not None and server.unwanted_since_s + _patience_s(server) <= at_s:
                 del self.servers[key]
-                if server.state is not State.QUEUED:
-                    steps.append(End(server.id))
-        return steps + self._begin(at_s)
+                steps += [End(server.id)] if server.is_process else []
+        return [*steps, *self._settle_packages(held, at_s), *self._begin(at_s)]
+
+    def _too_late(self, server: Server) -> str:
+        doing = server.doing if server.is_process else self._lacks_in_words(server)
+        limit = f"{server.timeout_s:g} s, which is setup_timeout_seconds in runtime_env['config']"
+        what = "built" if server.is_process else "here"
+        return f"it was not {what} within {limit}{f' (it was at: {doing})' if doing else ''}"
+
+    def _settle_packages(self, held: Container[str], at_s: float) -> list[Step]:
+        if self._packages is None:
+            return []
+        found: list[Step] = []
+        while True:  # a server that fails leaves others of its packages that nobody needs any more
+            needed = set().union(*(server.lacks for server in self.servers.values()))
+            steps, failed = self._packages.settle(needed, at_s)
+            found += steps
+            if not failed:
+                return found
+            for key, server in list(self.servers.items()):
+                hit = sorted(server.lacks & failed.keys())
+                if hit:
+                    del self.servers[key]
+                    found.append(Fail(key, failed[hit[0]], is_held=key in held))
 
     def _begin(self, at_s: float) -> list[Step]:
         steps: list[Step] = []
@@ -220,9 +266,7 @@ class Environments:
         for server in self.servers.values():
             if left > 0 and server.state is State.QUEUED:
                 left -= 1
-                server.state = State.BUILDING
-                server.since_s = at_s
-                server.deadline_s = None if server.timeout_s is None else at_s + server.timeout_s
+                _enter(server, State.BUILDING, at_s)
                 steps.append(Begin(server.id, server.key))
         return steps
 
@@ -235,11 +279,23 @@ class Environments:
             return None
         for_s = at_s - server.since_s
         facts = {"server": server.id, "state": server.state.value, "for_s": for_s}
-        if server.state is State.QUEUED:
-            text = f"waits for its turn to be built, behind {BUILDS_MAX} others"
-        else:
-            text = f"is being built for {for_s:.0f} s" + (f": {server.doing}" if server.doing else "")
+        text = self._in_words(server, f" for {for_s:.0f} s")
         return reasons.Reason(reasons.ENVIRONMENT, "its runtime environment", text, facts=facts)
+
+    def unready(self) -> dict[str, str]:
+        """The same of all keys whose servers are not ready, without how long that takes."""
+        unready = [one for one in self.servers.values() if one.state is not State.READY]
+        return {server.key: self._in_words(server, "") for server in unready}
+
+    def _in_words(self, server: Server, for_: str) -> str:
+        if server.state is State.QUEUED:
+            return f"waits for its turn to be built, behind {BUILDS_MAX} others"
+        if server.state is State.LACKING:
+            return f"lacks files{for_}: {self._lacks_in_words(server)}"
+        return f"is being built{for_}" + (f": {server.doing}" if server.doing else "")
+
+    def _lacks_in_words(self, server: Server) -> str:
+        return self._packages.doing(sorted(server.lacks)) if self._packages is not None else ""
 
     def check(self) -> None:
         """The invariants, for tests and the simulator."""
@@ -247,10 +303,21 @@ class Environments:
         for key, server in self.servers.items():
             building += server.state is State.BUILDING
             checks.invariant(key == server.key, "a server in another's place", server=server.id)
-            is_limited = server.timeout_s is not None and server.state is State.BUILDING
+            checks.invariant(bool(server.lacks) == (server.state is State.LACKING), "built without its packages, or not built "
+                             "with them", server=server.id)  # fmt: skip
+            is_limited = server.timeout_s is not None and server.state in (State.LACKING, State.BUILDING)
             checks.invariant(is_limited == (server.deadline_s is not None), "a deadline without a build, or none for one",
                              server=server.id)  # fmt: skip
         checks.invariant(building <= BUILDS_MAX, "too many builds at once", building=building)
+        if self._packages is not None:
+            self._packages.check()
+
+
+def _enter(server: Server, state: State, at_s: float) -> None:
+    server.state = state
+    server.since_s = at_s
+    takes_time = state in (State.LACKING, State.BUILDING)
+    server.deadline_s = at_s + server.timeout_s if takes_time and server.timeout_s is not None else None
 
 
 def _patience_s(server: Server) -> float:

@@ -33,7 +33,8 @@ class DemandChanged(NamedTuple):
     depth: of the tasks' nesting; deeper demands go first, because shallower ones wait for them.
     refusal: why this node can never serve it, whatever its resources; "" if it can. strategy: as it was sent, for
     policies of plugins. build_key: what of the environment has to be built before workers can be started, as canonical
-    JSON; "" for nothing. build_timeout_s: how long that may take; None for no limit.
+    JSON; "" for nothing. build_timeout_s: how long that may take; None for no limit. source: another node that has the
+    packages that it is built from; "" for none.
     """
 
     client: str
@@ -47,6 +48,7 @@ class DemandChanged(NamedTuple):
     strategy: str | Mapping[str, Any] | None = None
     build_key: str = ""
     build_timeout_s: float | None = None
+    source: str = ""
 
 
 class LeaseReturned(NamedTuple):
@@ -95,6 +97,7 @@ class ActorWanted(NamedTuple):
     strategy: str | Mapping[str, Any] | None = None
     build_key: str = ""
     build_timeout_s: float | None = None
+    source: str = ""
 
 
 class ActorUnwanted(NamedTuple):
@@ -342,6 +345,16 @@ class ActorUnplaceable(NamedTuple):
     log_of: str = ""
 
 
+class Preparing(NamedTuple):
+    """What is done for the environment that a demand waits for, in words; "" when that is there, or the demand is over. Said
+    when it changes."""
+
+    client: str
+    actor: str
+    key: str
+    text: str
+
+
 class Warn(NamedTuple):
     """Tell the drivers."""
 
@@ -361,5 +374,6 @@ AgentCommand = (
     | ActorWorkerDied
     | DemandFailed
     | ActorUnplaceable
+    | Preparing
     | Warn
 )

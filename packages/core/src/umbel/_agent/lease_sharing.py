@@ -32,7 +32,6 @@ if TYPE_CHECKING:
 
 ROOM_S = 0.05  # other nodes are told of what is free here no more often, but with a grant
 ROOM_COUNTS_S = 2.0  # so long what a node itself has said is newer than what the head says of it
-MAY_TRAVEL = {"env_vars", "config"}  # of a runtime environment: what is no file and need not be built
 
 Message = dict[str, Any]
 
@@ -52,7 +51,9 @@ class Daemon(Protocol):
 
     def add_commands(self, handlers: Mapping[type, Callable[[Any], None]]) -> None: ...
 
-    def wish_of(self, client: str, message: Message, env: Any, count: int, refusal: str) -> ev.DemandChanged: ...
+    def wish_of(
+        self, client: str, message: Message, env: Any, count: int, refusal: str, source: str = ""
+    ) -> ev.DemandChanged: ...
 
     def tell_failed(
         self, client: str, key: str, reason: str, *, is_unschedulable: bool = False, is_group_gone: bool = False
@@ -119,7 +120,6 @@ class Sharing:
         self._jobs = jobs
         self._token = token
         self._wishes: dict[tuple[str, str], Message] = {}  # of processes of this node, as said last, with "since_s"
-        self._staying: dict[tuple[str, str], str] = {}  # why these are asked of nobody else
         self._members: dict[str, Message] = {}  # the other nodes
         self._dead: set[str] = set()
         self._away: dict[str, float] = {}  # nodes that could not be reached, until then
@@ -170,7 +170,7 @@ class Sharing:
             elif _group_of(message):
                 self._want(forwarding.Want(self._node, client, key, 0, 0))  # it may be for another node
                 self._wishes[client, key] = {**message, "count": demand.count}
-                self._wish_in_group((client, key), self._wishes[client, key], "")
+                self._wish_in_group((client, key), self._wishes[client, key])
             else:
                 self._wish(client, {**message, "count": demand.count})
         return made
@@ -185,13 +185,8 @@ class Sharing:
         """Whether it is seen to here."""
         place = (client.id, message["key"])
         group = _group_of(message)
-        why = self._why_it_stays(client, message)
-        if why and (not group or self._forwarding is None or client.job is None):
-            if message["count"]:
-                self._staying[place] = why
-            else:
-                self._staying.pop(place, None)
-            return False
+        if client.job is None or not self._daemon.is_env_allowed(message["env"]):
+            return False  # its job has ended, or it is to be refused
         is_waiting = self._forwarding is not None and (place in self._forwarding.wishes or place in self._held)
         since_s = self._wishes[place]["since_s"] if is_waiting else self._daemon.now_s()
         noted = {**message, "job": self._wire_job(client.job.id), "since_s": since_s}
@@ -200,18 +195,12 @@ class Sharing:
         if self._forwarding is None:
             return False
         if group and message["count"]:
-            self._wish_in_group(place, noted, self._node if why else "")
+            self._wish_in_group(place, noted)
             return True
         self._wish(client.id, noted)
         if not message["count"]:
             self._forget_wish(place)
         return True
-
-    def _why_it_stays(self, client: Client, message: Message) -> str:
-        env = message["env"]
-        if env and not (env.keys() <= MAY_TRAVEL and self._daemon.is_env_allowed(env)):
-            return "its runtime environment has files or packages, which other nodes cannot get yet"
-        return "" if client.job is not None else "its job has ended"
 
     def _wish(self, client: str, message: Message) -> None:
         """Of tasks in no placement group, or of nothing any more."""
@@ -229,13 +218,12 @@ class Sharing:
 
     # ---- tasks in placement groups ----
 
-    def _wish_in_group(self, place: tuple[str, str], message: Message, only_on: str) -> None:
-        """only_on: the node of which alone it may be asked; "" for all that have bundles."""
+    def _wish_in_group(self, place: tuple[str, str], message: Message) -> None:
         from umbel._scheduling import group_places
 
         self._groups = self._groups or group_places.GroupPlaces()
         self._are_bundles_wanted = True
-        kind = group_places.of_strategy(message["strategy"], message["resources"], only_on)
+        kind = group_places.of_strategy(message["strategy"], message["resources"])
         self._kinds[place] = kind
         self._held[place] = None
         if self._groups.begins(kind.group):
@@ -397,7 +385,7 @@ class Sharing:
             self._tell(self._fw.WishChanged(client, key, (), 0, self._daemon.now_s()))
 
     def client_gone(self, client: Client) -> None:
-        books: tuple[dict[tuple[str, str], Any], ...] = (self._wishes, self._staying, self._held, self._kinds)
+        books: tuple[dict[tuple[str, str], Any], ...] = (self._wishes, self._held, self._kinds)
         for known in books:
             for place in [place for place in known if place[0] == client.id]:
                 del known[place]
@@ -458,6 +446,14 @@ class Sharing:
         home.send({"t": "tell", "client": client, "message": message})
         self._tell_room(home)
         return True
+
+    def preparing(self, client: str, key: str, text: str) -> None:
+        """What is done for the environment that a process waits for on this node, in words; "" when it is there."""
+        home = self._homes.get(client)
+        if home is not None:
+            home.send({"t": "preparing", "client": client, "key": key, "text": text})
+        elif self._forwarding is not None:
+            self._tell(self._fw.Preparing(self._node, client, key, text, self._daemon.now_s()))
 
     def tell(self, client: str, message: Message) -> bool:
         """What a lease's holder is told; whether it was a guest."""
@@ -631,6 +627,9 @@ class Sharing:
                     node, {(group, int(index)): free for group, held in told for index, free in held.items()}
                 )
             self._see(node)
+        elif message["t"] == "preparing":
+            told = message["client"], message["key"], message["text"]
+            self._tell(self._fw.Preparing(node, *told, self._daemon.now_s()))
         elif message["t"] == "lines":
             job = self._local_job(message["job"])
             if "@" in job:
@@ -710,7 +709,8 @@ class Sharing:
             lessee.groups.add(message["group"]["placement_group"])
             self._are_bundles_wanted = True
         wanted = {**message, "strategy": message["group"] or None}
-        self._daemon.decide(self._daemon.wish_of(client, wanted, self._in_job(message["env"], job), count, ""))
+        env = self._in_job(message["env"], job)
+        self._daemon.decide(self._daemon.wish_of(client, wanted, env, count, "", lessee.node))
 
     def _guest_gone(self, client: str) -> None:
         self._homes.pop(client, None)
@@ -826,6 +826,11 @@ class Sharing:
             if self._awaited.issuperset(asked):
                 text = f"waits for {'node' if len(asked) == 1 else 'nodes'} {', '.join(states)}"
             why = reasons.Reason(reasons.NODE, "its worker", text, facts={"nodes": asked})
+            done = [f"on node {node} {doing}" for node, doing in sorted(wish.preparing.items())]
+            if done:
+                why = reasons.Reason(
+                    reasons.ENVIRONMENT, "its runtime environment", "; ".join(done), facts={"nodes": asked}
+                )
             resources = dict(message["resources"])
             found.append(
                 Asked(wish.client, wish.key, wish.count, message["depth"], resources, now_s - message["since_s"], why)
@@ -859,10 +864,6 @@ class Sharing:
         why = reasons.Reason(reasons.GROUP, "its placement group", text, facts=facts)
         waiting_s, needs = now_s - message["since_s"], dict(message["resources"])
         return Asked(*place, message["count"], message["depth"], needs, waiting_s, why)
-
-    def stays(self, client: str, key: str) -> str:
-        """Why something that waits is asked of this node alone; "" if it is not."""
-        return self._staying.get((client, key), "") if self._members else ""
 
 
 def _group_of(message: Message) -> str:

@@ -1,8 +1,8 @@
 """What a node tells the autoscaler of its cluster: what its processes wait for, by shape, and whether it is idle.
 
 Looked at once in a period, so nothing is done for a task; told only where somebody wants to know. A shape is `[amounts in units,
-count, label selectors]`, the best selector first. What other nodes cannot help is left out: tasks of placement groups, those that
-want a certain node, and those whose environment cannot travel (`Sharing.waiting` has none of the first and the last). Pure.
+count, label selectors]`, the best selector first. What other nodes cannot help is left out: tasks of placement groups, and those
+that want a certain node. Pure.
 """
 
 from __future__ import annotations

@@ -216,9 +216,6 @@ class Queries:
         found = []
         for one in self._daemon.agent.pending(now_s):
             why = one.why
-            stays = sharing.stays(one.client, one.key) if sharing is not None else ""
-            if stays:
-                why = why._replace(text=f"{why.text}; it is for this node only: {stays}")
             found.append(
                 {
                     "client": one.client,

@@ -96,7 +96,7 @@ class Demand:
     __slots__ = (
         "actor", "attempt", "build_key", "build_timeout_s", "bundle_index", "bundles", "client", "count", "depth", "env",
         "group", "is_warned_of", "key", "lacking", "place", "placement", "refusal", "resources", "short_since_s",
-        "since_s", "strategy", "turn",
+        "since_s", "source", "strategy", "turn",
     )  # fmt: skip
 
     def __init__(self, place: Place, event: ev.DemandChanged | ev.ActorWanted | ev.BundlesWanted, turn: int) -> None:
@@ -111,7 +111,7 @@ class Demand:
         self.build_timeout_s: float | None
         if isinstance(event, ev.BundlesWanted):
             self.strategy = self.build_timeout_s = None
-            self.env = self.refusal = self.build_key = ""
+            self.env = self.refusal = self.build_key = self.source = ""
             self.group, self.attempt, self.bundles = event.group, event.attempt, event.bundles
             self.resources: Mapping[str, int] = _sum(event.bundles.values())
             self.placement: Mapping[str, int] = self.resources
@@ -120,6 +120,7 @@ class Demand:
             self.refusal = event.refusal
             self.build_key = event.build_key
             self.build_timeout_s = event.build_timeout_s
+            self.source = event.source
             self.strategy = event.strategy
             if isinstance(event.strategy, dict):
                 self.group = event.strategy.get("placement_group", "")

@@ -14,6 +14,7 @@ from collections.abc import Callable
 from typing import Any
 
 from umbel._environments import packing
+from umbel._model import package_names
 from umbel._objects import segments
 from umbel._transport import connection
 from umbel._wire import frames
@@ -130,7 +131,7 @@ class RelayedFiles:
 
     def _package(self, message: Message) -> str:
         name = message["name"]
-        if not isinstance(name, str) or not packing.is_name(name):
+        if not isinstance(name, str) or not package_names.is_name(name):
             raise ValueError(f"a package is called by its digest, got {name!r:.100}")
         return name
 

@@ -92,6 +92,7 @@ class Service:
             order=self._order(config["scheduler"]),
             is_kept=self._jobs.is_running if self._jobs is not None else None,
             elsewhere=self._elsewhere,
+            packages=self._packages,
         )
         self.members: Any = None  # a `_control.members.Members`, on the head of a cluster
         self.control: Control = self._control_service(config)
@@ -107,6 +108,7 @@ class Service:
             spilling=config["spilling"],
         )
         self._values: Any = None  # a `value_wants.ValueWants`, once values go from node to node
+        self._package_links: Any = None  # a `package_links.PackageLinks`, once packages do
         self._door: Any = None  # a `door.Door`, where other machines may come in
         self.directory: Any = None  # a `directory.Directory` of the nodes, likewise
         self._sharing: Any = None  # a `lease_sharing.Sharing`, likewise
@@ -132,6 +134,7 @@ class Service:
                 self._door_of,
                 admit_node=None if config.get("head") else self._admit_node,
                 admit_values=self._admit_values,
+                admit_packages=lambda stream: self._links_for_packages().admit(stream),
                 admit_lessee=self._sharing.admit if self._sharing is not None else None,
                 admit_program=self._admit_program if self._jobs is not None else None,
                 now_s=self.now_s,
@@ -190,6 +193,7 @@ class Service:
             ev.ActorUnplaceable: lambda command: self.control.unplaceable(
                 command.actor, self._with_log(command), is_unschedulable=command.is_unschedulable
             ),
+            ev.Preparing: self._preparing,
             ev.Warn: lambda command: self.hub.tell_drivers({"t": "warn", "text": command.text}),
         }
         if self._sharing is not None:
@@ -347,6 +351,7 @@ class Service:
             self.memory.due_s,
             self._door.next_tick_s() if self._door is not None else None,
             self._values.next_tick_s() if self._values is not None else None,
+            self._package_links.next_tick_s() if self._package_links is not None else None,
         ]
         if self._end_at_s is None:  # else nobody looks any more at what is due of these
             due += [
@@ -372,6 +377,8 @@ class Service:
             self._door.tick()
         if self._values is not None and _is_due(self._values.next_tick_s(), now_s):
             self._values.tick()
+        if self._package_links is not None and _is_due(self._package_links.next_tick_s(), now_s):
+            self._package_links.tick()
         # By the clock after what is due was asked for: what is due at once says that it is due now.
         if self._cluster is not None and self._end_at_s is None and _is_due(self._cluster.next_tick_s(), self.now_s()):
             self._cluster.tick()
@@ -477,6 +484,8 @@ class Service:
             self._door.close()
         if self._values is not None:
             self._values.values.close()
+        if self._package_links is not None:
+            self._package_links.close()
         self.hub.flush(self.now_s() + LAST_OUTPUT_S, self.now_s)
         self.hub.close()
         if self._relays is not None:
@@ -564,6 +573,18 @@ class Service:
         """A `reasons.Reason` why a value of another node is not here yet; None if it is, or nobody wants it."""
         return self._values.reason(key) if self._values is not None else None
 
+    def _links_for_packages(self) -> Any:
+        if self._package_links is None:
+            from umbel._agent import package_links
+            from umbel._environments import packing
+
+            directory = packing.directory_of(self._config["session_dir"])
+            self._package_links = package_links.PackageLinks(self, self._door.token, directory)
+        return self._package_links
+
+    def address_of_node(self, node: str) -> str:
+        return str(self.directory.address_of(nodes.tag_of_node(node)))
+
     def _admit_node(self, stream: transport.Stream) -> None:
         self._cluster.admit(stream)
 
@@ -604,6 +625,10 @@ class Service:
         self.directory.forget(nodes.tag_of_node(node_id))
         if self._values is not None:
             self._values.node_died(node_id)
+        if self.agent.environments is not None:
+            from umbel._agent import packages
+
+            self.decide(packages.NodeDied(node_id, self.now_s()))
         if self.members is not None:
             self.members.node_gone(node_id, reason)
         if self._sharing is not None:
@@ -786,8 +811,10 @@ class Service:
         refusal = self._refusal(message["label_selectors"])
         self.decide(self.wish_of(client.id, message, env, message["count"], refusal))
 
-    def wish_of(self, client: str, message: Message, env: Any, count: int, refusal: str) -> ev.DemandChanged:
-        """A "demand", for the agent's machine. env: as it is known here."""
+    def wish_of(
+        self, client: str, message: Message, env: Any, count: int, refusal: str, source: str = ""
+    ) -> ev.DemandChanged:
+        """A "demand", for the agent's machine. env: as it is known here; source: a node that has its packages."""
         return ev.DemandChanged(
             client,
             message["key"],
@@ -799,6 +826,7 @@ class Service:
             self.now_s(),
             message["strategy"],
             *self._build_of(env),
+            source,
         )
 
     def is_env_allowed(self, env: Any) -> bool:
@@ -819,17 +847,41 @@ class Service:
         """What has to be built for an environment; "" for nothing."""
         if not env or not (env.get("built") or "job" in env):
             return "", None
-        from umbel._agent import environments
+        from umbel._agent import environments, packages
 
         if environments.Begin not in self._do:
             self._do[environments.Begin] = self._build
             self._do[environments.End] = lambda command: self.forks.end_server(command.server)
+            self._do[packages.Fetch] = lambda command: self._links_for_packages().fetch(command)
+            self._do[packages.Abandon] = lambda command: self._links_for_packages().abandon(command)
         return environments.build_of(env)
 
     def _build(self, command: environments.Begin) -> None:
         wanted = json.loads(command.key)
         job = self._jobs.configuration(wanted["job"]) if "job" in wanted else None
         self.forks.build(command.server, wanted["built"], job)
+
+    def _packages(self) -> Any:
+        """What knows which packages are here, for the agent's machine."""
+        from umbel._agent import packages
+        from umbel._base import config
+
+        return packages.Packages(
+            self._has_package,
+            lambda: [node["node_id"] for node in self.other_nodes() if node["alive"]],
+            lambda: config.Config.from_environment().runtime_env_package_bytes_max,
+        )
+
+    def _has_package(self, name: str) -> bool:
+        from umbel._environments import packing  # rarely needed, and not quick to import
+
+        return packing.Packages(packing.directory_of(self._config["session_dir"]), bytes_max=0).has(name)
+
+    def _preparing(self, command: ev.Preparing) -> None:
+        if command.actor:
+            self.control.preparing(command.actor, command.text)
+        elif self._sharing is not None:
+            self._sharing.preparing(command.client, command.key, command.text)
 
     def _log_of(self, server: str) -> str:
         return f"{self._config['session_dir']}/{server}.log"
@@ -991,7 +1043,8 @@ class Service:
     def refuse(self, client: str, request: int | None, kind: str, text: str) -> None:
         self.hub.refuse(client, request, kind, text)
 
-    def place_actor(self, spec: ActorWish) -> None:
+    def place_actor(self, spec: ActorWish, source: str = "") -> None:
+        """source: another node that has the packages of its environment; "" for none."""
         env = self._in_job(spec.env, spec.job)
         impossible, is_unschedulable = self._impossible(spec.strategy, env)
         if impossible:
@@ -1008,6 +1061,7 @@ class Service:
                 self.now_s(),
                 spec.strategy,
                 *self._build_of(env),
+                source,
             )
         )
 

@@ -21,9 +21,9 @@ from umbel._base import checks
 from umbel._model import reasons
 
 if TYPE_CHECKING:
-    from umbel._agent import environments
+    from umbel._agent import environments, packages
 
-    AgentCommand = ev.AgentCommand | environments.Begin | environments.End
+    AgentCommand = ev.AgentCommand | environments.Begin | environments.End | packages.Step
 
 Reason = reasons.Reason
 START_FAILURES_MAX = 3  # in a row for one environment, before those who wait for it are told
@@ -55,18 +55,21 @@ class AgentState:
         order: fairness.Order = fairness.deepest_first,
         is_kept: Callable[[str], bool] | None = None,
         elsewhere: Callable[[Mapping[str, int]], str] | None = None,
+        packages: Callable[[], packages.Packages] | None = None,
     ) -> None:
         """worker_ids: fresh ids, for fork servers of environments too. starts_max: workers starting at once. idle_max:
         idle workers kept for good, and old ones that others do not let go. infeasible_timeout_s: how long a demand that
         can never be served may wait; None for ever. recycle_s: how old a worker may be that is used for tasks again;
         None for any age. is_kept: whether idle workers of an environment are kept at all; all are unless it is given.
-        elsewhere: what other nodes have of resources that this one lacks, in words."""
+        elsewhere: what other nodes have of resources that this one lacks, in words. packages: makes what says which packages of
+        environments are here; all are unless it is given."""
         self.ledger = ledger
         self.bundles = bundles.Bundles(ledger)
         self.workers: dict[str, Worker] = {}
         self.clients: dict[str, dict[str, Lease]] = {}  # client -> worker -> lease
         self.demands: dict[Place, Demand] = {}
         self.environments: environments.Environments | None = None  # made when the first one has to be built
+        self._preparing: dict[Place, str] = {}  # what was said last that is done for environments; "" is not kept
         self._infeasible: dict[Place, Demand] = {}  # those that can never be served here
         self._worker_ids = worker_ids
         self._starts_max = starts_max
@@ -80,6 +83,7 @@ class AgentState:
         self._order = order
         self._is_kept = is_kept
         self._elsewhere = elsewhere or (lambda _needs: "")
+        self._packages = packages
         self._turns = 0
         self._now_s = 0.0  # of the last event
         self.draining = ""  # why nothing begins here any more; "" while it does
@@ -122,7 +126,7 @@ class AgentState:
             self._now_s = max(self._now_s, event.at_s)
             commands += self._handlers.get(type(event), self._on_environment)(event)
             commands += self._serve(event.at_s)
-            if self.environments is not None and self.environments.servers:
+            if self.environments is not None and (self.environments.servers or self._preparing):
                 commands += self._settle_environments(event.at_s)
         return commands
 
@@ -556,7 +560,8 @@ class AgentState:
         if self.environments is None:
             from umbel._agent import environments
 
-            self.environments = environments.Environments(self._worker_ids)
+            known = self._packages() if self._packages is not None else None
+            self.environments = environments.Environments(self._worker_ids, known)
         return self.environments
 
     def _on_environment(self, event: environments.Event) -> list[AgentCommand]:
@@ -565,7 +570,16 @@ class AgentState:
     def _settle_environments(self, at_s: float) -> list[AgentCommand]:
         wanted = {demand.build_key for demand in self.demands.values() if self._is_feasible(demand)}
         wanted.update(worker.build_key for worker in self.workers.values())
-        return self._carry_out(self._use_environments().settle(wanted, at_s))
+        known = self._use_environments()
+        commands = self._carry_out(known.settle(wanted, at_s))
+        unready = known.unready()
+        waiting = [one for one in self.demands.values() if one.build_key in unready] if unready else ()
+        doing = {one.place: unready[one.build_key] for one in waiting}
+        told, self._preparing = self._preparing, doing
+        if doing != told:
+            changed = [place for place in {**told, **doing} if told.get(place) != doing.get(place)]
+            commands += [ev.Preparing(*place, doing.get(place, "")) for place in changed]
+        return commands
 
     def _carry_out(self, steps: list[environments.Step]) -> list[AgentCommand]:
         from umbel._agent import environments
@@ -806,7 +820,7 @@ class AgentState:
         """The fork server of its environment: "" for the plain one, None if it has to be waited for."""
         if not demand.build_key:
             return ""
-        return self._use_environments().want(demand.build_key, demand.build_timeout_s, at_s)
+        return self._use_environments().want(demand.build_key, demand.build_timeout_s, at_s, demand.source)
 
     def _start(self, demand: Demand, server: str, at_s: float) -> AgentCommand:
         worker = Worker(next(self._worker_ids), demand.env, at_s, demand.build_key)

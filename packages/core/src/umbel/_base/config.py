@@ -161,7 +161,7 @@ class Config:
     """After how long tasks and actors fail that no node can ever run; 0 for never, since nodes may be added."""
 
     runtime_env_package_bytes_max: int = _setting(512 << 20, "UMBEL_RUNTIME_ENV_PACKAGE_BYTES_MAX")
-    """How large a `working_dir` or one of `py_modules` may be. Ray's limit."""
+    """How large a `working_dir` or one of `py_modules` may be, where it is made and on nodes that get it. Ray's limit."""
 
     runtime_env_cache_dir: str = _setting("", "UMBEL_RUNTIME_ENV_CACHE_DIR")
     """Where built environments are kept between sessions; empty for `umbel/environments` in the user's cache."""

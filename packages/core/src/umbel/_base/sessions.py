@@ -231,12 +231,12 @@ def running_sessions(base: str) -> list[str]:
 
 
 def _serving(paths: list[str]) -> list[str]:
-    serving = [
-        path
-        for path in paths
-        if os.path.exists(os.path.join(path, AGENT_SOCKET)) and not _is_stale(os.path.basename(path), path)
-    ]
-    return sorted(serving, key=lambda path: os.stat(path).st_ctime)
+    serving = []
+    for path in paths:
+        if os.path.exists(os.path.join(path, AGENT_SOCKET)) and not _is_stale(os.path.basename(path), path):
+            with contextlib.suppress(FileNotFoundError):  # it has ended meanwhile
+                serving.append((os.stat(path).st_ctime, path))
+    return [path for _, path in sorted(serving)]
 
 
 class Outliving(NamedTuple):

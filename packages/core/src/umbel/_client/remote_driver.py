@@ -33,7 +33,7 @@ from umbel._client import (
     store_quota,
 )
 from umbel._environments import packing
-from umbel._model import reasons
+from umbel._model import package_names, reasons
 from umbel._transport import connection
 
 PACKAGE_PIECE_BYTES = 256 << 10
@@ -277,7 +277,7 @@ class RemoteEnvironment(own_environment.OwnEnvironment):
         try:
             found = environments.packed(env_vars, fields, self.fields, directory)
             packages = packing.Packages(packing.directory_of(directory), bytes_max=0)
-            for name in packing.names_in(json.dumps(found)):
+            for name in package_names.names_in(json.dumps(found)):
                 if packages.has(name):
                     self._send(name, packages.archive_of(name))
             return found

@@ -71,15 +71,16 @@ class Member:
 
 
 class Placed:
-    """An actor on another node. worker: "" until it has one."""
+    """An actor on another node. worker: "" until it has one. preparing: what is done there for its environment, in words."""
 
-    __slots__ = ("attempt", "member", "pid", "spec", "worker")
+    __slots__ = ("attempt", "member", "pid", "preparing", "spec", "worker")
 
     def __init__(self, spec: Any, member: Member, attempt: int) -> None:
         self.spec = spec
         self.member = member
         self.attempt = attempt  # what comes of an earlier one does not count
         self.worker = ""
+        self.preparing = ""
         self.pid = 0
 
 
@@ -120,6 +121,7 @@ class Members:
             "host_died": self._on_host_died,
             "unhosted": self._on_unhosted,
             "unplaceable": self._on_unplaceable,
+            "preparing": self._on_preparing,
             "follow_group": lambda member, message, _body: self._control.follow_group(message["group"], member.node_id),
             "bundles_held": lambda member, message, _body: self._control.bundles_reported(
                 member.node_id, message["held"]
@@ -241,13 +243,6 @@ class Members:
         if not chosen:
             return
         del self._waiting[spec.actor]
-        if (spec.env or {}).get("built") and chosen != creator:
-            text = (
-                f"its runtime environment is built from what lies on node {creator or 'that is gone'}, and its bundle of "
-                f"placement group {spec.group} is on node {chosen}; create it from there, or without files and packages"
-            )
-            self._control.unplaceable(spec.actor, text, is_unschedulable=True)
-            return
         self._group_of[spec.actor] = spec.group
         self._in_groups.setdefault(spec.group, {})[spec.actor] = chosen
         self._place_on(spec, chosen)
@@ -370,15 +365,15 @@ class Members:
         from umbel._control import placing
 
         views, creator = self._views(), self._member_of(spec.owner)
-        if creator is not None and (spec.env or {}).get("built"):
-            return creator.node_id  # what it is built from lies there, also while that node is drained
         return placing.choose(spec, views, creator.node_id if creator is not None else views[0].node_id)
 
     def _place_on(self, spec: Any, node_id: str) -> None:
         member = self._members.get(_tag_of(node_id))
         self._sought[spec.actor] = spec
+        creators = self._node_of(spec.owner)
+        source = creators if creators != node_id else ""  # its creator has packed its packages
         if member is None:
-            self._daemon.place_actor(spec)
+            self._daemon.place_actor(spec, source)
             return
         self._attempts += 1
         self._placed[spec.actor] = self._seeking[spec.actor] = Placed(spec, member, self._attempts)
@@ -388,7 +383,7 @@ class Members:
             {
                 "t": "place_actor", "actor": spec.actor, "attempt": self._attempts, "placement": spec.placement,
                 "running": spec.running, "env": spec.env, "strategy": spec.strategy,
-                "label_selectors": spec.label_selectors, "depth": spec.depth,
+                "label_selectors": spec.label_selectors, "depth": spec.depth, "source": source,
                 "job": {"id": spec.job.id, "facts": None if is_known else spec.job.facts},
                 "may_restart": self._control.may_restart(spec.actor), "facts": self._control.facts(spec.actor),
             }
@@ -417,7 +412,7 @@ class Members:
             member = self._members.get(_tag_of(node_id))
             for placed in [one for one in self._seeking.values() if one.member is member]:
                 spec = placed.spec
-                if not spec.group and not (spec.env or {}).get("built"):
+                if not spec.group:
                     self.kill_actor(spec.actor, "its node is being drained")
                     self.place_actor(spec)
         self._control.nodes_changed()
@@ -476,6 +471,8 @@ class Members:
             return {}
         where = f"node {placed.member.node_id}" if placed is not None else "the head"
         told = f"{where} looks for a worker for it, and says what that waits for: umbel explain {listed['actor']} there"
+        if placed is not None and placed.preparing:
+            told = f"{where} looks for a worker for it, whose runtime environment {placed.preparing}"
         return {"reason": f"{listed['reason']}; {told}" if listed["reason"] else told}
 
     # ---- for the autoscaler ----
@@ -752,11 +749,17 @@ class Members:
         if self._placed_there(member, message) is not None:
             self._forget(message["actor"])
 
+    def _on_preparing(self, member: Member, message: Message, _body: bytes) -> None:
+        placed = self._placed_there(member, message)
+        if placed is not None:
+            placed.preparing = message["text"]
+
     def _on_unplaceable(self, member: Member, message: Message, _body: bytes) -> None:
         actor = message["actor"]
         placed = self._placed_there(member, message)
         if placed is not None:
-            self._control.unplaceable(actor, message["reason"], is_unschedulable=message["is_unschedulable"])
+            reason = f"on node {member.node_id}: {message['reason']}"
+            self._control.unplaceable(actor, reason, is_unschedulable=message["is_unschedulable"])
             if self._placed.get(actor) is placed:
                 self._forget(actor)
 

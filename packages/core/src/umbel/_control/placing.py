@@ -43,8 +43,6 @@ def choose(spec: Any, nodes: Sequence[placement.NodeView], creator: str) -> str:
     nodes: all that live, of which the first does where the creator's is not and no node can host it."""
     is_there = any(node.node_id == creator for node in nodes)
     preferred = creator if is_there else nodes[0].node_id
-    if is_there and (spec.env or {}).get("built"):  # what it is built from lies there
-        return creator
     demand = _demand(spec)
     alternatives = [_fit(spec, nodes, selector) for selector in spec.label_selectors or ((),)]
     for fit in alternatives:

@@ -432,6 +432,9 @@ class ActorService:
         """No worker will ever be found. is_unschedulable: because of what was asked for, not because workers fail."""
         self._decide(ev.HostingFailed(actor, reason, is_unschedulable, self._node.now_s()))
 
+    def preparing(self, actor: str, text: str) -> None:
+        """The daemon of this node says so itself when it is asked."""
+
     def client_gone(self, client: str) -> None:
         self._decide(ev.ClientGone(client, self._node.now_s()))
         self.jobs.gone(client, self._node.time_s())

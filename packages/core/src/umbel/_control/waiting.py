@@ -25,7 +25,7 @@ def actors(specs: Iterable[Any], nodes: Sequence[placement.NodeView]) -> list[An
     for spec in specs:
         strategy = spec.strategy
         is_bound = isinstance(strategy, Mapping) and "node_id" in strategy and not strategy.get("soft")
-        if spec.group or is_bound or (spec.env or {}).get("built"):
+        if spec.group or is_bound:
             continue
         key = (tuple(sorted(spec.placement.items())), tuple(sorted(spec.running.items())), repr(spec.label_selectors))
         if key in counts or len(counts) < SHAPES_MAX:

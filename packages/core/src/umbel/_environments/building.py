@@ -18,7 +18,7 @@ from umbel import exceptions
 from umbel._base import config as configuration
 from umbel._base import sessions
 from umbel._environments import packing
-from umbel._model import runtime_envs
+from umbel._model import package_names, runtime_envs
 from umbel._plugins import registry
 
 if TYPE_CHECKING:
@@ -26,7 +26,6 @@ if TYPE_CHECKING:
 
     from umbel._environments import cache
 
-PACKAGES_LIVE = "packages live as long as the node on which they were made; give the local path instead"
 EXIT_LOOK_S = 0.05  # between looks at a program where the system cannot tell of its end
 _DAY_S = 86_400.0
 
@@ -150,7 +149,7 @@ class Build:
         try:
             return self._packages.unpacked(uri)
         except FileNotFoundError:
-            raise exceptions.RuntimeEnvSetupError(f"the package {uri} is not there: {PACKAGES_LIVE}") from None
+            raise exceptions.RuntimeEnvSetupError(f"the package {uri} is not there: {package_names.LIVE}") from None
 
 
 def plugin(field: str) -> Any:

@@ -9,8 +9,7 @@ from types import ModuleType
 from typing import Any
 
 from umbel import exceptions
-from umbel._environments import packing
-from umbel._model import runtime_envs
+from umbel._model import package_names, runtime_envs
 
 _REMOTE = "://"
 
@@ -25,7 +24,7 @@ class WorkingDir:
         return _path("working_dir", value)
 
     def pack(self, value: str, packing_: runtime_envs.RuntimeEnvPacking) -> str:
-        if value.startswith(packing.SCHEME):
+        if value.startswith(package_names.SCHEME):
             return value
         if os.path.isdir(value):
             return packing_.add_directory(value)
@@ -68,7 +67,7 @@ def _path(field: str, value: Any) -> str:
         value = os.fspath(value)
     if not isinstance(value, str) or not value:
         raise runtime_envs.wrong(field, "a path as str or os.PathLike", value, "for example '.'")
-    if value.startswith(packing.SCHEME):
+    if value.startswith(package_names.SCHEME):
         return value
     if _REMOTE in value:
         raise exceptions.UnsupportedFeature(
@@ -88,7 +87,7 @@ def _module_path(value: Any) -> str:
 
 
 def _pack_module(path: str, packing_: runtime_envs.RuntimeEnvPacking) -> str:
-    if path.startswith(packing.SCHEME):
+    if path.startswith(package_names.SCHEME):
         return path
     if os.path.isdir(path):
         return packing_.add_directory(path, into=os.path.basename(path))

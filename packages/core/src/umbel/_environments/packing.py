@@ -10,7 +10,6 @@ from __future__ import annotations
 
 import contextlib
 import os
-import re
 import shutil
 import stat
 from collections.abc import Callable, Iterator, Sequence
@@ -18,13 +17,11 @@ from typing import TYPE_CHECKING, Any, BinaryIO, NamedTuple, cast
 
 from umbel import exceptions
 from umbel._environments import ignoring
+from umbel._model import package_names
 
 if TYPE_CHECKING:
     import zipfile
 
-SCHEME = "umbel-package://"  # what a package is called where it travels: this, and its name, which is a digest
-_URI = re.compile(re.escape(SCHEME) + "([0-9a-f]{32})(?![0-9a-f])")
-_NAME = re.compile("[0-9a-f]{32}")
 DEFAULT_EXCLUDES = (".git", ".venv", "venv", "__pycache__")  # Ray's
 IGNORE_FILES = (".gitignore", ".umbelignore")
 SHOWN_MAX = 10  # of the biggest files, in the error about a package that is too large
@@ -103,17 +100,15 @@ def check_size(what: str, entries: Sequence[Entry], bytes_max: int) -> None:
     if total <= bytes_max:
         return
     biggest = sorted(entries, key=lambda entry: -entry.size_bytes)[:SHOWN_MAX]
-    shown = "".join(f"\n  {_mebibytes(entry.size_bytes):>10}  {entry.path}" for entry in biggest if entry.size_bytes)
+    shown = "".join(
+        f"\n  {package_names.mebibytes(entry.size_bytes):>10}  {entry.path}" for entry in biggest if entry.size_bytes
+    )
     raise exceptions.InvalidOption(
-        f"{what} has {_mebibytes(total)}, allowed are {_mebibytes(bytes_max)}; leave files out by "
+        f"{what} has {package_names.mebibytes(total)}, allowed are {package_names.mebibytes(bytes_max)}; leave files out by "
         "runtime_env['excludes'] (patterns as in .gitignore), .gitignore or .umbelignore, or raise "
         f"UMBEL_RUNTIME_ENV_PACKAGE_BYTES_MAX. Its biggest files:{shown}",
         option="runtime_env",
     )
-
-
-def _mebibytes(size_bytes: int) -> str:
-    return f"{size_bytes / (1 << 20):.1f} MiB"
 
 
 def digest(entries: Sequence[Entry]) -> str:
@@ -124,20 +119,6 @@ def digest(entries: Sequence[Entry]) -> str:
 def file_digest(path: str) -> str:
     with open(path, "rb") as file:
         return _copied(file, None)
-
-
-def names_in(text: str) -> list[str]:
-    """Of the packages whose uris are in it, each once."""
-    return list(dict.fromkeys(_URI.findall(text)))
-
-
-def with_paths(text: str, path_of: Callable[[str], str]) -> str:
-    """The text with a path for each uri in it."""
-    return _URI.sub(lambda found: path_of(found.group()), text)
-
-
-def is_name(text: str) -> bool:
-    return _NAME.fullmatch(text) is not None
 
 
 class Summed:
@@ -218,9 +199,9 @@ class Packages:
 
     def unpacked(self, uri: str) -> str:
         """The directory with what is in the package. Raises FileNotFoundError when that is not here, OSError."""
-        name = uri.removeprefix(SCHEME)
+        name = uri.removeprefix(package_names.SCHEME)
         path = os.path.join(self._directory, name)
-        if not is_name(name):
+        if not package_names.is_name(name):
             raise FileNotFoundError(f"no package is called {uri!r}")
         if os.path.isdir(path):
             return path
@@ -255,14 +236,14 @@ class Packages:
         name = digest(entries)
         if not self.has(name):
             name = self.keep(lambda file: _write(entries, file))  # of the copy: a file may have changed meanwhile
-        return SCHEME + name
+        return package_names.SCHEME + name
 
     def add_archive(self, what: str, source: str) -> str:
         """The uri of the package of a zip file's contents. Raises InvalidOption for a bad one."""
         name = file_digest(source)
         if not self.has(name):
             name = self.keep(lambda file: self._checked_copy(what, source, file))
-        return SCHEME + name
+        return package_names.SCHEME + name
 
     def _checked_copy(self, what: str, source: str, to: BinaryIO) -> str:
         import zipfile

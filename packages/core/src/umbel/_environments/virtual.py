@@ -13,8 +13,8 @@ from typing import Any
 
 from umbel import exceptions
 from umbel._base import variables
-from umbel._environments import building, packing
-from umbel._model import runtime_envs
+from umbel._environments import building
+from umbel._model import package_names, runtime_envs
 
 _LAYOUT = 1  # changes when environments are made differently, so that older ones are not used
 _INHERIT = "_umbel_inherited.pth"  # the driver's packages, read after the environment's own
@@ -67,7 +67,7 @@ def _make(path: str, field: str, value: Mapping[str, Any], build: runtime_envs.R
     for directory in _package_directories(path):
         with open(os.path.join(directory, _INHERIT), "w", encoding="utf-8") as file:
             file.writelines(f"import site; site.addsitedir({one!r})\n" for one in inherited)
-    lines = [packing.with_paths(line, build.path_of) for line in value["packages"]]
+    lines = [package_names.with_paths(line, build.path_of) for line in value["packages"]]
     requirements = os.path.join(path, "requirements.txt")
     with open(requirements, "w", encoding="utf-8") as file:
         file.writelines(f"{line}\n" for line in lines)

@@ -79,7 +79,17 @@ class Ticked(NamedTuple):
     at_s: float
 
 
-Event = WishChanged | ClientLeft | Granted | NodeSeen | NodeLost | NodeForgot | Ticked
+class Preparing(NamedTuple):
+    """What a node does for the environment of a wish before it can grant it, in words; "" when that is there."""
+
+    node: str
+    client: str
+    key: str
+    text: str
+    at_s: float
+
+
+Event = WishChanged | ClientLeft | Granted | NodeSeen | NodeLost | NodeForgot | Ticked | Preparing
 
 # ---- commands ----
 
@@ -123,9 +133,12 @@ class Policy(Protocol):
 
 class Wish:
     """What is wanted for one key of one process. on: how much of it is asked for where. queue: the node that has what found
-    no room. tried_s: when each of these nodes was asked first, or it was last tried to do without."""
+    no room. tried_s: when each of these nodes was asked first, or it was last tried to do without. preparing: those of them that
+    make its environment, and what they do for that."""
 
-    __slots__ = ("client", "count", "demands", "key", "near", "on", "queue", "reason", "refusal", "tried_s", "turn")
+    __slots__ = (
+        "client", "count", "demands", "key", "near", "on", "preparing", "queue", "reason", "refusal", "tried_s", "turn",
+    )  # fmt: skip
 
     def __init__(self, client: str, key: str, demands: Sequence[placement.Demand], turn: int) -> None:
         self.client = client
@@ -137,6 +150,7 @@ class Wish:
         self.on: dict[str, int] = {}
         self.queue = ""
         self.tried_s: dict[str, float] = {}
+        self.preparing: dict[str, str] = {}
         self.refusal = ""
         self.reason = ""  # of the last placement, or why there is none
 
@@ -173,6 +187,7 @@ class Forwarding:
             NodeLost: self._on_node_lost,
             NodeForgot: self._on_node_forgot,
             Ticked: self._on_ticked,
+            Preparing: self._on_preparing,
         }
 
     def apply(self, *events: Event) -> list[Command]:
@@ -271,6 +286,17 @@ class Forwarding:
             commands += self._settle(wish, at_s)
         return commands
 
+    def _on_preparing(self, event: Preparing) -> list[Command]:
+        wish = self.wishes.get((event.client, event.key))
+        if wish is None or event.node not in wish.on:
+            return []
+        if event.text:
+            wish.preparing[event.node] = event.text
+        else:
+            wish.preparing.pop(event.node, None)
+            wish.tried_s[event.node] = event.at_s
+        return []
+
     def _forget(self, wish: Wish) -> None:
         for node in [*wish.on]:
             self._put(wish, node, -wish.on[node])
@@ -281,7 +307,12 @@ class Forwarding:
 
     def next_tick_s(self) -> float | None:
         if not self._is_due_known:
-            tried = [at_s for wish in self.wishes.values() for at_s in wish.tried_s.values()]
+            tried = [
+                at_s
+                for wish in self.wishes.values()
+                for node, at_s in wish.tried_s.items()
+                if node not in wish.preparing
+            ]
             self._due_s = min(tried) + PATIENCE_S if tried else None
             self._is_due_known = True
         return self._due_s
@@ -292,7 +323,7 @@ class Forwarding:
         for wish in self._in_order():
             before = dict(wish.on)
             for node, since_s in [*wish.tried_s.items()]:
-                if since_s + PATIENCE_S <= event.at_s:
+                if since_s + PATIENCE_S <= event.at_s and node not in wish.preparing:
                     wish.tried_s[node] = event.at_s
                     if self._has_room(wish, crowded) and self._move(wish, node, event.at_s):
                         crowded.clear()
@@ -429,7 +460,7 @@ class Forwarding:
                 wish.refusal = ""
             elif are_others:
                 crowded.clear()
-                since_s = wish.tried_s[wish.queue]
+                queue, since_s, doing = wish.queue, wish.tried_s[wish.queue], wish.preparing.get(wish.queue)
                 self._put(wish, wish.queue, -waiting)
                 failure = self._queue(wish, waiting, at_s)
                 if failure:
@@ -437,6 +468,8 @@ class Forwarding:
                     commands += [*self._told(wish, before), Fail(wish.client, wish.key, failure)]
                     continue
                 wish.tried_s[wish.queue] = since_s
+                if doing is not None and wish.queue == queue:
+                    wish.preparing[queue] = doing  # it has not heard that it was not asked for a moment
             if wish.on != before or wish.refusal != refusal:
                 commands += self._told(wish, before, is_refusal_new=refusal != wish.refusal)
         return commands
@@ -463,6 +496,7 @@ class Forwarding:
             return
         del wish.on[node]
         wish.tried_s.pop(node, None)
+        wish.preparing.pop(node, None)
         self._asking[node].discard(wish)
         if not self._asking[node]:
             del self._asking[node]
@@ -503,6 +537,9 @@ class Forwarding:
             checks.invariant(total == wish.count > 0, "not all is asked for, or too much", key=wish.key, asked=total)
             checks.invariant(wish.reason, "a wish waits without a reason", client=wish.client, key=wish.key)
             checks.invariant(wish.tried_s.keys() <= wish.on.keys(), "tried where nothing is asked for", key=wish.key)
+            checks.invariant(
+                wish.preparing.keys() <= wish.on.keys(), "prepared where nothing is asked for", key=wish.key
+            )
             for node, count in wish.on.items():
                 is_there = node in self.nodes or node == self._node
                 checks.invariant(count > 0 and is_there, "asked of a node that is gone", key=wish.key, node=node)

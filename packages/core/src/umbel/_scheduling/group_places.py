@@ -19,13 +19,11 @@ Amounts = Mapping[str, int]
 
 
 class Kind(NamedTuple):
-    """Tasks that need the same of one bundle of a group, or of any for -1. node: the only one on which they may run, "" for
-    any."""
+    """Tasks that need the same of one bundle of a group, or of any for -1."""
 
     group: str
     bundle: int
     needs: resources.ResourceSet
-    node: str = ""
 
     @property
     def name(self) -> str:
@@ -95,22 +93,15 @@ class GroupPlaces:
         if places is None or places.is_gone:
             return []
         found = (places.nodes[index] for index in self._suitable(kind, places))
-        return list(dict.fromkeys(node for node in found if node and kind.node in ("", node)))
+        return list(dict.fromkeys(node for node in found if node))
 
     def trouble(self, kind: Kind) -> str:
         """Why tasks of this kind can never run, wherever the bundles are or will be; "" if they may."""
         places = self.groups.get(kind.group)
         if places is None or not places.is_known or places.is_gone:
             return ""
-        suitable = self._suitable(kind, places)
-        if not suitable:
+        if not self._suitable(kind, places):
             return f"no bundle of placement group {kind.group} that it may run in has {kind.needs.to_floats()} in all"
-        elsewhere = [places.nodes[index] for index in suitable]
-        if kind.node and all(elsewhere) and kind.node not in elsewhere:
-            return (
-                "its runtime environment has files or packages, which other nodes cannot get yet, and its placement group "
-                f"{kind.group} is on node {elsewhere[0]}; submit it from there"
-            )
         return ""
 
     @staticmethod
@@ -134,7 +125,7 @@ class GroupPlaces:
         told = self._free.get(node, {})
         for kind in kinds:
             places = self.groups.get(kind.group)
-            if places is None or kind.node not in ("", node):
+            if places is None:
                 continue
             for index in self._suitable(kind, places):
                 if places.nodes[index] != node:
@@ -151,6 +142,6 @@ def _count(room: Amounts, needs: resources.ResourceSet) -> int:
     return max(0, min((room.get(name, 0) // amount for name, amount in needs.items()), default=COUNT_MAX))
 
 
-def of_strategy(strategy: Any, needs: Amounts, node: str) -> Kind:
-    """strategy: as a process says it, of a group. node: see `Kind`."""
-    return Kind(strategy["placement_group"], strategy.get("bundle_index", -1), resources.ResourceSet(needs), node)
+def of_strategy(strategy: Any, needs: Amounts) -> Kind:
+    """strategy: as a process says it, of a group."""
+    return Kind(strategy["placement_group"], strategy.get("bundle_index", -1), resources.ResourceSet(needs))

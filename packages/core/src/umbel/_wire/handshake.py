@@ -67,6 +67,8 @@ class TargetKind(enum.IntEnum):
     """The node's workers, for other nodes, whose processes want leases of them."""
     DRIVERS = 6
     """The node itself, for programs of machines without one."""
+    PACKAGES = 7
+    """The packages of runtime environments that are on the node, for other nodes."""
 
 
 class Target(NamedTuple):
@@ -84,6 +86,8 @@ CONTROL = Target(TargetKind.CONTROL)
 VALUES = Target(TargetKind.VALUES)
 LEASES = Target(TargetKind.LEASES)
 DRIVERS = Target(TargetKind.DRIVERS)
+PACKAGES = Target(TargetKind.PACKAGES)
+_OF_NODES = (TargetKind.VALUES, TargetKind.LEASES, TargetKind.PACKAGES)
 
 
 def process(process_id: bytes) -> Target:
@@ -131,8 +135,8 @@ Decide = Callable[[tokens.Role, Target], Answer]  # WELCOME, FORBIDDEN or ABSENT
 
 def may_reach(role: tokens.Role, target: Target) -> Answer:
     """What a role is allowed. Messages to a process are pickled, so sending it any is to run code in it; and whoever gets
-    values by name gets those of everybody. Who asks for leases speaks for the processes of a whole node."""
-    if target.kind in (TargetKind.VALUES, TargetKind.LEASES) and role < tokens.Role.NODE:
+    values or packages by name gets those of everybody. Who asks for leases speaks for the processes of a whole node."""
+    if target.kind in _OF_NODES and role < tokens.Role.NODE:
         return Answer.FORBIDDEN
     if target.kind in (TargetKind.PROCESS, TargetKind.DRIVERS) and role < tokens.Role.SUBMIT:
         return Answer.FORBIDDEN

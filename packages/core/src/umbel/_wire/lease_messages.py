@@ -1,8 +1,9 @@
 """What two nodes say to each other about leases, as control frames, checked once when it arrives.
 
 The *lessee* is the node with the process that wants leases, the *lessor* the one with the workers. The lessee dials, and says
-who it is, and whom it means, before anything else; the lessor says how much it has, at first and with each grant. What is for
-a process of the lessee passes on as the lessor would say it to one of its own.
+who it is, and whom it means, before anything else; the lessor says how much it has, at first and with each grant, and what it
+does for an environment before it can grant anything. What is for a process of the lessee passes on as the lessor would say it
+to one of its own.
 """
 
 from __future__ import annotations
@@ -13,7 +14,7 @@ from typing import Any
 from umbel._base import nodes
 from umbel._wire import node_messages
 
-PROTOCOL_VERSION = 3
+PROTOCOL_VERSION = 4
 PASSED_ON = ("grant", "reclaim", "worker_died", "demand_failed")
 
 Message = dict[str, Any]
@@ -97,6 +98,7 @@ FROM_LESSEE: Mapping[str, Mapping[str, _Check]] = {
 FROM_LESSOR: Mapping[str, Mapping[str, _Check]] = {
     "room": {"available": _is_amounts, "bundles": _are_bundles},
     "tell": {"client": _is_process, "message": _is_for_process},
+    "preparing": {"client": _is_process, "key": _is_text, "text": _is_text},
     "lines": {"job": _is_text, "message": _is_output},
 }
 

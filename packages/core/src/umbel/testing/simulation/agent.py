@@ -2,7 +2,8 @@
 
 Clients are abstract here: they want leases, use them, give them back, ask for the death of a worker, and die. Workers
 grow too old or too large while they are used.
-Environments are built or cannot be, and their fork servers are lost with their workers. Workers start or fail to, block,
+Environments are built or cannot be, and their fork servers are lost with their workers. Packages that they need are on other
+nodes, which have them or not, give them late, in part or not at all, and die. Workers start or fail to, block,
 become clients themselves, refuse to exit, and die. What each says reaches the agent in order, but how late is chance.
 Everything the agent orders is entered in books of the simulation's own, and compared.
 """
@@ -14,12 +15,12 @@ import itertools
 from collections.abc import Iterator, Mapping
 from typing import Any, Final
 
-from umbel._agent import environments
+from umbel._agent import environments, packages
 from umbel._agent import events as ev
 from umbel._agent.ledger import CPU, UNIT, Ledger
 from umbel._agent.records import Lease, Pending, Place, WorkerState
 from umbel._agent.state import INFEASIBLE_WARNING_S, AgentState
-from umbel._model import reasons
+from umbel._model import package_names, reasons
 from umbel.testing.simulation.world import World
 
 Resources = Mapping[str, int]
@@ -36,12 +37,17 @@ KINDS: Final[tuple[tuple[str, Resources, str], ...]] = (  # scheduling key, reso
     ("built", {CPU: UNIT}, "V"),
     ("unbuildable", {CPU: UNIT}, "U"),
     ("refused", {CPU: UNIT}, ""),
+    ("carried", {CPU: UNIT}, "C"),
+    ("laden", {CPU: UNIT}, "D"),
 )
 REFUSALS: Final = {"refused": "this node is not the one that it asks for"}
 INFEASIBLE: Final = ("huge", *REFUSALS)
 BROKEN = "B"
-ACTOR_KINDS: Final = (*KINDS[:6], KINDS[7], KINDS[8], KINDS[10])
-BUILD_OF: Final = {"V": "v", "U": "u"}  # environment -> what has to be built for it
+ACTOR_KINDS: Final = (*KINDS[:6], KINDS[7], KINDS[8], *KINDS[10:])
+PACKAGES: Final = ("1" * 32, "2" * 32)
+URIS: Final = tuple(package_names.SCHEME + name for name in PACKAGES)
+BUILD_OF: Final = {"V": "v", "U": "u", "C": URIS[0], "D": " ".join(URIS)}  # environment -> what has to be built for it
+NODES: Final = ("n1", "n2", "n3")  # others, that may have packages
 UNBUILDABLE = "u"
 SETUP_TIMEOUT_S = 20.0
 RESOURCES_OF: Final = {key: resources for key, resources, _ in KINDS}
@@ -101,7 +107,10 @@ class AgentWorld(World):
         self.idle_max = 1 + chance.below(2)
         self.recycle_s: float | None = chance.choose((None, 1.0, 30.0))
         self.made_s: dict[str, float] = {}  # worker -> when it was forked
-        self._todo: collections.deque[ev.AgentCommand | environments.Begin | environments.End] = collections.deque()
+        self.here = {name for name in PACKAGES if chance.happens(20)}
+        self.others = {node: {name for name in PACKAGES if chance.happens(50)} for node in NODES}
+        self.coming: dict[int, packages.Fetch] = {}  # by attempt
+        self._todo: collections.deque[ev.AgentCommand | environments.Step] = collections.deque()
         self.infeasible_timeout_s = chance.choose((None, 5.0, 100.0))
         self.state = AgentState(
             ledger=Ledger(self.total, {"GPU": ("0", "1")}),
@@ -110,6 +119,7 @@ class AgentWorld(World):
             idle_max=self.idle_max,
             recycle_s=self.recycle_s,
             infeasible_timeout_s=self.infeasible_timeout_s,
+            packages=lambda: packages.Packages(self.here.__contains__, lambda: [*self.others], lambda: 1 << 30),
         )
         self.servers: dict[str, str] = {}  # of environments, building or ready -> what is built
         self.ready: set[str] = set()  # those of them that are
@@ -209,6 +219,12 @@ class AgentWorld(World):
             is_due = since_s is not None and limit_s is not None and since_s + limit_s <= self.now_s
             self.must(is_due, "A10", "%s is given up: %s", place, command.reason)
         self._forget_hopeless(place)
+        if "is not there" in command.reason:
+            lost = [name for name in package_names.names_in(command.reason) if self._holders(name)]
+            self.must(not lost, "A18", "%s cannot be had, and others have it: %s", lost, self.others)
+
+    def _holders(self, package: str) -> list[str]:
+        return [node for node, has in self.others.items() if package in has]
 
     def _check_hopeless(self, commands: list[Any]) -> None:
         """A10: at a tick, who is due is warned of, and given up when the time is up."""
@@ -227,14 +243,23 @@ class AgentWorld(World):
         expected = [book.holder] if book is not None and book.holder else []
         self.must(told == expected, "A9", "the end of %s was told to %s, its user was %s", event.worker, told, expected)
 
-    def _carry_out(self, command: ev.AgentCommand | environments.Begin | environments.End) -> None:
+    def _carry_out(self, command: ev.AgentCommand | environments.Step) -> None:
         if isinstance(command, ev.StartWorker):
             self._check_server(command)
             self.starting[command.worker] = command.env
             self.made_s[command.worker] = self.now_s
         elif isinstance(command, environments.Begin):
             self.must(command.key not in self.servers.values(), "A15", "%s is built a second time", command.key)
+            lacking = {*package_names.names_in(command.key)} - self.here
+            self.must(not lacking, "A18", "%s is built without %s", command.key, lacking)
             self.servers[command.server] = command.key
+        elif isinstance(command, packages.Fetch):
+            twice = command.package in self.here or any(command.package == one.package for one in self.coming.values())
+            self.must(not twice, "A18", "%s is fetched a second time", command.package)
+            self.must(command.node in self.others, "A18", "%s is asked of %s, which is dead", *command[:2])
+            self.coming[command.attempt] = command
+        elif isinstance(command, packages.Abandon):
+            self.coming.pop(command.attempt, None)
         elif isinstance(command, environments.End):
             self.servers.pop(command.server, None)
             self.ready.discard(command.server)
@@ -358,7 +383,9 @@ class AgentWorld(World):
 
     def _start_one(self) -> None:
         """A forked process connects or fails; one that is gone is noticed; a build goes on."""
-        if self.servers and self.chance.happens(30):
+        if self.coming and self.chance.happens(50):
+            self._move_one(self.chance.choose([*self.coming]), is_lucky=not self.chance.happens(25))
+        elif self.servers and self.chance.happens(30):
             self._build_one(self.chance.choose([*self.servers]), is_lucky=not self.chance.happens(15))
         elif self.dying and (not self.starting or self.chance.happens(50)):
             self._report(self.chance.choose([*self.dying]))
@@ -388,6 +415,29 @@ class AgentWorld(World):
                 self._report(worker)
         waiting = [demand.key for demand in self.state.demands.values() if demand.build_key == key]
         self.must(was_ready or not waiting, "A15", "%s still wait for %s, whose build has failed", waiting, key)
+
+    def _move_one(self, attempt: int, *, is_lucky: bool) -> None:
+        """A package comes, in part or whole, or what asked for it breaks."""
+        package, node, _ = self.coming[attempt]
+        if self.chance.happens(30) and not is_lucky:
+            self.apply(packages.Coming(attempt, 1 << 20, self.now_s))
+            return
+        del self.coming[attempt]
+        if is_lucky and package in self.others.get(node, ()):
+            self.here.add(package)
+            self.apply(packages.Fetched(attempt, self.now_s))
+            return
+        trouble = packages.Trouble.REFUSED
+        if not is_lucky:
+            is_busy = package in self.others.get(node, ()) and self.chance.happens(50)
+            trouble = packages.Trouble.BUSY if is_busy else packages.Trouble.BROKEN
+        self.apply(packages.NotFetched(attempt, trouble, "it does not come", self.now_s))
+
+    def _lose_node(self) -> None:
+        """Another node dies, and what was asked of it ends when that is heard."""
+        node = self.chance.choose([*self.others])
+        del self.others[node]
+        self.apply(packages.NodeDied(node, self.now_s))
 
     def _connect(self, name: str) -> None:
         del self.starting[name]
@@ -436,8 +486,13 @@ class AgentWorld(World):
                 self.now_s,
                 None,
                 *self._build_of(env),
+                self._source(),
             ),
         )
+
+    def _source(self) -> str:
+        """Of whoever wants something: a node that has what it needs, or should have it, or none."""
+        return self.chance.choose(("", *self.others))
 
     def _build_of(self, env: str) -> tuple[str, float | None]:
         return BUILD_OF.get(env, ""), SETUP_TIMEOUT_S
@@ -491,8 +546,8 @@ class AgentWorld(World):
         key, resources, env = self.chance.choose(ACTOR_KINDS)
         if key in INFEASIBLE:
             self._add_hopeless(("", actor, ""))
-        refusal = REFUSALS.get(key, "")
-        self.apply(ev.ActorWanted(actor, resources, resources, 0, env, refusal, self.now_s, None, *self._build_of(env)))
+        told = actor, resources, resources, 0, env, REFUSALS.get(key, ""), self.now_s, None
+        self.apply(ev.ActorWanted(*told, *self._build_of(env), self._source()))
 
     def _answer_exit(self) -> None:
         asked = [worker for worker in self.workers.values() if worker.exits_asked or worker.must_exit]
@@ -538,7 +593,10 @@ class AgentWorld(World):
             self.must(book.is_asked_back, "A16", "%s is worn out, and %s is not asked for it", worker, book.holder)
 
     def _lose(self) -> None:
-        """A process dies, has grown, memory is short, or a driver leaves."""
+        """A process or another node dies, has grown, memory is short, or a driver leaves."""
+        if self.others and self.chance.happens(5):
+            self._lose_node()
+            return
         if self.workers and self.chance.happens(30):
             worker = self.chance.choose([*self.workers])
             if self.chance.happens(40):
@@ -622,6 +680,9 @@ class AgentWorld(World):
         if self.dying:
             self._report(next(iter(self.dying)))
             return True
+        for attempt in self.coming:
+            self._move_one(attempt, is_lucky=True)
+            return True
         for server in self.servers:
             if server not in self.ready:
                 self._build_one(server, is_lucky=True)
@@ -664,6 +725,7 @@ class AgentWorld(World):
         busy = {worker.id: worker.state.value for worker in self.state.workers.values() if worker not in idle}
         self.must(not busy, "A13", "workers neither idle nor gone: %s", busy)
         self.must(not self.books, "A13", "somebody holds workers: %s", [*self.books])
+        self.must(not self.coming, "A18", "packages come that nobody needs: %s", self.coming)
         needed = {self.server_of.get(worker.id) for worker in idle}
         self.must(set(self.servers) <= needed, "A13", "servers without workers are kept: %s", self.servers)
 

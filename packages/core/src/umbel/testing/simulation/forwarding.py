@@ -1,8 +1,8 @@
 """Leases across nodes: on each node the agent's machine and the one that says where leases are asked for.
 
-Processes want leases, hold them for a while, give them back and die; nodes join, tell each other what they have, late, lose
-each other for a moment, and die with all that is on them. What nodes say to each other arrives in order, but how late is
-chance. What was granted is entered in books of the simulation's own.
+Processes want leases, some of them of environments that take long to build, hold them for a while, give them back and die; nodes
+join, tell each other what they have, late, lose each other for a moment, and die with all that is on them. What nodes say to each
+other arrives in order, but how late is chance. What was granted is entered in books of the simulation's own.
 """
 
 from __future__ import annotations
@@ -14,6 +14,7 @@ from collections.abc import Iterator
 from dataclasses import replace
 from typing import Any, Final
 
+from umbel._agent import environments
 from umbel._agent import events as ev
 from umbel._agent.ledger import CPU, UNIT, Ledger
 from umbel._agent.state import AgentState
@@ -27,7 +28,11 @@ NODES_MAX: Final = 4
 CPUS_MAX: Final = 4
 WANTED_MAX: Final = 5
 REST_ROUNDS_MAX: Final = 200  # of half a second; all leases are given back in each of them
-QUIET_S: Final = 3 * fw.PATIENCE_S  # a wish has been tried at every node by then
+BUILT_CPUS: Final = 3  # what needs so many needs an environment that has to be built
+BUILD_S: Final = (
+    3.0  # longer than a node gets to grant what it has room for, and than a build goes on that nobody wants
+)
+QUIET_S: Final = 3 * fw.PATIENCE_S + BUILD_S  # a wish has been tried at every node by then
 
 
 class Process:
@@ -57,6 +62,10 @@ class Node:
         self.guests: dict[str, str] = {}  # processes of other nodes that want leases here -> their node
         self.links: dict[str, Stream] = {}
         self.dying: list[str] = []  # workers that are gone without the agent's knowing
+        self.building: dict[str, float] = {}  # servers of environments, and when they will be ready
+        self.makers: set[tuple[str, str, str]] = (
+            set()
+        )  # process, key and node: of those that make an environment for it
         self.todo: collections.deque[Any] = collections.deque()
         self.is_dead = False
         self.is_draining = False
@@ -79,9 +88,11 @@ class Node:
             if isinstance(event, fw.Want):
                 event = self._demand(*event[1:])  # now, and not when it was said: there were grants in between
             if isinstance(event, fw.Event):
+                asked = {maker: self._asked_of(maker) for maker in self.makers}
                 for command in self.forwarding.apply(event):
                     self._forward(command)
                 self.forwarding.check()
+                self._note_makers(event, asked)
             else:
                 before = self.state.ledger.free[CPU]
                 for order in self.state.apply(event):
@@ -90,6 +101,22 @@ class Node:
                 if self.state.ledger.free[CPU] != before:
                     self.todo.append(fw.NodeSeen(self.view(is_local=True), self.world.now_s))
             self.todo.popleft()
+
+    def _asked_of(self, maker: tuple[str, str, str]) -> int:
+        wish = self.forwarding.wishes.get(maker[:2])
+        return wish.on.get(maker[2], 0) if wish is not None else 0
+
+    def _note_makers(self, event: fw.Event, asked: dict[tuple[str, str, str], int]) -> None:
+        """W10: nobody is given up for being late who makes an environment."""
+        if isinstance(event, fw.Preparing):
+            maker = event.client, event.key, event.node
+            (self.makers.add if event.text else self.makers.discard)(maker)
+        for maker in [*self.makers]:
+            now = self._asked_of(maker)
+            is_late = isinstance(event, fw.Ticked) and now < asked[maker]
+            self.world.must(not is_late, "W10", "%s is asked for less while it builds", maker)
+            if not now:
+                self.makers.discard(maker)
 
     def _forward(self, command: fw.Command) -> None:
         world = self.world
@@ -106,7 +133,8 @@ class Node:
     def _demand(self, client: str, key: str, lease_count: int, heard_count: int, refusal: str) -> ev.DemandChanged:
         needs = {CPU: self.world.cpus_of(key) * UNIT}
         count = self.given.still_wanted(client, key, lease_count, heard_count)
-        return ev.DemandChanged(client, key, needs, count, 0, "", refusal, self.world.now_s)
+        built = "built" if self.world.cpus_of(key) == BUILT_CPUS else ""
+        return ev.DemandChanged(client, key, needs, count, 0, built, refusal, self.world.now_s, None, built, None)
 
     def _carry_out(self, command: Any) -> None:
         world = self.world
@@ -114,6 +142,16 @@ class Node:
         if isinstance(command, ev.StartWorker):
             self.todo.append(ev.ClientJoined(command.worker, world.now_s))
             self.todo.append(ev.WorkerReady(command.worker, world.now_s))
+        elif isinstance(command, environments.Begin):
+            self.building[command.server] = world.now_s + BUILD_S
+        elif isinstance(command, environments.End):
+            self.building.pop(command.server, None)
+        elif isinstance(command, ev.Preparing):
+            told = command.client, command.key, command.text
+            if command.client in self.guests:
+                self.links[self.guests[command.client]].send(("preparing", *told))
+            else:
+                self.todo.append(fw.Preparing(self.name, *told, world.now_s))
         elif isinstance(command, (ev.KillWorker, ev.AskExit)):
             if command.worker not in self.dying:
                 self.dying.append(command.worker)
@@ -189,6 +227,9 @@ class Node:
             client, key, worker, view = facts
             self._granted(other, client, key, worker)
             self.todo.append(fw.NodeSeen(view, now_s))
+        elif kind == "preparing":
+            client, key, text = facts
+            self.todo.append(fw.Preparing(other, client, key, text, now_s))
         elif kind == "return":
             self._returned(*facts)
         elif kind == "broken":
@@ -366,6 +407,9 @@ class ForwardingWorld(World):
     def _tick(self) -> None:
         self.note("it is %.2f", self.now_s)
         for node in [*self.nodes.values()]:
+            for server in [server for server, ready_s in node.building.items() if ready_s <= self.now_s]:
+                del node.building[server]
+                node.tell(environments.Ready(server, self.now_s))
             node.tell(ev.Ticked(self.now_s), fw.Ticked(self.now_s))
 
     def _new_process(self) -> None:

@@ -98,7 +98,7 @@ class Daemon:
     def pid_of(self, _worker: str) -> int:
         return 1
 
-    def place_actor(self, spec: Any) -> None:
+    def place_actor(self, spec: Any, _source: str = "") -> None:
         self.sought[spec.actor] = None
 
     def release_actor(self, actor: str, _grace_s: float | None) -> None:

@@ -14,6 +14,7 @@ from umbel._agent import (
     ledger,
     membership,
     offers,
+    packages,
     pulls,
     shortage,
     spill_ledger,
@@ -101,10 +102,30 @@ def _forget_lent(machine: state.AgentState, lease: agent_records.Lease) -> None:
 _want = environments.Environments.want
 
 
-def _hasty_server(machine: environments.Environments, key: str, timeout_s: float | None, at_s: float) -> str:
+def _hasty_server(
+    machine: environments.Environments, key: str, timeout_s: float | None, at_s: float, source: str = ""
+) -> str:
     """Workers are started without waiting for the build."""
-    _want(machine, key, timeout_s, at_s)
+    _want(machine, key, timeout_s, at_s, source)
     return machine.servers[key].id
+
+
+def _build_with_the_first(machine: environments.Environments, event: packages.Event) -> None:
+    """Of several packages, the first one does."""
+    come = machine._packages.apply(event) if machine._packages is not None else ""
+    for server in machine.servers.values():
+        if come in server.lacks:
+            server.lacks.clear()
+            server.state = environments.State.QUEUED
+            server.deadline_s = None
+
+
+def _ask_the_dead(table: packages.Packages, event: packages.Event) -> str:
+    """That a node has died is not heard."""
+    return "" if isinstance(event, packages.NodeDied) else _apply_to_packages(table, event)
+
+
+_apply_to_packages = packages.Packages.apply
 
 
 _recycle = state.AgentState._recycle
@@ -881,6 +902,9 @@ PLANTS: Final[Mapping[str, Planted]] = {
     "stayed-unheard": _instead("agent", _AGENT, "_on_worker_stayed", _deaf, "A"),
     "worn-out-kept": _instead("agent", _AGENT, "_recycle", _recycle_idle_only, "A16"),
     "build-not-awaited": _instead("agent", environments.Environments, "want", _hasty_server, "A15"),
+    "first-package-does": _instead("agent", environments.Environments, "_on_package", _build_with_the_first, "A18"),
+    "others-not-asked": _instead("agent", packages.Packages, "_look_around", lambda *_: None, "A18"),
+    "dead-asked-for-packages": _instead("agent", packages.Packages, "apply", _ask_the_dead, "A18", "R2"),
     "plain-only": _instead("agent", _AGENT, "_is_feasible", _plain_only, "A10", "A17", "A7"),
     "never-given-up": _instead("agent", _AGENT, "_look_at_infeasible", lambda *_: [], "A10"),
     "short-given-up": _instead("agent", _AGENT, "_add", _give_up_the_short, "A10"),
@@ -916,6 +940,7 @@ PLANTS: Final[Mapping[str, Planted]] = {
     "moved-in-silence": _instead("forwarding", _FORWARDING, "_told", _move_in_silence, "W3"),
     "never-elsewhere": _instead("forwarding", _FORWARDING, "_move", _never_ask_elsewhere, "W5"),
     "crossed-twice": _instead("forwarding", forwarding.Given, "still_wanted", _count_twice, "W3"),
+    "builds-not-awaited": _instead("forwarding", _FORWARDING, "_on_preparing", lambda *_: [], "W10"),
     "lost-with-node": _instead("forwarding", _FORWARDING, "_on_node_lost", _lose_wishes, "W3", "W4", "W5"),
     "taken-for-dead": _instead("forwarding", _FORWARDING, "_on_node_forgot", _take_for_dead, "W2"),
     "asked-of-the-drained": _instead("forwarding", _FORWARDING, "_take_back", _leave_with_the_drained, "W9"),
