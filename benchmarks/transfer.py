@@ -124,10 +124,10 @@ class Node:
             self._say({"segment": segment.name, "checksum": _checksum(file, size_bytes)})
 
     def _do_want(self, object_id: str, size_bytes: int, sources: Any) -> None:
-        from umbel._agent import pulls
+        from umbel._agent import pull_commands
 
         self.asked_s[object_id] = time.monotonic()
-        self.values.mover.want(object_id, size_bytes, sources, asker="a", priority=pulls.Priority.GET)
+        self.values.mover.want(object_id, size_bytes, sources, asker="a", priority=pull_commands.Priority.GET)
 
     def delivered(self, asker: str, object_id: str, segment: str, size_bytes: int) -> None:
         self._say({"took_s": time.monotonic() - self.asked_s.pop(object_id), "segment": segment})

@@ -30,7 +30,7 @@ class Told(Protocol):
         """The copy is in `segment` of this node's store until the asker says `unwanted`."""
 
     def failed(self, asker: str, object_id: str, code: str, text: str) -> None:
-        """code: of `pulls.Code`."""
+        """code: of `pull_commands.Code`."""
 
     def ask_owner(self, object_id: str) -> None:
         """As `mover.Surroundings`; so are those that follow."""

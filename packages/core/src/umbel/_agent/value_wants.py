@@ -11,7 +11,7 @@ import contextlib
 from collections.abc import Callable
 from typing import Any, NamedTuple, Protocol
 
-from umbel._agent import left_values, pulls, value_service
+from umbel._agent import left_values, pull_commands, value_service
 from umbel._agent.directory import Directory
 from umbel._agent.hub import Client, Hub, Message
 from umbel._agent.store_service import StoreService
@@ -44,7 +44,7 @@ class _Wish(NamedTuple):
     number: int
     segment: str
     size_bytes: int
-    priority: pulls.Priority
+    priority: pull_commands.Priority
 
 
 class ValueWants:
@@ -70,7 +70,7 @@ class ValueWants:
     # ---- what processes say ----
 
     def _on_want(self, client: Client, message: Message, _body: bytes) -> None:
-        priority = pulls.Priority(min(message["priority"], max(pulls.Priority)))
+        priority = pull_commands.Priority(min(message["priority"], max(pull_commands.Priority)))
         wish = _Wish(message["n"], message["segment"], message["bytes"], priority)
         self._wishes[client.id, message["key"]] = wish
         self._want(client.id, message["key"], wish)
@@ -112,7 +112,7 @@ class ValueWants:
             tag = nodes.tag_of_process(bytes.fromhex(creator))
             bytes.fromhex(key.partition(".")[0])
         except ValueError as error:
-            self.failed(client, key, pulls.Code.LOST, str(error))
+            self.failed(client, key, pull_commands.Code.LOST, str(error))
             return
         node, address = self._place_of(tag)
         sources = {node: (address, wish.segment)} if address else {}  # it has died: others may have copies
@@ -136,7 +136,7 @@ class ValueWants:
 
     def failed(self, asker: str, object_id: str, code: str, text: str) -> None:
         wish = self._wishes.pop((asker, object_id), None)
-        if wish is not None and code == pulls.Code.UNREACHABLE:
+        if wish is not None and code == pull_commands.Code.UNREACHABLE:
             # Its node is a member still: it can be reached again, or will be declared dead.
             self._wishes[asker, object_id] = wish
             self._want(asker, object_id, wish)
@@ -145,7 +145,7 @@ class ValueWants:
                 "t": "value_failed",
                 "key": object_id,
                 "n": wish.number,
-                "code": pulls.Code(code).value,
+                "code": pull_commands.Code(code).value,
                 "text": text,
             }
             self._daemon.hub.send(asker, told)
