@@ -37,6 +37,7 @@ NAMED_EACH = 10  # so many actors have no name for each that has one
 BY_THE_WAY = ("beat", "tick")  # what is said and done all the time, of which there are rows of their own
 TASKS_S = {"of 10 ms": 0.01, "of 1 us": 1e-6}
 DEATHS = 5
+JOINS_EACH, JOINS_S = 10, 0.1  # so many nodes join in that time
 PAGE_BYTES = os.sysconf("SC_PAGE_SIZE")
 PARTS = ("members", "keys", "actors", "groups", "deaths", "autoscaler", "tasks")
 
@@ -196,11 +197,13 @@ class Run:
             self._chosen.actors + 2 * self._chosen.groups
         )  # none is ever full, so nothing waits for another one's end
         network = self._cluster.network
-        for _ in range(self._count):
+        for number in range(self._count):
             self._cluster.join(cpus)
-        note = f"{network.news_count:,} frames of news, {network.news_bytes / 2**20:,.0f} MiB"
-        self._row("a node joins", self._count, ("join",), note)
+            if number % JOINS_EACH == 0:
+                self._cluster.pass_s(JOINS_S)
         self._cluster.pass_s(1.0)
+        note = f"{network.news_count:,} frames of news, {network.news_bytes / 2**20:,.0f} MiB"
+        self._row("a node joins", self._count, ("join", "tick"), note)  # what all hear of it is told by the way
 
     def _beat(self, share: float) -> tuple[int, float]:
         """So many nodes say something new, and the head tells all. Returns how many, and the time of the telling."""

@@ -251,7 +251,7 @@ class Head:
     def send(self, client: str, message: Message, _body: bytes = b"") -> None:
         self.faults.append(f"the head says to {client}, which is no process of its own: {message}")
 
-    def place_actor(self, spec: Any) -> None:
+    def place_actor(self, spec: Any, _source: str = "") -> None:
         self.faults.append(f"{spec.actor} is placed on the head, which has nothing")
 
     def actor_dead(self, _actor: str, _facts: Message) -> None:
@@ -387,7 +387,7 @@ class Node:
 
     # ---- actors ----
 
-    def place_actor(self, wish: control_proxy.Wish) -> None:
+    def place_actor(self, wish: control_proxy.Wish, _source: str = "") -> None:
         self.sought[wish.actor] = wish
         self._use_room()
 
@@ -434,7 +434,7 @@ class Node:
 
     # ---- bundles ----
 
-    def reserve_bundles(self, _node: str, group: str, attempt: int, wanted: Any, _depth: int) -> None:
+    def reserve_bundles(self, _node: str, group: str, attempt: int, wanted: Any, _depth: int, _job: Any) -> None:
         self.asked[group, attempt] = wanted
         self._use_room()
 
@@ -536,6 +536,7 @@ class Cluster:
         table, control = self.head.nodes.table, self.head.control
         table.check()
         control.table.check()
+        self.head.members.views.check()
         living = {node.node_id for node in self.nodes}
         if table.alive.keys() - {self.head.node_id} != living:
             found.append(f"{len(living)} nodes live, the head knows {len(table.alive) - 1}")

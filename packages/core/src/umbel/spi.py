@@ -28,6 +28,7 @@ if TYPE_CHECKING:
         Strategy,
         WaitingDemand,
         eligible_nodes,
+        first_ready,
     )
     from umbel._model.runtime_envs import RuntimeEnvBuild, RuntimeEnvPacking, WorkerSetup
 
@@ -79,6 +80,7 @@ __all__ = [
     "WaitingDemand",
     "WorkerSetup",
     "eligible_nodes",
+    "first_ready",
     "label_matches",
 ]
 

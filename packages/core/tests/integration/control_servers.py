@@ -14,6 +14,7 @@ import uuid
 from collections.abc import Callable, Iterator, Sequence
 from pathlib import Path
 
+import drivers
 import pytest
 
 START_S = 30.0  # of a server on a busy machine
@@ -57,9 +58,13 @@ class Server:
                 pytest.fail(f"{self._command[0]} does not start:\n{self._log.read_text()[-2000:]}")
             time.sleep(0.02)  # nothing tells when a server listens
 
-    def signal(self, number: signal.Signals) -> None:
+    def freeze(self) -> None:
         assert self._process is not None
-        self._process.send_signal(number)
+        drivers.freeze(self._process.pid)
+
+    def go_on(self) -> None:
+        assert self._process is not None
+        self._process.send_signal(signal.SIGCONT)
 
     def kill(self) -> None:
         if self._process is not None:

@@ -550,3 +550,22 @@ def test_an_actor_that_another_node_looks_for_a_worker_for_says_so(place: Place)
     )
     assert f"node {node.node_id} looks for a worker for it" in told[0]
     assert told[-1] == "1"
+
+
+@pytest.mark.parametrize("waits", [True, False])
+def test_actors_that_fit_into_a_cluster_all_run_however_quickly_they_are_created(place: Place, *, waits: bool) -> None:
+    """Before: the head knew only by the next beat that a worker took its room, and an actor waited at a full node, while another
+    was idle; and what looked for a worker on the head itself it did not count at all."""
+    first, second = place.add(), place.add()
+    lines = place.says(
+        first,
+        f"""
+    counters = []
+    for _ in range(6):
+        counters.append(Counter.options(num_cpus=1).remote())
+        if {waits}:
+            umbel.get(counters[-1].pid.remote(), timeout={TIMEOUT_S})
+    say(*sorted(umbel.get([one.where.remote() for one in counters], timeout={TIMEOUT_S})))
+    """,
+    )
+    assert lines[-1].split() == sorted(2 * [place.head.node_id, first.node_id, second.node_id])

@@ -16,6 +16,7 @@ from pathlib import Path
 from typing import Any, cast
 
 import control_servers
+import drivers
 import pytest
 
 from umbel import exceptions, spi
@@ -269,7 +270,7 @@ def test_stopped_server_is_uncertain_and_then_asked_for_the_same(
     with opened(server_url, timeout_s=1.0) as storage:
         fencing = storage.acquire("the writer", 300.0).fencing
         storage.commit([("a", b"1")], fencing=fencing, number=1)
-        server.signal(signal.SIGSTOP)
+        server.freeze()
         try:
             with pytest.raises(exceptions.StorageUncertain, match=r"commit 2: .* has not answered within 1 s"):
                 storage.commit([("a", b"2")], fencing=fencing, number=2)
@@ -278,7 +279,7 @@ def test_stopped_server_is_uncertain_and_then_asked_for_the_same(
             with pytest.raises(exceptions.StorageUnavailable):
                 storage.leader()
         finally:
-            server.signal(signal.SIGCONT)
+            server.go_on()
         storage.commit([("a", b"2")], fencing=fencing, number=2)
         storage.commit([("a", b"3"), ("b", b"3")], fencing=fencing, number=3)
         assert dict(storage.load()) == {"a": b"3", "b": b"3"}
@@ -339,7 +340,7 @@ def test_paused_leader_is_fenced_when_it_wakes_up(url: str) -> None:
         first = int(leader.stdout.readline())
         leader.stdin.write("commit\n")
         assert leader.stdout.readline() == "done\n"
-        leader.send_signal(signal.SIGSTOP)
+        drivers.freeze(leader.pid)
         leader.stdin.write("commit\n")  # it believes to lead when it reads this
         with opened(url) as standby:
             seen = standby.leader()

@@ -237,6 +237,7 @@ def test_a_package_that_nobody_has_says_who_was_asked(nodes: Nodes) -> None:
 def test_a_failed_build_on_another_node_fails_its_tasks_with_the_output_and_no_others(
     nodes: Nodes, tmp_path: Path
 ) -> None:
+    environment_files.uv()
     (tmp_path / "bad-1.0-py3-none-any.whl").write_text("no zip file")
     env = {"uv": [str(tmp_path / "bad-1.0-py3-none-any.whl")]}
     failing = imported.options(runtime_env=env)
@@ -255,6 +256,7 @@ def test_a_failed_build_on_another_node_fails_its_tasks_with_the_output_and_no_o
 
 def test_a_build_on_another_node_is_told_of_while_it_lasts(nodes: Nodes, tmp_path: Path) -> None:
     """A task, and a call of an actor, that wait for it; longer than a node gets to grant what it has room for."""
+    environment_files.uv()
     for name in ("task", "actor"):
         (tmp_path / name).mkdir()
     of_task, of_actor = (
@@ -364,6 +366,7 @@ def test_a_package_comes_from_another_node_that_has_it_when_its_source_dies(own_
 
 def test_a_node_that_is_killed_while_it_builds_leaves_it_to_another(own_nodes: Nodes, tmp_path: Path) -> None:
     """Which must have such a resource; and the tasks are tried there without having begun."""
+    environment_files.uv()
     own_nodes.cluster.connect()
     env = {
         "uv": {"packages": [environment_files.project_that_hangs(tmp_path)], "uv_pip_install_options": ["--offline"]}
@@ -487,5 +490,31 @@ def test_workers_are_like_their_driver_where_its_interpreter_is_and_elsewhere_sa
         )
         assert "umbel://" in told
         program.finish()
+    finally:
+        program.end()
+
+
+WITHOUT = """
+import os, umbel, own_module
+
+umbel.init(os.environ["ADDRESS"], log_to_driver=False)
+there = umbel.remote(num_cpus=0, resources={"apart": 0.1})
+print(umbel.get(there(os.getcwd).remote()), flush=True)
+for env in (None, {"py_modules": ["own_module.py"]}):
+    try:
+        print(umbel.get(there(own_module.value).options(runtime_env=env).remote()), flush=True)
+    except ModuleNotFoundError as error:
+        print(str(error).rpartition("Error: ")[2].strip(), flush=True)
+"""
+
+
+def test_where_a_drivers_directory_is_not_workers_start_in_the_nodes_and_import_what_travels(
+    nodes: Nodes, apart: tuple[str, str], tmp_path: Path
+) -> None:
+    (tmp_path / "own_module.py").write_text("def value():\n    return 12\n")
+    prefix = ["sh", "-c", f'cd {tmp_path} && exec "$0" "$@"']
+    program = drivers.Driver(WITHOUT, os.environ["TMPDIR"], prefix=prefix, ADDRESS=str(nodes.cluster.address))
+    try:
+        assert program.finish()[0].splitlines() == [os.getcwd(), "No module named 'own_module'", "12"]
     finally:
         program.end()

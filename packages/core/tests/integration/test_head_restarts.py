@@ -203,7 +203,7 @@ def test_tasks_that_insist_on_a_node_that_is_awaited_wait_for_it_and_say_so(
     """Before: they failed, as if there were no such node, when another one was back."""
     first, second = place.add(a=1), place.add(b=1)
     place.kill(place.head)
-    second.process.send_signal(signal.SIGSTOP)
+    drivers.freeze(second.process.pid)
     try:
         monkeypatch.setenv("UMBEL_NODE_RECONNECT_S", str(TIMEOUT_S))
         place.start_head("a")

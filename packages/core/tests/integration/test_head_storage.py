@@ -353,7 +353,7 @@ def test_nothing_is_answered_while_the_storage_is_away_and_the_reason_is_told(ma
         machine.program("import umbel; umbel.init(address='auto', log_to_driver=False)")
         with machine.running(LOAD) as load:
             _read_until(load, 4)
-            server.signal(signal.SIGSTOP)
+            server.freeze()
             try:
                 until_s = time.monotonic() + 2.0
                 reasons = set()
@@ -362,7 +362,7 @@ def test_nothing_is_answered_while_the_storage_is_away_and_the_reason_is_told(ma
                         re.findall(r"control service (waits for the control storage)", machine.umbel("status"))
                     )
             finally:
-                server.signal(signal.SIGCONT)
+                server.go_on()
         assert reasons
 
 

@@ -6,6 +6,8 @@ import json
 import pathlib
 import subprocess
 import sys
+import types
+from collections.abc import Callable
 from typing import Any
 
 import pytest
@@ -39,21 +41,21 @@ def test_a_small_cluster_and_a_larger_one_are_measured_and_nothing_is_wrong(tmp_
     assert "| a node joins | 10, " in done.stdout
 
 
-def cluster() -> Any:
-    """With three nodes, and a driver on the first."""
+def cluster(nodes: int = 3) -> Any:
+    """With a driver on the first of them."""
     from benchmarks import scale_cluster
 
     made = scale_cluster.Cluster()
-    for _ in range(3):
+    for _ in range(nodes):
         made.join(cpus=4)
     return made, scale_cluster.Driver(made, made.nodes[0])
 
 
-def create(made: Any, driver: Any) -> str:
-    actor = f"{driver.id}{1:016x}"
+def create(made: Any, driver: Any, number: int = 1, strategy: str | None = None) -> str:
+    actor = f"{driver.id}{number:016x}"
     message = {
         "t": "create_actor", "actor": actor, "name": "", "namespace": None, "get_if_exists": False, "detached": False,
-        "max_restarts": 0, "placement": {"CPU": 10_000}, "running": {"CPU": 10_000}, "env": None, "strategy": None,
+        "max_restarts": 0, "placement": {"CPU": 10_000}, "running": {"CPU": 10_000}, "env": None, "strategy": strategy,
         "label_selectors": None, "class_name": "C", "meta_size": 0, "depth": 0, "lacks_arguments": False, "call_site": "",
     }  # fmt: skip
     driver.tell(message)
@@ -106,3 +108,141 @@ def test_owners_get_leases_of_all_nodes_and_give_them_back() -> None:
 
     taken = scale_tasks.Queue(3, 2, 200, 0.01).run(float("inf"))
     assert (taken.count, taken.leases, taken.faults) == (200, 6, [])
+
+
+def test_actors_that_fit_are_hosted_though_no_node_has_spoken_since_the_first() -> None:
+    made, driver = cluster(nodes=6)
+    for number in range(6 * 4):
+        create(made, driver, number)
+    assert [len(node.hosts) for node in made.nodes] == [4] * 6
+    views = made.head.members.views
+    assert [dict(one.available) for one in views.for_actors.nodes] == [{}] * 7  # the head has nothing
+    made.pass_s(1.0)
+    create(made, driver, 24)
+    assert sum(len(node.sought) for node in made.nodes) == 1
+    made.nodes[3].kill_actor(next(iter(made.nodes[3].hosts)), "killed")
+    made.pass_s(1.0)
+    create(made, driver, 25)
+    assert [len(node.hosts) for node in made.nodes] == [4] * 6
+
+
+# ---- what a decision looks at ----
+
+
+def operations(do: Callable[[], object]) -> int:
+    """How many instructions of the interpreter that takes."""
+    count = 0
+
+    def trace(frame: types.FrameType, event: str, _argument: object) -> Any:
+        nonlocal count
+        frame.f_trace_opcodes, frame.f_trace_lines = True, False
+        count += event == "opcode"
+        return trace
+
+    before = sys.gettrace()
+    sys.settrace(trace)
+    try:
+        do()
+    finally:
+        sys.settrace(before)
+    return count
+
+
+def make_and_remove_group(made: Any, driver: Any, number: int, strategy: str) -> None:
+    message = {
+        "t": "create_group", "group": f"g{number}", "name": "", "namespace": None, "bundles": [{"CPU": 10_000}] * 3,
+        "strategy": strategy, "detached": False, "label_selectors": [], "soft_target": "", "actor": "", "depth": 0,
+        "job": driver.job_id,
+    }  # fmt: skip
+    driver.ask(message)
+    driver.tell({"t": "group_watch", "group": f"g{number}"})
+    made.network.run()
+    assert driver.states[f"g{number}"] == "CREATED"
+    driver.ask({"t": "remove_group", "group": f"g{number}"})
+    made.network.run()
+
+
+def test_placing_an_actor_or_a_group_does_not_look_at_every_node() -> None:
+    """Before: at all of them for each actor, and several times for each group."""
+
+    def do(made: Any, driver: Any, number: int) -> dict[str, int]:
+        found = {}
+        for strategy in (None, "SPREAD"):
+            number += 1
+            found[f"actor {strategy}"] = operations(lambda strategy=strategy: create(made, driver, number, strategy))
+            assert driver.states[f"{driver.id}{number:016x}"] == "ALIVE"
+        for strategy in ("PACK", "SPREAD", "STRICT_PACK", "STRICT_SPREAD"):
+            number += 1
+            found[strategy] = operations(
+                lambda strategy=strategy: make_and_remove_group(made, driver, number, strategy)
+            )
+        return found
+
+    def taken(nodes: int) -> dict[str, int]:
+        made, driver = cluster(nodes)
+        for number in (100, 200):  # what is placed for the first time is
+            do(made, driver, number)
+            made.pass_s(1.0)
+        found = do(made, driver, 300)
+        assert made.faults() == []
+        return found
+
+    few, many = taken(15), taken(150)
+    assert {what: many[what] > 1.15 * few[what] for what in few} == dict.fromkeys(few, False), (few, many)
+
+
+def test_asking_for_a_lease_does_not_look_at_every_node() -> None:
+    from umbel._model import placement, resources
+    from umbel._scheduling import forwarding, policies
+
+    def taken(nodes: int) -> int:
+        """Of ten leases, each granted before the next."""
+        machine = forwarding.Forwarding("000", policies.HybridPolicy())
+        one = resources.ResourceSet({"CPU": 10_000})
+        names = [f"{number:03}" for number in range(nodes)]
+
+        def see(name: str) -> None:
+            machine.apply(
+                forwarding.NodeSeen(
+                    placement.NodeView(name, one, one, is_local=name == names[0], is_draining=False), 0.0
+                )
+            )
+
+        def ask(client: str) -> None:
+            (want,) = machine.apply(forwarding.WishChanged(client, "k", (placement.Demand(one),), 1, 0.0))
+            machine.apply(
+                forwarding.Granted(want.node, client, "k", 0.0),
+                forwarding.NodeSeen(placement.NodeView(want.node, one, resources.EMPTY), 0.0),
+            )
+
+        for name in names:
+            see(name)
+        ask("first")
+        found = operations(lambda: [ask(f"c{number}") for number in range(10)])
+        machine.check()
+        return found
+
+    few, many = taken(20), taken(400)
+    assert many <= 1.15 * few
+
+
+def test_what_many_placement_groups_wait_for_is_looked_for_once() -> None:
+    from umbel._control import group_events, groups
+    from umbel._model import placement, resources
+
+    def taken(waiting: int) -> int:
+        """When one more node comes, and none can ever hold what so many groups want."""
+        table, one = groups.GroupTable(), resources.ResourceSet({"CPU": 10_000})
+        views = [placement.NodeView(f"{number:02}", one, one) for number in range(51)]
+        table.apply(group_events.NodesSeen(views[:50], 0.0))
+        for number in range(waiting):
+            bundles = (one, one.add(one))
+            spec = group_events.GroupSpec(f"g{number}", "driver", "", "", bundles, "SPREAD", is_detached=False)
+            table.apply(group_events.GroupCreated(spec, "driver", None, 0.0))
+        found = operations(lambda: table.apply(group_events.NodeSeen(views[50], 1.0)))
+        assert [one.is_infeasible for one in table.listed()] == [True] * waiting
+        table.check()
+        return found
+
+    few, many = taken(5), taken(50)
+    assert (many - few) / 45 < few / 20, (few, many)  # else each is as dear as the first

@@ -12,6 +12,7 @@ from umbel._model.placement import ClusterView, NodeView
 from umbel._model.resources import ResourceSet
 from umbel._scheduling import bundles
 from umbel._scheduling.bundles import GroupDemand, GroupPlacement
+from umbel._scheduling.kept_view import KeptView
 
 CPU = 10_000
 
@@ -174,3 +175,41 @@ def test_every_strategy_finds_a_place_exactly_when_there_is_one(seed: int) -> No
         else:
             assert found.nodes == {}
             assert found.reason
+
+
+@pytest.mark.parametrize("seed", range(150))
+def test_a_few_nodes_are_chosen_from_as_if_all_had_been(seed: int) -> None:
+    """Of many nodes few are looked at: whether there is a place does not depend on that, and what it is in PACK alone, where
+    there are several as good. A view that is kept says the same as a snapshot."""
+    chance = random.Random(seed)
+    view = KeptView()
+    for number in range(14):
+        total, gpus = chance.randrange(1, 5), chance.choice((0, 0, 1, 2))
+        amounts = {"CPU": total, "GPU": gpus}, {"CPU": chance.randint(0, total), "GPU": chance.randint(0, gpus)}
+        facts = {"labels": {"zone": chance.choice("ab")}, "is_draining": chance.random() < 0.2}
+        view.put(NodeView(f"{number:02d}", *(ResourceSet.from_floats(one) for one in amounts), **facts))  # type: ignore[arg-type]  # as they are called
+    for _ in range(6):
+        kinds = [
+            ResourceSet.from_floats({"CPU": chance.randrange(1, 4), "GPU": chance.choice((0, 0, 1))}) for _ in "12"
+        ]
+        wanted = [chance.choice(kinds) for _ in range(chance.randrange(1, 5))]
+        selectors = [chance.choice(({}, {}, {"zone": "a"})) for _ in wanted] if chance.random() < 0.5 else []
+        strategy = chance.choice(bundles.STRATEGIES)
+        homes = (
+            chance.sample(view.nodes, len(wanted))
+            if strategy != "STRICT_PACK"
+            else [chance.choice(view.nodes)] * len(wanted)
+        )
+        placed = {index: homes[index].node_id for index in range(len(wanted) - 1) if chance.random() < 0.3}
+        demand = GroupDemand(wanted, strategy, placed, selectors, chance.choice(("", "05")))
+        found = bundles.place(demand, view)
+        assert found == bundles.place(demand, ClusterView(view.nodes))
+        by_id = sorted(view.nodes, key=lambda one: one.node_id)
+        now = bundles._assigned_among(by_id, demand, lambda one: dict(one.available))
+        later = bundles._assigned_among(by_id, demand, lambda one, demand=demand: bundles._emptied(demand, one))
+        assert (found.is_ready, found.is_feasible) == (now is not None, now is not None or later is not None)
+        if strategy != "PACK":
+            assert dict(found.nodes) == (now or later or {})
+        elif found.is_ready:
+            assert now is not None
+            assert len({*found.nodes.values()}) <= len({*now.values()})

@@ -80,15 +80,13 @@ class KeptCluster(Cluster):
             self.head.knows_job(environment)
         self.members.await_nodes(awaited)
         self.service.tick()
-        if not others:
-            self.sees(NODE, {"CPU": 40_000})
 
     def link(self) -> None:
         if not self.fencing:
             self.begin(HEAD, [])
         self.cut()
         self.is_linked = True
-        member = self.members.entered(NODE)
+        member = self.enter(NODE)
         self.write()
         head, heard = self.proxy.heard_of()
         heard_there, job_ids = member.channel.counts, list(member.job_ids)

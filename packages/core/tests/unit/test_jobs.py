@@ -8,6 +8,7 @@ from typing import Any
 
 import pytest
 
+from umbel._agent import events as ev
 from umbel._agent import jobs as node_jobs
 from umbel._control import jobs
 
@@ -62,6 +63,26 @@ def test_a_node_knows_what_a_jobs_workers_need_as_long_as_somebody_may_start_one
     assert node.environment("01") is None
 
 
+def test_what_a_job_is_scheduled_by_is_what_its_driver_says_wherever_it_is_known_from() -> None:
+    node = node_jobs.NodeJobs("1.2")
+    environment: Any = jobs.JobEnvironment("02@ab", {**FACTS, "priority": 3, "weight": 2.0, "preempt": True})
+    node.began(environment)
+    assert node.terms("02@ab") == ev.Job("02", 3, 2.0, preempts=True)
+    assert node.terms("07") == ev.Job("07"), "it has ended"
+
+
+def test_of_a_job_is_listed_and_told_what_it_is_scheduled_by() -> None:
+    book = jobs.Jobs()
+    said = book.begin("a", 11, {**FACTS, "priority": 3, "weight": 2.0, "preempt": True, "metadata": {"x": "y"}}, 1.0)
+    unsaid = book.begin("b", 12, None, 1.0)
+    assert said.terms == {"priority": 3, "weight": 2.0, "preempt": True, "metadata": {"x": "y"}}
+    assert unsaid.terms == jobs.TERMS
+    assert book.scheduling_of(said.id) == ["01000000", 3, 2.0, True]
+    book.gone("a", 2.0)
+    assert book.scheduling_of(said.id) == ["01000000", 3, 2.0, True]
+    assert book.scheduling_of("09") == ["09", 0, 1.0, False]
+
+
 def test_a_node_knows_whose_its_workers_are() -> None:
     node = node_jobs.NodeJobs("1.2")
     assert node.starts("w", {"job": "01"}) is None
@@ -77,6 +98,11 @@ def test_a_node_knows_whose_its_workers_are() -> None:
         (None, "a driver must say"),
         ({**FACTS, "version": "1.3"}, "this node runs Umbel 1.2, the driver '1.3'; install the same version"),
         ({**FACTS, "worker_env": {"BIG": "x" * node_jobs.FACTS_BYTES_MAX}}, "bytes as JSON, allowed are"),
+        ({**FACTS, "priority": "high"}, "the driver's priority must be an integer, got 'high'"),
+        ({**FACTS, "weight": 0}, "the driver's weight must be a finite number > 0, got 0"),
+        ({**FACTS, "preempt": None}, "the driver's preempt must be true or false, got None"),
+        ({**FACTS, "metadata": []}, "the driver's metadata must be an object, got []"),
+        ({**FACTS, "priority": -2, "weight": 0.5, "preempt": True, "metadata": {}}, ""),
         (FACTS, ""),
     ],
 )

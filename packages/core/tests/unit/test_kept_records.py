@@ -329,7 +329,7 @@ def test_ids_of_clients_making_are_keys_whatever_they_are(disk: Disk) -> None:
 def test_jobs_that_ran_have_failed_and_numbers_go_on(disk: Disk) -> None:
     disk.tables.jobs.begin("d1", 11, FACTS, 1.0)
     disk.tables.jobs.begin("d2", 12, FACTS, 2.0)
-    disk.tables.jobs.begin("d3", 13, FACTS, 2.0)
+    disk.tables.jobs.begin("d3", 13, {**FACTS, "priority": 4}, 2.0)
     disk.tables.jobs.leaves("d1")
     disk.tables.jobs.gone("d1", 3.0)
     disk.write()
@@ -344,6 +344,7 @@ def test_jobs_that_ran_have_failed_and_numbers_go_on(disk: Disk) -> None:
         "03000000": (jobs.RUNNING, "d3"),
         "04000000": (jobs.RUNNING, "new"),
     }
+    assert disk.tables.jobs.scheduling_of("03000000") == ["03000000", 4, 1.0, False]
     assert "control service" in next(one.message for one in disk.tables.jobs.listed() if one.driver == "d2")
 
 

@@ -14,6 +14,7 @@ from umbel._wire import channels, frames, node_messages
 
 Message = dict[str, Any]
 HEAD, NODE = "aa" * nodes.NODE_ID_BYTES, "bb" * nodes.NODE_ID_BYTES
+FOUR = {"CPU": 40_000}
 FACTS = {"entrypoint": "program.py", "log_to_driver": False}
 
 
@@ -36,7 +37,7 @@ class Daemon:
         self.control: Any = None
         self.has: Message = {"CPU": 40_000}
         self.free: Message = {"CPU": 40_000}
-        self.others: list[Message] = []
+        self.others: list[Message] = []  # the dead that are remembered
         self.load: Message = {"tasks": [], "idle": 1}
         self.clock_s = 0.0
         self.orders: list[tuple[Any, ...]] = []
@@ -110,7 +111,7 @@ class Daemon:
     def driver_of(self, _client: str) -> str:
         return ""
 
-    def reserve_bundles(self, _node: str, group: str, attempt: int, wanted: Any, _depth: int) -> None:
+    def reserve_bundles(self, _node: str, group: str, attempt: int, wanted: Any, _depth: int, _job: list[Any]) -> None:
         self.orders.append(("reserve", group, attempt, {index: dict(one) for index, one in wanted.items()}))
 
     def commit_bundles(self, _node: str, group: str, attempt: int) -> None:
@@ -159,19 +160,27 @@ class Cluster:
         self.to_head: list[bytes] = []
         self.to_node: list[bytes] = []
         self.is_linked = False
-        self.sees(NODE, {"CPU": 40_000})
+        self.facts: dict[str, tuple[Message, Message]] = {
+            NODE: ({"resources": FOUR, "labels": {}}, {"available": FOUR})
+        }
         self.link()
 
     def sees(self, node_id: str, free: Message, has: Message | None = None) -> None:
         """The head, of another node."""
-        facts = {"node_id": node_id, "alive": True, "resources": has or free, "available": free, "labels": {}}
-        self.head.others = [one for one in self.head.others if one["node_id"] != node_id] + [facts]
+        self.facts[node_id] = {"resources": has or free, "labels": {}}, {"available": free}
+        self.enter(node_id)
+
+    def enter(self, node_id: str) -> members.Member:
+        """It is a member, and says how it is."""
+        member = self.members.entered(node_id)
+        self.members.node_said(node_id, *self.facts[node_id])
+        return member
 
     def link(self) -> None:
         """Both sides hear first what the other has heard."""
         self.cut()
         self.is_linked = True
-        member = self.members.entered(NODE)
+        member = self.enter(NODE)
         heard, job_ids, heard_there = member.channel.heard, list(member.job_ids), self.proxy.channel.heard
         self.members.linked(NODE, heard_there, lambda *said: self.to_node.append(frames.encode_control(*said)))
         self.proxy.linked(heard, job_ids, lambda *said: self.to_head.append(frames.encode_control(*said)))
@@ -267,7 +276,7 @@ def test_an_actor_of_a_nodes_driver_lives_there_and_is_the_heads(cluster: Cluste
     assert cluster.node.dead[actor]["node_id"] == NODE
     cluster.proxy.host_died(actor, worker, "killed")
     cluster.flow()
-    assert cluster.members._placed == {}
+    assert cluster.members._places.placed == {}
     assert cluster.proxy.listed() == []
 
 
@@ -304,7 +313,7 @@ def test_an_actor_that_ends_before_it_has_a_worker_is_forgotten(cluster: Cluster
     cluster.flow()
     cluster.say(driver, {"t": "actor_unreferenced", "actor": actor, "rq": None})
     cluster.flow()
-    assert (cluster.node.placed, cluster.proxy.listed(), cluster.members._placed) == ([], [], {})
+    assert (cluster.node.placed, cluster.proxy.listed(), cluster.members._places.placed) == ([], [], {})
 
 
 def test_a_worker_that_was_found_too_late_is_killed(cluster: Cluster) -> None:
@@ -318,7 +327,7 @@ def test_a_worker_that_was_found_too_late_is_killed(cluster: Cluster) -> None:
     assert actor in cluster.node.killed
     cluster.proxy.host_died(actor, worker, "killed")
     cluster.flow()
-    assert (cluster.proxy.listed(), cluster.members._placed) == ([], {})
+    assert (cluster.proxy.listed(), cluster.members._places.placed) == ([], {})
 
 
 def test_a_node_that_dies_takes_its_owners_and_gives_up_its_hosts(cluster: Cluster) -> None:
@@ -481,7 +490,7 @@ def test_whatever_breaks_each_thing_is_done_once(seed: int) -> None:
         assert calls.get(actor, 0) <= one["restarts"] + 1
         assert not (actor in killed and actor in hosts)
         assert cluster.node.states_of(driver, actor)[-1] == one["state"]
-    assert {hosted["actor"] for hosted in cluster.proxy.listed()} == set(hosts) == set(cluster.members._placed)
+    assert {hosted["actor"] for hosted in cluster.proxy.listed()} == set(hosts) == set(cluster.members._places.placed)
 
 
 def test_an_actor_without_room_with_its_creator_goes_where_there_is_some(cluster: Cluster) -> None:
@@ -503,6 +512,48 @@ def test_an_actor_without_room_with_its_creator_goes_where_there_is_some(cluster
     cluster.flow()
     assert cluster.head.placed == [third, fourth]
     assert "says what that waits for" in cluster.members.place_of(cluster.service.facts(second))["reason"]
+
+
+def test_a_worker_that_the_nodes_last_beat_does_not_count_takes_its_room_all_the_same(cluster: Cluster) -> None:
+    """Before: an actor that was created within a second of another one waited at a full node, while another was idle."""
+    one, other = {"placement": {"CPU": 10_000}, "running": {"CPU": 10_000}}, "cc" * nodes.NODE_ID_BYTES
+    cluster.head.has = cluster.head.free = {}
+    cluster.sees(NODE, {"CPU": 20_000})
+    cluster.sees(other, {"CPU": 20_000})
+    said: list[Message] = []
+    cluster.members.linked(other, 0, lambda message, _body: said.append(message["message"]))
+    driver = cluster.driver()
+    first, second = cluster.create(driver, 1, **one), cluster.create(driver, 2, **one)
+    cluster.flow()
+    assert cluster.node.placed == [first, second]
+    cluster.host(first, 8)
+    cluster.host(second, 9)
+    cluster.flow()
+    third = cluster.create(driver, 3, **one)
+    cluster.flow()
+    assert (cluster.node.placed, [told["actor"] for told in said if told["t"] == "place_actor"]) == ([], [third])
+    cluster.sees(NODE, {"CPU": 10_000}, {"CPU": 20_000})  # it has counted both, and one of them has ended
+    fourth = cluster.create(driver, 4, **one)
+    cluster.flow()
+    assert cluster.node.placed == [fourth]
+
+
+def test_an_actor_that_looks_for_a_worker_on_the_head_takes_its_room(cluster: Cluster) -> None:
+    """Before: all that were created before the first had a worker waited for the head, while another node was idle."""
+    one = {"placement": {"CPU": 10_000}, "running": {"CPU": 10_000}}
+    cluster.head.has = cluster.head.free = {"CPU": 20_000}
+    here = process(HEAD, 1)
+    job_id, environment = cluster.service.job_begins(here, 1, FACTS)
+    cluster.head.jobs_of[here], cluster.head.jobs[job_id] = job_id, environment
+    first, second, third = (cluster.create(here, number, **one) for number in (1, 2, 3))
+    cluster.flow()
+    assert (cluster.head.placed, cluster.node.placed) == ([first, second], [third])
+    cluster.head.free = {"CPU": 0}
+    cluster.service.hosted(first, process(HEAD, 8), "/8", {})
+    cluster.service.hosted(second, process(HEAD, 9), "/9", {})
+    cluster.head.free = {"CPU": 10_000}  # the first has ended
+    fourth = cluster.create(here, 4, **one)
+    assert cluster.head.placed == [first, second, fourth]
 
 
 def test_what_no_node_can_host_goes_to_one_that_comes(cluster: Cluster) -> None:
@@ -546,7 +597,6 @@ def test_what_waits_where_its_node_died_goes_to_the_next_that_comes(cluster: Clu
     cluster.flow()
     cluster.ready(actor, cluster.host(actor, 9))
     cluster.flow()
-    cluster.head.others = []
     cluster.members.node_gone(NODE, "it was killed")
     assert cluster.head.placed == [actor]
     other = "cc" * nodes.NODE_ID_BYTES
@@ -701,7 +751,6 @@ def test_an_actor_in_a_group_waits_for_its_bundle_and_goes_there(cluster: Cluste
     assert cluster.node.placed == [first, second]
     # With the node goes the bundle; what restarts waits until that has a place again.
     cluster.sees(NODE, {"CPU": 40_000})
-    cluster.head.others[0]["alive"] = False
     cluster.members.node_gone(NODE, "it was killed")
     states = {one["actor"]: one["state"] for one in cluster.service.listed()}
     assert states == {first: "DEAD", second: "DEAD"}  # with the driver, which was there
@@ -716,7 +765,6 @@ def test_what_is_detached_in_a_group_waits_for_another_place(cluster: Cluster) -
     actor = cluster.create(driver, 1, detached=True, max_restarts=-1, strategy=in_bundle(0))
     cluster.flow()
     assert cluster.node.placed == [actor]
-    cluster.head.others[0]["alive"] = False
     cluster.members.node_gone(NODE, "it was killed")
     (listed,) = cluster.service.listed()
     assert (listed["state"], cluster.head.placed) == ("PENDING", [])
@@ -731,7 +779,6 @@ def test_what_is_detached_in_a_group_waits_for_another_place(cluster: Cluster) -
 def test_an_actor_that_waits_here_goes_with_its_group_to_a_node_that_has_come(cluster: Cluster) -> None:
     """The head was alone, and its own agent looked for a worker; the group then found a place elsewhere."""
     cluster.members.node_gone(NODE, "it never was")
-    cluster.head.others.clear()
     here = process(HEAD, 1)
     cluster.service.job_begins(here, 1, FACTS)
     cluster.head.jobs_of[here] = cluster.service.jobs.listed()[0].id
@@ -754,7 +801,6 @@ def test_an_actor_that_waits_here_goes_to_its_bundle_though_another_one_is_here(
     cluster: Cluster, indices: tuple[int, ...]
 ) -> None:
     cluster.members.node_gone(NODE, "it never was")
-    cluster.head.others.clear()
     here = process(HEAD, 1)
     cluster.service.job_begins(here, 1, FACTS)
     cluster.head.jobs_of[here] = cluster.service.jobs.listed()[0].id
@@ -900,9 +946,10 @@ def test_what_waits_for_a_busy_node_goes_to_one_that_comes_and_until_then_is_tol
 
 
 def drains(cluster: Cluster) -> None:
-    cluster.sees(NODE, {"CPU": 40_000})
-    cluster.head.others[0]["draining"] = {"reason": "preemption", "message": "", "deadline_s": None, "waits_for": ""}
-    cluster.members.nodes_changed([cluster.head.others[0]])
+    draining = {"reason": "preemption", "message": "", "deadline_s": None, "waits_for": ""}
+    state = {"available": {"CPU": 40_000}, "draining": draining}
+    cluster.members.node_said(NODE, {"resources": {"CPU": 40_000}, "labels": {}}, state)
+    cluster.members.nodes_changed([{"node_id": NODE, **state}])
     cluster.flow()
 
 

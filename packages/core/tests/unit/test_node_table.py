@@ -90,6 +90,28 @@ def test_who_joins_is_welcomed_and_told_of_to_the_others() -> None:
     assert states(made) == {HEAD: True, A: True, B: True}
 
 
+def test_of_many_that_join_all_members_hear_together() -> None:
+    """Each of 2,000 was told to all others in a frame of its own: 2 million of them, and 20 ms of the head's time for each."""
+    made, count = table(), node_table.TOLD_AT_ONCE_MAX
+    ids = [f"{number:012x}{0:044x}" for number in range(0x100, 0x100 + count + 4)]
+    for link, node_id in enumerate(ids[: count + 1], 1):  # of so many, each is told of at once
+        told = apply(made, join(node_id, link, now_s=0.001 * link))
+        assert [one for one in told if type(one) is Publish] == [
+            Publish((made.alive[node_id].listed(),), tuple(range(1, link)))
+        ]
+    began_s = 0.001 * (count + 1)
+    for link, node_id in enumerate(ids[count + 1 :], count + 2):
+        told = apply(made, join(node_id, link, now_s=began_s))
+        assert told == [Admit(node_id), Welcome(node_id, link)]
+    late = made.next_tick_s
+    assert began_s < late <= began_s + (count + 3) * node_table.TELL_S
+    apply(made, NodeLeft(ids[-1], count + 4, "it ends", began_s))
+    links = tuple(range(1, count + 4))
+    told = tick_until(made, began_s + (count + 4) * node_table.TELL_S)
+    assert told == [Publish(tuple(made.alive[one].listed() for one in ids[count + 1 : -1]), links)]
+    assert tick_until(made, began_s + 1.0) == []
+
+
 def test_changes_are_told_once_a_period_and_only_the_last_of_each_node() -> None:
     made = table()
     apply(made, join(A, 1), join(B, 2))

@@ -8,6 +8,8 @@ import pytest
 
 from umbel._control import placing
 from umbel._control.events import ActorSpec
+from umbel._model import placement, resources
+from umbel._scheduling import kept_view
 
 A, B, C = "aa" * 28, "bb" * 28, "cc" * 28
 CPU = 10_000
@@ -16,7 +18,17 @@ CPU = 10_000
 def node(node_id: str, total: int = 4, free: int | None = None, **more: Any) -> Any:
     amounts = {"CPU": total * CPU, **more.get("has", {})}
     available = {**amounts, "CPU": (total if free is None else free) * CPU}
-    return placing.view(node_id, amounts, available, more.get("labels", {}))
+    return placement.NodeView(
+        node_id, resources.ResourceSet(amounts), resources.ResourceSet(available), more.get("labels", {})
+    )
+
+
+def choose(wanted: ActorSpec, nodes: list[Any], creator: str) -> str:
+    """The first node is the head; by a snapshot, and by a view that is kept."""
+    given = wanted, placement.ClusterView(tuple(nodes)), creator, nodes[0].node_id
+    chosen = placing.choose(*given)
+    assert placing.choose(wanted, kept_view.KeptView(nodes), *given[2:]) == chosen
+    return chosen
 
 
 def spec(cpus: int = 1, **more: Any) -> ActorSpec:
@@ -29,34 +41,34 @@ def spec(cpus: int = 1, **more: Any) -> ActorSpec:
 
 
 def test_with_its_creator_while_there_is_room() -> None:
-    assert placing.choose(spec(), [node(A), node(B, free=1)], B) == B
+    assert choose(spec(), [node(A), node(B, free=1)], B) == B
 
 
 def test_where_there_is_room_if_not_there() -> None:
-    assert placing.choose(spec(2), [node(A), node(B, free=1)], B) == A
-    assert placing.choose(spec(), [node(A, free=0), node(B, free=0), node(C)], B) == C
+    assert choose(spec(2), [node(A), node(B, free=1)], B) == A
+    assert choose(spec(), [node(A, free=0), node(B, free=0), node(C)], B) == C
 
 
 def test_with_its_creator_when_all_are_busy() -> None:
-    assert placing.choose(spec(), [node(A, free=0), node(B, free=0)], B) == B
-    assert placing.choose(spec(3), [node(A, free=0), node(B, total=2)], B) == A
+    assert choose(spec(), [node(A, free=0), node(B, free=0)], B) == B
+    assert choose(spec(3), [node(A, free=0), node(B, total=2)], B) == A
 
 
 def test_with_its_creator_when_nobody_can() -> None:
-    assert placing.choose(spec(9), [node(A), node(B)], B) == B
+    assert choose(spec(9), [node(A), node(B)], B) == B
     assert not placing.can_ever(spec(9), node(A))
     assert placing.can_ever(spec(4), node(A, free=0))
 
 
 def test_on_the_first_when_its_creator_is_gone() -> None:
-    assert placing.choose(spec(), [node(A), node(B)], C) == A
+    assert choose(spec(), [node(A), node(B)], C) == A
 
 
 def test_what_it_holds_need_not_be_what_the_node_must_have() -> None:
     """A default actor holds nothing, and is placed where there is a CPU."""
     wanted = spec(running={})
-    assert placing.choose(wanted, [node(A), node(B, free=0)], B) == B
-    assert placing.choose(wanted, [node(A), node(B, total=0)], B) == A
+    assert choose(wanted, [node(A), node(B, free=0)], B) == B
+    assert choose(wanted, [node(A), node(B, total=0)], B) == A
 
 
 @pytest.mark.parametrize(
@@ -71,22 +83,22 @@ def test_what_it_holds_need_not_be_what_the_node_must_have() -> None:
     ],
 )
 def test_strategies_come_first(strategy: Any, expected: str) -> None:
-    assert placing.choose(spec(strategy=strategy), [node(A, free=2), node(B), node(C, free=3)], A) == expected
+    assert choose(spec(strategy=strategy), [node(A, free=2), node(B), node(C, free=3)], A) == expected
 
 
 def test_a_node_that_it_insists_on_is_waited_for() -> None:
     wanted = spec(strategy={"node_id": C, "soft": False})
-    assert placing.choose(wanted, [node(A), node(C, free=0)], A) == C
-    assert placing.choose(spec(9, strategy={"node_id": C, "soft": False}), [node(A), node(C)], A) == C
+    assert choose(wanted, [node(A), node(C, free=0)], A) == C
+    assert choose(spec(9, strategy={"node_id": C, "soft": False}), [node(A), node(C)], A) == C
     spills = spec(strategy={"node_id": C, "soft": True, "spills_when_busy": True})
-    assert placing.choose(spills, [node(A), node(C, free=0)], A) == A
+    assert choose(spills, [node(A), node(C, free=0)], A) == A
 
 
 def test_the_first_labels_that_a_node_has_decide() -> None:
     nodes = [node(A, labels={"zone": "a"}), node(B, labels={"zone": "b"}), node(C, labels={"zone": "c"})]
-    assert placing.choose(spec(label_selectors=[[["zone", "c"]]]), nodes, A) == C
-    assert placing.choose(spec(label_selectors=[[["zone", "x"]], [["zone", "b"]]]), nodes, A) == B
-    assert placing.choose(spec(label_selectors=[[["zone", "x"]]]), nodes, A) == A
+    assert choose(spec(label_selectors=[[["zone", "c"]]]), nodes, A) == C
+    assert choose(spec(label_selectors=[[["zone", "x"]], [["zone", "b"]]]), nodes, A) == B
+    assert choose(spec(label_selectors=[[["zone", "x"]]]), nodes, A) == A
     assert placing.can_ever(spec(label_selectors=[[["zone", "!a"]]]), nodes[1])
 
 

@@ -7,7 +7,7 @@ from typing import Any
 import pytest
 
 from umbel._control import group_events as gev
-from umbel._control import groups, placing, waiting
+from umbel._control import groups, waiting
 from umbel._control.events import ActorSpec
 from umbel._model.placement import NodeView
 from umbel._model.resources import ResourceSet
@@ -16,7 +16,8 @@ CPU = 10_000
 
 
 def node(total: int = 4, free: int | None = None, **labels: str) -> Any:
-    return placing.view("aa", {"CPU": total * CPU}, {"CPU": (total if free is None else free) * CPU}, labels)
+    amounts = ResourceSet({"CPU": total * CPU}), ResourceSet({"CPU": (total if free is None else free) * CPU})
+    return NodeView("aa", *amounts, labels)
 
 
 def spec(cpus: int = 1, *, holds: int | None = None, **more: Any) -> ActorSpec:

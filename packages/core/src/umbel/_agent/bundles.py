@@ -9,6 +9,7 @@ from __future__ import annotations
 
 from collections.abc import Iterable, Iterator, Mapping
 
+from umbel._agent import events as ev
 from umbel._agent.ledger import UNIT, Ledger
 from umbel._base import checks
 
@@ -18,7 +19,7 @@ MARK_UNITS = 1_000 * UNIT  # of what a listing shows of each bundle beside its r
 class Bundle:
     """One bundle that this node holds."""
 
-    __slots__ = ("attempt", "devices", "group", "index", "is_committed", "lease_count", "ledger", "resources")
+    __slots__ = ("attempt", "devices", "group", "index", "is_committed", "job", "lease_count", "ledger", "resources")
 
     def __init__(
         self,
@@ -27,12 +28,14 @@ class Bundle:
         attempt: int,
         resources: Mapping[str, int],
         devices: Mapping[str, tuple[str, ...]],
+        job: ev.Job,
     ) -> None:
         self.group = group
         self.index = index
         self.attempt = attempt
         self.resources = resources
         self.devices = devices
+        self.job = job
         self.ledger = Ledger.part(resources, devices)
         self.is_committed = False  # whether leases may be given in it
         self.lease_count = 0
@@ -69,12 +72,14 @@ class Bundles:
             yield from of_group.values()
         yield from self.ending
 
-    def reserve(self, group: str, attempt: int, wanted: Mapping[int, Mapping[str, int]]) -> None:
+    def reserve(
+        self, group: str, attempt: int, wanted: Mapping[int, Mapping[str, int]], job: ev.Job = ev.NO_JOB
+    ) -> None:
         """Take these bundles, which must be free, out of the node."""
         of_group = self.held.setdefault(group, {})
         for index, resources in wanted.items():
             checks.invariant(index not in of_group, "a bundle is reserved twice", group=group, index=index)
-            of_group[index] = Bundle(group, index, attempt, resources, self._node.acquire(resources))
+            of_group[index] = Bundle(group, index, attempt, resources, self._node.acquire(resources), job)
 
     def commit(self, group: str, attempt: int) -> bool:
         """Let leases into the bundles of this attempt; whether there are any."""

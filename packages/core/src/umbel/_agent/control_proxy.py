@@ -18,6 +18,7 @@ import itertools
 from collections.abc import Callable, Mapping, Sequence
 from typing import Any, NamedTuple, Protocol
 
+from umbel._base import pairs
 from umbel._wire import channels
 
 KEPT_BYTES_MAX = 64 << 20  # of bodies that wait for the head; beyond it requests are refused
@@ -83,7 +84,7 @@ class Daemon(Protocol):
         """Its "available" resources in units, beside others."""
 
     def reserve_bundles(
-        self, node: str, group: str, attempt: int, wanted: Mapping[int, Mapping[str, int]], depth: int
+        self, node: str, group: str, attempt: int, wanted: Mapping[int, Mapping[str, int]], depth: int, job: list[Any]
     ) -> None:
         """node: always this one; so below. `bundles_reserved` or `bundles_refused` is called when that is decided."""
 
@@ -139,13 +140,12 @@ class Hosted:
 
 
 class Owned:
-    """An actor that a process here has created. request: of who waits to hear whether that has gone well, else None."""
+    """An actor that a process here has created."""
 
-    __slots__ = ("client", "needs_owner", "needs_owner_after", "request")
+    __slots__ = ("client", "needs_owner", "needs_owner_after")
 
     def __init__(self, client: str, message: Message) -> None:
         self.client = client
-        self.request: int | None = message["rq"]
         self.needs_owner_after = not message["detached"]
         self.needs_owner = self.needs_owner_after or message["lacks_arguments"]
 
@@ -158,13 +158,16 @@ class ControlProxy:
         self.channel = channels.Channel()
         self._head = ""  # the id of the head's node, with which that conversation is
         self._unanswered: dict[tuple[str, int], tuple[int, Message, bytes]] = {}  # requests, as they were said
-        self._watched: dict[str, dict[str, None]] = {}  # actors that live, with the processes here that watch them
+        self._watched = pairs.Pairs()  # actors that live, with the processes here that watch them
         self._own_requests = itertools.count(1)
         self._send: Callable[[Message, bytes], None] | None = None  # to the head, while there is a connection
         self._job_ids: list[int] = []  # for drivers to come
         self._has_asked_for_ids = False
         self._hosted: dict[str, Hosted] = {}
         self._owned: dict[str, Owned] = {}
+        self._owners = pairs.Pairs()  # the same actors, with the processes here that have created them
+        self._creations: dict[tuple[str, int], str] = {}  # requests by which some of them are created, with those
+        self._askers: dict[str, dict[int, None]] = {}  # processes with requests that were not answered
         self._jobs: dict[str, Job] = {}  # of drivers here
         self._tells_load = False  # the head has an autoscaler
         self._told_load: Message | None = None
@@ -172,7 +175,7 @@ class ControlProxy:
         self._room_looks = 0  # of those, so many are left
         self._asked_for: dict[tuple[str, int], None] = {}  # attempts of groups that are to have bundles here
         self._followed: dict[str, None] = {}  # groups
-        self._watched_groups: dict[str, dict[str, None]] = {}  # with the processes here that wait for them
+        self._watched_groups = pairs.Pairs()  # with the processes here that wait for them
         self.on: dict[str, Callable[[str, str, Message, bytes], None]] = {
             **dict.fromkeys(_PASSED_ON, self._pass_on),
             "query": self._on_query,
@@ -200,6 +203,7 @@ class ControlProxy:
         asked = _asked(message)
         if asked is not None:
             self._unanswered[asked] = (self.channel.said, message, body)
+            self._askers.setdefault(asked[0], {})[asked[1]] = None
         if self._send is not None:
             self._send(frame, body)
 
@@ -227,6 +231,7 @@ class ControlProxy:
         """Of the head before nothing will be heard any more."""
         left = self._left_open()
         self.channel, self._unanswered, self._has_asked_for_ids = channels.Channel(), {}, False
+        self._askers = {}
         self._told_room = None
         # Of those that need a worker the head knows, and looks for one anew.
         sought = [one for one, hosted in self._hosted.items() if not hosted.worker]
@@ -253,14 +258,12 @@ class ControlProxy:
         return {**message, "said_s": now_s, "message": {**asked, "deadline_s": left_s}}
 
     def _watched_again(self) -> None:
-        for actor, clients in self._watched.items():
-            for client in clients:
-                self._request(client, "", {"t": "actor_watch", "actor": actor, "rq": None}, b"")
+        for actor, client in self._watched:
+            self._request(client, "", {"t": "actor_watch", "actor": actor, "rq": None}, b"")
         for group in self._followed:
             self._say({"t": "follow_group", "group": group})
-        for group, clients in self._watched_groups.items():
-            for client in clients:
-                self._request(client, "", {"t": "group_watch", "group": group, "rq": None}, b"")
+        for group, client in self._watched_groups:
+            self._request(client, "", {"t": "group_watch", "group": group, "rq": None}, b"")
 
     def _left_open(self) -> list[tuple[Message, bytes]]:
         """What was said and may not have been carried out, or was not answered, in the order in which it was said."""
@@ -355,6 +358,9 @@ class ControlProxy:
             return  # all else is small, and must not be lost
         if kind == "create_actor":
             self._owned[message["actor"]] = Owned(client, message)
+            self._owners.add(message["actor"], client)
+            if message["rq"] is not None:
+                self._creations[client, message["rq"]] = message["actor"]
         elif kind in ("actor_arguments", "actor_arguments_failed"):
             owned = self._owned.get(message["actor"])
             if owned is not None and owned.client == client:
@@ -365,9 +371,9 @@ class ControlProxy:
                 hosted.stage = "ready"
                 hosted.facts |= {"state": "ALIVE", "repr_name": message["repr_name"], "reason": ""}
         elif kind == "group_watch":
-            self._watched_groups.setdefault(message["group"], {})[client] = None
+            self._watched_groups.add(message["group"], client)
         elif kind == "actor_watch":
-            self._watched.setdefault(message["actor"], {})[client] = None
+            self._watched.add(message["actor"], client)
         elif kind == "kill_actor" and not message["no_restart"] and message["rq"] is None:
             # It must not happen twice, so that it was carried out has to be heard.
             message = {**message, "rq": -next(self._own_requests)}
@@ -443,15 +449,14 @@ class ControlProxy:
             self._say({"t": "preparing", "actor": actor, "attempt": hosted.attempt, "text": text})
 
     def client_gone(self, client: str) -> None:
-        for actor in [actor for actor, owned in self._owned.items() if owned.client == client]:
+        for actor in self._owners.pop_right(client):
             del self._owned[actor]
         self._jobs.pop(client, None)
-        for asked in [one for one in self._unanswered if one[0] == client]:
-            del self._unanswered[asked]
-        for actor in [actor for actor, clients in self._watched.items() if client in clients]:
-            self._unwatched(actor, client)
-        for group in [group for group, clients in self._watched_groups.items() if client in clients]:
-            self._unwatch_group(group, client)
+        for request in self._askers.pop(client, ()):
+            self._unanswered.pop((client, request), None)
+            self._creations.pop((client, request), None)
+        self._watched.pop_right(client)
+        self._watched_groups.pop_right(client)
         self._say({"t": "client_gone", "client": client})
 
     def job_begins(self, driver: str, pid: int, facts: Mapping[str, Any] | None) -> tuple[str, Any]:
@@ -485,7 +490,7 @@ class ControlProxy:
     # ---- what the daemon asks ----
 
     def owns_actors(self, client: str) -> bool:
-        return any(owned.client == client and owned.needs_owner for owned in self._owned.values())
+        return any(self._owned[actor].needs_owner for actor in self._owners.lefts(client))
 
     def may_restart(self, actor: str) -> bool:
         hosted = self._hosted.get(actor)
@@ -517,7 +522,7 @@ class ControlProxy:
         to, told = message["to"], message["message"]
         if told["t"] == "reply":
             self._note_answer(to, told)
-            self._unanswered.pop((to, told["rq"]), None)
+            self._answered(to, told["rq"])
             if told["rq"] < 0:
                 return  # nobody has asked
         elif told["t"] == "create":
@@ -525,25 +530,28 @@ class ControlProxy:
             if hosted is not None and hosted.worker == to:
                 hosted.stage = "constructing"
         elif told["t"] == "actor_state" and told["state"] == "DEAD":
-            self._unwatched(told["actor"], to)
+            self._watched.discard(told["actor"], to)
         elif told["t"] == "group_state":
-            self._unwatch_group(told["group"], to)
+            self._watched_groups.discard(told["group"], to)
         self._daemon.send(to, told, body)
 
-    def _unwatched(self, actor: str, client: str) -> None:
-        clients = self._watched.get(actor, {})
-        clients.pop(client, None)
-        if not clients:
-            self._watched.pop(actor, None)
+    def _answered(self, client: str, request: int) -> None:
+        self._unanswered.pop((client, request), None)
+        asked = self._askers.get(client, {})
+        asked.pop(request, None)
+        if not asked:
+            self._askers.pop(client, None)
 
     def _note_answer(self, client: str, answer: Message) -> None:
         """Of a named actor that was not created, nothing will be heard."""
-        for actor, owned in self._owned.items():
-            if owned.client == client and owned.request is not None and owned.request == answer["rq"]:
-                owned.request = None
-                if "error" in answer or answer.get("existing"):
-                    del self._owned[actor]
-                return
+        actor = self._creations.pop((client, answer["rq"]), "")
+        if actor in self._owned and ("error" in answer or answer.get("existing")):
+            self._disown(actor)
+
+    def _disown(self, actor: str) -> None:
+        owned = self._owned.pop(actor, None)
+        if owned is not None:
+            self._owners.discard(actor, owned.client)
 
     def _place_actor(self, message: Message, _body: bytes) -> None:
         actor, job = message["actor"], self._job(message["job"])
@@ -584,7 +592,7 @@ class ControlProxy:
 
     def _actor_dead(self, message: Message, _body: bytes) -> None:
         """For good. Its worker, if there is one, may live on for a while."""
-        self._owned.pop(message["actor"], None)
+        self._disown(message["actor"])
         self._daemon.actor_dead(message["actor"], message["facts"])
 
     # ---- placement groups ----
@@ -601,12 +609,6 @@ class ControlProxy:
         self._asked_for.clear()
         self._say({"t": "bundles_held", "held": self._daemon.held_bundles()})
 
-    def _unwatch_group(self, group: str, client: str) -> None:
-        clients = self._watched_groups.get(group, {})
-        clients.pop(client, None)
-        if not clients:
-            self._watched_groups.pop(group, None)
-
     def _tell_places(self, message: Message, _body: bytes) -> None:
         if message["is_gone"]:
             self._followed.pop(message["group"], None)
@@ -615,7 +617,8 @@ class ControlProxy:
     def _reserve_bundles(self, message: Message, _body: bytes) -> None:
         group, attempt = message["group"], message["attempt"]
         self._asked_for[group, attempt] = None
-        self._daemon.reserve_bundles("", group, attempt, dict(message["wanted"]), message["depth"])
+        wanted, depth, job = dict(message["wanted"]), message["depth"], message["job"]
+        self._daemon.reserve_bundles("", group, attempt, wanted, depth, job)
 
     def bundles_reserved(self, group: str, attempt: int) -> None:
         free = self._daemon.as_seen()["available"]

@@ -1,10 +1,10 @@
 """Which environments are to be built, which of their fork servers are ready, and which are no longer needed.
 
-A key stands for all that has to be built; equal ones share a fork server. A server lacks packages, which come from other nodes
-(`packages`), or is queued, building or ready. It is
-wanted while a demand waits for it, a worker of it lives, or a client holds it for its job; otherwise it goes after a
-while. A build that fails fails those who wait for it now; whoever asks later starts another one. This module only
-decides; `servers` does it, and tells how it went. It is not imported before somebody needs it.
+A key stands for all that has to be built; equal ones share a fork server. A server lacks packages, which come from other
+nodes (`packages`), or is queued, building or ready. It is wanted while a demand waits for it, a worker of it lives, or a client
+holds it for its job; otherwise it goes after a while. A build that fails fails those who wait for it now; whoever asks later
+starts another one. This module only decides; `servers` does it, and tells how it went. It is not imported before somebody
+needs it.
 """
 
 from __future__ import annotations

@@ -13,6 +13,20 @@ from typing import Any, NamedTuple
 # ---- events ----
 
 
+class Job(NamedTuple):
+    """What the scheduling of one driver's work depends on. id: as all nodes of the cluster know it; "" where all is of one job.
+    priority: higher ones go first. weight: of its share among jobs of its priority. preempts: whether tasks of lower ones are
+    stopped for it."""
+
+    id: str = ""
+    priority: int = 0
+    weight: float = 1.0
+    preempts: bool = False
+
+
+NO_JOB = Job()
+
+
 class ClientJoined(NamedTuple):
     """A driver or worker has introduced itself."""
 
@@ -49,6 +63,7 @@ class DemandChanged(NamedTuple):
     build_key: str = ""
     build_timeout_s: float | None = None
     source: str = ""
+    job: Job = NO_JOB
 
 
 class LeaseReturned(NamedTuple):
@@ -98,6 +113,7 @@ class ActorWanted(NamedTuple):
     build_key: str = ""
     build_timeout_s: float | None = None
     source: str = ""
+    job: Job = NO_JOB
 
 
 class ActorUnwanted(NamedTuple):
@@ -125,6 +141,7 @@ class BundlesWanted(NamedTuple):
     bundles: Mapping[int, Mapping[str, int]]
     depth: int
     at_s: float
+    job: Job = NO_JOB
 
 
 class BundlesCommitted(NamedTuple):
@@ -188,6 +205,25 @@ class WorkerDismissed(NamedTuple):
     at_s: float
 
 
+class TaskSeen(NamedTuple):
+    """A worker has answered `LookAtTask`. task: the number of what it runs, -1 for nothing. since_s: since when, by the
+    system's clock. keeps: why it cannot be stopped, "" if it can."""
+
+    worker: str
+    task: int
+    since_s: float
+    keeps: str
+    at_s: float
+
+
+class TaskPreempted(NamedTuple):
+    """What the worker runs is stopped for others, see `Preempt`."""
+
+    worker: str
+    reason: str
+    at_s: float
+
+
 class WorkerExited(NamedTuple):
     """The process is gone (and reaped). signal: what killed it, or 0. failure: why it could not start, if it said so."""
 
@@ -229,6 +265,8 @@ AgentEvent = (
     | MemoryShort
     | WorkerOvergrown
     | WorkerDismissed
+    | TaskSeen
+    | TaskPreempted
     | WorkerExited
     | DrainingChanged
     | Ticked
@@ -276,6 +314,20 @@ class Reclaim(NamedTuple):
     worker: str
 
 
+class LookAtTask(NamedTuple):
+    """Ask a worker what it runs: it may have to go for a job of higher priority."""
+
+    worker: str
+
+
+class Preempt(NamedTuple):
+    """Stop what the worker runs if that is still this task, and say so by `TaskPreempted`. reason: for its owner."""
+
+    worker: str
+    task: int
+    reason: str
+
+
 class HostActor(NamedTuple):
     """`worker` is `actor`'s, for life."""
 
@@ -302,7 +354,7 @@ class BundlesRefused(NamedTuple):
 
 class LeaseBroken(NamedTuple):
     """A leased worker died. is_intended: this agent or its holder had it killed. group: the placement group the end of
-    which was the worker's, or ""."""
+    which was the worker's, or "". is_preempted: for a job of higher priority, which is no fault of its task."""
 
     client: str
     worker: str
@@ -311,6 +363,7 @@ class LeaseBroken(NamedTuple):
     reason: str
     is_intended: bool
     group: str = ""
+    is_preempted: bool = False
 
 
 class ActorWorkerDied(NamedTuple):
@@ -367,6 +420,8 @@ AgentCommand = (
     | AskExit
     | Grant
     | Reclaim
+    | LookAtTask
+    | Preempt
     | HostActor
     | BundlesReserved
     | BundlesRefused

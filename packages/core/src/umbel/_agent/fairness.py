@@ -24,10 +24,11 @@ def deepest_first(demands: Iterable[Demand]) -> list[Demand]:
     return sorted(demands, key=lambda demand: (-demand.depth, demand.turn))
 
 
-def has_precedence(waited_s: float) -> bool:
-    """Whether a demand that has lacked resources for so long has precedence now: off 1 s, on 1, off 2, on 2, off 4 …"""
+def has_precedence(waited_s: float, *, at_once: bool = False) -> bool:
+    """Whether a demand that has lacked resources for so long has precedence now: off 1 s, on 1, off 2, on 2, off 4 …
+    at_once: it has in the first of these spells too, for the priority of its job."""
     start_s, spell_s = _spells(waited_s)
-    return waited_s >= start_s + spell_s
+    return waited_s >= start_s + spell_s or (at_once and not start_s)
 
 
 def next_change_s(waited_s: float) -> float:
@@ -53,32 +54,43 @@ def leases_to_reclaim(
 
     Leases of workers that wait for other tasks are left alone: their CPUs are free already.
     """
+    groups, coming = grouped(leases)
+    chosen: list[Lease] = []
+    for demand in unserved:
+        missing = missing_of(demand)
+        take_coming(missing, coming)
+        own = len(groups.get((demand.client, demand.key), ()))
+        for place, group in groups.items():
+            if place != (demand.client, demand.key):
+                chosen += take_from(group, missing, own)
+    return chosen
+
+
+def grouped(leases: Iterable[Lease]) -> tuple[dict[tuple[str, str], list[Lease]], dict[str, int]]:
+    """Those that could be asked back, by client and key; and what those will free soon that have been."""
     groups: dict[tuple[str, str], list[Lease]] = {}
-    coming: dict[str, int] = {}  # what leases already asked back will free
+    coming: dict[str, int] = {}
     for lease in leases:
         if lease.is_blocked:
             continue
         if lease.is_reclaimed:
-            for name, amount in lease.resources.items():
+            for name, amount in () if lease.keeps else lease.resources.items():
                 coming[name] = coming.get(name, 0) + amount
         else:
             groups.setdefault((lease.client, lease.key), []).append(lease)
-    chosen: list[Lease] = []
-    for demand in unserved:
-        missing = missing_of(demand)
-        for name in missing:
-            taken = min(missing[name], coming.get(name, 0))
-            missing[name] -= taken
-            if taken:
-                coming[name] -= taken
-        own = len(groups.get((demand.client, demand.key), ()))
-        for place, group in groups.items():
-            if place != (demand.client, demand.key):
-                chosen += _from_group(group, missing, own)
-    return chosen
+    return groups, coming
 
 
-def _from_group(group: list[Lease], missing: dict[str, int], own: int) -> list[Lease]:
+def take_coming(missing: dict[str, int], coming: dict[str, int]) -> None:
+    """Count what comes back in any case; both become what is left."""
+    for name, amount in missing.items():
+        taken = min(amount, coming.get(name, 0))
+        missing[name] = amount - taken
+        if taken:
+            coming[name] -= taken
+
+
+def take_from(group: list[Lease], missing: dict[str, int], own: int) -> list[Lease]:
     """Take leases that hold what is missing out of a group, as long as it is fair; `missing` becomes what is left. Those
     that were asked back to be replaced, and are still held, are likely to run something long: they come last."""
     taken = []

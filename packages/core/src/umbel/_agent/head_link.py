@@ -110,6 +110,9 @@ class HeadLink:
         """All nodes, as last heard of."""
         return list(self._membership.nodes.values())
 
+    def node_facts(self, node_id: str) -> Message | None:
+        return self._membership.nodes.get(node_id)
+
     def next_tick_s(self) -> float | None:
         due = (self._membership.next_tick_s(LOOK_S), self._dialler.next_tick_s())
         return min((at_s for at_s in due if at_s is not None), default=None)

@@ -7,9 +7,12 @@ travels inside the daemon, names its job by "job"; nothing outside sees that.
 from __future__ import annotations
 
 import json
+import math
 import weakref
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from typing import Any
+
+from umbel._agent import events as ev
 
 FACTS_BYTES_MAX = 60_000  # they go to the fork server in one datagram with the environment, of which Linux takes 200 kB
 
@@ -36,6 +39,9 @@ class NodeJobs:
                 f"this node runs Umbel {self._version or 'of unknown version'}, the driver {facts.get('version')!r}; "
                 "install the same version on both sides"
             )
+        for name, (is_right, wanted) in _TERMS.items():
+            if name in facts and not is_right(facts[name]):
+                return f"the driver's {name} must be {wanted}, got {facts.get(name)!r:.100}"
         size = len(json.dumps(facts))
         if size > FACTS_BYTES_MAX:
             return (
@@ -60,6 +66,13 @@ class NodeJobs:
         """None if it is not known any more: then nobody needs it."""
         return self._environments.get(job_id)
 
+    def terms(self, job_id: str) -> ev.Job:
+        """What its work is scheduled by here."""
+        known = self._environments.get(job_id)
+        facts = known.facts if known is not None else {}
+        cluster_wide = job_id.partition("@")[0]  # a job of another node is one of its own here, see `lease_sharing`
+        return ev.Job(cluster_wide, facts.get("priority", 0), facts.get("weight", 1.0), facts.get("preempt", False))
+
     def is_running(self, env: str) -> bool:
         """Whether the job of an environment, as canonical text, has its driver."""
         return json.loads(env)["job"] in self._running
@@ -80,3 +93,20 @@ class NodeJobs:
         environment = self._environments.get(job_id)
         facts = environment.facts if environment is not None else {}
         return {**facts, "job_id": job_id}
+
+
+def _is_weight(value: Any) -> bool:
+    is_number = isinstance(value, (int, float)) and not isinstance(value, bool)
+    return is_number and math.isfinite(value) and value > 0
+
+
+def _is_priority(value: Any) -> bool:
+    return isinstance(value, int) and not isinstance(value, bool)
+
+
+_TERMS: Mapping[str, tuple[Callable[[Any], bool], str]] = {
+    "priority": (_is_priority, "an integer"),
+    "weight": (_is_weight, "a finite number > 0"),
+    "metadata": (lambda value: isinstance(value, dict), "an object"),
+    "preempt": (lambda value: isinstance(value, bool), "true or false"),
+}

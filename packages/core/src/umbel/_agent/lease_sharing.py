@@ -63,6 +63,9 @@ class Daemon(Protocol):
 
     def other_nodes(self) -> list[Message]: ...
 
+    def node_facts(self, node_id: str) -> Message | None:
+        """Of one of them; None for one that is not known."""
+
     def drain_reason(self) -> str:
         """Why this node is being drained, see `draining.REASONS`; "" if it is not."""
 
@@ -516,7 +519,7 @@ class Sharing:
     def node_appeared(self, node: str, address: str) -> None:
         if node == self._node:
             return
-        facts = next((one for one in self._daemon.other_nodes() if one["node_id"] == node), None)
+        facts = self._daemon.node_facts(node)
         if facts is None or not facts.get("alive", True):
             return
         self._begin()
@@ -570,7 +573,7 @@ class Sharing:
         known = self._members.pop(node, None)
         if known is None or self._forwarding is None:
             return
-        facts = next((one for one in self._daemon.other_nodes() if one["node_id"] == node), {})
+        facts = self._daemon.node_facts(node) or {}
         drained = known["draining"] or (facts.get("draining") or {"reason": ""})["reason"]
         self._away.pop(node, None)
         self._awaited.discard(node)

@@ -151,6 +151,7 @@ _FIELDS: dict[str, dict[str, _Field]] = {
     "blocked": {},
     "unblocked": {},
     "kill_worker": {"worker": _text(), "reason": _text("")},
+    "task_seen": {"task": _integer(), "since_s": _seconds(), "keeps": _text("")},
     "busy_owner": {"running": _flag(False)},
     "create_actor": {
         "actor": _text(), "name": _text_or_none(), "namespace": _text_or_none(), "get_if_exists": _flag(False),

@@ -87,10 +87,7 @@ class PackageLinks:
         now_s = self._daemon.now_s()
         if now_s >= coming.told_s + TOLD_EVERY_S:
             coming.told_s = now_s
-            self._tell(decided.Coming(coming.attempt, coming.size_bytes, now_s))
-
-    def _tell(self, event: decided.Event) -> None:
-        self._daemon.decide(event)
+            self._daemon.decide(decided.Coming(coming.attempt, coming.size_bytes, now_s))
 
     def draft_of(self, coming: _Coming) -> str:
         os.makedirs(self._directory, 0o700, exist_ok=True)
@@ -110,13 +107,13 @@ class PackageLinks:
         if self._coming.pop(coming.attempt, None) is not None:
             coming.end()
             self._daemon.log(f"package {coming.package} has come from node {coming.node}")
-            self._tell(decided.Fetched(coming.attempt, self._daemon.now_s()))
+            self._daemon.decide(decided.Fetched(coming.attempt, self._daemon.now_s()))
 
     def failed(self, coming: _Coming, trouble: decided.Trouble, reason: str) -> None:
         if self._coming.pop(coming.attempt, None) is not None:
             coming.end()
             self._daemon.log(f"package {coming.package} did not come from node {coming.node}: {reason}")
-            self._tell(decided.NotFetched(coming.attempt, trouble, reason, self._daemon.now_s()))
+            self._daemon.decide(decided.NotFetched(coming.attempt, trouble, reason, self._daemon.now_s()))
 
     # ---- what others want ----
 

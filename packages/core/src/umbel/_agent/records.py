@@ -26,8 +26,8 @@ class Lease:
     """One worker's use by one holder. Exactly one of `client` and `actor` is set."""
 
     __slots__ = (
-        "accelerators", "actor", "bundle", "client", "depth", "is_blocked", "is_reclaimed", "is_recycled", "key",
-        "resources", "worker",
+        "accelerators", "actor", "bundle", "client", "depth", "is_blocked", "is_reclaimed", "is_recycled", "job", "keeps",
+        "key", "reclaimed_s", "resources", "worker",
     )  # fmt: skip
 
     def __init__(
@@ -43,12 +43,15 @@ class Lease:
         self.actor = demand.actor
         self.key = demand.key
         self.depth = demand.depth
+        self.job = demand.job
         self.resources = resources
         self.accelerators = accelerators
         self.bundle = bundle  # of which it holds them; None for the node itself
         self.is_blocked = False
         self.is_reclaimed = False  # asked back for others who wait
+        self.reclaimed_s = 0.0  # when
         self.is_recycled = False  # asked back so that its worker can be replaced
+        self.keeps = ""  # why what runs there, which was asked back, cannot be stopped: it may take long
 
 
 class Worker:
@@ -64,6 +67,7 @@ class Worker:
         "id",
         "is_intended",
         "is_lost",
+        "is_preempted",
         "is_retired",
         "lease",
         "made_s",
@@ -86,6 +90,7 @@ class Worker:
         self.reason = ""  # why this agent killed it, if it did
         self.ended_group = ""  # the placement group with which it was to end, if that is why
         self.is_intended = False  # its end is wanted: by its lease holder, or as its actor or that holder is gone
+        self.is_preempted = False  # this agent killed it for a job of higher priority
         self.is_retired = False  # nobody may use it again
         self.is_lost = False  # its connection has closed, so its process should be gone soon
 
@@ -95,7 +100,7 @@ class Demand:
 
     __slots__ = (
         "actor", "attempt", "build_key", "build_timeout_s", "bundle_index", "bundles", "client", "count", "depth", "env",
-        "group", "is_warned_of", "key", "lacking", "place", "placement", "refusal", "resources", "short_since_s",
+        "group", "is_warned_of", "job", "key", "lacking", "place", "placement", "refusal", "resources", "short_since_s",
         "since_s", "source", "strategy", "turn",
     )  # fmt: skip
 
@@ -103,6 +108,7 @@ class Demand:
         self.place = place
         self.client, self.actor, self.key = place
         self.depth = event.depth
+        self.job = event.job
         self.count = event.lease_count if isinstance(event, ev.DemandChanged) else 1
         self.group, self.bundle_index = "", -1  # where it is to run, or whose bundles it is for; "" for no group
         self.bundles: Mapping[int, Mapping[str, int]] = {}  # for a group: what it wants, by index

@@ -162,6 +162,7 @@ class Service:
                 ev.WorkerStayed(client.id, self.now_s(), message["running"])
             ),
             "kill_worker": self._on_kill_worker,
+            "task_seen": self._on_task_seen,
             **self.store.on,
             "metrics": lambda client, message, body: self.metrics_service().on_report(client, message, body),
             "task_events": lambda _client, message, body: self.history.add_tasks(body, message["count"]),
@@ -184,6 +185,8 @@ class Service:
             ev.AskExit: self._ask_exit,
             ev.Grant: self._grant,
             ev.Reclaim: lambda command: self._tell_holder(command.client, {"t": "reclaim", "worker": command.worker}),
+            ev.LookAtTask: lambda command: self.hub.send(command.worker, {"t": "look_at_task"}),
+            ev.Preempt: self._preempt,
             ev.HostActor: self._host_actor,
             ev.BundlesReserved: lambda command: self.control.bundles_reserved(*command),
             ev.BundlesRefused: lambda command: self.control.bundles_refused(*command),
@@ -526,6 +529,11 @@ class Service:
         listed = self._cluster.listed() if self._cluster is not None else []
         return [node for node in listed if node["node_id"] != self._config["node_id"]]
 
+    def node_facts(self, node_id: str) -> Message | None:
+        """Of one of them, without a look at the others."""
+        found: Message | None = self._cluster.node_facts(node_id) if self._cluster is not None else None
+        return found
+
     def note_outliving(self, cluster: str = "", head: str = "") -> None:
         """For programs and commands of this machine. cluster, head: as the node has been told when it joined."""
         if self._cluster is not None and self._cluster.is_head:
@@ -827,7 +835,12 @@ class Service:
             message["strategy"],
             *self._build_of(env),
             source,
+            self._terms_of(env),
         )
+
+    def _terms_of(self, env: Any) -> ev.Job:
+        """Of the job that an environment is of, as that is known here."""
+        return self._jobs.terms(env["job"]) if self._jobs is not None and env else ev.NO_JOB
 
     def is_env_allowed(self, env: Any) -> bool:
         return len(_env_key(env)) <= ENV_BYTES_MAX
@@ -904,6 +917,25 @@ class Service:
         worker, reason = message["worker"], message["reason"]
         if self._sharing is None or not self._sharing.kills(client.id, worker, reason):
             self.decide(ev.KillRequested(client.id, worker, reason, self.now_s()))
+
+    def _on_task_seen(self, client: Client, message: Message, _body: bytes) -> None:
+        """A worker says what it runs, for it may have to be stopped."""
+        keeps = message["keeps"]
+        if not keeps and self.control.owns_actors(client.id):
+            keeps = "it has created actors"
+        self.decide(ev.TaskSeen(client.id, message["task"], message["since_s"], keeps, self.now_s()))
+
+    def _preempt(self, command: ev.Preempt) -> None:
+        """The worker is held still, so that it begins nothing else while it is looked at what it runs."""
+        from umbel._agent import freezing
+
+        pid = self.forks.pid_of(command.worker)
+        if not pid:
+            return
+        if freezing.freeze(pid) and self.progress(command.worker) == (command.task, True):
+            self.decide(ev.TaskPreempted(command.worker, command.reason, self.now_s()))
+        else:
+            freezing.thaw(pid)
 
     def address_of(self, worker: str) -> str:
         return f"{self._config['session_dir']}/{worker}.sock"
@@ -1006,6 +1038,7 @@ class Service:
                 "intended": command.is_intended,
                 "memory": self.memory.report_of(command.worker),
                 "group": command.group,
+                "preempted": command.is_preempted,
             },
         )
 
@@ -1062,6 +1095,7 @@ class Service:
                 spec.strategy,
                 *self._build_of(env),
                 source,
+                self._terms_of(env),
             )
         )
 
@@ -1142,9 +1176,9 @@ class Service:
         return next((one.id for one in self.hub.drivers() if one.job_id == job_id), "")
 
     def reserve_bundles(
-        self, _node: str, group: str, attempt: int, wanted: Mapping[int, Mapping[str, int]], depth: int
+        self, _node: str, group: str, attempt: int, wanted: Mapping[int, Mapping[str, int]], depth: int, job: list[Any]
     ) -> None:
-        self.decide(ev.BundlesWanted(group, attempt, wanted, depth, self.now_s()))
+        self.decide(ev.BundlesWanted(group, attempt, wanted, depth, self.now_s(), ev.Job(*job)))
 
     def commit_bundles(self, _node: str, group: str, attempt: int) -> None:
         self.decide(ev.BundlesCommitted(group, attempt, self.now_s()))

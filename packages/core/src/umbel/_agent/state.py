@@ -10,10 +10,11 @@ and what is free in a bundle and what the leases in it hold to what that has. Th
 from __future__ import annotations
 
 import functools
+import math
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from typing import TYPE_CHECKING, Final
 
-from umbel._agent import bundles, fairness
+from umbel._agent import bundles, fairness, shares
 from umbel._agent import events as ev
 from umbel._agent.ledger import CPU, Ledger, describe, shown
 from umbel._agent.records import START_TIMEOUT_S, Demand, Lease, Pending, Place, Worker, WorkerState
@@ -21,7 +22,7 @@ from umbel._base import checks
 from umbel._model import reasons
 
 if TYPE_CHECKING:
-    from umbel._agent import environments, packages
+    from umbel._agent import environments, packages, preemption
 
     AgentCommand = ev.AgentCommand | environments.Begin | environments.End | packages.Step
 
@@ -81,6 +82,8 @@ class AgentState:
         # one another without the runtime's knowledge; those that wait in `get` do not count.
         self._free_leases_max = max(32, 8 * idle_max)
         self._order = order
+        self._shares = shares.Shares()
+        self._preemption: preemption.Preemption | None = None  # once it was wanted
         self._is_kept = is_kept
         self._elsewhere = elsewhere or (lambda _needs: "")
         self._packages = packages
@@ -110,6 +113,8 @@ class AgentState:
             ev.MemoryShort: self._on_memory_short,
             ev.WorkerOvergrown: self._on_worker_overgrown,
             ev.WorkerDismissed: self._on_worker_dismissed,
+            ev.TaskSeen: self._on_task_seen,
+            ev.TaskPreempted: self._on_task_preempted,
             ev.WorkerExited: self._on_worker_exited,
             ev.DrainingChanged: self._on_draining_changed,
             ev.Ticked: self._on_ticked,
@@ -124,6 +129,8 @@ class AgentState:
         commands: list[AgentCommand] = []
         for event in events:
             self._now_s = max(self._now_s, event.at_s)
+            if self._shares.is_shared:
+                self._shares.elapse(self._now_s, self._standing())
             commands += self._handlers.get(type(event), self._on_environment)(event)
             commands += self._serve(event.at_s)
             if self.environments is not None and (self.environments.servers or self._preparing):
@@ -179,7 +186,9 @@ class AgentState:
 
     def _add(self, place: Place, event: ev.DemandChanged | ev.ActorWanted | ev.BundlesWanted) -> Demand:
         self._turns += 1
+        self._drop(place)
         demand = self.demands[place] = Demand(place, event, self._turns)
+        self._shares.begins(demand.job)
         self._note_lacking(demand)
         return demand
 
@@ -216,8 +225,10 @@ class AgentState:
         return (self.ledger if pool is None else pool.ledger).missing(demand.resources)
 
     def _drop(self, place: Place) -> None:
-        self.demands.pop(place, None)
+        demand = self.demands.pop(place, None)
         self._infeasible.pop(place, None)
+        if demand is not None:
+            self._shares.ends(demand.job)
 
     def _is_feasible(self, demand: Demand) -> bool:
         return not demand.lacking and not demand.refusal
@@ -281,6 +292,7 @@ class AgentState:
         if lease.is_blocked:
             ledger.retake_cpu(lease.resources.get(CPU, 0))
         ledger.release(lease.resources, lease.accelerators)
+        self._shares.ends(lease.job)
         if lease.bundle is not None:
             self.bundles.lease_ended(lease.bundle)
         self.workers[lease.worker].lease = None
@@ -495,6 +507,7 @@ class AgentState:
                         worker.reason,
                         worker.is_intended,
                         worker.ended_group,
+                        worker.is_preempted,
                     )
                 )
             elif actor:
@@ -545,9 +558,12 @@ class AgentState:
             ):
                 commands += self._ask_exit(worker, event.at_s)
             elif lease is not None and lease.client and lease.bundle is None and not lease.is_reclaimed:
-                lease.is_reclaimed = True
-                commands.append(ev.Reclaim(lease.client, worker.id))
+                commands.append(self._ask_back(lease))
         return commands
+
+    def _ask_back(self, lease: Lease) -> AgentCommand:
+        lease.is_reclaimed, lease.reclaimed_s = True, self._now_s
+        return ev.Reclaim(lease.client, lease.worker)
 
     def _is_kept_out(self, demand: Demand) -> bool:
         """Whether it is not served because the node is drained. Bundles that are there are: what is to run in them can run
@@ -621,6 +637,8 @@ class AgentState:
             for one in self.demands.values()
             if one.short_since_s is not None
         ]
+        if self._preemption is not None and self._preemption.due_s is not None:
+            due.append(self._preemption.due_s)
         return min(due, default=None)
 
     def _on_ticked(self, event: ev.Ticked) -> list[AgentCommand]:
@@ -699,6 +717,8 @@ class AgentState:
 
     def _serve(self, at_s: float) -> list[AgentCommand]:
         """Grant what can be granted, start the workers that are missing, ask for leases back that others wait for."""
+        if self._preemption is not None:
+            self._preemption.due_s = None
         if not self.demands:
             return []
         for demand in self.demands.values():
@@ -717,75 +737,108 @@ class AgentState:
             return []  # nothing can change before one of them is ready
         for workers in idle.values():
             workers.sort(key=lambda worker: worker.since_s)  # the one used last, whose caches are warm, is taken first
-        commands: list[AgentCommand] = []
         self._preferred = None
-        promised = bundles.Promises(self.ledger)
-        unserved: list[Demand] = []
-        for demand in self._order(self.demands.values()):
-            if not self._is_feasible(demand) or self._is_kept_out(demand):
-                continue
-            if demand.bundles:
-                commands += self._reserve(demand, promised, unserved, at_s)
-                continue
-            pools = self._pools(demand)
-            if not pools:
-                continue  # it waits for its placement group
-            left = demand.count
-            most = self._most_now(demand)
-            resources = demand.resources
-            while left and most:
-                for pool in pools:
-                    if not promised.of(pool).missing(resources):
-                        break
-                else:
-                    break  # none has room
-                there = self.ledger if pool is None else pool.ledger
-                ready = None if there.missing(resources) else _take(idle.get(demand.env, []), demand)
-                if ready is not None:
-                    commands.append(self._give(ready, demand, pool, at_s))
-                elif starting.get(demand.env, 0) > 0:
-                    starting[demand.env] -= 1
-                elif (
-                    starts_left > 0
-                    and demand.env not in self._starts_at_s
-                    and (server := self._server_of(demand, at_s)) is not None
-                ):
-                    starts_left -= 1
-                    commands.append(self._start(demand, server, at_s))
-                else:
-                    break
-                promised.of(pool).acquire(resources)
-                left -= 1
-                most -= 1
-            if left:
-                unserved.append(demand)
-                self._give_way(demand, promised, at_s)
-        commands += self._reclaims(unserved)
+        serving = _Serving(idle, starting, starts_left, bundles.Promises(self.ledger), at_s)
+        able = [
+            one for one in self._order(self.demands.values()) if self._is_feasible(one) and not self._is_kept_out(one)
+        ]
+        if self._shares.is_shared:
+            return self._serve_jobs(able, serving)
+        for demand in able:
+            self._serve_one(demand, demand.count, serving)
+        return serving.commands + self._reclaims(serving.unserved)
+
+    def _serve_jobs(self, demands: list[Demand], serving: _Serving) -> list[AgentCommand]:
+        """The same for several jobs: one lease at a time to the one whose turn it is."""
+        standing = self._standing()
+        serving.lowest = min((demand.job.priority for demand in demands), default=0)
+        left = {demand: demand.count for demand in demands}
+        waiting: dict[str, list[Demand]] = {}  # by job, the next one last
+        for demand in reversed(demands):
+            waiting.setdefault(demand.job.id, []).append(demand)
+        while waiting:
+            queue = min(waiting.values(), key=lambda queue: standing.rank(queue[-1].job))
+            demand = queue[-1]
+            is_served = self._serve_one(demand, 1, serving)
+            if is_served:
+                standing.add(demand.job, demand.resources)
+                left[demand] -= 1
+            if not is_served or not left[demand]:
+                queue.pop()
+                if not queue:
+                    del waiting[demand.job.id]
+        commands = serving.commands
+        if serving.unserved:
+            commands += self._reclaims(serving.unserved, standing)
+            commands += self._preempts(serving.unserved)
         return commands
 
-    def _reserve(
-        self, demand: Demand, promised: bundles.Promises, unserved: list[Demand], at_s: float
-    ) -> list[AgentCommand]:
+    def _serve_one(self, demand: Demand, count: int, serving: _Serving) -> bool:
+        """Up to `count` of it; whether that was done. What is not is put down as unserved."""
+        if demand.bundles:
+            return self._reserve(demand, serving)
+        pools = self._pools(demand)
+        if not pools:
+            return False  # it waits for its placement group
+        resources, promised = demand.resources, serving.promised
+        most = serving.most.get(demand)
+        if most is None:
+            most = self._most_now(demand)
+        left = count
+        while left and most:
+            for pool in pools:
+                if not promised.of(pool).missing(resources):
+                    break
+            else:
+                break  # none has room
+            there = self.ledger if pool is None else pool.ledger
+            ready = None if there.missing(resources) else _take(serving.idle.get(demand.env, []), demand)
+            if ready is not None:
+                serving.commands.append(self._give(ready, demand, pool, serving.at_s))
+            elif serving.starting.get(demand.env, 0) > 0:
+                serving.starting[demand.env] -= 1
+            elif (
+                serving.starts_left > 0
+                and demand.env not in self._starts_at_s
+                and (server := self._server_of(demand, serving.at_s)) is not None
+            ):
+                serving.starts_left -= 1
+                serving.commands.append(self._start(demand, server, serving.at_s))
+            else:
+                break
+            promised.of(pool).acquire(resources)
+            left -= 1
+            most -= 1
+        serving.most[demand] = most
+        if left:
+            serving.unserved.append(demand)
+            self._give_way(demand, serving)
+        return not left
+
+    def _reserve(self, demand: Demand, serving: _Serving) -> bool:
         """Serve a placement group: all of its bundles, or none."""
+        promised = serving.promised
         if bundles.missing(promised.of(None), demand.bundles) or bundles.missing(self.ledger, demand.bundles):
-            unserved.append(demand)
-            self._give_way(demand, promised, at_s)
-            return []
+            serving.unserved.append(demand)
+            self._give_way(demand, serving)
+            return False
         self._drop(demand.place)
-        self.bundles.reserve(demand.group, demand.attempt, demand.bundles)
+        self.bundles.reserve(demand.group, demand.attempt, demand.bundles, demand.job)
         for resources in demand.bundles.values():
             promised.of(None).acquire(resources)
-        return [ev.BundlesReserved(demand.group, demand.attempt)]
+        serving.commands.append(ev.BundlesReserved(demand.group, demand.attempt))
+        return True
 
-    def _give_way(self, demand: Demand, promised: bundles.Promises, at_s: float) -> None:
-        """Keep what there is of an unserved demand's resources from those behind it, if it has waited long enough."""
+    def _give_way(self, demand: Demand, serving: _Serving) -> None:
+        """Keep what there is of an unserved demand's resources from those behind it, if it has precedence."""
         pool = self._pool_of(demand)
         if not self._missing(demand, pool):
             return
         if demand.short_since_s is None:
-            demand.short_since_s = at_s
-        elif fairness.has_precedence(at_s - demand.short_since_s):
-            promised.of(pool).hold(demand.resources)
+            demand.short_since_s = serving.at_s
+        waited_s = serving.at_s - demand.short_since_s
+        if fairness.has_precedence(waited_s, at_once=demand.job.priority > serving.lowest):
+            serving.promised.of(pool).hold(demand.resources)
             self._preferred = demand
 
     def _most_now(self, demand: Demand) -> int:
@@ -802,6 +855,7 @@ class AgentState:
         if bundle is not None:
             bundle.lease_count += 1
         worker.lease = lease
+        self._shares.begins(lease.job)
         self._turns += 1
         demand.turn = self._turns
         demand.short_since_s = None
@@ -828,7 +882,8 @@ class AgentState:
         self.workers[worker.id] = worker
         return ev.StartWorker(worker.id, demand.env, server)
 
-    def _reclaims(self, unserved: list[Demand]) -> list[AgentCommand]:
+    def _reclaims(self, unserved: list[Demand], standing: shares.Standing | None = None) -> list[AgentCommand]:
+        """standing: of the jobs, if there are several."""
         if not unserved:
             return []
         leases = [lease for of_client in self.clients.values() for lease in of_client.values()]
@@ -838,16 +893,74 @@ class AgentState:
         commands: list[AgentCommand] = []
         for pool, demands in by_pool.items():
             there = (lease for lease in leases if lease.bundle is pool)
-            for lease in fairness.leases_to_reclaim(demands, there, functools.partial(self._missing, pool=pool)):
-                lease.is_reclaimed = True
-                commands.append(ev.Reclaim(lease.client, lease.worker))
+            missing_of = functools.partial(self._missing, pool=pool)
+            if standing is None:
+                chosen = fairness.leases_to_reclaim(demands, there, missing_of)
+            else:
+                chosen = shares.leases_to_reclaim(demands, there, missing_of, standing)
+            commands += [self._ask_back(lease) for lease in chosen]
         return commands
+
+    # ---- several jobs ----
+
+    def _standing(self) -> shares.Standing:
+        """How much of the node each job has."""
+        made = shares.Standing(self.ledger.total, self._shares)
+        for worker in self.workers.values():
+            if worker.lease is not None and worker.lease.bundle is None:
+                made.add_lease(worker.lease)
+        for bundle in self.bundles:
+            made.add(bundle.job, bundle.resources)
+        return made
+
+    def _preempts(self, unserved: list[Demand]) -> list[AgentCommand]:
+        """Stop tasks for those that are of a job that wants it so, unless they could not begin yet all the same."""
+        wanting = [
+            one
+            for one in unserved
+            if one.job.preempts and self._pools(one) is _NODE and self._server_of(one, self._now_s) is not None
+        ]
+        if not wanting:
+            return []
+        if self._preemption is None:
+            from umbel._agent import preemption
+
+            self._preemption = preemption.Preemption()
+        asked_back = [
+            lease
+            for worker in self.workers.values()
+            if worker.state is WorkerState.LEASED
+            and (lease := worker.lease) is not None
+            and lease.client
+            and lease.is_reclaimed
+            and lease.bundle is None
+        ]
+        missing_of = functools.partial(self._missing, pool=None)
+        return [*self._preemption.orders(wanting, asked_back, missing_of, self._now_s)]
+
+    def _on_task_seen(self, event: ev.TaskSeen) -> list[AgentCommand]:
+        lease = self._lease_of(event.worker)
+        if self._preemption is not None and lease is not None and lease.is_reclaimed:
+            lease.keeps = event.keeps
+            self._preemption.seen(event)
+        return []
+
+    def _on_task_preempted(self, event: ev.TaskPreempted) -> list[AgentCommand]:
+        worker = self.workers.get(event.worker)
+        if worker is None or worker.state is not WorkerState.LEASED or not (worker.lease and worker.lease.client):
+            return []
+        worker.is_preempted = True
+        return self._kill(worker, event.reason, event.at_s)
 
     # ---- answers ----
 
     def pending(self, at_s: float = 0.0) -> list[Pending]:
         """Every waiting demand with the reason why it waits, in the order in which they will be served."""
         self._now_s = max(self._now_s, at_s)
+        ordered = self._order(self.demands.values())
+        if self._shares.is_shared:
+            standing = self._standing()
+            ordered = sorted(ordered, key=lambda one: standing.rank(one.job))
         return [
             Pending(
                 one.client,
@@ -861,7 +974,7 @@ class AgentState:
                 one.env,
                 one.group if one.bundles else "",
             )
-            for one in self._order(self.demands.values())
+            for one in ordered
         ]
 
     def _reason(self, demand: Demand) -> Reason:
@@ -916,11 +1029,13 @@ class AgentState:
             return Reason(
                 reasons.RESOURCES,
                 "it",
-                f"needs {describe(demand.resources)} and waits for {short_of}{at}, held by {' and '.join(who)}",
+                f"needs {describe(demand.resources)} and waits for {short_of}{at}, held by {' and '.join(who)}"
+                + (self._job_in_words(demand, missing) if pool is None else ""),
                 facts={
                     "needs": dict(demand.resources),
                     "free": {name: ledger.free[name] for name in sorted(missing)},
                     "held_by": holders + groups,
+                    **({"job": demand.job.id, "priority": demand.job.priority} if self._shares.is_shared else {}),
                 },
             )
         if not self._most_now(demand):
@@ -931,8 +1046,21 @@ class AgentState:
             return Reason(reasons.TURN, "", text, facts={"needs": dict(self._preferred.resources)})
         return Reason(reasons.STARTING, "its worker process", "is starting")
 
+    def _job_in_words(self, demand: Demand, missing: Mapping[str, int]) -> str:
+        if not self._shares.is_shared or not demand.job.id:
+            return ""
+        text = f"; {self._standing().in_words(demand.job, demand.resources, missing)}"
+        kept = [
+            worker.lease.keeps for worker in self.workers.values() if worker.lease is not None and worker.lease.keeps
+        ]
+        if demand.job.preempts and kept:
+            what = _counted(len(kept), "task that was", "tasks that were")
+            text += f"; {what} to be stopped for it cannot be: {', '.join(sorted(set(kept)))}"
+        return text
+
     def check(self) -> None:
         """The invariants, for tests and the simulator."""
+        self._check_jobs()
         self.ledger.check()
         self.bundles.check()
         if self.environments is not None:
@@ -987,6 +1115,17 @@ class AgentState:
             if not (demand.actor or demand.bundles or demand.client in self.clients):
                 raise checks.broken("a demand of nobody", client=demand.client)
 
+    def _check_jobs(self) -> None:
+        uses: dict[str, int] = {}
+        using = [demand.job.id for demand in self.demands.values()]
+        using += [worker.lease.job.id for worker in self.workers.values() if worker.lease is not None]
+        for job_id in filter(None, using):
+            uses[job_id] = uses.get(job_id, 0) + 1
+        self._shares.check(uses)
+        for worker in self.workers.values():
+            is_tasks = worker.lease is None or not worker.lease.actor
+            checks.invariant(is_tasks or not worker.is_preempted, "an actor was stopped for others", worker=worker.id)
+
     def _check_lease(self, worker: Worker, lease: Lease) -> None:
         if lease.worker != worker.id:
             raise checks.broken("a lease of another worker", worker=worker.id, other=lease.worker)
@@ -994,6 +1133,30 @@ class AgentState:
             raise checks.broken("a lease with two holders", worker=worker.id)
         if lease.client and self.clients.get(lease.client, {}).get(worker.id) is not lease:
             raise checks.broken("a lease that its holder does not know", worker=worker.id, client=lease.client)
+
+
+class _Serving:
+    """What is left while demands are served, and what came of it."""
+
+    __slots__ = ("at_s", "commands", "idle", "lowest", "most", "promised", "starting", "starts_left", "unserved")
+
+    def __init__(
+        self,
+        idle: dict[str, list[Worker]],
+        starting: dict[str, int],
+        starts_left: int,
+        promised: bundles.Promises,
+        at_s: float,
+    ) -> None:
+        self.idle = idle
+        self.starting = starting
+        self.starts_left = starts_left
+        self.promised = promised
+        self.at_s = at_s
+        self.lowest: float = math.inf  # of the priorities of several jobs
+        self.most: dict[Demand, int] = {}  # of those looked at, how many leases more they may have
+        self.commands: list[AgentCommand] = []
+        self.unserved: list[Demand] = []
 
 
 def _is_replaceable(worker: Worker) -> bool:

@@ -43,8 +43,10 @@ def attach(
     tracing_startup_hook: str | None = None,
     config: configuration.Config,
     environment: str = "",
+    job_facts: Mapping[str, Any],
 ) -> driver.DriverEngine:
-    """environment: as for `start.start`. Raises UmbelSystemError when the node does not answer or accept this driver."""
+    """environment: as for `start.start`. job_facts: see `JobConfig.facts`. Raises UmbelSystemError when the node does
+    not answer or accept this driver."""
     job: dict[str, Any] = {
         **launch.surroundings(),
         "python": launch.python(),
@@ -58,6 +60,7 @@ def attach(
         "logging_config": logging_config,
         "tracing_startup_hook": tracing_startup_hook,
         "log_to_driver": log_to_driver,
+        **job_facts,
     }
     return driver.DriverEngine(
         RunningNode(session_dir),

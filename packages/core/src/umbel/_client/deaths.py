@@ -113,7 +113,12 @@ class Deaths:
         worker = bytes.fromhex(message["worker"])
         how = message.get("reason") or "it exited"
         crash = exceptions.dump_error(
-            exceptions.NodeDiedError(
+            exceptions.WorkerCrashedError(
+                f"the worker (pid {message.get('pid')}) of task {task.template.name} {how}; the task runs again, and this "
+                "counts as none of its retries"
+            )
+            if message.get("preempted") and not message.get("node")
+            else exceptions.NodeDiedError(
                 f"the worker (pid {message.get('pid')}) of task {task.template.name} {how}; raise max_retries if the task may "
                 "safely run again"
             )
@@ -125,7 +130,7 @@ class Deaths:
         )
         self._tasks.note_failure(task, worker, cancelled_error(task) if task.is_cancelled else crash)
         if task.retries_left != 0 and not task.is_cancelled:
-            if not message.get("preempted"):  # as in Ray: that its node was taken away is not its doing
+            if not message.get("preempted"):  # as in Ray: that its node or its CPUs were taken away is not its doing
                 task.retries_left -= 1 if task.retries_left > 0 else 0
             task.attempt += 1
             task.lease = None

@@ -165,7 +165,9 @@ def jobs(asker: inquiry.Asker, request: node_view.Request) -> node_view.Listing:
             "error_type": None,
             "driver_info": {"id": one["job_id"], "node_ip_address": resource_model.NODE_ADDRESS, "pid": str(one["pid"])},
             "start_time": _milliseconds(one["started_s"]),
-            "end_time": _milliseconds(one["ended_s"]) if one["ended_s"] is not None else None, "metadata": {},
+            "end_time": _milliseconds(one["ended_s"]) if one["ended_s"] is not None else None,
+            "metadata": one["metadata"], "priority": one["priority"], "weight": one["weight"],
+            "preempt": one["preempt"],
             "runtime_env": node.runtime_env({**one, "id": one["driver"]}) if one["ended_s"] is None else None,
             "driver_agent_http_address": None, "driver_node_id": one.get("node_id", node_id), "driver_exit_code": None,
         }

@@ -11,7 +11,17 @@ from typing import Any, NoReturn
 
 # Submodules of core that `import umbel` does not load, because most programs never use them.
 LAZY = frozenset(
-    ("actor", "autoscaler", "cloudpickle", "dag", "experimental", "runtime_context", "runtime_env", "util")
+    (
+        "actor",
+        "autoscaler",
+        "cloudpickle",
+        "dag",
+        "experimental",
+        "job_config",
+        "runtime_context",
+        "runtime_env",
+        "util",
+    )
 )
 LAZY_UTIL = frozenset(
     (

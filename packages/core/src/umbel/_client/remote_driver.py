@@ -314,8 +314,9 @@ def attach(
     tracing_startup_hook: str | None = None,
     config: configuration.Config,
     environment: str = "",
+    job_facts: Mapping[str, Any],
 ) -> native.NativeEngine:
-    """environment: as for `start.start`. Raises what `RemoteTunnel` does."""
+    """environment: as for `start.start`. job_facts: see `JobConfig.facts`. Raises what `RemoteTunnel` does."""
     version = local_attach.version()
     tunnel = remote_tunnel.RemoteTunnel(address, version=version, patience_s=config.remote_reconnect_s)
     # Of interpreter, paths and directory, workers have the node's.
@@ -328,6 +329,7 @@ def attach(
         "logging_config": logging_config,
         "tracing_startup_hook": tracing_startup_hook,
         "log_to_driver": log_to_driver,
+        **job_facts,
     }
     try:
         return RemoteDriverEngine(

@@ -16,12 +16,13 @@ from umbel._base import config as configuration
 from umbel._client import context, current, own_node
 
 if TYPE_CHECKING:
+    from umbel._client.job_config import JobConfig
     from umbel._client.logging_config import LoggingConfig
 
 # Arguments that Ray's programs pass and that mean nothing here; accepted with one warning for all.
 _RAY_ARGUMENTS = frozenset(
     (
-        "include_dashboard", "dashboard_host", "dashboard_port", "job_config", "configure_logging", "logging_format",
+        "include_dashboard", "dashboard_host", "dashboard_port", "configure_logging", "logging_format",
         "enable_resource_isolation", "cgroup_path", "system_reserved_cpu", "system_reserved_memory",
         "proxy_server_url", "_temp_dir", "_node_ip_address", "_memory",
         "_plasma_directory",
@@ -83,6 +84,7 @@ def init(
     object_store_memory: int | None = None,
     namespace: str | None = None,
     runtime_env: Mapping[str, Any] | None = None,
+    job_config: JobConfig | None = None,
     ignore_reinit_error: bool = False,
     log_to_driver: bool | None = None,
     logging_level: int | str | None = None,
@@ -110,7 +112,8 @@ def init(
     scheduling policy, "hybrid" by default. infeasible_timeout_s: after how long tasks and actors fail that no node can
     ever run; by default they wait, for nodes may come, and a warning says why. object_spilling_directory: where values
     go when the store fills up, a path or a URL of fsspec's or pyarrow's; default the session directory. runtime_env:
-    what all workers run in; tasks and actors inherit it. logging_config: an umbel.LoggingConfig for the root logger of
+    what all workers run in; tasks and actors inherit it. job_config: an umbel.job_config.JobConfig with this job's priority
+    and weight among others of its nodes. logging_config: an umbel.LoggingConfig for the root logger of
     this process and of workers, which are left alone by default; logging_level: of the logger "umbel" alone.
     _metrics_export_port: serve metrics to Prometheus there, 0 for any free port; by default they are not served.
     _tracing_startup_hook: "module:function", called here and in each worker to set OpenTelemetry up; tasks and actor calls
@@ -150,6 +153,11 @@ def init(
         config = _with_spilling(config, object_spilling_directory, others.get("_system_config"), ignored)
         if ignored:
             warnings.warn(f"init() ignores {', '.join(ignored)}: Umbel has no such setting", stacklevel=2)
+        job_facts: dict[str, Any] = {}
+        if job_config is not None:
+            job_facts = _checked_job_config(job_config).facts()
+            namespace = namespace if namespace is not None else job_config.ray_namespace
+            runtime_env = runtime_env if runtime_env is not None else job_config.runtime_env
         logging_values = None if logging_config is None else _configured_logging(logging_config)
         name = engine or config.engine
         of_node = {
@@ -188,12 +196,12 @@ def init(
             if node is not None and is_remote(node):
                 from umbel._client import remote_driver
 
-                started = remote_driver.attach(node, **driver)
+                started = remote_driver.attach(node, job_facts=job_facts, **driver)
                 told = f"connected to {node}"
             elif node is not None:
                 from umbel._client import attach
 
-                started = attach.attach(node, **driver)
+                started = attach.attach(node, job_facts=job_facts, **driver)
                 told = f"connected to {node}"
             else:
                 store_bytes = own_node.store_bytes(object_store_memory)
@@ -268,6 +276,17 @@ def _checked_timeout(value: Any) -> float:
     if not 0 < value < float("inf"):
         raise ValueError(f"infeasible_timeout_s must be a number > 0, got {value!r}; omit it to wait for ever")
     return float(value)
+
+
+def _checked_job_config(config: Any) -> JobConfig:
+    from umbel._client.job_config import JobConfig
+
+    if not isinstance(config, JobConfig):
+        raise TypeError(
+            f"job_config must be an umbel.job_config.JobConfig, got {config!r} of type {type(config).__name__}; for example "
+            "JobConfig(priority=1)"
+        )
+    return config
 
 
 def _configured_logging(config: Any) -> dict[str, object]:

@@ -83,7 +83,9 @@ class ActorTable:
         self.actors: dict[str, Actor] = {}
         self._dead: OrderedDict[str, Actor] = OrderedDict()
         self._names: dict[tuple[str, str], str] = {}
-        self._of_clients: dict[str, dict[str, None]] = {}  # by process, the living that it created or watches
+        self._of_clients: dict[
+            str, dict[str, None]
+        ] = {}  # by process or placement group, the living whom its end concerns
         self._unknown: dict[str, tuple[float, dict[str, None]]] = {}  # watched before created: (since, watchers)
         self.changed: dict[str, None] | None = None  # whose records are to be kept anew; None where nobody keeps any
         self._unreported: dict[str, None] | None = (
@@ -121,7 +123,8 @@ class ActorTable:
                 table._dead[spec.actor] = actor
             else:
                 table.actors[spec.actor] = actor
-                table._concerns(spec.owner, spec.actor)
+                for one in _concerned(actor):
+                    table._concerns(one, spec.actor)
                 if spec.name:
                     table._names[spec.namespace, spec.name] = spec.actor
         while len(table._dead) > DEAD_KEPT_MAX:
@@ -132,7 +135,7 @@ class ActorTable:
         return table
 
     def _concerns(self, client: str, actor: str) -> None:
-        """The client's end does."""
+        """The end of the client, or of the placement group, does."""
         self._of_clients.setdefault(client, {})[actor] = None
 
     def _concerns_no_more(self, client: str, actor: str) -> None:
@@ -176,8 +179,8 @@ class ActorTable:
         actor = Actor(spec, lacks_arguments=event.lacks_arguments)
         self.actors[spec.actor] = actor
         _, actor.watchers = self._unknown.pop(spec.actor, (0.0, {}))
-        for client in (spec.owner, *actor.watchers):
-            self._concerns(client, spec.actor)
+        for one in _concerned(actor):
+            self._concerns(one, spec.actor)
         self._changes(actor)
         commands += self._publish(actor)
         if not event.lacks_arguments:
@@ -391,7 +394,7 @@ class ActorTable:
 
     def _on_group_ended(self, event: ev.GroupEnded) -> list[ev.ActorCommand]:
         commands: list[ev.ActorCommand] = []
-        for actor in [one for one in self.actors.values() if one.spec.group == event.group]:
+        for actor in [self.actors[one] for one in self._of_clients.get(event.group, ())]:
             reason = f"the placement group {event.group} that it was to live in is gone: {event.reason}"
             commands += self._bury(actor, reason, Cause.GROUP_REMOVED)
             commands.append(ev.Kill(actor.spec.actor, reason))
@@ -412,8 +415,8 @@ class ActorTable:
         if len(self._dead) > DEAD_KEPT_MAX:
             self._forget_oldest()
         commands = self._publish(actor)
-        for client in (spec.owner, *actor.watchers):
-            self._concerns_no_more(client, spec.actor)
+        for one in _concerned(actor):
+            self._concerns_no_more(one, spec.actor)
         actor.watchers = {}
         commands.append(ev.Forget(spec.actor))
         return commands
@@ -518,10 +521,9 @@ class ActorTable:
             if actor.worker:
                 checks.invariant(actor.worker not in hosts, "a worker hosts two actors", worker=actor.worker)
                 hosts[actor.worker] = actor_id
-            for client in actor.watchers:
-                checks.invariant(
-                    actor_id in self._of_clients.get(client, ()), "a watcher's end is not heard", actor=actor_id
-                )
+            for client in (*actor.watchers, spec.group):
+                is_heard = not client or actor_id in self._of_clients.get(client, ())
+                checks.invariant(is_heard, "an end is not heard that concerns an actor", actor=actor_id, client=client)
         for (namespace, name), actor_id in self._names.items():
             checks.invariant(actor_id in self.actors, "a name of no live actor", name=name, namespace=namespace)
         for actor_id, actor in self._dead.items():  # which are many
@@ -535,6 +537,12 @@ class ActorTable:
         for client, concerned in self._of_clients.items():
             is_right = bool(concerned) and concerned.keys() <= self.actors.keys()
             checks.invariant(is_right, "a process is to do with actors that are dead", client=client)
+
+
+def _concerned(actor: Actor) -> tuple[str, ...]:
+    """Whose end concerns it: of processes, and of its placement group."""
+    spec = actor.spec
+    return (spec.owner, *actor.watchers, spec.group) if spec.group else (spec.owner, *actor.watchers)
 
 
 def _is_used_up(actor: Actor) -> bool:

@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Mapping
 from typing import Any
 
-from umbel._control import groups
+from umbel._control import group_state
 from umbel._control.group_events import Cause, GroupSpec, GroupState
 from umbel._model import resources
 
@@ -14,7 +14,7 @@ def facts_of_spec(spec: GroupSpec) -> dict[str, Any]:
     return {**spec._asdict(), "id": spec.group, "bundles": [dict(bundle) for bundle in spec.bundles]}
 
 
-def facts_of_state(group: groups.Group) -> dict[str, Any]:
+def facts_of_state(group: group_state.Group) -> dict[str, Any]:
     """The reason of one that is not removed is about nodes as they are now, and not kept."""
     is_removed = group.state is GroupState.REMOVED
     return {
@@ -28,13 +28,13 @@ def facts_of_state(group: groups.Group) -> dict[str, Any]:
     }
 
 
-def group(parts: Mapping[str, Mapping[str, Any]], now_s: float) -> groups.Group:
+def group(parts: Mapping[str, Mapping[str, Any]], now_s: float) -> group_state.Group:
     """parts: the facts of both records. Its times are told from now on: another machine's clock says nothing here."""
     facts, state = parts["spec"], parts["state"]
     fields = {name: value for name, value in facts.items() if name in GroupSpec._fields}
     fields["bundles"] = tuple(resources.ResourceSet(bundle) for bundle in fields["bundles"])
     fields["label_selectors"] = tuple(fields["label_selectors"])
-    found = groups.Group(GroupSpec(**fields), state["number"], now_s)
+    found = group_state.Group(GroupSpec(**fields), state["number"], now_s)
     found.state, found.cause = GroupState(state["state"]), Cause(state["cause"])
     found.nodes = dict(state["nodes"])
     found.attempts, found.reason = state["attempts"], state["reason"]

@@ -39,7 +39,7 @@ class Node(Protocol):
         """Its "node_id", "total" and "available" resources in units, and "labels"."""
 
     def nodes_seen(self) -> Sequence[placement.NodeView]:
-        """All living nodes, this one first."""
+        """Living nodes: at least those that are other than when this was asked last."""
 
     def node_seen(self, node: str) -> placement.NodeView | None:
         """node: "" for this one."""
@@ -48,7 +48,7 @@ class Node(Protocol):
         """The driver whose job a process works for; "" if that is gone."""
 
     def reserve_bundles(
-        self, node: str, group: str, attempt: int, wanted: Mapping[int, Mapping[str, int]], depth: int
+        self, node: str, group: str, attempt: int, wanted: Mapping[int, Mapping[str, int]], depth: int, job: list[Any]
     ) -> None:
         """`bundles_reserved` or `bundles_refused` is called when that is decided."""
 
@@ -72,10 +72,13 @@ class GroupService:
         *,
         is_detached: Callable[[str], bool],
         on_ended: Callable[[str, str], None],
+        scheduling_of: Callable[[str], list[Any]],
         keep: Callable[[], None] = lambda: None,
     ) -> None:
-        """is_detached: of an actor. on_ended: told of a group that has ended, and why. keep: what has changed of the table."""
+        """is_detached: of an actor. on_ended: told of a group that has ended, and why. scheduling_of: a job, what its
+        groups are placed by, see `jobs.Jobs.scheduling_of`. keep: what has changed of the table."""
         self._keep = keep
+        self._scheduling_of = scheduling_of
         self.table = groups.GroupTable(infeasible_timeout_s=node.infeasible_timeout_s)
         self.on: dict[str, Callable[[str, str, Message], None]] = {
             "create_group": self._on_create,
@@ -87,7 +90,7 @@ class GroupService:
         self._is_detached = is_detached
         self._todo: deque[ev.GroupCommand] = deque()
         self._do: dict[type, Callable[[Any], None]] = {
-            ev.Reserve: lambda one: node.reserve_bundles(*one),
+            ev.Reserve: self._reserve,
             ev.Commit: self._commit,
             ev.Cancel: lambda one: node.cancel_bundles(*one),
             ev.Drop: lambda one: node.drop_group(*one),
@@ -235,6 +238,10 @@ class GroupService:
         ]
 
     # ---- commands ----
+
+    def _reserve(self, command: ev.Reserve) -> None:
+        spec = self.table.spec(command.group)
+        self._node.reserve_bundles(*command, self._scheduling_of(spec.job if spec is not None else ""))
 
     def _commit(self, command: ev.Commit) -> None:
         self._node.commit_bundles(*command)

@@ -14,16 +14,15 @@ from __future__ import annotations
 
 from collections import OrderedDict
 from collections.abc import Callable, Iterable, Sequence
-from dataclasses import replace
-from typing import Any, NamedTuple
 
-from umbel._base import checks
+from umbel._base import checks, pairs
 from umbel._control import group_events as ev
+from umbel._control import group_room, group_state
 from umbel._control.group_events import Cause, GroupSpec, GroupState
-from umbel._model import placement, reasons, resources
+from umbel._control.group_state import Attempt, Group
+from umbel._model import placement
 from umbel._scheduling import bundles
 
-Reason = reasons.Reason
 INFEASIBLE_WARNING_S = 1.0  # as for tasks: users add nodes right after; do not cry at once
 RESERVE_WAIT_S = (
     5.0  # for several nodes to have room at the same time; meanwhile each holds it for one that may be far off
@@ -31,64 +30,6 @@ RESERVE_WAIT_S = (
 RESERVE_RETRY_S = 1.0  # after an attempt that has failed, so that groups which want the same do not chase each other
 _NOT_RECOVERED = "waits for nodes to report what they have, since the control service has just started"
 REMOVED_KEPT_MAX = 1_000  # groups whose end can still be asked for
-
-
-class Attempt:
-    """One attempt to place what has no place of a group."""
-
-    __slots__ = ("is_committing", "nodes", "number", "until_s", "waits_for")
-
-    def __init__(self, number: int, nodes: dict[int, str], until_s: float | None) -> None:
-        self.number = number
-        self.nodes = nodes  # by index of the bundle
-        self.waits_for = dict.fromkeys(nodes.values())  # nodes that have not answered, in order
-        self.is_committing = False
-        self.until_s = until_s  # when it has taken too long; None for never
-
-
-class Group:
-    """One group's record."""
-
-    __slots__ = (
-        "attempt", "attempts", "cause", "created_s", "followers", "infeasible_since_s", "is_warned_of", "nodes", "number",
-        "ready_s", "reason", "retry_s", "spec", "state", "watchers",
-    )  # fmt: skip
-
-    def __init__(self, spec: GroupSpec, number: int, at_s: float) -> None:
-        self.spec = spec
-        self.number = number  # they are placed in this order
-        self.state = GroupState.PENDING
-        self.nodes: dict[int, str] = {}  # of the bundles that tasks may use, by index
-        self.attempt: Attempt | None = None
-        self.attempts = 0
-        self.reason = ""  # why it is not CREATED
-        self.cause = Cause.NONE
-        self.created_s = at_s  # the record
-        self.ready_s: float | None = None  # when it was first CREATED
-        self.infeasible_since_s: float | None = None
-        self.is_warned_of = False  # that it can never be placed
-        self.retry_s: float | None = None  # when to attempt it again
-        self.watchers: dict[str, None] = {}  # in order of arrival
-        self.followers: dict[str, None] = {}  # nodes
-
-
-class Listed(NamedTuple):
-    """One group for queries. nodes: of each bundle, "" for none. ready_after_s: from its creation until it was CREATED."""
-
-    group: str
-    name: str
-    namespace: str
-    state: GroupState
-    strategy: str
-    bundles: tuple[Any, ...]
-    nodes: tuple[str, ...]
-    is_detached: bool
-    owner: str
-    job: str
-    attempts: int
-    ready_after_s: float | None
-    is_infeasible: bool
-    why: Reason
 
 
 class GroupTable:
@@ -99,8 +40,9 @@ class GroupTable:
         self.groups: dict[str, Group] = {}
         self._unplaced: dict[str, Group] = {}  # those that are not CREATED: there may be a thousand others
         self._count = 0
-        self.nodes: dict[str, placement.NodeView] = {}
-        self._asked: dict[str, dict[str, resources.ResourceSet]] = {}  # by node and group, until it has answered
+        self._room = group_room.GroupRoom()
+        self.nodes = self._room.nodes
+        self._concerned = pairs.Pairs()  # groups, with the processes and actors whose end concerns them
         self._removed: OrderedDict[str, Group] = OrderedDict()
         self._names: dict[tuple[str, str], str] = {}
         self._infeasible_timeout_s = infeasible_timeout_s
@@ -134,6 +76,7 @@ class GroupTable:
                 self._removed[spec.group] = group
                 continue
             self.groups[spec.group] = group
+            self._concerned.add(spec.group, spec.owner)
             if spec.name:
                 self._names[spec.namespace, spec.name] = spec.group
             if not spec.is_detached:
@@ -183,6 +126,7 @@ class GroupTable:
             self._names[place] = spec.group
         self._count += 1
         group = self.groups[spec.group] = self._unplaced[spec.group] = Group(spec, self._count, event.at_s)
+        self._concerned.add(spec.group, spec.owner)
         group.reason = _NOT_RECOVERED  # which is so if it is not placed presently
         self._changes(group)
         return commands + self._attempt(group, event.at_s)
@@ -215,28 +159,14 @@ class GroupTable:
         for node in homes:
             wanted = {index: spec.bundles[index] for index, home in attempt.nodes.items() if home == node}
             commands.append(ev.Reserve(node, spec.group, attempt.number, wanted, spec.depth))
-            self._asked.setdefault(node, {})[spec.group] = _sum(wanted.values())
+            self._room.ask(node, spec.group, wanted.values())
         return commands
 
     def _place(self, group: Group) -> bundles.GroupPlacement:
         spec = group.spec
-        demand = bundles.GroupDemand(
-            spec.bundles, spec.strategy, dict(group.nodes), spec.label_selectors, spec.soft_target
+        return self._room.place(
+            bundles.GroupDemand(spec.bundles, spec.strategy, dict(group.nodes), spec.label_selectors, spec.soft_target)
         )
-        return bundles.place(demand, placement.ClusterView(tuple(map(self._left, self.nodes.values()))))
-
-    def _left(self, view: placement.NodeView) -> placement.NodeView:
-        """Others are not sent where one was, until the node says what it has left."""
-        asked = self._asked.get(view.node_id)
-        return _less(view, asked.values()) if asked else view
-
-    def _answered(self, node: str, group: str) -> resources.ResourceSet:
-        """The node has answered, or need not any more. Returns what it was asked for."""
-        asked = self._asked.get(node, {})
-        found = asked.pop(group, resources.EMPTY)
-        if not asked:
-            self._asked.pop(node, None)
-        return found
 
     def _current(self, group_id: str, number: int) -> tuple[Group, Attempt] | None:
         """The group and its attempt, if it is this one."""
@@ -253,8 +183,7 @@ class GroupTable:
         if attempt.is_committing or event.node not in attempt.waits_for:
             return []  # told twice
         del attempt.waits_for[event.node]
-        wanted = self._answered(event.node, event.group)
-        self.nodes[event.node] = event.view or _less(self.nodes[event.node], [wanted])
+        self._room.reserved(event.node, event.group, event.view)
         if attempt.waits_for:
             return []
         attempt.is_committing = True
@@ -304,7 +233,7 @@ class GroupTable:
             return []
         homes = dict.fromkeys(attempt.nodes.values())
         for node in homes:
-            self._answered(node, group.spec.group)
+            self._room.answered(node, group.spec.group)
         return [ev.Cancel(node, group.spec.group, attempt.number) for node in homes if node not in (but, None)]
 
     # ---- nodes ----
@@ -314,7 +243,8 @@ class GroupTable:
         if not changed:
             return []  # what had no place has none now
         is_other = any(_in_all(self.nodes.get(view.node_id)) != _in_all(view) for view in changed)
-        self.nodes.update((view.node_id, view) for view in changed)
+        for view in changed:
+            self._room.see(view)
         commands: list[ev.GroupCommand] = []
         for group in self._in_order():
             attempt = group.attempt
@@ -333,8 +263,7 @@ class GroupTable:
         return self._lose(event.node, event.at_s)
 
     def _lose(self, lost_node: str, at_s: float) -> list[ev.GroupCommand]:
-        self.nodes.pop(lost_node, None)
-        self._asked.pop(lost_node, None)
+        self._room.lose(lost_node)
         self._awaited.pop(lost_node, None)
         commands: list[ev.GroupCommand] = []
         hit: list[Group] = []
@@ -368,7 +297,7 @@ class GroupTable:
         """A node that lived on says what it has: what nobody wants goes, what it has lost is placed anew."""
         if not self._is_recovering:
             return []
-        self.nodes[event.view.node_id] = event.view
+        self._room.see(event.view)
         self._awaited.pop(event.view.node_id, None)
         node = event.view.node_id
         commands: list[ev.GroupCommand] = []
@@ -404,7 +333,7 @@ class GroupTable:
             seen = self.nodes.get(node)
             commands += self._lose(node, event.at_s)
             if seen is not None:  # it is there, without what it held
-                self.nodes[node] = seen
+                self._room.see(seen)
         self._is_recovering = False
         self.awaited_owners = {}
         for group in self._in_order():
@@ -420,7 +349,7 @@ class GroupTable:
 
     def _on_owner_gone(self, event: ev.OwnerGone) -> list[ev.GroupCommand]:
         commands: list[ev.GroupCommand] = []
-        for group in list(self.groups.values()):
+        for group in [self.groups[one] for one in self._concerned.pop_right(event.owner)]:
             group.watchers.pop(event.owner, None)
             if group.spec.owner == event.owner and not group.spec.is_detached:
                 reason = (
@@ -448,12 +377,13 @@ class GroupTable:
             self._forget_oldest()
         commands: list[ev.GroupCommand] = [ev.GroupEnded(spec.group, reason)]
         # Here, what is to run in a group waits for it while there are no other nodes.
-        commands += [
-            ev.Drop(node, spec.group, reason) for node, view in self.nodes.items() if node in homes or view.is_local
-        ]
+        homes |= {self._room.own}
+        commands += [ev.Drop(node, spec.group, reason) for node in sorted(homes) if node in self.nodes]
         commands += self._moved(group)
         group.followers = {}
-        return commands + self._publish(group)
+        published = self._publish(group)
+        self._concerned.discard(spec.group, spec.owner)
+        return commands + published
 
     def _forget_oldest(self) -> None:
         _, group = self._removed.popitem(last=False)
@@ -488,11 +418,15 @@ class GroupTable:
             cause, reason = self.ended(event.group)
             return [ev.Publish(event.client, event.group, GroupState.REMOVED, reason, cause)]
         group.watchers[event.client] = None
+        self._concerned.add(event.group, event.client)
         return self._publish(group) if group.state is GroupState.CREATED else []
 
     def _publish(self, group: Group) -> list[ev.GroupCommand]:
         """Of what they wait for, once."""
         watchers, group.watchers = group.watchers, {}
+        for client in watchers:
+            if client != group.spec.owner:
+                self._concerned.discard(group.spec.group, client)
         return [ev.Publish(client, group.spec.group, group.state, group.reason, group.cause) for client in watchers]
 
     def _on_followed(self, event: ev.GroupFollowed) -> list[ev.GroupCommand]:
@@ -501,22 +435,22 @@ class GroupTable:
             cause, reason = self.ended(event.group)
             return [ev.Tell(event.node, event.group, GroupState.REMOVED, (), (), reason, cause)]
         group.followers[event.node] = None
-        return [_told(event.node, group)]
+        return [group_state.told(event.node, group)]
 
     def _moved(self, group: Group) -> list[ev.GroupCommand]:
         """Bundles have a place now that had none, or have lost it."""
-        return [_told(node, group) for node in group.followers]
+        return [group_state.told(node, group) for node in group.followers]
 
     def has_unplaced(self) -> bool:
         """Whether any waits for nodes."""
         return bool(self._unplaced)
 
-    def listed(self, group: str = "") -> list[Listed]:
+    def listed(self, group: str = "") -> list[group_state.Listed]:
         """This group if it is known; for "" all, the removed ones that are remembered last."""
         if group:
             found = self.groups.get(group) or self._removed.get(group)
-            return [_listed(found)] if found is not None else []
-        return [_listed(one) for known in (self.groups, self._removed) for one in known.values()]
+            return [group_state.listed(found)] if found is not None else []
+        return [group_state.listed(one) for known in (self.groups, self._removed) for one in known.values()]
 
     # ---- time ----
 
@@ -566,7 +500,7 @@ class GroupTable:
             return self._remove(group, reason, Cause.UNSCHEDULABLE)
         if not group.is_warned_of and since_s + INFEASIBLE_WARNING_S <= at_s:
             group.is_warned_of = True
-            return [ev.Warn(f"{_subject(group.spec)} cannot be placed and waits: {group.reason}")]
+            return [ev.Warn(f"{group_state.subject(group.spec)} cannot be placed and waits: {group.reason}")]
         return []
 
     # ---- invariants ----
@@ -580,7 +514,11 @@ class GroupTable:
                 raise checks.broken("a removed group among the living", group=group_id)
             if group_id in self._removed:
                 raise checks.broken("a living group among the removed", group=group_id)
-            self._check_places(group)
+            group_state.check_places(group, {*self.nodes, *self._awaited})
+            for process in (spec.owner, *group.watchers):
+                # The owner of what is detached may have gone.
+                is_heard = spec.is_detached or (group_id, process) in self._concerned
+                checks.invariant(is_heard, "an end is not heard that concerns a group", group=group_id, process=process)
             if spec.name:
                 holder = self._names.get((spec.namespace, spec.name))
                 checks.invariant(holder == group_id, "a group lost its name", group=group_id, name=spec.name)
@@ -601,93 +539,16 @@ class GroupTable:
                 raise checks.broken("a living group among the removed", group=group_id)
             if group.watchers or group.followers or group.attempt is not None:
                 raise checks.broken("attended to in vain", group=group_id)
-        for node, asked in self._asked.items():
-            for group_id in asked:
-                attempt = self.groups[group_id].attempt if group_id in self.groups else None
-                is_asked = attempt is not None and not attempt.is_committing and node in attempt.waits_for
-                checks.invariant(is_asked, "counted as asked for in vain", group=group_id, node=node)
+        for group_id, process in self._concerned:
+            checks.invariant(group_id in self.groups, "a process is to do with a group that is gone", process=process)
+        for node, group_id in self._room.asked():
+            attempt = self.groups[group_id].attempt if group_id in self.groups else None
+            is_asked = attempt is not None and not attempt.is_committing and node in attempt.waits_for
+            checks.invariant(is_asked, "counted as asked for in vain", group=group_id, node=node)
+        self._room.check()
         checks.invariant(len(self._removed) <= REMOVED_KEPT_MAX, "too many are remembered", count=len(self._removed))
-
-    def _check_places(self, group: Group) -> None:
-        spec, attempt = group.spec, group.attempt
-        homes = dict(group.nodes)
-        if attempt is not None:
-            missing = [index for index in range(len(spec.bundles)) if index not in group.nodes]
-            checks.invariant(sorted(attempt.nodes) == missing, "an attempt for other bundles", group=spec.group)
-            waits_for = set(attempt.waits_for)
-            checks.invariant(
-                waits_for and waits_for <= set(attempt.nodes.values()), "an attempt hangs", group=spec.group
-            )
-            homes |= attempt.nodes
-        for node in homes.values():
-            if node not in self.nodes and node not in self._awaited:
-                raise checks.broken("a bundle on a node that is gone", group=spec.group, node=node)
-        count = len(set(homes.values()))
-        if spec.strategy == bundles.STRICT_SPREAD:
-            checks.invariant(count == len(homes), "two bundles of STRICT_SPREAD on one node", group=spec.group)
-        if spec.strategy == bundles.STRICT_PACK:
-            checks.invariant(count <= 1, "bundles of STRICT_PACK on several nodes", group=spec.group)
-
-
-def _told(node: str, group: Group) -> ev.GroupCommand:
-    spec = group.spec
-    if group.state is GroupState.REMOVED:
-        return ev.Tell(node, spec.group, group.state, (), (), group.reason, group.cause)
-    nodes = tuple(group.nodes.get(index, "") for index in range(len(spec.bundles)))
-    return ev.Tell(node, spec.group, group.state, nodes, spec.bundles, group.reason, group.cause)
-
-
-def _sum(amounts: Iterable[resources.ResourceSet]) -> resources.ResourceSet:
-    total = resources.EMPTY
-    for one in amounts:
-        total = total.add(one)
-    return total
-
-
-def _less(view: placement.NodeView, wanted: Iterable[resources.ResourceSet]) -> placement.NodeView:
-    """The node without what has been taken there."""
-    left = dict(view.available)
-    for amounts in wanted:
-        for name, amount in amounts.items():
-            left[name] = max(0, left.get(name, 0) - amount)
-    return replace(view, available=resources.ResourceSet(left))
 
 
 def _in_all(view: placement.NodeView | None) -> object:
     """What decides whether it could ever hold something."""
     return None if view is None else (view.total, view.labels, view.is_alive)
-
-
-def _subject(spec: GroupSpec) -> str:
-    return f"Placement group {spec.group}" + (f" ({spec.name!r})" if spec.name else "")
-
-
-def _why(group: Group) -> Reason:
-    """Why it is as it is."""
-    spec, attempt = group.spec, group.attempt
-    subject = f"placement group {spec.group}"
-    facts: dict[str, Any] = {"group": spec.group, "state": group.state.value}
-    if group.state is GroupState.CREATED:
-        return Reason(reasons.READY, subject, "is placed", facts=facts)
-    if group.state is GroupState.REMOVED:
-        return Reason(reasons.UNKNOWN, subject, f"is gone: {group.reason}", facts=facts)
-    lost = "has lost bundles and " if group.state is GroupState.RESCHEDULING else ""
-    if group.infeasible_since_s is not None:
-        return Reason(reasons.INFEASIBLE, subject, f"{lost}cannot be placed: {group.reason}", facts=facts)
-    if attempt is None:
-        return Reason(reasons.GROUP, subject, f"{lost}{group.reason}", facts=facts)
-    waits_for = list(attempt.waits_for)
-    facts["nodes"] = waits_for
-    what = "take it up" if attempt.is_committing else f"have room for {len(attempt.nodes)} of its bundles"
-    where = ", ".join(node[:8] for node in waits_for)
-    return Reason(reasons.GROUP, subject, f"{lost}waits for node {where} to {what}", facts=facts)
-
-
-def _listed(one: Group) -> Listed:
-    spec = one.spec
-    nodes = tuple(one.nodes.get(index, "") for index in range(len(spec.bundles)))
-    return Listed(
-        spec.group, spec.name, spec.namespace, one.state, spec.strategy, spec.bundles, nodes, spec.is_detached,
-        spec.owner, spec.job, one.attempts, None if one.ready_s is None else one.ready_s - one.created_s,
-        one.infeasible_since_s is not None, _why(one),
-    )  # fmt: skip

@@ -9,6 +9,12 @@ from typing import Any
 ENDED_KEPT_MAX = 1_000
 NODE_GONE = "the node that it was connected to ended, or its control service did, while it ran"
 RUNNING, SUCCEEDED, FAILED = "RUNNING", "SUCCEEDED", "FAILED"
+TERMS: Mapping[str, Any] = {
+    "priority": 0,
+    "weight": 1.0,
+    "preempt": False,
+    "metadata": {},
+}  # unless its driver says others
 
 
 def job_id(number: int) -> str:
@@ -28,7 +34,9 @@ class JobEnvironment:
 class Job:
     """One driver's. environment: None where workers are the node's own, and when the job has ended."""
 
-    __slots__ = ("driver", "ended_s", "entrypoint", "environment", "id", "message", "pid", "started_s", "status")
+    __slots__ = (
+        "driver", "ended_s", "entrypoint", "environment", "id", "message", "pid", "started_s", "status", "terms",
+    )  # fmt: skip
 
     def __init__(self, id: str, driver: str, pid: int, facts: Mapping[str, Any] | None, at_s: float) -> None:
         self.id = id
@@ -36,6 +44,7 @@ class Job:
         self.pid = pid
         self.environment = JobEnvironment(id, facts) if facts is not None else None
         self.entrypoint = str(facts["entrypoint"]) if facts is not None else ""
+        self.terms = {**TERMS, **{name: value for name, value in (facts or {}).items() if name in TERMS}}
         self.status = RUNNING
         self.message = ""
         self.started_s = at_s  # by the system's clock, as all times here
@@ -80,6 +89,12 @@ class Jobs:
     def driver_of(self, job_id: str) -> str:
         """ "" when it has ended."""
         return next((one.driver for one in self._running.values() if one.id == job_id), "")
+
+    def scheduling_of(self, job_id: str) -> list[Any]:
+        """As `umbel._agent.events.Job`, in JSON."""
+        job = self.record(job_id)
+        terms = job.terms if job is not None else TERMS
+        return [job_id, terms["priority"], terms["weight"], terms["preempt"]]
 
     def is_running(self, job_id: str) -> bool:
         return any(one.id == job_id for one in self._running.values())

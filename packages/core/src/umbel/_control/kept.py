@@ -224,7 +224,7 @@ class Kept:
             return self.book.delete(base) | self._drop_workers(job_id)
         facts = {
             "id": job_id, "driver": job.driver, "pid": job.pid, "entrypoint": job.entrypoint, "status": job.status,
-            "message": job.message, "started_s": job.started_s, "ended_s": job.ended_s,
+            "message": job.message, "started_s": job.started_s, "ended_s": job.ended_s, **job.terms,
         }  # fmt: skip
         writes = self._put(base, facts)
         if job.environment is not None:
@@ -303,6 +303,9 @@ def _age(parts: Mapping[str, Any]) -> int:
 def _job(facts: Mapping[str, Any], environment: job_table.JobEnvironment | None) -> job_table.Job:
     job = job_table.Job(facts["id"], facts["driver"], facts["pid"], None, facts["started_s"])
     job.environment = environment if facts["ended_s"] is None else None
+    job.terms = {
+        name: facts.get(name, default) for name, default in job_table.TERMS.items()
+    }  # earlier versions had none
     for name in ("entrypoint", "status", "message", "ended_s"):
         setattr(job, name, facts[name])
     return job

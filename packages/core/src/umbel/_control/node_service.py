@@ -87,6 +87,7 @@ class NodeService:
         self._look_s = daemon.now_s() + LOOK_S
         self._idle_until_s = 0.0
         self._welcomed: set[str] = set()  # members that this head has told so
+        self._texts: dict[str, str] = {}  # of nodes, see `_all_nodes`
         self._do: dict[type, Callable[[Any], None]] = {
             nodes.Welcome: self._welcome,
             nodes.Acknowledge: self._acknowledge,
@@ -125,6 +126,10 @@ class NodeService:
     def listed(self) -> list[Message]:
         now_s = self._daemon.now_s()
         return [{**one, "suspicion": self.table.suspicion(one["node_id"], now_s)} for one in self.table.listed()]
+
+    def node_facts(self, node_id: str) -> Message | None:
+        node = self.table.alive.get(node_id) or self.table.dead.get(node_id)
+        return node.listed() if node is not None else None
 
     def next_tick_s(self) -> float | None:
         return min(max(self.table.next_tick_s, self._idle_until_s), self._look_s)
@@ -218,10 +223,18 @@ class NodeService:
             is_accepted, state = message["is_accepted"], message["state"]
             answer = (message["request"], is_accepted, message["text"], state)
             self._decide(nodes.DrainAnswered(self._nodes[link], link, *answer, now_s))
+            self._note_state(self._nodes[link], state)
         elif kind == "beat":
             self._decide(nodes.Heartbeat(self._nodes[link], link, message["sequence"], message["state"], now_s))
+            self._note_state(self._nodes[link], message["state"])
         else:
             self._decide(nodes.NodeLeft(self._nodes[link], link, message["reason"], now_s))
+
+    def _note_state(self, node_id: str, state: Message) -> None:
+        """What has been said of a node counts, unless the table has not taken it: it came late."""
+        node = self.table.alive.get(node_id)
+        if node is not None and node.state is state:
+            self._daemon.members.node_said(node_id, node.facts, state)
 
     def _on_close(self, connection: transport.Connection) -> None:
         link = int(str(connection.peer))
@@ -265,7 +278,9 @@ class NodeService:
 
     def _welcome(self, command: nodes.Welcome) -> None:
         """When the numbers of jobs that it gets are kept as well."""
-        member = self._daemon.members.entered(command.node_id)
+        member, node = self._daemon.members.entered(command.node_id), self.table.alive.get(command.node_id)
+        if node is not None:
+            self._daemon.members.node_said(node.id, node.facts, node.state)
         if command.node_id in self._welcomed:
             self._welcome_now(command, member)
         else:
@@ -276,17 +291,22 @@ class NodeService:
         if link not in self._links:
             return  # it has broken meanwhile
         self._welcomed.add(command.node_id)
-        self._send(
-            link,
-            {
-                "t": "welcome", "cluster": self.table.cluster, "head": self.table.head.id, "period_s": health.period_s,
-                "timeout_s": health.timeout_s, "nodes": self.table.listed(), "heard": member.channel.counts,
-                "job_ids": list(member.job_ids),
-            },
-        )  # fmt: skip
+        welcome = {
+            "t": "welcome", "cluster": self.table.cluster, "head": self.table.head.id, "period_s": health.period_s,
+            "timeout_s": health.timeout_s, "heard": member.channel.counts, "job_ids": list(member.job_ids),
+        }  # fmt: skip
+        self._send_frame(link, frames.encode_control(welcome, encoded={"nodes": self._all_nodes()}))
         head, heard = self._heard[link]
         heard = heard if head == self.table.head.id else 0  # of a conversation with a head before this one
         self._daemon.members.linked(command.node_id, heard, lambda *said: self._say(link, *said))
+
+    def _all_nodes(self) -> str:
+        """As the table lists them, in JSON, which is made anew of those that have changed."""
+        for node_id, listed in self.table.relisted().items():
+            self._texts.pop(node_id, None)  # the dead come last
+            if listed is not None:
+                self._texts[node_id] = frames.to_json(listed)
+        return f"[{','.join(self._texts.values())}]"
 
     def _refuse(self, command: nodes.Refuse) -> None:
         self._daemon.log(f"node {self._nodes.get(command.link, '')} was refused: {command.reason}")

@@ -13,8 +13,8 @@ A head that has started again begins with the nodes that were kept (`restore`): 
 of the head before is dead with what ran there, and the others are *awaited* for `return_s`, as one that has not noticed yet
 that its link is broken takes `timeout_s` to do so. What those have is not known until then; that one is being drained is kept.
 
-Members are told at once who joined, left or died, and at most once in `publish_s` what else has changed, each node once,
-with values and not differences: so what is told twice does no harm.
+Members are told at once who left or died, and who joined, in a large cluster of several together; and at most once in `publish_s`
+what else has changed, each node once, with values and not differences: so what is told twice does no harm.
 
 A node is *drained* on request: it is asked, over its next link if this one breaks, and agrees or not. From then on its state
 says so, which it tells itself ("draining"), and it leaves when it has nothing left, or at its deadline. A request is answered
@@ -23,6 +23,7 @@ once, within `DRAIN_ANSWER_S`. This module only decides; `node_service` sends an
 
 from __future__ import annotations
 
+import itertools
 from collections import OrderedDict
 from collections.abc import Callable, Iterable, Mapping
 from typing import Any, NamedTuple, TypeAlias
@@ -38,6 +39,8 @@ RECONNECT_S = (
 TICK_S = 1.0  # so that little of the time at which the head stood still is counted
 LATE_S = 0.5  # a loop that is so late was stopped, or had no CPU
 PUBLISH_S = 1.0  # of changes to all members: their number is squared in this, and placing bears with a second
+TOLD_AT_ONCE_MAX = 50  # of so many members, all hear at once of each that joins
+TELL_S = 0.0005  # above that, for each member, between two times that they hear of who joined: 2 % of the head's time
 DRAIN_ANSWER_S = 15.0  # a node looks for 5 s whether it is idle; and it may have to come back first
 DEAD_KEPT_MAX = 1_000  # Ray's; to be listed, and to be told that they are dead
 HEAD_ENDED = "its daemon ended, which was the head of the cluster, and another one has taken its place"
@@ -297,6 +300,9 @@ class NodeTable:
         self.changed: dict[str, None] | None = None  # whose records are to be kept anew; None where nobody keeps any
         self._tags = {nodes.tag_of_node(self.head.id): self.head.id}
         self._changed: dict[str, Node] = {}  # of whom the members shall hear
+        self._new: dict[str, Node] = {}  # of whom they shall hear for the first time
+        self._told_of_new_s = now_s
+        self._relisted: dict[str, None] = {self.head.id: None}  # see `relisted`
         self._drains: dict[int, _Drain] = {}  # by request
         self._looked_s = self._published_s = now_s
         self.next_tick_s = now_s + TICK_S
@@ -325,6 +331,7 @@ class NodeTable:
             state = {**UNKNOWN, "draining": {**draining, "waits_for": ""}} if draining else UNKNOWN
             node = Node(one["facts"], state, now_s)
             self._tags[nodes.tag_of_node(node.id)] = node.id
+            self._relisted[node.id] = None
             if one["ended_s"] is not None or one["is_head"]:
                 self._restore_dead(node, one)
             else:
@@ -361,6 +368,12 @@ class NodeTable:
     def listed(self) -> list[dict[str, Any]]:
         """All, for queries and new members."""
         return [node.listed() for node in (*self.alive.values(), *self.dead.values())]
+
+    def relisted(self) -> dict[str, dict[str, Any] | None]:
+        """Those that are listed otherwise than when this was asked last, by id; None for one that is no more."""
+        changed, self._relisted = self._relisted, {}
+        found = {node_id: self.alive.get(node_id) or self.dead.get(node_id) for node_id in changed}
+        return {node_id: node.listed() if node is not None else None for node_id, node in found.items()}
 
     def suspicion(self, node_id: str, now_s: float) -> str:
         """Why this node is suspected, and until when; "" if it is not."""
@@ -416,15 +429,30 @@ class NodeTable:
 
     def _enter(self, event: NodeJoined) -> list[NodeCommand]:
         node = Node(event.facts, event.state, event.now_s)
-        links = self._links()
         self.alive[node.id] = node
+        self._relisted[node.id] = None
         self._tags[nodes.tag_of_node(node.id)] = node.id
         self._changes(node)
         node.link, node.sequence = event.link, event.sequence
-        return [Admit(node.id), Publish((node.listed(),), links), Welcome(node.id, event.link)]
+        self._new[node.id] = node
+        return [Admit(node.id), *self._tell_of_new(event.now_s, but=event.link), Welcome(node.id, event.link)]
+
+    def _tell_of_new(self, now_s: float, *, but: int = 0) -> list[NodeCommand]:
+        """Unless it is too early. but: the link of one that is told by its welcome."""
+        if not self._new:
+            return []
+        others = len(self.alive) - 2  # without the head, and who has come
+        due_s = self._told_of_new_s + (others * TELL_S if others > TOLD_AT_ONCE_MAX else 0.0)
+        if now_s < due_s:
+            self.next_tick_s = min(self.next_tick_s, due_s)
+            return []
+        news = tuple(node.listed() for node in self._new.values())
+        self._new.clear()
+        self._told_of_new_s = now_s
+        return [Publish(news, tuple(link for link in self._links() if link != but))]
 
     def _links(self) -> tuple[int, ...]:
-        return tuple(node.link for node in self.alive.values() if node.link)
+        return tuple([node.link for node in self.alive.values() if node.link])
 
     # ---- living ----
 
@@ -448,6 +476,7 @@ class NodeTable:
         node.state = state  # an equal one is a later word all the same
         if is_other:
             self._changed[node.id] = node
+            self._relisted[node.id] = None
             self.next_tick_s = min(self.next_tick_s, max(now_s, self._published_s + PUBLISH_S))
 
     def _on_head_changed(self, event: HeadChanged) -> list[NodeCommand]:
@@ -524,6 +553,8 @@ class NodeTable:
         checks.invariant(node is not self.head, "the head was declared dead by itself", reason=reason)
         del self.alive[node.id]
         self._changed.pop(node.id, None)
+        self._new.pop(node.id, None)
+        self._relisted[node.id] = None
         node.ended_s, node.reason, node.is_expected = now_s + self._to_time_s, reason, is_expected
         node.suspected_s = None
         node.state = {name: value for name, value in node.state.items() if name != "is_awaited"}
@@ -544,6 +575,7 @@ class NodeTable:
         if len(self.dead) > DEAD_KEPT_MAX:
             _, forgotten = self.dead.popitem(last=False)
             del self._tags[nodes.tag_of_node(forgotten.id)]
+            self._relisted[forgotten.id] = None
             self._changes(forgotten)
 
     # ---- time ----
@@ -571,7 +603,15 @@ class NodeTable:
         if self._changed:
             next_s = min(next_s, self._published_s + PUBLISH_S)
         self.next_tick_s = next_s
-        return commands
+        return self._together([*self._tell_of_new(now_s), *commands])
+
+    def _together(self, commands: list[NodeCommand]) -> list[NodeCommand]:
+        """What members are told at one time they are told in one frame: nodes may die by the hundred."""
+        changes = [one.changes for one in commands if isinstance(one, Publish)]
+        if len(changes) < 2:
+            return commands
+        rest = [one for one in commands if not isinstance(one, Publish)]
+        return [*rest, Publish(tuple(itertools.chain(*changes)), self._links())]
 
     def _forgive(self, node: Node, stood_still_s: float, now_s: float) -> None:
         """While the head stood still, it could neither hear the node nor let it in."""
@@ -634,6 +674,7 @@ class NodeTable:
                 self.next_tick_s <= node.dies_s(self._health), "a death is due before anybody looks", node=node.id
             )
         checks.invariant(self._changed.keys() <= self.alive.keys(), "the dead change")
+        checks.invariant(self._new.keys() <= self.alive.keys(), "the dead join")
         for asked in self._drains.values():
             is_there = asked.node_id in self.alive and asked.node_id != self.head.id
             checks.invariant(is_there, "a node is to be drained that is not there", node=asked.node_id)

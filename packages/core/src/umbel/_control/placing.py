@@ -7,57 +7,47 @@ whose node says what is lacking, until a node comes that can. What a strategy or
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Hashable, Mapping, Sequence
 from typing import Any
 
-from umbel._model import node_labels, placement, resources
+from umbel._model import placement, resources
 from umbel._scheduling import policies
 
 _POLICY = policies.HybridPolicy()
 
 
-def view(
-    node_id: str,
-    total: Mapping[str, int],
-    available: Mapping[str, int],
-    labels: Mapping[str, str],
-    *,
-    is_local: bool = False,
-    is_draining: bool = False,
-) -> placement.NodeView:
-    """A node as it was last heard of, amounts in units."""
-    free = {name: max(0, amount) for name, amount in available.items()}
-    told = {node_labels.NODE_ID: node_id, **labels}
-    return placement.NodeView(
-        node_id,
-        resources.ResourceSet(total),
-        resources.ResourceSet(free),
-        told,
-        is_local=is_local,
-        is_draining=is_draining,
-    )
-
-
-def choose(spec: Any, nodes: Sequence[placement.NodeView], creator: str) -> str:
-    """The id of the node. spec: an `events.ActorSpec`. creator: the node of its creator, which may be none of these any more.
-    nodes: all that live, of which the first does where the creator's is not and no node can host it."""
-    is_there = any(node.node_id == creator for node in nodes)
-    preferred = creator if is_there else nodes[0].node_id
-    demand = _demand(spec)
-    alternatives = [_fit(spec, nodes, selector) for selector in spec.label_selectors or ((),)]
-    for fit in alternatives:
-        ready = [node.node_id for node in placement.eligible_nodes(demand, fit).ready]
-        if preferred in ready and demand.strategy != "SPREAD":
+def choose(spec: Any, view: placement.ClusterView, creator: str, head: str) -> str:
+    """The id of the node. spec: an `events.ActorSpec`. view: of all that live. creator: the node of its creator, which may be
+    none of these any more. head: the node where it goes when its creator's is not there and no node can host it."""
+    there = view.find(creator)
+    is_there = there is not None and not there.is_draining
+    preferred = creator if is_there else head
+    alternatives = [_demand(spec, selector) for selector in spec.label_selectors or ((),)]
+    for demand in alternatives:
+        if demand.strategy != "SPREAD" and _holds(preferred, placement.eligible_among(demand, view, preferred).ready):
             return preferred
-        chosen = _POLICY.place(demand, fit).node_id if ready else None
+        chosen = _POLICY.place(demand, view).node_id
         if chosen is not None:
             return chosen
-    for fit in alternatives:
-        busy = [node.node_id for node in placement.eligible_nodes(demand, fit).busy]
+    for demand in alternatives:
+        busy = _busy(demand, view, preferred)
         if busy:
-            return preferred if preferred in busy else busy[0]
+            return busy
     insisted = demand.strategy.node_id if isinstance(demand.strategy, placement.NodeAffinity) else ""
-    return insisted if any(node.node_id == insisted for node in nodes) else preferred
+    wanted = view.find(insisted)
+    return insisted if wanted is not None and not wanted.is_draining else preferred
+
+
+def _busy(demand: placement.Demand, view: placement.ClusterView, preferred: str) -> str:
+    """Of the nodes that can host it later, the preferred one, else the first; "" for none."""
+    if _holds(preferred, placement.eligible_among(demand, view, preferred).busy):
+        return preferred
+    able = placement.able_nodes(demand, view)
+    return able[0].node_id if able else ""
+
+
+def _holds(node_id: str, nodes: Sequence[placement.NodeView]) -> bool:
+    return any(node.node_id == node_id for node in nodes)
 
 
 def choose_in_group(
@@ -84,8 +74,7 @@ def choose_in_group(
 
 def can_ever(spec: Any, node: placement.NodeView) -> bool:
     """Whether the node can host it, now or when something ends there."""
-    found = [placement.eligible_nodes(_demand(spec), _fit(spec, [node], one)) for one in spec.label_selectors or ((),)]
-    return any(one.ready or one.busy for one in found)
+    return any(one.ready or one.busy for one in _alone(spec, node))
 
 
 def is_better(spec: Any, there: placement.NodeView, here: placement.NodeView) -> bool:
@@ -94,21 +83,30 @@ def is_better(spec: Any, there: placement.NodeView, here: placement.NodeView) ->
 
 
 def _can_now(spec: Any, node: placement.NodeView) -> bool:
-    found = [placement.eligible_nodes(_demand(spec), _fit(spec, [node], one)) for one in spec.label_selectors or ((),)]
-    return any(one.ready for one in found)
+    return any(one.ready for one in _alone(spec, node))
 
 
-def _demand(spec: Any) -> placement.Demand:
-    """What it holds while it lives; what the node must have in all may be more, see `_fit`."""
-    return placement.Demand(resources.ResourceSet(spec.running), _strategy(spec.strategy), depth=spec.depth)
+def _alone(spec: Any, node: placement.NodeView) -> list[placement.Eligible]:
+    """By each of its label selectors."""
+    view = placement.ClusterView((node,))
+    return [placement.eligible_nodes(_demand(spec, one), view) for one in spec.label_selectors or ((),)]
 
 
-def _fit(spec: Any, nodes: Sequence[placement.NodeView], selector: Sequence[Any]) -> placement.ClusterView:
-    """Those with such labels, and so much in all."""
-    wanted = resources.ResourceSet(spec.placement)
-    conditions = [(label, condition) for label, condition in selector]
-    fit = [node for node in nodes if wanted.fits_in(node.total) and node_labels.meets(conditions, node.labels)]
-    return placement.ClusterView(tuple(fit))
+def shape(spec: Any) -> tuple[Hashable, ...]:
+    """What tells actors apart that another node is better for, beside where they look for a worker."""
+    selectors = tuple(tuple(map(tuple, one)) for one in spec.label_selectors or ())
+    return resources.ResourceSet(spec.running), resources.ResourceSet(spec.placement), repr(spec.strategy), selectors
+
+
+def _demand(spec: Any, selector: Sequence[Sequence[str]]) -> placement.Demand:
+    """What it holds while it lives, where there is in all what it asks for to be placed."""
+    return placement.Demand(
+        resources.ResourceSet(spec.running),
+        _strategy(spec.strategy),
+        depth=spec.depth,
+        in_all=resources.ResourceSet(spec.placement),
+        conditions=tuple((label, condition) for label, condition in selector),
+    )
 
 
 def _strategy(wire: Any) -> placement.Strategy:

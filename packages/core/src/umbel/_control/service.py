@@ -109,6 +109,7 @@ class ActorService:
         self._accelerators: dict[
             str, Mapping[str, Sequence[str]]
         ] = {}  # of actors whose constructor is about to be called
+        self.on_hosted: Callable[[str], None] = lambda _actor: None  # a worker has been found for this actor
         self.send, self.reply = node.send, node.reply  # for who else says what depends on what is kept here
         self._memory: Message | None = None  # what is published with a death for want of memory
         self._is_preempted = False  # as is that it was taken away with its node
@@ -331,6 +332,7 @@ class ActorService:
             node,
             is_detached=lambda actor: actor in self.table.actors and self.table.actors[actor].spec.is_detached,
             on_ended=self.group_ended,
+            scheduling_of=lambda job: self.jobs.scheduling_of(job.partition("@")[0]),
             keep=self._keep,
         )
         if self._keeper is not None:
@@ -407,6 +409,7 @@ class ActorService:
             self._node.kill_actor(actor, "its actor is dead")
             return
         self._accelerators[actor] = accelerators
+        self.on_hosted(actor)
         self._decide(ev.ActorHosted(actor, worker, address, self._node.now_s()))
 
     def host_died(
@@ -483,6 +486,7 @@ class ActorService:
                 "entrypoint": one.entrypoint,
                 "started_s": one.started_s,
                 "ended_s": one.ended_s,
+                **one.terms,
             }
             for one in self.jobs.listed()
         ]

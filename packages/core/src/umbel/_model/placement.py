@@ -1,14 +1,16 @@
 """What a scheduling policy is asked and what it answers, and which nodes may hold a demand at all.
 
 `eligible_nodes` applies what is not a matter of policy: a node is alive, has the labels and the resources, and is the
-one that the demand insists on. A policy chooses among the nodes that it leaves. Pure, and free of any clock.
+one that the demand insists on. A policy chooses among the nodes that it leaves. `first_ready` does both, for a policy that is an
+order of the nodes, and need not look at all of them. Pure, and free of any clock.
 """
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Hashable, Mapping, Sequence
 from dataclasses import dataclass, field
-from typing import Literal, TypeAlias
+from operator import itemgetter
+from typing import Any, Literal, TypeAlias
 
 from umbel._model import node_labels, resources
 
@@ -32,14 +34,19 @@ class NodeAffinity:
 Strategy: TypeAlias = "Literal['DEFAULT', 'SPREAD'] | NodeAffinity"
 
 
+_Amounts: TypeAlias = resources.ResourceSet  # by these names in a class that has `resources` of its own
+_NOTHING = resources.EMPTY
+
+
 @dataclass(frozen=True)
 class Demand:
     """Resources that one task or actor needs on one node.
 
-    label_selector: conditions on the node's labels, see `node_labels.label_matches`. depth: 0 for what the driver submitted, one
-    more for each task or actor that it was submitted from. is_in_bundle: `resources` are those of bundles of placement groups,
-    which are used as long as they are there, also on a node that begins nothing else any more. near: the node that has most bytes
-    of its large arguments, "" where it does not matter; a wish, which a policy weighs.
+    label_selector: conditions on the node's labels, see `node_labels.label_matches`; conditions: more of them, maybe several on
+    one label. depth: 0 for what the driver submitted, one more for each task or actor that it was submitted from. is_in_bundle:
+    `resources` are those of bundles of placement groups, which are used as long as they are there, also on a node that begins
+    nothing else any more. in_all: what the node must have, free or not, beside that. near: the node that has most bytes of its
+    large arguments, "" where it does not matter; a wish, which a policy weighs.
     """
 
     resources: resources.ResourceSet
@@ -47,6 +54,8 @@ class Demand:
     label_selector: Mapping[str, str] = field(default_factory=dict)
     depth: int = 0
     is_in_bundle: bool = False
+    in_all: _Amounts = _NOTHING
+    conditions: node_labels.Selector = ()
     near: str = ""
 
 
@@ -79,11 +88,25 @@ class NodeView:
     is_draining: bool = False
 
 
+# Smaller ones come first, and no two nodes have the same; None for one that is left out.
+Rank: TypeAlias = Callable[[NodeView], Any]
+Order: TypeAlias = Callable[[Demand, NodeView], Any]
+
+
 @dataclass(frozen=True)
 class ClusterView:
     """A snapshot of all nodes, dead ones that are still remembered included. Node ids are unique."""
 
     nodes: tuple[NodeView, ...]
+
+    def find(self, node_id: str) -> NodeView | None:
+        return next((node for node in self.nodes if node.node_id == node_id), None)
+
+    def ranked(self, key: Hashable, rank: Rank) -> Sequence[NodeView]:
+        """The nodes that have a rank, the first first. key: of two ranks with the same key, a node has the same by both; so a
+        view may remember (`umbel._scheduling.kept_view`)."""
+        found = [(place, node) for node in self.nodes if (place := rank(node)) is not None]
+        return [node for _, node in sorted(found, key=itemgetter(0))]
 
 
 @dataclass(frozen=True)
@@ -110,42 +133,125 @@ class Eligible:
 
 def eligible_nodes(demand: Demand, view: ClusterView) -> Eligible:
     """Sort out the nodes for a demand, in the view's order. Raises InvalidOption for an unreadable label selector."""
-    labelled = [node for node in view.nodes if node.is_alive and _has_labels(node, demand.label_selector)]
+    labelled = [node for node in view.nodes if node.is_alive and _has_labels(node, demand)]
     staying = [node for node in labelled if demand.is_in_bundle or not node.is_draining]
     if isinstance(demand.strategy, NodeAffinity):
         return _with_affinity(demand, demand.strategy, staying, [node.node_id for node in labelled if node.is_draining])
     return _by_resources(demand, staying)
 
 
+def first_ready(demand: Demand, view: ClusterView, order: Order) -> NodeView | Placement:
+    """Of the nodes that are ready for a demand, by `eligible_nodes`, the first one; else the refusal. order: a function that is
+    the same object whenever it is the same order, and looks at nothing of the demand but its resources and labels."""
+    affinity = demand.strategy
+    if not isinstance(affinity, NodeAffinity):
+        return _first_ready(demand, view, order)
+    alone = eligible_among(demand, view)
+    if alone.ready:
+        return alone.ready[0]
+    if affinity.is_soft and (affinity.spills_when_busy or not alone.busy):
+        found = _first_ready(demand, view, order)
+        if isinstance(found, NodeView) or not alone.busy:
+            return found
+    return alone.refusal
+
+
+def able_nodes(demand: Demand, view: ClusterView, order: Order | None = None) -> Sequence[NodeView]:
+    """The nodes that may hold a demand now or later, the first first; of one with an affinity, that node alone if it may. order:
+    as for `first_ready`; else the local one, and the others by id."""
+    affinity = demand.strategy
+    if isinstance(affinity, NodeAffinity):
+        wanted = view.find(affinity.node_id)
+        if wanted is not None and _is_able(demand, wanted):
+            return (wanted,)
+        if not affinity.is_soft:
+            return ()
+    order = order or _by_id
+    return view.ranked(
+        ("able", order, *_key(demand)), lambda node: order(demand, node) if _is_able(demand, node) else None
+    )
+
+
+def eligible_among(demand: Demand, view: ClusterView, *node_ids: str) -> Eligible:
+    """As if there were no other nodes than these, and the one of its affinity."""
+    names = [*node_ids, demand.strategy.node_id] if isinstance(demand.strategy, NodeAffinity) else node_ids
+    found = [view.find(node_id) for node_id in dict.fromkeys(names)]
+    return eligible_nodes(demand, ClusterView(tuple(node for node in found if node is not None)))
+
+
+def _first_ready(demand: Demand, view: ClusterView, order: Order) -> NodeView | Placement:
+    key = _key(demand)
+    ready = view.ranked(
+        ("ready", order, *key),
+        lambda node: (
+            order(demand, node) if demand.resources.fits_in(node.available) and _is_able(demand, node) else None
+        ),
+    )
+    if ready:
+        return ready[0]
+    stays = view.ranked(("stays", *key[2:]), lambda node: _by_id(demand, node) if _stays(demand, node) else None)
+    able = view.ranked(("able", _by_id, *key), lambda node: _by_id(demand, node) if _is_able(demand, node) else None)
+    return _refusal(demand, able, stays)
+
+
+def _key(demand: Demand) -> tuple[Hashable, ...]:
+    """What tells demands apart for which other nodes are eligible, beside their affinity."""
+    labels = tuple(sorted(demand.label_selector.items())) if demand.label_selector else ()
+    return demand.resources, demand.in_all, demand.is_in_bundle, labels, demand.conditions
+
+
+def _by_id(_demand: Demand, node: NodeView) -> tuple[bool, str]:
+    return not node.is_local, node.node_id
+
+
+def _stays(demand: Demand, node: NodeView) -> bool:
+    """Whether it lives, has the labels, and begins such things."""
+    is_open = node.is_alive and (demand.is_in_bundle or not node.is_draining)
+    return is_open and _has_labels(node, demand)
+
+
+def _is_able(demand: Demand, node: NodeView) -> bool:
+    return _has_enough(demand, node) and _stays(demand, node)
+
+
+def _has_enough(demand: Demand, node: NodeView) -> bool:
+    return demand.resources.fits_in(node.total) and demand.in_all.fits_in(node.total)
+
+
 _NOT_REFUSED = Placement(None, "some node is ready")
 
 
-def _has_labels(node: NodeView, selector: Mapping[str, str]) -> bool:
-    return node_labels.meets(selector.items(), node.labels)
+def _has_labels(node: NodeView, demand: Demand) -> bool:
+    if not demand.label_selector and not demand.conditions:
+        return True
+    return node_labels.meets([*demand.label_selector.items(), *demand.conditions], node.labels)
 
 
 def _by_resources(demand: Demand, nodes: Sequence[NodeView]) -> Eligible:
-    able = [node for node in nodes if demand.resources.fits_in(node.total)]
+    able = [node for node in nodes if _has_enough(demand, node)]
     ready = tuple(node for node in able if demand.resources.fits_in(node.available))
     if len(ready) == len(able) and able:
         return Eligible(ready, (), _NOT_REFUSED)
     busy = tuple(node for node in able if not demand.resources.fits_in(node.available))
-    if ready:
-        return Eligible(ready, busy, _NOT_REFUSED)
-    needs = _describe(demand.resources)
-    if able:
+    return Eligible(ready, busy, _NOT_REFUSED if ready else _refusal(demand, busy, nodes))
+
+
+def _refusal(demand: Demand, busy: Sequence[NodeView], nodes: Sequence[NodeView]) -> Placement:
+    """Of nodes that live and have the labels, none of which is ready."""
+    wanted = {**demand.in_all, **demand.resources} if demand.in_all else demand.resources
+    needs = _describe(resources.ResourceSet(wanted))
+    if busy:
         lacking = _names(busy, demand.resources)
-        refusal = Placement(None, f"{needs} is not free now on {lacking}; it waits until what runs there ends")
-    elif nodes:
-        refusal = Placement(
+        return Placement(None, f"{needs} is not free now on {lacking}; it waits until what runs there ends")
+    if nodes:
+        return Placement(
             None,
             f"no node has {needs} in total ({_names(nodes, demand.resources)}); ask for less or add a node",
             is_feasible=False,
         )
-    else:
-        wanted = f" with the labels {dict(demand.label_selector)}" if demand.label_selector else ""
-        refusal = Placement(None, f"no node{wanted} is alive; add one or correct the selector", is_feasible=False)
-    return Eligible(ready, busy, refusal)
+    asked_for = {**demand.label_selector, **dict(demand.conditions)}
+    labels = f" with the labels {asked_for}" if asked_for else ""
+    return Placement(None, f"no node{labels} is alive; add one or correct the selector", is_feasible=False)
 
 
 def _with_affinity(
@@ -169,7 +275,7 @@ def _with_affinity(
         reason = f"node {affinity.node_id} is being drained, and begins nothing any more; make the affinity soft"
         return Eligible((), (), Placement(None, reason, is_feasible=False))
     reason = f"node {affinity.node_id} is dead, unknown, or never has {_describe(demand.resources)}"
-    reason += " with the labels asked for" if demand.label_selector else ""
+    reason += " with the labels asked for" if demand.label_selector or demand.conditions else ""
     reason += "; correct the node id or make the affinity soft"
     return Eligible((), (), Placement(None, reason, is_feasible=False))
 

@@ -8,8 +8,8 @@ infeasible. Pure, as the policies for tasks are: the same question has the same 
 
 from __future__ import annotations
 
-import contextlib
-from collections.abc import Iterator, Mapping, Sequence
+import functools
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from typing import Final, NamedTuple
 
 from umbel._model import node_labels, placement, resources
@@ -24,6 +24,8 @@ SEARCH_STEPS_MAX: Final = 20_000  # packing is hard in general; what people ask 
 _NAMED_NODES_MAX: Final = 3  # in a reason
 
 _Free = dict[str, dict[str, int]]  # by node, what is left of each resource
+_Selector = tuple[tuple[str, str], ...]
+_Kind = tuple[resources.ResourceSet, _Selector]  # of a bundle
 
 
 class _TooHard(Exception):
@@ -47,6 +49,10 @@ class GroupDemand(NamedTuple):
     def selector(self, index: int) -> Mapping[str, str]:
         return self.label_selectors[index] if self.label_selectors else {}
 
+    def kind(self, index: int) -> _Kind:
+        """What decides which nodes suit the bundle."""
+        return self.bundles[index], tuple(sorted(self.selector(index).items()))
+
 
 class GroupPlacement(NamedTuple):
     """The node of each bundle that had none, or nothing, and why. is_ready: all of it is free there now, as far as the view
@@ -60,32 +66,91 @@ class GroupPlacement(NamedTuple):
 
 def place(demand: GroupDemand, view: placement.ClusterView) -> GroupPlacement:
     """Raises InvalidOption for an unreadable label selector."""
-    nodes = sorted((node for node in view.nodes if node.is_alive), key=lambda node: (not node.is_local, node.node_id))
-    staying = [node for node in nodes if not node.is_draining]
-    able = {
-        index: [node.node_id for node in staying if _suits(node, demand.bundles[index], demand.selector(index))]
-        for index in demand.missing()
-    }
-    with contextlib.suppress(_TooHard):
-        found = _assigned(demand, able, {node.node_id: dict(node.available) for node in nodes})
-        if found is not None:
-            return GroupPlacement(found, f"{_how(demand.strategy)}, on {_names(found)}", is_ready=True)
-    room: _Free = {node.node_id: dict(node.total) for node in nodes}
-    for index, node_id in demand.placed.items():
-        if node_id in room:
-            _take(room[node_id], demand.bundles[index])
     try:
-        found = _assigned(demand, able, room)
+        found = _assigned_among(_shortlist(demand, view, is_free=True), demand, lambda node: dict(node.available))
+    except _TooHard:
+        found = None
+    if found is not None:
+        return GroupPlacement(found, f"{_how(demand.strategy)}, on {_names(found)}", is_ready=True)
+    try:
+        found = _assigned_among(_shortlist(demand, view, is_free=False), demand, lambda node: _emptied(demand, node))
     except _TooHard:
         return GroupPlacement({}, f"has no place that {SEARCH_STEPS_MAX} attempts to arrange its bundles have found")
     if found is not None:
         return GroupPlacement(found, f"waits for room on {_names(found)}")
-    return GroupPlacement({}, _why_not(demand, nodes, able), is_feasible=False)
+    nodes = [node for node in view.nodes if node.is_alive]
+    return GroupPlacement({}, _why_not(demand, nodes, _able(demand, nodes)), is_feasible=False)
 
 
-def _suits(node: placement.NodeView, bundle: resources.ResourceSet, selector: Mapping[str, str]) -> bool:
+def _assigned_among(
+    nodes: Sequence[placement.NodeView], demand: GroupDemand, free: Callable[[placement.NodeView], dict[str, int]]
+) -> dict[int, str] | None:
+    return _assigned(demand, _able(demand, nodes), {node.node_id: free(node) for node in nodes})
+
+
+def _able(demand: GroupDemand, nodes: Sequence[placement.NodeView]) -> dict[int, list[str]]:
+    """The nodes for each bundle that has none."""
+    missing, staying = demand.missing(), [node for node in nodes if not node.is_draining]
+    kinds = {demand.kind(index) for index in missing}
+    fitting = {kind: [node.node_id for node in staying if _suits(node, *kind)] for kind in kinds}
+    return {index: fitting[demand.kind(index)] for index in missing}
+
+
+def _emptied(demand: GroupDemand, node: placement.NodeView) -> dict[str, int]:
+    """All that a node has, but for the group's own bundles there."""
+    room = dict(node.total)
+    for index, node_id in demand.placed.items():
+        if node_id == node.node_id:
+            _take(room, demand.bundles[index])
+    return room
+
+
+def _shortlist(demand: GroupDemand, view: placement.ClusterView, *, is_free: bool) -> list[placement.NodeView]:
+    """So many nodes that the others make no difference, in the order in which they are taken: with as many for each bundle as
+    there are bundles, every bundle that has more of them to choose from has one left, whatever the others have. is_free: of what
+    is free there now; else of all that they have."""
+    missing, kept = demand.missing(), {*demand.placed.values(), demand.soft_target}
+    kinds = tuple(dict.fromkeys(demand.kind(index) for index in missing))
+    chosen = {node_id: view.find(node_id) for node_id in kept}
+    together = (_sum([demand.bundles[index] for index in missing]), kinds)
+    whole: Sequence[placement.NodeView] = ()
+    if demand.strategy in (PACK, STRICT_PACK):  # the first that takes all
+        rank: placement.Rank = functools.partial(_rank_of_whole, *together, is_free=is_free)
+        whole = view.ranked(("whole", is_free, together), rank)[: 1 + len(kept)]
+        chosen |= {node.node_id: node for node in whole}
+    if demand.strategy in (SPREAD, STRICT_SPREAD) or (demand.strategy == PACK and len(whole) <= len(kept)):
+        is_by_room = demand.strategy != STRICT_SPREAD
+        for kind in kinds:
+            rank = functools.partial(_rank_for, *kind, is_free=is_free, is_by_room=is_by_room)
+            ranked = view.ranked(("bundle", is_free, is_by_room, kind), rank)
+            chosen |= {node.node_id: node for node in ranked[: len(missing) + len(kept)]}
+    nodes = [node for node in chosen.values() if node is not None and node.is_alive]
+    return sorted(nodes, key=lambda node: (not node.is_local, node.node_id))
+
+
+def _rank_of_whole(
+    wanted: resources.ResourceSet, kinds: Sequence[_Kind], node: placement.NodeView, *, is_free: bool
+) -> tuple[bool, str] | None:
+    """Of the nodes that take all missing bundles."""
+    room = node.available if is_free else node.total
+    if node.is_alive and not node.is_draining and wanted.fits_in(room) and all(_suits(node, *kind) for kind in kinds):
+        return not node.is_local, node.node_id
+    return None
+
+
+def _rank_for(
+    bundle: resources.ResourceSet, selector: _Selector, node: placement.NodeView, *, is_free: bool, is_by_room: bool
+) -> tuple[float, bool, str] | None:
+    """Of the nodes that take a bundle. is_by_room: the one with most room first."""
+    room = node.available if is_free else node.total
+    if node.is_alive and not node.is_draining and bundle.fits_in(room) and _suits(node, bundle, selector):
+        return -_room(bundle, room) if is_by_room else 0.0, not node.is_local, node.node_id
+    return None
+
+
+def _suits(node: placement.NodeView, bundle: resources.ResourceSet, selector: _Selector) -> bool:
     """Whether the node, if it were empty, could hold the bundle."""
-    return node_labels.meets(selector.items(), node.labels) and bundle.fits_in(node.total)
+    return node_labels.meets(selector, node.labels) and bundle.fits_in(node.total)
 
 
 def _assigned(demand: GroupDemand, able: Mapping[int, Sequence[str]], free: _Free) -> dict[int, str] | None:
@@ -272,7 +337,7 @@ def _why_not(demand: GroupDemand, nodes: Sequence[placement.NodeView], able: Map
         bundle, selector = demand.bundles[index], demand.selector(index)
         if fitting:
             continue
-        if not any(_suits(node, resources.EMPTY, selector) for node in nodes):
+        if not any(_suits(node, resources.EMPTY, tuple(selector.items())) for node in nodes):
             return (
                 f"bundle {index} needs a node with labels like {dict(selector)}, which none of those alive has; correct the "
                 "selector or add such a node"

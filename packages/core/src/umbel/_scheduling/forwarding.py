@@ -20,6 +20,7 @@ from typing import Any, Final, NamedTuple, Protocol
 
 from umbel._base import checks
 from umbel._model import placement, resources
+from umbel._scheduling import kept_view
 
 PATIENCE_S: Final = 1.0  # a grant takes milliseconds where there is room and a warm worker; starting one, tens of them
 
@@ -137,7 +138,8 @@ class Wish:
     make its environment, and what they do for that."""
 
     __slots__ = (
-        "client", "count", "demands", "key", "near", "on", "preparing", "queue", "reason", "refusal", "tried_s", "turn",
+        "asked", "client", "count", "demands", "key", "near", "on", "preparing", "queue", "reason", "refusal", "tried_s", "turn",
+        "untold",
     )  # fmt: skip
 
     def __init__(self, client: str, key: str, demands: Sequence[placement.Demand], turn: int) -> None:
@@ -148,6 +150,8 @@ class Wish:
         self.count = 0
         self.near: dict[str, int] = {}  # as said last, less what was granted there since
         self.on: dict[str, int] = {}
+        self.asked = 0  # in all
+        self.untold: dict[str, int] = {}  # of nodes that have to be told, what they have been
         self.queue = ""
         self.tried_s: dict[str, float] = {}
         self.preparing: dict[str, str] = {}
@@ -171,6 +175,8 @@ class Forwarding:
         self._asking: dict[str, set[Wish]] = {}  # by node, those of which something is asked there
         # Nodes less what they are asked for, and how much of each wish fits; where nothing has changed since.
         self._left: dict[str, tuple[placement.NodeView, dict[Wish, int]]] = {}
+        self._rooms = kept_view.KeptView()  # the same nodes, but for those that have changed since it was asked
+        self._moved: dict[str, None] = {}  # those
         self._known_at: dict[str, set[str]] = {}  # by process, the other nodes that have heard of it
         self._heard: dict[tuple[str, str], dict[str, int]] = {}  # by process and key, the grants of each node
         self._turns = 0
@@ -210,7 +216,7 @@ class Forwarding:
             self._has_freed = True
         self._granting.discard(node)
         self.nodes[node] = event.view
-        self._left.pop(node, None)
+        self._stands_otherwise(node)
         is_new = known is None or not known.is_draining
         return self._take_back(node, event.at_s) if event.view.is_draining and is_new else []
 
@@ -220,9 +226,8 @@ class Forwarding:
         for wish in [wish for wish in self._in_order() if node in wish.on]:
             if wish.demands[0].is_in_bundle:
                 continue
-            before = dict(wish.on)
-            self._put(wish, node, -before[node])
-            commands += [*self._told(wish, before), *self._settle(wish, at_s)]
+            self._put(wish, node, -wish.on[node])
+            commands += [*self._told(wish), *self._settle(wish, at_s)]
         return commands
 
     # ---- wishes ----
@@ -249,7 +254,8 @@ class Forwarding:
         if wish.near.get(event.node):
             wish.near[event.node] -= 1
         if wish.on.get(event.node):
-            self._put(wish, event.node, -1)  # the node has counted it, too
+            self._put(wish, event.node, -1)
+            wish.untold.pop(event.node)  # it has counted that, too
             if event.node in wish.tried_s:
                 wish.tried_s[event.node] = event.at_s
         return self._settle(wish, event.at_s)
@@ -278,7 +284,8 @@ class Forwarding:
         hit = [wish for wish in self._in_order() if node in wish.on]
         for wish in hit:
             self._put(wish, node, -wish.on[node])
-        self._left.pop(node, None)
+            wish.untold.pop(node)  # it knows of nothing
+        self._stands_otherwise(node)
         self._granting.discard(node)
         self._has_freed = self._are_others = True
         commands: list[Command] = []
@@ -319,31 +326,29 @@ class Forwarding:
 
     def _on_ticked(self, event: Ticked) -> list[Command]:
         commands: list[Command] = []
-        crowded: set[resources.ResourceSet] = set()
         for wish in self._in_order():
-            before = dict(wish.on)
             for node, since_s in [*wish.tried_s.items()]:
                 if since_s + PATIENCE_S <= event.at_s and node not in wish.preparing:
                     wish.tried_s[node] = event.at_s
-                    if self._has_room(wish, crowded) and self._move(wish, node, event.at_s):
-                        crowded.clear()
-            commands += self._told(wish, before)
+                    if self._has_room(wish):
+                        self._move(wish, node, event.at_s)
+            commands += self._told(wish)
         return commands
 
     # ---- where to ask ----
 
     def _settle(self, wish: Wish, at_s: float) -> list[Command]:
         """Ask for as much as is wanted, no more and no less."""
-        before, refusal = dict(wish.on), wish.refusal
-        excess = sum(wish.on.values()) - wish.count
-        for node in sorted(wish.on, key=lambda node: (node != wish.queue, node == self._node)):
+        refusal, excess = wish.refusal, wish.asked - wish.count
+        in_order = sorted(wish.on, key=lambda node: (node != wish.queue, node == self._node)) if excess > 0 else ()
+        for node in in_order:
             taken = min(excess, wish.on[node])
             if taken > 0:
                 self._put(wish, node, -taken)
                 excess -= taken
                 self._has_freed = True
         while excess < 0:
-            chosen = self._chosen(wish, ())
+            chosen = self._chosen(wish, self._view())
             if chosen is None:
                 break
             self._ask(wish, chosen, at_s)
@@ -352,18 +357,32 @@ class Forwarding:
             failure = self._queue(wish, -excess, at_s)
             if failure:
                 self._forget(wish)
-                return [*self._told(wish, before), Fail(wish.client, wish.key, failure)]
+                return [*self._told(wish), Fail(wish.client, wish.key, failure)]
         elif wish.refusal and wish.count:
             wish.refusal = ""
-        commands = self._told(wish, before, is_refusal_new=refusal != wish.refusal)
+        commands = self._told(wish, is_refusal_new=refusal != wish.refusal)
         if not wish.count:
             del self.wishes[wish.client, wish.key]
         return commands
 
-    def _chosen(self, wish: Wish, without: Sequence[str]) -> str | None:
+    def _view(self) -> kept_view.KeptView:
+        """The nodes as they will be once they have granted what they can of what is asked of them."""
+        for node in self._moved:
+            if node in self.nodes:
+                self._rooms.put(self._standing(node)[0])
+                self._rooms.changed(node)  # how much is asked of it has
+            else:
+                self._rooms.remove(node)
+        self._moved.clear()
+        return self._rooms
+
+    def _stands_otherwise(self, node: str) -> None:
+        self._left.pop(node, None)
+        self._moved[node] = None
+
+    def _chosen(self, wish: Wish, view: placement.ClusterView) -> str | None:
         """The node with room that the policy wants; the wish's reason is the policy's."""
-        view = placement.ClusterView(tuple(self._room(node) for node in self.nodes if node not in without))
-        near = self._near(wish) if wish.near else ""
+        near = self._near(wish, view) if wish.near else ""
         for demand in wish.demands:
             found = self._policy.place(replace(demand, near=near) if near else demand, view)
             wish.reason = found.reason
@@ -371,20 +390,14 @@ class Forwarding:
                 return found.node_id
         return None
 
-    def _near(self, wish: Wish) -> str:
+    @staticmethod
+    def _near(wish: Wish, view: placement.ClusterView) -> str:
         """A node that more of it had better be asked of, and that has room."""
-        for node, count in wish.near.items():
-            if (
-                wish.on.get(node, 0) < count
-                and node in self.nodes
-                and wish.resources.fits_in(self._room(node).available)
-            ):
-                return node
+        for name, count in wish.near.items():
+            node = view.find(name) if wish.on.get(name, 0) < count else None
+            if node is not None and wish.resources.fits_in(node.available):
+                return name
         return ""
-
-    def _room(self, name: str) -> placement.NodeView:
-        """A node as it will be once it has granted what it can of what is asked of it."""
-        return self._standing(name)[0]
 
     def _fitting(self, wish: Wish, name: str) -> int:
         """How much of what a node is asked for by this wish it has room for, as far as it is known."""
@@ -402,42 +415,38 @@ class Forwarding:
             found = self._left[name] = (view, fitting)
         return found
 
-    def _has_room(self, wish: Wish, crowded: set[resources.ResourceSet]) -> bool:
-        """Whether some node has, whatever else the wish asks for. crowded: what none has room for, to be emptied when that
-        may have changed."""
+    def _has_room(self, wish: Wish) -> bool:
+        """Whether some node has, whatever else the wish asks for."""
         needs = wish.resources
-        if needs in crowded:
-            return False
-        if any(needs.fits_in(self._room(node).available) for node in self.nodes):
-            return True
-        crowded.add(needs)
-        return False
+        return bool(self._view().ranked(needs, lambda node: node.node_id if needs.fits_in(node.available) else None))
 
     def _queue(self, wish: Wish, count: int, at_s: float) -> str:
         """Nobody has room: wait where it is likely to come first. Returns why the wish cannot wait, or ""."""
-        view = placement.ClusterView(tuple(self._room(node) for node in self.nodes))
+        view, reason = self._view(), ""
         for demand in wish.demands:
-            eligible = placement.eligible_nodes(demand, view)
-            if eligible.busy or eligible.ready:  # ready ones, which a policy of a plugin would not take
-                able = (*eligible.ready, *eligible.busy)
-                if wish.queue not in {node.node_id for node in able}:
-                    wish.queue = min(able, key=self._by_queue).node_id
+            first = placement.first_ready(demand, view, self._by_queue)
+            if (
+                isinstance(first, placement.NodeView) or first.is_feasible
+            ):  # a ready one a plugin's policy would not take
+                there = placement.eligible_among(demand, view, wish.queue)
+                if wish.queue not in {node.node_id for node in (*there.ready, *there.busy)}:
+                    wish.queue = placement.able_nodes(demand, view, self._by_queue)[0].node_id
                 self._put(wish, wish.queue, count)
                 wish.tried_s.setdefault(wish.queue, at_s)
                 wish.refusal = ""
-                if not eligible.ready:
-                    wish.reason = eligible.refusal.reason
+                if isinstance(first, placement.Placement):
+                    wish.reason = first.reason
                 return ""
-        refusal = placement.eligible_nodes(wish.demands[0], view).refusal
+            reason = reason or first.reason
         strategy = wish.demands[0].strategy
         if isinstance(strategy, placement.NodeAffinity) and not strategy.is_soft:
-            return refusal.reason
-        wish.queue, wish.refusal, wish.reason = self._node, refusal.reason, refusal.reason
+            return reason
+        wish.queue, wish.refusal, wish.reason = self._node, reason, reason
         self._put(wish, self._node, count)
         wish.tried_s.setdefault(wish.queue, at_s)
         return ""
 
-    def _by_queue(self, node: placement.NodeView) -> tuple[bool, int, str]:
+    def _by_queue(self, _demand: placement.Demand, node: placement.NodeView) -> tuple[bool, int, str]:
         return (
             not node.is_local,
             sum(wish.on[node.node_id] for wish in self._asking.get(node.node_id, ())),
@@ -448,35 +457,31 @@ class Forwarding:
         """A node has changed: what waits may have room now, or can never have it."""
         are_others, self._are_others = self._are_others, False
         commands: list[Command] = []
-        crowded: set[resources.ResourceSet] = set()
         for wish in self._in_order(wish for wish in self.wishes.values() if wish.on.get(wish.queue)):
-            before, refusal = dict(wish.on), wish.refusal
+            refusal = wish.refusal
             for _ in range(wish.on[wish.queue] - self._fitting(wish, wish.queue)):
-                if not self._has_room(wish, crowded) or not self._move(wish, wish.queue, at_s):
+                if not self._has_room(wish) or not self._move(wish, wish.queue, at_s):
                     break
-                crowded.clear()
             waiting = wish.on.get(wish.queue, 0)
             if not waiting:
                 wish.refusal = ""
             elif are_others:
-                crowded.clear()
                 queue, since_s, doing = wish.queue, wish.tried_s[wish.queue], wish.preparing.get(wish.queue)
                 self._put(wish, wish.queue, -waiting)
                 failure = self._queue(wish, waiting, at_s)
                 if failure:
                     self._forget(wish)
-                    commands += [*self._told(wish, before), Fail(wish.client, wish.key, failure)]
+                    commands += [*self._told(wish), Fail(wish.client, wish.key, failure)]
                     continue
                 wish.tried_s[wish.queue] = since_s
                 if doing is not None and wish.queue == queue:
                     wish.preparing[queue] = doing  # it has not heard that it was not asked for a moment
-            if wish.on != before or wish.refusal != refusal:
-                commands += self._told(wish, before, is_refusal_new=refusal != wish.refusal)
+            commands += self._told(wish, is_refusal_new=refusal != wish.refusal)
         return commands
 
     def _move(self, wish: Wish, node: str, at_s: float) -> bool:
         """Ask for one elsewhere instead, if there is room."""
-        other = self._chosen(wish, (node,))
+        other = self._chosen(wish, self._view().without(node))
         if other is None:
             return False
         self._put(wish, node, -1)
@@ -489,8 +494,10 @@ class Forwarding:
         wish.tried_s.setdefault(node, at_s)
 
     def _put(self, wish: Wish, node: str, count: int) -> None:
+        wish.untold.setdefault(node, wish.on.get(node, 0))
+        wish.asked += count
         wish.on[node] = wish.on.get(node, 0) + count
-        self._left.pop(node, None)
+        self._stands_otherwise(node)
         if wish.on[node]:
             self._asking.setdefault(node, set()).add(wish)
             return
@@ -501,15 +508,16 @@ class Forwarding:
         if not self._asking[node]:
             del self._asking[node]
 
-    def _told(self, wish: Wish, before: dict[str, int], *, is_refusal_new: bool = False) -> list[Command]:
-        """What has changed for the nodes."""
+    def _told(self, wish: Wish, *, is_refusal_new: bool = False) -> list[Command]:
+        """What has changed for the nodes since they were told."""
         commands: list[Command] = []
-        for node in sorted({*before, *wish.on}):
+        before, wish.untold = wish.untold, {}
+        for node in sorted({*before, self._node} if is_refusal_new else before):
             count = wish.on.get(node, 0)
             is_own = node == self._node
             if node not in self.nodes and not is_own:
                 continue
-            if count != before.get(node, 0) or (is_own and is_refusal_new):
+            if count != before.get(node, count) or (is_own and is_refusal_new):
                 heard = self._heard.get((wish.client, wish.key), {}).get(node, 0)
                 commands.append(Want(node, wish.client, wish.key, count, heard, wish.refusal if is_own else ""))
                 if not is_own:
@@ -531,10 +539,15 @@ class Forwarding:
 
     def check(self) -> None:
         """The invariants, for tests and the simulator."""
+        rooms = {node.node_id: node for node in self._view().nodes}
+        checks.invariant(rooms == {node: self._standing(node)[0] for node in self.nodes}, "a view is old")
         for place, wish in self.wishes.items():
             checks.invariant(place == (wish.client, wish.key), "a wish in another's place", client=wish.client)
             total = sum(wish.on.values())
-            checks.invariant(total == wish.count > 0, "not all is asked for, or too much", key=wish.key, asked=total)
+            checks.invariant(
+                total == wish.asked == wish.count > 0, "not all is asked for, or too much", key=wish.key, asked=total
+            )
+            checks.invariant(not wish.untold, "a node is not told", key=wish.key)
             checks.invariant(wish.reason, "a wish waits without a reason", client=wish.client, key=wish.key)
             checks.invariant(wish.tried_s.keys() <= wish.on.keys(), "tried where nothing is asked for", key=wish.key)
             checks.invariant(

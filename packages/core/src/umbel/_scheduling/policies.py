@@ -1,6 +1,6 @@
 """The built-in scheduling policies, and a guard around those that come from elsewhere.
 
-Both obey labels, resources and node affinity through `eligible_nodes`, and spread what asks for "SPREAD"; they differ
+Both obey labels, resources and node affinity through `first_ready`, and spread what asks for "SPREAD"; they differ
 in where everything else goes, and only the hybrid one looks at where arguments are. Policies are pure: the same question
 has the same answer, so a seed replays a run.
 """
@@ -8,8 +8,10 @@ has the same answer, so a seed replays a run.
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
+from typing import Any
 
 from umbel import spi
+from umbel._model import placement  # what is asked often: each look into `spi` is one for the module first
 
 # Up to half of a node's scarcest resource, packing keeps other nodes free for large demands and lets a cluster shrink;
 # beyond it, neighbours begin to disturb one another. Ray's threshold.
@@ -23,17 +25,16 @@ class HybridPolicy:
     def place(self, demand: spi.Demand, view: spi.ClusterView) -> spi.Placement:
         if demand.strategy == "SPREAD":
             return _spread(demand, view)
-        eligible = spi.eligible_nodes(demand, view)
-        if not eligible.ready:
-            return eligible.refusal
-        if any(node.node_id == demand.near for node in eligible.ready):
-            return spi.Placement(demand.near, "the node that has most bytes of its large arguments")
-        packable = [node for node in eligible.ready if _share_used(node, demand) < PACK_UNTIL]
-        if packable:
-            node = min(packable, key=lambda one: (not one.is_local, one.node_id))
-            where = "the local node" if node.is_local else "the first node"
-            return spi.Placement(node.node_id, f"{where} that is less than {PACK_UNTIL:.0%} used")
-        return _least_used(demand, eligible.ready)
+        near = placement.eligible_among(demand, view, demand.near).ready if demand.near else ()
+        if any(node.node_id == demand.near for node in near):
+            return placement.Placement(demand.near, "the node that has most bytes of its large arguments")
+        found = placement.first_ready(demand, view, packed)
+        if isinstance(found, placement.Placement):
+            return found
+        if _share_used(found, demand) >= PACK_UNTIL:
+            return _as_least_used(demand, found)
+        where = "the local node" if found.is_local else "the first node"
+        return placement.Placement(found.node_id, f"{where} that is less than {PACK_UNTIL:.0%} used")
 
     def order(self, waiting: Sequence[spi.WaitingDemand]) -> Sequence[int]:
         return deepest_first(waiting)
@@ -71,12 +72,12 @@ class GuardedPolicy:
 
     def place(self, demand: spi.Demand, view: spi.ClusterView) -> spi.Placement:
         try:
-            placement = self._policy.place(demand, view)
-            fault = placement_fault(demand, view, placement)
+            answer = self._policy.place(demand, view)
+            fault = placement_fault(demand, view, answer)
         except Exception as error:
             fault = f"place() raised {type(error).__name__}: {error}"
         if not fault:
-            return placement
+            return answer
         self._give_up(fault)
         return self._policy.place(demand, view)
 
@@ -101,17 +102,17 @@ class GuardedPolicy:
         )
 
 
-def placement_fault(demand: spi.Demand, view: spi.ClusterView, placement: object) -> str:
+def placement_fault(demand: spi.Demand, view: spi.ClusterView, answer: object) -> str:
     """How a placement breaks the contract of SchedulingPolicy, or an empty string."""
-    if not isinstance(placement, spi.Placement):
-        return f"place() returned {placement!r} instead of a Placement"
-    if not placement.reason:
-        return f"place() gave no reason: {placement!r}"
-    if placement.node_id is None:
+    if not isinstance(answer, spi.Placement):
+        return f"place() returned {answer!r} instead of a Placement"
+    if not answer.reason:
+        return f"place() gave no reason: {answer!r}"
+    if answer.node_id is None:
         return ""
     ready = [node.node_id for node in spi.eligible_nodes(demand, view).ready]
-    if placement.node_id not in ready:
-        return f"place() chose node {placement.node_id!r}; only {ready} may hold {demand.resources!r} now"
+    if answer.node_id not in ready:
+        return f"place() chose node {answer.node_id!r}; only {ready} may hold {demand.resources!r} now"
     return ""
 
 
@@ -123,16 +124,23 @@ def order_fault(count: int, order: Sequence[object]) -> str:
 
 
 def _spread(demand: spi.Demand, view: spi.ClusterView) -> spi.Placement:
-    eligible = spi.eligible_nodes(demand, view)
-    if not eligible.ready:
-        return eligible.refusal
-    return _least_used(demand, eligible.ready)
+    found = placement.first_ready(demand, view, spread)
+    return found if isinstance(found, placement.Placement) else _as_least_used(demand, found)
 
 
-def _least_used(demand: spi.Demand, nodes: Sequence[spi.NodeView]) -> spi.Placement:
-    node = min(nodes, key=lambda one: (_share_used(one, demand), not one.is_local, one.node_id))
+def _as_least_used(demand: spi.Demand, node: spi.NodeView) -> spi.Placement:
+    return placement.Placement(node.node_id, f"the least used ({_share_used(node, demand):.0%}) of the nodes with room")
+
+
+def packed(demand: spi.Demand, node: spi.NodeView) -> tuple[Any, ...]:
+    """The order of the nodes: those that are less than half used first, the others by how much they are."""
     used = _share_used(node, demand)
-    return spi.Placement(node.node_id, f"the least used ({used:.0%}) of the nodes with room")
+    return (False, not node.is_local, node.node_id) if used < PACK_UNTIL else (True, *spread(demand, node))
+
+
+def spread(demand: spi.Demand, node: spi.NodeView) -> tuple[Any, ...]:
+    """The order of the nodes by how much they are used."""
+    return _share_used(node, demand), not node.is_local, node.node_id
 
 
 def _share_used(node: spi.NodeView, demand: spi.Demand) -> float:

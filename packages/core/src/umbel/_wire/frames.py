@@ -21,7 +21,7 @@ DEPTH_MAX = (
 )
 
 _dumps = pickle.dumps
-_to_json = json.JSONEncoder(separators=(",", ":")).encode
+to_json = json.JSONEncoder(separators=(",", ":")).encode
 _from_json = json.JSONDecoder().decode
 _pack = HEADER.pack
 
@@ -35,9 +35,12 @@ def encode_data(messages: Sequence[tuple[Any, ...]]) -> bytes:
 decode_data = pickle.loads  # the peer is authenticated by file mode and credentials before any frame is opened
 
 
-def encode_control(message: Mapping[str, Any], body: bytes = b"") -> bytes:
-    """One control frame: `message` must be JSON; `body` travels untouched."""
-    text = _to_json(message).encode()
+def encode_control(message: Mapping[str, Any], body: bytes = b"", *, encoded: Mapping[str, str] | None = None) -> bytes:
+    """One control frame: `message` must be JSON; `body` travels untouched. encoded: more fields of it, which are JSON already."""
+    text = to_json(message).encode()
+    if encoded:
+        fields = "".join(f",{to_json(name)}:{value}" for name, value in encoded.items())
+        text = b"".join((text[:-1], fields.encode(), b"}"))
     return b"".join((_pack(4 + len(text) + len(body)), _pack(len(text)), text, body))
 
 

@@ -226,10 +226,12 @@ class Worker:
             if self._progress is None:
                 self._progress = self._open_progress()
             self._started_by = job.link
-            _PROGRESS.pack_into(self._progress, 0, job.seq)
-            if template.flush is not self._is_told_final:
+            if (
+                template.flush is not self._is_told_final
+            ):  # before the number: nobody may take it for one that is tried again
                 self._is_told_final = template.flush
                 self._progress[8] = template.flush
+            _PROGRESS.pack_into(self._progress, 0, job.seq)
             if template.threads != self._threads:
                 self.use_threads(template.threads)
             try:
@@ -468,6 +470,8 @@ class Worker:
             self.enqueue(lambda: actor.become(self, message, body))
         elif kind == "exit":
             self._asked_to_exit(message)
+        elif kind == "look_at_task":
+            self._tell_task()
         elif kind == "leased":
             if self._is_cut_off:
                 self._is_cut_off = False
@@ -489,13 +493,7 @@ class Worker:
             os._exit(0)
         with self.engine.lock:
             self.engine.values.drain_drops()
-            table = self.engine.values.table
-            is_needed = (
-                self.engine.tasks.unfinished
-                or self.engine.actors.constructors
-                or any(record.borrowers or record.kind == values.LIFETIME for record in table.records.values())
-                or self.engine.values.keeps_for_other_nodes()
-            )
+            is_needed = self.engine.tasks.unfinished or self.engine.actors.constructors or self._is_needed_by_others()
             if message.get("idle") and (is_needed or self._queue or self._running is not None):
                 self.engine.agent.notify({"t": "busy_owner", "running": self._running is not None or bool(self._queue)})
                 return
@@ -505,6 +503,31 @@ class Worker:
                 self.host.end()
             else:
                 self.enqueue(self._end)
+
+    def _tell_task(self) -> None:
+        """What runs here, and why it cannot be stopped for others and run again, for the agent."""
+        with self.engine.lock:
+            self.engine.values.drain_drops()
+            job = self._running
+            told: dict[str, Any] = {"task": -1, "since_s": 0.0}
+            keeps = ""
+            if self._queue or self.engine.actors.constructors:
+                keeps = "there is more to do in its worker"
+            elif self._is_needed_by_others():
+                keeps = "others use what is in the memory of its worker"
+            if job is not None and not job.template.method and hasattr(job, "started_s"):
+                told = {"task": job.seq, "since_s": job.started_s}
+                if job.template.flush:
+                    keeps = "it is not to be tried again (max_retries=0)"
+            self.engine.agent.notify({"t": "task_seen", **told, "keeps": keeps})
+
+    def _is_needed_by_others(self) -> bool:
+        """Whether a value that this process has is used elsewhere. Lock held."""
+        records = self.engine.values.table.records.values()
+        return (
+            any(record.borrowers or record.kind == values.LIFETIME for record in records)
+            or self.engine.values.keeps_for_other_nodes()
+        )
 
     def created(self) -> None:
         """The actor's constructor has returned or failed. On the main thread, no lock."""

@@ -368,10 +368,17 @@ def _draining(facts: dict[str, Any]) -> str:
 def _jobs_and_actors(found: dict[str, Any]) -> list[str]:
     running = [job for job in found["jobs"] if job["ended_s"] is None]
     lines = [f"Jobs: {len(running)} running, {len(found['jobs']) - len(running)} ended"]
-    lines += [f"  {job['job_id']} pid {job['pid']} {job['entrypoint']:.100}".rstrip() for job in running]
+    lines += [f"  {job['job_id']} pid {job['pid']}{_terms(job)} {job['entrypoint']:.100}".rstrip() for job in running]
     live = [actor for actor in found["actors"] if actor["state"] != "DEAD"]
     lines.append(f"Actors: {len(live)} live, {sum(actor['is_detached'] for actor in live)} of them detached")
     return lines
+
+
+def _terms(job: dict[str, Any]) -> str:
+    """What it is scheduled by, where that is not as ever."""
+    shown = [f"priority {job['priority']}"] if job["priority"] else []
+    shown += [f"weight {job['weight']:g}"] if job["weight"] != 1 else []
+    return f" ({', '.join(shown)})" if shown else ""
 
 
 def _shown(name: str, units: int) -> str:

@@ -4,7 +4,8 @@ Clients are abstract here: they want leases, use them, give them back, ask for t
 grow too old or too large while they are used.
 Environments are built or cannot be, and their fork servers are lost with their workers. Packages that they need are on other
 nodes, which have them or not, give them late, in part or not at all, and die. Workers start or fail to, block,
-become clients themselves, refuse to exit, and die. What each says reaches the agent in order, but how late is chance.
+become clients themselves, refuse to exit, and die. In some runs they are of several jobs, of which some want others' tasks
+stopped (`agent_jobs`). What each says reaches the agent in order, but how late is chance.
 Everything the agent orders is entered in books of the simulation's own, and compared.
 """
 
@@ -21,6 +22,7 @@ from umbel._agent.ledger import CPU, UNIT, Ledger
 from umbel._agent.records import Lease, Pending, Place, WorkerState
 from umbel._agent.state import INFEASIBLE_WARNING_S, AgentState
 from umbel._model import package_names, reasons
+from umbel.testing.simulation.agent_jobs import AgentJobs, Task
 from umbel.testing.simulation.world import World
 
 Resources = Mapping[str, int]
@@ -51,10 +53,12 @@ NODES: Final = ("n1", "n2", "n3")  # others, that may have packages
 UNBUILDABLE = "u"
 SETUP_TIMEOUT_S = 20.0
 RESOURCES_OF: Final = {key: resources for key, resources, _ in KINDS}
+ENV_OF: Final = {key: env for key, _, env in KINDS}
 LEASES_WANTED_MAX = 3
 QUIET_ROUNDS_MAX = 3_000
 REASONS_EVERY = 4  # steps; to put them all into words takes longer than a step
 CLOCK_STEP_S = 1e-6  # no clock stands still
+TICKS_MAX = 4
 LONG_S = 1_000.0  # after which whatever waits for time has happened
 
 
@@ -63,6 +67,7 @@ class Client:
 
     def __init__(self, world: AgentWorld, name: str) -> None:
         self.name = name
+        self.job = world.jobs.choose()
         self.is_gone = False
         self.wanted: dict[str, int] = {}  # key -> leases that it waits for, by its own count
         self.leases: dict[str, str] = {}  # worker -> key
@@ -87,8 +92,17 @@ class Book:
     """What the simulation noted of one use of a worker."""
 
     def __init__(
-        self, holder: str, key: str, resources: Resources, accelerators: Mapping[str, tuple[str, ...]]
+        self,
+        holder: str,
+        key: str,
+        resources: Resources,
+        accelerators: Mapping[str, tuple[str, ...]],
+        job: ev.Job,
+        task: Task | None,
     ) -> None:
+        self.job = job
+        self.task = task  # None for an actor
+        self.asked_back_s: float | None = None
         self.holder = holder
         self.key = key
         self.resources = resources
@@ -129,6 +143,9 @@ class AgentWorld(World):
         self.workers: dict[str, Worker] = {}
         self.clients: dict[str, Client] = {}
         self.books: dict[str, Book] = {}  # worker -> its use
+        self.jobs = AgentJobs(self)
+        self.job_of_actor: dict[str, ev.Job] = {}
+        self.task_count = 0
         self.actors: dict[str, bool] = {}  # actor -> whether somebody still wants it
         self.hopeless: dict[Place, float] = {}  # demands that can never be served, and since when they wait
         self.unwarned: set[Place] = set()  # those of them of which nobody was warned
@@ -137,7 +154,7 @@ class AgentWorld(World):
         self.is_explained = False  # why who waits, since it has changed
         self.kinds = [kind for kind in KINDS if chance.happens(60)] or [KINDS[0]]
         self.weights = [10, *(chance.choose((1, 1, 2, 4, 8)) for _ in range(7)), chance.choose((0, 1, 2))]
-        for number in range(1 + chance.below(2)):
+        for number in range(max(1 + chance.below(2), len(self.jobs.jobs))):
             self._join(Client(self, f"d{number}"))
 
     def _join(self, client: Client) -> None:
@@ -271,9 +288,13 @@ class AgentWorld(World):
             holder = command.client if isinstance(command, ev.Grant) else command.actor
             key = command.key if isinstance(command, ev.Grant) else ""
             self._check_grant(command, holder)
-            self.books[command.worker] = Book(holder, key, command.resources, command.accelerators)
+            self.books[command.worker] = self._entered(holder, key, command)
             if isinstance(command, ev.Grant):
                 self._tell(command.client, command)
+        elif isinstance(command, ev.LookAtTask):
+            self._tell(command.worker, command)
+        elif isinstance(command, ev.Preempt):
+            self.jobs.preempt(command)
         elif isinstance(command, ev.AskExit):
             book = self.books.get(command.worker)
             is_unasked = command.is_idle and book is not None and book.holder in self.actors
@@ -287,8 +308,10 @@ class AgentWorld(World):
                 )
             else:
                 book.is_asked_back = True
+                book.asked_back_s = self.now_s if book.asked_back_s is None else book.asked_back_s
             self._tell(command.client, command)
         elif isinstance(command, ev.LeaseBroken):
+            self.jobs.check_broken(command)
             self._tell(command.client, command)
         elif isinstance(command, ev.DemandFailed):
             self._check_failed((command.client, "", command.key), command)
@@ -301,6 +324,14 @@ class AgentWorld(World):
         elif isinstance(command, ev.ActorUnplaceable):
             self._check_failed(("", command.actor, ""), command)
             self.actors.pop(command.actor, None)
+
+    def _entered(self, holder: str, key: str, command: ev.Grant | ev.HostActor) -> Book:
+        if isinstance(command, ev.HostActor):
+            return Book(holder, key, command.resources, command.accelerators, self.job_of_actor[holder], None)
+        self.task_count += 1
+        keeps = self.chance.choose(("", "", "it is not tried again")) if self.jobs.jobs else ""
+        task = Task(self.task_count, self.now_s, keeps)
+        return Book(holder, key, command.resources, command.accelerators, self.clients[holder].job, task)
 
     def _tell(self, name: str, command: ev.AgentCommand) -> None:
         client = self.clients.get(name)
@@ -340,7 +371,7 @@ class AgentWorld(World):
                 )
                 self.must(held + amount <= UNIT, "A4", "device %s is given twice", device)
 
-    def _lends(self, worker: str, resource: str) -> bool:
+    def lends(self, worker: str, resource: str) -> bool:
         lease = self.state.workers[worker].lease
         return resource == CPU and lease is not None and lease.is_blocked
 
@@ -361,6 +392,9 @@ class AgentWorld(World):
             client.leases.pop(command.worker, None)
         elif isinstance(command, ev.DemandFailed):
             client.wanted[command.key] = 0
+        elif isinstance(command, ev.LookAtTask):
+            seen = self.jobs.look_at(client.name)
+            self._say(client, lambda: seen._replace(at_s=self.now_s))
         elif isinstance(command, ev.AskExit) and isinstance(client, Worker):
             if command.is_idle:
                 client.exits_asked += 1
@@ -469,8 +503,11 @@ class AgentWorld(World):
         client = self._any_client()
         if client is None or client.is_gone:
             return
-        key, resources, env = self.chance.choose(self.kinds)
-        count = self.chance.below(LEASES_WANTED_MAX + 1)
+        key, _, _ = self.chance.choose(self.kinds)
+        self.want_of(client, key, self.chance.below(LEASES_WANTED_MAX + 1))
+
+    def want_of(self, client: Client, key: str, count: int) -> None:
+        resources, env = RESOURCES_OF[key], ENV_OF[key]
         client.wanted[key] = count
         depth = 1 if isinstance(client, Worker) else 0
         self._say(
@@ -487,6 +524,7 @@ class AgentWorld(World):
                 None,
                 *self._build_of(env),
                 self._source(),
+                client.job,
             ),
         )
 
@@ -547,7 +585,8 @@ class AgentWorld(World):
         if key in INFEASIBLE:
             self._add_hopeless(("", actor, ""))
         told = actor, resources, resources, 0, env, REFUSALS.get(key, ""), self.now_s, None
-        self.apply(ev.ActorWanted(*told, *self._build_of(env), self._source()))
+        job = self.job_of_actor.setdefault(actor, self.jobs.choose())
+        self.apply(ev.ActorWanted(*told, *self._build_of(env), self._source(), job))
 
     def _answer_exit(self) -> None:
         asked = [worker for worker in self.workers.values() if worker.exits_asked or worker.must_exit]
@@ -573,10 +612,12 @@ class AgentWorld(World):
             self._tick()
 
     def _tick(self) -> None:
-        for _ in range(2):  # sums of floats: what is due may come out a trifle early
+        for _ in range(TICKS_MAX):  # sums of floats: what is due may come out a trifle early
             self.now_s += CLOCK_STEP_S
             self.apply(ev.Ticked(self.now_s))
             due = self.state.next_tick_s()
+            if due is None or due > self.now_s:
+                break
         self.must(due is None or due > self.now_s, "A12", "a tick at %s leaves one due at %s", self.now_s, due)
         if self.recycle_s is not None and self._staying_count() < self.idle_max:
             for worker, made_s in self.made_s.items():
@@ -658,11 +699,12 @@ class AgentWorld(World):
             self.must(is_under_way, "A17", "%s waits for a process, and none is started", place)
 
     def _used(self, resource: str) -> int:
-        return sum(book.resources.get(resource, 0) for w, book in self.books.items() if not self._lends(w, resource))
+        return sum(book.resources.get(resource, 0) for w, book in self.books.items() if not self.lends(w, resource))
 
     # Coming to rest
 
     def settle(self) -> None:
+        self.jobs.shares_rest()
         for actor, is_wanted in list(self.actors.items()):
             if is_wanted:
                 self.actors[actor] = False
@@ -673,10 +715,29 @@ class AgentWorld(World):
             self.check()
         self.must(False, "R2", "the agent never comes to rest: %s", self.state.pending())
 
-    def _settle_one(self) -> bool:
-        """One thing that would happen in time; whether there was one."""
-        if self.deliver_one():
-            return True
+    def pass_round(self) -> bool:
+        """All that is under way arrives, who is asked for a lease gives it back and wants another, and time passes. Whether
+        anything has happened."""
+        has_happened = False
+        for client in [*self.clients.values()]:
+            for worker in [worker for worker in client.leases if worker in client.asked_back and not client.is_gone]:
+                key = client.leases[worker]
+                self._return(client, worker, is_retired=False)
+                self.want_of(client, key, client.wanted.get(key, 0) + 1)
+                has_happened = True
+        for _ in range(QUIET_ROUNDS_MAX):
+            if not (self.deliver_one() or self._end_one()):
+                break
+        self.check()
+        due = self.state.next_tick_s()
+        if due is not None and due < self.now_s + LONG_S:
+            self.now_s = max(due, self.now_s)
+            self._tick()
+            has_happened = True
+        return has_happened
+
+    def _end_one(self) -> bool:
+        """Something that is under way in processes; whether there was anything."""
         if self.dying:
             self._report(next(iter(self.dying)))
             return True
@@ -692,6 +753,12 @@ class AgentWorld(World):
                 self._die(name, 0)
             else:
                 self._connect(name)
+            return True
+        return False
+
+    def _settle_one(self) -> bool:
+        """One thing that would happen in time; whether there was one."""
+        if self.deliver_one() or self._end_one():
             return True
         for worker in self.workers.values():
             if worker.is_blocked:

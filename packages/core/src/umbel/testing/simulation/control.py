@@ -232,7 +232,7 @@ class Node:
     def release_actor(self, actor: str, grace_s: float | None) -> None:
         self.kill_actor(actor, "asked to go")
 
-    def reserve_bundles(self, _node: str, group: str, attempt: int, wanted: Any, depth: int) -> None:
+    def reserve_bundles(self, _node: str, group: str, attempt: int, wanted: Any, depth: int, job: list[Any]) -> None:
         self._world.acts(self._head, "has the bundles of %s reserved, attempt %d", group, attempt)
         self._head.reservations.append((group, attempt))
 

@@ -17,7 +17,8 @@ from umbel._agent.ledger import CPU, UNIT, Ledger
 from umbel._agent.state import AgentState
 from umbel._control import group_events as ev
 from umbel._control.group_events import GroupSpec, GroupState
-from umbel._control.groups import Group, GroupTable
+from umbel._control.group_state import Group
+from umbel._control.groups import GroupTable
 from umbel._model.placement import NodeView
 from umbel._model.resources import ResourceSet
 from umbel._scheduling import bundles

@@ -38,6 +38,8 @@ INVARIANTS: Final[Mapping[str, str]] = {
     "A16": "what is worn out is asked back, and no actor",
     "A17": "a reason is so",
     "A18": "packages come once, before they are needed, from whoever has them",
+    "A19": "who has less of the node goes first",
+    "A20": "only what may be stopped is stopped for others",
     "T2": "one creation, one answer's actor",
     "T3": "one host at a time",
     "T5": "no more restarts than allowed",

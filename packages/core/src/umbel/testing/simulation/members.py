@@ -64,13 +64,10 @@ class Daemon:
 
     def other_nodes(self) -> list[Message]:
         return [
-            {
-                "node_id": one.node_id, "alive": not one.is_dead, "resources": one.has, "available": one.has, "labels": {},
-                "reason": "it was killed",
-            }
+            {"node_id": one.node_id, "alive": not one.is_dead, "reason": "it was killed"}
             for one in self.world.daemons
             if one is not self
-        ]  # fmt: skip
+        ]
 
     def send(self, client: str, message: Message, body: bytes = b"") -> None:
         self.world.on_told(self, client, message, body)
@@ -125,7 +122,7 @@ class Daemon:
     def driver_of(self, _client: str) -> str:
         return ""
 
-    def reserve_bundles(self, _node: str, group: str, attempt: int, wanted: Any, _depth: int) -> None:
+    def reserve_bundles(self, _node: str, group: str, attempt: int, wanted: Any, _depth: int, _job: list[Any]) -> None:
         place = (group, attempt)
         self.world.must(place not in self.asked and place not in self.held, "Q1", "%s is asked for twice", place)
         self.asked[place] = set(wanted)
@@ -326,6 +323,7 @@ class MembersWorld(World):
         near.owner, far.owner = self.head, daemon
         self.links[daemon.node_id] = near, far
         member = self.members.entered(daemon.node_id)
+        self.members.node_said(daemon.node_id, {"resources": daemon.has, "labels": {}}, {"available": daemon.has})
         self.service.when_kept(lambda: self._welcome(daemon, member, near, far))
 
     def _welcome(self, daemon: Daemon, member: members.Member, near: Stream, far: Stream) -> None:
@@ -615,6 +613,8 @@ class MembersWorld(World):
 
     def check(self) -> None:
         self.service.table.check()
+        if self.members.has_views:
+            self.members.views.check()
         for daemon in self.daemons[1:]:
             if not daemon.is_dead:
                 daemon.control.channel.check()

@@ -15,7 +15,9 @@ from umbel._agent import (
     membership,
     offers,
     packages,
+    preemption,
     pulls,
+    shares,
     shortage,
     spill_ledger,
     spool,
@@ -29,7 +31,18 @@ from umbel._autoscaling import events as autoscaling_events
 from umbel._base import nodes as node_ids
 from umbel._client import memory_kills
 from umbel._client.graphs import backends, channels, executions, loop, ring
-from umbel._control import actors, answers, groups, journal, keeping, leadership, members, service
+from umbel._control import (
+    actor_places,
+    actors,
+    answers,
+    group_state,
+    groups,
+    journal,
+    keeping,
+    leadership,
+    members,
+    service,
+)
 from umbel._control import nodes as node_table
 from umbel._control.events import ActorState
 from umbel._control.storage import in_sqlite
@@ -165,6 +178,43 @@ def _plain_only(machine: state.AgentState, demand: agent_records.Demand) -> bool
     return not demand.env and _is_feasible(machine, demand)
 
 
+_rank = shares.Standing.rank
+_must_give = shares.Standing.must_give
+_seen = preemption.Preemption.seen
+
+
+def _rank_alike(standing: shares.Standing, job: agent_events.Job) -> tuple[int, float, float]:
+    """Priorities count when leases are asked back, and not when they are given away."""
+    return _rank(standing, job._replace(priority=0))
+
+
+def _give_to_higher_only(
+    standing: shares.Standing,
+    lease: agent_records.Lease,
+    demand: agent_records.Demand,
+    missing: Mapping[str, int],
+    *,
+    has_any: bool,
+) -> bool:
+    """Jobs of one priority keep what they have."""
+    return lease.job.priority != demand.job.priority and _must_give(standing, lease, demand, missing, has_any=has_any)
+
+
+def _unkept(machine: preemption.Preemption, event: agent_events.TaskSeen) -> None:
+    """Whatever runs may be stopped."""
+    _seen(machine, event._replace(keeps=""))
+
+
+_on_task_preempted = state.AgentState._on_task_preempted
+
+
+def _stop_as_if_it_crashed(machine: state.AgentState, event: agent_events.TaskPreempted) -> list[Any]:
+    """Owners are not told that the task was not to blame."""
+    commands = _on_task_preempted(machine, event)
+    machine.workers[event.worker].is_preempted = False
+    return commands
+
+
 # ---- actors ----
 
 _bury = actors.ActorTable._bury
@@ -290,9 +340,9 @@ def _keep_nobody_out(_machine: state.AgentState, _demand: agent_records.Demand) 
 _told_nodes = _FORWARDING._told
 
 
-def _move_in_silence(machine: Any, wish: Any, before: dict[str, int], **facts: bool) -> list[Any]:
+def _move_in_silence(machine: Any, wish: Any, **facts: bool) -> list[Any]:
     """The node that something was asked of, and is not any more, is not told."""
-    told: list[Any] = _told_nodes(machine, wish, before, **facts)
+    told: list[Any] = _told_nodes(machine, wish, **facts)
     return [one for one in told if one.lease_count or one.node == machine._node]
 
 
@@ -318,10 +368,11 @@ def _lose_wishes(machine: Any, event: forwarding.NodeLost) -> list[Any]:
         wish.count -= wish.on.get(event.node, 0)
         if event.node in wish.on:
             machine._put(wish, event.node, -wish.on[event.node])
+        wish.untold.clear()
         if not wish.count:
             del machine.wishes[wish.client, wish.key]
     machine.nodes.pop(event.node, None)
-    machine._left.pop(event.node, None)
+    machine._stands_otherwise(event.node)
     for known in machine._known_at.values():
         known.discard(event.node)
     return []
@@ -487,12 +538,12 @@ def _commit_at_once(table: groups.GroupTable, event: Any) -> list[Any]:
     group = table.groups.get(event.group)
     if group is not None and group.attempt is not None and event.node in group.attempt.waits_for:
         for node in {*group.attempt.waits_for} - {event.node}:
-            table._answered(node, event.group)
+            table._room.answered(node, event.group)
         group.attempt.waits_for = {event.node: None}
     return _on_reserved(table, event)
 
 
-def _give_up_in_silence(table: groups.GroupTable, group: groups.Group, **options: Any) -> list[Any]:
+def _give_up_in_silence(table: groups.GroupTable, group: group_state.Group, **options: Any) -> list[Any]:
     """Nodes are not told that an attempt was given up."""
     _give_up(table, group, **options)
     return []
@@ -506,13 +557,13 @@ def _move_all(table: groups.GroupTable, event: Any) -> list[Any]:
     return _on_node_lost(table, event)
 
 
-def _forget_watchers(_table: groups.GroupTable, group: groups.Group) -> list[Any]:
+def _forget_watchers(_table: groups.GroupTable, group: group_state.Group) -> list[Any]:
     """Nobody is told what he waits for."""
     group.watchers = {}
     return []
 
 
-def _forget_followers(_table: groups.GroupTable, _group: groups.Group) -> list[Any]:
+def _forget_followers(_table: groups.GroupTable, _group: group_state.Group) -> list[Any]:
     """Nodes that follow a group hear nothing of what becomes of its bundles."""
     return []
 
@@ -883,8 +934,8 @@ def _keep_dead_node(one: members.Members, node_id: str, _reason: str) -> None:
     one._members.pop(node_ids.tag_of_node(node_id).hex(), None)
 
 
-def _count_void_orders(one: members.Members, _member: members.Member, message: Any) -> Any:
-    return one._placed.get(message["actor"])
+def _count_void_orders(one: actor_places.ActorPlaces, _member: members.Member, message: Any) -> Any:
+    return one.placed.get(message["actor"])
 
 
 def _reserve_unkept(one: service.ActorService, count: int) -> int:
@@ -908,6 +959,10 @@ PLANTS: Final[Mapping[str, Planted]] = {
     "plain-only": _instead("agent", _AGENT, "_is_feasible", _plain_only, "A10", "A17", "A7"),
     "never-given-up": _instead("agent", _AGENT, "_look_at_infeasible", lambda *_: [], "A10"),
     "short-given-up": _instead("agent", _AGENT, "_add", _give_up_the_short, "A10"),
+    "alike-in-rank": _instead("agent", shares.Standing, "rank", _rank_alike, "A19"),
+    "equals-keep": _instead("agent", shares.Standing, "must_give", _give_to_higher_only, "A19"),
+    "stopped-for-good": _instead("agent", preemption.Preemption, "seen", _unkept, "A20"),
+    "stopped-unsaid": _instead("agent", _AGENT, "_on_task_preempted", _stop_as_if_it_crashed, "A20"),
     "always-starting": _instead("agent", _AGENT, "_reason", _always_starting, "A17"),
     "silent-death": _instead(
         "actors", actors.ActorTable, "_bury", _bury_in_silence, "T6", "a process is to do with actors that are dead"
@@ -932,7 +987,9 @@ PLANTS: Final[Mapping[str, Planted]] = {
     "committed-at-once": _instead("groups", groups.GroupTable, "_on_reserved", _commit_at_once, "P1"),
     "cancelled-in-silence": _instead("groups", groups.GroupTable, "_give_up", _give_up_in_silence, "P3", "a bundle"),
     "all-moved": _instead("groups", groups.GroupTable, "_on_node_lost", _move_all, "P4"),
-    "watchers-untold": _instead("groups", groups.GroupTable, "_publish", _forget_watchers, "P7"),
+    "watchers-untold": _instead(
+        "groups", groups.GroupTable, "_publish", _forget_watchers, "P7", "a process is to do with a group that is gone"
+    ),
     "followers-untold": _instead("groups", groups.GroupTable, "_moved", _forget_followers, "P9"),
     "first-come": _instead("groups", group_bundles, "_matched", _match_first_come, "P6"),
     "drop-unheard": _instead("groups", _AGENT, "_on_group_dropped", _deaf, "P"),
@@ -1007,11 +1064,13 @@ PLANTS: Final[Mapping[str, Planted]] = {
     "not-said-again": _instead("members", channels_of_nodes.Channel, "linked", lambda *_: [], "number", "Q2"),
     "dead-nodes-kept": _instead("members", members.Members, "node_gone", _keep_dead_node, "Q4", "Q2"),
     "jobs-counted-apart": _instead("members", service.ActorService, "reserve_job_ids", lambda *_: 1, "Q1"),
-    "void-orders-count": _instead("members", members.Members, "_placed_there", _count_void_orders, "Q", "an actor got"),
+    "void-orders-count": _instead(
+        "members", actor_places.ActorPlaces, "_placed_there", _count_void_orders, "Q", "an actor got"
+    ),
     "dead-looked-for": _instead("members", service.ActorService, "lacks_host", lambda *_: True, "'0", "Q"),
-    "not-placed-anew": _instead("members", members.Members, "_place_anew", lambda _one: None, "Q2"),
+    "not-placed-anew": _instead("members", actor_places.ActorPlaces, "place_anew", lambda _one: None, "Q2"),
     "bundles-kept-elsewhere": _instead("members", members.Members, "drop_group", lambda *_: None, "Q5"),
-    "groups-not-moved": _instead("members", members.Members, "_group_moved", lambda *_: None, "Q2"),
+    "groups-not-moved": _instead("members", actor_places.ActorPlaces, "group_moved", lambda *_: None, "Q2"),
     "vouched-for-at-once": _instead(
         "members", channels_of_nodes.Channel, "counts", property(lambda one: one.heard), "Q"
     ),

@@ -137,7 +137,8 @@ class NodeState(StateSchema):
 
 @dataclass
 class JobState(StateSchema):
-    """One job: a driver and all it has submitted. Submitted jobs come with clusters."""
+    """One job: a driver and all it has submitted. Submitted jobs come with clusters. priority, weight and preempt are not
+    Ray's: see `umbel.job_config.JobConfig`."""
 
     ID = "job_id"
 
@@ -146,6 +147,8 @@ class JobState(StateSchema):
     entrypoint: str = _column(filterable=False)
     type: str = _column()
     status: str = _column()
+    priority: int = _column()
+    weight: float = _column(filterable=False)
     message: str | None = _column(filterable=False)
     error_type: str | None = _column(filterable=False)
     driver_info: dict[str, Any] | None = _column(filterable=False)
@@ -155,6 +158,7 @@ class JobState(StateSchema):
     runtime_env: dict[str, Any] | None = _column(filterable=False, detail=True)
     driver_agent_http_address: str | None = _column(filterable=False, detail=True)
     driver_node_id: str | None = _column(filterable=False, detail=True)
+    preempt: bool = _column(filterable=False, detail=True)
     driver_exit_code: int | None = _column(filterable=False, detail=True)
 
 

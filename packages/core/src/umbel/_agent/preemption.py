@@ -1,0 +1,91 @@
+"""Which running tasks are stopped for a job of higher priority that wants it so. Pure.
+
+Leases that were asked back for it come back when their tasks end. What has not ended after `PATIENCE_S` is looked at: its worker
+says what it runs since when, and whether it may be stopped, which it may not if that is not to be tried again, or if others need
+what the worker keeps. Of those that may, the newest are stopped, of which the least is lost, as many as are needed. Actors are
+left alone, and so is whatever runs in a placement group.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterable, Sequence
+
+from umbel._agent import events as ev
+from umbel._agent.ledger import shown
+from umbel._agent.records import Demand, Lease
+
+PATIENCE_S = 1.0  # most tasks end within it; starting a worker anew costs a tenth of it, its imports may cost all of it
+ANSWER_S = 0.5  # a worker answers at once, unless its interpreter is held up; who does not is left alone for now
+AGAIN_S = 1.0  # one that could not be stopped, or did not answer, is asked again after so long
+
+
+class Preemption:
+    """Made when a job first wants it."""
+
+    def __init__(self) -> None:
+        self._asked_s: dict[str, float] = {}  # worker -> when it was asked last
+        self._seen: dict[str, ev.TaskSeen] = {}  # what it has answered since
+        self.due_s: float | None = None  # when to look again
+
+    def seen(self, event: ev.TaskSeen) -> None:
+        if event.worker in self._asked_s:
+            self._seen[event.worker] = event
+
+    def orders(
+        self,
+        unserved: Sequence[Demand],
+        leases: Iterable[Lease],
+        missing_of: Callable[[Demand], dict[str, int]],
+        at_s: float,
+    ) -> list[ev.LookAtTask | ev.Preempt]:
+        """unserved: of those for which tasks may be stopped. leases: that were asked back, of workers in use."""
+        highest = max(demand.job.priority for demand in unserved)
+        asked_back = {one.worker: one for one in leases if one.job.priority < highest and not one.is_blocked}
+        self._asked_s = {worker: at for worker, at in self._asked_s.items() if worker in asked_back}
+        self._seen = {worker: seen for worker, seen in self._seen.items() if worker in asked_back}
+        due = [one.reclaimed_s + PATIENCE_S for one in asked_back.values()]
+        late = [one for one in asked_back.values() if one.reclaimed_s + PATIENCE_S <= at_s]
+        orders: list[ev.LookAtTask | ev.Preempt] = []
+        for lease in late:
+            if lease.worker not in self._asked_s or self._asked_s[lease.worker] + AGAIN_S <= at_s:
+                self._asked_s[lease.worker] = at_s
+                self._seen.pop(lease.worker, None)
+                orders.append(ev.LookAtTask(lease.worker))
+        waiting = [one.worker for one in late if one.worker not in self._seen]
+        waiting = [worker for worker in waiting if self._asked_s[worker] + ANSWER_S > at_s]
+        if not waiting:
+            orders += self._chosen(unserved, late, missing_of)
+        due += [self._asked_s[worker] + ANSWER_S for worker in waiting]
+        due += [asked_s + AGAIN_S for asked_s in self._asked_s.values()]
+        self.due_s = min((one for one in due if one > at_s), default=None)
+        return orders
+
+    def _chosen(
+        self, unserved: Sequence[Demand], late: Iterable[Lease], missing_of: Callable[[Demand], dict[str, int]]
+    ) -> list[ev.Preempt]:
+        newest_first = sorted(
+            (one for one in late if one.worker in self._seen and self._seen[one.worker].task >= 0),
+            key=lambda one: -self._seen[one.worker].since_s,
+        )
+        orders: list[ev.Preempt] = []
+        for demand in unserved:
+            missing = missing_of(demand)
+            for name, need in demand.resources.items() if missing else ():
+                missing[name] = missing.get(name, 0) + (demand.count - 1) * need
+            for lease in [*newest_first]:
+                useful = any(missing.get(name) and amount for name, amount in lease.resources.items())
+                seen = self._seen[lease.worker]
+                if not useful or seen.keeps or lease.job.priority >= demand.job.priority:
+                    continue
+                newest_first.remove(lease)
+                del self._seen[lease.worker]
+                orders.append(ev.Preempt(lease.worker, seen.task, _reason(demand, missing)))
+                for name, amount in lease.resources.items():
+                    missing[name] = max(0, missing.get(name, 0) - amount)
+        return orders
+
+
+def _reason(demand: Demand, missing: dict[str, int]) -> str:
+    job = demand.job
+    wanted = ", ".join(f"{name} {shown(name, amount)}" for name, amount in sorted(missing.items()) if amount)
+    return f"was stopped for job {job.id} of priority {job.priority}, which waits for {wanted}"

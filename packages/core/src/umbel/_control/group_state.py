@@ -1,0 +1,135 @@
+"""What is known of one placement group, and how that is told."""
+
+from __future__ import annotations
+
+from collections.abc import Collection
+from typing import Any, NamedTuple
+
+from umbel._base import checks
+from umbel._control import group_events as ev
+from umbel._control.group_events import Cause, GroupSpec, GroupState
+from umbel._model import reasons
+from umbel._scheduling import bundles
+
+Reason = reasons.Reason
+
+
+class Attempt:
+    """One attempt to place what has no place of a group."""
+
+    __slots__ = ("is_committing", "nodes", "number", "until_s", "waits_for")
+
+    def __init__(self, number: int, nodes: dict[int, str], until_s: float | None) -> None:
+        self.number = number
+        self.nodes = nodes  # by index of the bundle
+        self.waits_for = dict.fromkeys(nodes.values())  # nodes that have not answered, in order
+        self.is_committing = False
+        self.until_s = until_s  # when it has taken too long; None for never
+
+
+class Group:
+    """One group's record."""
+
+    __slots__ = (
+        "attempt", "attempts", "cause", "created_s", "followers", "infeasible_since_s", "is_warned_of", "nodes", "number",
+        "ready_s", "reason", "retry_s", "spec", "state", "watchers",
+    )  # fmt: skip
+
+    def __init__(self, spec: GroupSpec, number: int, at_s: float) -> None:
+        self.spec = spec
+        self.number = number  # they are placed in this order
+        self.state = GroupState.PENDING
+        self.nodes: dict[int, str] = {}  # of the bundles that tasks may use, by index
+        self.attempt: Attempt | None = None
+        self.attempts = 0
+        self.reason = ""  # why it is not CREATED
+        self.cause = Cause.NONE
+        self.created_s = at_s  # the record
+        self.ready_s: float | None = None  # when it was first CREATED
+        self.infeasible_since_s: float | None = None
+        self.is_warned_of = False  # that it can never be placed
+        self.retry_s: float | None = None  # when to attempt it again
+        self.watchers: dict[str, None] = {}  # in order of arrival
+        self.followers: dict[str, None] = {}  # nodes
+
+
+class Listed(NamedTuple):
+    """One group for queries. nodes: of each bundle, "" for none. ready_after_s: from its creation until it was CREATED."""
+
+    group: str
+    name: str
+    namespace: str
+    state: GroupState
+    strategy: str
+    bundles: tuple[Any, ...]
+    nodes: tuple[str, ...]
+    is_detached: bool
+    owner: str
+    job: str
+    attempts: int
+    ready_after_s: float | None
+    is_infeasible: bool
+    why: Reason
+
+
+def subject(spec: GroupSpec) -> str:
+    return f"Placement group {spec.group}" + (f" ({spec.name!r})" if spec.name else "")
+
+
+def why(group: Group) -> Reason:
+    """Why it is as it is."""
+    spec, attempt = group.spec, group.attempt
+    subject = f"placement group {spec.group}"
+    facts: dict[str, Any] = {"group": spec.group, "state": group.state.value}
+    if group.state is GroupState.CREATED:
+        return Reason(reasons.READY, subject, "is placed", facts=facts)
+    if group.state is GroupState.REMOVED:
+        return Reason(reasons.UNKNOWN, subject, f"is gone: {group.reason}", facts=facts)
+    lost = "has lost bundles and " if group.state is GroupState.RESCHEDULING else ""
+    if group.infeasible_since_s is not None:
+        return Reason(reasons.INFEASIBLE, subject, f"{lost}cannot be placed: {group.reason}", facts=facts)
+    if attempt is None:
+        return Reason(reasons.GROUP, subject, f"{lost}{group.reason}", facts=facts)
+    waits_for = list(attempt.waits_for)
+    facts["nodes"] = waits_for
+    what = "take it up" if attempt.is_committing else f"have room for {len(attempt.nodes)} of its bundles"
+    where = ", ".join(node[:8] for node in waits_for)
+    return Reason(reasons.GROUP, subject, f"{lost}waits for node {where} to {what}", facts=facts)
+
+
+def listed(one: Group) -> Listed:
+    spec = one.spec
+    nodes = tuple(one.nodes.get(index, "") for index in range(len(spec.bundles)))
+    return Listed(
+        spec.group, spec.name, spec.namespace, one.state, spec.strategy, spec.bundles, nodes, spec.is_detached,
+        spec.owner, spec.job, one.attempts, None if one.ready_s is None else one.ready_s - one.created_s,
+        one.infeasible_since_s is not None, why(one),
+    )  # fmt: skip
+
+
+def told(node: str, group: Group) -> ev.GroupCommand:
+    spec = group.spec
+    if group.state is GroupState.REMOVED:
+        return ev.Tell(node, spec.group, group.state, (), (), group.reason, group.cause)
+    nodes = tuple(group.nodes.get(index, "") for index in range(len(spec.bundles)))
+    return ev.Tell(node, spec.group, group.state, nodes, spec.bundles, group.reason, group.cause)
+
+
+def check_places(group: Group, nodes: Collection[str]) -> None:
+    """nodes: all that it may be on."""
+    spec, attempt = group.spec, group.attempt
+    homes = dict(group.nodes)
+    if attempt is not None:
+        missing = [index for index in range(len(spec.bundles)) if index not in group.nodes]
+        checks.invariant(sorted(attempt.nodes) == missing, "an attempt for other bundles", group=spec.group)
+        waits_for = set(attempt.waits_for)
+        checks.invariant(waits_for and waits_for <= set(attempt.nodes.values()), "an attempt hangs", group=spec.group)
+        homes |= attempt.nodes
+    for node in homes.values():
+        if node not in nodes:
+            raise checks.broken("a bundle on a node that is gone", group=spec.group, node=node)
+    count = len(set(homes.values()))
+    if spec.strategy == bundles.STRICT_SPREAD:
+        checks.invariant(count == len(homes), "two bundles of STRICT_SPREAD on one node", group=spec.group)
+    if spec.strategy == bundles.STRICT_PACK:
+        checks.invariant(count <= 1, "bundles of STRICT_PACK on several nodes", group=spec.group)
