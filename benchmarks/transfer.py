@@ -124,16 +124,22 @@ class Node:
             self._say({"segment": segment.name, "checksum": _checksum(file, size_bytes)})
 
     def _do_want(self, object_id: str, size_bytes: int, sources: Any) -> None:
-        from umbel._agent import pulls
+        from umbel._agent import pull_commands
 
         self.asked_s[object_id] = time.monotonic()
-        self.values.mover.want(object_id, size_bytes, sources, asker="a", priority=pulls.Priority.GET)
+        self.values.mover.want(object_id, size_bytes, sources, asker="a", priority=pull_commands.Priority.GET)
 
     def delivered(self, asker: str, object_id: str, segment: str, size_bytes: int) -> None:
         self._say({"took_s": time.monotonic() - self.asked_s.pop(object_id), "segment": segment})
 
     def failed(self, asker: str, object_id: str, code: str, text: str) -> None:
         self._say({"error": f"{code}: {text}"})
+
+    def ask_owner(self, object_id: str) -> None:
+        self.values.mover.owner_told(object_id, {})
+
+    def who_has(self, object_id: str, node: str, address: str) -> None:
+        raise AssertionError("nobody is asked")
 
     def left(self, owner: str, names: list[str]) -> None:
         raise AssertionError("no process has ended")

@@ -14,7 +14,7 @@ from tcp_nodes import NODE, Ends
 from value_nodes import CAPACITY_BYTES, CHUNK_BYTES, ValueNode, ValueNodes
 
 from umbel import exceptions
-from umbel._agent import pulls
+from umbel._agent import pull_commands
 from umbel._transport import addresses, bulk, dialler
 from umbel._wire import handshake
 
@@ -244,7 +244,7 @@ def test_get_is_not_kept_waiting_by_a_prefetch(cluster: ValueNodes) -> None:
     data = some(half)
     with socket.create_server(("127.0.0.1", 0)) as dumb:  # a node that hangs
         address = f"127.0.0.1:{dumb.getsockname()[1]}"
-        reader.mover.want(Y, half, {"n": (address, "a.b.1")}, asker="p", priority=pulls.Priority.PREFETCH)
+        reader.mover.want(Y, half, {"n": (address, "a.b.1")}, asker="p", priority=pull_commands.Priority.PREFETCH)
         reader.store.reserve("a process", 1, half - 8192)
         reader.want(X, half, (origin, origin.put(data)), asker="g")
         cluster.until(lambda: "g" in reader.got)

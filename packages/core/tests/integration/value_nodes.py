@@ -9,7 +9,7 @@ from typing import Any
 
 from tcp_nodes import LIMIT_S, SECRET
 
-from umbel._agent import hub, pulls, store_service, value_service
+from umbel._agent import hub, pull_commands, store_service, value_service
 from umbel._base import nodes, tokens
 from umbel._objects import store
 from umbel._transport import acceptor, addresses, connection
@@ -81,6 +81,12 @@ class ValueNode:
     def failed(self, asker: str, object_id: str, code: str, text: str) -> None:
         self.errors[asker] = code, text
 
+    def ask_owner(self, object_id: str) -> None:
+        self.values.mover.owner_told(object_id, {})
+
+    def who_has(self, object_id: str, node: str, address: str) -> None:
+        raise AssertionError("nobody is asked")
+
     def left(self, owner: str, names: list[str]) -> None:
         raise AssertionError("no process has ended")
 
@@ -99,7 +105,7 @@ class ValueNode:
         size_bytes: int,
         *places: tuple[ValueNode, str],
         asker: str = "a",
-        priority: pulls.Priority = pulls.Priority.GET,
+        priority: pull_commands.Priority = pull_commands.Priority.GET,
     ) -> None:
         sources = {node.id: (node.address, segment) for node, segment in places}
         self.mover.want(object_id, size_bytes, sources, asker=asker, priority=priority)

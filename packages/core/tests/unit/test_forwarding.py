@@ -76,6 +76,15 @@ class Here:
         return total
 
 
+def test_what_is_drawn_to_a_node_is_asked_there_as_far_as_it_has_room() -> None:
+    here = Here({"a": 4, "b": 2, "c": 4})
+    assert here.tell(fw.WishChanged("p", "f", [demand()], 4, 0.0, [("gone", 1), ("b", 1), ("c", 1)])) == [
+        ("a", 2), ("b", 1), ("c", 1)
+    ]  # fmt: skip
+    assert here.granted("b") == []
+    assert here.tell(fw.WishChanged("p", "f", [demand()], 6, 0.0, [("b", 5), ("c", 3)])) == [("b", 2), ("c", 2)]
+
+
 def test_what_fits_here_is_asked_of_this_node_alone() -> None:
     here = Here({"a": 4, "b": 4})
     assert here.want(2) == [("a", 2)]

@@ -121,6 +121,16 @@ def test_hybrid_takes_the_emptiest_node_when_all_are_half_full() -> None:
     assert placement == spi.Placement("b", "the least used (62%) of the nodes with room")
 
 
+def test_hybrid_prefers_the_node_with_the_arguments_while_it_has_room() -> None:
+    near = spi.Demand(amounts(CPU=1), near="c")
+    nodes = [node("a", 4, 4, is_local=True), node("b", 4, 4)]
+    policy = policies.HybridPolicy()
+    found = policy.place(near, view_of(*nodes, node("c", 4, 1)))
+    assert (found.node_id, found.reason) == ("c", "the node that has most bytes of its large arguments")
+    assert policy.place(near, view_of(*nodes, node("c", 4, 0))).node_id == "a"
+    assert policy.place(near, view_of(*nodes)).node_id == "a"
+
+
 def test_hybrid_spreads_what_asks_for_it() -> None:
     view = view_of(node("a", 8, 7, is_local=True), node("b", 8, 8))
     assert policies.HybridPolicy().place(spi.Demand(amounts(CPU=1), "SPREAD"), view).node_id == "b"

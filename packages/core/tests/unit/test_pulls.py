@@ -7,8 +7,8 @@ from typing import Any
 
 import pytest
 
-from umbel._agent import pulls
-from umbel._agent.pulls import (
+from umbel._agent import pull_copies, pull_records, pulls
+from umbel._agent.pull_commands import (
     Abandon,
     Ask,
     Cancel,
@@ -21,13 +21,14 @@ from umbel._agent.pulls import (
     Discard,
     Drop,
     Fail,
+    Inquire,
     Keep,
     Priority,
-    PullTable,
     Release,
     Reserve,
     Withdraw,
 )
+from umbel._agent.pulls import PullTable
 from umbel._model import reasons
 
 PAGE = 4096
@@ -55,6 +56,14 @@ def opened(table: PullTable, object_id: str, node: str, **facts: Any) -> list[An
     """The node has all of it, and is its authority, unless other things are said."""
     told = {"generation": f"{node}:1", "is_sure": False, "chunks": None, "start": 0, "at_s": 0.0, **facts}
     return table.opened(object_id, node, **told)
+
+
+def nobody_else(table: PullTable, commands: list[Any], *, at_s: float = 60.0) -> list[Any]:
+    """What follows, once the owner was asked for others and knew of none."""
+    assert Inquire(X) in commands
+    assert not any(isinstance(one, Fail) for one in commands)
+    table.check()
+    return table.owner_told(X, (), at_s=at_s)
 
 
 def asks(commands: list[Any]) -> list[tuple[str, int]]:
@@ -220,7 +229,7 @@ def test_same_value_is_pulled_once_for_all_who_want_it(begun: PullTable, want: C
 def test_value_that_was_freed_while_it_was_sent_is_delivered_to_nobody(begun: PullTable) -> None:
     arrive(begun, "n1", 0, 1)
     arrive(begun, "n1", 2, 3)
-    commands = begun.confirmed(X, "n1", is_right=False, at_s=0.2)
+    commands = nobody_else(begun, begun.confirmed(X, "n1", is_right=False, at_s=0.2))
     assert Fail(X, ("a",), Code.LOST, "none of the nodes that had it does: 1 were asked") in commands
     assert not any(isinstance(one, Deliver) for one in commands)
     assert commands[-1] == Release(4 * PAGE)
@@ -284,17 +293,49 @@ def test_node_that_stays_away_is_given_up(begun: PullTable) -> None:
     for at_s in range(1, pulls.TRIES_MAX):
         assert not any(isinstance(one, Fail) for one in begun.source_lost("n1", at_s=10.0 * at_s))
         assert begun.tick(at_s=10.0 * at_s + 5.0) == [Connect(X, "n1", "segment at n1", 4 * PAGE)]
-    commands = begun.source_lost("n1", at_s=50.0)
+    commands = nobody_else(begun, begun.source_lost("n1", at_s=50.0))
     assert Fail(X, ("a",), Code.UNREACHABLE, "node n1 could not be connected to") in commands
 
 
 def test_node_that_has_it_no_more_is_no_hope(begun: PullTable) -> None:
-    commands = begun.gone(X, "n1", at_s=0.2)
+    commands = nobody_else(begun, begun.gone(X, "n1", at_s=0.2))
     assert Fail(X, ("a",), Code.LOST, "none of the nodes that had it does: 1 were asked") in commands
 
 
+def test_value_whose_node_dies_is_had_of_whom_its_owner_names(begun: PullTable) -> None:
+    arrive(begun, "n1", 0)
+    commands = begun.source_lost("n1", is_dead=True, at_s=0.2)
+    assert commands[-1] == Inquire(X)
+    reason = begun.reason(X)
+    assert reason is not None
+    assert "its owner's node is asked who has it" in str(reason)
+    assert begun.owner_told(X, ["me", "n1", "n2"], at_s=0.3) == [Connect(X, "n2", "", 4 * PAGE)]
+    assert begun.owner_told(X, ["n3"], at_s=0.3) == []  # it was told once
+    begun.check()
+    opened(begun, X, "n2", generation="", is_sure=True)
+    arrive(begun, "n2", 0, 1)
+    assert Deliver(X, ("a",)) in arrive(begun, "n2", 2, 3)
+
+
+def test_value_of_which_no_node_is_known_is_asked_for_before_there_is_room(
+    table: PullTable, want: Callable[..., Any]
+) -> None:
+    assert want(X, 4) == [Reserve(4 * PAGE), Inquire(X)]
+    assert table.owner_told(X, ["n2"], at_s=0.1) == []
+    assert table.room_granted(4 * PAGE, at_s=0.2)[-1] == Connect(X, "n2", "", 4 * PAGE)
+    table.check()
+
+
+def test_owners_node_that_does_not_answer_is_not_waited_for_for_ever(begun: PullTable) -> None:
+    begun.gone(X, "n1", at_s=0.2)
+    assert begun.next_tick_s() == pytest.approx(0.2 + pulls.INQUIRE_S)
+    commands = begun.tick(at_s=0.2 + pulls.INQUIRE_S)
+    assert Fail(X, ("a",), Code.LOST, "none of the nodes that had it does: 1 were asked") in commands
+    begun.check()
+
+
 def test_value_that_its_node_cannot_give_is_not_called_lost(begun: PullTable) -> None:
-    commands = begun.gone(X, "n1", why="it was moved far away", at_s=0.2)
+    commands = nobody_else(begun, begun.gone(X, "n1", why="it was moved far away", at_s=0.2))
     assert Fail(X, ("a",), Code.ELSEWHERE, "it was moved far away") in commands
 
 
@@ -310,7 +351,7 @@ def test_dead_node_is_given_up_at_once_for_another(begun: PullTable) -> None:
 
 def test_waiting_pull_whose_only_node_dies_fails(table: PullTable, want: Callable[..., Any]) -> None:
     want(X, 4, "n1")
-    commands = table.source_lost("n1", is_dead=True, at_s=0.5)
+    commands = nobody_else(table, table.source_lost("n1", is_dead=True, at_s=0.5))
     assert [type(one) for one in commands] == [Fail]
 
 
@@ -336,6 +377,7 @@ def test_value_whose_authority_cannot_be_asked_is_not_waited_for(table: PullTabl
     assert table.pulls[X].arrived == {}
     for node in nodes[1:]:
         commands = table.gone(X, node, at_s=0.2)
+    commands = nobody_else(table, commands)
     assert [type(one) for one in commands][-2:] == [Fail, Release]
 
 
@@ -359,7 +401,7 @@ def copied(begun: PullTable) -> PullTable:
 def test_copy_that_nobody_looks_at_goes_when_room_is_wanted(copied: PullTable) -> None:
     assert copied.room_wanted(at_s=1.0) == []
     copied.unwanted(X, "a", at_s=1.0)
-    assert copied.had(X) == pulls.Had(4 * PAGE, "", is_sure=True, chunks=None)
+    assert copied.had(X) == pull_records.Had(4 * PAGE, "", is_sure=True, chunks=None)
     assert copied.room_wanted(at_s=1.0) == [Withdraw(X), Drop(X), Release(4 * PAGE)]
     copied.check()
 
@@ -389,8 +431,8 @@ def test_file_of_a_dead_copy_is_written_over_by_the_next_of_its_size(
 def test_file_that_nobody_writes_over_goes_after_a_while(copied: PullTable) -> None:
     copied.unwanted(X, "a", at_s=1.0)
     (_, keep) = copied.freed(X, at_s=1.0)
-    assert copied.next_tick_s() == pytest.approx(1.0 + pulls.WARM_S)
-    assert copied.tick(at_s=1.0 + pulls.WARM_S) == [Discard(keep.warm), Release(4 * PAGE)]
+    assert copied.next_tick_s() == pytest.approx(1.0 + pull_copies.WARM_S)
+    assert copied.tick(at_s=1.0 + pull_copies.WARM_S) == [Discard(keep.warm), Release(4 * PAGE)]
     copied.check()
 
 
@@ -401,7 +443,7 @@ def test_file_that_is_kept_goes_when_processes_want_the_room(copied: PullTable) 
 
 
 def test_copy_that_is_being_sent_to_others_is_not_written_over(want: Callable[..., Any], copied: PullTable) -> None:
-    copied._is_lent = lambda object_id: object_id == X
+    copied._kept._is_lent = lambda object_id: object_id == X
     copied.unwanted(X, "a", at_s=1.0)
     assert copied.freed(X, at_s=1.0) == [Withdraw(X), Drop(X), Release(4 * PAGE)]
 
@@ -419,12 +461,12 @@ def test_copy_that_nobody_wants_is_kept_for_a_while(copied: PullTable, want: Cal
     assert copied.idle_bytes == 0
     copied.unwanted(X, "a", at_s=1.0)
     assert copied.idle_bytes == 4 * PAGE
-    assert copied.tick(at_s=1.0 + pulls.KEPT_S / 2) == []
-    assert want(X, 4, "n1", asker="b", at_s=1.0 + pulls.KEPT_S / 2) == [Deliver(X, ("b",))]
+    assert copied.tick(at_s=1.0 + pull_copies.KEPT_S / 2) == []
+    assert want(X, 4, "n1", asker="b", at_s=1.0 + pull_copies.KEPT_S / 2) == [Deliver(X, ("b",))]
     assert copied.next_tick_s() is None  # it is looked at
     copied.unwanted(X, "b", at_s=100.0)
-    assert copied.next_tick_s() == 100.0 + pulls.KEPT_S
-    assert copied.tick(at_s=100.0 + pulls.KEPT_S) == [Withdraw(X), Drop(X), Release(4 * PAGE)]
+    assert copied.next_tick_s() == 100.0 + pull_copies.KEPT_S
+    assert copied.tick(at_s=100.0 + pull_copies.KEPT_S) == [Withdraw(X), Drop(X), Release(4 * PAGE)]
     copied.check()
 
 

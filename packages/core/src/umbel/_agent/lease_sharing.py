@@ -115,6 +115,7 @@ class _Lease(NamedTuple):
     node: str
     client: str
     pid: int
+    resources: Mapping[str, int]  # empty where it does not take them of its node
 
 
 class Sharing:
@@ -213,7 +214,12 @@ class Sharing:
     def _wish(self, client: str, message: Message) -> None:
         """Of tasks in no placement group, or of nothing any more."""
         count, at_s = message["count"], self._daemon.now_s()
-        self._tell(self._fw.WishChanged(client, message["key"], _demands(message), count, at_s))
+        near = [(self._by_tag(tag), amount) for tag, amount in message["near"].items()]
+        self._tell(self._fw.WishChanged(client, message["key"], _demands(message), count, at_s, near))
+
+    def _by_tag(self, tag: str) -> str:
+        """The id of a node that is there, else ""."""
+        return next((one for one in (self._node, *self._members) if one.startswith(tag)), "")
 
     def _forget_wish(self, place: tuple[str, str]) -> Message | None:
         self._held.pop(place, None)
@@ -407,6 +413,14 @@ class Sharing:
         if lease is None:
             return False
         self._links.say(lease.node, {"t": "return", "client": client, "worker": worker, "retire": is_retired})
+        known = self._members.get(lease.node)
+        if known is not None and lease.resources and lease.node not in self._away:
+            # It will say so itself, in a while; what is wanted next may want to go there.
+            free = dict(known["available"])
+            for name, amount in lease.resources.items():
+                free[name] = free.get(name, 0) + amount
+            self._members[lease.node] = {**known, "available": free}
+            self._see(lease.node)
         return True
 
     def kills(self, client: str, worker: str, reason: str) -> bool:
@@ -635,7 +649,9 @@ class Sharing:
         if client not in self._daemon.hub.clients:
             return  # that node hears of it, and what was granted goes back
         if told["t"] == "grant":
-            self._leases[told["worker"]] = _Lease(node, client, told.get("pid", 0))
+            wish = self._wishes.get((client, told["key"]))
+            resources = wish["resources"] if wish is not None and not _group_of(wish) else {}
+            self._leases[told["worker"]] = _Lease(node, client, told.get("pid", 0), resources)
             self._daemon.worker_elsewhere(told["worker"], told.get("pid", 0))
             self._daemon.hub.send(client, told)
             self._tell(self._fw.Granted(node, client, told["key"], self._daemon.now_s()))

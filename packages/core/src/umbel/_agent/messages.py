@@ -151,7 +151,7 @@ _FIELDS: dict[str, dict[str, _Field]] = {
     },
     "demand": {
         "key": _text(), "resources": _amounts(), "count": _count(), "depth": _count(0), "env": _object(),
-        "strategy": _strategy(), "label_selectors": _alternatives(),
+        "strategy": _strategy(), "label_selectors": _alternatives(), "near": _amounts({}),
     },
     "hold_environment": {"env": _object()},
     "return": {"worker": _text(), "retire": _flag(False)},

@@ -8,6 +8,8 @@ else goes over it, so nothing else waits behind values. What it says there:
     confirm   object: whether the generation still holds         close     object, whether it has all of it now
     freed     object, of which the other side has a copy
     left      an owner there, and values here that a process has made for it, which has ended: which does it not need?
+    who_has   object of an owner there, who asks and where that is
+    holders   object, and the nodes that have copies of it, as its owner knows
     needless  values of such kind on the other side that nobody here needs
 
 and what it is told:
@@ -26,7 +28,7 @@ from collections import deque
 from collections.abc import Callable, Iterable, Mapping
 from typing import Any, NamedTuple, Protocol
 
-from umbel._agent import offers, pulls
+from umbel._agent import offers, pull_commands, pull_records, pulls
 from umbel._model import reasons
 from umbel._transport import bulk
 
@@ -99,6 +101,12 @@ class Surroundings(Protocol):
 
     def failed(self, asker: str, object_id: str, code: str, text: str) -> None: ...
 
+    def ask_owner(self, object_id: str) -> None:
+        """Of a node where that is wanted: which nodes have copies. Answered by `owner_told`, or not at all."""
+
+    def who_has(self, object_id: str, node: str, address: str) -> None:
+        """That node asks so."""
+
     def left(self, owner: str, names: list[str]) -> None:
         """Another node has these values, made for `owner`, who is of this one. See `left_values`."""
 
@@ -114,7 +122,7 @@ class _Out:
     def __init__(self, node: str) -> None:
         self.node = node
         self.link: Link | None = None
-        self.waiting: dict[str, pulls.Connect] = {}  # to be opened once it is connected
+        self.waiting: dict[str, pull_commands.Connect] = {}  # to be opened once it is connected
         self.sessions: dict[str, int] = {}  # object -> `n` of its `open`
         self.receiving: tuple[str, int] | None = None  # object and chunk of the body that is being written
         self.idle_since_s = 0.0
@@ -170,21 +178,24 @@ class Mover:
         self._count = 0
         self._todo: deque[Any] = deque()
         self._do: dict[type, Callable[[Any], None]] = {
-            pulls.Reserve: lambda command: surroundings.reserve(command.size_bytes),
-            pulls.Release: lambda command: surroundings.release(command.size_bytes),
-            pulls.Create: self._create,
-            pulls.Abandon: lambda command: self._remove(command.object_id),
-            pulls.Drop: lambda command: self._remove(command.object_id),
-            pulls.Keep: self._keep,
-            pulls.Discard: lambda command: self._warm.pop(command.warm).remove(),
-            pulls.Connect: self._connect,
-            pulls.Ask: self._ask,
-            pulls.Cancel: self._cancel,
-            pulls.Confirm: lambda command: self._say(command.node, {"t": "confirm", "object": command.object_id}),
-            pulls.Close: self._close,
-            pulls.Withdraw: lambda command: self._decide(self.offers.withdrawn(command.object_id)),
-            pulls.Deliver: self._deliver,
-            pulls.Fail: self._fail,
+            pull_commands.Reserve: lambda command: surroundings.reserve(command.size_bytes),
+            pull_commands.Release: lambda command: surroundings.release(command.size_bytes),
+            pull_commands.Create: self._create,
+            pull_commands.Abandon: lambda command: self._remove(command.object_id),
+            pull_commands.Drop: lambda command: self._remove(command.object_id),
+            pull_commands.Keep: self._keep,
+            pull_commands.Discard: lambda command: self._warm.pop(command.warm).remove(),
+            pull_commands.Connect: self._connect,
+            pull_commands.Inquire: lambda command: surroundings.ask_owner(command.object_id),
+            pull_commands.Ask: self._ask,
+            pull_commands.Cancel: self._cancel,
+            pull_commands.Confirm: lambda command: self._say(
+                command.node, {"t": "confirm", "object": command.object_id}
+            ),
+            pull_commands.Close: self._close,
+            pull_commands.Withdraw: lambda command: self._decide(self.offers.withdrawn(command.object_id)),
+            pull_commands.Deliver: self._deliver,
+            pull_commands.Fail: self._fail,
             offers.Opened: self._opened,
             offers.Send: self._send,
             offers.Elsewhere: self._elsewhere,
@@ -194,6 +205,12 @@ class Mover:
         self._on_in: dict[str, Callable[[_In, Message], None]] = {
             "open": self._on_open, "ask": self._on_ask, "cancel": self._on_cancel, "confirm": self._on_confirm,
             "close": self._on_close, "freed": lambda _known, message: self.freed(_text(message["object"])),
+            "who_has": lambda _known, message: surroundings.who_has(
+                _text(message["object"]), _text(message["as"]), _text(message["at"])
+            ),
+            "holders": lambda _known, message: self.owner_told(
+                _text(message["object"]), {_text(node): _text(address) for node, address in message["nodes"]}
+            ),
             "left": lambda _known, message: surroundings.left(_text(message["owner"]), [*map(_text, message["values"])]),
             "needless": lambda _known, message: surroundings.needless([*map(_text, message["values"])]),
         }  # fmt: skip
@@ -210,7 +227,7 @@ class Mover:
         sources: Mapping[str, tuple[str, str]],
         *,
         asker: str,
-        priority: pulls.Priority,
+        priority: pull_commands.Priority,
     ) -> None:
         """sources: node -> its address, and the segment there, "" where it has a copy. Answered by `delivered` or `failed`,
         perhaps before this returns. The asker counts on the value, as its owner knows, until he says `unwanted`."""
@@ -232,6 +249,12 @@ class Mover:
     def source_added(self, object_id: str, node: str, address: str, segment: str) -> None:
         self._addresses[node] = address
         self._decide(self.pulls.source_added(object_id, node, segment, at_s=self._around.now_s()))
+
+    def owner_told(self, object_id: str, nodes: Mapping[str, str]) -> None:
+        """nodes: that have copies, and their addresses."""
+        for node, address in nodes.items():
+            self._addresses.setdefault(node, address)
+        self._decide(self.pulls.owner_told(object_id, nodes, at_s=self._around.now_s()))
 
     def freed(self, object_id: str) -> None:
         """Its owner says that nobody needs it."""
@@ -404,7 +427,7 @@ class Mover:
             )
         )
 
-    def _had(self, object_id: str, segment: str, size_bytes: int) -> pulls.Had | None:
+    def _had(self, object_id: str, segment: str, size_bytes: int) -> pull_records.Had | None:
         """What there is of it here."""
         had = self.pulls.had(object_id)
         if had is not None:
@@ -420,7 +443,7 @@ class Mover:
                 shared = self._shared[object_id] = _Shared(segment, original)
         if shared is None:
             return None
-        return pulls.Had(size_bytes, f"{self.node}:{shared.original.generation}", is_sure=False, chunks=None)
+        return pull_records.Had(size_bytes, f"{self.node}:{shared.original.generation}", is_sure=False, chunks=None)
 
     def _on_ask(self, known: _In, message: Message) -> None:
         without = [_text(node) for node in message["without"]]
@@ -500,7 +523,7 @@ class Mover:
                 self._do[type(command)](command)
                 self._todo.popleft()
 
-    def _create(self, command: pulls.Create) -> None:
+    def _create(self, command: pull_commands.Create) -> None:
         object_id = command.object_id
 
         def failed(error: OSError) -> None:
@@ -521,10 +544,10 @@ class Mover:
         if copy is not None:
             copy.remove()
 
-    def _keep(self, command: pulls.Keep) -> None:
+    def _keep(self, command: pull_commands.Keep) -> None:
         self._warm[command.warm] = self._copies.pop(command.object_id)
 
-    def _connect(self, command: pulls.Connect) -> None:
+    def _connect(self, command: pull_commands.Connect) -> None:
         node = command.node
         out = self._out.get(node)
         if out is None:
@@ -540,7 +563,7 @@ class Mover:
         else:
             self._open(out, command)
 
-    def _open(self, out: _Out, command: pulls.Connect) -> None:
+    def _open(self, out: _Out, command: pull_commands.Connect) -> None:
         self._count += 1
         out.sessions[command.object_id] = self._count
         message = {
@@ -554,14 +577,14 @@ class Mover:
         if out is not None and out.link is not None:
             out.link.send(message)
 
-    def _ask(self, command: pulls.Ask) -> None:
+    def _ask(self, command: pull_commands.Ask) -> None:
         message = {
             "t": "ask", "object": command.object_id, "chunk": command.chunk, "priority": int(command.priority),
             "without": command.without,
         }  # fmt: skip
         self._say(command.node, message)
 
-    def _cancel(self, command: pulls.Cancel) -> None:
+    def _cancel(self, command: pull_commands.Cancel) -> None:
         out = self._out.get(command.node)
         if out is not None and out.link is not None:
             if out.receiving == (command.object_id, command.chunk):
@@ -569,7 +592,7 @@ class Mover:
                 out.link.throw_away()
             out.link.send({"t": "cancel", "object": command.object_id, "chunk": command.chunk})
 
-    def _close(self, command: pulls.Close) -> None:
+    def _close(self, command: pull_commands.Close) -> None:
         out = self._out.get(command.node)
         if out is None:
             return
@@ -578,14 +601,14 @@ class Mover:
             self._say(command.node, {"t": "close", "object": command.object_id, "has_all": command.has_all})
         out.idle_since_s = self._around.now_s()
 
-    def _deliver(self, command: pulls.Deliver) -> None:
+    def _deliver(self, command: pull_commands.Deliver) -> None:
         self.offers.completed(command.object_id)
         copy = self._copies[command.object_id]
         size_bytes = self.pulls.copies[command.object_id].size_bytes
         for asker in command.askers:
             self._around.delivered(asker, command.object_id, copy.name, size_bytes)
 
-    def _fail(self, command: pulls.Fail) -> None:
+    def _fail(self, command: pull_commands.Fail) -> None:
         for asker in command.askers:
             self._around.failed(asker, command.object_id, command.code.value, command.text)
 

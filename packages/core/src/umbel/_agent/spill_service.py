@@ -18,18 +18,15 @@ if TYPE_CHECKING:
     from umbel._agent import store_service
 
 
-_TAG = slice(8, 8 + 2 * nodes.TAG_BYTES)  # of the node, in the id of a process, in hexadecimal
-
-
 class _Living:
     """Owners that may live, as a client of this node sees it: of those on other nodes its links tell, not the daemon."""
 
     def __init__(self, here: Collection[str], client: str) -> None:
         self._here = here
-        self._tag = client[_TAG]
+        self._tag = client[nodes.TAG_IN_TEXT]
 
     def __contains__(self, owner: object) -> bool:
-        return owner in self._here or (isinstance(owner, str) and owner[_TAG] != self._tag)
+        return owner in self._here or (isinstance(owner, str) and owner[nodes.TAG_IN_TEXT] != self._tag)
 
 
 class SpillService:

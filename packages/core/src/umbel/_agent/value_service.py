@@ -30,10 +30,14 @@ class Told(Protocol):
         """The copy is in `segment` of this node's store until the asker says `unwanted`."""
 
     def failed(self, asker: str, object_id: str, code: str, text: str) -> None:
-        """code: of `pulls.Code`."""
+        """code: of `pull_commands.Code`."""
 
-    def left(self, owner: str, names: list[str]) -> None:
-        """As `mover.Surroundings`."""
+    def ask_owner(self, object_id: str) -> None:
+        """As `mover.Surroundings`; so are those that follow."""
+
+    def who_has(self, object_id: str, node: str, address: str) -> None: ...
+
+    def left(self, owner: str, names: list[str]) -> None: ...
 
     def needless(self, names: list[str]) -> None: ...
 
@@ -104,6 +108,12 @@ class ValueService:
 
     def failed(self, asker: str, object_id: str, code: str, text: str) -> None:
         self._told.failed(asker, object_id, code, text)
+
+    def ask_owner(self, object_id: str) -> None:
+        self._told.ask_owner(object_id)
+
+    def who_has(self, object_id: str, node: str, address: str) -> None:
+        self._told.who_has(object_id, node, address)
 
     def left(self, owner: str, names: list[str]) -> None:
         self._told.left(owner, names)

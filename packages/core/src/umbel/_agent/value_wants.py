@@ -11,7 +11,7 @@ import contextlib
 from collections.abc import Callable
 from typing import Any, NamedTuple, Protocol
 
-from umbel._agent import left_values, pulls, value_service
+from umbel._agent import left_values, pull_commands, value_service
 from umbel._agent.directory import Directory
 from umbel._agent.hub import Client, Hub, Message
 from umbel._agent.store_service import StoreService
@@ -44,7 +44,7 @@ class _Wish(NamedTuple):
     number: int
     segment: str
     size_bytes: int
-    priority: pulls.Priority
+    priority: pull_commands.Priority
 
 
 class ValueWants:
@@ -70,7 +70,7 @@ class ValueWants:
     # ---- what processes say ----
 
     def _on_want(self, client: Client, message: Message, _body: bytes) -> None:
-        priority = pulls.Priority(min(message["priority"], max(pulls.Priority)))
+        priority = pull_commands.Priority(min(message["priority"], max(pull_commands.Priority)))
         wish = _Wish(message["n"], message["segment"], message["bytes"], priority)
         self._wishes[client.id, message["key"]] = wish
         self._want(client.id, message["key"], wish)
@@ -112,14 +112,10 @@ class ValueWants:
             tag = nodes.tag_of_process(bytes.fromhex(creator))
             bytes.fromhex(key.partition(".")[0])
         except ValueError as error:
-            self.failed(client, key, pulls.Code.LOST, str(error))
+            self.failed(client, key, pull_commands.Code.LOST, str(error))
             return
         node, address = self._place_of(tag)
-        if not address:
-            text = f"the node that it lies on, whose id begins with {tag.hex()}, is none of this cluster (any more)"
-            self.failed(client, key, pulls.Code.LOST, text)
-            return
-        sources = {node: (address, wish.segment)}
+        sources = {node: (address, wish.segment)} if address else {}  # it has died: others may have copies
         self.values.mover.want(key, wish.size_bytes, sources, asker=client, priority=wish.priority)
 
     def _place_of(self, tag: bytes) -> tuple[str, str]:
@@ -140,7 +136,7 @@ class ValueWants:
 
     def failed(self, asker: str, object_id: str, code: str, text: str) -> None:
         wish = self._wishes.pop((asker, object_id), None)
-        if wish is not None and code == pulls.Code.UNREACHABLE:
+        if wish is not None and code == pull_commands.Code.UNREACHABLE:
             # Its node is a member still: it can be reached again, or will be declared dead.
             self._wishes[asker, object_id] = wish
             self._want(asker, object_id, wish)
@@ -149,10 +145,32 @@ class ValueWants:
                 "t": "value_failed",
                 "key": object_id,
                 "n": wish.number,
-                "code": pulls.Code(code).value,
+                "code": pull_commands.Code(code).value,
                 "text": text,
             }
             self._daemon.hub.send(asker, told)
+
+    def ask_owner(self, object_id: str) -> None:
+        mover, tag = self.values.mover, _owner_tag(object_id)
+        if tag == self._daemon.directory.own_tag:
+            mover.owner_told(object_id, self._copies_of(object_id))
+            return
+        node, address = self._place_of(tag)
+        if address:
+            message = {"t": "who_has", "object": object_id, "as": mover.node, "at": self._daemon.address}
+            mover.tell(node, address, message)
+        else:
+            mover.owner_told(object_id, {})
+
+    def who_has(self, object_id: str, node: str, address: str) -> None:
+        found = [one for one in self._copies_of(object_id).items() if one[0] != node]
+        self.values.mover.tell(node, address, {"t": "holders", "object": object_id, "nodes": found})
+
+    def _copies_of(self, object_id: str) -> dict[str, str]:
+        """By id, the addresses of nodes that have copies of a value that a process of this one owns, itself included."""
+        owner = object_id[: 2 * nodes.PROCESS_ID_BYTES]
+        places = [self._place_of(tag) for tag in self._copied.get(owner, {}).get(object_id, ())]
+        return {node: address for node, address in places if address}
 
     def left(self, owner: str, names: list[str]) -> None:
         self.left_values.on_asked(owner, names)
@@ -176,5 +194,9 @@ class ValueWants:
         mover, tag = self.values.mover, nodes.tag_of_node(node_id)
         mover.node_dead(node_id)
         for key in [*mover.pulls.pulls, *mover.pulls.copies]:
-            if nodes.tag_of_process(bytes.fromhex(key.partition(".")[0])) == tag:
+            if _owner_tag(key) == tag:
                 mover.freed(key)
+
+
+def _owner_tag(key: str) -> bytes:
+    return nodes.tag_of_process(bytes.fromhex(key.partition(".")[0]))

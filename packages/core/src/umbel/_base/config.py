@@ -109,6 +109,10 @@ class Config:
     """A value up to this size travels in the message itself. Above it, one copy in shared memory costs less than two
     through a socket (about 4.5 GB/s against 1) even with the round trip to open it."""
 
+    locality_bytes_min: int = _setting(4 << 20, "UMBEL_LOCALITY_BYTES_MIN", minimum=1)
+    """From how many bytes on one node a task's arguments draw it there. Fewer are copied in the few milliseconds that a worker of
+    another node may take."""
+
     function_warn_bytes: int = _setting(10 * 1000 * 1000, "UMBEL_FUNCTION_SIZE_WARN_THRESHOLD")
     """A pickled function of this size has captured data that belongs into `put`: each worker reads it anew."""
 

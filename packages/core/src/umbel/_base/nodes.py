@@ -13,6 +13,7 @@ TAG_BYTES = 6  # of 2,000 nodes two have the same with a chance of one in 140 mi
 PROCESS_ID_BYTES = 16
 _TAG_BEGIN = 4  # in a process's id
 _TAG_END = _TAG_BEGIN + TAG_BYTES
+TAG_IN_TEXT = slice(2 * _TAG_BEGIN, 2 * _TAG_END)  # of a process's id in hexadecimal, and whatever begins with one
 
 
 def new_node_id() -> str:

@@ -104,7 +104,7 @@ class Fetching:
 
     def _want(self, object_id: bytes, name: str, size_bytes: int, priority: int) -> _Wanted:
         """One more wants it. Lock held."""
-        key = _key(object_id, name)
+        key = key_of(object_id, name)
         wanted = self._wanted.get(key)
         if wanted is None:
             wanted = self._wanted[key] = _Wanted(key, next(self._numbers), object_id, size_bytes)
@@ -127,7 +127,7 @@ class Fetching:
         name, size_bytes = record.payload
         if not self._engine.values.is_elsewhere(name):
             return True
-        key = _key(record.object_id, name)
+        key = key_of(record.object_id, name)
         held = self._ahead.get(key)
         if held is None:
             self._engine.reactor.poke()  # somebody has to let go of it
@@ -175,12 +175,12 @@ class Fetching:
     def is_under_way(self, record: ownership.Record) -> bool:
         """Whether a value is there and waited for all the same. Lock held or not."""
         payload = record.payload
-        wanted = self._wanted.get(_key(record.object_id, payload[0])) if record.kind == serialization.STORED else None
+        wanted = self._wanted.get(key_of(record.object_id, payload[0])) if record.kind == serialization.STORED else None
         return wanted is not None and not wanted.is_settled
 
     def reason_of(self, object_id: bytes, name: str) -> reasons.Reason | None:
         """Of a value that is waited for. Lock held."""
-        wanted = self._wanted.get(_key(object_id, name))
+        wanted = self._wanted.get(key_of(object_id, name))
         if wanted is None or wanted.is_settled:
             return None
         facts = {"object": object_id.hex(), "bytes": wanted.size_bytes, "transfer": wanted.key}
@@ -263,7 +263,7 @@ class Fetching:
             self._let_go(wanted)  # the daemon keeps the copy for a while, unless somebody needs the room
 
 
-def _key(object_id: bytes, name: str) -> str:
+def key_of(object_id: bytes, name: str) -> str:
     """Of a value among all that there ever are: an object that was lost and made again has another one, and memory that is
     used again too."""
     creator, _, number = segments.parts_of(name)

@@ -18,6 +18,7 @@ from umbel._scheduling import dispatch
 from umbel._wire import messages
 
 if TYPE_CHECKING:
+    from umbel._client import locality
     from umbel._client.native import NativeEngine
 
 PENDING = ownership.PENDING
@@ -33,6 +34,9 @@ class Leases:
         self.depth = depth
         self.classes: dict[str, dispatch.SchedulingClass] = {}
         self.dirty: set[dispatch.SchedulingClass] = set()  # those that `pump` has to look at
+        self._locality: locality.Locality | None = (
+            None  # once a task has references as arguments, on a node of a cluster
+        )
         self._lost: deque[tuple[float, links.Link]] = deque()  # to workers of other nodes, and when they count as dead
 
     def class_of(self, request: dict[str, Any]) -> dispatch.SchedulingClass:
@@ -46,7 +50,13 @@ class Leases:
 
     def enqueue(self, task: Task) -> None:
         cls = known(task.template.cls)
-        lease = cls.quick_lease() if not cls.ready else None
+        drawn = None
+        if task.deps is not None and self._engine.links.remote is not None:
+            drawn = self._drawn(task, cls)
+        if drawn is not None:
+            lease = cls.idle_lease_at(drawn.node)
+        else:
+            lease = cls.quick_lease() if not cls.ready else None
         if lease is not None:
             lease.inflight[task.seq] = task
             task.lease = lease
@@ -55,6 +65,8 @@ class Leases:
             lease.link.flush()
             return
         cls.ready.append(task)
+        if drawn is not None:
+            self._await(task, cls, drawn)
         if len(cls.ready) >= READY_PUSH:
             self._assign(cls)
         if cls not in self.dirty:
@@ -63,6 +75,24 @@ class Leases:
                 self._tell_demand(cls, time.monotonic())
             else:
                 self._engine.reactor.poke()
+
+    def _drawn(self, task: Task, cls: dispatch.SchedulingClass) -> dispatch.Drawn | None:
+        if self._locality is None:
+            from umbel._client import locality  # a node that is alone never needs it
+
+            self._locality = locality.Locality(self._engine)
+        return self._locality.drawn(task, cls, time.monotonic())
+
+    def _await(self, task: Task, cls: dispatch.SchedulingClass, drawn: dispatch.Drawn) -> None:
+        """A worker of the node that a task is drawn to."""
+        cls.drawn[task.seq] = drawn
+        is_there = any(lease.node == drawn.node for lease in cls.leases.values())
+        if self._locality is not None and self._locality.is_elsewhere(drawn) and not is_there:
+            # That node's agent asks for these only when somebody waits there.
+            for other in [one for one in self.classes.values() if not one.ready]:
+                for lease in [one for one in other.leases.values() if not one.inflight and one.node == drawn.node]:
+                    del other.leases[lease.worker]
+                    self._give_back(lease, retire=lease.is_retired)
 
     def push_behind(self, task: Task) -> None:
         """Send a task to the worker that is about to compute its last missing argument, which saves the way there and
@@ -124,8 +154,9 @@ class Leases:
 
     def _tell_demand(self, cls: dispatch.SchedulingClass, now_s: float) -> None:
         wanted = cls.wanted(now_s)
-        if wanted != cls.told:
-            cls.told = wanted
+        near = cls.where_drawn() if cls.drawn else {}
+        if wanted != cls.told or near != cls.told_drawn:
+            cls.told, cls.told_drawn = wanted, near
             self.classes[cls.key] = cls  # of which it may have been taken: see `forget`
             self._engine.agent.notify(
                 {
@@ -135,6 +166,7 @@ class Leases:
                     "env": cls.request["env"],
                     "strategy": cls.request["strategy"],
                     "label_selectors": cls.request.get("label_selectors"),
+                    "near": near,
                     "count": wanted,
                     "depth": self.depth,
                 }
@@ -167,6 +199,10 @@ class Leases:
             due = min((one for one in (due, lost_due) if one is not None), default=None)
         idle_lease_s = self._engine.config.idle_lease_s
         for cls in self.classes.values():
+            if cls.drawn:
+                due_s = cls.let_go(now_s)
+                if due_s is not None:
+                    due = due_s - now_s if due is None else min(due, due_s - now_s)
             if not cls.leases and not cls.ready:
                 if cls.told:
                     self._tell_demand(cls, now_s)
@@ -233,6 +269,9 @@ class Leases:
         if message.get("accelerators"):
             link.post((messages.TEMPLATE, 0, {"accelerators": message["accelerators"]}))
         self._assign(cls)
+        if cls.drawn and cls.ready and not lease.inflight:
+            cls.drawn.pop(cls.ready[0].seq, None)  # there was no room where it is drawn to
+            self._assign(cls)
         self._steal(cls)
         link.flush()
 

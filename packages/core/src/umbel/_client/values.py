@@ -48,7 +48,8 @@ class Values:
         self.stored: dict[str, int] = {}  # bytes of the values here that we have written, by segment; used last, last
         self._orders_stored = engine.config.object_spilling and hasattr(segments, "evict")  # see `spi.SpillableStore`
         self.spilling: spill_thread.Spilling | None = None  # once the agent has asked for what could be moved
-        self.copied: dict[bytes, set[str]] = {}  # what we own and other nodes have copies of, by which keys
+        # What we own and other nodes have copies of, or had: by its keys, the tags of those nodes.
+        self.copied: dict[bytes, dict[str, set[bytes]]] = {}
         self.fetching: fetching.Fetching | None = None  # once a value of another node is read here
         self.takeover: takeover.Takeover | None = None  # once a node is being drained
         self.taken: set[str] = set()  # what was written here for owners on other nodes, which have it there now
@@ -483,7 +484,7 @@ class Values:
         if self._engine.agent_is_gone:
             return
         self._engine.agent.notify({"t": "value_copied", "key": key, "node": node.hex()})
-        self.copied.setdefault(object_id, set()).add(key)
+        self.copied.setdefault(object_id, {}).setdefault(key, set()).add(node)
         if object_id not in self.table.records:
             self._free_copies(object_id)
 

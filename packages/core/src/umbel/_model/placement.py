@@ -45,7 +45,8 @@ class Demand:
     label_selector: conditions on the node's labels, see `node_labels.label_matches`; conditions: more of them, maybe several on
     one label. depth: 0 for what the driver submitted, one more for each task or actor that it was submitted from. is_in_bundle:
     `resources` are those of bundles of placement groups, which are used as long as they are there, also on a node that begins
-    nothing else any more. in_all: what the node must have, free or not, beside that.
+    nothing else any more. in_all: what the node must have, free or not, beside that. near: the node that has most bytes of its
+    large arguments, "" where it does not matter; a wish, which a policy weighs.
     """
 
     resources: resources.ResourceSet
@@ -55,6 +56,7 @@ class Demand:
     is_in_bundle: bool = False
     in_all: _Amounts = _NOTHING
     conditions: node_labels.Selector = ()
+    near: str = ""
 
 
 @dataclass(frozen=True)

@@ -5,18 +5,27 @@ that a worker never idles for a round trip. How many depends on how long the fun
 for microseconds, one for milliseconds and for functions not yet measured, because what is queued behind a running task
 cannot start elsewhere until it is handed back. Idle leases get work back from busy ones.
 
+A task may be *drawn* to a node, for a while. Until then only workers there get it, and it counts as one that needs a worker,
+whoever has nothing to do elsewhere.
+
 Decides only: the caller sends, asks the agent, and tells what happened, under one lock.
 """
 
 from __future__ import annotations
 
 from collections import deque
-from typing import Any, Protocol
+from itertools import islice
+from typing import Any, NamedTuple, Protocol
+
+from umbel._base import nodes
 
 DEPTH_MAX = 256  # tasks in flight per worker; enough to hide a round trip of 100 us behind tasks of 1 us
 QUEUED_TARGET_S = 0.004  # work queued at a worker: some round trips, yet short against a person's patience
 STALLED_AFTER_S = 0.02  # without a reply for so long, what is queued behind counts as work that needs a worker
 LEASES_WANTED_MAX = 512  # a demand beyond this says no more than this
+DRAWN_LOOKED_AT_MAX = (
+    256  # of waiting tasks, to find those for a node's workers: with more there is enough to do anywhere
+)
 NEW_DURATION_WEIGHT = 0.25  # of a moving average: follows a change within a dozen calls
 
 
@@ -52,6 +61,13 @@ class Task(Protocol):
     durations: Durations
 
 
+class Drawn(NamedTuple):
+    """To which node, by its tag in hexadecimal, and until when."""
+
+    node: str
+    until_s: float
+
+
 class Lease:
     """One worker leased for this class. `link` belongs to the caller."""
 
@@ -78,11 +94,16 @@ class Lease:
         self.idle_since_s = now_s
         self.last_reply_s = now_s
 
+    @property
+    def node(self) -> str:
+        """Its tag, in hexadecimal."""
+        return self.worker[nodes.TAG_IN_TEXT]
+
 
 class SchedulingClass:
     """Tasks that need the same resources and environment."""
 
-    __slots__ = ("depth", "key", "leases", "ready", "request", "told")
+    __slots__ = ("depth", "drawn", "key", "leases", "ready", "request", "told", "told_drawn")
 
     def __init__(self, key: str, request: Any, depth: int) -> None:
         self.key = key
@@ -91,6 +112,8 @@ class SchedulingClass:
         self.ready: deque[Any] = deque()
         self.leases: dict[str, Lease] = {}
         self.told = 0  # the demand the agent was told last
+        self.drawn: dict[int, Drawn] = {}  # by number, those that wait or have just been pushed
+        self.told_drawn: dict[str, int] = {}  # how many of the demand were said to be drawn where
 
     def add_lease(self, worker: str, link: Any, now_s: float) -> Lease:
         lease = self.leases[worker] = Lease(worker, link, now_s)
@@ -106,11 +129,22 @@ class SchedulingClass:
                 return lease
         return None
 
+    def idle_lease_at(self, node: str) -> Lease | None:
+        """As `quick_lease`, of a worker of this node."""
+        if self.ready:
+            return None
+        for lease in self.leases.values():
+            if not lease.inflight and not lease.is_reclaimed and not lease.is_blocked and lease.node == node:
+                return lease
+        return None
+
     def assign(self) -> list[tuple[Lease, list[Any]]]:
         """Move waiting tasks to workers that have room, fairly shared. The caller pushes them."""
         ready = self.ready
         if not ready:
             return []
+        if self.drawn:
+            return self._assign_drawn()
         usable = [x for x in self.leases.values() if not x.is_blocked and not x.is_reclaimed]
         usable.sort(key=lambda x: len(x.inflight))
         pushes = []
@@ -135,6 +169,49 @@ class SchedulingClass:
             if batch:
                 pushes.append((lease, batch))
         return pushes
+
+    def _assign_drawn(self) -> list[tuple[Lease, list[Any]]]:
+        """As `assign`, where some are drawn to nodes."""
+        ready, drawn = self.ready, self.drawn
+        first = [ready.popleft() for _ in range(min(len(ready), DRAWN_LOOKED_AT_MAX))]
+        there: dict[str, list[Lease]] = {}
+        for lease in self.leases.values():
+            if not lease.is_blocked and not lease.is_reclaimed:
+                there.setdefault(lease.node, []).append(lease)
+        batches: dict[Lease, list[Any]] = {}
+        left, plain = [], []
+        for task in first:
+            if task.seq not in drawn:
+                plain.append(task)
+                continue
+            found = min(there.get(drawn[task.seq].node, ()), key=lambda one: len(one.inflight), default=None)
+            if found is None or len(found.inflight) >= task.durations.depth():
+                left.append(task)
+                continue
+            found.inflight[task.seq] = task
+            batches.setdefault(found, []).append(task)
+        ready.extendleft(reversed(plain))
+        self.drawn = {}
+        pushes = [*batches.items(), *self.assign()]
+        self.drawn = drawn
+        for _, batch in pushes:
+            for task in batch:
+                drawn.pop(task.seq, None)
+        ready.extendleft(reversed(left))
+        return pushes
+
+    def where_drawn(self) -> dict[str, int]:
+        """How many of the waiting tasks are drawn where."""
+        counts: dict[str, int] = {}
+        for one in islice(self.drawn.values(), LEASES_WANTED_MAX):
+            counts[one.node] = counts.get(one.node, 0) + 1
+        return counts
+
+    def let_go(self, now_s: float) -> float | None:
+        """Those that have been drawn for long enough are so no more. Returns when to look again."""
+        for seq in [seq for seq, one in self.drawn.items() if one.until_s <= now_s]:
+            del self.drawn[seq]
+        return min((one.until_s for one in self.drawn.values()), default=None)
 
     def take_back(self, lease: Lease, seqs: list[int]) -> list[Any]:
         """The worker hands back tasks it has not started. They go to the front, in their order; returns them."""
@@ -192,7 +269,8 @@ class SchedulingClass:
             if average is not None and self.leases:
                 # Tasks of microseconds do not deserve a process each.
                 waiting = max(1, min(waiting, int(waiting * average / QUEUED_TARGET_S) + 1))
-        idle = sum(not x.inflight and not x.is_reclaimed for x in self.leases.values())
+        # Who is idle while drawn tasks wait is elsewhere.
+        idle = 0 if self.drawn else sum(not x.inflight and not x.is_reclaimed for x in self.leases.values())
         needed = waiting + (1 if behind_s > QUEUED_TARGET_S else 0)
         return min(LEASES_WANTED_MAX, max(0, needed - idle))
 

@@ -29,13 +29,14 @@ PATIENCE_S: Final = 1.0  # a grant takes milliseconds where there is room and a 
 
 class WishChanged(NamedTuple):
     """A process here wants `lease_count` more leases for `key`; 0 withdraws the wish. demands: the same resources by each of
-    its label selectors, the most wanted first."""
+    its label selectors, the most wanted first. near: nodes that some of them had better be of, and how many."""
 
     client: str
     key: str
     demands: Sequence[placement.Demand]
     lease_count: int
     at_s: float
+    near: Sequence[tuple[str, int]] = ()
 
 
 class ClientLeft(NamedTuple):
@@ -137,7 +138,7 @@ class Wish:
     make its environment, and what they do for that."""
 
     __slots__ = (
-        "asked", "client", "count", "demands", "key", "on", "preparing", "queue", "reason", "refusal", "tried_s", "turn",
+        "asked", "client", "count", "demands", "key", "near", "on", "preparing", "queue", "reason", "refusal", "tried_s", "turn",
         "untold",
     )  # fmt: skip
 
@@ -147,6 +148,7 @@ class Wish:
         self.demands = demands
         self.turn = turn
         self.count = 0
+        self.near: dict[str, int] = {}  # as said last, less what was granted there since
         self.on: dict[str, int] = {}
         self.asked = 0  # in all
         self.untold: dict[str, int] = {}  # of nodes that have to be told, what they have been
@@ -238,7 +240,7 @@ class Forwarding:
                 return []
             self._turns += 1
             wish = self.wishes[place] = Wish(event.client, event.key, event.demands, self._turns)
-        wish.count = event.lease_count
+        wish.count, wish.near = event.lease_count, dict(event.near)
         return self._settle(wish, event.at_s)
 
     def _on_granted(self, event: Granted) -> list[Command]:
@@ -249,6 +251,8 @@ class Forwarding:
         if wish is None:
             return []  # who wanted it gives it back
         wish.count -= 1
+        if wish.near.get(event.node):
+            wish.near[event.node] -= 1
         if wish.on.get(event.node):
             self._put(wish, event.node, -1)
             wish.untold.pop(event.node)  # it has counted that, too
@@ -378,12 +382,22 @@ class Forwarding:
 
     def _chosen(self, wish: Wish, view: placement.ClusterView) -> str | None:
         """The node with room that the policy wants; the wish's reason is the policy's."""
+        near = self._near(wish, view) if wish.near else ""
         for demand in wish.demands:
-            found = self._policy.place(demand, view)
+            found = self._policy.place(replace(demand, near=near) if near else demand, view)
             wish.reason = found.reason
             if found.node_id is not None:
                 return found.node_id
         return None
+
+    @staticmethod
+    def _near(wish: Wish, view: placement.ClusterView) -> str:
+        """A node that more of it had better be asked of, and that has room."""
+        for name, count in wish.near.items():
+            node = view.find(name) if wish.on.get(name, 0) < count else None
+            if node is not None and wish.resources.fits_in(node.available):
+                return name
+        return ""
 
     def _fitting(self, wish: Wish, name: str) -> int:
         """How much of what a node is asked for by this wish it has room for, as far as it is known."""

@@ -1,7 +1,8 @@
 """The built-in scheduling policies, and a guard around those that come from elsewhere.
 
 Both obey labels, resources and node affinity through `first_ready`, and spread what asks for "SPREAD"; they differ
-in where everything else goes. Policies are pure: the same question has the same answer, so a seed replays a run.
+in where everything else goes, and only the hybrid one looks at where arguments are. Policies are pure: the same question
+has the same answer, so a seed replays a run.
 """
 
 from __future__ import annotations
@@ -18,11 +19,15 @@ PACK_UNTIL = 0.5
 
 
 class HybridPolicy:
-    """Pack: the local node first, then the others in order, until half full; from there on the emptiest node."""
+    """Where the arguments are, if they are large. Else pack: the local node first, then the others in order, until half full;
+    from there on the emptiest node."""
 
     def place(self, demand: spi.Demand, view: spi.ClusterView) -> spi.Placement:
         if demand.strategy == "SPREAD":
             return _spread(demand, view)
+        near = placement.eligible_among(demand, view, demand.near).ready if demand.near else ()
+        if any(node.node_id == demand.near for node in near):
+            return placement.Placement(demand.near, "the node that has most bytes of its large arguments")
         found = placement.first_ready(demand, view, packed)
         if isinstance(found, placement.Placement):
             return found

@@ -347,7 +347,11 @@ class ForwardingWorld(World):
     def want(self, process: Process, key: str, count: int) -> None:
         self.note("%s wants %d of %s", process.name, count, key)
         process.wanted[key] = count
-        process.node.tell(fw.WishChanged(process.name, key, [self._demand(key)], count, self.now_s))
+        near = [
+            (f"n{1 + self.chance.below(self.node_count)}", 1 + self.chance.below(2))
+            for _ in range(self.chance.below(3))
+        ]
+        process.node.tell(fw.WishChanged(process.name, key, [self._demand(key)], count, self.now_s, near))
 
     def _demand(self, key: str) -> Demand:
         cpus, *affinity = key.split("-")

@@ -12,7 +12,7 @@ import json
 from collections.abc import Callable
 from typing import Any
 
-from umbel._agent import mover, pulls
+from umbel._agent import mover, pull_commands, pull_copies
 from umbel.testing.simulation.world import END, QUIET_STEPS_MAX, Stream, World
 
 PAGE = 4096
@@ -132,7 +132,7 @@ class Node:
         self.others_bytes = 0  # room that others have taken
         self.granted_bytes = 0
         self.asked_bytes = 0
-        self.pulled: list[pulls.Priority] = []  # what had room when room was refused last
+        self.pulled: list[pull_commands.Priority] = []  # what had room when room was refused last
         self.is_touched = True  # since it was last looked at whether all is right there
         self._mover = mover.Mover(
             name, self, capacity_bytes=CAPACITY_BYTES, address=f"at {name}", chunk_bytes=CHUNK_BYTES
@@ -195,6 +195,15 @@ class Node:
     def failed(self, asker: str, object_id: str, code: str, text: str) -> None:
         self.world.failed(self, asker, object_id, code, text)
 
+    def ask_owner(self, object_id: str) -> None:
+        """Some do not answer."""
+        if self.world.chance.happens(80):
+            holders = [one for one in self.world.nodes if one is not self and object_id in one.mover.pulls.copies]
+            self.mover.owner_told(object_id, {one.name: f"at {one.name}" for one in holders})
+
+    def who_has(self, object_id: str, node: str, address: str) -> None:
+        raise AssertionError("nobody is asked")
+
     def left(self, owner: str, names: list[str]) -> None:
         raise AssertionError("processes are not part of this world")
 
@@ -205,7 +214,7 @@ class Node:
 class Want:
     """A process of a node that wants a value, or looks at it."""
 
-    def __init__(self, node: Node, asker: str, value: Value, priority: pulls.Priority) -> None:
+    def __init__(self, node: Node, asker: str, value: Value, priority: pull_commands.Priority) -> None:
         self.node = node
         self.asker = asker
         self.value = value
@@ -303,7 +312,9 @@ class PullsWorld(World):
             self._make()
             return
         self.count += 1
-        want = Want(node, f"p{self.count}", self.chance.choose(choices), self.chance.choose(tuple(pulls.Priority)))
+        want = Want(
+            node, f"p{self.count}", self.chance.choose(choices), self.chance.choose(tuple(pull_commands.Priority))
+        )
         self.wants.append(want)
         value = want.value
         sources = {value.node.name: (f"at {value.node.name}", value.segment.name)}
@@ -329,13 +340,13 @@ class PullsWorld(World):
         self.wants.remove(want)
         if want.is_dead:
             return
-        if code == pulls.Code.FULL.value:
+        if code == pull_commands.Code.FULL.value:
             less = any(priority > want.priority for priority in node.pulled)
             self.must(not less, "V3", "%s is refused room that is used for something less urgent", asker)
         else:
             may_be_lost = self.faults or want.value.is_freed
             self.must(
-                code in (pulls.Code.LOST, pulls.Code.FREED, pulls.Code.UNREACHABLE) and may_be_lost, "V2",
+                code in (pull_commands.Code.LOST, pull_commands.Code.FREED, pull_commands.Code.UNREACHABLE) and may_be_lost, "V2",
                 "%s is told of %s: %s", asker, object_id, code,
             )  # fmt: skip
 
@@ -566,7 +577,7 @@ class PullsWorld(World):
             if not (self.deliver_one() or self._connect_one() or self._sent_one() or self._answer_for_room()):
                 break
         self.check()
-        self._pass(pulls.WARM_S)
+        self._pass(pull_copies.WARM_S)
         for node in self.nodes:
             self.must(not node.files and not node.granted_bytes, "V6", "%s keeps %s", node.name, [*node.files])
             opened = [one for one, offer in node.mover.offers.offers.items() if offer.pullers]
