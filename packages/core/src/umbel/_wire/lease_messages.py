@@ -1,8 +1,8 @@
 """What two nodes say to each other about leases, as control frames, checked once when it arrives.
 
 The *lessee* is the node with the process that wants leases, the *lessor* the one with the workers. The lessee dials, and says
-who it is, and whom it means, before anything else; the lessor says how much it has, at first and with each grant. What is for a process of the
-lessee passes on as the lessor would say it to one of its own.
+who it is, and whom it means, before anything else; the lessor says how much it has, at first and with each grant. What is for a
+process of the lessee passes on as the lessor would say it to one of its own.
 """
 
 from __future__ import annotations
