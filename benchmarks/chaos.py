@@ -55,6 +55,7 @@ WARM_UP_SHARE = 0.1
 WARM_UP_MIN_S, WARM_UP_MAX_S = 5.0, 45.0
 QUIET_MAX_S = 60.0  # for the cluster to be whole and idle again
 SLACK_S = 600.0
+STORAGE = "control.db"  # the head's, where that is killed
 CRASHES = (exceptions.NodeDiedError,)
 
 # Deaths are found sooner than by default, so that more of them fit into the time.
@@ -66,6 +67,8 @@ SETTINGS = {
     "UMBEL_LOG_TO_DRIVER": "0",
     "UMBEL_WATCHDOG_S": "60",
 }
+# The node of the program that judges outlives the head, so it must not be given up while that is away, or its relay is shut.
+KILL_HEAD_SETTINGS = {"UMBEL_NODE_RECONNECT_S": "10"}
 
 
 class _Errors(logging.Handler):
@@ -97,11 +100,13 @@ class Chaos:
         self.watch = Watch(mark=uuid.uuid4().hex)
         os.environ[processes.MARK] = self.watch.mark
         logging.getLogger("umbel").addHandler(_Errors(self))
-        self.ledger = Ledger("chaos", lost_after_s=LOST_AFTER_S, excuse_s=EXCUSE_S, crashes=CRASHES)
-        storage = f"sqlite://{folder}/control.db" if self.kills_head else ""
+        ends = (exceptions.LocalNodeDiedError,)
+        self.ledger = Ledger("chaos", lost_after_s=LOST_AFTER_S, excuse_s=EXCUSE_S, crashes=CRASHES, ends=ends)
+        storage = f"sqlite://{folder}/{STORAGE}" if self.kills_head else ""
         self.cluster = ChaosCluster(NODES, cpus=CPUS, folder=folder, storage=storage)
-        umbel.init(address=self.cluster.head_session)
-        self.visitors = Visitors(self.cluster, self.cluster.places[1 : 1 + VISITORS], self.ledger, seed)
+        umbel.init(address=self.cluster.home_session)
+        first = self.cluster.home.number + 1
+        self.visitors = Visitors(self.cluster, self.cluster.places[first : first + VISITORS], self.ledger, seed)
         self.loads = [
             chaos_load.ChaosLoad(seed + number, f"chaos-{number}", with_force=False)
             for number in range(1, LOAD_THREADS + 1)
@@ -141,6 +146,12 @@ class Chaos:
         return self._logs.tails.get(session, "")
 
     def _load(self, load: chaos_load.ChaosLoad, until_s: float) -> None:
+        try:
+            self._work(load, until_s)
+        except exceptions.LocalNodeDiedError as error:
+            self.ledger.book_beside(f"the node of this program has ended: {error}")
+
+    def _work(self, load: chaos_load.ChaosLoad, until_s: float) -> None:
         """One round is always in flight while the one before is settled."""
         earlier: list[soak_load.Call] = []
         while time.monotonic() < until_s:
@@ -223,7 +234,7 @@ def main() -> int:
     seed = random.SystemRandom().randrange(1 << 30) if arguments.seed is None else arguments.seed
     seconds = 60 * arguments.minutes
     faulthandler.dump_traceback_later(seconds + SLACK_S, exit=True)
-    os.environ.update(SETTINGS)
+    os.environ.update({**SETTINGS, **(KILL_HEAD_SETTINGS if arguments.kill_head else {})})
     os.environ["PYTHONPATH"] = os.pathsep.join(filter(None, [REPOSITORY, os.environ.get("PYTHONPATH")]))
 
     with tempfile.TemporaryDirectory(prefix="chaos-", dir="/tmp") as name:  # short, for the paths of sockets
@@ -234,7 +245,8 @@ def main() -> int:
         leaks = work(run, warm_up_s, max(0.0, seconds - warm_up_s))
         umbel.shutdown()
         run.cluster.close()
-        Path(name, "token").unlink()
+        for own in ("token", *([STORAGE] if run.kills_head else [])):
+            Path(name, own).unlink()
         leaks += run.watch.leftovers(Path(name))
     return told(run, leaks)
 

@@ -19,27 +19,29 @@ from benchmarks.chaos_cluster import ChaosCluster, Place
 from benchmarks.ledger import Ledger
 
 REPLACED_AFTER_S = (0.0, 3.0)
+KILL_HEAD_WEIGHT = 2.0  # one in ten attacks: it is away for about as long as between two of them
 EXPELLED = 3  # the exit code of a daemon that its head has declared dead
 
 
 class Kind(NamedTuple):
-    """heading: in the summary. weight: how often, beside the others. lasts_s: least and most. on_head: the head may be hit."""
+    """heading: in the summary. weight: how often, beside the others. lasts_s: least and most. ends_node: it ends the node, or
+    may: the one whose program judges all this is spared."""
 
     heading: str
     weight: float
     lasts_s: tuple[float, float]
-    on_head: bool = True
+    ends_node: bool = False
 
 
 KINDS = {
     "kill worker": Kind("kills", 6.0, (0.0, 0.0)),
-    "kill daemon": Kind("kills", 1.0, REPLACED_AFTER_S, on_head=False),
-    "kill fork server": Kind("kills", 0.4, REPLACED_AFTER_S, on_head=False),
-    "kill visitor": Kind("kills", 0.7, (0.0, 0.0), on_head=False),
+    "kill daemon": Kind("kills", 1.0, REPLACED_AFTER_S, ends_node=True),
+    "kill fork server": Kind("kills", 0.4, REPLACED_AFTER_S, ends_node=True),
+    "kill visitor": Kind("kills", 0.7, (0.0, 0.0), ends_node=True),
     "kill head": Kind("kills", 0.0, REPLACED_AFTER_S),
     "stop worker": Kind("stops", 2.0, (0.2, 4.0)),
     "stop daemon": Kind("stops", 1.5, (0.2, 6.0)),
-    "stop node": Kind("stops", 0.7, (0.5, 12.0), on_head=False),
+    "stop node": Kind("stops", 0.7, (0.5, 12.0), ends_node=True),
     "cut": Kind("cuts", 3.0, (0.0, 0.0)),
     "shut": Kind("cuts", 1.0, (0.2, 3.0)),
     "stall": Kind("stalls", 2.0, (0.2, 6.0)),
@@ -62,10 +64,12 @@ class Attack(NamedTuple):
 
 
 def schedule(seed: int, seconds: float, *, places: int, interval_s: float, kills_head: bool = False) -> list[Attack]:
-    """In the order of time, one in `interval_s` on average."""
+    """In the order of time, one in `interval_s` on average. kills_head: the head is killed as well, and by nothing else; the
+    program that judges is at node 1 then, and else at the head."""
     chance = random.Random(seed)
+    first = 2 if kills_head else 1  # of those that may end
     names = list(KINDS)
-    weights = [1.0 if name == "kill head" and kills_head else KINDS[name].weight for name in names]
+    weights = [KILL_HEAD_WEIGHT if name == "kill head" and kills_head else KINDS[name].weight for name in names]
     found, at_s = [], 0.0
     while True:
         at_s += chance.uniform(0.2, 1.8) * interval_s
@@ -73,7 +77,7 @@ def schedule(seed: int, seconds: float, *, places: int, interval_s: float, kills
             return found
         (name,) = chance.choices(names, weights)
         kind = KINDS[name]
-        place = 0 if name == "kill head" else chance.randrange(0 if kind.on_head else 1, places)
+        place = 0 if name == "kill head" else chance.randrange(first if kind.ends_node else 0, places)
         found.append(Attack(at_s, name, place, chance.random(), chance.uniform(*kind.lasts_s)))
 
 

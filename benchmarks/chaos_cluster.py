@@ -78,9 +78,14 @@ class ChaosCluster:
         return self.places[0]
 
     @property
-    def head_session(self) -> str:
-        assert self.head.node is not None
-        return self.head.node.launched.session_dir
+    def home(self) -> Place:
+        """Which is never ended, for the program that judges: the head, unless that is killed."""
+        return self.places[1 if self._keeping is not None else 0]
+
+    @property
+    def home_session(self) -> str:
+        assert self.home.node is not None
+        return self.home.node.launched.session_dir
 
     def start(self, place: Place) -> None:
         """Raises UmbelSystemError when it does not start, or is not let in."""

@@ -56,8 +56,8 @@ def start(module: str, effort: Effort) -> Measurement:
     for attempt in range(effort.samples + 1):
         if len(measured.samples) >= 2 and time.perf_counter() - began > 2 * effort.budget_s:
             break
-        with _program(START_PROGRAM, module) as (process, _mark):
-            seconds = float(_answer(process, "seconds"))
+        with program(START_PROGRAM, module) as (process, _mark):
+            seconds = float(answer(process, "seconds"))
         if attempt > 0:  # the first one reads the package from the disk
             measured.samples.append(seconds)
     return measured
@@ -67,23 +67,28 @@ def idle(module: str, effort: Effort) -> tuple[Measurement, Measurement]:
     """(MiB of PSS, percent of a core) of the driver and all that it started, some seconds after its last task."""
     memory, cpu = Measurement(), Measurement()
     window_s = 10.0 if effort.samples > 3 else 5.0
-    with _program(IDLE_PROGRAM, module) as (process, mark):
-        _answer(process, "ready")
-        time.sleep(SETTLE_S)
-        pids = processes.family(process.pid, mark)
+    with idle_program(module) as pids:
         used_s = {pid: processes.cpu_s(pid) for pid in pids}
         began = time.perf_counter()
         time.sleep(window_s)
         elapsed_s = time.perf_counter() - began
-        pids = processes.family(process.pid, mark)
-        spent_s = sum(processes.cpu_s(pid) - used_s.get(pid, 0.0) for pid in pids)
+        spent_s = sum(processes.cpu_s(pid) - used_s[pid] for pid in pids)
         memory.samples.append(sum(processes.pss_bytes(pid) for pid in pids) / 2**20)
         cpu.samples.append(100 * spent_s / elapsed_s)
     return memory, cpu
 
 
 @contextmanager
-def _program(text: str, module: str) -> Iterator[tuple[subprocess.Popen[str], str]]:
+def idle_program(module: str) -> Iterator[set[int]]:
+    """The processes of a runtime that has been idle for some seconds."""
+    with program(IDLE_PROGRAM, module) as (process, mark):
+        answer(process, "ready")
+        time.sleep(SETTLE_S)
+        yield processes.family(process.pid, mark)
+
+
+@contextmanager
+def program(text: str, module: str) -> Iterator[tuple[subprocess.Popen[str], str]]:
     """A fresh interpreter running `text`; asked to end, then made to, together with whatever it left."""
     mark = uuid.uuid4().hex
     environment = {**os.environ, processes.MARK: mark}
@@ -104,7 +109,7 @@ def _program(text: str, module: str) -> Iterator[tuple[subprocess.Popen[str], st
         processes.end_marked(mark, patience_s=5.0)
 
 
-def _answer(process: subprocess.Popen[str], word: str) -> str:
+def answer(process: subprocess.Popen[str], word: str) -> str:
     """What follows `word` on the first line of the program's output that begins with it."""
     assert process.stdout is not None
     for line in process.stdout:

@@ -7,7 +7,7 @@ Three views of the row, each of a run of its own: the CPU that each process spen
 which functions of the driver, the daemon and the workers it is spent in, by samples (`benchmarks/sampling`); how often
 the driver's thread calls what for one unit, by cProfile, which slows small functions but counts exactly; and with
 `--py-spy`, where that is installed, the stacks of all processes with those of extension modules. `--stacks` writes the
-samples in the format that flame graph programs read.
+samples in the format that flame graph programs read. For `start` and `idle_memory` see `benchmarks/profile_fresh.py`.
 """
 
 from __future__ import annotations
@@ -34,11 +34,12 @@ if __name__ == "__main__":
 import cProfile
 import pstats
 
-from benchmarks import measure, processes, rows, runtimes
+from benchmarks import measure, processes, profile_fresh, rows, runtimes
 from benchmarks.bars import ROW_BY_KEY
 from benchmarks.sampling import sitecustomize as sampling
 
 SAMPLING = Path(sampling.__file__).parent
+FRESH = {"start": profile_fresh.print_start, "idle_memory": profile_fresh.print_idle_memory}
 NUDGE_S = 0.2  # for the processes to write their last samples
 PY_SPY_HZ = 500
 
@@ -196,13 +197,17 @@ def write_stacks(path: Path, roles: dict[str, Role]) -> None:
 
 def main() -> int:
     parser = argparse.ArgumentParser(description=(__doc__ or "").splitlines()[0])
-    parser.add_argument("row", choices=sorted(rows.BUILDERS), metavar="ROW", help=", ".join(sorted(rows.BUILDERS)))
+    names = sorted([*rows.BUILDERS, *FRESH])
+    parser.add_argument("row", choices=names, metavar="ROW", help=", ".join(names))
     parser.add_argument("--module", default="umbel")
     parser.add_argument("--seconds", type=float, default=3.0, help="of each view")
     parser.add_argument("--top", type=int, default=20, help="functions to list")
     parser.add_argument("--stacks", type=Path, help="write the sampled stacks there")
     parser.add_argument("--py-spy", action="store_true", help="also the native view, if py-spy is installed")
     arguments = parser.parse_args()
+    if arguments.row in FRESH:
+        FRESH[arguments.row](arguments.module, arguments.top)
+        return 0
 
     mark = uuid.uuid4().hex
     with tempfile.TemporaryDirectory(ignore_cleanup_errors=True) as name:  # a worker may be writing there still

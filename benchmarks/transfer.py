@@ -135,6 +135,12 @@ class Node:
     def failed(self, asker: str, object_id: str, code: str, text: str) -> None:
         self._say({"error": f"{code}: {text}"})
 
+    def left(self, owner: str, names: list[str]) -> None:
+        raise AssertionError("no process has ended")
+
+    def needless(self, names: list[str]) -> None:
+        raise AssertionError("no process has ended")
+
     def _do_drop(self, object_id: str, segment: str, size_bytes: int) -> None:
         """Lets go of the copy, and says what was in it."""
         with open(f"{self.owner.directory}/{segment}", "rb") as file:

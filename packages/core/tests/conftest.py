@@ -30,7 +30,7 @@ def pytest_addoption(parser: pytest.Parser) -> None:
         "--wheel", action="store_true", help="refuse to test umbel's sources: only an installed wheel will do"
     )
     parser.addoption(
-        "--skipped-files", metavar="PATH", help="write there which test files were skipped, or tests in them"
+        "--skipped-tests", metavar="PATH", help="write there which tests were skipped, and which files as a whole"
     )
 
 
@@ -40,12 +40,13 @@ def pytest_configure(config: pytest.Config) -> None:
     origin = Path(str(umbel.__file__)).resolve()
     if config.getoption("--wheel") and SOURCES in origin.parents:
         raise pytest.UsageError(f"--wheel needs umbel installed from a wheel, got {origin}; run the tests with nox")
-    if path := config.getoption("--skipped-files"):
-        config.pluginmanager.register(_SkippedFiles(config.rootpath, Path(path)))
+    is_one_of_several = hasattr(config, "workerinput")  # of pytest-xdist, whose controller hears of all
+    if (path := config.getoption("--skipped-tests")) and not is_one_of_several:
+        config.pluginmanager.register(_SkippedTests(config.rootpath, Path(path)))
 
 
-class _SkippedFiles:
-    """Which files are to be run again where what they need is installed."""
+class _SkippedTests:
+    """What is to be run again where all that it needs is installed."""
 
     def __init__(self, root: Path, path: Path) -> None:
         self._root = root
@@ -60,7 +61,7 @@ class _SkippedFiles:
 
     def _note(self, report: pytest.CollectReport | pytest.TestReport) -> None:
         if report.skipped:
-            self._found.add(str(self._root / report.nodeid.partition("::")[0]))
+            self._found.add(f"{self._root}/{report.nodeid}")
 
     def pytest_sessionfinish(self) -> None:
         self._path.write_text("".join(f"{one}\n" for one in sorted(self._found)))

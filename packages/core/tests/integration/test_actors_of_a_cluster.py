@@ -2,20 +2,17 @@
 
 from __future__ import annotations
 
-import os
-import shutil
 import subprocess
 import sys
-import tempfile
 from collections.abc import Iterator
 from typing import Any
 
 import drivers
+import homes
 import proxies
 import pytest
 
 from umbel import cluster_utils
-from umbel._base import sessions
 from umbel._client import cluster_node, tool
 
 pytestmark = [
@@ -98,23 +95,14 @@ class Place:
 
 
 @pytest.fixture
-def place(monkeypatch: pytest.MonkeyPatch) -> Iterator[Place]:
-    directory = tempfile.mkdtemp(prefix="u", dir="/tmp")  # pytest's own are too long for socket paths
-    monkeypatch.setenv("TMPDIR", directory)
-    monkeypatch.setattr(tempfile, "tempdir", None)
-    monkeypatch.setenv("UMBEL_HEALTH_CHECK_PERIOD_S", "0.5")
-    monkeypatch.setenv("UMBEL_NODE_RECONNECT_S", "4")  # more than the 2 s for which connections are cut off
-    made: Place | None = None
-    try:
-        made = Place(directory)
-        yield made
-    finally:
-        if made is not None:
+def place() -> Iterator[Place]:
+    """Connections are cut off for 2 s."""
+    with homes.own_home(UMBEL_HEALTH_CHECK_PERIOD_S="0.5", UMBEL_NODE_RECONNECT_S="4") as home:
+        made = Place(home)
+        try:
+            yield made
+        finally:
             made.end()
-        base = os.path.join(directory, f"umbel-{os.getuid()}")
-        for path in sessions.outliving_sessions(base) if os.path.isdir(base) else []:
-            drivers.kill(sessions.daemon_of(path))
-        shutil.rmtree(directory, ignore_errors=True)
 
 
 def asked(node: cluster_utils.ClusterNode, what: str) -> list[dict[str, Any]]:

@@ -5,16 +5,15 @@ from __future__ import annotations
 import contextlib
 import json
 import os
-import shutil
 import signal
 import subprocess
 import sys
-import tempfile
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
 import drivers
+import homes
 import pytest
 
 import umbel
@@ -38,31 +37,13 @@ TIMEOUT_S = 120
 
 @pytest.fixture(autouse=True)
 def home(monkeypatch: pytest.MonkeyPatch) -> Iterator[Path]:
-    """A directory for sessions and tokens; at the end nothing may be left in it or in shared memory."""
-    directory = tempfile.mkdtemp(prefix="u", dir="/tmp")  # pytest's own are too long for socket paths
-    for name, value in {
-        "TMPDIR": directory,
-        "HOME": directory,
-        "UMBEL_AUTOSCALER_PERIOD_S": "0.2",
-        "UMBEL_NODE_RECONNECT_S": "1",
-        "UMBEL_HEAD_LOST_S": "2",
-    }.items():
-        monkeypatch.setenv(name, value)
-    monkeypatch.setattr(tempfile, "tempdir", None)
-    base = os.path.join(directory, f"umbel-{os.getuid()}")
-    shared = {name for name in os.listdir("/dev/shm") if name.startswith("umbel-")}
-    try:
+    """For tokens too. At the end no session may be left, nor what daemons have to sweep."""
+    quick = {"UMBEL_AUTOSCALER_PERIOD_S": "0.2", "UMBEL_NODE_RECONNECT_S": "1", "UMBEL_HEAD_LOST_S": "2"}
+    with homes.own_home(**quick) as directory:
+        monkeypatch.setenv("HOME", directory)
         yield Path(directory)
-        left = sessions.sweep_stale_sessions(base) if os.path.isdir(base) else []
-        assert left == []
-        assert not os.path.isdir(base) or os.listdir(base) == []
+        assert homes.is_empty(directory)
         assert not os.path.isdir(os.path.join(directory, ".umbel", "clusters"))
-        mine = {name for name in os.listdir("/dev/shm") if name.startswith("umbel-")} - shared
-        assert not [name for name in mine if os.path.exists(os.path.join(base, name.partition("-")[2]))]
-    finally:
-        for path in sessions.outliving_sessions(base) if os.path.isdir(base) else []:
-            drivers.kill(sessions.daemon_of(path))
-        shutil.rmtree(directory, ignore_errors=True)
 
 
 def described(**changed: Any) -> cluster_files.ClusterFile:

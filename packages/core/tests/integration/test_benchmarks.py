@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import pathlib
+import re
 import subprocess
 import sys
 
@@ -56,6 +57,31 @@ def test_where_the_time_of_another_nodes_work_goes_is_shown() -> None:
     done = subprocess.run(command, check=False, capture_output=True, text=True, timeout=LIMIT_S)
     assert done.returncode == 0, f"{done.stdout}\n{done.stderr}"
     assert "actor calls on another node, one at a time on umbel" in done.stdout
+
+
+@pytest.mark.timeout(LIMIT_S + 20)
+def test_where_the_time_of_a_start_goes_is_shown() -> None:
+    command = [sys.executable, str(ROOT / "benchmarks" / "profile.py"), "start", "--top", "1"]
+    done = subprocess.run(command, check=False, capture_output=True, text=True, timeout=LIMIT_S)
+    assert done.returncode == 0, f"{done.stdout}\n{done.stderr}"
+    assert re.findall(r" ms  (.*)", done.stdout)[:4] == ["import", "init", "first task", "driver"]
+
+
+def test_shares_of_memory_add_up_to_the_process(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Of one that does nothing meanwhile."""
+    monkeypatch.syspath_prepend(str(ROOT))
+    from benchmarks import processes, profile_fresh
+
+    with subprocess.Popen(["/bin/cat"], stdin=subprocess.PIPE, stdout=subprocess.PIPE) as process:
+        assert process.stdin is not None and process.stdout is not None
+        process.stdin.write(b"begun\n")
+        process.stdin.flush()
+        assert process.stdout.readline() == b"begun\n"
+        share = profile_fresh.mapped_kib(process.pid)
+        whole_kib = processes.pss_bytes(process.pid) / 1024
+        process.stdin.close()
+    assert "cat" in share and "[stack]" in share
+    assert abs(share.total() - whole_kib) < 0.1 * whole_kib  # each mapping is rounded, and others may map what it maps
 
 
 def test_work_of_another_node_that_runs_on_the_drivers_is_no_figure(monkeypatch: pytest.MonkeyPatch) -> None:

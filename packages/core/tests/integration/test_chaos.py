@@ -51,10 +51,10 @@ def test_a_seed_gives_the_same_attacks_in_the_order_of_time() -> None:
     assert {one.kind for one in first} == {name for name, kind in kinds.items() if kind.weight}
     assert all(0 < one.at_s < 600 and 0 <= one.victim < 1 for one in first)
     assert all(kinds[one.kind].lasts_s[0] <= one.lasts_s <= kinds[one.kind].lasts_s[1] for one in first)
-    assert all(one.place or kinds[one.kind].on_head for one in first)
-    assert any(
-        one.kind == "kill head" for one in chaos_attacks.schedule(7, 600.0, places=5, interval_s=1.0, kills_head=True)
-    )
+    assert all(one.place or not kinds[one.kind].ends_node for one in first)
+    on_heads = chaos_attacks.schedule(7, 600.0, places=5, interval_s=1.0, kills_head=True)
+    assert {one.place for one in on_heads if one.kind == "kill head"} == {0}
+    assert {one.place for one in on_heads if kinds[one.kind].ends_node} == {2, 3, 4}  # 1 has the program that judges
 
 
 def ledger(**options: Any) -> Any:

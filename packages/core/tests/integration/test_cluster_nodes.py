@@ -10,11 +10,11 @@ import signal
 import socket
 import subprocess
 import sys
-import tempfile
 from collections.abc import Callable, Iterator
 from typing import Any
 
 import drivers
+import homes
 import many_nodes
 import proxies
 import pytest
@@ -42,22 +42,13 @@ QUICK = {
 
 
 @pytest.fixture
-def home(monkeypatch: pytest.MonkeyPatch) -> Iterator[str]:
-    """A directory for sessions; at the end nothing may be left in it or in shared memory."""
-    directory = tempfile.mkdtemp(prefix="u", dir="/tmp")  # pytest's own are too long for socket paths
-    monkeypatch.setenv("TMPDIR", directory)
-    monkeypatch.setattr(tempfile, "tempdir", None)
-    base = os.path.join(directory, f"umbel-{os.getuid()}")
+def home() -> Iterator[str]:
+    """In the end nothing may be left in shared memory either."""
     shared = {name for name in os.listdir("/dev/shm") if name.startswith("umbel-")}
-    try:
+    with homes.own_home() as directory:
         yield directory
-        drivers.wait_until(lambda: not os.path.isdir(base) or not os.listdir(base), what="all sessions to be gone")
-        left = {name for name in os.listdir("/dev/shm") if name.startswith("umbel-")} - shared
-        assert not [name for name in left if name.startswith(f"umbel-{os.getuid()}-{os.getpid()}-")]
-    finally:
-        for path in sessions.outliving_sessions(base) if os.path.isdir(base) else []:
-            drivers.kill(sessions.daemon_of(path))
-        shutil.rmtree(directory, ignore_errors=True)
+    left = {name for name in os.listdir("/dev/shm") if name.startswith("umbel-")} - shared
+    assert not [name for name in left if name.startswith(f"umbel-{os.getuid()}-{os.getpid()}-")]
 
 
 @pytest.fixture
@@ -442,7 +433,19 @@ def test_what_stays_on_this_node_and_cannot_run_there_says_what_the_cluster_has(
     assert all(part in line for part, line in zip(wanted, told[4:], strict=True)), told
 
 
-def test_a_head_with_many_nodes_takes_another_one_and_finds_out_that_all_have_gone(
+def test_a_head_and_four_nodes_are_up_within_two_seconds(home: str) -> None:
+    def start_and_end() -> None:
+        cluster = cluster_utils.Cluster(initialize_head=True)
+        try:
+            for _ in range(4):
+                cluster.add_node()
+        finally:
+            cluster.shutdown()
+
+    assert many_nodes.is_within(2.0, start_and_end)
+
+
+def test_a_head_with_many_nodes_takes_another_one_within_half_a_second_and_finds_out_that_all_have_gone(
     home: str, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setenv("UMBEL_NODE_RECONNECT_S", "1")
@@ -451,8 +454,11 @@ def test_a_head_with_many_nodes_takes_another_one_and_finds_out_that_all_have_go
     others = many_nodes.ManyNodes(head.address, cluster.token_file, 50, busy=True)
     try:
         drivers.wait_until(lambda: all(node.trouble == "" for node in others.nodes), what="50 nodes to join")
-        node = cluster.add_node()
-        drivers.wait_until(lambda: len(seen_by(node)) == 52, what="it to know of all")
+        assert many_nodes.is_within(0.5, cluster.add_node)
+        node, *more = cluster.worker_nodes
+        for one in more:  # of a machine that was busy
+            cluster.remove_node(one)
+        drivers.wait_until(lambda: sum(one["alive"] for one in seen_by(node).values()) == 52, what="it to know of all")
         drivers.wait_until(lambda: {len(one.others) for one in others.nodes} == {52}, what="all to be told of it")
         busy = others.nodes[0]
         drivers.wait_until(lambda: seen_by(node)[busy.node_id]["waiting"] > 10, what="it to hear of changes")

@@ -4,20 +4,18 @@ from __future__ import annotations
 
 import collections
 import os
-import shutil
 import subprocess
 import sys
-import tempfile
 import time
 from collections.abc import Callable, Iterator
 from typing import Any
 
 import drivers
+import homes
 import pytest
 
 import umbel
 from umbel import cluster_utils, exceptions
-from umbel._base import sessions
 from umbel._client import current, tool
 from umbel.util.scheduling_strategies import NodeAffinitySchedulingStrategy
 
@@ -74,26 +72,15 @@ class Nodes:
 
 
 @pytest.fixture
-def nodes(monkeypatch: pytest.MonkeyPatch) -> Iterator[Nodes]:
-    directory = tempfile.mkdtemp(prefix="u", dir="/tmp")  # pytest's own are too long for socket paths
-    monkeypatch.setenv("TMPDIR", directory)
-    monkeypatch.setattr(tempfile, "tempdir", None)
-    base = os.path.join(directory, f"umbel-{os.getuid()}")
-    made: Nodes | None = None
-    try:
-        made = Nodes(directory)
-        made.cluster.connect()
-        yield made
-        umbel.shutdown()
-        made.cluster.shutdown()
-        drivers.wait_until(lambda: not os.path.isdir(base) or not os.listdir(base), what="all sessions to be gone")
-    finally:
-        umbel.shutdown()
-        if made is not None:
+def nodes() -> Iterator[Nodes]:
+    with homes.own_home() as home:
+        made = Nodes(home)
+        try:
+            made.cluster.connect()
+            yield made
+        finally:
+            umbel.shutdown()
             made.cluster.shutdown()
-        for path in sessions.outliving_sessions(base) if os.path.isdir(base) else []:
-            drivers.kill(sessions.daemon_of(path))
-        shutil.rmtree(directory, ignore_errors=True)
 
 
 def get(reference: Any) -> Any:
@@ -175,6 +162,25 @@ def test_an_idle_drain_is_refused_while_something_runs_and_the_node_goes_on(node
         pass
     assert get(running) == node.node_id
     assert get(place.options(scheduling_strategy=on(node)).remote()) == node.node_id
+
+
+def test_values_of_processes_that_have_ended_keep_a_node_until_their_owner_has_taken_them(nodes: Nodes) -> None:
+    node = nodes.add()
+
+    @umbel.remote(scheduling_strategy=on(node), max_retries=0)
+    def make() -> bytes:
+        return b"made" * 250_000
+
+    made = make.remote()
+    umbel.wait([made], timeout=TIMEOUT_S, fetch_local=False)
+    killed = {one["pid"] for one in nodes.query("workers", node)}
+    for pid in killed:
+        drivers.kill(pid)
+    until(lambda: not killed & {one["pid"] for one in nodes.query("workers", node)}, "their end")
+    assert nodes.drain(node, "idle") == "the node is not idle: it has 1 value that a program of another node needs"
+    assert nodes.drain(node) == ""
+    nodes.until_gone(node)
+    assert get(made) == b"made" * 250_000
 
 
 def test_an_idle_drain_is_refused_for_an_actor_and_for_a_program(nodes: Nodes) -> None:

@@ -2,11 +2,8 @@
 
 from __future__ import annotations
 
-import contextlib
 import os
-import shutil
 import sys
-import tempfile
 import time
 from collections.abc import Callable, Iterator
 from typing import Any
@@ -14,10 +11,10 @@ from typing import Any
 import drivers
 import proxies
 import pytest
+from homes import own_home
 
 import umbel
 from umbel import cluster_utils, exceptions
-from umbel._base import sessions
 from umbel._client import cluster_node, tool
 from umbel.util import get_current_placement_group, placement_group, placement_group_table, remove_placement_group
 from umbel.util.placement_group import PlacementGroup, get_placement_group
@@ -71,29 +68,13 @@ PROGRAM = """
 """
 
 
-@contextlib.contextmanager
-def home(patch: pytest.MonkeyPatch) -> Iterator[str]:
-    """A directory for sessions, of which none may be left at the end."""
-    directory = tempfile.mkdtemp(prefix="u", dir="/tmp")  # pytest's own are too long for socket paths
-    patch.setenv("TMPDIR", directory)
-    patch.setattr(tempfile, "tempdir", None)
-    patch.setenv("UMBEL_HEALTH_CHECK_PERIOD_S", "0.5")
-    patch.setenv("UMBEL_NODE_RECONNECT_S", "4")
-    try:
-        yield directory
-    finally:
-        base = os.path.join(directory, f"umbel-{os.getuid()}")
-        left = sessions.outliving_sessions(base) if os.path.isdir(base) else []
-        for path in left:
-            drivers.kill(sessions.daemon_of(path))
-        shutil.rmtree(directory, ignore_errors=True)
-    assert not left
+QUICK = {"UMBEL_HEALTH_CHECK_PERIOD_S": "0.5", "UMBEL_NODE_RECONNECT_S": "4"}
 
 
 @pytest.fixture(scope="module")
 def cluster() -> Iterator[Nodes]:
     """For tests that leave it as it is."""
-    with pytest.MonkeyPatch.context() as patch, home(patch) as directory:
+    with own_home(**QUICK) as directory:
         made = Nodes(directory)
         try:
             yield made
@@ -324,10 +305,9 @@ def test_a_group_ends_with_a_driver_that_is_killed(nodes: Nodes) -> None:
 
 
 @pytest.fixture
-def fragile(request: pytest.FixtureRequest, monkeypatch: pytest.MonkeyPatch) -> Iterator[Nodes]:
+def fragile(request: pytest.FixtureRequest) -> Iterator[Nodes]:
     """For tests that break it. Parameter: how long a node without a connection is not dead."""
-    with home(monkeypatch) as directory:
-        monkeypatch.setenv("UMBEL_NODE_RECONNECT_S", request.param)
+    with own_home(**{**QUICK, "UMBEL_NODE_RECONNECT_S": request.param}) as directory:
         made = Nodes(directory)
         try:
             umbel.init(address=made.second.session_dir, namespace="ns", log_to_driver=False)
@@ -376,10 +356,8 @@ def test_a_node_that_dies_before_it_has_reserved_leaves_nothing_reserved(fragile
     assert sorted(runs_where_its_bundles_are(group)) == sorted([*nodes.ids[:2], fourth.node_id])
 
 
-def test_what_waits_at_a_head_that_is_alone_goes_with_its_group_to_a_node_that_joins(
-    monkeypatch: pytest.MonkeyPatch,
-) -> None:
-    with home(monkeypatch):
+def test_what_waits_at_a_head_that_is_alone_goes_with_its_group_to_a_node_that_joins() -> None:
+    with own_home(**QUICK):
         cluster = cluster_utils.Cluster(initialize_head=True, connect=True, head_node_args={"num_cpus": 1})
         try:
             group = placement_group([{"CPU": 2}])

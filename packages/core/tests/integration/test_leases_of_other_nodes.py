@@ -7,21 +7,20 @@ import contextlib
 import ctypes
 import os
 import select
-import shutil
 import signal
 import socket
 import sys
-import tempfile
 import time
 from collections.abc import Callable, Iterator
 from typing import Any
 
 import drivers
+import homes
 import pytest
 
 import umbel
 from umbel import cluster_utils, exceptions
-from umbel._base import sessions, token_files, tokens
+from umbel._base import token_files, tokens
 from umbel._client import tool
 from umbel._transport import addresses, dialler
 from umbel._wire import frames, handshake, lease_messages
@@ -62,17 +61,9 @@ class Nodes:
 
 
 @pytest.fixture
-def home(monkeypatch: pytest.MonkeyPatch) -> Iterator[str]:
-    """A directory for sessions, of which none may be left at the end."""
-    directory = tempfile.mkdtemp(prefix="u", dir="/tmp")  # pytest's own are too long for socket paths
-    monkeypatch.setenv("TMPDIR", directory)
-    monkeypatch.setattr(tempfile, "tempdir", None)
-    monkeypatch.setenv("UMBEL_NODE_RECONNECT_S", "1")
-    yield directory
-    base = os.path.join(directory, f"umbel-{os.getuid()}")
-    left = sessions.outliving_sessions(base) if os.path.isdir(base) else []
-    shutil.rmtree(directory, ignore_errors=True)
-    assert not left
+def home() -> Iterator[str]:
+    with homes.own_home(UMBEL_NODE_RECONNECT_S="1") as directory:
+        yield directory
 
 
 @pytest.fixture

@@ -4,14 +4,13 @@ from __future__ import annotations
 
 import contextlib
 import os
-import shutil
 import socket
 import sys
-import tempfile
 from collections.abc import Iterator
 from typing import Any
 
 import drivers
+import homes
 import pytest
 
 from umbel import cluster_utils, exceptions
@@ -100,21 +99,13 @@ def doors(node: cluster_utils.ClusterNode) -> list[str]:
 
 
 @pytest.fixture
-def cluster(monkeypatch: pytest.MonkeyPatch) -> Iterator[Cluster]:
-    directory = tempfile.mkdtemp(prefix="u", dir="/tmp")  # pytest's own are too long for socket paths
-    monkeypatch.setenv("TMPDIR", directory)
-    monkeypatch.setattr(tempfile, "tempdir", None)
-    monkeypatch.setenv("UMBEL_HEALTH_CHECK_PERIOD_S", "0.5")  # death after 2 s of silence
-    monkeypatch.setenv("UMBEL_HEALTH_CHECK_TIMEOUT_S", "1")
-    monkeypatch.setenv("UMBEL_HEALTH_CHECK_FAILURE_THRESHOLD", "2")
-    made: Cluster | None = None
-    try:
-        made = Cluster(directory)
-        yield made
-    finally:
-        if made is not None:
+def cluster() -> Iterator[Cluster]:
+    with homes.own_home(**homes.DEAD_IN_2_S) as home:
+        made = Cluster(home)
+        try:
+            yield made
+        finally:
             made.end()
-        shutil.rmtree(directory, ignore_errors=True)
 
 
 def test_a_reference_is_read_by_a_driver_of_another_node(cluster: Cluster) -> None:

@@ -3,14 +3,13 @@
 from __future__ import annotations
 
 import os
-import shutil
 import signal
 import subprocess
 import sys
-import tempfile
 from collections.abc import Iterator
 
 import drivers
+import homes
 import pytest
 
 from umbel import cluster_utils, exceptions, spi
@@ -33,19 +32,9 @@ NODE = {"object_store_memory": 80 << 20}
 
 @pytest.fixture(scope="module", autouse=True)
 def home() -> Iterator[str]:
-    """A directory for sessions; at the end nothing may be left in it."""
-    directory = tempfile.mkdtemp(prefix="u", dir="/tmp")  # pytest's own are too long for socket paths
-    with pytest.MonkeyPatch.context() as patch:
-        patch.setenv("TMPDIR", directory)
-        patch.setattr(tempfile, "tempdir", None)
-        base = os.path.join(directory, f"umbel-{os.getuid()}")
-        try:
-            yield base
-            drivers.wait_until(lambda: not os.path.isdir(base) or not os.listdir(base), what="all sessions to be gone")
-        finally:
-            for path in sessions.outliving_sessions(base) if os.path.isdir(base) else []:
-                drivers.kill(sessions.daemon_of(path))
-            shutil.rmtree(directory, ignore_errors=True)
+    """Where the sessions are."""
+    with homes.own_home() as directory:
+        yield homes.base_of(directory)
 
 
 class TestLocal(NodeLauncherConformance):

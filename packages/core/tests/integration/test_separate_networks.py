@@ -4,13 +4,12 @@ from __future__ import annotations
 
 import json
 import os
-import shutil
 import sys
-import tempfile
 from collections.abc import Iterator
 from typing import Any
 
 import drivers
+import homes
 import network
 import pytest
 
@@ -132,31 +131,30 @@ class Machines:
             one.process.communicate()
 
 
+DEAD_IN_10_S = {  # of silence
+    "UMBEL_HEALTH_CHECK_PERIOD_S": "1",
+    "UMBEL_HEALTH_CHECK_TIMEOUT_S": "5",
+    "UMBEL_HEALTH_CHECK_FAILURE_THRESHOLD": "5",
+    "UMBEL_NODE_RECONNECT_S": "10",
+}
+
+
 @pytest.fixture
-def machines(monkeypatch: pytest.MonkeyPatch) -> Iterator[Machines]:
-    directory = tempfile.mkdtemp(prefix="u", dir="/tmp")  # pytest's own are too long for socket paths
-    monkeypatch.setenv("TMPDIR", directory)
-    monkeypatch.setattr(tempfile, "tempdir", None)
-    # A node is dead after 10 s of silence.
-    monkeypatch.setenv("UMBEL_HEALTH_CHECK_PERIOD_S", "1")
-    monkeypatch.setenv("UMBEL_HEALTH_CHECK_TIMEOUT_S", "5")
-    monkeypatch.setenv("UMBEL_HEALTH_CHECK_FAILURE_THRESHOLD", "5")
-    monkeypatch.setenv("UMBEL_NODE_RECONNECT_S", "10")
+def machines() -> Iterator[Machines]:
     try:
         cables = network.Network(3)
     except network.NotPermitted as error:
-        shutil.rmtree(directory)
         pytest.skip(f"networks cannot be made here: {error}")
-    made = Machines(cables, directory)
     try:
-        made.start()
-        yield made
+        with homes.own_home(**DEAD_IN_10_S) as home:
+            made = Machines(cables, home)
+            try:
+                made.start()
+                yield made
+            finally:
+                made.end()
     finally:
-        made.end()
-        base = os.path.join(directory, f"umbel-{os.getuid()}")
-        drivers.wait_until(lambda: not (os.path.isdir(base) and os.listdir(base)), what="all nodes to end")
         cables.close()
-        shutil.rmtree(directory, ignore_errors=True)
 
 
 def test_a_program_works_on_another_network_and_goes_on_after_its_cable_was_out(machines: Machines) -> None:

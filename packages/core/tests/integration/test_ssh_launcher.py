@@ -5,21 +5,19 @@ from __future__ import annotations
 import json
 import os
 import shlex
-import shutil
 import subprocess
 import sys
-import tempfile
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
 import drivers
+import homes
 import pytest
 import ssh_server
 
 import umbel
 from umbel import cluster_utils, exceptions, spi
-from umbel._base import sessions
 from umbel._client import ssh_launcher
 from umbel._plugins import builtin
 from umbel.testing.conformance import NodeLauncherConformance
@@ -36,11 +34,7 @@ NODE = {"object_store_memory": 80 << 20}
 @pytest.fixture(scope="module", autouse=True)
 def config(tmp_path_factory: pytest.TempPathFactory) -> Iterator[dict[str, Any]]:
     """Of a launcher, with a directory for sessions, in which nothing may be left."""
-    directory = tempfile.mkdtemp(prefix="u", dir="/tmp")  # pytest's own are too long for socket paths
-    with pytest.MonkeyPatch.context() as patch, ssh_server.server(tmp_path_factory.mktemp("sshd")) as server:
-        patch.setenv("TMPDIR", directory)
-        patch.setattr(tempfile, "tempdir", None)
-        base = os.path.join(directory, f"umbel-{os.getuid()}")
+    with homes.own_home() as directory, ssh_server.server(tmp_path_factory.mktemp("sshd")) as server:
         path = os.path.dirname(os.path.dirname(os.path.abspath(umbel.__file__)))
         # Of the other machine all is given: a login has neither this Python nor this directory.
         command = [
@@ -54,13 +48,10 @@ def config(tmp_path_factory: pytest.TempPathFactory) -> Iterator[dict[str, Any]]
         ]
         found = {"worker_ips": list(ssh_server.HOSTS), "command": shlex.join(command), **server.options}
         TestSsh.config = found
-        try:
-            yield found
-            drivers.wait_until(lambda: not os.path.isdir(base) or not os.listdir(base), what="all sessions to be gone")
-        finally:
-            for one in sessions.outliving_sessions(base) if os.path.isdir(base) else []:
-                drivers.kill(sessions.daemon_of(one))
-            shutil.rmtree(directory, ignore_errors=True)
+        yield found
+        drivers.wait_until(
+            lambda: homes.is_empty(directory), what="all sessions to be gone"
+        )  # as long as there is a server
 
 
 class TestSsh(NodeLauncherConformance):

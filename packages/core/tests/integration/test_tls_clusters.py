@@ -7,11 +7,11 @@ import shutil
 import stat
 import subprocess
 import sys
-import tempfile
 from collections.abc import Iterator
 from pathlib import Path
 
 import drivers
+import homes
 import proxies
 import pytest
 
@@ -68,17 +68,12 @@ def authority(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 
 @pytest.fixture
-def home(monkeypatch: pytest.MonkeyPatch) -> Iterator[str]:
-    directory = tempfile.mkdtemp(prefix="u", dir="/tmp")  # pytest's own are too long for socket paths
-    monkeypatch.setenv("TMPDIR", directory)
-    monkeypatch.setattr(tempfile, "tempdir", None)
+def home() -> Iterator[str]:
     try:
-        yield directory
-        base = os.path.join(directory, f"umbel-{os.getuid()}")
-        drivers.wait_until(lambda: not os.path.isdir(base) or not os.listdir(base), what="all sessions to be gone")
+        with homes.own_home() as directory:
+            yield directory
     finally:
         own_tls.use("")
-        shutil.rmtree(directory, ignore_errors=True)
 
 
 @pytest.fixture

@@ -4,13 +4,12 @@ from __future__ import annotations
 
 import contextlib
 import os
-import shutil
 import sys
-import tempfile
 from collections.abc import Iterator
 from typing import Any
 
 import drivers
+import homes
 import pytest
 
 from umbel import cluster_utils
@@ -128,23 +127,15 @@ def used_bytes(node: cluster_utils.ClusterNode) -> int:
 
 
 @pytest.fixture
-def cluster(monkeypatch: pytest.MonkeyPatch) -> Iterator[Cluster]:
-    directory = tempfile.mkdtemp(prefix="u", dir="/tmp")  # pytest's own are too long for socket paths
-    monkeypatch.setenv("TMPDIR", directory)
-    monkeypatch.setattr(tempfile, "tempdir", None)
-    monkeypatch.setenv("UMBEL_HEALTH_CHECK_PERIOD_S", "0.5")  # death after 2 s of silence
-    monkeypatch.setenv("UMBEL_HEALTH_CHECK_TIMEOUT_S", "1")
-    monkeypatch.setenv("UMBEL_HEALTH_CHECK_FAILURE_THRESHOLD", "2")
-    made: Cluster | None = None
+def cluster() -> Iterator[Cluster]:
     stores: list[str] = []
-    try:
-        made = Cluster(directory)
-        yield made
-        stores = [store_of(node) for node in made._nodes.list_all_nodes()]
-    finally:
-        if made is not None:
+    with homes.own_home(**homes.DEAD_IN_2_S) as home:
+        made = Cluster(home)
+        try:
+            yield made
+            stores = [store_of(node) for node in made._nodes.list_all_nodes()]
+        finally:
             made.end()
-        shutil.rmtree(directory, ignore_errors=True)
     assert not [path for path in stores if os.path.exists(path)]
 
 

@@ -81,6 +81,12 @@ class ValueNode:
     def failed(self, asker: str, object_id: str, code: str, text: str) -> None:
         self.errors[asker] = code, text
 
+    def left(self, owner: str, names: list[str]) -> None:
+        raise AssertionError("no process has ended")
+
+    def needless(self, names: list[str]) -> None:
+        raise AssertionError("no process has ended")
+
     def put(self, data: bytes) -> str:
         segment = self.owner.create(len(data))
         self.owner.write(segment, 0, data)

@@ -118,6 +118,30 @@ def test_nodes_that_leave_count_until_they_have_ended() -> None:
     assert launched(told(one, events.NodeEnded("a", 26.0), events.Ticked(30.0))) == {"cpu": 1}
 
 
+def test_nodes_that_others_have_drained_are_replaced_and_count_until_they_have_ended() -> None:
+    """Before: they counted for min_workers, and for what stands."""
+    one = machine(kind(most=3, least=1))
+    told(one, events.StandingChanged((cpus(4, 2),), 0.0), seen("a", at_s=0.0), seen("b", at_s=0.0))
+    assert told(one, events.Ticked(0.0)) == []
+    leaving = seen("a", free=0, idle_s=0.0, at_s=5.0)._replace(draining="it is being drained (preemption)")
+    (launch,) = told(one, leaving, events.Ticked(5.0))
+    assert launch == events.Launch(1, "cpu", 1, "{CPU: 4} of a standing request")
+    assert one.explain(5.0).kept["a"] == "it is leaving: it is being drained (preemption)"
+    told(one, answered(1, "c", at_s=6.0), seen("c", at_s=6.0), waits(cpus(4, 1), at_s=7.0))
+    told(one, seen("b", free=0, at_s=7.0), seen("c", free=0, at_s=7.0))
+    assert told(one, events.Ticked(100.0)) == []  # three are there, and the one that leaves is not drained once more
+    assert told(one, events.NodeDied("a", 101.0)) == [events.Terminate("a", "its daemon has died")]
+    assert launched(told(one, events.NodeEnded("a", 102.0), events.Ticked(105.0))) == {"cpu": 1}
+
+
+def test_a_node_that_was_not_launched_here_may_leave() -> None:
+    one = machine(kind(least=1))
+    told(one, seen("x", "", at_s=0.0)._replace(draining="it is being drained (idle)"))
+    assert launched(told(one, waits(cpus(1)), events.Ticked(0.0))) == {"cpu": 1}
+    told(one, events.NodeDied("x", 1.0))
+    assert "x" not in one.nodes
+
+
 def test_the_type_that_wastes_least_is_chosen() -> None:
     one = machine(kind("large", CPU=64), kind("small", CPU=4))
     assert launched(told(one, waits(cpus(1, 100)), events.Ticked(0.0))) == {"large": 1, "small": UPSCALING_MIN}

@@ -120,3 +120,28 @@ def test_an_idle_drain_of_a_node_that_is_being_drained_is_refused_while_it_has_s
         2, False, "the node is being drained already, and is not idle: it has 1 worker with values that others need"
     )
     assert apply(machine, idle(Left(), 3))[0] == Answer(3, True, "")
+
+
+def test_of_two_deadlines_the_earlier_one_holds_whatever_the_order_and_the_reasons() -> None:
+    """Before: a preemption that was asked for while an idle node was looked at took its own deadline, though later."""
+    machine = Draining()
+    idle = Asked(1, "idle", "", 8.0, Left(workers=1), 0.0)
+    assert machine.apply(idle) == [Begin("idle")]
+    preemption = Asked(2, "preemption", "", 100.0, Left(workers=1), 1.0)
+    assert machine.apply(preemption) == [Answer(1, True, ""), Answer(2, True, "")]
+    assert machine.next_tick_s() == 8.0
+    again = Asked(3, "preemption", "", 101.0, Left(workers=1), 2.0)
+    assert machine.apply(again) == [Answer(3, True, "")]
+    assert machine.next_tick_s() == 8.0
+    sooner = Asked(4, "preemption", "", 5.0, Left(workers=1), 3.0)
+    assert machine.apply(sooner) == [Answer(4, True, "")]
+    assert machine.next_tick_s() == 5.0
+
+
+def test_of_several_idle_drains_that_are_looked_into_the_earliest_deadline_holds() -> None:
+    machine = Draining()
+    for request, until_s in ((1, None), (2, 30.0), (3, 20.0)):
+        machine.apply(Asked(request, "idle", "", until_s, Left(workers=1, keeping=0), 0.0))
+    commands = machine.apply(Looked(Left(), 1.0))
+    assert [one.request for one in commands if isinstance(one, Answer)] == [1, 2, 3]
+    assert machine.until_s == 20.0

@@ -51,6 +51,10 @@ class Here:
     def lose(self, node: str) -> list[Any]:
         return self.tell(fw.NodeLost(node, self.at_s))
 
+    def forgets(self, node: str, free: float) -> list[Any]:
+        view = placement.NodeView(node, units(CPU=self.total[node]), units(CPU=free))
+        return self.tell(fw.NodeForgot(view, self.at_s))
+
     def want(self, count: int, *demands: placement.Demand, key: str = "f", client: str = "p") -> list[Any]:
         return self.tell(fw.WishChanged(client, key, demands or (demand(),), count, self.at_s))
 
@@ -179,6 +183,27 @@ def test_soft_affinity_goes_elsewhere_when_its_node_is_gone() -> None:
     soft = demand(strategy=placement.NodeAffinity("b", is_soft=True))
     assert here.want(1, soft) == [("b", 1)]
     assert here.lose("b") == [("a", 1)]
+
+
+def test_what_insists_on_a_node_whose_connection_broke_waits_and_is_said_again() -> None:
+    """Before: it failed, as if the node were dead."""
+    here = Here({"a": 2, "b": 2})
+    there = demand(strategy=placement.NodeAffinity("b", is_soft=False))
+    assert here.want(2, there) == [("b", 2)]
+    assert here.granted("b") == []
+    assert here.forgets("b", 0) == [("b", 1)]
+    assert here.machine._heard == {("p", "f"): {}}  # of what it has granted before, it counts nothing
+    assert here.granted("b") == []
+    assert here.asked() == {}
+
+
+def test_what_a_node_has_forgotten_goes_elsewhere_if_it_may() -> None:
+    here = Here({"a": 1, "b": 4})
+    here.want(3)
+    assert here.asked() == {"a": 1, "b": 2}
+    here.see("c", 4)
+    assert here.forgets("b", 0) == [("c", 2)]
+    assert here.machine.apply(fw.ClientLeft("p", 1.0)) == [fw.Leave("c", "p")]
 
 
 def test_label_selectors_are_tried_in_their_order() -> None:

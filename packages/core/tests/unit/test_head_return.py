@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from typing import Any
 
 import pytest
@@ -58,12 +59,13 @@ class KeptCluster(Cluster):
         self.fencing = 0
         super().__init__()
 
-    def begin(self, node_id: str, awaited: list[str]) -> None:
-        """A head begins with what is written."""
+    def begin(self, node_id: str, awaited: list[str], others: Sequence[dict[str, Any]] = ()) -> None:
+        """A head begins with what is written. others: nodes that it knows of."""
         self.fencing += 1
         self.disk.under_way.clear()
         self.disk.heard.clear()
         self.head = Daemon(node_id)
+        self.head.others = [*others]
         self.members = members.Members(self.head, nodes.tag_of_node(node_id))
         leader = leadership.Leadership(ttl_s=1e9, now_s=0.0)
         leader.apply(leadership.Tick(0.0))
@@ -78,7 +80,8 @@ class KeptCluster(Cluster):
             self.head.knows_job(environment)
         self.members.await_nodes(awaited)
         self.service.tick()
-        self.sees(NODE, {"CPU": 40_000})
+        if not others:
+            self.sees(NODE, {"CPU": 40_000})
 
     def link(self) -> None:
         if not self.fencing:
@@ -407,3 +410,96 @@ def test_an_actor_that_insists_on_a_node_hears_that_it_does_not_come_back(cluste
     cluster.members.node_gone(NODE, "it did not come back")
     cluster.write()
     assert cluster.head.placed == [actor]  # whose agent says that it can never be placed
+
+
+def test_what_died_with_a_preempted_node_that_did_not_come_back_counts_against_no_restarts(
+    cluster: KeptCluster,
+) -> None:
+    client = cluster.driver()
+    once, often = (cluster.create(client, number, detached=True, max_restarts=number - 1) for number in (1, 2))
+    cluster.flow()
+    cluster.host_and_call(once, 3)
+    cluster.host_and_call(often, 4)
+    cluster.cut()
+    cluster.begin(NEXT_HEAD, [NODE])
+    drained = {"reason": "preemption", "message": "spot", "deadline_s": None, "waits_for": ""}
+    cluster.head.others = [{"node_id": NODE, "alive": False, "reason": "it was drained", "draining": drained}]
+    cluster.members.node_gone(NODE, "it was drained")
+    cluster.write()
+    listed = {one["actor"]: one for one in cluster.service.listed()}
+    assert (listed[once]["state"], listed[once]["cause"]) == ("DEAD", "preempted")
+    assert "it was drained" in listed[once]["reason"]
+    assert (listed[often]["state"], listed[often]["restarts"], listed[often]["preemptions"]) == ("RESTARTING", 1, 1)
+
+
+def test_a_head_that_ends_before_it_has_given_up_a_dead_node_leaves_that_to_the_next_one(cluster: KeptCluster) -> None:
+    """That the node is dead was kept, and not yet what became of its actors: nobody is awaited."""
+    client = cluster.driver()
+    actor = cluster.create(client, 1, detached=True, max_restarts=1)
+    cluster.flow()
+    cluster.host_and_call(actor, 2)
+    cluster.cut()
+    drained = {"reason": "preemption", "message": "", "deadline_s": None, "waits_for": ""}
+    cluster.begin(NEXT_HEAD, [], [{"node_id": NODE, "alive": False, "reason": "it was drained", "draining": drained}])
+    cluster.write()
+    (listed,) = cluster.service.listed()
+    assert (listed["state"], listed["restarts"], listed["preemptions"]) == ("RESTARTING", 1, 1)
+
+
+def test_answers_to_processes_of_a_node_that_never_came_back_are_forgotten(cluster: KeptCluster) -> None:
+    """Before: they were kept for ever."""
+    client = cluster.driver()
+    cluster.flow()
+    put = {"t": "kv_put", "space_size": 0, "key_size": 1, "overwrite": True, "rq": 3}
+    cluster.say(client, put, b"kv")
+    while cluster.to_head:
+        cluster.members.on_frame(NODE, *frames.decode_control(cluster.to_head.pop(0)[4:]))
+    cluster.write()
+    cluster.cut()
+    assert [key for key in cluster.disk.stored if key.startswith("answer/")]
+    cluster.begin(NEXT_HEAD, [NODE])
+    cluster.head.others = []
+    cluster.members.node_gone(NODE, "it did not come back")
+    cluster.write()
+    assert [key for key in cluster.disk.stored if key.startswith("answer/")] == []
+
+
+def test_answers_are_kept_for_who_came_back_and_for_who_has_come_since(cluster: KeptCluster) -> None:
+    third = "dd" * nodes.NODE_ID_BYTES
+    client, other = cluster.driver(1), cluster.driver(2)
+    cluster.flow()
+    put = {"t": "kv_put", "space_size": 0, "key_size": 1, "overwrite": True, "rq": 3}
+    cluster.say(client, put, b"kv")
+    while cluster.to_head:
+        cluster.members.on_frame(NODE, *frames.decode_control(cluster.to_head.pop(0)[4:]))
+    cluster.write()
+    cluster.cut()
+    cluster.begin(NEXT_HEAD, [NODE, third])
+    cluster.link()
+    while cluster.to_head:
+        cluster.members.on_frame(NODE, *frames.decode_control(cluster.to_head.pop(0)[4:]))
+    cluster.say(other, {**put, "rq": 4}, b"kw")
+    while cluster.to_head:
+        cluster.members.on_frame(NODE, *frames.decode_control(cluster.to_head.pop(0)[4:]))
+    cluster.members.node_gone(third, "it did not come back")
+    cluster.write()
+    assert sum(key.startswith("answer/") for key in cluster.disk.stored) == 2
+    cluster.flow()
+    assert [one["rq"] for one in cluster.node.answers_to(client) + cluster.node.answers_to(other)] == [3, 4]
+
+
+def test_a_drain_that_is_said_again_to_the_next_head_keeps_its_deadline(cluster: KeptCluster) -> None:
+    """Before: it began anew, as what is said is how much time is left."""
+    cluster.link()
+    asked: list[dict[str, Any]] = []
+    message = {"t": "drain_node", "node": NODE, "reason": "preemption", "message": "", "deadline_s": 60.0, "rq": 4}
+    cluster.proxy.ask_to_drain("tool", message)
+    cluster.proxy.ask_to_drain("tool", {**message, "deadline_s": None, "rq": 5})
+    cluster.proxy.ask_to_drain("tool", {**message, "deadline_s": 5.0, "rq": 6})
+    cluster.cut()
+    cluster.node.clock_s = 12.5
+    cluster.begin(NEXT_HEAD, [NODE])
+    cluster.head.drain_node = lambda message, _tell: asked.append(message)  # type: ignore[attr-defined]
+    cluster.link()
+    cluster.flow()
+    assert [one["deadline_s"] for one in asked] == [47.5, None, 0.0]

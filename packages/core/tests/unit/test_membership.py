@@ -30,7 +30,7 @@ from umbel._agent.membership import (
     Welcomed,
 )
 
-HEAD, A, B = (f"{letter}{0:055x}" for letter in "1ab")
+HEAD, A, B, C = (f"{letter}{0:055x}" for letter in "1abc")
 FREE = {"available": {"CPU": 20_000}, "waiting": 0}
 BUSY = {"available": {"CPU": 0}, "waiting": 3}
 
@@ -52,7 +52,7 @@ def member() -> Membership:
     made = machine()
     assert made.apply(Looked(FREE, 0.0)) == [Dial()]
     assert made.apply(Connected(1, 0.1)) == [Join(1, 1, "")]
-    assert made.apply(welcomed(1, 0.2)) == [Appeared(HEAD, "h:1"), Appeared(A, "h:1"), Joined()]
+    assert made.apply(welcomed(1, 0.2)) == [Joined(), Appeared(HEAD, "h:1"), Appeared(A, "h:1")]
     return made
 
 
@@ -206,6 +206,22 @@ def test_the_oldest_dead_are_forgotten(monkeypatch: pytest.MonkeyPatch) -> None:
     dead = {"alive": False, "reason": "gone"}
     made.apply(Told(1, (facts(B), {"node_id": A, **dead}, {"node_id": B, **dead}), 1.0))
     assert set(made.nodes) == {HEAD, B}
+
+
+def test_what_a_head_that_has_started_again_awaits_is_as_this_node_knew_it() -> None:
+    """Before: it was taken for full."""
+    made = member()
+    made.apply(Told(1, (facts(B, **BUSY),), 1.0))
+    made.apply(Closed(1, 2.0))
+    made.apply(Looked(FREE, 3.0))
+    made.apply(Connected(2, 3.0))
+    unknown = {"available": {}, "waiting": 0, "is_awaited": True}
+    others = (facts(HEAD), facts(A), facts(B, **unknown), facts(C, **unknown))
+    assert made.apply(Welcomed(2, HEAD, 3.0, 10.0, others, 4.0)) == [Appeared(C, "h:1")]
+    assert made.nodes[B] == facts(B, **BUSY, is_awaited=True)
+    assert made.nodes[C] == facts(C, **unknown)
+    made.apply(Told(2, ({"node_id": B, **FREE}, {"node_id": C, **FREE}), 5.0))
+    assert (made.nodes[B], made.nodes[C]) == (facts(B), facts(C))
 
 
 def test_check_finds_a_member_without_a_link() -> None:

@@ -391,5 +391,86 @@ def test_a_cluster_that_ends_has_no_members_for_the_next_head() -> None:
     apply(before, join(A, 1))
     before.end("umbel stop", 3.0)
     assert before.record(A) == {
-        "facts": facts(A), "is_head": False, "ended_s": 1003.0, "reason": "umbel stop", "is_expected": True,
+        "facts": facts(A), "is_head": False, "ended_s": 1003.0, "reason": "umbel stop", "is_expected": True, "draining": None,
     }  # fmt: skip
+
+
+# ---- a node that is being drained, and heads that come after ----
+
+ITS_DRAIN = {"reason": "preemption", "message": "spot", "deadline_s": 1060.0}
+LEAVING = {**FREE, "draining": {**ITS_DRAIN, "waits_for": "1 actor"}}
+
+
+def with_drained_node(now_s: float = 100.0) -> NodeTable:
+    """A head that has started again, to which A belongs, which had agreed to be drained."""
+    before = table()
+    before.restore("", [])
+    apply(before, join(A, 1), DrainRequested(5, A, "preemption", "spot", 60.0, 0.0))
+    apply(before, DrainAnswered(A, 1, 5, True, "", LEAVING, 0.0))
+    kept = [{"id": node_id, **(before.record(node_id) or {})} for node_id in (HEAD, A)]
+    made = NodeTable(facts(C), FREE, health=HEALTH, now_s=now_s, time_s=1000.0 + now_s)
+    assert made.restore(HEAD, kept) == [A]
+    made.check()
+    return made
+
+
+def test_that_a_node_is_being_drained_is_kept_once_and_not_with_each_change_of_what_it_has() -> None:
+    made = table()
+    made.restore("", [])
+    assert made.changed is not None
+    apply(made, join(A, 1))
+    made.changed.clear()
+    apply(made, Heartbeat(A, 1, 2, BUSY, 1.0))
+    assert made.changed == {}
+    apply(made, Heartbeat(A, 1, 3, LEAVING, 2.0))
+    assert made.changed == {A: None}
+    made.changed.clear()
+    apply(made, Heartbeat(A, 1, 4, {**LEAVING, "draining": {**ITS_DRAIN, "waits_for": ""}}, 3.0))
+    assert made.changed == {}
+    apply(made, Heartbeat(A, 1, 5, {**LEAVING, "draining": {**ITS_DRAIN, "deadline_s": 1009.0, "waits_for": ""}}, 4.0))
+    assert made.changed == {A: None}
+    assert (made.record(A) or {})["draining"] == {**ITS_DRAIN, "deadline_s": 1009.0}
+
+
+def test_the_next_head_knows_that_an_awaited_node_is_being_drained_and_says_so_of_its_death() -> None:
+    """Before: what died there counted against its retries and restarts."""
+    made = with_drained_node()
+    (awaited,) = [one for one in made.listed() if one["node_id"] == A]
+    assert awaited["is_awaited"]
+    assert awaited["draining"] == {**ITS_DRAIN, "waits_for": ""}
+    dead, published = tick_until(made, 115.0)[:2]
+    assert dead.reason == (
+        "it did not come back within 15 s after the cluster's head had started again; it was being drained (preemption: spot)"
+    )
+    (change,) = published.changes
+    assert change["draining"] == {**ITS_DRAIN, "waits_for": ""}
+    (record,) = [one for one in made.listed() if one["node_id"] == A]
+    assert record["draining"]["reason"] == "preemption"
+
+
+def test_a_head_after_the_next_knows_why_a_dead_node_had_been_drained() -> None:
+    second = with_drained_node()
+    tick_until(second, 115.0)
+    kept = [{"id": node_id, **(second.record(node_id) or {})} for node_id in (C, A)]
+    third = NodeTable(facts(B), FREE, health=HEALTH, now_s=0.0, time_s=2000.0)
+    assert third.restore(HEAD, kept) == []
+    (listed,) = [one for one in third.listed() if one["node_id"] == A]
+    assert (listed["alive"], listed["draining"]["reason"]) == (False, "preemption")
+
+
+def test_what_a_node_has_is_told_when_it_comes_back_and_not_made_up_before() -> None:
+    made = restored()
+    (awaited,) = [one for one in made.listed() if one["node_id"] == A]
+    assert awaited["is_awaited"]
+    apply(made, join(A, 7, 5, HEAD, 101.0))
+    (back,) = [one for one in made.listed() if one["node_id"] == A]
+    assert "is_awaited" not in back
+    ((change,),) = [one.changes for one in tick_until(made, 102.0) if isinstance(one, Publish)]
+    assert change == {"node_id": A, **FREE}
+
+
+def test_a_record_of_an_earlier_version_says_nothing_of_a_drain() -> None:
+    record = {"facts": facts(A), "is_head": False, "ended_s": None, "reason": "", "is_expected": False}
+    made = NodeTable(facts(C), FREE, health=HEALTH, now_s=0.0, time_s=1000.0)
+    assert made.restore(HEAD, [{"id": A, **record}]) == [A]
+    assert "draining" not in made.listed()[1]

@@ -16,7 +16,7 @@ def node(node_id: str, *, instance: str = "", alive: bool = True, idle: int = 0,
     labels = {node_labels.INSTANCE_ID: instance, node_labels.NODE_GROUP: "small"} if instance else {}
     return {
         "node_id": node_id, "alive": alive, "total": {"CPU": 4 * CPU}, "available": {"CPU": free * CPU}, "labels": labels,
-        "idle": idle,
+        "idle": idle, "draining": "",
     }  # fmt: skip
 
 
@@ -35,6 +35,11 @@ def test_nodes_have_the_names_that_their_launcher_gave_them() -> None:
     assert first == events.NodeSeen("h", "", total, total, {}, None, 5.0)
     assert (second.node, second.type_name, second.available) == ("x", "small", ResourceSet({"CPU": CPU}))
     assert observer.seen == {"h": "h", "x": "n1"}
+
+
+def test_why_a_node_is_drained_is_told() -> None:
+    (seen,) = of(events.NodeSeen, observing.Observer().events(told({**node("n1"), "draining": "spot"}), 0.0))
+    assert seen.draining == "spot"
 
 
 def test_idle_time_is_counted_from_when_a_number_was_first_seen() -> None:

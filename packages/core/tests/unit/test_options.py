@@ -42,7 +42,7 @@ RESOURCE_VALUES: dict[str, list[tuple[object, bool]]] = {
     "scheduling_strategy": [("PACK", False), ("", False), (5, True), ({}, True)],
     "label_selector": [([], True), ({"a": 1}, True), ("x", True)],
     "fallback_strategy": [({}, True), ([5], True), ("x", True)],
-    "placement_group": [(object(), True), ("x", True), (3, True)],
+    "placement_group": [(b"x", True), ("x", True), (3, True)],
     "placement_group_bundle_index": [(-2, False), (1.5, True), ("x", True)],
     "placement_group_capture_child_tasks": [(1, True), ("yes", True)],
     "enable_task_events": [(1, True), ("yes", True)],

@@ -77,17 +77,50 @@ def test_same_contents_are_one_package_that_is_a_copy(tmp_path: Path) -> None:
     (tmp_path / "two" / "sub" / "b").chmod(0o755)
     uri = packages.add_directory("w", str(first))
     assert packages.add_directory("w", str(tmp_path / "two")) == uri
-    copy = Path(packages.path_of(uri))
+    copy = Path(packages.unpacked(uri))
     assert (copy / "sub" / "b").read_text() == "2"
     assert os.access(copy / "sub" / "b", os.X_OK)
     assert not os.access(copy / "a", os.X_OK)
-    assert os.listdir(tmp_path / "packages") == [copy.name]
+    assert sorted(os.listdir(tmp_path / "packages")) == [copy.name, f"{copy.name}.zip"]
+
+
+def test_a_package_is_what_it_was_whatever_is_done_to_the_directory(tmp_path: Path) -> None:
+    """Workers write into it, and a package that another node gets must be the one that its name says."""
+    packages = _packages(tmp_path)
+    root = _write(tmp_path / "w", a="1", sub__b="2")
+    (root / "inner").symlink_to("sub/b")
+    (root / "broken").symlink_to("nowhere")
+    uri = packages.add_directory("w", str(root))
+    (name,) = packing.names_in(f'{{"working_dir":"{uri}"}}')
+    _write(Path(packages.unpacked(uri)), a="3", new="1")
+    assert packing.file_digest(packages.archive_of(name)) == name
+    other = packing.Packages(str(tmp_path / "other"), bytes_max=0)
+    other.keep(lambda file: str(file.write(Path(packages.archive_of(name)).read_bytes()) and name))
+    copy = Path(other.unpacked(uri))
+    assert sorted(path.name for path in copy.iterdir()) == ["a", "broken", "inner", "sub"]
+    assert (copy / "a").read_text() == "1"
+    assert (copy / "inner").readlink() == Path("sub/b") and (copy / "inner").read_text() == "2"
+    assert (copy / "broken").readlink() == Path("nowhere")
+
+
+def test_what_is_no_package_here_is_said_to_be_missing(tmp_path: Path) -> None:
+    for uri in (f"{packing.SCHEME}{'0' * 32}", f"{packing.SCHEME}../../etc", "/etc"):
+        with pytest.raises(FileNotFoundError):
+            _packages(tmp_path).unpacked(uri)
+
+
+def test_a_file_whose_name_is_no_text_is_refused(tmp_path: Path) -> None:
+    (tmp_path / "w").mkdir()
+    with open(os.fsencode(tmp_path / "w") + b"/\xff", "w"):
+        pass
+    with pytest.raises(exceptions.InvalidOption, match=r"'\\udcff', whose name is not UTF-8"):
+        _packages(tmp_path).add_directory("w", str(tmp_path / "w"))
 
 
 def test_module_directory_keeps_its_name(tmp_path: Path) -> None:
     packages = _packages(tmp_path)
     uri = packages.add_directory("m", str(_write(tmp_path / "mod", __init__="", sub__x="1")), into="mod")
-    assert sorted(os.listdir(packages.path_of(uri))) == ["mod"]
+    assert sorted(os.listdir(packages.unpacked(uri))) == ["mod"]
 
 
 def test_too_large_a_directory_is_refused_and_its_biggest_files_named(tmp_path: Path) -> None:
@@ -99,7 +132,7 @@ def test_too_large_a_directory_is_refused_and_its_biggest_files_named(tmp_path: 
     assert "excludes" in text
     assert text.index("2.9 MiB  big") < text.index("1.0 MiB  middle")
     uri = _packages(tmp_path).add_directory("w", str(root), ["big", "middle"])
-    assert os.listdir(_packages(tmp_path).path_of(uri)) == ["small"]
+    assert os.listdir(_packages(tmp_path).unpacked(uri)) == ["small"]
 
 
 def test_zip_becomes_the_package_with_its_executables(tmp_path: Path) -> None:
@@ -110,7 +143,7 @@ def test_zip_becomes_the_package_with_its_executables(tmp_path: Path) -> None:
     packages = _packages(tmp_path)
     uri = packages.add_archive("w", str(tmp_path / "w.zip"))
     assert packages.add_archive("w", str(tmp_path / "w.zip")) == uri
-    assert os.access(os.path.join(packages.path_of(uri), "bin/run"), os.X_OK)
+    assert os.access(os.path.join(packages.unpacked(uri), "bin/run"), os.X_OK)
 
 
 @pytest.mark.parametrize("name", ["../x", "/x", "a/../../x"])

@@ -30,6 +30,17 @@ class _Packing:
     add_file = add_archive = add_directory
 
 
+class _FilePacking(_Packing):
+    """For those that pack single files."""
+
+    def __init__(self, packages: packing.Packages, **env_vars: str) -> None:
+        super().__init__(**env_vars)
+        self._packages = packages
+
+    def add_file(self, path: str) -> str:
+        return self._packages.add_file("a wheel", path)
+
+
 @pytest.mark.parametrize(
     ("env", "words"),
     [
@@ -132,7 +143,8 @@ def test_packing_reads_local_files_once_for_a_session(tmp_path: Path) -> None:
     found = environments.packed({"A": "1"}, fields, {"env_vars": {"B": "2"}}, str(tmp_path))
     uri = found["built"]["working_dir"]
     assert found == {"env_vars": {"A": "1", "B": "2"}, "built": {"working_dir": uri}}
-    assert os.listdir(tmp_path / "packages" / uri.removeprefix(packing.SCHEME)) == ["a"]
+    packages = packing.Packages(str(tmp_path / "packages"), bytes_max=0)
+    assert os.listdir(packages.unpacked(uri)) == ["a"]
 
 
 def test_missing_directory_is_refused_when_it_is_packed(tmp_path: Path) -> None:
@@ -165,15 +177,37 @@ def test_contents_of_local_files_and_settings_of_the_tool_tell_environments_apar
     wheel.write_text("1")
     pip = requirements.Pip()
     value = pip.validate([str(wheel)])
-    first = pip.pack(value, _Packing())
-    assert pip.pack(value, _Packing(OTHER="1")) == first
-    assert pip.pack(pip.validate(first), _Packing()) == first
-    other_settings = pip.pack(value, _Packing(PIP_INDEX_URL="https://elsewhere"))
+    packages = packing.Packages(str(tmp_path / "packages"), bytes_max=1 << 20)
+
+    def packed(value: Any, **env_vars: str) -> dict[str, Any]:
+        return pip.pack(value, _FilePacking(packages, **env_vars))
+
+    first = packed(value)
+    assert packed(value, OTHER="1") == first
+    assert packed(pip.validate(first)) == first
+    other_settings = packed(value, PIP_INDEX_URL="https://elsewhere")
     wheel.write_text("2")
-    assert len({str(one) for one in (first, other_settings, pip.pack(value, _Packing()))}) == 3
+    assert len({str(one) for one in (first, other_settings, packed(value))}) == 3
     wheel.unlink()
     with pytest.raises(exceptions.InvalidOption, match="cannot be read"):
-        pip.pack(value, _Packing())
+        packed(value)
+
+
+def test_wheels_travel_as_packages_and_projects_stay_where_they_are(tmp_path: Path) -> None:
+    wheel = tmp_path / "tiny-1.0-py3-none-any.whl"
+    wheel.write_text("1")
+    (tmp_path / "project").mkdir()
+    packages = packing.Packages(str(tmp_path / "packages"), bytes_max=1 << 20)
+    uv = requirements.Uv()
+    lines = [str(wheel), f"tiny @ file://{wheel}", f"{tmp_path}/project", f"-e {tmp_path}/project", "six"]
+    plain, url, *others = uv.pack(uv.validate(lines), _FilePacking(packages))["packages"]
+    assert others == lines[2:]
+    (name,) = packing.names_in(plain)
+    assert (plain, url) == (
+        f"{packing.SCHEME}{name}/{wheel.name}",
+        f"tiny @ file://{packing.SCHEME}{name}/{wheel.name}",
+    )
+    assert Path(packing.with_paths(plain, packages.unpacked)).read_text() == "1"
 
 
 def test_project_directory_is_told_apart_by_its_files(tmp_path: Path) -> None:

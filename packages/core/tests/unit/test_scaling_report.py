@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from typing import Any
 
+from umbel._agent import scaling
 from umbel._autoscaling import autoscaler, demand, events, node_types, report
 from umbel._model.resources import ResourceSet
 
@@ -76,3 +77,26 @@ def test_answer_says_whether_it_is_fresh() -> None:
     assert report.answer_in_words({**answer, "report": None}) == ["has just started"]
     dead = {**answer, "trouble": "its process has ended", "report": None}
     assert report.answer_in_words(dead) == ["does not run: its process has ended"]
+
+
+def test_what_the_head_tells_of_a_node_that_is_awaited_or_drained() -> None:
+    """Before: an awaited node was taken for full, and others were launched for what it could serve."""
+    listed = {
+        "node_id": "n", "alive": True, "resources": {"CPU": 4}, "available": {"CPU": 1}, "labels": {}, "waiting": 0,
+    }  # fmt: skip
+    as_told = {
+        "node_id": "n",
+        "alive": True,
+        "total": {"CPU": 4},
+        "available": {"CPU": 1},
+        "labels": {},
+        "idle": 3,
+        "draining": "",
+    }
+    assert scaling._observed_node(listed, {"idle": 3}) == as_told
+    awaited = {**listed, "available": {}, "is_awaited": True}
+    assert scaling._observed_node(awaited, {}) == {**as_told, "available": {"CPU": 4}, "idle": 0}
+    drained = {**listed, "draining": {"reason": "preemption", "message": "spot"}}
+    words = "it is being drained (preemption: spot)"
+    assert scaling._observed_node(drained, {}) == {**as_told, "available": {}, "idle": 0, "draining": words}
+    assert scaling._observed_node({**awaited, **drained}, {})["available"] == {}

@@ -45,6 +45,8 @@ _RESTATED = (
 class Daemon(Protocol):
     """What is needed of the daemon."""
 
+    def now_s(self) -> float: ...
+
     def send(self, client: str, message: Message, body: bytes = b"") -> None: ...
 
     def reply(self, client: str, request: int | None, message: Message, body: bytes = b"") -> None: ...
@@ -234,12 +236,20 @@ class ControlProxy:
             self._daemon.kill_actor(actor, "the head has started again")
         self._restate_bundles()
         for message, body in left:
-            self._say(message, body)
+            self._say(self._with_time_left(message), body)
         self._watched_again()
         made = {message["message"]["actor"] for message, _ in left if _kind(message) == "create_actor"}
         self._say({"t": "restated", "owned": [actor for actor in self._owned if actor not in made]})
         if len(self._job_ids) < JOB_IDS_MIN:
             self._ask_for_job_ids()
+
+    def _with_time_left(self, message: Message) -> Message:
+        """A deadline is told as the time until then, which has passed in part since the head before was told."""
+        if message["t"] != "drain_node" or message["message"]["deadline_s"] is None:
+            return message
+        now_s, asked = self._daemon.now_s(), message["message"]
+        left_s = max(0.0, asked["deadline_s"] - (now_s - message["said_s"]))
+        return {**message, "said_s": now_s, "message": {**asked, "deadline_s": left_s}}
 
     def _watched_again(self) -> None:
         for actor, clients in self._watched.items():
@@ -396,7 +406,7 @@ class ControlProxy:
             text = "nodes are drained by the head of their cluster, to which this node has no connection now"
             self._daemon.refuse(client, message["rq"], "unavailable", text)
         else:
-            self._say({"t": "drain_node", "client": client, "message": message})
+            self._say({"t": "drain_node", "client": client, "message": message, "said_s": self._daemon.now_s()})
 
     # ---- what the daemon reports ----
 

@@ -8,6 +8,7 @@ from __future__ import annotations
 from collections.abc import Callable
 from typing import Any
 
+from umbel._base import nodes
 from umbel._transport import addresses
 
 
@@ -55,16 +56,21 @@ class Directory:
         """ "" for a node that is not known."""
         return self._addresses.get(tag, "")
 
+    def is_elsewhere(self, process: str) -> bool:
+        """Whether a process, by its id in hexadecimal, is of another node that is there."""
+        tag = nodes.tag_of_process(_bytes(process))
+        return tag != self.own_tag and tag in self._addresses
+
     def on_find(self, client: str, node: str) -> None:
         """A process asks for a node, by its tag in hexadecimal."""
-        self._send(client, {"t": "node_at", "node": node, "address": self.address_of(_tag(node))})
+        self._send(client, {"t": "node_at", "node": node, "address": self.address_of(_bytes(node))})
 
 
 def _draining(tag: bytes) -> dict[str, Any]:
     return {"t": "node_draining", "node": tag.hex()}
 
 
-def _tag(text: str) -> bytes:
+def _bytes(text: str) -> bytes:
     try:
         return bytes.fromhex(text)
     except ValueError:

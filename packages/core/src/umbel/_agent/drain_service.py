@@ -33,6 +33,8 @@ class Daemon(Protocol):
 
     def log(self, line: str) -> None: ...
 
+    def left_value_count(self) -> int: ...
+
     def draining_changed(self) -> None:
         """Whether this node takes work has."""
 
@@ -40,7 +42,7 @@ class Daemon(Protocol):
         """This node ends, as it was to."""
 
 
-def left_on(agent: AgentState, driver_count: int) -> draining.Left:
+def left_on(agent: AgentState, driver_count: int, left_value_count: int = 0) -> draining.Left:
     """What a node still has."""
     workers = agent.workers.values()
     idle = [one for one in workers if one.lease is None]
@@ -54,6 +56,7 @@ def left_on(agent: AgentState, driver_count: int) -> draining.Left:
         keeping=sum(
             one.state in (WorkerState.IDLE, WorkerState.LEAVING) and one.ask_again_s is not None for one in idle
         ),
+        values=left_value_count,
     )
 
 
@@ -73,6 +76,7 @@ class DrainService:
         self._daemon = daemon
         self._machine = draining.Draining()
         self._is_looking = False
+        self._deadline_s: tuple[float | None, float | None] = (None, None)  # by this node's clock, and by the system's
         self._do: dict[type, Callable[[Any], None]] = {
             draining.Begin: lambda command: self._begin(command.why),
             draining.GoOn: lambda _command: self._begin(""),
@@ -125,10 +129,11 @@ class DrainService:
         if not machine.reason:
             return {}
         until_s = machine.until_s
-        deadline_s = None if until_s is None else round(self._daemon.time_s() + until_s - self._daemon.now_s(), 1)
+        if until_s != self._deadline_s[0]:  # once for each, as the head keeps it each time that it is another one
+            self._deadline_s = until_s, round(self._daemon.time_s() + (until_s or 0.0) - self._daemon.now_s(), 1)
         return {
             "draining": {
-                "reason": machine.reason, "message": machine.message, "deadline_s": deadline_s,
+                "reason": machine.reason, "message": machine.message, "deadline_s": self._deadline_s[1],
                 "waits_for": self._left().in_words(),
             },
         }  # fmt: skip
@@ -150,7 +155,7 @@ class DrainService:
         return self._machine.next_tick_s()
 
     def _left(self) -> draining.Left:
-        return left_on(self._daemon.agent, len(self._daemon.hub.drivers()))
+        return left_on(self._daemon.agent, len(self._daemon.hub.drivers()), self._daemon.left_value_count())
 
     def _apply(self, event: draining.Event) -> None:
         self._is_looking = True  # carrying out changes what is left, which is looked at when all is done

@@ -5,7 +5,7 @@ its drivers, leases, actors, bundles and what waits for workers; whether a worke
 for owners on other nodes, only that worker knows. So the node begins nothing more, asks its idle workers to exit, and agrees
 when all have gone; if one stays it goes on as before, and says why. A *preemption* is never refused: the machine will be taken
 away. The node begins nothing more, and ends when it has nothing left, or at the deadline, whatever runs. An accepted drain is
-final.
+final; of all deadlines that it was given the earliest holds, so that whoever asks again puts nothing off.
 
 This module only decides; `drain_service` carries out. Pure.
 """
@@ -23,7 +23,8 @@ CHECK_S: Final = 5.0  # for idle workers to answer, which takes milliseconds; th
 
 class Left(NamedTuple):
     """What a node still has. waiting: leases, actors and bundles that are asked for here. workers: processes without a lease.
-    keeping: those of them that have said that they own, or keep, what others need."""
+    keeping: those of them that have said that they own, or keep, what others need. values: that ended workers have left for
+    owners on other nodes."""
 
     drivers: int = 0
     leases: int = 0
@@ -32,6 +33,7 @@ class Left(NamedTuple):
     waiting: int = 0
     workers: int = 0
     keeping: int = 0
+    values: int = 0
 
     def in_words(self) -> str:
         """What of it keeps a node; "" for nothing."""
@@ -41,12 +43,13 @@ class Left(NamedTuple):
             (self.actors, "actor", "actors"),
             (self.bundles, "bundle of placement groups", "bundles of placement groups"),
             (self.keeping, "worker with values that others need", "workers with values that others need"),
+            (self.values, "value that a program of another node needs", "values that programs of other nodes need"),
         ]
         return ", ".join(f"{count} {one if count == 1 else several}" for count, one, several in counts if count)
 
     @property
     def is_nothing(self) -> bool:
-        return not (self.drivers or self.leases or self.actors or self.bundles or self.workers)
+        return not (self.drivers or self.leases or self.actors or self.bundles or self.workers or self.values)
 
 
 # ---- events ----
@@ -153,8 +156,8 @@ class Draining:
         return begun if event.left.workers else [*begun, *self._look(event.left, event.now_s)]
 
     def _accept(self, event: Asked, asked: list[Asked]) -> list[Command]:
-        self.reason, self.message, self.until_s = event.reason, event.message, event.until_s
-        self._asked = []
+        self.reason, self.message, self._asked = event.reason, event.message, []
+        self.until_s = min((one.until_s for one in asked if one.until_s is not None), default=None)
         return [Answer(one.request, True, "") for one in asked]
 
     def _look(self, left: Left, now_s: float) -> list[Command]:

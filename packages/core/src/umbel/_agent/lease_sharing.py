@@ -122,6 +122,7 @@ class Sharing:
         self._members: dict[str, Message] = {}  # the other nodes
         self._dead: set[str] = set()
         self._away: dict[str, float] = {}  # nodes that could not be reached, until then
+        self._awaited: set[str] = set()  # of the members, those that have not come back to this head
         self._room_s: dict[str, float] = {}  # when a node has said last what is free there
         self._leases: dict[str, _Lease] = {}  # of workers of other nodes
         self._homes: dict[str, lease_links.Lessee] = {}  # of guests
@@ -249,7 +250,8 @@ class Sharing:
             self._tell(self._fw.WishChanged(*place, (), 0, self._daemon.now_s()))
             self._daemon.tell_failed(*place, trouble, is_unschedulable=True)
         else:
-            homes = [node for node in groups.homes(kind) if node == self._node or node in self._members]
+            living = {self._node, *self._members} - self._awaited
+            homes = [node for node in groups.homes(kind) if node in living]
             if homes:
                 self._see_bundles(homes)
                 self._held.pop(place, None)
@@ -490,6 +492,17 @@ class Sharing:
 
     # ---- the other nodes ----
 
+    def node_awaited(self, facts: Message) -> None:
+        """A node may come back to this head, which has started again: until it does, nothing is asked of it, and what insists
+        on it waits. facts: as it is listed."""
+        self._begin()
+        self._awaited.add(facts["node_id"])
+        self._enter(facts)
+        self._see(facts["node_id"])
+
+    def _enter(self, facts: Message) -> None:
+        self._members[facts["node_id"]] = {**facts, "draining": (facts.get("draining") or {"reason": ""})["reason"]}
+
     def node_appeared(self, node: str, address: str) -> None:
         if node == self._node:
             return
@@ -497,9 +510,13 @@ class Sharing:
         if facts is None or not facts.get("alive", True):
             return
         self._begin()
-        self._members[node] = {**facts, "draining": (facts.get("draining") or {"reason": ""})["reason"]}
+        self._enter(facts)
         self._links.add(node, address)
-        self._see(node)
+        if node in self._awaited:
+            self._awaited.discard(node)
+            self._tell(self._fw.NodeForgot(self._view_of(node), self._daemon.now_s()))
+        else:
+            self._see(node)
         for place in [*self._held]:  # the head may have said sooner that a bundle is there
             if place in self._held:
                 self._ask_held(place)
@@ -512,12 +529,18 @@ class Sharing:
             known = self._members.get(node)
             if known is None or "available" not in change:
                 continue
-            self._members[node] = {**known, "available": change["available"]}
+            is_known = not change.get("is_awaited")  # else the head does not know what it has
+            if is_known:
+                self._members[node] = {**known, "available": change["available"]}
             if change.get("draining") and not known.get("draining"):
                 self._members[node]["draining"] = change["draining"]["reason"]
                 seen.append(self._seen(node, is_away=node in self._away))
                 continue
-            if node not in self._away and self._room_s.get(node, 0.0) + ROOM_COUNTS_S < self._daemon.now_s():
+            if (
+                is_known
+                and node not in self._away
+                and self._room_s.get(node, 0.0) + ROOM_COUNTS_S < self._daemon.now_s()
+            ):
                 seen.append(self._seen(node))
         self._tell(*seen)
 
@@ -525,10 +548,12 @@ class Sharing:
         self._tell(self._seen(node))
 
     def _seen(self, node: str, *, is_away: bool = False) -> Any:
+        return self._fw.NodeSeen(self._view_of(node, is_away=is_away), self._daemon.now_s())
+
+    def _view_of(self, node: str, *, is_away: bool = False) -> Any:
         facts = self._members[node]
         free = {} if is_away else facts["available"]
-        view = self._view_with_bundles(node, facts, free, is_local=False, is_away=is_away)
-        return self._fw.NodeSeen(view, self._daemon.now_s())
+        return self._view_with_bundles(node, facts, free, is_local=False, is_away=is_away)
 
     def node_died(self, node: str, reason: str) -> None:
         self._dead.add(node)
@@ -538,6 +563,7 @@ class Sharing:
         facts = next((one for one in self._daemon.other_nodes() if one["node_id"] == node), {})
         drained = known["draining"] or (facts.get("draining") or {"reason": ""})["reason"]
         self._away.pop(node, None)
+        self._awaited.discard(node)
         self._room_s.pop(node, None)
         self._links.forget(node)
         self._break_leases(node, f"was on node {node}, which died: {reason}", drained)
@@ -558,7 +584,7 @@ class Sharing:
         self._away[node] = retry_s
         self._room_s.pop(node, None)
         self._break_leases(node, f"was on node {node}, and {reason}", self._members[node]["draining"])
-        self._tell(self._fw.NodeLost(node, now_s), self._seen(node, is_away=True))
+        self._tell(self._fw.NodeForgot(self._view_of(node, is_away=True), now_s))
 
     def _break_leases(self, node: str, reason: str, drained: str) -> None:
         """drained: why the node was being drained, "" if it was not."""
@@ -779,16 +805,22 @@ class Sharing:
             if message is None or self._node in wish.on:
                 continue
             asked = sorted(wish.on)
-            states = [
-                f"{node[:8]} ({self._links.state(node)})" if self._links.state(node) else node[:8] for node in asked
-            ]
+            states = [f"{node[:8]} ({state})" if (state := self._state(node)) else node[:8] for node in asked]
             text = f"is asked of {'node' if len(asked) == 1 else 'nodes'} {', '.join(states)}: {wish.reason}"
+            if self._awaited.issuperset(asked):
+                text = f"waits for {'node' if len(asked) == 1 else 'nodes'} {', '.join(states)}"
             why = reasons.Reason(reasons.NODE, "its worker", text, facts={"nodes": asked})
             resources = dict(message["resources"])
             found.append(
                 Asked(wish.client, wish.key, wish.count, message["depth"], resources, now_s - message["since_s"], why)
             )
         return found
+
+    def _state(self, node: str) -> str:
+        """Why nothing can be said to it now."""
+        if node in self._awaited:
+            return "which has not come back since the head started again"
+        return self._links.state(node)
 
     def waiting(self) -> Iterator[tuple[Message, int]]:
         """What processes of this node want that others could have as well, as they have said it, and how much of it was not

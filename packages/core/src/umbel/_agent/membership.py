@@ -255,12 +255,19 @@ class Membership:
         known, self.nodes = self.nodes, {}
         commands: list[Command] = []
         for facts in event.nodes:
-            commands += self._take(dict(facts), was_alive=known.pop(facts["node_id"], {"alive": False})["alive"])
+            before = known.pop(facts["node_id"], {"alive": False})
+            if (
+                facts.get("is_awaited") and before["alive"]
+            ):  # what it has this node knows better than a head that awaits it
+                facts = {**facts, "available": before["available"], "waiting": before["waiting"]}
+            commands += self._take(dict(facts), was_alive=before["alive"])
         # Those that the head does not remember have been dead for long.
         commands += [
             Died(node_id, "the head does not remember it") for node_id, facts in known.items() if facts["alive"]
         ]
-        return [*commands, Joined()] if is_first else commands
+        return (
+            [Joined(), *commands] if is_first else commands
+        )  # whoever waits for it goes on while others are looked at
 
     def _take(self, facts: dict[str, Any], *, was_alive: bool) -> list[Command]:
         """All facts of a node. was_alive: as it was known here."""
@@ -276,6 +283,7 @@ class Membership:
             if known is None and "version" in change:  # all facts of a new one
                 commands += self._take(dict(change), was_alive=False)
             elif known is not None and known["alive"]:  # dead is final
+                known.pop("is_awaited", None)  # what the head tells of a node that has
                 commands += self._take({**known, **change}, was_alive=True)
         dead = [node_id for node_id, facts in self.nodes.items() if not facts["alive"]]
         for node_id in dead[:-DEAD_KEPT_MAX]:

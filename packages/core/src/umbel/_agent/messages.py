@@ -194,6 +194,7 @@ _FIELDS: dict[str, dict[str, _Field]] = {
     "unwant_value": {"key": _text()},
     "value_copied": {"key": _text(), "node": _text()},
     "value_freed": {"key": _text()},
+    "left_freed": {"segment": _text()},
     "restored": {"segment": _text()},
     "metrics": {"report": _list()},
     "task_events": {"count": _count()},

@@ -7,6 +7,8 @@ else goes over it, so nothing else waits behind values. What it says there:
     ask       object, chunk, priority, nodes that do not do      cancel    object, chunk
     confirm   object: whether the generation still holds         close     object, whether it has all of it now
     freed     object, of which the other side has a copy
+    left      an owner there, and values here that a process has made for it, which has ended: which does it not need?
+    needless  values of such kind on the other side that nobody here needs
 
 and what it is told:
 
@@ -97,6 +99,12 @@ class Surroundings(Protocol):
 
     def failed(self, asker: str, object_id: str, code: str, text: str) -> None: ...
 
+    def left(self, owner: str, names: list[str]) -> None:
+        """Another node has these values, made for `owner`, who is of this one. See `left_values`."""
+
+    def needless(self, names: list[str]) -> None:
+        """Owners of another node do not need these, if they are here and their makers are not."""
+
 
 class _Out:
     """A node that values are pulled from. link: None while it is being connected to."""
@@ -151,7 +159,7 @@ class Mover:
         self._chunk_bytes = chunk_bytes
         self._around = surroundings
         self._addresses: dict[str, str] = {}
-        self._to_tell: dict[str, dict[str, None]] = {}  # node -> what it is to hear is freed
+        self._to_tell: dict[str, list[Message]] = {}  # node -> what it is to hear once it is connected to
         self._out: dict[str, _Out] = {}
         self._in: dict[str, _In] = {}
         self._ends: dict[Link, _Out | _In] = {}
@@ -186,6 +194,8 @@ class Mover:
         self._on_in: dict[str, Callable[[_In, Message], None]] = {
             "open": self._on_open, "ask": self._on_ask, "cancel": self._on_cancel, "confirm": self._on_confirm,
             "close": self._on_close, "freed": lambda _known, message: self.freed(_text(message["object"])),
+            "left": lambda _known, message: surroundings.left(_text(message["owner"]), [*map(_text, message["values"])]),
+            "needless": lambda _known, message: surroundings.needless([*map(_text, message["values"])]),
         }  # fmt: skip
         self._on_out: dict[str, Callable[[_Out, Message], None]] = {
             "opened": self._on_opened, "elsewhere": self._on_elsewhere, "confirmed": self._on_confirmed, "gone": self._on_gone,
@@ -228,9 +238,13 @@ class Mover:
         self._decide([*self.pulls.freed(object_id, at_s=self._around.now_s()), *self.offers.withdrawn(object_id)])
 
     def tell_freed(self, object_id: str, node: str, address: str) -> None:
-        """Another node, which has a copy, is to hear that nobody needs it. If it cannot be reached it is not told."""
+        """Another node, which has a copy, is to hear that nobody needs it."""
+        self.tell(node, address, {"t": "freed", "object": object_id})
+
+    def tell(self, node: str, address: str, message: Message) -> None:
+        """If the node cannot be reached it is not told."""
         self._addresses[node] = address
-        self._to_tell.setdefault(node, {})[object_id] = None
+        self._to_tell.setdefault(node, []).append(message)
         out = self._out.get(node)
         if out is None:
             self._out[node] = _Out(node)
@@ -239,8 +253,8 @@ class Mover:
             self._tell(out)
 
     def _tell(self, out: _Out) -> None:
-        for object_id in self._to_tell.pop(out.node, ()):
-            self._say(out.node, {"t": "freed", "object": object_id})
+        for message in self._to_tell.pop(out.node, ()):
+            self._say(out.node, message)
         out.idle_since_s = self._around.now_s()
 
     def node_dead(self, node: str) -> None:

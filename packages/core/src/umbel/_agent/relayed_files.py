@@ -9,7 +9,6 @@ from __future__ import annotations
 
 import contextlib
 import os
-import shutil
 import socket
 from collections.abc import Callable
 from typing import Any
@@ -29,7 +28,7 @@ class RelayedFiles:
 
     def __init__(self, sock: socket.socket, poller: connection.Poller, store_dir: str, session_dir: str) -> None:
         self._store_dir = store_dir
-        self._packages_dir = packing.directory_of(session_dir)
+        self._packages = packing.Packages(packing.directory_of(session_dir), bytes_max=0)
         self._session_dir = session_dir
         self._open: dict[str, int] = {}  # descriptors of what is being written, by path
         self._snapshots: set[str] = set()
@@ -131,31 +130,28 @@ class RelayedFiles:
 
     def _package(self, message: Message) -> str:
         name = message["name"]
-        if not name or name != os.path.basename(name) or name.startswith("."):
-            raise ValueError(f"a package has a plain name, got {name!r:.100}")
-        return os.path.join(self._packages_dir, name)
+        if not isinstance(name, str) or not packing.is_name(name):
+            raise ValueError(f"a package is called by its digest, got {name!r:.100}")
+        return name
 
     def _has_package(self, message: Message, _body: bytes) -> tuple[Message, bytes]:
-        return {"is_here": os.path.exists(self._package(message))}, b""
+        return {"is_here": self._packages.has(self._package(message))}, b""
 
     def _put_package(self, message: Message, body: bytes) -> tuple[Message, bytes]:
-        """A directory as a tar file, one piece after the other; with the last one it is there under its name."""
-        path = self._package(message)
-        draft = os.path.join(self._packages_dir, f".new-{os.getpid()}-{message['name']}")
-        os.makedirs(self._packages_dir, mode=0o700, exist_ok=True)
-        with open(f"{draft}.tar", "r+b" if message["offset"] else "wb") as file:
+        """One piece after the other; with the last one it is there under its name."""
+        name = self._package(message)
+        path = self._packages.archive_of(name)
+        draft = os.path.join(os.path.dirname(path), f".new-{os.getpid()}-{name}")
+        os.makedirs(os.path.dirname(path), mode=0o700, exist_ok=True)
+        with open(draft, "r+b" if message["offset"] else "wb") as file:
             file.seek(message["offset"])
             file.write(body)
         if message["is_last"]:
-            import tarfile  # seldom needed
-
-            try:
-                with tarfile.open(f"{draft}.tar") as archive:
-                    archive.extractall(draft)
-                os.rename(draft, path)
-            finally:
-                os.unlink(f"{draft}.tar")
-                shutil.rmtree(draft, ignore_errors=True)
+            found = packing.file_digest(draft)
+            if found != name:
+                os.unlink(draft)
+                raise ValueError(f"the package is to be {name}, and what has come is {found}")
+            os.rename(draft, path)
         return {}, b""
 
 

@@ -83,18 +83,12 @@ class Scaling:
         daemon = self._daemon
         seen, own, loads = daemon.as_seen(), daemon.own_load(), daemon.members.loads()
         head = {"node_id": seen["node_id"], "alive": True, "total": seen["total"], "available": seen["available"]}
-        listed: list[Message] = [{**head, "labels": seen["labels"], "idle": own["idle"]}]
+        listed: list[Message] = [{**head, "labels": seen["labels"], "idle": own["idle"], "draining": ""}]
         tasks = list(own["tasks"])
         for node in daemon.other_nodes():
             load = loads.get(node["node_id"], {}) if node["alive"] else {}
             if node["alive"] or INSTANCE_ID in node["labels"]:
-                listed.append(
-                    {
-                        "node_id": node["node_id"], "alive": node["alive"], "total": node["resources"],
-                        "available": {} if node.get("draining") else node["available"], "labels": node["labels"],
-                        "idle": load.get("idle", 0),
-                    }
-                )  # fmt: skip
+                listed.append(_observed_node(node, load))
             tasks += load.get("tasks", ())
         standing = daemon.control.kv.get(SPACE, REQUESTS) or b""
         return {
@@ -191,3 +185,19 @@ class Scaling:
         self._start_s = None
         if self.pid:
             self._reap()
+
+
+def _observed_node(node: Message, load: Message) -> Message:
+    """node: as it is listed. load: as it has told, empty before."""
+    draining, available = node.get("draining"), node["available"]
+    why = ""
+    if draining:
+        available = {}
+        message = f": {draining['message']}" if draining["message"] else ""
+        why = f"it is being drained ({draining['reason']}{message})"
+    elif node.get("is_awaited"):  # nothing is launched for what it could serve, until it is back, or dead
+        available = node["resources"]
+    return {
+        "node_id": node["node_id"], "alive": node["alive"], "total": node["resources"], "available": available,
+        "labels": node["labels"], "idle": load.get("idle", 0), "draining": why,
+    }  # fmt: skip

@@ -123,6 +123,7 @@ class Service:
             self.directory = directory.Directory(
                 nodes.tag_of_node(config["node_id"]), self.hub.send, self.hub.tell_processes
             )
+            self.store.keeps_for = self._keeps_for
             self._door = door.Door(
                 self.poller,
                 config["listen"],
@@ -165,7 +166,9 @@ class Service:
             "ask": self._queries.on_ask,
             "answer": self._queries.on_answer,
             "find_node": self._on_find_node,
-            **dict.fromkeys(("want_value", "unwant_value", "value_copied", "value_freed"), self._on_value),
+            **dict.fromkeys(
+                ("want_value", "unwant_value", "value_copied", "value_freed", "left_freed"), self._on_value
+            ),
             "shutdown": self._on_shutdown,
             "leave": self._on_leave,
             "stop": self._on_stop,
@@ -189,6 +192,10 @@ class Service:
             ),
             ev.Warn: lambda command: self.hub.tell_drivers({"t": "warn", "text": command.text}),
         }
+        if self._sharing is not None:
+            for node in self.other_nodes():
+                if node.get("is_awaited"):
+                    self._sharing.node_awaited(node)
 
     def _token(self) -> Any:
         """Of the cluster, from its file, or from the environment. Raises AuthenticationError."""
@@ -339,7 +346,7 @@ class Service:
             self.store.next_tick_s(),
             self.memory.due_s,
             self._door.next_tick_s() if self._door is not None else None,
-            self._values.values.next_tick_s() if self._values is not None else None,
+            self._values.next_tick_s() if self._values is not None else None,
         ]
         if self._end_at_s is None:  # else nobody looks any more at what is due of these
             due += [
@@ -363,8 +370,8 @@ class Service:
             self.memory.look()
         if self._door is not None and _is_due(self._door.next_tick_s(), now_s):
             self._door.tick()
-        if self._values is not None and _is_due(self._values.values.next_tick_s(), now_s):
-            self._values.values.tick()
+        if self._values is not None and _is_due(self._values.next_tick_s(), now_s):
+            self._values.tick()
         # By the clock after what is due was asked for: what is due at once says that it is due now.
         if self._cluster is not None and self._end_at_s is None and _is_due(self._cluster.next_tick_s(), self.now_s()):
             self._cluster.tick()
@@ -538,6 +545,20 @@ class Service:
 
             self._values = value_wants.ValueWants(self, self._config["node_id"], self._door.token)
         return self._values
+
+    def _keeps_for(self, owner: str) -> bool:
+        if not self.directory.is_elsewhere(owner):
+            return False
+        self._value_wants().left_values.expect()
+        return True
+
+    def left_value_count(self) -> int:
+        """Values here of owners on other nodes whose makers have ended."""
+        return self._values.left_values.count() if self._values is not None else 0
+
+    def left_values_gone(self) -> None:
+        if self._drains is not None:
+            self._drains.look()
 
     def value_reason(self, key: str) -> Any:
         """A `reasons.Reason` why a value of another node is not here yet; None if it is, or nobody wants it."""
@@ -995,6 +1016,9 @@ class Service:
 
     def late_s(self, _actor: str) -> float:
         return 0.0
+
+    def ends_of(self, _workers: Iterable[str]) -> Mapping[str, Any]:
+        return {}
 
     def job_environment(self, job_id: str) -> Any:
         return self._jobs.environment(job_id)

@@ -92,7 +92,10 @@ class SpillService:
                 store.measure()
 
     def _on_spill_freed(self, _client: Client, message: Message) -> None:
-        self._tidy(self.ledger.freed(message["segment"]))
+        self.freed(message["segment"])
+
+    def freed(self, segment: str) -> None:
+        self._tidy(self.ledger.freed(segment))
 
     def _on_locate(self, client: Client, message: Message) -> None:
         segment = message["segment"]
@@ -167,9 +170,9 @@ class SpillService:
     def _tidy(self, commands: list[spill_ledger.SpillCommand]) -> None:
         for command in commands:
             if isinstance(command, spill_ledger.AskOwner) and command.owner not in self._hub.clients:
-                # On another node: it goes with the process that made it, as what that has in memory does.
-                for segment in command.segments:
-                    self._tidy(self.ledger.freed(segment))
+                if not self._store.keeps_for(command.owner):
+                    for segment in command.segments:
+                        self.freed(segment)
             elif isinstance(command, spill_ledger.AskOwner):
                 message = {"t": "spill_check", "creator": command.creator, "segments": list(command.segments)}
                 self._hub.send(command.owner, message)

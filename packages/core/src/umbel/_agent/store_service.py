@@ -50,6 +50,8 @@ class StoreService:
     ) -> None:
         """spilling: `directory` (a path or URL), `high_water`, `batch_bytes`, `is_enabled`."""
         self.pulling: Pulling | None = None  # once values of other nodes are wanted here
+        # Whether what a dead process has made for an owner that is none of this node stays: see `left_values`.
+        self.keeps_for: Callable[[str], bool] = lambda _owner: False
         self.ledger = store_ledger.StoreLedger(capacity_bytes, full_wait_s=full_wait_s)
         self.spilling: spill_service.SpillService | None = None  # once values may have to go to disk
         self.hub = hub
@@ -210,7 +212,7 @@ class StoreService:
         return sorted(sizes, key=lambda one: -sizes[one])[:HOLDERS_TOLD_MAX]
 
     def _left_by(self, client: str) -> int:
-        """Bytes of the files that a dead process created and a live one owns; removes those that nobody owns."""
+        """Bytes of the files that a dead process created and that are kept; removes those that nobody owns."""
         size = 0
         with contextlib.suppress(OSError), os.scandir(self.directory) as entries:
             for entry in entries:
@@ -218,7 +220,7 @@ class StoreService:
                 if creator != client:
                     continue
                 with contextlib.suppress(OSError):
-                    if owner in self.hub.clients:
+                    if owner in self.hub.clients or self.keeps_for(owner):
                         size += entry.stat().st_blocks * 512
                     else:
                         os.unlink(entry.path)

@@ -32,6 +32,11 @@ class Told(Protocol):
     def failed(self, asker: str, object_id: str, code: str, text: str) -> None:
         """code: of `pulls.Code`."""
 
+    def left(self, owner: str, names: list[str]) -> None:
+        """As `mover.Surroundings`."""
+
+    def needless(self, names: list[str]) -> None: ...
+
 
 class ValueService:
     """See the module. What is wanted is said to `mover`."""
@@ -99,6 +104,12 @@ class ValueService:
 
     def failed(self, asker: str, object_id: str, code: str, text: str) -> None:
         self._told.failed(asker, object_id, code, text)
+
+    def left(self, owner: str, names: list[str]) -> None:
+        self._told.left(owner, names)
+
+    def needless(self, names: list[str]) -> None:
+        self._told.needless(names)
 
     # ---- for the store ----
 

@@ -11,7 +11,7 @@ import contextlib
 from collections.abc import Callable
 from typing import Any, NamedTuple, Protocol
 
-from umbel._agent import pulls, value_service
+from umbel._agent import left_values, pulls, value_service
 from umbel._agent.directory import Directory
 from umbel._agent.hub import Client, Hub, Message
 from umbel._agent.store_service import StoreService
@@ -34,6 +34,9 @@ class Daemon(Protocol):
 
     def cluster(self) -> Any: ...
 
+    def left_values_gone(self) -> None:
+        """This node keeps less for others than before."""
+
 
 class _Wish(NamedTuple):
     """number: which its process gave it, and is told again."""
@@ -55,9 +58,13 @@ class ValueWants:
         self.on: dict[str, Callable[[Client, Message, bytes], None]] = {
             "want_value": self._on_want, "unwant_value": self._on_unwanted, "value_copied": self._on_copied,
             "value_freed": lambda client, message, _body: self._freed(client.id, message["key"]),
+            "left_freed": lambda _client, message, _body: self.left_values.freed(message["segment"]),
         }  # fmt: skip
         self.values = value_service.ValueService(
             daemon.poller, daemon.store, node_id, token, self, address=daemon.address, now_s=daemon.now_s
+        )
+        self.left_values = left_values.LeftValues(
+            daemon.store, daemon.directory.own_tag, self._place_of, self.values.mover.tell, daemon.now_s
         )
 
     # ---- what processes say ----
@@ -147,7 +154,22 @@ class ValueWants:
             }
             self._daemon.hub.send(asker, told)
 
+    def left(self, owner: str, names: list[str]) -> None:
+        self.left_values.on_asked(owner, names)
+
+    def needless(self, names: list[str]) -> None:
+        self.left_values.on_needless(names)
+        self._daemon.left_values_gone()
+
     # ---- for the daemon ----
+
+    def next_tick_s(self) -> float | None:
+        due = (self.values.next_tick_s(), self.left_values.next_tick_s())
+        return min((at_s for at_s in due if at_s is not None), default=None)
+
+    def tick(self) -> None:
+        self.values.tick()
+        self.left_values.tick()
 
     def node_died(self, node_id: str) -> None:
         """What its processes owned is dead too, wherever it lies."""

@@ -12,11 +12,11 @@ says when it was; `apply` takes one and returns commands. Every Launch is answer
 from __future__ import annotations
 
 import math
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Iterable, Mapping
 from typing import Any, Final
 
 from umbel._autoscaling import demand, events, node_types, planning
-from umbel._autoscaling.planning import LEAVING, NodeState
+from umbel._autoscaling.planning import NodeState
 from umbel._base import checks
 from umbel._model import resources
 
@@ -24,6 +24,10 @@ PERIOD_S: Final = 5.0  # Ray's
 BACK_OFF_MIN_S: Final = 5.0  # one period
 BACK_OFF_MAX_S: Final = 300.0  # a quota that was raised is seen within five minutes
 ASK_AGAIN_S: Final = 30.0  # to drain or to end a node, when there was no answer; launchers take seconds
+# What is asked of a node that goes, until there is an answer.
+_ASKED: Final[Mapping[NodeState, Callable[[str, str], events.Command]]] = {
+    NodeState.DRAINING: events.Drain, NodeState.TERMINATING: events.Terminate,
+}  # fmt: skip
 
 
 class Autoscaler:
@@ -146,6 +150,8 @@ class Autoscaler:
                 self._found[node.type_name] = event.total
         node.total, node.available, node.labels = event.total, event.available, event.labels
         node.idle_since_s = event.idle_since_s
+        if event.draining and node.state is NodeState.ALIVE:
+            node.state, node.why_it_goes, node.since_s = NodeState.LEAVING, event.draining, event.now_s
         return ()
 
     def _on_died(self, event: events.NodeDied) -> Iterable[events.Command]:
@@ -192,9 +198,9 @@ class Autoscaler:
                 self._fail(node.type_name, drain.reason, 0.0, now_s)
             node.state, node.why_it_goes, node.since_s = NodeState.DRAINING, drain.reason, now_s
         for node in self.nodes.values():
-            if node.state in LEAVING and now_s - node.asked_at_s >= ASK_AGAIN_S:
+            ask = _ASKED.get(node.state)
+            if ask is not None and now_s - node.asked_at_s >= ASK_AGAIN_S:
                 node.asked_at_s = now_s
-                ask = events.Drain if node.state is NodeState.DRAINING else events.Terminate
                 commands.append(ask(node.name, node.why_it_goes))
         return commands
 
@@ -224,7 +230,7 @@ class Autoscaler:
         for name, node in self.nodes.items():
             checks.invariant(name == node.name, "a node has another one's name", node=name, name=node.name)
             checks.invariant(
-                node.type_name or node.state is NodeState.ALIVE, "a node goes that was not launched here", node=name
+                node.type_name or node.state not in _ASKED, "a node goes that was not launched here", node=name
             )
         for number, launch in self._outstanding.items():
             checks.invariant(launch.node_count > 0, "a launch of nothing is under way", number=number)

@@ -54,7 +54,7 @@ class Listed(NamedTuple):
 
 class NodeSeen(NamedTuple):
     """A member of the cluster as it is. type_name: "" for one that no launcher of ours has launched. idle_since_s: None while
-    something runs on it."""
+    something runs on it. draining: why it takes nothing more and will end by itself, in words; "" if it goes on."""
 
     node: str
     type_name: str
@@ -63,6 +63,7 @@ class NodeSeen(NamedTuple):
     labels: Mapping[str, str]
     idle_since_s: float | None
     now_s: float
+    draining: str = ""
 
 
 class NodeDied(NamedTuple):

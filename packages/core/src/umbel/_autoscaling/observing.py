@@ -111,4 +111,5 @@ def _seen(name: str, node: Facts, idle_since_s: float | None, now_s: float) -> e
         labels,
         idle_since_s,
         now_s,
+        node["draining"],
     )

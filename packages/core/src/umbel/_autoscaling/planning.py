@@ -24,10 +24,11 @@ class NodeState(Enum):
     LAUNCHING = "launching"  # it has an id, and has not joined
     ALIVE = "alive"
     DRAINING = "draining"
+    LEAVING = "leaving"  # others have had it drained, and it ends by itself
     TERMINATING = "terminating"
 
 
-LEAVING: Final = (NodeState.DRAINING, NodeState.TERMINATING)
+LEAVING: Final = (NodeState.DRAINING, NodeState.LEAVING, NodeState.TERMINATING)
 
 
 class Node:

@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import contextlib
 import itertools
+import json
 import os
 import shutil
 import sys
@@ -35,7 +36,7 @@ from umbel._environments import packing
 from umbel._model import reasons
 from umbel._transport import connection
 
-TAR_PIECE_BYTES = 256 << 10
+PACKAGE_PIECE_BYTES = 256 << 10
 HISTORIES_KEPT = 4  # threads that list at once
 
 
@@ -275,9 +276,10 @@ class RemoteEnvironment(own_environment.OwnEnvironment):
         directory = tempfile.mkdtemp(prefix="umbel-packages-")
         try:
             found = environments.packed(env_vars, fields, self.fields, directory)
-            packages = packing.directory_of(directory)
-            for name in sorted(os.listdir(packages)) if os.path.isdir(packages) else ():
-                self._send(name, os.path.join(packages, name))
+            packages = packing.Packages(packing.directory_of(directory), bytes_max=0)
+            for name in packing.names_in(json.dumps(found)):
+                if packages.has(name):
+                    self._send(name, packages.archive_of(name))
             return found
         finally:
             shutil.rmtree(directory, ignore_errors=True)
@@ -287,19 +289,14 @@ class RemoteEnvironment(own_environment.OwnEnvironment):
         answer, _ = self._engine.files.ask({"t": "has_package", "name": name})
         if answer.get("is_here"):
             return
-        import tarfile  # seldom needed
-
-        with tempfile.TemporaryFile() as file:
-            with tarfile.open(fileobj=file, mode="w") as archive:
-                archive.add(path, ".")
-            size_bytes = file.tell()
-            file.seek(0)
-            pipeline = remote_store.Pipeline(self._engine.files, self._check)
-            for offset in range(0, size_bytes, TAR_PIECE_BYTES):
-                is_last = offset + TAR_PIECE_BYTES >= size_bytes
+        size_bytes = os.path.getsize(path)
+        pipeline = remote_store.Pipeline(self._engine.files, self._check)
+        with open(path, "rb") as file:
+            for offset in range(0, size_bytes, PACKAGE_PIECE_BYTES):
+                is_last = offset + PACKAGE_PIECE_BYTES >= size_bytes
                 question = {"t": "put_package", "name": name, "offset": offset, "is_last": is_last}
-                pipeline.add(question, file.read(TAR_PIECE_BYTES))
-            pipeline.finish()
+                pipeline.add(question, file.read(PACKAGE_PIECE_BYTES))
+        pipeline.finish()
 
     def _check(self, message: Mapping[str, Any], _body: bytes) -> None:
         error = message.get("error")

@@ -150,7 +150,9 @@ class Takeover:
         return str(segment.name)
 
     def _tell_taken(self, name: str) -> None:
-        link = self._engine.links.to(bytes.fromhex(segments.parts_of(name)[0]))
-        if link is not None:
+        link = self._engine.links.by_peer.get(bytes.fromhex(segments.parts_of(name)[0]))
+        if link is None:
+            self._values.free_left(name)
+        else:
             link.post((messages.TAKEN, name))
             self._engine.mark_dirty(link)

@@ -501,6 +501,8 @@ class Values:
         if link is not None:
             link.post((messages.FREE, name))
             self._engine.mark_dirty(link)
+        elif self.is_elsewhere(name):
+            self.free_left(name)
         else:
             self.stored.pop(name, None)
             if self.spilling is not None:
@@ -600,6 +602,19 @@ class Values:
                     self.stored[name] = known[name]  # only we can move it now
                 else:  # it died before it could tell us of the value
                     self.store.unlink(name)
+
+    def check_left(self, names: list[str]) -> None:
+        """Another node has these values, made for us by processes that have ended: say which of them are not needed. Lock
+        held."""
+        known = {record.payload[0] for record in self.table.records.values() if record.kind == STORED}
+        for name in names:
+            if name not in known and bytes.fromhex(segments.parts_of(name)[0]) not in self._engine.links.by_peer:
+                self.free_left(name)  # else what its maker has said of it may be on its way: we are asked again
+
+    def free_left(self, name: str) -> None:
+        """A value of another node whose maker we are not connected to is dead. Lock held."""
+        if not self._engine.agent_is_gone:
+            self._engine.agent.notify({"t": "left_freed", "segment": name})
 
     def orphans_of(self, peer: bytes) -> list[str]:
         """A process is gone: give back the memory that we wrote for it. Returns what it had written for us. Lock

@@ -271,6 +271,10 @@ class ActorTable:
         concerned = (self.actors[one] for one in self._of_clients.get(client, ()))
         return any(actor.spec.owner == client and _needs_owner(actor) for actor in concerned)
 
+    def hosts(self) -> list[str]:
+        """The workers of all that have one."""
+        return [actor.worker for actor in self.actors.values() if actor.worker]
+
     def may_restart(self, actor_id: str) -> bool:
         """Whether the actor would restart if its worker died."""
         actor = self.actors.get(actor_id)
@@ -471,7 +475,8 @@ class ActorTable:
             commands += self._on_client_gone(ev.ClientGone(owner, event.at_s))
         for actor in [self.actors[one] for one in unreported if one in self.actors]:
             if actor.worker:
-                commands += self._lose_host(actor, event.reason)
+                end = event.ends.get(actor.worker, ev.HostEnd(event.reason, is_preempted=False))
+                commands += self._lose_host(actor, end.reason, is_preempted=end.is_preempted)
             elif not actor.lacks_arguments:
                 commands.append(ev.Place(actor.spec))
         return commands

@@ -24,6 +24,10 @@ class Answers:
     def given(self, client: str, request: int) -> Message | None:
         return self._given.get(client, {}).get(request)
 
+    def clients(self) -> list[str]:
+        """To whom any is kept."""
+        return list(self._given)
+
     def keep(self, client: str, request: int, answer: Message) -> None:
         self._given.setdefault(client, {})[request] = answer
         self._changes(client, request)

@@ -213,11 +213,20 @@ class HostsReported(NamedTuple):
     at_s: float
 
 
+class HostEnd(NamedTuple):
+    """How the node of a worker ended."""
+
+    reason: str
+    is_preempted: bool
+
+
 class Recovered(NamedTuple):
-    """Who has not been reported by now is gone. reason: what to tell callers of a worker's end."""
+    """Who has not been reported by now is gone. reason: what to tell callers of a worker's end, unless `ends` has of its node how
+    that ended."""
 
     reason: str
     at_s: float
+    ends: Mapping[str, HostEnd] = {}  # by worker
 
 
 class Ticked(NamedTuple):

@@ -183,6 +183,11 @@ class Members:
         """What its creator's node has to say may wait for a connection, and its handle come by another way."""
         return LATE_S if self._member_of(actor) is not None or actor[_TAG] in self._awaited else 0.0
 
+    def ends_of(self, workers: Iterable[str]) -> dict[str, ev.HostEnd]:
+        """Those of the heads before this one among them."""
+        dead = {_tag_of(one["node_id"]): _end_of(one) for one in self._daemon.other_nodes() if not one["alive"]}
+        return {worker: dead[worker[_TAG]] for worker in workers if worker[_TAG] in dead}
+
     def place_actor(self, spec: Any) -> None:
         """On the node that `placing` chooses; in a placement group, on that of the group."""
         if not self._control.lacks_host(spec.actor):
@@ -549,13 +554,12 @@ class Members:
             self._client_gone(member, client)
         node_id = member.node_id
         facts: Message = next((one for one in self._daemon.other_nodes() if one["node_id"] == node_id), {})
-        is_preempted = (facts.get("draining") or {}).get("reason") == "preemption"
+        end = _end_of({**facts, "node_id": node_id, "reason": reason})
         self._room.pop(node_id, None)
         self._control.node_gone(node_id)
         for actor, placed in [one for one in self._placed.items() if one[1].member is member]:
             if placed.worker:
-                told = f"its node {member.node_id[:8]} is dead: {reason}"
-                self._lose(actor, placed, told, None, is_preempted=is_preempted)
+                self._lose(actor, placed, end.reason, None, is_preempted=end.is_preempted)
             else:
                 self._forget(actor)
                 self._control.place_again(actor)
@@ -755,6 +759,12 @@ class Members:
             self._control.unplaceable(actor, message["reason"], is_unschedulable=message["is_unschedulable"])
             if self._placed.get(actor) is placed:
                 self._forget(actor)
+
+
+def _end_of(facts: Message) -> ev.HostEnd:
+    """Of a node that is dead, as it is listed."""
+    is_preempted = (facts.get("draining") or {}).get("reason") == "preemption"
+    return ev.HostEnd(f"its node {facts['node_id'][:8]} is dead: {facts['reason']}", is_preempted)
 
 
 def _tag_of(node_id: str) -> str:

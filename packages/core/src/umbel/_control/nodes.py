@@ -11,7 +11,7 @@ by `next_tick_s`, once in `TICK_S` at least; when that comes `LATE_S` too late, 
 
 A head that has started again begins with the nodes that were kept (`restore`): its cluster's id is that of before, the daemon
 of the head before is dead with what ran there, and the others are *awaited* for `return_s`, as one that has not noticed yet
-that its link is broken takes `timeout_s` to do so.
+that its link is broken takes `timeout_s` to do so. What those have is not known until then; that one is being drained is kept.
 
 Members are told at once who joined, left or died, and at most once in `publish_s` what else has changed, each node once,
 with values and not differences: so what is told twice does no harm.
@@ -41,6 +41,7 @@ PUBLISH_S = 1.0  # of changes to all members: their number is squared in this, a
 DRAIN_ANSWER_S = 15.0  # a node looks for 5 s whether it is idle; and it may have to come back first
 DEAD_KEPT_MAX = 1_000  # Ray's; to be listed, and to be told that they are dead
 HEAD_ENDED = "its daemon ended, which was the head of the cluster, and another one has taken its place"
+UNKNOWN: Mapping[str, Any] = {"available": {}, "waiting": 0}  # what a node has that has said nothing to this head
 
 Facts = Mapping[str, Any]
 
@@ -244,11 +245,10 @@ class _Drain(NamedTuple):
 
 class Node:
     """One of a cluster. link: 0 for none. suspected_s: since when it has been, None while it is not. ended_s: of the dead, by
-    the system's clock. is_awaited: it has not come to this head yet, and had to that before."""
+    the system's clock."""
 
     __slots__ = (
-        "ended_s", "facts", "heard_s", "id", "is_awaited", "is_expected", "link", "lost_s", "reason", "sequence", "state",
-        "suspected_s",
+        "ended_s", "facts", "heard_s", "id", "is_expected", "link", "lost_s", "reason", "sequence", "state", "suspected_s",
     )  # fmt: skip
 
     def __init__(self, facts: Facts, state: Facts, now_s: float) -> None:
@@ -263,7 +263,11 @@ class Node:
         self.ended_s: float | None = None
         self.reason = ""
         self.is_expected = False
-        self.is_awaited = False
+
+    @property
+    def is_awaited(self) -> bool:
+        """It has not come to this head yet, and had to that before. Its state says so as long as nothing else is known of it."""
+        return bool(self.state.get("is_awaited"))
 
     def dies_s(self, health: Health) -> float:
         if self.is_awaited and self.lost_s is not None:
@@ -317,14 +321,16 @@ class NodeTable:
         self.cluster = cluster or self.head.id
         self.changed = {self.head.id: None}
         for one in kept:
-            node = Node(one["facts"], {"available": {}, "waiting": 0}, now_s)
+            draining = one.get("draining")  # which earlier versions did not keep
+            state = {**UNKNOWN, "draining": {**draining, "waits_for": ""}} if draining else UNKNOWN
+            node = Node(one["facts"], state, now_s)
             self._tags[nodes.tag_of_node(node.id)] = node.id
             if one["ended_s"] is not None or one["is_head"]:
                 self._restore_dead(node, one)
             else:
                 self.alive[node.id] = node
                 node.lost_s = node.suspected_s = now_s
-                node.is_awaited = True
+                node.state = {**state, "is_awaited": True}
                 self.next_tick_s = min(self.next_tick_s, node.dies_s(self._health))
         return [node.id for node in self.alive.values() if node.is_awaited]
 
@@ -341,7 +347,7 @@ class NodeTable:
         if node is None:
             return None
         end = {"ended_s": node.ended_s, "reason": node.reason, "is_expected": node.is_expected}
-        return {"facts": dict(node.facts), "is_head": node is self.head, **end}
+        return {"facts": dict(node.facts), "is_head": node is self.head, "draining": _drain_of(node.state), **end}
 
     def _changes(self, node: Node) -> None:
         if self.changed is not None:
@@ -382,7 +388,6 @@ class NodeTable:
             return [] if event.link == node.link else [DropLink(event.link)]
         commands: list[NodeCommand] = [DropLink(node.link)] if node.link else []
         if node.is_awaited:
-            node.is_awaited = False
             commands.append(Admit(node.id))
         node.link, node.lost_s = event.link, None
         self._heard(node, event.sequence, event.state, event.now_s)
@@ -438,6 +443,8 @@ class NodeTable:
 
     def _update(self, node: Node, state: Facts, now_s: float) -> None:
         is_other = state != node.state
+        if is_other and _drain_of(state) != _drain_of(node.state):
+            self._changes(node)
         node.state = state  # an equal one is a later word all the same
         if is_other:
             self._changed[node.id] = node
@@ -519,6 +526,7 @@ class NodeTable:
         self._changed.pop(node.id, None)
         node.ended_s, node.reason, node.is_expected = now_s + self._to_time_s, reason, is_expected
         node.suspected_s = None
+        node.state = {name: value for name, value in node.state.items() if name != "is_awaited"}
         self._changes(node)
         self._remember_dead(node)
         end = {"alive": False, "reason": reason, "is_expected": is_expected, "ended_s": node.ended_s}
@@ -582,6 +590,10 @@ class NodeTable:
             reason = f"its connection to the head broke, and it did not come back within {self._health.reconnect_s:g} s"
         else:
             reason = f"the head has heard nothing from it for {self._health.silence_s:g} s"
+        draining = node.state.get("draining")
+        if draining:
+            what = ": ".join(filter(None, (draining["reason"], draining.get("message", ""))))
+            reason += f"; it was being drained ({what})"
         commands = self._die(node, reason, now_s, is_expected=False)
         if node.link:  # it is told, in case it hears that
             commands.append(Refuse(node.link, "dead", reason))
@@ -626,3 +638,9 @@ class NodeTable:
             is_there = asked.node_id in self.alive and asked.node_id != self.head.id
             checks.invariant(is_there, "a node is to be drained that is not there", node=asked.node_id)
             checks.invariant(self.next_tick_s <= asked.answer_by_s, "nobody looks for an answer", node=asked.node_id)
+
+
+def _drain_of(state: Facts) -> Facts | None:
+    """What is kept of a drain that a node has agreed to: all but what it still has, which changes all the time. None for none."""
+    draining = state.get("draining")
+    return {name: value for name, value in draining.items() if name != "waits_for"} if draining else None

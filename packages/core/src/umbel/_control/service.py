@@ -10,7 +10,7 @@ depends on is in the control storage; nothing else differs.
 from __future__ import annotations
 
 from collections import OrderedDict
-from collections.abc import Callable, Collection, Mapping, Sequence
+from collections.abc import Callable, Collection, Iterable, Mapping, Sequence
 from typing import TYPE_CHECKING, Any, Protocol
 
 from umbel._control import actors, jobs, kv
@@ -60,6 +60,9 @@ class Node(Protocol):
     def late_s(self, actor: str) -> float:
         """How much later than a handle to it the actor's creation may come here, beyond what is usual on one node."""
 
+    def ends_of(self, workers: Iterable[str]) -> Mapping[str, ev.HostEnd]:
+        """How the nodes of these ended, of those that were declared dead."""
+
 
 class ActorService:
     """The actor table's shell. `on` says which messages are for it: (client, its namespace, message, body)."""
@@ -74,6 +77,7 @@ class ActorService:
         self._keeper = keeper
         self._recover_at_s: float | None = None
         self._reported: set[str] = set()  # processes, until then
+        self._answered = self.answers.clients() if self.answers is not None else []  # by heads before
         if keeper is not None:
             self._recover_at_s = node.now_s() + keeper.recovery_s
             node = keeper.withheld(node, is_first=lambda spec: not self.table.actors[spec.actor].restarts)
@@ -525,9 +529,13 @@ class ActorService:
         self._recover_at_s = None
         processes, self._reported = self._reported, set()
         self.jobs.recovered(processes, self._node.time_s())
+        answered, self._answered = self._answered, []
+        for client in answered:
+            if self.answers is not None and client not in processes:  # it has ended, and its node with it
+                self.answers.forget_others(client, ())
         self._keep()
-        now_s = self._node.now_s()
-        self._decide(ev.Recovered("its node ended, and the control service has started again", now_s))
+        now_s, ends = self._node.now_s(), self._node.ends_of(self.table.hosts())
+        self._decide(ev.Recovered("its node ended, and the control service has started again", now_s, ends))
         if self._groups is not None:
             self._groups.recovered(lambda owner: owner in processes or owner in self.table.actors)
 

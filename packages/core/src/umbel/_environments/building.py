@@ -26,6 +26,7 @@ if TYPE_CHECKING:
 
     from umbel._environments import cache
 
+PACKAGES_LIVE = "packages live as long as the node on which they were made; give the local path instead"
 EXIT_LOOK_S = 0.05  # between looks at a program where the system cannot tell of its end
 _DAY_S = 86_400.0
 
@@ -146,13 +147,10 @@ class Build:
         return cache.Cache(self._settings.runtime_env_cache_dir or cache.default_directory())
 
     def path_of(self, uri: str) -> str:
-        path = self._packages.path_of(uri)
-        if not os.path.isdir(path):
-            raise exceptions.RuntimeEnvSetupError(
-                f"the package {uri} is not there: packages live as long as the session in which they were made; give "
-                "the local path instead"
-            )
-        return path
+        try:
+            return self._packages.unpacked(uri)
+        except FileNotFoundError:
+            raise exceptions.RuntimeEnvSetupError(f"the package {uri} is not there: {PACKAGES_LIVE}") from None
 
 
 def plugin(field: str) -> Any:

@@ -1,17 +1,20 @@
 """Packages: copies of local directories and archives, named by their contents, that workers run in or import from.
 
-A package is a directory of the session, made once by whoever is the first to need it and shared by all workers; it goes
-with the session. What workers write into it is seen by others of the same session, and by no other.
+A package is a zip file of the session, whose name is the digest of its bytes, made once by whoever is the first to need it.
+Nobody changes it, so other nodes can get it from here, and see that they have got it. Beside it, once workers here need it, is
+what was in it, as a directory that they share: what they write into that is seen by others on the same node, and by no other.
+Both go with the session.
 """
 
 from __future__ import annotations
 
 import contextlib
 import os
+import re
 import shutil
 import stat
-from collections.abc import Iterator, Sequence
-from typing import TYPE_CHECKING, NamedTuple
+from collections.abc import Callable, Iterator, Sequence
+from typing import TYPE_CHECKING, Any, BinaryIO, NamedTuple, cast
 
 from umbel import exceptions
 from umbel._environments import ignoring
@@ -19,7 +22,9 @@ from umbel._environments import ignoring
 if TYPE_CHECKING:
     import zipfile
 
-SCHEME = "umbel-package://"  # what a package is called where it travels: this, and its digest
+SCHEME = "umbel-package://"  # what a package is called where it travels: this, and its name, which is a digest
+_URI = re.compile(re.escape(SCHEME) + "([0-9a-f]{32})(?![0-9a-f])")
+_NAME = re.compile("[0-9a-f]{32}")
 DEFAULT_EXCLUDES = (".git", ".venv", "venv", "__pycache__")  # Ray's
 IGNORE_FILES = (".gitignore", ".umbelignore")
 SHOWN_MAX = 10  # of the biggest files, in the error about a package that is too large
@@ -112,26 +117,84 @@ def _mebibytes(size_bytes: int) -> str:
 
 
 def digest(entries: Sequence[Entry]) -> str:
-    """Of names, kinds, executable bits and contents, in hexadecimal."""
-    from hashlib import blake2b
-
-    total = blake2b(digest_size=16)
-    for entry in entries:
-        head = f"{entry.kind}\0{entry.path}\0{int(entry.is_executable)}\0{entry.target}\0"
-        total.update(head.encode("utf-8", "surrogateescape"))
-        if entry.kind == "f":
-            total.update(bytes.fromhex(file_digest(entry.source)))
-    return total.hexdigest()
+    """Of the package that they would be: of names, kinds, executable bits and contents, in hexadecimal."""
+    return _write(entries, None)
 
 
 def file_digest(path: str) -> str:
-    from hashlib import blake2b
-
-    total = blake2b(digest_size=16)
     with open(path, "rb") as file:
-        while data := file.read(_COPY_BYTES):
-            total.update(data)
-    return total.hexdigest()
+        return _copied(file, None)
+
+
+def names_in(text: str) -> list[str]:
+    """Of the packages whose uris are in it, each once."""
+    return list(dict.fromkeys(_URI.findall(text)))
+
+
+def with_paths(text: str, path_of: Callable[[str], str]) -> str:
+    """The text with a path for each uri in it."""
+    return _URI.sub(lambda found: path_of(found.group()), text)
+
+
+def is_name(text: str) -> bool:
+    return _NAME.fullmatch(text) is not None
+
+
+class Summed:
+    """What is written through it has a digest. file: where to; None for nowhere."""
+
+    def __init__(self, file: BinaryIO | None) -> None:
+        from hashlib import blake2b
+
+        self._total = blake2b(digest_size=16)
+        self._file = file
+
+    def write(self, data: Any) -> int:
+        self._total.update(data)
+        return len(data) if self._file is None else self._file.write(data)
+
+    def flush(self) -> None:
+        """As zip files want it; what is written is so at once, or when its file is closed."""
+
+    def hexdigest(self) -> str:
+        return self._total.hexdigest()
+
+
+def _copied(source: BinaryIO, to: BinaryIO | None) -> str:
+    """The digest of a file's bytes."""
+    summed = Summed(to)
+    while data := source.read(_COPY_BYTES):
+        summed.write(data)
+    return summed.hexdigest()
+
+
+def _write(entries: Sequence[Entry], to: BinaryIO | None) -> str:
+    """Make a zip file of them, always the same of the same; returns its digest. A file that has gone is left out. Raises
+    InvalidOption for a name that cannot be written, OSError."""
+    import zipfile  # not quick to import, and seldom needed
+
+    summed = Summed(to)
+    with zipfile.ZipFile(cast(Any, summed), "w") as archive:  # it needs no more than `Summed` has
+        for entry in entries:
+            try:
+                entry.path.encode()
+            except UnicodeEncodeError:
+                raise exceptions.InvalidOption(
+                    f"runtime_env cannot take the file {entry.path!r}, whose name is not UTF-8; rename it, or leave it out by "
+                    "runtime_env['excludes']",
+                    option="runtime_env",
+                ) from None
+            member = zipfile.ZipInfo(entry.path + ("/" if entry.kind == "d" else ""))
+            mode = {"d": stat.S_IFDIR | 0o755, "l": stat.S_IFLNK | 0o777}.get(entry.kind, stat.S_IFREG | 0o644)
+            member.external_attr = (mode | (0o111 if entry.is_executable else 0)) << 16
+            if entry.kind != "f":
+                archive.writestr(member, os.fsencode(entry.target))
+                continue
+            with contextlib.suppress(FileNotFoundError), open(entry.source, "rb") as source:
+                member.file_size = entry.size_bytes  # as far as it is known; beyond 2 GiB it is noted in another way
+                with archive.open(member, "w") as written:
+                    shutil.copyfileobj(source, written, _COPY_BYTES)
+    return summed.hexdigest()
 
 
 def directory_of(session_dir: str) -> str:
@@ -146,9 +209,32 @@ class Packages:
         self._directory = directory
         self._bytes_max = bytes_max
 
-    def path_of(self, uri: str) -> str:
-        """Where the package is, whether it exists or not."""
-        return os.path.join(self._directory, uri.removeprefix(SCHEME))
+    def archive_of(self, name: str) -> str:
+        """Where the package of this name is, whether it exists or not."""
+        return os.path.join(self._directory, f"{name}.zip")
+
+    def has(self, name: str) -> bool:
+        return os.path.exists(self.archive_of(name))
+
+    def unpacked(self, uri: str) -> str:
+        """The directory with what is in the package. Raises FileNotFoundError when that is not here, OSError."""
+        name = uri.removeprefix(SCHEME)
+        path = os.path.join(self._directory, name)
+        if not is_name(name):
+            raise FileNotFoundError(f"no package is called {uri!r}")
+        if os.path.isdir(path):
+            return path
+        import zipfile
+
+        with zipfile.ZipFile(self.archive_of(name)) as archive, self._draft() as draft:
+            os.mkdir(draft, 0o700)
+            _unpack(archive, draft)
+            try:
+                os.rename(draft, path)
+            except OSError:
+                if not os.path.isdir(path):  # somebody else was quicker
+                    raise
+        return path
 
     def add_directory(self, what: str, source: str, excludes: Sequence[str] = (), *, into: str = "") -> str:
         """The uri of the package of a directory. what: whose it is, for errors. into: a directory in the package that
@@ -166,80 +252,67 @@ class Packages:
         return self._add(entries)
 
     def _add(self, entries: Sequence[Entry]) -> str:
-        uri = SCHEME + digest(entries)
-        if os.path.isdir(self.path_of(uri)):
-            return uri
-        with self._new_directory() as made:
-            copied = _copy(entries, made)
-            return self._keep(made, SCHEME + digest(copied))  # of the copy: a file may have changed meanwhile
+        name = digest(entries)
+        if not self.has(name):
+            name = self.keep(lambda file: _write(entries, file))  # of the copy: a file may have changed meanwhile
+        return SCHEME + name
 
     def add_archive(self, what: str, source: str) -> str:
         """The uri of the package of a zip file's contents. Raises InvalidOption for a bad one."""
-        uri = SCHEME + file_digest(source)
-        if os.path.isdir(self.path_of(uri)):
-            return uri
-        import zipfile  # not quick to import, and seldom needed
+        name = file_digest(source)
+        if not self.has(name):
+            name = self.keep(lambda file: self._checked_copy(what, source, file))
+        return SCHEME + name
 
-        with self._new_directory() as made:
-            try:
-                with zipfile.ZipFile(source) as archive:
-                    check_size(what, [Entry(one.filename, "f", one.file_size) for one in archive.infolist()],
-                               self._bytes_max)  # fmt: skip
-                    _unpack(what, archive, made)
-            except zipfile.BadZipFile as error:
-                raise exceptions.InvalidOption(f"{what} must be a zip file, got {source!r}: {error}",
-                                               option="runtime_env") from error  # fmt: skip
-            return self._keep(made, uri)
+    def _checked_copy(self, what: str, source: str, to: BinaryIO) -> str:
+        import zipfile
+
+        with open(source, "rb") as file:
+            name = _copied(file, to)
+        try:
+            with zipfile.ZipFile(to) as archive:
+                members = archive.infolist()
+        except zipfile.BadZipFile as error:
+            raise exceptions.InvalidOption(f"{what} must be a zip file, got {source!r}: {error}",
+                                           option="runtime_env") from error  # fmt: skip
+        check_size(what, [Entry(one.filename, "f", one.file_size) for one in members], self._bytes_max)
+        for member in members:
+            if member.filename.startswith("/") or ".." in member.filename.split("/") or "\\" in member.filename:
+                raise exceptions.InvalidOption(
+                    f"{what} must hold relative paths without '..', got {member.filename!r} in {source!r}; pack it anew",
+                    option="runtime_env",
+                )
+        return name
 
     @contextlib.contextmanager
-    def _new_directory(self) -> Iterator[str]:
+    def _draft(self) -> Iterator[str]:
+        """A path for what is being made, which is gone afterwards if it is there still."""
         os.makedirs(self._directory, 0o700, exist_ok=True)
         path = os.path.join(self._directory, f".new-{os.getpid()}-{os.urandom(4).hex()}")
-        os.mkdir(path, 0o700)
         try:
             yield path
         finally:
+            with contextlib.suppress(FileNotFoundError, IsADirectoryError, PermissionError):
+                os.unlink(path)
             shutil.rmtree(path, ignore_errors=True)
 
-    def _keep(self, made: str, uri: str) -> str:
-        """Give a finished directory its name, unless somebody else was quicker."""
-        try:
-            os.rename(made, self.path_of(uri))
-        except OSError:
-            if not os.path.isdir(self.path_of(uri)):
-                raise
-        return uri
+    def keep(self, write: Callable[[BinaryIO], str]) -> str:
+        """Have a package written, by a function that returns its name, which is the package's from then on."""
+        with self._draft() as draft:
+            with open(draft, "w+b") as file:
+                name = write(file)
+            os.rename(draft, self.archive_of(name))
+        return name
 
 
-def _copy(entries: Sequence[Entry], to: str) -> list[Entry]:
-    """Write the entries below `to`; returns those of the copy. A file that has gone meanwhile is left out."""
-    copied = []
-    for entry in entries:
-        path = os.path.join(to, entry.path)
-        if entry.kind == "d":
-            os.mkdir(path)
-        elif entry.kind == "l":
-            os.symlink(entry.target, path)
-        else:
-            try:
-                shutil.copyfile(entry.source, path)
-            except FileNotFoundError:
-                continue
-            os.chmod(path, 0o755 if entry.is_executable else 0o644)
-        copied.append(entry._replace(source=path))
-    return copied
-
-
-def _unpack(what: str, archive: zipfile.ZipFile, to: str) -> None:
+def _unpack(archive: zipfile.ZipFile, to: str) -> None:
     for member in archive.infolist():
-        parts = member.filename.split("/")
-        if member.filename.startswith("/") or ".." in parts or "\\" in member.filename:
-            raise exceptions.InvalidOption(
-                f"{what} must hold relative paths without '..', got {member.filename!r} in {archive.filename!r}; "
-                "pack it anew",
-                option="runtime_env",
-            )
-        path = archive.extract(member, to)
         mode = member.external_attr >> 16
+        if stat.S_ISLNK(mode):
+            path = os.path.join(to, member.filename)
+            os.makedirs(os.path.dirname(path), exist_ok=True)
+            os.symlink(os.fsdecode(archive.read(member)), path)
+            continue
+        path = archive.extract(member, to)
         if not member.is_dir() and mode & stat.S_IXUSR:
             os.chmod(path, 0o755)

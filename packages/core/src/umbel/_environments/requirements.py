@@ -14,6 +14,11 @@ from umbel._model import runtime_envs
 # Options of requirements files that name a file or directory.
 _FILE_OPTIONS = ("-r", "--requirement", "-c", "--constraint", "-e", "--editable", "-f", "--find-links")
 _OF_PACKING = ("files", "variables")  # keys that `pack` adds
+_DISTRIBUTIONS = (
+    ".whl",
+    ".tar.gz",
+    ".zip",
+)  # files that travel; projects stay, as what builds them may look around there
 
 
 class Requirements:
@@ -71,8 +76,10 @@ class Requirements:
         return _absolute(value, os.getcwd())
 
     def pack(self, value: Mapping[str, Any], packing_: runtime_envs.RuntimeEnvPacking) -> dict[str, Any]:
-        """Adds what decides the contents besides: local files and the settings of the tools."""
+        """Local wheels and the like become packages. Adds what decides the contents besides: other local files and the
+        settings of the tools."""
         found = {name: item for name, item in value.items() if name not in _OF_PACKING}
+        found["packages"] = [_packed(line, packing_) for line in found["packages"]]
         files = {path: _digest(path) for line in found["packages"] for path in _files_in(line)}
         return {**found, "files": files, "variables": virtual.settings_in(packing_.env_vars)}
 
@@ -131,6 +138,15 @@ def _files_in(line: str) -> list[str]:
         words = [rest]
     # "name @ file:///path" is the standard's way to name a local file
     return [word.removeprefix("file://") for word in words if os.path.isabs(word.removeprefix("file://"))]
+
+
+def _packed(line: str, packing_: runtime_envs.RuntimeEnvPacking) -> str:
+    """The line with uris in the place of local files that are distributions."""
+    if not _split_option(line)[0]:
+        for path in _files_in(line):
+            if path.endswith(_DISTRIBUTIONS) and os.path.isfile(path):
+                line = line.replace(path, f"{packing_.add_file(path)}/{os.path.basename(path)}")
+    return line
 
 
 def _digest(path: str) -> str:

@@ -13,7 +13,7 @@ from typing import Any
 
 from umbel import exceptions
 from umbel._base import variables
-from umbel._environments import building
+from umbel._environments import building, packing
 from umbel._model import runtime_envs
 
 _LAYOUT = 1  # changes when environments are made differently, so that older ones are not used
@@ -67,13 +67,14 @@ def _make(path: str, field: str, value: Mapping[str, Any], build: runtime_envs.R
     for directory in _package_directories(path):
         with open(os.path.join(directory, _INHERIT), "w", encoding="utf-8") as file:
             file.writelines(f"import site; site.addsitedir({one!r})\n" for one in inherited)
+    lines = [packing.with_paths(line, build.path_of) for line in value["packages"]]
     requirements = os.path.join(path, "requirements.txt")
     with open(requirements, "w", encoding="utf-8") as file:
-        file.writelines(f"{line}\n" for line in value["packages"])
-    if not value["packages"]:
+        file.writelines(f"{line}\n" for line in lines)
+    if not lines:
         return
     installer = _uv(field, value, path, build, env) or _pip(field, value, path, build, env)
-    shown = " ".join(value["packages"])
+    shown = " ".join(lines)
     build.tell(f"{'uv pip' if 'uv' in os.path.basename(installer[0]) else 'pip'} install {shown}")
     build.run([*installer, "-r", requirements], env=env)
     if value.get(f"{field}_check"):

@@ -67,11 +67,18 @@ class NodeLost(NamedTuple):
     at_s: float
 
 
+class NodeForgot(NamedTuple):
+    """A node is there, as this says, and knows of nothing that was asked of it from here; what was granted there is lost."""
+
+    view: placement.NodeView
+    at_s: float
+
+
 class Ticked(NamedTuple):
     at_s: float
 
 
-Event = WishChanged | ClientLeft | Granted | NodeSeen | NodeLost | Ticked
+Event = WishChanged | ClientLeft | Granted | NodeSeen | NodeLost | NodeForgot | Ticked
 
 # ---- commands ----
 
@@ -162,6 +169,7 @@ class Forwarding:
             Granted: self._on_granted,
             NodeSeen: self._on_node_seen,
             NodeLost: self._on_node_lost,
+            NodeForgot: self._on_node_forgot,
             Ticked: self._on_ticked,
         }
 
@@ -236,19 +244,27 @@ class Forwarding:
 
     def _on_node_lost(self, event: NodeLost) -> list[Command]:
         self.nodes.pop(event.node, None)
+        return self._ask_anew(event.node, event.at_s)
+
+    def _on_node_forgot(self, event: NodeForgot) -> list[Command]:
+        self.nodes[event.view.node_id] = event.view
+        return self._ask_anew(event.view.node_id, event.at_s)
+
+    def _ask_anew(self, node: str, at_s: float) -> list[Command]:
+        """Nothing is asked of the node: where is it to be asked?"""
         for known in self._known_at.values():
-            known.discard(event.node)
+            known.discard(node)
         for heard in self._heard.values():
-            heard.pop(event.node, None)
-        hit = [wish for wish in self._in_order() if event.node in wish.on]
+            heard.pop(node, None)
+        hit = [wish for wish in self._in_order() if node in wish.on]
         for wish in hit:
-            self._put(wish, event.node, -wish.on[event.node])
-        self._left.pop(event.node, None)
-        self._granting.discard(event.node)
+            self._put(wish, node, -wish.on[node])
+        self._left.pop(node, None)
+        self._granting.discard(node)
         self._has_freed = self._are_others = True
         commands: list[Command] = []
         for wish in hit:
-            commands += self._settle(wish, event.at_s)
+            commands += self._settle(wish, at_s)
         return commands
 
     def _forget(self, wish: Wish) -> None:

@@ -75,7 +75,7 @@ class Created:
 class ActorsWorld(World):
     """See the module."""
 
-    steps_min, steps_max = 60, 220
+    steps_min, steps_max = 25, 90
 
     def set_up(self) -> None:
         chance = self.chance

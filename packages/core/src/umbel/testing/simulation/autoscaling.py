@@ -1,8 +1,9 @@
 """A cluster that grows and shrinks: the production autoscaler, a simulated head with work, and a simulated cloud.
 
 The cloud has quotas, launches less than it was asked for, or more than it admits, takes its time, and loses answers; nodes
-boot late or never, have less than their type says, and die. The head places what waits as it likes. What either says to
-the autoscaler comes late: the head's news in order, the cloud's answers in any. The world's books are what there really is.
+boot late or never, have less than their type says, die, and are drained by others. The head places what waits as it likes.
+What either says to the autoscaler comes late: the head's news in order, the cloud's answers in any. The world's books are what
+there really is.
 """
 
 from __future__ import annotations
@@ -59,6 +60,7 @@ class Instance:
         self.has = has
         self.is_up = False
         self.is_drained = False
+        self.leaves = False  # somebody else has had it drained, and it ends when it likes to
         self.free = has
         self.runs: list[tuple[Work, resources.ResourceSet]] = []
         self.idle_since_s = 0.0
@@ -120,7 +122,7 @@ class AutoscalingWorld(World):
 
     def act(self) -> None:
         chance = self.chance
-        what = chance.weighted((14, 16, 12, 8, 20, 14, 10, 5, 3, 4, 3, 8))
+        what = chance.weighted((14, 16, 12, 8, 20, 14, 10, 5, 3, 4, 3, 8, 1))
         if what == 0:
             self.now_s += chance.choose(PAUSES_S)
         elif what == 1:
@@ -144,6 +146,8 @@ class AutoscalingWorld(World):
             self._stand()
         elif what == 10:
             self.quotas[chance.choose(self.types).name] = chance.choose((100, 100, 2, 0))
+        elif what == 12:
+            self._take_away()
         else:
             self._head_acts()
 
@@ -205,17 +209,27 @@ class AutoscalingWorld(World):
                 instance = self.instances[name]
                 instance.free = instance.free.subtract(shape.resources)
                 instance.runs.append((work, shape.resources))
-        for one in members:
+        for one in (*members, *(one for one in self.instances.values() if one.leaves)):
             self._tell(one)
         self._tell_demand()
+
+    def _take_away(self) -> None:
+        """Somebody else has a node drained, which takes nothing more."""
+        members = [one for one in self.instances.values() if one.is_up and not one.is_drained]
+        if members:
+            instance = self.chance.choose(members)
+            self.note("%s is drained by somebody else", instance.name)
+            instance.is_drained = instance.leaves = True
+            self._tell(instance)
 
     def _labels(self, one: Instance) -> Mapping[str, str]:
         return one.made.labels
 
     def _tell(self, one: Instance) -> None:
-        idle_s, free = (None if one.runs else one.idle_since_s), one.free
+        idle_s, free = (None if one.runs else one.idle_since_s), resources.EMPTY if one.leaves else one.free
+        why = "a preemption" if one.leaves else ""
         self.head.append(
-            lambda: events.NodeSeen(one.name, one.made.name, one.has, free, one.made.labels, idle_s, self.now_s)
+            lambda: events.NodeSeen(one.name, one.made.name, one.has, free, one.made.labels, idle_s, self.now_s, why)
         )  # fmt: skip
 
     def _drain(self, name: str) -> None:
@@ -315,7 +329,7 @@ class AutoscalingWorld(World):
             self.waiting.append(work)
         name, is_gone = instance.name, self.chance.happens(50)
         self.note("%s dies%s", name, ", its machine too" if is_gone else "")
-        instance.is_up, instance.is_drained = False, True
+        instance.is_up, instance.is_drained, instance.leaves = False, True, False
         self.head.append(lambda: events.NodeDied(name, self.now_s))
         if is_gone:
             del self.instances[name]
@@ -557,9 +571,11 @@ class AutoscalingWorld(World):
                 self.must(is_so, "U6", "%s is said of %s", looked, words)
 
     def check_rest(self) -> None:
-        counts = Counter(one.made.name for one in self.instances.values())
+        counts = Counter(one.made.name for one in self.instances.values() if not one.leaves)
+        unmet = {one.what for one in self.machine.explain(self.now_s).unmet}
         for one in self.types:
-            self.must(counts[one.name] >= one.min_workers, "U5", "%d of %s are there", counts[one.name], one.name)
+            is_met = counts[one.name] >= one.min_workers or f"min_workers of {one.name}" in unmet
+            self.must(is_met, "U5", "%d of %s are there", counts[one.name], one.name)
         least = sum(one.min_workers for one in self.types)
         standing = sum(shape.unit_count for shape in self.standing)
         self.must(counts.total() <= least + standing, "U5", "%d nodes stay: %s", counts.total(), self.standing)

@@ -1,8 +1,8 @@
 """Leases across nodes: on each node the agent's machine and the one that says where leases are asked for.
 
-Processes want leases, hold them for a while, give them back and die; nodes join, tell each other what they have, late, and
-die with all that is on them. What nodes say to each other arrives in order, but how late is chance. What was granted is
-entered in books of the simulation's own.
+Processes want leases, hold them for a while, give them back and die; nodes join, tell each other what they have, late, lose
+each other for a moment, and die with all that is on them. What nodes say to each other arrives in order, but how late is
+chance. What was granted is entered in books of the simulation's own.
 """
 
 from __future__ import annotations
@@ -11,6 +11,7 @@ import collections
 import functools
 import itertools
 from collections.abc import Iterator
+from dataclasses import replace
 from typing import Any, Final
 
 from umbel._agent import events as ev
@@ -214,13 +215,17 @@ class Node:
             return
         self.world.note("%s has lost %s", self.name, other)
         del self.links[other]
+        self.lose(other, fw.NodeLost(other, self.world.now_s))
+
+    def lose(self, other: str, event: fw.NodeLost | fw.NodeForgot) -> None:
+        """The connection to another node is gone, or the node."""
         before = len(self.todo)
         for client in [client for client, home in self.guests.items() if home == other]:
             self._leave(client)
         for process in self.processes.values():
             for worker in [worker for worker, (node, _) in process.held.items() if node == other]:
                 del process.held[worker]
-        self.todo.append(fw.NodeLost(other, self.world.now_s))
+        self.todo.append(event)
         self._go_on(before)
 
 
@@ -266,14 +271,17 @@ class ForwardingWorld(World):
         self.note("node %s joins with %d CPUs", new.name, new.total[CPU] // UNIT)
         new.tell(fw.NodeSeen(new.view(is_local=True), self.now_s))
         for other in self.nodes.values():
-            near, far = self.connect(f"{new.name}<{other.name}", f"{other.name}<{new.name}")
-            for node, peer, stream in ((new, other, near), (other, new, far)):
-                node.links[peer.name] = stream
-                stream.on_frame = functools.partial(node.on_frame, peer.name)
-                stream.on_close = functools.partial(node.on_lost, peer.name)
-                stream.send(("view", node.view(is_local=False)))
-                node.told = None  # one of the others knows better than the rest
+            self._link(new, other)
         self.nodes[new.name] = new
+
+    def _link(self, one: Node, other: Node) -> None:
+        near, far = self.connect(f"{one.name}<{other.name}", f"{other.name}<{one.name}")
+        for node, peer, stream in ((one, other, near), (other, one, far)):
+            node.links[peer.name] = stream
+            stream.on_frame = functools.partial(node.on_frame, peer.name)
+            stream.on_close = functools.partial(node.on_lost, peer.name)
+            stream.send(("view", node.view(is_local=False)))
+            node.told = None  # one of the others knows better than the rest
 
     def _begin(self, node: Node) -> None:
         self.process_count += 1
@@ -362,7 +370,7 @@ class ForwardingWorld(World):
 
     def _disturb(self) -> None:
         chance = self.chance
-        what = chance.below(5)
+        what = chance.below(6)
         if what == 0 and len(self.nodes) < NODES_MAX:
             self._join()
         elif what == 1 and len(self.nodes) > 1:
@@ -371,6 +379,9 @@ class ForwardingWorld(World):
             self._end(chance.choose(self._processes()))
         elif what == 3 and self.nodes:
             self._drain(self.nodes[chance.choose([*self.nodes])])
+        elif what == 5 and len(self.nodes) > 1:
+            one = self.nodes[chance.choose([*self.nodes])]
+            self._cut(one, self.nodes[chance.choose([name for name in self.nodes if name != one.name])])
         else:
             leased = [(self.nodes[node], worker) for node, worker in self.booked if node in self.nodes]
             if leased:
@@ -378,6 +389,18 @@ class ForwardingWorld(World):
                 if worker not in node.dying:
                     self.note("worker %s dies", worker)
                     node.dying.append(worker)
+
+    def _cut(self, one: Node, other: Node) -> None:
+        """The connection of two nodes breaks, with what is under way, and another one follows. Until something has come by
+        that, each takes the other for full."""
+        self.note("the connection of %s and %s breaks", one.name, other.name)
+        for stream in (one.links[other.name], other.links[one.name]):
+            stream.is_closed = True
+            stream.inbox.clear()
+        self._link(one, other)
+        for node, peer in ((one, other), (other, one)):
+            full = replace(peer.view(is_local=False), available=ResourceSet({CPU: 0}))
+            node.lose(peer.name, fw.NodeForgot(full, self.now_s))
 
     def _drain(self, node: Node) -> None:
         self.note("node %s is drained", node.name)

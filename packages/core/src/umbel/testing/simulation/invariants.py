@@ -69,6 +69,7 @@ INVARIANTS: Final[Mapping[str, str]] = {
     "Y5": "a change is told once a period",
     "Y6": "members come to know what the head knows, and never go back",
     "Y8": "who wants a node drained is answered once",
+    "Y9": "the next head knows which nodes are being drained",
     "J1": "what was acknowledged is there",
     "J2": "the records are what a head had",
     "J3": "no former leader acts",

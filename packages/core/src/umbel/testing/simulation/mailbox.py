@@ -93,7 +93,7 @@ class NotedCall:
 class MailboxWorld(RuntimeWorld):
     """See the module."""
 
-    steps_min, steps_max = 40, 150
+    steps_min, steps_max = 20, 75
 
     def set_up(self) -> None:
         chance = self.chance

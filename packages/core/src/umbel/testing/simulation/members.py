@@ -64,10 +64,13 @@ class Daemon:
 
     def other_nodes(self) -> list[Message]:
         return [
-            {"node_id": one.node_id, "alive": not one.is_dead, "resources": one.has, "available": one.has, "labels": {}}
+            {
+                "node_id": one.node_id, "alive": not one.is_dead, "resources": one.has, "available": one.has, "labels": {},
+                "reason": "it was killed",
+            }
             for one in self.world.daemons
             if one is not self
-        ]
+        ]  # fmt: skip
 
     def send(self, client: str, message: Message, body: bytes = b"") -> None:
         self.world.on_told(self, client, message, body)

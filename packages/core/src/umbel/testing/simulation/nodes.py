@@ -50,12 +50,23 @@ class Head:
         now_s = world.now_s * self.rate
         self.table = nodes.NodeTable(facts(node_id), state(0), health=HEALTH, now_s=now_s, time_s=0.0)
         self.awaited: list[str] = []
+        self.stored: dict[str, Any] = {}  # the records of nodes, the latest last
+
+    def keep(self) -> None:
+        """What has changed of the table."""
+        for node_id in list(self.table.changed or ()):
+            self.stored.pop(node_id, None)
+            record = self.table.record(node_id)
+            if record is not None:
+                self.stored[node_id] = record
+        if self.table.changed is not None:
+            self.table.changed.clear()
 
     def follow(self, old: Head) -> None:
         """With what that has kept."""
-        known = [old.id, *(one for one in old.table.alive if one != old.id), *old.table.dead]
-        kept = [{"id": one, **(old.table.record(one) or {})} for one in known]
-        self.awaited = self.table.restore(old.table.cluster, kept)
+        self.stored = dict(old.stored)
+        self.awaited = self.table.restore(old.table.cluster, list(old.stored.values()))
+        self.keep()
         self.dead = {*old.dead, old.id}
         for node_id in self.awaited:
             self.books[node_id] = Book()
@@ -122,6 +133,9 @@ class NodesWorld(World):
         self.daemons: list[Daemon] = []
         self.keeps = self.chance.happens(50)
         self.head = Head(self, self._new_id())
+        if self.keeps:
+            self.head.table.restore("", ())
+            self.head.keep()
         for _ in range(NODES):
             self._start()
 
@@ -265,6 +279,7 @@ class NodesWorld(World):
                 if command.link in head.links:
                     head.links[command.link].close()
         head.table.check()
+        head.keep()
 
     def _request_drain(self, node_id: str) -> None:
         if self.head.is_stopped:
@@ -370,9 +385,17 @@ class NodesWorld(World):
         self.note("the head dies; %s is another", _short(self.head.id))
         if self.keeps:
             self.head.follow(old)
+            self._check_drains(old)
         for stream in old.links.values():
             stream.cut(kept=self.chance.below(len(stream.other.inbox) + 1))
         self.forget_closed()
+
+    def _check_drains(self, old: Head) -> None:
+        """The next head knows which nodes are being drained, or were until they died."""
+        were, are = (
+            {one["node_id"] for one in table.listed() if "draining" in one} for table in (old.table, self.head.table)
+        )
+        self.must(were == are, "Y9", "%s were being drained, the next head knows it of %s", sorted(were), sorted(are))
 
     # Nodes
 

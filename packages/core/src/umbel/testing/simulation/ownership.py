@@ -158,6 +158,8 @@ class Peer(Process):
 class OwnershipWorld(World):
     """See the module."""
 
+    steps_min, steps_max = 20, 60
+
     def set_up(self) -> None:
         chance = self.chance
         self.node = Node(self)

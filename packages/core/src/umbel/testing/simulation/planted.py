@@ -285,6 +285,12 @@ def _count_twice(_given: Any, _client: str, _key: str, lease_count: int, _heard_
     return lease_count
 
 
+def _take_for_dead(machine: Any, event: forwarding.NodeForgot) -> list[Any]:
+    """A node to which the connection broke is taken for dead for a moment."""
+    lost = machine._on_node_lost(forwarding.NodeLost(event.view.node_id, event.at_s))
+    return [*lost, *machine._on_node_seen(forwarding.NodeSeen(event.view, event.at_s))]
+
+
 def _lose_wishes(machine: Any, event: forwarding.NodeLost) -> list[Any]:
     """What a lost node was asked for is not asked of others."""
     for wish in [*machine.wishes.values()]:
@@ -744,6 +750,15 @@ def _answer_no_drain(table: node_table.NodeTable, now_s: float) -> list[node_tab
     return []
 
 
+_node_record: Callable[..., dict[str, Any] | None] = _NODES.record
+
+
+def _keep_no_drain(table: node_table.NodeTable, node_id: str) -> dict[str, Any] | None:
+    """That a node is being drained is forgotten with the head."""
+    found = _node_record(table, node_id)
+    return None if found is None else {**found, "draining": None}
+
+
 _member_applies = membership.Membership._apply
 
 
@@ -827,6 +842,14 @@ def _say_nothing_of_size(packer: packing.Packer, shape: Any, *, in_group: bool =
     return tuple(packing.Looked(one.name, packing.TYPE_MAX, "none is left") for one in packer.offers.all)
 
 
+def _count_the_drained(machine: autoscaler.Autoscaler, event: autoscaling_events.NodeSeen) -> Any:
+    """A node that others have had drained counts as one that stays."""
+    return _on_seen(machine, event._replace(draining=""))
+
+
+_on_seen = autoscaler.Autoscaler._on_seen
+
+
 def _keep_the_idle(now: planning.Situation, _causes: Mapping[str, str]) -> Any:
     """Whatever is there is taken for needed."""
     return _drains_of(now, {node.name: "something" for node in now.nodes})
@@ -862,7 +885,9 @@ PLANTS: Final[Mapping[str, Planted]] = {
     "never-given-up": _instead("agent", _AGENT, "_look_at_infeasible", lambda *_: [], "A10"),
     "short-given-up": _instead("agent", _AGENT, "_add", _give_up_the_short, "A10"),
     "always-starting": _instead("agent", _AGENT, "_reason", _always_starting, "A17"),
-    "silent-death": _instead("actors", actors.ActorTable, "_bury", _bury_in_silence, "T6"),
+    "silent-death": _instead(
+        "actors", actors.ActorTable, "_bury", _bury_in_silence, "T6", "a process is to do with actors that are dead"
+    ),
     "restarts-uncounted": _instead("actors", actors.ActorTable, "_on_host_died", _restart_uncounted, "T5", "T6"),
     "crash-charges-all": _instead("dispatch", _CLASS, "lose_lease", _charge_all, "D4"),
     "crash-charges-none": _instead("dispatch", _CLASS, "lose_lease", _charge_none, "D5", "K6"),
@@ -892,6 +917,7 @@ PLANTS: Final[Mapping[str, Planted]] = {
     "never-elsewhere": _instead("forwarding", _FORWARDING, "_move", _never_ask_elsewhere, "W5"),
     "crossed-twice": _instead("forwarding", forwarding.Given, "still_wanted", _count_twice, "W3"),
     "lost-with-node": _instead("forwarding", _FORWARDING, "_on_node_lost", _lose_wishes, "W3", "W4", "W5"),
+    "taken-for-dead": _instead("forwarding", _FORWARDING, "_on_node_forgot", _take_for_dead, "W2"),
     "asked-of-the-drained": _instead("forwarding", _FORWARDING, "_take_back", _leave_with_the_drained, "W9"),
     "drained-begin": _instead("forwarding", state.AgentState, "_is_kept_out", _keep_nobody_out, "W9"),
     "left-in-silence": _instead("forwarding", _FORWARDING, "_on_client_left", _leave_in_silence, "W"),
@@ -934,6 +960,7 @@ PLANTS: Final[Mapping[str, Planted]] = {
     "standstill-counted": _instead("nodes", node_table, "LATE_S", 1e9, "Y2"),
     "deaths-untold": _instead("nodes", _NODES, "_die", _die_untold, "Y6"),
     "drains-unanswered": _instead("nodes", _NODES, "_give_up_drains", _answer_no_drain, "Y8"),
+    "drains-unkept": _instead("nodes", _NODES, "record", _keep_no_drain, "Y9"),
     "awaited-for-no-time": _instead("nodes", node_table.Health, "return_s", 0.0, "Y2"),
     "told-at-once": _instead("nodes", node_table, "PUBLISH_S", 0.0, "Y5"),
     "refusals-ignored": _instead("nodes", membership.Membership, "_apply", _ignore_refusal, "Y3", "R2"),
@@ -977,6 +1004,7 @@ PLANTS: Final[Mapping[str, Planted]] = {
     "leaving-forgotten": _instead("autoscaling", planning, "_offers", _forget_the_leaving, "U1"),
     "failures-believed": _instead("autoscaling", planning, "_offers", _sure_of_failures, "U1", "U2"),
     "ended-unasked": _instead("autoscaling", _SCALER, "_on_ticked", _end_unasked, "U3"),
+    "drained-counted": _instead("autoscaling", _SCALER, "_on_seen", _count_the_drained, "U5"),
     "below-min": _instead("autoscaling", planning, "_drains", _drain_below_min, "U2", "U5"),
     "idle-for-no-time": _instead("autoscaling", planning, "_drains", _drain_at_once, "U2"),
     "idle-kept": _instead("autoscaling", planning, "_drains", _keep_the_idle, "U5", "U6", "R2"),

@@ -195,6 +195,12 @@ class Node:
     def failed(self, asker: str, object_id: str, code: str, text: str) -> None:
         self.world.failed(self, asker, object_id, code, text)
 
+    def left(self, owner: str, names: list[str]) -> None:
+        raise AssertionError("processes are not part of this world")
+
+    def needless(self, names: list[str]) -> None:
+        raise AssertionError("processes are not part of this world")
+
 
 class Want:
     """A process of a node that wants a value, or looks at it."""

@@ -82,6 +82,8 @@ class ShortageWorld(AgentWorld):
         ):
             self.run()
 
+    steps_min, steps_max = 40, 140
+
     def set_up(self) -> None:
         self.watch: memory_watch.MemoryWatch | None = None
         self.look_at_s: float | None = None
