@@ -143,6 +143,10 @@ class ClusterWorld(Programs):
 
     # At rest
 
+    def is_quiet(self) -> bool:
+        """And whether what runs on behalf of nobody here any more has ended."""
+        return super().is_quiet() and not any(works for one, works in self.running.items() if not one.is_dead)
+
     def check_rest(self) -> None:
         self._check_programs()
         head = self.head.daemon
@@ -160,6 +164,8 @@ class ClusterWorld(Programs):
             if not driver.is_dead:
                 self.must(not driver.turns, "B4", "%s waits for ever", driver.name)
                 self.must(not driver.engine.tasks.unfinished, "B8", "%s has unfinished work", driver.name)
+        waiting = [works for process, works in self.running.items() if works and not process.is_dead]
+        self.must(not waiting, "B4", "what runs never ends: %s", [str(work) for works in waiting for work in works])
         for process in self.node.living:
             kept = [*process.engine.values.table.records.values()]
             self.must(not kept, "B8", "%s keeps %s", process.name, kept)

@@ -33,6 +33,7 @@ ACTORS: Final[dict[str, dict[str, Any]]] = {
     "named": {"name": "n", "get_if_exists": True, "max_restarts": 1},
     "detached": {"name": "d", "get_if_exists": True, "lifetime": "detached", "max_restarts": -1},
 }
+HOLDING: Final = ("special", "grouped")  # what others may need to end: who has that waits for nobody
 DEPTH_MAX: Final = 1
 
 Ref = refs.ObjectRef[Any]
@@ -42,11 +43,11 @@ class Trouble(Exception):
     """What users' code raises."""
 
 
-def run_task(number: int, *inputs: Any) -> Any:
+def run_task(number: int, carried: list[Ref], *inputs: Any) -> Any:
     """The only remote function: what a task does is in the world's books."""
     process = process_here()
     world: Any = process.world
-    return world.run_work(process, number, inputs)
+    return world.run_work(process, number, carried, inputs)
 
 
 class Performer:
@@ -58,10 +59,10 @@ class Performer:
         world: Any = process.world
         world.construct(process, number)
 
-    def act(self, number: int, *inputs: Any) -> Any:
+    def act(self, number: int, carried: list[Ref], *inputs: Any) -> Any:
         process = process_here()
         world: Any = process.world
-        return world.run_work(process, number, inputs)
+        return world.run_work(process, number, carried, inputs)
 
 
 class NotedActor:
@@ -205,7 +206,8 @@ class Programs(Cluster):
             work.group = group
             strategy = scheduling_strategies.PlacementGroupSchedulingStrategy(group.made)
             function = function.options(scheduling_strategy=strategy)
-        ref: Ref = function.remote(work.number, *inputs)
+        carried = [] if kind in HOLDING else self._some_inputs(known)
+        ref: Ref = function.remote(work.number, carried, *inputs)
         self._submitted(process, work, ref)
         return ref
 
@@ -267,7 +269,7 @@ class Programs(Cluster):
             inputs = self._some_inputs(program.held)
             work = self._work(program.driver, inputs, None, noted.kind, noted)
             work.is_after_kill = program.driver in noted.killers
-            ref = handle.act.remote(work.number, *inputs)
+            ref = handle.act.remote(work.number, self._some_inputs(program.held), *inputs)
             self._submitted(program.driver, work, ref)
             program.held.append(ref)
 
@@ -358,7 +360,7 @@ class Programs(Cluster):
             return True
         return not self.head.is_dead and machine.node_id in self.head.daemon.cluster().table.alive
 
-    def run_work(self, process: Machine, number: int, inputs: tuple[Any, ...]) -> Any:
+    def run_work(self, process: Machine, number: int, carried: list[Ref], inputs: tuple[Any, ...]) -> Any:
         work = self.works[number]
         self.note("%s begins %s", process.name, work)
         self._check_begin(process, work, inputs)
@@ -372,8 +374,8 @@ class Programs(Cluster):
             for _ in range(work.child_count):
                 kinds = [kind for kind in self.task_kinds if kind != "special"] or ["plain"]  # its parent may have it
                 children.append(self._submit(process, [], work, self.chance.choose(kinds)))
-            for child in children:
-                self._get(process, child)
+            for ref in (*children, *carried):
+                self._get(process, ref)
         finally:
             if not process.is_dead:
                 self.running[process].remove(work)
@@ -446,7 +448,7 @@ class Programs(Cluster):
         if isinstance(error, (exceptions.WorkerCrashedError, exceptions.NodeDiedError)):
             return faults > work.retry_count or faults > deaths.UNSTARTED_DEATHS_MAX
         if isinstance(error, exceptions.OwnerDiedError):
-            return work.owner.is_dead
+            return work.owner.is_dead or faults > 0  # whose connection breaks takes the other for dead
         return False
 
     def _has_spent_restarts(self, noted: NotedActor) -> bool:
