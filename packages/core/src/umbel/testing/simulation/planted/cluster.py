@@ -44,7 +44,6 @@ PLANTS: Final[Mapping[str, Planted]] = {
     "losses-free": _here_too(dispatch.PLANTS["crash-charges-none"], "B5"),
     "told-before-kept": _here_too(control.PLANTS["said-at-once"], "B", "R2"),
     "starting-always": _here_too(agent.PLANTS["always-starting"], "B7"),
-    "heard-is-kept": _here_too(of_members.PLANTS["vouched-for-at-once"], "B", "R2"),
     "jobs-numbered-twice": _here_too(of_members.PLANTS["jobs-counted-apart"], "B2"),
     "dead-nodes-listed": _here_too(of_members.PLANTS["dead-nodes-kept"], "B", "R2"),
     "nothing-left-open": _here_too(of_members.PLANTS["left-unsaid"], "B", "R2"),
