@@ -69,6 +69,12 @@ class _Forks:
     def on_connected(self, _worker: str, _pid: int) -> None:
         """Its output is of no interest."""
 
+    def build(self, server: str, _built: Any, _job: Any) -> None:
+        self._daemon.on_build(server)
+
+    def end_server(self, _server: str) -> None:
+        """It is not there any more."""
+
     def is_idle(self) -> bool:
         return False
 
@@ -77,7 +83,7 @@ class Daemon(service.Service):
     """The production daemon of one node.
 
     on_start(worker, env), on_kill(worker): what the world does when a process is wanted, or wanted dead.
-    progress_of(worker): the task that it started last.
+    progress_of(worker): the task that it started last. settings: of its configuration, in place of those here.
     """
 
     hub: _Hub
@@ -92,6 +98,7 @@ class Daemon(service.Service):
         progress_of: Callable[[str], int] = lambda _worker: -1,
         starts_max: int = 2,
         recycle_s: float | None = None,
+        settings: Mapping[str, Any] | None = None,
     ) -> None:
         self._world = world
         self.on_start = on_start
@@ -105,19 +112,24 @@ class Daemon(service.Service):
             "log_to_driver": False, "job_id": "", "worker_recycle_s": recycle_s,
             "infeasible_timeout_s": INFEASIBLE_TIMEOUT_S,
             "spilling": {"directory": NOWHERE, "high_water": 0.8, "batch_bytes": 1, "is_enabled": True},
+            **(settings or {}),
         }  # fmt: skip
         nothing: Any = _Nothing()
         with attributes(
             (connection, "Poller", _Nothing),
             (service, "ForkServers", lambda *_: _Forks(self)),
             (service, "Hub", _Hub),
-            (service, "_fresh_ids", _ids),
+            (service, "_fresh_ids", self.worker_ids),
         ):
             super().__init__(config, nothing, nothing, 0)
         self.agent._starts_max = starts_max  # of the machine that simulates otherwise
         self._unchecked: dict[Any, None] = {}  # the machines that something has happened to since they were checked
-        for machine in (self.agent, self.actor_service.table):
+        for machine in self.deciding():
             self._watch(machine)
+
+    def deciding(self) -> tuple[Any, ...]:
+        """The machines that are checked after whatever happens to them."""
+        return (self.agent, self.actor_service.table)
 
     def _watch(self, machine: Any) -> None:
         apply = machine.apply
@@ -139,6 +151,13 @@ class Daemon(service.Service):
         made: Any = self.control
         return made  # type: ignore[no-any-return]  # it is what the configuration names
 
+    def worker_ids(self, _node_id: str) -> Iterator[str]:
+        return _ids()
+
+    def on_build(self, server: str) -> None:
+        """An environment's fork server is wanted: it is there at once."""
+        self.on_environment_ready(server)
+
     def now_s(self) -> float:
         return self._world.now_s
 
@@ -158,5 +177,5 @@ class Daemon(service.Service):
         return self._next_tick_s()
 
 
-def _ids(_node_id: str) -> Iterator[str]:
+def _ids() -> Iterator[str]:
     return (number.to_bytes(16, "big").hex() for number in itertools.count(FIRST_WORKER))

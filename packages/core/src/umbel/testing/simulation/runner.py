@@ -160,6 +160,7 @@ def machines() -> Mapping[str, MakeWorld]:
         actors,
         agent,
         autoscaling,
+        cluster,
         collective,
         control,
         dispatch,
@@ -196,4 +197,5 @@ def machines() -> Mapping[str, MakeWorld]:
         "control": control.ControlWorld,
         "autoscaling": autoscaling.AutoscalingWorld,
         "members": members.MembersWorld,
+        "cluster": cluster.ClusterWorld,
     }

@@ -1,0 +1,160 @@
+"""Defects that the world `agent` finds."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from typing import Any, Final
+
+from umbel._agent import environments, ledger, packages, preemption, shares, state
+from umbel._agent import events as agent_events
+from umbel._agent import records as agent_records
+from umbel._model import reasons
+from umbel.testing.simulation.planted.defect import Planted, deaf, instead
+
+_release = ledger.Ledger.release
+
+
+_end_lease = state.AgentState._end_lease
+
+
+_is_feasible = state.AgentState._is_feasible
+
+
+def _keep_devices(book: ledger.Ledger, resources: Mapping[str, int], _accelerators: Any) -> None:
+    """Devices are not given back by their ids."""
+    _release(book, resources, {})
+
+
+def _forget_lent(machine: state.AgentState, lease: agent_records.Lease) -> None:
+    """The end of a lease forgets that its worker was blocked, and gives its CPU back a second time."""
+    lease.is_blocked = False
+    _end_lease(machine, lease)
+
+
+_want = environments.Environments.want
+
+
+def _hasty_server(
+    machine: environments.Environments, key: str, timeout_s: float | None, at_s: float, source: str = ""
+) -> str:
+    """Workers are started without waiting for the build."""
+    _want(machine, key, timeout_s, at_s, source)
+    return machine.servers[key].id
+
+
+def _build_with_the_first(machine: environments.Environments, event: packages.Event) -> None:
+    """Of several packages, the first one does."""
+    come = machine._packages.apply(event) if machine._packages is not None else ""
+    for server in machine.servers.values():
+        if come in server.lacks:
+            server.lacks.clear()
+            server.state = environments.State.QUEUED
+            server.deadline_s = None
+
+
+def _ask_the_dead(table: packages.Packages, event: packages.Event) -> str:
+    """That a node has died is not heard."""
+    return "" if isinstance(event, packages.NodeDied) else _apply_to_packages(table, event)
+
+
+_apply_to_packages = packages.Packages.apply
+
+
+_recycle = state.AgentState._recycle
+
+
+def _recycle_idle_only(machine: state.AgentState, worker: agent_records.Worker, at_s: float) -> list[Any]:
+    """Worn-out workers are replaced only once their clients give them back by themselves."""
+    if worker.lease is None:
+        return _recycle(machine, worker, at_s)
+    worker.lease.is_recycled = True
+    return []
+
+
+_add = state.AgentState._add
+
+
+def _give_up_the_short(machine: state.AgentState, place: agent_records.Place, event: Any) -> agent_records.Demand:
+    """Who lacks what others hold now is taken for one that can never be served."""
+    demand = _add(machine, place, event)
+    if machine.ledger.missing(demand.resources):
+        machine._infeasible[place] = demand
+    return demand
+
+
+def _always_starting(_machine: state.AgentState, _demand: agent_records.Demand) -> reasons.Reason:
+    """Whoever waits is told that a process starts."""
+    return reasons.Reason(reasons.STARTING, "its worker process", "is starting")
+
+
+def _plain_only(machine: state.AgentState, demand: agent_records.Demand) -> bool:
+    """Demands for environments of their own are never served."""
+    return not demand.env and _is_feasible(machine, demand)
+
+
+_rank = shares.Standing.rank
+_must_give = shares.Standing.must_give
+_seen = preemption.Preemption.seen
+
+
+def _rank_alike(standing: shares.Standing, job: agent_events.Job) -> tuple[int, float, float]:
+    """Priorities count when leases are asked back, and not when they are given away."""
+    return _rank(standing, job._replace(priority=0))
+
+
+def _give_to_higher_only(
+    standing: shares.Standing,
+    lease: agent_records.Lease,
+    demand: agent_records.Demand,
+    missing: Mapping[str, int],
+    *,
+    has_any: bool,
+) -> bool:
+    """Jobs of one priority keep what they have."""
+    return lease.job.priority != demand.job.priority and _must_give(standing, lease, demand, missing, has_any=has_any)
+
+
+def _unkept(machine: preemption.Preemption, event: agent_events.TaskSeen) -> None:
+    """Whatever runs may be stopped."""
+    _seen(machine, event._replace(keeps=""))
+
+
+_on_task_preempted = state.AgentState._on_task_preempted
+
+
+def _stop_as_if_it_crashed(machine: state.AgentState, event: agent_events.TaskPreempted) -> list[Any]:
+    """Owners are not told that the task was not to blame."""
+    commands = _on_task_preempted(machine, event)
+    machine.workers[event.worker].is_preempted = False
+    return commands
+
+
+def _kill_whoever(machine: state.AgentState, event: agent_events.MemoryShort) -> list[Any]:
+    """Also who is not in use any more."""
+    worker = machine.workers.get(event.worker)
+    return machine._kill(worker, event.reason, event.at_s) if worker is not None else []
+
+
+_AGENT: Final = state.AgentState
+
+
+PLANTS: Final[Mapping[str, Planted]] = {
+    "devices-kept": instead("agent", ledger.Ledger, "release", _keep_devices, "devices and amount", "A"),
+    "cpu-given-twice": instead("agent", _AGENT, "_end_lease", _forget_lent, "more is free", "free and held"),
+    "return-unheard": instead("agent", _AGENT, "_on_lease_returned", deaf, "A", "R2"),
+    "stayed-unheard": instead("agent", _AGENT, "_on_worker_stayed", deaf, "A"),
+    "worn-out-kept": instead("agent", _AGENT, "_recycle", _recycle_idle_only, "A16"),
+    "build-not-awaited": instead("agent", environments.Environments, "want", _hasty_server, "A15"),
+    "first-package-does": instead("agent", environments.Environments, "_on_package", _build_with_the_first, "A18"),
+    "others-not-asked": instead("agent", packages.Packages, "_look_around", lambda *_: None, "A18"),
+    "dead-asked-for-packages": instead("agent", packages.Packages, "apply", _ask_the_dead, "A18", "R2"),
+    "plain-only": instead("agent", _AGENT, "_is_feasible", _plain_only, "A10", "A17", "A7"),
+    "never-given-up": instead("agent", _AGENT, "_look_at_infeasible", lambda *_: [], "A10"),
+    "short-given-up": instead("agent", _AGENT, "_add", _give_up_the_short, "A10"),
+    "alike-in-rank": instead("agent", shares.Standing, "rank", _rank_alike, "A19"),
+    "equals-keep": instead("agent", shares.Standing, "must_give", _give_to_higher_only, "A19"),
+    "stopped-for-good": instead("agent", preemption.Preemption, "seen", _unkept, "A20"),
+    "stopped-unsaid": instead("agent", _AGENT, "_on_task_preempted", _stop_as_if_it_crashed, "A20"),
+    "always-starting": instead("agent", _AGENT, "_reason", _always_starting, "A17"),
+    "unused-killed": instead("agent", _AGENT, "_on_memory_short", _kill_whoever, "A14"),
+}

@@ -1,0 +1,50 @@
+"""Defects that the world `cluster` finds: of what the parts of a cluster do to each other."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from typing import Any, Final
+
+from umbel._agent import head_link, lease_links, lease_sharing
+from umbel._control import members
+from umbel.testing.simulation.planted import agent, control, dispatch
+from umbel.testing.simulation.planted import members as of_members
+from umbel.testing.simulation.planted.defect import Planted, instead
+
+
+def _keep_leases(_sharing: lease_sharing.Sharing, _node: str, _reason: str, _drained: str) -> None:
+    """The processes of a node do not hear that workers of another one are gone."""
+
+
+def _keep_guests(_sharing: lease_sharing.Sharing, _lessee: lease_links.Lessee) -> None:
+    """What a node has leased whose connection broke stays leased."""
+
+
+def _keep_hosts(one: members.Members, member: members.Member, _reason: str) -> None:
+    """What a dead node has hosted is not missed."""
+    for client in list(member.clients):
+        one._client_gone(member, client)
+    one._control.node_gone(member.node_id)
+
+
+def _go_on(_link: head_link.HeadLink, _command: Any) -> None:
+    """A node that was given up goes on."""
+
+
+def _here_too(plant: Planted, *signs: str) -> Planted:
+    """One that another world finds as well, by other signs."""
+    return plant._replace(machine="cluster", signs=signs)
+
+
+PLANTS: Final[Mapping[str, Planted]] = {
+    "leases-of-the-dead-kept": instead("cluster", lease_sharing.Sharing, "_break_leases", _keep_leases, "B", "R2"),
+    "guests-kept": instead("cluster", lease_sharing.Sharing, "on_lessee_gone", _keep_guests, "B", "R2"),
+    "hosts-not-missed": instead("cluster", members.Members, "_give_up", _keep_hosts, "B", "R2"),
+    "refused-go-on": instead("cluster", head_link.HeadLink, "_end", _go_on, "B9", "R2"),
+    "losses-free": _here_too(dispatch.PLANTS["crash-charges-none"], "B5"),
+    "told-before-kept": _here_too(control.PLANTS["said-at-once"], "B", "R2"),
+    "starting-always": _here_too(agent.PLANTS["always-starting"], "B7"),
+    "jobs-numbered-twice": _here_too(of_members.PLANTS["jobs-counted-apart"], "B2"),
+    "dead-nodes-listed": _here_too(of_members.PLANTS["dead-nodes-kept"], "B", "R2"),
+    "nothing-left-open": _here_too(of_members.PLANTS["left-unsaid"], "B", "R2"),
+}
