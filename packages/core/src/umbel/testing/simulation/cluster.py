@@ -78,7 +78,9 @@ class ClusterWorld(Programs):
                     is_under_way, "B7", "%s waits on %s for a process, and none is started", one["needs"], machine.name
                 )
             elif why["code"] == model.ENVIRONMENT:
-                self.must(machine.building, "B7", "%s waits on %s for what is built", one["needs"], machine.name)
+                # What is built elsewhere is known by what that node has said last.
+                is_built = machine.building or "nodes" in why["facts"]
+                self.must(is_built, "B7", "%s waits on %s for what is built", one["needs"], machine.name)
             elif why["code"] == model.NODE:
                 known = {node.node_id for node in self.machines}
                 self.must({*why["facts"].get("nodes", ())} <= known, "B7", "%s waits for %s", one["needs"], why)

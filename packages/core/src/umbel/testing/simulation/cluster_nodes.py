@@ -153,9 +153,12 @@ def _submit_token() -> str:
 def make_door(world: Cluster) -> Callable[..., Door]:
     def make(
         _poller: Any, address: str, token: Any, _admit: Any, door_of: Any, *, admit_node: Any = None, admit_values: Any,
-        admit_lessee: Any = None, admit_program: Any = None, now_s: Any, warn: Any,
+        admit_packages: Any, admit_lessee: Any = None, admit_program: Any = None, now_s: Any, warn: Any,
     ) -> Door:  # fmt: skip
-        admit = {handshake.CONTROL: admit_node, handshake.VALUES: admit_values, handshake.LEASES: admit_lessee}
+        admit = {
+            handshake.CONTROL: admit_node, handshake.VALUES: admit_values, handshake.LEASES: admit_lessee,
+            handshake.PACKAGES: admit_packages,
+        }  # fmt: skip
         return Door(world.here, address, token, door_of, admit)
 
     return make
