@@ -6,7 +6,7 @@ from collections.abc import Mapping
 from typing import Any, Final
 
 from umbel._agent import head_link, lease_links, lease_sharing
-from umbel._control import members
+from umbel._control import actor_places, members
 from umbel.testing.simulation.planted import agent, control, dispatch
 from umbel.testing.simulation.planted import members as of_members
 from umbel.testing.simulation.planted.defect import Planted, instead
@@ -20,11 +20,8 @@ def _keep_guests(_sharing: lease_sharing.Sharing, _lessee: lease_links.Lessee) -
     """What a node has leased whose connection broke stays leased."""
 
 
-def _keep_hosts(one: members.Members, member: members.Member, _reason: str) -> None:
+def _keep_hosts(_places: actor_places.ActorPlaces, _member: members.Member, _end: Any) -> None:
     """What a dead node has hosted is not missed."""
-    for client in list(member.clients):
-        one._client_gone(member, client)
-    one._control.node_gone(member.node_id)
 
 
 def _go_on(_link: head_link.HeadLink, _command: Any) -> None:
@@ -39,7 +36,7 @@ def _here_too(plant: Planted, *signs: str) -> Planted:
 PLANTS: Final[Mapping[str, Planted]] = {
     "leases-of-the-dead-kept": instead("cluster", lease_sharing.Sharing, "_break_leases", _keep_leases, "B", "R2"),
     "guests-kept": instead("cluster", lease_sharing.Sharing, "on_lessee_gone", _keep_guests, "B", "R2"),
-    "hosts-not-missed": instead("cluster", members.Members, "_give_up", _keep_hosts, "B", "R2"),
+    "hosts-not-missed": instead("cluster", actor_places.ActorPlaces, "node_gone", _keep_hosts, "B", "R2"),
     "refused-go-on": instead("cluster", head_link.HeadLink, "_end", _go_on, "B9", "R2"),
     "losses-free": _here_too(dispatch.PLANTS["crash-charges-none"], "B5"),
     "told-before-kept": _here_too(control.PLANTS["said-at-once"], "B", "R2"),
