@@ -315,6 +315,8 @@ def _at_agent(asker: Asker, process: str, facts: Any) -> Iterator[Reason]:
     for entry in asker.query("pending", node=nodes.tag_text(sought_on) if actor else nodes.tag_in(process)):
         if entry["actor"] == actor if actor else (entry["client"], entry["key"]) == (process, key):
             why = Reason.from_json(entry["why"])
+            if sought_on:
+                yield Reason(reasons.ACTOR, f"node {sought_on}", "looks for a worker for it", facts={"node": sought_on})
             yield why
             if why.code == reasons.GROUP:
                 yield of_group(asker, why.facts["group"])
