@@ -817,6 +817,12 @@ class Service:
         return env if job is None else {**(env or {}), "job": job.id}
 
     def _on_demand(self, client: Client, message: Message, _body: bytes) -> None:
+        if client.job is None and self._jobs is not None:
+            client.job = self._jobs.environment(client.job_id)  # its job was not known here when the worker came
+            if client.job is None:
+                if message["count"]:
+                    self.tell_failed(client.id, message["key"], "its job has ended")
+                return
         if self._sharing is not None and self._sharing.on_demand(client, message):
             return
         env = self._in_job(message["env"], client.job)
