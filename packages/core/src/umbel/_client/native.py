@@ -364,12 +364,18 @@ class NativeEngine:
                 self._tensor_holder = holding.Holder(self)
             return self._tensor_holder
 
-    def get(
-        self, wanted: list[refs.ObjectRef[Any]], timeout_s: float | None, deadline: float | None = None
-    ) -> list[Any]:
-        """deadline: of the whole call, time.monotonic(), when it begins anew."""
-        if timeout_s is not None and deadline is None:
-            deadline = time.monotonic() + timeout_s
+    def get(self, wanted: list[refs.ObjectRef[Any]], timeout_s: float | None) -> list[Any]:
+        records = self.values.table.records
+        at_hand = []
+        for ref in wanted:
+            record = records.get(ref._id)
+            if record is None or record.kind != RAW:
+                return self._get_by(wanted, timeout_s, None if timeout_s is None else time.monotonic() + timeout_s)
+            at_hand.append(record.payload)
+        return at_hand
+
+    def _get_by(self, wanted: list[refs.ObjectRef[Any]], timeout_s: float | None, deadline: float | None) -> list[Any]:
+        """deadline: of the whole call, time.monotonic(), which may begin anew."""
         records = self.values.table.records
         found = []
         is_pending = False
@@ -395,9 +401,9 @@ class NativeEngine:
         except values.ValueLost as lost:
             with self.lock:
                 self.values.lose(lost)
-            return self.get(wanted, timeout_s, deadline)
+            return self._get_by(wanted, timeout_s, deadline)
         except values.NotThere:
-            return self.get(wanted, timeout_s, deadline)
+            return self._get_by(wanted, timeout_s, deadline)
         except BaseException:
             for record in found:
                 record.is_read = True  # one error stands for those of all that were asked for
