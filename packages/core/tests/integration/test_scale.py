@@ -246,3 +246,73 @@ def test_what_many_placement_groups_wait_for_is_looked_for_once() -> None:
 
     few, many = taken(5), taken(50)
     assert (many - few) / 45 < few / 20, (few, many)  # else each is as dear as the first
+
+
+# ---- nodes that come, go and change ----
+
+
+def members_of(count: int) -> Any:
+    """More than are told at once of each that comes. Two of them read what they are told of others."""
+    made, driver = cluster(count)
+    made.pass_s(5.0)
+    made.pass_s(5.0)
+    return made, driver
+
+
+def test_a_node_that_joins_costs_the_head_no_look_at_every_node() -> None:
+    """Before: what it is told of all was put together for it, and all others were told of it by themselves."""
+
+    def taken(nodes: int) -> int:
+        made, _ = members_of(nodes)
+        made.join(cpus=4)  # a listing is made for it
+        found = operations(lambda: made.join(cpus=4))
+        made.pass_s(5.0)
+        assert made.faults() == []
+        return found
+
+    few, many = taken(60), taken(240)
+    assert many <= 1.15 * few, (few, many)
+
+
+def test_a_head_that_looks_who_lives_does_not_look_at_every_node() -> None:
+    """Before: once a second at when each was heard."""
+    few, many = (operations(members_of(nodes)[0].tick_head) for nodes in (60, 240))
+    assert many <= 1.15 * few, (few, many)
+
+
+def test_of_nodes_that_die_together_all_hear_in_one_frame() -> None:
+    """Before: each took a list of all members, or a frame to each where they said goodbye."""
+    from umbel._control import nodes as control_nodes
+
+    def taken(nodes: int) -> int:
+        names = [f"{number:012x}".ljust(56, "0") for number in range(nodes + 1)]
+        facts = [{"node_id": name, "version": "1"} for name in names]
+        table = control_nodes.NodeTable(facts[0], {}, health=control_nodes.Health(), now_s=0.0, time_s=0.0)
+        for link in range(1, nodes + 1):
+            table.apply(control_nodes.NodeJoined(names[link], link, 1, facts[link], {}, "", 0.0))
+        now_s = table.next_tick_s
+        table.apply(control_nodes.Ticked(now_s))  # all are told who came
+        gone = [control_nodes.NodeLeft(names[link], link, "it ends", now_s) for link in range(5, 15)]
+        return operations(lambda: [table.apply(one) for one in gone])
+
+    few, many = taken(80), taken(320)
+    assert many <= 1.05 * few, (few, many)
+
+
+def test_news_costs_a_member_no_look_at_every_node() -> None:
+    from umbel._agent import membership
+
+    def taken(nodes: int) -> int:
+        machine = membership.Membership(now_s=0.0)
+        known = tuple(
+            {"node_id": f"{number:056x}", "version": "1", "address": "h:1", "alive": number > 40, "reason": "gone", "waiting": 0}
+            for number in range(nodes)
+        )  # fmt: skip
+        machine.apply(membership.Looked({}, 0.0))
+        machine.apply(membership.Connected(1, 0.0))
+        machine.apply(membership.Welcomed(1, "c", 3.0, 10.0, known, 0.0))
+        change = {"node_id": f"{50:056x}", "waiting": 1}
+        return operations(lambda: machine.apply(membership.Told(1, (change,), 1.0)))
+
+    few, many = taken(60), taken(600)
+    assert many == few

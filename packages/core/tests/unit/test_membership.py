@@ -23,6 +23,7 @@ from umbel._agent.membership import (
     HeadEnds,
     Join,
     Joined,
+    Listed,
     Looked,
     Membership,
     Refused,
@@ -190,6 +191,34 @@ def test_what_happened_to_others_while_it_had_no_connection() -> None:
         Appeared(B, "h:1"),
         Died(c, "the head does not remember it"),
     ]
+
+
+def test_what_was_told_since_the_listing_comes_before_the_welcome_and_is_no_news_by_itself() -> None:
+    """A node that died since is not taken for alive for a moment: it may have been known to be dead here. (design/0024)"""
+    made = member()
+    made.apply(Told(1, (facts(B), {"node_id": A, "alive": False, "reason": "gone"}), 0.5))
+    made.apply(Closed(1, 1.0))
+    look_until(made, 1.1)
+    made.apply(Connected(2, 1.2))
+    assert made.apply(Listed(2, (facts(HEAD), facts(A), facts(B)), 1.3)) == []
+    since = ({"node_id": A, "alive": False, "reason": "gone"}, facts(C), {"node_id": B, **BUSY})
+    assert made.apply(Told(2, since, 1.3)) == []
+    assert made.apply(Welcomed(2, HEAD, 3.0, 10.0, (facts(C, **BUSY),), 1.3)) == [Appeared(C, "h:1")]
+    assert made.nodes == {
+        HEAD: facts(HEAD), A: facts(A, alive=False, reason="gone"), B: facts(B, **BUSY), C: facts(C, **BUSY)
+    }  # fmt: skip
+    assert made.apply(Told(2, ({"node_id": C, "alive": False, "reason": "gone"},), 2.0)) == [Died(C, "gone")]
+
+
+def test_a_listing_of_a_link_that_broke_before_the_welcome_is_forgotten() -> None:
+    made = machine()
+    made.apply(Looked(FREE, 0.0))
+    made.apply(Connected(1, 0.1))
+    made.apply(Listed(1, (facts(HEAD), facts(A)), 0.2))
+    made.apply(Closed(1, 0.3))
+    look_until(made, 0.5)
+    made.apply(Connected(2, 0.6))
+    assert made.apply(Welcomed(2, HEAD, 3.0, 10.0, (facts(B),), 0.7)) == [Joined(), Appeared(B, "h:1")]
 
 
 def test_who_leaves_says_so_once_and_does_nothing_after_that() -> None:

@@ -162,7 +162,7 @@ class HeadLink:
 
     def _on_frame(self, connection: transport.Connection, payload: bytes) -> None:
         try:
-            message, body = frames.decode_control(payload, depth_max=node_messages.DEPTH_MAX)
+            message, body = node_messages.decode(payload)
             self._on_message(connection, node_messages.parse(message, node_messages.FROM_HEAD), body)
         except ValueError as error:
             self._daemon.log(f"the connection to the head was closed: {error}")
@@ -185,8 +185,10 @@ class HeadLink:
             self._head = message["head"]
         event = self._event(int(str(connection.peer)), message)
         self._decide(event)
-        if isinstance(event, (membership.Told, membership.Welcomed)):
-            self._daemon.nodes_changed(event.changes if isinstance(event, membership.Told) else event.nodes)
+        if isinstance(event, membership.Told):
+            self._daemon.nodes_changed(event.changes)
+        elif isinstance(event, membership.Welcomed):
+            self._daemon.nodes_changed(self._membership.nodes.values())
         if message["t"] == "welcome" and connection is self._connection and self._membership.is_welcome:
             self._daemon.control.linked(message["heard"], message["job_ids"], self._send, head=message["head"])
             if is_new:
@@ -198,6 +200,8 @@ class HeadLink:
             self._daemon.log(f"this node is a member of {message['cluster']}, by connection {link}")
             period_s, timeout_s = message["period_s"], message["timeout_s"]
             return membership.Welcomed(link, message["cluster"], period_s, timeout_s, tuple(message["nodes"]), now_s)
+        if kind == "listing":
+            return membership.Listed(link, tuple(message["nodes"]), now_s)
         if kind == "nodes":
             return membership.Told(link, tuple(message["nodes"]), now_s)
         if kind == "heard":

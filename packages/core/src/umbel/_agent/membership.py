@@ -45,8 +45,16 @@ class DialFailed(NamedTuple):
     now_s: float
 
 
+class Listed(NamedTuple):
+    """The head says which nodes there are. What it has told of them since follows, and then the welcome."""
+
+    link: int
+    nodes: tuple[Facts, ...]
+    now_s: float
+
+
 class Welcomed(NamedTuple):
-    """The head has made this node a member, or keeps it one. nodes: all that it knows."""
+    """The head has made this node a member, or keeps it one. nodes: what it knows beside the listing and what followed that."""
 
     link: int
     cluster: str
@@ -102,7 +110,7 @@ class Looked(NamedTuple):
     now_s: float
 
 
-Event: TypeAlias = "Connected | DialFailed | Welcomed | Told | Acknowledged | Refused | HeadEnds | Closed | Looked"
+Event: TypeAlias = "Connected | DialFailed | Listed | Welcomed | Told | Acknowledged | Refused | HeadEnds | Closed | Looked"
 
 
 # What to do.
@@ -167,6 +175,8 @@ class Membership:
         self.is_over = False
         self.trouble = "it has not been tried yet"  # why there is no link
         self.nodes: dict[str, dict[str, Any]] = {}
+        self._dead: dict[str, None] = {}  # of those
+        self._listing: dict[str, dict[str, Any]] | None = None  # over this link, until the welcome
         self._sequence = 0
         self._period_s = self._timeout_s = 10.0  # until the head has said
         self._head_lost_s = head_lost_s
@@ -215,10 +225,13 @@ class Membership:
         if event.link != self.link:
             return []  # of a link that has been given up
         self._heard_s = event.now_s
+        if isinstance(event, Listed):
+            self._listing = {facts["node_id"]: dict(facts) for facts in event.nodes}
+            return []
         if isinstance(event, Welcomed):
             return self._welcomed(event)
         if isinstance(event, Told):
-            return self._merge(event.changes)
+            return self._told_of(event.changes)
         if isinstance(event, Refused):
             what = (
                 "the head has declared this node dead" if event.kind == "dead" else "the head does not take this node"
@@ -234,7 +247,7 @@ class Membership:
 
     def _connected(self, event: Connected) -> list[Command]:
         self._is_dialling = False
-        self.link, self._heard_s = event.link, event.now_s
+        self.link, self._heard_s, self._listing = event.link, event.now_s, None
         self._sequence += 1
         return [Join(self.link, self._sequence, self.cluster)]
 
@@ -252,15 +265,18 @@ class Membership:
         self._period_s, self._timeout_s = event.period_s, event.timeout_s
         self._retry_s, self.trouble = FIRST_RETRY_S, ""
         self._told, self._beat_s = {}, event.now_s
-        known, self.nodes = self.nodes, {}
+        known, self.nodes, self._dead = self.nodes, {}, {}
+        listing, self._listing = self._listing or {}, None
+        for change in event.nodes:
+            _merge(listing, change)
         commands: list[Command] = []
-        for facts in event.nodes:
-            before = known.pop(facts["node_id"], {"alive": False})
+        for node_id, facts in listing.items():
+            before = known.pop(node_id, {"alive": False})
             if (
                 facts.get("is_awaited") and before["alive"]
             ):  # what it has this node knows better than a head that awaits it
-                facts = {**facts, "available": before["available"], "waiting": before["waiting"]}
-            commands += self._take(dict(facts), was_alive=before["alive"])
+                facts |= {"available": before["available"], "waiting": before["waiting"]}
+            commands += self._take(facts, was_alive=before["alive"])
         # Those that the head does not remember have been dead for long.
         commands += [
             Died(node_id, "the head does not remember it") for node_id, facts in known.items() if facts["alive"]
@@ -271,23 +287,26 @@ class Membership:
 
     def _take(self, facts: dict[str, Any], *, was_alive: bool) -> list[Command]:
         """All facts of a node. was_alive: as it was known here."""
-        self.nodes[facts["node_id"]] = facts
+        node_id = facts["node_id"]
+        self.nodes[node_id] = facts
         if facts["alive"]:
-            return [] if was_alive else [Appeared(facts["node_id"], facts["address"])]
-        return [Died(facts["node_id"], facts["reason"])] if was_alive else []
+            return [] if was_alive else [Appeared(node_id, facts["address"])]
+        self._dead[node_id] = None
+        if len(self._dead) > DEAD_KEPT_MAX:
+            oldest = next(iter(self._dead))
+            del self._dead[oldest], self.nodes[oldest]
+        return [Died(node_id, facts["reason"])] if was_alive else []
 
-    def _merge(self, changes: tuple[Facts, ...]) -> list[Command]:
+    def _told_of(self, changes: tuple[Facts, ...]) -> list[Command]:
+        if self._listing is not None:
+            for change in changes:
+                _merge(self._listing, change)
+            return []
         commands: list[Command] = []
         for change in changes:
-            known = self.nodes.get(change["node_id"])
-            if known is None and "version" in change:  # all facts of a new one
-                commands += self._take(dict(change), was_alive=False)
-            elif known is not None and known["alive"]:  # dead is final
-                known.pop("is_awaited", None)  # what the head tells of a node that has
-                commands += self._take({**known, **change}, was_alive=True)
-        dead = [node_id for node_id, facts in self.nodes.items() if not facts["alive"]]
-        for node_id in dead[:-DEAD_KEPT_MAX]:
-            del self.nodes[node_id]
+            was_alive = change["node_id"] in self.nodes
+            merged = _merge(self.nodes, change)
+            commands += self._take(merged, was_alive=was_alive) if merged is not None else []
         return commands
 
     # ---- losing it ----
@@ -350,3 +369,19 @@ class Membership:
         checks.invariant(self.link or not self.is_welcome, "a member without a link", cluster=self.cluster)
         checks.invariant(not (self.link and self._is_dialling), "it dials and has a link", link=self.link)
         checks.invariant(self.cluster or not self.is_welcome, "a member of no cluster")
+
+
+def _merge(nodes: dict[str, dict[str, Any]], change: Facts) -> dict[str, Any] | None:
+    """What is told of a node into what is known of all: that node then, unless it changes nothing."""
+    node_id = change["node_id"]
+    known = nodes.get(node_id)
+    if known is None:
+        if "version" not in change:  # not all facts, so of one that is not known any more
+            return None
+        nodes[node_id] = dict(change)
+    elif known["alive"]:  # dead is final
+        known.pop("is_awaited", None)  # what the head tells of a node that has
+        nodes[node_id] = {**known, **change}
+    else:
+        return None
+    return nodes[node_id]

@@ -1,7 +1,7 @@
 """The head's side of the connections to nodes: what they say, as events for the table of nodes, and its commands, as messages.
 
 The daemon loads this module by name, where other nodes may join. A link that cannot keep up with what it is told is closed; its
-node dials again and is told everything at once.
+node dials again and is told everything at once. What all are told is encoded once for all.
 """
 
 from __future__ import annotations
@@ -12,7 +12,7 @@ from collections.abc import Callable, Iterable, Mapping
 from typing import Any, Protocol
 
 from umbel._base import nodes as node_ids
-from umbel._control import members, nodes, service
+from umbel._control import members, node_news, nodes, service
 from umbel._transport import addresses
 from umbel._transport import connection as transport
 from umbel._wire import frames, node_messages
@@ -87,7 +87,7 @@ class NodeService:
         self._look_s = daemon.now_s() + LOOK_S
         self._idle_until_s = 0.0
         self._welcomed: set[str] = set()  # members that this head has told so
-        self._texts: dict[str, str] = {}  # of nodes, see `_all_nodes`
+        self._told: node_news.Told[bytes] = node_news.Told(_frame_of_nodes, len)
         self._do: dict[type, Callable[[Any], None]] = {
             nodes.Welcome: self._welcome,
             nodes.Acknowledge: self._acknowledge,
@@ -287,26 +287,20 @@ class NodeService:
             self._daemon.control.when_kept(lambda: self._welcome_now(command, member))
 
     def _welcome_now(self, command: nodes.Welcome, member: members.Member) -> None:
-        health, link = self._health, command.link
-        if link not in self._links:
-            return  # it has broken meanwhile
+        health, link, node = self._health, command.link, self.table.alive.get(command.node_id)
+        if link not in self._links or node is None:
+            return  # it has broken meanwhile, or the node has died
         self._welcomed.add(command.node_id)
         welcome = {
             "t": "welcome", "cluster": self.table.cluster, "head": self.table.head.id, "period_s": health.period_s,
-            "timeout_s": health.timeout_s, "heard": member.channel.counts, "job_ids": list(member.job_ids),
+            "timeout_s": health.timeout_s, "heard": member.channel.counts, "job_ids": list(member.job_ids), "nodes": [node.listed()],
         }  # fmt: skip
-        self._send_frame(link, frames.encode_control(welcome, encoded={"nodes": self._all_nodes()}))
+        for frame in self._told.all(self.table.relisted):
+            self._send_frame(link, frame)
+        self._send(link, welcome)
         head, heard = self._heard[link]
         heard = heard if head == self.table.head.id else 0  # of a conversation with a head before this one
         self._daemon.members.linked(command.node_id, heard, lambda *said: self._say(link, *said))
-
-    def _all_nodes(self) -> str:
-        """As the table lists them, in JSON, which is made anew of those that have changed."""
-        for node_id, listed in self.table.relisted().items():
-            self._texts.pop(node_id, None)  # the dead come last
-            if listed is not None:
-                self._texts[node_id] = frames.to_json(listed)
-        return f"[{','.join(self._texts.values())}]"
 
     def _refuse(self, command: nodes.Refuse) -> None:
         self._daemon.log(f"node {self._nodes.get(command.link, '')} was refused: {command.reason}")
@@ -318,7 +312,11 @@ class NodeService:
         self._daemon.node_died(command.node_id, command.reason)
 
     def _publish(self, command: nodes.Publish) -> None:
-        frame = frames.encode_control({"t": "nodes", "nodes": list(command.changes)})
+        frame = self._told.tell(command.changes)
         for link in command.links:
             self._send_frame(link, frame)
         self._daemon.nodes_changed(command.changes)
+
+
+def _frame_of_nodes(kind: str, listed: str) -> bytes:
+    return node_messages.packed(frames.encode_control({"t": kind}, encoded={"nodes": listed}), kind)

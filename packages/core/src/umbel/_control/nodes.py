@@ -13,8 +13,8 @@ A head that has started again begins with the nodes that were kept (`restore`): 
 of the head before is dead with what ran there, and the others are *awaited* for `return_s`, as one that has not noticed yet
 that its link is broken takes `timeout_s` to do so. What those have is not known until then; that one is being drained is kept.
 
-Members are told at once who left or died, and who joined, in a large cluster of several together; and at most once in `publish_s`
-what else has changed, each node once, with values and not differences: so what is told twice does no harm.
+Members are told who joined, left or died, and what else has changed, as `node_news` has it: with values and not differences, so
+what is told twice does no harm.
 
 A node is *drained* on request: it is asked, over its next link if this one breaks, and agrees or not. From then on its state
 says so, which it tells itself ("draining"), and it leaves when it has nothing left, or at its deadline. A request is answered
@@ -29,6 +29,7 @@ from collections.abc import Callable, Iterable, Mapping
 from typing import Any, NamedTuple, TypeAlias
 
 from umbel._base import checks, nodes
+from umbel._control import node_news
 
 PERIOD_S = 3.0  # Ray's: of its health checks
 THRESHOLD = 5  # Ray's: so many of them fail
@@ -38,9 +39,6 @@ RECONNECT_S = (
 )
 TICK_S = 1.0  # so that little of the time at which the head stood still is counted
 LATE_S = 0.5  # a loop that is so late was stopped, or had no CPU
-PUBLISH_S = 1.0  # of changes to all members: their number is squared in this, and placing bears with a second
-TOLD_AT_ONCE_MAX = 50  # of so many members, all hear at once of each that joins
-TELL_S = 0.0005  # above that, for each member, between two times that they hear of who joined: 2 % of the head's time
 DRAIN_ANSWER_S = 15.0  # a node looks for 5 s whether it is idle; and it may have to come back first
 DEAD_KEPT_MAX = 1_000  # Ray's; to be listed, and to be told that they are dead
 HEAD_ENDED = "its daemon ended, which was the head of the cluster, and another one has taken its place"
@@ -248,16 +246,17 @@ class _Drain(NamedTuple):
 
 class Node:
     """One of a cluster. link: 0 for none. suspected_s: since when it has been, None while it is not. ended_s: of the dead, by
-    the system's clock."""
+    the system's clock. told: its state, as members have heard it last."""
 
     __slots__ = (
         "ended_s", "facts", "heard_s", "id", "is_expected", "link", "lost_s", "reason", "sequence", "state", "suspected_s",
+        "told",
     )  # fmt: skip
 
     def __init__(self, facts: Facts, state: Facts, now_s: float) -> None:
         self.id: str = facts["node_id"]
         self.facts = facts
-        self.state = state
+        self.state = self.told = state
         self.link = 0
         self.sequence = 0
         self.heard_s = now_s
@@ -279,9 +278,16 @@ class Node:
         return silent_s if self.lost_s is None else min(silent_s, self.lost_s + health.reconnect_s)
 
     def listed(self) -> dict[str, Any]:
+        return self._listed(self.state)
+
+    def as_told(self) -> dict[str, Any]:
+        """As members have heard it, or will at once."""
+        return self._listed(self.told)
+
+    def _listed(self, state: Facts) -> dict[str, Any]:
         is_alive = self.ended_s is None
         end = {"alive": is_alive, "reason": self.reason, "is_expected": self.is_expected, "ended_s": self.ended_s}
-        return {**self.facts, **self.state, **end}
+        return {**self.facts, **state, **end}
 
 
 class NodeTable:
@@ -299,12 +305,12 @@ class NodeTable:
         self.dead: OrderedDict[str, Node] = OrderedDict()
         self.changed: dict[str, None] | None = None  # whose records are to be kept anew; None where nobody keeps any
         self._tags = {nodes.tag_of_node(self.head.id): self.head.id}
-        self._changed: dict[str, Node] = {}  # of whom the members shall hear
-        self._new: dict[str, Node] = {}  # of whom they shall hear for the first time
-        self._told_of_new_s = now_s
+        self._linked: OrderedDict[str, Node] = OrderedDict()  # the one that has been silent for longest first
+        self._lost: dict[str, Node] = {}  # living ones without a link
+        self._news = node_news.News(now_s)
         self._relisted: dict[str, None] = {self.head.id: None}  # see `relisted`
         self._drains: dict[int, _Drain] = {}  # by request
-        self._looked_s = self._published_s = now_s
+        self._looked_s = now_s
         self.next_tick_s = now_s + TICK_S
         self._on: dict[type, Callable[[Any], list[NodeCommand]]] = {
             NodeJoined: self._on_joined,
@@ -335,9 +341,9 @@ class NodeTable:
             if one["ended_s"] is not None or one["is_head"]:
                 self._restore_dead(node, one)
             else:
-                self.alive[node.id] = node
+                self.alive[node.id] = self._lost[node.id] = node
                 node.lost_s = node.suspected_s = now_s
-                node.state = {**state, "is_awaited": True}
+                node.state = node.told = {**state, "is_awaited": True}
                 self.next_tick_s = min(self.next_tick_s, node.dies_s(self._health))
         return [node.id for node in self.alive.values() if node.is_awaited]
 
@@ -366,14 +372,15 @@ class NodeTable:
             self._die(node, reason, now_s, is_expected=True)
 
     def listed(self) -> list[dict[str, Any]]:
-        """All, for queries and new members."""
+        """All, for queries."""
         return [node.listed() for node in (*self.alive.values(), *self.dead.values())]
 
     def relisted(self) -> dict[str, dict[str, Any] | None]:
-        """Those that are listed otherwise than when this was asked last, by id; None for one that is no more."""
+        """Those of which members have heard otherwise since this was asked last, by id, for new members; None for one that is no
+        more."""
         changed, self._relisted = self._relisted, {}
         found = {node_id: self.alive.get(node_id) or self.dead.get(node_id) for node_id in changed}
-        return {node_id: node.listed() if node is not None else None for node_id, node in found.items()}
+        return {node_id: node.as_told() if node is not None else None for node_id, node in found.items()}
 
     def suspicion(self, node_id: str, now_s: float) -> str:
         """Why this node is suspected, and until when; "" if it is not."""
@@ -403,6 +410,7 @@ class NodeTable:
         if node.is_awaited:
             commands.append(Admit(node.id))
         node.link, node.lost_s = event.link, None
+        self._lost.pop(node.id, None)
         self._heard(node, event.sequence, event.state, event.now_s)
         again = [one.ask(node.link, event.now_s) for one in self._drains.values() if one.node_id == node.id]
         return [*commands, Welcome(node.id, event.link), *again]
@@ -434,25 +442,33 @@ class NodeTable:
         self._tags[nodes.tag_of_node(node.id)] = node.id
         self._changes(node)
         node.link, node.sequence = event.link, event.sequence
-        self._new[node.id] = node
-        return [Admit(node.id), *self._tell_of_new(event.now_s, but=event.link), Welcome(node.id, event.link)]
+        self._linked[node.id] = node
+        self._news.comes(node)
+        return [Admit(node.id), *self._tell(event.now_s, but=event.link), Welcome(node.id, event.link)]
 
-    def _tell_of_new(self, now_s: float, *, but: int = 0) -> list[NodeCommand]:
-        """Unless it is too early. but: the link of one that is told by its welcome."""
-        if not self._new:
+    # ---- telling members ----
+
+    def _tell(self, now_s: float, *, but: int = 0) -> list[NodeCommand]:
+        """What they are to hear by now. but: the link of one that hears it with its welcome."""
+        changes = self._news.take(now_s, self._member_count)
+        self._look_for_news(now_s)
+        if not changes:
             return []
-        others = len(self.alive) - 2  # without the head, and who has come
-        due_s = self._told_of_new_s + (others * TELL_S if others > TOLD_AT_ONCE_MAX else 0.0)
-        if now_s < due_s:
-            self.next_tick_s = min(self.next_tick_s, due_s)
-            return []
-        news = tuple(node.listed() for node in self._new.values())
-        self._new.clear()
-        self._told_of_new_s = now_s
-        return [Publish(news, tuple(link for link in self._links() if link != but))]
+        self._relisted.update((change["node_id"], None) for change in changes)
+        return [Publish(changes, tuple([link for link in self._links() if link != but]))]
+
+    def _look_for_news(self, now_s: float) -> None:
+        due_s = self._news.due_s(self._member_count)
+        if due_s is not None:
+            self.next_tick_s = min(self.next_tick_s, max(now_s, due_s))
+
+    @property
+    def _member_count(self) -> int:
+        """Of those that hear of one that has come."""
+        return len(self.alive) - 2
 
     def _links(self) -> tuple[int, ...]:
-        return tuple([node.link for node in self.alive.values() if node.link])
+        return tuple([node.link for node in self._linked.values()])
 
     # ---- living ----
 
@@ -467,6 +483,8 @@ class NodeTable:
 
     def _heard(self, node: Node, sequence: int, state: Facts, now_s: float) -> None:
         node.sequence, node.heard_s, node.suspected_s = sequence, now_s, None
+        self._linked[node.id] = node
+        self._linked.move_to_end(node.id)
         self._update(node, state, now_s)
 
     def _update(self, node: Node, state: Facts, now_s: float) -> None:
@@ -475,9 +493,8 @@ class NodeTable:
             self._changes(node)
         node.state = state  # an equal one is a later word all the same
         if is_other:
-            self._changed[node.id] = node
-            self._relisted[node.id] = None
-            self.next_tick_s = min(self.next_tick_s, max(now_s, self._published_s + PUBLISH_S))
+            self._news.changes(node)
+            self._look_for_news(now_s)
 
     def _on_head_changed(self, event: HeadChanged) -> list[NodeCommand]:
         self._update(self.head, event.state, event.now_s)
@@ -537,6 +554,7 @@ class NodeTable:
         node = self.alive.get(event.node_id)
         if node is not None and node.link == event.link:
             node.link, node.lost_s = 0, event.now_s
+            self._lost[node.id] = self._linked.pop(node.id)
             if node.suspected_s is None:
                 node.suspected_s = event.now_s
             self.next_tick_s = min(self.next_tick_s, node.dies_s(self._health))
@@ -546,25 +564,25 @@ class NodeTable:
         if event.node_id not in self.alive:
             return [DropLink(event.link)]
         node = self.alive[event.node_id]
-        commands = self._die(node, event.reason, event.now_s, is_expected=True)
+        commands = [*self._die(node, event.reason, event.now_s, is_expected=True), *self._tell(event.now_s)]
         return [*commands, *(DropLink(link) for link in dict.fromkeys((event.link, node.link)) if link)]
 
     def _die(self, node: Node, reason: str, now_s: float, *, is_expected: bool) -> list[NodeCommand]:
         checks.invariant(node is not self.head, "the head was declared dead by itself", reason=reason)
         del self.alive[node.id]
-        self._changed.pop(node.id, None)
-        self._new.pop(node.id, None)
+        self._linked.pop(node.id, None)
+        self._lost.pop(node.id, None)
         self._relisted[node.id] = None
         node.ended_s, node.reason, node.is_expected = now_s + self._to_time_s, reason, is_expected
         node.suspected_s = None
-        node.state = {name: value for name, value in node.state.items() if name != "is_awaited"}
+        node.state = node.told = {name: value for name, value in node.state.items() if name != "is_awaited"}
         self._changes(node)
         self._remember_dead(node)
         end = {"alive": False, "reason": reason, "is_expected": is_expected, "ended_s": node.ended_s}
         if "draining" in node.state:  # those who have not heard of it count what died there against nobody all the same
             end["draining"] = node.state["draining"]
-        dead = DeclareDead(node.id, reason, is_expected)
-        commands: list[NodeCommand] = [dead, Publish(({"node_id": node.id, **end},), self._links())]
+        self._news.ends(node, {"node_id": node.id, **end})
+        commands: list[NodeCommand] = [DeclareDead(node.id, reason, is_expected)]
         for asked in [one for one in self._drains.values() if one.node_id == node.id]:
             del self._drains[asked.request]
             commands.append(AnswerDrain(asked.request, False, f"node {node.id} has died meanwhile: {reason}"))
@@ -584,34 +602,25 @@ class NodeTable:
         now_s, health = event.now_s, self._health
         stood_still_s = now_s - self._looked_s if now_s > self.next_tick_s + LATE_S else 0.0
         self._looked_s = now_s
+        if stood_still_s:
+            for node in (*self._linked.values(), *self._lost.values()):
+                self._forgive(node, stood_still_s, now_s)
         commands: list[NodeCommand] = []
         next_s = now_s + TICK_S
-        for node in [node for node in self.alive.values() if node is not self.head]:
-            if stood_still_s:
-                self._forgive(node, stood_still_s, now_s)
+        silent = itertools.takewhile(lambda node: now_s >= node.heard_s + health.timeout_s, self._linked.values())
+        for node in [*self._lost.values(), *silent]:
             dies_s = node.dies_s(health)
             if now_s >= dies_s:
                 commands += self._declare_dead(node, now_s)
             else:
-                if node.suspected_s is None and now_s >= node.heard_s + health.timeout_s:
+                if node.suspected_s is None:
                     node.suspected_s = node.heard_s
                 next_s = min(next_s, dies_s)
+        for node in itertools.islice(self._linked.values(), 1):  # those behind it die later
+            next_s = min(next_s, node.dies_s(health))
         commands += self._give_up_drains(now_s)
-        next_s = min([next_s, *(one.answer_by_s for one in self._drains.values())])
-        if self._changed and now_s >= self._published_s + PUBLISH_S:
-            commands += self._publish(now_s)
-        if self._changed:
-            next_s = min(next_s, self._published_s + PUBLISH_S)
-        self.next_tick_s = next_s
-        return self._together([*self._tell_of_new(now_s), *commands])
-
-    def _together(self, commands: list[NodeCommand]) -> list[NodeCommand]:
-        """What members are told at one time they are told in one frame: nodes may die by the hundred."""
-        changes = [one.changes for one in commands if isinstance(one, Publish)]
-        if len(changes) < 2:
-            return commands
-        rest = [one for one in commands if not isinstance(one, Publish)]
-        return [*rest, Publish(tuple(itertools.chain(*changes)), self._links())]
+        self.next_tick_s = min([next_s, *(one.answer_by_s for one in self._drains.values())])
+        return [*commands, *self._tell(now_s)]
 
     def _forgive(self, node: Node, stood_still_s: float, now_s: float) -> None:
         """While the head stood still, it could neither hear the node nor let it in."""
@@ -640,12 +649,6 @@ class NodeTable:
             node.link = 0
         return commands
 
-    def _publish(self, now_s: float) -> list[NodeCommand]:
-        changes = tuple({"node_id": node.id, **node.state} for node in self._changed.values())
-        self._changed.clear()
-        self._published_s = now_s
-        return [Publish(changes, self._links())]
-
     # ---- what must hold ----
 
     def check(self) -> None:
@@ -673,8 +676,12 @@ class NodeTable:
             checks.invariant(
                 self.next_tick_s <= node.dies_s(self._health), "a death is due before anybody looks", node=node.id
             )
-        checks.invariant(self._changed.keys() <= self.alive.keys(), "the dead change")
-        checks.invariant(self._new.keys() <= self.alive.keys(), "the dead join")
+        checks.invariant(self._news.concerned() <= self.alive.keys(), "the dead join, or change")
+        members = [node for node in self.alive.values() if node is not self.head]
+        linked, lost = ({node.id for node in members if bool(node.link) is is_linked} for is_linked in (True, False))
+        checks.invariant((linked, lost) == (self._linked.keys(), self._lost.keys()), "a node is not looked after")
+        heard = [node.heard_s for node in self._linked.values()]
+        checks.invariant(heard == sorted(heard), "the most silent are not the first", heard=heard)
         for asked in self._drains.values():
             is_there = asked.node_id in self.alive and asked.node_id != self.head.id
             checks.invariant(is_there, "a node is to be drained that is not there", node=asked.node_id)

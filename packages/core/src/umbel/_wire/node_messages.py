@@ -11,8 +11,9 @@ from typing import Any
 from umbel._base import nodes
 from umbel._wire import frames
 
-PROTOCOL_VERSION = 3
+PROTOCOL_VERSION = 4
 DEPTH_MAX = frames.DEPTH_MAX + 8  # what a process may say is passed on in some objects more
+PACKED_BYTES = 16_384  # a frame to all nodes that is so long is packed: of 2,000 nodes' changes it becomes a fourth in 3 ms
 
 Message = dict[str, Any]
 _Check = Callable[[Any], bool]
@@ -86,7 +87,8 @@ FROM_HEAD: Mapping[str, Mapping[str, _Check]] = {
         "cluster": _is_node_id, "head": _is_node_id, "period_s": _is_number, "timeout_s": _is_number, "nodes": _are_changes,
         "heard": _is_count,
         "job_ids": _are_numbers,
-    },
+    },  # after what is in the listing and the news before it
+    "listing": {"nodes": _are_changes},
     "nodes": {"nodes": _are_changes},
     "heard": {"sequence": _is_count, "leads": _is_flag},
     "drain": {"request": _is_count, "reason": _is_text, "message": _is_text, "left_s": _is_time_or_none},
@@ -94,6 +96,36 @@ FROM_HEAD: Mapping[str, Mapping[str, _Check]] = {
     "head_ends": {"reason": _is_text},
     **_CONVERSATION,
 }  # fmt: skip
+
+
+def packed(frame: bytes, kind: str) -> bytes:
+    """One that says the same, and is shorter if that one is long. kind: of its message."""
+    if len(frame) < PACKED_BYTES:
+        return frame
+    import zlib  # which only large clusters need
+
+    payload = frame[frames.HEADER.size :]
+    return frames.encode_control({"t": "packed", "of": kind, "size_bytes": len(payload)}, zlib.compress(payload, 1))
+
+
+def decode(payload: bytes) -> tuple[Message, bytes]:
+    """The message, which may have been packed, and its body. Raises ValueError on anything malformed."""
+    message, body = frames.decode_control(payload, depth_max=DEPTH_MAX)
+    if message.get("t") != "packed":
+        return message, body
+    import zlib
+
+    size_bytes = message.get("size_bytes")
+    if not _is_count(size_bytes) or not 0 < size_bytes <= frames.FRAME_BYTES_MAX:
+        raise ValueError(f"packed.size_bytes is wrong: {size_bytes!r:.100}")
+    unpacker = zlib.decompressobj()
+    try:
+        payload = unpacker.decompress(body, size_bytes)
+    except zlib.error as error:
+        raise ValueError(f"a packed message cannot be unpacked: {error}") from None
+    if len(payload) != size_bytes or not unpacker.eof:
+        raise ValueError(f"a packed message was to have {size_bytes} bytes, and has others")
+    return frames.decode_control(payload, depth_max=DEPTH_MAX)
 
 
 def parse(message: Message, known: Mapping[str, Mapping[str, _Check]]) -> Message:

@@ -8,16 +8,17 @@ world knows who was heard when, counting only the time at which whoever listened
 
 from __future__ import annotations
 
+import json
 from typing import Any
 
 from umbel._agent import membership
 from umbel._base import nodes as node_ids
-from umbel._control import nodes
+from umbel._control import node_news, nodes
 from umbel.testing.simulation.world import Stream, World
 
 HEALTH = nodes.Health()
 RETURN_S = HEALTH.return_s
-PUBLISH_S = nodes.PUBLISH_S
+PUBLISH_S = node_news.PUBLISH_S
 UNNOTICED_S = nodes.TICK_S + nodes.LATE_S  # of each time at which the head stands still
 LOOK_S = 1.0
 DIAL_S = 3.0
@@ -49,6 +50,7 @@ class Head:
         self.published_s: dict[str, float] = {}  # when a node's state was told last
         now_s = world.now_s * self.rate
         self.table = nodes.NodeTable(facts(node_id), state(0), health=HEALTH, now_s=now_s, time_s=0.0)
+        self.told: node_news.Told[tuple[str, Any]] = node_news.Told(_frame, lambda frame: len(frame[1]))
         self.awaited: list[str] = []
         self.stored: dict[str, Any] = {}  # the records of nodes, the latest last
 
@@ -266,7 +268,10 @@ class NodesWorld(World):
                 head.dead.add(command.node_id)
             elif isinstance(command, nodes.Welcome):
                 self._check_welcome(head, command.node_id)
-                self._say(head, command.link, "welcome", (head.table.cluster, tuple(head.table.listed()), head.id))
+                for kind, listed in head.told.all(head.table.relisted):
+                    self._say(head, command.link, kind, listed)
+                own = head.table.alive[command.node_id].listed()
+                self._say(head, command.link, "welcome", (head.table.cluster, (own,), head.id))
             elif isinstance(command, nodes.Acknowledge):
                 self._say(head, command.link, "heard", None)
             elif isinstance(command, nodes.AskToDrain):
@@ -324,8 +329,9 @@ class NodesWorld(World):
             head.published_s[node_id] = local_s
         ids = [change["node_id"] for change in command.changes]
         self.must(len(ids) == len(set(ids)), "Y5", "a node is told of twice at once: %s", ids)
+        kind, told = head.told.tell(command.changes)
         for link in command.links:
-            self._say(head, link, "nodes", command.changes)
+            self._say(head, link, kind, told)
 
     def _check_death(self, head: Head, command: nodes.DeclareDead) -> None:
         self.must(command.node_id not in head.dead, "Y1", "%s dies twice", command.node_id)
@@ -471,8 +477,10 @@ class NodesWorld(World):
             if daemon.head != what[2]:  # what nodes have free it knows when they are back
                 daemon.head, daemon.seen = what[2], {one: (was_alive, 0) for one, (was_alive, _) in daemon.seen.items()}
             event = membership.Welcomed(link, what[0], HEALTH.period_s, HEALTH.timeout_s, what[1], local_s)
+        elif kind == "listing":
+            event = membership.Listed(link, tuple(what), local_s)
         elif kind == "nodes":
-            event = membership.Told(link, what, local_s)
+            event = membership.Told(link, tuple(what), local_s)
         elif kind == "heard":
             event = membership.Acknowledged(link, local_s)
         else:
@@ -601,6 +609,10 @@ class NodesWorld(World):
                 if one["alive"] and known.get("draining") != one.get("draining"):
                     return "Y6", "%s does not know whether %s is drained", daemon.id, node_id
         return ()
+
+
+def _frame(kind: str, listed: str) -> tuple[str, Any]:
+    return kind, json.loads(listed)
 
 
 def _short(node_id: str) -> str:

@@ -6,6 +6,7 @@ from collections.abc import Callable, Mapping
 from typing import Any, Final
 
 from umbel._agent import membership
+from umbel._control import node_news
 from umbel._control import nodes as node_table
 from umbel.testing.simulation.planted.defect import Planted, instead
 
@@ -16,9 +17,6 @@ _on_link_lost: Callable[..., list[node_table.NodeCommand]] = _NODES._on_link_los
 
 
 _on_heartbeat: Callable[..., list[node_table.NodeCommand]] = _NODES._on_heartbeat
-
-
-_node_dies: Callable[..., list[node_table.NodeCommand]] = _NODES._die
 
 
 _node_trouble: Callable[..., node_table.Refuse | None] = _NODES._trouble
@@ -53,12 +51,21 @@ def _hear_any_beat(table: node_table.NodeTable, event: node_table.Heartbeat) -> 
     return _on_heartbeat(table, event)
 
 
-def _die_untold(
-    table: node_table.NodeTable, node: node_table.Node, reason: str, now_s: float, *, is_expected: bool
-) -> list[node_table.NodeCommand]:
+_news_ends: Callable[..., None] = node_news.News.ends
+
+
+def _end_untold(news: node_news.News, node: node_news.Known, _end: node_news.Facts) -> None:
     """Members do not hear of deaths."""
-    found = _node_dies(table, node, reason, now_s, is_expected=is_expected)
-    return [command for command in found if not isinstance(command, node_table.Publish)]
+    _news_ends(news, node, {})
+    del news._ended[node.id]
+
+
+def _list_only(told: node_news.Told[Any], relisted: Callable[[], Mapping[str, Any]]) -> list[Any]:
+    """What was told since the last listing is kept from newcomers."""
+    return _told_all(told, relisted)[:1]
+
+
+_told_all: Callable[..., list[Any]] = node_news.Told.all
 
 
 def _answer_no_drain(table: node_table.NodeTable, now_s: float) -> list[node_table.NodeCommand]:
@@ -93,10 +100,11 @@ PLANTS: Final[Mapping[str, Planted]] = {
     "old-links-count": instead("nodes", _NODES, "_on_link_lost", _lose_any_link, "Y2", "a link neither"),
     "old-beats-count": instead("nodes", _NODES, "_on_heartbeat", _hear_any_beat, "Y6"),
     "standstill-counted": instead("nodes", node_table, "LATE_S", 1e9, "Y2"),
-    "deaths-untold": instead("nodes", _NODES, "_die", _die_untold, "Y6"),
+    "deaths-untold": instead("nodes", node_news.News, "ends", _end_untold, "Y6"),
+    "news-kept-from-newcomers": instead("nodes", node_news.Told, "all", _list_only, "Y6", "Y1"),
     "drains-unanswered": instead("nodes", _NODES, "_give_up_drains", _answer_no_drain, "Y8"),
     "drains-unkept": instead("nodes", _NODES, "record", _keep_no_drain, "Y9"),
     "awaited-for-no-time": instead("nodes", node_table.Health, "return_s", 0.0, "Y2"),
-    "told-at-once": instead("nodes", node_table, "PUBLISH_S", 0.0, "Y5"),
+    "told-at-once": instead("nodes", node_news, "PUBLISH_S", 0.0, "Y5"),
     "refusals-ignored": instead("nodes", membership.Membership, "_apply", _ignore_refusal, "Y3", "R2"),
 }
