@@ -299,6 +299,26 @@ def test_of_nodes_that_die_together_all_hear_in_one_frame() -> None:
     assert many <= 1.05 * few, (few, many)
 
 
+def test_the_death_of_a_node_costs_no_look_at_what_is_elsewhere() -> None:
+    """Before: at each actor that is on any other node, and at each group."""
+
+    def taken(elsewhere: int) -> int:
+        made, driver = cluster(nodes=4)
+        for node in made.nodes:
+            node.total["CPU"] = node.free["CPU"] = 10_000 * 1_000
+        made.pass_s(1.0)
+        for number in range(elsewhere):
+            create(made, driver, number)
+            strategy = ("PACK", "STRICT_PACK")[number % 2]
+            make_and_remove_group(made, driver, number, strategy)
+        died = made.nodes.pop()
+        assert not died.hosts
+        return operations(lambda: made.head.members.node_gone(died.node_id, "it was killed"))
+
+    few, many = taken(5), taken(50)
+    assert many <= 1.1 * few, (few, many)
+
+
 def test_news_costs_a_member_no_look_at_every_node() -> None:
     from umbel._agent import membership
 
@@ -316,3 +336,26 @@ def test_news_costs_a_member_no_look_at_every_node() -> None:
 
     few, many = taken(60), taken(600)
     assert many == few
+
+
+def test_when_a_group_is_due_costs_no_look_at_all_that_wait() -> None:
+    """The daemon asks each time that it has done something."""
+    from umbel._control import group_events, groups
+    from umbel._model import placement, resources
+
+    def taken(waiting: int) -> int:
+        table, one = groups.GroupTable(infeasible_timeout_s=60.0), resources.ResourceSet({"CPU": 10_000})
+        table.apply(group_events.NodeSeen(placement.NodeView("a", one, one), 0.0))
+        for number in range(waiting):
+            spec = group_events.GroupSpec(f"g{number}", "driver", "", "", (one.add(one),), "PACK", is_detached=False)
+            table.apply(group_events.GroupCreated(spec, "driver", None, float(number)))
+        assert table.next_tick_s() == groups.INFEASIBLE_WARNING_S
+
+        def change_one() -> None:
+            table.apply(group_events.RemovalWanted("g0", 0.0))
+            assert table.next_tick_s() == 1.0 + groups.INFEASIBLE_WARNING_S
+
+        return operations(change_one)
+
+    few, many = taken(20), taken(400)
+    assert many <= 1.05 * few, (few, many)

@@ -31,6 +31,16 @@ class Pairs:
     def lefts(self, right: str) -> list[str]:
         return [*self._lefts.get(right, ())]
 
+    def rights(self, left: str) -> list[str]:
+        return [*self._rights.get(left, ())]
+
+    def pop_left(self, left: str) -> list[str]:
+        """What it has been paired with."""
+        found = self.rights(left)
+        for right in found:
+            self.discard(left, right)
+        return found
+
     def pop_right(self, right: str) -> list[str]:
         """What it has been paired with."""
         found = self.lefts(right)

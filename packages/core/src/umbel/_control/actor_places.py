@@ -41,6 +41,7 @@ class ActorPlaces:
         self._members = members
         self._daemon = daemon
         self.placed: dict[str, Placed] = {}  # those on other nodes
+        self._on: dict[str, dict[str, Placed]] = {}  # the same, by node
         self._sought: dict[str, Any] = {}  # specs of those for which a worker was looked for, some of which have one
         self._seeking: dict[str, Placed] = {}  # those of them that have none, and are looked for by other nodes
         self._waiting: dict[str, Any] = {}  # specs of those that wait for their placement group to have a place
@@ -107,7 +108,7 @@ class ActorPlaces:
             self._daemon.place_actor(spec, source)
             return
         self._attempts += 1
-        self.placed[spec.actor] = self._seeking[spec.actor] = Placed(spec, member, self._attempts)
+        self._seeking[spec.actor] = self._put(Placed(spec, member, self._attempts))
         # Its driver is there, and the actor ends with it. What workers are to be like may take some 10 kB.
         is_known = spec.job.id in member.jobs and not spec.is_detached
         control = self._members.control
@@ -123,6 +124,10 @@ class ActorPlaces:
                 "may_restart": control.may_restart(spec.actor), "facts": control.facts(spec.actor),
             }
         )  # fmt: skip
+
+    def _put(self, placed: Placed) -> Placed:
+        self.placed[placed.spec.actor] = self._on.setdefault(placed.member.node_id, {})[placed.spec.actor] = placed
+        return placed
 
     def release(self, actor: str, grace_s: float | None) -> None:
         placed = self.placed.get(actor)
@@ -254,9 +259,9 @@ class ActorPlaces:
 
     def node_drains(self, member: members.Member) -> None:
         """Whoever looks for a worker there looks elsewhere, if he can."""
-        for placed in [one for one in self._seeking.values() if one.member is member]:
+        for placed in [*self._on.get(member.node_id, {}).values()]:
             spec = placed.spec
-            if not spec.group:
+            if not placed.worker and not spec.group and spec.actor in self._seeking:
                 self.kill(spec.actor, "its node is being drained")
                 self.place(spec)
 
@@ -270,7 +275,7 @@ class ActorPlaces:
                 self._place_in_group(spec, is_new=False)
 
     def node_gone(self, member: members.Member, end: ev.HostEnd) -> None:
-        for actor, placed in [one for one in self.placed.items() if one[1].member is member]:
+        for actor, placed in [*self._on.get(member.node_id, {}).items()]:
             if placed.worker:
                 self._lose(actor, placed, end.reason, None, is_preempted=end.is_preempted)
             else:
@@ -300,7 +305,12 @@ class ActorPlaces:
         self._found(actor)
         self._claim_no_more(actor)
         self._leave_group(actor)
-        self.placed.pop(actor, None)
+        placed = self.placed.pop(actor, None)
+        if placed is not None:
+            there = self._on[placed.member.node_id]
+            del there[actor]
+            if not there:
+                del self._on[placed.member.node_id]
         self._postponed.pop(actor, None)
 
     # ---- what nodes say ----
@@ -312,7 +322,7 @@ class ActorPlaces:
     def take_up(self, actor: str, member: members.Member, worker: str, one: Message) -> None:
         """A node that lived on while there was no head hosts it."""
         spec = self._members.control.spec_of(actor)
-        placed = self.placed[actor] = Placed(spec, member, one["attempt"])
+        placed = self._put(Placed(spec, member, one["attempt"]))
         placed.worker, placed.pid = worker, one["pid"]
         if spec.group:
             self._join_group(spec, member.node_id)

@@ -15,7 +15,7 @@ from __future__ import annotations
 from collections import OrderedDict
 from collections.abc import Callable, Iterable, Sequence
 
-from umbel._base import checks, pairs
+from umbel._base import checks, deadlines, pairs
 from umbel._control import group_events as ev
 from umbel._control import group_room, group_state
 from umbel._control.group_events import Cause, GroupSpec, GroupState
@@ -42,6 +42,9 @@ class GroupTable:
         self._count = 0
         self._room = group_room.GroupRoom()
         self.nodes = self._room.nodes
+        self._places = pairs.Pairs()  # groups, with the nodes that have bundles of them, were asked to, or follow them
+        self._due: deadlines.Deadlines[str] = deadlines.Deadlines()  # groups
+        self._undated: dict[str, None] = {}  # those of which that may be old
         self._concerned = pairs.Pairs()  # groups, with the processes and actors whose end concerns them
         self._removed: OrderedDict[str, Group] = OrderedDict()
         self._names: dict[tuple[str, str], str] = {}
@@ -84,7 +87,9 @@ class GroupTable:
             if group.state is not GroupState.CREATED:
                 group.reason = _NOT_RECOVERED
                 self._unplaced[spec.group] = group
-            self._awaited.update(dict.fromkeys(group.nodes.values()))
+            for node in group.nodes.values():
+                self._awaited[node] = None
+                self._places.add(spec.group, node)
         while len(self._removed) > REMOVED_KEPT_MAX:
             self._forget_oldest()
         self._is_recovering = True
@@ -136,6 +141,7 @@ class GroupTable:
     def _attempt(self, group: Group, at_s: float) -> list[ev.GroupCommand]:
         """Have what has no place reserved, where the policy says."""
         group.retry_s = None
+        self._undated[group.spec.group] = None
         if self._is_recovering:
             return []  # nodes that are not seen yet may have its bundles, or more room
         found = self._place(group)
@@ -159,6 +165,7 @@ class GroupTable:
         for node in homes:
             wanted = {index: spec.bundles[index] for index, home in attempt.nodes.items() if home == node}
             commands.append(ev.Reserve(node, spec.group, attempt.number, wanted, spec.depth))
+            self._places.add(spec.group, node)
             self._room.ask(node, spec.group, wanted.values())
         return commands
 
@@ -189,6 +196,7 @@ class GroupTable:
         attempt.is_committing = True
         attempt.waits_for = dict.fromkeys(attempt.nodes.values())
         attempt.until_s = None
+        self._undated[event.group] = None
         return [ev.Commit(node, group.spec.group, attempt.number) for node in attempt.waits_for]
 
     def _holds(self, event: ev.BundlesReserved) -> bool:
@@ -211,6 +219,7 @@ class GroupTable:
         group.reason = ""
         group.state = GroupState.CREATED
         del self._unplaced[group.spec.group]
+        self._undated[group.spec.group] = None
         if group.ready_s is None:
             group.ready_s = event.at_s
         self._changes(group)
@@ -224,6 +233,7 @@ class GroupTable:
         commands = self._give_up(group, but=event.node)
         group.reason = f"node {event.node[:8]} refused its bundles: {event.reason}"
         group.retry_s = event.at_s + RESERVE_RETRY_S
+        self._undated[event.group] = None
         return commands
 
     def _give_up(self, group: Group, *, but: str = "") -> list[ev.GroupCommand]:
@@ -231,10 +241,17 @@ class GroupTable:
         attempt, group.attempt = group.attempt, None
         if attempt is None:
             return []
+        self._undated[group.spec.group] = None
         homes = dict.fromkeys(attempt.nodes.values())
         for node in homes:
             self._room.answered(node, group.spec.group)
+            self._let_go(group, node)
         return [ev.Cancel(node, group.spec.group, attempt.number) for node in homes if node not in (but, None)]
+
+    def _let_go(self, group: Group, node: str) -> None:
+        """It may have nothing to do with the group any more."""
+        if node not in group.nodes.values() and node not in group.followers:
+            self._places.discard(group.spec.group, node)
 
     # ---- nodes ----
 
@@ -250,6 +267,7 @@ class GroupTable:
             attempt = group.attempt
             if attempt is not None and not attempt.is_committing and attempt.until_s is None and len(self.nodes) > 1:
                 attempt.until_s = at_s + RESERVE_WAIT_S  # it began when there was no other node
+                self._undated[group.spec.group] = None
             may_help = is_other or group.infeasible_since_s is None
             if attempt is None and group.retry_s is None and may_help:
                 commands += self._attempt(group, at_s)
@@ -267,7 +285,8 @@ class GroupTable:
         self._awaited.pop(lost_node, None)
         commands: list[ev.GroupCommand] = []
         hit: list[Group] = []
-        for group in self.groups.values():
+        concerned = [self.groups[one] for one in self._places.pop_right(lost_node)]
+        for group in sorted(concerned, key=lambda one: one.number):
             group.followers.pop(lost_node, None)
             is_attempted = group.attempt is not None and lost_node in group.attempt.nodes.values()
             lost = [index for index, node in group.nodes.items() if node == lost_node]
@@ -314,12 +333,13 @@ class GroupTable:
                 kept.update((group_id, index) for index in one.indices)
                 if not one.is_committed:
                     commands.append(ev.Commit(node, group_id, one.attempt))
-        for group in self.groups.values():
+        for group in [self.groups[one] for one in self._places.lefts(node)]:
             mine = [index for index, home in group.nodes.items() if home == node]
             lost = [index for index in mine if (group.spec.group, index) not in kept]
             if lost:
                 for index in lost:
                     del group.nodes[index]
+                self._let_go(group, node)
                 group.state = GroupState.RESCHEDULING
                 group.reason = _NOT_RECOVERED
                 self._unplaced[group.spec.group] = group
@@ -369,6 +389,8 @@ class GroupTable:
         group.retry_s = None
         del self.groups[spec.group]
         self._unplaced.pop(spec.group, None)
+        self._undated[spec.group] = None
+        self._places.pop_left(spec.group)
         if spec.name:
             del self._names[spec.namespace, spec.name]
         self._removed[spec.group] = group
@@ -435,6 +457,7 @@ class GroupTable:
             cause, reason = self.ended(event.group)
             return [ev.Tell(event.node, event.group, GroupState.REMOVED, (), (), reason, cause)]
         group.followers[event.node] = None
+        self._places.add(event.group, event.node)
         return [group_state.told(event.node, group)]
 
     def _moved(self, group: Group) -> list[ev.GroupCommand]:
@@ -456,23 +479,30 @@ class GroupTable:
 
     def next_tick_s(self) -> float | None:
         """When `Ticked` is due next, or None while nothing depends on time."""
-        due: list[float] = []
-        for group in self._unplaced.values():
-            if group.retry_s is not None:
-                due.append(group.retry_s)
-            if group.attempt is not None and group.attempt.until_s is not None:
-                due.append(group.attempt.until_s)
-            if group.infeasible_since_s is not None:
-                if not group.is_warned_of:
-                    due.append(group.infeasible_since_s + INFEASIBLE_WARNING_S)
-                if self._infeasible_timeout_s is not None:
-                    due.append(group.infeasible_since_s + self._infeasible_timeout_s)
-        return min(due, default=None)
+        self._date()
+        return self._due.first_s()
+
+    def _date(self) -> None:
+        undated, self._undated = self._undated, {}
+        for group_id in undated:
+            group = self._unplaced.get(group_id)
+            self._due.set(group_id, self._due_s(group) if group is not None else None)
+
+    def _due_s(self, group: Group) -> float | None:
+        due = [group.retry_s, group.attempt.until_s if group.attempt is not None else None]
+        if group.infeasible_since_s is not None:
+            if not group.is_warned_of:
+                due.append(group.infeasible_since_s + INFEASIBLE_WARNING_S)
+            if self._infeasible_timeout_s is not None:
+                due.append(group.infeasible_since_s + self._infeasible_timeout_s)
+        return min((at_s for at_s in due if at_s is not None), default=None)
 
     def _on_ticked(self, event: ev.Ticked) -> list[ev.GroupCommand]:
         at_s = event.at_s
         commands: list[ev.GroupCommand] = []
-        for group in self._in_order():
+        self._date()
+        for group in sorted([self._unplaced[one] for one in self._due.due(at_s)], key=lambda one: one.number):
+            self._undated[group.spec.group] = None
             attempt = group.attempt
             if attempt is not None and attempt.until_s is not None and attempt.until_s <= at_s:
                 commands += self._look_elsewhere(group, attempt, at_s)
@@ -547,6 +577,18 @@ class GroupTable:
             checks.invariant(is_asked, "counted as asked for in vain", group=group_id, node=node)
         self._room.check()
         checks.invariant(len(self._removed) <= REMOVED_KEPT_MAX, "too many are remembered", count=len(self._removed))
+        self._date()
+        due = {one: self._due_s(group) for one, group in self._unplaced.items()}
+        due_s = {one: at_s for one, at_s in due.items() if at_s is not None}
+        checks.invariant(due_s == self._due.as_dict(), "a group is looked at too late, or in vain", due=due_s)
+        places = {(one, node) for one, group in self.groups.items() for node in _nodes_of(group)}
+        checks.invariant(places == set(self._places), "the end of a node is not heard, or in vain")
+
+
+def _nodes_of(group: Group) -> set[str]:
+    """All that it has to do with."""
+    attempted = group.attempt.nodes.values() if group.attempt is not None else ()
+    return {*group.nodes.values(), *attempted, *group.followers}
 
 
 def _in_all(view: placement.NodeView | None) -> object:
