@@ -359,3 +359,27 @@ def test_when_a_group_is_due_costs_no_look_at_all_that_wait() -> None:
 
     few, many = taken(20), taken(400)
     assert many <= 1.05 * few, (few, many)
+
+
+def test_when_a_lease_is_to_be_tried_elsewhere_costs_no_look_at_all_that_were_asked() -> None:
+    from umbel._model import placement, resources
+    from umbel._scheduling import forwarding, policies
+
+    def taken(nodes: int) -> int:
+        machine = forwarding.Forwarding("000", policies.HybridPolicy())
+        one = resources.ResourceSet({"CPU": 10_000})
+        for number in range(nodes):
+            view = placement.NodeView(f"{number:03}", one, one, is_local=number == 0)
+            machine.apply(forwarding.NodeSeen(view, 0.0))
+        machine.apply(forwarding.WishChanged("c", "k", (placement.Demand(one),), nodes, 0.0))
+        assert machine.next_tick_s() == forwarding.PATIENCE_S
+
+        def grant_one() -> None:
+            full = placement.NodeView("007", one, resources.EMPTY)
+            machine.apply(forwarding.Granted("007", "c", "k", 0.5), forwarding.NodeSeen(full, 0.5))
+            assert machine.next_tick_s() == forwarding.PATIENCE_S
+
+        return operations(grant_one)
+
+    few, many = taken(20), taken(400)
+    assert many <= 1.15 * few, (few, many)

@@ -158,8 +158,28 @@ def test_what_a_node_with_room_does_not_grant_is_tried_at_another() -> None:
 def test_what_this_node_seemed_to_have_room_for_is_tried_elsewhere_too() -> None:
     here = Here({"a": 1, "b": 1})
     assert here.want(1) == [("a", 1)]
-    here.see("a", 0)  # another process has come first
-    assert here.wait(fw.PATIENCE_S) == [("a", 0), ("b", 1)]
+    assert here.see("a", 0) == [("a", 0), ("b", 1)]  # another process has come first
+
+
+def test_what_a_node_says_it_has_no_room_for_any_more_is_tried_at_another_at_once() -> None:
+    """Before: after PATIENCE_S, though it had said that it was full."""
+    here = Here({"a": 0, "b": 2})
+    assert here.want(2) == [("b", 2)]
+    here.at_s = 0.1
+    assert here.see("b", 1) == []  # one was given to somebody else, and nobody has room for it
+    assert here.see("c", 1) == [("b", 1), ("c", 1)]
+    assert here.see("c", 0) == []
+    assert here.see("b", 0) == []
+    assert here.asked() == {"b": 1, "c": 1}
+    assert here.granted("c") == []
+    assert here.see("d", 4) == [("b", 0), ("d", 1)]
+
+
+def test_what_a_node_that_is_full_makes_the_environment_of_stays_there() -> None:
+    here = Here({"a": 0, "b": 1, "c": 1})
+    assert here.want(1) == [("b", 1)]
+    here.prepares("b", "is being built")
+    assert here.see("b", 0) == []
 
 
 def test_a_node_that_makes_the_environment_is_waited_for_however_long_that_takes() -> None:

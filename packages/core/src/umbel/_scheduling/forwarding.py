@@ -6,8 +6,8 @@ of, so that one that crosses this is not granted twice (`Given`); the node queue
 own processes. Whatever is wanted is asked for somewhere at any time, so nothing is lost when views are late.
 
 What room a node has is what it said last of itself, less as much of what it has been asked for from here as fits into that.
-What waits at a full node is asked for elsewhere as soon as another one has room, and what a node with room does not grant
-within `PATIENCE_S` is tried at another. One that is being drained has none, and what was asked of it is asked elsewhere. The
+What waits at a full node is asked for elsewhere as soon as another one has room, also where a node has said only later that it
+is full; and what a node with room does not grant within `PATIENCE_S` is tried at another. One that is being drained has none, and what was asked of it is asked elsewhere. The
 policy chooses among the nodes with room; which those are, and whether there can be any at all, `placement.eligible_nodes`
 says. Pure.
 """
@@ -18,7 +18,7 @@ from collections.abc import Callable, Iterable, Sequence
 from dataclasses import replace
 from typing import Any, Final, NamedTuple, Protocol
 
-from umbel._base import checks
+from umbel._base import checks, deadlines
 from umbel._model import placement, resources
 from umbel._scheduling import kept_view
 
@@ -134,12 +134,12 @@ class Policy(Protocol):
 
 class Wish:
     """What is wanted for one key of one process. on: how much of it is asked for where. queue: the node that has what found
-    no room. tried_s: when each of these nodes was asked first, or it was last tried to do without. preparing: those of them that
-    make its environment, and what they do for that."""
+    no room. crowded: others that have said that they have no room for all of it. tried_s: when each of these nodes was asked
+    first, or it was last tried to do without. preparing: those of them that make its environment, and what they do for that."""
 
     __slots__ = (
-        "asked", "client", "count", "demands", "key", "near", "on", "preparing", "queue", "reason", "refusal", "tried_s", "turn",
-        "untold",
+        "asked", "client", "count", "crowded", "demands", "key", "near", "on", "preparing", "queue", "reason", "refusal",
+        "tried_s", "turn", "untold",
     )  # fmt: skip
 
     def __init__(self, client: str, key: str, demands: Sequence[placement.Demand], turn: int) -> None:
@@ -153,6 +153,7 @@ class Wish:
         self.asked = 0  # in all
         self.untold: dict[str, int] = {}  # of nodes that have to be told, what they have been
         self.queue = ""
+        self.crowded: dict[str, None] = {}
         self.tried_s: dict[str, float] = {}
         self.preparing: dict[str, str] = {}
         self.refusal = ""
@@ -182,8 +183,8 @@ class Forwarding:
         self._turns = 0
         self._has_freed = False  # there may be more room somewhere than there was when it was last looked for
         self._are_others = False  # nodes that could hold something in all, since then
-        self._due_s: float | None = None  # of the next tick, where nothing has changed since
-        self._is_due_known = False
+        # By process, key and node: when it is to be tried elsewhere.
+        self._due: deadlines.Deadlines[tuple[str, str, str]] = deadlines.Deadlines()
         self._granting: set[str] = set()  # nodes that have granted something since they were last seen
         self._on: dict[type, Callable[[Any], list[Command]]] = {
             WishChanged: self._on_wish_changed,
@@ -204,7 +205,6 @@ class Forwarding:
         if self._has_freed and events:
             self._has_freed = False
             commands += self._look_again(events[-1].at_s)
-        self._is_due_known = False
         return commands
 
     def _on_node_seen(self, event: NodeSeen) -> list[Command]:
@@ -217,6 +217,11 @@ class Forwarding:
         self._granting.discard(node)
         self.nodes[node] = event.view
         self._stands_otherwise(node)
+        for wish in self._asking.get(node, ()):
+            if node != wish.queue and wish.on[node] > self._fitting(wish, node):
+                wish.crowded[node] = None
+            else:
+                wish.crowded.pop(node, None)
         is_new = known is None or not known.is_draining
         return self._take_back(node, event.at_s) if event.view.is_draining and is_new else []
 
@@ -257,7 +262,7 @@ class Forwarding:
             self._put(wish, event.node, -1)
             wish.untold.pop(event.node)  # it has counted that, too
             if event.node in wish.tried_s:
-                wish.tried_s[event.node] = event.at_s
+                self._try(wish, event.node, event.at_s)
         return self._settle(wish, event.at_s)
 
     def _on_client_left(self, event: ClientLeft) -> list[Command]:
@@ -301,7 +306,7 @@ class Forwarding:
             wish.preparing[event.node] = event.text
         else:
             wish.preparing.pop(event.node, None)
-            wish.tried_s[event.node] = event.at_s
+        self._try(wish, event.node, event.at_s)
         return []
 
     def _forget(self, wish: Wish) -> None:
@@ -313,23 +318,26 @@ class Forwarding:
     # ---- time ----
 
     def next_tick_s(self) -> float | None:
-        if not self._is_due_known:
-            tried = [
-                at_s
-                for wish in self.wishes.values()
-                for node, at_s in wish.tried_s.items()
-                if node not in wish.preparing
-            ]
-            self._due_s = min(tried) + PATIENCE_S if tried else None
-            self._is_due_known = True
-        return self._due_s
+        return self._due.first_s()
+
+    def _try(self, wish: Wish, node: str, since_s: float | None) -> None:
+        """since_s: None for a node of which nothing is asked any more."""
+        if since_s is None:
+            wish.tried_s.pop(node, None)
+        else:
+            wish.tried_s[node] = since_s
+        due_s = None if since_s is None or node in wish.preparing else since_s + PATIENCE_S
+        self._due.set((wish.client, wish.key, node), due_s)
 
     def _on_ticked(self, event: Ticked) -> list[Command]:
+        late: dict[Wish, list[str]] = {}
+        for client, key, node in self._due.due(event.at_s):
+            late.setdefault(self.wishes[client, key], []).append(node)
         commands: list[Command] = []
-        for wish in self._in_order():
-            for node, since_s in [*wish.tried_s.items()]:
-                if since_s + PATIENCE_S <= event.at_s and node not in wish.preparing:
-                    wish.tried_s[node] = event.at_s
+        for wish in self._in_order(late):
+            for node in late[wish]:
+                if node in wish.tried_s:  # else it was taken back meanwhile
+                    self._try(wish, node, event.at_s)
                     if self._has_room(wish):
                         self._move(wish, node, event.at_s)
             commands += self._told(wish)
@@ -432,7 +440,7 @@ class Forwarding:
                 if wish.queue not in {node.node_id for node in (*there.ready, *there.busy)}:
                     wish.queue = placement.able_nodes(demand, view, self._by_queue)[0].node_id
                 self._put(wish, wish.queue, count)
-                wish.tried_s.setdefault(wish.queue, at_s)
+                self._begin_to_try(wish, wish.queue, at_s)
                 wish.refusal = ""
                 if isinstance(first, placement.Placement):
                     wish.reason = first.reason
@@ -443,7 +451,7 @@ class Forwarding:
             return reason
         wish.queue, wish.refusal, wish.reason = self._node, reason, reason
         self._put(wish, self._node, count)
-        wish.tried_s.setdefault(wish.queue, at_s)
+        self._begin_to_try(wish, wish.queue, at_s)
         return ""
 
     def _by_queue(self, _demand: placement.Demand, node: placement.NodeView) -> tuple[bool, int, str]:
@@ -457,11 +465,12 @@ class Forwarding:
         """A node has changed: what waits may have room now, or can never have it."""
         are_others, self._are_others = self._are_others, False
         commands: list[Command] = []
-        for wish in self._in_order(wish for wish in self.wishes.values() if wish.on.get(wish.queue)):
+        for wish in self._in_order(wish for wish in self.wishes.values() if wish.crowded or wish.on.get(wish.queue)):
             refusal = wish.refusal
-            for _ in range(wish.on[wish.queue] - self._fitting(wish, wish.queue)):
-                if not self._has_room(wish) or not self._move(wish, wish.queue, at_s):
-                    break
+            for node in [node for node in (wish.queue, *wish.crowded) if node not in wish.preparing]:
+                for _ in range(wish.on.get(node, 0) - self._fitting(wish, node)):
+                    if not self._has_room(wish) or not self._move(wish, node, at_s):
+                        break
             waiting = wish.on.get(wish.queue, 0)
             if not waiting:
                 wish.refusal = ""
@@ -473,9 +482,9 @@ class Forwarding:
                     self._forget(wish)
                     commands += [*self._told(wish), Fail(wish.client, wish.key, failure)]
                     continue
-                wish.tried_s[wish.queue] = since_s
                 if doing is not None and wish.queue == queue:
                     wish.preparing[queue] = doing  # it has not heard that it was not asked for a moment
+                self._try(wish, wish.queue, since_s)
             commands += self._told(wish, is_refusal_new=refusal != wish.refusal)
         return commands
 
@@ -491,7 +500,11 @@ class Forwarding:
     def _ask(self, wish: Wish, node: str, at_s: float) -> None:
         """Of a node that has room."""
         self._put(wish, node, 1)
-        wish.tried_s.setdefault(node, at_s)
+        self._begin_to_try(wish, node, at_s)
+
+    def _begin_to_try(self, wish: Wish, node: str, at_s: float) -> None:
+        if node not in wish.tried_s:
+            self._try(wish, node, at_s)
 
     def _put(self, wish: Wish, node: str, count: int) -> None:
         wish.untold.setdefault(node, wish.on.get(node, 0))
@@ -502,8 +515,9 @@ class Forwarding:
             self._asking.setdefault(node, set()).add(wish)
             return
         del wish.on[node]
-        wish.tried_s.pop(node, None)
         wish.preparing.pop(node, None)
+        wish.crowded.pop(node, None)
+        self._try(wish, node, None)
         self._asking[node].discard(wish)
         if not self._asking[node]:
             del self._asking[node]
@@ -553,10 +567,18 @@ class Forwarding:
             checks.invariant(
                 wish.preparing.keys() <= wish.on.keys(), "prepared where nothing is asked for", key=wish.key
             )
+            checks.invariant(wish.crowded.keys() <= wish.on.keys(), "crowded where nothing is asked for", key=wish.key)
             for node, count in wish.on.items():
                 is_there = node in self.nodes or node == self._node
                 checks.invariant(count > 0 and is_there, "asked of a node that is gone", key=wish.key, node=node)
                 checks.invariant(wish in self._asking.get(node, ()), "miscounted", key=wish.key, node=node)
+        due = {
+            (*place, node): at_s + PATIENCE_S
+            for place, wish in self.wishes.items()
+            for node, at_s in wish.tried_s.items()
+            if node not in wish.preparing
+        }
+        checks.invariant(due == self._due.as_dict(), "a node is given up too late, or in vain", due=due)
         for node, wishes in self._asking.items():
             for wish in wishes:
                 is_known = self.wishes.get((wish.client, wish.key)) is wish and node in wish.on
