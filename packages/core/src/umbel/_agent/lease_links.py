@@ -109,6 +109,7 @@ class LeaseLinks:
         self._facts_of = facts_of
         self._dialler = dialler.Dialler(daemon.poller, token, now_s=daemon.now_s, timeout_s=DIAL_S)
         self._lessors: dict[str, Lessor] = {}
+        self._waited_for: dict[str, Lessor] = {}  # those of them to which something may wait to be said
         self._lessees: set[Lessee] = set()
 
     # ---- to lessors ----
@@ -119,6 +120,7 @@ class LeaseLinks:
 
     def forget(self, node: str) -> None:
         """It is dead. Nobody is told."""
+        self._waited_for.pop(node, None)
         lessor = self._lessors.pop(node, None)
         if lessor is not None and lessor.connection is not None:
             lessor.connection.close()
@@ -136,6 +138,7 @@ class LeaseLinks:
         place = (message["client"], message["key"])
         if message["count"]:
             lessor.waiting[place] = message
+            self._waited_for[node] = lessor
             self._dial_if_due(lessor)
         else:
             lessor.waiting.pop(place, None)  # it has not heard of it
@@ -162,6 +165,7 @@ class LeaseLinks:
             lessor.dropped_lines += len(message["lines"])
         else:
             lessor.lines.append((job, message))
+            self._waited_for[node] = lessor
             self._dial_if_due(lessor)
 
     def job_over(self, job: str) -> None:
@@ -205,6 +209,7 @@ class LeaseLinks:
         for message in waiting.values():
             self._tell(lessor, message)
         lines, lessor.lines = lessor.lines, []
+        self._waited_for.pop(lessor.node, None)
         for job, message in lines:
             _send_lines(lessor, connection, message, job)
 
@@ -293,7 +298,7 @@ class LeaseLinks:
     # ---- time ----
 
     def next_tick_s(self) -> float | None:
-        due = [lessor.retry_s for lessor in self._lessors.values() if self._is_to_be_dialled(lessor)]
+        due = [lessor.retry_s for lessor in self._waited_for.values() if self._is_to_be_dialled(lessor)]
         dials_s = self._dialler.next_tick_s()
         return min([*due, *([dials_s] if dials_s is not None else [])], default=None)
 
@@ -305,9 +310,11 @@ class LeaseLinks:
         due_s = self._dialler.next_tick_s()
         if due_s is not None and due_s <= now_s:
             self._dialler.tick()
-        for lessor in list(self._lessors.values()):
+        for lessor in list(self._waited_for.values()):
             if self._is_to_be_dialled(lessor):
                 self._dial_if_due(lessor)
+            elif not lessor.waiting and not lessor.lines:
+                del self._waited_for[lessor.node]
 
     def state(self, node: str) -> str:
         """Why nothing can be said to it now, as the rest of a sentence; "" if it can."""
