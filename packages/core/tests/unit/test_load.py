@@ -106,3 +106,9 @@ def test_node_with_reserved_bundles_is_not_idle() -> None:
     assert node.idle() == 0
     node.agent.apply(ev.GroupDropped("g", "removed", 0.0))
     assert node.idle() != 0
+
+
+def test_what_several_nodes_tell_is_counted_together_whatever_it_is() -> None:
+    told = [[{"CPU": CPU}, 3, []], [{}, 1, [[["zone", "a"]]]], [{"CPU": CPU}, 4, []]]
+    assert load.merged(told, len(told)) == [[{"CPU": CPU}, 7, []], [{}, 1, [[["zone", "a"]]]]]
+    assert told[0][1] == 3  # it is what the node has told

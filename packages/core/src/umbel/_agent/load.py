@@ -7,7 +7,7 @@ that want a certain node. Pure.
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable, Mapping, Sequence
 from typing import Any
 
 SHAPES_MAX = 100  # of a node; Ray's. The rest is told when these have been served
@@ -18,19 +18,26 @@ Shape = list[Any]
 
 def of_tasks(waiting: Iterable[tuple[Mapping[str, Any], int]]) -> list[Shape]:
     """waiting: what processes said that they want, and how much of it they have not been given; the oldest first."""
+    shapes = (
+        (message["resources"], count, message["label_selectors"] or [])
+        for message, count in waiting
+        if not _is_bound(message["strategy"])
+    )
+    anywhere = ({}, [])  # it runs there
+    return merged((one for one in shapes if (one[0], one[2]) != anywhere), SHAPES_MAX)
+
+
+def merged(shapes: Iterable[Sequence[Any]], shapes_max: int) -> list[Shape]:
+    """Equal ones counted together, the first of each first. shapes_max: of those that are not equal, beyond which they are left
+    out."""
     found: dict[tuple[Any, ...], Shape] = {}
-    for message, count in waiting:
-        if _is_bound(message["strategy"]):
-            continue
-        selectors = message["label_selectors"] or []
-        if not message["resources"] and not selectors:
-            continue  # it runs anywhere
-        key = (*sorted(message["resources"].items()), repr(selectors))
+    for amounts, count, selectors in shapes:
+        key = (*sorted(amounts.items()), repr(selectors))
         known = found.get(key)
         if known is not None:
             known[1] += count
-        elif len(found) < SHAPES_MAX:
-            found[key] = [dict(message["resources"]), count, selectors]
+        elif len(found) < shapes_max:
+            found[key] = [dict(amounts), count, selectors]
     return list(found.values())
 
 

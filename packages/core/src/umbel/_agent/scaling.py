@@ -14,6 +14,7 @@ import signal
 import sys
 from typing import Any, Protocol
 
+from umbel._agent import load
 from umbel._agent.hub import Client, Hub, Message
 from umbel._base import sessions
 from umbel._transport import connection as transport
@@ -86,14 +87,14 @@ class Scaling:
         listed: list[Message] = [{**head, "labels": seen["labels"], "idle": own["idle"], "draining": ""}]
         tasks = list(own["tasks"])
         for node in daemon.other_nodes():
-            load = loads.get(node["node_id"], {}) if node["alive"] else {}
+            told = loads.get(node["node_id"], {}) if node["alive"] else {}
             if node["alive"] or INSTANCE_ID in node["labels"]:
-                listed.append(_observed_node(node, load))
-            tasks += load.get("tasks", ())
+                listed.append(_observed_node(node, told))
+            tasks += told.get("tasks", ())
         standing = daemon.control.kv.get(SPACE, REQUESTS) or b""
         return {
             "nodes": listed,
-            "tasks": tasks,
+            "tasks": load.merged(tasks, len(tasks)),
             "actors": daemon.members.waiting_actors(),
             "groups": daemon.control.waiting_groups(),
             "standing": standing.decode("utf-8", "replace"),
@@ -187,8 +188,8 @@ class Scaling:
             self._reap()
 
 
-def _observed_node(node: Message, load: Message) -> Message:
-    """node: as it is listed. load: as it has told, empty before."""
+def _observed_node(node: Message, told: Message) -> Message:
+    """node: as it is listed. told: its load as it has said last, empty before."""
     draining, available = node.get("draining"), node["available"]
     why = ""
     if draining:
@@ -199,5 +200,5 @@ def _observed_node(node: Message, load: Message) -> Message:
         available = node["resources"]
     return {
         "node_id": node["node_id"], "alive": node["alive"], "total": node["resources"], "available": available,
-        "labels": node["labels"], "idle": load.get("idle", 0), "draining": why,
+        "labels": node["labels"], "idle": told.get("idle", 0), "draining": why,
     }  # fmt: skip

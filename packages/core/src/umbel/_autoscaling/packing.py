@@ -4,7 +4,8 @@ Vectors of amounts into bins of several sizes, at most so many of each size: fir
 that, filled by first-fit decreasing, wastes least, again and again. Sources: Friesen and Langston, "Variable Sized Bin
 Packing", SIAM Journal on Computing 15 (1986), for filling the bins of one size in turn; Ray's `ResourceDemandScheduler`, for
 choosing the next bin by how well it is used. Unlike Ray's, waste is counted over what is asked for only, and equal bins
-are filled at once: the cost grows with the number of different shapes and of nodes, not of tasks.
+are one `Room` as long as they are filled alike: the cost grows with the number of different shapes and of nodes that are there,
+not of tasks nor of nodes to be launched.
 
 Groups have all their bundles placed, or none. It is an estimate: who really goes where is the scheduler's to say.
 """
@@ -12,7 +13,7 @@ Groups have all their bundles placed, or none. It is an estimate: who really goe
 from __future__ import annotations
 
 import itertools
-from collections.abc import Iterable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from typing import Final, NamedTuple
 
 from umbel._autoscaling import demand, node_types
@@ -50,10 +51,11 @@ class Unplaced(NamedTuple):
 
 
 class Room:
-    """One node: what is left of it. whole: what it has in all. type_name: "" for one that was not launched here. cause: what
-    it is needed for first."""
+    """One node, or `count` in a row of which each has the same left: what is left of it. whole: what it has in all. type_name:
+    "" for one that was not launched here. cause: what it is needed for first. rest: those after them in the row, which were like
+    them and are filled otherwise by now."""
 
-    __slots__ = ("cause", "is_new", "labels", "left", "name", "special", "type_name", "whole")
+    __slots__ = ("cause", "count", "is_new", "labels", "left", "name", "rest", "special", "type_name", "whole")
 
     def __init__(
         self,
@@ -63,6 +65,7 @@ class Room:
         labels: Mapping[str, str],
         left: Mapping[str, int] | None = None,
         *,
+        count: int = 1,
         is_new: bool = False,
     ) -> None:
         """left: None for all of it."""
@@ -73,7 +76,27 @@ class Room:
         self.labels = labels
         self.special = _special(whole)
         self.is_new = is_new
+        self.count = count
         self.cause = ""
+        self.rest: Room | None = None
+
+    def row(self) -> Iterator[Room]:
+        """It, and its rest, which may be made while one is being looked at."""
+        room: Room | None = self
+        while room is not None:
+            yield room
+            room = room.rest
+
+    def split(self, count: int, name: str) -> None:
+        """It stands for so many, and a rest of that name for the others."""
+        rest = Room(name, self.type_name, self.whole, self.labels, self.left, count=self.count - count, is_new=self.is_new)
+        rest.cause, rest.rest = self.cause, self.rest
+        self.count, self.rest = count, rest
+
+    def unsplit(self) -> None:
+        """What is left of the rest is what is left of it."""
+        if self.rest is not None:
+            self.count, self.rest = self.count + self.rest.count, self.rest.rest
 
 
 class Offer:
@@ -115,8 +138,8 @@ class Offers:
 
 
 class _Line:
-    """Rooms that one shape may go to, of those with one selector's labels; keeps_nothing: that keep no devices from others.
-    seen_count: of all rooms, which were looked at. full_count: so many at the beginning have no room for it."""
+    """Rows that one shape may go to, of those with one selector's labels; keeps_nothing: that keep no devices from others.
+    seen_count: of all rows, which were looked at. full_count: so many at the beginning have no room for it."""
 
     __slots__ = ("full_count", "keeps_nothing", "rooms", "seen_count", "selector")
 
@@ -132,24 +155,30 @@ class Packer:
 
     def __init__(self, rooms: Iterable[Room], offers: Offers, *, serves_most: bool = False) -> None:
         """rooms: those to be filled first come first. serves_most: launch what serves most, whatever it wastes."""
-        self.rooms = list(rooms)
+        self._rows = list(rooms)
         self._serves_most = serves_most
         self.offers = offers
-        self._taken: list[tuple[Room, resources.ResourceSet, int, str]] = []  # to undo it
+        self._undo: list[Callable[[], None]] = []  # what was taken, the last first
         self._hopeless: dict[demand.Group, Unplaced] = {}  # room only becomes less
         self._lines: dict[demand.Shape, list[_Line]] = {}
-        self._launch_count = 0
+        self._launch_count = self._split_count = 0
+
+    @property
+    def rooms(self) -> list[Room]:
+        """In their order."""
+        return [room for row in self._rows for room in row.row()]
 
     # what places
 
-    def launch(self, offer: Offer, cause: str) -> Room:
-        """One more node of a type."""
+    def launch(self, offer: Offer, cause: str, count: int) -> Room:
+        """So many more nodes of a type."""
         self._launch_count += 1
-        room = Room(f"new {offer.name} {self._launch_count}", offer.name, offer.resources, offer.labels, is_new=True)
+        name = f"new {offer.name} {self._launch_count}"
+        room = Room(name, offer.name, offer.resources, offer.labels, count=count, is_new=True)
         room.cause = cause
-        offer.left -= 1
-        self.offers.left -= 1
-        self.rooms.append(room)
+        offer.left -= count
+        self.offers.left -= count
+        self._rows.append(room)
         return room
 
     def place(self, shapes: Iterable[demand.Shape], cause: str) -> list[Unplaced]:
@@ -172,8 +201,8 @@ class Packer:
         return hopeless._replace(what=f"placement group {group.group} ({group.strategy})")
 
     def _attempt(self, group: demand.Group, cause: str) -> Unplaced | None:
-        self._taken = []
-        before = len(self.rooms)
+        self._undo = []
+        before = len(self._rows)
         if group.strategy == bundles.STRICT_PACK:
             failed = self._on_one(group, cause)
         elif group.strategy == bundles.STRICT_SPREAD:
@@ -185,15 +214,14 @@ class Packer:
         if failed is None:
             return None
         looked, able_count = self.looked(failed, in_group=True), self._able_count(failed)
-        if self._taken:
+        if self._undo:
             self._lines.clear()  # there is more room again
-        for room, amounts, times, cause_before in reversed(self._taken):
-            _give(room.left, amounts, times)
-            room.cause = cause_before
-        for room in self.rooms[before:]:
-            next(one for one in self.offers.all if one.name == room.type_name).left += 1
-            self.offers.left += 1
-        del self.rooms[before:]
+        for undo in reversed(self._undo):
+            undo()
+        for room in self._rows[before:]:
+            next(one for one in self.offers.all if one.name == room.type_name).left += room.count
+            self.offers.left += room.count
+        del self._rows[before:]
         return Unplaced("", 1, looked, able_count)
 
     def _on_one(self, group: demand.Group, cause: str) -> demand.Shape | None:
@@ -221,12 +249,11 @@ class Packer:
     ) -> Room | None:
         for room in self._suitable(shape):
             if room.name not in excluded:
-                self._take(room, shape, 1, cause)
+                self._take(self._first(room, 1), shape, 1, cause)
                 return room
         if not launches:
             return None
-        before = len(self.rooms)
-        return None if self._launch_for([(shape, 1)], cause) else self.rooms[before]
+        return None if self._launch_for([(shape, 1)], cause) else self._rows[-1]
 
     def _pack(self, shapes: Sequence[demand.Shape], cause: str) -> list[tuple[demand.Shape, int]]:
         """What is left over, and how many of each."""
@@ -235,8 +262,9 @@ class Packer:
             count = shape.unit_count
             for room in self._suitable(shape):
                 times = _times(room.left, shape.resources, count)
-                self._take(room, shape, times, cause)
-                count -= times
+                filled = min(room.count, count // times)
+                self._take(self._first(room, filled), shape, times, cause)
+                count -= times * filled
                 if not count:
                     break
             if count:
@@ -256,10 +284,9 @@ class Packer:
             _, index, fill = min(fills)
             offer = self.offers.all[index]
             alike = min(self.offers.can(offer), *(left[at][1] // times for at, times in fill))
-            for _ in range(alike):
-                room = self.launch(offer, "")
-                for at, times in fill:
-                    self._take(room, left[at][0], times, cause)
+            room = self.launch(offer, "", alike)
+            for at, times in fill:
+                self._take(room, left[at][0], times, cause)
             counts = {at: times * alike for at, times in fill}
             left = [(shape, count - counts.get(at, 0)) for at, (shape, count) in enumerate(left)]
             left = [(shape, count) for shape, count in left if count]
@@ -300,10 +327,12 @@ class Packer:
         for line in self._lines_of(shape):
             at = line.full_count
             while at < len(line.rooms):
-                room = line.rooms[at]
-                if _times(room.left, shape.resources, 1):
-                    yield room
-                elif at == line.full_count:
+                is_full = True
+                for room in line.rooms[at].row():
+                    if _times(room.left, shape.resources, 1):
+                        is_full = False
+                        yield room
+                if is_full and at == line.full_count:
                     line.full_count += 1
                 at += 1
 
@@ -315,14 +344,29 @@ class Packer:
             lines = self._lines[key] = [_Line(one, keeps_nothing=keeps) for one in selectors for keeps in (True, False)]
         special = _special(shape.resources)
         for line in lines:
-            for room in itertools.islice(self.rooms, line.seen_count, None):
+            for room in itertools.islice(self._rows, line.seen_count, None):
                 if (room.special <= special) is line.keeps_nothing and node_labels.meets(line.selector, room.labels):
                     line.rooms.append(room)
-            line.seen_count = len(self.rooms)
+            line.seen_count = len(self._rows)
         return lines
 
+    def _first(self, room: Room, count: int) -> Room:
+        """So many of its nodes, from now on the room itself."""
+        if count < room.count:
+            self._split_count += 1
+            room.split(count, f"{room.name}, part {self._split_count}")
+            self._undo.append(room.unsplit)
+        return room
+
     def _take(self, room: Room, shape: demand.Shape, times: int, cause: str) -> None:
-        self._taken.append((room, shape.resources, times, room.cause))
+        """From each of its nodes."""
+        before = room.cause
+
+        def undo() -> None:
+            _give(room.left, shape.resources, times)
+            room.cause = before
+
+        self._undo.append(undo)
         _give(room.left, shape.resources, -times)
         if not room.cause:
             room.cause = cause.format(demand.in_words(shape, times)) if "{}" in cause else cause
@@ -353,9 +397,9 @@ class Packer:
 
     def _able_count(self, shape: demand.Shape) -> int:
         return sum(
-            shape.resources.fits_in(room.whole) and _rank(shape, room.labels) is not None
+            room.count
             for room in self.rooms
-            if not room.is_new
+            if not room.is_new and shape.resources.fits_in(room.whole) and _rank(shape, room.labels) is not None
         )
 
     def _type_count(self, shape: demand.Shape) -> int:

@@ -131,10 +131,19 @@ def plan(now: Situation) -> Plan:
         other = _pack(now, serves_most=True)  # few nodes are left to be launched: rather those that serve much
         if _unmet_count(other) < _unmet_count(found):
             found = other
-    soon, later = _by_speed(now, found.at_once, found.wanted)
+    at_once = [_Launch(room.type_name, room.cause, room.count) for room in found.at_once]
+    soon, later = _by_speed(now, at_once, found.wanted)
     drains, kept = _drains(now, found.causes)
-    launches = _launches(found.at_once) + _launches(soon)
+    launches = _launches(at_once) + _launches(soon)
     return Plan(launches, drains, _launches(later), kept, frozenset(found.causes), tuple(found.unmet))
+
+
+class _Launch(NamedTuple):
+    """Nodes that are launched for the same."""
+
+    type_name: str
+    cause: str
+    node_count: int
 
 
 class _Packed(NamedTuple):
@@ -157,8 +166,8 @@ def _pack(now: Situation, *, serves_most: bool) -> _Packed:
     for made, offer in zip(now.settings.node_types, offers.all, strict=True):
         count, least = _count_of(now, made.name), made.min_workers
         possible = min(max(0, least - count), offers.can(offer))
-        for _ in range(possible):
-            standing.launch(offer, f"min_workers is {least}")
+        if possible:
+            standing.launch(offer, f"min_workers is {least}", possible)
         if count + possible < least:
             looked = standing.looked_at(offer, demand.Shape(offer.resources))
             unmet.append(packing.Unplaced(f"min_workers of {made.name}", least - count - possible, (looked,)))
@@ -167,17 +176,16 @@ def _pack(now: Situation, *, serves_most: bool) -> _Packed:
         for one in standing.place(now.standing, "{} of a standing request")
     ]
     at_once = [room for room in standing.rooms if room.is_new]
-    waiting = packing.Packer(_rooms(now, is_whole=False), offers, serves_most=serves_most)
-    for room in at_once:
-        offer = next(one for one in offers.all if one.name == room.type_name)
-        waiting.rooms.append(packing.Room(room.name, room.type_name, offer.resources, room.labels))
+    coming = [packing.Room(room.name, room.type_name, room.whole, room.labels, count=room.count) for room in at_once]
+    waiting = packing.Packer([*_rooms(now, is_whole=False), *coming], offers, serves_most=serves_most)
     for group in sorted(now.groups, key=lambda one: (-len(one.bundles), one.group)):
         unplaced = waiting.place_group(group, f"placement group {group.group} ({group.strategy})")
         if unplaced is not None:
             unmet.append(unplaced)
     unmet += waiting.place(now.shapes, "{}, which waits")
     wanted = [room for room in waiting.rooms if room.is_new]
-    causes = {room.name: room.cause for room in (*waiting.rooms, *standing.rooms) if room.cause and not room.is_new}
+    there = {node.name for node in now.nodes}
+    causes = {room.name: room.cause for room in (*waiting.rooms, *standing.rooms) if room.cause and room.name in there}
     return _Packed(at_once, wanted, causes, unmet)
 
 
@@ -231,9 +239,8 @@ def _rooms(now: Situation, *, is_whole: bool) -> list[packing.Room]:
             rooms.append(packing.Room(node.name, node.type_name, *offered[node.type_name]))
     for index, one in enumerate(now.outstanding):
         if one.type_name in offered:
-            for number in range(one.node_count):
-                name = f"launch {index}.{number} of {one.type_name}"
-                rooms.append(packing.Room(name, one.type_name, *offered[one.type_name]))
+            name = f"launch {index} of {one.type_name}"
+            rooms.append(packing.Room(name, one.type_name, *offered[one.type_name], count=one.node_count))
     return rooms
 
 
@@ -241,30 +248,35 @@ def _rooms(now: Situation, *, is_whole: bool) -> list[packing.Room]:
 
 
 def _by_speed(
-    now: Situation, at_once: Sequence[packing.Room], wanted: Sequence[packing.Room]
-) -> tuple[list[packing.Room], list[packing.Room]]:
+    now: Situation, at_once: Sequence[_Launch], wanted: Sequence[packing.Room]
+) -> tuple[list[_Launch], list[_Launch]]:
     """Of what is wanted, what may be launched now and what later."""
     alive = Counter(node.type_name for node in now.nodes if node.state is NodeState.ALIVE)
     coming = Counter(node.type_name for node in now.nodes if node.state is NodeState.LAUNCHING)
     for one in now.outstanding:
         coming[one.type_name] += one.node_count
-    coming.update(room.type_name for room in at_once)
+    for launch in at_once:
+        coming[launch.type_name] += launch.node_count
     soon, later = [], []
     for room in wanted:
         limit = max(UPSCALING_MIN, math.ceil(now.settings.upscaling_speed * alive[room.type_name]))
-        if coming[room.type_name] < limit:
-            coming[room.type_name] += 1
-            soon.append(room)
-        else:
-            later.append(room)
+        count = min(room.count, max(0, limit - coming[room.type_name]))
+        coming[room.type_name] += count
+        if count:
+            soon.append(_Launch(room.type_name, room.cause, count))
+        if count < room.count:
+            later.append(_Launch(room.type_name, room.cause, room.count - count))
     return soon, later
 
 
-def _launches(rooms: Iterable[packing.Room]) -> tuple[PlannedLaunch, ...]:
-    by_type: dict[str, list[str]] = {}
-    for room in rooms:
-        by_type.setdefault(room.type_name, []).append(room.cause)
-    return tuple(PlannedLaunch(name, len(causes), _in_words(causes)) for name, causes in by_type.items())
+def _launches(launches: Iterable[_Launch]) -> tuple[PlannedLaunch, ...]:
+    by_type: dict[str, list[_Launch]] = {}
+    for one in launches:
+        by_type.setdefault(one.type_name, []).append(one)
+    return tuple(
+        PlannedLaunch(name, sum(one.node_count for one in alike), _in_words([one.cause for one in alike]))
+        for name, alike in by_type.items()
+    )
 
 
 def _in_words(causes: Sequence[str]) -> str:
