@@ -85,6 +85,7 @@ class Queries:
             "workers": self._workers,
             "owners": self._owners,
             "jobs": self._jobs,
+            "cluster_events": self._cluster_events,
             "store": self._store,
             "metrics": self._metrics,
             "processes": self._processes,
@@ -244,6 +245,10 @@ class Queries:
 
     def _jobs(self) -> list[Message]:
         return [{**one, "node_id": self._daemon.node_of(one["driver"])} for one in self._daemon.control.jobs_listed()]
+
+    def _cluster_events(self) -> list[Message]:
+        listed: list[Message] = self._daemon.control.events_listed()
+        return listed
 
     def _environments(self) -> list[Message]:
         now_s = self._daemon.now_s()

@@ -12,7 +12,7 @@ from collections.abc import Callable, Iterable, Mapping
 from typing import Any, Protocol
 
 from umbel._base import nodes as node_ids
-from umbel._control import members, nodes, service
+from umbel._control import cluster_events, members, nodes, service
 from umbel._transport import addresses
 from umbel._transport import connection as transport
 from umbel._wire import frames, node_messages
@@ -84,6 +84,7 @@ class NodeService:
         ] = {}  # by link, what its node had heard when it began, and from which head
         self._numbers = itertools.count(1)
         self._tells: dict[int, Callable[[bool, str], None]] = {}  # whoever wants to know whether a node is drained
+        self._drains: dict[int, tuple[str, str]] = {}  # by the same number, what is asked of whom
         self._look_s = daemon.now_s() + LOOK_S
         self._idle_until_s = 0.0
         self._welcomed: set[str] = set()  # members that this head has told so
@@ -94,18 +95,22 @@ class NodeService:
             nodes.DropLink: lambda command: self._close(command.link),
             nodes.Refuse: self._refuse,
             nodes.Publish: self._publish,
-            nodes.Admit: lambda command: daemon.node_appeared(
-                command.node_id, self.table.alive[command.node_id].facts["address"]
-            ),
+            nodes.Admit: self._admit,
             nodes.DeclareDead: self._declare_dead,
             nodes.AskToDrain: lambda command: self._send(command.link, {"t": "drain", **command._asdict()}),
-            nodes.AnswerDrain: lambda command: self._tells.pop(command.request)(command.is_accepted, command.text),
+            nodes.AnswerDrain: self._answer_drain,
         }
         awaited = daemon.control.take_nodes(self.table)
         daemon.members.await_nodes(awaited)
         for node_id in awaited:  # its processes live, and are asked and called as if there had been no end of a head
             daemon.directory.set(node_ids.tag_of_node(node_id), self.table.alive[node_id].facts["address"])
-        daemon.control.keep_nodes()
+        head = self.table.head
+        text = f"node {head.id} leads the cluster" + (f" again, and awaits {len(awaited)} others" if awaited else "")
+        self._add_event(cluster_events.INFO, head, text)
+
+    def _add_event(self, severity: str, node: nodes.Node, text: str) -> None:
+        facts = {"node_id": node.id, "address": node.facts["address"], "host_name": node.facts["host_name"]}
+        self._daemon.control.add_event(severity, cluster_events.NODES, text, **facts)
 
     def _decide(self, event: nodes.NodeEvent) -> None:
         """Who is a member, and who is dead, is told when it is kept."""
@@ -156,6 +161,7 @@ class NodeService:
         """
         request = next(self._numbers)
         self._tells[request] = tell
+        self._drains[request] = node_id, f"{reason}: {message}" if message else reason
         self._decide(nodes.DrainRequested(request, node_id, reason, message, left_s, self._daemon.now_s()))
 
     def close(self, reason: str, *, ends_cluster: bool) -> None:
@@ -313,8 +319,25 @@ class NodeService:
         self._send(command.link, {"t": "refused", "kind": command.kind, "reason": command.reason})
         self._close(command.link)
 
+    def _admit(self, command: nodes.Admit) -> None:
+        node = self.table.alive[command.node_id]
+        self._daemon.node_appeared(command.node_id, node.facts["address"])
+        self._add_event(cluster_events.INFO, node, f"node {node.id} joined at {node.facts['address']}")
+
+    def _answer_drain(self, command: nodes.AnswerDrain) -> None:
+        node_id, why = self._drains.pop(command.request)
+        node = self.table.alive.get(node_id)
+        if node is not None and command.is_accepted:
+            self._add_event(cluster_events.INFO, node, f"node {node_id} is being drained ({why})")
+        self._tells.pop(command.request)(command.is_accepted, command.text)
+
     def _declare_dead(self, command: nodes.DeclareDead) -> None:
         self._welcomed.discard(command.node_id)
+        node = self.table.dead.get(command.node_id)
+        if node is not None:
+            severity = cluster_events.INFO if command.is_expected else cluster_events.ERROR
+            what = "left" if command.is_expected else "is dead"
+            self._add_event(severity, node, f"node {node.id} {what}: {command.reason}")
         self._daemon.node_died(command.node_id, command.reason)
 
     def _publish(self, command: nodes.Publish) -> None:
