@@ -337,7 +337,10 @@ class Service:
         while not self._is_over:
             due_s = self._next_tick_s()
             self.poller.poll(None if due_s is None else max(0.0, due_s - self.now_s()))
-            self._tick()
+            if (
+                _is_due(due_s, self.now_s()) or self._end_at_s is not None
+            ):  # what has become due meanwhile is so next time
+                self._tick()
 
     def _on_sigterm(self, *_: object) -> None:
         self._end_reason = "received SIGTERM"
