@@ -37,15 +37,13 @@ class Daemon(Protocol):
     forks: Any
     hub: Any
     control: Any
+    leases: Any  # of which the progress of workers is known
 
     def now_s(self) -> float: ...
 
     def processes(self) -> list[tuple[str, str, int]]: ...
 
     def decide(self, *events: ev.AgentEvent) -> None: ...
-
-    def progress(self, worker: str) -> tuple[int, bool]:
-        """The number of the task that the worker started last, or -1, and whether that is tried again if it dies."""
 
 
 class MemoryWatch:
@@ -111,7 +109,7 @@ class MemoryWatch:
         if lease.actor:
             cost = shortage.RESTARTED if self._daemon.control.may_restart(lease.actor) else shortage.LOST_ACTOR
             return shortage.Use(worker.id, size, actor=lease.actor, allowed_bytes=allowed, cost=cost)
-        task, is_retried = self._daemon.progress(worker.id)
+        task, is_retried = self._daemon.leases.progress(worker.id)
         cost = shortage.FREE if task == -1 else shortage.RETRIED if is_retried else shortage.LOST_TASK
         return shortage.Use(worker.id, size, lease.client or "?", "", task, allowed, cost)
 

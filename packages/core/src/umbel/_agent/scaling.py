@@ -36,17 +36,12 @@ class Daemon(Protocol):
     control: Any
     members: Any
     poller: transport.Poller
-    address: str
+    node: Any  # a `node.Node`
+    others: Any  # an `other_nodes.OtherNodes`
 
     def now_s(self) -> float: ...
 
     def log(self, line: str) -> None: ...
-
-    def as_seen(self) -> Message: ...
-
-    def own_load(self) -> Message: ...
-
-    def other_nodes(self) -> list[Message]: ...
 
 
 class Scaling:
@@ -84,11 +79,11 @@ class Scaling:
     def _observed(self) -> Message:
         """As `umbel._autoscaling.observing` reads it."""
         daemon = self._daemon
-        seen, own, loads = daemon.as_seen(), daemon.own_load(), daemon.members.loads()
+        seen, own, loads = daemon.node.as_seen(), daemon.others.own_load(), daemon.members.loads()
         head = {"node_id": seen["node_id"], "alive": True, "total": seen["total"], "available": seen["available"]}
         listed: list[Message] = [{**head, "labels": seen["labels"], "idle": own["idle"], "draining": ""}]
         tasks = list(own["tasks"])
-        for node in daemon.other_nodes():
+        for node in daemon.others.listed():
             load = loads.get(node["node_id"], {}) if node["alive"] else {}
             if node["alive"] or INSTANCE_ID in node["labels"]:
                 listed.append(_observed_node(node, load))
@@ -104,7 +99,7 @@ class Scaling:
 
     def _bar(self, instance: str) -> bool:
         """Not let in this node, which is to be ended before it joins; False when it has joined already."""
-        if any(node["alive"] and node["labels"].get(INSTANCE_ID) == instance for node in self._daemon.other_nodes()):
+        if any(node["alive"] and node["labels"].get(INSTANCE_ID) == instance for node in self._daemon.others.listed()):
             return False
         self._barred[instance] = None
         if len(self._barred) > BARRED_MAX:
@@ -141,7 +136,7 @@ class Scaling:
         given = {
             "sys_path": config["sys_path"],
             "session_dir": config["session_dir"],
-            "address": self._daemon.address,
+            "address": self._daemon.others.address,
             "token_file": config["token_file"],
             "cluster_file": os.path.join(config["session_dir"], sessions.CLUSTER_FILE),
             "lifeline": theirs,
