@@ -73,12 +73,11 @@ class GroupService:
         is_detached: Callable[[str], bool],
         on_ended: Callable[[str, str], None],
         scheduling_of: Callable[[str], list[Any]],
-        happened: Callable[[cluster_events.Happened], None],
+        remember: Callable[[cluster_events.Happened], None],
         keep: Callable[[], None] = lambda: None,
     ) -> None:
-        """is_detached: of an actor. on_ended: told of a group that has ended, and why. happened: told what to remember.
-        scheduling_of: a job, what its groups are placed by, see `jobs.Jobs.scheduling_of`. keep: what has changed of the
-        table."""
+        """is_detached: of an actor. on_ended: told of a group that has ended, and why. remember: what has happened; before `keep`.
+        scheduling_of: a job, what its groups are placed by, see `jobs.Jobs.scheduling_of`. keep: what has changed of it all."""
         self._keep = keep
         self._scheduling_of = scheduling_of
         self.table = groups.GroupTable(infeasible_timeout_s=node.infeasible_timeout_s)
@@ -89,7 +88,7 @@ class GroupService:
             "get_group": self._on_get,
         }
         self._node = node
-        self._happened = happened
+        self._remember = remember
         self._is_detached = is_detached
         self._todo: deque[ev.GroupCommand] = deque()
         self._do: dict[type, Callable[[Any], None]] = {
@@ -103,13 +102,16 @@ class GroupService:
             ev.AnswerCreate: lambda one: node.reply(one.client, one.request, {}),
             ev.RefuseCreate: lambda one: node.refuse(one.client, one.request, "exists", one.reason),
             ev.Warn: self._warn,
-            cluster_events.Happened: happened,
         }
 
     def _decide(self, *events: ev.GroupEvent) -> None:
         """Apply events, and carry out the commands in order, those that follow from carrying out others after the rest."""
         is_outermost = not self._todo
-        self._todo.extend(self.table.apply(*events))
+        for command in self.table.apply(*events):
+            if isinstance(command, cluster_events.Happened):
+                self._remember(command)
+            else:
+                self._todo.append(command)
         self._keep()
         if is_outermost:
             while self._todo:
@@ -262,7 +264,8 @@ class GroupService:
 
     def _warn(self, command: ev.Warn) -> None:
         self._node.warn(command.text)
-        self._happened(cluster_events.Happened(cluster_events.WARNING, cluster_events.GROUPS, command.text, {}))
+        self._remember(cluster_events.Happened(cluster_events.WARNING, cluster_events.GROUPS, command.text, {}))
+        self._keep()
 
     def _publish(self, command: ev.Publish) -> None:
         self._node.send(

@@ -95,10 +95,12 @@ class NodeService:
             nodes.DropLink: lambda command: self._close(command.link),
             nodes.Refuse: self._refuse,
             nodes.Publish: self._publish,
-            nodes.Admit: self._admit,
+            nodes.Admit: lambda command: daemon.node_appeared(
+                command.node_id, self.table.alive[command.node_id].facts["address"]
+            ),
             nodes.DeclareDead: self._declare_dead,
             nodes.AskToDrain: lambda command: self._send(command.link, {"t": "drain", **command._asdict()}),
-            nodes.AnswerDrain: self._answer_drain,
+            nodes.AnswerDrain: lambda command: self._tells.pop(command.request)(command.is_accepted, command.text),
         }
         awaited = daemon.control.take_nodes(self.table)
         daemon.members.await_nodes(awaited)
@@ -112,9 +114,26 @@ class NodeService:
         facts = {"node_id": node.id, "address": node.facts["address"], "host_name": node.facts["host_name"]}
         self._daemon.control.add_event(severity, cluster_events.NODES, text, **facts)
 
+    def _remember(self, command: nodes.NodeCommand) -> None:
+        """What people ask for afterwards, kept with what it tells of."""
+        if isinstance(command, nodes.Admit):
+            node = self.table.alive[command.node_id]
+            self._add_event(cluster_events.INFO, node, f"node {node.id} joined at {node.facts['address']}")
+        elif isinstance(command, nodes.DeclareDead) and command.node_id in self.table.dead:
+            severity, what = (cluster_events.INFO, "left") if command.is_expected else (cluster_events.ERROR, "is dead")
+            node = self.table.dead[command.node_id]
+            self._add_event(severity, node, f"node {node.id} {what}: {command.reason}")
+        elif isinstance(command, nodes.AnswerDrain):
+            node_id, why = self._drains.pop(command.request)
+            if command.is_accepted and node_id in self.table.alive:
+                node = self.table.alive[node_id]
+                self._add_event(cluster_events.INFO, node, f"node {node_id} is being drained ({why})")
+
     def _decide(self, event: nodes.NodeEvent) -> None:
         """Who is a member, and who is dead, is told when it is kept."""
         commands = self.table.apply(event)
+        for command in commands:
+            self._remember(command)
         self._daemon.control.keep_nodes()
         for command in commands:
             if isinstance(command, (nodes.Acknowledge, nodes.DropLink)) or self._is_old_news(command):
@@ -319,25 +338,8 @@ class NodeService:
         self._send(command.link, {"t": "refused", "kind": command.kind, "reason": command.reason})
         self._close(command.link)
 
-    def _admit(self, command: nodes.Admit) -> None:
-        node = self.table.alive[command.node_id]
-        self._daemon.node_appeared(command.node_id, node.facts["address"])
-        self._add_event(cluster_events.INFO, node, f"node {node.id} joined at {node.facts['address']}")
-
-    def _answer_drain(self, command: nodes.AnswerDrain) -> None:
-        node_id, why = self._drains.pop(command.request)
-        node = self.table.alive.get(node_id)
-        if node is not None and command.is_accepted:
-            self._add_event(cluster_events.INFO, node, f"node {node_id} is being drained ({why})")
-        self._tells.pop(command.request)(command.is_accepted, command.text)
-
     def _declare_dead(self, command: nodes.DeclareDead) -> None:
         self._welcomed.discard(command.node_id)
-        node = self.table.dead.get(command.node_id)
-        if node is not None:
-            severity = cluster_events.INFO if command.is_expected else cluster_events.ERROR
-            what = "left" if command.is_expected else "is dead"
-            self._add_event(severity, node, f"node {node.id} {what}: {command.reason}")
         self._daemon.node_died(command.node_id, command.reason)
 
     def _publish(self, command: nodes.Publish) -> None:

@@ -123,13 +123,17 @@ class ActorService:
             ev.AnswerCreate: self._answer_create,
             ev.RefuseCreate: lambda command: node.refuse(command.client, command.request, "exists", command.reason),
             ev.Forget: self._forget,
-            cluster_events.Happened: self._happened,
         }
         if kept is not None and kept.has_groups:
             self._begin_groups()
 
     def _decide(self, event: ev.ActorEvent) -> None:
-        commands = self.table.apply(event)
+        commands = []
+        for command in self.table.apply(event):
+            if type(command) is cluster_events.Happened:  # kept with what it tells of
+                self._remember(command)
+            else:
+                commands.append(command)
         if self._keeper is not None:
             self._keeper.keep()
         for command in commands:
@@ -334,7 +338,7 @@ class ActorService:
             node,
             is_detached=lambda actor: actor in self.table.actors and self.table.actors[actor].spec.is_detached,
             on_ended=self.group_ended,
-            happened=self._happened,
+            remember=self._remember,
             scheduling_of=lambda job: self.jobs.scheduling_of(job.partition("@")[0]),
             keep=self._keep,
         )
@@ -504,8 +508,8 @@ class ActorService:
         self._events.add(severity, source, text, self._node.time_s(), facts)
         self._keep()
 
-    def _happened(self, command: cluster_events.Happened) -> None:
-        self.add_event(command.severity, command.source, command.text, **command.facts)
+    def _remember(self, what: cluster_events.Happened) -> None:
+        self._events.add(what.severity, what.source, what.text, self._node.time_s(), what.facts)
 
     def _add_job_event(self, job: jobs.Job) -> None:
         """It has begun, or ended."""
