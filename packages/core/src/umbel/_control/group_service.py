@@ -76,7 +76,7 @@ class GroupService:
         remember: Callable[[cluster_events.Happened], None],
         keep: Callable[[], None] = lambda: None,
     ) -> None:
-        """is_detached: of an actor. on_ended: told of a group that has ended, and why. remember: what has happened; before `keep`.
+        """is_detached: of an actor. on_ended: told of a group that has ended, and why. remember: what has happened.
         scheduling_of: a job, what its groups are placed by, see `jobs.Jobs.scheduling_of`. keep: what has changed of it all."""
         self._keep = keep
         self._scheduling_of = scheduling_of
