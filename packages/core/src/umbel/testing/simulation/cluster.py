@@ -73,7 +73,7 @@ class ClusterWorld(Programs):
                     why,
                 )
             elif why["code"] == model.STARTING:
-                is_under_way = machine.starting or machine.exited or daemon.agent._starts_at_s
+                is_under_way = machine.starting or machine.exited or daemon.agent.worker_table.starts_at_s
                 self.must(
                     is_under_way, "B7", "%s waits on %s for a process, and none is started", one["needs"], machine.name
                 )
