@@ -75,7 +75,8 @@ def test_no_process_loads_what_talks_to_other_nodes_before_there_are_some() -> N
     names = (
         "umbel._client.remote_links", "umbel._client.remote_peers", "umbel._transport.acceptor",
         "umbel._transport.dialler", "umbel._wire.handshake", "umbel._base.tokens", "umbel._agent.door",
-        "umbel._agent.directory", "umbel._agent.lease", "umbel._agent.sharing", "umbel._scheduling.forwarding",
+        "umbel._agent.directory", "umbel._agent.lease_sharing", "umbel._agent.lease_links", "umbel._agent.sharing",
+        "umbel._scheduling.forwarding",
     )  # fmt: skip
     program = f"import sys, {modules}; print([name for name in sys.modules if name.startswith({names!r})])"
     assert _in_fresh_interpreter(program).strip() == "[]"

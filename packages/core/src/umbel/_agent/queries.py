@@ -17,7 +17,7 @@ from umbel._base import nodes
 
 if TYPE_CHECKING:
     from umbel._agent import inquiries
-    from umbel._base import tokens
+    from umbel._agent.other_nodes import OtherNodes
 
 Done = Callable[[Message], None]  # told {"result": ...} or {"error": {"kind", "text"}}
 
@@ -35,32 +35,14 @@ class Daemon(Protocol):
     metrics_port: int
     history: History
     started_s: float
-    address: str
+    members: Any  # a `_control.members.Members`, or None
+    others: OtherNodes
 
     def now_s(self) -> float: ...
 
     def metrics_service(self) -> Any: ...
 
     def processes(self) -> list[tuple[str, str, int]]: ...
-
-    def value_reason(self, key: str) -> Any: ...
-
-    def cluster(self) -> Any: ...
-
-    def other_nodes(self) -> list[Message]: ...
-
-    def node_token(self) -> tokens.Token | None:
-        """With which this node comes to others; None where there are none."""
-
-    def node_of(self, process: str) -> str:
-        """The id of the node that it is on."""
-
-    def with_place(self, listed: Message) -> Message:
-        """An actor as the control service lists it, with its host's "node_id" and "pid"."""
-
-    def own_state(self) -> Message: ...
-
-    def sharing(self) -> Any: ...
 
     @property
     def scaling(self) -> Any:
@@ -85,10 +67,18 @@ class Queries:
             "workers": self._workers,
             "owners": self._owners,
             "jobs": self._jobs,
+            "cluster_events": self._cluster_events,
             "store": self._store,
             "metrics": self._metrics,
             "processes": self._processes,
             "autoscaler": lambda: daemon.scaling.answer() if daemon.scaling is not None else None,
+        }
+
+        self.on: dict[str, Callable[[Client, Message, bytes], None]] = {
+            "query": self.on_query,
+            "gather": self._on_gather,
+            "ask": self._on_ask,
+            "answer": self._on_answer,
         }
 
     def answer(self, what: str) -> Any:
@@ -103,7 +93,7 @@ class Queries:
         else:
             self._look(what, about, done)
 
-    def on_gather(self, client: Client, message: Message, _body: bytes) -> None:
+    def _on_gather(self, client: Client, message: Message, _body: bytes) -> None:
         limit_s = message["limit_s"] or GATHER_S
         self._inquire().gather(client.id, message["rq"], message["what"], message["abouts"], limit_s)
 
@@ -119,7 +109,7 @@ class Queries:
         elif what == "where":
             done({"result": self._daemon.store.where(about)})
         elif what == "transfer":
-            reason = self._daemon.value_reason(about)
+            reason = self._daemon.others.value_reason(about)
             done({"result": None if reason is None else reason.as_json()})
         elif what == "survey":
             self._inquire().survey(about, done)
@@ -139,7 +129,7 @@ class Queries:
             from umbel._agent import inquiries
 
             daemon: Any = self._daemon
-            self._inquiries = inquiries.Inquiries(daemon, self._config, daemon.node_token(), self._look)
+            self._inquiries = inquiries.Inquiries(daemon, self._config, daemon.others.node_token(), self._look)
         return self._inquiries
 
     # ---- for the daemon ----
@@ -162,7 +152,7 @@ class Queries:
         if self._inquiries is not None:
             self._inquiries.close()
 
-    def on_ask(self, client: Client, message: Message, _body: bytes) -> None:
+    def _on_ask(self, client: Client, message: Message, _body: bytes) -> None:
         """Pass a question on to another process."""
         hub = self._daemon.hub
         whom = message["whom"]
@@ -182,7 +172,7 @@ class Queries:
             number = self._asks.passed_on(client.id, message["rq"], whom)
             hub.send(whom, {"t": "asked", "ask": number, "what": message["what"], "about": message["about"]})
 
-    def on_answer(self, client: Client, message: Message, _body: bytes) -> None:
+    def _on_answer(self, client: Client, message: Message, _body: bytes) -> None:
         ask = self._asks.answered(message["ask"], client.id)
         if ask is not None:
             self._daemon.hub.reply(ask.asker, ask.request, {"result": message["answer"]})
@@ -196,24 +186,24 @@ class Queries:
     def _total(self) -> dict[str, int]:
         agent = self._daemon.agent
         own = {**agent.ledger.total, **agent.bundles.as_resources(free=False)}
-        return _sum([own, *(node["resources"] for node in self._daemon.other_nodes() if node["alive"])])
+        return _sum([own, *(node["resources"] for node in self._daemon.others.listed() if node["alive"])])
 
     def _free(self) -> dict[str, int]:
         agent = self._daemon.agent
         own = {**agent.ledger.free, **agent.bundles.as_resources(free=True)}
-        others = [node for node in self._daemon.other_nodes() if node["alive"] and not node.get("draining")]
+        others = [node for node in self._daemon.others.listed() if node["alive"] and not node.get("draining")]
         free = _sum([own, *(node["available"] for node in others)])
         return {name: amount for name, amount in free.items() if amount > 0}
 
     def _nodes(self) -> list[Message]:
         """This one first, then the others of the cluster, the dead last."""
-        cluster = self._daemon.cluster()
+        cluster = self._daemon.others.link
         state = {"alive": True, "reason": "", "is_expected": False, "suspicion": ""}
         if cluster is not None and not cluster.is_head:
             state["suspicion"] = cluster.waits_for()
-        others = sorted(self._daemon.other_nodes(), key=lambda node: not node["alive"])
+        others = sorted(self._daemon.others.listed(), key=lambda node: not node["alive"])
         state["control_waits_for"] = self._daemon.control.waits_for()
-        return [{**self.own_facts(), **self._daemon.own_state(), **state}, *others]
+        return [{**self.own_facts(), **self._daemon.others.own_state(), **state}, *others]
 
     def own_facts(self) -> Message:
         """Of this node, what does not change."""
@@ -226,7 +216,7 @@ class Queries:
             "started_s": self._daemon.started_s,
             "resources": dict(self._daemon.agent.ledger.total),
             "labels": config["labels"],
-            "address": self._daemon.address,
+            "address": self._daemon.others.address,
             "host_name": socket.gethostname(),
             "session_dir": config["session_dir"],
             "socket": f"{config['session_dir']}/agent.sock",
@@ -240,10 +230,26 @@ class Queries:
         return snapshot
 
     def _actors(self) -> list[Message]:
-        return [self._daemon.with_place(one) for one in self._daemon.control.listed()]
+        return [self._with_place(one) for one in self._daemon.control.listed()]
+
+    def _with_place(self, listed: Message) -> Message:
+        """An actor as the control service lists it, with its host's "node_id" and "pid"."""
+        members = self._daemon.members
+        place = {"node_id": self._config["node_id"], "pid": self._daemon.forks.pid_of(listed["worker"])}
+        return {**listed, **place, **(members.place_of(listed) if members is not None else {})}
 
     def _jobs(self) -> list[Message]:
-        return [{**one, "node_id": self._daemon.node_of(one["driver"])} for one in self._daemon.control.jobs_listed()]
+        return [{**one, "node_id": self._node_of(one["driver"])} for one in self._daemon.control.jobs_listed()]
+
+    def _node_of(self, process: str) -> str:
+        """The id of the node that it is on."""
+        members = self._daemon.members
+        elsewhere = members.where(process) if members is not None else ""
+        return elsewhere or str(self._config["node_id"])
+
+    def _cluster_events(self) -> list[Message]:
+        listed: list[Message] = self._daemon.control.events_listed()
+        return listed
 
     def _environments(self) -> list[Message]:
         now_s = self._daemon.now_s()
@@ -261,7 +267,7 @@ class Queries:
 
     def _pending(self) -> list[Message]:
         now_s = self._daemon.now_s()
-        sharing = self._daemon.sharing()
+        sharing = self._daemon.others.sharing
         found = []
         for one in self._daemon.agent.pending(now_s):
             why = one.why

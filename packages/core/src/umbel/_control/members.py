@@ -96,6 +96,9 @@ class Members:
             "request": self._on_request,
             "query": self._on_query,
             "drain_node": self._on_drain_node,
+            "event": lambda _member, message, _body: self.control.add_event(
+                message["severity"], message["source"], message["text"], **message["facts"]
+            ),
             "client_gone": lambda member, message, _body: self._client_gone(member, message["client"]),
             "job_begins": self._on_job_begins,
             "job_leaves": lambda _member, message, _body: self.control.job_leaves(message["client"]),
