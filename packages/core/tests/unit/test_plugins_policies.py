@@ -72,7 +72,7 @@ def test_eligible_nodes_are_sorted_into_ready_and_busy() -> None:
         (spi.Demand(amounts(CPU=5)), "no node has {CPU: 5} in total (full {CPU: 4}); ask for less", False),
         (
             spi.Demand(amounts(CPU=1), label_selector={"zone": "west"}),
-            "no node with the labels {'zone': 'west'}",
+            "no node with the labels zone=west",
             False,
         ),
         (

@@ -32,8 +32,14 @@ def demands_of(message: Message, *, is_in_bundle: bool = False) -> list[Any]:
             spills_when_busy=bool(sent.get("spills_when_busy")),
             fails_when_busy=bool(sent.get("fails_when_busy")),
         )
-    selectors = message["label_selectors"] or [[]]
-    return [placement.Demand(needs, strategy, dict(one), message["depth"], is_in_bundle) for one in selectors]
+    demands = []
+    for selector in message["label_selectors"] or [[]]:
+        labels: dict[str, str] = {}
+        others = tuple(
+            [(label, condition) for label, condition in selector if labels.setdefault(label, condition) != condition]
+        )
+        demands.append(placement.Demand(needs, strategy, labels, message["depth"], is_in_bundle, conditions=others))
+    return demands
 
 
 def view_of(node: str, facts: Message, free: Mapping[str, int], *, is_local: bool) -> Any:

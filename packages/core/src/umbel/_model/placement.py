@@ -249,8 +249,8 @@ def _refusal(demand: Demand, busy: Sequence[NodeView], nodes: Sequence[NodeView]
             f"no node has {needs} in total ({_names(nodes, demand.resources)}); ask for less or add a node",
             is_feasible=False,
         )
-    asked_for = {**demand.label_selector, **dict(demand.conditions)}
-    labels = f" with the labels {asked_for}" if asked_for else ""
+    asked_for = [*demand.label_selector.items(), *demand.conditions]
+    labels = f" with the labels {node_labels.in_words([asked_for])}" if asked_for else ""
     return Placement(None, f"no node{labels} is alive; add one or correct the selector", is_feasible=False)
 
 
