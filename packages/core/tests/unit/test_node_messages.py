@@ -34,7 +34,13 @@ def test_right_messages_pass_as_they_are() -> None:
         "job_ids": [65, 64], "head": "ab" * 28,
     }  # fmt: skip
     listing = {"t": "listing", "nodes": [FACTS]}
-    for message in (welcome, listing, {"t": "nodes", "nodes": [FACTS]}, {"t": "heard", "sequence": 1, "leads": True}, *of_both):
+    for message in (
+        welcome,
+        listing,
+        {"t": "nodes", "nodes": [FACTS]},
+        {"t": "heard", "sequence": 1, "leads": True},
+        *of_both,
+    ):
         assert node_messages.parse(message, node_messages.FROM_HEAD) is message
 
 

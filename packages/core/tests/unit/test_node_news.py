@@ -15,7 +15,7 @@ BUSY: dict[str, Any] = {"available": {"CPU": 0}}
 class Node:
     def __init__(self, node_id: str) -> None:
         self.id = node_id
-        self.state = self.told = FREE
+        self.state = FREE
 
     def listed(self) -> dict[str, Any]:
         return {"node_id": self.id, "version": "1", **self.state}
@@ -24,18 +24,6 @@ class Node:
 def changed(news: News, node: Node, state: dict[str, Any]) -> None:
     node.state = state
     news.changes(node)
-
-
-def test_what_is_as_it_was_told_last_is_not_told_again() -> None:
-    """Before: a node that had been busy for less than a second was told of to all others, as free as they knew it."""
-    news, node = News(0.0), Node("a")
-    changed(news, node, BUSY)
-    assert news.due_s(3) == PUBLISH_S
-    changed(news, node, FREE)
-    assert news.due_s(3) is None
-    assert news.take(5.0, 3) == ()
-    changed(news, node, BUSY)
-    assert news.take(5.0, 3) == ({"node_id": "a", **BUSY},)
 
 
 def test_much_news_is_told_less_often_but_never_rarely() -> None:

@@ -110,7 +110,9 @@ class Looked(NamedTuple):
     now_s: float
 
 
-Event: TypeAlias = "Connected | DialFailed | Listed | Welcomed | Told | Acknowledged | Refused | HeadEnds | Closed | Looked"
+Event: TypeAlias = (
+    "Connected | DialFailed | Listed | Welcomed | Told | Acknowledged | Refused | HeadEnds | Closed | Looked"
+)
 
 
 # What to do.

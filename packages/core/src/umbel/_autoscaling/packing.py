@@ -89,7 +89,9 @@ class Room:
 
     def split(self, count: int, name: str) -> None:
         """It stands for so many, and a rest of that name for the others."""
-        rest = Room(name, self.type_name, self.whole, self.labels, self.left, count=self.count - count, is_new=self.is_new)
+        rest = Room(
+            name, self.type_name, self.whole, self.labels, self.left, count=self.count - count, is_new=self.is_new
+        )
         rest.cause, rest.rest = self.cause, self.rest
         self.count, self.rest = count, rest
 
@@ -138,16 +140,18 @@ class Offers:
 
 
 class _Line:
-    """Rows that one shape may go to, of those with one selector's labels; keeps_nothing: that keep no devices from others.
-    seen_count: of all rows, which were looked at. full_count: so many at the beginning have no room for it."""
+    """Rows that a shape may go to, whatever its amounts, of those with one selector's labels; keeps_nothing: that keep no devices
+    from others. seen_count: of all rows, which were looked at. full_counts: by amounts, so many at the beginning have no room for
+    that."""
 
-    __slots__ = ("full_count", "keeps_nothing", "rooms", "seen_count", "selector")
+    __slots__ = ("full_counts", "keeps_nothing", "rooms", "seen_count", "selector")
 
     def __init__(self, selector: node_labels.Selector, *, keeps_nothing: bool) -> None:
         self.selector = selector
         self.keeps_nothing = keeps_nothing
         self.rooms: list[Room] = []
-        self.seen_count = self.full_count = 0
+        self.seen_count = 0
+        self.full_counts: dict[resources.ResourceSet, int] = {}
 
 
 class Packer:
@@ -160,7 +164,8 @@ class Packer:
         self.offers = offers
         self._undo: list[Callable[[], None]] = []  # what was taken, the last first
         self._hopeless: dict[demand.Group, Unplaced] = {}  # room only becomes less
-        self._lines: dict[demand.Shape, list[_Line]] = {}
+        # By label selectors and devices.
+        self._lines: dict[tuple[tuple[node_labels.Selector, ...], frozenset[str]], list[_Line]] = {}
         self._launch_count = self._split_count = 0
 
     @property
@@ -325,24 +330,24 @@ class Packer:
         Room only becomes less, so the full ones at the beginning are looked at once for each shape.
         """
         for line in self._lines_of(shape):
-            at = line.full_count
+            at = full_count = line.full_counts.get(shape.resources, 0)
             while at < len(line.rooms):
                 is_full = True
                 for room in line.rooms[at].row():
                     if _times(room.left, shape.resources, 1):
                         is_full = False
                         yield room
-                if is_full and at == line.full_count:
-                    line.full_count += 1
+                if is_full and at == full_count:
+                    full_count = line.full_counts[shape.resources] = full_count + 1
                 at += 1
 
     def _lines_of(self, shape: demand.Shape) -> list[_Line]:
-        key = shape._replace(unit_count=0)
+        special = _special(shape.resources)
+        key = shape.label_selectors, special
         lines = self._lines.get(key)
         if lines is None:
             selectors = shape.label_selectors or ((),)
             lines = self._lines[key] = [_Line(one, keeps_nothing=keeps) for one in selectors for keeps in (True, False)]
-        special = _special(shape.resources)
         for line in lines:
             for room in itertools.islice(self._rows, line.seen_count, None):
                 if (room.special <= special) is line.keeps_nothing and node_labels.meets(line.selector, room.labels):

@@ -1,9 +1,8 @@
 """What the members of a cluster are yet to hear of its nodes, and when; and what a newcomer has to hear that they have heard.
 
 Who has come or gone is told at once, to many members of several together. What else changes of nodes is told once in `PUBLISH_S`,
-less often where that would be very much; each node once, as it is then, and not at all if that is what was told last. A newcomer
-is told by the same frames: by a listing, made now and then, and what all were told since that. So who comes costs the head
-no look at every node. Pure.
+less often where that would be very much; each node once, as it is then. A newcomer is told by the same frames: by a listing,
+made now and then, and what all were told since that. So who comes costs the head no look at every node. Pure.
 """
 
 from __future__ import annotations
@@ -18,18 +17,19 @@ PUBLISH_S_MAX: Final = 5.0  # what is asked of a node by what is as old as that 
 CHANGE_S: Final = 5e-7  # for one change to one member, of which a second has so many at most: some 100 MB
 TOLD_AT_ONCE_MAX: Final = 50  # of so many members, all hear at once of each that comes or goes
 TELL_S: Final = 0.0005  # above that, for each member, between two times that they hear of it: 2 % of the head's time
-SINCE_MAX: Final = 32  # frames since a listing was made: few to send to a newcomer, and a listing takes as long as some of these
+SINCE_MAX: Final = (
+    32  # frames since a listing was made: few to send to a newcomer, and a listing takes as long as some of these
+)
 
 Facts = Mapping[str, Any]
 Frame = TypeVar("Frame")
 
 
 class Known(Protocol):
-    """A node, as far as it is told of. told: its state, as members have heard it last."""
+    """A node, as far as it is told of."""
 
     id: str
     state: Facts
-    told: Facts
 
     def listed(self) -> dict[str, Any]: ...
 
@@ -49,11 +49,9 @@ class News:
         self._come[node.id] = node
 
     def changes(self, node: Known) -> None:
-        """The state of a node is another, perhaps what they know by now."""
-        if node.state != node.told:
-            self._changed[node.id] = node
-        else:
-            self._changed.pop(node.id, None)
+        """The state of a node is another. Though it may be what they have heard last: some have heard otherwise since, from the
+        node itself."""
+        self._changed[node.id] = node
 
     def ends(self, node: Known, end: Facts) -> None:
         """A node has died. Said also of one that they have not heard of: a newcomer may have it in his listing."""
@@ -72,15 +70,12 @@ class News:
         """What is due, which is told now: each names its "node_id", and has all facts of a node that is new."""
         told: dict[str, Facts] = {}
         if self._changed and now_s >= self._published_s + self._pause_s:
-            for node in self._changed.values():
-                node.told = node.state
-                told[node.id] = {"node_id": node.id, **node.state}
+            told = {node.id: {"node_id": node.id, **node.state} for node in self._changed.values()}
             self._changed.clear()
             self._published_s = now_s
             self._pause_s = min(PUBLISH_S_MAX, max(PUBLISH_S, len(told) * member_count * CHANGE_S))
         if told or ((self._come or self._ended) and now_s >= self._told_s + _gap_s(member_count)):
             for node in self._come.values():
-                node.told = node.state
                 told[node.id] = node.listed()
                 self._changed.pop(node.id, None)
             told |= self._ended
@@ -118,8 +113,8 @@ class Told(Generic[Frame]):
         return frame
 
     def all(self, relisted: Callable[[], Mapping[str, Facts | None]]) -> list[Frame]:
-        """For a newcomer, in order: from these he knows what members know. relisted: of the nodes that members have heard
-        otherwise of since this was asked last, how they are listed now; None for one that is no more."""
+        """For a newcomer, in order: from these he knows what members know, or will be told. relisted: of the nodes that have
+        changed since this was asked last, how they are listed now; None for one that is no more."""
         if not self._listing:
             for node_id, listed in relisted().items():
                 self._texts.pop(node_id, None)

@@ -318,7 +318,8 @@ class NodeService:
         self._welcomed.add(command.node_id)
         welcome = {
             "t": "welcome", "cluster": self.table.cluster, "head": self.table.head.id, "period_s": health.period_s,
-            "timeout_s": health.timeout_s, "heard": member.channel.counts, "job_ids": list(member.job_ids), "nodes": [node.listed()],
+            "timeout_s": health.timeout_s, "heard": member.channel.counts, "job_ids": list(member.job_ids),
+            "nodes": [node.listed()],
         }  # fmt: skip
         for frame in self._told.all(self.table.relisted):
             self._send_frame(link, frame)

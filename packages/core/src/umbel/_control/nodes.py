@@ -246,17 +246,16 @@ class _Drain(NamedTuple):
 
 class Node:
     """One of a cluster. link: 0 for none. suspected_s: since when it has been, None while it is not. ended_s: of the dead, by
-    the system's clock. told: its state, as members have heard it last."""
+    the system's clock."""
 
     __slots__ = (
         "ended_s", "facts", "heard_s", "id", "is_expected", "link", "lost_s", "reason", "sequence", "state", "suspected_s",
-        "told",
     )  # fmt: skip
 
     def __init__(self, facts: Facts, state: Facts, now_s: float) -> None:
         self.id: str = facts["node_id"]
         self.facts = facts
-        self.state = self.told = state
+        self.state = state
         self.link = 0
         self.sequence = 0
         self.heard_s = now_s
@@ -278,16 +277,9 @@ class Node:
         return silent_s if self.lost_s is None else min(silent_s, self.lost_s + health.reconnect_s)
 
     def listed(self) -> dict[str, Any]:
-        return self._listed(self.state)
-
-    def as_told(self) -> dict[str, Any]:
-        """As members have heard it, or will at once."""
-        return self._listed(self.told)
-
-    def _listed(self, state: Facts) -> dict[str, Any]:
         is_alive = self.ended_s is None
         end = {"alive": is_alive, "reason": self.reason, "is_expected": self.is_expected, "ended_s": self.ended_s}
-        return {**self.facts, **state, **end}
+        return {**self.facts, **self.state, **end}
 
 
 class NodeTable:
@@ -343,7 +335,7 @@ class NodeTable:
             else:
                 self.alive[node.id] = self._lost[node.id] = node
                 node.lost_s = node.suspected_s = now_s
-                node.state = node.told = {**state, "is_awaited": True}
+                node.state = {**state, "is_awaited": True}
                 self.next_tick_s = min(self.next_tick_s, node.dies_s(self._health))
         return [node.id for node in self.alive.values() if node.is_awaited]
 
@@ -376,11 +368,10 @@ class NodeTable:
         return [node.listed() for node in (*self.alive.values(), *self.dead.values())]
 
     def relisted(self) -> dict[str, dict[str, Any] | None]:
-        """Those of which members have heard otherwise since this was asked last, by id, for new members; None for one that is no
-        more."""
+        """Those that are listed otherwise than when this was asked last, by id; None for one that is no more."""
         changed, self._relisted = self._relisted, {}
         found = {node_id: self.alive.get(node_id) or self.dead.get(node_id) for node_id in changed}
-        return {node_id: node.as_told() if node is not None else None for node_id, node in found.items()}
+        return {node_id: node.listed() if node is not None else None for node_id, node in found.items()}
 
     def suspicion(self, node_id: str, now_s: float) -> str:
         """Why this node is suspected, and until when; "" if it is not."""
@@ -454,7 +445,6 @@ class NodeTable:
         self._look_for_news(now_s)
         if not changes:
             return []
-        self._relisted.update((change["node_id"], None) for change in changes)
         return [Publish(changes, tuple([link for link in self._links() if link != but]))]
 
     def _look_for_news(self, now_s: float) -> None:
@@ -493,6 +483,7 @@ class NodeTable:
             self._changes(node)
         node.state = state  # an equal one is a later word all the same
         if is_other:
+            self._relisted[node.id] = None
             self._news.changes(node)
             self._look_for_news(now_s)
 
@@ -575,7 +566,7 @@ class NodeTable:
         self._relisted[node.id] = None
         node.ended_s, node.reason, node.is_expected = now_s + self._to_time_s, reason, is_expected
         node.suspected_s = None
-        node.state = node.told = {name: value for name, value in node.state.items() if name != "is_awaited"}
+        node.state = {name: value for name, value in node.state.items() if name != "is_awaited"}
         self._changes(node)
         self._remember_dead(node)
         end = {"alive": False, "reason": reason, "is_expected": is_expected, "ended_s": node.ended_s}

@@ -6,10 +6,10 @@ of, so that one that crosses this is not granted twice (`Given`); the node queue
 own processes. Whatever is wanted is asked for somewhere at any time, so nothing is lost when views are late.
 
 What room a node has is what it said last of itself, less as much of what it has been asked for from here as fits into that.
-What waits at a full node is asked for elsewhere as soon as another one has room, also where a node has said only later that it
-is full; and what a node with room does not grant within `PATIENCE_S` is tried at another. One that is being drained has none, and what was asked of it is asked elsewhere. The
-policy chooses among the nodes with room; which those are, and whether there can be any at all, `placement.eligible_nodes`
-says. Pure.
+What waits at a full node is asked for elsewhere as soon as another one has room, also where a node has said only later that
+it is full; and what a node with room does not grant within `PATIENCE_S` is tried at another. One that is being drained has
+none, and what was asked of it is asked elsewhere. The policy chooses among the nodes with room; which those are, and whether
+there can be any at all, `placement.eligible_nodes` says. Pure.
 """
 
 from __future__ import annotations

@@ -13,7 +13,9 @@ from umbel._wire import frames
 
 PROTOCOL_VERSION = 4
 DEPTH_MAX = frames.DEPTH_MAX + 8  # what a process may say is passed on in some objects more
-PACKED_BYTES = 16_384  # a frame to all nodes that is so long is packed: of 2,000 nodes' changes it becomes a fourth in 3 ms
+PACKED_BYTES = (
+    16_384  # a frame to all nodes that is so long is packed: of 2,000 nodes' changes it becomes a fourth in 3 ms
+)
 
 Message = dict[str, Any]
 _Check = Callable[[Any], bool]
