@@ -404,3 +404,23 @@ def test_what_the_autoscaler_decides_costs_no_look_at_each_task_or_node_to_be_la
 
     few, many = taken(1_000), taken(1_000_000)
     assert many <= 1.5 * few, (few, many)
+
+
+def test_when_a_node_is_to_be_dialled_costs_no_look_at_all_nodes() -> None:
+    """The daemon asks each time that it has done something."""
+    from umbel._agent import lease_links
+    from umbel._base import tokens
+    from umbel._transport import connection
+
+    def taken(nodes: int) -> int:
+        daemon: Any = types.SimpleNamespace(poller=connection.Poller(), now_s=lambda: 0.0)
+        token = tokens.Token(tokens.Role.NODE, bytes(tokens.KEY_BYTES))
+        links = lease_links.LeaseLinks(daemon, "aa" * 28, token, daemon, lambda _job: {})
+        for number in range(nodes):
+            links.add(f"{number:056x}", "127.0.0.1:1")
+        found = operations(lambda: [links.next_tick_s(), links.tick()])
+        links.close()
+        daemon.poller.close()
+        return found
+
+    assert taken(400) == taken(20)

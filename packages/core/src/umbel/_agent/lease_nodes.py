@@ -1,7 +1,8 @@
 """What a node knows of others of which its processes may have leases: what they have, and which cannot be asked now.
 
 A node that cannot be reached is *away* until it is to be tried again. One is *awaited* that a head which has started again knows
-of, and that has not come back to it. What a node has said of its own room counts for a while before what the head says of it.
+of, and that has not come back to it. What a node has said of its own room counts for a while before what the head says of it;
+that is looked at afterwards, for the node may have nobody here any more to say it to.
 """
 
 from __future__ import annotations
@@ -23,6 +24,7 @@ class LeaseNodes:
         self._dead: set[str] = set()
         self._away: dict[str, float] = {}  # nodes that could not be reached, until then
         self._room_s: dict[str, float] = {}  # when a node has said last what is free there
+        self._unseen: dict[str, float] = {}  # of which the head has said something since, until that is to be looked at
 
     def enter(self, facts: Message) -> None:
         """facts: as the cluster lists it."""
@@ -37,6 +39,7 @@ class LeaseNodes:
         self._away.pop(node, None)
         self.awaited.discard(node)
         self._room_s.pop(node, None)
+        self._unseen.pop(node, None)
         return str(known["draining"] or _draining(facts))
 
     def is_dead(self, node: str) -> bool:
@@ -58,15 +61,18 @@ class LeaseNodes:
     def lost(self, node: str, until_s: float) -> None:
         self._away[node] = until_s
         self._room_s.pop(node, None)
+        self._unseen.pop(node, None)
 
-    def away_until_s(self) -> Iterable[float]:
-        return self._away.values()
+    def due_s(self) -> Iterable[float]:
+        """When `due` finds something."""
+        return [*self._away.values(), *self._unseen.values()]
 
-    def back(self, now_s: float) -> list[str]:
-        """Those that are to be tried again from now on."""
-        found = [node for node, until_s in self._away.items() if until_s <= now_s]
+    def due(self, now_s: float) -> list[str]:
+        """Those of which it is to be looked at anew from now on what may be asked of them."""
+        found = [node for several in (self._away, self._unseen) for node, at_s in several.items() if at_s <= now_s]
         for node in found:
-            del self._away[node]
+            self._away.pop(node, None)
+            self._unseen.pop(node, None)
         return found
 
     # ---- what they have ----
@@ -83,11 +89,18 @@ class LeaseNodes:
         if change.get("draining") and not known.get("draining"):
             self.members[node]["draining"] = change["draining"]["reason"]
             return True
-        return is_known and node not in self._away and self._room_s.get(node, 0.0) + ROOM_COUNTS_S < now_s
+        if not is_known or node in self._away:
+            return False
+        counts_until_s = self._room_s.get(node, -ROOM_COUNTS_S) + ROOM_COUNTS_S
+        if counts_until_s < now_s:
+            return True
+        self._unseen[node] = counts_until_s
+        return False
 
     def room_told(self, node: str, message: Message, now_s: float) -> None:
         """It says itself what is free there: a "room"."""
         self._away.pop(node, None)
+        self._unseen.pop(node, None)
         self._room_s[node] = now_s
         known = self.members[node]
         drained = known["draining"] or message.get("draining", "")

@@ -516,14 +516,14 @@ class Sharing:
     def next_tick_s(self) -> float | None:
         if self.is_alone:
             return None
-        due = [self.forwarding.next_tick_s(), self._links.next_tick_s(), self._room_due_s, *self._nodes.away_until_s()]
+        due = [self.forwarding.next_tick_s(), self._links.next_tick_s(), self._room_due_s, *self._nodes.due_s()]
         return min((at_s for at_s in due if at_s is not None), default=None)
 
     def tick(self) -> None:
         if self.is_alone:
             return
         now_s = self._daemon.now_s()
-        for node in self._nodes.back(now_s):
+        for node in self._nodes.due(now_s):
             self._see(node)
         self._links.tick()
         if self._room_due_s is not None and self._room_due_s <= now_s:
