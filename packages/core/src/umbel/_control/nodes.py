@@ -669,8 +669,9 @@ class NodeTable:
             )
         checks.invariant(self._news.concerned() <= self.alive.keys(), "the dead join, or change")
         members = [node for node in self.alive.values() if node is not self.head]
-        linked, lost = ({node.id for node in members if bool(node.link) is is_linked} for is_linked in (True, False))
-        checks.invariant((linked, lost) == (self._linked.keys(), self._lost.keys()), "a node is not looked after")
+        for is_linked, looked_after in ((True, self._linked), (False, self._lost)):
+            expected = {node.id for node in members if bool(node.link) is is_linked}
+            checks.invariant(expected == set(looked_after), "a node is not looked after", nodes=expected)
         heard = [node.heard_s for node in self._linked.values()]
         checks.invariant(heard == sorted(heard), "the most silent are not the first", heard=heard)
         for asked in self._drains.values():

@@ -118,7 +118,7 @@ def decode(payload: bytes) -> tuple[Message, bytes]:
     import zlib
 
     size_bytes = message.get("size_bytes")
-    if not _is_count(size_bytes) or not 0 < size_bytes <= frames.FRAME_BYTES_MAX:
+    if not isinstance(size_bytes, int) or not 0 < size_bytes <= frames.FRAME_BYTES_MAX:
         raise ValueError(f"packed.size_bytes is wrong: {size_bytes!r:.100}")
     unpacker = zlib.decompressobj()
     try:

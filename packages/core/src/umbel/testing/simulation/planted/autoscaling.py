@@ -59,9 +59,9 @@ def _drain_at_once(now: planning.Situation, causes: Mapping[str, str]) -> Any:
     return _drains_of(now._replace(settings=now.settings._replace(node_types=types)), causes)
 
 
-def _launch_all(_now: Any, _at_once: Any, wanted: list[packing.Room]) -> tuple[list[packing.Room], list[packing.Room]]:
+def _launch_all(_now: Any, _at_once: Any, wanted: list[packing.Room]) -> tuple[list[Any], list[Any]]:
     """As fast as can be."""
-    return wanted, []
+    return [planning._Launch(room.type_name, room.cause, room.count) for room in wanted], []
 
 
 def _forget_the_coming(now: planning.Situation, *, is_whole: bool) -> Any:
@@ -74,7 +74,7 @@ def _launch_part_of_a_group(packer: packing.Packer, group: Any, cause: str) -> A
     """What was launched for a group that cannot be placed is launched all the same."""
     found = _attempt(packer, group, cause)
     if found is not None and packer.offers.can(packer.offers.all[0]):
-        packer.launch(packer.offers.all[0], cause)
+        packer.launch(packer.offers.all[0], cause, 1)
     return found
 
 
