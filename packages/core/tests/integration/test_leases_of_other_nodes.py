@@ -625,6 +625,27 @@ def test_a_node_that_breaks_the_protocol_is_cut_off(home: str, sent: dict[str, A
         cluster.shutdown()
 
 
+def test_a_node_whose_process_counts_on_a_worker_that_it_has_not_leased_is_told(home: str) -> None:
+    cluster = cluster_utils.Cluster(initialize_head=True)
+    try:
+        assert cluster.head_node is not None
+        head, process, worker = cluster.head_node, "ab" * 16, "cd" * 16
+        with dialler.connect(
+            addresses.parse(head.address), token_files.read(cluster.token_file), handshake.LEASES
+        ) as stream:
+            hello = {"t": "hello", "protocol": lease_messages.PROTOCOL_VERSION, "node": "ef" * 28, "to": head.node_id}
+            for message in (hello, {"t": "check", "client": process, "worker": worker}):
+                stream.send(frames.encode_control(message))
+            reader, heard = frames.FrameReader(), []
+            while len(heard) < 2:
+                assert select.select([stream], [], [], TIMEOUT_S)[0]
+                heard += [frames.decode_control(one)[0] for one in reader.feed(stream.recv(1 << 16))]
+        assert (heard[1]["t"], heard[1]["client"]) == ("tell", process)
+        assert (heard[1]["message"]["t"], heard[1]["message"]["worker"]) == ("worker_died", worker)
+    finally:
+        cluster.shutdown()
+
+
 def test_only_nodes_may_ask_for_leases(home: str) -> None:
     cluster = cluster_utils.Cluster(initialize_head=True)
     try:

@@ -414,6 +414,14 @@ class Sharing:
         self._links.say(lease.node, {"t": "kill", "client": client, "worker": worker, "reason": reason})
         return True
 
+    def checks(self, client: str, worker: str) -> bool:
+        """Whether its node is asked if a process has this worker; it does not answer if it has."""
+        lease = self._leases.get(worker)
+        if lease is None or lease.client != client:
+            return False
+        self._links.say(lease.node, {"t": "check", "client": client, "worker": worker})
+        return True
+
     # ---- what this node's agent has decided ----
 
     def note(self, commands: Sequence[Any]) -> None:
@@ -665,6 +673,10 @@ class Sharing:
             self._on_job_over(lessee, self._local_job(message["job"]))
         elif kind == "lines":
             self._on_lines(lessee.node, message)
+        elif kind == "check":
+            trouble = self._daemon.leases.trouble(message["client"], message["worker"])
+            if trouble is not None:
+                lessee.send({"t": "tell", "client": message["client"], "message": trouble})
         elif message["client"] not in lessee.guests:
             return
         elif kind == "leave":

@@ -321,6 +321,9 @@ class AgentState:
         found = self.workers.get(worker)
         return found.lease if found is not None else None
 
+    def has_leased(self, client: str, worker: str) -> bool:
+        return worker in self.clients.get(client, {})
+
     def _on_kill_requested(self, event: ev.KillRequested) -> list[AgentCommand]:
         if event.worker not in self.clients.get(event.client, {}):
             return []  # it died meanwhile, or is no longer this client's
