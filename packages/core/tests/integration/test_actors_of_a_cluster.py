@@ -11,9 +11,10 @@ import drivers
 import homes
 import proxies
 import pytest
+from heads import asked
 
 from umbel import cluster_utils
-from umbel._client import cluster_node, tool
+from umbel._client import cluster_node
 
 pytestmark = [
     pytest.mark.skipif(not sys.platform.startswith("linux"), reason="processes are found through /proc"),
@@ -51,11 +52,10 @@ class Place:
     """A cluster whose drivers run as processes of their own."""
 
     def __init__(self, directory: str) -> None:
-        self.directory = directory
         self.nodes = cluster_utils.Cluster(initialize_head=True, head_node_args={"num_cpus": 2})
         self._others: list[cluster_utils.ClusterNode] = []
         self._proxies: list[proxies.Proxy] = []
-        self._drivers: list[drivers.Driver] = []
+        self._programs = drivers.Programs(directory, BEGIN)
 
     @property
     def head(self) -> cluster_utils.ClusterNode:
@@ -75,18 +75,14 @@ class Place:
         return proxy, node
 
     def driver(self, node: cluster_utils.ClusterNode, source: str) -> drivers.Driver:
-        made = drivers.Driver(BEGIN + source, self.directory, SESSION=node.session_dir)
-        self._drivers.append(made)
-        return made
+        return self._programs.start(node, source)
 
     def says(self, node: cluster_utils.ClusterNode, source: str) -> list[str]:
         """The lines of a driver that ends by itself."""
         return self.driver(node, source).finish(TIMEOUT_S)[0].splitlines()
 
     def end(self) -> None:
-        for one in self._drivers:
-            one.process.kill()
-            one.process.communicate()
+        self._programs.end()
         for node in self._others:
             node._end(is_graceful=False)
         self.nodes.shutdown()
@@ -103,12 +99,6 @@ def place() -> Iterator[Place]:
             yield made
         finally:
             made.end()
-
-
-def asked(node: cluster_utils.ClusterNode, what: str) -> list[dict[str, Any]]:
-    with tool.Tool(node.session_dir) as asker:
-        found: list[dict[str, Any]] = asker.query(what)
-        return found
 
 
 OWNER = """
