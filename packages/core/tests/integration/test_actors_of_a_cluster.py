@@ -560,3 +560,44 @@ def test_actors_that_fit_into_a_cluster_all_run_however_quickly_they_are_created
     """,
     )
     assert lines[-1].split() == sorted(2 * [place.head.node_id, first.node_id, second.node_id])
+
+
+@pytest.mark.parametrize("on_head", [False, True])
+def test_an_actor_that_waits_at_a_full_node_goes_where_another_one_ends(place: Place, *, on_head: bool) -> None:
+    """Before: it waited where it had been created, for ever, while the node of the one that had ended was idle."""
+    node = place.add()
+    freed = place.head.node_id if on_head else place.add().node_id
+    lines = place.says(
+        node,
+        f"""
+    counters = [Counter.options(num_cpus=1).remote() for _ in range({4 if on_head else 6})]
+    nodes = umbel.get([one.where.remote() for one in counters], timeout={TIMEOUT_S})
+    late = Counter.options(num_cpus=1).remote()
+    try:
+        umbel.get(late.where.remote(), timeout=0.5)
+    except umbel.exceptions.GetTimeoutError:
+        say("waits")
+    umbel.kill(counters[nodes.index({freed!r})])
+    say(umbel.get(late.where.remote(), timeout={TIMEOUT_S}))
+    """,
+    )
+    assert lines == ["waits", freed]
+
+
+def test_actors_are_placed_though_every_node_looks_full_for_leases_that_linger(place: Place) -> None:
+    """Before: those that were created within half a second of tasks on all nodes might wait at their creator's for ever."""
+    first, second = place.add(), place.add()
+    lines = place.says(
+        first,
+        f"""
+    @umbel.remote
+    def where():
+        time.sleep(0.1)
+        return umbel.get_runtime_context().get_node_id()
+
+    say(len(set(umbel.get([where.options(scheduling_strategy="SPREAD").remote() for _ in range(6)]))))
+    counters = [Counter.options(num_cpus=1, scheduling_strategy="SPREAD").remote() for _ in range(6)]
+    say(*sorted(umbel.get([one.where.remote() for one in counters], timeout={TIMEOUT_S})))
+    """,
+    )
+    assert lines[-1].split() == sorted(2 * [place.head.node_id, first.node_id, second.node_id])

@@ -67,10 +67,18 @@ class Queries:
             "workers": self._workers,
             "owners": self._owners,
             "jobs": self._jobs,
+            "cluster_events": self._cluster_events,
             "store": self._store,
             "metrics": self._metrics,
             "processes": self._processes,
             "autoscaler": lambda: daemon.scaling.answer() if daemon.scaling is not None else None,
+        }
+
+        self.on: dict[str, Callable[[Client, Message, bytes], None]] = {
+            "query": self.on_query,
+            "gather": self._on_gather,
+            "ask": self._on_ask,
+            "answer": self._on_answer,
         }
 
     def answer(self, what: str) -> Any:
@@ -85,7 +93,7 @@ class Queries:
         else:
             self._look(what, about, done)
 
-    def on_gather(self, client: Client, message: Message, _body: bytes) -> None:
+    def _on_gather(self, client: Client, message: Message, _body: bytes) -> None:
         limit_s = message["limit_s"] or GATHER_S
         self._inquire().gather(client.id, message["rq"], message["what"], message["abouts"], limit_s)
 
@@ -144,7 +152,7 @@ class Queries:
         if self._inquiries is not None:
             self._inquiries.close()
 
-    def on_ask(self, client: Client, message: Message, _body: bytes) -> None:
+    def _on_ask(self, client: Client, message: Message, _body: bytes) -> None:
         """Pass a question on to another process."""
         hub = self._daemon.hub
         whom = message["whom"]
@@ -164,7 +172,7 @@ class Queries:
             number = self._asks.passed_on(client.id, message["rq"], whom)
             hub.send(whom, {"t": "asked", "ask": number, "what": message["what"], "about": message["about"]})
 
-    def on_answer(self, client: Client, message: Message, _body: bytes) -> None:
+    def _on_answer(self, client: Client, message: Message, _body: bytes) -> None:
         ask = self._asks.answered(message["ask"], client.id)
         if ask is not None:
             self._daemon.hub.reply(ask.asker, ask.request, {"result": message["answer"]})
@@ -238,6 +246,10 @@ class Queries:
         members = self._daemon.members
         elsewhere = members.where(process) if members is not None else ""
         return elsewhere or str(self._config["node_id"])
+
+    def _cluster_events(self) -> list[Message]:
+        listed: list[Message] = self._daemon.control.events_listed()
+        return listed
 
     def _environments(self) -> list[Message]:
         now_s = self._daemon.now_s()

@@ -20,6 +20,7 @@ from umbel._transport import connection as transport
 
 SPACE, REQUESTS = b"umbel.autoscaler", b"resource_requests"  # where `request_resources` leaves what it was told
 RESTART_AFTER_S = 5.0  # one that ends at once would do it again
+EVENTS = "AUTOSCALER"  # the source of its events, see `umbel._control.cluster_events`
 BARRED_MAX = 10_000  # names of nodes that are not let in any more; a launcher gives none twice
 INSTANCE_ID = "umbel.io/instance-id"  # as `umbel._model.node_labels` has it, which is not quick to import
 _BOOT = (
@@ -67,6 +68,8 @@ class Scaling:
             self._daemon.hub.refuse(client.id, message["rq"], "forbidden", "scaling needs a token of the role admin")
         elif message["report"] is not None:
             self.report = {**message["report"], "at_s": self._daemon.now_s()}
+            for severity, text in self.report.pop("happened", ()):
+                self._daemon.control.add_event(severity, EVENTS, text)
             self._daemon.hub.reply(client.id, message["rq"], {"result": {}})
         elif message["barred"]:
             self._daemon.hub.reply(client.id, message["rq"], {"result": {"is_barred": self._bar(message["barred"])}})

@@ -96,6 +96,9 @@ class Members:
             "request": self._on_request,
             "query": self._on_query,
             "drain_node": self._on_drain_node,
+            "event": lambda _member, message, _body: self.control.add_event(
+                message["severity"], message["source"], message["text"], **message["facts"]
+            ),
             "client_gone": lambda member, message, _body: self._client_gone(member, message["client"]),
             "job_begins": self._on_job_begins,
             "job_leaves": lambda _member, message, _body: self.control.job_leaves(message["client"]),
@@ -339,6 +342,13 @@ class Members:
         """How a member is, by its own word; see `nodes.NodeJoined`."""
         if self.member_on(node_id) is not None:
             self.views.said(node_id, facts, state)
+            self._places.look()
+
+    def look_at_own(self) -> None:
+        """Now and then, for what has become free on this node."""
+        if self.has_any:
+            self.see_own()
+            self._places.look()
 
     def node_gone(self, node_id: str, reason: str) -> None:
         """For good. First go those who need what they own to end with them, so that nobody looks for workers of that."""
@@ -476,6 +486,7 @@ class Members:
     def _on_room(self, member: Member, message: Message, _body: bytes) -> None:
         """It has given bundles back."""
         self.views.room(member.node_id, message["available"])
+        self._places.look()
         self.control.nodes_changed()
 
 
