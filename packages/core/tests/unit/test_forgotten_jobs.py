@@ -5,7 +5,7 @@ from __future__ import annotations
 import gc
 from typing import Any
 
-from umbel._agent.lease_sharing import GuestJob
+from umbel._agent.lease_jobs import GuestJob
 from umbel._agent.ledger import CPU, UNIT
 from umbel._wire import frames
 from umbel.testing.simulation import daemon as simulated

@@ -154,7 +154,7 @@ class LeaseService:
     def trouble(self, client: str, worker: str) -> Message | None:
         """What a process is to be told that has waited for long for an answer of a worker of this node: that it has not leased
         that one (any more), which it should have been told before."""
-        if self._daemon.agent.has_leased(client, worker):
+        if worker in self._daemon.agent.clients.get(client, ()):
             return None
         self._daemon.log(f"internal error: process {client} counts on worker {worker}, which it has not leased")
         return {
@@ -228,7 +228,7 @@ class LeaseService:
 
     def _tell_holder(self, client: str, message: Message) -> None:
         """Of a lease, who may be a process of another node."""
-        if self._sharing is None or not self._sharing.tell(client, message):
+        if self._sharing is None or not self._sharing.tell_guest(client, message):
             self._daemon.hub.send(client, message)
 
     # ---- what did not go well ----
