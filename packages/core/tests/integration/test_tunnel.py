@@ -219,7 +219,7 @@ def test_streams_end_when_the_other_side_has_been_away_for_too_long(pair: Pair) 
         assert end.over == []
         end.now_s = 30.0
         end.tunnel.tick()
-        assert end.over == ["it was broken for longer than 30 s"]
+        assert end.over == ["the connection was broken for longer than 30 s"]
     pair.until(lambda: is_at_end(near) and is_at_end(pair.second.taken[0]))
 
 

@@ -139,9 +139,9 @@ def test_both_sides_give_up_with_the_reason() -> None:
         taken(side)
         side.tick(40.0)
     assert taken(near) == [
-        Over("it was broken for longer than 30 s; the last attempt to make it again: nobody is there")
+        Over("the connection was broken for longer than 30 s; the last attempt to make it again: nobody is there")
     ]
-    assert taken(far) == [Over("it was broken for longer than 30 s")]
+    assert taken(far) == [Over("the connection was broken for longer than 30 s")]
     near.connected("late", 41.0)
     assert (taken(near), near.next_tick_s()) == ([Close("late", "")], None)
 

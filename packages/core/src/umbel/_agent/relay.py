@@ -122,6 +122,8 @@ class Relay:
 
     def is_over(self, reason: str) -> None:
         _log(f"the program that it stands for is gone: {reason}")
+        with contextlib.suppress(OSError):  # the daemon is gone as well
+            self._alive.send(frames.encode_control({"t": "ended", "why": reason}))
         self._is_over = True
 
     def dial(self) -> None:

@@ -792,7 +792,7 @@ class Service:
         self.decide(ev.ClientLeft(client.id, now_s))
         if self._sharing is not None:
             self._sharing.client_gone(client)
-        self.control.client_gone(client.id)
+        self.control.client_gone(client.id, self._relays.why_gone(client.pid) if self._relays is not None else "")
         self.store.client_gone(client.id)
         if self._values is not None:
             self._values.client_gone(client.id)

@@ -99,8 +99,8 @@ class Conversation:
         """is_final: the other side is no more."""
         if is_final:
             self._end(
-                "it was broken, and what acted there for this program has ended meanwhile, or does not know it any more: "
-                f"{reason}"
+                "the connection was broken, and what acted there for this program has ended meanwhile, or does not know it any "
+                f"more: {reason}"
             )
         else:
             self._failure = reason
@@ -185,7 +185,7 @@ class Conversation:
             self.commands.append(Dial())
         elif what == "give up":
             last = f"; the last attempt to make it again: {self._failure}" if self._failure else ""
-            self._end(f"it was broken for longer than {self._patience_s:g} s{last}")
+            self._end(f"the connection was broken for longer than {self._patience_s:g} s{last}")
 
     # ---- the end ----
 
