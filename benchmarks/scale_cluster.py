@@ -197,6 +197,7 @@ class Head:
         self.node_id = _node_id(0)
         self.poller = cluster.network
         self.scaling: Any = None
+        self.node = self.others = self  # of its daemon
         self.jobs: dict[str, Any] = {}
         self.faults: list[str] = []
         self.dead: list[str] = []
@@ -225,6 +226,8 @@ class Head:
 
     def other_nodes(self) -> list[Message]:
         return [one for one in self.nodes.listed() if one["node_id"] != self.node_id]
+
+    listed = other_nodes
 
     def node_appeared(self, node_id: str, address: str) -> None:
         self.directory.set(node_ids.tag_of_node(node_id), address)

@@ -12,6 +12,7 @@ after the recording has ended.
 from __future__ import annotations
 
 import atexit
+import gc
 import json
 import os
 import signal
@@ -30,6 +31,17 @@ DEPTH_MAX = 80  # frames kept of a stack, the innermost ones
 Stack = tuple[str, ...]
 
 
+def _frames() -> dict[int, FrameType]:
+    """Of each thread. A collection in the middle would make older interpreters stand still, see `umbel._base.frames`."""
+    was_on = gc.isenabled()
+    gc.disable()
+    try:
+        return sys._current_frames()
+    finally:
+        if was_on:
+            gc.enable()
+
+
 class Sampler:
     """CPU seconds of this process by stack, outermost frame first."""
 
@@ -43,7 +55,7 @@ class Sampler:
         self.names: dict[CodeType, str] = {}
 
     def start(self) -> None:
-        for thread in sys._current_frames():
+        for thread in _frames():
             self.used_s[thread] = time.clock_gettime(time.pthread_getcpuclockid(thread))
         signal.signal(signal.SIGPROF, self.sample)
         self.write()  # the file tells that this process may be sent SIGPROF
@@ -71,7 +83,7 @@ class Sampler:
 
     def _take(self, frame: FrameType | None) -> None:
         is_recording = os.path.exists(os.path.join(self.folder, "recording"))
-        for thread, innermost in sys._current_frames().items():
+        for thread, innermost in _frames().items():
             used_s = time.clock_gettime(time.pthread_getcpuclockid(thread))
             spent_s = used_s - self.used_s.get(thread, 0.0)
             self.used_s[thread] = used_s

@@ -214,6 +214,9 @@ def test_min_workers_are_there_and_killed_ones_are_replaced() -> None:
             lambda: all("min_workers" in one["why"] for one in made.scaling()["nodes"] if one["type"]),
             what="both to be kept, with the reason",
         )
+        events = [one["text"] for one in made.query("cluster_events") if one["source"] == "AUTOSCALER"]
+        ends = f"ends node {first}: its daemon has died"
+        assert events == ["launches 2 of small: min_workers is 2", ends, "launches 1 of small: min_workers is 2"]
 
 
 def test_room_that_is_requested_is_there_until_it_is_taken_back(home: Path) -> None:
@@ -250,6 +253,9 @@ def test_launches_that_fail_are_explained_and_tried_again(monkeypatch: pytest.Mo
         assert failure["type"] == "small"
         assert "object_store_memory must be at least" in failure["reason"]
         assert failure["retry_s"] > 0
+        drivers.wait_until(
+            lambda: [one for one in made.query("cluster_events") if one["severity"] == "WARNING"], what="it to be told"
+        )
 
 
 def test_node_that_is_to_be_ended_before_it_joins_is_not_let_in() -> None:

@@ -194,6 +194,16 @@ def test_a_node_that_died_meanwhile_and_the_heads_own_are_given_up_and_what_was_
         "there": (1, 1), "at head": (1, 0),
     }  # fmt: skip
     assert (listed["held"]["state"], listed["held"]["cause"]) == ("DEAD", "preempted")
+    events = [one["text"] for one in asked(place.head, "cluster_events")]
+    assert events[0].endswith("leads the cluster"), "the first head has told it"
+    for text in (
+        f"node {second.node_id} is being drained (preemption: a test)",
+        f"node {place.head.node_id} leads the cluster again, and awaits 2 others",
+        f"node {second.node_id} is dead: it did not come back within",
+        "actor held is dead: ",
+        "actor there restarts, 1 of 1: ",
+    ):
+        assert any(one.startswith(text) for one in events), (text, events)
 
 
 def test_tasks_that_insist_on_a_node_that_is_awaited_wait_for_it_and_say_so(

@@ -239,7 +239,9 @@ during = error_of(actor.leak.remote())
 second = umbel.get(actor.pid.remote(), timeout=40)
 last = error_of(actor.leak.remote())
 after = error_of(actor.pid.remote())
-tell(restarted=first != second, during=[type(during).__name__, str(during)], last=[type(last).__name__, str(last)],
+from umbel.util.state import list_cluster_events
+events = [one.message for one in list_cluster_events(filters=[("source_type", "=", "MEMORY")])]
+tell(restarted=first != second, events=events, during=[type(during).__name__, str(during)], last=[type(last).__name__, str(last)],
      after=[type(after).__name__, str(after)])
 """)
     assert result["restarted"]
@@ -250,6 +252,7 @@ tell(restarted=first != second, during=[type(during).__name__, str(during)], las
     assert "memory ran short" in result["after"][1]
     assert "restarts are used up" in result["after"][1]
     assert "was killed: memory ran short" in result["errors"]  # the driver is told, since something was lost
+    assert [": memory ran short" in one for one in result["events"]] == [True, True]
 
 
 def test_what_a_worker_has_started_counts_and_goes_with_it() -> None:

@@ -208,7 +208,7 @@ def test_every_node_tells_the_same(nodes: Nodes, which: str) -> None:
     umbel.get(nodes.actor.submits.remote(1))
     request = node_view.Request(limit=1_000)
     with tool.Tool(nodes.head.session_dir) as head, tool.Tool(getattr(nodes, which).session_dir) as other:
-        for kind in ("tasks", "workers", "actors", "nodes", "jobs"):
+        for kind in ("tasks", "workers", "actors", "nodes", "jobs", "cluster_events"):
             of_head, of_other = (cluster_listing.KINDS[kind](asker, request) for asker in (head, other))
             assert (of_head.missing, of_other.missing) == ([], [])
             key = {
@@ -217,8 +217,27 @@ def test_every_node_tells_the_same(nodes: Nodes, which: str) -> None:
                 "actors": "actor_id",
                 "nodes": "node_id",
                 "jobs": "job_id",
+                "cluster_events": "event_id",
             }[kind]
             assert sorted(row[key] for row in of_head.rows) == sorted(row[key] for row in of_other.rows), kind
+
+
+def test_what_has_happened_is_remembered_by_the_head(nodes: Nodes) -> None:
+    events = [one.message for one in reversed(state.list_cluster_events())]
+    assert events[0] == f"node {nodes.head.node_id} leads the cluster"
+    assert {f"node {one.node_id} joined at {one.address}" for one in (nodes.a, nodes.b)} <= set(events)
+    restarting = On.options(max_restarts=1, name="restarting", resources={"b": 0.1}).remote()  # type: ignore[attr-defined]
+    os.kill(umbel.get(restarting.ready.remote()), signal.SIGKILL)
+    drivers.wait_until(
+        lambda: [one.severity for one in state.list_cluster_events(filters=[("source_type", "=", "actors")])],
+        what="its restart",
+    )
+    (event,) = state.list_cluster_events(filters=[("source_type", "=", "actors")], detail=True)
+    assert (event.severity, event.message.partition(":")[0]) == ("WARNING", "actor restarting restarts, 1 of 1")
+    assert event.custom_fields is not None and event.custom_fields["actor_id"] == restarting._actor_id.hex()
+    umbel.kill(restarting)
+    told = commands.run("list", "cluster-events", "--filter", "severity=WARNING")
+    assert (told.returncode, event.message in told.stdout) == (0, True), told
 
 
 def test_cluster_is_listed_from_another_machine(nodes: Nodes, monkeypatch: pytest.MonkeyPatch) -> None:

@@ -8,6 +8,7 @@ from typing import Any
 import pytest
 
 from umbel import exceptions
+from umbel._control import cluster_events
 from umbel._control import events as ev
 from umbel._control.actors import DEAD_KEPT_MAX, EXIT_GRACE_S, UNKNOWN_GRACE_S, ActorTable
 from umbel._control.events import ActorSpec, ActorState, Cause
@@ -51,6 +52,11 @@ def alive(table: ActorTable, made: ActorSpec, worker: str = "w1") -> None:
 
 def hosted(table: ActorTable, made: ActorSpec, worker: str = "w1") -> None:
     table.apply(created(made), ev.ActorHosted(made.actor, worker, f"/{worker}.sock", 0.0))
+
+
+def happened(severity: str, text: str) -> cluster_events.Happened:
+    facts = {"actor_id": "a", "class_name": "Counter", "name": "", "job_id": ""}
+    return cluster_events.Happened(severity, "ACTORS", f"actor Counter {text}", facts)
 
 
 def published(
@@ -286,6 +292,7 @@ def test_crash_without_restarts_is_death(table: ActorTable) -> None:
     assert table.apply(ev.HostDied("a", "w1", "it crashed", 1.0)) == [
         published(ActorState.DEAD, reason="it crashed"),
         ev.Forget("a"),
+        happened("ERROR", "is dead: it crashed"),
     ]
     assert watch(table) == [published(ActorState.DEAD, reason="it crashed")]
 
@@ -297,6 +304,7 @@ def test_crash_with_restarts_left_restarts_and_counts(table: ActorTable) -> None
     assert table.apply(ev.HostDied("a", "w1", "it crashed", 1.0)) == [
         published(ActorState.RESTARTING, restarts=1, reason="it crashed"),
         ev.Place(made),
+        happened("WARNING", "restarts, 1 of 1: it crashed"),
     ]
     assert table.apply(ev.ActorHosted("a", "w2", "/w2.sock", 2.0)) == [ev.Create("a", "w2", reconstructed=1)]
     assert table.apply(ev.ActorReady("a", "w2", 2.0)) == [published(ActorState.ALIVE, worker="w2", restarts=1)]
@@ -325,6 +333,7 @@ def test_constructor_that_raises_is_final_and_its_worker_is_released(table: Acto
     assert table.apply(ev.ActorInitFailed("a", "w1", 0.0)) == [
         published(ActorState.DEAD, reason="its constructor raised an error", cause=Cause.INIT_FAILED),
         ev.Forget("a"),
+        happened("ERROR", "is dead: its constructor raised an error"),
         ev.Release("a", EXIT_GRACE_S),
     ]
     assert table.apply(ev.HostDied("a", "w1", "", 1.0)) == []
@@ -459,7 +468,7 @@ def test_watcher_that_is_gone_is_told_nothing(table: ActorTable) -> None:
     alive(table, spec())
     watch(table)
     table.apply(ev.ClientGone("watcher", 0.0))
-    assert table.apply(ev.HostDied("a", "w1", "", 1.0)) == [ev.Forget("a")]
+    assert table.apply(ev.HostDied("a", "w1", "", 1.0)) == [ev.Forget("a"), happened("ERROR", "is dead: ")]
 
 
 def test_only_so_many_dead_are_remembered(table: ActorTable) -> None:
@@ -547,8 +556,10 @@ def test_actors_of_a_group_that_has_ended_die_whatever_restarts_they_have_left(t
 
 def test_a_restart_for_a_node_that_was_taken_away_does_not_count(table: ActorTable) -> None:
     alive(table, spec(max_restarts=1))
-    (placed,) = table.apply(ev.HostDied("a", "w1", "its node was drained", 0.0, is_preempted=True))
-    assert placed == ev.Place(spec(max_restarts=1))
+    assert table.apply(ev.HostDied("a", "w1", "its node was drained", 0.0, is_preempted=True)) == [
+        ev.Place(spec(max_restarts=1)),
+        happened("WARNING", "restarts, 1 of 1: its node was drained"),
+    ]
     table.apply(ev.ActorHosted("a", "w2", "/w2.sock", 0.0), ev.ActorReady("a", "w2", 0.0))
     table.apply(ev.HostDied("a", "w2", "it crashed", 0.0))
     (listed,) = table.listed()

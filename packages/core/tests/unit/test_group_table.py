@@ -8,6 +8,7 @@ from collections.abc import Sequence
 import pytest
 
 from umbel import exceptions
+from umbel._control import cluster_events
 from umbel._control import group_events as ev
 from umbel._control.group_events import Cause, GroupSpec, GroupState
 from umbel._control.groups import (
@@ -68,6 +69,12 @@ def refused(node: str, attempt: int = 1, at_s: float = 0.0) -> ev.BundlesRefused
 
 def lost(node: str, at_s: float = 0.0) -> ev.NodeLost:
     return ev.NodeLost(node, at_s)
+
+
+def happened(node: str, bundles: list[int], of: int) -> cluster_events.Happened:
+    facts = {"placement_group_id": "g", "name": "", "node_id": node, "bundles": bundles}
+    what = f"placement group g lost {len(bundles)} of its {of} bundles with node {node}, and looks for another place"
+    return cluster_events.Happened("WARNING", "PLACEMENT_GROUPS", what, facts)
 
 
 def removal(group: str = "g") -> ev.RemovalWanted:
@@ -159,7 +166,7 @@ def test_a_node_lost_while_committing_takes_back_what_others_have_committed() ->
 def test_only_lost_bundles_are_placed_again() -> None:
     table = make(seen("a"), seen("b"), seen("c"))
     placed(table, spec(strategy="STRICT_SPREAD"), "a", "b")
-    assert table.apply(lost("b")) == [reserve("c", 2, {1: 1})]
+    assert table.apply(lost("b")) == [happened("b", [1], 2), reserve("c", 2, {1: 1})]
     assert (state(table), nodes(table)) == (GroupState.RESCHEDULING, ("a", ""))
     table.check()
     assert table.apply(reserved("c", 2), committed("c", 2)) == [ev.Commit("c", "g", 2)]
@@ -170,15 +177,15 @@ def test_only_lost_bundles_are_placed_again() -> None:
 def test_strict_pack_that_lost_its_node_goes_to_another_as_a_whole() -> None:
     table = make(seen("a"), seen("b"))
     placed(table, spec(strategy="STRICT_PACK"), "a")
-    assert table.apply(lost("a")) == [reserve("b", 2, {0: 1, 1: 1})]
+    assert table.apply(lost("a")) == [happened("a", [0, 1], 2), reserve("b", 2, {0: 1, 1: 1})]
     table.check()
 
 
 def test_a_second_loss_while_rescheduling_begins_anew() -> None:
     table = make(seen("a"), seen("b"), seen("c"), seen("d"))
     placed(table, spec(wanted=(1, 1, 1), strategy="STRICT_SPREAD"), "a", "b", "c")
-    assert table.apply(lost("b")) == [reserve("d", 2, {1: 1})]
-    assert table.apply(lost("c")) == [ev.Cancel("d", "g", 2)]  # no place for two
+    assert table.apply(lost("b")) == [happened("b", [1], 3), reserve("d", 2, {1: 1})]
+    assert table.apply(lost("c")) == [happened("c", [2], 3), ev.Cancel("d", "g", 2)]  # no place for two
     assert (state(table), nodes(table)) == (GroupState.RESCHEDULING, ("a", "", ""))
     table.check()
     assert table.apply(seen("e")) == [reserve("d", 3, {1: 1}), reserve("e", 3, {2: 1})]

@@ -176,7 +176,9 @@ def test_actor_that_may_have_been_constructed_is_not_constructed_twice(disk: Dis
     disk.tables.actors.apply(ev.ActorHosted("a", "w", "/w", 0.0))
     disk.write()
     tables = disk.start_again()
-    assert recover(tables) == [ev.Forget("a")]
+    forget, happened = recover(tables)
+    assert forget == ev.Forget("a")
+    assert happened[:3] == ("ERROR", "ACTORS", "actor Counter is dead: its node ended")
     dead = tables.actors.dead("a")
     assert dead is not None
     assert (dead.state, dead.cause, dead.reason) == (ActorState.DEAD, Cause.CRASHED, REASON)
@@ -457,8 +459,9 @@ def test_group_comes_back_and_is_placed_again_where_its_node_is_gone(disk: Disk)
     assert table.spec("g") == made
     assert table.find("pg", "ns") == "g"
     assert table.apply(group_events.NodeSeen(view("n2"), 101.0)) == []
-    commands = table.apply(group_events.Recovered(102.0))
-    assert [(type(one), one[0], one[2]) for one in commands] == [(group_events.Reserve, "n2", 2)]  # type: ignore[misc]
+    happened, reserve = table.apply(group_events.Recovered(102.0))
+    assert happened[:2] == ("WARNING", "PLACEMENT_GROUPS")
+    assert isinstance(reserve, group_events.Reserve) and (reserve.node, reserve.attempt) == ("n2", 2)
     table.check()
     assert table.listed()[0].state.value == "RESCHEDULING"
     assert disk.write() == ["group/g/state"]

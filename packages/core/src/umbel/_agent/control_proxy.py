@@ -35,6 +35,7 @@ _PASSED_ON = (
 )  # fmt: skip
 _ASKED_OF_HEAD = {
     "actors": "actors", "jobs": "jobs", "placement_groups": "placement groups", "autoscaler": "autoscaler's launches",
+    "cluster_events": "events",
 }  # fmt: skip
 # What need not be said to another head: it is told of this by what there is, or decides it anew.
 _RESTATED = (
@@ -509,6 +510,12 @@ class ControlProxy:
     def jobs_listed(self) -> list[Message]:
         """The head is asked."""
         return []
+
+    events_listed = jobs_listed
+
+    def add_event(self, severity: str, source: str, text: str, **facts: Any) -> None:
+        """Of what has happened here, for the head to remember."""
+        self._say({"t": "event", "severity": severity, "source": source, "text": text, "facts": facts})
 
     def job_environments(self) -> list[Any]:
         return []

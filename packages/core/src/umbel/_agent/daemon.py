@@ -69,12 +69,12 @@ def main(orders: int, answers: int) -> None:
         os.waitpid(fork_server_pid, 0)
         raise
     if not config["embedded"]:
-        daemon.note_outliving()
+        daemon.others.note_outliving()
 
     def answer(trouble: str) -> None:
         _answer(answers, {"ok": not trouble, "pid": os.getpid(), "refusal": trouble})
 
-    daemon.when_joined(answer)
+    daemon.others.when_joined(answer)
     gc.freeze()
     gc.enable()
     try:

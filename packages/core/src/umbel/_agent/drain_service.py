@@ -7,13 +7,16 @@ Requests come from commands and programs (`on_request`), and reach the head, who
 from __future__ import annotations
 
 from collections.abc import Callable
-from typing import Any, Protocol
+from typing import TYPE_CHECKING, Any, Protocol
 
 from umbel._agent import draining
 from umbel._agent import events as ev
 from umbel._agent.hub import Client, Hub, Message
 from umbel._agent.records import WorkerState
 from umbel._agent.state import AgentState
+
+if TYPE_CHECKING:
+    from umbel._agent.other_nodes import OtherNodes
 
 
 class Daemon(Protocol):
@@ -29,14 +32,7 @@ class Daemon(Protocol):
 
     def decide(self, *events: Any) -> None: ...
 
-    def cluster(self) -> Any: ...
-
     def log(self, line: str) -> None: ...
-
-    def left_value_count(self) -> int: ...
-
-    def draining_changed(self) -> None:
-        """Whether this node takes work has."""
 
     def end_drained(self, reason: str) -> None:
         """This node ends, as it was to."""
@@ -72,8 +68,9 @@ def trouble_of(reason: str, left_s: float | None) -> str:
 class DrainService:
     """See the module."""
 
-    def __init__(self, daemon: Daemon) -> None:
+    def __init__(self, daemon: Daemon, others: OtherNodes) -> None:
         self._daemon = daemon
+        self._others = others
         self._machine = draining.Draining()
         self._is_looking = False
         self._deadline_s: tuple[float | None, float | None] = (None, None)  # by this node's clock, and by the system's
@@ -88,16 +85,16 @@ class DrainService:
 
     def on_request(self, client: Client, message: Message) -> None:
         daemon, request = self._daemon, message["rq"]
-        cluster = daemon.cluster()
+        link = self._others.link
         trouble = trouble_of(message["reason"], message["deadline_s"])
         if not client.may_change:
             daemon.hub.refuse(client.id, request, "forbidden", "draining a node needs a token of the role admin")
         elif trouble:
             daemon.hub.refuse(client.id, request, "invalid", trouble)
-        elif cluster is None:
+        elif link is None:
             text = "this node is a cluster of its own, which has no node that could be drained; end it by `umbel stop`"
             daemon.hub.refuse(client.id, request, "invalid", text)
-        elif cluster.is_head:
+        elif link.is_head:
             self.drain(message, lambda *answer: daemon.hub.reply(client.id, request, {"result": as_result(*answer)}))
         else:
             daemon.control.ask_to_drain(client.id, message)
@@ -109,7 +106,7 @@ class DrainService:
             tell(False, trouble)
             return
         wanted = (message["node"], message["reason"], message["message"], message["deadline_s"])
-        self._daemon.cluster().drain(*wanted, tell)
+        self._others.link.drain(*wanted, tell)
 
     # ---- this node ----
 
@@ -155,7 +152,7 @@ class DrainService:
         return self._machine.next_tick_s()
 
     def _left(self) -> draining.Left:
-        return left_on(self._daemon.agent, len(self._daemon.hub.drivers()), self._daemon.left_value_count())
+        return left_on(self._daemon.agent, len(self._daemon.hub.drivers()), self._others.left_value_count())
 
     def _apply(self, event: draining.Event) -> None:
         self._is_looking = True  # carrying out changes what is left, which is looked at when all is done
@@ -167,12 +164,12 @@ class DrainService:
 
     def _begin(self, why: str) -> None:
         self._daemon.decide(ev.DrainingChanged(why, self._daemon.now_s()))
-        self._daemon.draining_changed()
+        self._others.draining_changed()
 
     def _answer(self, command: draining.Answer) -> None:
         if not command.is_accepted:
             self._daemon.log(f"this node is not drained: {command.text}")
-        self._daemon.cluster().answer_drain(command.request, command.text, is_accepted=command.is_accepted)
+        self._others.link.answer_drain(command.request, command.text, is_accepted=command.is_accepted)
 
 
 def as_result(is_accepted: bool, text: str) -> Message:

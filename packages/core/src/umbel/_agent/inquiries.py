@@ -9,11 +9,15 @@ from __future__ import annotations
 
 import functools
 from collections.abc import Callable, Mapping
-from typing import Any, Protocol
+from typing import TYPE_CHECKING, Any, Protocol
 
 from umbel._agent import far_agents, gathers, surveyors
 from umbel._base import nodes, tokens
 from umbel._transport import connection as transport
+
+if TYPE_CHECKING:
+    from umbel._agent.hub import Hub
+    from umbel._agent.other_nodes import OtherNodes
 
 _DIGITS = set("0123456789abcdef")
 PASS_ON_S = 4.0  # for another node, or a process there, to answer; commands wait for 5 s
@@ -24,13 +28,10 @@ Done = Callable[[Message], None]
 
 class Daemon(Protocol):
     poller: transport.Poller
-    directory: Any  # a `directory.Directory`, or None where there are no other nodes
+    hub: Hub
+    others: OtherNodes
 
     def now_s(self) -> float: ...
-
-    def reply(self, client: str, request: int | None, message: Message) -> None: ...
-
-    def other_nodes(self) -> list[Message]: ...
 
 
 class Inquiries:
@@ -53,7 +54,7 @@ class Inquiries:
         self._surveyors = surveyors.Surveyors(daemon.poller, config["session_dir"], daemon.now_s)
 
     def address_of(self, tag: str) -> str:
-        return str(self._daemon.directory.address_of(bytes.fromhex(tag)))
+        return str(self._daemon.others.directory.address_of(bytes.fromhex(tag)))
 
     def is_elsewhere(self, tag: str) -> bool:
         """Whether another node has this tag, which may have died."""
@@ -86,7 +87,7 @@ class Inquiries:
 
     def _called(self, tag: str) -> str:
         """A node, in words."""
-        found = next((one for one in self._daemon.other_nodes() if one["node_id"].startswith(tag)), None)
+        found = next((one for one in self._daemon.others.listed() if one["node_id"].startswith(tag)), None)
         return f"node {tag[:8]}" if found is None else f"node {tag[:8]} at {found['address']}"
 
     def gather(self, client: str, request: int, what: str, abouts: Mapping[str, str], limit_s: float) -> None:
@@ -94,7 +95,7 @@ class Inquiries:
         if self._gathers.is_full(client) or not abouts:
             text = f"{gathers.PER_ASKER_MAX} questions to several nodes wait for answers; wait for some of them"
             text = text if abouts else "gather.abouts names no node; name at least one"
-            self._daemon.reply(client, request, {"error": {"kind": "invalid", "text": text}})
+            self._daemon.hub.reply(client, request, {"error": {"kind": "invalid", "text": text}})
             return
         number = self._gathers.begin(client, request, abouts, limit_s, self._daemon.now_s())
         for node, about in abouts.items():
@@ -111,7 +112,7 @@ class Inquiries:
             self._tell(done)
 
     def _tell(self, done: gathers.Done) -> None:
-        self._daemon.reply(done.asker, done.request, {"result": done.answers})
+        self._daemon.hub.reply(done.asker, done.request, {"result": done.answers})
 
     def client_gone(self, client: str) -> None:
         self._gathers.gone(client)

@@ -16,6 +16,7 @@ from __future__ import annotations
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from typing import TYPE_CHECKING, Any, NamedTuple, Protocol
 
+from umbel._agent import environment_service
 from umbel._agent import events as ev
 from umbel._agent.ledger import UNIT
 from umbel._base import nodes
@@ -26,7 +27,10 @@ if TYPE_CHECKING:
     from umbel._agent.control import Control
     from umbel._agent.hub import Client, Hub
     from umbel._agent.jobs import NodeJobs
+    from umbel._agent.lease_service import LeaseService
+    from umbel._agent.other_nodes import OtherNodes
     from umbel._agent.state import AgentState
+    from umbel._agent.worker_reports import WorkerReports
     from umbel._base import tokens
     from umbel._scheduling import forwarding, group_places
 
@@ -42,6 +46,8 @@ class Daemon(Protocol):
     hub: Hub
     agent: AgentState
     control: Control
+    leases: LeaseService
+    reports: WorkerReports
 
     def now_s(self) -> float: ...
 
@@ -50,32 +56,6 @@ class Daemon(Protocol):
     def carry_out(self, commands: Iterable[Any]) -> None: ...
 
     def add_commands(self, handlers: Mapping[type, Callable[[Any], None]]) -> None: ...
-
-    def wish_of(
-        self, client: str, message: Message, env: Any, count: int, refusal: str, source: str = ""
-    ) -> ev.DemandChanged: ...
-
-    def tell_failed(
-        self, client: str, key: str, reason: str, *, is_unschedulable: bool = False, is_group_gone: bool = False
-    ) -> None: ...
-
-    def returned(self, client: str, worker: str, *, is_retired: bool) -> None: ...
-
-    def other_nodes(self) -> list[Message]: ...
-
-    def node_facts(self, node_id: str) -> Message | None:
-        """Of one of them; None for one that is not known."""
-
-    def drain_reason(self) -> str:
-        """Why this node is being drained, see `draining.REASONS`; "" if it is not."""
-
-    def is_env_allowed(self, env: Any) -> bool: ...
-
-    def tell_lines(self, job: str, message: Message, *, is_relayed: bool) -> None:
-        """A `log` message, for the driver of the job."""
-
-    def worker_elsewhere(self, worker: str, pid: int = 0) -> None:
-        """A process here may send tasks to this worker of another node."""
 
     def log(self, line: str) -> None: ...
 
@@ -121,8 +101,11 @@ class _Lease(NamedTuple):
 class Sharing:
     """Of one node."""
 
-    def __init__(self, daemon: Daemon, config: Message, jobs: NodeJobs, token: tokens.Token) -> None:
+    def __init__(
+        self, daemon: Daemon, others: OtherNodes, config: Message, jobs: NodeJobs, token: tokens.Token
+    ) -> None:
         self._daemon = daemon
+        self._others = others
         self._config = config
         self._node: str = config["node_id"]
         self._own_tag = nodes.tag_of_node(self._node).hex()
@@ -194,7 +177,7 @@ class Sharing:
         """Whether it is seen to here."""
         place = (client.id, message["key"])
         group = _group_of(message)
-        if client.job is None or not self._daemon.is_env_allowed(message["env"]):
+        if client.job is None or environment_service.trouble_of(message["env"]):
             return False  # its job has ended, or it is to be refused
         is_waiting = self._forwarding is not None and (place in self._forwarding.wishes or place in self._held)
         since_s = self._wishes[place]["since_s"] if is_waiting else self._daemon.now_s()
@@ -251,7 +234,7 @@ class Sharing:
         elif trouble:
             self._forget_wish(place)
             self._tell(self._fw.WishChanged(*place, (), 0, self._daemon.now_s()))
-            self._daemon.tell_failed(*place, trouble, is_unschedulable=True)
+            self._daemon.leases.tell_failed(*place, trouble, is_unschedulable=True)
         else:
             living = {self._node, *self._members} - self._awaited
             homes = [node for node in groups.homes(kind) if node in living]
@@ -274,7 +257,7 @@ class Sharing:
         text = f"the placement group {self._kinds[place].group} that it was to run in is gone: {reason}"
         self._forget_wish(place)
         self._tell(self._fw.WishChanged(*place, (), 0, self._daemon.now_s()))
-        self._daemon.tell_failed(*place, text, is_group_gone=True)
+        self._daemon.leases.tell_failed(*place, text, is_group_gone=True)
 
     def on_group(self, message: Message) -> None:
         """The head says where the bundles of a group are now: "group_places"."""
@@ -373,7 +356,7 @@ class Sharing:
             message = {"key": command.key, "resources": {}, "depth": 0, "strategy": None, "env": None}
             count = 0
         env = self._in_job(message["env"], client.job_id)
-        self._daemon.decide(self._daemon.wish_of(command.client, message, env, count, command.refusal))
+        self._daemon.decide(self._daemon.leases.wish_of(command.client, message, env, count, command.refusal))
 
     def _in_job(self, env: Any, job: str) -> Message:
         return {**(env or {}), "job": job}
@@ -385,8 +368,8 @@ class Sharing:
         if wanted != self._node and wanted not in self._members:
             from umbel._agent import elsewhere
 
-            reason = f"it must run on node {wanted}, {elsewhere.by_id(self._daemon.other_nodes(), wanted)}"
-        self._daemon.tell_failed(command.client, command.key, reason, is_unschedulable=True)
+            reason = f"it must run on node {wanted}, {elsewhere.by_id(self._others.listed(), wanted)}"
+        self._daemon.leases.tell_failed(command.client, command.key, reason, is_unschedulable=True)
 
     def failed(self, client: str, key: str) -> None:
         """A node will not grant this to a process of this one, whatever happens: it was told, and wants it no more."""
@@ -486,7 +469,7 @@ class Sharing:
         self._has_granted = False
         self._free = dict(ledger.free)
         facts = {
-            "resources": ledger.total, "labels": self._config["labels"], "draining": self._daemon.drain_reason(),
+            "resources": ledger.total, "labels": self._config["labels"], "draining": self._others.drain_reason(),
         }  # fmt: skip
         if self._are_bundles_wanted:
             self._free_bundles = self._own_bundles()
@@ -507,7 +490,7 @@ class Sharing:
         agent = self._daemon.agent
         free = {} if agent.draining else _positive(agent.ledger.free)
         told = {"t": "room", "available": free, "bundles": self._bundles_for(lessee)}
-        lessee.send({**told, "draining": self._daemon.drain_reason()})
+        lessee.send({**told, "draining": self._others.drain_reason()})
 
     # ---- the other nodes ----
 
@@ -525,7 +508,7 @@ class Sharing:
     def node_appeared(self, node: str, address: str) -> None:
         if node == self._node:
             return
-        facts = self._daemon.node_facts(node)
+        facts = self._others.facts(node)
         if facts is None or not facts.get("alive", True):
             return
         self._begin()
@@ -579,7 +562,7 @@ class Sharing:
         known = self._members.pop(node, None)
         if known is None or self._forwarding is None:
             return
-        facts = self._daemon.node_facts(node) or {}
+        facts = self._others.facts(node) or {}
         drained = known["draining"] or (facts.get("draining") or {"reason": ""})["reason"]
         self._away.pop(node, None)
         self._awaited.discard(node)
@@ -652,7 +635,7 @@ class Sharing:
             wish = self._wishes.get((client, told["key"]))
             resources = wish["resources"] if wish is not None and not _group_of(wish) else {}
             self._leases[told["worker"]] = _Lease(node, client, told.get("pid", 0), resources)
-            self._daemon.worker_elsewhere(told["worker"], told.get("pid", 0))
+            self._others.worker_elsewhere(told["worker"], told.get("pid", 0))
             self._daemon.hub.send(client, told)
             self._tell(self._fw.Granted(node, client, told["key"], self._daemon.now_s()))
             return
@@ -688,7 +671,7 @@ class Sharing:
             lessee.guests.discard(message["client"])
             self._guest_gone(message["client"])
         elif kind == "return":
-            self._daemon.returned(message["client"], message["worker"], is_retired=message["retire"])
+            self._daemon.leases.returned(message["client"], message["worker"], is_retired=message["retire"])
         else:
             now_s = self._daemon.now_s()
             self._daemon.decide(ev.KillRequested(message["client"], message["worker"], message["reason"], now_s))
@@ -711,14 +694,14 @@ class Sharing:
         if count and self._jobs.environment(job) is None:
             trouble = lessee.jobs.get(job) or f"its job {job} has ended"
         if trouble:
-            self._daemon.tell_failed(client, message["key"], f"it cannot be run: {trouble}")
+            self._daemon.leases.tell_failed(client, message["key"], f"it cannot be run: {trouble}")
             return
         if message["group"]:
             lessee.groups.add(message["group"]["placement_group"])
             self._are_bundles_wanted = True
         wanted = {**message, "strategy": message["group"] or None}
         env = self._in_job(message["env"], job)
-        self._daemon.decide(self._daemon.wish_of(client, wanted, env, count, "", lessee.node))
+        self._daemon.decide(self._daemon.leases.wish_of(client, wanted, env, count, "", lessee.node))
 
     def _guest_gone(self, client: str) -> None:
         self._homes.pop(client, None)
@@ -780,7 +763,7 @@ class Sharing:
         """Output of workers of that node, or of one that they came by."""
         host = self._members.get(node, {}).get("address", "").rpartition(":")[0].strip("[]")
         told = {"ip": host, **message["message"]}
-        self._daemon.tell_lines(self._local_job(message["job"]), told, is_relayed=True)
+        self._daemon.reports.tell_lines(self._local_job(message["job"]), told, is_relayed=True)
 
     def send_lines(self, job: str, message: Message, driver: str = "", *, is_relayed: bool = False) -> None:
         """Output of a worker of another node's job, to the node of its driver, if that is known, else to that from which the job

@@ -69,6 +69,14 @@ class MemoryService:
         if report is not None:
             self.kills += 1
             self._reports[worker] = report
+            self._add_event(worker, report)
+
+    def _add_event(self, worker: str, report: Message) -> None:
+        from umbel._agent import memory_watch
+
+        facts = {"worker_id": worker, "pid": report["pid"], "node_id": self._config["node_id"]}
+        text = f"worker {worker} was killed: {memory_watch.in_words(report)}"
+        self._daemon.control.add_event("WARNING", "MEMORY", text, **facts)
 
     def _take_report(self, worker: str) -> Message | None:
         """Why a worker has died, if that was for memory; once."""

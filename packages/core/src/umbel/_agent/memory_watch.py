@@ -25,6 +25,7 @@ PAGE_BYTES = os.sysconf("SC_PAGE_SIZE")
 DESCENDANTS_MAX = 200  # of one worker that are looked at
 REPORTS_MAX = 1_000  # of kills whose process has not been reaped
 MIB = 1 << 20
+COUNTED_FOR_S = 1.0  # for this time the system's kills need not be counted again for one that is the daemon's own
 YOUNG_S = 60.0  # a worker that is replaced for its size before that costs its users time; a leak lasts longer
 STARTERS = ("worker", "actor", "environment")  # whose children count as the session's: the user's, and builds
 
@@ -36,15 +37,13 @@ class Daemon(Protocol):
     forks: Any
     hub: Any
     control: Any
+    leases: Any  # of which the progress of workers is known
 
     def now_s(self) -> float: ...
 
     def processes(self) -> list[tuple[str, str, int]]: ...
 
     def decide(self, *events: ev.AgentEvent) -> None: ...
-
-    def progress(self, worker: str) -> tuple[int, bool]:
-        """The number of the task that the worker started last, or -1, and whether that is tried again if it dies."""
 
 
 class MemoryWatch:
@@ -59,6 +58,7 @@ class MemoryWatch:
         self._groups = control_groups.limited_groups()
         self._reports: dict[str, dict[str, Any]] = {}  # of workers that were killed and not yet reaped
         self._oom_kills = oom_kill_count(self._groups)
+        self._counted_s = daemon.now_s()
         self._has_told_of_young = False
 
     # ---- looking ----
@@ -109,7 +109,7 @@ class MemoryWatch:
         if lease.actor:
             cost = shortage.RESTARTED if self._daemon.control.may_restart(lease.actor) else shortage.LOST_ACTOR
             return shortage.Use(worker.id, size, actor=lease.actor, allowed_bytes=allowed, cost=cost)
-        task, is_retried = self._daemon.progress(worker.id)
+        task, is_retried = self._daemon.leases.progress(worker.id)
         cost = shortage.FREE if task == -1 else shortage.RETRIED if is_retried else shortage.LOST_TASK
         return shortage.Use(worker.id, size, lease.client or "?", "", task, allowed, cost)
 
@@ -164,7 +164,7 @@ class MemoryWatch:
     def exited(self, worker: str, number: int) -> None:
         """A worker's process has ended, by signal `number` or 0. If the system has killed it for its memory, that is
         noted."""
-        if number == signal.SIGKILL and worker not in self._reports:
+        if number == signal.SIGKILL and worker not in self._reports and self._may_be_the_systems(worker):
             count = oom_kill_count(self._groups)
             report = self.monitor.report_of(worker, self._daemon.now_s()) if count > self._oom_kills else None
             self._oom_kills = max(self._oom_kills, count)
@@ -173,6 +173,15 @@ class MemoryWatch:
                 self._complete(report, self._daemon.forks.pid_of(worker))
                 self._reports[worker] = report
         self.monitor.apply(shortage.Gone(worker, self._daemon.now_s()))
+
+    def _may_be_the_systems(self, worker: str) -> bool:
+        """Of a kill. What the system has killed is counted again now and then when it is the daemon's own, so that nobody's
+        end is taken for that of another process long ago; for each it would cost 40 µs."""
+        known, now_s = self._daemon.agent.workers.get(worker), self._daemon.now_s()
+        if known is not None and known.state is WorkerState.DYING and now_s < self._counted_s + COUNTED_FOR_S:
+            return False
+        self._counted_s = now_s
+        return True
 
     def take_report(self, worker: str) -> dict[str, Any] | None:
         """Why this worker was killed, if that was for memory; once."""

@@ -17,7 +17,7 @@ from umbel._base import nodes
 
 if TYPE_CHECKING:
     from umbel._agent import inquiries
-    from umbel._base import tokens
+    from umbel._agent.other_nodes import OtherNodes
 
 Done = Callable[[Message], None]  # told {"result": ...} or {"error": {"kind", "text"}}
 
@@ -35,32 +35,14 @@ class Daemon(Protocol):
     metrics_port: int
     history: History
     started_s: float
-    address: str
+    members: Any  # a `_control.members.Members`, or None
+    others: OtherNodes
 
     def now_s(self) -> float: ...
 
     def metrics_service(self) -> Any: ...
 
     def processes(self) -> list[tuple[str, str, int]]: ...
-
-    def value_reason(self, key: str) -> Any: ...
-
-    def cluster(self) -> Any: ...
-
-    def other_nodes(self) -> list[Message]: ...
-
-    def node_token(self) -> tokens.Token | None:
-        """With which this node comes to others; None where there are none."""
-
-    def node_of(self, process: str) -> str:
-        """The id of the node that it is on."""
-
-    def with_place(self, listed: Message) -> Message:
-        """An actor as the control service lists it, with its host's "node_id" and "pid"."""
-
-    def own_state(self) -> Message: ...
-
-    def sharing(self) -> Any: ...
 
     @property
     def scaling(self) -> Any:
@@ -85,6 +67,7 @@ class Queries:
             "workers": self._workers,
             "owners": self._owners,
             "jobs": self._jobs,
+            "cluster_events": self._cluster_events,
             "store": self._store,
             "metrics": self._metrics,
             "processes": self._processes,
@@ -119,7 +102,7 @@ class Queries:
         elif what == "where":
             done({"result": self._daemon.store.where(about)})
         elif what == "transfer":
-            reason = self._daemon.value_reason(about)
+            reason = self._daemon.others.value_reason(about)
             done({"result": None if reason is None else reason.as_json()})
         elif what == "survey":
             self._inquire().survey(about, done)
@@ -139,7 +122,7 @@ class Queries:
             from umbel._agent import inquiries
 
             daemon: Any = self._daemon
-            self._inquiries = inquiries.Inquiries(daemon, self._config, daemon.node_token(), self._look)
+            self._inquiries = inquiries.Inquiries(daemon, self._config, daemon.others.node_token(), self._look)
         return self._inquiries
 
     # ---- for the daemon ----
@@ -196,24 +179,24 @@ class Queries:
     def _total(self) -> dict[str, int]:
         agent = self._daemon.agent
         own = {**agent.ledger.total, **agent.bundles.as_resources(free=False)}
-        return _sum([own, *(node["resources"] for node in self._daemon.other_nodes() if node["alive"])])
+        return _sum([own, *(node["resources"] for node in self._daemon.others.listed() if node["alive"])])
 
     def _free(self) -> dict[str, int]:
         agent = self._daemon.agent
         own = {**agent.ledger.free, **agent.bundles.as_resources(free=True)}
-        others = [node for node in self._daemon.other_nodes() if node["alive"] and not node.get("draining")]
+        others = [node for node in self._daemon.others.listed() if node["alive"] and not node.get("draining")]
         free = _sum([own, *(node["available"] for node in others)])
         return {name: amount for name, amount in free.items() if amount > 0}
 
     def _nodes(self) -> list[Message]:
         """This one first, then the others of the cluster, the dead last."""
-        cluster = self._daemon.cluster()
+        cluster = self._daemon.others.link
         state = {"alive": True, "reason": "", "is_expected": False, "suspicion": ""}
         if cluster is not None and not cluster.is_head:
             state["suspicion"] = cluster.waits_for()
-        others = sorted(self._daemon.other_nodes(), key=lambda node: not node["alive"])
+        others = sorted(self._daemon.others.listed(), key=lambda node: not node["alive"])
         state["control_waits_for"] = self._daemon.control.waits_for()
-        return [{**self.own_facts(), **self._daemon.own_state(), **state}, *others]
+        return [{**self.own_facts(), **self._daemon.others.own_state(), **state}, *others]
 
     def own_facts(self) -> Message:
         """Of this node, what does not change."""
@@ -226,7 +209,7 @@ class Queries:
             "started_s": self._daemon.started_s,
             "resources": dict(self._daemon.agent.ledger.total),
             "labels": config["labels"],
-            "address": self._daemon.address,
+            "address": self._daemon.others.address,
             "host_name": socket.gethostname(),
             "session_dir": config["session_dir"],
             "socket": f"{config['session_dir']}/agent.sock",
@@ -240,10 +223,26 @@ class Queries:
         return snapshot
 
     def _actors(self) -> list[Message]:
-        return [self._daemon.with_place(one) for one in self._daemon.control.listed()]
+        return [self._with_place(one) for one in self._daemon.control.listed()]
+
+    def _with_place(self, listed: Message) -> Message:
+        """An actor as the control service lists it, with its host's "node_id" and "pid"."""
+        members = self._daemon.members
+        place = {"node_id": self._config["node_id"], "pid": self._daemon.forks.pid_of(listed["worker"])}
+        return {**listed, **place, **(members.place_of(listed) if members is not None else {})}
 
     def _jobs(self) -> list[Message]:
-        return [{**one, "node_id": self._daemon.node_of(one["driver"])} for one in self._daemon.control.jobs_listed()]
+        return [{**one, "node_id": self._node_of(one["driver"])} for one in self._daemon.control.jobs_listed()]
+
+    def _node_of(self, process: str) -> str:
+        """The id of the node that it is on."""
+        members = self._daemon.members
+        elsewhere = members.where(process) if members is not None else ""
+        return elsewhere or str(self._config["node_id"])
+
+    def _cluster_events(self) -> list[Message]:
+        listed: list[Message] = self._daemon.control.events_listed()
+        return listed
 
     def _environments(self) -> list[Message]:
         now_s = self._daemon.now_s()
@@ -261,7 +260,7 @@ class Queries:
 
     def _pending(self) -> list[Message]:
         now_s = self._daemon.now_s()
-        sharing = self._daemon.sharing()
+        sharing = self._daemon.others.sharing
         found = []
         for one in self._daemon.agent.pending(now_s):
             why = one.why

@@ -20,6 +20,7 @@ from umbel._transport import connection as transport
 
 SPACE, REQUESTS = b"umbel.autoscaler", b"resource_requests"  # where `request_resources` leaves what it was told
 RESTART_AFTER_S = 5.0  # one that ends at once would do it again
+EVENTS = "AUTOSCALER"  # the source of its events, see `umbel._control.cluster_events`
 BARRED_MAX = 10_000  # names of nodes that are not let in any more; a launcher gives none twice
 INSTANCE_ID = "umbel.io/instance-id"  # as `umbel._model.node_labels` has it, which is not quick to import
 _BOOT = (
@@ -35,17 +36,12 @@ class Daemon(Protocol):
     control: Any
     members: Any
     poller: transport.Poller
-    address: str
+    node: Any  # a `node.Node`
+    others: Any  # an `other_nodes.OtherNodes`
 
     def now_s(self) -> float: ...
 
     def log(self, line: str) -> None: ...
-
-    def as_seen(self) -> Message: ...
-
-    def own_load(self) -> Message: ...
-
-    def other_nodes(self) -> list[Message]: ...
 
 
 class Scaling:
@@ -72,6 +68,8 @@ class Scaling:
             self._daemon.hub.refuse(client.id, message["rq"], "forbidden", "scaling needs a token of the role admin")
         elif message["report"] is not None:
             self.report = {**message["report"], "at_s": self._daemon.now_s()}
+            for severity, text in self.report.pop("happened", ()):
+                self._daemon.control.add_event(severity, EVENTS, text)
             self._daemon.hub.reply(client.id, message["rq"], {"result": {}})
         elif message["barred"]:
             self._daemon.hub.reply(client.id, message["rq"], {"result": {"is_barred": self._bar(message["barred"])}})
@@ -81,11 +79,11 @@ class Scaling:
     def _observed(self) -> Message:
         """As `umbel._autoscaling.observing` reads it."""
         daemon = self._daemon
-        seen, own, loads = daemon.as_seen(), daemon.own_load(), daemon.members.loads()
+        seen, own, loads = daemon.node.as_seen(), daemon.others.own_load(), daemon.members.loads()
         head = {"node_id": seen["node_id"], "alive": True, "total": seen["total"], "available": seen["available"]}
         listed: list[Message] = [{**head, "labels": seen["labels"], "idle": own["idle"], "draining": ""}]
         tasks = list(own["tasks"])
-        for node in daemon.other_nodes():
+        for node in daemon.others.listed():
             load = loads.get(node["node_id"], {}) if node["alive"] else {}
             if node["alive"] or INSTANCE_ID in node["labels"]:
                 listed.append(_observed_node(node, load))
@@ -101,7 +99,7 @@ class Scaling:
 
     def _bar(self, instance: str) -> bool:
         """Not let in this node, which is to be ended before it joins; False when it has joined already."""
-        if any(node["alive"] and node["labels"].get(INSTANCE_ID) == instance for node in self._daemon.other_nodes()):
+        if any(node["alive"] and node["labels"].get(INSTANCE_ID) == instance for node in self._daemon.others.listed()):
             return False
         self._barred[instance] = None
         if len(self._barred) > BARRED_MAX:
@@ -138,7 +136,7 @@ class Scaling:
         given = {
             "sys_path": config["sys_path"],
             "session_dir": config["session_dir"],
-            "address": self._daemon.address,
+            "address": self._daemon.others.address,
             "token_file": config["token_file"],
             "cluster_file": os.path.join(config["session_dir"], sessions.CLUSTER_FILE),
             "lifeline": theirs,

@@ -9,16 +9,18 @@ from __future__ import annotations
 
 import contextlib
 from collections.abc import Callable
-from typing import Any, NamedTuple, Protocol
+from typing import TYPE_CHECKING, NamedTuple, Protocol
 
 from umbel._agent import left_values, pull_commands, value_service
-from umbel._agent.directory import Directory
 from umbel._agent.hub import Client, Hub, Message
 from umbel._agent.store_service import StoreService
 from umbel._base import nodes, tokens
 from umbel._model import reasons
 from umbel._objects import segments
 from umbel._transport import connection
+
+if TYPE_CHECKING:
+    from umbel._agent.other_nodes import OtherNodes
 
 
 class Daemon(Protocol):
@@ -27,15 +29,8 @@ class Daemon(Protocol):
     poller: connection.Poller
     hub: Hub
     store: StoreService
-    directory: Directory
-    address: str
 
     def now_s(self) -> float: ...
-
-    def cluster(self) -> Any: ...
-
-    def left_values_gone(self) -> None:
-        """This node keeps less for others than before."""
 
 
 class _Wish(NamedTuple):
@@ -50,8 +45,9 @@ class _Wish(NamedTuple):
 class ValueWants:
     """The wishes of this node's processes. Each of them is known by its client and the value's key."""
 
-    def __init__(self, daemon: Daemon, node_id: str, token: tokens.Token) -> None:
+    def __init__(self, daemon: Daemon, others: OtherNodes, node_id: str, token: tokens.Token) -> None:
         self._daemon = daemon
+        self._others = others
         self._node_ids: dict[bytes, str] = {}  # by tag
         self._wishes: dict[tuple[str, str], _Wish] = {}
         self._copied: dict[str, dict[str, set[bytes]]] = {}  # owner -> key -> tags of the nodes that have copies
@@ -61,10 +57,10 @@ class ValueWants:
             "left_freed": lambda _client, message, _body: self.left_values.freed(message["segment"]),
         }  # fmt: skip
         self.values = value_service.ValueService(
-            daemon.poller, daemon.store, node_id, token, self, address=daemon.address, now_s=daemon.now_s
+            daemon.poller, daemon.store, node_id, token, self, address=others.address, now_s=daemon.now_s
         )
         self.left_values = left_values.LeftValues(
-            daemon.store, daemon.directory.own_tag, self._place_of, self.values.mover.tell, daemon.now_s
+            daemon.store, others.directory.own_tag, self._place_of, self.values.mover.tell, daemon.now_s
         )
 
     # ---- what processes say ----
@@ -88,7 +84,7 @@ class ValueWants:
     def _freed(self, client: str, key: str) -> None:
         """Nobody needs the value any more. A node that cannot be told drops its copy when it has kept it for long enough."""
         for tag in self._copied.get(client, {}).pop(key, ()):
-            if tag == self._daemon.directory.own_tag:
+            if tag == self._others.directory.own_tag:
                 self.values.mover.freed(key)
                 continue
             node, address = self._place_of(tag)
@@ -121,10 +117,10 @@ class ValueWants:
     def _place_of(self, tag: bytes) -> tuple[str, str]:
         """(id, address) of another node; "" where it is no member."""
         if tag not in self._node_ids:
-            listed = self._daemon.cluster().listed()
+            listed = self._others.link.listed()
             self._node_ids = {nodes.tag_of_node(one["node_id"]): one["node_id"] for one in listed}
         node = self._node_ids.get(tag, "")
-        return node, self._daemon.directory.address_of(tag) if node else ""
+        return node, self._others.directory.address_of(tag) if node else ""
 
     # ---- what became of them ----
 
@@ -152,12 +148,12 @@ class ValueWants:
 
     def ask_owner(self, object_id: str) -> None:
         mover, tag = self.values.mover, _owner_tag(object_id)
-        if tag == self._daemon.directory.own_tag:
+        if tag == self._others.directory.own_tag:
             mover.owner_told(object_id, self._copies_of(object_id))
             return
         node, address = self._place_of(tag)
         if address:
-            message = {"t": "who_has", "object": object_id, "as": mover.node, "at": self._daemon.address}
+            message = {"t": "who_has", "object": object_id, "as": mover.node, "at": self._others.address}
             mover.tell(node, address, message)
         else:
             mover.owner_told(object_id, {})
@@ -177,7 +173,7 @@ class ValueWants:
 
     def needless(self, names: list[str]) -> None:
         self.left_values.on_needless(names)
-        self._daemon.left_values_gone()
+        self._others.left_values_gone()
 
     # ---- for the daemon ----
 

@@ -8,7 +8,6 @@ from __future__ import annotations
 
 import contextlib
 import os
-import sys
 import threading
 import time
 import weakref
@@ -16,6 +15,7 @@ from collections.abc import Callable, Collection, Iterable, Iterator
 from types import FrameType
 from typing import TYPE_CHECKING, Any, NamedTuple, Protocol
 
+from umbel._base import frames as thread_frames
 from umbel._client import reasons
 from umbel._model.reasons import ROOM, RUNNING, Reason
 
@@ -152,7 +152,7 @@ class Answers:
         """What runs here, since when, where in the user's code, and what it waits for: objects (`waits`; needs_all: for each
         of them) or something else (`why`). is_ahead: whether the task asked about, if it is queued here, waits for its end.
         beside: what other threads do or wait for; waiting: where other threads and coroutines wait for objects, and which."""
-        frames = sys._current_frames()
+        frames = thread_frames.of_threads()
         now_s = time.time()
         with self._engine.lock:
             running = list(self.running())
@@ -233,7 +233,7 @@ class Answers:
         names = {thread.ident: thread.name for thread in threading.enumerate()}
         threads = [
             {"ident": ident, "name": names.get(ident, "umbel"), "frames": _described(_walk(frame))}
-            for ident, frame in sys._current_frames().items()
+            for ident, frame in thread_frames.of_threads().items()
             if ident != threading.get_ident() or ident == threading.main_thread().ident
         ]
         with self._engine.lock:

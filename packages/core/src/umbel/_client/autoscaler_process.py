@@ -60,6 +60,8 @@ class Process:
         self._machine: autoscaler.Autoscaler | None = None  # once it is known what runs
         self._file: cluster_files.ClusterFile | None = None
         self._launcher: spi.NodeLauncher | None = None
+        self._happened: list[tuple[str, str]] = []  # severity and text, until the head is told
+        self._ending: set[str] = set()  # nodes that the launcher is asked to end
         self._stamp: tuple[int, int] = (0, 0)  # of the file, as it was read
         self._is_listing = False
         self._list_at_s = 0.0  # at once after something went wrong: it may have been done all the same
@@ -186,8 +188,10 @@ class Process:
                 return
         if isinstance(event, events.LaunchAnswered) and event.error:
             self._list_at_s = 0.0
+            self._happened.append(("WARNING", f"not all nodes could be launched: {event.error}"))
         if isinstance(event, events.NodeEnded):
             self._troubles.pop("ending", None)
+            self._ending.discard(event.node)
         if self._machine is not None:
             self._do(self._machine.apply(event))
 
@@ -198,6 +202,9 @@ class Process:
         while todo:
             command = todo.pop(0)
             if isinstance(command, events.Launch):
+                self._happened.append(
+                    ("INFO", f"launches {command.node_count} of {command.type_name}: {command.reason}")
+                )
                 self._launch(command)
             elif isinstance(command, events.Drain):
                 assert self._machine is not None  # whose command it is
@@ -205,6 +212,9 @@ class Process:
                 todo += self._machine.apply(events.DrainAnswered(command.node, is_accepted, time.monotonic()))
             else:
                 ended.append(command.node)
+                if command.node not in self._ending:  # it is told again until that is done
+                    self._ending.add(command.node)
+                    self._happened.append(("INFO", f"ends node {command.node}: {command.reason}"))
         if ended and self._launcher is not None:
             self._calls.put(functools.partial(_ended, self._launcher, ended))
 
@@ -229,7 +239,8 @@ class Process:
         told = report.of_machine(machine, time.monotonic()) if machine is not None else None
         troubles = [*self._troubles.values(), *self._observer.complaints]
         name = self._file.name if self._file is not None else ""
-        self._asker.scale(report={"cluster_name": name, "troubles": troubles, "scaling": told})
+        happened, self._happened = self._happened, []
+        self._asker.scale(report={"cluster_name": name, "troubles": troubles, "scaling": told, "happened": happened})
 
     # ---- the thread of calls ----
 

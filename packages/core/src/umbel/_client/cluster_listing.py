@@ -219,6 +219,7 @@ def actors(asker: inquiry.Asker | None, request: node_view.Request, *, path: str
 
 KINDS: dict[str, Callable[[inquiry.Asker, node_view.Request], node_view.Listing]] = {
     "actors": actors,
+    "cluster_events": listing.cluster_events,
     "jobs": listing.jobs,
     "nodes": listing.nodes,
     "objects": objects,

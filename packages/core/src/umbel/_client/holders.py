@@ -14,6 +14,7 @@ import types
 from collections import deque
 from typing import Any
 
+from umbel._base import frames
 from umbel._client import refs
 
 REFERENCES_MAX = 5  # for which it is said where they are
@@ -38,7 +39,7 @@ class _Search:
             id(module.__dict__): name for name, module in list(sys.modules.items()) if hasattr(module, "__dict__")
         }
         self._locals: dict[int, str] = {}
-        for frame in sys._current_frames().values():
+        for frame in frames.of_threads().values():
             self._note_locals(frame)
 
     def _note_locals(self, frame: types.FrameType | None) -> None:

@@ -9,6 +9,7 @@ here has state; `Asker` does the asking, for a driver, a worker or the command l
 from __future__ import annotations
 
 import contextlib
+import datetime
 import json
 from collections.abc import Mapping, Sequence
 from typing import TYPE_CHECKING, Any
@@ -261,6 +262,22 @@ def runtime_envs_of_node(node: node_view.Node, facts: Row, request: node_view.Re
 def _build_key(env: Mapping[str, Any]) -> str:
     """By what the agent knows the part of an environment that has to be built; "{}" for nothing."""
     return json.dumps(env.get("built", {}), sort_keys=True, separators=(",", ":"))
+
+
+def cluster_events(asker: inquiry.Asker, request: node_view.Request) -> node_view.Listing:
+    """What the head remembers of what has happened, the latest first."""
+    node = node_view.Node(asker, request.timeout_s)
+    rows = [
+        {
+            "event_id": f"{one['number']:016x}", "severity": one["severity"], "source_type": one["source"],
+            "time": str(datetime.datetime.fromtimestamp(one["time_s"]).astimezone().isoformat(" ", "milliseconds")),
+            "message": one["text"], "custom_fields": one["facts"],
+        }
+        for one in node.query("cluster_events")
+    ]  # fmt: skip
+    return node_view.filtered(
+        rows, request._replace(order=request.order or ("event_id", True)), node.missing, node.notes
+    )
 
 
 def placement_groups(asker: inquiry.Asker, request: node_view.Request) -> node_view.Listing:

@@ -18,6 +18,7 @@ from collections.abc import Callable, Iterable, Mapping
 from typing import Any, NamedTuple
 
 from umbel._base import checks
+from umbel._control import cluster_events
 from umbel._control import events as ev
 from umbel._control.events import ActorSpec, ActorState, Cause
 
@@ -314,7 +315,7 @@ class ActorTable:
         actor = self._hosted_by(event.actor, event.worker)
         if actor is None:
             return []
-        commands = self._bury(actor, "its constructor raised an error", Cause.INIT_FAILED)
+        commands = self._fail(actor, "its constructor raised an error", Cause.INIT_FAILED)
         return [*commands, ev.Release(event.actor, EXIT_GRACE_S)]
 
     def _on_exiting(self, event: ev.ActorExiting) -> list[ev.ActorCommand]:
@@ -362,19 +363,21 @@ class ActorTable:
         if _is_used_up(actor) and not is_free:
             if actor.spec.max_restarts:
                 reason += f"; its {actor.spec.max_restarts} restarts are used up"
-            return self._bury(actor, reason, Cause.PREEMPTED if is_preempted else Cause.CRASHED)
+            return self._fail(actor, reason, Cause.PREEMPTED if is_preempted else Cause.CRASHED)
         actor.state = ActorState.RESTARTING
         actor.restarts += 1
         actor.preemptions += is_free
         actor.reason = reason
         self._changes(actor)
-        return [*self._publish(actor), ev.Place(actor.spec)]
+        allowed = "any number" if actor.spec.max_restarts < 0 else actor.spec.max_restarts
+        what = f"restarts, {actor.restarts} of {allowed}"
+        return [*self._publish(actor), ev.Place(actor.spec), _happened(actor, cluster_events.WARNING, what)]
 
     def _on_hosting_failed(self, event: ev.HostingFailed) -> list[ev.ActorCommand]:
         actor = self.actors.get(event.actor)
         if actor is None or actor.worker:
             return []
-        return self._bury(actor, event.reason, Cause.UNSCHEDULABLE if event.is_unschedulable else Cause.NO_ENVIRONMENT)
+        return self._fail(actor, event.reason, Cause.UNSCHEDULABLE if event.is_unschedulable else Cause.NO_ENVIRONMENT)
 
     def _on_client_gone(self, event: ev.ClientGone) -> list[ev.ActorCommand]:
         for since_and_watchers in self._unknown.values():
@@ -399,6 +402,10 @@ class ActorTable:
             commands += self._bury(actor, reason, Cause.GROUP_REMOVED)
             commands.append(ev.Kill(actor.spec.actor, reason))
         return commands
+
+    def _fail(self, actor: Actor, reason: str, cause: Cause) -> list[ev.ActorCommand]:
+        """Make it DEAD, as nobody wanted it."""
+        return [*self._bury(actor, reason, cause), _happened(actor, cluster_events.ERROR, "is dead")]
 
     def _bury(self, actor: Actor, reason: str, cause: Cause = Cause.CRASHED) -> list[ev.ActorCommand]:
         """Make it DEAD. Its worker, if it has one, is the caller's business."""
@@ -537,6 +544,13 @@ class ActorTable:
         for client, concerned in self._of_clients.items():
             is_right = bool(concerned) and concerned.keys() <= self.actors.keys()
             checks.invariant(is_right, "a process is to do with actors that are dead", client=client)
+
+
+def _happened(actor: Actor, severity: str, what: str) -> cluster_events.Happened:
+    spec = actor.spec
+    text = f"actor {spec.name or spec.class_name} {what}: {actor.reason}"
+    facts = {"actor_id": spec.actor, "class_name": spec.class_name, "name": spec.name, "job_id": spec.job_id}
+    return cluster_events.Happened(severity, cluster_events.ACTORS, text, facts)
 
 
 def _concerned(actor: Actor) -> tuple[str, ...]:

@@ -10,6 +10,8 @@ from collections.abc import Collection, Mapping
 from enum import Enum
 from typing import Any, NamedTuple
 
+from umbel._control import cluster_events
+
 
 class ActorState(Enum):
     PENDING = "PENDING"  # waits for arguments or resources, or its constructor runs for the first time
@@ -319,4 +321,6 @@ class Forget(NamedTuple):
     actor: str
 
 
-ActorCommand = Place | Create | Release | Kill | Publish | AnswerCreate | RefuseCreate | Forget
+ActorCommand = (
+    Place | Create | Release | Kill | Publish | AnswerCreate | RefuseCreate | Forget | cluster_events.Happened
+)

@@ -11,6 +11,7 @@ from collections.abc import Collection, Mapping, Sequence
 from enum import Enum
 from typing import Any, NamedTuple
 
+from umbel._control import cluster_events
 from umbel._model import resources
 
 
@@ -268,4 +269,16 @@ class Warn(NamedTuple):
     text: str
 
 
-GroupCommand = Reserve | Commit | Cancel | Drop | Tell | Publish | GroupEnded | AnswerCreate | RefuseCreate | Warn
+GroupCommand = (
+    Reserve
+    | Commit
+    | Cancel
+    | Drop
+    | Tell
+    | Publish
+    | GroupEnded
+    | AnswerCreate
+    | RefuseCreate
+    | Warn
+    | cluster_events.Happened
+)

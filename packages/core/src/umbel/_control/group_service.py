@@ -10,8 +10,8 @@ from collections.abc import Callable, Collection, Iterable, Mapping, Sequence
 from typing import Any, Protocol
 
 from umbel import exceptions
+from umbel._control import cluster_events, groups
 from umbel._control import group_events as ev
-from umbel._control import groups
 from umbel._model import node_labels, placement, resources
 from umbel._scheduling import bundles
 
@@ -73,10 +73,11 @@ class GroupService:
         is_detached: Callable[[str], bool],
         on_ended: Callable[[str, str], None],
         scheduling_of: Callable[[str], list[Any]],
+        remember: Callable[[cluster_events.Happened], None],
         keep: Callable[[], None] = lambda: None,
     ) -> None:
-        """is_detached: of an actor. on_ended: told of a group that has ended, and why. scheduling_of: a job, what its
-        groups are placed by, see `jobs.Jobs.scheduling_of`. keep: what has changed of the table."""
+        """is_detached: of an actor. on_ended: told of a group that has ended, and why. remember: what has happened.
+        scheduling_of: a job, what its groups are placed by, see `jobs.Jobs.scheduling_of`. keep: what has changed of it all."""
         self._keep = keep
         self._scheduling_of = scheduling_of
         self.table = groups.GroupTable(infeasible_timeout_s=node.infeasible_timeout_s)
@@ -87,6 +88,7 @@ class GroupService:
             "get_group": self._on_get,
         }
         self._node = node
+        self._remember = remember
         self._is_detached = is_detached
         self._todo: deque[ev.GroupCommand] = deque()
         self._do: dict[type, Callable[[Any], None]] = {
@@ -99,13 +101,17 @@ class GroupService:
             ev.Publish: self._publish,
             ev.AnswerCreate: lambda one: node.reply(one.client, one.request, {}),
             ev.RefuseCreate: lambda one: node.refuse(one.client, one.request, "exists", one.reason),
-            ev.Warn: lambda one: node.warn(one.text),
+            ev.Warn: self._warn,
         }
 
     def _decide(self, *events: ev.GroupEvent) -> None:
         """Apply events, and carry out the commands in order, those that follow from carrying out others after the rest."""
         is_outermost = not self._todo
-        self._todo.extend(self.table.apply(*events))
+        for command in self.table.apply(*events):
+            if isinstance(command, cluster_events.Happened):
+                self._remember(command)
+            else:
+                self._todo.append(command)
         self._keep()
         if is_outermost:
             while self._todo:
@@ -255,6 +261,11 @@ class GroupService:
             "bundles": [dict(one) for one in command.bundles], "is_gone": is_gone,
         }  # fmt: skip
         self._node.tell_places(command.node, message)
+
+    def _warn(self, command: ev.Warn) -> None:
+        self._node.warn(command.text)
+        self._remember(cluster_events.Happened(cluster_events.WARNING, cluster_events.GROUPS, command.text, {}))
+        self._keep()
 
     def _publish(self, command: ev.Publish) -> None:
         self._node.send(

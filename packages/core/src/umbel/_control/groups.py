@@ -16,8 +16,8 @@ from collections import OrderedDict
 from collections.abc import Callable, Iterable, Sequence
 
 from umbel._base import checks, pairs
+from umbel._control import cluster_events, group_room, group_state
 from umbel._control import group_events as ev
-from umbel._control import group_room, group_state
 from umbel._control.group_events import Cause, GroupSpec, GroupState
 from umbel._control.group_state import Attempt, Group
 from umbel._model import placement
@@ -281,7 +281,7 @@ class GroupTable:
                 self._changes(group)
                 if self._is_recovering:
                     group.reason = _NOT_RECOVERED
-                commands += self._moved(group)
+                commands += [*self._moved(group), _lost_bundles(group, lost, lost_node)]
             commands += self._give_up(group, but=lost_node)
             hit.append(group)
         for group in hit:  # once all have let go of what they will not have
@@ -324,7 +324,7 @@ class GroupTable:
                 group.reason = _NOT_RECOVERED
                 self._unplaced[group.spec.group] = group
                 self._changes(group)
-                commands += self._moved(group)
+                commands += [*self._moved(group), _lost_bundles(group, lost, node)]
         return commands
 
     def _on_recovered(self, event: ev.Recovered) -> list[ev.GroupCommand]:
@@ -547,6 +547,14 @@ class GroupTable:
             checks.invariant(is_asked, "counted as asked for in vain", group=group_id, node=node)
         self._room.check()
         checks.invariant(len(self._removed) <= REMOVED_KEPT_MAX, "too many are remembered", count=len(self._removed))
+
+
+def _lost_bundles(group: Group, lost: Sequence[int], node: str) -> cluster_events.Happened:
+    spec = group.spec
+    which = f"{len(lost)} of its {len(spec.bundles)} bundles"
+    text = f"placement group {spec.name or spec.group} lost {which} with node {node}, and looks for another place"
+    facts = {"placement_group_id": spec.group, "name": spec.name, "node_id": node, "bundles": list(lost)}
+    return cluster_events.Happened(cluster_events.WARNING, cluster_events.GROUPS, text, facts)
 
 
 def _in_all(view: placement.NodeView | None) -> object:

@@ -73,12 +73,11 @@ class Jobs:
             self._forget_oldest()
         self._awaited = list(self._running)
 
-    def recovered(self, processes: Collection[str], at_s: float) -> None:
-        """Of the drivers that ran before, others than these are gone."""
+    def recovered(self, processes: Collection[str], at_s: float) -> list[Job]:
+        """Of the drivers that ran before, others than these are gone. Returns their jobs."""
         awaited, self._awaited = self._awaited, []
-        for driver in awaited:
-            if driver not in processes:
-                self.gone(driver, at_s, NODE_GONE)
+        ended = [self.gone(driver, at_s, NODE_GONE) for driver in awaited if driver not in processes]
+        return [job for job in ended if job is not None]
 
     def record(self, job_id: str) -> Job | None:
         """What is to be kept of it; None for nothing."""
@@ -132,10 +131,11 @@ class Jobs:
             self._running[driver].status = SUCCEEDED
             self._changes(self._running[driver])
 
-    def gone(self, driver: str, at_s: float, why: str = "") -> None:
+    def gone(self, driver: str, at_s: float, why: str = "") -> Job | None:
+        """The job that has ended with this process, if it drove one."""
         job = self._running.pop(driver, None)
         if job is None:
-            return
+            return None
         job.ended_s = at_s
         job.environment = None  # actors that outlive the job have it
         if job.status == RUNNING:
@@ -145,6 +145,7 @@ class Jobs:
         self._changes(job)
         if len(self._ended) > ENDED_KEPT_MAX:
             self._forget_oldest()
+        return job
 
     def listed(self) -> list[Job]:
         """Those that run first."""

@@ -12,6 +12,7 @@ Each thing has a record of what never changes and one of its state, so that litt
     kv/HASH         a namespace, a key and a value
     cluster         its id
     node/ID         a node, and how it ended
+    event/NUMBER    something that people ask for afterwards
     answer/ID/N     to a request of another node's process, until that node has heard it
 
 Names are those of actors and groups that have not ended. Watchers, requests and attempts to place something are not kept:
@@ -28,9 +29,9 @@ from typing import TYPE_CHECKING, Any
 
 from umbel._control import actors as actor_table
 from umbel._control import answers as answer_table
+from umbel._control import cluster_events, records
 from umbel._control import jobs as job_table
 from umbel._control import kv as key_values
-from umbel._control import records
 from umbel._control.events import ActorSpec, ActorState, Cause
 
 if TYPE_CHECKING:
@@ -57,6 +58,7 @@ class Kept:
         self._count = 0  # the largest n so far
         self._job_count = 0  # as it is kept
         self.answers = answer_table.Answers()
+        self.events = cluster_events.ClusterEvents()
         self.cluster = ""  # its id, once it has one
         self.nodes: node_table.NodeTable | None = None  # where nodes may join
         self._stored_nodes: list[dict[str, Any]] = []
@@ -73,6 +75,7 @@ class Kept:
     def _load(self, stored: Iterable[tuple[str, bytes]]) -> actor_table.ActorTable:
         of_actors: dict[str, dict[str, Any]] = {}
         of_jobs: dict[str, dict[str, Any]] = {}
+        events: list[cluster_events.ClusterEvent] = []
         for key, record in self.book.read(stored):
             facts, body = record
             self._count = max(self._count, facts.get("n", 0))
@@ -93,12 +96,17 @@ class Kept:
                 self.cluster = facts["id"]
             elif kind == "node":
                 self._stored_nodes.append(facts)
+            elif kind == "event":
+                events.append(
+                    cluster_events.ClusterEvent(**{name: facts[name] for name in cluster_events.ClusterEvent._fields})
+                )
             elif kind == "answer":
                 self.answers.keep(facts["client"], facts["rq"], facts["answer"])
             elif kind == "kv":
                 self.kv.restore(_bytes(facts["namespace"]), _bytes(facts["key"]), body)
         jobs = [_job(facts, self._workers.get(facts["id"])) for facts in sorted(of_jobs.values(), key=_n)]
         self.jobs.restore(jobs, self._job_count)
+        self.events.restore(events)
         return actor_table.ActorTable.restored(self._actor(parts) for parts in sorted(of_actors.values(), key=_age))
 
     def _actor(self, parts: Mapping[str, Any]) -> actor_table.Actor:
@@ -162,6 +170,9 @@ class Kept:
             writes |= self._writes_of_key(namespace, key)
         for client, request in _taken(self.answers.changed):
             writes |= self._writes_of_answer(client, request)
+        for number in _taken(self.events.changed):
+            key, event = f"event/{number:016x}", self.events.record(number)
+            writes |= self.book.delete(key) if event is None else self.book.put(key, event._asdict())
         if self.nodes is not None:
             writes |= self._writes_of_nodes(self.nodes)
         if self.groups is not None and self.groups.changed:

@@ -99,6 +99,9 @@ class Members:
             "client_gone": lambda member, message, _body: self._client_gone(
                 member, message["client"], message.get("why", "")
             ),
+            "event": lambda _member, message, _body: self.control.add_event(
+                message["severity"], message["source"], message["text"], **message["facts"]
+            ),
             "job_begins": self._on_job_begins,
             "job_leaves": lambda _member, message, _body: self.control.job_leaves(message["client"]),
             "want_job_ids": self._on_want_job_ids,

@@ -12,7 +12,7 @@ from collections.abc import Callable, Iterable, Mapping
 from typing import Any, Protocol
 
 from umbel._base import nodes as node_ids
-from umbel._control import members, nodes, service
+from umbel._control import cluster_events, members, nodes, service
 from umbel._transport import addresses
 from umbel._transport import connection as transport
 from umbel._wire import frames, node_messages
@@ -84,6 +84,7 @@ class NodeService:
         ] = {}  # by link, what its node had heard when it began, and from which head
         self._numbers = itertools.count(1)
         self._tells: dict[int, Callable[[bool, str], None]] = {}  # whoever wants to know whether a node is drained
+        self._drains: dict[int, tuple[str, str]] = {}  # by the same number, what is asked of whom
         self._look_s = daemon.now_s() + LOOK_S
         self._idle_until_s = 0.0
         self._welcomed: set[str] = set()  # members that this head has told so
@@ -105,11 +106,34 @@ class NodeService:
         daemon.members.await_nodes(awaited)
         for node_id in awaited:  # its processes live, and are asked and called as if there had been no end of a head
             daemon.directory.set(node_ids.tag_of_node(node_id), self.table.alive[node_id].facts["address"])
-        daemon.control.keep_nodes()
+        head = self.table.head
+        text = f"node {head.id} leads the cluster" + (f" again, and awaits {len(awaited)} others" if awaited else "")
+        self._add_event(cluster_events.INFO, head, text)
+
+    def _add_event(self, severity: str, node: nodes.Node, text: str) -> None:
+        facts = {"node_id": node.id, "address": node.facts["address"], "host_name": node.facts["host_name"]}
+        self._daemon.control.add_event(severity, cluster_events.NODES, text, **facts)
+
+    def _remember(self, command: nodes.NodeCommand) -> None:
+        """What people ask for afterwards, kept with what it tells of."""
+        if isinstance(command, nodes.Admit):
+            node = self.table.alive[command.node_id]
+            self._add_event(cluster_events.INFO, node, f"node {node.id} joined at {node.facts['address']}")
+        elif isinstance(command, nodes.DeclareDead) and command.node_id in self.table.dead:
+            severity, what = (cluster_events.INFO, "left") if command.is_expected else (cluster_events.ERROR, "is dead")
+            node = self.table.dead[command.node_id]
+            self._add_event(severity, node, f"node {node.id} {what}: {command.reason}")
+        elif isinstance(command, nodes.AnswerDrain):
+            node_id, why = self._drains.pop(command.request)
+            if command.is_accepted and node_id in self.table.alive:
+                node = self.table.alive[node_id]
+                self._add_event(cluster_events.INFO, node, f"node {node_id} is being drained ({why})")
 
     def _decide(self, event: nodes.NodeEvent) -> None:
         """Who is a member, and who is dead, is told when it is kept."""
         commands = self.table.apply(event)
+        for command in commands:
+            self._remember(command)
         self._daemon.control.keep_nodes()
         for command in commands:
             if isinstance(command, (nodes.Acknowledge, nodes.DropLink)) or self._is_old_news(command):
@@ -156,6 +180,7 @@ class NodeService:
         """
         request = next(self._numbers)
         self._tells[request] = tell
+        self._drains[request] = node_id, f"{reason}: {message}" if message else reason
         self._decide(nodes.DrainRequested(request, node_id, reason, message, left_s, self._daemon.now_s()))
 
     def close(self, reason: str, *, ends_cluster: bool) -> None:

@@ -13,7 +13,7 @@ from collections import OrderedDict
 from collections.abc import Callable, Collection, Iterable, Mapping, Sequence
 from typing import TYPE_CHECKING, Any, Protocol
 
-from umbel._control import actors, jobs, kv
+from umbel._control import actors, cluster_events, jobs, kv
 from umbel._control import events as ev
 
 if TYPE_CHECKING:
@@ -73,6 +73,7 @@ class ActorService:
         self.table = kept.actors if kept is not None else actors.ActorTable()
         self.jobs = kept.jobs if kept is not None else jobs.Jobs()
         self.kv = kept.kv if kept is not None else kv.KeyValues()
+        self._events = kept.events if kept is not None else cluster_events.ClusterEvents()
         self.answers = kept.answers if kept is not None else None  # to processes that outlive this service
         self._keeper = keeper
         self._recover_at_s: float | None = None
@@ -127,7 +128,12 @@ class ActorService:
             self._begin_groups()
 
     def _decide(self, event: ev.ActorEvent) -> None:
-        commands = self.table.apply(event)
+        commands = []
+        for command in self.table.apply(event):
+            if type(command) is cluster_events.Happened:  # kept with what it tells of
+                self._remember(command)
+            else:
+                commands.append(command)
         if self._keeper is not None:
             self._keeper.keep()
         for command in commands:
@@ -332,6 +338,7 @@ class ActorService:
             node,
             is_detached=lambda actor: actor in self.table.actors and self.table.actors[actor].spec.is_detached,
             on_ended=self.group_ended,
+            remember=self._remember,
             scheduling_of=lambda job: self.jobs.scheduling_of(job.partition("@")[0]),
             keep=self._keep,
         )
@@ -441,7 +448,9 @@ class ActorService:
     def client_gone(self, client: str, why: str = "") -> None:
         """why: for its job, should it be a driver."""
         self._decide(ev.ClientGone(client, self._node.now_s()))
-        self.jobs.gone(client, self._node.time_s(), why)
+        job = self.jobs.gone(client, self._node.time_s(), why)
+        if job is not None:
+            self._add_job_event(job)
         if self.answers is not None:
             self.answers.forget_others(client, ())
         self._keep()
@@ -453,7 +462,10 @@ class ActorService:
     ) -> tuple[str, Any]:
         """A driver has come: (id, `jobs.JobEnvironment` or None) of its job. facts: None where workers are the node's own.
         job_id: of those that were reserved; "" for the next."""
+        is_known = bool(job_id) and self.jobs.record(job_id) is not None
         job = self.jobs.begin(driver, pid, facts, self._node.time_s(), job_id)
+        if not is_known:
+            self._add_job_event(job)
         self._keep()
         return job.id, job.environment
 
@@ -491,6 +503,26 @@ class ActorService:
             }
             for one in self.jobs.listed()
         ]
+
+    def add_event(self, severity: str, source: str, text: str, **facts: Any) -> None:
+        """Of what has happened to the cluster, see `cluster_events`."""
+        self._events.add(severity, source, text, self._node.time_s(), facts)
+        self._keep()
+
+    def _remember(self, what: cluster_events.Happened) -> None:
+        self._events.add(what.severity, what.source, what.text, self._node.time_s(), what.facts)
+
+    def _add_job_event(self, job: jobs.Job) -> None:
+        """It has begun, or ended."""
+        what = {jobs.RUNNING: "began", jobs.SUCCEEDED: "ended", jobs.FAILED: f"failed: {job.message}"}[job.status]
+        severity = cluster_events.WARNING if job.status == jobs.FAILED else cluster_events.INFO
+        called = f"job {job.id} ({job.entrypoint})" if job.entrypoint else f"job {job.id}"
+        facts = {"job_id": job.id, "driver": job.driver, "pid": job.pid}
+        self._events.add(severity, cluster_events.JOBS, f"{called} {what}", self._node.time_s(), facts)
+
+    def events_listed(self) -> list[Message]:
+        """What has happened to the cluster, the latest last, for queries."""
+        return [one._asdict() for one in self._events.listed()]
 
     def next_tick_s(self) -> float | None:
         due = [self.table.next_tick_s(), self._groups.next_tick_s() if self._groups is not None else None]
@@ -536,7 +568,8 @@ class ActorService:
         """Whoever lived on while the service was away has been reported."""
         self._recover_at_s = None
         processes, self._reported = self._reported, set()
-        self.jobs.recovered(processes, self._node.time_s())
+        for job in self.jobs.recovered(processes, self._node.time_s()):
+            self._add_job_event(job)
         answered, self._answered = self._answered, []
         for client in answered:
             if self.answers is not None and client not in processes:  # it has ended, and its node with it

@@ -7,6 +7,7 @@ import threading
 from typing import TYPE_CHECKING
 
 from umbel import exceptions
+from umbel._base import frames
 from umbel._client.inline import lanes
 
 if TYPE_CHECKING:
@@ -89,9 +90,7 @@ class Watcher:
         if not foreign:
             return
         known = self.threads.union(lane.thread for lane in foreign)
-        alive = (
-            sys._current_frames().keys()
-        )  # threading goes on to list some that have ended: see `threading._DummyThread`
+        alive = frames.of_threads().keys()  # threading lists some that have ended: see `threading._DummyThread`
         others = (thread for thread in threading.enumerate() if thread not in known and thread.ident in alive)
         if any(thread.name != ABANDONED for thread in others):
             self._has_suspicion = True
@@ -113,7 +112,7 @@ def _waits_elsewhere(thread: threading.Thread) -> bool:
     """Whether the thread sits in a wait of the standard library that another thread or an event ends."""
     import selectors
 
-    frame = sys._current_frames().get(thread.ident or 0)
+    frame = frames.of_threads().get(thread.ident or 0)
     if frame is None or frame.f_code.co_filename not in (threading.__file__, selectors.__file__):
         return False
     bdb = sys.modules.get("bdb")

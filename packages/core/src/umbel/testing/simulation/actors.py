@@ -252,7 +252,7 @@ class ActorsWorld(World):
     def _report(self, name: str) -> None:
         self.exited.remove(name)
         self.note("the daemon hears of the end of p%d", int(name, 16))
-        self.daemon.on_worker_exited(name, 0, 9)
+        self.daemon.reports.on_worker_exited(name, 0, 9)
 
     def _anyone(self) -> Client | None:
         return self.chance.choose([*self.clients.values()]) if self.clients else None

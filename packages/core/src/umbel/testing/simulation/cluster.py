@@ -91,8 +91,8 @@ class ClusterWorld(Programs):
                 )
 
     def _asks_others(self, machine: ClusterNode) -> bool:
-        forwarding = machine.daemon.sharing()._forwarding
-        return forwarding is not None and bool(forwarding.wishes or machine.daemon.sharing()._held)
+        forwarding = machine.daemon.others.sharing._forwarding
+        return forwarding is not None and bool(forwarding.wishes or machine.daemon.others.sharing._held)
 
     def _in_use(self, machine: ClusterNode) -> collections.Counter[str]:
         """By leases of living workers and by bundles."""
@@ -137,7 +137,7 @@ class ClusterWorld(Programs):
 
     def resigned(self, machine: ClusterNode) -> None:
         """B9: because the head has given it up, or was away for too long, or wanted it drained."""
-        why = machine.daemon.cluster()
+        why = machine.daemon.others.link
         self.must(machine is not self.head, "B9", "the head has ended by itself")
         was_told = not self.is_alive_to_head(machine) or machine.was_drained
         was_alone = self.now_s - self.last_fault_s <= 4 * HEAD_LOST_S
@@ -152,7 +152,7 @@ class ClusterWorld(Programs):
     def check_rest(self) -> None:
         self._check_programs()
         head = self.head.daemon
-        alive, there = {*head.cluster().table.alive}, {machine.node_id for machine in self.living_machines()}
+        alive, there = {*head.others.link.table.alive}, {machine.node_id for machine in self.living_machines()}
         self.must(alive == there, "B9", "the head counts %s as alive, there are %s", alive, there)
         self._check_records()
         for machine in self.living_machines():
@@ -189,7 +189,7 @@ class ClusterWorld(Programs):
         used = self._in_use(machine)
         free = {name: amount - used[name] for name, amount in agent.ledger.total.items()}
         self.must(free == agent.ledger.free, "B3", "free on %s is %s, in use %s", machine.name, agent.ledger.free, used)
-        sharing = daemon.sharing()
+        sharing = daemon.others.sharing
         self.must(not sharing._leases and not self._asks_others(machine), "B8", "%s asks others", machine.name)
         known = {process.id.hex() for process in machine.living}
         self.must(

@@ -307,15 +307,12 @@ class Daemon(daemon.Daemon):
     def deciding(self) -> tuple[Any, ...]:
         return super().deciding() if self.members is not None else (self.agent,)
 
-    def _token(self) -> Any:
-        return TOKEN
-
     def _own_control_service(self, config: Any, node: Any) -> Any:
         if self.disk is None:
             return service.ActorService(node)
         made = service.ActorService(node, self._keeper(self.disk))
         for environment in made.job_environments():
-            self._jobs.knows(environment)
+            self.jobs.knows(environment)
         return made
 
     def _keeper(self, disk: Disk) -> keeping.Keeping:
@@ -335,9 +332,6 @@ class Daemon(daemon.Daemon):
     def on_build(self, server: str) -> None:
         self.machine.building.append(server)
 
-    def note_outliving(self, cluster: str = "", head: str = "") -> None:
-        """Nobody looks for it."""
-
     def now_s(self) -> float:
         return self.machine.now_s
 
@@ -349,7 +343,7 @@ class Daemon(daemon.Daemon):
 
     def pending(self) -> list[dict[str, Any]]:
         """What waits here, as users are told."""
-        return list(self._queries.answer("pending"))
+        return list(self.queries.answer("pending"))
 
     @property
     def has_ended(self) -> bool:

@@ -358,7 +358,7 @@ class Programs(Cluster):
     def is_alive_to_head(self, machine: ClusterNode) -> bool:
         if machine is self.head:
             return True
-        return not self.head.is_dead and machine.node_id in self.head.daemon.cluster().table.alive
+        return not self.head.is_dead and machine.node_id in self.head.daemon.others.link.table.alive
 
     def run_work(self, process: Machine, number: int, carried: list[Ref], inputs: tuple[Any, ...]) -> Any:
         work = self.works[number]

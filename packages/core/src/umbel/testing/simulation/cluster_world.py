@@ -12,8 +12,9 @@ import itertools
 from collections.abc import Callable
 from typing import Any, Final
 
-from umbel._agent import door, lease_links, service
+from umbel._agent import door, lease_links, other_nodes, service
 from umbel._agent.ledger import CPU, UNIT
+from umbel._base import sessions
 from umbel._client import current, remote_links
 from umbel._control import journal
 from umbel._model import ids
@@ -154,6 +155,8 @@ class Cluster(RuntimeWorld):
             (addresses, "unacknowledged_bytes", cluster_nodes.unacknowledged_bytes),
             (lease_links, "Lessee", _Lessee),
             (ids, "os", _Os()),
+            (other_nodes, "token_of", lambda _config: cluster_nodes.TOKEN),
+            (sessions, "note_outliving", lambda *_: None),  # nobody looks for it
             (service, "_log", lambda line: self.note("    %s: %s", self.here.name, line)),
         ):
             super().run()
@@ -299,7 +302,7 @@ class Cluster(RuntimeWorld):
         machine = self.chance.choose(busy)
         if machine.building:
             server = machine.building.pop(0)
-            self.on_machine(machine, lambda: machine.daemon.on_environment_ready(server))
+            self.on_machine(machine, lambda: machine.daemon.environments.ready(server))
         elif machine.exited and (not machine.starting or self.chance.happens(50)):
             self._reap_on(machine, self.chance.below(len(machine.exited)))
         else:
@@ -316,7 +319,7 @@ class Cluster(RuntimeWorld):
     def _reap_on(self, machine: ClusterNode, index: int) -> None:
         worker, code = machine.exited.pop(index)
         self.note("%s hears of the end of w%d", machine.name, int(worker[20:], 16))
-        self.on_machine(machine, lambda: machine.daemon.on_worker_exited(worker, max(0, code), max(0, -code)))
+        self.on_machine(machine, lambda: machine.daemon.reports.on_worker_exited(worker, max(0, code), max(0, -code)))
 
     def _pass_time(self) -> None:
         self.pass_time(self.chance.choose((0.01, 0.1, 0.4, 1.0, 4.0)))
@@ -428,7 +431,7 @@ class Cluster(RuntimeWorld):
         self.note("%s is to be drained within %s s", machine.name, left_s)
         machine.was_drained = True
         self.fault_count += 4
-        drain = self.head.daemon.cluster().drain
+        drain = self.head.daemon.others.link.drain
         self.on_machine(
             self.head, lambda: drain(machine.node_id, "preemption", "it is needed", left_s, lambda *_: None)
         )
@@ -536,7 +539,7 @@ class Cluster(RuntimeWorld):
 
     def is_quiet(self) -> bool:
         """Whether the head has given up what is dead."""
-        return len(self.head.daemon.cluster().table.alive) == len(self.living_machines())
+        return len(self.head.daemon.others.link.table.alive) == len(self.living_machines())
 
     def _do_one(self) -> bool:
         did = [self.deliver_one(), self._let_run(), self._prepare(), self._commit()]

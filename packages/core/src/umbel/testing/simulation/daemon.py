@@ -103,7 +103,6 @@ class Daemon(service.Service):
         self._world = world
         self.on_start = on_start
         self.on_kill = on_kill
-        self._progress = progress_of  # type: ignore[assignment,method-assign]  # the production one reads a file
         config = {
             "resources": dict(resources), "accelerator_ids": {}, "scheduler": "hybrid", "session_dir": NOWHERE,
             "store_dir": NOWHERE, "embedded": False, "has_jobs": False, "driver_pid": 0, "control": "umbel._control.service",
@@ -122,6 +121,7 @@ class Daemon(service.Service):
             (service, "_fresh_ids", self.worker_ids),
         ):
             super().__init__(config, nothing, nothing, 0)
+        self.leases._progress = progress_of  # type: ignore[assignment,method-assign]  # the production one reads a file
         self.agent._starts_max = starts_max  # of the machine that simulates otherwise
         self._unchecked: dict[Any, None] = {}  # the machines that something has happened to since they were checked
         for machine in self.deciding():
@@ -156,7 +156,7 @@ class Daemon(service.Service):
 
     def on_build(self, server: str) -> None:
         """An environment's fork server is wanted: it is there at once."""
-        self.on_environment_ready(server)
+        self.environments.ready(server)
 
     def now_s(self) -> float:
         return self._world.now_s

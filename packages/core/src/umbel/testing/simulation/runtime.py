@@ -346,7 +346,7 @@ class RuntimeWorld(World):
     def _reap(self, index: int) -> None:
         worker, code = self.exited.pop(index)
         self.note("the daemon hears of the end of w%d", int(worker, 16))
-        self.node.daemon.on_worker_exited(worker, max(0, code), max(0, -code))
+        self.node.daemon.reports.on_worker_exited(worker, max(0, code), max(0, -code))
 
     def _pass_time(self) -> None:
         self.pass_time(self.chance.choose((0.001, 0.03, 0.6, 3.0)))

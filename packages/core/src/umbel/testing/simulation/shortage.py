@@ -98,6 +98,7 @@ class ShortageWorld(AgentWorld):
         threshold = 1 - RESERVE_BYTES / LIMIT_BYTES
         settings = {"limit_bytes": 0, "threshold": threshold, "recycle_bytes": 0}
         node: Any = _Node(self)
+        node.leases = node
         self.watch = memory_watch.MemoryWatch(node, settings)
         monitor: Any = self.watch.monitor
         decide = monitor.apply

@@ -25,6 +25,7 @@ __all__ = [
     "get_task",
     "get_worker",
     "list_actors",
+    "list_cluster_events",
     "list_jobs",
     "list_nodes",
     "list_objects",
@@ -37,8 +38,7 @@ __all__ = [
     "summarize_tasks",
 ]
 _LOGS = "the command `umbel logs` shows what workers have printed"
-_EVENTS = "a session's events are its tasks, actors and workers yet; list those"
-_ABSENT = {"get_log": _LOGS, "list_logs": _LOGS, "list_cluster_events": _EVENTS}
+_ABSENT = {"get_log": _LOGS, "list_logs": _LOGS}
 
 
 def __getattr__(name: str) -> Any:
@@ -132,6 +132,27 @@ def list_actors(
     """As `list_tasks`."""
     return StateApiClient(address).list(
         "actors", filters=filters, limit=limit, timeout=timeout, detail=detail, order_by=order_by, offset=offset,
+        raise_on_missing_output=raise_on_missing_output, _explain=_explain,
+    )  # fmt: skip
+
+
+def list_cluster_events(
+    address: str | None = None,
+    filters: Any = None,
+    limit: int = common.DEFAULT_LIMIT,
+    timeout: float = common.DEFAULT_RPC_TIMEOUT,
+    detail: bool = False,
+    raise_on_missing_output: bool = True,
+    _explain: bool = False,
+    *,
+    order_by: str | None = None,
+    offset: int = 0,
+) -> list[common.ClusterEventState]:
+    """As `list_tasks`, but the latest come first: nodes that came and went, jobs, actors that failed or restarted, groups that
+    lost bundles, what the autoscaler did and why, workers that were killed for their memory. Of each source the latest 1,000
+    are remembered, where a head keeps anything also by the next one."""
+    return StateApiClient(address).list(
+        "cluster_events", filters=filters, limit=limit, timeout=timeout, detail=detail, order_by=order_by, offset=offset,
         raise_on_missing_output=raise_on_missing_output, _explain=_explain,
     )  # fmt: skip
 

@@ -255,8 +255,22 @@ class RuntimeEnvState(StateSchema):
     error: str | None = _column(detail=True)
 
 
+@dataclass
+class ClusterEventState(StateSchema):
+    """Something that has happened to the cluster. time: local, with its offset. severity: INFO, WARNING or ERROR. source_type:
+    CLUSTER_LIFECYCLE (nodes), JOBS, ACTORS, PLACEMENT_GROUPS, AUTOSCALER or MEMORY."""
+
+    severity: str = _column()
+    time: str = _column(filterable=False)
+    source_type: str = _column()
+    message: str = _column(filterable=False)
+    event_id: str = _column()
+    custom_fields: dict[str, Any] | None = _column(filterable=False, detail=True)
+
+
 SCHEMAS: dict[str, type[StateSchema]] = {
     "actors": ActorState,
+    "cluster_events": ClusterEventState,
     "jobs": JobState,
     "nodes": NodeState,
     "objects": ObjectState,
