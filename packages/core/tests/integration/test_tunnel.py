@@ -184,6 +184,19 @@ def is_at_end(sock: socket.socket) -> bool:
         return False
 
 
+def test_what_a_process_has_said_before_its_end_comes_though_it_takes_nothing_any_more(pair: Pair) -> None:
+    """A worker answers and dies while something is on its way to it."""
+    near = pair.open()
+    pair.until(lambda: pair.second.taken)
+    pair.second.taken[0].send(b"last words")
+    pair.second.taken[0].close()
+    pair.first.tunnel.multiplexer.send(3, b"question")
+    said = frames.encode_control(*pair.first.tunnel.multiplexer.frames.popleft())
+    pair.second.tunnel.on_frame(pair.links[1], said[frames.HEADER.size :])
+    assert pair.received(near, 10) == b"last words"
+    pair.until(lambda: is_at_end(near))
+
+
 def test_what_is_not_there_is_refused_and_ends(pair: Pair) -> None:
     answers: list[Any] = []
     near = pair.open("nothing", on_answer=lambda *answer: answers.append(answer))

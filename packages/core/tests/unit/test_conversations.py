@@ -7,7 +7,7 @@ from typing import Any
 import pytest
 
 from umbel._wire import reconnecting
-from umbel._wire.conversations import Close, Command, Conversation, Dial, Over, Resumed, Send
+from umbel._wire.conversations import NEW_COUNT_MAX, Close, Command, Conversation, Dial, Over, Resumed, Send
 
 SECRET = "s" * 32
 
@@ -74,6 +74,18 @@ def test_a_stranger_that_says_nothing_is_cut_off_beside_the_connection_that_live
     far.tick(1.0 + reconnecting.SILENCE_S)
     assert taken(far) == [Close("stranger", "it has said nothing")]
     assert far.link == "first"
+
+
+def test_of_too_many_strangers_the_oldest_goes() -> None:
+    far = made(dials=False)
+    for number in range(NEW_COUNT_MAX + 1):
+        far.connected(number, 1.0)
+    assert taken(far) == [Close(0, "too many are being made")]
+    far.closed(0, 1.0)
+    far.connected("program", 1.0)
+    assert taken(far) == [Close(1, "too many are being made")]
+    far.receive("program", resume(1), b"", 1.0)
+    assert far.link == "program"
 
 
 def test_an_attempt_that_was_given_up_and_comes_late_takes_no_place() -> None:

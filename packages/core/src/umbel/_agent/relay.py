@@ -82,6 +82,7 @@ class Relay:
         self._token = token
         self._process = b""  # the program's id, once it has said so
         self._is_over = False
+        self._files: list[relayed_files.RelayedFiles] = []
         self.poller = connection.Poller()
         self._alive = alive
         self.poller.register(alive.fileno(), connection.IN, lambda _events: self._daemon_gone())
@@ -106,7 +107,11 @@ class Relay:
     def run(self) -> None:
         """Until the program has gone, or the daemon."""
         parts = (self._tunnel, self._acceptor, self._dialler)
+        is_linked = True
         while not self._is_over:
+            if self._tunnel.is_linked != is_linked:
+                is_linked = self._tunnel.is_linked
+                self._tell({"t": "linked", "is_linked": is_linked})
             due = [at_s for part in parts if (at_s := part.next_tick_s()) is not None]
             self.poller.poll(max(0.0, min(due) - time.monotonic()) if due else None)
             for part in parts:
@@ -122,9 +127,15 @@ class Relay:
 
     def is_over(self, reason: str) -> None:
         _log(f"the program that it stands for is gone: {reason}")
-        with contextlib.suppress(OSError):  # the daemon is gone as well
-            self._alive.send(frames.encode_control({"t": "ended", "why": reason}))
+        for files in self._files:  # the daemon is about to free what there is, and nothing must come to it
+            files.close()
+        self._tell({"t": "ended", "why": reason})
         self._is_over = True
+
+    def _tell(self, message: Message) -> None:
+        """The daemon."""
+        with contextlib.suppress(OSError):  # it is gone as well
+            self._alive.send(frames.encode_control(message))
 
     def dial(self) -> None:
         """It is the program that does."""
@@ -147,7 +158,8 @@ class Relay:
                 self._dial(stream, addresses.parse(str(to.get("address"))), _process_id(to))
             elif kind == "files":
                 ours, theirs = socket.socketpair()
-                relayed_files.RelayedFiles(theirs, self.poller, self._node["store_dir"], self._node["session_dir"])
+                store_dir, session_dir = self._node["store_dir"], self._node["session_dir"]
+                self._files.append(relayed_files.RelayedFiles(theirs, self.poller, store_dir, session_dir))
                 self._tunnel.attach(stream, ours)
             elif kind == "serve":
                 self._serve(_process_id(to))

@@ -40,12 +40,13 @@ class Wish(NamedTuple):
 class _Relay:
     """why: it ends, once it has said so. is_missed: its client, the program's, has gone."""
 
-    __slots__ = ("id", "is_missed", "pid", "why")
+    __slots__ = ("id", "is_linked", "is_missed", "pid", "why")
 
     def __init__(self, pid: int, relay_id: str) -> None:
         self.pid = pid
         self.id = relay_id
         self.why = ""
+        self.is_linked = True
         self.is_missed = False
 
 
@@ -114,7 +115,7 @@ class Relays:
         connection.close()  # the relay has it
         with contextlib.suppress(OSError):  # the directory is gone, and with it the session presently
             sessions.record_process(pid, self._config["session_dir"])
-        alive = transport.Connection(ours, self._poller, self._on_last_words, self._on_gone)
+        alive = transport.Connection(ours, self._poller, self._on_word, self._on_gone)
         self._relays[alive] = _Relay(pid, relay_id)
         self._log(f"a program of another machine has connected; process {pid} stands for it")
 
@@ -137,9 +138,22 @@ class Relays:
                 return _why(relay) if relay.why or alive.is_closed else ""
         return self._ended.pop(pid, "")
 
-    def _on_last_words(self, alive: transport.Connection, payload: bytes) -> None:
+    def does_not_answer(self, pid: int) -> str:
+        """Why the client that this process is cannot say anything now; "" if it can, or is no relay."""
+        is_away = any(relay.pid == pid and not relay.is_linked for relay in self._relays.values())
+        return (
+            "it is a program of another machine, whose connection to its node is broken, and is waited for"
+            if is_away
+            else ""
+        )
+
+    def _on_word(self, alive: transport.Connection, payload: bytes) -> None:
         message, _ = frames.decode_control(payload)
-        self._relays[alive].why = message["why"]
+        relay = self._relays[alive]
+        if message["t"] == "linked":
+            relay.is_linked = message["is_linked"]
+        else:
+            relay.why = message["why"]
 
     def _on_gone(self, alive: transport.Connection) -> None:
         """A relay has ended, or is about to."""

@@ -46,13 +46,14 @@ class Owner(Protocol):
 class _Local:
     """The socket at this end of a stream."""
 
-    __slots__ = ("events", "is_ending", "on_answer", "out", "sock", "stream")
+    __slots__ = ("events", "is_deaf", "is_ending", "on_answer", "out", "sock", "stream")
 
     def __init__(self, stream: int, sock: connection.Stream) -> None:
         self.stream = stream
         self.sock = sock
         self.events = 0
         self.out: deque[memoryview] = deque()
+        self.is_deaf = False  # its other end is closed, and takes nothing any more
         self.is_ending = False  # the other side has ended it: what is left is written, and then it is closed
         self.on_answer: Callable[[bool, str, bool], None] | None = None
 
@@ -244,10 +245,11 @@ class Tunnel:
                 sent = local.sock.send(rest)
             except (BlockingIOError, InterruptedError):
                 break
-            except OSError:  # its other end is gone
-                self.multiplexer.end(local.stream)
-                self._drop(local)
-                return
+            except OSError:  # its other end is gone; what that has said before is to be read yet
+                local.is_deaf = True
+                self.multiplexer.handed_on(local.stream, sum(map(len, local.out)))
+                local.out.clear()
+                break
             self.multiplexer.handed_on(local.stream, sent)
             if sent < len(rest):
                 local.out[0] = rest[sent:]
@@ -273,6 +275,9 @@ class Tunnel:
         if local is None:
             return
         if isinstance(event, multiplexing.Received):
+            if local.is_deaf:
+                self.multiplexer.handed_on(local.stream, len(event.data))
+                return
             local.out.append(memoryview(event.data))
             self._write(local)
         elif isinstance(event, multiplexing.Answered):

@@ -16,6 +16,8 @@ from typing import Any, NamedTuple
 
 from umbel._wire import multiplexing, reconnecting
 
+NEW_COUNT_MAX = 16  # that have not proved themselves; whoever has a token can make some, and of more the oldest goes
+
 Message = dict[str, Any]
 
 
@@ -80,6 +82,8 @@ class Conversation:
             self.commands.append(Close(link, ""))
             return
         self._new[link] = at_s + reconnecting.SILENCE_S
+        if len(self._new) > NEW_COUNT_MAX:
+            self.commands.append(Close(next(iter(self._new)), "too many are being made"))
         if self._dials:
             self._attempt += 1
             heard = self.multiplexer.channel.heard
