@@ -23,6 +23,7 @@ from umbel.testing.simulation.planted import (
     nodes,
     ownership,
     pulls,
+    remote_drivers,
     shortage,
     spilling,
 )
@@ -46,6 +47,7 @@ _WORLDS: Final = (
     nodes,
     ownership,
     pulls,
+    remote_drivers,
     shortage,
     spilling,
 )
