@@ -20,7 +20,7 @@ from umbel._autoscaling import autoscaler, events, node_types, observing
 from umbel._base import nodes as node_ids
 from umbel._model import placement, resources
 from umbel._scheduling import dispatch, forwarding, policies
-from umbel._wire import frames, lease_messages, messages
+from umbel._wire import data_frames, frames, lease_messages, messages
 
 TURN_REPLIES = 64  # that an owner finds when it looks: as many workers as answer while it works off the last ones
 KEY = "f"
@@ -122,7 +122,7 @@ class Queue:
     def _hear(self) -> None:
         for _ in range(min(TURN_REPLIES, len(self._pushed))):
             lease, frame = self._pushed.popleft()
-            for _, seq, *_ in frames.decode_data(frame[HEADER_BYTES:]):
+            for _, seq, *_ in data_frames.decode(frame[HEADER_BYTES:]):
                 task = lease.inflight.pop(seq)
                 task.durations.add(self._task_s)
                 self.done[seq] += 1
@@ -132,10 +132,10 @@ class Queue:
         """The tasks' frames are read, and answered, by the workers."""
         answers = []
         for lease, batch in self.cls.assign():
-            frame = frames.encode_data([(messages.TASK, one.seq, 0, messages.ARGS, PAYLOAD, None, 0) for one in batch])
-            tasks = frames.decode_data(frame[HEADER_BYTES:])
+            frame = data_frames.encode([(messages.TASK, one.seq, 0, messages.ARGS, PAYLOAD, None, 0) for one in batch])
+            tasks = data_frames.decode(frame[HEADER_BYTES:])
             replies = [(messages.REPLY, one[1], 0, PAYLOAD, None, self._task_s, 0.0) for one in tasks]
-            answers.append((lease, frames.encode_data(replies)))
+            answers.append((lease, data_frames.encode(replies)))
         return answers
 
     # ---- nodes ----

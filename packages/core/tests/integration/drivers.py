@@ -18,7 +18,7 @@ import textwrap
 import time
 import uuid
 from collections.abc import Callable, Iterator, Sequence
-from typing import TypeVar
+from typing import Protocol, TypeVar
 
 PATIENCE_S = 30.0  # for what must happen; it takes milliseconds unless the machine is overloaded
 POLL_S = 0.005
@@ -218,6 +218,33 @@ class Driver:
             kill(pid)
         self.process.kill()
         self.process.communicate()
+
+
+class Session(Protocol):
+    """A node, which programs can be drivers of."""
+
+    @property
+    def session_dir(self) -> str: ...
+
+
+class Programs:
+    """Drivers of nodes, that begin alike. They are killed in the end."""
+
+    def __init__(self, directory: str, begin: str) -> None:
+        self.directory = directory
+        self._begin = begin
+        self._started: list[Driver] = []
+
+    def start(self, node: Session, source: str) -> Driver:
+        program = textwrap.dedent(self._begin) + textwrap.dedent(source)
+        made = Driver(program, self.directory, SESSION=node.session_dir)
+        self._started.append(made)
+        return made
+
+    def end(self) -> None:
+        for one in self._started:
+            one.process.kill()
+            one.process.communicate()
 
 
 @contextlib.contextmanager

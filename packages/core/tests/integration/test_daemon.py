@@ -726,6 +726,18 @@ def test_closing_the_lifeline_before_connecting_ends_everything() -> None:
     assert not os.path.exists(launched.session_dir)
 
 
+def test_daemon_keeps_nothing_open_that_its_starter_lets_children_inherit() -> None:
+    read, write = os.pipe()
+    os.set_inheritable(write, True)
+    launched = launch.launch({"worker_main": "daemon_worker", "sys_path": [HERE, *sys.path]})
+    try:
+        os.close(write)
+        assert select.select([read], [], [], 5.0)[0], "the daemon, or its fork server, has the pipe"
+    finally:
+        os.close(read)
+        launched.close()
+
+
 def test_abandoned_launch_leaves_nothing() -> None:
     def own_sessions() -> list[str]:
         return [name for name in os.listdir(sessions.base_dir()) if name.startswith(f"{os.getpid()}-")]

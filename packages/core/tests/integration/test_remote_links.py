@@ -372,7 +372,7 @@ def test_connection_that_breaks_is_the_death_of_the_peer_to_both(world: World, s
 
 def test_dial_that_ends_after_its_link_is_not_taken_for_that_of_the_next(world: World) -> None:
     """A slow process is dialled, and its own connection to us breaks: that is its end. Then it is dialled anew."""
-    from umbel._wire import frames
+    from umbel._wire import data_frames
 
     node, here = world.machine(), world.process()
     slow_id = nodes.new_process_id(node.id)
@@ -383,7 +383,7 @@ def test_dial_that_ends_after_its_link_is_not_taken_for_that_of_the_next(world: 
         link.post((SAY, "lost"))
         link.flush()
     stream = _proved(here)
-    stream.send(frames.encode_data([(messages.HELLO, slow_id), (SAY, "one")]))
+    stream.send(data_frames.encode([(messages.HELLO, slow_id), (SAY, "one")]))
     until(lambda: here.heard)
     stream.close()
     until(lambda: here.gone == [slow_id, slow_id])  # of both links between the two
@@ -509,7 +509,7 @@ def _proved(process: Process) -> connection.Stream:
 def test_peer_that_says_it_is_what_does_not_come_by_tcp_is_cut_off(
     world: World, caplog: pytest.LogCaptureFixture, what: str
 ) -> None:
-    from umbel._wire import frames
+    from umbel._wire import data_frames
 
     node = world.machine()
     here, near = world.process(node), world.process(node)
@@ -517,7 +517,7 @@ def test_peer_that_says_it_is_what_does_not_come_by_tcp_is_cut_off(
     until(lambda: here.heard)
     said = {"own id": here.id, "id of this node": near.id, "no id": "x"}[what]
     stream = _proved(here)
-    stream.send(frames.encode_data([(messages.HELLO, said), (SAY, "forged")]))
+    stream.send(data_frames.encode([(messages.HELLO, said), (SAY, "forged")]))
     stream.setblocking(True)
     assert read_to_the_end(stream) == b""  # type: ignore[arg-type]
     stream.close()
@@ -530,13 +530,13 @@ def test_peer_that_says_it_is_what_does_not_come_by_tcp_is_cut_off(
 
 
 def test_peer_that_says_who_it_is_twice_stays_the_first(world: World) -> None:
-    from umbel._wire import frames
+    from umbel._wire import data_frames
 
     here, other = world.process(), world.process()
     name = nodes.new_process_id(other.node.id)
     stream = _proved(here)
-    stream.send(frames.encode_data([(messages.HELLO, name)]))
-    stream.send(frames.encode_data([(messages.HELLO, other.id), (SAY, "one")]))
+    stream.send(data_frames.encode([(messages.HELLO, name)]))
+    stream.send(data_frames.encode([(messages.HELLO, other.id), (SAY, "one")]))
     until(lambda: here.heard)
     assert here.heard == [(name, "one")]
     assert list(here.links.by_peer) == [name]

@@ -10,9 +10,11 @@ import pytest
 
 from umbel import exceptions
 from umbel._agent import events as ev
+from umbel._agent.demand_table import INFEASIBLE_WARNING_S
 from umbel._agent.ledger import UNIT, Ledger
 from umbel._agent.records import WorkerState
-from umbel._agent.state import INFEASIBLE_WARNING_S, LOST_GRACE_S, AgentState
+from umbel._agent.state import AgentState
+from umbel._agent.worker_table import LOST_GRACE_S
 from umbel._model import reasons
 
 ONE_CPU = {"CPU": UNIT}

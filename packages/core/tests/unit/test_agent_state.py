@@ -11,19 +11,17 @@ import pytest
 from umbel import exceptions
 from umbel._agent import events as ev
 from umbel._agent import fairness
+from umbel._agent.demand_table import INFEASIBLE_WARNING_S
 from umbel._agent.ledger import UNIT, Ledger
 from umbel._agent.records import START_TIMEOUT_S, WorkerState
-from umbel._agent.state import (
+from umbel._agent.state import IDLE_WORKER_S, START_FAILURES_MAX, AgentState
+from umbel._agent.worker_table import (
     ASK_TIMEOUT_S,
-    IDLE_WORKER_S,
-    INFEASIBLE_WARNING_S,
     LOST_GRACE_S,
     ORPHAN_GRACE_S,
     ORPHAN_RETRY_S,
-    START_FAILURES_MAX,
     START_RETRY_S,
     STAYED_RETRY_S,
-    AgentState,
 )
 
 ONE_CPU = {"CPU": UNIT}

@@ -23,6 +23,7 @@ EXPELLED = 3  # the exit code of a node that its cluster does not have any more
 
 def main(orders: int, answers: int) -> None:
     """orders, answers: a reading and a writing end."""
+    _close_all_but(orders, answers)
     # They reach the whole terminal; the driver decides when to end.
     signal.pthread_sigmask(signal.SIG_BLOCK, (signal.SIGINT, signal.SIGHUP))
     # What both sides of the fork need is imported before it, once, while the starter finds out what it wants.
@@ -92,6 +93,15 @@ def _leave_terminal(log_path: str) -> None:
     os.dup2(log, 1)
     os.dup2(log, 2)
     os.close(log)
+
+
+def _close_all_but(*descriptors: int) -> None:
+    """Of what was inherited, but for the standard streams: a socket of the starter's would stay open as long as this runs."""
+    first = 3
+    for descriptor in sorted(descriptors):
+        os.closerange(first, descriptor)
+        first = descriptor + 1
+    os.closerange(first, max(first, os.sysconf("SC_OPEN_MAX")))
 
 
 def _config_of(line: bytes) -> dict[str, Any] | None:

@@ -206,7 +206,7 @@ class LeaseService:
 
     def _tell_holder(self, client: str, message: Message) -> None:
         """Of a lease, who may be a process of another node."""
-        if self._sharing is None or not self._sharing.tell(client, message):
+        if self._sharing is None or not self._sharing.tell_guest(client, message):
             self._daemon.hub.send(client, message)
 
     # ---- what did not go well ----

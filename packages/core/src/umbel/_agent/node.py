@@ -28,11 +28,13 @@ if TYPE_CHECKING:
         forks: ForkServers
         control: Control
         history: History
-        queries: Queries
         others: OtherNodes
         environments: EnvironmentService
         feasibility: Feasibility
         jobs: Any  # a `jobs.NodeJobs`, or None
+
+        @property
+        def queries(self) -> Queries: ...
 
         def now_s(self) -> float: ...
 

@@ -31,7 +31,6 @@ if TYPE_CHECKING:
         agent: AgentState
         history: History
         store: StoreService
-        queries: Queries
         control: Any
         members: Any  # a `_control.members.Members`, on the head of a cluster
         scaling: Any  # a `scaling.Scaling`, or None
@@ -42,6 +41,9 @@ if TYPE_CHECKING:
         def carry_out(self, commands: Iterable[Any]) -> None: ...
 
         def add_commands(self, handlers: Mapping[type, Callable[[Any], None]]) -> None: ...
+
+        @property
+        def queries(self) -> Queries: ...
 
         def now_s(self) -> float: ...
 

@@ -74,6 +74,13 @@ class Queries:
             "autoscaler": lambda: daemon.scaling.answer() if daemon.scaling is not None else None,
         }
 
+        self.on: dict[str, Callable[[Client, Message, bytes], None]] = {
+            "query": self.on_query,
+            "gather": self._on_gather,
+            "ask": self._on_ask,
+            "answer": self._on_answer,
+        }
+
     def answer(self, what: str) -> Any:
         """To a question about all of what this node knows."""
         return self._answers[what]()
@@ -86,7 +93,7 @@ class Queries:
         else:
             self._look(what, about, done)
 
-    def on_gather(self, client: Client, message: Message, _body: bytes) -> None:
+    def _on_gather(self, client: Client, message: Message, _body: bytes) -> None:
         limit_s = message["limit_s"] or GATHER_S
         self._inquire().gather(client.id, message["rq"], message["what"], message["abouts"], limit_s)
 
@@ -145,7 +152,7 @@ class Queries:
         if self._inquiries is not None:
             self._inquiries.close()
 
-    def on_ask(self, client: Client, message: Message, _body: bytes) -> None:
+    def _on_ask(self, client: Client, message: Message, _body: bytes) -> None:
         """Pass a question on to another process."""
         hub = self._daemon.hub
         whom = message["whom"]
@@ -167,7 +174,7 @@ class Queries:
             number = self._asks.passed_on(client.id, message["rq"], whom)
             hub.send(whom, {"t": "asked", "ask": number, "what": message["what"], "about": message["about"]})
 
-    def on_answer(self, client: Client, message: Message, _body: bytes) -> None:
+    def _on_answer(self, client: Client, message: Message, _body: bytes) -> None:
         ask = self._asks.answered(message["ask"], client.id)
         if ask is not None:
             self._daemon.hub.reply(ask.asker, ask.request, {"result": message["answer"]})

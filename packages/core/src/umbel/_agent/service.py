@@ -31,7 +31,6 @@ from umbel._agent.ledger import CPU, UNIT, Ledger
 from umbel._agent.memory_service import MemoryService
 from umbel._agent.node import Node
 from umbel._agent.other_nodes import OtherNodes
-from umbel._agent.queries import Queries
 from umbel._agent.servers import ForkServers
 from umbel._agent.store_service import StoreService
 from umbel._agent.worker_reports import WorkerReports
@@ -41,6 +40,7 @@ from umbel._transport import connection as transport
 if TYPE_CHECKING:
     from umbel._agent import environments
     from umbel._agent.control import Control
+    from umbel._agent.queries import Queries
 
 EXIT_GRACE_S = 0.3  # for workers' exit handlers at shutdown; a user waits for it when tasks still run
 FATAL_WAIT_S = 5.0  # for the driver to connect and be told why nothing works
@@ -116,7 +116,7 @@ class Service:
         self._metrics: Any = None  # once there are some
         welcome["metrics_port"] = self.metrics_port = self._serve_metrics(config.get("metrics_export_host"))
         self.memory = MemoryService(self, config)
-        self.queries = Queries(self, config)
+        self._queries: Queries | None = None  # once anybody asks
         self.others.join()
         self.scaling: Any = None  # a `scaling.Scaling`, on the head of a cluster that launches nodes
         if config.get("autoscaling") is not None:
@@ -131,10 +131,7 @@ class Service:
             "hold_environment": self.environments.on_hold,
             "metrics": lambda client, message, body: self.metrics_service().on_report(client, message, body),
             "task_events": lambda _client, message, body: self.history.add_tasks(body, message["count"]),
-            "query": self.queries.on_query,
-            "gather": self.queries.on_gather,
-            "ask": self.queries.on_ask,
-            "answer": self.queries.on_answer,
+            **dict.fromkeys(("query", "gather", "ask", "answer"), self._on_question),
             "shutdown": self._on_shutdown,
             "leave": self._on_leave,
             "stop": self._on_stop,
@@ -142,6 +139,19 @@ class Service:
         }
         self._do: dict[type, Callable[[Any], None]] = dict(self.leases.do)
         self.others.await_members()
+
+    @property
+    def queries(self) -> Queries:
+        """Made, and loaded, when somebody asks."""
+        if self._queries is None:
+            from umbel._agent import queries
+
+            self._queries = queries.Queries(self, self._config)
+        return self._queries
+
+    def _on_question(self, client: Client, message: Message, body: bytes) -> None:
+        """Or the answer to one."""
+        self.queries.on[message["t"]](client, message, body)
 
     def metrics_service(self) -> Any:
         """Made, and loaded, when something is measured or asked for."""
@@ -158,7 +168,8 @@ class Service:
         found += [("environment", server, pid) for server, pid in self.forks.pids().items()]
         found += [("history", "", self.history.pid), ("metrics", "", self._metrics.pid if self._metrics else 0)]
         found += [("autoscaler", "", self.scaling.pid if self.scaling is not None else 0)]
-        found += [("surveyor", "", pid) for pid in self.queries.surveyor_pids()]
+        surveyors = self._queries.surveyor_pids() if self._queries is not None else ()
+        found += [("surveyor", "", pid) for pid in surveyors]
         found += [("driver", client.id, client.pid) for client in self.hub.drivers()]
         for worker in self.agent.workers.values():
             is_actors = worker.lease is not None and worker.lease.actor
@@ -265,7 +276,7 @@ class Service:
             due += [
                 self.agent.next_tick_s(),
                 self.scaling.next_tick_s() if self.scaling is not None else None,
-                self.queries.next_tick_s(),
+                self._queries.next_tick_s() if self._queries is not None else None,
             ]
         return min((at_s for at_s in due if at_s is not None), default=None)
 
@@ -282,8 +293,8 @@ class Service:
         self.others.tick(now_s)
         if self.scaling is not None and self._end_at_s is None and _is_due(self.scaling.next_tick_s(), now_s):
             self.scaling.tick()
-        if self._end_at_s is None and _is_due(self.queries.next_tick_s(), now_s):
-            self.queries.tick()
+        if self._queries is not None and self._end_at_s is None and _is_due(self._queries.next_tick_s(), now_s):
+            self._queries.tick()
         is_free = self.forks.is_idle() and not self._fatal
         if self._end_at_s is not None and (is_free or _is_due(self._end_at_s, now_s)):
             self._is_over = True
@@ -402,7 +413,8 @@ class Service:
             self.scaling.end()
         self.forks.drain()
         self.others.close_cluster(self._end_reason, ends_cluster=not self._was_deposed)
-        self.queries.close()
+        if self._queries is not None:
+            self._queries.close()
         self.others.close()
         self.hub.flush(self.now_s() + LAST_OUTPUT_S, self.now_s)
         self.hub.close()
@@ -483,7 +495,8 @@ class Service:
             self._on[kind](client, message, body)
 
     def on_gone(self, client: Client) -> None:
-        self.queries.on_gone(client)
+        if self._queries is not None:
+            self._queries.on_gone(client)
         if client.is_tool:
             return
         if self._metrics is not None:

@@ -11,20 +11,19 @@ from __future__ import annotations
 import contextlib
 import io
 import os
-import subprocess
 import sys
 from collections.abc import Mapping
 from typing import Any
 
 from umbel import exceptions
-from umbel._base import nodes, sessions
+from umbel._base import children, nodes, sessions
 
 READY_TIMEOUT_S = 60.0  # a machine that is busy or out of memory may take long; more is a hang
 
 _BOOT = (
     "import gc, sys; gc.disable(); sys.path[:] = [path for path in sys.path if path]; package = type(sys)('umbel'); "
-    "package.__path__ = [sys.argv[2]]; sys.modules['umbel'] = package; "
-    "from umbel._agent import daemon; daemon.main(int(sys.argv[1]), int(sys.argv[3]))"
+    "package.__path__ = [sys.argv[1]]; sys.modules['umbel'] = package; "
+    "from umbel._agent import daemon; daemon.main(int(sys.argv[2]), int(sys.argv[3]))"
 )
 
 
@@ -34,7 +33,7 @@ class Launched:
 
     is_private = True  # to the driver
 
-    def __init__(self, config: dict[str, Any], process: subprocess.Popen[bytes], lifeline: io.FileIO) -> None:
+    def __init__(self, config: dict[str, Any], process: children.Child, lifeline: io.FileIO) -> None:
         """lifeline: its end tells the daemon, until a driver has connected, that this process is gone."""
         self.config = config
         self.pid = process.pid
@@ -57,7 +56,7 @@ class Launched:
         self.lifeline.close()
         try:
             self.process.wait(timeout_s)
-        except subprocess.TimeoutExpired:
+        except TimeoutError:
             self.process.kill()
             self.process.wait()
         _remove(self.session_dir, self.store_dir)
@@ -66,7 +65,7 @@ class Launched:
 class Launching:
     """A daemon whose process has been started, and waits to be told what it is for."""
 
-    def __init__(self, process: subprocess.Popen[bytes], lifeline: io.FileIO, answers: io.FileIO) -> None:
+    def __init__(self, process: children.Child, lifeline: io.FileIO, answers: io.FileIO) -> None:
         """lifeline, answers: a pipe's writing end and another's reading end."""
         self._process = process
         self._lifeline = lifeline
@@ -139,16 +138,13 @@ def launch(config: Mapping[str, Any], timeout_s: float | None = READY_TIMEOUT_S)
 def begin() -> Launching:
     """Start a daemon's process and return at once, so that the caller can find out meanwhile what to ask of it."""
     package_dir = os.path.dirname(os.path.dirname(__file__))
-    errors = None if _is_open(2) else subprocess.DEVNULL
     ends: list[int] = []
     try:
         for _ in range(2):
             ends += _pipe()
         orders, tell, answers, answer = ends
-        command = [python(), *_interpreter_flags(), "-S", "-c", _BOOT, str(orders), package_dir, str(answer)]
-        process = subprocess.Popen(
-            command, stdin=subprocess.DEVNULL, stdout=subprocess.DEVNULL, stderr=errors, pass_fds=[orders, answer]
-        )
+        command = [python(), *_interpreter_flags(), "-S", "-c", _BOOT, package_dir]
+        process = children.start(command, [orders, answer])
     except BaseException as error:
         for end in ends:
             os.close(end)
@@ -232,14 +228,6 @@ def _remove_url(url: str) -> None:
     from umbel._objects import spill_files
 
     spill_files.remove_all(url)
-
-
-def _is_open(descriptor: int) -> bool:
-    try:
-        os.fstat(descriptor)
-    except OSError:
-        return False
-    return True
 
 
 def python() -> str:

@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Any
 from umbel import exceptions
 from umbel._base import nodes
 from umbel._transport import connection, reactor
-from umbel._wire import frames, messages
+from umbel._wire import data_frames, frames, messages
 
 if TYPE_CHECKING:
     from umbel._client import remote_links
@@ -56,10 +56,10 @@ class Link:
         if self.stream is None:
             return
         if len(outbox) <= FRAME_MESSAGES_MAX:
-            self.stream.send(frames.encode_data(outbox))
+            self.stream.send(data_frames.encode(outbox))
             return
         for start in range(0, len(outbox), FRAME_MESSAGES_MAX):
-            self.stream.send(frames.encode_data(outbox[start : start + FRAME_MESSAGES_MAX]))
+            self.stream.send(data_frames.encode(outbox[start : start + FRAME_MESSAGES_MAX]))
 
 
 class Links:
@@ -142,7 +142,7 @@ class Links:
     def _on_frame(self, stream: connection.Connection, payload: bytes) -> None:
         link = stream.peer
         if isinstance(link, Link):
-            self._on_messages(link, frames.decode_data(payload))
+            self._on_messages(link, data_frames.decode(payload))
 
     def named(self, link: Link, peer: bytes) -> bool:
         """The other end of an accepted connection has said who it is; whether it may be that."""

@@ -57,8 +57,6 @@ class Tasks:
     def prepare(self, template: remote_function.TaskTemplate) -> Template:
         """Read a function and its options into what is sent: the function is pickled now, at its first call. No
         lock."""
-        from hashlib import blake2b  # loads OpenSSL, which a worker that submits nothing has no use for
-
         options = template.options
         blob = exports.exported(self._engine, template.source)
         env = self._engine.own_environment.inherited(options.env_vars, options.environment)
@@ -69,7 +67,7 @@ class Tasks:
         with self._engine.lock:
             made = self.new_template(template.name, options.num_returns, template.is_generator)
             made.function_blob = blob
-            made.digest = blake2b(blob, digest_size=16).digest()
+            made.digest = _digest(blob)
             made.max_retries = options.max_retries
             made.retry_exceptions = options.retry_exceptions
             made.backpressure = options.generator_backpressure_num_objects
@@ -411,3 +409,12 @@ class Tasks:
         record = self._values.table.records.get(object_id)
         if record is not None and isinstance(record.task, Task):
             self.cancel(record.task, force=force and record.task.actor is None, recursive=recursive)
+
+
+def _digest(blob: bytes) -> bytes:
+    """By what a function is known."""
+    try:  # `hashlib` would load OpenSSL as well: half a megabyte, and milliseconds of the first task
+        from _blake2 import blake2b
+    except ImportError:  # not every Python has it
+        from hashlib import blake2b
+    return blake2b(blob, digest_size=16).digest()

@@ -344,6 +344,13 @@ class Members:
         """How a member is, by its own word; see `nodes.NodeJoined`."""
         if self.member_on(node_id) is not None:
             self.views.said(node_id, facts, state)
+            self._places.look()
+
+    def look_at_own(self) -> None:
+        """Now and then, for what has become free on this node."""
+        if self.has_any:
+            self.see_own()
+            self._places.look()
 
     def node_gone(self, node_id: str, reason: str) -> None:
         """For good. First go those who need what they own to end with them, so that nobody looks for workers of that."""
@@ -481,6 +488,7 @@ class Members:
     def _on_room(self, member: Member, message: Message, _body: bytes) -> None:
         """It has given bundles back."""
         self.views.room(member.node_id, message["available"])
+        self._places.look()
         self.control.nodes_changed()
 
 

@@ -1,16 +1,15 @@
 """Frames: how messages are cut out of a byte stream.
 
-A frame is a four-byte little-endian length and that many bytes. Two bodies exist. *Data* frames between owners and
-workers are a pickled list of tuples (many messages in one frame); only user processes open them. *Control* frames,
-the only kind a daemon reads, are a JSON object plus an opaque body which the daemon passes on without looking inside.
+A frame is a four-byte little-endian length and that many bytes. Two bodies exist. *Data* frames (`data_frames`) are pickles,
+between owners and workers. *Control* frames, the only kind a daemon reads, are a JSON object plus an opaque body which the daemon
+passes on without looking inside.
 """
 
 from __future__ import annotations
 
 import json
-import pickle
 import struct
-from collections.abc import Mapping, Sequence
+from collections.abc import Mapping
 from typing import Any
 
 PROTOCOL_VERSION = 1
@@ -20,19 +19,9 @@ DEPTH_MAX = (
     200  # of a control message: it is shown, copied and written again, each of which the stack has to have room for
 )
 
-_dumps = pickle.dumps
 to_json = json.JSONEncoder(separators=(",", ":")).encode
 _from_json = json.JSONDecoder().decode
 _pack = HEADER.pack
-
-
-def encode_data(messages: Sequence[tuple[Any, ...]]) -> bytes:
-    """One frame that holds all `messages`, in order."""
-    payload = _dumps(messages, 5)
-    return _pack(len(payload)) + payload
-
-
-decode_data = pickle.loads  # the peer is authenticated by file mode and credentials before any frame is opened
 
 
 def encode_control(message: Mapping[str, Any], body: bytes = b"", *, encoded: Mapping[str, str] | None = None) -> bytes:

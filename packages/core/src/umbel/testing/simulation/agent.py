@@ -18,9 +18,10 @@ from typing import Any, Final
 
 from umbel._agent import environments, packages
 from umbel._agent import events as ev
+from umbel._agent.demand_table import INFEASIBLE_WARNING_S
 from umbel._agent.ledger import CPU, UNIT, Ledger
 from umbel._agent.records import Lease, Pending, Place, WorkerState
-from umbel._agent.state import INFEASIBLE_WARNING_S, AgentState
+from umbel._agent.state import AgentState
 from umbel._model import package_names, reasons
 from umbel.testing.simulation.agent_jobs import AgentJobs, Task
 from umbel.testing.simulation.world import World
@@ -695,7 +696,7 @@ class AgentWorld(World):
             ready = {self.servers[server] for server in self.ready}
             self.must(BUILD_OF[pending.env] not in ready, "A17", "%s waits for %s, which is ready", place, pending.env)
         elif code == reasons.STARTING:
-            is_under_way = self.starting or self.dying or self.state._starts_at_s
+            is_under_way = self.starting or self.dying or self.state.worker_table.starts_at_s
             self.must(is_under_way, "A17", "%s waits for a process, and none is started", place)
 
     def _used(self, resource: str) -> int:

@@ -73,7 +73,7 @@ class ClusterWorld(Programs):
                     why,
                 )
             elif why["code"] == model.STARTING:
-                is_under_way = machine.starting or machine.exited or daemon.agent._starts_at_s
+                is_under_way = machine.starting or machine.exited or daemon.agent.worker_table.starts_at_s
                 self.must(
                     is_under_way, "B7", "%s waits on %s for a process, and none is started", one["needs"], machine.name
                 )
@@ -91,8 +91,8 @@ class ClusterWorld(Programs):
                 )
 
     def _asks_others(self, machine: ClusterNode) -> bool:
-        forwarding = machine.daemon.others.sharing._forwarding
-        return forwarding is not None and bool(forwarding.wishes or machine.daemon.others.sharing._held)
+        sharing = machine.daemon.others.sharing
+        return not sharing.is_alone and bool(sharing.forwarding.wishes or sharing._groups.held)
 
     def _in_use(self, machine: ClusterNode) -> collections.Counter[str]:
         """By leases of living workers and by bundles."""

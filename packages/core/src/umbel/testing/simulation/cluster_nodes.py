@@ -352,8 +352,8 @@ class Daemon(daemon.Daemon):
     def check_all(self) -> None:
         """What always holds of what its machines know."""
         self.check()
-        if self._sharing is not None and self._sharing._forwarding is not None:
-            self._sharing._forwarding.check()
+        if self._sharing is not None and not self._sharing.is_alone:
+            self._sharing.forwarding.check()
         if self.members is None:
             self.control.channel.check()  # type: ignore[attr-defined]  # it is a proxy
         else:

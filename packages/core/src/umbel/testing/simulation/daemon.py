@@ -122,7 +122,7 @@ class Daemon(service.Service):
         ):
             super().__init__(config, nothing, nothing, 0)
         self.leases._progress = progress_of  # type: ignore[assignment,method-assign]  # the production one reads a file
-        self.agent._starts_max = starts_max  # of the machine that simulates otherwise
+        self.agent.worker_table.starts_max = starts_max  # of the machine that simulates otherwise
         self._unchecked: dict[Any, None] = {}  # the machines that something has happened to since they were checked
         for machine in self.deciding():
             self._watch(machine)

@@ -18,7 +18,7 @@ from umbel._client import actor as actor_api
 from umbel._client import links, refs, waits
 from umbel._model import options
 from umbel._objects import ownership, serialization
-from umbel._wire import frames, messages
+from umbel._wire import data_frames, frames, messages
 from umbel._worker import execute
 from umbel.testing.simulation.processes import Node, Process, collect_cycles, surroundings
 from umbel.testing.simulation.processes import in_words_of_id as _short
@@ -598,7 +598,7 @@ def _is_owned(thing: Any, peer: Peer) -> bool:
 def _is_borrowing(link: links.Link, object_id: bytes) -> bool:
     """Whether a BORROW of the object is ahead of whatever is posted now."""
     stream: Any = link.stream
-    batches = [link.outbox, *(frames.decode_data(frame[4:]) for frame in stream.other.inbox if frame is not None)]
+    batches = [link.outbox, *(data_frames.decode(frame[4:]) for frame in stream.other.inbox if frame is not None)]
     return any(m[0] == messages.BORROW and m[1] == object_id for batch in batches for m in batch)
 
 

@@ -17,7 +17,7 @@ from umbel._base import config as configuration
 from umbel._client import arrivals, current, leases, links, memory_kills, native, reports, tasks, values, waits
 from umbel._objects import ownership, serialization, store
 from umbel._transport import reactor
-from umbel._wire import frames, messages
+from umbel._wire import data_frames, frames, messages
 from umbel._worker import actor, execute, main
 from umbel.testing.simulation import memory
 from umbel.testing.simulation.world import Stream, World
@@ -381,7 +381,7 @@ _NAMES = {
 def _in_words(frame: bytes) -> str:
     """A data frame for the trace: kinds of messages, sequence numbers and short ids."""
     return ", ".join(
-        " ".join([_NAMES[m[0]].lower(), *map(in_words_of_id, m[1:])]) for m in frames.decode_data(frame[4:])
+        " ".join([_NAMES[m[0]].lower(), *map(in_words_of_id, m[1:])]) for m in data_frames.decode(frame[4:])
     )
 
 

@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Mapping
 from typing import Any, Final
 
-from umbel._agent import environments, ledger, packages, preemption, shares, state
+from umbel._agent import demand_reasons, demand_table, environments, ledger, packages, preemption, shares, worker_table
 from umbel._agent import events as agent_events
 from umbel._agent import records as agent_records
 from umbel._model import reasons
@@ -14,10 +14,10 @@ from umbel.testing.simulation.planted.defect import Planted, deaf, instead
 _release = ledger.Ledger.release
 
 
-_end_lease = state.AgentState._end_lease
+_end_lease = worker_table.WorkerTable.end_lease
 
 
-_is_feasible = state.AgentState._is_feasible
+_is_feasible = demand_table.DemandTable.is_feasible
 
 
 def _keep_devices(book: ledger.Ledger, resources: Mapping[str, int], _accelerators: Any) -> None:
@@ -25,10 +25,10 @@ def _keep_devices(book: ledger.Ledger, resources: Mapping[str, int], _accelerato
     _release(book, resources, {})
 
 
-def _forget_lent(machine: state.AgentState, lease: agent_records.Lease) -> None:
+def _forget_lent(table: worker_table.WorkerTable, lease: agent_records.Lease) -> None:
     """The end of a lease forgets that its worker was blocked, and gives its CPU back a second time."""
     lease.is_blocked = False
-    _end_lease(machine, lease)
+    _end_lease(table, lease)
 
 
 _want = environments.Environments.want
@@ -60,36 +60,36 @@ def _ask_the_dead(table: packages.Packages, event: packages.Event) -> str:
 _apply_to_packages = packages.Packages.apply
 
 
-_recycle = state.AgentState._recycle
+_recycle = worker_table.WorkerTable._recycle
 
 
-def _recycle_idle_only(machine: state.AgentState, worker: agent_records.Worker, at_s: float) -> list[Any]:
+def _recycle_idle_only(table: worker_table.WorkerTable, worker: agent_records.Worker, at_s: float) -> list[Any]:
     """Worn-out workers are replaced only once their clients give them back by themselves."""
     if worker.lease is None:
-        return _recycle(machine, worker, at_s)
+        return _recycle(table, worker, at_s)
     worker.lease.is_recycled = True
     return []
 
 
-_add = state.AgentState._add
+_add = demand_table.DemandTable.add
 
 
-def _give_up_the_short(machine: state.AgentState, place: agent_records.Place, event: Any) -> agent_records.Demand:
+def _give_up_the_short(table: demand_table.DemandTable, place: agent_records.Place, event: Any) -> agent_records.Demand:
     """Who lacks what others hold now is taken for one that can never be served."""
-    demand = _add(machine, place, event)
-    if machine.ledger.missing(demand.resources):
-        machine._infeasible[place] = demand
+    demand = _add(table, place, event)
+    if table._ledger.missing(demand.resources):
+        table.infeasible[place] = demand
     return demand
 
 
-def _always_starting(_machine: state.AgentState, _demand: agent_records.Demand) -> reasons.Reason:
+def _always_starting(_reasons: demand_reasons.DemandReasons, _demand: agent_records.Demand) -> reasons.Reason:
     """Whoever waits is told that a process starts."""
     return reasons.Reason(reasons.STARTING, "its worker process", "is starting")
 
 
-def _plain_only(machine: state.AgentState, demand: agent_records.Demand) -> bool:
+def _plain_only(table: demand_table.DemandTable, demand: agent_records.Demand) -> bool:
     """Demands for environments of their own are never served."""
-    return not demand.env and _is_feasible(machine, demand)
+    return not demand.env and _is_feasible(table, demand)
 
 
 _rank = shares.Standing.rank
@@ -119,42 +119,43 @@ def _unkept(machine: preemption.Preemption, event: agent_events.TaskSeen) -> Non
     _seen(machine, event._replace(keeps=""))
 
 
-_on_task_preempted = state.AgentState._on_task_preempted
+_on_task_preempted = worker_table.WorkerTable.on_task_preempted
 
 
-def _stop_as_if_it_crashed(machine: state.AgentState, event: agent_events.TaskPreempted) -> list[Any]:
+def _stop_as_if_it_crashed(table: worker_table.WorkerTable, event: agent_events.TaskPreempted) -> list[Any]:
     """Owners are not told that the task was not to blame."""
-    commands = _on_task_preempted(machine, event)
-    machine.workers[event.worker].is_preempted = False
+    commands = _on_task_preempted(table, event)
+    table.workers[event.worker].is_preempted = False
     return commands
 
 
-def _kill_whoever(machine: state.AgentState, event: agent_events.MemoryShort) -> list[Any]:
+def _kill_whoever(table: worker_table.WorkerTable, event: agent_events.MemoryShort) -> list[Any]:
     """Also who is not in use any more."""
-    worker = machine.workers.get(event.worker)
-    return machine._kill(worker, event.reason, event.at_s) if worker is not None else []
+    worker = table.workers.get(event.worker)
+    return table.kill(worker, event.reason, event.at_s) if worker is not None else []
 
 
-_AGENT: Final = state.AgentState
+_WORKERS: Final = worker_table.WorkerTable
+_DEMANDS: Final = demand_table.DemandTable
 
 
 PLANTS: Final[Mapping[str, Planted]] = {
     "devices-kept": instead("agent", ledger.Ledger, "release", _keep_devices, "devices and amount", "A"),
-    "cpu-given-twice": instead("agent", _AGENT, "_end_lease", _forget_lent, "more is free", "free and held"),
-    "return-unheard": instead("agent", _AGENT, "_on_lease_returned", deaf, "A", "R2"),
-    "stayed-unheard": instead("agent", _AGENT, "_on_worker_stayed", deaf, "A"),
-    "worn-out-kept": instead("agent", _AGENT, "_recycle", _recycle_idle_only, "A16"),
+    "cpu-given-twice": instead("agent", _WORKERS, "end_lease", _forget_lent, "more is free", "free and held"),
+    "return-unheard": instead("agent", _WORKERS, "on_lease_returned", deaf, "A", "R2"),
+    "stayed-unheard": instead("agent", _WORKERS, "on_worker_stayed", deaf, "A"),
+    "worn-out-kept": instead("agent", _WORKERS, "_recycle", _recycle_idle_only, "A16"),
     "build-not-awaited": instead("agent", environments.Environments, "want", _hasty_server, "A15"),
     "first-package-does": instead("agent", environments.Environments, "_on_package", _build_with_the_first, "A18"),
     "others-not-asked": instead("agent", packages.Packages, "_look_around", lambda *_: None, "A18"),
     "dead-asked-for-packages": instead("agent", packages.Packages, "apply", _ask_the_dead, "A18", "R2"),
-    "plain-only": instead("agent", _AGENT, "_is_feasible", _plain_only, "A10", "A17", "A7"),
-    "never-given-up": instead("agent", _AGENT, "_look_at_infeasible", lambda *_: [], "A10"),
-    "short-given-up": instead("agent", _AGENT, "_add", _give_up_the_short, "A10"),
+    "plain-only": instead("agent", _DEMANDS, "is_feasible", _plain_only, "A10", "A17", "A7"),
+    "never-given-up": instead("agent", _DEMANDS, "look_at_infeasible", lambda *_: [], "A10"),
+    "short-given-up": instead("agent", _DEMANDS, "add", _give_up_the_short, "A10"),
     "alike-in-rank": instead("agent", shares.Standing, "rank", _rank_alike, "A19"),
     "equals-keep": instead("agent", shares.Standing, "must_give", _give_to_higher_only, "A19"),
     "stopped-for-good": instead("agent", preemption.Preemption, "seen", _unkept, "A20"),
-    "stopped-unsaid": instead("agent", _AGENT, "_on_task_preempted", _stop_as_if_it_crashed, "A20"),
-    "always-starting": instead("agent", _AGENT, "_reason", _always_starting, "A17"),
-    "unused-killed": instead("agent", _AGENT, "_on_memory_short", _kill_whoever, "A14"),
+    "stopped-unsaid": instead("agent", _WORKERS, "on_task_preempted", _stop_as_if_it_crashed, "A20"),
+    "always-starting": instead("agent", demand_reasons.DemandReasons, "reason", _always_starting, "A17"),
+    "unused-killed": instead("agent", _WORKERS, "on_memory_short", _kill_whoever, "A14"),
 }

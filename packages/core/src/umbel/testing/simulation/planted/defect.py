@@ -6,7 +6,6 @@ from collections.abc import Callable
 from contextlib import AbstractContextManager
 from typing import Any, NamedTuple
 
-from umbel._agent import state
 from umbel.testing.simulation.processes import attribute
 
 
@@ -22,6 +21,6 @@ def instead(machine: str, owner: Any, name: str, replacement: Any, *signs: str) 
     return Planted(machine, lambda: attribute(owner, name, replacement), signs)
 
 
-def deaf(_machine: state.AgentState, _event: Any) -> list[Any]:
+def deaf(_machine: Any, _event: Any) -> list[Any]:
     """The event changes nothing."""
     return []

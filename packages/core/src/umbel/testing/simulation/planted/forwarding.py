@@ -6,7 +6,7 @@ from collections.abc import Mapping
 from typing import Any, Final
 
 from umbel._agent import records as agent_records
-from umbel._agent import state
+from umbel._agent import serving
 from umbel._scheduling import forwarding
 from umbel.testing.simulation.planted.defect import Planted, instead
 
@@ -18,7 +18,7 @@ def _leave_with_the_drained(_machine: forwarding.Forwarding, _node: str, _at_s: 
     return []
 
 
-def _keep_nobody_out(_machine: state.AgentState, _demand: agent_records.Demand) -> bool:
+def _keep_nobody_out(_serving: serving.Serving, _demand: agent_records.Demand) -> bool:
     """A node that is drained goes on granting."""
     return False
 
@@ -80,6 +80,6 @@ PLANTS: Final[Mapping[str, Planted]] = {
     "lost-with-node": instead("forwarding", _FORWARDING, "_on_node_lost", _lose_wishes, "W3", "W4", "W5"),
     "taken-for-dead": instead("forwarding", _FORWARDING, "_on_node_forgot", _take_for_dead, "W2"),
     "asked-of-the-drained": instead("forwarding", _FORWARDING, "_take_back", _leave_with_the_drained, "W9"),
-    "drained-begin": instead("forwarding", state.AgentState, "_is_kept_out", _keep_nobody_out, "W9"),
+    "drained-begin": instead("forwarding", serving.Serving, "is_kept_out", _keep_nobody_out, "W9"),
     "left-in-silence": instead("forwarding", _FORWARDING, "_on_client_left", _leave_in_silence, "W"),
 }

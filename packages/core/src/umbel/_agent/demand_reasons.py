@@ -1,0 +1,158 @@
+"""Why a node's demands wait, in words: for `umbel explain`, listings and warnings."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping
+
+from umbel._agent import bundles, shares
+from umbel._agent.builds import Builds
+from umbel._agent.demand_table import DemandTable
+from umbel._agent.ledger import Ledger, describe, shown
+from umbel._agent.records import Demand, Pending
+from umbel._agent.serving import Serving
+from umbel._agent.worker_table import WorkerTable
+from umbel._model import reasons
+
+Reason = reasons.Reason
+
+
+class DemandReasons:
+    def __init__(
+        self,
+        ledger: Ledger,
+        held: bundles.Bundles,
+        known: shares.Shares,
+        wanted: DemandTable,
+        table: WorkerTable,
+        builds: Builds,
+        serving: Serving,
+        elsewhere: Callable[[Mapping[str, int]], str] | None,
+    ) -> None:
+        """held: what placement groups have of the ledger. known: the jobs. elsewhere: what other nodes have of resources that
+        this one lacks, in words."""
+        self._ledger = ledger
+        self._bundles = held
+        self._shares = known
+        self._wanted = wanted
+        self._table = table
+        self._builds = builds
+        self._serving = serving
+        self._elsewhere = elsewhere or (lambda _needs: "")
+
+    def pending(self) -> list[Pending]:
+        """Every waiting demand with the reason why it waits, in the order in which they will be served."""
+        ordered = self._serving.order(self._wanted.demands.values())
+        if self._shares.is_shared:
+            standing = self._serving.standing()
+            ordered = sorted(ordered, key=lambda one: standing.rank(one.job))
+        return [
+            Pending(
+                one.client,
+                one.actor,
+                one.key,
+                one.count,
+                one.depth,
+                one.placement,
+                one.since_s,
+                self.reason(one),
+                one.env,
+                one.group if one.bundles else "",
+            )
+            for one in ordered
+        ]
+
+    def reason(self, demand: Demand) -> Reason:
+        if demand.refusal:
+            return Reason(reasons.INFEASIBLE, "", demand.refusal)
+        if self._serving.is_kept_out(demand):
+            text = f"is being drained ({self._table.draining}), and begins nothing any more"
+            return Reason(reasons.NODE, "this node", text, "start another node that can have it")
+        pools = self._wanted.pools(demand)
+        if not pools:
+            facts: dict[str, object] = {"group": demand.group, "bundle": demand.bundle_index}
+            return Reason(reasons.GROUP, "its placement group", "has no place on this node yet", facts=facts)
+        pool = self._wanted.pool_of(demand)
+        where = "this node"
+        if pool is not None:
+            where = f"bundle {pool.index} of its placement group"
+            where += f", the best of {len(pools)}," if len(pools) > 1 else ""
+        if demand.lacking:
+            return self._infeasible(demand, pool, where)
+        unbuilt = self._builds.reason(demand, self._table.now_s)
+        if unbuilt is not None:
+            return unbuilt
+        missing = self._wanted.missing(demand, pool)
+        if missing:
+            return self._short(demand, pool, where, missing)
+        if not self._serving.most_now(demand):
+            limit = self._serving.free_leases_max
+            text = f"{limit} of its tasks that need no CPU run already"
+            return Reason(reasons.LIMIT, "", text, "give them num_cpus or wait", {"limit": limit})
+        preferred = self._serving.preferred
+        if preferred not in (None, demand):
+            text = f"an older demand for {describe(preferred.resources)} goes first for a moment"
+            return Reason(reasons.TURN, "", text, facts={"needs": dict(preferred.resources)})
+        return Reason(reasons.STARTING, "its worker process", "is starting")
+
+    def _infeasible(self, demand: Demand, pool: bundles.Bundle | None, where: str) -> Reason:
+        """It can never be served there."""
+        ledger = self._ledger if pool is None else pool.ledger
+        has = {name: ledger.total.get(name, 0) for name in demand.placement}
+        in_all = ", ".join(f"{name}: {shown(name, amount)}" for name, amount in has.items())
+        more = "start Umbel with more" if pool is None else "make a placement group with more"
+        return Reason(
+            reasons.INFEASIBLE,
+            "it",
+            f"needs {describe(demand.placement)}, but {where} has {{{in_all}}} in all"
+            + (self._elsewhere(demand.placement) if pool is None else ""),
+            f"ask for less of {', '.join(sorted(demand.lacking))}, or {more}",
+            {"needs": dict(demand.placement), "total": has, "lacking": dict(demand.lacking)},
+        )
+
+    def _short(self, demand: Demand, pool: bundles.Bundle | None, where: str, missing: Mapping[str, int]) -> Reason:
+        """Others have what it needs there."""
+        ledger = self._ledger if pool is None else pool.ledger
+        leases = [worker.lease for worker in self._table.workers.values() if worker.lease is not None]
+        holders = sum(
+            1 for lease in leases if lease.bundle is pool and any(lease.resources.get(name) for name in missing)
+        )
+        groups = (
+            sum(1 for one in self._bundles if any(one.resources.get(name) for name in missing)) if pool is None else 0
+        )
+        short_of = ", ".join(
+            f"{name} ({shown(name, max(0, ledger.free[name]))} of {shown(name, ledger.total[name])} free)"
+            for name in sorted(missing)
+        )
+        who = [_counted(holders, "task or actor", "tasks and actors")] if holders or not groups else []
+        who += [_counted(groups, "bundle of placement groups", "bundles of placement groups")] if groups else []
+        at = "" if pool is None else f" in {where.rstrip(',')}"
+        return Reason(
+            reasons.RESOURCES,
+            "it",
+            f"needs {describe(demand.resources)} and waits for {short_of}{at}, held by {' and '.join(who)}"
+            + (self._job_in_words(demand, missing) if pool is None else ""),
+            facts={
+                "needs": dict(demand.resources),
+                "free": {name: ledger.free[name] for name in sorted(missing)},
+                "held_by": holders + groups,
+                **({"job": demand.job.id, "priority": demand.job.priority} if self._shares.is_shared else {}),
+            },
+        )
+
+    def _job_in_words(self, demand: Demand, missing: Mapping[str, int]) -> str:
+        if not self._shares.is_shared or not demand.job.id:
+            return ""
+        text = f"; {self._serving.standing().in_words(demand.job, demand.resources, missing)}"
+        kept = [
+            worker.lease.keeps
+            for worker in self._table.workers.values()
+            if worker.lease is not None and worker.lease.keeps
+        ]
+        if demand.job.preempts and kept:
+            what = _counted(len(kept), "task that was", "tasks that were")
+            text += f"; {what} to be stopped for it cannot be: {', '.join(sorted(set(kept)))}"
+        return text
+
+
+def _counted(count: int, one: str, several: str) -> str:
+    return f"{count} {one if count == 1 else several}"
