@@ -107,12 +107,21 @@ def children_of(pid: int) -> list[int]:
 class Driver:
     """A running driver program. Its output is read with `line`."""
 
-    def __init__(self, source: str, directory: str, *, prefix: Sequence[str] = (), **environment: str) -> None:
-        """directory: short; everything the driver puts on disk goes there. prefix: of its command, for what is to run it."""
+    def __init__(
+        self,
+        source: str,
+        directory: str,
+        *,
+        prefix: Sequence[str] = (),
+        arguments: Sequence[str] = (),
+        **environment: str,
+    ) -> None:
+        """directory: short; everything the driver puts on disk goes there. prefix: of its command, for what is to run it.
+        arguments: of the program."""
         self.mark = uuid.uuid4().hex
         self.directory = directory
         self.process = subprocess.Popen(
-            [*prefix, sys.executable, "-X", "faulthandler", "-c", textwrap.dedent(source)],
+            [*prefix, sys.executable, "-X", "faulthandler", "-c", textwrap.dedent(source), *arguments],
             stdin=subprocess.PIPE,
             stdout=subprocess.PIPE,
             stderr=subprocess.PIPE,
