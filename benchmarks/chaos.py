@@ -93,6 +93,7 @@ class Chaos:
         self.seed = seed
         self.interval_s: float = arguments.interval
         self.kills_head: bool = arguments.kill_head
+        self._scenes: int = arguments.scenes
         self.log: list[str] = []
         self._logs = LogScan(Path(folder))
         self._prints_log: bool = arguments.log
@@ -160,7 +161,7 @@ class Chaos:
         while time.monotonic() < until_s:
             thread = threading.get_ident()
             self.ledger.doing[thread] = (time.monotonic(), "the submission of a round")
-            fresh = load.round(SCENES_PER_ROUND)
+            fresh = load.round(self._scenes)
             del self.ledger.doing[thread]
             self.ledger.add(len(fresh))
             self._settle(earlier)
@@ -239,6 +240,7 @@ def main() -> int:
     parser.add_argument("--minutes", type=float, default=10.0)
     parser.add_argument("--seed", type=int, default=None, help="for calls and attacks; printed if not given")
     parser.add_argument("--interval", type=float, default=ATTACK_INTERVAL_S, help="seconds between attacks, on average")
+    parser.add_argument("--scenes", type=int, default=SCENES_PER_ROUND, help="in a round, of which two are in flight")
     parser.add_argument("--kill-head", action="store_true", help="kill the head as well, and start it again")
     parser.add_argument("--log", action="store_true", help="print each attack as it is made")
     arguments = parser.parse_args()
@@ -272,7 +274,9 @@ def work(run: Chaos, warm_up_s: float, seconds: float) -> list[str]:
         return []
     for load in run.loads:
         load.close()
+    attacked_s = time.monotonic()
     unrest = run.come_to_rest()
+    print(f"chaos: at rest {time.monotonic() - attacked_s:.1f} s after the attacks", flush=True)
     run.scan_logs()
     after, head_after = run.usage(before)
     print(f"chaos: after the attacks:  {after}, head with {head_after} descriptors", flush=True)

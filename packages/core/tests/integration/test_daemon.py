@@ -583,15 +583,23 @@ def test_actor_restarts_elsewhere_when_its_worker_crashes(daemon: Daemon) -> Non
 
 
 def test_intended_exit_is_no_crash_even_if_the_exit_is_seen_first(daemon: Daemon) -> None:
-    """The announcement and the process's end come by different ways; the announcement must win."""
+    """The announcement and the process's end come by different ways; the announcement must win. Both wait for a daemon that is
+    held still, which hears of ends first, as one has come before: otherwise it ends a process that has announced it."""
     daemon.actor(max_restarts=-1)
     daemon.driver.say({"t": "actor_watch", "actor": "a"})
     host = daemon.host_of()
     host.tell_agent({"t": "actor_ready", "actor": "a"})
     daemon.driver.expect("actor_state", state="ALIVE")
-    host.say({"t": "say", "message": {"t": "actor_exiting", "actor": "a", "reason": "exit_actor() was called"}})
-    with contextlib.suppress(BrokenPipeError):  # unless it has been ended meanwhile
+    other = daemon.lease()
+    os.kill(daemon.launched.pid, signal.SIGSTOP)
+    try:
+        os.kill(other.pid, signal.SIGKILL)
+        wait_until(lambda: not os.path.exists(f"/proc/{other.pid}"))
+        host.tell_agent({"t": "actor_exiting", "actor": "a", "reason": "exit_actor() was called"})
         host.say({"t": "exit", "code": 0})
+        wait_until(lambda: not os.path.exists(f"/proc/{host.pid}"))
+    finally:
+        os.kill(daemon.launched.pid, signal.SIGCONT)
     dead = daemon.driver.expect("actor_state", state="DEAD")[0]
     assert (dead["intended"], dead["reason"]) == (True, "exit_actor() was called")
 

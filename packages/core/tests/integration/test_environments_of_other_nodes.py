@@ -23,6 +23,7 @@ import umbel
 from umbel import cluster_utils, exceptions
 from umbel._base import token_files
 from umbel._model import package_names
+from umbel.util.scheduling_strategies import NodeAffinitySchedulingStrategy
 
 pytestmark = [
     pytest.mark.skipif(not sys.platform.startswith("linux"), reason="processes are found through /proc"),
@@ -130,6 +131,31 @@ def imported(name: str) -> Any:
 class Nothing:
     def do(self) -> None:
         pass
+
+
+@umbel.remote
+class Where:
+    def server(self) -> int:
+        """The fork server of its worker."""
+        return os.getppid()
+
+
+@umbel.remote
+def server() -> int:
+    return os.getppid()
+
+
+def test_tasks_and_actors_of_an_environment_have_one_fork_server_on_each_node(nodes: Nodes, tmp_path: Path) -> None:
+    env = {"working_dir": project(tmp_path / "s", 2)}
+    options: dict[str, Any] = {"num_cpus": 0, "runtime_env": env}
+    actor = Where.options(resources=THERE, **options).remote()
+    there = {get(actor.server.remote()), get(server.options(resources=THERE, **options).remote())}
+    assert len(there) == 1
+    here = NodeAffinitySchedulingStrategy(nodes.head.node_id, soft=False)
+    actor = Where.options(scheduling_strategy=here, **options).remote()
+    here_too = {get(actor.server.remote()), get(server.options(scheduling_strategy=here, **options).remote())}
+    assert len(here_too) == 1
+    assert here_too != there
 
 
 def test_a_working_directory_is_there_on_another_node(nodes: Nodes, tmp_path: Path) -> None:

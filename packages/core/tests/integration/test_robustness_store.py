@@ -74,7 +74,8 @@ def test_result_that_does_not_fit_is_the_tasks_error() -> None:
             for _ in range(20): yield bytes(9_000_000)
 
         kept = umbel.put(bytes(60_000_000))
-        for call in (lambda: make.remote(50_000_000), lambda: take.remote(bytes(50_000_000))):
+        waits = make.remote(50_000_000)  # in its worker, while this process waits for room for an argument
+        for call in (lambda: take.remote(bytes(50_000_000)), lambda: waits):
             try:
                 umbel.get(call(), timeout=25)
             except exceptions.ObjectStoreFullError as error:

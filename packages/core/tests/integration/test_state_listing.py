@@ -330,8 +330,45 @@ class TestOthers:
         assert (job.job_id, job.driver_info["pid"]) == (umbel.get_runtime_context().get_job_id(), str(os.getpid()))
         assert state.list_placement_groups() == []
         assert state.get_placement_group("00") is None
-        with pytest.raises(exceptions.UnsupportedAttribute, match="the command `umbel logs` shows"):
-            state.list_logs  # type: ignore[attr-defined]  # noqa: B018
+
+    def test_log_of_a_task_is_that_of_one_of_its_attempts(self, tmp_path: pathlib.Path) -> None:
+        @umbel.remote(max_retries=1)
+        def fails_once(path: str) -> None:
+            print("begins", os.path.exists(path), flush=True)
+            print("\x1b[31mtrouble\x1b[0m", file=sys.stderr, flush=True)
+            if not os.path.exists(path):
+                pathlib.Path(path).touch()
+                time.sleep(0.2)  # else its worker is gone before what it has printed is read
+                os._exit(1)
+
+        task = fails_once.remote(str(tmp_path / "began"))
+        umbel.get(task)
+        id = task.task_id().hex()
+
+        def log(**options: Any) -> str:
+            return "".join(state.get_log(task_id=id, **options))
+
+        drivers.wait_until(
+            lambda: {one.attempt_number for one in state.list_tasks(filters=[("task_id", "=", id)])} == {0, 1}
+        )
+        drivers.wait_until(lambda: "begins True" in "".join(state.get_log(task_id=id, attempt_number=1)))
+        assert (log(), log(attempt_number=1)) == ("begins False\n", "begins True\n")
+        assert log(suffix="err", filter_ansi_code=True) == "trouble\n"
+        assert b"".join(state.get_log(task_id=id, encoding=None)) == b"begins False\n"
+        with pytest.raises(exception.UmbelStateApiException, match=r"no attempt 7 of task .* there are \[0, 1\]"):
+            log(attempt_number=7)
+
+    def test_logs_of_nobody_are_refused_with_what_is_wrong(self) -> None:
+        with pytest.raises(exception.UmbelStateApiException, match=r"nothing with filename='worker-none\.out'"):
+            next(state.get_log(filename="worker-none.out"))
+        with pytest.raises(ValueError, match="one of filename, actor_id, task_id, pid must say whose log is meant"):
+            state.get_log()
+        with pytest.raises(ValueError, match="suffix must be one of out, err, got 'log'"):
+            state.get_log(pid=1, suffix="log")
+        with pytest.raises(ValueError, match="tail must be a number of lines, or -1"):
+            state.get_log(pid=1, tail=-2)
+        with pytest.raises(ValueError, match="no jobs are submitted here"):
+            state.get_log(submission_id="x")
 
     def test_job_has_its_runtime_env(self, tmp_path: pathlib.Path) -> None:
         def listed_env() -> Any:

@@ -21,8 +21,10 @@ import pytest
 import umbel
 from umbel import cluster_utils, exceptions
 from umbel._client import cluster_listing, node_view, tool
+from umbel.cli import explain
 from umbel.util import state
 from umbel.util.scheduling_strategies import NodeAffinitySchedulingStrategy
+from umbel.util.state import exception
 
 pytestmark = [
     pytest.mark.skipif(not sys.platform.startswith("linux"), reason="processes are stopped by /proc"),
@@ -76,6 +78,10 @@ def say(text: str) -> None:
 class On:
     def ready(self) -> int:
         return os.getpid()
+
+    def waits(self, path: str) -> None:
+        while not pathlib.Path(path).exists():
+            time.sleep(0.005)
 
     def submits(self, count: int) -> list[int]:
         return umbel.get([on_a.options(name="inner").remote() for _ in range(count)])
@@ -145,6 +151,26 @@ def test_tasks_of_all_nodes_are_listed_with_the_node_they_run_on(nodes: Nodes) -
         there = listed(filters=[("node_id", "=", nodes.a.node_id), ("name", "in", ["outer", "inner", "runs", "waits"])])
         assert sorted(one.name for one in there) == ["inner"] * 3 + ["outer"] * 4 + ["runs"]
     umbel.get(waiting)
+
+
+def test_tasks_are_found_by_the_pid_of_their_worker_on_another_node(nodes: Nodes) -> None:
+    actor_pid = umbel.get(nodes.actor.ready.remote())
+    with held(nodes, "by-pid") as path:
+        running = on_a.options(name="by pid").remote(path)
+        drivers.wait_until(
+            lambda: [one.worker_pid for one in listed(filters=[("name", "=", "by pid"), ("state", "=", "RUNNING")])]
+        )
+        (told,) = listed(filters=[("name", "=", "by pid")])
+        assert "by pid" in [one.name for one in listed(filters=[("worker_pid", "=", told.worker_pid)])]
+        assert "by pid" not in [one.name for one in listed(filters=[("worker_pid", "!=", told.worker_pid)])]
+    assert umbel.get(running) == told.worker_pid
+    ended = [("worker_pid", "=", told.worker_pid), ("state", "=", "FINISHED"), ("name", "=", "by pid")]
+    assert [one.name for one in listed(filters=ended)] == ["by pid"]
+    calls = {one.name for one in listed(filters=[("worker_pid", "=", actor_pid), ("state", "=", "FINISHED")])}
+    assert "On.ready" in calls
+    kept = umbel.get(nodes.actor.has_made.remote(10))
+    holders = state.list_objects(filters=[("object_id", "=", kept[0].hex()), ("pid", "=", actor_pid)])
+    assert {one.pid for one in holders} == {actor_pid}
 
 
 def test_pages_of_all_nodes_are_parts_of_one_list(nodes: Nodes) -> None:
@@ -299,6 +325,29 @@ def test_story_follows_the_owner_on_another_node(nodes: Nodes) -> None:
     umbel.get(ref)
 
 
+def test_what_actors_of_the_head_do_and_wait_for_is_told_by_another_node(nodes: Nodes) -> None:
+    on_head = NodeAffinitySchedulingStrategy(nodes.head.node_id, soft=False)
+    with held(nodes, "actor-of-head") as path:
+        actor = On.options(scheduling_strategy=on_head, num_cpus=1).remote()  # type: ignore[attr-defined]
+        umbel.get(actor.ready.remote())
+        waits = actor.waits.remote(path)
+        second = On.options(scheduling_strategy=on_head, num_cpus=1).remote()  # type: ignore[attr-defined]
+        with tool.Tool(nodes.b.session_dir, answer_s=PATIENCE_S) as asker:
+
+            def told(one: Any) -> str:
+                (reason,) = explain.story(asker, one._actor_id.hex())
+                return str(reason)
+
+            drivers.wait_until(lambda: "On.waits" in told(actor), what="what the actor does")
+            assert f", at {__file__}:" in told(actor)
+            drivers.wait_until(lambda: "waits for CPU (0 of 1 free)" in told(second), what="what the other waits for")
+            assert f"node {nodes.head.node_id} looks for a worker for it" in told(second)
+    umbel.get(waits)
+    umbel.kill(actor)
+    umbel.get(second.ready.remote())
+    umbel.kill(second)
+
+
 def test_what_a_worker_of_another_node_is_waited_for_is_told(nodes: Nodes) -> None:
     with held(nodes, "room") as path:
         has = on_a.options(resources={"a": 2}, name="has").remote(path)
@@ -411,6 +460,45 @@ def test_logs_of_another_node_are_followed(nodes: Nodes) -> None:
         while "while it is followed" not in following.stdout.readline():
             assert following.poll() is None
         following.kill()
+
+
+def read(**whose: Any) -> str:
+    """The whole log, once there is one."""
+    found: list[str] = []
+
+    def is_there() -> bool:
+        try:
+            found[:] = state.get_log(**whose)
+        except exception.UmbelStateApiException:
+            return False
+        return bool(found)
+
+    drivers.wait_until(is_there, what=f"a log with {whose}")
+    return "".join(found)
+
+
+def test_programs_are_told_the_logs_of_all_nodes(nodes: Nodes) -> None:
+    pid = umbel.get(nodes.actor.ready.remote())
+    umbel.get(nodes.actor.says.remote("by an actor of b"))
+    where = NodeAffinitySchedulingStrategy(nodes.a.node_id, soft=False)
+    task = say.options(scheduling_strategy=where).remote("by a task of a")
+    umbel.get(task)
+    assert read(task_id=task.task_id().hex()) == "by a task of a\n"
+    assert "by an actor of b\n" in read(actor_id=nodes.actor._actor_id.hex())
+    assert "by an actor of b\n" in read(pid=pid, node_id=nodes.b.node_id)
+    names = {node.node_id: state.list_logs(node_id=node.node_id)["worker_out"] for node in (nodes.a, nodes.b)}
+    assert {*names[nodes.a.node_id], *names[nodes.b.node_id]} <= {*state.list_logs()["worker_out"]}
+    (of_actor,) = state.list_logs(glob_filter=f"*-{pid}.out", node_id=nodes.b.node_id)["worker_out"]
+    assert of_actor in names[nodes.b.node_id] and of_actor not in names[nodes.a.node_id]
+    assert "by an actor of b\n" in read(filename=of_actor)
+    following = state.get_log(filename=of_actor, follow=True, tail=1, _interval=0.05)
+    assert next(following).count("\n") == 1
+    nodes.actor.says.remote("while a program follows")
+    while "while a program follows\n" not in next(following):
+        pass
+    following.close()
+    with pytest.raises(exception.UmbelStateApiException, match="no living node has node_id='ffff'"):
+        state.list_logs(node_id="ffff")
 
 
 # ---- questions that make no sense, and nodes that are not there ----

@@ -87,7 +87,7 @@ def test_seed_does_the_same_in_every_process() -> None:
 
 
 @pytest.mark.slow
-@pytest.mark.timeout(300)
+@pytest.mark.timeout(120)
 @pytest.mark.parametrize("name", sorted(planted.PLANTS))
 def test_planted_defect_is_found(name: str) -> None:
     plant = planted.PLANTS[name]

@@ -47,6 +47,9 @@ def test_key_says_what_is_built_for_whom_and_nothing_else() -> None:
     assert environments.build_of(other) == ('{"built":{"pip":[1],"uv":2}}', environments.SETUP_TIMEOUT_S)
     assert environments.build_of({**other, "job": "01"})[0] == '{"built":{"pip":[1],"uv":2},"job":"01"}'
     assert environments.build_of({"job": "01", "env_vars": {"A": "1"}})[0] == '{"built":{},"job":"01"}'
+    assert environments.build_of({"job": "01@0a0b0c0d"})[0] == '{"built":{},"job":"01"}', (
+        "as a task of another node names it"
+    )
     assert environments.build_of({**other, "config": {"setup_timeout_seconds": -1}})[1] is None
 
 

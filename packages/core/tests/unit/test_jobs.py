@@ -63,6 +63,14 @@ def test_a_node_knows_what_a_jobs_workers_need_as_long_as_somebody_may_start_one
     assert node.environment("01") is None
 
 
+def test_what_workers_of_another_nodes_job_need_is_known_by_the_name_that_all_nodes_have_for_it() -> None:
+    node = node_jobs.NodeJobs("1.2")
+    guest: Any = jobs.JobEnvironment("01@0a0b0c0d", FACTS)
+    node.began(guest)
+    assert node.configuration("01") == {**FACTS, "job_id": "01"}
+    assert node.configuration("02") == {"job_id": "02"}
+
+
 def test_what_a_job_is_scheduled_by_is_what_its_driver_says_wherever_it_is_known_from() -> None:
     node = node_jobs.NodeJobs("1.2")
     environment: Any = jobs.JobEnvironment("02@ab", {**FACTS, "priority": 3, "weight": 2.0, "preempt": True})

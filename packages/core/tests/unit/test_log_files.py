@@ -10,8 +10,8 @@ from typing import Any
 import pytest
 
 from umbel._agent import log_files
+from umbel._client import log_reader
 from umbel._client.log_files import Stat
-from umbel.cli import log_reader
 
 W1, W2 = "a" * 32, "b" * 32
 F = ("f", "01", "")

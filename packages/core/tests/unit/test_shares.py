@@ -275,8 +275,8 @@ def test_of_a_lone_job_nothing_of_this_is_said() -> None:
 # ---- preemption ----
 
 
-def preempted(worker: str, at_s: float) -> ev.TaskPreempted:
-    return ev.TaskPreempted(worker, "stopped", at_s)
+def preempted(*workers: str, at_s: float) -> ev.TasksPreempted:
+    return ev.TasksPreempted(workers, "stopped", at_s)
 
 
 def looked_at(commands: Iterable[ev.AgentCommand]) -> list[str]:
@@ -284,7 +284,7 @@ def looked_at(commands: Iterable[ev.AgentCommand]) -> list[str]:
 
 
 def stopped(commands: Iterable[ev.AgentCommand]) -> list[str]:
-    return [one.worker for one in commands if isinstance(one, ev.Preempt)]
+    return [worker for one in commands if isinstance(one, ev.Preempt) for worker, _ in one.tasks]
 
 
 def test_the_newest_tasks_are_stopped_that_may_be_once_they_had_time_to_end() -> None:
@@ -298,9 +298,9 @@ def test_the_newest_tasks_are_stopped_that_may_be_once_they_had_time_to_end() ->
     assert stopped(first) == [], "the other has not answered yet"
     commands = run(state, ev.TaskSeen(workers[1], 8, 200.0, "", 1.0))
     assert stopped(commands) == [workers[1], workers[0]]
-    reason = "was stopped for job S of priority 10, which waits for CPU 2"
-    assert commands[0] == ev.Preempt(workers[1], 8, reason)
-    assert run(state, preempted(workers[1], 1.0)) == [ev.KillWorker(workers[1])]
+    reason = "was stopped for job S of priority 10, which waits for CPU 1"
+    assert commands[0] == ev.Preempt(((workers[1], 8),), reason)
+    assert run(state, preempted(workers[1], at_s=1.0)) == [ev.KillWorker(workers[1])]
     broken = ev.LeaseBroken("A", workers[1], 0, 9, "stopped", is_intended=False, is_preempted=True)
     assert run(state, ev.WorkerExited(workers[1], 0, 9, 1.1)) == [broken, ev.Grant("S", "f", "w4", ONE_CPU, {})]
 
@@ -385,4 +385,95 @@ def test_a_lease_that_came_back_meanwhile_is_not_stopped() -> None:
     (worker,) = looked_at(run(state, ev.Ticked(1.0)))
     assert granted(run(state, returned("A", worker, 1.0), at_s=1.0)) == "S"
     assert stopped(run(state, ev.TaskSeen(worker, 7, 100.0, "", 1.0))) == []
-    assert run(state, preempted(worker, 1.0)) == []
+    assert run(state, preempted(worker, at_s=1.0)) == []
+
+
+def both_may_be_stopped(state: AgentState, at_s: float) -> list[str]:
+    """Who is looked at says what it runs: each a task that may be stopped, the last one the newest. Returns who is stopped."""
+    found = []
+    for number, worker in enumerate(looked_at(run(state, ev.Ticked(at_s)))):
+        found += stopped(run(state, ev.TaskSeen(worker, number, float(number), "", at_s)))
+    return found
+
+
+def test_no_other_is_stopped_while_the_end_of_one_that_was_is_not_known() -> None:
+    """Two were asked back, since the first could not be stopped at first."""
+    state = make(2)
+    run(state, wants(A, 2))
+    run(state, wants(STOPS, 1))
+    (first,) = looked_at(run(state, ev.Ticked(1.0)))
+    run(state, ev.TaskSeen(first, 7, 100.0, "others use what it has put", 1.0))
+    (gone,) = both_may_be_stopped(state, 2.0)
+    assert run(state, preempted(gone, at_s=2.0)) == [ev.KillWorker(gone)]
+    assert stopped(run(state, ev.Ticked(2.1))) == []
+    assert granted(run(state, ev.WorkerExited(gone, 0, 9, 2.2), at_s=2.2)) == "S"
+
+
+def test_none_is_stopped_for_one_that_comes_back_by_itself() -> None:
+    state = make(2)
+    run(state, wants(A, 2))
+    run(state, wants(STOPS, 1))
+    (first,) = looked_at(run(state, ev.Ticked(1.0)))
+    run(state, ev.TaskSeen(first, 7, 100.0, "others use what it has put", 1.0))
+    first, second = looked_at(run(state, ev.Ticked(2.0)))
+    commands = run(state, ev.TaskSeen(first, -1, 0.0, "", 2.0), ev.TaskSeen(second, 8, 100.0, "", 2.0))
+    assert stopped(commands) == []
+
+
+def test_what_is_stopped_together_is_kept_for_whom_it_was_stopped_until_all_of_it_has_ended() -> None:
+    """After two seconds precedence is that of others for a while: then what ended first ran again, and was stopped again."""
+    state = make(2)
+    two = {"CPU": 2 * UNIT}
+    run(state, wants(A, 2))
+    run(state, wants(STOPS, 1, resources=two))
+    first, second = both_may_be_stopped(state, 2.5)
+    assert len(run(state, preempted(first, second, at_s=2.5))) == 2
+    assert granted(run(state, ev.WorkerExited(first, 0, 9, 2.6), wants(A, 1, at_s=2.6), at_s=2.6)) == ""
+    assert granted(run(state, ev.WorkerExited(second, 0, 9, 2.7), at_s=2.7)) == "S"
+
+
+def test_none_is_stopped_where_not_all_that_is_needed_can_be_had_so() -> None:
+    state = make(2)
+    run(state, wants(A, 2))
+    run(state, wants(STOPS, 1, resources={"CPU": 2 * UNIT}))
+    one, other = looked_at(run(state, ev.Ticked(1.0)))
+    commands = run(state, ev.TaskSeen(one, 7, 100.0, "max_retries=0", 1.0), ev.TaskSeen(other, 8, 200.0, "", 1.0))
+    assert stopped(commands) == []
+
+
+def test_one_that_turns_out_not_to_be_needed_is_not_stopped() -> None:
+    """The newest has one of two CPUs that are needed, and another both."""
+    state = make(3)
+    two = {"CPU": 2 * UNIT}
+    run(state, wants(A, 1, key="large", resources=two), wants(A, 1))
+    run(state, wants(STOPS, 1, resources=two))
+    run(state, wants(STOPS, 1, key="more"))
+    seen = {}
+    for worker in looked_at(run(state, ev.Ticked(1.0))):
+        amount = state.workers[worker].lease.resources["CPU"] // UNIT  # type: ignore[union-attr]  # it is leased
+        seen[amount] = worker
+        commands = run(state, ev.TaskSeen(worker, amount, 10.0 - amount, "", 1.0))
+    orders = [one.tasks for one in commands if isinstance(one, ev.Preempt)]
+    assert orders == [((seen[2], 2),), ((seen[1], 1),)]
+
+
+def test_of_those_to_be_stopped_together_none_is_where_one_has_come_back() -> None:
+    state = make(2)
+    run(state, wants(A, 2))
+    run(state, wants(STOPS, 1, resources={"CPU": 2 * UNIT}))
+    first, second = both_may_be_stopped(state, 1.0)
+    run(state, returned("A", first, 1.0), at_s=1.0)
+    assert run(state, preempted(first, second, at_s=1.0)) == []
+
+
+def test_room_is_kept_for_a_higher_priority_whose_worker_cannot_be_started_yet() -> None:
+    """All starts that may be under way at once are: it only lacks a process, and else would have a task stopped later."""
+    ids = (f"w{number}" for number in itertools.count(1))
+    state = AgentState(ledger=Ledger({"CPU": UNIT}, {}), worker_ids=ids, starts_max=1, idle_max=2)
+    state.apply(*(ev.ClientJoined(job.id, 0.0) for job in (A, B, STOPS)))
+    run(state, wants(A, 1))
+    run(state, returned("A", "w1"))
+    assert state.apply(wants(B, 1), wants(B, 0)) == [ev.StartWorker("w2", '{"job":"B"}', "")]
+    assert state.apply(wants(STOPS, 1), wants(A, 1)) == []
+    assert state.apply(ev.WorkerReady("w2", 0.1)) == [ev.StartWorker("w3", '{"job":"S"}', "")]
+    assert granted(state.apply(ev.WorkerReady("w3", 0.2))) == "S"

@@ -14,7 +14,7 @@ from collections.abc import Container, Iterator, Mapping
 from enum import Enum
 from typing import Any, NamedTuple
 
-from umbel._agent import packages
+from umbel._agent import jobs, packages
 from umbel._base import checks
 from umbel._model import package_names, reasons
 
@@ -31,9 +31,10 @@ SETUP_TIMEOUT_S = 600.0  # where the environment does not say: large packages ov
 
 def build_of(env: Mapping[str, Any]) -> tuple[str, float | None]:
     """What has to be built for an environment as it travels, as canonical text, and how long that may take at most, in
-    seconds; None for no limit. The text is of an object with "built" and, for workers of a job of its own, "job"."""
+    seconds; None for no limit. The text is of an object with "built" and, for workers of a job of its own, "job", as all nodes
+    know that: its actors and its tasks come by different ways, and need one fork server."""
     limit_s = (env.get("config") or {}).get("setup_timeout_seconds", SETUP_TIMEOUT_S)
-    wanted = {"built": env.get("built") or {}, **({"job": env["job"]} if "job" in env else {})}
+    wanted = {"built": env.get("built") or {}, **({"job": jobs.cluster_wide(env["job"])} if "job" in env else {})}
     key = json.dumps(wanted, sort_keys=True, separators=(",", ":"))
     return key, None if limit_s == -1 else float(limit_s)
 

@@ -216,10 +216,10 @@ class TaskSeen(NamedTuple):
     at_s: float
 
 
-class TaskPreempted(NamedTuple):
-    """What the worker runs is stopped for others, see `Preempt`."""
+class TasksPreempted(NamedTuple):
+    """What these workers run is stopped for others, see `Preempt`."""
 
-    worker: str
+    workers: tuple[str, ...]
     reason: str
     at_s: float
 
@@ -266,7 +266,7 @@ AgentEvent = (
     | WorkerOvergrown
     | WorkerDismissed
     | TaskSeen
-    | TaskPreempted
+    | TasksPreempted
     | WorkerExited
     | DrainingChanged
     | Ticked
@@ -321,10 +321,10 @@ class LookAtTask(NamedTuple):
 
 
 class Preempt(NamedTuple):
-    """Stop what the worker runs if that is still this task, and say so by `TaskPreempted`. reason: for its owner."""
+    """Stop what these workers run, if each still runs this task, and say so by `TasksPreempted`; else nothing of it, as only all
+    of it together makes the room that is needed. tasks: (worker, number of its task). reason: for their owners."""
 
-    worker: str
-    task: int
+    tasks: tuple[tuple[str, int], ...]
     reason: str
 
 

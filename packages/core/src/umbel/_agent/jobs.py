@@ -70,8 +70,9 @@ class NodeJobs:
         """What its work is scheduled by here."""
         known = self._environments.get(job_id)
         facts = known.facts if known is not None else {}
-        cluster_wide = job_id.partition("@")[0]  # a job of another node is one of its own here, see `lease_sharing`
-        return ev.Job(cluster_wide, facts.get("priority", 0), facts.get("weight", 1.0), facts.get("preempt", False))
+        return ev.Job(
+            cluster_wide(job_id), facts.get("priority", 0), facts.get("weight", 1.0), facts.get("preempt", False)
+        )
 
     def is_running(self, env: str) -> bool:
         """Whether the job of an environment, as canonical text, has its driver."""
@@ -88,11 +89,18 @@ class NodeJobs:
     def exited(self, worker: str) -> None:
         self._of_workers.pop(worker, None)
 
-    def configuration(self, job_id: str) -> dict[str, Any]:
-        """What replaces the node's configuration for a fork server of this job."""
-        environment = self._environments.get(job_id)
+    def configuration(self, job: str) -> dict[str, Any]:
+        """What replaces the node's configuration for a fork server of this job, which is named as all nodes know it."""
+        known = (one for id, one in self._environments.items() if cluster_wide(id) == job)
+        environment = next(known, None)
         facts = environment.facts if environment is not None else {}
-        return {**facts, "job_id": job_id}
+        return {**facts, "job_id": job}
+
+
+def cluster_wide(job_id: str) -> str:
+    """As all nodes know the job. To a node that leases workers for it, one of another node's is also known by where it is from,
+    see `lease_sharing`."""
+    return job_id.partition("@")[0]
 
 
 def _is_weight(value: Any) -> bool:

@@ -209,16 +209,18 @@ class LeaseService:
             daemon.hub.send(command.worker, {"t": "exit", "idle": command.is_idle})
 
     def _preempt(self, command: ev.Preempt) -> None:
-        """The worker is held still, so that it begins nothing else while it is looked at what it runs."""
+        """The workers are held still, so that they begin nothing else while it is looked at what they run."""
         from umbel._agent import freezing
 
-        pid = self._daemon.forks.pid_of(command.worker)
-        if not pid:
-            return
-        if freezing.freeze(pid) and self.progress(command.worker) == (command.task, True):
-            self._daemon.decide(ev.TaskPreempted(command.worker, command.reason, self._daemon.now_s()))
-        else:
-            freezing.thaw(pid)
+        daemon = self._daemon
+        pids = {worker: daemon.forks.pid_of(worker) for worker, _ in command.tasks}
+        is_still = all(pids.values()) and freezing.freeze(pids.values())
+        if is_still and all(self.progress(worker) == (task, True) for worker, task in command.tasks):
+            daemon.decide(ev.TasksPreempted(tuple(pids), command.reason, daemon.now_s()))
+        for worker, pid in pids.items():
+            known = daemon.agent.workers.get(worker)
+            if pid and (known is None or known.state is not WorkerState.DYING):
+                freezing.thaw(pid)
 
     def _preparing(self, command: ev.Preparing) -> None:
         if command.actor:

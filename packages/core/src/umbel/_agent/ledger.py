@@ -6,7 +6,7 @@ whole amounts as whole devices, an amount below one as a share of one device. De
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 
 from umbel._base import checks
 
@@ -127,6 +127,15 @@ class Ledger:
             return (min(fitting, key=lambda pair: pair[0])[1],) if fitting else None
         whole = [device for device, share in slots.items() if share == UNIT][: need // UNIT]
         return tuple(whole) if len(whole) * UNIT == need else None
+
+
+def added(amounts: Iterable[Mapping[str, int]]) -> dict[str, int]:
+    """The sum of several, by resource."""
+    total: dict[str, int] = {}
+    for one in amounts:
+        for name, amount in one.items():
+            total[name] = total.get(name, 0) + amount
+    return total
 
 
 def describe(resources: Mapping[str, int]) -> str:

@@ -55,7 +55,7 @@ class Node:
 
     def send(self, client: str, message: Message, body: bytes = b"") -> None:
         if message["t"] == "actor_state" and message["state"] == "ALIVE":
-            self._daemon.others.worker_elsewhere(message["worker"])
+            self._daemon.others.worker_elsewhere(message["worker"], message.get("pid", 0))
         self._daemon.hub.send(client, message, body)
 
     def reply(self, client: str, request: int | None, message: Message, body: bytes = b"") -> None:

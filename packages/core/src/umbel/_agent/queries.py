@@ -188,13 +188,13 @@ class Queries:
     def _total(self) -> dict[str, int]:
         agent = self._daemon.agent
         own = {**agent.ledger.total, **agent.bundles.as_resources(free=False)}
-        return _sum([own, *(node["resources"] for node in self._daemon.others.listed() if node["alive"])])
+        return ledger.added([own, *(node["resources"] for node in self._daemon.others.listed() if node["alive"])])
 
     def _free(self) -> dict[str, int]:
         agent = self._daemon.agent
         own = {**agent.ledger.free, **agent.bundles.as_resources(free=True)}
         others = [node for node in self._daemon.others.listed() if node["alive"] and not node.get("draining")]
-        free = _sum([own, *(node["available"] for node in others)])
+        free = ledger.added([own, *(node["available"] for node in others)])
         return {name: amount for name, amount in free.items() if amount > 0}
 
     def _nodes(self) -> list[Message]:
@@ -369,15 +369,6 @@ class Queries:
             "spilled_files": spilled.file_count if spilled else 0,
             "spilled_in_all_bytes": spilled.written_bytes if spilled else 0,
         }
-
-
-def _sum(amounts: list[dict[str, int]]) -> dict[str, int]:
-    """By resource."""
-    found: dict[str, int] = {}
-    for one in amounts:
-        for name, amount in one.items():
-            found[name] = found.get(name, 0) + amount
-    return found
 
 
 def _built(key: str) -> str:

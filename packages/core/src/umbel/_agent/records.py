@@ -2,12 +2,13 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Mapping
+from collections.abc import Mapping
 from enum import Enum
 from typing import Any, NamedTuple
 
 from umbel._agent import bundles
 from umbel._agent import events as ev
+from umbel._agent.ledger import added
 from umbel._model import reasons
 
 START_TIMEOUT_S = 60.0  # importing a large program on a busy machine takes tens of seconds; more is a hang
@@ -119,7 +120,7 @@ class Demand:
             self.strategy = self.build_timeout_s = None
             self.env = self.refusal = self.build_key = self.source = ""
             self.group, self.attempt, self.bundles = event.group, event.attempt, event.bundles
-            self.resources: Mapping[str, int] = _sum(event.bundles.values())
+            self.resources: Mapping[str, int] = added(event.bundles.values())
             self.placement: Mapping[str, int] = self.resources
         else:
             self.env = event.env
@@ -138,14 +139,6 @@ class Demand:
         self.turn = turn  # of when it was last served: the one that waited longest comes first
         self.lacking: dict[str, int] = {}  # what this node can never give it
         self.is_warned_of = False  # that it can never be served
-
-
-def _sum(amounts: Iterable[Mapping[str, int]]) -> dict[str, int]:
-    total: dict[str, int] = {}
-    for one in amounts:
-        for name, amount in one.items():
-            total[name] = total.get(name, 0) + amount
-    return total
 
 
 Place = tuple[str, str, str]  # (client, actor, key) of a demand

@@ -123,6 +123,7 @@ class Serving:
         if most is None:
             most = self.most_now(demand)
         left = count
+        lacks_process = False
         while left and most:
             for pool in pools:
                 if not promised.of(pool).missing(resources):
@@ -144,6 +145,7 @@ class Serving:
                 worker = self._table.add(next(self._worker_ids), demand, now.at_s)
                 now.commands.append(ev.StartWorker(worker.id, demand.env, server))
             else:
+                lacks_process = self._builds.server_of(demand, now.at_s) is not None
                 break
             promised.of(pool).acquire(resources)
             left -= 1
@@ -151,7 +153,7 @@ class Serving:
         now.most[demand] = most
         if left:
             now.unserved.append(demand)
-            self._give_way(demand, now)
+            self._give_way(demand, now, lacks_process=lacks_process)
         return not left
 
     def _give(self, worker: Worker, demand: Demand, bundle: bundles.Bundle | None, at_s: float) -> ev.AgentCommand:
@@ -177,17 +179,26 @@ class Serving:
         now.commands.append(ev.BundlesReserved(demand.group, demand.attempt))
         return True
 
-    def _give_way(self, demand: Demand, now: _Round) -> None:
-        """Keep what there is of an unserved demand's resources from those behind it, if it has precedence."""
+    def _give_way(self, demand: Demand, now: _Round, *, lacks_process: bool = False) -> None:
+        """Keep what there is of an unserved demand's resources from those behind it, if it has precedence; or a higher priority,
+        and lacks nothing but a process, which cannot be started yet."""
         pool = self._wanted.pool_of(demand)
-        if not self._wanted.missing(demand, pool):
-            return
-        if demand.short_since_s is None:
-            demand.short_since_s = now.at_s
-        waited_s = now.at_s - demand.short_since_s
-        if fairness.has_precedence(waited_s, at_once=demand.job.priority > now.lowest):
+        is_higher = demand.job.priority > now.lowest
+        if self._wanted.missing(demand, pool):
+            if demand.short_since_s is None:
+                demand.short_since_s = now.at_s
+            waited_s = now.at_s - demand.short_since_s
+            is_preferred = fairness.has_precedence(waited_s, at_once=is_higher)
+            is_preferred |= is_higher and demand.job.preempts and self._is_stopping()
+        else:
+            is_preferred = is_higher and lacks_process
+        if is_preferred:
             now.promised.of(pool).hold(demand.resources)
             self.preferred = demand
+
+    def _is_stopping(self) -> bool:
+        """Whether tasks that were stopped for others have not ended yet."""
+        return self._preemption is not None and any(worker.is_preempted for worker in self._table.workers.values())
 
     def is_kept_out(self, demand: Demand) -> bool:
         """Whether it is not served because the node is drained. Bundles that are there are: what is to run in them can run
@@ -258,8 +269,13 @@ class Serving:
             and lease.is_reclaimed
             and lease.bundle is None
         ]
+        ending = [
+            lease
+            for worker in self._table.workers.values()
+            if worker.state is WorkerState.DYING and (lease := worker.lease) is not None and lease.bundle is None
+        ]
         missing_of = functools.partial(self._wanted.missing, pool=None)
-        return [*self._preemption.orders(wanting, asked_back, missing_of, now_s)]
+        return [*self._preemption.orders(wanting, asked_back, ending, missing_of, now_s)]
 
     def on_task_seen(self, event: ev.TaskSeen) -> list[ev.AgentCommand]:
         lease = self._table.lease_of(event.worker)

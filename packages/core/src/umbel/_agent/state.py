@@ -109,7 +109,7 @@ class AgentState:
             ev.WorkerOvergrown: self.worker_table.on_worker_overgrown,
             ev.WorkerDismissed: self.worker_table.on_worker_dismissed,
             ev.TaskSeen: self._serving.on_task_seen,
-            ev.TaskPreempted: self.worker_table.on_task_preempted,
+            ev.TasksPreempted: self.worker_table.on_tasks_preempted,
             ev.WorkerExited: self._on_worker_exited,
             ev.DrainingChanged: self.worker_table.on_draining_changed,
             ev.Ticked: self._on_ticked,

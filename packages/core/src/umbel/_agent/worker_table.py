@@ -200,12 +200,16 @@ class WorkerTable:
         worker.is_intended = True
         return self.kill(worker, event.reason, event.at_s)
 
-    def on_task_preempted(self, event: ev.TaskPreempted) -> list[ev.AgentCommand]:
-        worker = self.workers.get(event.worker)
-        if worker is None or worker.state is not WorkerState.LEASED or not (worker.lease and worker.lease.client):
-            return []
-        worker.is_preempted = True
-        return self.kill(worker, event.reason, event.at_s)
+    def on_tasks_preempted(self, event: ev.TasksPreempted) -> list[ev.AgentCommand]:
+        found = [worker for one in event.workers if (worker := self.workers.get(one)) is not None]
+        are_used = [one.state is WorkerState.LEASED and one.lease is not None and one.lease.client for one in found]
+        if len(found) < len(event.workers) or not all(are_used):
+            return []  # one of them is not needed any more, or has ended
+        commands: list[ev.AgentCommand] = []
+        for worker in found:
+            worker.is_preempted = True
+            commands += self.kill(worker, event.reason, event.at_s)
+        return commands
 
     def on_worker_stayed(self, event: ev.WorkerStayed) -> list[ev.AgentCommand]:
         worker = self.workers.get(event.worker)

@@ -20,6 +20,7 @@ from typing import Any
 from umbel._base import nodes as node_ids
 from umbel._client import cluster_view, inquiry, listing, merging, node_view, task_listing
 from umbel._client import timeline as timelines
+from umbel._history import conditions
 
 TRACE_PAGE_ROWS = 5_000  # some 2 MB
 PID_SPAN = 10_000_000  # above all process ids, so that those of different nodes differ in a trace
@@ -34,10 +35,11 @@ Running = Mapping[str, Mapping[str, Sequence[Any]]]  # by the tag of the owner's
 class _Tasks:
     """A question about tasks of a cluster: what runs has been asked of all nodes."""
 
-    def __init__(self, cluster: cluster_view.Cluster) -> None:
+    def __init__(self, cluster: cluster_view.Cluster, wanted: Sequence[conditions.Condition] = ()) -> None:
         self.cluster = cluster
         self.tags = cluster.tags()
         self.pids: dict[str, int] = {}
+        self._wanted_pids: dict[str, int] = {}
         self._running: dict[str, dict[str, Sequence[Any]]] = {}
         if cluster.is_alone:
             return
@@ -51,10 +53,17 @@ class _Tasks:
             self.pids.update(answer["pids"])
             for task, facts in answer["running"].items():
                 self._running.setdefault(node_ids.tag_in(task), {})[task] = facts
+        by_pid = [one for one in wanted if one.column == "worker_pid"]
+        if by_pid:
+            few = [one for one in by_pid if one.operator in ("=", "in")]  # others most pids meet
+            self._wanted_pids = {
+                id: pid for id, pid in self.pids.items() if conditions.all_met(few, {"worker_pid": pid})
+            }
 
     def elsewhere(self, node_id: str) -> task_listing.Elsewhere:
         """Of use to this node."""
-        return task_listing.Elsewhere(self.tags, self._running.get(node_ids.tag_text(node_id), {}))
+        running = self._running.get(node_ids.tag_text(node_id), {})
+        return task_listing.Elsewhere(self.tags, running, self._wanted_pids)
 
     def asked(self, node_ids: Iterable[str], **more: Any) -> dict[str, dict[str, Any]]:
         """What to ask these nodes."""
@@ -75,7 +84,7 @@ def tasks(asker: inquiry.Asker | None, request: node_view.Request, *, path: str 
     cluster = cluster_view.Cluster(asker, request.timeout_s)
     if cluster.is_alone:
         return task_listing.of_node(cluster.node, cluster.own_id, request)
-    question = _Tasks(cluster)
+    question = _Tasks(cluster, request.wanted)
     others = cluster.to_survey()
     size = merging.page_rows(request, len(others))
 
@@ -95,7 +104,7 @@ def task_tally(
     cluster = cluster_view.Cluster(asker, request.timeout_s)
     if cluster.is_alone:
         return task_listing.tally_of_node(cluster.node, cluster.own_id, request)
-    question = _Tasks(cluster)
+    question = _Tasks(cluster, request.wanted)
     others = cluster.to_survey()
     tallies = []
     if cluster.own_id not in others:

@@ -71,10 +71,12 @@ def _cut(ranges: Sequence[Sequence[int]], without: Sequence[int]) -> list[tuple[
 
 class Elsewhere(NamedTuple):
     """What is known of other nodes. nodes: all of the cluster by tag, {} where there is one. running: of tasks that processes of
-    this node have submitted, those that run elsewhere, with what is told of them."""
+    this node have submitted, those that run elsewhere, with what is told of them. pids: of workers there, where it matters which
+    of them have a pid that is asked for, those that have."""
 
     nodes: Mapping[str, str] = {}
     running: Mapping[str, Sequence[Any]] = {}
+    pids: Mapping[str, int] = {}
 
 
 ALONE = Elsewhere()
@@ -151,7 +153,7 @@ def _living_tasks(node: node_view.Node, node_id: str, request: node_view.Request
     by_owner: dict[str, dict[str, Any]] = {process["id"]: {} for process in processes}
     for task, facts in (*elsewhere.running.items(), *runs_here.items()):
         by_owner.setdefault(task[:32], {})[task] = facts
-    pids = {process["id"]: process["pid"] for process in processes}
+    pids = {**elsewhere.pids, **{process["id"]: process["pid"] for process in processes}}
     asked = own_state.Question(
         request.wanted, request.order, limit, pids=pids, node=node_id, nodes=dict(elsewhere.nodes)
     )

@@ -42,6 +42,9 @@ class Daemon(Protocol):
     def knows_job(self, environment: Any) -> None:
         """Of a driver on another node."""
 
+    def pid_of(self, worker: str) -> int:
+        """Of this node; 0 for one that is not."""
+
     def answer(self, what: str) -> Any:
         """To a query, about the whole cluster."""
 
@@ -160,6 +163,12 @@ class Members:
         return self._awaited.get(process[_TAG], "")
 
     def send(self, client: str, message: Message, body: bytes = b"") -> None:
+        if (
+            message["t"] == "actor_state" and message["state"] == "ALIVE"
+        ):  # with what its node remembers of the actor's calls
+            placed = self._places.placed.get(message["actor"])
+            pid = placed.pid if placed is not None else self._daemon.pid_of(message["worker"])
+            message = {**message, "pid": pid}
         member = self.member_of(client)
         if member is None:
             self._daemon.send(client, message, body)

@@ -2,50 +2,14 @@
 
 from __future__ import annotations
 
-import base64
 import os
-from collections.abc import Mapping
-from typing import Any
 
 import click
 
 from umbel import exceptions
 from umbel._base import config, sessions
-from umbel._client import cluster_view, log_files, running_nodes, tool
-from umbel.cli import log_reader, node
-
-LOOK_S = 15.0  # for all nodes; one that does not answer costs a third of it
-
-
-class NodeFiles:
-    """Of another node, by way of the one that is asked."""
-
-    def __init__(self, asker: tool.Tool, node_id: str) -> None:
-        self._asker = asker
-        self.node_id = node_id
-        self.place = ""
-        self.title = f" of node {node_id[:8]}"
-
-    def look(self) -> Mapping[str, log_files.Stat]:
-        """Raises UmbelSystemError when the node does not answer."""
-        told = self._survey("logs", {})
-        self.place = told["place"]
-        return {name: log_files.Stat(*stat) for name, stat in told["files"].items()}
-
-    def read(self, name: str, at: int) -> bytes:
-        return base64.b64decode(self._survey("log_piece", {"name": name, "at": at}))
-
-    def _survey(self, kind: str, asked: Mapping[str, Any]) -> Any:
-        return cluster_view.Cluster(self._asker, LOOK_S).survey_one(self.node_id, kind, asked)
-
-
-class _OwnFiles(log_reader.LocalFiles):
-    """Of the node that is asked, beside others."""
-
-    def __init__(self, directory: str, node_id: str) -> None:
-        super().__init__(directory)
-        self.node_id = node_id
-        self.title = f" of node {node_id[:8]}"
+from umbel._client import cluster_logs, cluster_view, log_reader, running_nodes, tool
+from umbel.cli import node
 
 
 class Places:
@@ -70,25 +34,18 @@ class Places:
 
     def _of_nodes(self, asker: tool.Tool, wanted: str | None) -> list[log_reader.Files]:
         try:
-            cluster = cluster_view.Cluster(asker, LOOK_S)
+            cluster = cluster_view.Cluster(asker, cluster_logs.LOOK_S)
             living = [one["node_id"] for one in cluster.facts if one["alive"]]
             chosen = [one for one in living if wanted is None or one.startswith(wanted.lower())]
             if not chosen:
                 raise click.ClickException(
                     f"no living node has an id that begins with {wanted!r}; see `umbel list nodes`"
                 )
-            others = set(cluster.to_survey() if chosen != [cluster.own_id] else ())
+            found = cluster_logs.of_nodes(asker, cluster, chosen, self.directory)
         except exceptions.UmbelError as error:
             raise click.ClickException(str(error)) from error
         for text in cluster.node.missing:
             click.echo(f"umbel: {text}", err=True)
-        found: list[log_reader.Files] = []
-        for one in chosen:
-            if one in others:
-                found.append(NodeFiles(asker, one))
-            elif one == cluster.own_id and self.directory:
-                is_alone = len(living) == 1
-                found.append(log_reader.LocalFiles(self.directory) if is_alone else _OwnFiles(self.directory, one))
         return found
 
     def is_running(self) -> bool:

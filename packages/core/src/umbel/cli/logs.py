@@ -10,8 +10,8 @@ from collections.abc import Iterator, Mapping
 import click
 
 from umbel import exceptions
-from umbel._client import log_files
-from umbel.cli import log_places, log_reader
+from umbel._client import log_files, log_reader
+from umbel.cli import log_places
 
 FOLLOW_S = 0.1  # a person does not notice, and looking into a hundred files takes a millisecond
 FOLLOW_OTHERS_S = 0.5  # other nodes are asked

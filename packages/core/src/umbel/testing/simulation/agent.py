@@ -359,7 +359,7 @@ class AgentWorld(World):
         if isinstance(command, ev.Grant):
             self.must(holder in self.clients, "A2", "%s is given to %s, who is gone", worker, holder)
         for name, total in self.total.items():
-            used = self._used(name)
+            used = self.used(name)
             wanted = command.resources.get(name, 0)
             self.must(
                 not wanted or used + wanted <= total, "A3", "%s: %d in use, %d of %d given", name, used, wanted, total
@@ -693,7 +693,7 @@ class AgentWorld(World):
         if code == reasons.RESOURCES:
             is_short = "GPU" in pending.resources  # of which what is free may be in pieces
             for name, wanted in pending.resources.items():
-                is_short |= self._used(name) + wanted > self.total[name]
+                is_short |= self.used(name) + wanted > self.total[name]
             self.must(is_short, "A17", "%s waits for what is free: %s", place, pending.why)
         elif code == reasons.ENVIRONMENT:
             ready = {self.servers[server] for server in self.ready}
@@ -702,7 +702,7 @@ class AgentWorld(World):
             is_under_way = self.starting or self.dying or self.state.worker_table.starts_at_s
             self.must(is_under_way, "A17", "%s waits for a process, and none is started", place)
 
-    def _used(self, resource: str) -> int:
+    def used(self, resource: str) -> int:
         return sum(book.resources.get(resource, 0) for w, book in self.books.items() if not self.lends(w, resource))
 
     # Coming to rest

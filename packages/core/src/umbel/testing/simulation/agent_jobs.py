@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING, Final
 from umbel._agent import events as ev
 from umbel._agent import preemption
 from umbel._agent.ledger import CPU, UNIT
+from umbel._agent.records import WorkerState
 
 if TYPE_CHECKING:
     from umbel.testing.simulation.agent import AgentWorld, Book
@@ -54,17 +55,50 @@ class AgentJobs:
         return ev.TaskSeen(worker, task.number, task.since_s, task.keeps, self._world.now_s)
 
     def preempt(self, command: ev.Preempt) -> None:
-        """A20. What the worker runs now is looked at, and stopped if it is what was meant."""
-        world, worker = self._world, command.worker
-        book = world.books.get(worker)
-        if book is None or worker not in world.workers:
-            return  # it is gone, as the agent will hear
-        self._check_preempted(worker, book)
-        task = book.task
-        if task is not None and task.number == command.task:
-            world.must(not task.keeps, "A20", "%s is stopped, though %s", worker, task.keeps)
-            self.preempted.add(worker)
-            world.apply(ev.TaskPreempted(worker, command.reason, world.now_s))
+        """A20. What the workers run now is looked at, and stopped if it is what was meant."""
+        world = self._world
+        books = {worker: world.books.get(worker) for worker, _ in command.tasks}
+        if any(book is None or worker not in world.workers for worker, book in books.items()):
+            return  # one is gone, as the agent will hear
+        self._check_needed([worker for worker, _ in command.tasks])
+        for worker, number in command.tasks:
+            book = world.books[worker]
+            self._check_preempted(worker, book)
+            if book.task is None or book.task.number != number:
+                return
+            world.must(not book.task.keeps, "A20", "%s is stopped, though %s", worker, book.task.keeps)
+        self.preempted.update(books)
+        world.apply(ev.TasksPreempted(tuple(books), command.reason, world.now_s))
+
+    def _check_needed(self, workers: list[str]) -> None:
+        """What is free, or will be as workers are known to end, is not enough for somebody who wants it so; with what these have
+        it is, and without any of them it is not."""
+        world = self._world
+        ending = [worker for worker in world.books if world.state.workers[worker].state is WorkerState.DYING]
+        there = {name: world.total[name] - world.used(name) + self._held(name, ending) for name in world.total}
+        wanting = [one for one in world.state.demands.values() if one.job.preempts]
+        if any("GPU" in one.resources for one in wanting):
+            return  # of which what is free may be in pieces
+        does = {
+            demand: [
+                self._is_enough(there, demand.resources, [*workers[:left_out], *workers[left_out + 1 :]])
+                for left_out in range(len(workers) + 1)
+            ]
+            for demand in wanting
+        }
+        counts = sum(demand.count for demand in wanting)
+        is_right = counts > 1 or any(not any(without) and enough for *without, enough in does.values())
+        world.must(is_right, "A20", "%s are stopped, and that is not what is needed beside %s", workers, there)
+        is_of_use = any(enough for *_, enough in does.values())
+        world.must(is_of_use, "A20", "%s are stopped, and that is not enough beside %s", workers, there)
+
+    def _is_enough(self, there: Mapping[str, int], needs: Mapping[str, int], workers: list[str]) -> bool:
+        return all(there[name] + self._held(name, workers) >= need for name, need in needs.items())
+
+    def _held(self, name: str, workers: list[str]) -> int:
+        """By workers that do not lend it."""
+        world = self._world
+        return sum(world.books[one].resources.get(name, 0) for one in workers if not world.lends(one, name))
 
     def _check_preempted(self, worker: str, book: Book) -> None:
         world = self._world

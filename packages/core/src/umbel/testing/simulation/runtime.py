@@ -357,12 +357,17 @@ class RuntimeWorld(World):
 
     def _crash(self) -> None:
         workers = [process for process in self.node.living if isinstance(process, WorkerProcess)]
-        if workers and self.crashes_left:
-            self.crashes_left -= 1
+        if not (workers and self.crashes_left):
+            return
+        self.crashes_left -= 1
+        known = self.node.daemon.agent.workers
+        used = [one for one in workers if (its := known.get(one.id.hex())) is not None and its.lease is not None]
+        if used and self.memory_percent and self.chance.happens(self.memory_percent):
+            worker = self.chance.choose(used)  # the daemon kills no others for it
+            self.killed_for_memory[worker.id.hex()] = self.chance.happens(50)
+        else:
             worker = self.chance.choose(workers)
-            if self.memory_percent and self.chance.happens(self.memory_percent):
-                self.killed_for_memory[worker.id.hex()] = self.chance.happens(20)
-            self.kill(worker)
+        self.kill(worker)
 
     def _memory_report(self, worker: str) -> dict[str, Any] | None:
         is_alone = self.killed_for_memory.get(worker)

@@ -8,10 +8,12 @@ from __future__ import annotations
 
 from typing import Any
 
-from umbel._client import absent, current
+from umbel._client import current
 from umbel._model.reasons import Reason as Reason
 from umbel.util.state import common
 from umbel.util.state.api import StateApiClient as StateApiClient
+from umbel.util.state.logs import get_log as get_log
+from umbel.util.state.logs import list_logs as list_logs
 
 __all__ = [
     "Reason",
@@ -19,6 +21,7 @@ __all__ = [
     "explain",
     "get_actor",
     "get_job",
+    "get_log",
     "get_node",
     "get_objects",
     "get_placement_group",
@@ -27,6 +30,7 @@ __all__ = [
     "list_actors",
     "list_cluster_events",
     "list_jobs",
+    "list_logs",
     "list_nodes",
     "list_objects",
     "list_placement_groups",
@@ -37,14 +41,6 @@ __all__ = [
     "summarize_objects",
     "summarize_tasks",
 ]
-_LOGS = "the command `umbel logs` shows what workers have printed"
-_ABSENT = {"get_log": _LOGS, "list_logs": _LOGS}
-
-
-def __getattr__(name: str) -> Any:
-    if name in _ABSENT:
-        raise absent.error("umbel.util.state", name, _ABSENT[name])
-    raise AttributeError(f"module 'umbel.util.state' has no attribute {name!r}")
 
 
 def explain(target: Any) -> Reason:

@@ -2,10 +2,11 @@
 
 from __future__ import annotations
 
+import contextlib
 import json
 import os
 import warnings
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from typing import Any
 
 from umbel import exceptions
@@ -116,7 +117,8 @@ class StateApiClient:
     def _told(self, resource: str, tell: Any, request: node_view.Request) -> Any:
         """What a function of `cluster_listing` tells, of a session or of a history that was kept."""
         if self.address is None or not self.address.endswith(HISTORY_ENDING):
-            return self._with_asker(lambda asker: tell(asker, request), request.timeout_s)
+            with self.asker(request.timeout_s) as asker:
+                return tell(asker, request)
         if resource not in cluster_listing.KEPT:
             raise exception.ServerUnavailable(
                 f"a history that was kept has {', '.join(cluster_listing.KEPT)}, and no {resource}; ask a session that runs"
@@ -126,7 +128,9 @@ class StateApiClient:
         except exceptions.UmbelError as error:
             raise exception.ServerUnavailable(str(error)) from error
 
-    def _with_asker(self, ask: Any, timeout_s: float) -> Any:
+    @contextlib.contextmanager
+    def asker(self, timeout_s: float) -> Iterator[inquiry.Asker]:
+        """To ask the session by, for each question within that time. Raises DataSourceUnavailable for what is not answered."""
         engine = current.running_engine()
         try:
             if self.address in (None, "auto") and engine is not None:
@@ -135,10 +139,11 @@ class StateApiClient:
                         f"the {engine.name} engine lists no state; use the native engine, init(engine='native')"
                     )
                 answer_s = min(ANSWER_S, timeout_s / 4)
-                return ask(inquiry.EngineAsker(engine, timeout_s=answer_s, query_timeout_s=timeout_s))
+                yield inquiry.EngineAsker(engine, timeout_s=answer_s, query_timeout_s=timeout_s)
+                return
             session = self.address if self.address and tool.is_remote(self.address) else self._session()
             with tool.Tool(session, answer_s=timeout_s) as asker:
-                return ask(asker)
+                yield asker
         except (exceptions.UmbelSystemError, exceptions.GetTimeoutError) as error:
             raise exception.DataSourceUnavailable(f"the session does not tell its state: {error}") from error
 
@@ -178,8 +183,7 @@ def request_of(resource: str, filters: Any, order_by: Any, limit: Any, offset: A
     """Raises InvalidOption, a ValueError, for what makes no sense."""
     kinds = common.SCHEMAS[resource].filter_kinds()
     orders = list(selections.ORDERS) if resource == "tasks" else list(kinds)
-    if isinstance(timeout, bool) or not isinstance(timeout, (int, float)) or not timeout > 0:
-        raise exceptions.InvalidOption(f"timeout must be a number of seconds > 0, got {timeout!r}", option="timeout")
+    check_timeout(timeout)
     return node_view.Request(
         conditions.read(filters, kinds, resource),
         conditions.read_order(order_by, orders, resource),
@@ -187,6 +191,11 @@ def request_of(resource: str, filters: Any, order_by: Any, limit: Any, offset: A
         conditions.read_count(offset, "offset"),
         float(timeout),
     )
+
+
+def check_timeout(timeout: Any) -> None:
+    if isinstance(timeout, bool) or not isinstance(timeout, (int, float)) or not timeout > 0:
+        raise exceptions.InvalidOption(f"timeout must be a number of seconds > 0, got {timeout!r}", option="timeout")
 
 
 def state_of(row: Mapping[str, Any], schema: type[Any], *, detail: bool) -> Any:

@@ -73,6 +73,8 @@ class Stream:
         self._inode = 0
         self._at = 0
         self._index_at = 0
+        self._looked_at: tuple[Stat, ...] = ()
+        self._has = False
 
     @property
     def title(self) -> str:
@@ -86,6 +88,15 @@ class Stream:
     def names(self) -> list[str]:
         """Of whom it has lines, in the order of their appearance."""
         return list(dict.fromkeys(entry.name for entry in self.entries if entry.name))
+
+    def has(self, wanted: Wanted, seen: Mapping[str, Stat]) -> bool:
+        """Whether it has lines that are wanted, as its index says, which is short beside them."""
+        indexes = [one for one in (f"{self.name}.1{INDEX}", self.name + INDEX) if one in seen]
+        stats = tuple(seen[one] for one in indexes)
+        if stats != self._looked_at:
+            self._looked_at = stats
+            self._has = any(wanted(entry) for one in indexes for entry in _entries(_rest(self._files, one, 0)))
+        return self._has
 
     def all(self, wanted: Wanted, seen: Mapping[str, Stat]) -> list[str]:
         """The lines that are wanted, from the beginning. seen: what was there when the files were looked at, as below."""
@@ -130,9 +141,7 @@ class Stream:
         data = _rest(self._files, name + INDEX, self._index_at)
         data = data[: data.rfind(b"\n") + 1]
         self._index_at += len(data)
-        for line in data.splitlines():
-            told = json.loads(line)
-            self.entries.append(Entry(told["at"], told["time"], told["name"], told["task"], told["actor"]))
+        self.entries += _entries(data)
 
     def describe(self, seen: Mapping[str, Stat]) -> dict[str, Any]:
         """For a list; `entries` must have been read."""
@@ -149,6 +158,12 @@ class Stream:
         }
 
 
+def _entries(index: bytes) -> list[Entry]:
+    """Of an index, but for a line that is being written."""
+    told = [json.loads(line) for line in index[: index.rfind(b"\n") + 1].splitlines()]
+    return [Entry(one["at"], one["time"], one["name"], one["task"], one["actor"]) for one in told]
+
+
 def _rest(files: Files, name: str, at: int) -> bytes:
     parts = []
     while data := files.read(name, at):
@@ -157,10 +172,14 @@ def _rest(files: Files, name: str, at: int) -> bytes:
     return b"".join(parts)
 
 
+def names(seen: Mapping[str, Stat]) -> list[str]:
+    """Of the streams of a directory that was looked at."""
+    return [name for name in seen if name.startswith("worker-") and name.endswith((".out", ".err"))]
+
+
 def streams(files: Files, seen: Mapping[str, Stat]) -> list[Stream]:
     """Of a directory that was looked at, workers that printed first coming first."""
-    found = [name for name in seen if name.startswith("worker-") and name.endswith((".out", ".err"))]
-    return sorted((Stream(files, name) for name in found), key=_first_written)
+    return sorted((Stream(files, name) for name in names(seen)), key=_first_written)
 
 
 def _first_written(stream: Stream) -> tuple[float, str]:
