@@ -482,7 +482,7 @@ def test_status_says_what_is_there_and_what_waits(machine: Machine) -> None:
         holder = Holder.remote()
         umbel.get(holder.ready.remote())
         waiting = Holder.remote()
-        print(umbel.nodes()[0]["Labels"]["umbel.io/zone"], flush=True)
+        print(umbel.nodes()[0]["Labels"]["zone"], flush=True)
         sys.stdin.readline()
         """
     )

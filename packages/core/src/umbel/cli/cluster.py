@@ -220,7 +220,7 @@ def make_stop() -> click.Command:
     @click.option("--force", is_flag=True, help="Kill what does not end in time.")
     @node.option
     def stop(wants_all: bool, force: bool, session: str | None) -> None:
-        """End a node that `umbel start` has started, and all that runs on it."""
+        """End a node that `umbel start` has started, and all that runs on it; or all nodes here, if they are of one cluster."""
         if session and tool.is_remote(session):
             with node.connect(session) as asker:
                 _asked(asker.stop)
@@ -232,9 +232,10 @@ def make_stop() -> click.Command:
                 running = [running_nodes.named(session, running)]
             except ConnectionError as error:
                 raise click.ClickException(str(error)) from error
-        elif len(running) > 1 and not wants_all:
-            shown = "".join(f"\n  {path}" for path in running)
-            raise click.ClickException(f"several nodes run here; say which with --session, or --all:{shown}")
+        elif len(running) > 1 and not wants_all and not running_nodes.of_one_cluster(running):
+            raise click.ClickException(
+                f"several nodes run here; say which with --session, or --all:{running_nodes.listed(running)}"
+            )
         if not running:
             raise click.ClickException("no node runs here that `umbel start` has started")
         for path in sorted(running, key=_is_head):  # others would end with their head, and say that instead
