@@ -18,6 +18,7 @@ from umbel import exceptions
 from umbel._autoscaling import report
 from umbel._base import sessions, token_files, tokens
 from umbel._client import cluster_files, cluster_node, cluster_view, launch, running_nodes, scaled_clusters, tool
+from umbel._model import reasons
 from umbel._model import resources as resource_model
 from umbel.cli import explain, node
 
@@ -313,7 +314,7 @@ def _of_nodes(asker: tool.Tool) -> dict[str, Any]:
 
 def _of_cluster(asker: tool.Tool) -> dict[str, Any]:
     """What its head knows, which may be out of reach: each None then, and why under "unknown"."""
-    found: dict[str, Any] = {"jobs": None, "actors": None, "autoscaler": None, "unknown": ""}
+    found: dict[str, Any] = {"jobs": None, "actors": None, "autoscaler": None, "unplaceable": None, "unknown": ""}
     try:
         for what in ("jobs", "actors", "autoscaler"):
             found[what] = asker.query(what)
@@ -342,6 +343,7 @@ def _in_words(found: dict[str, Any]) -> list[str]:
         lines.append(f"Node {one['node_id'][:8]} ({what}{head})")
         if one.get("suspicion"):
             lines.append(f"  suspected: {one['suspicion']}")
+        found["unplaceable"] = explain.unplaceable(asker)
         if one.get("draining"):
             lines.append(f"  {_draining(one['draining'])}")
         if one.get("control_waits_for"):
@@ -356,7 +358,8 @@ def _in_words(found: dict[str, Any]) -> list[str]:
     for one in dead[-DEAD_SHOWN_MAX:]:
         lines.append(f"Node {one['node_id'][:8]} (at {one['address']}) is dead: {one['reason']}")
     lines += [f"Not known: {found['unknown']}"] if found["unknown"] else _jobs_and_actors(found)
-    lines.append("Waiting: " + ("nothing" if not found["pending"] else ""))
+    unplaceable = found["unplaceable"] or []
+    lines.append("Waiting: " + ("nothing" if not found["pending"] and not unplaceable else ""))
     for one in found["pending"]:
         what = "an actor" if one["actor"] else f"{one['count']} worker{'s' * (one['count'] != 1)}"
         where = f", on node {one['node_id'][:8]}" if one["node_id"] != found["nodes"][0]["node_id"] else ""
@@ -386,8 +389,11 @@ def _jobs_and_actors(found: dict[str, Any]) -> list[str]:
 
 def _terms(job: dict[str, Any]) -> str:
     """What it is scheduled by, where that is not as ever."""
+        if one["group"]:
+            what = f"placement group {one['group']}"
     shown = [f"priority {job['priority']}"] if job["priority"] else []
     shown += [f"weight {job['weight']:g}"] if job["weight"] != 1 else []
+    lines += [f"  {reasons.Reason.from_json(one['why'])}" for one in unplaceable]
     return f" ({', '.join(shown)})" if shown else ""
 
 

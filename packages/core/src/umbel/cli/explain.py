@@ -69,15 +69,17 @@ def waiting(cluster: cluster_view.Cluster, only: str = "") -> list[Reason]:
     found += [Reason(reasons.UNKNOWN, "", text) for text in cluster.node.missing]
     if only:
         return found or [Reason(reasons.READY, "nothing", "waits there")]
-    for one in asker.query("placement_groups"):
-        why = Reason.from_json(one["why"])
-        if why.code == reasons.INFEASIBLE:  # of which no demand was made
-            found.append(why)
+    found += [Reason.from_json(one["why"]) for one in unplaceable(asker)]
     found += _of_autoscaler(asker)
     return found or [Reason(reasons.READY, "nothing", "waits" if len(cluster.facts) > 1 else "waits at this node")]
 
 
 def _of_autoscaler(asker: inquiry.Asker, node: str = "") -> list[Reason]:
+def unplaceable(asker: inquiry.Asker) -> list[dict[str, Any]]:
+    """The placement groups that no node can hold, of which no demand was made. Raises UmbelSystemError."""
+    return [one for one in asker.query("placement_groups") if one["why"]["code"] == reasons.INFEASIBLE]
+
+
     """What it launches and why, what it finds no room for, and why it keeps each node; or this node. Nothing of a cluster that
     launches none."""
     try:
