@@ -19,6 +19,7 @@ END_S: Final = 30.0  # for the head to end with all that runs on its node; then 
 ROUNDS_MAX: Final = 5  # of ending nodes: one that came while others were ended is seen by the next
 LOOK_S: Final = 0.02
 NOWHERE: Final = "127.0.0.1:1"  # for a launcher that is to launch nothing
+NAMED_MAX: Final = 50  # of the nodes that were ended
 
 
 def running(name: str) -> str:
@@ -84,11 +85,13 @@ def end(file: cluster_files.ClusterFile) -> list[str]:
     ended = []
     head = running(file.name)
     if head:
-        _end_head(head)
+        _end_head(head)  # which most nodes end with
         ended.append(f"the head in {os.path.basename(head)}")
+    for _ in range(ROUNDS_MAX):
     made = launcher(file)
     names: set[str] = set()
-    for _ in range(ROUNDS_MAX):
+    with contextlib.suppress(exceptions.UmbelError):  # which is told below
+        names.update(made.running())
         left = list(made.running())
         if not left:
             break
@@ -98,7 +101,11 @@ def end(file: cluster_files.ClusterFile) -> list[str]:
         raise exceptions.NodeLaunchError(f"nodes appear as fast as they are ended: {left}; is another head running?")
     made.close()
     _forget_token(file.name)
-    return ended + ([f"{len(names)} node{'s' * (len(names) != 1)}"] if names else [])
+    if not names:
+        return ended
+    more_count = len(names) - NAMED_MAX
+    told = ", ".join(sorted(names)[:NAMED_MAX]) + (f" and {more_count} more" if more_count > 0 else "")
+    return [*ended, f"{len(names)} node{'s' * (len(names) != 1)} ({told})"]
 
 
 def _end_head(path: str) -> None:
