@@ -9,13 +9,12 @@ from __future__ import annotations
 import atexit
 import os
 import signal
-import tempfile
 import time
 from collections.abc import Mapping
 from typing import Any
 
-from umbel._base import token_files
-from umbel._client import cluster_node, current, launch, session, tool
+from umbel._base import tokens
+from umbel._client import cluster_files, cluster_node, current, launch, own_node, scaled_clusters, session, tool
 
 __all__ = ["Cluster", "ClusterNode"]
 
@@ -151,12 +150,11 @@ class Cluster:
             wanted = cluster_node.Place(head=self.address or "", host=host, token_file=self.token_file, **place)
             started = cluster_node.start_node(chosen, wanted, ends_with_starter=True)
         else:
-            with tempfile.TemporaryDirectory(prefix="umbel-cluster-") as directory:
-                path = os.path.join(directory, "token")
-                wanted = cluster_node.Place(host=host, token_file=path, **place)
-                started = cluster_node.start_node(chosen, wanted, ends_with_starter=True)
-                token_files.ensure(os.path.join(started.launched.session_dir, "token"), token_files.read(path))
-        return ClusterNode(started.launched, started.address)
+            secret = tokens.new_secret().as_text()
+            started = cluster_node.start_node(
+                chosen, cluster_node.Place(host=host, token=secret, **place), ends_with_starter=True
+            )
+        return ClusterNode(started.launched, started.address, self.address or "")
 
     def remove_node(self, node: ClusterNode, allow_graceful: bool = True) -> None:
         """End a node, and all that runs on it. allow_graceful: it says goodbye first; else it is killed, and the head finds

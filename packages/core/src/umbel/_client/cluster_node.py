@@ -47,7 +47,7 @@ class Place(NamedTuple):
 
     host, port: where it listens; a port of None is nowhere, a host of "" the one at which others reach it. node_host: at which
     that is, "" for the one that it listens at, or from which it reaches the head. token_file: "" for the environment's token.
-    token: of one that joins, in place of a file: it is kept in the session's directory, and goes with that.
+    token: in place of a file: it is kept in the session's directory, and goes with that.
     tls_directory: "" for the environment's, if there is one there.
     """
 
@@ -68,7 +68,8 @@ class Keeping(NamedTuple):
 
 
 class Started(NamedTuple):
-    """A node's daemon. told: what it has, in words. address: where others reach it; "" for nowhere."""
+    """A node's daemon. told: what it has, in words. address: where others reach it; "" for nowhere. token_file: of a head that
+    listens, or that it was given."""
 
     launched: launch.Launched
     told: str
@@ -79,6 +80,7 @@ def start_node(
     wishes: Wishes,
     place: Place,
     keeping: Keeping | None = None,
+    token_file: str
     *,
     ends_with_starter: bool = False,
     autoscaling: Mapping[str, Any] | None = None,
@@ -116,7 +118,8 @@ def start_node(
         else launch.READY_TIMEOUT_S + (config.node_join_s if place.head else 0.0),
     )
     address = sessions.outliving(launched.session_dir).address
-    return Started(launched, own_node.in_words(totals), address)
+    token_file = os.path.join(launched.session_dir, "token") if place.token else place.token_file
+    return Started(launched, own_node.in_words(totals), address, token_file)
 
 
 def _network(place: Place, config: configuration.Config) -> dict[str, Any]:
@@ -133,7 +136,8 @@ def _network(place: Place, config: configuration.Config) -> dict[str, Any]:
             )
     else:
         node_host = place.node_host or (place.host if place.host not in ANYWHERE else _source(_OUTSIDE))
-        token_files.ensure(place.token_file)
+        if not place.token:
+            token_files.ensure(place.token_file)
     tls_directory = place.tls_directory or os.environ.get(own_tls.DIRECTORY_VARIABLE, "")
     if tls_directory:
         tls_directory = os.path.abspath(tls_directory)
@@ -164,8 +168,3 @@ def _source(other: addresses.Address) -> str:
         raise exceptions.UmbelSystemError(
             f"this machine has no address from which to reach {other}: {error.strerror}; name one by --node-ip-address"
         ) from error
-
-
-def token_path(wanted: str | None) -> str:
-    """The file of a head's token: the one that is wanted, or a new one of its own."""
-    return os.path.abspath(wanted) if wanted else token_files.default_path(os.urandom(8).hex())

@@ -57,7 +57,8 @@ def make_start() -> click.Command:
     )
     @click.option(
         "--token-file",
-        help="Of the cluster's token. A head makes it if it is not there, by default one of its own in ~/.umbel; a node that "
+        help="Of the cluster's token. A head makes it if it is not there, by default one that ends with the head; with "
+        "--storage, for the next head, one in ~/.umbel. A node that "
         "joins looks by default into UMBEL_TOKEN and UMBEL_TOKEN_FILE; - is its standard input, and a file of its own.",
     )
     @click.option(
@@ -93,7 +94,7 @@ def make_start() -> click.Command:
             scaled = _scaled(autoscaling_config, is_head=head)
             if scaled is not None and port is None:
                 port = 0  # nodes are to join
-            place = _place(address or "", host or "", port, node_ip_address or "", token_file, tls or "")
+            place = _place(address or "", host or "", port, node_ip_address or "", token_file, tls or "", keeping)
             wishes = cluster_node.Wishes(
                 num_cpus, num_gpus, _resources(resources), _labels(labels), object_store_memory, scheduler
             )
@@ -110,8 +111,9 @@ def make_start() -> click.Command:
 
 
 def _place(
-    head: str, host: str, port: int | None, node_host: str, token_file: str | None, tls: str
-) -> cluster_node.Place:
+    head: str, host: str, port: int | None, node_host: str, token_file: str | None, tls: str,
+    keeping: cluster_node.Keeping | None,
+) -> cluster_node.Place:  # fmt: skip
     if token_file == "-":
         if not head:
             raise click.ClickException("--token-file - is for a node that joins; a head keeps its token in a file")
@@ -124,7 +126,12 @@ def _place(
         if tls:
             raise click.ClickException("--tls is for a node that listens; give the head a --port, or leave --tls out")
         return cluster_node.Place()
-    return cluster_node.Place("", host or "127.0.0.1", port, node_host, cluster_node.token_path(token_file), tls)
+    here = host or "127.0.0.1"
+    if token_file:
+        return cluster_node.Place("", here, port, node_host, os.path.abspath(token_file), tls)
+    if keeping is not None:  # the next head of these records needs it, too
+        return cluster_node.Place("", here, port, node_host, token_files.default_path(os.urandom(8).hex()), tls)
+    return cluster_node.Place("", here, port, node_host, "", tls, tokens.new_secret().as_text())
 
 
 def _told(started: cluster_node.Started, place: cluster_node.Place) -> list[str]:
@@ -140,9 +147,9 @@ def _told(started: cluster_node.Started, place: cluster_node.Place) -> list[str]
     if place.port is not None and not place.head:
         lines += [
             f"It listens at {started.address}. Other nodes join, with a copy of its token, by",
-            f"  umbel start --address {started.address} --token-file {place.token_file}",
+            f"  umbel start --address {started.address} --token-file {started.token_file}",
             f"`umbel status --session {started.address}` of another machine needs a token, as "
-            f"`umbel token --file {place.token_file} --role read` prints one.",
+            f"`umbel token --file {started.token_file} --role read` prints one.",
         ]
     return lines
 
