@@ -277,13 +277,25 @@ def test_a_node_that_is_killed_is_dead_after_a_moment(cluster: cluster_utils.Clu
         )
 
 
+class Counter:
+    def __init__(self) -> None:
+        self.count = 0
+
+    def add(self) -> int:
+        self.count += 1
+        return self.count
+
+
 def test_dead_nodes_are_told_as_ray_tells_them(cluster: cluster_utils.Cluster) -> None:
     node = cluster.add_node(num_cpus=3)
     head = cluster.list_all_nodes()[0]
     assert "is alive" in command("explain", node.node_id, "--session", head.session_dir)
     cluster.connect()
+    counter = umbel.remote(num_cpus=0)(Counter).options(name="counter").remote()
+    assert umbel.get(counter.add.remote(), timeout=TIMEOUT_S) == 1
+    assert "runs nothing" in command("explain", "counter", "--session", head.session_dir)
     cluster.remove_node(node)
-    assert "is dead: received SIGTERM" in command("explain", node.node_id, "--session", head.session_dir)
+    assert "is dead: received SIGTERM" in command("explain", node.node_id[:8], "--session", head.session_dir)
     (dead,) = [one for one in umbel.nodes() if not one["Alive"]]
     assert (dead["NodeID"], dead["DeathReason"], dead["Resources"]) == (node.node_id, 1, {})
     assert umbel.cluster_resources()["CPU"] == 2
@@ -454,6 +466,8 @@ def test_what_no_node_can_ever_run_says_what_the_cluster_has(home: str, monkeypa
     finally:
         cluster.shutdown()
     assert all("there is another node in the cluster, which does not have it" in line for line in told[:2]), told
+    assert f"needs {{CPU: 50}}, but node {head.node_id[:8]} has {{CPU: 2}} in all" in told[0]
+    assert "or add a node with more" in told[0]
     assert "which is dead: received SIGTERM" in told[2] and "does not have" in told[3] and len(told) == 4, told
 
 
