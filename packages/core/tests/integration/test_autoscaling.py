@@ -243,6 +243,10 @@ def test_what_nothing_can_be_launched_for_is_explained() -> None:
         (unmet,) = made.scaling()["unmet"]
         assert unmet["what"] == "{GPU: 1}, of a standing request"
         assert [one["kind"] for one in unmet["looked_at"]] == ["too small"]
+        waiting = umbel.remote(num_gpus=2)(lambda: None).remote()
+        drivers.wait_until(
+            lambda: "the autoscaler launches nothing for it (small: " in umbel.explain(waiting), what="it"
+        )
 
 
 def test_launches_that_fail_are_explained_and_tried_again(monkeypatch: pytest.MonkeyPatch) -> None:
