@@ -211,6 +211,7 @@ class Queries:
         config = self._config
         return {
             "node_id": config["node_id"],
+            "node_name": config.get("node_name", ""),
             "version": config.get("version", ""),
             "is_head": not config.get("head"),
             "pid": os.getpid(),

@@ -214,7 +214,7 @@ def _as_ray_has_it(node: dict[str, Any]) -> dict[str, Any]:
         "Alive": is_alive,
         "NodeManagerAddress": host,
         "NodeManagerHostname": node.get("host_name") or _host_name(),
-        "NodeName": host,
+        "NodeName": node.get("node_name") or host,
         **dict.fromkeys(_PORTS, 0),
         "NodeManagerPort": int(port or 0),
         "MetricsExportPort": node.get("metrics_port", 0),

@@ -21,7 +21,8 @@ _OUTSIDE = addresses.Address("192.0.2.1", 9)  # a documentation address (RFC 573
 
 
 class Wishes(NamedTuple):
-    """What the node is to have; as for a private one in `umbel.init`."""
+    """What the node is to have; as for a private one in `umbel.init`. node_name: what lists call it, "" for its address.
+    env_vars: of its processes, beside those of this one."""
 
     num_cpus: float | None = None
     num_gpus: float | None = None
@@ -29,6 +30,11 @@ class Wishes(NamedTuple):
     labels: Mapping[str, str] = {}
     object_store_memory: int | None = None
     scheduler: str | None = None
+    memory: int | None = None
+    node_name: str = ""
+    env_vars: Mapping[str, str] = {}
+    object_spilling_directory: str | None = None
+    metrics_export_port: int | None = None
 
 
 def wishes_of(spec: spi.NodeSpec, own_labels: Mapping[str, str], store_bytes: int | None = None) -> Wishes:
@@ -74,13 +80,13 @@ class Started(NamedTuple):
     launched: launch.Launched
     told: str
     address: str
+    token_file: str
 
 
 def start_node(
     wishes: Wishes,
     place: Place,
     keeping: Keeping | None = None,
-    token_file: str
     *,
     ends_with_starter: bool = False,
     autoscaling: Mapping[str, Any] | None = None,
@@ -91,7 +97,12 @@ def start_node(
     reason. ends_with_starter: the node ends when this process does. autoscaling: of a head that listens, what its cluster's
     file says, if it is to launch nodes.
     """
-    config = configuration.Config.from_environment()
+    config = configuration.Config.from_environment({**os.environ, **wishes.env_vars})
+    if wishes.metrics_export_port is not None:
+        config = own_node.with_metrics_port(config, wishes.metrics_export_port, option="metrics_export_port")
+    if config.metrics_export_port >= 0:
+        own_node.check_can_serve_metrics()
+    config = own_node.with_spilling(config, wishes.object_spilling_directory, None, [])
     policy = wishes.scheduler or config.scheduler
     registry.installed().schedulers.find(policy)
     store_bytes = own_node.store_bytes(wishes.object_store_memory)
@@ -99,6 +110,7 @@ def start_node(
     totals, ids, found_labels = own_node.totals(
         wishes.num_cpus, wishes.num_gpus, wishes.resources, store_bytes, config,
         host=network.get("node_host", resource_model.NODE_ADDRESS), is_head=not place.head,
+        memory=wishes.memory,
     )  # fmt: skip
     labels = {**found_labels, **wishes.labels}
     launched = launch.launch(
@@ -109,6 +121,8 @@ def start_node(
             "has_jobs": True,
             "version": attach.version(),
             "worker_imports": [],
+            "node_name": wishes.node_name,
+            "env_vars": dict(wishes.env_vars),
             **network,
             **({"storage": keeping.url, "is_standby": keeping.is_standby} if keeping is not None else {}),
             **({"autoscaling": autoscaling} if autoscaling is not None else {}),

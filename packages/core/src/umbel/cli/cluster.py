@@ -39,6 +39,10 @@ def make_start() -> click.Command:
     @click.option("--resources", metavar="JSON", help="Others, as '{\"licence\": 2}'.")
     @click.option("--labels", metavar="KEY=VALUE,...", help="What label selectors see.")
     @click.option("--object-store-memory", type=int, help="Bytes; default 30 % of what is available.")
+    @click.option("--memory", type=int, help="Bytes for what asks for memory=; default what is available.")
+    @click.option("--object-spilling-directory", metavar="PATH", help="A path or URL; default the session's directory.")
+    @click.option("--metrics-export-port", type=int, help="Serve metrics to Prometheus there; 0 for any free port.")
+    @click.option("--node-name", default="", help="What lists call the node; default its address.")
     @click.option("--scheduler", help="A scheduling policy; default hybrid.")
     @click.option(
         "--port",
@@ -81,7 +85,8 @@ def make_start() -> click.Command:
     @click.option("--block", is_flag=True, help="Stay until the node ends; end it on Ctrl-C or SIGTERM.")
     def start_node(
         head: bool, address: str | None, num_cpus: float | None, num_gpus: float | None, resources: str | None,
-        labels: str | None, object_store_memory: int | None, scheduler: str | None, port: int | None, host: str | None,
+        labels: str | None, object_store_memory: int | None, memory: int | None, object_spilling_directory: str | None,
+        metrics_export_port: int | None, node_name: str, scheduler: str | None, port: int | None, host: str | None,
         node_ip_address: str | None, token_file: str | None, tls: str | None, storage: str | None, standby: bool,
         autoscaling_config: str | None, block: bool,
     ) -> None:  # fmt: skip
@@ -96,12 +101,13 @@ def make_start() -> click.Command:
                 port = 0  # nodes are to join
             place = _place(address or "", host or "", port, node_ip_address or "", token_file, tls or "", keeping)
             wishes = cluster_node.Wishes(
-                num_cpus, num_gpus, _resources(resources), _labels(labels), object_store_memory, scheduler
-            )
+                num_cpus, num_gpus, _resources(resources), _labels(labels), object_store_memory, scheduler, memory, node_name,
+                object_spilling_directory=object_spilling_directory, metrics_export_port=metrics_export_port,
+            )  # fmt: skip
             started = cluster_node.start_node(
                 wishes, place, keeping, autoscaling=None if scaled is None else scaled.content
             )
-        except (exceptions.UmbelError, OSError, TypeError, ValueError, RuntimeError) as error:
+        except (exceptions.UmbelError, ImportError, OSError, TypeError, ValueError, RuntimeError) as error:
             raise click.ClickException(str(error)) from error
         click.echo("\n".join(_told(started, place)))
         if stay is not None:
@@ -312,6 +318,20 @@ def make_status() -> click.Command:
     return status
 
 
+def make_health_check() -> click.Command:
+    @click.command("health-check")
+    @node.option
+    def health_check(session: str | None) -> None:
+        """End with 0 if the node answers, and has a connection to the head of its cluster; else with 1, and say why."""
+        with node.connect(session) as asker:
+            own = _asked(lambda: asker.query("nodes"))[0]
+        trouble = own.get("suspicion") or own.get("control_waits_for")
+        if trouble:
+            raise click.ClickException(f"node {own['node_id'][:8]}: {trouble}")
+
+    return health_check
+
+
 def _of_nodes(asker: tool.Tool) -> dict[str, Any]:
     """The nodes, what waits on them, and which do not say."""
     cluster = cluster_view.Cluster(asker, explain.LOOK_S)
@@ -323,6 +343,7 @@ def _of_cluster(asker: tool.Tool) -> dict[str, Any]:
     """What its head knows, which may be out of reach: each None then, and why under "unknown"."""
     found: dict[str, Any] = {"jobs": None, "actors": None, "autoscaler": None, "unplaceable": None, "unknown": ""}
     try:
+        found["unplaceable"] = explain.unplaceable(asker)
         for what in ("jobs", "actors", "autoscaler"):
             found[what] = asker.query(what)
     except exceptions.UmbelError as error:
@@ -350,7 +371,6 @@ def _in_words(found: dict[str, Any]) -> list[str]:
         lines.append(f"Node {one['node_id'][:8]} ({what}{head})")
         if one.get("suspicion"):
             lines.append(f"  suspected: {one['suspicion']}")
-        found["unplaceable"] = explain.unplaceable(asker)
         if one.get("draining"):
             lines.append(f"  {_draining(one['draining'])}")
         if one.get("control_waits_for"):
@@ -369,8 +389,11 @@ def _in_words(found: dict[str, Any]) -> list[str]:
     lines.append("Waiting: " + ("nothing" if not found["pending"] and not unplaceable else ""))
     for one in found["pending"]:
         what = "an actor" if one["actor"] else f"{one['count']} worker{'s' * (one['count'] != 1)}"
+        if one["group"]:
+            what = f"placement group {one['group']}"
         where = f", on node {one['node_id'][:8]}" if one["node_id"] != found["nodes"][0]["node_id"] else ""
         lines.append(f"  {what} for {one['waiting_s']:.0f} s{where}: {one['reason']}")
+    lines += [f"  {reasons.Reason.from_json(one['why'])}" for one in unplaceable]
     lines += [f"Not known: {text}" for text in found["silent"]]
     if found["autoscaler"] is not None:
         lines += ["Autoscaler:", *(f"  {line}" for line in report.answer_in_words(found["autoscaler"]))]
@@ -396,11 +419,8 @@ def _jobs_and_actors(found: dict[str, Any]) -> list[str]:
 
 def _terms(job: dict[str, Any]) -> str:
     """What it is scheduled by, where that is not as ever."""
-        if one["group"]:
-            what = f"placement group {one['group']}"
     shown = [f"priority {job['priority']}"] if job["priority"] else []
     shown += [f"weight {job['weight']:g}"] if job["weight"] != 1 else []
-    lines += [f"  {reasons.Reason.from_json(one['why'])}" for one in unplaceable]
     return f" ({', '.join(shown)})" if shown else ""
 
 

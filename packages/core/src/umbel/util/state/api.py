@@ -20,10 +20,10 @@ HISTORY_ENDING = ".db"
 class StateApiClient:
     """Asks one session: this process's, or the one that runs at `address`.
 
-    address: None or "auto" for this process's session or, without one, the only one that runs here, or the head's of the one cluster
-    of which all nodes here are; else a session's directory, the end of its name, host:port of a node, for which the environment has to have a token, or the file of a history
-    that was kept, which has tasks, actors and workers. A node answers for all of its cluster. Raises ServerUnavailable when there
-    is none.
+    address: None or "auto" for this process's session or, without one, the only one that runs here, or the head's where all
+    are nodes of one cluster; else a session's directory, the end of its name, host:port of a node, for which the environment has
+    to have a token, or the file of a history that was kept, which has tasks, actors and workers. A node answers for all of its
+    cluster. Raises ServerUnavailable when there is none.
     """
 
     def __init__(self, address: str | None = None, cookies: Any = None, headers: Any = None) -> None:
