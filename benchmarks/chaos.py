@@ -38,6 +38,7 @@ from benchmarks.ledger import REPORTED_MAX, Ledger
 from benchmarks.log_scan import MARKS, LogScan
 from benchmarks.watch import DESCRIPTOR_SLACK, Usage, Watch
 from umbel import exceptions
+from umbel.util import state
 
 REPOSITORY = str(Path(__file__).resolve().parent.parent)
 NODES, CPUS = 5, 2
@@ -204,6 +205,18 @@ class Chaos:
             time.sleep(0.2)
             self._attacker.replace_who_has_ended()  # one that was cut off hears late that it was declared dead
         self._attacker.finish()
+        return [*found, *self._doing()] if found else []
+
+    def _doing(self) -> list[str]:
+        """What runs, as this program and the workers in use see it."""
+        states = ("NIL", "RUNNING", "SUBMITTED_TO_WORKER", "PENDING_NODE_ASSIGNMENT", "PENDING_ARGS_AVAIL")
+        found = [
+            f"task: {one}" for one in state.list_tasks(filters=[("state", "in", states)], raise_on_missing_output=False)
+        ]
+        for place in self.cluster.places:
+            for worker in self.cluster.asked(place, "workers"):
+                if worker["client"] or worker["actor"]:
+                    found.append(f"worker {worker['worker']}: {self.cluster.stack(place, worker['worker'])}")
         return found
 
     def _unrest(self) -> list[str]:

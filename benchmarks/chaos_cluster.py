@@ -7,6 +7,7 @@ Every node listens at an address of its own, 127.0.1.N, and is known to the othe
 from __future__ import annotations
 
 import contextlib
+import json
 import os
 import signal
 import subprocess
@@ -134,6 +135,15 @@ class ChaosCluster:
         with tool.Tool(place.node.launched.session_dir) as asker:
             found: list[dict[str, object]] = asker.query(what)
             return found
+
+    def stack(self, place: Place, worker: str) -> str:
+        """What one of its workers does, and where; or why that is not known."""
+        assert place.node is not None
+        try:
+            with tool.Tool(place.node.launched.session_dir) as asker:
+                return json.dumps(asker.ask(worker, "stack", ""))
+        except exceptions.UmbelError as error:
+            return str(error)
 
     def relayed_descriptors(self) -> int:
         return self._relays.descriptor_count()

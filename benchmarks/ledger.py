@@ -6,6 +6,7 @@ import collections
 import sys
 import threading
 import time
+import traceback
 from typing import Any
 
 import umbel
@@ -14,6 +15,7 @@ from umbel import exceptions
 
 REPORTED_MAX = 20  # failures of each kind shown
 EXCERPT = 400  # characters of either end of an error's message
+TRACED_MAX = 40  # frames shown of an error that is none of the runtime's
 
 
 class Ledger:
@@ -75,7 +77,10 @@ class Ledger:
                 with self.lock:
                     self.right_errors[type(error).__name__.partition("(")[0]] += 1
             else:
-                self.book_wrong(f"{call.kind}: {type(error).__name__}: {shortened(str(error))}")
+                told = (
+                    "" if isinstance(error, exceptions.UmbelError) else f"\n{traceback.format_exc(limit=-TRACED_MAX)}"
+                )
+                self.book_wrong(f"{call.kind}: {type(error).__name__}: {shortened(str(error))}{told}")
         else:
             self._note_process(got)
             if call.is_right is not None and call.is_right(got):

@@ -18,7 +18,7 @@ import textwrap
 import time
 import uuid
 from collections.abc import Callable, Iterator, Sequence
-from typing import TypeVar
+from typing import Protocol, TypeVar
 
 PATIENCE_S = 30.0  # for what must happen; it takes milliseconds unless the machine is overloaded
 POLL_S = 0.005
@@ -107,12 +107,21 @@ def children_of(pid: int) -> list[int]:
 class Driver:
     """A running driver program. Its output is read with `line`."""
 
-    def __init__(self, source: str, directory: str, *, prefix: Sequence[str] = (), **environment: str) -> None:
-        """directory: short; everything the driver puts on disk goes there. prefix: of its command, for what is to run it."""
+    def __init__(
+        self,
+        source: str,
+        directory: str,
+        *,
+        prefix: Sequence[str] = (),
+        arguments: Sequence[str] = (),
+        **environment: str,
+    ) -> None:
+        """directory: short; everything the driver puts on disk goes there. prefix: of its command, for what is to run it.
+        arguments: of the program."""
         self.mark = uuid.uuid4().hex
         self.directory = directory
         self.process = subprocess.Popen(
-            [*prefix, sys.executable, "-X", "faulthandler", "-c", textwrap.dedent(source)],
+            [*prefix, sys.executable, "-X", "faulthandler", "-c", textwrap.dedent(source), *arguments],
             stdin=subprocess.PIPE,
             stdout=subprocess.PIPE,
             stderr=subprocess.PIPE,
@@ -218,6 +227,33 @@ class Driver:
             kill(pid)
         self.process.kill()
         self.process.communicate()
+
+
+class Session(Protocol):
+    """A node, which programs can be drivers of."""
+
+    @property
+    def session_dir(self) -> str: ...
+
+
+class Programs:
+    """Drivers of nodes, that begin alike. They are killed in the end."""
+
+    def __init__(self, directory: str, begin: str) -> None:
+        self.directory = directory
+        self._begin = begin
+        self._started: list[Driver] = []
+
+    def start(self, node: Session, source: str) -> Driver:
+        program = textwrap.dedent(self._begin) + textwrap.dedent(source)
+        made = Driver(program, self.directory, SESSION=node.session_dir)
+        self._started.append(made)
+        return made
+
+    def end(self) -> None:
+        for one in self._started:
+            one.process.kill()
+            one.process.communicate()
 
 
 @contextlib.contextmanager

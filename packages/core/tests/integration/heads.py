@@ -5,7 +5,6 @@ from __future__ import annotations
 import contextlib
 import os
 import signal
-import textwrap
 from collections.abc import Iterator
 from typing import Any
 
@@ -50,7 +49,7 @@ class Place:
         self.token = os.path.join(directory, "token")
         self.address = ""
         self._launched: list[launch.Launched] = []
-        self._drivers: list[drivers.Driver] = []
+        self._programs = drivers.Programs(directory, BEGIN)
         self.head = self.start_head(storage)
 
     def start_head(self, storage: str, *, address: str = "", is_standby: bool = False) -> launch.Launched:
@@ -78,20 +77,14 @@ class Place:
         drivers.wait_until(lambda: not os.path.exists(node.session_dir), what="its files to go")
 
     def driver(self, node: launch.Launched, source: str) -> drivers.Driver:
-        made = drivers.Driver(
-            textwrap.dedent(BEGIN) + textwrap.dedent(source), self.directory, SESSION=node.session_dir
-        )
-        self._drivers.append(made)
-        return made
+        return self._programs.start(node, source)
 
     def says(self, node: launch.Launched, source: str) -> list[str]:
         """The lines of a driver that ends by itself."""
         return self.driver(node, source).finish(TIMEOUT_S)[0].splitlines()
 
     def end(self) -> None:
-        for one in self._drivers:
-            one.process.kill()
-            one.process.communicate()
+        self._programs.end()
         for node in reversed(self._launched):
             if node.process.poll() is None:
                 node.process.send_signal(signal.SIGTERM)
@@ -112,7 +105,7 @@ def placed(storage: str = "a") -> Iterator[Place]:
             made.end()
 
 
-def asked(node: launch.Launched, what: str) -> list[dict[str, Any]]:
+def asked(node: drivers.Session, what: str) -> list[dict[str, Any]]:
     with tool.Tool(node.session_dir) as asker:
         found: list[dict[str, Any]] = asker.query(what)
         return found

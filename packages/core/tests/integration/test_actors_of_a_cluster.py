@@ -11,9 +11,10 @@ import drivers
 import homes
 import proxies
 import pytest
+from heads import asked
 
 from umbel import cluster_utils
-from umbel._client import cluster_node, tool
+from umbel._client import cluster_node
 
 pytestmark = [
     pytest.mark.skipif(not sys.platform.startswith("linux"), reason="processes are found through /proc"),
@@ -51,11 +52,10 @@ class Place:
     """A cluster whose drivers run as processes of their own."""
 
     def __init__(self, directory: str) -> None:
-        self.directory = directory
         self.nodes = cluster_utils.Cluster(initialize_head=True, head_node_args={"num_cpus": 2})
         self._others: list[cluster_utils.ClusterNode] = []
         self._proxies: list[proxies.Proxy] = []
-        self._drivers: list[drivers.Driver] = []
+        self._programs = drivers.Programs(directory, BEGIN)
 
     @property
     def head(self) -> cluster_utils.ClusterNode:
@@ -75,18 +75,14 @@ class Place:
         return proxy, node
 
     def driver(self, node: cluster_utils.ClusterNode, source: str) -> drivers.Driver:
-        made = drivers.Driver(BEGIN + source, self.directory, SESSION=node.session_dir)
-        self._drivers.append(made)
-        return made
+        return self._programs.start(node, source)
 
     def says(self, node: cluster_utils.ClusterNode, source: str) -> list[str]:
         """The lines of a driver that ends by itself."""
         return self.driver(node, source).finish(TIMEOUT_S)[0].splitlines()
 
     def end(self) -> None:
-        for one in self._drivers:
-            one.process.kill()
-            one.process.communicate()
+        self._programs.end()
         for node in self._others:
             node._end(is_graceful=False)
         self.nodes.shutdown()
@@ -103,12 +99,6 @@ def place() -> Iterator[Place]:
             yield made
         finally:
             made.end()
-
-
-def asked(node: cluster_utils.ClusterNode, what: str) -> list[dict[str, Any]]:
-    with tool.Tool(node.session_dir) as asker:
-        found: list[dict[str, Any]] = asker.query(what)
-        return found
 
 
 OWNER = """
@@ -569,6 +559,47 @@ def test_actors_that_fit_into_a_cluster_all_run_however_quickly_they_are_created
         counters.append(Counter.options(num_cpus=1).remote())
         if {waits}:
             umbel.get(counters[-1].pid.remote(), timeout={TIMEOUT_S})
+    say(*sorted(umbel.get([one.where.remote() for one in counters], timeout={TIMEOUT_S})))
+    """,
+    )
+    assert lines[-1].split() == sorted(2 * [place.head.node_id, first.node_id, second.node_id])
+
+
+@pytest.mark.parametrize("on_head", [False, True])
+def test_an_actor_that_waits_at_a_full_node_goes_where_another_one_ends(place: Place, *, on_head: bool) -> None:
+    """Before: it waited where it had been created, for ever, while the node of the one that had ended was idle."""
+    node = place.add()
+    freed = place.head.node_id if on_head else place.add().node_id
+    lines = place.says(
+        node,
+        f"""
+    counters = [Counter.options(num_cpus=1).remote() for _ in range({4 if on_head else 6})]
+    nodes = umbel.get([one.where.remote() for one in counters], timeout={TIMEOUT_S})
+    late = Counter.options(num_cpus=1).remote()
+    try:
+        umbel.get(late.where.remote(), timeout=0.5)
+    except umbel.exceptions.GetTimeoutError:
+        say("waits")
+    umbel.kill(counters[nodes.index({freed!r})])
+    say(umbel.get(late.where.remote(), timeout={TIMEOUT_S}))
+    """,
+    )
+    assert lines == ["waits", freed]
+
+
+def test_actors_are_placed_though_every_node_looks_full_for_leases_that_linger(place: Place) -> None:
+    """Before: those that were created within half a second of tasks on all nodes might wait at their creator's for ever."""
+    first, second = place.add(), place.add()
+    lines = place.says(
+        first,
+        f"""
+    @umbel.remote
+    def where():
+        time.sleep(0.1)
+        return umbel.get_runtime_context().get_node_id()
+
+    say(len(set(umbel.get([where.options(scheduling_strategy="SPREAD").remote() for _ in range(6)]))))
+    counters = [Counter.options(num_cpus=1, scheduling_strategy="SPREAD").remote() for _ in range(6)]
     say(*sorted(umbel.get([one.where.remote() for one in counters], timeout={TIMEOUT_S})))
     """,
     )

@@ -420,6 +420,20 @@ def test_killing_a_leased_worker_is_intended(daemon: Daemon) -> None:
     assert (died["signal"], died["reason"], died["intended"]) == (9, "was killed: its task was cancelled", True)
 
 
+def test_who_counts_on_a_worker_that_it_has_not_leased_is_told(daemon: Daemon) -> None:
+    """Only then: what comes next after a question about a leased one is the answer to the next question."""
+    worker = daemon.lease()
+    daemon.driver.say({"t": "check_lease", "worker": worker.id})
+    daemon.driver.say({"t": "return", "worker": worker.id})
+    daemon.driver.say({"t": "check_lease", "worker": worker.id})
+    daemon.driver.say({"t": "check_lease", "worker": "ab" * 16})
+    told = [daemon.driver.expect("worker_died")[0] for _ in range(2)]
+    assert [one["worker"] for one in told] == [worker.id, "ab" * 16]
+    assert {(one["reason"], one["started"]) for one in told} == {
+        ("its lease had ended, which this process was not told", None)
+    }
+
+
 def test_tasks_of_a_dead_worker_are_killed_too(daemon: Daemon) -> None:
     parent = daemon.lease()
     parent.tell_agent({"t": "demand", "key": "child", "resources": CPU, "count": 1, "depth": 1})

@@ -545,6 +545,55 @@ def test_all_is_right_whatever_dies(nodes: Nodes) -> None:
     until(lambda: not nodes.leased() and not nodes.query(nodes.head, "pending"), "all to be given back")
 
 
+PROGRAM_ON_A_FRESH_NODE = """
+    import os, sys, time, umbel
+
+    umbel.init(address=sys.argv[1])
+
+    @umbel.remote(max_retries=0)
+    def waits(path):
+        print("begun", file=open(path + ".begun", "w"))
+        while not os.path.exists(path):
+            time.sleep(0.01)
+        return "once"
+
+    @umbel.remote(scheduling_strategy="SPREAD", max_retries=-1)
+    def quick(number):
+        time.sleep(0.1)
+        return number
+
+    first = waits.remote(sys.argv[2])
+    while not os.path.exists(sys.argv[2] + ".begun"):
+        time.sleep(0.01)
+    assert umbel.get([quick.remote(number) for number in range(12)]) == list(range(12))
+    print("there", flush=True)
+    print(umbel.get(first, timeout=60))
+"""
+
+
+def test_a_node_where_one_has_died_leases_nothing_of_itself() -> None:
+    """Until the death is known it takes itself, by its address, for the dead node: that node's end was that of its own leases."""
+    with homes.own_home(UMBEL_NODE_RECONNECT_S="3") as directory:
+        nodes = Nodes(directory)
+        try:
+            port = int(nodes.other.address.rpartition(":")[2])
+            nodes.cluster.remove_node(nodes.other, allow_graceful=False)
+            fresh = nodes.cluster.add_node(num_cpus=2, port=port)
+            path = nodes.file("go")
+            driver = drivers.Driver(PROGRAM_ON_A_FRESH_NODE, directory, arguments=(fresh.session_dir, path))
+            assert driver.line() == "there"
+            until(
+                lambda: [one["alive"] for one in nodes.query(fresh, "nodes")].count(True) == 2, "the death to be known"
+            )
+            leased = [one for one in nodes.query(fresh, "workers") if one["state"] == "leased" and not one["client"]]
+            assert not leased, "nobody has it any more"
+            with open(path, "w"):
+                pass
+            assert driver.finish(TIMEOUT_S)[0] == "once\n"
+        finally:
+            nodes.cluster.shutdown()
+
+
 @pytest.mark.parametrize(
     ("sent", "told"),
     [
@@ -572,6 +621,27 @@ def test_a_node_that_breaks_the_protocol_is_cut_off(home: str, sent: dict[str, A
             assert stream.recv(1) == b""
         with open(os.path.join(cluster.head_node.session_dir, "daemon.log")) as file:
             assert told in file.read()
+    finally:
+        cluster.shutdown()
+
+
+def test_a_node_whose_process_counts_on_a_worker_that_it_has_not_leased_is_told(home: str) -> None:
+    cluster = cluster_utils.Cluster(initialize_head=True)
+    try:
+        assert cluster.head_node is not None
+        head, process, worker = cluster.head_node, "ab" * 16, "cd" * 16
+        with dialler.connect(
+            addresses.parse(head.address), token_files.read(cluster.token_file), handshake.LEASES
+        ) as stream:
+            hello = {"t": "hello", "protocol": lease_messages.PROTOCOL_VERSION, "node": "ef" * 28, "to": head.node_id}
+            for message in (hello, {"t": "check", "client": process, "worker": worker}):
+                stream.send(frames.encode_control(message))
+            reader, heard = frames.FrameReader(), []
+            while len(heard) < 2:
+                assert select.select([stream], [], [], TIMEOUT_S)[0]
+                heard += [frames.decode_control(one)[0] for one in reader.feed(stream.recv(1 << 16))]
+        assert (heard[1]["t"], heard[1]["client"]) == ("tell", process)
+        assert (heard[1]["message"]["t"], heard[1]["message"]["worker"]) == ("worker_died", worker)
     finally:
         cluster.shutdown()
 

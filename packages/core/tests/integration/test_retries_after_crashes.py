@@ -15,6 +15,8 @@ import pytest
 
 import umbel
 from umbel import exceptions
+from umbel._client import current
+from umbel._scheduling import dispatch
 
 pytestmark = pytest.mark.slow
 
@@ -48,6 +50,17 @@ def crash(path: pathlib.Path, survive_after: int = 1 << 30) -> int:
     if number < survive_after:
         os._exit(1)
     return number
+
+
+@umbel.remote
+def slow_once(path: pathlib.Path) -> str:
+    if path.exists():
+        return "again"
+    draft = path.with_suffix(".new")
+    draft.write_text(str(os.getpid()))
+    draft.rename(path)
+    time.sleep(600)
+    return "once"
 
 
 @pytest.mark.parametrize("max_retries", [0, 1, 3])
@@ -313,3 +326,46 @@ def test_worker_that_ran_for_another_owner_is_not_charged_for_its_tasks(tmp_path
         with pytest.raises(exceptions.WorkerCrashedError):
             umbel.get(umbel.remote(max_retries=0)(os._exit).remote(1), timeout=30)
     assert len(list(tmp_path.iterdir())) == 60
+
+
+def busy_lease() -> Any:
+    """Of the worker that runs something."""
+    engine: Any = current.running_engine()
+    with engine.lock:
+        leases = [lease for cls in engine.leases.classes.values() for lease in cls.leases.values()]
+        (found,) = [lease for lease in leases if lease.inflight]
+    return found
+
+
+def give_back_unsaid() -> None:
+    """That worker, while the engine counts on it: as after a defect of the daemon."""
+    engine: Any = current.running_engine()
+    engine.agent.notify({"t": "return", "worker": busy_lease().worker})
+
+
+@pytest.mark.parametrize("max_retries", [1, 0])
+def test_what_waits_for_a_worker_whose_lease_has_ended_unsaid_goes_on(
+    tmp_path: pathlib.Path, monkeypatch: pytest.MonkeyPatch, max_retries: int
+) -> None:
+    """The daemon tells nobody of its death; who waits asks in the end."""
+    monkeypatch.setattr(dispatch, "CHECKED_AFTER_S", 0.3)
+    running = slow_once.options(max_retries=max_retries).remote(tmp_path / "pid")
+    drivers.wait_until((tmp_path / "pid").exists)
+    give_back_unsaid()
+    os.kill(int((tmp_path / "pid").read_text()), signal.SIGKILL)
+    if max_retries:
+        assert umbel.get(running, timeout=30) == "again"
+    else:
+        with pytest.raises(exceptions.WorkerCrashedError, match="its lease had ended, which this process was not told"):
+            umbel.get(running, timeout=30)
+
+
+def test_what_a_worker_had_that_is_granted_anew_is_not_forgotten(tmp_path: pathlib.Path) -> None:
+    running = slow_once.options(max_retries=2).remote(tmp_path / "pid")
+    drivers.wait_until((tmp_path / "pid").exists)
+    before = busy_lease()
+    waiting = quick.remote(1)  # for which the worker is granted again as soon as it is back
+    give_back_unsaid()
+    drivers.wait_until(lambda: busy_lease() is not before)
+    os.kill(int((tmp_path / "pid").read_text()), signal.SIGKILL)
+    assert umbel.get([running, waiting], timeout=30) == ["again", 1]

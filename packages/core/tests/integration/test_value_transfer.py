@@ -234,8 +234,8 @@ def test_node_that_cannot_be_told_of_a_freed_value_is_given_up(cluster: ValueNod
     with socket.create_server(("127.0.0.1", 0)) as gone:
         address = f"127.0.0.1:{gone.getsockname()[1]}"
     origin.mover.tell_freed(X, "n", address)
-    assert origin.mover._to_tell
-    cluster.until(lambda: not origin.mover._to_tell and not origin.mover._out)
+    assert origin.mover.pulling.has_to_tell
+    cluster.until(lambda: not origin.mover.pulling.has_to_tell and not origin.mover.pulling.is_connected)
 
 
 def test_get_is_not_kept_waiting_by_a_prefetch(cluster: ValueNodes) -> None:

@@ -67,6 +67,22 @@ def test_failed_build_fails_those_who_wait_and_a_later_wish_tries_again(machine:
     assert machine.settle([A], 2.0) == [Begin("s2", A)]
 
 
+def test_build_that_was_killed_fails_nobody_until_it_was_a_few_times(machine: Machine) -> None:
+    """What a memory killer or the loss of a process does to it says nothing of the environment."""
+    for number in range(1, environments.LOSSES_MAX + 1):
+        machine.want(A, None, 0.0)
+        assert machine.settle([A], 0.0) == [Begin(f"s{number}", A)]
+        steps = machine.apply(Gone(f"s{number}", "its process was killed by signal 9", 1.0, was_killed=True))
+        if number < environments.LOSSES_MAX:
+            assert steps == []
+    (fail,) = steps
+    assert isinstance(fail, Fail)
+    assert f"died {environments.LOSSES_MAX} times in a row" in fail.reason
+    machine.want(A, None, 2.0)
+    machine.settle([A], 2.0)
+    assert machine.apply(Gone("s4", "no such package", 3.0)) == [Fail(A, "no such package")]
+
+
 def test_build_that_takes_too_long_is_ended(machine: Machine) -> None:
     machine.want(A, 5.0, 0.0)
     machine.settle([A], 0.0)

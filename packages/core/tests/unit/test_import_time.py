@@ -48,7 +48,9 @@ def test_no_process_starts_with_what_only_a_node_needs_that_starts() -> None:
 
 def test_nothing_is_loaded_for_values_of_other_nodes_before_there_are_some() -> None:
     modules = "umbel._agent.daemon, umbel._agent.service, umbel._agent.door, umbel._client.native, umbel._worker.main"
-    names = "'umbel._agent.value', 'umbel._agent.mover', 'umbel._agent.pulls', 'umbel._client.fetching'"
+    names = (
+        "'umbel._agent.value', 'umbel._agent.mov', 'umbel._agent.pull', 'umbel._agent.giving', 'umbel._client.fetching'"
+    )
     program = f"import sys, {modules}; print([name for name in sys.modules if name.startswith(({names}))])"
     assert _in_fresh_interpreter(program).strip() == "[]"
 

@@ -26,6 +26,7 @@ TOLD = {"t": "tell", "client": PROCESS, "message": {"t": "grant", "key": "k", "w
         {"t": "leave", "client": PROCESS},
         {"t": "return", "client": PROCESS, "worker": PROCESS, "retire": False},
         {"t": "kill", "client": PROCESS, "worker": PROCESS, "reason": "it was cancelled"},
+        {"t": "check", "client": PROCESS, "worker": PROCESS},
         {"t": "lines", "job": "01000000", "message": {"t": "log", "lines": ["a"]}},
     ],
 )

@@ -557,6 +557,51 @@ def test_an_actor_that_looks_for_a_worker_on_the_head_takes_its_room(cluster: Cl
     assert cluster.head.placed == [first, second, fourth]
 
 
+def test_an_actor_that_waits_at_a_full_node_goes_where_something_has_ended(cluster: Cluster) -> None:
+    """Before: it waited there for ever, unless a node came."""
+    one, other = {"placement": {"CPU": 10_000}, "running": {"CPU": 10_000}}, "cc" * nodes.NODE_ID_BYTES
+    cluster.head.has, cluster.head.free = {"CPU": 10_000}, {}
+    cluster.facts[NODE] = {"resources": {"CPU": 10_000}, "labels": {}}, {"available": {}}
+    cluster.link()
+    cluster.sees(other, {}, {"CPU": 10_000})
+    said: list[Message] = []
+    cluster.members.linked(other, 0, lambda message, _body: said.append(message["message"]))
+    driver = cluster.driver()
+    first, second = cluster.create(driver, 1, **one), cluster.create(driver, 2, **one)
+    cluster.flow()
+    assert cluster.node.placed == [first, second], "nothing is free anywhere"
+    cluster.sees(other, {"CPU": 10_000})
+    cluster.flow()
+    assert [(told["t"], told["actor"]) for told in said] == [("place_actor", first)], "there is room for one"
+    assert (cluster.node.placed, cluster.node.killed) == ([second], [first])
+    cluster.sees(other, {"CPU": 10_000})  # it has heard of the order by now, and has found no worker yet
+    cluster.head.free = {"CPU": 10_000}
+    cluster.members.look_at_own()
+    cluster.flow()
+    assert (cluster.node.placed, cluster.head.placed) == ([], [second])
+    cluster.sees(other, {}, {"CPU": 10_000})
+    cluster.sees(other, {"CPU": 10_000})
+    cluster.flow()
+    assert (len(said), cluster.head.placed) == (1, [second]), "each has a place"
+
+
+def test_better_places_are_looked_for_in_a_part_of_the_time(cluster: Cluster, monkeypatch: pytest.MonkeyPatch) -> None:
+    """However many actors wait, and however often nodes say that something has ended."""
+    looked: list[float] = []
+
+    def place_anew() -> None:
+        looked.append(cluster.head.clock_s)
+        cluster.head.clock_s += 0.1
+
+    cluster.create(cluster.driver(), 1, placement={"GPU": 10_000}, running={"GPU": 10_000})
+    cluster.flow()
+    monkeypatch.setattr(cluster.members._places, "place_anew", place_anew)
+    for free in range(1, 60):
+        cluster.sees(NODE, {"CPU": free * 100}, FOUR)
+        cluster.head.clock_s += 0.1
+    assert looked == pytest.approx([0.0, 2.1, 4.3])
+
+
 def test_what_no_node_can_host_goes_to_one_that_comes(cluster: Cluster) -> None:
     driver = cluster.driver()
     wanted = {"placement": {"GPU": 10_000}, "running": {"GPU": 10_000}}

@@ -132,10 +132,10 @@ class EnvironmentService:
 
         self._daemon.decide(environments.Ready(server, self._daemon.now_s()))
 
-    def gone(self, server: str, reason: str) -> None:
+    def gone(self, server: str, reason: str, *, was_killed: bool) -> None:
         from umbel._agent import environments
 
-        self._daemon.decide(environments.Gone(server, reason, self._daemon.now_s()))
+        self._daemon.decide(environments.Gone(server, reason, self._daemon.now_s(), was_killed))
 
     # ---- packages ----
 

@@ -3,8 +3,8 @@
 A key stands for all that has to be built; equal ones share a fork server. A server lacks packages, which come from other
 nodes (`packages`), or is queued, building or ready. It is wanted while a demand waits for it, a worker of it lives, or a client
 holds it for its job; otherwise it goes after a while. A build that fails fails those who wait for it now; whoever asks later
-starts another one. This module only decides; `servers` does it, and tells how it went. It is not imported before somebody
-needs it.
+starts another one. One that was killed is started again for those who wait, a few times, as is a server that was ready. This
+module only decides; `servers` does it, and tells how it went. It is not imported before somebody needs it.
 """
 
 from __future__ import annotations
@@ -21,7 +21,9 @@ from umbel._model import package_names, reasons
 BUILDS_MAX = 4  # at once: they load the network and the disk more than the processors
 IDLE_S = 30.0  # that a server without work is kept: it costs memory, and starting it again tenths of a second
 ABANDONED_S = 2.0  # that a build goes on which nobody wants any more: a program may be about to ask again
-LOSSES_MAX = 3  # of ready servers in a row, before a worker of them was, until those who wait are told
+LOSSES_MAX = (
+    3  # of servers that were ready, or killed, in a row before a worker of them was, until those who wait are told
+)
 
 
 SETUP_TIMEOUT_S = 600.0  # where the environment does not say: large packages over a slow network; Ray's
@@ -94,11 +96,12 @@ class Ready(NamedTuple):
 
 class Gone(NamedTuple):
     """A server's process has ended by itself; the ends of its workers are told after it. reason: why, with the output
-    of its build."""
+    of its build. was_killed: it did not say why, and somebody has killed it, whatever it is the server of."""
 
     server: str
     reason: str
     at_s: float
+    was_killed: bool = False
 
 
 Event = Held | Doing | Ready | Gone | packages.Event
@@ -180,7 +183,7 @@ class Environments:
         if server is None:
             return []  # it was ended, and did not know yet
         if isinstance(event, Gone):
-            return self._gone(server, event.reason)
+            return self._gone(server, event)
         if isinstance(event, Doing):
             server.doing = event.text
         elif server.state is State.BUILDING:
@@ -194,9 +197,10 @@ class Environments:
             if server.state is State.LACKING and not server.lacks:
                 _enter(server, State.QUEUED, event.at_s)
 
-    def _gone(self, server: Server, reason: str) -> list[Step]:
+    def _gone(self, server: Server, event: Gone) -> list[Step]:
         del self.servers[server.key]
-        if server.state is State.READY:
+        reason = event.reason
+        if server.state is State.READY or event.was_killed:
             losses = self._losses[server.key] = self._losses.get(server.key, 0) + 1
             if losses < LOSSES_MAX:
                 return []

@@ -68,6 +68,10 @@ class LeaseGuests:
         kind = message["t"]
         if kind == "want":
             self._daemon.carry_out([GuestWant(lessee, message)])
+        elif kind == "check":
+            trouble = self._daemon.leases.trouble(message["client"], message["worker"])
+            if trouble is not None:
+                lessee.send({"t": "tell", "client": message["client"], "message": trouble})
         elif message["client"] not in lessee.guests:
             return
         elif kind == "leave":

@@ -39,6 +39,8 @@ if TYPE_CHECKING:
 
         def decide(self, *events: Any) -> None: ...
 
+        def log(self, line: str) -> None: ...
+
 
 class LeaseService:
     """on: messages that are for it. do: commands of the agent's machine that it carries out."""
@@ -57,6 +59,7 @@ class LeaseService:
                 ev.WorkerStayed(client.id, daemon.now_s(), message["running"])
             ),
             "kill_worker": self._on_kill_worker,
+            "check_lease": self._on_check_lease,
             "task_seen": self._on_task_seen,
         }
         self.do: dict[type, Callable[[Any], None]] = {
@@ -140,6 +143,25 @@ class LeaseService:
         worker, reason = message["worker"], message["reason"]
         if self._sharing is None or not self._sharing.kills(client.id, worker, reason):
             self._daemon.decide(ev.KillRequested(client.id, worker, reason, self._daemon.now_s()))
+
+    def _on_check_lease(self, client: Client, message: Message, _body: bytes) -> None:
+        worker = message["worker"]
+        if self._sharing is None or not self._sharing.checks(client.id, worker):
+            trouble = self.trouble(client.id, worker)
+            if trouble is not None:
+                self._daemon.hub.send(client.id, trouble)
+
+    def trouble(self, client: str, worker: str) -> Message | None:
+        """What a process is to be told that has waited for long for an answer of a worker of this node: that it has not leased
+        that one (any more), which it should have been told before."""
+        if worker in self._daemon.agent.clients.get(client, ()):
+            return None
+        self._daemon.log(f"internal error: process {client} counts on worker {worker}, which it has not leased")
+        return {
+            "t": "worker_died", "worker": worker, "pid": self._daemon.forks.pid_of(worker), "exit_code": 0, "signal": 0,
+            "reason": "its lease had ended, which this process was not told", "started": None, "intended": False,
+            "memory": None, "group": "", "preempted": False,
+        }  # fmt: skip
 
     def _on_task_seen(self, client: Client, message: Message, _body: bytes) -> None:
         """A worker says what it runs, for it may have to be stopped."""

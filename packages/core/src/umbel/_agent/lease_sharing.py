@@ -250,6 +250,14 @@ class Sharing:
         self._links.say(lease.node, {"t": "kill", "client": client, "worker": worker, "reason": reason})
         return True
 
+    def checks(self, client: str, worker: str) -> bool:
+        """Whether its node is asked if a process has this worker; it does not answer if it has."""
+        lease = self._leases.get(worker)
+        if lease is None or lease.client != client:
+            return False
+        self._links.say(lease.node, {"t": "check", "client": client, "worker": worker})
+        return True
+
     # ---- what this node's agent has decided ----
 
     def note(self, commands: Sequence[Any]) -> None:

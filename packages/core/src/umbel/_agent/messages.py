@@ -158,6 +158,7 @@ _FIELDS: dict[str, dict[str, _Field]] = {
     "blocked": {},
     "unblocked": {},
     "kill_worker": {"worker": _text(), "reason": _text("")},
+    "check_lease": {"worker": _text()},
     "task_seen": {"task": _integer(), "since_s": _seconds(), "keeps": _text("")},
     "busy_owner": {"running": _flag(False)},
     "create_actor": {

@@ -18,132 +18,21 @@ and what it is told:
     chunk     object, chunk; the bytes are the message's body    elsewhere object, chunk, who has it
     confirmed object, whether it holds                           gone      object, and why, if it is here all the same
 
-Whoever is connected has proved to be a node of the cluster. What it says is checked all the same, and it is cut off if it
-says what it must not. Connections, files and the time are given.
+The side that says the former is `pulling`, the other one `giving`. Whoever is connected has proved to be a node of the
+cluster. What it says is checked all the same, and it is cut off if it says what it must not. Connections, files and the
+time are given.
 """
 
 from __future__ import annotations
 
 from collections import deque
 from collections.abc import Callable, Iterable, Mapping
-from typing import Any, NamedTuple, Protocol
+from typing import Any
 
-from umbel._agent import offers, pull_commands, pull_records, pulls
+from umbel._agent import giving, moving, offers, pull_commands, pulling, pulls
+from umbel._agent.moving import Message, text
 from umbel._model import reasons
 from umbel._transport import bulk
-
-IDLE_S = 10.0  # until a connection that nothing is pulled over is closed; a new one costs two round trips
-CHUNK_COUNT_MAX = 1 << 24  # of one value: with chunks of 8 MiB, 128 TiB
-
-Message = dict[str, Any]
-
-
-class NotToBeGiven(Exception):
-    """A value is here, and cannot be sent as it is."""
-
-
-class Link(Protocol):
-    """A connection to another node, as `umbel._transport.bulk` has them."""
-
-    def send(self, message: Message) -> None: ...
-
-    def send_body(self, message: Message, file: Any, offset: int, size_bytes: int) -> None: ...
-
-    def throw_away(self) -> None: ...
-
-    def close(self) -> None: ...
-
-
-class Original(Protocol):
-    """A value of a process of this node. `offset` is where it begins in the file."""
-
-    file: Any
-    offset: int
-    generation: str
-
-    def holds(self) -> bool: ...
-
-
-class Copy(Protocol):
-    """A value of another node, here. Also what its chunks are written to."""
-
-    file: Any
-    offset: int
-    name: str
-
-    def receive(self, stream: Any, offset: int, size_max: int) -> int: ...
-
-    def begin(self, size_bytes: int, failed: Callable[[OSError], None]) -> None:
-        """Another value is to be written over the one that was here."""
-
-    def remove(self) -> None: ...
-
-
-class Surroundings(Protocol):
-    """What the mover needs of the daemon."""
-
-    def now_s(self) -> float: ...
-
-    def dial(self, node: str, address: str) -> None:
-        """Answered by `connected` or `not_connected`."""
-
-    def open_original(self, segment: str, size_bytes: int) -> Original | None:
-        """Raises NotToBeGiven."""
-
-    def create(self, size_bytes: int, failed: Callable[[OSError], None]) -> Copy: ...
-
-    def reserve(self, size_bytes: int) -> None:
-        """Answered by `room_granted` or `room_refused`."""
-
-    def release(self, size_bytes: int) -> None: ...
-
-    def delivered(self, asker: str, object_id: str, segment: str, size_bytes: int) -> None: ...
-
-    def failed(self, asker: str, object_id: str, code: str, text: str) -> None: ...
-
-    def ask_owner(self, object_id: str) -> None:
-        """Of a node where that is wanted: which nodes have copies. Answered by `owner_told`, or not at all."""
-
-    def who_has(self, object_id: str, node: str, address: str) -> None:
-        """That node asks so."""
-
-    def left(self, owner: str, names: list[str]) -> None:
-        """Another node has these values, made for `owner`, who is of this one. See `left_values`."""
-
-    def needless(self, names: list[str]) -> None:
-        """Owners of another node do not need these, if they are here and their makers are not."""
-
-
-class _Out:
-    """A node that values are pulled from. link: None while it is being connected to."""
-
-    __slots__ = ("idle_since_s", "link", "node", "receiving", "sessions", "waiting")
-
-    def __init__(self, node: str) -> None:
-        self.node = node
-        self.link: Link | None = None
-        self.waiting: dict[str, pull_commands.Connect] = {}  # to be opened once it is connected
-        self.sessions: dict[str, int] = {}  # object -> `n` of its `open`
-        self.receiving: tuple[str, int] | None = None  # object and chunk of the body that is being written
-        self.idle_since_s = 0.0
-
-
-class _In:
-    """A node that pulls values from here."""
-
-    __slots__ = ("link", "node", "numbers")
-
-    def __init__(self, link: Link) -> None:
-        self.link = link
-        self.node = ""  # until it has opened something
-        self.numbers: dict[str, int] = {}  # object -> `n` of its `open`
-
-
-class _Shared(NamedTuple):
-    """An original that others have open."""
-
-    segment: str
-    original: Original
 
 
 class Mover:
@@ -152,7 +41,7 @@ class Mover:
     def __init__(
         self,
         node: str,
-        surroundings: Surroundings,
+        surroundings: moving.Surroundings,
         *,
         capacity_bytes: int,
         address: str = "",
@@ -163,60 +52,46 @@ class Mover:
         self.address = address
         self.offers = offers.OfferTable()
         self.pulls = pulls.PullTable(node, capacity_bytes, is_lent=self.offers.is_open, chunk_bytes=chunk_bytes)
-        self.sent_bytes = 0  # of values, to others
-        self._chunk_bytes = chunk_bytes
         self._around = surroundings
         self._addresses: dict[str, str] = {}
-        self._to_tell: dict[str, list[Message]] = {}  # node -> what it is to hear once it is connected to
-        self._out: dict[str, _Out] = {}
-        self._in: dict[str, _In] = {}
-        self._ends: dict[Link, _Out | _In] = {}
-        self._copies: dict[str, Copy] = {}
-        self._warm: dict[int, Copy] = {}  # of dead values, to be written over
-        self._sizes: dict[str, int] = {}  # of what is offered
-        self._shared: dict[str, _Shared] = {}
-        self._count = 0
         self._todo: deque[Any] = deque()
-        self._do: dict[type, Callable[[Any], None]] = {
-            pull_commands.Reserve: lambda command: surroundings.reserve(command.size_bytes),
-            pull_commands.Release: lambda command: surroundings.release(command.size_bytes),
-            pull_commands.Create: self._create,
-            pull_commands.Abandon: lambda command: self._remove(command.object_id),
-            pull_commands.Drop: lambda command: self._remove(command.object_id),
-            pull_commands.Keep: self._keep,
-            pull_commands.Discard: lambda command: self._warm.pop(command.warm).remove(),
-            pull_commands.Connect: self._connect,
-            pull_commands.Inquire: lambda command: surroundings.ask_owner(command.object_id),
-            pull_commands.Ask: self._ask,
-            pull_commands.Cancel: self._cancel,
-            pull_commands.Confirm: lambda command: self._say(
-                command.node, {"t": "confirm", "object": command.object_id}
+        self.pulling = pulling.Pulling(
+            node,
+            surroundings,
+            self.pulls,
+            self.offers,
+            address=address,
+            addresses=self._addresses,
+            decide=self._decide,
+            chunk_bytes=chunk_bytes,
+        )
+        self._giving = giving.Giving(
+            node,
+            surroundings,
+            self.offers,
+            self.pulls,
+            addresses=self._addresses,
+            copy_of=self.pulling.copy_of,
+            decide=self._decide,
+            chunk_bytes=chunk_bytes,
+        )
+        self._do: dict[type, Callable[[Any], None]] = {**self.pulling.do, **self._giving.do}
+        self._on: dict[str, Callable[[Message], None]] = {
+            "freed": lambda message: self.freed(text(message["object"])),
+            "who_has": lambda message: surroundings.who_has(
+                text(message["object"]), text(message["as"]), text(message["at"])
             ),
-            pull_commands.Close: self._close,
-            pull_commands.Withdraw: lambda command: self._decide(self.offers.withdrawn(command.object_id)),
-            pull_commands.Deliver: self._deliver,
-            pull_commands.Fail: self._fail,
-            offers.Opened: self._opened,
-            offers.Send: self._send,
-            offers.Elsewhere: self._elsewhere,
-            offers.Gone: lambda command: self._answer(command.node, command.object_id, {"t": "gone", "why": ""}),
-            offers.Shut: self._shut,
+            "holders": lambda message: self.owner_told(
+                text(message["object"]), {text(node): text(address) for node, address in message["nodes"]}
+            ),
+            "left": lambda message: surroundings.left(text(message["owner"]), [*map(text, message["values"])]),
+            "needless": lambda message: surroundings.needless([*map(text, message["values"])]),
         }
-        self._on_in: dict[str, Callable[[_In, Message], None]] = {
-            "open": self._on_open, "ask": self._on_ask, "cancel": self._on_cancel, "confirm": self._on_confirm,
-            "close": self._on_close, "freed": lambda _known, message: self.freed(_text(message["object"])),
-            "who_has": lambda _known, message: surroundings.who_has(
-                _text(message["object"]), _text(message["as"]), _text(message["at"])
-            ),
-            "holders": lambda _known, message: self.owner_told(
-                _text(message["object"]), {_text(node): _text(address) for node, address in message["nodes"]}
-            ),
-            "left": lambda _known, message: surroundings.left(_text(message["owner"]), [*map(_text, message["values"])]),
-            "needless": lambda _known, message: surroundings.needless([*map(_text, message["values"])]),
-        }  # fmt: skip
-        self._on_out: dict[str, Callable[[_Out, Message], None]] = {
-            "opened": self._on_opened, "elsewhere": self._on_elsewhere, "confirmed": self._on_confirmed, "gone": self._on_gone,
-        }  # fmt: skip
+
+    @property
+    def sent_bytes(self) -> int:
+        """Of values, to others."""
+        return self._giving.sent_bytes
 
     # ---- what this node wants ----
 
@@ -266,28 +141,13 @@ class Mover:
 
     def tell(self, node: str, address: str, message: Message) -> None:
         """If the node cannot be reached it is not told."""
-        self._addresses[node] = address
-        self._to_tell.setdefault(node, []).append(message)
-        out = self._out.get(node)
-        if out is None:
-            self._out[node] = _Out(node)
-            self._around.dial(node, address)
-        elif out.link is not None:
-            self._tell(out)
-
-    def _tell(self, out: _Out) -> None:
-        for message in self._to_tell.pop(out.node, ()):
-            self._say(out.node, message)
-        out.idle_since_s = self._around.now_s()
+        self.pulling.tell(node, address, message)
 
     def node_dead(self, node: str) -> None:
         """It will not come back."""
-        self._to_tell.pop(node, None)
         now_s = self._around.now_s()
-        for known in (self._out.pop(node, None), self._in.pop(node, None)):
-            if known is not None and known.link is not None:
-                self._ends.pop(known.link, None)
-                known.link.close()
+        self.pulling.node_dead(node)
+        self._giving.node_dead(node)
         self._decide(self.pulls.source_lost(node, is_dead=True, at_s=now_s))
         self._decide(self.offers.node_gone(node, is_dead=True, at_s=now_s))
 
@@ -305,211 +165,39 @@ class Mover:
 
     # ---- connections ----
 
-    def connected(self, node: str, link: Link) -> None:
-        out = self._out.get(node)
-        if out is None or out.link is not None:
-            link.close()
-            return
-        out.link = link
-        out.idle_since_s = self._around.now_s()
-        self._ends[link] = out
-        waiting, out.waiting = out.waiting, {}
-        for command in waiting.values():
-            self._open(out, command)
-        self._tell(out)
+    def connected(self, node: str, link: moving.Link) -> None:
+        self.pulling.connected(node, link)
 
     def not_connected(self, node: str) -> None:
-        self._to_tell.pop(node, None)
-        if self._out.pop(node, None) is not None:
-            self._decide(self.pulls.source_lost(node, at_s=self._around.now_s()))
+        self.pulling.not_connected(node)
 
-    def accepted(self, link: Link) -> None:
+    def accepted(self, link: moving.Link) -> None:
         """A node wants to pull."""
-        self._ends[link] = _In(link)
+        self._giving.accepted(link)
 
-    def on_closed(self, link: Link) -> None:
-        known = self._ends.pop(link, None)
-        now_s = self._around.now_s()
-        if isinstance(known, _Out):
-            if self._out.get(known.node) is known:
-                del self._out[known.node]
-                self._decide(self.pulls.source_lost(known.node, at_s=now_s))
-        elif known is not None and self._in.get(known.node) is known:
-            del self._in[known.node]
-            self._decide(self.offers.node_gone(known.node, at_s=now_s))
+    def on_closed(self, link: moving.Link) -> None:
+        self.pulling.closed(link)
+        self._giving.closed(link)
 
-    def on_message(self, link: Link, message: Message, body_bytes: int) -> bulk.Target | None:
+    def on_message(self, link: moving.Link, message: Message, body_bytes: int) -> bulk.Target | None:
         """Raises ValueError for what breaks the protocol."""
-        known = self._ends.get(link)
         try:
-            if isinstance(known, _In):
-                self._on_in[message["t"]](known, message)
-            elif known is not None:
-                return self._on_answer(known, message, body_bytes)
+            if self.pulling.has(link):
+                return self.pulling.said(link, message, body_bytes)
+            if self._giving.has(link):
+                if message["t"] in self._on:
+                    self._on[message["t"]](message)
+                else:
+                    self._giving.said(link, message)
         except (KeyError, TypeError, AttributeError) as error:
             raise ValueError(f"not a message between nodes that move values: {error!r}") from error
         return None
 
-    def _on_answer(self, out: _Out, message: Message, body_bytes: int) -> bulk.Target | None:
-        object_id = message["object"]
-        is_current = out.sessions.get(object_id) == message["n"]  # else of a pull that is over
-        if message["t"] == "chunk":
-            out.receiving = None
-            if not is_current:
-                return None
-            return self._on_chunk(out, object_id, message["chunk"], body_bytes)
-        if is_current:
-            self._on_out[message["t"]](out, message)
-        return None
+    def on_body(self, link: moving.Link | None, _message: Message | None = None) -> None:
+        self.pulling.on_body(link)
 
-    def _on_chunk(self, out: _Out, object_id: str, chunk: int, body_bytes: int) -> bulk.Target | None:
-        if not self.pulls.takes(object_id, out.node, chunk):
-            return None
-        wanted_bytes = self._bytes_of(self.pulls.pulls[object_id].size_bytes, chunk)
-        if body_bytes != wanted_bytes:
-            raise ValueError(f"chunk {chunk} has {wanted_bytes} bytes, and {body_bytes} were announced")
-        out.receiving = object_id, chunk
-        if not body_bytes:
-            self.on_body(out.link)
-            return None
-        return bulk.Target(self._copies[object_id], chunk * self._chunk_bytes)
-
-    def on_body(self, link: Link | None, _message: Message | None = None) -> None:
-        known = self._ends.get(link) if link is not None else None
-        if not isinstance(known, _Out) or known.receiving is None:
-            return
-        (object_id, chunk), known.receiving = known.receiving, None
-        if self.pulls.takes(object_id, known.node, chunk):
-            commands = self.pulls.chunk_arrived(object_id, known.node, chunk, at_s=self._around.now_s())
-            self._decide(self.offers.arrived(object_id, chunk))
-            self._decide(commands)
-
-    def on_sent(self, link: Link) -> None:
-        known = self._ends.get(link)
-        if isinstance(known, _In):
-            self._decide(self.offers.sent(known.node))
-
-    # ---- what those say who pull from here ----
-
-    def _on_open(self, known: _In, message: Message) -> None:
-        node, object_id, size_bytes = _text(message["as"]), _text(message["object"]), _count(message["size"])
-        if message["chunk_bytes"] != self._chunk_bytes:
-            raise ValueError(f"chunks of {message['chunk_bytes']} bytes, this node has {self._chunk_bytes}")
-        former = self._in.get(node)
-        if former is not known:
-            if known.node:
-                raise ValueError("a node has one name")
-            if former is not None:  # its end has not been noticed yet
-                self._ends.pop(former.link, None)
-                former.link.close()
-                self._decide(self.offers.node_gone(node, at_s=self._around.now_s()))
-            known.node = node
-            self._in[node] = known
-        self._addresses[node] = _text(message["at"])
-        known.numbers[object_id] = message["n"]
-        why = ""
-        try:
-            had = self._had(object_id, _text(message["segment"]), size_bytes)
-        except NotToBeGiven as error:
-            had, why = None, str(error)
-        if had is None:
-            self._answer(node, object_id, {"t": "gone", "why": why})
-            return
-        self._sizes[object_id] = size_bytes
-        self._decide(
-            self.offers.opened(
-                node,
-                object_id,
-                chunk_count=self._chunk_count(size_bytes),
-                generation=had.generation,
-                is_sure=had.is_sure,
-                chunks=had.chunks,
-            )
-        )
-
-    def _had(self, object_id: str, segment: str, size_bytes: int) -> pull_records.Had | None:
-        """What there is of it here."""
-        had = self.pulls.had(object_id)
-        if had is not None:
-            return had if had.size_bytes == size_bytes else None
-        shared = self._shared.get(object_id)
-        if shared is not None and (segment not in ("", shared.segment) or not shared.original.holds()):
-            self._decide(self.offers.withdrawn(object_id))
-            self._shared.pop(object_id, None)
-            shared = None
-        if shared is None and segment:
-            original = self._around.open_original(segment, size_bytes)
-            if original is not None:
-                shared = self._shared[object_id] = _Shared(segment, original)
-        if shared is None:
-            return None
-        return pull_records.Had(size_bytes, f"{self.node}:{shared.original.generation}", is_sure=False, chunks=None)
-
-    def _on_ask(self, known: _In, message: Message) -> None:
-        without = [_text(node) for node in message["without"]]
-        self._decide(
-            self.offers.asked(
-                known.node,
-                message["object"],
-                _count(message["chunk"]),
-                priority=_count(message["priority"]),
-                without=without,
-            )
-        )
-
-    def _on_cancel(self, known: _In, message: Message) -> None:
-        self._decide(self.offers.cancelled(known.node, message["object"], message["chunk"]))
-
-    def _on_confirm(self, known: _In, message: Message) -> None:
-        shared = self._shared.get(message["object"])
-        is_right = shared is not None and shared.original.holds()
-        self._answer(known.node, message["object"], {"t": "confirmed", "is_right": is_right})
-
-    def _on_close(self, known: _In, message: Message) -> None:
-        object_id = message["object"]
-        has_all = message["has_all"] is True
-        known.numbers.pop(object_id, None)
-        self._decide(self.offers.closed(known.node, object_id, has_all=has_all, at_s=self._around.now_s()))
-
-    # ---- what those say from whom is pulled ----
-
-    def _on_opened(self, out: _Out, message: Message) -> None:
-        object_id, now_s = message["object"], self._around.now_s()
-        chunks = message["chunks"]
-        self._decide(
-            self.pulls.opened(
-                object_id,
-                out.node,
-                generation=_text(message["generation"]),
-                is_sure=message["is_sure"] is True,
-                chunks=None if chunks is None else [_count(chunk) for chunk in chunks],
-                start=_count(message["start"]),
-                at_s=now_s,
-            )
-        )
-        self._decide(self.pulls.told_holders(object_id, self._holders(message["holders"]), at_s=now_s))
-
-    def _on_elsewhere(self, out: _Out, message: Message) -> None:
-        holders = self._holders(message["holders"])
-        chunk, now_s = _count(message["chunk"]), self._around.now_s()
-        self._decide(self.pulls.elsewhere(message["object"], out.node, chunk, holders, at_s=now_s))
-
-    def _holders(self, told: Iterable[Any]) -> dict[str, list[int] | None]:
-        holders: dict[str, list[int] | None] = {}
-        for node, address, chunks in told:
-            self._addresses.setdefault(_text(node), _text(address))
-            holders[node] = None if chunks is None else [_count(chunk) for chunk in chunks]
-        return holders
-
-    def _on_confirmed(self, out: _Out, message: Message) -> None:
-        is_right = message["is_right"] is True
-        now_s = self._around.now_s()
-        self._decide(self.pulls.confirmed(message["object"], out.node, is_right=is_right, at_s=now_s))
-
-    def _on_gone(self, out: _Out, message: Message) -> None:
-        del out.sessions[message["object"]]
-        why, now_s = _text(message["why"]), self._around.now_s()
-        self._decide(self.pulls.gone(message["object"], out.node, why=why, at_s=now_s))
+    def on_sent(self, link: moving.Link) -> None:
+        self._giving.sent(link)
 
     # ---- what the machines decide ----
 
@@ -523,183 +211,24 @@ class Mover:
                 self._do[type(command)](command)
                 self._todo.popleft()
 
-    def _create(self, command: pull_commands.Create) -> None:
-        object_id = command.object_id
-
-        def failed(error: OSError) -> None:
-            text = f"the copy could not be written: {error.strerror or error}"
-            self._decide(self.pulls.no_room(object_id, text, at_s=self._around.now_s()))
-
-        if command.warm is not None:
-            copy = self._copies[object_id] = self._warm.pop(command.warm)
-            copy.begin(command.size_bytes, failed)
-            return
-        try:
-            self._copies[object_id] = self._around.create(command.size_bytes, failed)
-        except OSError as error:
-            failed(error)
-
-    def _remove(self, object_id: str) -> None:
-        copy = self._copies.pop(object_id, None)
-        if copy is not None:
-            copy.remove()
-
-    def _keep(self, command: pull_commands.Keep) -> None:
-        self._warm[command.warm] = self._copies.pop(command.object_id)
-
-    def _connect(self, command: pull_commands.Connect) -> None:
-        node = command.node
-        out = self._out.get(node)
-        if out is None:
-            address = self._addresses.get(node)
-            if address is None:
-                self._decide(self.pulls.gone(command.object_id, node, at_s=self._around.now_s()))
-                return
-            out = self._out[node] = _Out(node)
-            out.waiting[command.object_id] = command
-            self._around.dial(node, address)
-        elif out.link is None:
-            out.waiting[command.object_id] = command
-        else:
-            self._open(out, command)
-
-    def _open(self, out: _Out, command: pull_commands.Connect) -> None:
-        self._count += 1
-        out.sessions[command.object_id] = self._count
-        message = {
-            "t": "open", "n": self._count, "object": command.object_id, "segment": command.segment,
-            "size": command.size_bytes, "chunk_bytes": self._chunk_bytes, "as": self.node, "at": self.address,
-        }  # fmt: skip
-        self._say(out.node, message)
-
-    def _say(self, node: str, message: Message) -> None:
-        out = self._out.get(node)
-        if out is not None and out.link is not None:
-            out.link.send(message)
-
-    def _ask(self, command: pull_commands.Ask) -> None:
-        message = {
-            "t": "ask", "object": command.object_id, "chunk": command.chunk, "priority": int(command.priority),
-            "without": command.without,
-        }  # fmt: skip
-        self._say(command.node, message)
-
-    def _cancel(self, command: pull_commands.Cancel) -> None:
-        out = self._out.get(command.node)
-        if out is not None and out.link is not None:
-            if out.receiving == (command.object_id, command.chunk):
-                out.receiving = None
-                out.link.throw_away()
-            out.link.send({"t": "cancel", "object": command.object_id, "chunk": command.chunk})
-
-    def _close(self, command: pull_commands.Close) -> None:
-        out = self._out.get(command.node)
-        if out is None:
-            return
-        out.waiting.pop(command.object_id, None)
-        if out.sessions.pop(command.object_id, None) is not None:
-            self._say(command.node, {"t": "close", "object": command.object_id, "has_all": command.has_all})
-        out.idle_since_s = self._around.now_s()
-
-    def _deliver(self, command: pull_commands.Deliver) -> None:
-        self.offers.completed(command.object_id)
-        copy = self._copies[command.object_id]
-        size_bytes = self.pulls.copies[command.object_id].size_bytes
-        for asker in command.askers:
-            self._around.delivered(asker, command.object_id, copy.name, size_bytes)
-
-    def _fail(self, command: pull_commands.Fail) -> None:
-        for asker in command.askers:
-            self._around.failed(asker, command.object_id, command.code.value, command.text)
-
-    def _answer(self, node: str, object_id: str, message: Message) -> None:
-        known = self._in.get(node)
-        if known is not None and object_id in known.numbers:
-            known.link.send({**message, "object": object_id, "n": known.numbers[object_id]})
-
-    def _opened(self, command: offers.Opened) -> None:
-        message = {
-            "t": "opened", "generation": command.generation, "is_sure": command.is_sure, "chunks": command.chunks,
-            "start": command.start, "holders": self._told(command.holders),
-        }  # fmt: skip
-        self._answer(command.node, command.object_id, message)
-
-    def _told(self, holders: Iterable[offers.Holder]) -> list[Any]:
-        return [(one.node, self._addresses[one.node], one.chunks) for one in holders]
-
-    def _elsewhere(self, command: offers.Elsewhere) -> None:
-        message = {"t": "elsewhere", "chunk": command.chunk, "holders": self._told(command.holders)}
-        self._answer(command.node, command.object_id, message)
-
-    def _send(self, command: offers.Send) -> None:
-        object_id = command.object_id
-        known, shared = self._in.get(command.node), self._shared.get(object_id)
-        holder = self._copies.get(object_id) or (shared.original if shared is not None else None)
-        if known is None or holder is None or object_id not in known.numbers:
-            self._decide(self.offers.sent(command.node))  # withdrawn since, or the node has gone
-            return
-        size_bytes = self._bytes_of(self._sizes[object_id], command.chunk)
-        message = {"t": "chunk", "object": object_id, "n": known.numbers[object_id], "chunk": command.chunk}
-        self.sent_bytes += size_bytes
-        if size_bytes:
-            offset = holder.offset + command.chunk * self._chunk_bytes
-            known.link.send_body(message, holder.file, offset, size_bytes)
-        else:
-            known.link.send(message)
-            self._decide(self.offers.sent(command.node))
-
-    def _shut(self, command: offers.Shut) -> None:
-        self._shared.pop(command.object_id, None)
-        self._sizes.pop(command.object_id, None)
-
-    def _chunk_count(self, size_bytes: int) -> int:
-        return max(1, -(-size_bytes // self._chunk_bytes))
-
-    def _bytes_of(self, size_bytes: int, chunk: int) -> int:
-        return min(self._chunk_bytes, size_bytes - chunk * self._chunk_bytes)
-
     # ---- time ----
 
     def next_tick_s(self) -> float | None:
-        idle = [out.idle_since_s + IDLE_S for out in self._out.values() if out.link is not None and not out.sessions]
-        due = (self.pulls.next_tick_s(), self.offers.next_tick_s(), min(idle, default=None))
+        due = (self.pulls.next_tick_s(), self.offers.next_tick_s(), self.pulling.next_idle_s())
         return min((at_s for at_s in due if at_s is not None), default=None)
 
     def tick(self) -> None:
         now_s = self._around.now_s()
         self._decide(self.pulls.tick(at_s=now_s))
         self.offers.tick(at_s=now_s)
-        for out in [*self._out.values()]:
-            if out.link is not None and not out.sessions and now_s >= out.idle_since_s + IDLE_S:
-                del self._out[out.node], self._ends[out.link]
-                out.link.close()
+        self.pulling.close_idle()
 
     def close(self) -> None:
         """No connection and no copy is left."""
-        for link in [*self._ends]:
-            link.close()
-        self._ends.clear()
-        self._out.clear()
-        self._in.clear()
-        for copy in [*self._copies.values(), *self._warm.values()]:
-            copy.remove()
-        self._copies.clear()
-        self._warm.clear()
-        self._shared.clear()
+        self._giving.close()
+        self.pulling.close()
 
     def check(self) -> None:
         """The invariants, for tests and the simulator."""
         self.pulls.check()
         self.offers.check()
-
-
-def _text(value: object) -> str:
-    if not isinstance(value, str):
-        raise TypeError(f"text was expected, got {value!r:.50}")
-    return value
-
-
-def _count(value: object) -> int:
-    if not isinstance(value, int) or not 0 <= value <= CHUNK_COUNT_MAX << 32:
-        raise TypeError(f"a number >= 0 was expected, got {value!r:.50}")
-    return value

@@ -23,9 +23,9 @@ class Watcher(Receiver, Protocol):
 
     def on_environment_ready(self, server: str) -> None: ...
 
-    def on_environment_gone(self, server: str, reason: str) -> None:
+    def on_environment_gone(self, server: str, reason: str, *, was_killed: bool) -> None:
         """Its process has ended, and its workers with it, whose ends are told next. reason: with the output of its
-        build."""
+        build. was_killed: by SIGKILL, before it had said that it could not serve."""
 
 
 class ForkServers:
@@ -116,9 +116,9 @@ class ForkServers:
                 if message["signal"]
                 else f"exited with code {message['code']}"
             )
-            self._gone(built, f"its process {how}")
+            self._gone(built, f"its process {how}", was_killed=message["signal"] == signal.SIGKILL)
 
-    def _gone(self, built: _Built, how: str) -> None:
+    def _gone(self, built: _Built, how: str, *, was_killed: bool) -> None:
         built.forks.receive()  # what it said last, which comes on another socket than news of its end
         if self._built.pop(built.server, None) is None:
             return
@@ -127,7 +127,8 @@ class ForkServers:
                 os.killpg(built.pid, signal.SIGKILL)  # what is left of its build
         reason = built.failure or how
         output = self._output(built.server)
-        self._watcher.on_environment_gone(built.server, f"{reason}\n{output}" if output else reason)
+        reason = f"{reason}\n{output}" if output else reason
+        self._watcher.on_environment_gone(built.server, reason, was_killed=was_killed and not built.failure)
         built.forks.abandon()  # only now: nobody shall be promised a worker of it
 
     def _output(self, server: str) -> str:

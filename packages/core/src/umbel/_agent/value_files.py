@@ -16,7 +16,7 @@ import socket
 from collections.abc import Callable
 from typing import Any
 
-from umbel._agent import mover, spill_ledger
+from umbel._agent import moving, spill_ledger
 from umbel._objects import segments
 from umbel._transport.connection import Stream
 
@@ -168,7 +168,7 @@ class ValueFiles:
         if location is None or location.size_bytes != size_bytes:
             return None
         if "://" in location.file:  # a process with the user's libraries has to read it back first
-            raise mover.NotToBeGiven(f"it was moved to {location.file}, from where values are not sent to other nodes")
+            raise moving.NotToBeGiven(f"it was moved to {location.file}, from where values are not sent to other nodes")
         try:
             file = OpenFile(os.open(location.file, os.O_RDONLY))
         except FileNotFoundError:

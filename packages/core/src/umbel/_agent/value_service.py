@@ -10,7 +10,7 @@ from collections.abc import Callable
 from typing import TYPE_CHECKING, Protocol
 
 from umbel import exceptions
-from umbel._agent import mover, pulls, store_ledger, value_files
+from umbel._agent import mover, moving, pulls, store_ledger, value_files
 from umbel._agent.store_service import StoreService
 from umbel._base import nodes, tokens
 from umbel._transport import addresses, bulk, dialler
@@ -33,7 +33,7 @@ class Told(Protocol):
         """code: of `pull_commands.Code`."""
 
     def ask_owner(self, object_id: str) -> None:
-        """As `mover.Surroundings`; so are those that follow."""
+        """As `moving.Surroundings`; so are those that follow."""
 
     def who_has(self, object_id: str, node: str, address: str) -> None: ...
 
@@ -90,10 +90,10 @@ class ValueService:
 
         self._dialler.dial(parsed, handshake.VALUES, connected, lambda _error: self.mover.not_connected(node))
 
-    def open_original(self, segment: str, size_bytes: int) -> mover.Original | None:
+    def open_original(self, segment: str, size_bytes: int) -> moving.Original | None:
         return self._files.open_original(segment, size_bytes)
 
-    def create(self, size_bytes: int, failed: Callable[[OSError], None]) -> mover.Copy:
+    def create(self, size_bytes: int, failed: Callable[[OSError], None]) -> moving.Copy:
         return self._files.create(size_bytes, failed)
 
     def reserve(self, size_bytes: int) -> None:

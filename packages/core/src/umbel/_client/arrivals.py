@@ -64,6 +64,13 @@ class Arrivals:
             messages.RETIRE: held.on_retire,
         }
 
+    def _is_early(self, replay: Callable[[], None]) -> bool:
+        """Whether this is kept for `begin`, which may run on another thread at the same moment."""
+        with self._engine.lock:
+            if not self.is_ready:
+                self._early.append(replay)
+            return not self.is_ready
+
     def begin(self) -> None:
         """Handle what has arrived meanwhile, and from now on."""
         with self._engine.lock:
@@ -73,8 +80,7 @@ class Arrivals:
                 replay()
 
     def on_messages(self, link: links.Link, batch: list[tuple[Any, ...]]) -> None:
-        if not self.is_ready:
-            self._early.append(lambda: self.on_messages(link, batch))
+        if not self.is_ready and self._is_early(lambda: self.on_messages(link, batch)):
             return
         engine = self._engine
         if engine.is_closed:
@@ -99,8 +105,7 @@ class Arrivals:
                 link.flush()
 
     def on_link_gone(self, link: links.Link) -> None:
-        if not self.is_ready:
-            self._early.append(lambda: self.on_link_gone(link))
+        if not self.is_ready and self._is_early(lambda: self.on_link_gone(link)):
             return
         engine = self._engine
         if engine.is_closed:
@@ -120,8 +125,7 @@ class Arrivals:
             engine.welcome = message
             self.welcomed.finish()
             return
-        if not self.is_ready:
-            self._early.append(lambda: self.on_notice(message, body))
+        if not self.is_ready and self._is_early(lambda: self.on_notice(message, body)):
             return
         if self._on_notice_first is not None and self._on_notice_first(message, body):
             return

@@ -6,6 +6,7 @@ what happened to its worker. Everything here runs under the engine's lock.
 
 from __future__ import annotations
 
+import logging
 from typing import TYPE_CHECKING, Any
 
 from umbel import exceptions
@@ -16,6 +17,7 @@ if TYPE_CHECKING:
     from umbel._client import memory_kills
     from umbel._client.native import NativeEngine
 
+logger = logging.getLogger("umbel")
 UNSTARTED_DEATHS_MAX = 8  # a task that was pushed and did not start costs nothing, but nothing may go on for ever
 
 
@@ -53,6 +55,13 @@ class Deaths:
             if message.get("group"):
                 self._leases.forget(cls)
         self._leases.pump()
+
+    def lease_ended_unsaid(self, worker: str, pid: int) -> None:
+        """A worker that is leased is granted anew: for its agent that lease has ended, though nobody was told. What was sent
+        there may run yet."""
+        logger.warning("internal error: worker %s was leased again before it was given back", worker)
+        reason = "its lease had ended, which this process was not told"
+        self.on_worker_died({"worker": worker, "pid": pid, "reason": reason, "started": None})
 
     def _lost_with_group(self, task: Task, message: dict[str, Any]) -> None:
         """A task was running, or its answer was on the way, when its placement group ended. It is not tried again: nothing

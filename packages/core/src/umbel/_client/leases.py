@@ -212,12 +212,22 @@ class Leases:
             self._steal(cls)
             self._give_back_idle(cls, now_s, idle_lease_s)
             for lease in cls.leases.values():
-                wait = dispatch.STALLED_AFTER_S if len(lease.inflight) > 1 else None
                 if not lease.inflight:
                     wait = max(0.0, lease.idle_since_s + idle_lease_s - now_s)
-                if wait is not None:
-                    due = wait if due is None else min(due, wait)
+                else:
+                    wait = lease.check_due_s() - now_s
+                    if wait <= 0:
+                        wait = self._check(lease, now_s)
+                    if len(lease.inflight) > 1:
+                        wait = dispatch.STALLED_AFTER_S
+                due = wait if due is None else min(due, wait)
         return due
+
+    def _check(self, lease: dispatch.Lease, now_s: float) -> float:
+        """Have the agent say it if the worker is not leased any more. Returns when to ask again, from now."""
+        lease.checked_s = now_s
+        self._engine.agent.notify({"t": "check_lease", "worker": lease.worker})
+        return dispatch.CHECKED_AFTER_S
 
     def _steal(self, cls: dispatch.SchedulingClass) -> None:
         found = cls.steal_from()
@@ -264,6 +274,8 @@ class Leases:
                 self.dirty.add(cls)
             self._engine.agent.notify({"t": "return", "worker": worker, "retire": True})
             return
+        if link.lease is not None:
+            self._engine.deaths.lease_ended_unsaid(worker, message.get("pid", 0))
         lease = cls.add_lease(worker, link, time.monotonic())
         link.lease = (cls, lease)
         if message.get("accelerators"):

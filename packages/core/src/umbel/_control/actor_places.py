@@ -19,6 +19,8 @@ if TYPE_CHECKING:
 
 Message = dict[str, Any]
 
+LOOK_SHARE = 20  # of the time since it was looked last for better places: so much more than that took
+
 
 class Placed:
     """An actor on another node. worker: "" until it has one. preparing: what is done there for its environment, in words."""
@@ -49,6 +51,7 @@ class ActorPlaces:
         self._postponed: dict[str, Any] = {}  # specs of those that are to be on an awaited node, and nowhere else
         self._shapes: dict[str, Any] = {}  # of those that look for a worker, see `placing.shape`
         self._attempts = 0
+        self._look_s = 0.0  # not earlier than this
 
     # ---- what the control service orders ----
 
@@ -218,9 +221,20 @@ class ActorPlaces:
 
     # ---- nodes that come, are drained and go ----
 
+    def look(self) -> None:
+        """Something may have ended on a node, which can host now what others look for a worker for."""
+        members = self._members
+        if not (self._sought and members.has_views and members.views.has_more):
+            return
+        began_s = self._daemon.now_s()
+        if began_s >= self._look_s:  # else with the next word of a node
+            self.place_anew()
+            now_s = self._daemon.now_s()
+            self._look_s = now_s + LOOK_SHARE * (now_s - began_s)
+
     def place_anew(self) -> None:
-        """A node has come: what others that look for a worker can never have, or not now, may be had there. None of them has
-        called a constructor, so one that finds a worker all the same, before it hears of this, loses it."""
+        """A node has come, or has more free: what others that look for a worker can never have, or not now, may be had there.
+        None of them has called a constructor, so one that finds a worker all the same, before it hears of this, loses it."""
         from umbel._control import placing
 
         members = self._members
@@ -251,6 +265,7 @@ class ActorPlaces:
             else:
                 members.views.claim(spec.actor, now, spec.running)
                 in_vain.add(kind)
+        members.views.has_more = False
 
     def node_drains(self, member: members.Member) -> None:
         """Whoever looks for a worker there looks elsewhere, if he can."""

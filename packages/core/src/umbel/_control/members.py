@@ -96,10 +96,12 @@ class Members:
             "request": self._on_request,
             "query": self._on_query,
             "drain_node": self._on_drain_node,
+            "client_gone": lambda member, message, _body: self._client_gone(
+                member, message["client"], message.get("why", "")
+            ),
             "event": lambda _member, message, _body: self.control.add_event(
                 message["severity"], message["source"], message["text"], **message["facts"]
             ),
-            "client_gone": lambda member, message, _body: self._client_gone(member, message["client"]),
             "job_begins": self._on_job_begins,
             "job_leaves": lambda _member, message, _body: self.control.job_leaves(message["client"]),
             "want_job_ids": self._on_want_job_ids,
@@ -342,6 +344,13 @@ class Members:
         """How a member is, by its own word; see `nodes.NodeJoined`."""
         if self.member_on(node_id) is not None:
             self.views.said(node_id, facts, state)
+            self._places.look()
+
+    def look_at_own(self) -> None:
+        """Now and then, for what has become free on this node."""
+        if self.has_any:
+            self.see_own()
+            self._places.look()
 
     def node_gone(self, node_id: str, reason: str) -> None:
         """For good. First go those who need what they own to end with them, so that nobody looks for workers of that."""
@@ -353,7 +362,7 @@ class Members:
 
     def _give_up(self, member: Member, reason: str) -> None:
         for client in list(member.clients):
-            self._client_gone(member, client)
+            self._client_gone(member, client, f"its node is gone: {reason}")
         drained = {"reason": self.views.drain_reason(member.node_id)}
         self.views.gone(member.node_id)
         self.control.node_gone(member.node_id)
@@ -451,9 +460,9 @@ class Members:
 
         self._daemon.drain_node(message["message"], tell)
 
-    def _client_gone(self, member: Member, client: str) -> None:
+    def _client_gone(self, member: Member, client: str, why: str) -> None:
         member.clients.pop(client, None)
-        self.control.client_gone(client)
+        self.control.client_gone(client, why)
         job_id = self._jobs_of.pop(client, "")
         if member.jobs.get(job_id) == client:
             del member.jobs[job_id]
@@ -479,6 +488,7 @@ class Members:
     def _on_room(self, member: Member, message: Message, _body: bytes) -> None:
         """It has given bundles back."""
         self.views.room(member.node_id, message["available"])
+        self._places.look()
         self.control.nodes_changed()
 
 

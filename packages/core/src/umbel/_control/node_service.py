@@ -163,6 +163,7 @@ class NodeService:
         if now_s >= self._look_s:
             self._look_s = now_s + LOOK_S
             self._decide(nodes.HeadChanged(self._daemon.own_state(), now_s))
+            self._daemon.members.look_at_own()
         if now_s < self.table.next_tick_s:
             return
         if self._daemon.control.may_act():

@@ -57,6 +57,7 @@ class NodeViews:
         self._claimed: dict[str, str] = {}  # by actor, the node
         self._new_for_groups: dict[str, None] = {}  # that have changed since `new_for_groups` was asked last
         self.for_actors = kept_view.KeptView()
+        self.has_more = False  # a node has more free than it had, until somebody says that he has looked
 
     # ---- what is heard ----
 
@@ -113,6 +114,9 @@ class NodeViews:
             return
         view = standing.seen(is_local=False)
         if view != standing.view:
+            before = standing.view.available if standing.view is not None else resources.EMPTY
+            if any(before.get(name, 0) < amount for name, amount in view.available.items()):
+                self.has_more = True
             standing.view = view
             self.for_actors.put(view)
             self._new_for_groups[standing.node_id] = None

@@ -22,6 +22,7 @@ from umbel._base import nodes
 DEPTH_MAX = 256  # tasks in flight per worker; enough to hide a round trip of 100 us behind tasks of 1 us
 QUEUED_TARGET_S = 0.004  # work queued at a worker: some round trips, yet short against a person's patience
 STALLED_AFTER_S = 0.02  # without a reply for so long, what is queued behind counts as work that needs a worker
+CHECKED_AFTER_S = 10.0  # without a reply, and again after as long: whether the worker is still leased is asked then
 LEASES_WANTED_MAX = 512  # a demand beyond this says no more than this
 DRAWN_LOOKED_AT_MAX = (
     256  # of waiting tasks, to find those for a node's workers: with more there is enough to do anywhere
@@ -72,6 +73,7 @@ class Lease:
     """One worker leased for this class. `link` belongs to the caller."""
 
     __slots__ = (
+        "checked_s",
         "idle_since_s",
         "inflight",
         "is_blocked",
@@ -93,6 +95,12 @@ class Lease:
         self.is_stealing = False
         self.idle_since_s = now_s
         self.last_reply_s = now_s
+        self.checked_s = now_s  # when it was asked last whether the worker is still leased
+
+    def check_due_s(self) -> float:
+        """When to ask whether the worker is still leased, if something runs there. It is, unless something went wrong of which
+        nobody knows: then what was sent there must not wait for ever."""
+        return max(self.last_reply_s, self.checked_s) + CHECKED_AFTER_S
 
     @property
     def node(self) -> str:

@@ -14,7 +14,7 @@ from typing import Any
 from umbel._base import nodes
 from umbel._wire import node_messages
 
-PROTOCOL_VERSION = 5
+PROTOCOL_VERSION = 6
 PASSED_ON = ("grant", "reclaim", "worker_died", "demand_failed")
 
 Message = dict[str, Any]
@@ -94,6 +94,7 @@ FROM_LESSEE: Mapping[str, Mapping[str, _Check]] = {
     "leave": {"client": _is_process},
     "return": {"client": _is_process, "worker": _is_process, "retire": _is_flag},
     "kill": {"client": _is_process, "worker": _is_process, "reason": _is_text},
+    "check": {"client": _is_process, "worker": _is_process},
     "lines": {"job": _is_text, "message": _is_output},
 }  # fmt: skip
 FROM_LESSOR: Mapping[str, Mapping[str, _Check]] = {

@@ -432,7 +432,7 @@ class AgentWorld(World):
                 self._connect(worker)
 
     def _build_one(self, server: str, *, is_lucky: bool) -> None:
-        """A build goes well or fails, or a server that was ready is lost, and its workers with it."""
+        """A build goes well, fails or is killed, or a server that was ready is lost, and its workers with it."""
         key = self.servers[server]
         if is_lucky and server in self.ready:
             return
@@ -440,16 +440,19 @@ class AgentWorld(World):
             self.ready.add(server)
             self.apply(environments.Ready(server, self.now_s))
             return
-        was_ready = server in self.ready
+        is_lost = server in self.ready
+        was_killed = self.chance.happens(30)
         del self.servers[server]
         self.ready.discard(server)
-        self.apply(environments.Gone(server, "it failed", self.now_s))
+        self.apply(environments.Gone(server, "it failed", self.now_s, was_killed))
         for worker in [*self.starting, *self.workers]:
             if self.server_of.get(worker) == server:
                 self._die(worker, 9)
                 self._report(worker)
         waiting = [demand.key for demand in self.state.demands.values() if demand.build_key == key]
-        self.must(was_ready or not waiting, "A15", "%s still wait for %s, whose build has failed", waiting, key)
+        self.must(
+            is_lost or was_killed or not waiting, "A15", "%s still wait for %s, whose build has failed", waiting, key
+        )
 
     def _move_one(self, attempt: int, *, is_lucky: bool) -> None:
         """A package comes, in part or whole, or what asked for it breaks."""

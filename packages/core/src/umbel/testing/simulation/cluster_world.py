@@ -122,7 +122,7 @@ class Cluster(RuntimeWorld):
         self._begin_head()
         for number in range(2, 3 + chance.below(2)):
             more = {SPECIAL: UNIT, SEAT: 100 * UNIT} if number == 2 else {}
-            self._join({CPU: UNIT * (1 + chance.below(2)), SLOT: 2 * UNIT, **more})
+            self._join(f"10.0.0.{number}:1", {CPU: UNIT * (1 + chance.below(2)), SLOT: 2 * UNIT, **more})
         if not chance.happens(15):  # else programs begin while machines are coming
             self._let_join()
         for _ in range(self.driver_count):
@@ -157,9 +157,13 @@ class Cluster(RuntimeWorld):
             (ids, "os", _Os()),
             (other_nodes, "token_of", lambda _config: cluster_nodes.TOKEN),
             (sessions, "note_outliving", lambda *_: None),  # nobody looks for it
-            (service, "_log", lambda line: self.note("    %s: %s", self.here.name, line)),
+            (service, "_log", self._logged),
         ):
             super().run()
+
+    def _logged(self, line: str) -> None:
+        self.note("    %s: %s", self.here.name, line)
+        self.must("internal error" not in line, "B3", "%s says: %s", self.here.name, line)
 
     def connect(self, name: str, other_name: str) -> tuple[Any, Any]:
         near, far = Wire(self, name), Wire(self, other_name)
@@ -194,8 +198,8 @@ class Cluster(RuntimeWorld):
         self.heads += 1
         self._make_machine(HEAD_ADDRESS, {CPU: UNIT * (1 + self.chance.below(2)), SLOT: 2 * UNIT}, is_head=True)
 
-    def _join(self, resources: dict[str, int]) -> None:
-        self._make_machine(f"10.0.0.{len(self.machines) + 1}:1", resources, is_head=False)
+    def _join(self, address: str, resources: dict[str, int]) -> None:
+        self._make_machine(address, resources, is_head=False)
 
     def _let_join(self) -> None:
         """Without chance: all know each other."""
@@ -468,6 +472,8 @@ class Cluster(RuntimeWorld):
         machines = [one for one in self.living_machines() if one is not self.head]
         if machines and self._may_fail_now():
             self.end_machine(self.chance.choose(machines), has_vanished=self.chance.happens(40))
+            if self.chance.happens(50):
+                self._come_back()  # before anybody knows that it was away
 
     def _crash_head(self) -> None:
         if self.head.is_dead or len(self.machines) >= NODES_MAX or not self._may_fail_now():
@@ -494,7 +500,8 @@ class Cluster(RuntimeWorld):
         """Whether it may have."""
 
     def _come_back(self) -> bool:
-        """A head in the place of one that is dead, or a machine like one that is; whether there is one missing."""
+        """A head in the place of one that is dead, or a machine like one that is, mostly where that was; whether there is one
+        missing."""
         if self.head.is_dead:
             self._begin_head()
             return True
@@ -502,7 +509,10 @@ class Cluster(RuntimeWorld):
         lacking = [one for one in self.machines if one.is_dead and SPECIAL in one.resources]
         if not lacking or any(SPECIAL in one for one in there):
             return False
-        self._join(lacking[0].resources)
+        before = lacking[-1]
+        is_elsewhere = before.address == HEAD_ADDRESS or self.chance.happens(30)
+        address = f"10.0.0.{len(self.machines) + 1}:1" if is_elsewhere else before.address
+        self._join(address, before.resources)
         return True
 
     # Coming to rest

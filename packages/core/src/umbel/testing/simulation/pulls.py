@@ -39,7 +39,7 @@ class Segment:
 
 
 class Original:
-    """See `mover.Original`."""
+    """See `moving.Original`."""
 
     offset = 0
 
@@ -52,7 +52,7 @@ class Original:
 
 
 class Copy:
-    """See `mover.Copy`. Its contents: what was read at the offset from which it was sent."""
+    """See `moving.Copy`. Its contents: what was read at the offset from which it was sent."""
 
     offset = 0
 
@@ -78,7 +78,7 @@ class Copy:
 
 
 class Link:
-    """One end of a connection between two movers. See `mover.Link`."""
+    """One end of a connection between two movers. See `moving.Link`."""
 
     def __init__(self, node: Node, stream: Stream) -> None:
         self.node = node
@@ -120,7 +120,7 @@ class Link:
 
 
 class Node:
-    """One daemon's part, and what it needs. See `mover.Surroundings`."""
+    """One daemon's part, and what it needs. See `moving.Surroundings`."""
 
     def __init__(self, world: PullsWorld, name: str) -> None:
         self.world = world

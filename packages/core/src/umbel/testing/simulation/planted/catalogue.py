@@ -2,51 +2,20 @@
 
 from __future__ import annotations
 
+import importlib
 from collections.abc import Mapping
 from typing import Final
 
-from umbel.testing.simulation.planted import (
-    actors,
-    agent,
-    autoscaling,
-    cluster,
-    collective,
-    control,
-    dispatch,
-    forwarding,
-    graphs,
-    groups,
-    history,
-    leadership,
-    mailbox,
-    members,
-    nodes,
-    ownership,
-    pulls,
-    shortage,
-    spilling,
-)
+from umbel.testing.simulation import runner
 from umbel.testing.simulation.planted.defect import Planted
 
-_WORLDS: Final = (
-    actors,
-    agent,
-    autoscaling,
-    cluster,
-    collective,
-    control,
-    dispatch,
-    forwarding,
-    graphs,
-    groups,
-    history,
-    leadership,
-    mailbox,
-    members,
-    nodes,
-    ownership,
-    pulls,
-    shortage,
-    spilling,
-)
-PLANTS: Final[Mapping[str, Planted]] = {name: plant for world in _WORLDS for name, plant in world.PLANTS.items()}
+
+def _of(machine: str) -> Mapping[str, Planted]:
+    """Those that its world finds: in the module with its name."""
+    found: Mapping[str, Planted] = importlib.import_module(f"umbel.testing.simulation.planted.{machine}").PLANTS
+    return found
+
+
+PLANTS: Final[Mapping[str, Planted]] = {
+    name: plant for machine in sorted(runner.machines()) for name, plant in _of(machine).items()
+}
