@@ -539,7 +539,10 @@ def test_an_actor_that_another_node_looks_for_a_worker_for_says_so(place: Place)
     """,
     )
     assert f"node {node.node_id} looks for a worker for it" in told[0]
-    assert "needs {licence: 1} and waits for licence (0 of 1 free), held by 1 task or actor" in told[0]
+    wants = (
+        f"needs {{licence: 1}} and waits for licence (0 of 1 free) on node {node.node_id[:8]}, held by 1 task or actor"
+    )
+    assert f"{wants}; no other node of the cluster has that free now" in told[0]
     assert told[-1] == "1"
 
 

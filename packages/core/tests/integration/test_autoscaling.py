@@ -243,6 +243,10 @@ def test_what_nothing_can_be_launched_for_is_explained() -> None:
         (unmet,) = made.scaling()["unmet"]
         assert unmet["what"] == "{GPU: 1}, of a standing request"
         assert [one["kind"] for one in unmet["looked_at"]] == ["too small"]
+        waiting = umbel.remote(num_gpus=2)(lambda: None).remote()
+        drivers.wait_until(
+            lambda: "the autoscaler launches nothing for it (small: " in umbel.explain(waiting), what="it"
+        )
 
 
 def test_launches_that_fail_are_explained_and_tried_again(monkeypatch: pytest.MonkeyPatch) -> None:
@@ -309,7 +313,18 @@ def test_commands_start_change_explain_and_end_a_cluster(home: Path) -> None:
     head, small = sorted(cli("sessions").splitlines(), key=lambda line: not line.endswith(", the head"))
     assert head.endswith(", the head")
     assert ", of the head at 127.0.0.1:" in small
-    assert cli("down", str(path), "--yes").startswith(f"the cluster 'test': the head in {os.path.basename(running)}")
+    for answer in ("n\n", ""):
+        kept = subprocess.run(
+            [sys.executable, "-m", "umbel.cli", "down", str(path)],
+            input=answer, capture_output=True, text=True, timeout=TIMEOUT_S, check=False,
+        )  # fmt: skip
+        assert kept.returncode == 1
+        assert kept.stderr.splitlines()[-1] in (
+            "Error: the cluster 'test' goes on; say yes, or --yes, to end it",
+            "Aborted!",
+        )
+    told = cli("down", str(path), "--yes")
+    assert told.startswith(f"the cluster 'test': the head in {os.path.basename(running)} and 1 node (local-")
     assert cli("down", str(path), "--yes") == "nothing of it runs\n"
 
 

@@ -25,6 +25,7 @@ from umbel._base import sessions, token_files, tokens
 from umbel._client import attach, cluster_node, tool
 from umbel._transport import addresses, dialler
 from umbel._wire import frames, handshake
+from umbel.util import state
 
 pytestmark = [
     pytest.mark.skipif(not sys.platform.startswith("linux"), reason="processes are found through /proc"),
@@ -137,10 +138,45 @@ def test_commands_start_join_show_and_stop(home: str) -> None:
     found = json.loads(command("status", "--json", "--session", head_session))["nodes"]
     assert [one["is_head"] for one in found] == [True, False]
     assert found[1]["labels"] == {"zone": "a"}
+    assert [one["pid"] for one in found] == [sessions.daemon_of(one) for one in (head_session, node_session)]
     command("stop", "--session", node_session)
     assert f"Node {node} (at {found[1]['address']}) is dead: umbel stop" in command("status", "--session", head_session)
     command(*join[1:], "--num-cpus", "1")
-    assert len(command("stop", "--all").splitlines()) == 2
+    assert len(command("stop").splitlines()) == 2, "they are of one cluster"
+
+
+def test_commands_that_name_no_node_ask_the_head_of_the_one_cluster_here(cluster: cluster_utils.Cluster) -> None:
+    node = cluster.add_node(labels={"zone": "a"})
+    head = cluster.list_all_nodes()[0]
+    of_head = [[head.node_id, "True"], [node.node_id, "False"]]
+
+    def listed(*where: str) -> list[list[str]]:
+        rows = json.loads(command("list", "nodes", "--json", *where))
+        return [[one["node_id"], str(one["is_head_node"])] for one in rows]
+
+    assert listed() == listed("--address", head.session_dir) == of_head
+    assert json.loads(command("get", "nodes", node.node_id, "--json"))[0]["labels"]["zone"] == "a"
+    assert "total_actors: 0" in command("summary", "actors")
+    assert [one.node_id for one in state.StateApiClient().list("nodes")] == [head.node_id, node.node_id]
+    assert ", the head)" in command("status", "--address", head.session_dir).splitlines()[1]
+    cluster.connect()
+    labels = {one["NodeID"]: one["Labels"] for one in umbel.nodes()}
+    assert labels == {
+        head.node_id: {"umbel.io/node-id": head.node_id},
+        node.node_id: {"umbel.io/node-id": node.node_id, "zone": "a"},
+    }
+    where = umbel.remote(label_selector=labels[node.node_id])(lambda: umbel.get_runtime_context().get_node_labels())
+    assert umbel.get(where.remote(), timeout=TIMEOUT_S) == labels[node.node_id]
+
+
+def test_commands_that_name_no_node_refuse_to_choose_among_clusters(cluster: cluster_utils.Cluster) -> None:
+    other = cluster_utils.Cluster(initialize_head=True)
+    try:
+        for arguments in (("status",), ("list", "nodes"), ("stop",)):
+            told = command(*arguments, is_right=False)
+            assert all(f"{one.head_node.session_dir} at {one.address}" in told for one in (cluster, other))
+    finally:
+        other.shutdown()
 
 
 def test_programs_on_any_node_see_all_nodes_and_what_is_free_of_them(cluster: cluster_utils.Cluster) -> None:
@@ -241,18 +277,28 @@ def test_a_node_that_is_killed_is_dead_after_a_moment(cluster: cluster_utils.Clu
         )
 
 
+class Counter:
+    def __init__(self) -> None:
+        self.count = 0
+
+    def add(self) -> int:
+        self.count += 1
+        return self.count
+
+
 def test_dead_nodes_are_told_as_ray_tells_them(cluster: cluster_utils.Cluster) -> None:
     node = cluster.add_node(num_cpus=3)
     head = cluster.list_all_nodes()[0]
     assert "is alive" in command("explain", node.node_id, "--session", head.session_dir)
     cluster.connect()
+    counter = umbel.remote(num_cpus=0)(Counter).options(name="counter").remote()
+    assert umbel.get(counter.add.remote(), timeout=TIMEOUT_S) == 1
+    assert "runs nothing" in command("explain", "counter", "--session", head.session_dir)
     cluster.remove_node(node)
-    assert "is dead: received SIGTERM" in command("explain", node.node_id, "--session", head.session_dir)
+    assert "is dead: received SIGTERM" in command("explain", node.node_id[:8], "--session", head.session_dir)
     (dead,) = [one for one in umbel.nodes() if not one["Alive"]]
     assert (dead["NodeID"], dead["DeathReason"], dead["Resources"]) == (node.node_id, 1, {})
     assert umbel.cluster_resources()["CPU"] == 2
-    from umbel.util import state
-
     (found,) = state.list_nodes(filters=[("state", "=", "DEAD")], detail=True)
     assert found.state_message == "Expected termination: received SIGTERM"
     assert found.end_time_ms >= found.start_time_ms > 0
@@ -420,6 +466,8 @@ def test_what_no_node_can_ever_run_says_what_the_cluster_has(home: str, monkeypa
     finally:
         cluster.shutdown()
     assert all("there is another node in the cluster, which does not have it" in line for line in told[:2]), told
+    assert f"needs {{CPU: 50}}, but node {head.node_id[:8]} has {{CPU: 2}} in all" in told[0]
+    assert "or add a node with more" in told[0]
     assert "which is dead: received SIGTERM" in told[2] and "does not have" in told[3] and len(told) == 4, told
 
 

@@ -8,6 +8,7 @@ import time
 from collections.abc import Callable, Iterator
 from typing import Any
 
+import commands
 import drivers
 import proxies
 import pytest
@@ -199,6 +200,9 @@ def test_what_cannot_be_placed_says_why(nodes: Nodes) -> None:
     full = placed([{"CPU": 2}] * 3, "STRICT_SPREAD")
     late = placement_group([{"CPU": 2}])
     until(lambda: "to have room for 1 of its bundles" in umbel.explain(late.ready()), "it to wait for a node")
+    waiting = commands.run("status").stdout.partition("Waiting:")[2]
+    assert f"  placement group {group.id.hex()} cannot be placed: its 4 bundles need as many nodes" in waiting
+    assert f"  placement group {late.id.hex()} for " in waiting
     assert any(f"node {node[:8]}" in umbel.explain(late.ready()) for node in nodes.ids)
     remove_placement_group(full)
     get(late.ready())

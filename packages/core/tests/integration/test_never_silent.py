@@ -459,5 +459,5 @@ def test_command_says_which_sessions_there_are() -> None:
     command = [sys.executable, "-m", "umbel.cli", "stack", "--session", "no-such"]
     told = subprocess.run(command, check=False, capture_output=True, text=True, timeout=30)
     assert told.returncode == 1
-    assert "no session 'no-such' runs here" in told.stderr
+    assert "no node 'no-such' runs on this machine" in told.stderr
     assert commands.session_dir() in told.stderr

@@ -482,7 +482,7 @@ def test_status_says_what_is_there_and_what_waits(machine: Machine) -> None:
         holder = Holder.remote()
         umbel.get(holder.ready.remote())
         waiting = Holder.remote()
-        print(umbel.nodes()[0]["Labels"]["umbel.io/zone"], flush=True)
+        print(umbel.nodes()[0]["Labels"]["zone"], flush=True)
         sys.stdin.readline()
         """
     )
@@ -583,12 +583,21 @@ def test_only_processes_of_a_node_with_a_port_have_doors_and_load_what_opens_the
 
 def test_a_port_that_is_taken_is_an_error_and_nothing_is_left(machine: Machine) -> None:
     with socket.create_server(("127.0.0.1", 0)) as taken:
-        told = machine.umbel(
-            "start", "--head", "--port", str(taken.getsockname()[1]), "--token-file",
-            os.path.join(machine.directory, "token"), is_right=False,
-        )  # fmt: skip
-    assert "in use" in told
+        port = str(taken.getsockname()[1])
+        told = machine.umbel("start", "--head", "--port", port, is_right=False, HOME=machine.directory)
+    assert told.endswith("Address already in use\n"), "there is no more to read about it"
     assert machine.nodes() == []
+    assert not os.path.exists(os.path.join(machine.directory, ".umbel"))
+
+
+def test_a_token_that_nobody_has_named_goes_with_its_head(machine: Machine) -> None:
+    told = machine.umbel("start", "--head", "--port", "0", HOME=machine.directory)
+    (join,) = [line.split() for line in told.splitlines() if line.startswith("  umbel start --address ")]
+    assert os.stat(join[-1]).st_mode & 0o777 == 0o600
+    machine.umbel(*join[1:], "--num-cpus", "1")
+    machine.umbel("stop")
+    assert not os.path.exists(join[-1])
+    assert not os.path.exists(os.path.join(machine.directory, ".umbel"))
 
 
 def test_start_stays_if_told_to_and_ends_the_node_with_itself(machine: Machine) -> None:

@@ -96,6 +96,21 @@ def test_strict_spread_on_too_few_nodes_is_infeasible_and_says_so() -> None:
     assert refused.reason.startswith("its 2 bundles need as many nodes, one each (STRICT_SPREAD), but 1 node is alive")
 
 
+def test_strict_spread_counts_the_nodes_that_can_hold_a_bundle() -> None:
+    told = (
+        "its 3 bundles need as many nodes, one each (STRICT_SPREAD), and each of 3 of them needs one that has {CPU: 2}"
+    )
+    refused = place("STRICT_SPREAD", [2, 2, 2], node("a", 1), node("b", 2), node("c", 2))
+    assert refused.reason.startswith(f"{told}, as 2 of the 3 nodes alive do; add nodes")
+    refused = place("STRICT_SPREAD", [2, 2, 2], node("a", 2), node("b", 2), node("c", 1), placed={0: "a"})
+    assert "each of 2 of them needs one that has {CPU: 2} and holds none of the others, as 1 of the 3" in refused.reason
+    zone = {"zone": "x"}
+    refused = place("STRICT_SPREAD", [1, 1], node("a", labels=zone), node("b"), selectors=[zone, zone])
+    assert "has {CPU: 1} and has labels like {'zone': 'x'}, as 1 of the 2 nodes alive does" in refused.reason
+    refused = place("STRICT_SPREAD", [1, 2, 3], node("a", 3), node("b", 3), node("c", 0.5))
+    assert "and the 2 of the 3 nodes alive that can hold any of them do not suffice; add nodes" in refused.reason
+
+
 def test_strict_spread_keeps_off_the_nodes_of_the_rest() -> None:
     assert place("STRICT_SPREAD", [1, 1], node("a"), node("b"), placed={0: "a"}).nodes == {1: "b"}
     assert not place("STRICT_SPREAD", [1, 1], node("a"), placed={0: "a"}).is_feasible
@@ -134,6 +149,12 @@ def test_a_bundle_larger_than_any_node_is_named() -> None:
 def test_bundles_that_do_not_fit_together_are_infeasible() -> None:
     refused = place("SPREAD", [3, 3], node("a", 4))
     assert refused.reason.startswith("its bundles, {CPU: 6} together, do not all fit on the nodes, which have {CPU: 4}")
+
+
+def test_what_nodes_have_besides_is_not_told() -> None:
+    more = NodeView("a", ResourceSet.from_floats({"CPU": 4, "node:a": 1, "memory": 9}), cpus(4))
+    refused = bundles.place(GroupDemand([cpus(3), cpus(3)], "PACK"), ClusterView([more]))
+    assert "which have {CPU: 4} together" in refused.reason
 
 
 def test_what_greed_misses_is_found() -> None:

@@ -369,6 +369,15 @@ def test_a_busy_node_is_waited_for() -> None:
     assert str(why(table)) == "placement group g waits for node a to have room for 1 of its bundles"
 
 
+def test_only_the_bundles_of_nodes_that_are_full_are_said_to_wait_for_room() -> None:
+    table = make(seen("a", 1), seen("b", 1), seen("c", 1, 0))
+    table.apply(created(spec(wanted=(1, 1, 1))))
+    table.apply(reserved("a"))
+    assert str(why(table)) == "placement group g waits for nodes b, c to have room for 2 of its bundles"
+    table.apply(reserved("b"))
+    assert str(why(table)) == "placement group g waits for node c to have room for 1 of its bundles"
+
+
 def test_a_group_that_waits_for_a_busy_node_goes_to_one_that_has_room() -> None:
     table = make(seen("a", 4, 1))
     table.apply(created(spec(wanted=(3,))), seen("b", 4, 1, at_s=1.0))

@@ -55,6 +55,30 @@ def test_a_group_that_cannot_be_looked_at_says_why() -> None:
     assert found == ["is there once g is placed", "cannot be looked at: placement_groups g are known to the head"]
 
 
+class Small(_Alone):
+    """An agent of a cluster with an autoscaler, where a task waits that no node can run."""
+
+    def ask(self, _process: str, _what: str, _about: str) -> dict[str, Any]:
+        facts = {"key": "k"}
+        return {"reason": Reason(reasons.QUEUED, "it", "waits for a worker", facts=facts).as_json()}
+
+    def query(self, what: str, about: str = "", *, node: str = "") -> Any:
+        if what == "pending":
+            facts = {"needs": {"CPU": 90_000}}
+            why = Reason(reasons.INFEASIBLE, "it", "needs {CPU: 9}", "ask for less", facts).as_json()
+            return [{"client": "p", "actor": "", "key": "k", "why": why}]
+        assert what == "autoscaler"
+        unmet = {"what": "{CPU: 9}", "looked_at": [{"type": "small", "why": "is too small"}], "able_count": 0}
+        scaling = {"coming": [], "nodes": [], "deferred": [], "unmet": [unmet]}
+        return {"trouble": "", "age_s": 0.0, "report": {"troubles": [], "scaling": scaling}}
+
+
+def test_what_no_node_can_run_is_followed_to_the_autoscaler() -> None:
+    told = inquiry.story(Small(), "p", "0")
+    assert str(told.last()) == "the autoscaler launches nothing for it (small: is too small)"
+    assert told.last().code == reasons.INFEASIBLE
+
+
 def running(task: str, *waits: str, needs_all: bool = True) -> dict[str, Any]:
     return {
         "task": task, "name": task, "for_s": 1.0, "at": "a.py:1 in f", "waits": list(waits), "needs_all": needs_all,

@@ -55,6 +55,22 @@ def test_what_could_not_be_launched_and_what_finds_no_room_is_said() -> None:
     assert "small could not be launched, 1 times in a row, and is tried again in 4 s: out of quota" in lines
 
 
+def answer(machine: autoscaler.Autoscaler, at_s: float) -> dict[str, Any]:
+    return {"trouble": "", "age_s": 0.0, "report": {"scaling": report.of_machine(machine, at_s), "troubles": []}}
+
+
+def test_what_is_done_about_one_demand() -> None:
+    machine, _ = told(events.DemandChanged((cpus(1, 2), cpus(9)), (), 0.0), events.Ticked(0.0))
+    assert report.about(answer(machine, 0.0), "{CPU: 1}") == "is launching 1 of small for it"
+    assert report.about(answer(machine, 0.0), "{CPU: 7}") == ""
+    assert report.about(answer(machine, 0.0), "{CPU: 9}") == (
+        "launches nothing for it (small: a node of it has {CPU: 1}, less than {CPU: 9})"
+    )
+    machine.apply(events.LaunchAnswered(2, ("n1",), 1.0))
+    assert report.about(answer(machine, 1.0), "{CPU: 1}") == "has launched small n1 for it, which has not joined yet"
+    assert report.about({"trouble": "it ended", "age_s": 0.0, "report": None}, "{CPU: 1}") == "does not run: it ended"
+
+
 def test_node_that_goes_says_why_and_one_that_was_not_drained_is_kept_again() -> None:
     machine, _ = told(seen("n1", 0.0), seen("n2", 0.0), events.Ticked(20.0), at_s=20.0)
 

@@ -39,6 +39,7 @@ def main(orders: int, answers: int) -> None:
     except OSError as error:
         _answer(answers, {"ok": False, "error": f"{type(error).__name__}: {error}"})
         return
+    os.environ.update(config.get("env_vars", {}))  # of all processes of the node
     token = config.pop("token", "")  # nobody else is to have it
     if token:
         from umbel._base import token_files, tokens

@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping
+from collections.abc import Mapping
+from typing import Protocol
 
 from umbel._agent import bundles, shares
 from umbel._agent.builds import Builds
@@ -16,6 +17,19 @@ from umbel._model import reasons
 Reason = reasons.Reason
 
 
+class Elsewhere(Protocol):
+    """What is to be said of the cluster, if this node is in one. All in words, "" for nothing."""
+
+    def here(self) -> str:
+        """This node: "" where there is no other, with which it could be mixed up."""
+
+    def with_resources(self, needs: Mapping[str, int]) -> str:
+        """Which other nodes have so much in all."""
+
+    def with_room(self, needs: Mapping[str, int]) -> str:
+        """Which other nodes have so much free now."""
+
+
 class DemandReasons:
     def __init__(
         self,
@@ -26,10 +40,10 @@ class DemandReasons:
         table: WorkerTable,
         builds: Builds,
         serving: Serving,
-        elsewhere: Callable[[Mapping[str, int]], str] | None,
+        elsewhere: Elsewhere | None,
     ) -> None:
-        """held: what placement groups have of the ledger. known: the jobs. elsewhere: what other nodes have of resources that
-        this one lacks, in words."""
+        """held: what placement groups have of the ledger. known: the jobs. elsewhere: None for a node that is in no
+        cluster."""
         self._ledger = ledger
         self._bundles = held
         self._shares = known
@@ -37,7 +51,7 @@ class DemandReasons:
         self._table = table
         self._builds = builds
         self._serving = serving
-        self._elsewhere = elsewhere or (lambda _needs: "")
+        self._elsewhere = elsewhere
 
     def pending(self) -> list[Pending]:
         """Every waiting demand with the reason why it waits, in the order in which they will be served."""
@@ -66,13 +80,13 @@ class DemandReasons:
             return Reason(reasons.INFEASIBLE, "", demand.refusal)
         if self._serving.is_kept_out(demand):
             text = f"is being drained ({self._table.draining}), and begins nothing any more"
-            return Reason(reasons.NODE, "this node", text, "start another node that can have it")
+            return Reason(reasons.NODE, self._here() or "this node", text, "start another node that can have it")
         pools = self._wanted.pools(demand)
         if not pools:
             facts: dict[str, object] = {"group": demand.group, "bundle": demand.bundle_index}
             return Reason(reasons.GROUP, "its placement group", "has no place on this node yet", facts=facts)
         pool = self._wanted.pool_of(demand)
-        where = "this node"
+        where = self._here() or "this node"
         if pool is not None:
             where = f"bundle {pool.index} of its placement group"
             where += f", the best of {len(pools)}," if len(pools) > 1 else ""
@@ -94,17 +108,23 @@ class DemandReasons:
             return Reason(reasons.TURN, "", text, facts={"needs": dict(preferred.resources)})
         return Reason(reasons.STARTING, "its worker process", "is starting")
 
+    def _here(self) -> str:
+        return self._elsewhere.here() if self._elsewhere is not None else ""
+
     def _infeasible(self, demand: Demand, pool: bundles.Bundle | None, where: str) -> Reason:
         """It can never be served there."""
         ledger = self._ledger if pool is None else pool.ledger
         has = {name: ledger.total.get(name, 0) for name in demand.placement}
         in_all = ", ".join(f"{name}: {shown(name, amount)}" for name, amount in has.items())
-        more = "start Umbel with more" if pool is None else "make a placement group with more"
+        others = (
+            self._elsewhere.with_resources(demand.placement) if self._elsewhere is not None and pool is None else ""
+        )
+        more = "add a node with more" if self._here() else "start Umbel with more"
+        more = more if pool is None else "make a placement group with more"
         return Reason(
             reasons.INFEASIBLE,
             "it",
-            f"needs {describe(demand.placement)}, but {where} has {{{in_all}}} in all"
-            + (self._elsewhere(demand.placement) if pool is None else ""),
+            f"needs {describe(demand.placement)}, but {where} has {{{in_all}}} in all{others}",
             f"ask for less of {', '.join(sorted(demand.lacking))}, or {more}",
             {"needs": dict(demand.placement), "total": has, "lacking": dict(demand.lacking)},
         )
@@ -125,11 +145,14 @@ class DemandReasons:
         )
         who = [_counted(holders, "task or actor", "tasks and actors")] if holders or not groups else []
         who += [_counted(groups, "bundle of placement groups", "bundles of placement groups")] if groups else []
-        at = "" if pool is None else f" in {where.rstrip(',')}"
+        at, others = f" in {where.rstrip(',')}", ""
+        if pool is None:
+            at = f" on {self._here()}" if self._here() else ""
+            others = self._elsewhere.with_room(demand.placement) if self._elsewhere is not None else ""
         return Reason(
             reasons.RESOURCES,
             "it",
-            f"needs {describe(demand.resources)} and waits for {short_of}{at}, held by {' and '.join(who)}"
+            f"needs {describe(demand.resources)} and waits for {short_of}{at}, held by {' and '.join(who)}{others}"
             + (self._job_in_words(demand, missing) if pool is None else ""),
             facts={
                 "needs": dict(demand.resources),

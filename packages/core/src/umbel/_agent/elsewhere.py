@@ -17,6 +17,17 @@ def with_resources(nodes: Sequence[Node], needs: Mapping[str, int]) -> str:
     return _told(nodes, lambda node: all(node["resources"].get(name, 0) >= amount for name, amount in needs.items()))
 
 
+def with_room(nodes: Sequence[Node], needs: Mapping[str, int]) -> str:
+    """Which have so much free now, as far as is known here."""
+    living = [node for node in nodes if node["alive"] and not node.get("draining")]
+    fit = [node for node in living if all(node["available"].get(name, 0) >= amount for name, amount in needs.items())]
+    if not living:
+        return ""
+    if not fit:
+        return "; no other node of the cluster has that free now"
+    return f"; of the cluster's other nodes {_named(fit)} {'has' if len(fit) == 1 else 'have'} that free"
+
+
 def with_labels(nodes: Sequence[Node], selectors: Sequence[Any]) -> str:
     def is_fit(node: Node) -> bool:
         labels = {node_labels.NODE_ID: node["node_id"], **node["labels"]}
@@ -46,6 +57,9 @@ def _told(nodes: Sequence[Node], is_fit: Callable[[Node], bool]) -> str:
         return "; there is another node in the cluster, which does not have it"
     if not fit:
         return f"; there are {len(living)} other nodes in the cluster, none of which has it"
-    named = ", ".join(f"{node['node_id'][:8]} at {node['address']}" for node in fit[:NAMED_MAX])
-    more = f" and {len(fit) - NAMED_MAX} more" if len(fit) > NAMED_MAX else ""
-    return f"; of the cluster's other nodes {named}{more} would do"
+    return f"; of the cluster's other nodes {_named(fit)} would do"
+
+
+def _named(nodes: Sequence[Node]) -> str:
+    named = ", ".join(f"{node['node_id'][:8]} at {node['address']}" for node in nodes[:NAMED_MAX])
+    return named + (f" and {len(nodes) - NAMED_MAX} more" if len(nodes) > NAMED_MAX else "")

@@ -58,13 +58,26 @@ class Feasibility:
             return f"{needs} the only one has {labels}; {advice}"
         from umbel._agent import elsewhere
 
-        return f"{needs} this one has {labels}{elsewhere.with_labels(others, selectors)}; {advice}"
+        return f"{needs} {self.here()} has {labels}{elsewhere.with_labels(others, selectors)}; {advice}"
 
-    def elsewhere(self, needs: Mapping[str, int]) -> str:
-        """What other nodes have of resources that this one lacks, in words."""
+    def here(self) -> str:
+        """This node, "" where there is no other, with which it could be mixed up."""
+        return f"node {self._node_id[:8]}" if self._daemon.others.listed() else ""
+
+    def with_resources(self, needs: Mapping[str, int]) -> str:
+        """Which other nodes have so much in all, in words."""
         others = self._daemon.others.listed()
         if not others:
             return ""
         from umbel._agent import elsewhere
 
         return elsewhere.with_resources(others, needs)
+
+    def with_room(self, needs: Mapping[str, int]) -> str:
+        """Which other nodes have so much free now, in words."""
+        others = self._daemon.others.listed()
+        if not others:
+            return ""
+        from umbel._agent import elsewhere
+
+        return elsewhere.with_room(others, needs)

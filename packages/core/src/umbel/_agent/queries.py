@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import functools
 import json
+import os
 import socket
 from collections.abc import Callable
 from typing import TYPE_CHECKING, Any, Protocol
@@ -212,9 +213,10 @@ class Queries:
         config = self._config
         return {
             "node_id": config["node_id"],
+            "node_name": config.get("node_name", ""),
             "version": config.get("version", ""),
             "is_head": not config.get("head"),
-            "pid": config.get("driver_pid"),
+            "pid": os.getpid(),
             "started_s": self._daemon.started_s,
             "resources": dict(self._daemon.agent.ledger.total),
             "labels": config["labels"],

@@ -92,7 +92,7 @@ class Service:
             recycle_s=config.get("worker_recycle_s"),
             order=self._order(config["scheduler"]),
             is_kept=self.jobs.is_running if self.jobs is not None else None,
-            elsewhere=self.feasibility.elsewhere,
+            elsewhere=self.feasibility,
             packages=self.environments.packages,
         )
         self.node = Node(self, config)

@@ -10,7 +10,7 @@ decides; `lease_service` carries out.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from typing import TYPE_CHECKING
 
 from umbel._agent import builds, bundles, demand_table, fairness, serving, shares, worker_table
@@ -45,14 +45,14 @@ class AgentState:
         recycle_s: float | None = None,
         order: fairness.Order = fairness.deepest_first,
         is_kept: Callable[[str], bool] | None = None,
-        elsewhere: Callable[[Mapping[str, int]], str] | None = None,
+        elsewhere: demand_reasons.Elsewhere | None = None,
         packages: Callable[[], packages.Packages] | None = None,
     ) -> None:
         """worker_ids: fresh ids, for fork servers of environments too. starts_max: workers starting at once. idle_max:
         idle workers kept for good, and old ones that others do not let go. infeasible_timeout_s: how long a demand that
         can never be served may wait; None for ever. recycle_s: how old a worker may be that is used for tasks again;
         None for any age. is_kept: whether idle workers of an environment are kept at all; all are unless it is given.
-        elsewhere: what other nodes have of resources that this one lacks, in words. packages: makes what says which packages of
+        elsewhere: None for a node that is in no cluster. packages: makes what says which packages of
         environments are here; all are unless it is given."""
         self.ledger = ledger
         self.bundles = bundles.Bundles(ledger)

@@ -8,6 +8,7 @@ from typing import Any
 from umbel._autoscaling import autoscaler, packing, planning
 
 NODES_SHOWN_MAX = 50  # in words
+TYPES_SHOWN_MAX = 5  # in a sentence
 LATE_S = 15.0  # three periods: a launcher does not keep it from speaking, so it stands still
 
 Facts = Mapping[str, Any]
@@ -62,7 +63,8 @@ def plan_in_words(told: Facts) -> list[str]:
         f"then, as those have joined, {one['count']} of {one['type']}: {one['reason']}" for one in told["deferred"]
     ]
     for unmet in told["unmet"]:
-        waits = f", which waits for {unmet['able_count']} nodes to have room" if unmet["able_count"] else ""
+        able_count = unmet["able_count"]
+        waits = f", which waits for {able_count} node{'s' * (able_count != 1)} to have room" if able_count else ""
         lines.append(f"no room for {unmet['what']}{waits}:")
         lines += [f"  {looked['type']}: {looked['why']}" for looked in unmet["looked_at"]]
     return lines
@@ -78,6 +80,42 @@ def answer_in_words(answer: Facts) -> list[str]:
         lines.append(f"has said last {answer['age_s']:.0f} s ago:")
     lines += told["troubles"]
     return lines + (in_words(told["scaling"]) if told["scaling"] is not None else ["finds out what runs"])
+
+
+def about(answer: Facts, wanted: str) -> str:
+    """What is done for one kind of what waits, "" for nothing. answer: as for `answer_in_words`. wanted: as plans call it: its
+    amounts in words, or "placement group ID"."""
+    told = answer["report"]["scaling"] if answer["report"] is not None else None
+    if answer["trouble"] or told is None:
+        return f"does not run: {answer['trouble']}" if answer["trouble"] else "finds out what runs"
+    found = [
+        f"is launching {one['count']} of {one['type']} for it" for one in told["coming"] if wanted in one["reason"]
+    ]
+    found += [
+        f"has launched {one['type']} {one['node']} for it, which has not joined yet"
+        for one in told["nodes"]
+        if one["state"] == planning.NodeState.LAUNCHING.value and wanted in one["launched_for"]
+    ]
+    found += [
+        f"launches {one['count']} of {one['type']} for it when those have joined that are coming"
+        for one in told["deferred"]
+        if wanted in one["reason"]
+    ]
+    for unmet in told["unmet"]:
+        if wanted in unmet["what"]:
+            found.append(_nothing_for(unmet))
+    return ", and ".join(found)
+
+
+def _nothing_for(unmet: Facts) -> str:
+    shown = [f"{looked['type']}: {looked['why']}" for looked in unmet["looked_at"][:TYPES_SHOWN_MAX]]
+    hidden_count = len(unmet["looked_at"]) - len(shown)
+    shown += [f"and {hidden_count} more types"] if hidden_count > 0 else []
+    text = f"launches nothing for it ({'; '.join(shown) or 'it has no types of nodes'})"
+    able_count = unmet["able_count"]
+    return text + (
+        f"; {able_count} node{'s' * (able_count != 1)} could hold it once there is room" if able_count else ""
+    )
 
 
 def in_words(told: Facts) -> list[str]:

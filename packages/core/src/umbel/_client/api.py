@@ -9,6 +9,7 @@ from collections.abc import Sequence
 from typing import Any, TypeVar, overload
 
 from umbel._client import actor, current, refs
+from umbel._model import node_labels
 from umbel._model import resources as resource_model
 
 T = TypeVar("T")
@@ -213,7 +214,7 @@ def _as_ray_has_it(node: dict[str, Any]) -> dict[str, Any]:
         "Alive": is_alive,
         "NodeManagerAddress": host,
         "NodeManagerHostname": node.get("host_name") or _host_name(),
-        "NodeName": host,
+        "NodeName": node.get("node_name") or host,
         **dict.fromkeys(_PORTS, 0),
         "NodeManagerPort": int(port or 0),
         "MetricsExportPort": node.get("metrics_port", 0),
@@ -223,8 +224,7 @@ def _as_ray_has_it(node: dict[str, Any]) -> dict[str, Any]:
         "DeathReasonMessage": node.get("reason", ""),
         "Resources": _floats(node.get("resources", {})) if is_alive else {},
         "alive": is_alive,
-        "Labels": {f"umbel.io/{k}" if "/" not in k else k: v for k, v in {
-            "node-id": node["node_id"], **node.get("labels", {})}.items()},
+        "Labels": {node_labels.NODE_ID: node["node_id"], **node.get("labels", {})},
     }  # fmt: skip
 
 

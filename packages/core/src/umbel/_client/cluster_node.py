@@ -21,7 +21,8 @@ _OUTSIDE = addresses.Address("192.0.2.1", 9)  # a documentation address (RFC 573
 
 
 class Wishes(NamedTuple):
-    """What the node is to have; as for a private one in `umbel.init`."""
+    """What the node is to have; as for a private one in `umbel.init`. node_name: what lists call it, "" for its address.
+    env_vars: of its processes, beside those of this one."""
 
     num_cpus: float | None = None
     num_gpus: float | None = None
@@ -29,6 +30,11 @@ class Wishes(NamedTuple):
     labels: Mapping[str, str] = {}
     object_store_memory: int | None = None
     scheduler: str | None = None
+    memory: int | None = None
+    node_name: str = ""
+    env_vars: Mapping[str, str] = {}
+    object_spilling_directory: str | None = None
+    metrics_export_port: int | None = None
 
 
 def wishes_of(spec: spi.NodeSpec, own_labels: Mapping[str, str], store_bytes: int | None = None) -> Wishes:
@@ -47,7 +53,7 @@ class Place(NamedTuple):
 
     host, port: where it listens; a port of None is nowhere, a host of "" the one at which others reach it. node_host: at which
     that is, "" for the one that it listens at, or from which it reaches the head. token_file: "" for the environment's token.
-    token: of one that joins, in place of a file: it is kept in the session's directory, and goes with that.
+    token: in place of a file: it is kept in the session's directory, and goes with that.
     tls_directory: "" for the environment's, if there is one there.
     """
 
@@ -68,11 +74,13 @@ class Keeping(NamedTuple):
 
 
 class Started(NamedTuple):
-    """A node's daemon. told: what it has, in words. address: where others reach it; "" for nowhere."""
+    """A node's daemon. told: what it has, in words. address: where others reach it; "" for nowhere. token_file: of a head that
+    listens, or that it was given."""
 
     launched: launch.Launched
     told: str
     address: str
+    token_file: str
 
 
 def start_node(
@@ -89,7 +97,12 @@ def start_node(
     reason. ends_with_starter: the node ends when this process does. autoscaling: of a head that listens, what its cluster's
     file says, if it is to launch nodes.
     """
-    config = configuration.Config.from_environment()
+    config = configuration.Config.from_environment({**os.environ, **wishes.env_vars})
+    if wishes.metrics_export_port is not None:
+        config = own_node.with_metrics_port(config, wishes.metrics_export_port, option="metrics_export_port")
+    if config.metrics_export_port >= 0:
+        own_node.check_can_serve_metrics()
+    config = own_node.with_spilling(config, wishes.object_spilling_directory, None, [])
     policy = wishes.scheduler or config.scheduler
     registry.installed().schedulers.find(policy)
     store_bytes = own_node.store_bytes(wishes.object_store_memory)
@@ -97,6 +110,7 @@ def start_node(
     totals, ids, found_labels = own_node.totals(
         wishes.num_cpus, wishes.num_gpus, wishes.resources, store_bytes, config,
         host=network.get("node_host", resource_model.NODE_ADDRESS), is_head=not place.head,
+        memory=wishes.memory,
     )  # fmt: skip
     labels = {**found_labels, **wishes.labels}
     launched = launch.launch(
@@ -107,6 +121,8 @@ def start_node(
             "has_jobs": True,
             "version": attach.version(),
             "worker_imports": [],
+            "node_name": wishes.node_name,
+            "env_vars": dict(wishes.env_vars),
             **network,
             **({"storage": keeping.url, "is_standby": keeping.is_standby} if keeping is not None else {}),
             **({"autoscaling": autoscaling} if autoscaling is not None else {}),
@@ -116,7 +132,8 @@ def start_node(
         else launch.READY_TIMEOUT_S + (config.node_join_s if place.head else 0.0),
     )
     address = sessions.outliving(launched.session_dir).address
-    return Started(launched, own_node.in_words(totals), address)
+    token_file = os.path.join(launched.session_dir, "token") if place.token else place.token_file
+    return Started(launched, own_node.in_words(totals), address, token_file)
 
 
 def _network(place: Place, config: configuration.Config) -> dict[str, Any]:
@@ -133,7 +150,8 @@ def _network(place: Place, config: configuration.Config) -> dict[str, Any]:
             )
     else:
         node_host = place.node_host or (place.host if place.host not in ANYWHERE else _source(_OUTSIDE))
-        token_files.ensure(place.token_file)
+        if not place.token:
+            token_files.ensure(place.token_file)
     tls_directory = place.tls_directory or os.environ.get(own_tls.DIRECTORY_VARIABLE, "")
     if tls_directory:
         tls_directory = os.path.abspath(tls_directory)
@@ -164,8 +182,3 @@ def _source(other: addresses.Address) -> str:
         raise exceptions.UmbelSystemError(
             f"this machine has no address from which to reach {other}: {error.strerror}; name one by --node-ip-address"
         ) from error
-
-
-def token_path(wanted: str | None) -> str:
-    """The file of a head's token: the one that is wanted, or a new one of its own."""
-    return os.path.abspath(wanted) if wanted else token_files.default_path(os.urandom(8).hex())

@@ -98,7 +98,6 @@ class SessionContext:
     __slots__ = (
         "__weakref__",
         "accelerator_ids",
-        "address",
         "env_vars",
         "environment",
         "job_id",
@@ -119,7 +118,6 @@ class SessionContext:
         job_id: str,
         namespace: str,
         session_dir: str,
-        address: str = "",
         labels: Mapping[str, str] | None = None,
         accelerator_ids: Mapping[str, list[str]] | None = None,
         env_vars: Mapping[str, str] | None = None,
@@ -131,7 +129,6 @@ class SessionContext:
         self.job_id = job_id
         self.namespace = namespace
         self.session_dir = session_dir
-        self.address = address
         self.labels = labels or {}
         self.accelerator_ids = {} if accelerator_ids is None else accelerator_ids
         self.env_vars = env_vars or {}  # of the runtime_env in which this process runs
@@ -185,8 +182,11 @@ class RuntimeContext:
 
     @property
     def gcs_address(self) -> str:
-        """The address other processes would connect to; empty for a private cluster."""
-        return self._session.address
+        """host:port of the cluster's head; "" for a node that is in none."""
+        from umbel._client import current
+
+        heads = [one for one in current.running().query("nodes") if one.get("is_head") and one.get("alive", True)]
+        return str(heads[0].get("address", "")) if heads else ""
 
     @property
     def namespace(self) -> str:

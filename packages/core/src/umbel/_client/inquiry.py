@@ -17,7 +17,7 @@ from umbel import exceptions
 from umbel._base import nodes
 from umbel._client import answers, refs
 from umbel._client import reasons as local
-from umbel._model import reasons
+from umbel._model import reasons, resources
 from umbel._objects import ownership
 
 if TYPE_CHECKING:
@@ -32,6 +32,7 @@ HOPS_MAX = 30  # objects asked about for one story; a longer one is cut, which s
 # Of those that run ahead of a call, or whose results are waited for until one is there, so many are followed to see whether
 # one can end; more are not called a deadlock. One less than a process tells.
 WAYS_MAX = answers.WAITS_TOLD_MAX - 1
+_ROOMLESS = (reasons.INFEASIBLE, reasons.RESOURCES, reasons.GROUP)  # what another node might help
 _ADVICE = (
     "let one of them return without waiting, or give an actor a larger max_concurrency or async methods so that it can "
     "answer meanwhile"
@@ -77,9 +78,9 @@ def of_actor(asker: Asker, listed: Mapping[str, Any]) -> Reason:
     told = Reason(reasons.ACTOR, f"actor {listed['class_name']} {actor}", f"is {state}", facts=facts)
     if listed["reason"]:
         told = told._replace(text=f"is {state}: {listed['reason']}")
-        return _bound([told, *_at_agent(asker, "", facts)]) if listed.get("sought_on") else told
+        return told_on(asker, _bound([told, *_at_agent(asker, "", facts)])) if listed.get("sought_on") else told
     if not listed["worker"]:
-        return _bound([told, *_at_agent(asker, "", facts)])
+        return told_on(asker, _bound([told, *_at_agent(asker, "", facts)]))
     doing = list(_through_worker(asker, listed["worker"], "", frozenset(), iter(range(HOPS_MAX)), is_told=False))
     if not doing:
         return told._replace(code=reasons.READY, text=f"is {state} and runs nothing")
@@ -103,8 +104,9 @@ def of_process(asker: Asker, process: str) -> list[Reason]:
 
 
 def told_on(asker: Asker, told: Reason) -> Reason:
-    """A story of whose end others know more, with that: a graph's actors of a value, the agent of the store."""
-    told = _through_transfer(asker, _through_graph(asker, told))
+    """A story of whose end others know more, with that: a graph's actors of a value, the agent of the store, the autoscaler of
+    what lacks room."""
+    told = _through_autoscaler(asker, _through_transfer(asker, _through_graph(asker, told)))
     if told.last().code != reasons.ROOM:
         return told
     from umbel._client import store_full
@@ -136,6 +138,25 @@ def _through_transfer(asker: Asker, told: Reason) -> Reason:
     except exceptions.UmbelError as error:
         return told.followed_by(Reason(reasons.UNKNOWN, "the node's daemon", f"does not say how far it is: {error}"))
     return told if found is None else told.followed_by(Reason.from_json(found))
+
+
+def _through_autoscaler(asker: Asker, told: Reason) -> Reason:
+    """A story that ends with what has no room, with what the autoscaler does about it, if there is one."""
+    last = told.last()
+    needs, group = last.facts.get("needs"), last.facts.get("group", "")
+    if last.code not in _ROOMLESS or not (needs or group):
+        return told
+    try:
+        answer = asker.query("autoscaler")
+    except exceptions.UmbelError:  # the head is out of reach, which others say
+        return told
+    if answer is None:
+        return told
+    from umbel._autoscaling import demand, report
+
+    wanted = demand.amounts_in_words(resources.ResourceSet(needs)) if needs else f"placement group {group}"
+    text = report.about(answer, wanted)
+    return told.followed_by(last._replace(subject="the autoscaler", text=text, advice="")) if text else told
 
 
 def _through_graph(asker: Asker, told: Reason) -> Reason:

@@ -106,10 +106,13 @@ class Launching:
         self.abandon()
         if answer and answer.get("refusal"):
             raise exceptions.UmbelSystemError(f"this node cannot join the cluster: {answer['refusal']}")
-        reason = f"it did not answer within {timeout_s or 0:g} s or died (code {self._process.returncode})"
-        raise exceptions.UmbelSystemError(
-            f"the Umbel daemon did not start: {answer['error'] if answer else reason}; its output is on standard error"
+        code = self._process.returncode
+        reason = (
+            answer["error"]
+            if answer
+            else f"it did not answer within {timeout_s or 0:g} s or died (code {code}); its output is on standard error"
         )
+        raise exceptions.UmbelSystemError(f"the Umbel daemon did not start: {reason}")
 
     def abandon(self) -> None:
         """There will be no session after all: the daemon ends and nothing of it is left. Idempotent."""

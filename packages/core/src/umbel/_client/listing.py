@@ -149,7 +149,8 @@ def _node(one: Row) -> Row:
     return {
         "node_id": one["node_id"], "node_ip": host, "is_head_node": one["is_head"],
         "state": "ALIVE" if one["alive"] else "DEAD",
-        "state_message": _drained(one) if one["alive"] else f"{how} termination: {one['reason']}", "node_name": host,
+        "state_message": _drained(one) if one["alive"] else f"{how} termination: {one['reason']}",
+        "node_name": one.get("node_name") or host,
         "resources_total": _floats(one["resources"]) if one["alive"] else {}, "labels": one["labels"],
         "start_time_ms": _milliseconds(one["started_s"]), "end_time_ms": _milliseconds(one.get("ended_s")),
     }  # fmt: skip

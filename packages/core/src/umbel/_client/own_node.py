@@ -23,9 +23,11 @@ def totals(
     *,
     host: str = resource_model.NODE_ADDRESS,
     is_head: bool = True,
+    memory: Any = None,
 ) -> tuple[dict[str, float], dict[str, list[str]], dict[str, str]]:
     """What the node has, by resource; the ids of its devices; the labels they give it. num_cpus, num_gpus, custom: as in
-    `umbel.init`. host: at which others reach it. Raises TypeError and ValueError."""
+    `umbel.init`. host: at which others reach it. memory: bytes for what asks for memory=, None for what is available. Raises
+    TypeError and ValueError."""
     unit = resource_model.RESOURCE_UNIT
     totals: dict[str, float] = {}
     ids: dict[str, list[str]] = {}
@@ -55,12 +57,58 @@ def totals(
     memory_bytes = control_groups.available_bytes()
     if config.memory_limit_bytes:
         memory_bytes = min(memory_bytes, int(config.memory_limit_bytes * config.memory_usage_threshold))
-    totals[resource_model.MEMORY] = float(memory_bytes)
+    totals[resource_model.MEMORY] = float(memory_bytes if memory is None else _checked_memory(memory))
     totals[resource_model.OBJECT_STORE_MEMORY] = float(store_bytes)
     totals[resource_model.NODE_PREFIX + host] = 1.0
     if is_head:
         totals[resource_model.HEAD_NODE] = 1.0
     return {name: amount for name, amount in totals.items() if amount or name == resource_model.CPU}, ids, labels
+
+
+def _checked_memory(wanted: Any) -> int:
+    if isinstance(wanted, bool) or not isinstance(wanted, (int, float)) or int(wanted) != wanted:
+        raise TypeError(f"memory must be a whole number of bytes, got {wanted!r}; omit it for what is available")
+    if wanted <= 0:
+        raise ValueError(f"memory must be a number of bytes > 0, got {wanted}; omit it for what is available")
+    return int(wanted)
+
+
+def with_metrics_port(config: configuration.Config, port: Any, *, option: str) -> configuration.Config:
+    """Metrics are served there. option: what the port was given as. Raises TypeError, ValueError."""
+    if isinstance(port, bool) or not isinstance(port, int):
+        raise TypeError(f"{option} must be a port number, got {port!r}; omit it to serve no metrics")
+    if not 0 <= port <= 65_535:
+        raise ValueError(f"{option} must be from 0 to 65535, got {port!r}; omit it to serve no metrics")
+    return config.replace(metrics_export_port=port)
+
+
+def check_can_serve_metrics() -> None:
+    """Raises ImportError."""
+    from importlib import util
+
+    if util.find_spec("prometheus_client") is None:
+        raise ImportError(
+            "serving metrics needs the package prometheus-client, which is not installed; run: pip install "
+            '"umbel[metrics]", or leave _metrics_export_port and UMBEL_METRICS_EXPORT_PORT out',
+            name="prometheus_client",
+        )
+
+
+def with_spilling(
+    config: configuration.Config, directory: Any, system_config: Any, ignored: list[str]
+) -> configuration.Config:
+    """The settings with what was told of spilling; a directory that was named can be written to. What means nothing here goes
+    to `ignored`."""
+    if system_config is not None or directory is not None:
+        from umbel._client import spill_options
+
+        config = spill_options.read(config, directory, system_config, ignored)
+    if config.object_spilling and config.object_spilling_directory:
+        from umbel._objects import spill_files
+
+        config = config.replace(object_spilling_directory=spill_files.local_path(config.object_spilling_directory))
+        spill_files.check(config.object_spilling_directory)
+    return config
 
 
 def store_bytes(wanted: Any) -> int:

@@ -1,4 +1,4 @@
-"""Which node of this machine a program or command means: those that `umbel start` has started and that run."""
+"""Which node of this machine a program or command means."""
 
 from __future__ import annotations
 
@@ -10,7 +10,8 @@ from umbel._base import sessions
 
 
 def find(address: str) -> str | None:
-    """The directory of its session. None for a private node: "local", or none named and none running.
+    """The directory of the session of a node that does not end with a driver. None for a private one: "local", or none named and
+    none running.
 
     address: "" for none named; "auto" for the one that runs here, of several in one cluster its head if that is here; the
     directory of a session, or the end of its name; or host:port of a node that runs here, or of the head of one that does.
@@ -24,13 +25,12 @@ def find(address: str) -> str | None:
 
         return _at(address, running) if tool.is_remote(address) else named(address, running)
     if len(running) > 1:
-        members = _members(running)
-        clusters = {node.cluster for node in members.values()}
-        if len(clusters) == 1 and clusters != {""}:
-            return _head_first(members)[0]
+        of_cluster = of_one_cluster(running)
+        if of_cluster:
+            return of_cluster[0]
         raise ConnectionError(
             f"several nodes run here; say which by address= or UMBEL_ADDRESS, or pass address='local' for a private one:"
-            f"{_listed(running)}"
+            f"{listed(running)}"
         )
     if not running and address == "auto":
         raise ConnectionError(
@@ -40,10 +40,39 @@ def find(address: str) -> str | None:
     return running[0] if running else None
 
 
+def looked_at(name: str = "") -> str:
+    """The directory of the session that whoever only looks means, which may be a program's own.
+
+    name: "" or "auto" for the only one that runs here or, where all that run are nodes of one cluster, that of its head if it is
+    here; else the directory or the end of its name. Raises ConnectionError.
+    """
+    running = sessions.running_sessions(sessions.base_dir())
+    if name not in ("", "auto"):
+        return named(name, running)
+    if len(running) == 1:
+        return running[0]
+    if not running:
+        raise ConnectionError(
+            "no session of this user runs here; start a node with `umbel start --head`, or call umbel.init() in a program"
+        )
+    of_cluster = of_one_cluster(running)
+    if of_cluster:
+        return of_cluster[0]
+    raise ConnectionError(f"several sessions run here; say which by --session, or address=:{listed(running)}")
+
+
+def of_one_cluster(running: list[str]) -> list[str]:
+    """These sessions, the head's first, if all are of nodes of one cluster; else []."""
+    members = _members(running)
+    clusters = {node.cluster for node in members.values()}
+    is_one = len(clusters) == 1 and clusters != {""} and len(members) == len(running)
+    return _head_first(members) if is_one else []
+
+
 def _members(running: list[str]) -> dict[str, sessions.Outliving]:
     found = {}
     for path in running:
-        with contextlib.suppress(OSError):  # it has just ended
+        with contextlib.suppress(OSError):  # it has just ended, or is a program's own
             found[path] = sessions.outliving(path)
     return found
 
@@ -77,10 +106,12 @@ def named(address: str, running: list[str]) -> str:
     if len(fitting) == 1:
         return fitting[0]
     if fitting:
-        raise ConnectionError(f"several nodes are called {address!r}; give more of the name:{_listed(fitting)}")
-    advice = f"name one of these:{_listed(running)}" if running else "none does: start one with `umbel start --head`"
+        raise ConnectionError(f"several nodes are called {address!r}; give more of the name:{listed(fitting)}")
+    advice = f"name one of these:{listed(running)}" if running else "none does: start one with `umbel start --head`"
     raise ConnectionError(f"no node {address!r} runs on this machine; {advice}")
 
 
-def _listed(paths: list[str]) -> str:
-    return "".join(f"\n  {path}" for path in paths)
+def listed(paths: list[str]) -> str:
+    """A line each, with the address of a node that listens."""
+    found = {path: node.address for path, node in _members(paths).items() if node.address}
+    return "".join(f"\n  {path}" + (f" at {found[path]}" if path in found else "") for path in paths)

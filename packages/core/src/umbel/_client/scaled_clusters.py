@@ -8,6 +8,7 @@ import os
 import select
 import signal
 import time
+from collections.abc import Mapping
 from typing import Final
 
 from umbel import exceptions, spi
@@ -18,6 +19,7 @@ from umbel._plugins import registry
 END_S: Final = 30.0  # for the head to end with all that runs on its node; then it is killed
 ROUNDS_MAX: Final = 5  # of ending nodes: one that came while others were ended is seen by the next
 LOOK_S: Final = 0.02
+NAMED_MAX: Final = 50  # of the nodes that were ended
 NOWHERE: Final = "127.0.0.1:1"  # for a launcher that is to launch nothing
 
 
@@ -53,11 +55,17 @@ def check(file: cluster_files.ClusterFile) -> None:
 
 
 def start(
-    file: cluster_files.ClusterFile, place: cluster_node.Place, keeping: cluster_node.Keeping | None = None
+    file: cluster_files.ClusterFile,
+    place: cluster_node.Place,
+    keeping: cluster_node.Keeping | None = None,
+    *,
+    env_vars: Mapping[str, str] | None = None,
 ) -> cluster_node.Started:
-    """Its head, on this machine, whose autoscaler does the rest. place: without a token's file. Raises as `start_node`."""
+    """Its head, on this machine, whose autoscaler does the rest. place: without a token's file. env_vars: of its processes.
+    Raises as `start_node`."""
     check(file)
     wishes = cluster_node.Wishes() if file.head is None else cluster_node.wishes_of(file.head, {})
+    wishes = wishes._replace(env_vars=env_vars or {})
     path = token_path(file.name)
     try:
         return cluster_node.start_node(
@@ -82,12 +90,14 @@ def end(file: cluster_files.ClusterFile) -> list[str]:
     """The head, if it is here, and all nodes that the cluster's launcher knows. Returns what has ended, in words. Raises
     UmbelError, NodeLaunchError when some may be left."""
     ended = []
-    head = running(file.name)
-    if head:
-        _end_head(head)
-        ended.append(f"the head in {os.path.basename(head)}")
     made = launcher(file)
     names: set[str] = set()
+    with contextlib.suppress(exceptions.UmbelError):  # which is told below
+        names.update(made.running())
+    head = running(file.name)
+    if head:
+        _end_head(head)  # which most nodes end with
+        ended.append(f"the head in {os.path.basename(head)}")
     for _ in range(ROUNDS_MAX):
         left = list(made.running())
         if not left:
@@ -98,7 +108,11 @@ def end(file: cluster_files.ClusterFile) -> list[str]:
         raise exceptions.NodeLaunchError(f"nodes appear as fast as they are ended: {left}; is another head running?")
     made.close()
     _forget_token(file.name)
-    return ended + ([f"{len(names)} node{'s' * (len(names) != 1)}"] if names else [])
+    if not names:
+        return ended
+    more_count = len(names) - NAMED_MAX
+    told = ", ".join(sorted(names)[:NAMED_MAX]) + (f" and {more_count} more" if more_count > 0 else "")
+    return [*ended, f"{len(names)} node{'s' * (len(names) != 1)} ({told})"]
 
 
 def _end_head(path: str) -> None:

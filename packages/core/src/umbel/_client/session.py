@@ -148,9 +148,14 @@ def init(
         if infeasible_timeout_s is not None:
             config = config.replace(infeasible_timeout_s=_checked_timeout(infeasible_timeout_s))
         if _metrics_export_port is not None:
-            config = config.replace(metrics_export_port=_checked_port(_metrics_export_port, engine or config.engine))
+            config = own_node.with_metrics_port(config, _metrics_export_port, option="_metrics_export_port")
+            if (engine or config.engine) == "inline":
+                raise exceptions.UnsupportedFeature(
+                    "init(engine='inline', _metrics_export_port=...) is not there: the inline engine has no node that could "
+                    "serve metrics; use the native engine"
+                )
         ignored = _ignored_of(others, local_mode)
-        config = _with_spilling(config, object_spilling_directory, others.get("_system_config"), ignored)
+        config = own_node.with_spilling(config, object_spilling_directory, others.get("_system_config"), ignored)
         if ignored:
             warnings.warn(f"init() ignores {', '.join(ignored)}: Umbel has no such setting", stacklevel=2)
         job_facts: dict[str, Any] = {}
@@ -170,7 +175,7 @@ def init(
         if namespace is not None and (not isinstance(namespace, str) or not namespace):
             raise TypeError(f"namespace must be a non-empty string, got {namespace!r}; omit it for one of its own")
         if config.metrics_export_port >= 0 and name == "native" and node is None:
-            _check_can_serve_metrics()
+            own_node.check_can_serve_metrics()
         if _tracing_startup_hook is not None:
             _run_tracing_hook(_tracing_startup_hook, name)
         with _begun(name if node is None else "") as extras:
@@ -302,19 +307,6 @@ def _configured_logging(config: Any) -> dict[str, object]:
     return config.to_dict()
 
 
-def _checked_port(port: Any, engine: str) -> int:
-    if isinstance(port, bool) or not isinstance(port, int):
-        raise TypeError(f"_metrics_export_port must be a port number, got {port!r}; omit it to serve no metrics")
-    if not 0 <= port <= 65_535:
-        raise ValueError(f"_metrics_export_port must be from 0 to 65535, got {port!r}; omit it to serve no metrics")
-    if engine == "inline":
-        raise exceptions.UnsupportedFeature(
-            "init(engine='inline', _metrics_export_port=...) is not there: the inline engine has no node that could "
-            "serve metrics; use the native engine"
-        )
-    return port
-
-
 def _run_tracing_hook(hook: Any, engine: str) -> None:
     """Call it, before anything starts. Raises what it raises, and what is wrong with its name."""
     if not isinstance(hook, str):
@@ -342,17 +334,6 @@ def _run_tracing_hook(hook: Any, engine: str) -> None:
     tracing.find_hook(hook)()
 
 
-def _check_can_serve_metrics() -> None:
-    from importlib import util
-
-    if util.find_spec("prometheus_client") is None:
-        raise ImportError(
-            "serving metrics needs the package prometheus-client, which is not installed; run: pip install "
-            '"umbel[metrics]", or leave _metrics_export_port and UMBEL_METRICS_EXPORT_PORT out',
-            name="prometheus_client",
-        )
-
-
 def _ignored_of(others: Mapping[str, Any], local_mode: bool) -> list[str]:
     """What of the arguments means nothing here, as the warning names it. Raises UnsupportedFeature, and RuntimeError for
     unknown ones."""
@@ -375,23 +356,6 @@ def _ignored_of(others: Mapping[str, Any], local_mode: bool) -> list[str]:
     ]
 
 
-def _with_spilling(
-    config: configuration.Config, directory: Any, system_config: Any, ignored: list[str]
-) -> configuration.Config:
-    """The settings with what `init` was told of spilling; a directory that was named can be written to. What means nothing
-    here goes to `ignored`."""
-    if system_config is not None or directory is not None:
-        from umbel._client import spill_options
-
-        config = spill_options.read(config, directory, system_config, ignored)
-    if config.object_spilling and config.object_spilling_directory:
-        from umbel._objects import spill_files
-
-        config = config.replace(object_spilling_directory=spill_files.local_path(config.object_spilling_directory))
-        spill_files.check(config.object_spilling_directory)
-    return config
-
-
 def _running_node(address: Any, engine: str, config: configuration.Config, of_node: list[str]) -> str | None:
     """The directory of the node that `init` is to connect to; None for one of its own. of_node: what was given of the
     arguments that describe one."""
@@ -407,6 +371,11 @@ def _running_node(address: Any, engine: str, config: configuration.Config, of_no
     if address not in (None, "", "local"):
         _check_left_to_node(address, of_node)
     wanted = (config.address if address in (None, "", "auto") else "") or address or ""
+    if wanted.startswith("ray://"):
+        raise ValueError(
+            f"address={wanted!r} is of Ray's client, which Umbel has not; name any node of the cluster that listens, as "
+            f"{REMOTE_SCHEME}{wanted.removeprefix('ray://')}, with the port by which it listens"
+        )
     if is_remote(wanted):
         _check_left_to_node(wanted, of_node)
         return wanted

@@ -92,9 +92,10 @@ def why(group: Group) -> Reason:
         return Reason(reasons.GROUP, subject, f"{lost}{group.reason}", facts=facts)
     waits_for = list(attempt.waits_for)
     facts["nodes"] = waits_for
-    what = "take it up" if attempt.is_committing else f"have room for {len(attempt.nodes)} of its bundles"
-    where = ", ".join(node[:8] for node in waits_for)
-    return Reason(reasons.GROUP, subject, f"{lost}waits for node {where} to {what}", facts=facts)
+    count = sum(node in attempt.waits_for for node in attempt.nodes.values())
+    what = "take it up" if attempt.is_committing else f"have room for {count} of its bundles"
+    where = f"node{'s' * (len(waits_for) > 1)} {', '.join(node[:8] for node in waits_for)}"
+    return Reason(reasons.GROUP, subject, f"{lost}waits for {where} to {what}", facts=facts)
 
 
 def listed(one: Group) -> Listed:

@@ -118,6 +118,9 @@ def umbel_commands() -> list[spi.CommandDescriptor]:
         spi.CommandDescriptor("drain-node", "umbel.cli.drain:make", summary="Have a node take no more work, and end"),
         spi.CommandDescriptor("explain", "umbel.cli.explain:make", summary="Why something waits, and what would help"),
         spi.CommandDescriptor("get", "umbel.cli.listing:make_get", summary="All that is known of one task, actor, ..."),
+        spi.CommandDescriptor(
+            "health-check", "umbel.cli.cluster:make_health_check", summary="Whether a cluster is alive, as an exit code"
+        ),
         spi.CommandDescriptor("list", "umbel.cli.listing:make_list", summary="Tasks, actors, objects, workers, ..."),
         spi.CommandDescriptor("logs", "umbel.cli.logs:make", summary="What workers have printed"),
         spi.CommandDescriptor("memory", "umbel.cli.memory:make", summary="Who holds what in a session's memory"),

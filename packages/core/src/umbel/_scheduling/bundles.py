@@ -350,10 +350,9 @@ def _why_not(demand: GroupDemand, nodes: Sequence[placement.NodeView], able: Map
             "add a node"
         )
     if demand.strategy == STRICT_SPREAD:
-        return (
-            f"its {len(demand.bundles)} bundles need as many nodes, one each (STRICT_SPREAD), but {count}; add nodes, ask for "
-            "fewer bundles, or use SPREAD"
-        )
+        needed = f"its {len(demand.bundles)} bundles need as many nodes, one each (STRICT_SPREAD)"
+        short_of = f"but {count}" if len(nodes) < len(demand.bundles) else _crowded(demand, able, len(nodes))
+        return f"{needed}, {short_of}; add nodes, ask for fewer bundles, or use SPREAD"
     if demand.strategy == STRICT_PACK:
         wanted = _described(_sum([demand.bundles[index] for index in able]))
         return (
@@ -361,8 +360,26 @@ def _why_not(demand: GroupDemand, nodes: Sequence[placement.NodeView], able: Map
             "use PACK"
         )
     wanted = _described(_sum([demand.bundles[index] for index in able]))
-    has = _described(_sum([node.total for node in nodes]))
+    in_all = _sum([node.total for node in nodes])
+    has = _described(resources.ResourceSet({name: in_all.get(name, 0) for name in _sum(demand.bundles)}))
     return f"its bundles, {wanted} together, do not all fit on the nodes, which have {has} together; ask for less or add a node"
+
+
+def _crowded(demand: GroupDemand, able: Mapping[int, Sequence[str]], alive_count: int) -> str:
+    """Why there is no node for each missing bundle, though there are nodes enough."""
+    taken, alive = set(demand.placed.values()), f"{alive_count} nodes alive"
+    alike: dict[_Kind, list[int]] = {}
+    for index in able:
+        alike.setdefault(demand.kind(index), []).append(index)
+    for (bundle, selector), indices in alike.items():
+        able_count = len(set(able[indices[0]]) - taken)
+        if able_count < len(indices):
+            where = f" and has labels like {dict(selector)}" if selector else ""
+            others = " and holds none of the others" if taken else ""
+            each = f"each of {len(indices)} of them needs one that has {_described(bundle)}{where}{others}"
+            return f"and {each}, as {able_count} of the {alive} {'does' if able_count == 1 else 'do'}"
+    able_count = len({node for nodes in able.values() for node in nodes} - taken)
+    return f"and the {able_count} of the {alive} that can hold any of them do not suffice"
 
 
 def _described(amounts: resources.ResourceSet) -> str:

@@ -18,6 +18,7 @@ from umbel import exceptions
 from umbel._autoscaling import report
 from umbel._base import sessions, token_files, tokens
 from umbel._client import cluster_files, cluster_node, cluster_view, launch, running_nodes, scaled_clusters, tool
+from umbel._model import reasons
 from umbel._model import resources as resource_model
 from umbel.cli import explain, node
 
@@ -38,6 +39,10 @@ def make_start() -> click.Command:
     @click.option("--resources", metavar="JSON", help="Others, as '{\"licence\": 2}'.")
     @click.option("--labels", metavar="KEY=VALUE,...", help="What label selectors see.")
     @click.option("--object-store-memory", type=int, help="Bytes; default 30 % of what is available.")
+    @click.option("--memory", type=int, help="Bytes for what asks for memory=; default what is available.")
+    @click.option("--object-spilling-directory", metavar="PATH", help="A path or URL; default the session's directory.")
+    @click.option("--metrics-export-port", type=int, help="Serve metrics to Prometheus there; 0 for any free port.")
+    @click.option("--node-name", default="", help="What lists call the node; default its address.")
     @click.option("--scheduler", help="A scheduling policy; default hybrid.")
     @click.option(
         "--port",
@@ -56,7 +61,8 @@ def make_start() -> click.Command:
     )
     @click.option(
         "--token-file",
-        help="Of the cluster's token. A head makes it if it is not there, by default one of its own in ~/.umbel; a node that "
+        help="Of the cluster's token. A head makes it if it is not there, by default one that ends with the head; with "
+        "--storage, for the next head, one in ~/.umbel. A node that "
         "joins looks by default into UMBEL_TOKEN and UMBEL_TOKEN_FILE; - is its standard input, and a file of its own.",
     )
     @click.option(
@@ -79,7 +85,8 @@ def make_start() -> click.Command:
     @click.option("--block", is_flag=True, help="Stay until the node ends; end it on Ctrl-C or SIGTERM.")
     def start_node(
         head: bool, address: str | None, num_cpus: float | None, num_gpus: float | None, resources: str | None,
-        labels: str | None, object_store_memory: int | None, scheduler: str | None, port: int | None, host: str | None,
+        labels: str | None, object_store_memory: int | None, memory: int | None, object_spilling_directory: str | None,
+        metrics_export_port: int | None, node_name: str, scheduler: str | None, port: int | None, host: str | None,
         node_ip_address: str | None, token_file: str | None, tls: str | None, storage: str | None, standby: bool,
         autoscaling_config: str | None, block: bool,
     ) -> None:  # fmt: skip
@@ -92,14 +99,15 @@ def make_start() -> click.Command:
             scaled = _scaled(autoscaling_config, is_head=head)
             if scaled is not None and port is None:
                 port = 0  # nodes are to join
-            place = _place(address or "", host or "", port, node_ip_address or "", token_file, tls or "")
+            place = _place(address or "", host or "", port, node_ip_address or "", token_file, tls or "", keeping)
             wishes = cluster_node.Wishes(
-                num_cpus, num_gpus, _resources(resources), _labels(labels), object_store_memory, scheduler
-            )
+                num_cpus, num_gpus, _resources(resources), _labels(labels), object_store_memory, scheduler, memory, node_name,
+                object_spilling_directory=object_spilling_directory, metrics_export_port=metrics_export_port,
+            )  # fmt: skip
             started = cluster_node.start_node(
                 wishes, place, keeping, autoscaling=None if scaled is None else scaled.content
             )
-        except (exceptions.UmbelError, OSError, TypeError, ValueError, RuntimeError) as error:
+        except (exceptions.UmbelError, ImportError, OSError, TypeError, ValueError, RuntimeError) as error:
             raise click.ClickException(str(error)) from error
         click.echo("\n".join(_told(started, place)))
         if stay is not None:
@@ -109,8 +117,9 @@ def make_start() -> click.Command:
 
 
 def _place(
-    head: str, host: str, port: int | None, node_host: str, token_file: str | None, tls: str
-) -> cluster_node.Place:
+    head: str, host: str, port: int | None, node_host: str, token_file: str | None, tls: str,
+    keeping: cluster_node.Keeping | None,
+) -> cluster_node.Place:  # fmt: skip
     if token_file == "-":
         if not head:
             raise click.ClickException("--token-file - is for a node that joins; a head keeps its token in a file")
@@ -123,7 +132,12 @@ def _place(
         if tls:
             raise click.ClickException("--tls is for a node that listens; give the head a --port, or leave --tls out")
         return cluster_node.Place()
-    return cluster_node.Place("", host or "127.0.0.1", port, node_host, cluster_node.token_path(token_file), tls)
+    here = host or "127.0.0.1"
+    if token_file:
+        return cluster_node.Place("", here, port, node_host, os.path.abspath(token_file), tls)
+    if keeping is not None:  # the next head of these records needs it, too
+        return cluster_node.Place("", here, port, node_host, token_files.default_path(os.urandom(8).hex()), tls)
+    return cluster_node.Place("", here, port, node_host, "", tls, tokens.new_secret().as_text())
 
 
 def _told(started: cluster_node.Started, place: cluster_node.Place) -> list[str]:
@@ -139,9 +153,9 @@ def _told(started: cluster_node.Started, place: cluster_node.Place) -> list[str]
     if place.port is not None and not place.head:
         lines += [
             f"It listens at {started.address}. Other nodes join, with a copy of its token, by",
-            f"  umbel start --address {started.address} --token-file {place.token_file}",
+            f"  umbel start --address {started.address} --token-file {started.token_file}",
             f"`umbel status --session {started.address}` of another machine needs a token, as "
-            f"`umbel token --file {place.token_file} --role read` prints one.",
+            f"`umbel token --file {started.token_file} --role read` prints one.",
         ]
     return lines
 
@@ -220,7 +234,7 @@ def make_stop() -> click.Command:
     @click.option("--force", is_flag=True, help="Kill what does not end in time.")
     @node.option
     def stop(wants_all: bool, force: bool, session: str | None) -> None:
-        """End a node that `umbel start` has started, and all that runs on it."""
+        """End a node that `umbel start` has started, and all that runs on it; or all nodes here, if they are of one cluster."""
         if session and tool.is_remote(session):
             with node.connect(session) as asker:
                 _asked(asker.stop)
@@ -232,9 +246,10 @@ def make_stop() -> click.Command:
                 running = [running_nodes.named(session, running)]
             except ConnectionError as error:
                 raise click.ClickException(str(error)) from error
-        elif len(running) > 1 and not wants_all:
-            shown = "".join(f"\n  {path}" for path in running)
-            raise click.ClickException(f"several nodes run here; say which with --session, or --all:{shown}")
+        elif len(running) > 1 and not wants_all and not running_nodes.of_one_cluster(running):
+            raise click.ClickException(
+                f"several nodes run here; say which with --session, or --all:{running_nodes.listed(running)}"
+            )
         if not running:
             raise click.ClickException("no node runs here that `umbel start` has started")
         for path in sorted(running, key=_is_head):  # others would end with their head, and say that instead
@@ -303,6 +318,20 @@ def make_status() -> click.Command:
     return status
 
 
+def make_health_check() -> click.Command:
+    @click.command("health-check")
+    @node.option
+    def health_check(session: str | None) -> None:
+        """End with 0 if the node answers, and has a connection to the head of its cluster; else with 1, and say why."""
+        with node.connect(session) as asker:
+            own = _asked(lambda: asker.query("nodes"))[0]
+        trouble = own.get("suspicion") or own.get("control_waits_for")
+        if trouble:
+            raise click.ClickException(f"node {own['node_id'][:8]}: {trouble}")
+
+    return health_check
+
+
 def _of_nodes(asker: tool.Tool) -> dict[str, Any]:
     """The nodes, what waits on them, and which do not say."""
     cluster = cluster_view.Cluster(asker, explain.LOOK_S)
@@ -312,8 +341,9 @@ def _of_nodes(asker: tool.Tool) -> dict[str, Any]:
 
 def _of_cluster(asker: tool.Tool) -> dict[str, Any]:
     """What its head knows, which may be out of reach: each None then, and why under "unknown"."""
-    found: dict[str, Any] = {"jobs": None, "actors": None, "autoscaler": None, "unknown": ""}
+    found: dict[str, Any] = {"jobs": None, "actors": None, "autoscaler": None, "unplaceable": None, "unknown": ""}
     try:
+        found["unplaceable"] = explain.unplaceable(asker)
         for what in ("jobs", "actors", "autoscaler"):
             found[what] = asker.query(what)
     except exceptions.UmbelError as error:
@@ -355,11 +385,15 @@ def _in_words(found: dict[str, Any]) -> list[str]:
     for one in dead[-DEAD_SHOWN_MAX:]:
         lines.append(f"Node {one['node_id'][:8]} (at {one['address']}) is dead: {one['reason']}")
     lines += [f"Not known: {found['unknown']}"] if found["unknown"] else _jobs_and_actors(found)
-    lines.append("Waiting: " + ("nothing" if not found["pending"] else ""))
+    unplaceable = found["unplaceable"] or []
+    lines.append("Waiting: " + ("nothing" if not found["pending"] and not unplaceable else ""))
     for one in found["pending"]:
         what = "an actor" if one["actor"] else f"{one['count']} worker{'s' * (one['count'] != 1)}"
+        if one["group"]:
+            what = f"placement group {one['group']}"
         where = f", on node {one['node_id'][:8]}" if one["node_id"] != found["nodes"][0]["node_id"] else ""
         lines.append(f"  {what} for {one['waiting_s']:.0f} s{where}: {one['reason']}")
+    lines += [f"  {reasons.Reason.from_json(one['why'])}" for one in unplaceable]
     lines += [f"Not known: {text}" for text in found["silent"]]
     if found["autoscaler"] is not None:
         lines += ["Autoscaler:", *(f"  {line}" for line in report.answer_in_words(found["autoscaler"]))]

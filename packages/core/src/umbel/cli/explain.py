@@ -16,6 +16,7 @@ from umbel.cli import node
 
 Reason = reasons.Reason
 LOOK_S = 15.0  # for all nodes; one that does not answer costs a third of it
+NODE_DIGITS_MIN = 4  # of a node's id; less may be any word
 _RESULT = "00000000"  # the index of a task's first result, whose object stands for the task
 
 
@@ -27,9 +28,9 @@ def make() -> click.Command:
     def explain(about: str | None, as_json: bool, session: str | None) -> None:
         """Why something waits, and what would unblock it.
 
-        ID is the hexadecimal id of an object, task, actor (or the beginning of one), placement group, process or node, or
-        a process id; without one, everything that waits in the cluster is listed. Of an object that is there, it says why it is
-        alive.
+        ID is the hexadecimal id of an object, task, placement group or process, that of an actor or node or its beginning, the
+        name of an actor, or a process id; without one, everything that waits in the cluster is listed. Of an object that is
+        there, it says why it is alive.
         """
         with node.connect(session) as asker:
             try:
@@ -69,12 +70,14 @@ def waiting(cluster: cluster_view.Cluster, only: str = "") -> list[Reason]:
     found += [Reason(reasons.UNKNOWN, "", text) for text in cluster.node.missing]
     if only:
         return found or [Reason(reasons.READY, "nothing", "waits there")]
-    for one in asker.query("placement_groups"):
-        why = Reason.from_json(one["why"])
-        if why.code == reasons.INFEASIBLE:  # of which no demand was made
-            found.append(why)
+    found += [Reason.from_json(one["why"]) for one in unplaceable(asker)]
     found += _of_autoscaler(asker)
     return found or [Reason(reasons.READY, "nothing", "waits" if len(cluster.facts) > 1 else "waits at this node")]
+
+
+def unplaceable(asker: inquiry.Asker) -> list[dict[str, Any]]:
+    """The placement groups that no node can hold, of which no demand was made. Raises UmbelSystemError."""
+    return [one for one in asker.query("placement_groups") if one["why"]["code"] == reasons.INFEASIBLE]
 
 
 def _of_autoscaler(asker: inquiry.Asker, node: str = "") -> list[Reason]:
@@ -102,14 +105,9 @@ def story(asker: tool.Tool, about: str) -> list[Reason]:
     """Raises UmbelSystemError for an id that nobody knows."""
     text = about.lower()
     cluster = cluster_view.Cluster(asker, LOOK_S)
-    own, *others = cluster.facts
-    if text == own["node_id"]:
-        return waiting(cluster, text if others else "")
-    for other in others:
-        if text == other["node_id"]:
-            called = other["labels"].get(node_labels.INSTANCE_ID, "")
-            found = [_of_other_node(other), *(waiting(cluster, text) if other["alive"] else [])]
-            return [*found, *(_of_autoscaler(asker, called) if called and other["alive"] else [])]
+    nodes = [one for one in cluster.facts if one["node_id"].startswith(text)] if len(text) >= NODE_DIGITS_MIN else []
+    if nodes and len(text) == len(nodes[0]["node_id"]):  # before anything that only the head knows
+        return _of_node(asker, cluster, nodes[0])
     owner = text[: 2 * ids.WorkerID.SIZE]
     if len(text) == 2 * ids.ObjectID.SIZE:
         return _of_object(asker, owner, text)
@@ -117,19 +115,40 @@ def story(asker: tool.Tool, about: str) -> list[Reason]:
     if processes:  # several nodes may have one with this pid
         return [reason for process in processes for reason in _of_process(asker, process)]
     if asker.query("placement_groups", text):
-        return [inquiry.of_group(asker, text)]
-    actors = [one for one in asker.query("actors") if one["actor"].startswith(text)]
-    if len(actors) == 1:
+        return [inquiry.told_on(asker, inquiry.of_group(asker, text))]
+    actors = _actors_called(asker, about)
+    if len(nodes) + len(actors) > 1:
+        raise exceptions.UmbelSystemError(
+            f"{len(nodes)} nodes and {len(actors)} actors are called {about!r}, or begin with it; give more of the id"
+        )
+    if nodes:
+        return _of_node(asker, cluster, nodes[0])
+    if actors:
         return [inquiry.of_actor(asker, actors[0])]
-    if len(actors) > 1:
-        raise exceptions.UmbelSystemError(f"{len(actors)} actors begin with {about!r}; give more of the id")
     if len(text) == 2 * ids.TaskID.SIZE:
         return [inquiry.story(asker, owner, text + _RESULT)]
     raise exceptions.UmbelSystemError(
         f"nothing here is called {about!r}; give the id of an object ({2 * ids.ObjectID.SIZE} digits), of a task "
-        f"({2 * ids.TaskID.SIZE}), of an actor or its beginning, of a placement group, of a process, or of the node"
+        f"({2 * ids.TaskID.SIZE}), of an actor or node or its beginning, of a placement group or process, or an actor's name"
         + "".join(f"; {text}" for text in cluster.node.missing)
     )
+
+
+def _actors_called(asker: tool.Tool, about: str) -> list[dict[str, Any]]:
+    """Those whose ids begin so, or, where there are none, that have this name: the living ones, if any."""
+    listed = asker.query("actors")
+    by_id = [one for one in listed if one["actor"].startswith(about.lower())]
+    by_name = [one for one in listed if one["name"] == about]
+    return by_id or [one for one in by_name if one["state"] != "DEAD"] or by_name[-1:]
+
+
+def _of_node(asker: tool.Tool, cluster: cluster_view.Cluster, facts: dict[str, Any]) -> list[Reason]:
+    node_id, is_alive = facts["node_id"], facts["alive"]
+    if node_id == cluster.own_id:
+        return waiting(cluster, node_id if len(cluster.facts) > 1 else "")
+    called = facts["labels"].get(node_labels.INSTANCE_ID, "")
+    found = [_of_other_node(facts), *(waiting(cluster, node_id) if is_alive else [])]
+    return [*found, *(_of_autoscaler(asker, called) if called and is_alive else [])]
 
 
 def _of_process(asker: tool.Tool, process: str) -> list[Reason]:

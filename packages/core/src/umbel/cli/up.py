@@ -101,8 +101,11 @@ def make_down() -> click.Command:
         """End the cluster that FILE describes: its head, if it is on this machine, all of its nodes, and what runs on them."""
         try:
             file = _read(path, cluster_name)
-            if not yes:
-                click.confirm(f"End the cluster {file.name!r}, with all that runs on it?", abort=True)
+        except (exceptions.UmbelError, OSError) as error:
+            raise click.ClickException(str(error)) from error
+        if not yes and not click.confirm(f"End the cluster {file.name!r}, with all that runs on it?"):
+            raise click.ClickException(f"the cluster {file.name!r} goes on; say yes, or --yes, to end it")
+        try:
             elsewhere = ssh_launcher.head_of(file)
             if elsewhere:
                 click.echo(f"{elsewhere}: {ssh_launcher.down_there(file, elsewhere).strip()}")

@@ -13,6 +13,7 @@ from umbel.util.debug import disable_log_once_globally as disable_log_once_globa
 from umbel.util.debug import enable_periodic_logging as enable_periodic_logging
 from umbel.util.debug import log_once as log_once
 from umbel.util.named_actors import list_named_actors as list_named_actors
+from umbel.util.node_address import get_node_instance_id as get_node_instance_id
 from umbel.util.node_address import get_node_ip_address as get_node_ip_address
 from umbel.util.placement_group import get_current_placement_group as get_current_placement_group
 from umbel.util.placement_group import get_placement_group as get_placement_group
@@ -29,6 +30,7 @@ __all__ = [
     "disable_log_once_globally",
     "enable_periodic_logging",
     "get_current_placement_group",
+    "get_node_instance_id",
     "get_node_ip_address",
     "get_placement_group",
     "inspect_serializability",

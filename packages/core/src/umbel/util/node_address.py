@@ -1,10 +1,11 @@
-"""Under which address others reach this node."""
+"""Under which address others reach this node, and what its launcher calls it."""
 
 from __future__ import annotations
 
 import socket
 
 import umbel
+from umbel._model import node_labels
 
 # Nothing is sent there: connecting a datagram socket only makes the system choose the interface it would use.
 _ANY_OUTSIDE_ADDRESS = ("192.0.2.1", 9)  # a documentation address (RFC 5737), the discard port
@@ -22,6 +23,13 @@ def get_node_ip_address() -> str:
             if node["NodeID"] == here:
                 return str(node["NodeManagerAddress"])
     return outgoing_address()
+
+
+def get_node_instance_id() -> str:
+    """What the launcher of this process's node calls it; "" for a node that none has launched, or where no session runs."""
+    if not umbel.is_initialized():
+        return ""
+    return umbel.get_runtime_context().get_node_labels().get(node_labels.INSTANCE_ID, "")
 
 
 def outgoing_address() -> str:

@@ -10,8 +10,7 @@ from collections.abc import Iterator, Mapping, Sequence
 from typing import Any
 
 from umbel import exceptions
-from umbel._base import sessions
-from umbel._client import cluster_listing, current, inquiry, node_view, tool
+from umbel._client import cluster_listing, current, inquiry, node_view, running_nodes, tool
 from umbel._history import conditions, selections
 from umbel.util.state import common, exception
 
@@ -22,10 +21,10 @@ HISTORY_ENDING = ".db"
 class StateApiClient:
     """Asks one session: this process's, or the one that runs at `address`.
 
-    address: None or "auto" for this process's session or, without one, the only one that runs here; else a session's
-    directory, the end of its name, host:port of a node, for which the environment has to have a token, or the file of a history
-    that was kept, which has tasks, actors and workers. A node answers for all of its cluster. Raises ServerUnavailable when there
-    is none.
+    address: None or "auto" for this process's session or, without one, the only one that runs here, or the head's where all
+    are nodes of one cluster; else a session's directory, the end of its name, host:port of a node, for which the environment has
+    to have a token, or the file of a history that was kept, which has tasks, actors and workers. A node answers for all of its
+    cluster. Raises ServerUnavailable when there is none.
     """
 
     def __init__(self, address: str | None = None, cookies: Any = None, headers: Any = None) -> None:
@@ -141,26 +140,18 @@ class StateApiClient:
                 answer_s = min(ANSWER_S, timeout_s / 4)
                 yield inquiry.EngineAsker(engine, timeout_s=answer_s, query_timeout_s=timeout_s)
                 return
-            session = self.address if self.address and tool.is_remote(self.address) else self._session()
-            with tool.Tool(session, answer_s=timeout_s) as asker:
+            with tool.Tool(self._session(), answer_s=timeout_s) as asker:
                 yield asker
         except (exceptions.UmbelSystemError, exceptions.GetTimeoutError) as error:
             raise exception.DataSourceUnavailable(f"the session does not tell its state: {error}") from error
 
     def _session(self) -> str:
-        wanted = None if self.address in (None, "auto") else self.address
-        running = sessions.running_sessions(sessions.base_dir())
-        fitting = [path for path in running if wanted is None or path.endswith(wanted.rstrip(os.sep))]
-        if len(fitting) == 1:
-            return fitting[0]
-        shown = ", ".join(running) or "none"
-        if fitting:
-            raise exception.ServerUnavailable(
-                f"several sessions run here, name one as address, or by --session: {shown}"
-            )
-        raise exception.ServerUnavailable(
-            f"no session {f'{wanted!r} ' if wanted else ''}runs here (running: {shown}); call umbel.init() first"
-        )
+        if self.address and tool.is_remote(self.address):
+            return self.address
+        try:
+            return running_nodes.looked_at(self.address or "")
+        except ConnectionError as error:
+            raise exception.ServerUnavailable(str(error)) from error
 
     @staticmethod
     def _check(resource: str, missing: Sequence[str], raise_on_missing_output: bool) -> None:
