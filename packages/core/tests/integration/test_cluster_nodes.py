@@ -157,6 +157,7 @@ def test_commands_that_name_no_node_ask_the_head_of_the_one_cluster_here(cluster
     assert listed() == listed("--address", head.session_dir) == of_head
     assert json.loads(command("get", "nodes", node.node_id, "--json"))[0]["labels"]["zone"] == "a"
     assert "total_actors: 0" in command("summary", "actors")
+    assert command("health-check") == command("health-check", "--address", node.session_dir) == ""
     assert [one.node_id for one in state.StateApiClient().list("nodes")] == [head.node_id, node.node_id]
     assert ", the head)" in command("status", "--address", head.session_dir).splitlines()[1]
     cluster.connect()
@@ -343,6 +344,7 @@ def test_a_head_that_was_stopped_finds_its_nodes_alive(cluster: cluster_utils.Cl
     head = cluster.list_all_nodes()[0]
     drivers.freeze(head.pid)
     until_seen(node, node, lambda facts: "has had no connection to the head" in facts["suspicion"])
+    assert "no connection to the head" in command("health-check", "--address", node.session_dir, is_right=False)
     drivers.pause(2.5)  # longer than a node may be silent
     os.kill(head.pid, signal.SIGCONT)
     until_seen(node, node, lambda facts: not facts["suspicion"])

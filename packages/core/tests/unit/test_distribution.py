@@ -54,7 +54,7 @@ def test_library_that_is_not_released_says_so(library: str) -> None:
     ("module", "name"),
     [
         ("umbel", "job_submission"), ("umbel", "client"), ("umbel", "Language"), ("umbel.util", "accelerators"),
-        ("umbel.util", "iter"), ("umbel.util", "pdb"), ("umbel.util", "get_node_instance_id"),
+        ("umbel.util", "iter"), ("umbel.util", "pdb"), ("umbel.util", "connect"),
         ("umbel.experimental", "wait_tensor_freed"), ("umbel.experimental", "set_target_for_ref"),
     ],
 )  # fmt: skip

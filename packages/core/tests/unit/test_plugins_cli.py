@@ -72,6 +72,7 @@ def test_help_lists_the_commands_of_plugins_and_imports_none(installed: Path) ->
         ["drain-node", "Have a node take no more work, and end"],
         ["explain", "Why something waits, and what would help"],
         ["get", "All that is known of one task, actor, ..."],
+        ["health-check", "Whether a cluster is alive, as an exit code"],
         ["hello", "Greet [somebody]"],
         ["list", "Tasks, actors, objects, workers, ..."],
         ["logs", "What workers have printed"],

@@ -44,7 +44,7 @@ _OF_RAY = {  # that nothing here stands for
     "umbel.autoscaler.sdk": "bootstrap_config configure_logging create_or_update_cluster fillout_defaults "
     "get_docker_host_mount_location get_head_node_ip get_worker_node_ips register_callback_handler rsync run_on_cluster "
     "teardown_cluster",
-    "umbel.util": "accelerators connect disconnect get_node_instance_id iter pdb",
+    "umbel.util": "accelerators connect disconnect iter pdb",
     "umbel.experimental": "channel dynamic_resources get_local_object_locations get_object_locations locations rdt "
     "register_nixl_memory register_tensor_transport set_resource set_target_device_for_ref set_target_for_ref tqdm_ray "
     "wait_tensor_freed",
