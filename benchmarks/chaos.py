@@ -13,7 +13,6 @@ was, and with --log. Linux only.
 from __future__ import annotations
 
 import argparse
-import dataclasses
 import faulthandler
 import logging
 import os
@@ -105,6 +104,7 @@ class Chaos:
         self.ledger = Ledger("chaos", lost_after_s=LOST_AFTER_S, excuse_s=EXCUSE_S, crashes=CRASHES, ends=ends)
         storage = f"sqlite://{folder}/{STORAGE}" if self.kills_head else ""
         self.cluster = ChaosCluster(NODES, cpus=CPUS, folder=folder, storage=storage)
+        self.watch.others = self.cluster.relayed_descriptors
         self._attacker = chaos_attacks.Attacker(self.cluster, self.ledger, self.say, self.last_words)
         umbel.init(address=self.cluster.home_session)
         first = self.cluster.home.number + 1
@@ -195,9 +195,7 @@ class Chaos:
 
     def usage(self, before: Usage | None) -> tuple[Usage, int]:
         """When it has settled; and the descriptors of the head's daemon."""
-        found = self.watch.settled(before)
-        own = found.descriptors - self.cluster.relayed_descriptors()
-        return dataclasses.replace(found, descriptors=own), processes.descriptor_count(self.cluster.head.pids()[0])
+        return self.watch.settled(before), processes.descriptor_count(self.cluster.head.pids()[0])
 
     def come_to_rest(self) -> list[str]:
         """Waits until all nodes are there and idle; returns what is not so at last."""

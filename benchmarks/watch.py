@@ -8,6 +8,7 @@ import gc
 import os
 import signal
 import time
+from collections.abc import Callable
 from dataclasses import dataclass, field
 from pathlib import Path
 
@@ -58,10 +59,12 @@ class Usage:
 
 @dataclass
 class Watch:
-    """Sees a runtime's processes, and the shared-memory files that they have open."""
+    """Sees a runtime's processes, and the shared-memory files that they have open. others: how many descriptors of this process
+    are not the runtime's."""
 
     mark: str
     shared: set[Path] = field(default_factory=set)
+    others: Callable[[], int] = field(default=lambda: 0)
 
     def family(self) -> set[int]:
         return processes.family(os.getpid(), self.mark)
@@ -73,7 +76,7 @@ class Watch:
             runtime_bytes=sum(processes.pss_bytes(pid) for pid in family),
             driver_bytes=processes.pss_bytes(os.getpid()),
             shared_bytes=sum(size_of(path) for path in self.shared),
-            descriptors=processes.descriptor_count(os.getpid()),
+            descriptors=processes.descriptor_count(os.getpid()) - self.others(),
             processes=len(family),
         )
 

@@ -89,6 +89,9 @@ class AgentJobs:
         counts = sum(demand.count for demand in wanting)
         is_right = counts > 1 or any(not any(without) and enough for *without, enough in does.values())
         world.must(is_right, "A20", "%s are stopped, and that is not what is needed beside %s", workers, there)
+        wanted = {name: sum(one.count * one.resources.get(name, 0) for one in wanting) for name in there}
+        is_short = any(there[name] < amount for name, amount in wanted.items())
+        world.must(is_short, "A20", "%s are stopped, and there is room for %s: %s", workers, wanted, there)
         is_of_use = any(enough for *_, enough in does.values())
         world.must(is_of_use, "A20", "%s are stopped, and that is not enough beside %s", workers, there)
 

@@ -119,16 +119,6 @@ def _unkept(machine: preemption.Preemption, event: agent_events.TaskSeen) -> Non
     _seen(machine, event._replace(keeps=""))
 
 
-def _forget_ending(
-    machine: preemption.Preemption, unserved: Any, leases: Any, _ending: Any, missing_of: Any, at_s: float
-) -> list[Any]:
-    """What was stopped before counts for nothing until its end is known."""
-    return _orders(machine, unserved, leases, (), missing_of, at_s)
-
-
-_orders = preemption.Preemption.orders
-
-
 _on_tasks_preempted = worker_table.WorkerTable.on_tasks_preempted
 
 
@@ -166,7 +156,6 @@ PLANTS: Final[Mapping[str, Planted]] = {
     "alike-in-rank": instead("agent", shares.Standing, "rank", _rank_alike, "A19"),
     "equals-keep": instead("agent", shares.Standing, "must_give", _give_to_higher_only, "A19"),
     "stopped-for-good": instead("agent", preemption.Preemption, "seen", _unkept, "A20"),
-    "stopped-again": instead("agent", preemption.Preemption, "orders", _forget_ending, "A20"),
     "stopped-unsaid": instead("agent", _WORKERS, "on_tasks_preempted", _stop_as_if_it_crashed, "A20"),
     "always-starting": instead("agent", demand_reasons.DemandReasons, "reason", _always_starting, "A17"),
     "unused-killed": instead("agent", _WORKERS, "on_memory_short", _kill_whoever, "A14"),
