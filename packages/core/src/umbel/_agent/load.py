@@ -23,7 +23,7 @@ def of_tasks(waiting: Iterable[tuple[Mapping[str, Any], int]]) -> list[Shape]:
         for message, count in waiting
         if not _is_bound(message["strategy"])
     )
-    anywhere: tuple[Any, Any] = ({}, [])  # it runs there
+    anywhere: tuple[Message, list[Any]] = ({}, [])  # it runs there
     return merged((one for one in shapes if (one[0], one[2]) != anywhere), SHAPES_MAX)
 
 
