@@ -59,7 +59,7 @@ class Deaths:
     def lease_ended_unsaid(self, worker: str, pid: int) -> None:
         """A worker that is leased is granted anew: for its agent that lease has ended, though nobody was told. What was sent
         there may run yet."""
-        logger.warning("internal error: worker %s was leased again before it was given back", worker)
+        logger.error("internal error: worker %s was leased again before it was given back", worker)
         reason = "its lease had ended, which this process was not told"
         self.on_worker_died({"worker": worker, "pid": pid, "reason": reason, "started": None})
 
