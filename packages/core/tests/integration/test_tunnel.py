@@ -20,10 +20,10 @@ class End:
 
     def __init__(self, poller: connection.Poller, *, dials: bool) -> None:
         self.now_s = 0.0  # it stands still unless it is set
-        self.tunnel = tunnel.Tunnel(poller, self, dials=dials, patience_s=30.0, now_s=lambda: self.now_s)
+        self.tunnel = tunnel.Tunnel(poller, self, dials=dials, secret="s", patience_s=30.0, now_s=lambda: self.now_s)
         self.taken: list[socket.socket] = []
         self.over: list[str] = []
-        self.dial_count = 0
+        self.dial_count = self.resumed_count = 0
 
     def opened(self, stream: int, to: dict[str, Any]) -> None:
         if to.get("to") != "something":
@@ -37,6 +37,12 @@ class End:
     def dial(self) -> None:
         self.dial_count += 1
 
+    def resumed(self) -> None:
+        self.resumed_count += 1
+
+    def closes(self, why: str) -> None:
+        raise AssertionError(why)
+
     def is_over(self, reason: str) -> None:
         self.over.append(reason)
 
@@ -47,16 +53,23 @@ class Pair:
         self.first, self.second = End(self.poller, dials=True), End(self.poller, dials=False)
         self.links: list[connection.Connection] = []
         self.sockets: list[socket.socket] = []
-        self.link()
+        self._connect()
+        self.first.tunnel.begin(self.links[0])
+        self.second.tunnel.begin(self.links[1])
 
     def link(self) -> None:
-        heard = [end.tunnel.multiplexer.channel.heard for end in (self.first, self.second)]
+        """Another connection."""
+        count = self.first.resumed_count
+        self._connect()
+        self.first.tunnel.connected(self.links[0])
+        self.second.tunnel.connected(self.links[1])
+        self.until(lambda: self.first.resumed_count > count)
+
+    def _connect(self) -> None:
         self.links = [
             connection.Connection(sock, self.poller, end.tunnel.on_frame, end.tunnel.on_close)
             for end, sock in zip((self.first, self.second), socket.socketpair(), strict=True)
         ]
-        self.first.tunnel.linked(self.links[0], heard[1])
-        self.second.tunnel.linked(self.links[1], heard[0])
 
     def open(self, to: str = "something", **options: Any) -> socket.socket:
         near, far = socket.socketpair()
@@ -171,12 +184,39 @@ def is_at_end(sock: socket.socket) -> bool:
         return False
 
 
+def test_what_a_process_has_said_before_its_end_comes_though_it_takes_nothing_any_more(pair: Pair) -> None:
+    """A worker answers and dies while something is on its way to it."""
+    near = pair.open()
+    pair.until(lambda: pair.second.taken)
+    pair.second.taken[0].send(b"last words")
+    pair.second.taken[0].close()
+    pair.first.tunnel.multiplexer.send(3, b"question")
+    said = frames.encode_control(*pair.first.tunnel.multiplexer.frames.popleft())
+    pair.second.tunnel.on_frame(pair.links[1], said[frames.HEADER.size :])
+    assert pair.received(near, 10) == b"last words"
+    pair.until(lambda: is_at_end(near))
+
+
 def test_what_is_not_there_is_refused_and_ends(pair: Pair) -> None:
     answers: list[Any] = []
     near = pair.open("nothing", on_answer=lambda *answer: answers.append(answer))
     pair.until(lambda: answers)
     assert answers == [(False, "there is no such thing", True)]
     pair.until(lambda: is_at_end(near))
+
+
+def test_a_stream_that_was_ended_before_it_is_taken_leaves_no_socket(pair: Pair) -> None:
+    """What the other side wanted took a while, and it does not want it any more."""
+    opened: list[int] = []
+    pair.second.opened = lambda stream, _to: opened.append(stream)  # type: ignore[method-assign]
+    near = pair.open()
+    pair.until(lambda: opened)
+    near.close()
+    pair.until(lambda: not pair.second.tunnel.multiplexer.has(opened[0]))
+    ours, theirs = socket.socketpair()
+    pair.second.tunnel.attach(opened[0], theirs)
+    assert is_at_end(ours)
+    ours.close()
 
 
 def test_streams_end_when_the_other_side_has_been_away_for_too_long(pair: Pair) -> None:
@@ -192,7 +232,7 @@ def test_streams_end_when_the_other_side_has_been_away_for_too_long(pair: Pair) 
         assert end.over == []
         end.now_s = 30.0
         end.tunnel.tick()
-        assert end.over == ["the connection was broken for too long"]
+        assert end.over == ["the connection was broken for longer than 30 s"]
     pair.until(lambda: is_at_end(near) and is_at_end(pair.second.taken[0]))
 
 

@@ -36,7 +36,8 @@ class Control(Protocol):
     def preparing(self, actor: str, text: str) -> None:
         """What is done for the environment of an actor that was to be placed here; "" when that is there."""
 
-    def client_gone(self, client: str) -> None: ...
+    def client_gone(self, client: str, why: str = "") -> None:
+        """why: for its job, should it be a driver; "" if nothing is known but that."""
 
     def next_tick_s(self) -> float | None: ...
 

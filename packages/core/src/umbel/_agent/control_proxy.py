@@ -450,7 +450,7 @@ class ControlProxy:
         if hosted is not None:
             self._say({"t": "preparing", "actor": actor, "attempt": hosted.attempt, "text": text})
 
-    def client_gone(self, client: str) -> None:
+    def client_gone(self, client: str, why: str = "") -> None:
         for actor in self._owners.pop_right(client):
             del self._owned[actor]
         self._jobs.pop(client, None)
@@ -459,7 +459,7 @@ class ControlProxy:
             self._creations.pop((client, request), None)
         self._watched.pop_right(client)
         self._watched_groups.pop_right(client)
-        self._say({"t": "client_gone", "client": client})
+        self._say({"t": "client_gone", "client": client, **({"why": why} if why else {})})
 
     def job_begins(self, driver: str, pid: int, facts: Mapping[str, Any] | None) -> tuple[str, Any]:
         job_id = self._job_ids.pop(0).to_bytes(4, "little").hex()

@@ -407,6 +407,13 @@ class OtherNodes:
         if self._package_links is not None:
             self._package_links.close()
 
+    def why_gone(self, pid: int) -> str:
+        """Of the process that stood for a program of another machine, see `relays`; "" of another."""
+        return str(self._relays.why_gone(pid)) if self._relays is not None else ""
+
+    def does_not_answer(self, pid: int) -> str:
+        return str(self._relays.does_not_answer(pid)) if self._relays is not None else ""
+
     def close_relays(self) -> None:
         if self._relays is not None:
             self._relays.close()

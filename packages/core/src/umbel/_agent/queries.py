@@ -168,6 +168,8 @@ class Queries:
         elif self._asks.is_full(client.id):
             text = f"{asks.PER_ASKER_MAX} questions of this process wait for answers; wait for some of them"
             hub.refuse(client.id, message["rq"], "busy", text)
+        elif text := self._daemon.others.does_not_answer(hub.clients[whom].pid):
+            hub.refuse(client.id, message["rq"], "late", text)
         else:
             number = self._asks.passed_on(client.id, message["rq"], whom)
             hub.send(whom, {"t": "asked", "ask": number, "what": message["what"], "about": message["about"]})

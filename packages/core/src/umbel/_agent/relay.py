@@ -10,7 +10,6 @@ from __future__ import annotations
 
 import contextlib
 import functools
-import hmac
 import os
 import signal
 import socket
@@ -79,11 +78,11 @@ class Relay:
     ) -> None:
         """alive: of a pair with the daemon, whose end means that it is gone."""
         self._node = node
-        self._secret = wish.secret
         self._id = bytes.fromhex(relay_id)
         self._token = token
         self._process = b""  # the program's id, once it has said so
         self._is_over = False
+        self._files: list[relayed_files.RelayedFiles] = []
         self.poller = connection.Poller()
         self._alive = alive
         self.poller.register(alive.fileno(), connection.IN, lambda _events: self._daemon_gone())
@@ -97,16 +96,22 @@ class Relay:
             timeout_s=PROOF_TIMEOUT_S,
         )
         self._dialler = dialler.Dialler(self.poller, token, now_s=time.monotonic, timeout_s=DIAL_TIMEOUT_S)
-        self._tunnel = tunnel.Tunnel(self.poller, self, dials=False, patience_s=wish.patience_s, now_s=time.monotonic)
+        self._tunnel = tunnel.Tunnel(
+            self.poller, self, dials=False, secret=wish.secret, patience_s=wish.patience_s, now_s=time.monotonic
+        )
         self._listeners = [self._listen_door(relay_id)]
         link = connection.Connection(stream, self.poller, self._tunnel.on_frame, self._tunnel.on_close)
         link.send(frames.encode_control({"t": "begun", "relay": relay_id, "pid": os.getpid(), "node": node}))
-        self._tunnel.linked(link, 0)
+        self._tunnel.begin(link)
 
     def run(self) -> None:
         """Until the program has gone, or the daemon."""
         parts = (self._tunnel, self._acceptor, self._dialler)
+        is_linked = True
         while not self._is_over:
+            if self._tunnel.is_linked != is_linked:
+                is_linked = self._tunnel.is_linked
+                self._tell({"t": "linked", "is_linked": is_linked})
             due = [at_s for part in parts if (at_s := part.next_tick_s()) is not None]
             self.poller.poll(max(0.0, min(due) - time.monotonic()) if due else None)
             for part in parts:
@@ -115,17 +120,31 @@ class Relay:
                     part.tick()
 
     def _daemon_gone(self) -> None:
-        self._tunnel.say_over("the node's daemon has ended")
+        self._tunnel.leave("the node's daemon has ended")
         self._is_over = True
 
     # ---- for the tunnel ----
 
     def is_over(self, reason: str) -> None:
         _log(f"the program that it stands for is gone: {reason}")
+        for files in self._files:  # the daemon is about to free what there is, and nothing must come to it
+            files.close()
+        self._tell({"t": "ended", "why": reason})
         self._is_over = True
+
+    def _tell(self, message: Message) -> None:
+        """The daemon."""
+        with contextlib.suppress(OSError):  # it is gone as well
+            self._alive.send(frames.encode_control(message))
 
     def dial(self) -> None:
         """It is the program that does."""
+
+    def resumed(self) -> None:
+        _log("the program has come back by a new connection")
+
+    def closes(self, why: str) -> None:
+        _log(f"a connection of a program was closed: {why}")
 
     def opened(self, stream: int, to: Message) -> None:
         kind = to.get("to")
@@ -139,7 +158,8 @@ class Relay:
                 self._dial(stream, addresses.parse(str(to.get("address"))), _process_id(to))
             elif kind == "files":
                 ours, theirs = socket.socketpair()
-                relayed_files.RelayedFiles(theirs, self.poller, self._node["store_dir"], self._node["session_dir"])
+                store_dir, session_dir = self._node["store_dir"], self._node["session_dir"]
+                self._files.append(relayed_files.RelayedFiles(theirs, self.poller, store_dir, session_dir))
                 self._tunnel.attach(stream, ours)
             elif kind == "serve":
                 self._serve(_process_id(to))
@@ -201,26 +221,8 @@ class Relay:
         if target.id == self._process:
             self._tunnel.open(stream, {"from": "elsewhere"})
         else:
-            connection.Connection(stream, self.poller, self._on_resuming, self._tunnel.on_close)
-
-    def _on_resuming(self, link: connection.Connection, payload: bytes) -> None:
-        """The program, by a new connection."""
-        if link.peer == "resumed":
-            self._tunnel.on_frame(link, payload)
-            return
-        try:
-            message, _ = frames.decode_control(payload)
-            secret, heard = message.get("secret"), message.get("heard")
-            if message.get("t") != "resume" or not isinstance(secret, str) or not isinstance(heard, int):
-                raise ValueError("it does not say that it comes back")
-            if not hmac.compare_digest(secret.encode(), self._secret.encode()):
-                raise ValueError("it is another program")
-            link.peer = "resumed"
-            link.send(frames.encode_control({"t": "resumed", "heard": self._tunnel.multiplexer.channel.heard}))
-            self._tunnel.linked(link, heard)
-        except ValueError as error:
-            _log(f"a connection of a program was closed: {error}")
-            link.close()
+            link = connection.Connection(stream, self.poller, self._tunnel.on_frame, self._tunnel.on_close)
+            self._tunnel.connected(link)  # the program, or somebody who says so
 
 
 def _process_id(to: Message) -> bytes:

@@ -51,6 +51,10 @@ class RelayedFiles:
         if message.get("rq") is not None:
             link.send(frames.encode_control({"t": "reply", "rq": message["rq"], **answer}, data))
 
+    def close(self) -> None:
+        """What was asked for, and has not begun, is not done."""
+        self._connection.close()
+
     def _on_close(self, _connection: connection.Connection) -> None:
         for descriptor in self._open.values():
             os.close(descriptor)

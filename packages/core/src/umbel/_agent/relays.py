@@ -37,9 +37,17 @@ class Wish(NamedTuple):
     patience_s: float
 
 
-class _Relay(NamedTuple):
-    pid: int
-    id: str
+class _Relay:
+    """why: it ends, once it has said so. is_missed: its client, the program's, has gone."""
+
+    __slots__ = ("id", "is_linked", "is_missed", "pid", "why")
+
+    def __init__(self, pid: int, relay_id: str) -> None:
+        self.pid = pid
+        self.id = relay_id
+        self.why = ""
+        self.is_linked = True
+        self.is_missed = False
 
 
 class Relays:
@@ -61,6 +69,7 @@ class Relays:
         self._log = log
         self._waiting: dict[transport.Connection, transport.Stream] = {}
         self._relays: dict[transport.Connection, _Relay] = {}
+        self._ended: dict[int, str] = {}  # by pid: why, of those whose client may not have been missed yet
 
     def admit(self, stream: transport.Stream) -> None:
         """A program that may submit."""
@@ -106,7 +115,7 @@ class Relays:
         connection.close()  # the relay has it
         with contextlib.suppress(OSError):  # the directory is gone, and with it the session presently
             sessions.record_process(pid, self._config["session_dir"])
-        alive = transport.Connection(ours, self._poller, lambda _connection, _payload: None, self._on_gone)
+        alive = transport.Connection(ours, self._poller, self._on_word, self._on_gone)
         self._relays[alive] = _Relay(pid, relay_id)
         self._log(f"a program of another machine has connected; process {pid} stands for it")
 
@@ -120,9 +129,39 @@ class Relays:
             "address": self._address,
         }
 
+    def why_gone(self, pid: int) -> str:
+        """What is to be said of the end of the client that this process was; "" if it was no relay."""
+        for alive, relay in list(self._relays.items()):
+            if relay.pid == pid:
+                relay.is_missed = True
+                alive.drain()
+                return _why(relay) if relay.why or alive.is_closed else ""
+        return self._ended.pop(pid, "")
+
+    def does_not_answer(self, pid: int) -> str:
+        """Why the client that this process is cannot say anything now; "" if it can, or is no relay."""
+        is_away = any(relay.pid == pid and not relay.is_linked for relay in self._relays.values())
+        return (
+            "it is a program of another machine, whose connection to its node is broken, and is waited for"
+            if is_away
+            else ""
+        )
+
+    def _on_word(self, alive: transport.Connection, payload: bytes) -> None:
+        message, _ = frames.decode_control(payload)
+        relay = self._relays[alive]
+        if message["t"] == "linked":
+            relay.is_linked = message["is_linked"]
+        else:
+            relay.why = message["why"]
+
     def _on_gone(self, alive: transport.Connection) -> None:
         """A relay has ended, or is about to."""
         relay = self._relays.pop(alive)
+        if not relay.is_missed:
+            self._ended[relay.pid] = _why(relay)
+        if len(self._ended) > RELAY_COUNT_MAX:
+            del self._ended[next(iter(self._ended))]
         _reap(relay.pid)
         with contextlib.suppress(OSError):
             os.unlink(door_path(self._config["session_dir"], relay.id))
@@ -137,6 +176,12 @@ class Relays:
             connection.close()
         for alive in list(self._relays):
             alive.close()
+
+
+def _why(relay: _Relay) -> str:
+    if not relay.why:
+        return f"process {relay.pid}, which stood for it on this node, was killed"
+    return f"it was a program of another machine: {relay.why}"
 
 
 def _reap(pid: int) -> None:

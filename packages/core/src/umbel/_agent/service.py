@@ -505,7 +505,7 @@ class Service:
         self.decide(ev.ClientLeft(client.id, now_s))
         if self._sharing is not None:
             self._sharing.client_gone(client)
-        self.control.client_gone(client.id)
+        self.control.client_gone(client.id, self.others.why_gone(client.pid))
         self.store.client_gone(client.id)
         self.others.client_gone(client.id)
         for ending in ("door", "sock"):  # a node may outlive many programs

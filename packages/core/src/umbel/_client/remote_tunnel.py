@@ -57,7 +57,9 @@ class RemoteTunnel:
         self._is_over = False
         self._is_closed = False  # nothing is done any more. Guarded by the lock
         self.poller = connection.Poller()
-        self._tunnel = tunnel.Tunnel(self.poller, self, dials=True, patience_s=patience_s, now_s=time.monotonic)
+        self._tunnel = tunnel.Tunnel(
+            self.poller, self, dials=True, secret=self._secret, patience_s=patience_s, now_s=time.monotonic
+        )
         self._dialler = dialler.Dialler(
             self.poller, self._token, now_s=time.monotonic, timeout_s=min(REDIAL_TIMEOUT_S, patience_s)
         )
@@ -93,8 +95,7 @@ class RemoteTunnel:
         self.node: Message = self._begun["node"]
         self.pid = int(self._begun["pid"])
         self._relay = bytes.fromhex(self._begun["relay"])
-        link.peer = "linked"
-        self._tunnel.linked(link, 0)
+        self._tunnel.begin(link)
 
     # ---- for any thread ----
 
@@ -156,28 +157,14 @@ class RemoteTunnel:
                     part.tick()
 
     def _say_goodbye(self) -> None:
-        self._tunnel.say_over("it has called umbel.shutdown(), or ended")
+        self._tunnel.leave("it has called umbel.shutdown(), or ended")
         self._is_over = True
 
     def _on_frame(self, link: connection.Connection, payload: bytes) -> None:
-        if link.peer == "linked":
-            self._tunnel.on_frame(link, payload)
-            return
-        message, _ = frames.decode_control(payload)
         if self._begun is None:
-            self._begun = message
-            return
-        heard = message.get("heard")
-        if message.get("t") != "resumed" or not isinstance(heard, int):
-            link.close()
-            return
-        link.peer = "linked"
-        try:
-            self._tunnel.linked(link, heard)
-        except ValueError as error:
-            self._lose(f"the node has made a mistake: {error}")
+            self._begun, _ = frames.decode_control(payload)
         else:
-            logger.info("the connection to %s is there again", self.address)
+            self._tunnel.on_frame(link, payload)
 
     # ---- for the tunnel ----
 
@@ -194,24 +181,17 @@ class RemoteTunnel:
         self._dialler.dial(self._at, handshake.process(self._relay), self._connected, self._failed)
 
     def _connected(self, stream: connection.Stream) -> None:
-        link = connection.Connection(stream, self.poller, self._on_frame, self._resuming_ended)
-        heard = self._tunnel.multiplexer.channel.heard
-        link.send(frames.encode_control({"t": "resume", "secret": self._secret, "heard": heard}))
-
-    def _resuming_ended(self, link: connection.Connection) -> None:
-        if link.peer == "linked":
-            self._tunnel.on_close(link)
-        else:
-            self._tunnel.dial_failed()
+        self._tunnel.connected(connection.Connection(stream, self.poller, self._tunnel.on_frame, self._tunnel.on_close))
 
     def _failed(self, error: Exception) -> None:
-        if isinstance(error, exceptions.AuthenticationError):
-            self._lose(
-                f"it was broken, and what acted there for this program has ended meanwhile, or does not know it any more: {error}"
-            )
-        else:
-            logger.debug("connecting to %s again failed: %s", self.address, error)
-            self._tunnel.dial_failed()
+        logger.debug("connecting to %s again failed: %s", self.address, error)
+        self._tunnel.dial_failed(str(error), is_final=isinstance(error, exceptions.AuthenticationError))
+
+    def resumed(self) -> None:
+        logger.info("the connection to %s is there again", self.address)
+
+    def closes(self, why: str) -> None:
+        logger.debug("a connection to %s was closed: %s", self.address, why)
 
     def is_over(self, reason: str) -> None:
         self._lose(reason)

@@ -663,8 +663,9 @@ def make_table(process_id: bytes, config: configuration.Config) -> ownership.Ref
 
 def owner_died(object_id: bytes) -> exceptions.OwnerDiedError:
     return exceptions.OwnerDiedError(
-        f"the owner of object {object_id.hex()}, process {object_id[:16].hex()}, has died, and its objects with it; "
-        "create long-lived objects in a process that lives as long, such as the driver or an actor"
+        f"the owner of object {object_id.hex()}, process {object_id[:16].hex()}, has died, and its objects with it (if it was "
+        "a program, `umbel list jobs` says how that ended); create long-lived objects in a process that lives as long, such as "
+        "the driver or an actor"
     )
 
 

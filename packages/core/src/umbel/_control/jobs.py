@@ -131,9 +131,7 @@ class Jobs:
             self._running[driver].status = SUCCEEDED
             self._changes(self._running[driver])
 
-    def gone(
-        self, driver: str, at_s: float, why: str = "its process ended, or its connection, without umbel.shutdown()"
-    ) -> Job | None:
+    def gone(self, driver: str, at_s: float, why: str = "") -> Job | None:
         """The job that has ended with this process, if it drove one."""
         job = self._running.pop(driver, None)
         if job is None:
@@ -142,7 +140,7 @@ class Jobs:
         job.environment = None  # actors that outlive the job have it
         if job.status == RUNNING:
             job.status = FAILED
-            job.message = why
+            job.message = why or "its process ended, or its connection, without umbel.shutdown()"
         self._ended[job.id] = job
         self._changes(job)
         if len(self._ended) > ENDED_KEPT_MAX:

@@ -96,10 +96,12 @@ class Members:
             "request": self._on_request,
             "query": self._on_query,
             "drain_node": self._on_drain_node,
+            "client_gone": lambda member, message, _body: self._client_gone(
+                member, message["client"], message.get("why", "")
+            ),
             "event": lambda _member, message, _body: self.control.add_event(
                 message["severity"], message["source"], message["text"], **message["facts"]
             ),
-            "client_gone": lambda member, message, _body: self._client_gone(member, message["client"]),
             "job_begins": self._on_job_begins,
             "job_leaves": lambda _member, message, _body: self.control.job_leaves(message["client"]),
             "want_job_ids": self._on_want_job_ids,
@@ -360,7 +362,7 @@ class Members:
 
     def _give_up(self, member: Member, reason: str) -> None:
         for client in list(member.clients):
-            self._client_gone(member, client)
+            self._client_gone(member, client, f"its node is gone: {reason}")
         drained = {"reason": self.views.drain_reason(member.node_id)}
         self.views.gone(member.node_id)
         self.control.node_gone(member.node_id)
@@ -458,9 +460,9 @@ class Members:
 
         self._daemon.drain_node(message["message"], tell)
 
-    def _client_gone(self, member: Member, client: str) -> None:
+    def _client_gone(self, member: Member, client: str, why: str) -> None:
         member.clients.pop(client, None)
-        self.control.client_gone(client)
+        self.control.client_gone(client, why)
         job_id = self._jobs_of.pop(client, "")
         if member.jobs.get(job_id) == client:
             del member.jobs[job_id]

@@ -445,9 +445,10 @@ class ActorService:
     def preparing(self, actor: str, text: str) -> None:
         """The daemon of this node says so itself when it is asked."""
 
-    def client_gone(self, client: str) -> None:
+    def client_gone(self, client: str, why: str = "") -> None:
+        """why: for its job, should it be a driver."""
         self._decide(ev.ClientGone(client, self._node.now_s()))
-        job = self.jobs.gone(client, self._node.time_s())
+        job = self.jobs.gone(client, self._node.time_s(), why)
         if job is not None:
             self._add_job_event(job)
         if self.answers is not None:

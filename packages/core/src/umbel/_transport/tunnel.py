@@ -1,4 +1,4 @@
-"""Streams to sockets of another machine, through one connection that may break: `multiplexing` and `reconnecting`, done.
+"""Streams to sockets of another machine, through one connection that may break: a `conversation`, done.
 
 Each stream has a local socket at this end, whose other end has whoever wants the stream, and who need not know of all this.
 What that writes is read here and sent, and what comes is written to it. Both sides of a tunnel are alike; who opens which
@@ -15,7 +15,7 @@ from collections.abc import Callable
 from typing import Any, Protocol
 
 from umbel._transport import connection
-from umbel._wire import frames, multiplexing, reconnecting
+from umbel._wire import conversations, frames, multiplexing
 
 READ_BYTES = 65_536
 READ_BYTES_MIN = 16_384  # a record of TLS: less would leave a part of one where no poller sees it
@@ -31,7 +31,13 @@ class Owner(Protocol):
         asks for what takes time sends nothing before it is answered."""
 
     def dial(self) -> None:
-        """Make another connection, and call `linked` or `dial_failed`."""
+        """Make another connection, and call `connected` or `dial_failed`."""
+
+    def resumed(self) -> None:
+        """There is a connection again."""
+
+    def closes(self, why: str) -> None:
+        """A connection was not taken."""
 
     def is_over(self, reason: str) -> None:
         """There will be no connection any more; all streams end when this returns."""
@@ -40,19 +46,21 @@ class Owner(Protocol):
 class _Local:
     """The socket at this end of a stream."""
 
-    __slots__ = ("events", "is_ending", "on_answer", "out", "sock", "stream")
+    __slots__ = ("events", "is_deaf", "is_ending", "on_answer", "out", "sock", "stream")
 
     def __init__(self, stream: int, sock: connection.Stream) -> None:
         self.stream = stream
         self.sock = sock
         self.events = 0
         self.out: deque[memoryview] = deque()
+        self.is_deaf = False  # its other end is closed, and takes nothing any more
         self.is_ending = False  # the other side has ended it: what is left is written, and then it is closed
         self.on_answer: Callable[[bool, str, bool], None] | None = None
 
 
 class Tunnel:
-    """One end. There is a connection from the first `linked` on."""
+    """One end. Its connections are the owner's to make: it tells of each by `begin` or `connected`, hands what comes by it to
+    `on_frame`, and its end to `on_close`."""
 
     def __init__(
         self,
@@ -60,85 +68,89 @@ class Tunnel:
         owner: Owner,
         *,
         dials: bool,
+        secret: str,
         patience_s: float,
         now_s: Callable[[], float],
     ) -> None:
         self._poller = poller
         self._owner = owner
         self._now_s = now_s
-        self.multiplexer = multiplexing.Multiplexer(is_first=dials)
-        self._links = reconnecting.Reconnecting(at_s=now_s(), patience_s=patience_s, dials=dials)
-        self._link: connection.Connection | None = None
+        self.conversation = conversations.Conversation(dials=dials, secret=secret, patience_s=patience_s, at_s=now_s())
+        self.multiplexer = self.conversation.multiplexer
         self._locals: dict[int, _Local] = {}
         self._paused: set[int] = set()  # streams of which nothing is read for want of room
         self._is_closed = False
 
     @property
     def is_linked(self) -> bool:
-        return self._link is not None
+        return self.conversation.link is not None
 
     # ---- connections ----
 
-    def linked(self, link: connection.Connection, heard: int) -> None:
-        """A connection, of which the owner reads no more: its frames go to `on_frame`, its end to `on_close`. heard: what
-        the other side says that it has heard. Raises ValueError when that cannot be."""
-        before, self._link = self._link, link
-        if before is not None:  # whose end nobody has noticed here
-            before.close()
-        self.multiplexer.linked(heard)
-        self._links.linked(self._now_s())
-        self._flush()
+    def begin(self, link: connection.Connection) -> None:
+        """The first one, which both sides know of."""
+        self.conversation.begin(link, self._now_s())
+        self._go_on()
+
+    def connected(self, link: connection.Connection) -> None:
+        """A new one, which has to prove that it belongs here."""
+        self.conversation.connected(link, self._now_s())
+        self._go_on()
 
     def on_frame(self, link: connection.Connection, payload: bytes) -> None:
-        if link is not self._link:
-            return
-        self._links.heard(self._now_s())
         try:
             message, body = frames.decode_control(payload)
-            if message.get("t") == "over":
-                self._end(str(message.get("reason", "")))
-                return
-            event = self.multiplexer.receive(message, body)
         except ValueError as error:
-            self._end(f"the other side has made a mistake: {error}")
-            return
+            message, body = {"t": f"nothing that can be read: {error}"}, b""
+        event = self.conversation.receive(link, message, body, self._now_s())
         if event is not None:
             self._on_event(event)
         self._resume()
-        self._flush()
+        self._go_on()
 
     def on_close(self, link: connection.Connection) -> None:
-        if link is self._link:
-            self._link = None
-            self.multiplexer.unlinked()
-            self._links.broken(self._now_s())
+        self.conversation.closed(link, self._now_s())
 
-    def dial_failed(self) -> None:
-        self._links.dial_failed(self._now_s())
+    def dial_failed(self, reason: str, *, is_final: bool = False) -> None:
+        """is_final: there is no use in another attempt."""
+        self.conversation.dial_failed(reason, self._now_s(), is_final=is_final)
+        self._go_on()
 
-    def _flush(self) -> None:
-        waiting = self.multiplexer.frames
+    def _go_on(self) -> None:
+        """Do what is to be done, and send what is to be sent."""
+        commands = self.conversation.commands
+        while commands:
+            self._carry_out(commands.pop(0))
+        waiting, link = self.multiplexer.frames, self.conversation.link
         while waiting:
             message, body = waiting.popleft()
-            if self._link is not None:
-                self._link.send(frames.encode_control(message, body))
+            if link is not None:
+                link.send(frames.encode_control(message, body))
+
+    def _carry_out(self, command: conversations.Command) -> None:
+        if isinstance(command, conversations.Send):
+            command.link.send(frames.encode_control(command.message))
+        elif isinstance(command, conversations.Close):
+            if command.why:
+                self._owner.closes(command.why)
+            command.link.close()
+        elif isinstance(command, conversations.Dial):
+            self._owner.dial()
+        elif isinstance(command, conversations.Resumed):
+            self._owner.resumed()
+            self._resume()
+        else:
+            self._owner.is_over(command.reason)
+            self.close()
 
     # ---- time ----
 
     def next_tick_s(self) -> float | None:
-        return None if self._is_closed else self._links.next_tick_s()
+        return None if self._is_closed else self.conversation.next_tick_s()
 
     def tick(self) -> None:
-        what = self._links.tick(self._now_s())
-        if what == "beat":
-            self.multiplexer.beat()
-            self._flush()
-        elif what == "close" and self._link is not None:
-            self._link.close()
-        elif what == "dial":
-            self._owner.dial()
-        elif what == "give up":
-            self._end("the connection was broken for too long")
+        self.conversation.tick(self._now_s())
+        self._go_on()
 
     # ---- streams ----
 
@@ -152,17 +164,20 @@ class Tunnel:
             return
         local = self._attach(self.multiplexer.open(to), sock)
         local.on_answer = on_answer
-        self._flush()
+        self._go_on()
 
     def attach(self, stream: int, sock: connection.Stream) -> None:
-        """Take a stream of the other side's."""
+        """Take a stream of the other side's. It may have ended it meanwhile."""
+        if not self.multiplexer.has(stream):
+            sock.close()
+            return
         self.multiplexer.take(stream)
         self._attach(stream, sock)
-        self._flush()
+        self._go_on()
 
     def refuse(self, stream: int, reason: str, *, is_final: bool = False) -> None:
         self.multiplexer.refuse(stream, reason, is_final=is_final)
-        self._flush()
+        self._go_on()
 
     def _attach(self, stream: int, sock: connection.Stream) -> _Local:
         sock.setblocking(False)
@@ -203,7 +218,7 @@ class Tunnel:
             self._write(local)
         if local.stream in self._locals and events & (connection.IN | connection.GONE) and not local.is_ending:
             self._read(local)
-        self._flush()
+        self._go_on()
 
     def _read(self, local: _Local) -> None:
         size = min(READ_BYTES, self.multiplexer.room(local.stream))
@@ -230,10 +245,11 @@ class Tunnel:
                 sent = local.sock.send(rest)
             except (BlockingIOError, InterruptedError):
                 break
-            except OSError:  # its other end is gone
-                self.multiplexer.end(local.stream)
-                self._drop(local)
-                return
+            except OSError:  # its other end is gone; what that has said before is to be read yet
+                local.is_deaf = True
+                self.multiplexer.handed_on(local.stream, sum(map(len, local.out)))
+                local.out.clear()
+                break
             self.multiplexer.handed_on(local.stream, sent)
             if sent < len(rest):
                 local.out[0] = rest[sent:]
@@ -259,6 +275,9 @@ class Tunnel:
         if local is None:
             return
         if isinstance(event, multiplexing.Received):
+            if local.is_deaf:
+                self.multiplexer.handed_on(local.stream, len(event.data))
+                return
             local.out.append(memoryview(event.data))
             self._write(local)
         elif isinstance(event, multiplexing.Answered):
@@ -272,22 +291,16 @@ class Tunnel:
 
     # ---- the end ----
 
-    def _end(self, reason: str) -> None:
-        self._owner.is_over(reason)
-        self.close()
-
-    def say_over(self, reason: str) -> None:
-        """To the other side, if there is a connection that takes it at once."""
-        if self._link is not None:
-            self._link.send(frames.encode_control({"t": "over", "reason": reason}))
+    def leave(self, reason: str) -> None:
+        """Say to the other side that it is over, if there is a connection that takes it at once."""
+        self.conversation.leave(reason)
+        self._go_on()
 
     def close(self) -> None:
         if self._is_closed:
             return
         self._is_closed = True
-        self._links.is_over = True
         for local in list(self._locals.values()):
             self._drop(local)
-        link, self._link = self._link, None
-        if link is not None:
+        for link in self.conversation.forget():
             link.close()

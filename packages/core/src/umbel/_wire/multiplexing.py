@@ -81,6 +81,9 @@ class Multiplexer:
     def stream_count(self) -> int:
         return len(self._streams)
 
+    def has(self, stream: int) -> bool:
+        return stream in self._streams
+
     # ---- what this side does ----
 
     def open(self, to: Message) -> int:

@@ -174,6 +174,7 @@ def machines() -> Mapping[str, MakeWorld]:
         nodes,
         ownership,
         pulls,
+        remote_drivers,
         shortage,
         spilling,
     )
@@ -197,5 +198,6 @@ def machines() -> Mapping[str, MakeWorld]:
         "control": control.ControlWorld,
         "autoscaling": autoscaling.AutoscalingWorld,
         "members": members.MembersWorld,
+        "remote_drivers": remote_drivers.RemoteDriversWorld,
         "cluster": cluster.ClusterWorld,
     }
