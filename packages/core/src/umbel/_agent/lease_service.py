@@ -39,8 +39,6 @@ if TYPE_CHECKING:
 
         def decide(self, *events: Any) -> None: ...
 
-        def log(self, line: str) -> None: ...
-
 
 class LeaseService:
     """on: messages that are for it. do: commands of the agent's machine that it carries out."""
@@ -153,14 +151,13 @@ class LeaseService:
 
     def trouble(self, client: str, worker: str) -> Message | None:
         """What a process is to be told that has waited for long for an answer of a worker of this node: that it has not leased
-        that one (any more), which it should have been told before."""
+        that one (any more). If that was said, the news comes before this: only else it is news."""
         if worker in self._daemon.agent.clients.get(client, ()):
             return None
-        self._daemon.log(f"internal error: process {client} counts on worker {worker}, which it has not leased")
         return {
             "t": "worker_died", "worker": worker, "pid": self._daemon.forks.pid_of(worker), "exit_code": 0, "signal": 0,
             "reason": "its lease had ended, which this process was not told", "started": None, "intended": False,
-            "memory": None, "group": "", "preempted": False,
+            "memory": None, "group": "", "preempted": False, "unsaid": True,
         }  # fmt: skip
 
     def _on_task_seen(self, client: Client, message: Message, _body: bytes) -> None:

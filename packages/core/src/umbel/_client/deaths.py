@@ -39,6 +39,8 @@ class Deaths:
         for cls in list(self._leases.classes.values()):
             if worker not in cls.leases:
                 continue
+            if message.get("unsaid"):
+                logger.error("internal error: the lease of worker %s has ended, and nobody has said so", worker)
             begun, fresh = cls.lose_lease(worker, message.get("started", -1))
             if fresh and not begun and self._is_unlucky(fresh[0]):
                 cls.ready.remove(fresh[0])
@@ -59,9 +61,8 @@ class Deaths:
     def lease_ended_unsaid(self, worker: str, pid: int) -> None:
         """A worker that is leased is granted anew: for its agent that lease has ended, though nobody was told. What was sent
         there may run yet."""
-        logger.warning("internal error: worker %s was leased again before it was given back", worker)
         reason = "its lease had ended, which this process was not told"
-        self.on_worker_died({"worker": worker, "pid": pid, "reason": reason, "started": None})
+        self.on_worker_died({"worker": worker, "pid": pid, "reason": reason, "started": None, "unsaid": True})
 
     def _lost_with_group(self, task: Task, message: dict[str, Any]) -> None:
         """A task was running, or its answer was on the way, when its placement group ended. It is not tried again: nothing

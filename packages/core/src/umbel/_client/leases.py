@@ -274,7 +274,8 @@ class Leases:
                 self.dirty.add(cls)
             self._engine.agent.notify({"t": "return", "worker": worker, "retire": True})
             return
-        if link.lease is not None:
+        before = link.lease
+        if before is not None and before[0].leases.get(worker) is before[1]:
             self._engine.deaths.lease_ended_unsaid(worker, message.get("pid", 0))
         lease = cls.add_lease(worker, link, time.monotonic())
         link.lease = (cls, lease)

@@ -13,6 +13,7 @@ import logging
 from collections.abc import Callable, Iterable, Iterator
 from typing import Any
 
+from umbel import exceptions
 from umbel._base import config as configuration
 from umbel._client import arrivals, current, leases, links, memory_kills, native, reports, tasks, values, waits
 from umbel._objects import ownership, serialization, store
@@ -70,6 +71,8 @@ class _Alarm(logging.Handler):
     def emit(self, record: logging.LogRecord) -> None:
         if record.exc_info is not None and record.exc_info[1] is not None:
             raise record.exc_info[1]
+        if record.getMessage().startswith("internal error"):
+            raise exceptions.InternalError(record.getMessage())
 
 
 @contextlib.contextmanager
