@@ -27,6 +27,7 @@ from umbel._agent.ledger import CPU, UNIT
 from umbel._base import nodes as node_ids
 from umbel._base import tokens
 from umbel._control import members, node_service, service
+from umbel._scheduling import policies
 from umbel._transport import connection as transport
 from umbel._wire import frames, node_messages
 
@@ -245,6 +246,9 @@ class Head:
 
     def knows_job(self, environment: Any) -> None:
         self.jobs[environment.id] = environment
+
+    def placement_policy(self) -> policies.HybridPolicy:
+        return policies.HYBRID
 
     def log(self, line: str) -> None:
         self.faults.append(f"the head says: {line}")

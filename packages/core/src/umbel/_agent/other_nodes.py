@@ -84,6 +84,7 @@ class OtherNodes:
         self._values: Any = None  # a `value_wants.ValueWants`, once values go from node to node
         self._package_links: Any = None  # a `package_links.PackageLinks`, once packages do
         self._relays: Any = None  # a `relays.Relays`, once a program of another machine has come
+        self._policy: Any = None  # a `spi.SchedulingPolicy`, once something is to be placed
         self._nodes_by_tag: dict[str, str] = {}  # all other ones that there are and were
         self.on: dict[str, Callable[[Client, Message, bytes], None]] = {
             "find_node": self._on_find_node,
@@ -283,6 +284,22 @@ class OtherNodes:
         waiting = self.sharing.waiting() if self.sharing is not None else ()
         idle = load.idle_number(self._daemon.agent, has_drivers=bool(self._daemon.hub.drivers()))
         return {"tasks": load.of_tasks(waiting), "idle": idle}
+
+    # ---- where things go ----
+
+    def placement_policy(self) -> Any:
+        """By which leases are shared among the nodes, and actors placed at the head."""
+        if self._policy is None:
+            from umbel._agent import sharing_policies
+
+            self._policy = sharing_policies.policy(
+                self._config["scheduler"], self._config["sys_path"], self._policy_is_off
+            )
+        return self._policy
+
+    def _policy_is_off(self, text: str) -> None:
+        self.log(text)
+        self._daemon.hub.tell_drivers({"t": "warn", "text": text})
 
     # ---- values and packages ----
 
