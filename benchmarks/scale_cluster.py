@@ -28,6 +28,7 @@ from umbel._agent.ledger import CPU, UNIT
 from umbel._base import nodes as node_ids
 from umbel._base import tokens
 from umbel._control import members, node_service, service
+from umbel._scheduling import policies
 from umbel._transport import connection as transport
 
 HEADER_BYTES = 8  # of a control frame, before its text
@@ -247,6 +248,9 @@ class Head:
 
     def knows_job(self, environment: Any) -> None:
         self.jobs[environment.id] = environment
+
+    def placement_policy(self) -> policies.HybridPolicy:
+        return policies.HYBRID
 
     def log(self, line: str) -> None:
         self.faults.append(f"the head says: {line}")

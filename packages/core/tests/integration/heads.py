@@ -55,7 +55,7 @@ class Place:
     def start_head(self, storage: str, *, address: str = "", is_standby: bool = False) -> launch.Launched:
         """storage: its URL, or the name of a file here for SQLite. address: "" for that of the head before."""
         port = int((address or self.address or ":0").rpartition(":")[2])
-        place = cluster_node.Place(host="127.0.0.1", port=port, token_file=cluster_node.token_path(self.token))
+        place = cluster_node.Place(host="127.0.0.1", port=port, token_file=self.token)
         url = storage if "://" in storage else f"sqlite://{self.directory}/{storage}.db"
         keeping = cluster_node.Keeping(url, is_standby)
         started = cluster_node.start_node(cluster_node.Wishes(num_cpus=2), place, keeping, ends_with_starter=True)

@@ -50,6 +50,27 @@ if __name__ == "__main__":
         print(min(umbel.get([small, large]))[1])
 """
 
+# An actor of a program on the head, of which all is free, in a cluster with a smaller node. Prints where it lives.
+ACTOR = """
+import sys
+import umbel
+from umbel import cluster_utils
+
+@umbel.remote(num_cpus=1)
+class Resident:
+    def node(self):
+        return umbel.get_runtime_context().get_node_id()
+
+if __name__ == "__main__":
+    wanted = {"scheduler": sys.argv[1]}
+    nodes = cluster_utils.Cluster(initialize_head=True, head_node_args={"num_cpus": 4, **wanted})
+    small = nodes.add_node(num_cpus=2, **wanted)
+    with umbel.init(address=nodes.address):
+        home = umbel.get(Resident.remote().node.remote())
+        print({nodes.head_node.node_id: "its creator's", small.node_id: "the fullest"}[home])
+    nodes.shutdown()
+"""
+
 
 class Environment:
     """A virtual environment, and nothing of this one."""
@@ -131,6 +152,15 @@ def test_policy_that_is_blocked_cannot_be_chosen(environment: Environment, progr
     done = environment.run("python", program, tmp_path / "go", "largest-first", UMBEL_PLUGINS="-largest-first")
     assert done.returncode == 1
     assert "scheduler must be one of hybrid, spread, got 'largest-first'" in done.stderr
+
+
+@pytest.mark.parametrize(("scheduler", "home"), [("largest-first", "the fullest"), ("hybrid", "its creator's")])
+def test_policy_that_is_chosen_for_a_cluster_places_actors(
+    environment: Environment, program: Path, scheduler: str, home: str
+) -> None:
+    program.write_text(ACTOR)
+    done = environment.run("python", program, scheduler)
+    assert done.stdout == f"{home}\n", done.stderr
 
 
 def test_it_passes_the_conformance_suite(environment: Environment, tmp_path: Path) -> None:

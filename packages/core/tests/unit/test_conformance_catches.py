@@ -75,6 +75,15 @@ class Careless(HybridPolicy):
         return spi.Placement(None, "it fits nowhere")
 
 
+class Nostalgic(HybridPolicy):
+    """An actor goes to its creator, whatever that node has."""
+
+    def place(self, demand: spi.Demand, view: spi.ClusterView) -> spi.Placement:
+        if demand.is_actor and view.find(demand.near) is not None:
+            return spi.Placement(demand.near, "where it comes from")
+        return super().place(demand, view)
+
+
 class Silent(HybridPolicy):
     def place(self, demand: spi.Demand, view: spi.ClusterView) -> spi.Placement:
         found = super().place(demand, view)
@@ -93,6 +102,7 @@ SCHEDULER_FAULTS: dict[type, str] = {
     Gambler: "test_same_question_has_the_same_answer",
     Counting: "test_same_question_has_the_same_answer",
     Careless: "test_leaves_dead_nodes_alone",
+    Nostalgic: "test_places_an_actor_only_where_there_is_in_all_what_it_asks_for",
     Silent: "test_waits_for_a_full_node",
     Sorting: "test_changes_nothing_that_it_is_given",
 }

@@ -10,6 +10,7 @@ import pytest
 from umbel._agent import control_proxy
 from umbel._base import nodes
 from umbel._control import actors, jobs, members, service
+from umbel._scheduling import policies
 from umbel._wire import channels, frames, node_messages
 
 Message = dict[str, Any]
@@ -64,6 +65,9 @@ class Daemon:
 
     def own_load(self) -> Message:
         return self.load
+
+    def placement_policy(self) -> policies.HybridPolicy:
+        return policies.HYBRID
 
     def as_seen(self) -> Message:
         return {"node_id": self.node_id, "total": self.has, "available": self.free, "labels": {}}

@@ -9,7 +9,7 @@ import pytest
 from umbel._control import placing
 from umbel._control.events import ActorSpec
 from umbel._model import placement, resources
-from umbel._scheduling import kept_view
+from umbel._scheduling import kept_view, policies
 
 A, B, C = "aa" * 28, "bb" * 28, "cc" * 28
 CPU = 10_000
@@ -29,6 +29,37 @@ def choose(wanted: ActorSpec, nodes: list[Any], creator: str) -> str:
     chosen = placing.choose(*given)
     assert placing.choose(wanted, kept_view.KeptView(nodes), *given[2:]) == chosen
     return chosen
+
+
+class Fullest:
+    """A plugin's: the fullest node."""
+
+    def place(self, demand: placement.Demand, view: placement.ClusterView) -> placement.Placement:
+        eligible = placement.eligible_nodes(demand, view)
+        if not eligible.ready:
+            return eligible.refusal
+        chosen = min(eligible.ready, key=lambda one: (one.available.get("CPU", 0), one.node_id))
+        return placement.Placement(chosen.node_id, "the fullest")
+
+    def order(self, waiting: Any) -> Any:
+        return range(len(waiting))
+
+
+class Careless(Fullest):
+    """Looks at nothing."""
+
+    def place(self, demand: placement.Demand, view: placement.ClusterView) -> placement.Placement:
+        return placement.Placement(C, "always")
+
+
+class Raising(Fullest):
+    def place(self, demand: placement.Demand, view: placement.ClusterView) -> placement.Placement:
+        raise RuntimeError("out of order")
+
+
+class Idle(Fullest):
+    def place(self, demand: placement.Demand, view: placement.ClusterView) -> placement.Placement:
+        return placement.Placement(None, "it is Sunday")
 
 
 def spec(cpus: int = 1, **more: Any) -> ActorSpec:
@@ -108,3 +139,66 @@ def test_actor_moves_to_a_node_that_has_come_only_if_it_would_wait_where_it_is()
     assert placing.is_better(spec(2), busy, small)  # which can never host it
     assert not placing.is_better(spec(2), free, node(A))
     assert not placing.is_better(spec(2), busy, busy)
+
+
+# ---- by the policy of a plugin ----
+
+
+def guarded(policy: Any, told: list[str]) -> policies.GuardedPolicy:
+    return policies.GuardedPolicy("theirs", policy, fallback=policies.HybridPolicy(), report=told.append)
+
+
+def by_policy(policy: Any, wanted: ActorSpec, nodes: list[Any], creator: str) -> str:
+    return placing.choose(wanted, kept_view.KeptView(nodes), creator, nodes[0].node_id, policy)
+
+
+def test_a_policy_ranks_the_nodes_that_may_host_it() -> None:
+    nodes = [node(A), node(B, free=1), node(C, free=0)]
+    assert by_policy(Fullest(), spec(), nodes, A) == B
+    assert by_policy(Fullest(), spec(2), nodes, A) == A
+    assert by_policy(Fullest(), spec(strategy={"node_id": A, "soft": False}), nodes, B) == A
+    labelled = [node(A, labels={"zone": "a"}), node(B, free=1)]
+    assert by_policy(Fullest(), spec(label_selectors=[[["zone", "a"]]]), labelled, B) == A
+
+
+def test_a_policy_is_told_that_it_is_an_actor_and_who_has_created_it() -> None:
+    seen: list[placement.Demand] = []
+
+    class Watching(Fullest):
+        def place(self, demand: placement.Demand, view: placement.ClusterView) -> placement.Placement:
+            seen.append(demand)
+            return super().place(demand, view)
+
+    by_policy(Watching(), spec(running={}), [node(A), node(B)], B)
+    (demand,) = seen
+    assert (demand.is_actor, demand.near, demand.resources, demand.in_all) == (
+        True, B, resources.EMPTY, resources.ResourceSet({"CPU": CPU}),
+    )  # fmt: skip
+
+
+def test_a_policy_that_names_no_node_leaves_it_to_the_built_in_way() -> None:
+    told: list[str] = []
+    assert by_policy(guarded(Idle(), told), spec(), [node(A), node(B)], B) == B
+    assert by_policy(guarded(Idle(), told), spec(), [node(A, free=0), node(B, free=0)], B) == B
+    assert told == []
+
+
+@pytest.mark.parametrize(
+    ("policy", "fault"),
+    [
+        (Raising(), "place() raised RuntimeError: out of order"),
+        (Careless(), f"place() chose node {C!r}; only ['{A}', '{B}'] may hold"),
+    ],
+)
+def test_a_policy_that_errs_is_switched_off_with_the_reason(policy: Any, fault: str) -> None:
+    told: list[str] = []
+    chosen = guarded(policy, told)
+    nodes = [node(A), node(B), node(C, free=0)]
+    assert [by_policy(chosen, spec(), nodes, B) for _ in range(3)] == [B, B, B]
+    (text,) = told
+    assert text.startswith(f"scheduler 'theirs' is switched off: {fault}")
+    assert "the built-in policy takes over" in text
+
+
+def test_spread_takes_the_emptiest_node_for_actors_too() -> None:
+    assert by_policy(policies.SpreadPolicy(), spec(), [node(A, free=3), node(B)], A) == B

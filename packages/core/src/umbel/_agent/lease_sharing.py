@@ -103,14 +103,13 @@ class Sharing:
         """There is another node."""
         if not self.is_alone:
             return
-        from umbel._agent import lease_groups, lease_guests, lease_links, sharing_policies
+        from umbel._agent import lease_groups, lease_guests, lease_links
         from umbel._scheduling import forwarding
 
         self.is_alone = False
         self._fw = forwarding
         self._given = forwarding.Given()
-        policy = sharing_policies.policy(self._config["scheduler"], self._config["sys_path"], self._daemon.log)
-        self.forwarding = forwarding.Forwarding(self._node, policy)
+        self.forwarding = forwarding.Forwarding(self._node, self._others.placement_policy())
         self._links = lease_links.LeaseLinks(self._daemon, self._node, self._token, self, self._jobs.facts_of)  # type: ignore[arg-type]
         self._jobs.links = self._links
         self._groups = lease_groups.LeaseGroups(self._daemon, self, self._node)

@@ -206,5 +206,9 @@ class Node:
     def own_load(self) -> Message:
         return self._daemon.others.own_load()
 
+    def placement_policy(self) -> Any:
+        """A `spi.SchedulingPolicy`: the chosen one."""
+        return self._daemon.others.placement_policy()
+
     def drain_node(self, message: Message, tell: Callable[[bool, str], None]) -> None:
         self._daemon.others.drain_service().drain(message, tell)

@@ -1,4 +1,4 @@
-"""The scheduling policy by which leases are shared among the nodes. Loaded where there are several."""
+"""The scheduling policy by which leases are shared among the nodes, and actors placed. Loaded where there are several."""
 
 from __future__ import annotations
 
@@ -14,7 +14,7 @@ def policy(name: str, path: Sequence[str], report: Callable[[str], None]) -> spi
     """path: where a plugin is found. report: told once if the policy misbehaves and is switched off. Raises PluginError or
     PluginConflict when there is no such policy."""
     if name == "hybrid":
-        return policies.HybridPolicy()
+        return policies.HYBRID
     if name == "spread":
         return policies.SpreadPolicy()
     sys.path[:] = path
@@ -22,4 +22,4 @@ def policy(name: str, path: Sequence[str], report: Callable[[str], None]) -> spi
     from umbel._plugins import registry
 
     chosen = registry.installed().scheduler(name)
-    return policies.GuardedPolicy(name, chosen, fallback=policies.HybridPolicy(), report=report)
+    return policies.GuardedPolicy(name, chosen, fallback=policies.HYBRID, report=report)

@@ -2,8 +2,8 @@
 
 The head orders a node to look for a worker, and the node says when there is one, or why there will be none. Each order has a
 number, so that what comes of one that is void is void. Actors of placement groups wait here until their bundle has a place, and
-those that insist on a node that may come back to a head which has started again, until it has. `placing` says where one goes,
-`node_views` what the nodes have left for it.
+those that insist on a node that may come back to a head which has started again, until it has. `placing` says where one goes, by
+the cluster's scheduling policy, `node_views` what the nodes have left for it.
 """
 
 from __future__ import annotations
@@ -98,7 +98,8 @@ class ActorPlaces:
         creator, own_id = self._members.member_of(spec.owner), self._members.own_id
         self._members.see_own()
         view = self._members.views.for_actors
-        return placing.choose(spec, view, creator.node_id if creator is not None else own_id, own_id)
+        policy = self._daemon.placement_policy()
+        return placing.choose(spec, view, creator.node_id if creator is not None else own_id, own_id, policy)
 
     def _place_on(self, spec: Any, node_id: str) -> None:
         member = self._members.member_on(node_id)

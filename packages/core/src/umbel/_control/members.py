@@ -48,6 +48,9 @@ class Daemon(Protocol):
     def answer(self, what: str) -> Any:
         """To a query, about the whole cluster."""
 
+    def placement_policy(self) -> Any:
+        """A `spi.SchedulingPolicy`: the chosen one."""
+
     def drain_node(self, message: Message, tell: Callable[[bool, str], None]) -> None:
         """See `_agent.drain_service.DrainService.drain`."""
 

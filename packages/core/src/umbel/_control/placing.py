@@ -1,34 +1,42 @@
 """On which node of a cluster an actor is hosted.
 
-With whoever created it, while there is room: calls between the two are quickest there. Else where there is room, as the policy
-has it; else where there will be some. An actor that no node can ever host is with its creator, or where it wants to be,
+Where there is room, as the cluster's scheduling policy has it; built in is: with whoever created it, as calls between the two are
+quickest there, else as tasks. A plugin's policy that names no node leaves it to that. Without room anywhere, where there will be
+some. An actor that no node can ever host is with its creator, or where it wants to be,
 whose node says what is lacking, until a node comes that can. What a strategy or labels insist on comes before all that. Pure.
 """
 
 from __future__ import annotations
 
 from collections.abc import Hashable, Mapping, Sequence
-from typing import Any
+from typing import Any, Protocol
 
 from umbel._model import placement, resources
 from umbel._scheduling import policies
 
-_POLICY = policies.HybridPolicy()
+
+class Policy(Protocol):
+    """As `spi.SchedulingPolicy`, as far as it is asked here."""
+
+    def place(self, demand: placement.Demand, view: placement.ClusterView) -> placement.Placement: ...
 
 
-def choose(spec: Any, view: placement.ClusterView, creator: str, head: str) -> str:
+_BUILT_IN: Policy = policies.HYBRID
+
+
+def choose(spec: Any, view: placement.ClusterView, creator: str, head: str, policy: Policy = _BUILT_IN) -> str:
     """The id of the node. spec: an `events.ActorSpec`. view: of all that live. creator: the node of its creator, which may be
-    none of these any more. head: the node where it goes when its creator's is not there and no node can host it."""
+    none of these any more. head: the node where it goes when its creator's is not there and no node can host it. policy: it
+    names one of the nodes with room, or none."""
     there = view.find(creator)
     is_there = there is not None and not there.is_draining
     preferred = creator if is_there else head
-    alternatives = [_demand(spec, selector) for selector in spec.label_selectors or ((),)]
-    for demand in alternatives:
-        if demand.strategy != "SPREAD" and _holds(preferred, placement.eligible_among(demand, view, preferred).ready):
-            return preferred
-        chosen = _POLICY.place(demand, view).node_id
-        if chosen is not None:
-            return chosen
+    alternatives = [_demand(spec, selector, near=preferred) for selector in spec.label_selectors or ((),)]
+    for one in dict.fromkeys((policy, _BUILT_IN)):
+        for demand in alternatives:
+            chosen = one.place(demand, view).node_id
+            if chosen is not None:
+                return chosen
     for demand in alternatives:
         busy = _busy(demand, view, preferred)
         if busy:
@@ -98,14 +106,16 @@ def shape(spec: Any) -> tuple[Hashable, ...]:
     return resources.ResourceSet(spec.running), resources.ResourceSet(spec.placement), repr(spec.strategy), selectors
 
 
-def _demand(spec: Any, selector: Sequence[Sequence[str]]) -> placement.Demand:
-    """What it holds while it lives, where there is in all what it asks for to be placed."""
+def _demand(spec: Any, selector: Sequence[Sequence[str]], near: str = "") -> placement.Demand:
+    """What it holds while it lives, where there is in all what it asks for to be placed. near: its creator's node."""
     return placement.Demand(
         resources.ResourceSet(spec.running),
         _strategy(spec.strategy),
         depth=spec.depth,
         in_all=resources.ResourceSet(spec.placement),
         conditions=tuple((label, condition) for label, condition in selector),
+        near=near,
+        is_actor=True,
     )
 
 

@@ -46,7 +46,8 @@ class Demand:
     one label. depth: 0 for what the driver submitted, one more for each task or actor that it was submitted from. is_in_bundle:
     `resources` are those of bundles of placement groups, which are used as long as they are there, also on a node that begins
     nothing else any more. in_all: what the node must have, free or not, beside that. near: the node that has most bytes of its
-    large arguments, "" where it does not matter; a wish, which a policy weighs.
+    large arguments, of an actor that of its creator, "" where it does not matter; a wish, which a policy weighs. is_actor: it
+    lives there until it ends, and calls come to it.
     """
 
     resources: resources.ResourceSet
@@ -57,6 +58,7 @@ class Demand:
     in_all: _Amounts = _NOTHING
     conditions: node_labels.Selector = ()
     near: str = ""
+    is_actor: bool = False
 
 
 @dataclass(frozen=True)

@@ -19,15 +19,16 @@ PACK_UNTIL = 0.5
 
 
 class HybridPolicy:
-    """Where the arguments are, if they are large. Else pack: the local node first, then the others in order, until half full;
-    from there on the emptiest node."""
+    """Where the arguments are, if they are large; an actor with its creator. Else pack: the local node first, then the others in
+    order, until half full; from there on the emptiest node."""
 
     def place(self, demand: spi.Demand, view: spi.ClusterView) -> spi.Placement:
         if demand.strategy == "SPREAD":
             return _spread(demand, view)
         near = placement.eligible_among(demand, view, demand.near).ready if demand.near else ()
         if any(node.node_id == demand.near for node in near):
-            return placement.Placement(demand.near, "the node that has most bytes of its large arguments")
+            why = "its creator's node" if demand.is_actor else "the node that has most bytes of its large arguments"
+            return placement.Placement(demand.near, why)
         found = placement.first_ready(demand, view, packed)
         if isinstance(found, placement.Placement):
             return found
@@ -38,6 +39,9 @@ class HybridPolicy:
 
     def order(self, waiting: Sequence[spi.WaitingDemand]) -> Sequence[int]:
         return deepest_first(waiting)
+
+
+HYBRID = HybridPolicy()
 
 
 class SpreadPolicy:

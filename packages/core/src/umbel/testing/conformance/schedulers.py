@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import copy
 import random
+from typing import Any
 
 import pytest
 
@@ -70,7 +71,19 @@ def random_demand(chance: random.Random) -> spi.Demand:
         strategy=chance.choice(strategies),
         label_selector=chance.choice([{}, {}, {"zone": "west"}, {"zone": "!in(west,north)"}]),
         depth=chance.randrange(0, 4),
+        **(random_actor(chance) if chance.random() < 0.3 else {}),
     )
+
+
+def random_actor(chance: random.Random) -> dict[str, Any]:
+    """What the head says of an actor beside that: what its node must have in all, the labels of one of its selectors, and the
+    node of its creator, which may be gone."""
+    return {
+        "is_actor": True,
+        "in_all": amounts(CPU=chance.choice([1, 1, 4])),
+        "conditions": chance.choice([(), (("zone", "west"),), (("zone", "!west"), ("zone", "!north"))]),
+        "near": f"{chance.randrange(0, 9):056x}",
+    }
 
 
 def random_queue(chance: random.Random) -> list[spi.WaitingDemand]:
@@ -155,6 +168,25 @@ class SchedulerConformance(suite.Suite[spi.SchedulingPolicy]):
     def test_soft_affinity_to_a_dead_node_goes_elsewhere(self) -> None:
         demand = spi.Demand(amounts(CPU=1), strategy=spi.NodeAffinity(DEAD.node_id, is_soft=True))
         assert self.make().place(demand, view_of(IDLE, DEAD)).node_id == IDLE.node_id
+
+    # place: actors
+
+    def test_places_an_actor_that_holds_nothing_while_it_runs(self) -> None:
+        actor = spi.Demand(amounts(), in_all=amounts(CPU=1), near=FULL.node_id, is_actor=True)
+        assert self.make().place(actor, view_of(FULL)).node_id == FULL.node_id
+
+    def test_places_an_actor_only_where_there_is_in_all_what_it_asks_for(self) -> None:
+        actor = spi.Demand(amounts(), in_all=amounts(CPU=3), near=OTHER.node_id, is_actor=True)
+        assert self.make().place(actor, view_of(OTHER, IDLE)).node_id == IDLE.node_id
+        assert self.make().place(actor, view_of(OTHER)).node_id is None
+
+    def test_places_an_actor_only_where_the_labels_are(self) -> None:
+        actor = spi.Demand(amounts(), conditions=(("zone", "west"),), near=IDLE.node_id, is_actor=True)
+        assert self.make().place(actor, view_of(IDLE, OTHER)).node_id == OTHER.node_id
+
+    def test_places_an_actor_whose_creators_node_is_gone(self) -> None:
+        actor = spi.Demand(amounts(CPU=1), in_all=amounts(CPU=1), near=DEAD.node_id, is_actor=True)
+        assert self.make().place(actor, view_of(DEAD, OTHER)).node_id == OTHER.node_id
 
     @pytest.mark.parametrize("seed", SEEDS)
     def test_every_placement_keeps_the_contract(self, seed: int) -> None:

@@ -16,7 +16,7 @@ from umbel._agent import control_proxy
 from umbel._agent.ledger import CPU, UNIT
 from umbel._base import nodes as node_ids
 from umbel._control import journal, keeping, kept, leadership, members, service
-from umbel._scheduling import bundles
+from umbel._scheduling import bundles, policies
 from umbel.testing.simulation.world import Stream, World
 
 NODES = 2
@@ -94,6 +94,9 @@ class Daemon:
 
     def pid_of(self, _worker: str) -> int:
         return 1
+
+    def placement_policy(self) -> policies.HybridPolicy:
+        return policies.HYBRID
 
     def place_actor(self, spec: Any, _source: str = "") -> None:
         self.sought[spec.actor] = None
