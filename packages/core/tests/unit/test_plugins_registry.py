@@ -59,6 +59,7 @@ def test_built_ins_register_through_the_hooks() -> None:
             "drain-node",
             "explain",
             "get",
+            "health-check",
             "list",
             "logs",
             "memory",
