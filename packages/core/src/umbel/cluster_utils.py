@@ -23,7 +23,7 @@ STORE_BYTES = 150 << 20  # Ray's, of a node here
 END_S = 10.0  # for a node to end with all that runs on it
 LOOK_S = 0.01  # between two looks at whether nodes have joined
 _OF_WISHES = ("num_cpus", "num_gpus", "resources", "labels", "object_store_memory", "scheduler")
-_OF_PLACE = {"port": "port", "node_ip_address": "node_host"}
+_OF_PLACE = {"port": "port", "node_ip_address": "node_host", "listens": "listens"}
 
 
 class ClusterNode:
@@ -123,8 +123,8 @@ class Cluster:
         """Start a node: the head, if there is none, else one that joins it.
 
         node_args: num_cpus (default 1), num_gpus (0), resources, labels, object_store_memory (150 MiB), scheduler, port,
-        node_ip_address (127.0.0.1). wait: until the head has told this process of it; it is a member in any case. Raises
-        TypeError for others, UmbelSystemError when the node does not start.
+        node_ip_address (127.0.0.1), listens (True; False for one that only dials others). wait: until the head has told this
+        process of it; it is a member in any case. Raises TypeError for others, UmbelSystemError when the node does not start.
         """
         unknown = node_args.keys() - {*_OF_WISHES, *_OF_PLACE}
         if unknown:

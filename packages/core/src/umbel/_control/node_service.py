@@ -8,14 +8,15 @@ from __future__ import annotations
 
 import functools
 import itertools
+import os
 from collections.abc import Callable, Iterable, Mapping
 from typing import Any, Protocol
 
 from umbel._base import nodes as node_ids
-from umbel._control import cluster_events, members, nodes, service
+from umbel._control import cluster_events, members, nodes, rendezvous, service
 from umbel._transport import addresses
 from umbel._transport import connection as transport
-from umbel._wire import frames, node_messages
+from umbel._wire import frames, handshake, node_messages
 
 LOOK_S = 1.0  # after how long the head looks whether its own state has changed; members hear of changes as often
 QUEUED_BYTES_MAX = 16 << 20  # for a member: some minutes of changes in a large cluster; it may be stopped
@@ -47,6 +48,13 @@ class Daemon(Protocol):
 
     def node_died(self, node_id: str, reason: str) -> None:
         """For good."""
+
+    @property
+    def address(self) -> str:
+        """Where others reach this node."""
+
+    def reacher(self) -> Any:
+        """A `_agent.reacher.Reacher`."""
 
     @property
     def members(self) -> members.Members: ...
@@ -88,6 +96,7 @@ class NodeService:
         self._look_s = daemon.now_s() + LOOK_S
         self._idle_until_s = 0.0
         self._welcomed: set[str] = set()  # members that this head has told so
+        self._rendezvous = rendezvous.Rendezvous()
         self._texts: dict[str, str] = {}  # of nodes, see `_all_nodes`
         self._do: dict[type, Callable[[Any], None]] = {
             nodes.Welcome: self._welcome,
@@ -162,6 +171,7 @@ class NodeService:
         now_s = self._daemon.now_s()
         if now_s >= self._look_s:
             self._look_s = now_s + LOOK_S
+            self._rendezvous.tick(now_s)
             self._decide(nodes.HeadChanged(self._daemon.own_state(), now_s))
             self._daemon.members.look_at_own()
         if now_s < self.table.next_tick_s:
@@ -250,6 +260,8 @@ class NodeService:
             answer = (message["request"], is_accepted, message["text"], state)
             self._decide(nodes.DrainAnswered(self._nodes[link], link, *answer, now_s))
             self._note_state(self._nodes[link], state)
+        elif kind in ("reach", "unreached"):
+            self._on_reach(self._nodes[link], message)
         elif kind == "beat":
             self._decide(nodes.Heartbeat(self._nodes[link], link, message["sequence"], message["state"], now_s))
             self._note_state(self._nodes[link], message["state"])
@@ -272,6 +284,52 @@ class NodeService:
             if node is not None and node.link == link:
                 self._daemon.members.unlinked(node_id)
             self._decide(nodes.LinkLost(node_id, link, self._daemon.now_s()))
+
+    # ---- nodes that cannot be dialled ----
+
+    def head_address(self) -> str:
+        return self._daemon.address
+
+    def say_reach(self, message: Message) -> None:
+        """The head's own node says so."""
+        self._on_reach(self.table.head.id, message)
+
+    def _on_reach(self, node_id: str, message: Message) -> None:
+        ticket = bytes.fromhex(message["ticket"])
+        if message["t"] == "unreached":
+            self._meet(self._rendezvous.failed(node_id, ticket, message["reason"]))
+            return
+        wanted, other = self.table.alive.get(message["node"]), os.urandom(handshake.TARGET_ID_BYTES)
+        is_linked = wanted is not None and (wanted.link in self._links or wanted is self.table.head)
+        self._meet(
+            self._rendezvous.asked(
+                node_id, message["node"], ticket, other, self._daemon.now_s(),
+                is_relayed=message["is_relayed"], is_alive=wanted is not None, is_linked=is_linked,
+            )
+        )  # fmt: skip
+
+    def _meet(self, commands: list[rendezvous.Command]) -> None:
+        for command in commands:
+            if isinstance(command, rendezvous.Expect):
+                self._daemon.reacher().expect(command.ticket, command.other)
+                continue
+            ticket = command.ticket.hex()
+            if isinstance(command, rendezvous.DialBack):
+                is_here = command.is_relayed or command.asker == self.table.head.id
+                address = "" if is_here else self.table.alive[command.asker].facts["address"]
+                told = {"t": "dial_back", "ticket": ticket, "address": address, "is_relayed": command.is_relayed}
+                self._tell_of_meeting(command.node, told)
+            elif isinstance(command, rendezvous.Meet):
+                self._tell_of_meeting(command.asker, {"t": "meet", "ticket": ticket})
+            else:
+                told = {"t": "unreached", "ticket": ticket, "reason": command.reason, "is_final": command.is_final}
+                self._tell_of_meeting(command.asker, told)
+
+    def _tell_of_meeting(self, node_id: str, message: Message) -> None:
+        if node_id == self.table.head.id:
+            self._daemon.reacher().on_head(message)
+        elif node_id in self.table.alive:
+            self._send(self.table.alive[node_id].link, message)
 
     # ---- commands ----
 
