@@ -107,7 +107,7 @@ def check_message(message: Mapping[str, Any]) -> None:
 
 
 _VALUES: list[Any] = [
-    0, 1, -1, 2**70, 0.5, float("nan"), True, False, None, "", "a", "a.b.c", "driver", "worker", "\ud800",
+    0, 1, -1, 2**70, 0.5, float("nan"), True, False, None, "", "a", "a.b.c", "driver", "worker", "\ud800", "0" * 12, "0" * 32,
     [], ["a.b.c", 1], [["a.b.c", 1]], [["a.b.c", -1]], [["a.b.c"]], [[1, "a.b.c"]], [["a.b.c", 1, 2, 3]], [[]], [None],
     [{}], [{"CPU": 1}], [{"CPU": -1}, 1],
     {}, {"CPU": 1}, {"CPU": 0.5}, {"CPU": -1}, {"CPU": True}, {"CPU": {}}, {"": []},

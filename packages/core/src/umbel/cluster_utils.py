@@ -23,7 +23,7 @@ STORE_BYTES = 150 << 20  # Ray's, of a node here
 END_S = 10.0  # for a node to end with all that runs on it
 LOOK_S = 0.01  # between two looks at whether nodes have joined
 _OF_WISHES = cluster_node.Wishes._fields
-_OF_PLACE = {"port": "port", "node_ip_address": "node_host"}
+_OF_PLACE = {"port": "port", "node_ip_address": "node_host", "listens": "listens"}
 _HEAD_TYPE = "head"  # of an AutoscalingCluster's nodes
 # Ray's, of what is not there.
 _IGNORED = frozenset((
@@ -150,9 +150,10 @@ class Cluster:
         """Start a node: the head, if there is none, else one that joins it.
 
         node_args: num_cpus (default 1), num_gpus (0), resources, labels, object_store_memory (150 MiB), memory, scheduler,
-        node_name, env_vars (of its processes), object_spilling_directory, metrics_export_port, port, node_ip_address (127.0.0.1).
-        Others of Ray's are ignored with a warning. wait: until the head has told this process of it; it is a member in any case.
-        Raises TypeError for others, UmbelSystemError when the node does not start.
+        node_name, env_vars (of its processes), object_spilling_directory, metrics_export_port, port, node_ip_address (127.0.0.1),
+        listens (True; False for one that only dials others). Others of Ray's are ignored with a warning. wait: until the head has
+        told this process of it; it is a member in any case. Raises TypeError for others, UmbelSystemError when the node does not
+        start.
         """
         unknown = node_args.keys() - {*_OF_WISHES, *_OF_PLACE, *_IGNORED}
         if unknown:

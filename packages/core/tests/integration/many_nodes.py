@@ -51,6 +51,12 @@ class _Node:
             "store_dir": "",
         }  # fmt: skip
 
+    def head_linked(self, *, is_linked: bool) -> None:
+        """Nobody waits for that."""
+
+    def on_reach(self, _message: dict[str, Any]) -> None:
+        raise AssertionError("nobody wants to reach it")
+
     def own_state(self) -> dict[str, Any]:
         return {"available": {"CPU": 16 * UNIT}, "waiting": self.waiting}
 

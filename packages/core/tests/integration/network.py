@@ -12,9 +12,12 @@ import os
 import select
 import shutil
 import subprocess
+from collections.abc import Collection
 
 TIMEOUT_S = 60
 PREFIX = "10.77.0."  # of addresses; nobody outside sees them
+BEHIND_NAT = "192.168.77.2"  # of every host that is behind a router of its own, as at most homes it is the same
+ROUTER = "192.168.77.1"
 
 
 class NotPermitted(Exception):
@@ -43,14 +46,19 @@ class _Namespace:
 
 
 class Network:
-    """A bridge, and hosts with one cable each. hosts: how many."""
+    """A bridge, and hosts with one cable each. hosts: how many; behind_nat: those of them that have a router in between, which
+    lets them dial others under its own address, and nobody dial them."""
 
-    def __init__(self, hosts: int) -> None:
+    def __init__(self, hosts: int, behind_nat: Collection[int] = ()) -> None:
         """Raises NotPermitted."""
-        self._programs = {name: _found(name) for name in ("ip", "unshare", "nsenter")}
+        self._programs = {
+            name: _found(name) for name in ("ip", "unshare", "nsenter", *(["iptables"] if behind_nat else []))
+        }
+        self._behind_nat = behind_nat
         self._is_root = os.geteuid() == 0
         user = [] if self._is_root else ["--map-root-user"]
         self._spaces = [_Namespace([self._programs["unshare"], "--net", *user])]
+        self._hosts: list[_Namespace] = []
         try:
             self._on_bridge("link", "add", "br0", "type", "bridge")
             self._on_bridge("link", "set", "br0", "up")
@@ -61,11 +69,20 @@ class Network:
             raise
 
     def address(self, host: int) -> str:
+        """At which it knows itself, and others reach it unless it is behind NAT."""
+        return BEHIND_NAT if host in self._behind_nat else self.outer_address(host)
+
+    def outer_address(self, host: int) -> str:
         return f"{PREFIX}{host + 1}"
 
     def prefix(self, host: int) -> list[str]:
         """Of commands that run on a host."""
-        return self._inside(self._spaces[host + 1].pid)
+        return self._inside(self._hosts[host].pid)
+
+    def refuse_dials(self, host: int) -> None:
+        """Whoever dials that host hears nothing, as behind many firewalls; what is connected goes on."""
+        drop = ["-A", "INPUT", "-i", "eth0", "-p", "tcp", "--syn", "-j", "DROP"]
+        _run(*self.prefix(host), _found("iptables"), *drop)
 
     def unplug(self, host: int) -> None:
         self._on_bridge("link", "set", f"host{host}", "down")
@@ -86,13 +103,36 @@ class Network:
             space.close()
 
     def _add_host(self, number: int) -> None:
+        outer = self._add_space()
+        name = f"host{number}"
+        self._on_bridge("link", "add", name, "type", "veth", "peer", "name", "eth0", "netns", str(outer.pid))
+        self._on_bridge("link", "set", name, "master", "br0", "up")
+        self._set_up(outer, self.outer_address(number))
+        self._hosts.append(self._add_behind(outer) if number in self._behind_nat else outer)
+
+    def _add_behind(self, router: _Namespace) -> _Namespace:
+        """A host whose cable goes to that one, which is its router."""
+        host, there = self._add_space(), self._inside(router.pid)
+        ip = [*there, self._programs["ip"]]
+        _run(*ip, "link", "add", "inner", "type", "veth", "peer", "name", "eth0", "netns", str(host.pid))
+        _run(*ip, "address", "add", f"{ROUTER}/24", "dev", "inner")
+        _run(*ip, "link", "set", "inner", "up")
+        self._set_up(host, BEHIND_NAT)
+        _run(*self._inside(host.pid), self._programs["ip"], "route", "add", "default", "via", ROUTER)
+        _run(*there, "sh", "-c", "echo 1 > /proc/sys/net/ipv4/ip_forward")
+        iptables = [*there, self._programs["iptables"]]
+        _run(*iptables, "-t", "nat", "-A", "POSTROUTING", "-o", "eth0", "-j", "MASQUERADE")
+        return host
+
+    def _add_space(self) -> _Namespace:
         space = _Namespace([*self._inside(self._spaces[0].pid), self._programs["unshare"], "--net"])
         self._spaces.append(space)
-        name, there = f"host{number}", [*self.prefix(number), self._programs["ip"]]
-        self._on_bridge("link", "add", name, "type", "veth", "peer", "name", "eth0", "netns", str(space.pid))
-        self._on_bridge("link", "set", name, "master", "br0", "up")
+        return space
+
+    def _set_up(self, space: _Namespace, address: str) -> None:
+        there = [*self._inside(space.pid), self._programs["ip"]]
         _run(*there, "link", "set", "lo", "up")
-        _run(*there, "address", "add", f"{self.address(number)}/24", "dev", "eth0")
+        _run(*there, "address", "add", f"{address}/24", "dev", "eth0")
         _run(*there, "link", "set", "eth0", "up")
 
     def _inside(self, pid: int) -> list[str]:

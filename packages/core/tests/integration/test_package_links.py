@@ -12,13 +12,14 @@ import pytest
 from tcp_nodes import LIMIT_S, SECRET
 
 from umbel._agent import package_links, packages
-from umbel._base import tokens
+from umbel._base import nodes, tokens
 from umbel._environments import packing
 from umbel._model import package_names
 from umbel._transport import acceptor, addresses, bulk, connection, dialler
 from umbel._wire import handshake
 
 NODE = SECRET.lowered(tokens.Role.NODE)
+ONE, GIVER = (text * nodes.NODE_ID_BYTES for text in ("0a", "0b"))
 SIZE_BYTES = 20 << 20  # more than all buffers on the way hold
 
 
@@ -39,6 +40,9 @@ class Node:
 
     def now_s(self) -> float:
         return time.monotonic()
+
+    def reacher(self) -> None:
+        """Nodes can only be dialled here."""
 
     def decide(self, *events: packages.Event) -> None:
         self.told += events
@@ -67,7 +71,7 @@ class Giver:
             node.poller, NODE, lambda stream, _role, _target: self._begin(node.poller, stream), now_s=node.now_s,
             warn=node.log,
         )  # fmt: skip
-        node.addresses["giver"] = str(self._acceptor.listen(addresses.Address("127.0.0.1", 0)))
+        node.addresses[GIVER] = str(self._acceptor.listen(addresses.Address("127.0.0.1", 0)))
 
     def _begin(self, poller: connection.Poller, stream: connection.Stream) -> None:
         self._links.append(bulk.BulkConnection(stream, poller, self))
@@ -92,7 +96,7 @@ class Two:
     def __init__(self, directory: Path) -> None:
         self.poller = connection.Poller()
         self.one, self.other = (Node(self.poller, directory / name) for name in ("one", "other"))
-        self.other.addresses["one"] = self.one.address
+        self.other.addresses[ONE] = self.one.address
 
     def until_ended(self) -> packages.Event:
         end_s = time.monotonic() + LIMIT_S
@@ -128,7 +132,7 @@ def large(two: Two, directory: Path) -> str:
 
 def test_a_package_arrives_as_it_is(two: Two, tmp_path: Path) -> None:
     name = large(two, tmp_path)
-    two.other.links.fetch(packages.Fetch(name, "one", 1))
+    two.other.links.fetch(packages.Fetch(name, ONE, 1))
     assert isinstance(two.until_ended(), packages.Fetched)
     first = two.other.told[0]
     path = two.other.packages.archive_of(name)
@@ -138,7 +142,7 @@ def test_a_package_arrives_as_it_is(two: Two, tmp_path: Path) -> None:
 
 
 def test_what_is_not_there_or_not_of_the_cluster_is_refused(two: Two) -> None:
-    for node, reason in (("one", "it does not have it"), ("nobody", "it is none of the cluster (any more)")):
+    for node, reason in ((ONE, "it does not have it"), ("nobody", "it is none of the cluster (any more)")):
         two.other.told.clear()
         two.other.links.fetch(packages.Fetch("0" * 32, node, 1))
         found = two.until_ended()
@@ -161,7 +165,7 @@ def test_what_comes_in_part_or_is_another_thing_leaves_nothing(
     (tmp_path / "file").write_bytes(bytes(size_bytes))
     giver = Giver(two.other, tmp_path / "file", message)
     try:
-        two.other.links.fetch(packages.Fetch("0" * 32, "giver", 1))
+        two.other.links.fetch(packages.Fetch("0" * 32, GIVER, 1))
         found = two.until_ended()
     finally:
         giver.close()
@@ -171,7 +175,7 @@ def test_what_comes_in_part_or_is_another_thing_leaves_nothing(
 
 def test_what_is_abandoned_while_it_comes_leaves_nothing_and_is_not_told(two: Two, tmp_path: Path) -> None:
     name = large(two, tmp_path)
-    two.other.links.fetch(packages.Fetch(name, "one", 1))
+    two.other.links.fetch(packages.Fetch(name, ONE, 1))
     end_s = time.monotonic() + LIMIT_S
     while not two.other.told:
         assert time.monotonic() < end_s
@@ -179,14 +183,14 @@ def test_what_is_abandoned_while_it_comes_leaves_nothing_and_is_not_told(two: Tw
     assert two.other.files() == [f".new-{os.getpid()}-1"]
     two.other.links.abandon(packages.Abandon(1))
     assert two.other.files() == []
-    two.other.links.fetch(packages.Fetch(name, "one", 2))
+    two.other.links.fetch(packages.Fetch(name, ONE, 2))
     assert two.until_ended() == packages.Fetched(2, two.other.told[-1].at_s)
 
 
 def test_what_cannot_be_written_is_this_nodes_trouble(two: Two, tmp_path: Path) -> None:
     name = large(two, tmp_path)
     two.other.directory.write_text("in the way")
-    two.other.links.fetch(packages.Fetch(name, "one", 1))
+    two.other.links.fetch(packages.Fetch(name, ONE, 1))
     found = two.until_ended()
     assert isinstance(found, packages.NotFetched) and found.trouble is packages.Trouble.OWN
     two.other.directory.unlink()
@@ -195,13 +199,13 @@ def test_what_cannot_be_written_is_this_nodes_trouble(two: Two, tmp_path: Path) 
 def test_only_so_many_packages_are_given_at_once(two: Two, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(package_links, "GIVEN_MAX", 1)
     name = large(two, tmp_path)
-    two.other.links.fetch(packages.Fetch(name, "one", 1))
+    two.other.links.fetch(packages.Fetch(name, ONE, 1))
     end_s = time.monotonic() + LIMIT_S
     while not two.other.told:
         assert time.monotonic() < end_s
         two.poller.poll(0.01)
-    two.other.links.fetch(packages.Fetch(name, "one", 2))
-    two.other.links.fetch(packages.Fetch("0" * 32, "one", 3))
+    two.other.links.fetch(packages.Fetch(name, ONE, 2))
+    two.other.links.fetch(packages.Fetch("0" * 32, ONE, 3))
     while len(ends := [one for one in two.other.told if not isinstance(one, packages.Coming)]) < 3:
         assert time.monotonic() < end_s
         two.poller.poll(0.01)

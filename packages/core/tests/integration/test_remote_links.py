@@ -116,10 +116,13 @@ class Process:
         self.gone.append(link.peer)
 
     def _notify(self, message: dict[str, Any]) -> None:
+        if message["t"] == "reach":
+            self.tell({"t": "unreached", "ticket": message["ticket"], "reason": "there is no head here"})
+            return
         self.asked.append(message["node"])
         address = self._where(bytes.fromhex(message["node"]))
         if address is not None:
-            self.tell({"t": "node_at", "node": message["node"], "address": address})
+            self.tell({"t": "node_at", "node": message["node"], "address": address, "is_dialled": True})
 
     def tell(self, message: dict[str, Any]) -> None:
         """What the daemon says."""
@@ -207,7 +210,7 @@ def test_nothing_is_all_sent_while_something_waits_for_a_connection(world: World
     assert here.links.is_all_sent()
     here.say(there, "one")
     assert not here.links.is_all_sent()
-    here.tell({"t": "node_at", "node": there.node.tag.hex(), "address": str(there.node.address)})
+    here.tell({"t": "node_at", "node": there.node.tag.hex(), "address": str(there.node.address), "is_dialled": True})
     until(lambda: there.heard)
     until(here.links.is_all_sent)
 
@@ -254,7 +257,7 @@ def test_process_that_cannot_be_dialled_but_has_dialled_us_is_talked_to_by_that(
     here.say(hidden, "to", "you")  # waits for the address
     hidden.say(here, "hello")
     until(lambda: here.heard)
-    here.tell({"t": "node_at", "node": hidden.node.tag.hex(), "address": _nowhere()})
+    here.tell({"t": "node_at", "node": hidden.node.tag.hex(), "address": _nowhere(), "is_dialled": True})
     until(lambda: len(hidden.heard) == 2)
     assert hidden.heard == [(here.id, "to"), (here.id, "you")]
     here.say(hidden, "more")
@@ -493,7 +496,9 @@ def test_death_of_a_node_ends_links_that_wait_for_its_address(world: World) -> N
     here.say(there, "lost")
     here.tell({"t": "node_gone", "node": there.node.tag.hex()})
     until(lambda: here.gone == [there.id])
-    here.tell({"t": "node_at", "node": there.node.tag.hex(), "address": str(there.node.address)})  # said before it
+    here.tell(
+        {"t": "node_at", "node": there.node.tag.hex(), "address": str(there.node.address), "is_dialled": True}
+    )  # said before it
     with here.lock:
         assert here.links.to(there.id) is None
 

@@ -2,18 +2,14 @@
 
 from __future__ import annotations
 
-import json
-import os
 import sys
 from collections.abc import Iterator
-from typing import Any
 
 import drivers
 import homes
 import network
 import pytest
-
-from umbel._client import tool
+from machines import Machines
 
 pytestmark = [
     pytest.mark.skipif(not sys.platform.startswith("linux"), reason="network namespaces are Linux's"),
@@ -24,112 +20,6 @@ TIMEOUT_S = 90
 HEAD, WORKER, DRIVER = range(3)  # the hosts
 UNPLUGGED_S = 3.0  # a third of what makes a node dead here
 DELAY_MS = 20
-
-NODE = """
-    import json, os, sys
-    from umbel._client import cluster_node
-
-    given = json.loads(os.environ["NODE"])
-    place = cluster_node.Place(head=given["head"], host=given["host"], port=0, token_file=given["token"])
-    wishes = cluster_node.Wishes(num_cpus=2, num_gpus=0, resources=given["resources"], object_store_memory=150 << 20)
-    started = cluster_node.start_node(wishes, place, ends_with_starter=True)
-    made = started.launched
-    print(json.dumps([started.address, made.session_dir, made.node_id]), flush=True)
-    print(made.process.wait(), flush=True)
-"""
-
-BEGIN = """
-    import os, sys, time, zlib, umbel
-    from umbel import exceptions
-
-    umbel.init(address=os.environ["SESSION"], log_to_driver=False)
-
-    def say(*what):
-        print(*what, flush=True)
-
-    def get(reference):
-        return umbel.get(reference, timeout=80)
-
-    @umbel.remote(resources={"there": 1})
-    def where():
-        return umbel.get_runtime_context().get_node_id()
-
-    @umbel.remote(resources={"there": 1}, max_retries=0)
-    def makes(size):
-        return bytes(range(256)) * (size // 256)
-
-    @umbel.remote(resources={"there": 1})
-    def checksum(data):
-        return zlib.crc32(data)
-
-    @umbel.remote(num_cpus=0, resources={"there": 0.01})
-    class Counter:
-        def __init__(self):
-            self.count = 0
-
-        def add(self):
-            self.count += 1
-            return self.count
-
-        def waits(self, seconds):
-            time.sleep(seconds)
-            return self.count
-"""
-
-
-class Node:
-    def __init__(self, driver: drivers.Driver) -> None:
-        self.driver = driver
-        self.address, self.session_dir, self.node_id = json.loads(driver.line())
-
-
-class Machines:
-    """A head, a node with the resource "there", and one for programs."""
-
-    def __init__(self, cables: network.Network, directory: str) -> None:
-        self.network = cables
-        self._directory = directory
-        self._started: list[drivers.Driver] = []
-        self.nodes: list[Node] = []
-
-    def start(self) -> None:
-        for host, resources in enumerate([{}, {"there": 4}, {}]):
-            self.nodes.append(self._node(host, resources))
-
-    def _node(self, host: int, resources: dict[str, int]) -> Node:
-        given = {
-            "head": self.nodes[HEAD].address if self.nodes else "",
-            "host": self.network.address(host),
-            "token": os.path.join(self._directory, "token"),
-            "resources": resources,
-        }
-        return Node(self._start(NODE, host, NODE=json.dumps(given)))
-
-    def program(self, source: str) -> drivers.Driver:
-        return self._start(BEGIN + source, DRIVER, SESSION=self.nodes[DRIVER].session_dir)
-
-    def _start(self, source: str, host: int, **environment: str) -> drivers.Driver:
-        made = drivers.Driver(source, self._directory, prefix=self.network.prefix(host), **environment)
-        self._started.append(made)
-        return made
-
-    def states(self) -> dict[str, str]:
-        """By node, as the head sees it: dead, suspected, or alive."""
-        with tool.Tool(self.nodes[HEAD].session_dir) as asker:
-            found: list[dict[str, Any]] = asker.query("nodes")
-        return {
-            one["node_id"]: ("suspected" if one.get("suspicion") else "alive") if one["alive"] else "dead"
-            for one in found
-        }
-
-    def state(self, host: int) -> str:
-        return self.states()[self.nodes[host].node_id]
-
-    def end(self) -> None:
-        for one in reversed(self._started):
-            one.process.kill()
-            one.process.communicate()
-
 
 DEAD_IN_10_S = {  # of silence
     "UMBEL_HEALTH_CHECK_PERIOD_S": "1",
@@ -149,7 +39,7 @@ def machines() -> Iterator[Machines]:
         with homes.own_home(**DEAD_IN_10_S) as home:
             made = Machines(cables, home)
             try:
-                made.start()
+                made.start([{}, {"there": 4}, {}])
                 yield made
             finally:
                 made.end()

@@ -141,12 +141,17 @@ def test_what_is_wrong_in_a_directory_is_told(authority: Path, tmp_path: Path) -
 # ---- clusters ----
 
 
-def test_packages_of_environments_go_by_tls(cluster: cluster_utils.Cluster, home: str, tmp_path: Path) -> None:
-    cluster.add_node(num_cpus=1, resources={"there": 1})
-    assert cluster.head_node is not None
+@pytest.mark.parametrize("way", ["dialled", "asked", "met at the head"])
+def test_packages_of_environments_go_by_tls(
+    cluster: cluster_utils.Cluster, home: str, tmp_path: Path, way: str
+) -> None:
+    """Whichever way the two nodes are connected."""
+    cluster.add_node(num_cpus=1, resources={"there": 1}, listens=way == "dialled")
+    here = cluster.add_node(num_cpus=1, listens=False) if way == "met at the head" else cluster.head_node
+    assert here is not None
     data = os.urandom(5 << 20)
     (tmp_path / "large").write_bytes(data)
-    driver = drivers.Driver(PACKED, home, SESSION=cluster.head_node.session_dir, PROJECT=str(tmp_path))
+    driver = drivers.Driver(PACKED, home, SESSION=here.session_dir, PROJECT=str(tmp_path))
     try:
         assert driver.finish()[0].splitlines()[-1] == hashlib.sha256(data).hexdigest()
     finally:

@@ -15,6 +15,7 @@ from value_nodes import CAPACITY_BYTES, CHUNK_BYTES, ValueNode, ValueNodes
 
 from umbel import exceptions
 from umbel._agent import pull_commands
+from umbel._base import nodes
 from umbel._transport import addresses, bulk, dialler
 from umbel._wire import handshake
 
@@ -233,7 +234,7 @@ def test_node_that_cannot_be_told_of_a_freed_value_is_given_up(cluster: ValueNod
     origin = cluster.add()
     with socket.create_server(("127.0.0.1", 0)) as gone:
         address = f"127.0.0.1:{gone.getsockname()[1]}"
-    origin.mover.tell_freed(X, "n", address)
+    origin.mover.tell_freed(X, nodes.new_node_id(), address)
     assert origin.mover.pulling.has_to_tell
     cluster.until(lambda: not origin.mover.pulling.has_to_tell and not origin.mover.pulling.is_connected)
 
@@ -244,7 +245,9 @@ def test_get_is_not_kept_waiting_by_a_prefetch(cluster: ValueNodes) -> None:
     data = some(half)
     with socket.create_server(("127.0.0.1", 0)) as dumb:  # a node that hangs
         address = f"127.0.0.1:{dumb.getsockname()[1]}"
-        reader.mover.want(Y, half, {"n": (address, "a.b.1")}, asker="p", priority=pull_commands.Priority.PREFETCH)
+        reader.mover.want(
+            Y, half, {nodes.new_node_id(): (address, "a.b.1")}, asker="p", priority=pull_commands.Priority.PREFETCH
+        )
         reader.store.reserve("a process", 1, half - 8192)
         reader.want(X, half, (origin, origin.put(data)), asker="g")
         cluster.until(lambda: "g" in reader.got)

@@ -72,7 +72,7 @@ class ValueNode:
         self.is_open = True
 
     def _on_peer(self, stream: connection.Stream, role: tokens.Role, target: handshake.Target) -> None:
-        assert (role, target) == (tokens.Role.NODE, handshake.VALUES)
+        assert (role, target.kind) == (tokens.Role.NODE, handshake.TargetKind.VALUES)
         self.values.accept(stream)
 
     def delivered(self, asker: str, object_id: str, segment: str, size_bytes: int) -> None:

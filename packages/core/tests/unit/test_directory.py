@@ -23,9 +23,10 @@ class Told:
         )
 
     def found(self, node: str) -> str:
-        self.directory.on_find("p1", node)
+        self.directory.on_find("p1", node, is_dialled=False)
         client, message = self.sent.pop()
         assert (client, message["t"], message["node"]) == ("p1", "node_at", node)
+        assert not message["is_dialled"]
         address: str = message["address"]
         return address
 

@@ -60,6 +60,9 @@ class Here:
     def now_s(self) -> float:
         return time.monotonic() + self.later_s
 
+    def reacher(self) -> None:
+        """Nodes can only be dialled here."""
+
     def address_of(self, tag: str) -> str:
         return self.address if tag == TAG else ""
 

@@ -199,7 +199,7 @@ def test_reader_may_not_reach_a_process_and_is_told_so() -> None:
 def test_who_has_proved_itself_is_told_that_the_target_is_absent() -> None:
     wire = Wire(target=PROCESS, decide=lambda _role, _target: Answer.ABSENT).run()
     assert wire.server.outcome == Failed("it wants a process that is not here")
-    assert wire.client.outcome == Failed(f"there is no {PROCESS} at that address")
+    assert wire.client.outcome == Failed(f"there is no {PROCESS} at that address", Answer.ABSENT)
 
 
 def test_stranger_is_not_told_what_is_absent() -> None:
@@ -339,7 +339,7 @@ def test_no_more_is_taken_than_was_wanted() -> None:
         (b"\xd5UMBEL\n\n" + bytes(100), "it is not Umbel that speaks there", 7),
         (b"\xd5UMBEL\r\n\x00" + bytes(100), "it speaks version 0 of the handshake, which is older", 9),
         (b"\xd5UMBEL\r\n\x02" + bytes(100), "it speaks version 2 of the handshake, which is newer", 9),
-        (b"\xd5UMBEL\r\n\x01\x00\x08" + bytes(16), "it asks for something that does not exist in this version", 27),
+        (b"\xd5UMBEL\r\n\x01\x00\x0a" + bytes(16), "it asks for something that does not exist in this version", 27),
         (b"\xd5UMBEL\r\n\x01\x00\x00" + bytes(16), "it asks for something that does not exist in this version", 27),
         (b"\xd5UMBEL\r\n\x01\x02\x01" + bytes(16), "it asks for something that does not exist in this version", 27),
         (b"\xd5UMBEL\r\n\x01\x00\x01" + b"x" * 16, "it asks for something that does not exist in this version", 27),
@@ -388,8 +388,47 @@ def test_preamble_from_another_process_is_checked_again() -> None:
 
 
 @pytest.mark.parametrize(
-    "target", [handshake.process(b"short"), handshake.Target(handshake.TargetKind.AGENT, b"p" * 16)]
+    "target",
+    [
+        handshake.process(b"short"),
+        handshake.Target(handshake.TargetKind.AGENT, b"p"),
+        handshake.back(b""),
+        handshake.meeting(b"t"),
+    ],
 )
 def test_target_that_cannot_be_is_not_sent(target: handshake.Target) -> None:
     with pytest.raises(exceptions.InternalError, match="has an id of"):
         handshake.encode_preamble(target, is_tls=False)
+
+
+NODE_TAG = b"node-a"
+
+
+@pytest.mark.parametrize("target", [AGENT, handshake.VALUES, handshake.LEASES, handshake.PACKAGES], ids=str)
+def test_a_client_can_say_which_node_it_means(target: handshake.Target) -> None:
+    meant = target.at_node(NODE_TAG)
+    assert (meant.kind, meant.tag, str(meant)) == (target.kind, NODE_TAG, str(target))
+    assert target.tag == b""
+    preamble = handshake.read_preamble(handshake.encode_preamble(meant, is_tls=False))
+    assert isinstance(preamble, handshake.Preamble)
+    assert preamble.target == meant
+
+
+def test_a_process_says_itself_which_node_it_is_on() -> None:
+    process = handshake.process(b"p" * 4 + NODE_TAG + b"p" * 6)
+    assert process.tag == NODE_TAG
+    assert process.at_node(b"others") == process
+
+
+def test_another_node_says_that_it_is_not_the_one_that_is_meant_and_proves_that_it_may() -> None:
+    wire = Wire(client_token=NODE, target=AGENT.at_node(NODE_TAG), decide=lambda *_: Answer.ELSEWHERE).run()
+    assert wire.client.outcome == Failed("another node of the cluster is at that address", Answer.ELSEWHERE)
+    assert wire.server.outcome == Failed(f"it wants the node whose id begins with {NODE_TAG.hex()}, which this is not")
+
+
+def test_a_ticket_is_all_that_is_said_with_it() -> None:
+    ticket = bytes(range(16))
+    for target in (handshake.back(ticket), handshake.meeting(ticket)):
+        data = handshake.encode_preamble(target, is_tls=False)
+        assert handshake.read_preamble(data) == handshake.Preamble(target, False, data)
+        assert target.tag == b""

@@ -76,7 +76,7 @@ def test_no_process_loads_what_talks_to_other_nodes_before_there_are_some() -> N
     modules = "umbel, umbel._client.driver, umbel._client.attach, umbel._worker.main, umbel._agent.service"
     names = (
         "umbel._client.remote_links", "umbel._client.remote_peers", "umbel._transport.acceptor",
-        "umbel._transport.dialler", "umbel._wire.handshake", "umbel._base.tokens", "umbel._agent.door",
+        "umbel._transport.dialler", "umbel._transport.ways", "umbel._wire.handshake", "umbel._base.tokens", "umbel._agent.door",
         "umbel._agent.directory", "umbel._agent.lease_sharing", "umbel._agent.lease_links", "umbel._agent.sharing",
         "umbel._scheduling.forwarding",
     )  # fmt: skip

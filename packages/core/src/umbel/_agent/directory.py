@@ -61,9 +61,10 @@ class Directory:
         tag = nodes.tag_of_process(_bytes(process))
         return tag != self.own_tag and tag in self._addresses
 
-    def on_find(self, client: str, node: str) -> None:
-        """A process asks for a node, by its tag in hexadecimal."""
-        self._send(client, {"t": "node_at", "node": node, "address": self.address_of(_bytes(node))})
+    def on_find(self, client: str, node: str, *, is_dialled: bool) -> None:
+        """A process asks for a node, by its tag in hexadecimal. is_dialled: as far as this node knows."""
+        address = self.address_of(_bytes(node))
+        self._send(client, {"t": "node_at", "node": node, "address": address, "is_dialled": is_dialled})
 
 
 def _draining(tag: bytes) -> dict[str, Any]:

@@ -35,6 +35,9 @@ class Door:
         admit: Admit,
         door_of: Callable[[bytes], str],
         *,
+        tag: bytes,
+        listens: bool = True,
+        take_ticket: Callable[[socket.socket, handshake.Preamble], bool],
         admit_node: Callable[[connection.Stream], None] | None = None,
         admit_values: Callable[[connection.Stream], None],
         admit_packages: Callable[[connection.Stream], None],
@@ -44,27 +47,30 @@ class Door:
         warn: Callable[[str], None],
     ) -> None:
         """admit(stream, may_change): of who has proved itself, and whether its role may change anything. door_of(id): the path
-        at which a process of this node takes connections, "" if there is no such process. admit_node: of other nodes; None
-        where they do not join. admit_values, admit_packages: of other nodes, which want values or packages. admit_lessee: of
-        other nodes that want leases here. admit_program: of machines without a node. Raises OSError when the address is not to
-        be had."""
+        at which a process of this node takes connections, "" if there is no such process. tag: of this node. listens: else
+        connections only come that it makes itself, by `take`. take_ticket(socket, preamble): whether it has taken a connection
+        that has come with a ticket. admit_node: of other nodes; None where they do not join. admit_values, admit_packages: of
+        other nodes, which want values or packages. admit_lessee: of other nodes that want leases here. admit_program: of machines
+        without a node. Raises OSError when the address is not to be had."""
 
         def on_peer(stream: connection.Stream, role: Role, target: handshake.Target) -> None:
-            if target == handshake.CONTROL and admit_node is not None:
+            kind = handshake.TargetKind
+            if target.kind is kind.CONTROL and admit_node is not None:
                 admit_node(stream)
-            elif target == handshake.VALUES:
+            elif target.kind is kind.VALUES:
                 admit_values(stream)
-            elif target == handshake.PACKAGES:
+            elif target.kind is kind.PACKAGES:
                 admit_packages(stream)
-            elif target == handshake.LEASES and admit_lessee is not None:
+            elif target.kind is kind.LEASES and admit_lessee is not None:
                 admit_lessee(stream)
-            elif target == handshake.DRIVERS and admit_program is not None:
+            elif target.kind is kind.DRIVERS and admit_program is not None:
                 admit_program(stream)
             else:
                 admit(stream, may_change=role >= Role.ADMIN)
 
         self.token = token  # its file may go once this node has started
         self._door_of = door_of
+        self._take_ticket = take_ticket
         self._acceptor = acceptor.Acceptor(
             poller,
             token,
@@ -74,6 +80,7 @@ class Door:
             decide=lambda role, target: _decide(
                 role,
                 target,
+                tag=tag,
                 has_control=admit_node is not None,
                 has_leases=admit_lessee is not None,
                 has_drivers=admit_program is not None,
@@ -81,7 +88,8 @@ class Door:
             divert=self._divert,
         )
         self.submit_token = token.lowered(Role.SUBMIT).as_text() if token.role >= Role.SUBMIT else ""
-        self.address = str(self._acceptor.listen(addresses.parse(address)))
+        parsed = addresses.parse(address)
+        self.address = str(self._acceptor.listen(parsed) if listens else parsed._replace(port=0))
 
     def next_tick_s(self) -> float | None:
         return self._acceptor.next_tick_s()
@@ -89,12 +97,16 @@ class Door:
     def tick(self) -> None:
         self._acceptor.tick()
 
+    def take(self, sock: socket.socket, host: str) -> None:
+        """A connection that this node has dialled, and whose other side wants something here."""
+        self._acceptor.take(sock, host)
+
     def close(self) -> None:
         self._acceptor.close()
 
     def _divert(self, sock: socket.socket, preamble: handshake.Preamble) -> bool:
         if preamble.target.kind is not handshake.TargetKind.PROCESS:
-            return False
+            return self._take_ticket(sock, preamble)
         path = self._door_of(preamble.target.id)
         return bool(path) and pass_on(sock, preamble.data, path)
 
@@ -117,13 +129,18 @@ def pass_on(sock: socket.socket, preamble: bytes, path: str) -> bool:
 
 
 def _decide(
-    role: Role, target: handshake.Target, *, has_control: bool, has_leases: bool, has_drivers: bool
+    role: Role, target: handshake.Target, *, tag: bytes, has_control: bool, has_leases: bool, has_drivers: bool
 ) -> handshake.Answer:
     answer = handshake.may_reach(role, target)
-    if answer is not handshake.Answer.WELCOME or target in (handshake.AGENT, handshake.VALUES, handshake.PACKAGES):
+    if answer is not handshake.Answer.WELCOME:
         return answer
-    if target == handshake.CONTROL and has_control:
+    if target.tag and target.tag != tag:
+        return handshake.Answer.ELSEWHERE
+    kind = handshake.TargetKind
+    if target.kind in (kind.AGENT, kind.VALUES, kind.PACKAGES):
+        return answer
+    if target.kind is kind.CONTROL and has_control:
         return answer if role >= Role.NODE else handshake.Answer.FORBIDDEN
-    if (target == handshake.LEASES and has_leases) or (target == handshake.DRIVERS and has_drivers):
+    if (target.kind is kind.LEASES and has_leases) or (target.kind is kind.DRIVERS and has_drivers):
         return answer
     return handshake.Answer.ABSENT  # no such process, or no head

@@ -14,7 +14,7 @@ from collections.abc import Callable
 from typing import Any, NamedTuple, Protocol
 
 from umbel._base import tokens
-from umbel._transport import addresses, dialler
+from umbel._transport import addresses, ways
 from umbel._transport import connection as transport
 from umbel._wire import frames, handshake
 
@@ -33,6 +33,9 @@ class Daemon(Protocol):
 
     def address_of(self, tag: str) -> str:
         """Of the node with this tag; "" for one that is not a living member."""
+
+    def reacher(self) -> Any:
+        """A `ways.Reacher`, or None."""
 
 
 class _Question(NamedTuple):
@@ -61,7 +64,7 @@ class FarAgents:
     def __init__(self, daemon: Daemon, token: tokens.Token) -> None:
         self._daemon = daemon
         shown = handshake.shown(token, handshake.AGENT)
-        self._dialler = dialler.Dialler(daemon.poller, shown, now_s=daemon.now_s, timeout_s=DIAL_S)
+        self._ways = ways.Ways(daemon.poller, shown, daemon.reacher(), now_s=daemon.now_s, timeout_s=DIAL_S)
         self._numbers = itertools.count(1)
         self._far: dict[str, _Far] = {}
 
@@ -89,7 +92,7 @@ class FarAgents:
             return
         far.is_dialling = True
         connected, failed = functools.partial(self._connected, far), functools.partial(self._failed, far, address)
-        self._dialler.dial(addresses.parse(address), handshake.AGENT, connected, failed)
+        self._ways.dial(bytes.fromhex(far.tag), addresses.parse(address), handshake.AGENT, connected, failed)
 
     def _connected(self, far: _Far, stream: transport.Stream) -> None:
         far.is_dialling = False
@@ -160,14 +163,14 @@ class FarAgents:
     def next_tick_s(self) -> float | None:
         due = [question.due_s for far in self._far.values() for question in far.questions.values()]
         due += [far.idle_s + IDLE_S for far in self._far.values() if not far.questions and not far.is_dialling]
-        dials_s = self._dialler.next_tick_s()
+        dials_s = self._ways.next_tick_s()
         return min([*due, *([dials_s] if dials_s is not None else [])], default=None)
 
     def tick(self) -> None:
         now_s = self._daemon.now_s()
-        due_s = self._dialler.next_tick_s()
+        due_s = self._ways.next_tick_s()
         if due_s is not None and due_s <= now_s:
-            self._dialler.tick()
+            self._ways.tick()
         for far in list(self._far.values()):
             late = [number for number, one in far.questions.items() if one.due_s <= now_s]
             for number in late:
@@ -180,7 +183,7 @@ class FarAgents:
 
     def close(self) -> None:
         """Whoever waits is told nothing: this node ends."""
-        self._dialler.close()
+        self._ways.close()
         for far in self._far.values():
             far.questions.clear()
             if far.connection is not None:

@@ -62,6 +62,12 @@ class Daemon(Protocol):
     def asked_to_drain(self, message: Message) -> None:
         """Answered by `HeadLink.answer_drain`."""
 
+    def on_reach(self, message: Message) -> None:
+        """The head says this about a connection with another node, see `reacher`."""
+
+    def head_linked(self, *, is_linked: bool) -> None:
+        """There is a connection to the head, or none any more."""
+
     @property
     def control(self) -> Any:
         """The `control_proxy.ControlProxy`, whose conversation with the head passes by this connection."""
@@ -142,6 +148,14 @@ class HeadLink:
         state = self._daemon.own_state()
         self._send({"t": "drain_answer", "request": request, "is_accepted": is_accepted, "text": text, "state": state})
 
+    def head_address(self) -> str:
+        """Where the head was reached last."""
+        return str(self._addresses[0])
+
+    def say_reach(self, message: Message) -> None:
+        if self._membership.is_welcome:
+            self._send(message)
+
     def close(self, reason: str) -> None:
         """The node ends. Returns when the head has heard it, or not in time."""
         self._dialler.close()
@@ -189,6 +203,10 @@ class HeadLink:
             if is_member:
                 self._on_job_use(message)
             return
+        if message["t"] in ("dial_back", "meet", "unreached"):
+            if is_member:
+                self._daemon.on_reach(message)
+            return
         if message["t"] == "drain":  # which may come before the welcome, as that waits for what is to be kept
             if connection is self._connection:
                 self._daemon.asked_to_drain(message)
@@ -209,6 +227,7 @@ class HeadLink:
             self._daemon.nodes_changed(self._membership.nodes.values())
         if message["t"] == "welcome" and connection is self._connection and self._membership.is_welcome:
             self._daemon.control.linked(message["heard"], message["job_ids"], self._send, head=message["head"])
+            self._daemon.head_linked(is_linked=True)
             if is_new:
                 self._note_outliving()
 
@@ -245,7 +264,7 @@ class HeadLink:
     def _on_close(self, connection: transport.Connection) -> None:
         if self._connection is connection:
             self._lose()
-            self._daemon.control.unlinked()
+            self._unlinked()
             if not self._membership.is_over:
                 self._daemon.log("the connection to the head has ended")
         self._decide(membership.Closed(int(str(connection.peer)), self._daemon.now_s()))
@@ -277,6 +296,10 @@ class HeadLink:
             }
         )  # fmt: skip
 
+    def _unlinked(self) -> None:
+        self._daemon.control.unlinked()
+        self._daemon.head_linked(is_linked=False)
+
     def _lose(self) -> None:
         self._connection = None
         if self._news is not None:
@@ -286,7 +309,7 @@ class HeadLink:
     def _hang_up(self) -> None:
         connection = self._connection
         self._lose()
-        self._daemon.control.unlinked()
+        self._unlinked()
         if connection is not None:
             connection.close()
 

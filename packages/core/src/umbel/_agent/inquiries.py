@@ -46,7 +46,7 @@ class Inquiries:
     ) -> None:
         """token: None where there are no other nodes. look(what, about, done): answers a "query" about this one."""
         self._daemon = daemon
-        self.poller, self.now_s = daemon.poller, daemon.now_s
+        self.poller, self.now_s, self.reacher = daemon.poller, daemon.now_s, daemon.others.reacher
         self._own_tag = nodes.tag_text(config["node_id"])
         self._look = look
         self._far = far_agents.FarAgents(self, token) if token is not None else None

@@ -12,8 +12,8 @@ import functools
 from collections.abc import Callable
 from typing import Any, Protocol
 
-from umbel._base import tokens
-from umbel._transport import addresses, dialler
+from umbel._base import nodes, tokens
+from umbel._transport import addresses, ways
 from umbel._transport import connection as transport
 from umbel._wire import frames, handshake, lease_messages
 
@@ -35,6 +35,9 @@ class Daemon(Protocol):
     def now_s(self) -> float: ...
 
     def log(self, line: str) -> None: ...
+
+    def reacher(self) -> Any:
+        """A `reacher.Reacher`, or None where nodes can only be dialled."""
 
 
 class Receiver(Protocol):
@@ -59,7 +62,8 @@ class Lessor:
     key, and of which job that is; jobs: those that it knows over the present connection; lines: output that waits for one."""
 
     __slots__ = (
-        "address", "connection", "dropped_lines", "is_dialling", "jobs", "lines", "node", "pause_s", "retry_s", "waiting",
+        "address", "connection", "dropped_lines", "is_dialling", "jobs", "lines", "node", "pause_s", "retry_s", "trouble",
+        "waiting",
     )  # fmt: skip
 
     def __init__(self, node: str, address: str) -> None:
@@ -70,6 +74,7 @@ class Lessor:
         self.jobs: set[str] = set()
         self.pause_s = FIRST_RETRY_S
         self.retry_s = 0.0  # not to be dialled before
+        self.trouble = ""  # why it was not connected when that was tried last
         self.waiting: dict[tuple[str, str], Message] = {}
         self.lines: list[tuple[str, Message]] = []
         self.dropped_lines = 0
@@ -107,7 +112,7 @@ class LeaseLinks:
         self._node = node
         self._receiver = receiver
         self._facts_of = facts_of
-        self._dialler = dialler.Dialler(daemon.poller, token, now_s=daemon.now_s, timeout_s=DIAL_S)
+        self._ways = ways.Ways(daemon.poller, token, daemon.reacher(), now_s=daemon.now_s, timeout_s=DIAL_S)
         self._lessors: dict[str, Lessor] = {}
         self._waited_for: dict[str, Lessor] = {}  # those of them to which something may wait to be said
         self._lessees: set[Lessee] = set()
@@ -188,7 +193,8 @@ class LeaseLinks:
         if lessor.is_dialling or lessor.connection is not None or lessor.retry_s > self._daemon.now_s():
             return
         lessor.is_dialling = True
-        self._dialler.dial(
+        self._ways.dial(
+            nodes.tag_of_node(lessor.node),
             addresses.parse(lessor.address),
             handshake.LEASES,
             functools.partial(self._connected, lessor),
@@ -222,6 +228,7 @@ class LeaseLinks:
             return
         lessor.retry_s = self._daemon.now_s() + lessor.pause_s
         lessor.pause_s = min(RETRY_MAX_S, 2 * lessor.pause_s)
+        lessor.trouble = reason
         lessor.jobs.clear()
         lessor.waiting.clear()
         self._daemon.log(f"no workers of node {lessor.node} can be leased now: {reason}")
@@ -299,7 +306,7 @@ class LeaseLinks:
 
     def next_tick_s(self) -> float | None:
         due = [lessor.retry_s for lessor in self._waited_for.values() if self._is_to_be_dialled(lessor)]
-        dials_s = self._dialler.next_tick_s()
+        dials_s = self._ways.next_tick_s()
         return min([*due, *([dials_s] if dials_s is not None else [])], default=None)
 
     def _is_to_be_dialled(self, lessor: Lessor) -> bool:
@@ -307,9 +314,9 @@ class LeaseLinks:
 
     def tick(self) -> None:
         now_s = self._daemon.now_s()
-        due_s = self._dialler.next_tick_s()
+        due_s = self._ways.next_tick_s()
         if due_s is not None and due_s <= now_s:
-            self._dialler.tick()
+            self._ways.tick()
         for lessor in list(self._waited_for.values()):
             if self._is_to_be_dialled(lessor):
                 self._dial_if_due(lessor)
@@ -322,12 +329,14 @@ class LeaseLinks:
         if lessor is None or lessor.connection is not None:
             return ""
         if lessor.is_dialling:
-            return f"is being connected to, at {lessor.address}"
+            reacher = self._daemon.reacher()
+            asked = reacher.state(node) if reacher is not None else ""
+            return str(asked) or f"is being connected to, at {lessor.address}"
         left_s = lessor.retry_s - self._daemon.now_s()
-        return f"could not be connected to, and is tried again in {max(0.0, left_s):.1f} s"
+        return f"could not be connected to, and is tried again in {max(0.0, left_s):.1f} s: {lessor.trouble}"
 
     def close(self) -> None:
-        self._dialler.close()
+        self._ways.close()
         for lessor in self._lessors.values():
             if lessor.connection is not None:
                 lessor.connection.peer = None

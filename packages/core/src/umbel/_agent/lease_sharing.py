@@ -110,7 +110,7 @@ class Sharing:
         self._fw = forwarding
         self._given = forwarding.Given()
         self.forwarding = forwarding.Forwarding(self._node, self._others.placement_policy())
-        self._links = lease_links.LeaseLinks(self._daemon, self._node, self._token, self, self._jobs.facts_of)  # type: ignore[arg-type]
+        self._links = lease_links.LeaseLinks(self._others, self._node, self._token, self, self._jobs.facts_of)
         self._jobs.links = self._links
         self._groups = lease_groups.LeaseGroups(self._daemon, self, self._node)
         self._guests = lease_guests.LeaseGuests(self._daemon, self._jobs, self._groups, self._given)

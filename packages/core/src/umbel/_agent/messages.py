@@ -9,6 +9,8 @@ from __future__ import annotations
 from collections.abc import Callable, Mapping
 from typing import Any
 
+from umbel._base import nodes
+
 _REQUIRED = object()
 _Field = tuple[Callable[[Any], bool], str, Any]  # test, what it wants in words, default
 
@@ -35,6 +37,13 @@ def _is_amounts(value: Any) -> bool:
 
 def _text(default: Any = _REQUIRED) -> _Field:
     return _is_text, "a string", default
+
+
+def _hex(size_bytes: int) -> _Field:
+    def is_right(value: Any) -> bool:
+        return _is_text(value) and len(value) == 2 * size_bytes and set(value) <= set("0123456789abcdef")
+
+    return is_right, f"{size_bytes} bytes in hexadecimal", _REQUIRED
 
 
 def _text_or_none() -> _Field:
@@ -198,7 +207,8 @@ _FIELDS: dict[str, dict[str, _Field]] = {
     },
     "spill_freed": {"segment": _text()},
     "locate": {"segment": _text()},
-    "find_node": {"node": _text()},
+    "find_node": {"node": _hex(nodes.TAG_BYTES)},
+    "reach": {"node": _hex(nodes.TAG_BYTES), "ticket": _hex(nodes.PROCESS_ID_BYTES)},  # a ticket is as long as an id
     "want_value": {"key": _text(), "n": _count(), "segment": _text(), "bytes": _count(), "priority": _count()},
     "unwant_value": {"key": _text()},
     "value_copied": {"key": _text(), "node": _text()},

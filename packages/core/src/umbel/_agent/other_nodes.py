@@ -9,6 +9,7 @@ from __future__ import annotations
 import importlib
 import json
 import os
+import socket
 from typing import TYPE_CHECKING, Any, Protocol
 
 from umbel._agent import events as ev
@@ -88,9 +89,11 @@ class OtherNodes:
         self._relays: Any = None  # a `relays.Relays`, once a program of another machine has come
         self._use_news: cluster_use.UseNews | None = None
         self._policy: Any = None  # a `spi.SchedulingPolicy`, once something is to be placed
+        self._reacher: Any = None  # a `reacher.Reacher`, once a node is to be connected to
         self._nodes_by_tag: dict[str, str] = {}  # all other ones that there are and were
         self.on: dict[str, Callable[[Client, Message, bytes], None]] = {
             "find_node": self._on_find_node,
+            "reach": self._on_reach,
             "drain_node": lambda client, message, _body: self.drain_service().on_request(client, message),
             **dict.fromkeys(
                 ("want_value", "unwant_value", "value_copied", "value_freed", "left_freed"), self._on_value
@@ -120,6 +123,9 @@ class OtherNodes:
             token,
             lambda stream, *, may_change: daemon.hub.admit(stream, may_change=may_change),
             self._door_of,
+            tag=nodes.tag_of_node(self._node_id),
+            listens=self._listens,
+            take_ticket=lambda sock, preamble: self.reacher().takes(sock, preamble),
             admit_node=None if config.get("head") else self._admit_node,
             admit_values=self._admit_values,
             admit_packages=lambda stream: self.links_for_packages().admit(stream),
@@ -129,6 +135,15 @@ class OtherNodes:
             warn=self.log,
         )
         self.address = self._advertised()
+
+    @property
+    def _listens(self) -> bool:
+        """Whether other nodes can dial this one."""
+        return bool(self._config.get("listens", True))
+
+    def take_stranger(self, sock: socket.socket, host: str) -> None:
+        """A connection that this node has dialled, as if it had been accepted."""
+        self._door.take(sock, host)
 
     def _advertised(self) -> str:
         host: str = self._config.get("node_host") or ""
@@ -163,7 +178,10 @@ class OtherNodes:
         if self._relays is None:
             from umbel._agent import relays
 
-            self._relays = relays.Relays(self.poller, self._config, self._door.submit_token, self.address, self.log)
+            submit_token = self._door.submit_token
+            self._relays = relays.Relays(
+                self.poller, self._config, submit_token, self.address, self._reach_for, self.log
+            )
         self._relays.admit(stream)
 
     # ---- the cluster ----
@@ -183,6 +201,7 @@ class OtherNodes:
         """Those that may come back to this head, which has started again."""
         for node in self.listed() if self.sharing is not None else ():
             if node.get("is_awaited"):
+                self._nodes_by_tag[nodes.tag_text(node["node_id"])] = node["node_id"]
                 self.sharing.node_awaited(node)
 
     @property
@@ -227,6 +246,8 @@ class OtherNodes:
         self.log(f"node {node_id} is dead: {reason}")
         self.directory.forget(nodes.tag_of_node(node_id))
         self._daemon.queries.node_died(node_id)
+        if self._reacher is not None:
+            self._reacher.node_gone(node_id)
         if self._values is not None:
             self._values.node_died(node_id)
         if self._daemon.agent.environments is not None:
@@ -250,9 +271,11 @@ class OtherNodes:
 
     def _on_find_node(self, client: Client, message: Message, _body: bytes) -> None:
         if self.directory is not None:
-            self.directory.on_find(client.id, message["node"])
+            is_dialled = self._reacher is None or self._reacher.is_dialled(message["node"])
+            self.directory.on_find(client.id, message["node"], is_dialled=is_dialled)
         else:
-            self._daemon.hub.send(client.id, {"t": "node_at", "node": message["node"], "address": ""})
+            told = {"t": "node_at", "node": message["node"], "address": "", "is_dialled": True}
+            self._daemon.hub.send(client.id, told)
 
     def address_of_node(self, node: str) -> str:
         return str(self.directory.address_of(nodes.tag_of_node(node)))
@@ -262,6 +285,57 @@ class OtherNodes:
         node = self._nodes_by_tag.get(nodes.tag_in(worker))
         if node is not None:
             self._daemon.history.add_worker({"worker": worker, "node": node, **({"pid": pid} if pid else {})})
+
+    # ---- those that cannot be dialled ----
+
+    def reacher(self) -> Any:
+        """A `reacher.Reacher`; only where there are other nodes."""
+        if self._reacher is None:
+            from umbel._agent import reacher
+
+            self._reacher = reacher.Reacher(
+                self,
+                self._door.token,
+                self._config["session_dir"],
+                listens=self._listens,
+                is_head=not self._config.get("head"),
+            )
+        return self._reacher
+
+    def node_with_tag(self, tag: bytes) -> str:
+        """The id of one that is alive; "" for none."""
+        return self._nodes_by_tag.get(tag.hex(), "") if self.directory.address_of(tag) else ""
+
+    def reached(self, node_id: str) -> str:
+        """How it is reached, in words; "" if by dialling it, or not at all yet."""
+        return str(self._reacher.way_to(node_id)) if self._reacher is not None else ""
+
+    def on_reach(self, message: Message) -> None:
+        """From the head."""
+        self.reacher().on_head(message)
+
+    def head_linked(self, *, is_linked: bool) -> None:
+        """There is a connection to the head, or none any more."""
+        if self._reacher is not None:
+            self._reacher.head_linked(is_linked=is_linked)
+
+    def _on_reach(self, client: Client, message: Message, _body: bytes) -> None:
+        if self._door is not None:  # else there are no other nodes, and no process says so
+            path = f"{self._config['session_dir']}/{client.id}.door"
+            self._reach_for(message, path, lambda told: self._daemon.hub.send(client.id, told))
+
+    def _reach_for(self, wish: Message, path: str, tell: Callable[[Message], None]) -> None:
+        """A process wants a connection to a node that it cannot dial. path: where it takes that."""
+
+        def unreached(ticket: bytes, reason: str) -> None:
+            tell({"t": "unreached", "ticket": ticket.hex(), "reason": reason})
+
+        self.reacher().reach_for(bytes.fromhex(wish["node"]), bytes.fromhex(wish["ticket"]), path, unreached)
+
+    def forwarders(self) -> list[int]:
+        """The processes, by pid, that connect other nodes to each other here."""
+        found: list[int] = self._reacher.pids() if self._reacher is not None else []
+        return found
 
     # ---- what they are told of this one ----
 
@@ -399,6 +473,7 @@ class OtherNodes:
             self._door.next_tick_s() if self._door is not None else None,
             self._values.next_tick_s() if self._values is not None else None,
             self._package_links.next_tick_s() if self._package_links is not None else None,
+            self._reacher.next_tick_s() if self._reacher is not None else None,
         ]
         if not self._daemon.is_ending:  # else nobody looks any more at what is due of these
             due += [
@@ -418,6 +493,8 @@ class OtherNodes:
             self._values.tick()
         if self._package_links is not None and _is_due(self._package_links.next_tick_s(), now_s):
             self._package_links.tick()
+        if self._reacher is not None and _is_due(self._reacher.next_tick_s(), now_s):
+            self._reacher.tick()
         # By the clock after what is due was asked for: what is due at once says that it is due now.
         if self.link is not None and not daemon.is_ending and _is_due(self.link.next_tick_s(), self.now_s()):
             self.link.tick()
@@ -442,6 +519,8 @@ class OtherNodes:
             self._values.values.close()
         if self._package_links is not None:
             self._package_links.close()
+        if self._reacher is not None:
+            self._reacher.close()
 
     def why_gone(self, pid: int) -> str:
         """Of the process that stood for a program of another machine, see `relays`; "" of another."""

@@ -15,10 +15,10 @@ from typing import Any, Protocol
 from umbel import exceptions
 from umbel._agent import packages as decided
 from umbel._agent.value_files import OpenFile
-from umbel._base import tokens
+from umbel._base import nodes, tokens
 from umbel._environments import packing
 from umbel._model import package_names
-from umbel._transport import addresses, bulk, connection, dialler
+from umbel._transport import addresses, bulk, connection, ways
 from umbel._wire import handshake
 
 DIAL_S = 3.0  # for one attempt: two round trips around the world take under one
@@ -40,6 +40,9 @@ class Daemon(Protocol):
     def address_of_node(self, node: str) -> str:
         """ "" for none of the cluster."""
 
+    def reacher(self) -> Any:
+        """A `ways.Reacher`, or None."""
+
     def log(self, line: str) -> None: ...
 
 
@@ -51,7 +54,7 @@ class PackageLinks:
         self._daemon = daemon
         self._packages = packing.Packages(directory, bytes_max=0)
         self._directory = directory
-        self._dialler = dialler.Dialler(daemon.poller, token, now_s=daemon.now_s, timeout_s=DIAL_S)
+        self._ways = ways.Ways(daemon.poller, token, daemon.reacher(), now_s=daemon.now_s, timeout_s=DIAL_S)
         self._coming: dict[int, _Coming] = {}  # by attempt
         self._given: set[_Given] = set()
 
@@ -64,7 +67,8 @@ class PackageLinks:
         except exceptions.InvalidOption:
             self.failed(coming, decided.Trouble.REFUSED, "it is none of the cluster (any more)")
             return
-        self._dialler.dial(
+        self._ways.dial(
+            nodes.tag_of_node(command.node),
             address,
             handshake.PACKAGES,
             functools.partial(self._connected, coming),
@@ -126,14 +130,14 @@ class PackageLinks:
     # ---- time ----
 
     def next_tick_s(self) -> float | None:
-        return self._dialler.next_tick_s()
+        return self._ways.next_tick_s()
 
     def tick(self) -> None:
-        self._dialler.tick()
+        self._ways.tick()
 
     def close(self) -> None:
         """No connection is left, and nothing of what has come in part."""
-        self._dialler.close()
+        self._ways.close()
         for coming in self._coming.values():
             coming.end()
         self._coming.clear()

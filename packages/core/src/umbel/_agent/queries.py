@@ -204,7 +204,9 @@ class Queries:
         state = {"alive": True, "reason": "", "is_expected": False, "suspicion": ""}
         if cluster is not None and not cluster.is_head:
             state["suspicion"] = cluster.waits_for()
-        others = sorted(self._daemon.others.listed(), key=lambda node: not node["alive"])
+        known = self._daemon.others
+        others = [{**node, "reached": known.reached(node["node_id"])} for node in known.listed()]
+        others.sort(key=lambda node: not node["alive"])
         state["control_waits_for"] = self._daemon.control.waits_for()
         return [{**self.own_facts(), **self._daemon.others.own_state(), **state}, *others]
 

@@ -8,20 +8,18 @@ connection to the program for as long as that has asked for; then it ends, and w
 
 from __future__ import annotations
 
-import contextlib
 import functools
 import os
-import signal
 import socket
 import sys
 import time
 from typing import TYPE_CHECKING, Any, NoReturn
 
 from umbel import exceptions
-from umbel._agent import relayed_files
-from umbel._base import tokens
-from umbel._transport import acceptor, addresses, connection, dialler, tunnel
-from umbel._wire import frames, handshake
+from umbel._agent import forked, relayed_files
+from umbel._base import nodes, tokens
+from umbel._transport import acceptor, addresses, connection, tunnel, ways
+from umbel._wire import attempts, frames, handshake
 
 if TYPE_CHECKING:
     from umbel._agent import relays
@@ -37,31 +35,12 @@ Message = dict[str, Any]
 def run_forked(
     stream: connection.Stream, alive: socket.socket, wish: relays.Wish, relay_id: str, token: str, node: Message
 ) -> NoReturn:
-    """Be the relay, in a process just forked from the daemon, of which nothing else is used."""
-    code = 1
-    try:
-        _close_all_but(stream.fileno(), alive.fileno())
-        signal.signal(signal.SIGTERM, signal.SIG_DFL)
+    """Be the relay, in a process just forked from the daemon."""
+
+    def serve() -> None:
         Relay(stream, alive, wish, relay_id, tokens.parse(token, source="the daemon"), node).run()
-        code = 0
-    except BaseException:
-        import traceback
 
-        with contextlib.suppress(OSError):
-            traceback.print_exc()
-    finally:
-        with contextlib.suppress(OSError):
-            sys.stderr.flush()
-        os._exit(code)
-
-
-def _close_all_but(*kept: int) -> None:
-    """What else is open, but for the standard streams, belongs to the daemon."""
-    first = 3
-    for fd in sorted(kept):
-        os.closerange(first, fd)
-        first = fd + 1
-    os.closerange(first, os.sysconf("SC_OPEN_MAX"))
+    forked.run(serve, stream.fileno(), alive.fileno())
 
 
 class Relay:
@@ -76,7 +55,7 @@ class Relay:
         token: tokens.Token,
         node: Message,
     ) -> None:
-        """alive: of a pair with the daemon, whose end means that it is gone."""
+        """alive: of a pair with the daemon, of which it is asked for connections, and whose end means that it is gone."""
         self._node = node
         self._id = bytes.fromhex(relay_id)
         self._token = token
@@ -84,8 +63,7 @@ class Relay:
         self._is_over = False
         self._files: list[relayed_files.RelayedFiles] = []
         self.poller = connection.Poller()
-        self._alive = alive
-        self.poller.register(alive.fileno(), connection.IN, lambda _events: self._daemon_gone())
+        self._alive = connection.Connection(alive, self.poller, self._on_daemon, lambda _alive: self._daemon_gone())
         self._acceptor = acceptor.Acceptor(
             self.poller,
             token,
@@ -95,7 +73,8 @@ class Relay:
             decide=self._decide,
             timeout_s=PROOF_TIMEOUT_S,
         )
-        self._dialler = dialler.Dialler(self.poller, token, now_s=time.monotonic, timeout_s=DIAL_TIMEOUT_S)
+        self.dialled = attempts.Dialled()
+        self._ways = ways.Ways(self.poller, token, self, now_s=time.monotonic, timeout_s=DIAL_TIMEOUT_S)
         self._tunnel = tunnel.Tunnel(
             self.poller, self, dials=False, secret=wish.secret, patience_s=wish.patience_s, now_s=time.monotonic
         )
@@ -106,7 +85,7 @@ class Relay:
 
     def run(self) -> None:
         """Until the program has gone, or the daemon."""
-        parts = (self._tunnel, self._acceptor, self._dialler)
+        parts = (self._tunnel, self._acceptor, self._ways)
         is_linked = True
         while not self._is_over:
             if self._tunnel.is_linked != is_linked:
@@ -134,8 +113,7 @@ class Relay:
 
     def _tell(self, message: Message) -> None:
         """The daemon."""
-        with contextlib.suppress(OSError):  # it is gone as well
-            self._alive.send(frames.encode_control(message))
+        self._alive.send(frames.encode_control(message))
 
     def dial(self) -> None:
         """It is the program that does."""
@@ -179,7 +157,16 @@ class Relay:
             is_final = isinstance(error, (exceptions.AuthenticationError, TimeoutError))
             self._tunnel.refuse(stream, str(error), is_final=is_final)
 
-        self._dialler.dial(address, handshake.process(process), functools.partial(self._tunnel.attach, stream), failed)
+        taken = functools.partial(self._tunnel.attach, stream)
+        self._ways.dial(nodes.tag_of_process(process), address, handshake.process(process), taken, failed)
+
+    def reach(self, tag: bytes, ticket: bytes, _ways: ways.Ways) -> None:
+        """As `ways.Reacher`: the daemon has a connection made, which it passes on."""
+        self._tell({"t": "reach", "node": tag.hex(), "ticket": ticket.hex()})
+
+    def _on_daemon(self, _alive: connection.Connection, payload: bytes) -> None:
+        message, _ = frames.decode_control(payload)
+        self._ways.unreached(bytes.fromhex(message["ticket"]), message["reason"])
 
     def _serve(self, process: bytes) -> None:
         """Take connections for the program, from processes of this node and, by the daemon, of others."""
@@ -206,9 +193,15 @@ class Relay:
                 data, descriptors, _, _ = socket.recv_fds(way, PASSED_BYTES_MAX, 1)
             except OSError:
                 return
-        if descriptors:
+        if not descriptors:
+            return
+        sock = socket.socket(fileno=descriptors[0])
+        preamble = handshake.read_preamble(data[: handshake.PREAMBLE_BYTES])
+        if isinstance(preamble, handshake.Preamble) and preamble.target.kind is handshake.TargetKind.BACK:
+            self._ways.arrived(preamble.target.id, sock)
+        else:
             host = data[handshake.PREAMBLE_BYTES :].decode("ascii", "replace")
-            self._acceptor.adopt(socket.socket(fileno=descriptors[0]), data[: handshake.PREAMBLE_BYTES], host)
+            self._acceptor.adopt(sock, data[: handshake.PREAMBLE_BYTES], host)
 
     def _decide(self, role: tokens.Role, target: handshake.Target) -> handshake.Answer:
         answer = handshake.may_reach(role, target)

@@ -16,14 +16,14 @@ import sys
 from collections.abc import Callable
 from typing import Any, NamedTuple
 
-from umbel._base import sessions
+from umbel._base import nodes, sessions
 from umbel._transport import connection as transport
 from umbel._wire import frames
 
 RELAY_COUNT_MAX = 256  # programs at once; each costs a process of a few MiB
 WAITING_COUNT_MAX = 16  # that have proved themselves and said nothing yet; of more the oldest goes
 PATIENCE_S_MAX = 3_600.0
-RELAY_ID_BYTES = 16
+SECRET_BYTES_MIN = 16
 LAST_WORDS_S = 0.5  # of a relay that is told to end; it needs milliseconds, and the daemon waits meanwhile
 PROTOCOL_VERSION = 1
 
@@ -59,13 +59,15 @@ class Relays:
         config: Message,
         submit_token: str,
         address: str,
+        reach_for: Callable[[Message, str, Callable[[Message], None]], None],
         log: Callable[[str], None],
     ) -> None:
-        """submit_token: as text. address: of this node."""
+        """submit_token: as text. address: of this node. reach_for(wish, path, tell): as `service.Service.reach_for`."""
         self._poller = poller
         self._config = config
         self._token = submit_token
         self._address = address
+        self._reach_for = reach_for
         self._log = log
         self._waiting: dict[transport.Connection, transport.Stream] = {}
         self._relays: dict[transport.Connection, _Relay] = {}
@@ -104,7 +106,7 @@ class Relays:
 
     def _start(self, connection: transport.Connection, wish: Wish) -> None:
         ours, theirs = socket.socketpair()
-        relay_id = os.urandom(RELAY_ID_BYTES).hex()
+        relay_id = nodes.new_process_id(self._config["node_id"]).hex()
         stream = self._waiting[connection]
         pid = os.fork()
         if not pid:
@@ -152,6 +154,9 @@ class Relays:
         relay = self._relays[alive]
         if message["t"] == "linked":
             relay.is_linked = message["is_linked"]
+        elif message["t"] == "reach":  # a connection to a node that it cannot dial
+            path = door_path(self._config["session_dir"], relay.id)
+            self._reach_for(message, path, lambda told: alive.send(frames.encode_control(told)))
         else:
             relay.why = message["why"]
 
@@ -224,6 +229,6 @@ def read(message: Message, version: str) -> Wish:
         )
     secret, patience_s = message.get("secret"), message.get("patience_s")
     is_number = isinstance(patience_s, (int, float)) and not isinstance(patience_s, bool)
-    if not isinstance(secret, str) or len(secret) < 2 * RELAY_ID_BYTES or not is_number:
+    if not isinstance(secret, str) or len(secret) < 2 * SECRET_BYTES_MIN or not is_number:
         raise ValueError("the program has said neither how it comes back nor for how long it is waited for")
     return Wish(secret, min(max(0.0, float(patience_s)), PATIENCE_S_MAX))  # type: ignore[arg-type]  # it is_number

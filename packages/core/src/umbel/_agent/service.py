@@ -170,6 +170,7 @@ class Service:
         found += [("autoscaler", "", self.scaling.pid if self.scaling is not None else 0)]
         surveyors = self._queries.surveyor_pids() if self._queries is not None else ()
         found += [("surveyor", "", pid) for pid in surveyors]
+        found += [("forwarder", "", pid) for pid in self.others.forwarders()]
         found += [("driver", client.id, client.pid) for client in self.hub.drivers()]
         for worker in self.agent.workers.values():
             is_actors = worker.lease is not None and worker.lease.actor

@@ -8,13 +8,15 @@ nothing to do for a while. Loaded with the first such question.
 from __future__ import annotations
 
 import contextlib
+import functools
 import itertools
 import os
 import signal
 import socket
 from collections.abc import Callable
-from typing import Any, NoReturn
+from typing import Any
 
+from umbel._agent import forked
 from umbel._base import sessions
 from umbel._transport import connection as transport
 from umbel._wire import frames
@@ -63,7 +65,7 @@ class Surveyors:
         ours, theirs = socket.socketpair()
         pid = os.fork()
         if not pid:
-            _run_forked(theirs, self._session_dir)
+            forked.run(functools.partial(_serve, theirs, self._session_dir), theirs.fileno())
         theirs.close()
         with contextlib.suppress(OSError):  # the directory is gone, and with it the session presently
             sessions.record_process(pid, self._session_dir)
@@ -116,25 +118,6 @@ def _error(kind: str, text: str) -> Message:
 
 
 # ---- the surveyor's process ----
-
-
-def _run_forked(daemon: socket.socket, session_dir: str) -> NoReturn:
-    """Be one, in a process just forked from the daemon, of which nothing else is used."""
-    code = 1
-    try:
-        kept = daemon.fileno()
-        os.closerange(3, kept)
-        os.closerange(kept + 1, os.sysconf("SC_OPEN_MAX"))
-        signal.signal(signal.SIGTERM, signal.SIG_DFL)
-        _serve(daemon, session_dir)
-        code = 0
-    except BaseException:
-        import traceback
-
-        with contextlib.suppress(OSError):
-            traceback.print_exc()
-    finally:
-        os._exit(code)
 
 
 def _serve(daemon: socket.socket, session_dir: str) -> None:

@@ -9,11 +9,10 @@ from __future__ import annotations
 from collections.abc import Callable
 from typing import TYPE_CHECKING, Protocol
 
-from umbel import exceptions
 from umbel._agent import mover, moving, pulls, store_ledger, value_files
 from umbel._agent.store_service import StoreService
 from umbel._base import nodes, tokens
-from umbel._transport import addresses, bulk, dialler
+from umbel._transport import addresses, bulk, dialler, ways
 from umbel._transport.connection import Poller, Stream
 from umbel._wire import handshake
 
@@ -57,8 +56,9 @@ class ValueService:
         now_s: Callable[[], float],
         tls: ssl.SSLContext | None = None,
         chunk_bytes: int = pulls.CHUNK_BYTES,
+        reacher: ways.Reacher | None = None,
     ) -> None:
-        """token: of the role of nodes, at least. address: at which other nodes reach this one."""
+        """token: of the role of nodes, at least. address: at which other nodes reach this one. reacher: see `ways`."""
         self.client = nodes.new_process_id(node_id).hex()
         self.now_s = now_s
         self._poller = poller
@@ -66,7 +66,7 @@ class ValueService:
         self._told = told
         self._request = 0
         self._files = value_files.ValueFiles(store.directory, self.client, self._locate)
-        self._dialler = dialler.Dialler(poller, token, now_s=now_s, tls=tls)
+        self._ways = ways.Ways(poller, token, reacher, now_s=now_s, timeout_s=dialler.CONNECT_TIMEOUT_S, tls=tls)
         self.mover = mover.Mover(
             node_id, self, capacity_bytes=store.ledger.capacity_bytes, address=address, chunk_bytes=chunk_bytes
         )
@@ -80,15 +80,15 @@ class ValueService:
 
     def dial(self, node: str, address: str) -> None:
         try:
-            parsed = addresses.parse(address)
-        except exceptions.InvalidOption:  # another node said so
+            parsed, tag = addresses.parse(address), nodes.tag_of_node(node)
+        except ValueError:  # another node said so
             self.mover.not_connected(node)
             return
 
         def connected(stream: Stream) -> None:
             self.mover.connected(node, bulk.BulkConnection(stream, self._poller, self.mover))
 
-        self._dialler.dial(parsed, handshake.VALUES, connected, lambda _error: self.mover.not_connected(node))
+        self._ways.dial(tag, parsed, handshake.VALUES, connected, lambda _error: self.mover.not_connected(node))
 
     def open_original(self, segment: str, size_bytes: int) -> moving.Original | None:
         return self._files.open_original(segment, size_bytes)
@@ -145,13 +145,13 @@ class ValueService:
     # ---- time ----
 
     def next_tick_s(self) -> float | None:
-        due = (self.mover.next_tick_s(), self._dialler.next_tick_s())
+        due = (self.mover.next_tick_s(), self._ways.next_tick_s())
         return min((at_s for at_s in due if at_s is not None), default=None)
 
     def tick(self) -> None:
-        self._dialler.tick()
+        self._ways.tick()
         self.mover.tick()
 
     def close(self) -> None:
-        self._dialler.close()
+        self._ways.close()
         self.mover.close()

@@ -57,8 +57,9 @@ class ValueWants:
             "left_freed": lambda _client, message, _body: self.left_values.freed(message["segment"]),
         }  # fmt: skip
         self.values = value_service.ValueService(
-            daemon.poller, daemon.store, node_id, token, self, address=others.address, now_s=daemon.now_s
-        )
+            daemon.poller, daemon.store, node_id, token, self, address=others.address, now_s=daemon.now_s,
+            reacher=others.reacher(),
+        )  # fmt: skip
         self.left_values = left_values.LeftValues(
             daemon.store, others.directory.own_tag, self._place_of, self.values.mover.tell, daemon.now_s
         )

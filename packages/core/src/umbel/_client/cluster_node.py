@@ -15,7 +15,7 @@ from umbel._plugins import registry
 from umbel._transport import addresses, own_tls
 
 # What the first worker's first task does without; then links to processes of other nodes are made at once.
-_LATER_IMPORTS = ("umbel._client.remote_links", "umbel._transport.acceptor", "umbel._transport.dialler")
+_LATER_IMPORTS = ("umbel._client.remote_links", "umbel._transport.acceptor", "umbel._transport.ways")
 ANYWHERE = ("", "0.0.0.0", "::")
 _OUTSIDE = addresses.Address("192.0.2.1", 9)  # a documentation address (RFC 5737): nothing is sent there
 
@@ -52,7 +52,8 @@ class Place(NamedTuple):
     """Where the node is. head: the address of the one to join; "" for none.
 
     host, port: where it listens; a port of None is nowhere, a host of "" the one at which others reach it. node_host: at which
-    that is, "" for the one that it listens at, or from which it reaches the head. token_file: "" for the environment's token.
+    that is, "" for the one that it listens at, or from which it reaches the head. listens: whether it does at all, which one that
+    joins need not: others then reach it by connections that it makes itself. token_file: "" for the environment's token.
     token: in place of a file: it is kept in the session's directory, and goes with that.
     tls_directory: "" for the environment's, if there is one there.
     """
@@ -64,6 +65,7 @@ class Place(NamedTuple):
     token_file: str = ""
     tls_directory: str = ""
     token: str = ""
+    listens: bool = True
 
 
 class Keeping(NamedTuple):
@@ -160,6 +162,7 @@ def _network(place: Place, config: configuration.Config) -> dict[str, Any]:
         "later_imports": [*start.LATER_IMPORTS, *_LATER_IMPORTS],
         "listen": str(addresses.Address(place.host or node_host, place.port or 0)),
         "node_host": node_host,
+        "listens": place.listens,
         "token_file": place.token_file,
         **({"token": place.token} if place.token else {}),
         "tls_directory": tls_directory,

@@ -2,7 +2,8 @@
 
 `umbel._client.remote_peers` decides; here its commands become questions to the daemon and dials. A link is there as soon as it
 is wanted, with a `Waiting` in the place of its connection. Connections that others dialled come from the daemon by a Unix
-socket, the *door*: it has read whom they want, and nothing more.
+socket, the *door*: it has read whom they want, and nothing more. So do those to nodes that cannot be dialled, for which the
+daemon is asked.
 
 A TCP connection may break while both processes live. Each of the two sees that as the other's death, and so that both do, all
 connections of the two end with the first of them.
@@ -26,11 +27,11 @@ from umbel._base import nodes
 from umbel._client import links, remote_peers
 from umbel._model import reasons
 from umbel._transport import connection, reactor
-from umbel._wire import messages
+from umbel._wire import attempts, messages
 
 if TYPE_CHECKING:
     from umbel._base import tokens
-    from umbel._transport import acceptor, dialler
+    from umbel._transport import acceptor, ways
     from umbel._wire import handshake
 
 logger = logging.getLogger("umbel")
@@ -93,7 +94,8 @@ class RemoteLinks:
         self._given_up: list[bytes] = []
         self._later: list[tuple[float, Callable[[], None]]] = []  # in order of time
         self._locked = _LockedPoller(driver.poller, lock)
-        self._dialler: dialler.Dialler | None = None
+        self._ways: ways.Ways | None = None
+        self.dialled = attempts.Dialled()  # as far as this process and its daemon know
         self._acceptor: acceptor.Acceptor | None = None
         self._passing: set[socket.socket] = set()
         self._is_closed = False
@@ -146,6 +148,8 @@ class RemoteLinks:
         """Why nothing has come of it, as far as is known here."""
         tag = nodes.tag_of_process(peer).hex()
         text = self._peers.state(peer, time.monotonic())
+        if self._ways is not None and self._ways.is_asking(nodes.tag_of_process(peer)):
+            text += "; its node was asked for a connection of its own"
         facts = {"process": peer.hex(), "node": tag}
         return reasons.Reason(reasons.NODE, f"that process, on the node whose id begins with {tag},", text, facts=facts)
 
@@ -219,17 +223,22 @@ class RemoteLinks:
             self._reactor.poke()
 
     def _dial(self, wanted: remote_peers.Dial) -> None:
-        from umbel._transport import addresses, dialler
+        from umbel._transport import addresses, ways
         from umbel._wire import handshake
 
-        if self._dialler is None:
-            self._dialler = dialler.Dialler(self._locked, self._token(), now_s=time.monotonic, timeout_s=DIAL_TIMEOUT_S)
-        self._dialler.dial(
+        if self._ways is None:
+            self._ways = ways.Ways(self._locked, self._token(), self, now_s=time.monotonic, timeout_s=DIAL_TIMEOUT_S)
+        self._ways.dial(
+            nodes.tag_of_process(wanted.peer),
             addresses.parse(wanted.address),
             handshake.process(wanted.peer),
             functools.partial(self._connected, wanted),
             functools.partial(self._failed, wanted),
         )
+
+    def reach(self, tag: bytes, ticket: bytes, _ways: ways.Ways) -> None:
+        """As `ways.Reacher`: the daemon has a connection made, which comes by the door."""
+        self._notify({"t": "reach", "node": tag.hex(), "ticket": ticket.hex()})
 
     def _connected(self, wanted: remote_peers.Dial, stream: connection.Stream) -> None:
         if not self._peers.connected(wanted.peer, wanted.number):
@@ -249,7 +258,13 @@ class RemoteLinks:
     def on_notice(self, message: dict[str, Any]) -> None:
         """From the daemon. Lock held, on the thread that polls."""
         if message["t"] == "node_at":
-            self._peers.located(bytes.fromhex(message["node"]), message["address"])
+            tag = bytes.fromhex(message["node"])
+            if not message["is_dialled"]:
+                self.dialled.had_to_be_asked(tag, time.monotonic())
+            self._peers.located(tag, message["address"])
+            self._carry_out()
+        elif message["t"] == "unreached" and self._ways is not None:
+            self._ways.unreached(bytes.fromhex(message["ticket"]), message["reason"])
             self._carry_out()
         elif message["t"] == "node_gone":
             self._node_gone(bytes.fromhex(message["node"]))
@@ -297,6 +312,14 @@ class RemoteLinks:
         from umbel._transport import acceptor
         from umbel._wire import handshake
 
+        preamble = handshake.read_preamble(data[: handshake.PREAMBLE_BYTES])
+        if isinstance(preamble, handshake.Preamble) and preamble.target.kind is handshake.TargetKind.BACK:
+            if self._ways is None:
+                sock.close()
+                return
+            self._ways.arrived(preamble.target.id, sock)
+            self._reactor.poke()
+            return
         if self._acceptor is None:
             self._acceptor = acceptor.Acceptor(
                 self._locked,
@@ -341,7 +364,7 @@ class RemoteLinks:
             if _is_due(self._peers.next_tick_s(), now_s):
                 self._peers.tick(now_s)
                 self._carry_out()
-            for part in (self._dialler, self._acceptor):
+            for part in (self._ways, self._acceptor):
                 if part is not None and _is_due(part.next_tick_s(), now_s):
                     part.tick()
             while self._later and self._later[0][0] <= now_s:
@@ -350,7 +373,7 @@ class RemoteLinks:
                 while self._given_up:
                     self._end_waiting(self._given_up.pop(0))
                 self._reactor.poller.wake()  # somebody who polls may have waited for what is settled now
-            parts = [part for part in (self._peers, self._dialler, self._acceptor) if part is not None]
+            parts = [part for part in (self._peers, self._ways, self._acceptor) if part is not None]
             due = [at_s for part in parts if (at_s := part.next_tick_s()) is not None]
             due += [at_s for at_s, _ in self._later[:1]]
             return max(0.0, min(due) - now_s) if due else None
@@ -364,7 +387,7 @@ class RemoteLinks:
                 self._reactor.poller.unregister(way.fileno())
                 way.close()
             self._passing.clear()
-            for part in (self._dialler, self._acceptor):
+            for part in (self._ways, self._acceptor):
                 if part is not None:
                     part.close()
             for stream in list(self._unnamed):

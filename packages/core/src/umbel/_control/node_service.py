@@ -8,14 +8,15 @@ from __future__ import annotations
 
 import functools
 import itertools
+import os
 from collections.abc import Callable, Iterable, Mapping
 from typing import Any, Protocol
 
 from umbel._base import nodes as node_ids
-from umbel._control import cluster_events, job_use, members, node_news, nodes, service
+from umbel._control import cluster_events, job_use, members, node_news, nodes, rendezvous, service
 from umbel._transport import addresses
 from umbel._transport import connection as transport
-from umbel._wire import frames, node_messages
+from umbel._wire import frames, handshake, node_messages
 
 LOOK_S = 1.0  # after how long the head looks whether its own state has changed; members hear of changes as often
 TELL_USE_S = 0.5  # between two times that members are told what jobs have; they look once a second
@@ -54,6 +55,13 @@ class Daemon(Protocol):
 
     def use_told(self, use: Any) -> None:
         """A `_agent.cluster_use.ClusterUse`: what jobs have of the cluster; None once nobody is told any more."""
+
+    @property
+    def address(self) -> str:
+        """Where others reach this node."""
+
+    def reacher(self) -> Any:
+        """A `_agent.reacher.Reacher`."""
 
     @property
     def members(self) -> members.Members: ...
@@ -100,6 +108,7 @@ class NodeService:
         self._use_told_s = -TELL_USE_S
         self._own_looks = 0
         self._joined_with: dict[int, Any] = {}  # by link, what its node's jobs had when it began
+        self._rendezvous = rendezvous.Rendezvous()
         self._do: dict[type, Callable[[Any], None]] = {
             nodes.Welcome: self._welcome,
             nodes.Acknowledge: self._acknowledge,
@@ -173,6 +182,7 @@ class NodeService:
         now_s = self._daemon.now_s()
         if now_s >= self._look_s:
             self._look_s = now_s + LOOK_S
+            self._rendezvous.tick(now_s)
             state = self._daemon.own_state()
             jobs = state.pop("jobs", None)
             self._decide(nodes.HeadChanged(state, now_s))
@@ -266,6 +276,8 @@ class NodeService:
             answer = (message["request"], is_accepted, message["text"], state)
             self._decide(nodes.DrainAnswered(self._nodes[link], link, *answer, now_s))
             self._note_state(self._nodes[link], state)
+        elif kind in ("reach", "unreached"):
+            self._on_reach(self._nodes[link], message)
         elif kind == "beat":
             jobs = message["state"].pop("jobs", None)
             self._decide(nodes.Heartbeat(self._nodes[link], link, message["sequence"], message["state"], now_s))
@@ -333,6 +345,52 @@ class NodeService:
             if node is not None and node.link == link:
                 self._daemon.members.unlinked(node_id)
             self._decide(nodes.LinkLost(node_id, link, self._daemon.now_s()))
+
+    # ---- nodes that cannot be dialled ----
+
+    def head_address(self) -> str:
+        return self._daemon.address
+
+    def say_reach(self, message: Message) -> None:
+        """The head's own node says so."""
+        self._on_reach(self.table.head.id, message)
+
+    def _on_reach(self, node_id: str, message: Message) -> None:
+        ticket = bytes.fromhex(message["ticket"])
+        if message["t"] == "unreached":
+            self._meet(self._rendezvous.failed(node_id, ticket, message["reason"]))
+            return
+        wanted, other = self.table.alive.get(message["node"]), os.urandom(handshake.TARGET_ID_BYTES)
+        is_linked = wanted is not None and (wanted.link in self._links or wanted is self.table.head)
+        self._meet(
+            self._rendezvous.asked(
+                node_id, message["node"], ticket, other, self._daemon.now_s(),
+                is_relayed=message["is_relayed"], is_alive=wanted is not None, is_linked=is_linked,
+            )
+        )  # fmt: skip
+
+    def _meet(self, commands: list[rendezvous.Command]) -> None:
+        for command in commands:
+            if isinstance(command, rendezvous.Expect):
+                self._daemon.reacher().expect(command.ticket, command.other)
+                continue
+            ticket = command.ticket.hex()
+            if isinstance(command, rendezvous.DialBack):
+                is_here = command.is_relayed or command.asker == self.table.head.id
+                address = "" if is_here else self.table.alive[command.asker].facts["address"]
+                told = {"t": "dial_back", "ticket": ticket, "address": address, "is_relayed": command.is_relayed}
+                self._tell_of_meeting(command.node, told)
+            elif isinstance(command, rendezvous.Meet):
+                self._tell_of_meeting(command.asker, {"t": "meet", "ticket": ticket})
+            else:
+                told = {"t": "unreached", "ticket": ticket, "reason": command.reason, "is_final": command.is_final}
+                self._tell_of_meeting(command.asker, told)
+
+    def _tell_of_meeting(self, node_id: str, message: Message) -> None:
+        if node_id == self.table.head.id:
+            self._daemon.reacher().on_head(message)
+        elif node_id in self.table.alive:
+            self._send(self.table.alive[node_id].link, message)
 
     # ---- commands ----
 

@@ -103,6 +103,10 @@ class Acceptor:
         else:
             self._begin(sock, host, parsed)
 
+    def take(self, sock: socket.socket, host: str) -> None:
+        """Go on with a connection as if it had been accepted: this side has dialled, and the other one is the client."""
+        self._begin(sock, host, None)
+
     # ---- time ----
 
     def next_tick_s(self) -> float | None:

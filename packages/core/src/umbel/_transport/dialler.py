@@ -103,10 +103,10 @@ class Dialler:
         self._now_s = now_s
         self._tls = tls
         self._timeout_s = timeout_s
-        self._dials: dict[_Dial, None] = {}
-        self._waiting: collections.deque[_Dial] = collections.deque()  # for their names to be looked up
+        self._dials: dict[Dial, None] = {}
+        self._waiting: collections.deque[Dial] = collections.deque()  # for their names to be looked up
         self._lookup_count = 0
-        self._answers: collections.deque[tuple[_Dial, list[addresses.Endpoint] | OSError]] = collections.deque()
+        self._answers: collections.deque[tuple[Dial, list[addresses.Endpoint] | OSError]] = collections.deque()
 
     def dial(
         self,
@@ -116,14 +116,20 @@ class Dialler:
         on_failed: Callable[[Exception], None],
         *,
         server_name: str = "",
-    ) -> None:
-        """Connect; one of the two is called, once, perhaps before this returns, unless the dialler is closed before.
+        only_knocks: bool = False,
+        through: socket.socket | None = None,
+    ) -> Dial | None:
+        """Connect; one of the two is called, once, perhaps before this returns, unless the dialler is closed or the dial
+        cancelled before.
 
         on_failed gets what `connect` raises. A host that is a name is looked up in a thread: the system's look-up blocks.
+        only_knocks: say what is wanted, and prove nothing. through: a connection that leads there already.
         """
         if len(self._dials) >= DIAL_COUNT_MAX:
+            if through is not None:
+                through.close()
             on_failed(ConnectionError(f"{DIAL_COUNT_MAX} connections are being made already; try again later"))
-            return
+            return None
         connecting = negotiation.Connecting(
             address,
             self._token,
@@ -133,13 +139,22 @@ class Dialler:
             tls=self._tls,
             server_name=server_name,
         )
-        dial = _Dial(address, connecting, on_connected, on_failed)
+        dial = Dial(address, connecting, on_connected, on_failed, only_knocks=only_knocks)
         self._dials[dial] = None
-        if address.is_numeric:
+        if through is not None:
+            dial.steps = connecting.proved(through)
+            self._advance(dial, None)
+        elif address.is_numeric:
             self._begin(dial, _looked_up(address))
         else:
             self._waiting.append(dial)
             self._look_up()
+        return dial
+
+    def cancel(self, dial: Dial) -> None:
+        """Nothing is called any more."""
+        if dial in self._dials:
+            self._end(dial)
 
     @property
     def dial_count(self) -> int:
@@ -175,20 +190,21 @@ class Dialler:
                 self._lookup_count += 1
                 threading.Thread(target=self._run_look_up, args=(dial,), name="umbel-look-up", daemon=True).start()
 
-    def _run_look_up(self, dial: _Dial) -> None:
+    def _run_look_up(self, dial: Dial) -> None:
         self._answers.append((dial, _looked_up(dial.address)))
         self._poller.wake()
 
     # ---- steps ----
 
-    def _begin(self, dial: _Dial, found: list[addresses.Endpoint] | OSError) -> None:
+    def _begin(self, dial: Dial, found: list[addresses.Endpoint] | OSError) -> None:
         if isinstance(found, OSError):
             self._fail(dial, found)
             return
-        dial.steps = dial.connecting.through(found)
+        connecting = dial.connecting
+        dial.steps = connecting.knock(found) if dial.only_knocks else connecting.through(found)
         self._advance(dial, None)
 
-    def _advance(self, dial: _Dial, late: TimeoutError | None) -> None:
+    def _advance(self, dial: Dial, late: TimeoutError | None) -> None:
         steps = dial.steps
         if steps is None:
             raise exceptions.InternalError("a dial went on that had not begun")
@@ -206,16 +222,16 @@ class Dialler:
                 dial.descriptor = stream.fileno()
                 self._poller.register(dial.descriptor, events, lambda _events: self._advance(dial, None))
 
-    def _unwatch(self, dial: _Dial) -> None:
+    def _unwatch(self, dial: Dial) -> None:
         if dial.descriptor >= 0:
             self._poller.unregister(dial.descriptor)
             dial.descriptor = -1
 
-    def _fail(self, dial: _Dial, error: Exception) -> None:
+    def _fail(self, dial: Dial, error: Exception) -> None:
         self._end(dial)
         dial.on_failed(error)
 
-    def _end(self, dial: _Dial) -> None:
+    def _end(self, dial: Dial) -> None:
         del self._dials[dial]
         self._unwatch(dial)
         if dial.steps is not None:
@@ -229,10 +245,10 @@ class Dialler:
         self._waiting.clear()
 
 
-class _Dial:
+class Dial:
     """One connection that is being made. steps: none until its name was looked up."""
 
-    __slots__ = ("address", "connecting", "descriptor", "on_connected", "on_failed", "steps")
+    __slots__ = ("address", "connecting", "descriptor", "on_connected", "on_failed", "only_knocks", "steps")
 
     def __init__(
         self,
@@ -240,13 +256,21 @@ class _Dial:
         connecting: negotiation.Connecting,
         on_connected: Callable[[Stream], None],
         on_failed: Callable[[Exception], None],
+        *,
+        only_knocks: bool,
     ) -> None:
         self.address = address
+        self.only_knocks = only_knocks
         self.connecting = connecting
         self.on_connected = on_connected
         self.on_failed = on_failed
         self.steps: negotiation.Steps[Stream] | None = None
         self.descriptor = -1
+
+    @property
+    def is_reached(self) -> bool:
+        """Whether the other machine has answered."""
+        return self.connecting.is_reached
 
 
 def _looked_up(address: addresses.Address) -> list[addresses.Endpoint] | OSError:

@@ -38,6 +38,10 @@ class Peer(NamedTuple):
     target: handshake.Target
 
 
+class RefusedError(exceptions.AuthenticationError):
+    """The node that is meant has proved itself, and refuses: what is wanted is not there, or not for this role."""
+
+
 class EarlyEndError(ConnectionError):
     """The other side ended the connection. is_silent: before it had sent a byte."""
 
@@ -115,7 +119,7 @@ class Connecting:
     """The steps of the side that connects.
 
     stream: what there is to wait for and, if it comes to nothing, to close. until_s: until when the present step may
-    take; whoever goes through the steps throws a TimeoutError into them then.
+    take; whoever goes through the steps throws a TimeoutError into them then. is_reached: the other machine has answered.
     """
 
     def __init__(
@@ -130,6 +134,7 @@ class Connecting:
         server_name: str,
     ) -> None:
         """server_name: which the certificate has to have; "" for the address's host."""
+        self.is_reached = False
         self.stream: Stream | None = None
         self.until_s = deadline_s
         self._address = address
@@ -142,7 +147,17 @@ class Connecting:
         self._server_name = server_name or (own_tls.SERVER_NAME if own is not None else address.host)
 
     def through(self, endpoints: list[addresses.Endpoint]) -> Steps[Stream]:
-        """Connects to the first endpoint that answers; the time left is shared among those left."""
+        """Connects to the first endpoint that answers, and both sides prove themselves."""
+        return (yield from self.proved((yield from self._reached(endpoints))))
+
+    def knock(self, endpoints: list[addresses.Endpoint]) -> Steps[Stream]:
+        """Connects to the first endpoint that answers, and says what is wanted there. Nobody has proved anything."""
+        sock = yield from self._reached(endpoints)
+        yield from _send(sock, handshake.encode_preamble(self._target, is_tls=False))
+        return sock
+
+    def _reached(self, endpoints: list[addresses.Endpoint]) -> Steps[socket.socket]:
+        """The time left is shared among the endpoints left."""
         troubles: dict[str, None] = {}
         for position, (family, sockaddr) in enumerate(endpoints):
             now_s = self._now_s()
@@ -154,7 +169,8 @@ class Connecting:
                 troubles[f"{sockaddr[0]}: {error.strerror or error}"] = None
                 continue
             self.until_s = self._deadline_s
-            return (yield from self._prove(sock))
+            self.is_reached = True
+            return sock
         told = "; ".join(troubles) or "it has no address"
         raise ConnectionError(
             f"nothing can be reached at {self._address} ({told}); is the node there, and the port open?"
@@ -173,8 +189,10 @@ class Connecting:
             raise ConnectionRefusedError(errno.ECONNREFUSED, os.strerror(errno.ECONNREFUSED))
         return sock
 
-    def _prove(self, sock: socket.socket) -> Steps[Stream]:
+    def proved(self, sock: socket.socket) -> Steps[Stream]:
+        """Over a connection that leads to the address, whoever has made it, both sides prove themselves."""
         stream: Stream = sock
+        self.stream = stream
         tls_stream = None
         try:
             yield from _send(stream, handshake.encode_preamble(self._target, is_tls=self._tls is not None))
@@ -203,7 +221,10 @@ class Connecting:
                 f"the handshake with {self._address} was broken off: {what}; trying again is safe"
             ) from error
         if isinstance(machine.outcome, handshake.Failed):
-            raise exceptions.AuthenticationError(f"{self._address} cannot be used: {machine.outcome.reason}")
+            told = f"{self._address} cannot be used: {machine.outcome.reason}"
+            if machine.outcome.answer is handshake.Answer.ELSEWHERE:
+                raise ConnectionError(told)
+            raise (RefusedError if machine.outcome.answer else exceptions.AuthenticationError)(told)
         return stream
 
     def close(self) -> None:

@@ -30,13 +30,13 @@ import struct
 from collections.abc import Callable, Mapping
 from typing import NamedTuple
 
-from umbel._base import checks, tokens
+from umbel._base import checks, nodes, tokens
 
 VERSION = 1
 MAGIC = b"\xd5UMBEL\r\n"  # as PNG's: neither text nor the begin of TLS or HTTP, and text conversions break it
 NONCE_BYTES = 32  # two equal ones are not to be expected in the life of a cluster
 PROOF_BYTES = 32
-TARGET_ID_BYTES = 16  # of a process, as in its ProcessId
+TARGET_ID_BYTES = 16  # of a process, as in its ProcessId; a node's tag, and zeros; a ticket
 
 _PREAMBLE = struct.Struct(f">{len(MAGIC)}sBBB{TARGET_ID_BYTES}s")  # magic, version, flags, kind and id of the target
 _CHALLENGE = struct.Struct(f">{len(MAGIC)}sBB{NONCE_BYTES}s")  # magic, version, standing, nonce
@@ -69,16 +69,33 @@ class TargetKind(enum.IntEnum):
     """The node itself, for programs of machines without one."""
     PACKAGES = 7
     """The packages of runtime environments that are on the node, for other nodes."""
+    BACK = 8
+    """Whoever has made this ticket, and waits for the node that it was sent to: from here on that one is the server. It is given
+    the connection as it is, and both prove themselves in it."""
+    MEETING = 9
+    """Who comes with the other half of this ticket. Both are connected to each other, and prove themselves to each other."""
 
 
 class Target(NamedTuple):
-    """What a client wants to reach behind an address. id: of a process; of nothing else."""
+    """What a client wants to reach behind an address. id: of a process; a ticket; of others the node that is meant, as
+    `at_node` has it, or nothing for any that is there."""
 
     kind: TargetKind
     id: bytes = b""
 
     def __str__(self) -> str:
         return f"process {self.id.hex()}" if self.kind is TargetKind.PROCESS else self.kind.name.lower()
+
+    @property
+    def tag(self) -> bytes:
+        """Of the node that is meant; empty for any."""
+        if self.kind is TargetKind.PROCESS:
+            return nodes.tag_of_process(self.id)
+        return self.id[: nodes.TAG_BYTES] if self.kind not in _OF_TICKETS else b""
+
+    def at_node(self, tag: bytes) -> Target:
+        """The same, of the node with this tag: another one may have its address by now, or the same in a network of its own."""
+        return self if self.kind is TargetKind.PROCESS else Target(self.kind, tag.ljust(TARGET_ID_BYTES, b"\0"))
 
 
 AGENT = Target(TargetKind.AGENT)
@@ -88,11 +105,20 @@ LEASES = Target(TargetKind.LEASES)
 DRIVERS = Target(TargetKind.DRIVERS)
 PACKAGES = Target(TargetKind.PACKAGES)
 _OF_NODES = (TargetKind.VALUES, TargetKind.LEASES, TargetKind.PACKAGES)
+_OF_TICKETS = (TargetKind.BACK, TargetKind.MEETING)
 
 
 def process(process_id: bytes) -> Target:
     """The process of this id, of 16 bytes."""
     return Target(TargetKind.PROCESS, process_id)
+
+
+def back(ticket: bytes) -> Target:
+    return Target(TargetKind.BACK, ticket)
+
+
+def meeting(ticket: bytes) -> Target:
+    return Target(TargetKind.MEETING, ticket)
 
 
 class _Standing(enum.IntEnum):
@@ -114,6 +140,8 @@ class Answer(enum.IntEnum):
     """The role may not reach the target."""
     ABSENT = 3
     """The target is not there."""
+    ELSEWHERE = 4
+    """This is another node than the one that is meant."""
 
 
 class Accepted(NamedTuple):
@@ -124,13 +152,15 @@ class Accepted(NamedTuple):
 
 
 class Failed(NamedTuple):
-    """It comes to nothing: why, in words for a log or an error. What the other side chose is in it only as a number."""
+    """It comes to nothing: why, in words for a log or an error. What the other side chose is in it only as a number. answer: of
+    a server that has proved itself."""
 
     reason: str
+    answer: Answer | None = None
 
 
 Outcome = Accepted | Failed
-Decide = Callable[[tokens.Role, Target], Answer]  # WELCOME, FORBIDDEN or ABSENT, of a peer that has proved its role
+Decide = Callable[[tokens.Role, Target], Answer]  # any but REFUSED, of a peer that has proved its role
 
 
 def may_reach(role: tokens.Role, target: Target) -> Answer:
@@ -179,8 +209,9 @@ class Preamble(NamedTuple):
 
 
 def encode_preamble(target: Target, *, is_tls: bool) -> bytes:
-    wanted = TARGET_ID_BYTES if target.kind is TargetKind.PROCESS else 0
-    checks.invariant(len(target.id) == wanted, f"a target of kind {target.kind.name} has an id of {wanted} bytes")
+    must = target.kind is TargetKind.PROCESS or target.kind in _OF_TICKETS
+    is_right = len(target.id) == TARGET_ID_BYTES or not (target.id or must)
+    checks.invariant(is_right, f"a target of kind {target.kind.name} has an id of {TARGET_ID_BYTES} bytes")
     return _PREAMBLE.pack(MAGIC, VERSION, _TLS_FLAG if is_tls else 0, target.kind, target.id or _NO_ID)
 
 
@@ -217,11 +248,12 @@ class PreambleReader:
 
     def _finish(self, data: bytes) -> None:
         _magic, _version, flags, kind, identity = _PREAMBLE.unpack(data)
-        is_process = kind == TargetKind.PROCESS
-        if flags & ~_TLS_FLAG or kind not in set(TargetKind) or (not is_process and identity != _NO_ID):
+        is_whole = kind == TargetKind.PROCESS or kind in _OF_TICKETS  # its id means something, and not only a tag in it
+        is_odd = not is_whole and any(identity[nodes.TAG_BYTES :])
+        if flags & ~_TLS_FLAG or kind not in set(TargetKind) or is_odd:
             self.outcome = Failed("it asks for something that does not exist in this version")
         else:
-            target = Target(TargetKind(kind), identity if is_process else b"")
+            target = Target(TargetKind(kind), identity if is_whole or identity != _NO_ID else b"")
             self.outcome = Preamble(target, bool(flags & _TLS_FLAG), data)
 
 
@@ -301,6 +333,8 @@ class ServerHandshake:
             self.outcome = Accepted(role, target)
         elif answer is Answer.FORBIDDEN:
             self.outcome = Failed(f"its role {role.text!r} may not reach {target.kind.name.lower()}")
+        elif answer is Answer.ELSEWHERE:
+            self.outcome = Failed(f"it wants the node whose id begins with {target.tag.hex()}, which this is not")
         else:
             self.outcome = Failed(f"it wants a {target.kind.name.lower()} that is not here")
         return _verdict(answer, key, transcript + proof)
@@ -377,9 +411,12 @@ class ClientHandshake:
         elif number == Answer.WELCOME:
             self.outcome = Accepted(self._token.role, self._target)
         elif number == Answer.FORBIDDEN:
-            self.outcome = Failed(f"the role {role!r} may not reach {self._target}; use the token of a higher one")
+            text = f"the role {role!r} may not reach {self._target}; use the token of a higher one"
+            self.outcome = Failed(text, Answer.FORBIDDEN)
+        elif number == Answer.ELSEWHERE:
+            self.outcome = Failed("another node of the cluster is at that address", Answer.ELSEWHERE)
         else:
-            self.outcome = Failed(f"there is no {self._target} at that address")
+            self.outcome = Failed(f"there is no {self._target} at that address", Answer.ABSENT)
 
 
 _STANDINGS = {

@@ -9,7 +9,7 @@ from collections.abc import Callable, Mapping
 from typing import Any
 
 from umbel._base import nodes
-from umbel._wire import frames
+from umbel._wire import frames, handshake
 
 PROTOCOL_VERSION = 4
 DEPTH_MAX = frames.DEPTH_MAX + 8  # what a process may say is passed on in some objects more
@@ -91,6 +91,10 @@ def _are_numbers(value: Any) -> bool:
     return isinstance(value, list) and len(value) == 2 and all(map(_is_count, value))
 
 
+def _is_ticket(value: Any) -> bool:
+    return _is_text(value) and len(value) == 2 * handshake.TARGET_ID_BYTES and set(value) <= set("0123456789abcdef")
+
+
 def _is_said(value: Any) -> bool:
     return isinstance(value, dict) and isinstance(value.get("t"), str)
 
@@ -107,6 +111,8 @@ FROM_NODE: Mapping[str, Mapping[str, _Check]] = {
     "beat": {"sequence": _is_count, "state": _is_state},
     "drain_answer": {"request": _is_count, "is_accepted": _is_flag, "text": _is_text, "state": _is_state},
     "goodbye": {"reason": _is_text},
+    "reach": {"ticket": _is_ticket, "node": _is_node_id, "is_relayed": _is_flag},  # see `rendezvous`
+    "unreached": {"ticket": _is_ticket, "reason": _is_text},
     **_CONVERSATION,
 }  # fmt: skip
 FROM_HEAD: Mapping[str, Mapping[str, _Check]] = {
@@ -125,6 +131,9 @@ FROM_HEAD: Mapping[str, Mapping[str, _Check]] = {
     "drain": {"request": _is_count, "reason": _is_text, "message": _is_text, "left_s": _is_time_or_none},
     "refused": {"kind": _is_text, "reason": _is_text},
     "head_ends": {"reason": _is_text},
+    "dial_back": {"ticket": _is_ticket, "address": _is_text, "is_relayed": _is_flag},
+    "meet": {"ticket": _is_ticket},
+    "unreached": {"ticket": _is_ticket, "reason": _is_text, "is_final": _is_flag},
     **_CONVERSATION,
 }  # fmt: skip
 

@@ -56,6 +56,11 @@ def make_start() -> click.Command:
         "it for a node that joins.",
     )
     @click.option(
+        "--no-listen",
+        is_flag=True,
+        help="Listen nowhere: other nodes reach it by connections that it makes itself. For a node that joins.",
+    )
+    @click.option(
         "--node-ip-address",
         help="At which address others reach it; default the one it listens at, or from which it reaches the head.",
     )
@@ -87,12 +92,18 @@ def make_start() -> click.Command:
         head: bool, address: str | None, num_cpus: float | None, num_gpus: float | None, resources: str | None,
         labels: str | None, object_store_memory: int | None, memory: int | None, object_spilling_directory: str | None,
         metrics_export_port: int | None, node_name: str, scheduler: str | None, port: int | None, host: str | None,
+        no_listen: bool,
         node_ip_address: str | None, token_file: str | None, tls: str | None, storage: str | None, standby: bool,
         autoscaling_config: str | None, block: bool,
     ) -> None:  # fmt: skip
         """Start a node that runs until `umbel stop`; programs of this user on this machine connect by umbel.init()."""
         if head == (address is not None):
             raise click.ClickException("say --head for the first node of a cluster, or --address to join one")
+        if no_listen and (head or host is not None or port is not None):
+            raise click.ClickException(
+                "--no-listen is for a node that joins, by --address, and has neither --host nor --port: leave out the one or "
+                "the others"
+            )
         stay = _Stay() if block else None  # from here on a signal ends the node, though it may not be there yet
         try:
             keeping = _keeping(storage, is_standby=standby, is_head=head)
@@ -100,6 +111,7 @@ def make_start() -> click.Command:
             if scaled is not None and port is None:
                 port = 0  # nodes are to join
             place = _place(address or "", host or "", port, node_ip_address or "", token_file, tls or "", keeping)
+            place = place._replace(listens=not no_listen)
             wishes = cluster_node.Wishes(
                 num_cpus, num_gpus, _resources(resources), _labels(labels), object_store_memory, scheduler, memory, node_name,
                 object_spilling_directory=object_spilling_directory, metrics_export_port=metrics_export_port,
@@ -144,9 +156,8 @@ def _told(started: cluster_node.Started, place: cluster_node.Place) -> list[str]
     name = os.path.basename(started.launched.session_dir)
     lines = [f"Umbel runs here with {started.told}, as {name}."]
     if place.head:
-        lines.append(
-            f"It is node {started.launched.node_id[:8]} at {started.address}, a member of the cluster at {place.head}."
-        )
+        where = f"at {started.address}" if place.listens else "which listens nowhere"
+        lines.append(f"It is node {started.launched.node_id[:8]} {where}, a member of the cluster at {place.head}.")
     lines.append(
         "Programs on this machine connect by umbel.init(); `umbel status` shows what it does, `umbel stop` ends it."
     )
@@ -366,7 +377,7 @@ def _in_words(found: dict[str, Any]) -> list[str]:
         lines.append(f"Nodes: {len(living)} alive, {len(dead)} dead")
     for number, one in enumerate(living):
         where = f", listens at {one['address']}" if one["address"] else ""
-        what = f"{os.path.basename(one['session_dir'])}{where}" if number == 0 else f"at {one['address']}"
+        what = f"{os.path.basename(one['session_dir'])}{where}" if number == 0 else _at(one)
         head = ", the head" if one["is_head"] and len(found["nodes"]) > 1 else ""
         lines.append(f"Node {one['node_id'][:8]} ({what}{head})")
         if one.get("suspicion"):
@@ -398,6 +409,11 @@ def _in_words(found: dict[str, Any]) -> list[str]:
     if found["autoscaler"] is not None:
         lines += ["Autoscaler:", *(f"  {line}" for line in report.answer_in_words(found["autoscaler"]))]
     return [line.rstrip() for line in lines]
+
+
+def _at(node: dict[str, Any]) -> str:
+    """Where another node is, and how it is reached, if not by dialling it."""
+    return f"at {node['address']}" + (f", reached {node['reached']}" if node.get("reached") else "")
 
 
 def _draining(facts: dict[str, Any]) -> str:

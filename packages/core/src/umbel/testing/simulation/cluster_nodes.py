@@ -12,14 +12,13 @@ import itertools
 from collections.abc import Callable, Iterator
 from typing import TYPE_CHECKING, Any, Final
 
-from umbel import exceptions
 from umbel._agent.hub import Client
 from umbel._base import config as configuration
 from umbel._base import nodes as node_ids
 from umbel._base import tokens
 from umbel._client import links, native, remote_links
 from umbel._control import journal, keeping, kept, leadership, service
-from umbel._transport import addresses
+from umbel._transport import addresses, negotiation
 from umbel._wire import frames, handshake, node_messages
 from umbel.testing.simulation import daemon, processes, runtime
 from umbel.testing.simulation.world import Stream, World
@@ -44,7 +43,7 @@ class Wire(Stream):
     It is also what production code gets that makes a `Connection` of it.
     """
 
-    __slots__ = ("machine",)
+    __slots__ = ("machine", "via")
 
     def __new__(cls, made_of: Any, *_: Any) -> Wire:
         return made_of if isinstance(made_of, Wire) else super().__new__(cls)
@@ -60,6 +59,7 @@ class Wire(Stream):
         if made_of is not self:
             super().__init__(made_of, name)
             self.machine: ClusterNode | None = None
+            self.via: ClusterNode | None = None  # which passes it on
         elif on_frame is not None and on_close is not None:
             self.on_frame = lambda _stream, frame: self._hear(on_frame, frame)
             self.on_close = on_close
@@ -76,7 +76,11 @@ class Wire(Stream):
     def is_held_up(self) -> bool:
         """Whether nothing arrives here at present."""
         here, there = self.machine, self.far.machine
-        return here is not there and here is not None and there is not None and here.world.is_parted(there, here)
+        if here is there or here is None or there is None:
+            return False
+        if self.via is not None:
+            return here.world.is_parted(there, self.via) or here.world.is_parted(self.via, here)
+        return here.world.is_parted(there, here)
 
     def _hear(self, on_frame: Callable[[Any, bytes], None], frame: bytes) -> None:
         if self.world.trace is not None and self.owner is None and self.machine is not self.far.machine:
@@ -107,9 +111,14 @@ class Door:
         address: str,
         token: tokens.Token,
         door_of: Callable[[bytes], str],
-        admit: dict[handshake.Target, Callable[[Any], None] | None],
+        admit: dict[handshake.TargetKind, Callable[[Any], None] | None],
+        take_ticket: Callable[[Any, handshake.Preamble], bool],
     ) -> None:
         self.machine = machine
+        self.take_ticket = take_ticket
+        self.taken: dict[
+            Wire, None
+        ] = {}  # connections that this node has dialled, whose other side is to say what it wants
         self.address = address
         self.token = token
         self.submit_token = _submit_token()
@@ -129,7 +138,13 @@ class Door:
             return (
                 "" if self.door_of(target.id) and self._process(target.id) is not None else "there is no such process"
             )
-        return "" if self.admit[target] is not None else "there is nothing of the kind here"
+        return "" if self.admit[target.kind] is not None else "there is nothing of the kind here"
+
+    def is_meant(self, target: handshake.Target) -> bool:
+        return target.tag in (b"", node_ids.tag_of_node(self.machine.node_id))
+
+    def take(self, wire: Wire, _host: str) -> None:
+        self.taken[wire] = None
 
     def _process(self, process_id: bytes) -> processes.Process | None:
         found = self.machine.processes.get(process_id)
@@ -140,7 +155,7 @@ class Door:
         if process is not None:
             process.world.let_act(process, functools.partial(process.links.remote.accept, wire))  # type: ignore[attr-defined]
             return
-        admit = self.admit[target]
+        admit = self.admit[target.kind]
         if admit is not None:
             admit(wire)
 
@@ -152,14 +167,15 @@ def _submit_token() -> str:
 
 def make_door(world: Cluster) -> Callable[..., Door]:
     def make(
-        _poller: Any, address: str, token: Any, _admit: Any, door_of: Any, *, admit_node: Any = None, admit_values: Any,
-        admit_packages: Any, admit_lessee: Any = None, admit_program: Any = None, now_s: Any, warn: Any,
+        _poller: Any, address: str, token: Any, _admit: Any, door_of: Any, *, tag: Any, listens: Any, take_ticket: Any,
+        admit_node: Any = None, admit_values: Any, admit_packages: Any, admit_lessee: Any = None, admit_program: Any = None,
+        now_s: Any, warn: Any,
     ) -> Door:  # fmt: skip
+        kind = handshake.TargetKind
         admit = {
-            handshake.CONTROL: admit_node, handshake.VALUES: admit_values, handshake.LEASES: admit_lessee,
-            handshake.PACKAGES: admit_packages,
+            kind.CONTROL: admit_node, kind.VALUES: admit_values, kind.LEASES: admit_lessee, kind.PACKAGES: admit_packages,
         }  # fmt: skip
-        return Door(world.here, address, token, door_of, admit)
+        return Door(world.here, address, token, door_of, admit, take_ticket)
 
     return make
 
@@ -167,7 +183,15 @@ def make_door(world: Cluster) -> Callable[..., Door]:
 class Dial:
     """One connection that is being made, for `process` or for the daemon."""
 
-    def __init__(self, dialler: Dialler, address: str, target: handshake.Target, connected: Any, failed: Any) -> None:
+    is_reached = False
+
+    def __init__(
+        self, dialler: Dialler, address: str, target: handshake.Target, connected: Any, failed: Any, through: Wire | None,
+        *, only_knocks: bool,
+    ) -> None:  # fmt: skip
+        """through: a connection that leads there. only_knocks: it says what it wants, and that is all."""
+        self.through = through
+        self.only_knocks = only_knocks
         self.dialler = dialler
         self.address = address
         self.target = target
@@ -179,7 +203,9 @@ class Dial:
 class Dialler:
     """In the place of `umbel._transport.dialler.Dialler`: chance says when a dial goes on."""
 
-    def __init__(self, world: Cluster, *, now_s: Callable[[], float], timeout_s: float = 10.0) -> None:
+    def __init__(
+        self, world: Cluster, *, now_s: Callable[[], float], timeout_s: float = 10.0, tls: None = None
+    ) -> None:
         self.world = world
         self.machine = world.here
         self.process = world.acting
@@ -188,11 +214,19 @@ class Dialler:
         self.dials: dict[Dial, None] = {}
 
     def dial(
-        self, address: addresses.Address, target: handshake.Target, on_connected: Any, on_failed: Any, **_: Any
-    ) -> None:
-        dial = Dial(self, str(address), target, on_connected, on_failed)
+        self, address: addresses.Address, target: handshake.Target, on_connected: Any, on_failed: Any, *,
+        only_knocks: bool = False, through: Any = None,
+    ) -> Dial:  # fmt: skip
+        dial = Dial(self, str(address), target, on_connected, on_failed, through, only_knocks=only_knocks)
         self.dials[dial] = None
         self.world.dials[dial] = None
+        return dial
+
+    def cancel(self, dial: Dial) -> None:
+        if dial in self.dials:
+            self.end(dial)
+            if dial.through is not None:
+                dial.through.close()
 
     def next_tick_s(self) -> float | None:
         return min((dial.until_s for dial in self.dials), default=None)
@@ -200,7 +234,7 @@ class Dialler:
     def tick(self) -> None:
         now_s = self.now_s()
         for dial in [dial for dial in self.dials if dial.until_s <= now_s]:
-            self.end(dial)
+            self.cancel(dial)
             dial.on_failed(TimeoutError("no answer in time"))
 
     def end(self, dial: Dial) -> None:
@@ -209,7 +243,7 @@ class Dialler:
 
     def close(self) -> None:
         for dial in list(self.dials):
-            self.end(dial)
+            self.cancel(dial)
 
     def go_on(self, dial: Dial) -> None:
         """It ends, unless nothing gets through."""
@@ -218,25 +252,69 @@ class Dialler:
         if is_gone:
             self.end(dial)
             return
+        if dial.through is not None:
+            self._prove(dial, dial.through)
+            return
         if door is None or door.machine.has_vanished or world.is_parted(self.machine, door.machine):
             return
         if world.is_parted(door.machine, self.machine):
+            return
+        if door.machine.is_behind_nat and door.machine is not self.machine:
+            if world.chance.happens(50):
+                self.end(dial)
+                self._do(dial.on_failed, ConnectionError("network is unreachable"))
             return
         self.end(dial)
         if door.machine.is_dead:
             self._do(dial.on_failed, ConnectionRefusedError("connection refused"))
             return
-        reason = door.refusal(dial.target)
+        if not door.is_meant(dial.target):
+            self._do(dial.on_failed, ConnectionError("another node is there"))
+            return
+        reason = "" if dial.only_knocks else door.refusal(dial.target)
         world.note("%s dials %s: %s", self.name(), door.machine.name, reason or dial.target.kind.name)
         if reason:
-            self._do(dial.on_failed, exceptions.AuthenticationError(reason))
+            self._do(dial.on_failed, negotiation.RefusedError(reason))
             return
         what = dial.target.kind.name.lower()
         near, far = world.connect(
             f"{self.name()}<{door.machine.name} {what}", f"{door.machine.name}<{self.name()} {what}"
         )
         near.machine, far.machine = self.machine, door.machine
-        world.on_machine(door.machine, functools.partial(door.let_in, dial.target, far))
+        if dial.only_knocks:
+            world.on_machine(door.machine, functools.partial(self._knocked, door, dial.target, far))
+        else:
+            world.on_machine(door.machine, functools.partial(door.let_in, dial.target, far))
+        self._do(dial.on_connected, near)
+
+    @staticmethod
+    def _knocked(door: Door, target: handshake.Target, far: Wire) -> None:
+        preamble = handshake.Preamble(target, False, handshake.encode_preamble(target, is_tls=False))
+        if not door.take_ticket(far, preamble):
+            far.close()
+
+    def _prove(self, dial: Dial, near: Wire) -> None:
+        """Over a connection of which the other end is at the door of the node that is meant, or will be."""
+        if near.is_closed or near.far.is_closed or (near.inbox and near.inbox[0] is None):
+            self.end(dial)
+            near.close()
+            self._do(dial.on_failed, ConnectionError("it was broken off"))
+            return
+        far = near.far
+        machine = far.machine
+        if machine is None or near.is_held_up() or far.is_held_up() or far not in machine.daemon.door.taken:
+            return
+        door: Door = machine.daemon.door
+        del door.taken[far]
+        self.end(dial)
+        reason = door.refusal(dial.target)
+        self.world.note("%s meets %s: %s", self.name(), machine.name, reason or dial.target.kind.name)
+        if reason or not door.is_meant(dial.target):
+            near.close()
+            error = negotiation.RefusedError(reason) if reason else ConnectionError("another node is there")
+            self._do(dial.on_failed, error)
+            return
+        self.world.on_machine(machine, functools.partial(door.let_in, dial.target, far))
         self._do(dial.on_connected, near)
 
     def name(self) -> str:
@@ -247,6 +325,44 @@ class Dialler:
             self.world.let_act(self.process, functools.partial(done, what))
         else:
             self.world.on_machine(self.machine, functools.partial(done, what))
+
+
+class Forwarder:
+    """In the place of `umbel._agent.forwarder.Forwarder`."""
+
+    pid = 1
+
+    def __init__(self, world: Cluster) -> None:
+        self.machine = world.here
+
+    def join(self, one: Wire, other: Wire) -> None:
+        """What their other ends say goes to each other; these two are out of it."""
+        near, far = one.far, other.far
+        for end, its_other in ((near, far), (far, near)):
+            end.other, end.via = its_other, self.machine
+            end.inbox.clear()  # nothing was said before the two were connected
+        if near.is_closed or far.is_closed:
+            near.cut(kept=0)
+            far.cut(kept=0)
+        for out in (one, other):
+            out.is_closed = True
+
+    def close(self) -> None:
+        """Its machine is gone."""
+
+
+def pass_on(world: Cluster) -> Callable[[Wire, bytes, str], bool]:
+    """In the place of `umbel._agent.door.pass_on`."""
+
+    def passed(wire: Wire, preamble: bytes, path: str) -> bool:
+        process = world.here.processes.get(bytes.fromhex(path.rpartition("/")[2].removesuffix(".door")))
+        remote: Any = None if process is None or process.is_dead else process.links.remote
+        if remote is None or process is None:
+            return False
+        world.let_act(process, lambda: remote._adopt(wire, preamble))
+        return True
+
+    return passed
 
 
 class Disk:
@@ -346,6 +462,10 @@ class Daemon(daemon.Daemon):
         return list(self.queries.answer("pending"))
 
     @property
+    def door(self) -> Any:
+        return self.others._door
+
+    @property
     def has_ended(self) -> bool:
         return self._is_over
 
@@ -383,6 +503,7 @@ class ClusterNode(processes.Node):
         self.is_dead = False
         self.was_drained = False
         self.has_vanished = False  # it is dead, and nobody there says so to whoever is connected
+        self.is_behind_nat = False  # it dials others, and they cannot dial it
 
     @property
     def now_s(self) -> float:
@@ -506,8 +627,10 @@ __all__ = [
     "Dialler",
     "Disk",
     "Driver",
+    "Forwarder",
     "Wire",
     "WorkerProcess",
     "World",
     "make_door",
+    "pass_on",
 ]

@@ -1,9 +1,9 @@
 """A whole simulated cluster: a head, nodes that join it, programs on any of them, and all that may go wrong between and on them.
 
 On each machine runs the production daemon, in each program and worker the production engine (see `cluster_nodes`). Chance
-breaks connections, parts machines from each other in one direction or in both, delays what the head writes to its disk, lets
-clocks run at different speeds and jump, and ends workers, programs and machines at any step; a machine that vanishes
-does not say so to anybody. A head that keeps its records comes back with what was written.
+breaks connections, parts machines from each other in one direction or in both, has some that nobody can dial, delays what the
+head writes to its disk, lets clocks run at different speeds and jump, and ends workers, programs and machines at any step; a
+machine that vanishes does not say so to anybody. A head that keeps its records comes back with what was written.
 """
 
 from __future__ import annotations
@@ -12,13 +12,13 @@ import itertools
 from collections.abc import Callable
 from typing import Any, Final
 
-from umbel._agent import door, lease_links, other_nodes, service
+from umbel._agent import door, forwarder, lease_links, other_nodes, service
 from umbel._agent.ledger import CPU, UNIT
 from umbel._base import sessions
 from umbel._client import current, remote_links
-from umbel._control import journal
+from umbel._control import journal, node_service
 from umbel._model import ids
-from umbel._transport import addresses, connection, dialler
+from umbel._transport import addresses, connection, dialler, ways
 from umbel.testing.simulation import cluster_nodes, processes
 from umbel.testing.simulation.cluster_nodes import (
     HEAD_ADDRESS,
@@ -73,8 +73,8 @@ class _ClockHere:
 class _Os:
     """`os` for what makes ids of its own: none of them is by chance."""
 
-    def __init__(self) -> None:
-        self._numbers = itertools.count(1)
+    def __init__(self, first: int = 1) -> None:
+        self._numbers = itertools.count(first)
 
     def urandom(self, size_bytes: int) -> bytes:
         return next(self._numbers).to_bytes(size_bytes, "big")
@@ -131,6 +131,7 @@ class Cluster(RuntimeWorld):
     def _choose_faults(self) -> None:
         chance = self.chance
         self.faults_left = chance.choose((0, 1, 2, 4))
+        self.nat_percent = chance.choose((0, 0, 50, 100))
         self.deeds: tuple[Callable[[], object], ...] = (
             self.deliver_one, self._let_run, self._housekeep, self._fork_or_reap, self._pass_time, self._dial, self._commit,
             self._begin_program, self._break_wire, self._part, self._heal, self._jump, self._crash, self._crash_machine,
@@ -151,6 +152,10 @@ class Cluster(RuntimeWorld):
             *timed,
             (dialler, "Dialler", lambda _poller, _token, **more: Dialler(self, **more)),
             (door, "Door", cluster_nodes.make_door(self)),
+            (door, "pass_on", cluster_nodes.pass_on(self)),
+            (forwarder, "Forwarder", lambda _directory: cluster_nodes.Forwarder(self)),
+            (ways, "os", _Os(1 << 64)),
+            (node_service, "os", _Os(1 << 65)),
             (connection, "Connection", Wire),
             (addresses, "unacknowledged_bytes", cluster_nodes.unacknowledged_bytes),
             (lease_links, "Lessee", _Lessee),
@@ -195,7 +200,10 @@ class Cluster(RuntimeWorld):
         self._make_machine(HEAD_ADDRESS, {CPU: UNIT * (1 + self.chance.below(2)), SLOT: 2 * UNIT}, is_head=True)
 
     def _join(self, address: str, resources: dict[str, int]) -> None:
-        self._make_machine(address, resources, is_head=False)
+        machine = self._make_machine(address, resources, is_head=False)
+        machine.is_behind_nat = self.chance.happens(self.nat_percent)
+        if machine.is_behind_nat:
+            self.note("nobody can dial %s", machine.name)
 
     def _let_join(self) -> None:
         """Without chance: all know each other."""

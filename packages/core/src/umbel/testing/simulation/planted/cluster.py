@@ -5,8 +5,8 @@ from __future__ import annotations
 from collections.abc import Mapping
 from typing import Any, Final
 
-from umbel._agent import head_link, lease_links, lease_sharing
-from umbel._control import actor_places, members
+from umbel._agent import head_link, lease_links, lease_sharing, reacher
+from umbel._control import actor_places, members, node_service
 from umbel.testing.simulation.planted import agent, control, dispatch
 from umbel.testing.simulation.planted import members as of_members
 from umbel.testing.simulation.planted.defect import Planted, instead
@@ -36,6 +36,14 @@ def _go_on(_link: head_link.HeadLink, _command: Any) -> None:
     """A node that was given up goes on."""
 
 
+def _ask_nobody(_service: node_service.NodeService, _node_id: str, _message: Any) -> None:
+    """A node that cannot be dialled does not hear that another one wants it."""
+
+
+def _meet_nobody(_reacher: reacher.Reacher, _ticket: bytes, _other: bytes) -> None:
+    """Two of which neither can dial the other come to the head, and are not expected."""
+
+
 def _here_too(plant: Planted, *signs: str) -> Planted:
     """One that another world finds as well, by other signs."""
     return plant._replace(machine="cluster", signs=signs)
@@ -47,6 +55,8 @@ PLANTS: Final[Mapping[str, Planted]] = {
     "hosts-not-missed": instead("cluster", actor_places.ActorPlaces, "node_gone", _keep_hosts, "B", "R2"),
     "whoever-is-meant": instead("cluster", lease_links.LeaseLinks, "_on_hello", _whoever_is_meant, "B", "R2"),
     "refused-go-on": instead("cluster", head_link.HeadLink, "_end", _go_on, "B9", "R2"),
+    "nobody-asked": instead("cluster", node_service.NodeService, "_on_reach", _ask_nobody, "B", "R2"),
+    "nobody-expected": instead("cluster", reacher.Reacher, "expect", _meet_nobody, "B", "R2"),
     "losses-free": _here_too(dispatch.PLANTS["crash-charges-none"], "B5"),
     "told-before-kept": _here_too(control.PLANTS["said-at-once"], "B", "R2"),
     "starting-always": _here_too(agent.PLANTS["always-starting"], "B7"),
