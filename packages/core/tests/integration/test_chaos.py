@@ -101,11 +101,12 @@ def test_each_call_is_booked_once_as_what_it_was() -> None:
     books.settle(call(raising(ValueError("not one of its errors"))))
     assert books.right_results == 1
     assert dict(books.right_errors) == {"NodeDiedError": 1}
-    assert [one.partition(": ")[2] for one in books.wrong] == [
+    assert [one.partition(": ")[2].partition("\n")[0] for one in books.wrong] == [
         "the result 2",
         "WorkerCrashedError: too early",
         "ValueError: not one of its errors",
     ]
+    assert ["Traceback" in one for one in books.wrong] == [False, False, True], "where it comes from is told of the last"
     assert len(books.lost) == 1 and books.unaccounted() == 0 and not books.is_clean()
 
 
