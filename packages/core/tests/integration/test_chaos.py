@@ -106,7 +106,9 @@ def test_each_call_is_booked_once_as_what_it_was() -> None:
         "WorkerCrashedError: too early",
         "ValueError: not one of its errors",
     ]
-    assert ["Traceback" in one for one in books.wrong] == [False, False, True], "where it comes from is told of the last"
+    assert ["Traceback" in one for one in books.wrong] == [False, False, True], (
+        "where it comes from is told of the last"
+    )
     assert len(books.lost) == 1 and books.unaccounted() == 0 and not books.is_clean()
 
 
