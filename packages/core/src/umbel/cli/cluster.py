@@ -354,9 +354,9 @@ def _of_cluster(asker: tool.Tool) -> dict[str, Any]:
     """What its head knows, which may be out of reach: each None then, and why under "unknown"."""
     found: dict[str, Any] = {"jobs": None, "actors": None, "autoscaler": None, "unplaceable": None, "unknown": ""}
     try:
-        found["unplaceable"] = explain.unplaceable(asker)
         for what in ("jobs", "actors", "autoscaler"):
             found[what] = asker.query(what)
+        found["unplaceable"] = explain.unplaceable(asker)
     except exceptions.UmbelError as error:
         found["unknown"] = str(error)
     return found
