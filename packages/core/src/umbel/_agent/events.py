@@ -241,13 +241,6 @@ class DrainingChanged(NamedTuple):
     at_s: float
 
 
-class ClusterUseTold(NamedTuple):
-    """What the jobs of the cluster have of all its nodes: a `cluster_use.ClusterUse`, None where nobody tells any more."""
-
-    use: Any
-    at_s: float
-
-
 class Ticked(NamedTuple):
     at_s: float
 
@@ -276,7 +269,6 @@ AgentEvent = (
     | TasksPreempted
     | WorkerExited
     | DrainingChanged
-    | ClusterUseTold
     | Ticked
 )
 
