@@ -409,10 +409,7 @@ def test_what_waits_for_the_head_says_so_and_a_node_without_it_ends(
         text=True, timeout=TIMEOUT_S,
     ).stdout  # fmt: skip
     assert "Its control service waits for a connection to the head, to tell it" in status
-    assert (
-        "Not known: the placement groups of a cluster are known to its head, to which this node has no connection now"
-        in status
-    )
+    assert "Not known: the jobs of a cluster are known to its head, to which this node has no connection now" in status
     assert waiting.line() == "ended"
     waiting.finish(TIMEOUT_S)
 
