@@ -339,6 +339,9 @@ class Node:
     def log(self, _line: str) -> None:
         """That it joined is seen otherwise; `end_node` says what has gone wrong."""
 
+    def head_linked(self, *, is_linked: bool) -> None:
+        """Nobody here has to be reached by way of the head."""
+
     def node_appeared(self, node_id: str, _address: str) -> None:
         self.others[node_id] = None
 

@@ -645,7 +645,10 @@ def test_nothing_is_left_of_a_build_when_a_process_is_killed(tmp_path: Path, vic
         if victim == "builder":
             pid = int((tmp_path / "building").read_text())
             drivers.wait_until(lambda: not drivers.is_running(pid), what="the end of what it had started")
-            driver.finish()
+            drivers.wait_until(
+                lambda: int((tmp_path / "building").read_text() or 0) not in (0, pid), what="another build"
+            )
+            drivers.kill(driver.pid)
         driver.expect_nothing_left()
         assert [name for name in os.listdir(driver.directory) if not name.startswith("umbel-")] == []
 

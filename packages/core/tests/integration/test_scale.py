@@ -413,7 +413,7 @@ def test_when_a_node_is_to_be_dialled_costs_no_look_at_all_nodes() -> None:
     from umbel._transport import connection
 
     def taken(nodes: int) -> int:
-        daemon: Any = types.SimpleNamespace(poller=connection.Poller(), now_s=lambda: 0.0)
+        daemon: Any = types.SimpleNamespace(poller=connection.Poller(), now_s=lambda: 0.0, reacher=lambda: None)
         token = tokens.Token(tokens.Role.NODE, bytes(tokens.KEY_BYTES))
         links = lease_links.LeaseLinks(daemon, "aa" * 28, token, daemon, lambda _job: {})
         for number in range(nodes):

@@ -773,7 +773,7 @@ def test_without_a_session_there_is_nothing_to_list(monkeypatch: pytest.MonkeyPa
 
 
 def _check_that_nothing_runs() -> None:
-    with pytest.raises(exception.ServerUnavailable, match=r"call umbel.init\(\) first"):
+    with pytest.raises(exception.ServerUnavailable, match=r"call umbel.init\(\) in a program"):
         state.list_tasks()
     with (
         umbel.init(engine="inline"),

@@ -24,14 +24,6 @@ def _keep_hosts(_places: actor_places.ActorPlaces, _member: members.Member, _end
     """What a dead node has hosted is not missed."""
 
 
-_said_hello = lease_links.LeaseLinks._on_hello
-
-
-def _whoever_is_meant(links: lease_links.LeaseLinks, lessee: lease_links.Lessee, message: Any) -> None:
-    """A node gives leases to whoever connects to its address, though another node is meant, which was there before."""
-    _said_hello(links, lessee, {**message, "to": links._node})
-
-
 def _go_on(_link: head_link.HeadLink, _command: Any) -> None:
     """A node that was given up goes on."""
 
@@ -53,7 +45,6 @@ PLANTS: Final[Mapping[str, Planted]] = {
     "leases-of-the-dead-kept": instead("cluster", lease_sharing.Sharing, "_break_leases", _keep_leases, "B", "R2"),
     "guests-kept": instead("cluster", lease_sharing.Sharing, "on_lessee_gone", _keep_guests, "B", "R2"),
     "hosts-not-missed": instead("cluster", actor_places.ActorPlaces, "node_gone", _keep_hosts, "B", "R2"),
-    "whoever-is-meant": instead("cluster", lease_links.LeaseLinks, "_on_hello", _whoever_is_meant, "B", "R2"),
     "refused-go-on": instead("cluster", head_link.HeadLink, "_end", _go_on, "B9", "R2"),
     "nobody-asked": instead("cluster", node_service.NodeService, "_on_reach", _ask_nobody, "B", "R2"),
     "nobody-expected": instead("cluster", reacher.Reacher, "expect", _meet_nobody, "B", "R2"),
