@@ -193,9 +193,14 @@ class Chaos:
         self.visitors.close()
         return went_on
 
-    def usage(self, before: Usage | None) -> tuple[Usage, int]:
-        """When it has settled; and the descriptors of the head's daemon."""
-        return self.watch.settled(before), processes.descriptor_count(self.cluster.head.pids()[0])
+    def usage(self, before: Usage | None, head_before: int = sys.maxsize) -> tuple[Usage, int]:
+        """When it has settled; and the descriptors of the head's daemon, which closes what led to the dead within seconds."""
+        settled, until_s = self.watch.settled(before), time.monotonic() + QUIET_MAX_S
+        while True:
+            of_head = processes.descriptor_count(self.cluster.head.pids()[0])
+            if of_head <= head_before + DESCRIPTOR_SLACK or time.monotonic() > until_s:
+                return settled, of_head
+            time.sleep(0.2)
 
     def come_to_rest(self) -> list[str]:
         """Waits until all nodes are there and idle; returns what is not so at last."""
@@ -276,7 +281,7 @@ def work(run: Chaos, warm_up_s: float, seconds: float) -> list[str]:
     unrest = run.come_to_rest()
     print(f"chaos: at rest {time.monotonic() - attacked_s:.1f} s after the attacks", flush=True)
     run.scan_logs()
-    after, head_after = run.usage(before)
+    after, head_after = run.usage(before, head_before)
     print(f"chaos: after the attacks:  {after}, head with {head_after} descriptors", flush=True)
     leaks = [*unrest, *after.beyond(before)]
     if head_after > head_before + DESCRIPTOR_SLACK:
