@@ -66,7 +66,14 @@ def _look_at_no_actor(backend: backends.Channels) -> None:
 PLANTS: Final[Mapping[str, Planted]] = {
     "reads-ahead": instead("graphs", ring.ReaderSide, "may_read", _read_ahead, "X1", "X4", "R1"),
     "one-too-many": instead(
-        "graphs", executions.Executions, "submit", _begin_one_more, "a channel has no room", "internal error", "R1", "X"
+        "graphs",
+        executions.Executions,
+        "submit",
+        _begin_one_more,
+        "a channel has no room",
+        "internal error in the loop of a compiled graph",
+        "R1",
+        "X",
     ),
     "any-result": instead("graphs", executions.Executions, "take", _take_any, "X1", "X3", "result"),
     "unsent-kept": instead("graphs", loop._Loop, "_send", _keep_unsent, "X5"),

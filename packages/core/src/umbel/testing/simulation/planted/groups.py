@@ -85,7 +85,9 @@ _AGENT: Final = state.AgentState
 PLANTS: Final[Mapping[str, Planted]] = {
     "committed-at-once": instead("groups", groups.GroupTable, "_on_reserved", _commit_at_once, "P1"),
     "cancelled-in-silence": instead("groups", groups.GroupTable, "_give_up", _give_up_in_silence, "P3", "a bundle"),
-    "all-moved": instead("groups", groups.GroupTable, "_on_node_lost", _move_all, "P4", "the end of a node"),
+    "all-moved": instead(
+        "groups", groups.GroupTable, "_on_node_lost", _move_all, "P4", "the end of a node is not heard"
+    ),
     "watchers-untold": instead(
         "groups", groups.GroupTable, "_publish", _forget_watchers, "P7", "a process is to do with a group that is gone"
     ),
