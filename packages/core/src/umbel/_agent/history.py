@@ -56,22 +56,24 @@ class History:
 
     def add_tasks(self, batch: bytes, count: int) -> None:
         """A batch of an owner, which is not looked into."""
-        self._add({"t": "batch"}, batch, count)
+        if self.is_on and self.spool.add_batch(batch, count, self._behind_bytes):
+            self._hand_over()
 
     def add_worker(self, facts: Message) -> None:
         """facts: what is known of a worker now, as columns of its table."""
-        self._add({"t": "worker", "facts": facts})
+        self._note({"worker": facts})
 
     def add_actor(self, actor: str, facts: Message) -> None:
         """An actor is dead."""
-        self._add({"t": "actor", "actor": actor, "ended": time.time(), "facts": json.dumps(facts)})
+        self._note({"actor": actor, "ended": time.time(), "facts": json.dumps(facts)})
 
-    def _add(self, message: Message, body: bytes = b"", count: int = 0) -> None:
-        if not self.is_on:
-            return
-        behind_bytes = self._recorder.queued_bytes if self._recorder is not None else 0
-        if self.spool.add(spool.Entry(frames.encode_control(message, body), count), behind_bytes):
+    def _note(self, note: Message) -> None:
+        if self.is_on and self.spool.add_note(json.dumps(note).encode(), self._behind_bytes):
             self._hand_over()
+
+    @property
+    def _behind_bytes(self) -> int:
+        return self._recorder.queued_bytes if self._recorder is not None else 0
 
     def sync(self, done: Done) -> None:
         """Call `done` when all that was added before can be read in the file."""
@@ -94,8 +96,9 @@ class History:
         lost, entries = self.spool.hand_over()
         if lost:
             self._recorder.send(frames.encode_control({"t": "lost", "count": lost}))
-        for frame in entries:
-            self._recorder.send(frame)
+        for entry in entries:
+            body = b"[" + b",".join(entry.parts) + b"]" if entry.is_notes else entry.parts[0]
+            self._recorder.send(frames.encode_control({"t": "notes" if entry.is_notes else "batch"}, body))
         return True
 
     # ---- the recorder's process ----

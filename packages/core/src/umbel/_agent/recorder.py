@@ -10,6 +10,7 @@ socket closes.
 from __future__ import annotations
 
 import contextlib
+import json
 import os
 import select
 import signal
@@ -131,7 +132,7 @@ class Recorder:
     def _take(self, message: dict[str, Any], body: bytes) -> dict[str, Any]:
         """Do what the daemon says; the answer."""
         kind = message["t"]
-        is_entry = kind in ("batch", "worker", "actor", "lost")
+        is_entry = kind in ("batch", "notes", "lost")
         try:
             if kind == "batch":
                 self._raw_task_count += self._store.write_down(body)
@@ -139,10 +140,8 @@ class Recorder:
                 self._raw_count += 1
                 self._recorded_s = time.monotonic()
                 self._keep_up()
-            elif kind == "worker":
-                self._store.worker(message["facts"])
-            elif kind == "actor":
-                self._store.actor(message["actor"], message["ended"], message["facts"])
+            elif kind == "notes":
+                self._store.note(json.loads(body))
             elif kind == "lost":
                 self._store.dropped(message["count"])
             elif kind == "finish":

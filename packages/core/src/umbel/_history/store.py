@@ -13,7 +13,7 @@ import heapq
 import itertools
 import operator
 import sqlite3
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from typing import Any
 
 from umbel import exceptions
@@ -126,6 +126,15 @@ class Store:
     def dropped(self, count: int) -> None:
         """So many tasks ended and could not be recorded."""
         self._count(DROPPED, count)
+
+    def note(self, notes: Iterable[Mapping[str, Any]]) -> None:
+        """Of workers and actors: all of it, or nothing."""
+        with self._transaction():
+            for one in notes:
+                if "worker" in one:
+                    self.worker(one["worker"])
+                else:
+                    self.actor(one["actor"], one["ended"], one["facts"])
 
     def worker(self, facts: Mapping[str, Any]) -> None:
         """A worker became ready, or ended: what is known of it now. facts: columns of `workers`."""

@@ -265,6 +265,7 @@ class HistoryWorld(World):
         self.connections: list[sqlite3.Connection] = []  # of the process that runs
         self.recorders: list[Recorder] = []
         self.kept_bytes = self.chance.choose((0, 1_000, 4_000))
+        self.noted_bytes_max = self.chance.choose((0, 300))
         self.behind_bytes_max = self.chance.choose((1 << 20, 1 << 20, 2_000))
         clock = _Clock(self)
         memory = "/dev/shm" if os.path.isdir("/dev/shm") else None  # each run makes and removes some files
@@ -279,6 +280,7 @@ class HistoryWorld(World):
                 (history, "time", clock),
                 (sessions, "record_process", lambda *_: None),
                 (spool, "KEPT_BYTES", self.kept_bytes),
+                (spool, "NOTED_BYTES_MAX", self.noted_bytes_max),
                 (spool, "BEHIND_BYTES_MAX", self.behind_bytes_max),
             ):
                 stack.enter_context(attribute(owner, name, replacement))
@@ -314,6 +316,7 @@ class HistoryWorld(World):
         self.stored_count = 0  # of tasks of which the recorder has said so, stored or counted as lost
         self.on_disk: set[Key] = set()  # of batches that were written down
         self.living: set[str] = set()  # workers that the file knows to live
+        self.noted: list[tuple[str, bool]] = []  # workers, and whether each has ended, in the transaction under way
         self.sent: set[Key] = set()  # of batches that were reported
         self.has_failed = False  # something has died, or was refused
         self.eye: sqlite3.Connection | None = None  # by which the simulation looks at the file
@@ -377,10 +380,14 @@ class HistoryWorld(World):
 
     def on_statement(self, sql: str, values: Sequence[Any]) -> None:
         """A statement has been carried out."""
-        if sql.startswith(_WORKER) and "ready" in sql:
-            self.living.add(values[0])
-        elif sql.startswith(_WORKER) and "ended" in sql:
-            self.living.discard(values[0])
+        if sql.startswith("BEGIN"):
+            self.noted = []
+        elif sql.startswith(_WORKER):
+            self.noted.append((values[0], "ended" in sql))
+        elif sql == "COMMIT":
+            for worker, has_ended in self.noted:
+                (self.living.discard if has_ended else self.living.add)(worker)
+            self.noted = []
         elif sql.startswith(_BATCH):
             header, body = values
             with contextlib.suppress(ValueError):
