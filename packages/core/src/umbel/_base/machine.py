@@ -57,19 +57,20 @@ def _quota_of(group: str, files: tuple[str, ...]) -> float:
 
 
 class IdleCpus:
-    """Whether there are any. Keeps the file open, for it is asked thousands of times a second."""
+    """Whether there are any. Keeps the file open, once it was asked, for it is asked thousands of times a second."""
 
     def __init__(self, path: str = "/proc/loadavg") -> None:
-        self._cpu_count = cpu_count()
-        try:
-            self._descriptor = os.open(path, os.O_RDONLY | os.O_CLOEXEC)
-        except OSError:  # not Linux
-            self._descriptor = -1
+        self._path = path
+        self._cpu_count = 0
+        self._descriptor = -1
 
     def any(self) -> bool:
         """Whether fewer threads want to run now, this one included, than there are CPUs; False where that cannot be
         known."""
         try:
+            if not self._cpu_count:
+                self._cpu_count = cpu_count()
+                self._descriptor = os.open(self._path, os.O_RDONLY | os.O_CLOEXEC)  # fails where this is not Linux
             running = int(os.pread(self._descriptor, 100, 0).split()[3].partition(b"/")[0])
         except (OSError, ValueError, IndexError):
             return False
