@@ -442,6 +442,19 @@ def test_file_that_is_kept_goes_when_processes_want_the_room(copied: PullTable) 
     assert copied.room_wanted(at_s=1.1) == [Discard(keep.warm), Release(4 * PAGE)]
 
 
+def test_copy_without_room_in_the_system_begins_anew_with_new_room(table: PullTable, want: Callable[..., Any]) -> None:
+    want(X, 3, "n1")
+    for _ in range(pulls.FULL_TRIES - 1):
+        table.room_granted(3 * PAGE, at_s=0.0)
+        opened(table, X, "n1")
+        commands = table.no_room(X, "no space left", at_s=0.1)
+        assert commands[-3:] == [Abandon(X), Release(3 * PAGE), Reserve(3 * PAGE)]
+        table.check()
+    table.room_granted(3 * PAGE, at_s=0.2)
+    commands = table.no_room(X, "no space left", at_s=0.3)
+    assert commands[-2:] == [Fail(X, ("a",), Code.FULL, "no space left"), Release(3 * PAGE)]
+
+
 def test_copy_that_is_being_sent_to_others_is_not_written_over(want: Callable[..., Any], copied: PullTable) -> None:
     copied._kept._is_lent = lambda object_id: object_id == X
     copied.unwanted(X, "a", at_s=1.0)

@@ -765,6 +765,29 @@ def test_full_file_system_says_how_much_is_free_and_what_to_do(small_directory: 
     store.close()
 
 
+def test_who_grants_room_that_is_not_there_makes_some(small_directory: str) -> None:
+    other = os.path.join(small_directory, "other")
+    with open(other, "wb") as file:
+        os.posix_fallocate(file.fileno(), 0, 3 * MIB)
+    said: list[tuple[str, int]] = []
+
+    def reserve(size_bytes: int) -> int:
+        said.append(("reserve", size_bytes))
+        if len(said) > 1:
+            os.unlink(other)
+        return size_bytes
+
+    store = SharedMemoryStore(
+        small_directory, ME, reserve=reserve, release=lambda size_bytes: said.append(("release", size_bytes))
+    )
+    put(store, bytes(2 * MIB))
+    chunk = quota.CHUNK_BYTES
+    assert said[0] == said[-1] == ("reserve", chunk)
+    assert {what for what, _ in said[1:-1]} == {"release"}
+    assert sum(size_bytes for _, size_bytes in said[1:-1]) == chunk
+    store.close()
+
+
 def test_full_file_system_takes_what_is_warm_first(small_directory: str) -> None:
     store = SharedMemoryStore(small_directory, ME)
     store.free(put(store, bytes(3 * MIB)))

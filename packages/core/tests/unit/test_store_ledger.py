@@ -67,6 +67,25 @@ def test_what_a_dead_process_left_stays_counted_until_it_is_gone(ledger: StoreLe
     assert ledger.measured({"a": 0}) == [Grant("b", 2, 300)]
 
 
+def test_what_others_take_of_the_file_system_is_not_granted(ledger: StoreLedger) -> None:
+    ledger.reserve("a", 1, 500, at_s=0.0)
+    assert ledger.system_measured(free_bytes=100, own_bytes=400) == []
+    assert ledger.wanting_bytes == 500
+    assert ledger.reserve("b", 1, 300, at_s=0.0) == [AskTrim("a")]
+    assert ledger.release("a", 100) == [Grant("b", 1, 100)]
+    ledger.reserve("b", 2, 200, at_s=0.1)
+    assert ledger.system_measured(free_bytes=900, own_bytes=100) == [Grant("b", 2, 200)]
+    assert ledger.wanting_bytes == 0
+    ledger.check()
+
+
+def test_files_that_nobody_has_reserved_are_not_the_stores(ledger: StoreLedger) -> None:
+    ledger.reserve("a", 1, 100, at_s=0.0)
+    ledger.system_measured(free_bytes=300, own_bytes=500)
+    assert ledger.wanting_bytes == 600
+    ledger.check()
+
+
 def test_requests_of_a_dead_process_are_dropped(ledger: StoreLedger) -> None:
     ledger.reserve("a", 1, 1_000, at_s=0.0)
     ledger.reserve("b", 1, 10, at_s=0.0)

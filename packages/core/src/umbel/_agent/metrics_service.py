@@ -86,7 +86,7 @@ class MetricsService:
             "store_dir": self._config["store_dir"],
             "session_dir": self._config["session_dir"],
             "store_capacity_bytes": ledger.capacity_bytes,
-            "store_reserved_bytes": ledger.capacity_bytes - ledger.free_bytes,
+            "store_reserved_bytes": ledger.used_bytes,
             "spilled_bytes": spilled.spilled_bytes if spilled else 0,
             "spill_written_bytes": spilled.written_bytes if spilled else 0,
             "spill_read_bytes": spilled.read_bytes if spilled else 0,

@@ -54,8 +54,9 @@ class Pull:
     """One value that is wanted here and not here. A chunk is missing, asked for or arrived."""
 
     __slots__ = (
-        "arrived", "asked", "askers", "chunk_count", "confirming", "failed", "generation", "inquires_until_s", "is_admitted",
-        "missing", "number", "object_id", "places", "room_bytes", "size_bytes", "sources", "troubles", "was_inquired",
+        "arrived", "asked", "askers", "chunk_count", "confirming", "failed", "full_count", "generation",
+        "inquires_until_s", "is_admitted", "missing", "number", "object_id", "places", "room_bytes",
+        "size_bytes", "sources", "troubles", "was_inquired",
     )  # fmt: skip
 
     def __init__(self, object_id: str, size_bytes: int, chunk_count: int, number: int) -> None:
@@ -66,6 +67,7 @@ class Pull:
         self.askers: dict[str, Priority] = {}
         self.places: dict[str, str] = {}  # node -> segment: as whoever wants it knows, or its owner
         self.was_inquired = False
+        self.full_count = 0  # how often the system had not the room for it that the store had granted
         self.inquires_until_s: float | None = None  # while the owner's node is asked
         self.reset()
 

@@ -47,6 +47,7 @@ WINDOW = 2  # chunks asked of one source at once, so that it need not wait for u
 SOURCES_MAX = 16  # of one pull; each is a connection
 TRIES_MAX = 4  # to connect to a source, in a row
 RETRY_S = 0.2  # until the first of them; each later one waits twice as long
+FULL_TRIES = 10  # to write a copy into room that was granted; in between the store makes room
 PREEMPT_S = 0.1  # for the store to find room without giving anything up; it asks others to trim within that time
 LATE_FACTOR = 3.0  # so many times what another source takes for a chunk, a chunk is waited for before that one is asked
 LATE_S = 0.3  # but never shorter, nor, if it is the authority, whose bytes are dear, than:
@@ -174,9 +175,14 @@ class PullTable:
         return self._kept.idle_bytes
 
     def no_room(self, object_id: str, text: str, *, at_s: float) -> list[PullCommand]:
-        """What the store has granted was not to be had of the system."""
+        """What the store has granted was not to be had of the system: it is asked again, and may make room."""
         pull = self.pulls.get(object_id)
-        return [] if pull is None else [*self._fail(pull, Code.FULL, text), *self._admit(at_s)]
+        if pull is None:
+            return []
+        pull.full_count += 1
+        if pull.full_count >= FULL_TRIES:
+            return [*self._fail(pull, Code.FULL, text), *self._admit(at_s)]
+        return [*self._stop(pull, has_all=False), *self._release_spare(), *self._admit(at_s)]
 
     def _head(self) -> Pull | None:
         """Whose turn it is."""
@@ -201,11 +207,12 @@ class PullTable:
             commands.append(Create(head.object_id, head.size_bytes, warm))
             for node, segment in head.places.items():
                 commands += self._add_source(head, node, segment)
-        if self._spare_bytes:
-            commands.append(Release(self._spare_bytes))
-            self.granted_bytes -= self._spare_bytes
-            self._spare_bytes = 0
-        return commands
+        return commands + self._release_spare()
+
+    def _release_spare(self) -> list[PullCommand]:
+        released_bytes, self._spare_bytes = self._spare_bytes, 0
+        self.granted_bytes -= released_bytes
+        return [Release(released_bytes)] if released_bytes else []
 
     def _give_up_for(self, head: Pull) -> list[PullCommand]:
         """What is less urgent gives its room, the last first, as far as that is needed."""

@@ -367,7 +367,8 @@ class Queries:
         holders = sorted([*store.held.items(), *store.left_behind.items()], key=lambda pair: -pair[1])
         return {
             "capacity_bytes": store.capacity_bytes,
-            "free_bytes": store.free_bytes,
+            "free_bytes": max(0, store.free_bytes),
+            "wanting_bytes": store.wanting_bytes,
             "holders": [{"id": client, "bytes": size, **self._daemon.store.own(client)} for client, size in holders],
             "spilled_bytes": spilled.spilled_bytes if spilled else 0,
             "spilled_files": spilled.file_count if spilled else 0,

@@ -3,7 +3,8 @@
 Processes reserve quota before they allocate pages and give it back when they have removed files. When nothing is free,
 a request waits while everybody is asked to give back what is only kept warm, and while values are moved to disk
 (`spill_orders`); if that does not help in time it is refused with the biggest holders. What a dead process has left
-behind stays counted until its files are gone. This module only decides.
+behind stays counted until its files are gone, and what others have taken of the same file system is not there to be
+granted. This module only decides.
 """
 
 from __future__ import annotations
@@ -58,14 +59,19 @@ class StoreLedger:
         self.capacity_bytes = capacity_bytes
         self.held: dict[str, int] = {}  # by client, without zeros
         self.left_behind: dict[str, int] = {}  # by dead client: its files that are still there
+        self.wanting_bytes = 0  # of the capacity: others have taken them of the file system
         self._full_wait_s = full_wait_s
         self._waiting: deque[_Waiting] = deque()
         self._ask_at_s = 0.0  # when holders are asked to trim again, while somebody waits
         self._short: set[str] = set()  # clients whose last grant was less than they had asked for
 
     @property
+    def used_bytes(self) -> int:
+        return sum(self.held.values()) + sum(self.left_behind.values())
+
+    @property
     def free_bytes(self) -> int:
-        return self.capacity_bytes - sum(self.held.values()) - sum(self.left_behind.values())
+        return self.capacity_bytes - self.wanting_bytes - self.used_bytes
 
     @property
     def waiting_bytes(self) -> int:
@@ -117,6 +123,12 @@ class StoreLedger:
         self.left_behind = {client: size for client, size in left_behind.items() if size}
         return self._serve()
 
+    def system_measured(self, free_bytes: int, own_bytes: int) -> list[StoreCommand]:
+        """free_bytes: of the file system. own_bytes: of it, taken by this node's store."""
+        there_bytes = free_bytes + min(own_bytes, self.used_bytes)
+        self.wanting_bytes = max(0, self.capacity_bytes - there_bytes)
+        return self._serve()
+
     def has_hope(self, *, at_s: float) -> None:
         """Room is being made: nobody who waits is refused for another `full_wait_s`."""
         until_s = at_s + self._full_wait_s
@@ -164,7 +176,7 @@ class StoreLedger:
         """The invariants, for tests and the simulator."""
         for client, size in [*self.held.items(), *self.left_behind.items()]:
             checks.invariant(size > 0, "a holder of nothing", client=client)
-        if not self.left_behind:
+        if not self.left_behind and not self.wanting_bytes:
             checks.invariant(
                 self.free_bytes >= 0, "more of the store is handed out than there is", free=self.free_bytes
             )

@@ -17,7 +17,7 @@ from umbel._agent.hub import Client, Hub, Message
 if TYPE_CHECKING:
     from umbel._agent import spill_service
 
-SCAN_S = 2.0  # how often files left behind by dead processes are measured, while there are any
+SCAN_S = 2.0  # how often it is measured what dead processes have left behind, or others have taken, while there is any
 HOLDERS_TOLD_MAX = 5  # in an error: the biggest ones matter
 _OF_SPILLING = ("store_told", "spilled", "spill_ended", "spill_freed", "locate", "restored")
 
@@ -80,6 +80,8 @@ class StoreService:
         self.reserve(client.id, message["rq"], message["bytes"])
 
     def reserve(self, client: str, request: int, size_bytes: int) -> None:
+        if self.ledger.wanting_bytes or self._system_free_bytes() < size_bytes:
+            self._measure_system()
         self.account(self.ledger.reserve(client, request, size_bytes, at_s=self.now_s()))
         self._look()
 
@@ -102,8 +104,7 @@ class StoreService:
         if self.spilling is not None:
             self.spilling.client_gone(client)
         self.account(self.ledger.client_gone(client, left_bytes=self._left_by(client)))
-        if self.ledger.left_behind and self._scan_at_s is None:
-            self._scan_at_s = self.now_s() + SCAN_S
+        self._scan_again()
         self._look()
 
     # ---- time ----
@@ -130,9 +131,21 @@ class StoreService:
         self._look()
 
     def measure(self) -> None:
-        """What dead processes have left behind, again."""
+        """What dead processes have left behind, and others have taken, again."""
+        self._scan_at_s = None
         self.account(self.ledger.measured({client: self._left_by(client) for client in self.ledger.left_behind}))
-        self._scan_at_s = self.now_s() + SCAN_S if self.ledger.left_behind else None
+        if self.ledger.wanting_bytes:
+            self._measure_system()
+        self._scan_again()
+
+    def _measure_system(self) -> None:
+        """The file system has not the room that was promised: other nodes and programs use it too."""
+        self.account(self.ledger.system_measured(self._system_free_bytes(), self._own_bytes()))
+        self._scan_again()
+
+    def _scan_again(self) -> None:
+        if self._scan_at_s is None and (self.ledger.left_behind or self.ledger.wanting_bytes):
+            self._scan_at_s = self.now_s() + SCAN_S
 
     # ---- what the machines decide ----
 
@@ -141,7 +154,7 @@ class StoreService:
         ledger = self.ledger
         if self._high_bytes is None:
             return
-        used_bytes, waiting_bytes = ledger.capacity_bytes - ledger.free_bytes, ledger.waiting_bytes
+        used_bytes, waiting_bytes = ledger.used_bytes, ledger.waiting_bytes
         if self.pulling is not None and (waiting_bytes or used_bytes > self._high_bytes):
             idle_bytes = self.pulling.idle_bytes
             if idle_bytes:  # which go before anything is moved to disk
@@ -181,10 +194,18 @@ class StoreService:
         )  # fmt: skip
 
     def full_text(self, command: store_ledger.Refuse) -> str:
-        return (
+        text = (
             f"the object store of {self.ledger.capacity_bytes} bytes is full: {command.asked_bytes} bytes were "
             "asked for and none came free in time"
         )
+        wanting_bytes = self.ledger.wanting_bytes
+        if wanting_bytes:
+            text += (
+                f"; {wanting_bytes} bytes of it are not there, since other nodes or programs use the file system of "
+                f"{self.directory}: start with a smaller object_store_memory, or give it more room (in a container: a "
+                "larger --shm-size)"
+            )
+        return text
 
     def own(self, client: str) -> Message:
         """Of the daemon as a holder; nothing of others."""
@@ -210,6 +231,22 @@ class StoreService:
                     with contextlib.suppress(OSError):
                         sizes[owner] = sizes.get(owner, 0) + entry.stat().st_blocks * 512
         return sorted(sizes, key=lambda one: -sizes[one])[:HOLDERS_TOLD_MAX]
+
+    def _system_free_bytes(self) -> int:
+        try:
+            system = os.statvfs(self.directory)
+        except OSError:  # the session ends
+            return self.ledger.capacity_bytes
+        return system.f_bavail * system.f_frsize
+
+    def _own_bytes(self) -> int:
+        """What is in the store directory."""
+        size = 0
+        with contextlib.suppress(OSError), os.scandir(self.directory) as entries:
+            for entry in entries:
+                with contextlib.suppress(OSError):
+                    size += entry.stat().st_blocks * 512
+        return size
 
     def _left_by(self, client: str) -> int:
         """Bytes of the files that a dead process created and that are kept; removes those that nobody owns."""

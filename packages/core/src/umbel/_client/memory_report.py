@@ -226,12 +226,14 @@ def stats(report: Report, *, units: str) -> str:
     inline = [one.size_bytes for one in report.entries if one.kind in ("inline", "error")]
     pending = sum(one.kind == "pending" for one in report.entries)
     store = report.store
-    used = store["capacity_bytes"] - store["free_bytes"]
+    used = sum(one["bytes"] for one in store["holders"])
+    wanting = f"; {shown(store['wanting_bytes'], units)} of it used by others" if store["wanting_bytes"] else ""
     lines = [
         f"{_count(len(shared), 'object')} in the object store, {shown(sum(shared), units)}; "
         f"{_count(len(inline), 'object')} in their owners' memory, {shown(sum(inline), units)}; {pending} pending",
         f"shared memory: {shown(used, units)} of {shown(store['capacity_bytes'], units)} taken, by "
-        + (", ".join(_store_holders(report, units)) or "nobody"),
+        + (", ".join(_store_holders(report, units)) or "nobody")
+        + wanting,
         f"on disk: {shown(store['spilled_bytes'], units)} in {_count(store['spilled_files'], 'file')}",
         "processes: " + ", ".join(f"{_called(one)} {shown(one['private_bytes'], units)}" for one in report.processes),
         *report.silent,

@@ -56,7 +56,8 @@ def reason(asker: inquiry.Asker, node: str = "") -> Reason:
     kinds = {one["id"]: {"kind": "driver" if one["is_driver"] else "worker", "pid": one["pid"]} for one in owners}
     holders = [{"kind": "dead", **one, **kinds.get(one["id"], {})} for one in store["holders"]]
     free, capacity = store["free_bytes"], store["capacity_bytes"]
-    text = f"has {free} of {capacity} bytes free; {_holders(holders[:OBJECTS_TOLD_MAX])}"
+    wanting = f", {store['wanting_bytes']} taken by other nodes or programs" if store["wanting_bytes"] else ""
+    text = f"has {free} of {capacity} bytes free{wanting}; {_holders(holders[:OBJECTS_TOLD_MAX])}"
     facts = {"free_bytes": free, "capacity_bytes": capacity, "holders": holders}
     return Reason(reasons.ROOM, "the store", text, _ADVICE, facts)
 

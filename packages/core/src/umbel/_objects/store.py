@@ -16,10 +16,12 @@ reuses the segment, and their end is not reported.
 
 from __future__ import annotations
 
+import errno
 import math
 import os
 import pickle
 import threading
+import time
 from collections.abc import Callable, Iterable
 from typing import Any, NamedTuple
 
@@ -29,6 +31,8 @@ from umbel._base import clock as clocks
 from umbel._objects import quota, segments, warm
 
 WARM_BYTES_MAX = 512 << 20  # so that replacing a value of 256 MiB by the next one meets no fresh page
+GROW_TRIES = 30  # to allocate what was granted, while whoever grants it finds room that others are quicker to take
+GROW_PAUSE_S = 0.02  # between two of them
 IDLE_S = 5.0  # longer than the pause between two steps of a loop, shorter than anyone waits to see memory go down
 
 _FREED = (segments.State.VIEWED, segments.State.WARM)
@@ -516,12 +520,23 @@ class SharedMemoryStore:
     def _grow(self, own: segments.OwnSegment, end_bytes: int) -> None:
         """Allocate fresh pages up to `end_bytes`."""
         fresh_bytes = end_bytes - own.backed_bytes
-        self._quota.claim(fresh_bytes, shrink=self._shrink)
-        try:
-            own.descriptor = self._allocate(own, end_bytes)
-        except BaseException:
-            self._quota.unclaim(fresh_bytes)
-            raise
+        for tries_left in reversed(range(GROW_TRIES)):
+            self._quota.claim(fresh_bytes, shrink=self._shrink)
+            try:
+                own.descriptor = self._allocate(own, end_bytes)
+                break
+            except OSError as error:
+                self._quota.unclaim(fresh_bytes)
+                if error.errno not in segments.FULL_ERRNOS:
+                    raise
+                if error.errno != errno.ENOSPC or not tries_left:
+                    raise self._full(fresh_bytes, error) from error
+            except BaseException:
+                self._quota.unclaim(fresh_bytes)
+                raise
+            # Others have taken what was granted to us: whoever grants is to see it, and to make room.
+            self._quota.give_back(spare_bytes_max=0)
+            time.sleep(GROW_PAUSE_S)
         own.backed_bytes = end_bytes
         own.mapping = None  # it ends too early
 
@@ -532,6 +547,7 @@ class SharedMemoryStore:
         self._send_off(is_claiming=True)
 
     def _allocate(self, own: segments.OwnSegment, end_bytes: int) -> int:
+        """Raises OSError if the system has no room."""
         path = self._path(own.name)
         try:
             return segments.allocate(path, own.backed_bytes, end_bytes)
@@ -544,12 +560,7 @@ class SharedMemoryStore:
             if error.errno not in segments.FULL_ERRNOS:
                 raise
         self.trim_all()  # our own unused pages are the last place to look
-        try:
-            return segments.allocate(path, own.backed_bytes, end_bytes)
-        except OSError as error:
-            if error.errno not in segments.FULL_ERRNOS:
-                raise
-            raise self._full(end_bytes - own.backed_bytes, error) from error
+        return segments.allocate(path, own.backed_bytes, end_bytes)
 
     def _full(self, size_bytes: int, error: OSError) -> exceptions.ObjectStoreFullError:
         system = os.statvfs(self.directory)

@@ -3,11 +3,12 @@
 What is sent of a file is read only when it arrives, as the kernel does it, so that memory that is used again meanwhile shows.
 Connections break, also within a body; nodes die and new ones come; processes that want values die, and are heard to have
 died later than by the values' owners, who free what nobody counts on, and use its memory again at once. Stores are small,
-others take room and give it back, and room is granted in parts, late, or refused.
+others take room and give it back, and room is granted in parts, late, not really, or not at all.
 """
 
 from __future__ import annotations
 
+import errno
 import json
 from collections.abc import Callable
 from typing import Any
@@ -56,18 +57,25 @@ class Copy:
 
     offset = 0
 
-    def __init__(self, node: Node, name: str, size_bytes: int) -> None:
+    def __init__(self, node: Node, name: str, size_bytes: int, failed: Callable[[OSError], None]) -> None:
         self.file = self
         self.name = name
+        self._failed: Callable[[OSError], None] | None = failed
         self.room_bytes = -(-max(size_bytes, 1) // PAGE) * PAGE
         self.contents: dict[int, Any] = {}
         self._node = node
 
     def begin(self, size_bytes: int, failed: Callable[[OSError], None]) -> None:
-        """What was there stays there until it is written over."""
+        """What was there stays there until it is written over. All its pages are there."""
+        self._failed = None
 
     def receive(self, stream: Any, offset: int, _size_max: int) -> int:
         self.contents[offset] = stream
+        failed = self._failed
+        if failed is not None and self._node.world.is_system_full():
+            self._failed = None
+            self._node.pulled = []  # nobody else's room would help
+            failed(OSError(errno.ENOSPC, "no space left"))
         return 1
 
     def read(self, offset: int) -> Any:
@@ -178,9 +186,9 @@ class Node:
                 return Original(one)
         return None
 
-    def create(self, size_bytes: int, _failed: Callable[[OSError], None]) -> Copy:
+    def create(self, size_bytes: int, failed: Callable[[OSError], None]) -> Copy:
         self.file_count += 1
-        copy = self.files[str(self.file_count)] = Copy(self, str(self.file_count), size_bytes)
+        copy = self.files[str(self.file_count)] = Copy(self, str(self.file_count), size_bytes, failed)
         return copy
 
     def reserve(self, size_bytes: int) -> None:
@@ -253,6 +261,10 @@ class PullsWorld(World):
         self.faults = self.chance.choose((0, 1, 1, 3))  # how often something breaks
         for _ in range(NODES):
             self._add_node()
+
+    def is_system_full(self) -> bool:
+        """Others have taken what the store has granted."""
+        return self.faults > 0 and self.chance.happens(3)
 
     def _add_node(self) -> None:
         self.node_count += 1

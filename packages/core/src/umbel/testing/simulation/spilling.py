@@ -1,8 +1,9 @@
 """Values that several processes write, read and drop while the store is too small for them, and any of them may die.
 
 The agent's part is the production one, with its machines; so is each process's book of what is where. Memory and files
-are dictionaries. What a process does in steps (waiting for room, writing a file, having it entered, giving memory back,
-reading it again) is made step by step here, so that everything else can happen in between.
+are dictionaries, and others take of the same memory now and then. What a process does in steps (waiting for room, writing
+a file, having it entered, giving memory back, reading it again) is made step by step here, so that everything else can
+happen in between.
 """
 
 from __future__ import annotations
@@ -14,7 +15,7 @@ from typing import Any
 
 from umbel._agent import messages as agent_messages
 from umbel._agent import spill_ledger, spill_orders, store_service
-from umbel._objects import spill_book
+from umbel._objects import spill_book, store
 from umbel.testing.simulation.world import Stream, World
 
 CAPACITY_BYTES = 64
@@ -81,6 +82,12 @@ class _Service(store_service.StoreService):
     def _biggest_owners(self) -> list[str]:
         return []
 
+    def _system_free_bytes(self) -> int:
+        return self._world.system_free_bytes
+
+    def _own_bytes(self) -> int:
+        return self._world.memory_bytes
+
     def unlink(self, path: str) -> None:
         self._world.files.pop(path, None)
 
@@ -133,27 +140,35 @@ class Peer:
 
     # Room
 
-    def with_room(self, size_bytes: int, then: Callable[[], None]) -> None:
-        """Go on once there is room for so many bytes; not at all when the agent refuses."""
+    def with_room(self, size_bytes: int, then: Callable[[], None], tries_left: int = store.GROW_TRIES) -> None:
+        """Go on once there is room for so many bytes; not at all when the agent refuses, or the system time and again."""
         spare_bytes = self.reserved_bytes - self.used_bytes
         if spare_bytes >= size_bytes:
-            self.used_bytes += size_bytes
-            then()
+            if self.world.system_free_bytes >= size_bytes:
+                self.used_bytes += size_bytes
+                then()
+                return
+            self.world.note("%s does not get %s bytes that it was granted", self.id, size_bytes)
+            given_bytes = size_bytes if self.collecting else spare_bytes
+            self.reserved_bytes -= given_bytes
+            self.tell({"t": "release_store", "bytes": given_bytes})
+            if tries_left > 1:
+                self.with_room(size_bytes, then, tries_left - 1)
             return
         self.collecting += 1
         self.ask(
             {"t": "reserve_store", "bytes": size_bytes - spare_bytes},
-            lambda answer: self._granted(answer, size_bytes, then),
+            lambda answer: self._granted(answer, size_bytes, then, tries_left),
         )
 
-    def _granted(self, answer: Message, size_bytes: int, then: Callable[[], None]) -> None:
+    def _granted(self, answer: Message, size_bytes: int, then: Callable[[], None], tries_left: int) -> None:
         self.collecting -= 1
         if "error" in answer:
             self.world.note("%s is refused: %s", self.id, answer["error"][:60])
             self.give_back()
             return
         self.reserved_bytes += answer["granted"]
-        self.with_room(size_bytes, then)
+        self.with_room(size_bytes, then, tries_left)
 
     def give_back(self) -> None:
         spare_bytes = self.reserved_bytes - self.used_bytes
@@ -400,7 +415,18 @@ class SpillingWorld(World):
         self.peers[1].join(self.peers[2])
         self.deaths_left = self.chance.choose((0, 0, 1, 2))
         self.viewing: list[tuple[Peer, str]] = []
-        self.weights = [20, *(self.chance.choose((1, 2, 4)) for _ in range(5)), int(self.deaths_left > 0)]
+        self.others_bytes = 0  # of the memory: other programs'
+        self.weights = [
+            20, *(self.chance.choose((1, 2, 4)) for _ in range(5)), int(self.deaths_left > 0), self.chance.choose((0, 0, 1))
+        ]  # fmt: skip
+
+    @property
+    def memory_bytes(self) -> int:
+        return sum(size_bytes for _, size_bytes in self.memory.values())
+
+    @property
+    def system_free_bytes(self) -> int:
+        return max(0, CAPACITY_BYTES - self.memory_bytes - self.others_bytes)
 
     def new_content(self) -> int:
         self.contents += 1
@@ -451,6 +477,11 @@ class SpillingWorld(World):
             self.note("%s DIES", peer.id)
             peer.die()
             self.viewing = [(viewer, segment) for viewer, segment in self.viewing if viewer is not peer]
+
+        elif action == 7:
+            most_bytes = self.others_bytes + self.system_free_bytes
+            self.others_bytes = 0 if self.others_bytes else self.chance.below(most_bytes + 1)
+            self.note("others take %s bytes", self.others_bytes)
 
     def _drop_what_it_made(self, creator: Peer) -> None:
         for owner in self.peers:
