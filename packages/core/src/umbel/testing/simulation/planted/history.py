@@ -13,12 +13,12 @@ from umbel.testing.simulation.planted.defect import Planted, instead
 _hand_over = spool.Spool.hand_over
 
 
-def _tell_once(book: spool.Spool) -> tuple[int, list[bytes]]:
+def _tell_once(book: spool.Spool) -> tuple[int, list[spool.Entry]]:
     """Of what is lost a recorder is told that may die before it has written that down."""
-    lost, frames = _hand_over(book)
+    lost, entries = _hand_over(book)
     if lost:
-        del book.unconfirmed[-len(frames) - 1]
-    return lost, frames
+        del book.unconfirmed[-len(entries) - 1]
+    return lost, entries
 
 
 @contextlib.contextmanager
