@@ -186,9 +186,10 @@ class NativeEngine:
             door.close()
             return
         from umbel._client import remote_links
-        from umbel._transport import own_tls
+        from umbel._transport import addresses, own_tls
 
         own_tls.use(self.welcome["tls_directory"])
+        addresses.bear(self.welcome["silence_s"])
         self.links.remote = remote_links.RemoteLinks(
             self.links, self.process_id, token, door, self.reactor, self.lock, self.agent.notify
         )

@@ -78,6 +78,7 @@ class NodeService:
     def __init__(self, daemon: Daemon, health: Message) -> None:
         self._daemon = daemon
         self._health = nodes.Health(**health)
+        addresses.bear(self._health.silence_s)
         self.table = nodes.NodeTable(
             daemon.own_facts(),
             daemon.own_state(),
@@ -407,8 +408,8 @@ class NodeService:
         self._welcomed.add(command.node_id)
         welcome = {
             "t": "welcome", "cluster": self.table.cluster, "head": self.table.head.id, "period_s": health.period_s,
-            "timeout_s": health.timeout_s, "heard": member.channel.counts, "job_ids": list(member.job_ids),
-            "nodes": [node.listed()],
+            "timeout_s": health.timeout_s, "silence_s": health.silence_s, "heard": member.channel.counts,
+            "job_ids": list(member.job_ids), "nodes": [node.listed()],
         }  # fmt: skip
         for frame in self._told.all(self._relisted):
             self._send_frame(link, frame)

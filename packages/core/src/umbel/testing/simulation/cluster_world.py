@@ -162,6 +162,9 @@ class Cluster(RuntimeWorld):
             (node_service, "os", _Os(1 << 65)),
             (connection, "Connection", Wire),
             (addresses, "unacknowledged_bytes", cluster_nodes.unacknowledged_bytes),
+            (addresses, "unanswered_s", lambda _wire: 0.0),  # which break when chance has it
+            (addresses, "let_read_late", lambda _wire: None),
+            (addresses, "bear", lambda _silence_s: None),
             (lease_links, "Lessee", _Lessee),
             (ids, "os", _Os()),
             (other_nodes, "token_of", lambda _config: cluster_nodes.TOKEN),
