@@ -84,6 +84,16 @@ class Network:
         drop = ["-A", "INPUT", "-i", "eth0", "-p", "tcp", "--syn", "-j", "DROP"]
         _run(*self.prefix(host), _found("iptables"), *drop)
 
+    def part(self, one: int, other: int) -> None:
+        """What these two send each other is lost on its way, from now on; everybody else hears both."""
+        for host, unheard in ((one, other), (other, one)):
+            _run(*self.prefix(host), _found("iptables"), "-A", "INPUT", "-s", self.address(unheard), "-j", "DROP")
+
+    def join(self, one: int, other: int) -> None:
+        """They hear each other again."""
+        for host, unheard in ((one, other), (other, one)):
+            _run(*self.prefix(host), _found("iptables"), "-D", "INPUT", "-s", self.address(unheard), "-j", "DROP")
+
     def unplug(self, host: int) -> None:
         self._on_bridge("link", "set", f"host{host}", "down")
 

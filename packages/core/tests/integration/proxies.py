@@ -1,8 +1,11 @@
-"""A relay between two machines that are one here, for tests that cut them off from each other, or look at what they say."""
+"""A relay between two machines that are one here, for tests that cut them off from each other, or look at what they say; and the
+breaking of connections that other processes have."""
 
 from __future__ import annotations
 
 import contextlib
+import ctypes
+import os
 import selectors
 import socket
 import threading
@@ -10,6 +13,8 @@ import time
 from typing import Any
 
 TIMEOUT_S = 60
+PIDFD_GETFD = 438  # the number of the system call, on all machines
+LIBC = ctypes.CDLL(None, use_errno=True)
 
 
 class Proxy:
@@ -85,3 +90,23 @@ class Proxy:
         self.cut()
         self._listener.close()
         self._selector.close()
+
+
+def cut_connections(pid: int, port: int) -> int:
+    """Break those that a process has made to a port; how many there were."""
+    process = os.pidfd_open(pid)
+    cut = 0
+    for name in os.listdir(f"/proc/{pid}/fd"):
+        try:
+            is_socket = os.readlink(f"/proc/{pid}/fd/{name}").startswith("socket:")
+        except OSError:
+            continue
+        descriptor = LIBC.syscall(PIDFD_GETFD, process, int(name), 0) if is_socket else -1
+        if descriptor < 0:
+            continue
+        with socket.socket(fileno=descriptor) as copy, contextlib.suppress(OSError):
+            if copy.family == socket.AF_INET and copy.getpeername()[1] == port:
+                copy.shutdown(socket.SHUT_RDWR)
+                cut += 1
+    os.close(process)
+    return cut

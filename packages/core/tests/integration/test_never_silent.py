@@ -414,6 +414,27 @@ def test_command_explains_objects_tasks_actors_and_the_node(tmp_path: pathlib.Pa
     (tmp_path / "gate").touch()
 
 
+def test_long_chain_of_tasks_is_told_from_both_ends(tmp_path: pathlib.Path) -> None:
+    """Before: a RecursionError, be it of `explain`, the watchdog, or a `get` whose time was up."""
+
+    @umbel.remote(num_cpus=0)
+    def passes_on(value: str) -> str:
+        return value
+
+    last = hold.remote(str(tmp_path / "gate"))
+    for _ in range(1_500):
+        last = passes_on.remote(last)
+    left_out = "it waits for 1481 tasks, each of which waits for the next: "
+    with pytest.raises(exceptions.GetTimeoutError, match=left_out):
+        umbel.get(last, timeout=0.3)
+    story = running(last)
+    assert left_out in str(story)
+    assert codes(story) == [reasons.ARGUMENT] * 20 + [reasons.RUNNING] * 2
+    assert left_out[3:-2] in commands.run("explain", last.hex()).stdout
+    (tmp_path / "gate").touch()
+    assert umbel.get(last, timeout=60) == "released"
+
+
 def test_command_shows_the_stack_of_a_running_task(tmp_path: pathlib.Path) -> None:
     ref = hold.remote(str(tmp_path / "gate"))
     pid = running(ref).last().facts["pid"]

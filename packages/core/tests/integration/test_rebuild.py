@@ -5,8 +5,10 @@ from __future__ import annotations
 import asyncio
 import contextlib
 import gc
+import inspect
 import os
 import pathlib
+import sys
 import threading
 import time
 from collections.abc import Iterator
@@ -89,6 +91,26 @@ def test_lost_result_is_computed_again(runs: pathlib.Path) -> None:
     lose(ref)
     assert umbel.get(ref) == bytes([1]) * LARGE
     assert count(runs) == 2
+
+
+def test_many_lost_results_are_computed_again_together() -> None:
+    """Before: one after the other, each by a further call of `get` from within the one before."""
+
+    @umbel.remote
+    def numbered(number: int) -> bytes:
+        return number.to_bytes(4, "big") * (LARGE // 4)
+
+    refs = [numbered.remote(number) for number in range(150)]
+    umbel.wait(refs, num_returns=len(refs))
+    for ref in refs:
+        lose(ref)
+    before = sys.getrecursionlimit()
+    sys.setrecursionlimit(len(inspect.stack(0)) + 100)
+    try:
+        found = umbel.get(refs)
+    finally:
+        sys.setrecursionlimit(before)
+    assert [one[:4] for one in found] == [number.to_bytes(4, "big") for number in range(len(refs))]
 
 
 def test_timeout_of_get_covers_what_is_computed_again() -> None:

@@ -228,6 +228,35 @@ def test_what_the_other_machine_has_not_acknowledged_is_not_all_sent(world: Worl
     until(here.links.is_all_sent)
 
 
+@pytest.fixture
+def brief_silence() -> Iterator[None]:
+    """For a second a machine may be silent."""
+    before_s = addresses.borne_s()
+    addresses.bear(1.0)
+    yield
+    addresses.bear(before_s)
+
+
+@pytest.mark.usefixtures("brief_silence")
+def test_process_that_does_not_read_for_long_is_not_cut_off(world: World) -> None:
+    """It computes, say, and lets nothing else run; its machine answers for it. Before: after a minute the system broke the
+    connection, if more was sent there than it keeps."""
+    here, there = world.process(), world.process()
+    here.say(there, "one")
+    there.say(here, "two")
+    until(lambda: here.heard and there.heard)
+    with there.lock:  # its thread gets no further than this
+        for _ in range(32):  # which is more than both kernels keep
+            link = here.say(there, bytes(1_000_000))
+        assert link.stream is not None
+        assert link.stream.queued_bytes
+        pause(remote_links.ANSWER_S + 2.0)
+        assert here.gone == there.gone == []
+    here.say(there, "last")
+    until(lambda: there.heard[-1] == (here.id, "last"))
+    assert here.gone == there.gone == []
+
+
 def test_links_of_the_own_node_stay_what_they_were(world: World) -> None:
     node = world.machine()
     one, other = world.process(node), world.process(node)

@@ -27,16 +27,18 @@ DEAD_IN_10_S = {  # of silence
     "UMBEL_HEALTH_CHECK_FAILURE_THRESHOLD": "5",
     "UMBEL_NODE_RECONNECT_S": "10",
 }
+DEAD_IN_4_S = DEAD_IN_10_S | {"UMBEL_HEALTH_CHECK_TIMEOUT_S": "2", "UMBEL_HEALTH_CHECK_FAILURE_THRESHOLD": "2"}
 
 
 @pytest.fixture
-def machines() -> Iterator[Machines]:
+def machines(request: pytest.FixtureRequest) -> Iterator[Machines]:
+    """With other times where a test's parameter says so."""
     try:
         cables = network.Network(3)
     except network.NotPermitted as error:
         pytest.skip(f"networks cannot be made here: {error}")
     try:
-        with homes.own_home(**DEAD_IN_10_S) as home:
+        with homes.own_home(**getattr(request, "param", DEAD_IN_10_S)) as home:
             made = Machines(cables, home)
             try:
                 made.start([{}, {"there": 4}, {}])
@@ -132,3 +134,56 @@ def test_a_node_whose_cable_stays_out_is_dead_to_all_and_ends_when_it_hears_of_i
     machines.network.plug(WORKER)
     assert machines.nodes[WORKER].driver.line() == "3"  # the exit code of a node that was declared dead
     assert [machines.state(host) for host in (HEAD, WORKER, DRIVER)] == ["alive", "dead", "alive"]
+
+
+@pytest.mark.parametrize("machines", [DEAD_IN_4_S], indirect=True)
+def test_a_path_that_loses_all_between_two_nodes_is_broken_off_as_soon_as_a_silent_node_would_be_dead(
+    machines: Machines,
+) -> None:
+    """Before: after a minute. The head hears both all the time. A connection is broken off by who sends something as well as by
+    who waits; and once the path is there again, all goes on."""
+    program = machines.program(
+        """
+    @umbel.remote(resources={"there": 1}, max_retries=0)
+    def waits(path):
+        open(path, "w").close()
+        time.sleep(600)
+
+    counters = [Counter.remote() for _ in range(2)]
+    say(get([one.add.remote() for one in counters]))
+    path = os.path.join(os.environ["TMPDIR"], "begun")
+    waiting = {"task": waits.remote(path), "call": counters[0].waits.remote(600)}
+    while not os.path.exists(path):
+        time.sleep(0.01)
+    say("part")
+    sys.stdin.readline()
+    waiting["later call"] = counters[1].add.remote()
+    for name, reference in waiting.items():
+        try:
+            say(name, umbel.get(reference, timeout=40))
+        except exceptions.UmbelError as error:
+            say(name, type(error).__name__)
+    say("told")
+    sys.stdin.readline()
+    while True:
+        try:
+            say(get(counters[1].add.remote()) in (2, 3))
+            break
+        except exceptions.ActorUnavailableError:
+            continue
+    """
+    )
+    assert program.line() == "[1, 1]"
+    assert program.line() == "part"
+    try:
+        machines.network.part(WORKER, DRIVER)
+    except network.NotPermitted as error:
+        pytest.skip(f"packets cannot be dropped here: {error}")
+    program.tell()
+    told = [program.line() for _ in range(3)]
+    assert told[0] in ("task NodeDiedError", "task WorkerCrashedError")
+    assert told[1:] == ["call ActorUnavailableError", "later call ActorUnavailableError"]
+    assert program.line() == "told"
+    assert {*machines.states().values()} == {"alive"}
+    machines.network.join(WORKER, DRIVER)
+    assert program.finish(TIMEOUT_S)[0].splitlines() == ["True"]

@@ -1,4 +1,5 @@
-"""Large results of another node outlive the process that made them, until their owner frees them or ends."""
+"""Large results of another node outlive the process that made them, or the connection to it, until their owner frees them or
+ends."""
 
 from __future__ import annotations
 
@@ -10,6 +11,7 @@ from typing import Any
 
 import drivers
 import homes
+import proxies
 import pytest
 
 import umbel
@@ -37,6 +39,29 @@ OWNER = """
     made = make.remote()
     umbel.wait([made], timeout=60, fetch_local=False)
     print("made", flush=True)
+    sys.stdin.readline()
+"""
+
+OWNER_OF_CALL = """
+    import contextlib, os, sys, umbel
+
+    umbel.init(address=os.environ["SESSION"])
+
+    @umbel.remote(num_cpus=0, resources={"there": 1})
+    class Maker:
+        def makes(self, size):
+            return bytes(size)
+
+    maker = Maker.options(name="the maker", namespace="left", lifetime="detached").remote()
+    made = maker.makes.remote(1 << 20)
+    umbel.wait([made], timeout=60, fetch_local=False)
+    print("made", flush=True)
+    sys.stdin.readline()
+    while True:
+        with contextlib.suppress(umbel.exceptions.ActorUnavailableError):
+            umbel.get(maker.makes.remote(1))
+            break
+    print("connected again", flush=True)
     sys.stdin.readline()
 """
 
@@ -76,6 +101,10 @@ class Nodes:
                     if "." in entry.name and entry.stat().st_size >= SIZE_BYTES:
                         found.append(entry.name)
         return found
+
+    def cut(self, pid: int) -> int:
+        """The connections of a process to those of the other node; how many there were."""
+        return proxies.cut_connections(pid, int(self.other.address.rpartition(":")[2]))
 
     def used_bytes(self) -> int:
         store = self.query("store")
@@ -184,3 +213,116 @@ def test_results_on_disk_outlive_the_process_that_made_them(nodes: Nodes) -> Non
         del read
     del made
     drivers.wait_until(lambda: not nodes.query("store")["spilled_files"], what="the files to go")
+
+
+@umbel.remote(num_cpus=0, resources=THERE)
+class Maker:
+    def __init__(self) -> None:
+        self.seen: Any = None
+
+    def makes(self, letter: bytes, until: str = "") -> bytes:
+        while until and not os.path.exists(until):
+            pass
+        return letter * SIZE_BYTES
+
+    def writes(self, owner: bytes) -> None:
+        current.running_engine().values.write(serialization.serialize(bytes(SIZE_BYTES)), owner)
+
+    def keeps(self, value: bytes) -> int:
+        self.seen = value
+        return len(value)
+
+
+@contextlib.contextmanager
+def a_maker() -> Iterator[Any]:
+    maker = Maker.remote()
+    try:
+        yield maker
+    finally:
+        umbel.kill(maker)
+
+
+def cut_links(nodes: Nodes) -> None:
+    """All connections of this process to those of the other node break, and it has noticed."""
+    engine = current.running_engine()
+    links = [link for peer, link in engine.links.by_peer.items() if not engine.links.is_of_this_node(peer)]
+    if not nodes.cut(os.getpid()):
+        pytest.skip("sockets cannot be had here")
+    drivers.wait_until(lambda: all(link.stream.is_closed for link in links), what="the ends of connections to be seen")
+
+
+def answer(method: Any, *arguments: Any) -> Any:
+    """Of an actor that may not have noticed yet that a connection broke."""
+    while True:
+        with contextlib.suppress(umbel.exceptions.ActorUnavailableError):
+            return get(method.remote(*arguments))
+
+
+def test_results_of_an_actor_outlive_the_connection_to_it(nodes: Nodes) -> None:
+    """They are read afterwards, before and after the two are connected again, and go when they are freed, by either way."""
+    with a_maker() as maker:
+        made = [maker.makes.remote(letter) for letter in (b"a", b"b", b"c")]
+        umbel.wait(made, num_returns=3, timeout=TIMEOUT_S, fetch_local=False)
+        cut_links(nodes)
+        assert get(made[0]) == b"a" * SIZE_BYTES
+        before = nodes.kept()
+        del made[0]  # by way of the daemons
+        drivers.wait_until(lambda: len(nodes.kept()) == 2, what="the first value to go")
+        assert answer(maker.makes, b"d") == b"d" * SIZE_BYTES
+        assert [get(one)[:1] for one in made] == [b"b", b"c"]
+        assert len({*nodes.kept()} - {*before}) == 1
+        made.clear()  # by the connection
+        drivers.wait_until(lambda: not {*nodes.kept()} & {*before}, what="the other values to go")
+
+
+def test_a_value_of_which_its_owner_never_heard_goes_though_its_maker_lives(nodes: Nodes) -> None:
+    """The connection broke between its being written and being told of."""
+    with a_maker() as maker:
+        kept = maker.makes.remote(b"k")
+        get(maker.writes.remote(current.running_engine().process_id))
+        assert len(nodes.kept()) == 2
+        cut_links(nodes)
+        drivers.wait_until(lambda: len(nodes.kept()) == 1, what="what nobody needs to go")
+        assert get(kept) == b"k" * SIZE_BYTES
+
+
+def test_a_result_that_cannot_be_sent_any_more_gives_its_memory_back(nodes: Nodes) -> None:
+    with a_maker() as maker:
+        path = nodes.file("go on")
+        kept = maker.makes.remote(b"k")
+        lost = maker.makes.remote(b"x", path)
+        umbel.wait([kept], timeout=TIMEOUT_S, fetch_local=False)
+        cut_links(nodes)
+        with pytest.raises(umbel.exceptions.ActorUnavailableError):
+            get(lost)
+        with open(path, "w"):
+            pass
+        assert answer(maker.makes, b"z") == b"z" * SIZE_BYTES
+        assert len(nodes.kept()) == 2
+        assert get(kept) == b"k" * SIZE_BYTES
+
+
+def test_a_value_that_its_maker_looks_at_goes_once_it_does_no_more(nodes: Nodes) -> None:
+    with a_maker() as maker:
+        made = maker.makes.remote(b"a")
+        assert get(maker.keeps.remote(made)) == SIZE_BYTES
+        cut_links(nodes)
+        del made
+        assert answer(maker.keeps, b"") == 0
+        drivers.wait_until(lambda: not nodes.kept(), what="the value to go")
+
+
+def test_results_of_an_actor_go_with_an_owner_that_ends_after_the_connection_broke(nodes: Nodes) -> None:
+    owner = drivers.Driver(OWNER_OF_CALL, nodes.directory, SESSION=nodes.head.session_dir)
+    try:
+        assert owner.line() == "made"
+        if not nodes.cut(owner.pid):
+            pytest.skip("another process's sockets cannot be had here")
+        owner.tell()
+        assert owner.line() == "connected again"
+        assert len(nodes.kept()) == 1
+        owner.kill()
+        drivers.wait_until(lambda: not nodes.kept(), what="the value to go")
+    finally:
+        owner.end()
+        umbel.kill(umbel.get_actor("the maker", namespace="left"))

@@ -9,7 +9,7 @@ from typing import Any
 
 import pytest
 
-from umbel._agent import far_agents
+from umbel._agent import door, far_agents
 from umbel._base import tokens
 from umbel._transport import acceptor, addresses, connection
 from umbel._wire import frames, handshake
@@ -25,12 +25,16 @@ class There:
         self.replies: dict[str, dict[str, Any]] = {}
         self.heard: list[str] = []
         self.connections: list[connection.Connection] = []
+        self.tag = TAG
         self._acceptor = acceptor.Acceptor(
-            poller, token, self._on_peer, now_s=time.monotonic, warn=lambda _text: None,
-            decide=lambda _role, _target: handshake.Answer.WELCOME,
+            poller, token, self._on_peer, now_s=time.monotonic, warn=lambda _text: None, decide=self._decide,
         )  # fmt: skip
         self._poller = poller
         self.address = str(self._acceptor.listen(addresses.parse("127.0.0.1:0")))
+
+    def _decide(self, role: tokens.Role, target: handshake.Target) -> handshake.Answer:
+        tag = bytes.fromhex(self.tag)
+        return door._decide(role, target, tag=tag, has_control=False, has_leases=False, has_drivers=False)
 
     def _on_peer(self, stream: Any, _role: Any, _target: Any) -> None:
         self.connections.append(connection.Connection(stream, self._poller, self._on_frame, lambda _connection: None))
@@ -157,6 +161,19 @@ def test_nobody_listens_where_the_node_was(here: Here, agents: far_agents.FarAge
     ask(here, agents, "a")
     until(here, agents, lambda: here.answers)
     assert here.answers[0]["error"]["text"].startswith(f"it cannot be connected to at {here.address}: ")
+
+
+def test_another_node_that_has_its_address_by_now_is_asked_nothing(
+    here: Here, there: There, agents: far_agents.FarAgents
+) -> None:
+    there.tag = "cd" * 6
+    there.replies = {"a": {"result": 1}}
+    ask(here, agents, "a")
+    until(here, agents, lambda: here.answers)
+    text = here.answers[0]["error"]["text"]
+    assert text.startswith(f"it cannot be connected to at {here.address}: ")
+    assert text.endswith("another node of the cluster is at that address")
+    assert (here.answers[0]["error"]["kind"], there.heard) == ("gone", [])
 
 
 def test_connection_without_questions_is_closed(here: Here, there: There, agents: far_agents.FarAgents) -> None:

@@ -30,7 +30,7 @@ def test_right_messages_pass_as_they_are() -> None:
     for message in (*of_node, *of_both):
         assert node_messages.parse(message, node_messages.FROM_NODE) is message
     welcome = {
-        "t": "welcome", "cluster": "cd" * 28, "period_s": 3, "timeout_s": 10.0, "nodes": [FACTS], "heard": 7,
+        "t": "welcome", "cluster": "cd" * 28, "period_s": 3, "timeout_s": 10.0, "silence_s": 25.0, "nodes": [FACTS], "heard": 7,
         "job_ids": [65, 64], "head": "ab" * 28,
     }  # fmt: skip
     listing = {"t": "listing", "nodes": [FACTS]}

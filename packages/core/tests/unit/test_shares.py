@@ -362,6 +362,23 @@ def test_a_worker_that_does_not_answer_holds_up_no_other() -> None:
     assert one not in stopped(run(state, ev.Ticked(9.0)))
 
 
+def test_for_one_that_never_answers_another_is_asked_back() -> None:
+    """Its lease counted as coming back for as long as it did not."""
+    state = make(2)
+    run(state, wants(A, 2))
+    ((_, first),) = asked_back(run(state, wants(STOPS, 1)))
+    for at_s in (1.0, 2.0, 3.0):
+        commands = run(state, ev.Ticked(at_s))
+        assert (looked_at(commands), asked_back(commands)) == ([first], [])
+    run(state, ev.Ticked(4.0))
+    ((_, second),) = asked_back(run(state, ev.Ticked(5.0)))
+    assert second != first
+    reason = "1 task that was to be stopped for it cannot be: its worker does not say what runs there"
+    assert why(state, "S").endswith(reason)
+    assert stopped(run(state, ev.TaskSeen(first, 7, 100.0, "", 5.5))) == [first], "it answers at last"
+    assert "cannot be" not in why(state, "S")
+
+
 def test_neither_actors_nor_higher_nor_equal_priorities_are_stopped() -> None:
     state = make(2)
     equal = ev.Job("B", priority=10)

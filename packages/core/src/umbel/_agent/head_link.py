@@ -201,6 +201,7 @@ class HeadLink:
         is_new = message["t"] == "welcome" and connection is self._connection and message["head"] != self._head
         if is_new:
             self._head = message["head"]
+            addresses.bear(message["silence_s"])
         event = self._event(int(str(connection.peer)), message)
         self._decide(event)
         if isinstance(event, membership.Told):

@@ -182,7 +182,11 @@ class Hub:
         connection.peer = client
         self.clients[client.id] = client
         self._receiver.on_joining(client, hello)
-        secrets = {"token": client.token} if client.token else {}
+        secrets: Message = {}
+        if client.token:
+            from umbel._transport import addresses
+
+            secrets = {"token": client.token, "silence_s": addresses.borne_s()}
         job_id = client.job_id.partition("@")[0]  # of another node's, which is nothing to users
         told = {**self._welcome, "namespace": client.namespace, "job_id": job_id, **secrets}
         self._receiver.welcome(client, told)

@@ -1,9 +1,11 @@
-"""Values that processes of this node have made for owners on other nodes, and that are here although those processes have ended.
+"""Values that processes of this node have made for owners on other nodes, and that are here although those processes have ended,
+or the connection between the two has broken.
 
 They stay until their owner frees them or ends. It says so when it frees one; since that may be lost, and a process may have
 died before it could tell what it had made, owners are asked now and then, while there are such values, which they do not need.
-The owner's daemon answers for one that has ended; one whose node has died needs nothing. What there is of them is found in the
-store's directory and in the list of what is on disk, and known nowhere else.
+The owner's daemon answers for one that has ended; one whose node has died needs nothing. What there is of those whose makers have
+ended is found in the store's directory and in the list of what is on disk, and known nowhere else. Makers that live say which
+those were of whose owners they hear no more, and free them themselves. They give no such name to another value.
 """
 
 from __future__ import annotations
@@ -40,6 +42,7 @@ class LeftValues:
         self._tell = tell
         self._now_s = now_s
         self._due_s: float | None = None
+        self._kept: set[str] = set()  # those of makers that live, as they have said
 
     # ---- the node where they are ----
 
@@ -48,13 +51,25 @@ class LeftValues:
         if self._due_s is None:
             self._due_s = self._now_s()
 
+    def kept(self, maker: str, names: Iterable[str]) -> None:
+        """A process of this node has these, and the connections to their owners have broken."""
+        self._kept.update(name for name in names if segments.parts_of(name)[0] == maker)
+        self._due_s = self._now_s()
+
     def count(self) -> int:
-        return 0 if self._due_s is None else sum(1 for _ in self._left())
+        """Of makers that have ended."""
+        return 0 if self._due_s is None else sum(map(self._is_left, self._there()))
 
     def on_needless(self, names: Iterable[str]) -> None:
-        """Their owner does not need these. Those of a process that lives are its own business."""
-        for name in [name for name in names if self._is_left(name)]:
-            self._remove(name)
+        """Their owner does not need these."""
+        of_living: dict[str, list[str]] = {}
+        for name in names:
+            if self._is_left(name):
+                self._remove(name)
+            elif name in self._kept:  # else its maker has the connection to hear that by
+                of_living.setdefault(segments.parts_of(name)[0], []).append(name)
+        for maker, those in of_living.items():
+            self._store.hub.send(maker, {"t": "not_needed", "segments": those})
         self._store.measure()
 
     def next_tick_s(self) -> float | None:
@@ -64,8 +79,11 @@ class LeftValues:
         if self._due_s is None or self._now_s() < self._due_s:
             return
         by_owner: dict[str, list[str]] = {}
-        for name in self._left():
-            by_owner.setdefault(segments.parts_of(name)[1], []).append(name)
+        there = {*self._there()}
+        self._kept &= there
+        for name in there:
+            if name in self._kept or self._is_left(name):
+                by_owner.setdefault(segments.parts_of(name)[1], []).append(name)
         self._due_s = self._now_s() + ASK_S if by_owner else None
         for owner, names in by_owner.items():
             node, address = self._place_of(nodes.tag_of_process(bytes.fromhex(owner)))
@@ -74,10 +92,10 @@ class LeftValues:
             for begin in range(0, len(names) if address else 0, NAMED_MAX):
                 self._tell(node, address, {"t": "left", "owner": owner, "values": names[begin : begin + NAMED_MAX]})
 
-    def _left(self) -> Iterator[str]:
-        yield from filter(self._is_left, os.listdir(self._store.directory))
+    def _there(self) -> Iterator[str]:
+        yield from os.listdir(self._store.directory)
         if self._store.spilling is not None:
-            yield from filter(self._is_left, [*self._store.spilling.ledger.locations])
+            yield from [*self._store.spilling.ledger.locations]
 
     def _is_left(self, name: str) -> bool:
         """Whether its maker was a process of this node, and is none any more, and its owner is of another one."""

@@ -131,6 +131,10 @@ def _views() -> _Field:
     return is_right, "an array of [segment, bytes]", _REQUIRED
 
 
+def _segments() -> _Field:
+    return lambda value: isinstance(value, list) and all(map(_is_segment, value)), "an array of segments", _REQUIRED
+
+
 def _entries() -> _Field:
     def is_right(value: Any) -> bool:
         return isinstance(value, list) and all(
@@ -214,6 +218,7 @@ _FIELDS: dict[str, dict[str, _Field]] = {
     "value_copied": {"key": _text(), "node": _text()},
     "value_freed": {"key": _text()},
     "left_freed": {"segment": _text()},
+    "values_kept": {"segments": _segments()},
     "restored": {"segment": _text()},
     "metrics": {"report": _list()},
     "task_events": {"count": _count()},

@@ -7,7 +7,8 @@ else goes over it, so nothing else waits behind values. What it says there:
     ask       object, chunk, priority, nodes that do not do      cancel    object, chunk
     confirm   object: whether the generation still holds         close     object, whether it has all of it now
     freed     object, of which the other side has a copy
-    left      an owner there, and values here that a process has made for it, which has ended: which does it not need?
+    left      an owner there, and values here that were made for it, whose maker has ended or hears no more of it: which does it
+              not need?
     who_has   object of an owner there, who asks and where that is
     holders   object, and the nodes that have copies of it, as its owner knows
     needless  values of such kind on the other side that nobody here needs

@@ -93,7 +93,8 @@ class OtherNodes:
             "reach": self._on_reach,
             "drain_node": lambda client, message, _body: self.drain_service().on_request(client, message),
             **dict.fromkeys(
-                ("want_value", "unwant_value", "value_copied", "value_freed", "left_freed"), self._on_value
+                ("want_value", "unwant_value", "value_copied", "value_freed", "left_freed", "values_kept"),
+                self._on_value,
             ),
         }
         if config.get("listen"):

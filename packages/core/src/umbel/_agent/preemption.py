@@ -2,9 +2,9 @@
 
 Leases that were asked back for it come back when their tasks end. What has not ended after `PATIENCE_S` is looked at: its worker
 says what it runs since when, and whether it may be stopped, which it may not if that is not to be tried again, or if others need
-what the worker keeps. Of those that may, the newest are stopped, of which the least is lost: as many as are needed beside what
-comes back in any case, and for one lease all that it needs together, or nothing. Actors are left alone, and so is whatever runs
-in a placement group.
+what the worker keeps. One that does not say so for `SILENT_S` is taken for one that may not be stopped. Of those that may, the
+newest are stopped, of which the least is lost: as many as are needed beside what comes back in any case, and for one lease all
+that it needs together, or nothing. Actors are left alone, and so is whatever runs in a placement group.
 """
 
 from __future__ import annotations
@@ -19,6 +19,8 @@ from umbel._agent.records import Demand, Lease
 PATIENCE_S = 1.0  # most tasks end within it; starting a worker anew costs a tenth of it, its imports may cost all of it
 ANSWER_S = 0.5  # a worker answers at once, unless its interpreter is held up; who does not is left alone for now
 AGAIN_S = 1.0  # one that could not be stopped, or did not answer, is asked again after so long
+SILENT_S = 3.0  # of questions without an answer, until nobody counts on what it has; longer than most calls into C code
+SILENT = "its worker does not say what runs there"
 
 
 class Preemption:
@@ -27,11 +29,13 @@ class Preemption:
     def __init__(self) -> None:
         self._asked_s: dict[str, float] = {}  # worker -> when it was asked last
         self._seen: dict[str, ev.TaskSeen] = {}  # what it has answered since
+        self._unanswered_s: dict[str, float] = {}  # worker -> when it was asked first since it has answered last
         self.due_s: float | None = None  # when to look again
 
     def seen(self, event: ev.TaskSeen) -> None:
         if event.worker in self._asked_s:
             self._seen[event.worker] = event
+            self._unanswered_s.pop(event.worker, None)
 
     def orders(
         self,
@@ -47,6 +51,7 @@ class Preemption:
         asked_back = {one.worker: one for one in leases if one.job.priority < highest and not one.is_blocked}
         self._asked_s = {worker: at for worker, at in self._asked_s.items() if worker in asked_back}
         self._seen = {worker: seen for worker, seen in self._seen.items() if worker in asked_back}
+        self._unanswered_s = {worker: at for worker, at in self._unanswered_s.items() if worker in asked_back}
         due = [one.reclaimed_s + PATIENCE_S for one in asked_back.values()]
         late = [one for one in asked_back.values() if one.reclaimed_s + PATIENCE_S <= at_s]
         orders: list[ev.LookAtTask | ev.Preempt] = []
@@ -54,6 +59,8 @@ class Preemption:
             if lease.worker not in self._asked_s or self._asked_s[lease.worker] + AGAIN_S <= at_s:
                 self._asked_s[lease.worker] = at_s
                 self._seen.pop(lease.worker, None)
+                if self._unanswered_s.setdefault(lease.worker, at_s) + SILENT_S <= at_s:
+                    lease.keeps = SILENT
                 orders.append(ev.LookAtTask(lease.worker))
         waiting = [one.worker for one in late if one.worker not in self._seen]
         waiting = [worker for worker in waiting if self._asked_s[worker] + ANSWER_S > at_s]

@@ -55,6 +55,7 @@ class ValueWants:
             "want_value": self._on_want, "unwant_value": self._on_unwanted, "value_copied": self._on_copied,
             "value_freed": lambda client, message, _body: self._freed(client.id, message["key"]),
             "left_freed": lambda _client, message, _body: self.left_values.freed(message["segment"]),
+            "values_kept": lambda client, message, _body: self.left_values.kept(client.id, message["segments"]),
         }  # fmt: skip
         self.values = value_service.ValueService(
             daemon.poller, daemon.store, node_id, token, self, address=others.address, now_s=daemon.now_s,

@@ -196,7 +196,8 @@ class Config:
     """After what silence a node is suspected, and a node takes its connection to the head for broken. Ray's default."""
 
     health_check_failure_threshold: int = _setting(5, "UMBEL_HEALTH_CHECK_FAILURE_THRESHOLD", minimum=1)
-    """For how many further periods a node may be silent until it is declared dead. Ray's default."""
+    """For how many further periods a node may be silent until it is declared dead, and others' connections to it break. Ray's
+    default."""
 
     node_reconnect_s: float = _setting(5.0, "UMBEL_NODE_RECONNECT_S", minimum=0.1)
     """After what time a node is declared dead whose connection to the head has broken. One that lives dials again at

@@ -160,6 +160,8 @@ class Arrivals:
                 engine.values.make_spilling().on_notice(message)
             elif kind == "left_check":
                 engine.values.check_left(message["segments"])
+            elif kind == "not_needed":
+                engine.values.not_needed(message["segments"])
             elif kind == "node_draining":
                 engine.values.make_takeover().begin(bytes.fromhex(message["node"]))
             elif engine.links.remote is not None:

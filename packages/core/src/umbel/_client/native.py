@@ -186,9 +186,10 @@ class NativeEngine:
             door.close()
             return
         from umbel._client import remote_links
-        from umbel._transport import own_tls
+        from umbel._transport import addresses, own_tls
 
         own_tls.use(self.welcome["tls_directory"])
+        addresses.bear(self.welcome["silence_s"])
         self.links.remote = remote_links.RemoteLinks(
             self.links, self.process_id, token, door, self.reactor, self.lock, self.agent.notify
         )
@@ -375,7 +376,19 @@ class NativeEngine:
         return at_hand
 
     def _get_by(self, wanted: list[refs.ObjectRef[Any]], timeout_s: float | None, deadline: float | None) -> list[Any]:
-        """deadline: of the whole call, time.monotonic(), which may begin anew."""
+        """deadline: of the whole call, time.monotonic()."""
+        while True:
+            try:
+                return self._get_once(wanted, timeout_s, deadline)
+            except values.ValueLost:
+                self._lose_lost(wanted, deadline)
+            except values.NotThere:
+                pass
+
+    def _get_once(
+        self, wanted: list[refs.ObjectRef[Any]], timeout_s: float | None, deadline: float | None
+    ) -> list[Any]:
+        """Raises what `Values.decode` does."""
         records = self.values.table.records
         found = []
         is_pending = False
@@ -398,16 +411,26 @@ class NativeEngine:
                         decode(record)
             beside = [found]
             return [record.payload if record.kind == RAW else decode(record, deadline, beside) for record in found]
-        except values.ValueLost as lost:
-            with self.lock:
-                self.values.lose(lost)
-            return self._get_by(wanted, timeout_s, deadline)
-        except values.NotThere:
-            return self._get_by(wanted, timeout_s, deadline)
+        except (values.ValueLost, values.NotThere):
+            raise
         except BaseException:
             for record in found:
                 record.is_read = True  # one error stands for those of all that were asked for
             raise
+
+    def _lose_lost(self, wanted: list[refs.ObjectRef[Any]], deadline: float | None) -> None:
+        """Have all of these computed again that are lost, at once and not one after the other."""
+        for ref in wanted:
+            record = self.values.table.records.get(ref._id)
+            if record is None or record.kind != serialization.STORED:
+                continue
+            try:
+                self.values.decode(record, deadline)
+            except values.ValueLost as lost:
+                with self.lock:
+                    self.values.lose(lost)
+            except values.NotThere:
+                continue
 
     def get_ready(self, ref: refs.ObjectRef[Any], *, waits: bool) -> tuple[Any] | None:
         record = self.values.table.records.get(ref._id)

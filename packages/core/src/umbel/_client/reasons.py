@@ -20,6 +20,7 @@ if TYPE_CHECKING:
 
 PENDING = ownership.PENDING
 Reason = reasons.Reason
+TOLD_MAX = 20  # of tasks here that wait for each other: what waits and what it waits for in the end matter
 
 
 def of_object(engine: NativeEngine, object_id: bytes) -> Reason:
@@ -47,7 +48,37 @@ def of_object(engine: NativeEngine, object_id: bytes) -> Reason:
 
 
 def of_record(record: ownership.Record) -> Reason:
-    """Of one that is pending. Lock held or not."""
+    """Of one that is pending, with what it waits for in turn here. Of a long chain the middle is left out. Lock held or not."""
+    chain = [record]
+    while (waiting := _waits_for(chain[-1])) is not None:
+        chain.append(waiting)
+    half = TOLD_MAX // 2
+    left_out = len(chain) - 2 * half
+    if left_out > 1:
+        told = [*map(_of_one, chain[:half]), _of_many(left_out), *map(_of_one, chain[-half:])]
+    else:
+        told = [*map(_of_one, chain)]
+    story = told.pop()
+    while told:
+        story = told.pop()._replace(because=story)
+    return story
+
+
+def _waits_for(record: ownership.Record) -> ownership.Record | None:
+    """Another one of this process that has to come first."""
+    task = record.task
+    if not isinstance(task, Task):
+        return None
+    constructor = task.actor.constructor if task.actor is not None else None
+    return _missing_argument(task) or (_missing_argument(constructor) if constructor is not None else None)
+
+
+def _of_many(count: int) -> Reason:
+    return Reason(reasons.ARGUMENT, "it", f"waits for {count} tasks, each of which waits for the next")
+
+
+def _of_one(record: ownership.Record) -> Reason:
+    """Without what it waits for."""
     task = record.task
     subject = f"object {record.object_id.hex()}"
     facts: dict[str, Any] = {"object": record.object_id.hex()}
@@ -69,10 +100,9 @@ def of_record(record: ownership.Record) -> Reason:
         times = "once" if killed.count == 1 else f"{killed.count} times"
         subject += f" which was killed {times} when memory was short (it held {_mib(killed.peak_bytes)}),"
         facts |= {"memory_kills": killed.count, "peak_bytes": killed.peak_bytes, "demand_bytes": killed.demand_bytes}
-    waiting = _missing_argument(task)
-    if waiting is not None:
+    if _missing_argument(task) is not None:
         text = f"waits for {task.missing} of its arguments"
-        return Reason(reasons.ARGUMENT, subject, text, facts=facts, because=of_record(waiting))
+        return Reason(reasons.ARGUMENT, subject, text, facts=facts)
     if task.actor is not None:
         return _of_call(task, subject, facts)
     return _of_task(task, subject, facts)
@@ -83,15 +113,13 @@ def _of_call(call: Task, subject: str, facts: dict[str, Any]) -> Reason:
     state = client.calls.state.value
     facts |= {"actor": client.actor_id.hex(), "state": state}
     constructor = client.constructor
-    waiting = _missing_argument(constructor) if constructor is not None else None
-    if waiting is not None:
+    if constructor is not None and _missing_argument(constructor) is not None:
         text = f"is queued at the caller; the actor waits for {constructor.missing} of its constructor's arguments"
-        return Reason(reasons.CONSTRUCTOR_ARGUMENT, subject, text, facts=facts, because=of_record(waiting))
+        return Reason(reasons.CONSTRUCTOR_ARGUMENT, subject, text, facts=facts)
     if call.seq in client.calls.inflight:
         facts["worker"] = client.worker
-        return Reason(
-            reasons.QUEUED, subject, f"was sent to its actor, which is {state} and has not answered", facts=facts
-        )
+        text = f"was sent to its actor, which is {state} and has not answered"
+        return Reason(reasons.QUEUED, subject, text, facts=facts)
     return Reason(reasons.ACTOR, subject, f"is queued at the caller; the actor is {state}", facts=facts)
 
 

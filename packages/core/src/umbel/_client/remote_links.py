@@ -41,6 +41,10 @@ DIAL_TIMEOUT_S = 60.0
 PROOF_TIMEOUT_S = 30.0  # the same of one that has dialled us; it has begun, so it is not as busy as that
 ASK_AGAIN_S = 1.0  # after a connection broke, until who was there is asked for anew: if it died, that is told sooner
 PASSED_BYTES_MAX = 512  # a preamble and an address
+LOOKS = 5  # whether a machine answers, in the time in which it has to
+ANSWER_S = (
+    3.0  # for that at least: a system without room answers twice a second at most, and is asked at growing distances
+)
 
 
 class Waiting:
@@ -92,6 +96,8 @@ class RemoteLinks:
         self._links: set[links.Link] = set()
         self._unnamed: set[connection.Connection] = set()
         self._given_up: list[bytes] = []
+        self._unanswered: dict[links.Link, float] = {}  # since when a machine has been seen not to answer
+        self._look_s = 0.0
         self._later: list[tuple[float, Callable[[], None]]] = []  # in order of time
         self._locked = _LockedPoller(driver.poller, lock)
         self._ways: ways.Ways | None = None
@@ -244,6 +250,9 @@ class RemoteLinks:
         if not self._peers.connected(wanted.peer, wanted.number):
             stream.close()
             return
+        from umbel._transport import addresses
+
+        addresses.let_read_late(stream.fileno())  # a process that computes in C reads nothing
         link = self._own.by_peer[wanted.peer]
         waiting = link.stream
         _send_all(waiting, self._own.attach(link, stream))
@@ -347,6 +356,9 @@ class RemoteLinks:
 
     def accept(self, stream: connection.Stream) -> None:
         """Of another node's process, which has proved itself. Lock held."""
+        from umbel._transport import addresses
+
+        addresses.let_read_late(stream.fileno())
         self._unnamed.add(self._own.attach(links.Link(b""), stream))
 
     def _token(self) -> tokens.Token:
@@ -369,6 +381,8 @@ class RemoteLinks:
                     part.tick()
             while self._later and self._later[0][0] <= now_s:
                 self._later.pop(0)[1]()
+            if self._links and now_s >= self._look_s:
+                self._look(now_s)
             if self._given_up:
                 while self._given_up:
                     self._end_waiting(self._given_up.pop(0))
@@ -376,7 +390,28 @@ class RemoteLinks:
             parts = [part for part in (self._peers, self._ways, self._acceptor) if part is not None]
             due = [at_s for part in parts if (at_s := part.next_tick_s()) is not None]
             due += [at_s for at_s, _ in self._later[:1]]
+            due += [self._look_s] if self._links else []
             return max(0.0, min(due) - now_s) if due else None
+
+    def _look(self, now_s: float) -> None:
+        """Break what leads to machines that have not answered for too long."""
+        from umbel._transport import addresses
+
+        seen, self._unanswered = self._unanswered, {}
+        limit_s = max(ANSWER_S, addresses.borne_s())
+        self._look_s = now_s + limit_s / LOOKS
+        for link in [*self._links]:
+            stream = link.stream
+            if not isinstance(stream, connection.Connection) or stream.is_closed:
+                continue
+            silent_s = addresses.unanswered_s(stream.fileno())
+            if not silent_s:
+                continue
+            since_s = self._unanswered[link] = seen.get(link, now_s)  # it may have had nothing to answer before
+            if min(silent_s, now_s - since_s) >= limit_s:
+                text = "the machine of process %s of another node has not answered for %.0f s: its connection is broken off"
+                logger.warning(text, link.peer.hex(), silent_s)
+                stream.close()
 
     def close(self) -> None:
         with self._lock:

@@ -95,13 +95,6 @@ class Spilling:
             self._tell_freed(segment)
         return was_gone
 
-    def owner_gone(self, owner: str, *, is_elsewhere: bool) -> None:
-        """What it owned is dead, which the agent knows of owners on this node."""
-        for segment in [*self.book.saved, *self.book.gone] if is_elsewhere else ():
-            if segment.split(".", 2)[1] == owner:
-                self._tell_freed(segment)
-        self.book.owner_gone(owner)
-
     def _forget_copy(self, segment: str) -> None:
         copy = self.book.forget_copy(segment)
         if copy is not None:

@@ -30,6 +30,7 @@ PENDING = ownership.PENDING
 LIFETIME_SUFFIX = actor.LIFETIME_SUFFIX
 LOSSES_MAX = 10  # of one object, whose owner gives it a new value each time: it must be our view of the store
 LOSSES_KNOWN_MAX = 1_000
+NAMED_MAX = 1_000  # values in one message
 LIFETIME = 100  # the kind of the object that stands for an actor's life; never travels
 HELD = 101  # of one that stands for tensors that stay here: `umbel._client.tensors.holding`; never travels
 
@@ -53,6 +54,7 @@ class Values:
         self.fetching: fetching.Fetching | None = None  # once a value of another node is read here
         self.takeover: takeover.Takeover | None = None  # once a node is being drained
         self.taken: set[str] = set()  # what was written here for owners on other nodes, which have it there now
+        self.kept: set[str] = set()  # what was written here for such, to whom the connection has broken since
         self._inline_bytes_max = inline_bytes_max
         self._readers = 0  # threads that are reading values, whose references are not counted yet
         self._drops: deque[Any] = deque()  # see `NativeEngine.drop_ref`
@@ -512,9 +514,30 @@ class Values:
 
     def _free_own(self, name: str) -> None:
         """A value that was written here is dead. Lock held."""
+        # What is said of one that was kept comes by way of the daemons, perhaps late: nothing else is to have its name.
+        store: Any = self.store
+        is_evicted = name in self.kept and hasattr(store, "evict")
+        if is_evicted and not store.evict(name) and name in store.viewed():
+            return  # its owner is asked again
+        self.kept.discard(name)
         self.stored.pop(name, None)
-        if self.spilling is None or not self.spilling.freed(name):
-            self.store.free(name)
+        was_on_disk = self.spilling is not None and self.spilling.freed(name)
+        if not is_evicted and not was_on_disk:
+            store.free(name)
+
+    def _free_if_here(self, name: str) -> None:
+        """The same of one that may have died before. Lock held."""
+        if name in self.stored:
+            self._free_own(name)
+        elif self.spilling is not None:
+            self.kept.discard(name)
+            self.spilling.freed(name)
+
+    def not_sent(self, results: Iterable[tuple[Any, ...]]) -> None:
+        """These results, (kind, payload, ...) each, reach their owner no more: the connection to it is gone. Lock held."""
+        for kind, payload, *_ in results:
+            if kind == STORED:
+                self._free_if_here(payload[0])
 
     def when_acknowledged(self, object_ids: list[bytes], callback: Any) -> None:
         """Call `callback()`, lock held, when the owners have entered all these borrows. Lock held."""
@@ -580,19 +603,36 @@ class Values:
         self.taken.add(message[1])
 
     def on_free(self, link: links.Link, message: tuple[Any, ...]) -> None:
-        name = message[1]
-        if name in self.stored or self._engine.links.is_of_this_node(link.peer):
-            self._free_own(name)
-        elif self.spilling is not None:
-            self.spilling.freed(name)
-        # else it was freed when the connection to its owner had broken, who lives
+        if self._engine.links.is_of_this_node(link.peer):
+            self._free_own(message[1])
+        else:
+            self._free_if_here(message[1])
 
     def peer_gone(self, peer: bytes) -> None:
-        """A process died. Lock held."""
+        """A process died, or the connection to one of another node broke. Lock held."""
         self.table.borrower_gone(peer)
         self._owner_gone(peer)
         self.carry_out()
-        self.orphans_found(self.orphans_of(peer))
+        if self._engine.links.is_of_this_node(peer):
+            self.orphans_found(self.orphans_of(peer))
+        else:
+            self._keep_for(peer.hex())
+
+    def _keep_for(self, owner: str) -> None:
+        """Of what was written here for this process of another node it has heard, or never will: the daemon asks it which of
+        that it needs, if it lives. Lock held."""
+        on_disk = () if self.spilling is None else self.spilling.book.gone
+        names = [name for name in (*self.stored, *on_disk) if segments.parts_of(name)[1] == owner]
+        self.kept.update(names)
+        if not self._engine.agent_is_gone:
+            for begin in range(0, len(names), NAMED_MAX):
+                self._engine.agent.notify({"t": "values_kept", "segments": names[begin : begin + NAMED_MAX]})
+
+    def not_needed(self, names: list[str]) -> None:
+        """Their owner, on another node, does not need these. Lock held."""
+        for name in names:
+            if name in self.kept:  # else it has the connection to tell us
+                self._free_if_here(name)
 
     def orphans_found(self, orphans: list[str]) -> None:
         """These a dead process had written for us. Lock held."""
@@ -605,12 +645,13 @@ class Values:
                     self.store.unlink(name)
 
     def check_left(self, names: list[str]) -> None:
-        """Another node has these values, made for us by processes that have ended: say which of them are not needed. Lock
-        held."""
+        """Another node has these values, made for us by processes that have ended, or to which the connection broke: say which of
+        them are not needed. What its maker has said of one may be on its way, by a connection of which the end has not been seen
+        here; then nothing comes of saying so, and we are asked again. Lock held."""
         known = {record.payload[0] for record in self.table.records.values() if record.kind == STORED}
         for name in names:
-            if name not in known and bytes.fromhex(segments.parts_of(name)[0]) not in self._engine.links.by_peer:
-                self.free_left(name)  # else what its maker has said of it may be on its way: we are asked again
+            if name not in known:
+                self._free_segment(name)
 
     def free_left(self, name: str) -> None:
         """A value of another node whose maker we are not connected to is dead. Lock held."""
@@ -618,14 +659,13 @@ class Values:
             self._engine.agent.notify({"t": "left_freed", "segment": name})
 
     def orphans_of(self, peer: bytes) -> list[str]:
-        """A process is gone: give back the memory that we wrote for it. Returns what it had written for us. Lock
+        """A process of this node is dead: give back the memory that we wrote for it. Returns what it had written for us. Lock
         held."""
         owner = peer.hex()
         for name in [name for name in self.stored if name.split(".", 2)[1] == owner]:
             del self.stored[name]
         if self.spilling is not None:
-            is_elsewhere = nodes.tag_of_process(peer) != nodes.tag_of_process(self.process_id)
-            self.spilling.owner_gone(owner, is_elsewhere=is_elsewhere)
+            self.spilling.book.owner_gone(owner)
         return self.store.orphans_of(owner)
 
     def _owner_gone(self, owner: bytes) -> None:

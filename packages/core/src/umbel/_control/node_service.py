@@ -78,6 +78,7 @@ class NodeService:
     def __init__(self, daemon: Daemon, health: Message) -> None:
         self._daemon = daemon
         self._health = nodes.Health(**health)
+        addresses.bear(self._health.silence_s)
         self.table = nodes.NodeTable(
             daemon.own_facts(),
             daemon.own_state(),
@@ -96,6 +97,8 @@ class NodeService:
         self._look_s = daemon.now_s() + LOOK_S
         self._idle_until_s = 0.0
         self._welcomed: set[str] = set()  # members that this head has told so
+        self._listening: dict[int, None] = {}  # links of members that know by them what nodes there are
+        self._unkept: dict[str, int] = {}  # nodes of which something is being written, and how often
         self._told: node_news.Told[bytes] = node_news.Told(_frame_of_nodes, len)
         self._rendezvous = rendezvous.Rendezvous()
         self._do: dict[type, Callable[[Any], None]] = {
@@ -115,6 +118,9 @@ class NodeService:
         daemon.members.await_nodes(awaited)
         for node_id in awaited:  # its processes live, and are asked and called as if there had been no end of a head
             daemon.directory.set(node_ids.tag_of_node(node_id), self.table.alive[node_id].facts["address"])
+        # How those are listed of which something is written: as nobody is told of anything before the first commit, all of these
+        # are as they are kept.
+        self._as_kept: dict[str, Mapping[str, Any]] = {one["node_id"]: one for one in self.table.listed()}
         head = self.table.head
         text = f"node {head.id} leads the cluster" + (f" again, and awaits {len(awaited)} others" if awaited else "")
         self._add_event(cluster_events.INFO, head, text)
@@ -141,14 +147,38 @@ class NodeService:
     def _decide(self, event: nodes.NodeEvent) -> None:
         """Who is a member, and who is dead, is told when it is kept."""
         commands = self.table.apply(event)
+        changed = [*(self.table.changed or ())]
         for command in commands:
             self._remember(command)
         self._daemon.control.keep_nodes()
+        if changed:
+            self._hold_back(changed)
         for command in commands:
             if isinstance(command, (nodes.Acknowledge, nodes.DropLink)) or self._is_old_news(command):
                 self._do[type(command)](command)
             else:
                 self._daemon.control.when_kept(functools.partial(self._do[type(command)], command))
+
+    def _hold_back(self, changed: list[str]) -> None:
+        """Until it is kept, nobody is told what has become of these nodes."""
+        for node_id in changed:
+            self._unkept[node_id] = self._unkept.get(node_id, 0) + 1
+        listed = {node_id: self.node_facts(node_id) for node_id in changed}
+        self._daemon.control.when_kept(lambda: self._kept(listed))
+
+    def _kept(self, listed: Mapping[str, Message | None]) -> None:
+        for node_id, facts in listed.items():
+            self._unkept[node_id] -= 1
+            if not self._unkept[node_id]:
+                del self._unkept[node_id]
+            if facts is not None:
+                self._as_kept[node_id] = facts
+            else:
+                self._as_kept.pop(node_id, None)
+
+    def _relisted(self) -> Mapping[str, Mapping[str, Any] | None]:
+        """See `node_news.Told`."""
+        return self.table.relisted({node_id: self._as_kept.get(node_id) for node_id in self._unkept})
 
     def _is_old_news(self, command: nodes.NodeCommand) -> bool:
         """That a node is a member which has been told so: it need not wait for what does not concern it."""
@@ -277,6 +307,7 @@ class NodeService:
     def _on_close(self, connection: transport.Connection) -> None:
         link = int(str(connection.peer))
         del self._links[link]
+        self._listening.pop(link, None)
         self._heard.pop(link, None)
         node_id = self._nodes.pop(link, "")
         if node_id:
@@ -377,12 +408,13 @@ class NodeService:
         self._welcomed.add(command.node_id)
         welcome = {
             "t": "welcome", "cluster": self.table.cluster, "head": self.table.head.id, "period_s": health.period_s,
-            "timeout_s": health.timeout_s, "heard": member.channel.counts, "job_ids": list(member.job_ids),
-            "nodes": [node.listed()],
+            "timeout_s": health.timeout_s, "silence_s": health.silence_s, "heard": member.channel.counts,
+            "job_ids": list(member.job_ids), "nodes": [node.listed()],
         }  # fmt: skip
-        for frame in self._told.all(self.table.relisted):
+        for frame in self._told.all(self._relisted):
             self._send_frame(link, frame)
         self._send(link, welcome)
+        self._listening[link] = None
         head, heard = self._heard[link]
         heard = heard if head == self.table.head.id else 0  # of a conversation with a head before this one
         self._daemon.members.linked(command.node_id, heard, lambda *said: self._say(link, *said))
@@ -398,7 +430,7 @@ class NodeService:
 
     def _publish(self, command: nodes.Publish) -> None:
         frame = self._told.tell(command.changes)
-        for link in command.links:
+        for link in [*self._listening]:
             self._send_frame(link, frame)
         self._daemon.nodes_changed(command.changes)
 

@@ -186,10 +186,9 @@ class DropLink(NamedTuple):
 
 
 class Publish(NamedTuple):
-    """Tell the members at these links. changes: each names its "node_id"; all facts of one that is new."""
+    """Tell all that have been welcomed. changes: each names its "node_id"; all facts of one that is new."""
 
     changes: tuple[Facts, ...]
-    links: tuple[int, ...]
 
 
 class Admit(NamedTuple):
@@ -367,11 +366,13 @@ class NodeTable:
         """All, for queries."""
         return [node.listed() for node in (*self.alive.values(), *self.dead.values())]
 
-    def relisted(self) -> dict[str, dict[str, Any] | None]:
-        """Those that are listed otherwise than when this was asked last, by id; None for one that is no more."""
-        changed, self._relisted = self._relisted, {}
+    def relisted(self, unkept: Mapping[str, Facts | None] | None = None) -> dict[str, Facts | None]:
+        """Those that are listed otherwise than when this was asked last, by id; None for one that is no more, or not yet. unkept:
+        those that are to be listed so instead, for now."""
+        unkept = unkept or {}
+        changed, self._relisted = self._relisted, dict.fromkeys(unkept)
         found = {node_id: self.alive.get(node_id) or self.dead.get(node_id) for node_id in changed}
-        return {node_id: node.listed() if node is not None else None for node_id, node in found.items()}
+        return {node_id: node.listed() if node is not None else None for node_id, node in found.items()} | {**unkept}
 
     def suspicion(self, node_id: str, now_s: float) -> str:
         """Why this node is suspected, and until when; "" if it is not."""
@@ -435,17 +436,15 @@ class NodeTable:
         node.link, node.sequence = event.link, event.sequence
         self._linked[node.id] = node
         self._news.comes(node)
-        return [Admit(node.id), *self._tell(event.now_s, but=event.link), Welcome(node.id, event.link)]
+        return [Admit(node.id), *self._tell(event.now_s), Welcome(node.id, event.link)]
 
     # ---- telling members ----
 
-    def _tell(self, now_s: float, *, but: int = 0) -> list[NodeCommand]:
-        """What they are to hear by now. but: the link of one that hears it with its welcome."""
+    def _tell(self, now_s: float) -> list[NodeCommand]:
+        """What they are to hear by now."""
         changes = self._news.take(now_s, self._member_count)
         self._look_for_news(now_s)
-        if not changes:
-            return []
-        return [Publish(changes, tuple([link for link in self._links() if link != but]))]
+        return [Publish(changes)] if changes else []
 
     def _look_for_news(self, now_s: float) -> None:
         due_s = self._news.due_s(self._member_count)
@@ -456,9 +455,6 @@ class NodeTable:
     def _member_count(self) -> int:
         """Of those that hear of one that has come."""
         return len(self.alive) - 2
-
-    def _links(self) -> tuple[int, ...]:
-        return tuple([node.link for node in self._linked.values()])
 
     # ---- living ----
 

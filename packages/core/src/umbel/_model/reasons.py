@@ -52,8 +52,10 @@ class Reason(NamedTuple):
     because: Reason | None = None
 
     def __str__(self) -> str:
-        own = f"{self.subject} {self.text}".lstrip() + (f"; {self.advice}" if self.advice else "")
-        return own if self.because is None else f"{own}: {self.because}"
+        return ": ".join(one._in_words() for one in self.chain())
+
+    def _in_words(self) -> str:
+        return f"{self.subject} {self.text}".lstrip() + (f"; {self.advice}" if self.advice else "")
 
     def chain(self) -> list[Reason]:
         """This reason and those behind it, first to last."""
@@ -67,15 +69,23 @@ class Reason(NamedTuple):
 
     def followed_by(self, more: Reason) -> Reason:
         """The same story with `more` at its end."""
-        if self.because is None:
-            return self._replace(because=more)
-        return self._replace(because=self.because.followed_by(more))
+        told = more
+        for one in reversed(self.chain()):
+            told = one._replace(because=told)
+        return told
 
     def as_json(self) -> dict[str, Any]:
-        because = self.because.as_json() if self.because is not None else None
-        return {**self._asdict(), "facts": dict(self.facts), "because": because}
+        told: dict[str, Any] | None = None
+        for one in reversed(self.chain()):
+            told = {**one._asdict(), "facts": dict(one.facts), "because": told}
+        return told or {}
 
     @classmethod
     def from_json(cls, read: Mapping[str, Any]) -> Reason:
-        because = read["because"]
-        return cls(**{**read, "because": cls.from_json(because) if because is not None else None})
+        links: list[Mapping[str, Any]] = [read]
+        while links[-1]["because"] is not None:
+            links.append(links[-1]["because"])
+        last = told = cls(**links.pop())
+        for one in reversed(links):
+            told = cls(**{**one, "because": told})
+        return told if links else last

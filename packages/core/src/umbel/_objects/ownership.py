@@ -146,26 +146,36 @@ class ReferenceTable:
             self._maybe_free(record)
 
     def _maybe_free(self, record: Record) -> None:
-        if record.local or record.pins or record.borrowers or record.is_dead:
-            return
-        record.is_dead = True
-        del self.records[record.object_id]
-        if record.grants:
-            self.commands.append(Release(self.owner_of(record.object_id), record.object_id, record.grants))
-            record.grants = 0
-        if record.kind != PENDING:
-            self._let_go(record)
+        """If nobody counts on it, and then what only it contained, however deep values lie in each other."""
+        waiting: list[Record] = []
+        while True:
+            if not (record.local or record.pins or record.borrowers or record.is_dead):
+                record.is_dead = True
+                del self.records[record.object_id]
+                if record.grants:
+                    self.commands.append(Release(self.owner_of(record.object_id), record.object_id, record.grants))
+                    record.grants = 0
+                if record.kind != PENDING:
+                    self._let_go(record, waiting)
+            if not waiting:
+                return
+            record = waiting.pop()
 
-    def _let_go(self, record: Record) -> None:
-        """Free a dead record's value if it is ours to free, and unpin what it contained."""
+    def _let_go(self, record: Record, unneeded: list[Record]) -> None:
+        """Free a dead record's value if it is ours to free, and unpin what it contained: what nothing else in this process needs
+        of that is added to `unneeded`, the first last."""
         if self.is_owner(record.object_id):
             self.commands.append(Free(record.kind, record.payload, record.is_read, record.object_id))
         contained, record.contained = record.contained, ()
         record.payload = None
-        for object_id in contained:
+        for object_id in reversed(contained):
             inner = self.records.get(object_id)
             if inner is not None:
-                self.unpin(inner)
+                inner.pins -= 1
+                if inner.pins < 0:
+                    raise broken("an object was unpinned more often than pinned", object=object_id.hex())
+                if not inner.pins and not inner.local:
+                    unneeded.append(inner)
 
     # Values
 
@@ -181,7 +191,10 @@ class ReferenceTable:
             for object_id in record.contained:
                 self.pin(self._known(object_id))
         if record.is_dead:
-            self._let_go(record)
+            unneeded: list[Record] = []
+            self._let_go(record, unneeded)
+            while unneeded:
+                self._maybe_free(unneeded.pop())
 
     def unsettle(self, record: Record) -> None:
         """The value is lost: the object is pending again, until `settle`. Its memory is the caller's to give back."""

@@ -9,18 +9,20 @@ import contextlib
 import errno
 import ipaddress
 import itertools
+import os
 import re
 import socket
+import struct
 import sys
 from typing import NamedTuple
 
 from umbel import exceptions
 from umbel._transport import connection
 
-KEEPALIVE_IDLE_S = 30  # of silence until a peer is asked whether it is there
-KEEPALIVE_INTERVAL_S = 10
-KEEPALIVE_COUNT = 3  # unanswered in a row: a machine that is gone is noticed within a minute, as one that does not take
-UNACKNOWLEDGED_S = 60  # what it is sent; the systems' defaults are two hours and a quarter of one
+SILENCE_S = (
+    25.0  # after which a head with the default settings declares a node dead; the systems' defaults are two hours where
+)
+# nothing is sent, and a quarter of one where what is sent is not acknowledged
 PROBE_S = 2.0  # a round trip around the world takes a sixth of it
 FREE_PORT_TRIES_MAX = 20  # to find a port that is free at all addresses of a host
 
@@ -176,19 +178,64 @@ def source_towards(other: Address) -> str:
     raise trouble or OSError(errno.EADDRNOTAVAIL, f"the host of {other} has no address")
 
 
+class _Own:
+    silence_s = SILENCE_S
+
+
+def bear(silence_s: float) -> None:
+    """For so long a machine may be silent until connections to it break that are made from now on by this process."""
+    _Own.silence_s = silence_s
+
+
+def borne_s() -> float:
+    """See `bear`."""
+    return _Own.silence_s
+
+
 def prepare(sock: socket.socket) -> None:
-    """What all our TCP connections have: small messages leave at once, and a peer that vanished is noticed."""
+    """What all our TCP connections have: small messages leave at once, and that a machine has vanished, or what is sent there is
+    lost on its way, is noticed by the time that was set by `bear`."""
     sock.setblocking(False)
     sock.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
     sock.setsockopt(socket.SOL_SOCKET, socket.SO_KEEPALIVE, 1)
+    idle_s, interval_s = max(1, int(_Own.silence_s / 2)), max(1, int(_Own.silence_s / 10))
     for name, value in (
-        ("TCP_KEEPIDLE", KEEPALIVE_IDLE_S),
-        ("TCP_KEEPINTVL", KEEPALIVE_INTERVAL_S),
-        ("TCP_KEEPCNT", KEEPALIVE_COUNT),
-        ("TCP_USER_TIMEOUT", UNACKNOWLEDGED_S * 1000),
+        ("TCP_KEEPIDLE", idle_s),
+        ("TCP_KEEPINTVL", interval_s),
+        ("TCP_KEEPCNT", max(1, round((_Own.silence_s - idle_s) / interval_s))),
+        ("TCP_USER_TIMEOUT", int(_Own.silence_s * 1000)),
     ):
         if hasattr(socket, name):  # not all systems have all
             sock.setsockopt(socket.IPPROTO_TCP, getattr(socket, name), value)
+
+
+def let_read_late(descriptor: int) -> None:
+    """Have a TCP connection last though the other process does not read for long, if its machine answers. The system cannot tell
+    that from a machine that does not: see `unanswered_s`."""
+    if _TELLS:
+        with contextlib.suppress(OSError), socket.socket(fileno=os.dup(descriptor)) as sock:
+            sock.setsockopt(socket.IPPROTO_TCP, socket.TCP_USER_TIMEOUT, 0)
+
+
+def unanswered_s(descriptor: int) -> float:
+    """For how long the other machine of a TCP connection has not been heard, if it was sent something again, or asked for room,
+    and has not answered even that; else 0. One that has no room is asked for it more and more rarely."""
+    if not _TELLS:
+        return 0.0
+    try:
+        with socket.socket(fileno=os.dup(descriptor)) as sock:
+            told = sock.getsockopt(socket.IPPROTO_TCP, socket.TCP_INFO, _TCP_INFO.size)
+    except OSError:  # it has been closed
+        return 0.0
+    if len(told) < _TCP_INFO.size:  # it is no TCP connection, or the system does not tell
+        return 0.0
+    retransmits, probes, sent_ms, heard_ms = _TCP_INFO.unpack(told)
+    return heard_ms / 1000 if probes or (retransmits and heard_ms > sent_ms) else 0.0
+
+
+# Of `struct tcp_info`: tcpi_retransmits, tcpi_probes, tcpi_last_data_sent and tcpi_last_ack_recv, the latter two ms ago.
+_TCP_INFO = struct.Struct("=2xBB40xI8xI")
+_TELLS = sys.platform.startswith("linux")
 
 
 def unacknowledged_bytes(descriptor: int) -> int:

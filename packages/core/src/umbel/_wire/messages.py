@@ -7,6 +7,8 @@ Object ids are 28 bytes, process ids 16; `seq` numbers the tasks and calls of on
 
 from __future__ import annotations
 
+from typing import Any
+
 # Any process to any other
 HELLO = 1  # process_id: who has connected
 BORROW = 2  # object_id, borrower -> ACK
@@ -47,3 +49,12 @@ AWAITED = 20  # payload is the seq of a task sent before to the same worker, who
 ARGS = 10  # payload is the tuple of positional arguments
 ARGS_KWARGS = 11  # payload is (args, kwargs)
 ARGS_OBJECT = 12  # (args, kwargs) is the object in deps whose key is None
+
+
+def results_in(message: tuple[Any, ...]) -> list[tuple[Any, ...]]:
+    """The results, (kind, payload, contained) each, in what a worker or actor says to an owner."""
+    if message[0] == REPLY:
+        return [message[2:5]]
+    if message[0] == REPLY_MANY:
+        return list(message[2])
+    return [message[3:6]] if message[0] == ITEM else []

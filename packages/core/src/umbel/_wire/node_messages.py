@@ -92,8 +92,8 @@ FROM_NODE: Mapping[str, Mapping[str, _Check]] = {
 }  # fmt: skip
 FROM_HEAD: Mapping[str, Mapping[str, _Check]] = {
     "welcome": {
-        "cluster": _is_node_id, "head": _is_node_id, "period_s": _is_number, "timeout_s": _is_number, "nodes": _are_changes,
-        "heard": _is_count,
+        "cluster": _is_node_id, "head": _is_node_id, "period_s": _is_number, "timeout_s": _is_number, "silence_s": _is_number,
+        "nodes": _are_changes, "heard": _is_count,
         "job_ids": _are_numbers,
     },  # after what is in the listing and the news before it
     "listing": {"nodes": _are_changes},

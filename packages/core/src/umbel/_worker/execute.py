@@ -500,7 +500,7 @@ class Executor:
         engine = self._engine
         with engine.lock:
             if link.stream is None or link.stream.is_closed:
-                self._values.orphans_of(link.peer)  # gives back the memory that we wrote for it
+                self._values.not_sent(messages.results_in(message))
                 return
             link.outbox.append(message)
             engine.dirty_links.add(link)

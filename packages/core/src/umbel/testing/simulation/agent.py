@@ -395,7 +395,8 @@ class AgentWorld(World):
             client.wanted[command.key] = 0
         elif isinstance(command, ev.LookAtTask):
             seen = self.jobs.look_at(client.name)
-            self._say(client, lambda: seen._replace(at_s=self.now_s))
+            if not self.jobs.is_held_up(client.name):
+                self._say(client, lambda: seen._replace(at_s=self.now_s))
         elif isinstance(command, ev.AskExit) and isinstance(client, Worker):
             if command.is_idle:
                 client.exits_asked += 1

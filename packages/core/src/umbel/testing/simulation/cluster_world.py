@@ -9,6 +9,7 @@ machine that vanishes does not say so to anybody. A head that keeps its records 
 from __future__ import annotations
 
 import itertools
+import json
 from collections.abc import Callable
 from typing import Any, Final
 
@@ -110,6 +111,9 @@ class Cluster(RuntimeWorld):
         self.is_collected = False
         self.acted: list[Any] = []
         self.unchecked: dict[ClusterNode, None] = {}
+        self.told: dict[
+            ClusterNode, dict[str, bool]
+        ] = {}  # which nodes live, as machines were told, when it was looked at last
         self.fault_count = 0  # ends and breaks, each of which may cost whatever is under way one attempt
         self.last_fault_s = 0.0
         self.heads = 0
@@ -158,6 +162,9 @@ class Cluster(RuntimeWorld):
             (node_service, "os", _Os(1 << 65)),
             (connection, "Connection", Wire),
             (addresses, "unacknowledged_bytes", cluster_nodes.unacknowledged_bytes),
+            (addresses, "unanswered_s", lambda _wire: 0.0),  # which break when chance has it
+            (addresses, "let_read_late", lambda _wire: None),
+            (addresses, "bear", lambda _silence_s: None),
             (lease_links, "Lessee", _Lessee),
             (ids, "os", _Os()),
             (other_nodes, "token_of", lambda _config: cluster_nodes.TOKEN),
@@ -587,8 +594,23 @@ class Cluster(RuntimeWorld):
             machine, _ = self.unchecked.popitem()
             if not machine.is_dead:
                 machine.daemon.check_all()
+                self._check_told(machine)
         while self.acted:
             self.check_process(self.acted.pop())
+
+    def _check_told(self, machine: ClusterNode) -> None:
+        """It has been told of no node what a head that began now would not know."""
+        link = machine.daemon.others.link
+        if not self.keeps or link.is_head:
+            return
+        told = {node_id: bool(facts["alive"]) for node_id, facts in link._membership.nodes.items()}
+        if told == self.told.get(machine):
+            return
+        self.told[machine] = told
+        for node_id, is_alive in told.items():
+            record = json.loads(self.records.get(f"node/{node_id}", b"{}\n").partition(b"\n")[0])
+            is_kept = bool(record) and (is_alive or record["ended_s"] is not None)
+            self.must(is_kept, "B2", "%s was told that %s is %s: %s", machine.name, node_id, is_alive, record)
 
 
 HEAD_LOST: Final = cluster_nodes.HEAD_LOST_S

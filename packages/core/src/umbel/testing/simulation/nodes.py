@@ -42,6 +42,7 @@ class Head:
         self.stop_count = 0
         self.waiting = 0
         self.links: dict[int, Stream] = {}
+        self.listening: list[int] = []  # links of those that have been welcomed by them
         self.link_count = 0
         self.books: dict[str, Book] = {}
         self.admitted: set[str] = set()
@@ -272,6 +273,7 @@ class NodesWorld(World):
                     self._say(head, command.link, kind, listed)
                 own = head.table.alive[command.node_id].listed()
                 self._say(head, command.link, "welcome", (head.table.cluster, (own,), head.id))
+                head.listening.append(command.link)
             elif isinstance(command, nodes.Acknowledge):
                 self._say(head, command.link, "heard", None)
             elif isinstance(command, nodes.AskToDrain):
@@ -330,7 +332,7 @@ class NodesWorld(World):
         ids = [change["node_id"] for change in command.changes]
         self.must(len(ids) == len(set(ids)), "Y5", "a node is told of twice at once: %s", ids)
         kind, told = head.told.tell(command.changes)
-        for link in command.links:
+        for link in head.listening:
             self._say(head, link, kind, told)
 
     def _check_death(self, head: Head, command: nodes.DeclareDead) -> None:
