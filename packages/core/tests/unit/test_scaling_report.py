@@ -31,8 +31,8 @@ def test_launches_without_an_answer_are_coming() -> None:
     _, found = told(events.DemandChanged((cpus(1, 2),), (), 0.0), events.Ticked(0.0))
     assert report.in_words(found) == [
         "0 of at most 3 nodes are there or on their way",
-        "is launching 1 of small: min_workers is 1",
-        "is launching 1 of small: {CPU: 1}, which waits",
+        "is launching 1 of small, for 0 s: min_workers is 1",
+        "is launching 1 of small, for 0 s: {CPU: 1}, which waits",
     ]
 
 

@@ -30,7 +30,7 @@ def of_machine(machine: autoscaler.Autoscaler, now_s: float) -> dict[str, Any]:
     return {
         **of_plan(plan._replace(launches=())),  # which are coming, or there
         "max_workers": machine.settings.max_workers,
-        "coming": [_launch(one) for one in machine.outstanding],
+        "coming": [_coming(one, now_s) for one in machine.outstanding],
         "nodes": [
             {
                 "node": node.name,
@@ -50,6 +50,10 @@ def of_machine(machine: autoscaler.Autoscaler, now_s: float) -> dict[str, Any]:
 
 def _launch(one: planning.PlannedLaunch | planning.Outstanding) -> dict[str, Any]:
     return {"type": one.type_name, "count": one.node_count, "reason": one.reason}
+
+
+def _coming(one: planning.Outstanding, now_s: float) -> dict[str, Any]:
+    return {**_launch(one), "for_s": now_s - one.since_s}
 
 
 def _unmet(one: packing.Unplaced) -> dict[str, Any]:
@@ -122,7 +126,10 @@ def in_words(told: Facts) -> list[str]:
     """told: as `of_machine` gives it."""
     own = [one for one in told["nodes"] if one["type"]]
     lines = [f"{len(own)} of at most {told['max_workers']} nodes are there or on their way"]
-    lines += [f"is launching {one['count']} of {one['type']}: {one['reason']}" for one in told["coming"]]
+    lines += [
+        f"is launching {one['count']} of {one['type']}, for {one['for_s']:.0f} s: {one['reason']}"
+        for one in told["coming"]
+    ]
     lines += plan_in_words(told)
     lines += [
         f"{one['type']} could not be launched, {one['times']} times in a row, and is tried again in {one['retry_s']:.0f} s: "
