@@ -2,10 +2,12 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+import re
+from collections.abc import Callable, Mapping
 from typing import Any
 
-from umbel._autoscaling import autoscaler, packing, planning
+from umbel._autoscaling import autoscaler, demand, packing, planning
+from umbel._model import resources
 
 NODES_SHOWN_MAX = 50  # in words
 TYPES_SHOWN_MAX = 5  # in a sentence
@@ -86,29 +88,42 @@ def answer_in_words(answer: Facts) -> list[str]:
     return lines + (in_words(told["scaling"]) if told["scaling"] is not None else ["finds out what runs"])
 
 
-def about(answer: Facts, wanted: str) -> str:
-    """What is done for one kind of what waits, "" for nothing. answer: as for `answer_in_words`. wanted: as plans call it: its
-    amounts in words, or "placement group ID"."""
+def about(answer: Facts, lacks: Facts) -> str:
+    """What is done for one kind of what waits, "" for nothing. answer: as for `answer_in_words`. lacks: {"needs": its amounts in
+    units, "labels": its label selectors}, or {"group": a placement group}. Raises UmbelError, KeyError, TypeError or ValueError
+    for anything else."""
     told = answer["report"]["scaling"] if answer["report"] is not None else None
     if answer["trouble"] or told is None:
         return f"does not run: {answer['trouble']}" if answer["trouble"] else "finds out what runs"
+    is_meant = _meant(lacks)
     found = [
-        f"is launching {one['count']} of {one['type']} for it" for one in told["coming"] if wanted in one["reason"]
+        f"is launching {one['count']} of {one['type']} for it, for {one['for_s']:.0f} s"
+        for one in told["coming"]
+        if is_meant(one["reason"])
     ]
     found += [
         f"has launched {one['type']} {one['node']} for it, which has not joined yet"
         for one in told["nodes"]
-        if one["state"] == planning.NodeState.LAUNCHING.value and wanted in one["launched_for"]
+        if one["state"] == planning.NodeState.LAUNCHING.value and is_meant(one["launched_for"])
     ]
     found += [
         f"launches {one['count']} of {one['type']} for it when those have joined that are coming"
         for one in told["deferred"]
-        if wanted in one["reason"]
+        if is_meant(one["reason"])
     ]
-    for unmet in told["unmet"]:
-        if wanted in unmet["what"]:
-            found.append(_nothing_for(unmet))
+    found += [_nothing_for(unmet) for unmet in told["unmet"] if is_meant(unmet["what"])]
     return ", and ".join(found)
+
+
+def _meant(lacks: Facts) -> Callable[[str], object]:
+    """Whether a text of a plan's names this."""
+    if "group" in lacks:
+        called = f"placement group {lacks['group']} "
+    else:
+        selectors = tuple(tuple((str(label), str(condition)) for label, condition in one) for one in lacks["labels"])
+        called = demand.in_words(demand.Shape(resources.ResourceSet(lacks["needs"]), 1, selectors))
+    # What follows may be labels, of another kind of what waits that needs as much.
+    return re.compile(re.escape(called) + "(?! with )").search
 
 
 def _nothing_for(unmet: Facts) -> str:
