@@ -38,7 +38,7 @@ def of_machine(machine: autoscaler.Autoscaler, now_s: float) -> dict[str, Any]:
                 "node": node.name,
                 "type": node.type_name,
                 "state": node.state.value,
-                "why": node.why_it_goes or plan.kept.get(node.name, "it has just been seen"),
+                "why": node.why_it_goes or plan.kept.get(node.name, "it has come since the last decision"),
                 "launched_for": node.reason if node.type_name else "",
             }
             for node in machine.nodes.values()
