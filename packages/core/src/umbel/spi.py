@@ -351,8 +351,9 @@ class NodeLauncher(Protocol):
     calls it, beside those of its type: so the cluster knows which node is which. Whoever calls may be gone afterwards,
     and another launcher for the same cluster goes on from `running`: nothing that matters is kept in this object.
 
-    Calls block, and come from one thread at a time. They end: after minutes at most, with an error if need be. Each may
-    raise NodeLaunchError, when asking again may help, and InvalidOption or AuthenticationError, when it will not.
+    Calls block. They end: after minutes at most, with an error if need be. `launch` is called while others of its calls, and one
+    of another method, have not returned, each from a thread of its own; the others come one at a time. Each may raise
+    NodeLaunchError, when asking again may help, and InvalidOption or AuthenticationError, when it will not.
     """
 
     def check(self, spec: NodeSpec) -> None:
@@ -362,8 +363,8 @@ class NodeLauncher(Protocol):
     def launch(self, spec: NodeSpec, count: int) -> Sequence[str]:
         """So many more nodes of a type; what each is called, unique for ever in this cluster.
 
-        They need not have joined yet, but `running` has them once this returns. Raises NodeLaunchError when there are less,
-        with those that there are: what the error does not name is ended, or `running` has it.
+        They need not have joined yet, but `running` has them once this returns, and may before. Raises NodeLaunchError when
+        there are less, with those that there are: what the error does not name is ended, or `running` has it.
         """
         ...
 

@@ -2,9 +2,9 @@
 
 from __future__ import annotations
 
-import contextlib
 import json
 import os
+import re
 import signal
 import subprocess
 import sys
@@ -13,100 +13,29 @@ from pathlib import Path
 from typing import Any
 
 import drivers
-import homes
 import pytest
+from scaling import LATE_S, SMALL, STORE, Up, described, own_home, up
 
 import umbel
 from umbel import exceptions
 from umbel._base import sessions
-from umbel._client import cluster_files, cluster_node, scaled_clusters, tool
+from umbel._client import cluster_node, scaled_clusters, tool
 from umbel._model import node_labels
 from umbel.autoscaler import sdk
-from umbel.util.scheduling_strategies import PlacementGroupSchedulingStrategy
+from umbel.util.scheduling_strategies import NodeAffinitySchedulingStrategy, PlacementGroupSchedulingStrategy
 
 pytestmark = [
     pytest.mark.skipif(not sys.platform.startswith("linux"), reason="processes are found through /proc"),
     pytest.mark.timeout(180),
 ]
 
-STORE = {"object_store_memory": 80 << 20}
-SMALL = {"resources": {"CPU": 1, "small": 1, **STORE}}
-LATE_S = 90.0  # for several nodes to come or to go, on a machine that is busy
 TIMEOUT_S = 120
 
 
 @pytest.fixture(autouse=True)
-def home(monkeypatch: pytest.MonkeyPatch) -> Iterator[Path]:
-    """For tokens too. At the end no session may be left, nor what daemons have to sweep."""
-    quick = {"UMBEL_AUTOSCALER_PERIOD_S": "0.2", "UMBEL_NODE_RECONNECT_S": "1", "UMBEL_HEAD_LOST_S": "2"}
-    with homes.own_home(**quick) as directory:
-        monkeypatch.setenv("HOME", directory)
+def home() -> Iterator[Path]:
+    with own_home() as directory:
         yield Path(directory)
-        assert homes.is_empty(directory)
-        assert not os.path.isdir(os.path.join(directory, ".umbel", "clusters"))
-
-
-def described(**changed: Any) -> cluster_files.ClusterFile:
-    content = {
-        "cluster_name": "test",
-        "idle_timeout_minutes": 0.01,
-        "head_node_type": "head",
-        "available_node_types": {"head": {"resources": {"CPU": 1, **STORE}}, "small": {**SMALL, "max_workers": 3}},
-        **changed,
-    }
-    return cluster_files.parsed(content, "test.json")
-
-
-class Up:
-    """A cluster that is up."""
-
-    def __init__(self, file: cluster_files.ClusterFile) -> None:
-        self.file = file
-        self.started = scaled_clusters.start(file, cluster_node.Place(host="127.0.0.1", port=0))
-        self.session_dir = self.started.launched.session_dir
-
-    def query(self, what: str) -> Any:
-        with tool.Tool(self.session_dir) as asker:
-            return asker.query(what)
-
-    def nodes(self) -> dict[str, dict[str, Any]]:
-        """Those that live and were launched, by what they are called."""
-        living = [one for one in self.query("nodes") if one["alive"] and not one["is_head"]]
-        return {one["labels"][node_labels.INSTANCE_ID]: one for one in living}
-
-    def until(self, count: int) -> dict[str, dict[str, Any]]:
-        """That there are so many."""
-        drivers.wait_until(lambda: len(self.nodes()) == count, timeout_s=LATE_S, what=f"{count} nodes; {self.told()}")
-        return self.nodes()
-
-    def told(self) -> dict[str, Any]:
-        """What the autoscaler says, once it has looked."""
-
-        def said() -> Any:
-            answer = self.query("autoscaler")
-            return answer["report"] is not None and answer["report"]["scaling"] is not None and answer
-
-        found: dict[str, Any] = drivers.wait_until(said, what="the autoscaler to say something")
-        return found
-
-    def scaling(self) -> dict[str, Any]:
-        found: dict[str, Any] = self.told()["report"]["scaling"]
-        return found
-
-    def daemons(self) -> list[int]:
-        """The process ids of launched nodes' daemons."""
-        return [sessions.daemon_of(one["session_dir"]) for one in self.nodes().values()]
-
-
-@contextlib.contextmanager
-def up(**changed: Any) -> Iterator[Up]:
-    made = Up(described(**changed))
-    try:
-        yield made
-    finally:
-        umbel.shutdown()
-        scaled_clusters.end(made.file)
-        made.started.launched.close()
 
 
 def burst(made: Up, count: int, nodes: int, gate: Path) -> list[tuple[int, str]]:
@@ -235,18 +164,39 @@ def test_room_that_is_requested_is_there_until_it_is_taken_back(home: Path) -> N
         made.until(0)
 
 
-def test_what_nothing_can_be_launched_for_is_explained() -> None:
-    with up() as made:
+WITH_GPU = {
+    "head": {"resources": {"CPU": 1, **STORE}}, "small": {**SMALL, "min_workers": 1},
+    "gpu": {"resources": {"CPU": 1, "GPU": 2, **STORE}},
+}  # fmt: skip
+
+
+def test_what_nothing_can_be_launched_for_is_explained_on_every_node() -> None:
+    with up(available_node_types=WITH_GPU, max_workers=1) as made:
+        (node,) = made.until(1).values()
+
+        @umbel.remote(num_cpus=1)
+        class Asker:
+            def why(self, *parts: str) -> None:
+                waiting = umbel.remote(num_gpus=2)(lambda: None).remote()
+                drivers.wait_until(lambda: all(part in umbel.explain(waiting) for part in parts), what=f"{parts}")
+
         umbel.init(address=made.started.address)
         sdk.request_resources(bundles=[{"GPU": 1}])
         drivers.wait_until(lambda: made.scaling()["unmet"], what="what is not met")
         (unmet,) = made.scaling()["unmet"]
         assert unmet["what"] == "{GPU: 1}, of a standing request"
-        assert [one["kind"] for one in unmet["looked_at"]] == ["too small"]
-        waiting = umbel.remote(num_gpus=2)(lambda: None).remote()
-        drivers.wait_until(
-            lambda: "the autoscaler launches nothing for it (small: " in umbel.explain(waiting), what="it"
-        )
+        assert [one["kind"] for one in unmet["looked_at"]] == ["too small", "max_workers of the cluster"]
+        nothing = "the autoscaler launches nothing for it (small: a node of it has {CPU: 1, GPU: 0}, less than"
+        on_node = NodeAffinitySchedulingStrategy(node["node_id"], soft=False)
+        told = Asker.options(scheduling_strategy=on_node).remote().why.remote(nothing, "the cluster's max_workers of 1")
+        labels = umbel.remote(label_selector={"zone": "q"})(lambda: None).remote()
+        actor = Asker.options(num_gpus=2).remote().why.remote()
+        for part, ref in {"its labels are {}, not zone=q": labels, "less than {CPU: 1, GPU: 2}": actor}.items():
+            text = drivers.wait_until(
+                lambda ref=ref, part=part: part in (told := umbel.explain(ref)) and told, what=part
+            )
+            assert "the autoscaler launches nothing for it (small: " in text
+        umbel.get(told, timeout=LATE_S)
 
 
 def test_launches_that_fail_are_explained_and_tried_again(monkeypatch: pytest.MonkeyPatch) -> None:
@@ -355,3 +305,38 @@ def test_autoscaler_that_is_killed_starts_again_and_launches_nothing_twice() -> 
         drivers.wait_until(lambda: made.told()["report"]["at_s"] > said_s, what="another one to say something")
         drivers.wait_until(lambda: len(made.scaling()["nodes"]) == 3, what="it to know all")
         assert made.nodes().keys() == before.keys()
+
+
+def test_whoever_asks_for_what_no_node_has_is_told_what_the_autoscaler_does(
+    monkeypatch: pytest.MonkeyPatch, capfd: pytest.CaptureFixture[str]
+) -> None:
+    """Before: warnings and errors said to add a node, and nothing of the autoscaler."""
+    monkeypatch.setenv("UMBEL_INFEASIBLE_TIMEOUT_S", "2")
+    with up(available_node_types=WITH_GPU, max_workers=1) as made:
+        (node,) = made.until(1).values()
+
+        @umbel.remote(num_cpus=1)
+        class Asker:
+            def told(self) -> str:
+                with pytest.raises(exceptions.TaskUnschedulableError) as raised:
+                    umbel.get(umbel.remote(num_gpus=2)(lambda: None).remote())
+                return str(raised.value)
+
+        umbel.init(address=made.started.address)
+        waiting = [
+            Asker.options(scheduling_strategy=NodeAffinitySchedulingStrategy(node["node_id"], soft=False)).remote().told.remote(),
+            umbel.remote(num_gpus=2)(lambda: None).remote(),
+            umbel.remote(label_selector={"zone": "q"})(lambda: None).remote(),
+            Asker.options(num_gpus=2).remote().told.remote(),
+            umbel.util.placement_group([{"GPU": 3}]).ready(),
+        ]  # fmt: skip
+        errors = [umbel.get(waiting.pop(0), timeout=LATE_S)]
+        for ref in waiting:
+            with pytest.raises(exceptions.UmbelError) as raised:
+                umbel.get(ref, timeout=LATE_S)
+            errors.append(str(raised.value))
+        says = re.compile(": the autoscaler (launches nothing for it|has not decided about it yet)")
+        assert [error for error in errors if not says.search(error)] == []
+        warned = [line for line in capfd.readouterr().err.splitlines() if " waits: " in line]
+        assert len(warned) == 4
+        assert [line for line in warned if not says.search(line)] == []

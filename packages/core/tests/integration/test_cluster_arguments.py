@@ -68,6 +68,11 @@ def test_nodes_have_what_they_are_started_with() -> None:
         assert umbel.get(there.remote(), timeout=TIMEOUT_S) == ("there", head.address, "")
         assert umbel.get_runtime_context().gcs_address == head.address
         assert "WHERE" not in os.environ
+        umbel.shutdown()
+        with pytest.raises(ValueError, match=r"^_node_name: this belongs to the node that starts"):
+            umbel.init(address=head.address, _node_name="third")
+        with pytest.warns(UserWarning, match="ignores _memory: it is the running node's"):
+            umbel.init(address=head.address, _memory=1 << 30)
     finally:
         cluster.shutdown()
 

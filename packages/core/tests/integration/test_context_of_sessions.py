@@ -34,6 +34,24 @@ def test_context_of_a_session_tells_where_it_is_and_ends_it(engine: str) -> None
 
 
 @pytest.mark.parametrize("engine", ["native", "inline"])
+def test_node_has_the_name_and_the_memory_that_were_asked_for(engine: str) -> None:
+    """They were ignored."""
+    output, _ = drivers.run("""
+        import umbel
+
+        umbel.init(num_cpus=1, _node_name="mine", _memory=1 << 30, infeasible_timeout_s=0.1)
+        (node,) = umbel.nodes()
+        assert (node["NodeName"], node["Resources"]["memory"]) == ("mine", float(1 << 30)), node
+        assert umbel.get(umbel.remote(memory=1 << 30)(lambda: 1).remote()) == 1
+        try:
+            umbel.get(umbel.remote(memory=(1 << 30) + 1)(lambda: 1).remote())
+        except umbel.exceptions.TaskUnschedulableError as error:
+            print("done")
+    """, UMBEL_ENGINE=engine)  # fmt: skip
+    assert output == "done\n"
+
+
+@pytest.mark.parametrize("engine", ["native", "inline"])
 def test_runtime_env_of_a_session_is_told_in_all_of_it(engine: str) -> None:
     output, _ = drivers.run("""
         import umbel

@@ -112,7 +112,8 @@ def test_a_program_of_another_such_node_uses_it_through_the_head(
         capture_output=True,
         text=True,
     )
-    assert f"Node {there.node_id[:8]} (at 127.0.0.1:0, reached through the head)" in told.stdout
+    assert f"Node {there.node_id[:8]} (at 127.0.0.1, where it listens nowhere, reached through the head)" in told.stdout
+    assert f"Node {here.node_id[:8]} ({os.path.basename(here.session_dir)}, listens nowhere)" in told.stdout
 
 
 def test_a_program_without_a_node_uses_it(

@@ -251,7 +251,8 @@ def test_infeasible_demand_is_warned_about_once_and_says_what_to_do() -> None:
     (warning,) = state.apply(ev.Ticked(INFEASIBLE_WARNING_S))
     assert warning == ev.Warn(
         "A task cannot be scheduled and waits: it needs {CPU: 3}, but this node has {CPU: 2} in all; "
-        "ask for less of CPU, or start Umbel with more"
+        "ask for less of CPU, or start Umbel with more",
+        {"needs": {"CPU": 3 * UNIT}, "labels": []},
     )
     assert state.apply(ev.Ticked(9.0)) == []
     assert state.next_tick_s() is None
@@ -291,7 +292,8 @@ def test_demand_that_the_node_refuses_waits_with_that_reason() -> None:
     state = make(2)
     assert state.apply(demand(1, refusal="wrong labels"), demand(1, key="g")) == [ev.StartWorker("w1", "")]
     assert str(state.pending()[0].why) == "wrong labels"
-    assert state.apply(ev.Ticked(1.0)) == [ev.Warn("A task cannot be scheduled and waits: wrong labels")]
+    lacks = {"needs": {"CPU": UNIT}, "labels": []}
+    assert state.apply(ev.Ticked(1.0)) == [ev.Warn("A task cannot be scheduled and waits: wrong labels", lacks)]
 
 
 def test_pending_tells_busy_resources_from_a_starting_worker() -> None:

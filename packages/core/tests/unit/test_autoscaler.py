@@ -86,6 +86,42 @@ def test_nothing_is_launched_for_what_is_on_its_way() -> None:
     assert told(one, seen("a", at_s=11.0), events.Ticked(15.0)) == []
 
 
+def test_a_node_that_is_seen_before_its_launch_is_answered_counts_once() -> None:
+    """Clouds answer late: what a node that is there already cannot serve is launched for at once, and not after the answer."""
+    one = machine()
+    told(one, waits(cpus(4, 1)), events.Ticked(0.0))
+    told(one, events.Listed({"a": "cpu"}, 4.0, 4.5), waits(cpus(4, 2), at_s=5.0))
+    assert launched(told(one, events.Ticked(5.0))) == {"cpu": 1}
+    told(one, events.Listed({}, 6.0, 6.5))  # listings have it for certain once its launch has returned
+    assert told(one, events.Ticked(10.0)) == []
+    told(one, answered(1, "a", at_s=30.0), events.Listed({"a": "cpu"}, 31.0, 31.0), seen("a", free=0, at_s=32.0))
+    assert one.nodes["a"].reason == "{CPU: 4}, which waits"
+    assert told(one, waits(cpus(4, 1), at_s=33.0), events.Ticked(35.0)) == []  # the other one comes
+
+
+def test_a_node_that_was_there_before_is_gone_when_a_listing_says_so_after_all_launches_are_answered() -> None:
+    one = machine()
+    told(one, waits(cpus(4, 1)), events.Ticked(0.0), events.Listed({"stray": "cpu"}, 1.0, 2.0))
+    told(one, events.Listed({}, 3.0, 4.0))
+    assert "stray" in one.nodes  # it may be what the launch makes
+    told(one, answered(1, "a", at_s=5.0), events.Listed({"a": "cpu"}, 6.0, 7.0))
+    assert list(one.nodes) == ["a"]
+
+
+def test_so_many_launches_are_without_an_answer_at_a_time() -> None:
+    types = [kind(f"t{number}", least=1) for number in range(planning.LAUNCHES_MAX + 2)]
+    one = machine(*types)
+    first = told(one, events.Ticked(0.0))
+    assert len(first) == planning.LAUNCHES_MAX
+    assert one.last_plan is not None
+    assert [later.type_name for later in one.last_plan.deferred] == [types[-2].name, types[-1].name]
+    assert told(one, events.Ticked(5.0)) == []
+    told(one, answered(1, "a", at_s=6.0))
+    assert [launch.type_name for launch in told(one, events.Ticked(10.0)) if isinstance(launch, events.Launch)] == [
+        types[-2].name
+    ]
+
+
 def test_room_that_is_there_is_used_first() -> None:
     one = machine()
     assert launched(told(one, seen("a", free=2), waits(cpus(1, 4)), events.Ticked(0.0))) == {"cpu": 1}

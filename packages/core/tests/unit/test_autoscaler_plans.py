@@ -74,9 +74,10 @@ def situations(draw: Any) -> planning.Situation:
         node.available = draw(st.sampled_from((node.total, amounts(1), resources.EMPTY)))
         node.labels = draw(ZONES)
         node.idle_since_s = draw(st.sampled_from((None, 1.0)))
+        node.is_early = draw(st.booleans())
         nodes.append(node)
     outstanding = [
-        planning.Outstanding(draw(st.sampled_from(types)).name, draw(st.integers(1, 20)), "because")
+        planning.Outstanding(draw(st.sampled_from(types)).name, draw(st.integers(1, 20)), "because", 0.0)
         for _ in range(draw(st.integers(0, 2)))
     ]
     made = Settings(types, draw(st.sampled_from((5, 60, 1_000))), upscaling_speed=draw(st.sampled_from((0.5, 100.0))))

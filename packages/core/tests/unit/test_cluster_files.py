@@ -173,8 +173,8 @@ def test_dry_run_says_what_would_be_launched_and_what_not(tmp_path: Path) -> Non
             "launches 1 of small: min_workers is 1",
             "launches 2 of large: 64 x {CPU: 1}, which waits; 32 x {CPU: 1}, which waits",
             "no room for {GPU: 1}:",
-            "  small: a node of it has {CPU: 4}, less than {GPU: 1}",
-            "  large: a node of it has {CPU: 64, licence: 0.5}, less than {GPU: 1}",
+            "  small: a node of it has {GPU: 0}, less than {GPU: 1}",
+            "  large: a node of it has {GPU: 0}, less than {GPU: 1}",
         ],
     )
     told = json.loads(run(path, "--dry-run", "--demand", '{"GPU": 1}', "--json").stdout)

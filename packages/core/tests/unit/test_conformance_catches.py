@@ -6,6 +6,7 @@ import contextlib
 import inspect
 import os
 import random
+import threading
 import time
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from pathlib import Path
@@ -454,6 +455,20 @@ class Odd(Launcher):
         return f"{super().name()}/"
 
 
+class Mixing(Launcher):
+    """Keeps what it is asked for in a place that all its calls share."""
+
+    def __init__(self, cluster: str, **options: Any) -> None:
+        super().__init__(cluster, **options)
+        self.asked = threading.Barrier(2)
+
+    def launch(self, spec: spi.NodeSpec, count: int) -> Sequence[str]:
+        self.asked.wait(timeout=60)
+        self.wanted = spec
+        self.asked.wait(timeout=60)
+        return super().launch(self.wanted, count)
+
+
 LAUNCHER_FAULTS: dict[type[Launcher], str] = {
     Lagging: "test_what_was_launched_runs",
     OnItsOwn: "test_another_launcher_of_the_cluster_goes_on",
@@ -463,6 +478,7 @@ LAUNCHER_FAULTS: dict[type[Launcher], str] = {
     Everybodys: "test_nodes_of_other_clusters_are_none_of_ours",
     Trusting: "test_a_bad_configuration_is_refused_before_anything_starts",
     Odd: "test_names_are_labels",
+    Mixing: "test_launches_at_the_same_time_make_different_nodes",
 }
 
 

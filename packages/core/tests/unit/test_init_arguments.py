@@ -63,7 +63,7 @@ def test_logging_configuration_is_one_of_ours(wrong: Any) -> None:
 
 
 @pytest.mark.parametrize("wrong", [5, ["native"], b"native", True])
-@pytest.mark.parametrize("name", ["engine", "scheduler"])
+@pytest.mark.parametrize("name", ["engine", "scheduler", "_node_name"])
 def test_engines_and_schedulers_are_named_by_text(name: str, wrong: Any) -> None:
     with pytest.raises(TypeError, match=rf"^{name} must be a str, got .* of type \w+; omit it for the default"):
         umbel.init(**{name: wrong})
@@ -119,3 +119,13 @@ def test_node_that_is_not_there_says_what_to_do() -> None:
         running_nodes.named("foo", [])
     with pytest.raises(ConnectionError, match="no node 'foo' runs on this machine; name one of these:\n  /bar"):
         running_nodes.named("foo", ["/bar"])
+
+
+@pytest.mark.parametrize(
+    ("wrong", "error"), [(True, TypeError), ("1 GiB", TypeError), (1.5, TypeError), (0, ValueError)]
+)
+def test_memory_is_a_number_of_bytes(wrong: Any, error: type[Exception]) -> None:
+    with pytest.raises(
+        error, match=r"memory must be a (whole )?number of bytes.* got .*; omit it for what is available"
+    ):
+        umbel.init(engine="inline", _memory=wrong)

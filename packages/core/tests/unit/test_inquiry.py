@@ -2,8 +2,11 @@
 
 from __future__ import annotations
 
+import json
 from collections.abc import Callable, Mapping
 from typing import Any
+
+import pytest
 
 from umbel import exceptions
 from umbel._client import inquiry
@@ -58,25 +61,36 @@ def test_a_group_that_cannot_be_looked_at_says_why() -> None:
 class Small(_Alone):
     """An agent of a cluster with an autoscaler, where a task waits that no node can run."""
 
+    said: str | None = "launches nothing for it (small: is too small)"
+
     def ask(self, _process: str, _what: str, _about: str) -> dict[str, Any]:
         facts = {"key": "k"}
         return {"reason": Reason(reasons.QUEUED, "it", "waits for a worker", facts=facts).as_json()}
 
     def query(self, what: str, about: str = "", *, node: str = "") -> Any:
         if what == "pending":
-            facts = {"needs": {"CPU": 90_000}}
+            facts = {"lacks": {"needs": {"CPU": 90_000}, "labels": []}}
             why = Reason(reasons.INFEASIBLE, "it", "needs {CPU: 9}", "ask for less", facts).as_json()
             return [{"client": "p", "actor": "", "key": "k", "why": why}]
-        assert what == "autoscaler"
-        unmet = {"what": "{CPU: 9}", "looked_at": [{"type": "small", "why": "is too small"}], "able_count": 0}
-        scaling = {"coming": [], "nodes": [], "deferred": [], "unmet": [unmet]}
-        return {"trouble": "", "age_s": 0.0, "report": {"troubles": [], "scaling": scaling}}
+        assert (what, json.loads(about)) == ("launches", {"needs": {"CPU": 90_000}, "labels": []})
+        return self.said
 
 
 def test_what_no_node_can_run_is_followed_to_the_autoscaler() -> None:
     told = inquiry.story(Small(), "p", "0")
     assert str(told.last()) == "the autoscaler launches nothing for it (small: is too small)"
     assert told.last().code == reasons.INFEASIBLE
+
+
+@pytest.mark.parametrize(
+    ("said", "last"),
+    [("", "the autoscaler has not decided about it yet"), (None, "it needs {CPU: 9}; ask for less")],
+    ids=["before it looked", "no autoscaler"],
+)
+def test_what_no_node_can_run_and_the_autoscaler_says_nothing_of(said: str | None, last: str) -> None:
+    asker = Small()
+    asker.said = said
+    assert str(inquiry.story(asker, "p", "0").last()) == last
 
 
 def running(task: str, *waits: str, needs_all: bool = True) -> dict[str, Any]:

@@ -63,6 +63,9 @@ class Daemon:
     def late_s(self, _actor: str) -> float:
         return 0.0
 
+    def launches_for(self, _lacks: Any) -> str:
+        return ""
+
     def own_load(self) -> Message:
         return self.load
 
@@ -137,7 +140,7 @@ class Daemon:
     def infeasible_timeout_s(self) -> float | None:
         return None
 
-    def answer(self, what: str) -> Any:
+    def answer(self, what: str, _about: str) -> Any:
         return {"actors": self.control.listed, "jobs": self.control.jobs_listed}[what]()
 
     def answer_query(self, client: str, message: Message) -> None:

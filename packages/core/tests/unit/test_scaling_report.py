@@ -31,8 +31,8 @@ def test_launches_without_an_answer_are_coming() -> None:
     _, found = told(events.DemandChanged((cpus(1, 2),), (), 0.0), events.Ticked(0.0))
     assert report.in_words(found) == [
         "0 of at most 3 nodes are there or on their way",
-        "is launching 1 of small: min_workers is 1",
-        "is launching 1 of small: {CPU: 1}, which waits",
+        "is launching 1 of small, for 0 s: min_workers is 1",
+        "is launching 1 of small, for 0 s: {CPU: 1}, which waits",
     ]
 
 
@@ -59,16 +59,49 @@ def answer(machine: autoscaler.Autoscaler, at_s: float) -> dict[str, Any]:
     return {"trouble": "", "age_s": 0.0, "report": {"scaling": report.of_machine(machine, at_s), "troubles": []}}
 
 
+def lacks(count: float, **labels: str) -> dict[str, Any]:
+    return {"needs": {"CPU": int(count * 10_000)}, "labels": [[list(one) for one in labels.items()]] if labels else []}
+
+
 def test_what_is_done_about_one_demand() -> None:
     machine, _ = told(events.DemandChanged((cpus(1, 2), cpus(9)), (), 0.0), events.Ticked(0.0))
-    assert report.about(answer(machine, 0.0), "{CPU: 1}") == "is launching 1 of small for it"
-    assert report.about(answer(machine, 0.0), "{CPU: 7}") == ""
-    assert report.about(answer(machine, 0.0), "{CPU: 9}") == (
+    assert report.about(answer(machine, 7.0), lacks(1)) == "is launching 1 of small for it, for 7 s"
+    assert report.about(answer(machine, 0.0), lacks(7)) == ""
+    assert report.about(answer(machine, 0.0), lacks(9)) == (
         "launches nothing for it (small: a node of it has {CPU: 1}, less than {CPU: 9})"
     )
     machine.apply(events.LaunchAnswered(2, ("n1",), 1.0))
-    assert report.about(answer(machine, 1.0), "{CPU: 1}") == "has launched small n1 for it, which has not joined yet"
-    assert report.about({"trouble": "it ended", "age_s": 0.0, "report": None}, "{CPU: 1}") == "does not run: it ended"
+    assert report.about(answer(machine, 1.0), lacks(1)) == "has launched small n1 for it, which has not joined yet"
+    assert report.about({"trouble": "it ended", "age_s": 0.0, "report": None}, lacks(1)) == "does not run: it ended"
+
+
+def test_what_is_done_about_a_demand_with_labels_is_not_told_of_one_without() -> None:
+    gpus = demand.Shape(ResourceSet.from_floats({"GPU": 2}), 2, ((("zone", "a"),),))
+    machine, _ = told(events.DemandChanged((cpus(9)._replace(label_selectors=gpus.label_selectors), gpus), (), 0.0))
+    machine.apply(events.Ticked(0.0))
+    assert report.about(answer(machine, 0.0), lacks(9)) == ""
+    assert report.about(answer(machine, 0.0), lacks(9, zone="b")) == ""
+    assert report.about(answer(machine, 0.0), lacks(9, zone="a")) == (
+        "launches nothing for it (small: its labels are {}, not zone=a)"
+    )
+
+
+def test_what_a_type_lacks_is_told_and_not_what_else_it_has() -> None:
+    large = node_types.NodeType("large", ResourceSet.from_floats({"CPU": 8, "object_store_memory": 83886100}), 3, 0)
+    machine = autoscaler.Autoscaler(node_types.Settings((large,), 3, idle_timeout_s=10.0))
+    gpus = demand.Shape(ResourceSet.from_floats({"CPU": 1, "GPU": 2}))
+    machine.apply(events.DemandChanged((gpus,), (), 0.0))
+    machine.apply(events.Ticked(0.0))
+    assert report.about(answer(machine, 0.0), {"needs": {"CPU": 10_000, "GPU": 20_000}, "labels": []}) == (
+        "launches nothing for it (large: a node of it has {CPU: 8, GPU: 0}, less than {CPU: 1, GPU: 2})"
+    )
+
+
+def test_what_is_done_about_a_placement_group() -> None:
+    group = demand.Group("abc", (ResourceSet.from_floats({"CPU": 9}),), "PACK")
+    machine, _ = told(events.DemandChanged((), (group,), 0.0), events.Ticked(0.0))
+    assert report.about(answer(machine, 0.0), {"group": "ab"}) == ""
+    assert report.about(answer(machine, 0.0), {"group": "abc"}).startswith("launches nothing for it (small: ")
 
 
 def test_node_that_goes_says_why_and_one_that_was_not_drained_is_kept_again() -> None:

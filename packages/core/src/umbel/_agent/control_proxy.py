@@ -35,7 +35,7 @@ _PASSED_ON = (
 )  # fmt: skip
 _ASKED_OF_HEAD = {
     "actors": "actors", "jobs": "jobs", "placement_groups": "placement groups", "autoscaler": "autoscaler's launches",
-    "cluster_events": "events",
+    "cluster_events": "events", "launches": "autoscaler's launches",
 }  # fmt: skip
 # What need not be said to another head: it is told of this by what there is, or decides it anew.
 _RESTATED = (
@@ -171,7 +171,7 @@ class ControlProxy:
         self._creations: dict[tuple[str, int], str] = {}  # requests by which some of them are created, with those
         self._askers: dict[str, dict[int, None]] = {}  # processes with requests that were not answered
         self._jobs: dict[str, Job] = {}  # of drivers here
-        self._tells_load = False  # the head has an autoscaler
+        self.tells_load = False  # the head has an autoscaler
         self._told_load: Message | None = None
         self._told_room: Message | None = None  # since bundles were given back, for some beats
         self._room_looks = 0  # of those, so many are left
@@ -329,7 +329,7 @@ class ControlProxy:
 
     def _begin_to_tell_load(self) -> None:
         """It is told by the next look."""
-        self._tells_load, self._told_load = True, None
+        self.tells_load, self._told_load = True, None
 
     def look(self) -> None:
         """To be called with each beat: tell the head what waits here, if it wants to know and that has changed."""
@@ -337,7 +337,7 @@ class ControlProxy:
             self._room_looks -= 1
             if not self._room_looks:
                 self._told_room = None
-        if not self._tells_load or self._send is None:
+        if not self.tells_load or self._send is None:
             return
         load = self._daemon.own_load()
         if load != self._told_load:

@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Mapping
 from typing import Protocol
 
-from umbel._agent import bundles, shares
+from umbel._agent import bundles, load, shares
 from umbel._agent.builds import Builds
 from umbel._agent.demand_table import DemandTable
 from umbel._agent.ledger import Ledger, describe, shown
@@ -77,7 +77,7 @@ class DemandReasons:
 
     def reason(self, demand: Demand) -> Reason:
         if demand.refusal:
-            return Reason(reasons.INFEASIBLE, "", demand.refusal)
+            return Reason(reasons.INFEASIBLE, "", demand.refusal, facts=_lacks(demand, demand.placement))
         if self._serving.is_kept_out(demand):
             text = f"is being drained ({self._table.draining}), and begins nothing any more"
             return Reason(reasons.NODE, self._here() or "this node", text, "start another node that can have it")
@@ -126,7 +126,12 @@ class DemandReasons:
             "it",
             f"needs {describe(demand.placement)}, but {where} has {{{in_all}}} in all{others}",
             f"ask for less of {', '.join(sorted(demand.lacking))}, or {more}",
-            {"needs": dict(demand.placement), "total": has, "lacking": dict(demand.lacking)},
+            {
+                "needs": dict(demand.placement),
+                "total": has,
+                "lacking": dict(demand.lacking),
+                **_lacks(demand, {**demand.resources, **demand.placement}),
+            },
         )
 
     def _short(self, demand: Demand, pool: bundles.Bundle | None, where: str, missing: Mapping[str, int]) -> Reason:
@@ -158,6 +163,7 @@ class DemandReasons:
                 "needs": dict(demand.resources),
                 "free": {name: ledger.free[name] for name in sorted(missing)},
                 "held_by": holders + groups,
+                **_lacks(demand, demand.resources),
                 **({"job": demand.job.id, "priority": demand.job.priority} if self._shares.is_shared else {}),
             },
         )
@@ -175,6 +181,13 @@ class DemandReasons:
             what = _counted(len(kept), "task that was", "tasks that were")
             text += f"; {what} to be stopped for it cannot be: {', '.join(sorted(set(kept)))}"
         return text
+
+
+def _lacks(demand: Demand, needs: Mapping[str, int]) -> dict[str, object]:
+    """What is to be asked of `launches` about it; nothing where no other node could help."""
+    if demand.group or load.is_bound(demand.strategy):
+        return {}
+    return {"lacks": {"needs": dict(needs), "labels": demand.label_selectors or []}}
 
 
 def _counted(count: int, one: str, several: str) -> str:

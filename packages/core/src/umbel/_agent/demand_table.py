@@ -13,6 +13,7 @@ from umbel._agent import events as ev
 from umbel._agent.ledger import Ledger
 from umbel._agent.records import Demand, Place
 from umbel._base import checks
+from umbel._model import reasons
 
 INFEASIBLE_WARNING_S = 1.0  # users add resources or nodes right after; do not cry at once
 NODE: Final = (None,)  # what all is served from that is in no placement group
@@ -117,22 +118,26 @@ class DemandTable:
                 due.append(demand.since_s + self._timeout_s)
         return due
 
-    def look_at_infeasible(self, at_s: float, reason_of: Callable[[Demand], object]) -> list[ev.AgentCommand]:
+    def look_at_infeasible(self, at_s: float, reason_of: Callable[[Demand], reasons.Reason]) -> list[ev.AgentCommand]:
         """Warn of demands that can never be served, once each, and end those that have waited too long for a change."""
         commands: list[ev.AgentCommand] = []
         limit_s = self._timeout_s
         for place, demand in list(self.infeasible.items()):
             if limit_s is not None and demand.since_s + limit_s <= at_s:
                 self.drop(place)
-                reason = f"{reason_of(demand)} (it has waited for {limit_s:g} s, which is infeasible_timeout_s)"
+                why = reason_of(demand)
+                reason = f"{why} (it has waited for {limit_s:g} s, which is infeasible_timeout_s)"
                 if demand.actor:
                     commands.append(ev.ActorUnplaceable(demand.actor, reason, is_unschedulable=True))
                 else:
-                    commands.append(ev.DemandFailed(demand.client, demand.key, reason, is_unschedulable=True))
+                    lacks = why.facts.get("lacks")
+                    failed = ev.DemandFailed(demand.client, demand.key, reason, is_unschedulable=True, lacks=lacks)
+                    commands.append(failed)
             elif not demand.is_warned_of and demand.since_s + INFEASIBLE_WARNING_S <= at_s:
                 demand.is_warned_of = True
                 what = "An actor" if demand.actor else "A task"
-                commands.append(ev.Warn(f"{what} cannot be scheduled and waits: {reason_of(demand)}"))
+                why = reason_of(demand)
+                commands.append(ev.Warn(f"{what} cannot be scheduled and waits: {why}", why.facts.get("lacks")))
         return commands
 
     def check(self, clients: Mapping[str, object]) -> None:

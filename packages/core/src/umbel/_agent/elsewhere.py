@@ -6,6 +6,7 @@ from __future__ import annotations
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from typing import Any
 
+from umbel._base.nodes import address_in_words
 from umbel._model import node_labels
 
 Node = Mapping[str, Any]
@@ -43,7 +44,8 @@ def by_id(nodes: Iterable[Node], wanted: str) -> str:
             if node["alive"] and node.get("draining"):
                 return "which is being drained, and begins nothing any more; make the affinity soft"
             if node["alive"]:
-                return f"which is another one of this cluster, at {node['address']}, and cannot be asked now; try again"
+                where = address_in_words(node["address"])
+                return f"which is another one of this cluster, at {where}, and cannot be asked now; try again"
             return f"which is dead: {node['reason']}; correct the node id or make the affinity soft"
     return "which this cluster does not have; correct the node id or make the affinity soft"
 
@@ -61,5 +63,5 @@ def _told(nodes: Sequence[Node], is_fit: Callable[[Node], bool]) -> str:
 
 
 def _named(nodes: Sequence[Node]) -> str:
-    named = ", ".join(f"{node['node_id'][:8]} at {node['address']}" for node in nodes[:NAMED_MAX])
+    named = ", ".join(f"{node['node_id'][:8]} at {address_in_words(node['address'])}" for node in nodes[:NAMED_MAX])
     return named + (f" and {len(nodes) - NAMED_MAX} more" if len(nodes) > NAMED_MAX else "")

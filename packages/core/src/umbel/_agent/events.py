@@ -48,7 +48,7 @@ class DemandChanged(NamedTuple):
     refusal: why this node can never serve it, whatever its resources; "" if it can. strategy: as it was sent, for
     policies of plugins. build_key: what of the environment has to be built before workers can be started, as canonical
     JSON; "" for nothing. build_timeout_s: how long that may take; None for no limit. source: another node that has the
-    packages that it is built from; "" for none.
+    packages that it is built from; "" for none. label_selectors: the best first, to be told of only.
     """
 
     client: str
@@ -64,6 +64,7 @@ class DemandChanged(NamedTuple):
     build_timeout_s: float | None = None
     source: str = ""
     job: Job = NO_JOB
+    label_selectors: Any = None
 
 
 class LeaseReturned(NamedTuple):
@@ -114,6 +115,7 @@ class ActorWanted(NamedTuple):
     build_timeout_s: float | None = None
     source: str = ""
     job: Job = NO_JOB
+    label_selectors: Any = None
 
 
 class ActorUnwanted(NamedTuple):
@@ -379,7 +381,7 @@ class ActorWorkerDied(NamedTuple):
 class DemandFailed(NamedTuple):
     """A demand will not be served; it is dropped. is_unschedulable: because of what it asks for, not because workers
     fail to start. log_of: the fork server the output of whose build belongs to the reason. is_group_gone: because its
-    placement group has ended."""
+    placement group has ended. lacks: what no node has, as `launches` is asked about it; None where nobody could help."""
 
     client: str
     key: str
@@ -387,6 +389,7 @@ class DemandFailed(NamedTuple):
     is_unschedulable: bool = False
     log_of: str = ""
     is_group_gone: bool = False
+    lacks: Mapping[str, Any] | None = None
 
 
 class ActorUnplaceable(NamedTuple):
@@ -409,9 +412,10 @@ class Preparing(NamedTuple):
 
 
 class Warn(NamedTuple):
-    """Tell the drivers."""
+    """Tell the drivers. lacks: as for DemandFailed."""
 
     text: str
+    lacks: Mapping[str, Any] | None = None
 
 
 AgentCommand = (

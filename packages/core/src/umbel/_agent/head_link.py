@@ -108,6 +108,11 @@ class HeadLink:
         """Whether this node is a member, or was."""
         return bool(self._membership.cluster)
 
+    @property
+    def head_id(self) -> str:
+        """Of the head's node, "" before this one has joined."""
+        return self._head
+
     def waits_for(self) -> str:
         """Why there is no connection to the head now; "" if there is."""
         return self._membership.waits_for(self._daemon.now_s())

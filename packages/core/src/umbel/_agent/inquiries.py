@@ -88,7 +88,7 @@ class Inquiries:
     def _called(self, tag: str) -> str:
         """A node, in words."""
         found = next((one for one in self._daemon.others.listed() if one["node_id"].startswith(tag)), None)
-        return f"node {tag[:8]}" if found is None else f"node {tag[:8]} at {found['address']}"
+        return f"node {tag[:8]}" if found is None else f"node {tag[:8]} at {nodes.address_in_words(found['address'])}"
 
     def gather(self, client: str, request: int, what: str, abouts: Mapping[str, str], limit_s: float) -> None:
         """A "query" to each node in `abouts`, with what it is to be asked about, answered by node within `limit_s`."""

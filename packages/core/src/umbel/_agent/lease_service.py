@@ -13,7 +13,7 @@ from umbel._agent import events as ev
 from umbel._agent.records import WorkerState
 
 if TYPE_CHECKING:
-    from collections.abc import Callable
+    from collections.abc import Callable, Mapping
 
     from umbel._agent.control import Control
     from umbel._agent.environment_service import EnvironmentService
@@ -33,7 +33,13 @@ if TYPE_CHECKING:
         memory: MemoryService
         environments: EnvironmentService
         feasibility: Feasibility
+        scaling: Any  # a `scaling.Scaling`; None where no autoscaler runs
+        others: Any  # an `other_nodes.OtherNodes`
         jobs: Any  # a `jobs.NodeJobs`, or None
+
+        @property
+        def queries(self) -> Any:
+            """A `queries.Queries`."""
 
         def now_s(self) -> float: ...
 
@@ -78,7 +84,7 @@ class LeaseService:
                 command.actor, self._with_log(command), is_unschedulable=command.is_unschedulable
             ),
             ev.Preparing: self._preparing,
-            ev.Warn: lambda command: daemon.hub.tell_drivers({"t": "warn", "text": command.text}),
+            ev.Warn: self._warn,
         }
 
     # ---- what processes want ----
@@ -125,6 +131,7 @@ class LeaseService:
             *environments.build_of(env),
             source,
             environments.terms_of(env),
+            message.get("label_selectors"),
         )
 
     def _on_return(self, client: Client, message: Message, _body: bytes) -> None:
@@ -256,8 +263,23 @@ class LeaseService:
         reason = f"its process (pid {pid}) {endings.in_words(command.exit_code, command.signal, command.reason)}"
         daemon.control.host_died(command.actor, command.worker, reason, memory=daemon.memory.report_of(command.worker))
 
+    def _warn(self, command: ev.Warn) -> None:
+        hub = self._daemon.hub
+        self._told_on(command.text, command.lacks, lambda text: hub.tell_drivers({"t": "warn", "text": text}))
+
     def _demand_failed(self, command: ev.DemandFailed) -> None:
         reason = self._with_log(command)
+        self._told_on(reason, command.lacks, lambda text: self._fail(command, text))
+
+    def _told_on(self, reason: str, lacks: Mapping[str, Any] | None, then: Callable[[str], None]) -> None:
+        if lacks is None:
+            then(reason)
+            return
+        from umbel._agent import launches
+
+        launches.told_on(self._daemon, reason, lacks, then)
+
+    def _fail(self, command: ev.DemandFailed, reason: str) -> None:
         self.tell_failed(
             command.client,
             command.key,

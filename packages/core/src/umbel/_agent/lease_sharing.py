@@ -561,7 +561,8 @@ class Sharing:
             text = f"is asked of {'node' if len(asked) == 1 else 'nodes'} {', '.join(states)}: {wish.reason}"
             if self._nodes.awaited.issuperset(asked):
                 text = f"waits for {'node' if len(asked) == 1 else 'nodes'} {', '.join(states)}"
-            why = reasons.Reason(reasons.NODE, "its worker", text, facts={"nodes": asked})
+            facts = {"nodes": asked, **lease_views.lacks(message)}
+            why = reasons.Reason(reasons.NODE, "its worker", text, facts=facts)
             done = [f"on node {node} {doing}" for node, doing in sorted(wish.preparing.items())]
             if done:
                 why = reasons.Reason(

@@ -5,6 +5,8 @@ from __future__ import annotations
 from collections.abc import Mapping
 from typing import Any
 
+from umbel._agent import load
+
 Message = dict[str, Any]
 
 
@@ -12,6 +14,13 @@ def group_of(message: Message) -> str:
     """The placement group in which what a process wants is to run; "" for none."""
     strategy = message["strategy"]
     return str(strategy.get("placement_group", "")) if isinstance(strategy, dict) else ""
+
+
+def lacks(message: Message) -> Message:
+    """What is to be asked of `launches` about it; nothing where no other node could help."""
+    if load.is_bound(message["strategy"]):
+        return {}
+    return {"lacks": {"needs": message["resources"], "labels": message["label_selectors"] or []}}
 
 
 def positive(amounts: Mapping[str, int]) -> Message:

@@ -21,7 +21,7 @@ def of_tasks(waiting: Iterable[tuple[Mapping[str, Any], int]]) -> list[Shape]:
     shapes = (
         (message["resources"], count, message["label_selectors"] or [])
         for message, count in waiting
-        if not _is_bound(message["strategy"])
+        if not is_bound(message["strategy"])
     )
     anywhere: tuple[Message, list[Any]] = ({}, [])  # it runs there
     return merged((one for one in shapes if (one[0], one[2]) != anywhere), SHAPES_MAX)
@@ -41,7 +41,7 @@ def merged(shapes: Iterable[Sequence[Any]], shapes_max: int) -> list[Shape]:
     return list(found.values())
 
 
-def _is_bound(strategy: Any) -> bool:
+def is_bound(strategy: Any) -> bool:
     """To a placement group, which waits itself if need be, or to a certain node."""
     if not isinstance(strategy, dict):
         return False

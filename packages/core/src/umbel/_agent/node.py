@@ -32,6 +32,7 @@ if TYPE_CHECKING:
         environments: EnvironmentService
         feasibility: Feasibility
         jobs: Any  # a `jobs.NodeJobs`, or None
+        scaling: Any  # a `scaling.Scaling`; None where no autoscaler runs
 
         @property
         def queries(self) -> Queries: ...
@@ -122,6 +123,7 @@ class Node:
                 *daemon.environments.build_of(env),
                 source,
                 daemon.environments.terms_of(env),
+                spec.label_selectors,
             )
         )
 
@@ -193,9 +195,18 @@ class Node:
 
     # ---- the cluster ----
 
-    def answer(self, what: str) -> Any:
+    def answer(self, what: str, about: str) -> Any:
         """To a query, about all of what this node knows."""
-        return self._daemon.queries.answer(what)
+        return self._daemon.queries.answer(what, about)
+
+    def launches_for(self, lacks: Mapping[str, Any]) -> str:
+        """What the autoscaler does about what no node has, as the end of a reason; "" where there is none."""
+        scaling = self._daemon.scaling
+        if scaling is None:
+            return ""
+        from umbel._agent import launches
+
+        return launches.in_words(scaling.about(lacks))
 
     def answer_query(self, client: str, message: Message) -> None:
         self._daemon.queries.on_query(self._daemon.hub.clients[client], message, b"")

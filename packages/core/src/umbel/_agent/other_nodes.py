@@ -342,6 +342,11 @@ class OtherNodes:
         """What an autoscaler has said here; None where there is none."""
         return self._daemon.scaling
 
+    def scaling_head(self) -> str:
+        """The node that can be asked what the autoscaler does; "" for none, or this one."""
+        control: Any = self._daemon.control
+        return self.link.head_id if self.link is not None and not self.link.is_head and control.tells_load else ""
+
     def own_facts(self) -> Message:
         return self._daemon.queries.own_facts()
 

@@ -22,6 +22,7 @@ if TYPE_CHECKING:
 
 Done = Callable[[Message], None]  # told {"result": ...} or {"error": {"kind", "text"}}
 
+_ABOUT = ("placement_groups", "launches")  # what is asked with one thing that it is about
 GATHER_S = 5.0  # where whoever asks several nodes does not say how long
 
 
@@ -82,9 +83,17 @@ class Queries:
             "answer": self._on_answer,
         }
 
-    def answer(self, what: str) -> Any:
+    def answer(self, what: str, about: str = "") -> Any:
         """To a question about all of what this node knows."""
+        if what == "placement_groups":
+            return self._daemon.control.listed_groups(about)
+        if what == "launches":
+            return self._daemon.scaling.asked_about(about) if self._daemon.scaling is not None else None
         return self._answers[what]()
+
+    def pass_on(self, tag: str, message: Message, done: Done) -> None:
+        """A "query" or an "ask" of this daemon, to another node."""
+        self._inquire().pass_on(tag, message, done)
 
     def on_query(self, client: Client, message: Message, _body: bytes) -> None:
         done = functools.partial(self._daemon.hub.reply, client.id, message["rq"])
@@ -100,11 +109,8 @@ class Queries:
 
     def _look(self, what: str, about: str, done: Done) -> None:
         """About this node."""
-        answer = self._answers.get(what)
-        if answer is not None:
-            done({"result": answer()})
-        elif what == "placement_groups":
-            done({"result": self._daemon.control.listed_groups(about)})
+        if what in self._answers or what in _ABOUT:
+            done({"result": self.answer(what, about)})
         elif what == "history":
             self._on_history(done)
         elif what == "where":
@@ -115,7 +121,7 @@ class Queries:
         elif what == "survey":
             self._inquire().survey(about, done)
         else:
-            known = ", ".join((*self._answers, "placement_groups", "history", "where", "transfer", "survey"))
+            known = ", ".join((*self._answers, *_ABOUT, "history", "where", "transfer", "survey"))
             done({"error": {"kind": "invalid", "text": f"query.what must be one of {known}, got {what!r}"}})
 
     def _on_history(self, done: Done) -> None:

@@ -13,12 +13,11 @@ import contextlib
 import json
 import os
 import select
-import signal
 import socket
-import sys
 import time
 from typing import Any, NoReturn
 
+from umbel._agent import forked
 from umbel._history import retention
 from umbel._wire import frames
 
@@ -36,24 +35,12 @@ FILE_ENDINGS = ("", "-wal", "-shm", "-journal")
 
 def run_forked(sock: socket.socket, path: str, config: dict[str, Any]) -> NoReturn:
     """Be the recorder, in a process just forked from the daemon, of which nothing else is used."""
-    code = 1
-    try:
-        fd = sock.detach()
-        os.dup2(fd, 3)  # what else is open belongs to the daemon
-        os.closerange(4, os.sysconf("SC_OPEN_MAX"))
-        signal.signal(signal.SIGTERM, signal.SIG_DFL)
-        os.nice(NICE)
-        Recorder(socket.socket(fileno=3), path, config).run()
-        code = 0
-    except BaseException:
-        import traceback
 
-        with contextlib.suppress(OSError):
-            traceback.print_exc()
-    finally:
-        with contextlib.suppress(OSError):
-            sys.stderr.flush()
-        os._exit(code)
+    def serve() -> None:
+        os.nice(NICE)
+        Recorder(sock, path, config).run()
+
+    forked.run(serve, sock.fileno())
 
 
 class Recorder:

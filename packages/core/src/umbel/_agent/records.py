@@ -101,8 +101,8 @@ class Demand:
 
     __slots__ = (
         "actor", "attempt", "build_key", "build_timeout_s", "bundle_index", "bundles", "client", "count", "depth", "env",
-        "group", "is_warned_of", "job", "key", "lacking", "place", "placement", "refusal", "resources", "short_since_s",
-        "since_s", "source", "strategy", "turn",
+        "group", "is_warned_of", "job", "key", "label_selectors", "lacking", "place", "placement", "refusal", "resources",
+        "short_since_s", "since_s", "source", "strategy", "turn",
     )  # fmt: skip
 
     def __init__(self, place: Place, event: ev.DemandChanged | ev.ActorWanted | ev.BundlesWanted, turn: int) -> None:
@@ -114,6 +114,7 @@ class Demand:
         self.group, self.bundle_index = "", -1  # where it is to run, or whose bundles it is for; "" for no group
         self.bundles: Mapping[int, Mapping[str, int]] = {}  # for a group: what it wants, by index
         self.attempt = 0
+        self.label_selectors: Any = None
         self.strategy: str | Mapping[str, Any] | None
         self.build_timeout_s: float | None
         if isinstance(event, ev.BundlesWanted):
@@ -129,6 +130,7 @@ class Demand:
             self.build_timeout_s = event.build_timeout_s
             self.source = event.source
             self.strategy = event.strategy
+            self.label_selectors = event.label_selectors
             if isinstance(event.strategy, dict):
                 self.group = event.strategy.get("placement_group", "")
                 self.bundle_index = event.strategy.get("bundle_index", -1)

@@ -14,6 +14,7 @@ import signal
 import sys
 from typing import Any, Protocol
 
+from umbel import exceptions
 from umbel._agent import load
 from umbel._agent.hub import Client, Hub, Message
 from umbel._base import sessions
@@ -117,6 +118,19 @@ class Scaling:
         """For queries."""
         age_s = None if self.report is None else self._daemon.now_s() - self.report["at_s"]
         return {"trouble": self._trouble, "age_s": age_s, "report": self.report}
+
+    def about(self, lacks: Message) -> str:
+        """What it does about one kind of what waits, in words; "" for nothing. lacks: see `report.about`."""
+        from umbel._autoscaling import report  # rarely asked for
+
+        return report.about(self.answer(), lacks)
+
+    def asked_about(self, text: str) -> str:
+        """The same, of what some process has sent: JSON."""
+        try:
+            return self.about(json.loads(text))
+        except (exceptions.UmbelError, AttributeError, KeyError, TypeError, ValueError) as error:
+            return f"does not know what is meant by {text!r:.200} ({type(error).__name__}: {error})"
 
     # ---- its process ----
 

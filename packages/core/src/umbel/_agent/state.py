@@ -137,7 +137,8 @@ class AgentState:
             table.now_s = max(table.now_s, event.at_s)
             if self._shares.is_shared:
                 self._shares.elapse(table.now_s, self._serving.standing())
-            commands += self._handlers.get(type(event), self._builds.on_event)(event)
+            handle: Callable[..., Sequence[AgentCommand]] = self._handlers.get(type(event), self._builds.on_event)
+            commands += handle(event)
             commands += self._serving.serve(event.at_s)
             if self._builds.environments is not None:
                 commands += self._builds.settle(event.at_s)

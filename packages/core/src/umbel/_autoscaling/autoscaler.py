@@ -122,7 +122,11 @@ class Autoscaler:
         if launch is None:
             return ()
         for name in event.instances:
-            self._learn(name, launch.type_name, launch.reason, event.now_s)
+            node = self._learn(name, launch.type_name, launch.reason, event.now_s)
+            node.reason, node.is_early = launch.reason, False
+        if not self._is_launching(launch.type_name):
+            for node in self.nodes.values():
+                node.is_early = node.is_early and node.type_name != launch.type_name
         lacking = launch.node_count - len(event.instances)
         if lacking > 0:
             self._unsure.append(planning.Unsure(launch.type_name, lacking, event.now_s))
@@ -135,7 +139,8 @@ class Autoscaler:
         for name, type_name in event.instances.items():
             self._learn(name, type_name, "it was there already", event.now_s)
         for node in list(self.nodes.values()):
-            if node.type_name and node.name not in event.instances and node.known_at_s < event.asked_at_s:
+            is_known = node.type_name and node.known_at_s < event.asked_at_s and not node.is_early
+            if is_known and node.name not in event.instances:
                 self._forget(node, event.now_s)
         return ()
 
@@ -190,7 +195,7 @@ class Autoscaler:
         commands: list[events.Command] = []
         for launch in plan.launches:
             self._launch_count += 1
-            self._outstanding[self._launch_count] = planning.Outstanding(*launch)
+            self._outstanding[self._launch_count] = planning.Outstanding(*launch, now_s)
             commands.append(events.Launch(self._launch_count, *launch))
         for drain in plan.drains:
             node = self.nodes[drain.node]
@@ -207,7 +212,14 @@ class Autoscaler:
     # Its books.
 
     def _learn(self, name: str, type_name: str, reason: str, now_s: float) -> planning.Node:
-        return self.nodes.setdefault(name, planning.Node(name, type_name, reason, now_s))
+        node = self.nodes.get(name)
+        if node is None:
+            node = self.nodes[name] = planning.Node(name, type_name, reason, now_s)
+            node.is_early = self._is_launching(type_name)
+        return node
+
+    def _is_launching(self, type_name: str) -> bool:
+        return any(one.type_name == type_name for one in self._outstanding.values())
 
     def _forget(self, node: planning.Node, now_s: float) -> None:
         del self.nodes[node.name]
@@ -232,5 +244,9 @@ class Autoscaler:
             checks.invariant(
                 node.type_name or node.state not in _ASKED, "a node goes that was not launched here", node=name
             )
+            checks.invariant(
+                not node.is_early or self._is_launching(node.type_name), "a node is of a launch that is over", node=name
+            )
+        checks.invariant(len(self._outstanding) <= planning.LAUNCHES_MAX, "too many launches at a time")
         for number, launch in self._outstanding.items():
             checks.invariant(launch.node_count > 0, "a launch of nothing is under way", number=number)

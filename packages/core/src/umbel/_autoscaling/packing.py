@@ -387,7 +387,8 @@ class Packer:
             wanted = node_labels.in_words(shape.label_selectors)
             return Looked(name, LABELS, f"its labels are {dict(offer.labels)}, not {wanted}")
         if not shape.resources.fits_in(offer.resources):
-            has, needs = demand.amounts_in_words(offer.resources), demand.amounts_in_words(shape.resources)
+            has = "{" + ", ".join(f"{one}: {amount:g}" for one, amount in _had(offer, shape).items()) + "}"
+            needs = demand.amounts_in_words(shape.resources)
             return Looked(name, TOO_SMALL, f"a node of it has {has}, less than {needs}")
         if offer.refusal:
             return Looked(name, FAILING, offer.refusal)
@@ -421,6 +422,12 @@ class Packer:
             most = max((offer.resources.get(name, 0) for offer in self.offers.all), default=0)
             largest = max(largest, amount / max(1, most))
         return len(_special(shape.resources)), bool(shape.label_selectors), largest
+
+
+def _had(offer: Offer, shape: demand.Shape) -> dict[str, float]:
+    """What a node of the type has of what the shape asks for."""
+    has = offer.resources.to_floats()
+    return {name: has.get(name, 0.0) for name in shape.resources.to_floats()}
 
 
 def _special(amounts: Mapping[str, int]) -> frozenset[str]:

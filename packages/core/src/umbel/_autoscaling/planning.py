@@ -16,6 +16,7 @@ from typing import Final, NamedTuple
 from umbel._autoscaling import demand, node_types, packing
 from umbel._model import resources
 
+LAUNCHES_MAX: Final = 16  # without an answer at a time; for each there is a thread that waits for the launcher
 UPSCALING_MIN: Final = 5  # Ray's: so many of a type may be on their way, however few there are
 _CAUSES_NAMED_MAX: Final = 3  # in the reason of one launch
 
@@ -34,17 +35,18 @@ LEAVING: Final = (NodeState.DRAINING, NodeState.LEAVING, NodeState.TERMINATING)
 class Node:
     """One that is there, or comes. type_name: "" for one that was not launched here. reason: why it was launched.
     total, available, labels, idle_since_s: as it was last seen. since_s: when its state began. needed_s: when it was last needed
-    though nothing ran on it."""
+    though nothing ran on it. is_early: it may be of a launch that was not answered yet."""
 
     __slots__ = (
-        "asked_at_s", "available", "idle_since_s", "known_at_s", "labels", "name", "needed_s", "reason", "since_s", "state",
-        "total", "type_name", "why_it_goes",
+        "asked_at_s", "available", "idle_since_s", "is_early", "known_at_s", "labels", "name", "needed_s", "reason", "since_s",
+        "state", "total", "type_name", "why_it_goes",
     )  # fmt: skip
 
     def __init__(self, name: str, type_name: str, reason: str, now_s: float) -> None:
         self.name = name
         self.type_name = type_name
         self.reason = reason
+        self.is_early = False
         self.why_it_goes = ""
         self.state = NodeState.LAUNCHING
         self.since_s = self.known_at_s = self.needed_s = now_s
@@ -61,11 +63,12 @@ class Node:
 
 
 class Outstanding(NamedTuple):
-    """A launch without an answer."""
+    """A launch without an answer. since_s: when it was asked for."""
 
     type_name: str
     node_count: int
     reason: str
+    since_s: float
 
 
 class Unsure(NamedTuple):
@@ -114,8 +117,8 @@ class PlannedDrain(NamedTuple):
 
 class Plan(NamedTuple):
     """launches, drains: what is to be done now. deferred: what is launched later, so as not to be faster than the upscaling
-    speed. kept: why each other node is there. needed: those that something needs which waits or stands. unmet: what finds no
-    room, with every type of nodes that was looked at."""
+    speed, or since too many launches have no answer. kept: why each other node is there. needed: those that something needs which
+    waits or stands. unmet: what finds no room, with every type of nodes that was looked at."""
 
     launches: tuple[PlannedLaunch, ...]
     drains: tuple[PlannedDrain, ...]
@@ -135,7 +138,9 @@ def plan(now: Situation) -> Plan:
     soon, later = _by_speed(now, at_once, found.wanted)
     drains, kept = _drains(now, found.causes)
     launches = _launches(at_once) + _launches(soon)
-    return Plan(launches, drains, _launches(later), kept, frozenset(found.causes), tuple(found.unmet))
+    now_count = max(0, LAUNCHES_MAX - len(now.outstanding))
+    deferred = launches[now_count:] + _launches(later)
+    return Plan(launches[:now_count], drains, deferred, kept, frozenset(found.causes), tuple(found.unmet))
 
 
 class _Launch(NamedTuple):
@@ -195,7 +200,17 @@ def _pack(now: Situation, *, serves_most: bool) -> _Packed:
 def _count_of(now: Situation, type_name: str) -> int:
     """Those that will stay: there, or on their way."""
     here = sum(node.type_name == type_name and node.state not in LEAVING for node in now.nodes)
-    return here + sum(one.node_count for one in now.outstanding if one.type_name == type_name)
+    return here + sum(count for one, count in _coming(now) if one.type_name == type_name)
+
+
+def _coming(now: Situation) -> Iterable[tuple[Outstanding, int]]:
+    """Launches without an answer, each with the number of its nodes that have not been seen before it."""
+    early = Counter(node.type_name for node in now.nodes if node.is_early)
+    for one in now.outstanding:
+        seen = min(one.node_count, early[one.type_name])
+        early[one.type_name] -= seen
+        if seen < one.node_count:
+            yield one, one.node_count - seen
 
 
 def _offers(now: Situation) -> packing.Offers:
@@ -237,10 +252,10 @@ def _rooms(now: Situation, *, is_whole: bool) -> list[packing.Room]:
     for node in now.nodes:
         if node.state is NodeState.LAUNCHING and node.type_name in offered:
             rooms.append(packing.Room(node.name, node.type_name, *offered[node.type_name]))
-    for index, one in enumerate(now.outstanding):
+    for index, (one, count) in enumerate(_coming(now)):
         if one.type_name in offered:
             name = f"launch {index} of {one.type_name}"
-            rooms.append(packing.Room(name, one.type_name, *offered[one.type_name], count=one.node_count))
+            rooms.append(packing.Room(name, one.type_name, *offered[one.type_name], count=count))
     return rooms
 
 

@@ -2,10 +2,12 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+import re
+from collections.abc import Callable, Mapping
 from typing import Any
 
-from umbel._autoscaling import autoscaler, packing, planning
+from umbel._autoscaling import autoscaler, demand, packing, planning
+from umbel._model import resources
 
 NODES_SHOWN_MAX = 50  # in words
 TYPES_SHOWN_MAX = 5  # in a sentence
@@ -30,13 +32,13 @@ def of_machine(machine: autoscaler.Autoscaler, now_s: float) -> dict[str, Any]:
     return {
         **of_plan(plan._replace(launches=())),  # which are coming, or there
         "max_workers": machine.settings.max_workers,
-        "coming": [_launch(one) for one in machine.outstanding],
+        "coming": [_coming(one, now_s) for one in machine.outstanding],
         "nodes": [
             {
                 "node": node.name,
                 "type": node.type_name,
                 "state": node.state.value,
-                "why": node.why_it_goes or plan.kept.get(node.name, "it has just been seen"),
+                "why": node.why_it_goes or plan.kept.get(node.name, "it has come since the last decision"),
                 "launched_for": node.reason if node.type_name else "",
             }
             for node in machine.nodes.values()
@@ -50,6 +52,10 @@ def of_machine(machine: autoscaler.Autoscaler, now_s: float) -> dict[str, Any]:
 
 def _launch(one: planning.PlannedLaunch | planning.Outstanding) -> dict[str, Any]:
     return {"type": one.type_name, "count": one.node_count, "reason": one.reason}
+
+
+def _coming(one: planning.Outstanding, now_s: float) -> dict[str, Any]:
+    return {**_launch(one), "for_s": now_s - one.since_s}
 
 
 def _unmet(one: packing.Unplaced) -> dict[str, Any]:
@@ -82,29 +88,42 @@ def answer_in_words(answer: Facts) -> list[str]:
     return lines + (in_words(told["scaling"]) if told["scaling"] is not None else ["finds out what runs"])
 
 
-def about(answer: Facts, wanted: str) -> str:
-    """What is done for one kind of what waits, "" for nothing. answer: as for `answer_in_words`. wanted: as plans call it: its
-    amounts in words, or "placement group ID"."""
+def about(answer: Facts, lacks: Facts) -> str:
+    """What is done for one kind of what waits, "" for nothing. answer: as for `answer_in_words`. lacks: {"needs": its amounts in
+    units, "labels": its label selectors}, or {"group": a placement group}. Raises UmbelError, KeyError, TypeError or ValueError
+    for anything else."""
     told = answer["report"]["scaling"] if answer["report"] is not None else None
     if answer["trouble"] or told is None:
         return f"does not run: {answer['trouble']}" if answer["trouble"] else "finds out what runs"
+    is_meant = _meant(lacks)
     found = [
-        f"is launching {one['count']} of {one['type']} for it" for one in told["coming"] if wanted in one["reason"]
+        f"is launching {one['count']} of {one['type']} for it, for {one['for_s']:.0f} s"
+        for one in told["coming"]
+        if is_meant(one["reason"])
     ]
     found += [
         f"has launched {one['type']} {one['node']} for it, which has not joined yet"
         for one in told["nodes"]
-        if one["state"] == planning.NodeState.LAUNCHING.value and wanted in one["launched_for"]
+        if one["state"] == planning.NodeState.LAUNCHING.value and is_meant(one["launched_for"])
     ]
     found += [
         f"launches {one['count']} of {one['type']} for it when those have joined that are coming"
         for one in told["deferred"]
-        if wanted in one["reason"]
+        if is_meant(one["reason"])
     ]
-    for unmet in told["unmet"]:
-        if wanted in unmet["what"]:
-            found.append(_nothing_for(unmet))
+    found += [_nothing_for(unmet) for unmet in told["unmet"] if is_meant(unmet["what"])]
     return ", and ".join(found)
+
+
+def _meant(lacks: Facts) -> Callable[[str], object]:
+    """Whether a text of a plan's names this."""
+    if "group" in lacks:
+        called = f"placement group {lacks['group']} "
+    else:
+        selectors = tuple(tuple((str(label), str(condition)) for label, condition in one) for one in lacks["labels"])
+        called = demand.in_words(demand.Shape(resources.ResourceSet(lacks["needs"]), 1, selectors))
+    # What follows may be labels, of another kind of what waits that needs as much.
+    return re.compile(re.escape(called) + "(?! with )").search
 
 
 def _nothing_for(unmet: Facts) -> str:
@@ -122,7 +141,10 @@ def in_words(told: Facts) -> list[str]:
     """told: as `of_machine` gives it."""
     own = [one for one in told["nodes"] if one["type"]]
     lines = [f"{len(own)} of at most {told['max_workers']} nodes are there or on their way"]
-    lines += [f"is launching {one['count']} of {one['type']}: {one['reason']}" for one in told["coming"]]
+    lines += [
+        f"is launching {one['count']} of {one['type']}, for {one['for_s']:.0f} s: {one['reason']}"
+        for one in told["coming"]
+    ]
     lines += plan_in_words(told)
     lines += [
         f"{one['type']} could not be launched, {one['times']} times in a row, and is tried again in {one['retry_s']:.0f} s: "

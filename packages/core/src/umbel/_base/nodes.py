@@ -35,6 +35,16 @@ def tag_of_process(process_id: bytes) -> bytes:
     return process_id[_TAG_BEGIN:_TAG_END]
 
 
+def listens(address: str) -> bool:
+    """Whether a node with this address, as host:port, listens there; others know its host even if not."""
+    return not address.endswith(":0")
+
+
+def address_in_words(address: str) -> str:
+    """For what begins with "at"."""
+    return address if listens(address) else f"{address.rpartition(':')[0]}, where it listens nowhere"
+
+
 def tag_in(process_id: str) -> str:
     """The same, all in hexadecimal."""
     return process_id[2 * _TAG_BEGIN : 2 * _TAG_END]

@@ -1,7 +1,9 @@
 """The process that launches and ends the nodes of a cluster: `umbel._autoscaling` decides, a launcher does, the head is asked.
 
-The head's daemon starts it, and starts it again; nothing that matters is kept here. One thread decides and talks to the head;
-what a launcher is asked blocks, and is done by another one, in turn. Nothing is launched before the launcher has said what runs.
+The head's daemon starts it, and starts it again; nothing that matters is kept here. One thread decides and talks to the head.
+What a launcher is asked blocks, for minutes in a cloud: each launch has a thread of its own, of which there are as many as the
+autoscaler has launches without an answer (`planning.LAUNCHES_MAX`); another one lists and ends nodes, in turn. So nothing waits
+for a launch but what it is for. Nothing is launched before the launcher has said what runs.
 """
 
 from __future__ import annotations
@@ -41,6 +43,7 @@ class _ListingFailed(NamedTuple):
 
 
 class _EndingFailed(NamedTuple):
+    names: list[str]
     reason: str
 
 
@@ -157,6 +160,7 @@ class Process:
             self._troubles["listing"] = f"the launcher cannot say what runs{what}: {answer.reason}"
         elif isinstance(answer, _EndingFailed):
             self._list_at_s = 0.0
+            self._ending.difference_update(answer.names)
             self._troubles["ending"] = f"nodes could not be ended, which is tried again: {answer.reason}"
         else:
             self._on_event(answer)
@@ -211,8 +215,8 @@ class Process:
                 is_accepted = self._drain(command)
                 todo += self._machine.apply(events.DrainAnswered(command.node, is_accepted, time.monotonic()))
             else:
-                ended.append(command.node)
                 if command.node not in self._ending:  # it is told again until that is done
+                    ended.append(command.node)
                     self._ending.add(command.node)
                     self._happened.append(("INFO", f"ends node {command.node}: {command.reason}"))
         if ended and self._launcher is not None:
@@ -221,7 +225,9 @@ class Process:
     def _launch(self, command: events.Launch) -> None:
         file, launcher = self._file, self._launcher
         assert file is not None and launcher is not None  # or nothing would be launched
-        self._calls.put(functools.partial(_launched, launcher, file.specs[command.type_name], command))
+        spec = file.specs[command.type_name]
+        launch = threading.Thread(target=lambda: self._answers.put(_launched(launcher, spec, command)), daemon=True)
+        launch.start()
 
     def _drain(self, command: events.Drain) -> bool:
         """Whether nothing runs on a node, and nothing will. What the head does not know yet is not let in any more."""
@@ -279,7 +285,7 @@ def _ended(launcher: spi.NodeLauncher, names: list[str]) -> list[events.NodeEnde
     try:
         launcher.terminate(names)
     except Exception as error:  # a plugin's
-        return _EndingFailed(_told(error))
+        return _EndingFailed(names, _told(error))
     return [events.NodeEnded(name, time.monotonic()) for name in names]
 
 

@@ -49,7 +49,8 @@ class Cluster:
     def called(self, node_id: str) -> str:
         """In words."""
         found = self._living.get(node_id, {})
-        return f"node {node_id[:8]}" + (f" at {found['address']}" if found.get("address") else "")
+        address = found.get("address")
+        return f"node {node_id[:8]}" + (f" at {node_ids.address_in_words(address)}" if address else "")
 
     def to_survey(self) -> list[str]:
         """The nodes that answer, but for this one where it is looked at from here."""

@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import functools
 import itertools
+import json
 import sys
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from typing import TYPE_CHECKING, Any, Protocol
@@ -17,7 +18,7 @@ from umbel import exceptions
 from umbel._base import nodes
 from umbel._client import answers, refs
 from umbel._client import reasons as local
-from umbel._model import reasons, resources
+from umbel._model import reasons
 from umbel._objects import ownership
 
 if TYPE_CHECKING:
@@ -143,19 +144,16 @@ def _through_transfer(asker: Asker, told: Reason) -> Reason:
 def _through_autoscaler(asker: Asker, told: Reason) -> Reason:
     """A story that ends with what has no room, with what the autoscaler does about it, if there is one."""
     last = told.last()
-    needs, group = last.facts.get("needs"), last.facts.get("group", "")
-    if last.code not in _ROOMLESS or not (needs or group):
+    group = last.facts.get("group", "")
+    lacks = last.facts.get("lacks") or ({"group": group} if group else None)
+    if last.code not in _ROOMLESS or lacks is None:
         return told
     try:
-        answer = asker.query("autoscaler")
+        text = asker.query("launches", json.dumps(lacks))
     except exceptions.UmbelError:  # the head is out of reach, which others say
         return told
-    if answer is None:
-        return told
-    from umbel._autoscaling import demand, report
-
-    wanted = demand.amounts_in_words(resources.ResourceSet(needs)) if needs else f"placement group {group}"
-    text = report.about(answer, wanted)
+    if last.code == reasons.INFEASIBLE and text == "":
+        text = "has not decided about it yet"
     return told.followed_by(last._replace(subject="the autoscaler", text=text, advice="")) if text else told
 
 
@@ -361,7 +359,10 @@ def _at_lessors(asker: Asker, why: Reason, process: str, key: str) -> Iterator[R
         for entry in pending:
             if (entry["client"], entry["key"]) == (process, key):
                 told = Reason.from_json(entry["why"])
-                yield told._replace(subject=f"on node {node[:8]}, {told.subject}".rstrip())
+                facts = dict(told.facts)
+                if facts.pop("lacks", None) and "lacks" in why.facts:  # with the labels, which that node was not told
+                    facts["lacks"] = why.facts["lacks"]
+                yield told._replace(subject=f"on node {node[:8]}, {told.subject}".rstrip(), facts=facts)
                 return
 
 

@@ -44,7 +44,7 @@ class LocalLauncher:
         _wishes(spec, {})
 
     def launch(self, spec: spi.NodeSpec, count: int) -> Sequence[str]:
-        """One after another; each has joined."""
+        """One after another, as each takes all of a processor to start; each has joined."""
         made: list[str] = []
         for _ in range(count):
             name = f"local-{os.urandom(8).hex()}"
@@ -84,7 +84,8 @@ class LocalLauncher:
 
     def _sessions(self) -> dict[str, tuple[str, str]]:
         """The session's directory and the type of each node, by its name."""
-        for name in [name for name, child in self._children.items() if child.process.poll() is not None]:
+        children = list(self._children.items())  # while a launch may add some
+        for name in [name for name, child in children if child.process.poll() is not None]:
             self._children.pop(name).close()  # it has ended by itself: nothing is to be left of it
         found = {}
         for path in sessions.outliving_sessions(sessions.base_dir()):

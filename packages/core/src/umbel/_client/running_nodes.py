@@ -6,7 +6,7 @@ import contextlib
 import os
 from collections.abc import Mapping
 
-from umbel._base import sessions
+from umbel._base import nodes, sessions
 
 
 def find(address: str) -> str | None:
@@ -113,5 +113,5 @@ def named(address: str, running: list[str]) -> str:
 
 def listed(paths: list[str]) -> str:
     """A line each, with the address of a node that listens."""
-    found = {path: node.address for path, node in _members(paths).items() if node.address}
+    found = {path: nodes.address_in_words(node.address) for path, node in _members(paths).items() if node.address}
     return "".join(f"\n  {path}" + (f" at {found[path]}" if path in found else "") for path in paths)

@@ -24,9 +24,9 @@ _RAY_ARGUMENTS = frozenset(
     (
         "include_dashboard", "dashboard_host", "dashboard_port", "configure_logging", "logging_format",
         "enable_resource_isolation", "cgroup_path", "system_reserved_cpu", "system_reserved_memory",
-        "proxy_server_url", "_temp_dir", "_node_ip_address", "_memory",
+        "proxy_server_url", "_temp_dir", "_node_ip_address",
         "_plasma_directory",
-        "_system_config", "_node_name", "_redis_username",
+        "_system_config", "_redis_username",
         "_redis_password", "_enable_object_reconstruction", "_driver_object_store_memory", "_skip_env_hook", "storage",
     )
 )  # fmt: skip
@@ -96,6 +96,8 @@ def init(
     local_mode: bool = False,
     _metrics_export_port: int | None = None,
     _tracing_startup_hook: str | None = None,
+    _node_name: str | None = None,
+    _memory: int | None = None,
     **others: Any,
 ) -> Context:
     """Start a session in this process: with the node that runs here (`umbel start --head`), if there is one, else with a
@@ -117,7 +119,8 @@ def init(
     this process and of workers, which are left alone by default; logging_level: of the logger "umbel" alone.
     _metrics_export_port: serve metrics to Prometheus there, 0 for any free port; by default they are not served.
     _tracing_startup_hook: "module:function", called here and in each worker to set OpenTelemetry up; tasks and actor calls
-    are then traced. _system_config: as in Ray, of which only what concerns spilling means something here.
+    are then traced. _node_name: what lists call the node, default its address. _memory: bytes that the node has for what asks for
+    memory=, default what is available. _system_config: as in Ray, of which only what concerns spilling means something here.
 
     Raises RuntimeError when a session runs already (unless `ignore_reinit_error`), ConnectionError for an address where
     nothing runs, or when several nodes run here and none is named, ValueError or TypeError for bad values, UmbelSystemError
@@ -129,6 +132,7 @@ def init(
         _check_flag("log_to_driver", log_to_driver, default=True)
     _check_name("engine", engine)
     _check_name("scheduler", scheduler)
+    _check_name("_node_name", _node_name)
     with current.lock():
         running = current.running_engine()
         if running is not None:
@@ -169,9 +173,11 @@ def init(
             "num_cpus": num_cpus, "num_gpus": num_gpus, "resources": resources, "labels": labels,
             "object_store_memory": object_store_memory, "scheduler": scheduler,
             "infeasible_timeout_s": infeasible_timeout_s, "object_spilling_directory": object_spilling_directory,
-            "_metrics_export_port": _metrics_export_port,
+            "_metrics_export_port": _metrics_export_port, "_node_name": _node_name,
         }  # fmt: skip
         node = _running_node(address, name, config, [name for name, value in of_node.items() if value is not None])
+        if _memory is not None and node is not None:  # where Ray says nothing
+            warnings.warn("init() ignores _memory: it is the running node's, see `umbel start --memory`", stacklevel=2)
         if namespace is not None and (not isinstance(namespace, str) or not namespace):
             raise TypeError(f"namespace must be a non-empty string, got {namespace!r}; omit it for one of its own")
         if config.metrics_export_port >= 0 and name == "native" and node is None:
@@ -210,7 +216,9 @@ def init(
                 told = f"connected to {node}"
             else:
                 store_bytes = own_node.store_bytes(object_store_memory)
-                totals, ids, found_labels = own_node.totals(num_cpus, num_gpus, resources, store_bytes, config)
+                totals, ids, found_labels = own_node.totals(
+                    num_cpus, num_gpus, resources, store_bytes, config, memory=_memory
+                )
                 policy = scheduler or config.scheduler
                 catalog.schedulers.find(policy)  # a name nobody provides fails here and not in the daemon
                 started = catalog.engines.create(
@@ -220,6 +228,7 @@ def init(
                     object_store_memory=store_bytes,
                     scheduler=policy,
                     accelerator_ids=ids,
+                    node_name=_node_name or "",
                     **driver,
                 )
                 told = f"started a private {name} session with {own_node.in_words(totals)}"

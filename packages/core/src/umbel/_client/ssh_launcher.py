@@ -12,6 +12,7 @@ import os
 import re
 import shlex
 import subprocess
+import threading
 from collections.abc import Callable, Mapping, Sequence
 from concurrent import futures
 from typing import Any, Final, TypeVar
@@ -98,6 +99,8 @@ class SshLauncher:
         if len(self._by_slug) < len(self._hosts):
             raise _wrong("worker_ips", "must be different hosts, also in their first 40 characters", self._hosts)
         self._seen: dict[str, dict[str, str]] = {}  # by host, as it was listed last
+        self._choice = threading.Lock()  # held while hosts are chosen
+        self._taken: set[str] = set()  # hosts on which a node is being started
 
     def check(self, spec: spi.NodeSpec) -> None:
         unknown = sorted(spec.config.keys() - set(_TYPE_KEYS))
@@ -120,9 +123,15 @@ class SshLauncher:
             return []
         troubles: list[str] = []
         listed = self._each(self._hosts_of(spec), self._listed, troubles)
-        free = [host for host, nodes in listed.items() if not nodes]
         self._seen.update(listed)
-        made = list(self._each(free[:count], lambda host: self._start(host, spec), troubles).values())
+        with self._choice:
+            free = [host for host, nodes in listed.items() if not nodes and host not in self._taken]
+            chosen = free[:count]
+            self._taken.update(chosen)
+        try:
+            made = list(self._each(chosen, lambda host: self._start(host, spec), troubles).values())
+        finally:
+            self._taken.difference_update(chosen)
         if len(made) < count:
             busy = len(listed) - len(free)
             raise exceptions.NodeLaunchError(

@@ -39,14 +39,17 @@ def start(
     accelerator_ids: Mapping[str, list[str]],
     config: configuration.Config,
     environment: str = "",
+    node_name: str = "",
 ) -> driver.DriverEngine:
-    """A private node and its driver. environment: the job's runtime_env but `env_vars`, checked, as JSON.
+    """A private node and its driver. environment: the job's runtime_env but `env_vars`, checked, as JSON. node_name: what lists
+    call it, "" for its address.
 
     Raises UmbelSystemError when the daemon does not start, and what is wrong with the files of the environment.
     """
     launching.configure(
         {
             **node_configuration(resources, accelerator_ids, labels, object_store_memory, scheduler, config),
+            "node_name": node_name,
             "namespace": namespace,
             "log_to_driver": log_to_driver,
             "worker_imports": worker_imports(config, tracing_startup_hook),

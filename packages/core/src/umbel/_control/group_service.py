@@ -35,6 +35,9 @@ class Node(Protocol):
 
     def warn(self, text: str) -> None: ...
 
+    def launches_for(self, lacks: Mapping[str, Any]) -> str:
+        """What is done to have nodes with what no node has, as the end of a reason; "" for nothing."""
+
     def as_seen(self) -> Message:
         """Its "node_id", "total" and "available" resources in units, and "labels"."""
 
@@ -80,7 +83,9 @@ class GroupService:
         scheduling_of: a job, what its groups are placed by, see `jobs.Jobs.scheduling_of`. keep: what has changed of it all."""
         self._keep = keep
         self._scheduling_of = scheduling_of
-        self.table = groups.GroupTable(infeasible_timeout_s=node.infeasible_timeout_s)
+        self.table = groups.GroupTable(
+            infeasible_timeout_s=node.infeasible_timeout_s, launches=lambda group: node.launches_for({"group": group})
+        )
         self.on: dict[str, Callable[[str, str, Message], None]] = {
             "create_group": self._on_create,
             "remove_group": self._on_remove,

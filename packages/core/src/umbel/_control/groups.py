@@ -35,8 +35,12 @@ REMOVED_KEPT_MAX = 1_000  # groups whose end can still be asked for
 class GroupTable:
     """The machine. `apply` takes events and returns the commands that they cause."""
 
-    def __init__(self, *, infeasible_timeout_s: float | None = None) -> None:
-        """infeasible_timeout_s: how long a group that no node could ever hold may wait; None for ever."""
+    def __init__(
+        self, *, infeasible_timeout_s: float | None = None, launches: Callable[[str], str] = lambda _group: ""
+    ) -> None:
+        """infeasible_timeout_s: how long a group that no node could ever hold may wait; None for ever. launches: what is done to
+        have nodes that could, as the end of a reason."""
+        self._launches = launches
         self.groups: dict[str, Group] = {}
         self._unplaced: dict[str, Group] = {}  # those that are not CREATED: there may be a thousand others
         self._count = 0
@@ -527,10 +531,12 @@ class GroupTable:
         limit_s = self._infeasible_timeout_s
         if limit_s is not None and since_s + limit_s <= at_s:
             reason = f"{group.reason} (it has waited for {limit_s:g} s, which is infeasible_timeout_s)"
+            reason += self._launches(group.spec.group)
             return self._remove(group, reason, Cause.UNSCHEDULABLE)
         if not group.is_warned_of and since_s + INFEASIBLE_WARNING_S <= at_s:
             group.is_warned_of = True
-            return [ev.Warn(f"{group_state.subject(group.spec)} cannot be placed and waits: {group.reason}")]
+            text = f"{group_state.subject(group.spec)} cannot be placed and waits: {group.reason}"
+            return [ev.Warn(text + self._launches(group.spec.group))]
         return []
 
     # ---- invariants ----

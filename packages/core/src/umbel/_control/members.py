@@ -45,7 +45,7 @@ class Daemon(Protocol):
     def pid_of(self, worker: str) -> int:
         """Of this node; 0 for one that is not."""
 
-    def answer(self, what: str) -> Any:
+    def answer(self, what: str, about: str) -> Any:
         """To a query, about the whole cluster."""
 
     def placement_policy(self) -> Any:
@@ -457,9 +457,7 @@ class Members:
     def _on_query(self, member: Member, message: Message, _body: bytes) -> None:
         """Of a process or a command, whose id says nothing."""
         what = message["what"]
-        is_of_groups = what == "placement_groups"
-        result = self.control.listed_groups(message["about"]) if is_of_groups else self._daemon.answer(what)
-        answer = {"t": "reply", "rq": message["rq"], "result": result}
+        answer = {"t": "reply", "rq": message["rq"], "result": self._daemon.answer(what, message["about"])}
         told = {"t": "deliver", "to": message["client"], "message": answer}
         self.control.when_kept(lambda: member.say(told))
 

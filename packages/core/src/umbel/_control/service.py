@@ -57,6 +57,9 @@ class Node(Protocol):
     def is_here(self, client: str) -> bool:
         """Whether it is, or was, a process of this node, which ends with it."""
 
+    def launches_for(self, lacks: Mapping[str, Any]) -> str:
+        """What is done to have nodes with what no node has, as the end of a reason; "" for nothing."""
+
     def late_s(self, actor: str) -> float:
         """How much later than a handle to it the actor's creation may come here, beyond what is usual on one node."""
 
@@ -440,6 +443,12 @@ class ActorService:
 
     def unplaceable(self, actor: str, reason: str, *, is_unschedulable: bool) -> None:
         """No worker will ever be found. is_unschedulable: because of what was asked for, not because workers fail."""
+        known = self.table.actors.get(actor)
+        if is_unschedulable and known is not None:
+            from umbel._control import waiting  # few end so
+
+            lacks = waiting.lacks(known.spec)
+            reason += self._node.launches_for(lacks) if lacks is not None else ""
         self._decide(ev.HostingFailed(actor, reason, is_unschedulable, self._node.now_s()))
 
     def preparing(self, actor: str, text: str) -> None:

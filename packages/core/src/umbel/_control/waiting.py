@@ -23,9 +23,7 @@ def actors(specs: Iterable[Any], nodes: Sequence[placement.NodeView]) -> list[An
     counts: dict[tuple[Any, ...], int] = {}
     examples: dict[tuple[Any, ...], Any] = {}
     for spec in specs:
-        strategy = spec.strategy
-        is_bound = isinstance(strategy, Mapping) and "node_id" in strategy and not strategy.get("soft")
-        if spec.group or is_bound:
+        if _is_bound(spec):
             continue
         key = (tuple(sorted(spec.placement.items())), tuple(sorted(spec.running.items())), repr(spec.label_selectors))
         if key in counts or len(counts) < SHAPES_MAX:
@@ -38,9 +36,26 @@ def actors(specs: Iterable[Any], nodes: Sequence[placement.NodeView]) -> list[An
             if spec.running:
                 found.append([dict(spec.running), counts[key], selectors])
         else:
-            wanted = {name: max(amount, spec.running.get(name, 0)) for name, amount in spec.placement.items()}
-            found.append([{**spec.running, **wanted}, counts[key] if spec.running else 1, selectors])
+            found.append([_in_all(spec), counts[key] if spec.running else 1, selectors])
     return found
+
+
+def lacks(spec: Any) -> Message | None:
+    """What no node has that such an actor needs, as `launches_for` of a node is asked about it; None if no new node could host
+    it."""
+    return None if _is_bound(spec) else {"needs": _in_all(spec), "labels": spec.label_selectors or []}
+
+
+def _is_bound(spec: Any) -> bool:
+    strategy = spec.strategy
+    to_node = isinstance(strategy, Mapping) and "node_id" in strategy and not strategy.get("soft")
+    return bool(spec.group or to_node)
+
+
+def _in_all(spec: Any) -> dict[str, int]:
+    """What its node must have."""
+    wanted = {name: max(amount, spec.running.get(name, 0)) for name, amount in spec.placement.items()}
+    return {**spec.running, **wanted}
 
 
 def groups(table: Any) -> list[Message]:

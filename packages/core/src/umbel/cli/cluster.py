@@ -16,7 +16,7 @@ import click
 
 from umbel import exceptions
 from umbel._autoscaling import report
-from umbel._base import sessions, token_files, tokens
+from umbel._base import nodes, sessions, token_files, tokens
 from umbel._client import cluster_files, cluster_node, cluster_view, launch, running_nodes, scaled_clusters, tool
 from umbel._model import reasons
 from umbel._model import resources as resource_model
@@ -156,8 +156,8 @@ def _told(started: cluster_node.Started, place: cluster_node.Place) -> list[str]
     name = os.path.basename(started.launched.session_dir)
     lines = [f"Umbel runs here with {started.told}, as {name}."]
     if place.head:
-        where = f"at {started.address}" if place.listens else "which listens nowhere"
-        lines.append(f"It is node {started.launched.node_id[:8]} {where}, a member of the cluster at {place.head}.")
+        where = f" at {started.address}" if place.listens else ", which listens nowhere"
+        lines.append(f"It is node {started.launched.node_id[:8]}{where}, a member of the cluster at {place.head}.")
     lines.append(
         "Programs on this machine connect by umbel.init(); `umbel status` shows what it does, `umbel stop` ends it."
     )
@@ -376,7 +376,9 @@ def _in_words(found: dict[str, Any]) -> list[str]:
     if len(found["nodes"]) > 1:
         lines.append(f"Nodes: {len(living)} alive, {len(dead)} dead")
     for number, one in enumerate(living):
-        where = f", listens at {one['address']}" if one["address"] else ""
+        where = ""
+        if one["address"]:
+            where = f", listens at {one['address']}" if nodes.listens(one["address"]) else ", listens nowhere"
         what = f"{os.path.basename(one['session_dir'])}{where}" if number == 0 else _at(one)
         head = ", the head" if one["is_head"] and len(found["nodes"]) > 1 else ""
         lines.append(f"Node {one['node_id'][:8]} ({what}{head})")
@@ -394,7 +396,9 @@ def _in_words(found: dict[str, Any]) -> list[str]:
         if number and one["waiting"]:
             lines.append(f"  {one['waiting']} worker{'s' * (one['waiting'] != 1)} waited for there")
     for one in dead[-DEAD_SHOWN_MAX:]:
-        lines.append(f"Node {one['node_id'][:8]} (at {one['address']}) is dead: {one['reason']}")
+        lines.append(
+            f"Node {one['node_id'][:8]} (at {nodes.address_in_words(one['address'])}) is dead: {one['reason']}"
+        )
     lines += [f"Not known: {found['unknown']}"] if found["unknown"] else _jobs_and_actors(found)
     unplaceable = found["unplaceable"] or []
     lines.append("Waiting: " + ("nothing" if not found["pending"] and not unplaceable else ""))
@@ -413,7 +417,9 @@ def _in_words(found: dict[str, Any]) -> list[str]:
 
 def _at(node: dict[str, Any]) -> str:
     """Where another node is, and how it is reached, if not by dialling it."""
-    return f"at {node['address']}" + (f", reached {node['reached']}" if node.get("reached") else "")
+    return f"at {nodes.address_in_words(node['address'])}" + (
+        f", reached {node['reached']}" if node.get("reached") else ""
+    )
 
 
 def _draining(facts: dict[str, Any]) -> str:

@@ -10,6 +10,7 @@ import click
 
 from umbel import exceptions
 from umbel._autoscaling import report
+from umbel._base import nodes as node_ids
 from umbel._client import cluster_view, inquiry, memory_report, tool
 from umbel._model import ids, node_labels, reasons
 from umbel.cli import node
@@ -162,7 +163,7 @@ def _of_all(cluster: cluster_view.Cluster, what: str) -> list[dict[str, Any]]:
 
 
 def _of_other_node(facts: dict[str, Any]) -> Reason:
-    what = f"node {facts['node_id'][:8]} at {facts['address']}"
+    what = f"node {facts['node_id'][:8]} at {node_ids.address_in_words(facts['address'])}"
     if not facts["alive"]:
         return Reason(reasons.READY, what, f"is dead: {facts['reason']}")
     suspicion, draining = facts.get("suspicion"), facts.get("draining")

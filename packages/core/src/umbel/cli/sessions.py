@@ -8,7 +8,7 @@ import os
 
 import click
 
-from umbel._base import sessions
+from umbel._base import nodes, sessions
 
 
 def make() -> click.Command:
@@ -27,7 +27,7 @@ def make() -> click.Command:
         for one in found:
             what = f"{one['name']} is node {one['node_id'][:8]}"
             if one["address"]:
-                what += f" at {one['address']}"
+                what += f" at {nodes.address_in_words(one['address'])}"
             if one["cluster"] == one["node_id"]:
                 what += ", the head"
             elif one["head"]:

@@ -70,6 +70,7 @@ class InlineEngine:
         environment: str = "",
         config: configuration.Config | None = None,
         accelerator_ids: Mapping[str, Sequence[str]] | None = None,
+        node_name: str = "",
         **_for_processes: object,
     ) -> None:
         """As `umbel.init` calls every engine; what concerns processes and their memory means nothing here."""
@@ -80,6 +81,7 @@ class InlineEngine:
         if environment:
             tasks.refuse_environment(environment)
         self.labels = dict(labels or {})
+        self._node_name = node_name
         gpu_count = -(-self.resources.get(resource_model.GPU, 0) // resource_model.RESOURCE_UNIT)
         named = (accelerator_ids or {}).get(resource_model.GPU)
         self._gpu_ids = [str(index) for index in range(gpu_count)] if named is None else list(named)
@@ -450,7 +452,8 @@ class InlineEngine:
         units = dict(self.resources)
         with self.mutex:
             if what == "nodes":
-                return [{"node_id": self.node_id, "alive": True, "resources": units, "labels": dict(self.labels)}]
+                own = {"node_id": self.node_id, "node_name": self._node_name, "labels": dict(self.labels)}
+                return [{**own, "alive": True, "resources": units}]
             if what == "cluster_resources":
                 return units if self._groups is None else {**units, **self._groups.as_resources([])}
             if what == "placement_groups":

@@ -6,6 +6,7 @@ import select
 import time
 import uuid
 from collections.abc import Callable, Iterator, Mapping, Sequence
+from concurrent import futures
 from typing import Any, ClassVar, TypeVar
 
 import pytest
@@ -127,6 +128,14 @@ class NodeLauncherConformance(suite.Suite[spi.NodeLauncher]):
             if time.monotonic() > until_s:
                 pytest.fail(f"waited {type(self).timeout_s:g} s for {what}")
             select.select([], [], [], LOOK_S)
+
+    def test_launches_at_the_same_time_make_different_nodes(self, launcher: spi.NodeLauncher) -> None:
+        with futures.ThreadPoolExecutor(2) as pool:
+            started = [pool.submit(launcher.launch, self.spec(name), 1) for name in TYPES]
+            while not all(one.done() for one in started):
+                assert set(launcher.running().values()) <= set(TYPES)
+        names = [name for one in started for name in one.result()]
+        assert dict(launcher.running()) == dict(zip(names, TYPES, strict=True))
 
     # ending
 

@@ -22,6 +22,7 @@ from umbel.testing.simulation.world import World
 
 IDLE_S = 60.0
 UPSCALING_MIN = 2  # instead of the real one, for which there would have to be many nodes
+LAUNCHES_MAX = 3  # likewise
 BOOT_S = 120.0
 PAUSES_S = (0.1, 1.0, 5.0, 5.0, 20.0, 70.0)
 LABELS: tuple[Mapping[str, str], ...] = ({}, {}, {"zone": "a"}, {"zone": "b"})
@@ -72,7 +73,7 @@ class AutoscalingWorld(World):
     steps_min, steps_max = 20, 70
 
     def run_guarded(self) -> None:
-        with attribute(planning, "UPSCALING_MIN", UPSCALING_MIN):
+        with attribute(planning, "UPSCALING_MIN", UPSCALING_MIN), attribute(planning, "LAUNCHES_MAX", LAUNCHES_MAX):
             self.run()
 
     def set_up(self) -> None:

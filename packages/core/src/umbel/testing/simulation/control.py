@@ -179,6 +179,9 @@ class Node:
     def late_s(self, _actor: str) -> float:
         return 0.0
 
+    def launches_for(self, _lacks: Any) -> str:
+        return ""
+
     def ends_of(self, _workers: Any) -> dict[str, Any]:
         return {}
 

@@ -82,6 +82,9 @@ class Daemon:
     def late_s(self, _actor: str) -> float:
         return 0.0
 
+    def launches_for(self, _lacks: Any) -> str:
+        return ""
+
     def job_of(self, client: str) -> tuple[str, Any]:
         job_id = self.jobs_of.get(client, "")
         return job_id, self.jobs.get(job_id)
