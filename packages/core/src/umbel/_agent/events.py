@@ -379,7 +379,7 @@ class ActorWorkerDied(NamedTuple):
 class DemandFailed(NamedTuple):
     """A demand will not be served; it is dropped. is_unschedulable: because of what it asks for, not because workers
     fail to start. log_of: the fork server the output of whose build belongs to the reason. is_group_gone: because its
-    placement group has ended."""
+    placement group has ended. is_busy: because others have now what it needs, and it is not to wait."""
 
     client: str
     key: str
@@ -387,6 +387,7 @@ class DemandFailed(NamedTuple):
     is_unschedulable: bool = False
     log_of: str = ""
     is_group_gone: bool = False
+    is_busy: bool = False
 
 
 class ActorUnplaceable(NamedTuple):
