@@ -516,6 +516,10 @@ class GroupTable:
         """Bundles have a place now that had none, or have lost it."""
         return [group_state.told(node, group) for node in group.followers]
 
+    def homes(self) -> list[str]:
+        """The nodes that have bundles which may be used."""
+        return sorted({node for group in self.groups.values() for node in group.nodes.values()})
+
     def has_unplaced(self) -> bool:
         """Whether any waits for nodes."""
         return bool(self._unplaced)
