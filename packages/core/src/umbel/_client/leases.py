@@ -271,7 +271,7 @@ class Leases:
         """Returns when to look again."""
         while self._lost and self._lost[0][0] <= now_s:
             _, link = self._lost.popleft()
-            if link.lease is not None and link.lease[1].worker in link.lease[0].leases:
+            if link.lease is not None and link.lease[0].has(link.lease[1]):
                 reason = "has lost its connection to the process that leased it"
                 self._engine.agent.notify({"t": "kill_worker", "worker": link.peer.hex(), "reason": reason})
         return self._lost[0][0] - now_s if self._lost else None
@@ -289,7 +289,7 @@ class Leases:
             self._engine.agent.notify({"t": "return", "worker": worker, "retire": True})
             return
         before = link.lease
-        if before is not None and before[0].leases.get(worker) is before[1]:
+        if before is not None and before[0].has(before[1]):
             self._engine.deaths.lease_ended_unsaid(worker, message.get("pid", 0))
         lease = cls.add_lease(worker, link, time.monotonic())
         link.lease = (cls, lease)
