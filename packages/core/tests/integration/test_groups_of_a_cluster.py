@@ -181,6 +181,40 @@ def test_any_bundle_of_any_node_is_used(nodes: Nodes) -> None:
     assert sorted(get([one.where.remote() for one in actors])) == sorted(nodes.ids)
 
 
+def test_what_bundles_have_on_all_nodes_is_shown(nodes: Nodes) -> None:
+    group = placed([{"CPU": 1}] * 3, "STRICT_SPREAD")
+    one = group.id.hex()
+
+    def shown(resources: dict[str, float]) -> dict[str, float]:
+        return {name.replace(one, "g"): amount for name, amount in resources.items() if one in name}
+
+    whole = {
+        "CPU_group_0_g": 1.0, "CPU_group_1_g": 1.0, "CPU_group_2_g": 1.0, "CPU_group_g": 3.0,
+        "bundle_group_0_g": 1000.0, "bundle_group_1_g": 1000.0, "bundle_group_2_g": 1000.0, "bundle_group_g": 3000.0,
+    }  # fmt: skip
+    assert shown(umbel.available_resources()) == shown(umbel.cluster_resources()) == whole
+    actors = [Actor.options(scheduling_strategy=inside(group, index)).remote() for index in (0, 2)]
+    get([actor.where.remote() for actor in actors])
+    used = {"CPU_group_0_g": 0.0, "CPU_group_2_g": 0.0}
+    assert shown(umbel.available_resources()) == {
+        name: amount for name, amount in {**whole, **used, "CPU_group_g": 1.0}.items() if amount
+    }
+    assert shown(umbel.cluster_resources()) == whole
+    remove_placement_group(group)
+    until(lambda: not shown(umbel.available_resources()) and not shown(umbel.cluster_resources()), "it to go")
+
+
+def test_a_group_that_waits_goes_where_there_is_room_first(nodes: Nodes) -> None:
+    full = {homes(group)[0]: group for group in [placed([{"CPU": 2}]) for _ in range(3)]}
+    late = placement_group([{"CPU": 2}])
+    until(lambda: "to have room for 1 of its bundles" in umbel.explain(late.ready()), "it to wait for a node")
+    waits_for = next(node for node in full if f"node {node[:8]}" in umbel.explain(late.ready()))
+    freed = next(node for node in full if node != waits_for)
+    remove_placement_group(full[freed])
+    get(late.ready())
+    assert homes(late) == [freed]
+
+
 def test_a_bundle_is_on_a_node_with_its_labels(nodes: Nodes) -> None:
     selectors = [{"zone": "c"}, {"zone": "b"}]
     group = placed([{"CPU": 1}] * 2, bundle_label_selector=selectors)

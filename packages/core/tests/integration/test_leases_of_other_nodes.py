@@ -23,7 +23,7 @@ from umbel._base import token_files, tokens
 from umbel._client import tool
 from umbel._transport import addresses, dialler
 from umbel._wire import frames, handshake, lease_messages
-from umbel.util.scheduling_strategies import NodeAffinitySchedulingStrategy
+from umbel.util.scheduling_strategies import In, NodeAffinitySchedulingStrategy, NodeLabelSchedulingStrategy
 
 pytestmark = [
     pytest.mark.skipif(not sys.platform.startswith("linux"), reason="processes are found through /proc"),
@@ -131,6 +131,31 @@ def test_a_task_says_on_which_node_it_is_to_run(nodes: Nodes) -> None:
     on = NodeAffinitySchedulingStrategy("00" * 28, soft=False)
     with pytest.raises(exceptions.TaskUnschedulableError, match="which this cluster does not have"):
         get(where.options(scheduling_strategy=on).remote())
+
+
+def test_a_worker_that_nobody_uses_counts_as_room(nodes: Nodes) -> None:
+    """This process keeps it for a moment, in case it has more of the same."""
+    there, whole = nodes.other.node_id, where.options(num_cpus=2, label_selector={"zone": "b"})
+    for strategy in (
+        NodeAffinitySchedulingStrategy(there, soft=False, _fail_on_unavailable=True),
+        NodeAffinitySchedulingStrategy(there, soft=True, _spill_on_unavailable=True),
+        NodeLabelSchedulingStrategy(hard={}, soft={"zone": In("b")}),
+    ):
+        assert get(whole.remote()) == (0, there)
+        assert get(where.options(scheduling_strategy=strategy).remote()) == (0, there), strategy
+
+
+def test_a_task_that_is_not_to_wait_fails_where_others_run(nodes: Nodes) -> None:
+    path = nodes.file("go")
+    running = waits.options(num_cpus=2, label_selector={"zone": "b"}).remote(path)
+    until(lambda: begun(path), "the task runs")
+    at_once = NodeAffinitySchedulingStrategy(nodes.other.node_id, soft=False, _fail_on_unavailable=True)
+    refused = where.options(scheduling_strategy=at_once).remote()
+    with pytest.raises(exceptions.TaskUnschedulableError, match=r"where cannot run now: on node .* \(0 of 2 free\)"):
+        get(refused)
+    open(path, "w").close()
+    assert get(running) == nodes.other.node_id
+    assert get(where.options(scheduling_strategy=at_once).remote(1)) == (1, nodes.other.node_id)
 
 
 def test_tasks_that_are_to_be_spread_are(nodes: Nodes) -> None:

@@ -11,7 +11,7 @@ import pytest
 from umbel import exceptions
 from umbel._agent import events as ev
 from umbel._agent import fairness
-from umbel._agent.demand_table import INFEASIBLE_WARNING_S
+from umbel._agent.demand_table import BUSY_FAILS_S, INFEASIBLE_WARNING_S
 from umbel._agent.ledger import UNIT, Ledger
 from umbel._agent.records import START_TIMEOUT_S, WorkerState
 from umbel._agent.state import IDLE_WORKER_S, START_FAILURES_MAX, AgentState
@@ -65,8 +65,10 @@ def demand(
     env: str = "",
     refusal: str = "",
     at_s: float = 0.0,
+    strategy: dict[str, object] | None = None,
 ) -> ev.DemandChanged:
-    return ev.DemandChanged(client, key, ONE_CPU if resources is None else resources, count, depth, env, refusal, at_s)
+    needs = ONE_CPU if resources is None else resources
+    return ev.DemandChanged(client, key, needs, count, depth, env, refusal, at_s, strategy)
 
 
 def actor(
@@ -281,6 +283,51 @@ def test_demand_that_resources_are_missing_for_has_no_such_limit() -> None:
     state.apply(demand(1, key="g"))
     assert state.apply(ev.Ticked(100.0)) == []
     assert [one.key for one in state.pending()] == ["g"]
+
+
+AT_ONCE: dict[str, object] = {"node_id": "n", "soft": False, "fails_when_busy": True}
+
+
+def test_demand_that_is_not_to_wait_gets_what_is_leased_and_not_used() -> None:
+    state = make(1)
+    state.apply(ev.ClientJoined("w9", 0.0), demand(1))
+    ready(state, "w1")
+    at_once = demand(1, client="w9", key="g", at_s=1.0, strategy=AT_ONCE)
+    assert state.apply(at_once) == [ev.Reclaim("driver", "w1")]
+    assert state.apply(ev.LeaseReturned("driver", "w1", False, 1.1)) == [grant("w1", client="w9", key="g")]
+    assert state.apply(ev.Ticked(1.0 + BUSY_FAILS_S)) == []
+    state.check()
+
+
+def test_demand_that_is_not_to_wait_ends_when_what_it_needs_is_in_use() -> None:
+    state = make(1)
+    state.apply(demand(1))
+    ready(state, "w1")
+    state.apply(demand(2, key="g", at_s=1.0, strategy=AT_ONCE), demand(1, key="h", at_s=1.0))
+    assert state.next_tick_s() == 1.0 + BUSY_FAILS_S
+    (failed,) = state.apply(ev.Ticked(1.0 + BUSY_FAILS_S))
+    assert failed == ev.DemandFailed(
+        "driver",
+        "g",
+        "it needs {CPU: 1} and waits for CPU (0 of 1 free), held by 1 task or actor; its affinity says not to wait",
+        is_unschedulable=True,
+        is_busy=True,
+    )
+    assert [one.key for one in state.pending()] == ["h"]
+    state.check()
+
+
+def test_demand_that_is_not_to_wait_may_wait_for_a_process() -> None:
+    state = make(1)
+    state.apply(demand(1))
+    ready(state, "w1")
+    state.apply(demand(1, key="g", at_s=1.0, strategy=AT_ONCE))
+    state.apply(ev.LeaseReturned("driver", "w1", True, 1.1))  # nobody may use its worker again
+    assert state.apply(ev.Ticked(1.0 + BUSY_FAILS_S)) == []
+    due_s = state.next_tick_s()
+    assert due_s is not None and due_s > 1.0 + BUSY_FAILS_S
+    assert ready(state, "w2", 3.0) == [grant("w2", key="g")]
+    state.check()
 
 
 def test_infeasible_demand_holds_nobody_up() -> None:

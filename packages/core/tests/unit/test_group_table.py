@@ -384,11 +384,86 @@ def test_a_group_that_waits_for_a_busy_node_goes_to_one_that_has_room() -> None:
     due = table.next_tick_s()
     assert due == 1.0 + RESERVE_WAIT_S
     assert table.apply(ev.Ticked(due)) == []  # none is better: it keeps its place in the queue
-    table.apply(seen("b", 4, at_s=7.0))
-    due = due + RESERVE_WAIT_S
-    assert table.apply(ev.Ticked(due)) == [ev.Cancel("a", "g", 1)]
+    assert table.apply(seen("b", 4, 2, at_s=6.5)) == []
+    assert table.apply(seen("b", 4, at_s=7.0)) == [ev.Cancel("a", "g", 1), reserve("b", 2, {0: 3})]
     table.check()
-    assert table.apply(ev.Ticked(due + RESERVE_RETRY_S)) == [reserve("b", 2, {0: 3})]
+    assert table.apply(seen("a", 4, at_s=7.1)) == []  # it is on its way
+    assert table.apply(reserved("a", 1)) == [ev.Cancel("a", "g", 1)]  # late
+    assert table.apply(reserved("b", 2)) == [ev.Commit("b", "g", 2)]
+
+
+def test_what_is_reserved_of_a_group_stays_when_the_rest_goes_where_there_is_room() -> None:
+    table = make(seen("a", 4), seen("b", 4, 0), seen("c", 4, 0))
+    table.apply(created(spec(strategy="STRICT_SPREAD")), reserved("a"))
+    assert table.apply(seen("c", 4, 1, at_s=1.0)) == [ev.Cancel("b", "g", 1), reserve("c", 2, {1: 1})]
+    table.check()
+    assert table.next_tick_s() == 1.0 + RESERVE_WAIT_S
+    assert table.apply(reserved("c", 2)) == [ev.Commit("a", "g", 1), ev.Commit("c", "g", 2)]
+    table.apply(committed("a", 1), committed("c", 2))
+    assert (state(table), nodes(table)) == (GroupState.CREATED, ("a", "c"))
+    table.check()
+
+
+def test_a_group_goes_on_to_a_node_that_has_more_of_its_bundles_already() -> None:
+    table = make(seen("a", 8, 4), seen("b", 4, 0))
+    asked = table.apply(created(spec(wanted=(4, 2), strategy="SPREAD")))
+    assert asked == [reserve("a", 1, {0: 4}), reserve("b", 1, {1: 2})]
+    table.apply(ev.BundlesReserved("a", "g", 1, 0.0, seen("a", 8, 0).view))
+    assert table.apply(seen("a", 8, 2, at_s=1.0)) == [ev.Cancel("b", "g", 1), reserve("a", 2, {1: 2})]
+    assert table.apply(reserved("a", 2)) == [ev.Commit("a", "g", 1), ev.Commit("a", "g", 2)]
+    table.apply(committed("a", 2))
+    assert state(table) is GroupState.PENDING
+    table.apply(committed("a", 1))
+    assert (state(table), nodes(table)) == (GroupState.CREATED, ("a", "a"))
+    table.check()
+
+
+def test_a_group_goes_elsewhere_when_a_node_says_only_later_that_it_is_full() -> None:
+    table = make(seen("a"), seen("b"))
+    assert table.apply(created(spec(wanted=(4,)))) == [reserve("a", 1, {0: 4})]
+    assert table.apply(seen("a", 4, 3, at_s=0.1)) == [ev.Cancel("a", "g", 1), reserve("b", 2, {0: 4})]
+    assert table.apply(seen("b", 4, 3, at_s=0.2)) == []  # there is no better one
+    table.check()
+
+
+def test_a_group_of_which_some_is_reserved_finds_room_for_the_rest() -> None:
+    """As a whole it had no place where all was free, so it waits where it would have one in the end."""
+    table = make(seen("a", 3, 2), seen("b", 2, 0), seen("c", 1))
+    asked = table.apply(created(spec(wanted=(3, 1), strategy="PACK")))
+    assert asked == [reserve("a", 1, {0: 3}), reserve("b", 1, {1: 1})]
+    assert table.apply(ev.BundlesReserved("a", "g", 1, 1.0, seen("a", 3, 0).view)) == [
+        ev.Cancel("b", "g", 1),
+        reserve("c", 2, {1: 1}),
+    ]
+    table.check()
+
+
+def test_a_group_goes_elsewhere_when_one_that_comes_before_it_has_room_instead() -> None:
+    table = make(seen("a", 4), seen("b", 4, 0))
+    assert table.apply(created(spec("first", wanted=(1,)))) == [reserve("a", 1, {0: 1}, "first")]
+    assert table.apply(created(spec("large", wanted=(4,)))) == [reserve("a", 1, {0: 4}, "large")]
+    assert table.apply(created(spec("small", wanted=(3,)))) == [reserve("a", 1, {0: 3}, "small")]
+    assert table.apply(seen("c", 3)) == []  # beside `first` there is room for it
+    assert table.apply(removal("first")) == [
+        ev.GroupEnded("first", REMOVED),
+        ev.Drop("a", "first", REMOVED),
+        ev.Cancel("a", "small", 1),
+        reserve("c", 2, {0: 3}, "small"),
+    ]
+    table.check()
+
+
+def test_room_that_a_group_leaves_is_for_others_that_wait() -> None:
+    table = make(seen("a", 2, 0), seen("b", 4, 1), seen("c", 4, 0))
+    assert table.apply(created(spec("large", wanted=(4,)))) == [reserve("b", 1, {0: 4}, "large")]
+    assert table.apply(created(spec("small", wanted=(1,)))) == [reserve("a", 1, {0: 1}, "small")]
+    assert table.apply(seen("c", 4, at_s=1.0)) == [
+        ev.Cancel("b", "large", 1),
+        reserve("c", 2, {0: 4}, "large"),
+        ev.Cancel("a", "small", 1),
+        reserve("b", 2, {0: 1}, "small"),
+    ]
+    table.check()
 
 
 def test_nodes_that_have_no_room_at_the_same_time_hold_nothing_for_long() -> None:

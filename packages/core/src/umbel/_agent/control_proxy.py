@@ -35,7 +35,7 @@ _PASSED_ON = (
 )  # fmt: skip
 _ASKED_OF_HEAD = {
     "actors": "actors", "jobs": "jobs", "placement_groups": "placement groups", "autoscaler": "autoscaler's launches",
-    "cluster_events": "events", "launches": "autoscaler's launches",
+    "cluster_events": "events", "launches": "autoscaler's launches", "bundle_nodes": "bundles",
 }  # fmt: skip
 # What need not be said to another head: it is told of this by what there is, or decides it anew.
 _RESTATED = (

@@ -16,6 +16,9 @@ from umbel._base import checks
 from umbel._model import reasons
 
 INFEASIBLE_WARNING_S = 1.0  # users add resources or nodes right after; do not cry at once
+BUSY_FAILS_S: Final = (
+    1.0  # for owners to give back leases that they do not use, which takes milliseconds where there is time
+)
 NODE: Final = (None,)  # what all is served from that is in no placement group
 
 
@@ -25,6 +28,7 @@ class DemandTable:
         None for ever."""
         self.demands: dict[Place, Demand] = {}
         self.infeasible: dict[Place, Demand] = {}  # those of them that can never be served here
+        self._impatient: dict[Place, Demand] = {}  # those that are not to wait for what others have
         self.turns = 0  # a number that grows with whatever is wanted anew
         self._ledger = ledger
         self._bundles = held
@@ -41,11 +45,14 @@ class DemandTable:
         demand = self.demands[place] = Demand(place, event, turn)
         self._shares.begins(demand.job)
         self.note_lacking(demand)
+        if demand.fails_when_busy:
+            self._impatient[place] = demand
         return demand
 
     def drop(self, place: Place) -> None:
         demand = self.demands.pop(place, None)
         self.infeasible.pop(place, None)
+        self._impatient.pop(place, None)
         if demand is not None:
             self._shares.ends(demand.job)
 
@@ -106,11 +113,35 @@ class DemandTable:
             return bundles.missing(self._ledger, demand.bundles)
         return (self._ledger if pool is None else pool.ledger).missing(demand.resources)
 
+    # ---- those that are not to wait ----
+
+    def is_short(self, demand: Demand, at_s: float) -> float:
+        """It lacks what others have. Returns since when."""
+        if demand.short_since_s is None:
+            demand.short_since_s = at_s
+        if demand.fails_when_busy and demand.busy_since_s is None:
+            demand.busy_since_s = at_s
+        return demand.short_since_s
+
+    def look_at_impatient(self, at_s: float, reason_of: Callable[[Demand], object]) -> list[ev.AgentCommand]:
+        """End those that still lack what others have, of whom all have been asked to give back what they do not use."""
+        commands: list[ev.AgentCommand] = []
+        for place, demand in list(self._impatient.items()):
+            if demand.busy_since_s is None or at_s < demand.busy_since_s + BUSY_FAILS_S:
+                continue
+            if not self.missing(demand, self.pool_of(demand)):
+                demand.busy_since_s = at_s  # it waits for a process
+                continue
+            self.drop(place)
+            reason = f"{reason_of(demand)}; its affinity says not to wait"
+            commands.append(ev.DemandFailed(demand.client, demand.key, reason, is_unschedulable=True, is_busy=True))
+        return commands
+
     # ---- those that can never be served ----
 
     def due_s(self) -> list[float]:
-        """When `look_at_infeasible` has something to do."""
-        due = []
+        """When `look_at_infeasible` or `look_at_impatient` has something to do."""
+        due = [one.busy_since_s + BUSY_FAILS_S for one in self._impatient.values() if one.busy_since_s is not None]
         for demand in self.infeasible.values():
             if not demand.is_warned_of:
                 due.append(demand.since_s + INFEASIBLE_WARNING_S)

@@ -381,7 +381,8 @@ class ActorWorkerDied(NamedTuple):
 class DemandFailed(NamedTuple):
     """A demand will not be served; it is dropped. is_unschedulable: because of what it asks for, not because workers
     fail to start. log_of: the fork server the output of whose build belongs to the reason. is_group_gone: because its
-    placement group has ended. lacks: what no node has, as `launches` is asked about it; None where nobody could help."""
+    placement group has ended. lacks: what no node has, as `launches` is asked about it; None where nobody could help. is_busy:
+    because others have now what it needs, and it is not to wait."""
 
     client: str
     key: str
@@ -390,6 +391,7 @@ class DemandFailed(NamedTuple):
     log_of: str = ""
     is_group_gone: bool = False
     lacks: Mapping[str, Any] | None = None
+    is_busy: bool = False
 
 
 class ActorUnplaceable(NamedTuple):

@@ -43,8 +43,11 @@ class GuestWant(NamedTuple):
 
 
 class LeaseGuests:
-    def __init__(self, daemon: Daemon, jobs: LeaseJobs, groups: LeaseGroups, given: forwarding.Given) -> None:
+    def __init__(
+        self, daemon: Daemon, node: str, jobs: LeaseJobs, groups: LeaseGroups, given: forwarding.Given
+    ) -> None:
         self._daemon = daemon
+        self._node = node
         self._jobs = jobs
         self._groups = groups
         self._given = given
@@ -106,7 +109,8 @@ class LeaseGuests:
         if message["group"]:
             lessee.groups.add(message["group"]["placement_group"])
             self._groups.are_wanted = True
-        wanted = {**message, "strategy": message["group"] or None}
+        on_this_node = {"node_id": self._node, "soft": False, "fails_when_busy": True}
+        wanted = {**message, "strategy": message["group"] or (on_this_node if message["impatient"] else None)}
         env = {**(message["env"] or {}), "job": job}
         self._daemon.decide(self._daemon.leases.wish_of(client, wanted, env, count, "", lessee.node))
 

@@ -286,15 +286,23 @@ class LeaseService:
             reason,
             is_unschedulable=command.is_unschedulable,
             is_group_gone=command.is_group_gone,
+            is_busy=command.is_busy,
         )
         if self._sharing is not None:
             self._sharing.failed(command.client, command.key)
 
     def tell_failed(
-        self, client: str, key: str, reason: str, *, is_unschedulable: bool = False, is_group_gone: bool = False
+        self,
+        client: str,
+        key: str,
+        reason: str,
+        *,
+        is_unschedulable: bool = False,
+        is_group_gone: bool = False,
+        is_busy: bool = False,
     ) -> None:
         message = {"t": "demand_failed", "key": key, "reason": reason, "unschedulable": is_unschedulable}
-        self._tell_holder(client, {**message, "group_gone": is_group_gone})
+        self._tell_holder(client, {**message, "group_gone": is_group_gone, "busy": is_busy})
 
     def _with_log(self, command: ev.DemandFailed | ev.ActorUnplaceable) -> str:
         output = self._daemon.forks.output_of(command.log_of) if command.log_of else ""

@@ -113,7 +113,7 @@ class Sharing:
         self._links = lease_links.LeaseLinks(self._others, self._node, self._token, self, self._jobs.facts_of)
         self._jobs.links = self._links
         self._groups = lease_groups.LeaseGroups(self._daemon, self, self._node)
-        self._guests = lease_guests.LeaseGuests(self._daemon, self._jobs, self._groups, self._given)
+        self._guests = lease_guests.LeaseGuests(self._daemon, self._node, self._jobs, self._groups, self._given)
         self._daemon.add_commands(
             {
                 forwarding.Want: self._want,
@@ -190,6 +190,7 @@ class Sharing:
                     "resources": message["resources"] if message else {}, "depth": message["depth"] if message else 0,
                     "env": (message["env"] or {}) if message else {},
                     "group": message["strategy"] if message and lease_views.group_of(message) else {},
+                    "impatient": message is not None and lease_views.is_impatient(message),
                 },
             )  # fmt: skip
             return

@@ -23,6 +23,12 @@ def lacks(message: Message) -> Message:
     return {"lacks": {"needs": message["resources"], "labels": message["label_selectors"] or []}}
 
 
+def is_impatient(message: Message) -> bool:
+    """Whether what a process wants is to fail where others have now what it needs."""
+    strategy = message["strategy"]
+    return isinstance(strategy, dict) and bool(strategy.get("fails_when_busy"))
+
+
 def positive(amounts: Mapping[str, int]) -> Message:
     return {name: max(0, amount) for name, amount in amounts.items()}
 
@@ -39,8 +45,7 @@ def demands_of(message: Message, *, is_in_bundle: bool = False) -> list[Any]:
             str(sent["node_id"]),
             is_soft=bool(sent.get("soft")),
             spills_when_busy=bool(sent.get("spills_when_busy")),
-            fails_when_busy=bool(sent.get("fails_when_busy")),
-        )
+        )  # whether it is too busy for one that is not to wait is for that node to say: see `is_impatient`
     demands = []
     for selector in message["label_selectors"] or [[]]:
         labels: dict[str, str] = {}

@@ -63,6 +63,8 @@ class Queries:
             "nodes": self._nodes,
             "cluster_resources": self._total,
             "available_resources": self._free,
+            "bundles": self._bundles,
+            "bundle_nodes": self._bundle_nodes,
             "actors": self._actors,
             "environments": self._environments,
             "pending": self._pending,
@@ -203,6 +205,17 @@ class Queries:
         others = [node for node in self._daemon.others.listed() if node["alive"] and not node.get("draining")]
         free = ledger.added([own, *(node["available"] for node in others)])
         return {name: amount for name, amount in free.items() if amount > 0}
+
+    def _bundles(self) -> dict[str, dict[str, int]]:
+        """What they have here, by the question about resources to which it belongs."""
+        held = self._daemon.agent.bundles
+        return {
+            "cluster_resources": held.as_resources(free=False), "available_resources": held.as_resources(free=True),
+        }  # fmt: skip
+
+    def _bundle_nodes(self) -> list[str]:
+        found: list[str] = self._daemon.control.bundle_nodes()  # only the head is asked
+        return found
 
     def _nodes(self) -> list[Message]:
         """This one first, then the others of the cluster, the dead last."""

@@ -100,9 +100,9 @@ class Demand:
     """A wish for workers, by a client (`count` leases) or an actor (one worker); or by a placement group for `bundles`."""
 
     __slots__ = (
-        "actor", "attempt", "build_key", "build_timeout_s", "bundle_index", "bundles", "client", "count", "depth", "env",
-        "group", "is_warned_of", "job", "key", "label_selectors", "lacking", "place", "placement", "refusal", "resources",
-        "short_since_s", "since_s", "source", "strategy", "turn",
+        "actor", "attempt", "build_key", "build_timeout_s", "bundle_index", "bundles", "busy_since_s", "client", "count", "depth",
+        "env", "fails_when_busy", "group", "is_warned_of", "job", "key", "label_selectors", "lacking", "place", "placement",
+        "refusal", "resources", "short_since_s", "since_s", "source", "strategy", "turn",
     )  # fmt: skip
 
     def __init__(self, place: Place, event: ev.DemandChanged | ev.ActorWanted | ev.BundlesWanted, turn: int) -> None:
@@ -115,6 +115,7 @@ class Demand:
         self.bundles: Mapping[int, Mapping[str, int]] = {}  # for a group: what it wants, by index
         self.attempt = 0
         self.label_selectors: Any = None
+        self.fails_when_busy = False  # it is not to wait for what others have
         self.strategy: str | Mapping[str, Any] | None
         self.build_timeout_s: float | None
         if isinstance(event, ev.BundlesWanted):
@@ -134,10 +135,12 @@ class Demand:
             if isinstance(event.strategy, dict):
                 self.group = event.strategy.get("placement_group", "")
                 self.bundle_index = event.strategy.get("bundle_index", -1)
+                self.fails_when_busy = not self.actor and bool(event.strategy.get("fails_when_busy"))
             self.resources = event.resources if isinstance(event, ev.DemandChanged) else event.running
             self.placement = event.resources if isinstance(event, ev.DemandChanged) else event.placement
         self.since_s = event.at_s
         self.short_since_s: float | None = None  # since when it has lacked resources that others hold
+        self.busy_since_s: float | None = None  # the same, of one that is not to wait, as far as that was looked at
         self.turn = turn  # of when it was last served: the one that waited longest comes first
         self.lacking: dict[str, int] = {}  # what this node can never give it
         self.is_warned_of = False  # that it can never be served

@@ -159,7 +159,7 @@ class Serving:
     def _give(self, worker: Worker, demand: Demand, bundle: bundles.Bundle | None, at_s: float) -> ev.AgentCommand:
         command = self._table.give(worker, demand, bundle, at_s)
         demand.turn = self._wanted.next_turn()
-        demand.short_since_s = None
+        demand.short_since_s = demand.busy_since_s = None
         demand.count -= 1
         if not demand.count:
             self._wanted.drop(demand.place)
@@ -185,9 +185,7 @@ class Serving:
         pool = self._wanted.pool_of(demand)
         is_higher = demand.job.priority > now.lowest
         if self._wanted.missing(demand, pool):
-            if demand.short_since_s is None:
-                demand.short_since_s = now.at_s
-            waited_s = now.at_s - demand.short_since_s
+            waited_s = now.at_s - self._wanted.is_short(demand, now.at_s)
             is_preferred = fairness.has_precedence(waited_s, at_once=is_higher)
             is_preferred |= is_higher and demand.job.preempts and self._is_stopping()
         else:

@@ -315,6 +315,7 @@ class AgentState:
 
     def _on_ticked(self, event: ev.Ticked) -> list[ev.AgentCommand]:
         commands = self.worker_table.tick(event.at_s)
+        commands += self._wanted.look_at_impatient(event.at_s, self._reason)
         return commands + self._wanted.look_at_infeasible(event.at_s, self._reason)
 
     # ---- answers ----

@@ -148,6 +148,7 @@ class Arrivals:
                     message["reason"],
                     is_unschedulable=message["unschedulable"],
                     is_group_gone=message["group_gone"],
+                    is_busy=message["busy"],
                 )
             elif kind == "group_state":
                 engine.groups.on_state(message)

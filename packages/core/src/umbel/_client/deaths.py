@@ -83,7 +83,9 @@ class Deaths:
         self._unstarted[task.seq] = count
         return count > UNSTARTED_DEATHS_MAX
 
-    def on_demand_failed(self, key: str, reason: str, *, is_unschedulable: bool, is_group_gone: bool) -> None:
+    def on_demand_failed(
+        self, key: str, reason: str, *, is_unschedulable: bool, is_group_gone: bool, is_busy: bool
+    ) -> None:
         """No worker of this class can be started, or none may run its tasks: they fail."""
         cls = self._leases.classes.get(key)
         if cls is None:
@@ -92,7 +94,9 @@ class Deaths:
         while cls.ready:
             task = cls.ready.popleft()
             error: exceptions.UmbelError = (
-                exceptions.TaskUnschedulableError(f"task {task.template.name} can never run: {reason}")
+                exceptions.TaskUnschedulableError(
+                    f"task {task.template.name} {'cannot run now' if is_busy else 'can never run'}: {reason}"
+                )
                 if is_unschedulable
                 else exceptions.TaskPlacementGroupRemoved(f"task {task.template.name} cannot run: {reason}")
                 if is_group_gone

@@ -11,6 +11,7 @@ import time
 from collections import deque
 from typing import TYPE_CHECKING, Any
 
+from umbel._base import nodes
 from umbel._client import links
 from umbel._client.task import Task, Template, cancelled_error, known, resolve_deps
 from umbel._objects import ownership
@@ -88,11 +89,14 @@ class Leases:
         cls.drawn[task.seq] = drawn
         is_there = any(lease.node == drawn.node for lease in cls.leases.values())
         if self._locality is not None and self._locality.is_elsewhere(drawn) and not is_there:
-            # That node's agent asks for these only when somebody waits there.
-            for other in [one for one in self.classes.values() if not one.ready]:
-                for lease in [one for one in other.leases.values() if not one.inflight and one.node == drawn.node]:
-                    del other.leases[lease.worker]
-                    self._give_back(lease, retire=lease.is_retired)
+            self._make_room(drawn.node)  # that node's agent asks for it only when somebody waits there
+
+    def _make_room(self, node: str | None) -> None:
+        """Give back what nothing runs on: on this node, by its tag, or on any."""
+        for cls in [one for one in self.classes.values() if not one.ready]:
+            for lease in [one for one in cls.leases.values() if not one.inflight and node in (None, one.node)]:
+                del cls.leases[lease.worker]
+                self._give_back(lease, retire=lease.is_retired)
 
     def push_behind(self, task: Task) -> None:
         """Send a task to the worker that is about to compute its last missing argument, which saves the way there and
@@ -156,6 +160,8 @@ class Leases:
         wanted = cls.wanted(now_s)
         near = cls.where_drawn() if cls.drawn else {}
         if wanted != cls.told or near != cls.told_drawn:
+            if wanted > cls.told and self._engine.links.remote is not None:
+                self._make_room_for(cls.request)
             cls.told, cls.told_drawn = wanted, near
             self.classes[cls.key] = cls  # of which it may have been taken: see `forget`
             self._engine.agent.notify(
@@ -171,6 +177,14 @@ class Leases:
                     "depth": self.depth,
                 }
             )
+
+    def _make_room_for(self, request: dict[str, Any]) -> None:
+        """Tasks that go elsewhere if there is no room where they had better run find there what we keep for a moment."""
+        strategy = request["strategy"]
+        if len(request.get("label_selectors") or ()) > 1:
+            self._make_room(None)
+        elif isinstance(strategy, dict) and strategy.get("spills_when_busy"):
+            self._make_room(nodes.tag_text(strategy["node_id"]))
 
     def pump(self) -> None:
         """Push what waits and tell the agent what is wanted; before waiting, and in housekeeping."""
@@ -257,7 +271,7 @@ class Leases:
         """Returns when to look again."""
         while self._lost and self._lost[0][0] <= now_s:
             _, link = self._lost.popleft()
-            if link.lease is not None and link.lease[1].worker in link.lease[0].leases:
+            if link.lease is not None and link.lease[0].has(link.lease[1]):
                 reason = "has lost its connection to the process that leased it"
                 self._engine.agent.notify({"t": "kill_worker", "worker": link.peer.hex(), "reason": reason})
         return self._lost[0][0] - now_s if self._lost else None
@@ -275,7 +289,7 @@ class Leases:
             self._engine.agent.notify({"t": "return", "worker": worker, "retire": True})
             return
         before = link.lease
-        if before is not None and before[0].leases.get(worker) is before[1]:
+        if before is not None and before[0].has(before[1]):
             self._engine.deaths.lease_ended_unsaid(worker, message.get("pid", 0))
         lease = cls.add_lease(worker, link, time.monotonic())
         link.lease = (cls, lease)

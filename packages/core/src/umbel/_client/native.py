@@ -587,7 +587,12 @@ class NativeEngine:
         if what == "available_resources":
             with self.lock:
                 self.leases.give_back_unused()  # what is kept for a moment, in case more comes, is not in use
-        return self._ask({"t": "query", "what": what, "about": about, "node": node}, timeout_s=timeout_s)["result"]
+        answer = self._ask({"t": "query", "what": what, "about": about, "node": node}, timeout_s=timeout_s)["result"]
+        if what in ("available_resources", "cluster_resources") and self.links.remote is not None:
+            from umbel._client import far_bundles
+
+            return far_bundles.add(self, what, answer)
+        return answer
 
     def _ask(self, message: dict[str, Any], *, timeout_s: float | None = None) -> dict[str, Any]:
         """The agent's answer. Raises UmbelSystemError when it refuses."""

@@ -2,10 +2,11 @@
 
 from __future__ import annotations
 
-from collections.abc import Collection
+from collections.abc import Collection, Mapping, Sequence
 from typing import Any, NamedTuple
 
 from umbel._base import checks
+from umbel._control import cluster_events
 from umbel._control import group_events as ev
 from umbel._control.group_events import Cause, GroupSpec, GroupState
 from umbel._model import reasons
@@ -14,17 +15,33 @@ from umbel._scheduling import bundles
 Reason = reasons.Reason
 
 
+Part = tuple[str, int]  # a node, and the number under which it was asked for bundles
+
+
 class Attempt:
     """One attempt to place what has no place of a group."""
 
-    __slots__ = ("is_committing", "nodes", "number", "until_s", "waits_for")
+    __slots__ = ("is_committing", "nodes", "numbers", "until_s", "waits_for")
 
-    def __init__(self, number: int, nodes: dict[int, str], until_s: float | None) -> None:
-        self.number = number
-        self.nodes = nodes  # by index of the bundle
-        self.waits_for = dict.fromkeys(nodes.values())  # nodes that have not answered, in order
+    def __init__(self, until_s: float | None) -> None:
+        self.nodes: dict[int, str] = {}  # by index of the bundle
+        self.numbers: dict[int, int] = {}  # likewise, under which it was asked for
+        self.waits_for: dict[Part, None] = {}  # what was not answered, in order
         self.is_committing = False
         self.until_s = until_s  # when it has taken too long; None for never
+
+    def asks(self, number: int, homes: Mapping[int, str]) -> None:
+        """These nodes are asked for these bundles, some of them instead of others."""
+        self.nodes.update(homes)
+        self.numbers.update(dict.fromkeys(homes, number))
+        self.waits_for.update(dict.fromkeys((node, number) for node in homes.values()))
+
+    def parts(self) -> dict[Part, None]:
+        return dict.fromkeys((node, self.numbers[index]) for index, node in self.nodes.items())
+
+    def reserved(self) -> dict[int, str]:
+        """Where bundles are that were."""
+        return {index: node for index, node in self.nodes.items() if (node, self.numbers[index]) not in self.waits_for}
 
 
 class Group:
@@ -90,9 +107,9 @@ def why(group: Group) -> Reason:
         return Reason(reasons.INFEASIBLE, subject, f"{lost}cannot be placed: {group.reason}", facts=facts)
     if attempt is None:
         return Reason(reasons.GROUP, subject, f"{lost}{group.reason}", facts=facts)
-    waits_for = list(attempt.waits_for)
+    waits_for = list(dict.fromkeys(node for node, _ in attempt.waits_for))
     facts["nodes"] = waits_for
-    count = sum(node in attempt.waits_for for node in attempt.nodes.values())
+    count = len(attempt.nodes) - len(attempt.reserved())
     what = "take it up" if attempt.is_committing else f"have room for {count} of its bundles"
     where = f"node{'s' * (len(waits_for) > 1)} {', '.join(node[:8] for node in waits_for)}"
     return Reason(reasons.GROUP, subject, f"{lost}waits for {where} to {what}", facts=facts)
@@ -116,15 +133,36 @@ def told(node: str, group: Group) -> ev.GroupCommand:
     return ev.Tell(node, spec.group, group.state, nodes, spec.bundles, group.reason, group.cause)
 
 
-def check_places(group: Group, nodes: Collection[str]) -> None:
+def nodes_of(group: Group) -> set[str]:
+    """All that it has to do with."""
+    attempted = group.attempt.nodes.values() if group.attempt is not None else ()
+    return {*group.nodes.values(), *attempted, *group.followers}
+
+
+def lost_bundles(group: Group, lost: Sequence[int], node: str) -> cluster_events.Happened:
+    spec = group.spec
+    which = f"{len(lost)} of its {len(spec.bundles)} bundles"
+    text = f"placement group {spec.name or spec.group} lost {which} with node {node}, and looks for another place"
+    facts = {"placement_group_id": spec.group, "name": spec.name, "node_id": node, "bundles": list(lost)}
+    return cluster_events.Happened(cluster_events.WARNING, cluster_events.GROUPS, text, facts)
+
+
+def check(group: Group, nodes: Collection[str]) -> None:
     """nodes: all that it may be on."""
     spec, attempt = group.spec, group.attempt
+    is_created = group.state is GroupState.CREATED
+    if (len(group.nodes) == len(spec.bundles)) != is_created:
+        raise checks.broken("CREATED is not whole", group=spec.group)
+    if group.state is GroupState.PENDING and group.nodes:
+        raise checks.broken("a group that was never created has bundles", group=spec.group)
+    if not is_created and not group.reason:
+        raise checks.broken("a group waits without a reason", group=spec.group)
     homes = dict(group.nodes)
     if attempt is not None:
         missing = [index for index in range(len(spec.bundles)) if index not in group.nodes]
         checks.invariant(sorted(attempt.nodes) == missing, "an attempt for other bundles", group=spec.group)
         waits_for = set(attempt.waits_for)
-        checks.invariant(waits_for and waits_for <= set(attempt.nodes.values()), "an attempt hangs", group=spec.group)
+        checks.invariant(waits_for and waits_for <= set(attempt.parts()), "an attempt hangs", group=spec.group)
         homes |= attempt.nodes
     for node in homes.values():
         if node not in nodes:

@@ -13,13 +13,14 @@ decides; `group_service` sends, and `umbel._scheduling.bundles` says where bundl
 from __future__ import annotations
 
 from collections import OrderedDict
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Callable, Collection, Iterable, Mapping, Sequence
+from typing import Final
 
 from umbel._base import checks, deadlines, pairs
-from umbel._control import cluster_events, group_room, group_state
 from umbel._control import group_events as ev
+from umbel._control import group_room, group_state
 from umbel._control.group_events import Cause, GroupSpec, GroupState
-from umbel._control.group_state import Attempt, Group
+from umbel._control.group_state import Attempt, Group, Part
 from umbel._model import placement
 from umbel._scheduling import bundles
 
@@ -28,7 +29,9 @@ RESERVE_WAIT_S = (
     5.0  # for several nodes to have room at the same time; meanwhile each holds it for one that may be far off
 )
 RESERVE_RETRY_S = 1.0  # after an attempt that has failed, so that groups which want the same do not chase each other
+_NOWHERE: Final[Mapping[int, str]] = {}
 _NOT_RECOVERED = "waits for nodes to report what they have, since the control service has just started"
+LOOKED_AT_MAX = 100  # groups that wait for full nodes, for one piece of news of nodes; the others look when it is time
 REMOVED_KEPT_MAX = 1_000  # groups whose end can still be asked for
 
 
@@ -112,6 +115,8 @@ class GroupTable:
         commands: list[ev.GroupCommand] = []
         for event in events:
             commands += self._handlers[type(event)](event)
+        if (self._room.has_more or self._room.concerned) and self._unplaced and not self._is_recovering:
+            commands += self._look_again(events[-1].at_s)
         return commands
 
     # ---- creation ----
@@ -157,51 +162,94 @@ class GroupTable:
         group.reason = found.reason
         if not found.nodes:
             return []  # until the nodes change
+        is_choice = len({*found.nodes.values()}) > 1 or len(self.nodes) > 1
+        group.attempt = Attempt(at_s + RESERVE_WAIT_S if is_choice else None)
+        return self._ask(group, group.attempt, found.nodes)
+
+    def _ask(self, group: Group, attempt: Attempt, homes: Mapping[int, str]) -> list[ev.GroupCommand]:
+        """Nodes, for these bundles."""
         spec = group.spec
         group.attempts += 1
         self._changes(group)  # before a node is asked, so that it is never asked twice by one number
-        homes = dict.fromkeys(found.nodes.values())
-        is_choice = len(homes) > 1 or len(self.nodes) > 1
-        attempt = group.attempt = Attempt(
-            group.attempts, dict(found.nodes), at_s + RESERVE_WAIT_S if is_choice else None
-        )
+        attempt.asks(group.attempts, homes)
         commands: list[ev.GroupCommand] = []
-        for node in homes:
-            wanted = {index: spec.bundles[index] for index, home in attempt.nodes.items() if home == node}
-            commands.append(ev.Reserve(node, spec.group, attempt.number, wanted, spec.depth))
+        for node in dict.fromkeys(homes.values()):
+            wanted = {index: spec.bundles[index] for index, home in homes.items() if home == node}
+            commands.append(ev.Reserve(node, spec.group, group.attempts, wanted, spec.depth))
             self._places.add(spec.group, node)
             self._room.ask(node, spec.group, wanted.values())
         return commands
 
-    def _place(self, group: Group) -> bundles.GroupPlacement:
-        spec = group.spec
+    def _place(self, group: Group, reserved: Mapping[int, str] = _NOWHERE) -> bundles.GroupPlacement:
+        """reserved: where bundles of it stay that it does not have yet."""
+        spec, homes = group.spec, {**group.nodes, **reserved}
         return self._room.place(
-            bundles.GroupDemand(spec.bundles, spec.strategy, dict(group.nodes), spec.label_selectors, spec.soft_target)
+            bundles.GroupDemand(spec.bundles, spec.strategy, homes, spec.label_selectors, spec.soft_target)
         )
 
-    def _current(self, group_id: str, number: int) -> tuple[Group, Attempt] | None:
-        """The group and its attempt, if it is this one."""
+    def _look_again(self, at_s: float) -> list[ev.GroupCommand]:
+        """There is more room somewhere, or less: groups that wait for room where there is none go where there is some."""
+        commands: list[ev.GroupCommand] = []
+        room = self._room
+        while room.has_more or room.concerned:  # whoever goes may leave room
+            concerned = [self._unplaced[one] for one in room.concerned if one in self._unplaced]
+            groups = self._in_order() if room.has_more else sorted(concerned, key=lambda group: group.number)
+            room.has_more, room.concerned, looked_at = False, {}, 0
+            for group in groups:
+                attempt = group.attempt
+                if attempt is None or attempt.is_committing or not self._is_crowded(group, attempt):
+                    continue
+                commands += self._move(group, attempt, at_s)
+                looked_at += 1
+                if looked_at == LOOKED_AT_MAX:
+                    break
+        return commands
+
+    def _is_crowded(self, group: Group, attempt: Attempt) -> bool:
+        return any(self._room.is_crowded(node, group.spec.group) for node, _ in attempt.waits_for)
+
+    def _move(self, group: Group, attempt: Attempt, at_s: float) -> list[ev.GroupCommand]:
+        """Ask others for what was not reserved, if they have room now."""
+        found = self._place(group, attempt.reserved())
+        if not found.is_ready:
+            return []
+        left, attempt.waits_for = attempt.waits_for, {}
+        commands: list[ev.GroupCommand] = [ev.Cancel(node, group.spec.group, number) for node, number in left]
+        for node, _ in left:
+            self._room.answered(node, group.spec.group)
+        commands += self._ask(group, attempt, found.nodes)
+        for node, _ in left:
+            self._let_go(group, node)
+        group.reason = found.reason
+        attempt.until_s = at_s + RESERVE_WAIT_S
+        self._undated[group.spec.group] = None
+        return commands
+
+    def _current(self, group_id: str, part: Part) -> tuple[Group, Attempt] | None:
+        """The group and its attempt, if this is of it."""
         group = self.groups.get(group_id)
-        if group is None or group.attempt is None or group.attempt.number != number:
+        if group is None or group.attempt is None or part not in group.attempt.parts():
             return None
         return group, group.attempt
 
     def _on_reserved(self, event: ev.BundlesReserved) -> list[ev.GroupCommand]:
-        found = self._current(event.group, event.attempt)
+        part = (event.node, event.attempt)
+        found = self._current(event.group, part)
         if found is None:
             return [] if self._holds(event) else [ev.Cancel(event.node, event.group, event.attempt)]
         group, attempt = found
-        if attempt.is_committing or event.node not in attempt.waits_for:
+        if attempt.is_committing or part not in attempt.waits_for:
             return []  # told twice
-        del attempt.waits_for[event.node]
+        del attempt.waits_for[part]
         self._room.reserved(event.node, event.group, event.view)
         if attempt.waits_for:
+            self._room.concerned[event.group] = None  # there is less of it to place
             return []
         attempt.is_committing = True
-        attempt.waits_for = dict.fromkeys(attempt.nodes.values())
+        attempt.waits_for = attempt.parts()
         attempt.until_s = None
         self._undated[event.group] = None
-        return [ev.Commit(node, group.spec.group, attempt.number) for node in attempt.waits_for]
+        return [ev.Commit(node, group.spec.group, number) for node, number in attempt.waits_for]
 
     def _holds(self, event: ev.BundlesReserved) -> bool:
         """Whether this late message is of bundles that the group has by now; each attempt that succeeded is the last one
@@ -210,11 +258,12 @@ class GroupTable:
         return group is not None and event.attempt <= group.attempts and event.node in group.nodes.values()
 
     def _on_committed(self, event: ev.BundlesCommitted) -> list[ev.GroupCommand]:
-        found = self._current(event.group, event.attempt)
+        part = (event.node, event.attempt)
+        found = self._current(event.group, part)
         if found is None or not found[1].is_committing:
             return []
         group, attempt = found
-        attempt.waits_for.pop(event.node, None)
+        attempt.waits_for.pop(part, None)
         if attempt.waits_for:
             return []
         group.nodes.update(attempt.nodes)
@@ -230,31 +279,33 @@ class GroupTable:
         return self._moved(group) + self._publish(group)
 
     def _on_refused(self, event: ev.BundlesRefused) -> list[ev.GroupCommand]:
-        found = self._current(event.group, event.attempt)
+        part = (event.node, event.attempt)
+        found = self._current(event.group, part)
         if found is None or found[1].is_committing:
             return []
         group, _ = found
-        commands = self._give_up(group, but=event.node)
+        commands = self._give_up(group, but=[part])
         group.reason = f"node {event.node[:8]} refused its bundles: {event.reason}"
         group.retry_s = event.at_s + RESERVE_RETRY_S
         self._undated[event.group] = None
         return commands
 
-    def _give_up(self, group: Group, *, but: str = "") -> list[ev.GroupCommand]:
-        """End the attempt on all its nodes but one, which knows."""
+    def _give_up(self, group: Group, *, but: Collection[Part] = ()) -> list[ev.GroupCommand]:
+        """End the attempt on all its nodes, but for what they know of."""
         attempt, group.attempt = group.attempt, None
         if attempt is None:
             return []
         self._undated[group.spec.group] = None
-        homes = dict.fromkeys(attempt.nodes.values())
-        for node in homes:
+        for node in dict.fromkeys(attempt.nodes.values()):
             self._room.answered(node, group.spec.group)
             self._let_go(group, node)
-        return [ev.Cancel(node, group.spec.group, attempt.number) for node in homes if node not in (but, None)]
+        return [
+            ev.Cancel(node, group.spec.group, number) for node, number in attempt.parts() if (node, number) not in but
+        ]
 
     def _let_go(self, group: Group, node: str) -> None:
         """It may have nothing to do with the group any more."""
-        if node not in group.nodes.values() and node not in group.followers:
+        if node not in group_state.nodes_of(group):
             self._places.discard(group.spec.group, node)
 
     # ---- nodes ----
@@ -304,8 +355,9 @@ class GroupTable:
                 self._changes(group)
                 if self._is_recovering:
                     group.reason = _NOT_RECOVERED
-                commands += [*self._moved(group), _lost_bundles(group, lost, lost_node)]
-            commands += self._give_up(group, but=lost_node)
+                commands += [*self._moved(group), group_state.lost_bundles(group, lost, lost_node)]
+            parts = group.attempt.parts() if group.attempt is not None else ()
+            commands += self._give_up(group, but=[part for part in parts if part[0] == lost_node])
             hit.append(group)
         for group in hit:  # once all have let go of what they will not have
             commands += self._attempt(group, at_s)
@@ -348,7 +400,7 @@ class GroupTable:
                 group.reason = _NOT_RECOVERED
                 self._unplaced[group.spec.group] = group
                 self._changes(group)
-                commands += [*self._moved(group), _lost_bundles(group, lost, node)]
+                commands += [*self._moved(group), group_state.lost_bundles(group, lost, node)]
         return commands
 
     def _on_recovered(self, event: ev.Recovered) -> list[ev.GroupCommand]:
@@ -468,6 +520,10 @@ class GroupTable:
         """Bundles have a place now that had none, or have lost it."""
         return [group_state.told(node, group) for node in group.followers]
 
+    def homes(self) -> list[str]:
+        """The nodes that have bundles which may be used."""
+        return sorted({node for group in self.groups.values() for node in group.nodes.values()})
+
     def has_unplaced(self) -> bool:
         """Whether any waits for nodes."""
         return bool(self._unplaced)
@@ -518,10 +574,13 @@ class GroupTable:
 
     def _look_elsewhere(self, group: Group, attempt: Attempt, at_s: float) -> list[ev.GroupCommand]:
         """Nodes have not had room for long. One alone keeps its place in the queue there, unless another has room now."""
-        if len(set(attempt.nodes.values())) == 1 and not self._place(group).is_ready:
+        moved = self._move(group, attempt, at_s)
+        if moved:
+            return moved
+        if len(set(attempt.nodes.values())) == 1:
             attempt.until_s = at_s + RESERVE_WAIT_S
             return []
-        slow = ", ".join(node[:8] for node in attempt.waits_for)
+        slow = ", ".join(node[:8] for node, _ in attempt.waits_for)
         commands = self._give_up(group)
         group.reason = f"waits for its nodes to have room at the same time; {slow} had none for {RESERVE_WAIT_S:g} s"
         group.retry_s = at_s + RESERVE_RETRY_S
@@ -550,7 +609,7 @@ class GroupTable:
                 raise checks.broken("a removed group among the living", group=group_id)
             if group_id in self._removed:
                 raise checks.broken("a living group among the removed", group=group_id)
-            group_state.check_places(group, {*self.nodes, *self._awaited})
+            group_state.check(group, {*self.nodes, *self._awaited})
             for process in (spec.owner, *group.watchers):
                 # The owner of what is detached may have gone.
                 is_heard = spec.is_detached or (group_id, process) in self._concerned
@@ -560,12 +619,6 @@ class GroupTable:
                 checks.invariant(holder == group_id, "a group lost its name", group=group_id, name=spec.name)
             if (self._unplaced.get(group_id) is group) == is_created:
                 raise checks.broken("not looked after", group=group_id)
-            if (len(group.nodes) == len(spec.bundles)) != is_created:
-                raise checks.broken("CREATED is not whole", group=group_id)
-            if group.state is GroupState.PENDING and group.nodes:
-                raise checks.broken("a group that was never created has bundles", group=group_id)
-            if not is_created and not group.reason:
-                raise checks.broken("a group waits without a reason", group=group_id)
         for group_id in self._unplaced:
             checks.invariant(group_id in self.groups, "looked after in vain", group=group_id)
         for (namespace, name), group_id in self._names.items():
@@ -579,7 +632,8 @@ class GroupTable:
             checks.invariant(group_id in self.groups, "a process is to do with a group that is gone", process=process)
         for node, group_id in self._room.asked():
             attempt = self.groups[group_id].attempt if group_id in self.groups else None
-            is_asked = attempt is not None and not attempt.is_committing and node in attempt.waits_for
+            waits_for = () if attempt is None or attempt.is_committing else attempt.waits_for
+            is_asked = any(one == node for one, _ in waits_for)
             checks.invariant(is_asked, "counted as asked for in vain", group=group_id, node=node)
         self._room.check()
         checks.invariant(len(self._removed) <= REMOVED_KEPT_MAX, "too many are remembered", count=len(self._removed))
@@ -587,22 +641,8 @@ class GroupTable:
         due = {one: self._due_s(group) for one, group in self._unplaced.items()}
         due_s = {one: at_s for one, at_s in due.items() if at_s is not None}
         checks.invariant(due_s == self._due.as_dict(), "a group is looked at too late, or in vain", due=due_s)
-        places = {(one, node) for one, group in self.groups.items() for node in _nodes_of(group)}
+        places = {(one, node) for one, group in self.groups.items() for node in group_state.nodes_of(group)}
         checks.invariant(places == set(self._places), "the end of a node is not heard, or in vain")
-
-
-def _nodes_of(group: Group) -> set[str]:
-    """All that it has to do with."""
-    attempted = group.attempt.nodes.values() if group.attempt is not None else ()
-    return {*group.nodes.values(), *attempted, *group.followers}
-
-
-def _lost_bundles(group: Group, lost: Sequence[int], node: str) -> cluster_events.Happened:
-    spec = group.spec
-    which = f"{len(lost)} of its {len(spec.bundles)} bundles"
-    text = f"placement group {spec.name or spec.group} lost {which} with node {node}, and looks for another place"
-    facts = {"placement_group_id": spec.group, "name": spec.name, "node_id": node, "bundles": list(lost)}
-    return cluster_events.Happened(cluster_events.WARNING, cluster_events.GROUPS, text, facts)
 
 
 def _in_all(view: placement.NodeView | None) -> object:

@@ -403,6 +403,10 @@ class ActorService:
         """This placement group, or all for "", for queries."""
         return self._groups.listed(group) if self._groups is not None else []
 
+    def bundle_nodes(self) -> list[str]:
+        """Where bundles of placement groups are."""
+        return self._groups.table.homes() if self._groups is not None else []
+
     def waiting_groups(self) -> list[Message]:
         """Of the placement groups, those that want nodes, for the autoscaler."""
         if self._groups is None:

@@ -128,6 +128,10 @@ class SchedulingClass:
         self.told = max(0, self.told - 1)  # the agent counts a grant against the demand
         return lease
 
+    def has(self, lease: Lease) -> bool:
+        """Whether it has not ended. There may be another one of the same worker by now."""
+        return self.leases.get(lease.worker) is lease
+
     def quick_lease(self) -> Lease | None:
         """A lease with nothing to do, for a task that need not queue; None when tasks are waiting before it."""
         if self.ready:
@@ -248,10 +252,11 @@ class SchedulingClass:
             return [], []
         begun: list[Any] = []
         fresh: list[Any] = list(lease.inflight.values())
+        lease.inflight = {}  # a worker that lives, with which the connection holds, may hand back yet what it has not started
         if started is None:
             begun, fresh = fresh, begun
-        elif started in lease.inflight:
-            position = list(lease.inflight).index(started) + 1
+        else:
+            position = next((index for index, task in enumerate(fresh, 1) if task.seq == started), 0)
             begun, fresh = fresh[:position], fresh[position:]
         self.ready.extendleft(reversed(fresh))
         return begun, fresh

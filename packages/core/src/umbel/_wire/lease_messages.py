@@ -14,7 +14,7 @@ from typing import Any
 from umbel._base import nodes
 from umbel._wire import node_messages
 
-PROTOCOL_VERSION = 6
+PROTOCOL_VERSION = 7
 PASSED_ON = ("grant", "reclaim", "worker_died", "demand_failed")
 
 Message = dict[str, Any]
@@ -90,6 +90,7 @@ FROM_LESSEE: Mapping[str, Mapping[str, _Check]] = {
     "want": {
         "client": _is_process, "key": _is_text, "count": _is_count, "heard": _is_count, "job": _is_text,
         "resources": _is_amounts, "depth": _is_count, "env": _is_object, "group": _is_in_group,
+        "impatient": _is_flag,
     },
     "leave": {"client": _is_process},
     "return": {"client": _is_process, "worker": _is_process, "retire": _is_flag},

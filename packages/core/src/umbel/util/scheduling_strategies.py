@@ -47,7 +47,8 @@ class NodeAffinitySchedulingStrategy(_Value):
     """Run on the node with this id (hex, as in `umbel.nodes()`).
 
     `soft` allows another node when this one is gone or could never hold the request, not when it is merely busy. The
-    underscored options extend that to a busy node: spill to another (needs soft), or fail at once (needs hard).
+    underscored options extend that to a busy node: spill to another (needs soft), or fail (needs hard), which takes a second, in
+    which workers come back that their owners do not use; actors do not fail, but wait.
     """
 
     def __init__(

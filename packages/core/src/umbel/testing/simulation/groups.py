@@ -228,6 +228,7 @@ class GroupsWorld(World):
                 self.waiting[command.client, command.group] -= 1
         self.table.check()
         self._check_kept(event, before)
+        self._check_waiting()
 
     def on_node_lost(self, node: Node) -> None:
         self.tell(ev.NodeLost(node.name, self.now_s))
@@ -242,6 +243,16 @@ class GroupsWorld(World):
             for index, home in homes.items():
                 is_kept = group.nodes.get(index) == home
                 self.must(is_kept or home == lost, "P4", "bundle %d of %s was on %s", index, name, home)
+
+    def _check_waiting(self) -> None:
+        """P11, by what the table knows."""
+        for name, group in self.table.groups.items():
+            attempt = group.attempt
+            if attempt is None or attempt.is_committing:
+                continue
+            full = [node for node, _ in attempt.waits_for if self.table._room.is_crowded(node, name)]
+            has_room = bool(full) and self.table._place(group, attempt.reserved()).is_ready
+            self.must(not has_room, "P11", "%s waits for %s, and there is room elsewhere", name, full)
 
     # ---- nodes ----
 

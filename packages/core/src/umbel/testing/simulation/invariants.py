@@ -55,6 +55,7 @@ INVARIANTS: Final[Mapping[str, str]] = {
     "P7": "who waits for a group is told, once",
     "P8": "a group ends with all that runs in it",
     "P9": "who follows a group knows its places",
+    "P11": "no group waits where there is no room while there is some",
     "W1": "no more granted than there is",
     "W2": "only what cannot be is given up",
     "W3": "all that is wanted is asked for",

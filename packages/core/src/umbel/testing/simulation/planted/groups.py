@@ -26,10 +26,11 @@ _give_up_bundles = node_bundles.Bundles.give_up
 def _commit_at_once(table: groups.GroupTable, event: Any) -> list[Any]:
     """Bundles are committed once one node has reserved its own."""
     group = table.groups.get(event.group)
-    if group is not None and group.attempt is not None and event.node in group.attempt.waits_for:
-        for node in {*group.attempt.waits_for} - {event.node}:
+    part = (event.node, event.attempt)
+    if group is not None and group.attempt is not None and part in group.attempt.waits_for:
+        for node, _ in {*group.attempt.waits_for} - {part}:
             table._room.answered(node, event.group)
-        group.attempt.waits_for = {event.node: None}
+        group.attempt.waits_for = {part: None}
     return _on_reserved(table, event)
 
 
@@ -55,6 +56,11 @@ def _forget_watchers(_table: groups.GroupTable, group: group_state.Group) -> lis
 
 def _forget_followers(_table: groups.GroupTable, _group: group_state.Group) -> list[Any]:
     """Nodes that follow a group hear nothing of what becomes of its bundles."""
+    return []
+
+
+def _stay(_table: groups.GroupTable, _at_s: float) -> list[Any]:
+    """Groups that wait for a full node do not look at others."""
     return []
 
 
@@ -92,6 +98,7 @@ PLANTS: Final[Mapping[str, Planted]] = {
         "groups", groups.GroupTable, "_publish", _forget_watchers, "P7", "a process is to do with a group that is gone"
     ),
     "followers-untold": instead("groups", groups.GroupTable, "_moved", _forget_followers, "P9"),
+    "stays-where-it-waits": instead("groups", groups.GroupTable, "_look_again", _stay, "P11"),
     "first-come": instead("groups", group_bundles, "_matched", _match_first_come, "P6"),
     "drop-unheard": instead("groups", _AGENT, "_on_group_dropped", deaf, "P"),
     "bundles-free-at-once": instead("groups", node_bundles.Bundles, "give_up", _free_at_once, "a lease in a", "free"),
