@@ -393,6 +393,8 @@ class AutoscalingWorld(World):
     # What must hold
 
     def check(self) -> None:
+        count = len(self.machine.outstanding)
+        self.must(count <= LAUNCHES_MAX, "U11", "%d launches are without an answer", count)
         self.machine.check()
         counts = Counter(one.made.name for one in self.instances.values())
         for one in self.types:

@@ -147,4 +147,5 @@ INVARIANTS: Final[Mapping[str, str]] = {
     "B8": "nothing is left of what has ended",
     "B9": "who has gone is given up, and nobody else ends",
     "U10": "what fails is left alone for a while",
+    "U11": "so many launches are without an answer at most",
 }

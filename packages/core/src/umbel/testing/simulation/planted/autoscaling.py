@@ -8,6 +8,7 @@ from typing import Any, Final
 from umbel._autoscaling import autoscaler, packing, planning
 from umbel._autoscaling import events as autoscaling_events
 from umbel.testing.simulation.planted.defect import Planted, deaf, instead
+from umbel.testing.simulation.processes import attribute
 
 _SCALER: Final = autoscaler.Autoscaler
 
@@ -106,6 +107,15 @@ def _keep_the_idle(now: planning.Situation, _causes: Mapping[str, str]) -> Any:
     return _drains_of(now, {node.name: "something" for node in now.nodes})
 
 
+def _launch_whatever_comes(now: planning.Situation) -> planning.Plan:
+    """However many launches have no answer."""
+    with attribute(planning, "LAUNCHES_MAX", 1_000):
+        return _plan_of(now)
+
+
+_plan_of = planning.plan
+
+
 PLANTS: Final[Mapping[str, Planted]] = {
     "leaving-forgotten": instead("autoscaling", planning, "_offers", _forget_the_leaving, "U1"),
     "failures-believed": instead("autoscaling", planning, "_offers", _sure_of_failures, "U1", "U2"),
@@ -121,5 +131,6 @@ PLANTS: Final[Mapping[str, Planted]] = {
     "listings-unread": instead("autoscaling", _SCALER, "_on_listed", deaf, "U", "R2"),
     "question-remembered": instead("autoscaling", _SCALER, "dry_run", _remember_the_question, "U8"),
     "reasons-made-up": instead("autoscaling", packing.Packer, "looked", _say_nothing_of_size, "U6"),
+    "launches-unbounded": instead("autoscaling", planning, "plan", _launch_whatever_comes, "U11"),
     "rejections-unheard": instead("autoscaling", _SCALER, "_on_drain_answered", deaf, "U5", "R2"),
 }
