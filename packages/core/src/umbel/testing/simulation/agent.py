@@ -395,8 +395,7 @@ class AgentWorld(World):
             client.wanted[command.key] = 0
         elif isinstance(command, ev.LookAtTask):
             seen = self.jobs.look_at(client.name)
-            if not self.jobs.is_held_up(client.name):
-                self._say(client, lambda: seen._replace(at_s=self.now_s))
+            self._say(client, lambda: seen._replace(at_s=self.now_s))
         elif isinstance(command, ev.AskExit) and isinstance(client, Worker):
             if command.is_idle:
                 client.exits_asked += 1

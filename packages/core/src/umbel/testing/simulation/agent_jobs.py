@@ -40,7 +40,6 @@ class AgentJobs:
         ]
         self.preempted: set[str] = set()  # workers
         self.unfair: dict[tuple[str, str], int] = {}  # (who must get, from whom) -> rounds
-        self._held_up: dict[str, bool] = {}  # by worker
 
     def choose(self) -> ev.Job:
         return self._world.chance.choose(self.jobs) if self.jobs else ev.NO_JOB
@@ -54,12 +53,6 @@ class AgentJobs:
             return ev.TaskSeen(worker, -1, 0.0, "", self._world.now_s)
         task = book.task
         return ev.TaskSeen(worker, task.number, task.since_s, task.keeps, self._world.now_s)
-
-    def is_held_up(self, worker: str) -> bool:
-        """Whether it never says what it runs: code of its task lets nothing else run there."""
-        if worker not in self._held_up:
-            self._held_up[worker] = self._world.chance.happens(10)
-        return self._held_up[worker]
 
     def preempt(self, command: ev.Preempt) -> None:
         """A20. What the workers run now is looked at, and stopped if it is what was meant."""
