@@ -241,6 +241,13 @@ class DrainingChanged(NamedTuple):
     at_s: float
 
 
+class ClusterUseTold(NamedTuple):
+    """What the jobs of the cluster have of all its nodes: a `cluster_use.ClusterUse`, None where nobody tells any more."""
+
+    use: Any
+    at_s: float
+
+
 class Ticked(NamedTuple):
     at_s: float
 
@@ -269,6 +276,7 @@ AgentEvent = (
     | TasksPreempted
     | WorkerExited
     | DrainingChanged
+    | ClusterUseTold
     | Ticked
 )
 
