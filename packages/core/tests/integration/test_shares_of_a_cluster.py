@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import os
 import pathlib
 import sys
@@ -14,6 +15,7 @@ import pytest
 
 import umbel
 from umbel import cluster_utils
+from umbel.job_config import JobConfig
 
 pytestmark = [
     pytest.mark.skipif(not sys.platform.startswith("linux"), reason="drivers are found through /proc"),
@@ -24,8 +26,10 @@ TIMEOUT_S = 60
 # It has both nodes to itself, and goes on with short tasks.
 OTHER = """
     import os, sys, time, umbel
+    from umbel.job_config import JobConfig
 
-    umbel.init(address=os.environ["SESSION"], log_to_driver=False)
+    config = JobConfig(weight=float(os.environ["WEIGHT"]))
+    umbel.init(address=os.environ["SESSION"], job_config=config, log_to_driver=False)
 
     @umbel.remote
     def work(path):
@@ -43,12 +47,12 @@ OTHER = """
 
 
 @pytest.fixture
-def cluster() -> Iterator[cluster_utils.Cluster]:
-    """A head and another node, with two CPUs each."""
+def cluster(request: pytest.FixtureRequest) -> Iterator[cluster_utils.Cluster]:
+    """A head and another node, with as many CPUs each as the parameter says."""
     with homes.own_home():
-        made = cluster_utils.Cluster(initialize_head=True, head_node_args={"num_cpus": 2})
+        made = cluster_utils.Cluster(initialize_head=True, head_node_args={"num_cpus": request.param})
         try:
-            made.add_node(num_cpus=2)
+            made.add_node(num_cpus=request.param)
             yield made
         finally:
             umbel.shutdown()
@@ -64,16 +68,29 @@ def hold(go: str, log: str) -> None:
         time.sleep(0.005)
 
 
+@contextlib.contextmanager
+def other_job(node: cluster_utils.ClusterNode, marks: pathlib.Path, *, weight: float) -> Iterator[None]:
+    """It is submitted on that node, and has both nodes when this begins."""
+    marks.mkdir()
+    given = {"SESSION": node.session_dir, "MARKS": str(marks), "WEIGHT": str(weight)}
+    other = drivers.Driver(OTHER, os.environ["TMPDIR"], **given)
+    try:
+        other.line()
+        yield
+    finally:
+        (marks / "over").touch()
+        other.process.kill()
+        other.process.communicate()
+
+
+@pytest.mark.parametrize("cluster", [2], indirect=True)
 def test_a_job_gets_its_share_of_the_cluster_where_it_waits(
     cluster: cluster_utils.Cluster, tmp_path: pathlib.Path
 ) -> None:
     """Half of each node would be one CPU: but the other job has the other node as well, and gives this one both of its own."""
     (node,) = cluster.worker_nodes
-    (marks := tmp_path / "marks").mkdir()
     go, log = tmp_path / "go", tmp_path / "log"
-    other = drivers.Driver(OTHER, os.environ["TMPDIR"], SESSION=node.session_dir, MARKS=str(marks))
-    try:
-        other.line()
+    with other_job(node, tmp_path / "marks", weight=1.0):
         umbel.init(address=cluster.address, log_to_driver=False)
         refs = [hold.remote(str(go), str(log)) for _ in range(3)]
         begun = lambda: log.read_text().count("begun") if log.exists() else 0  # noqa: E731
@@ -85,7 +102,27 @@ def test_a_job_gets_its_share_of_the_cluster_where_it_waits(
         assert begun() == 2, "no more than that"
         go.touch()
         umbel.get(refs, timeout=TIMEOUT_S)
-    finally:
-        (marks / "over").touch()
-        other.process.kill()
-        other.process.communicate()
+
+
+@pytest.mark.parametrize("cluster", [4], indirect=True)
+def test_jobs_of_two_nodes_share_the_cluster_by_their_weights(
+    cluster: cluster_utils.Cluster, tmp_path: pathlib.Path
+) -> None:
+    """A job of weight 3 on the head has all eight CPUs. One of weight 1 on the other node gets two of them: a quarter of that
+    node would be one."""
+    head, (node,) = cluster.head_node, cluster.worker_nodes
+    assert head is not None
+    go, log = tmp_path / "go", tmp_path / "log"
+    with other_job(head, tmp_path / "marks", weight=3.0):
+        umbel.init(address=node.session_dir, job_config=JobConfig(weight=1.0), log_to_driver=False)
+        refs = [hold.remote(str(go), str(log)) for _ in range(4)]
+        begun = lambda: log.read_text().count("begun") if log.exists() else 0  # noqa: E731
+        why = lambda: str(umbel.explain(refs[3]))  # noqa: E731
+        is_shared = lambda: begun() == 2 and "2 of 8 in the cluster, beside 1 other (weight 1 of 4)" in why()  # noqa: E731
+        drivers.wait_until(is_shared, what="a quarter of the cluster to be this job's")
+        drivers.wait_until(
+            lambda: umbel.available_resources().get("CPU", 0.0) == 0.0, what="the rest to be the other's"
+        )
+        assert begun() == 2, "no more than that"
+        go.touch()
+        umbel.get(refs, timeout=TIMEOUT_S)

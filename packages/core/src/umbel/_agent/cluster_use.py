@@ -5,7 +5,7 @@ what a node knows of the others is some seconds old, and all know the same: if e
 mended many times. So a node takes it that what has changed here since then has changed likewise on the other nodes on which
 several jobs are, each by its size. As leases are whole, most nodes would then never do their part of a small difference; so
 the first step of each counts for less, by a number between 0 and 1 which it draws for itself: of so many nodes about as many take
-it as are needed. A new number is drawn when the news of what came of it has had time to come. Pure.
+it as are needed, once. A new number is drawn when the news of what came of it has had time to come. Pure.
 """
 
 from __future__ import annotations
@@ -59,21 +59,23 @@ class ClusterUse:
             self._slack[name] = self._draw * steps.get(name, 0)
 
     def expected(self, job: Job, own: Amounts) -> dict[str, int]:
-        """What it has of all nodes, if it has this here."""
+        """What it has of all nodes, if it has this here; with more here it is more. Others cannot have less than nothing."""
         used, counted = self._used.get(job.id, {}), self._counted.get(job.id, {})
-        return {
-            name: max(0, used.get(name, 0) + self._in_all(name, own.get(name, 0) - counted.get(name, 0)))
-            for name in {*own, *used}
-        }
+        found = {}
+        for name in {*own, *used}:
+            here, before = own.get(name, 0), counted.get(name, 0)
+            found[name] = here + max(0, used.get(name, 0) - before + self._of_others(name, here - before))
+        return found
 
     def is_elsewhere(self, job: Job, name: str) -> bool:
         """Whether it has any of that on other nodes."""
         return self._used.get(job.id, {}).get(name, 0) > self._counted.get(job.id, {}).get(name, 0)
 
-    def _in_all(self, name: str, change: int) -> int:
+    def _of_others(self, name: str, change: int) -> int:
+        """How much others are expected to have changed if so much has changed here."""
         size = abs(change)
         in_all = self._factors.get(name, 1.0) * (size - self._slack.get(name, 0.0))
-        return change if in_all <= size else round(math.copysign(in_all, change))
+        return round(math.copysign(max(0.0, in_all - size), change))
 
 
 class UseNews:
@@ -90,6 +92,7 @@ class UseNews:
         self._shared: Amounts = {}
         self._draws = 0
         self._drawn_s = -math.inf
+        self._is_spent = False  # what was drawn last: something has changed here since
         self._lost_s: float | None = None  # since when nothing can be heard
         self.is_told = False
 
@@ -114,11 +117,11 @@ class UseNews:
             self._jobs.pop(job_id, None)
             self._used.pop(job_id, None)
         self._total, self._shared = message["total"], message["shared"]
+        self._is_spent |= self._heard != self._counted
         self._counted = self._heard
         self.is_told = not message["is_over"]
         if message["is_over"]:
             self._forget()
-        self._redraw(now_s)
 
     def _forget(self) -> None:
         self.is_told = False
@@ -131,24 +134,26 @@ class UseNews:
             self._lost_s = now_s
 
     def is_due(self, now_s: float) -> bool:
-        """Looked at once in a while: whether what `use` says is another now, by the time that has passed."""
+        """Looked at once in a while, when what this node has was said: whether what `use` says is another now, by the time that
+        has passed. While news of what this node has are on their way, it is not: what was asked back for one job would be
+        given to another when it comes."""
         if not self.is_told:
             return False
-        if self._lost_s is not None and now_s >= self._lost_s + STALE_S:
+        if self._lost_s is not None:
+            if now_s < self._lost_s + STALE_S:
+                return False
             self._forget()
             return True
-        return self._redraw(now_s)
-
-    def _redraw(self, now_s: float) -> bool:
-        if now_s < self._drawn_s + DRAW_S:
+        is_known = all(known == self._counted for known in (self._heard, *(said for _, said in self._said)))
+        if now_s < self._drawn_s + DRAW_S or not is_known:
             return False
-        self._draws, self._drawn_s = self._draws + 1, now_s
+        self._draws, self._drawn_s, self._is_spent = self._draws + 1, now_s, False
         return True
 
     def use(self) -> ClusterUse | None:
         if not self.is_told:
             return None
-        draw = zlib.crc32(f"{self._node_id} {self._draws}".encode()) / 2**32
+        draw = 0.0 if self._is_spent else zlib.crc32(f"{self._node_id} {self._draws}".encode()) / 2**32
         return ClusterUse(
             dict(self._used),
             dict(self._jobs),

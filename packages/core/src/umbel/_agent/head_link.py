@@ -138,9 +138,9 @@ class HeadLink:
             self._dialler.tick()
         due_s = self._membership.next_tick_s(LOOK_S)
         if due_s is not None and due_s <= now_s:
+            self._decide(membership.Looked(self._daemon.own_state(), now_s))
             if self._news is not None and self._news.is_due(now_s):
                 self._daemon.use_told(self._news.use())
-            self._decide(membership.Looked(self._daemon.own_state(), now_s))
             self._daemon.control.look()
 
     def answer_drain(self, request: int, text: str, *, is_accepted: bool) -> None:

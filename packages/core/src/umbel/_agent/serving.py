@@ -90,21 +90,7 @@ class Serving:
         """The same for several jobs: one lease at a time to the one whose turn it is."""
         standing = self.standing()
         now.lowest = min((demand.job.priority for demand in demands), default=0)
-        left = {demand: demand.count for demand in demands}
-        waiting: dict[str, list[Demand]] = {}  # by job, the next one last
-        for demand in reversed(demands):
-            waiting.setdefault(demand.job.id, []).append(demand)
-        while waiting:
-            queue = min(waiting.values(), key=lambda queue: standing.turn(queue[-1]))
-            demand = queue[-1]
-            is_served = self._serve_one(demand, 1, now)
-            if is_served:
-                standing.add(demand.job, demand.resources)
-                left[demand] -= 1
-            if not is_served or not left[demand]:
-                queue.pop()
-                if not queue:
-                    del waiting[demand.job.id]
+        shares.in_turn(demands, standing, lambda demand: self._serve_one(demand, 1, now))
         commands = now.commands
         if now.unserved:
             commands += self._reclaims(now.unserved, standing)
@@ -234,9 +220,9 @@ class Serving:
 
     # ---- several jobs ----
 
-    def standing(self) -> shares.Standing:
-        """How much of the node each job has."""
-        made = shares.Standing(self._ledger.total, self._shares, self._table.now_s)
+    def standing(self, *, is_lasting: bool = False) -> shares.Standing:
+        """How much of the node each job has. is_lasting: nobody is to go first for having waited for long."""
+        made = shares.Standing(self._ledger.total, self._shares, None if is_lasting else self._table.now_s)
         for worker in self._table.workers.values():
             if worker.lease is not None and worker.lease.bundle is None:
                 made.add_lease(worker.lease)
@@ -252,7 +238,7 @@ class Serving:
                 for name, amount in resources.items():
                     steps[name] = max(steps.get(name, 0), amount)
             event.use.fit(self._ledger.total, steps)
-        self._shares.cluster = event.use
+        self._shares.tell(event.use)
         return []
 
     def use_of_jobs(self) -> dict[str, list[Any]] | None:
@@ -268,7 +254,7 @@ class Serving:
             and not self.is_kept_out(one)
             and self._wanted.pools(one) is demand_table.NODE
         ]
-        return shares.told(self.standing(), of_node, waiting, self._ledger.free)
+        return shares.told(self.standing(is_lasting=True), of_node, waiting, self._ledger.free)
 
     def _preempts(self, unserved: list[Demand]) -> list[ev.AgentCommand]:
         """Stop tasks for those that are of a job that wants it so, unless they could not begin yet all the same."""

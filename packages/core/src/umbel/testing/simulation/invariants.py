@@ -41,7 +41,7 @@ INVARIANTS: Final[Mapping[str, str]] = {
     "A19": "who has less of the node goes first",
     "A20": "only what may be stopped is stopped for others",
     "A21": "who has less of the cluster goes first",
-    "A22": "no lease goes back and forth for old news",
+    "A22": "no lease goes back and forth",
     "A23": "nobody waits for ever on a node for what his job has elsewhere",
     "T2": "one creation, one answer's actor",
     "T3": "one host at a time",

@@ -64,7 +64,9 @@ class Node:
 
     def apply(self, *events: Any) -> None:
         is_outermost = not self.todo
-        self.todo.extend(self.agent.apply(*events))
+        commands = self.agent.apply(*events)
+        self._check_decision(commands)
+        self.todo.extend(commands)
         while is_outermost and self.todo:
             self._carry_out(self.todo[0])  # what follows from it comes after the rest
             self.todo.popleft()
@@ -81,11 +83,25 @@ class Node:
             owner.got_s = now_s
             self.world.begin_task(owner, command.worker)
         elif isinstance(command, ev.Reclaim):
-            if len(self.owners) <= self.cpus:  # else they take turns
+            if not self.has_turns:
                 self.world.reclaims.append(now_s)
             self.owners[command.client].leases[command.worker] = True
         elif isinstance(command, ev.AskExit):
             self.apply(ev.WorkerExited(command.worker, 0, 0, now_s))
+
+    def _check_decision(self, commands: list[Any]) -> None:
+        """A22: who is given a lease is not asked for one at once, but if he had nothing, and will have it for one task."""
+        given = {command.client for command in commands if isinstance(command, ev.Grant)}
+        for command in commands:
+            if isinstance(command, ev.Reclaim) and command.client in given:
+                leases = self.owners[command.client].leases
+                had = [worker for worker, is_asked_back in leases.items() if not is_asked_back or not self.has_turns]
+                self.world.must(not had, "A22", "%s has %s, is given a lease and asked for one", command.client, had)
+
+    @property
+    def has_turns(self) -> bool:
+        """Whether those who want leases have to take turns, for there are less of them."""
+        return len(self.owners) > self.cpus
 
     def want(self, owner: Owner) -> None:
         count = 0 if owner.is_over else self.cpus + WANTED
@@ -121,7 +137,8 @@ class SharesWorld(World):
     def layout(self) -> tuple[list[Node], list[ev.Job], list[float]]:
         """The nodes, the jobs, and how long tasks of each run."""
         chance = self.chance
-        nodes = [Node(self, number, 1 + chance.below(5)) for number in range(2 + chance.below(3))]
+        count = chance.choose((2, 3, 4, 2, 3, 4, 9))
+        nodes = [Node(self, number, 1 + chance.below(5)) for number in range(count)]
         jobs = [ev.Job(f"j{number}", 0, chance.choose((1.0, 1.0, 3.0, 2.0))) for number in range(2 + chance.below(2))]
         return nodes, jobs, [chance.choose((0.2, 0.5, 1.5)) for _ in jobs]
 
@@ -191,13 +208,11 @@ class SharesWorld(World):
         due_s = node.agent.next_tick_s()
         if due_s is not None and due_s <= self.now_s:
             node.apply(ev.Ticked(self.now_s))
+        state = node.agent.use_of_jobs()
+        if node.is_linked and state != node.told:
+            self._say(node, state)
         if node.news.is_due(self.now_s):
             node.apply(ev.ClusterUseTold(node.news.use(), self.now_s))
-        if not node.is_linked:
-            return
-        state = node.agent.use_of_jobs()
-        if state != node.told:
-            self._say(node, state)
 
     def _say(self, node: Node, state: Any) -> None:
         node.told = state
