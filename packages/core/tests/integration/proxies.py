@@ -6,6 +6,7 @@ import contextlib
 import selectors
 import socket
 import threading
+import time
 from typing import Any
 
 TIMEOUT_S = 60
@@ -22,6 +23,7 @@ class Proxy:
         self.address = f"{host}:{self._listener.getsockname()[1]}"
         self.is_silent = False
         self.is_shut = False
+        self.pause_s = 0.0  # after each piece that it has passed on
         self.seen = bytearray()
         self._records = records
         self._is_over = False
@@ -37,6 +39,7 @@ class Proxy:
             for key, _events in self._selector.select(0.01):
                 with self._lock:
                     self._relay(key.fileobj)
+                time.sleep(self.pause_s)
 
     def _relay(self, ready: Any) -> None:
         if ready is self._listener:

@@ -278,6 +278,15 @@ def test_ctrl_c_interrupts_a_wait_without_a_connection(proxy: proxies.Proxy) -> 
 # ---- ends ----
 
 
+def test_a_goodbye_is_heard_though_the_way_ends_at_once(proxy: proxies.Proxy, program: cluster_utils.Cluster) -> None:
+    connect(proxy.address)
+    assert umbel.get(double.remote(1), timeout=TIMEOUT_S) == 2
+    proxy.pause_s = 0.05  # so that what is said last lies there when the program has left
+    umbel.shutdown()
+    proxy.close()
+    drivers.wait_until(lambda: not relays_of(program), timeout_s=15, what="what stood for the program to end")
+
+
 def test_nothing_is_left_of_a_program_that_was_killed(
     program: cluster_utils.Cluster, monkeypatch: pytest.MonkeyPatch, tmp_path: Path
 ) -> None:

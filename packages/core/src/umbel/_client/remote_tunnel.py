@@ -25,6 +25,7 @@ from umbel._wire import frames, handshake
 
 BEGIN_S = 20.0  # for a node to let a program in: two round trips, and to fork a process
 REDIAL_TIMEOUT_S = 5.0  # for one attempt to connect again
+LAST_WORDS_S = 1.0  # for the other side to hear a goodbye; one that is reached needs milliseconds
 CLOSE_S = 5.0  # for the thread to end
 SECRET_BYTES = 16
 PROTOCOL_VERSION = 1
@@ -55,6 +56,7 @@ class RemoteTunnel:
         self._lock = threading.Lock()
         self._todo: deque[Callable[[], None]] = deque()
         self._is_over = False
+        self._leaves_until_s: float | None = None  # once goodbye was said
         self._is_closed = False  # nothing is done any more. Guarded by the lock
         self.poller = connection.Poller()
         self._tunnel = tunnel.Tunnel(
@@ -117,7 +119,7 @@ class RemoteTunnel:
             return True
 
     def close(self) -> None:
-        """Say goodbye, if there is a connection."""
+        """Say goodbye, if there is a connection, and wait a moment for its other side to hear it, who ends it then."""
         if not self.lost:
             self.lost = "umbel.shutdown() was called"
         self._do(self._say_goodbye)
@@ -148,6 +150,10 @@ class RemoteTunnel:
         parts = (self._tunnel, self._dialler)
         while not self._is_over:
             due = [at_s for part in parts if (at_s := part.next_tick_s()) is not None]
+            if self._leaves_until_s is not None:
+                if not self._tunnel.is_linked or time.monotonic() >= self._leaves_until_s:
+                    return
+                due.append(self._leaves_until_s)
             self.poller.poll(max(0.0, min(due) - time.monotonic()) if due else None)
             while self._todo:
                 self._todo.popleft()()
@@ -158,7 +164,7 @@ class RemoteTunnel:
 
     def _say_goodbye(self) -> None:
         self._tunnel.leave("it has called umbel.shutdown(), or ended")
-        self._is_over = True
+        self._leaves_until_s = time.monotonic() + LAST_WORDS_S
 
     def _on_frame(self, link: connection.Connection, payload: bytes) -> None:
         if self._begun is None:
