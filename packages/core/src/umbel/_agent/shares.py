@@ -5,8 +5,9 @@ the largest part that it has of any resource, divided by its weight (dominant re
 equal ones it is who has had least so far, so that jobs that are entitled to less than one lease take turns by their weights.
 
 An owner keeps a lease while it has tasks for it, so who has more than others is asked for leases back, whose tasks end first: a
-job gives to one that will have no more than itself after that, and to one that has nothing of what it waits for. Nothing of
-this is computed while all that is wanted and held is of one job.
+job gives to one that will have no more than itself after that, and to one that has nothing of what it waits for. What is on its
+way back is expected in the order in which it will be given (`in_turn`), so that nobody is asked for what another one gets.
+Nothing of this is computed while all that is wanted and held is of one job.
 
 In a cluster shares are of all nodes together: what a job has here, and what the head has told that it has elsewhere
 (`cluster_use`). As that goes by what others need, a job may have nothing on a node for long; whoever has waited there for
@@ -15,6 +16,7 @@ In a cluster shares are of all nodes together: what a job has here, and what the
 
 from __future__ import annotations
 
+import itertools
 from collections.abc import Callable, Iterable, Iterator, Mapping
 from typing import TYPE_CHECKING, Any
 
@@ -29,8 +31,10 @@ if TYPE_CHECKING:
 
 STARVED_S = 5.0  # twice as long as it takes until all nodes know of a change; tasks of one job may wait for one here
 JOBS_TOLD_MAX = 100  # of a node, those that have most there; each takes some 60 bytes of a heartbeat
+SETTLED_MAX = 1_000  # leases that are looked ahead; a node has fewer CPUs
 _DIGITS = 9  # shares that differ by less are equal: they are sums of fractions
 _Groups = dict[tuple[str, str], list[Lease]]
+_Kinds = tuple[str, ...]  # names of resources
 
 
 class Shares:
@@ -136,9 +140,7 @@ class Standing:
         self._own: dict[str, dict[str, int]] = {}  # by job, without what is below
         self._leaving: dict[str, dict[str, int]] = {}  # of leases that were asked back
         self._given: dict[str, dict[str, int]] = {}  # once that is settled: the same, and what is asked back besides
-        self._claims: dict[
-            tuple[str, tuple[str, ...]], float
-        ] = {}  # by job and kinds, while nothing of the above changes
+        self._claims: dict[tuple[str, _Kinds], float] = {}  # while nothing of that changes
 
     def add(self, job: Job, resources: Mapping[str, int]) -> None:
         _add(self._own, job, resources)
@@ -182,23 +184,21 @@ class Standing:
 
     def turn(self, demand: Demand) -> tuple[int, bool, float, float]:
         """Of what waits here, the smallest goes first."""
-        job = demand.job
-        place = (job.id, tuple(demand.resources))
-        claim = self._claims.get(place)
+        job, kinds = demand.job, _kinds(demand.resources)
+        claim = self._claims.get((job.id, kinds))
         if claim is None:
-            claim = self._claims[place] = self._claim(job, demand.resources, None)
+            claim = self._claims[job.id, kinds] = self._claim(job, kinds, None)
         return -job.priority, not self.is_starved(demand), claim, self._shares.served(job)
 
-    def _claim(self, job: Job, kinds: Mapping[str, int], change: Mapping[str, int] | None) -> float:
+    def _claim(self, job: Job, kinds: _Kinds, change: Mapping[str, int] | None) -> float:
         """The share by which it goes before others, or after them: none while it has nothing of one of these kinds."""
         return 0.0 if self._lacks(job, kinds, change) else self.share(job, change)
 
-    def _lacks(self, job: Job, kinds: Mapping[str, int], change: Mapping[str, int] | None) -> bool:
+    def _lacks(self, job: Job, kinds: _Kinds, change: Mapping[str, int] | None) -> bool:
         """Whether it has nothing of one of these, here or elsewhere, by what was told, whatever is expected to become of it."""
         here, cluster = _sum(self.here(job), change), self._cluster
         return any(
-            amount and here.get(name, 0) <= 0 and not (cluster is not None and cluster.is_elsewhere(job, name))
-            for name, amount in kinds.items()
+            here.get(name, 0) <= 0 and not (cluster is not None and cluster.is_elsewhere(job, name)) for name in kinds
         )
 
     def is_starved(self, demand: Demand) -> bool:
@@ -206,16 +206,18 @@ class Standing:
         since_s, at_s = demand.short_since_s, self._at_s
         if self._cluster is None or at_s is None or since_s is None or at_s < since_s + STARVED_S:
             return False
-        kinds = [name for name, amount in demand.resources.items() if amount]
         here, had_s = self.here(demand.job), self._shares.had_s(demand.job)
         given = self._given.get(demand.job.id, {})
-        return not any(here.get(name) or given.get(name) or at_s < had_s.get(name, 0.0) + STARVED_S for name in kinds)
+        return not any(
+            here.get(name) or given.get(name) or at_s < had_s.get(name, 0.0) + STARVED_S
+            for name in _kinds(demand.resources)
+        )
 
     def gives_first(self, lease: Lease) -> tuple[int, bool, float, float, bool]:
         """Of those that must be given, the largest is. Whoever would be left with nothing of the kind, which he could claim back
         at once, comes last of his priority."""
         job = lease.job
-        has_more = not self._lacks(job, lease.resources, _less(lease.resources))
+        has_more = not self._lacks(job, _kinds(lease.resources), _less(lease.resources))
         return -job.priority, has_more, self.share(job), self._shares.served(job), not lease.is_recycled
 
     def must_give(self, lease: Lease, demand: Demand) -> bool:
@@ -226,9 +228,9 @@ class Standing:
             return mine.priority < other.priority
         if self.is_starved(demand):
             return True
-        if self._lacks(other, demand.resources, None):
+        if self._lacks(other, _kinds(demand.resources), None):
             return self.share(other) <= self.share(mine)
-        left = self._claim(mine, lease.resources, _less(lease.resources))
+        left = self._claim(mine, _kinds(lease.resources), _less(lease.resources))
         return self.share(other) < left and self.share(other, demand.resources) <= left
 
     def told(self) -> dict[str, list[Any]]:
@@ -277,9 +279,9 @@ def in_turn(demands: Iterable[Demand], standing: Standing, serve: Callable[[Dema
     demands = list(demands)
     left = {demand: demand.count for demand in demands}
     places = {demand: place for place, demand in enumerate(demands)}
-    waiting: dict[tuple[str, tuple[str, ...]], list[Demand]] = {}  # by job and kinds, the next one last
+    waiting: dict[tuple[str, _Kinds], list[Demand]] = {}  # by job and what is wanted, the next one last
     for demand in reversed(demands):
-        waiting.setdefault((demand.job.id, tuple(demand.resources)), []).append(demand)
+        waiting.setdefault((demand.job.id, _kinds(demand.resources)), []).append(demand)
     while waiting:
         of, queue = min(waiting.items(), key=lambda item: (standing.turn(item[1][-1]), places[item[1][-1]]))
         demand = queue[-1]
@@ -346,6 +348,10 @@ def _sum(own: Mapping[str, int], more: Mapping[str, int] | None) -> Mapping[str,
     return {name: own.get(name, 0) + more.get(name, 0) for name in {*own, *more}} if more else own
 
 
+def _kinds(resources: Mapping[str, int]) -> _Kinds:
+    return tuple(name for name, amount in resources.items() if amount)
+
+
 def _less(resources: Mapping[str, int]) -> dict[str, int]:
     return {name: -amount for name, amount in resources.items()}
 
@@ -395,8 +401,10 @@ def told(
         for name, amount in lease.resources.items():
             left[name] = left.get(name, 0) + amount
 
+    looked = itertools.count(1)
+
     def take(demand: Demand) -> bool:
-        if any(left.get(name, 0) < need for name, need in demand.resources.items()):
+        if next(looked) > SETTLED_MAX or any(left.get(name, 0) < need for name, need in demand.resources.items()):
             return False
         for name, need in demand.resources.items():
             left[name] -= need
