@@ -453,7 +453,8 @@ class Programs(Cluster):
 
     def _is_given_up(self, process: Machine) -> bool:
         """Whether its node is dead to the head, for what was wrong before, and others have ended what it leases there."""
-        return process.node.node_id not in self.head.daemon.others.link.table.alive
+        machine: Any = process.node
+        return machine.node_id not in self.head.daemon.others.link.table.alive
 
     def _has_spent_restarts(self, noted: NotedActor) -> bool:
         return 0 <= noted.restart_count < self.fault_count + noted.is_restarted
