@@ -233,6 +233,23 @@ def test_what_one_job_has_all_of_is_shared_though_another_has_as_much_of_somethi
     assert give_back_all(state, run(state, wants(B, 9))) == {"A": 3, "B": 2}
 
 
+def test_who_has_nothing_of_a_resource_is_given_what_was_asked_back_for_it() -> None:
+    """B has the only GPU, and so a larger share than A, which waits as well: its CPU went back to A, and was asked back again."""
+    state = make(4, GPU=1)
+    run(state, wants(A, 9))
+    run(state, wants(B, 1, key="device", resources={"GPU": UNIT}))
+    ((client, worker),) = asked_back(run(state, wants(B, 9)))
+    commands = run(state, returned(client, worker))
+    assert (granted(commands), asked_back(commands)) == ("B", [])
+
+
+def test_the_last_of_a_resource_is_kept_from_whoever_has_some() -> None:
+    """A has three of four GPUs. Its only CPU would be given to B, and then be asked back for A, which had none."""
+    state = make(3, GPU=4)
+    run(state, wants(A, 1), wants(B, 1), wants(C, 1), wants(A, 3, key="device", resources={"GPU": UNIT}))
+    assert asked_back(run(state, wants(A, 2), wants(B, 2))) == []
+
+
 def test_jobs_with_equal_shares_take_nothing_from_each_other_for_tasks_of_another_kind() -> None:
     state = make(2)
     run(state, wants(A, 1), wants(B, 1))

@@ -58,7 +58,7 @@ class DemandReasons:
         ordered = self._serving.order(self._wanted.demands.values())
         if self._shares.is_shared:
             standing = self._serving.standing()
-            ordered = sorted(ordered, key=lambda one: standing.rank(one.job))
+            ordered = sorted(ordered, key=standing.turn)
         return [
             Pending(
                 one.client,

@@ -243,6 +243,13 @@ class DrainingChanged(NamedTuple):
     at_s: float
 
 
+class ClusterUseTold(NamedTuple):
+    """What the jobs of the cluster have of all its nodes: a `cluster_use.ClusterUse`, None where nobody tells any more."""
+
+    use: Any
+    at_s: float
+
+
 class Ticked(NamedTuple):
     at_s: float
 
@@ -271,6 +278,7 @@ AgentEvent = (
     | TasksPreempted
     | WorkerExited
     | DrainingChanged
+    | ClusterUseTold
     | Ticked
 )
 

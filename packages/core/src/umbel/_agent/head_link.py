@@ -5,7 +5,7 @@ from __future__ import annotations
 import itertools
 from collections import deque
 from collections.abc import Callable, Iterable, Mapping
-from typing import Any, Protocol
+from typing import TYPE_CHECKING, Any, Protocol
 
 from umbel import exceptions
 from umbel._agent import membership
@@ -13,6 +13,9 @@ from umbel._base import tokens
 from umbel._transport import addresses, dialler
 from umbel._transport import connection as transport
 from umbel._wire import frames, handshake, node_messages
+
+if TYPE_CHECKING:
+    from umbel._agent import cluster_use
 
 LOOK_S = 1.0  # after how long the node looks whether its state has changed; the head tells others as often
 LAST_WORDS_S = 1.0  # for the head to hear a goodbye; one that runs needs milliseconds
@@ -43,6 +46,12 @@ class Daemon(Protocol):
 
     def nodes_changed(self, changes: Iterable[Mapping[str, Any]]) -> None:
         """The head says this of nodes, each with its "node_id"."""
+
+    def use_news(self) -> cluster_use.UseNews:
+        """What this node has told of its jobs, and heard of all."""
+
+    def use_told(self, use: cluster_use.ClusterUse | None) -> None:
+        """The head says what jobs have of the cluster; None once it does not any more."""
 
     def note_outliving(self, cluster: str, head: str) -> None:
         """The node is a member now. head: the address of its head."""
@@ -78,14 +87,14 @@ class HeadLink:
         self._dialler = dialler.Dialler(daemon.poller, token, now_s=daemon.now_s, timeout_s=DIAL_S)
         self._numbers = itertools.count(1)
         self._connection: transport.Connection | None = None
+        self._joined_by = 0  # the sequence of what it has said first over the present link
         self._head = ""  # the id of its node, as it has said in its last welcome
         self._tell: Callable[[str], None] | None = None  # whoever wants to know whether it has joined
+        self._news: cluster_use.UseNews | None = None  # once several jobs meet here, or the head tells of them
         self._do: dict[type, Callable[[Any], None]] = {
             membership.Dial: self._dial,
             membership.Join: self._join,
-            membership.Beat: lambda command: self._send(
-                {"t": "beat", "sequence": command.sequence, "state": command.state}
-            ),
+            membership.Beat: self._beat,
             membership.HangUp: lambda _command: self._hang_up(),
             membership.Joined: self._joined,
             membership.Appeared: lambda command: daemon.node_appeared(command.node_id, command.address),
@@ -135,6 +144,8 @@ class HeadLink:
         due_s = self._membership.next_tick_s(LOOK_S)
         if due_s is not None and due_s <= now_s:
             self._decide(membership.Looked(self._daemon.own_state(), now_s))
+            if self._news is not None and self._news.is_due(now_s):
+                self._daemon.use_told(self._news.use())
             self._daemon.control.look()
 
     def answer_drain(self, request: int, text: str, *, is_accepted: bool) -> None:
@@ -193,6 +204,10 @@ class HeadLink:
             if is_member:
                 self._daemon.control.on_frame(message, body)
             return
+        if message["t"] == "job_use":
+            if is_member:
+                self._on_job_use(message)
+            return
         if message["t"] in ("dial_back", "meet", "unreached"):
             if is_member:
                 self._daemon.on_reach(message)
@@ -203,7 +218,10 @@ class HeadLink:
             return
         if message["t"] == "heard" and not message["leads"] and len(self._addresses) > 1:
             return  # one that may not act may have a successor, which is looked for when it has been silent for long enough
-        is_new = message["t"] == "welcome" and connection is self._connection and message["head"] != self._head
+        is_welcome = message["t"] == "welcome" and connection is self._connection
+        is_new = is_welcome and message["head"] != self._head
+        if self._news is not None and connection is self._connection and (is_welcome or message["t"] == "heard"):
+            self._news.heard(self._joined_by if is_welcome else message["sequence"])
         if is_new:
             self._head = message["head"]
             addresses.bear(message["silence_s"])
@@ -218,6 +236,20 @@ class HeadLink:
             self._daemon.head_linked(is_linked=True)
             if is_new:
                 self._note_outliving()
+
+    def _on_job_use(self, message: Message) -> None:
+        """It has been sent after whatever the head was heard to hear."""
+        news = self._use_news()
+        was_told = news.is_told
+        news.told(message, self._daemon.now_s())
+        self._daemon.use_told(news.use())
+        if news.is_told != was_told:  # others want to know at once
+            self._decide(membership.Looked(self._daemon.own_state(), self._daemon.now_s()))
+
+    def _use_news(self) -> cluster_use.UseNews:
+        if self._news is None:
+            self._news = self._daemon.use_news()
+        return self._news
 
     def _event(self, link: int, message: Message) -> membership.Event:
         kind, now_s = message["t"], self._daemon.now_s()
@@ -249,12 +281,23 @@ class HeadLink:
         if self._connection is not None:
             self._connection.send(frames.encode_control(message, body))
 
+    def _said(self, sequence: int, state: Mapping[str, Any]) -> None:
+        if self._news is not None or "jobs" in state:
+            self._use_news().said(sequence, state.get("jobs"))
+
+    def _beat(self, command: membership.Beat) -> None:
+        self._said(command.sequence, command.state)
+        self._send({"t": "beat", "sequence": command.sequence, "state": command.state})
+
     def _join(self, command: membership.Join) -> None:
         head, heard = self._daemon.control.heard_of()
+        state = self._daemon.own_state()
+        self._joined_by = command.sequence
+        self._said(command.sequence, state)
         self._send(
             {
                 "t": "join", "protocol": node_messages.PROTOCOL_VERSION, "sequence": command.sequence,
-                "cluster": command.cluster, "facts": self._daemon.own_facts(), "state": self._daemon.own_state(),
+                "cluster": command.cluster, "facts": self._daemon.own_facts(), "state": state,
                 "heard": heard, "head": head,
             }
         )  # fmt: skip
@@ -265,6 +308,8 @@ class HeadLink:
 
     def _lose(self) -> None:
         self._connection = None
+        if self._news is not None:
+            self._news.lost(self._daemon.now_s())
         self._addresses.rotate(-1)
 
     def _hang_up(self) -> None:

@@ -12,12 +12,14 @@ import os
 import socket
 from typing import TYPE_CHECKING, Any, Protocol
 
+from umbel._agent import events as ev
 from umbel._base import nodes, sessions
 from umbel._transport import connection as transport
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterable, Mapping
 
+    from umbel._agent import cluster_use
     from umbel._agent.history import History
     from umbel._agent.hub import Client, Hub, Message
     from umbel._agent.queries import Queries
@@ -85,6 +87,7 @@ class OtherNodes:
         self._values: Any = None  # a `value_wants.ValueWants`, once values go from node to node
         self._package_links: Any = None  # a `package_links.PackageLinks`, once packages do
         self._relays: Any = None  # a `relays.Relays`, once a program of another machine has come
+        self._use_news: cluster_use.UseNews | None = None
         self._policy: Any = None  # a `spi.SchedulingPolicy`, once something is to be placed
         self._reacher: Any = None  # a `reacher.Reacher`, once a node is to be connected to
         self._nodes_by_tag: dict[str, str] = {}  # all other ones that there are and were
@@ -351,11 +354,13 @@ class OtherNodes:
         return self._daemon.queries.own_facts()
 
     def own_state(self) -> Message:
-        """What changes: what is free, and how many leases are waited for."""
+        """What changes: what is free, how many leases are waited for, and what jobs have where several meet."""
         agent = self._daemon.agent
         waiting = sum(demand.count for demand in agent.demands.values())
         draining = self.drains.state() if self.drains is not None else {}
-        return {"available": dict(agent.ledger.free), "waiting": waiting, **draining}
+        jobs = agent.use_of_jobs()
+        told = {} if jobs is None else {"jobs": jobs}
+        return {"available": dict(agent.ledger.free), "waiting": waiting, **draining, **told}
 
     def own_load(self) -> Message:
         """What waits here that other nodes could have as well, and whether anything runs; for the autoscaler."""
@@ -364,6 +369,20 @@ class OtherNodes:
         waiting = self.sharing.waiting() if self.sharing is not None else ()
         idle = load.idle_number(self._daemon.agent, has_drivers=bool(self._daemon.hub.drivers()))
         return {"tasks": load.of_tasks(waiting), "idle": idle}
+
+    # ---- what jobs have of all nodes ----
+
+    def use_news(self) -> cluster_use.UseNews:
+        """What this node has told of its jobs, and heard of all; made once that matters."""
+        if self._use_news is None:
+            from umbel._agent import cluster_use
+
+            self._use_news = cluster_use.UseNews(self._node_id)
+        return self._use_news
+
+    def use_told(self, use: cluster_use.ClusterUse | None) -> None:
+        """What jobs have of the cluster; None once nobody tells any more."""
+        self.decide(ev.ClusterUseTold(use, self.now_s()))
 
     # ---- where things go ----
 

@@ -10,7 +10,7 @@ from __future__ import annotations
 import functools
 import math
 from collections.abc import Iterator
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 from umbel._agent import bundles, demand_table, fairness, shares
 from umbel._agent import events as ev
@@ -90,21 +90,7 @@ class Serving:
         """The same for several jobs: one lease at a time to the one whose turn it is."""
         standing = self.standing()
         now.lowest = min((demand.job.priority for demand in demands), default=0)
-        left = {demand: demand.count for demand in demands}
-        waiting: dict[str, list[Demand]] = {}  # by job, the next one last
-        for demand in reversed(demands):
-            waiting.setdefault(demand.job.id, []).append(demand)
-        while waiting:
-            queue = min(waiting.values(), key=lambda queue: standing.rank(queue[-1].job))
-            demand = queue[-1]
-            is_served = self._serve_one(demand, 1, now)
-            if is_served:
-                standing.add(demand.job, demand.resources)
-                left[demand] -= 1
-            if not is_served or not left[demand]:
-                queue.pop()
-                if not queue:
-                    del waiting[demand.job.id]
+        shares.in_turn(demands, standing, lambda demand: self._serve_one(demand, 1, now))
         commands = now.commands
         if now.unserved:
             commands += self._reclaims(now.unserved, standing)
@@ -232,15 +218,41 @@ class Serving:
 
     # ---- several jobs ----
 
-    def standing(self) -> shares.Standing:
-        """How much of the node each job has."""
-        made = shares.Standing(self._ledger.total, self._shares)
+    def standing(self, *, is_lasting: bool = False) -> shares.Standing:
+        """How much of the node each job has. is_lasting: nobody is to go first for having waited for long."""
+        made = shares.Standing(self._ledger.total, self._shares, None if is_lasting else self._table.now_s)
         for worker in self._table.workers.values():
             if worker.lease is not None and worker.lease.bundle is None:
                 made.add_lease(worker.lease)
         for bundle in self._bundles:
             made.add(bundle.job, bundle.resources)
         return made
+
+    def on_cluster_use_told(self, event: ev.ClusterUseTold) -> list[ev.AgentCommand]:
+        if event.use is not None:
+            steps: dict[str, int] = {}
+            held = (worker.lease.resources for worker in self._table.workers.values() if worker.lease is not None)
+            for resources in (*held, *(demand.resources for demand in self._wanted.demands.values())):
+                for name, amount in resources.items():
+                    steps[name] = max(steps.get(name, 0), amount)
+            event.use.fit(self._ledger.total, steps)
+        self._shares.tell(event.use)
+        return []
+
+    def use_of_jobs(self) -> dict[str, list[Any]] | None:
+        """What each job has here, for the head, see `shares.told`; None while nobody needs to know."""
+        if not self._shares.is_shared and self._shares.cluster is None:
+            return None
+        leases = [worker.lease for worker in self._table.workers.values() if worker.lease is not None]
+        of_node = [lease for lease in leases if lease.bundle is None and lease.client]
+        waiting = [
+            one
+            for one in self.order(self._wanted.demands.values())
+            if self._wanted.is_feasible(one)
+            and not self.is_kept_out(one)
+            and self._wanted.pools(one) is demand_table.NODE
+        ]
+        return shares.told(self.standing(is_lasting=True), of_node, waiting, self._ledger.free)
 
     def _preempts(self, unserved: list[Demand]) -> list[ev.AgentCommand]:
         """Stop tasks for those that are of a job that wants it so, unless they could not begin yet all the same."""

@@ -5,13 +5,20 @@ the largest part that it has of any resource, divided by its weight (dominant re
 equal ones it is who has had least so far, so that jobs that are entitled to less than one lease take turns by their weights.
 
 An owner keeps a lease while it has tasks for it, so who has more than others is asked for leases back, whose tasks end first: a
-job gives to one that will have no more than itself after that, and to one that has nothing of what it waits for. Nothing of
-this is computed while all that is wanted and held is of one job.
+job gives to one that will have no more than itself after that, and to one that has nothing of what it waits for. What is on its
+way back is expected in the order in which it will be given (`in_turn`), so that nobody is asked for what another one gets.
+Nothing of this is computed while all that is wanted and held is of one job.
+
+In a cluster shares are of all nodes together: what a job has here, and what the head has told that it has elsewhere
+(`cluster_use`). As that goes by what others need, a job may have nothing on a node for long; whoever has waited there for
+`STARVED_S` gets a lease all the same.
 """
 
 from __future__ import annotations
 
+import itertools
 from collections.abc import Callable, Iterable, Iterator, Mapping
+from typing import TYPE_CHECKING, Any
 
 from umbel._agent import fairness
 from umbel._agent.events import Job
@@ -19,20 +26,30 @@ from umbel._agent.ledger import CPU, shown
 from umbel._agent.records import Demand, Lease
 from umbel._base import checks
 
+if TYPE_CHECKING:
+    from umbel._agent import cluster_use
+
+STARVED_S = 5.0  # twice as long as it takes until all nodes know of a change; tasks of one job may wait for one here
+JOBS_TOLD_MAX = 100  # of a node, those that have most there; each takes some 60 bytes of a heartbeat
+SETTLED_MAX = 1_000  # leases that are looked ahead; a node has fewer CPUs
 _DIGITS = 9  # shares that differ by less are equal: they are sums of fractions
 _Groups = dict[tuple[str, str], list[Lease]]
+_Kinds = tuple[str, ...]  # names of resources
 
 
 class Shares:
-    """The jobs of which something waits or runs on a node, and what each has had."""
+    """The jobs of which something waits or runs on a node, and what each has had. cluster: what all have of all nodes; None while
+    nobody tells."""
 
-    __slots__ = ("_active", "_served", "_since_s", "_uses", "jobs")
+    __slots__ = ("_active", "_had_s", "_served", "_since_s", "_uses", "cluster", "jobs")
 
     def __init__(self) -> None:
+        self.cluster: cluster_use.ClusterUse | None = None
         self.jobs: dict[str, Job] = {}
         self._uses: dict[str, int] = {}  # by job, its demands and leases
         self._active: frozenset[str] = frozenset()  # of the jobs, when time last passed
         self._served: dict[str, float] = {}  # by job, its share times seconds
+        self._had_s: dict[str, dict[str, float]] = {}  # by job and resource
         self._since_s: float | None = None
 
     @property
@@ -62,6 +79,13 @@ class Shares:
         else:
             del self._uses[job.id], self.jobs[job.id]
 
+    def tell(self, use: cluster_use.ClusterUse | None) -> None:
+        """What all jobs have of all nodes; None while nobody tells. Who has had how much so far is of one or the other."""
+        if (use is None) is not (self.cluster is None):
+            self._served.clear()
+            self._had_s.clear()
+        self.cluster = use
+
     def elapse(self, at_s: float, standing: Standing) -> None:
         """standing: as it was since this was called last. Who comes, or comes back, begins with no claim to what others got
         meanwhile."""
@@ -71,6 +95,11 @@ class Shares:
             job = self.jobs.get(job_id)
             if job is not None:
                 self._served[job_id] = self._served.get(job_id, 0.0) + passed_s * standing.share(job)
+                if self.cluster is not None:
+                    had_s = self._had_s.setdefault(job_id, {})
+                    had_s.update((name, at_s) for name, amount in standing.here(job).items() if amount)
+            else:
+                self._had_s.pop(job_id, None)
         active = frozenset(self._uses)
         for job_id in active - self._active:
             others = [self._served[one] for one in self._peers(job_id) if one in self._active]
@@ -84,6 +113,10 @@ class Shares:
         priority = self.jobs[job_id].priority
         return (one.id for one in self.jobs.values() if one.priority == priority and one.id != job_id)
 
+    def had_s(self, job: Job) -> Mapping[str, float]:
+        """When it had something of each resource last, in a cluster."""
+        return self._had_s.get(job.id, {})
+
     def served(self, job: Job) -> float:
         return self._served.get(job.id, 0.0)
 
@@ -93,73 +126,139 @@ class Shares:
 
 
 class Standing:
-    """Who has how much of a node at one moment; or as it will be, where that is added."""
+    """Who has how much of a node, and of its cluster, at one moment; or as it will be, where that is added. Leases that were
+    asked back are their holder's for as long as they run; after `settle` they are nobody's."""
 
-    __slots__ = ("_shares", "_total", "_used")
+    __slots__ = ("_at_s", "_claims", "_cluster", "_given", "_leaving", "_own", "_shares", "_total")
 
-    def __init__(self, total: Mapping[str, int], shares: Shares) -> None:
-        self._total = total
+    def __init__(self, total: Mapping[str, int], shares: Shares, at_s: float | None) -> None:
+        """total: of the node. at_s: the moment; None if nobody is to go first for having waited for long."""
+        self._at_s = at_s
+        self._cluster = shares.cluster
+        self._total = total if self._cluster is None else self._cluster.total
         self._shares = shares
-        self._used: dict[str, dict[str, int]] = {}
+        self._own: dict[str, dict[str, int]] = {}  # by job, without what is below
+        self._leaving: dict[str, dict[str, int]] = {}  # of leases that were asked back
+        self._given: dict[str, dict[str, int]] = {}  # once that is settled: the same, and what is asked back besides
+        self._claims: dict[tuple[str, _Kinds], float] = {}  # while nothing of that changes
 
     def add(self, job: Job, resources: Mapping[str, int]) -> None:
-        used = self._used.setdefault(job.id, {})
-        for name, amount in resources.items():
-            used[name] = used.get(name, 0) + amount
+        _add(self._own, job, resources)
+        self._claims.clear()
 
     def add_lease(self, lease: Lease) -> None:
         """Of the node; one that waits for other tasks has lent its CPUs."""
         resources = lease.resources
         if lease.is_blocked:
             resources = {name: amount for name, amount in resources.items() if name != CPU}
-        self.add(lease.job, resources)
+        _add(self._leaving if _comes_back(lease) else self._own, lease.job, resources)
+        self._claims.clear()
 
     def remove(self, job: Job, resources: Mapping[str, int]) -> None:
-        self.add(job, {name: -amount for name, amount in resources.items()})
+        self.add(job, _less(resources))
 
-    def used(self, job: Job, name: str) -> int:
-        return self._used.get(job.id, {}).get(name, 0)
+    def settle(self) -> None:
+        """What was asked back has come back."""
+        if self._leaving:
+            self._leaving, self._given = {}, self._leaving
+            self._claims.clear()
+
+    def ask_back(self, lease: Lease) -> None:
+        self.remove(lease.job, lease.resources)
+        _add(self._given, lease.job, lease.resources)
+
+    def here(self, job: Job) -> Mapping[str, int]:
+        """What it has of the node."""
+        return _sum(self._own.get(job.id, {}), self._leaving.get(job.id))
+
+    def used(self, job: Job, change: Mapping[str, int] | None = None) -> Mapping[str, int]:
+        """What it has of the cluster, as far as is known here. change: as it would be with so much more of the node."""
+        own = _sum(self._own.get(job.id, {}), change)
+        return _sum(own if self._cluster is None else self._cluster.expected(job, own), self._leaving.get(job.id))
 
     def share(self, job: Job, change: Mapping[str, int] | None = None) -> float:
-        """change: as it would be with so much more."""
-        used = self._used.get(job.id, {})
-        if change:
-            used = {name: used.get(name, 0) + change.get(name, 0) for name in {*used, *change}}
+        """change: as above."""
         total = self._total
-        parts = (amount / total[name] for name, amount in used.items() if total.get(name))
+        parts = (amount / total[name] for name, amount in self.used(job, change).items() if total.get(name))
         return round(max(parts, default=0.0) / job.weight, _DIGITS)
 
-    def rank(self, job: Job) -> tuple[int, float, float]:
-        """The smallest goes first."""
-        return -job.priority, self.share(job), self._shares.served(job)
+    def turn(self, demand: Demand) -> tuple[int, bool, float, float]:
+        """Of what waits here, the smallest goes first."""
+        job, kinds = demand.job, _kinds(demand.resources)
+        claim = self._claims.get((job.id, kinds))
+        if claim is None:
+            claim = self._claims[job.id, kinds] = self._claim(job, kinds, None)
+        return -job.priority, not self.is_starved(demand), claim, self._shares.served(job)
 
-    def must_give(self, lease: Lease, demand: Demand, missing: Mapping[str, int], *, has_any: bool) -> bool:
-        """Whether a job gives this lease to a demand of another one that lacks this. has_any: whether that has a lease of
-        the kind."""
+    def _claim(self, job: Job, kinds: _Kinds, change: Mapping[str, int] | None) -> float:
+        """The share by which it goes before others, or after them: none while it has nothing of one of these kinds."""
+        return 0.0 if self._lacks(job, kinds, change) else self.share(job, change)
+
+    def _lacks(self, job: Job, kinds: _Kinds, change: Mapping[str, int] | None) -> bool:
+        """Whether it has nothing of one of these, here or elsewhere, by what was told, whatever is expected to become of it."""
+        here, cluster = _sum(self.here(job), change), self._cluster
+        return any(
+            here.get(name, 0) <= 0 and not (cluster is not None and cluster.is_elsewhere(job, name)) for name in kinds
+        )
+
+    def is_starved(self, demand: Demand) -> bool:
+        """Whether it has waited for too long on a node on which its job has nothing of the kind, whatever that has elsewhere."""
+        since_s, at_s = demand.short_since_s, self._at_s
+        if self._cluster is None or at_s is None or since_s is None or at_s < since_s + STARVED_S:
+            return False
+        here, had_s = self.here(demand.job), self._shares.had_s(demand.job)
+        given = self._given.get(demand.job.id, {})
+        return not any(
+            here.get(name) or given.get(name) or at_s < had_s.get(name, 0.0) + STARVED_S
+            for name in _kinds(demand.resources)
+        )
+
+    def gives_first(self, lease: Lease) -> tuple[int, bool, float, float, bool]:
+        """Of those that must be given, the largest is. Whoever would be left with nothing of the kind, which he could claim back
+        at once, comes last of his priority."""
+        job = lease.job
+        has_more = not self._lacks(job, _kinds(lease.resources), _less(lease.resources))
+        return -job.priority, has_more, self.share(job), self._shares.served(job), not lease.is_recycled
+
+    def must_give(self, lease: Lease, demand: Demand) -> bool:
+        """Whether a job gives this lease to a demand of another one. That is then before it in turn, so that it does not get the
+        same lease again; and what was given in turn nobody takes, but who has nothing of the kind."""
         mine, other = lease.job, demand.job
         if mine.priority != other.priority:
             return mine.priority < other.priority
-        before = self.share(mine)
-        if not has_any and self.share(other) <= before:
-            has_less = self.share(other) < before
-            return has_less or not any(self.used(other, name) for name, amount in missing.items() if amount)
-        after = self.share(mine, {name: -amount for name, amount in lease.resources.items()})
-        gained = self.share(other, demand.resources)
-        return gained <= after and gained < before
+        if self.is_starved(demand):
+            return True
+        if self._lacks(other, _kinds(demand.resources), None):
+            return self.share(other) <= self.share(mine)
+        left = self._claim(mine, _kinds(lease.resources), _less(lease.resources))
+        return self.share(other) < left and self.share(other, demand.resources) <= left
+
+    def told(self) -> dict[str, list[Any]]:
+        """See the function."""
+        jobs = sorted(self._shares.jobs.values(), key=lambda one: -max(self.here(one).values(), default=0))
+        return {
+            one.id: [one.priority, one.weight, {name: amount for name, amount in self.here(one).items() if amount}]
+            for one in jobs[:JOBS_TOLD_MAX]
+        }
 
     def in_words(self, job: Job, needs: Mapping[str, int], missing: Iterable[str]) -> str:
         """Where it stands with what it lacks, as part of a sentence."""
-        peers = [one for one in self._shares.jobs.values() if one.priority == job.priority]
-        higher = [one for one in self._shares.jobs.values() if one.priority > job.priority]
+        cluster = self._cluster
+        jobs = self._shares.jobs if cluster is None else {**cluster.jobs, **self._shares.jobs}
+        peers = [one for one in jobs.values() if one.priority == job.priority]
+        higher = [one for one in jobs.values() if one.priority > job.priority]
         found = []
         for name in sorted(missing):
-            total, has = self._total[name], self.used(job, name)
-            above = sum(self.used(one, name) for one in higher)
+            total, has = self._total.get(name, 0), self.used(job).get(name, 0)
+            above = sum(self.used(one).get(name, 0) for one in higher)
             part = (total - above) * job.weight / sum(one.weight for one in peers) if peers else 0.0
             is_at = has + needs.get(name, 0) > part
             of = f"{shown(name, has)} of {shown(name, total)}"
+            where = "" if cluster is None else " in the cluster"
             found.append(
-                f"is at its share of {name}, {of}" if is_at else f"has {of} {name}, less than its share, and goes first"
+                f"is at its share of {name}, {of}{where}"
+                if is_at
+                else f"has {of} {name}{where}, less than its share, and goes first"
             )
         text = f"job {job.id} " + " and ".join(found)
         if higher:
@@ -172,43 +271,92 @@ class Standing:
         return text
 
 
+def in_turn(demands: Iterable[Demand], standing: Standing, serve: Callable[[Demand], bool]) -> None:
+    """Give one lease at a time to the job whose turn it is, until there is nobody left who can be given one. This is the one
+    order in which leases are given, expected, and asked back for.
+
+    demands: those of one job in their own order. serve: whether it could be given one. standing: becomes what it will be."""
+    demands = list(demands)
+    left = {demand: demand.count for demand in demands}
+    places = {demand: place for place, demand in enumerate(demands)}
+    waiting: dict[tuple[str, _Kinds], list[Demand]] = {}  # by job and what is wanted, the next one last
+    for demand in reversed(demands):
+        waiting.setdefault((demand.job.id, _kinds(demand.resources)), []).append(demand)
+    while waiting:
+        of, queue = min(waiting.items(), key=lambda item: (standing.turn(item[1][-1]), places[item[1][-1]]))
+        demand = queue[-1]
+        is_served = serve(demand)
+        if is_served:
+            standing.add(demand.job, demand.resources)
+            left[demand] -= 1
+        if not is_served or not left[demand]:
+            queue.pop()
+            if not queue:
+                del waiting[of]
+
+
 def leases_to_reclaim(
     unserved: Iterable[Demand],
     leases: Iterable[Lease],
     missing_of: Callable[[Demand], dict[str, int]],
     standing: Standing,
 ) -> list[Lease]:
-    """As `fairness.leases_to_reclaim`, but between jobs by the rule above, and for as many leases as a job is entitled to.
-    standing: becomes what it will be. Within a job all is as ever."""
-    leases = list(leases)
+    """As `fairness.leases_to_reclaim`, but between jobs by the rule above, and for as many leases as a job is entitled to. What
+    comes back in any case is given in turn, as it will be. standing: becomes what it will be. Within a job all is as ever."""
     groups, coming = fairness.grouped(leases)
-    for lease in leases:
-        if lease.is_reclaimed and not lease.is_blocked and not lease.keeps:
-            standing.remove(lease.job, lease.resources)
+    standing.settle()
     chosen: list[Lease] = []
-    for demand in unserved:
-        missing = missing_of(demand)
-        held = len(groups.get((demand.client, demand.key), ()))
-        for own in range(held, held + demand.count if missing else 0):
-            fairness.take_coming(missing, coming)
-            taken = []
-            for place, group in groups.items():
-                if place != (demand.client, demand.key) and group and group[0].job.id == demand.job.id:
-                    taken += fairness.take_from(group, missing, own)
-            taken += _from_others(demand, missing, groups, standing, has_any=own > 0)
-            chosen += taken
-            for lease in taken:
-                standing.remove(lease.job, lease.resources)
-            if any(missing.values()):
-                break  # for the rest of it nobody has to give
-            standing.add(demand.job, demand.resources)
-            missing = {name: need for name, need in demand.resources.items() if need}
+    gained: dict[Demand, int] = {}  # leases that each will be given
+
+    def take(demand: Demand) -> bool:
+        missing = {name: need for name, need in demand.resources.items() if need}
+        if demand not in gained:
+            missing = missing_of(demand)
+            if not missing:
+                return False  # what it waits for is nobody's
+        place = (demand.client, demand.key)
+        own = len(groups.get(place, ())) + gained.setdefault(demand, 0)
+        fairness.take_coming(missing, coming)
+        taken = []
+        for other, group in groups.items():
+            if other != place and group and group[0].job.id == demand.job.id:
+                taken += fairness.take_from(group, missing, own)
+        taken += _from_others(demand, missing, groups, standing)
+        chosen.extend(taken)
+        for lease in taken:
+            standing.ask_back(lease)
+        if any(missing.values()):
+            return False  # for the rest of it nobody has to give
+        gained[demand] += 1
+        return True
+
+    in_turn(unserved, standing, take)
     return chosen
 
 
-def _from_others(
-    demand: Demand, missing: dict[str, int], groups: _Groups, standing: Standing, *, has_any: bool
-) -> list[Lease]:
+def _comes_back(lease: Lease) -> bool:
+    return lease.is_reclaimed and not lease.is_blocked and not lease.keeps
+
+
+def _add(amounts: dict[str, dict[str, int]], job: Job, resources: Mapping[str, int]) -> None:
+    known = amounts.setdefault(job.id, {})
+    for name, amount in resources.items():
+        known[name] = known.get(name, 0) + amount
+
+
+def _sum(own: Mapping[str, int], more: Mapping[str, int] | None) -> Mapping[str, int]:
+    return {name: own.get(name, 0) + more.get(name, 0) for name in {*own, *more}} if more else own
+
+
+def _kinds(resources: Mapping[str, int]) -> _Kinds:
+    return tuple(name for name, amount in resources.items() if amount)
+
+
+def _less(resources: Mapping[str, int]) -> dict[str, int]:
+    return {name: -amount for name, amount in resources.items()}
+
+
+def _from_others(demand: Demand, missing: dict[str, int], groups: _Groups, standing: Standing) -> list[Lease]:
     """All that is missing, or nothing; from whom should give first."""
     left, taken = dict(missing), list[Lease]()
     while any(left.values()):
@@ -219,11 +367,11 @@ def _from_others(
             if one.job.id != demand.job.id
             and one not in taken
             and any(left.get(name) and amount for name, amount in one.resources.items())
-            and standing.must_give(one, demand, left, has_any=has_any)
+            and standing.must_give(one, demand)
         ]
         if not givers:
             break
-        lease = max(givers, key=lambda one: (standing.rank(one.job), not one.is_recycled))
+        lease = max(givers, key=standing.gives_first)
         taken.append(lease)
         standing.remove(lease.job, lease.resources)
         for name, amount in left.items():
@@ -236,3 +384,31 @@ def _from_others(
         groups[lease.client, lease.key].remove(lease)
     missing.update(left)
     return taken
+
+
+def told(
+    standing: Standing, leases: Iterable[Lease], waiting: Iterable[Demand], free: Mapping[str, int]
+) -> dict[str, list[Any]]:
+    """What each job that wants or has something here will have once what was asked back has come, as [priority, weight, amounts]
+    by id, for the head. What is on its way counts already: the others would have more given back for it meanwhile. What is given
+    for a while to who has waited for long does not: the others would mend that.
+
+    leases: of the node's own resources. waiting: what can be served, the first first. free: what nobody has. standing: becomes
+    what is told."""
+    standing.settle()
+    left = dict(free)
+    for lease in filter(_comes_back, leases):
+        for name, amount in lease.resources.items():
+            left[name] = left.get(name, 0) + amount
+
+    looked = itertools.count(1)
+
+    def take(demand: Demand) -> bool:
+        if next(looked) > SETTLED_MAX or any(left.get(name, 0) < need for name, need in demand.resources.items()):
+            return False
+        for name, need in demand.resources.items():
+            left[name] -= need
+        return True
+
+    in_turn((one for one in waiting if any(one.resources.values())), standing, take)
+    return standing.told()

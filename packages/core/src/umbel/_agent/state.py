@@ -11,7 +11,7 @@ decides; `lease_service` carries out.
 from __future__ import annotations
 
 from collections.abc import Callable, Iterator, Sequence
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 from umbel._agent import builds, bundles, demand_table, fairness, serving, shares, worker_table
 from umbel._agent import events as ev
@@ -112,6 +112,7 @@ class AgentState:
             ev.TasksPreempted: self.worker_table.on_tasks_preempted,
             ev.WorkerExited: self._on_worker_exited,
             ev.DrainingChanged: self.worker_table.on_draining_changed,
+            ev.ClusterUseTold: self._serving.on_cluster_use_told,
             ev.Ticked: self._on_ticked,
         }
 
@@ -129,6 +130,10 @@ class AgentState:
     def environments(self) -> environments.Environments | None:
         """None until the first one has to be built."""
         return self._builds.environments
+
+    def use_of_jobs(self) -> dict[str, list[Any]] | None:
+        """What each job has here, as the head is told; None while nobody needs to know."""
+        return self._serving.use_of_jobs()
 
     def apply(self, *events: AgentEvent) -> list[AgentCommand]:
         commands: list[AgentCommand] = []

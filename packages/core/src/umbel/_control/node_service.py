@@ -13,12 +13,13 @@ from collections.abc import Callable, Iterable, Mapping
 from typing import Any, Protocol
 
 from umbel._base import nodes as node_ids
-from umbel._control import cluster_events, members, node_news, nodes, rendezvous, service
+from umbel._control import cluster_events, job_use, members, node_news, nodes, rendezvous, service
 from umbel._transport import addresses
 from umbel._transport import connection as transport
 from umbel._wire import frames, handshake, node_messages
 
 LOOK_S = 1.0  # after how long the head looks whether its own state has changed; members hear of changes as often
+TELL_USE_S = 0.5  # between two times that members are told what jobs have; they look once a second
 QUEUED_BYTES_MAX = 16 << 20  # for a member: some minutes of changes in a large cluster; it may be stopped
 LAST_WORDS_S = 1.0  # for members to hear that the head ends; one that runs needs milliseconds
 
@@ -48,6 +49,12 @@ class Daemon(Protocol):
 
     def node_died(self, node_id: str, reason: str) -> None:
         """For good."""
+
+    def use_news(self) -> Any:
+        """An `_agent.cluster_use.UseNews`, which this node has heard of what is told."""
+
+    def use_told(self, use: Any) -> None:
+        """A `_agent.cluster_use.ClusterUse`: what jobs have of the cluster; None once nobody is told any more."""
 
     @property
     def address(self) -> str:
@@ -100,6 +107,10 @@ class NodeService:
         self._listening: dict[int, None] = {}  # links of members that know by them what nodes there are
         self._unkept: dict[str, int] = {}  # nodes of which something is being written, and how often
         self._told: node_news.Told[bytes] = node_news.Told(_frame_of_nodes, len)
+        self._use = job_use.JobUse()
+        self._use_told_s = -TELL_USE_S
+        self._own_looks = 0
+        self._joined_with: dict[int, Any] = {}  # by link, what its node's jobs had when it began
         self._rendezvous = rendezvous.Rendezvous()
         self._do: dict[type, Callable[[Any], None]] = {
             nodes.Welcome: self._welcome,
@@ -202,8 +213,11 @@ class NodeService:
         if now_s >= self._look_s:
             self._look_s = now_s + LOOK_S
             self._rendezvous.tick(now_s)
-            self._decide(nodes.HeadChanged(self._daemon.own_state(), now_s))
+            state = self._daemon.own_state()
+            jobs = state.pop("jobs", None)
+            self._decide(nodes.HeadChanged(state, now_s))
             self._daemon.members.look_at_own()
+            self._look_at_use(jobs, now_s)
         if now_s < self.table.next_tick_s:
             return
         if self._daemon.control.may_act():
@@ -272,6 +286,7 @@ class NodeService:
             if node_id != facts["node_id"]:
                 raise ValueError(f"it was {node_id} and wants to be {facts['node_id']}")
             sequence, state = message["sequence"], message["state"]
+            self._joined_with[link] = state.pop("jobs", None)
             self._heard[link] = message["head"], message["heard"]
             scaling = self._daemon.scaling
             refusal = scaling.refusal(facts["labels"]) if scaling is not None else ""
@@ -287,28 +302,74 @@ class NodeService:
                 self._daemon.members.on_frame(node.id, message, body)
         elif kind == "drain_answer":
             is_accepted, state = message["is_accepted"], message["state"]
+            state.pop("jobs", None)  # which count no more, if it is
             answer = (message["request"], is_accepted, message["text"], state)
             self._decide(nodes.DrainAnswered(self._nodes[link], link, *answer, now_s))
             self._note_state(self._nodes[link], state)
         elif kind in ("reach", "unreached"):
             self._on_reach(self._nodes[link], message)
         elif kind == "beat":
+            jobs = message["state"].pop("jobs", None)
             self._decide(nodes.Heartbeat(self._nodes[link], link, message["sequence"], message["state"], now_s))
-            self._note_state(self._nodes[link], message["state"])
+            if self._note_state(self._nodes[link], message["state"]) and self._use.said(self._nodes[link], jobs):
+                self._tell_use()
         else:
             self._decide(nodes.NodeLeft(self._nodes[link], link, message["reason"], now_s))
 
-    def _note_state(self, node_id: str, state: Message) -> None:
-        """What has been said of a node counts, unless the table has not taken it: it came late."""
+    def _note_state(self, node_id: str, state: Message) -> bool:
+        """What has been said of a node counts, unless the table has not taken it: it came late. Whether it does."""
         node = self.table.alive.get(node_id)
-        if node is not None and node.state is state:
+        counts = node is not None and node.state is state
+        if node is not None and counts:
             self._daemon.members.node_said(node_id, node.facts, state)
+        return counts
+
+    # ---- what jobs have ----
+
+    def _look_at_use(self, jobs: Any, now_s: float) -> None:
+        """jobs: of this node, as those of others."""
+        self._use.said(self.table.head.id, jobs)
+        if not self._use.is_wanted:
+            return
+        news = self._daemon.use_news()
+        self._own_looks += 1
+        news.said(self._own_looks, jobs)
+        news.heard(self._own_looks)
+        if news.is_due(now_s):
+            self._daemon.use_told(news.use())
+        self._tell_use()
+
+    def _tell_use(self) -> None:
+        now_s = self._daemon.now_s()
+        if now_s < self._use_told_s + TELL_USE_S:
+            self._look_s = min(self._look_s, self._use_told_s + TELL_USE_S)
+            return
+        message = self._use.news(self._counting(now_s), now_s)
+        if message is None:
+            return
+        self._use_told_s = now_s
+        frame = frames.encode_control(message)
+        for link in self._nodes:
+            self._send_frame(link, frame)
+        news = self._daemon.use_news()
+        news.told(message, now_s)
+        self._daemon.use_told(news.use())
+
+    def _counting(self, now_s: float) -> dict[str, Message]:
+        """The nodes on which jobs may have something, with what they have in all."""
+        return {
+            node.id: node.facts["resources"]
+            for node in self.table.alive.values()
+            if not node.state.get("draining")
+            and (node is self.table.head or (now_s < node.heard_s + self._health.timeout_s and not node.is_awaited))
+        }
 
     def _on_close(self, connection: transport.Connection) -> None:
         link = int(str(connection.peer))
         del self._links[link]
         self._listening.pop(link, None)
         self._heard.pop(link, None)
+        self._joined_with.pop(link, None)
         node_id = self._nodes.pop(link, "")
         if node_id:
             node = self.table.alive.get(node_id)
@@ -418,6 +479,10 @@ class NodeService:
         head, heard = self._heard[link]
         heard = heard if head == self.table.head.id else 0  # of a conversation with a head before this one
         self._daemon.members.linked(command.node_id, heard, lambda *said: self._say(link, *said))
+        self._use.said(command.node_id, self._joined_with.pop(link, None))
+        whole = self._use.whole()
+        if whole is not None:
+            self._send(link, whole)
 
     def _refuse(self, command: nodes.Refuse) -> None:
         self._daemon.log(f"node {self._nodes.get(command.link, '')} was refused: {command.reason}")
@@ -426,6 +491,7 @@ class NodeService:
 
     def _declare_dead(self, command: nodes.DeclareDead) -> None:
         self._welcomed.discard(command.node_id)
+        self._use.gone(command.node_id)
         self._daemon.node_died(command.node_id, command.reason)
 
     def _publish(self, command: nodes.Publish) -> None:

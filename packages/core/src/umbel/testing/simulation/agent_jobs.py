@@ -154,19 +154,22 @@ class AgentJobs:
                 else:
                     after = self._share(job, {CPU: UNIT})
                     theirs, left = self._share(book.job, {}), self._share(book.job, book.resources, sign=-1)
-                    must_give = after <= left - ROUNDING and after < theirs - ROUNDING
+                    is_last = self._used(book.job, CPU) <= UNIT
+                    must_give = after <= left - ROUNDING and after < theirs - ROUNDING and not is_last
                 if must_give:
                     found.append((job.id, book.job.id))
         return found
 
     def _share(self, job: ev.Job, change: Mapping[str, int], *, sign: int = 1) -> float:
         world = self._world
-        parts = [0.0]
-        for name, total in world.total.items():
-            used = [
-                book.resources.get(name, 0)
-                for worker, book in world.books.items()
-                if book.job.id == job.id and not world.lends(worker, name)
-            ]
-            parts.append((sum(used) + sign * change.get(name, 0)) / total)
-        return max(parts) / job.weight
+        parts = [(self._used(job, name) + sign * change.get(name, 0)) / total for name, total in world.total.items()]
+        return max(0.0, *parts) / job.weight
+
+    def _used(self, job: ev.Job, name: str) -> int:
+        """What it has that its workers do not lend."""
+        world = self._world
+        return sum(
+            book.resources.get(name, 0)
+            for worker, book in world.books.items()
+            if book.job.id == job.id and not world.lends(worker, name)
+        )

@@ -446,10 +446,15 @@ class Programs(Cluster):
             noted = work.actor
             return noted is not None and work.retry_count >= 0 and faults + noted.is_restarted > work.retry_count
         if isinstance(error, (exceptions.WorkerCrashedError, exceptions.NodeDiedError)):
-            return faults > work.retry_count or faults > deaths.UNSTARTED_DEATHS_MAX
+            return self._is_given_up(work.owner) or faults > min(work.retry_count, deaths.UNSTARTED_DEATHS_MAX)
         if isinstance(error, exceptions.OwnerDiedError):
             return work.owner.is_dead or faults > 0  # whose connection breaks takes the other for dead
         return False
+
+    def _is_given_up(self, process: Machine) -> bool:
+        """Whether its node is dead to the head, for what was wrong before, and others have ended what it leases there."""
+        machine: Any = process.node
+        return machine.node_id not in self.head.daemon.others.link.table.alive
 
     def _has_spent_restarts(self, noted: NotedActor) -> bool:
         return 0 <= noted.restart_count < self.fault_count + noted.is_restarted

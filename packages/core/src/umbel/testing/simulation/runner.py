@@ -175,6 +175,7 @@ def machines() -> Mapping[str, MakeWorld]:
         ownership,
         pulls,
         remote_drivers,
+        shares,
         shortage,
         spilling,
     )
@@ -191,6 +192,7 @@ def machines() -> Mapping[str, MakeWorld]:
         "graphs": graphs.GraphsWorld,
         "shortage": shortage.ShortageWorld,
         "groups": groups.GroupsWorld,
+        "shares": shares.SharesWorld,
         "forwarding": forwarding.ForwardingWorld,
         "leadership": leadership.LeadershipWorld,
         "nodes": nodes.NodesWorld,

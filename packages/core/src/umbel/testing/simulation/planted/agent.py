@@ -92,26 +92,19 @@ def _plain_only(table: demand_table.DemandTable, demand: agent_records.Demand) -
     return not demand.env and _is_feasible(table, demand)
 
 
-_rank = shares.Standing.rank
+_turn = shares.Standing.turn
 _must_give = shares.Standing.must_give
 _seen = preemption.Preemption.seen
 
 
-def _rank_alike(standing: shares.Standing, job: agent_events.Job) -> tuple[int, float, float]:
+def _alike_in_turn(standing: shares.Standing, demand: agent_records.Demand) -> tuple[int, bool, float, float]:
     """Priorities count when leases are asked back, and not when they are given away."""
-    return _rank(standing, job._replace(priority=0))
+    return (0, *_turn(standing, demand)[1:])
 
 
-def _give_to_higher_only(
-    standing: shares.Standing,
-    lease: agent_records.Lease,
-    demand: agent_records.Demand,
-    missing: Mapping[str, int],
-    *,
-    has_any: bool,
-) -> bool:
+def _give_to_higher_only(standing: shares.Standing, lease: agent_records.Lease, demand: agent_records.Demand) -> bool:
     """Jobs of one priority keep what they have."""
-    return lease.job.priority != demand.job.priority and _must_give(standing, lease, demand, missing, has_any=has_any)
+    return lease.job.priority != demand.job.priority and _must_give(standing, lease, demand)
 
 
 def _unkept(machine: preemption.Preemption, event: agent_events.TaskSeen) -> None:
@@ -153,7 +146,7 @@ PLANTS: Final[Mapping[str, Planted]] = {
     "plain-only": instead("agent", _DEMANDS, "is_feasible", _plain_only, "A10", "A17", "A7"),
     "never-given-up": instead("agent", _DEMANDS, "look_at_infeasible", lambda *_: [], "A10"),
     "short-given-up": instead("agent", _DEMANDS, "add", _give_up_the_short, "A10"),
-    "alike-in-rank": instead("agent", shares.Standing, "rank", _rank_alike, "A19"),
+    "alike-in-turn": instead("agent", shares.Standing, "turn", _alike_in_turn, "A19"),
     "equals-keep": instead("agent", shares.Standing, "must_give", _give_to_higher_only, "A19"),
     "stopped-for-good": instead("agent", preemption.Preemption, "seen", _unkept, "A20"),
     "stopped-unsaid": instead("agent", _WORKERS, "on_tasks_preempted", _stop_as_if_it_crashed, "A20"),
