@@ -15,6 +15,7 @@ import pytest
 
 import umbel
 from umbel import exceptions
+from umbel._client import holders
 from umbel.util import memory
 
 np = pytest.importorskip("numpy")
@@ -49,6 +50,12 @@ def hold(path: str, _argument: Any = None) -> None:
 @umbel.remote(num_cpus=0)
 def make() -> Any:
     return np.zeros(150_000)
+
+
+@pytest.fixture(autouse=True)
+def patient(monkeypatch: pytest.MonkeyPatch) -> None:
+    """A test process has hundreds of thousands of objects, in which a search on a busy machine takes its time."""
+    monkeypatch.setattr(holders, "SEARCH_S", 30.0)
 
 
 def texts(ref: Any) -> list[str]:

@@ -386,7 +386,7 @@ class Launcher:
                 del self.cloud[name]
 
     def running(self) -> Mapping[str, str]:
-        return {name: kind for name, (cluster, kind) in self.cloud.items() if cluster == self.cluster}
+        return {name: kind for name, (cluster, kind) in list(self.cloud.items()) if cluster == self.cluster}
 
     def close(self) -> None:
         pass

@@ -10,7 +10,7 @@ from umbel._client import memory_report
 from umbel._client.memory_report import Entry, Report
 
 STORE = {
-    "capacity_bytes": 1 << 30, "free_bytes": 1 << 29, "holders": [{"id": "aa", "bytes": 1 << 29}],
+    "capacity_bytes": 1 << 30, "free_bytes": 1 << 29, "wanting_bytes": 0, "holders": [{"id": "aa", "bytes": 1 << 29}],
     "spilled_bytes": 3 << 20, "spilled_files": 2,
 }  # fmt: skip
 PROCESSES = [
@@ -85,6 +85,13 @@ def test_report_of_several_nodes_says_which() -> None:
     assert found.store["capacity_bytes"] == 2 * REPORT.store["capacity_bytes"]
     assert found.silent == ["node cc does not answer", *(f"node aaaaaaaa: {text}" for text in REPORT.silent)]
     assert Report.read(json.loads(json.dumps(found))) == found
+
+
+def test_what_others_use_of_the_file_system_is_told() -> None:
+    report = REPORT._replace(store={**STORE, "wanting_bytes": 5 << 20})
+    assert "taken, by driver (pid 7) 536870912 B; 5242880 B of it used by others" in memory_report.stats(
+        report, units="B"
+    )
 
 
 def test_empty_session() -> None:

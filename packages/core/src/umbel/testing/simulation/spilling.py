@@ -413,7 +413,7 @@ class SpillingWorld(World):
         self.peers[0].join(self.peers[1])
         self.peers[0].join(self.peers[2])
         self.peers[1].join(self.peers[2])
-        self.deaths_left = self.chance.choose((0, 0, 1, 2))
+        self.deaths_left = self.chance.choose((0, 1, 2, 3))
         self.viewing: list[tuple[Peer, str]] = []
         self.others_bytes = 0  # of the memory: other programs'
         self.weights = [
@@ -472,7 +472,7 @@ class SpillingWorld(World):
             self.pass_time(0.05)
         elif action == 6 and self.deaths_left and len([one for one in self.peers if not one.is_dead]) > 1:
             self.deaths_left -= 1
-            if self.chance.happens(60):  # with word under way of values that are not needed any more
+            if self.chance.happens(90):  # with word under way of values that are not needed any more
                 self._drop_what_it_made(peer)
             self.note("%s DIES", peer.id)
             peer.die()

@@ -11,20 +11,22 @@ from umbel._history import retention, store
 from umbel.testing.simulation.planted.defect import Planted, instead
 
 _hand_over = spool.Spool.hand_over
+_transaction = store.Store._transaction
 
 
 def _tell_once(book: spool.Spool) -> tuple[int, list[spool.Entry]]:
     """Of what is lost a recorder is told that may die before it has written that down."""
     lost, entries = _hand_over(book)
     if lost:
-        del book.unconfirmed[-len(entries) - 1]
+        book.unconfirmed[-len(entries) - 1] = 0
     return lost, entries
 
 
 @contextlib.contextmanager
-def _apart(_file: store.Store) -> Iterator[None]:
-    """Each statement counts by itself: a batch is gone before its rows are there."""
-    yield
+def _apart(file: store.Store) -> Iterator[None]:
+    """Each statement counts by itself, once there are tables: a batch is gone before its rows are there."""
+    with contextlib.nullcontext() if file._value("PRAGMA user_version") else _transaction(file):
+        yield
 
 
 def _remove_newest(file: store.Store, what: retention.Removal) -> int:
