@@ -111,6 +111,8 @@ class Node:
         if isinstance(event, fw.Preparing):
             maker = event.client, event.key, event.node
             (self.makers.add if event.text else self.makers.discard)(maker)
+        elif isinstance(event, fw.NodeForgot):  # it makes it still, and is to say so again
+            self.makers -= {maker for maker in self.makers if maker[2] == event.view.node_id}
         for maker in [*self.makers]:
             now = self._asked_of(maker)
             is_late = isinstance(event, fw.Ticked) and now < asked[maker]
