@@ -71,6 +71,16 @@ def connect(
         raise
 
 
+def _without_frames(error: Exception) -> Exception:
+    """Whoever keeps it would keep all frames that it went through, and those that called them: the program's own as well, since
+    a thread that waits for a result reads the sockets."""
+    one: BaseException | None = error
+    while one is not None:
+        one.__traceback__ = None
+        one = one.__cause__ or one.__context__
+    return error
+
+
 def _wait(dial: negotiation.Connecting, events: int) -> bool:
     if dial.stream is None:
         return True
@@ -215,7 +225,7 @@ class Dialler:
             del self._dials[dial]
             dial.on_connected(end.value)
         except (exceptions.AuthenticationError, OSError) as error:
-            self._fail(dial, error)
+            self._fail(dial, _without_frames(error))
         else:
             stream = dial.connecting.stream
             if stream is not None:
