@@ -21,7 +21,7 @@ class ResultFuture(concurrent.futures.Future[T]):
         try:
             return super().result(self._left_after_waiting(timeout))
         finally:
-            self = None  # type: ignore[assignment]  # or the error's traceback keeps all frames until there is a collection
+            del self  # or an error keeps, by its traceback, all that its frames hold until there is a collection
 
     def exception(self, timeout: float | None = None) -> BaseException | None:
         return super().exception(self._left_after_waiting(timeout))

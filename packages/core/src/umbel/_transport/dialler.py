@@ -15,7 +15,7 @@ from collections.abc import Callable
 from typing import TYPE_CHECKING
 
 from umbel import exceptions
-from umbel._base import tokens
+from umbel._base import tokens, tracebacks
 from umbel._transport import addresses, negotiation
 from umbel._transport.connection import IN, Stream, Watches
 from umbel._wire import handshake
@@ -69,16 +69,6 @@ def connect(
     except BaseException:
         dial.close()
         raise
-
-
-def _without_frames(error: Exception) -> Exception:
-    """Whoever keeps it would keep all frames that it went through, and those that called them: the program's own as well, since
-    a thread that waits for a result reads the sockets."""
-    one: BaseException | None = error
-    while one is not None:
-        one.__traceback__ = None
-        one = one.__cause__ or one.__context__
-    return error
 
 
 def _wait(dial: negotiation.Connecting, events: int) -> bool:
@@ -225,7 +215,10 @@ class Dialler:
             del self._dials[dial]
             dial.on_connected(end.value)
         except (exceptions.AuthenticationError, OSError) as error:
-            self._fail(dial, _without_frames(error))
+            tracebacks.drop(
+                error
+            )  # a thread that waits for a result reads the sockets: the program's frames are among them
+            self._fail(dial, error)
         else:
             stream = dial.connecting.stream
             if stream is not None:
