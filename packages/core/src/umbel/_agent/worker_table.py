@@ -95,8 +95,9 @@ class WorkerTable:
         return found.lease if found is not None else None
 
     def of_actor(self, actor: str) -> Worker | None:
+        """Which hosts it; one that is being killed does so no more, and another one may have been found for it already."""
         for worker in self.workers.values():
-            if worker.lease is not None and worker.lease.actor == actor:
+            if worker.lease is not None and worker.lease.actor == actor and worker.state is not WorkerState.DYING:
                 return worker
         return None
 
