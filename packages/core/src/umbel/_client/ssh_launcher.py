@@ -221,6 +221,8 @@ class SshLauncher:
             start += ["--resources", json.dumps(dict(wishes.resources))]
         if wishes.object_store_memory is not None:
             start += ["--object-store-memory", str(wishes.object_store_memory)]
+        if wishes.memory is not None:
+            start += ["--memory", str(wishes.memory)]
         token = token_files.read(self._token_file).lowered(tokens.Role.NODE).as_text()
         script = f"{self._shell.command} {shlex.join(start)} --token-file -"
         self._shell.run(host, script, given=f"{token}\n", timeout_s=START_S)

@@ -20,6 +20,7 @@ T = TypeVar("T")
 
 LOOK_S = 0.02
 TYPES = ("plain", "labelled")
+MEMORY_BYTES = 1 << 30  # no machine's
 
 
 class NodeLauncherConformance(suite.Suite[spi.NodeLauncher]):
@@ -76,7 +77,9 @@ class NodeLauncherConformance(suite.Suite[spi.NodeLauncher]):
         return make_launcher()
 
     def spec(self, name: str = "plain", **labels: str) -> spi.NodeSpec:
-        return spi.NodeSpec(name, spi.ResourceSet.from_floats({"CPU": 1}), labels, type(self).node_config)
+        return spi.NodeSpec(
+            name, spi.ResourceSet.from_floats({"CPU": 1, "memory": MEMORY_BYTES}), labels, type(self).node_config
+        )
 
     # launching
 
@@ -108,6 +111,7 @@ class NodeLauncherConformance(suite.Suite[spi.NodeLauncher]):
             assert node["labels"][node_labels.NODE_GROUP] == "labelled"
             assert node["labels"]["zone"] == "a"
             assert node["resources"]["CPU"] == spi.RESOURCE_UNIT
+            assert node["resources"]["memory"] == MEMORY_BYTES * spi.RESOURCE_UNIT
 
     def joined(self, head: cluster_utils.Cluster, names: Sequence[str]) -> dict[str, dict[str, Any]]:
         """What the head says of these nodes, once all of them are members."""
