@@ -357,6 +357,13 @@ class Leases:
         cls.ready.appendleft(task)
         self.dirty.add(cls)
 
+    def not_to_run(self, task: Task) -> None:
+        """It has ended after all, by the answer of a worker whose lease was lost: it is not begun once more. If it has been, that
+        attempt's answer is of no interest."""
+        cls = task.template.cls
+        if cls is not None and cls.withdraw(task):
+            self.dirty.add(cls)  # the agent is told that less is wanted
+
     def forget(self, cls: dispatch.SchedulingClass) -> None:
         """Of a placement group that has ended: a program may make many, and classes are looked through. If more of its tasks
         are submitted all the same, it is there again with the demand for them."""

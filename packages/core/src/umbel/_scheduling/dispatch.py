@@ -232,6 +232,14 @@ class SchedulingClass:
         self.ready.extendleft(reversed(tasks))
         return tasks
 
+    def withdraw(self, task: Any) -> bool:
+        """It is not to run any more; whether it was waiting."""
+        if task not in self.ready:
+            return False
+        self.ready.remove(task)
+        self.drawn.pop(task.seq, None)
+        return True
+
     def steal_from(self) -> tuple[Lease, int] | None:
         """A busy lease, and how many of its unstarted tasks to ask back, when another has nothing to do."""
         if self.ready or not any(
