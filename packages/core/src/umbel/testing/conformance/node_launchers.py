@@ -150,6 +150,15 @@ class NodeLauncherConformance(suite.Suite[spi.NodeLauncher]):
         if head is not None:
             self.wait(lambda: set(names) & _members(head).keys() == {names[2]} or None, "two of three to leave")
 
+    def test_nodes_are_listed_while_others_are_ended(self, launcher: spi.NodeLauncher) -> None:
+        names = list(launcher.launch(self.spec(), 2))
+        with futures.ThreadPoolExecutor(1) as pool:
+            ending = pool.submit(launcher.terminate, names[:1])
+            while not ending.done():
+                assert names[1] in launcher.running()
+        ending.result()
+        assert dict(launcher.running()) == {names[1]: "plain"}
+
     def test_what_is_gone_can_be_ended_again(self, launcher: spi.NodeLauncher) -> None:
         names = list(launcher.launch(self.spec(), 1))
         launcher.terminate(names)
