@@ -37,6 +37,7 @@ from benchmarks.ledger import REPORTED_MAX, Ledger
 from benchmarks.log_scan import MARKS, LogScan
 from benchmarks.watch import DESCRIPTOR_SLACK, Usage, Watch
 from umbel import exceptions
+from umbel._client import actor, current
 from umbel.util import state
 
 REPOSITORY = str(Path(__file__).resolve().parent.parent)
@@ -209,7 +210,20 @@ class Chaos:
             time.sleep(0.2)
             self._attacker.replace_who_has_ended()  # one that was cut off hears late that it was declared dead
         self._attacker.finish()
-        return [*found, *self._doing()] if found else []
+        return [*found, *self._why_alive(), *self._doing()] if found else []
+
+    def _why_alive(self) -> list[str]:
+        """Of actors that are there: what the head knows of them, and what this program does of those that it has created. To be
+        called before anything else is asked, which may let go of what nobody needs."""
+        engine: Any = current.engine()
+        records = engine.values.table.records
+        found = []
+        for one in self.cluster.asked(self.cluster.head, "actors"):
+            if one["state"] != "DEAD":
+                record = records.get(bytes.fromhex(str(one["actor"])) + actor.LIFETIME_SUFFIX)
+                unread = len(engine.values._drops)
+                found.append(f"actor: {one}; here it is {record}, {unread} references were let go of and not looked at")
+        return found
 
     def _doing(self) -> list[str]:
         """What runs, as this program and the workers in use see it."""

@@ -352,7 +352,7 @@ class NodeLauncher(Protocol):
     and another launcher for the same cluster goes on from `running`: nothing that matters is kept in this object.
 
     Calls block. They end: after minutes at most, with an error if need be. `launch` is called while others of its calls, and one
-    of another method, have not returned, each from a thread of its own; the others come one at a time. Each may raise
+    of each other method, have not returned, each from a thread of its own. Each may raise
     NodeLaunchError, when asking again may help, and InvalidOption or AuthenticationError, when it will not.
     """
 

@@ -360,6 +360,31 @@ def test_what_waits_for_a_worker_whose_lease_has_ended_unsaid_goes_on(
             umbel.get(running, timeout=30)
 
 
+@umbel.remote
+def held_up(runs: pathlib.Path, gate: pathlib.Path) -> int:
+    number = count(runs)
+    while not gate.exists():
+        time.sleep(0.005)
+    return number
+
+
+def test_an_answer_that_comes_after_its_lease_was_lost_counts_and_nothing_is_run_again(tmp_path: pathlib.Path) -> None:
+    """The worker lives, and its connection holds. Before: the task had its answer, and was run once more for nobody."""
+    runs, gate = tmp_path / "runs", tmp_path / "gate"
+    runs.mkdir()
+    running = held_up.options(max_retries=2).remote(runs, gate)
+    drivers.wait_until(lambda: bool(calls(runs)))
+    engine: Any = current.running_engine()
+    lease = busy_lease()
+    with engine.lock:
+        engine.deaths.lease_ended_unsaid(lease.worker, 0)
+    gate.touch()
+    assert umbel.get(running, timeout=30) == 0
+    engine.agent.notify({"t": "return", "worker": lease.worker})
+    assert umbel.get(quick.remote(1), timeout=30) == 1  # behind whatever waits
+    assert calls(runs) == 1
+
+
 def test_what_a_worker_had_that_is_granted_anew_is_not_forgotten(tmp_path: pathlib.Path) -> None:
     running = slow_once.options(max_retries=2).remote(tmp_path / "pid")
     drivers.wait_until((tmp_path / "pid").exists)

@@ -1,7 +1,7 @@
 """Node launchers that take their time, or fail: a plug-in, with a real autoscaler and real daemons.
 
 Its nodes are those of `local`. What it is asked for in one type waits for a file, as a cloud has one wait for its machines; of
-another type it launches nothing.
+another type it launches nothing. While another file is there it does not say what runs.
 """
 
 from __future__ import annotations
@@ -10,6 +10,7 @@ import contextlib
 import re
 import subprocess
 import sys
+import time
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
@@ -48,6 +49,12 @@ class Slow(local_launcher.LocalLauncher):
             time.sleep(0.02)
         return super().launch(spec, count)
 
+    def running(self):
+        while os.path.exists(self.gate + ".shut"):
+            open(self.gate + ".asked", "w").close()
+            time.sleep(0.02)
+        return super().running()
+
 
 @hookimpl
 def umbel_node_launchers():
@@ -78,7 +85,10 @@ def cluster(home: Path, **types: dict[str, Any]) -> Iterator[scaling.Up]:
     provider = {"type": "slow", "gate": str(home / "gate")}
     try:
         with scaling.up(provider=provider, available_node_types={"head": head, **made}) as one:
-            yield one
+            try:
+                yield one
+            finally:
+                (home / "gate.shut").unlink(missing_ok=True)
     finally:
         (home / "gate").touch()
 
@@ -107,6 +117,25 @@ def test_nodes_come_and_go_while_others_are_being_launched(home: Path) -> None:
         (home / "gate").touch()
         assert umbel.get(late, timeout=LATE_S)
         assert not made.scaling()["coming"]
+
+
+def test_nodes_are_ended_while_the_launcher_does_not_say_what_runs(home: Path) -> None:
+    """Before: they stayed until it did."""
+
+    @umbel.remote(num_cpus=1, resources={"quick": 1})
+    def until_asked() -> str:
+        while not (home / "gate.asked").exists():
+            time.sleep(0.02)
+        return umbel.get_runtime_context().get_node_id()
+
+    with cluster(home, quick={}) as made:
+        umbel.init(address=made.started.address)
+        running = until_asked.remote()
+        made.until(1)
+        (home / "gate.shut").touch()
+        assert umbel.get(running, timeout=LATE_S)
+        made.until(0)
+        assert not made.scaling()["failures"]
 
 
 def test_a_launch_that_raises_is_told_and_tried_again_later_and_holds_up_nobody(home: Path) -> None:

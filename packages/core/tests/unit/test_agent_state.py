@@ -698,6 +698,28 @@ def test_released_actor_is_killed_after_its_grace() -> None:
     assert state.apply(ev.Ticked(31.0)) == [ev.KillWorker("w1")]
 
 
+@pytest.mark.parametrize(
+    ("event", "command"),
+    [
+        (ev.ActorReleased("a", None, 1.0), ev.AskExit("w2", is_idle=False)),
+        (ev.ActorUnwanted("a", "killed", 1.0), ev.KillWorker("w2")),
+    ],
+)
+def test_end_of_an_actor_concerns_the_worker_that_it_has_and_not_one_that_it_had_and_that_dies(
+    event: ev.AgentEvent, command: ev.AgentCommand
+) -> None:
+    """A head that has started again has a worker killed of which it had not written down that the actor was called there, and
+    another one looked for, perhaps on the same node. Before: the actor lived on for ever."""
+    state = make(2)
+    state.apply(actor())
+    ready(state, "w1")
+    assert state.apply(ev.ActorUnwanted("a", "it was not recorded", 0.0)) == [ev.KillWorker("w1")]
+    assert state.apply(actor()) == [ev.StartWorker("w2", "")]
+    assert ready(state, "w2") == [ev.HostActor("a", "w2", {}, {})]
+    assert state.apply(event) == [command]
+    assert state.apply(ev.WorkerExited("w1", 0, 9, 1.0)) == [ev.ActorWorkerDied("a", "w1", 0, 9, "it was not recorded")]
+
+
 def test_actor_that_cannot_be_started_is_reported() -> None:
     state = make(1)
     state.apply(actor())

@@ -350,6 +350,16 @@ def test_failed_launch_counts_until_a_listing_has_missed_it() -> None:
     assert launched(told(one, events.Listed({}, 11.0, 12.0), events.Ticked(15.0))) == {"cpu": 1}
 
 
+def test_listing_that_was_asked_for_before_a_node_ended_does_not_bring_it_back() -> None:
+    """A launcher may list and end at once. Before: the node was one that is gone before it joins, and its type had failed."""
+    one = machine()
+    told(one, events.Listed({"a": "cpu"}, 0.0, 0.0), events.NodeDied("a", 1.0), events.NodeEnded("a", 5.0))
+    told(one, events.Listed({"a": "cpu"}, 4.0, 6.0))
+    assert list(one.nodes) == []
+    told(one, events.Listed({"a": "cpu"}, 7.0, 8.0))  # it is there all the same
+    assert list(one.nodes) == ["a"]
+
+
 def test_listing_that_was_asked_for_before_a_launch_ends_nothing() -> None:
     one = machine()
     told(one, waits(cpus(1)), events.Ticked(0.0), answered(1, "a", at_s=2.0), events.Listed({}, 1.0, 3.0))

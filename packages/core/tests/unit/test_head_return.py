@@ -6,13 +6,13 @@ from collections.abc import Sequence
 from typing import Any
 
 import pytest
-from test_members import GROUP, HEAD, NODE, Cluster, Daemon, in_bundle, make_group, process
+from test_members import FACTS, GROUP, HEAD, NODE, Cluster, Daemon, in_bundle, make_group, process
 
 from umbel._base import nodes
 from umbel._control import journal, keeping, kept, leadership, members, service
 from umbel._wire import frames
 
-NEXT_HEAD = "cc" * nodes.NODE_ID_BYTES
+NEXT_HEAD, OTHER = "cc" * nodes.NODE_ID_BYTES, "dd" * nodes.NODE_ID_BYTES
 
 
 class Disk:
@@ -166,6 +166,51 @@ def test_what_was_said_to_a_head_that_had_not_kept_it_is_said_to_the_next_one(cl
     assert cluster.state_of(actor) == ("PENDING", "", 0)
 
 
+def test_a_worker_that_was_not_recorded_goes_and_takes_with_it_no_search_for_another_one(cluster: KeptCluster) -> None:
+    """The creation, said again by another node, comes before the word of the node that has the worker, where it is looked for
+    again. Found by the simulated members: nobody looked for a worker, for ever."""
+    client, said = process(OTHER, 1), 0
+
+    def say(message: dict[str, Any]) -> None:
+        nonlocal said
+        said += 1
+        cluster.members.on_frame(OTHER, {"t": "said", "number": said, "heard": 0, "message": message}, b"metacall")
+        cluster.flow()
+
+    actor = client + f"{1:016x}"
+    creation = {
+        "t": "create_actor", "actor": actor, "name": "", "namespace": "ns", "get_if_exists": False, "detached": False,
+        "max_restarts": 0, "placement": {}, "running": {"CPU": 10_000}, "env": None, "strategy": None,
+        "label_selectors": None, "class_name": "C", "meta_size": 4, "depth": 0, "lacks_arguments": False, "call_site": "",
+        "rq": None,
+    }  # fmt: skip
+    request = {"t": "request", "client": client, "namespace": "ns", "job": "01000000", "message": creation}
+    cluster.sees(OTHER, {})
+    cluster.head.free = {}
+    say({"t": "job_begins", "client": client, "pid": 1, "facts": FACTS, "job": "01000000"})
+    cluster.writes = False
+    say(request)
+    first = cluster.host(actor, 2)
+    cluster.flow()
+
+    cluster.cut()
+    cluster.begin(NEXT_HEAD, [NODE, OTHER])
+    cluster.head.free = {}
+    cluster.writes, said = True, 0
+    cluster.sees(OTHER, {})
+    cluster.enter(NODE)
+    say({"t": "restate", "hosts": {}, "processes": {client: "01000000"}, "jobs": {"01000000": client}, "asked": {}})
+    say(request)
+    cluster.link()
+    cluster.flow()
+    say({"t": "restated", "owned": []})
+    assert (cluster.node.killed, cluster.node.placed) == ([first], [actor])
+    second = cluster.host_and_call(actor, 3)
+    cluster.proxy.host_died(actor, first, "it was killed")
+    cluster.flow()
+    assert cluster.state_of(actor) == ("ALIVE", second, 0)
+
+
 def test_a_creation_that_was_kept_and_not_answered_is_answered_and_made_once(cluster: KeptCluster) -> None:
     client = cluster.driver()
     cluster.flow()
@@ -187,7 +232,7 @@ def test_a_worker_that_was_found_and_not_recorded_is_let_go_and_another_one_look
     worker = cluster.host(actor, 2)
     cluster.flow()
     cluster.return_of_the_head()
-    assert cluster.node.killed == [actor]
+    assert cluster.node.killed == [worker]
     assert cluster.node.placed == [actor]
     assert cluster.calls_in(worker) == 0
     cluster.proxy.host_died(actor, worker, "it was killed")

@@ -45,6 +45,20 @@ def test_a_task_that_is_handed_back_while_another_worker_has_it_runs_there() -> 
     assert list(other.inflight) == [2]
 
 
+def test_a_task_that_has_ended_after_all_is_not_begun_again_and_is_left_alone_where_it_has_been() -> None:
+    first, second = Task(1), Task(2)
+    cls, _lease = running(first, second)
+    assert cls.lose_lease("w", 1) == ([first], [second])
+    assert cls.withdraw(second)
+    assert not cls.ready
+    assert not cls.withdraw(second)
+    cls.ready.append(first)
+    other = cls.add_lease("w2", None, 1.0)
+    assert cls.assign() == [(other, [first])]
+    assert not cls.withdraw(first)
+    assert list(other.inflight) == [1]
+
+
 def test_what_had_begun_is_told_from_what_had_not() -> None:
     first, second, third = Task(1), Task(2), Task(3)
     assert running(first, second, third)[0].lose_lease("w", 2) == ([first, second], [third])

@@ -101,9 +101,9 @@ class Daemon:
     def release_actor(self, actor: str, _grace_s: float | None) -> None:
         self.kill_actor(actor, "")
 
-    def kill_actor(self, actor: str, _reason: str) -> None:
-        self.killed.append(actor)
-        if actor in self.placed:
+    def kill_actor(self, actor: str, _reason: str, worker: str = "") -> None:
+        self.killed.append(worker or actor)
+        if actor in self.placed and not worker:
             self.placed.remove(actor)
 
     def actor_dead(self, actor: str, facts: Message) -> None:

@@ -70,7 +70,8 @@ class Daemon(Protocol):
 
     def release_actor(self, actor: str, grace_s: float | None) -> None: ...
 
-    def kill_actor(self, actor: str, reason: str) -> None: ...
+    def kill_actor(self, actor: str, reason: str, worker: str = "") -> None:
+        """worker: only that one, and whatever is looked for goes on; "" for all."""
 
     def actor_dead(self, actor: str, facts: Message) -> None: ...
 
@@ -592,6 +593,10 @@ class ControlProxy:
             self._forget_unhosted(message["actor"], hosted)
 
     def _kill_actor(self, message: Message, _body: bytes) -> None:
+        worker = message.get("worker", "")
+        if worker:  # of before the head came back, which may have had another one looked for meanwhile
+            self._daemon.kill_actor(message["actor"], message["reason"], worker)
+            return
         hosted = self._hosted.get(message["actor"])
         self._daemon.kill_actor(message["actor"], message["reason"])
         if hosted is not None:

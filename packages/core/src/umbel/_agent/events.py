@@ -119,11 +119,13 @@ class ActorWanted(NamedTuple):
 
 
 class ActorUnwanted(NamedTuple):
-    """An actor needs no worker any more: the wish is withdrawn; a worker it already has is killed."""
+    """An actor needs no worker any more: the wish is withdrawn; a worker it already has is killed. worker: only that one, which
+    it was given before it was wanted anew; "" for all."""
 
     actor: str
     reason: str
     at_s: float
+    worker: str = ""
 
 
 class ActorReleased(NamedTuple):

@@ -26,12 +26,12 @@ time are given.
 
 from __future__ import annotations
 
-from collections import deque
 from collections.abc import Callable, Iterable, Mapping
 from typing import Any
 
 from umbel._agent import giving, moving, offers, pull_commands, pulling, pulls
 from umbel._agent.moving import Message, text
+from umbel._base import orders
 from umbel._model import reasons
 from umbel._transport import bulk
 
@@ -55,7 +55,6 @@ class Mover:
         self.pulls = pulls.PullTable(node, capacity_bytes, is_lent=self.offers.is_open, chunk_bytes=chunk_bytes)
         self._around = surroundings
         self._addresses: dict[str, str] = {}
-        self._todo: deque[Any] = deque()
         self.pulling = pulling.Pulling(
             node,
             surroundings,
@@ -76,7 +75,7 @@ class Mover:
             decide=self._decide,
             chunk_bytes=chunk_bytes,
         )
-        self._do: dict[type, Callable[[Any], None]] = {**self.pulling.do, **self._giving.do}
+        self._orders = orders.Orders({**self.pulling.do, **self._giving.do})
         self._on: dict[str, Callable[[Message], None]] = {
             "freed": lambda message: self.freed(text(message["object"])),
             "who_has": lambda message: surroundings.who_has(
@@ -204,13 +203,7 @@ class Mover:
 
     def _decide(self, commands: Iterable[Any]) -> None:
         """Carry out commands in order, and what follows from each after all of them."""
-        is_outermost = not self._todo
-        self._todo.extend(commands)
-        if is_outermost:
-            while self._todo:
-                command = self._todo[0]
-                self._do[type(command)](command)
-                self._todo.popleft()
+        self._orders.carry_out(commands)
 
     # ---- time ----
 

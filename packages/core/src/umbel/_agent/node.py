@@ -130,8 +130,8 @@ class Node:
     def release_actor(self, actor: str, grace_s: float | None) -> None:
         self._daemon.decide(ev.ActorReleased(actor, grace_s, self.now_s()))
 
-    def kill_actor(self, actor: str, reason: str) -> None:
-        self._daemon.decide(ev.ActorUnwanted(actor, reason, self.now_s()))
+    def kill_actor(self, actor: str, reason: str, worker: str = "") -> None:
+        self._daemon.decide(ev.ActorUnwanted(actor, reason, self.now_s(), worker))
 
     def actor_dead(self, actor: str, facts: Message) -> None:
         self._daemon.history.add_actor(actor, {"node_id": self._config["node_id"], **facts})

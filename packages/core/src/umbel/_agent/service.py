@@ -16,7 +16,6 @@ import signal
 import socket
 import sys
 import time
-from collections import deque
 from collections.abc import Callable, Iterable, Iterator, Mapping
 from typing import TYPE_CHECKING, Any
 
@@ -34,7 +33,7 @@ from umbel._agent.other_nodes import OtherNodes
 from umbel._agent.servers import ForkServers
 from umbel._agent.store_service import StoreService
 from umbel._agent.worker_reports import WorkerReports
-from umbel._base import nodes, sessions
+from umbel._base import nodes, orders, sessions
 from umbel._transport import connection as transport
 
 if TYPE_CHECKING:
@@ -67,7 +66,6 @@ class Service:
         self.was_expelled = False  # from its cluster, which it has to end for
         self._was_deposed = False  # as the head of a cluster that goes on without it
         self._fatal = ""  # why no worker can ever be started
-        self._todo: deque[Any] = deque()
         self.poller = transport.Poller()
         self._driver_fd = -1
         self._starter = starter
@@ -138,6 +136,7 @@ class Service:
             "scale": self._on_scale,
         }
         self._do: dict[type, Callable[[Any], None]] = dict(self.leases.do)
+        self._orders = orders.Orders(self._do)
         self.others.await_members()
 
     @property
@@ -310,21 +309,16 @@ class Service:
         self.carry_out(commands)
 
     def carry_out(self, commands: Iterable[Any]) -> None:
-        """Those that are left, and then these, unless that is being done."""
+        """Those that are left, and then these, unless that is being done. One that fails ends this daemon, see `orders`."""
         if self._end_at_s is not None:
             return
-        is_outermost = not self._todo
-        self._todo.extend(commands)
-        if is_outermost:
-            while self._todo:
-                command = self._todo[0]  # it stays there meanwhile, so that what follows from it comes after the rest
-                self._do[type(command)](command)
-                self._todo.popleft()
-            if self._sharing is not None:
-                self._sharing.look()
-                self.control.look_at_room()
-            if self.others.drains is not None:
-                self.others.drains.look()
+        if not self._orders.carry_out(commands):
+            return
+        if self._sharing is not None:
+            self._sharing.look()
+            self.control.look_at_room()
+        if self.others.drains is not None:
+            self.others.drains.look()
 
     def log(self, line: str) -> None:
         _log(line)

@@ -187,8 +187,9 @@ class AgentState:
         return []
 
     def _on_actor_unwanted(self, event: ev.ActorUnwanted) -> list[ev.AgentCommand]:
-        self._wanted.drop(("", event.actor, ""))
-        worker = self.worker_table.of_actor(event.actor)
+        if not event.worker:
+            self._wanted.drop(("", event.actor, ""))
+        worker = self.worker_table.of_actor(event.actor, event.worker)
         if worker is None:
             return []
         worker.is_intended = True

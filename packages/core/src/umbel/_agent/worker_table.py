@@ -94,9 +94,12 @@ class WorkerTable:
         found = self.workers.get(worker)
         return found.lease if found is not None else None
 
-    def of_actor(self, actor: str) -> Worker | None:
+    def of_actor(self, actor: str, id: str = "") -> Worker | None:
+        """Which hosts it; one that is being killed does so no more, and another one may have been found for it already. id: of
+        the worker that is meant; "" for any."""
         for worker in self.workers.values():
-            if worker.lease is not None and worker.lease.actor == actor:
+            is_its = worker.lease is not None and worker.lease.actor == actor and id in ("", worker.id)
+            if is_its and worker.state is not WorkerState.DYING:
                 return worker
         return None
 

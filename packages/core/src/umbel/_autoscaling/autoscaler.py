@@ -43,6 +43,7 @@ class Autoscaler:
         self._shapes: tuple[demand.Shape, ...] = ()
         self._groups: tuple[demand.Group, ...] = ()
         self._standing: tuple[demand.Shape, ...] = ()
+        self._ended: dict[str, float] = {}  # nodes, and when, that a listing which is under way may show all the same
         self._launch_count = 0
         self.last_plan: planning.Plan | None = None  # what was decided last, and why
         self._on: dict[type, Callable[[Any], Iterable[events.Command]]] = {
@@ -134,10 +135,12 @@ class Autoscaler:
         return ()
 
     def _on_listed(self, event: events.Listed) -> Iterable[events.Command]:
-        """What came after the question was asked may be missing in the answer."""
+        """What came after the question was asked may be missing in the answer, and what has gone since may be in it."""
         self._unsure = [one for one in self._unsure if one.since_s >= event.asked_at_s]
+        self._ended = {name: at_s for name, at_s in self._ended.items() if at_s >= event.asked_at_s}
         for name, type_name in event.instances.items():
-            self._learn(name, type_name, "it was there already", event.now_s)
+            if name not in self._ended:
+                self._learn(name, type_name, "it was there already", event.now_s)
         for node in list(self.nodes.values()):
             is_known = node.type_name and node.known_at_s < event.asked_at_s and not node.is_early
             if is_known and node.name not in event.instances:
@@ -171,6 +174,7 @@ class Autoscaler:
         return [self._terminate(node, "its daemon has died", event.now_s)]
 
     def _on_ended(self, event: events.NodeEnded) -> Iterable[events.Command]:
+        self._ended[event.node] = event.now_s
         node = self.nodes.get(event.node)
         if node is not None:
             self._forget(node, event.now_s)

@@ -2,8 +2,8 @@
 
 The head's daemon starts it, and starts it again; nothing that matters is kept here. One thread decides and talks to the head.
 What a launcher is asked blocks, for minutes in a cloud: each launch has a thread of its own, of which there are as many as the
-autoscaler has launches without an answer (`planning.LAUNCHES_MAX`); another one lists and ends nodes, in turn. So nothing waits
-for a launch but what it is for. Nothing is launched before the launcher has said what runs.
+autoscaler has launches without an answer (`planning.LAUNCHES_MAX`); one lists nodes, and another one ends them. So nothing waits
+for a launch but what it is for, nor for a listing that does not come. Nothing is launched before the launcher has said what runs.
 """
 
 from __future__ import annotations
@@ -27,6 +27,7 @@ from umbel._plugins import registry
 
 ANSWER_S: Final = 60.0  # of the head, which may be busy; it has ended when its connection has
 PERIODS_OF_LISTING: Final = 6  # 30 s: the head tells what has died, and a launcher may have to ask many machines
+LISTING_LATE_S: Final = 60.0  # a listing without an answer for so long is told of; launchers may take minutes for it
 FINAL_RETRY_S: Final = autoscaler.BACK_OFF_MAX_S  # after an error that asking again does not mend
 
 
@@ -59,6 +60,7 @@ class Process:
         self._period_s = configuration.Config.from_environment().autoscaler_period_s
         self._observer = observing.Observer()
         self._calls: queue.SimpleQueue[Callable[[], Any]] = queue.SimpleQueue()
+        self._ends: queue.SimpleQueue[Callable[[], Any]] = queue.SimpleQueue()  # the same, on a thread of their own
         self._answers: queue.SimpleQueue[Any] = queue.SimpleQueue()
         self._machine: autoscaler.Autoscaler | None = None  # once it is known what runs
         self._file: cluster_files.ClusterFile | None = None
@@ -67,6 +69,7 @@ class Process:
         self._ending: set[str] = set()  # nodes that the launcher is asked to end
         self._stamp: tuple[int, int] = (0, 0)  # of the file, as it was read
         self._is_listing = False
+        self._listing_since_s = 0.0
         self._list_at_s = 0.0  # at once after something went wrong: it may have been done all the same
         self._troubles: dict[str, str] = {}  # by what is not well
         self._asker: tool.Tool
@@ -74,7 +77,8 @@ class Process:
     def run(self) -> None:
         """Until the head ends."""
         threading.Thread(target=self._watch_head, daemon=True).start()
-        threading.Thread(target=self._call, daemon=True).start()
+        for calls in (self._calls, self._ends):
+            threading.Thread(target=self._call, args=(calls,), daemon=True).start()
         with tool.Tool(self._given["session_dir"], answer_s=ANSWER_S) as self._asker:
             due_s = time.monotonic()
             while True:
@@ -99,9 +103,11 @@ class Process:
         now_s = time.monotonic()
         machine = self._machine
         if self._launcher is not None and not self._is_listing and now_s >= self._list_at_s:
-            self._is_listing = True
             self._list_at_s = now_s + PERIODS_OF_LISTING * self._period_s
-            self._calls.put(functools.partial(_listed, self._launcher))
+            self._list(self._launcher)
+        elif self._is_listing and now_s - self._listing_since_s >= LISTING_LATE_S:
+            late_s = now_s - self._listing_since_s
+            self._troubles["listing"] = f"the launcher was asked {late_s:.0f} s ago what runs, and has not said so"
         if machine is None:
             self._say()
             return
@@ -109,6 +115,10 @@ class Process:
             self._do(machine.apply(event))
         self._do(machine.apply(events.Ticked(time.monotonic())))
         self._say()
+
+    def _list(self, launcher: spi.NodeLauncher) -> None:
+        self._is_listing, self._listing_since_s = True, time.monotonic()
+        self._calls.put(functools.partial(_listed, launcher))
 
     def _read_file(self) -> None:
         path = self._given["cluster_file"]
@@ -177,8 +187,7 @@ class Process:
         if self._machine is not None:
             self._machine.apply(events.Configured(made.file.settings, time.monotonic()))
         elif not self._is_listing:
-            self._is_listing = True
-            self._calls.put(functools.partial(_listed, made.launcher))
+            self._list(made.launcher)
 
     def _on_event(self, event: events.Event) -> None:
         if isinstance(event, events.Listed):
@@ -220,7 +229,7 @@ class Process:
                     self._ending.add(command.node)
                     self._happened.append(("INFO", f"ends node {command.node}: {command.reason}"))
         if ended and self._launcher is not None:
-            self._calls.put(functools.partial(_ended, self._launcher, ended))
+            self._ends.put(functools.partial(_ended, self._launcher, ended))
 
     def _launch(self, command: events.Launch) -> None:
         file, launcher = self._file, self._launcher
@@ -248,12 +257,11 @@ class Process:
         happened, self._happened = self._happened, []
         self._asker.scale(report={"cluster_name": name, "troubles": troubles, "scaling": told, "happened": happened})
 
-    # ---- the thread of calls ----
+    # ---- the threads of calls ----
 
-    def _call(self) -> None:
+    def _call(self, calls: queue.SimpleQueue[Callable[[], Any]]) -> None:
         while True:
-            call = self._calls.get()
-            found = call()
+            found = calls.get()()
             for answer in found if isinstance(found, list) else [found]:
                 self._answers.put(answer)
 

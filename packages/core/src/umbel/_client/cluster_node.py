@@ -41,11 +41,12 @@ def wishes_of(spec: spi.NodeSpec, own_labels: Mapping[str, str], store_bytes: in
     """What a node of this type is to have. own_labels: beside those of its type. store_bytes: None for what the type says."""
     amounts = spec.resources.to_floats()
     cpus, gpus = amounts.pop(resource_model.CPU, 0), amounts.pop(resource_model.GPU, 0)
-    amounts.pop(resource_model.MEMORY, None)  # a node has what its machine has
+    memory = amounts.pop(resource_model.MEMORY, None)  # that of its machine, unless the type says
     store = amounts.pop(resource_model.OBJECT_STORE_MEMORY, None)
     if store is not None and store_bytes is None:
         store_bytes = int(store)
-    return Wishes(cpus, gpus, amounts, {**spec.labels, **own_labels}, store_bytes)
+    labels = {**spec.labels, **own_labels}
+    return Wishes(cpus, gpus, amounts, labels, store_bytes, memory=None if memory is None else int(memory))
 
 
 class Place(NamedTuple):

@@ -162,6 +162,10 @@ class Leases:
         if wanted != cls.told or near != cls.told_drawn:
             if wanted > cls.told and self._engine.links.remote is not None:
                 self._make_room_for(cls.request)
+            if wanted > cls.told:
+                cls.asked_s = now_s
+            elif not wanted:
+                cls.asked_s = None
             cls.told, cls.told_drawn = wanted, near
             self.classes[cls.key] = cls  # of which it may have been taken: see `forget`
             self._engine.agent.notify(
@@ -225,6 +229,12 @@ class Leases:
             self._tell_demand(cls, now_s)
             self._steal(cls)
             self._give_back_idle(cls, now_s, idle_lease_s)
+            room_due_s = cls.room_due_s()
+            if room_due_s is not None and room_due_s <= now_s:
+                cls.asked_s = room_due_s = None
+                self._make_room(None)
+            if room_due_s is not None:
+                due = room_due_s - now_s if due is None else min(due, room_due_s - now_s)
             for lease in cls.leases.values():
                 if not lease.inflight:
                     wait = max(0.0, lease.idle_since_s + idle_lease_s - now_s)
@@ -356,6 +366,13 @@ class Leases:
             return  # an argument is computed anew, or else it is there already
         cls.ready.appendleft(task)
         self.dirty.add(cls)
+
+    def not_to_run(self, task: Task) -> None:
+        """It has ended after all, by the answer of a worker whose lease was lost: it is not begun once more. If it has been, that
+        attempt's answer is of no interest."""
+        cls = task.template.cls
+        if cls is not None and cls.withdraw(task):
+            self.dirty.add(cls)  # the agent is told that less is wanted
 
     def forget(self, cls: dispatch.SchedulingClass) -> None:
         """Of a placement group that has ended: a program may make many, and classes are looked through. If more of its tasks

@@ -86,7 +86,9 @@ class LocalLauncher:
         """The session's directory and the type of each node, by its name."""
         children = list(self._children.items())  # while a launch may add some
         for name in [name for name, child in children if child.process.poll() is not None]:
-            self._children.pop(name).close()  # it has ended by itself: nothing is to be left of it
+            ended = self._children.pop(name, None)  # by itself, or it is being ended: nothing is to be left of it
+            if ended is not None:
+                ended.close()
         found = {}
         for path in sessions.outliving_sessions(sessions.base_dir()):
             with contextlib.suppress(OSError):  # it has just ended

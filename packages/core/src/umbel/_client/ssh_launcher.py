@@ -160,7 +160,10 @@ class SshLauncher:
         self._seen.update(self._each(self._hosts, self._listed, troubles))
         if len(troubles) == len(self._hosts):
             raise exceptions.NodeLaunchError(f"no host answers: {'; '.join(troubles)}")
-        return {name: type_name for nodes in self._seen.values() for name, type_name in nodes.items()}
+        seen = [
+            list(nodes.items()) for nodes in list(self._seen.values())
+        ]  # while launches add to it, and ends take from it
+        return {name: type_name for nodes in seen for name, type_name in nodes}
 
     def close(self) -> None:
         """There is nothing to close."""
@@ -221,6 +224,8 @@ class SshLauncher:
             start += ["--resources", json.dumps(dict(wishes.resources))]
         if wishes.object_store_memory is not None:
             start += ["--object-store-memory", str(wishes.object_store_memory)]
+        if wishes.memory is not None:
+            start += ["--memory", str(wishes.memory)]
         token = token_files.read(self._token_file).lowered(tokens.Role.NODE).as_text()
         script = f"{self._shell.command} {shlex.join(start)} --token-file -"
         self._shell.run(host, script, given=f"{token}\n", timeout_s=START_S)

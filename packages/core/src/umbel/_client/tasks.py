@@ -282,7 +282,8 @@ class Tasks:
         leased = link.lease
         if leased is not None:
             cls, lease = leased
-            lease.inflight.pop(seq, None)
+            if lease.inflight.pop(seq, None) is None and task is not None:
+                self._leases.not_to_run(task)  # that lease was lost, and the task is to run again
             lease.is_blocked = False
             lease.last_reply_s = lease.idle_since_s = self._engine.frame_time_s
             if cls.ready or (not lease.inflight and (lease.is_reclaimed or len(cls.leases) > 1)):

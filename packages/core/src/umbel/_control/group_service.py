@@ -5,11 +5,11 @@ Made by the actors' service with the first message about a group: most sessions 
 
 from __future__ import annotations
 
-from collections import deque
 from collections.abc import Callable, Collection, Iterable, Mapping, Sequence
 from typing import Any, Protocol
 
 from umbel import exceptions
+from umbel._base import orders
 from umbel._control import cluster_events, groups
 from umbel._control import group_events as ev
 from umbel._model import node_labels, placement, resources
@@ -95,8 +95,7 @@ class GroupService:
         self._node = node
         self._remember = remember
         self._is_detached = is_detached
-        self._todo: deque[ev.GroupCommand] = deque()
-        self._do: dict[type, Callable[[Any], None]] = {
+        do: dict[type, Callable[[Any], None]] = {
             ev.Reserve: self._reserve,
             ev.Commit: self._commit,
             ev.Cancel: lambda one: node.cancel_bundles(*one),
@@ -108,21 +107,18 @@ class GroupService:
             ev.RefuseCreate: lambda one: node.refuse(one.client, one.request, "exists", one.reason),
             ev.Warn: self._warn,
         }
+        self._orders = orders.Orders(do)
 
     def _decide(self, *events: ev.GroupEvent) -> None:
         """Apply events, and carry out the commands in order, those that follow from carrying out others after the rest."""
-        is_outermost = not self._todo
+        commands: list[ev.GroupCommand] = []
         for command in self.table.apply(*events):
             if isinstance(command, cluster_events.Happened):
                 self._remember(command)
             else:
-                self._todo.append(command)
+                commands.append(command)
         self._keep()
-        if is_outermost:
-            while self._todo:
-                command = self._todo[0]
-                self._do[type(command)](command)
-                self._todo.popleft()
+        self._orders.carry_out(commands)
 
     # ---- messages ----
 

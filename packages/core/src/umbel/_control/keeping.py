@@ -10,6 +10,7 @@ from collections import deque
 from collections.abc import Callable
 from typing import TYPE_CHECKING, Any, Protocol, TypeAlias
 
+from umbel import exceptions
 from umbel._control import journal, leadership
 
 if TYPE_CHECKING:
@@ -163,6 +164,10 @@ class Keeping:
         try:
             while self._todo and self.may_act():
                 self._todo.popleft()()
+        except exceptions.InternalError:
+            raise
+        except Exception as error:  # as in `orders`
+            raise exceptions.InternalError(f"what was withheld could not be done: {error!r:.300}") from error
         finally:
             self._is_doing = False
 

@@ -432,7 +432,8 @@ class Members:
                 if hosts[worker].stage is ev.Stage.UNCALLED:
                     accelerators[actor] = one["accelerators"]
             elif not one["has_ended"]:
-                member.say({"t": "kill_actor", "actor": actor, "reason": "it was not recorded before the head ended"})
+                reason = "it was not recorded before the head ended"
+                member.say({"t": "kill_actor", "actor": actor, "worker": worker, "reason": reason})
         if self.control.answers is not None:
             for client in message["processes"]:
                 self.control.answers.forget_others(client, message["asked"].get(client, ()))

@@ -14,7 +14,7 @@ A borrow must be known to the owner before whatever protected the reference so f
   owner) before it replies.
 
 Borrows are counted, not listed: a RELEASE carries how many grants it gives back, so it does not matter in which order
-a RELEASE and a new grant arrive.
+a RELEASE and a new grant arrive. A count below zero keeps nothing: whoever lends protects the object until its grant is here.
 
 This module decides; it neither sends nor frees. Commands pile up in `commands` until the caller takes them. The caller
 holds one lock around every call.
@@ -149,7 +149,7 @@ class ReferenceTable:
         """If nobody counts on it, and then what only it contained, however deep values lie in each other."""
         waiting: list[Record] = []
         while True:
-            if not (record.local or record.pins or record.borrowers or record.is_dead):
+            if not (record.local or record.pins or record.is_dead or (record.borrowers and _is_lent(record.borrowers))):
                 record.is_dead = True
                 del self.records[record.object_id]
                 if record.grants:
@@ -318,8 +318,7 @@ class ReferenceTable:
         if record.borrowers is None:
             record.borrowers = {}
         self._change_grants(record, borrower, -grants)
-        if not record.borrowers:
-            self._maybe_free(record)
+        self._maybe_free(record)
 
     @staticmethod
     def _change_grants(record: Record, borrower: bytes, change: int) -> None:
@@ -327,7 +326,9 @@ class ReferenceTable:
         if borrowers is None:
             return
         count = borrowers.get(borrower, 0) + change
-        if count:  # may be negative for a moment: a release overtook its grant
+        if (
+            count
+        ):  # negative if a release overtook its grant; or for good, if a broken connection had ended that one here
             borrowers[borrower] = count
         else:
             borrowers.pop(borrower, None)
@@ -337,8 +338,7 @@ class ReferenceTable:
         for record in [r for r in self.records.values() if r.borrowers and borrower in r.borrowers]:
             if record.borrowers is not None:
                 record.borrowers.pop(borrower, None)
-            if not record.borrowers:
-                self._maybe_free(record)
+            self._maybe_free(record)
 
     # Invariants
 
@@ -355,3 +355,7 @@ class ReferenceTable:
             for inner in record.contained:
                 if inner not in records:
                     raise broken("a contained object is not listed", object=inner.hex())
+
+
+def _is_lent(borrowers: dict[bytes, int]) -> bool:
+    return any(count > 0 for count in borrowers.values())

@@ -20,6 +20,7 @@ T = TypeVar("T")
 
 LOOK_S = 0.02
 TYPES = ("plain", "labelled")
+MEMORY_BYTES = 1 << 30  # no machine's
 
 
 class NodeLauncherConformance(suite.Suite[spi.NodeLauncher]):
@@ -76,7 +77,9 @@ class NodeLauncherConformance(suite.Suite[spi.NodeLauncher]):
         return make_launcher()
 
     def spec(self, name: str = "plain", **labels: str) -> spi.NodeSpec:
-        return spi.NodeSpec(name, spi.ResourceSet.from_floats({"CPU": 1}), labels, type(self).node_config)
+        return spi.NodeSpec(
+            name, spi.ResourceSet.from_floats({"CPU": 1, "memory": MEMORY_BYTES}), labels, type(self).node_config
+        )
 
     # launching
 
@@ -108,6 +111,7 @@ class NodeLauncherConformance(suite.Suite[spi.NodeLauncher]):
             assert node["labels"][node_labels.NODE_GROUP] == "labelled"
             assert node["labels"]["zone"] == "a"
             assert node["resources"]["CPU"] == spi.RESOURCE_UNIT
+            assert node["resources"]["memory"] == MEMORY_BYTES * spi.RESOURCE_UNIT
 
     def joined(self, head: cluster_utils.Cluster, names: Sequence[str]) -> dict[str, dict[str, Any]]:
         """What the head says of these nodes, once all of them are members."""
@@ -145,6 +149,15 @@ class NodeLauncherConformance(suite.Suite[spi.NodeLauncher]):
         assert dict(launcher.running()) == {names[2]: "plain"}
         if head is not None:
             self.wait(lambda: set(names) & _members(head).keys() == {names[2]} or None, "two of three to leave")
+
+    def test_nodes_are_listed_while_others_are_ended(self, launcher: spi.NodeLauncher) -> None:
+        names = list(launcher.launch(self.spec(), 2))
+        with futures.ThreadPoolExecutor(1) as pool:
+            ending = pool.submit(launcher.terminate, names[:1])
+            while not ending.done():
+                assert names[1] in launcher.running()
+        ending.result()
+        assert dict(launcher.running()) == {names[1]: "plain"}
 
     def test_what_is_gone_can_be_ended_again(self, launcher: spi.NodeLauncher) -> None:
         names = list(launcher.launch(self.spec(), 1))

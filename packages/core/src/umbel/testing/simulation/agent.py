@@ -318,7 +318,10 @@ class AgentWorld(World):
             self._check_failed((command.client, "", command.key), command)
             self._tell(command.client, command)
         elif isinstance(command, ev.ActorWorkerDied):
-            if self.actors.get(command.actor) and self.chance.happens(50):  # it restarts
+            leases = [worker.lease for worker in self.state.workers.values() if worker.lease is not None]
+            if ("", command.actor, "") in self.state.demands or any(one.actor == command.actor for one in leases):
+                pass  # it was to have another worker before this one had ended
+            elif self.actors.get(command.actor) and self.chance.happens(50):  # it restarts
                 self._want_actor(command.actor)
             else:
                 self.actors.pop(command.actor, None)
@@ -571,8 +574,12 @@ class AgentWorld(World):
 
     def _use_actors(self) -> None:
         wanted = [actor for actor, is_wanted in self.actors.items() if is_wanted]
-        what = self.chance.below(3)
-        if what == 0 or not wanted:
+        what = self.chance.below(4)
+        if what == 3 and wanted:
+            actor = self.chance.choose(wanted)
+            self.apply(ev.ActorUnwanted(actor, "it is to be elsewhere", self.now_s))
+            self._want_actor(actor)  # which may be here again
+        elif what == 0 or not wanted:
             actor = f"a{len(self.actors)}x{self.main_step_count}"
             self.actors[actor] = True
             self._want_actor(actor)

@@ -1,11 +1,11 @@
 """A cluster's control store and its nodes: the production service and members at the head, the production proxy at each node.
 
 Connections break at any moment with what is under way; nodes die and new ones come; drivers on any node, and on the head,
-create, watch and kill actors, some of them in placement groups, make and remove those, and write keys; bundles are reserved,
-workers are found, construct, and crash. In some runs the head keeps records, so that what it says and orders is withheld until
-chance has them written; there it is also killed between any two steps, with what runs on its node, and another one begins with
-what was written, to which the nodes come back in any order. Daemons are abstract: one finds a worker, or room for bundles, by
-chance. The world has books of its own of what was asked and answered, and of which workers construct what.
+create, watch, kill and let go of actors, some of them in placement groups, make and remove those, and write keys; bundles are
+reserved, workers are found, construct, and crash. In some runs the head keeps records, so that what it says and orders is
+withheld until chance has them written; there it is also killed between any two steps, with what runs on its node, and another
+one begins with what was written, to which the nodes come back in any order. Daemons are abstract: one finds a worker, or room for
+bundles, by chance. The world has books of its own of what was asked and answered, and of which workers construct what.
 """
 
 from __future__ import annotations
@@ -107,10 +107,12 @@ class Daemon:
     def release_actor(self, actor: str, _grace_s: float | None) -> None:
         self.kill_actor(actor, "asked to go")
 
-    def kill_actor(self, actor: str, reason: str) -> None:
-        self.sought.pop(actor, None)
+    def kill_actor(self, actor: str, reason: str, name: str = "") -> None:
+        if not name:
+            self.sought.pop(actor, None)
         for worker in self.world.workers:
-            if worker.actor == actor and worker.daemon is self and not worker.is_ending:
+            is_meant = worker.actor == actor and worker.daemon is self and name in ("", worker.name)
+            if is_meant and not worker.is_ending:
                 worker.is_ending = True
                 if reason == KILLED:
                     self.world.killed(actor)
@@ -222,6 +224,8 @@ class MembersWorld(World):
         self.workers: list[Worker] = []
         self.drivers: list[Driver] = []
         self.actors: dict[str, Driver] = {}  # with their creators
+        self.droppable: dict[str, None] = {}  # of those, who end with their last handle, which is there
+        self.dropped: set[str] = set()
         self.making: dict[str, int] = {}  # groups, with the number of their bundles, until their creation is answered
         self.groups: dict[str, int] = {}  # and after that, when others may know of them
         self.calls: dict[str, int] = {}  # constructors, by actor
@@ -375,7 +379,7 @@ class MembersWorld(World):
     # What happens
 
     def act(self) -> None:
-        what = self.chance.weighted((40, 12, 5, 12, 10, 5, 4, 6, 1, 2, 4, 12, 4, 6, 2, 2))
+        what = self.chance.weighted((40, 12, 5, 12, 10, 5, 4, 6, 1, 2, 4, 12, 4, 6, 2, 2, 6))
         driver = self.chance.choose(self.drivers) if self.drivers else None
         living = [one for one in self.daemons[1:] if not one.is_dead]
         daemon = self.chance.choose(living) if living else None
@@ -416,6 +420,8 @@ class MembersWorld(World):
             self._kill_head()
         elif what == 10 and worker is not None:
             self._crash(worker, "it crashed")
+        elif what == 16:
+            self._drop()
 
     def _begin(self) -> None:
         """A driver comes to any node."""
@@ -457,13 +463,16 @@ class MembersWorld(World):
         bundle = self.chance.below(self.groups[group] + 1) - 1 if group else -1
         strategy = {"placement_group": group, "bundle_index": bundle, "captures": False} if group else None
         request = self._asks(driver, f"create {actor}") if name else None
+        is_detached = self.chance.happens(30)
         self.actors[actor] = driver
         if not name:
             driver.unnamed.append(actor)
+        if not name and not is_detached:
+            self.droppable[actor] = None
         self.note("driver %s creates %s %s", driver.name[:8], actor[-4:], name)
         message = {
             "t": "create_actor", "actor": actor, "name": name, "namespace": "ns", "get_if_exists": self.chance.happens(30),
-            "detached": self.chance.happens(30), "max_restarts": self.chance.choose((0, 1, -1)), "placement": wanted,
+            "detached": is_detached, "max_restarts": self.chance.choose((0, 1, -1)), "placement": wanted,
             "running": wanted, "env": None, "strategy": strategy, "label_selectors": None, "class_name": "C", "meta_size": 0,
             "depth": 0, "lacks_arguments": False, "call_site": "", "rq": request,
         }  # fmt: skip
@@ -544,6 +553,18 @@ class MembersWorld(World):
             driver.has_put = driver.put
         else:
             driver.claims.append(key)
+
+    def _drop(self) -> None:
+        """The last handle to an actor goes."""
+        found = [one for one in self.droppable if self.actors[one] in self.drivers]
+        if not found:
+            return
+        actor = self.chance.choose(found)
+        del self.droppable[actor]
+        self.dropped.add(actor)
+        driver = self.actors[actor]
+        self.note("driver %s lets go of %s", driver.name[:8], actor[-4:])
+        self._say(driver.name, driver.daemon, {"t": "actor_unreferenced", "actor": actor, "rq": None})
 
     def _find(self) -> None:
         """A daemon has a worker for an actor."""
@@ -670,6 +691,8 @@ class MembersWorld(World):
         for driver in self.drivers:
             for actor in driver.unnamed:
                 self.must(actor in listed, "Q2", "%s was created by %s, and is missing", actor, driver.name)
+        for actor in sorted(self.dropped & listed.keys()):
+            self.must(listed[actor]["state"] == "DEAD", "Q2", "%s lives, and nobody has a handle to it", actor)
         hosts = {one.actor: one for one in self.workers}
         self.must(len(hosts) == len(self.workers), "Q3", "two workers host one actor")
         for actor, one in listed.items():

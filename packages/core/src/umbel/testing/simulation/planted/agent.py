@@ -129,6 +129,12 @@ def _kill_whoever(table: worker_table.WorkerTable, event: agent_events.MemorySho
     return table.kill(worker, event.reason, event.at_s) if worker is not None else []
 
 
+def _first_of_actor(table: worker_table.WorkerTable, actor: str, _id: str = "") -> agent_records.Worker | None:
+    """The worker that the actor had before, which has not ended yet, is taken for its host."""
+    leases = [worker.lease for worker in table.workers.values() if worker.lease is not None]
+    return next((table.workers[lease.worker] for lease in leases if lease.actor == actor), None)
+
+
 _WORKERS: Final = worker_table.WorkerTable
 _DEMANDS: Final = demand_table.DemandTable
 
@@ -151,5 +157,6 @@ PLANTS: Final[Mapping[str, Planted]] = {
     "stopped-for-good": instead("agent", preemption.Preemption, "seen", _unkept, "A20"),
     "stopped-unsaid": instead("agent", _WORKERS, "on_tasks_preempted", _stop_as_if_it_crashed, "A20"),
     "always-starting": instead("agent", demand_reasons.DemandReasons, "reason", _always_starting, "A17"),
+    "dying-host-counts": instead("agent", _WORKERS, "of_actor", _first_of_actor, "A13", "R2"),
     "unused-killed": instead("agent", _WORKERS, "on_memory_short", _kill_whoever, "A14"),
 }

@@ -24,7 +24,16 @@ def _reserve_unkept(one: service.ActorService, count: int) -> int:
     return one.jobs.reserve(count)
 
 
+_is_open = control_proxy.ControlProxy._is_open
+
+
+def _drop_unsaid(one: control_proxy.ControlProxy, message: Any) -> bool:
+    """That the last handle to an actor has gone is said to one head only."""
+    return control_proxy._kind(message) != "actor_unreferenced" and _is_open(one, message)
+
+
 PLANTS: Final[Mapping[str, Planted]] = {
+    "drops-said-once": instead("members", control_proxy.ControlProxy, "_is_open", _drop_unsaid, "Q2"),
     "not-said-again": instead("members", channels_of_nodes.Channel, "linked", lambda *_: [], "number", "Q2"),
     "dead-nodes-kept": instead("members", members.Members, "node_gone", _keep_dead_node, "Q4", "Q2"),
     "jobs-counted-apart": instead("members", service.ActorService, "reserve_job_ids", lambda *_: 1, "Q1"),
