@@ -10,7 +10,6 @@ import contextlib
 import re
 import subprocess
 import sys
-import time
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
@@ -121,19 +120,11 @@ def test_nodes_come_and_go_while_others_are_being_launched(home: Path) -> None:
 
 def test_nodes_are_ended_while_the_launcher_does_not_say_what_runs(home: Path) -> None:
     """Before: they stayed until it did."""
-
-    @umbel.remote(num_cpus=1, resources={"quick": 1})
-    def until_asked() -> str:
-        while not (home / "gate.asked").exists():
-            time.sleep(0.02)
-        return umbel.get_runtime_context().get_node_id()
-
     with cluster(home, quick={}) as made:
         umbel.init(address=made.started.address)
-        running = until_asked.remote()
-        made.until(1)
+        assert umbel.get(needs("quick"), timeout=LATE_S)
         (home / "gate.shut").touch()
-        assert umbel.get(running, timeout=LATE_S)
+        drivers.wait_until((home / "gate.asked").exists, what="the launcher to be asked")
         made.until(0)
         assert not made.scaling()["failures"]
 

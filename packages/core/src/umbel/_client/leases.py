@@ -162,10 +162,6 @@ class Leases:
         if wanted != cls.told or near != cls.told_drawn:
             if wanted > cls.told and self._engine.links.remote is not None:
                 self._make_room_for(cls.request)
-            if wanted > cls.told:
-                cls.asked_s = now_s
-            elif not wanted:
-                cls.asked_s = None
             cls.told, cls.told_drawn = wanted, near
             self.classes[cls.key] = cls  # of which it may have been taken: see `forget`
             self._engine.agent.notify(
@@ -229,12 +225,6 @@ class Leases:
             self._tell_demand(cls, now_s)
             self._steal(cls)
             self._give_back_idle(cls, now_s, idle_lease_s)
-            room_due_s = cls.room_due_s()
-            if room_due_s is not None and room_due_s <= now_s:
-                cls.asked_s = room_due_s = None
-                self._make_room(None)
-            if room_due_s is not None:
-                due = room_due_s - now_s if due is None else min(due, room_due_s - now_s)
             for lease in cls.leases.values():
                 if not lease.inflight:
                     wait = max(0.0, lease.idle_since_s + idle_lease_s - now_s)

@@ -23,9 +23,6 @@ DEPTH_MAX = 256  # tasks in flight per worker; enough to hide a round trip of 10
 QUEUED_TARGET_S = 0.004  # work queued at a worker: some round trips, yet short against a person's patience
 STALLED_AFTER_S = 0.02  # without a reply for so long, what is queued behind counts as work that needs a worker
 CHECKED_AFTER_S = 10.0  # without a reply, and again after as long: whether the worker is still leased is asked then
-# A task that waits for so long has idle leases of other classes given back, which the agent cannot know to be idle. A worker is
-# forked in less, where there is room.
-ROOM_AFTER_S = 0.02
 LEASES_WANTED_MAX = 512  # a demand beyond this says no more than this
 DRAWN_LOOKED_AT_MAX = (
     256  # of waiting tasks, to find those for a node's workers: with more there is enough to do anywhere
@@ -114,7 +111,7 @@ class Lease:
 class SchedulingClass:
     """Tasks that need the same resources and environment."""
 
-    __slots__ = ("asked_s", "depth", "drawn", "key", "leases", "ready", "request", "told", "told_drawn")
+    __slots__ = ("depth", "drawn", "key", "leases", "ready", "request", "told", "told_drawn")
 
     def __init__(self, key: str, request: Any, depth: int) -> None:
         self.key = key
@@ -123,23 +120,17 @@ class SchedulingClass:
         self.ready: deque[Any] = deque()
         self.leases: dict[str, Lease] = {}
         self.told = 0  # the demand the agent was told last
-        self.asked_s: float | None = None  # since when nothing has come of it; None once room was made for it
         self.drawn: dict[int, Drawn] = {}  # by number, those that wait or have just been pushed
         self.told_drawn: dict[str, int] = {}  # how many of the demand were said to be drawn where
 
     def add_lease(self, worker: str, link: Any, now_s: float) -> Lease:
         lease = self.leases[worker] = Lease(worker, link, now_s)
         self.told = max(0, self.told - 1)  # the agent counts a grant against the demand
-        self.asked_s = now_s if self.told else None
         return lease
 
     def has(self, lease: Lease) -> bool:
         """Whether it has not ended. There may be another one of the same worker by now."""
         return self.leases.get(lease.worker) is lease
-
-    def room_due_s(self) -> float | None:
-        """When room is to be made for it, if nothing comes of what was asked for."""
-        return None if self.asked_s is None or not self.ready else self.asked_s + ROOM_AFTER_S
 
     def quick_lease(self) -> Lease | None:
         """A lease with nothing to do, for a task that need not queue; None when tasks are waiting before it."""
