@@ -538,9 +538,6 @@ def test_what_needs_the_nodes_memory_says_so(program: cluster_utils.Cluster) -> 
     connect(program.address)
     with pytest.raises(exceptions.UnsupportedFeature, match="let actors be the ranks"):
         collective.init_collective_group(2, 0, backend="shm")
-    engine: Any = current.session()
-    with pytest.raises(exceptions.UnsupportedFeature, match="make them in an actor"):
-        engine.tensor_holder()
 
 
 # ---- nothing is shared but the connection ----
