@@ -1,5 +1,5 @@
 """What processes of one machine do by its sockets and its memory, on machines that share neither: tensors that stay in their
-actors."""
+actors, compiled graphs."""
 
 from __future__ import annotations
 
@@ -132,3 +132,56 @@ def test_tensors_of_a_dead_actor_on_another_machine_are_lost(machines: Machines)
     """,
     )
     assert told == ["7", *["lost True True"] * 4, "True"]
+
+
+GRAPH = """
+    from umbel.dag import InputNode, MultiOutputNode
+
+    @umbel.remote(num_cpus=0)
+    class Stage:
+        def __init__(self, factor):
+            self.factor = factor
+
+        def scale(self, value):
+            return value * self.factor
+
+        def node(self):
+            return umbel.get_runtime_context().get_node_id()
+
+    def graph_of(*places):
+        stages = [Stage.options(resources={place: 0.01}).remote(10) for place in places]
+        with InputNode() as given:
+            found = given
+            for one in stages:
+                found = one.scale.bind(found)
+            return stages, MultiOutputNode([found, stages[0].scale.bind(given)])
+"""
+
+
+@pytest.mark.parametrize("places", [("there", "there"), ("here", "there"), ("here", "here")])
+def test_a_graph_over_machines_has_the_same_results(machines: Machines, places: tuple[str, ...]) -> None:
+    out, error = machines.program(
+        GRAPH
+        + f"""
+    stages, graph = graph_of(*{places!r})
+    compiled = graph.experimental_compile()
+    executions = [compiled.execute(number) for number in (1, "ab", 0.5)]
+    say([get(one) for one in executions])
+    failing = compiled.execute(None)
+    try:
+        say(umbel.get(failing[0]))
+    except TypeError as error:
+        say("TypeError")
+    say(get(compiled.execute(2)))
+    compiled.teardown()
+    say(get([one.scale.remote(3) for one in stages]), get(stages[-1].node.remote()))
+    """
+    ).finish(TIMEOUT_S)
+    nodes = {"there": machines.nodes[1].node_id, "here": machines.nodes[2].node_id}
+    text = "ab" * 10
+    assert out.splitlines() == [
+        str([[100, 10], [text * 10, text], [50.0, 5.0]]), "TypeError", "[200, 20]", f"[30, 30] {nodes[places[-1]]}",
+    ]  # fmt: skip
+    is_apart = "there" in places
+    assert ("run by ordinary calls" in error) == is_apart
+    assert (f"is on node {nodes['there']}, and this process on node {nodes['here']}" in error) == is_apart
