@@ -1,5 +1,5 @@
 """What processes of one machine do by its sockets and its memory, on machines that share neither: tensors that stay in their
-actors, compiled graphs."""
+actors, collective groups, compiled graphs."""
 
 from __future__ import annotations
 
@@ -185,3 +185,201 @@ def test_a_graph_over_machines_has_the_same_results(machines: Machines, places: 
     is_apart = "there" in places
     assert ("run by ordinary calls" in error) == is_apart
     assert (f"is on node {nodes['there']}, and this process on node {nodes['here']}" in error) == is_apart
+
+
+RANKS = """
+    import numpy as np
+    from umbel.util import collective
+
+    @umbel.remote(num_cpus=0)
+    class Rank:
+        def join(self, size, rank, name, backend="shm", timeout_s=60):
+            collective.init_collective_group(size, rank, backend, name, gloo_timeout=timeout_s * 1000)
+
+        def work(self, size, rank, name, backend="shm"):
+            self.join(size, rank, name, backend)
+            return work(size, rank, name)
+
+        def reduce(self, count, name):
+            found = np.ones(count)
+            collective.allreduce(found, name)
+            return float(found.sum())
+
+        def barrier(self, name):
+            collective.barrier(name)
+
+        def leave(self, name):
+            collective.destroy_collective_group(name)
+
+        def pid(self):
+            return os.getpid()
+
+    def work(size, rank, name):
+        for count in (3, 700_001):
+            ramp = np.arange(count, dtype="f4") % 251
+            everything = sum(ramp + other for other in range(size))
+            found = ramp + rank
+            collective.allreduce(found, name)
+            assert np.array_equal(found, everything), "allreduce"
+            found = ramp + rank
+            collective.reduce(found, 1, name)
+            assert np.array_equal(found, everything if rank == 1 else ramp + rank), "reduce"
+            collective.broadcast(found, 1, name)
+            assert np.array_equal(found, everything), "broadcast"
+            outputs = [np.empty(count, "f4") for _ in range(size)]
+            collective.allgather(outputs, ramp + rank, name)
+            assert all(np.array_equal(one, ramp + other) for other, one in enumerate(outputs)), "allgather"
+            collective.reducescatter(found, [ramp + rank + 10 * other for other in range(size)], name)
+            assert np.array_equal(found, everything + 10 * rank * size), "reducescatter"
+            if rank == 0:
+                collective.send(ramp + 5, size - 1, name)
+            elif rank == size - 1:
+                collective.recv(found, 0, name)
+                assert np.array_equal(found, ramp + 5), "recv"
+            collective.barrier(name)
+        try:
+            collective.allreduce(np.zeros(3 + rank), name)
+        except exceptions.CollectiveMismatchError as error:
+            assert "rank 0 called allreduce(sum) of float64 (3,); rank 1 called" in str(error), str(error)
+        return "fine"
+
+    def ranks_at(*places):
+        return [Rank.options(resources={place: 0.01}).remote() for place in places]
+"""
+
+
+@pytest.mark.parametrize(
+    ("backend", "first"),
+    [("shm", 0), ("shm", 1), ("shm", 2), pytest.param("gloo", 2, marks=pytest.mark.torch)],
+)
+def test_ranks_on_several_machines_do_every_operation(machines: Machines, backend: str, first: int) -> None:
+    """first: who opens the door, the program, an actor on its machine, or one on another."""
+    if backend == "gloo":
+        pytest.importorskip("torch")
+    told = run(
+        machines,
+        RANKS
+        + f"""
+    actors = ranks_at("here", "there", "there")
+    numbers = [1, 2, 3]
+    working = []
+    if {first}:
+        working = [actors[{first} - 1].work.remote(4, numbers.pop({first} - 1), "g", {backend!r})]
+        actors.pop({first} - 1)
+        while "joins group" not in umbel.explain(working[0]):
+            time.sleep(0.01)
+    working += [one.work.remote(4, number, "g", {backend!r}) for one, number in zip(actors, numbers)]
+    collective.init_collective_group(4, 0, {backend!r}, "g")
+    say(work(4, 0, "g"), get(working))
+    """,
+    )
+    assert told == ["fine ['fine', 'fine', 'fine']"]
+
+
+def test_a_rank_that_is_killed_on_another_machine_is_an_error_at_all_others(machines: Machines) -> None:
+    """In the midst of the operations, and at whoever waits for it; and the next group is a new one."""
+    told = run(
+        machines,
+        RANKS
+        + """
+    def outcome(what):
+        try:
+            return get(what) if isinstance(what, umbel.ObjectRef) else what()
+        except exceptions.CollectiveError as error:
+            return isinstance(error, exceptions.CollectiveRankDiedError), error.rank
+
+    actors = ranks_at("here", "there", "there")
+    for victim in (2, 0):
+        joining = [one.join.remote(4, number + 1, "g") for number, one in enumerate(actors)]
+        collective.init_collective_group(4, 0, group_name="g")
+        get(joining)
+        left = [one for one in actors if one is not actors[victim]]
+        waiting = [one.reduce.remote(500_000, "g") for one in left]
+        began_s = time.monotonic()
+        umbel.kill(actors[victim])
+        say(outcome(lambda: collective.allreduce(np.ones(500_000), "g")), [outcome(one) for one in waiting])
+        say(time.monotonic() - began_s < 20)
+        collective.destroy_collective_group("g")
+        get([one.leave.remote("g") for one in left])
+        actors[victim : victim + 1] = ranks_at("there" if victim else "here")
+    joining = [one.join.remote(4, number + 1, "g") for number, one in enumerate(actors)]
+    collective.init_collective_group(4, 0, group_name="g")
+    get(joining)
+    leaving = actors[1].leave.remote("g")
+    say(outcome(lambda: collective.barrier("g")))
+    """,
+    )
+    died = [f"(True, {rank})" for rank in (3, 1, 2)]
+    assert told == [f"{died[0]} [{died[0]}, {died[0]}]", "True", f"{died[1]} [{died[1]}, {died[1]}]", "True", died[2]]
+
+
+def test_a_rank_that_does_not_come_is_named_on_all_machines(machines: Machines) -> None:
+    told = run(
+        machines,
+        RANKS
+        + """
+    (far,) = ranks_at("there")
+    joining = far.join.remote(3, 1, "g", timeout_s=1)
+    for join in (lambda: collective.init_collective_group(3, 0, group_name="g", gloo_timeout=1000), lambda: get(joining)):
+        try:
+            say(join())
+        except exceptions.CollectiveTimeoutError as error:
+            say("rank 2 did not come within 1 s" in str(error))
+    joining = far.join.remote(2, 1, "g")
+    while "joins group" not in umbel.explain(joining):
+        time.sleep(0.01)
+    umbel.kill(far)
+    (far,) = ranks_at("there")
+    joining = far.join.remote(2, 1, "g")
+    collective.init_collective_group(2, 0, group_name="g")
+    say(get(joining))
+    """,
+    )
+    assert told == ["True", "True", "None"]
+
+
+def test_a_backend_that_needs_one_machine_says_where_its_ranks_are(machines: Machines) -> None:
+    told = run(
+        machines,
+        RANKS
+        + """
+    (far,) = ranks_at("there")
+    joining = far.join.remote(2, 1, "g")
+    collective.init_collective_group(2, 0, group_name="g")
+    get(joining)
+    try:
+        collective.get_group_handle("g")._peers.exchange_descriptors(0)
+    except exceptions.UnsupportedFeature as error:
+        say(error)
+    """,
+    )
+    here, there = (machines.nodes[host].node_id[:12] for host in (2, 1))
+    expected = f"rank 0 is on the node whose id begins with {here}, rank 1 is on the node whose id begins with {there}"
+    assert expected in told[0]
+    assert "place the ranks on one node" in told[0]
+
+
+def test_a_program_on_a_machine_without_a_node_takes_part(machines: Machines) -> None:
+    told = (
+        machines.remote_program(
+            RANKS
+            + TENSORS
+            + """
+    say(get(holder.make.remote(300_000))["layer"].sum() == sum_to(300_000))
+    taker = Taker.options(resources={"here": 0.01}).remote()
+    say(get(taker.total.remote(umbel.put({"layer": np.ones(100_000), "step": 7}, _tensor_transport="shm"))))
+    actors = ranks_at("here", "there")
+    working = [one.work.remote(3, number + 1, "g") for number, one in enumerate(actors)]
+    collective.init_collective_group(3, 0, group_name="g")
+    say(work(3, 0, "g"), get(working))
+    try:
+        collective.init_collective_group(3, 0, "gloo", "other")
+    except exceptions.UnsupportedFeature as error:
+        say("let actors be the ranks" in str(error))
+    """,
+            host=3,
+        )
+        .finish(TIMEOUT_S)[0]
+        .splitlines()
+    )
+    assert told == ["True", "(7, 100004.0)", "fine ['fine', 'fine']", "True"]
