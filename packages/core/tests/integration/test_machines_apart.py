@@ -338,6 +338,31 @@ def test_a_rank_that_does_not_come_is_named_on_all_machines(machines: Machines) 
     assert told == ["True", "True", "None"]
 
 
+def test_a_rank_that_hears_nothing_of_another_machine_names_both_nodes(machines: Machines) -> None:
+    told = run(
+        machines,
+        RANKS
+        + """
+    import signal
+
+    (far,) = ranks_at("there")
+    pid = get(far.pid.remote())
+    joining = far.join.remote(2, 1, "g")
+    while "joins group" not in umbel.explain(joining):
+        time.sleep(0.01)
+    os.kill(pid, signal.SIGSTOP)
+    try:
+        collective.init_collective_group(2, 0, group_name="g", gloo_timeout=1000)
+    except exceptions.CollectiveTimeoutError as error:
+        say(error)
+    finally:
+        os.kill(pid, signal.SIGCONT)
+    """,
+    )
+    here, there = (f"the node whose id begins with {machines.nodes[host].node_id[:12]}" for host in (2, 1))
+    assert f"rank 0, on {here}, has heard nothing for 1 s from the rank that came first, on {there}: " in told[0]
+
+
 def test_a_backend_that_needs_one_machine_says_where_its_ranks_are(machines: Machines) -> None:
     told = run(
         machines,
