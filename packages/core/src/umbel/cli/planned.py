@@ -6,7 +6,9 @@ from typing import Final
 
 import click
 
-_COPY: Final = "copy by scp or rsync with the host that `umbel get-head-ip FILE` prints; a program's files go by runtime_env"
+_COPY: Final = (
+    "copy by scp or rsync with the host that `umbel get-head-ip FILE` prints; a program's files go by runtime_env"
+)
 _USAGE: Final = "Umbel tells nobody of its use, so there is nothing to switch"
 _LOGS: Final = "`umbel logs`, `umbel list` and `umbel status --json` print what there is of all nodes"
 
