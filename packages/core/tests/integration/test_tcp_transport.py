@@ -11,6 +11,7 @@ import socket
 import sys
 import threading
 import time
+import weakref
 from collections.abc import Callable, Iterator
 from typing import Any
 
@@ -519,6 +520,30 @@ def test_nobody_at_the_address_is_told(ends: Ends) -> None:
     with pytest.raises(ConnectionError) as caught:
         dialler.connect(address, SUBMIT, handshake.AGENT)
     assert str(caught.value) == wanted
+
+
+class Held:
+    """What a program has in a local variable."""
+
+
+def _polls(ends: Ends) -> weakref.ref[Held]:
+    """As a thread does that waits for a result."""
+    held = Held()
+    ends.until(lambda: ends.failed)
+    return weakref.ref(held)
+
+
+@pytest.mark.parametrize("is_late", [False, True])
+def test_an_error_that_is_kept_keeps_nothing_of_who_polled(ends: Ends, *, is_late: bool) -> None:
+    silent = socket.create_server(("127.0.0.1", 0))
+    ends.dial(address=addresses.Address("127.0.0.1", silent.getsockname()[1] if is_late else _free_port()))
+    if is_late:
+        ends.poll()
+        ends.clock.advance(20.0)
+    held = _polls(ends)
+    assert ends.failed
+    assert held() is None
+    silent.close()
 
 
 def test_server_that_says_nothing_is_given_up_in_time(ends: Ends) -> None:

@@ -18,7 +18,10 @@ class ResultFuture(concurrent.futures.Future[T]):
         self._ref: refs.ObjectRef[T] | None = ref  # until it is done
 
     def result(self, timeout: float | None = None) -> T:
-        return super().result(self._left_after_waiting(timeout))
+        try:
+            return super().result(self._left_after_waiting(timeout))
+        finally:
+            del self  # or an error keeps, by its traceback, all that its frames hold until there is a collection
 
     def exception(self, timeout: float | None = None) -> BaseException | None:
         return super().exception(self._left_after_waiting(timeout))

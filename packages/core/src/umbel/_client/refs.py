@@ -180,11 +180,7 @@ class ObjectRef(Generic[T_co]):
         loop = asyncio.get_running_loop()
         result: asyncio.Future[T_co] = loop.create_future()
 
-        def settle() -> None:
-            if not result.done() and not _settle_ready(self, result.set_result, result.set_exception, waits=False):
-                _readings.run(lambda: _read_for(self, loop, result, settle))
-
-        self._on_done(lambda: _soon(loop, settle), result)
+        self._on_done(lambda: _soon(loop, lambda: _settle_awaited(self, loop, result)), result)
         return result
 
     def __await__(self) -> Generator[Any, None, T_co]:
@@ -254,7 +250,7 @@ def _settle(ref: ObjectRef[T], succeed: Callable[[T], None], fail: Callable[[Bas
     try:
         value = ref._engine.get([ref], None)[0]  # type: ignore[union-attr]  # _on_done has checked
     except BaseException as error:
-        fail(error)
+        fail(error.with_traceback(None))  # whose frames hold the future
     else:
         succeed(value)
 
@@ -266,7 +262,7 @@ def _settle_ready(
     try:
         found = ref._engine.get_ready(ref, waits=waits)  # type: ignore[union-attr]  # _on_done has checked
     except BaseException as error:
-        fail(error)
+        fail(error.with_traceback(None))  # whose frames hold the future
         return True
     if found is None:
         return False
@@ -274,11 +270,14 @@ def _settle_ready(
     return True
 
 
-def _read_for(
-    ref: ObjectRef[T], loop: asyncio.AbstractEventLoop, result: asyncio.Future[T], settle: Callable[[], None]
-) -> None:
-    """Settle a future of the loop with a value that is on disk or lost, while the loop goes on. On another thread.
-    settle: called by the loop once a lost value has been computed again."""
+def _settle_awaited(ref: ObjectRef[T], loop: asyncio.AbstractEventLoop, result: asyncio.Future[T]) -> None:
+    """Of an object that has come, on the loop."""
+    if not result.done() and not _settle_ready(ref, result.set_result, result.set_exception, waits=False):
+        _readings.run(lambda: _read_for(ref, loop, result))
+
+
+def _read_for(ref: ObjectRef[T], loop: asyncio.AbstractEventLoop, result: asyncio.Future[T]) -> None:
+    """Settle a future of the loop with a value that is on disk or lost, while the loop goes on. On another thread."""
 
     def hand_over(settle_with: Callable[[Any], None], found: Any) -> None:
         _soon(loop, lambda: None if result.done() else settle_with(found))
@@ -287,8 +286,8 @@ def _read_for(
         hand_over(result.set_exception, error)
 
     if not _settle_ready(ref, lambda value: hand_over(result.set_result, value), fail, waits=True):
-        try:
-            ref._on_done(lambda: _soon(loop, settle), result)
+        try:  # once a lost value has been computed again
+            ref._on_done(lambda: _soon(loop, lambda: _settle_awaited(ref, loop, result)), result)
         except exceptions.UmbelError as error:  # the session has ended
             fail(error)
 

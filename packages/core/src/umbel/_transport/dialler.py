@@ -15,7 +15,7 @@ from collections.abc import Callable
 from typing import TYPE_CHECKING
 
 from umbel import exceptions
-from umbel._base import tokens
+from umbel._base import tokens, tracebacks
 from umbel._transport import addresses, negotiation
 from umbel._transport.connection import IN, Stream, Watches
 from umbel._wire import handshake
@@ -215,6 +215,9 @@ class Dialler:
             del self._dials[dial]
             dial.on_connected(end.value)
         except (exceptions.AuthenticationError, OSError) as error:
+            tracebacks.drop(
+                error
+            )  # a thread that waits for a result reads the sockets: the program's frames are among them
             self._fail(dial, error)
         else:
             stream = dial.connecting.stream

@@ -14,7 +14,7 @@ from typing import Any
 from umbel._base import nodes
 from umbel._wire import node_messages
 
-PROTOCOL_VERSION = 7
+PROTOCOL_VERSION = 8
 PASSED_ON = ("grant", "reclaim", "worker_died", "demand_failed")
 
 Message = dict[str, Any]
@@ -99,7 +99,7 @@ FROM_LESSEE: Mapping[str, Mapping[str, _Check]] = {
     "lines": {"job": _is_text, "message": _is_output},
 }  # fmt: skip
 FROM_LESSOR: Mapping[str, Mapping[str, _Check]] = {
-    "room": {"available": _is_amounts, "bundles": _are_bundles},
+    "room": {"available": _is_amounts, "bundles": _are_bundles, "returns": _is_count},
     "tell": {"client": _is_process, "message": _is_for_process},
     "preparing": {"client": _is_process, "key": _is_text, "text": _is_text},
     "lines": {"job": _is_text, "message": _is_output},

@@ -76,7 +76,9 @@ class Host:
         self._pools: dict[str, concurrent.futures.ThreadPoolExecutor] = {}
         self._argument_readers: argument_readers.ArgumentReaders | None = None
         self._loop: Any = None
+        self._cancelled_error: Any = None  # asyncio's, which is not for everybody to load
         self._is_flush_due = False
+        self._flush_at_s = 0.0  # while it is due
         self._async_tasks: dict[execute.Execution, Any] = {}
         self._unfinished: dict[tuple[links.Link, int], execute.Execution] = {}
         self._is_ending = False
@@ -186,9 +188,9 @@ class Host:
         if is_async:
             import asyncio
 
-            from umbel._worker import event_loop  # asyncio is not for everybody to load
+            from umbel._worker import event_loop
 
-            self._loop = event_loop.new_event_loop()
+            self._loop, self._cancelled_error = event_loop.new_event_loop(), asyncio.CancelledError
             asyncio.set_event_loop(self._loop)
 
     @functools.cached_property
@@ -209,25 +211,29 @@ class Host:
         if self._mailbox is None:
             self._worker.enqueue(job)
             return
-        job.lane = group, is_async = self._lane(job)
-        if not self._mailbox.has_group(group):
-            self._worker.executor.fail(job, ValueError(self._no_group(group)), time.time())
-            return
+        template = job.template
+        if template.lane is None:
+            lane = self._lane(template)
+            if not self._mailbox.has_group(lane[0]):
+                self._worker.executor.fail(job, ValueError(self._no_group(lane[0])), time.time())
+                return
+            template.lane = lane
         self._unfinished[job.link, job.seq] = job
+        group, is_async = template.lane
         for ready in self._mailbox.arrived(group, is_async, job):
             self._start(ready)
 
     def _no_group(self, group: str) -> str:
         return f"actor {self.context.class_name} has no concurrency group {group!r}; declare it with concurrency_groups"
 
-    def _lane(self, job: execute.Execution) -> tuple[str, bool]:
-        described = self._description.methods.get(job.template.method)
+    def _lane(self, template: execute.Template) -> tuple[str, bool]:
+        described = self._description.methods.get(template.method)
         is_async = described is not None and described.is_async
         declared = described.options.get("concurrency_group") if described is not None else None
-        return job.template.group or declared or mailbox.DEFAULT_GROUP, is_async
+        return template.group or declared or mailbox.DEFAULT_GROUP, is_async
 
     def _start(self, job: execute.Execution) -> None:
-        group, is_async = job.lane
+        group, is_async = job.template.lane
         if is_async:
             loop = self._loop
             if threading.get_ident() == self._worker._main_thread:
@@ -250,14 +256,19 @@ class Host:
         with self._engine.lock:
             self._unfinished.pop((job.link, job.seq), None)
             if self._mailbox is not None:
-                for ready in self._mailbox.finished(*job.lane):
+                for ready in self._mailbox.finished(*job.template.lane):
                     self._start(ready)
             if self._unfinished and job in self._async_tasks:
-                # Others are likely to end in the same round of the loop: their answers share a frame. Should one of
-                # them hold the loop up, the background thread sends.
+                # Others are likely to end in the same round of the loop: their answers share a frame, unless the round
+                # takes long. Should one of them hold the loop up, the background thread sends.
+                now = time.monotonic()
                 if not self._is_flush_due:
                     self._is_flush_due = True
+                    self._flush_at_s = now + execute.FLUSH_AFTER_S
                     self._loop.call_soon(self._flush)
+                elif now > self._flush_at_s:
+                    self._flush_at_s = now + execute.FLUSH_AFTER_S
+                    self._engine._flush()
             else:
                 self._engine._flush()
             if self._is_ending and not self._unfinished:
@@ -290,7 +301,7 @@ class Host:
 
             ahead = [one for one, its in list(self._async_tasks.items()) if coroutines.is_running(its)]
             return answers.Queue(0, {execute.task_id(one) for one in ahead})
-        ahead = [one for one in jobs if one.lane == lane and self._mailbox.lane_of(one) is None]
+        ahead = [one for one in jobs if one.template.lane == lane and self._mailbox.lane_of(one) is None]
         return answers.Queue(self._mailbox.waiting_count(*lane), {execute.task_id(one) for one in ahead})
 
     def find(self, link: links.Link, seq: int) -> execute.Execution | None:
@@ -377,15 +388,13 @@ class Host:
             self._engine.reactor.poke()
 
     async def _run_async(self, job: execute.Execution) -> None:
-        import asyncio
-
         self._enter(job, is_coroutine=True)
         executor = self._worker.executor
         job.thread = 0
         job.started_s = started = time.time()
         try:
             if job.is_cancelled:
-                raise asyncio.CancelledError
+                raise self._cancelled_error
             args, kwargs = executor.arguments_at_hand(job) or await self._arguments_from_thread(job)
             result = self.method(job.template.method)(*args, **kwargs)
             args = kwargs = ()  # type: ignore[assignment]  # let go before looking at what is still held
@@ -398,7 +407,7 @@ class Host:
             del value, result
         except SystemExit as error:
             self.left_from_thread(job, error)
-        except asyncio.CancelledError as error:
+        except self._cancelled_error as error:
             if job.is_cancelled:
                 executor.fail(job, exceptions.TaskCancelledError("cancelled"), started)
             else:

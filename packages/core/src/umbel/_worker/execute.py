@@ -13,6 +13,7 @@ from types import GeneratorType
 from typing import Any
 
 from umbel import exceptions
+from umbel._base import tracebacks
 from umbel._client import answers, context, links, native, values
 from umbel._model import options as option_model
 from umbel._model import reasons
@@ -42,6 +43,7 @@ class Template:
         "group",
         "in_group",
         "is_streaming",
+        "lane",
         "max_calls",
         "method",
         "name",
@@ -70,6 +72,8 @@ class Template:
         self.threads = threads_of(self.resources)
         self.function: Callable[..., Any] | None = None
         self.calls = 0
+        # Of a threaded or async actor, once called: the concurrency group of the calls, and whether they are coroutines.
+        self.lane: Any = None
 
 
 def in_group(strategy: Any) -> option_model.InGroup | None:
@@ -134,7 +138,6 @@ class Execution:
         "is_cancelled",
         "is_cancelled_with_children",
         "kind",
-        "lane",
         "link",
         "passed",
         "payload",
@@ -151,7 +154,6 @@ class Execution:
 
     started_s: float  # time.time(), once it runs
     thread: int  # which one runs it, of an actor that has several
-    lane: tuple[str, bool]  # of a threaded or async actor: its concurrency group, and whether it is a coroutine
 
     def __init__(self, link: links.Link, message: tuple[Any, ...], template: Template) -> None:
         _, self.seq, _, self.kind, self.payload, self.deps, self.attempt = message
@@ -188,7 +190,7 @@ class Executor:
             try:
                 return self._arguments(job)
             except exceptions.ObjectStoreFullError as error:
-                drop_frames(error)  # they hold what was read
+                tracebacks.drop(error)  # they hold what was read
                 job.argument_ids.clear()
         return self._arguments(job)
 
@@ -197,7 +199,7 @@ class Executor:
         try:
             return self._arguments(job, waits=False)
         except (values.ValueLost, exceptions.ObjectStoreFullError) as error:
-            drop_frames(error)  # they hold what was read
+            tracebacks.drop(error)  # they hold what was read
             job.argument_ids.clear()
             return None
 
@@ -446,14 +448,14 @@ class Executor:
     def error_blob(self, job: Execution, error: BaseException) -> bytes:
         """The error as it travels."""
         if job.is_cancelled and isinstance(error, (KeyboardInterrupt, exceptions.TaskCancelledError)):
-            drop_frames(error)  # else a reference in them is one to enter, by an owner who may not answer
+            tracebacks.drop(error)  # else a reference in them is one to enter, by an owner who may not answer
             return exceptions.dump_error(
                 exceptions.TaskCancelledError(f"task {job.template.name} was cancelled while it ran")
             )
         running = job.context
         actor_id = running.actor.actor_id if running is not None and running.actor is not None else None
         if isinstance(error, ArgumentFailed):
-            drop_frames(error)  # likewise
+            tracebacks.drop(error)  # likewise
             name = job.template.name
             return exceptions.dump_failed_input(error.blob, name, task_id=task_id(job), actor_id=actor_id)
         wrapped = exceptions.UmbelTaskError.from_exception(
@@ -463,7 +465,7 @@ class Executor:
             task_id=running.task_id if running is not None else None,
             actor_id=actor_id,
         )
-        drop_frames(error)
+        tracebacks.drop(error)
         return exceptions.dump_error(wrapped)
 
     def reply(self, job: Execution, message: tuple[Any, ...], lent: list[bytes], started: float) -> None:
@@ -536,16 +538,3 @@ def iterate(value: Any) -> Iterator[Any]:
         except StopIteration:
             return
         yield item
-
-
-def drop_frames(error: BaseException) -> None:
-    """Let go of the frames an error refers to, and with them of the arguments it was raised with."""
-    seen: set[int] = set()
-    waiting: list[BaseException | None] = [error]
-    while waiting:
-        one = waiting.pop()
-        if one is None or id(one) in seen:
-            continue
-        seen.add(id(one))
-        one.__traceback__ = None
-        waiting += (one.__cause__, one.__context__)

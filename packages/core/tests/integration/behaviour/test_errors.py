@@ -2,7 +2,12 @@
 
 from __future__ import annotations
 
+import asyncio
 import builtins
+import contextlib
+import gc
+import weakref
+from collections.abc import Callable
 from typing import Any
 
 import pytest
@@ -396,3 +401,50 @@ def test_errors_are_not_retried_by_default(marks: Any) -> None:
     with pytest.raises(Trouble):
         umbel.get(once.remote())
     assert len(marks.all()) == 1
+
+
+class Held:
+    """Something large that a caller has in a local variable."""
+
+
+async def _awaits(ref: umbel.ObjectRef[None]) -> weakref.ref[Held]:
+    held = Held()
+    with contextlib.suppress(Trouble):
+        await ref
+    return weakref.ref(held)
+
+
+def _catches(call: Callable[[], Any]) -> weakref.ref[Held]:
+    held = Held()
+    with contextlib.suppress(Trouble):
+        call()
+    return weakref.ref(held)
+
+
+@pytest.mark.parametrize("is_done", [False, True])
+def test_an_error_that_was_caught_keeps_nothing_of_the_caller(
+    is_done: bool, eventually: Callable[[Callable[[], Any]], Any]
+) -> None:
+    """As when a traceback is in a cycle: what the frames held, handles of actors too, lived on until a collection."""
+
+    def failing() -> umbel.ObjectRef[None]:
+        ref = trouble.remote("caught")
+        if is_done:
+            umbel.wait([ref])
+        return ref
+
+    async def awaits() -> weakref.ref[Held]:
+        return await _awaits(failing())
+
+    gc.collect()
+    gc.disable()
+    try:
+        held = [
+            _catches(lambda: umbel.get(failing())),
+            _catches(lambda: umbel.get([failing(), failing()])),
+            _catches(lambda: failing().future().result()),
+            asyncio.run(awaits()),
+        ]
+        eventually(lambda: not any(one() for one in held))  # the thread that settles futures may not be done
+    finally:
+        gc.enable()
