@@ -64,7 +64,10 @@ class ClusterUse:
         found = {}
         for name in {*own, *used}:
             here, before = own.get(name, 0), counted.get(name, 0)
-            found[name] = here + max(0, used.get(name, 0) - before + self._of_others(name, here - before))
+            of_others = used.get(name, 0) - before
+            if here != before:
+                of_others += self._of_others(name, here - before)
+            found[name] = here + of_others if of_others > 0 else here
         return found
 
     def is_elsewhere(self, job: Job, name: str) -> bool:
