@@ -522,3 +522,25 @@ def test_a_number_is_drawn_for_one_step_and_anew_when_the_news_of_it_have_come()
     news.told(message({"A": [0, 1.0, cpus(1)]}, shared=cpus(16)), 4.0)
     assert news.is_due(1.0 + cluster_use.DRAW_S)
     assert drawn(news) not in (0, first)
+
+
+def takes_step(news: UseNews) -> bool:
+    """Whether this node, of two of one size, takes its step to be all that there will be, and so the right one."""
+    found = news.use()
+    assert found is not None
+    found.fit(cpus(4), ONE_CPU)
+    return found.expected(A, cpus(1)) == cpus(1)
+
+
+@pytest.mark.parametrize("other", ["n1", "n2", "n7"])
+def test_numbers_of_two_nodes_have_nothing_to_do_with_each_other(other: str) -> None:
+    """Two nodes that see one difference take the step with a probability of a half each. That one of them does and the other does
+    not, half the time, is how they come to rest: if they drew the same, a lease would go back and forth for ever."""
+    took: list[list[bool]] = []
+    for node in ("n0", other):
+        news = UseNews(node)
+        news.told(message({"A": [0, 1.0, {}]}, is_whole=True, shared=cpus(4)), 0.0)
+        took.append([news.is_due(count * cluster_use.DRAW_S) and takes_step(news) for count in range(1, 200)])
+    differs = [one is not two for one, two in zip(*took, strict=True)]
+    assert 25 <= sum(differs[9:99]) <= 65
+    assert 30 <= sum(differs[99:]) <= 70

@@ -74,6 +74,8 @@ class Builds:
         return commands
 
     def _carry_out(self, steps: list[environments.Step]) -> list[Command]:
+        if not steps:
+            return []
         from umbel._agent import environments
 
         commands: list[Command] = []

@@ -10,8 +10,8 @@ it as are needed, once. A new number is drawn when the news of what came of it h
 
 from __future__ import annotations
 
+import hashlib
 import math
-import zlib
 from collections import deque
 from collections.abc import Mapping
 from typing import Any
@@ -64,7 +64,10 @@ class ClusterUse:
         found = {}
         for name in {*own, *used}:
             here, before = own.get(name, 0), counted.get(name, 0)
-            found[name] = here + max(0, used.get(name, 0) - before + self._of_others(name, here - before))
+            of_others = used.get(name, 0) - before
+            if here != before:
+                of_others += self._of_others(name, here - before)
+            found[name] = here + of_others if of_others > 0 else here
         return found
 
     def is_elsewhere(self, job: Job, name: str) -> bool:
@@ -153,7 +156,7 @@ class UseNews:
     def use(self) -> ClusterUse | None:
         if not self.is_told:
             return None
-        draw = 0.0 if self._is_spent else zlib.crc32(f"{self._node_id} {self._draws}".encode()) / 2**32
+        draw = 0.0 if self._is_spent else _number_of(self._node_id, self._draws)
         return ClusterUse(
             dict(self._used),
             dict(self._jobs),
@@ -162,3 +165,10 @@ class UseNews:
             counted=self._counted,
             draw=draw,
         )
+
+
+def _number_of(node_id: str, count: int) -> float:
+    """At least 0 and below 1. Those of two nodes must have nothing to do with each other. CRC checksums would differ by the same
+    bits each time: of half of all pairs either both would take a step or neither, always."""
+    digest = hashlib.sha256(f"{node_id} {count}".encode()).digest()
+    return int.from_bytes(digest[:4], "big") / 2**32

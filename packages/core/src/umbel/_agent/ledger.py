@@ -80,8 +80,9 @@ class Ledger:
                 for device in devices:
                     self._slots[name][device] -= min(need, UNIT)
                 taken[name] = devices
-            self.free[name] -= need
-            checks.invariant(self.free[name] >= 0, "acquired more than was free", resource=name)
+            left = self.free[name] = self.free[name] - need
+            if left < 0:
+                raise checks.broken("acquired more than was free", resource=name)
         return taken
 
     def release(self, resources: Mapping[str, int], accelerators: Mapping[str, Sequence[str]]) -> None:

@@ -84,16 +84,19 @@ class Preemption:
         candidates = [
             one for one in late if one.worker in seen and seen[one.worker].task >= 0 and not seen[one.worker].keeps
         ]
+        if not candidates:
+            return []
         candidates.sort(key=lambda one: -seen[one.worker].since_s)
         orders: list[ev.Preempt] = []
         for demand in unserved:
             missing = missing_of(demand)
             for _ in range(demand.count if any(missing.values()) else 0):
-                reason = _reason(demand, missing)
+                wanted = dict(missing)
                 fairness.take_coming(missing, coming)
                 chosen = _enough_of([one for one in candidates if one.job.priority < demand.job.priority], missing)
                 if chosen:
-                    orders.append(ev.Preempt(tuple((one.worker, seen[one.worker].task) for one in chosen), reason))
+                    stopped = tuple((one.worker, seen[one.worker].task) for one in chosen)
+                    orders.append(ev.Preempt(stopped, _reason(demand, wanted)))
                 elif any(missing.values()):
                     break  # it cannot be had so
                 for one in chosen:

@@ -77,9 +77,9 @@ class Serving:
             workers.sort(key=lambda worker: worker.since_s)  # the one used last, whose caches are warm, is taken first
         self.preferred = None
         now = _Round(idle, starting, starts_left, bundles.Promises(self._ledger), at_s)
-        able = [
-            one for one in self.order(demands.values()) if self._wanted.is_feasible(one) and not self.is_kept_out(one)
-        ]
+        able = [one for one in self.order(demands.values()) if self._wanted.is_feasible(one)]
+        if table.draining:
+            able = [one for one in able if not self.is_kept_out(one)]
         if self._shares.is_shared:
             return self._serve_jobs(able, now)
         for demand in able:

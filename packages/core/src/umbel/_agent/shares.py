@@ -35,6 +35,7 @@ SETTLED_MAX = 1_000  # leases that are looked ahead; a node has fewer CPUs
 _DIGITS = 9  # shares that differ by less are equal: they are sums of fractions
 _Groups = dict[tuple[str, str], list[Lease]]
 _Kinds = tuple[str, ...]  # names of resources
+_Turn = tuple[int, bool, float, float]  # see `Standing.turn`
 
 
 class Shares:
@@ -86,32 +87,41 @@ class Shares:
             self._had_s.clear()
         self.cluster = use
 
-    def elapse(self, at_s: float, standing: Standing) -> None:
-        """standing: as it was since this was called last. Who comes, or comes back, begins with no claim to what others got
+    def elapse(self, at_s: float, standing_since: Callable[[], Standing]) -> None:
+        """standing_since: as it was since this was called last. Who comes, or comes back, begins with no claim to what others got
         meanwhile."""
         passed_s = 0.0 if self._since_s is None else at_s - self._since_s
         self._since_s = at_s
-        for job_id in self._active:
-            job = self.jobs.get(job_id)
-            if job is not None:
-                self._served[job_id] = self._served.get(job_id, 0.0) + passed_s * standing.share(job)
-                if self.cluster is not None:
-                    had_s = self._had_s.setdefault(job_id, {})
-                    had_s.update((name, at_s) for name, amount in standing.here(job).items() if amount)
-            else:
-                self._had_s.pop(job_id, None)
+        if passed_s:
+            self._count(passed_s, standing_since())
+        if self._uses.keys() == self._active:
+            return
         active = frozenset(self._uses)
+        for job_id in self._active - active:
+            self._had_s.pop(job_id, None)
         for job_id in active - self._active:
-            others = [self._served[one] for one in self._peers(job_id) if one in self._active]
+            others = [self.served(one) for one in self._peers(job_id) if one.id in self._active]
             self._served[job_id] = max(self._served.get(job_id, 0.0), min(others, default=0.0))
         self._active = active
-        least = min((self._served[job_id] for job_id in active), default=0.0)
+        least = min((self._served.get(job_id, 0.0) for job_id in active), default=0.0)
         for job_id in [one for one, served in self._served.items() if one not in active and served <= least]:
             del self._served[job_id]
 
-    def _peers(self, job_id: str) -> Iterator[str]:
+    def _count(self, passed_s: float, standing: Standing) -> None:
+        for job_id in self._active:
+            job = self.jobs.get(job_id)
+            if job is None:
+                continue
+            self._served[job_id] = self._served.get(job_id, 0.0) + passed_s * standing.share(job)
+            if self.cluster is not None and self._since_s is not None:
+                had_s = self._had_s.setdefault(job_id, {})
+                for name, amount in standing.here(job).items():
+                    if amount:
+                        had_s[name] = self._since_s
+
+    def _peers(self, job_id: str) -> Iterator[Job]:
         priority = self.jobs[job_id].priority
-        return (one.id for one in self.jobs.values() if one.priority == priority and one.id != job_id)
+        return (one for one in self.jobs.values() if one.priority == priority and one.id != job_id)
 
     def had_s(self, job: Job) -> Mapping[str, float]:
         """When it had something of each resource last, in a cluster."""
@@ -122,14 +132,15 @@ class Shares:
 
     def check(self, uses: Mapping[str, int]) -> None:
         """uses: by job, counted anew."""
-        checks.invariant(self._uses == uses, "what jobs want and hold was miscounted", counted=self._uses, are=uses)
+        if self._uses != uses:
+            raise checks.broken("what jobs want and hold was miscounted", counted=self._uses, are=uses)
 
 
 class Standing:
     """Who has how much of a node, and of its cluster, at one moment; or as it will be, where that is added. Leases that were
     asked back are their holder's for as long as they run; after `settle` they are nobody's."""
 
-    __slots__ = ("_at_s", "_claims", "_cluster", "_given", "_leaving", "_own", "_shares", "_total")
+    __slots__ = ("_at_s", "_cluster", "_given", "_leaving", "_own", "_parts", "_shares", "_total", "_turns")
 
     def __init__(self, total: Mapping[str, int], shares: Shares, at_s: float | None) -> None:
         """total: of the node. at_s: the moment; None if nobody is to go first for having waited for long."""
@@ -140,11 +151,16 @@ class Standing:
         self._own: dict[str, dict[str, int]] = {}  # by job, without what is below
         self._leaving: dict[str, dict[str, int]] = {}  # of leases that were asked back
         self._given: dict[str, dict[str, int]] = {}  # once that is settled: the same, and what is asked back besides
-        self._claims: dict[tuple[str, _Kinds], float] = {}  # while nothing of that changes
+        self._parts: dict[str, float] = {}  # by job, its share, while nothing of that changes
+        self._turns: dict[str, dict[Demand, _Turn]] = {}  # by job, for as long
 
     def add(self, job: Job, resources: Mapping[str, int]) -> None:
         _add(self._own, job, resources)
-        self._claims.clear()
+        self._changed(job)
+
+    def _changed(self, job: Job) -> None:
+        self._parts.pop(job.id, None)
+        self._turns.pop(job.id, None)
 
     def add_lease(self, lease: Lease) -> None:
         """Of the node; one that waits for other tasks has lent its CPUs."""
@@ -152,7 +168,7 @@ class Standing:
         if lease.is_blocked:
             resources = {name: amount for name, amount in resources.items() if name != CPU}
         _add(self._leaving if _comes_back(lease) else self._own, lease.job, resources)
-        self._claims.clear()
+        self._changed(lease.job)
 
     def remove(self, job: Job, resources: Mapping[str, int]) -> None:
         self.add(job, _less(resources))
@@ -161,7 +177,8 @@ class Standing:
         """What was asked back has come back."""
         if self._leaving:
             self._leaving, self._given = {}, self._leaving
-            self._claims.clear()
+            self._parts.clear()
+            self._turns.clear()
 
     def ask_back(self, lease: Lease) -> None:
         self.remove(lease.job, lease.resources)
@@ -178,17 +195,32 @@ class Standing:
 
     def share(self, job: Job, change: Mapping[str, int] | None = None) -> float:
         """change: as above."""
-        total = self._total
-        parts = (amount / total[name] for name, amount in self.used(job, change).items() if total.get(name))
-        return round(max(parts, default=0.0) / job.weight, _DIGITS)
+        if change is not None:
+            return self._share(job, change)
+        share = self._parts.get(job.id)
+        if share is None:
+            share = self._parts[job.id] = self._share(job, None)
+        return share
 
-    def turn(self, demand: Demand) -> tuple[int, bool, float, float]:
+    def _share(self, job: Job, change: Mapping[str, int] | None) -> float:
+        total, largest = self._total, 0.0
+        for name, amount in self.used(job, change).items():
+            of = total.get(name)
+            if of and amount / of > largest:
+                largest = amount / of
+        return round(largest / job.weight, _DIGITS)
+
+    def turn(self, demand: Demand) -> _Turn:
         """Of what waits here, the smallest goes first."""
-        job, kinds = demand.job, _kinds(demand.resources)
-        claim = self._claims.get((job.id, kinds))
-        if claim is None:
-            claim = self._claims[job.id, kinds] = self._claim(job, kinds, None)
-        return -job.priority, not self.is_starved(demand), claim, self._shares.served(job)
+        job = demand.job
+        known = self._turns.get(job.id)
+        if known is None:
+            known = self._turns[job.id] = {}
+        turn = known.get(demand)
+        if turn is None:
+            claim = self._claim(job, _kinds(demand.resources), None)
+            turn = known[demand] = -job.priority, not self.is_starved(demand), claim, self._shares.served(job)
+        return turn
 
     def _claim(self, job: Job, kinds: _Kinds, change: Mapping[str, int] | None) -> float:
         """The share by which it goes before others, or after them: none while it has nothing of one of these kinds."""
@@ -208,10 +240,10 @@ class Standing:
             return False
         here, had_s = self.here(demand.job), self._shares.had_s(demand.job)
         given = self._given.get(demand.job.id, {})
-        return not any(
-            here.get(name) or given.get(name) or at_s < had_s.get(name, 0.0) + STARVED_S
-            for name in _kinds(demand.resources)
-        )
+        for name, amount in demand.resources.items():
+            if amount and (here.get(name) or given.get(name) or at_s < had_s.get(name, 0.0) + STARVED_S):
+                return False
+        return True
 
     def gives_first(self, lease: Lease) -> tuple[int, bool, float, float, bool]:
         """Of those that must be given, the largest is. Whoever would be left with nothing of the kind, which he could claim back
@@ -277,22 +309,28 @@ def in_turn(demands: Iterable[Demand], standing: Standing, serve: Callable[[Dema
 
     demands: those of one job in their own order. serve: whether it could be given one. standing: becomes what it will be."""
     demands = list(demands)
-    left = {demand: demand.count for demand in demands}
-    places = {demand: place for place, demand in enumerate(demands)}
-    waiting: dict[tuple[str, _Kinds], list[Demand]] = {}  # by job and what is wanted, the next one last
-    for demand in reversed(demands):
-        waiting.setdefault((demand.job.id, _kinds(demand.resources)), []).append(demand)
+    # By job and what is wanted, the next one last: its place, and how many are left of it.
+    waiting: dict[tuple[str, _Kinds], list[tuple[int, Demand, int]]] = {}
+    for place in reversed(range(len(demands))):
+        demand = demands[place]
+        waiting.setdefault((demand.job.id, _kinds(demand.resources)), []).append((place, demand, demand.count))
     while waiting:
-        of, queue = min(waiting.items(), key=lambda item: (standing.turn(item[1][-1]), places[item[1][-1]]))
-        demand = queue[-1]
-        is_served = serve(demand)
-        if is_served:
+        of = next(iter(waiting))
+        if len(waiting) > 1:
+            first: tuple[_Turn, int] | None = None
+            for one, queue in waiting.items():
+                place, demand, _ = queue[-1]
+                turn = standing.turn(demand), place
+                if first is None or turn < first:
+                    first, of = turn, one
+        queue = waiting[of]
+        place, demand, left = queue.pop()
+        if serve(demand):
             standing.add(demand.job, demand.resources)
-            left[demand] -= 1
-        if not is_served or not left[demand]:
-            queue.pop()
-            if not queue:
-                del waiting[of]
+            if left > 1:
+                queue.append((place, demand, left - 1))
+        if not queue:
+            del waiting[of]
 
 
 def leases_to_reclaim(
@@ -304,19 +342,24 @@ def leases_to_reclaim(
     """As `fairness.leases_to_reclaim`, but between jobs by the rule above, and for as many leases as a job is entitled to. What
     comes back in any case is given in turn, as it will be. standing: becomes what it will be. Within a job all is as ever."""
     groups, coming = fairness.grouped(leases)
+    if not groups:
+        return []  # all that could be was asked back
     standing.settle()
     chosen: list[Lease] = []
     gained: dict[Demand, int] = {}  # leases that each will be given
 
     def take(demand: Demand) -> bool:
-        missing = {name: need for name, need in demand.resources.items() if need}
-        if demand not in gained:
+        if demand in gained:
+            missing = {name: need for name, need in demand.resources.items() if need}
+        else:
             missing = missing_of(demand)
             if not missing:
                 return False  # what it waits for is nobody's
+            gained[demand] = 0
         place = (demand.client, demand.key)
-        own = len(groups.get(place, ())) + gained.setdefault(demand, 0)
-        fairness.take_coming(missing, coming)
+        own = len(groups.get(place, ())) + gained[demand]
+        if coming:
+            fairness.take_coming(missing, coming)
         taken = []
         for other, group in groups.items():
             if other != place and group and group[0].job.id == demand.job.id:
@@ -345,11 +388,16 @@ def _add(amounts: dict[str, dict[str, int]], job: Job, resources: Mapping[str, i
 
 
 def _sum(own: Mapping[str, int], more: Mapping[str, int] | None) -> Mapping[str, int]:
-    return {name: own.get(name, 0) + more.get(name, 0) for name in {*own, *more}} if more else own
+    if not more:
+        return own
+    total = dict(own)
+    for name, amount in more.items():
+        total[name] = total.get(name, 0) + amount
+    return total
 
 
 def _kinds(resources: Mapping[str, int]) -> _Kinds:
-    return tuple(name for name, amount in resources.items() if amount)
+    return tuple([name for name, amount in resources.items() if amount])  # a list: half the time of a generator
 
 
 def _less(resources: Mapping[str, int]) -> dict[str, int]:
@@ -360,18 +408,21 @@ def _from_others(demand: Demand, missing: dict[str, int], groups: _Groups, stand
     """All that is missing, or nothing; from whom should give first."""
     left, taken = dict(missing), list[Lease]()
     while any(left.values()):
-        givers = [
-            one
-            for group in groups.values()
-            for one in group
-            if one.job.id != demand.job.id
-            and one not in taken
-            and any(left.get(name) and amount for name, amount in one.resources.items())
-            and standing.must_give(one, demand)
-        ]
+        must: dict[tuple[str, int], bool] = {}  # by job and what a lease has
+        givers = []
+        for group in groups.values():
+            for one in group:
+                if one.job.id == demand.job.id:
+                    break  # as all of this group
+                of = (one.job.id, id(one.resources))
+                if of not in must:
+                    is_useful = any(left.get(name) and amount for name, amount in one.resources.items())
+                    must[of] = is_useful and standing.must_give(one, demand)
+                if must[of] and one not in taken:
+                    givers.append(one)
         if not givers:
             break
-        lease = max(givers, key=standing.gives_first)
+        lease = max(givers, key=standing.gives_first) if len(givers) > 1 else givers[0]
         taken.append(lease)
         standing.remove(lease.job, lease.resources)
         for name, amount in left.items():
@@ -410,5 +461,6 @@ def told(
             left[name] -= need
         return True
 
-    in_turn((one for one in waiting if any(one.resources.values())), standing, take)
+    if any(amount > 0 for amount in left.values()):
+        in_turn((one for one in waiting if any(one.resources.values())), standing, take)
     return standing.told()

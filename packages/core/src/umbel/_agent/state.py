@@ -141,7 +141,7 @@ class AgentState:
             table = self.worker_table
             table.now_s = max(table.now_s, event.at_s)
             if self._shares.is_shared:
-                self._shares.elapse(table.now_s, self._serving.standing())
+                self._shares.elapse(table.now_s, self._serving.standing)
             handle: Callable[..., Sequence[AgentCommand]] = self._handlers.get(type(event), self._builds.on_event)
             commands += handle(event)
             commands += self._serving.serve(event.at_s)

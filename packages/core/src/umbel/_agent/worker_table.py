@@ -280,8 +280,10 @@ class WorkerTable:
 
     def _next_old_s(self) -> float | None:
         """When a worker becomes too old next; None while that changes nothing."""
+        if self._recycle_s is None:
+            return None
         oldest = next(filter(_is_replaceable, self.workers.values()), None)  # they are listed by age
-        if oldest is None or self._recycle_s is None:
+        if oldest is None:
             return None
         old_s = oldest.made_s + self._recycle_s
         return old_s if old_s > self.now_s or self._may_recycle() else None
@@ -381,7 +383,8 @@ class WorkerTable:
             if state not in _IN_USE and state is not WorkerState.DYING:
                 raise checks.broken(f"a worker that is {state.value} has a lease", worker=worker.id)
             self._check_lease(worker, lease)
-        checks.invariant(starting <= self.starts_max, "too many workers starting at once", starting=starting)
+        if starting > self.starts_max:
+            raise checks.broken("too many workers starting at once", starting=starting)
         for client, leases in self.clients.items():
             for worker_id, lease in leases.items():
                 known = self.workers.get(worker_id)
@@ -396,7 +399,8 @@ class WorkerTable:
             raise checks.broken("a lease with two holders", worker=worker.id)
         if lease.client and self.clients.get(lease.client, {}).get(worker.id) is not lease:
             raise checks.broken("a lease that its holder does not know", worker=worker.id, client=lease.client)
-        checks.invariant(not (lease.actor and worker.is_preempted), "an actor was stopped for others", worker=worker.id)
+        if lease.actor and worker.is_preempted:
+            raise checks.broken("an actor was stopped for others", worker=worker.id)
 
     def _check_resources(self) -> None:
         """What is free, what the leases hold and what bundles hold add up to what there is."""

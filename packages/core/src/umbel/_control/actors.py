@@ -529,8 +529,8 @@ class ActorTable:
                 checks.invariant(actor.worker not in hosts, "a worker hosts two actors", worker=actor.worker)
                 hosts[actor.worker] = actor_id
             for client in (*actor.watchers, spec.group):
-                is_heard = not client or actor_id in self._of_clients.get(client, ())
-                checks.invariant(is_heard, "an end is not heard that concerns an actor", actor=actor_id, client=client)
+                if client and actor_id not in self._of_clients.get(client, ()):
+                    raise checks.broken("an end is not heard that concerns an actor", actor=actor_id, client=client)
         for (namespace, name), actor_id in self._names.items():
             checks.invariant(actor_id in self.actors, "a name of no live actor", name=name, namespace=namespace)
         for actor_id, actor in self._dead.items():  # which are many
@@ -542,8 +542,8 @@ class ActorTable:
         for actor_id in self._unknown:
             checks.invariant(actor_id not in self.actors, "a known actor is awaited", actor=actor_id)
         for client, concerned in self._of_clients.items():
-            is_right = bool(concerned) and concerned.keys() <= self.actors.keys()
-            checks.invariant(is_right, "a process is to do with actors that are dead", client=client)
+            if not concerned or not concerned.keys() <= self.actors.keys():
+                raise checks.broken("a process is to do with actors that are dead", client=client)
 
 
 def _happened(actor: Actor, severity: str, what: str) -> cluster_events.Happened:

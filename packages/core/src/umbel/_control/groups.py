@@ -602,6 +602,7 @@ class GroupTable:
 
     def check(self) -> None:
         """The invariants, for tests and the simulator."""
+        nodes = {*self.nodes, *self._awaited}
         for group_id, group in self.groups.items():
             spec = group.spec
             is_created = group.state is GroupState.CREATED
@@ -609,11 +610,11 @@ class GroupTable:
                 raise checks.broken("a removed group among the living", group=group_id)
             if group_id in self._removed:
                 raise checks.broken("a living group among the removed", group=group_id)
-            group_state.check(group, {*self.nodes, *self._awaited})
+            group_state.check(group, nodes)
             for process in (spec.owner, *group.watchers):
                 # The owner of what is detached may have gone.
-                is_heard = spec.is_detached or (group_id, process) in self._concerned
-                checks.invariant(is_heard, "an end is not heard that concerns a group", group=group_id, process=process)
+                if not spec.is_detached and (group_id, process) not in self._concerned:
+                    raise checks.broken("an end is not heard that concerns a group", group=group_id, process=process)
             if spec.name:
                 holder = self._names.get((spec.namespace, spec.name))
                 checks.invariant(holder == group_id, "a group lost its name", group=group_id, name=spec.name)
@@ -629,7 +630,8 @@ class GroupTable:
             if group.watchers or group.followers or group.attempt is not None:
                 raise checks.broken("attended to in vain", group=group_id)
         for group_id, process in self._concerned:
-            checks.invariant(group_id in self.groups, "a process is to do with a group that is gone", process=process)
+            if group_id not in self.groups:
+                raise checks.broken("a process is to do with a group that is gone", process=process)
         for node, group_id in self._room.asked():
             attempt = self.groups[group_id].attempt if group_id in self.groups else None
             waits_for = () if attempt is None or attempt.is_committing else attempt.waits_for

@@ -206,6 +206,5 @@ class Leadership:
 
     def check(self) -> None:
         """Raises InternalError unless it may act exactly while it has a lease."""
-        checks.invariant(
-            (self.fencing != 0) == (self._until_s > -math.inf), "acts without a lease", fencing=self.fencing
-        )
+        if (self.fencing != 0) != (self._until_s > -math.inf):
+            raise checks.broken("acts without a lease", fencing=self.fencing)

@@ -651,18 +651,16 @@ class NodeTable:
         checks.invariant(self.alive.get(self.head.id) is self.head and not self.head.link, "the head is not a member")
         for node in known:
             is_dead = node.id in self.dead
-            checks.invariant(is_dead == (node.ended_s is not None) == bool(node.reason), "half dead", node=node.id)
+            if not is_dead == (node.ended_s is not None) == bool(node.reason):
+                raise checks.broken("half dead", node=node.id)
             if is_dead or node is self.head:
                 continue
-            checks.invariant(
-                (node.link == 0) == (node.lost_s is not None), "a link neither there nor lost", node=node.id
-            )
-            checks.invariant(
-                node.lost_s is None or node.suspected_s is not None, "lost and not suspected", node=node.id
-            )
-            checks.invariant(
-                self.next_tick_s <= node.dies_s(self._health), "a death is due before anybody looks", node=node.id
-            )
+            if (node.link == 0) != (node.lost_s is not None):
+                raise checks.broken("a link neither there nor lost", node=node.id)
+            if node.lost_s is not None and node.suspected_s is None:
+                raise checks.broken("lost and not suspected", node=node.id)
+            if self.next_tick_s > node.dies_s(self._health):
+                raise checks.broken("a death is due before anybody looks", node=node.id)
         checks.invariant(self._news.concerned() <= self.alive.keys(), "the dead join, or change")
         members = [node for node in self.alive.values() if node is not self.head]
         for is_linked, looked_after in ((True, self._linked), (False, self._lost)):

@@ -556,22 +556,23 @@ class Forwarding:
         rooms = {node.node_id: node for node in self._view().nodes}
         checks.invariant(rooms == {node: self._standing(node)[0] for node in self.nodes}, "a view is old")
         for place, wish in self.wishes.items():
-            checks.invariant(place == (wish.client, wish.key), "a wish in another's place", client=wish.client)
+            if place != (wish.client, wish.key):
+                raise checks.broken("a wish in another's place", client=wish.client)
             total = sum(wish.on.values())
-            checks.invariant(
-                total == wish.asked == wish.count > 0, "not all is asked for, or too much", key=wish.key, asked=total
-            )
-            checks.invariant(not wish.untold, "a node is not told", key=wish.key)
-            checks.invariant(wish.reason, "a wish waits without a reason", client=wish.client, key=wish.key)
-            checks.invariant(wish.tried_s.keys() <= wish.on.keys(), "tried where nothing is asked for", key=wish.key)
-            checks.invariant(
-                wish.preparing.keys() <= wish.on.keys(), "prepared where nothing is asked for", key=wish.key
-            )
-            checks.invariant(wish.crowded.keys() <= wish.on.keys(), "crowded where nothing is asked for", key=wish.key)
+            if not total == wish.asked == wish.count > 0:
+                raise checks.broken("not all is asked for, or too much", key=wish.key, asked=total)
+            if wish.untold:
+                raise checks.broken("a node is not told", key=wish.key)
+            if not wish.reason:
+                raise checks.broken("a wish waits without a reason", client=wish.client, key=wish.key)
+            for noted, what in ((wish.tried_s, "tried"), (wish.preparing, "prepared"), (wish.crowded, "crowded")):
+                if noted and not noted.keys() <= wish.on.keys():
+                    raise checks.broken(f"{what} where nothing is asked for", key=wish.key)
             for node, count in wish.on.items():
-                is_there = node in self.nodes or node == self._node
-                checks.invariant(count > 0 and is_there, "asked of a node that is gone", key=wish.key, node=node)
-                checks.invariant(wish in self._asking.get(node, ()), "miscounted", key=wish.key, node=node)
+                if count <= 0 or (node not in self.nodes and node != self._node):
+                    raise checks.broken("asked of a node that is gone", key=wish.key, node=node)
+                if wish not in self._asking.get(node, ()):
+                    raise checks.broken("miscounted", key=wish.key, node=node)
         due = {
             (*place, node): at_s + PATIENCE_S
             for place, wish in self.wishes.items()
@@ -581,8 +582,8 @@ class Forwarding:
         checks.invariant(due == self._due.as_dict(), "a node is given up too late, or in vain", due=due)
         for node, wishes in self._asking.items():
             for wish in wishes:
-                is_known = self.wishes.get((wish.client, wish.key)) is wish and node in wish.on
-                checks.invariant(is_known, "a wish that is over counts", key=wish.key, node=node)
+                if self.wishes.get((wish.client, wish.key)) is not wish or node not in wish.on:
+                    raise checks.broken("a wish that is over counts", key=wish.key, node=node)
         for client, nodes in self._known_at.items():
             for node in nodes:
                 checks.invariant(node in self.nodes, "a node that is gone knows of a process", client=client, node=node)

@@ -8,7 +8,6 @@ no look at any other node. Pure.
 from __future__ import annotations
 
 import bisect
-from collections import OrderedDict
 from collections.abc import Hashable, Iterable, Sequence
 from typing import Any, Final, overload
 
@@ -26,7 +25,7 @@ class KeptView(placement.ClusterView):
 
     def __init__(self, nodes: Iterable[NodeView] = ()) -> None:
         self._known: dict[str, NodeView] = {node.node_id: node for node in nodes}
-        self._rankings: OrderedDict[Hashable, _Ranking] = OrderedDict()
+        self._rankings: dict[Hashable, _Ranking] = {}  # the one used last comes last
         self._all: tuple[NodeView, ...] | None = None
         self.version = 0  # which each change makes another
 
@@ -64,13 +63,12 @@ class KeptView(placement.ClusterView):
         return self.ranking(key, rank)
 
     def ranking(self, key: Hashable, rank: placement.Rank) -> _Ranking:
-        found = self._rankings.get(key)
+        found = self._rankings.pop(key, None)
         if found is None:
             if len(self._rankings) >= RANKINGS_MAX:
-                self._rankings.popitem(last=False)
-            found = self._rankings[key] = _Ranking(rank, self._known)
-        else:
-            self._rankings.move_to_end(key)
+                del self._rankings[next(iter(self._rankings))]
+            found = _Ranking(rank, self._known)
+        self._rankings[key] = found
         found.catch_up()
         return found
 

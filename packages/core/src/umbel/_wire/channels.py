@@ -107,7 +107,9 @@ class Channel:
     def check(self) -> None:
         """The invariants, for tests."""
         numbers = [number for number, _, _ in self._kept]
-        expected = list(range(self.said - len(numbers) + 1, self.said + 1))
-        checks.invariant(numbers == expected, "something is kept out of order", numbers=numbers)
-        checks.invariant(self.kept_bytes == sum(len(body) for _, _, body in self._kept), "bytes are miscounted")
-        checks.invariant(self._told <= self.counts <= self.heard, "more was told than heard", heard=self.heard)
+        if numbers != list(range(self.said - len(numbers) + 1, self.said + 1)):
+            raise checks.broken("something is kept out of order", numbers=numbers)
+        if self.kept_bytes != sum([len(body) for _, _, body in self._kept]):
+            raise checks.broken("bytes are miscounted", kept=self.kept_bytes)
+        if not self._told <= self.counts <= self.heard:
+            raise checks.broken("more was told than heard", heard=self.heard)

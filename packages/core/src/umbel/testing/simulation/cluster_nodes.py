@@ -229,7 +229,7 @@ class Dialler:
                 dial.through.close()
 
     def next_tick_s(self) -> float | None:
-        return min((dial.until_s for dial in self.dials), default=None)
+        return min(dial.until_s for dial in self.dials) if self.dials else None
 
     def tick(self) -> None:
         now_s = self.now_s()

@@ -31,7 +31,7 @@ from umbel.testing.simulation.cluster_nodes import (
     Wire,
     WorkerProcess,
 )
-from umbel.testing.simulation.processes import OrderedSet, attributes, collect_cycles
+from umbel.testing.simulation.processes import OrderedSet, attributes
 from umbel.testing.simulation.runtime import QUIET_ROUNDS_MAX, Machine, RuntimeWorld
 from umbel.testing.simulation.world import Stream
 
@@ -108,6 +108,7 @@ class Cluster(RuntimeWorld):
         self.process_numbers = cluster_nodes.process_numbers()
         self.drivers: list[Any] = []
         self.is_settling = False
+        self.rest_count = 0
         self.is_collected = False
         self.acted: list[Any] = []
         self.unchecked: dict[ClusterNode, None] = {}
@@ -343,22 +344,24 @@ class Cluster(RuntimeWorld):
         """Daemons look at what is due when it is, or all too late, as they have stood still."""
         self.note("%s s pass", duration_s)
         until_s = self.now_s + duration_s
-        if duration_s < STANDSTILL_S:
-            self._look_in_time(until_s)
+        due = self._look_in_time(until_s) if duration_s < STANDSTILL_S else {}
         self.now_s = until_s
         for machine in self.living_machines():
-            self._look(machine)
+            if due.get(machine, 0.0) <= until_s or machine.daemon.is_ending:
+                self._look(machine)
 
-    def _look_in_time(self, until_s: float) -> None:
+    def _look_in_time(self, until_s: float) -> dict[ClusterNode, float]:
+        """Returns when something is due of each then."""
         due = {machine: machine.due_s() for machine in self.living_machines()}
         for _ in range(LOOKS_MAX):
             machine, due_s = min(due.items(), key=lambda one: one[1], default=(self.head, until_s))
             if due_s >= until_s:
-                return
+                return due
             self.now_s = max(self.now_s, due_s + 1e-6)  # more than is lost by rounding
             self._look(machine)
             due = {one: one.due_s() if one is machine else at_s for one, at_s in due.items() if not one.is_dead}
         self.must(False, "A12", "%s look again and again", [(one.name, at_s) for one, at_s in due.items()])
+        return due
 
     def _look(self, machine: ClusterNode) -> None:
         self.on_machine(machine, machine.daemon.tick)
@@ -583,9 +586,7 @@ class Cluster(RuntimeWorld):
         self.pass_time(self.chance.choose(REST_STEPS_S))
         while self._come_back():
             pass
-        if not self.is_collected:
-            self.is_collected = True
-            collect_cycles()
+        self.collect_now_and_then()
         for process in self.node.living:
             self._let_act(process, process.engine._housekeeping)
 

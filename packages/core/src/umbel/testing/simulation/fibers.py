@@ -9,8 +9,6 @@ from __future__ import annotations
 import threading
 from collections.abc import Callable
 
-STACK_BYTES = 256 * 1024  # thousands of fibers are made in a minute; the default of 8 MiB costs each a slow mapping
-
 
 class Killed(BaseException):
     """The process that this fiber belongs to is dead."""

@@ -412,7 +412,13 @@ class ForwardingWorld(World):
             for server in [server for server, ready_s in node.building.items() if ready_s <= self.now_s]:
                 del node.building[server]
                 node.tell(environments.Ready(server, self.now_s))
-            node.tell(ev.Ticked(self.now_s), fw.Ticked(self.now_s))
+            if self._is_due(node.state.next_tick_s()):
+                node.tell(ev.Ticked(self.now_s))
+            if self._is_due(node.forwarding.next_tick_s()):
+                node.tell(fw.Ticked(self.now_s))
+
+    def _is_due(self, at_s: float | None) -> bool:
+        return at_s is not None and at_s <= self.now_s
 
     def _new_process(self) -> None:
         if self.nodes and len(self._processes()) < 2 * NODES_MAX:

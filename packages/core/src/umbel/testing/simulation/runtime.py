@@ -434,12 +434,16 @@ class RuntimeWorld(World):
         if due_s is not None:
             step_s = min(step_s, max(1e-6, due_s - self.now_s))
         self.pass_time(step_s)
+        self.collect_now_and_then()
+        for process in self.node.living:
+            self._let_act(process, process.engine._housekeeping)
+
+    def collect_now_and_then(self) -> None:
+        """In rounds of rest."""
         self.rest_count += 1
         if self.rest_count % COLLECT_EVERY == 1 and not self.is_collected:
             self.is_collected = True
             collect_cycles()
-        for process in self.node.living:
-            self._let_act(process, process.engine._housekeeping)
 
     def check(self) -> None:
         """Of who did something since."""

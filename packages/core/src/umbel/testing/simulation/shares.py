@@ -39,6 +39,7 @@ class Owner:
         self.id = f"{job.id}@{node.id}"
         self.got_s = 0.0  # when it was given something last, or had all it wanted
         self.leases: dict[str, bool] = {}  # workers, and whether they were asked back
+        self.awaited: set[str] = set()  # those of which the end of a task is due
         self.is_over = False
 
 
@@ -65,6 +66,7 @@ class Node:
     def apply(self, *events: Any) -> None:
         is_outermost = not self.todo
         commands = self.agent.apply(*events)
+        self.world.changed[self] = None
         self._check_decision(commands)
         self.todo.extend(commands)
         while is_outermost and self.todo:
@@ -85,7 +87,7 @@ class Node:
         elif isinstance(command, ev.Reclaim):
             if not self.has_turns:
                 self.world.reclaims.append(now_s)
-            self.owners[command.client].leases[command.worker] = True
+            self.world.asked_back(self.owners[command.client], command.worker)
         elif isinstance(command, ev.AskExit):
             self.apply(ev.WorkerExited(command.worker, 0, 0, now_s))
 
@@ -125,6 +127,7 @@ class SharesWorld(World):
         self.firsts: list[float] = []  # when somebody was given the only one that he has on a node
         self.is_settling = False
         self.sum = job_use.JobUse()
+        self.changed: dict[Node, None] = {}  # those of which something was decided since they were checked
         self._told_s = -TELL_S
         self._due: list[tuple[float, int, Callable[[], None]]] = []  # what happens when
         self._numbers = itertools.count()
@@ -182,16 +185,26 @@ class SharesWorld(World):
         owner.node.apply(ev.ClientLeft(owner.id, self.now_s))
         del owner.node.owners[owner.id]
 
-    def begin_task(self, owner: Owner, worker: str) -> None:
-        seconds = self.task_s[self.jobs.index(owner.job)] * (0.5 + self.chance.below(10) / 10)
+    def begin_task(self, owner: Owner, worker: str, left: float = 1.0) -> None:
+        """left: the part of it that has not run yet."""
+        seconds = self.task_s[self.jobs.index(owner.job)] * (0.5 + self.chance.below(10) / 10) * left
+        owner.awaited.add(worker)
         self.after(seconds, lambda: self._task_ended(owner, worker))
+
+    def asked_back(self, owner: Owner, worker: str) -> None:
+        owner.leases[worker] = True
+        if worker not in owner.awaited:
+            self.begin_task(owner, worker, left=(1 + self.chance.below(10)) / 10)
 
     def _task_ended(self, owner: Owner, worker: str) -> None:
         node = owner.node
+        owner.awaited.discard(worker)
         is_asked_back = owner.leases.get(worker)
         if is_asked_back is None or node.is_dead:
             return
-        if not is_asked_back and (self.is_settling or not self.chance.happens(10)):  # some go back by themselves
+        if not is_asked_back and self.is_settling:
+            return  # another one runs, and so on; how far the last one is matters once it is asked back
+        if not is_asked_back and not self.chance.happens(10):  # some go back by themselves
             self.begin_task(owner, worker)
             return
         del owner.leases[worker]
@@ -208,8 +221,7 @@ class SharesWorld(World):
         due_s = node.agent.next_tick_s()
         if due_s is not None and due_s <= self.now_s:
             node.apply(ev.Ticked(self.now_s))
-        state = node.agent.use_of_jobs()
-        if node.is_linked and state != node.told:
+        if node.is_linked and (state := node.agent.use_of_jobs()) != node.told:
             self._say(node, state)
         if node.news.is_due(self.now_s):
             node.apply(ev.ClusterUseTold(node.news.use(), self.now_s))
@@ -310,8 +322,8 @@ class SharesWorld(World):
     # ---- what must hold ----
 
     def check(self) -> None:
-        for node in self._living():
-            node.agent.check()
+        while self.changed:
+            self.changed.popitem()[0].agent.check()
 
     def settle(self) -> None:
         self.is_settling = True
@@ -325,14 +337,17 @@ class SharesWorld(World):
             unfair = {*self._unfair()}
             late_s = {pair: late_s.get(pair, self.now_s) for pair in unfair}
             for (waiting, having), since_s in late_s.items():
-                is_late = self.now_s >= since_s + LATE_S
-                self.must(not is_late, "A21", "job %s waits beside %s: %s", waiting, having, self._standings())
+                if self.now_s >= since_s + LATE_S:
+                    self.must(False, "A21", "job %s waits beside %s: %s", waiting, having, self._standings())
             self._check_starved()
         self._check_quiet()
 
     def _check_quiet(self) -> None:
         """A22. Leases that are asked back in the end, of nodes that have one for each who wants some, beside those of whoever had
-        nothing there for long."""
+        nothing there for long. Some may be: who takes the last step is drawn for. Where two nodes alike see a difference of two
+        leases, one of them moves one with a probability of a half, and that is all; both do with one of a quarter, which turns
+        the difference round. So it is turned round twice here, after eight draws before, in one of 256 * 9 runs with such a
+        difference, and those are few: once in millions."""
         moved, firsts = (sum(at_s >= self.now_s - QUIET_S for at_s in told) for told in (self.reclaims, self.firsts))
         leases = sum(node.cpus for node in self._living())
         self.must(moved <= 3 + 2 * firsts, "A22", "%d leases of %d go back and forth", moved, leases)
@@ -343,23 +358,23 @@ class SharesWorld(World):
             for node in self._living()
         )
 
-    def _share(self, job: ev.Job, change: int) -> float:
-        counting = [node for node in self._living() if not node.is_draining]
-        total = sum(node.cpus for node in counting)
-        return (sum(node.used(job) for node in counting) + change) / total / job.weight
-
     def _unfair(self) -> Iterator[tuple[str, str]]:
         """Who waits on a node beside whom that has much more of the cluster: by more than a lease on each node where several
         meet."""
-        living = [node for node in self._living() if not node.is_draining]
-        meeting = sum(len({owner.job.id for owner in node.owners.values()}) > 1 for node in living)
-        for node in living:
+        counting = [node for node in self._living() if not node.is_draining]
+        if not counting:
+            return
+        total = sum(node.cpus for node in counting)
+        used = [{job.id: node.used(job) for job in self.jobs} for node in counting]
+        in_all = {job.id: sum(of_node[job.id] for of_node in used) for job in self.jobs}
+        meeting = sum(len({owner.job.id for owner in node.owners.values()}) > 1 for node in counting)
+        least = {job.id: (in_all[job.id] + meeting) / total / job.weight for job in self.jobs}
+        most = {job.id: (in_all[job.id] - meeting) / total / job.weight for job in self.jobs}
+        for node, of_node in zip(counting, used, strict=True):
+            having = [job.id for job in self.jobs if of_node[job.id]]
             for owner in node.owners.values():
-                for other in self.jobs:
-                    if other is owner.job or not node.used(other):
-                        continue
-                    if self._share(owner.job, meeting) <= self._share(other, -meeting):
-                        yield owner.job.id, other.id
+                waiting = owner.job.id
+                yield from ((waiting, other) for other in having if other != waiting and least[waiting] <= most[other])
 
     def _check_starved(self) -> None:
         """A23: who waits on a node gets something there now and then, though its job has more than others elsewhere."""
@@ -368,7 +383,6 @@ class SharesWorld(World):
             for owner in node.owners.values():
                 if owner.leases or node.is_draining:
                     owner.got_s = self.now_s
-                is_late = self.now_s > owner.got_s + limit_s
-                self.must(
-                    not is_late, "A23", "%s has had nothing since %s: %s", owner.id, owner.got_s, self._standings()
-                )
+                if self.now_s > owner.got_s + limit_s:
+                    told = owner.id, owner.got_s, self._standings()
+                    self.must(False, "A23", "%s has had nothing since %s: %s", *told)
