@@ -317,11 +317,12 @@ def leases_to_reclaim(
         place = (demand.client, demand.key)
         own = len(groups.get(place, ())) + gained.setdefault(demand, 0)
         fairness.take_coming(missing, coming)
-        taken = []
-        for other, group in groups.items():
-            if other != place and group and group[0].job.id == demand.job.id:
-                taken += fairness.take_from(group, missing, own)
-        taken += _from_others(demand, missing, groups, standing)
+        taken = _from_others(demand, missing, groups, standing)
+        if any(missing.values()):
+            for other, group in groups.items():
+                if other != place and group and group[0].job.id == demand.job.id:
+                    taken += fairness.take_from(group, missing, own)
+            taken += _from_others(demand, missing, groups, standing)
         chosen.extend(taken)
         for lease in taken:
             standing.ask_back(lease)
