@@ -37,8 +37,8 @@ def test_what_a_lessee_says(message: dict[str, Any]) -> None:
 @pytest.mark.parametrize(
     "message",
     [
-        {"t": "room", "available": {"CPU": 0}, "bundles": {}},
-        {"t": "room", "available": {"CPU": 0}, "bundles": {"ab": {"0": {"CPU": 10_000}}}},
+        {"t": "room", "available": {"CPU": 0}, "bundles": {}, "returns": 0},
+        {"t": "room", "available": {"CPU": 0}, "bundles": {"ab": {"0": {"CPU": 10_000}}}, "returns": 2},
         TOLD,
         {**TOLD, "message": {"t": "demand_failed", "key": "k", "reason": "r"}},
         {**TOLD, "message": {"t": "worker_died", "worker": PROCESS}},

@@ -82,9 +82,10 @@ class Lessor:
 
 class Lessee:
     """A node that wants leases here, by one connection. node: "" until it has said so. guests: its processes that want
-    or wanted some; jobs: those that it has told of; groups: placement groups in which some of that is to run."""
+    or wanted some; jobs: those that it has told of; groups: placement groups in which some of that is to run; returns: how many
+    leases it has given back."""
 
-    __slots__ = ("connection", "dropped_lines", "groups", "guests", "jobs", "node")
+    __slots__ = ("connection", "dropped_lines", "groups", "guests", "jobs", "node", "returns")
 
     def __init__(self) -> None:
         self.node = ""
@@ -93,6 +94,7 @@ class Lessee:
         self.groups: set[str] = set()
         self.jobs: dict[str, Any] = {}
         self.dropped_lines = 0
+        self.returns = 0
 
     def send(self, message: Message) -> None:
         _send(self.connection, message)

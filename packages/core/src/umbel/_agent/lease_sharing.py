@@ -314,8 +314,11 @@ class Sharing:
         is_other = self._has_granted or self._daemon.agent.ledger.free != self._free
         if is_other or self._groups.has_changed():
             self._see_own()
-            if self._guests.has_any and self._room_due_s is None:
-                self._room_due_s = self._daemon.now_s() + ROOM_S
+            self._room_is_due()
+
+    def _room_is_due(self) -> None:
+        if self._guests.has_any and self._room_due_s is None:
+            self._room_due_s = self._daemon.now_s() + ROOM_S
 
     def _see_own(self) -> None:
         ledger = self._daemon.agent.ledger
@@ -340,7 +343,7 @@ class Sharing:
         agent = self._daemon.agent
         free = {} if agent.draining else lease_views.positive(agent.ledger.free)
         told = {"t": "room", "available": free, "bundles": self._groups.told_to(lessee)}
-        lessee.send({**told, "draining": self._others.drain_reason()})
+        lessee.send({**told, "draining": self._others.drain_reason(), "returns": lessee.returns})
 
     # ---- the other nodes ----
 
@@ -386,7 +389,7 @@ class Sharing:
 
     def _view_of(self, node: str, *, is_away: bool = False) -> Any:
         facts = self._nodes.members[node]
-        free = {} if is_away else facts["available"]
+        free = {} if is_away else self._nodes.free(node)
         return self._groups.view_of(node, facts, free, is_local=False, is_away=is_away)
 
     def node_died(self, node: str, reason: str) -> None:
@@ -525,6 +528,9 @@ class Sharing:
         elif kind == "lines":
             self._on_lines(lessee.node, message)
         else:
+            if kind == "return":
+                lessee.returns += 1
+                self._room_is_due()
             self._guests.on_lessee(lessee, message)
 
     def on_lessee_gone(self, lessee: lease_links.Lessee) -> None:

@@ -100,7 +100,7 @@ FROM_LESSEE: Mapping[str, Mapping[str, _Check]] = {
     "lines": {"job": _is_text, "message": _is_output},
 }  # fmt: skip
 FROM_LESSOR: Mapping[str, Mapping[str, _Check]] = {
-    "room": {"available": _is_amounts, "bundles": _are_bundles},
+    "room": {"available": _is_amounts, "bundles": _are_bundles, "returns": _is_count},
     "tell": {"client": _is_process, "message": _is_for_process},
     "preparing": {"client": _is_process, "key": _is_text, "text": _is_text},
     "promised": {"client": _is_process, "key": _is_text, "count": _is_count},
