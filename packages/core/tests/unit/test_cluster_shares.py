@@ -158,7 +158,7 @@ def told(state: AgentState, others: Mapping[str, float], total: float, at_s: flo
         job_id: cpus((counted.get(job_id, {}).get("CPU", 0)) / UNIT + others.get(job_id, 0))
         for job_id in {*counted, *others}
     }
-    use = ClusterUse(used, {"A": A, "B": B}, total=cpus(total), shared={}, counted=counted, draw=0.0)
+    use = ClusterUse(used, {"A": A, "B": B}, total=cpus(total), shared={}, counted=counted, draw=0.0, asking={})
     return ev.ClusterUseTold(use, at_s)
 
 
@@ -177,7 +177,7 @@ def test_what_will_be_when_leases_have_come_back_is_told() -> None:
     run(state, wants(A, 4))
     assert state.use_of_jobs() is None
     assert len(asked_back(run(state, wants(B, 4)))) == 2
-    assert state.use_of_jobs() == {"A": [0, 1.0, cpus(2)], "B": [0, 1.0, cpus(2)]}
+    assert state.use_of_jobs() == {"A": [0, 1.0, cpus(2), 0], "B": [0, 1.0, cpus(2), 0]}
 
 
 def test_who_waits_where_his_job_has_nothing_is_served_after_a_while() -> None:
@@ -228,7 +228,7 @@ def test_what_is_given_for_having_waited_for_long_is_not_told() -> None:
     run(state, told(state, {"B": 6.0}, total=8))
     run(state, wants(B, 9))
     assert asked_back(run(state, ev.Ticked(shares.STARVED_S), at_s=5.0)) == ["A"]
-    assert state.use_of_jobs() == {"A": [0, 1.0, cpus(2)], "B": [0, 1.0, {}]}
+    assert state.use_of_jobs() == {"A": [0, 1.0, cpus(2), 0], "B": [0, 1.0, {}, 0]}
 
 
 # ---- nothing goes back and forth ----
@@ -284,7 +284,7 @@ def test_each_lease_moves_once_at_most_for_one_word_of_the_head(
         run(state, wants(one, count), wants(other, 4 - count))
         use = ClusterUse(
             {"A": cpus(count + others[0]), "B": cpus(4 - count + others[1])}, {"A": one, "B": other}, total=cpus(16),
-            shared=cpus(shared), counted={"A": cpus(count), "B": cpus(4 - count)}, draw=draw,
+            shared=cpus(shared), counted={"A": cpus(count), "B": cpus(4 - count)}, draw=draw, asking={},
         )  # fmt: skip
         commands = run(state, ev.ClusterUseTold(use, 0.0), wants(one, 9), wants(other, 9))
         assert moved(state, commands) <= 4
@@ -302,7 +302,9 @@ def test_leases_of_three_jobs_come_to_rest(others: tuple[int, int, int]) -> None
         run(state, *(wants(job, count) for job, count in zip(jobs, counts, strict=True)))
         used = {job.id: cpus(count + more) for job, count, more in zip(jobs, counts, others, strict=True)}
         counted = {job.id: cpus(count) for job, count in zip(jobs, counts, strict=True)}
-        use = ClusterUse(used, {job.id: job for job in jobs}, total=cpus(20), shared={}, counted=counted, draw=0.0)
+        use = ClusterUse(
+            used, {job.id: job for job in jobs}, total=cpus(20), shared={}, counted=counted, draw=0.0, asking={}
+        )
         commands = run(state, ev.ClusterUseTold(use, 0.0), *(wants(job, 9) for job in jobs))
         assert moved(state, commands) <= 5
 
@@ -339,7 +341,7 @@ def use(*, draw: float, shared: float = 16, counted: float = 2) -> ClusterUse:
     """Of job A, which has 8 CPUs of 16, two of them on this node of four."""
     made = ClusterUse(
         {"A": cpus(8), "B": cpus(8)}, {"A": A, "B": B}, total=cpus(16), shared=cpus(shared),
-        counted={"A": cpus(counted), "B": cpus(2)}, draw=draw,
+        counted={"A": cpus(counted), "B": cpus(2)}, draw=draw, asking={},
     )  # fmt: skip
     made.fit(cpus(4), ONE_CPU)
     return made
@@ -378,7 +380,7 @@ def test_what_others_are_expected_to_have_given_is_not_taken_for_nothing() -> No
 
 
 def said(**jobs: float) -> dict[str, list[Any]]:
-    return {job_id: [0, 1.0, cpus(count) if count else {}] for job_id, count in jobs.items()}
+    return {job_id: [0, 1.0, cpus(count) if count else {}, 0] for job_id, count in jobs.items()}
 
 
 NODES = {"n1": cpus(4), "n2": cpus(4)}
@@ -505,7 +507,7 @@ def drawn(news: UseNews) -> float:
 def test_a_number_is_drawn_for_one_step_and_anew_when_the_news_of_it_have_come() -> None:
     """Else two nodes that take a step where one would do take the same one back by the next news, until the numbers change."""
     news = UseNews("n1")
-    whole = message({"A": [0, 1.0, {}]}, shared=cpus(16), is_whole=True)
+    whole = message({"A": [0, 1.0, {}, 0]}, shared=cpus(16), is_whole=True)
     news.said(1, said(A=0, B=1))
     news.heard(1)
     news.told(whole, 0.0)
@@ -519,7 +521,7 @@ def test_a_number_is_drawn_for_one_step_and_anew_when_the_news_of_it_have_come()
     assert drawn(news) == first
     news.heard(2)
     assert not news.is_due(1.0 + cluster_use.DRAW_S), "and not in the news"
-    news.told(message({"A": [0, 1.0, cpus(1)]}, shared=cpus(16)), 4.0)
+    news.told(message({"A": [0, 1.0, cpus(1), 0]}, shared=cpus(16)), 4.0)
     assert news.is_due(1.0 + cluster_use.DRAW_S)
     assert drawn(news) not in (0, first)
 

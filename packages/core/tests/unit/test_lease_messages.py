@@ -11,7 +11,7 @@ from umbel._wire import lease_messages
 PROCESS, NODE = "ab" * 16, "cd" * 28
 WANT = {
     "t": "want", "client": PROCESS, "key": "k", "count": 2, "heard": 1, "job": "01000000@cdcdcdcdcdcd",
-    "resources": {"CPU": 10_000}, "depth": 0, "env": {}, "group": {}, "impatient": False,
+    "resources": {"CPU": 10_000}, "depth": 0, "env": {}, "group": {}, "impatient": False, "claim": False,
 }  # fmt: skip
 TOLD = {"t": "tell", "client": PROCESS, "message": {"t": "grant", "key": "k", "worker": PROCESS}}
 

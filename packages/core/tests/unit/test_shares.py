@@ -209,6 +209,14 @@ def test_within_a_job_all_is_as_ever() -> None:
     assert len(asked_back(run(state, wants(B, 0), wants(A, 3, key="g")))) == 1
 
 
+def test_another_job_gives_what_its_share_does_not_cover_before_its_own_does() -> None:
+    """A has three of four CPUs, and a driver of B the fourth. One of B's tasks, which has none itself, wants one."""
+    state = make(4)
+    run(state, wants(A, 3), wants(B, 1))
+    state.apply(ev.ClientJoined("task", 0.0))
+    assert [client for client, _ in asked_back(run(state, wants(B, 1)._replace(client="task")))] == ["A"]
+
+
 def test_cpus_that_a_waiting_worker_lends_count_for_nobody() -> None:
     state = make(2)
     run(state, wants(A, 2))

@@ -13,7 +13,7 @@ from __future__ import annotations
 import hashlib
 import math
 from collections import deque
-from collections.abc import Mapping
+from collections.abc import Collection, Mapping
 from typing import Any
 
 from umbel._agent.events import Job
@@ -38,15 +38,18 @@ class ClusterUse:
         shared: Amounts,
         counted: Mapping[str, Amounts],
         draw: float,
+        asking: Mapping[str, int],
     ) -> None:
         """used: by job, of all nodes together. shared: the part of `total` that is on nodes with several jobs. counted: what this
-        node's jobs have, as it is contained in `used`. draw: this node's, at least 0 and below 1."""
+        node's jobs have, as it is contained in `used`. draw: this node's, at least 0 and below 1. asking: by job, the other nodes
+        that ask for more."""
         self.total = total
         self.jobs = jobs
         self._used = used
         self._shared = shared
         self._counted = counted
         self._draw = draw
+        self._asking = asking
         self._factors: dict[str, float] = {}  # by resource: what changes here, changes so many times in all
         self._slack: dict[str, float] = {}  # but for so much of it
 
@@ -74,6 +77,20 @@ class ClusterUse:
         """Whether it has any of that on other nodes."""
         return self._used.get(job.id, {}).get(name, 0) > self._counted.get(job.id, {}).get(name, 0)
 
+    def known(self, own: Mapping[str, Amounts]) -> dict[str, dict[str, int]]:
+        """By job, what it has of all nodes if that is what it has of this one."""
+        found = {}
+        for job_id in {*self._used, *own}:
+            used, counted, here = self._used.get(job_id, {}), self._counted.get(job_id, {}), own.get(job_id, {})
+            found[job_id] = {
+                name: here.get(name, 0) + max(0, used.get(name, 0) - counted.get(name, 0)) for name in {*used, *here}
+            }
+        return found
+
+    def askers_elsewhere(self, job: Job) -> int:
+        """Other nodes of which processes ask for more for it."""
+        return self._asking.get(job.id, 0)
+
     def _of_others(self, name: str, change: int) -> int:
         """How much others are expected to have changed if so much has changed here."""
         size = abs(change)
@@ -89,6 +106,8 @@ class UseNews:
         self._said: deque[tuple[int, Mapping[str, Amounts]]] = deque()  # what was not heard yet, with its number
         self._heard: Mapping[str, Amounts] = {}  # what the head has heard last
         self._counted: Mapping[str, Amounts] = {}  # and had when it told something last
+        self._askers: dict[str, int] = {}  # by job, the nodes that ask for more
+        self._asks: Collection[str] = ()  # jobs for which this one does, as was said last
         self._jobs: dict[str, Job] = {}
         self._used: dict[str, Amounts] = {}
         self._total: Amounts = {}
@@ -102,6 +121,7 @@ class UseNews:
     def said(self, number: int, jobs: Mapping[str, Any] | None) -> None:
         """This was sent to the head, which will say that it has heard this number. jobs: as in the node's state."""
         self._said.append((number, {job_id: one[2] for job_id, one in (jobs or {}).items()}))
+        self._asks = {job_id for job_id, one in (jobs or {}).items() if one[3]}
 
     def heard(self, number: int) -> None:
         """The head has heard up to this."""
@@ -113,12 +133,13 @@ class UseNews:
         if message["is_whole"]:
             self._forget()
             self._lost_s = None
-        for job_id, (priority, weight, amounts) in message["jobs"].items():
+        for job_id, (priority, weight, amounts, askers) in message["jobs"].items():
             self._jobs[job_id] = Job(job_id, priority, weight)
             self._used[job_id] = amounts
+            self._askers[job_id] = askers
         for job_id in message["gone"]:
-            self._jobs.pop(job_id, None)
-            self._used.pop(job_id, None)
+            for known in (self._jobs, self._used, self._askers):
+                known.pop(job_id, None)
         self._total, self._shared = message["total"], message["shared"]
         self._is_spent |= self._heard != self._counted
         self._counted = self._heard
@@ -128,7 +149,7 @@ class UseNews:
 
     def _forget(self) -> None:
         self.is_told = False
-        self._jobs, self._used, self._total, self._shared = {}, {}, {}, {}
+        self._jobs, self._used, self._askers, self._total, self._shared = {}, {}, {}, {}, {}
 
     def lost(self, now_s: float) -> None:
         """The connection to the head has ended. What was said by it and not heard may never be."""
@@ -164,6 +185,7 @@ class UseNews:
             shared=self._shared,
             counted=self._counted,
             draw=draw,
+            asking={job_id: count - (job_id in self._asks) for job_id, count in self._askers.items() if count},
         )
 
 

@@ -48,7 +48,8 @@ class DemandChanged(NamedTuple):
     refusal: why this node can never serve it, whatever its resources; "" if it can. strategy: as it was sent, for
     policies of plugins. build_key: what of the environment has to be built before workers can be started, as canonical
     JSON; "" for nothing. build_timeout_s: how long that may take; None for no limit. source: another node that has the
-    packages that it is built from; "" for none. label_selectors: the best first, to be told of only.
+    packages that it is built from; "" for none. label_selectors: the best first, to be told of only. is_claim: it is for what
+    other jobs have to give up, on a node that has no room: its own job gives up nothing for it.
     """
 
     client: str
@@ -65,6 +66,7 @@ class DemandChanged(NamedTuple):
     source: str = ""
     job: Job = NO_JOB
     label_selectors: Any = None
+    is_claim: bool = False
 
 
 class LeaseReturned(NamedTuple):
@@ -423,6 +425,15 @@ class Preparing(NamedTuple):
     text: str
 
 
+class Promised(NamedTuple):
+    """A client will be granted so many leases of what it waits for, by what is free and what was asked back for it. Said when it
+    changes, where shares of the cluster are told."""
+
+    client: str
+    key: str
+    lease_count: int
+
+
 class Warn(NamedTuple):
     """Tell the drivers. lacks: as for DemandFailed."""
 
@@ -446,5 +457,6 @@ AgentCommand = (
     | DemandFailed
     | ActorUnplaceable
     | Preparing
+    | Promised
     | Warn
 )

@@ -84,6 +84,7 @@ class LeaseService:
                 command.actor, self._with_log(command), is_unschedulable=command.is_unschedulable
             ),
             ev.Preparing: self._preparing,
+            ev.Promised: self._promised,
             ev.Warn: self._warn,
         }
 
@@ -113,6 +114,11 @@ class LeaseService:
         refusal = daemon.feasibility.refusal(message["label_selectors"])
         daemon.decide(self.wish_of(client.id, message, env, message["count"], refusal))
 
+    def job_of(self, client: str) -> ev.Job:
+        """Of a process that is connected here."""
+        known = self._daemon.hub.clients.get(client)
+        return self._daemon.environments.terms_of({"job": known.job_id}) if known is not None else ev.NO_JOB
+
     def wish_of(
         self, client: str, message: Message, env: Any, count: int, refusal: str, source: str = ""
     ) -> ev.DemandChanged:
@@ -132,6 +138,7 @@ class LeaseService:
             source,
             environments.terms_of(env),
             message.get("label_selectors"),
+            bool(message.get("claim")),
         )
 
     def _on_return(self, client: Client, message: Message, _body: bytes) -> None:
@@ -225,6 +232,10 @@ class LeaseService:
             known = daemon.agent.workers.get(worker)
             if pid and (known is None or known.state is not WorkerState.DYING):
                 freezing.thaw(pid)
+
+    def _promised(self, command: ev.Promised) -> None:
+        if self._sharing is not None:
+            self._sharing.promised(command.client, command.key, command.lease_count)
 
     def _preparing(self, command: ev.Preparing) -> None:
         if command.actor:

@@ -190,7 +190,7 @@ class Sharing:
                     "resources": message["resources"] if message else {}, "depth": message["depth"] if message else 0,
                     "env": (message["env"] or {}) if message else {},
                     "group": message["strategy"] if message and lease_views.group_of(message) else {},
-                    "impatient": message is not None and lease_views.is_impatient(message),
+                    "impatient": message is not None and lease_views.is_impatient(message), "claim": command.is_claim,
                 },
             )  # fmt: skip
             return
@@ -289,6 +289,16 @@ class Sharing:
             home.send({"t": "preparing", "client": client, "key": key, "text": text})
         else:
             self.tell(self._fw.Preparing(self._node, client, key, text, self._daemon.now_s()))
+
+    def promised(self, client: str, key: str, count: int) -> None:
+        """So many leases will be granted here of what a process waits for."""
+        if self.is_alone:
+            return
+        home = self._guests.home_of(client)
+        if home is not None:
+            home.send({"t": "promised", "client": client, "key": key, "count": count})
+        else:
+            self.tell(self._fw.Promised(self._node, client, key, count, self._daemon.now_s()))
 
     def tell_guest(self, client: str, message: Message) -> bool:
         """What a lease's holder is told; whether it was a guest."""
@@ -431,6 +441,9 @@ class Sharing:
         elif message["t"] == "preparing":
             told = message["client"], message["key"], message["text"]
             self.tell(self._fw.Preparing(node, *told, self._daemon.now_s()))
+        elif message["t"] == "promised":
+            told = message["client"], message["key"], message["count"]
+            self.tell(self._fw.Promised(node, *told, self._daemon.now_s()))
         elif message["t"] == "lines":
             self._on_lines(node, message)
         else:
@@ -455,6 +468,26 @@ class Sharing:
         self._daemon.hub.send(client, told)
         if told["t"] == "demand_failed":
             self.failed(client, told["key"])
+
+    # ---- what jobs are entitled to ----
+
+    def asking(self) -> dict[str, ev.Job]:
+        """The jobs of processes of this node that want more of other nodes."""
+        return {job.id: job for job, _ in self._short()}
+
+    def use_told(self) -> None:
+        """This node has heard what jobs have of the cluster: nodes without room may be asked for what others have to give up."""
+        short, at_s = self._short(), self._daemon.now_s()
+        may_ask = self._daemon.agent.entitled(short, at_s)
+        self.tell(*(self._fw.MayAsk(*place, count, at_s) for place, count in may_ask.items()))
+
+    def _short(self) -> list[tuple[ev.Job, forwarding.Short]]:
+        """What waits of processes of this node without a promise, with its job."""
+        if self.is_alone:
+            return []
+        short = [*self.forwarding.short(self._daemon.now_s())]
+        jobs = {one.client: self._daemon.leases.job_of(one.client) for one in short}
+        return [(jobs[one.client], one) for one in short if jobs[one.client].id]
 
     # ---- what lease_groups asks for ----
 

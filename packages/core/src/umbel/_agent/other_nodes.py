@@ -358,7 +358,7 @@ class OtherNodes:
         agent = self._daemon.agent
         waiting = sum(demand.count for demand in agent.demands.values())
         draining = self.drains.state() if self.drains is not None else {}
-        jobs = agent.use_of_jobs()
+        jobs = agent.use_of_jobs(self.sharing.asking if self.sharing is not None else dict)
         told = {} if jobs is None else {"jobs": jobs}
         return {"available": dict(agent.ledger.free), "waiting": waiting, **draining, **told}
 
@@ -383,6 +383,8 @@ class OtherNodes:
     def use_told(self, use: cluster_use.ClusterUse | None) -> None:
         """What jobs have of the cluster; None once nobody tells any more."""
         self.decide(ev.ClusterUseTold(use, self.now_s()))
+        if self.sharing is not None:
+            self.sharing.use_told()
 
     # ---- where things go ----
 

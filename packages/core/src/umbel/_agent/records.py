@@ -101,8 +101,8 @@ class Demand:
 
     __slots__ = (
         "actor", "attempt", "build_key", "build_timeout_s", "bundle_index", "bundles", "busy_since_s", "client", "count", "depth",
-        "env", "fails_when_busy", "group", "is_warned_of", "job", "key", "label_selectors", "lacking", "place", "placement",
-        "refusal", "resources", "short_since_s", "since_s", "source", "strategy", "turn",
+        "env", "fails_when_busy", "group", "is_claim", "is_warned_of", "job", "key", "label_selectors", "lacking", "place",
+        "placement", "promised", "refusal", "resources", "short_since_s", "since_s", "source", "strategy", "turn",
     )  # fmt: skip
 
     def __init__(self, place: Place, event: ev.DemandChanged | ev.ActorWanted | ev.BundlesWanted, turn: int) -> None:
@@ -116,6 +116,7 @@ class Demand:
         self.attempt = 0
         self.label_selectors: Any = None
         self.fails_when_busy = False  # it is not to wait for what others have
+        self.is_claim = isinstance(event, ev.DemandChanged) and event.is_claim  # of what other jobs have to give up
         self.strategy: str | Mapping[str, Any] | None
         self.build_timeout_s: float | None
         if isinstance(event, ev.BundlesWanted):
@@ -141,6 +142,8 @@ class Demand:
         self.since_s = event.at_s
         self.short_since_s: float | None = None  # since when it has lacked resources that others hold
         self.busy_since_s: float | None = None  # the same, of one that is not to wait, as far as that was looked at
+        # Of it, as was told last, less what was granted since. Of a new claim nothing was, but of one before it may have been.
+        self.promised = -1 if self.is_claim else 0
         self.turn = turn  # of when it was last served: the one that waited longest comes first
         self.lacking: dict[str, int] = {}  # what this node can never give it
         self.is_warned_of = False  # that it can never be served

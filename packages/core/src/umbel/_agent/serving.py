@@ -9,7 +9,7 @@ from __future__ import annotations
 
 import functools
 import math
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from typing import TYPE_CHECKING, Any
 
 from umbel._agent import bundles, demand_table, fairness, shares
@@ -22,6 +22,7 @@ from umbel._agent.worker_table import WorkerTable
 
 if TYPE_CHECKING:
     from umbel._agent import preemption
+    from umbel._scheduling import forwarding
 
 
 class Serving:
@@ -51,6 +52,7 @@ class Serving:
         self._builds = builds
         self._worker_ids = worker_ids
         self._preemption: preemption.Preemption | None = None  # once it was wanted
+        self._has_promised = False  # and not said since that it has not
 
     def serve(self, at_s: float) -> list[ev.AgentCommand]:
         """Grant what can be granted, start the workers that are missing, ask for leases back that others wait for."""
@@ -84,17 +86,55 @@ class Serving:
             return self._serve_jobs(able, now)
         for demand in able:
             self._serve_one(demand, demand.count, now)
-        return now.commands + self._reclaims(now.unserved)
+        commands = now.commands + self._reclaims(now.unserved)
+        return commands + self._promises(dict.fromkeys(able, 0)) if self._has_promised else commands
 
     def _serve_jobs(self, demands: list[Demand], now: _Round) -> list[ev.AgentCommand]:
         """The same for several jobs: one lease at a time to the one whose turn it is."""
         standing = self.standing()
         now.lowest = min((demand.job.priority for demand in demands), default=0)
-        shares.in_turn(demands, standing, lambda demand: self._serve_one(demand, 1, now))
-        commands = now.commands
+        left = {demand: demand.count for demand in demands}  # to be served
+
+        def serve(demand: Demand) -> bool:
+            is_served = self._serve_one(demand, 1, now)
+            left[demand] -= is_served
+            return is_served
+
+        shares.in_turn(demands, standing, serve)
+        commands, gained = now.commands, dict[Demand, int]()
         if now.unserved:
-            commands += self._reclaims(now.unserved, standing)
+            commands += self._reclaims(now.unserved, standing, gained)
             commands += self._preempts(now.unserved)
+        if self._shares.cluster is not None:
+            unknown = {*now.unserved} - gained.keys()
+            served = {one: one.count - left[one] for one in demands if one not in unknown}
+            given = {one: count + gained.get(one, 0) for one, count in served.items()}
+            return commands + self._promises(self._without_turns(given))
+        return commands + self._promises(dict.fromkeys(demands, 0)) if self._has_promised else commands
+
+    def _without_turns(self, given: dict[Demand, int]) -> dict[Demand, int]:
+        """Less what processes of one job take from each other by turns: it gains nothing by that, and may have more elsewhere."""
+        leaving: dict[str, int] = {}
+        for worker in self._table.workers.values():
+            if worker.lease is not None and worker.lease.is_reclaimed:
+                leaving[worker.lease.job.id] = leaving.get(worker.lease.job.id, 0) + 1
+        for demand in reversed(given):
+            taken = min(given[demand], leaving.get(demand.job.id, 0))
+            if taken:
+                given[demand] -= taken
+                leaving[demand.job.id] -= taken
+        return given
+
+    def _promises(self, promised: Mapping[Demand, int]) -> list[ev.AgentCommand]:
+        """promised: leases that clients will be granted, as far as it is known now; of the others that is as before."""
+        commands: list[ev.AgentCommand] = []
+        self._has_promised = False
+        for demand in self._wanted.demands.values():
+            count = promised.get(demand, demand.promised)
+            if demand.client and count != demand.promised:
+                demand.promised = count
+                commands.append(ev.Promised(demand.client, demand.key, count))
+            self._has_promised |= demand.promised > 0
         return commands
 
     def _serve_one(self, demand: Demand, count: int, now: _Round) -> bool:
@@ -147,6 +187,8 @@ class Serving:
         demand.turn = self._wanted.next_turn()
         demand.short_since_s = demand.busy_since_s = None
         demand.count -= 1
+        if demand.promised > 0:
+            demand.promised -= 1
         if not demand.count:
             self._wanted.drop(demand.place)
         return command
@@ -197,8 +239,10 @@ class Serving:
         busy = sum(1 for lease in leases if lease.key == demand.key and not lease.is_blocked)
         return max(0, self.free_leases_max - busy)
 
-    def _reclaims(self, unserved: list[Demand], standing: shares.Standing | None = None) -> list[ev.AgentCommand]:
-        """standing: of the jobs, if there are several."""
+    def _reclaims(
+        self, unserved: list[Demand], standing: shares.Standing | None = None, gained: dict[Demand, int] | None = None
+    ) -> list[ev.AgentCommand]:
+        """standing: of the jobs, if there are several; gained: becomes how many leases each will be given then."""
         if not unserved:
             return []
         leases = [lease for of_client in self._table.clients.values() for lease in of_client.values()]
@@ -210,9 +254,11 @@ class Serving:
             there = (lease for lease in leases if lease.bundle is pool)
             missing_of = functools.partial(self._wanted.missing, pool=pool)
             if standing is None:
-                chosen = fairness.leases_to_reclaim(demands, there, missing_of)
+                chosen = fairness.leases_to_reclaim((one for one in demands if not one.is_claim), there, missing_of)
             else:
-                chosen = shares.leases_to_reclaim(demands, there, missing_of, standing)
+                chosen, given = shares.leases_to_reclaim(demands, there, missing_of, standing)
+                if gained is not None:
+                    gained.update(given)
             commands += [self._table.ask_back(lease) for lease in chosen]
         return commands
 
@@ -239,7 +285,7 @@ class Serving:
         self._shares.tell(event.use)
         return []
 
-    def use_of_jobs(self) -> dict[str, list[Any]] | None:
+    def use_of_jobs(self, asking: Callable[[], Mapping[str, ev.Job]] = dict) -> dict[str, list[Any]] | None:
         """What each job has here, for the head, see `shares.told`; None while nobody needs to know."""
         if not self._shares.is_shared and self._shares.cluster is None:
             return None
@@ -252,7 +298,16 @@ class Serving:
             and not self.is_kept_out(one)
             and self._wanted.pools(one) is demand_table.NODE
         ]
-        return shares.told(self.standing(is_lasting=True), of_node, waiting, self._ledger.free)
+        return shares.told(self.standing(is_lasting=True), of_node, waiting, self._ledger.free, asking())
+
+    def entitled(self, short: Sequence[tuple[ev.Job, forwarding.Short]], at_s: float) -> dict[tuple[str, str], int]:
+        """By process and key, how many leases nodes without room may be asked for, see `entitlement`."""
+        cluster = self._shares.cluster
+        if cluster is None or not short:
+            return {}
+        from umbel._agent import entitlement
+
+        return entitlement.may_ask(short, cluster, self.use_of_jobs() or {}, at_s)
 
     def _preempts(self, unserved: list[Demand]) -> list[ev.AgentCommand]:
         """Stop tasks for those that are of a job that wants it so, unless they could not begin yet all the same."""

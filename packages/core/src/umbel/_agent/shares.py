@@ -236,7 +236,7 @@ class Standing:
     def is_starved(self, demand: Demand) -> bool:
         """Whether it has waited for too long on a node on which its job has nothing of the kind, whatever that has elsewhere."""
         since_s, at_s = demand.short_since_s, self._at_s
-        if self._cluster is None or at_s is None or since_s is None or at_s < since_s + STARVED_S:
+        if self._cluster is None or at_s is None or since_s is None or at_s < since_s + STARVED_S or demand.is_claim:
             return False
         here, had_s = self.here(demand.job), self._shares.had_s(demand.job)
         given = self._given.get(demand.job.id, {})
@@ -265,11 +265,17 @@ class Standing:
         left = self._claim(mine, _kinds(lease.resources), _less(lease.resources))
         return self.share(other) < left and self.share(other, demand.resources) <= left
 
-    def told(self) -> dict[str, list[Any]]:
+    def told(self, asking: Mapping[str, Job]) -> dict[str, list[Any]]:
         """See the function."""
-        jobs = sorted(self._shares.jobs.values(), key=lambda one: -max(self.here(one).values(), default=0))
+        known = {**asking, **self._shares.jobs}
+        jobs = sorted(known.values(), key=lambda one: -max(self.here(one).values(), default=0))
         return {
-            one.id: [one.priority, one.weight, {name: amount for name, amount in self.here(one).items() if amount}]
+            one.id: [
+                one.priority,
+                one.weight,
+                {name: amount for name, amount in self.here(one).items() if amount},
+                int(one.id in asking),
+            ]
             for one in jobs[:JOBS_TOLD_MAX]
         }
 
@@ -338,15 +344,17 @@ def leases_to_reclaim(
     leases: Iterable[Lease],
     missing_of: Callable[[Demand], dict[str, int]],
     standing: Standing,
-) -> list[Lease]:
+) -> tuple[list[Lease], dict[Demand, int]]:
     """As `fairness.leases_to_reclaim`, but between jobs by the rule above, and for as many leases as a job is entitled to. What
-    comes back in any case is given in turn, as it will be. standing: becomes what it will be. Within a job all is as ever."""
+    comes back in any case is given in turn, as it will be. standing: becomes what it will be. Within a job all is as ever.
+
+    Returns how many leases each will be given, too."""
     groups, coming = fairness.grouped(leases)
-    if not groups:
-        return []  # all that could be was asked back
+    if not groups and not coming:
+        return [], {}  # nothing is anybody's
     standing.settle()
     chosen: list[Lease] = []
-    gained: dict[Demand, int] = {}  # leases that each will be given
+    gained: dict[Demand, int] = {}
 
     def take(demand: Demand) -> bool:
         if demand in gained:
@@ -360,11 +368,12 @@ def leases_to_reclaim(
         own = len(groups.get(place, ())) + gained[demand]
         if coming:
             fairness.take_coming(missing, coming)
-        taken = []
-        for other, group in groups.items():
-            if other != place and group and group[0].job.id == demand.job.id:
-                taken += fairness.take_from(group, missing, own)
-        taken += _from_others(demand, missing, groups, standing)
+        taken = _from_others(demand, missing, groups, standing)
+        if any(missing.values()) and not demand.is_claim:
+            for other, group in groups.items():
+                if other != place and group and group[0].job.id == demand.job.id:
+                    taken += fairness.take_from(group, missing, own)
+            taken += _from_others(demand, missing, groups, standing)
         chosen.extend(taken)
         for lease in taken:
             standing.ask_back(lease)
@@ -374,7 +383,7 @@ def leases_to_reclaim(
         return True
 
     in_turn(unserved, standing, take)
-    return chosen
+    return chosen, gained
 
 
 def _comes_back(lease: Lease) -> bool:
@@ -438,11 +447,16 @@ def _from_others(demand: Demand, missing: dict[str, int], groups: _Groups, stand
 
 
 def told(
-    standing: Standing, leases: Iterable[Lease], waiting: Iterable[Demand], free: Mapping[str, int]
+    standing: Standing,
+    leases: Iterable[Lease],
+    waiting: Iterable[Demand],
+    free: Mapping[str, int],
+    asking: Mapping[str, Job],
 ) -> dict[str, list[Any]]:
-    """What each job that wants or has something here will have once what was asked back has come, as [priority, weight, amounts]
-    by id, for the head. What is on its way counts already: the others would have more given back for it meanwhile. What is given
-    for a while to who has waited for long does not: the others would mend that.
+    """What each job that wants or has something here will have once what was asked back has come, as [priority, weight, amounts,
+    1 if it is one of those that ask other nodes for more, else 0] by id, for the head. What is on its way counts already: the
+    others would have more given back for it meanwhile. What is given for a while to who has waited for long does not: the others
+    would mend that.
 
     leases: of the node's own resources. waiting: what can be served, the first first. free: what nobody has. standing: becomes
     what is told."""
@@ -463,4 +477,4 @@ def told(
 
     if any(amount > 0 for amount in left.values()):
         in_turn((one for one in waiting if any(one.resources.values())), standing, take)
-    return standing.told()
+    return standing.told(asking)

@@ -10,7 +10,7 @@ decides; `lease_service` carries out.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from typing import TYPE_CHECKING, Any
 
 from umbel._agent import builds, bundles, demand_table, fairness, serving, shares, worker_table
@@ -22,6 +22,7 @@ if TYPE_CHECKING:
     from umbel._agent import demand_reasons, environments, packages
     from umbel._agent.records import Demand
     from umbel._model import reasons
+    from umbel._scheduling import forwarding
 
     AgentEvent = ev.AgentEvent | environments.Event
     AgentCommand = builds.Command  # `ev.AgentCommand`, and those about environments
@@ -131,9 +132,14 @@ class AgentState:
         """None until the first one has to be built."""
         return self._builds.environments
 
-    def use_of_jobs(self) -> dict[str, list[Any]] | None:
-        """What each job has here, as the head is told; None while nobody needs to know."""
-        return self._serving.use_of_jobs()
+    def use_of_jobs(self, asking: Callable[[], Mapping[str, ev.Job]] = dict) -> dict[str, list[Any]] | None:
+        """What each job has here, as the head is told; None while nobody needs to know. asking: jobs that want more of other
+        nodes."""
+        return self._serving.use_of_jobs(asking)
+
+    def entitled(self, short: Sequence[tuple[ev.Job, forwarding.Short]], at_s: float) -> dict[tuple[str, str], int]:
+        """By process and key, how many leases nodes without room may be asked for. short: what waits of this node's processes."""
+        return self._serving.entitled(short, at_s)
 
     def apply(self, *events: AgentEvent) -> list[AgentCommand]:
         commands: list[AgentCommand] = []
@@ -178,6 +184,7 @@ class AgentState:
         else:
             known.count = event.lease_count
             known.depth = max(known.depth, event.depth)
+            known.is_claim = event.is_claim
         return []
 
     # ---- actors ----

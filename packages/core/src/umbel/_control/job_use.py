@@ -1,9 +1,9 @@
 """What each job of a cluster has of all its nodes together, at the head, which tells the nodes.
 
 A node says what jobs have there, in its state, where several are, or once somebody wants to know of all. From then on the head
-tells sums, by job: all of them to a node whose connection is new, else what has changed. A node that does not count, since it is
-dead, drained or silent, is left out of what there is and of what is used. While each job has nodes of its own, or there is one
-node, nobody says anything. Pure.
+tells sums, by job: all of them to a node whose connection is new, else what has changed. It begins as well where each job has
+nodes of its own, and something waits. A node that does not count, since it is dead, drained or silent, is left out of what there
+is and of what is used. While there is one job, or one node, nobody says anything. Pure.
 """
 
 from __future__ import annotations
@@ -17,7 +17,7 @@ LINGER_S = (
 
 Amounts = Mapping[str, int]
 Message = dict[str, Any]
-Said = Mapping[str, list[Any]]  # by job: [priority, weight, amounts]
+Said = Mapping[str, list[Any]]  # by job: [priority, weight, amounts, nodes on which it asks others for more]
 
 
 class JobUse:
@@ -51,11 +51,12 @@ class JobUse:
         if self._said.pop(node_id, None) is not None:
             self._is_new = True
 
-    def news(self, nodes: Mapping[str, Amounts], now_s: float) -> Message | None:
-        """What all members are to be told now. nodes: those that count, with what each has in all."""
+    def news(self, nodes: Mapping[str, Amounts], now_s: float, *, is_short: bool = False) -> Message | None:
+        """What all members are to be told now. nodes: those that count, with what each has in all. is_short: something waits on
+        some node, and there are several jobs."""
         meeting = [node_id for node_id in nodes if len(self._said.get(node_id, ())) > 1] if len(nodes) > 1 else []
         is_first = self._until_s is None
-        if meeting:
+        if meeting or (is_short and len(nodes) > 1):
             self._until_s = now_s + LINGER_S
         if self._until_s is None:
             return None
@@ -75,8 +76,10 @@ class JobUse:
     def _sums(self, nodes: Iterable[str]) -> dict[str, list[Any]]:
         found: dict[str, list[Any]] = {}
         for node_id in nodes:
-            for job_id, (priority, weight, amounts) in self._said[node_id].items():
-                known = found.setdefault(job_id, [priority, weight, {}])[2]
+            for job_id, (priority, weight, amounts, asks) in self._said[node_id].items():
+                of_job = found.setdefault(job_id, [priority, weight, {}, 0])
+                of_job[3] += asks
+                known = of_job[2]
                 for name, amount in amounts.items():
                     known[name] = known.get(name, 0) + amount
         return found

@@ -95,6 +95,10 @@ class Jobs:
         terms = job.terms if job is not None else TERMS
         return [job_id, terms["priority"], terms["weight"], terms["preempt"]]
 
+    @property
+    def running_count(self) -> int:
+        return len(self._running)
+
     def is_running(self, job_id: str) -> bool:
         return any(one.id == job_id for one in self._running.values())
 

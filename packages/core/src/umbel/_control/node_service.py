@@ -329,7 +329,7 @@ class NodeService:
     def _look_at_use(self, jobs: Any, now_s: float) -> None:
         """jobs: of this node, as those of others."""
         self._use.said(self.table.head.id, jobs)
-        if not self._use.is_wanted:
+        if not self._use.is_wanted and not self._is_short():
             return
         news = self._daemon.use_news()
         self._own_looks += 1
@@ -344,7 +344,7 @@ class NodeService:
         if now_s < self._use_told_s + TELL_USE_S:
             self._look_s = min(self._look_s, self._use_told_s + TELL_USE_S)
             return
-        message = self._use.news(self._counting(now_s), now_s)
+        message = self._use.news(self._counting(now_s), now_s, is_short=self._is_short())
         if message is None:
             return
         self._use_told_s = now_s
@@ -354,6 +354,11 @@ class NodeService:
         news = self._daemon.use_news()
         news.told(message, now_s)
         self._daemon.use_told(news.use())
+
+    def _is_short(self) -> bool:
+        """Whether something waits on some node, while there are several jobs."""
+        is_several = self._daemon.control.jobs.running_count > 1
+        return is_several and any(node.state.get("waiting") for node in self.table.alive.values())
 
     def _counting(self, now_s: float) -> dict[str, Message]:
         """The nodes on which jobs may have something, with what they have in all."""

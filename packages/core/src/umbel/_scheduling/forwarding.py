@@ -9,18 +9,19 @@ What room a node has is what it said last of itself, less as much of what it has
 What waits at a full node is asked for elsewhere as soon as another one has room, also where a node has said only later that
 it is full; and what a node with room does not grant within `PATIENCE_S` is tried at another. One that is being drained has
 none, and what was asked of it is asked elsewhere. The policy chooses among the nodes with room; which those are, and whether
-there can be any at all, `placement.eligible_nodes` says. Pure.
+there can be any at all, `placement.eligible_nodes` says. What other jobs have to give up is asked of nodes without room, as many
+leases as `MayAsk` says (`full_nodes`): these are *claims*. Pure.
 """
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from dataclasses import replace
 from typing import Any, Final, NamedTuple, Protocol
 
 from umbel._base import checks, deadlines
 from umbel._model import placement, resources
-from umbel._scheduling import kept_view
+from umbel._scheduling import full_nodes, kept_view
 
 PATIENCE_S: Final = 1.0  # a grant takes milliseconds where there is room and a warm worker; starting one, tens of them
 
@@ -90,7 +91,26 @@ class Preparing(NamedTuple):
     at_s: float
 
 
-Event = WishChanged | ClientLeft | Granted | NodeSeen | NodeLost | NodeForgot | Ticked | Preparing
+class Promised(NamedTuple):
+    """A node will grant so many leases of a wish, when others have given them back, and by what is free there."""
+
+    node: str
+    client: str
+    key: str
+    lease_count: int
+    at_s: float
+
+
+class MayAsk(NamedTuple):
+    """So many leases of what waits may be asked of nodes that have no room for them."""
+
+    client: str
+    key: str
+    lease_count: int
+    at_s: float
+
+
+Event = WishChanged | ClientLeft | Granted | NodeSeen | NodeLost | NodeForgot | Ticked | Preparing | Promised | MayAsk
 
 # ---- commands ----
 
@@ -98,7 +118,7 @@ Event = WishChanged | ClientLeft | Granted | NodeSeen | NodeLost | NodeForgot | 
 class Want(NamedTuple):
     """Tell the node that so many leases are wanted of it, besides those that it was heard to grant. refusal: why nobody can
     ever grant them, of this node only: it keeps them all the same, warns, and gives them up if it was told to; "" if somebody
-    can."""
+    can. is_claim: the node has no room, and other jobs are to give them up."""
 
     node: str
     client: str
@@ -106,6 +126,7 @@ class Want(NamedTuple):
     lease_count: int
     heard_count: int
     refusal: str = ""
+    is_claim: bool = False
 
 
 class Leave(NamedTuple):
@@ -134,12 +155,13 @@ class Policy(Protocol):
 
 class Wish:
     """What is wanted for one key of one process. on: how much of it is asked for where. queue: the node that has what found
-    no room. crowded: others that have said that they have no room for all of it. tried_s: when each of these nodes was asked
-    first, or it was last tried to do without. preparing: those of them that make its environment, and what they do for that."""
+        no room. crowded: others that have said that they have no room for all of it. tried_s: when each of these nodes was asked
+        first, or it was last tried to do without. preparing: those of them that make its environment, and what they do for that.
+    full: what nodes without room have said; None while none has."""
 
     __slots__ = (
-        "asked", "client", "count", "crowded", "demands", "key", "near", "on", "preparing", "queue", "reason", "refusal",
-        "tried_s", "turn", "untold",
+        "asked", "client", "count", "crowded", "demands", "full", "key", "near", "on", "preparing", "queue", "reason",
+        "refusal", "tried_s", "turn", "untold",
     )  # fmt: skip
 
     def __init__(self, client: str, key: str, demands: Sequence[placement.Demand], turn: int) -> None:
@@ -156,12 +178,24 @@ class Wish:
         self.crowded: dict[str, None] = {}
         self.tried_s: dict[str, float] = {}
         self.preparing: dict[str, str] = {}
+        self.full: full_nodes.FullNodes | None = None
         self.refusal = ""
         self.reason = ""  # of the last placement, or why there is none
 
     @property
     def resources(self) -> resources.ResourceSet:
         return self.demands[0].resources
+
+
+class Short(NamedTuple):
+    """What waits of one wish, in leases. waiting: without a promise, and is no claim; none while it rests, as claims were in
+    vain. under_way: claims of nodes that have not had time to say what they promise."""
+
+    client: str
+    key: str
+    resources: resources.ResourceSet
+    waiting: int
+    under_way: int
 
 
 class Forwarding:
@@ -195,6 +229,8 @@ class Forwarding:
             NodeForgot: self._on_node_forgot,
             Ticked: self._on_ticked,
             Preparing: self._on_preparing,
+            Promised: self._on_promised,
+            MayAsk: self._on_may_ask,
         }
 
     def apply(self, *events: Event) -> list[Command]:
@@ -261,6 +297,8 @@ class Forwarding:
         if wish.on.get(event.node):
             self._put(wish, event.node, -1)
             wish.untold.pop(event.node)  # it has counted that, too
+            if wish.full is not None:
+                wish.full.granted(event.node)
             if event.node in wish.tried_s:
                 self._try(wish, event.node, event.at_s)
         return self._settle(wish, event.at_s)
@@ -315,6 +353,74 @@ class Forwarding:
             self._has_freed = True
         del self.wishes[wish.client, wish.key]
 
+    # ---- nodes without room ----
+
+    def _on_promised(self, event: Promised) -> list[Command]:
+        wish = self.wishes.get((event.client, event.key))
+        if wish is not None and event.node in wish.on:
+            wish.full = wish.full or full_nodes.FullNodes()
+            wish.full.promises(event.node, event.lease_count)
+        return []
+
+    def _unpromised(self, wish: Wish, node: str) -> int:
+        """How much of what a node is asked for it has neither room for nor promised."""
+        promised = wish.full.promised.get(node, 0) if wish.full is not None else 0
+        return max(0, wish.on.get(node, 0) - max(promised, self._fitting(wish, node)))
+
+    def _waiting(self, wish: Wish) -> list[tuple[str, int]]:
+        """What waits without a promise, and is no claim: by node. Who makes its environment is waited for."""
+        nodes = [node for node in dict.fromkeys((wish.queue, *wish.crowded)) if node not in wish.preparing]
+        found = [(node, self._unpromised(wish, node)) for node in nodes if not (wish.full and wish.full.is_asked(node))]
+        return [one for one in found if one[1]]
+
+    def short(self, at_s: float) -> Iterator[Short]:
+        """The wishes of which something waits without a promise, or is a claim."""
+        for wish in self._in_order(wish for wish in self.wishes.values() if wish.crowded or wish.on.get(wish.queue)):
+            if wish.refusal or wish.demands[0].is_in_bundle or not wish.resources:
+                continue
+            full = wish.full or full_nodes.FullNodes()
+            waiting = sum(count for _, count in self._waiting(wish))
+            under_way = sum(wish.on[node] for node in full.under_way(at_s))
+            if waiting or under_way:
+                waiting = 0 if at_s < full.rests_until_s else waiting
+                yield Short(wish.client, wish.key, wish.resources, waiting, under_way)
+
+    def _on_may_ask(self, event: MayAsk) -> list[Command]:
+        wish = self.wishes.get((event.client, event.key))
+        if wish is None or wish.refusal:
+            return []
+        waiting, view, needs = self._waiting(wish), self._view(), wish.resources
+        full = wish.full = wish.full or full_nodes.FullNodes()
+        count = min(event.lease_count * full.factor, sum(count for _, count in waiting))
+        able = next((found for demand in wish.demands if (found := placement.able_nodes(demand, view))), ())
+        others = [node for node in able if node.node_id not in wish.on and not needs.fits_in(node.available)]
+        left = 0
+        for node, part in full.parts((wish.client, wish.key), count, needs, [*wish.near], others):
+            self._put(wish, node, part)
+            self._begin_to_try(wish, node, event.at_s)
+            wish.crowded[node] = None
+            full.asked(node, event.at_s)
+            left += part
+        for node, count in waiting:
+            taken = min(left, count)
+            if taken:
+                self._put(wish, node, -taken)
+                left -= taken
+        return self._told(wish)
+
+    def _take_home(self, wish: Wish, node: str, at_s: float) -> list[Command]:
+        """What a node without room has not promised in time waits where it did before."""
+        count = self._unpromised(wish, node)
+        if wish.full is None or not wish.full.is_late(node, at_s) or not count:
+            return []
+        wish.full.refused(node, at_s)
+        self._put(wish, node, -count)
+        failure = self._queue(wish, count, at_s)
+        if not failure:
+            return []
+        self._forget(wish)
+        return [*self._told(wish), Fail(wish.client, wish.key, failure)]
+
     # ---- time ----
 
     def next_tick_s(self) -> float | None:
@@ -340,6 +446,7 @@ class Forwarding:
                     self._try(wish, node, event.at_s)
                     if self._has_room(wish):
                         self._move(wish, node, event.at_s)
+                    commands += self._take_home(wish, node, event.at_s)
             commands += self._told(wish)
         return commands
 
@@ -439,6 +546,8 @@ class Forwarding:
                 there = placement.eligible_among(demand, view, wish.queue)
                 if wish.queue not in {node.node_id for node in (*there.ready, *there.busy)}:
                     wish.queue = placement.able_nodes(demand, view, self._by_queue)[0].node_id
+                if wish.full is not None:
+                    wish.full.waits_on(wish.queue)
                 self._put(wish, wish.queue, count)
                 self._begin_to_try(wish, wish.queue, at_s)
                 wish.refusal = ""
@@ -468,6 +577,8 @@ class Forwarding:
         for wish in self._in_order(wish for wish in self.wishes.values() if wish.crowded or wish.on.get(wish.queue)):
             refusal = wish.refusal
             for node in [node for node in (wish.queue, *wish.crowded) if node not in wish.preparing]:
+                if not self._has_room(wish):
+                    break
                 for _ in range(wish.on.get(node, 0) - self._fitting(wish, node)):
                     if not self._has_room(wish) or not self._move(wish, node, at_s):
                         break
@@ -476,14 +587,18 @@ class Forwarding:
                 wish.refusal = ""
             elif are_others:
                 queue, since_s, doing = wish.queue, wish.tried_s[wish.queue], wish.preparing.get(wish.queue)
+                promised = wish.full.promised.get(queue, 0) if wish.full is not None else 0
                 self._put(wish, wish.queue, -waiting)
                 failure = self._queue(wish, waiting, at_s)
                 if failure:
                     self._forget(wish)
                     commands += [*self._told(wish), Fail(wish.client, wish.key, failure)]
                     continue
-                if doing is not None and wish.queue == queue:
-                    wish.preparing[queue] = doing  # it has not heard that it was not asked for a moment
+                if wish.queue == queue:  # it has not heard that it was not asked for a moment
+                    if doing is not None:
+                        wish.preparing[queue] = doing
+                    if wish.full is not None:
+                        wish.full.promises(queue, promised)
                 self._try(wish, wish.queue, since_s)
             commands += self._told(wish, is_refusal_new=refusal != wish.refusal)
         return commands
@@ -517,6 +632,8 @@ class Forwarding:
         del wish.on[node]
         wish.preparing.pop(node, None)
         wish.crowded.pop(node, None)
+        if wish.full is not None:
+            wish.full.forget(node)
         self._try(wish, node, None)
         self._asking[node].discard(wish)
         if not self._asking[node]:
@@ -533,7 +650,9 @@ class Forwarding:
                 continue
             if count != before.get(node, count) or (is_own and is_refusal_new):
                 heard = self._heard.get((wish.client, wish.key), {}).get(node, 0)
-                commands.append(Want(node, wish.client, wish.key, count, heard, wish.refusal if is_own else ""))
+                is_claim = wish.full is not None and wish.full.is_asked(node)
+                refusal = wish.refusal if is_own else ""
+                commands.append(Want(node, wish.client, wish.key, count, heard, refusal, is_claim))
                 if not is_own:
                     self._known_at.setdefault(wish.client, set()).add(node)
         return commands

@@ -1,9 +1,10 @@
 """What two nodes say to each other about leases, as control frames, checked once when it arrives.
 
 The *lessee* is the node with the process that wants leases, the *lessor* the one with the workers. The lessee dials, and says
-who it is, and whom it means, before anything else; the lessor says how much it has, at first and with each grant, and what it
-does for an environment before it can grant anything. What is for a process of the lessee passes on as the lessor would say it
-to one of its own. Either side may have workers of a driver of the other, and tells what they print.
+who it is, and whom it means, before anything else; the lessor says how much it has, at first and with each grant, what it does
+for an environment before it can grant anything, and how much it will grant once others have given it back. What is for a process
+of the lessee passes on as the lessor would say it to one of its own. Either side may have workers of a driver of the other, and
+tells what they print.
 """
 
 from __future__ import annotations
@@ -90,7 +91,7 @@ FROM_LESSEE: Mapping[str, Mapping[str, _Check]] = {
     "want": {
         "client": _is_process, "key": _is_text, "count": _is_count, "heard": _is_count, "job": _is_text,
         "resources": _is_amounts, "depth": _is_count, "env": _is_object, "group": _is_in_group,
-        "impatient": _is_flag,
+        "impatient": _is_flag, "claim": _is_flag,
     },
     "leave": {"client": _is_process},
     "return": {"client": _is_process, "worker": _is_process, "retire": _is_flag},
@@ -102,6 +103,7 @@ FROM_LESSOR: Mapping[str, Mapping[str, _Check]] = {
     "room": {"available": _is_amounts, "bundles": _are_bundles, "returns": _is_count},
     "tell": {"client": _is_process, "message": _is_for_process},
     "preparing": {"client": _is_process, "key": _is_text, "text": _is_text},
+    "promised": {"client": _is_process, "key": _is_text, "count": _is_count},
     "lines": {"job": _is_text, "message": _is_output},
 }
 

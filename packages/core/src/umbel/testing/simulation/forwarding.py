@@ -86,7 +86,7 @@ class Node:
         while self.todo:
             event = self.todo[0]
             if isinstance(event, fw.Want):
-                event = self._demand(*event[1:])  # now, and not when it was said: there were grants in between
+                event = self._demand(*event[1:6])  # now, and not when it was said: there were grants in between
             if isinstance(event, fw.Event):
                 asked = {maker: self._asked_of(maker) for maker in self.makers}
                 for command in self.forwarding.apply(event):

@@ -43,6 +43,7 @@ INVARIANTS: Final[Mapping[str, str]] = {
     "A21": "who has less of the cluster goes first",
     "A22": "no lease goes back and forth",
     "A23": "nobody waits for ever on a node for what his job has elsewhere",
+    "A24": "who waits on a full node gets its share of the others",
     "T2": "one creation, one answer's actor",
     "T3": "one host at a time",
     "T5": "no more restarts than allowed",
