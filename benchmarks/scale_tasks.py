@@ -156,7 +156,7 @@ class Queue:
         lessor = self._lessors[command.node]
         message = {
             "t": "want", "client": self._client, "key": KEY, "count": command.lease_count, "heard": command.heard_count,
-            "job": "01000000", "resources": {CPU: UNIT}, "depth": 0, "env": {}, "group": {}, "impatient": False,
+            "job": "01000000", "resources": {CPU: UNIT}, "depth": 0, "env": {}, "group": {}, "impatient": False, "claim": False,
         }  # fmt: skip
         if command.node != self._own:
             message = self._over_wire(message, lease_messages.FROM_LESSEE)

@@ -33,7 +33,12 @@ def _parser() -> argparse.ArgumentParser:
     )
     add = parser.add_argument
     add("--machine", choices=[*runner.machines(), "all"], default="all", help="which to run (default: all)")
-    add("--seeds", type=_count, default=2_000, help="how many runs of each machine (default: 2000)")
+    add(
+        "--seeds",
+        type=_count,
+        default=2_000,
+        help="how many runs of each machine (default: 2000); of those whose runs take long, a part",
+    )
     add("--first", type=int, default=0, help="the first seed (default: 0)")
     add("--seed", type=int, help="run this seed only")
     add("--trace", action="store_true", help="with --seed: print everything that happens")

@@ -444,6 +444,11 @@ class EntitledWorld(shares.SharesWorld):
                 self.must(not is_late, "A24", "job %s waits beside %s: %s", waiting, having, self._standings())
         self._check_quiet()
 
+    def _share(self, job: ev.Job, change: int) -> float:
+        counting = [node for node in self.living() if not node.is_draining]
+        total = sum(node.cpus for node in counting)
+        return (sum(node.used(job) for node in counting) + change) / total / job.weight
+
     def _unfair(self) -> Iterator[tuple[str, str]]:
         """A24. Which job waits, wherever that is, beside which other one that has too much: so much that the one would have less
         than the other with one of its leases."""

@@ -16,19 +16,22 @@ from concurrent import futures
 from umbel.testing.simulation import planted, runner
 
 CHUNK_SEEDS = 250  # some seconds of work: no process is left alone with much in the end
+# Of several machines, those that get every so-many-th seed: one of their runs takes as long as many of another's.
+EVERY = {"entitled": 20}
 
 
 def run_all(
     names: Sequence[str], seeds: range, *, plant: str | None = None, job_count: int = 1
 ) -> Iterator[runner.Result]:
-    """The result of each machine, in the order of `names`. After a failure the machine's later seeds do not count.
+    """The result of each machine, in the order of `names`. After a failure the machine's later seeds do not count. Of several
+    machines those in `EVERY` get a part of the seeds.
 
     plant: one of `planted.PLANTS`. job_count: processes; with 1 it is this one.
     """
-    chunks = [seeds[at : at + CHUNK_SEEDS] for at in range(0, len(seeds), CHUNK_SEEDS)]
-    if min(job_count, len(names) * len(chunks)) <= 1:
-        for name in names:
-            yield run_chunk(name, seeds, plant)
+    of_each = {name: seeds[:: EVERY.get(name, 1)] if len(names) > 1 else seeds for name in names}
+    if min(job_count, sum(len(_chunks(some)) for some in of_each.values())) <= 1:
+        for name, some in of_each.items():
+            yield run_chunk(name, some, plant)
         return
     context = multiprocessing.get_context("spawn")  # not forked: a process that has run a simulation has had threads
     cores = context.SimpleQueue()
@@ -37,9 +40,16 @@ def run_all(
             break
         cores.put(core)
     with futures.ProcessPoolExecutor(job_count, context, _stay_on_one_core, (cores,)) as pool:
-        waiting = {name: [pool.submit(run_chunk, name, chunk, plant) for chunk in chunks] for name in names}
+        waiting = {
+            name: [pool.submit(run_chunk, name, chunk, plant) for chunk in _chunks(some)]
+            for name, some in of_each.items()
+        }
         for name in names:
             yield _merged(waiting[name])
+
+
+def _chunks(seeds: range) -> list[range]:
+    return [seeds[at : at + CHUNK_SEEDS] for at in range(0, len(seeds), CHUNK_SEEDS)]
 
 
 def _stay_on_one_core(cores: multiprocessing.SimpleQueue[int]) -> None:
