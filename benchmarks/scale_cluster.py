@@ -23,7 +23,7 @@ from collections import Counter, deque
 from collections.abc import Callable, Iterable, Mapping
 from typing import Any
 
-from umbel._agent import control_proxy, directory, head_link
+from umbel._agent import cluster_use, control_proxy, directory, head_link
 from umbel._agent.ledger import CPU, UNIT
 from umbel._base import nodes as node_ids
 from umbel._base import tokens
@@ -189,7 +189,23 @@ def _kind(frame: bytes | memoryview) -> str:
     return found[-1].decode() if found else "rest"
 
 
-class Head:
+class Sharing:
+    """What a daemon hears of the shares of jobs, which has no leases to share here."""
+
+    node_id: str
+
+    @functools.cached_property
+    def _use_news(self) -> cluster_use.UseNews:
+        return cluster_use.UseNews(self.node_id)
+
+    def use_news(self) -> cluster_use.UseNews:
+        return self._use_news
+
+    def use_told(self, use: cluster_use.ClusterUse | None) -> None:
+        """Nothing changes by that."""
+
+
+class Head(Sharing):
     """What the head's services need of their daemon. It has no processes, and hosts nothing."""
 
     infeasible_timeout_s = None
@@ -297,7 +313,7 @@ class Link(head_link.HeadLink):
             super()._on_frame(connection, payload)
 
 
-class Node:
+class Node(Sharing):
     """A node, and what its link and its proxy need of their daemon."""
 
     def __init__(self, cluster: Cluster, number: int, cpus: int, *, is_quiet: bool) -> None:
