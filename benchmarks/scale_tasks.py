@@ -183,7 +183,7 @@ class Queue:
                 "resources": {CPU: UNIT},
             }  # fmt: skip
             told = {"t": "tell", "client": self._client, "message": grant}
-            room = {"t": "room", "available": {CPU: lessor.free * UNIT}, "bundles": {}, "draining": ""}
+            room = {"t": "room", "available": {CPU: lessor.free * UNIT}, "bundles": {}, "draining": "", "returns": 0}
             self._over_wire(told, lease_messages.FROM_LESSOR)
             self._over_wire(room, lease_messages.FROM_LESSOR)
         self._tell(forwarding.Granted(lessor.node, self._client, KEY, self._now_s))
