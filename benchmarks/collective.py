@@ -1,9 +1,10 @@
 """allreduce and broadcast among actors: Umbel's backends beside plain PyTorch with Gloo, in one run.
 
-    python benchmarks/collective.py [--ranks 2] [--quick]
+    python benchmarks/collective.py [--ranks 2] [--quick] [--address ADDRESS]
 
 All three run in the same actors, by turns, so that a noisy machine is as noisy for each. "plain" is torch.distributed with
-its own default group, as a program without Umbel would use it; it is left out when PyTorch is not installed.
+its own default group, as a program without Umbel would use it; it is left out when PyTorch is not installed, and on a running
+cluster (`--address`), over whose nodes the ranks are spread.
 """
 
 from __future__ import annotations
@@ -21,6 +22,7 @@ import numpy as np
 
 import umbel
 from umbel.util import collective
+from umbel.util.scheduling_strategies import NodeAffinitySchedulingStrategy
 
 SIZES = {"1 KiB": 1 << 10, "64 KiB": 64 << 10, "1 MiB": 1 << 20, "64 MiB": 64 << 20}
 ROUNDS = 5
@@ -72,14 +74,24 @@ def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--ranks", type=int, default=2)
     parser.add_argument("--quick", action="store_true", help="a tenth of the samples")
+    parser.add_argument("--address", help="of a running cluster")
     options = parser.parse_args()
     backends = ["shm", "gloo", "plain"] if importlib.util.find_spec("torch") else ["shm"]
-    umbel.init(num_cpus=options.ranks, log_to_driver=False)
+    if options.address:
+        backends = backends[:2]
+        umbel.init(options.address, log_to_driver=False)
+    else:
+        umbel.init(num_cpus=options.ranks, log_to_driver=False)
+    nodes = [one["NodeID"] for one in umbel.nodes() if one["Alive"]]
+    places = [NodeAffinitySchedulingStrategy(nodes[rank % len(nodes)], soft=False) for rank in range(options.ranks)]
     with tempfile.TemporaryDirectory() as folder:
         store = os.path.join(folder, "store")
-        actors = [Rank.remote(rank, options.ranks, store, backends) for rank in range(options.ranks)]
+        actors = [
+            Rank.options(scheduling_strategy=place).remote(rank, options.ranks, store, backends)
+            for rank, place in enumerate(places)
+        ]
         print(f"{options.ranks} ranks, {os.cpu_count()} cores; medians of {ROUNDS}, in microseconds")
-        print(f"{'':22}" + "".join(f"{name:>12}" for name in backends) + f"{'plain : shm':>14}")
+        print(f"{'':22}" + "".join(f"{name:>12}" for name in backends) + f"{f'{backends[-1]} : shm':>14}")
         for operation in ("allreduce", "broadcast"):
             for title, size_bytes in SIZES.items():
                 repeats = max(1, min(REPEATS_MAX, SAMPLE_BYTES // size_bytes) // (10 if options.quick else 1))

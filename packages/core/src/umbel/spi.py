@@ -459,6 +459,11 @@ class CollectivePeers(Protocol):
         """For files and sockets: private to the user, removed with the session."""
         ...
 
+    @property
+    def is_one_machine(self) -> bool:
+        """Whether all ranks are on one machine, and can hand each other open files."""
+        ...
+
     def exchange(self, text: str, bodies: Mapping[int, bytes] | None = None) -> Mapping[int, bytes]:
         """All ranks call this, with the same `text`: what they are doing, in words, or CollectiveMismatchError.
 
@@ -468,7 +473,8 @@ class CollectivePeers(Protocol):
         ...
 
     def exchange_descriptors(self, descriptor: int) -> Mapping[int, int]:
-        """As `exchange`, with an open file of each rank; the caller closes what it gets. Only as the first call."""
+        """As `exchange`, with an open file of each rank; the caller closes what it gets. Only as the first call. Raises
+        UnsupportedFeature where ranks are on several machines."""
         ...
 
     @property

@@ -76,6 +76,7 @@ class Machines:
     def __init__(self, cables: network.Network, directory: str) -> None:
         self.network = cables
         self._directory = directory
+        self._token = os.path.join(directory, "token")
         self._started: list[drivers.Driver] = []
         self.nodes: list[Node] = []
 
@@ -88,7 +89,7 @@ class Machines:
         given = {
             "head": self.nodes[0].address if self.nodes else "",
             "host": self.network.address(host),
-            "token": os.path.join(self._directory, "token"),
+            "token": self._token,
             "resources": resources,
         }
         return Node(self._start(NODE, host, NODE=json.dumps(given)))
@@ -96,6 +97,11 @@ class Machines:
     def program(self, source: str, host: int = -1) -> drivers.Driver:
         host = range(len(self.nodes))[host]
         return self._start(BEGIN + source, host, SESSION=self.nodes[host].session_dir)
+
+    def remote_program(self, source: str, host: int) -> drivers.Driver:
+        """On a host without a node, connected to the head's."""
+        environment = {"SESSION": f"umbel://{self.nodes[0].address}", "UMBEL_TOKEN_FILE": self._token}
+        return self._start(BEGIN + source, host, **environment)
 
     def _start(self, source: str, host: int, **environment: str) -> drivers.Driver:
         made = drivers.Driver(source, self._directory, prefix=self.network.prefix(host), **environment)

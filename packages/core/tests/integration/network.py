@@ -24,11 +24,15 @@ class NotPermitted(Exception):
     """There can be no such networks here; the reason."""
 
 
-class _Namespace:
-    """A network of its own, as long as this lives. unshare: the command that makes it, and runs another one there."""
+OWN_MEMORY = "mount -t tmpfs tmpfs /dev/shm"
 
-    def __init__(self, unshare: list[str]) -> None:
-        said = "echo there; exec cat"  # until its input ends, which is when this process does
+
+class _Namespace:
+    """A network of its own, as long as this lives. unshare: the command that makes it, and runs another one there. first: what is
+    done there before."""
+
+    def __init__(self, unshare: list[str], first: str = "true") -> None:
+        said = f"{first} && echo there && exec cat"  # until its input ends, which is when this process does
         self._process = subprocess.Popen(
             [*unshare, "sh", "-c", said],
             stdin=subprocess.PIPE, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True,
@@ -47,10 +51,11 @@ class _Namespace:
 
 class Network:
     """A bridge, and hosts with one cable each. hosts: how many; behind_nat: those of them that have a router in between, which
-    lets them dial others under its own address, and nobody dial them."""
+    lets them dial others under its own address, and nobody dial them; own_memory: whether they share no memory either."""
 
-    def __init__(self, hosts: int, behind_nat: Collection[int] = ()) -> None:
+    def __init__(self, hosts: int, behind_nat: Collection[int] = (), *, own_memory: bool = False) -> None:
         """Raises NotPermitted."""
+        self._own_memory = own_memory
         self._programs = {
             name: _found(name) for name in ("ip", "unshare", "nsenter", *(["iptables"] if behind_nat else []))
         }
@@ -77,7 +82,8 @@ class Network:
 
     def prefix(self, host: int) -> list[str]:
         """Of commands that run on a host."""
-        return self._inside(self._hosts[host].pid)
+        memory = ["--mount", "--wd"] if self._own_memory else []
+        return [*self._inside(self._hosts[host].pid), *memory]
 
     def refuse_dials(self, host: int) -> None:
         """Whoever dials that host hears nothing, as behind many firewalls; what is connected goes on."""
@@ -135,7 +141,8 @@ class Network:
         return host
 
     def _add_space(self) -> _Namespace:
-        space = _Namespace([*self._inside(self._spaces[0].pid), self._programs["unshare"], "--net"])
+        unshare = [*self._inside(self._spaces[0].pid), self._programs["unshare"], "--net"]
+        space = _Namespace([*unshare, "--mount"], OWN_MEMORY) if self._own_memory else _Namespace(unshare)
         self._spaces.append(space)
         return space
 

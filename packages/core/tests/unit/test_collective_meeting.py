@@ -10,7 +10,7 @@ DECLARATION = Declaration(2, "shm", 30.0, {"ab": 0, "cd": 1})
 
 
 def rank(number: int, world_size: int = 2, backend: str = "shm", door: bytes | None = None) -> Arrival:
-    return Arrival(number, world_size, backend, b"door %d" % number if door is None else door)
+    return Arrival(number, world_size, backend, b"door %d" % number if door is None else door, b"process %d" % number)
 
 
 def declared() -> Meeting:
@@ -22,9 +22,9 @@ def declared() -> Meeting:
 def test_rank_that_calls_a_meeting_is_its_host_even_if_it_comes_last() -> None:
     """Otherwise the place would end with a rank that is refused there."""
     meeting = Meeting(rank(2, 3))
-    assert meeting.arrive(rank(0, 3)) == Join(b"door 2")
+    assert meeting.arrive(rank(0, 3)) == Join(b"door 2", b"process 2")
     assert meeting.arrive(rank(2, 3)) == Lead()
-    assert meeting.arrive(rank(1, 3)) == Join(b"door 2")
+    assert meeting.arrive(rank(1, 3)) == Join(b"door 2", b"process 2")
 
 
 def test_meeting_of_a_rank_is_for_one_round() -> None:
@@ -36,9 +36,9 @@ def test_meeting_of_a_rank_is_for_one_round() -> None:
 def test_first_to_arrive_at_a_declared_group_hosts_whatever_its_rank() -> None:
     meeting = declared()
     assert meeting.arrive(rank(1)) == Lead()
-    assert meeting.arrive(rank(0)) == Join(b"door 1")
+    assert meeting.arrive(rank(0)) == Join(b"door 1", b"process 1")
     assert meeting.arrive(rank(0)) == Lead()  # another round
-    assert meeting.arrive(rank(1)) == Join(b"door 0")
+    assert meeting.arrive(rank(1)) == Join(b"door 0", b"process 0")
 
 
 def test_group_of_one_needs_nobody() -> None:
@@ -56,7 +56,7 @@ def test_what_does_not_fit_is_refused_and_the_round_goes_on() -> None:
     ):
         assert isinstance(answer, Refuse)
         assert words in answer.text
-    assert meeting.arrive(rank(1)) == Join(b"door 0")
+    assert meeting.arrive(rank(1)) == Join(b"door 0", b"process 0")
 
 
 @pytest.mark.parametrize(("meeting", "answer"), [(declared(), Lead()), (Meeting(rank(0)), Closed())])

@@ -4,9 +4,10 @@ from __future__ import annotations
 
 import pytest
 
+from umbel import spi
 from umbel._plugins import builtin
 from umbel.testing.conformance import CollectiveConformance
-from umbel.util.collective import shared_memory
+from umbel.util.collective import framed, shared_memory
 
 BACKENDS = {descriptor.name: descriptor for descriptor in builtin.umbel_collectives()}
 
@@ -26,3 +27,10 @@ class TestSharedMemory(CollectiveConformance):
 @pytest.mark.torch
 class TestGloo(CollectiveConformance):
     descriptor = BACKENDS["gloo"]
+
+
+@pytest.mark.slow
+class TestFrames(CollectiveConformance):
+    """What "shm" is where ranks are on several machines."""
+
+    descriptor = spi.CollectiveDescriptor("shm", framed.FramedGroup, summary="in frames")

@@ -54,6 +54,7 @@ class Arrivals:
             messages.LOST: objects.on_lost,
             messages.COPIED: objects.on_copied,
             messages.CANCEL_OBJECT: book.on_cancel_object,
+            messages.PACKET: self._on_packet,
             messages.REPLY: book.on_reply,
             messages.REPLY_MANY: book.on_reply_many,
             messages.FAILED: book.on_failed,
@@ -63,6 +64,9 @@ class Arrivals:
             messages.CANCELLED: book.on_cancelled,
             messages.RETIRE: held.on_retire,
         }
+
+    def _on_packet(self, link: links.Link, message: tuple[Any, ...]) -> None:
+        self._engine.inboxes.on_packet(link, message)
 
     def _is_early(self, replay: Callable[[], None]) -> bool:
         """Whether this is kept for `begin`, which may run on another thread at the same moment."""
@@ -112,7 +116,7 @@ class Arrivals:
             return
         with engine.lock:
             engine.dirty_links.discard(link)
-            engine.values.peer_gone(link.peer)
+            engine.peer_gone(link.peer)
             engine.actors.link_gone(link)
             engine.leases.link_gone(link)
             if self.on_link_lost is not None:

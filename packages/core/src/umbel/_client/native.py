@@ -47,7 +47,7 @@ from umbel._wire import messages
 
 if TYPE_CHECKING:
     from umbel import spi
-    from umbel._client import awaits, groups, rebuild, spill_thread
+    from umbel._client import awaits, groups, inboxes, rebuild, spill_thread
     from umbel._client.tensors import holding
 
 PENDING = ownership.PENDING
@@ -93,9 +93,10 @@ class NativeEngine:
         self._tensor_holder: holding.Holder | None = None  # once tensors are to stay here
         self._on_agent_gone = on_agent_gone
         self.dirty_links: set[links.Link] = set()
-        self._closing_streams: deque[streams.StreamState] = deque()
+        self._soon: deque[Callable[[], None]] = deque()  # see `call_soon`
         self._awaits: awaits.Awaits | None = None
         self._groups: groups.Groups | None = None
+        self._inboxes: inboxes.Inboxes | None = None
         self.welcome: dict[str, Any] = {}
         self.agent_ended = reactor.Waiter()
         self.session_context: context.SessionContext
@@ -247,6 +248,12 @@ class NativeEngine:
                 self.values.fetching.end(self.daemon_died())
             self.carry_on()
 
+    def peer_gone(self, peer: bytes) -> None:
+        """A process is gone, or the connection to it. Lock held."""
+        self.values.peer_gone(peer)
+        if self._inboxes is not None:
+            self._inboxes.peer_gone(peer)
+
     def daemon_died(self) -> BaseException:
         return self.agent.died()
 
@@ -265,8 +272,8 @@ class NativeEngine:
         tasks, objects = self.tasks, self.values
         with self.lock:
             self.frame_time_s = now
-            while self._closing_streams:
-                self._closing_streams.popleft().close()
+            while self._soon:
+                self._soon.popleft()()
             has_drops = bool(objects._drops)
             if has_drops or objects.table.commands:
                 objects.drain_drops()
@@ -512,6 +519,15 @@ class NativeEngine:
                 self._groups = self._groups or groups.Groups(self)
         return self._groups
 
+    @property
+    def inboxes(self) -> inboxes.Inboxes:
+        if self._inboxes is None:
+            from umbel._client import inboxes  # few programs have any
+
+            with self.lock:
+                self._inboxes = self._inboxes or inboxes.Inboxes(self)
+        return self._inboxes
+
     def add_done_callback(self, ref: refs.ObjectRef[Any], callback: Callable[[], None], future: Any = None) -> None:
         with self.lock:
             record = self.values.table.records.get(ref._id)
@@ -639,7 +655,11 @@ class NativeEngine:
 
     def close_stream(self, state: streams.StreamState) -> None:
         """A generator object is gone. Called from `__del__`."""
-        self._closing_streams.append(state)
+        self.call_soon(state.close)
+
+    def call_soon(self, call: Callable[[], None]) -> None:
+        """Call it with the lock held, on another thread. A destructor may ask for that, at any point."""
+        self._soon.append(call)
         self.reactor.poke()
 
     # The end

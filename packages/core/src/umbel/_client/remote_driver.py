@@ -142,14 +142,6 @@ class RemoteDriverEngine(driver.DriverEngine):
             return super()._not_ready(wanted, found, timeout_s)
         return f"some of {len(found)} objects were not ready within {timeout_s} s: {broken}"
 
-    # What cannot be had from here
-
-    def tensor_holder(self) -> Any:
-        raise exceptions.UnsupportedFeature(
-            "tensors cannot stay in a program that is connected by umbel://, since they travel within a machine; leave "
-            "_tensor_transport out, or make them in an actor"
-        )
-
     # The end
 
     def _on_lost(self) -> None:

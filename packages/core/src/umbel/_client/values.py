@@ -32,7 +32,7 @@ LOSSES_MAX = 10  # of one object, whose owner gives it a new value each time: it
 LOSSES_KNOWN_MAX = 1_000
 NAMED_MAX = 1_000  # values in one message
 LIFETIME = 100  # the kind of the object that stands for an actor's life; never travels
-HELD = 101  # of one that stands for tensors that stay here: `umbel._client.tensors.holding`; never travels
+HELD = 101  # of one that stands for tensors that stay here: `umbel._client.tensors.holding`; who asks gets a copy
 
 
 class Values:
@@ -584,6 +584,8 @@ class Values:
                 f"object {object_id.hex()} was freed by its owner before it was asked for; keep a reference to it"
             )
             link.post((messages.VALUE, object_id, ERROR, exceptions.dump_error(error)))
+        elif record.kind == HELD:
+            self._engine.tensor_holder().give_copy(link.peer, object_id, record.payload)
         elif record.kind != PENDING:
             record.is_read = True
             link.post((messages.VALUE, object_id, record.kind, record.payload))

@@ -79,7 +79,9 @@ def umbel_accelerators() -> list[spi.AcceleratorDescriptor]:
 def umbel_collectives() -> list[spi.CollectiveDescriptor]:
     return [
         spi.CollectiveDescriptor(
-            "shm", "umbel.util.collective.shared_memory:SharedMemoryGroup", summary="shared memory; the default"
+            "shm",
+            "umbel.util.collective.shared_memory:group_of",
+            summary="shared memory, between machines the connections for calls; the default",
         ),
         spi.CollectiveDescriptor("gloo", "umbel.util.collective.gloo:GlooGroup", summary="Gloo, as PyTorch has it"),
     ]

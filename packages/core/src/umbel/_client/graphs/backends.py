@@ -22,9 +22,12 @@ WHY_S = 5.0  # how long an actor that is gone is asked why; the agent knows with
 
 
 class Backend(Protocol):
-    """What executes a graph. outlets: one for each result, in order."""
+    """What executes a graph."""
 
-    outlets: Sequence[Outlet]
+    @property
+    def outlets(self) -> Sequence[Outlet]:
+        """One for each result, in order."""
+        ...
 
     def prepare(self, args: tuple[Any, ...], kwargs: dict[str, Any]) -> Any:
         """The input of an execution, ready to be sent. Raises when it cannot be."""
@@ -54,12 +57,17 @@ class Backend(Protocol):
         """Nobody has the graph any more. Must neither wait nor raise."""
 
 
+class Elsewhere(Exception):
+    """An actor is on another node than the channels, whose memory it does not have. The words say which."""
+
+
 class Channels:
-    """Loops in the actors' processes, on one machine."""
+    """Loops in the actors' processes, on one node."""
 
     def __init__(
         self, engine: Any, graph: plan.GraphPlan, _root: nodes.DAGNode, *, slots: int, buffer_bytes: int
     ) -> None:
+        """Raises Elsewhere."""
         if len(graph.handles) > channels.ACTORS_MAX:
             raise exceptions.UnsupportedFeature(
                 f"a compiled graph has at most {channels.ACTORS_MAX} actors, got {len(graph.handles)}; split it in two"
@@ -92,11 +100,12 @@ class Channels:
 
     def _join(self, path: str) -> list[loop.Joined]:
         memory, graph = self._memory, self._graph
+        here = self._engine.session_context.node_id
         joining = [
             handle.__umbel_call__.remote(
                 loop.begin,
                 loop.Order(
-                    path, memory.slots, memory.slot_bytes, index, graph.edges, graph.actors[index], self._process,
+                    here, path, memory.slots, memory.slot_bytes, index, graph.edges, graph.actors[index], self._process,
                     self._name_of_graph, self._senders,
                 ),
             )
@@ -104,13 +113,9 @@ class Channels:
         ]  # fmt: skip
         self._engine.wait(joining, len(joining), None, True)  # the file stays until nobody may open it any more
         joined: list[loop.Joined] = self._engine.get(joining, None)
-        here = self._engine.session_context.node_id
         for index, one in enumerate(joined):
             if one.node_id != here:
-                raise exceptions.UnsupportedFeature(
-                    f"{self._name(index)} is on node {one.node_id}, and a compiled graph runs on one machine, here "
-                    f"{here}; place the actors together, or run the graph with execute()"
-                )
+                raise Elsewhere(f"{self._name(index)} is on node {one.node_id}, and this process on node {here}")
         return joined
 
     def prepare(self, args: tuple[Any, ...], kwargs: dict[str, Any]) -> list[channels.Message]:
@@ -265,8 +270,8 @@ class _CallsOutlet:
 
 
 class Calls:
-    """Ordinary calls of the actors: for the inline engine, which has one process, and for programs that share no memory with
-    any actor."""
+    """Ordinary calls of the actors: for the inline engine, which has one process, and where the program and the actors do not
+    all share memory."""
 
     def __init__(
         self, engine: Any, graph: plan.GraphPlan, root: nodes.DAGNode, *, slots: int, buffer_bytes: int

@@ -279,10 +279,23 @@ def compile_graph(
     size = _count("_buffer_size_bytes", buffer_bytes, defaults.buffer_size_bytes)
     graph = plan.plan_of(root)
     engine = current.engine()
-    make: Any = backends.Calls if engine.name == "inline" or getattr(engine, "is_remote", False) else backends.Channels
-    backend: backends.Backend = make(engine, graph, root, slots=in_flight, buffer_bytes=size)
+    backend = _backend_of(engine, graph, root, slots=in_flight, buffer_bytes=size)
     book = executions.Executions(len(graph.outputs), in_flight_max=in_flight, buffered_max=buffered)
     return CompiledDAG(engine, graph, backend, book, submit_timeout_s=submit_timeout, is_async=is_async)
+
+
+def _backend_of(
+    engine: Any, graph: plan.GraphPlan, root: nodes.DAGNode, *, slots: int, buffer_bytes: int
+) -> backends.Backend:
+    if engine.name != "inline" and not getattr(engine, "is_remote", False):
+        try:
+            return backends.Channels(engine, graph, root, slots=slots, buffer_bytes=buffer_bytes)
+        except backends.Elsewhere as elsewhere:
+            logger.warning(
+                "the compiled graph is run by ordinary calls, which take longer than its channels of shared memory would: %s; "
+                "place its actors on the program's node to have channels", elsewhere,
+            )  # fmt: skip
+    return backends.Calls(engine, graph, root, slots=slots, buffer_bytes=buffer_bytes)
 
 
 def _count(name: str, value: Any, default: int) -> int:

@@ -35,6 +35,7 @@ class Process(NamedTuple):
 class Order(NamedTuple):
     """What an actor is told of a graph."""
 
+    node_id: str  # where the file is
     path: str
     slots: int
     slot_bytes: int
@@ -47,7 +48,7 @@ class Order(NamedTuple):
 
 
 class Joined(NamedTuple):
-    """What an actor answers."""
+    """What an actor answers. node_id: where it is; on another node than the file it takes no part."""
 
     process: Process
     node_id: str
@@ -60,12 +61,15 @@ def own_process() -> Process:
 def begin(instance: Any, order: Order) -> Joined:
     """Take part in a graph. Runs in the actor, as a call. Raises what keeps it from doing so."""
     engine = current.engine()
+    joined = Joined(own_process(), engine.session_context.node_id)
+    if joined.node_id != order.node_id:
+        return joined
     memory = channels.attach(order.path, edges=len(order.edges), slots=order.slots, slot_bytes=order.slot_bytes)
     serving = _Loop(engine, instance, memory, order)
     answers.tell_of(engine, serving)
     name = f"umbel-graph-{order.actor}"
     threading.Thread(target=contextvars.copy_context().run, args=(serving.run,), name=name, daemon=True).start()
-    return Joined(own_process(), engine.session_context.node_id)
+    return joined
 
 
 class _Step:

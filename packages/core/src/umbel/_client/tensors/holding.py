@@ -3,33 +3,48 @@
 Such a value is pickled with a placeholder for each tensor, and with one *ticket*: whose the tensors are, and a reference
 to an object that stands for all of them. That object's owner is the holder, and its value, which never travels, is the
 tensors. So the books of ownership say how long they are kept: as long as the value that contains the reference, whoever
-dies. Whoever reads the value takes the tensors from the holder, by the value's transport; the holder has them.
+dies. Whoever reads the value takes the tensors from the holder, by the value's transport; the holder has them. Who cannot come
+to the holder's door, as from another machine, gets a copy that the holder has put into the object store.
 """
 
 from __future__ import annotations
 
 import operator
+import sys
+import threading
 from collections.abc import Sequence
-from typing import TYPE_CHECKING, Any, NamedTuple
+from typing import TYPE_CHECKING, Any
 
 from umbel import exceptions, spi
 from umbel._client import context, current, refs, values
 from umbel._client.tensors import lines, transports
+from umbel._model import reasons
 from umbel._objects import ownership
+from umbel._wire import messages
 
 if TYPE_CHECKING:
     from umbel._client.native import NativeEngine
 
 
-class Held(NamedTuple):
+class Held:
     """The value of an object that stands for tensors."""
 
-    tensors: list[Any]
-    offered: spi.HeldTensors
+    def __init__(self, tensors: list[Any], offered: spi.HeldTensors) -> None:
+        self.tensors = tensors
+        self.offered = offered
+        self._lock = threading.Lock()
+        self._copy: refs.ObjectRef[list[Any]] | None = None
 
     @property
     def size_bytes(self) -> int:
         return sum(getattr(tensor, "nbytes", 0) for tensor in self.tensors)
+
+    def copy(self, engine: NativeEngine) -> refs.ObjectRef[list[Any]]:
+        """Of the tensors, in the object store; one for all who come, as long as the tensors are held."""
+        with self._lock:
+            if self._copy is None:
+                self._copy = engine.put(list(self.tensors))
+            return self._copy
 
 
 class _Ticket:
@@ -69,6 +84,26 @@ class Holder:
     def tensors(self, object_id: bytes) -> Sequence[Any]:
         """The very tensors. Raises ObjectFreedError."""
         return self._held(object_id).tensors
+
+    def give_copy(self, taker: bytes, object_id: bytes, held: Held) -> None:
+        """Tell a process that cannot come to the door where it finds a copy: in a thread, for it may have to be made."""
+        args = (taker, object_id, held)
+        threading.Thread(target=self._give_copy, args=args, daemon=True, name="umbel-tensors").start()
+
+    def _give_copy(self, taker: bytes, object_id: bytes, held: Held) -> None:
+        engine = self._engine
+        kind: int
+        payload: Any
+        try:
+            kind, payload, _ = engine.values.encode(held.copy(engine))
+        except BaseException as error:  # there is no room for it, or it cannot be pickled
+            kind, payload = values.ERROR, exceptions.dump_error(error)
+        with engine.lock:
+            link = None if engine.is_closed else engine.links.to(taker)
+            if link is not None:
+                link.post((messages.VALUE, object_id, kind, payload))
+                engine.mark_dirty(link)
+                engine.carry_on()
 
     def encode(
         self, value: Any, transport: str, owner: bytes | None
@@ -155,11 +190,14 @@ def _take(transport: str, ref: refs.ObjectRef[Any], address: bytes, holder: str)
     owner = object_id[: ownership.OWNER_ID_BYTES]
     if owner == engine.process_id:
         return engine.tensor_holder().tensors(object_id)  # type: ignore[no-any-return]
-    means = transports.named(transport)
     who = f"{holder or 'the process'}, {'process ' if holder else ''}{owner.hex()}"
     try:
-        line = lines.connect(address)
         try:
+            line = lines.connect(address)
+        except ConnectionRefusedError:  # nobody is there on this machine
+            return _take_copy(engine, object_id, who)
+        try:
+            means = transports.named(transport)
             line.send(object_id)
             return means.take(line)
         finally:
@@ -170,9 +208,32 @@ def _take(transport: str, ref: refs.ObjectRef[Any], address: bytes, holder: str)
             "what it does with `umbel stack`",
             object_id=object_id.hex(), owner=owner.hex(),
         ) from error  # fmt: skip
-    except ConnectionError as error:
+    except (ConnectionError, exceptions.OwnerDiedError) as error:
         raise exceptions.ObjectLostError(
             f"the tensors of an object are lost: {who}, which kept them, has died; have them made again, or pass them "
             "without tensor_transport, by the object store, which outlives actors",
             object_id=object_id.hex(), owner=owner.hex(),
         ) from error  # fmt: skip
+
+
+def _take_copy(engine: NativeEngine, object_id: bytes, who: str) -> list[Any]:
+    """By the object store. who: has the tensors, if it lives. Raises OwnerDiedError, and what the holder has met with."""
+    text = f"have to be copied: {who}, which keeps them, cannot be reached by a socket of this machine"
+    why = reasons.Reason(reasons.TRANSFER, f"the tensors of object {object_id.hex()}", text)
+    with engine.lock:
+        record = engine.values.table.add_local(object_id)
+    try:
+        with engine.answers.telling(why):
+            engine.waits.wait_for_records([record])
+        (copied,) = engine.get([engine.values.decode(record)], None)
+    finally:
+        engine.drop_ref(object_id)
+    return [_own(tensor) for tensor in copied]
+
+
+def _own(tensor: Any) -> Any:
+    """One that may be written to: arrays from the object store are read-only."""
+    np = sys.modules.get("numpy")
+    if np is not None and type(tensor) is np.ndarray and not tensor.flags.writeable:
+        return tensor.copy(order="K")
+    return tensor

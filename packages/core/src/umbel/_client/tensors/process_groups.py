@@ -1,4 +1,4 @@
-"""Process groups by Gloo, as PyTorch has it, on the loopback device. PyTorch is imported when one is to be made.
+"""Process groups by Gloo, as PyTorch has it. PyTorch is imported when one is to be made.
 
 They are not PyTorch's default group, which stays the program's own.
 """
@@ -43,9 +43,11 @@ def _not_installed(asker: str) -> exceptions.PluginError:
     )
 
 
-def device(distributed: Any, host: str) -> Any:
-    """Where other ranks reach this process: a thread, and a port of `host`, an address of the loopback device."""
-    made = distributed.ProcessGroupGloo.create_device(hostname=host)
+def device(distributed: Any, host: str = "", *, interface: str = "") -> Any:
+    """Where other ranks reach this process: a thread, and a port of `host`, an address of this machine's, or of a network
+    interface. Raises RuntimeError."""
+    create = distributed.ProcessGroupGloo.create_device
+    made = create(interface=interface) if interface else create(hostname=host)
     _made.add(made)
     return made
 

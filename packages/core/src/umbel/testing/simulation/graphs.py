@@ -239,7 +239,7 @@ class Backend(backends.Channels):
             memory, mine = self._memory, process
             own = Memory(process, edges=memory.edges, slots=memory.slots, slot_bytes=memory.slot_bytes)
             order = loop.Order(
-                path, memory.slots, memory.slot_bytes, index, graph.edges, graph.actors[index], self._process,
+                NODE, path, memory.slots, memory.slot_bytes, index, graph.edges, graph.actors[index], self._process,
                 self._name_of_graph, self._senders,
             )  # fmt: skip
             with world.acting(mine):

@@ -1,8 +1,8 @@
 """Groups of actors, tasks and the driver that reduce, broadcast, gather and exchange tensors.
 
 Every rank calls the same operation with a tensor of the same shape and type. A rank that dies, does not come, or calls
-something else is an error at every other rank, never a hang. Backends are plugins (docs/plugins/collectives.md); `shm`, for
-the processes of one machine, is the default.
+something else is an error at every other rank, never a hang. Backends are plugins (docs/plugins/collectives.md); `shm` is
+the default.
 """
 
 from umbel.util.collective.multiple_devices import allgather_multigpu as allgather_multigpu

@@ -12,6 +12,7 @@ import atexit
 import contextlib
 import datetime
 import functools
+import os
 import threading
 import time
 import weakref
@@ -20,12 +21,14 @@ from typing import Any, Final, NoReturn
 
 from umbel import exceptions, spi
 from umbel._client.tensors import process_groups, torch_tensors
+from umbel.util import node_address
 from umbel.util.collective import tensors
 
 LOOK_S = 0.1  # between two looks at the other ranks while Gloo works
 NEWS_S = 0.5  # Gloo hears of a death by a socket of its own, perhaps before the peers do
 ENDING_S = 0.3  # for Gloo to end what it is at, once its connections are closed; it takes some 10 ms
 ASKER = 'the backend "gloo"'
+INTERFACE_VARIABLE = "GLOO_SOCKET_IFNAME"  # PyTorch's own
 _LOOK: Final = datetime.timedelta(seconds=LOOK_S)
 _SHORT: Final = datetime.timedelta(milliseconds=1)
 _PAIR_TAG, _NOBODYS_TAG = 0, 1  # of what `send` sends; of nothing
@@ -80,8 +83,17 @@ class GlooGroup:
     def _made(self, addresses: _Addresses) -> Any:
         return process_groups.group(
             self._distributed, _store_type()(addresses), rank=self._peers.rank, size=self._peers.world_size,
-            timeout_s=self._peers.timeout_s, device=process_groups.device(self._distributed, "127.0.0.1"),
+            timeout_s=self._peers.timeout_s, device=self._device(),
         )  # fmt: skip
+
+    def _device(self) -> Any:
+        """On several machines the others reach this one by its node's address, unless the program knows better."""
+        if self._peers.is_one_machine:
+            return process_groups.device(self._distributed, node_address.LOOPBACK)
+        interface = os.environ.get(INTERFACE_VARIABLE, "")
+        if interface:
+            return process_groups.device(self._distributed, interface=interface)
+        return process_groups.device(self._distributed, node_address.get_node_ip_address())
 
     def allreduce(self, tensor: Any, op: str) -> None:
         found = _torch_tensor(tensor, is_written=True)

@@ -17,7 +17,9 @@ from umbel import exceptions, spi
 from umbel._base import sessions
 from umbel._client import answers, context, current
 from umbel._plugins import registry
-from umbel.util.collective import links, peers, place
+from umbel.util.collective import peers, place
+
+BY_CONNECTIONS = "shm"  # the backend that needs nothing but the connections that processes have anyway
 
 
 class Group:
@@ -97,16 +99,16 @@ def membership() -> Membership:
 
 def enter(*, group_name: str, rank: int, world_size: int, backend: str, timeout_s: float) -> Group:
     """Meet the others. Raises CollectiveError, RuntimeError, PluginError."""
-    if getattr(current.engine(), "is_remote", False):
+    if getattr(current.engine(), "is_remote", False) and backend != BY_CONNECTIONS:
         raise exceptions.UnsupportedFeature(
-            "a program that is connected by umbel:// cannot be a rank of a collective group, whose ranks are on one machine; "
-            "let actors be the ranks"
+            f"a program that is connected by umbel:// can be a rank by the backend {BY_CONNECTIONS!r} only, got {backend!r}: "
+            "what others need may not get to its machine; use that, or let actors be the ranks"
         )
     backends = registry.installed().collectives
     backends.factory(backend)  # a backend that is not there is an error before anybody waits
-    sockets = place.meet(group_name=group_name, rank=rank, world_size=world_size, backend=backend, timeout_s=timeout_s)
+    found = place.meet(group_name=group_name, rank=rank, world_size=world_size, backend=backend, timeout_s=timeout_s)
     conversation = peers.Peers(
-        links.Links(sockets),
+        found,
         group_name=group_name,
         rank=rank,
         world_size=world_size,

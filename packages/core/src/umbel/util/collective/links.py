@@ -14,6 +14,7 @@ import socket
 import struct
 import weakref
 from collections.abc import Mapping
+from typing import Protocol
 
 from umbel.util.collective import rounds
 
@@ -54,8 +55,26 @@ def pair() -> tuple[socket.socket, socket.socket]:
     return socket.socketpair(socket.AF_UNIX, socket.SOCK_SEQPACKET)
 
 
+class Connections(Protocol):
+    """Of one rank to the others: `Links`, or `far_links.FarLinks`."""
+
+    is_one_machine: bool
+    body_bytes_max: int
+
+    def send(self, rank: int, frame: rounds.Frame, timeout_s: float, descriptor: int = -1, /) -> None: ...
+
+    def receive(
+        self, timeout_s: float, descriptors: dict[int, int] | None = None, /
+    ) -> list[tuple[int, rounds.Frame | None]]: ...
+
+    def close(self) -> None: ...
+
+
 class Links:
     """Owns the sockets. Any method may raise OSError only for what is no end of a connection."""
+
+    is_one_machine = True
+    body_bytes_max = BODY_BYTES_MAX
 
     def __init__(self, sockets: Mapping[int, socket.socket]) -> None:
         self._sockets = dict(sockets)

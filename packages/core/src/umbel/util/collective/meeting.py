@@ -18,9 +18,10 @@ class Lead(NamedTuple):
 
 
 class Join(NamedTuple):
-    """Go to this door."""
+    """Go to this door, or, from another machine, to the process whose it is."""
 
     door: bytes
+    process: bytes
 
 
 class Refuse(NamedTuple):
@@ -37,12 +38,13 @@ Answer: TypeAlias = "Lead | Join | Refuse | Closed"
 
 
 class Arrival(NamedTuple):
-    """A rank, what it wants to take part in, and its door, which is used if it is the host."""
+    """A rank, what it wants to take part in, and its door, which is used if it is the host, with its process's id."""
 
     rank: int
     world_size: int
     backend: str
     door: bytes
+    process: bytes = b""
 
 
 @dataclass(frozen=True)
@@ -102,7 +104,7 @@ class Meeting:
         found.ranks.add(one.rank)
         if len(found.ranks) == host.world_size:
             self._round = None
-        return Join(host.door)
+        return Join(host.door, host.process)
 
     def abandon(self, door: bytes) -> None:
         """The round of this door has come to nothing."""

@@ -23,8 +23,9 @@ def init_collective_group(
 ) -> None:
     """Make the calling actor, task or driver one rank of a group; returns once all ranks have called it.
 
-    rank: from 0 to `world_size` - 1. backend: "shm" (shared memory of one machine), "gloo", or a plugin's. gloo_timeout:
-    milliseconds for which a rank waits for another, here and in every operation, with any backend.
+    rank: from 0 to `world_size` - 1. backend: "shm" (shared memory; over several machines the connections for calls),
+    "gloo", or a plugin's. gloo_timeout: milliseconds for which a rank waits for another, here and in every operation, with
+    any backend.
     Raises CollectiveTimeoutError when a rank does not come, CollectiveRankDiedError when one dies, RuntimeError when the
     ranks do not fit together.
     """

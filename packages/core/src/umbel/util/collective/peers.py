@@ -31,7 +31,7 @@ class Peers:
 
     def __init__(
         self,
-        connections: links.Links,
+        connections: links.Connections,
         *,
         group_name: str,
         rank: int,
@@ -46,7 +46,8 @@ class Peers:
         self.world_size = world_size
         self.timeout_s = timeout_s
         self.directory = directory
-        self.body_bytes_max = links.BODY_BYTES_MAX
+        self.is_one_machine = connections.is_one_machine
+        self.body_bytes_max = connections.body_bytes_max
         self.step_count = 0
         self.thread = 0
         self._waits_since_s = 0.0  # time.monotonic(); 0 while it does not wait for the others

@@ -15,8 +15,8 @@ from typing import Any
 
 import umbel
 from umbel import exceptions
-from umbel._client import answers, current
-from umbel.util.collective import assembly, meeting, peers, rounds, waiting
+from umbel._client import answers, current, inboxes
+from umbel.util.collective import assembly, links, meeting, peers, rounds, waiting
 
 NAME = "umbel.util.collective:"  # and the group's name, in the namespace of the calling code
 
@@ -31,11 +31,12 @@ class Place(meeting.Meeting):
         return self.declaration
 
 
-def meet(*, group_name: str, rank: int, world_size: int, backend: str, timeout_s: float) -> dict[int, Any]:
-    """Sockets to all other ranks. Raises CollectiveError; RuntimeError when the ranks do not fit together."""
+def meet(*, group_name: str, rank: int, world_size: int, backend: str, timeout_s: float) -> links.Connections:
+    """To all other ranks. Raises CollectiveError; RuntimeError when the ranks do not fit together."""
     due_s = time.monotonic() + PLACE_PATIENCE_S
-    with assembly.open_door() as door:
-        me = meeting.Arrival(rank, world_size, backend, door.getsockname())
+    process: bytes = getattr(current.engine(), "process_id", b"")
+    with assembly.open_door() as door, _inbox(door.getsockname()) as box:
+        me = meeting.Arrival(rank, world_size, backend, door.getsockname(), process)
         while time.monotonic() < due_s:
             actor = open_place(group_name, me)
             try:
@@ -45,13 +46,10 @@ def meet(*, group_name: str, rank: int, world_size: int, backend: str, timeout_s
             if isinstance(answer, meeting.Refuse):
                 raise RuntimeError(f"collective group {group_name!r}: {answer.text}")
             if isinstance(answer, meeting.Lead):
-                return _lead(actor, door, group_name, me, timeout_s)
+                return _lead(actor, door, box, group_name, me, timeout_s)
             if isinstance(answer, meeting.Join):
                 try:
-                    with _told(_Coming(group_name, rank, lambda: None)):
-                        return assembly.join(
-                            answer.door, group_name=group_name, rank=rank, world_size=world_size, timeout_s=timeout_s
-                        )
+                    return _join(answer, group_name, me, timeout_s)
                 except ConnectionRefusedError:  # the host has given up or died: whoever comes now begins anew
                     actor.abandon.remote(answer.door)
             time.sleep(CLOSED_S)
@@ -59,8 +57,31 @@ def meet(*, group_name: str, rank: int, world_size: int, backend: str, timeout_s
     raise peers.error_of(problem, group_name)
 
 
-def _lead(actor: Any, door: Any, group_name: str, me: meeting.Arrival, timeout_s: float) -> dict[int, Any]:
-    host = assembly.Host(door, group_name=group_name, rank=me.rank, world_size=me.world_size, timeout_s=timeout_s)
+@contextlib.contextmanager
+def _inbox(name: bytes) -> Iterator[inboxes.Inbox | None]:
+    """None where there are no other machines. Left open if it belongs to connections in the end."""
+    engine = current.engine()
+    has_others = engine.name == "native" and engine.links.remote is not None
+    box = engine.inboxes.open(name) if has_others else None
+    try:
+        yield box
+    finally:
+        if box is not None and not box.is_owned:
+            box.close()
+
+
+def _lead(
+    actor: Any, door: Any, box: inboxes.Inbox | None, group_name: str, me: meeting.Arrival, timeout_s: float
+) -> links.Connections:
+    host = assembly.Host(
+        door,
+        box,
+        process=me.process,
+        group_name=group_name,
+        rank=me.rank,
+        world_size=me.world_size,
+        timeout_s=timeout_s,
+    )
     try:
         with _told(_Coming(group_name, me.rank, host.missing)):
             return host.gather()
@@ -68,6 +89,18 @@ def _lead(actor: Any, door: Any, group_name: str, me: meeting.Arrival, timeout_s
         actor.abandon.remote(me.door)
         if declaration_of(group_name) is None:
             umbel.kill(actor)
+
+
+def _join(found: meeting.Join, group_name: str, me: meeting.Arrival, timeout_s: float) -> links.Connections:
+    """Raises ConnectionRefusedError when the host is not there any more."""
+    with _inbox(found.door) as box, _told(_Coming(group_name, me.rank, lambda: None)):
+        guest = assembly.Guest(
+            box, process=me.process, group_name=group_name, rank=me.rank, world_size=me.world_size, timeout_s=timeout_s
+        )
+        try:
+            return guest.join(found.door)
+        except ConnectionRefusedError:  # or it is on another machine
+            return guest.join_far(found.process)
 
 
 class _Coming:

@@ -1,4 +1,5 @@
-"""The backend for processes of one machine: small tensors travel in the frames, large ones through shared memory.
+"""The backend for processes of one machine: small tensors travel in the frames, large ones through shared memory. Where ranks are
+on several machines, all travel in the frames.
 
 Each rank has a file in memory without a name, which all map and only it writes. It is gone with the last process that
 maps it, however that ends. A large tensor passes in chunks through a few slots of that file, which stay in the
@@ -17,7 +18,7 @@ from collections.abc import Callable, Mapping, Sequence
 from typing import Any
 
 from umbel import exceptions, spi
-from umbel.util.collective import tensors
+from umbel.util.collective import framed, tensors
 
 SLOT_BYTES = 2 << 20  # a step of all ranks for each costs little beside copying it, and it stays in a cache
 SLOTS = 3
@@ -25,16 +26,15 @@ PAIR_SLOTS = 2  # for one rank's tensors to one other: written while the other i
 ALIGNMENT_BYTES = 64
 
 
-class SharedMemoryGroup:
+def group_of(peers: spi.CollectivePeers) -> framed.FramedGroup:
+    return SharedMemoryGroup(peers) if peers.is_one_machine else framed.FramedGroup(peers)
+
+
+class SharedMemoryGroup(framed.FramedGroup):
     """See `spi.CollectiveGroup`."""
 
     def __init__(self, peers: spi.CollectivePeers) -> None:
-        np = tensors.numpy()
-        self._ufuncs = {"sum": np.add, "product": np.multiply, "min": np.minimum, "max": np.maximum}
-        self._peers = peers
-        self._rank = peers.rank
-        self._others = [rank for rank in range(peers.world_size) if rank != peers.rank]
-        self._inline_bytes_max = peers.body_bytes_max
+        super().__init__(peers)
         self._written = 0  # chunks
         self._descriptors: dict[int, int] = {}
         self._areas: dict[int, Any] = {}
@@ -45,26 +45,20 @@ class SharedMemoryGroup:
             os.close(own)
             raise
 
-    def allreduce(self, tensor: Any, op: str) -> None:
-        array = tensors.flat(tensor, is_written=True)
-        tensors.check_reducible(array)
-        text = f"allreduce({op}) of {tensors.describe(tensor)}"
+    def _allreduce(self, text: str, array: Any, op: str) -> None:
         if array.nbytes <= self._inline_bytes_max:
-            parts = self._exchange_whole(text, array, self._others)
-            self._reduce(parts, op, array)
+            super()._allreduce(text, array, op)
             return
         rank, world_size = self._rank, self._peers.world_size
-        chunk_items = SLOT_BYTES // array.itemsize
-        chunks = [array[at : at + chunk_items] for at in range(0, array.size, chunk_items)]
 
         def write(chunk: Any, slots: Mapping[int, Any]) -> None:
             """All but the slice that this rank reduces itself."""
-            start, end = _slice_of(rank, world_size, chunk.size)
+            start, end = framed.slice_of(rank, world_size, chunk.size)
             slots[rank][:start] = chunk[:start]
             slots[rank][end:] = chunk[end:]
 
         def reduce(chunk: Any, slots: Mapping[int, Any]) -> None:
-            start, end = _slice_of(rank, world_size, chunk.size)
+            start, end = framed.slice_of(rank, world_size, chunk.size)
             parts = {one: (chunk if one == rank else slots[one])[start:end] for one in range(world_size)}
             result = slots[rank][start:end]
             self._reduce(parts, op, result)
@@ -72,21 +66,16 @@ class SharedMemoryGroup:
 
         def collect(chunk: Any, slots: Mapping[int, Any]) -> None:
             for one in self._others:
-                start, end = _slice_of(one, world_size, chunk.size)
+                start, end = framed.slice_of(one, world_size, chunk.size)
                 chunk[start:end] = slots[one][start:end]
 
-        self._pass(text, chunks, write=write, before=reduce, after=collect)
+        self._pass(text, _chunks(array), write=write, before=reduce, after=collect)
 
-    def reduce(self, tensor: Any, root: int, op: str) -> None:
-        is_root = root == self._rank
-        array = tensors.flat(tensor, is_written=is_root)
-        tensors.check_reducible(array)
-        text = f"reduce({op}) to rank {root} of {tensors.describe(tensor)}"
+    def _reduce_to(self, text: str, array: Any, root: int, op: str) -> None:
         if array.nbytes <= self._inline_bytes_max:
-            parts = self._exchange_whole(text, array, () if is_root else (root,))
-            if is_root:
-                self._reduce(parts, op, array)
+            super()._reduce_to(text, array, root, op)
             return
+        is_root = root == self._rank
 
         def write(chunk: Any, slots: Mapping[int, Any]) -> None:
             if not is_root:
@@ -98,14 +87,11 @@ class SharedMemoryGroup:
 
         self._pass(text, _chunks(array), write=write, before=reduce)
 
-    def broadcast(self, tensor: Any, root: int) -> None:
-        is_root = root == self._rank
-        array = tensors.flat(tensor, is_written=not is_root)
-        text = f"broadcast from rank {root} of {tensors.describe(tensor)}"
+    def _broadcast(self, text: str, array: Any, root: int) -> None:
         if array.nbytes <= self._inline_bytes_max:
-            parts = self._exchange_whole(text, array, self._others if is_root else ())
-            array[:] = parts[root]
+            super()._broadcast(text, array, root)
             return
+        is_root = root == self._rank
 
         def write(chunk: Any, slots: Mapping[int, Any]) -> None:
             if is_root:
@@ -117,14 +103,9 @@ class SharedMemoryGroup:
 
         self._pass(text, _chunks(array), write=write, before=read)
 
-    def allgather(self, outputs: Sequence[Any], tensor: Any) -> None:
-        array = tensors.flat(tensor)
-        described = tensors.describe(tensor)
-        results = _all_like(outputs, described, is_written=True)
-        text = f"allgather of {described}"
+    def _allgather(self, text: str, results: Sequence[Any], array: Any) -> None:
         if array.nbytes <= self._inline_bytes_max:
-            for rank, part in self._exchange_whole(text, array, self._others).items():
-                results[rank][:] = part
+            super()._allgather(text, results, array)
             return
 
         def write(chunk: Any, slots: Mapping[int, Any]) -> None:
@@ -135,20 +116,14 @@ class SharedMemoryGroup:
             for rank in self._others:
                 results[rank][chunk] = slots[rank]
 
-        self._pass(text, _slices(array.size, SLOT_BYTES // array.itemsize), write=write, before=read, dtype=array.dtype)
+        chunks = framed.slices_of(array.size, SLOT_BYTES // array.itemsize)
+        self._pass(text, chunks, write=write, before=read, dtype=array.dtype)
 
-    def reducescatter(self, output: Any, tensors_: Sequence[Any], op: str) -> None:
-        result = tensors.flat(output, is_written=True)
-        tensors.check_reducible(result)
-        described = tensors.describe(output)
-        inputs = _all_like(tensors_, described)
-        text = f"reducescatter({op}) of {described}"
-        rank, world_size = self._rank, self._peers.world_size
+    def _reducescatter(self, text: str, result: Any, inputs: Sequence[Any], op: str) -> None:
         if result.nbytes <= self._inline_bytes_max:
-            received = self._peers.exchange(text, {one: _bytes_of(inputs[one]) for one in self._others})
-            parts = {one: _array_from(body, result.dtype) for one, body in received.items()}
-            self._reduce({**parts, rank: inputs[rank]}, op, result)
+            super()._reducescatter(text, result, inputs, op)
             return
+        rank, world_size = self._rank, self._peers.world_size
         piece_items = SLOT_BYTES // world_size // ALIGNMENT_BYTES * ALIGNMENT_BYTES // result.itemsize
 
         def pieces(slots: Mapping[int, Any], writer: int, reader: int, count: int) -> Any:
@@ -164,15 +139,10 @@ class SharedMemoryGroup:
             parts = {one: pieces(slots, one, rank, count) for one in self._others}
             self._reduce({**parts, rank: inputs[rank][chunk]}, op, result[chunk])
 
-        chunks = _slices(result.size, piece_items)
+        chunks = framed.slices_of(result.size, piece_items)
         self._pass(text, chunks, write=write, before=reduce, dtype=result.dtype, slot_items=piece_items * world_size)
 
-    def send(self, tensor: Any, rank: int) -> None:
-        array = tensors.flat(tensor)
-        described = tensors.describe(tensor)
-        if array.nbytes <= self._inline_bytes_max:
-            self._peers.send(rank, described, _bytes_of(array))
-            return
+    def _send(self, described: str, array: Any, rank: int) -> None:
         chunks = _chunks(array)
 
         def write(index: int) -> None:
@@ -183,52 +153,17 @@ class SharedMemoryGroup:
         for index in range(len(chunks)):
             self._peers.send(rank, f"chunk {index}", meanwhile=functools.partial(write, index + 1))
 
-    def recv(self, tensor: Any, rank: int) -> None:
-        array = tensors.flat(tensor, is_written=True)
-        described = tensors.describe(tensor)
-        if array.nbytes <= self._inline_bytes_max:
-
-            def take(body: bytes) -> None:
-                array[:] = _array_from(body, array.dtype)
-
-            self._peers.receive(rank, described, take)
-            return
+    def _recv(self, described: str, array: Any, rank: int) -> None:
         self._peers.receive(rank, described, lambda _: None)
         for index, chunk in enumerate(_chunks(array)):
             slot = self._pair_slot(rank, index, chunk)
             self._peers.receive(rank, f"chunk {index}", functools.partial(_copy, chunk, slot))
-
-    def barrier(self) -> None:
-        self._peers.exchange("barrier")
 
     def close(self) -> None:
         self._areas.clear()
         descriptors, self._descriptors = self._descriptors, {}
         for descriptor in descriptors.values():
             os.close(descriptor)
-
-    # Small tensors
-
-    def _exchange_whole(self, text: str, array: Any, receivers: Sequence[int]) -> dict[int, Any]:
-        """The whole tensor to some ranks. Returns what came, and its own, by rank."""
-        body = _bytes_of(array) if receivers else b""
-        received = self._peers.exchange(text, dict.fromkeys(receivers, body))
-        parts = {one: _array_from(part, array.dtype) for one, part in received.items() if len(part) == array.nbytes}
-        parts[self._rank] = array
-        return parts
-
-    def _reduce(self, parts: Mapping[int, Any], op: str, result: Any) -> None:
-        """In the order of the ranks, so that the same bits come out everywhere. `result` may be one of them."""
-        ufunc = self._ufuncs[op]
-        if len(parts) == 1:
-            result[:] = parts[0]
-            return
-        if len(parts) > 2:  # a later part must not be written over before it is read
-            overlaps = tensors.numpy().may_share_memory
-            parts = {rank: part.copy() if rank > 1 and overlaps(part, result) else part for rank, part in parts.items()}
-        ufunc(parts[0], parts[1], out=result)
-        for rank in range(2, len(parts)):
-            ufunc(result, parts[rank], out=result)
 
     # Large tensors
 
@@ -312,39 +247,10 @@ def _make_file(size_bytes: int) -> int:
     return descriptor
 
 
-def _slice_of(rank: int, world_size: int, count: int) -> tuple[int, int]:
-    """Which of `count` elements this rank reduces."""
-    return rank * count // world_size, (rank + 1) * count // world_size
-
-
 def _chunks(array: Any) -> list[Any]:
     items = SLOT_BYTES // array.itemsize
     return [array[at : at + items] for at in range(0, array.size, items)]
 
 
-def _slices(count: int, size: int) -> list[slice]:
-    return [slice(at, min(at + size, count)) for at in range(0, count, size)]
-
-
-def _all_like(found: Sequence[Any], described: str, *, is_written: bool = False) -> list[Any]:
-    """The tensors of a list, flat. Raises ValueError when one is of another shape or type."""
-    for index, one in enumerate(found):
-        if tensors.describe(one) != described:
-            raise ValueError(
-                f"all tensors must be alike: the one of index {index} in the list is {tensors.describe(one)}, "
-                f"the other is {described}"
-            )
-    return [tensors.flat(one, is_written=is_written) for one in found]
-
-
 def _copy(target: Any, source: Any, _: bytes) -> None:
     target[:] = source
-
-
-def _bytes_of(array: Any) -> bytes:
-    data: bytes = array.tobytes()
-    return data
-
-
-def _array_from(body: bytes, dtype: Any) -> Any:
-    return tensors.numpy().frombuffer(body, dtype=dtype)
