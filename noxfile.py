@@ -239,15 +239,37 @@ def chaos(session: nox.Session) -> None:
 
 
 @nox.session
-def bench(session: nox.Session) -> None:
-    """Measure Umbel and Ray side by side and write docs/benchmarks.md."""
-    _install(session, PACKAGES[0], "numpy")
+def scale(session: nox.Session) -> None:
+    """Measure what a cluster's control costs with 100 and with 2,000 simulated nodes."""
+    _install(session, PACKAGES[0])
+    session.run("python", "benchmarks/scale.py", *session.posargs)
+
+
+@nox.session
+def figures(session: nox.Session) -> None:
+    """Measure what has no row in docs/benchmarks.md, beside Ray where that has it too, and write docs/figures.md."""
+    package = PACKAGES[0]
+    _install(session, package, *package.group("test-torch"), *package.group("test-optional"))
+    command = ["python", "benchmarks/figures.py", "--peer-python", str(_peer_python(session))]
+    session.run(*command, *(session.posargs or ["--write", "docs/figures.md"]))
+
+
+def _peer_python(session: nox.Session) -> Path:
+    """Of an environment that has what the benchmarks compare with, made once for all jobs."""
     peer = Path(session.cache_dir).resolve() / "peer"
     peer_python = peer / "bin" / "python"
     if not (peer / "installed").exists():
         session.run(sys.executable, "-m", "venv", "--clear", str(peer), external=True)
         session.run(str(peer_python), "-m", "pip", "install", "--quiet", PEER, "numpy", external=True)
         (peer / "installed").write_text(PEER)
+    return peer_python
+
+
+@nox.session
+def bench(session: nox.Session) -> None:
+    """Measure Umbel and Ray side by side and write docs/benchmarks.md."""
+    _install(session, PACKAGES[0], "numpy")
+    peer_python = _peer_python(session)
     ours = Path(session.virtualenv.location).resolve() / "bin" / "python"
     command = ["python", "benchmarks/compare.py", "--umbel-python", str(ours), "--peer-python", str(peer_python)]
     session.run(*command, *(session.posargs or ["--write", "docs/benchmarks.md"]))

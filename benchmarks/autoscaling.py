@@ -1,12 +1,13 @@
 """Measures how long the autoscaler plans, with many nodes that are in use and much that waits.
 
-    python benchmarks/autoscaling.py
+    python benchmarks/autoscaling.py [--nodes N ...]
 
 What is printed is CPU time of one plan, in this process; nothing else runs.
 """
 
 from __future__ import annotations
 
+import argparse
 import time
 from collections.abc import Iterator
 
@@ -36,7 +37,9 @@ def demands() -> Iterator[tuple[str, events.DemandChanged]]:
 
 
 def main() -> None:
-    for count in NODES:
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("--nodes", type=int, nargs="+", default=NODES, help="of the cluster; default 100, then 2,000")
+    for count in parser.parse_args().nodes:
         for what, waiting in demands():
             machine = autoscaler.Autoscaler(node_types.Settings(TYPES, 20_000, upscaling_speed=10.0))
             for number in range(count):

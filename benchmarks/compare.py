@@ -53,10 +53,14 @@ class Side:
             result = Path(folder) / "result.json"
             command = [str(self.python), str(PROGRAM), self.module, "--rows", ",".join(keys), "--json", str(result)]
             command += ["--quick"] * is_quick
-            environment = {**os.environ, **PEER_QUIET}
             try:
                 done = subprocess.run(
-                    command, env=environment, capture_output=True, text=True, timeout=GROUP_LIMIT_S, check=False
+                    command,
+                    env={**os.environ, **PEER_QUIET},
+                    capture_output=True,
+                    text=True,
+                    timeout=GROUP_LIMIT_S,
+                    check=False,
                 )
             except subprocess.TimeoutExpired:
                 self.errors.update(dict.fromkeys(keys, f"no end within {GROUP_LIMIT_S:g} s"))
@@ -164,11 +168,18 @@ def pool_cells(key: str, ours: Side, pools: Sequence[Side]) -> list[str]:
     return [ROW_BY_KEY[key].title, *shown_values, "yes" if is_ahead else "**no**"]
 
 
-def machine(ours: Side, peer: Side) -> str:
+def hardware() -> str:
+    """When, and on what."""
     memory_gib = os.sysconf("SC_PAGE_SIZE") * os.sysconf("SC_PHYS_PAGES") / 2**30
     return (
         f"{datetime.date.today():%B %Y}; {os.cpu_count()} cores ({platform.machine()}), {memory_gib:.0f} GiB, "
-        f"{platform.system()}; Umbel {ours.version} on Python {ours.python_version}, "
+        f"{platform.system()}"
+    )
+
+
+def machine(ours: Side, peer: Side) -> str:
+    return (
+        f"{hardware()}; Umbel {ours.version} on Python {ours.python_version}, "
         f"{peer.module.capitalize()} {peer.version} on Python {peer.python_version}."
     )
 

@@ -31,6 +31,9 @@ START_S = 30.0
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument("--directory", default=None, help="where the data lies; the default is the temporary directory")
+    parser.add_argument(
+        "--records", type=int, default=RECORDS, help="that are kept, a multiple of 10,000; default 100,000"
+    )
     chosen = parser.parse_args()
     with tempfile.TemporaryDirectory(dir=chosen.directory) as folder:
         columns = {"disk": {"one write": sync_s(Path(folder))}}
@@ -38,7 +41,7 @@ def main() -> None:
             (Path(folder) / name).mkdir()
             with serving(Path(folder) / name) as url:
                 if url:
-                    columns[name] = measure(url)
+                    columns[name] = measure(url, chosen.records)
     rows = list(dict.fromkeys(row for column in columns.values() for row in column))
     print(f"| | {' | '.join(columns)} |\n|---|{'---|' * len(columns)}")
     for row in rows:
@@ -57,7 +60,7 @@ def sync_s(folder: Path) -> tuple[float, float]:
         return taken_s(append, 300)
 
 
-def measure(url: str) -> dict[str, tuple[float, float]]:
+def measure(url: str, records: int) -> dict[str, tuple[float, float]]:
     numbers = itertools.count(1)
     found = {}
     with contextlib.closing(opening.open_storage(url, timeout_s=30.0)) as storage:
@@ -65,23 +68,23 @@ def measure(url: str) -> dict[str, tuple[float, float]]:
         keys = itertools.count()
 
         def commit(count: int) -> None:
-            writes = [(f"actors/{next(keys) % RECORDS:08d}", os.urandom(VALUE_BYTES)) for _ in range(count)]
+            writes = [(f"actors/{next(keys) % records:08d}", os.urandom(VALUE_BYTES)) for _ in range(count)]
             storage.commit(writes, fencing=lease.fencing, number=next(numbers))
 
-        for _ in range(RECORDS // 10_000):
+        for _ in range(records // 10_000):
             commit(10_000)
         for count, rounds in BATCHES.items():
             found["one write" if count == 1 else f"{count:,} writes"] = taken_s(
                 lambda count=count: commit(count), rounds
             )  # type: ignore[misc]
-        found[f"loading {RECORDS:,} records"] = taken_s(lambda: check(storage), 3)
+        found[f"loading {records:,} records"] = taken_s(lambda: check(storage, records), 3)
         found["renewing the lease"] = taken_s(lambda: storage.renew(lease.fencing), 50)
         found["asking who leads"] = taken_s(storage.leader, 50)
     return found
 
 
-def check(storage: spi.ControlStorage) -> None:
-    if sum(1 for _ in storage.load()) != RECORDS:
+def check(storage: spi.ControlStorage, records: int) -> None:
+    if sum(1 for _ in storage.load()) != records:
         raise SystemExit("records are missing")
 
 

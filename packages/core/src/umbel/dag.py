@@ -8,6 +8,7 @@ print(umbel.get(compiled.execute(1)))
 
 from __future__ import annotations
 
+from umbel._client import modules as _modules
 from umbel._client.graphs.compiled import CompiledDAG as CompiledDAG
 from umbel._client.graphs.compiled import CompiledDAGFuture as CompiledDAGFuture
 from umbel._client.graphs.compiled import CompiledDAGRef as CompiledDAGRef
@@ -20,6 +21,8 @@ from umbel._client.graphs.nodes import InputAttributeNode as InputAttributeNode
 from umbel._client.graphs.nodes import InputNode as InputNode
 from umbel._client.graphs.nodes import MultiOutputNode as MultiOutputNode
 from umbel._client.graphs.settings import DAGContext as DAGContext
+
+__getattr__ = _modules.attributes_of(__name__)  # says what is missing
 
 __all__ = [
     "ClassMethodNode",

@@ -1,8 +1,8 @@
 """Machines that are one here but for their networks: each in a network namespace of its own, all on one bridge.
 
 The namespaces belong to processes that end when the test does, even by `kill -9`, and all that is in them goes with them: nothing
-has a name, and nothing is made in the network of this machine. Needs Debian's iproute2 and util-linux, and the right to make
-namespaces: root's, or that of making user namespaces.
+has a name, and nothing is made in the network of this machine. Needs Debian's iproute2, iptables and util-linux, and the right to
+make namespaces: root's, or that of making user namespaces. A test that meets what is not there is skipped.
 """
 
 from __future__ import annotations
@@ -14,14 +14,19 @@ import shutil
 import subprocess
 from collections.abc import Collection
 
+import pytest
+
 TIMEOUT_S = 60
 PREFIX = "10.77.0."  # of addresses; nobody outside sees them
 BEHIND_NAT = "192.168.77.2"  # of every host that is behind a router of its own, as at most homes it is the same
 ROUTER = "192.168.77.1"
 
 
-class NotPermitted(Exception):
+class NotPermitted(pytest.skip.Exception):
     """There can be no such networks here; the reason."""
+
+    def __init__(self, reason: str) -> None:
+        super().__init__(f"networks cannot be made here: {reason}")
 
 
 OWN_MEMORY = "mount -t tmpfs tmpfs /dev/shm"

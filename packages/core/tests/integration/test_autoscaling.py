@@ -239,6 +239,13 @@ def cli(*arguments: str) -> str:
     return done.stdout
 
 
+def refused(*arguments: str) -> tuple[int, str]:
+    """The exit code, and what is said on standard error."""
+    command = [sys.executable, "-m", "umbel.cli", *arguments]
+    done = subprocess.run(command, capture_output=True, text=True, timeout=TIMEOUT_S, check=False)
+    return done.returncode, done.stderr
+
+
 def test_commands_start_change_explain_and_end_a_cluster(home: Path) -> None:
     path = home / "cluster.json"
     types = described().content["available_node_types"]
@@ -263,6 +270,13 @@ def test_commands_start_change_explain_and_end_a_cluster(home: Path) -> None:
     head, small = sorted(cli("sessions").splitlines(), key=lambda line: not line.endswith(", the head"))
     assert head.endswith(", the head")
     assert ", of the head at 127.0.0.1:" in small
+    assert cli("get-head-ip", str(path)) == cli("get-worker-ips", str(path)) == "127.0.0.1\n"
+    assert cli("exec", str(path), "echo $UMBEL_ADDRESS") == f"{running}\n"
+    assert refused("exec", str(path), "exit 7") == (7, "")
+    for arguments in (("exec", str(path), "true", "-n", "other"), ("get-head-ip", str(path), "-n", "other")):
+        code, told = refused(*arguments)
+        assert code == 1
+        assert f"the cluster 'other' does not run on this machine; `umbel up {path}` starts it" in told
     for answer in ("n\n", ""):
         kept = subprocess.run(
             [sys.executable, "-m", "umbel.cli", "down", str(path)],

@@ -138,6 +138,8 @@ def test_commands_start_join_show_and_stop(home: str) -> None:
     found = json.loads(command("status", "--json", "--session", head_session))["nodes"]
     assert [one["is_head"] for one in found] == [True, False]
     assert found[1]["labels"] == {"zone": "a"}
+    assert command("get-head-ip") == command("get-head-ip", "--session", node_session) == "127.0.0.1\n"
+    assert command("get-worker-ips") == "127.0.0.1\n"
     assert [one["pid"] for one in found] == [sessions.daemon_of(one) for one in (head_session, node_session)]
     command("stop", "--session", node_session)
     assert f"Node {node} (at {found[1]['address']}) is dead: umbel stop" in command("status", "--session", head_session)

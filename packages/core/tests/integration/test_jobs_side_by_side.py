@@ -213,33 +213,74 @@ def test_tasks_are_stopped_for_a_job_that_wants_it_and_run_again_at_no_cost(
     )
 
 
-def test_priorities_count_on_other_nodes_too() -> None:
-    """Tasks of two programs of the head, which can run on the other node alone."""
+@pytest.fixture
+def far() -> Iterator[Start]:
+    """This process is a driver of a cluster's head, whose other node alone has the resource "there". Starts other programs of the
+    head, whose tasks want that."""
+    running = []
     with homes.own_home() as home:
         nodes = cluster_utils.Cluster(initialize_head=True, head_node_args={"num_cpus": 1})
         nodes.add_node(num_cpus=2, resources={"there": 100})
-        log = pathlib.Path(home, "log")
-        source = PROGRAM.format(address=nodes.address, config="priority=10", short_s=SHORT_S)
-        source = source.replace("@umbel.remote", "@umbel.remote(resources={'there': 1})")
+
+        def begin(config: str) -> tuple[drivers.Driver, str]:
+            source = PROGRAM.format(address=nodes.address, config=config, short_s=SHORT_S)
+            made = drivers.Driver(source.replace("@umbel.remote", "@umbel.remote(resources={'there': 1})"), home)
+            running.append(made)
+            return made, made.line()
+
         umbel.init(address=nodes.address)
         try:
-
-            @umbel.remote(resources={"there": 1})
-            def note(letter: str) -> None:
-                with open(log, "a") as file:
-                    file.write(letter)
-                time.sleep(SHORT_S)
-
-            low = [note.remote("L") for _ in range(1_000)]
-            high = drivers.Driver(source, home)
-            high.line()  # which has come before those
-            high.tell(f"umbel.get([note.remote({str(log)!r}, 'H', {SHORT_S}) for _ in range(40)])")
-            high.line()
-            assert len(umbel.wait(low, num_returns=len(low), timeout=0)[1]) > 50, "the low ones had ended before"
-            order = log.read_text()
-            places = [place for place, letter in enumerate(order) if letter == "H"]
-            assert order[places[10] : places[30]].count("L") <= 4, order
-            high.end()
+            yield begin
         finally:
+            for one in running:
+                one.end()
             umbel.shutdown()
             nodes.shutdown()
+
+
+def test_priorities_count_on_other_nodes_too(far: Start, tmp_path: pathlib.Path) -> None:
+    log = tmp_path / "log"
+
+    @umbel.remote(resources={"there": 1})
+    def note(letter: str) -> None:
+        with open(log, "a") as file:
+            file.write(letter)
+        time.sleep(SHORT_S)
+
+    low = [note.remote("L") for _ in range(1_000)]
+    high, _ = far("priority=10")  # which has come before those
+    high.tell(f"umbel.get([note.remote({str(log)!r}, 'H', {SHORT_S}) for _ in range(40)])")
+    high.line()
+    assert len(umbel.wait(low, num_returns=len(low), timeout=0)[1]) > 50, "the low ones had ended before"
+    order = log.read_text()
+    places = [place for place, letter in enumerate(order) if letter == "H"]
+    assert order[places[10] : places[30]].count("L") <= 4, order
+
+
+def test_tasks_are_stopped_on_other_nodes_too(far: Start, tmp_path: pathlib.Path) -> None:
+    """Long ones, of which one must not be run again; the other is, there, at no cost."""
+    go, log = tmp_path / "go", tmp_path / "log"
+    refs = [
+        wait_for.options(resources={"there": 1}, max_retries=retries, name=f"t{retries}").remote(
+            str(go), str(log), retries
+        )
+        for retries in (0, 1)
+    ]
+    drivers.wait_until(lambda: sorted(begun(log)) == [0, 1])
+    high, high_id = far("priority=10, preempt=True")  # it has run a task, for which one was stopped
+    drivers.wait_until(lambda: sorted(begun(log)) == [0, 1, 1], what="it to run again")
+    high.tell("umbel.get(note.remote(os.devnull, '', 0))")
+    assert high.line() == "None"
+    drivers.wait_until(
+        lambda: sorted(begun(log)) == [0, 1, 1, 1], what="it to run again, more often than one retry allows"
+    )
+    go.touch()
+    assert umbel.get(refs, timeout=TIMEOUT_S) == [0, 1]
+    assert sorted(begun(log)) == [0, 1, 1, 1]
+
+    def told() -> str:
+        return " ".join(one.error_message or "" for one in state.list_tasks(detail=True, filters=[("name", "=", "t1")]))
+
+    drivers.wait_until(
+        lambda: f"was stopped for job {high_id} of priority 10, which waits for CPU" in told(), what=told()
+    )

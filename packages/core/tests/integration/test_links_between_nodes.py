@@ -11,6 +11,7 @@ from typing import Any
 
 import drivers
 import homes
+import psutil
 import pytest
 
 from umbel import cluster_utils, exceptions
@@ -337,6 +338,30 @@ def test_a_flood_of_strangers_for_a_process_leaves_nothing_open_and_keeps_nobody
     errors = owner.finish(TIMEOUT_S)[1]
     assert 1 <= errors.count("refused a connection from 127.0.0.1") <= 4, errors
     assert wrong.as_text() not in errors
+
+
+def test_ten_thousand_strangers_cost_the_daemon_no_memory(cluster: Cluster) -> None:
+    """Who say something wrong, or begin and go away, each from another address than the one before."""
+    daemon = psutil.Process(cluster.nodes[0].pid)
+    address = addresses.parse(cluster.nodes[0].address)
+    preamble = handshake.encode_preamble(handshake.AGENT, is_tls=False)
+    sayings = (preamble + bytes(200), preamble[:4], b"GET / HTTP/1.1\r\n\r\n", os.urandom(2_000), preamble, b"")
+
+    def come(count: int) -> int:
+        """So many of them; what the daemon has in memory when all have gone."""
+        files = daemon.num_fds()
+        for number in range(count):
+            own = (f"127.0.0.{2 + number % 200}", 0)
+            with (
+                socket.create_connection((address.host, address.port), TIMEOUT_S, own) as stranger,
+                contextlib.suppress(ConnectionError),  # it may have been refused already
+            ):
+                stranger.sendall(sayings[number % len(sayings)])
+        drivers.wait_until(lambda: daemon.num_fds() <= files, what="all that came to be closed again")
+        return int(daemon.memory_info().rss)
+
+    before = come(500)  # with what is loaded when the first come
+    assert come(10_000) - before < 3 << 20
 
 
 def test_doors_of_processes_that_ended_are_removed(cluster: Cluster) -> None:

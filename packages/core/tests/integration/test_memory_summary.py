@@ -193,6 +193,29 @@ def test_explain_command_says_why_an_object_is_alive() -> None:
     drivers.wait_until(lambda: "not known here any more" in commands.run("explain", gone).stdout)
 
 
+def test_calls_that_are_kept_to_compute_values_again_are_told() -> None:
+    """Of an object that has gone as well, if what was computed from it needs that."""
+
+    @umbel.remote(num_cpus=0)
+    def grow(array: Any, _beside: bytes) -> Any:
+        return array + 1
+
+    first = make.remote()
+    second = grow.remote(first, bytes(50_000))
+    umbel.get(second)
+    first_id = first.hex()
+    del first
+    drivers.wait_until(lambda: "not known here any more" in commands.run("explain", first_id).stdout)
+    gone = commands.run("explain", first_id).stdout
+    assert (
+        f"driver (pid {os.getpid()}) keeps the call of make that made it, with 1000 B of arguments, also for 1 other"
+        in gone
+    )
+    assert one_with(texts(second), "keeps the call of", "grow that made it, with 49.", "again if it is lost")
+    summary = memory.memory_summary(stats_only=True, units="KB")
+    assert f"driver (pid {os.getpid()}) keeps 2 calls to compute lost values again, with 50." in summary
+
+
 def test_summary_without_the_history_says_what_is_missing() -> None:
     output, _ = drivers.run(
         """

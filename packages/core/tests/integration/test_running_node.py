@@ -196,6 +196,47 @@ def test_a_detached_actor_is_found_by_later_programs_and_restarts_without_its_cr
     again, new_pid = machine.run(counter).split()
     assert again == "1"
     assert new_pid != pid
+    assert "has ended" in machine.umbel("kill-actor", "counter")
+    assert "no living actor is called 'counter'; `umbel list" in machine.umbel("kill-actor", "counter", is_right=False)
+
+
+def test_a_named_actor_is_killed_by_its_name_and_namespace(machine: Machine) -> None:
+    session = machine.start()
+    source = """
+        import os, sys, umbel
+
+        umbel.init(namespace=sys.argv[1])
+
+        @umbel.remote(max_restarts=-1)
+        class Busy:
+            def pid(self):
+                return os.getpid()
+
+        actor = Busy.options(name="busy", lifetime="detached", get_if_exists=True).remote()
+        print(umbel.get(actor.pid.remote()))
+    """
+
+    def pid_in(namespace: str) -> str:
+        return machine.run(source.replace("sys.argv[1]", repr(namespace))).strip()
+
+    pids = {namespace: pid_in(namespace) for namespace in ("a", "b")}
+    told = machine.umbel("kill-actor", "busy", "--force", is_right=False)
+    assert "actors of several namespaces are called 'busy'; say which by --namespace: a, b" in told
+    told = machine.umbel("kill-actor", "--name", "busy", "--namespace", "a", "--force", "--address", session)
+    assert told == "Actor 'busy' has been killed.\n"
+    assert pid_in("a") != pids["a"], "it has restarts left"
+    machine.umbel("kill-actor", "busy", "--namespace", "a", "--force", "--no-restart")
+    assert "no living actor is called 'busy' in the namespace 'a'" in machine.umbel(
+        "kill-actor", "busy", "--namespace", "a", is_right=False
+    )
+    assert pid_in("b") == pids["b"]
+    assert "say which actor, once" in machine.umbel("kill-actor", is_right=False)
+
+
+def test_a_node_that_listens_nowhere_has_no_address_to_tell(machine: Machine) -> None:
+    machine.start()
+    assert "start it with --port for others to join" in machine.umbel("get-head-ip", is_right=False)
+    assert machine.umbel("get-worker-ips") == ""
 
 
 def test_jobs_have_namespaces_and_workers_of_their_own_and_see_only_their_own_output(machine: Machine) -> None:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import importlib
 import os
 import shlex
 import subprocess
@@ -181,7 +182,8 @@ def test_packages_are_installed_over_the_drivers(session: None, tmp_path: Path, 
         value, path, *places = child.stdout.split()
         assert packages(places) == packages(sys.path)
         installer = metadata.distribution(f"tiny{field}").read_text("INSTALLER")
-        return sys.executable, [value, path], cloudpickle_path(), installer
+        module = importlib.import_module(f"tiny{field}")
+        return sys.executable, [value, path], cloudpickle_path(), installer, os.stat(str(module.__file__)).st_nlink
 
     def packages(places: list[str]) -> list[str]:
         return [place for place in places if place.endswith("-packages")]
@@ -191,11 +193,12 @@ def test_packages_are_installed_over_the_drivers(session: None, tmp_path: Path, 
 
         return str(cloudpickle.__file__)
 
-    python, child, path, installer = get(look.remote())
+    python, child, path, installer, links = get(look.remote())
     assert python.startswith(str(cache_dir))
     assert child == ["11", umbel.__file__]
     assert path == cloudpickle_path()
     assert installer is not None and installer.strip() == field
+    assert (links > 1) == (field == "uv"), "uv links files to those of its cache, pip copies"
     with pytest.raises(ModuleNotFoundError):
         get(imported.remote(f"tiny{field}"))
 

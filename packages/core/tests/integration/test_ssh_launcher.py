@@ -188,7 +188,14 @@ def test_cluster_of_a_file_with_its_head_and_nodes_on_other_machines(config: dic
     drivers.wait_until(lambda: len(json.loads(cli("sessions", "--json"))) == 2, timeout_s=90, what="its node to join")
     told = [one["labels"] for one in json.loads(cli("sessions", "--json"))]
     assert [one["umbel.io/instance-id"][:13] for one in told if "umbel.io/instance-id" in one] == ["ssh-127-0-0-2"]
+    assert cli("get-head-ip", str(path)) == "127.0.0.1\n"
+    assert len(cli("get-worker-ips", str(path)).split()) == 1
+    assert f"{config['ssh_port']}" in cli("exec", str(path), "echo of $SSH_CONNECTION")
     assert "ended" in cli("down", str(path), "--yes")
     assert "nothing of it runs there" in cli("down", str(path), "--yes")
+    gone = [sys.executable, "-m", "umbel.cli", "get-head-ip", str(path)]
+    done = subprocess.run(gone, capture_output=True, text=True, timeout=120, check=False)
+    assert done.returncode == 1
+    assert "127.0.0.1: the command ended with 1: nothing of it runs there" in done.stderr
     assert json.loads(cli("sessions", "--json")) == []
     assert not (Path(os.environ["TMPDIR"]) / ".umbel" / "clusters").exists()

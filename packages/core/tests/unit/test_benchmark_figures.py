@@ -88,3 +88,21 @@ def test_what_prepares_an_operation_comes_before_each_and_is_not_timed(monkeypat
     workload = measure.Workload(lambda: takes("operation", 2.0), 6.0, prepare=lambda: takes("prepare", 16.0))
     assert measure.rate(workload, effort).samples == [3.0, 3.0]
     assert done == ["prepare", "operation"] * 5  # one to warm up, two samples of two
+
+
+def test_what_other_programs_print_stands_on_the_page_with_what_it_is_and_how_to_get_it() -> None:
+    from benchmarks import figures
+
+    assert all((figures.FOLDER / f"{name}.py").is_file() for name in figures.PROGRAMS)
+    text = figures.section("locality", ["--bytes", "8"], "8 MiB: 1 ms", is_good=False)
+    assert text == (
+        "## `benchmarks/locality.py --bytes 8`\n\nWhat it saves that tasks run where their large arguments are.\n\n"
+        "```text\n8 MiB: 1 ms\n```\n\nIt has failed, or missed a bar of its own.\n"
+    )
+
+
+def test_a_program_that_fails_is_told_with_what_it_has_printed() -> None:
+    from benchmarks import figures
+
+    said, is_good = figures.run("locality", ["--bytes", "nonsense"])
+    assert (said, is_good) == ("nothing", False)

@@ -2,15 +2,20 @@
 
 from __future__ import annotations
 
+import doctest
 import importlib.metadata
+import inspect
+import re
 import subprocess
 import sys
 from pathlib import Path
+from unittest import mock
 
 import pytest
 
 import umbel
 from umbel import exceptions
+from umbel._client import modules
 
 ROOT = Path(__file__).resolve().parents[4]
 
@@ -43,29 +48,55 @@ def test_library_elsewhere_on_the_path_imports_as_part_of_umbel(tmp_path: Path) 
 
 @pytest.mark.parametrize("library", ["data", "train", "tune", "serve", "rl"])
 def test_library_that_is_not_released_says_so(library: str) -> None:
-    said = f"umbel.{library} is not in this version of Umbel: the library is not released yet"
-    with pytest.raises(ModuleNotFoundError, match=said):
+    said = "it is not in this version of Umbel: the library is not released yet, so there is nothing to install"
+    with pytest.raises(ModuleNotFoundError, match=f"umbel.{library} is not in this version"):
         importlib.import_module(f"umbel.{library}")
-    with pytest.raises(ModuleNotFoundError, match=said):
+    with pytest.raises(ModuleNotFoundError, match=f"umbel.{library} is not in this version"):
+        exec(f"from umbel import {library}")
+    with pytest.raises(exceptions.UnsupportedAttribute, match=f"umbel has no '{library}': {said}"):
         getattr(umbel, library)
+    assert not hasattr(umbel, library)
+    assert getattr(umbel, library, None) is None
 
 
-@pytest.mark.parametrize(
-    ("module", "name"),
-    [
-        ("umbel", "job_submission"), ("umbel", "client"), ("umbel", "Language"), ("umbel.util", "accelerators"),
-        ("umbel.util", "iter"), ("umbel.util", "pdb"), ("umbel.util", "connect"),
-        ("umbel.experimental", "wait_tensor_freed"), ("umbel.experimental", "set_target_for_ref"),
-    ],
-)  # fmt: skip
-def test_name_of_ray_that_is_missing_says_so(module: str, name: str) -> None:
+def test_library_that_is_there_and_lacks_another_says_which(tmp_path: Path) -> None:
+    (tmp_path / "umbel" / "tune").mkdir(parents=True)
+    (tmp_path / "umbel" / "tune" / "__init__.py").write_text("import umbel.train")
+    program = f"import sys; sys.path.append({str(tmp_path)!r}); import umbel; umbel.tune"
+    done = subprocess.run([sys.executable, "-c", program], capture_output=True, text=True, check=False)
+    assert "PlannedModule: umbel.train is not in this version of Umbel" in done.stderr
+
+
+def test_package_can_be_walked_over() -> None:
+    """As `inspect`, doctest and mock do."""
+    names = {*dir(umbel), *umbel.__all__, *modules.LIBRARIES, *modules.LAZY}
+    assert {name for name in names if not hasattr(umbel, name)} == modules.LIBRARIES
+    assert dict(inspect.getmembers(umbel))["remote"] is umbel.remote
+    assert doctest.DocTestFinder(exclude_empty=False).find(umbel)
+    with mock.patch.object(umbel, "data", "a stand-in", create=True):
+        assert umbel.data == "a stand-in"  # type: ignore[attr-defined]
+
+
+@pytest.mark.parametrize("full_name", sorted(modules.PLANNED))
+def test_name_of_ray_that_is_missing_says_so(full_name: str) -> None:
+    module, _, name = full_name.rpartition(".")
     found = importlib.import_module(module)
     with pytest.raises(exceptions.UnsupportedAttribute, match=f"{module} has no '{name}': it is not in this version"):
         getattr(found, name)
     assert not hasattr(found, name)
-    with pytest.raises(ModuleNotFoundError, match=f"{module}.{name} is not in this version of Umbel"):
-        importlib.import_module(f"{module}.{name}")
-    assert name in (ROOT / "README.md").read_text()
+    for statement in (f"import {full_name}", f"from {module} import {name}"):
+        with pytest.raises(ModuleNotFoundError, match=f"{full_name} is not in this version of Umbel"):
+            exec(statement)
+    assert re.search(rf"\b{name}\b", (ROOT / "README.md").read_text()), "README.md lists what is missing"
+
+
+def test_names_that_ray_has_are_there() -> None:
+    """A few that are a line each."""
+    from umbel.cloudpickle import CloudPickler, Pickler  # noqa: F401
+    from umbel.types import ObjectRef
+    from umbel.util.multiprocessing import JoinableQueue  # noqa: F401
+
+    assert ObjectRef[int] == umbel.ObjectRef[int]
 
 
 def test_reference_does_not_tell_its_transport_and_says_so() -> None:

@@ -50,6 +50,17 @@ def test_wrong_values_are_refused(wrong: dict[str, Any], error: type[Exception],
     assert told in str(raised.value)
 
 
+def test_it_is_made_of_what_json_says() -> None:
+    made = JobConfig.from_json({"metadata": {"team": "x"}, "priority": 2, "runtime_env": {"env_vars": {"A": "1"}}})
+    assert (made.metadata, made.priority, made.runtime_env) == ({"team": "x"}, 2, {"env_vars": {"A": "1"}})
+    with pytest.raises(
+        ValueError, match=r"a JobConfig may have .*priority, weight, preempt, got client_job, what; remove"
+    ):
+        JobConfig.from_json({"what": 1, "client_job": True})
+    with pytest.raises(exceptions.UnsupportedAttribute, match=r"pass logging_config to init\(\)"):
+        made.set_py_logging_config({})
+
+
 def test_what_is_of_other_languages_is_ignored_with_a_warning() -> None:
     with pytest.warns(
         UserWarning, match=r"JobConfig\(\) ignores jvm_options, code_search_path: Umbel runs Python only"

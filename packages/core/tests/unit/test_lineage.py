@@ -45,6 +45,23 @@ def test_chain_is_kept_for_its_end_and_run_from_its_beginning() -> None:
     assert len(book) == 0
 
 
+def test_what_is_kept_is_told_and_for_how_many() -> None:
+    book = make()
+    book.keep(1, "root", [0], (), 10)
+    for seq in (2, 3):
+        book.keep(seq, f"leaf {seq}", [0], (oid(1), oid(9)), 20)
+    book.refuse(4, [0], "retries_disabled")
+    book.freed(oid(1))
+    assert book.told(oid(1)) == ("root", 10, 2)
+    assert book.told(oid(3)) == ("leaf 3", 20, 0)
+    assert book.told(oid(9)) == (None, 0, 2), "it was put"
+    assert [book.told(one) for one in (oid(4), oid(5), oid(1, owner=OTHER))] == [None, None, None]
+    assert (book.kept_count(), book.size_bytes) == (3, 50)
+    book.freed(oid(2))
+    book.freed(oid(3))
+    assert (book.told(oid(1)), book.kept_count()) == (None, 0)
+
+
 def test_shared_need_is_run_once_and_before_both() -> None:
     book = make()
     book.keep(1, "root", [0], (), 1)

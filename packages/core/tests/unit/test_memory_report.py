@@ -41,6 +41,7 @@ REPORT = Report(
     [(8, 500, 4_096)],
     ["worker (pid 9) does not answer: gone"],
     STORE,
+    [("actor Cache (pid 8)", 1, 900), ("driver (pid 7)", 20, 4_096)],
 )
 
 
@@ -72,6 +73,8 @@ def test_sums() -> None:
         "shared memory: 536870912 B of 1073741824 B taken, by driver (pid 7) 536870912 B",
         "on disk: 3145728 B in 2 files",
         "processes: driver (pid 7) 20971520 B, actor Cache (pid 8) 10485760 B, fork server (pid 6) 1048576 B",
+        "driver (pid 7) keeps 20 calls to compute lost values again, with 4096 B of arguments",
+        "actor Cache (pid 8) keeps 1 call to compute lost values again, with 900 B of arguments",
         "worker (pid 9) does not answer: gone",
     ]
 
@@ -82,6 +85,7 @@ def test_report_of_several_nodes_says_which() -> None:
     assert [(entry.node_id, entry.process[-17:]) for entry in found.entries[:: len(REPORT.entries)]] == [
         (one, " of node aaaaaaaa"), (other, " of node bbbbbbbb"),
     ]  # fmt: skip
+    assert found.lineage[2] == ("actor Cache (pid 8) of node bbbbbbbb", 1, 900)
     assert found.store["capacity_bytes"] == 2 * REPORT.store["capacity_bytes"]
     assert found.silent == ["node cc does not answer", *(f"node aaaaaaaa: {text}" for text in REPORT.silent)]
     assert Report.read(json.loads(json.dumps(found))) == found
@@ -95,7 +99,7 @@ def test_what_others_use_of_the_file_system_is_told() -> None:
 
 
 def test_empty_session() -> None:
-    assert memory_report.DISABLED_SITE in words(Report([], [], [], [], {**STORE, "holders": []}))
+    assert memory_report.DISABLED_SITE in words(Report([], [], [], [], {**STORE, "holders": []}, []))
 
 
 @pytest.mark.parametrize(

@@ -34,3 +34,12 @@ def test_memory_is_bounded() -> None:
 
 def test_the_public_function_remembers_for_the_process() -> None:
     assert [log_once("test_once_filter"), log_once("test_once_filter")] == [True, False]
+
+
+def test_what_is_reset_is_let_through_once_more() -> None:
+    assert log_once("reset") and log_once("kept")
+    debug.reset_log_once("reset")
+    debug.reset_log_once("never seen")
+    assert [log_once("reset"), log_once("reset"), log_once("kept")] == [True, False, False]
+    debug.reset_log_once()
+    assert log_once("kept")

@@ -9,7 +9,9 @@ import pytest
 from click.testing import CliRunner, Result
 
 import umbel
-from umbel.cli import group
+from umbel.cli import group, planned
+
+ROOT = Path(__file__).resolve().parents[4]
 
 HEADER = "from umbel import spi\nfrom umbel.hookspecs import hookimpl\n"
 PLUGINS = {
@@ -70,10 +72,14 @@ def test_help_lists_the_commands_of_plugins_and_imports_none(installed: Path) ->
     assert [line.split(maxsplit=1) for line in done.output.partition("Commands:\n")[2].splitlines()] == [
         ["down", "End a cluster that `umbel up` has started"],
         ["drain-node", "Have a node take no more work, and end"],
+        ["exec", "Run a command where a cluster's head is"],
         ["explain", "Why something waits, and what would help"],
         ["get", "All that is known of one task, actor, ..."],
+        ["get-head-ip", "Where a cluster's head is"],
+        ["get-worker-ips", "Where its other nodes are"],
         ["health-check", "Whether a cluster is alive, as an exit code"],
         ["hello", "Greet [somebody]"],
+        ["kill-actor", "End a named actor"],
         ["list", "Tasks, actors, objects, workers, ..."],
         ["logs", "What workers have printed"],
         ["lost", "Never made"],
@@ -187,3 +193,23 @@ def test_selection_that_makes_no_sense_is_an_error(
     done = run(*arguments)
     assert done.exit_code == 1
     assert "UMBEL_PLUGINS must be names to allow" in done.stderr
+
+
+@pytest.mark.parametrize("name", planned.PLANNED)
+def test_command_of_ray_that_is_missing_says_what_to_use_instead(name: str) -> None:
+    for arguments in (
+        (),
+        ("submit", "--address", "http://x:8265", "--", "python", "a.py"),
+        ("--help",),
+        ("file.yaml", "-n", "x"),
+    ):
+        result = run(name, *arguments)
+        assert result.exit_code == 1
+        assert result.output.startswith(f"Error: `umbel {name}` is not in this version of Umbel: ")
+    assert f"`{name}`" in (ROOT / "README.md").read_text(), "README.md lists what is missing"
+
+
+def test_command_that_nobody_knows_is_still_an_error_of_usage() -> None:
+    result = run("jbo")
+    assert result.exit_code == 2
+    assert "No such command 'jbo'" in result.output

@@ -57,9 +57,13 @@ def test_built_ins_register_through_the_hooks() -> None:
         "umbel_commands": (
             "down",
             "drain-node",
+            "exec",
             "explain",
             "get",
+            "get-head-ip",
+            "get-worker-ips",
             "health-check",
+            "kill-actor",
             "list",
             "logs",
             "memory",

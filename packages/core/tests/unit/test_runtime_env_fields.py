@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import copy
 import os
 import sys
 from pathlib import Path
@@ -102,6 +103,12 @@ def test_what_is_allowed_is_valid_again(tmp_path: Path) -> None:
 
 def test_runtime_env_is_a_dictionary_of_what_it_was_given() -> None:
     assert RuntimeEnv(pip=["a"], env_vars={"A": "1"}) == {"pip": {"packages": ["a"]}, "env_vars": {"A": "1"}}
+    assert RuntimeEnv(pip=["a"]).to_dict() == {"pip": {"packages": ["a"]}}
+    assert copy.deepcopy(RuntimeEnv(pip=["a"])) == RuntimeEnv(pip=["a"])
+    with pytest.raises(
+        exceptions.UnsupportedAttribute, match=r"RuntimeEnv has no 'has_pip': it is a dictionary of its"
+    ):
+        RuntimeEnv(pip=["a"]).has_pip()
     with pytest.raises(exceptions.InvalidOption, match="nonsense"):
         RuntimeEnv(nonsense=1)
     with pytest.raises(exceptions.InvalidOption, match="env_vars"):

@@ -56,6 +56,7 @@ def objects(engine: NativeEngine) -> dict[str, Any]:
         "objects": [_row(engine, record, size) for size, _, record in told],
         "left_out": left,
         "left_out_bytes": sum(size for size, *_ in sized) - sum(size for size, *_ in told),
+        "lineage": _lineage(engine),
     }
 
 
@@ -65,7 +66,7 @@ def keeps(engine: NativeEngine, about: str) -> dict[str, Any]:
     records = _records(engine)
     record = engine.values.table.records.get(object_id)
     if record is None:
-        return {**_self(engine), "known": False}
+        return {**_self(engine), "known": False, "lineage": _kept_call(engine, object_id)}
     count, where = holders.of(object_id)
     arguments = Counter(
         (task.template.name, _is_sent(task))
@@ -99,6 +100,7 @@ def keeps(engine: NativeEngine, about: str) -> dict[str, Any]:
         "loans": loans,
         "streams": streams,
         "for_good": max(0, record.pins - explained),
+        "lineage": _kept_call(engine, object_id),
     }
 
 
@@ -106,6 +108,24 @@ def _records(engine: NativeEngine) -> list[ownership.Record]:
     with engine.lock:
         engine.values.drain_drops()
         return list(engine.values.table.records.values())
+
+
+def _lineage(engine: NativeEngine) -> tuple[int, int]:
+    """The calls that are kept to compute lost values again: how many, and their bytes."""
+    with engine.lock:
+        if engine.rebuilder is None:
+            return 0, 0
+        return engine.rebuilder.lineage.kept_count(), engine.rebuilder.lineage.size_bytes
+
+
+def _kept_call(engine: NativeEngine, object_id: bytes) -> dict[str, Any] | None:
+    """The one that would make this object again; "name" is empty for a put value, which other calls need."""
+    with engine.lock:
+        kept = engine.rebuilder.lineage.told(object_id) if engine.rebuilder is not None else None
+    if kept is None:
+        return None
+    name = kept.task[0].template.name if kept.task is not None else ""
+    return {"name": name, "size": kept.size_bytes, "needed_by": kept.needed_by}
 
 
 def _is_sent(task: Task) -> bool:

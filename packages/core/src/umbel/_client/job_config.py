@@ -5,9 +5,15 @@ from __future__ import annotations
 import math
 import warnings
 from collections.abc import Mapping, Sequence
-from typing import Any
+from typing import Any, Final
 
 from umbel import exceptions
+from umbel._client import absent
+
+_ARGUMENTS: Final = (
+    "jvm_options", "code_search_path", "runtime_env", "metadata", "ray_namespace", "default_actor_lifetime", "priority", "weight",
+    "preempt",
+)  # fmt: skip
 
 
 class JobConfig:
@@ -70,6 +76,18 @@ class JobConfig:
                 name for name, value in (("jvm_options", jvm_options), ("code_search_path", code_search_path)) if value
             ]
             warnings.warn(f"JobConfig() ignores {', '.join(given)}: Umbel runs Python only", stacklevel=2)
+
+    @classmethod
+    def from_json(cls, job_config_json: Mapping[str, Any]) -> JobConfig:
+        """Of a mapping with some of the arguments' names. Raises TypeError and ValueError."""
+        unknown = sorted(map(str, job_config_json.keys() - set(_ARGUMENTS)))
+        if unknown:
+            raise ValueError(
+                f"a JobConfig may have {', '.join(_ARGUMENTS)}, got {', '.join(unknown)}; remove what is not known"
+            )
+        return cls(**job_config_json)
+
+    set_py_logging_config = absent.Absent("pass logging_config to init()")
 
     def set_metadata(self, key: str, value: str) -> None:
         _check_metadata(key, value)

@@ -64,20 +64,27 @@ class Entry(NamedTuple):
 
 
 class Report(NamedTuple):
-    """left_out: objects of processes that hold more than they tell one by one: (pid, count, bytes)."""
+    """left_out: objects of processes that hold more than they tell one by one: (pid, count, bytes). lineage: the calls that
+    processes keep to compute lost values again: (process, count, bytes)."""
 
     entries: list[Entry]
     processes: list[dict[str, Any]]
     left_out: list[tuple[int, int, int]]
     silent: list[str]
     store: dict[str, Any]
+    lineage: list[tuple[str, int, int]]
 
     @classmethod
     def read(cls, told: Sequence[Any]) -> Report:
         """As JSON has it."""
-        entries, processes, left_out, silent, store = told
+        entries, processes, left_out, silent, store, lineage = told
         return cls(
-            [Entry(*one) for one in entries], processes, [(one[0], one[1], one[2]) for one in left_out], silent, store
+            [Entry(*one) for one in entries],
+            processes,
+            [(one[0], one[1], one[2]) for one in left_out],
+            silent,
+            store,
+            [(one[0], one[1], one[2]) for one in lineage],
         )
 
 
@@ -96,25 +103,26 @@ def collect(asker: Asker, timeout_s: float = 30.0) -> Report:
 
 def merged(reports: Mapping[str, Report], silent: Sequence[str]) -> Report:
     """The reports of several nodes as one. silent: what is said of those that have made none."""
-    entries, processes, left_out, missing = [], [], [], [*silent]
+    entries, processes, left_out, lineage, missing = [], [], [], [], [*silent]
     store: dict[str, Any] = {"holders": []}
     for node_id, one in reports.items():
         where = f" of node {node_id[:8]}"
         entries += [entry._replace(process=entry.process + where, node_id=node_id) for entry in one.entries]
         processes += [{**process, "node_id": node_id} for process in one.processes]
         left_out += one.left_out
+        lineage += [(process + where, count, size) for process, count, size in one.lineage]
         missing += [f"node {node_id[:8]}: {text}" for text in one.silent]
         for name, value in one.store.items():
             store[name] = store.get(name, []) + value if name == "holders" else store.get(name, 0) + value
     store["holders"].sort(key=lambda holder: -holder["bytes"])
-    return Report(entries, processes, left_out, missing, store)
+    return Report(entries, processes, left_out, missing, store, lineage)
 
 
 def of_node(asker: Asker) -> Report:
     """Raises UmbelError when the agent does not answer."""
     processes = asker.query("processes")
     rows: list[tuple[dict[str, Any], dict[str, Any]]] = []
-    left_out, silent = [], []
+    left_out, silent, lineage = [], [], []
     for process in processes:
         if not process["is_connected"]:
             continue
@@ -124,6 +132,9 @@ def of_node(asker: Asker) -> Report:
             silent.append(f"{_called(process)} does not answer: {error}")
             continue
         rows += [(process, row) for row in answer["objects"] if row["owned"]]
+        count, size = answer["lineage"]
+        if count:
+            lineage.append((_called(process), count, size))
         if answer["left_out"]:
             left_out.append((process["pid"], answer["left_out"], answer["left_out_bytes"]))
     store = asker.query("store")
@@ -145,7 +156,7 @@ def of_node(asker: Asker) -> Report:
         )
         for process, row in rows
     ]
-    return Report(entries, processes, left_out, silent, store)
+    return Report(entries, processes, left_out, silent, store, lineage)
 
 
 def _made(row: dict[str, Any], names: dict[str, str]) -> str:
@@ -236,6 +247,10 @@ def stats(report: Report, *, units: str) -> str:
         + wanting,
         f"on disk: {shown(store['spilled_bytes'], units)} in {_count(store['spilled_files'], 'file')}",
         "processes: " + ", ".join(f"{_called(one)} {shown(one['private_bytes'], units)}" for one in report.processes),
+        *(
+            f"{process} keeps {_count(count, 'call')} to compute lost values again, with {shown(size, units)} of arguments"
+            for process, count, size in sorted(report.lineage, key=lambda one: -one[2])
+        ),
         *report.silent,
     ]
     return "\n".join(lines)
@@ -288,13 +303,13 @@ def _count(count: int, what: str) -> str:
 
 
 def why_alive(asker: Asker, object_id: str) -> list[Reason]:
-    """Everything that keeps an object, of its owner and of each process that borrows it. Empty when its owner does not
-    keep it any more. Raises UmbelError when the owner does not answer."""
+    """Everything that keeps an object, of its owner and of each process that borrows it. When its owner does not keep it any
+    more, only what is kept to compute it again, if anything is. Raises UmbelError when the owner does not answer."""
     owner = object_id[: 2 * ids.WorkerID.SIZE]
     called = {one["id"]: _called(one) for one in asker.query("processes", node=nodes.tag_in(owner))}
     kept = asker.ask(owner, "keeps", object_id)
     if not kept["known"]:
-        return []
+        return list(_lineage(called.get(owner, "its owner"), kept))
     names, _ = _names(asker, [object_id]) if not kept["site"] and not kept["name"] else ({}, "")
     facts = {"object": object_id, "owner": owner, "size_bytes": kept["size"], "kind": kept["kind"]}
     made = f", made by {kept['site'] or kept['name'] or names.get(object_id[:_TASK_DIGITS], UNKNOWN_NAME)}"
@@ -313,7 +328,29 @@ def why_alive(asker: Asker, object_id: str) -> list[Reason]:
         found += own or [Reason(reasons.KEPT, name, "borrows it, and is about to give it back", facts=about)]
     if len(found) == 1:
         found.append(Reason(reasons.KEPT, "nothing", "is known to keep it: it is about to go"))
-    return found
+    return [*found, *_lineage(called.get(owner, "its owner"), kept)]
+
+
+def _lineage(name: str, kept: dict[str, Any]) -> Iterator[Reason]:
+    """What its owner keeps beside it, or without it, lest it, or what was computed from it, be lost."""
+    call = kept["lineage"]
+    if call is None:
+        return
+    needed = (
+        f"{_count(call['needed_by'], 'other call')} kept to compute what came of it again" if call["needed_by"] else ""
+    )
+    if call["name"]:
+        text = f"keeps the call of {call['name']} that made it, with {shown(call['size'], 'auto')} of arguments"
+        text += f", also for {needed}" if needed else ", to compute it again if it is lost"
+    else:
+        text = f"could not make it again, since it was put; it is an argument of {needed}"
+    about = {
+        "process": kept["process"],
+        "pid": kept["pid"],
+        "lineage_bytes": call["size"],
+        "needed_by": call["needed_by"],
+    }
+    yield Reason(reasons.KEPT, name, text, facts=about)
 
 
 def _in_process(name: str, kept: dict[str, Any]) -> Iterator[Reason]:

@@ -3,9 +3,9 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
-from typing import Any
+from typing import Any, NoReturn
 
-from umbel._client import environments
+from umbel._client import absent, environments
 from umbel._model import options, runtime_envs
 
 
@@ -32,6 +32,9 @@ class RuntimeEnvConfig(dict[str, Any]):
                 },
             )
         )
+
+    def to_dict(self) -> dict[str, Any]:
+        return dict(self)
 
 
 class RuntimeEnv(dict[str, Any]):
@@ -65,3 +68,9 @@ class RuntimeEnv(dict[str, Any]):
         found = environments.validated({name: value for name, value in given.items() if value is not None} | fields)
         options.task_options({"runtime_env": found}, {})  # checks the variables
         super().__init__(found)
+
+    def to_dict(self) -> dict[str, Any]:
+        return dict(self)
+
+    def __getattr__(self, name: str) -> NoReturn:
+        raise absent.error("RuntimeEnv", name, f"it is a dictionary of its fields; read them as in env.get({name!r})")

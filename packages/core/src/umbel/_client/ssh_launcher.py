@@ -12,6 +12,7 @@ import os
 import re
 import shlex
 import subprocess
+import sys
 import threading
 from collections.abc import Callable, Mapping, Sequence
 from concurrent import futures
@@ -33,6 +34,7 @@ _KEYS: Final = ("worker_ips", "head_ip", "ssh_user", "ssh_private_key", "ssh_por
 _TYPE_KEYS: Final = ("worker_ips", "object_store_memory")
 _HOST = re.compile(r"[A-Za-z0-9_\[][-A-Za-z0-9_.:%\]]*")  # never one that ssh would take for an option
 _NAME = re.compile(r"ssh-(.+)-[0-9a-f]{12}")
+_NO_SSH: Final = "this machine has no `ssh` command; install OpenSSH's client"
 _SLUG_CHARS_MAX = 40  # of a label's 63
 
 
@@ -75,7 +77,7 @@ class Shell:
                 command, input=given, capture_output=True, text=True, timeout=timeout_s, check=False, errors="replace"
             )
         except FileNotFoundError as error:
-            raise exceptions.InvalidOption("this machine has no `ssh` command; install OpenSSH's client") from error
+            raise exceptions.InvalidOption(_NO_SSH) from error
         except subprocess.TimeoutExpired as error:
             raise exceptions.NodeLaunchError(f"{host} has not answered within {timeout_s:g} s") from error
         if done.returncode:
@@ -83,6 +85,14 @@ class Shell:
             what = "ssh could not reach it" if done.returncode == 255 else f"the command ended with {done.returncode}"
             raise exceptions.NodeLaunchError(f"{host}: {what}: {said}")
         return done.stdout
+
+    def hand_over(self, host: str, command: str) -> int:
+        """Run it with this process's own input, output and terminal. Returns its exit code, 255 where ssh itself fails."""
+        terminal = ["-t"] if sys.stdin.isatty() else []
+        try:
+            return subprocess.run([*self._ssh, *terminal, host, command], check=False).returncode
+        except FileNotFoundError as error:
+            raise exceptions.InvalidOption(_NO_SSH) from error
 
 
 class SshLauncher:
@@ -270,6 +280,21 @@ def down_there(file: cluster_files.ClusterFile, host: str) -> str:
         f"{shell.command} down --yes {directory}/cluster.json < /dev/null && rm -rf {directory}"
     )
     return shell.run(host, script, timeout_s=START_S)
+
+
+def asked_there(file: cluster_files.ClusterFile, host: str, command: str) -> str:
+    """What this command of `umbel` says there of the cluster. Raises UmbelError."""
+    shell, directory = Shell(file.launcher_config), _head_directory(file)
+    script = (
+        f"test -e {directory}/cluster.json || {{ echo 'nothing of it runs there' >&2; exit 1; }}; "
+        f"{shell.command} {command} {directory}/cluster.json < /dev/null"
+    )
+    return shell.run(host, script, timeout_s=LIST_S)
+
+
+def execute_there(file: cluster_files.ClusterFile, host: str, command: str) -> int:
+    """Its exit code, see `Shell.hand_over`. Raises UmbelError."""
+    return Shell(file.launcher_config).hand_over(host, command)
 
 
 def _head_directory(file: cluster_files.ClusterFile) -> str:

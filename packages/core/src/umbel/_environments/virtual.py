@@ -17,6 +17,7 @@ from umbel._environments import building
 from umbel._model import package_names, runtime_envs
 
 _LAYOUT = 1  # changes when environments are made differently, so that older ones are not used
+_LINK_MODE = "UV_LINK_MODE"
 _INHERIT = "_umbel_inherited.pth"  # the driver's packages, read after the environment's own
 # Where pip's settings may be beside its variables. uv reads none of them, so where there are some pip is used.
 _PIP_FILES = ("/etc/pip.conf", "/etc/xdg/pip/pip.conf", "~/.pip/pip.conf", "~/.config/pip/pip.conf")
@@ -59,7 +60,8 @@ def _package_directories(path: str) -> list[str]:
 
 
 def _make(path: str, field: str, value: Mapping[str, Any], build: runtime_envs.RuntimeEnvBuild) -> None:
-    env = tool_settings(value)
+    # What uv has in its cache is not copied into each environment, unless that is on another file system.
+    env = {**({} if _LINK_MODE in os.environ else {_LINK_MODE: "hardlink"}), **tool_settings(value)}
     build.tell("python -m venv")
     build.run([sys.executable, "-m", "venv", "--without-pip", path])
     # Not --system-site-packages: the driver may be in an environment that hides those, and what it has is what counts.

@@ -22,6 +22,15 @@ class Refusal(NamedTuple):
     object_id: bytes
 
 
+class Kept(NamedTuple):
+    """A task that is kept, and what for. task: None for a put value, which no task makes. needed_by: how many kept tasks have
+    one of its results as an argument."""
+
+    task: Any
+    size_bytes: int
+    needed_by: int
+
+
 class _Entry:
     __slots__ = ("dependents", "is_running", "needs", "reason", "results", "seq", "size_bytes", "task")
 
@@ -142,6 +151,17 @@ class Lineage:
         """The kept task that makes an object; None for one that is not kept."""
         entry = self._producer(object_id)
         return None if entry is None else entry.task
+
+    def told(self, object_id: bytes) -> Kept | None:
+        """Of what makes this object; None where nothing is kept for it, nor needs it."""
+        entry = self._producer(object_id)
+        if entry is None or (entry.task is None and not entry.dependents):
+            return None
+        return Kept(entry.task, entry.size_bytes, len(entry.dependents))
+
+    def kept_count(self) -> int:
+        """How many tasks could run again; it looks at each."""
+        return sum(entry.task is not None for entry in self._entries.values())
 
     def _producer(self, object_id: bytes) -> _Entry | None:
         return self._entries.get(seq_of(object_id)) if self._is_ours(object_id) else None

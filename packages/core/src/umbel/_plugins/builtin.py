@@ -118,11 +118,15 @@ def umbel_commands() -> list[spi.CommandDescriptor]:
     return [
         spi.CommandDescriptor("down", "umbel.cli.up:make_down", summary="End a cluster that `umbel up` has started"),
         spi.CommandDescriptor("drain-node", "umbel.cli.drain:make", summary="Have a node take no more work, and end"),
+        spi.CommandDescriptor("exec", "umbel.cli.hosts:make_exec", summary="Run a command where a cluster's head is"),
         spi.CommandDescriptor("explain", "umbel.cli.explain:make", summary="Why something waits, and what would help"),
         spi.CommandDescriptor("get", "umbel.cli.listing:make_get", summary="All that is known of one task, actor, ..."),
+        spi.CommandDescriptor("get-head-ip", "umbel.cli.hosts:make_head_ip", summary="Where a cluster's head is"),
+        spi.CommandDescriptor("get-worker-ips", "umbel.cli.hosts:make_worker_ips", summary="Where its other nodes are"),
         spi.CommandDescriptor(
             "health-check", "umbel.cli.cluster:make_health_check", summary="Whether a cluster is alive, as an exit code"
         ),
+        spi.CommandDescriptor("kill-actor", "umbel.cli.kill_actor:make", summary="End a named actor"),
         spi.CommandDescriptor("list", "umbel.cli.listing:make_list", summary="Tasks, actors, objects, workers, ..."),
         spi.CommandDescriptor("logs", "umbel.cli.logs:make", summary="What workers have printed"),
         spi.CommandDescriptor("memory", "umbel.cli.memory:make", summary="Who holds what in a session's memory"),

@@ -1,3 +1,5 @@
 """What programs may ask of a cluster that launches its nodes, with the names and the behaviour of `ray.autoscaler`."""
 
-from umbel._client.modules import autoscaler_attribute as __getattr__  # noqa: F401 - says what is missing
+from umbel._client import modules as _modules
+
+__getattr__ = _modules.attributes_of(__name__, ["sdk"])

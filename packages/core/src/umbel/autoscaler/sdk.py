@@ -7,8 +7,10 @@ from collections.abc import Mapping, Sequence
 
 from umbel import exceptions
 from umbel._client import current
-from umbel._client.modules import autoscaler_sdk_attribute as __getattr__  # noqa: F401 - says what is missing
+from umbel._client import modules as _modules
 from umbel._model import node_labels, resources
+
+__getattr__ = _modules.attributes_of(__name__)  # says what is missing
 
 __all__ = ["request_resources"]
 

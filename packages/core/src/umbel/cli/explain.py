@@ -175,9 +175,14 @@ def _of_other_node(facts: dict[str, Any]) -> Reason:
 
 
 def _of_object(asker: tool.Tool, owner: str, object_id: str) -> list[Reason]:
-    """Why it is not there yet, or else why it is alive."""
+    """Why it is not there yet, or else why it is alive; of one that has gone, what is still kept for others."""
     told = inquiry.story(asker, owner, object_id)
-    return [told, *memory_report.why_alive(asker, object_id)] if told.code == reasons.READY else [told]
+    if told.code == reasons.READY:
+        return [told, *memory_report.why_alive(asker, object_id)]
+    if told.code == reasons.UNKNOWN:
+        with contextlib.suppress(exceptions.UmbelError):  # its owner may be what does not answer
+            return [told, *memory_report.why_alive(asker, object_id)]
+    return [told]
 
 
 def workers_about(asker: tool.Tool, about: str | None) -> tuple[list[dict[str, Any]], list[str]]:

@@ -12,6 +12,7 @@ import click
 from umbel import exceptions
 from umbel._base import config
 from umbel._plugins import registry
+from umbel.cli import planned
 
 
 def umbel_version() -> str:
@@ -44,7 +45,8 @@ class PluginGroup(click.Group):
     def get_command(self, ctx: click.Context, cmd_name: str) -> click.Command | None:
         commands = self.catalog(ctx).commands
         if cmd_name not in commands.names():
-            return None  # click says what there is instead
+            # Else click says what there is instead.
+            return planned.make(cmd_name) if cmd_name in planned.PLANNED else None
         try:
             made = commands.create(cmd_name)
         except exceptions.PluginError as error:

@@ -45,7 +45,7 @@ def make() -> click.Command:
         Its head starts on this machine, with an autoscaler that launches and ends nodes as they are needed.
         """
         try:
-            file = _read(path, cluster_name)
+            file = read(path, cluster_name)
             if dry_run:
                 told = report.of_plan(
                     autoscaler.Autoscaler(file.settings).dry_run(0.0, [_shape(one) for one in wanted])
@@ -100,7 +100,7 @@ def make_down() -> click.Command:
     def down(path: str, cluster_name: str | None, yes: bool) -> None:
         """End the cluster that FILE describes: its head, if it is on this machine, all of its nodes, and what runs on them."""
         try:
-            file = _read(path, cluster_name)
+            file = read(path, cluster_name)
         except (exceptions.UmbelError, OSError) as error:
             raise click.ClickException(str(error)) from error
         if not yes and not click.confirm(f"End the cluster {file.name!r}, with all that runs on it?"):
@@ -118,7 +118,7 @@ def make_down() -> click.Command:
     return down
 
 
-def _read(path: str, name: str | None) -> cluster_files.ClusterFile:
+def read(path: str, name: str | None) -> cluster_files.ClusterFile:
     """Raises UmbelError, OSError."""
     file = cluster_files.read(path)
     if name is not None:

@@ -1,3 +1,5 @@
 """What Ray has in a module of this name and its programs import, as far as it means something here."""
 
-from umbel._client.modules import experimental_attribute as __getattr__  # noqa: F401 - says what is missing
+from umbel._client import modules as _modules
+
+__getattr__ = _modules.attributes_of(__name__)  # says what is missing

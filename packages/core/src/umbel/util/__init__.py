@@ -4,7 +4,7 @@
 `umbel.util.scheduling_strategies` are modules of their own, loaded at their first use.
 """
 
-from umbel._client.modules import util_attribute as __getattr__  # noqa: F401 - submodules on first use
+from umbel._client import modules as _modules
 from umbel.util.actor_pool import ActorPool as ActorPool
 from umbel.util.check_serialize import inspect_serializability as inspect_serializability
 from umbel.util.completion import as_completed as as_completed
@@ -22,6 +22,8 @@ from umbel.util.placement_group import placement_group_table as placement_group_
 from umbel.util.placement_group import remove_placement_group as remove_placement_group
 from umbel.util.serialization import deregister_serializer as deregister_serializer
 from umbel.util.serialization import register_serializer as register_serializer
+
+__getattr__ = _modules.attributes_of(__name__, _modules.LAZY_UTIL)  # submodules on first use, and what is missing
 
 __all__ = [
     "ActorPool",

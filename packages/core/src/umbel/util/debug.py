@@ -32,6 +32,14 @@ class OnceFilter:
             self._last_s[key] = now_s
             return True
 
+    def forget(self, key: str | None) -> None:
+        """None: all."""
+        with self._lock:
+            if key is None:
+                self._last_s.clear()
+            else:
+                self._last_s.pop(key, None)
+
     def disable(self) -> None:
         with self._lock:
             self._is_disabled = True
@@ -47,6 +55,11 @@ _filter = OnceFilter()
 def log_once(key: str) -> bool:
     """True the first time this process asks about `key`."""
     return _filter.admits(key, time.monotonic())
+
+
+def reset_log_once(key: str | None = None) -> None:
+    """Make `log_once` answer True once more for `key`, or for every key."""
+    _filter.forget(key)
 
 
 def disable_log_once_globally() -> None:

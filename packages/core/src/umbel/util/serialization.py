@@ -5,7 +5,10 @@ from __future__ import annotations
 from collections.abc import Callable
 from typing import Any
 
+from umbel._client import modules as _modules
 from umbel._client import serializers
+
+__getattr__ = _modules.attributes_of(__name__)  # says what is missing
 
 
 def register_serializer(cls: type, *, serializer: Callable[[Any], Any], deserializer: Callable[[Any], Any]) -> None:
