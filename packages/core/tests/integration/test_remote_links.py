@@ -92,11 +92,13 @@ class Process:
         self.lock = threading.RLock()
         self.heard: list[tuple[bytes, Any]] = []
         self.gone: list[bytes] = []
+        self.begun_again: list[bytes] = []
         self.asked: list[str] = []
         self._where = where
         self.remote: remote_links.RemoteLinks | None = None
         self.reactor = reactor.Reactor(self._housekeep, name="process")
         self.links = links.Links(self.id, node.directory, self.reactor.poller, self._on_messages, self._on_gone)
+        self.links.on_again = lambda link: self.begun_again.append(link.peer)
         self.remote = self.links.remote = remote_links.RemoteLinks(
             self.links, self.id, SUBMIT.as_text(), known[1] if known else connection.listen_unix(node.door_of(self.id)),
             self.reactor, self.lock, self._notify,
@@ -108,7 +110,7 @@ class Process:
 
     def _on_messages(self, link: links.Link, batch: list[tuple[Any, ...]]) -> None:
         with self.lock:
-            if batch[0][0] == messages.HELLO and not self.links.named(link, batch.pop(0)[1]):
+            if batch[0][0] == messages.HELLO and not self.links.named(link, *batch.pop(0)[1:]):
                 return
             self.heard += [(link.peer, message[1]) for message in batch]
 
@@ -400,6 +402,62 @@ def test_connection_that_breaks_is_the_death_of_the_peer_to_both(world: World, s
     assert not other.links.twins
     breaks.say(other, "again")  # a link of its own, which has nothing to do with the first
     until(lambda: other.heard[-1] == (breaks.id, "again"))
+
+
+def test_a_link_that_follows_a_broken_one_is_told_to_begin_again_at_both_ends(world: World) -> None:
+    here, there = world.process(), world.process()
+    here.say(there, "one")
+    until(lambda: there.heard)
+    assert here.begun_again == there.begun_again == []
+    link = here.links.by_peer[there.id]
+    assert isinstance(link.stream, connection.Connection)
+    with socket.socket(fileno=os.dup(link.stream.fileno())) as sock:
+        sock.shutdown(socket.SHUT_RDWR)
+    until(lambda: here.gone and there.gone)
+    assert here.links.may_live(link)
+    here.say(there, "two")
+    until(lambda: there.heard[-1:] == [(here.id, "two")])
+    assert (here.begun_again, there.begun_again) == ([there.id], [here.id])
+
+
+def test_who_connects_anew_ends_what_the_other_has_not_seen_the_end_of(world: World) -> None:
+    from umbel._wire import data_frames
+
+    node, here = world.machine(), world.process()
+    there = nodes.new_process_id(node.id)
+    first = _proved(here)
+    first.send(data_frames.encode([(messages.HELLO, there, 1), (SAY, "one")]))
+    until(lambda: here.heard)
+    second = _proved(here)
+    second.send(data_frames.encode([(messages.HELLO, there, 2), (SAY, "two")]))
+    until(lambda: len(here.heard) == 2)
+    assert (here.gone, here.begun_again) == ([there], [there])
+    first.setblocking(True)
+    assert read_to_the_end(first) == b""  # type: ignore[arg-type]
+    third = _proved(here)  # it was dialled before the first had ended
+    third.send(data_frames.encode([(messages.HELLO, there, 2), (SAY, "three")]))
+    until(lambda: len(here.heard) == 3)
+    assert here.gone == [there]
+    for stream in (first, second, third):
+        stream.close()
+    until(lambda: not here.links.by_peer)
+
+
+def test_a_process_that_is_not_there_any_more_is_gone_for_good(world: World) -> None:
+    here, there = world.process(), world.process()
+    here.say(there, "one")
+    until(lambda: there.heard)
+    first = here.links.by_peer[there.id]
+    world.processes.remove(there)
+    there.close()
+    os.unlink(there.node.door_of(there.id))
+    until(lambda: here.gone)
+    assert here.links.may_live(first)
+    with here.lock:
+        second = here.links.to(there.id)
+    assert second is not None
+    until(lambda: len(here.gone) == 2)
+    assert not here.links.may_live(second)
 
 
 def test_dial_that_ends_after_its_link_is_not_taken_for_that_of_the_next(world: World) -> None:

@@ -202,3 +202,20 @@ def test_whoever_is_wanted_is_connected_or_given_up_whatever_happens_in_between(
         answer(is_good=True)
         carry_out()
     assert not any(map(peers.is_waiting, (A, B, C)))
+
+
+def test_one_that_had_been_connected_is_dialled_for_as_long_as_its_node_may_be_out_of_reach(
+    peers: remote_peers.RemotePeers,
+) -> None:
+    peers.wanted(A, tries_max=remote_peers.TRIES_AGAIN_MAX)
+    peers.located(NODE, AT)
+    at_s = 0.0
+    for number in range(1, remote_peers.TRIES_AGAIN_MAX + 1):
+        assert Dial(A, number, AT) in taken(peers)
+        peers.failed(A, number, is_final=False, at_s=at_s)
+        due_s = peers.next_tick_s()
+        if due_s is not None:
+            at_s = due_s
+            peers.tick(at_s)
+    assert taken(peers) == [GiveUp(A)]
+    assert 24.0 < at_s < 30.0

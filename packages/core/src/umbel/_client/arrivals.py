@@ -47,6 +47,8 @@ class Arrivals:
             messages.BORROW: objects.on_borrow,
             messages.ACK: objects.on_ack,
             messages.RELEASE: objects.on_release,
+            messages.BORROWS: objects.on_borrows,
+            messages.BORROWS_ASKED: objects.on_borrows_asked,
             messages.FETCH: objects.on_fetch,
             messages.VALUE: objects.on_value,
             messages.FREE: objects.on_free,
@@ -92,7 +94,7 @@ class Arrivals:
         handlers = self._handlers
         with engine.lock:
             engine.frame_time_s = time.monotonic()
-            if batch[0][0] == messages.HELLO and not engine.links.named(link, batch.pop(0)[1]):
+            if batch[0][0] == messages.HELLO and not engine.links.named(link, *batch.pop(0)[1:]):
                 return
             # Two processes that dialled each other have two connections. Each sends on one only, its first: what it says
             # arrives in order. So everything is answered there, whichever the question came by.
@@ -116,7 +118,7 @@ class Arrivals:
             return
         with engine.lock:
             engine.dirty_links.discard(link)
-            engine.peer_gone(link.peer)
+            engine.peer_gone(link.peer, may_live=engine.links.may_live(link))
             engine.actors.link_gone(link)
             engine.leases.link_gone(link)
             if self.on_link_lost is not None:

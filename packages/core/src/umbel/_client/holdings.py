@@ -61,7 +61,8 @@ def objects(engine: NativeEngine) -> dict[str, Any]:
 
 
 def keeps(engine: NativeEngine, about: str) -> dict[str, Any]:
-    """Why this process keeps one object: references and where they are, views, pins of each kind, borrowers."""
+    """Why this process keeps one object: references and where they are, views, pins of each kind, borrowers, and which of
+    these it is no longer connected to."""
     object_id = bytes.fromhex(about)
     records = _records(engine)
     record = engine.values.table.records.get(object_id)
@@ -78,11 +79,13 @@ def keeps(engine: NativeEngine, about: str) -> dict[str, Any]:
     constructors = sum(
         _pins_of_constructor(one).count(record) for one in records if one.kind == values.LIFETIME and one.payload
     )
-    loans = sum(one is record for waiting in list(engine.values.table._lenders.values()) for one in list(waiting))
+    loans = sum(one.outer is record for waiting in list(engine.values.table._asked.values()) for one in list(waiting))
     streams = sum(
         task.stream is not None and any(one is record for one in list(task.stream.items.values()))
         for task in list(engine.tasks.unfinished.values())
     )
+    remote = engine.links.remote
+    sought = [] if remote is None else [one for one in list(record.borrowers or ()) if remote.is_sought(one)]
     explained = sum(arguments.values()) + len(containers) + constructors + loans + streams
     return {
         **_self(engine),
@@ -101,6 +104,7 @@ def keeps(engine: NativeEngine, about: str) -> dict[str, Any]:
         "streams": streams,
         "for_good": max(0, record.pins - explained),
         "lineage": _kept_call(engine, object_id),
+        "sought": {} if remote is None else {one.hex(): remote.reason(one).text for one in sought},
     }
 
 

@@ -62,10 +62,15 @@ class Link:
             self.stream.send(data_frames.encode(outbox[start : start + FRAME_MESSAGES_MAX]))
 
 
+def _nothing(_link: Link) -> None:
+    """Nobody minds."""
+
+
 class Links:
     """The data connections of this process, by peer; made when first needed, kept until the peer goes."""
 
     remote: remote_links.RemoteLinks | None = None  # to processes of other nodes, where there may be some
+    on_again: Callable[[Link], None] = staticmethod(_nothing)  # a link has begun to a process to which one had broken
 
     def __init__(
         self,
@@ -127,6 +132,10 @@ class Links:
             self.remote is None or self.is_of_this_node(link.peer) or not (link.stream is None or link.stream.is_closed)
         )
 
+    def may_live(self, link: Link) -> bool:
+        """Whether the process whose connection has ended may live all the same."""
+        return self.remote is not None and not self.is_of_this_node(link.peer) and self.remote.may_live(link)
+
     def is_of_this_node(self, peer: bytes) -> bool:
         return nodes.tag_of_process(peer) == nodes.tag_of_process(self._process_id)
 
@@ -144,17 +153,20 @@ class Links:
         if isinstance(link, Link):
             self._on_messages(link, data_frames.decode(payload))
 
-    def named(self, link: Link, peer: bytes) -> bool:
-        """The other end of an accepted connection has said who it is; whether it may be that."""
+    def named(self, link: Link, peer: bytes, number: int = 1) -> bool:
+        """The other end of an accepted connection has said who it is; whether it may be that. number: to a process of another
+        node, for which time they are connected, as far as it knows."""
         if link.peer:
             return True  # it was said before
-        if self.remote is not None and not self.remote.may_be(link, peer):
+        if self.remote is not None and not self.remote.may_be(link, peer, number):
             return False
         link.peer = peer
         if link.stream is not None:
             self._unnamed.discard(link.stream)
         if self.by_peer.setdefault(peer, link) is not link:
             self.twins.setdefault(peer, []).append(link)
+        elif self.remote is not None:
+            self.remote.begun(link)
         return True
 
     def _on_close(self, stream: connection.Connection) -> None:

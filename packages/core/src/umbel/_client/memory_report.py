@@ -319,6 +319,13 @@ def why_alive(asker: Asker, object_id: str) -> list[Reason]:
     for borrower, grants in kept["borrowers"].items():
         name = called.get(borrower, f"process {borrower[:8]}")
         about = {"process": borrower, "grants": grants}
+        if borrower in kept["sought"]:
+            text = (
+                f"borrows it, and the connection to it has broken: it {kept['sought'][borrower]}. Until it is connected, or "
+                "known to be gone, the object is kept for it"
+            )
+            found.append(Reason(reasons.KEPT, name, text, facts={**about, "is_connected": False}))
+            continue
         try:
             theirs = asker.ask(borrower, "keeps", object_id)
         except exceptions.UmbelError as error:

@@ -132,6 +132,7 @@ class NativeEngine:
         if door is not None:
             self._open_door(door, self.welcome.pop("token", ""))
         self.values = values.Values(self, process_id, self._make_store(), config.inline_bytes_max)
+        self.links.on_again = self.values.connected_again
         self.troubles = troubles.TroubleLog()
         self.leases = leases.Leases(self, depth)
         self.tasks = tasks.Tasks(self)
@@ -248,9 +249,9 @@ class NativeEngine:
                 self.values.fetching.end(self.daemon_died())
             self.carry_on()
 
-    def peer_gone(self, peer: bytes) -> None:
+    def peer_gone(self, peer: bytes, *, may_live: bool) -> None:
         """A process is gone, or the connection to it. Lock held."""
-        self.values.peer_gone(peer)
+        self.values.peer_gone(peer, may_live=may_live)
         if self._inboxes is not None:
             self._inboxes.peer_gone(peer)
 

@@ -5,8 +5,8 @@ is wanted, with a `Waiting` in the place of its connection. Connections that oth
 socket, the *door*: it has read whom they want, and nothing more. So do those to nodes that cannot be dialled, for which the
 daemon is asked.
 
-A TCP connection may break while both processes live. Each of the two sees that as the other's death, and so that both do, all
-connections of the two end with the first of them.
+A TCP connection may break while both processes live. All connections of the two end with the first of them, so that both
+see an end. They count these: who connects says for which time, and so ends what the other one has not seen the end of.
 
 Everything runs under the engine's lock, as it may in any thread. Nothing of the handshake is loaded before it is needed.
 """
@@ -40,6 +40,7 @@ logger = logging.getLogger("umbel")
 DIAL_TIMEOUT_S = 60.0
 PROOF_TIMEOUT_S = 30.0  # the same of one that has dialled us; it has begun, so it is not as busy as that
 ASK_AGAIN_S = 1.0  # after a connection broke, until who was there is asked for anew: if it died, that is told sooner
+BROKEN_COUNT_MAX = 10_000  # peers to which a connection has ended
 PASSED_BYTES_MAX = 512  # a preamble and an address
 LOOKS = 5  # whether a machine answers, in the time in which it has to
 ANSWER_S = (
@@ -48,14 +49,15 @@ ANSWER_S = (
 
 
 class Waiting:
-    """In the place of a link's connection until there is one: what is sent waits."""
+    """In the place of a link's connection until there is one: what is sent waits. is_given_up: there will be none."""
 
-    __slots__ = ("frames", "is_closed", "queued_bytes")
+    __slots__ = ("frames", "is_closed", "is_given_up", "queued_bytes")
 
     def __init__(self) -> None:
         self.frames: list[bytes] = []
         self.queued_bytes = 0
         self.is_closed = False
+        self.is_given_up = False
 
     def send(self, frame: bytes) -> None:
         if not self.is_closed:
@@ -93,7 +95,8 @@ class RemoteLinks:
         self._lock = lock
         self._notify = notify
         self._peers = remote_peers.RemotePeers()
-        self._links: set[links.Link] = set()
+        self._links: dict[links.Link, int] = {}  # with their numbers
+        self._numbers: dict[bytes, int] = {}  # of the next link to a peer, where one has ended; the last to end last
         self._unnamed: set[connection.Connection] = set()
         self._given_up: list[bytes] = []
         self._unanswered: dict[links.Link, float] = {}  # since when a machine has been seen not to answer
@@ -115,13 +118,28 @@ class RemoteLinks:
             return None
         link = self._own.by_peer[peer] = links.Link(peer)
         link.stream = Waiting()
-        self._links.add(link)
-        link.post((messages.HELLO, self._process_id))
-        self._peers.wanted(peer)
+        number = self._links[link] = self._numbers.get(peer, 1)
+        link.post((messages.HELLO, self._process_id, number))
+        self.begun(link)
+        self._peers.wanted(peer, tries_max=remote_peers.DIAL_TRIES_MAX if number == 1 else remote_peers.TRIES_AGAIN_MAX)
         self._carry_out()
         return link
 
-    def may_be(self, link: links.Link, peer: object) -> bool:
+    def begun(self, link: links.Link) -> None:
+        """It is the one by which its peer is talked to."""
+        if self._links.get(link, 1) > 1:
+            self._own.on_again(link)
+
+    def may_live(self, link: links.Link) -> bool:
+        """The link has ended."""
+        is_given_up = isinstance(link.stream, Waiting) and link.stream.is_given_up
+        return not is_given_up and not self._peers.is_gone(link.peer)
+
+    def is_sought(self, peer: bytes) -> bool:
+        """Whether a connection to it has broken, and another one is being made."""
+        return peer in self._numbers and self._peers.is_waiting(peer) and not self._own.twins.get(peer)
+
+    def may_be(self, link: links.Link, peer: object, number: int) -> bool:
         """Whether the other end may be who it says; if not, it is cut off. Whoever has a token may run code here, so this
         does not protect us; it keeps what is meant for one process from going to another. Those of this node do not come by
         TCP."""
@@ -134,12 +152,22 @@ class RemoteLinks:
             stream.close()
             return False
         self._unnamed.discard(stream)
-        self._links.add(link)
+        self._links[link] = self._supersede(peer, number)  # type: ignore[arg-type]  # is_id, see above
         return True
 
-    def ask_again(self, ask: Callable[[], None]) -> None:
+    def _supersede(self, peer: bytes, number: int) -> int:
+        """The peer has connected for this time: what it has seen the end of is ended here too. Returns the link's number."""
+        if number > self._numbers.get(peer, 1):
+            self._numbers[peer] = number
+            for link in [*self._own.twins.get(peer, ()), *filter(None, [self._own.by_peer.get(peer)])]:
+                if isinstance(link.stream, connection.Connection) and self._links.get(link, number) < number:
+                    link.stream.close()  # and all others with it
+        return self._numbers.get(peer, 1)
+
+    def ask_again(self, ask: Callable[[], None], *, after_s: float = ASK_AGAIN_S) -> None:
         """Call this in a while: a connection broke, and maybe its other side lives."""
-        self._later.append((time.monotonic() + ASK_AGAIN_S, ask))
+        self._later.append((time.monotonic() + after_s, ask))
+        self._later.sort(key=lambda later: later[0])
         self._reactor.poke()
 
     def has_all_arrived(self) -> bool:
@@ -183,7 +211,11 @@ class RemoteLinks:
             if other.stream is not None:
                 other.stream.drain()  # what the peer said there before its end counts as well
         with self._lock:
-            self._links.difference_update([link, *others])
+            numbers = [self._links.pop(one) for one in (link, *others) if one in self._links]
+            if numbers:
+                self._numbers[peer] = max(self._numbers.pop(peer, 1), *(number + 1 for number in numbers))
+                if len(self._numbers) > BROKEN_COUNT_MAX:
+                    del self._numbers[next(iter(self._numbers))]
             for other in others:  # and not one that has begun since in another thread
                 if self._own.by_peer.get(peer) is other:
                     del self._own.by_peer[peer]
@@ -205,12 +237,13 @@ class RemoteLinks:
         for twin in self._own.twins.get(peer, ()):
             if isinstance(twin.stream, connection.Connection) and not twin.stream.is_closed:
                 self._own.twins[peer].remove(twin)
-                self._links.discard(twin)
+                self._links.pop(twin, None)
                 stream, twin.stream = twin.stream, None
                 stream.peer = link
                 waiting, link.stream = link.stream, stream
                 _send_all(waiting, stream)
                 return
+        link.stream.is_given_up = True
         link.stream.close()
         self._end(link)
 
@@ -289,6 +322,7 @@ class RemoteLinks:
                 if twin.stream is not None:
                     twin.stream.drain()
                     twin.stream.close()
+        self._numbers = {peer: one for peer, one in self._numbers.items() if nodes.tag_of_process(peer) != tag}
         self._carry_out()
 
     # ---- the door ----

@@ -2,7 +2,8 @@
 
 A peer waits until its node's address is known, for which the own node's daemon is asked once for each node, and then for its
 dial to end. It ends connected, or given up: no such node, the node died, there is no such process there, or too many dials
-were broken off. A dial that was broken off may have met a process or a node that was busy, and is begun again.
+were broken off; of one that had been connected before more may be, for its node may be out of reach for a while. A dial that
+was broken off may have met a process or a node that was busy, and is begun again.
 
 Only decides. Commands pile up in `commands` until the caller takes them. The caller holds one lock around every call. No
 clock: what needs a time is given it.
@@ -16,6 +17,8 @@ from umbel._base import checks, nodes
 
 DIAL_TRIES_MAX = 6  # of one peer
 RETRY_S = 0.05  # until the second; each later one waits for twice as long, so that the last begins after 1.5 s
+RETRY_S_MAX = 2.0
+TRIES_AGAIN_MAX = 18  # of one that had been connected: for 25 s, in which a node that the head cannot reach is given up
 GONE_COUNT_MAX = 10_000  # nodes that have died; five times the largest cluster that is aimed at
 
 
@@ -42,9 +45,10 @@ class GiveUp(NamedTuple):
 class _Waiting:
     """number: of its dial; 0 while there is none. retry_s: when the next one is due."""
 
-    __slots__ = ("number", "retry_s", "tries")
+    __slots__ = ("number", "retry_s", "tries", "tries_max")
 
-    def __init__(self) -> None:
+    def __init__(self, tries_max: int) -> None:
+        self.tries_max = tries_max
         self.number = 0
         self.tries = 0
         self.retry_s: float | None = None
@@ -83,11 +87,11 @@ class RemotePeers:
 
     # ---- events ----
 
-    def wanted(self, peer: bytes) -> None:
+    def wanted(self, peer: bytes, *, tries_max: int = DIAL_TRIES_MAX) -> None:
         """A link to it is needed. It is neither waiting nor connected, and its node is not gone."""
         tag = nodes.tag_of_process(peer)
         checks.invariant(peer not in self._waiting and tag not in self._gone, "a peer is wanted that cannot be")
-        waiting = self._waiting[peer] = _Waiting()
+        waiting = self._waiting[peer] = _Waiting(tries_max)
         if tag in self._addresses:
             self._dial(peer, waiting)
         elif tag not in self._asked:
@@ -122,11 +126,11 @@ class RemotePeers:
         waiting = self._waiting.get(peer)
         if waiting is None or waiting.number != number:
             return
-        if is_final or waiting.tries >= DIAL_TRIES_MAX:
+        if is_final or waiting.tries >= waiting.tries_max:
             self._give_up(peer)
             return
         waiting.number = 0
-        waiting.retry_s = at_s + RETRY_S * 2 ** (waiting.tries - 1)
+        waiting.retry_s = at_s + min(RETRY_S_MAX, RETRY_S * 2 ** (waiting.tries - 1))
 
     def unwanted(self, peer: bytes) -> None:
         """What comes of its dial is of no interest any more."""

@@ -62,6 +62,9 @@ class Values:
         self._unacknowledged: dict[bytes, int] = {}  # object id -> BORROWs under way
         self._losses: dict[bytes, int] = {}  # how often we could not read what others own
         self._awaited: dict[bytes, list[list[Any]]] = {}  # object id -> [count, callback] waiting for the last ACK
+        self.carrying_out: list[
+            ownership.Free | ownership.Borrow | ownership.Release
+        ] = []  # some of it may be done already
 
     # References coming and going
 
@@ -385,8 +388,8 @@ class Values:
             record.waiters = []
         record.waiters.append(callback)
         if not record.is_fetching and record.task is None and not self.table.is_owner(record.object_id):
-            record.is_fetching = True
             link = self._engine.links.to(self.table.owner_of(record.object_id))
+            record.is_fetching = True
             if link is None:
                 self._settle_error(record, owner_died(record.object_id))
                 return
@@ -451,8 +454,10 @@ class Values:
     def carry_out(self) -> None:
         """Do what the table decided. Lock held."""
         table = self.table
+        before = self.carrying_out
         while table.commands:
             commands, table.commands = table.commands, []
+            self.carrying_out = commands if not before else [*before, *commands]
             for command in commands:
                 if isinstance(command, ownership.Free):
                     if command.kind == STORED:
@@ -478,8 +483,9 @@ class Values:
                         self._owner_gone(command.owner)
                     else:
                         self._unacknowledged[command.object_id] = self._unacknowledged.get(command.object_id, 0) + 1
-                        link.post((messages.BORROW, command.object_id, command.borrower))
+                        link.post((messages.BORROW, command.object_id, command.borrower, command.number))
                         self._engine.mark_dirty(link)
+        self.carrying_out = before
 
     def copy_made(self, object_id: bytes, key: str, node: bytes) -> None:
         """The node with this tag has a copy of a value that we own, or owned. Lock held."""
@@ -563,10 +569,13 @@ class Values:
     # Messages from other processes; lock held
 
     def on_borrow(self, link: links.Link, message: tuple[Any, ...]) -> None:
-        _, object_id, borrower = message
-        # Lent by somebody else: the end of our connection to the borrower is how we shall know of its death.
-        if borrower == link.peer or self._engine.links.to(borrower) is not None:
+        _, object_id, borrower, number = message
+        if borrower == link.peer:
             self.table.borrow_received(object_id, borrower)
+        # Lent by somebody else: the end of our connection to the borrower is how we shall know of its death.
+        elif self._engine.links.to(borrower) is not None:
+            at_s = self._engine.frame_time_s
+            self.table.borrow_received(object_id, borrower, lender=link.peer, number=number, at_s=at_s)
         link.post((messages.ACK, object_id))
 
     def on_ack(self, _link: links.Link, message: tuple[Any, ...]) -> None:
@@ -575,6 +584,16 @@ class Values:
 
     def on_release(self, _link: links.Link, message: tuple[Any, ...]) -> None:
         self.table.release_received(message[1], message[2], message[3])
+
+    def on_borrows(self, link: links.Link, message: tuple[Any, ...]) -> None:
+        from umbel._client import reconnected  # connections seldom break
+
+        reconnected.on_borrows(self, link, message)
+
+    def on_borrows_asked(self, link: links.Link, _message: tuple[Any, ...]) -> None:
+        from umbel._client import reconnected
+
+        reconnected.say_borrows(self, link)
 
     def on_fetch(self, link: links.Link, message: tuple[Any, ...]) -> None:
         object_id = message[1]
@@ -610,15 +629,37 @@ class Values:
         else:
             self._free_if_here(message[1])
 
-    def peer_gone(self, peer: bytes) -> None:
-        """A process died, or the connection to one of another node broke. Lock held."""
-        self.table.borrower_gone(peer)
-        self._owner_gone(peer)
-        self.carry_out()
+    def peer_gone(self, peer: bytes, *, may_live: bool) -> None:
+        """A process died, or the connection to one of another node broke, which may live. Lock held."""
+        if may_live and self._is_between(peer):
+            self._engine.links.to(peer)  # what comes of that tells whether it lives, and is told here
+        elif not may_live:
+            self.table.borrower_gone(peer)
+            self._owner_gone(peer)
+            self.carry_out()
         if self._engine.links.is_of_this_node(peer):
             self.orphans_found(self.orphans_of(peer))
         else:
             self._keep_for(peer.hex())
+
+    def _is_between(self, peer: bytes) -> bool:
+        """Whether one of us has, or waits for, anything of the other. Lock held."""
+        table = self.table
+        return (
+            any(
+                record.grants or (record.is_fetching and record.kind == PENDING)
+                for object_id, record in table.records.items()
+                if table.owner_of(object_id) == peer
+            )
+            or any(table.owner_of(object_id) == peer for object_id in self._unacknowledged)
+            or table.is_lent_to(peer)
+        )
+
+    def connected_again(self, link: links.Link) -> None:
+        """A connection has begun to a process to which one was broken. Nothing was said by it so far. Lock held."""
+        from umbel._client import reconnected
+
+        reconnected.say_all(self, link)
 
     def _keep_for(self, owner: str) -> None:
         """Of what was written here for this process of another node it has heard, or never will: the daemon asks it which of

@@ -14,7 +14,12 @@ A borrow must be known to the owner before whatever protected the reference so f
   owner) before it replies.
 
 Borrows are counted, not listed: a RELEASE carries how many grants it gives back, so it does not matter in which order
-a RELEASE and a new grant arrive. A count below zero keeps nothing: whoever lends protects the object until its grant is here.
+a RELEASE and a new grant arrive.
+
+The connection of two processes of different nodes may break while both live. Then neither forgets anything before the other
+is known to be gone. Over the next connection a borrower first says all that it borrows of the owner (`borrows_of`), and the
+owner takes that for its counts (`told_borrows`), but for grants that others, or it itself, have entered for the borrower so
+lately that they may still be on their way to it.
 
 This module decides; it neither sends nor frees. Commands pile up in `commands` until the caller takes them. The caller
 holds one lock around every call.
@@ -22,14 +27,19 @@ holds one lock around every call.
 
 from __future__ import annotations
 
-from collections import deque
-from collections.abc import Iterable
+from collections import Counter, deque
+from collections.abc import Iterable, Mapping
 from typing import Any, NamedTuple
 
+from umbel._base import nodes
 from umbel._base.checks import broken
 
 PENDING = -1  # the kind of an encoded value that is not there yet
 OWNER_ID_BYTES = 16
+LENDERS_MAX = 10_000  # on other nodes, the living and the dead
+# A result that lends something has arrived by then, or never will: its lender's acknowledgement and it itself may each wait a
+# minute for a connection, and lie half a minute where a machine is silent.
+UNDER_WAY_S = 300.0
 
 
 class Free(NamedTuple):
@@ -42,11 +52,13 @@ class Free(NamedTuple):
 
 
 class Borrow(NamedTuple):
-    """Tell `owner` that `borrower` borrows the object once more; it answers with an acknowledgement."""
+    """Tell `owner` that `borrower` borrows the object once more; it answers with an acknowledgement. number: counts those of
+    this process."""
 
     owner: bytes
     object_id: bytes
     borrower: bytes
+    number: int
 
 
 class Release(NamedTuple):
@@ -55,6 +67,14 @@ class Release(NamedTuple):
     owner: bytes
     object_id: bytes
     grants: int
+
+
+class _Asked(NamedTuple):
+    """A borrow that its owner has not acknowledged. outer: the value that protects it until then, if that is ours to pin."""
+
+    borrower: bytes
+    number: int
+    outer: Record | None
 
 
 class Record:
@@ -104,7 +124,12 @@ class ReferenceTable:
         self.process_id = process_id
         self.records: dict[bytes, Record] = {}
         self.commands: list[Free | Borrow | Release] = []
-        self._lenders: dict[bytes, deque[Record | None]] = {}  # per object, who protects it until the next ACK
+        self._asked: dict[bytes, deque[_Asked]] = {}  # per object, in the order in which they are acknowledged
+        self._asked_count = 0
+        self._lent: deque[tuple[float, bytes, bytes]] = deque()  # when what was entered for whom: see `told_borrows`
+        self._heard: dict[
+            bytes, int
+        ] = {}  # of each lender on another node, the last number of what it had entered for others
 
     def owner_of(self, object_id: bytes) -> bytes:
         return object_id[:OWNER_ID_BYTES]
@@ -149,7 +174,7 @@ class ReferenceTable:
         """If nobody counts on it, and then what only it contained, however deep values lie in each other."""
         waiting: list[Record] = []
         while True:
-            if not (record.local or record.pins or record.is_dead or (record.borrowers and _is_lent(record.borrowers))):
+            if not (record.local or record.pins or record.borrowers or record.is_dead):
                 record.is_dead = True
                 del self.records[record.object_id]
                 if record.grants:
@@ -220,19 +245,23 @@ class ReferenceTable:
         reference."""
         record = self.add_local(object_id)
         if not self.is_owner(object_id) and not record.grants:
-            self._borrow(record)
-            if outer is not None:
-                self.pin(outer)
-            self._lenders.setdefault(object_id, deque()).append(outer)
+            self._borrow(record, outer)
         return record
 
     def found_in_arguments(self, object_id: bytes) -> Record:
         """A reference was read out of a task's arguments. Adds the local reference; the submitter protects it."""
         return self.add_local(object_id)
 
-    def _borrow(self, record: Record) -> None:
+    def _borrow(self, record: Record, outer: Record | None = None) -> None:
         record.grants += 1
-        self.commands.append(Borrow(self.owner_of(record.object_id), record.object_id, self.process_id))
+        if outer is not None:
+            self.pin(outer)
+        self._ask(record.object_id, self.process_id, outer)
+
+    def _ask(self, object_id: bytes, borrower: bytes, outer: Record | None = None) -> None:
+        self._asked_count += 1
+        self.commands.append(Borrow(self.owner_of(object_id), object_id, borrower, self._asked_count))
+        self._asked.setdefault(object_id, deque()).append(_Asked(borrower, self._asked_count, outer))
 
     def task_ended(self, argument_ids: Iterable[bytes], submitter: bytes) -> list[bytes]:
         """The task whose arguments held these references is about to reply to `submitter`. Returns those whose ACK
@@ -244,14 +273,13 @@ class ReferenceTable:
                 continue
             if not record.grants:
                 self._borrow(record)
-                self._lenders.setdefault(object_id, deque()).append(None)
-            elif object_id not in self._lenders:
+            elif object_id not in self._asked:
                 continue  # the owner knows; else a borrow is under way which the reply could overtake
             if self.owner_of(object_id) != submitter:
                 awaited.append(object_id)
         return awaited
 
-    def lend_result(self, object_ids: Iterable[bytes], submitter: bytes) -> list[bytes]:
+    def lend_result(self, object_ids: Iterable[bytes], submitter: bytes, at_s: float) -> list[bytes]:
         """These references travel to `submitter` inside a result. Returns those whose ACK the reply must wait for."""
         awaited = []
         for object_id in object_ids:
@@ -259,10 +287,9 @@ class ReferenceTable:
             if owner == submitter:
                 continue  # it does not borrow from itself; it may be this process
             if owner == self.process_id:
-                self.borrow_received(object_id, submitter)
+                self._enter(object_id, submitter, self.process_id, at_s)
             else:
-                self.commands.append(Borrow(owner, object_id, submitter))
-                self._lenders.setdefault(object_id, deque()).append(None)
+                self._ask(object_id, submitter)
                 awaited.append(object_id)
         return awaited
 
@@ -275,21 +302,51 @@ class ReferenceTable:
 
     def acknowledged(self, object_id: bytes) -> None:
         """The owner has entered the oldest borrow of this object that we asked for."""
-        waiting = self._lenders.get(object_id)
+        waiting = self._asked.get(object_id)
         if not waiting:
             return  # the owner's death answered first
-        outer = waiting.popleft()
+        outer = waiting.popleft().outer
         if not waiting:
-            del self._lenders[object_id]
+            del self._asked[object_id]
         if outer is not None:
             self.unpin(outer)
 
+    def unacknowledged(self, owner: bytes, unsent: Iterable[Free | Borrow | Release]) -> list[Borrow]:
+        """What was asked of the owner and not acknowledged, but for what is still to be: the oldest first."""
+        numbers = {command.number for command in unsent if isinstance(command, Borrow)}
+        return sorted(
+            (
+                Borrow(owner, object_id, asked.borrower, asked.number)
+                for object_id, waiting in self._asked.items()
+                if self.owner_of(object_id) == owner
+                for asked in waiting
+                if asked.number not in numbers
+            ),
+            key=lambda borrow: borrow.number,
+        )
+
+    def borrows_of(self, owner: bytes, unsent: Iterable[Free | Borrow | Release]) -> list[tuple[bytes, int]]:
+        """All grants that this process has of the owner's objects. unsent: commands of which it will hear after this."""
+        grants = Counter(
+            {
+                one: record.grants
+                for one, record in self.records.items()
+                if record.grants and self.owner_of(one) == owner
+            }
+        )
+        for command in unsent:
+            if isinstance(command, Release) and command.owner == owner:
+                grants[command.object_id] += command.grants
+            elif isinstance(command, Borrow) and command.owner == owner and command.borrower == self.process_id:
+                grants[command.object_id] -= 1
+        return [(object_id, count) for object_id, count in grants.items() if count > 0]
+
     def owner_gone(self, owner: bytes) -> list[Record]:
         """The owner died. Returns the borrowed objects whose value is not here and never will be."""
-        for object_id in [i for i in self._lenders if self.owner_of(i) == owner]:
-            for outer in self._lenders.pop(object_id):
-                if outer is not None:
-                    self.unpin(outer)
+        for object_id in [i for i in self._asked if self.owner_of(i) == owner]:
+            for asked in self._asked.pop(object_id):
+                if asked.outer is not None:
+                    self.unpin(asked.outer)
         lost = []
         for object_id, record in list(self.records.items()):
             if self.owner_of(object_id) == owner:
@@ -300,44 +357,85 @@ class ReferenceTable:
 
     # Borrowing: others borrow from this process
 
-    def borrow_received(self, object_id: bytes, borrower: bytes) -> bool:
-        """Someone borrows an object of ours once more. False: it is gone, which only a reference nobody counted
-        does."""
+    def borrow_received(
+        self, object_id: bytes, borrower: bytes, *, lender: bytes = b"", number: int = 0, at_s: float = 0.0
+    ) -> bool:
+        """Someone borrows an object of ours once more. lender: who says so, if it is another one, with its number for it. False:
+        it is gone, which only a reference nobody counted does."""
+        if lender and self._is_far(lender):
+            if number <= self._heard.get(lender, 0):
+                return True  # its acknowledgement was lost with the connection before
+            self._heard[lender] = number
+            if len(self._heard) > LENDERS_MAX:
+                del self._heard[next(iter(self._heard))]
+        return self._enter(object_id, borrower, lender or borrower, at_s)
+
+    def _enter(self, object_id: bytes, borrower: bytes, lender: bytes, at_s: float) -> bool:
         record = self.records.get(object_id)
         if record is None:
             return False
         if record.borrowers is None:
             record.borrowers = {}
-        self._change_grants(record, borrower, 1)
+        record.borrowers[borrower] = record.borrowers.get(borrower, 0) + 1
+        if lender != borrower and self._is_far(borrower):
+            self._lent.append((at_s, object_id, borrower))
+            self._forget_lent(at_s)
         return True
+
+    def _is_far(self, process: bytes) -> bool:
+        """Whether the connection to it may break while it lives."""
+        return nodes.tag_of_process(process) != nodes.tag_of_process(self.process_id)
+
+    def _forget_lent(self, at_s: float) -> None:
+        lent = self._lent
+        while lent and lent[0][0] <= at_s - UNDER_WAY_S:
+            lent.popleft()
 
     def release_received(self, object_id: bytes, borrower: bytes, grants: int) -> None:
         record = self.records.get(object_id)
-        if record is None:
-            return
-        if record.borrowers is None:
-            record.borrowers = {}
-        self._change_grants(record, borrower, -grants)
-        self._maybe_free(record)
+        if record is not None and record.borrowers:
+            self._set_grants(record, borrower, record.borrowers.get(borrower, 0) - grants)
+            self._maybe_free(record)
 
     @staticmethod
-    def _change_grants(record: Record, borrower: bytes, change: int) -> None:
-        borrowers = record.borrowers
-        if borrowers is None:
-            return
-        count = borrowers.get(borrower, 0) + change
-        if (
-            count
-        ):  # negative if a release overtook its grant; or for good, if a broken connection had ended that one here
-            borrowers[borrower] = count
+    def _set_grants(record: Record, borrower: bytes, count: int) -> None:
+        if record.borrowers is None:
+            record.borrowers = {}
+        # Never below zero: grants are entered before they can be given back, but for those of who had been given up, whose later
+        # ones must count.
+        if count > 0:
+            record.borrowers[borrower] = count
         else:
-            borrowers.pop(borrower, None)
+            record.borrowers.pop(borrower, None)
+
+    def is_lent_to(self, borrower: bytes) -> bool:
+        return any(record.borrowers and borrower in record.borrowers for record in self.records.values())
+
+    def told_borrows(self, borrower: bytes, grants: Mapping[bytes, int], at_s: float) -> bool:
+        """It has said, over a new connection, all that it borrows of us. Returns whether something is kept for it that may be on
+        its way to it: what it says `UNDER_WAY_S` later tells. Saying so again changes nothing."""
+        self._forget_lent(at_s)
+        under_way = Counter(object_id for _, object_id, to in self._lent if to == borrower)
+        is_doubtful = False
+        fewer = []
+        for object_id, record in self.records.items():
+            entered = record.borrowers.get(borrower, 0) if record.borrowers else 0
+            has = grants.get(object_id, 0)
+            if entered != has and self.is_owner(object_id):
+                count = max(has, min(entered, has + under_way[object_id]))
+                is_doubtful |= count > has
+                self._set_grants(record, borrower, count)
+                if count < entered:
+                    fewer.append(record)
+        for record in fewer:  # when all counts are right: one may keep what another one contains
+            self._maybe_free(record)
+        return is_doubtful
 
     def borrower_gone(self, borrower: bytes) -> None:
         """A process died; what it borrowed is given back."""
+        self._heard.pop(borrower, None)
         for record in [r for r in self.records.values() if r.borrowers and borrower in r.borrowers]:
-            if record.borrowers is not None:
-                record.borrowers.pop(borrower, None)
+            self._set_grants(record, borrower, 0)
             self._maybe_free(record)
 
     # Invariants
@@ -355,7 +453,3 @@ class ReferenceTable:
             for inner in record.contained:
                 if inner not in records:
                     raise broken("a contained object is not listed", object=inner.hex())
-
-
-def _is_lent(borrowers: dict[bytes, int]) -> bool:
-    return any(count > 0 for count in borrowers.values())

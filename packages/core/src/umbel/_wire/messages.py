@@ -10,8 +10,8 @@ from __future__ import annotations
 from typing import Any
 
 # Any process to any other
-HELLO = 1  # process_id: who has connected
-BORROW = 2  # object_id, borrower -> ACK
+HELLO = 1  # process_id, number: who has connected, to one of another node for which time, as far as it knows
+BORROW = 2  # object_id, borrower, number -> ACK
 ACK = 3  # object_id: the borrow is entered
 RELEASE = 4  # object_id, borrower, grants
 FETCH = 5  # object_id -> VALUE, once there is one
@@ -20,6 +20,10 @@ FREE = 7  # segment name: its value is dead, its creator may use the memory agai
 LOST = 9  # object_id, payload, how: to the owner of an object whose stored value is gone
 COPIED = 10  # object_id, key: to the owner of an object; the sender's node has a copy of its value, by this key
 TAKEN = 11  # segment name: its owner has the value elsewhere now; its creator need not stay for it
+BORROWS = (
+    13  # [(object_id, grants)], [object_id]: all that the sender has of the receiver; what it has asked for -> ACK
+)
+BORROWS_ASKED = 14  # -> BORROWS
 PACKET = 12  # name, packet or None: for the inbox of that name; None is the end of the sender's
 CANCEL_OBJECT = 8  # object_id, is_forced, is_recursive: to the owner of somebody's result
 

@@ -305,7 +305,7 @@ class Executor:
             if job.link.stream is None or job.link.stream.is_closed:
                 return []  # nobody is there to give the borrows back
             table, receiver = self._values.table, job.link.peer
-            awaited = table.lend_result(contained, receiver)
+            awaited = table.lend_result(contained, receiver, time.monotonic())
             for object_id in contained:
                 if table.owner_of(object_id) == receiver:
                     # Nothing has to be entered, but giving back our borrow must not overtake the result.

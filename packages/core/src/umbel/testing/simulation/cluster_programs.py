@@ -448,7 +448,7 @@ class Programs(Cluster):
         if isinstance(error, (exceptions.WorkerCrashedError, exceptions.NodeDiedError)):
             return self._is_given_up(work.owner) or faults > min(work.retry_count, deaths.UNSTARTED_DEATHS_MAX)
         if isinstance(error, exceptions.OwnerDiedError):
-            return work.owner.is_dead or faults > 0  # whose connection breaks takes the other for dead
+            return work.owner.is_dead or self._is_given_up(work.owner)
         return False
 
     def _is_given_up(self, process: Machine) -> bool:

@@ -403,9 +403,9 @@ def in_words_of_id(value: Any) -> str:
     if isinstance(value, bytes):
         if len(value) in (24, 28):
             index = f".{int.from_bytes(value[24:], 'big')}" if len(value) == 28 else ""
-            return f"{int.from_bytes(value[:16], 'big')}/{int.from_bytes(value[16:24], 'big')}{index}"
+            return f"{in_words_of_id(value[:16])}/{int.from_bytes(value[16:24], 'big')}{index}"
         if len(value) == 16:
-            return str(int.from_bytes(value, "big"))
+            return str(int.from_bytes(value[10:], "big"))  # no two processes differ in their node alone
         return f"<{len(value)} bytes>"
     if isinstance(value, str) and len(value) >= 32 and not value.strip("0123456789abcdef."):
         return ".".join(in_words_of_id(bytes.fromhex(part)) if len(part) >= 32 else part for part in value.split("."))

@@ -160,6 +160,7 @@ def machines() -> Mapping[str, MakeWorld]:
         actors,
         agent,
         autoscaling,
+        borrows,
         cluster,
         collective,
         control,
@@ -183,6 +184,7 @@ def machines() -> Mapping[str, MakeWorld]:
 
     return {
         "ownership": ownership.OwnershipWorld,
+        "borrows": borrows.BorrowsWorld,
         "agent": agent.AgentWorld,
         "actors": actors.ActorsWorld,
         "dispatch": dispatch.DispatchWorld,
