@@ -155,8 +155,8 @@ class Policy(Protocol):
 
 class Wish:
     """What is wanted for one key of one process. on: how much of it is asked for where. queue: the node that has what found
-        no room. crowded: others that have said that they have no room for all of it. tried_s: when each of these nodes was asked
-        first, or it was last tried to do without. preparing: those of them that make its environment, and what they do for that.
+    no room. crowded: others that have said that they have no room for all of it. tried_s: when each of these nodes was asked
+    first, or it was last tried to do without. preparing: those of them that make its environment, and what they do for that.
     full: what nodes without room have said; None while none has."""
 
     __slots__ = (

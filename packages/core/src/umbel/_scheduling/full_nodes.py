@@ -15,9 +15,7 @@ from typing import Final
 
 from umbel._model import placement, resources
 
-SETTLE_S: Final = (
-    4.0  # until all nodes know of a change, and have drawn once; shorter than one waits for who has nothing there
-)
+SETTLE_S: Final = 4.0  # until all know of a change, and have drawn once; shorter than a wait for who has nothing there
 REST_STEP_S: Final = 3.0  # longer for each time that nobody has promised anything
 REST_MAX_S: Final = 12.0
 FACTOR_BITS_MAX: Final = 12  # all nodes of a large cluster
