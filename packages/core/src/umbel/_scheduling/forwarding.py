@@ -312,6 +312,9 @@ class Forwarding:
 
     def _on_node_lost(self, event: NodeLost) -> list[Command]:
         self.nodes.pop(event.node, None)
+        for wish in self.wishes.values():
+            if wish.full is not None:
+                wish.full.lost(event.node)
         return self._ask_anew(event.node, event.at_s)
 
     def _on_node_forgot(self, event: NodeForgot) -> list[Command]:
@@ -684,6 +687,8 @@ class Forwarding:
                 raise checks.broken("a node is not told", key=wish.key)
             if not wish.reason:
                 raise checks.broken("a wish waits without a reason", client=wish.client, key=wish.key)
+            if wish.full is not None and not wish.full.asked_s.keys() <= self.nodes.keys():
+                raise checks.broken("a node is noted that is gone", key=wish.key)
             for noted, what in ((wish.tried_s, "tried"), (wish.preparing, "prepared"), (wish.crowded, "crowded")):
                 if noted and not noted.keys() <= wish.on.keys():
                     raise checks.broken(f"{what} where nothing is asked for", key=wish.key)
