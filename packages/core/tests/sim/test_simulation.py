@@ -6,6 +6,7 @@ import os
 import re
 import subprocess
 import sys
+import threading
 from collections import Counter
 from pathlib import Path
 
@@ -63,10 +64,13 @@ def run_command(*arguments: str, hash_seed: str = "random") -> str:
 @pytest.mark.slow
 @pytest.mark.timeout(30)
 @pytest.mark.parametrize("machine", MACHINES)
-def test_runs_keep_every_invariant(machine: str) -> None:
+def test_runs_keep_every_invariant_and_leave_no_thread(machine: str) -> None:
+    """A thread would hide deadlocks from the inline engine, which other tests of this process wait for."""
+    before = threading.enumerate()
     result = runner.run_seeds(machine, runner.machines()[machine], SEEDS)
     assert result.failure is None, runner.report(result.failure)
     assert result.run_count == len(SEEDS)
+    assert [thread.name for thread in threading.enumerate() if thread not in before] == []
 
 
 @pytest.mark.timeout(20)

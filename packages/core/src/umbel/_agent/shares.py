@@ -354,7 +354,7 @@ def leases_to_reclaim(
     Returns how many leases each will be given, too."""
     groups, coming = fairness.grouped(leases)
     if not groups and not coming:
-        return [], {}  # nothing is anybody's
+        return [], {one: 0 for one in unserved if missing_of(one)}  # who has it keeps it, as actors do
     standing.settle()
     chosen: list[Lease] = []
     gained: dict[Demand, int] = {}

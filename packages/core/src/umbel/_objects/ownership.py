@@ -325,10 +325,9 @@ class ReferenceTable:
         borrowers = record.borrowers
         if borrowers is None:
             return
+        # Below zero if a release overtook its grant; or for good, if a broken connection had ended that one here.
         count = borrowers.get(borrower, 0) + change
-        if (
-            count
-        ):  # negative if a release overtook its grant; or for good, if a broken connection had ended that one here
+        if count:
             borrowers[borrower] = count
         else:
             borrowers.pop(borrower, None)
