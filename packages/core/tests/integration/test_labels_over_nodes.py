@@ -28,6 +28,7 @@ pytestmark = [
 
 TIMEOUT_S = 60
 SMALL: dict[str, Any] = {"num_cpus": 0.1}  # so that no node is full of what has just ended
+SLOTS = {"slots": 10}  # which nothing takes but actors that are to be spread: how nodes are used is seen with a delay
 NO_SUCH = {"label_selector": {"zone": "q"}}
 
 
@@ -45,14 +46,12 @@ class Nodes(NamedTuple):
 @pytest.fixture(scope="module")
 def nodes() -> Iterator[Nodes]:
     with homes.own_home(UMBEL_NODE_RECONNECT_S="1", UMBEL_INFEASIBLE_TIMEOUT_S="1"):
-        cluster = cluster_utils.Cluster(initialize_head=True, head_node_args={"num_cpus": 2, "labels": {"zone": "a"}})
+        head = {"num_cpus": 2, "labels": {"zone": "a"}, "resources": SLOTS}
+        cluster = cluster_utils.Cluster(initialize_head=True, head_node_args=head)
         try:
-            cluster.add_node(
-                num_cpus=2, num_gpus=1, labels={"zone": "b", "rack": "7"}, resources={"accelerator_type:L4": 1}
-            )
-            cluster.add_node(
-                num_cpus=2, num_gpus=1, labels={"zone": "c", "disk": "ssd"}, resources={"accelerator_type:T4": 1}
-            )
+            with_l4, with_t4 = {**SLOTS, "accelerator_type:L4": 1}, {**SLOTS, "accelerator_type:T4": 1}
+            cluster.add_node(num_cpus=2, num_gpus=1, labels={"zone": "b", "rack": "7"}, resources=with_l4)
+            cluster.add_node(num_cpus=2, num_gpus=1, labels={"zone": "c", "disk": "ssd"}, resources=with_t4)
             cluster.wait_for_nodes()
             cluster.connect()
             yield Nodes(cluster, {one["NodeID"]: one["Labels"]["zone"] for one in umbel.nodes()})
@@ -145,11 +144,12 @@ def test_what_no_node_has_is_told_and_an_error_in_time(nodes: Nodes) -> None:
 
 
 def test_actors_that_are_to_be_spread_are(nodes: Nodes) -> None:
-    spread = Actor.options(scheduling_strategy="SPREAD")
+    wanted: dict[str, Any] = {"scheduling_strategy": "SPREAD", "num_cpus": 0, "resources": {"slots": 1}}
+    spread = Actor.options(**wanted)
     actors = [spread.remote() for _ in range(6)]
     found = umbel.get([one.where.remote() for one in actors], timeout=TIMEOUT_S)
     assert collections.Counter(nodes.names[one] for one in found) == {"a": 2, "b": 2, "c": 2}
-    labelled = Actor.options(scheduling_strategy="SPREAD", label_selector={"zone": "!a"})
+    labelled = Actor.options(**wanted, label_selector={"zone": "!a"})
     actors += [labelled.remote() for _ in range(4)]
     found = umbel.get([one.where.remote() for one in actors[6:]], timeout=TIMEOUT_S)
     assert collections.Counter(nodes.names[one] for one in found) == {"b": 2, "c": 2}

@@ -6,6 +6,7 @@ import os
 import re
 import subprocess
 import sys
+import threading
 from collections import Counter
 from pathlib import Path
 
@@ -63,10 +64,13 @@ def run_command(*arguments: str, hash_seed: str = "random") -> str:
 @pytest.mark.slow
 @pytest.mark.timeout(30)
 @pytest.mark.parametrize("machine", MACHINES)
-def test_runs_keep_every_invariant(machine: str) -> None:
+def test_runs_keep_every_invariant_and_leave_no_thread(machine: str) -> None:
+    """A thread would hide deadlocks from the inline engine, which other tests of this process wait for."""
+    before = threading.enumerate()
     result = runner.run_seeds(machine, runner.machines()[machine], SEEDS)
     assert result.failure is None, runner.report(result.failure)
     assert result.run_count == len(SEEDS)
+    assert [thread.name for thread in threading.enumerate() if thread not in before] == []
 
 
 @pytest.mark.timeout(20)
@@ -159,8 +163,9 @@ def test_processes_find_what_one_would() -> None:
 @pytest.mark.slow
 def test_processes_answer_in_the_order_of_the_machines() -> None:
     told = run_command("--seeds", "10", "--jobs", "2")
+    counts = {machine: 4 if machine == "entitled" else 10 for machine in runner.machines()}  # of that, every third seed
     assert re.sub(r"\d+ steps", "steps", told).splitlines() == [
-        f"{machine}: 10 runs of steps in a while: ok" for machine in runner.machines()
+        f"{machine}: {count} runs of steps in a while: ok" for machine, count in counts.items()
     ]
 
 

@@ -541,7 +541,7 @@ def test_numbers_of_two_nodes_have_nothing_to_do_with_each_other(other: str) -> 
     took: list[list[bool]] = []
     for node in ("n0", other):
         news = UseNews(node)
-        news.told(message({"A": [0, 1.0, {}]}, is_whole=True, shared=cpus(4)), 0.0)
+        news.told(message({"A": [0, 1.0, {}, 0]}, is_whole=True, shared=cpus(4)), 0.0)
         took.append([news.is_due(count * cluster_use.DRAW_S) and takes_step(news) for count in range(1, 200)])
     differs = [one is not two for one, two in zip(*took, strict=True)]
     assert 25 <= sum(differs[9:99]) <= 65

@@ -377,6 +377,18 @@ def test_what_processes_of_a_job_take_from_each_other_is_not_promised() -> None:
     assert "b2" not in promised(commands)
 
 
+def test_a_promise_is_over_when_an_actor_has_what_was_promised() -> None:
+    """Though there are no leases that could be asked back: what was promised would be waited for here, whatever others have."""
+    state = agent(1)
+    run(state, told({"A": 4, "B": 0}, {}))
+    state.apply(wants(A, 1))
+    assert promised(list(state.apply(wants(HIGH, 1, is_claim=True)))) == {"B": 1}, "its worker starts"
+    env = '{"job":"C"}'
+    commands = run(state, ev.ActorWanted("actor", ONE_CPU, ONE_CPU, 0, env, "", 0.0, job=ev.Job("C", priority=2)))
+    assert [type(one) for one in commands] == [ev.HostActor, ev.Promised]
+    assert promised(commands) == {"B": 0}
+
+
 def test_nothing_is_said_where_nobody_tells_of_the_cluster() -> None:
     state = agent(4)
     run(state, wants(A, 4))

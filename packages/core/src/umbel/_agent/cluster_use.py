@@ -177,7 +177,7 @@ class UseNews:
     def use(self) -> ClusterUse | None:
         if not self.is_told:
             return None
-        draw = 0.0 if self._is_spent else _number_of(self._node_id, self._draws)
+        draw = 0.0 if self._is_spent else drawn(f"{self._node_id} {self._draws}")
         return ClusterUse(
             dict(self._used),
             dict(self._jobs),
@@ -189,8 +189,9 @@ class UseNews:
         )
 
 
-def _number_of(node_id: str, count: int) -> float:
-    """At least 0 and below 1. Those of two nodes must have nothing to do with each other. CRC checksums would differ by the same
-    bits each time: of half of all pairs either both would take a step or neither, always."""
-    digest = hashlib.sha256(f"{node_id} {count}".encode()).digest()
+def drawn(by: str) -> float:
+    """A number, at least 0 and below 1, that goes by whose it is and which. Those of two nodes must have nothing to do with each
+    other. CRC checksums would differ by the same bits each time: of half of all pairs either both would take a step or neither,
+    always."""
+    digest = hashlib.sha256(by.encode()).digest()
     return int.from_bytes(digest[:4], "big") / 2**32

@@ -9,11 +9,10 @@ for too much is asked for in vain. Loaded where the head tells.
 
 from __future__ import annotations
 
-import zlib
 from collections.abc import Mapping, Sequence
 from typing import TYPE_CHECKING, Any
 
-from umbel._agent.cluster_use import Amounts, ClusterUse
+from umbel._agent.cluster_use import Amounts, ClusterUse, drawn
 from umbel._agent.events import Job
 
 if TYPE_CHECKING:
@@ -34,7 +33,7 @@ def may_ask(
     for job, one in short:
         askers = 1 + cluster.askers_elsewhere(job)
         most = more(job, one.resources, one.waiting * askers, holders, used, cluster.total, claimed.get(job.id, {}))
-        chance = zlib.crc32(f"{one.client} {one.key} {at_s:.3f}".encode()) / 2**32
+        chance = drawn(f"{one.client} {one.key} {at_s:.3f}")
         count = min(one.waiting, int(most / askers + chance) if most % askers else most // askers)
         if count:
             found[one.client, one.key] = count

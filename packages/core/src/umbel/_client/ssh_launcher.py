@@ -170,9 +170,8 @@ class SshLauncher:
         self._seen.update(self._each(self._hosts, self._listed, troubles))
         if len(troubles) == len(self._hosts):
             raise exceptions.NodeLaunchError(f"no host answers: {'; '.join(troubles)}")
-        seen = [
-            list(nodes.items()) for nodes in list(self._seen.values())
-        ]  # while launches add to it, and ends take from it
+        # Copies, while launches add to it and ends take from it.
+        seen = [list(nodes.items()) for nodes in list(self._seen.values())]
         return {name: type_name for nodes in seen for name, type_name in nodes}
 
     def close(self) -> None:

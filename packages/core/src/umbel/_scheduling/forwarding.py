@@ -21,7 +21,7 @@ from typing import Any, Final, NamedTuple, Protocol
 
 from umbel._base import checks, deadlines
 from umbel._model import placement, resources
-from umbel._scheduling import full_nodes, kept_view
+from umbel._scheduling import full_nodes, rooms
 
 PATIENCE_S: Final = 1.0  # a grant takes milliseconds where there is room and a warm worker; starting one, tens of them
 
@@ -155,8 +155,8 @@ class Policy(Protocol):
 
 class Wish:
     """What is wanted for one key of one process. on: how much of it is asked for where. queue: the node that has what found
-        no room. crowded: others that have said that they have no room for all of it. tried_s: when each of these nodes was asked
-        first, or it was last tried to do without. preparing: those of them that make its environment, and what they do for that.
+    no room. crowded: others that have said that they have no room for all of it. tried_s: when each of these nodes was asked
+    first, or it was last tried to do without. preparing: those of them that make its environment, and what they do for that.
     full: what nodes without room have said; None while none has."""
 
     __slots__ = (
@@ -186,6 +186,11 @@ class Wish:
     def resources(self) -> resources.ResourceSet:
         return self.demands[0].resources
 
+    @property
+    def order(self) -> tuple[int, int]:
+        """Deeper ones first, which others wait for, and then by age."""
+        return -self.demands[0].depth, self.turn
+
 
 class Short(NamedTuple):
     """What waits of one wish, in leases. waiting: without a promise, and is no claim; none while it rests, as claims were in
@@ -208,10 +213,7 @@ class Forwarding:
         self.nodes: dict[str, placement.NodeView] = {}
         self.wishes: dict[tuple[str, str], Wish] = {}
         self._asking: dict[str, set[Wish]] = {}  # by node, those of which something is asked there
-        # Nodes less what they are asked for, and how much of each wish fits; where nothing has changed since.
-        self._left: dict[str, tuple[placement.NodeView, dict[Wish, int]]] = {}
-        self._rooms = kept_view.KeptView()  # the same nodes, but for those that have changed since it was asked
-        self._moved: dict[str, None] = {}  # those
+        self._rooms = rooms.Rooms(self.nodes, self._asking)
         self._known_at: dict[str, set[str]] = {}  # by process, the other nodes that have heard of it
         self._heard: dict[tuple[str, str], dict[str, int]] = {}  # by process and key, the grants of each node
         self._turns = 0
@@ -254,7 +256,7 @@ class Forwarding:
         self.nodes[node] = event.view
         self._stands_otherwise(node)
         for wish in self._asking.get(node, ()):
-            if node != wish.queue and wish.on[node] > self._fitting(wish, node):
+            if node != wish.queue and wish.on[node] > self._rooms.fitting(wish, node):
                 wish.crowded[node] = None
             else:
                 wish.crowded.pop(node, None)
@@ -312,6 +314,9 @@ class Forwarding:
 
     def _on_node_lost(self, event: NodeLost) -> list[Command]:
         self.nodes.pop(event.node, None)
+        for wish in self.wishes.values():
+            if wish.full is not None:
+                wish.full.lost(event.node)
         return self._ask_anew(event.node, event.at_s)
 
     def _on_node_forgot(self, event: NodeForgot) -> list[Command]:
@@ -365,7 +370,7 @@ class Forwarding:
     def _unpromised(self, wish: Wish, node: str) -> int:
         """How much of what a node is asked for it has neither room for nor promised."""
         promised = wish.full.promised.get(node, 0) if wish.full is not None else 0
-        return max(0, wish.on.get(node, 0) - max(promised, self._fitting(wish, node)))
+        return max(0, wish.on.get(node, 0) - max(promised, self._rooms.fitting(wish, node)))
 
     def _waiting(self, wish: Wish) -> list[tuple[str, int]]:
         """What waits without a promise, and is no claim: by node. Who makes its environment is waited for."""
@@ -389,7 +394,7 @@ class Forwarding:
         wish = self.wishes.get((event.client, event.key))
         if wish is None or wish.refusal:
             return []
-        waiting, view, needs = self._waiting(wish), self._view(), wish.resources
+        waiting, view, needs = self._waiting(wish), self._rooms.view(), wish.resources
         full = wish.full = wish.full or full_nodes.FullNodes()
         count = min(event.lease_count * full.factor, sum(count for _, count in waiting))
         able = next((found for demand in wish.demands if (found := placement.able_nodes(demand, view))), ())
@@ -444,7 +449,7 @@ class Forwarding:
             for node in late[wish]:
                 if node in wish.tried_s:  # else it was taken back meanwhile
                     self._try(wish, node, event.at_s)
-                    if self._has_room(wish):
+                    if self._rooms.has_any_for(wish.resources):
                         self._move(wish, node, event.at_s)
                     commands += self._take_home(wish, node, event.at_s)
             commands += self._told(wish)
@@ -463,7 +468,7 @@ class Forwarding:
                 excess -= taken
                 self._has_freed = True
         while excess < 0:
-            chosen = self._chosen(wish, self._view())
+            chosen = self._chosen(wish, self._rooms.view())
             if chosen is None:
                 break
             self._ask(wish, chosen, at_s)
@@ -480,20 +485,8 @@ class Forwarding:
             del self.wishes[wish.client, wish.key]
         return commands
 
-    def _view(self) -> kept_view.KeptView:
-        """The nodes as they will be once they have granted what they can of what is asked of them."""
-        for node in self._moved:
-            if node in self.nodes:
-                self._rooms.put(self._standing(node)[0])
-                self._rooms.changed(node)  # how much is asked of it has
-            else:
-                self._rooms.remove(node)
-        self._moved.clear()
-        return self._rooms
-
     def _stands_otherwise(self, node: str) -> None:
-        self._left.pop(node, None)
-        self._moved[node] = None
+        self._rooms.changed(node)
 
     def _chosen(self, wish: Wish, view: placement.ClusterView) -> str | None:
         """The node with room that the policy wants; the wish's reason is the policy's."""
@@ -514,30 +507,9 @@ class Forwarding:
                 return name
         return ""
 
-    def _fitting(self, wish: Wish, name: str) -> int:
-        """How much of what a node is asked for by this wish it has room for, as far as it is known."""
-        return self._standing(name)[1].get(wish, 0) if name in self.nodes else 0
-
-    def _standing(self, name: str) -> tuple[placement.NodeView, dict[Wish, int]]:
-        found = self._left.get(name)
-        if found is None:
-            view, fitting = self.nodes[name], {}
-            wishes = self._asking.get(name)
-            if wishes:
-                left = dict(view.available)
-                fitting = {wish: _take(left, wish.resources, wish.on[name]) for wish in self._in_order(wishes)}
-                view = replace(view, available=resources.ResourceSet(left))
-            found = self._left[name] = (view, fitting)
-        return found
-
-    def _has_room(self, wish: Wish) -> bool:
-        """Whether some node has, whatever else the wish asks for."""
-        needs = wish.resources
-        return bool(self._view().ranked(needs, lambda node: node.node_id if needs.fits_in(node.available) else None))
-
     def _queue(self, wish: Wish, count: int, at_s: float) -> str:
         """Nobody has room: wait where it is likely to come first. Returns why the wish cannot wait, or ""."""
-        view, reason = self._view(), ""
+        view, reason = self._rooms.view(), ""
         for demand in wish.demands:
             first = placement.first_ready(demand, view, self._by_queue)
             if (
@@ -577,10 +549,10 @@ class Forwarding:
         for wish in self._in_order(wish for wish in self.wishes.values() if wish.crowded or wish.on.get(wish.queue)):
             refusal = wish.refusal
             for node in [node for node in (wish.queue, *wish.crowded) if node not in wish.preparing]:
-                if not self._has_room(wish):
+                if not self._rooms.has_any_for(wish.resources):
                     break
-                for _ in range(wish.on.get(node, 0) - self._fitting(wish, node)):
-                    if not self._has_room(wish) or not self._move(wish, node, at_s):
+                for _ in range(wish.on.get(node, 0) - self._rooms.fitting(wish, node)):
+                    if not self._rooms.has_any_for(wish.resources) or not self._move(wish, node, at_s):
                         break
             waiting = wish.on.get(wish.queue, 0)
             if not waiting:
@@ -605,7 +577,7 @@ class Forwarding:
 
     def _move(self, wish: Wish, node: str, at_s: float) -> bool:
         """Ask for one elsewhere instead, if there is room."""
-        other = self._chosen(wish, self._view().without(node))
+        other = self._chosen(wish, self._rooms.view().without(node))
         if other is None:
             return False
         self._put(wish, node, -1)
@@ -658,10 +630,7 @@ class Forwarding:
         return commands
 
     def _in_order(self, wishes: Iterable[Wish] | None = None) -> list[Wish]:
-        """Deeper ones first, which others wait for, and then by age."""
-        return sorted(
-            self.wishes.values() if wishes is None else wishes, key=lambda wish: (-wish.demands[0].depth, wish.turn)
-        )
+        return sorted(self.wishes.values() if wishes is None else wishes, key=lambda wish: wish.order)
 
     # ---- answers and invariants ----
 
@@ -672,8 +641,7 @@ class Forwarding:
 
     def check(self) -> None:
         """The invariants, for tests and the simulator."""
-        rooms = {node.node_id: node for node in self._view().nodes}
-        checks.invariant(rooms == {node: self._standing(node)[0] for node in self.nodes}, "a view is old")
+        self._rooms.check()
         for place, wish in self.wishes.items():
             if place != (wish.client, wish.key):
                 raise checks.broken("a wish in another's place", client=wish.client)
@@ -684,6 +652,8 @@ class Forwarding:
                 raise checks.broken("a node is not told", key=wish.key)
             if not wish.reason:
                 raise checks.broken("a wish waits without a reason", client=wish.client, key=wish.key)
+            if wish.full is not None and not wish.full.asked_s.keys() <= self.nodes.keys():
+                raise checks.broken("a node is noted that is gone", key=wish.key)
             for noted, what in ((wish.tried_s, "tried"), (wish.preparing, "prepared"), (wish.crowded, "crowded")):
                 if noted and not noted.keys() <= wish.on.keys():
                     raise checks.broken(f"{what} where nothing is asked for", key=wish.key)
@@ -730,11 +700,3 @@ class Given:
 def _in_all(node: placement.NodeView) -> tuple[object, ...]:
     """What decides whether it could ever hold something."""
     return node.total, node.labels, node.is_alive, node.is_draining
-
-
-def _take(left: dict[str, int], wanted: resources.ResourceSet, count: int) -> int:
-    """As often as there is enough; returns how often that is, up to `count`."""
-    fitting = min([count, *(left.get(name, 0) // amount for name, amount in wanted.items())])
-    for name, amount in wanted.items():
-        left[name] = left.get(name, 0) - fitting * amount
-    return fitting

@@ -15,9 +15,7 @@ from typing import Final
 
 from umbel._model import placement, resources
 
-SETTLE_S: Final = (
-    4.0  # until all nodes know of a change, and have drawn once; shorter than one waits for who has nothing there
-)
+SETTLE_S: Final = 4.0  # until all know of a change, and have drawn once; shorter than a wait for who has nothing there
 REST_STEP_S: Final = 3.0  # longer for each time that nobody has promised anything
 REST_MAX_S: Final = 12.0
 FACTOR_BITS_MAX: Final = 12  # all nodes of a large cluster
@@ -26,13 +24,13 @@ FACTOR_BITS_MAX: Final = 12  # all nodes of a large cluster
 class FullNodes:
     """What has become of one wish at nodes without room."""
 
-    __slots__ = ("_asked_s", "_fruitless_count", "_since_s", "promised", "rests_until_s")
+    __slots__ = ("_fruitless_count", "_since_s", "asked_s", "promised", "rests_until_s")
 
     def __init__(self) -> None:
         self.promised: dict[str, int] = {}  # by node, as said last, less what was granted since
         self.rests_until_s = -math.inf  # it is asked of nobody before
         self._since_s: dict[str, float] = {}  # nodes that are asked
-        self._asked_s: dict[str, float] = {}  # when each was asked last
+        self.asked_s: dict[str, float] = {}  # when each was asked last, of those that are there
         self._fruitless_count = 0
 
     def is_asked(self, node: str) -> bool:
@@ -57,8 +55,12 @@ class FullNodes:
         self.promised.pop(node, None)
         self._since_s.pop(node, None)
 
+    def lost(self, node: str) -> None:
+        """It is gone for good."""
+        self.asked_s.pop(node, None)
+
     def asked(self, node: str, at_s: float) -> None:
-        self._since_s[node] = self._asked_s[node] = at_s
+        self._since_s[node] = self.asked_s[node] = at_s
 
     def waits_on(self, node: str) -> None:
         """It is the wish's queue."""
@@ -101,4 +103,4 @@ class FullNodes:
 
     def _turn(self, place: tuple[str, str], node: str, near: Sequence[str]) -> tuple[float, bool, int]:
         order = zlib.crc32(f"{place[0]} {place[1]} {node}".encode())
-        return self._asked_s.get(node, -math.inf), node not in near, order
+        return self.asked_s.get(node, -math.inf), node not in near, order

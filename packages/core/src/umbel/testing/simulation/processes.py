@@ -15,7 +15,19 @@ from typing import Any
 
 from umbel import exceptions
 from umbel._base import config as configuration
-from umbel._client import arrivals, current, leases, links, memory_kills, native, reports, tasks, values, waits
+from umbel._client import (
+    arrivals,
+    current,
+    leases,
+    links,
+    memory_kills,
+    native,
+    reports,
+    takeover,
+    tasks,
+    values,
+    waits,
+)
 from umbel._objects import ownership, serialization, store
 from umbel._transport import reactor
 from umbel._wire import data_frames, frames, messages
@@ -290,6 +302,21 @@ class Values(values.Values):
     def _open(self, name: str, size_bytes: int, on_release: Callable[[], None], *, waits: bool) -> Any:
         """Nothing is moved to disk here: `spilling` has a world for that."""
         return self.store.open(name, size_bytes, on_release)
+
+    def make_takeover(self) -> takeover.Takeover:
+        if self.takeover is None:
+            self.takeover = Takeover(self._engine)
+        return self.takeover
+
+
+class Takeover(takeover.Takeover):
+    """Without its thread, which would outlive the simulated process. Values that are too large for messages are not moved between
+    nodes here, so none is to be taken over."""
+
+    def begin(self, node: bytes) -> None:
+        self._nodes.add(node)
+        if self._look():
+            raise AssertionError(f"values of node {node.hex()} would have to be taken over, which is not simulated")
 
 
 class Leases(leases.Leases):
