@@ -138,7 +138,7 @@ def test_a_path_that_loses_all_between_two_nodes_is_broken_off_as_soon_as_a_sile
     machines: Machines,
 ) -> None:
     """Before: after a minute. The head hears both all the time. A connection is broken off by who sends something as well as by
-    who waits; and once the path is there again, all goes on."""
+    who waits; and once the path is there again, all goes on, and what a process on the other side borrows is there."""
     program = machines.program(
         """
     @umbel.remote(resources={"there": 1}, max_retries=0)
@@ -146,6 +146,16 @@ def test_a_path_that_loses_all_between_two_nodes_is_broken_off_as_soon_as_a_sile
         open(path, "w").close()
         time.sleep(600)
 
+    @umbel.remote(resources={"there": 1})
+    class Keeper:
+        def keep(self, boxed):
+            self.ref = boxed[0]
+
+        def read(self):
+            return umbel.get(self.ref)
+
+    keeper = Keeper.remote()
+    get(keeper.keep.remote([umbel.put("kept")]))
     counters = [Counter.remote() for _ in range(2)]
     say(get([one.add.remote() for one in counters]))
     path = os.path.join(os.environ["TMPDIR"], "begun")
@@ -155,6 +165,7 @@ def test_a_path_that_loses_all_between_two_nodes_is_broken_off_as_soon_as_a_sile
     say("part")
     sys.stdin.readline()
     waiting["later call"] = counters[1].add.remote()
+    waiting["reading"] = keeper.read.remote()
     for name, reference in waiting.items():
         try:
             say(name, umbel.get(reference, timeout=40))
@@ -168,16 +179,22 @@ def test_a_path_that_loses_all_between_two_nodes_is_broken_off_as_soon_as_a_sile
             break
         except exceptions.ActorUnavailableError:
             continue
+    while True:
+        try:
+            say(get(keeper.read.remote()))
+            break
+        except exceptions.ActorUnavailableError:
+            continue
     """
     )
     assert program.line() == "[1, 1]"
     assert program.line() == "part"
     machines.network.part(WORKER, DRIVER)
     program.tell()
-    told = [program.line() for _ in range(3)]
+    told = [program.line() for _ in range(4)]
     assert told[0] in ("task NodeDiedError", "task WorkerCrashedError")
-    assert told[1:] == ["call ActorUnavailableError", "later call ActorUnavailableError"]
+    assert told[1:] == [f"{what} ActorUnavailableError" for what in ("call", "later call", "reading")]
     assert program.line() == "told"
     assert {*machines.states().values()} == {"alive"}
     machines.network.join(WORKER, DRIVER)
-    assert program.finish(TIMEOUT_S)[0].splitlines() == ["True"]
+    assert program.finish(TIMEOUT_S)[0].splitlines() == ["True", "kept"]
