@@ -384,7 +384,7 @@ def test_full_queue_of_a_busy_process_ends_dials_cleanly_and_they_are_begun_agai
 
 
 @pytest.mark.parametrize("side", ["the one that dialled", "the other"])
-def test_connection_that_breaks_is_the_death_of_the_peer_to_both(world: World, side: str) -> None:
+def test_connection_that_breaks_is_seen_by_both(world: World, side: str) -> None:
     here, there = world.process(), world.process()
     with here.lock, there.lock:
         here.say(there, "one")
