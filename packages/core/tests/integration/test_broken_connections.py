@@ -16,7 +16,7 @@ pytestmark = pytest.mark.skipif(not sys.platform.startswith("linux"), reason="fr
 TIMEOUT_S = 60
 BEGIN = """
     import gc, os, signal, socket, sys, threading, time, umbel
-    from umbel._client import current
+    from umbel._client import current, inquiry, memory_report
     from umbel.util import memory
 
     umbel.init(address=os.environ["SESSION"], log_to_driver=False)
@@ -181,6 +181,7 @@ def test_why_a_value_is_kept_for_whom_the_connection_is_broken_to(place: Place) 
     cut()
     for reason in memory.why_alive(ref):
         say(reason)
+    say(memory_report.of_node(inquiry.EngineAsker(engine)).silent)
     os.kill(pid, signal.SIGCONT)
     say(again(keeper.read))
     say(comes_true(lambda: not any("has broken" in str(reason) for reason in memory.why_alive(ref))))
@@ -188,6 +189,7 @@ def test_why_a_value_is_kept_for_whom_the_connection_is_broken_to(place: Place) 
     assert any("borrows it, and the connection to it has broken: it is being connected to" in line for line in told), (
         told
     )
+    assert "keeps 1 object for a process of another node, to which its connection has broken" in told[-3], told
     assert told[-2:] == ["kept", "True"]
 
 

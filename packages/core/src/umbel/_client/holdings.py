@@ -7,6 +7,7 @@ moment apart.
 from __future__ import annotations
 
 import heapq
+import itertools
 import os
 import sys
 from collections import Counter
@@ -51,12 +52,14 @@ def objects(engine: NativeEngine) -> dict[str, Any]:
     sized = [(size_bytes(record), number, record) for number, record in enumerate(records)]
     told = heapq.nlargest(OBJECTS_MAX, sized)
     left = len(records) - len(told)
+    sought = [found for record in records if (found := _sought(engine, record))]
     return {
         **_self(engine),
         "objects": [_row(engine, record, size) for size, _, record in told],
         "left_out": left,
         "left_out_bytes": sum(size for size, *_ in sized) - sum(size for size, *_ in told),
         "lineage": _lineage(engine),
+        "sought": [len(sought), len(set(itertools.chain(*sought)))],
     }
 
 
@@ -85,7 +88,6 @@ def keeps(engine: NativeEngine, about: str) -> dict[str, Any]:
         for task in list(engine.tasks.unfinished.values())
     )
     remote = engine.links.remote
-    sought = [] if remote is None else [one for one in list(record.borrowers or ()) if remote.is_sought(one)]
     explained = sum(arguments.values()) + len(containers) + constructors + loans + streams
     return {
         **_self(engine),
@@ -104,8 +106,14 @@ def keeps(engine: NativeEngine, about: str) -> dict[str, Any]:
         "streams": streams,
         "for_good": max(0, record.pins - explained),
         "lineage": _kept_call(engine, object_id),
-        "sought": {} if remote is None else {one.hex(): remote.reason(one).text for one in sought},
+        "sought": {} if remote is None else {one.hex(): remote.reason(one).text for one in _sought(engine, record)},
     }
+
+
+def _sought(engine: NativeEngine, record: ownership.Record) -> list[bytes]:
+    """The borrowers to which the connection has broken, while another one is being made."""
+    remote = engine.links.remote
+    return [] if remote is None else [one for one in list(record.borrowers or ()) if remote.is_sought(one)]
 
 
 def _records(engine: NativeEngine) -> list[ownership.Record]:

@@ -64,8 +64,9 @@ class Entry(NamedTuple):
 
 
 class Report(NamedTuple):
-    """left_out: objects of processes that hold more than they tell one by one: (pid, count, bytes). lineage: the calls that
-    processes keep to compute lost values again: (process, count, bytes)."""
+    """left_out: objects of processes that hold more than they tell one by one: (pid, count, bytes). silent: who does not answer,
+    or cannot be reached by others. lineage: the calls that processes keep to compute lost values again: (process, count,
+    bytes)."""
 
     entries: list[Entry]
     processes: list[dict[str, Any]]
@@ -135,6 +136,8 @@ def of_node(asker: Asker) -> Report:
         count, size = answer["lineage"]
         if count:
             lineage.append((_called(process), count, size))
+        if answer["sought"][0]:
+            silent.append(_kept_for_sought(_called(process), *answer["sought"]))
         if answer["left_out"]:
             left_out.append((process["pid"], answer["left_out"], answer["left_out_bytes"]))
     store = asker.query("store")
@@ -157,6 +160,13 @@ def of_node(asker: Asker) -> Report:
         for process, row in rows
     ]
     return Report(entries, processes, left_out, silent, store, lineage)
+
+
+def _kept_for_sought(name: str, objects: int, borrowers: int) -> str:
+    whom = (
+        "a process of another node, to which" if borrowers == 1 else f"{borrowers} processes of other nodes, to which"
+    )
+    return f"{name} keeps {_count(objects, 'object')} for {whom} its connection has broken, and is being made anew"
 
 
 def _made(row: dict[str, Any], names: dict[str, str]) -> str:
