@@ -6,7 +6,10 @@ import sys
 
 import pytest
 
+from umbel import exceptions
 from umbel._objects import ownership, serialization
+from umbel.testing.simulation import chance, processes
+from umbel.testing.simulation import ownership as simulated
 
 US = b"u" * ownership.OWNER_ID_BYTES
 OTHER = b"o" * ownership.OWNER_ID_BYTES
@@ -76,3 +79,21 @@ def test_a_value_of_a_dead_record_lets_go_of_all_that_it_contains(table: ownersh
     for one in (first, second):
         table.unpin(table.records[one])
     assert freed(table) == [7, 2, 1, 3]
+
+
+@pytest.mark.parametrize("is_argument", [True, False])
+def test_reading_a_reference_to_a_freed_object_of_ones_own_is_an_error(is_argument: bool) -> None:
+    """It came back with a call whose caller was not counted, since its connection had broken. Before, as an argument: whoever
+    read the object waited for ever."""
+    world = simulated.OwnershipWorld(chance.Chance(1))
+    with processes.surroundings(world):
+        world.set_up()
+        engine = world.peers[0].engine
+        ref = engine.put("value")
+        kind, payload, _ = engine.values.encode([ref])
+        del ref
+        engine._housekeeping()
+        assert not engine.values.table.records
+        found = engine.values.read(kind, payload, b"", None, [] if is_argument else None)
+        with pytest.raises(exceptions.ObjectFreedError):
+            engine.get(found, 0.0)

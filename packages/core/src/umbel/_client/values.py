@@ -94,13 +94,19 @@ class Values:
 
     def _found_in_value(self, object_id: bytes, outer: ownership.Record | None) -> None:
         record = self.table.found_in_value(object_id, outer)
-        if record.kind == PENDING and record.task is None and self.table.is_owner(object_id):
-            self._settle_error(record, exceptions.ObjectFreedError(
-                f"object {object_id.hex()} was freed before this reference to it was read; a reference kept as bytes "
-                "outside of Umbel's view does not keep its object"
-            ))  # fmt: skip
+        if record.kind == PENDING:
+            self._fail_if_freed(record)
         if self.table.commands:
             self.carry_out()
+
+    def _fail_if_freed(self, record: ownership.Record) -> None:
+        """A reference to it was read, and there is no value: none will come for an object of ours that was not known any more."""
+        is_known = record.local > 1 or record.pins or record.borrowers or record.task is not None
+        if not is_known and self.table.is_owner(record.object_id):
+            self._settle_error(record, exceptions.ObjectFreedError(
+                f"object {record.object_id.hex()} was freed before this reference to it was read; a reference kept as bytes "
+                "outside of Umbel's view, or by a call that was given up, does not keep its object"
+            ))  # fmt: skip
 
     def pickled(self, object_id: bytes) -> None:
         """A reference is being pickled: by us, which counts it, or by somebody else, which pins it for good."""
@@ -307,7 +313,9 @@ class Values:
         """Count the references read out of a value. Lock held."""
         if arguments is not None:
             for object_id in found:
-                self.table.found_in_arguments(object_id)
+                argument = self.table.found_in_arguments(object_id)
+                if argument.kind == PENDING:
+                    self._fail_if_freed(argument)
             arguments += found
             return
         known = self.table.records.get

@@ -22,7 +22,7 @@ from umbel._wire import data_frames, frames, messages
 from umbel._worker import execute
 from umbel.testing.simulation.processes import Node, Process, collect_cycles, surroundings
 from umbel.testing.simulation.processes import in_words_of_id as _short
-from umbel.testing.simulation.world import World
+from umbel.testing.simulation.world import END, World
 
 HELD_MAX = 6  # things a process keeps at once: more makes runs longer, not richer
 JOBS_MAX = 4  # calls of one process that run at once, as in a threaded actor
@@ -128,7 +128,7 @@ class Peer(Process):
         world, receiver = self.world, self.node.processes[link.peer]
         job = next(job for job in self.jobs if job.execution.link is link and job.execution.seq == message[1])
         self.jobs.remove(job)
-        if receiver.is_dead or link.stream is None or link.stream.is_closed:
+        if receiver.is_dead or _is_cut(link):
             return
         for object_id in sorted(job.kept - world.risky):
             record = self.engine.values.table.records.get(object_id)
@@ -610,6 +610,14 @@ class OwnershipWorld(World):
 
 def _is_owned(thing: Any, peer: Peer) -> bool:
     return isinstance(thing, refs.ObjectRef) and thing._id[:16] == peer.id
+
+
+def _is_cut(link: links.Link) -> bool:
+    """Whether nothing that is posted now arrives."""
+    stream: Any = link.stream
+    if stream is None or stream.is_closed:
+        return True
+    return not isinstance(stream, remote_links.Waiting) and END in stream.other.inbox
 
 
 def _is_borrowing(link: links.Link, object_id: bytes) -> bool:
