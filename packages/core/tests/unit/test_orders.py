@@ -12,7 +12,7 @@ from umbel._agent.ledger import CPU, UNIT
 from umbel._base import orders
 from umbel.testing.simulation.chance import Chance
 from umbel.testing.simulation.daemon import Daemon
-from umbel.testing.simulation.world import World
+from umbel.testing.simulation.world import Violation, World
 
 NEEDS = {CPU: UNIT}
 
@@ -63,10 +63,11 @@ def test_a_failure_is_no_mistake_of_who_has_said_something_and_names_what_failed
     assert shell.said == ["1"]
 
 
-def test_a_broken_invariant_stays_what_it_is() -> None:
-    shell, error = Shell(), exceptions.InternalError("slots went negative")
-    with pytest.raises(exceptions.InternalError, match="slots went negative") as raised:
-        shell.orders.carry_out([Fail(error)])
+@pytest.mark.parametrize("error", [exceptions.InternalError("slots went negative"), Violation("A3", "3 of 2 given")])
+def test_a_broken_invariant_stays_what_it_is(error: Exception) -> None:
+    """Also one of the simulator's."""
+    with pytest.raises(type(error)) as raised:
+        Shell().orders.carry_out([Fail(error)])
     assert raised.value is error
 
 

@@ -28,7 +28,7 @@ class Lease:
 
     __slots__ = (
         "accelerators", "actor", "bundle", "client", "depth", "is_blocked", "is_reclaimed", "is_recycled", "job", "keeps",
-        "key", "reclaimed_s", "resources", "worker",
+        "key", "kinds", "reclaimed_s", "resources", "worker",
     )  # fmt: skip
 
     def __init__(
@@ -45,6 +45,7 @@ class Lease:
         self.key = demand.key
         self.depth = demand.depth
         self.job = demand.job
+        self.kinds = demand.kinds
         self.resources = resources
         self.accelerators = accelerators
         self.bundle = bundle  # of which it holds them; None for the node itself
@@ -101,8 +102,8 @@ class Demand:
 
     __slots__ = (
         "actor", "attempt", "build_key", "build_timeout_s", "bundle_index", "bundles", "busy_since_s", "client", "count", "depth",
-        "env", "fails_when_busy", "group", "is_claim", "is_warned_of", "job", "key", "label_selectors", "lacking", "place",
-        "placement", "promised", "refusal", "resources", "short_since_s", "since_s", "source", "strategy", "turn",
+        "env", "fails_when_busy", "group", "is_claim", "is_warned_of", "job", "key", "kinds", "label_selectors", "lacking",
+        "place", "placement", "promised", "refusal", "resources", "short_since_s", "since_s", "source", "strategy", "turn",
     )  # fmt: skip
 
     def __init__(self, place: Place, event: ev.DemandChanged | ev.ActorWanted | ev.BundlesWanted, turn: int) -> None:
@@ -139,6 +140,7 @@ class Demand:
                 self.fails_when_busy = not self.actor and bool(event.strategy.get("fails_when_busy"))
             self.resources = event.resources if isinstance(event, ev.DemandChanged) else event.running
             self.placement = event.resources if isinstance(event, ev.DemandChanged) else event.placement
+        self.kinds = tuple(name for name, amount in self.resources.items() if amount)  # names of what it needs
         self.since_s = event.at_s
         self.short_since_s: float | None = None  # since when it has lacked resources that others hold
         self.busy_since_s: float | None = None  # the same, of one that is not to wait, as far as that was looked at

@@ -2,7 +2,7 @@
 
 A handler that raises has done part of something, of which the machine believes that it is done. Nobody can tell what else is
 wrong then, so it is never gone on with: the error is an InternalError, whatever it was, for a ValueError would be taken by
-whoever reads a message for a mistake of the sender's.
+whoever reads a message for a mistake of the sender's. A check that has failed says itself what is wrong, and stays what it is.
 """
 
 from __future__ import annotations
@@ -35,7 +35,7 @@ class Orders:
                 command = todo[0]  # it stays there meanwhile, so that what follows from it comes after the rest
                 self._do[type(command)](command)
                 todo.popleft()
-        except exceptions.InternalError:
+        except (exceptions.InternalError, AssertionError):
             raise
         except Exception as error:
             raise exceptions.InternalError(f"{command!r:.300} could not be carried out: {error!r:.300}") from error

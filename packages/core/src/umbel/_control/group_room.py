@@ -120,7 +120,10 @@ class GroupRoom:
 
     def check(self) -> None:
         """The invariants, for tests and the simulator."""
-        expected = {node: _less(one, _sum(self._asked.get(node, {}).values())) for node, one in self.nodes.items()}
+        expected = {
+            node: _less(view, _sum(self._asked[node].values())) if node in self._asked else view
+            for node, view in self.nodes.items()
+        }
         left = {one.node_id: one for one in self._left.nodes}
         checks.invariant(left == expected, "a node is seen as it was", nodes=sorted(left))
 

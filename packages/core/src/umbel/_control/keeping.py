@@ -164,9 +164,9 @@ class Keeping:
         try:
             while self._todo and self.may_act():
                 self._todo.popleft()()
-        except exceptions.InternalError:
+        except (exceptions.InternalError, AssertionError):  # as in `orders`
             raise
-        except Exception as error:  # as in `orders`
+        except Exception as error:
             raise exceptions.InternalError(f"what was withheld could not be done: {error!r:.300}") from error
         finally:
             self._is_doing = False

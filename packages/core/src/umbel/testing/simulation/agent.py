@@ -716,15 +716,27 @@ class AgentWorld(World):
 
     def settle(self) -> None:
         self.jobs.shares_rest()
-        for actor, is_wanted in list(self.actors.items()):
-            if is_wanted:
-                self.actors[actor] = False
-                self.apply(ev.ActorUnwanted(actor, "over", self.now_s))
+        self._end_actors()
         for _ in range(QUIET_ROUNDS_MAX):
             if not self._settle_one():
                 return
             self.check()
         self.must(False, "R2", "the agent never comes to rest: %s", self.state.pending())
+
+    def _end_actors(self) -> None:
+        for actor, is_wanted in list(self.actors.items()):
+            if is_wanted:
+                self.actors[actor] = False
+                self.apply(ev.ActorUnwanted(actor, "over", self.now_s))
+
+    def end_all(self) -> None:
+        """Nobody wants or has anything any more."""
+        self._end_actors()
+        for client in [*self.clients.values()]:
+            for key in [key for key, count in client.wanted.items() if count]:
+                self.want_of(client, key, 0)
+            for worker in [*client.leases]:
+                self._return(client, worker, is_retired=False)
 
     def pass_round(self) -> bool:
         """All that is under way arrives, who is asked for a lease gives it back and wants another, and time passes. Whether

@@ -14,6 +14,7 @@ if TYPE_CHECKING:
     from umbel.testing.simulation.agent import AgentWorld, Book
 
 ROUNDS: Final = 30  # in which everybody keeps what nobody asks for
+ROUNDS_ALONE: Final = 3  # in which only one job wants more
 PATIENCE: Final = 12  # rounds in a row in which somebody has more than he should; spells of precedence change with each
 ROUNDING: Final = 1e-6
 PLAIN: Final = "plain"  # the key of tasks that need one CPU and nothing else
@@ -123,13 +124,19 @@ class AgentJobs:
 
     def shares_rest(self) -> None:
         """A19: everybody keeps what nobody asks for and wants what he wants, and time passes: in the end nobody has more than
-        he should beside somebody who waits."""
+        he should beside somebody who waits. One job comes first, and may have all there is when the others come."""
         world = self._world
         if len(self.jobs) < 2 or not world.chance.happens(50):
             return
-        for client in world.clients.values():
-            if not client.is_gone and world.chance.happens(70):
-                world.want_of(client, PLAIN, 1 + world.chance.below(3))
+        if world.chance.happens(50):
+            world.end_all()
+        first = world.chance.choose(self.jobs)
+        for is_first in (True, False):
+            for client in world.clients.values():
+                if (client.job is first) is is_first and not client.is_gone and world.chance.happens(70):
+                    world.want_of(client, PLAIN, 1 + world.chance.below(3))
+            for _ in range(ROUNDS_ALONE if is_first else 0):
+                world.pass_round()
         for _ in range(ROUNDS):
             is_over = not world.pass_round()
             self.unfair = {pair: self.unfair.get(pair, 0) + 1 for pair in {*self._unfair()}}

@@ -105,12 +105,19 @@ class Node:
         """Whether those who want leases have to take turns, for there are less of them."""
         return len(self.owners) > self.cpus
 
+    def check(self) -> None:
+        self.agent.check()
+
     def want(self, owner: Owner) -> None:
         count = 0 if owner.is_over else self.cpus + WANTED
         known = self.agent.demands.get((owner.id, "", "f"))
         if (known.count if known is not None else 0) != count:
             env = f'{{"job":"{owner.job.id}"}}'
             self.apply(ev.DemandChanged(owner.id, "f", ONE, count, 0, env, "", self.world.now_s, job=owner.job))
+
+    def give_back(self, owner: Owner, worker: str) -> None:
+        del owner.leases[worker]
+        self.apply(ev.LeaseReturned(owner.id, worker, is_retired=False, at_s=self.world.now_s))
 
     def used(self, job: ev.Job) -> int:
         return sum(len(owner.leases) for owner in self.owners.values() if owner.job is job)
@@ -180,8 +187,7 @@ class SharesWorld(World):
         owner.is_over = True
         owner.node.want(owner)
         for worker in [*owner.leases]:
-            del owner.leases[worker]
-            owner.node.apply(ev.LeaseReturned(owner.id, worker, is_retired=False, at_s=self.now_s))
+            owner.node.give_back(owner, worker)
         owner.node.apply(ev.ClientLeft(owner.id, self.now_s))
         del owner.node.owners[owner.id]
 
@@ -207,8 +213,7 @@ class SharesWorld(World):
         if not is_asked_back and not self.chance.happens(10):  # some go back by themselves
             self.begin_task(owner, worker)
             return
-        del owner.leases[worker]
-        node.apply(ev.LeaseReturned(owner.id, worker, is_retired=False, at_s=self.now_s))
+        node.give_back(owner, worker)
         node.want(owner)
 
     # ---- nodes and head ----
@@ -323,7 +328,7 @@ class SharesWorld(World):
 
     def check(self) -> None:
         while self.changed:
-            self.changed.popitem()[0].agent.check()
+            self.changed.popitem()[0].check()
 
     def settle(self) -> None:
         self.is_settling = True

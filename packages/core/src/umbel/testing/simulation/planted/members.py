@@ -40,7 +40,9 @@ PLANTS: Final[Mapping[str, Planted]] = {
     "void-orders-count": instead(
         "members", actor_places.ActorPlaces, "_placed_there", _count_void_orders, "Q", "an actor got"
     ),
-    "dead-looked-for": instead("members", service.ActorService, "lacks_host", lambda *_: True, "'0", "Q"),
+    "dead-looked-for": instead(
+        "members", service.ActorService, "lacks_host", lambda *_: True, "what was withheld", "Q"
+    ),
     "not-placed-anew": instead("members", actor_places.ActorPlaces, "place_anew", lambda _one: None, "Q2"),
     "bundles-kept-elsewhere": instead("members", members.Members, "drop_group", lambda *_: None, "Q5"),
     "groups-not-moved": instead("members", actor_places.ActorPlaces, "group_moved", lambda *_: None, "Q2"),
