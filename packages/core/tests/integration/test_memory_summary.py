@@ -135,6 +135,14 @@ def test_why_alive_finds_locals_views_and_containers() -> None:
     assert len(texts(inner)) == 2
 
 
+def test_a_local_variable_that_is_deleted_keeps_nothing_after_somebody_asked_of_it() -> None:
+    ref = umbel.put(np.ones(150_000))
+    hexed = ref.hex()
+    one_with(texts(ref), "local variable ref of test_a_local_variable")
+    del ref
+    drivers.wait_until(lambda: hexed not in memory.memory_summary())
+
+
 def test_why_alive_finds_arguments_of_tasks(tmp_path: pathlib.Path) -> None:
     gate = tmp_path / "gate"
     argument = umbel.put(np.ones(150_000))

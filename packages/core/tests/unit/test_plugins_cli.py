@@ -213,3 +213,18 @@ def test_command_that_nobody_knows_is_still_an_error_of_usage() -> None:
     result = run("jbo")
     assert result.exit_code == 2
     assert "No such command 'jbo'" in result.output
+
+
+@pytest.mark.parametrize("name", planned.PLANNED_OF_START)
+def test_option_of_rays_start_that_is_missing_says_what_to_use_instead(name: str) -> None:
+    for arguments in ((name,), ("--head", f"{name}=1"), (name, "1", "--address", "x:1")):
+        result = run("start", *arguments)
+        assert result.exit_code == 2
+        assert f"Error: `umbel start {name}` is not in this version of Umbel: " in result.output
+    assert f"`{name}`" in (ROOT / "README.md").read_text(), "README.md lists what is missing"
+
+
+def test_option_of_start_that_nobody_knows_is_told_with_what_is_like_it() -> None:
+    result = run("start", "--haed")
+    assert result.exit_code == 2
+    assert "--head" in result.output

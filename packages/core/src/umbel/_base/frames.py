@@ -12,7 +12,8 @@ _lock = threading.Lock()  # or who comes second would find collections off, and 
 
 
 def of_threads() -> dict[int, FrameType]:
-    """The innermost frame of each thread, by its ident.
+    """The innermost frame of each thread, by its ident; of this thread, that of the caller's caller, if there is one: who kept
+    his own frame in a variable would keep what his callers' variables refer to until the next garbage collection.
 
     `sys._current_frames()` makes the process stand still for ever if a garbage collection begins within it that finds a
     `threading.local`, before CPython 3.11.9 (gh-106883).
@@ -21,7 +22,13 @@ def of_threads() -> dict[int, FrameType]:
         was_on = gc.isenabled()
         gc.disable()
         try:
-            return sys._current_frames()
+            found = sys._current_frames()
+            above = sys._getframe(1).f_back
+            if above is None:
+                del found[threading.get_ident()]
+            else:
+                found[threading.get_ident()] = above
+            return found
         finally:
             if was_on:
                 gc.enable()

@@ -7,8 +7,10 @@ the reference until something has a name. What only native code holds, or a coro
 from __future__ import annotations
 
 import gc
+import inspect
 import os
 import sys
+import threading
 import time
 import types
 from collections import deque
@@ -21,6 +23,7 @@ REFERENCES_MAX = 5  # for which it is said where they are
 PLACES_MAX = 3  # told of one reference
 STEPS_MAX = 12  # upwards, for one of them
 SEARCH_S = 0.5  # for all of them: whoever asks waits a second
+_UNSHARED = 3  # references to a copy of locals that nobody but its frame, and who looks, has
 _OURS = os.path.dirname(os.path.dirname(os.path.abspath(__file__))) + os.sep
 
 
@@ -29,6 +32,15 @@ def of(object_id: bytes) -> tuple[int, list[str]]:
     found = [one for one in gc.get_objects() if type(one) is refs.ObjectRef and one._id == object_id]
     search = _Search(found)
     return len(found), [search.place_of(ref) for ref in found[:REFERENCES_MAX]]
+
+
+def _is_traced(frame: types.FrameType | None) -> bool:
+    """Whether a debugger follows the thread."""
+    if threading.gettrace() is not None:
+        return True
+    while frame is not None and frame.f_trace is None:
+        frame = frame.f_back
+    return frame is not None
 
 
 class _Search:
@@ -43,12 +55,18 @@ class _Search:
             self._note_locals(frame)
 
     def _note_locals(self, frame: types.FrameType | None) -> None:
+        # Before Python 3.13 a frame keeps what `f_locals` has copied, so that a reference which the program deletes would live
+        # until its function returns. What the program has by `locals()`, and a debugger may write back, is not touched.
+        is_left_behind = sys.version_info < (3, 13) and not _is_traced(frame)
         while frame is not None:
             code = frame.f_code
             if not code.co_filename.startswith(_OURS) and code.co_name != "<module>":  # a module's are its variables
-                for name, value in frame.f_locals.items():
+                snapshot = frame.f_locals
+                for name, value in snapshot.items():
                     text = f"local variable {name} of {code.co_name} ({code.co_filename}:{frame.f_lineno})"
                     self._locals[id(value)] = text  # the outermost frame's, which keeps it longest
+                if is_left_behind and code.co_flags & inspect.CO_OPTIMIZED and sys.getrefcount(snapshot) == _UNSHARED:
+                    snapshot.clear()
             frame = frame.f_back
 
     def place_of(self, ref: Any) -> str:

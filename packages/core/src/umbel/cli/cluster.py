@@ -20,14 +20,14 @@ from umbel._base import nodes, sessions, token_files, tokens
 from umbel._client import cluster_files, cluster_node, cluster_view, launch, running_nodes, scaled_clusters, tool
 from umbel._model import reasons
 from umbel._model import resources as resource_model
-from umbel.cli import explain, node
+from umbel.cli import explain, node, planned
 
 STOP_S = 10.0  # for a node to end with all that runs on it
 DEAD_SHOWN_MAX = 10  # the latest; `umbel list nodes` has all
 
 
 def make_start() -> click.Command:
-    @click.command("start")
+    @click.command("start", cls=planned.StartCommand)
     @click.option("--head", is_flag=True, help="Start the first node of a cluster.")
     @click.option(
         "--address",
