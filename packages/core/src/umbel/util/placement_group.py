@@ -202,10 +202,11 @@ def get_placement_group(placement_group_name: str) -> PlacementGroup:
 
 def placement_group_table(placement_group: PlacementGroup | None = None) -> dict[str, Any]:
     """What is known of a group, or of all groups by id, removed ones included while they are remembered. Keys are Ray's."""
-    found = {one["group"]: _as_row(one) for one in _engine().query("placement_groups")}
+    engine = _engine()
     if placement_group is None:
-        return found
-    return found.get(_checked_group("placement_group_table", placement_group).id.hex(), {})
+        return {one["group"]: _as_row(one) for one in engine.query("placement_groups")}
+    group = _checked_group("placement_group_table", placement_group).id.hex()
+    return next(map(_as_row, engine.query("placement_groups", about=group)), {})
 
 
 def _checked_group(function: str, group: Any) -> PlacementGroup:

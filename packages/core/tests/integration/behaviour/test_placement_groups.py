@@ -2,10 +2,11 @@
 
 from __future__ import annotations
 
+import importlib
 import pickle
 import sys
 import threading
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Mapping
 from typing import Any
 
 import pytest
@@ -23,6 +24,7 @@ from umbel.util.placement_group import PlacementGroup
 from umbel.util.scheduling_strategies import PlacementGroupSchedulingStrategy as InGroup
 
 SOON_S = 20.0
+table_module: Any = importlib.import_module("umbel.util.placement_group")  # the name is the function's as well
 
 
 @pytest.fixture
@@ -356,6 +358,26 @@ def test_the_table_tells_what_ray_s_tells(make: Callable[..., PlacementGroup]) -
     remove_placement_group(group)
     assert placement_group_table(group)["state"] == "REMOVED"
     assert placement_group_table(PlacementGroup.empty()) == {}
+
+
+def test_the_table_of_one_group_is_made_of_no_other(
+    make: Callable[..., PlacementGroup], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """A thousand removed groups may be remembered; who asks for one does not pay for them."""
+    group, removed = make([{"CPU": 1}]), make([{"CPU": 1}])
+    remove_placement_group(removed)
+    rows: list[str] = []
+    row_of = table_module._as_row
+
+    def counted(one: Mapping[str, Any]) -> dict[str, Any]:
+        rows.append(one["group"])
+        return row_of(one)
+
+    monkeypatch.setattr(table_module, "_as_row", counted)
+    assert placement_group_table(group)["placement_group_id"] == group.id.hex()
+    assert placement_group_table(removed)["state"] == "REMOVED"
+    assert rows == [group.id.hex(), removed.id.hex()]
+    assert {group.id.hex(), removed.id.hex()} <= placement_group_table().keys()
 
 
 _BAD: list[tuple[dict[str, Any], str]] = [

@@ -447,8 +447,9 @@ class InlineEngine:
             self.tasks.owner_died(worker_id)
             self.registry.owner_died(worker_id)
 
-    def query(self, what: str) -> Any:
-        """ "nodes", "cluster_resources", "available_resources", "placement_groups", "timeline" or "pending"."""
+    def query(self, what: str, *, about: str = "") -> Any:
+        """ "nodes", "cluster_resources", "available_resources", "placement_groups", "timeline" or "pending". about: one of
+        the placement groups."""
         units = dict(self.resources)
         with self.mutex:
             if what == "nodes":
@@ -457,7 +458,7 @@ class InlineEngine:
             if what == "cluster_resources":
                 return units if self._groups is None else {**units, **self._groups.as_resources([])}
             if what == "placement_groups":
-                return self._groups.listed() if self._groups is not None else []
+                return self._groups.listed(about) if self._groups is not None else []
             if what == "available_resources":
                 return self._available(units)
             if what == "timeline":

@@ -241,8 +241,11 @@ class Groups:
 
     # Queries; mutex held
 
-    def listed(self) -> list[dict[str, Any]]:
-        """As the native engine's agent lists them."""
+    def listed(self, group: str = "") -> list[dict[str, Any]]:
+        """As the native engine's agent lists them: this one if it is known, or all."""
+        if group:
+            found = self._groups.get(group) or self._removed.get(group)
+            return [self._listed(found)] if found is not None else []
         return [self._listed(one) for known in (self._groups, self._removed) for one in known.values()]
 
     def _listed(self, one: Group) -> dict[str, Any]:
