@@ -53,6 +53,7 @@ ROWS: tuple[Row, ...] = (
     Row("wait_1k", "wait for 1,000 refs one by one", "rounds/s", "refs", 10, 30),
     Row("get_10k_refs", "get of an object holding 10,000 refs", "gets/s", "refs", 3, 8),
     Row("actor_churn", "actor create + call + kill, ten at once", "actors/s", "churn", 50, 200),
+    Row("group_churn", "placement group create + remove", "groups/s", "churn", 5, 20),
     Row("generator", "streaming generator", "items/s", "churn", 5, 15),
     Row("remote_tasks_sync", "tasks on another node, one at a time", "tasks/s", "nodes", nodes=2),
     Row("remote_tasks_pipelined", "tasks on another node, 1,000 pipelined", "tasks/s", "nodes", nodes=2),

@@ -9,6 +9,7 @@ result. Where Ray's own microbenchmark has the row (tasks, actors, put, get, wai
 
 from __future__ import annotations
 
+import importlib
 import os
 from collections.abc import Callable, Iterator
 from types import ModuleType
@@ -212,6 +213,29 @@ def actor_churn(rt: ModuleType) -> Workload:
     return Workload(run, units=count)
 
 
+def group_churn(rt: ModuleType) -> Workload:
+    """One at a time, each asked for until it is gone: to remove a group may be no more than to ask for it."""
+    util = importlib.import_module(f"{rt.__name__}.util")
+
+    def state(group: Any) -> str:
+        return str(util.placement_group_table(group)["state"])
+
+    def make() -> Any:
+        group = util.placement_group([{"CPU": 0.01}])
+        expect(group.wait(30), True)
+        return group
+
+    def remove(group: Any) -> None:
+        util.remove_placement_group(group)
+        while state(group) != "REMOVED":
+            pass
+
+    group = make()
+    expect((state(group), util.placement_group_table(group)["bundles"]), ("CREATED", {0: {"CPU": 0.01}}))
+    remove(group)
+    return Workload(lambda: remove(make()))
+
+
 def _plain_actor(rt: ModuleType) -> Any:
     @rt.remote(num_cpus=0)
     class Plain:
@@ -400,6 +424,7 @@ BUILDERS: dict[str, Builder] = {
         wait_1k,
         get_10k_refs,
         actor_churn,
+        group_churn,
         generator,
         remote_tasks_sync,
         remote_tasks_pipelined,

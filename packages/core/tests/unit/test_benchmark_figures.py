@@ -60,6 +60,16 @@ def test_a_row_without_bars_that_failed_is_not_met() -> None:
 def test_rows_with_bars_are_judged_by_them() -> None:
     meets = [verdict("tasks_sync", {"tasks_sync": rate}, {"tasks_sync": 1.0}).meets for rate in (9.0, 10.0, 25.0)]
     assert meets == ["**no**", "bar", "goal"]
+    groups = verdict("group_churn", {"group_churn": 100.0}, {"group_churn": 20.0})
+    assert groups.cells() == [
+        "placement group create + remove",
+        "100 groups/s",
+        "20 groups/s",
+        "5x",
+        "5x",
+        "20x",
+        "bar",
+    ]
 
 
 def test_the_report_counts_the_rows_that_have_bars() -> None:
