@@ -7,7 +7,8 @@ Recording is switched off and on in turn within one session, from one batch of t
 machine does hits both alike; the processor time of the driver is measured beside the elapsed one, since it suffers less from
 neighbours. The questions are asked twice: right after the tasks have run, when what has ended is written down and few of it
 are rows, and once all are rows; what making those takes is told. Beside the elapsed time stands the processor time of all
-of the session's processes.
+of the session's processes. Exit status 1 when recording costs more than a twentieth of the elapsed time, or when a question takes
+more than half a second; what does so is marked.
 """
 
 from __future__ import annotations
@@ -17,6 +18,7 @@ import json
 import os
 import random
 import statistics
+import sys
 import time
 from collections.abc import Callable
 from typing import Any
@@ -30,6 +32,9 @@ from umbel.util import state
 BATCH = 1_000
 FAILING = 1_000  # one task in so many
 BAR_S = 0.5  # for each question over a million tasks
+BAR_RATIO = 1.05  # of the elapsed time with recording to that without
+ABOVE = "  above the bar"
+ASKED = ("questions_as_written", "questions_of_rows")
 
 
 @umbel.remote
@@ -155,7 +160,15 @@ def _processor_s() -> float:
     return time.process_time() + sum(one.user + one.system for one in children)
 
 
-def main() -> None:
+def is_above_bar(found: dict[str, Any]) -> bool:
+    """Whether anything that was measured is."""
+    asked = [took for what in ASKED for took in found.get(what, {}).values()]
+    return any(one["ratio"] > BAR_RATIO for one in found.get("cost", {}).values()) or any(
+        took["elapsed_s"] > BAR_S for took in asked
+    )
+
+
+def main() -> int:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--tasks", type=int, default=1_000_000, help="how many to record before the questions")
     parser.add_argument("--rounds", type=int, default=150, help="pairs of batches, off and on, for the cost")
@@ -176,11 +189,12 @@ def main() -> None:
             }
     if given.json:
         print(json.dumps(found, indent=2))
-        return
+        return int(is_above_bar(found))
     for row, numbers in found.get("cost", {}).items():
         print(
             f"{row:<16} on {numbers['on_us']:7.1f} us, off {numbers['off_us']:7.1f} us, ratio {numbers['ratio']:.3f}; driver "
             f"on {numbers['driver_on_us']:6.1f}, off {numbers['driver_off_us']:6.1f}, ratio {numbers['driver_ratio']:.3f}"
+            f"{ABOVE if numbers['ratio'] > BAR_RATIO else ''}"
         )
     if "rows" in found:
         rows, first = found["rows"], found["first_question"]
@@ -188,13 +202,14 @@ def main() -> None:
             f"{given.tasks} tasks ran in {found['run_s']:.1f} s; the first question took {first['elapsed_s']:.2f} s, "
             f"{first['processor_s']:.2f} s of processor time"
         )
-        for what in ("questions_as_written", "questions_of_rows"):
+        for what in ASKED:
             print(f"{what.replace('_', ' ')}: elapsed, processor time of all processes")
             for name, took in found[what].items():
-                mark = "" if took["elapsed_s"] <= BAR_S else "  above the bar"
+                mark = ABOVE if took["elapsed_s"] > BAR_S else ""
                 print(f"  {name:<36} {took['elapsed_s'] * 1e3:7.1f} ms {took['processor_s'] * 1e3:7.1f} ms{mark}")
         print(f"{rows['batches']} batches were made rows of in {rows['elapsed_s']:.1f} s ({rows['processor_s']:.1f} s)")
+    return int(is_above_bar(found))
 
 
 if __name__ == "__main__":
-    main()
+    sys.exit(main())

@@ -116,3 +116,38 @@ def test_a_program_that_fails_is_told_with_what_it_has_printed() -> None:
 
     said, is_good = figures.run("locality", ["--bytes", "nonsense"])
     assert (said, is_good) == ("nothing", False)
+
+
+def test_graphs_are_below_their_bar_where_a_call_of_a_number_is() -> None:
+    from benchmarks import dag
+
+    def columns(one: float, large: float) -> dag.Columns:
+        theirs = {dag.ONE: 10.0, dag.SEVERAL: 10.0, dag.LARGE: 10.0}
+        return {"umbel": [{dag.ONE: one, dag.SEVERAL: 50.0, dag.LARGE: large}], "ray": [theirs]}
+
+    good, bad = columns(50.0, 10.0), columns(49.0, 10.0)
+    assert [dag.is_below_bar(good, row) for row in (dag.ONE, dag.SEVERAL, dag.LARGE)] == [False, False, False]
+    assert [dag.is_below_bar(bad, row) for row in (dag.ONE, dag.SEVERAL, dag.LARGE)] == [True, False, False]
+    alone = {"umbel": bad["umbel"]}
+    assert not dag.is_below_bar(alone, dag.ONE)
+    assert [line.partition(" a second")[2] for line in dag.table(bad).splitlines()] == [
+        ", 4.9 times  below the bar",
+        ", 5.0 times",
+        ", 1.0 times",
+    ]
+    assert dag.table(alone).splitlines()[0] == "a number, one at a time: umbel 49 (49 to 49) a second"
+
+
+def test_the_history_is_above_its_bar_where_recording_or_a_question_is() -> None:
+    from benchmarks import state
+
+    def found(ratio: float, as_written_s: float, of_rows_s: float) -> dict[str, Any]:
+        return {
+            "cost": {"tasks_sync": {"ratio": 1.0}, "tasks_pipelined": {"ratio": ratio}},
+            "questions_as_written": {"list 100": {"elapsed_s": as_written_s}},
+            "questions_of_rows": {"list 100": {"elapsed_s": of_rows_s}},
+        }
+
+    assert not state.is_above_bar(found(1.05, 0.5, 0.5))
+    assert not state.is_above_bar({})  # nothing was measured
+    assert all(state.is_above_bar(one) for one in (found(1.06, 0, 0), found(1, 0.6, 0), found(1, 0, 0.6)))
