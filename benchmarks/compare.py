@@ -207,7 +207,8 @@ which installs {peer_title} into an environment of its own, runs `benchmarks/com
 - "1,000 pipelined" submits a thousand calls and then gets them; "one at a time" gets each before the next. "n:n 2x2" is
   two actors that each have a thousand calls in flight to the same two others. Every row is defined in
   `benchmarks/rows.py` once, for every module, and checks its results.
-- Placement groups have one small bundle and follow one another: each is made, waited for, removed, and asked for until it is gone.
+- Placement groups have one small bundle and follow one another: each is made, waited for, removed, and asked for until it
+  is gone.
 - Nested tasks were to have a bar of 100 and a goal of 400, beside a figure for Ray that does not come back; they have those of
   pipelined tasks instead ([decision 0007](design/0007-the-bar-of-nested-tasks.md)).
 - Rows on another node run on two nodes of this machine with two CPUs each, started by `cluster_utils.Cluster`, which talk over
