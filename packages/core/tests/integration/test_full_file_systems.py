@@ -76,6 +76,31 @@ def test_values_of_two_nodes_go_to_disk_when_their_file_system_is_full(small: Se
     assert output == "read\n"
 
 
+def test_room_that_is_there_for_each_part_and_not_for_a_whole_value_is_made(
+    small: Sequence[str], directory: str
+) -> None:
+    """A process asks for a small share of the store at a time: for each there is room, so that nothing seems to be wanting."""
+    output = run(
+        """
+        import os, umbel
+
+        MIB = 1 << 20
+        umbel.init(num_cpus=1, object_store_memory=150 * MIB)
+        kept = [umbel.put(bytes([number]) * 15 * MIB) for number in range(6)]
+        system = os.statvfs("/dev/shm")
+        with open("/dev/shm/other", "wb") as file:
+            os.posix_fallocate(file.fileno(), 0, system.f_bavail * system.f_frsize - 5 * MIB)
+        kept += [umbel.put(bytes([number]) * 15 * MIB) for number in range(6, 9)]
+        assert [umbel.get(one)[-1] for one in kept] == [*range(9)]
+        os.unlink("/dev/shm/other")
+        print("made")
+        """,
+        small,
+        directory,
+    )
+    assert output == "made\n"
+
+
 def test_a_program_that_takes_the_room_is_seen_and_so_is_its_end(small: Sequence[str], directory: str) -> None:
     output = run(
         """

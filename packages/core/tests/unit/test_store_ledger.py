@@ -79,6 +79,18 @@ def test_what_others_take_of_the_file_system_is_not_granted(ledger: StoreLedger)
     ledger.check()
 
 
+def test_what_was_granted_in_small_parts_may_not_be_there_together(ledger: StoreLedger) -> None:
+    ledger.reserve("a", 1, 700, at_s=0.0)
+    ledger.system_measured(free_bytes=300, own_bytes=700)  # then others take 250 of it
+    assert not ledger.may_want(40, 50)
+    ledger.reserve("a", 2, 40, at_s=0.0)
+    assert ledger.may_want(40, 50)
+    ledger.system_measured(free_bytes=50, own_bytes=700)
+    assert ledger.reserve("a", 3, 40, at_s=0.0) == [Grant("a", 3, 10)]
+    assert ledger.reserve("a", 4, 30, at_s=0.0) == [AskTrim("a")]
+    ledger.check()
+
+
 def test_files_that_nobody_has_reserved_are_not_the_stores(ledger: StoreLedger) -> None:
     ledger.reserve("a", 1, 100, at_s=0.0)
     ledger.system_measured(free_bytes=300, own_bytes=500)

@@ -60,6 +60,7 @@ class StoreLedger:
         self.held: dict[str, int] = {}  # by client, without zeros
         self.left_behind: dict[str, int] = {}  # by dead client: its files that are still there
         self.wanting_bytes = 0  # of the capacity: others have taken them of the file system
+        self._granted_bytes = 0  # since that was measured
         self._full_wait_s = full_wait_s
         self._waiting: deque[_Waiting] = deque()
         self._ask_at_s = 0.0  # when holders are asked to trim again, while somebody waits
@@ -123,10 +124,15 @@ class StoreLedger:
         self.left_behind = {client: size for client, size in left_behind.items() if size}
         return self._serve()
 
+    def may_want(self, asked_bytes: int, system_free_bytes: int) -> bool:
+        """Whether the file system may not have what is to be granted, as it may lack what was granted and is not taken yet."""
+        return self.wanting_bytes > 0 or system_free_bytes < asked_bytes + self._granted_bytes
+
     def system_measured(self, free_bytes: int, own_bytes: int) -> list[StoreCommand]:
         """free_bytes: of the file system. own_bytes: of it, taken by this node's store."""
         there_bytes = free_bytes + min(own_bytes, self.used_bytes)
         self.wanting_bytes = max(0, self.capacity_bytes - there_bytes)
+        self._granted_bytes = 0
         return self._serve()
 
     def has_hope(self, *, at_s: float) -> None:
@@ -164,6 +170,7 @@ class StoreLedger:
             waiting = self._waiting.popleft()
             granted = min(free, waiting.asked_bytes)
             free -= granted
+            self._granted_bytes += granted
             if granted < waiting.asked_bytes:
                 self._short.add(waiting.client)
             else:

@@ -80,7 +80,7 @@ class StoreService:
         self.reserve(client.id, message["rq"], message["bytes"])
 
     def reserve(self, client: str, request: int, size_bytes: int) -> None:
-        if self.ledger.wanting_bytes or self._system_free_bytes() < size_bytes:
+        if self.ledger.may_want(size_bytes, self._system_free_bytes()):
             self._measure_system()
         self.account(self.ledger.reserve(client, request, size_bytes, at_s=self.now_s()))
         self._look()

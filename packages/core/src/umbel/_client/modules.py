@@ -62,7 +62,7 @@ PLANNED = {
     "umbel.autoscaler.sdk.get_worker_node_ips": "`umbel get-worker-ips` prints them",
     "umbel.autoscaler.sdk.run_on_cluster": "`umbel exec` does that",
     "umbel.util.serialization.StandaloneSerializationContext": "register_serializer() needs no session, nor any context",
-    "umbel.util.tpu": "slices of TPUs come with the TPU plugin; ask for TPUs by resources={'TPU': n} meanwhile",
+    "umbel.util.tpu": "there is nothing for slices of TPUs; ask for TPUs by resources={'TPU': n}",
     "umbel.util.tracing": "traces are begun by init(_tracing_startup_hook='module:function'), not by helpers",
 }
 
