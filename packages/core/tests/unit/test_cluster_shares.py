@@ -7,6 +7,7 @@ from collections.abc import Mapping, Sequence
 from typing import Any
 
 import pytest
+from agent_runs import run
 
 from umbel._agent import cluster_use, shares
 from umbel._agent import events as ev
@@ -132,19 +133,6 @@ def make(cpu_count: int) -> AgentState:
 
 def wants(job: ev.Job, count: int, at_s: float = 0.0) -> ev.DemandChanged:
     return ev.DemandChanged(job.id, "f", ONE_CPU, count, 0, f'{{"job":"{job.id}"}}', "", at_s, job=job)
-
-
-def run(state: AgentState, *events: Any, at_s: float = 0.0) -> list[Any]:
-    """What is ordered, with workers ready at once."""
-    todo, found = list(state.apply(*events)), []
-    while todo:
-        command = todo.pop(0)
-        if isinstance(command, ev.StartWorker):
-            todo += state.apply(ev.ClientJoined(command.worker, at_s), ev.WorkerReady(command.worker, at_s))
-        else:
-            found.append(command)
-    state.check()
-    return found
 
 
 def asked_back(commands: list[Any]) -> list[str]:

@@ -7,6 +7,7 @@ from collections.abc import Mapping, Sequence
 from typing import Any
 
 import pytest
+from agent_runs import run
 
 from umbel._agent import cluster_use, entitlement, shares
 from umbel._agent import events as ev
@@ -329,18 +330,6 @@ def agent(cpu_count: int) -> AgentState:
 def wants(job: ev.Job, count: int, client: str = "", *, is_claim: bool = False) -> ev.DemandChanged:
     env = f'{{"job":"{job.id}"}}'
     return ev.DemandChanged(client or job.id, "f", ONE_CPU, count, 0, env, "", 0.0, job=job, is_claim=is_claim)
-
-
-def run(state: AgentState, *events: Any, at_s: float = 0.0) -> list[Any]:
-    todo, found = list(state.apply(*events)), []
-    while todo:
-        command = todo.pop(0)
-        if isinstance(command, ev.StartWorker):
-            todo += state.apply(ev.ClientJoined(command.worker, at_s), ev.WorkerReady(command.worker, at_s))
-        else:
-            found.append(command)
-    state.check()
-    return found
 
 
 def asked_back(commands: list[Any]) -> list[str]:

@@ -5,6 +5,8 @@ from __future__ import annotations
 import itertools
 from collections.abc import Iterable, Mapping
 
+from agent_runs import run
+
 from umbel._agent import environments
 from umbel._agent import events as ev
 from umbel._agent.ledger import UNIT, Ledger
@@ -30,19 +32,6 @@ def wants(
 ) -> ev.DemandChanged:
     """Each job has one driver, of its name, and workers of its own."""
     return ev.DemandChanged(job.id, key, resources, count, 0, f'{{"job":"{job.id}"}}', "", at_s, job=job)
-
-
-def run(state: AgentState, *events: ev.AgentEvent, at_s: float = 0.0) -> list[ev.AgentCommand]:
-    """What is ordered, with the workers that are started for it becoming ready at once."""
-    todo, found = list(state.apply(*events)), []
-    while todo:
-        command = todo.pop(0)
-        if isinstance(command, ev.StartWorker):
-            todo += state.apply(ev.ClientJoined(command.worker, at_s), ev.WorkerReady(command.worker, at_s))
-        else:
-            found.append(command)
-    state.check()
-    return found
 
 
 def granted(commands: Iterable[ev.AgentCommand]) -> str:

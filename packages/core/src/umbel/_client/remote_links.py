@@ -43,9 +43,7 @@ ASK_AGAIN_S = 1.0  # after a connection broke, until who was there is asked for 
 BROKEN_COUNT_MAX = 10_000  # peers to which a connection has ended
 PASSED_BYTES_MAX = 512  # a preamble and an address
 LOOKS = 5  # whether a machine answers, in the time in which it has to
-ANSWER_S = (
-    3.0  # for that at least: a system without room answers twice a second at most, and is asked at growing distances
-)
+ANSWER_S = 3.0  # for that at least: a system without room answers twice a second at most, asked more and more seldom
 
 
 class Waiting:

@@ -62,9 +62,8 @@ class Values:
         self._unacknowledged: dict[bytes, int] = {}  # object id -> BORROWs under way
         self._losses: dict[bytes, int] = {}  # how often we could not read what others own
         self._awaited: dict[bytes, list[list[Any]]] = {}  # object id -> [count, callback] waiting for the last ACK
-        self.carrying_out: list[
-            ownership.Free | ownership.Borrow | ownership.Release
-        ] = []  # some of it may be done already
+        # Some of it may be done already.
+        self.carrying_out: list[ownership.Free | ownership.Borrow | ownership.Release] = []
 
     # References coming and going
 

@@ -127,9 +127,7 @@ class ReferenceTable:
         self._asked: dict[bytes, deque[_Asked]] = {}  # per object, in the order in which they are acknowledged
         self._asked_count = 0
         self._lent: deque[tuple[float, bytes, bytes]] = deque()  # when what was entered for whom: see `told_borrows`
-        self._heard: dict[
-            bytes, int
-        ] = {}  # of each lender on another node, the last number of what it had entered for others
+        self._heard: dict[bytes, int] = {}  # by lender on another node, its last number of what it lent to others
 
     def owner_of(self, object_id: bytes) -> bytes:
         return object_id[:OWNER_ID_BYTES]

@@ -20,9 +20,7 @@ FREE = 7  # segment name: its value is dead, its creator may use the memory agai
 LOST = 9  # object_id, payload, how: to the owner of an object whose stored value is gone
 COPIED = 10  # object_id, key: to the owner of an object; the sender's node has a copy of its value, by this key
 TAKEN = 11  # segment name: its owner has the value elsewhere now; its creator need not stay for it
-BORROWS = (
-    13  # [(object_id, grants)], [object_id]: all that the sender has of the receiver; what it has asked for -> ACK
-)
+BORROWS = 13  # [(object_id, grants)], [object_id]: what the sender has of the receiver, and has asked for -> ACK
 BORROWS_ASKED = 14  # -> BORROWS
 PACKET = 12  # name, packet or None: for the inbox of that name; None is the end of the sender's
 CANCEL_OBJECT = 8  # object_id, is_forced, is_recursive: to the owner of somebody's result
