@@ -390,6 +390,9 @@ def test_dropped_streams_let_their_producer_go_on(tmp_path: pathlib.Path) -> Non
     assert umbel.get(actor.ping.remote(), timeout=30) == "pong"
 
 
+IDLE_TICKS_MAX = 5 * 100 * 0.005 + 1  # of 10 ms in 5 s: 0.5 % of a core
+
+
 def test_idle_actors_cost_no_cpu_time(tmp_path: pathlib.Path) -> None:
     """One of each kind, and the driver and daemon beside them."""
     actors = [Log.remote(), Threaded.options(max_concurrency=4).remote(tmp_path), Async.remote(tmp_path)]
@@ -412,6 +415,8 @@ def test_idle_actors_cost_no_cpu_time(tmp_path: pathlib.Path) -> None:
         drivers.pause(5.0)
         return {pid: after - before.get(pid, 0) for pid, after in ticks().items()}
 
-    # What a busy machine adds differs; what they use themselves, they use each time.
-    least = min((used() for _ in range(3)), key=lambda one: sum(one.values()))
-    assert sum(least.values()) <= 5 * 100 * 0.005 + 1, least  # 0.5 % of a core; a tick is 10 ms
+    for _ in range(3):  # what a busy machine adds differs; what they use themselves, they use each time
+        found = used()
+        if sum(found.values()) <= IDLE_TICKS_MAX:
+            break
+    assert sum(found.values()) <= IDLE_TICKS_MAX, found
