@@ -96,6 +96,7 @@ class GroupService:
             "get_group": self._on_get,
         }
         self._node = node
+        self._own_id = ""  # once it was asked for
         self._remember = remember
         self._is_detached = is_detached
         self._answers: list[ev.AnswerCreate] = []  # to be given once all is done that can be at once
@@ -210,7 +211,9 @@ class GroupService:
             self._decide(ev.BundlesReported(view, by_group, self._node.now_s()))
 
     def _id(self, node: str) -> str:
-        return node or str(self._node.as_seen()["node_id"])
+        if not node:
+            self._own_id = self._own_id or str(self._node.as_seen()["node_id"])
+        return node or self._own_id
 
     def follow(self, node: str, group: str) -> None:
         self._decide(ev.GroupFollowed(self._id(node), group, self._node.now_s()))

@@ -115,7 +115,7 @@ class GroupTable:
         commands: list[ev.GroupCommand] = []
         for event in events:
             commands += self._handlers[type(event)](event)
-        if (self._room.has_more or self._room.concerned) and self._unplaced and not self._is_recovering:
+        if (self._room.has_more or self._room.concerned) and not self._is_recovering:
             commands += self._look_again(events[-1].at_s)
         return commands
 
