@@ -50,7 +50,9 @@ class Node:
     def __init__(self, daemon: Daemon, config: Message) -> None:
         self._daemon = daemon
         self._config = config
-        self._seen: tuple[Message, Any] | None = None  # itself, as it was asked for last, and that as a `placement.NodeView`
+        self._seen: tuple[Message, Any] | None = (
+            None  # itself, as it was asked for last, and that as a `placement.NodeView`
+        )
         self.now_s, self.time_s = daemon.now_s, daemon.time_s
 
     # ---- processes ----
