@@ -107,7 +107,7 @@ class Groups:
 
     def _ask(self, message: dict[str, Any]) -> dict[str, Any]:
         self._engine.check_running()
-        answer, _ = self._engine.agent.request(message)
+        answer, _ = self._engine.agent.request(message, is_lone=not self._engine.tasks.unfinished)
         _raise_error(answer.get("error") or {})
         return answer
 
