@@ -407,8 +407,11 @@ def test_idle_actors_cost_no_cpu_time(tmp_path: pathlib.Path) -> None:
             found[pid] = int(fields[11]) + int(fields[12])
         return found
 
-    before = ticks()
-    drivers.pause(5.0)
-    after = ticks()
-    used = {pid: after[pid] - before.get(pid, 0) for pid in after}
-    assert sum(used.values()) <= 5 * 100 * 0.005 + 1, used  # 0.5 % of a core; a tick is 10 ms
+    def used() -> dict[int, int]:
+        before = ticks()
+        drivers.pause(5.0)
+        return {pid: after - before.get(pid, 0) for pid, after in ticks().items()}
+
+    # What a busy machine adds differs; what they use themselves, they use each time.
+    least = min((used() for _ in range(3)), key=lambda one: sum(one.values()))
+    assert sum(least.values()) <= 5 * 100 * 0.005 + 1, least  # 0.5 % of a core; a tick is 10 ms
