@@ -282,7 +282,27 @@ def test_many_groups_come_and_go() -> None:
             remove_placement_group(one)
     drivers.wait_until(lambda: umbel.available_resources().get("CPU") == 2.0)
     engine = current.engine()
+    assert not engine.groups._placed
     later = group_id.options(scheduling_strategy=InGroup(groups[0])).remote()
     with pytest.raises(exceptions.TaskPlacementGroupRemoved):
         umbel.get(later, timeout=SOON_S)
     drivers.wait_until(lambda: len(engine.leases.classes) <= 4, what="the classes of removed groups to go")
+
+
+@umbel.remote(num_cpus=0)
+def remove_it(group: PlacementGroup) -> None:
+    remove_placement_group(group)
+
+
+@pytest.mark.parametrize("is_own", [True, False])
+def test_what_was_placed_at_once_is_known_to_be_gone_when_it_is(is_own: bool) -> None:
+    """Whoever has made it does not ask whether it is placed."""
+    group = placement_group([{"CPU": 1}])
+    assert group.wait(0)
+    assert umbel.get(group.ready(), timeout=SOON_S) == group
+    if is_own:
+        remove_placement_group(group)
+    else:
+        umbel.get(remove_it.remote(group), timeout=SOON_S)
+    with pytest.raises(exceptions.TaskPlacementGroupRemoved):
+        group.wait(SOON_S)

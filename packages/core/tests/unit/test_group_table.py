@@ -109,7 +109,7 @@ def why(table: GroupTable, group: str = "g") -> reasons.Reason:
 
 def test_a_group_is_reserved_then_committed_then_created() -> None:
     table = make(seen("a"))
-    assert table.apply(created(spec(), request=7)) == [ev.AnswerCreate("driver", 7), reserve("a", 1, {0: 1, 1: 1})]
+    assert table.apply(created(spec(), request=7)) == [ev.AnswerCreate("driver", 7, "g"), reserve("a", 1, {0: 1, 1: 1})]
     assert state(table) is GroupState.PENDING
     assert table.apply(reserved("a")) == [ev.Commit("a", "g", 1)]
     assert state(table) is GroupState.PENDING
@@ -266,6 +266,40 @@ def test_watchers_are_told_once_it_is_created() -> None:
     assert table.apply(removal())[-1] == ev.Drop("a", "g", REMOVED)  # and nobody else
 
 
+def near(table: GroupTable, *homes: str) -> GroupTable:
+    """It has a group of a process of the same node, which is placed on these nodes."""
+    table.apply(ev.GroupCreated(spec(), "w1", 1, 0.0, is_near=True), *map(reserved, homes))
+    table.apply(*map(committed, homes))
+    assert state(table) is GroupState.CREATED
+    table.check()
+    return table
+
+
+def test_who_has_made_a_group_hears_when_it_is_created_no_more() -> None:
+    table = near(make(seen("a")), "a")
+    told = ev.Publish("w1", "g", GroupState.RESCHEDULING, table.groups["g"].reason, ev.Cause.NONE)
+    assert told in table.apply(lost("a"))
+    told = ev.Publish("w1", "g", GroupState.REMOVED, "it was removed by remove_placement_group()", ev.Cause.REMOVED)
+    assert table.apply(ev.RemovalWanted("g", 0.0, "driver")).count(told) == 1
+    table.check()
+
+
+def test_who_has_made_a_group_and_waits_for_it_hears_of_its_end_once() -> None:
+    table = near(make(seen("a")), "a")
+    table.apply(lost("a"), ev.GroupWatched("w1", "g", 0.0))
+    ended = [one for one in table.apply(ev.RemovalWanted("g", 0.0, "driver")) if isinstance(one, ev.Publish)]
+    assert [(one.client, one.state) for one in ended] == [("w1", GroupState.REMOVED)]
+    table.check()
+
+
+@pytest.mark.parametrize("end", [ev.RemovalWanted("g", 0.0, "w1"), ev.OwnerGone("w1", 0.0)])
+def test_who_has_removed_a_group_or_is_gone_hears_nothing_of_its_end(end: ev.GroupEvent) -> None:
+    table = near(make(seen("a")), "a")
+    commands = table.apply(end, removal())
+    assert not [one for one in commands if isinstance(one, ev.Publish)]
+    table.check()
+
+
 def test_who_watches_what_is_not_there_is_told() -> None:
     table = make(seen("a"))
     (told,) = table.apply(ev.GroupWatched("w", "g", 0.0))
@@ -289,14 +323,14 @@ def test_a_name_is_taken_once_in_a_namespace() -> None:
     assert (table.find("n", "ns"), table.find("n", "other"), table.find("n", "x")) == ("g", "i", None)
     table.apply(removal())
     assert table.find("n", "ns") is None
-    assert table.apply(created(spec("j", name="n"), request=2))[0] == ev.AnswerCreate("driver", 2)
+    assert table.apply(created(spec("j", name="n"), request=2))[0] == ev.AnswerCreate("driver", 2, "j")
     table.check()
 
 
 def test_a_creation_told_twice_is_answered_twice_and_done_once() -> None:
     table = make(seen("a"))
     table.apply(created(spec(name="n")))
-    assert table.apply(created(spec(name="n"), request=2)) == [ev.AnswerCreate("driver", 2)]
+    assert table.apply(created(spec(name="n"), request=2)) == [ev.AnswerCreate("driver", 2, "g")]
 
 
 def test_a_group_ends_with_its_owner_unless_it_is_detached() -> None:

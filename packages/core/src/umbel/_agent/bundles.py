@@ -44,6 +44,8 @@ class Bundle:
 def missing(room: Ledger, wanted: Mapping[int, Mapping[str, int]]) -> dict[str, int]:
     """What is not free there now for all of these bundles together, as `Ledger.missing`: their sum may be where they, each
     with whole devices or a share of one, are not, and the other way round."""
+    if len(wanted) == 1:
+        return room.missing(*wanted.values())
     left = room.copy()
     found: dict[str, int] = {}
     for resources in wanted.values():

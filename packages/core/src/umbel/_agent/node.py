@@ -50,6 +50,9 @@ class Node:
     def __init__(self, daemon: Daemon, config: Message) -> None:
         self._daemon = daemon
         self._config = config
+        self._seen: tuple[Message, Any] | None = (
+            None  # itself, as it was asked for last, and that as a `placement.NodeView`
+        )
         self.now_s, self.time_s = daemon.now_s, daemon.time_s
 
     # ---- processes ----
@@ -161,8 +164,10 @@ class Node:
         from umbel._model import placement, resources
 
         seen = self.as_seen()
-        total, free = resources.ResourceSet(seen["total"]), resources.ResourceSet(seen["available"])
-        return placement.NodeView(seen["node_id"], total, free, seen["labels"], is_local=True)
+        if self._seen is None or self._seen[0] != seen:
+            total, free = resources.ResourceSet(seen["total"]), resources.ResourceSet(seen["available"])
+            self._seen = seen, placement.NodeView(seen["node_id"], total, free, seen["labels"], is_local=True)
+        return self._seen[1]
 
     def as_seen(self) -> Message:
         ledger, config = self._daemon.agent.ledger, self._config

@@ -35,6 +35,8 @@ class Groups:
     def __init__(self, engine: NativeEngine) -> None:
         self._engine = engine
         self._waiting: dict[str, dict[bytes, ownership.Record]] = {}  # by group, records that wait for it, by id
+        # Groups made here that have not lost their places, as far as was heard; whether it was heard that they have them.
+        self._placed: dict[str, bool] = {}
 
     def create(
         self,
@@ -51,25 +53,39 @@ class Groups:
         is taken."""
         engine = self._engine
         task = context.current_task.get()
-        self._ask(
-            {
-                "t": "create_group",
-                "group": group,
-                "name": name,
-                "namespace": engine.namespace,
-                "bundles": [dict(one) for one in bundles],
-                "strategy": strategy,
-                "detached": is_detached,
-                "label_selectors": [dict(one) for one in label_selectors],
-                "soft_target": soft_target,
-                "actor": task.actor.actor_id if task is not None and task.actor is not None else "",
-                "depth": engine.leases.depth,
-                "job": engine.welcome.get("job_id") or "",
-            }
-        )
+        message = {
+            "t": "create_group",
+            "group": group,
+            "name": name,
+            "namespace": engine.namespace,
+            "bundles": [dict(one) for one in bundles],
+            "strategy": strategy,
+            "detached": is_detached,
+            "label_selectors": [dict(one) for one in label_selectors],
+            "soft_target": soft_target,
+            "actor": task.actor.actor_id if task is not None and task.actor is not None else "",
+            "depth": engine.leases.depth,
+            "job": engine.welcome.get("job_id") or "",
+        }
+        is_placed = False
+        self._placed[group] = False  # what is heard of it before this goes on is heard
+        try:
+            is_placed = self._ask(message).get("state") == CREATED
+        finally:
+            with engine.lock:
+                if not is_placed:
+                    self._placed.pop(group, None)
+                elif group in self._placed:
+                    self._placed[group] = True
+
+    def is_placed(self, group: str) -> bool:
+        """Whether all of it is known to have a place, without asking."""
+        self._engine.check_running()
+        return self._placed.get(group, False)
 
     def remove(self, group: str) -> None:
         """Returns when it is on its way out; whoever runs in it is being killed. One that is not there is no error."""
+        self._placed.pop(group, None)
         self._ask({"t": "remove_group", "group": group})
 
     def find(self, name: str) -> tuple[str, list[dict[str, float]]]:
@@ -89,10 +105,11 @@ class Groups:
         _raise_error(error)
         return answer["group"], [resource_model.ResourceSet(one).to_floats() for one in answer["bundles"]]
 
-    def _ask(self, message: dict[str, Any]) -> None:
+    def _ask(self, message: dict[str, Any]) -> dict[str, Any]:
         self._engine.check_running()
-        answer, _ = self._engine.agent.request(message)
+        answer, _ = self._engine.agent.request(message, is_lone=not self._engine.tasks.unfinished)
         _raise_error(answer.get("error") or {})
+        return answer
 
     def ready(self, group: str, value: Any) -> refs.ObjectRef[Any]:
         """A new object, which becomes `value` when the group is placed, or the error that says that it is gone."""
@@ -101,6 +118,9 @@ class Groups:
         with engine.lock:
             engine.check_running()
             record = engine.own_next()
+            if self._placed.get(group):
+                engine.values.settle(record, *encoded)
+                return refs.ObjectRef(record.object_id, engine)
             record.task = Awaited(group, encoded)
             known = engine.values.table.records
             waiting = {one: kept for one, kept in self._waiting.get(group, {}).items() if one in known}
@@ -110,6 +130,10 @@ class Groups:
 
     def on_state(self, message: dict[str, Any]) -> None:
         """From the agent. Lock held."""
+        if message["state"] != CREATED:
+            self._placed.pop(message["group"], None)
+            if message["state"] != REMOVED:
+                return  # who waits for it goes on waiting
         values = self._engine.values
         for object_id, record in self._waiting.pop(message["group"], {}).items():
             if object_id not in values.table.records:
@@ -126,6 +150,7 @@ class Groups:
                 if object_id in self._engine.values.table.records:
                     self._engine.values.settle_error(record, error)
         self._waiting.clear()
+        self._placed.clear()
 
 
 def stats(one: Mapping[str, Any]) -> dict[str, Any]:

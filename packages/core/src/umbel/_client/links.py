@@ -229,11 +229,15 @@ class AgentLink:
         self._stream.send(frames.encode_control(message, body))
 
     def request(
-        self, message: dict[str, Any], body: bytes = b"", *, timeout_s: float | None = None
+        self, message: dict[str, Any], body: bytes = b"", *, timeout_s: float | None = None, is_lone: bool = False
     ) -> tuple[dict[str, Any], bytes]:
-        """Send and wait for the answer, error answers included. Raises LocalNodeDiedError when the agent is gone."""
+        """Send and wait for the answer, error answers included. Raises LocalNodeDiedError when the agent is gone.
+
+        is_lone: nothing else is under way, as far as this process knows.
+        """
         number = next(self._numbers)
         waiter = reactor.Waiter()
+        waiter.is_lone = is_lone
         answer: list[Any] = []
         self._answers[number] = (waiter, answer)
         try:

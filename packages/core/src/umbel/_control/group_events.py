@@ -55,12 +55,14 @@ class GroupSpec(NamedTuple):
 
 
 class GroupCreated(NamedTuple):
-    """client, request: whom to answer, and under which number."""
+    """client, request: whom to answer, and under which number. is_near: it may be told with the answer that the group is CREATED,
+    and hears when that is over."""
 
     spec: GroupSpec
     client: str
     request: int | None
     at_s: float
+    is_near: bool = False
 
 
 class RemovalWanted(NamedTuple):
@@ -68,6 +70,7 @@ class RemovalWanted(NamedTuple):
 
     group: str
     at_s: float
+    client: str = ""
 
 
 class GroupWatched(NamedTuple):
@@ -255,6 +258,7 @@ class GroupEnded(NamedTuple):
 class AnswerCreate(NamedTuple):
     client: str
     request: int
+    group: str
 
 
 class RefuseCreate(NamedTuple):

@@ -47,6 +47,9 @@ class Node(Protocol):
     def node_seen(self, node: str) -> placement.NodeView | None:
         """node: "" for this one."""
 
+    def is_here(self, client: str) -> bool:
+        """Whether it is a process of this node, which ends with it."""
+
     def driver_of(self, client: str) -> str:
         """The driver whose job a process works for; "" if that is gone."""
 
@@ -93,8 +96,10 @@ class GroupService:
             "get_group": self._on_get,
         }
         self._node = node
+        self._own_id = ""  # once it was asked for
         self._remember = remember
         self._is_detached = is_detached
+        self._answers: list[ev.AnswerCreate] = []  # to be given once all is done that can be at once
         do: dict[type, Callable[[Any], None]] = {
             ev.Reserve: self._reserve,
             ev.Commit: self._commit,
@@ -103,7 +108,7 @@ class GroupService:
             ev.Tell: self._tell,
             ev.GroupEnded: lambda one: on_ended(one.group, one.reason),
             ev.Publish: self._publish,
-            ev.AnswerCreate: lambda one: node.reply(one.client, one.request, {}),
+            ev.AnswerCreate: self._answers.append,
             ev.RefuseCreate: lambda one: node.refuse(one.client, one.request, "exists", one.reason),
             ev.Warn: self._warn,
         }
@@ -118,9 +123,17 @@ class GroupService:
             else:
                 commands.append(command)
         self._keep()
-        self._orders.carry_out(commands)
+        if self._orders.carry_out(commands):
+            while self._answers:
+                self._answer(self._answers.pop(0))
 
     # ---- messages ----
+
+    def _answer(self, one: ev.AnswerCreate) -> None:
+        """Whoever can be told when it is over hears by this that the group is CREATED, and need not ask."""
+        group = self.table.groups.get(one.group)
+        is_known = group is not None and group.creator == one.client and group.state is ev.GroupState.CREATED
+        self._node.reply(one.client, one.request, {"state": ev.GroupState.CREATED.value} if is_known else {})
 
     def _on_create(self, client: str, namespace: str, message: Message) -> None:
         trouble = _trouble_of(message)
@@ -149,13 +162,13 @@ class GroupService:
         )
         now_s = self._node.now_s()
         self._look(now_s)
-        self._decide(ev.GroupCreated(spec, client, message["rq"], now_s))
+        self._decide(ev.GroupCreated(spec, client, message["rq"], now_s, self._node.is_here(client)))
 
     def _look(self, now_s: float) -> None:
         self._decide(ev.NodesSeen(self._node.nodes_seen(), now_s))
 
     def _on_remove(self, client: str, _namespace: str, message: Message) -> None:
-        self._decide(ev.RemovalWanted(message["group"], self._node.now_s()))
+        self._decide(ev.RemovalWanted(message["group"], self._node.now_s(), client))
         self._node.reply(client, message["rq"], {})
 
     def _on_watch(self, client: str, _namespace: str, message: Message) -> None:
@@ -198,7 +211,9 @@ class GroupService:
             self._decide(ev.BundlesReported(view, by_group, self._node.now_s()))
 
     def _id(self, node: str) -> str:
-        return node or str(self._node.as_seen()["node_id"])
+        if not node:
+            self._own_id = self._own_id or str(self._node.as_seen()["node_id"])
+        return node or self._own_id
 
     def follow(self, node: str, group: str) -> None:
         self._decide(ev.GroupFollowed(self._id(node), group, self._node.now_s()))

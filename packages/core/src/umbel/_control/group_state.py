@@ -48,8 +48,8 @@ class Group:
     """One group's record."""
 
     __slots__ = (
-        "attempt", "attempts", "cause", "created_s", "followers", "infeasible_since_s", "is_warned_of", "nodes", "number",
-        "ready_s", "reason", "retry_s", "spec", "state", "watchers",
+        "attempt", "attempts", "cause", "created_s", "creator", "followers", "infeasible_since_s", "is_warned_of", "nodes",
+        "number", "ready_s", "reason", "retry_s", "spec", "state", "watchers",
     )  # fmt: skip
 
     def __init__(self, spec: GroupSpec, number: int, at_s: float) -> None:
@@ -68,6 +68,7 @@ class Group:
         self.retry_s: float | None = None  # when to attempt it again
         self.watchers: dict[str, None] = {}  # in order of arrival
         self.followers: dict[str, None] = {}  # nodes
+        self.creator = ""  # a client that may take it for CREATED until it hears otherwise; "" for none
 
 
 class Listed(NamedTuple):
@@ -131,6 +132,13 @@ def told(node: str, group: Group) -> ev.GroupCommand:
         return ev.Tell(node, spec.group, group.state, (), (), group.reason, group.cause)
     nodes = tuple(group.nodes.get(index, "") for index in range(len(spec.bundles)))
     return ev.Tell(node, spec.group, group.state, nodes, spec.bundles, group.reason, group.cause)
+
+
+def not_created(group: Group) -> list[ev.GroupCommand]:
+    """Its creator hears that it is not CREATED any more."""
+    if not group.creator:
+        return []
+    return [ev.Publish(group.creator, group.spec.group, group.state, group.reason, group.cause)]
 
 
 def nodes_of(group: Group) -> set[str]:

@@ -115,7 +115,7 @@ class GroupTable:
         commands: list[ev.GroupCommand] = []
         for event in events:
             commands += self._handlers[type(event)](event)
-        if (self._room.has_more or self._room.concerned) and self._unplaced and not self._is_recovering:
+        if (self._room.has_more or self._room.concerned) and not self._is_recovering:
             commands += self._look_again(events[-1].at_s)
         return commands
 
@@ -125,7 +125,7 @@ class GroupTable:
         spec = event.spec
         commands: list[ev.GroupCommand] = []
         if event.request is not None:
-            commands.append(ev.AnswerCreate(event.client, event.request))
+            commands.append(ev.AnswerCreate(event.client, event.request, spec.group))
         if spec.group in self.groups or spec.group in self._removed:
             return commands  # told twice
         if spec.name:
@@ -141,6 +141,9 @@ class GroupTable:
         self._count += 1
         group = self.groups[spec.group] = self._unplaced[spec.group] = Group(spec, self._count, event.at_s)
         self._concerned.add(spec.group, spec.owner)
+        if event.is_near:
+            group.creator = event.client
+            self._concerned.add(spec.group, event.client)
         group.reason = _NOT_RECOVERED  # which is so if it is not placed presently
         self._changes(group)
         return commands + self._attempt(group, event.at_s)
@@ -356,6 +359,7 @@ class GroupTable:
                 if self._is_recovering:
                     group.reason = _NOT_RECOVERED
                 commands += [*self._moved(group), group_state.lost_bundles(group, lost, lost_node)]
+                commands += group_state.not_created(group)
             parts = group.attempt.parts() if group.attempt is not None else ()
             commands += self._give_up(group, but=[part for part in parts if part[0] == lost_node])
             hit.append(group)
@@ -421,12 +425,20 @@ class GroupTable:
 
     def _on_removal_wanted(self, event: ev.RemovalWanted) -> list[ev.GroupCommand]:
         group = self.groups.get(event.group)
-        return self._remove(group, "it was removed by remove_placement_group()") if group is not None else []
+        if group is None:
+            return []
+        if group.creator and event.client == group.creator:  # it knows
+            if event.client not in (group.spec.owner, *group.watchers):
+                self._concerned.discard(event.group, event.client)
+            group.creator = ""
+        return self._remove(group, "it was removed by remove_placement_group()")
 
     def _on_owner_gone(self, event: ev.OwnerGone) -> list[ev.GroupCommand]:
         commands: list[ev.GroupCommand] = []
         for group in [self.groups[one] for one in self._concerned.pop_right(event.owner)]:
             group.watchers.pop(event.owner, None)
+            if group.creator == event.owner:
+                group.creator = ""
             if group.spec.owner == event.owner and not group.spec.is_detached:
                 reason = (
                     f"{event.owner}, with which it was to end, is gone; pass lifetime='detached' for a placement group that "
@@ -459,8 +471,12 @@ class GroupTable:
         commands += [ev.Drop(node, spec.group, reason) for node in sorted(homes) if node in self.nodes]
         commands += self._moved(group)
         group.followers = {}
+        if group.creator not in group.watchers:
+            commands += group_state.not_created(group)
         published = self._publish(group)
-        self._concerned.discard(spec.group, spec.owner)
+        for process in (spec.owner, group.creator):
+            self._concerned.discard(spec.group, process)
+        group.creator = ""
         return commands + published
 
     def _forget_oldest(self) -> None:
@@ -503,7 +519,7 @@ class GroupTable:
         """Of what they wait for, once."""
         watchers, group.watchers = group.watchers, {}
         for client in watchers:
-            if client != group.spec.owner:
+            if client not in (group.spec.owner, group.creator):
                 self._concerned.discard(group.spec.group, client)
         return [ev.Publish(client, group.spec.group, group.state, group.reason, group.cause) for client in watchers]
 
@@ -615,6 +631,8 @@ class GroupTable:
                 # The owner of what is detached may have gone.
                 if not spec.is_detached and (group_id, process) not in self._concerned:
                     raise checks.broken("an end is not heard that concerns a group", group=group_id, process=process)
+            if group.creator and (group_id, group.creator) not in self._concerned:
+                raise checks.broken("an end is not heard that concerns a group", group=group_id, process=group.creator)
             if spec.name:
                 holder = self._names.get((spec.namespace, spec.name))
                 checks.invariant(holder == group_id, "a group lost its name", group=group_id, name=spec.name)
@@ -627,7 +645,7 @@ class GroupTable:
         for group_id, group in self._removed.items():  # which are many
             if group.state is not GroupState.REMOVED:
                 raise checks.broken("a living group among the removed", group=group_id)
-            if group.watchers or group.followers or group.attempt is not None:
+            if group.watchers or group.followers or group.creator or group.attempt is not None:
                 raise checks.broken("attended to in vain", group=group_id)
         for group_id, process in self._concerned:
             if group_id not in self.groups:

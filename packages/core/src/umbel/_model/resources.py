@@ -78,6 +78,8 @@ class ResourceSet(Mapping[str, int]):
     def add(self, other: Mapping[str, int]) -> ResourceSet:
         if not other:
             return self
+        if not self._units and type(other) is ResourceSet:
+            return other
         units = dict(self._units)
         for name, amount in other.items():
             units[name] = units.get(name, 0) + amount

@@ -67,7 +67,9 @@ class GroupPlacement(NamedTuple):
 def place(demand: GroupDemand, view: placement.ClusterView) -> GroupPlacement:
     """Raises InvalidOption for an unreadable label selector."""
     try:
-        found = _assigned_among(_shortlist(demand, view, is_free=True), demand, lambda node: dict(node.available))
+        found = _on_first(demand, view)
+        if found is None:
+            found = _assigned_among(_shortlist(demand, view, is_free=True), demand, lambda node: dict(node.available))
     except _TooHard:
         found = None
     if found is not None:
@@ -80,6 +82,16 @@ def place(demand: GroupDemand, view: placement.ClusterView) -> GroupPlacement:
         return GroupPlacement(found, f"waits for room on {_names(found)}")
     nodes = [node for node in view.nodes if node.is_alive]
     return GroupPlacement({}, _why_not(demand, nodes, _able(demand, nodes)), is_feasible=False)
+
+
+def _on_first(demand: GroupDemand, view: placement.ClusterView) -> dict[int, str] | None:
+    """What the rest would find as well, where a node has room for all of what is to be packed, and none is better by what there
+    is of the group."""
+    if demand.strategy not in (PACK, STRICT_PACK) or demand.placed or demand.soft_target:
+        return None
+    missing = demand.missing()
+    whole = _whole(demand, missing, view, is_free=True)
+    return dict.fromkeys(missing, whole[0].node_id) if whole else None
 
 
 def _assigned_among(
@@ -109,23 +121,29 @@ def _shortlist(demand: GroupDemand, view: placement.ClusterView, *, is_free: boo
     """So many nodes that the others make no difference, in the order in which they are taken: with as many for each bundle as
     there are bundles, every bundle that has more of them to choose from has one left, whatever the others have. is_free: of what
     is free there now; else of all that they have."""
-    missing, kept = demand.missing(), {*demand.placed.values(), demand.soft_target}
-    kinds = tuple(dict.fromkeys(demand.kind(index) for index in missing))
+    missing, kept = demand.missing(), {*demand.placed.values(), *([demand.soft_target] if demand.soft_target else ())}
     chosen = {node_id: view.find(node_id) for node_id in kept}
-    together = (_sum([demand.bundles[index] for index in missing]), kinds)
     whole: Sequence[placement.NodeView] = ()
     if demand.strategy in (PACK, STRICT_PACK):  # the first that takes all
-        rank: placement.Rank = functools.partial(_rank_of_whole, *together, is_free=is_free)
-        whole = view.ranked(("whole", is_free, together), rank)[: 1 + len(kept)]
+        whole = _whole(demand, missing, view, is_free=is_free)[: 1 + len(kept)]
         chosen |= {node.node_id: node for node in whole}
     if demand.strategy in (SPREAD, STRICT_SPREAD) or (demand.strategy == PACK and len(whole) <= len(kept)):
         is_by_room = demand.strategy != STRICT_SPREAD
-        for kind in kinds:
+        for kind in dict.fromkeys(demand.kind(index) for index in missing):
             rank = functools.partial(_rank_for, *kind, is_free=is_free, is_by_room=is_by_room)
             ranked = view.ranked(("bundle", is_free, is_by_room, kind), rank)
             chosen |= {node.node_id: node for node in ranked[: len(missing) + len(kept)]}
     nodes = [node for node in chosen.values() if node is not None and node.is_alive]
     return sorted(nodes, key=lambda node: (not node.is_local, node.node_id))
+
+
+def _whole(
+    demand: GroupDemand, missing: Sequence[int], view: placement.ClusterView, *, is_free: bool
+) -> Sequence[placement.NodeView]:
+    """The nodes that take all missing bundles, in the order in which they are taken."""
+    kinds = tuple(dict.fromkeys(demand.kind(index) for index in missing))
+    together = (_sum([demand.bundles[index] for index in missing]), kinds)
+    return view.ranked(("whole", is_free, together), functools.partial(_rank_of_whole, *together, is_free=is_free))
 
 
 def _rank_of_whole(

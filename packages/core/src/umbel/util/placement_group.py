@@ -48,6 +48,8 @@ class PlacementGroup:
         """Whether all bundles are placed, within so many seconds, None for ever. Raises what `ready()` has for an error."""
         api.check_timeout(timeout_seconds, "timeout_seconds")
         engine = _engine()
+        if engine.groups.is_placed(self.id.hex()):
+            return True
         ref = self.ready()
         if not engine.wait([ref], 1, timeout_seconds, True)[0]:
             return False

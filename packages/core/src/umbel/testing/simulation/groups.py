@@ -82,6 +82,7 @@ class GroupsWorld(World):
         self.table = GroupTable(infeasible_timeout_s=self.infeasible_timeout_s)
         self.nodes: dict[str, Node] = {}
         self.node_count = self.group_count = 0
+        self.makers: dict[str, str] = {}  # of groups, who hears when they are not CREATED any more
         self.waiting: collections.Counter[tuple[str, str]] = collections.Counter()  # (client, group) -> untold watches
         self.weights = [12, *(chance.choose((1, 2, 4)) for _ in range(10)), chance.choose((0, 1, 2))]
         for _ in range(1 + chance.below(3)):
@@ -115,11 +116,15 @@ class GroupsWorld(World):
         strategy = chance.choose(bundles.STRATEGIES)
         spec = GroupSpec(f"g{self.group_count}", chance.choose((DRIVER, "other")), "", "ns", wanted, strategy, False)
         self.note("group %s is created: %s of %s", spec.group, strategy, [one[CPU] // UNIT for one in wanted])
-        self.tell(ev.GroupCreated(spec, DRIVER, None, self.now_s))
+        maker, is_near = chance.choose((DRIVER, "other", "w1")), chance.happens(50)
+        if is_near:
+            self.makers[spec.group] = maker
+        self.tell(ev.GroupCreated(spec, maker, None, self.now_s, is_near))
 
     def _remove(self) -> None:
         if self.table.groups:
-            self.tell(ev.RemovalWanted(self.chance.choose([*self.table.groups]), self.now_s))
+            client = self.chance.choose((DRIVER, "other", "w1"))
+            self.tell(ev.RemovalWanted(self.chance.choose([*self.table.groups]), self.now_s, client))
 
     def _watch(self) -> None:
         if self.group_count:
@@ -216,6 +221,8 @@ class GroupsWorld(World):
     def tell(self, event: ev.GroupEvent) -> None:
         self.note("table: %s", event)
         before = {name: dict(group.nodes) for name, group in self.table.groups.items() if group.nodes}
+        created = [name for name, group in self.table.groups.items() if group.state is GroupState.CREATED]
+        heard: set[tuple[str, str]] = set()
         for command in self.table.apply(event):
             self.note("    %s", command)
             if isinstance(command, (ev.Reserve, ev.Commit, ev.Cancel, ev.Drop, ev.Tell)):
@@ -223,15 +230,32 @@ class GroupsWorld(World):
                 if node is not None:
                     node.control_end.send(command)
             elif isinstance(command, ev.Publish):
+                heard.add((command.client, command.group))
                 told = self.waiting[command.client, command.group]
+                is_maker = self.makers.get(command.group) == command.client
+                if is_maker and (command.state is GroupState.RESCHEDULING or not told):
+                    continue
                 self.must(told > 0, "P7", "%s is told of %s, and does not wait", command.client, command.group)
                 self.waiting[command.client, command.group] -= 1
         self.table.check()
         self._check_kept(event, before)
+        self._check_makers(event, created, heard)
         self._check_waiting()
 
     def on_node_lost(self, node: Node) -> None:
         self.tell(ev.NodeLost(node.name, self.now_s))
+
+    def _check_makers(self, event: ev.GroupEvent, created: list[str], heard: set[tuple[str, str]]) -> None:
+        """P12: whoever has made a group, and may have been told that it is CREATED, hears when that is over."""
+        gone = event.owner if isinstance(event, ev.OwnerGone) else ""
+        for name in [name for name, maker in self.makers.items() if maker == gone]:
+            del self.makers[name]
+        for name in created:
+            maker, group = self.makers.get(name), self.table.groups.get(name)
+            if maker is None or (group is not None and group.state is GroupState.CREATED):
+                continue
+            knows = isinstance(event, ev.RemovalWanted) and event.client == maker
+            self.must(knows or (maker, name) in heard, "P12", "%s does not hear what became of its %s", maker, name)
 
     def _check_kept(self, event: ev.GroupEvent, before: dict[str, dict[int, str]]) -> None:
         """P4: what a created group has stays where it is, but for what is lost with a node."""

@@ -60,6 +60,7 @@ INVARIANTS: Final[Mapping[str, str]] = {
     "P8": "a group ends with all that runs in it",
     "P9": "who follows a group knows its places",
     "P11": "no group waits where there is no room while there is some",
+    "P12": "who has made a group hears when it is not created any more",
     "W1": "no more granted than there is",
     "W2": "only what cannot be is given up",
     "W3": "all that is wanted is asked for",

@@ -59,6 +59,11 @@ def _forget_followers(_table: groups.GroupTable, _group: group_state.Group) -> l
     return []
 
 
+def _forget_creator(_group: group_state.Group) -> list[Any]:
+    """Whoever has made a group hears nothing of its end."""
+    return []
+
+
 def _stay(_table: groups.GroupTable, _at_s: float) -> list[Any]:
     """Groups that wait for a full node do not look at others."""
     return []
@@ -98,6 +103,7 @@ PLANTS: Final[Mapping[str, Planted]] = {
         "groups", groups.GroupTable, "_publish", _forget_watchers, "P7", "a process is to do with a group that is gone"
     ),
     "followers-untold": instead("groups", groups.GroupTable, "_moved", _forget_followers, "P9"),
+    "creator-untold": instead("groups", group_state, "not_created", _forget_creator, "P12"),
     "stays-where-it-waits": instead("groups", groups.GroupTable, "_look_again", _stay, "P11"),
     "first-come": instead("groups", group_bundles, "_matched", _match_first_come, "P6"),
     "drop-unheard": instead("groups", _AGENT, "_on_group_dropped", deaf, "P"),
