@@ -72,7 +72,7 @@ class Package:
         return [*dict.fromkeys(ordered), self]
 
 
-PACKAGES = (Package("core"),)
+PACKAGES = (Package("core"), Package("data"))
 each_package = nox.parametrize("package", [nox.param(package, id=package.name) for package in PACKAGES])
 
 
