@@ -23,7 +23,7 @@ BATCH_FORMATS: Final = ("default", "numpy", "pandas", "pyarrow", "polars", "torc
 """What a function may ask for: "default" is "numpy", and None the block as it is."""
 
 _WINDOW_ROWS: Final = (
-    65_536  # that a copying conversion makes at once: many batches, and still a small part of a large block
+    16_384  # that a copying conversion makes at once: many batches, and few enough to stay in the cache
 )
 
 

@@ -22,11 +22,12 @@ def from_rows(rows: Sequence[Mapping[str, object]], *, schema: pa.Schema | None 
     schema: the columns and their types; inferred from the values if it is None.
     Raises TypeError and ValueError that name the column and the row.
     """
-    for index, row in enumerate(rows):
-        if not isinstance(row, Mapping):
-            raise TypeError(
-                f"row {index} must be a dict with a value for each column, got {type(row).__name__}: {row!r:.60}"
-            )
+    classes: set[type] = set(map(type, rows))
+    if not all(issubclass(cls, Mapping) for cls in classes):
+        index, row = next((index, row) for index, row in enumerate(rows) if not isinstance(row, Mapping))
+        raise TypeError(
+            f"row {index} must be a dict with a value for each column, got {type(row).__name__}: {row!r:.60}"
+        )
     names = list(dict.fromkeys(itertools.chain.from_iterable(rows)))
     for name in names:
         if not isinstance(name, str):
