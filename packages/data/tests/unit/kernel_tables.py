@@ -8,8 +8,10 @@ from __future__ import annotations
 import datetime
 import decimal
 import math
+import os
 from typing import Any
 
+import hypothesis
 import pyarrow as pa
 from hypothesis import strategies as st
 
@@ -56,6 +58,14 @@ POOLS: dict[str, tuple[pa.DataType, list[Any]]] = {
 }
 SORTABLE = [name for name in POOLS if name not in ("list", "fixed_list", "struct", "nested", "map")]
 NUMERIC = ["int64", "int8", "uint64", "float64", "float32", "bool", "decimal", "long_decimal", "decimal256"]
+
+
+def checked(examples: int) -> hypothesis.settings:
+    """So many examples, always the same; UMBEL_TEST_EXAMPLES=20 tries twenty times as many, other ones each time."""
+    factor = int(os.environ.get("UMBEL_TEST_EXAMPLES", "1"))
+    return hypothesis.settings(
+        max_examples=examples * factor, deadline=None, database=None, derandomize=factor == 1, print_blob=factor > 1
+    )
 
 
 @st.composite
@@ -111,6 +121,9 @@ class Descending:
 
     def __eq__(self, other: object) -> bool:
         return isinstance(other, Descending) and self.value == other.value
+
+    def __hash__(self) -> int:
+        return hash(self.value)
 
     def __lt__(self, other: Descending) -> bool:
         return bool(other.value < self.value)

@@ -3,7 +3,7 @@ from __future__ import annotations
 import kernel_tables
 import pyarrow as pa
 import pytest
-from hypothesis import given, settings
+from hypothesis import given
 from hypothesis import strategies as st
 
 from umbel.data._blocks import partitioning, sorting
@@ -13,13 +13,13 @@ def numbers(parts: list[pa.Table]) -> list[list[int]]:
     return [part.column("row").to_pylist() for part in parts]
 
 
-@settings(max_examples=80)
+@kernel_tables.checked(80)
 @given(kernel_tables.tables(list(kernel_tables.POOLS)), st.integers(1, 5))
 def test_equal_keys_come_into_one_partition_and_rows_keep_their_order(table: pa.Table, count: int) -> None:
     parts = partitioning.by_hash(table, ["a", "b"], count)
     assert len(parts) == count
     assert all(rows == sorted(rows) for rows in numbers(parts))
-    assert sorted(sum(numbers(parts), [])) == list(range(table.num_rows))
+    assert sorted(row for rows in numbers(parts) for row in rows) == list(range(table.num_rows))
     places = [(key, index) for index, part in enumerate(parts) for key in kernel_tables.keys_of(part, ["a", "b"])]
     assert len(set(places)) == len({key for key, _ in places})
     for part in parts:
@@ -27,7 +27,7 @@ def test_equal_keys_come_into_one_partition_and_rows_keep_their_order(table: pa.
         assert kernel_tables.rows(part) == kernel_tables.rows(table.take(part.column("row")))
 
 
-@settings(max_examples=100)
+@kernel_tables.checked(100)
 @given(kernel_tables.tables(kernel_tables.SORTABLE), st.integers(1, 5), st.booleans(), st.booleans())
 def test_ranges_in_turn_and_sorted_are_the_sorted_table(table: pa.Table, count: int, first: bool, second: bool) -> None:
     keys, descending = ["a", "b"], [first, second]

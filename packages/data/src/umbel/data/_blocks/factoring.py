@@ -17,9 +17,7 @@ import pyarrow.compute as pc
 
 from umbel.data._blocks import columns
 
-_SPAN_PER_ROW: Final = (
-    2  # integers that lie so densely are looked up in an array by their value instead of being hashed
-)
+_SPAN_PER_ROW: Final = 8  # integers that lie so densely are looked up by their value instead of being hashed
 _SPAN_FREE: Final = 1 << 16  # and always in one that fits into the processor's cache
 
 
@@ -50,9 +48,7 @@ def codes(arrays: Sequence[pa.Array], row_count: int) -> tuple[np.ndarray, int]:
     ids, count = _codes(arrays[0])
     for array in arrays[1:]:
         more, more_count = _codes(array)
-        ids, count = dense(
-            ids * more_count + more, None
-        )  # no overflow: each count is at most that of the rows, below 2**31
+        ids, count = dense(ids * more_count + more, None)  # each count is at most that of the rows, below 2**31
     return ids, count
 
 
@@ -74,8 +70,9 @@ def dense(values: np.ndarray, is_valid: np.ndarray | None) -> tuple[np.ndarray, 
     seen[places] = True
     if seen.all():
         return places, span
-    ranks = np.cumsum(seen, dtype=np.int64)
-    return (ranks - 1)[places], int(ranks[-1])
+    ranks = np.cumsum(seen, dtype=np.int32)  # there are fewer than 2**31 rows
+    ranks -= 1
+    return ranks[places].astype(np.int64), int(ranks[-1]) + 1
 
 
 def _codes(array: pa.Array) -> tuple[np.ndarray, int]:

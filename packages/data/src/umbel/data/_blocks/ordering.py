@@ -83,24 +83,13 @@ def codes_of(array: pa.Array, *, is_descending: bool) -> Codes:
 
 def argsort(codes: Codes, row_count: int) -> np.ndarray:
     """[rows] int64: the rows in the order of their codes, stable."""
-    packed, span = _packed(codes)
-    if row_count < 2 or not packed:
+    if row_count < 2 or not codes:
         return np.arange(row_count)
-    if len(packed) > 1:
-        polars = accelerator.polars(row_count)
-        return np.lexsort(packed[::-1]) if polars is None else _by_polars(polars, packed)
-    code = packed[0]
-    if (code[1:] >= code[:-1]).all():
-        return np.arange(row_count)
-    if span <= 1 << 16:
-        return np.argsort(code.astype(np.uint16), kind="stable")  # for which NumPy has a radix sort
-    row_bits = (row_count - 1).bit_length()
-    if span <= 1 << (64 - row_bits):  # the row behind the code makes a plain sort a stable one
-        both = (code << np.uint64(row_bits)) | np.arange(row_count, dtype=np.uint64)
-        both.sort()
-        return (both & np.uint64((1 << row_bits) - 1)).astype(np.int64)
-    polars = accelerator.polars(row_count)
-    return np.argsort(code, kind="stable") if polars is None else _by_polars(polars, packed)
+    packed = _packed(codes)
+    order = _argsort(*packed[-1])
+    for code, span in packed[-2::-1]:  # by the last key first, as each sort keeps the order of what is equal to it
+        order = order[_argsort(code[order], span)]
+    return order
 
 
 def grouped(ids: np.ndarray, count: int) -> np.ndarray:
@@ -128,37 +117,44 @@ def ranks(codes: Codes, row_count: int) -> np.ndarray:
     return found
 
 
-def _packed(codes: Codes) -> tuple[Codes, int]:
-    """Fewer arrays that say the same, and for the last of them how many values it spans."""
-    found: Codes = []
-    span = 1
-    for code in codes:
-        low, high = (int(code.min()), int(code.max())) if len(code) else (0, 0)
-        width = high - low + 1
-        shifted = code - np.uint64(low)
-        if found and span * width <= 1 << 64:
-            found[-1] = found[-1] * np.uint64(width) + shifted if width < 1 << 64 else shifted
-            span *= width
-        else:
-            found.append(shifted)
-            span = width
-    return found, span
-
-
-def _by_polars(polars: object, codes: Codes) -> np.ndarray:
-    series = [polars.Series(str(index), code) for index, code in enumerate(codes)]  # type: ignore[attr-defined] # of a module
-    frame = polars.DataFrame(series)  # type: ignore[attr-defined] # of a module
-    order = frame.select(polars.arg_sort_by(frame.columns, maintain_order=True))  # type: ignore[attr-defined] # of a module
+def _argsort(code: np.ndarray, span: int) -> np.ndarray:
+    """span: above every code."""
+    row_count = len(code)
+    if (code[1:] >= code[:-1]).all():
+        return np.arange(row_count)
+    if span <= 1 << 16:
+        return np.argsort(code.astype(np.uint16), kind="stable")  # for which NumPy has a radix sort
+    row_bits = (row_count - 1).bit_length()
+    if span <= 1 << (64 - row_bits):  # the row behind the code makes a plain sort a stable one
+        both = (code << np.uint64(row_bits)) | np.arange(row_count, dtype=np.uint64)
+        both.sort()
+        return (both & np.uint64((1 << row_bits) - 1)).astype(np.int64)
+    polars = accelerator.polars(row_count)
+    if polars is None:
+        return np.argsort(code, kind="stable")
+    order = polars.DataFrame({"code": code}).select(polars.arg_sort_by("code", maintain_order=True))
     return np.asarray(order.to_series().to_numpy().astype(np.int64))
+
+
+def _packed(codes: Codes) -> list[tuple[np.ndarray, int]]:
+    """Fewer arrays that say the same, each from 0 on, and how many values it spans."""
+    found: list[tuple[np.ndarray, int]] = []
+    for code in codes:
+        low, high = int(code.min()), int(code.max())
+        span = high - low + 1
+        shifted = code - np.uint64(low)
+        if found and found[-1][1] * span < 1 << 64:
+            before, span_before = found.pop()
+            shifted, span = before * np.uint64(span) + shifted, span_before * span
+        found.append((shifted, span))
+    return found
 
 
 def _codes_of_numbers(values: np.ndarray, is_valid: np.ndarray | None, *, is_descending: bool) -> np.ndarray:
     if values.dtype.kind == "f":
         wide = values.astype(np.float64) + 0.0  # which turns -0.0 into 0.0
         bits = wide.view(np.uint64)
-        code = np.where(
-            bits & _SIGN, ~bits, bits | _SIGN
-        )  # IEEE 754: magnitudes compare as integers, negative ones in reverse
+        code = np.where(bits & _SIGN, ~bits, bits | _SIGN)  # magnitudes compare as integers, negative ones in reverse
         code = ~code if is_descending else code
         code[np.isnan(wide)] = _NAN
     elif values.dtype.kind == "u":
