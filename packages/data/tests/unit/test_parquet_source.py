@@ -260,7 +260,7 @@ def test_files_of_unlike_schemas_are_unified(tmp_path: Path) -> None:
 def test_schemas_that_do_not_go_together_are_shown_with_their_files(tmp_path: Path) -> None:
     pq.write_table(pa.table({"a": [1]}), tmp_path / "a.parquet")
     pq.write_table(pa.table({"a": ["x"]}), tmp_path / "b.parquet")
-    with pytest.raises(TypeError, match=r"column 'a' is int64 in '.*a\.parquet', but string in '.*b\.parquet'"):
+    with pytest.raises(ValueError, match=r"column 'a' is int64 in '.*a\.parquet', but string in '.*b\.parquet'"):
         parquet.ParquetDatasource(tmp_path).schema()
 
 
@@ -270,7 +270,7 @@ def test_a_file_that_differs_from_those_looked_at_is_an_error_that_names_it(
     monkeypatch.setattr(parquet, "_FOOTERS_LOOKED_AT_MAX", 2)
     written(tmp_path, 3)
     pq.write_table(pa.table({"id": [1], "name": ["x"], "more": [2]}), tmp_path / "part-00001.parquet")
-    with pytest.raises(TypeError, match=r"part-00001\.parquet' has columns or types.*more: int64.*pass schema="):
+    with pytest.raises(ValueError, match=r"part-00001\.parquet' has columns or types.*more: int64.*pass schema="):
         reading.table(parquet.ParquetDatasource(tmp_path))
 
     given = pa.schema([("more", pa.int32()), ("id", pa.int64())])

@@ -4,10 +4,15 @@ from __future__ import annotations
 
 import itertools
 from collections.abc import Iterable, Iterator
+from typing import Final
 
 import pyarrow as pa
 
 from umbel.data._sources import seams
+
+_CHUNKS_MAX: Final = (
+    64  # in a block: each costs every kernel behind it some microseconds, putting them together one copy
+)
 
 
 def blocks(tables: Iterable[pa.Table], *, target_bytes: int) -> Iterator[pa.Table]:
@@ -68,4 +73,5 @@ def _joined(tables: list[pa.Table]) -> pa.Table:
     schema = tables[0].schema
     for table in tables[1:]:
         schema = seams.unify(schema, table.schema, first_name="one block", second_name="the next")
-    return pa.concat_tables([seams.conform(table, schema) for table in tables])
+    joined = pa.concat_tables([seams.conform(table, schema) for table in tables])
+    return joined.combine_chunks() if len(tables) > _CHUNKS_MAX else joined

@@ -312,7 +312,7 @@ class _Read:
         if source._given_schema is not None:
             table = table.select([name for name in table.column_names if name in schema.names])
         elif not seams.unify(schema, table.schema, first_name=_LOOKED_AT, second_name=repr(path)).equals(schema):
-            raise TypeError(
+            raise ValueError(
                 f"{path!r} has columns or types that {_LOOKED_AT} have not: {seams.shown(table.schema)}, where they have "
                 f"{seams.shown(schema)}; pass schema= with what all of them are to be read as"
             )

@@ -18,8 +18,9 @@ import pyarrow.dataset as pads
 from pyarrow import fs
 
 # What statistics decide rightly for floating point too. They do not count NaN, which is unequal to everything: of a row
-# group of 5.0 and NaN, pyarrow believes that `x != 5.0` holds nowhere.
-_SAFE_FUNCTIONS: Final = frozenset({"is_in", "is_null", "is_valid"})
+# group of 5.0 and NaN, pyarrow believes that `x != 5.0` holds nowhere. And zeros are between -0.0 and 0.0 there, of which
+# `is_in` takes only one for 0.0.
+_SAFE_FUNCTIONS: Final = frozenset({"is_null", "is_valid"})
 _STRING: Final = re.compile(r'"(?:[^"\\]|\\.)*"')
 
 

@@ -10,7 +10,7 @@ import pyarrow as pa
 
 
 def unify(first: pa.Schema, second: pa.Schema, *, first_name: str, second_name: str) -> pa.Schema:
-    """Raises TypeError with the column, both types and both names."""
+    """Raises ValueError with the column, both types and both names."""
     if first.equals(second, check_metadata=False):
         return first
     try:
@@ -21,7 +21,7 @@ def unify(first: pa.Schema, second: pa.Schema, *, first_name: str, second_name: 
         raise _differing(first, second, first_name, second_name) from error
 
 
-def _differing(first: pa.Schema, second: pa.Schema, first_name: str, second_name: str) -> TypeError:
+def _differing(first: pa.Schema, second: pa.Schema, first_name: str, second_name: str) -> ValueError:
     parts = []
     for field in first:
         index = second.get_field_index(field.name)
@@ -33,7 +33,7 @@ def _differing(first: pa.Schema, second: pa.Schema, first_name: str, second_name
             parts.append(
                 f"column {field.name!r} is {field.type} in {first_name}, but {second.field(index).type} in {second_name}"
             )
-    return TypeError(
+    return ValueError(
         f"the schemas of {first_name} and {second_name} do not go together: {'; '.join(parts)}.\n"
         f"schema of {first_name}: {shown(first)}\nschema of {second_name}: {shown(second)}\n"
         "Read them apart and cast, or give the schema that both can be read with"
@@ -87,6 +87,10 @@ def tensor_column(values: Sequence[np.ndarray | None] | np.ndarray) -> pa.Array:
             return pa.array(values)
         if values.dtype.kind not in "iufb":
             raise TypeError(f"an array of {values.dtype} cannot be a column of tensors; allowed are numbers and bool")
+        if values.size == 0:
+            return pa.Table.from_batches(
+                [], pa.schema([("x", pa.fixed_shape_tensor(pa.from_numpy_dtype(values.dtype), values.shape[1:]))])
+            ).column(0)
         return pa.FixedShapeTensorArray.from_numpy_ndarray(np.ascontiguousarray(values))
     present = [value for value in values if value is not None]
     if len({(value.shape, value.dtype) for value in present}) == 1 and len(present) == len(values):
