@@ -201,5 +201,5 @@ def test_files_that_differ_in_type_are_named(tmp_path: Path) -> None:
         def _read_stream(self, f: pa.NativeFile, path: str):  # type: ignore[no-untyped-def]
             yield pa.table({"x": [1] if path.endswith("a.txt") else ["s"]})
 
-    with pytest.raises(ValueError, match=r"column 'x' is int64 in '.*a\.txt', but string in '.*b\.txt'"):
+    with pytest.raises(ValueError, match=r"column 'x' is int64 in '.*a\.txt' and string in '.*b\.txt'"):
         reading.rows(Drifting(tmp_path), travels=False)

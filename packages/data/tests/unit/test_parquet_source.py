@@ -260,7 +260,7 @@ def test_files_of_unlike_schemas_are_unified(tmp_path: Path) -> None:
 def test_schemas_that_do_not_go_together_are_shown_with_their_files(tmp_path: Path) -> None:
     pq.write_table(pa.table({"a": [1]}), tmp_path / "a.parquet")
     pq.write_table(pa.table({"a": ["x"]}), tmp_path / "b.parquet")
-    with pytest.raises(ValueError, match=r"column 'a' is int64 in '.*a\.parquet', but string in '.*b\.parquet'"):
+    with pytest.raises(ValueError, match=r"column 'a' is int64 in '.*a\.parquet' and string in '.*b\.parquet'"):
         parquet.ParquetDatasource(tmp_path).schema()
 
 

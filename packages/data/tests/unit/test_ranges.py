@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import pickle
 from collections.abc import Iterator
 
 import numpy as np
@@ -98,8 +97,3 @@ def test_what_is_no_table_is_refused() -> None:
         list(ReadTask(lambda: [{"x": 1}], BlockMetadata())())  # type: ignore[list-item,return-value]
     with pytest.raises(TypeError, match="must give tables one after the other, got NoneType"):
         list(ReadTask(lambda: None, BlockMetadata())())  # type: ignore[arg-type,return-value]
-
-
-def test_metadata_of_a_block_survives_a_journey() -> None:
-    metadata = BlockMetadata(3, 24, ("a",))
-    assert pickle.loads(pickle.dumps(metadata)) == metadata

@@ -2,13 +2,12 @@
 
 from __future__ import annotations
 
-import itertools
 from collections.abc import Iterable, Iterator
 from typing import Final
 
 import pyarrow as pa
 
-from umbel.data._sources import seams
+from umbel.data._blocks import schemas, sizes
 
 _CHUNKS_MAX: Final = (
     64  # in a block: each costs every kernel behind it some microseconds, putting them together one copy
@@ -31,12 +30,12 @@ def blocks(tables: Iterable[pa.Table], *, target_bytes: int) -> Iterator[pa.Tabl
             yield table
             has_given = True
             continue
-        size_bytes = table.nbytes
+        size_bytes = sizes.size_bytes(table)
         if pending and pending_bytes + size_bytes > target_bytes:
             yield _joined(pending)
             has_given, pending, pending_bytes = True, [], 0
         if size_bytes > target_bytes:
-            yield from _cut(table, size_bytes, target_bytes)
+            yield from sizes.split(table, target_bytes)
             has_given = True
         else:
             pending.append(table)
@@ -60,18 +59,6 @@ def first_rows(tables: Iterable[pa.Table], count: int) -> Iterator[pa.Table]:
             return
 
 
-def _cut(table: pa.Table, size_bytes: int, target_bytes: int) -> Iterator[pa.Table]:
-    parts = min(-(-size_bytes // target_bytes), table.num_rows)
-    bounds = [table.num_rows * part // parts for part in range(parts + 1)]
-    for start, stop in itertools.pairwise(bounds):
-        yield table.slice(start, stop - start)
-
-
 def _joined(tables: list[pa.Table]) -> pa.Table:
-    if len(tables) == 1:
-        return tables[0]
-    schema = tables[0].schema
-    for table in tables[1:]:
-        schema = seams.unify(schema, table.schema, first_name="one block", second_name="the next")
-    joined = pa.concat_tables([seams.conform(table, schema) for table in tables])
-    return joined.combine_chunks() if len(tables) > _CHUNKS_MAX else joined
+    joined = schemas.concat(tables)
+    return sizes.compact(joined) if len(tables) > _CHUNKS_MAX else joined

@@ -18,6 +18,14 @@ from umbel.data._sources import files, filesystems, lines, listing, packing
 
 _WHOLE_BYTES: Final = 32 << 20  # of a file that is read as a whole
 _COMPRESSED_RATIO: Final = 5  # what is compressed becomes larger about so many times
+_PARSE_FIELDS: Final = (
+    "delimiter",
+    "quote_char",
+    "double_quote",
+    "escape_char",
+    "newlines_in_values",
+    "ignore_empty_lines",
+)
 _SEEN_BYTES: Final = 1 << 20  # of a large file by which types are told
 
 
@@ -33,14 +41,14 @@ class CSVDatasource(files.FileBasedDatasource):
         super().__init__(paths, **options)
         arguments = dict(arrow_csv_args or {})
         self._read_options = arguments.get("read_options")
-        self._parse_options = arguments.get("parse_options") or arrow_csv.ParseOptions()
+        self._parse_options = _parse_fields(arguments.get("parse_options"))
         self._convert_options = arguments.get("convert_options") or arrow_csv.ConvertOptions()
 
     def get_name(self) -> str:
         return "CSV"
 
     def _units(self, files: Sequence[listing.ListedFile]) -> list[packing.Unit]:
-        is_plain = self._read_options is None and not self._parse_options.newlines_in_values
+        is_plain = self._read_options is None and not self._parse_options["newlines_in_values"]
         return lines.divided(files, lambda path: is_plain and not self._is_compressed(path))
 
     def _read_unit(self, unit: packing.Unit) -> Iterator[pa.Table]:
@@ -51,12 +59,10 @@ class CSVDatasource(files.FileBasedDatasource):
         with self._open_input_source(unit.path) as stream:
             if not is_small:
                 options = self._reading(block_size=lines.PIECE_BYTES)
-                reader = arrow_csv.open_csv(stream, options, self._parse_options, self._converting())
+                reader = arrow_csv.open_csv(stream, options, self._parsing(), self._converting())
                 yield from _advised(pa.Table.from_batches([batch]) for batch in reader)
             elif data := stream.read():  # an empty file has not even names
-                yield arrow_csv.read_csv(
-                    pa.BufferReader(data), self._reading(), self._parse_options, self._converting()
-                )
+                yield arrow_csv.read_csv(pa.BufferReader(data), self._reading(), self._parsing(), self._converting())
 
     def _read_part(self, path: str, part: lines.Part) -> Iterator[pa.Table]:
         """As the whole file would be: with the names and the types of its beginning."""
@@ -70,13 +76,16 @@ class CSVDatasource(files.FileBasedDatasource):
             )
             pieces = lines.part_pieces(file, lines.Part(max(part.start, header_bytes), part.stop))
             yield from _advised(
-                arrow_csv.read_csv(pa.BufferReader(piece), reading, self._parse_options, converting) for piece in pieces
+                arrow_csv.read_csv(pa.BufferReader(piece), reading, self._parsing(), converting) for piece in pieces
             )
 
     def _seen(self, beginning: bytes) -> pa.Schema:
         options = copy.copy(self._convert_options)
         options.include_columns = []  # names count from the left
-        return arrow_csv.read_csv(pa.BufferReader(beginning), self._reading(), self._parse_options, options).schema
+        return arrow_csv.read_csv(pa.BufferReader(beginning), self._reading(), self._parsing(), options).schema
+
+    def _parsing(self) -> arrow_csv.ParseOptions:
+        return arrow_csv.ParseOptions(**self._parse_options)
 
     def _reading(self, **changes: Any) -> arrow_csv.ReadOptions:
         options = arrow_csv.ReadOptions() if self._read_options is None else copy.copy(self._read_options)
@@ -93,6 +102,14 @@ class CSVDatasource(files.FileBasedDatasource):
         if self._wanted:
             options.include_columns = self._wanted
         return options
+
+
+def _parse_fields(options: arrow_csv.ParseOptions | None) -> dict[str, Any]:
+    """What travels instead of the options: pyarrow's come back from a pickle with a handler of invalid rows that is None and is
+    called none the less."""
+    given = arrow_csv.ParseOptions() if options is None else options
+    fields = {name: getattr(given, name) for name in _PARSE_FIELDS}
+    return fields if given.invalid_row_handler is None else {**fields, "invalid_row_handler": given.invalid_row_handler}
 
 
 def _header_bytes(beginning: bytes) -> int:

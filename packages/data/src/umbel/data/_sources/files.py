@@ -18,6 +18,7 @@ import pyarrow as pa
 
 from umbel import exceptions
 from umbel.data import block
+from umbel.data._blocks import schemas
 from umbel.data._sources import base, errors, filesystems, listing, packing, partitioning, predicates, seams
 
 PATH_COLUMN: Final = "path"
@@ -266,7 +267,8 @@ class FileBasedDatasource(base.Datasource):
             rows = min(rows, limit)
         whole = sum(max(file.size_bytes, 0) for file in self._files) or 1
         size = (self.estimate_inmemory_data_size() or 0) * sum(unit.size_bytes for unit in units) // whole
-        return block.BlockMetadata(rows, size, tuple(dict.fromkeys(unit.path for unit in units)))
+        paths = tuple(dict.fromkeys(unit.path for unit in units))
+        return block.BlockMetadata(num_rows=rows, size_bytes=size, input_files=paths)
 
 
 class _Read:
@@ -292,7 +294,7 @@ class _Read:
                 elif expected is None:
                     expected, expected_of = table.schema, repr(unit.path)
                 else:
-                    expected = seams.unify(expected, table.schema, first_name=expected_of, second_name=repr(unit.path))
+                    expected = schemas.unify([(expected, expected_of), (table.schema, repr(unit.path))])
                 yield self._selected(table)
 
     def _tables(self, unit: packing.Unit) -> Iterator[pa.Table]:
@@ -311,20 +313,25 @@ class _Read:
             return table
         if source._given_schema is not None:
             table = table.select([name for name in table.column_names if name in schema.names])
-        elif not seams.unify(schema, table.schema, first_name=_LOOKED_AT, second_name=repr(path)).equals(schema):
+        elif not _same(schemas.unify([(schema, _LOOKED_AT), (table.schema, repr(path))]), schema):
             raise ValueError(
                 f"{path!r} has columns or types that {_LOOKED_AT} have not: {seams.shown(table.schema)}, where they have "
                 f"{seams.shown(schema)}; pass schema= with what all of them are to be read as"
             )
         try:
-            return seams.conform(table, schema)
-        except (pa.ArrowInvalid, pa.ArrowNotImplementedError) as error:
+            return schemas.conform(table, schema, origin=repr(path))
+        except Exception as error:
             raise errors.in_file(error, path, reader=source.get_name()) from error
 
     def _selected(self, table: pa.Table) -> pa.Table:
         if self._source._filter is not None:
             table = table.filter(self._source._filter)
         return table if self._source._columns is None else table.select(list(self._source._columns))
+
+
+def _same(first: pa.Schema, second: pa.Schema) -> bool:
+    """But for whether columns may be null: a file with fewer of them is no reason to refuse it."""
+    return bool(first.names == second.names and first.types == second.types)
 
 
 def _with_values(table: pa.Table, values: Mapping[str, pa.Scalar], path: str) -> pa.Table:

@@ -15,7 +15,8 @@ import pyarrow.dataset as pads
 import pyarrow.parquet as pq
 from pyarrow import fs
 
-from umbel.data._sources import errors, files, filesystems, listing, packing, partitioning, predicates, seams
+from umbel.data._blocks import schemas
+from umbel.data._sources import errors, files, filesystems, listing, packing, partitioning, predicates
 
 _FOOTERS_LOOKED_AT_MAX: Final = (
     64  # for the schema, spread over the files: more would delay the start of what has thousands
@@ -78,11 +79,8 @@ class ParquetDatasource(files.FileBasedDatasource):
 
     def _file_schema(self) -> pa.Schema:
         looked_at = [file.path for file in _spread(self._files, _FOOTERS_LOOKED_AT_MAX)]
-        schemas = [footer.schema.to_arrow_schema() for footer in self._footers_of(looked_at)]
-        unified = schemas[0]
-        for path, schema in zip(looked_at, schemas, strict=True):
-            unified = seams.unify(unified, schema, first_name=repr(looked_at[0]), second_name=repr(path))
-        return unified.remove_metadata()
+        found = [footer.schema.to_arrow_schema() for footer in self._footers_of(looked_at)]
+        return schemas.unify(zip(found, map(repr, looked_at), strict=True)).remove_metadata()
 
     def _footers_of(self, paths: Sequence[str]) -> list[pq.FileMetaData]:
         missing = [path for path in paths if path not in self._footers]

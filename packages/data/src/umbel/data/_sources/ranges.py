@@ -51,7 +51,7 @@ class _Counted(base.Datasource):
         tasks = []
         for start, stop in itertools.pairwise(bounds):
             kept = stop - start if per_task_row_limit is None else min(stop - start, per_task_row_limit)
-            metadata = block.BlockMetadata(kept, kept * row_bytes)
+            metadata = block.BlockMetadata(num_rows=kept, size_bytes=kept * row_bytes)
             read = functools.partial(self._read(), start, stop)
             tasks.append(base.ReadTask(read, metadata, self.schema(), per_task_row_limit))
         return tasks

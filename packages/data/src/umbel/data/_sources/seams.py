@@ -8,56 +8,11 @@ from typing import Any
 import numpy as np
 import pyarrow as pa
 
-
-def unify(first: pa.Schema, second: pa.Schema, *, first_name: str, second_name: str) -> pa.Schema:
-    """Raises ValueError with the column, both types and both names."""
-    if first.equals(second, check_metadata=False):
-        return first
-    try:
-        return pa.unify_schemas([first, second], promote_options="permissive")
-    except pa.ArrowInvalid as error:
-        raise _differing(first, second, first_name, second_name) from error
-    except pa.ArrowTypeError as error:
-        raise _differing(first, second, first_name, second_name) from error
-
-
-def _differing(first: pa.Schema, second: pa.Schema, first_name: str, second_name: str) -> ValueError:
-    parts = []
-    for field in first:
-        index = second.get_field_index(field.name)
-        if index < 0 or field.type.equals(second.field(index).type):
-            continue
-        try:
-            pa.unify_schemas([pa.schema([field]), pa.schema([second.field(index)])], promote_options="permissive")
-        except (pa.ArrowInvalid, pa.ArrowTypeError):
-            parts.append(
-                f"column {field.name!r} is {field.type} in {first_name}, but {second.field(index).type} in {second_name}"
-            )
-    return ValueError(
-        f"the schemas of {first_name} and {second_name} do not go together: {'; '.join(parts)}.\n"
-        f"schema of {first_name}: {shown(first)}\nschema of {second_name}: {shown(second)}\n"
-        "Read them apart and cast, or give the schema that both can be read with"
-    )
+from umbel.data._blocks import sizes, tensors
 
 
 def shown(schema: pa.Schema) -> str:
     return ", ".join(f"{field.name}: {field.type}" for field in schema)
-
-
-def conform(table: pa.Table, schema: pa.Schema) -> pa.Table:
-    """The columns of `schema` in its order and types, with nulls where the table has none. The schema is a unification of the
-    table's with others, so that each cast keeps the values."""
-    if table.schema.equals(schema, check_metadata=False):
-        return table
-    columns = []
-    for field in schema:
-        index = table.schema.get_field_index(field.name)
-        if index < 0:
-            columns.append(pa.nulls(table.num_rows, field.type))
-        else:
-            column = table.column(index)
-            columns.append(column if column.type.equals(field.type) else column.cast(field.type))
-    return pa.Table.from_arrays(columns, schema=schema)
 
 
 def table_of_columns(columns: Mapping[str, Sequence[Any]]) -> pa.Table:
@@ -82,30 +37,36 @@ def column_of(values: Sequence[Any]) -> pa.Array:
 
 def tensor_column(values: Sequence[np.ndarray | None] | np.ndarray) -> pa.Array:
     """One array (its first axis counts the rows), or arrays that make one row each."""
-    if isinstance(values, np.ndarray):
-        if values.ndim == 1:
-            return pa.array(values)
-        if values.dtype.kind not in "iufb":
-            raise TypeError(f"an array of {values.dtype} cannot be a column of tensors; allowed are numbers and bool")
-        if values.size == 0:
-            return pa.Table.from_batches(
-                [], pa.schema([("x", pa.fixed_shape_tensor(pa.from_numpy_dtype(values.dtype), values.shape[1:]))])
-            ).column(0)
-        return pa.FixedShapeTensorArray.from_numpy_ndarray(np.ascontiguousarray(values))
-    present = [value for value in values if value is not None]
-    if len({(value.shape, value.dtype) for value in present}) == 1 and len(present) == len(values):
-        return tensor_column(np.stack(present))
-    raise NotImplementedError("tensors of several shapes in a column")
+    if not isinstance(values, np.ndarray):
+        return tensors.from_arrays(values)
+    if values.ndim == 1:
+        return pa.array(values)
+    if not tensors.holds(values.dtype):
+        raise TypeError(
+            f"an array of {values.dtype} cannot be a column of tensors; allowed are numbers, times and bool"
+        )
+    return tensors.from_numpy(values)
 
 
 def array_of(column: pa.ChunkedArray) -> np.ndarray:
     """The whole column as one array whose first axis counts the rows. Raises ValueError where it has nulls or several shapes."""
-    if isinstance(column.type, pa.FixedShapeTensorType):
-        joined = column.combine_chunks() if column.num_chunks != 1 else column.chunk(0)
-        found: np.ndarray = joined.to_numpy_ndarray()
-        return found
-    if pa.types.is_list(column.type) or pa.types.is_large_list(column.type) or pa.types.is_fixed_size_list(column.type):
-        stacked: np.ndarray = np.stack([np.asarray(value) for value in column.to_pylist()])
-        return stacked
-    plain: np.ndarray = column.to_numpy()
+    joined = sizes.contiguous(column)
+    if tensors.is_tensor(joined.type):
+        found: np.ndarray = tensors.to_numpy(joined)
+        if found.dtype != object:
+            return found
+        return _stacked(list(found))
+    if pa.types.is_nested(joined.type):
+        return _stacked([None if value is None else np.asarray(value) for value in joined.to_pylist()])
+    plain: np.ndarray = joined.to_numpy(zero_copy_only=False)
     return plain
+
+
+def _stacked(arrays: list[np.ndarray | None]) -> np.ndarray:
+    if any(array is None for array in arrays):
+        raise ValueError("a column with nulls is no array; fill or drop them")
+    shapes = {array.shape for array in arrays if array is not None}
+    if len(shapes) > 1:
+        raise ValueError(f"arrays of several shapes do not go into one array, got {sorted(shapes)[:4]}")
+    stacked: np.ndarray = np.stack([array for array in arrays if array is not None])
+    return stacked

@@ -1,0 +1,325 @@
+"""One schema for many tables, and tables brought to it.
+
+Types unify where every value of both keeps its meaning: design/0046 has the rule and its reasons. What does not fit is an error
+that names the column, both types and where each came from; nothing is cut, rounded or wrapped on the way, for casts are checked.
+"""
+
+from __future__ import annotations
+
+import functools
+from collections.abc import Iterable, Sequence
+from typing import Final
+
+import pyarrow as pa
+
+from umbel.data._blocks import tensors
+
+_UNITS: Final = ("s", "ms", "us", "ns")  # from coarse to fine
+_INT_DIGITS: Final = {8: 3, 16: 5, 32: 10, 64: 20}  # by width in bits: of the largest number, signed or not
+_DECIMAL128_DIGITS_MAX: Final = 38
+_DECIMAL256_DIGITS_MAX: Final = 76
+_ARE_BINARY: Final = (
+    pa.types.is_binary,
+    pa.types.is_large_binary,
+    pa.types.is_fixed_size_binary,
+    pa.types.is_binary_view,
+)
+_ARE_LISTS: Final = (
+    pa.types.is_list,
+    pa.types.is_large_list,
+    pa.types.is_fixed_size_list,
+    pa.types.is_list_view,
+    pa.types.is_large_list_view,
+)
+
+
+class _Unlike(Exception):
+    """Two types have none in common. path: the names of the fields down to them."""
+
+    def __init__(self, left: pa.DataType, right: pa.DataType, advice: str, path: tuple[str, ...] = ()) -> None:
+        super().__init__(left, right)
+        self.left, self.right, self.advice, self.path = left, right, advice, path
+
+
+def unify(schemas: Iterable[tuple[pa.Schema, str]]) -> pa.Schema:
+    """The schema of tables together: columns by name, as they are first seen.
+
+    schemas: each with its origin, a file or an operator, for the error. A column that some lack may be null. A schema without
+    columns says nothing. Metadata is that of the first to have some.
+    Raises ValueError where two types do not unify, or a name occurs twice.
+    """
+    distinct: list[tuple[pa.Schema, str]] = []
+    for schema, origin in schemas:
+        if len(schema) and not any(schema.equals(known) for known, _ in distinct):
+            distinct.append((schema, origin))
+    if not distinct:
+        return pa.schema([])
+    for schema, origin in distinct:
+        _refuse_duplicates(schema.names, origin)
+    if len(distinct) == 1:
+        return distinct[0][0]
+    found: dict[str, tuple[pa.Field, str]] = {}
+    for schema, origin in distinct:
+        for field in schema:
+            if field.name not in found:
+                found[field.name] = (field, origin)
+                continue
+            known, known_origin = found[field.name]
+            if not known.equals(field):
+                both = _common_field(known, known_origin, field, origin)
+                found[field.name] = (both, known_origin if both.type.equals(known.type) else origin)
+    fields = []
+    for name, (field, _) in found.items():
+        is_everywhere = all(schema.get_field_index(name) >= 0 for schema, _ in distinct)
+        fields.append(field if is_everywhere else field.with_nullable(True))
+    return pa.schema(fields, next((schema.metadata for schema, _ in distinct if schema.metadata), None))
+
+
+def common_type(left: pa.DataType, right: pa.DataType) -> pa.DataType | None:
+    """The type that holds the values of both without a loss; None if there is none."""
+    try:
+        return _common(left, right)
+    except _Unlike:
+        return None
+
+
+def conform(table: pa.Table, schema: pa.Schema, *, origin: str = "the table") -> pa.Table:
+    """The table with the columns of the schema, in its order and of its types: nulls where a column is missing.
+
+    Copies only the columns whose types differ.
+    Raises ValueError, naming the column, if the table has one more, a value does not fit, or what may not be null is missing.
+    """
+    if table.schema.equals(schema):
+        return table
+    _refuse_duplicates(table.column_names, origin)
+    surplus = [name for name in table.column_names if schema.get_field_index(name) < 0]
+    if surplus:
+        raise ValueError(
+            f"{origin} has the column {surplus[0]!r}, which the schema has not: its columns are {', '.join(schema.names)}; "
+            "drop it, or add it to the schema"
+        )
+    columns = [_conformed(table, field, origin) for field in schema]
+    if not columns:
+        return table
+    return pa.Table.from_arrays(columns, schema=schema)
+
+
+def concat(tables: Sequence[pa.Table], *, origins: Sequence[str] | None = None) -> pa.Table:
+    """The rows of all, one table after the other, under one schema. Copies only columns whose types differ from it."""
+    if not tables:
+        return pa.table({})
+    if len(tables) == 1:
+        return tables[0]
+    names = [f"table {index}" for index in range(len(tables))] if origins is None else origins
+    filled = [(table, name) for table, name in zip(tables, names, strict=True) if table.num_columns]
+    if not filled:
+        return tables[0]
+    schema = unify([(table.schema, name) for table, name in filled])
+    return pa.concat_tables([conform(table, schema, origin=name) for table, name in filled])
+
+
+def _refuse_duplicates(names: Sequence[str], origin: str) -> None:
+    if len(set(names)) < len(names):
+        twice = next(name for name in names if names.count(name) > 1)
+        raise ValueError(f"{origin} has several columns called {twice!r}; rename all but one")
+
+
+def _conformed(table: pa.Table, field: pa.Field, origin: str) -> pa.ChunkedArray:
+    if field.name not in table.column_names:
+        if not field.nullable:
+            raise ValueError(
+                f"{origin} has no column {field.name!r}, which may not be null; it has {', '.join(table.column_names)}"
+            )
+        return pa.chunked_array([nulls(table.num_rows, field.type)], field.type)
+    column = table.column(field.name)
+    if not field.nullable and column.null_count:
+        raise ValueError(
+            f"the column {field.name!r} of {origin} has {column.null_count} nulls, which the schema rules out"
+        )
+    if column.type.equals(field.type):
+        return column
+    try:
+        return cast(column, field.type)
+    except (ValueError, NotImplementedError) as error:  # those of PyArrow are of these kinds
+        raise ValueError(
+            f"the column {field.name!r} of {origin} is {column.type}, and not all of it can be {field.type}: {error}"
+        ) from error
+
+
+def nulls(row_count: int, data_type: pa.DataType) -> pa.Array:
+    if isinstance(data_type, pa.BaseExtensionType):
+        return pa.ExtensionArray.from_storage(data_type, pa.nulls(row_count, data_type.storage_type))
+    return pa.nulls(row_count, data_type)
+
+
+def cast(column: pa.ChunkedArray, target: pa.DataType) -> pa.ChunkedArray:
+    """Raises ArrowInvalid, a ValueError, where a value would change, and ArrowNotImplementedError where Arrow knows no way."""
+    if pa.types.is_null(column.type):
+        return pa.chunked_array([nulls(len(column), target)], target)
+    if tensors.is_tensor(target):
+        if not tensors.is_tensor(column.type):
+            raise ValueError("only tensors can become tensors")
+        return pa.chunked_array([tensors.cast(chunk, target) for chunk in column.chunks], target)
+    return column.cast(target)
+
+
+def _common_field(left: pa.Field, left_origin: str, right: pa.Field, right_origin: str) -> pa.Field:
+    try:
+        return _merged(left, right)
+    except _Unlike as unlike:
+        name = ".".join(unlike.path)
+        raise ValueError(
+            f"the column {name!r} is {unlike.left} in {left_origin} and {unlike.right} in {right_origin}, and no type holds the "
+            f"values of both; {unlike.advice}"
+        ) from None
+
+
+def _merged(left: pa.Field, right: pa.Field) -> pa.Field:
+    try:
+        both = _common(left.type, right.type)
+    except _Unlike as unlike:
+        raise _Unlike(unlike.left, unlike.right, unlike.advice, (left.name, *unlike.path)) from None
+    is_nullable = left.nullable or right.nullable or pa.types.is_null(left.type) or pa.types.is_null(right.type)
+    return pa.field(left.name, both, is_nullable, left.metadata or right.metadata)
+
+
+def _common(left: pa.DataType, right: pa.DataType) -> pa.DataType:
+    if left.equals(right) or pa.types.is_null(right):
+        return left
+    if pa.types.is_null(left):
+        return right
+    for rule in (_dictionary, _number, _text, _temporal, _list, _struct, _tensor):
+        both = rule(left, right)
+        if both is not None:
+            return both
+    raise _Unlike(left, right, "cast one of them")
+
+
+def _dictionary(left: pa.DataType, right: pa.DataType) -> pa.DataType | None:
+    """Two dictionaries make one, of which any index type that suffices for one may be too narrow; a dictionary and plain values
+    make plain values."""
+    is_left, is_right = pa.types.is_dictionary(left), pa.types.is_dictionary(right)
+    if is_left and is_right:
+        index_type = pa.int64() if pa.int64() in (left.index_type, right.index_type) else pa.int32()
+        return pa.dictionary(index_type, _common(left.value_type, right.value_type), left.ordered and right.ordered)
+    if is_left or is_right:
+        return _common(left.value_type if is_left else left, right.value_type if is_right else right)
+    return None
+
+
+def _number(left: pa.DataType, right: pa.DataType) -> pa.DataType | None:
+    types = (left, right)
+    if all(pa.types.is_integer(one) for one in types):
+        return _integer(left, right)
+    if all(pa.types.is_floating(one) for one in types):
+        return left if left.bit_width >= right.bit_width else right
+    if all(pa.types.is_floating(one) or pa.types.is_integer(one) for one in types):
+        return pa.float64()
+    if all(pa.types.is_decimal(one) or pa.types.is_integer(one) for one in types):
+        return _decimal(left, right)
+    return None
+
+
+def _integer(left: pa.DataType, right: pa.DataType) -> pa.DataType:
+    is_signed = [pa.types.is_signed_integer(one) for one in (left, right)]
+    if is_signed[0] == is_signed[1]:
+        return left if left.bit_width >= right.bit_width else right
+    signed, unsigned = (left, right) if is_signed[0] else (right, left)
+    if unsigned.bit_width == 64:
+        raise _Unlike(left, right, "cast one of them, to decimal128(20, 0) if all numbers matter")
+    width = max(signed.bit_width, 2 * unsigned.bit_width)
+    return {16: pa.int16(), 32: pa.int32(), 64: pa.int64()}[width]
+
+
+def _decimal(left: pa.DataType, right: pa.DataType) -> pa.DataType:
+    sizes = [
+        (one.precision - one.scale, one.scale) if pa.types.is_decimal(one) else (_INT_DIGITS[one.bit_width], 0)
+        for one in (left, right)
+    ]
+    scale = max(scale for _, scale in sizes)
+    digits = max(whole for whole, _ in sizes) + scale
+    if digits > _DECIMAL256_DIGITS_MAX:
+        raise _Unlike(
+            left, right, f"together they need {digits} digits, and a decimal has at most {_DECIMAL256_DIGITS_MAX}"
+        )
+    is_wide = digits > _DECIMAL128_DIGITS_MAX or any(pa.types.is_decimal256(one) for one in (left, right))
+    return pa.decimal256(digits, scale) if is_wide else pa.decimal128(digits, scale)
+
+
+def _text(left: pa.DataType, right: pa.DataType) -> pa.DataType | None:
+    types = (left, right)
+    if all(pa.types.is_string(one) or pa.types.is_large_string(one) or pa.types.is_string_view(one) for one in types):
+        return pa.large_string() if any(pa.types.is_large_string(one) for one in types) else pa.string()
+    if all(is_binary(one) for one in types):
+        return pa.large_binary() if any(pa.types.is_large_binary(one) for one in types) else pa.binary()
+    return None
+
+
+def is_binary(data_type: pa.DataType) -> bool:
+    return any(is_one(data_type) for is_one in _ARE_BINARY)
+
+
+def _temporal(left: pa.DataType, right: pa.DataType) -> pa.DataType | None:
+    types = (left, right)
+    if all(pa.types.is_timestamp(one) for one in types):
+        if (left.tz is None) != (right.tz is None):
+            raise _Unlike(left, right, "say in which zone the one without is, or take the zone from the other")
+        return pa.timestamp(_finer(left.unit, right.unit), left.tz if left.tz == right.tz else "UTC")
+    if all(pa.types.is_duration(one) for one in types):
+        return pa.duration(_finer(left.unit, right.unit))
+    if all(pa.types.is_time(one) for one in types):
+        unit = _finer(left.unit, right.unit)
+        return pa.time32(unit) if unit in ("s", "ms") else pa.time64(unit)
+    if all(pa.types.is_date(one) for one in types):
+        return pa.date64()
+    return None
+
+
+def _finer(*units: str) -> str:
+    return max(units, key=_UNITS.index)
+
+
+def _list(left: pa.DataType, right: pa.DataType) -> pa.DataType | None:
+    types = (left, right)
+    if all(pa.types.is_map(one) for one in types):
+        return pa.map_(_inside(left.key_type, right.key_type, "key"), _inside(left.item_type, right.item_type, "value"))
+    if not all(is_list(one) for one in types):
+        return None
+    values = _merged(left.value_field, right.value_field)
+    if all(pa.types.is_fixed_size_list(one) for one in types) and left.list_size == right.list_size:
+        return pa.list_(values, left.list_size)
+    is_large = any(pa.types.is_large_list(one) or pa.types.is_large_list_view(one) for one in types)
+    return pa.large_list(values) if is_large else pa.list_(values)
+
+
+def is_list(data_type: pa.DataType) -> bool:
+    return any(is_one(data_type) for is_one in _ARE_LISTS)
+
+
+def _inside(left: pa.DataType, right: pa.DataType, name: str) -> pa.DataType:
+    return _merged(pa.field(name, left), pa.field(name, right)).type
+
+
+def _struct(left: pa.DataType, right: pa.DataType) -> pa.DataType | None:
+    if not (pa.types.is_struct(left) and pa.types.is_struct(right)):
+        return None
+    sides = [{field.name: field for field in one} for one in (left, right)]
+    fields = []
+    for name in dict.fromkeys([*sides[0], *sides[1]]):
+        present = [side[name] for side in sides if name in side]
+        fields.append(functools.reduce(_merged, present) if len(present) == 2 else present[0].with_nullable(True))
+    return pa.struct(fields)
+
+
+def _tensor(left: pa.DataType, right: pa.DataType) -> pa.DataType | None:
+    if not (tensors.is_tensor(left) and tensors.is_tensor(right)):
+        if tensors.is_tensor(left) or tensors.is_tensor(right):
+            raise _Unlike(left, right, "make the one that is no tensor an array of numbers, or the other a list")
+        return None
+    ndim = tensors.dimensions(left)
+    if ndim != tensors.dimensions(right):
+        raise _Unlike(left, right, "reshape one of them to as many dimensions as the other")
+    values = _common(left.value_type, right.value_type)
+    if tensors.is_fixed(left) and tensors.is_fixed(right) and tensors.shape(left) == tensors.shape(right):
+        return tensors.fixed_type(values, tensors.shape(left))
+    return tensors.RaggedTensorType(values, ndim)

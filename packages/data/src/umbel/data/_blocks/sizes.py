@@ -1,0 +1,124 @@
+"""How large blocks are, and blocks of a good size.
+
+A table may show a few rows of buffers that are far larger: pickling sends the whole buffers, and keeping it keeps them. Sizes
+here are of what a table shows; `compact` makes it hold no more than about that.
+"""
+
+from __future__ import annotations
+
+import itertools
+import math
+from collections.abc import Iterator
+from typing import Final
+
+import pyarrow as pa
+
+OFFSET_BYTES_MAX: Final = 2**31 - 1  # what the offsets of strings and lists, of 32 bits, can address in one array
+_WASTE_MAX: Final = (
+    2.0  # a copy moves what is shown once, sending moves the rest: more waste than content is not worth sending
+)
+_SLACK_BYTES: Final = 4 << 10  # of waste in a column that is not worth the few microseconds of a copy
+_SMALL_BYTES: Final = (
+    64 << 10
+)  # the overhead of arrays that are smaller than this on average counts more than a copy of them
+_SPLIT_TOLERANCE: Final = 1.5  # a piece this much above its target is still let pass: rows differ in size
+
+
+def size_bytes(table: pa.Table) -> int:
+    """Of the rows that the table shows, without what else its buffers hold, but a dictionary as a whole. Takes microseconds."""
+    return int(table.nbytes)
+
+
+def compact(table: pa.Table) -> pa.Table:
+    """The table itself, or one with the same rows whose buffers hold little else and whose arrays are not tiny."""
+    columns = table.columns
+    compacted = [_compacted(column) for column in columns]
+    is_changed = any(new is not old for new, old in zip(compacted, columns, strict=True))
+    return pa.Table.from_arrays(compacted, schema=table.schema) if is_changed else table
+
+
+def contiguous(column: pa.ChunkedArray, *, offset_bytes_max: int = OFFSET_BYTES_MAX) -> pa.Array:
+    """The column as one array, not copied if it is one already; of a `large_` type if its strings or lists need that, with wider
+    indices if its dictionaries do."""
+    if column.num_chunks == 1:
+        return column.chunk(0)
+    if column.nbytes > offset_bytes_max:
+        column = column.cast(_large(column.type))
+    try:
+        combined = column.combine_chunks()
+    except pa.ArrowInvalid:
+        if not pa.types.is_dictionary(column.type):
+            raise
+        # More values together than the indices can tell apart.
+        wide = pa.dictionary(pa.int32(), column.type.value_type, column.type.ordered)
+        combined = column.cast(wide).combine_chunks()
+    return combined if isinstance(combined, pa.Array) else pa.concat_arrays(combined.chunks)
+
+
+def split(table: pa.Table, target_bytes: int) -> Iterator[pa.Table]:
+    """The table's rows in order, in slices of about the size; a row that is larger is a slice of its own. No rows, no slices."""
+    if not table.num_rows:
+        return
+    total = size_bytes(table)
+    if total <= target_bytes * _SPLIT_TOLERANCE or table.num_rows == 1:
+        yield table
+        return
+    count = min(math.ceil(total / target_bytes), table.num_rows)
+    bounds = [table.num_rows * index // count for index in range(count + 1)]
+    for start, stop in itertools.pairwise(bounds):
+        # Rows of unequal sizes: the piece may be too large yet. It is smaller than the whole, so this ends.
+        yield from split(table.slice(start, stop - start), target_bytes)
+
+
+def _compacted(column: pa.ChunkedArray) -> pa.ChunkedArray:
+    if pa.types.is_dictionary(column.type):
+        column = _with_used_values(column)
+    if column.num_chunks > 1 and column.nbytes < _SMALL_BYTES * column.num_chunks:
+        combined = contiguous(column)
+        if combined.type.equals(column.type):
+            return pa.chunked_array([combined])
+    if column.get_total_buffer_size() <= column.nbytes * _WASTE_MAX + _SLACK_BYTES:
+        return column
+    return pa.chunked_array([_copied(chunk) for chunk in column.chunks], column.type)
+
+
+def _copied(array: pa.Array) -> pa.Array:
+    # Concatenating copies what is shown, whatever the type, and is several times as fast as `take`. It needs two.
+    return pa.concat_arrays([array, array[:0]])
+
+
+def _with_used_values(column: pa.ChunkedArray) -> pa.ChunkedArray:
+    """Without most of the dictionary, if that is far larger than the rows: a slice keeps the whole of it."""
+    chunks = column.chunks
+    wasteful = [len(one.dictionary) > len(one) * _WASTE_MAX and one.dictionary.nbytes > _SLACK_BYTES for one in chunks]
+    if not any(wasteful):
+        return column
+    return pa.chunked_array(
+        [_encoded_anew(one) if is_so else one for one, is_so in zip(chunks, wasteful, strict=True)], column.type
+    )
+
+
+def _encoded_anew(array: pa.DictionaryArray) -> pa.DictionaryArray:
+    used = array.dictionary_decode().dictionary_encode()
+    return pa.DictionaryArray.from_arrays(
+        used.indices.cast(array.type.index_type), used.dictionary, ordered=array.type.ordered
+    )
+
+
+def _large(data_type: pa.DataType) -> pa.DataType:
+    """The type with offsets of 64 bits, at every depth."""
+    if pa.types.is_string(data_type):
+        return pa.large_string()
+    if pa.types.is_binary(data_type):
+        return pa.large_binary()
+    if pa.types.is_list(data_type) or pa.types.is_large_list(data_type):
+        return pa.large_list(_large_field(data_type.value_field))
+    if pa.types.is_fixed_size_list(data_type):
+        return pa.list_(_large_field(data_type.value_field), data_type.list_size)
+    if pa.types.is_struct(data_type):
+        return pa.struct([_large_field(field) for field in data_type])
+    return data_type
+
+
+def _large_field(field: pa.Field) -> pa.Field:
+    return field.with_type(_large(field.type))

@@ -1,0 +1,255 @@
+"""Columns of tensors: one array of numbers in each row.
+
+Tensors of one shape are Arrow's fixed-shape tensors, which are stacked ndarrays without a copy, either way. Those of several
+shapes are `RaggedTensorType`, of ours: a struct of the numbers, one tensor after the other, and of the shapes; all tensors of
+a column have one number of dimensions. What a tensor may be made of is what Arrow and NumPy lay out alike, and booleans, which
+Arrow packs and which are therefore copied. An ndarray made here from a column can be read only, unless it is a copy.
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Sequence
+from typing import Any
+
+import numpy as np
+import pyarrow as pa
+
+
+class RaggedTensorScalar(pa.ExtensionScalar):  # type: ignore[misc]  # PyArrow has no types
+    """One tensor, or null."""
+
+    def as_py(self, **options: object) -> np.ndarray[Any, Any] | None:
+        if self.value is None:
+            return None
+        shape: list[int] = self.value["shape"].as_py()
+        return _dense(self.value["data"].values).reshape(shape)
+
+
+class RaggedTensorArray(pa.ExtensionArray):  # type: ignore[misc]
+    """Tensors of several shapes."""
+
+    def to_numpy(self, zero_copy_only: bool = True, writable: bool = False) -> np.ndarray[Any, Any]:
+        """[row], of objects: an ndarray, or None. Takes what PyArrow's own method takes."""
+        return to_numpy(self)
+
+    def to_pylist(self, **options: object) -> list[np.ndarray[Any, Any] | None]:
+        return list(to_numpy(self))
+
+
+class RaggedTensorType(pa.ExtensionType):  # type: ignore[misc]
+    """The type of a column whose tensors differ in shape, though not in how many dimensions they have."""
+
+    def __init__(self, value_type: pa.DataType, ndim: int) -> None:
+        self._value_type, self._ndim = value_type, ndim
+        fields = [pa.field("data", pa.large_list(value_type)), pa.field("shape", pa.list_(pa.int64(), ndim))]
+        super().__init__(pa.struct(fields), "umbel.ragged_tensor")
+
+    @property
+    def value_type(self) -> pa.DataType:
+        return self._value_type
+
+    @property
+    def ndim(self) -> int:
+        return self._ndim
+
+    def __arrow_ext_serialize__(self) -> bytes:
+        return b""  # the storage says it all
+
+    @classmethod
+    def __arrow_ext_deserialize__(cls, storage_type: pa.DataType, serialized: bytes) -> RaggedTensorType:
+        return cls(storage_type.field("data").type.value_type, storage_type.field("shape").type.list_size)
+
+    def __arrow_ext_class__(self) -> type[RaggedTensorArray]:
+        return RaggedTensorArray
+
+    def __arrow_ext_scalar_class__(self) -> type[RaggedTensorScalar]:
+        return RaggedTensorScalar
+
+    def __reduce__(self) -> tuple[type[RaggedTensorType], tuple[pa.DataType, int]]:
+        return RaggedTensorType, (self._value_type, self._ndim)
+
+    def __str__(self) -> str:
+        return f"ragged_tensor<{self._value_type}, ndim={self._ndim}>"
+
+
+try:
+    pa.register_extension_type(RaggedTensorType(pa.int8(), 1))
+except pa.ArrowKeyError:
+    pass  # the module was loaded before, and again
+
+
+def is_fixed(data_type: pa.DataType) -> bool:
+    return isinstance(data_type, pa.FixedShapeTensorType)
+
+
+def is_ragged(data_type: pa.DataType) -> bool:
+    return isinstance(data_type, RaggedTensorType)
+
+
+def is_tensor(data_type: pa.DataType) -> bool:
+    return is_fixed(data_type) or is_ragged(data_type)
+
+
+def dimensions(data_type: pa.DataType) -> int:
+    """How many dimensions each tensor of a column has."""
+    return data_type.ndim if is_ragged(data_type) else len(data_type.shape)
+
+
+def shape(data_type: pa.DataType) -> tuple[int, ...]:
+    """That of each tensor of a fixed-shape column, as NumPy sees it: the axes may be stored in another order."""
+    stored = tuple(data_type.shape)
+    order = data_type.permutation
+    return stored if order is None else tuple(stored[axis] for axis in order)
+
+
+def holds(dtype: np.dtype[Any]) -> bool:
+    """Whether arrays of the dtype can be tensors."""
+    if dtype.kind in "mM":
+        return np.datetime_data(dtype)[0] in ("s", "ms", "us", "ns")
+    return dtype.kind in "biuf" and dtype.itemsize <= 8
+
+
+def fixed_type(value_type: pa.DataType, shape: Sequence[int]) -> pa.DataType:
+    return pa.fixed_shape_tensor(value_type, tuple(shape))
+
+
+def from_numpy(stacked: np.ndarray[Any, Any]) -> pa.Array:
+    """[row, ...] with at least one axis besides the rows, of a dtype that tensors hold.
+
+    Copies nothing if the array is contiguous, of the machine's byte order and not of booleans: what is written to it later
+    shows in the column.
+    """
+    return _fixed(_column(stacked), stacked.shape, None)
+
+
+def from_arrays(arrays: Sequence[np.ndarray[Any, Any] | None]) -> pa.Array:
+    """A column with one tensor or null in each row: of a fixed shape where all have it, else ragged.
+
+    arrays: of one dtype and one number of dimensions, at least one of them not None.
+    """
+    present = [array for array in arrays if array is not None]
+    mask = None if len(present) == len(arrays) else np.fromiter((array is None for array in arrays), bool, len(arrays))
+    first = present[0]
+    if len({array.shape for array in present}) > 1:
+        empty = np.empty((0,) * first.ndim, first.dtype)
+        return _ragged([empty if array is None else array for array in arrays], mask)
+    if mask is None:
+        return from_numpy(np.stack(present))
+    stacked = np.zeros((len(arrays), *first.shape), first.dtype)
+    stacked[~mask] = present
+    return _fixed(_column(stacked), stacked.shape, mask)
+
+
+def to_numpy(column: pa.Array) -> np.ndarray[Any, Any]:
+    """Of a fixed shape without nulls: [row, ...], of the column's own memory unless it is of booleans. Else [row], of objects:
+    an ndarray, again of that memory, or None.
+
+    Raises ValueError where a tensor of integers or booleans has a null among its elements.
+    """
+    if is_fixed(column.type) and not column.null_count:
+        return _stacked(column)
+    tensors = _ragged_views(column) if is_ragged(column.type) else _stacked(column)
+    objects: np.ndarray[Any, Any] = np.full(len(column), None, object)
+    for index in np.flatnonzero(column.is_valid().to_numpy(zero_copy_only=False)):
+        objects[index] = tensors[index]
+    return objects
+
+
+def cast(column: pa.Array, target: pa.DataType) -> pa.Array:
+    """The tensors of one column as those of another type: with other numbers, or ragged where they were of one shape.
+
+    Raises ArrowInvalid where a number does not fit, ValueError where the target's shape is another.
+    """
+    if is_ragged(column.type):
+        if not is_ragged(target):
+            raise ValueError(f"tensors of several shapes cannot be cast to {target}")
+        data, shapes = (column.storage.field(name) for name in ("data", "shape"))
+        fields = list(target.storage_type)
+        storage = pa.StructArray.from_arrays(
+            [data.cast(fields[0].type), shapes], fields=fields, mask=column.is_null() if column.null_count else None
+        )
+        return pa.ExtensionArray.from_storage(target, storage)
+    numbers, full_shape = _numbers(column), (len(column), *shape(column.type))
+    if column.type.permutation is not None:
+        numbers = _column(_stacked(column))
+    mask = column.is_null().to_numpy(zero_copy_only=False) if column.null_count else None
+    if is_ragged(target):
+        return _ragged_of(numbers.cast(target.value_type), np.tile(full_shape[1:], (len(column), 1)), mask)
+    if shape(target) != full_shape[1:] or target.permutation is not None:
+        raise ValueError(f"tensors of shape {full_shape[1:]} cannot be cast to {target}")
+    return _fixed(numbers.cast(target.value_type), full_shape, mask)
+
+
+def _column(stacked: np.ndarray[Any, Any]) -> pa.Array:
+    """The numbers of an array in C order."""
+    native = np.ascontiguousarray(stacked, stacked.dtype.newbyteorder("="))
+    return pa.array(native.reshape(-1))
+
+
+def _fixed(numbers: pa.Array, full_shape: Sequence[int], mask: np.ndarray[Any, Any] | None) -> pa.Array:
+    row_count, size = full_shape[0], math.prod(full_shape[1:])
+    validity = None if mask is None else pa.array(~mask).buffers()[1]
+    # Not `FixedSizeListArray.from_arrays`, which cannot tell how many rows there are where the tensors are of no elements.
+    storage = pa.Array.from_buffers(pa.list_(numbers.type, size), row_count, [validity], children=[numbers])
+    return pa.ExtensionArray.from_storage(fixed_type(numbers.type, full_shape[1:]), storage)
+
+
+def _ragged(arrays: Sequence[np.ndarray[Any, Any]], mask: np.ndarray[Any, Any] | None) -> pa.Array:
+    shapes = np.array([array.shape for array in arrays], np.int64)
+    return _ragged_of(_column(np.concatenate([array.reshape(-1) for array in arrays])), shapes, mask)
+
+
+def _ragged_of(numbers: pa.Array, shapes: np.ndarray[Any, Any], mask: np.ndarray[Any, Any] | None) -> pa.Array:
+    """shapes: [row, axis]; a null row has a shape as well, and as many numbers as that says."""
+    row_count, ndim = shapes.shape
+    target = RaggedTensorType(numbers.type, ndim)
+    offsets = np.zeros(row_count + 1, np.int64)
+    np.cumsum(shapes.prod(axis=1), out=offsets[1:])
+    sizes = pa.array(shapes.reshape(-1).astype(np.int64, copy=False))
+    children = [
+        pa.LargeListArray.from_arrays(pa.array(offsets), numbers),
+        pa.Array.from_buffers(pa.list_(pa.int64(), ndim), row_count, [None], children=[sizes]),
+    ]
+    storage = pa.StructArray.from_arrays(
+        children, fields=list(target.storage_type), mask=None if mask is None else pa.array(mask)
+    )
+    return pa.ExtensionArray.from_storage(target, storage)
+
+
+def _numbers(column: pa.Array) -> pa.Array:
+    """Those of a fixed-shape column's rows as they are stored; of null rows as well."""
+    size = column.storage.type.list_size
+    return column.storage.values.slice(column.offset * size, len(column) * size)
+
+
+def _stacked(column: pa.Array) -> np.ndarray[Any, Any]:
+    """[row, ...] of a fixed-shape column, whatever its null rows hold."""
+    stacked: np.ndarray[Any, Any] = _dense(_numbers(column)).reshape((len(column), *column.type.shape))
+    if column.type.permutation is None:
+        return stacked
+    axes: list[int] = column.type.permutation
+    return stacked.transpose((0, *(1 + axis for axis in axes)))
+
+
+def _ragged_views(column: pa.Array) -> list[np.ndarray[Any, Any]]:
+    data, shapes = (column.storage.field(name) for name in ("data", "shape"))
+    if not len(column):
+        return []
+    offsets = data.offsets.to_numpy()
+    numbers = _dense(data.values.slice(offsets[0], offsets[-1] - offsets[0]))
+    bounds = (offsets - offsets[0]).tolist()
+    ndim = shapes.type.list_size
+    flat = shapes.values.slice(shapes.offset * ndim, len(shapes) * ndim).fill_null(0)
+    sizes = flat.to_numpy().reshape((len(shapes), ndim)).tolist()
+    valid = column.is_valid().to_pylist()  # a null row's shape may be anything
+    return [
+        numbers[bounds[row] : bounds[row + 1]].reshape(sizes[row] if valid[row] else -1) for row in range(len(column))
+    ]
+
+
+def _dense(numbers: pa.Array) -> np.ndarray[Any, Any]:
+    if numbers.null_count and not pa.types.is_floating(numbers.type):
+        raise ValueError(f"a tensor of {numbers.type} has a null among its elements; fill it, or use a list column")
+    dense: np.ndarray[Any, Any] = numbers.to_numpy(zero_copy_only=False)
+    return dense
