@@ -6,7 +6,6 @@ row group) must give the same rows as reading all of them.
 
 from __future__ import annotations
 
-import difflib
 import importlib
 import re
 from collections.abc import Mapping, Sequence
@@ -16,6 +15,8 @@ import pyarrow as pa
 import pyarrow.compute as pc
 import pyarrow.dataset as pads
 from pyarrow import fs
+
+from umbel.data._sources import seams
 
 # What statistics decide rightly for floating point too. They do not count NaN, which is unequal to everything: of a row
 # group of 5.0 and NaN, pyarrow believes that `x != 5.0` holds nowhere. And zeros are between -0.0 and 0.0 there, of which
@@ -37,11 +38,7 @@ def split(expr: Any, schema: pa.Schema | None, path_schema: pa.Schema) -> tuple[
 def check_columns(names: Sequence[str], known: Sequence[str]) -> None:
     unknown = [name for name in names if name not in known]
     if unknown:
-        near = difflib.get_close_matches(unknown[0], known, n=3)
-        hint = (
-            f"did you mean {', '.join(map(repr, near))}?" if near else f"there are {', '.join(map(repr, known[:20]))}"
-        )
-        raise KeyError(f"there is no column {unknown[0]!r} to read; {hint}")
+        raise KeyError(seams.no_column(unknown[0], known, purpose="read"))
     if len(set(names)) < len(names):
         raise ValueError(f"columns must be named once each, got {list(names)}")
 

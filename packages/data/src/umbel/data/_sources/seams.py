@@ -2,13 +2,16 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Mapping, Sequence
-from typing import Any
+import difflib
+from collections.abc import Iterable, Iterator, Mapping, Sequence
+from typing import Any, Final
 
 import numpy as np
 import pyarrow as pa
 
 from umbel.data._blocks import sizes, tensors
+
+_NULLS: Final = "a column with nulls is no array; fill or drop them"
 
 
 def shown(schema: pa.Schema) -> str:
@@ -58,15 +61,37 @@ def array_of(column: pa.ChunkedArray) -> np.ndarray:
         return _stacked(list(found))
     if pa.types.is_nested(joined.type):
         return _stacked([None if value is None else np.asarray(value) for value in joined.to_pylist()])
+    if joined.null_count and not pa.types.is_floating(joined.type):
+        raise ValueError(_NULLS)
+    if pa.types.is_string(joined.type) or pa.types.is_large_string(joined.type):
+        texts: np.ndarray = np.array(joined.to_pylist(), dtype=np.str_)
+        return texts
     plain: np.ndarray = joined.to_numpy(zero_copy_only=False)
     return plain
 
 
 def _stacked(arrays: list[np.ndarray | None]) -> np.ndarray:
     if any(array is None for array in arrays):
-        raise ValueError("a column with nulls is no array; fill or drop them")
+        raise ValueError(_NULLS)
     shapes = {array.shape for array in arrays if array is not None}
     if len(shapes) > 1:
         raise ValueError(f"arrays of several shapes do not go into one array, got {sorted(shapes)[:4]}")
     stacked: np.ndarray = np.stack([array for array in arrays if array is not None])
     return stacked
+
+
+def iter_rows(table: pa.Table) -> Iterator[dict[str, Any]]:
+    """Rows as Python values; a tensor is an ndarray."""
+    columns = [
+        list(tensors.to_numpy(sizes.contiguous(column))) if tensors.is_tensor(column.type) else column.to_pylist()
+        for column in table.columns
+    ]
+    names = table.column_names
+    for values in zip(*columns, strict=True):
+        yield dict(zip(names, values, strict=True))
+
+
+def no_column(name: str, known: Sequence[str], *, purpose: str = "write") -> str:
+    near = difflib.get_close_matches(name, known, n=3)
+    hint = f"did you mean {', '.join(map(repr, near))}?" if near else f"there are {', '.join(map(repr, known[:20]))}"
+    return f"there is no column {name!r} to {purpose}; {hint}"
