@@ -228,8 +228,8 @@ def _stacked(column: pa.Array) -> np.ndarray[Any, Any]:
     stacked: np.ndarray[Any, Any] = _dense(_numbers(column)).reshape((len(column), *column.type.shape))
     if column.type.permutation is None:
         return stacked
-    axes: list[int] = column.type.permutation
-    return stacked.transpose((0, *(1 + axis for axis in axes)))
+    ordered: np.ndarray[Any, Any] = stacked.transpose((0, *(1 + axis for axis in column.type.permutation)))
+    return ordered
 
 
 def _ragged_views(column: pa.Array) -> list[np.ndarray[Any, Any]]:
