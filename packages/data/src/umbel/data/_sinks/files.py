@@ -21,9 +21,10 @@ import pyarrow as pa
 from pyarrow import fs
 
 from umbel import exceptions
+from umbel.data._blocks import rows as block_rows
 from umbel.data._blocks import schemas, sizes
 from umbel.data._sinks import base, filenames, partitions
-from umbel.data._sources import filesystems, listing, seams
+from umbel.data._sources import filesystems, listing
 
 _STAGING: Final = ".umbel-"  # begins the name of the directory in which a write is made; readers pass over it
 _OPEN_FILES_MAX: Final = 64  # of one task, among partitions: each holds a buffer
@@ -199,7 +200,7 @@ class RowBasedFileDatasink(FileDatasink):
         directory = self._new_try()
         written = []
         for block_index, table in enumerate(blocks):
-            for row_index, row in enumerate(seams.iter_rows(table)):
+            for row_index, row in enumerate(block_rows.iter_rows(table)):
                 name = self.filename_provider.get_filename_for_row(
                     row, self.write_uuid, ctx.task_index, block_index, row_index
                 )

@@ -19,8 +19,8 @@ import pyarrow as pa
 import pyarrow.compute as pc
 
 from umbel import exceptions
+from umbel.data._blocks import rows as block_rows
 from umbel.data._sinks import files
-from umbel.data._sources import seams
 
 _ARGUMENTS: Final = ("lines", "orient", "ensure_ascii", "indent")
 
@@ -70,7 +70,7 @@ class _Writer:
         self._has_begun = False
 
     def write(self, table: pa.Table) -> None:
-        for row in seams.iter_rows(_without_nan(table)):
+        for row in block_rows.iter_rows(_without_nan(table)):
             text = self._encode(row)
             if self._lines:
                 self._file.write(text + b"\n")

@@ -9,7 +9,7 @@ from typing import Any
 import numpy as np
 import pyarrow as pa
 
-from umbel.data._sources import partitioning, seams
+from umbel.data._sources import errors, partitioning
 
 
 def divided(table: pa.Table, columns: Sequence[str]) -> Iterator[tuple[str, pa.Table]]:
@@ -37,7 +37,7 @@ def divided(table: pa.Table, columns: Sequence[str]) -> Iterator[tuple[str, pa.T
 def _check(table: pa.Table, columns: Sequence[str]) -> None:
     for name in columns:
         if name not in table.column_names:
-            raise KeyError(seams.no_column(name, table.column_names, purpose="partition by"))
+            raise KeyError(errors.no_column(name, table.column_names, purpose="partition by"))
     if len(columns) == table.num_columns:
         raise ValueError(f"nothing is left to write besides the partition_cols {list(columns)}; leave one of them out")
 

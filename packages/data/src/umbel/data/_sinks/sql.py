@@ -8,8 +8,9 @@ from typing import Any, Final
 
 import pyarrow as pa
 
+from umbel.data._blocks import rows as block_rows
 from umbel.data._sinks import base
-from umbel.data._sources import seams, sql
+from umbel.data._sources import sql
 
 _ROWS_AT_ONCE: Final = 1000  # of one executemany
 
@@ -31,6 +32,6 @@ class SQLDatasink(base.Datasink[None]):
     def write(self, blocks: Iterable[pa.Table], ctx: base.WriteContext) -> None:
         with sql.transaction(self._connect) as cursor:
             for table in blocks:
-                rows = (tuple(row.values()) for row in seams.iter_rows(table))
+                rows = (tuple(row.values()) for row in block_rows.iter_rows(table))
                 while batch := list(itertools.islice(rows, _ROWS_AT_ONCE)):
                     cursor.executemany(self._sql, batch)

@@ -12,9 +12,10 @@ from typing import Any
 import numpy as np
 import pyarrow as pa
 
+from umbel.data._blocks import rows as block_rows
 from umbel.data._blocks import tensors
 from umbel.data._sinks import files
-from umbel.data._sources import examples, seams, tfrecords
+from umbel.data._sources import examples, tfrecords
 
 
 class TFRecordDatasink(files.BlockBasedFileDatasink):
@@ -40,7 +41,7 @@ class _Writer:
         self._file.write(tfrecords.framed(list(self._records(table))))
 
     def _records(self, table: pa.Table) -> Iterator[bytes]:
-        for row in seams.iter_rows(table):
+        for row in block_rows.iter_rows(table):
             yield examples.encode({name: self._feature(name, value) for name, value in row.items()})
 
     def _feature(self, name: str, value: Any) -> examples.Feature:

@@ -12,8 +12,9 @@ from typing import Any
 import numpy as np
 import pyarrow as pa
 
+from umbel.data._blocks import rows as block_rows
 from umbel.data._sinks import files
-from umbel.data._sources import errors, seams, webdataset
+from umbel.data._sources import errors, webdataset
 
 Encoder = bool | Callable[[dict[str, Any]], dict[str, Any]] | Sequence[Any] | None
 
@@ -41,7 +42,7 @@ class _Writer:
         self._steps = list(encoder) if isinstance(encoder, (list, tuple)) else [encoder]
 
     def write(self, table: pa.Table) -> None:
-        for row in seams.iter_rows(table):
+        for row in block_rows.iter_rows(table):
             sample = {name: value for name, value in row.items() if value is not None}
             for step in self._steps:
                 if callable(step):

@@ -7,7 +7,8 @@ from typing import Any, ClassVar, Final
 
 import pyarrow as pa
 
-from umbel.data._sources import errors, files, seams
+from umbel.data._blocks import rows as block_rows
+from umbel.data._sources import errors, files
 
 _RECORDS_AT_ONCE: Final = 10_000  # that become a table
 
@@ -30,7 +31,7 @@ class AvroDatasource(files.FileBasedDatasource):
                 raise ValueError(f"its schema must be of records, got a value of {type(record).__name__}")
             rows.append(record)
             if len(rows) >= _RECORDS_AT_ONCE:
-                yield seams.table_of_rows(rows)
+                yield block_rows.from_rows(rows)
                 rows = []
         if rows:
-            yield seams.table_of_rows(rows)
+            yield block_rows.from_rows(rows)

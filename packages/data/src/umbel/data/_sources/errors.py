@@ -2,6 +2,11 @@
 
 from __future__ import annotations
 
+import difflib
+from collections.abc import Sequence
+
+import pyarrow as pa
+
 from umbel import exceptions
 
 
@@ -28,3 +33,13 @@ def in_file(error: Exception, path: str, *, reader: str) -> Exception:
 
 def missing_library(library: str, *, what: str, extra: str) -> ImportError:
     return ImportError(f"{what} needs {library}, which is not installed; pip install {extra}", name=library)
+
+
+def no_column(name: str, known: Sequence[str], *, purpose: str = "write") -> str:
+    near = difflib.get_close_matches(name, known, n=3)
+    hint = f"did you mean {', '.join(map(repr, near))}?" if near else f"there are {', '.join(map(repr, known[:20]))}"
+    return f"there is no column {name!r} to {purpose}; {hint}"
+
+
+def shown(schema: pa.Schema) -> str:
+    return ", ".join(f"{field.name}: {field.type}" for field in schema)

@@ -19,7 +19,7 @@ import pyarrow as pa
 from umbel import exceptions
 from umbel.data import block
 from umbel.data._blocks import schemas
-from umbel.data._sources import base, errors, filesystems, listing, packing, partitioning, predicates, seams
+from umbel.data._sources import base, errors, filesystems, listing, packing, partitioning, predicates
 
 PATH_COLUMN: Final = "path"
 _LOOKED_AT: Final = "the files that were looked at first"
@@ -315,8 +315,8 @@ class _Read:
             table = table.select([name for name in table.column_names if name in schema.names])
         elif not _same(schemas.unify([(schema, _LOOKED_AT), (table.schema, repr(path))]), schema):
             raise ValueError(
-                f"{path!r} has columns or types that {_LOOKED_AT} have not: {seams.shown(table.schema)}, where they have "
-                f"{seams.shown(schema)}; pass schema= with what all of them are to be read as"
+                f"{path!r} has columns or types that {_LOOKED_AT} have not: {errors.shown(table.schema)}, where they have "
+                f"{errors.shown(schema)}; pass schema= with what all of them are to be read as"
             )
         try:
             return schemas.conform(table, schema, origin=repr(path))

@@ -10,7 +10,8 @@ import numpy as np
 import pyarrow as pa
 
 from umbel import exceptions
-from umbel.data._sources import errors, files, filesystems, seams
+from umbel.data._blocks import tensors
+from umbel.data._sources import errors, files, filesystems
 
 _COLUMN: Final = "image"
 _CHANNELS: Final[Mapping[str, tuple[int, ...]]] = {
@@ -65,7 +66,7 @@ class ImageDatasource(files.FileBasedDatasource):
                 height, width = self._size
                 image = image.resize((width, height), resample=_pillow().Resampling.BILINEAR)
             pixels = np.asarray(image)
-        yield pa.table({_COLUMN: seams.tensor_column([pixels])})
+        yield pa.table({_COLUMN: tensors.from_numpy(pixels[None])})
 
 
 def _pillow() -> Any:

@@ -14,7 +14,8 @@ from typing import Any, ClassVar
 import pyarrow as pa
 from pyarrow import json as arrow_json
 
-from umbel.data._sources import files, filesystems, lines, listing, packing, seams
+from umbel.data._blocks import rows as block_rows
+from umbel.data._sources import files, filesystems, lines, listing, packing
 
 
 class JSONDatasource(files.FileBasedDatasource):
@@ -130,7 +131,7 @@ class _Parser:
         for row in listed:
             if not isinstance(row, dict):
                 raise ValueError(f"each row must be an object, got {json.dumps(row)[:100]}")
-        return seams.table_of_rows(listed)
+        return block_rows.from_rows(listed)
 
 
 def _begins_with_a_line(head: bytes) -> bool:

@@ -10,7 +10,8 @@ from typing import Any, ClassVar, Final
 import numpy as np
 import pyarrow as pa
 
-from umbel.data._sources import files, filesystems, seams
+from umbel.data._blocks import inference
+from umbel.data._sources import files, filesystems
 
 _COLUMN: Final = "data"
 
@@ -67,4 +68,4 @@ def _table(values: np.ndarray) -> pa.Table:
     if values.dtype.byteorder not in "=|" and not values.dtype.isnative:
         values = values.astype(values.dtype.newbyteorder("="))
     rows = np.atleast_1d(values)
-    return pa.table({_COLUMN: seams.tensor_column(rows)})
+    return pa.table({_COLUMN: inference.from_numpy(rows, name=_COLUMN)})

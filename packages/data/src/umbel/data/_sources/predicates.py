@@ -16,7 +16,7 @@ import pyarrow.compute as pc
 import pyarrow.dataset as pads
 from pyarrow import fs
 
-from umbel.data._sources import seams
+from umbel.data._sources import errors
 
 # What statistics decide rightly for floating point too. They do not count NaN, which is unequal to everything: of a row
 # group of 5.0 and NaN, pyarrow believes that `x != 5.0` holds nowhere. And zeros are between -0.0 and 0.0 there, of which
@@ -38,7 +38,7 @@ def split(expr: Any, schema: pa.Schema | None, path_schema: pa.Schema) -> tuple[
 def check_columns(names: Sequence[str], known: Sequence[str]) -> None:
     unknown = [name for name in names if name not in known]
     if unknown:
-        raise KeyError(seams.no_column(unknown[0], known, purpose="read"))
+        raise KeyError(errors.no_column(unknown[0], known, purpose="read"))
     if len(set(names)) < len(names):
         raise ValueError(f"columns must be named once each, got {list(names)}")
 

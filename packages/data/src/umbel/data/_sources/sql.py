@@ -11,7 +11,8 @@ import pyarrow as pa
 
 from umbel import exceptions
 from umbel.data import block
-from umbel.data._sources import base, seams
+from umbel.data._blocks import inference
+from umbel.data._sources import base
 
 _ROWS_AT_ONCE: Final = 10_000  # fetched by one call: more saves no time, and is memory
 
@@ -105,5 +106,6 @@ def _read(sql: str, parameters: Any, connect: Callable[[], Any]) -> Iterator[pa.
         if not rows:
             yield pa.table({name: pa.nulls(0) for name in names})
         while rows:
-            yield seams.table_of_columns(dict(zip(names, map(list, zip(*rows, strict=True)), strict=True)))
+            columns = zip(names, zip(*rows, strict=True), strict=True)
+            yield pa.table({name: inference.from_values(values, name=name) for name, values in columns})
             rows = cursor.fetchmany(_ROWS_AT_ONCE)

@@ -16,7 +16,8 @@ from typing import Any, ClassVar, Final
 import numpy as np
 import pyarrow as pa
 
-from umbel.data._sources import errors, files, filesystems, seams
+from umbel.data._blocks import rows as block_rows
+from umbel.data._sources import errors, files, filesystems
 
 Sample = dict[str, Any]
 Patterns = Sequence[str] | Callable[[str], bool] | None
@@ -68,10 +69,10 @@ class WebDatasetDatasource(files.FileBasedDatasource):
             size_bytes += sum(len(value) for value in sample.values())
             rows.append(self._decoded({**sample, "__url__": path}))
             if size_bytes >= files.PIECE_BYTES:
-                yield seams.table_of_rows(rows)
+                yield block_rows.from_rows(rows)
                 rows, size_bytes = [], 0
         if rows:
-            yield seams.table_of_rows(rows)
+            yield block_rows.from_rows(rows)
 
     def _samples(self, stream: Any) -> Iterator[Sample]:
         sample: Sample = {}
