@@ -44,7 +44,9 @@ class DataIterator:
         prefetch_batches: how many are made ahead, on a thread; 0 to make each when it is asked for. drop_last: leaves out a last
         one with fewer rows. local_shuffle_buffer_size: rows that are mixed with one another, at least.
         """
-        if batch_size is not None and (not isinstance(batch_size, int) or isinstance(batch_size, bool) or batch_size < 1):
+        if batch_size is not None and (
+            not isinstance(batch_size, int) or isinstance(batch_size, bool) or batch_size < 1
+        ):
             raise ValueError(f"batch_size must be 1 or more rows, or None for whole blocks, got {batch_size!r}")
         if not isinstance(prefetch_batches, int) or prefetch_batches < 0:
             raise ValueError(f"prefetch_batches must be 0 or more, got {prefetch_batches!r}")

@@ -60,7 +60,7 @@ class FileOptions(TaskOptions, total=False):
 # In memory.
 
 
-def range(n: int, **options: Unpack[TaskOptions]) -> Dataset:  # noqa: A001 - the name in Ray
+def range(n: int, **options: Unpack[TaskOptions]) -> Dataset:
     """The numbers 0 to n - 1, as column `id`."""
     return read_datasource(sources.RangeDatasource(n), **options)
 
@@ -81,7 +81,9 @@ def from_arrow(tables: Any, *, override_num_blocks: int | None = None) -> Materi
     return _of_several([_arrow(one) for one in _several(tables)], "FromArrow", override_num_blocks)
 
 
-def from_pandas(dfs: pd.DataFrame | Sequence[pd.DataFrame], *, override_num_blocks: int | None = None) -> MaterializedDataset:
+def from_pandas(
+    dfs: pd.DataFrame | Sequence[pd.DataFrame], *, override_num_blocks: int | None = None
+) -> MaterializedDataset:
     """Of a frame, or of several one after the other."""
     made = [batches.from_batch(one, operator="from_pandas") for one in _several(dfs)]
     return _of_several(made, "FromPandas", override_num_blocks)
@@ -114,7 +116,9 @@ def from_torch(dataset: Any, local_read: bool = False) -> Dataset:
 def from_huggingface(dataset: Any, *, override_num_blocks: int | None = None) -> MaterializedDataset:
     """Of a Hugging Face dataset, whose Arrow tables become blocks without a copy."""
     if hasattr(dataset, "keys") and not hasattr(dataset, "data"):
-        raise ValueError(f"this is a dictionary of datasets, {[*dataset.keys()]}; give one of them, such as ds['train']")
+        raise ValueError(
+            f"this is a dictionary of datasets, {[*dataset.keys()]}; give one of them, such as ds['train']"
+        )
     table = dataset.with_format("arrow")[:]
     return _of_table(_arrow(table), "FromHuggingFace", override_num_blocks)
 
@@ -163,7 +167,9 @@ def read_datasource(datasource: sources.Datasource, **options: Unpack[TaskOption
     )
     parallelism = given.pop("override_num_blocks", None)
     if given:
-        raise TypeError(f"read_datasource has no option {sorted(given)[0]!r}; it has {', '.join(TaskOptions.__annotations__)}")
+        raise TypeError(
+            f"read_datasource has no option {sorted(given)[0]!r}; it has {', '.join(TaskOptions.__annotations__)}"
+        )
     if parallelism is not None and parallelism < 1:
         raise ValueError(f"override_num_blocks must be 1 or more, got {parallelism}")
     means = logical.Means(stages.TaskPool(size) if size is not None else None, resources)
@@ -192,7 +198,7 @@ def read_parquet(
     paths: Paths,
     *,
     columns: list[str] | None = None,
-    filter: Any = None,  # noqa: A002 - the name in Ray
+    filter: Any = None,
     arrow_parquet_args: Mapping[str, Any] | None = None,
     **options: Unpack[FileOptions],
 ) -> Dataset:
@@ -204,7 +210,9 @@ def read_parquet(
     return made if filter is None else made.filter(expr=filter)
 
 
-def read_csv(paths: Paths, *, arrow_csv_args: Mapping[str, Any] | None = None, **options: Unpack[FileOptions]) -> Dataset:
+def read_csv(
+    paths: Paths, *, arrow_csv_args: Mapping[str, Any] | None = None, **options: Unpack[FileOptions]
+) -> Dataset:
     """Of CSV files with a line of names. arrow_csv_args: `parse_options` and others of `pyarrow.csv.open_csv`."""
     return _read(_kind("csv", "CSVDatasource"), paths, options, arrow_csv_args=arrow_csv_args)
 
@@ -234,7 +242,11 @@ def read_binary_files(paths: Paths, **options: Unpack[FileOptions]) -> Dataset:
 
 
 def read_numpy(
-    paths: Paths, *, allow_pickle: bool = False, numpy_load_args: Mapping[str, Any] | None = None, **options: Unpack[FileOptions]
+    paths: Paths,
+    *,
+    allow_pickle: bool = False,
+    numpy_load_args: Mapping[str, Any] | None = None,
+    **options: Unpack[FileOptions],
 ) -> Dataset:
     """Of .npy files, whose first axis counts the rows, as column `data`."""
     own = {"allow_pickle": allow_pickle, "numpy_load_args": numpy_load_args}

@@ -50,7 +50,9 @@ class Consumption:
             return [*self.iter_rows()]
         found = self.take(_count("limit", limit) + 1)
         if len(found) > limit:
-            raise ValueError(f"there are more than limit={limit} rows; give a larger one, None for no limit, or use take({limit})")
+            raise ValueError(
+                f"there are more than limit={limit} rows; give a larger one, None for no limit, or use take({limit})"
+            )
         return found
 
     def take_batch(self, batch_size: int = SHOWN_ROWS, *, batch_format: str | None = "default") -> Any:
@@ -107,7 +109,11 @@ class Consumption:
 
     def to_pandas(self, limit: int | None = None) -> pd.DataFrame:
         """All rows as one frame. limit: raises ValueError if there are more."""
-        whole = self.to_arrow() if limit is None else self._with(logical.Limit(input=self._node, row_count=limit + 1)).to_arrow()
+        whole = (
+            self.to_arrow()
+            if limit is None
+            else self._with(logical.Limit(input=self._node, row_count=limit + 1)).to_arrow()
+        )
         if limit is not None and whole.num_rows > limit:
             raise ValueError(f"there are more than limit={limit} rows; give a larger one, or None for no limit")
         return batches.to_batch(whole, "pandas")
@@ -194,7 +200,9 @@ class Consumption:
 
     # ---- parts ----
 
-    def split(self, n: int, *, equal: bool = False, locality_hints: Sequence[Any] | None = None) -> list[MaterializedDataset]:
+    def split(
+        self, n: int, *, equal: bool = False, locality_hints: Sequence[Any] | None = None
+    ) -> list[MaterializedDataset]:
         """So many datasets. equal: with equally many rows each; what is left over, fewer than `n` rows, is in none."""
         del locality_hints  # blocks are read where they are
         whole = self.materialize()
@@ -243,5 +251,3 @@ def _count(name: str, value: Any) -> int:
     if not isinstance(value, int) or isinstance(value, bool) or value < 0:
         raise ValueError(f"{name} must be a number of rows, 0 or more, got {value!r}")
     return value
-
-

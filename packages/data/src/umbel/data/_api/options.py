@@ -105,7 +105,9 @@ def means(
 
 
 def _of_concurrency(concurrency: Any, function: logical.Function) -> ComputeStrategy:
-    warnings.warn("concurrency is deprecated; use compute=TaskPoolStrategy(...) or ActorPoolStrategy(...)", DeprecationWarning, 4)
+    warnings.warn(
+        "concurrency is deprecated; use compute=TaskPoolStrategy(...) or ActorPoolStrategy(...)", DeprecationWarning, 4
+    )
     if isinstance(concurrency, int):
         return ActorPoolStrategy(size=concurrency) if function.is_class else TaskPoolStrategy(concurrency)
     if isinstance(concurrency, tuple) and len(concurrency) in (2, 3) and function.is_class:

@@ -113,7 +113,7 @@ class Transforms:
         if expr is not None:
             parsed = parse.parse(expr) if isinstance(expr, str) else expr
             return self._with(logical.Filter(input=self._node, expression=parsed))
-        assert fn is not None  # noqa: S101 - for the type checker
+        assert fn is not None
         function = _function(fn, fn_args, fn_kwargs, fn_constructor_args, fn_constructor_kwargs)
         return self._rows("filter", function, compute, concurrency, num_cpus, num_gpus, memory, ray_remote_args)
 
@@ -143,7 +143,7 @@ class Transforms:
         self,
         fn: Callable[..., Any] | type,
         *,
-        batch_size: int | None | str = None,
+        batch_size: int | str | None = None,
         compute: options.ComputeStrategy | None = None,
         batch_format: str | None = "default",
         zero_copy_batch: bool = True,
@@ -166,7 +166,9 @@ class Transforms:
         """
         if batch_size == "default":
             batch_size = None
-        if batch_size is not None and (not isinstance(batch_size, int) or isinstance(batch_size, bool) or batch_size < 1):
+        if batch_size is not None and (
+            not isinstance(batch_size, int) or isinstance(batch_size, bool) or batch_size < 1
+        ):
             raise ValueError(f"batch_size must be 1 or more rows, or None for whole blocks, got {batch_size!r}")
         if num_gpus and batch_size is None:
             raise ValueError("say batch_size= with num_gpus: a whole block may be more than a GPU's memory holds")
@@ -203,7 +205,9 @@ class Transforms:
         made = []
         for name, one in columns.items():
             if not isinstance(one, expressions.Expr):
-                raise TypeError(f"a column is made of an expression such as col('x') * 2 or lit(1), got {one!r} for {name!r}")
+                raise TypeError(
+                    f"a column is made of an expression such as col('x') * 2 or lit(1), got {one!r} for {name!r}"
+                )
             made.append(one.alias(name))
         return self._with(logical.Project(input=self._node, expressions=(expressions.star(), *made)))
 
@@ -227,9 +231,13 @@ class Transforms:
         if not isinstance(names, collections.abc.Mapping):
             schema = schemas.of(self._node)
             if schema is None:
-                raise ValueError("which columns there are is known after a run only; give {old name: new name} instead of a list")
+                raise ValueError(
+                    "which columns there are is known after a run only; give {old name: new name} instead of a list"
+                )
             if len(schema.names) != len(names):
-                raise ValueError(f"there are {len(schema.names)} columns, {schema.names}, got {len(names)} names: {list(names)}")
+                raise ValueError(
+                    f"there are {len(schema.names)} columns, {schema.names}, got {len(names)} names: {list(names)}"
+                )
             names = dict(zip(schema.names, names, strict=True))
         self._check_columns(tuple(names))
         return self._with(logical.Rename(input=self._node, names=dict(names)))
@@ -277,12 +285,16 @@ class Transforms:
             raise ValueError("sort needs the name of a column at least")
         each = (descending,) * len(names) if isinstance(descending, bool) else tuple(descending)
         if len(each) != len(names) or not all(isinstance(one, bool) for one in each):
-            raise ValueError(f"descending must be True, False or one of them for each of {list(names)}, got {descending!r}")
+            raise ValueError(
+                f"descending must be True, False or one of them for each of {list(names)}, got {descending!r}"
+            )
         self._check_columns(names)
         bounds = tuple(boundaries) if boundaries is not None else None
         return self._with(logical.Sort(input=self._node, keys=names, descending=each, boundaries=bounds))
 
-    def random_shuffle(self, *, seed: int | None = None, num_blocks: int | None = None, **ray_remote_args: Any) -> Dataset:
+    def random_shuffle(
+        self, *, seed: int | None = None, num_blocks: int | None = None, **ray_remote_args: Any
+    ) -> Dataset:
         """All rows in another order. With a seed the same one each time, however many workers there are."""
         means = _plain_means(ray_remote_args)
         return self._with(logical.RandomShuffle(input=self._node, seed=seed, block_count=num_blocks, means=means))
@@ -352,7 +364,9 @@ class Transforms:
         num_partitions: None to choose by size. broadcast: the right side goes whole to where the left is; None to choose by size.
         """
         if join_type not in JOIN_TYPES:
-            raise ValueError(f"join_type must be one of {', '.join(sorted(set(JOIN_TYPES.values())))}, got {join_type!r}")
+            raise ValueError(
+                f"join_type must be one of {', '.join(sorted(set(JOIN_TYPES.values())))}, got {join_type!r}"
+            )
         left_on = options.keys("on", on if isinstance(on, str) else list(on))
         right = options.keys("right_on", right_on if right_on is None or isinstance(right_on, str) else list(right_on))
         right = right or left_on

@@ -83,7 +83,11 @@ class Writing:
         self._write_files("arrays", "NumpyDatasink", path, options, {"column": column})
 
     def write_datasink(
-        self, datasink: sinks.Datasink[Any], *, ray_remote_args: Mapping[str, Any] | None = None, concurrency: int | None = None
+        self,
+        datasink: sinks.Datasink[Any],
+        *,
+        ray_remote_args: Mapping[str, Any] | None = None,
+        concurrency: int | None = None,
     ) -> None:
         """To a sink: one of `umbel.data.datasink`, or your own."""
         given = dict(ray_remote_args or {})
@@ -99,12 +103,15 @@ class Writing:
     ) -> None:
         unknown = [one for one in options if one not in FileOptions.__annotations__]
         if unknown:
-            raise TypeError(f"there is no option {unknown[0]!r} here; there are {', '.join(sorted({*FileOptions.__annotations__, *own}))}")
+            raise TypeError(
+                f"there is no option {unknown[0]!r} here; there are {', '.join(sorted({*FileOptions.__annotations__, *own}))}"
+            )
         given = {one: value for one, value in {**own, **options}.items() if value is not None}
-        of_tasks = {"concurrency": given.pop("concurrency", None), "ray_remote_args": given.pop("ray_remote_args", None)}
+        of_tasks = {
+            "concurrency": given.pop("concurrency", None),
+            "ray_remote_args": given.pop("ray_remote_args", None),
+        }
         if "arrow_open_stream_args" in given:
             given["open_stream_args"] = given.pop("arrow_open_stream_args")
         kind = getattr(importlib.import_module(f"umbel.data._sinks.{module}"), name)
         self.write_datasink(kind(path, **given), **of_tasks)
-
-

@@ -14,7 +14,7 @@ from typing import TYPE_CHECKING, Any, Final
 import numpy as np
 import pyarrow as pa
 
-from umbel.data._blocks import unpacking, frames, inference, restoring, schemas, sizes
+from umbel.data._blocks import frames, inference, restoring, schemas, sizes, unpacking
 
 if TYPE_CHECKING:
     from umbel.data import block

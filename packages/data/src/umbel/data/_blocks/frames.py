@@ -14,7 +14,7 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 import pyarrow as pa
 
-from umbel.data._blocks import unpacking, restoring, sizes, tensors
+from umbel.data._blocks import restoring, sizes, tensors, unpacking
 
 if TYPE_CHECKING:
     import pandas as pd

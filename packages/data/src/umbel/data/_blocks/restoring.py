@@ -13,7 +13,7 @@ import numpy as np
 import pyarrow as pa
 import pyarrow.compute as pc
 
-from umbel.data._blocks import unpacking, inference, schemas, sizes, tensors
+from umbel.data._blocks import inference, schemas, sizes, tensors, unpacking
 
 
 def restore(table: pa.Table, like: pa.Schema, *, from_numpy: bool) -> pa.Table:

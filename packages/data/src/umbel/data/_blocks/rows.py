@@ -8,7 +8,7 @@ from typing import Any, Final
 
 import pyarrow as pa
 
-from umbel.data._blocks import unpacking, inference, sizes
+from umbel.data._blocks import inference, sizes, unpacking
 
 _WINDOW_FIRST: Final = 16  # rows converted at once: few at first, for whoever takes only some,
 _WINDOW_MAX: Final = (

@@ -19,8 +19,12 @@ from umbel.data._plan import logical
 if TYPE_CHECKING:
     import pyarrow as pa
 
-CONCURRENT_CALLS = 16  # coroutines of a task under way: enough to hide a request's round trip, few enough to bound memory
-ROWS_MAX = 10_000  # after which rows become a block; large ones are put together by the stage, which ends blocks by bytes
+CONCURRENT_CALLS = (
+    16  # coroutines of a task under way: enough to hide a request's round trip, few enough to bound memory
+)
+ROWS_MAX = (
+    10_000  # after which rows become a block; large ones are put together by the stage, which ends blocks by bytes
+)
 
 
 @dataclass(frozen=True, eq=False)

@@ -111,7 +111,9 @@ def _through_join(
     if left is None or right is None:
         return ((), ()), (*movable, *fixed)
     both = {*left.names} & {*right.names}
-    only_left = {*left.names} - both | ({*node.left_on} if node.left_on == node.right_on and node.how == "inner" else set())
+    only_left = {*left.names} - both | (
+        {*node.left_on} if node.left_on == node.right_on and node.how == "inner" else set()
+    )
     only_right = {*right.names} - both
     of_left = node.how in ("inner", "left_outer", "left_semi", "left_anti")
     of_right = node.how in ("inner", "right_outer", "right_semi", "right_anti")

@@ -33,7 +33,9 @@ def _of_one(node: Any, inputs: list[pa.Schema | None]) -> pa.Schema | None:
     return inputs[0] if len(inputs) == 1 else None
 
 
-def _when_known(rule: Callable[[Any, pa.Schema], pa.Schema | None]) -> Callable[[Any, list[pa.Schema | None]], pa.Schema | None]:
+def _when_known(
+    rule: Callable[[Any, pa.Schema], pa.Schema | None],
+) -> Callable[[Any, list[pa.Schema | None]], pa.Schema | None]:
     return lambda node, inputs: None if inputs[0] is None else rule(node, inputs[0])
 
 
@@ -122,7 +124,11 @@ def check_columns(names: Iterable[str], schema: pa.Schema) -> None:
     for name in names:
         if name not in schema.names:
             near = difflib.get_close_matches(name, schema.names, n=3)
-            hint = f"did you mean {', '.join(map(repr, near))}?" if near else f"there are {', '.join(map(repr, schema.names[:20]))}"
+            hint = (
+                f"did you mean {', '.join(map(repr, near))}?"
+                if near
+                else f"there are {', '.join(map(repr, schema.names[:20]))}"
+            )
             raise KeyError(f"there is no column {name!r}; {hint}")
 
 
