@@ -160,9 +160,9 @@ class Map:
     """A chain of transforms over the blocks of one stage.
 
     A task takes blocks that follow one another until they have `bundle_rows` rows, or else `bundle_bytes` bytes; a larger
-    block is a task of its own. With `bundle_rows` (batches of so many rows) tasks are the same in every run; without, one
-    may be given less when there would be nothing to do otherwise, so that transforms must not depend on what they get
-    together.
+    block is a task of its own. One may be given less while workers would have nothing to do otherwise, so that transforms
+    must not depend on what they get together; with `bundle_rows` (batches of so many rows) or `is_steady` (something
+    random follows, which depends on the numbers of blocks) that is not done, and tasks are the same in every run.
     """
 
     name: str
@@ -171,9 +171,8 @@ class Map:
     compute: Compute = TaskPool()
     resources: Resources = Resources()
     bundle_rows: int | None = None
-    bundle_bytes: int = (
-        16 * MIB
-    )  # a task costs about a millisecond, and these some milliseconds for the quickest kernel
+    bundle_bytes: int = 16 * MIB  # a task costs about a millisecond, these some milliseconds in the quickest kernel
+    is_steady: bool = False
     can_repeat: bool = False
     block_bytes: int = 128 * MIB
     is_kernel: bool = False
@@ -202,6 +201,7 @@ class Write:
     resources: Resources = Resources()
     bundle_rows: int | None = None
     bundle_bytes: int = 128 * MIB
+    is_steady: bool = True  # a file for each task
     is_kernel: bool = False
 
     @property
