@@ -63,6 +63,8 @@ ZONED = datetime.datetime(2024, 5, 1, 12, tzinfo=datetime.timezone.utc)
         ),
         (-5, [pa.int8(), pa.int64(), pa.float64(), pa.decimal128(5, 0), pa.decimal128(9, 4), pa.decimal256(50, 9)]),
         (decimal.Decimal("1.50"), [pa.decimal128(3, 2), pa.decimal128(38, 20), pa.decimal256(60, 40)]),
+        (-(2**63), [pa.int64(), pa.float64(), pa.float32(), pa.decimal128(20, 0)]),
+        (2**63, [pa.uint64(), pa.float64(), pa.float32(), pa.decimal128(20, 0), pa.decimal256(40, 10)]),
         (2**63 + 1, [pa.uint64(), pa.decimal128(20, 0), pa.decimal128(38, 3)]),
         (decimal.Decimal(10) ** 30 + 1, [pa.decimal128(38, 2), pa.decimal256(70, 30), pa.decimal128(31, 0)]),
         (300, [pa.int16(), pa.decimal128(5, -2)]),
@@ -83,7 +85,8 @@ ZONED = datetime.datetime(2024, 5, 1, 12, tzinfo=datetime.timezone.utc)
     ],
 )
 def test_a_value_has_one_hash_in_every_type_that_will_hold_it(value: Any, kinds: list[pa.DataType]) -> None:
-    hashes = {int(hashing.hash_arrays([pa.array([value], kind)], 1)[0]) for kind in kinds}
+    arrays = [pa.array([float(value) if pa.types.is_floating(kind) else value], kind) for kind in kinds]
+    hashes = {int(hashing.hash_arrays([array], 1)[0]) for array in arrays}
     assert len(hashes) == 1
 
 

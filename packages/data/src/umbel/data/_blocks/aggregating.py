@@ -49,8 +49,7 @@ class AggregateFn:
         self.merge = merge
         self.accumulate_row = accumulate_row
         self.accumulate_block = accumulate_block
-        if finalize is not None or not isinstance(self, AggregateFnV2):
-            self.finalize = finalize if finalize is not None else _unchanged
+        self.finalize = _unchanged if finalize is None else finalize
 
     def __repr__(self) -> str:
         return f"{type(self).__name__}({self.name})"

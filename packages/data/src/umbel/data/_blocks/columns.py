@@ -86,9 +86,9 @@ def plain(array: pa.Array) -> pa.Array:
         return array.cast(pa.float32())
     name = str(kind)
     if name == "string_view":
-        return array.cast(pa.large_string())
+        return _without_views(array, pa.large_string())
     if name == "binary_view":
-        return array.cast(pa.large_binary())
+        return _without_views(array, pa.large_binary())
     if name.startswith(("decimal32", "decimal64")):
         return array.cast(pa.decimal128(kind.precision, kind.scale))
     return array
@@ -189,6 +189,13 @@ def concatenated(tables: Sequence[pa.Table]) -> pa.Table:
     if all(table.schema.equals(tables[0].schema) for table in tables[1:]):
         return pa.concat_tables(tables)
     return pa.concat_tables(tables, promote_options="permissive")
+
+
+def _without_views(array: pa.Array, kind: pa.DataType) -> pa.Array:
+    try:
+        return array.cast(kind)
+    except pa.ArrowNotImplementedError:  # before PyArrow 18
+        return pa.array(array.to_pylist(), kind)
 
 
 def _is_short_decimal(kind: pa.DataType) -> bool:

@@ -63,6 +63,8 @@ def dense(values: np.ndarray, is_valid: np.ndarray | None) -> tuple[np.ndarray, 
         encoded = _encoded(pa.array(values, mask=None if is_valid is None else ~is_valid, from_pandas=False))
         return encoded.indices.to_numpy(zero_copy_only=False).astype(np.int64), len(encoded.dictionary)
     places = values - low
+    if span == 1 and is_valid is None:
+        return places, 1
     if is_valid is not None:
         places[~is_valid] = span
         span += 1

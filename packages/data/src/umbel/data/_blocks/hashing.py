@@ -145,10 +145,11 @@ def _hash_of_integers(values: np.ndarray) -> np.ndarray:
 def _hash_of_floats(values: np.ndarray) -> np.ndarray:
     """Those without fraction as integers."""
     wide = values.astype(np.float64)
-    is_small = np.abs(wide) < 2.0**63  # false for NaN too
-    whole = np.where(is_small, wide, 0.0).astype(np.int64)
-    is_whole = is_small & (whole == wide)
-    found = np.where(is_whole, _hash_of_integers(whole), mixed(wide.view(np.uint64) ^ _FRACTION))
+    is_signed = (wide >= -(2.0**63)) & (wide < 2.0**63)  # false for NaN too
+    is_unsigned = (wide >= 2.0**63) & (wide < 2.0**64)
+    whole = np.where(is_signed, wide, 0.0).astype(np.int64)
+    found = np.where(is_signed & (whole == wide), _hash_of_integers(whole), mixed(wide.view(np.uint64) ^ _FRACTION))
+    found[is_unsigned] = _hash_of_integers(wide[is_unsigned].astype(np.uint64))
     found[np.isnan(wide)] = _NAN
     return found
 

@@ -89,13 +89,19 @@ class Groups:
     def lowest(self, values: np.ndarray) -> np.ndarray:
         """[count]: the least value; of a group without rows the greatest that the type has."""
         found = np.full(self.count, _extreme(values.dtype, is_highest=True), values.dtype)
-        np.minimum.at(found, self.ids, values)
+        if self.count == 1:
+            found[0] = values.min(initial=found[0])
+        else:
+            np.minimum.at(found, self.ids, values)
         return found
 
     def highest(self, values: np.ndarray) -> np.ndarray:
         """[count]: the greatest value; of a group without rows the least that the type has."""
         found = np.full(self.count, _extreme(values.dtype, is_highest=False), values.dtype)
-        np.maximum.at(found, self.ids, values)
+        if self.count == 1:
+            found[0] = values.max(initial=found[0])
+        else:
+            np.maximum.at(found, self.ids, values)
         return found
 
     def first(self) -> np.ndarray:
