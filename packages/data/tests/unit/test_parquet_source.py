@@ -320,3 +320,44 @@ def test_nothing_passes_a_filter_that_nothing_meets(tmp_path: Path) -> None:
     found = reading.table(source)
     assert found.num_rows == 0
     assert found.schema.names == ["id", "name"]
+
+
+STAMPS = [datetime.datetime(2026, 1, day, tzinfo=datetime.timezone.utc) for day in (1, 2, 3, 4)]
+
+
+@pytest.mark.parametrize(
+    ("column", "bound", "groups"),
+    [
+        (pa.array([1, 2, 3, 4], pa.uint8()), 3, [2, 3]),
+        (pa.array(["a", "b", "c", "d"]), "c", [2, 3]),
+        (pa.array([b"a", b"b", b"c", b"d"]), b"c", [2, 3]),
+        (pa.array([1.5, 2.5, 3.5, None]), 3.5, [2]),
+        (pa.array(STAMPS, pa.timestamp("us", "UTC")), STAMPS[2], [2, 3]),
+        (pa.array([one.date() for one in STAMPS]), STAMPS[2].date(), [2, 3]),
+        (pa.array([decimal.Decimal(one) for one in ("1.0", "2.0", "3.0", "4.0")]), decimal.Decimal("3.0"), [2, 3]),
+        (pa.array([False, False, True, None]), True, [2]),
+        (pa.array(["a", "b", "c", "d"]).dictionary_encode(), "c", [0, 1, 2, 3]),
+        (pa.array([{"y": 1}, {"y": 2}, {"y": 3}, None]), None, [0, 1, 2, 3]),
+    ],
+)
+def test_row_groups_are_left_out_by_bounds_of_every_type(
+    tmp_path: Path, column: pa.Array, bound: Any, groups: list[int]
+) -> None:
+    pq.write_table(pa.table({"x": column}), tmp_path / "a.parquet", row_group_size=1)
+    field = pc.field("x")
+    if pa.types.is_dictionary(column.type):
+        field = field.cast(pa.string())
+    expression = pc.field("x").is_valid() | pc.field("x").is_null() if bound is None else field >= pa.scalar(bound)
+    source, _ = parquet.ParquetDatasource(tmp_path).with_filter(expression)
+    assert isinstance(source, parquet.ParquetDatasource)
+    footer = pq.read_metadata(tmp_path / "a.parquet")
+    found = source._possible_row_groups(str(tmp_path / "a.parquet"), footer, source._pruning())
+    assert list(found) == groups
+    assert reading.table(source).equals(reading.table(parquet.ParquetDatasource(tmp_path)).filter(expression))
+
+
+def test_statistics_of_another_type_than_the_column_is_given_decide_nothing(tmp_path: Path) -> None:
+    pq.write_table(pa.table({"x": [1, 2]}), tmp_path / "a.parquet", row_group_size=1)
+    pq.write_table(pa.table({"x": [1.5]}), tmp_path / "b.parquet")
+    source, _ = parquet.ParquetDatasource(tmp_path).with_filter(pc.field("x") > 1.2)
+    assert reading.table(source).column("x").to_pylist() == [2.0, 1.5]

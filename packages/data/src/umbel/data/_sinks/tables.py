@@ -12,9 +12,7 @@ from pyarrow import csv as arrow_csv
 from umbel.data._blocks import schemas, sizes
 from umbel.data._sinks import files
 
-_ROW_GROUP_BYTES: Final = (
-    64 << 20
-)  # of tables that become a row group or a stripe: readers want them neither tiny nor huge
+_ROW_GROUP_BYTES: Final = 64 << 20  # of tables that become a row group: readers want them neither tiny nor huge
 
 _CSV_FIELDS: Final = ("include_header", "batch_size", "delimiter", "quoting_style", "quoting_header")
 

@@ -14,9 +14,7 @@ import pyarrow as pa
 from umbel.data import block
 from umbel.data._sources import bounding
 
-TARGET_BYTES: Final = (
-    128 << 20
-)  # of a block: large enough to cost nothing to schedule, small enough that some fit a heap
+TARGET_BYTES: Final = 128 << 20  # of a block: costs nothing to schedule, and some of them fit a heap
 
 
 class ReadTask:

@@ -9,9 +9,7 @@ import pyarrow as pa
 
 from umbel.data._blocks import schemas, sizes
 
-_CHUNKS_MAX: Final = (
-    64  # in a block: each costs every kernel behind it some microseconds, putting them together one copy
-)
+_CHUNKS_MAX: Final = 64  # in a block: each costs every kernel behind it microseconds, joining them costs one copy
 
 
 def blocks(tables: Iterable[pa.Table], *, target_bytes: int) -> Iterator[pa.Table]:

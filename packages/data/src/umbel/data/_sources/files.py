@@ -23,9 +23,7 @@ from umbel.data._sources import base, errors, filesystems, listing, packing, par
 
 PATH_COLUMN: Final = "path"
 _LOOKED_AT: Final = "the files that were looked at first"
-PIECE_BYTES: Final = (
-    16 << 20
-)  # of the tables that readers give: much less than a block, much more than what a call costs
+PIECE_BYTES: Final = 16 << 20  # of the tables that readers give: much less than a block, and few calls
 
 
 @dataclass(frozen=True)

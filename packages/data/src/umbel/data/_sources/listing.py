@@ -15,9 +15,7 @@ from pyarrow import fs
 from umbel import exceptions
 
 _HIDDEN: Final = (".", "_")
-_THREADS: Final = (
-    16  # requests to a file system at once: what hides 50 ms each of an object store, and no burden to a disk
-)
+_THREADS: Final = 16  # requests at once: they hide the 50 ms of an object store, and are no burden to a disk
 _ASKED_AT_ONCE: Final = 64  # paths in one request for their sizes
 
 _In = TypeVar("_In")

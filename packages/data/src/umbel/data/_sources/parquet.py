@@ -8,21 +8,21 @@ exclude the filter are not read.
 from __future__ import annotations
 
 from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import dataclass
 from typing import Any, ClassVar, Final
 
 import pyarrow as pa
-import pyarrow.dataset as pads
+import pyarrow.compute as pc
 import pyarrow.parquet as pq
 from pyarrow import fs
 
 from umbel.data._blocks import schemas
 from umbel.data._sources import errors, files, filesystems, listing, packing, partitioning, predicates
 
-_FOOTERS_LOOKED_AT_MAX: Final = (
-    64  # for the schema, spread over the files: more would delay the start of what has thousands
-)
+_FOOTERS_LOOKED_AT_MAX: Final = 64  # for the schema: more would delay the start where there are thousands
 _DIVIDED_BYTES: Final = 32 << 20  # a larger file is divided into row groups
 _INMEMORY_RATIO_UNKNOWN: Final = 4.0  # compressed and encoded, against Arrow's layout
+_PRUNED_BYTES: Final = 1 << 20  # a smaller file of one row group is read sooner than its statistics are looked at
 _BATCH_ROWS_MAX: Final = 1 << 20
 
 
@@ -109,29 +109,33 @@ class ParquetDatasource(files.FileBasedDatasource):
         return units
 
     def _row_groups(self, path: str, footer: pq.FileMetaData) -> Iterator[packing.Unit]:
-        possible = self._possible_row_groups(path, footer, self._filter, self._known_schema())
-        for index in possible:
+        for index in self._possible_row_groups(path, footer, self._pruning()):
             group = footer.row_group(index)
             size_bytes = sum(group.column(column).total_compressed_size for column in range(group.num_columns))
             yield packing.Unit(path, size_bytes, index, group.num_rows)
 
-    def _possible_row_groups(
-        self, path: str, footer: pq.FileMetaData, expression: Any, schema: pa.Schema | None
-    ) -> Sequence[int]:
-        """Those that may have a row that passes. All of them, where the statistics are of other types than the filter sees."""
+    def _pruning(self) -> _Pruning | None:
+        """What statistics can say to the filter, if anything."""
+        if self._filter is None:
+            return None
+        schema = self._known_schema()
+        if not predicates.may_use_statistics(self._filter, schema):
+            return None
+        return _Pruning(schema, frozenset(predicates.columns_of(self._filter, schema)))
+
+    def _possible_row_groups(self, path: str, footer: pq.FileMetaData, pruning: _Pruning | None) -> Sequence[int]:
+        """Those that may have a row that passes the filter."""
         every = range(footer.num_row_groups)
-        if expression is None or schema is None or not _same_types(footer.schema.to_arrow_schema(), schema):
+        if pruning is None or not pruning.suits(footer):
             return every
-        if not predicates.may_use_statistics(expression, schema):
-            return every
-        known = predicates.guarantee(self._path_values(path))
-        fragment = pads.ParquetFileFormat().make_fragment(path, self._filesystem, partition_expression=known)
-        return [group.id for group in fragment.subset(expression, schema=schema).row_groups]
+        of_path = predicates.guarantee(self._path_values(path))
+        known = [of_path & pruning.known(footer.row_group(index)) for index in every]
+        kept = predicates.possible(self._filter, known, pruning.schema)
+        return [index for index in every if kept[index]]
 
     def _travelling(self) -> files.FileBasedDatasource:
-        schema = self._known_schema() if self._filter is not None else None
         travelling = super()._travelling()
-        travelling.__dict__.update(_footers={}, _seen_schema=schema)
+        travelling.__dict__.update(_footers={}, _planned_pruning=self._pruning())
         return travelling
 
     def _read_unit(self, unit: packing.Unit) -> Iterator[pa.Table]:
@@ -139,10 +143,9 @@ class ParquetDatasource(files.FileBasedDatasource):
         arguments = {"pre_buffer": is_remote, **self._arguments}
         with self._filesystem.open_input_file(unit.path) as stream, pq.ParquetFile(stream, **arguments) as file:
             footer = file.metadata
-            if unit.part is None:
-                groups = self._possible_row_groups(unit.path, footer, self._filter, self._seen_schema)
-            else:
-                groups = [unit.part]
+            groups: Sequence[int] = range(footer.num_row_groups) if unit.part is None else [unit.part]
+            if unit.part is None and (len(groups) > 1 or unit.size_bytes > _PRUNED_BYTES):
+                groups = self._possible_row_groups(unit.path, footer, self._planned_pruning)
             present = file.schema_arrow.names
             columns = None if self._wanted is None else [name for name in self._wanted if name in present]
             for group in groups:
@@ -150,7 +153,41 @@ class ParquetDatasource(files.FileBasedDatasource):
                 for batch in file.iter_batches(batch_rows, row_groups=[group], columns=columns, use_threads=False):
                     yield _table(batch, columns)
 
-    _seen_schema: pa.Schema | None = None
+    _planned_pruning: _Pruning | None = None
+
+
+@dataclass(frozen=True)
+class _Pruning:
+    """columns: those that the filter looks at."""
+
+    schema: pa.Schema
+    columns: frozenset[str]
+
+    def suits(self, footer: pq.FileMetaData) -> bool:
+        """Whether the filter sees the columns as the file has them: not where a file's types are widened."""
+        own = footer.schema.to_arrow_schema()
+        return all(own.field(name).type.equals(self.schema.field(name).type) for name in self.columns & set(own.names))
+
+    def known(self, group: pq.RowGroupMetaData) -> pc.Expression:
+        """What the statistics of a row group say of each of its rows. Of nested values they say nothing, and of what is cut
+        short no more than bounds."""
+        known = pc.scalar(True)
+        for index in range(group.num_columns):
+            column = group.column(index)
+            if column.path_in_schema not in self.columns or column.statistics is None:
+                continue
+            field, found = self.schema.field(column.path_in_schema), column.statistics
+            if pa.types.is_nested(field.type):
+                continue
+            nulls = found.null_count if found.has_null_count else None
+            try:
+                if found.has_min_max:
+                    known = known & predicates.between(field, found.min, found.max, may_be_null=nulls != 0)
+                elif nulls == group.num_rows:
+                    known = known & predicates.between(field, None, None, may_be_null=True)
+            except (pa.ArrowInvalid, pa.ArrowTypeError, pa.ArrowNotImplementedError, ValueError, TypeError):
+                continue  # bounds of a type that Arrow makes no scalar of
+        return known
 
 
 def _table(batch: pa.RecordBatch, columns: Sequence[str] | None) -> pa.Table:
@@ -192,8 +229,3 @@ def _batch_rows(footer: pq.FileMetaData, group: int, columns: Sequence[str] | No
     rows = int(footer.row_group(group).num_rows)
     row_bytes = max(1, _group_bytes(footer, group, columns) // max(rows, 1))
     return max(1, min(_BATCH_ROWS_MAX, files.PIECE_BYTES // row_bytes, max(rows, 1)))
-
-
-def _same_types(own: pa.Schema, schema: pa.Schema) -> bool:
-    """Whether each column of a file has the type under which it is given on."""
-    return all(field.type.equals(schema.field(field.name).type) for field in own if field.name in schema.names)

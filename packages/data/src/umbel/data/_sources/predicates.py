@@ -13,7 +13,6 @@ from typing import Any, Final
 
 import pyarrow as pa
 import pyarrow.compute as pc
-import pyarrow.dataset as pads
 from pyarrow import fs
 
 from umbel.data._sources import errors
@@ -56,10 +55,21 @@ def guarantee(values: Mapping[str, pa.Scalar]) -> pc.Expression:
     return known
 
 
+def between(field: pa.Field, low: Any, high: Any, *, may_be_null: bool) -> pc.Expression:
+    """What is so of each row of which the values are within bounds. low, high: None where all of them are null."""
+    column = pc.field(field.name)
+    if low is None or high is None:
+        return column.is_null()
+    within = (column >= pa.scalar(low, field.type)) & (column <= pa.scalar(high, field.type))
+    return within | column.is_null() if may_be_null else within
+
+
 def possible(expression: pc.Expression, guarantees: Sequence[pc.Expression], schema: pa.Schema) -> list[bool]:
     """For each guarantee whether a row may pass. All may where the expression asks for what the schema has not."""
     if not _binds(expression, schema):
         return [True] * len(guarantees)
+    import pyarrow.dataset as pads  # which takes as long to import as all else, and only filters need
+
     form, nowhere = pads.ParquetFileFormat(), fs.LocalFileSystem()
     fragments = [
         form.make_fragment(str(index), nowhere, partition_expression=known) for index, known in enumerate(guarantees)
