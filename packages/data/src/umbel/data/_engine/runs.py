@@ -192,6 +192,10 @@ class Run:
         """The inputs that it waits for, if it cannot start anything."""
         return [index for index, edge in enumerate(self.edges) if not edge.is_complete][:1]
 
+    def input_order(self) -> list[int]:
+        """Its inputs, the one that it wants most first."""
+        return list(range(len(self.edges)))
+
     def progress(self) -> float:
         """Which part of what it will do is done, about."""
         if self.is_closed:
@@ -277,14 +281,19 @@ class MapRun(Run):
     def _bundle(self, edge: flow.Edge, free_count: int, slot_count: int) -> int:
         """How many of the pieces are the next task; 0 if it should wait for more."""
         stage = self.stage
-        is_steady = stage.is_steady or stage.bundle_rows is not None
-        target = stage.bundle_bytes
-        if edge.is_complete and not is_steady:
-            target = min(target, edge.size_bytes // (TASKS_PER_SLOT * max(1, slot_count)))
-        count, is_full = bundled(edge.pieces, target, stage.bundle_rows)
-        if is_full or edge.is_complete:
-            return count
-        return count if not is_steady and self._has_nothing_to_do(free_count) else 0
+        rows: int | None = stage.bundle_rows
+        target: int = stage.bundle_bytes
+        if edge.is_complete:
+            if not stage.is_steady and rows is None:
+                target = min(target, edge.received_bytes // (TASKS_PER_SLOT * max(1, slot_count)))
+            return bundled(edge.pieces, target, rows)[0]
+        if not stage.is_steady and rows is None and self._has_nothing_to_do(free_count):
+            return bundled(edge.pieces, target, rows)[0]
+        there, wanted = (edge.size_bytes, target) if rows is None else (edge.row_count, rows)
+        if there < wanted and len(edge.pieces) < BUNDLE_PIECES_MAX:  # without looking at each
+            return 0
+        count, is_full = bundled(edge.pieces, target, rows)
+        return count if is_full else 0
 
     def _has_nothing_to_do(self, free_count: int) -> bool:
         median_s = self.learnt.median_s
@@ -370,10 +379,11 @@ class ZipRun(Run):
     def ready_count(self) -> int:
         return min(len(edge.pieces) for edge in self.edges)
 
+    def input_order(self) -> list[int]:
+        return sorted(range(len(self.edges)), key=lambda index: self.edges[index].row_count)
+
     def needed_edges(self) -> list[int]:
-        shortest = min(edge.row_count for edge in self.edges)
-        lacking = [index for index, edge in enumerate(self.edges) if not edge.is_complete]
-        return [index for index in lacking if self.edges[index].row_count == shortest][:1] or lacking[:1]
+        return [index for index in self.input_order() if not self.edges[index].is_complete][:1]
 
 
 def _first_rows(pieces: Sequence[Piece] | deque[Piece], row_count: int) -> list[Piece]:

@@ -369,9 +369,7 @@ class Machine:
     def _pump(self) -> None:
         budget = self.options.budget_bytes
         has_room = True
-        for run in reversed(self.runs):
-            if run.is_closed or not run.has_tasks:
-                continue
+        for run in self._by_urgency():
             run.reason = ""
             self._scale(run)
             for task in run.tasks.values():
@@ -380,21 +378,37 @@ class Machine:
                         attempt.is_paused = False
             while run.again and self.capacity.free_count(run) > 0:
                 self._start_again(run)
-            while (plan := run.peek(self.capacity.free_count(run), self.capacity.slot_count(run))) is not None:
-                if not self.capacity.free_count(run):
-                    run.reason = "resources" if run.pool is None else "actors"
-                    break
-                has_room = has_room and self.usage_bytes + self._growth(run, plan) <= budget
-                if not has_room:
+            while not run.reason:
+                free_count = self.capacity.free_count(run)
+                plan = run.peek(free_count, self.capacity.slot_count(run)) if free_count else None
+                if plan is None:
+                    run.reason = self._reason(run, is_full=not free_count)
+                elif not has_room or self.usage_bytes + self._growth(run, plan) > budget:
+                    has_room = False
                     run.reason = "budget"
-                    break
-                self._start(run, plan)
-            else:
-                run.reason = "tasks" if run.tasks else "input"
+                else:
+                    self._start(run, plan)
         if self.options.repeats:
             self._repeat()
         if self._is_starving():
             self._follow(self.runs[-1])
+
+    def _by_urgency(self) -> list[runs.Run]:
+        """Those that may have tasks to start, from the end upwards; of inputs, first what is wanted first."""
+        found: dict[int, runs.Run] = {}
+        waiting = [self.runs[-1]]
+        while waiting:
+            run = waiting.pop()
+            if run.index not in found and not run.is_closed:
+                found[run.index] = run
+                waiting += [run.producers[index] for index in reversed(run.input_order())]
+        return [run for run in found.values() if run.has_tasks]
+
+    def _reason(self, run: runs.Run, *, is_full: bool) -> str:
+        """Why it starts nothing, though there would be memory."""
+        if is_full and run.ready_count():
+            return "resources" if run.pool is None else "actors"
+        return "tasks" if run.tasks else "input"
 
     def _growth(self, run: runs.Run, plan: runs.Plan) -> int:
         """What the task would add to the usage."""
