@@ -89,7 +89,10 @@ class Dataset(transforms.Transforms, consumption.Consumption, writing.Writing):
     # ---- running ----
 
     def _run(self) -> running.Run:
-        run = running.Run(self._node, self._context, epoch=self._epoch)
+        return self._run_node(self._node)
+
+    def _run_node(self, node: logical.Node) -> running.Run:
+        run = running.Run(node, self._context, epoch=self._epoch)
         self._epoch += 1
         self._latest = run
         return run
@@ -100,7 +103,7 @@ class Dataset(transforms.Transforms, consumption.Consumption, writing.Writing):
     def materialize(self) -> MaterializedDataset:
         """Run the plan, and keep the blocks as long as what comes back is there."""
         run = self._run()
-        found = MaterializedDataset(logical.FromBlocks(blocks=[*run.blocks()], what="Materialized"), self._context)
+        found = MaterializedDataset(logical.FromBlocks(blocks=run.blocks(), what="Materialized"), self._context)
         found._latest = run
         return found
 

@@ -57,7 +57,7 @@ class DataIterator:
         def begin() -> Iterator[Any]:
             tables: Iterator[pa.Table] = self._dataset._tables()
             if local_shuffle_buffer_size is not None:
-                tables = shuffling.LocalShuffle(local_shuffle_buffer_size, local_shuffle_seed).through(tables)
+                tables = shuffling.LocalShuffle(local_shuffle_buffer_size, local_shuffle_seed)(tables)
             made = batches.iter_batches(tables, batch_size, batch_format, drop_last=drop_last)
             if _finalize_fn is not None:
                 made = map(_finalize_fn, made)

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import builtins
 import importlib
+import itertools
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from typing import TYPE_CHECKING, Any, Literal, TypedDict
 
@@ -147,7 +148,7 @@ def _of_several(tables: Sequence[pa.Table], what: str, block_count: int | None) 
             raise ValueError(f"override_num_blocks must be 1 or more, got {block_count}")
         whole = schemas.concat(tables)
         ends = [whole.num_rows * number // block_count for number in builtins.range(block_count + 1)]
-        tables = [whole.slice(first, last - first) for first, last in zip(ends, ends[1:], strict=False)]
+        tables = [whole.slice(first, last - first) for first, last in itertools.pairwise(ends)]
     return MaterializedDataset.of(tables, what)
 
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import itertools
 from collections.abc import Callable, Iterator, Sequence
 from typing import TYPE_CHECKING, Any
 
@@ -223,8 +224,7 @@ class Consumption:
         whole = self.to_arrow()
         bounds = [0, *(min(one, whole.num_rows) for one in ends), whole.num_rows]
         return [
-            MaterializedDataset.of([whole.slice(first, last - first)])
-            for first, last in zip(bounds, bounds[1:], strict=False)
+            MaterializedDataset.of([whole.slice(first, last - first)]) for first, last in itertools.pairwise(bounds)
         ]
 
     def split_proportionately(self, proportions: Sequence[float]) -> list[MaterializedDataset]:

@@ -381,8 +381,8 @@ class Transforms:
                 how=JOIN_TYPES[join_type],
                 left_on=left_on,
                 right_on=right,
-                left_suffix=left_suffix or "",
-                right_suffix=right_suffix or "",
+                left_suffix=left_suffix,
+                right_suffix=right_suffix,
                 partition_count=num_partitions,
                 is_broadcast=broadcast,
             )

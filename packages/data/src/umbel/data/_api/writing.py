@@ -96,7 +96,7 @@ class Writing:
             stages.TaskPool(concurrency) if concurrency is not None else None,
             stages.Resources(cpus, gpus, int(memory), given),
         )
-        self._run_node(logical.Write(input=self._node, sink=datasink, means=means)).finish()
+        self._run_node(logical.Write(input=self._node, sink=datasink, means=means)).write()
 
     def _write_files(
         self, module: str, name: str, path: str, options: Mapping[str, Any], own: Mapping[str, Any]

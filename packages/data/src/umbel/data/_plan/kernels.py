@@ -2,16 +2,19 @@
 
 from __future__ import annotations
 
+import itertools
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
+from umbel.data import datasink as sinks
 from umbel.data._blocks import batches, grouping, joining, partitioning, rows, schemas, shuffling, sorting, windows
 from umbel.data._engine import task_context
 from umbel.data._expressions import evaluate
 from umbel.data._plan import functions, logical
+from umbel.data._sinks import base
 
 if TYPE_CHECKING:
     import pyarrow as pa
@@ -89,7 +92,7 @@ class TopRows:
         best: pa.Table | None = None
         for block in blocks:
             some = block if best is None else schemas.concat([best, block])
-            best = sorting.top_k(some, self.count, self.keys, self.descending)
+            best = sorting.top_k(some, self.count, self.keys, descending=self.descending)
         if best is not None:
             yield best
 
@@ -132,6 +135,17 @@ def _position() -> tuple[int, int]:
     return here.block_number, here.drawn_count
 
 
+@dataclass(frozen=True, eq=False)
+class Written:
+    sink: sinks.Datasink[Any]
+
+    def __call__(self, blocks: Iterator[pa.Table]) -> sinks.WriteResult[Any]:
+        first = next(blocks, None)
+        index = task_context.current().block_number
+        whole = itertools.chain([first] if first is not None else [], blocks)
+        return base.write_task(self.sink, whole, sinks.WriteContext(index))
+
+
 # ---------------------------------------------------------------------------------------------------------------------
 # Which row goes to which partition.
 
@@ -141,7 +155,7 @@ class ByHash:
     keys: tuple[str, ...]
 
     def __call__(self, block: pa.Table, count: int, _boundaries: Any) -> Sequence[pa.Table]:
-        return partitioning.by_hash(block, self.keys, count)
+        return partitioning.by_hash(block, self.keys or block.column_names, count)
 
 
 @dataclass(frozen=True, eq=False)
@@ -150,7 +164,7 @@ class ByRange:
     descending: tuple[bool, ...]
 
     def __call__(self, block: pa.Table, count: int, boundaries: Any) -> Sequence[pa.Table]:
-        parts = partitioning.by_range(block, self.keys, boundaries, self.descending)
+        parts = partitioning.by_range(block, self.keys, boundaries, descending=self.descending)
         return [*parts, *(block.slice(0, 0) for _ in range(count - len(parts)))]
 
 
@@ -159,7 +173,7 @@ class AtRandom:
     seed: int
 
     def __call__(self, block: pa.Table, count: int, _boundaries: Any) -> Sequence[pa.Table]:
-        return partitioning.at_random(block, count, (self.seed, *_position()))
+        return partitioning.at_random(block, count, seed_parts=(self.seed, *_position()))
 
 
 @dataclass(frozen=True, eq=False)
@@ -172,7 +186,7 @@ class ByPlace:
         first = firsts[task_context.current().block_number]
         ends = [total * (number + 1) // count - first for number in range(count)]
         bounds = [0, *(min(max(end, 0), block.num_rows) for end in ends)]
-        return [block.slice(start, end - start) for start, end in zip(bounds, bounds[1:], strict=False)]
+        return [block.slice(start, end - start) for start, end in itertools.pairwise(bounds)]
 
 
 def row_count(block: pa.Table) -> int:
@@ -203,7 +217,7 @@ class SortBoundaries:
     descending: tuple[bool, ...]
 
     def __call__(self, samples: Sequence[pa.Table], count: int) -> pa.Table:
-        return sorting.boundaries(samples, count, self.keys, self.descending)
+        return sorting.boundaries(samples, self.keys, count, descending=self.descending)
 
 
 # ---------------------------------------------------------------------------------------------------------------------
@@ -220,7 +234,7 @@ class Together:
 
     def __call__(self, _partition: int, parts: Sequence[Sequence[pa.Table]]) -> Iterable[pa.Table]:
         whole = schemas.concat(parts[0])
-        return [sorting.sort(whole, self.keys, (False,) * len(self.keys)) if self.keys else whole]
+        return [sorting.sort(whole, self.keys) if self.keys else whole]
 
 
 @dataclass(frozen=True, eq=False)
@@ -240,8 +254,8 @@ class Sorted:
     def __call__(self, _partition: int, parts: Sequence[Sequence[pa.Table]]) -> Iterable[pa.Table]:
         whole = schemas.concat(parts[0])
         if self.limit is not None:
-            return [sorting.top_k(whole, self.limit, self.keys, self.descending)]
-        return [sorting.sort(whole, self.keys, self.descending)]
+            return [sorting.top_k(whole, self.limit, self.keys, descending=self.descending)]
+        return [sorting.sort(whole, self.keys, descending=self.descending)]
 
 
 @dataclass(frozen=True, eq=False)
@@ -282,7 +296,7 @@ class Windowed:
     partition_by: tuple[str, ...]
     order_by: tuple[str, ...]
     descending: tuple[bool, ...]
-    functions: Mapping[str, Any]
+    functions: tuple[windows.Function, ...]
 
     def __call__(self, _partition: int, parts: Sequence[Sequence[pa.Table]]) -> Iterable[pa.Table]:
         whole = schemas.concat(parts[0])

@@ -15,6 +15,7 @@ from umbel.data._engine import stages
 
 if TYPE_CHECKING:
     from umbel.data import aggregate, datasink, datasource, expressions
+    from umbel.data._blocks import windows
 
 
 @dataclass(frozen=True)
@@ -259,7 +260,7 @@ class Window(Unary):
     partition_by: tuple[str, ...]
     order_by: tuple[str, ...]
     descending: tuple[bool, ...]
-    functions: Mapping[str, Any]  # name of the new column to a function of `_blocks.windows`
+    functions: tuple[windows.Function, ...]
 
 
 @dataclass(frozen=True, eq=False, kw_only=True)
@@ -289,8 +290,8 @@ class Join(Node):
     how: str
     left_on: tuple[str, ...]
     right_on: tuple[str, ...]
-    left_suffix: str = ""
-    right_suffix: str = "_right"
+    left_suffix: str | None = None
+    right_suffix: str | None = None
     partition_count: int | None = None
     is_broadcast: bool | None = None
 

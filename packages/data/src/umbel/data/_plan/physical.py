@@ -14,9 +14,10 @@ from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from typing import Any
 
+from umbel.data import datasink as sinks
 from umbel.data._blocks import grouping
 from umbel.data._engine import stages
-from umbel.data._plan import functions, kernels, logical
+from umbel.data._plan import functions, kernels, logical, schemas
 
 BROADCAST_BYTES_MAX = 64 * stages.MIB  # of a side of a join that goes to every task: less than a task's own block
 
@@ -24,11 +25,12 @@ BROADCAST_BYTES_MAX = 64 * stages.MIB  # of a side of a join that goes to every 
 @dataclass(frozen=True)
 class Sizes:
     """block_bytes: at which a block ends. partition_bytes: of what one reduction gets. parallelism: tasks that a read is divided
-    into at least, where it is large enough."""
+    into at least, where it is large enough. epoch: how many runs of the dataset there were before."""
 
     block_bytes: int = 128 * stages.MIB
     partition_bytes: int = 128 * stages.MIB
     parallelism: int = 2
+    epoch: int = 0
 
 
 @dataclass(frozen=True)
@@ -136,7 +138,8 @@ def _(node: logical.FromBlocks, _planner: _Planner) -> stages.Stage:
 
 @_lower.register
 def _(node: logical.Read, planner: _Planner) -> stages.Stage:
-    tasks = node.source.get_read_tasks(node.parallelism or planner.sizes.parallelism, node.limit)
+    source = node.source.with_epoch(planner.sizes.epoch)
+    tasks = source.get_read_tasks(node.parallelism or planner.sizes.parallelism, node.limit)
     return stages.Read(
         name=node.name,
         parts=[_part(task) for task in tasks],
@@ -294,6 +297,27 @@ def _(node: logical.Join, planner: _Planner) -> stages.Stage:
     sides = [kernels.ByHash(node.left_on), kernels.ByHash(node.right_on)]
     inputs = [planner.stage(one) for one in node.inputs]
     return planner.exchange(node.name, inputs, sides, kernels.Joined(node), partition_count=node.partition_count)
+
+
+@_lower.register
+def _(node: logical.Write, planner: _Planner) -> stages.Stage:
+    sink = node.sink
+
+    def commit(results: list[Any]) -> Any:
+        sink.on_write_complete(sinks.WriteResult.combine(*results))
+
+    return stages.Write(
+        name=node.name,
+        input=planner.stage(node.input),
+        write=kernels.Written(sink),
+        begin=functools.partial(sink.on_write_start, schemas.of(node.input)),
+        commit=commit,
+        abort=sink.on_write_failed,
+        compute=node.means.compute or stages.TaskPool(),
+        resources=node.means.resources,
+        bundle_rows=sink.min_rows_per_write,
+        is_kernel=type(sink).__module__.startswith("umbel.data."),
+    )
 
 
 @_lower.register

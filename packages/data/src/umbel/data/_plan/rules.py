@@ -10,6 +10,7 @@ from __future__ import annotations
 import dataclasses
 from collections.abc import Iterable, Mapping
 
+from umbel.data._blocks import grouping
 from umbel.data._expressions import nodes
 from umbel.data._expressions.expr import Expr
 from umbel.data._plan import logical, schemas
@@ -110,25 +111,19 @@ def _through_join(
     left, right = schemas.of(node.left), schemas.of(node.right)
     if left is None or right is None:
         return ((), ()), (*movable, *fixed)
-    both = {*left.names} & {*right.names}
-    only_left = {*left.names} - both | (
-        {*node.left_on} if node.left_on == node.right_on and node.how == "inner" else set()
-    )
-    only_right = {*right.names} - both
+    names = _sides_of(node, left.names, right.names)
     of_left = node.how in ("inner", "left_outer", "left_semi", "left_anti")
     of_right = node.how in ("inner", "right_outer", "right_semi", "right_anti")
-    if node.how in ("left_semi", "left_anti"):
-        only_left = {*left.names}
-    if node.how in ("right_semi", "right_anti"):
-        only_right = {*right.names}
     down: tuple[list[nodes.Node], list[nodes.Node]] = ([], [])
     stay: list[nodes.Node] = []
     for part in movable:
-        names = {*nodes.columns_of(part)}
-        if of_left and names and names <= only_left:
-            down[0].append(part)
-        elif of_right and names and names <= only_right:
-            down[1].append(part)
+        read = {one: names.get(one, ("", "")) for one in nodes.columns_of(part)}
+        sides = {side for side, _ in read.values()}
+        inner = nodes.substitute(part, {one: nodes.Column(name) for one, (_, name) in read.items()})
+        if sides == {"left"} and of_left:
+            down[0].append(inner)
+        elif sides == {"right"} and of_right:
+            down[1].append(inner)
         else:
             stay.append(part)
     return (tuple(down[0]), tuple(down[1])), (*stay, *fixed)
@@ -180,8 +175,8 @@ def _pruned(node: logical.Node, wanted: Columns) -> logical.Node:
         keys = node.keys if isinstance(node, logical.Repartition) else ()
         return node.with_inputs([_only(node.input, _with(wanted, keys))])
     if isinstance(node, logical.Aggregate):
-        columns = [one for each in node.aggregates for one in each.input_columns()]
-        return node.with_inputs([_only(node.input, frozenset((*node.keys, *columns)))])
+        columns = grouping.Grouping(node.keys, node.aggregates).input_columns()
+        return node.with_inputs([_only(node.input, None if columns is None else frozenset(columns))])
     if isinstance(node, logical.Distinct) and node.keys is not None:
         return node.with_inputs([_only(node.input, _with(wanted, node.keys))])
     if isinstance(node, logical.Join):
@@ -235,19 +230,18 @@ def _narrow_join(node: logical.Join, wanted: Columns) -> logical.Node:
     names = _sides_of(node, left.names, right.names)
     of_left = {*node.left_on} | {names[one][1] for one in wanted if one in names and names[one][0] == "left"}
     of_right = {*node.right_on} | {names[one][1] for one in wanted if one in names and names[one][0] == "right"}
-    # A name that both have keeps its suffix only while both have it.
-    both = {*left.names} & {*right.names}
-    of_left |= both & of_right
-    of_right |= both & of_left
+    # A name that both have gets its suffix only while both have it.
+    both = {*left.names} & {*right.names} - {*node.right_on}
+    of_left, of_right = of_left | both & of_right, of_right | both & of_left
     return node.with_inputs([_only(node.left, frozenset(of_left)), _only(node.right, frozenset(of_right))])
 
 
 def _sides_of(node: logical.Join, left: list[str], right: list[str]) -> Mapping[str, tuple[str, str]]:
-    """Each column of the result: of which side it is, and what it is called there."""
-    both = {*left} & {*right}
-    keys = {*node.left_on} if node.left_on == node.right_on else set()
-    found = {(f"{one}{node.left_suffix}" if one in both - keys else one): ("left", one) for one in left}
-    found |= {
-        (f"{one}{node.right_suffix}" if one in both - keys else one): ("right", one) for one in right if one not in keys
-    }
-    return found
+    """Each column of the result: of which side it is, and what it is called there. Keys of the right are not among them."""
+    if node.how.endswith(("_semi", "_anti")):
+        side, own = ("left", left) if node.how.startswith("left") else ("right", right)
+        return {one: (side, one) for one in own}
+    others = [one for one in right if one not in node.right_on]
+    both = {*left} & {*others}
+    found = {f"{one}{node.left_suffix or ''}" if one in both else one: ("left", one) for one in left}
+    return {**found, **{f"{one}{node.right_suffix or ''}" if one in both else one: ("right", one) for one in others}}

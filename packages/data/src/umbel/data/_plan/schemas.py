@@ -85,7 +85,7 @@ def _aggregate(node: logical.Aggregate, schema: pa.Schema) -> pa.Schema | None:
 
 @_when_known
 def _window(node: logical.Window, schema: pa.Schema) -> pa.Schema:
-    return windows.schema(schema, node.functions)
+    return windows.window(schema.empty_table(), node.partition_by, node.order_by, node.functions).schema
 
 
 for _kind, _rule in (
@@ -104,7 +104,7 @@ def _(node: logical.Join, inputs: list[pa.Schema | None]) -> pa.Schema | None:
     if left is None or right is None:
         return None
     suffixes = {"left_suffix": node.left_suffix, "right_suffix": node.right_suffix}
-    return joining.schema(left, right, node.how, node.left_on, node.right_on, **suffixes)
+    return joining.joined_schema(left, right, node.how, node.left_on, node.right_on, **suffixes)
 
 
 @_of_one.register

@@ -6,7 +6,6 @@ row group) must give the same rows as reading all of them.
 
 from __future__ import annotations
 
-import importlib
 import re
 from collections.abc import Mapping, Sequence
 from typing import Any, Final
@@ -15,6 +14,7 @@ import pyarrow as pa
 import pyarrow.compute as pc
 from pyarrow import fs
 
+from umbel.data._expressions import nodes, pushdown
 from umbel.data._sources import errors
 
 # What statistics decide rightly for floating point too. They do not count NaN, which is unequal to everything: of a row
@@ -29,8 +29,9 @@ def split(expr: Any, schema: pa.Schema | None, path_schema: pa.Schema) -> tuple[
     only what concerns `path_schema` can be taken."""
     if isinstance(expr, pc.Expression):
         return expr, None
-    pushdown = importlib.import_module("umbel.data._expressions.pushdown")
-    pushed, residual = pushdown.to_pyarrow(expr, schema if schema is not None else path_schema)
+    if schema is None and not {*nodes.columns_of(nodes.tree(expr))} <= {*path_schema.names}:
+        return None, expr
+    pushed, residual = pushdown.split(expr, schema if schema is not None else path_schema)
     return pushed, residual
 
 
