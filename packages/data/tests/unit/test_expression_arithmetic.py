@@ -260,6 +260,29 @@ def test_decimals_grow_as_their_result_needs_and_no_further() -> None:
         typing.field_of(col("price") // 2, schema)
 
 
+@pytest.mark.parametrize(
+    "type_", [pa.decimal32(5, 2), pa.decimal64(10, 2), pa.decimal128(10, 2), pa.decimal256(50, 2)], ids=str
+)
+def test_decimals_of_any_width_have_all_of_it(type_: pa.DataType) -> None:
+    table = pa.table(
+        {"a": pa.array([Decimal("-1.50"), None], type_), "b": pa.array([Decimal("0.25"), None], pa.decimal128(5, 2))}
+    )
+    for expr, expected in (
+        (-col("a"), Decimal("1.50")),
+        (col("a").abs(), Decimal("1.50")),
+        (col("a").sign(), -1),
+        (col("a").floor(), Decimal("-2.00")),
+        (col("a").round(), Decimal("-2.00")),
+        (col("a") + col("b"), Decimal("-1.25")),
+        (col("a") * col("b"), Decimal("-0.375")),
+        (col("a") / col("b"), -6.0),
+        (col("a") < col("b"), True),
+        (col("a").is_in([-1.5]), True),
+        (col("a").fill_null(0), Decimal("-1.50")),
+    ):
+        assert tables.computed(expr, table)[0] == expected, expr
+
+
 def test_a_decimal_divided_by_zero_is_an_error() -> None:
     table = pa.table({"a": pa.array([Decimal("1.00")], pa.decimal128(5, 2))})
     with pytest.raises(expressions.ExpressionZeroDivisionError):

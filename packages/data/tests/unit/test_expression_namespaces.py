@@ -217,10 +217,30 @@ def test_dates_times_and_zones_have_their_parts() -> None:
         (col("d").dt.strftime("%d.%m.%Y"), "29.02.2024"),
     ):
         assert tables.computed(expr, table) == [expected], expr
+    before_1970 = pa.table({"t": pa.array([-1], pa.timestamp("ms", "UTC"))})
+    assert tables.computed(col("t").dt.strftime("%Y %S"), before_1970) == ["1969 59"]
     at_utc = datetime.datetime(2024, 2, 29, 23, 30, 15, 250_000)
     plain = pa.table({"t": pa.array([at_utc], pa.timestamp("us"))})
     assert tables.computed(col("t").dt.ceil("day"), plain) == [datetime.datetime(2024, 3, 1)]
     assert tables.computed(col("t").dt.round("second"), plain) == [at_utc.replace(microsecond=0)]
+
+
+def test_zones_are_rounded_by_their_clocks_on_the_day_they_are_set_back() -> None:
+    """In Berlin, 02:30 came twice on that day: at 00:30 and at 01:30 UTC."""
+    zone = pa.timestamp("ms", "Europe/Berlin")
+    utc = [datetime.datetime(2024, 10, 27, hour, 30, 15, 250_000, datetime.timezone.utc) for hour in (0, 1, 12)]
+    table = pa.table({"z": pa.array(utc, zone)})
+
+    def moments(expr: expressions.Expr) -> list[str]:
+        return tables.computed(expr.cast(pa.timestamp("ms", "UTC")).dt.strftime("%d %H:%M"), table)
+
+    z = col("z").dt
+    assert moments(z.floor("hour")) == ["27 00:00", "27 01:00", "27 12:00"]
+    assert moments(z.ceil("hour")) == ["27 01:00", "27 02:00", "27 13:00"]
+    assert moments(z.floor("day")) == ["26 22:00"] * 3
+    assert moments(z.ceil("day")) == ["27 23:00"] * 3
+    assert tables.computed(z.strftime("%H:%M:%S"), table) == ["02:30:15", "02:30:15", "13:30:15"]
+    assert typing.field_of(z.floor("day"), table.schema).type == zone
 
 
 LISTS = st.lists(st.none() | tables.SMALL, max_size=4)

@@ -128,7 +128,11 @@ def _structs(operand: Operand, name: str) -> tuple[Value, list[str]]:
 
 
 def _is_list(type_: pa.DataType) -> bool:
-    return bool(at.is_list(type_) or at.is_large_list(type_) or at.is_fixed_size_list(type_))
+    return bool(at.is_list(type_) or at.is_large_list(type_) or at.is_fixed_size_list(type_) or _is_view(type_))
+
+
+def _is_view(type_: pa.DataType) -> bool:
+    return bool(at.is_list_view(type_) or at.is_large_list_view(type_))
 
 
 def _lists(operand: Operand, name: str) -> pa.Array:
@@ -138,13 +142,18 @@ def _lists(operand: Operand, name: str) -> pa.Array:
 
 
 def _to_list(array: pa.Array) -> pa.Array:
+    if _is_view(array.type):  # Arrow 26's own cast makes an invalid array where the last is null
+        return _gathered(array, *_bounds(array), 1)
     return array.cast(pa.list_(array.type.value_field)) if at.is_fixed_size_list(array.type) else array
 
 
 def _bounds(lists: pa.Array) -> tuple[Any, Any]:
     """Where the elements of each list begin in `lists.values`, and how many there are; a null has none."""
     offsets = lists.offsets.to_numpy().astype(np.int64)
-    starts, lengths = offsets[:-1], np.diff(offsets)
+    if _is_view(lists.type):
+        starts, lengths = offsets, lists.sizes.to_numpy().astype(np.int64)
+    else:
+        starts, lengths = offsets[:-1], np.diff(offsets)
     if lists.null_count:
         lengths = np.where(arrays.is_valid(lists), lengths, 0)
     return starts, lengths
@@ -166,7 +175,7 @@ def _compact(lists: pa.Array) -> pa.Array:
 
 def _from_offsets(like: pa.Array, offsets: Any, values: pa.Array, field: pa.Field) -> pa.Array:
     """Lists with such elements, null where `like` is."""
-    is_large = at.is_large_list(like.type)
+    is_large = at.is_large_list(like.type) or at.is_large_list_view(like.type)
     kind, type_ = (pa.LargeListArray, pa.large_list(field)) if is_large else (pa.ListArray, pa.list_(field))
     places = pa.array(offsets, pa.int64() if is_large else pa.int32())
     return kind.from_arrays(places, values, type=type_, mask=pc.is_null(like) if like.null_count else None)

@@ -40,18 +40,25 @@ class Operand(NamedTuple):
 
 
 def plain(operand: Operand) -> Operand:
-    """The same without an encoding: functions are written for values. float16 is computed with as float32."""
+    """The same without an encoding, and in no narrower a type than Arrow has functions for: float16 becomes float32."""
     type_ = operand.type
-    if at.is_dictionary(type_):
-        return plain(Operand(pc.cast(operand.value, type_.value_type), operand.is_weak))
     if at.is_run_end_encoded(type_):
         return plain(Operand(pc.run_end_decode(operand.value), operand.is_weak))
-    for is_view, to in (("is_string_view", pa.large_string()), ("is_binary_view", pa.large_binary())):
-        if hasattr(at, is_view) and getattr(at, is_view)(type_):
-            return Operand(pc.cast(operand.value, to), operand.is_weak)
+    to = _plain_type(type_)
+    return operand if to is None else plain(Operand(pc.cast(operand.value, to), operand.is_weak))
+
+
+def _plain_type(type_: pa.DataType) -> pa.DataType | None:
+    """None: it is plain."""
+    if at.is_dictionary(type_):
+        return type_.value_type
     if at.is_float16(type_):
-        return Operand(pc.cast(operand.value, pa.float32()), operand.is_weak)
-    return operand
+        return pa.float32()
+    if at.is_decimal(type_) and type_.bit_width < 128:
+        return pa.decimal128(type_.precision, type_.scale)
+    if at.is_string_view(type_):
+        return pa.large_string()
+    return pa.large_binary() if at.is_binary_view(type_) else None
 
 
 def is_text(type_: pa.DataType) -> bool:

@@ -30,6 +30,7 @@ UNITS: Final = (
     "microsecond",
     "nanosecond",
 )
+_OF_A_DAY: Final = frozenset(UNITS[UNITS.index("hour") :])
 _PER_DAY: Final = {"s": 86_400, "ms": 86_400 * 10**3, "us": 86_400 * 10**6, "ns": 86_400 * 10**9}
 
 
@@ -108,18 +109,30 @@ def strftime(args: Sequence[Operand], *, fmt: str) -> Value:
         raise errors.Problem(f".dt.strftime() takes {_kinds(False)}, got {a.type}")
     value = a.value
     if at.is_timestamp(a.type) and a.type.unit != "s":
-        value = pc.cast(pc.floor_temporal(value, unit="second"), pa.timestamp("s", a.type.tz))
+        moment = pc.cast(value, pa.timestamp(a.type.unit, a.type.tz and "UTC"))
+        value = pc.cast(
+            pc.cast(pc.floor_temporal(moment, unit="second"), pa.timestamp("s")), pa.timestamp("s", a.type.tz)
+        )
     return pc.strftime(value, format=fmt)
 
 
 def rounded(function: Callable[..., Value], name: str) -> Callable[..., Value]:
-    """To a whole number of `unit`s; of zones, by their clocks. Weeks begin on Monday."""
+    """To a whole number of `unit`s; of zones, by their clocks. Weeks begin on Monday.
+
+    What begins twice, as clocks are set back, or not at all, as they are set forward, begins at the first moment of it.
+    """
 
     def run(args: Sequence[Operand], *, unit: str) -> Value:
         (a,) = args
         if not (at.is_timestamp(a.type) or at.is_date(a.type) or at.is_time(a.type)):
             raise errors.Problem(f".dt.{name}() takes timestamps, dates and times, got {a.type}")
-        return function(a.value, unit=unit)
+        if not at.is_timestamp(a.type) or a.type.tz is None:
+            return function(a.value, unit=unit)
+        local = pc.local_timestamp(a.value)
+        moved = function(local, unit=unit)
+        if unit in _OF_A_DAY:  # by as much as the clock moves: which of two hours of one name it is, remains
+            return pc.add_checked(a.value, pc.subtract_checked(moved, local))
+        return pc.assume_timezone(moved, a.type.tz, ambiguous="earliest", nonexistent="latest")
 
     return run
 

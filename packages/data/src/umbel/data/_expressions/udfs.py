@@ -52,7 +52,7 @@ def spec_of(cls: type, args: tuple[object, ...], kwargs: dict[str, object]) -> S
 
 class _Instances:
     def __init__(self) -> None:
-        self._lock = threading.Lock()
+        self._lock = threading.RLock()  # a constructor may itself evaluate an expression
         self._made: collections.OrderedDict[Spec, Callable[..., object]] = collections.OrderedDict()
 
     def of(self, spec: Spec) -> Callable[..., object]:
@@ -113,10 +113,10 @@ def call(node: nodes.UdfCall, args: list[Operand], row_count: int) -> Value:
     plain = len(given) - len(node.keywords)
     result = node.function(*given[:plain], **dict(zip(node.keywords, given[plain:], strict=True)))
     if inspect.isawaitable(result) or inspect.isgenerator(result):
-        raise errors.Problem("returned a coroutine or generator; write a plain function, or use map_batches()")
+        raise _wrong("returned a coroutine or generator; write a plain function, or use map_batches()")
     array = _as_array(result, node.return_type)
     if len(array) != row_count:
-        raise errors.Problem(f"returned {len(array)} values for {row_count} rows; it has to return one for each row")
+        raise _wrong(f"returned {len(array)} values for {row_count} rows; it has to return one for each row")
     return array
 
 
@@ -129,7 +129,7 @@ def _argument(value: Value) -> object:
 def _as_array(result: Any, type_: pa.DataType) -> Value:
     try:
         if isinstance(result, pa.Scalar) or np.isscalar(result) or result is None:
-            raise errors.Problem(f"returned {result!r}; it has to return one value for each row")
+            raise _wrong(f"returned {result!r}; it has to return one value for each row")
         if isinstance(result, pa.Array | pa.ChunkedArray):
             return result if result.type.equals(type_) else result.cast(type_)
         if isinstance(result, np.ndarray) and isinstance(type_, pa.FixedShapeTensorType):
@@ -142,9 +142,11 @@ def _as_array(result: Any, type_: pa.DataType) -> Value:
         return pa.array(result, type_)
     except (pa.ArrowInvalid, pa.ArrowTypeError, pa.ArrowNotImplementedError) as error:
         got = getattr(result, "type", None) or getattr(result, "dtype", None) or type(result).__name__
-        raise errors.Problem(
-            f"returned {got}, which is not the {type_} that it declares: {error}", errors.ExpressionError
-        ) from error
+        raise _wrong(f"returned {got}, which is not the {type_} that it declares: {error}") from error
+
+
+def _wrong(message: str) -> errors.Problem:
+    return errors.Problem(message, errors.ExpressionError)
 
 
 def decorator(
