@@ -90,6 +90,15 @@ def test_a_value_has_one_hash_in_every_type_that_will_hold_it(value: Any, kinds:
     assert len(hashes) == 1
 
 
+@pytest.mark.parametrize("kind", [pa.float32(), pa.float64()])
+def test_zeros_are_one_key_and_nan_is_one_whatever_its_bits(kind: pa.DataType) -> None:
+    array = pa.array([-0.0, 0.0, np.nan, -np.nan, None, 1.5], kind)
+    ids = factoring.factors([array], 6).ids.tolist()
+    hashes = hashing.hash_arrays([array], 6).tolist()
+    for found in (ids, hashes):
+        assert found[0] == found[1] and found[2] == found[3] and len(set(found)) == 4
+
+
 def test_a_day_has_the_hash_of_its_midnight() -> None:
     day = pa.array([datetime.date(1960, 2, 3)])
     assert hashing.hash_arrays([day], 1) == hashing.hash_arrays([day.cast(pa.timestamp("ms"))], 1)
