@@ -46,7 +46,7 @@ def table_of(rows: list[Any], kind: pa.DataType) -> pa.Table:
     )
 
 
-@kernel_tables.checked(300)
+@kernel_tables.checked(120)
 @given(
     ON,
     ON,

@@ -20,7 +20,7 @@ def in_tree(whole: grouping.Grouping, table: pa.Table, cuts: list[int]) -> pa.Ta
     return whole.finish(whole.combine([whole.combine(partials[:2]), partials[2]]))
 
 
-@kernel_tables.checked(120)
+@kernel_tables.checked(60)
 @given(kernel_tables.tables(kernel_tables.SORTABLE), st.integers(1, 2))
 def test_groups_come_in_the_order_of_their_keys_with_their_rows_in_order(table: pa.Table, count: int) -> None:
     names = ["a", "b"][:count]
@@ -36,7 +36,7 @@ def test_groups_come_in_the_order_of_their_keys_with_their_rows_in_order(table: 
         assert kernel_tables.rows(part) == kernel_tables.rows(table.take(part.column("row")))
 
 
-@kernel_tables.checked(60)
+@kernel_tables.checked(40)
 @given(kernel_tables.tables(["list", "struct", "nested", "map", "int64"]))
 def test_keys_without_order_come_by_first_appearance(table: pa.Table) -> None:
     table = table.set_column(0, "a", pa.array([[row % 3] for row in range(table.num_rows)], pa.list_(pa.int64())))
@@ -63,7 +63,7 @@ def test_all_rows_are_one_group_without_keys() -> None:
     assert list(grouping.groups(table.slice(0, 0), [])) == []
 
 
-@kernel_tables.checked(120)
+@kernel_tables.checked(60)
 @given(kernel_tables.tables(list(kernel_tables.POOLS)), st.sampled_from(["first", "last", "any"]))
 def test_one_row_of_each_key_is_kept(table: pa.Table, keep: grouping.Keep) -> None:
     keys = kernel_tables.keys_of(table, ["a", "b"])

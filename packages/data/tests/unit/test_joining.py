@@ -55,7 +55,7 @@ ONE_SIDED = ["left_semi", "right_semi", "left_anti", "right_anti"]
 
 
 @pytest.mark.parametrize("how", OUTER)
-@kernel_tables.checked(40)
+@kernel_tables.checked(30)
 @given(tables=pairs_of_tables(list(kernel_tables.POOLS)), count=st.integers(1, 2))
 def test_rows_with_equal_keys_come_side_by_side(
     how: joining.How, tables: tuple[pa.Table, pa.Table], count: int
@@ -76,7 +76,7 @@ def test_rows_with_equal_keys_come_side_by_side(
 
 
 @pytest.mark.parametrize("how", ONE_SIDED)
-@kernel_tables.checked(40)
+@kernel_tables.checked(30)
 @given(tables=pairs_of_tables(list(kernel_tables.POOLS)))
 def test_rows_of_one_side_stay_by_whether_they_have_a_partner(
     how: joining.How, tables: tuple[pa.Table, pa.Table]
@@ -209,6 +209,16 @@ def test_tensors_come_along() -> None:
     found = joining.join(pa.table({"k": [1, 2, 3]}), pa.table({"k": [3, 1], "t": tensors}), "left_outer", ["k"])
     assert found.column("t").type == tensors.type
     assert [None if row is None else row for row in found.column("t").is_valid().to_pylist()] == [True, False, True]
+
+
+def test_tensors_can_be_keys() -> None:
+    left, right = (
+        pa.FixedShapeTensorArray.from_numpy_ndarray(np.array(rows)) for rows in ([[1, 2], [3, 4]], [[3, 4], [5, 6]])
+    )
+    found = joining.join(pa.table({"k": left, "l": [1, 2]}), pa.table({"k": right, "r": [3, 4]}), "full_outer", ["k"])
+    assert found.column("k").type == left.type
+    assert found.column("k").combine_chunks().to_numpy_ndarray().tolist() == [[1, 2], [3, 4], [5, 6]]
+    assert found.select(["l", "r"]).to_pydict() == {"l": [1, 2, None], "r": [None, 3, 4]}
 
 
 def test_wrong_arguments_are_refused() -> None:

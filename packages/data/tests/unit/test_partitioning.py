@@ -13,7 +13,7 @@ def numbers(parts: list[pa.Table]) -> list[list[int]]:
     return [part.column("row").to_pylist() for part in parts]
 
 
-@kernel_tables.checked(80)
+@kernel_tables.checked(45)
 @given(kernel_tables.tables(list(kernel_tables.POOLS)), st.integers(1, 5))
 def test_equal_keys_come_into_one_partition_and_rows_keep_their_order(table: pa.Table, count: int) -> None:
     parts = partitioning.by_hash(table, ["a", "b"], count)
@@ -27,7 +27,7 @@ def test_equal_keys_come_into_one_partition_and_rows_keep_their_order(table: pa.
         assert kernel_tables.rows(part) == kernel_tables.rows(table.take(part.column("row")))
 
 
-@kernel_tables.checked(100)
+@kernel_tables.checked(50)
 @given(kernel_tables.tables(kernel_tables.SORTABLE), st.integers(1, 5), st.booleans(), st.booleans())
 def test_ranges_in_turn_and_sorted_are_the_sorted_table(table: pa.Table, count: int, first: bool, second: bool) -> None:
     keys, descending = ["a", "b"], [first, second]

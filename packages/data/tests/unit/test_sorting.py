@@ -14,7 +14,7 @@ def order(table: pa.Table) -> list[int]:
     return table.column("row").to_pylist()
 
 
-@kernel_tables.checked(200)
+@kernel_tables.checked(90)
 @given(kernel_tables.tables(kernel_tables.SORTABLE, column_count=3), st.lists(st.booleans(), min_size=3, max_size=3))
 def test_rows_come_in_the_order_of_their_keys(table: pa.Table, directions: list[bool]) -> None:
     for count in (1, 2, 3):
@@ -25,7 +25,7 @@ def test_rows_come_in_the_order_of_their_keys(table: pa.Table, directions: list[
         assert kernel_tables.rows(found) == kernel_tables.rows(table.take(found.column("row")))
 
 
-@kernel_tables.checked(100)
+@kernel_tables.checked(50)
 @given(kernel_tables.tables(kernel_tables.SORTABLE), st.booleans(), st.integers(0, 14))
 def test_the_top_rows_are_the_first_of_the_sorted_ones(table: pa.Table, is_descending: bool, count: int) -> None:
     found = sorting.top_k(table, count, ["a", "b"], descending=[is_descending, False])
@@ -33,7 +33,7 @@ def test_the_top_rows_are_the_first_of_the_sorted_ones(table: pa.Table, is_desce
     assert order(found) == order(whole)[:count]
 
 
-@kernel_tables.checked(60)
+@kernel_tables.checked(40)
 @given(kernel_tables.tables(kernel_tables.SORTABLE), st.integers(0, 12), st.booleans())
 def test_sorted_tables_merge_to_the_sorted_whole(table: pa.Table, cut: int, is_descending: bool) -> None:
     parts = [sorting.sort(part, ["a"], descending=is_descending) for part in (table.slice(0, cut), table.slice(cut))]
@@ -65,7 +65,7 @@ def test_the_order_is_the_same_with_and_without_polars(case: str, monkeypatch: p
     assert with_polars.tolist() == without.tolist() == np.lexsort(signed[::-1]).tolist()
 
 
-@kernel_tables.checked(40)
+@kernel_tables.checked(30)
 @given(kernel_tables.tables(["int64", "float64", "string", "decimal", "timestamp", "bool"]), st.booleans())
 def test_polars_has_the_same_order(table: pa.Table, is_descending: bool) -> None:
     """Polars has NaN as the greatest number, which for descending keys comes first; apart from NaN the orders are one."""
@@ -76,7 +76,7 @@ def test_polars_has_the_same_order(table: pa.Table, is_descending: bool) -> None
     assert order(sorting.sort(table, ["a", "b"], descending=is_descending)) == theirs["row"].to_list()
 
 
-@kernel_tables.checked(40)
+@kernel_tables.checked(30)
 @given(kernel_tables.tables(["int64", "float64", "string", "date", "bool"], column_count=1), st.booleans())
 def test_pandas_has_the_same_order(table: pa.Table, is_descending: bool) -> None:
     pytest.importorskip("pandas")

@@ -39,7 +39,7 @@ def framed(rows: list[int], place: int, frame: windows.Frame) -> list[int]:
     return rows[low:high]
 
 
-@kernel_tables.checked(80)
+@kernel_tables.checked(45)
 @given(
     kernel_tables.tables(kernel_tables.SORTABLE, column_count=3),
     st.booleans(),
@@ -92,7 +92,7 @@ def test_functions_of_place_are_those_of_plain_python(
 
 
 @pytest.mark.parametrize("kind", REDUCTIONS)
-@kernel_tables.checked(80)
+@kernel_tables.checked(45)
 @given(data=st.data())
 def test_frames_reduce_as_plain_python_does(kind: str, data: st.DataObject) -> None:
     reference, pools = REDUCTIONS[kind]

@@ -65,6 +65,8 @@ def join(
             key = stacked([left_key, right_key]).take(
                 pa.array(np.where(left_rows >= 0, left_rows, left.num_rows + right_rows))
             )
+            if isinstance(left_key.type, pa.BaseExtensionType):
+                key = pa.ExtensionArray.from_storage(left_key.type, key)
             found = found.set_column(found.schema.get_field_index(name), name, key)
     return found
 

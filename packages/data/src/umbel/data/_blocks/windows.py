@@ -192,10 +192,9 @@ class _Placed:
         if pa.types.is_null(kind):
             return pa.nulls(self.row_count, pa.float64() if function.kind == "mean" else kind)
         ordered = values.take(pa.array(self.order))
-        zero = pa.scalar(0, pa.int64()).cast(pa.decimal128(38, 0)).cast(kind) if pa.types.is_decimal(kind) else None
         if ordered.null_count:
-            zero = zero if zero is not None else pa.scalar(0, pa.int64()).cast(kind)
-            ordered = ordered.fill_null(zero)
+            is_decimal = pa.types.is_decimal(kind)
+            ordered = ordered.fill_null(pa.scalar(0, kind) if is_decimal else pa.scalar(0, pa.int64()).cast(kind))
         if pa.types.is_floating(kind):
             sums = [_framed_sums(columns.numbers(ordered)[0].astype(np.float64), low, high)]
         else:
@@ -235,7 +234,8 @@ def _framed_sums(values: np.ndarray, low: np.ndarray, high: np.ndarray) -> np.nd
     places, sizes = low.copy(), high - low
     for exponent, sums in _doubled(values, np.add, low, high):
         rows = np.flatnonzero(sizes >> exponent & 1)
-        found[rows] += sums[places[rows]]
+        with np.errstate(over="ignore", invalid="ignore"):  # infinity and NaN are what they are
+            found[rows] += sums[places[rows]]
         places[rows] += 1 << exponent
     return found
 
