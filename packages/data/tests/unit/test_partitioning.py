@@ -1,63 +1,86 @@
-"""Values that paths carry."""
-
 from __future__ import annotations
 
-from typing import Any
-
+import kernel_tables
+import pyarrow as pa
 import pytest
+from hypothesis import given
+from hypothesis import strategies as st
 
-from umbel.data.datasource import Partitioning, PartitionStyle, PathPartitionFilter, PathPartitionParser
-
-
-@pytest.mark.parametrize(
-    ("path", "values"),
-    [
-        ("/d/year=2026/month=07/x.csv", {"year": "2026", "month": "07"}),
-        ("/d/other/year=2026/x=1.csv", {"year": "2026"}),
-        ("/d/name=a%2Fb%20c/x.csv", {"name": "a/b c"}),
-        ("/d/name=__HIVE_DEFAULT_PARTITION__/x.csv", {"name": None}),
-        ("/d/x.csv", {}),
-        ("/d/a=b=c/x.csv", {}),
-    ],
-)
-def test_hive_values_are_read_off_the_directories(path: str, values: dict[str, Any]) -> None:
-    assert PathPartitionParser.of(PartitionStyle.HIVE)(path) == values
+from umbel.data._blocks import partitioning, sorting
 
 
-def test_values_get_the_types_that_are_given() -> None:
-    types: dict[str, type] = {"a": int, "b": float, "c": bool}
-    parse = PathPartitionParser.of("hive", field_types=types)  # type: ignore[arg-type]  # as people write it
-    assert parse("a=1/b=2.5/c=True/d=x/f") == {"a": 1, "b": 2.5, "c": True, "d": "x"}
-    with pytest.raises(ValueError, match=r"partition 'a' of 'a=x/f' must be int, got 'x'"):
-        parse("a=x/f")
+def numbers(parts: list[pa.Table]) -> list[list[int]]:
+    return [part.column("row").to_pylist() for part in parts]
 
 
-def test_directories_are_values_of_the_fields_in_order() -> None:
-    parse = PathPartitionParser(
-        Partitioning("dir", base_dir="/data", field_names=["kind", "year"], field_types={"year": int})
-    )
-    assert parse("/data/dog/2026/x.png") == {"kind": "dog", "year": 2026}
-    assert parse("/data/x.png") == {}
-    assert parse("/elsewhere/dog/2026/x.png") == {}
-    with pytest.raises(ValueError, match=r"must have 2 partition value\(s\).*base_dir"):
-        parse("/data/dog/x.png")
+@kernel_tables.checked(80)
+@given(kernel_tables.tables(list(kernel_tables.POOLS)), st.integers(1, 5))
+def test_equal_keys_come_into_one_partition_and_rows_keep_their_order(table: pa.Table, count: int) -> None:
+    parts = partitioning.by_hash(table, ["a", "b"], count)
+    assert len(parts) == count
+    assert all(rows == sorted(rows) for rows in numbers(parts))
+    assert sorted(row for rows in numbers(parts) for row in rows) == list(range(table.num_rows))
+    places = [(key, index) for index, part in enumerate(parts) for key in kernel_tables.keys_of(part, ["a", "b"])]
+    assert len(set(places)) == len({key for key, _ in places})
+    for part in parts:
+        assert part.schema == table.schema
+        assert kernel_tables.rows(part) == kernel_tables.rows(table.take(part.column("row")))
 
 
-def test_fields_that_are_expected_must_be_there() -> None:
-    parse = PathPartitionParser.of(PartitionStyle.HIVE, field_names=["a", "b"])
-    with pytest.raises(ValueError, match=r"must have the partitions \['a', 'b'\], got \['b', 'a'\]"):
-        parse("b=1/a=2/f")
+@kernel_tables.checked(100)
+@given(kernel_tables.tables(kernel_tables.SORTABLE), st.integers(1, 5), st.booleans(), st.booleans())
+def test_ranges_in_turn_and_sorted_are_the_sorted_table(table: pa.Table, count: int, first: bool, second: bool) -> None:
+    keys, descending = ["a", "b"], [first, second]
+    bounds = sorting.boundaries([table.slice(0, 7), table.slice(7)], keys, count, descending=descending)
+    assert bounds.num_rows < count
+    parts = partitioning.by_range(table, keys, bounds, descending=descending)
+    assert len(parts) == bounds.num_rows + 1
+    together = pa.concat_tables([sorting.sort(part, keys, descending=descending) for part in parts])
+    whole = sorting.sort(table, keys, descending=descending)
+    assert together.column("row").to_pylist() == whole.column("row").to_pylist()
 
 
-def test_what_makes_no_sense_is_refused() -> None:
-    with pytest.raises(ValueError, match="style must be 'hive' or 'dir', got 'hove'"):
-        Partitioning("hove")
-    with pytest.raises(ValueError, match="needs field_names"):
-        Partitioning("dir")
-    with pytest.raises(TypeError, match="must be int, float, bool or str, got <class 'list'>"):
-        Partitioning("hive", field_types={"a": list})
+def test_a_row_equal_to_a_boundary_comes_behind_it() -> None:
+    table = pa.table({"k": [1, 5, 9, None, 5], "row": [0, 1, 2, 3, 4]})
+    assert numbers(partitioning.by_range(table, ["k"], pa.table({"k": [5, 9]}))) == [[0], [1, 4], [2, 3]]
+    assert numbers(partitioning.by_range(table, ["k"], pa.table({"k": [5]}), descending=True)) == [[2], [0, 1, 3, 4]]
 
 
-def test_a_filter_keeps_paths_by_their_values() -> None:
-    keep = PathPartitionFilter.of(lambda values: values.get("a") == "1")
-    assert keep(["a=1/x", "a=2/x", "x"]) == ["a=1/x"]
+def test_chance_is_fair_and_the_same_for_the_same_seed() -> None:
+    table = pa.table({"row": range(3000)})
+    parts = partitioning.at_random(table, 3, seed_parts=(7, 0, 1))
+    assert all(900 < part.num_rows < 1100 for part in parts)
+    assert numbers(parts) == numbers(partitioning.at_random(table, 3, seed_parts=(7, 0, 1)))
+    assert numbers(parts) != numbers(partitioning.at_random(table, 3, seed_parts=(7, 0, 2)))
+
+
+def test_rows_are_dealt_in_turn() -> None:
+    table = pa.table({"row": range(5)})
+    assert numbers(partitioning.round_robin(table, 2)) == [[0, 2, 4], [1, 3]]
+    assert numbers(partitioning.round_robin(table, 3, start=2)) == [[1, 4], [2], [0, 3]]
+
+
+def test_partitions_are_slices_of_one_gathered_table() -> None:
+    parts = partitioning.round_robin(pa.table({"row": range(64)}), 4)
+    addresses = {part.column("row").chunk(0).buffers()[1].address for part in parts}
+    assert len(addresses) == 1
+
+
+def test_one_partition_is_the_table_itself() -> None:
+    table = pa.table({"row": range(4)})
+    assert partitioning.by_hash(table, ["row"], 1) == [table]
+
+
+def test_tensors_and_tables_without_columns_are_divided_too() -> None:
+    tensors = pa.FixedShapeTensorArray.from_numpy_ndarray(__import__("numpy").arange(12.0).reshape(3, 2, 2))
+    parts = partitioning.round_robin(pa.table({"t": tensors}), 2)
+    assert parts[1].column("t").combine_chunks().to_numpy_ndarray().tolist() == [[[4.0, 5.0], [6.0, 7.0]]]
+    empty = pa.table({"row": range(5)}).select([])
+    assert [part.num_rows for part in partitioning.round_robin(empty, 2)] == [3, 2]
+
+
+def test_boundaries_of_another_type_are_cast_or_refused() -> None:
+    table = pa.table({"k": pa.array([1, 2, 3], pa.int8()), "row": [0, 1, 2]})
+    assert numbers(partitioning.by_range(table, ["k"], pa.table({"k": [2]}))) == [[0], [1, 2]]
+    with pytest.raises(pa.ArrowInvalid):
+        partitioning.by_range(table, ["k"], pa.table({"k": ["x"]}))

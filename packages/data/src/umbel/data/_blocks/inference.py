@@ -227,38 +227,42 @@ def _finest(units: Iterator[str]) -> str:
 
 
 def _structs(values: list[Any], place: _Place) -> pa.Array:
-    names = dict.fromkeys(itertools.chain.from_iterable(value for value in values if value is not None))
+    mask = _null_mask(values)
+    dicts = values if mask is None else [{} if value is None else value for value in values]
+    names = dict.fromkeys(itertools.chain.from_iterable(dicts))
     if not names:
         return pa.array(values, pa.struct([]))
     for name in names:
         if not isinstance(name, str):
-            index = next(index for index, value in enumerate(values) if value is not None and name in value)
+            index = next(index for index, value in enumerate(dicts) if name in value)
             raise TypeError(
                 f"column {place.name!r}, row {place.row(index)}: a dict has the key {_shown(name)}, and only strings name "
                 "the fields of a struct; make the keys strings, or the dict a list of pairs"
             )
-    filled = [{} if value is None else value for value in values]
     fields = [
-        _inferred([value.get(name) for value in filled], place.within(name, lambda index: index)) for name in names
+        _inferred([value.get(name) for value in dicts], place.within(name, lambda index: index)) for name in names
     ]
-    return pa.StructArray.from_arrays(fields, list(names), mask=_null_mask(values))
+    return pa.StructArray.from_arrays(fields, list(names), mask=None if mask is None else pa.array(mask))
 
 
 def _lists(values: list[Any], place: _Place) -> pa.Array:
-    lengths = np.fromiter((0 if value is None else len(value) for value in values), np.int64, len(values))
-    stops = np.cumsum(lengths)
-    flat = list(itertools.chain.from_iterable(value for value in values if value is not None))
-    bounds = stops.tolist()
-    items = _inferred(flat, place.within("item", lambda index: bisect.bisect_right(bounds, index)))
-    offsets = np.concatenate([[0], stops])
+    mask = _null_mask(values)
+    lists = values if mask is None else [() if value is None else value for value in values]
+    stops = np.cumsum(np.fromiter(map(len, lists), np.int64, len(lists)))
+    flat = list(itertools.chain.from_iterable(lists))
+    items = _inferred(flat, place.within("item", lambda index: bisect.bisect_right(stops.tolist(), index)))
     is_large = len(flat) > sizes.OFFSET_BYTES_MAX
+    offsets = pa.array(np.concatenate([[0], stops]), pa.int64() if is_large else pa.int32())
     made = pa.LargeListArray if is_large else pa.ListArray
-    return made.from_arrays(pa.array(offsets, pa.int64() if is_large else pa.int32()), items, mask=_null_mask(values))
+    return made.from_arrays(offsets, items, mask=None if mask is None else pa.array(mask))
 
 
-def _null_mask(values: list[Any]) -> pa.Array | None:
-    mask = np.fromiter((value is None for value in values), bool, len(values))
-    return pa.array(mask) if mask.any() else None
+def _null_mask(values: list[Any]) -> _Array | None:
+    """[value], whether it is None; None where none is."""
+    if type(None) not in set(map(type, values)):
+        return None
+    mask: _Array = np.array([value is None for value in values])
+    return mask
 
 
 def _scalars(values: list[Any], place: _Place) -> pa.Array:
@@ -269,10 +273,12 @@ def _scalars(values: list[Any], place: _Place) -> pa.Array:
     if len(dtypes) > 1 and {dtype.kind for dtype in dtypes} not in ({"m"}, {"M"}):
         return _inferred([None if value is None else value.item() for value in values], place)
     dtype = np.result_type(*dtypes)
-    is_missing = np.fromiter((value is None for value in values), bool, len(values))
+    mask = _null_mask(values)
+    if mask is None:
+        return from_numpy(np.array(values, dtype), name=place.name)
     filled = np.zeros(len(values), dtype)
-    filled[~is_missing] = [value for value in values if value is not None]
-    return from_numpy(np.ma.MaskedArray(filled, is_missing), name=place.name)
+    filled[~mask] = [value for value in values if value is not None]
+    return from_numpy(np.ma.MaskedArray(filled, mask), name=place.name)
 
 
 def _arrays(values: list[Any], place: _Place) -> pa.Array:

@@ -12,6 +12,7 @@ from collections.abc import Iterator
 from typing import Final
 
 import pyarrow as pa
+import pyarrow.compute as pc
 
 OFFSET_BYTES_MAX: Final = 2**31 - 1  # what the offsets of strings and lists, of 32 bits, can address in one array
 _WASTE_MAX: Final = (
@@ -53,6 +54,19 @@ def contiguous(column: pa.ChunkedArray, *, offset_bytes_max: int = OFFSET_BYTES_
         wide = pa.dictionary(pa.int32(), column.type.value_type, column.type.ordered)
         combined = column.cast(wide).combine_chunks()
     return combined if isinstance(combined, pa.Array) else pa.concat_arrays(combined.chunks)
+
+
+def plain(table: pa.Table, *, narrow: bool = False) -> pa.Table:
+    """The table without views and run-ends, which kernels lack functions for. narrow: and with offsets of 32 bits where they
+    suffice, for a table whose maker always has the large ones."""
+    for index, field in enumerate(table.schema):
+        column = table.column(index)
+        if pa.types.is_run_end_encoded(column.type):
+            column = pa.chunked_array([pc.run_end_decode(chunk) for chunk in column.chunks], column.type.value_type)
+        target = _plain(column.type, narrow and column.nbytes <= OFFSET_BYTES_MAX)
+        if not target.equals(field.type):
+            table = table.set_column(index, field.with_type(target), column.cast(target))
+    return table
 
 
 def split(table: pa.Table, target_bytes: int) -> Iterator[pa.Table]:
@@ -117,6 +131,31 @@ def _large(data_type: pa.DataType) -> pa.DataType:
         return pa.list_(_large_field(data_type.value_field), data_type.list_size)
     if pa.types.is_struct(data_type):
         return pa.struct([_large_field(field) for field in data_type])
+    return data_type
+
+
+def _plain(data_type: pa.DataType, narrow: bool) -> pa.DataType:
+    types = pa.types
+
+    def inside(field: pa.Field) -> pa.Field:
+        return field.with_type(_plain(field.type, narrow))
+
+    if types.is_string_view(data_type) or (narrow and types.is_large_string(data_type)):
+        return pa.string()
+    if types.is_binary_view(data_type) or (narrow and types.is_large_binary(data_type)):
+        return pa.binary()
+    if types.is_list(data_type) or types.is_list_view(data_type) or (narrow and types.is_large_list(data_type)):
+        return pa.list_(inside(data_type.value_field))
+    if types.is_large_list(data_type) or types.is_large_list_view(data_type):
+        return pa.large_list(inside(data_type.value_field))
+    if types.is_fixed_size_list(data_type):
+        return pa.list_(inside(data_type.value_field), data_type.list_size)
+    if types.is_struct(data_type):
+        return pa.struct([inside(field) for field in data_type])
+    if types.is_map(data_type):
+        return pa.map_(inside(data_type.key_field), inside(data_type.item_field))
+    if types.is_dictionary(data_type):
+        return pa.dictionary(data_type.index_type, _plain(data_type.value_type, narrow), data_type.ordered)
     return data_type
 
 

@@ -120,7 +120,7 @@ def from_numpy(stacked: np.ndarray[Any, Any]) -> pa.Array:
     Copies nothing if the array is contiguous, of the machine's byte order and not of booleans: what is written to it later
     shows in the column.
     """
-    return _fixed(_column(stacked), stacked.shape, None)
+    return from_numbers(_column(stacked), stacked.shape)
 
 
 def from_arrays(arrays: Sequence[np.ndarray[Any, Any] | None]) -> pa.Array:
@@ -138,7 +138,17 @@ def from_arrays(arrays: Sequence[np.ndarray[Any, Any] | None]) -> pa.Array:
         return from_numpy(np.stack(present))
     stacked = np.zeros((len(arrays), *first.shape), first.dtype)
     stacked[~mask] = present
-    return _fixed(_column(stacked), stacked.shape, mask)
+    return from_numbers(_column(stacked), stacked.shape, mask)
+
+
+def from_numbers(numbers: pa.Array, full_shape: Sequence[int], mask: np.ndarray[Any, Any] | None = None) -> pa.Array:
+    """full_shape: how many rows there are, and the shape of each. mask: [row], of the rows that are null, which have numbers
+    as well."""
+    row_count, size = full_shape[0], math.prod(full_shape[1:])
+    validity = None if mask is None else pa.array(~mask).buffers()[1]
+    # Not `FixedSizeListArray.from_arrays`, which cannot tell how many rows there are where the tensors are of no elements.
+    storage = pa.Array.from_buffers(pa.list_(numbers.type, size), row_count, [validity], children=[numbers])
+    return pa.ExtensionArray.from_storage(fixed_type(numbers.type, full_shape[1:]), storage)
 
 
 def to_numpy(column: pa.Array) -> np.ndarray[Any, Any]:
@@ -154,6 +164,21 @@ def to_numpy(column: pa.Array) -> np.ndarray[Any, Any]:
     for index in np.flatnonzero(column.is_valid().to_numpy(zero_copy_only=False)):
         objects[index] = tensors[index]
     return objects
+
+
+def to_lists(column: pa.Array) -> pa.Array:
+    """A column of one shape as fixed-size lists within such, one level for each axis. Copies nothing if the axes are in order."""
+    axes = shape(column.type)
+    nested = _numbers(column) if column.type.permutation is None else _column(_stacked(column))
+    for level, size in reversed(list(enumerate(axes))):
+        row_count = len(column) * math.prod(axes[:level])
+        validity = (
+            pa.array(column.is_valid().to_pylist(), pa.bool_()).buffers()[1]
+            if column.null_count and not level
+            else None
+        )
+        nested = pa.Array.from_buffers(pa.list_(nested.type, size), row_count, [validity], children=[nested])
+    return nested
 
 
 def cast(column: pa.Array, target: pa.DataType) -> pa.Array:
@@ -178,21 +203,13 @@ def cast(column: pa.Array, target: pa.DataType) -> pa.Array:
         return _ragged_of(numbers.cast(target.value_type), np.tile(full_shape[1:], (len(column), 1)), mask)
     if shape(target) != full_shape[1:] or target.permutation is not None:
         raise ValueError(f"tensors of shape {full_shape[1:]} cannot be cast to {target}")
-    return _fixed(numbers.cast(target.value_type), full_shape, mask)
+    return from_numbers(numbers.cast(target.value_type), full_shape, mask)
 
 
 def _column(stacked: np.ndarray[Any, Any]) -> pa.Array:
     """The numbers of an array in C order."""
     native = np.ascontiguousarray(stacked, stacked.dtype.newbyteorder("="))
     return pa.array(native.reshape(-1))
-
-
-def _fixed(numbers: pa.Array, full_shape: Sequence[int], mask: np.ndarray[Any, Any] | None) -> pa.Array:
-    row_count, size = full_shape[0], math.prod(full_shape[1:])
-    validity = None if mask is None else pa.array(~mask).buffers()[1]
-    # Not `FixedSizeListArray.from_arrays`, which cannot tell how many rows there are where the tensors are of no elements.
-    storage = pa.Array.from_buffers(pa.list_(numbers.type, size), row_count, [validity], children=[numbers])
-    return pa.ExtensionArray.from_storage(fixed_type(numbers.type, full_shape[1:]), storage)
 
 
 def _ragged(arrays: Sequence[np.ndarray[Any, Any]], mask: np.ndarray[Any, Any] | None) -> pa.Array:
