@@ -24,7 +24,7 @@ class AvroDatasource(files.FileBasedDatasource):
         try:
             import fastavro
         except ImportError as error:
-            raise errors.missing_library("fastavro", what="reading Avro", extra="fastavro") from error
+            raise errors.missing_library("fastavro", what="reading Avro", extra="umbel-data[avro]") from error
         rows: list[Any] = []
         for record in fastavro.reader(f):
             if not isinstance(record, dict):

@@ -19,7 +19,7 @@ import pyarrow as pa
 from umbel import exceptions
 from umbel.data import block
 from umbel.data._blocks import schemas
-from umbel.data._sources import base, errors, filesystems, listing, packing, partitioning, predicates
+from umbel.data._sources import base, bounding, errors, filesystems, listing, packing, partitioning, predicates
 
 PATH_COLUMN: Final = "path"
 _LOOKED_AT: Final = "the files that were looked at first"
@@ -281,10 +281,16 @@ class _Read:
             self._schema = pa.schema([field for field in schema if field.name in kept])
 
     def __call__(self) -> Iterator[pa.Table]:
+        tables = self._unfiltered()
+        if self._source._filter is not None:  # which costs a call the same for many rows as for few
+            tables = bounding.blocks(tables, target_bytes=PIECE_BYTES)
+        return map(self._selected, tables)
+
+    def _unfiltered(self) -> Iterator[pa.Table]:
         expected: pa.Schema | None = None
         expected_of = ""
         if self._schema is not None:
-            yield self._selected(pa.Table.from_batches([], self._schema))  # what says the types where there are no rows
+            yield pa.Table.from_batches([], self._schema)  # what says the types where there are no rows
         for unit in self._units:
             for table in self._tables(unit):
                 if self._schema is not None:
@@ -293,7 +299,7 @@ class _Read:
                     expected, expected_of = table.schema, repr(unit.path)
                 else:
                     expected = schemas.unify([(expected, expected_of), (table.schema, repr(unit.path))])
-                yield self._selected(table)
+                yield table
 
     def _tables(self, unit: packing.Unit) -> Iterator[pa.Table]:
         # The one place through which all goes that a bad file raises: where `on_error` will choose to go on.
