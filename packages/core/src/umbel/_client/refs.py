@@ -45,9 +45,11 @@ class RefEngine(Protocol):
 
     def get(self, refs: list[ObjectRef[Any]], timeout_s: float | None) -> list[Any]: ...
 
-    def wait_beside(self, ref: ObjectRef[Any], wait: Callable[[float | None], bool], timeout_s: float | None) -> None:
+    def wait_beside(
+        self, ref: ObjectRef[Any] | None, wait: Callable[[float | None], bool], timeout_s: float | None
+    ) -> None:
         """Call `wait` with a number of seconds until it says that what this thread waits for has come, or the time is up:
-        something that comes by way of the value of `ref`, which others who ask are told."""
+        something that comes by way of the value of `ref`, which others who ask are told, or of several, which they are not."""
 
     def get_ready(self, ref: ObjectRef[Any], *, waits: bool) -> tuple[Any] | None:
         """What `get` returns of one that is there; None if it is lost, so that its callback is to be added again. waits:

@@ -19,6 +19,7 @@ import pyarrow as pa
 import umbel
 from umbel import exceptions
 from umbel.data._engine import events, held, reports, scheduling, stages, work
+from umbel.util import completion
 
 BUDGET_PART = 0.5  # of the object store: the rest is for what else there is, and for what an exchange keeps
 RETRIES_MAX = 1  # of whole tasks, beside those of core's, which come first
@@ -48,6 +49,26 @@ class Reader:
         self.pending: tuple[Any, ...] | None = None  # the item whose block is the next one
         self.schema: pa.Schema | None = None
         self.input_files: tuple[str, ...] = ()
+
+
+def taken_from(waiting: queue.SimpleQueue[Any], timeout_s: float | None) -> Any:
+    """What comes next; None if nothing did in time. A task that waits gives its CPU back meanwhile."""
+    try:
+        return waiting.get_nowait()
+    except queue.Empty:
+        if timeout_s is not None and timeout_s <= 0.0:
+            return None
+    found: list[Any] = []
+
+    def is_there(seconds: float | None) -> bool:
+        try:
+            found.append(waiting.get(timeout=seconds))
+        except queue.Empty:
+            return False
+        return True
+
+    completion.wait_beside(is_there, timeout_s)
+    return found[0] if found else None
 
 
 class Run:
@@ -104,17 +125,13 @@ class Run:
     def step(self) -> None:
         """Wait for something to happen, and see to it, and to what else has happened meanwhile."""
         wake_s = self.machine.next_wake_s
-        try:
-            message = self.inbox.get(timeout=None if wake_s is None else max(0.0, wake_s - time.monotonic()))
-        except queue.Empty:
+        message = taken_from(self.inbox, None if wake_s is None else max(0.0, wake_s - time.monotonic()))
+        if message is None:
             self._tell(events.TimePassed(time.monotonic()))
             return
         while message is not None and not self.is_over:
             self._hear(message)
-            try:
-                message = self.inbox.get_nowait()
-            except queue.Empty:
-                break
+            message = taken_from(self.inbox, 0.0)
         if time.monotonic() - self._resources_s > RESOURCES_EVERY_S and not self.is_over:
             self._look_at_resources()
 
@@ -433,6 +450,7 @@ def collect(plan: stages.Stage, options: reports.RunOptions) -> tuple[list[held.
 
     Raises what a user's function raised as umbel.exceptions.UmbelTaskError, an instance of its class as well.
     """
+    _check_no_write(plan)
     found: list[held.View] = []
     taken: list[int] = []
 
@@ -479,6 +497,11 @@ def write(plan: stages.Write, options: reports.RunOptions) -> tuple[Any, dict[st
         run.end()
     _raise(run)
     return result, run.stats()
+
+
+def _check_no_write(plan: stages.Stage) -> None:
+    if isinstance(plan, stages.Write):
+        raise TypeError(f"{plan.name} writes, and would not be committed; run it by write()")
 
 
 def _raise(run: Run) -> None:
@@ -564,10 +587,9 @@ class _Source:
 
     def next(self, consumer: int, timeout_s: float | None) -> tuple[int, held.View] | None:
         waiting = self._queues[consumer]
-        try:
-            found = waiting.get(timeout=timeout_s)
-        except queue.Empty:
-            raise TimeoutError(f"no block came within {timeout_s} s") from None
+        found = taken_from(waiting, timeout_s)
+        if found is None:
+            raise TimeoutError(f"no block came within {timeout_s} s")
         if found is _OVER:
             waiting.put(_OVER)  # for whoever asks again
             self._thread.join()
@@ -597,6 +619,7 @@ def _drive(run: Run, queues: list[queue.SimpleQueue[Any]]) -> None:
 def stream(plan: stages.Stage, options: reports.RunOptions) -> list[Stream]:
     """Run it on a thread of its own: a stream for each consumer (one, but for a `Split`). It is a step ahead of them as far as
     the budget allows."""
+    _check_no_write(plan)
     count = plan.count if isinstance(plan, stages.Split) else 1
     source = _Source(plan, options, count)
     return [Stream(source, consumer) for consumer in range(count)]
