@@ -68,13 +68,18 @@ def test_what_a_users_function_must_not_return(function: Any, error: type[Except
         evaluate.evaluate(udf("int64")(function)(col("b")), TABLE)
 
 
-def test_what_a_users_function_raises_comes_through() -> None:
+@pytest.mark.parametrize(
+    "error", [LookupError("mine"), pa.ArrowInvalid("mine"), pa.ArrowNotImplementedError("mine")], ids=repr
+)
+def test_what_a_users_function_raises_comes_through_as_it_is(error: Exception) -> None:
     @udf("int64")
     def broken(x: pa.Array) -> pa.Array:
-        raise LookupError("mine")
+        raise error
 
-    with pytest.raises(LookupError, match="mine"):
-        evaluate.evaluate(broken(col("a")), TABLE)
+    for expr in (broken(col("a")), broken(col("a")) + 1, when(col("a") > 1).then(broken(col("a")))):
+        with pytest.raises(type(error)) as caught:
+            evaluate.evaluate(expr, TABLE)
+        assert caught.value is error
 
 
 def test_a_users_function_is_not_called_for_types_nor_for_no_rows() -> None:
@@ -91,6 +96,16 @@ def test_a_users_function_is_not_called_for_types_nor_for_no_rows() -> None:
     assert calls == []
     assert tables.computed(when(col("b") > 0).then(expr), TABLE) == [None, 2, None]
     assert calls == [2]  # only what is wanted
+
+
+def test_a_users_function_may_return_a_series() -> None:
+    pandas = pytest.importorskip("pandas")
+
+    @udf("float64")
+    def halved(x: pa.Array) -> Any:
+        return pandas.Series(x.to_pandas()) / 2
+
+    assert tables.computed(halved(col("b")), TABLE) == [0.0, 2.0, 1.0]
 
 
 def test_other_arguments_come_as_they_are() -> None:
