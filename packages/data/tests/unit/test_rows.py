@@ -78,6 +78,7 @@ ALIKE: list[tuple[list[Any], pa.DataType, list[Any]]] = [
     ([np.array(5), np.array(7)], pa.int64(), [5, 7]),
     ([(1, 2), [3]], pa.list_(pa.int64()), [[1, 2], [3]]),
     ([np.array([1, 2]), [3]], pa.list_(pa.int64()), [[1, 2], [3]]),
+    ([[np.array([5], "timedelta64[s]")]], pa.list_(pa.list_(pa.duration("s"))), [[[datetime.timedelta(seconds=5)]]]),
     ([{"a": np.array([[1, 2]])}], pa.struct({"a": pa.list_(pa.list_(pa.int64()))}), [{"a": [[1, 2]]}]),
     ([np.array(["a", "b"])], pa.list_(pa.string()), [["a", "b"]]),
     (

@@ -210,6 +210,15 @@ def test_tables_are_concatenated_in_order_without_copying_what_fits() -> None:
     assert schemas.concat([]).num_rows == 0
 
 
+def test_a_cast_that_would_leave_its_bounds_is_an_error() -> None:
+    """PyArrow 26 reads past the end of lists within lists of the null type."""
+    table = pa.table({"a": pa.array([[[None, None], [None]], [[None]]])})
+    with pytest.raises(ValueError, match="not all of it can be"):
+        schemas.conform(table, pa.schema({"a": pa.large_list(pa.list_(pa.null()))}))
+    got = schemas.conform(table, pa.schema({"a": pa.list_(pa.list_(pa.int8()))}))
+    assert got["a"].to_pylist() == table["a"].to_pylist()
+
+
 def test_tensors_of_several_shapes_are_concatenated_as_ragged() -> None:
     arrays = [np.zeros((1, 2, 2), "int8"), np.ones((2, 1, 3), "int8")]
     got = schemas.concat([pa.table({"t": tensors.from_numpy(one)}) for one in arrays] + [pa.table({"t": pa.nulls(1)})])

@@ -99,6 +99,14 @@ def test_dictionaries_that_are_too_many_for_their_indices_stay_apart_or_get_wide
     assert got.to_pylist() == table["a"].to_pylist()
 
 
+def test_dictionaries_of_narrow_floats_keep_their_values() -> None:
+    """PyArrow 26 makes 32256.0 of the NaN."""
+    chunks = [pa.array([float("nan"), 1.5], pa.float16()).dictionary_encode() for _ in range(2)]
+    got = sizes.contiguous(pa.chunked_array(chunks))
+    assert got.type == chunks[0].type
+    assert [str(value) for value in got.to_pylist()] == ["nan", "1.5", "nan", "1.5"]
+
+
 def test_columns_that_pass_the_limit_of_offsets_get_large_ones() -> None:
     text = pa.array(["abc", None, "defg"])
     inside = pa.array([{"s": ["abc"], "n": 1}, None, {"s": None, "n": 2}])

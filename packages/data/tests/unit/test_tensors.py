@@ -159,6 +159,16 @@ def test_a_null_within_a_tensor_of_integers_is_an_error_and_does_not_become_a_fl
         tensors.to_numpy(column)
 
 
+def test_numbers_of_null_rows_may_be_null_too() -> None:
+    for data_type in (tensors.fixed_type(pa.int8(), (2,)), tensors.RaggedTensorType(pa.int8(), 1)):
+        column = pa.ExtensionArray.from_storage(data_type, pa.nulls(2, data_type.storage_type))
+        assert_rows(column, [None, None])
+    arrays: list[np.ndarray[Any, Any] | None] = [numbers((2,), "int8"), None]
+    fixed = tensors.from_arrays(arrays)
+    absent = pa.ExtensionArray.from_storage(fixed.type, pa.nulls(1, fixed.type.storage_type))
+    assert_rows(pa.concat_arrays([fixed, absent]), [*arrays, None])
+
+
 @pytest.mark.parametrize(
     ("dtype", "expected"),
     [

@@ -14,7 +14,7 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 import pyarrow as pa
 
-from umbel.data._blocks import columns, restoring, sizes, tensors
+from umbel.data._blocks import columns, restoring, schemas, sizes, tensors
 
 if TYPE_CHECKING:
     import pandas as pd
@@ -87,7 +87,7 @@ def to_polars(table: pa.Table) -> pl.DataFrame:
             raise TypeError(
                 f"polars has no type for the column {field.name!r}, which is {field.type}; cast it or drop it"
             )
-        array = sizes.contiguous(column)
+        array = sizes.contiguous(schemas.cast(column, _polars_type(field.type)))
         if tensors.is_fixed(field.type):
             array = tensors.to_lists(array)
         elif isinstance(field.type, pa.BaseExtensionType):
@@ -109,14 +109,34 @@ def _special(pandas: ModuleType, column: pa.ChunkedArray) -> Any:
         return pandas.Series(columns.objects(list(columns.to_numpy(sizes.contiguous(column)))), dtype=object)
     if pa.types.is_dictionary(data_type):
         array = sizes.contiguous(column)
-        if array.dictionary.null_count or len(array.dictionary.unique()) < len(array.dictionary):
-            return array.dictionary_decode().to_pandas()  # a Categorical has each of its values once, and no null
+        values = array.dictionary
+        # A Categorical has each of its values once and no null; of other types it would lose zones, or there is none.
+        is_fit = pa.types.is_string(values.type) or pa.types.is_integer(values.type)
+        if not is_fit or values.null_count or len(values.unique()) < len(values):
+            return array.dictionary_decode().to_pandas()
         return None
     if column.null_count and (pa.types.is_integer(data_type) or pa.types.is_boolean(data_type)):
         masked: Any = columns.to_numpy(sizes.contiguous(column))
         kind = pandas.arrays.BooleanArray if pa.types.is_boolean(data_type) else pandas.arrays.IntegerArray
         return pandas.Series(kind(masked.data, masked.mask))
     return None
+
+
+def _polars_type(data_type: pa.DataType) -> pa.DataType:
+    """polars 2.1 refuses fixed-size lists with nulls, other than of plain values: they go as lists of any size."""
+
+    def inside(field: pa.Field) -> pa.Field:
+        return field.with_type(_polars_type(field.type))
+
+    if pa.types.is_fixed_size_list(data_type) and not pa.types.is_primitive(data_type.value_type):
+        return pa.list_(inside(data_type.value_field))
+    if pa.types.is_list(data_type):
+        return pa.list_(inside(data_type.value_field))
+    if pa.types.is_large_list(data_type):
+        return pa.large_list(inside(data_type.value_field))
+    if pa.types.is_struct(data_type):
+        return pa.struct([inside(field) for field in data_type])
+    return data_type
 
 
 def _is_unknown_to_polars(data_type: pa.DataType) -> bool:

@@ -68,6 +68,8 @@ def from_values(values: Sequence[object], *, name: str, data_type: pa.DataType |
     if tensors.is_tensor(data_type):
         made = _inferred([value if value is None else _as_array(value) for value in known], place)
         return sizes.contiguous(schemas.cast(pa.chunked_array([made]), data_type))
+    if pa.types.is_dictionary(data_type):  # PyArrow makes only some of them
+        return _converted(_without_missing(known), place, data_type.value_type).dictionary_encode().cast(data_type)
     return _converted(_without_missing(known), place, data_type)
 
 
@@ -159,7 +161,7 @@ def _inferred(values: list[Any], place: _Place) -> pa.Array:
         return _timedeltas(values, place)
     if kinds == {"list", "array"}:
         return _lists(
-            [value if _kind(type(value)) != "array" else _as_array(value).tolist() for value in values], place
+            [value if _kind(type(value)) != "array" else _elements(_as_array(value)) for value in values], place
         )
     _refuse_mixture(values, place, lambda value: _kind(type(value)))
 
@@ -290,7 +292,7 @@ def _arrays(values: list[Any], place: _Place) -> pa.Array:
     if present[0].ndim == 0:
         return _inferred([None if array is None else array[()] for array in arrays], place)
     if place.is_nested or any(array.dtype.kind in "OUST" or _mask(array) is not None for array in present):
-        return _lists([None if array is None else array.tolist() for array in arrays], place)
+        return _lists([None if array is None else _elements(array) for array in arrays], place)
     arrays = [None if array is None else _known_unit(array) for array in arrays]
     for index, array in enumerate(arrays):
         if array is not None and not tensors.holds(array.dtype):
@@ -305,6 +307,12 @@ def _arrays(values: list[Any], place: _Place) -> pa.Array:
             _refuse_mixture(arrays, place, lambda array: f"array of {array.dtype}")
         arrays = [None if array is None else _of_type(array, both) for array in arrays]
     return tensors.from_arrays(arrays)
+
+
+def _elements(array: _Array) -> list[Any]:
+    """Python's values, but NumPy's of times: `tolist` makes integers of nanoseconds."""
+    elements: list[Any] = list(array) if array.dtype.kind in "mM" else array.tolist()
+    return elements
 
 
 def _common_or_none(left: pa.DataType | None, right: pa.DataType) -> pa.DataType | None:

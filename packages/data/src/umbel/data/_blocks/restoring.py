@@ -7,6 +7,7 @@ type is handed out, gets that type again, if every value fits; any other type is
 
 from __future__ import annotations
 
+import re
 from typing import Any
 
 import numpy as np
@@ -66,7 +67,7 @@ def _is_image(observed: pa.DataType, original: pa.DataType, *, from_numpy: bool,
     if both(types.is_integer) or both(types.is_floating):
         return is_nested  # within lists and structs they are Python's; an ndarray has its dtype, which is meant
     if both(types.is_timestamp):
-        return bool(observed.tz == original.tz or (observed.tz is None and from_numpy))
+        return _zone(observed.tz) == _zone(original.tz) or (observed.tz is None and from_numpy)
     if types.is_date64(original):
         return bool(types.is_date32(observed) or (types.is_timestamp(observed) and observed.tz is None))
     if tensors.is_tensor(original):
@@ -75,7 +76,8 @@ def _is_image(observed: pa.DataType, original: pa.DataType, *, from_numpy: bool,
         return inside(observed, original.storage_type)
     if schemas.is_list(original):
         if tensors.is_tensor(observed):
-            return bool(observed.value_type.equals(_innermost(original, tensors.dimensions(observed))))
+            inner = _innermost(original, tensors.dimensions(observed))
+            return _is_image(observed.value_type, inner, from_numpy=True, is_nested=False)
         return schemas.is_list(observed) and inside(observed.value_type, original.value_type)
     if both(types.is_struct):
         fields = {field.name: field.type for field in original}
@@ -87,6 +89,12 @@ def _is_image(observed: pa.DataType, original: pa.DataType, *, from_numpy: bool,
     return (
         both(*is_text) or both(*is_binary) or both(types.is_decimal) or both(types.is_time) or both(types.is_duration)
     )
+
+
+def _zone(name: str | None) -> str | None:
+    """polars says Etc/GMT-1 for +01:00."""
+    offset = re.fullmatch(r"Etc/GMT([+-])(\d+)", name or "")
+    return name if offset is None else f"{'-' if offset[1] == '+' else '+'}{int(offset[2]):02}:00"
 
 
 def _innermost(lists: pa.DataType, depth: int) -> pa.DataType:
@@ -127,6 +135,10 @@ def _restored(column: pa.ChunkedArray, original: pa.DataType) -> pa.ChunkedArray
 def _cast(column: pa.ChunkedArray, original: pa.DataType) -> pa.ChunkedArray:
     if pa.types.is_null(column.type) or (tensors.is_tensor(original) and tensors.is_tensor(column.type)):
         return schemas.cast(column, original)
+    if pa.types.is_dictionary(original):
+        if pa.types.is_dictionary(column.type):
+            column = pa.chunked_array([chunk.dictionary_decode() for chunk in column.chunks], column.type.value_type)
+        return _cast(column, original.value_type).dictionary_encode().cast(original)
     if tensors.is_fixed(original):
         arrays = [_tensor_of_lists(chunk, original) for chunk in column.chunks]
     elif isinstance(original, pa.BaseExtensionType):
@@ -135,7 +147,7 @@ def _cast(column: pa.ChunkedArray, original: pa.DataType) -> pa.ChunkedArray:
     elif tensors.is_tensor(column.type):
         arrays = [_lists_of_tensors(chunk, original) for chunk in column.chunks]
     else:
-        return column.cast(original)
+        return schemas.cast(column, original)
     return pa.chunked_array(arrays, original)
 
 

@@ -154,13 +154,25 @@ def nulls(row_count: int, data_type: pa.DataType) -> pa.Array:
 
 def cast(column: pa.ChunkedArray, target: pa.DataType) -> pa.ChunkedArray:
     """Raises ArrowInvalid, a ValueError, where a value would change, and ArrowNotImplementedError where Arrow knows no way."""
+    if column.type.equals(target):
+        return column
     if pa.types.is_null(column.type):
         return pa.chunked_array([nulls(len(column), target)], target)
     if tensors.is_tensor(target):
         if not tensors.is_tensor(column.type):
             raise ValueError("only tensors can become tensors")
         return pa.chunked_array([tensors.cast(chunk, target) for chunk in column.chunks], target)
-    return column.cast(target)
+    made = column.cast(target)
+    if _has_null_type(target):
+        made.validate(
+            full=True
+        )  # PyArrow 26 makes arrays that are out of bounds of lists within lists of the null type
+    return made
+
+
+def _has_null_type(data_type: pa.DataType) -> bool:
+    is_null = pa.types.is_null(data_type)
+    return is_null or any(_has_null_type(data_type.field(index).type) for index in range(data_type.num_fields))
 
 
 def _common_field(left: pa.Field, left_origin: str, right: pa.Field, right_origin: str) -> pa.Field:

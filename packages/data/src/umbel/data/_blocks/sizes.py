@@ -14,6 +14,8 @@ from typing import Final
 import pyarrow as pa
 import pyarrow.compute as pc
 
+from umbel.data._blocks import schemas
+
 OFFSET_BYTES_MAX: Final = 2**31 - 1  # what the offsets of strings and lists, of 32 bits, can address in one array
 _WASTE_MAX: Final = (
     2.0  # a copy moves what is shown once, sending moves the rest: more waste than content is not worth sending
@@ -45,6 +47,10 @@ def contiguous(column: pa.ChunkedArray, *, offset_bytes_max: int = OFFSET_BYTES_
         return column.chunk(0)
     if column.nbytes > offset_bytes_max:
         column = column.cast(_large(column.type))
+    if pa.types.is_dictionary(column.type) and pa.types.is_float16(column.type.value_type):
+        # PyArrow 26 takes them for integers where it unites their dictionaries.
+        plain_values = pa.chunked_array([chunk.dictionary_decode() for chunk in column.chunks], column.type.value_type)
+        return contiguous(plain_values).dictionary_encode().cast(column.type)
     try:
         combined = column.combine_chunks()
     except pa.ArrowInvalid:
@@ -65,7 +71,10 @@ def plain(table: pa.Table, *, narrow: bool = False) -> pa.Table:
             column = pa.chunked_array([pc.run_end_decode(chunk) for chunk in column.chunks], column.type.value_type)
         target = _plain(column.type, narrow and column.nbytes <= OFFSET_BYTES_MAX)
         if not target.equals(field.type):
-            table = table.set_column(index, field.with_type(target), column.cast(target))
+            try:
+                table = table.set_column(index, field.with_type(target), schemas.cast(column, target))
+            except pa.ArrowInvalid:
+                pass  # it is of lists of nothing but nulls, which PyArrow cannot cast: it stays, and is right as it is
     return table
 
 
