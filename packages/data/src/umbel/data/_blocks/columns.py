@@ -109,6 +109,8 @@ def _is_text(data_type: pa.DataType) -> bool:
 def _numbers(column: pa.Array) -> list[Any]:
     if not column.null_count:
         return _listed(_plain(column))
+    if pa.types.is_floating(column.type):
+        return _with_none(column, _listed(_plain(column)))
     values = _listed(_plain(column.fill_null(False if pa.types.is_boolean(column.type) else 0)))
     return _with_none(column, values)
 

@@ -87,7 +87,7 @@ def to_polars(table: pa.Table) -> pl.DataFrame:
             raise TypeError(
                 f"polars has no type for the column {field.name!r}, which is {field.type}; cast it or drop it"
             )
-        array = sizes.contiguous(schemas.cast(column, _polars_type(field.type)))
+        array = sizes.contiguous(_for_polars(column))
         if tensors.is_fixed(field.type):
             array = tensors.to_lists(array)
         elif isinstance(field.type, pa.BaseExtensionType):
@@ -122,15 +122,20 @@ def _special(pandas: ModuleType, column: pa.ChunkedArray) -> Any:
     return None
 
 
-def _polars_type(data_type: pa.DataType) -> pa.DataType:
-    """polars 2.1 refuses fixed-size lists with nulls, other than of plain values: they go as lists of any size."""
+def _for_polars(column: pa.ChunkedArray) -> pa.ChunkedArray:
+    """polars 2.1 refuses fixed-size lists with nulls, other than columns of lists of numbers: they go as lists of any size."""
+    if pa.types.is_fixed_size_list(column.type):
+        values = column.type.value_type
+        if pa.types.is_integer(values) or pa.types.is_floating(values):
+            return column
+    return schemas.cast(column, _without_fixed_lists(column.type))
 
+
+def _without_fixed_lists(data_type: pa.DataType) -> pa.DataType:
     def inside(field: pa.Field) -> pa.Field:
-        return field.with_type(_polars_type(field.type))
+        return field.with_type(_without_fixed_lists(field.type))
 
-    if pa.types.is_fixed_size_list(data_type) and not pa.types.is_primitive(data_type.value_type):
-        return pa.list_(inside(data_type.value_field))
-    if pa.types.is_list(data_type):
+    if pa.types.is_list(data_type) or pa.types.is_fixed_size_list(data_type):
         return pa.list_(inside(data_type.value_field))
     if pa.types.is_large_list(data_type):
         return pa.large_list(inside(data_type.value_field))

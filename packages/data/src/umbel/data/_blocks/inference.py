@@ -92,7 +92,7 @@ def from_numpy(array: _Array, *, name: str) -> pa.Array:
         return pa.StructArray.from_arrays(
             fields, list(array.dtype.names), mask=None if mask is None else pa.array(mask)
         )
-    if kind not in "US" and not (tensors.holds(array.dtype) or array.dtype == "datetime64[D]"):
+    if kind not in "US" and not (tensors.holds(array.dtype) or _is_of_days(array)):
         raise TypeError(
             f"column {name!r}: Arrow has no type for NumPy's {array.dtype}; give numbers of at most 64 bits, or objects"
         )
@@ -291,7 +291,9 @@ def _arrays(values: list[Any], place: _Place) -> pa.Array:
         _refuse_mixture(arrays, place, lambda array: f"array of {array.ndim} dimensions")
     if present[0].ndim == 0:
         return _inferred([None if array is None else array[()] for array in arrays], place)
-    if place.is_nested or any(array.dtype.kind in "OUST" or _mask(array) is not None for array in present):
+    if place.is_nested or any(
+        array.dtype.kind in "OUST" or _is_of_days(array) or _mask(array) is not None for array in present
+    ):
         return _lists([None if array is None else _elements(array) for array in arrays], place)
     arrays = [None if array is None else _known_unit(array) for array in arrays]
     for index, array in enumerate(arrays):
@@ -307,6 +309,10 @@ def _arrays(values: list[Any], place: _Place) -> pa.Array:
             _refuse_mixture(arrays, place, lambda array: f"array of {array.dtype}")
         arrays = [None if array is None else _of_type(array, both) for array in arrays]
     return tensors.from_arrays(arrays)
+
+
+def _is_of_days(array: _Array) -> bool:
+    return array.dtype == "datetime64[D]" and array.ndim == 1
 
 
 def _elements(array: _Array) -> list[Any]:

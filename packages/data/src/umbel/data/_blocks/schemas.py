@@ -10,6 +10,7 @@ import functools
 from collections.abc import Iterable, Sequence
 from typing import Final
 
+import numpy as np
 import pyarrow as pa
 
 from umbel.data._blocks import tensors
@@ -162,12 +163,53 @@ def cast(column: pa.ChunkedArray, target: pa.DataType) -> pa.ChunkedArray:
         if not tensors.is_tensor(column.type):
             raise ValueError("only tensors can become tensors")
         return pa.chunked_array([tensors.cast(chunk, target) for chunk in column.chunks], target)
-    made = column.cast(target)
     if _has_null_type(target):
-        made.validate(
-            full=True
-        )  # PyArrow 26 makes arrays that are out of bounds of lists within lists of the null type
+        return pa.chunked_array([_cast_by_level(chunk, target) for chunk in column.chunks], target)
+    try:
+        return column.cast(target)
+    except (TypeError, NotImplementedError):
+        # PyArrow 17 cannot add fields to structs, nor order them.
+        return pa.chunked_array([_cast_by_level(chunk, target) for chunk in column.chunks], target)
+
+
+def _cast_by_level(array: pa.Array, target: pa.DataType) -> pa.Array:
+    """By hand where lists and structs are concerned: PyArrow 26's own cast of lists within lists, of the null type, makes arrays
+    that are out of bounds."""
+    if array.type.equals(target):
+        return array
+    if pa.types.is_null(array.type):
+        return nulls(len(array), target)
+    if pa.types.is_struct(array.type) and pa.types.is_struct(target) and target.num_fields:
+        known = dict(zip((field.name for field in array.type), array.flatten(), strict=True))
+        fields = [
+            _cast_by_level(known[field.name], field.type) if field.name in known else nulls(len(array), field.type)
+            for field in target
+        ]
+        return pa.StructArray.from_arrays(fields, fields=list(target), mask=_null_mask(array))
+    if is_list(array.type) and is_list(target):
+        return _cast_lists(array, target)
+    return array.cast(target)
+
+
+def _cast_lists(array: pa.Array, target: pa.DataType) -> pa.Array:
+    values = _cast_by_level(array.flatten(), target.value_type)
+    if pa.types.is_fixed_size_list(array.type):
+        lengths = np.where(array.is_valid().to_numpy(zero_copy_only=False), array.type.list_size, 0)
+    else:
+        lengths = array.value_lengths().fill_null(0).to_numpy()
+    offsets = np.concatenate([[0], np.cumsum(lengths)])
+    if pa.types.is_large_list(target):
+        return pa.LargeListArray.from_arrays(pa.array(offsets, pa.int64()), values, mask=_null_mask(array))
+    lists = pa.ListArray.from_arrays(pa.array(offsets, pa.int32()), values, mask=_null_mask(array))
+    if lists.type.equals(target):
+        return lists
+    made = lists.cast(target)
+    made.validate(full=True)
     return made
+
+
+def _null_mask(array: pa.Array) -> pa.Array | None:
+    return array.is_null() if array.null_count else None
 
 
 def _has_null_type(data_type: pa.DataType) -> bool:
