@@ -27,7 +27,7 @@ nox.options.sessions = ["lint", "layers", "types", "build", "tests"]
 
 ROOT = Path(__file__).parent
 PEER = "ray==2.60.*"  # what the benchmarks compare with
-SIMULATED_SEEDS = "5000"  # of most worlds (see `umbel.testing.simulation.jobs.EVERY`): less than five minutes on two cores
+SIMULATED_SEEDS = "5000"  # of most worlds (`umbel.testing.simulation.jobs.EVERY`): below five minutes on two cores
 TEST_PROCESSES_MAX = 4  # each test may start several nodes
 SOAK_MINUTES = "10"
 CHAOS_MINUTES = "10"

@@ -2,13 +2,14 @@
 
 from __future__ import annotations
 
+import queue
 from collections.abc import Iterator
 from typing import Any
 
 import pytest
 
 import umbel
-from umbel.util import as_completed, map_unordered
+from umbel.util import as_completed, map_unordered, wait_beside
 
 
 @pytest.fixture(scope="module", autouse=True, params=["native", "inline"])
@@ -130,3 +131,40 @@ def test_what_is_no_list_of_references_is_refused() -> None:
     wrong = "1"
     with pytest.raises(TypeError, match="chunk_size must be a whole number >= 1, got '1'"):
         as_completed([ref], chunk_size=wrong)
+
+
+@umbel.remote
+def numbers(n: int) -> Iterator[int]:
+    yield from range(n)
+
+
+@umbel.remote(num_cpus=2)
+def follow_by_callbacks() -> list[int]:
+    """Holds all CPUs there are, and waits for what needs one, in a queue of its own."""
+    told: queue.SimpleQueue[None] = queue.SimpleQueue()
+    stream, found = numbers.remote(3), []
+
+    def is_told(timeout_s: float | None) -> bool:
+        try:
+            told.get(timeout=timeout_s)
+        except queue.Empty:
+            return False
+        return True
+
+    while not stream.is_finished():
+        stream.add_ready_callback(lambda: told.put(None))
+        wait_beside(is_told)
+        if stream.next_ready():
+            found.append(umbel.get(next(stream)))
+    return found
+
+
+def test_task_that_waits_by_callbacks_gives_its_cpu_back() -> None:
+    assert umbel.get(follow_by_callbacks.remote(), timeout=20) == [0, 1, 2]
+
+
+def test_wait_by_callbacks_ends_with_its_time() -> None:
+    asked: list[float | None] = []
+    wait_beside(lambda timeout_s: bool(asked.append(timeout_s)), 0.01)
+    assert asked
+    assert all(timeout_s is not None and timeout_s <= 0.01 for timeout_s in asked)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import logging
 import os
 import re
 import subprocess
@@ -71,6 +72,27 @@ def test_runs_keep_every_invariant_and_leave_no_thread(machine: str) -> None:
     assert result.failure is None, runner.report(result.failure)
     assert result.run_count == len(SEEDS)
     assert [thread.name for thread in threading.enumerate() if thread not in before] == []
+
+
+@pytest.mark.parametrize("machine", ["borrows", "ownership"])
+def test_errors_that_nobody_reads_are_not_logged_by_a_thread(machine: str) -> None:
+    """It would run beside the simulation, and perhaps still after it."""
+    is_over = threading.Event()
+
+    class Slow(logging.Handler):
+        def emit(self, record: logging.LogRecord) -> None:
+            if threading.current_thread() is not threading.main_thread():
+                is_over.wait()
+
+    before = threading.enumerate()
+    handler, logger = Slow(), logging.getLogger("umbel")
+    logger.addHandler(handler)
+    try:
+        assert runner.run_seeds(machine, runner.machines()[machine], range(10)).failure is None
+        assert [thread.name for thread in threading.enumerate() if thread not in before] == []
+    finally:
+        is_over.set()
+        logger.removeHandler(handler)
 
 
 @pytest.mark.timeout(20)

@@ -488,13 +488,13 @@ class NativeEngine:
         return [waitables[i] for i in ready], [w for i, w in enumerate(waitables) if i not in chosen]
 
     def wait_beside(
-        self, ref: refs.ObjectRef[Any], wait: Callable[[float | None], bool], timeout_s: float | None
+        self, ref: refs.ObjectRef[Any] | None, wait: Callable[[float | None], bool], timeout_s: float | None
     ) -> None:
-        record = self.values.table.records.get(ref._id)
-        if record is None or self.is_closed:
+        record = None if ref is None else self.values.table.records.get(ref._id)
+        if (ref is not None and record is None) or self.is_closed:
             wait(timeout_s)
         else:
-            self.waits.wait_beside((record,), wait, timeout_s)
+            self.waits.wait_beside(() if record is None else (record,), wait, timeout_s)
 
     def stream_of(self, generator: refs.ObjectRefGenerator[Any]) -> streams.NativeStream:
         """Raises ObjectLostError for a generator of a session that has ended."""

@@ -45,9 +45,11 @@ class RefEngine(Protocol):
 
     def get(self, refs: list[ObjectRef[Any]], timeout_s: float | None) -> list[Any]: ...
 
-    def wait_beside(self, ref: ObjectRef[Any], wait: Callable[[float | None], bool], timeout_s: float | None) -> None:
+    def wait_beside(
+        self, ref: ObjectRef[Any] | None, wait: Callable[[float | None], bool], timeout_s: float | None
+    ) -> None:
         """Call `wait` with a number of seconds until it says that what this thread waits for has come, or the time is up:
-        something that comes by way of the value of `ref`, which others who ask are told."""
+        something that comes by way of the value of `ref`, which others who ask are told, or of several, which they are not."""
 
     def get_ready(self, ref: ObjectRef[Any], *, waits: bool) -> tuple[Any] | None:
         """What `get` returns of one that is there; None if it is lost, so that its callback is to be added again. waits:
@@ -353,6 +355,9 @@ class Stream(Protocol):
     def on_ready(self, callback: Callable[[], None], future: Any = None) -> None:
         """Call `callback` once, from any thread, when `is_ready`. future: as for `RefEngine.add_done_callback`."""
 
+    def wake(self) -> None:
+        """What was submitted is sent now, and answers are heard although no thread waits for them."""
+
     def close(self) -> None:
         """Nobody will read on: free what was not consumed."""
 
@@ -403,6 +408,15 @@ class ObjectRefGenerator(Generic[T_co]):
         if ref is None:
             raise StopAsyncIteration
         return ref
+
+    def add_ready_callback(self, callback: Callable[[], None]) -> None:
+        """Call `callback` once, when `next` would not wait: the next item is there, or there are no more.
+
+        At once if that is so already; else from any thread, one of the runtime's, whose work stands still meanwhile: it
+        must neither wait nor raise. So one thread can follow many generators, and other things besides.
+        """
+        self._stream.on_ready(callback)
+        self._stream.wake()
 
     if not TYPE_CHECKING:  # were they there, `yield from` would pass on to them what it should handle itself
         send, throw, close = absent.Absent(_ELSEWHERE), absent.Absent(_ELSEWHERE), absent.Absent(_ELSEWHERE)

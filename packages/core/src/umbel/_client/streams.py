@@ -285,5 +285,10 @@ class NativeStream:
                 return
         callback()
 
+    def wake(self) -> None:
+        with self._engine.lock:
+            self._engine.prepare_to_wait()
+            self._engine.reactor.poke()
+
     def close(self) -> None:
         self._engine.close_stream(self._state)

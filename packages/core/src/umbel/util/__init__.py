@@ -9,6 +9,7 @@ from umbel.util.actor_pool import ActorPool as ActorPool
 from umbel.util.check_serialize import inspect_serializability as inspect_serializability
 from umbel.util.completion import as_completed as as_completed
 from umbel.util.completion import map_unordered as map_unordered
+from umbel.util.completion import wait_beside as wait_beside
 from umbel.util.debug import disable_log_once_globally as disable_log_once_globally
 from umbel.util.debug import enable_periodic_logging as enable_periodic_logging
 from umbel.util.debug import log_once as log_once
@@ -43,4 +44,5 @@ __all__ = [
     "placement_group_table",
     "register_serializer",
     "remove_placement_group",
+    "wait_beside",
 ]

@@ -1,11 +1,12 @@
-"""Results in the order in which they become ready."""
+"""Results in the order in which they become ready, and waiting for what comes by callbacks."""
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from typing import TYPE_CHECKING, Any, Literal, ParamSpec, TypeVar, overload
 
 import umbel
+from umbel._client import current
 
 if TYPE_CHECKING:
     from umbel import ObjectRef
@@ -122,6 +123,16 @@ def map_unordered(
             f"fn must be a remote function or an actor's method, got {fn!r}; decorate it with @umbel.remote"
         )
     return _mapped(fn, items, backpressure_size, chunk_size, yield_obj_refs, timeout, fetch_local)
+
+
+def wait_beside(wait: Callable[[float | None], bool], timeout: float | None = None) -> None:
+    """Wait by means of `wait`, which is called with a number of seconds (None: for ever) and returns whether that is over: of
+    a queue, say, into which callbacks of generators or futures put what has come.
+
+    As in `umbel.get`, a task gives its CPU back meanwhile, so that what it waits for can run. Returns when `wait` says so,
+    or after `timeout` seconds.
+    """
+    current.engine().wait_beside(None, wait, timeout)
 
 
 def _mapped(

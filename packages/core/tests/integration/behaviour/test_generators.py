@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import gc
+import queue
 from typing import Any
 
 import pytest
@@ -133,6 +134,25 @@ def test_async_iteration() -> None:
         return [await ref async for ref in count.remote(4)]
 
     assert asyncio.run(main()) == [0, 1, 2, 3]
+
+
+def test_callbacks_tell_of_each_item_and_of_the_end() -> None:
+    """Though no thread waits for a result, and also of an item that is there already."""
+    told: queue.SimpleQueue[str] = queue.SimpleQueue()
+    streams = {"a": count.remote(2), "b": count.remote(1)}
+    found: dict[str, list[int]] = {"a": [], "b": []}
+    for name, stream in streams.items():
+        stream.add_ready_callback(lambda name=name: told.put(name))
+    while streams:
+        name = told.get(timeout=20)
+        ref = next(streams[name], None)
+        if ref is None:
+            del streams[name]
+            continue
+        found[name].append(umbel.get(ref))
+        streams[name].add_ready_callback(lambda name=name: told.put(name))
+    assert found == {"a": [0, 1], "b": [0]}
+    assert told.empty()
 
 
 def test_a_fixed_number_of_returns() -> None:

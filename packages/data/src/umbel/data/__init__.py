@@ -1,3 +1,82 @@
-"""Streaming datasets on Arrow: read, transform, shuffle, join, and feed to training."""
+"""Streaming datasets on Arrow: read, transform, shuffle, join, and feed to training.
+
+from umbel import data
+
+ds = data.read_parquet("orders/").filter(expr="amount > 100").groupby("customer").sum("amount")
+for batch in ds.iter_batches(batch_size=1024):
+    ...
+"""
 
 from __future__ import annotations
+
+from umbel.data._api.options import ActorPoolStrategy as ActorPoolStrategy
+from umbel.data._api.options import TaskPoolStrategy as TaskPoolStrategy
+from umbel.data.context import DataContext as DataContext
+from umbel.data.context import ExecutionOptions as ExecutionOptions
+from umbel.data.context import ExecutionResources as ExecutionResources
+from umbel.data.dataset import Dataset as Dataset
+from umbel.data.dataset import MaterializedDataset as MaterializedDataset
+from umbel.data.dataset import Schema as Schema
+from umbel.data.datasink import Datasink as Datasink
+from umbel.data.datasink import FilenameProvider as FilenameProvider
+from umbel.data.datasink import SaveMode as SaveMode
+from umbel.data.datasource import Datasource as Datasource
+from umbel.data.datasource import FileShuffleConfig as FileShuffleConfig
+from umbel.data.datasource import ReadTask as ReadTask
+from umbel.data.grouped_data import GroupedData as GroupedData
+from umbel.data.iterator import DataIterator as DataIterator
+from umbel.data.read_api import from_arrow as from_arrow
+from umbel.data.read_api import from_blocks as from_blocks
+from umbel.data.read_api import from_huggingface as from_huggingface
+from umbel.data.read_api import from_items as from_items
+from umbel.data.read_api import from_numpy as from_numpy
+from umbel.data.read_api import from_pandas as from_pandas
+from umbel.data.read_api import from_polars as from_polars
+from umbel.data.read_api import from_torch as from_torch
+from umbel.data.read_api import range as range
+from umbel.data.read_api import range_tensor as range_tensor
+from umbel.data.read_api import read_binary_files as read_binary_files
+from umbel.data.read_api import read_csv as read_csv
+from umbel.data.read_api import read_datasource as read_datasource
+from umbel.data.read_api import read_images as read_images
+from umbel.data.read_api import read_json as read_json
+from umbel.data.read_api import read_numpy as read_numpy
+from umbel.data.read_api import read_parquet as read_parquet
+from umbel.data.read_api import read_text as read_text
+
+__all__ = [
+    "ActorPoolStrategy",
+    "DataContext",
+    "DataIterator",
+    "Dataset",
+    "Datasink",
+    "Datasource",
+    "ExecutionOptions",
+    "ExecutionResources",
+    "FileShuffleConfig",
+    "FilenameProvider",
+    "GroupedData",
+    "MaterializedDataset",
+    "ReadTask",
+    "SaveMode",
+    "Schema",
+    "TaskPoolStrategy",
+    "from_arrow",
+    "from_blocks",
+    "from_huggingface",
+    "from_items",
+    "from_numpy",
+    "from_pandas",
+    "from_polars",
+    "from_torch",
+    "range",
+    "range_tensor",
+    "read_binary_files",
+    "read_csv",
+    "read_datasource",
+    "read_images",
+    "read_json",
+    "read_numpy",
+    "read_parquet",
+    "read_text",
+]

@@ -368,7 +368,7 @@ class InlineEngine:
         callback()
 
     def wait_beside(
-        self, _ref: refs.ObjectRef[Any], wait: Callable[[float | None], bool], timeout_s: float | None
+        self, _ref: refs.ObjectRef[Any] | None, wait: Callable[[float | None], bool], timeout_s: float | None
     ) -> None:
         wait(timeout_s)
 

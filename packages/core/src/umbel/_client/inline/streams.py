@@ -169,5 +169,8 @@ class Reader:
                 return
         callback()
 
+    def wake(self) -> None:
+        """Nothing is sent anywhere."""
+
     def close(self) -> None:
         self._engine.mutex.drop(self.stream)

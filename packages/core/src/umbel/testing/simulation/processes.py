@@ -25,6 +25,7 @@ from umbel._client import (
     reports,
     takeover,
     tasks,
+    troubles,
     values,
     waits,
 )
@@ -269,6 +270,7 @@ class Engine(native.NativeEngine):
                 "config": CONFIG,
             }
             super().__init__(**given)
+        self.troubles = troubles.TroubleLog(run=lambda _write: None)  # which a thread would log
 
     @property
     def dirty_links(self) -> Any:

@@ -1,1 +1,1 @@
-"""What is done with blocks, the Arrow tables of a dataset: functions of tables on one thread, which know nothing of tasks."""
+"""Blocks, which are Arrow tables, and the kernels that work on them. Nothing here knows of tasks."""

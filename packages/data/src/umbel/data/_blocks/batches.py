@@ -14,7 +14,7 @@ from typing import TYPE_CHECKING, Any, Final
 import numpy as np
 import pyarrow as pa
 
-from umbel.data._blocks import columns, frames, inference, restoring, schemas, sizes
+from umbel.data._blocks import frames, inference, restoring, schemas, sizes, unpacking
 
 if TYPE_CHECKING:
     from umbel.data import block
@@ -143,14 +143,14 @@ def _is_viewed(table: pa.Table) -> bool:
 
 
 def _to_numpy(table: pa.Table, zero_copy: bool) -> dict[str, np.ndarray[Any, Any]]:
-    arrays = (columns.to_numpy(sizes.contiguous(column)) for column in table.columns)
+    arrays = (unpacking.to_numpy(sizes.contiguous(column)) for column in table.columns)
     made = arrays if zero_copy else (_writable(array) for array in arrays)
     return dict(zip(table.column_names, made, strict=True))
 
 
 def _writable(array: np.ndarray[Any, Any]) -> np.ndarray[Any, Any]:
     if array.dtype == object:
-        return columns.objects([_writable(one) if isinstance(one, np.ndarray) else one for one in array])
+        return unpacking.objects([_writable(one) if isinstance(one, np.ndarray) else one for one in array])
     return array if array.flags.writeable and array.base is None else array.copy()
 
 

@@ -1,164 +1,215 @@
-"""A column as an ndarray, or as a list of Python's values.
+"""Columns of a table as NumPy sees them, for the kernels.
 
-No integer becomes a float on the way: where a column of integers or booleans has nulls, its ndarray is a masked one. Floats have
-NaN for null and times NaT, as everybody who uses NumPy expects. What NumPy has no dtype for is an array of objects: a string
-is a str, a list an ndarray, a struct a dict, and so on.
+A kernel asks for a column as one array (`flat`), without the wrapping that says nothing of its values (`plain`), and as
+numbers where it has a fixed width (`numbers`, and `rebuilt` for the way back). Nothing is copied where Arrow's layout is
+NumPy's already.
 """
 
 from __future__ import annotations
 
-import datetime
-from typing import Any, Final
+import difflib
+from collections.abc import Iterable, Sequence
+from typing import Final
 
 import numpy as np
 import pyarrow as pa
+import pyarrow.compute as pc
 
-from umbel.data._blocks import schemas, tensors
+OFFSET_BYTES_MAX: Final = 2**31 - 1  # what the 32-bit offsets of Arrow's strings, binaries and lists reach
+DIGITS_OF_INT64: Final = 18  # every decimal of so many digits fits
 
-_Array = np.ndarray[Any, Any]
-_FIRST_US: Final = -62_135_596_800_000_000  # of the year 1: Python's datetimes know no earlier one,
-_LAST_US: Final = 253_402_300_799_999_999  # and none after the year 9999
-_US: Final = {"s": 1_000_000, "ms": 1_000, "us": 1}  # microseconds in a unit
+_DTYPES: Final = {
+    pa.int8(): "i1",
+    pa.int16(): "i2",
+    pa.int32(): "i4",
+    pa.int64(): "i8",
+    pa.uint8(): "u1",
+    pa.uint16(): "u2",
+    pa.uint32(): "u4",
+    pa.uint64(): "u8",
+    pa.float32(): "f4",
+    pa.float64(): "f8",
+    pa.date32(): "i4",
+    pa.date64(): "i8",
+}
 
 
-def to_numpy(column: pa.Array) -> _Array:
-    """[row], or [row, ...] for tensors of one shape and for fixed-size lists of numbers without nulls.
+def require(schema: pa.Schema, names: Iterable[str], *, what: str) -> None:
+    """Raises KeyError for a name that is not in the schema, and says which one may have been meant."""
+    for name in names:
+        found = schema.names.count(name)
+        if found == 1:
+            continue
+        if found:
+            raise KeyError(f"{what} {name!r} is the name of {found} columns; rename them so that each has its own")
+        near = difflib.get_close_matches(str(name), schema.names, n=3, cutoff=0.5)
+        hint = f"did you mean {' or '.join(map(repr, near))}?" if near else f"there are {schema.names}"
+        raise KeyError(f"{what} {name!r} is not a column; {hint}")
 
-    A view of the column's memory, which cannot be written to, for numbers and times without nulls and for such tensors.
+
+def flat(column: pa.ChunkedArray | pa.Array) -> pa.Array:
+    """The column as one array. Copies only what lies in several chunks."""
+    if isinstance(column, pa.Array):
+        return column
+    if column.num_chunks == 1:
+        return column.chunk(0)
+    kind = column.type
+    if column.nbytes > OFFSET_BYTES_MAX and (pa.types.is_string(kind) or pa.types.is_binary(kind)):
+        column = column.cast(pa.large_string() if pa.types.is_string(kind) else pa.large_binary())
+    return column.combine_chunks()
+
+
+def contiguous(table: pa.Table) -> pa.Table:
+    """The table with each column in one chunk; taking rows from it needs no search for their chunk."""
+    if all(column.num_chunks == 1 for column in table.itercolumns()):
+        return table
+    return table.combine_chunks()
+
+
+def taken(table: pa.Table, rows: np.ndarray) -> pa.Table:
+    """The rows of these numbers, in this order."""
+    if not table.num_columns:  # Arrow would forget how many rows there are
+        return pa.table({"": pa.nulls(len(rows))}).select([])
+    return contiguous(table).take(pa.array(rows))
+
+
+def plain(array: pa.Array) -> pa.Array:
+    """The same values without extension, dictionary, run-ends, view or half width. Nested values stay as they are."""
+    kind = array.type
+    if isinstance(kind, pa.BaseExtensionType):
+        return plain(array.storage)
+    if pa.types.is_dictionary(kind):
+        return plain(array.cast(kind.value_type))
+    if pa.types.is_run_end_encoded(kind):
+        return plain(pc.run_end_decode(array))
+    if pa.types.is_float16(kind):
+        return array.cast(pa.float32())
+    name = str(kind)
+    if name == "string_view":
+        return _without_views(array, pa.large_string())
+    if name == "binary_view":
+        return _without_views(array, pa.large_binary())
+    if name.startswith(("decimal32", "decimal64")):
+        return array.cast(pa.decimal128(kind.precision, kind.scale))
+    return array
+
+
+def valid(array: pa.Array) -> np.ndarray | None:
+    """Which values are not null; None where none is."""
+    return None if array.null_count == 0 else array.is_valid().to_numpy(zero_copy_only=False)
+
+
+def is_number(kind: pa.DataType) -> bool:
+    """Whether `numbers` takes a plain array of this type."""
+    return _dtype(kind) is not None or pa.types.is_null(kind) or _is_short_decimal(kind)
+
+
+def numbers(array: pa.Array) -> tuple[np.ndarray, np.ndarray | None]:
+    """The values of a plain array of fixed width and which of them are valid (None: all). What stands at a null is any number.
+
+    A decimal is its unscaled integer, a time its count of units, a boolean 0 or 1.
     """
-    data_type = column.type
-    if tensors.is_tensor(data_type):
-        return tensors.to_numpy(column)
-    if isinstance(data_type, pa.BaseExtensionType):
-        return to_numpy(column.storage)
-    if pa.types.is_null(data_type):
-        return np.full(len(column), None, object)
-    if pa.types.is_integer(data_type) or pa.types.is_boolean(data_type):
-        return _plain(column) if not column.null_count else _masked(column)
-    if pa.types.is_dictionary(data_type) and not _is_text(data_type.value_type):
-        return to_numpy(column.dictionary_decode())
-    if schemas.is_list(data_type):
-        return _lists(column)
-    if pa.types.is_struct(data_type) or pa.types.is_map(data_type) or pa.types.is_union(data_type):
-        return objects(to_values(column))
-    return _plain(column)
+    kind, size = array.type, len(array)
+    if pa.types.is_null(kind):
+        return np.zeros(size, np.int64), np.zeros(size, bool)
+    if pa.types.is_boolean(kind):
+        return numbers(array.cast(pa.uint8()))
+    if _is_short_decimal(kind):
+        return words(array)[:, 0], valid(array)
+    dtype = np.dtype(_dtype(kind))
+    data = array.buffers()[1]
+    if data is None or not size:
+        return np.zeros(size, dtype), valid(array)
+    return np.frombuffer(data, dtype, size, array.offset * dtype.itemsize), valid(array)
 
 
-def to_values(column: pa.Array) -> list[Any]:
-    """What `to_pylist` says, and several times as fast for most types; but a tensor is an ndarray."""
-    data_type = column.type
-    if tensors.is_tensor(data_type):
-        return list(tensors.to_numpy(column))
-    if pa.types.is_integer(data_type) or pa.types.is_boolean(data_type) or pa.types.is_floating(data_type):
-        return _numbers(column)
-    if (
-        _is_text(data_type)
-        or pa.types.is_date32(data_type)
-        or pa.types.is_decimal(data_type)
-        or pa.types.is_time(data_type)
-    ):
-        return _listed(_plain(column))
-    if pa.types.is_timestamp(data_type) and data_type.unit != "ns":
-        return _datetimes(column)
-    if pa.types.is_dictionary(data_type):
-        values = to_values(column.dictionary) or [None]  # a null within a struct may have any index
-        return [None if index is None else values[index] for index in _numbers(column.indices)]
-    if schemas.is_list(data_type):
-        values, starts, stops = _flat(column)
-        parts = to_values(values)
-        return _with_none(column, [parts[start:stop] for start, stop in zip(starts, stops, strict=True)])
-    if pa.types.is_struct(data_type) and data_type.num_fields == len({field.name for field in data_type}) > 0:
-        names = [field.name for field in data_type]
-        fields = [to_values(field) for field in column.flatten()]
-        return _with_none(column, [dict(zip(names, row, strict=True)) for row in zip(*fields, strict=True)])
-    return list(column.to_pylist())
+def words(array: pa.Array) -> np.ndarray:
+    """[rows, 2 or 4] int64: the unscaled integers of decimals in two's complement, the least word first."""
+    width = 4 if pa.types.is_decimal256(array.type) else 2
+    data = array.buffers()[1]
+    if data is None or not len(array):
+        return np.zeros((len(array), width), np.int64)
+    return np.frombuffer(data, "<i8", len(array) * width, array.offset * width * 8).reshape(-1, width)
 
 
-def objects(values: list[Any]) -> _Array:
-    """[value], never of more axes, whatever the values are."""
-    array: _Array = np.fromiter(values, object, len(values))
-    return array
+def rebuilt(values: np.ndarray, is_valid: np.ndarray | None, kind: pa.DataType) -> pa.Array:
+    """An array of the type, of numbers as `numbers` gave them."""
+    mask = None if is_valid is None or is_valid.all() else ~is_valid
+    if pa.types.is_null(kind):
+        return pa.nulls(len(values))
+    if pa.types.is_boolean(kind):
+        return pa.array(values.astype(bool), mask=mask, from_pandas=False)
+    if _is_short_decimal(kind):
+        pairs = np.stack([values, values >> 63], axis=1).astype(np.int64)
+        return of_words(pairs, is_valid, kind)
+    array = pa.array(values.astype(_dtype(kind), copy=False), mask=mask, from_pandas=False)
+    return array if array.type == kind else array.view(kind)
 
 
-def _plain(column: pa.Array) -> _Array:
-    array: _Array = column.to_numpy(zero_copy_only=False)
-    return array
+def of_words(values: np.ndarray, is_valid: np.ndarray | None, kind: pa.DataType) -> pa.Array:
+    """Decimals of the words of their unscaled integers, as `words` gave them."""
+    data = pa.py_buffer(np.ascontiguousarray(values, "<i8"))
+    return pa.Array.from_buffers(kind, len(values), [validity(is_valid), data])
 
 
-def _listed(array: _Array) -> list[Any]:
-    values: list[Any] = array.tolist()
-    return values
+def validity(is_valid: np.ndarray | None) -> pa.Buffer | None:
+    """The bitmap that says so."""
+    return None if is_valid is None or is_valid.all() else pa.array(is_valid).buffers()[1]
 
 
-def _masked(column: pa.Array) -> _Array:
-    mask: _Array = column.is_null().to_numpy(zero_copy_only=False)
-    filled = column.fill_null(False if pa.types.is_boolean(column.type) else 0)
-    masked: _Array = np.ma.MaskedArray(_plain(filled), mask)
-    return masked
+def list_parts(array: pa.Array) -> tuple[np.ndarray, pa.Array]:
+    """Of a list, a map, or a list of one size: where each entry begins and the last one ends, and the values they lie in.
+
+    A null may have values, which are to be ignored.
+    """
+    kind = array.type
+    if pa.types.is_fixed_size_list(kind):
+        width = kind.list_size
+        offsets = np.arange(len(array) + 1, dtype=np.int64) * width
+        return offsets, array.values.slice(array.offset * width, len(array) * width)
+    offsets = numbers(array.offsets)[0].astype(np.int64)
+    if pa.types.is_map(kind):
+        values: pa.Array = pa.StructArray.from_arrays([array.keys, array.items], names=["key", "value"])
+    else:
+        values = array.values
+    return offsets - offsets[0], values.slice(int(offsets[0]), int(offsets[-1] - offsets[0]))
 
 
-def _is_text(data_type: pa.DataType) -> bool:
-    return bool(
-        pa.types.is_string(data_type)
-        or pa.types.is_large_string(data_type)
-        or pa.types.is_string_view(data_type)
-        or schemas.is_binary(data_type)
+def is_list(kind: pa.DataType) -> bool:
+    """Whether `list_parts` takes an array of this type."""
+    return any(
+        test(kind) for test in (pa.types.is_list, pa.types.is_large_list, pa.types.is_fixed_size_list, pa.types.is_map)
     )
 
 
-def _numbers(column: pa.Array) -> list[Any]:
-    if not column.null_count:
-        return _listed(_plain(column))
-    if pa.types.is_floating(column.type):
-        return _with_none(column, _listed(_plain(column)))
-    values = _listed(_plain(column.fill_null(False if pa.types.is_boolean(column.type) else 0)))
-    return _with_none(column, values)
+def concatenated(tables: Sequence[pa.Table]) -> pa.Table:
+    """The rows of all tables, which have one schema but for what Arrow widens by itself."""
+    if not tables:
+        raise ValueError("there are no tables to put together; pass at least one, which may be empty")
+    if all(table.schema.equals(tables[0].schema) for table in tables[1:]):
+        return pa.concat_tables(tables)
+    return pa.concat_tables(tables, promote_options="permissive")
 
 
-def _with_none(column: pa.Array, values: list[Any]) -> list[Any]:
-    if column.null_count:
-        for index in np.flatnonzero(_plain(column.is_null())).tolist():
-            values[index] = None
-    return values
+def _without_views(array: pa.Array, kind: pa.DataType) -> pa.Array:
+    try:
+        return array.cast(kind)
+    except pa.ArrowNotImplementedError:  # before PyArrow 18
+        return pa.array(array.to_pylist(), kind)
 
 
-def _datetimes(column: pa.Array) -> list[Any]:
-    """Python's, in the column's zone. Those that Python does not know are left to PyArrow, which says so."""
-    instants = column.cast(pa.int64()).drop_null()
-    if not len(instants):
-        return [None] * len(column)
-    numbers, factor = _plain(instants), _US[column.type.unit]
-    day_us = 86_400_000_000  # a zone may move the first and the last of them over the edge
-    if numbers.min() < (_FIRST_US + day_us) // factor or numbers.max() > (_LAST_US - day_us) // factor:
-        return list(column.to_pylist())
-    values: list[Any] = _plain(column).astype("datetime64[us]").tolist()
-    if column.type.tz is None:
-        return values
-    zone = column.drop_null()[0].as_py().tzinfo
-    utc = datetime.timezone.utc
-    return [None if value is None else value.replace(tzinfo=utc).astimezone(zone) for value in values]
+def _is_short_decimal(kind: pa.DataType) -> bool:
+    return bool(pa.types.is_decimal128(kind)) and kind.precision <= DIGITS_OF_INT64
 
 
-def _flat(column: pa.Array) -> tuple[pa.Array, list[int], list[int]]:
-    """The values of a column of lists, and where in them each list starts and stops; a null is an empty list."""
-    if pa.types.is_fixed_size_list(column.type):
-        lengths = np.where(_plain(column.is_valid()), column.type.list_size, 0)
-    else:
-        lengths = _plain(column.value_lengths().fill_null(0))
-    stops = np.cumsum(lengths, dtype=np.int64)
-    return column.flatten(), (stops - lengths).tolist(), stops.tolist()
-
-
-def _lists(column: pa.Array) -> _Array:
-    values, starts, stops = _flat(column)
-    array = to_numpy(values)
-    if (
-        pa.types.is_fixed_size_list(column.type)
-        and not column.null_count
-        and array.dtype != object
-        and array.ndim == 1
-        and not isinstance(array, np.ma.MaskedArray)
-    ):
-        return array.reshape(len(column), column.type.list_size)
-    parts: list[Any] = [array[start:stop] for start, stop in zip(starts, stops, strict=True)]
-    return objects(_with_none(column, parts))
+def _dtype(kind: pa.DataType) -> str | None:
+    found = _DTYPES.get(kind)
+    if found is not None:
+        return found
+    if pa.types.is_boolean(kind):
+        return "u1"
+    if pa.types.is_time32(kind):
+        return "i4"
+    if pa.types.is_time64(kind) or pa.types.is_timestamp(kind) or pa.types.is_duration(kind):
+        return "i8"
+    return None

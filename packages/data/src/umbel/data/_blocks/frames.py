@@ -14,7 +14,7 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 import pyarrow as pa
 
-from umbel.data._blocks import columns, restoring, schemas, sizes, tensors
+from umbel.data._blocks import restoring, schemas, sizes, tensors, unpacking
 
 if TYPE_CHECKING:
     import pandas as pd
@@ -106,7 +106,7 @@ def _special(pandas: ModuleType, column: pa.ChunkedArray) -> Any:
     """A column of the frame that PyArrow would make otherwise; None for one that it makes well."""
     data_type = column.type
     if pa.types.is_nested(data_type) or isinstance(data_type, pa.BaseExtensionType):
-        return pandas.Series(columns.objects(list(columns.to_numpy(sizes.contiguous(column)))), dtype=object)
+        return pandas.Series(unpacking.objects(list(unpacking.to_numpy(sizes.contiguous(column)))), dtype=object)
     if pa.types.is_dictionary(data_type):
         array = sizes.contiguous(column)
         values = array.dictionary
@@ -116,7 +116,7 @@ def _special(pandas: ModuleType, column: pa.ChunkedArray) -> Any:
             return array.dictionary_decode().to_pandas()
         return None
     if column.null_count and (pa.types.is_integer(data_type) or pa.types.is_boolean(data_type)):
-        masked: Any = columns.to_numpy(sizes.contiguous(column))
+        masked: Any = unpacking.to_numpy(sizes.contiguous(column))
         kind = pandas.arrays.BooleanArray if pa.types.is_boolean(data_type) else pandas.arrays.IntegerArray
         return pandas.Series(kind(masked.data, masked.mask))
     return None

@@ -15,7 +15,7 @@ import numpy as np
 import pyarrow as pa
 import pyarrow.compute as pc
 
-from umbel.data._blocks import columns, inference, schemas, sizes, tensors
+from umbel.data._blocks import inference, schemas, sizes, tensors, unpacking
 
 Arrays = Literal["columns", "lists", "none"]
 """Which values were ndarrays, whose times are those of UTC: elsewhere, a time without a zone is meant so."""
@@ -178,7 +178,7 @@ def _floats_fit(column: pa.ChunkedArray, original: pa.DataType) -> bool:
     """Whether no float would be rounded, which Arrow's checked casts do without a word."""
     observed = column.type
     if pa.types.is_floating(observed) and pa.types.is_floating(original) and observed.bit_width > original.bit_width:
-        numbers = columns.to_numpy(sizes.contiguous(column))
+        numbers = unpacking.to_numpy(sizes.contiguous(column))
         return bool(np.array_equal(numbers.astype(original.to_pandas_dtype()), numbers, equal_nan=True))
     if schemas.is_list(observed) and schemas.is_list(original):
         return _floats_fit(pc.list_flatten(column), original.value_type)

@@ -8,7 +8,7 @@ from typing import Any, Final
 
 import pyarrow as pa
 
-from umbel.data._blocks import columns, inference, sizes
+from umbel.data._blocks import inference, sizes, unpacking
 
 _WINDOW_FIRST: Final = 16  # rows converted at once: few at first, for whoever takes only some,
 _WINDOW_MAX: Final = (
@@ -53,7 +53,7 @@ def iter_rows(table: pa.Table) -> Iterator[dict[str, Any]]:
     names, start, window = table.column_names, 0, _WINDOW_FIRST
     while start < table.num_rows:
         part = table.slice(start, window)
-        values = [columns.to_values(sizes.contiguous(column)) for column in part.columns]
+        values = [unpacking.to_values(sizes.contiguous(column)) for column in part.columns]
         for row in zip(*values):  # noqa: B905  # they are of one length, and `strict` costs
             yield dict(zip(names, row))  # noqa: B905
         start, window = start + window, min(2 * window, _WINDOW_MAX)

@@ -6,8 +6,10 @@ that names the column, both types and where each came from; nothing is cut, roun
 
 from __future__ import annotations
 
+import difflib
 import functools
-from collections.abc import Iterable, Sequence
+from collections import Counter
+from collections.abc import Iterable, Mapping, Sequence
 from typing import Final
 
 import numpy as np
@@ -377,3 +379,20 @@ def _tensor(left: pa.DataType, right: pa.DataType) -> pa.DataType | None:
     if tensors.is_fixed(left) and tensors.is_fixed(right) and tensors.shape(left) == tensors.shape(right):
         return tensors.fixed_type(values, tensors.shape(left))
     return tensors.RaggedTensorType(values, ndim)
+
+
+EMPTY: Final = pa.schema([])
+
+
+def renamed(schema: pa.Schema, names: Mapping[str, str]) -> pa.Schema:
+    """Columns, old name to new; all others stay. Raises KeyError for one that is not there, ValueError for two of one name."""
+    for name in names:
+        if name not in schema.names:
+            near = difflib.get_close_matches(name, schema.names, n=3)
+            hint = f"did you mean {', '.join(map(repr, near))}?" if near else f"there are {schema.names[:20]}"
+            raise KeyError(f"there is no column {name!r} to rename; {hint}")
+    made = [one.with_name(names.get(one.name, one.name)) for one in schema]
+    doubled = [name for name, count in Counter(one.name for one in made).items() if count > 1]
+    if doubled:
+        raise ValueError(f"two columns would be called {doubled[0]!r}; rename the other one too, or drop it")
+    return pa.schema(made, schema.metadata)

@@ -1,0 +1,423 @@
+"""Methods of a dataset that add an operator. Nothing runs."""
+
+from __future__ import annotations
+
+import collections.abc
+from collections.abc import Callable, Iterable, Mapping, Sequence
+from typing import TYPE_CHECKING, Any
+
+from umbel.data import expressions
+from umbel.data._api import options
+from umbel.data._expressions import parse
+from umbel.data._plan import logical, schemas
+
+if TYPE_CHECKING:
+    from typing_extensions import Self
+
+    from umbel.data.dataset import Dataset
+    from umbel.data.grouped_data import GroupedData
+
+JOIN_TYPES = {
+    "inner": "inner",
+    "left": "left_outer",
+    "left_outer": "left_outer",
+    "right": "right_outer",
+    "right_outer": "right_outer",
+    "outer": "full_outer",
+    "full_outer": "full_outer",
+    "semi": "left_semi",
+    "left_semi": "left_semi",
+    "right_semi": "right_semi",
+    "anti": "left_anti",
+    "left_anti": "left_anti",
+    "right_anti": "right_anti",
+}
+
+
+class Transforms:
+    """See the module."""
+
+    _node: logical.Node
+
+    def _with(self, node: logical.Node) -> Dataset:
+        raise NotImplementedError
+
+    # ---- rows and batches ----
+
+    def map(
+        self,
+        fn: Callable[..., Mapping[str, Any]] | type,
+        *,
+        compute: options.ComputeStrategy | None = None,
+        fn_args: Iterable[Any] | None = None,
+        fn_kwargs: Mapping[str, Any] | None = None,
+        fn_constructor_args: Iterable[Any] | None = None,
+        fn_constructor_kwargs: Mapping[str, Any] | None = None,
+        num_cpus: float | None = None,
+        num_gpus: float | None = None,
+        memory: float | None = None,
+        concurrency: int | tuple[int, int] | None = None,
+        **ray_remote_args: Any,
+    ) -> Dataset:
+        """`fn(row)` of each row, a dictionary, gives the row in its place.
+
+        A class is made once in each actor of a pool. A coroutine function runs for several rows at once; order is kept.
+        """
+        function = _function(fn, fn_args, fn_kwargs, fn_constructor_args, fn_constructor_kwargs)
+        return self._rows("map", function, compute, concurrency, num_cpus, num_gpus, memory, ray_remote_args)
+
+    def flat_map(
+        self,
+        fn: Callable[..., Iterable[Mapping[str, Any]]] | type,
+        *,
+        compute: options.ComputeStrategy | None = None,
+        fn_args: Iterable[Any] | None = None,
+        fn_kwargs: Mapping[str, Any] | None = None,
+        fn_constructor_args: Iterable[Any] | None = None,
+        fn_constructor_kwargs: Mapping[str, Any] | None = None,
+        num_cpus: float | None = None,
+        num_gpus: float | None = None,
+        memory: float | None = None,
+        concurrency: int | tuple[int, int] | None = None,
+        **ray_remote_args: Any,
+    ) -> Dataset:
+        """As `map`, but the function gives any number of rows for each: a list, or by `yield`."""
+        function = _function(fn, fn_args, fn_kwargs, fn_constructor_args, fn_constructor_kwargs)
+        return self._rows("flat_map", function, compute, concurrency, num_cpus, num_gpus, memory, ray_remote_args)
+
+    def filter(
+        self,
+        fn: Callable[..., bool] | type | None = None,
+        expr: str | expressions.Expr | None = None,
+        *,
+        compute: options.ComputeStrategy | None = None,
+        fn_args: Iterable[Any] | None = None,
+        fn_kwargs: Mapping[str, Any] | None = None,
+        fn_constructor_args: Iterable[Any] | None = None,
+        fn_constructor_kwargs: Mapping[str, Any] | None = None,
+        num_cpus: float | None = None,
+        num_gpus: float | None = None,
+        memory: float | None = None,
+        concurrency: int | tuple[int, int] | None = None,
+        **ray_remote_args: Any,
+    ) -> Dataset:
+        """Rows for which it is true; null counts as false.
+
+        expr: an expression, or one in Python's syntax such as "price > 5 and kind in ['a', 'b']": no Python runs for a row, and
+        readers leave out what cannot match.
+        """
+        if isinstance(fn, expressions.Expr | str) and expr is None:
+            fn, expr = None, fn
+        if (fn is None) == (expr is None):
+            raise ValueError("filter takes either a function of a row or expr=, an expression; give one of them")
+        if expr is not None:
+            parsed = parse.parse(expr) if isinstance(expr, str) else expr
+            return self._with(logical.Filter(input=self._node, expression=parsed))
+        assert fn is not None
+        function = _function(fn, fn_args, fn_kwargs, fn_constructor_args, fn_constructor_kwargs)
+        return self._rows("filter", function, compute, concurrency, num_cpus, num_gpus, memory, ray_remote_args)
+
+    def _rows(
+        self,
+        kind: str,
+        function: logical.Function,
+        compute: Any,
+        concurrency: Any,
+        num_cpus: float | None,
+        num_gpus: float | None,
+        memory: float | None,
+        rest: Mapping[str, Any],
+    ) -> Dataset:
+        means = options.means(
+            function,
+            compute=compute,
+            concurrency=concurrency,
+            num_cpus=num_cpus,
+            num_gpus=num_gpus,
+            memory=memory,
+            options=rest,
+        )
+        return self._with(logical.MapRows(input=self._node, function=function, kind=kind, means=means))
+
+    def map_batches(
+        self,
+        fn: Callable[..., Any] | type,
+        *,
+        batch_size: int | str | None = None,
+        compute: options.ComputeStrategy | None = None,
+        batch_format: str | None = "default",
+        zero_copy_batch: bool = True,
+        fn_args: Iterable[Any] | None = None,
+        fn_kwargs: Mapping[str, Any] | None = None,
+        fn_constructor_args: Iterable[Any] | None = None,
+        fn_constructor_kwargs: Mapping[str, Any] | None = None,
+        num_cpus: float | None = None,
+        num_gpus: float | None = None,
+        memory: float | None = None,
+        concurrency: int | tuple[int, int] | None = None,
+        udf_modifying_row_count: bool = True,
+        **ray_remote_args: Any,
+    ) -> Dataset:
+        """`fn(batch)` of each batch gives a batch in its place, or several by `yield`.
+
+        batch_size: rows; None for whole blocks. batch_format: "numpy" (also "default"; a dictionary of arrays), "pandas",
+        "polars", "torch", "pyarrow", or None for the block as it is. zero_copy_batch: a batch may be a read-only view; False
+        gives a copy that the function may change. A batch that is returned may be of any of these kinds.
+        """
+        if batch_size == "default":
+            batch_size = None
+        if batch_size is not None and (
+            not isinstance(batch_size, int) or isinstance(batch_size, bool) or batch_size < 1
+        ):
+            raise ValueError(f"batch_size must be 1 or more rows, or None for whole blocks, got {batch_size!r}")
+        if num_gpus and batch_size is None:
+            raise ValueError("say batch_size= with num_gpus: a whole block may be more than a GPU's memory holds")
+        function = _function(fn, fn_args, fn_kwargs, fn_constructor_args, fn_constructor_kwargs)
+        means = options.means(
+            function,
+            compute=compute,
+            concurrency=concurrency,
+            num_cpus=num_cpus,
+            num_gpus=num_gpus,
+            memory=memory,
+            options=ray_remote_args,
+        )
+        return self._with(
+            logical.MapBatches(
+                input=self._node,
+                function=function,
+                batch_size=batch_size,
+                batch_format=batch_format,
+                zero_copy=zero_copy_batch,
+                changes_row_count=udf_modifying_row_count,
+                means=means,
+            )
+        )
+
+    # ---- columns ----
+
+    def with_column(self, column_name: str, expr: expressions.Expr) -> Dataset:
+        """A column out of an expression, new or in the place of the one with its name."""
+        return self.with_columns({column_name: expr})
+
+    def with_columns(self, columns: Mapping[str, expressions.Expr]) -> Dataset:
+        """Columns out of expressions, all of them of the columns that are there before."""
+        made = []
+        for name, one in columns.items():
+            if not isinstance(one, expressions.Expr):
+                raise TypeError(
+                    f"a column is made of an expression such as col('x') * 2 or lit(1), got {one!r} for {name!r}"
+                )
+            made.append(one.alias(name))
+        return self._with(logical.Project(input=self._node, expressions=(expressions.star(), *made)))
+
+    def select_columns(self, cols: str | Sequence[str | expressions.Expr]) -> Dataset:
+        """These columns, in this order."""
+        several = [cols] if isinstance(cols, str) else list(cols)
+        if not several:
+            raise ValueError("select_columns needs a column at least")
+        exprs = tuple(expressions.col(one) if isinstance(one, str) else one for one in several)
+        return self._with(logical.Project(input=self._node, expressions=exprs))
+
+    def drop_columns(self, cols: str | Sequence[str]) -> Dataset:
+        """All columns but these."""
+        dropped = options.keys("cols", cols if isinstance(cols, str) else list(cols))
+        node = logical.Project(input=self._node, expressions=(expressions.star(),), dropped=frozenset(dropped))
+        self._check_columns(dropped)
+        return self._with(node)
+
+    def rename_columns(self, names: Mapping[str, str] | Sequence[str]) -> Dataset:
+        """names: old to new; or the new names of all columns, in order."""
+        if not isinstance(names, collections.abc.Mapping):
+            schema = schemas.of(self._node)
+            if schema is None:
+                raise ValueError(
+                    "which columns there are is known after a run only; give {old name: new name} instead of a list"
+                )
+            if len(schema.names) != len(names):
+                raise ValueError(
+                    f"there are {len(schema.names)} columns, {schema.names}, got {len(names)} names: {list(names)}"
+                )
+            names = dict(zip(schema.names, names, strict=True))
+        self._check_columns(tuple(names))
+        return self._with(logical.Rename(input=self._node, names=dict(names)))
+
+    def _check_columns(self, names: Iterable[str]) -> None:
+        """Raises KeyError for one that is known not to be there."""
+        schema = schemas.of(self._node)
+        if schema is not None:
+            schemas.check_columns(names, schema)
+
+    # ---- which rows, and where ----
+
+    def limit(self, limit: int) -> Dataset:
+        """The first rows. Nothing that is behind them is read."""
+        if not isinstance(limit, int) or isinstance(limit, bool) or limit < 0:
+            raise ValueError(f"limit must be a number of rows, 0 or more, got {limit!r}")
+        return self._with(logical.Limit(input=self._node, row_count=limit))
+
+    def random_sample(self, fraction: float, *, seed: int | None = None) -> Dataset:
+        """Each row with this probability. With a seed the same rows each time, however many workers there are."""
+        if not 0 <= fraction <= 1:
+            raise ValueError(f"fraction must be from 0 to 1, got {fraction!r}")
+        return self._with(logical.Sample(input=self._node, fraction=fraction, seed=seed))
+
+    def distinct(self, on: str | Sequence[str] | None = None, *, keep: str = "first") -> Dataset:
+        """One row of those that are equal in these columns, or in all. keep: "first", "last" or "any", which is quickest."""
+        if keep not in ("first", "last", "any"):
+            raise ValueError(f"keep must be 'first', 'last' or 'any', got {keep!r}")
+        names = options.keys("on", on if on is None or isinstance(on, str) else list(on)) or None
+        if names is not None:
+            self._check_columns(names)
+        return self._with(logical.Distinct(input=self._node, keys=names, keep=keep))
+
+    drop_duplicates = distinct
+
+    def sort(
+        self,
+        key: str | Sequence[str],
+        descending: bool | Sequence[bool] = False,
+        boundaries: Sequence[Any] | None = None,
+    ) -> Dataset:
+        """By columns, the first first; rows that are equal in all keep their order."""
+        names = options.keys("key", key if isinstance(key, str) else list(key))
+        if not names:
+            raise ValueError("sort needs the name of a column at least")
+        each = (descending,) * len(names) if isinstance(descending, bool) else tuple(descending)
+        if len(each) != len(names) or not all(isinstance(one, bool) for one in each):
+            raise ValueError(
+                f"descending must be True, False or one of them for each of {list(names)}, got {descending!r}"
+            )
+        self._check_columns(names)
+        bounds = tuple(boundaries) if boundaries is not None else None
+        return self._with(logical.Sort(input=self._node, keys=names, descending=each, boundaries=bounds))
+
+    def random_shuffle(
+        self, *, seed: int | None = None, num_blocks: int | None = None, **ray_remote_args: Any
+    ) -> Dataset:
+        """All rows in another order. With a seed the same one each time, however many workers there are."""
+        means = _plain_means(ray_remote_args)
+        return self._with(logical.RandomShuffle(input=self._node, seed=seed, block_count=num_blocks, means=means))
+
+    def repartition(
+        self,
+        num_blocks: int | None = None,
+        target_num_rows_per_block: int | None = None,
+        *,
+        strict: bool = False,
+        shuffle: bool = False,
+        keys: Sequence[str] | None = None,
+        sort: bool = False,
+    ) -> Dataset:
+        """So many blocks; or blocks of so many rows, of which with `strict` only the last may have less.
+
+        shuffle: rows in random order. keys: rows that are equal in these come into one block. sort: by the keys, within each block.
+        """
+        if (num_blocks is None) == (target_num_rows_per_block is None):
+            raise ValueError("repartition takes num_blocks or target_num_rows_per_block; give one of them")
+        if target_num_rows_per_block is not None and (shuffle or keys or sort):
+            raise ValueError("shuffle, keys and sort go with num_blocks")
+        for name, value in (("num_blocks", num_blocks), ("target_num_rows_per_block", target_num_rows_per_block)):
+            if value is not None and (not isinstance(value, int) or value < 1):
+                raise ValueError(f"{name} must be 1 or more, got {value!r}")
+        return self._with(
+            logical.Repartition(
+                input=self._node,
+                block_count=num_blocks,
+                block_rows=target_num_rows_per_block,
+                is_strict=strict,
+                shuffles=shuffle,
+                keys=options.keys("keys", list(keys) if keys else None),
+                sorts=sort,
+            )
+        )
+
+    def randomize_block_order(self, *, seed: int | None = None) -> Dataset:
+        """Blocks in another order, their rows as they are: nearly a shuffle, and costs nothing."""
+        return self._with(logical.RandomizeBlocks(input=self._node, seed=seed))
+
+    # ---- several datasets ----
+
+    def union(self, *other: Dataset) -> Dataset:
+        """All rows of this one, then of the others. Columns that one has not are null there."""
+        return self._with(logical.Union(several=(self._node, *(one._node for one in other))))
+
+    def zip(self, *other: Dataset) -> Dataset:
+        """Columns side by side, of datasets with equally many rows. A name that is taken gets `_1`, `_2`, …"""
+        return self._with(logical.Zip(several=(self._node, *(one._node for one in other))))
+
+    def join(
+        self,
+        ds: Dataset,
+        join_type: str = "inner",
+        num_partitions: int | None = None,
+        on: str | Sequence[str] = ("id",),
+        right_on: str | Sequence[str] | None = None,
+        left_suffix: str | None = None,
+        right_suffix: str | None = None,
+        *,
+        broadcast: bool | None = None,
+    ) -> Dataset:
+        """Rows of both that are equal in the keys.
+
+        join_type: "inner", "left_outer", "right_outer", "full_outer", "left_semi", "right_semi", "left_anti" or "right_anti".
+        num_partitions: None to choose by size. broadcast: the right side goes whole to where the left is; None to choose by size.
+        """
+        if join_type not in JOIN_TYPES:
+            raise ValueError(
+                f"join_type must be one of {', '.join(sorted(set(JOIN_TYPES.values())))}, got {join_type!r}"
+            )
+        left_on = options.keys("on", on if isinstance(on, str) else list(on))
+        right = options.keys("right_on", right_on if right_on is None or isinstance(right_on, str) else list(right_on))
+        right = right or left_on
+        if not left_on or len(left_on) != len(right):
+            raise ValueError(f"on and right_on must name equally many columns, got {list(left_on)} and {list(right)}")
+        self._check_columns(left_on)
+        ds._check_columns(right)
+        return self._with(
+            logical.Join(
+                left=self._node,
+                right=ds._node,
+                how=JOIN_TYPES[join_type],
+                left_on=left_on,
+                right_on=right,
+                left_suffix=left_suffix,
+                right_suffix=right_suffix,
+                partition_count=num_partitions,
+                is_broadcast=broadcast,
+            )
+        )
+
+    def groupby(self, key: str | Sequence[str] | None = None, num_partitions: int | None = None) -> GroupedData:
+        """Groups of rows that are equal in these columns; None for one of all."""
+        from umbel.data.grouped_data import GroupedData
+
+        names = options.keys("key", key if key is None or isinstance(key, str) else list(key))
+        self._check_columns(names)
+        return GroupedData(self, names, num_partitions)
+
+    def copy(self) -> Self:
+        """A dataset of the same plan."""
+        return self._with(self._node)  # type: ignore[return-value]
+
+
+def _function(call: Any, args: Any, kwargs: Any, constructor_args: Any, constructor_kwargs: Any) -> logical.Function:
+    if not callable(call):
+        raise TypeError(f"a function or a class with __call__ is needed, got {call!r}")
+    if not isinstance(call, type) and (constructor_args or constructor_kwargs):
+        raise ValueError(
+            "fn_constructor_args and fn_constructor_kwargs are for a class; give a function its arguments by fn_args and fn_kwargs"
+        )
+    if isinstance(call, type) and not callable(getattr(call, "__call__", None)):  # noqa: B004 - of the class, not of the type
+        raise TypeError(f"{call.__name__} has no __call__, which is what gets the rows")
+    return logical.Function(
+        call, tuple(args or ()), dict(kwargs or {}), tuple(constructor_args or ()), dict(constructor_kwargs or {})
+    )
+
+
+def _plain_means(rest: Mapping[str, Any]) -> logical.Means:
+    from umbel.data._engine import stages
+
+    given = dict(rest)
+    cpus, gpus, memory = given.pop("num_cpus", 1.0), given.pop("num_gpus", 0.0), given.pop("memory", 0)
+    return logical.Means(None, stages.Resources(cpus, gpus, int(memory), given))

@@ -1,0 +1,59 @@
+"""Tables in the order of their keys; see `ordering` for what comes first. Every sort is stable."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+
+import numpy as np
+import pyarrow as pa
+
+from umbel.data._blocks import columns, hashing, ordering
+
+
+def sort(table: pa.Table, keys: Sequence[str], *, descending: bool | Sequence[bool] = False) -> pa.Table:
+    """Nulls come last and NaN just before them, whatever the direction; equal keys keep their order."""
+    order = ordering.argsort(ordering.codes(table, keys, descending), table.num_rows)
+    return columns.taken(table, order)
+
+
+def merge(tables: Sequence[pa.Table], keys: Sequence[str], *, descending: bool | Sequence[bool] = False) -> pa.Table:
+    """The rows of tables that are sorted already, sorted; of equal keys those of an earlier table first."""
+    return sort(columns.concatenated(tables), keys, descending=descending)
+
+
+def top_k(table: pa.Table, count: int, keys: Sequence[str], *, descending: bool | Sequence[bool] = False) -> pa.Table:
+    """The first rows of `sort`, without sorting the others."""
+    codes = ordering.codes(table, keys, descending)
+    if not codes or count >= table.num_rows:
+        return columns.taken(table, ordering.argsort(codes, table.num_rows)[:count])
+    if count < 1:
+        return table.slice(0, 0)
+    bound = np.partition(codes[0], count - 1)[count - 1]
+    rows = np.flatnonzero(codes[0] <= bound)
+    order = ordering.argsort([code[rows] for code in codes], len(rows))[:count]
+    return columns.taken(table, rows[order])
+
+
+def sample(table: pa.Table, count: int, *, seed: int | Sequence[int]) -> pa.Table:
+    """So many rows by chance, none twice, in their order; all if there are no more. The same for the same seed and number of
+    rows."""
+    if count >= table.num_rows:
+        return table
+    order = hashing.permutation(table.num_rows, seed_parts=(seed,) if isinstance(seed, int) else seed)
+    return columns.taken(table, np.sort(order[: max(count, 0)]))
+
+
+def boundaries(
+    samples: Sequence[pa.Table], keys: Sequence[str], count: int, *, descending: bool | Sequence[bool] = False
+) -> pa.Table:
+    """The keys at which `count` partitions of about equal size begin, the first one excepted: at most count - 1 rows.
+
+    samples: tables that hold the keys of some rows. None twice: where one key is frequent there are fewer partitions.
+    """
+    ordered = sort(columns.concatenated([table.select(keys) for table in samples]), keys, descending=descending)
+    if count < 2 or not ordered.num_rows:
+        return ordered.slice(0, 0)
+    places = np.arange(1, count) * ordered.num_rows // count
+    chosen = columns.taken(ordered, places[places > 0])
+    codes = ordering.codes(chosen, keys, descending)
+    return columns.taken(chosen, np.flatnonzero(ordering.starts(codes, np.arange(chosen.num_rows))))

@@ -1,0 +1,232 @@
+"""The same stages in the calling process, without a runtime: for plans of built-in kernels over little data.
+
+Lazy: a block is made when it is asked for, so that a limit stops what is above it. A worker would do the same, later.
+"""
+
+from __future__ import annotations
+
+import functools
+from collections.abc import Callable, Iterable, Iterator, Sequence
+from typing import Any
+
+import pyarrow as pa
+
+from umbel import exceptions
+from umbel.data._engine import blocks_out, events, failures, runs, stages, task_context, work
+from umbel.data._engine.events import Piece
+
+SMALL_BYTES = 64 << 20  # takes kernels a tenth of a second or so: what starting workers takes
+
+
+def is_suitable(plan: stages.Stage, small_bytes: int = SMALL_BYTES) -> bool:
+    """Whether all of it is built-in kernels, in memory here or of known size, and no more than so many bytes."""
+    size_bytes = 0
+    for stage in stages.ordered(plan):
+        if isinstance(stage, stages.Split) or not getattr(stage, "is_kernel", True):
+            return False
+        if isinstance(getattr(stage, "compute", None), stages.ActorPool):
+            return False
+        if isinstance(stage, stages.Input):
+            if not all(isinstance(block.value, pa.Table) for block in stage.blocks):
+                return False
+            size_bytes += sum(block.metadata.size_bytes for block in stage.blocks)
+        if isinstance(stage, stages.Read):
+            sizes = [part.size_bytes for part in stage.parts]
+            if any(size is None for size in sizes):
+                return False
+            size_bytes += sum(size or 0 for size in sizes)
+    return size_bytes <= small_bytes
+
+
+def tables(plan: stages.Stage) -> Iterator[pa.Table]:
+    """The blocks of the last stage. Raises as `executor` does. Of a write nothing comes: see `write`."""
+    return _Plan(plan).tables(plan)
+
+
+def write(plan: stages.Write) -> Any:
+    """What `commit` returned, or else what the tasks did."""
+    made = _Plan(plan)
+    if plan.begin is not None:
+        plan.begin()
+    try:
+        results = [
+            made.guarded(plan, events.MAP, number, functools.partial(_written, plan, bundle))
+            for number, bundle in enumerate(made.bundles(plan))
+        ]
+        return results if plan.commit is None else plan.commit(results)
+    except BaseException as error:
+        if plan.abort is not None:
+            plan.abort(error)
+        raise
+
+
+def _written(plan: stages.Write, bundle: Sequence[tuple[int, pa.Table]]) -> Any:
+    return plan.write(work.chained((table for _, table in bundle), plan.transforms))
+
+
+class _Plan:
+    """One run. kept: the blocks of stages with two consumers, which are run once."""
+
+    def __init__(self, plan: stages.Stage) -> None:
+        counts: dict[stages.Stage, int] = {}
+        for stage in stages.ordered(plan):
+            for one in stage.inputs:
+                counts[one] = counts.get(one, 0) + 1
+        self._kept: dict[stages.Stage, list[pa.Table] | None] = {
+            stage: None for stage, count in counts.items() if count > 1
+        }
+
+    def tables(self, stage: stages.Stage) -> Iterator[pa.Table]:
+        if stage not in self._kept:
+            return _KINDS[type(stage)](self, stage)
+        found = self._kept[stage]
+        if found is None:
+            found = self._kept[stage] = list(_KINDS[type(stage)](self, stage))
+        return iter(found)
+
+    def _input(self, stage: stages.Input) -> Iterator[pa.Table]:
+        for block in stage.blocks:
+            yield block.value
+
+    def _read(self, stage: stages.Read) -> Iterator[pa.Table]:
+        for number, part in enumerate(stage.parts):
+            files = part.input_files
+            context = task_context.TaskContext(stage.name, input_files=files)
+
+            def drawn(part: stages.ReadPart = part, number: int = number, context: Any = context) -> Iterator[pa.Table]:
+                for table in part.read():
+                    context.draws(number)
+                    yield table
+
+            chain = work.chained(drawn(), stage.transforms)
+            call = work.Call(events.READ, number, input_files=files)
+            yield from _guarded(stage, call, blocks_out.blocks(chain, stage.block_bytes), context)
+
+    def _map(self, stage: stages.Map) -> Iterator[pa.Table]:
+        for bundle in self.bundles(stage):
+            context = task_context.TaskContext(stage.name)
+            drawn: Iterable[pa.Table] = _drawn(bundle, context)
+            if not stage.is_steady and stage.bundle_rows is None:
+                drawn = blocks_out.merged(drawn)
+            chain = work.chained(drawn, stage.transforms)
+            slices = ((work.Slice(bundle[0][0], 0, sum(table.num_rows for _, table in bundle)),),)
+            call = work.Call(events.MAP, bundle[0][0], slices)
+            yield from _guarded(stage, call, blocks_out.blocks(chain, stage.block_bytes), context)
+
+    def bundles(self, stage: stages.Map | stages.Write) -> Iterator[list[tuple[int, pa.Table]]]:
+        """The blocks of each task with their numbers, as the scheduler puts them together if nothing is urgent."""
+        waiting: list[tuple[int, pa.Table]] = []
+        pieces: list[Piece] = []
+        for number, table in enumerate(self.tables(stage.input)):
+            pieces.append(Piece(0, 0, table.num_rows, table.nbytes, number))
+            waiting.append((number, table))
+            count, is_full = runs.bundled(pieces, stage.bundle_bytes, stage.bundle_rows)
+            if is_full:
+                yield waiting[:count]
+                del waiting[:count], pieces[:count]
+        if waiting:
+            yield waiting
+
+    def guarded(self, stage: stages.Stage, kind: str, number: int, call: Callable[[], Any]) -> Any:
+        (found,) = _guarded(stage, work.Call(kind, number), (call() for _ in range(1)), None)
+        return found
+
+    def _exchange(self, stage: stages.Exchange) -> Iterator[pa.Table]:
+        inputs = [list(self.tables(one)) for one in stage.inputs]
+        size_bytes = sum(table.nbytes for some in inputs for table in some)
+        count = stage.partition_count
+        if count is None:
+            count = min(stage.partition_count_max, max(1, -(-size_bytes // stage.partition_bytes)))
+        partitions = [inputs]
+        if count > 1:
+            partitions = self._divided(stage, inputs, count)
+        for number, of_inputs in enumerate(partitions):
+            reduced = blocks_out.blocks(stage.reduce(number, of_inputs), stage.block_bytes)
+            yield from _guarded(stage, work.Call(events.REDUCE, number), reduced, None)
+
+    def _divided(self, stage: stages.Exchange, inputs: list[list[pa.Table]], count: int) -> list[list[list[pa.Table]]]:
+        """For each partition, for each input, its tables."""
+
+        def divide() -> list[list[list[pa.Table]]]:
+            boundaries = None
+            if stage.sample is not None and stage.boundaries is not None:
+                boundaries = stage.boundaries([stage.sample(table) for table in inputs[0]], count)
+            found: list[list[list[pa.Table]]] = [[[] for _ in inputs] for _ in range(count)]
+            for at, (some, partition) in enumerate(zip(inputs, stage.partition, strict=True)):
+                for table in some:
+                    for number, shard in enumerate(partition(table, count, boundaries)):
+                        if shard.num_rows or not found[number][at]:
+                            found[number][at].append(shard)
+            return found
+
+        made: list[list[list[pa.Table]]] = self.guarded(stage, events.PARTITION, 0, divide)
+        return made
+
+    def _limit(self, stage: stages.Limit) -> Iterator[pa.Table]:
+        left = stage.row_count
+        if not left:
+            return
+        for table in self.tables(stage.input):
+            yield table if table.num_rows <= left else table.slice(0, left)
+            left -= min(left, table.num_rows)
+            if not left:
+                return
+
+    def _union(self, stage: stages.Union) -> Iterator[pa.Table]:
+        for one in stage.inputs:
+            yield from self.tables(one)
+
+    def _zip(self, stage: stages.Zip) -> Iterator[pa.Table]:
+        inputs = [list(self.tables(one)) for one in stage.inputs]
+        counts = [sum(table.num_rows for table in some) for some in inputs]
+        if len(set(counts)) > 1:
+            named = " and ".join(map(str, counts))
+            raise ValueError(f"zip() takes datasets with equally many rows, got {named}; use join() for others")
+        if not all(inputs):
+            return
+        whole = [work.whole(some) for some in inputs[1:]]
+        at = 0
+        with_rows = [table for table in inputs[0] if table.num_rows] or inputs[0][:1]
+        for number, table in enumerate(with_rows):
+            some = [table, *(one.slice(at, table.num_rows) for one in whole)]
+            at += table.num_rows
+            yield self.guarded(stage, events.ZIP, number, functools.partial(stage.combine, some))
+
+
+def _drawn(bundle: Sequence[tuple[int, pa.Table]], context: task_context.TaskContext) -> Iterator[pa.Table]:
+    for number, table in bundle:
+        context.draws(number)
+        yield table
+
+
+def _guarded(
+    stage: stages.Stage, call: work.Call, made: Iterable[Any], context: task_context.TaskContext | None
+) -> Iterator[Any]:
+    """With errors as they come from workers, and the context while a table is made."""
+    iterator = iter(made)
+    context = context or task_context.TaskContext(stage.name)
+    while True:
+        token = task_context.enter(context)
+        try:
+            table = next(iterator)
+        except StopIteration:
+            return
+        except exceptions.UmbelTaskError:  # of a stage above
+            raise
+        except Exception as error:
+            failed = failures.failure(error, stage=stage.name, on=call.on(), input_files=call.input_files)
+            raise failed.as_instanceof_cause() from None
+        finally:
+            task_context.leave(token)
+        yield table
+
+
+_KINDS: dict[type, Callable[[_Plan, Any], Iterator[pa.Table]]] = {
+    stages.Input: _Plan._input,
+    stages.Read: _Plan._read,
+    stages.Map: _Plan._map,
+    stages.Exchange: _Plan._exchange,
+    stages.Limit: _Plan._limit,
+    stages.Union: _Plan._union,
+    stages.Zip: _Plan._zip,
+}

@@ -1,0 +1,455 @@
+"""One stage as it runs: which task it could start next, and what becomes of what comes in.
+
+`peek` says what the next task would be, `take` takes its blocks out of the queues. When it is started is decided by
+`scheduling`. Limits, unions and splits have no tasks: they pass pieces on as these come (`advance`).
+"""
+
+from __future__ import annotations
+
+from collections import deque
+from collections.abc import Callable, Iterable, Sequence
+from dataclasses import dataclass, field
+from typing import Any, NamedTuple
+
+from umbel.data._engine import events, flow, learning, pools, stages
+from umbel.data._engine.events import Piece
+
+BUNDLE_PIECES_MAX = 1_000  # arguments of a task; more cost its sender and its worker more than another task
+TASKS_PER_SLOT = 2  # into so many a queue that is complete is divided, so that no worker is left alone with much
+QUICK_S = 0.005  # a stage whose tasks are this short gains nothing from several small ones at once
+
+
+class Plan(NamedTuple):
+    """A task that could be started. input_bytes: None if a read does not say how much there will be."""
+
+    kind: str
+    number: int
+    pieces: tuple[tuple[Piece, ...], ...] = ()
+    input_bytes: int | None = 0
+    partition_count: int = 0
+
+
+@dataclass
+class Attempt:
+    """One try at a task. is_paused: what it should be; was_paused: what it was told."""
+
+    number: int
+    began_s: float
+    actor: int | None = None
+    is_paused: bool = False
+    was_paused: bool = False
+    has_cpus: bool = True
+
+
+@dataclass
+class Task:
+    """One that was started and has not ended. reserved_bytes: what it may take beside the blocks that came from it."""
+
+    id: int
+    run: Run
+    plan: Plan
+    attempts: dict[int, Attempt] = field(default_factory=dict)
+    attempt_count: int = 0
+    failure_count: int = 0
+    block_count: int = 0
+    row_count: int = 0
+    output_bytes: int = 0
+    heap_bytes: int = 0  # expected
+    window_bytes: int = 0  # expected of its output, at one time
+    expected_bytes: int = 0  # of its output, in all
+
+    @property
+    def reserved_bytes(self) -> int:
+        left = max(0, self.expected_bytes - self.output_bytes)
+        return (self.heap_bytes + min(self.window_bytes, left)) * max(1, len(self.attempts))
+
+    @property
+    def is_alone(self) -> bool:
+        """It has one attempt, and had no second one beside it."""
+        return len(self.attempts) == 1 and self.attempt_count == self.failure_count + 1
+
+    @property
+    def pieces(self) -> list[Piece]:
+        return [piece for some in self.plan.pieces for piece in some]
+
+
+@dataclass
+class Stats:
+    """What a stage has done. blocked_s: for how long it could not start a task, by why."""
+
+    tasks_started: int = 0
+    tasks_ended: int = 0
+    tasks_repeated: int = 0
+    rows_in: int = 0
+    bytes_in: int = 0
+    rows_out: int = 0
+    bytes_out: int = 0
+    blocks_out: int = 0
+    wall_s: float = 0.0
+    cpu_s: float = 0.0
+    heap_bytes_max: int = 0
+    blocked_s: dict[str, float] = field(default_factory=dict)
+
+
+class Services(NamedTuple):
+    """What a run gets of the machine that it belongs to."""
+
+    emit: Callable[[Run, Piece], None]
+    stop_inputs: Callable[[Run], None]
+    progress: Callable[[flow.Edge], float]
+    make_boundaries: Callable[[Run, tuple[int, ...], int], None]
+    deliver: Callable[[int, Piece], None]
+    fail: Callable[[BaseException, Run], None]
+    ledger: flow.Ledger
+    keeps_order: bool
+
+
+class Run:
+    """Of one stage. `edges` are its inputs' queues; `consumers` those that its blocks go to."""
+
+    has_tasks = True
+    parks = False
+
+    def __init__(self, index: int, stage: Any, services: Services) -> None:
+        self.index = index
+        self.stage = stage
+        self.services = services
+        self.edges = [flow.Edge(parks=self.parks) for _ in stage.inputs]
+        self.producers: list[Run] = []  # of the edges
+        self.consumers: list[tuple[Run, flow.Edge]] = []
+        self.tasks: dict[int, Task] = {}
+        self.again: deque[Task] = deque()  # lost, to be tried again
+        self.is_closed = False
+        self.stats = Stats()
+        self.reason = ""
+        self.order = flow.Order(self.emit, keeps=services.keeps_order)
+        resources: stages.Resources = getattr(stage, "resources", stages.Resources())
+        self.needs = _needs(resources)
+        self.learnt = learning.Learnt(
+            block_bytes=getattr(stage, "block_bytes", stages.Map.block_bytes), heap_bytes=resources.memory_bytes
+        )
+        compute = getattr(stage, "compute", None)
+        self.pool = pools.Pool(compute) if isinstance(compute, stages.ActorPool) else None
+        self.size_max = compute.size if isinstance(compute, stages.TaskPool) else None
+
+    @property
+    def name(self) -> str:
+        name: str = self.stage.name
+        return name
+
+    @property
+    def can_repeat(self) -> bool:
+        return bool(getattr(self.stage, "can_repeat", False)) and self.pool is None
+
+    def emit(self, piece: Piece) -> None:
+        if self.is_closed:  # meanwhile, by what became of the block before
+            self.services.ledger.let_go([piece])
+            return
+        self.stats.rows_out += piece.row_count
+        self.stats.bytes_out += piece.size_bytes
+        self.stats.blocks_out += 1
+        self.services.emit(self, piece)
+
+    # What the kinds of stages differ in
+
+    def begin(self) -> None:
+        """Before anything else."""
+
+    def advance(self) -> None:
+        """Something came in, or an input is complete."""
+
+    def peek(self, free_count: int, slot_count: int) -> Plan | None:
+        """The next task, if so many could be started at once, of so many that the cluster runs at a time."""
+        return None
+
+    def take(self, plan: Plan) -> None:
+        """What `peek` said is started."""
+
+    def made(self, task: Task, piece: Piece) -> None:
+        """A task gave a block."""
+        self.order.add(task.id, piece)
+
+    def ended(self, task: Task) -> None:
+        self.order.end(task.id)
+
+    def opens(self, task: Task) -> None:
+        """The task has begun."""
+        self.order.open(task.id)
+
+    def is_paced(self, plan: Plan) -> bool:
+        """Whether a task's blocks are taken as there is room. Else they are parked."""
+        return True
+
+    def ready_count(self) -> int:
+        """About how many tasks could be started."""
+        return 0
+
+    def is_exhausted(self) -> bool:
+        """Nothing more will come of it."""
+        return not self.tasks and not self.again and all(edge.is_complete and not edge.pieces for edge in self.edges)
+
+    def needed_edges(self) -> list[int]:
+        """The inputs that it waits for, if it cannot start anything."""
+        return [index for index, edge in enumerate(self.edges) if not edge.is_complete][:1]
+
+    def input_order(self) -> list[int]:
+        """Its inputs, the one that it wants most first."""
+        return list(range(len(self.edges)))
+
+    def progress(self) -> float:
+        """Which part of what it will do is done, about."""
+        if self.is_closed:
+            return 1.0
+        edge = self.edges[0]
+        left = edge.size_bytes + sum(task.plan.input_bytes or 0 for task in self.tasks.values())
+        here = 1.0 - left / edge.received_bytes if edge.received_bytes else 0.0
+        return max(0.0, here) * self.services.progress(edge)
+
+    def pieces_held(self) -> list[Piece]:
+        """All that it needs, those of its tasks apart. Forgets them."""
+        found = self.order.clear()
+        for edge in self.edges:
+            for piece in edge.pieces:
+                if edge.parks:
+                    self.services.ledger.unpark(piece)
+                found.append(piece)
+            edge.pieces.clear()
+            edge.size_bytes = edge.row_count = 0
+        return found
+
+
+def _needs(resources: stages.Resources) -> dict[str, float]:
+    """By core's names, but memory, which the budget accounts for."""
+    found = {"CPU": resources.num_cpus, "GPU": resources.num_gpus, **resources.custom()}
+    return {name: amount for name, amount in found.items() if amount}
+
+
+class InputRun(Run):
+    has_tasks = False
+
+    def begin(self) -> None:
+        """The blocks have the numbers that they have in the stage."""
+        for number, block in enumerate(self.stage.blocks):
+            metadata = block.metadata
+            block_id = -1 - number - (self.index << 32)  # below 0: the executor knows them
+            self.services.ledger.enter(block_id, 0)  # it is there whatever we do
+            self.emit(Piece(block_id, 0, metadata.row_count, metadata.size_bytes))
+
+    def is_exhausted(self) -> bool:
+        return True
+
+    def progress(self) -> float:
+        return 1.0
+
+
+class ReadRun(Run):
+    def __init__(self, index: int, stage: stages.Read, services: Services) -> None:
+        super().__init__(index, stage, services)
+        self._next = 0
+
+    def peek(self, free_count: int, slot_count: int) -> Plan | None:
+        if self._next >= len(self.stage.parts):
+            return None
+        return Plan(events.READ, self._next, input_bytes=self.stage.parts[self._next].size_bytes)
+
+    def take(self, plan: Plan) -> None:
+        self._next += 1
+
+    def ready_count(self) -> int:
+        return len(self.stage.parts) - self._next
+
+    def is_exhausted(self) -> bool:
+        return not self.tasks and not self.again and self._next >= len(self.stage.parts)
+
+    def progress(self) -> float:
+        return self.stats.tasks_ended / max(1, len(self.stage.parts))
+
+
+class MapRun(Run):
+    """Of `Map` and `Write`."""
+
+    def peek(self, free_count: int, slot_count: int) -> Plan | None:
+        edge = self.edges[0]
+        if not edge.pieces:
+            return None
+        count = self._bundle(edge, free_count, slot_count)
+        if not count:
+            return None
+        pieces = tuple(edge.pieces[at] for at in range(count))
+        return Plan(events.MAP, pieces[0].number, (pieces,), total_bytes(pieces))
+
+    def _bundle(self, edge: flow.Edge, free_count: int, slot_count: int) -> int:
+        """How many of the pieces are the next task; 0 if it should wait for more."""
+        stage = self.stage
+        rows: int | None = stage.bundle_rows
+        target: int = stage.bundle_bytes
+        if edge.is_complete:
+            if not stage.is_steady and rows is None:
+                target = min(target, edge.received_bytes // (TASKS_PER_SLOT * max(1, slot_count)))
+            return bundled(edge.pieces, target, rows)[0]
+        if not stage.is_steady and rows is None and self._has_nothing_to_do(free_count):
+            return bundled(edge.pieces, target, rows)[0]
+        there, wanted = (edge.size_bytes, target) if rows is None else (edge.row_count, rows)
+        if there < wanted and len(edge.pieces) < BUNDLE_PIECES_MAX:  # without looking at each
+            return 0
+        count, is_full = bundled(edge.pieces, target, rows)
+        return count if is_full else 0
+
+    def _has_nothing_to_do(self, free_count: int) -> bool:
+        median_s = self.learnt.median_s
+        return not self.tasks or (free_count > 0 and (median_s is None or median_s >= QUICK_S))
+
+    def take(self, plan: Plan) -> None:
+        for _ in plan.pieces[0]:
+            self.edges[0].pop()
+
+    def ready_count(self) -> int:
+        edge = self.edges[0]
+        if not edge.pieces:
+            return 0
+        rows: int | None = self.stage.bundle_rows
+        if rows:
+            return max(1, edge.row_count // rows)
+        count: int = edge.size_bytes // self.stage.bundle_bytes
+        return min(len(edge.pieces), count + 1)
+
+
+def total_bytes(pieces: Iterable[Piece]) -> int:
+    return sum(piece.size_bytes for piece in pieces)
+
+
+def bundled(pieces: Sequence[Piece] | deque[Piece], target: int, row_target: int | None) -> tuple[int, bool]:
+    """How many of the first pieces make one task, and whether more would be too much."""
+    count = size_bytes = row_count = 0
+    for piece in pieces:
+        if count and row_target is None and size_bytes + piece.size_bytes > target:
+            return count, True
+        count += 1
+        size_bytes += piece.size_bytes
+        row_count += piece.row_count
+        is_enough = size_bytes >= target if row_target is None else row_count >= row_target
+        if is_enough or count == BUNDLE_PIECES_MAX:
+            return count, True
+    return count, False
+
+
+class ZipRun(Run):
+    """A task for each block of the first input, with as many rows of the others."""
+
+    def __init__(self, index: int, stage: stages.Zip, services: Services) -> None:
+        super().__init__(index, stage, services)
+        self._task_count = 0
+
+    def advance(self) -> None:
+        for edge in self.edges:
+            while edge.pieces and not edge.pieces[0].row_count and (len(edge.pieces) > 1 or self._task_count):
+                self.services.ledger.let_go([edge.pop()])
+        wanted = max(edge.row_count for edge in self.edges)
+        if any(edge.is_complete and edge.row_count < wanted for edge in self.edges):
+            complete = all(edge.is_complete for edge in self.edges)
+            more = "" if complete else " or more"
+            counts = [f"{edge.received_rows}{'' if edge.is_complete else more}" for edge in self.edges]
+            message = f"zip() takes datasets with equally many rows, got {' and '.join(counts)}; use join() for others"
+            self.services.fail(ValueError(message), self)
+
+    def peek(self, free_count: int, slot_count: int) -> Plan | None:
+        edges = self.edges
+        if not all(edge.pieces for edge in edges):
+            return None
+        row_count = edges[0].pieces[0].row_count
+        if not row_count:
+            is_all = all(edge.is_complete and not edge.row_count for edge in edges)
+            if not is_all or self._task_count:
+                return None
+        elif any(edge.row_count < row_count for edge in edges[1:]):
+            return None
+        pieces = tuple(tuple(_first_rows(edge.pieces, row_count)) for edge in edges)
+        return Plan(events.ZIP, pieces[0][0].number, pieces, sum(map(total_bytes, pieces)))
+
+    def take(self, plan: Plan) -> None:
+        self._task_count += 1
+        row_count = plan.pieces[0][0].row_count
+        for edge in self.edges:
+            if not row_count:
+                edge.pop()
+                continue
+            taken = edge.take_rows(row_count, self.services.ledger)
+            self.services.ledger.let_go(piece for piece in taken if not piece.row_count)  # which no task is given
+
+    def ready_count(self) -> int:
+        return min(len(edge.pieces) for edge in self.edges)
+
+    def input_order(self) -> list[int]:
+        return sorted(range(len(self.edges)), key=lambda index: self.edges[index].row_count)
+
+    def needed_edges(self) -> list[int]:
+        return [index for index in self.input_order() if not self.edges[index].is_complete][:1]
+
+
+def _first_rows(pieces: Sequence[Piece] | deque[Piece], row_count: int) -> list[Piece]:
+    if not row_count:
+        return [pieces[0]]
+    found = []
+    for piece in pieces:
+        if row_count <= 0:
+            break
+        if piece.row_count:
+            found.append(piece.part(0, min(row_count, piece.row_count)))
+            row_count -= piece.row_count
+    return found
+
+
+class LimitRun(Run):
+    has_tasks = False
+
+    def __init__(self, index: int, stage: stages.Limit, services: Services) -> None:
+        super().__init__(index, stage, services)
+        self._left = stage.row_count
+        self._is_over = False
+
+    def begin(self) -> None:
+        if not self._left:  # not even a schema is worth a task
+            self._stop()
+
+    def advance(self) -> None:
+        edge = self.edges[0]
+        while edge.pieces and not self._is_over:
+            piece = edge.pop()
+            piece = piece.part(0, min(self._left, piece.row_count))
+            self._left -= piece.row_count
+            if not self._left:
+                self._is_over = True
+            self.emit(piece)
+        if self._is_over:
+            self._stop()
+
+    def _stop(self) -> None:
+        self._is_over = True
+        self.services.stop_inputs(self)
+
+    def is_exhausted(self) -> bool:
+        return self._is_over or super().is_exhausted()
+
+
+class UnionRun(Run):
+    has_tasks = False
+
+    def __init__(self, index: int, stage: stages.Union, services: Services) -> None:
+        super().__init__(index, stage, services)
+        self._current = 0
+
+    def advance(self) -> None:
+        while self._current < len(self.edges):
+            edge = self.edges[self._current]
+            while edge.pieces:
+                self.emit(edge.pop())
+            if not edge.is_complete:
+                break
+            self._current += 1
+        if not self.services.keeps_order:
+            for edge in self.edges:
+                while edge.pieces:
+                    self.emit(edge.pop())
+
+    def progress(self) -> float:
+        return sum(self.services.progress(edge) for edge in self.edges) / max(1, len(self.edges))

@@ -1,0 +1,308 @@
+"""The physical plan: a graph of stages, each of which makes blocks out of those of its inputs.
+
+A plan is its last stage; the others are its `inputs`, and theirs. A stage that is input to two others is run once, and
+both get its blocks. Stages say what is to be done and with which means; when it is done is `scheduling`'s to decide, and
+how, `executor`'s (on workers) or `local`'s (in the calling process).
+
+Blocks have an order: those of a stage are numbered by (number of the task, number of the block within it), and a stage
+takes those of its inputs in that order. Whatever is called on a worker (transforms, partitions, reductions, parts of a
+read) travels there pickled, and must give the same answer each time: tasks run again when a worker is lost.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from dataclasses import dataclass, field
+from typing import TYPE_CHECKING, Any
+
+if TYPE_CHECKING:
+    import pyarrow as pa
+
+    import umbel
+
+MIB = 1 << 20
+
+Transform = Callable[["Iterator[pa.Table]"], "Iterable[pa.Table]"]
+"""Takes the blocks of one task in order, and gives what becomes of them. Lazy: it draws the next block when it wants it.
+`task_context.current()` tells it which block it has drawn."""
+
+
+@dataclass(frozen=True)
+class Made:
+    """A transform that is made where it runs: `make()` is called once in each actor, in a task pool once in each task."""
+
+    make: Callable[[], Transform]
+
+
+# ---------------------------------------------------------------------------------------------------------------------
+# With which means.
+
+
+@dataclass(frozen=True)
+class Resources:
+    """What one task, or one actor, takes of the cluster.
+
+    memory_bytes: of heap; 0 where nothing is known, then it is learnt. options: others of core's for remote functions and
+    actors (`resources`, `accelerator_type`, `label_selector`, `runtime_env`, `scheduling_strategy`, `max_calls`, ...).
+    """
+
+    num_cpus: float = 1.0
+    num_gpus: float = 0.0
+    memory_bytes: int = 0
+    options: Mapping[str, Any] = field(default_factory=dict)
+
+    def custom(self) -> Mapping[str, float]:
+        """Resources with names of the user's."""
+        found: Mapping[str, float] = self.options.get("resources") or {}
+        return found
+
+
+@dataclass(frozen=True)
+class TaskPool:
+    """Each task on any worker. size: how many at once at most; None for as many as there is room for."""
+
+    size: int | None = None
+
+
+@dataclass(frozen=True)
+class ActorPool:
+    """Tasks on actors of the stage's own, which are started as there is work and ended as there is none.
+
+    min_size are kept from the first work to the last; the rest come and go. initial_size: how many are started with the
+    first work at least (never more than max_size). tasks_per_actor: how many are sent to an actor at once, so that it need
+    not wait for the next. concurrency: how many of these it runs at once, on threads of its own.
+    """
+
+    min_size: int = 0
+    max_size: int | None = None
+    initial_size: int | None = None
+    tasks_per_actor: int = 2
+    concurrency: int = 1
+
+
+Compute = TaskPool | ActorPool
+
+
+# ---------------------------------------------------------------------------------------------------------------------
+# Blocks that are there, and parts to be read.
+
+
+@dataclass(frozen=True)
+class Metadata:
+    """What is known of a block without looking at it. input_files: where its rows come from, as far as that is known."""
+
+    row_count: int
+    size_bytes: int
+    schema: pa.Schema | None = None
+    input_files: tuple[str, ...] = ()
+
+
+@dataclass(frozen=True, eq=False)
+class Block:
+    """A table, in memory or in the store. A reference is to a table, or to what `work.pack` made of one."""
+
+    value: pa.Table | umbel.ObjectRef[Any]
+    metadata: Metadata
+
+
+@dataclass(frozen=True, eq=False)
+class ReadPart:
+    """What one task reads. row_count, size_bytes (in memory): what is known before, None where nothing is. is_exact: the count
+    of rows is no estimate."""
+
+    read: Callable[[], Iterable[pa.Table]]
+    row_count: int | None = None
+    size_bytes: int | None = None
+    is_exact: bool = False
+    input_files: tuple[str, ...] = ()
+
+
+# ---------------------------------------------------------------------------------------------------------------------
+# Stages. Equal only to themselves: two that look the same are two.
+
+
+@dataclass(frozen=True, eq=False, kw_only=True)
+class Input:
+    """Blocks that are there."""
+
+    name: str = "Input"
+    blocks: Sequence[Block]
+
+    @property
+    def inputs(self) -> tuple[Stage, ...]:
+        return ()
+
+
+@dataclass(frozen=True, eq=False, kw_only=True)
+class Read:
+    """A task for each part. transforms: what was fused behind it.
+
+    can_repeat: running a part twice at once does no harm, so that one that is late may be tried a second time. block_bytes:
+    the size at which a task ends a block. is_kernel: nothing of it is the user's code.
+    """
+
+    name: str
+    parts: Sequence[ReadPart]
+    transforms: Sequence[Transform | Made] = ()
+    compute: Compute = TaskPool()
+    resources: Resources = Resources()
+    can_repeat: bool = True
+    block_bytes: int = 128 * MIB
+    is_kernel: bool = True
+
+    @property
+    def inputs(self) -> tuple[Stage, ...]:
+        return ()
+
+
+@dataclass(frozen=True, eq=False, kw_only=True)
+class Map:
+    """A chain of transforms over the blocks of one stage.
+
+    A task takes blocks that follow one another until they have `bundle_rows` rows, or else `bundle_bytes` bytes; a larger
+    block is a task of its own. One may be given less while workers would have nothing to do otherwise, so that transforms
+    must not depend on what they get together; with `bundle_rows` (batches of so many rows) or `is_steady` (something
+    random follows, which depends on the numbers of blocks) that is not done, and tasks are the same in every run.
+    """
+
+    name: str
+    input: Stage
+    transforms: Sequence[Transform | Made]
+    compute: Compute = TaskPool()
+    resources: Resources = Resources()
+    bundle_rows: int | None = None
+    bundle_bytes: int = 16 * MIB  # a task costs about a millisecond, these some milliseconds in the quickest kernel
+    is_steady: bool = False
+    can_repeat: bool = False
+    block_bytes: int = 128 * MIB
+    is_kernel: bool = False
+
+    @property
+    def inputs(self) -> tuple[Stage, ...]:
+        return (self.input,)
+
+
+@dataclass(frozen=True, eq=False, kw_only=True)
+class Write:
+    """As `Map`, but for effect: each task returns what `write` does, and when all are done `commit` gets these, in order.
+
+    write: takes the blocks of a task after `transforms`. begin: before the first task. abort: instead of `commit`, when the
+    run fails or is given up. `begin`, `commit` and `abort` run in the calling process.
+    """
+
+    name: str
+    input: Stage
+    write: Callable[[Iterator[pa.Table]], Any]
+    transforms: Sequence[Transform | Made] = ()
+    begin: Callable[[], None] | None = None
+    commit: Callable[[list[Any]], Any] | None = None
+    abort: Callable[[BaseException], None] | None = None
+    compute: Compute = TaskPool()
+    resources: Resources = Resources()
+    bundle_rows: int | None = None
+    bundle_bytes: int = 128 * MIB
+    is_steady: bool = True  # a file for each task
+    is_kernel: bool = False
+
+    @property
+    def inputs(self) -> tuple[Stage, ...]:
+        return (self.input,)
+
+
+@dataclass(frozen=True, eq=False, kw_only=True)
+class Exchange:
+    """Rows go where their partition is put together: group-bys, joins, sorts, shuffles, repartitions.
+
+    partition: one for each input (one or two), `(table, partition_count, boundaries) -> partition_count tables`.
+    reduce: `(partition, for each input its tables in order) -> tables`; called once for each partition, also for an empty
+    one. partition_count: None to take one for each `partition_bytes` of what comes in, as measured; with one, nothing is
+    partitioned and `reduce` gets the inputs' blocks themselves.
+    sample, boundaries: for partitions by range. `sample(table)` is taken of every block of the first input, then
+    `boundaries(samples, partition_count)` in the calling process makes what `partition` gets; without, that is None.
+    The order of what comes out is that of the partitions.
+    """
+
+    name: str
+    inputs: tuple[Stage, ...]
+    partition: Sequence[Callable[[pa.Table, int, Any], Sequence[pa.Table]]]
+    reduce: Callable[[int, Sequence[Sequence[pa.Table]]], Iterable[pa.Table]]
+    partition_count: int | None = None
+    partition_bytes: int = 128 * MIB
+    partition_count_max: int = 1_000
+    sample: Callable[[pa.Table], Any] | None = None
+    boundaries: Callable[[Sequence[Any], int], Any] | None = None
+    resources: Resources = Resources()
+    bundle_bytes: int = 128 * MIB
+    can_repeat: bool = False
+    block_bytes: int = 128 * MIB
+    is_kernel: bool = True
+
+
+@dataclass(frozen=True, eq=False, kw_only=True)
+class Limit:
+    """The first rows. What is above it stops as soon as they are there."""
+
+    input: Stage
+    row_count: int
+    name: str = "Limit"
+
+    @property
+    def inputs(self) -> tuple[Stage, ...]:
+        return (self.input,)
+
+
+@dataclass(frozen=True, eq=False, kw_only=True)
+class Union:
+    """The blocks of each input, one after the other."""
+
+    inputs: tuple[Stage, ...]
+    name: str = "Union"
+
+
+@dataclass(frozen=True, eq=False, kw_only=True)
+class Zip:
+    """Rows of two or more inputs side by side: `combine` gets tables with as many rows each. Inputs that turn out not to have
+    equally many rows end the run with ValueError."""
+
+    inputs: tuple[Stage, ...]
+    combine: Callable[[Sequence[pa.Table]], pa.Table]
+    name: str = "Zip"
+    resources: Resources = Resources()
+    is_kernel: bool = True
+
+
+@dataclass(frozen=True, eq=False, kw_only=True)
+class Split:
+    """The last stage of a plan with several consumers: each block, or part of one, goes to one of them.
+
+    is_equal: all get equally many rows, and what is left over in the end, fewer than `count` rows, nobody. Otherwise a block
+    goes to whoever asks.
+    """
+
+    input: Stage
+    count: int
+    is_equal: bool = False
+    name: str = "Split"
+
+    @property
+    def inputs(self) -> tuple[Stage, ...]:
+        return (self.input,)
+
+
+Stage = Input | Read | Map | Write | Exchange | Limit | Union | Zip | Split
+
+
+def ordered(last: Stage) -> list[Stage]:
+    """All stages of the plan, each once and behind its inputs."""
+    found: list[Stage] = []
+    seen: set[int] = set()
+    waiting: list[tuple[Stage, bool]] = [(last, False)]
+    while waiting:
+        stage, are_inputs_in = waiting.pop()
+        if are_inputs_in:
+            found.append(stage)
+        elif id(stage) not in seen:
+            seen.add(id(stage))
+            waiting.append((stage, True))
+            waiting += [(one, False) for one in reversed(stage.inputs)]
+    return found

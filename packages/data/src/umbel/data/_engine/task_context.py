@@ -1,0 +1,44 @@
+"""Which task a transform runs in, and which block it has drawn.
+
+What is random derives from the number of the block (docs/design/0046), which is the same in every run however blocks were
+put together into tasks.
+"""
+
+from __future__ import annotations
+
+import contextvars
+from dataclasses import dataclass
+
+
+@dataclass
+class TaskContext:
+    """`block_number` is that of the block drawn last among the blocks that the stage gets (of a read: of its parts), and
+    `drawn_count` how many tables were drawn of it so far: a part of a read may give several."""
+
+    stage: str
+    block_number: int = -1
+    drawn_count: int = 0
+    input_files: tuple[str, ...] = ()
+
+    def draws(self, block_number: int) -> None:
+        self.drawn_count = self.drawn_count + 1 if block_number == self.block_number else 1
+        self.block_number = block_number
+
+
+_current: contextvars.ContextVar[TaskContext | None] = contextvars.ContextVar("umbel_data_task", default=None)
+
+
+def current() -> TaskContext:
+    """Of the transform that runs. Raises RuntimeError outside of one."""
+    found = _current.get()
+    if found is None:
+        raise RuntimeError("there is no task of a dataset here; call this from within a transform, on its own thread")
+    return found
+
+
+def enter(context: TaskContext) -> contextvars.Token[TaskContext | None]:
+    return _current.set(context)
+
+
+def leave(token: contextvars.Token[TaskContext | None]) -> None:
+    _current.reset(token)

@@ -1,0 +1,243 @@
+"""What runs on workers: tasks of a stage, as generators of what they make.
+
+Everything a task tells is an item of its generator, a small tuple that begins with what it is; a block that is not small
+follows its item as an item of its own, a table, which nobody fetches who only hands it on. An error of the user's is an
+item as well: to the runtime the task has done its work, and is not run again.
+"""
+
+from __future__ import annotations
+
+import os
+import resource
+import time
+from collections.abc import Callable, Iterable, Iterator, Sequence
+from typing import Any, NamedTuple
+
+import pyarrow as pa
+
+from umbel.data._engine import blocks_out, events, failures, stages, task_context
+
+BLOCK = "block"  # rows, bytes, schema (None: as before), bytes of the table or None: the next item
+VALUE = "value"  # what a write returned
+SAMPLE = "sample"
+END = "end"  # cost
+FAILED = "failed"  # the error
+READY = "ready"  # of an actor
+
+WINDOW_ITEMS = 4  # that a task is ahead of its reader: two blocks and their items
+
+
+class Code(NamedTuple):
+    """What the tasks of a stage do. Travels to each worker once."""
+
+    stage: str
+    kind: str
+    transforms: tuple[stages.Transform | stages.Made, ...] = ()
+    parts: tuple[stages.ReadPart, ...] = ()
+    write: Callable[[Iterator[pa.Table]], Any] | None = None
+    sample: Callable[[pa.Table], Any] | None = None
+    partition: tuple[Callable[[pa.Table, int, Any], Sequence[pa.Table]], ...] = ()
+    reduce: Callable[[int, Sequence[Sequence[pa.Table]]], Iterable[pa.Table]] | None = None
+    combine: Callable[[Sequence[pa.Table]], pa.Table] | None = None
+    block_bytes: int = stages.Map.block_bytes
+    merges: bool = False  # small blocks, before the transforms see them
+
+
+class Slice(NamedTuple):
+    """Which rows of the block, and which of the stage's blocks it is."""
+
+    number: int
+    offset: int
+    row_count: int
+
+
+class Call(NamedTuple):
+    """One task. slices: for each input, of the blocks that follow as arguments, in order. part: of a read."""
+
+    kind: str
+    number: int
+    slices: tuple[tuple[Slice, ...], ...] = ()
+    skipped_blocks: int = 0
+    partition_count: int = 0
+    part: stages.ReadPart | None = None
+    input_files: tuple[str, ...] = ()
+
+    def on(self) -> str:
+        """In words."""
+        if self.kind == events.READ:
+            return f"part {self.number}"
+        if self.kind == events.REDUCE:
+            return f"partition {self.number}"
+        numbers = [one.number for some in self.slices for one in some]
+        rows = sum(one.row_count for some in self.slices for one in some)
+        if not numbers:
+            return "no blocks"
+        named = f"block {numbers[0]}" if numbers[0] == numbers[-1] else f"blocks {numbers[0]} to {numbers[-1]}"
+        return f"{named} ({rows} rows)"
+
+
+class Heap:
+    """The most that this process has had beyond what it has now, as far as was looked."""
+
+    def __init__(self) -> None:
+        self._before = _own_bytes()
+        self.most = 0
+
+    def look(self) -> None:
+        self.most = max(self.most, _own_bytes() - self._before)
+
+
+_PAGE_BYTES = resource.getpagesize()
+
+
+def _own_bytes() -> int:
+    """Resident and not shared: blocks that are read in place are not the process's."""
+    with open("/proc/self/statm", "rb") as file:
+        fields = file.read().split()
+    return (int(fields[1]) - int(fields[2])) * _PAGE_BYTES
+
+
+def made(transforms: Iterable[stages.Transform | stages.Made]) -> list[stages.Transform]:
+    return [one.make() if isinstance(one, stages.Made) else one for one in transforms]
+
+
+def chained(tables: Iterable[pa.Table], transforms: Iterable[stages.Transform | stages.Made]) -> Iterator[pa.Table]:
+    """What becomes of the tables. Nothing is called before the first one is asked for."""
+    for transform in made(transforms):
+        tables = transform(iter(tables))
+    yield from tables
+
+
+def run(code: Code, call: Call, values: Sequence[Any], transforms: Sequence[stages.Transform] | None) -> Iterator[Any]:
+    """The items of one task. values: the blocks of `call.slices`, of all inputs one after the other; before them, for a
+    partition, its boundaries. transforms: as made beforehand, by an actor."""
+    context = task_context.TaskContext(code.stage, input_files=call.input_files)
+    token = task_context.enter(context)
+    heap = Heap()
+    wall_s, cpu_s = time.perf_counter(), time.process_time()
+    try:
+        yield from _items(code, call, values, transforms, context, heap)
+        heap.look()
+        yield END, events.Cost(time.perf_counter() - wall_s, time.process_time() - cpu_s, heap.most)
+    except Exception as error:
+        yield FAILED, failures.failure(error, stage=code.stage, on=call.on(), input_files=call.input_files)
+    finally:
+        task_context.leave(token)
+
+
+def _items(
+    code: Code,
+    call: Call,
+    values: Sequence[Any],
+    transforms: Sequence[stages.Transform] | None,
+    context: task_context.TaskContext,
+    heap: Heap,
+) -> Iterator[Any]:
+    if call.kind == events.SAMPLE and code.sample is not None:
+        yield SAMPLE, [code.sample(table) for table in _tables(call.slices[0], values, context)]
+        return
+    if call.kind == events.PARTITION:
+        boundaries, *values = values
+        table = whole(list(_tables(call.slices[0], values, context)))
+        tables: Iterable[pa.Table] = code.partition[call.number](table, call.partition_count, boundaries)
+        del table
+    elif call.kind == events.REDUCE and code.reduce is not None:
+        tables = blocks_out.blocks(code.reduce(call.number, _inputs(call, values, context)), code.block_bytes)
+    elif call.kind == events.ZIP and code.combine is not None:
+        tables = [code.combine([whole(list(some)) for some in _inputs(call, values, context)])]
+    else:
+        steps = code.transforms if transforms is None else transforms
+        source = _read(call, context) if call.part is not None else _tables(call.slices[0], values, context)
+        chain = chained(blocks_out.merged(source) if code.merges else source, steps)
+        if code.write is not None:
+            yield VALUE, code.write(chain)
+            return
+        tables = blocks_out.blocks(chain, code.block_bytes)
+    yield from _sent(tables, call.skipped_blocks, heap)
+
+
+def _sent(tables: Iterable[pa.Table], skipped: int, heap: Heap) -> Iterator[Any]:
+    schema: pa.Schema | None = None
+    for at, table in enumerate(tables):
+        heap.look()
+        if at < skipped:
+            continue
+        told = None if schema is not None and table.schema.equals(schema, check_metadata=True) else table.schema
+        schema = table.schema
+        size_bytes = table.nbytes
+        if size_bytes <= blocks_out.INLINE_BYTES:
+            yield BLOCK, table.num_rows, size_bytes, told, blocks_out.to_bytes(table).to_pybytes()
+            continue
+        yield BLOCK, table.num_rows, size_bytes, told, None
+        yield blocks_out.compact(table)
+        del table
+
+
+def _read(call: Call, context: task_context.TaskContext) -> Iterator[pa.Table]:
+    if call.part is not None:
+        for table in call.part.read():
+            context.draws(call.number)
+            yield table
+
+
+def _tables(slices: Sequence[Slice], values: Sequence[Any], context: task_context.TaskContext) -> Iterator[pa.Table]:
+    for one, value in zip(slices, values, strict=True):
+        table = blocks_out.unpack(value)
+        if one.row_count != table.num_rows:
+            table = table.slice(one.offset, one.row_count)
+        context.draws(one.number)
+        yield table
+
+
+def _inputs(call: Call, values: Sequence[Any], context: task_context.TaskContext) -> list[list[pa.Table]]:
+    """The tables of each input."""
+    found, at = [], 0
+    for slices in call.slices:
+        found.append(list(_tables(slices, values[at : at + len(slices)], context)))
+        at += len(slices)
+    return found
+
+
+def whole(tables: list[pa.Table]) -> pa.Table:
+    return tables[0] if len(tables) == 1 else pa.concat_tables(tables, promote_options="default")
+
+
+# ---------------------------------------------------------------------------------------------------------------------
+# What the executor makes remote.
+
+
+def task_of(code: Code) -> Callable[..., Iterator[Any]]:
+    """The function of a stage's tasks. The code is a part of it, so that a worker loads it once."""
+
+    def dataset_task(call: Call, *values: Any) -> Iterator[Any]:
+        yield from run(code, call, values, None)
+
+    return dataset_task
+
+
+class DatasetActor:
+    """One actor of a stage's pool. Its transforms are made by `ready`, where an error of the user's can be told."""
+
+    def __init__(self, code: Code) -> None:
+        self._code = code
+        self._transforms: list[stages.Transform] | None = None
+
+    def ready(self) -> Iterator[Any]:
+        try:
+            self._make()
+            yield READY, os.getpid()
+        except Exception as error:
+            yield FAILED, failures.failure(error, stage=self._code.stage, on="what its actors begin with")
+
+    def _make(self) -> list[stages.Transform]:
+        if self._transforms is None:
+            self._transforms = made(self._code.transforms)
+        return self._transforms
+
+    def run(self, call: Call, *values: Any) -> Iterator[Any]:
+        try:
+            transforms = self._make()  # again, where the runtime has made a lost actor anew
+        except Exception as error:
+            yield FAILED, failures.failure(error, stage=self._code.stage, on="what its actors begin with")
+            return
+        yield from run(self._code, call, values, transforms)

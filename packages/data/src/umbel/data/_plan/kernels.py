@@ -1,0 +1,336 @@
+"""The built-in operators as transforms and as the two sides of exchanges. Each is a frozen object that travels pickled."""
+
+from __future__ import annotations
+
+import itertools
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+
+from umbel.data import datasink as sinks
+from umbel.data._blocks import batches, grouping, joining, partitioning, rows, schemas, shuffling, sorting, windows
+from umbel.data._engine import task_context
+from umbel.data._expressions import evaluate
+from umbel.data._plan import functions, logical
+from umbel.data._sinks import base
+
+if TYPE_CHECKING:
+    import pyarrow as pa
+
+    from umbel.data import expressions
+
+# ---------------------------------------------------------------------------------------------------------------------
+# Block by block.
+
+
+@dataclass(frozen=True, eq=False)
+class Filtered:
+    expression: expressions.Expr
+
+    def __call__(self, blocks: Iterator[pa.Table]) -> Iterator[pa.Table]:
+        for block in blocks:
+            yield evaluate.filter(block, self.expression)  # also one without rows: it has the columns
+
+
+@dataclass(frozen=True, eq=False)
+class Projected:
+    expressions: tuple[expressions.Expr, ...]
+    dropped: frozenset[str] = frozenset()
+
+    def __call__(self, blocks: Iterator[pa.Table]) -> Iterator[pa.Table]:
+        for block in blocks:
+            dropped = [name for name in block.column_names if name in self.dropped]
+            yield evaluate.project(block.drop_columns(dropped) if dropped else block, self.expressions)
+
+
+@dataclass(frozen=True, eq=False)
+class Renamed:
+    names: Mapping[str, str]
+
+    def __call__(self, blocks: Iterator[pa.Table]) -> Iterator[pa.Table]:
+        for block in blocks:
+            yield block.rename_columns(schemas.renamed(block.schema, self.names).names)
+
+
+@dataclass(frozen=True, eq=False)
+class Sampled:
+    """Each row with a probability; which ones depends on the seed and the number of the block alone."""
+
+    fraction: float
+    seed: int
+
+    def __call__(self, blocks: Iterator[pa.Table]) -> Iterator[pa.Table]:
+        for block in blocks:
+            chance = np.random.Generator(np.random.Philox(np.random.SeedSequence([self.seed, *_position()])))
+            yield block.take(np.flatnonzero(chance.random(block.num_rows) < self.fraction))
+
+
+@dataclass(frozen=True, eq=False)
+class Head:
+    """The first rows of a task, and no more is drawn."""
+
+    row_count: int
+
+    def __call__(self, blocks: Iterator[pa.Table]) -> Iterator[pa.Table]:
+        left = self.row_count
+        while left > 0 and (block := next(blocks, None)) is not None:
+            yield block.slice(0, left)
+            left -= block.num_rows
+
+
+@dataclass(frozen=True, eq=False)
+class TopRows:
+    """Of each task the rows that come first in the order."""
+
+    count: int
+    keys: tuple[str, ...]
+    descending: tuple[bool, ...]
+
+    def __call__(self, blocks: Iterator[pa.Table]) -> Iterator[pa.Table]:
+        best: pa.Table | None = None
+        for block in blocks:
+            some = block if best is None else schemas.concat([best, block])
+            best = sorting.top_k(some, self.count, self.keys, descending=self.descending)
+        if best is not None:
+            yield best
+
+
+@dataclass(frozen=True, eq=False)
+class Grouped:
+    """What is known of each group by the rows of a task."""
+
+    how: grouping.Grouping
+
+    def __call__(self, blocks: Iterator[pa.Table]) -> Iterator[pa.Table]:
+        parts = [self.how.partial(block) for block in blocks]
+        if parts:
+            yield parts[0] if len(parts) == 1 else self.how.combine(parts)
+
+
+@dataclass(frozen=True, eq=False)
+class DistinctRows:
+    keys: tuple[str, ...] | None
+    keep: str
+
+    def __call__(self, blocks: Iterator[pa.Table]) -> Iterator[pa.Table]:
+        for block in blocks:
+            yield grouping.distinct(block, self.keys, keep=self.keep)
+
+
+@dataclass(frozen=True, eq=False)
+class Rebatched:
+    """Blocks of so many rows, and what is left over in each task."""
+
+    row_count: int
+
+    def __call__(self, blocks: Iterator[pa.Table]) -> Iterator[pa.Table]:
+        return batches.iter_batches(blocks, self.row_count, "pyarrow")
+
+
+def _position() -> tuple[int, int]:
+    """Which block this is, counted in the stage's input."""
+    here = task_context.current()
+    return here.block_number, here.drawn_count
+
+
+@dataclass(frozen=True, eq=False)
+class Written:
+    sink: sinks.Datasink[Any]
+
+    def __call__(self, blocks: Iterator[pa.Table]) -> sinks.WriteResult[Any]:
+        first = next(blocks, None)
+        index = task_context.current().block_number
+        whole = itertools.chain([first] if first is not None else [], blocks)
+        return base.write_task(self.sink, whole, sinks.WriteContext(index))
+
+
+# ---------------------------------------------------------------------------------------------------------------------
+# Which row goes to which partition.
+
+
+@dataclass(frozen=True, eq=False)
+class ByHash:
+    keys: tuple[str, ...]
+
+    def __call__(self, block: pa.Table, count: int, _boundaries: Any) -> Sequence[pa.Table]:
+        return partitioning.by_hash(block, self.keys or block.column_names, count)
+
+
+@dataclass(frozen=True, eq=False)
+class ByRange:
+    keys: tuple[str, ...]
+    descending: tuple[bool, ...]
+
+    def __call__(self, block: pa.Table, count: int, boundaries: Any) -> Sequence[pa.Table]:
+        parts = partitioning.by_range(block, self.keys, boundaries, descending=self.descending)
+        return [*parts, *(block.slice(0, 0) for _ in range(count - len(parts)))]
+
+
+@dataclass(frozen=True, eq=False)
+class AtRandom:
+    seed: int
+
+    def __call__(self, block: pa.Table, count: int, _boundaries: Any) -> Sequence[pa.Table]:
+        return partitioning.at_random(block, count, seed_parts=(self.seed, *_position()))
+
+
+@dataclass(frozen=True, eq=False)
+class ByPlace:
+    """Partitions of as many rows each as can be, in the order of all rows. boundaries: the place of each block's first row, and
+    how many rows there are."""
+
+    def __call__(self, block: pa.Table, count: int, boundaries: Any) -> Sequence[pa.Table]:
+        firsts, total = boundaries
+        first = firsts[task_context.current().block_number]
+        ends = [total * (number + 1) // count - first for number in range(count)]
+        bounds = [0, *(min(max(end, 0), block.num_rows) for end in ends)]
+        return [block.slice(start, end - start) for start, end in itertools.pairwise(bounds)]
+
+
+def row_count(block: pa.Table) -> int:
+    found: int = block.num_rows
+    return found
+
+
+def places(counts: Sequence[int], _partition_count: int) -> tuple[list[int], int]:
+    """What `ByPlace` wants, of the rows of each block."""
+    ends = np.cumsum([0, *counts]).tolist()
+    return ends[:-1], ends[-1]
+
+
+@dataclass(frozen=True, eq=False)
+class KeySample:
+    """Some rows of a block, for the boundaries of a sort."""
+
+    keys: tuple[str, ...]
+    count: int = 100
+
+    def __call__(self, block: pa.Table) -> pa.Table:
+        return sorting.sample(block.select([*dict.fromkeys(self.keys)]), self.count, seed=0)
+
+
+@dataclass(frozen=True, eq=False)
+class SortBoundaries:
+    keys: tuple[str, ...]
+    descending: tuple[bool, ...]
+
+    def __call__(self, samples: Sequence[pa.Table], count: int) -> pa.Table:
+        return sorting.boundaries(samples, self.keys, count, descending=self.descending)
+
+
+# ---------------------------------------------------------------------------------------------------------------------
+# What is made of a partition.
+
+Reduction = Callable[[int, Sequence[Sequence["pa.Table"]]], "Iterable[pa.Table]"]
+
+
+@dataclass(frozen=True, eq=False)
+class Together:
+    """Its rows in order; or sorted within it."""
+
+    keys: tuple[str, ...] = ()
+
+    def __call__(self, _partition: int, parts: Sequence[Sequence[pa.Table]]) -> Iterable[pa.Table]:
+        whole = schemas.concat(parts[0])
+        return [sorting.sort(whole, self.keys) if self.keys else whole]
+
+
+@dataclass(frozen=True, eq=False)
+class Shuffled:
+    seed: int
+
+    def __call__(self, partition: int, parts: Sequence[Sequence[pa.Table]]) -> Iterable[pa.Table]:
+        return [shuffling.permute(schemas.concat(parts[0]), (self.seed, partition))]
+
+
+@dataclass(frozen=True, eq=False)
+class Sorted:
+    keys: tuple[str, ...]
+    descending: tuple[bool, ...]
+    limit: int | None = None
+
+    def __call__(self, _partition: int, parts: Sequence[Sequence[pa.Table]]) -> Iterable[pa.Table]:
+        whole = schemas.concat(parts[0])
+        if self.limit is not None:
+            return [sorting.top_k(whole, self.limit, self.keys, descending=self.descending)]
+        return [sorting.sort(whole, self.keys, descending=self.descending)]
+
+
+@dataclass(frozen=True, eq=False)
+class Combined:
+    how: grouping.Grouping
+
+    def __call__(self, _partition: int, parts: Sequence[Sequence[pa.Table]]) -> Iterable[pa.Table]:
+        return [self.how.finish(self.how.combine(parts[0]))]
+
+
+@dataclass(frozen=True, eq=False)
+class DistinctOfAll:
+    keys: tuple[str, ...] | None
+    keep: str
+
+    def __call__(self, _partition: int, parts: Sequence[Sequence[pa.Table]]) -> Iterable[pa.Table]:
+        return [grouping.distinct(schemas.concat(parts[0]), self.keys, keep=self.keep)]
+
+
+@dataclass(frozen=True, eq=False)
+class GroupCalls:
+    """A user's function of each group."""
+
+    operator: str
+    keys: tuple[str, ...]
+    function: logical.Function
+    batch_format: str | None
+
+    def __call__(self, _partition: int, parts: Sequence[Sequence[pa.Table]]) -> Iterable[pa.Table]:
+        whole = schemas.concat(parts[0])
+        groups = (group for _, group in grouping.groups(whole, self.keys)) if self.keys else iter([whole])
+        calls = functions.BatchCalls(self.operator, self.function, None, self.batch_format, zero_copy=True)
+        return calls(group for group in groups if group.num_rows)
+
+
+@dataclass(frozen=True, eq=False)
+class Windowed:
+    partition_by: tuple[str, ...]
+    order_by: tuple[str, ...]
+    descending: tuple[bool, ...]
+    functions: tuple[windows.Function, ...]
+
+    def __call__(self, _partition: int, parts: Sequence[Sequence[pa.Table]]) -> Iterable[pa.Table]:
+        whole = schemas.concat(parts[0])
+        return [windows.window(whole, self.partition_by, self.order_by, self.functions, descending=self.descending)]
+
+
+@dataclass(frozen=True, eq=False)
+class Joined:
+    join: logical.Join
+
+    def __call__(self, _partition: int, parts: Sequence[Sequence[pa.Table]]) -> Iterable[pa.Table]:
+        left, right = (schemas.concat(some) for some in parts)
+        how = self.join
+        suffixes = {"left_suffix": how.left_suffix, "right_suffix": how.right_suffix}
+        return [joining.join(left, right, how.how, how.left_on, how.right_on, **suffixes)]
+
+
+@dataclass(frozen=True, eq=False)
+class Zipped:
+    """Columns side by side; a name that is taken gets the first suffix `_1`, `_2`, … with which it is not."""
+
+    def __call__(self, tables: Sequence[pa.Table]) -> pa.Table:
+        whole = tables[0]
+        for table in tables[1:]:
+            for name, column in zip(table.column_names, table.columns, strict=True):
+                taken, number = whole.column_names, 0
+                new = name
+                while new in taken:
+                    number += 1
+                    new = f"{name}_{number}"
+                whole = whole.append_column(new, column)
+        return whole
+
+
+def of_rows(values: Sequence[Any]) -> pa.Table:
+    """Of items: mappings are rows, anything else is the column `item`."""
+    return rows.from_rows([one if isinstance(one, Mapping) else {"item": one} for one in values])

@@ -1,0 +1,340 @@
+"""The stages of a logical plan.
+
+Operators that look at one block at a time are fused into the stage in front of them, where they run with the same means; built-in
+ones take any. What needs rows of several blocks is an exchange, in front of which each task does what it can by itself.
+"""
+
+from __future__ import annotations
+
+import collections
+import dataclasses
+import functools
+import secrets
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+from typing import Any
+
+from umbel.data import datasink as sinks
+from umbel.data._blocks import grouping
+from umbel.data._engine import stages
+from umbel.data._plan import functions, kernels, logical, schemas
+
+BROADCAST_BYTES_MAX = 64 * stages.MIB  # of a side of a join that goes to every task: less than a task's own block
+
+
+@dataclass(frozen=True)
+class Sizes:
+    """block_bytes: at which a block ends. partition_bytes: of what one reduction gets. parallelism: tasks that a read is divided
+    into at least, where it is large enough. epoch: how many runs of the dataset there were before."""
+
+    block_bytes: int = 128 * stages.MIB
+    partition_bytes: int = 128 * stages.MIB
+    parallelism: int = 2
+    epoch: int = 0
+
+
+@dataclass(frozen=True)
+class Link:
+    """An operator that is a transform. bundle_rows: of what a task of its own would get. is_steady: depends on the numbers of blocks."""
+
+    name: str
+    transform: Any
+    means: logical.Means = logical.Means()
+    is_kernel: bool = True
+    bundle_rows: int | None = None
+
+
+def stage_of(last: logical.Node, sizes: Sizes) -> stages.Stage:
+    """Of the last node, with those in front of it."""
+    return _Planner(last, sizes).stage(last)
+
+
+class _Planner:
+    def __init__(self, last: logical.Node, sizes: Sizes) -> None:
+        self._sizes = sizes
+        self._stages: dict[logical.Node, stages.Stage] = {}
+        uses = collections.Counter(one for node in logical.each(last) for one in node.inputs)
+        self._is_shared = {node for node, count in uses.items() if count > 1}
+
+    def stage(self, node: logical.Node) -> stages.Stage:
+        if node not in self._stages:
+            self._stages[node] = _lower(node, self)
+        return self._stages[node]
+
+    def linked(self, node: logical.Node, link: Link) -> stages.Stage:
+        """The stage of `node` with another operator behind it."""
+        before = self.stage(node)
+        if isinstance(before, stages.Map | stages.Read) and node not in self._is_shared and _goes_with(before, link):
+            means = link.means if _is_plain(before) and not link.is_kernel else None
+            return dataclasses.replace(
+                before,
+                name=f"{before.name}->{link.name}",
+                transforms=(*before.transforms, link.transform),
+                is_kernel=before.is_kernel and link.is_kernel,
+                **({"resources": means.resources, "compute": compute_of(link)} if means is not None else {}),
+            )
+        return stages.Map(
+            name=link.name,
+            input=before,
+            transforms=(link.transform,),
+            compute=compute_of(link),
+            resources=link.means.resources,
+            bundle_rows=link.bundle_rows,
+            block_bytes=self._sizes.block_bytes,
+            is_kernel=link.is_kernel,
+            can_repeat=link.is_kernel,
+        )
+
+    def exchange(
+        self,
+        name: str,
+        inputs: Sequence[stages.Stage],
+        partition: Callable[..., Any] | Sequence[Callable[..., Any]],
+        reduce: kernels.Reduction,
+        **options: Any,
+    ) -> stages.Exchange:
+        given = {"partition_bytes": self._sizes.partition_bytes, "block_bytes": self._sizes.block_bytes, **options}
+        sides = partition if isinstance(partition, Sequence) else [partition] * len(inputs)
+        return stages.Exchange(name=name, inputs=tuple(inputs), partition=sides, reduce=reduce, **given)
+
+    @property
+    def sizes(self) -> Sizes:
+        return self._sizes
+
+
+def compute_of(link: Link) -> stages.Compute:
+    if link.means.compute is not None:
+        return link.means.compute
+    return stages.ActorPool() if isinstance(link.transform, stages.Made) else stages.TaskPool()
+
+
+def _is_plain(stage: stages.Map | stages.Read) -> bool:
+    """It runs with the means of any built-in operator."""
+    return stage.compute == stages.TaskPool() and stage.resources == stages.Resources()
+
+
+def _goes_with(stage: stages.Map | stages.Read, link: Link) -> bool:
+    if link.is_kernel:
+        return True
+    if link.bundle_rows is not None and getattr(stage, "bundle_rows", None) != link.bundle_rows:
+        return False
+    means = (compute_of(link), link.means.resources)
+    return means == (stage.compute, stage.resources) and not isinstance(compute_of(link), stages.ActorPool)
+
+
+# ---------------------------------------------------------------------------------------------------------------------
+# Each node.
+
+
+@functools.singledispatch
+def _lower(node: Any, _planner: _Planner) -> stages.Stage:
+    raise NotImplementedError(f"there is no way yet to run {node.name}")
+
+
+@_lower.register
+def _(node: logical.FromBlocks, _planner: _Planner) -> stages.Stage:
+    return stages.Input(name=node.name, blocks=node.blocks)
+
+
+@_lower.register
+def _(node: logical.Read, planner: _Planner) -> stages.Stage:
+    source = node.source.with_epoch(planner.sizes.epoch)
+    tasks = source.get_read_tasks(node.parallelism or planner.sizes.parallelism, node.limit)
+    return stages.Read(
+        name=node.name,
+        parts=[_part(task) for task in tasks],
+        compute=node.means.compute or stages.TaskPool(),
+        resources=node.means.resources,
+        block_bytes=planner.sizes.block_bytes,
+    )
+
+
+def _part(task: Any) -> stages.ReadPart:
+    known = task.metadata
+    return stages.ReadPart(
+        read=task, row_count=known.num_rows, size_bytes=known.size_bytes, input_files=tuple(known.input_files or ())
+    )
+
+
+@_lower.register
+def _(node: logical.MapRows, planner: _Planner) -> stages.Stage:
+    calls = functions.RowCalls(node.name, node.function, node.kind)
+    return planner.linked(node.input, Link(node.name, functions.transform(calls), node.means, is_kernel=False))
+
+
+@_lower.register
+def _(node: logical.MapBatches, planner: _Planner) -> stages.Stage:
+    calls = functions.BatchCalls(node.name, node.function, node.batch_size, node.batch_format, node.zero_copy)
+    link = Link(node.name, functions.transform(calls), node.means, is_kernel=False, bundle_rows=node.batch_size)
+    return planner.linked(node.input, link)
+
+
+@_lower.register
+def _(node: logical.Filter, planner: _Planner) -> stages.Stage:
+    return planner.linked(node.input, Link(node.name, kernels.Filtered(node.expression), node.means))
+
+
+@_lower.register
+def _(node: logical.Project, planner: _Planner) -> stages.Stage:
+    link = Link(node.name, kernels.Projected(node.expressions, node.dropped), node.means)
+    return planner.linked(node.input, link)
+
+
+@_lower.register
+def _(node: logical.Rename, planner: _Planner) -> stages.Stage:
+    return planner.linked(node.input, Link(node.name, kernels.Renamed(node.names)))
+
+
+@_lower.register
+def _(node: logical.Sample, planner: _Planner) -> stages.Stage:
+    return planner.linked(node.input, Link(node.name, kernels.Sampled(node.fraction, _seed(node.seed))))
+
+
+@_lower.register
+def _(node: logical.Limit, planner: _Planner) -> stages.Stage:
+    before = planner.linked(node.input, Link(node.name, kernels.Head(node.row_count)))
+    return stages.Limit(input=before, row_count=node.row_count, name=node.name)
+
+
+@_lower.register
+def _(node: logical.Repartition, planner: _Planner) -> stages.Stage:
+    if node.block_rows is not None and not node.is_strict:
+        link = Link(node.name, kernels.Rebatched(node.block_rows), bundle_rows=node.block_rows)
+        return planner.linked(node.input, link)
+    before = planner.stage(node.input)
+    together = kernels.Together(node.keys if node.sorts else ())
+    if node.keys:
+        how: Any = kernels.ByHash(node.keys)
+        return planner.exchange(node.name, [before], how, together, partition_count=node.block_count)
+    if node.shuffles:
+        seed = _seed(None)
+        how = kernels.AtRandom(seed)
+        return planner.exchange(node.name, [before], how, kernels.Shuffled(seed), partition_count=node.block_count)
+    return planner.exchange(
+        node.name,
+        [before],
+        kernels.ByPlace(),
+        together,
+        partition_count=node.block_count,
+        sample=kernels.row_count,
+        boundaries=kernels.places,
+    )
+
+
+@_lower.register
+def _(node: logical.RandomShuffle, planner: _Planner) -> stages.Stage:
+    seed = _seed(node.seed)
+    return planner.exchange(
+        node.name,
+        [planner.stage(node.input)],
+        kernels.AtRandom(seed),
+        kernels.Shuffled(seed),
+        partition_count=node.block_count,
+        resources=node.means.resources,
+    )
+
+
+@_lower.register
+def _(node: logical.Sort, planner: _Planner) -> stages.Stage:
+    reduce = kernels.Sorted(node.keys, node.descending, node.limit)
+    how = kernels.ByRange(node.keys, node.descending)
+    if node.limit is not None:
+        before = planner.linked(node.input, Link("TopRows", kernels.TopRows(node.limit, node.keys, node.descending)))
+        return planner.exchange(node.name, [before], how, reduce, partition_count=1)
+    return planner.exchange(
+        node.name,
+        [planner.stage(node.input)],
+        how,
+        reduce,
+        sample=kernels.KeySample(node.keys),
+        boundaries=kernels.SortBoundaries(node.keys, node.descending),
+    )
+
+
+@_lower.register
+def _(node: logical.Aggregate, planner: _Planner) -> stages.Stage:
+    how = grouping.Grouping(node.keys, node.aggregates)
+    before = planner.linked(node.input, Link("PartialAggregate", kernels.Grouped(how)))
+    count = node.partition_count if node.keys else 1
+    by = kernels.ByHash(node.keys)
+    return planner.exchange(node.name, [before], by, kernels.Combined(how), partition_count=count)
+
+
+@_lower.register
+def _(node: logical.Distinct, planner: _Planner) -> stages.Stage:
+    before = planner.linked(node.input, Link("PartialDistinct", kernels.DistinctRows(node.keys, node.keep)))
+    return planner.exchange(
+        node.name, [before], kernels.ByHash(node.keys or ()), kernels.DistinctOfAll(node.keys, node.keep)
+    )
+
+
+@_lower.register
+def _(node: logical.MapGroups, planner: _Planner) -> stages.Stage:
+    return planner.exchange(
+        node.name,
+        [planner.stage(node.input)],
+        kernels.ByHash(node.keys),
+        kernels.GroupCalls(node.name, node.keys, node.function, node.batch_format),
+        partition_count=node.partition_count if node.keys else 1,
+        resources=node.means.resources,
+        is_kernel=False,
+    )
+
+
+@_lower.register
+def _(node: logical.Window, planner: _Planner) -> stages.Stage:
+    return planner.exchange(
+        node.name,
+        [planner.stage(node.input)],
+        kernels.ByHash(node.partition_by),
+        kernels.Windowed(node.partition_by, node.order_by, node.descending, node.functions),
+        partition_count=None if node.partition_by else 1,
+    )
+
+
+@_lower.register
+def _(node: logical.Join, planner: _Planner) -> stages.Stage:
+    sides = [kernels.ByHash(node.left_on), kernels.ByHash(node.right_on)]
+    inputs = [planner.stage(one) for one in node.inputs]
+    return planner.exchange(node.name, inputs, sides, kernels.Joined(node), partition_count=node.partition_count)
+
+
+@_lower.register
+def _(node: logical.Write, planner: _Planner) -> stages.Stage:
+    sink = node.sink
+
+    def commit(results: list[Any]) -> Any:
+        sink.on_write_complete(sinks.WriteResult.combine(*results))
+
+    return stages.Write(
+        name=node.name,
+        input=planner.stage(node.input),
+        write=kernels.Written(sink),
+        begin=functools.partial(sink.on_write_start, schemas.of(node.input)),
+        commit=commit,
+        abort=sink.on_write_failed,
+        compute=node.means.compute or stages.TaskPool(),
+        resources=node.means.resources,
+        bundle_rows=sink.min_rows_per_write,
+        is_kernel=type(sink).__module__.startswith("umbel.data."),
+    )
+
+
+@_lower.register
+def _(node: logical.Union, planner: _Planner) -> stages.Stage:
+    return stages.Union(inputs=tuple(planner.stage(one) for one in node.inputs), name=node.name)
+
+
+@_lower.register
+def _(node: logical.Zip, planner: _Planner) -> stages.Stage:
+    return stages.Zip(inputs=tuple(planner.stage(one) for one in node.inputs), combine=kernels.Zipped(), name=node.name)
+
+
+@_lower.register
+def _(node: logical.Split, planner: _Planner) -> stages.Stage:
+    return stages.Split(input=planner.stage(node.input), count=node.count, is_equal=node.is_equal)
+
+
+def _seed(seed: int | None) -> int:
+    """Another one in each run, if none is given: drawn here and not in a task, which may run twice."""
+    return secrets.randbits(63) if seed is None else seed

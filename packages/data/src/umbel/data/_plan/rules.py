@@ -1,0 +1,247 @@
+"""What a plan is rewritten to before it is run: the same rows in the same order, with less read, carried and kept.
+
+Rules go from the last node to the sources. A filter goes as far towards its source as it keeps the same rows, the limit as far as
+each row before it gives one behind it; columns that nobody asks for are left out where they are made. What may differ from row to
+row by anything but its values (random numbers, ids) stays where it is.
+"""
+
+from __future__ import annotations
+
+import dataclasses
+from collections.abc import Iterable, Mapping
+
+from umbel.data._blocks import grouping
+from umbel.data._expressions import nodes
+from umbel.data._expressions.expr import Expr
+from umbel.data._plan import logical, schemas
+
+Columns = frozenset[str] | None  # those that are wanted; None for all
+
+
+def optimized(last: logical.Node) -> logical.Node:
+    """The plan to be run. Raises where types or names show that it cannot be."""
+    schemas.of(last)
+    plan = _filtered(last, ())
+    plan = _limited(plan, None)
+    return _pruned(plan, None)
+
+
+# ---------------------------------------------------------------------------------------------------------------------
+# Filters go towards the sources.
+
+
+def _filtered(node: logical.Node, parts: tuple[nodes.Node, ...]) -> logical.Node:
+    """The node with only those rows for which all parts are true."""
+    if isinstance(node, logical.Filter) and node.means == logical.Means():
+        return _filtered(node.input, (*nodes.conjuncts(nodes.tree(node.expression)), *parts))
+    below: tuple[tuple[nodes.Node, ...], ...] = tuple(() for _ in node.inputs)
+    above = parts
+    first_left = _first_fixed(parts)  # what is behind a part that stays may not overtake it: it might fail without
+    movable, fixed = parts[:first_left], parts[first_left:]
+    if isinstance(node, logical.Read) and parts and node.limit is None:
+        return _into_read(node, parts)
+    if isinstance(node, logical.Project) and node.means == logical.Means():
+        below, above = _through_project(node, movable, fixed)
+    elif isinstance(node, logical.Rename):
+        old = {new: nodes.Column(name) for name, new in node.names.items()}
+        below, above = (tuple(nodes.substitute(one, old) for one in movable),), fixed
+    elif isinstance(node, logical.Sort) and node.limit is None:
+        below, above = (movable,), fixed
+    elif isinstance(node, logical.Union):
+        if all(schemas.of(one) is not None for one in node.inputs) and _have_all(node.inputs, movable):
+            below, above = (movable,) * len(node.inputs), fixed
+    elif isinstance(node, logical.Join):
+        below, above = _through_join(node, movable, fixed)
+    elif isinstance(node, logical.Aggregate | logical.Distinct):
+        keys = {*(node.keys or ())}
+        down = tuple(one for one in movable if {*nodes.columns_of(one)} <= keys and keys)
+        below, above = (down,), tuple(one for one in parts if one not in down)
+    inputs = [_filtered(one, some) for one, some in zip(node.inputs, below, strict=True)]
+    made = node.with_inputs(inputs)
+    return logical.Filter(input=made, expression=Expr(nodes.conjunction(above))) if above else made
+
+
+def _first_fixed(parts: tuple[nodes.Node, ...]) -> int:
+    return next((index for index, one in enumerate(parts) if not _is_movable(one)), len(parts))
+
+
+def _is_movable(node: nodes.Node) -> bool:
+    return nodes.is_deterministic(node) and not any(isinstance(one, nodes.UdfCall) for one in nodes.walk(node))
+
+
+def _have_all(inputs: Iterable[logical.Node], parts: tuple[nodes.Node, ...]) -> bool:
+    wanted = {name for one in parts for name in nodes.columns_of(one)}
+    found = [schemas.of(one) for one in inputs]
+    return all(one is not None and wanted <= {*one.names} for one in found)
+
+
+def _into_read(node: logical.Read, parts: tuple[nodes.Node, ...]) -> logical.Node:
+    source, residual = node.source.with_filter(Expr(nodes.conjunction(parts)))
+    made = dataclasses.replace(node, source=source)
+    return made if residual is None else logical.Filter(input=made, expression=residual)
+
+
+def _through_project(
+    node: logical.Project, movable: tuple[nodes.Node, ...], fixed: tuple[nodes.Node, ...]
+) -> tuple[tuple[tuple[nodes.Node, ...], ...], tuple[nodes.Node, ...]]:
+    """A part that looks at columns that are passed on or cheaply made goes below, in terms of what these are made of."""
+    has_star = any(isinstance(nodes.tree(one), nodes.Star) for one in node.expressions)
+    made: dict[str, nodes.Node] = {}
+    for expr in node.expressions:
+        tree = nodes.tree(expr)
+        name = nodes.name_of(tree)
+        if name is not None:
+            made[name] = nodes.unaliased(tree)
+    down: list[nodes.Node] = []
+    stay: list[nodes.Node] = []
+    for part in movable:
+        names = nodes.columns_of(part)
+        is_known = all(name in made or (has_star and name not in node.dropped) for name in names)
+        if is_known and not stay and all(_is_movable(made[name]) for name in names if name in made):
+            down.append(nodes.substitute(part, {name: made[name] for name in names if name in made}))
+        else:
+            stay.append(part)
+    return (tuple(down),), (*stay, *fixed)
+
+
+def _through_join(
+    node: logical.Join, movable: tuple[nodes.Node, ...], fixed: tuple[nodes.Node, ...]
+) -> tuple[tuple[tuple[nodes.Node, ...], ...], tuple[nodes.Node, ...]]:
+    """To the side that all its columns come from unchanged, where rows of that side are not made up by the join."""
+    left, right = schemas.of(node.left), schemas.of(node.right)
+    if left is None or right is None:
+        return ((), ()), (*movable, *fixed)
+    names = _sides_of(node, left.names, right.names)
+    of_left = node.how in ("inner", "left_outer", "left_semi", "left_anti")
+    of_right = node.how in ("inner", "right_outer", "right_semi", "right_anti")
+    down: tuple[list[nodes.Node], list[nodes.Node]] = ([], [])
+    stay: list[nodes.Node] = []
+    for part in movable:
+        read = {one: names.get(one, ("", "")) for one in nodes.columns_of(part)}
+        sides = {side for side, _ in read.values()}
+        inner = nodes.substitute(part, {one: nodes.Column(name) for one, (_, name) in read.items()})
+        if sides == {"left"} and of_left:
+            down[0].append(inner)
+        elif sides == {"right"} and of_right:
+            down[1].append(inner)
+        else:
+            stay.append(part)
+    return (tuple(down[0]), tuple(down[1])), (*stay, *fixed)
+
+
+# ---------------------------------------------------------------------------------------------------------------------
+# Limits too; a sort of which only the first rows are wanted keeps no others.
+
+
+def _limited(node: logical.Node, limit: int | None) -> logical.Node:
+    """The node, of which no more rows than these are wanted."""
+    if isinstance(node, logical.Limit):
+        least = node.row_count if limit is None else min(limit, node.row_count)
+        return dataclasses.replace(node, row_count=least, input=_limited(node.input, least))
+    if isinstance(node, logical.Sort) and limit is not None:
+        least = limit if node.limit is None else min(limit, node.limit)
+        return dataclasses.replace(node, limit=least, input=_limited(node.input, None))
+    if isinstance(node, logical.Read) and limit is not None:
+        least = limit if node.limit is None else min(limit, node.limit)
+        return dataclasses.replace(node, source=node.source.with_limit(least), limit=least)
+    one_by_one = isinstance(node, logical.Project | logical.Rename | logical.Zip) or (
+        isinstance(node, logical.MapRows) and node.kind == "map"
+    )
+    passed = limit if one_by_one or isinstance(node, logical.Union) else None
+    return node.with_inputs([_limited(one, passed) for one in node.inputs])
+
+
+# ---------------------------------------------------------------------------------------------------------------------
+# Columns that nobody asks for are not made.
+
+
+def _pruned(node: logical.Node, wanted: Columns) -> logical.Node:
+    """The node with these columns at least."""
+    if isinstance(node, logical.Read):
+        return _narrow_read(node, wanted)
+    if isinstance(node, logical.Project):
+        return _narrow_project(node, wanted)
+    if isinstance(node, logical.Rename):
+        old = {new: name for name, new in node.names.items()}
+        asked = None if wanted is None else frozenset(old.get(one, one) for one in wanted) | {*node.names}
+        return node.with_inputs([_pruned(node.input, asked)])
+    if isinstance(node, logical.Filter):
+        return node.with_inputs([_pruned(node.input, _with(wanted, nodes.columns_of(nodes.tree(node.expression))))])
+    if isinstance(node, logical.Limit | logical.Sample | logical.RandomizeBlocks):
+        return node.with_inputs([_pruned(node.input, wanted)])
+    if isinstance(node, logical.Sort):
+        return node.with_inputs([_only(node.input, _with(wanted, node.keys))])
+    if isinstance(node, logical.RandomShuffle | logical.Repartition):
+        keys = node.keys if isinstance(node, logical.Repartition) else ()
+        return node.with_inputs([_only(node.input, _with(wanted, keys))])
+    if isinstance(node, logical.Aggregate):
+        columns = grouping.Grouping(node.keys, node.aggregates).input_columns()
+        return node.with_inputs([_only(node.input, None if columns is None else frozenset(columns))])
+    if isinstance(node, logical.Distinct) and node.keys is not None:
+        return node.with_inputs([_only(node.input, _with(wanted, node.keys))])
+    if isinstance(node, logical.Join):
+        return _narrow_join(node, wanted)
+    return node.with_inputs([_pruned(one, None) for one in node.inputs])
+
+
+def _with(wanted: Columns, more: Iterable[str]) -> Columns:
+    return None if wanted is None else wanted | {*more}
+
+
+def _only(node: logical.Node, wanted: Columns) -> logical.Node:
+    """In front of what carries rows from place to place: no others than these."""
+    found = _pruned(node, wanted)
+    schema = schemas.of(found)
+    if wanted is None or schema is None or {*schema.names} <= wanted:
+        return found
+    kept = [name for name in schema.names if name in wanted] or schema.names[:1]  # a row has a column at least
+    return logical.Project(input=found, expressions=tuple(Expr(nodes.Column(name)) for name in kept))
+
+
+def _narrow_read(node: logical.Read, wanted: Columns) -> logical.Node:
+    schema = node.source.schema()
+    if wanted is None or schema is None:
+        return node
+    kept = [name for name in schema.names if name in wanted] or schema.names[:1]
+    source = node.source.with_columns(kept) if len(kept) < len(schema.names) else None
+    return node if source is None else dataclasses.replace(node, source=source)
+
+
+def _narrow_project(node: logical.Project, wanted: Columns) -> logical.Node:
+    kept = [
+        one
+        for one in node.expressions
+        if wanted is None or isinstance(nodes.tree(one), nodes.Star) or nodes.name_of(nodes.tree(one)) in wanted
+    ] or [*node.expressions[:1]]
+    has_star = any(isinstance(nodes.tree(one), nodes.Star) for one in kept)
+    read = {name for one in kept for name in nodes.columns_of(nodes.tree(one))}
+    made = {nodes.name_of(nodes.tree(one)) for one in kept}
+    asked: Columns = frozenset(read)
+    if has_star:
+        asked = None if wanted is None else frozenset({one for one in wanted if one not in made} | read)
+    changed = dataclasses.replace(node, expressions=tuple(kept))
+    return changed.with_inputs([_pruned(node.input, asked)])
+
+
+def _narrow_join(node: logical.Join, wanted: Columns) -> logical.Node:
+    left, right = schemas.of(node.left), schemas.of(node.right)
+    if wanted is None or left is None or right is None:
+        return node.with_inputs([_pruned(one, None) for one in node.inputs])
+    names = _sides_of(node, left.names, right.names)
+    of_left = {*node.left_on} | {names[one][1] for one in wanted if one in names and names[one][0] == "left"}
+    of_right = {*node.right_on} | {names[one][1] for one in wanted if one in names and names[one][0] == "right"}
+    # A name that both have gets its suffix only while both have it.
+    both = {*left.names} & {*right.names} - {*node.right_on}
+    of_left, of_right = of_left | both & of_right, of_right | both & of_left
+    return node.with_inputs([_only(node.left, frozenset(of_left)), _only(node.right, frozenset(of_right))])
+
+
+def _sides_of(node: logical.Join, left: list[str], right: list[str]) -> Mapping[str, tuple[str, str]]:
+    """Each column of the result: of which side it is, and what it is called there. Keys of the right are not among them."""
+    if node.how.endswith(("_semi", "_anti")):
+        side, own = ("left", left) if node.how.startswith("left") else ("right", right)
+        return {one: (side, one) for one in own}
+    others = [one for one in right if one not in node.right_on]
+    both = {*left} & {*others}
+    found = {f"{one}{node.left_suffix or ''}" if one in both else one: ("left", one) for one in left}
+    return {**found, **{f"{one}{node.right_suffix or ''}" if one in both else one: ("right", one) for one in others}}

@@ -1,0 +1,76 @@
+"""How datasets run in this process: sizes, order, and what is shown meanwhile."""
+
+from __future__ import annotations
+
+import contextlib
+import dataclasses
+from collections.abc import Iterator
+from dataclasses import dataclass, field
+from typing import Any, ClassVar
+
+MIB = 1 << 20
+
+
+@dataclass
+class ExecutionResources:
+    """How much a run may take at once; None for as much as there is. object_store_memory, memory: bytes."""
+
+    cpu: float | None = None
+    gpu: float | None = None
+    object_store_memory: float | None = None
+    memory: float | None = None
+
+
+@dataclass
+class ExecutionOptions:
+    """preserve_order: rows come in the order of what was read; False lets a block overtake slower ones."""
+
+    resource_limits: ExecutionResources = field(default_factory=ExecutionResources)
+    preserve_order: bool = True
+    verbose_progress: bool = False
+
+
+@dataclass
+class DataContext:
+    """The settings of datasets that are made while it is the current one.
+
+    target_max_block_size: bytes at which a block ends. target_shuffle_block_size: of what one task of a shuffle puts together.
+    read_op_min_num_blocks: tasks that a read is divided into, where that leaves them target_min_block_size each; None for two for
+    each CPU. local_bytes_max: up to so many bytes, plans of built-in operators run in the calling process.
+    """
+
+    target_max_block_size: int = 128 * MIB
+    target_min_block_size: int = 1 * MIB
+    target_shuffle_block_size: int = 128 * MIB
+    read_op_min_num_blocks: int | None = None
+    local_bytes_max: int = 64 * MIB
+    execution_options: ExecutionOptions = field(default_factory=ExecutionOptions)
+    enable_progress_bars: bool = True
+
+    _current: ClassVar[DataContext | None] = None
+
+    @staticmethod
+    def get_current() -> DataContext:
+        """The one that new datasets take; changes to it are seen by all made later."""
+        if DataContext._current is None:
+            DataContext._current = DataContext()
+        return DataContext._current
+
+    @staticmethod
+    @contextlib.contextmanager
+    def current(context: DataContext) -> Iterator[DataContext]:
+        """Make it the current one within a `with` block."""
+        before, DataContext._current = DataContext._current, context
+        try:
+            yield context
+        finally:
+            DataContext._current = before
+
+    def copy(self) -> DataContext:
+        return dataclasses.replace(self, execution_options=dataclasses.replace(self.execution_options))
+
+    def __setattr__(self, name: str, value: Any) -> None:
+        if name not in self.__dataclass_fields__:
+            known = ", ".join(one for one in self.__dataclass_fields__ if not one.startswith("_"))
+            raise AttributeError(f"DataContext has no setting {name!r}; there are {known}")
+        object.__setattr__(self, name, value)

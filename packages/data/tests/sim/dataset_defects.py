@@ -1,0 +1,124 @@
+"""Deliberate defects, each of which the simulated world must find."""
+
+from __future__ import annotations
+
+import dataclasses
+from collections.abc import Callable, Iterator, Mapping
+from contextlib import AbstractContextManager, contextmanager
+from typing import Any, Final, NamedTuple
+
+from umbel.data._engine import capacity, events, exchanges, flow, pools, runs, scheduling
+
+
+class Defect(NamedTuple):
+    """signs: what the message of the failure may begin with."""
+
+    apply: Callable[[], AbstractContextManager[None]]
+    signs: tuple[str, ...]
+
+
+def _instead(owner: Any, name: str, replacement: Any, *signs: str) -> Defect:
+    @contextmanager
+    def planted() -> Iterator[None]:
+        before = owner.__dict__[name]
+        setattr(owner, name, replacement)
+        try:
+            yield
+        finally:
+            setattr(owner, name, before)
+
+    return Defect(planted, signs)
+
+
+def _handler(event: type, replacement: Any, *signs: str) -> Defect:
+    return _instead(scheduling.Machine, "_handlers", {**scheduling.Machine._handlers, event: replacement}, *signs)
+
+
+def _first_come(order: flow.Order, _task: int, piece: events.Piece) -> None:
+    order._emit(piece)
+
+
+def _from_the_beginning(machine: scheduling.Machine, task: runs.Task, **options: Any) -> None:
+    """What is tried again gives all of its blocks again."""
+    _begin_attempt(machine, task, **options)
+    command = machine._commands[-1]
+    machine._commands[-1] = command._replace(skipped_blocks=0)  # type: ignore[union-attr,call-arg]
+
+
+def _never_given_up(machine: scheduling.Machine, event: events.TaskFailed) -> None:
+    _on_failed(machine, event._replace(is_lost=True))
+
+
+def _given_up_at_once(machine: scheduling.Machine, event: events.TaskFailed) -> None:
+    options, machine.options = machine.options, dataclasses.replace(machine.options, retries_max=0)
+    _on_failed(machine, event)
+    machine.options = options
+
+
+def _without_the_last(run: exchanges.ExchangeRun, number: int, partition: int) -> tuple[events.Piece, ...]:
+    pieces = _shards_of(run, number, partition)
+    return pieces[:-1] if len(pieces) > 1 and run.count != 1 else pieces
+
+
+def _more_than_wanted(pool: pools.Pool, ready_count: int) -> int:
+    return _wanted(pool, ready_count) + 1 if ready_count else 0
+
+
+def _unmarked(run: runs.LimitRun) -> None:
+    """What is above goes on."""
+    run._is_over = True
+    run.edges[0].is_wanted = False
+    run.services.ledger.let_go(run.edges[0].pieces)
+    run.edges[0].pieces.clear()
+
+
+def _unbalanced(run: exchanges.SplitRun) -> None:
+    edge = run.edges[0]
+    while edge.pieces:
+        run._give(min(range(run.stage.count), key=lambda one: run.rows[one]), edge.pop())
+
+
+def _left_running(machine: scheduling.Machine, actor: int) -> None:
+    machine.capacity.remove_actor(actor)
+
+
+def _taken_for_good(_machine: scheduling.Machine, task: runs.Task | None) -> None:
+    if task is not None:
+        for attempt in task.attempts.values():
+            attempt.is_paused = False
+
+
+class _Careless(flow.Ledger):
+    def need(self, pieces: Any) -> None:
+        """Not at all."""
+
+
+def _unkept(edge: flow.Edge, row_count: int, _ledger: flow.Ledger) -> list[events.Piece]:
+    """A block in two parts is needed once."""
+    return _take_rows(edge, row_count, _Careless())
+
+
+_on_failed = scheduling.Machine._on_failed
+_begin_attempt = scheduling.Machine._begin_attempt
+_shards_of = exchanges.ExchangeRun._shards_of
+_wanted = pools.Pool.wanted
+_take_rows = flow.Edge.take_rows
+_MACHINE: Final = scheduling.Machine
+
+DEFECTS: Final[Mapping[str, Defect]] = {
+    "first-come-first-emitted": _instead(flow.Order, "add", _first_come, "E1"),
+    "budget-ignored": _instead(_MACHINE, "usage_bytes", property(lambda _: 0), "E2"),
+    "nothing-forced": _instead(_MACHINE, "_follow", lambda *_: None, "E3"),
+    "paused-keep-their-cpus": _instead(_MACHINE, "_let_go_on", _taken_for_good, "E3"),
+    "limit-goes-on": _instead(runs.LimitRun, "_stop", _unmarked, "E7"),
+    "actors-left": _instead(_MACHINE, "_stop_actor", _left_running, "E4", "E6", "E3"),
+    "part-not-kept": _instead(flow.Edge, "take_rows", _unkept, "E5", *"123456789-"),  # a block that the ledger misses
+    "tried-on-and-on": _instead(runs.Task, "is_alone", property(lambda _: True), "E9", "not enough values", "too many"),
+    "again-from-the-beginning": _instead(_MACHINE, "_begin_attempt", _from_the_beginning, "E1"),
+    "user-error-tried-again": _handler(events.TaskFailed, _never_given_up, "E8", "E9"),
+    "given-up-at-once": _handler(events.TaskFailed, _given_up_at_once, "E9"),
+    "shard-forgotten": _instead(exchanges.ExchangeRun, "_shards_of", _without_the_last, "E1", "E5", "something is left"),
+    "too-many-actors": _instead(pools.Pool, "wanted", _more_than_wanted, "E6"),
+    "unequal-split": _instead(exchanges.SplitRun, "_spread", _unbalanced, "E1"),
+    "more-cpus-than-there-are": _instead(capacity.Capacity, "free_count", lambda *_: 1, "E6", "E3"),
+}  # fmt: skip

@@ -1,0 +1,308 @@
+"""The scheduler's decisions, by lists of events."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import pytest
+
+from umbel.data._engine import events, scheduling, stages
+from umbel.data._engine.events import (
+    ActorReady,
+    Began,
+    BlockMade,
+    CancelTask,
+    ConsumerDone,
+    Cost,
+    Deliver,
+    Fail,
+    Finish,
+    PauseTask,
+    Release,
+    ResumeTask,
+    StartActor,
+    StartTask,
+    StopActor,
+    TaskEnded,
+    TaskFailed,
+    TimePassed,
+    Took,
+)
+
+MIB = 1 << 20
+CPUS = {"CPU": 2.0}
+
+
+def nothing(*_arguments: Any) -> Any:
+    raise AssertionError("nothing runs here")
+
+
+def read(count: int, size_bytes: int | None = 10, **options: Any) -> stages.Read:
+    return stages.Read(name="read", parts=[stages.ReadPart(nothing, size_bytes=size_bytes)] * count, **options)
+
+
+def mapped(stage: stages.Stage, **options: Any) -> stages.Map:
+    return stages.Map(name="map", input=stage, transforms=(), **options)
+
+
+class Told:
+    """A machine with the commands that it gave, a list for each event."""
+
+    def __init__(self, plan: stages.Stage, *, budget_bytes: int = MIB, cpus: float = 2.0, **options: Any) -> None:
+        self.machine = scheduling.Machine(plan, scheduling.Options(budget_bytes, **options))
+        self.blocks = 0
+        self.began = self.tell(Began({"CPU": cpus}, 0.0))
+
+    def tell(self, event: events.Event) -> list[events.Command]:
+        commands = self.machine.apply(event)
+        self.machine.check()
+        return commands
+
+    def made(self, task: int, rows: int = 1, size_bytes: int = 10, at_s: float = 1.0) -> list[events.Command]:
+        self.blocks += 1
+        return self.tell(BlockMade(task, 1, self.blocks, rows, size_bytes, at_s))
+
+    def ended(self, task: int, at_s: float = 1.0, wall_s: float = 0.1) -> list[events.Command]:
+        return self.tell(TaskEnded(task, 1, Cost(wall_s, wall_s, 0), at_s))
+
+
+def kinds(commands: list[events.Command]) -> list[type]:
+    return [type(command) for command in commands]
+
+
+def of(kind: type, commands: list[events.Command]) -> list[Any]:
+    return [command for command in commands if isinstance(command, kind)]
+
+
+def test_as_many_tasks_begin_as_there_are_cpus_and_end_with_the_run() -> None:
+    told = Told(read(3))
+    assert [(one.task, one.number) for one in of(StartTask, told.began)] == [(1, 0), (2, 1)]
+    assert kinds(told.made(1)) == [Deliver]
+    assert [one.number for one in of(StartTask, told.ended(1))] == [2]
+    told.made(2)
+    told.ended(2)
+    told.made(3)
+    assert of(Finish, told.ended(3)) == [Finish()]
+    assert kinds(told.tell(Took(1, 2.0))) == [Release]
+
+
+def test_blocks_come_in_the_order_of_tasks() -> None:
+    told = Told(read(2))
+    assert told.made(2) == []
+    assert told.ended(2) == []
+    assert [one.piece.block for one in of(Deliver, told.made(1))] == [2]
+    assert [one.piece.block for one in of(Deliver, told.ended(1))] == [1]
+
+
+def test_blocks_come_as_they_are_made_where_order_is_not_kept() -> None:
+    told = Told(read(2), keeps_order=False)
+    assert [one.piece.block for one in of(Deliver, told.made(2))] == [1]
+
+
+def test_task_is_paused_when_the_budget_is_used_up_and_resumed_when_the_consumer_takes() -> None:
+    told = Told(read(2, size_bytes=None, block_bytes=100), budget_bytes=1_300)
+    assert len(of(StartTask, told.began)) == 2
+    assert of(PauseTask, told.made(1, size_bytes=800))[-1:] == [PauseTask(1, 1)]
+    assert told.made(2, size_bytes=500) == [PauseTask(2, 1)]
+    assert told.tell(Took(1, 2.0)) == [ResumeTask(1, 1), Release(1)]  # the one whose turn it is
+
+
+def test_one_task_runs_whatever_the_budget_and_no_second() -> None:
+    told = Told(read(3, size_bytes=1_000), budget_bytes=1)
+    assert [one.task for one in of(StartTask, told.began)] == [1]
+    assert kinds(told.made(1, size_bytes=1_000)) == [Deliver, PauseTask]  # the consumer has something: all wait for it
+    assert kinds(told.tell(Took(1, 1.5))) == [ResumeTask, Release]
+    assert [one.task for one in of(StartTask, told.ended(1))] == [2]
+
+
+def test_what_a_task_takes_of_heap_is_learnt() -> None:
+    told = Told(read(9, size_bytes=0), budget_bytes=1_000)
+    told.made(1, size_bytes=0)
+    told.tell(TaskEnded(1, 1, Cost(0.1, 0.1, heap_bytes=600), 1.0))  # two of them do not fit
+    told.made(2, size_bytes=0)
+    assert of(StartTask, told.tell(TaskEnded(2, 1, Cost(0.1, 0.1, heap_bytes=600), 1.0))) == []
+    assert len(told.machine.runs[0].tasks) == 1
+
+
+def test_limit_cancels_what_is_above_it() -> None:
+    told = Told(stages.Limit(input=read(100), row_count=3))
+    commands = told.made(1, rows=5)
+    (delivered,) = of(Deliver, commands)
+    assert delivered.piece.row_count == 3
+    assert of(CancelTask, commands) == [CancelTask(1, 1), CancelTask(2, 1)]
+    assert commands[-1] == Finish()
+    assert told.made(2) == [Release(2)]
+
+
+def test_limit_of_nothing_starts_nothing() -> None:
+    assert Told(stages.Limit(input=read(100), row_count=0)).began[-1] == Finish()
+
+
+def test_consumer_that_leaves_ends_the_run() -> None:
+    told = Told(mapped(read(3), compute=stages.ActorPool(max_size=1)))
+    told.made(1)
+    commands = told.tell(ConsumerDone(0, 2.0))
+    assert of(StopActor, commands) == [StopActor(1)]
+    assert commands[-1] == Release(1)
+    assert Finish() in commands
+
+
+def test_small_blocks_are_taken_together() -> None:
+    blocks = [stages.Block(nothing, stages.Metadata(1, 8)) for _ in range(100)]
+    told = Told(mapped(stages.Input(blocks=blocks)))
+    sizes = [len(one.pieces[0]) for one in of(StartTask, told.began)]
+    assert sizes == [25, 25]  # two tasks for each CPU in all
+
+
+def test_batches_wait_until_they_are_full() -> None:
+    told = Told(mapped(read(3), bundle_rows=4))
+    assert of(StartTask, told.made(1, rows=3)) == []
+    told.ended(1)
+    told.made(3, rows=0)
+    (started,) = of(StartTask, [*told.made(2, rows=1), *told.ended(2)])
+    assert [piece.row_count for piece in started.pieces[0]] == [3, 1]
+
+
+def test_actors_are_started_with_the_work_and_ended_with_it() -> None:
+    told = Told(mapped(read(2), compute=stages.ActorPool(max_size=5), resources=stages.Resources(num_cpus=0.0)))
+    assert of(StartActor, told.began) == []
+    assert of(StartActor, told.made(1)) == [StartActor(1, 1, True)]
+    assert of(StartTask, told.tell(ActorReady(1, 1.0)))[0].actor == 1
+    told.ended(1)
+    told.ended(2)
+    assert StopActor(1) in [*told.made(3), *told.ended(3)]
+
+
+def test_idle_actors_end_after_a_while() -> None:
+    told = Told(mapped(read(2), compute=stages.ActorPool(max_size=5), resources=stages.Resources(num_cpus=0.0)))
+    told.made(1)
+    told.tell(ActorReady(1, 1.0))
+    told.made(3)
+    told.ended(3)
+    assert told.machine.next_wake_s is not None
+    assert of(StopActor, told.tell(TimePassed(11.0))) == [StopActor(1)]
+
+
+def test_first_actor_has_no_cpu_where_tasks_would_be_left_without() -> None:
+    told = Told(mapped(read(2), compute=stages.ActorPool(max_size=5)), cpus=1.0)
+    assert of(StartActor, told.made(1)) == [StartActor(1, 1, False)]
+
+
+def test_lost_task_is_tried_again_from_where_it_stood() -> None:
+    told = Told(read(1))
+    told.made(1)
+    (again,) = of(StartTask, told.tell(TaskFailed(1, 1, OSError("gone"), True, 2.0)))
+    assert (again.task, again.attempt, again.skipped_blocks) == (1, 2, 1)
+
+
+def test_users_error_ends_the_run() -> None:
+    told = Told(read(2))
+    error = ValueError("no")
+    commands = told.tell(TaskFailed(2, 1, error, False, 2.0))
+    assert commands == [CancelTask(1, 1), Fail(error, "read", 2)]
+
+
+def test_what_is_late_is_tried_once_more_and_the_first_block_decides() -> None:
+    told = Told(read(6), cpus=6.0)
+    for task in range(1, 6):
+        told.made(task, at_s=0.2)
+        told.ended(task, at_s=0.2)
+    assert told.machine.next_wake_s == pytest.approx(1.0)
+    (again,) = of(StartTask, told.tell(TimePassed(1.1)))
+    assert (again.task, again.attempt) == (6, 2)
+    commands = told.tell(BlockMade(6, 2, 99, 1, 10, 1.2))
+    assert of(CancelTask, commands) == [CancelTask(6, 1)]
+    assert told.tell(BlockMade(6, 1, 100, 1, 10, 1.3)) == [Release(100)]
+
+
+def test_stall_is_told_with_reasons_less_and_less_often() -> None:
+    told = Told(mapped(read(2)))
+    assert told.machine.next_wake_s == 10.0
+    (warning,) = told.tell(TimePassed(10.0))
+    assert warning == events.Warn(10.0, {"read": "tasks", "map": "input"})
+    assert told.machine.next_wake_s == 20.0
+
+
+def exchange(stage: stages.Stage, **options: Any) -> stages.Exchange:
+    return stages.Exchange(name="exchange", inputs=(stage,), partition=(nothing,), reduce=nothing, **options)
+
+
+def test_little_is_not_divided() -> None:
+    told = Told(exchange(read(2)))
+    told.made(1)
+    told.ended(1)
+    told.made(2)
+    (started,) = of(StartTask, told.ended(2))
+    assert (started.kind, started.number, started.partition_count) == (events.REDUCE, 0, 1)
+    assert [piece.block for piece in started.pieces[0]] == [1, 2]
+
+
+def test_partitions_are_as_many_as_the_bytes_want() -> None:
+    told = Told(exchange(read(2), partition_bytes=15, bundle_bytes=15))
+    told.made(1, size_bytes=30)
+    told.ended(1)
+    told.made(2, size_bytes=10)
+    started = of(StartTask, told.ended(2))
+    assert [(one.kind, one.partition_count) for one in started] == [(events.PARTITION, 3)] * 2
+    for task in (3, 4):
+        for _ in range(3):
+            told.made(task, size_bytes=5)
+    told.ended(3)
+    reductions = of(StartTask, told.ended(4))
+    assert [(one.kind, one.number) for one in reductions] == [(events.REDUCE, 0), (events.REDUCE, 1)]
+    assert [piece.block for piece in reductions[0].pieces[0]] == [3, 6]
+
+
+def test_boundaries_are_made_from_samples_of_all_before_anything_is_divided() -> None:
+    told = Told(exchange(read(1), partition_count=2, sample=nothing, boundaries=nothing))
+    told.made(1)
+    (sampling,) = of(StartTask, told.ended(1))
+    assert sampling.kind == events.SAMPLE
+    assert told.ended(2) == [events.MakeBoundaries(1, (2,), 2)]
+    (dividing,) = of(StartTask, told.tell(events.BoundariesMade(1, 2.0)))
+    assert dividing.kind == events.PARTITION
+
+
+def test_zip_takes_equally_many_rows_and_fails_where_there_are_not() -> None:
+    first, second = read(1), read(1)
+    plan = stages.Zip(inputs=(first, second), combine=nothing)
+    told = Told(plan, cpus=4.0)
+    told.made(1, rows=2)
+    (started,) = of(StartTask, told.made(2, rows=3))
+    assert [[piece.row_count for piece in some] for some in started.pieces] == [[2], [2]]
+    (failed,) = of(Fail, told.ended(1))  # the other may have more
+    assert str(failed.error) == (
+        "zip() takes datasets with equally many rows, got 2 and 3 or more; use join() for others"
+    )
+
+
+def test_union_gives_one_input_after_the_other() -> None:
+    told = Told(stages.Union(inputs=(read(1), read(1))))
+    assert of(Deliver, told.made(2)) == []
+    assert [one.piece.block for one in of(Deliver, told.made(1))] == [2]
+    assert [one.piece.block for one in of(Deliver, told.ended(1))] == [1]
+
+
+@pytest.mark.parametrize("rows", [[5, 5], [1, 9], [3, 3, 3], [10]])
+def test_equal_split_gives_each_as_many(rows: list[int]) -> None:
+    told = Told(stages.Split(input=read(len(rows)), count=2, is_equal=True), cpus=8.0)
+    commands = [command for task, count in enumerate(rows, 1) for command in told.made(task, rows=count)]
+    commands += [command for task in range(1, len(rows) + 1) for command in told.ended(task)]
+    counts = [sum(one.piece.row_count for one in of(Deliver, commands) if one.consumer == at) for at in range(2)]
+    assert counts == [sum(rows) // 2] * 2
+
+
+def test_blocks_of_a_split_go_to_whoever_takes() -> None:
+    told = Told(stages.Split(input=read(9), count=2), cpus=9.0)
+    commands = [command for task in range(1, 7) for command in (*told.made(task), *told.ended(task))]
+    assert [one.consumer for one in of(Deliver, commands)] == [0, 1, 0, 1]  # two each, that they have not taken
+    (first,) = [one for one in of(Deliver, commands) if one.consumer == 1][:1]
+    assert [one.consumer for one in of(Deliver, told.tell(Took(first.delivery, 2.0)))] == [1]
+
+
+def test_statistics_say_what_was_waited_for() -> None:
+    told = Told(mapped(read(1)))
+    told.made(1, rows=7, size_bytes=70, at_s=3.0)
+    found = told.machine.runs
+    assert found[0].stats.rows_out == found[1].stats.rows_in == 7
+    assert found[1].stats.blocked_s == {"input": 3.0}

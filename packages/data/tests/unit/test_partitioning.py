@@ -1,0 +1,86 @@
+from __future__ import annotations
+
+import kernel_tables
+import pyarrow as pa
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from umbel.data._blocks import partitioning, sorting
+
+
+def numbers(parts: list[pa.Table]) -> list[list[int]]:
+    return [part.column("row").to_pylist() for part in parts]
+
+
+@kernel_tables.checked(45)
+@given(kernel_tables.tables(list(kernel_tables.POOLS)), st.integers(1, 5))
+def test_equal_keys_come_into_one_partition_and_rows_keep_their_order(table: pa.Table, count: int) -> None:
+    parts = partitioning.by_hash(table, ["a", "b"], count)
+    assert len(parts) == count
+    assert all(rows == sorted(rows) for rows in numbers(parts))
+    assert sorted(row for rows in numbers(parts) for row in rows) == list(range(table.num_rows))
+    places = [(key, index) for index, part in enumerate(parts) for key in kernel_tables.keys_of(part, ["a", "b"])]
+    assert len(set(places)) == len({key for key, _ in places})
+    for part in parts:
+        assert part.schema == table.schema
+        assert kernel_tables.rows(part) == kernel_tables.rows(table.take(part.column("row")))
+
+
+@kernel_tables.checked(50)
+@given(kernel_tables.tables(kernel_tables.SORTABLE), st.integers(1, 5), st.booleans(), st.booleans())
+def test_ranges_in_turn_and_sorted_are_the_sorted_table(table: pa.Table, count: int, first: bool, second: bool) -> None:
+    keys, descending = ["a", "b"], [first, second]
+    bounds = sorting.boundaries([table.slice(0, 7), table.slice(7)], keys, count, descending=descending)
+    assert bounds.num_rows < count
+    parts = partitioning.by_range(table, keys, bounds, descending=descending)
+    assert len(parts) == bounds.num_rows + 1
+    together = pa.concat_tables([sorting.sort(part, keys, descending=descending) for part in parts])
+    whole = sorting.sort(table, keys, descending=descending)
+    assert together.column("row").to_pylist() == whole.column("row").to_pylist()
+
+
+def test_a_row_equal_to_a_boundary_comes_behind_it() -> None:
+    table = pa.table({"k": [1, 5, 9, None, 5], "row": [0, 1, 2, 3, 4]})
+    assert numbers(partitioning.by_range(table, ["k"], pa.table({"k": [5, 9]}))) == [[0], [1, 4], [2, 3]]
+    assert numbers(partitioning.by_range(table, ["k"], pa.table({"k": [5]}), descending=True)) == [[2], [0, 1, 3, 4]]
+
+
+def test_chance_is_fair_and_the_same_for_the_same_seed() -> None:
+    table = pa.table({"row": range(3000)})
+    parts = partitioning.at_random(table, 3, seed_parts=(7, 0, 1))
+    assert all(900 < part.num_rows < 1100 for part in parts)
+    assert numbers(parts) == numbers(partitioning.at_random(table, 3, seed_parts=(7, 0, 1)))
+    assert numbers(parts) != numbers(partitioning.at_random(table, 3, seed_parts=(7, 0, 2)))
+
+
+def test_rows_are_dealt_in_turn() -> None:
+    table = pa.table({"row": range(5)})
+    assert numbers(partitioning.round_robin(table, 2)) == [[0, 2, 4], [1, 3]]
+    assert numbers(partitioning.round_robin(table, 3, start=2)) == [[1, 4], [2], [0, 3]]
+
+
+def test_partitions_are_slices_of_one_gathered_table() -> None:
+    parts = partitioning.round_robin(pa.table({"row": range(64)}), 4)
+    addresses = {part.column("row").chunk(0).buffers()[1].address for part in parts}
+    assert len(addresses) == 1
+
+
+def test_one_partition_is_the_table_itself() -> None:
+    table = pa.table({"row": range(4)})
+    assert partitioning.by_hash(table, ["row"], 1) == [table]
+
+
+def test_tensors_and_tables_without_columns_are_divided_too() -> None:
+    tensors = pa.FixedShapeTensorArray.from_numpy_ndarray(__import__("numpy").arange(12.0).reshape(3, 2, 2))
+    parts = partitioning.round_robin(pa.table({"t": tensors}), 2)
+    assert parts[1].column("t").combine_chunks().to_numpy_ndarray().tolist() == [[[4.0, 5.0], [6.0, 7.0]]]
+    empty = pa.table({"row": range(5)}).select([])
+    assert [part.num_rows for part in partitioning.round_robin(empty, 2)] == [3, 2]
+
+
+def test_boundaries_of_another_type_are_cast_or_refused() -> None:
+    table = pa.table({"k": pa.array([1, 2, 3], pa.int8()), "row": [0, 1, 2]})
+    assert numbers(partitioning.by_range(table, ["k"], pa.table({"k": [2]}))) == [[0], [1, 2]]
+    with pytest.raises(pa.ArrowInvalid):
+        partitioning.by_range(table, ["k"], pa.table({"k": ["x"]}))
