@@ -22,9 +22,7 @@ if TYPE_CHECKING:
 BATCH_FORMATS: Final = ("default", "numpy", "pandas", "pyarrow", "polars", "torch", None)
 """What a function may ask for: "default" is "numpy", and None the block as it is."""
 
-_WINDOW_ROWS: Final = (
-    16_384  # that a copying conversion makes at once: many batches, and few enough to stay in the cache
-)
+_WINDOW_ROWS: Final = 16_384  # that a copying conversion makes at once: many batches that stay in the cache
 
 
 def check_format(batch_format: object) -> None:

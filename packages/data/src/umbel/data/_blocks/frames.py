@@ -62,7 +62,7 @@ def from_pandas(frame: pd.DataFrame, *, like: pa.Schema | None = None) -> pa.Tab
     names = [str(name) for name in frame.columns]
     arrays = [from_series(frame.iloc[:, index], name=name, like=like) for index, name in enumerate(names)]
     if not names:
-        return pa.Table.from_struct_array(pa.array([{}] * len(frame), pa.struct([])))
+        return schemas.without_columns(len(frame))
     return sizes.plain(pa.Table.from_arrays(arrays, names), narrow=True)
 
 
@@ -123,18 +123,23 @@ def _special(pandas: ModuleType, column: pa.ChunkedArray) -> Any:
 
 
 def _for_polars(column: pa.ChunkedArray) -> pa.ChunkedArray:
-    """polars 2.1 refuses fixed-size lists with nulls, other than columns of lists of numbers: they go as lists of any size."""
+    """polars 2.1 refuses fixed-size lists with nulls, but columns of lists of numbers: they go as lists of any size. And it
+    stops at dictionaries within null structs: those go as plain values."""
+    if pa.types.is_dictionary(column.type):
+        return column
     if pa.types.is_fixed_size_list(column.type):
         values = column.type.value_type
         if pa.types.is_integer(values) or pa.types.is_floating(values):
             return column
-    return schemas.cast(column, _without_fixed_lists(column.type))
+    return schemas.cast(column, _polars_type(column.type))
 
 
-def _without_fixed_lists(data_type: pa.DataType) -> pa.DataType:
+def _polars_type(data_type: pa.DataType) -> pa.DataType:
     def inside(field: pa.Field) -> pa.Field:
-        return field.with_type(_without_fixed_lists(field.type))
+        return field.with_type(_polars_type(field.type))
 
+    if pa.types.is_dictionary(data_type):
+        return data_type.value_type
     if pa.types.is_list(data_type) or pa.types.is_fixed_size_list(data_type):
         return pa.list_(inside(data_type.value_field))
     if pa.types.is_large_list(data_type):

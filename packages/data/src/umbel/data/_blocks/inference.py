@@ -149,8 +149,8 @@ def _inferred(values: list[Any], place: _Place) -> pa.Array:
         _refuse_object(values, place)
     if len(kinds) == 1:
         return _BY_KIND[kinds.pop()](values, place)
-    if "numpy" in kinds and kinds <= {"numpy", "bool", "int", "float", "str", "bytes"}:
-        return _inferred([value.item() if _kind(type(value)) == "numpy" else value for value in values], place)
+    if "numpy" in kinds and kinds <= {"numpy", "bool", "int", "float"}:
+        return _inferred([_item(value, values, place) for value in values], place)
     if kinds == {"int", "float"}:
         return _converted(values, place, pa.float64())
     if kinds == {"int", "Decimal"}:
@@ -273,7 +273,7 @@ def _scalars(values: list[Any], place: _Place) -> pa.Array:
     if any(dtype.kind not in "biufmM" or dtype.itemsize > 8 for dtype in dtypes):
         _refuse_object(values, place)
     if len(dtypes) > 1 and {dtype.kind for dtype in dtypes} not in ({"m"}, {"M"}):
-        return _inferred([None if value is None else value.item() for value in values], place)
+        return _inferred([_item(value, values, place) for value in values], place)
     dtype = np.result_type(*dtypes)
     mask = _null_mask(values)
     if mask is None:
@@ -281,6 +281,15 @@ def _scalars(values: list[Any], place: _Place) -> pa.Array:
     filled = np.zeros(len(values), dtype)
     filled[~mask] = [value for value in values if value is not None]
     return from_numpy(np.ma.MaskedArray(filled, mask), name=place.name)
+
+
+def _item(value: Any, values: list[Any], place: _Place) -> Any:
+    """Python's number for one of NumPy's. Not of times, for which `item` may say integers."""
+    if not isinstance(value, np.generic) or isinstance(value, float):
+        return value
+    if value.dtype.kind not in "biuf" or value.dtype.itemsize > 8:
+        _refuse_mixture(values, place, lambda one: type(one).__name__)
+    return value.item()
 
 
 def _arrays(values: list[Any], place: _Place) -> pa.Array:

@@ -126,11 +126,8 @@ def _restored(column: pa.ChunkedArray, original: pa.DataType) -> pa.ChunkedArray
         return None
     try:
         return _cast(column, original)
-    except (
-        ValueError,
-        NotImplementedError,
-    ):  # a value does not fit, or PyArrow knows no way: the column stays as it came
-        return None
+    except (ValueError, NotImplementedError):
+        return None  # a value does not fit, or PyArrow knows no way: the column stays as it came
 
 
 def _cast(column: pa.ChunkedArray, original: pa.DataType) -> pa.ChunkedArray:

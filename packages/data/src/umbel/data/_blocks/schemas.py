@@ -9,7 +9,7 @@ from __future__ import annotations
 import difflib
 import functools
 from collections import Counter
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from typing import Final
 
 import numpy as np
@@ -114,11 +114,16 @@ def concat(tables: Sequence[pa.Table], *, origins: Sequence[str] | None = None) 
     if len(tables) == 1:
         return tables[0]
     names = [f"table {index}" for index in range(len(tables))] if origins is None else origins
-    filled = [(table, name) for table, name in zip(tables, names, strict=True) if table.num_columns]
-    if not filled:
-        return tables[0]
-    schema = unify([(table.schema, name) for table, name in filled])
+    schema = unify([(table.schema, name) for table, name in zip(tables, names, strict=True)])
+    if not len(schema):
+        return without_columns(sum(table.num_rows for table in tables))
+    filled = [(table, name) for table, name in zip(tables, names, strict=True) if table.num_columns or table.num_rows]
     return pa.concat_tables([conform(table, schema, origin=name) for table, name in filled])
+
+
+def without_columns(row_count: int) -> pa.Table:
+    """Which knows all the same how many rows there are."""
+    return pa.Table.from_struct_array(pa.array([{}] * row_count, pa.struct([])))
 
 
 def _refuse_duplicates(names: Sequence[str], origin: str) -> None:
@@ -165,7 +170,7 @@ def cast(column: pa.ChunkedArray, target: pa.DataType) -> pa.ChunkedArray:
         if not tensors.is_tensor(column.type):
             raise ValueError("only tensors can become tensors")
         return pa.chunked_array([tensors.cast(chunk, target) for chunk in column.chunks], target)
-    if _has_null_type(target):
+    if _holds(target, pa.types.is_null) or (_holds(column.type, pa.types.is_dictionary) and column.type.num_fields):
         return pa.chunked_array([_cast_by_level(chunk, target) for chunk in column.chunks], target)
     try:
         return column.cast(target)
@@ -175,8 +180,8 @@ def cast(column: pa.ChunkedArray, target: pa.DataType) -> pa.ChunkedArray:
 
 
 def _cast_by_level(array: pa.Array, target: pa.DataType) -> pa.Array:
-    """By hand where lists and structs are concerned: PyArrow 26's own cast of lists within lists, of the null type, makes arrays
-    that are out of bounds."""
+    """By hand where lists and structs are concerned. PyArrow 26's own casts of lists within lists, of the null type, make arrays
+    that are out of bounds; and what a null struct has of a dictionary is an index that there may be no value for."""
     if array.type.equals(target):
         return array
     if pa.types.is_null(array.type):
@@ -190,6 +195,8 @@ def _cast_by_level(array: pa.Array, target: pa.DataType) -> pa.Array:
         return pa.StructArray.from_arrays(fields, fields=list(target), mask=_null_mask(array))
     if is_list(array.type) and is_list(target):
         return _cast_lists(array, target)
+    if pa.types.is_dictionary(target) and not pa.types.is_dictionary(array.type):
+        return array.cast(target.value_type).dictionary_encode().cast(target)
     return array.cast(target)
 
 
@@ -214,9 +221,11 @@ def _null_mask(array: pa.Array) -> pa.Array | None:
     return array.is_null() if array.null_count else None
 
 
-def _has_null_type(data_type: pa.DataType) -> bool:
-    is_null = pa.types.is_null(data_type)
-    return is_null or any(_has_null_type(data_type.field(index).type) for index in range(data_type.num_fields))
+def _holds(data_type: pa.DataType, is_kind: Callable[[pa.DataType], bool]) -> bool:
+    """Whether it is of the kind, or something within it is."""
+    return is_kind(data_type) or any(
+        _holds(data_type.field(index).type, is_kind) for index in range(data_type.num_fields)
+    )
 
 
 def _common_field(left: pa.Field, left_origin: str, right: pa.Field, right_origin: str) -> pa.Field:

@@ -17,13 +17,9 @@ import pyarrow.compute as pc
 from umbel.data._blocks import schemas
 
 OFFSET_BYTES_MAX: Final = 2**31 - 1  # what the offsets of strings and lists, of 32 bits, can address in one array
-_WASTE_MAX: Final = (
-    2.0  # a copy moves what is shown once, sending moves the rest: more waste than content is not worth sending
-)
+_WASTE_MAX: Final = 2.0  # a copy moves what is shown, sending moves all: more waste than content is not worth sending
 _SLACK_BYTES: Final = 4 << 10  # of waste in a column that is not worth the few microseconds of a copy
-_SMALL_BYTES: Final = (
-    64 << 10
-)  # the overhead of arrays that are smaller than this on average counts more than a copy of them
+_SMALL_BYTES: Final = 64 << 10  # the overhead of smaller arrays, on average, counts more than a copy of them
 _SPLIT_TOLERANCE: Final = 1.5  # a piece this much above its target is still let pass: rows differ in size
 
 
@@ -71,10 +67,7 @@ def plain(table: pa.Table, *, narrow: bool = False) -> pa.Table:
             column = pa.chunked_array([pc.run_end_decode(chunk) for chunk in column.chunks], column.type.value_type)
         target = _plain(column.type, narrow and column.nbytes <= OFFSET_BYTES_MAX)
         if not target.equals(field.type):
-            try:
-                table = table.set_column(index, field.with_type(target), schemas.cast(column, target))
-            except pa.ArrowInvalid:
-                pass  # it is of lists of nothing but nulls, which PyArrow cannot cast: it stays, and is right as it is
+            table = table.set_column(index, field.with_type(target), schemas.cast(column, target))
     return table
 
 
