@@ -155,6 +155,8 @@ class FileBasedDatasource(base.Datasource):
         return self._changed(_columns=wanted)
 
     def with_filter(self, expr: Any) -> tuple[base.Datasource, Any | None]:
+        if self._limit is not None:  # the rows that pass are among the first, and not the first of those that pass
+            return self, expr
         pushed, residual = predicates.split(expr, self._whole_schema(), self._path_schema)
         if pushed is None:
             return self, expr

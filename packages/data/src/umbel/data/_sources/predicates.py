@@ -6,7 +6,6 @@ row group) must give the same rows as reading all of them.
 
 from __future__ import annotations
 
-import importlib
 import re
 from collections.abc import Mapping, Sequence
 from typing import Any, Final
@@ -26,12 +25,26 @@ _STRING: Final = re.compile(r'"(?:[^"\\]|\\.)*"')
 
 def split(expr: Any, schema: pa.Schema | None, path_schema: pa.Schema) -> tuple[pc.Expression | None, Any | None]:
     """The part that a reader can take, and what is left. schema: of all that the reader gives, None where it is not known; then
-    only what concerns `path_schema` can be taken."""
+    only what concerns `path_schema` alone can be taken."""
     if isinstance(expr, pc.Expression):
         return expr, None
-    pushdown = importlib.import_module("umbel.data._expressions.pushdown")
-    pushed, residual = pushdown.to_pyarrow(expr, schema if schema is not None else path_schema)
-    return pushed, residual
+    from umbel.data._expressions import nodes, pushdown, rewriting
+
+    if schema is not None:
+        whole = pushdown.split(expr, schema)
+        return whole.pushed, whole.residual
+    if not rewriting.is_deterministic(expr):
+        return None, expr
+    known = set(path_schema.names)
+    of_path: list[Any] = []
+    rest: list[Any] = []
+    for part in rewriting.conjuncts(expr):
+        columns = rewriting.columns_of(part)
+        (of_path if columns and known.issuperset(columns) else rest).append(part)
+    if not of_path:
+        return None, expr
+    taken = pushdown.split(nodes.conjunction(tuple(part.node for part in of_path)), path_schema)
+    return taken.pushed, rewriting.conjunction([*([] if taken.residual is None else [taken.residual]), *rest])
 
 
 def check_columns(names: Sequence[str], known: Sequence[str]) -> None:
