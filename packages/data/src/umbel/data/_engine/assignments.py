@@ -23,7 +23,7 @@ class Assignments:
 
     def start(self, run: runs.Run, plan: runs.Plan, *, has_cpus: bool = True) -> None:
         run.take(plan)
-        learnt = run.learnt
+        learnt = run.learnt(plan.kind)
         self._last_task += 1
         task = runs.Task(self._last_task, run, plan)
         task.heap_bytes = learnt.expected_heap(plan.input_bytes)

@@ -178,7 +178,7 @@ class Machine:
         run.stats.wall_s += cost.wall_s
         run.stats.cpu_s += cost.cpu_s
         run.stats.heap_bytes_max = max(run.stats.heap_bytes_max, cost.heap_bytes)
-        run.learnt.ended(
+        run.learnt(task.plan.kind).ended(
             input_bytes=task.plan.input_bytes or 0, output_bytes=task.output_bytes, heap_bytes=cost.heap_bytes,
             wall_s=cost.wall_s,
         )  # fmt: skip
@@ -415,9 +415,9 @@ class Machine:
     def _growth(self, run: runs.Run, plan: runs.Plan) -> int:
         """What the task would add to the usage."""
         input_bytes = plan.input_bytes
-        output = run.learnt.expected_window(input_bytes) if run.is_paced(plan) else 0
+        output = run.learnt(plan.kind).expected_window(input_bytes) if run.is_paced(plan) else 0
         parked = (input_bytes or 0) if run.parks and plan.kind != events.SAMPLE else 0
-        return output + run.learnt.expected_heap(input_bytes) + parked
+        return output + run.learnt(plan.kind).expected_heap(input_bytes) + parked
 
     def _is_starving(self) -> bool:
         """Whether a consumer has nothing to take."""
@@ -432,10 +432,11 @@ class Machine:
         run = task.run
         if not self.options.repeats or not run.can_repeat or task.block_count or not task.is_alone:
             return None
-        median_s = run.learnt.median_s
+        learnt = run.learnt(task.plan.kind)
+        median_s = learnt.median_s
         if (
             median_s is None
-            or run.learnt.ended_count < REPEATED_SEEN
+            or learnt.ended_count < REPEATED_SEEN
             or run.ready_count()
             or not self.assignments.capacity.free_count(run)
         ):
