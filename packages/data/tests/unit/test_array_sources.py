@@ -12,6 +12,7 @@ import pytest
 import reading
 
 from umbel.data import datasource
+from umbel.data._blocks import rows
 from umbel.data._sources import arrow_files, binary, files, images, numpy
 
 
@@ -162,3 +163,32 @@ def test_an_arrow_file_without_rows_has_a_schema(tmp_path: Path) -> None:
     (tmp_path / "b.arrows").write_bytes(stream_bytes(table))
     for name in ("a.feather", "b.arrows"):
         assert reading.table(arrow_files.ArrowDatasource(tmp_path / name)).equals(table)
+
+
+def test_images_of_several_sizes_are_ragged_and_come_together(tmp_path: Path) -> None:
+    expected = [picture(tmp_path / f"{index}.png", 3 + index, 5) for index in range(4)]
+    (tmp_path / "k=1").mkdir()
+    expected.append(picture(tmp_path / "k=1" / "9.png", 2, 2))
+    source = images.ImageDatasource(tmp_path, include_paths=True, partitioning=datasource.Partitioning("hive"))
+    (task,) = source.get_read_tasks(1)
+    (table,) = task.read_fn()
+    assert [row["path"] for row in rows.iter_rows(table)] == source.input_files()
+    for row, pixels in zip(rows.iter_rows(table), expected, strict=True):
+        np.testing.assert_array_equal(row["image"], pixels)
+
+
+def test_images_of_unlike_modes_are_named_with_what_to_do(tmp_path: Path) -> None:
+    picture(tmp_path / "a.png", 3, 4)
+    picture(tmp_path / "b.png", 3, 4, "L")
+    with pytest.raises(
+        ValueError, match=r"a\.png' is an image of 3 x 4 x 3 uint8, and '.*b\.png' one of 3 x 4 uint8; .*mode=\"RGB\""
+    ):
+        reading.rows(images.ImageDatasource(tmp_path))
+
+
+def test_files_that_are_a_row_each_come_in_pieces(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(files, "PIECE_BYTES", 10)
+    for index in range(6):
+        (tmp_path / str(index)).write_bytes(b"xxxx")
+    (task,) = binary.BinaryDatasource(tmp_path).get_read_tasks(1)
+    assert [table.num_rows for table in task.read_fn()] == [3, 3]

@@ -116,6 +116,17 @@ def test_modes_say_what_becomes_of_what_is_there(tmp_path: Path) -> None:
         writing.write(ParquetDatasink(target, mode="upsert"), [block(3)])
 
 
+def test_where_nothing_is_to_be_written_a_sink_writes_nothing(tmp_path: Path) -> None:
+    """Whoever runs the write may ask should_write first, and need not."""
+    writing.write(ParquetDatasink(str(tmp_path)), [block(1)])
+    sink = ParquetDatasink(str(tmp_path), mode="ignore")
+    sink.on_write_start(block().schema)
+    assert not sink.should_write
+    sink.on_write_complete(base.write_task(sink, [block(2)], datasink.WriteContext(0)))
+    assert ids(tmp_path) == [1]
+    assert len(list(tmp_path.iterdir())) == 1
+
+
 def test_what_is_to_be_replaced_stays_until_the_new_is_whole(tmp_path: Path) -> None:
     """So that a dataset may be written to where it was read from."""
     writing.write(ParquetDatasink(str(tmp_path)), [block(1)])

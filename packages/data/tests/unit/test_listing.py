@@ -90,6 +90,12 @@ def test_partitions_and_the_path_are_columns(tmp_path: Path) -> None:
     ]
 
 
+def test_a_partition_that_some_paths_lack_is_null_there(tmp_path: Path) -> None:
+    tree(tmp_path, "a.txt", "k=2/b.txt")
+    source = Lines(tmp_path, partitioning=datasource.Partitioning("hive"))
+    assert reading.rows(source) == [{"line": "a.txt", "k": None}, {"line": "k=2/b.txt", "k": "2"}]
+
+
 def test_a_partition_filter_chooses_files(tmp_path: Path) -> None:
     tree(tmp_path, "k=1/a.txt", "k=2/b.txt")
     chosen = datasource.PathPartitionFilter.of(lambda values: values["k"] == "2")
@@ -170,7 +176,9 @@ def test_what_is_local_is_read_where_the_driver_is(tmp_path: Path) -> None:
 def test_object_stores_have_no_rename() -> None:
     assert filesystems.has_rename(fs.LocalFileSystem())
     assert filesystems.has_rename(filesystems.wrap(fsspec.filesystem("memory")))
-    assert not filesystems.has_rename(fs.S3FileSystem(region="eu-west-1", anonymous=True))
+    store = fs.S3FileSystem(region="eu-west-1", anonymous=True)
+    assert not filesystems.has_rename(store)
+    assert not filesystems.has_rename(fs.SubTreeFileSystem("bucket", store))
 
 
 def test_hidden_is_what_lies_below_something_hidden() -> None:

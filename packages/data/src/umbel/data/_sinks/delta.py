@@ -85,6 +85,8 @@ class DeltaDatasink(tables.ParquetDatasink):
         return [DeltaFile(file.staged, file.final, file.num_rows, seen.schema) for file in written]
 
     def on_write_complete(self, write_result: base.WriteResult[list[files.WrittenFile]]) -> None:
+        if not self.should_write:
+            return
         written = [file for task in write_result.write_returns for file in task if isinstance(file, DeltaFile)]
         self._refuse_clashes([file.final for file in written])
         self._remove(set(self._own_files()) - {file.final for file in written})

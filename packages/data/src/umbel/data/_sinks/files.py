@@ -104,6 +104,8 @@ class FileDatasink(base.Datasink[list[WrittenFile]]):
 
     def on_write_complete(self, write_result: base.WriteResult[list[WrittenFile]]) -> None:
         """Raises FileExistsError, and puts nothing in place, where files would replace each other or what is to stay."""
+        if not self.should_write:
+            return
         files = [file for written in write_result.write_returns for file in written]
         files = files or self._write_empty()
         finals = [file.final for file in files]
@@ -198,6 +200,8 @@ class RowBasedFileDatasink(FileDatasink):
         raise NotImplementedError(f"{type(self).__name__} must define write_row_to_file(row, file)")
 
     def write(self, blocks: Iterable[pa.Table], ctx: base.WriteContext) -> list[WrittenFile]:
+        if not self.should_write:
+            return []
         directory = self._new_try()
         written = []
         for block_index, table in enumerate(blocks):
@@ -267,6 +271,8 @@ class BlockBasedFileDatasink(FileDatasink):
         return _Collected(self, file)
 
     def write(self, blocks: Iterable[pa.Table], ctx: base.WriteContext) -> list[WrittenFile]:
+        if not self.should_write:
+            return []
         output = _Output(self, ctx)
         with contextlib.ExitStack() as stack:
             stack.push(output.ended)

@@ -62,6 +62,8 @@ class LanceDatasink(base.Datasink[list[Any]]):
             self._given_schema = known.schema
 
     def write(self, blocks: Iterable[pa.Table], ctx: base.WriteContext) -> list[Any]:
+        if not self.should_write:
+            return []
         lance.library()
         from lance.fragment import write_fragments
 

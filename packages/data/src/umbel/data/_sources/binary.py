@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Sequence
 from typing import Final
 
 import pyarrow as pa
@@ -13,13 +13,17 @@ _COLUMN: Final = "bytes"
 
 
 class BinaryDatasource(files.FileBasedDatasource):
-    """A file of more than 2 GiB is large_binary."""
+    """Where a file has more than 2 GiB, they are large_binary."""
 
-    _ROWS_PER_FILE = 1
+    _VALUE_COLUMN = _COLUMN
 
     def get_name(self) -> str:
         return "Binary"
 
-    def _read_stream(self, f: pa.NativeFile, path: str) -> Iterator[pa.Table]:
-        data = f.read()
-        yield pa.table({_COLUMN: pa.array([data], pa.binary() if len(data) < 1 << 31 else pa.large_binary())})
+    def _value(self, f: pa.NativeFile, path: str) -> bytes:
+        data: bytes = f.read()
+        return data
+
+    def _value_array(self, values: Sequence[bytes], paths: Sequence[str]) -> pa.Array:
+        is_large = sum(map(len, values)) >= 1 << 31
+        return pa.array(values, pa.large_binary() if is_large else pa.binary())

@@ -8,7 +8,9 @@ columns are dropped.
 
 from __future__ import annotations
 
+import contextlib
 import copy
+import dataclasses
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any, ClassVar, Final, Literal
@@ -55,7 +57,7 @@ class FileBasedDatasource(base.Datasource):
     """
 
     FILE_EXTENSIONS: ClassVar[Sequence[str] | None] = None
-    _ROWS_PER_FILE: ClassVar[int | None] = None
+    _VALUE_COLUMN: ClassVar[str | None] = None  # where a file is a row: the column with what `_value` makes of it
     _INMEMORY_RATIO: ClassVar[float] = 1.0  # bytes of blocks for each byte of a file
     _READS_COLUMNS: ClassVar[bool] = False  # whether a reader is quicker when it need not give all columns
 
@@ -79,8 +81,8 @@ class FileBasedDatasource(base.Datasource):
         self._is_local_only = filesystems.is_local_only(paths)
         self._given_schema = schema
         self._open_stream_args = dict(open_stream_args or {})
-        self._parser = _parser(partitioning)
-        self._partitioning = partitioning
+        self._partitioning = _located(partitioning, filesystem)
+        self._parser = _parser(self._partitioning)
         self._shuffle = _shuffle_config(shuffle)
         self._include_paths = include_paths
         self._columns: tuple[str, ...] | None = None
@@ -113,8 +115,18 @@ class FileBasedDatasource(base.Datasource):
         with self._open_input_source(unit.path) as stream:
             yield from self._read_stream(stream, unit.path)
 
+    def _value(self, f: pa.NativeFile, path: str) -> Any:
+        raise NotImplementedError(f"{type(self).__name__} must define _value(f, path), as it has a _VALUE_COLUMN")
+
+    def _value_array(self, values: Sequence[Any], paths: Sequence[str]) -> pa.Array:
+        """A column of values, one of each path."""
+        raise NotImplementedError(
+            f"{type(self).__name__} must define _value_array(values, paths), as it has a _VALUE_COLUMN"
+        )
+
     def _units(self, files: Sequence[listing.ListedFile]) -> list[packing.Unit]:
-        return [packing.Unit(file.path, max(file.size_bytes, 0), row_count=self._ROWS_PER_FILE) for file in files]
+        rows = None if self._VALUE_COLUMN is None else 1
+        return [packing.Unit(file.path, max(file.size_bytes, 0), row_count=rows) for file in files]
 
     def _file_schema(self) -> pa.Schema | None:
         """Of the columns that the files have themselves, where it is known without reading rows."""
@@ -242,19 +254,20 @@ class FileBasedDatasource(base.Datasource):
         return pa.schema([*(field for field in own if field.name not in self._path_schema.names), *self._path_schema])
 
     def _path_fields(self) -> pa.Schema:
-        """What the path of the first file says there is of each."""
-        names = self._parser(self._files[0].path) if self._parser is not None and self._files else {}
-        fields = [pa.field(name, self._partitioning.arrow_type(name)) for name in names] if self._partitioning else []
+        """What the paths say; of a file whose path does not say it, it is null."""
+        names: dict[str, None] = {}
+        fields = []
+        if self._parser is not None and self._partitioning is not None:
+            for file in self._files:
+                names.update(dict.fromkeys(self._parser(file.path)))
+            fields = [pa.field(name, self._partitioning.arrow_type(name)) for name in names]
         return pa.schema([*fields, pa.field(PATH_COLUMN, pa.string())] if self._include_paths else fields)
 
     def _path_values(self, path: str) -> dict[str, pa.Scalar]:
-        values: dict[str, pa.Scalar] = {}
-        if self._parser is not None and self._partitioning is not None:
-            for name, value in self._parser(path).items():
-                values[name] = pa.scalar(value, self._partitioning.arrow_type(name))
+        found = {} if self._parser is None else self._parser(path)
         if self._include_paths:
-            values[PATH_COLUMN] = pa.scalar(path)
-        return values
+            found[PATH_COLUMN] = path
+        return {field.name: pa.scalar(found.get(field.name), field.type) for field in self._path_schema}
 
     def _unpruned(self) -> list[listing.ListedFile]:
         """The files that a filter does not exclude by their paths."""
@@ -304,24 +317,54 @@ class _Read:
         expected_of = ""
         if self._schema is not None:
             yield pa.Table.from_batches([], self._schema)  # what says the types where there are no rows
-        for unit in self._units:
-            for table in self._tables(unit):
-                if self._schema is not None:
-                    table = self._conformed(table, unit.path)
-                elif expected is None:
-                    expected, expected_of = table.schema, repr(unit.path)
-                else:
-                    expected = schemas.unify([(expected, expected_of), (table.schema, repr(unit.path))])
-                yield table
+        for path, table in self._tables() if self._source._VALUE_COLUMN is None else self._rows():
+            if self._schema is not None:
+                table = self._conformed(table, path)
+            elif expected is None:
+                expected, expected_of = table.schema, repr(path)
+            elif not table.schema.equals(expected):
+                expected = schemas.unify([(expected, expected_of), (table.schema, repr(path))])
+            yield table
 
-    def _tables(self, unit: packing.Unit) -> Iterator[pa.Table]:
+    def _tables(self) -> Iterator[tuple[str, pa.Table]]:
+        for unit in self._units:
+            with self._reading(unit.path):
+                values = self._source._path_values(unit.path)
+                for table in self._source._read_unit(unit):
+                    yield unit.path, _with_values(table, values, unit.path)
+
+    def _rows(self) -> Iterator[tuple[str, pa.Table]]:
+        """Of files that are a row each, as many together as make a table of a fair size."""
+        values: list[Any] = []
+        paths: list[str] = []
+        size_bytes = 0
+        for unit in self._units:
+            with self._reading(unit.path), self._source._open_input_source(unit.path) as stream:
+                value = self._source._value(stream, unit.path)
+            values.append(value)
+            paths.append(unit.path)
+            size_bytes += getattr(value, "nbytes", None) or len(value)
+            if size_bytes >= PIECE_BYTES:
+                yield paths[0], self._table_of(values, paths)
+                values, paths, size_bytes = [], [], 0
+        if values:
+            yield paths[0], self._table_of(values, paths)
+
+    def _table_of(self, values: Sequence[Any], paths: Sequence[str]) -> pa.Table:
+        source = self._source
+        columns = {source._VALUE_COLUMN: source._value_array(values, paths)}
+        known = [source._path_values(path) for path in paths]
+        for field in source._path_schema:
+            columns[field.name] = pa.array([one[field.name].as_py() for one in known], field.type)
+        return pa.table(columns)
+
+    @contextlib.contextmanager
+    def _reading(self, path: str) -> Iterator[None]:
         # The one place through which all goes that a bad file raises: where `on_error` will choose to go on.
         try:
-            values = self._source._path_values(unit.path)
-            for table in self._source._read_unit(unit):
-                yield _with_values(table, values, unit.path)
+            yield
         except Exception as error:
-            raise errors.in_file(error, unit.path, reader=self._source.get_name()) from error
+            raise errors.in_file(error, path, reader=self._source.get_name()) from error
 
     def _conformed(self, table: pa.Table, path: str) -> pa.Table:
         """To the schema that was given or planned."""
@@ -363,6 +406,13 @@ def _with_values(table: pa.Table, values: Mapping[str, pa.Scalar], path: str) ->
             table = table.remove_column(index)
         table = table.append_column(name, column)
     return table
+
+
+def _located(scheme: partitioning.Partitioning | None, filesystem: Any) -> partitioning.Partitioning | None:
+    """Its base_dir is on the file system of the paths, unless it has one of its own."""
+    if scheme is None or filesystem is None or scheme.filesystem is not None:
+        return scheme
+    return dataclasses.replace(scheme, filesystem=filesystem)
 
 
 def _parser(scheme: partitioning.Partitioning | None) -> partitioning.PathPartitionParser | None:

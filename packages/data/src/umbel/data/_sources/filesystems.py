@@ -52,8 +52,7 @@ def resolve(paths: Paths, filesystem: Any = None) -> tuple[fs.FileSystem, list[s
                 option="paths",
             )
         names.append(name)
-    assert_found = found if found is not None else fs.LocalFileSystem()
-    return assert_found, names
+    return found if found is not None else fs.LocalFileSystem(), names
 
 
 def wrap(filesystem: Any) -> fs.FileSystem:
@@ -75,6 +74,8 @@ def is_local_only(paths: Paths) -> bool:
 def has_rename(filesystem: fs.FileSystem) -> bool:
     """Whether a file gets another name at once and at no cost. In object stores it is copied; but there it appears only
     when it is whole."""
+    while isinstance(filesystem, fs.SubTreeFileSystem):
+        filesystem = filesystem.base_fs
     name = filesystem.type_name
     if name.startswith("py::fsspec+"):
         protocols = name[len("py::fsspec+") :]

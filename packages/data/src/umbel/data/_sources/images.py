@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import io
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from typing import Any, ClassVar, Final
 
 import numpy as np
@@ -31,7 +31,7 @@ class ImageDatasource(files.FileBasedDatasource):
     """size: (height, width) that all are scaled to. mode: of Pillow's, that all are brought to, "RGB" for one."""
 
     FILE_EXTENSIONS: ClassVar[Sequence[str] | None] = ("png", "jpg", "jpeg", "tif", "tiff", "bmp", "gif", "webp")
-    _ROWS_PER_FILE = 1
+    _VALUE_COLUMN = _COLUMN
     _INMEMORY_RATIO = 10.0  # of JPEG; less of others
 
     def __init__(
@@ -58,15 +58,29 @@ class ImageDatasource(files.FileBasedDatasource):
             return super().estimate_inmemory_data_size()
         return len(self._files) * int(np.prod(schema.field(0).type.shape))
 
-    def _read_stream(self, f: pa.NativeFile, path: str) -> Iterator[pa.Table]:
+    def _value(self, f: pa.NativeFile, path: str) -> np.ndarray:
         with _pillow().open(io.BytesIO(f.read())) as image:
             if self._mode is not None and image.mode != self._mode:
                 image = image.convert(self._mode)
             if self._size is not None:
                 height, width = self._size
                 image = image.resize((width, height), resample=_pillow().Resampling.BILINEAR)
-            pixels = np.asarray(image)
-        yield pa.table({_COLUMN: tensors.from_numpy(pixels[None])})
+            pixels: np.ndarray = np.asarray(image)
+            return pixels
+
+    def _value_array(self, values: Sequence[np.ndarray], paths: Sequence[str]) -> pa.Array:
+        first = values[0]
+        for pixels, path in zip(values, paths, strict=True):
+            if (pixels.ndim, pixels.dtype) != (first.ndim, first.dtype):
+                raise ValueError(
+                    f"{paths[0]!r} is an image of {_shown(first)}, and {path!r} one of {_shown(pixels)}; bring them to one mode, "
+                    'by mode="RGB" for one'
+                )
+        return tensors.from_arrays(values)
+
+
+def _shown(pixels: np.ndarray) -> str:
+    return f"{' x '.join(map(str, pixels.shape))} {pixels.dtype}"
 
 
 def _pillow() -> Any:
