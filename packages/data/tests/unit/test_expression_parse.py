@@ -5,7 +5,7 @@ from __future__ import annotations
 from typing import Any
 
 import pytest
-from hypothesis import given, settings
+from hypothesis import example, given, settings
 from hypothesis import strategies as st
 
 from umbel.data import expressions
@@ -154,6 +154,7 @@ def test_what_is_printed_is_read_as_the_same(expr: expressions.Expr) -> None:
 
 
 @given(expr=st.recursive(LEAVES, _grown, max_leaves=8))
+@example(expr=expressions.Expr(nodes.Call("%", (nodes.literal("x"), nodes.Column("a")))))
 @settings(max_examples=100, deadline=None)
 def test_what_is_printed_is_python_for_the_same(expr: expressions.Expr) -> None:
     names: dict[str, Any] = {"col": col, "lit": lit, "when": when, "coalesce": coalesce}

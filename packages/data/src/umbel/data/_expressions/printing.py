@@ -6,7 +6,7 @@ from typing import Final
 
 import pyarrow as pa
 
-from umbel.data._expressions import functions, nodes, udfs
+from umbel.data._expressions import functions, nodes, promotion, udfs
 
 _CHARS_MAX: Final = 300  # of an expression in a message
 _BINDS_MOST: Final = 9  # what a method is called on
@@ -48,9 +48,16 @@ def _operand(node: nodes.Call, side: int, binding: int) -> str:
         and one.scalar.is_valid
         and not pa.types.is_nested(one.scalar.type)
         and not isinstance(other, nodes.Literal)
-        and (side == 1 or (functions.BINARY[node.function] > 1 and node.function != "**"))
+        and (side == 1 or _is_left_to_us(node.function, one.scalar.type))
     )
     return _value(one) if is_bare and isinstance(one, nodes.Literal) else _text(one, binding)
+
+
+def _is_left_to_us(function: str, type_: pa.DataType) -> bool:
+    """A value of that type left of it: Python turns comparisons around, -2 ** x is -(2 ** x), and % of a string formats it."""
+    if functions.BINARY[function] == functions.BINARY["=="] or function == "**":
+        return False
+    return function != "%" or not (promotion.is_text(type_) or promotion.is_bytes(type_))
 
 
 def _primary(node: nodes.Node) -> str:
