@@ -32,11 +32,8 @@ def load(name: str) -> ModuleType:
 def to_pandas(table: pa.Table, *, zero_copy: bool) -> pd.DataFrame:
     """zero_copy: plain columns are views of the table's memory where they can be, which cannot be written to in place."""
     pandas = load("pandas")
-    special = {}
-    for name in table.column_names:
-        column = _special(pandas, table.column(name))
-        if column is not None:
-            special[name] = column
+    made = {name: _special(pandas, table.column(name)) for name in table.column_names}
+    special = {name: column for name, column in made.items() if column is not None}
     plain = [name for name in table.column_names if name not in special]
     shown = table.select(plain) if special else table
     frame: pd.DataFrame = shown.to_pandas(split_blocks=zero_copy, ignore_metadata=True, use_threads=False)
@@ -50,11 +47,12 @@ def to_pandas(table: pa.Table, *, zero_copy: bool) -> pd.DataFrame:
 def slice_pandas(frame: pd.DataFrame, start: int, stop: int) -> pd.DataFrame:
     """With an index from 0 on, as a frame of its own has; writing to it leaves the rest alone."""
     pandas = load("pandas")
-    part: pd.DataFrame = frame.iloc[start:stop]
+    part: Any = frame.iloc[start:stop]  # typed as a row, where pandas has types
     if pandas.__version__.startswith("2."):  # where it would warn of being a slice when it is written to
         part = part.copy(deep=False)
     part.index = pandas.RangeIndex(len(part))
-    return part
+    cut: pd.DataFrame = part
+    return cut
 
 
 def from_pandas(frame: pd.DataFrame, *, like: pa.Schema | None = None) -> pa.Table:

@@ -15,14 +15,14 @@ import functools
 import itertools
 import uuid
 from collections.abc import Callable, Iterator, Sequence
-from typing import Any, Final, NamedTuple, NoReturn
+from typing import Any, Final, NamedTuple, NoReturn, TypeAlias
 
 import numpy as np
 import pyarrow as pa
 
 from umbel.data._blocks import schemas, sizes, tensors
 
-_Array = np.ndarray[Any, Any]
+_Array: TypeAlias = "np.ndarray[Any, Any]"
 _SHOWN_MAX: Final = 60  # characters of a value in an error
 _KINDS: Final[tuple[tuple[type | tuple[type, ...], str], ...]] = (
     (bool, "bool"),
@@ -321,7 +321,7 @@ def _arrays(values: list[Any], place: _Place) -> pa.Array:
 
 
 def _is_of_days(array: _Array) -> bool:
-    return array.dtype == "datetime64[D]" and array.ndim == 1
+    return bool(array.dtype == "datetime64[D]" and array.ndim == 1)
 
 
 def _elements(array: _Array) -> list[Any]:

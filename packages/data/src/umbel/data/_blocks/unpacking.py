@@ -8,14 +8,14 @@ is a str, a list an ndarray, a struct a dict, and so on.
 from __future__ import annotations
 
 import datetime
-from typing import Any, Final
+from typing import Any, Final, TypeAlias
 
 import numpy as np
 import pyarrow as pa
 
 from umbel.data._blocks import schemas, tensors
 
-_Array = np.ndarray[Any, Any]
+_Array: TypeAlias = "np.ndarray[Any, Any]"
 _FIRST_US: Final = -62_135_596_800_000_000  # of the year 1: Python's datetimes know no earlier one,
 _LAST_US: Final = 253_402_300_799_999_999  # and none after the year 9999
 _US: Final = {"s": 1_000_000, "ms": 1_000, "us": 1}  # microseconds in a unit
