@@ -16,7 +16,7 @@ from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass
 from typing import Any
 
-from umbel.data._engine import capacity, events, exchanges, flow, runs, stages
+from umbel.data._engine import capacity, events, exchanges, flow, mixing, runs, stages
 from umbel.data._engine.events import Piece
 from umbel.exceptions import InternalError
 
@@ -645,6 +645,7 @@ _KINDS: Mapping[type, Callable[[int, Any, runs.Services], runs.Run]] = {
     stages.Exchange: exchanges.ExchangeRun,
     stages.Limit: runs.LimitRun,
     stages.Union: runs.UnionRun,
+    stages.Mix: mixing.MixRun,
     stages.Zip: runs.ZipRun,
     stages.Split: exchanges.SplitRun,
 }

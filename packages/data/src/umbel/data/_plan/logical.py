@@ -320,7 +320,9 @@ class AsofJoin(Node):
     right_by: tuple[str, ...] = ()
     direction: str = "backward"
     tolerance: Any = None
-    right_suffix: str = "_right"
+    is_exact_allowed: bool = True
+    left_suffix: str | None = None
+    right_suffix: str | None = None
 
     @property
     def inputs(self) -> tuple[Node, ...]:
@@ -355,10 +357,10 @@ class Zip(Several):
 
 @dataclass(frozen=True, eq=False, kw_only=True)
 class Mix(Several):
-    """Rows of several, drawn by weight. stops_at: "shortest" or "longest"."""
+    """Rows of several in turns, by weight. is_shortest: ends with the first that does; otherwise the others go on."""
 
     weights: tuple[float, ...]
-    stops_at: str = "shortest"
+    is_shortest: bool = True
 
 
 def each(last: Node) -> list[Node]:
