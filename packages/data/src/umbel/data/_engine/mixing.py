@@ -6,11 +6,13 @@ every run. While the one whose turn it is has nothing yet, all wait for it.
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Sequence
+from collections.abc import Sequence
 
 from umbel.data._engine import runs, stages
 
-TURN_ROWS = 1_024  # of all inputs together in one round: a batch of training sees all of them, and a block is not in crumbs
+TURN_ROWS = (
+    1_024  # of all inputs together in one round: a batch of training sees all of them, and a block is not in crumbs
+)
 
 
 class Turns:

@@ -126,7 +126,7 @@ class Run:
         resources: stages.Resources = getattr(stage, "resources", stages.Resources())
         self.needs = _needs(resources)
         self.learnt = learning.Learnt(
-            block_bytes=getattr(stage, "block_bytes", stages.Map.block_bytes), heap_bytes=resources.memory_bytes
+            block_bytes=getattr(stage, "block_bytes", 0) or stages.Map.block_bytes, heap_bytes=resources.memory_bytes
         )
         compute = getattr(stage, "compute", None)
         self.pool = pools.Pool(compute) if isinstance(compute, stages.ActorPool) else None

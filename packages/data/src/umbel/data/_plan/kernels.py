@@ -127,7 +127,7 @@ class Grouped:
 @dataclass(frozen=True, eq=False)
 class DistinctRows:
     keys: tuple[str, ...] | None
-    keep: str
+    keep: Any
 
     def __call__(self, blocks: Iterator[pa.Table]) -> Iterator[pa.Table]:
         for block in blocks:
@@ -210,7 +210,9 @@ class ByPlace:
 
     def __call__(self, block: pa.Table, count: int, boundaries: Any) -> Sequence[pa.Table]:
         total = boundaries[-1] if boundaries else 0
-        first = boundaries[task_context.current().block_number] - block.num_rows  # of several blocks the last was drawn last
+        first = (
+            boundaries[task_context.current().block_number] - block.num_rows
+        )  # of several blocks the last was drawn last
         units = -(-total // self.block_rows)
         ends = [units * (number + 1) // count * self.block_rows - first for number in range(count)]
         bounds = [0, *(min(max(end, 0), block.num_rows) for end in ends)]
@@ -300,7 +302,7 @@ class Combined:
 @dataclass(frozen=True, eq=False)
 class DistinctOfAll:
     keys: tuple[str, ...] | None
-    keep: str
+    keep: Any
 
     def __call__(self, _partition: int, parts: Sequence[Sequence[pa.Table]]) -> Iterable[pa.Table]:
         return [grouping.distinct(schemas.concat(parts[0]), self.keys, keep=self.keep)]
@@ -340,7 +342,7 @@ class Joined:
 
     def __call__(self, _partition: int, parts: Sequence[Sequence[pa.Table]]) -> Iterable[pa.Table]:
         left, right = (schemas.concat(some) for some in parts)
-        how = self.join
+        how: Any = self.join
         suffixes = {"left_suffix": how.left_suffix, "right_suffix": how.right_suffix}
         return [joining.join(left, right, how.how, how.left_on, how.right_on, **suffixes)]
 

@@ -23,7 +23,7 @@ class Means:
     """With what the functions of a node run. compute: None for tasks, or for a class an actor pool of the default size."""
 
     compute: stages.Compute | None = None
-    resources: stages.Resources = stages.Resources()
+    resources: stages.Resources = field(default_factory=stages.Resources)
 
 
 @dataclass(frozen=True, eq=False)
@@ -127,7 +127,7 @@ class MapBatches(Unary):
     """batch_size: rows; None for whole blocks."""
 
     function: Function
-    batch_size: int | None = None
+    batch_size: int | str | None = None  # "auto": by bytes
     batch_format: str | None = "default"
     zero_copy: bool = True
     changes_row_count: bool = True
@@ -265,7 +265,7 @@ class Window(Unary):
 
 @dataclass(frozen=True, eq=False, kw_only=True)
 class Write(Unary):
-    sink: datasink.Datasink
+    sink: datasink.Datasink[Any]
     means: Means = Means()
 
     @property

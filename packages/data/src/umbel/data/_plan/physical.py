@@ -11,7 +11,7 @@ import dataclasses
 import functools
 import secrets
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import Any
 
 from umbel.data import datasink as sinks
@@ -40,7 +40,7 @@ class Link:
 
     name: str
     transform: Any
-    means: logical.Means = logical.Means()
+    means: logical.Means = field(default_factory=logical.Means)
     is_kernel: bool = True
     bundle_rows: int | None = None
     is_steady: bool = False
@@ -71,14 +71,15 @@ class _Planner:
         """The stage of `node` with another operator behind it."""
         before = self.stage(node)
         if isinstance(before, stages.Map | stages.Read) and node not in self._is_shared and _goes_with(before, link):
-            means = link.means if _is_plain(before) and not link.is_kernel else None
+            given: dict[str, Any] = {} if link.block_bytes is None else {"block_bytes": link.block_bytes}
+            if _is_plain(before) and not link.is_kernel:
+                given |= {"resources": link.means.resources, "compute": compute_of(link)}
             return dataclasses.replace(
                 before,
                 name=f"{before.name}->{link.name}",
                 transforms=(*before.transforms, link.transform),
                 is_kernel=before.is_kernel and link.is_kernel,
-                **({} if link.block_bytes is None else {"block_bytes": link.block_bytes}),
-                **({"resources": means.resources, "compute": compute_of(link)} if means is not None else {}),
+                **given,
             )
         return stages.Map(
             name=link.name,
@@ -202,13 +203,15 @@ def _part(task: Any) -> stages.ReadPart:
 
 @_lower.register
 def _(node: logical.MapRows, planner: _Planner) -> stages.Stage:
-    calls = functions.RowCalls(node.name, node.function, node.kind)
+    calls = functions.RowCalls(node.name, node.function, node.kind, node.on_error)
     return planner.linked(node.input, Link(node.name, functions.transform(calls), node.means, is_kernel=False))
 
 
 @_lower.register
 def _(node: logical.MapBatches, planner: _Planner) -> stages.Stage:
-    calls = functions.BatchCalls(node.name, node.function, node.batch_size, node.batch_format, node.zero_copy)
+    calls = functions.BatchCalls(
+        node.name, node.function, node.batch_size, node.batch_format, node.zero_copy, node.on_error
+    )
     link = Link(
         node.name,
         functions.transform(calls),
@@ -400,13 +403,16 @@ def _(node: logical.Write, planner: _Planner) -> stages.Stage:
     def commit(results: list[Any]) -> Any:
         sink.on_write_complete(sinks.WriteResult.combine(*results))
 
+    def abort(error: BaseException) -> None:
+        sink.on_write_failed(error)  # type: ignore[arg-type]  # an interruption too: what was written is not to stay
+
     return stages.Write(
         name=node.name,
         input=planner.stage(node.input),
         write=kernels.Written(sink),
         begin=functools.partial(sink.on_write_start, schemas.of(node.input)),
         commit=commit,
-        abort=sink.on_write_failed,
+        abort=abort,
         compute=node.means.compute or stages.TaskPool(),
         resources=node.means.resources,
         bundle_rows=sink.min_rows_per_write,

@@ -46,7 +46,15 @@ class _Pass:
         self.made: dict[tuple[logical.Node, Any], tuple[Any, logical.Node]] = {}
 
 
-_CHEAP = (logical.Read, logical.FromBlocks, logical.Project, logical.Rename, logical.Filter, logical.Limit, logical.Union)
+_CHEAP = (
+    logical.Read,
+    logical.FromBlocks,
+    logical.Project,
+    logical.Rename,
+    logical.Filter,
+    logical.Limit,
+    logical.Union,
+)
 
 
 def _memoized(
@@ -56,7 +64,8 @@ def _memoized(
     def applied(node: logical.Node, asked: Any, seen: _Pass) -> logical.Node:
         key = (node, tuple(map(id, asked)) if isinstance(asked, tuple) else asked)
         if key not in seen.made:
-            seen.made[key] = asked, rule(node, asked, seen)  # with what was asked, whose ids are nobody else's as long as it is there
+            # with what was asked, whose ids are nobody else's as long as it is there
+            seen.made[key] = asked, rule(node, asked, seen)
         return seen.made[key][1]
 
     return applied
@@ -215,7 +224,9 @@ def _pruned(node: logical.Node, wanted: Columns, seen: _Pass) -> logical.Node:
         asked = None if wanted is None else frozenset(old.get(one, one) for one in wanted) | {*node.names}
         return node.with_inputs([_pruned(node.input, asked, seen)])
     if isinstance(node, logical.Filter):
-        return node.with_inputs([_pruned(node.input, _with(wanted, nodes.columns_of(nodes.tree(node.expression))), seen)])
+        return node.with_inputs(
+            [_pruned(node.input, _with(wanted, nodes.columns_of(nodes.tree(node.expression))), seen)]
+        )
     if isinstance(node, logical.Limit | logical.Sample | logical.RandomizeBlocks):
         return node.with_inputs([_pruned(node.input, wanted, seen)])
     if isinstance(node, logical.Sort):

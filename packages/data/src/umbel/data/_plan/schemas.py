@@ -104,7 +104,8 @@ def _(node: logical.Join, inputs: list[pa.Schema | None]) -> pa.Schema | None:
     if left is None or right is None:
         return None
     suffixes = {"left_suffix": node.left_suffix, "right_suffix": node.right_suffix}
-    return joining.joined_schema(left, right, node.how, node.left_on, node.right_on, **suffixes)
+    how: Any = node.how
+    return joining.joined_schema(left, right, how, node.left_on, node.right_on, **suffixes)
 
 
 @_of_one.register
@@ -133,7 +134,9 @@ def _(node: logical.Zip, inputs: list[pa.Schema | None]) -> pa.Schema | None:
 def _(node: logical.Several, inputs: list[pa.Schema | None]) -> pa.Schema | None:
     if any(one is None for one in inputs):
         return None
-    return block_schemas.unify([(one, f"input {number} of the {node.name.lower()}") for number, one in enumerate(inputs)])
+    return block_schemas.unify(
+        [(one, f"input {number} of the {node.name.lower()}") for number, one in enumerate(inputs)]
+    )
 
 
 @_of_one.register
