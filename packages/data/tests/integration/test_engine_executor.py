@@ -170,7 +170,7 @@ def test_zip_union_and_shared_stage() -> None:
 
     assert collected(stages.Zip(inputs=(source, mapped(source)), combine=added)) == [3 * n for n in range(40)]
     assert collected(stages.Union(inputs=(source, mapped(source)))) == [*range(40), *range(0, 80, 2)]
-    with pytest.raises(ValueError, match="equally many rows, got 40"):
+    with pytest.raises(ValueError, match=r"equally many rows, got .* and 10"):
         collected(stages.Zip(inputs=(source, read(1)), combine=added))
 
 

@@ -7,7 +7,7 @@ from collections.abc import Callable, Iterator, Mapping
 from contextlib import AbstractContextManager, contextmanager
 from typing import Any, Final, NamedTuple
 
-from umbel.data._engine import capacity, events, exchanges, flow, pools, runs, scheduling
+from umbel.data._engine import assignments, capacity, events, exchanges, flow, following, pools, runs, scheduling
 
 
 class Defect(NamedTuple):
@@ -38,11 +38,11 @@ def _first_come(order: flow.Order, _task: int, piece: events.Piece) -> None:
     order._emit(piece)
 
 
-def _from_the_beginning(machine: scheduling.Machine, task: runs.Task, **options: Any) -> None:
+def _from_the_beginning(assigned: assignments.Assignments, task: runs.Task, **options: Any) -> None:
     """What is tried again gives all of its blocks again."""
-    _begin_attempt(machine, task, **options)
-    command = machine._commands[-1]
-    machine._commands[-1] = command._replace(skipped_blocks=0)  # type: ignore[union-attr,call-arg]
+    _begin_attempt(assigned, task, **options)
+    command = assigned._commands[-1]
+    assigned._commands[-1] = command._replace(skipped_blocks=0)  # type: ignore[union-attr,call-arg]
 
 
 def _never_given_up(machine: scheduling.Machine, event: events.TaskFailed) -> None:
@@ -78,11 +78,11 @@ def _unbalanced(run: exchanges.SplitRun) -> None:
         run._give(min(range(run.stage.count), key=lambda one: run.rows[one]), edge.pop())
 
 
-def _left_running(machine: scheduling.Machine, actor: int) -> None:
-    machine.capacity.remove_actor(actor)
+def _left_running(assigned: assignments.Assignments, actor: int) -> None:
+    assigned.capacity.remove_actor(actor)
 
 
-def _taken_for_good(_machine: scheduling.Machine, task: runs.Task | None) -> None:
+def _taken_for_good(_following: following.Following, task: runs.Task | None) -> None:
     if task is not None:
         for attempt in task.attempts.values():
             attempt.is_paused = False
@@ -99,26 +99,26 @@ def _unkept(edge: flow.Edge, row_count: int, _ledger: flow.Ledger) -> list[event
 
 
 _on_failed = scheduling.Machine._on_failed
-_begin_attempt = scheduling.Machine._begin_attempt
+_begin_attempt = assignments.Assignments.begin_attempt
 _shards_of = exchanges.ExchangeRun._shards_of
 _wanted = pools.Pool.wanted
 _take_rows = flow.Edge.take_rows
 _MACHINE: Final = scheduling.Machine
 
 DEFECTS: Final[Mapping[str, Defect]] = {
-    "first-come-first-emitted": _instead(flow.Order, "add", _first_come, "E1"),
-    "budget-ignored": _instead(_MACHINE, "usage_bytes", property(lambda _: 0), "E2"),
-    "nothing-forced": _instead(_MACHINE, "_follow", lambda *_: None, "E3"),
-    "paused-keep-their-cpus": _instead(_MACHINE, "_let_go_on", _taken_for_good, "E3"),
-    "limit-goes-on": _instead(runs.LimitRun, "_stop", _unmarked, "E7"),
-    "actors-left": _instead(_MACHINE, "_stop_actor", _left_running, "E4", "E6", "E3"),
-    "part-not-kept": _instead(flow.Edge, "take_rows", _unkept, "E5", *"123456789-"),  # a block that the ledger misses
-    "tried-on-and-on": _instead(runs.Task, "is_alone", property(lambda _: True), "E9", "not enough values", "too many"),
-    "again-from-the-beginning": _instead(_MACHINE, "_begin_attempt", _from_the_beginning, "E1"),
-    "user-error-tried-again": _handler(events.TaskFailed, _never_given_up, "E8", "E9"),
-    "given-up-at-once": _handler(events.TaskFailed, _given_up_at_once, "E9"),
-    "shard-forgotten": _instead(exchanges.ExchangeRun, "_shards_of", _without_the_last, "E1", "E5", "something is left"),
-    "too-many-actors": _instead(pools.Pool, "wanted", _more_than_wanted, "E6"),
-    "unequal-split": _instead(exchanges.SplitRun, "_spread", _unbalanced, "E1"),
-    "more-cpus-than-there-are": _instead(capacity.Capacity, "free_count", lambda *_: 1, "E6", "E3"),
+    "first-come-first-emitted": _instead(flow.Order, "add", _first_come, "F1"),
+    "budget-ignored": _instead(_MACHINE, "usage_bytes", property(lambda _: 0), "F2"),
+    "nothing-forced": _instead(following.Following, "follow", lambda *_: None, "F3"),
+    "paused-keep-their-cpus": _instead(following.Following, "_let_go_on", _taken_for_good, "F3"),
+    "limit-goes-on": _instead(runs.LimitRun, "_stop", _unmarked, "F7"),
+    "actors-left": _instead(assignments.Assignments, "stop_actor", _left_running, "F4", "F6", "F3"),
+    "part-not-kept": _instead(flow.Edge, "take_rows", _unkept, "F5", *"123456789-"),  # a block that the ledger misses
+    "tried-on-and-on": _instead(runs.Task, "is_alone", property(lambda _: True), "F9", "not enough values", "too many"),
+    "again-from-the-beginning": _instead(assignments.Assignments, "begin_attempt", _from_the_beginning, "F1"),
+    "user-error-tried-again": _handler(events.TaskFailed, _never_given_up, "F8", "F9"),
+    "given-up-at-once": _handler(events.TaskFailed, _given_up_at_once, "F9"),
+    "shard-forgotten": _instead(exchanges.ExchangeRun, "_shards_of", _without_the_last, "F1", "F5", "something is left"),
+    "too-many-actors": _instead(pools.Pool, "wanted", _more_than_wanted, "F6"),
+    "unequal-split": _instead(exchanges.SplitRun, "_spread", _unbalanced, "F1"),
+    "more-cpus-than-there-are": _instead(capacity.Capacity, "free_count", lambda *_: 1, "F6", "F3"),
 }  # fmt: skip

@@ -19,15 +19,15 @@ from umbel.testing.simulation.chance import Chance
 from umbel.testing.simulation.world import QUIET_STEPS_MAX, Violation, World
 
 INVARIANTS: Final[Mapping[str, str]] = {
-    "E1": "every row once, in order",
-    "E2": "bytes stay within the budget",
-    "E3": "every run ends",
-    "E4": "nothing is left of what has ended",
-    "E5": "a block is there while it is needed, and no longer",
-    "E6": "no more at once than there is room for",
-    "E7": "nothing is done for nobody",
-    "E8": "a user's error ends the run, and is said to be the stage's",
-    "E9": "what was lost is tried again, a few times",
+    "F1": "every row once, in order",
+    "F2": "bytes stay within the budget",
+    "F3": "every run ends",
+    "F4": "nothing is left of what has ended",
+    "F5": "a block is there while it is needed, and no longer",
+    "F6": "no more at once than there is room for",
+    "F7": "nothing is done for nobody",
+    "F8": "a user's error ends the run, and is said to be the stage's",
+    "F9": "what was lost is tried again, a few times",
 }
 WINDOW = 2
 STRAGGLES_PERCENT = 4
@@ -131,7 +131,7 @@ class DatasetWorld(World):
     def carry_out(self, command: events.Command) -> None:
         self.note("    %s", _short(command))
         if self.end is not None:
-            self.must(isinstance(command, events.Release), "E4", "%s after the end", command)
+            self.must(isinstance(command, events.Release), "F4", "%s after the end", command)
         if isinstance(command, events.StartTask):
             self.start(command)
         elif isinstance(command, (events.PauseTask, events.ResumeTask)):
@@ -142,9 +142,9 @@ class DatasetWorld(World):
             run = self.machine.runs[command.stage]
             self.actors[command.actor] = (run, command.has_cpus, False)
             count = sum(one is run for one, _, _ in self.actors.values())
-            self.must(count <= run.stage.compute.max_size, "E6", "%d actors of %s", count, run.name)
+            self.must(count <= run.stage.compute.max_size, "F6", "%d actors of %s", count, run.name)
         elif isinstance(command, events.StopActor):
-            self.must(command.actor in self.actors, "E4", "actor %d stopped twice", command.actor)
+            self.must(command.actor in self.actors, "F4", "actor %d stopped twice", command.actor)
             del self.actors[command.actor]
             self.stopped.add(command.actor)
         elif isinstance(command, events.MakeBoundaries):
@@ -156,34 +156,34 @@ class DatasetWorld(World):
             self.delivered[command.consumer] += self.rows_of(command.piece)
             self.to_take[command.delivery] = command.consumer
         elif isinstance(command, events.Release):
-            self.must(command.block in self.blocks, "E5", "block %d released twice", command.block)
+            self.must(command.block in self.blocks, "F5", "block %d released twice", command.block)
             del self.blocks[command.block]
         elif isinstance(command, (events.Finish, events.Fail)):
             self.end = command
 
     def rows_of(self, piece: Piece) -> list[int]:
-        self.must(piece.block in self.blocks, "E5", "block %d is wanted and was released", piece.block)
+        self.must(piece.block in self.blocks, "F5", "block %d is wanted and was released", piece.block)
         return self.blocks[piece.block][piece.offset : piece.offset + piece.row_count]
 
     def start(self, command: events.StartTask) -> None:
         run = self.machine.runs[command.stage]
-        self.must(self.is_wanted(run), "E7", "%s is started, and nobody wants it", run.name)
+        self.must(self.is_wanted(run), "F7", "%s is started, and nobody wants it", run.name)
         self.attempts[command.task] += 1
         most = self.lost[command.task] + (2 if run.can_repeat and self.options.repeats else 1)
-        self.must(self.attempts[command.task] <= most, "E9", "attempt %d", self.attempts[command.task])
+        self.must(self.attempts[command.task] <= most, "F9", "attempt %d", self.attempts[command.task])
         running = [work for work in self.works.values() if work.run is run and not work.is_cancelled]
         if command.actor is not None:
             found = self.actors.get(command.actor)
-            self.must(found is not None and found[2], "E6", "actor %d gets a task and is not ready", command.actor)
+            self.must(found is not None and found[2], "F6", "actor %d gets a task and is not ready", command.actor)
             in_hand = sum(work.command.actor == command.actor for work in running)
             per_actor = run.stage.compute.tasks_per_actor
-            self.must(in_hand < per_actor, "E6", "actor %d has %d tasks", command.actor, in_hand)
+            self.must(in_hand < per_actor, "F6", "actor %d has %d tasks", command.actor, in_hand)
         else:
             most_at_once = self.total["CPU"] * capacity.AHEAD
             cpus = sum(work.needs().get("CPU", 0.0) for work in self.works.values() if not work.is_cancelled)
             needs = run.needs.get("CPU", 0.0) if command.has_cpus else 0.0
             is_alone = not cpus or not needs
-            self.must(is_alone or cpus + needs <= max(most_at_once, needs), "E6", "%s CPUs", cpus + needs)
+            self.must(is_alone or cpus + needs <= max(most_at_once, needs), "F6", "%s CPUs", cpus + needs)
         output = self.output_of(run, command)
         fails_at = None
         is_user_error = False
@@ -357,7 +357,7 @@ class DatasetWorld(World):
         self.now_s += 0.001 * chance.below(100)
         wake_s = self.machine.next_wake_s
         if wake_s is not None:
-            self.must(wake_s > self.now_s - 1e9, "E3", "no time")
+            self.must(wake_s > self.now_s - 1e9, "F3", "no time")
             if self.now_s >= wake_s or chance.happens(2):
                 self.now_s = max(self.now_s, wake_s)
                 self.tell(events.TimePassed(self.now_s))
@@ -392,7 +392,7 @@ class DatasetWorld(World):
             if idle > 20:
                 break
         waits = {run.name: (run.reason, len(run.tasks)) for run in self.machine.runs if not run.is_closed}
-        self.must(False, "E3", "%s", waits)
+        self.must(False, "F3", "%s", waits)
 
     def check(self) -> None:
         """What is held, by our own books: blocks that are neither given back nor kept for an exchange."""
@@ -402,28 +402,28 @@ class DatasetWorld(World):
         block = 2 * BLOCK_ROWS_MAX * ROW_BYTES
         at_once = len(self.machine.runs) + self.total["CPU"] * capacity.AHEAD + 4 + 3 * 2
         most = self.options.budget_bytes + block * at_once
-        self.must(held <= most, "E2", "%d bytes are held, the budget is %d", held, self.options.budget_bytes)
+        self.must(held <= most, "F2", "%d bytes are held, the budget is %d", held, self.options.budget_bytes)
 
     def check_rest(self) -> None:
-        self.must(not self.actors, "E4", "actors %s are left", [*self.actors])
+        self.must(not self.actors, "F4", "actors %s are left", [*self.actors])
         made = [block for block in self.blocks if block > 0]
-        self.must(not made, "E5", "blocks %s are left", made)
+        self.must(not made, "F5", "blocks %s are left", made)
         if isinstance(self.end, events.Fail):
             self.check_failure(self.end)
             return
-        self.must(self.failed_stage is None or self.has_left, "E8", "%s failed, and the run did not", self.failed_stage)
+        self.must(self.failed_stage is None or self.has_left, "F8", "%s failed, and the run did not", self.failed_stage)
         self.check_rows()
 
     def check_failure(self, end: events.Fail) -> None:
         if isinstance(end.error, Oops):
-            self.must(end.stage == self.failed_stage, "E8", "%s is blamed for %s", end.stage, self.failed_stage)
+            self.must(end.stage == self.failed_stage, "F8", "%s is blamed for %s", end.stage, self.failed_stage)
         elif isinstance(end.error, ValueError):
             is_wrong = self.options.keeps_order and self.plan.result(self.counts) is not None
-            self.must(not is_wrong, "E8", "%s", end.error)
+            self.must(not is_wrong, "F8", "%s", end.error)
         else:
             most = max(self.lost.values(), default=0)
             deaths = max((run.pool.death_count for run in self.machine.runs if run.pool is not None), default=0)
-            self.must(max(most, deaths) > self.options.retries_max, "E9", "given up after %d losses", most)
+            self.must(max(most, deaths) > self.options.retries_max, "F9", "given up after %d losses", most)
 
     def check_rows(self) -> None:
         expected = self.plan.result(self.counts)
@@ -437,11 +437,11 @@ class DatasetWorld(World):
         kinds = [type(one) for one in stages.ordered(last)]
         if not self.options.keeps_order:
             if stages.Limit not in kinds and stages.Zip not in kinds and not self.has_left:
-                self.must(Counter(rows) == Counter(expected), "E1", "%s for %s", rows, expected)
+                self.must(Counter(rows) == Counter(expected), "F1", "%s for %s", rows, expected)
             return
         if self.has_left:
             expected = expected[: len(rows)]
-        self.must(rows == expected, "E1", "got %s for %s", rows, expected)
+        self.must(rows == expected, "F1", "got %s for %s", rows, expected)
 
     def check_split(self, last: stages.Split, expected: list[int]) -> None:
         everything = [row for rows in self.delivered for row in rows]
@@ -449,13 +449,13 @@ class DatasetWorld(World):
         if self.has_left or (not self.options.keeps_order and (stages.Limit in kinds or stages.Zip in kinds)):
             return
         missing = Counter(expected) - Counter(everything)
-        self.must(not Counter(everything) - Counter(expected), "E1", "some rows twice")
+        self.must(not Counter(everything) - Counter(expected), "F1", "some rows twice")
         if last.is_equal:
             counts = {len(rows) for rows in self.delivered}
-            self.must(len(counts) == 1, "E1", "consumers have %s rows", counts)
-            self.must(missing.total() < last.count, "E1", "%d rows are missing", missing.total())
+            self.must(len(counts) == 1, "F1", "consumers have %s rows", counts)
+            self.must(missing.total() < last.count, "F1", "%d rows are missing", missing.total())
         else:
-            self.must(not missing, "E1", "rows are missing")
+            self.must(not missing, "F1", "rows are missing")
 
     def must(self, condition: object, rule: str, text: str, *values: object) -> None:
         if not condition:

@@ -38,10 +38,10 @@ def test_planted_defect_is_found(name: str) -> None:
 
 
 def test_page_lists_the_invariants() -> None:
-    listed = re.findall(r"^\| \*\*(E\d+)\*\* \|", PAGE.read_text(), re.MULTILINE)
+    listed = re.findall(r"^\| \*\*(F\d+)\*\* \|", PAGE.read_text(), re.MULTILINE)
     assert listed == list(dataset_world.INVARIANTS)
 
 
 def test_every_invariant_is_checked() -> None:
     source = Path(str(dataset_world.__file__)).read_text()
-    assert set(re.findall(r'"(E\d+)", "', source)) == set(dataset_world.INVARIANTS)
+    assert set(re.findall(r'"(F\d+)", "', source)) == set(dataset_world.INVARIANTS)

@@ -21,12 +21,12 @@ FLOATS = st.floats(width=64) | st.integers(-9, 9).map(float) | st.sampled_from([
 TEXTS = st.text(st.sampled_from("abAB ß,äÄ1%_\n"), max_size=8)
 
 
-def values(of: st.SearchStrategy[Any], *, max_size: int = 8) -> st.SearchStrategy[list[Any]]:
+def values(of: st.SearchStrategy[Any], *, max_size: int = 16) -> st.SearchStrategy[list[Any]]:
     return st.lists(st.none() | of, max_size=max_size)
 
 
 def pairs(a: st.SearchStrategy[Any], b: st.SearchStrategy[Any]) -> st.SearchStrategy[list[tuple[Any, Any]]]:
-    return st.lists(st.tuples(st.none() | a, st.none() | b), max_size=8)
+    return st.lists(st.tuples(st.none() | a, st.none() | b), max_size=16)
 
 
 def layouts() -> st.SearchStrategy[Callable[[pa.Array], pa.ChunkedArray]]:
@@ -44,9 +44,13 @@ def sliced(array: pa.Array) -> pa.ChunkedArray:
 
 
 def chunked(array: pa.Array) -> pa.ChunkedArray:
-    """Three chunks, one of them empty."""
-    middle = len(array) // 2
-    return pa.chunked_array([array[:middle], array[middle:middle], array[middle:]], array.type)
+    """In chunks of 0, 1, 2, 3 rows, and so on."""
+    chunks: list[pa.Array] = []
+    start = 0
+    while start < len(array) or not chunks:
+        chunks.append(array.slice(start, len(chunks)))
+        start += len(chunks[-1])
+    return pa.chunked_array(chunks, array.type)
 
 
 def table(layout: Callable[[pa.Array], pa.ChunkedArray] = whole, **columns: pa.Array) -> pa.Table:

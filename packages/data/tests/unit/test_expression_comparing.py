@@ -193,9 +193,11 @@ def test_what_cannot_be_compared_is_refused_before_anything_runs(expr: expressio
 BOOLEANS = [True, False, None]
 
 
-def test_logic_is_kleenes() -> None:
-    rows = [(a, b) for a in BOOLEANS for b in BOOLEANS]
-    table = pa.table({"a": pa.array([a for a, _ in rows], pa.bool_()), "b": pa.array([b for _, b in rows], pa.bool_())})
+@pytest.mark.parametrize("layout", [tables.whole, tables.sliced, tables.chunked])
+def test_logic_is_kleenes(layout: Any) -> None:
+    rows = [(a, b) for a in BOOLEANS for b in BOOLEANS] * 3
+    a, b = (pa.array([row[side] for row in rows], pa.bool_()) for side in (0, 1))
+    table = tables.table(layout, a=a, b=b)
 
     def both(a: Any, b: Any) -> Any:
         return False if a is False or b is False else (None if a is None or b is None else True)
@@ -255,6 +257,13 @@ def test_is_in_is_a_chain_of_equals_and_none_stands_for_null(
 )
 def test_members_are_compared_by_value(column: pa.Array, members: Any, expected: list[Any]) -> None:
     assert tables.computed(col("a").is_in(members), pa.table({"a": column})) == expected
+
+
+def test_members_may_be_a_series() -> None:
+    pandas = pytest.importorskip("pandas")
+    table = pa.table({"a": [1, 2]})
+    assert tables.computed(col("a").is_in(pandas.Series([2, 3])), table) == [False, True]
+    assert tables.computed(col("a").cast(str).is_in(pandas.Series(["2"])), table) == [False, True]
 
 
 def test_null_and_its_absence_are_never_null_themselves() -> None:

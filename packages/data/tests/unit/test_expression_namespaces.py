@@ -360,12 +360,15 @@ def test_maps(values: list[Any], layout: Any) -> None:
         (col("l").list.flatten(), "takes lists of lists, got list<item: int64>"),
         (col("i").struct["a"], "takes structs, got int64"),
         (col("i").map.keys(), "takes maps, got int64"),
+        (col("m").map.get(1), r"takes a key of string, got 1"),
         (col("l").arr.to_list(), "takes lists of one size, got list"),
     ],
     ids=repr,
 )
 def test_methods_of_other_types_are_refused_before_anything_runs(expr: expressions.Expr, says: str) -> None:
-    schema = pa.schema([("i", pa.int64()), ("l", pa.list_(pa.int64())), ("x", pa.time32("s"))])
+    schema = pa.schema(
+        [("i", pa.int64()), ("l", pa.list_(pa.int64())), ("x", pa.time32("s")), ("m", pa.map_(pa.string(), pa.int64()))]
+    )
     with pytest.raises(expressions.ExpressionTypeError, match=says):
         typing.field_of(expr, schema)
 

@@ -142,14 +142,14 @@ def test_json_has_forms_for_what_it_does_not_know(tmp_path: Path) -> None:
 
 
 def test_json_is_one_array_if_that_is_asked_for(tmp_path: Path) -> None:
-    sink = JSONDatasink(str(tmp_path), json_args={"lines": False})
+    sink = JSONDatasink(str(tmp_path), pandas_json_args={"lines": False})
     writing.write(sink, [pa.table({"a": [1]}), pa.table({"a": [2]})])
     assert json.loads(only_text(tmp_path)) == [{"a": 1}, {"a": 2}]
     assert reading.rows(JSONDatasource(tmp_path)) == [{"a": 1}, {"a": 2}]
     with pytest.raises(ValueError, match="orient must be 'records', got 'split'"):
-        JSONDatasink("x", json_args={"orient": "split"})
+        JSONDatasink("x", pandas_json_args={"orient": "split"})
     with pytest.raises(ValueError, match="takes lines, orient, ensure_ascii, indent, got 'date_unit'"):
-        JSONDatasink("x", json_args={"date_unit": "ms"})
+        JSONDatasink("x", pandas_json_args={"date_unit": "ms"})
 
 
 @pytest.mark.parametrize("array", [np.arange(4), np.arange(24.0).reshape(4, 3, 2), np.array(["a", "bc", "", "d"])])

@@ -46,7 +46,6 @@ COLUMNS: list[tuple[list[Any], pa.DataType]] = [
     ([{"a": [{"b": True}]}, {"a": []}], pa.struct({"a": pa.list_(pa.struct({"b": pa.bool_()}))})),
     ([{}, None], pa.struct([])),
     ([[], []], pa.list_(pa.null())),
-    ([uuid.UUID(int=5), None], pa.uuid()),
 ]
 
 
@@ -78,6 +77,7 @@ ALIKE: list[tuple[list[Any], pa.DataType, list[Any]]] = [
     ([np.array(5), np.array(7)], pa.int64(), [5, 7]),
     ([(1, 2), [3]], pa.list_(pa.int64()), [[1, 2], [3]]),
     ([np.array([1, 2]), [3]], pa.list_(pa.int64()), [[1, 2], [3]]),
+    ([[np.array([5], "timedelta64[s]")]], pa.list_(pa.list_(pa.duration("s"))), [[[datetime.timedelta(seconds=5)]]]),
     ([{"a": np.array([[1, 2]])}], pa.struct({"a": pa.list_(pa.list_(pa.int64()))}), [{"a": [[1, 2]]}]),
     ([np.array(["a", "b"])], pa.list_(pa.string()), [["a", "b"]]),
     (
@@ -104,6 +104,13 @@ def test_values_that_are_like_pythons_become_these(
     made = rows.from_rows([{"x": value} for value in values])
     assert made.schema == pa.schema({"x": data_type})
     assert [row["x"] for row in rows.iter_rows(made)] == expected
+
+
+@pytest.mark.skipif(not hasattr(pa, "uuid"), reason="this PyArrow has no type for them")
+def test_uuids_are_themselves() -> None:
+    made = rows.from_rows([{"x": uuid.UUID(int=5)}, {"x": None}])
+    assert made.schema == pa.schema({"x": pa.uuid()})
+    assert list(rows.iter_rows(made)) == [{"x": uuid.UUID(int=5)}, {"x": None}]
 
 
 def test_rows_with_different_keys_have_nulls_and_columns_as_first_seen() -> None:
@@ -180,7 +187,10 @@ REFUSED: list[tuple[list[Any], type[Exception], str]] = [
         r"column 'x', row 1: Arrow has no type for <object object at .*, a builtins.object; give numbers",
     ),
     ([1 + 2j], TypeError, r"row 0: Arrow has no type for \(1\+2j\), a builtins.complex"),
-    ([np.complex64(1)], TypeError, "Arrow has no type for np.complex64"),
+    ([np.complex64(1)], TypeError, "Arrow has no type for .*a numpy.complex64"),
+    ([1, np.longdouble(2)], TypeError, "row 0 has int .* row 1 has longdouble"),
+    ([np.datetime64("2024-05-06", "ns"), 5], TypeError, "row 0 has datetime64 .* row 1 has int"),
+    ([np.int8(1), np.datetime64("2024-05-06", "ns")], TypeError, "row 0 has int8 .* row 1 has datetime64"),
     ([np.zeros(2), np.zeros(2, complex)], TypeError, "column 'x', row 1: no tensor holds NumPy's complex128"),
     ([{1: 2}], TypeError, "column 'x', row 0: a dict has the key 1, and only strings"),
     (["a", "\ud800"], ValueError, "column 'x', row 1: .*surrogates not allowed"),
@@ -229,7 +239,7 @@ SPECIAL: list[pa.Array] = [
     pa.array([1, None], pa.timestamp("s", "Asia/Tokyo")),
     pa.array([-62_135_596_800_000_000, 253_402_300_799_999_999, None], pa.timestamp("us")),
     pa.array([10**9, None], pa.timestamp("ns")),
-    pa.array([1.5, None], pa.float16()),
+    pa.array([np.float16(1.5), None], pa.float16()),
     pa.array(["a", None, "a"]).dictionary_encode(),
     pa.DictionaryArray.from_arrays(pa.array([0, 1, None]), pa.array(["a", None])),
     pa.array([[("k", 1)], None], pa.map_(pa.string(), pa.int64())),
@@ -250,7 +260,8 @@ def test_values_are_those_that_arrow_gives(column: pa.Array) -> None:
     for part in (column, column[1:], column[:0]):
         got = [row["x"] for row in rows.iter_rows(pa.table({"x": part}))]
         assert got == part.to_pylist()
-        assert [type(value) for value in got] == [type(value) for value in part.to_pylist()]
+        if column.type != pa.float16():  # which PyArrow 17 makes NumPy's
+            assert [type(value) for value in got] == [type(value) for value in part.to_pylist()]
         zones = [getattr(value, "tzinfo", None) for value in got]
         assert zones == [getattr(value, "tzinfo", None) for value in part.to_pylist()]
 

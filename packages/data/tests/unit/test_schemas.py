@@ -208,6 +208,36 @@ def test_tables_are_concatenated_in_order_without_copying_what_fits() -> None:
     assert got["b"].chunk(0).buffers()[2].address == first["b"].chunk(0).buffers()[2].address
     assert schemas.concat([first]) is first
     assert schemas.concat([]).num_rows == 0
+    bare = schemas.without_columns(2)
+    assert schemas.concat([bare, bare]).shape == (4, 0)
+    assert schemas.concat([bare, pa.table({"a": [1]})]).to_pydict() == {"a": [None, None, 1]}
+
+
+@pytest.mark.parametrize(
+    "target",
+    [
+        pa.large_list(pa.list_(pa.null())),
+        pa.list_(pa.large_list(pa.null())),
+        pa.list_(pa.list_(pa.int8())),
+        pa.large_list(pa.list_(tensor(pa.int8(), 2))),
+    ],
+)
+def test_lists_of_lists_of_nothing_but_nulls_stay_within_their_bounds(target: pa.DataType) -> None:
+    """PyArrow 26's own cast makes arrays whose offsets are out of bounds."""
+    column = pa.array([[[None, None, None]], [[None, None], [None]], None, [None, []], [[None]]])
+    for part in (column, column[1:], column[:2]):
+        got = schemas.conform(pa.table({"a": part}), pa.schema({"a": target}))
+        got.validate(full=True)
+        assert got.schema.field("a").type == target
+        assert got["a"].to_pylist() == part.to_pylist()
+
+
+def test_dictionaries_within_structs_become_plain_values() -> None:
+    words = pa.struct({"w": pa.dictionary(pa.int8(), pa.string())})
+    for column in (pa.array([None, None], words), pa.array([{"w": "a"}, None, {"w": None}], words)):
+        assert column.type == words
+        got = schemas.conform(pa.table({"a": column}), pa.schema({"a": pa.struct({"w": pa.string()})}))
+        assert got["a"].to_pylist() == column.to_pylist()
 
 
 def test_tensors_of_several_shapes_are_concatenated_as_ragged() -> None:

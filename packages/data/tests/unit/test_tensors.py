@@ -98,6 +98,8 @@ def test_ragged_rows_are_views_of_the_column() -> None:
 
 def test_ragged_columns_travel_by_pickle_and_ipc_and_parquet(tmp_path: Path) -> None:
     arrays, column = ragged()
+    if pa.__version__.startswith("17."):  # which writes no null within a fixed-size list to Parquet
+        arrays, column = [array for array in arrays if array is not None], column.drop_null()
     table = pa.table({"image": column})
     sink = pa.BufferOutputStream()
     with pa.ipc.new_stream(sink, table.schema) as writer:
@@ -157,6 +159,16 @@ def test_a_null_within_a_tensor_of_integers_is_an_error_and_does_not_become_a_fl
     column = pa.ExtensionArray.from_storage(tensors.fixed_type(pa.int64(), (2,)), storage)
     with pytest.raises(ValueError, match="null among its elements"):
         tensors.to_numpy(column)
+
+
+def test_numbers_of_null_rows_may_be_null_too() -> None:
+    for data_type in (tensors.fixed_type(pa.int8(), (2,)), tensors.RaggedTensorType(pa.int8(), 1)):
+        column = pa.ExtensionArray.from_storage(data_type, pa.nulls(2, data_type.storage_type))
+        assert_rows(column, [None, None])
+    arrays: list[np.ndarray[Any, Any] | None] = [numbers((2,), "int8"), None]
+    fixed = tensors.from_arrays(arrays)
+    absent = pa.ExtensionArray.from_storage(fixed.type, pa.nulls(1, fixed.type.storage_type))
+    assert_rows(pa.concat_arrays([fixed, absent]), [*arrays, None])
 
 
 @pytest.mark.parametrize(

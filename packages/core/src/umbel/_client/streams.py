@@ -285,6 +285,11 @@ class NativeStream:
                 return
         callback()
 
+    def signal(self, callback: Callable[[], None]) -> None:
+        """As `on_ready`, at most once for the same callback: whoever waits in a loop asks again each time. Lock held."""
+        if callback not in self._state.callbacks:
+            self.on_ready(callback)
+
     def wake(self) -> None:
         with self._engine.lock:
             self._engine.prepare_to_wait()

@@ -113,7 +113,7 @@ class Waits:
                 self.for_any.append(waiter)
                 for item in waitables:
                     if is_first and type(item) is refs.ObjectRefGenerator:
-                        item._stream.on_ready(self._signal_settled)
+                        engine.stream_of(item).signal(self._signal_settled)
                 engine.prepare_to_wait()
                 engine.carry_on()
                 is_first = False

@@ -155,6 +155,21 @@ def test_callbacks_tell_of_each_item_and_of_the_end() -> None:
     assert told.empty()
 
 
+def test_waiting_in_a_loop_leaves_nothing_behind_at_a_slow_generator(signal: Any) -> None:
+    @umbel.remote
+    def slow(released: Any) -> Any:
+        umbel.get(released.wait.remote())
+        yield 1
+
+    stream = slow.remote(signal)
+    for _ in range(5):
+        assert umbel.wait([stream], timeout=0.01) == ([], [stream])
+    state = getattr(stream._stream, "_state", None)  # of the native engine
+    assert state is None or len(state.callbacks) == 1
+    umbel.get(signal.send.remote())
+    assert umbel.get(list(stream)) == [1]
+
+
 def test_a_fixed_number_of_returns() -> None:
     assert umbel.get(count.options(num_returns=3).remote(3)) == [0, 1, 2]
     first, second, third = count.options(num_returns=3).remote(2)

@@ -22,9 +22,7 @@ if TYPE_CHECKING:
 BATCH_FORMATS: Final = ("default", "numpy", "pandas", "pyarrow", "polars", "torch", None)
 """What a function may ask for: "default" is "numpy", and None the block as it is."""
 
-_WINDOW_ROWS: Final = (
-    16_384  # that a copying conversion makes at once: many batches, and few enough to stay in the cache
-)
+_WINDOW_ROWS: Final = 16_384  # that a copying conversion makes at once: many batches that stay in the cache
 
 
 def check_format(batch_format: object) -> None:
@@ -81,7 +79,12 @@ def from_batch(value: object, *, operator: str = "map_batches", like: pa.Schema 
         raise kind(f"{operator} returned what cannot be a batch: {error}") from error
     if like is None:
         return table
-    return restoring.restore(table, like, from_numpy=isinstance(value, Mapping))
+    arrays: dict[str, restoring.Arrays] = {}
+    if isinstance(value, Mapping):
+        arrays = {name: "columns" if _is_of_times(column) else "lists" for name, column in value.items()}
+    elif _is_frame(value, "pandas"):
+        arrays = dict.fromkeys(table.column_names, "lists")
+    return restoring.restore(table, like, arrays)
 
 
 def _sized(
@@ -196,14 +199,13 @@ _FORMS: Final[dict[str | None, _Form]] = {  # how to convert a table, and how to
 
 
 def _table(value: Any, like: pa.Schema | None) -> pa.Table:
-    library = type(value).__module__.partition(".")[0]
     if isinstance(value, pa.RecordBatch):
         value = pa.Table.from_batches([value])
     if isinstance(value, Mapping):
         return _of_columns(value, like)
-    if library == "pandas" and type(value).__name__ == "DataFrame":
+    if _is_frame(value, "pandas"):
         made = frames.from_pandas(value, like=like)
-    elif library == "polars" and type(value).__name__ == "DataFrame":
+    elif _is_frame(value, "polars"):
         made = frames.from_polars(value)
     elif isinstance(value, pa.Table):
         made = sizes.plain(value)
@@ -213,6 +215,17 @@ def _table(value: Any, like: pa.Schema | None) -> pa.Table:
         raise TypeError(_advice(value))
     schemas.unify([(made.schema, "it")])
     return made
+
+
+def _is_of_times(column: object) -> bool:
+    return isinstance(column, np.ndarray) and column.dtype.kind == "M"
+
+
+def _is_frame(value: object, library: str) -> bool:
+    """Of a library that need not be there to say so."""
+    return any(
+        cls.__name__ == "DataFrame" and cls.__module__.partition(".")[0] == library for cls in type(value).__mro__
+    )
 
 
 def _advice(value: object) -> str:

@@ -14,7 +14,7 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 import pyarrow as pa
 
-from umbel.data._blocks import restoring, sizes, tensors, unpacking
+from umbel.data._blocks import restoring, schemas, sizes, tensors, unpacking
 
 if TYPE_CHECKING:
     import pandas as pd
@@ -62,7 +62,7 @@ def from_pandas(frame: pd.DataFrame, *, like: pa.Schema | None = None) -> pa.Tab
     names = [str(name) for name in frame.columns]
     arrays = [from_series(frame.iloc[:, index], name=name, like=like) for index, name in enumerate(names)]
     if not names:
-        return pa.Table.from_struct_array(pa.array([{}] * len(frame), pa.struct([])))
+        return schemas.without_columns(len(frame))
     return sizes.plain(pa.Table.from_arrays(arrays, names), narrow=True)
 
 
@@ -87,7 +87,7 @@ def to_polars(table: pa.Table) -> pl.DataFrame:
             raise TypeError(
                 f"polars has no type for the column {field.name!r}, which is {field.type}; cast it or drop it"
             )
-        array = sizes.contiguous(column)
+        array = sizes.contiguous(_for_polars(column))
         if tensors.is_fixed(field.type):
             array = tensors.to_lists(array)
         elif isinstance(field.type, pa.BaseExtensionType):
@@ -109,14 +109,44 @@ def _special(pandas: ModuleType, column: pa.ChunkedArray) -> Any:
         return pandas.Series(unpacking.objects(list(unpacking.to_numpy(sizes.contiguous(column)))), dtype=object)
     if pa.types.is_dictionary(data_type):
         array = sizes.contiguous(column)
-        if array.dictionary.null_count or len(array.dictionary.unique()) < len(array.dictionary):
-            return array.dictionary_decode().to_pandas()  # a Categorical has each of its values once, and no null
+        values = array.dictionary
+        # A Categorical has each of its values once and no null; of other types it would lose zones, or there is none.
+        is_fit = pa.types.is_string(values.type) or pa.types.is_integer(values.type)
+        if not is_fit or values.null_count or len(values.unique()) < len(values):
+            return array.dictionary_decode().to_pandas()
         return None
     if column.null_count and (pa.types.is_integer(data_type) or pa.types.is_boolean(data_type)):
         masked: Any = unpacking.to_numpy(sizes.contiguous(column))
         kind = pandas.arrays.BooleanArray if pa.types.is_boolean(data_type) else pandas.arrays.IntegerArray
         return pandas.Series(kind(masked.data, masked.mask))
     return None
+
+
+def _for_polars(column: pa.ChunkedArray) -> pa.ChunkedArray:
+    """polars 2.1 refuses fixed-size lists with nulls, but columns of lists of numbers: they go as lists of any size. And it
+    stops at dictionaries within null structs: those go as plain values."""
+    if pa.types.is_dictionary(column.type):
+        return column
+    if pa.types.is_fixed_size_list(column.type):
+        values = column.type.value_type
+        if pa.types.is_integer(values) or pa.types.is_floating(values):
+            return column
+    return schemas.cast(column, _polars_type(column.type))
+
+
+def _polars_type(data_type: pa.DataType) -> pa.DataType:
+    def inside(field: pa.Field) -> pa.Field:
+        return field.with_type(_polars_type(field.type))
+
+    if pa.types.is_dictionary(data_type):
+        return data_type.value_type
+    if pa.types.is_list(data_type) or pa.types.is_fixed_size_list(data_type):
+        return pa.list_(inside(data_type.value_field))
+    if pa.types.is_large_list(data_type):
+        return pa.large_list(inside(data_type.value_field))
+    if pa.types.is_struct(data_type):
+        return pa.struct([inside(field) for field in data_type])
+    return data_type
 
 
 def _is_unknown_to_polars(data_type: pa.DataType) -> bool:

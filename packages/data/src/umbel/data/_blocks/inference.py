@@ -68,6 +68,8 @@ def from_values(values: Sequence[object], *, name: str, data_type: pa.DataType |
     if tensors.is_tensor(data_type):
         made = _inferred([value if value is None else _as_array(value) for value in known], place)
         return sizes.contiguous(schemas.cast(pa.chunked_array([made]), data_type))
+    if pa.types.is_dictionary(data_type):  # PyArrow makes only some of them
+        return _converted(_without_missing(known), place, data_type.value_type).dictionary_encode().cast(data_type)
     return _converted(_without_missing(known), place, data_type)
 
 
@@ -90,7 +92,7 @@ def from_numpy(array: _Array, *, name: str) -> pa.Array:
         return pa.StructArray.from_arrays(
             fields, list(array.dtype.names), mask=None if mask is None else pa.array(mask)
         )
-    if kind not in "US" and not (tensors.holds(array.dtype) or array.dtype == "datetime64[D]"):
+    if kind not in "US" and not (tensors.holds(array.dtype) or _is_of_days(array)):
         raise TypeError(
             f"column {name!r}: Arrow has no type for NumPy's {array.dtype}; give numbers of at most 64 bits, or objects"
         )
@@ -147,8 +149,8 @@ def _inferred(values: list[Any], place: _Place) -> pa.Array:
         _refuse_object(values, place)
     if len(kinds) == 1:
         return _BY_KIND[kinds.pop()](values, place)
-    if "numpy" in kinds and kinds <= {"numpy", "bool", "int", "float", "str", "bytes"}:
-        return _inferred([value.item() if _kind(type(value)) == "numpy" else value for value in values], place)
+    if "numpy" in kinds and kinds <= {"numpy", "bool", "int", "float"}:
+        return _inferred([_item(value, values, place) for value in values], place)
     if kinds == {"int", "float"}:
         return _converted(values, place, pa.float64())
     if kinds == {"int", "Decimal"}:
@@ -159,7 +161,7 @@ def _inferred(values: list[Any], place: _Place) -> pa.Array:
         return _timedeltas(values, place)
     if kinds == {"list", "array"}:
         return _lists(
-            [value if _kind(type(value)) != "array" else _as_array(value).tolist() for value in values], place
+            [value if _kind(type(value)) != "array" else _elements(_as_array(value)) for value in values], place
         )
     _refuse_mixture(values, place, lambda value: _kind(type(value)))
 
@@ -271,7 +273,7 @@ def _scalars(values: list[Any], place: _Place) -> pa.Array:
     if any(dtype.kind not in "biufmM" or dtype.itemsize > 8 for dtype in dtypes):
         _refuse_object(values, place)
     if len(dtypes) > 1 and {dtype.kind for dtype in dtypes} not in ({"m"}, {"M"}):
-        return _inferred([None if value is None else value.item() for value in values], place)
+        return _inferred([_item(value, values, place) for value in values], place)
     dtype = np.result_type(*dtypes)
     mask = _null_mask(values)
     if mask is None:
@@ -279,6 +281,15 @@ def _scalars(values: list[Any], place: _Place) -> pa.Array:
     filled = np.zeros(len(values), dtype)
     filled[~mask] = [value for value in values if value is not None]
     return from_numpy(np.ma.MaskedArray(filled, mask), name=place.name)
+
+
+def _item(value: Any, values: list[Any], place: _Place) -> Any:
+    """Python's number for one of NumPy's. Not of times, for which `item` may say integers."""
+    if not isinstance(value, np.generic) or isinstance(value, float):
+        return value
+    if value.dtype.kind not in "biuf" or value.dtype.itemsize > 8:
+        _refuse_mixture(values, place, lambda one: type(one).__name__)
+    return value.item()
 
 
 def _arrays(values: list[Any], place: _Place) -> pa.Array:
@@ -289,8 +300,10 @@ def _arrays(values: list[Any], place: _Place) -> pa.Array:
         _refuse_mixture(arrays, place, lambda array: f"array of {array.ndim} dimensions")
     if present[0].ndim == 0:
         return _inferred([None if array is None else array[()] for array in arrays], place)
-    if place.is_nested or any(array.dtype.kind in "OUST" or _mask(array) is not None for array in present):
-        return _lists([None if array is None else array.tolist() for array in arrays], place)
+    if place.is_nested or any(
+        array.dtype.kind in "OUST" or _is_of_days(array) or _mask(array) is not None for array in present
+    ):
+        return _lists([None if array is None else _elements(array) for array in arrays], place)
     arrays = [None if array is None else _known_unit(array) for array in arrays]
     for index, array in enumerate(arrays):
         if array is not None and not tensors.holds(array.dtype):
@@ -305,6 +318,16 @@ def _arrays(values: list[Any], place: _Place) -> pa.Array:
             _refuse_mixture(arrays, place, lambda array: f"array of {array.dtype}")
         arrays = [None if array is None else _of_type(array, both) for array in arrays]
     return tensors.from_arrays(arrays)
+
+
+def _is_of_days(array: _Array) -> bool:
+    return array.dtype == "datetime64[D]" and array.ndim == 1
+
+
+def _elements(array: _Array) -> list[Any]:
+    """Python's values, but NumPy's of times: `tolist` makes integers of nanoseconds."""
+    elements: list[Any] = list(array) if array.dtype.kind in "mM" else array.tolist()
+    return elements
 
 
 def _common_or_none(left: pa.DataType | None, right: pa.DataType) -> pa.DataType | None:

@@ -7,7 +7,9 @@ type is handed out, gets that type again, if every value fits; any other type is
 
 from __future__ import annotations
 
-from typing import Any
+import re
+from collections.abc import Mapping
+from typing import Any, Literal
 
 import numpy as np
 import pyarrow as pa
@@ -15,18 +17,18 @@ import pyarrow.compute as pc
 
 from umbel.data._blocks import inference, schemas, sizes, tensors, unpacking
 
+Arrays = Literal["columns", "lists", "none"]
+"""Which values were ndarrays, whose times are those of UTC: elsewhere, a time without a zone is meant so."""
 
-def restore(table: pa.Table, like: pa.Schema, *, from_numpy: bool) -> pa.Table:
-    """The table with the types of `like` where its columns are these types' images.
 
-    from_numpy: the columns were ndarrays, whose times are those of UTC; elsewhere a time without a zone is meant so.
-    """
+def restore(table: pa.Table, like: pa.Schema, arrays: Mapping[str, Arrays]) -> pa.Table:
+    """The table with the types of `like` where its columns are these types' images. arrays: by column; "none" if not there."""
     for index, field in enumerate(table.schema):
         known = like.get_field_index(field.name)
         if known < 0 or field.type.equals(like.field(known).type):
             continue
         original = like.field(known).type
-        if _is_image(field.type, original, from_numpy=from_numpy, is_nested=False):
+        if _is_image(field.type, original, arrays=arrays.get(field.name, "none"), is_nested=False):
             restored = _restored(table.column(index), original)
             if restored is not None:
                 table = table.set_column(index, field.with_type(original), restored)
@@ -50,9 +52,9 @@ def _has_map(data_type: pa.DataType) -> bool:
     )
 
 
-def _is_image(observed: pa.DataType, original: pa.DataType, *, from_numpy: bool, is_nested: bool) -> bool:
-    def inside(one: pa.DataType, other: pa.DataType) -> bool:
-        return _is_image(one, other, from_numpy=from_numpy, is_nested=True)
+def _is_image(observed: pa.DataType, original: pa.DataType, *, arrays: Arrays, is_nested: bool) -> bool:
+    def inside(one: pa.DataType, other: pa.DataType, *, is_list: bool = False) -> bool:
+        return _is_image(one, other, arrays="columns" if is_list and arrays != "none" else "none", is_nested=True)
 
     def both(*are: Any) -> bool:
         return all(any(is_one(one) for is_one in are) for one in (observed, original))
@@ -62,11 +64,11 @@ def _is_image(observed: pa.DataType, original: pa.DataType, *, from_numpy: bool,
         return True
     if types.is_dictionary(original):
         values = observed.value_type if types.is_dictionary(observed) else observed
-        return _is_image(values, original.value_type, from_numpy=from_numpy, is_nested=is_nested)
+        return _is_image(values, original.value_type, arrays=arrays, is_nested=is_nested)
     if both(types.is_integer) or both(types.is_floating):
         return is_nested  # within lists and structs they are Python's; an ndarray has its dtype, which is meant
     if both(types.is_timestamp):
-        return bool(observed.tz == original.tz or (observed.tz is None and from_numpy))
+        return _zone(observed.tz) == _zone(original.tz) or (observed.tz is None and arrays == "columns")
     if types.is_date64(original):
         return bool(types.is_date32(observed) or (types.is_timestamp(observed) and observed.tz is None))
     if tensors.is_tensor(original):
@@ -75,8 +77,9 @@ def _is_image(observed: pa.DataType, original: pa.DataType, *, from_numpy: bool,
         return inside(observed, original.storage_type)
     if schemas.is_list(original):
         if tensors.is_tensor(observed):
-            return bool(observed.value_type.equals(_innermost(original, tensors.dimensions(observed))))
-        return schemas.is_list(observed) and inside(observed.value_type, original.value_type)
+            inner = _innermost(original, tensors.dimensions(observed))
+            return _is_image(observed.value_type, inner, arrays="columns", is_nested=False)
+        return schemas.is_list(observed) and inside(observed.value_type, original.value_type, is_list=True)
     if both(types.is_struct):
         fields = {field.name: field.type for field in original}
         return all(field.name in fields and inside(field.type, fields[field.name]) for field in observed)
@@ -87,6 +90,12 @@ def _is_image(observed: pa.DataType, original: pa.DataType, *, from_numpy: bool,
     return (
         both(*is_text) or both(*is_binary) or both(types.is_decimal) or both(types.is_time) or both(types.is_duration)
     )
+
+
+def _zone(name: str | None) -> str | None:
+    """polars says Etc/GMT-1 for +01:00."""
+    offset = re.fullmatch(r"Etc/GMT([+-])(\d+)", name or "")
+    return name if offset is None else f"{'-' if offset[1] == '+' else '+'}{int(offset[2]):02}:00"
 
 
 def _innermost(lists: pa.DataType, depth: int) -> pa.DataType:
@@ -117,16 +126,17 @@ def _restored(column: pa.ChunkedArray, original: pa.DataType) -> pa.ChunkedArray
         return None
     try:
         return _cast(column, original)
-    except (
-        ValueError,
-        NotImplementedError,
-    ):  # a value does not fit, or PyArrow knows no way: the column stays as it came
-        return None
+    except (ValueError, NotImplementedError):
+        return None  # a value does not fit, or PyArrow knows no way: the column stays as it came
 
 
 def _cast(column: pa.ChunkedArray, original: pa.DataType) -> pa.ChunkedArray:
     if pa.types.is_null(column.type) or (tensors.is_tensor(original) and tensors.is_tensor(column.type)):
         return schemas.cast(column, original)
+    if pa.types.is_dictionary(original):
+        if pa.types.is_dictionary(column.type):
+            column = pa.chunked_array([chunk.dictionary_decode() for chunk in column.chunks], column.type.value_type)
+        return _cast(column, original.value_type).dictionary_encode().cast(original)
     if tensors.is_fixed(original):
         arrays = [_tensor_of_lists(chunk, original) for chunk in column.chunks]
     elif isinstance(original, pa.BaseExtensionType):
@@ -135,7 +145,7 @@ def _cast(column: pa.ChunkedArray, original: pa.DataType) -> pa.ChunkedArray:
     elif tensors.is_tensor(column.type):
         arrays = [_lists_of_tensors(chunk, original) for chunk in column.chunks]
     else:
-        return column.cast(original)
+        return schemas.cast(column, original)
     return pa.chunked_array(arrays, original)
 
 

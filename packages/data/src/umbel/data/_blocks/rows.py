@@ -8,7 +8,7 @@ from typing import Any, Final
 
 import pyarrow as pa
 
-from umbel.data._blocks import inference, sizes, unpacking
+from umbel.data._blocks import inference, schemas, sizes, unpacking
 
 _WINDOW_FIRST: Final = 16  # rows converted at once: few at first, for whoever takes only some,
 _WINDOW_MAX: Final = (
@@ -34,7 +34,7 @@ def from_rows(rows: Sequence[Mapping[str, object]], *, schema: pa.Schema | None 
             raise TypeError(f"the name of a column must be a str, got {name!r}; make the rows' keys strings")
     if schema is None:
         if not names:
-            return pa.Table.from_struct_array(pa.array(rows, pa.struct([])))  # which knows how many rows there are
+            return schemas.without_columns(len(rows))
         made = [inference.from_values([row.get(name) for row in rows], name=name) for name in names]
         return pa.Table.from_arrays(made, names)
     surplus = [name for name in names if schema.get_field_index(name) < 0]

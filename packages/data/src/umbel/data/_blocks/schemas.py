@@ -9,9 +9,10 @@ from __future__ import annotations
 import difflib
 import functools
 from collections import Counter
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from typing import Final
 
+import numpy as np
 import pyarrow as pa
 
 from umbel.data._blocks import tensors
@@ -113,11 +114,16 @@ def concat(tables: Sequence[pa.Table], *, origins: Sequence[str] | None = None) 
     if len(tables) == 1:
         return tables[0]
     names = [f"table {index}" for index in range(len(tables))] if origins is None else origins
-    filled = [(table, name) for table, name in zip(tables, names, strict=True) if table.num_columns]
-    if not filled:
-        return tables[0]
-    schema = unify([(table.schema, name) for table, name in filled])
+    schema = unify([(table.schema, name) for table, name in zip(tables, names, strict=True)])
+    if not len(schema):
+        return without_columns(sum(table.num_rows for table in tables))
+    filled = [(table, name) for table, name in zip(tables, names, strict=True) if table.num_columns or table.num_rows]
     return pa.concat_tables([conform(table, schema, origin=name) for table, name in filled])
+
+
+def without_columns(row_count: int) -> pa.Table:
+    """Which knows all the same how many rows there are."""
+    return pa.Table.from_struct_array(pa.array([{}] * row_count, pa.struct([])))
 
 
 def _refuse_duplicates(names: Sequence[str], origin: str) -> None:
@@ -156,13 +162,70 @@ def nulls(row_count: int, data_type: pa.DataType) -> pa.Array:
 
 def cast(column: pa.ChunkedArray, target: pa.DataType) -> pa.ChunkedArray:
     """Raises ArrowInvalid, a ValueError, where a value would change, and ArrowNotImplementedError where Arrow knows no way."""
+    if column.type.equals(target):
+        return column
     if pa.types.is_null(column.type):
         return pa.chunked_array([nulls(len(column), target)], target)
     if tensors.is_tensor(target):
         if not tensors.is_tensor(column.type):
             raise ValueError("only tensors can become tensors")
         return pa.chunked_array([tensors.cast(chunk, target) for chunk in column.chunks], target)
-    return column.cast(target)
+    if _holds(target, pa.types.is_null) or (_holds(column.type, pa.types.is_dictionary) and column.type.num_fields):
+        return pa.chunked_array([_cast_by_level(chunk, target) for chunk in column.chunks], target)
+    try:
+        return column.cast(target)
+    except (TypeError, NotImplementedError):
+        # PyArrow 17 cannot add fields to structs, nor order them.
+        return pa.chunked_array([_cast_by_level(chunk, target) for chunk in column.chunks], target)
+
+
+def _cast_by_level(array: pa.Array, target: pa.DataType) -> pa.Array:
+    """By hand where lists and structs are concerned. PyArrow 26's own casts of lists within lists, of the null type, make arrays
+    that are out of bounds; and what a null struct has of a dictionary is an index that there may be no value for."""
+    if array.type.equals(target):
+        return array
+    if pa.types.is_null(array.type):
+        return nulls(len(array), target)
+    if pa.types.is_struct(array.type) and pa.types.is_struct(target) and target.num_fields:
+        known = dict(zip((field.name for field in array.type), array.flatten(), strict=True))
+        fields = [
+            _cast_by_level(known[field.name], field.type) if field.name in known else nulls(len(array), field.type)
+            for field in target
+        ]
+        return pa.StructArray.from_arrays(fields, fields=list(target), mask=_null_mask(array))
+    if is_list(array.type) and is_list(target):
+        return _cast_lists(array, target)
+    if pa.types.is_dictionary(target) and not pa.types.is_dictionary(array.type):
+        return array.cast(target.value_type).dictionary_encode().cast(target)
+    return array.cast(target)
+
+
+def _cast_lists(array: pa.Array, target: pa.DataType) -> pa.Array:
+    values = _cast_by_level(array.flatten(), target.value_type)
+    if pa.types.is_fixed_size_list(array.type):
+        lengths = np.where(array.is_valid().to_numpy(zero_copy_only=False), array.type.list_size, 0)
+    else:
+        lengths = array.value_lengths().fill_null(0).to_numpy()
+    offsets = np.concatenate([[0], np.cumsum(lengths)])
+    if pa.types.is_large_list(target):
+        return pa.LargeListArray.from_arrays(pa.array(offsets, pa.int64()), values, mask=_null_mask(array))
+    lists = pa.ListArray.from_arrays(pa.array(offsets, pa.int32()), values, mask=_null_mask(array))
+    if lists.type.equals(target):
+        return lists
+    made = lists.cast(target)
+    made.validate(full=True)
+    return made
+
+
+def _null_mask(array: pa.Array) -> pa.Array | None:
+    return array.is_null() if array.null_count else None
+
+
+def _holds(data_type: pa.DataType, is_kind: Callable[[pa.DataType], bool]) -> bool:
+    """Whether it is of the kind, or something within it is."""
+    return is_kind(data_type) or any(
+        _holds(data_type.field(index).type, is_kind) for index in range(data_type.num_fields)
+    )
 
 
 def _common_field(left: pa.Field, left_origin: str, right: pa.Field, right_origin: str) -> pa.Field:

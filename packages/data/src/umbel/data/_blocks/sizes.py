@@ -14,14 +14,12 @@ from typing import Final
 import pyarrow as pa
 import pyarrow.compute as pc
 
+from umbel.data._blocks import schemas
+
 OFFSET_BYTES_MAX: Final = 2**31 - 1  # what the offsets of strings and lists, of 32 bits, can address in one array
-_WASTE_MAX: Final = (
-    2.0  # a copy moves what is shown once, sending moves the rest: more waste than content is not worth sending
-)
+_WASTE_MAX: Final = 2.0  # a copy moves what is shown, sending moves all: more waste than content is not worth sending
 _SLACK_BYTES: Final = 4 << 10  # of waste in a column that is not worth the few microseconds of a copy
-_SMALL_BYTES: Final = (
-    64 << 10
-)  # the overhead of arrays that are smaller than this on average counts more than a copy of them
+_SMALL_BYTES: Final = 64 << 10  # the overhead of smaller arrays, on average, counts more than a copy of them
 _SPLIT_TOLERANCE: Final = 1.5  # a piece this much above its target is still let pass: rows differ in size
 
 
@@ -45,6 +43,10 @@ def contiguous(column: pa.ChunkedArray, *, offset_bytes_max: int = OFFSET_BYTES_
         return column.chunk(0)
     if column.nbytes > offset_bytes_max:
         column = column.cast(_large(column.type))
+    if pa.types.is_dictionary(column.type) and pa.types.is_float16(column.type.value_type):
+        # PyArrow 26 takes them for integers where it unites their dictionaries.
+        plain_values = pa.chunked_array([chunk.dictionary_decode() for chunk in column.chunks], column.type.value_type)
+        return contiguous(plain_values).dictionary_encode().cast(column.type)
     try:
         combined = column.combine_chunks()
     except pa.ArrowInvalid:
@@ -65,7 +67,7 @@ def plain(table: pa.Table, *, narrow: bool = False) -> pa.Table:
             column = pa.chunked_array([pc.run_end_decode(chunk) for chunk in column.chunks], column.type.value_type)
         target = _plain(column.type, narrow and column.nbytes <= OFFSET_BYTES_MAX)
         if not target.equals(field.type):
-            table = table.set_column(index, field.with_type(target), column.cast(target))
+            table = table.set_column(index, field.with_type(target), schemas.cast(column, target))
     return table
 
 

@@ -14,6 +14,7 @@ from typing import Any
 
 import numpy as np
 import pyarrow as pa
+import pyarrow.compute as pc
 
 
 class RaggedTensorScalar(pa.ExtensionScalar):  # type: ignore[misc]  # PyArrow has no types
@@ -23,7 +24,7 @@ class RaggedTensorScalar(pa.ExtensionScalar):  # type: ignore[misc]  # PyArrow h
         if self.value is None:
             return None
         shape: list[int] = self.value["shape"].as_py()
-        return _dense(self.value["data"].values).reshape(shape)
+        return _views(self.value["data"].values).reshape(shape)
 
 
 class RaggedTensorArray(pa.ExtensionArray):  # type: ignore[misc]
@@ -242,7 +243,8 @@ def _numbers(column: pa.Array) -> pa.Array:
 
 def _stacked(column: pa.Array) -> np.ndarray[Any, Any]:
     """[row, ...] of a fixed-shape column, whatever its null rows hold."""
-    stacked: np.ndarray[Any, Any] = _dense(_numbers(column)).reshape((len(column), *column.type.shape))
+    numbers = _dense(_numbers(column), column, column.storage.type.list_size)
+    stacked: np.ndarray[Any, Any] = numbers.reshape((len(column), *column.type.shape))
     if column.type.permutation is None:
         return stacked
     ordered: np.ndarray[Any, Any] = stacked.transpose((0, *(1 + axis for axis in column.type.permutation)))
@@ -254,7 +256,7 @@ def _ragged_views(column: pa.Array) -> list[np.ndarray[Any, Any]]:
     if not len(column):
         return []
     offsets = data.offsets.to_numpy()
-    numbers = _dense(data.values.slice(offsets[0], offsets[-1] - offsets[0]))
+    numbers = _dense(data.values.slice(offsets[0], offsets[-1] - offsets[0]), column, np.diff(offsets))
     bounds = (offsets - offsets[0]).tolist()
     ndim = shapes.type.list_size
     flat = shapes.values.slice(shapes.offset * ndim, len(shapes) * ndim).fill_null(0)
@@ -265,8 +267,17 @@ def _ragged_views(column: pa.Array) -> list[np.ndarray[Any, Any]]:
     ]
 
 
-def _dense(numbers: pa.Array) -> np.ndarray[Any, Any]:
-    if numbers.null_count and not pa.types.is_floating(numbers.type):
+def _dense(numbers: pa.Array, column: pa.Array, counts: int | np.ndarray[Any, Any]) -> np.ndarray[Any, Any]:
+    """counts: how many of the numbers each row of the column has. Those of null rows may be null as well, and mean nothing."""
+    if numbers.null_count and column.null_count:
+        is_shown: np.ndarray[Any, Any] = np.repeat(column.is_valid().to_numpy(zero_copy_only=False), counts)
+        is_nothing = pa.array(~is_shown & numbers.is_null().to_numpy(zero_copy_only=False))
+        numbers = pc.if_else(is_nothing, pa.scalar(0, pa.int8()).cast(numbers.type), numbers)
+    return _views(numbers)
+
+
+def _views(numbers: pa.Array) -> np.ndarray[Any, Any]:
+    if numbers.null_count and (pa.types.is_integer(numbers.type) or pa.types.is_boolean(numbers.type)):
         raise ValueError(f"a tensor of {numbers.type} has a null among its elements; fill it, or use a list column")
-    dense: np.ndarray[Any, Any] = numbers.to_numpy(zero_copy_only=False)
-    return dense
+    views: np.ndarray[Any, Any] = numbers.to_numpy(zero_copy_only=False)
+    return views

@@ -61,7 +61,7 @@ def to_values(column: pa.Array) -> list[Any]:
     if pa.types.is_timestamp(data_type) and data_type.unit != "ns":
         return _datetimes(column)
     if pa.types.is_dictionary(data_type):
-        values = to_values(column.dictionary)
+        values = to_values(column.dictionary) or [None]  # a null within a struct may have any index
         return [None if index is None else values[index] for index in _numbers(column.indices)]
     if schemas.is_list(data_type):
         values, starts, stops = _flat(column)
@@ -69,7 +69,7 @@ def to_values(column: pa.Array) -> list[Any]:
         return _with_none(column, [parts[start:stop] for start, stop in zip(starts, stops, strict=True)])
     if pa.types.is_struct(data_type) and data_type.num_fields == len({field.name for field in data_type}) > 0:
         names = [field.name for field in data_type]
-        fields = [to_values(column.field(index)) for index in range(len(names))]
+        fields = [to_values(field) for field in column.flatten()]
         return _with_none(column, [dict(zip(names, row, strict=True)) for row in zip(*fields, strict=True)])
     return list(column.to_pylist())
 
@@ -109,6 +109,8 @@ def _is_text(data_type: pa.DataType) -> bool:
 def _numbers(column: pa.Array) -> list[Any]:
     if not column.null_count:
         return _listed(_plain(column))
+    if pa.types.is_floating(column.type):
+        return _with_none(column, _listed(_plain(column)))
     values = _listed(_plain(column.fill_null(False if pa.types.is_boolean(column.type) else 0)))
     return _with_none(column, values)
 
@@ -140,12 +142,11 @@ def _datetimes(column: pa.Array) -> list[Any]:
 def _flat(column: pa.Array) -> tuple[pa.Array, list[int], list[int]]:
     """The values of a column of lists, and where in them each list starts and stops; a null is an empty list."""
     if pa.types.is_fixed_size_list(column.type):
-        size = column.type.list_size
-        values = column.values.slice(column.offset * size, len(column) * size)
-        return values, [size * row for row in range(len(column))], [size * (row + 1) for row in range(len(column))]
-    lengths = column.value_lengths().fill_null(0)
-    stops = np.cumsum(_plain(lengths), dtype=np.int64)
-    return column.flatten(), (stops - _plain(lengths)).tolist(), stops.tolist()
+        lengths = np.where(_plain(column.is_valid()), column.type.list_size, 0)
+    else:
+        lengths = _plain(column.value_lengths().fill_null(0))
+    stops = np.cumsum(lengths, dtype=np.int64)
+    return column.flatten(), (stops - lengths).tolist(), stops.tolist()
 
 
 def _lists(column: pa.Array) -> _Array:

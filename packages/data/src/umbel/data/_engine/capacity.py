@@ -6,8 +6,7 @@ from collections.abc import Iterable, Mapping
 
 from umbel.data._engine import runs
 
-SHORT_S = 0.05  # tasks this short are sent before there is a CPU for them, so that none is idle between two
-AHEAD = 2  # times the CPUs, of these
+AHEAD = 2  # times the CPUs are tasks sent where they are short
 TASKS_MAX = 1_000  # at once of one stage; they take no CPUs, or there are very many
 EPSILON = 1e-6  # fractions of resources that do not add up
 
@@ -47,10 +46,8 @@ class Capacity:
             return run.pool.room()
         count = TASKS_MAX if run.size_max is None else run.size_max
         count -= len(run.tasks)
-        median_s = run.learnt.median_s
-        is_short = median_s is not None and median_s < SHORT_S
         for name, amount in run.needs.items():
-            total = self.total.get(name, 0.0) * (AHEAD if is_short and name == CPU else 1)
+            total = self.total.get(name, 0.0) * (AHEAD if name == CPU and run.are_short else 1)
             count = min(count, int((total - self.used.get(name, 0.0) + EPSILON) / amount))
         return max(0, count)
 

@@ -16,6 +16,7 @@ from umbel.data._engine.events import Piece
 
 BUNDLE_PIECES_MAX = 1_000  # arguments of a task; more cost its sender and its worker more than another task
 TASKS_PER_SLOT = 2  # into so many a queue that is complete is divided, so that no worker is left alone with much
+SHORT_S = 0.05  # tasks this short are sent before there is a CPU for them, so that none is idle between two
 QUICK_S = 0.005  # a stage whose tasks are this short gains nothing from several small ones at once
 
 
@@ -125,9 +126,8 @@ class Run:
         self.order = flow.Order(self.emit, keeps=services.keeps_order)
         resources: stages.Resources = getattr(stage, "resources", stages.Resources())
         self.needs = _needs(resources)
-        self.learnt = learning.Learnt(
-            block_bytes=getattr(stage, "block_bytes", 0) or stages.Map.block_bytes, heap_bytes=resources.memory_bytes
-        )
+        self._learnt: dict[str, learning.Learnt] = {}
+        self._heap_bytes = resources.memory_bytes
         compute = getattr(stage, "compute", None)
         self.pool = pools.Pool(compute) if isinstance(compute, stages.ActorPool) else None
         self.size_max = compute.size if isinstance(compute, stages.TaskPool) else None
@@ -136,6 +136,20 @@ class Run:
     def name(self) -> str:
         name: str = self.stage.name
         return name
+
+    def learnt(self, kind: str) -> learning.Learnt:
+        """What its tasks of this kind are like."""
+        found = self._learnt.get(kind)
+        if found is None:
+            block_bytes = getattr(self.stage, "block_bytes", 0) or stages.Map.block_bytes
+            found = self._learnt[kind] = learning.Learnt(block_bytes=block_bytes, heap_bytes=self._heap_bytes)
+        return found
+
+    @property
+    def are_short(self) -> bool:
+        """Its tasks, so that they should not have to wait for one another."""
+        medians = [one.median_s for one in self._learnt.values() if one.median_s is not None]
+        return bool(medians) and max(medians) < SHORT_S
 
     @property
     def can_repeat(self) -> bool:
@@ -296,7 +310,7 @@ class MapRun(Run):
         return count if is_full else 0
 
     def _has_nothing_to_do(self, free_count: int) -> bool:
-        median_s = self.learnt.median_s
+        median_s = self.learnt(events.MAP).median_s
         return not self.tasks or (free_count > 0 and (median_s is None or median_s >= QUICK_S))
 
     def take(self, plan: Plan) -> None:

@@ -27,6 +27,11 @@ def single(value: Value) -> pa.Array:
     """As one array; a scalar as an array of one."""
     if isinstance(value, pa.Scalar):
         return pa.repeat(value, 1)
+    return contiguous(value)
+
+
+def contiguous(value: Value) -> Value:
+    """Not in chunks. Raises pa.ArrowInvalid for more than 2 GiB of strings whose offsets have 32 bits."""
     return value.combine_chunks() if isinstance(value, pa.ChunkedArray) else value
 
 

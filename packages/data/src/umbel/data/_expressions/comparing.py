@@ -19,7 +19,7 @@ from pyarrow import types as at
 from umbel.data._expressions import arrays, errors, promotion, temporal
 from umbel.data._expressions.promotion import Operand, Value
 
-_FLIPPED: Final = {"==": "==", "!=": "!=", "<": ">", "<=": ">=", ">": "<", ">=": "<="}
+FLIPPED: Final = {"==": "==", "!=": "!=", "<": ">", "<=": ">=", ">": "<", ">=": "<="}
 _COMPARE: Final[dict[str, Callable[..., Value]]] = {
     "==": pc.equal,
     "!=": pc.not_equal,
@@ -63,7 +63,8 @@ def logic(function: Callable[..., Value], symbol: str) -> Callable[..., Value]:
     def run(args: Sequence[Operand]) -> Value:
         for one in args:
             demand_boolean(one, symbol)
-        return function(*(pc.cast(one.value, pa.bool_()) for one in args))
+        # In one piece: of several chunks, Arrow 17's Kleene functions make false | null true.
+        return function(*(arrays.contiguous(pc.cast(one.value, pa.bool_())) for one in args))
 
     return run
 
@@ -146,7 +147,7 @@ def _compared_numbers(symbol: str, a: Operand, b: Operand) -> Value:
     if at.is_integer(a.type) and at.is_floating(b.type):
         return _integer_with_float(symbol, a.value, b.value)
     if at.is_floating(a.type) and at.is_integer(b.type):
-        return _integer_with_float(_FLIPPED[symbol], b.value, a.value)
+        return _integer_with_float(FLIPPED[symbol], b.value, a.value)
     return _compare(symbol, a.value, b.value)
 
 

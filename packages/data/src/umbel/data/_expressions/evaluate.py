@@ -9,7 +9,7 @@ from __future__ import annotations
 
 import functools
 from collections.abc import Callable, Sequence
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 import numpy as np
 import pyarrow as pa
@@ -108,23 +108,28 @@ def value_of(node: nodes.Node, frame: Frame) -> Operand:
         return Operand(node.scalar, node.is_weak)
     if isinstance(node, nodes.Alias):
         return value_of(node.node, frame)
+    if isinstance(node, nodes.Call):
+        special = {"and": _logic, "or": _logic, "coalesce": _coalesce}.get(node.function, _call)
+        return special(node, frame)
+    if isinstance(node, nodes.Case):
+        return _case(node, frame)
+    if isinstance(node, nodes.UdfCall):
+        return _udf_call(node, frame)
+    if isinstance(node, nodes.Generated):
+        return Operand(_generated(node, frame))
+    raise errors.ExpressionTypeError("star() stands for all columns and not for one; it goes alone into a selection")
+
+
+def _named(node: nodes.Node, frame: Frame, function: Callable[..., Value], *args: Any, **options: Any) -> Value:
+    """What the function returns; what it raises, with the node's text. Not for users' functions, whose errors are theirs."""
     try:
-        if isinstance(node, nodes.Call):
-            return _call(node, frame)
-        if isinstance(node, nodes.Case):
-            return _case(node, frame)
-        if isinstance(node, nodes.UdfCall):
-            args = [value_of(arg, frame) for arg in node.args]
-            return Operand(pa.nulls(0, node.return_type) if frame.is_dry else udfs.call(node, args, frame.row_count))
-        if isinstance(node, nodes.Generated):
-            return Operand(_generated(node, frame))
+        return function(*args, **options)
     except errors.Problem as problem:
         raise problem.kind(f"{printing.brief(node)}: {problem}{_place(problem.row, frame)}") from problem.__cause__
-    except pa.ArrowNotImplementedError as error:
+    except (pa.ArrowNotImplementedError, pa.ArrowTypeError) as error:
         raise errors.ExpressionTypeError(f"{printing.brief(node)}: {error}") from error
     except pa.ArrowInvalid as error:
         raise errors.ExpressionError(f"{printing.brief(node)}: {error}") from error
-    raise errors.ExpressionTypeError("star() stands for all columns and not for one; it goes alone into a selection")
 
 
 def _place(row: int | None, frame: Frame) -> str:
@@ -139,44 +144,30 @@ def broadcast(value: Value, row_count: int) -> Value:
 
 
 def _call(node: nodes.Call, frame: Frame) -> Operand:
-    if node.function in ("and", "or"):
-        return _logic(node, frame)
-    if node.function == "coalesce":
-        return _coalesce(node, frame)
     function = functions.FUNCTIONS[node.function]
     args = [value_of(arg, frame) for arg in node.args]
     if not function.takes_encoded:
-        args = [promotion.plain(arg) for arg in args]
-    value = function.run(args, **dict(node.options))
-    if isinstance(value, pa.Scalar) or not all(isinstance(arg.value, pa.Scalar) for arg in args):
-        return Operand(value, bool(args) and all(arg.is_weak for arg in args))
-    return Operand(arrays.single(value)[0], all(arg.is_weak for arg in args))  # a function that knows only arrays
+        args = [_named(node, frame, promotion.plain, arg) for arg in args]
+    value = _named(node, frame, function.run, args, **dict(node.options))
+    if all(isinstance(arg.value, pa.Scalar) for arg in args):
+        # A function that knows only arrays gave an array of one.
+        return Operand(value if isinstance(value, pa.Scalar) else value[0], all(arg.is_weak for arg in args))
+    return Operand(value)
 
 
 def _logic(node: nodes.Call, frame: Frame) -> Operand:
     """The right side where the left one does not decide."""
-    run = functions.FUNCTIONS[node.function].run
     left = promotion.plain(value_of(node.args[0], frame))
-    comparing.demand_boolean(left, functions.SYMBOLS[node.function])
-    if node.function == "and":
-        right = _where(node.args[1], frame, lambda: pc.fill_null(left.value, True))
-    else:
-        right = _where(node.args[1], frame, lambda: pc.invert(pc.fill_null(left.value, False)))
-    return Operand(run([left, promotion.plain(right)]))
+    _named(node, frame, comparing.demand_boolean, left, functions.SYMBOLS[node.function])
+    right = _where(node.args[1], frame, _is_not_false if node.function == "and" else _is_not_true, left.value)
+    return Operand(_named(node, frame, functions.FUNCTIONS[node.function].run, [left, promotion.plain(right)]))
 
 
 def _coalesce(node: nodes.Call, frame: Frame) -> Operand:
     args: list[Operand] = []
     for arg in node.args:
-        known = tuple(args)
-        args.append(promotion.plain(_where(arg, frame, lambda known=known: _all_null(known, frame))))  # type: ignore[misc]
-    return Operand(functions.coalesced(args), all(arg.is_weak for arg in args))
-
-
-def _all_null(args: Sequence[Operand], frame: Frame) -> Value:
-    if not args:
-        return pa.scalar(True)
-    return functools.reduce(pc.and_, (pc.is_null(arg.value) for arg in args))
+        args.append(promotion.plain(_where(arg, frame, _all_null, *(known.value for known in args))))
+    return Operand(_named(node, frame, functions.coalesced, args), all(arg.is_weak for arg in args))
 
 
 def _case(node: nodes.Case, frame: Frame) -> Operand:
@@ -184,22 +175,27 @@ def _case(node: nodes.Case, frame: Frame) -> Operand:
     conditions: list[Value] = []
     values: list[Operand] = []
     for condition, value in zip(node.conditions, node.values, strict=True):
-        holds = promotion.plain(_where(condition, frame, lambda rows=open_rows: rows))  # type: ignore[misc]
+        holds = promotion.plain(_where(condition, frame, _itself, open_rows))
         if not at.is_boolean(holds.type) and not at.is_null(holds.type):
-            raise errors.Problem(f"when() takes a boolean, {printing.brief(condition)} is {holds.type}")
+            raise errors.ExpressionTypeError(f"when() takes a boolean, {printing.brief(condition)} is {holds.type}")
         holds_now = pc.and_(open_rows, pc.fill_null(pc.cast(holds.value, pa.bool_()), False))
         conditions.append(holds_now)
-        values.append(promotion.plain(_where(value, frame, lambda rows=holds_now: rows)))  # type: ignore[misc]
+        values.append(promotion.plain(_where(value, frame, _itself, holds_now)))
         open_rows = pc.and_not(open_rows, holds_now)
-    values.append(promotion.plain(_where(node.otherwise, frame, lambda: open_rows)))
-    *chosen, result = promotion.unified(values)
-    for holds_now, value in zip(reversed(conditions), reversed(chosen), strict=True):
-        result = functions.chosen(holds_now, value, result)
-    return Operand(result)
+    values.append(promotion.plain(_where(node.otherwise, frame, _itself, open_rows)))
+    return Operand(_named(node, frame, functions.first_chosen, conditions, values))
 
 
-def _where(node: nodes.Node, frame: Frame, mask: Callable[[], Value]) -> Operand:
-    """The node's value in rows where the mask is true; what it is in others does not matter.
+def _udf_call(node: nodes.UdfCall, frame: Frame) -> Operand:
+    args = [value_of(arg, frame) for arg in node.args]
+    if frame.row_count == 0:  # few functions are written for no rows
+        return Operand(pa.nulls(0, node.return_type))
+    result = udfs.result(node, args)
+    return Operand(_named(node, frame, udfs.checked, result, node.return_type, frame.row_count))
+
+
+def _where(node: nodes.Node, frame: Frame, mask: Callable[..., Value], *of: Value) -> Operand:
+    """The node's value in rows where `mask(*of)` is true; what it is in others does not matter.
 
     What can fail is tried on all rows, for it seldom does, and then on those alone. A user's function sees those alone at once.
     """
@@ -210,7 +206,7 @@ def _where(node: nodes.Node, frame: Frame, mask: Callable[[], Value]) -> Operand
             return value_of(node, frame)
         except errors.ExpressionError:
             pass  # in a row that matters it fails again below
-    rows = pc.indices_nonzero(broadcast(mask(), frame.row_count))
+    rows = pc.indices_nonzero(broadcast(mask(*of), frame.row_count))
     if len(rows) == frame.row_count:
         return value_of(node, frame)
     found = value_of(node, frame.rows(rows, nodes.columns_of(node)))
@@ -219,6 +215,22 @@ def _where(node: nodes.Node, frame: Frame, mask: Callable[[], Value]) -> Operand
     places = np.full(frame.row_count, -1)
     places[rows.to_numpy()] = np.arange(len(rows))
     return Operand(found.value.take(pa.array(places, mask=places < 0)))
+
+
+def _itself(mask: Value) -> Value:
+    return mask
+
+
+def _is_not_false(flags: Value) -> Value:
+    return pc.fill_null(flags, True)
+
+
+def _is_not_true(flags: Value) -> Value:
+    return pc.invert(pc.fill_null(flags, False))
+
+
+def _all_null(*values: Value) -> Value:
+    return functools.reduce(pc.and_, map(pc.is_null, values), pa.scalar(True))
 
 
 def _may_fail(node: nodes.Node) -> bool:

@@ -10,6 +10,7 @@ import builtins
 from collections.abc import Iterable
 from typing import Any, NoReturn
 
+import numpy as np
 import pyarrow as pa
 
 from umbel.data._expressions import datatypes, namespaces, nodes, printing
@@ -175,7 +176,9 @@ class Expr:
         """Whether it is equal to one of them; null for null, unless None is one of them: it is equal to null."""
         if isinstance(values, Expr | builtins.str | bytes) or not isinstance(values, Iterable):
             raise TypeError(f"is_in() takes a list of values, got {values!r}")
-        is_array = isinstance(values, pa.Array | pa.ChunkedArray) or hasattr(values, "dtype")
+        if hasattr(values, "dtype"):  # an array of NumPy's, or what can be one, as a Series can
+            return self._call("is_in", nodes.literal(np.asarray(values)))
+        is_array = isinstance(values, pa.Array | pa.ChunkedArray)
         return self._call("is_in", nodes.literal(values if is_array else list(values)))
 
     def not_in(self, values: Iterable[object]) -> Expr:

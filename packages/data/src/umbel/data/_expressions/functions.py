@@ -163,6 +163,14 @@ def coalesced(args: list[Operand]) -> Value:
     return result
 
 
+def first_chosen(conditions: list[Value], operands: list[Operand]) -> Value:
+    """The operand of the first condition that holds, or the last operand, which has none. Conditions have no nulls."""
+    *values, result = promotion.unified(operands)
+    for condition, value in zip(reversed(conditions), reversed(values), strict=True):
+        result = chosen(condition, value, result)
+    return result
+
+
 def chosen(condition: Value, x: Value, y: Value) -> Value:
     """x where the condition holds, else y; both of one type. The condition has no nulls."""
     try:

@@ -111,7 +111,11 @@ def map_part(part: str) -> Callable[..., Value]:
 def map_get(args: Sequence[Operand], *, key: object) -> Value:
     """The value of the first such key, null where there is none."""
     value = _maps(args[0], "get")
-    return pc.map_lookup(value, pa.scalar(key, value.type.key_type), "first")
+    try:
+        wanted = pa.scalar(key, value.type.key_type)
+    except (pa.ArrowInvalid, pa.ArrowTypeError, OverflowError):
+        raise errors.Problem(f".map.get() takes a key of {value.type.key_type}, got {key!r}") from None
+    return pc.map_lookup(value, wanted, "first")
 
 
 def _maps(operand: Operand, name: str) -> pa.Array:

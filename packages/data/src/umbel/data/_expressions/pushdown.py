@@ -17,7 +17,7 @@ import pyarrow as pa
 import pyarrow.compute as pc
 from pyarrow import types as at
 
-from umbel.data._expressions import errors, nodes, promotion, typing
+from umbel.data._expressions import comparing, errors, nodes, promotion, typing
 from umbel.data._expressions.expr import Expr
 from umbel.data._expressions.promotion import Operand
 
@@ -30,7 +30,6 @@ _COMPARE: Final[dict[str, Callable[..., pc.Expression]]] = {
     ">": operator.gt,
     ">=": operator.ge,
 }
-_FLIPPED: Final = {"==": "==", "!=": "!=", "<": ">", "<=": ">=", ">": "<", ">=": "<="}
 
 
 class Split(NamedTuple):
@@ -99,7 +98,7 @@ def _comparison(node: nodes.Call, schema: pa.Schema, *, is_negated: bool) -> pc.
     symbol = node.function
     column, other = node.args
     if isinstance(column, nodes.Literal):
-        column, other, symbol = other, column, _FLIPPED[symbol]
+        column, other, symbol = other, column, comparing.FLIPPED[symbol]
     field = _field(column, schema, _has_statistics)
     if field is None or not isinstance(other, nodes.Literal) or not isinstance(column, nodes.Column):
         return None

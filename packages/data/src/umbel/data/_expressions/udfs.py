@@ -105,16 +105,18 @@ def _identity(value: object) -> str:
     return f"{type(value).__qualname__}@{id(value):x}"
 
 
-def call(node: nodes.UdfCall, args: list[Operand], row_count: int) -> Value:
-    """Raises Problem for what is not `row_count` values of the declared type; what the function raises passes through."""
-    if row_count == 0:  # few functions are written for no rows
-        return pa.nulls(0, node.return_type)
+def result(node: nodes.UdfCall, args: list[Operand]) -> object:
+    """What the function returns. Raises what it raises."""
     given = [_argument(args[place].value) if isinstance(place, int) else place.value for place in node.places]
     plain = len(given) - len(node.keywords)
-    result = node.function(*given[:plain], **dict(zip(node.keywords, given[plain:], strict=True)))
-    if inspect.isawaitable(result) or inspect.isgenerator(result):
+    return node.function(*given[:plain], **dict(zip(node.keywords, given[plain:], strict=True)))
+
+
+def checked(returned: object, type_: pa.DataType, row_count: int) -> Value:
+    """As an array. Raises Problem for what is not `row_count` values of that type."""
+    if inspect.isawaitable(returned) or inspect.isgenerator(returned):
         raise _wrong("returned a coroutine or generator; write a plain function, or use map_batches()")
-    array = _as_array(result, node.return_type)
+    array = _as_array(returned, type_)
     if len(array) != row_count:
         raise _wrong(f"returned {len(array)} values for {row_count} rows; it has to return one for each row")
     return array

@@ -68,7 +68,8 @@ class FileDatasink(base.Datasink[list[WrittenFile]]):
         self._is_local_only = filesystems.is_local_only(path)
         self._try_create_dir = try_create_dir
         self._open_stream_args = dict(open_stream_args or {})
-        self._has_rename = filesystems.has_rename(self._filesystem)
+        self._has_directories = filesystems.has_rename(self._filesystem)
+        self._stages = self._has_directories  # whether files get their names at the end only
         self._replaced: list[str] = []
         self._schema: pa.Schema | None = None
 
@@ -98,7 +99,7 @@ class FileDatasink(base.Datasink[list[WrittenFile]]):
             self.should_write = False
             return
         self._replaced = [file.path for file in existing]
-        if self._try_create_dir and self._has_rename:
+        if self._try_create_dir and self._has_directories:
             self._filesystem.create_dir(self.path, recursive=True)
 
     def on_write_complete(self, write_result: base.WriteResult[list[WrittenFile]]) -> None:
@@ -107,7 +108,7 @@ class FileDatasink(base.Datasink[list[WrittenFile]]):
         files = files or self._write_empty()
         finals = [file.final for file in files]
         self._refuse_clashes(finals)
-        if self._has_rename:
+        if self._stages:
             self._rename(files)
         else:
             self._remove(set(self._own_files()) - set(finals))
@@ -116,7 +117,7 @@ class FileDatasink(base.Datasink[list[WrittenFile]]):
     def on_write_failed(self, error: Exception) -> None:
         if not self.write_uuid:
             return
-        if self._has_rename:
+        if self._stages:
             self._remove_staging()
         else:
             self._remove(self._own_files())
@@ -131,7 +132,7 @@ class FileDatasink(base.Datasink[list[WrittenFile]]):
         if twice:
             self.on_write_failed(FileExistsError(twice[0]))
             raise FileExistsError(f"two tasks have written {twice[0]!r}; {advice}")
-        if self._has_rename and self.mode is not base.SaveMode.OVERWRITE and finals:
+        if self._stages and self.mode is not base.SaveMode.OVERWRITE and finals:
             there = [
                 info.path for info in self._filesystem.get_file_info(list(finals)) if info.type != fs.FileType.NotFound
             ]
@@ -172,12 +173,12 @@ class FileDatasink(base.Datasink[list[WrittenFile]]):
         """Where a try to run a task writes. Another try of the same task, at the same time perhaps, writes elsewhere."""
         if not self.write_uuid:
             raise RuntimeError("on_write_start() must be called before write(), on the sink that goes to the tasks")
-        return posixpath.join(self._staging(), uuid.uuid4().hex) if self._has_rename else self.path
+        return posixpath.join(self._staging(), uuid.uuid4().hex) if self._stages else self.path
 
     @contextlib.contextmanager
     def _writing(self, path: str) -> Iterator[pa.NativeFile]:
         """A file that is there only if no error came. An object store makes a file of whatever was written when it is closed."""
-        if self._has_rename:
+        if self._has_directories:
             self._filesystem.create_dir(posixpath.dirname(path), recursive=True)
         stream = self._filesystem.open_output_stream(path, **self._open_stream_args)
         try:

@@ -26,7 +26,7 @@ _ARGUMENTS: Final = ("lines", "orient", "ensure_ascii", "indent")
 
 
 class JSONDatasink(files.BlockBasedFileDatasink):
-    """json_args: lines (True: an object in each line), ensure_ascii, indent (of an array); orient must be "records"."""
+    """pandas_json_args: lines (True: an object in each line), ensure_ascii, indent (of an array); orient must be "records"."""
 
     _collected_bytes = None
 
@@ -34,13 +34,16 @@ class JSONDatasink(files.BlockBasedFileDatasink):
         self,
         path: str,
         *,
-        json_args: Mapping[str, Any] | None = None,
-        json_args_fn: Callable[[], Mapping[str, Any]] | None = None,
+        pandas_json_args: Mapping[str, Any] | None = None,
+        pandas_json_args_fn: Callable[[], Mapping[str, Any]] | None = None,
         file_format: str = "json",
         **options: Any,
     ) -> None:
         super().__init__(path, file_format=file_format, **options)
-        self._arguments = {**(json_args or {}), **(json_args_fn() if json_args_fn is not None else {})}
+        self._arguments = {
+            **(pandas_json_args or {}),
+            **(pandas_json_args_fn() if pandas_json_args_fn is not None else {}),
+        }
         unknown = sorted(set(self._arguments) - set(_ARGUMENTS))
         if unknown:
             raise exceptions.InvalidOption(

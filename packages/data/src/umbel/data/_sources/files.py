@@ -50,7 +50,8 @@ class FileBasedDatasource(base.Datasource):
 
     schema: what each file is read as; columns that it lacks are dropped, those that a file lacks are null.
     open_stream_args: for `pyarrow.fs.FileSystem.open_input_stream`; `compression` is told by the name otherwise.
-    file_extensions: of the files to be read of a directory; a file that is named itself is always read.
+    file_extensions: of the files to be read of a directory; a file that is named itself is always read. listed: the files, where
+    a table has a log that says which they are.
     """
 
     FILE_EXTENSIONS: ClassVar[Sequence[str] | None] = None
@@ -72,6 +73,7 @@ class FileBasedDatasource(base.Datasource):
         shuffle: Literal["files"] | FileShuffleConfig | None = None,
         include_paths: bool = False,
         file_extensions: Sequence[str] | None = None,
+        listed: Sequence[listing.ListedFile] | None = None,
     ) -> None:
         self._filesystem, names = filesystems.resolve(paths, filesystem)
         self._is_local_only = filesystems.is_local_only(paths)
@@ -85,13 +87,16 @@ class FileBasedDatasource(base.Datasource):
         self._filter: Any = None  # a pyarrow.dataset expression
         self._limit: int | None = None
         self._epoch = 0
-        self._files = listing.list_files(
-            names,
-            self._filesystem,
-            ignore_missing_paths=ignore_missing_paths,
-            skip_paths=filesystems.resolve(skip_paths, filesystem)[1] if skip_paths else (),
-            file_extensions=file_extensions,
-        )
+        if listed is not None:
+            self._files = list(listed)
+        else:
+            self._files = listing.list_files(
+                names,
+                self._filesystem,
+                ignore_missing_paths=ignore_missing_paths,
+                skip_paths=filesystems.resolve(skip_paths, filesystem)[1] if skip_paths else (),
+                file_extensions=file_extensions,
+            )
         if partition_filter is not None:
             self._files = _kept(self._files, partition_filter)
         self._path_schema = self._path_fields()
@@ -155,6 +160,8 @@ class FileBasedDatasource(base.Datasource):
         return self._changed(_columns=wanted)
 
     def with_filter(self, expr: Any) -> tuple[base.Datasource, Any | None]:
+        if self._limit is not None:  # the rows that pass are among the first, and not the first of those that pass
+            return self, expr
         pushed, residual = predicates.split(expr, self._whole_schema(), self._path_schema)
         if pushed is None:
             return self, expr
@@ -180,7 +187,9 @@ class FileBasedDatasource(base.Datasource):
         schema = self._whole_schema()
         reader = self._travelling()
         return [
-            base.ReadTask(_Read(reader, group, schema), self._metadata(group, limit), self.schema(), limit)
+            base.ReadTask(
+                _Read(reader._for_units(group), group, schema), self._metadata(group, limit), self.schema(), limit
+            )
             for group in packing.pack(units, parallelism)
         ]
 
@@ -203,6 +212,10 @@ class FileBasedDatasource(base.Datasource):
     def _travelling(self) -> FileBasedDatasource:
         """What goes with each task: all but what is known of the files."""
         return self._changed(_files=[], _wanted=self._wanted_columns())
+
+    def _for_units(self, units: Sequence[packing.Unit]) -> FileBasedDatasource:
+        """What goes with the task that has these units, of what `_travelling` gives."""
+        return self
 
     def _wanted_columns(self) -> list[str] | None:
         """Of the columns of a file itself, those that are given on or decide which rows are. None for all."""
@@ -249,7 +262,7 @@ class FileBasedDatasource(base.Datasource):
 
     def _unpruned(self) -> list[listing.ListedFile]:
         """The files that a filter does not exclude by their paths."""
-        if self._filter is None or not (self._partitioning or self._include_paths):
+        if self._filter is None or not self._path_schema.names:
             return self._files
         known = [predicates.guarantee(self._path_values(file.path)) for file in self._files]
         schema = self._whole_schema() or self._path_schema

@@ -14,7 +14,6 @@ import pyarrow as pa
 import pyarrow.compute as pc
 from pyarrow import fs
 
-from umbel.data._expressions import nodes, pushdown
 from umbel.data._sources import errors
 
 # What statistics decide rightly for floating point too. They do not count NaN, which is unequal to everything: of a row
@@ -26,13 +25,26 @@ _STRING: Final = re.compile(r'"(?:[^"\\]|\\.)*"')
 
 def split(expr: Any, schema: pa.Schema | None, path_schema: pa.Schema) -> tuple[pc.Expression | None, Any | None]:
     """The part that a reader can take, and what is left. schema: of all that the reader gives, None where it is not known; then
-    only what concerns `path_schema` can be taken."""
+    only what concerns `path_schema` alone can be taken."""
     if isinstance(expr, pc.Expression):
         return expr, None
-    if schema is None and not {*nodes.columns_of(nodes.tree(expr))} <= {*path_schema.names}:
+    from umbel.data._expressions import nodes, pushdown, rewriting
+
+    if schema is not None:
+        whole = pushdown.split(expr, schema)
+        return whole.pushed, whole.residual
+    if not rewriting.is_deterministic(expr):
         return None, expr
-    pushed, residual = pushdown.split(expr, schema if schema is not None else path_schema)
-    return pushed, residual
+    known = set(path_schema.names)
+    of_path: list[Any] = []
+    rest: list[Any] = []
+    for part in rewriting.conjuncts(expr):
+        columns = rewriting.columns_of(part)
+        (of_path if columns and known.issuperset(columns) else rest).append(part)
+    if not of_path:
+        return None, expr
+    taken = pushdown.split(nodes.conjunction(tuple(part.node for part in of_path)), path_schema)
+    return taken.pushed, rewriting.conjunction([*([] if taken.residual is None else [taken.residual]), *rest])
 
 
 def check_columns(names: Sequence[str], known: Sequence[str]) -> None:
