@@ -12,10 +12,10 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from umbel import data
-from umbel.data import aggregate, expressions
+from umbel.data import aggregate, expressions, window
 from umbel.data._engine import local
 from umbel.data._plan import logical, physical, rules, schemas
-from umbel.data.expressions import col, lit
+from umbel.data.expressions import col, lit, when
 
 TABLE = pa.table(
     {
@@ -62,6 +62,16 @@ STEPS: list[tuple[str, Any]] = [
         "grouped",
         lambda ds: ds.groupby("b").aggregate(aggregate.Max("a", alias_name="a"), aggregate.Sum("c", alias_name="c")),
     ),
+    ("blocks reordered", lambda ds: ds.randomize_block_order(seed=2)),
+    ("sampled", lambda ds: ds.random_sample(0.7, seed=5)),
+    ("exact blocks", lambda ds: ds.repartition(target_num_rows_per_block=3, strict=True)),
+    ("some blocks", lambda ds: ds.repartition(2)),
+    ("drawn", lambda ds: ds.with_column("a", when(expressions.random(seed=1) < 0.5).then(col("a")).otherwise(lit(1)))),
+    ("window", lambda ds: ds.window({"a": window.max("a", rows=(1, 0))}, partition_by="b", order_by="c")),
+    ("mixed", lambda ds: ds.mix(ds.filter(expr=col("a") > 1), weights=[2, 1], stopping_condition="LONGEST_DROP")),
+    ("nearest", lambda ds: ds.join_asof(data.from_arrow(OTHER), "a", right_on="k", right_suffix="_r")),
+    ("twice", lambda ds: _twice(ds.map(_doubled))),
+    ("zipped", lambda ds: ds.zip(ds.rename_columns({"a": "z", "b": "y", "c": "x"})).select_columns(["a", "b", "c"])),
     ("drop", lambda ds: ds.drop_columns(["c"]).with_column("c", lit(1.0))),
 ]
 LAST: list[tuple[str, Any]] = [
@@ -71,6 +81,12 @@ LAST: list[tuple[str, Any]] = [
     ("sums", lambda ds: ds.groupby("b").sum("a")),
     ("first", lambda ds: ds.limit(2)),
 ]
+
+
+def _twice(ds: data.Dataset) -> data.Dataset:
+    """What two operators use, of which each wants something else."""
+    low, high = ds.filter(expr=col("a") < 3).select_columns(["a", "b"]), ds.filter(expr=col("a") >= 3)
+    return low.with_column("c", lit(0.5)).union(high.limit(2))
 
 
 def _doubled(row: dict[str, Any]) -> dict[str, Any]:
@@ -144,3 +160,17 @@ def test_what_is_random_is_not_moved() -> None:
 def test_a_mistake_in_a_plan_is_told_before_anything_runs() -> None:
     with pytest.raises(KeyError, match="did you mean 'aa'"):
         rules.optimized(dataset().rename_columns({"a": "aa"}).filter(expr=col("aaa") > 1)._node)
+
+
+def test_what_two_operators_use_stays_one() -> None:
+    ds = dataset().map(_doubled)
+    both = ds.filter(expr=col("a") > 1).select_columns(["a"]).union(ds.select_columns(["a"]).limit(1))
+    plan = rules.optimized(both._node)
+    assert len([one for one in logical.each(plan) if isinstance(one, logical.MapRows)]) == 1
+
+
+def test_what_is_cheap_is_read_twice_with_less_each_time(folder: str) -> None:
+    ds = data.read_parquet(folder)
+    both = ds.filter(expr=col("a") > 4).select_columns(["a"]).union(ds.select_columns(["b"]))
+    reads = [one for one in logical.each(rules.optimized(both._node)) if isinstance(one, logical.Read)]
+    assert sorted(schemas.of(one).names for one in reads) == [["a"], ["b"]]  # type: ignore[union-attr]

@@ -11,6 +11,7 @@ from __future__ import annotations
 
 from umbel.data._api.options import ActorPoolStrategy as ActorPoolStrategy
 from umbel.data._api.options import TaskPoolStrategy as TaskPoolStrategy
+from umbel.data._api.summaries import DatasetSummary as DatasetSummary
 from umbel.data.context import DataContext as DataContext
 from umbel.data.context import ExecutionOptions as ExecutionOptions
 from umbel.data.context import ExecutionResources as ExecutionResources
@@ -22,33 +23,46 @@ from umbel.data.datasink import FilenameProvider as FilenameProvider
 from umbel.data.datasink import SaveMode as SaveMode
 from umbel.data.datasource import Datasource as Datasource
 from umbel.data.datasource import FileShuffleConfig as FileShuffleConfig
+from umbel.data.datasource import RandomIntRowDatasource as RandomIntRowDatasource
 from umbel.data.datasource import ReadTask as ReadTask
 from umbel.data.grouped_data import GroupedData as GroupedData
 from umbel.data.iterator import DataIterator as DataIterator
 from umbel.data.read_api import from_arrow as from_arrow
+from umbel.data.read_api import from_arrow_refs as from_arrow_refs
 from umbel.data.read_api import from_blocks as from_blocks
+from umbel.data.read_api import from_duckdb as from_duckdb
 from umbel.data.read_api import from_huggingface as from_huggingface
 from umbel.data.read_api import from_items as from_items
 from umbel.data.read_api import from_numpy as from_numpy
+from umbel.data.read_api import from_numpy_refs as from_numpy_refs
 from umbel.data.read_api import from_pandas as from_pandas
+from umbel.data.read_api import from_pandas_refs as from_pandas_refs
 from umbel.data.read_api import from_polars as from_polars
 from umbel.data.read_api import from_torch as from_torch
 from umbel.data.read_api import range as range
 from umbel.data.read_api import range_tensor as range_tensor
+from umbel.data.read_api import read_arrow as read_arrow
+from umbel.data.read_api import read_avro as read_avro
 from umbel.data.read_api import read_binary_files as read_binary_files
 from umbel.data.read_api import read_csv as read_csv
 from umbel.data.read_api import read_datasource as read_datasource
+from umbel.data.read_api import read_feather as read_feather
 from umbel.data.read_api import read_images as read_images
 from umbel.data.read_api import read_json as read_json
 from umbel.data.read_api import read_numpy as read_numpy
+from umbel.data.read_api import read_orc as read_orc
 from umbel.data.read_api import read_parquet as read_parquet
+from umbel.data.read_api import read_sql as read_sql
 from umbel.data.read_api import read_text as read_text
+from umbel.data.read_api import read_tfrecords as read_tfrecords
+from umbel.data.read_api import read_webdataset as read_webdataset
 
 __all__ = [
     "ActorPoolStrategy",
     "DataContext",
     "DataIterator",
     "Dataset",
+    "DatasetSummary",
     "Datasink",
     "Datasource",
     "ExecutionOptions",
@@ -57,26 +71,38 @@ __all__ = [
     "FilenameProvider",
     "GroupedData",
     "MaterializedDataset",
+    "RandomIntRowDatasource",
     "ReadTask",
     "SaveMode",
     "Schema",
     "TaskPoolStrategy",
     "from_arrow",
+    "from_arrow_refs",
     "from_blocks",
+    "from_duckdb",
     "from_huggingface",
     "from_items",
     "from_numpy",
+    "from_numpy_refs",
     "from_pandas",
+    "from_pandas_refs",
     "from_polars",
     "from_torch",
     "range",
     "range_tensor",
+    "read_arrow",
+    "read_avro",
     "read_binary_files",
     "read_csv",
     "read_datasource",
+    "read_feather",
     "read_images",
     "read_json",
     "read_numpy",
+    "read_orc",
     "read_parquet",
+    "read_sql",
     "read_text",
+    "read_tfrecords",
+    "read_webdataset",
 ]

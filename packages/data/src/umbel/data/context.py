@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import contextlib
+import contextvars
 import dataclasses
 from collections.abc import Iterator
 from dataclasses import dataclass, field
@@ -36,7 +37,8 @@ class DataContext:
 
     target_max_block_size: bytes at which a block ends. target_shuffle_block_size: of what one task of a shuffle puts together.
     read_op_min_num_blocks: tasks that a read is divided into, where that leaves them target_min_block_size each; None for two for
-    each CPU. local_bytes_max: up to so many bytes, plans of built-in operators run in the calling process.
+    each CPU. local_bytes_max: up to so many bytes, plans of built-in operators run in the calling process. split_wait_s: so long
+    consumers of `streaming_split` wait for one that does not come, before they fail; None for ever.
     """
 
     target_max_block_size: int = 128 * MIB
@@ -46,25 +48,30 @@ class DataContext:
     local_bytes_max: int = 64 * MIB
     execution_options: ExecutionOptions = field(default_factory=ExecutionOptions)
     enable_progress_bars: bool = True
+    split_wait_s: float | None = 600.0
 
-    _current: ClassVar[DataContext | None] = None
+    _default: ClassVar[DataContext | None] = None
 
     @staticmethod
     def get_current() -> DataContext:
-        """The one that new datasets take; changes to it are seen by all made later."""
-        if DataContext._current is None:
-            DataContext._current = DataContext()
-        return DataContext._current
+        """The one that new datasets take: that of the innermost `with DataContext.current(...)` of this thread, or else the
+        one of the process. Changes to it are seen by all datasets made later."""
+        here = _here.get()
+        if here is not None:
+            return here
+        if DataContext._default is None:
+            DataContext._default = DataContext()
+        return DataContext._default
 
     @staticmethod
     @contextlib.contextmanager
     def current(context: DataContext) -> Iterator[DataContext]:
-        """Make it the current one within a `with` block."""
-        before, DataContext._current = DataContext._current, context
+        """Make it the current one within a `with` block, in this thread; others do not see it."""
+        token = _here.set(context)
         try:
             yield context
         finally:
-            DataContext._current = before
+            _here.reset(token)
 
     def copy(self) -> DataContext:
         return dataclasses.replace(self, execution_options=dataclasses.replace(self.execution_options))
@@ -74,3 +81,6 @@ class DataContext:
             known = ", ".join(one for one in self.__dataclass_fields__ if not one.startswith("_"))
             raise AttributeError(f"DataContext has no setting {name!r}; there are {known}")
         object.__setattr__(self, name, value)
+
+
+_here: contextvars.ContextVar[DataContext | None] = contextvars.ContextVar("umbel_data_context", default=None)

@@ -2,16 +2,19 @@
 
 from __future__ import annotations
 
+import itertools
 from collections.abc import Iterator, Sequence
 from typing import TYPE_CHECKING, Any
 
 import pyarrow as pa
+import pyarrow.compute as pc
 
+import umbel
 from umbel.data import context as contexts
-from umbel.data._api import consumption, transforms, writing
-from umbel.data._blocks import sizes
-from umbel.data._engine import stages
-from umbel.data._plan import counts, logical, rules, running
+from umbel.data._api import consumption, relations, splitting, transforms, writing
+from umbel.data._blocks import schemas, sizes
+from umbel.data._engine import blocks_out, stages
+from umbel.data._plan import counts, failing, logical, rules, running
 from umbel.data._plan import schemas as plan_schemas
 
 if TYPE_CHECKING:
@@ -44,20 +47,23 @@ class Schema:
         return "\n".join([*lines, *(f"{one.name:<{width}}  {one.type}" for one in self.base_schema)])
 
 
-class Dataset(transforms.Transforms, consumption.Consumption, writing.Writing):
+class Dataset(
+    transforms.Transforms, relations.Relations, consumption.Consumption, splitting.Splitting, writing.Writing
+):
     """Rows in blocks, made when they are asked for.
 
-    Made by the functions of `umbel.data`. Each method that transforms gives another dataset and runs nothing; one that looks at rows
-    runs the plan, each time anew: `materialize()` keeps what came out. Rows keep the order of what was read, unless an operator
-    says otherwise.
+    Made by the functions of `umbel.data`. Each method that transforms gives another dataset and runs nothing; one that looks
+    at rows runs the plan, each time anew: `materialize()` keeps what came out. Rows keep the order of what was read, unless an
+    operator says otherwise.
     """
 
     def __init__(self, node: logical.Node, context: contexts.DataContext) -> None:
         self._node = node
         self._context = context
         self._name: str | None = None
-        self._stats: dict[str, Any] | None = None
         self._epoch = 0
+        self._latest: running.Run | None = None
+        self._found_schema: pa.Schema | None = None
 
     def _with(self, node: logical.Node) -> Dataset:
         return Dataset(node, self._context)
@@ -88,17 +94,21 @@ class Dataset(transforms.Transforms, consumption.Consumption, writing.Writing):
 
     # ---- running ----
 
-    def _run(self) -> running.Run:
-        return self._run_node(self._node)
+    def _run(self, epoch: int | None = None) -> running.Run:
+        return self._run_node(self._node, epoch)
 
-    def _run_node(self, node: logical.Node) -> running.Run:
-        run = running.Run(node, self._context, epoch=self._epoch)
-        self._epoch += 1
+    def _run_node(self, node: logical.Node, epoch: int | None = None) -> running.Run:
+        """Of a plan that ends with this one's; it is then the latest run of this dataset. epoch: how many there were, if None."""
+        run = running.Run(node, self._context, epoch=self._epoch if epoch is None else epoch)
+        self._epoch = max(self._epoch, epoch or 0) + 1
         self._latest = run
         return run
 
     def _tables(self) -> Iterator[pa.Table]:
         return self._run().tables()
+
+    def __getstate__(self) -> dict[str, Any]:
+        return {**self.__dict__, "_latest": None}  # a run stays where it is
 
     def materialize(self) -> MaterializedDataset:
         """Run the plan, and keep the blocks as long as what comes back is there."""
@@ -119,21 +129,55 @@ class Dataset(transforms.Transforms, consumption.Consumption, writing.Writing):
         print(text)  # noqa: T201 - this is what it is for
         return text
 
+    def _last_run(self) -> running.Run:
+        if self._latest is None:
+            raise ValueError(
+                "the dataset has not been run yet, so there is nothing to tell of a run; run it, for example by materialize()"
+            )
+        return self._latest
+
     def stats(self) -> str:
         """Of the latest run, as a table. `get_stats_summary()` has the figures."""
-        return self._latest.stats_table()
+        return self._last_run().stats_table()
 
     def get_stats_summary(self) -> dict[str, Any]:
-        """Of the latest run: for each stage its tasks, rows, bytes and times."""
-        return self._latest.stats()
+        """Of the latest run: for each stage its tasks, rows, bytes and times; and for each operator that was to leave rows out on
+        which its function fails, how many these were."""
+        return self._last_run().stats()
 
-    _latest: running.Run
+    def errors(self, operator: str | None = None) -> MaterializedDataset:
+        """Of the latest run: the rows on which functions with `on_error="collect"` failed, as they were given to the function;
+        of one operator, by its name in `explain()`, where several take rows that do not go together.
+
+        Column `_error` says which operator it was, the error's type, message and traceback, and of which files the rows are.
+        """
+        tables = self._last_run().left_out()
+        if operator is not None:
+            is_of_it = pc.field(failing.COLUMN, "operator") == operator
+            tables = [one for one in (table.filter(is_of_it) for table in tables) if one.num_rows]
+        return MaterializedDataset.of(tables or [pa.schema([(failing.COLUMN, failing.TYPE)]).empty_table()], "Errors")
 
     def iterator(self) -> DataIterator:
         """What can be iterated over again and again; each time is a run."""
-        from umbel.data.iterator import DataIterator
+        from umbel.data import iterator as iterators
 
-        return DataIterator(self)
+        return iterators.DataIterator(iterators.DatasetSource(self))
+
+    def _iterator(self) -> DataIterator:
+        from umbel.data import iterator as iterators
+
+        return iterators.DataIterator(iterators.DatasetSource(self), self._epoch)
+
+    def __arrow_c_stream__(self, requested_schema: object = None) -> object:
+        """All rows, for pyarrow, polars, DuckDB and whatever else takes Arrow's streams. Runs the plan, block by block as it
+        is read."""
+        tables = self._tables()
+        first = next(tables, None)
+        schema = first.schema if first is not None else (plan_schemas.of(self._node) or pa.schema([]))
+        every = itertools.chain([] if first is None else [first], tables)
+        batches = (batch for table in every for batch in schemas.conform(table, schema).to_batches())
+        reader: Any = pa.RecordBatchReader.from_batches(schema, batches)
+        return reader.__arrow_c_stream__(requested_schema)
 
 
 class MaterializedDataset(Dataset):
@@ -146,11 +190,40 @@ class MaterializedDataset(Dataset):
         blocks = [stages.Block(one, stages.Metadata(one.num_rows, sizes.size_bytes(one), one.schema)) for one in tables]
         return cls(logical.FromBlocks(blocks=blocks, what=what), contexts.DataContext.get_current())
 
-    def num_blocks(self) -> int:
-        return len(self._node.blocks)
-
-    def size_bytes(self) -> int:
-        return sum(one.metadata.size_bytes for one in self._node.blocks)
+    def parts(self, ends: Sequence[int], what: str) -> list[MaterializedDataset]:
+        """Its rows up to each of these places, which rise. Blocks that are not cut stay where they are."""
+        made: list[list[stages.Block]] = [[] for _ in ends]
+        first = 0
+        for block in self._node.blocks:
+            last = first + block.metadata.row_count
+            begin = first
+            for some, end in zip(made, ends, strict=True):
+                stop = min(end, last)
+                if stop > begin:
+                    some.append(_part(block, begin - first, stop - begin))
+                    begin = stop
+            first = last
+        schema = plan_schemas.of(self._node)
+        if schema is not None:  # which a part without rows has as well
+            empty = stages.Block(schema.empty_table(), stages.Metadata(0, 0, schema))
+            made = [some or [empty] for some in made]
+        return [MaterializedDataset(logical.FromBlocks(blocks=some, what=what), self._context) for some in made]
 
     def materialize(self) -> MaterializedDataset:
         return self
+
+
+def _part(block: stages.Block, first: int, row_count: int) -> stages.Block:
+    if row_count == block.metadata.row_count:
+        return block
+    table = table_of(block).slice(first, row_count)
+    return stages.Block(
+        table, stages.Metadata(row_count, sizes.size_bytes(table), table.schema, block.metadata.input_files)
+    )
+
+
+def table_of(block: stages.Block) -> pa.Table:
+    """Fetched, if it is not here."""
+    if isinstance(block.value, pa.Table):
+        return block.value
+    return blocks_out.unpack(umbel.get(block.value))

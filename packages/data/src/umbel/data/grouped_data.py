@@ -5,8 +5,12 @@ from __future__ import annotations
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from typing import TYPE_CHECKING, Any
 
+import pyarrow as pa
+
 from umbel.data import aggregate as aggregates
+from umbel.data import expressions
 from umbel.data._api import options, transforms
+from umbel.data._expressions import evaluate
 from umbel.data._plan import logical, schemas
 
 if TYPE_CHECKING:
@@ -92,6 +96,12 @@ class GroupedData:
         )
         return self._dataset._with(node)
 
+    def with_column(self, column_name: str, expr: expressions.Expr) -> Dataset:
+        """A column out of an expression, evaluated on the rows of each group by themselves. Rows come group by group."""
+        if not isinstance(expr, expressions.Expr):
+            raise TypeError(f"a column is made of an expression such as col('x') * 2 or lit(1), got {expr!r}")
+        return self.map_groups(_GroupColumn(expr.alias(column_name)), batch_format="pyarrow")
+
     def _of_columns(self, kind: Callable[[str], Any], on: str | Sequence[str] | None) -> Dataset:
         names = options.keys("on", on if on is None or isinstance(on, str) else list(on))
         if not names:
@@ -103,3 +113,14 @@ class GroupedData:
             if not names:
                 raise ValueError(f"there is no column of numbers beside the keys {[*self._keys]}; name the columns")
         return self.aggregate(*map(kind, names))
+
+
+class _GroupColumn:
+    """A group with one column more."""
+
+    def __init__(self, expression: expressions.Expr) -> None:
+        self._expression = expression
+        self.__name__ = f"with_column({expression.name})"
+
+    def __call__(self, group: pa.Table) -> pa.Table:
+        return evaluate.project(group, (expressions.star(), self._expression))

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import builtins
+import functools
 import importlib
 import itertools
 from collections.abc import Callable, Iterable, Mapping, Sequence
@@ -12,6 +13,7 @@ import pyarrow as pa
 
 from umbel.data import context as contexts
 from umbel.data import datasource as sources
+from umbel.data._api import references
 from umbel.data._blocks import batches, schemas
 from umbel.data._engine import stages
 from umbel.data._plan import kernels, logical
@@ -77,8 +79,8 @@ def from_items(items: Iterable[Any], *, override_num_blocks: int | None = None) 
 
 
 def from_arrow(tables: Any, *, override_num_blocks: int | None = None) -> MaterializedDataset:
-    """Of a table, or of several one after the other. Also of anything else with `__arrow_c_stream__`: frames of polars, results of
-    DuckDB."""
+    """Of a table, or of several one after the other. Also of anything else with `__arrow_c_stream__`: frames of polars,
+    results of DuckDB."""
     return _of_several([_arrow(one) for one in _several(tables)], "FromArrow", override_num_blocks)
 
 
@@ -106,6 +108,26 @@ def from_blocks(blocks: Sequence[pa.Table]) -> MaterializedDataset:
     return MaterializedDataset.of([_arrow(one) for one in blocks])
 
 
+def from_duckdb(relation: Any, *, override_num_blocks: int | None = None) -> MaterializedDataset:
+    """Of a relation or result of DuckDB, which is run for it."""
+    return _of_several([_arrow(relation)], "FromDuckDB", override_num_blocks)
+
+
+def from_arrow_refs(tables: Any) -> MaterializedDataset:
+    """Of references to tables, each a block. They are not fetched to this process."""
+    return _of_references(tables, "FromArrowRefs")
+
+
+def from_pandas_refs(dfs: Any) -> MaterializedDataset:
+    """Of references to frames, each a block. They are not fetched to this process."""
+    return _of_references(dfs, "FromPandasRefs")
+
+
+def from_numpy_refs(ndarrays: Any) -> MaterializedDataset:
+    """Of references to arrays, each a block, as column `data`. They are not fetched to this process."""
+    return _of_references(ndarrays, "FromNumpyRefs", column="data")
+
+
 def from_torch(dataset: Any, local_read: bool = False) -> Dataset:
     """Of a map-style torch dataset: a row for each index, as column `item`; of an iterable one likewise, in this process."""
     del local_read  # it is always so
@@ -122,6 +144,11 @@ def from_huggingface(dataset: Any, *, override_num_blocks: int | None = None) ->
         )
     table = dataset.with_format("arrow")[:]
     return _of_table(_arrow(table), "FromHuggingFace", override_num_blocks)
+
+
+def _of_references(refs: Any, what: str, *, column: str | None = None) -> MaterializedDataset:
+    node = logical.FromBlocks(blocks=references.to_blocks(refs, column=column), what=what)
+    return MaterializedDataset(node, contexts.DataContext.get_current())
 
 
 def _several(given: Any) -> list[Any]:
@@ -158,7 +185,7 @@ def _of_several(tables: Sequence[pa.Table], what: str, block_count: int | None) 
 
 def read_datasource(datasource: sources.Datasource, **options: Unpack[TaskOptions]) -> Dataset:
     """Of a source: one of `umbel.data.datasource`, or your own."""
-    given = dict(options)
+    given: dict[str, Any] = {**options}
     size = given.pop("concurrency", None)
     resources = stages.Resources(
         _or(given.pop("num_cpus", None), 1.0),
@@ -192,7 +219,7 @@ def _read(kind: Callable[..., sources.Datasource], paths: Paths, options: Mappin
         known = sorted({*FileOptions.__annotations__, *TaskOptions.__annotations__, *own})
         raise TypeError(f"there is no option {unknown[0]!r} here; there are {', '.join(known)}")
     given = {name: value for name, value in own.items() if value is not None}
-    return read_datasource(kind(paths, **given, **of_file), **of_task)  # type: ignore[typeddict-item]
+    return read_datasource(kind(paths, **given, **of_file), **of_task)
 
 
 def read_parquet(
@@ -203,8 +230,8 @@ def read_parquet(
     arrow_parquet_args: Mapping[str, Any] | None = None,
     **options: Unpack[FileOptions],
 ) -> Dataset:
-    """Of Parquet files, by row groups. columns: only these are read. filter: rows for which it is true, an expression; row groups and
-    partitions of which none can be are not read."""
+    """Of Parquet files, by row groups. columns: only these are read. filter: rows for which it is true, an expression; row
+    groups and partitions of which none can be are not read."""
     made = _read(
         _kind("parquet", "ParquetDatasource"), paths, options, columns=columns, arrow_parquet_args=arrow_parquet_args
     )
@@ -225,7 +252,8 @@ def read_json(
     arrow_json_args: Mapping[str, Any] | None = None,
     **options: Unpack[FileOptions],
 ) -> Dataset:
-    """Of JSON files: a row on each line, or a document that is a list of rows, or one row."""
+    """Of JSON files: a row on each line, or a document that is a list of rows, or one row. lines: each line is one for
+    certain."""
     return _read(_kind("json", "JSONDatasource"), paths, options, lines=lines, arrow_json_args=arrow_json_args)
 
 
@@ -257,9 +285,74 @@ def read_numpy(
 def read_images(
     paths: Paths, *, size: tuple[int, int] | None = None, mode: str | None = None, **options: Unpack[FileOptions]
 ) -> Dataset:
-    """A row for each image, as column `image`: [height, width, channel] uint8. size: (height, width) that all are brought to. mode: of
-    Pillow, such as "RGB"."""
+    """A row for each image, as column `image`: [height, width, channel] uint8. size: (height, width) that all are brought to.
+    mode: of Pillow, such as "RGB"."""
     return _read(_kind("images", "ImageDatasource"), paths, options, size=size, mode=mode)
+
+
+def read_arrow(paths: Paths, *, columns: list[str] | None = None, **options: Unpack[FileOptions]) -> Dataset:
+    """Of files in Arrow's IPC format, which Feather is too: those of files and those of streams."""
+    made = _read(_kind("arrow_files", "ArrowDatasource"), paths, options)
+    return made if columns is None else made.select_columns(columns)
+
+
+read_feather = read_arrow
+
+
+def read_orc(paths: Paths, *, columns: list[str] | None = None, **options: Unpack[FileOptions]) -> Dataset:
+    """Of ORC files, large ones by stripes."""
+    made = _read(_kind("orc", "ORCDatasource"), paths, options)
+    return made if columns is None else made.select_columns(columns)
+
+
+def read_avro(paths: Paths, **options: Unpack[FileOptions]) -> Dataset:
+    """Of Avro files. Needs fastavro."""
+    return _read(_kind("avro", "AvroDatasource"), paths, options)
+
+
+def read_tfrecords(paths: Paths, **options: Unpack[FileOptions]) -> Dataset:
+    """Of TFRecord files of tf.train.Example: a column for each feature. No TensorFlow is needed. schema: which features are
+    lists, by a list type, and which bytes are text, by string."""
+    return _read(_kind("tfrecords", "TFRecordDatasource"), paths, options)
+
+
+def read_webdataset(
+    paths: Paths,
+    *,
+    decoder: Any = True,
+    fileselect: Any = None,
+    filerename: Any = None,
+    suffixes: Any = None,
+    expand_json: bool = False,
+    **options: Unpack[FileOptions],
+) -> Dataset:
+    """Of tar files: a row for each group of files with one name, a column for each of their endings.
+
+    decoder: True for the usual one by ending, False or None for bytes, or a function of the row. fileselect, suffixes: which
+    files. filerename: how files are to be called. expand_json: the keys of a .json become columns.
+    """
+    own = {"fileselect": fileselect, "filerename": filerename, "suffixes": suffixes, "expand_json": expand_json}
+    return _read(functools.partial(_kind("webdataset", "WebDatasetDatasource"), decoder=decoder), paths, options, **own)
+
+
+def read_sql(
+    sql: str,
+    connection_factory: Callable[[], Any],
+    *,
+    sql_params: Any = None,
+    shard_keys: list[str] | None = None,
+    shard_hash_fn: str = "MD5",
+    **options: Unpack[TaskOptions],
+) -> Dataset:
+    """Of a query, by any connection of Python's DB-API. connection_factory: makes one, where the query runs.
+
+    shard_keys: columns by whose hash the rows are divided among tasks; without, one task reads all. shard_hash_fn: the
+    function of the database that makes a number of them, "" for keys that are integers.
+    """
+    kind = _kind("sql", "SQLDatasource")
+    source: Callable[..., sources.Datasource] = kind
+    made = source(sql, connection_factory, shard_keys=shard_keys, shard_hash_fn=shard_hash_fn, sql_params=sql_params)
+    return read_datasource(made, **options)
 
 
 def _kind(module: str, name: str) -> Callable[..., sources.Datasource]:

@@ -2,14 +2,13 @@
 
 from __future__ import annotations
 
-import itertools
 from collections.abc import Callable, Iterator, Sequence
 from typing import TYPE_CHECKING, Any
 
 from umbel.data import aggregate as aggregates
-from umbel.data._api import options
+from umbel.data._api import options, references
 from umbel.data._blocks import batches, rows, schemas, sizes
-from umbel.data._plan import counts, logical
+from umbel.data._plan import counts, logical, running
 from umbel.data._plan import schemas as plan_schemas
 
 if TYPE_CHECKING:
@@ -18,7 +17,9 @@ if TYPE_CHECKING:
     import polars as pl
     import pyarrow as pa
 
-    from umbel.data.dataset import Dataset, MaterializedDataset, Schema
+    from umbel.data import context as contexts
+    from umbel.data._api.summaries import DatasetSummary
+    from umbel.data.dataset import Dataset, Schema
     from umbel.data.iterator import DataIterator
 
 SHOWN_ROWS = 20
@@ -32,6 +33,19 @@ class Consumption:
     def _with(self, node: logical.Node) -> Dataset:
         raise NotImplementedError
 
+    _found_schema: pa.Schema | None
+
+    @property
+    def context(self) -> contexts.DataContext:
+        raise NotImplementedError
+
+    def _run(self, epoch: int | None = None) -> running.Run:
+        raise NotImplementedError
+
+    def _run_node(self, node: logical.Node, epoch: int | None = None) -> running.Run:
+        """It is the latest run of this dataset then."""
+        raise NotImplementedError
+
     def _tables(self) -> Iterator[pa.Table]:
         """The blocks of a run, in order. Closing it ends the run."""
         raise NotImplementedError
@@ -39,11 +53,16 @@ class Consumption:
     def iterator(self) -> DataIterator:
         raise NotImplementedError
 
+    def _iterator(self) -> DataIterator:
+        """Whose first epoch is that of the next run."""
+        raise NotImplementedError
+
     # ---- some rows ----
 
     def take(self, limit: int = SHOWN_ROWS) -> list[dict[str, Any]]:
         """The first rows, as dictionaries."""
-        return [*self._with(logical.Limit(input=self._node, row_count=_count("limit", limit))).iter_rows()]
+        some = self._run_node(logical.Limit(input=self._node, row_count=_count("limit", limit))).tables()
+        return [row for table in some for row in rows.iter_rows(table)]
 
     def take_all(self, limit: int | None = None) -> list[dict[str, Any]]:
         """All rows. limit: raises ValueError if there are more."""
@@ -58,11 +77,11 @@ class Consumption:
 
     def take_batch(self, batch_size: int = SHOWN_ROWS, *, batch_format: str | None = "default") -> Any:
         """The first rows as one batch. Raises ValueError where there are none."""
-        some = [*self._with(logical.Limit(input=self._node, row_count=_count("batch_size", batch_size)))._tables()]
+        some = [*self._run_node(logical.Limit(input=self._node, row_count=_count("batch_size", batch_size))).tables()]
         whole = schemas.concat(some) if some else None
         if whole is None or not whole.num_rows:
             raise ValueError("the dataset has no rows, so there is no batch")
-        return batches.to_batch(whole, batch_format)
+        return batches.to_batch(whole, batch_format)  # type: ignore[arg-type]  # it is checked there
 
     def show(self, limit: int = SHOWN_ROWS) -> None:
         """Print the first rows, one on each line."""
@@ -87,7 +106,7 @@ class Consumption:
     ) -> Iterator[Any]:
         """See `DataIterator.iter_batches`."""
         return iter(
-            self.iterator().iter_batches(
+            self._iterator().iter_batches(
                 prefetch_batches=prefetch_batches,
                 batch_size=batch_size,
                 batch_format=batch_format,
@@ -99,34 +118,35 @@ class Consumption:
 
     def iter_torch_batches(self, **options: Any) -> Iterator[Any]:
         """See `DataIterator.iter_torch_batches`."""
-        return iter(self.iterator().iter_torch_batches(**options))
+        return iter(self._iterator().iter_torch_batches(**options))
 
     def to_arrow(self) -> pa.Table:
         """All rows as one table."""
-        some = [*self._tables()]
+        return self._whole(self._node)
+
+    def _whole(self, node: logical.Node) -> pa.Table:
+        some = [*self._run_node(node).tables()]
         if some:
             return schemas.concat(some)
-        return (plan_schemas.of(self._node) or schemas.EMPTY).empty_table()
+        return (plan_schemas.of(node) or schemas.EMPTY).empty_table()
 
     def to_pandas(self, limit: int | None = None) -> pd.DataFrame:
         """All rows as one frame. limit: raises ValueError if there are more."""
-        whole = (
-            self.to_arrow()
-            if limit is None
-            else self._with(logical.Limit(input=self._node, row_count=limit + 1)).to_arrow()
-        )
+        whole = self.to_arrow() if limit is None else self._whole(logical.Limit(input=self._node, row_count=limit + 1))
         if limit is not None and whole.num_rows > limit:
             raise ValueError(f"there are more than limit={limit} rows; give a larger one, or None for no limit")
-        return batches.to_batch(whole, "pandas")
+        frame: Any = batches.to_batch(whole, "pandas")
+        return frame  # type: ignore[no-any-return]
 
     def to_polars(self) -> pl.DataFrame:
         """All rows as one frame."""
-        return batches.to_batch(self.to_arrow(), "polars")
+        frame: Any = batches.to_batch(self.to_arrow(), "polars")
+        return frame  # type: ignore[no-any-return]
 
     def to_numpy(self) -> dict[str, np.ndarray[Any, Any]]:
         """All rows, an array for each column."""
-        found: dict[str, np.ndarray[Any, Any]] = batches.to_batch(self.to_arrow(), "numpy")
-        return found
+        found: Any = batches.to_batch(self.to_arrow(), "numpy")
+        return dict(found)
 
     # ---- what there is ----
 
@@ -138,15 +158,17 @@ class Consumption:
         return int(self._one(aggregates.Count())["count()"])
 
     def schema(self, fetch_if_missing: bool = True) -> Schema | None:
-        """Names and types of the columns, without a run where they are known. fetch_if_missing: else a first block is made; if not,
-        None."""
+        """Names and types of the columns, without a run where they are known. fetch_if_missing: else a first block is made; if
+        not, None."""
         from umbel.data.dataset import Schema
 
-        found = plan_schemas.of(self._node)
+        found = self._found_schema if self._found_schema is not None else plan_schemas.of(self._node)
         if found is None and fetch_if_missing:
-            for table in self._with(logical.Limit(input=self._node, row_count=1))._tables():
+            run = running.Run(logical.Limit(input=self._node, row_count=1), self.context, epoch=0)
+            for table in run.tables():
                 found = table.schema
                 break
+        self._found_schema = found
         return Schema(found) if found is not None else None
 
     def columns(self, fetch_if_missing: bool = True) -> list[str] | None:
@@ -163,7 +185,8 @@ class Consumption:
         return self._one(*aggs)
 
     def _one(self, *aggs: Any) -> dict[str, Any]:
-        (row,) = self._with(logical.Aggregate(input=self._node, keys=(), aggregates=aggs)).iter_rows()
+        some = self._run_node(logical.Aggregate(input=self._node, keys=(), aggregates=aggs)).tables()
+        (row,) = (row for table in some for row in rows.iter_rows(table))
         return row
 
     def _of_columns(self, kind: Callable[[str], Any], on: str | Sequence[str] | None) -> Any:
@@ -199,52 +222,75 @@ class Consumption:
         found: list[Any] = self._one(aggregates.Unique(column, ignore_nulls=ignore_nulls))[f"unique({column})"]
         return found
 
-    # ---- parts ----
+    def summary(self, columns: Sequence[str] | None = None) -> DatasetSummary:
+        """Counts, missing values, and of numbers also their mean, spread and bounds, for each column: by one run."""
+        from umbel.data._api import summaries
 
-    def split(
-        self, n: int, *, equal: bool = False, locality_hints: Sequence[Any] | None = None
-    ) -> list[MaterializedDataset]:
-        """So many datasets. equal: with equally many rows each; what is left over, fewer than `n` rows, is in none."""
-        del locality_hints  # blocks are read where they are
-        whole = self.materialize()
-        total = whole.count()
-        if _count("n", n) < 1:
-            raise ValueError(f"n must be 1 or more, got {n}")
-        ends = [total // n * number if equal else total * number // n for number in range(1, n + 1)]
-        parts = whole.split_at_indices(ends)
-        return parts[:n]
+        schema = self.schema()
+        if schema is None:
+            raise ValueError("the dataset has no columns, so there is nothing to sum up")
+        names = schema.names if columns is None else list(options.keys("columns", list(columns)))
+        plan_schemas.check_columns(names, schema.base_schema)
+        return summaries.DatasetSummary(
+            schema.base_schema, names, self._one(*summaries.wanted(schema.base_schema, names))
+        )
 
-    def split_at_indices(self, indices: Sequence[int]) -> list[MaterializedDataset]:
-        """Datasets of the rows up to each index, and one of those behind the last."""
-        from umbel.data.dataset import MaterializedDataset
+    # ---- blocks, and what is known of them ----
 
-        ends = [*indices]
-        if not ends or any(one < 0 for one in ends) or ends != sorted(ends):
-            raise ValueError(f"indices must be 0 or more, and rise, got {ends}")
-        whole = self.to_arrow()
-        bounds = [0, *(min(one, whole.num_rows) for one in ends), whole.num_rows]
-        return [
-            MaterializedDataset.of([whole.slice(first, last - first)]) for first, last in itertools.pairwise(bounds)
-        ]
-
-    def split_proportionately(self, proportions: Sequence[float]) -> list[MaterializedDataset]:
-        """Datasets of these parts of all rows, and one of the rest."""
-        given = [*proportions]
-        if not given or any(one <= 0 for one in given) or sum(given) >= 1:
-            raise ValueError(f"proportions must be above 0, and below 1 together, got {given}")
-        whole = self.materialize()
-        total, ends, so_far = whole.count(), [], 0.0
-        for one in given:
-            so_far += one
-            ends.append(int(total * so_far))
-        return whole.split_at_indices(ends)
-
-    def materialize(self) -> MaterializedDataset:
-        raise NotImplementedError
+    def num_blocks(self) -> int:
+        """How many blocks there are, where that is known without a run. Raises ValueError otherwise: materialize() makes them."""
+        node = self._node
+        if isinstance(node, logical.FromBlocks):
+            return len(node.blocks)
+        if isinstance(node, logical.Repartition | logical.RandomShuffle) and node.block_count is not None:
+            return node.block_count
+        raise ValueError("how many blocks there will be is decided while it runs; use materialize().num_blocks()")
 
     def size_bytes(self) -> int:
-        """Of all blocks in memory."""
-        return sum(sizes.size_bytes(table) for table in self._tables())
+        """Of all rows in memory: as known, or estimated by its source; else the plan is run."""
+        node = self._node
+        if isinstance(node, logical.FromBlocks):
+            return sum(one.metadata.size_bytes for one in node.blocks)
+        estimated = node.source.estimate_inmemory_data_size() if isinstance(node, logical.Read) else None
+        return estimated if estimated is not None else sum(map(sizes.size_bytes, self._tables()))
+
+    def input_files(self) -> list[str]:
+        """Files that the plan reads, each once. Nothing is run."""
+        found: dict[str, None] = {}
+        for node in logical.each(self._node):
+            if isinstance(node, logical.Read):
+                found.update(dict.fromkeys(node.source.input_files()))
+            elif isinstance(node, logical.FromBlocks):
+                found.update((name, None) for block in node.blocks for name in block.metadata.input_files)
+        return [*found]
+
+    def to_arrow_refs(self) -> list[Any]:
+        """References to the blocks, as tables."""
+        return references.of_blocks(self._run().blocks(), "pyarrow")
+
+    def to_pandas_refs(self) -> list[Any]:
+        """References to the blocks, as pandas frames."""
+        return references.of_blocks(self._run().blocks(), "pandas")
+
+    def to_numpy_refs(self, *, column: str | None = None) -> list[Any]:
+        """References to the blocks, as dictionaries of arrays; of one column, as an array."""
+        if column is not None:
+            plan_schemas.check_columns(
+                [column], schemas.EMPTY if (found := self.schema()) is None else found.base_schema
+            )
+        return references.of_blocks(self._run().blocks(), "numpy", column=column)
+
+    def to_torch(self, **_options: Any) -> Any:
+        """Not there: use `iter_torch_batches`."""
+        return self.iterator().to_torch()
+
+    def to_tf(self, *_args: Any, **_options: Any) -> Any:
+        """Not there: use `iter_batches`."""
+        return self.iterator().to_tf()
+
+    def iter_tf_batches(self, **_options: Any) -> Any:
+        """Not there: use `iter_batches`."""
+        return self.iterator().iter_tf_batches()
 
 
 def _count(name: str, value: Any) -> int:

@@ -24,8 +24,8 @@ class ActorPoolStrategy:
     """Actors of the operator's own, each with the class made once.
 
     size: so many from beginning to end; or min_size to max_size, as there is work, from none at all on. initial_size: with
-    how many it begins. max_tasks_in_flight_per_actor: how many blocks are sent to an actor at once. max_concurrent_calls_per_actor:
-    how many of these it works on at once.
+    how many it begins. max_tasks_in_flight_per_actor: how many blocks are sent to an actor at once.
+    max_concurrent_calls_per_actor: how many of these it works on at once.
     """
 
     def __init__(
@@ -87,7 +87,8 @@ def means(
             raise ValueError(f"compute and concurrency say the same; leave out concurrency={concurrency!r}")
         compute = _of_concurrency(concurrency, function)
     if isinstance(compute, str):
-        compute = {"tasks": TaskPoolStrategy(), "actors": ActorPoolStrategy(min_size=1)}.get(compute, compute)  # type: ignore[arg-type]
+        named: dict[str, ComputeStrategy] = {"tasks": TaskPoolStrategy(), "actors": ActorPoolStrategy(min_size=1)}
+        compute = named.get(compute, compute)
     if compute is not None and not isinstance(compute, TaskPoolStrategy | ActorPoolStrategy):
         raise TypeError(f"compute must be a TaskPoolStrategy or an ActorPoolStrategy, got {compute!r}")
     if function.is_class and isinstance(compute, TaskPoolStrategy):
@@ -96,7 +97,8 @@ def means(
         )
     if isinstance(compute, ActorPoolStrategy) and not function.is_class:
         raise ValueError(
-            f"an ActorPoolStrategy is for a class, which is made once in each actor; {function.name} is a function: leave compute "
+            f"an ActorPoolStrategy is for a class, which is made once in each actor; {function.name} is a "
+            "function: leave compute "
             "out or use TaskPoolStrategy"
         )
     cpus = num_cpus if num_cpus is not None else (0.0 if num_gpus else 1.0)
@@ -114,7 +116,8 @@ def _of_concurrency(concurrency: Any, function: logical.Function) -> ComputeStra
         low, high, *initial = concurrency
         return ActorPoolStrategy(min_size=low, max_size=high, initial_size=initial[0] if initial else None)
     raise ValueError(
-        f"concurrency must be a number, or for a class also (smallest, largest) or (smallest, largest, first), got {concurrency!r}"
+        "concurrency must be a number, or for a class also (smallest, largest) or (smallest, largest, "
+        f"first), got {concurrency!r}"
     )
 
 

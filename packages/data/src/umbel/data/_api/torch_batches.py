@@ -7,8 +7,8 @@ from typing import Any
 
 
 def finisher(*, dtypes: Any, device: Any, collate: Callable[[Any], Any] | None, pins: bool) -> Callable[[Any], Any]:
-    """dtypes: one for all columns, or by name. device: "auto" for that of this process's GPU, or the CPU. pins: to memory that a GPU
-    reads from. What `collate` makes is moved too, where it is tensors, in dictionaries, lists and tuples."""
+    """dtypes: one for all columns, or by name. device: "auto" for that of this process's GPU, or the CPU. pins: to memory that
+    a GPU reads from. What `collate` makes is moved too, where it is tensors, in dictionaries, lists and tuples."""
     if collate is not None and dtypes is not None:
         raise ValueError("dtypes is for batches that are made here; convert them in collate_fn, or leave that out")
     try:

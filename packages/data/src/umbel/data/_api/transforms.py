@@ -3,35 +3,22 @@
 from __future__ import annotations
 
 import collections.abc
+import warnings
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from typing import TYPE_CHECKING, Any
 
 from umbel.data import expressions
 from umbel.data._api import options
+from umbel.data._blocks import batches
 from umbel.data._expressions import parse
-from umbel.data._plan import logical, schemas
+from umbel.data._plan import failing, logical, schemas
 
 if TYPE_CHECKING:
     from typing_extensions import Self
 
     from umbel.data.dataset import Dataset
-    from umbel.data.grouped_data import GroupedData
 
-JOIN_TYPES = {
-    "inner": "inner",
-    "left": "left_outer",
-    "left_outer": "left_outer",
-    "right": "right_outer",
-    "right_outer": "right_outer",
-    "outer": "full_outer",
-    "full_outer": "full_outer",
-    "semi": "left_semi",
-    "left_semi": "left_semi",
-    "right_semi": "right_semi",
-    "anti": "left_anti",
-    "left_anti": "left_anti",
-    "right_anti": "right_anti",
-}
+_DRAWN = "__drawn__"  # a column that is there only for a while
 
 
 class Transforms:
@@ -57,14 +44,17 @@ class Transforms:
         num_gpus: float | None = None,
         memory: float | None = None,
         concurrency: int | tuple[int, int] | None = None,
+        on_error: str = "raise",
         **ray_remote_args: Any,
     ) -> Dataset:
         """`fn(row)` of each row, a dictionary, gives the row in its place.
 
         A class is made once in each actor of a pool. A coroutine function runs for several rows at once; order is kept.
+        on_error: "skip" leaves out the rows on which the function fails, "collect" keeps them, with the error: after a run
+        `errors()` has them.
         """
         function = _function(fn, fn_args, fn_kwargs, fn_constructor_args, fn_constructor_kwargs)
-        return self._rows("map", function, compute, concurrency, num_cpus, num_gpus, memory, ray_remote_args)
+        return self._rows("map", function, compute, concurrency, num_cpus, num_gpus, memory, on_error, ray_remote_args)
 
     def flat_map(
         self,
@@ -79,11 +69,14 @@ class Transforms:
         num_gpus: float | None = None,
         memory: float | None = None,
         concurrency: int | tuple[int, int] | None = None,
+        on_error: str = "raise",
         **ray_remote_args: Any,
     ) -> Dataset:
         """As `map`, but the function gives any number of rows for each: a list, or by `yield`."""
         function = _function(fn, fn_args, fn_kwargs, fn_constructor_args, fn_constructor_kwargs)
-        return self._rows("flat_map", function, compute, concurrency, num_cpus, num_gpus, memory, ray_remote_args)
+        return self._rows(
+            "flat_map", function, compute, concurrency, num_cpus, num_gpus, memory, on_error, ray_remote_args
+        )
 
     def filter(
         self,
@@ -99,6 +92,7 @@ class Transforms:
         num_gpus: float | None = None,
         memory: float | None = None,
         concurrency: int | tuple[int, int] | None = None,
+        on_error: str = "raise",
         **ray_remote_args: Any,
     ) -> Dataset:
         """Rows for which it is true; null counts as false.
@@ -115,7 +109,9 @@ class Transforms:
             return self._with(logical.Filter(input=self._node, expression=parsed))
         assert fn is not None
         function = _function(fn, fn_args, fn_kwargs, fn_constructor_args, fn_constructor_kwargs)
-        return self._rows("filter", function, compute, concurrency, num_cpus, num_gpus, memory, ray_remote_args)
+        return self._rows(
+            "filter", function, compute, concurrency, num_cpus, num_gpus, memory, on_error, ray_remote_args
+        )
 
     def _rows(
         self,
@@ -126,6 +122,7 @@ class Transforms:
         num_cpus: float | None,
         num_gpus: float | None,
         memory: float | None,
+        on_error: str,
         rest: Mapping[str, Any],
     ) -> Dataset:
         means = options.means(
@@ -137,7 +134,8 @@ class Transforms:
             memory=memory,
             options=rest,
         )
-        return self._with(logical.MapRows(input=self._node, function=function, kind=kind, means=means))
+        chosen = failing.check(on_error)
+        return self._with(logical.MapRows(input=self._node, function=function, kind=kind, means=means, on_error=chosen))
 
     def map_batches(
         self,
@@ -156,20 +154,23 @@ class Transforms:
         memory: float | None = None,
         concurrency: int | tuple[int, int] | None = None,
         udf_modifying_row_count: bool = True,
+        on_error: str = "raise",
         **ray_remote_args: Any,
     ) -> Dataset:
         """`fn(batch)` of each batch gives a batch in its place, or several by `yield`.
 
-        batch_size: rows; None for whole blocks. batch_format: "numpy" (also "default"; a dictionary of arrays), "pandas",
-        "polars", "torch", "pyarrow", or None for the block as it is. zero_copy_batch: a batch may be a read-only view; False
-        gives a copy that the function may change. A batch that is returned may be of any of these kinds.
+        batch_size: rows; None for whole blocks; "auto" for as many as take 16 MiB. batch_format: "numpy" (also "default"; a
+        dictionary of arrays), "pandas", "polars", "torch", "pyarrow", or None for the block as it is. zero_copy_batch: a batch
+        may be a read-only view; False gives a copy that the function may change. A batch that is returned may be of any of
+        these kinds. on_error: as in `map`, for all rows of the batch on which the function fails.
         """
         if batch_size == "default":
             batch_size = None
-        if batch_size is not None and (
+        if batch_size not in (None, "auto") and (
             not isinstance(batch_size, int) or isinstance(batch_size, bool) or batch_size < 1
         ):
-            raise ValueError(f"batch_size must be 1 or more rows, or None for whole blocks, got {batch_size!r}")
+            raise ValueError(f"batch_size must be 1 or more rows, 'auto', or None for whole blocks, got {batch_size!r}")
+        batches.check_format(batch_format)
         if num_gpus and batch_size is None:
             raise ValueError("say batch_size= with num_gpus: a whole block may be more than a GPU's memory holds")
         function = _function(fn, fn_args, fn_kwargs, fn_constructor_args, fn_constructor_kwargs)
@@ -191,6 +192,7 @@ class Transforms:
                 zero_copy=zero_copy_batch,
                 changes_row_count=udf_modifying_row_count,
                 means=means,
+                on_error=failing.check(on_error),
             )
         )
 
@@ -210,6 +212,19 @@ class Transforms:
                 )
             made.append(one.alias(name))
         return self._with(logical.Project(input=self._node, expressions=(expressions.star(), *made)))
+
+    def add_column(
+        self, col: str, fn: Callable[..., Any], *, batch_format: str | None = "pandas", **options: Any
+    ) -> Dataset:
+        """Deprecated: use `with_column` with an expression, or `map_batches`. `fn(batch)` gives the values of the column."""
+        warnings.warn(
+            "add_column is deprecated; use with_column with an expression, or map_batches", DeprecationWarning, 2
+        )
+        if not callable(fn):
+            raise TypeError(f"add_column takes a function of a batch that gives the values of the column, got {fn!r}")
+        return self.map_batches(
+            _with_values, batch_format=batch_format, zero_copy_batch=False, fn_args=(col, fn), **options
+        )
 
     def select_columns(self, cols: str | Sequence[str | expressions.Expr]) -> Dataset:
         """These columns, in this order."""
@@ -262,6 +277,13 @@ class Transforms:
             raise ValueError(f"fraction must be from 0 to 1, got {fraction!r}")
         return self._with(logical.Sample(input=self._node, fraction=fraction, seed=seed))
 
+    def sample(self, n: int, *, seed: int | None = None) -> Dataset:
+        """So many rows at random, in random order; all if there are fewer. Only so many are kept while it runs."""
+        if not isinstance(n, int) or isinstance(n, bool) or n < 0:
+            raise ValueError(f"n must be a number of rows, 0 or more, got {n!r}")
+        drawn = self.with_column(_DRAWN, expressions.random(seed=seed, reseed_after_execution=False))
+        return drawn.sort(_DRAWN).limit(n).drop_columns(_DRAWN)
+
     def distinct(self, on: str | Sequence[str] | None = None, *, keep: str = "first") -> Dataset:
         """One row of those that are equal in these columns, or in all. keep: "first", "last" or "any", which is quickest."""
         if keep not in ("first", "last", "any"):
@@ -311,8 +333,8 @@ class Transforms:
     ) -> Dataset:
         """So many blocks; or blocks of so many rows, of which with `strict` only the last may have less.
 
-        shuffle: rows in random order. keys: rows that are equal in these come into one block. sort: by the keys, within each block.
-        """
+        shuffle: rows in random order. keys: rows that are equal in these come into one block. sort: by the keys, within each
+        block."""
         if (num_blocks is None) == (target_num_rows_per_block is None):
             raise ValueError("repartition takes num_blocks or target_num_rows_per_block; give one of them")
         if target_num_rows_per_block is not None and (shuffle or keys or sort):
@@ -336,69 +358,18 @@ class Transforms:
         """Blocks in another order, their rows as they are: nearly a shuffle, and costs nothing."""
         return self._with(logical.RandomizeBlocks(input=self._node, seed=seed))
 
-    # ---- several datasets ----
-
-    def union(self, *other: Dataset) -> Dataset:
-        """All rows of this one, then of the others. Columns that one has not are null there."""
-        return self._with(logical.Union(several=(self._node, *(one._node for one in other))))
-
-    def zip(self, *other: Dataset) -> Dataset:
-        """Columns side by side, of datasets with equally many rows. A name that is taken gets `_1`, `_2`, …"""
-        return self._with(logical.Zip(several=(self._node, *(one._node for one in other))))
-
-    def join(
-        self,
-        ds: Dataset,
-        join_type: str = "inner",
-        num_partitions: int | None = None,
-        on: str | Sequence[str] = ("id",),
-        right_on: str | Sequence[str] | None = None,
-        left_suffix: str | None = None,
-        right_suffix: str | None = None,
-        *,
-        broadcast: bool | None = None,
-    ) -> Dataset:
-        """Rows of both that are equal in the keys.
-
-        join_type: "inner", "left_outer", "right_outer", "full_outer", "left_semi", "right_semi", "left_anti" or "right_anti".
-        num_partitions: None to choose by size. broadcast: the right side goes whole to where the left is; None to choose by size.
-        """
-        if join_type not in JOIN_TYPES:
-            raise ValueError(
-                f"join_type must be one of {', '.join(sorted(set(JOIN_TYPES.values())))}, got {join_type!r}"
-            )
-        left_on = options.keys("on", on if isinstance(on, str) else list(on))
-        right = options.keys("right_on", right_on if right_on is None or isinstance(right_on, str) else list(right_on))
-        right = right or left_on
-        if not left_on or len(left_on) != len(right):
-            raise ValueError(f"on and right_on must name equally many columns, got {list(left_on)} and {list(right)}")
-        self._check_columns(left_on)
-        ds._check_columns(right)
-        return self._with(
-            logical.Join(
-                left=self._node,
-                right=ds._node,
-                how=JOIN_TYPES[join_type],
-                left_on=left_on,
-                right_on=right,
-                left_suffix=left_suffix,
-                right_suffix=right_suffix,
-                partition_count=num_partitions,
-                is_broadcast=broadcast,
-            )
-        )
-
-    def groupby(self, key: str | Sequence[str] | None = None, num_partitions: int | None = None) -> GroupedData:
-        """Groups of rows that are equal in these columns; None for one of all."""
-        from umbel.data.grouped_data import GroupedData
-
-        names = options.keys("key", key if key is None or isinstance(key, str) else list(key))
-        self._check_columns(names)
-        return GroupedData(self, names, num_partitions)
-
     def copy(self) -> Self:
         """A dataset of the same plan."""
         return self._with(self._node)  # type: ignore[return-value]
+
+
+def _with_values(batch: Any, name: str, fn: Callable[[Any], Any]) -> Any:
+    values = fn(batch)
+    if hasattr(batch, "append_column"):  # Arrow's
+        at = batch.schema.get_field_index(name)
+        return batch.append_column(name, values) if at < 0 else batch.set_column(at, name, values)
+    batch[name] = values
+    return batch
 
 
 def _function(call: Any, args: Any, kwargs: Any, constructor_args: Any, constructor_kwargs: Any) -> logical.Function:
@@ -406,7 +377,8 @@ def _function(call: Any, args: Any, kwargs: Any, constructor_args: Any, construc
         raise TypeError(f"a function or a class with __call__ is needed, got {call!r}")
     if not isinstance(call, type) and (constructor_args or constructor_kwargs):
         raise ValueError(
-            "fn_constructor_args and fn_constructor_kwargs are for a class; give a function its arguments by fn_args and fn_kwargs"
+            "fn_constructor_args and fn_constructor_kwargs are for a class; give a function its arguments by "
+            "fn_args and fn_kwargs"
         )
     if isinstance(call, type) and not callable(getattr(call, "__call__", None)):  # noqa: B004 - of the class, not of the type
         raise TypeError(f"{call.__name__} has no __call__, which is what gets the rows")

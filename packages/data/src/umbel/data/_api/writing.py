@@ -19,8 +19,8 @@ if TYPE_CHECKING:
 class FileOptions(TypedDict, total=False):
     """What all writers of files take.
 
-    filesystem: of pyarrow or fsspec; by the URI otherwise. try_create_dir: makes the folder. arrow_open_stream_args: for opening a
-    file. filename_provider: what files are called. mode: what becomes of those that are there. min_rows_per_file,
+    filesystem: of pyarrow or fsspec; by the URI otherwise. try_create_dir: makes the folder. arrow_open_stream_args: for
+    opening a file. filename_provider: what files are called. mode: what becomes of those that are there. min_rows_per_file,
     max_rows_per_file. concurrency: how many tasks at once at most. ray_remote_args: other options of the tasks.
     """
 
@@ -82,6 +82,52 @@ class Writing:
         """Of a column, .npy files in a folder."""
         self._write_files("arrays", "NumpyDatasink", path, options, {"column": column})
 
+    def write_arrow(
+        self, path: str, *, arrow_ipc_args: Mapping[str, Any] | None = None, **options: Unpack[FileOptions]
+    ) -> None:
+        """Files in Arrow's IPC format, which is Feather's too. arrow_ipc_args: of `pyarrow.ipc.IpcWriteOptions`."""
+        self._write_files("tables", "ArrowDatasink", path, options, {"arrow_ipc_args": arrow_ipc_args})
+
+    def write_orc(
+        self,
+        path: str,
+        *,
+        arrow_orc_args: Mapping[str, Any] | None = None,
+        arrow_orc_args_fn: Callable[[], Mapping[str, Any]] | None = None,
+        **options: Unpack[FileOptions],
+    ) -> None:
+        """ORC files in a folder."""
+        own = {"arrow_orc_args": arrow_orc_args, "arrow_orc_args_fn": arrow_orc_args_fn}
+        self._write_files("tables", "ORCDatasink", path, options, own)
+
+    def write_images(self, path: str, column: str, *, file_format: str = "png", **options: Unpack[FileOptions]) -> None:
+        """A file for each row, of a column of pixels: uint8, [height, width] or [height, width, channel]. Needs Pillow."""
+        self._write_files("arrays", "ImageDatasink", path, options, {"column": column, "file_format": file_format})
+
+    def write_tfrecords(self, path: str, **options: Unpack[FileOptions]) -> None:
+        """TFRecord files of tf.train.Example, a feature for each column. No TensorFlow is needed."""
+        self._write_files("tfrecords", "TFRecordDatasink", path, options, {})
+
+    def write_webdataset(self, path: str, *, encoder: Any = True, **options: Unpack[FileOptions]) -> None:
+        """Tar files: for each row a file of each column, `key.column`, with the key of column `__key__`. encoder: True for the
+        usual one by ending, False or None for columns that are bytes or text already, or a function of the row."""
+        self._write_files("webdataset", "WebDatasetDatasink", path, options, {}, encoder=encoder)
+
+    def write_sql(
+        self,
+        sql: str,
+        connection_factory: Callable[[], Any],
+        *,
+        concurrency: int | None = None,
+        ray_remote_args: Mapping[str, Any] | None = None,
+    ) -> None:
+        """By a statement for each row, such as "INSERT INTO t VALUES (?, ?)", by any connection of Python's DB-API. A task's
+        rows are one transaction."""
+        from umbel.data._sinks import sql as sql_sinks
+
+        sink = sql_sinks.SQLDatasink(sql, connection_factory)
+        self.write_datasink(sink, concurrency=concurrency, ray_remote_args=ray_remote_args)
+
     def write_datasink(
         self,
         datasink: sinks.Datasink[Any],
@@ -99,8 +145,9 @@ class Writing:
         self._run_node(logical.Write(input=self._node, sink=datasink, means=means)).write()
 
     def _write_files(
-        self, module: str, name: str, path: str, options: Mapping[str, Any], own: Mapping[str, Any]
+        self, module: str, name: str, path: str, options: Mapping[str, Any], own: Mapping[str, Any], **always: Any
     ) -> None:
+        """own: options of the format, of which None is left out; always: those of which it is not."""
         unknown = [one for one in options if one not in FileOptions.__annotations__]
         if unknown:
             raise TypeError(
@@ -114,4 +161,4 @@ class Writing:
         if "arrow_open_stream_args" in given:
             given["open_stream_args"] = given.pop("arrow_open_stream_args")
         kind = getattr(importlib.import_module(f"umbel.data._sinks.{module}"), name)
-        self.write_datasink(kind(path, **given), **of_tasks)
+        self.write_datasink(kind(path, **always, **given), **of_tasks)

@@ -17,7 +17,8 @@ OVERSIZE = 1.5  # a table that is larger than a block by less is not divided
 
 
 def blocks(tables: Iterable[pa.Table], block_bytes: int) -> Iterator[pa.Table]:
-    """The same rows, in tables of about so many bytes. How they are divided depends on the tables alone.
+    """The same rows, in tables of about so many bytes; of 0 in the tables that they come in. How they are divided depends on the
+    tables alone.
 
     Tables whose schemas differ are not put together. If there are no rows, one table without any, for its schema.
     """
@@ -31,6 +32,9 @@ def blocks(tables: Iterable[pa.Table], block_bytes: int) -> Iterator[pa.Table]:
             empty = table if empty is None else empty
             continue
         has_rows = True
+        if not block_bytes:
+            yield table
+            continue
         if waiting and not table.schema.equals(waiting[0].schema, check_metadata=True):
             yield _joined(waiting)
             waiting, size_bytes = [], 0

@@ -76,10 +76,12 @@ def _check_no_write(plan: stages.Stage) -> None:
         raise TypeError(f"{plan.name} writes, and would not be committed; run it by write()")
 
 
-def _raise(run: running.Run) -> None:
-    if run.error is None:
+def _raise(run: running.Run, *, keeps: bool = False) -> None:
+    error = run.error
+    if error is None:
         return
-    error, run.error = run.error, None
+    if not keeps:
+        run.error = None
     if isinstance(error, exceptions.UmbelTaskError):
         raise error.as_instanceof_cause()
     raise error
@@ -165,7 +167,7 @@ class _Source:
         if found is _OVER:
             waiting.put(_OVER)  # for whoever asks again
             self._thread.join()
-            _raise(self.run)
+            _raise(self.run, keeps=len(self._queues) > 1)  # each consumer is told
             return None
         delivery: int = found[0]
         return delivery, found[1]

@@ -20,12 +20,12 @@ def failure(error: BaseException, *, stage: str, on: str, input_files: Sequence[
         named = ", ".join(input_files[:NAMED_FILES_MAX])
         more = len(input_files) - NAMED_FILES_MAX
         where += f", from {named}{f' and {more} others' if more > 0 else ''}"
-    made = exceptions.UmbelTaskError.from_exception(_of_user(error), stage, pid=os.getpid())
+    made = exceptions.UmbelTaskError.from_exception(of_user(error), stage, pid=os.getpid())
     made.traceback_str = f"{made.traceback_str.rstrip()}\n({where})\n"
     return made
 
 
-def _of_user(error: BaseException) -> BaseException:
+def of_user(error: BaseException) -> BaseException:
     """The error without frames of ours; with all of them if there are no others, for then it is ours."""
     seen: set[int] = set()
     at: BaseException | None = error

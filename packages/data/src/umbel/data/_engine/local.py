@@ -12,7 +12,7 @@ from typing import Any
 import pyarrow as pa
 
 from umbel import exceptions
-from umbel.data._engine import blocks_out, events, failures, runs, stages, task_context, work
+from umbel.data._engine import blocks_out, events, failures, mixing, runs, stages, task_context, work
 from umbel.data._engine.events import Piece
 
 SMALL_BYTES = 64 << 20  # takes kernels a tenth of a second or so: what starting workers takes
@@ -147,19 +147,23 @@ class _Plan:
     def _divided(self, stage: stages.Exchange, inputs: list[list[pa.Table]], count: int) -> list[list[list[pa.Table]]]:
         """For each partition, for each input, its tables."""
 
+        context = task_context.TaskContext(stage.name)
+
         def divide() -> list[list[list[pa.Table]]]:
             boundaries = None
             if stage.sample is not None and stage.boundaries is not None:
                 boundaries = stage.boundaries([stage.sample(table) for table in inputs[0]], count)
             found: list[list[list[pa.Table]]] = [[[] for _ in inputs] for _ in range(count)]
             for at, (some, partition) in enumerate(zip(inputs, stage.partition, strict=True)):
-                for table in some:
+                for block_number, table in enumerate(some):
+                    context.draws(block_number)
                     for number, shard in enumerate(partition(table, count, boundaries)):
                         if shard.num_rows or not found[number][at]:
                             found[number][at].append(shard)
             return found
 
-        made: list[list[list[pa.Table]]] = self.guarded(stage, events.PARTITION, 0, divide)
+        made: list[list[list[pa.Table]]]
+        (made,) = _guarded(stage, work.Call(events.PARTITION, 0), (divide() for _ in range(1)), context)
         return made
 
     def _limit(self, stage: stages.Limit) -> Iterator[pa.Table]:
@@ -175,6 +179,22 @@ class _Plan:
     def _union(self, stage: stages.Union) -> Iterator[pa.Table]:
         for one in stage.inputs:
             yield from self.tables(one)
+
+    def _mix(self, stage: stages.Mix) -> Iterator[pa.Table]:
+        turns = mixing.Turns(stage.weights)
+        sources = [self.tables(one) for one in stage.inputs]
+        begun: dict[int, pa.Table] = {}
+        while (number := turns.next()) is not None:
+            table = begun.pop(number, None)
+            if table is None:
+                table = next(sources[number], None)
+            if table is None:
+                turns.end(number, is_shortest=stage.is_shortest)
+                continue
+            row_count = turns.take(number, table.num_rows)
+            yield table.slice(0, row_count)
+            if row_count < table.num_rows:
+                begun[number] = table.slice(row_count)
 
     def _zip(self, stage: stages.Zip) -> Iterator[pa.Table]:
         inputs = [list(self.tables(one)) for one in stage.inputs]
@@ -228,5 +248,6 @@ _KINDS: dict[type, Callable[[_Plan, Any], Iterator[pa.Table]]] = {
     stages.Exchange: _Plan._exchange,
     stages.Limit: _Plan._limit,
     stages.Union: _Plan._union,
+    stages.Mix: _Plan._mix,
     stages.Zip: _Plan._zip,
 }

@@ -35,7 +35,17 @@ _LOST = (
 class Reader:
     """What one attempt at a task gives, or an actor that begins (command None)."""
 
-    __slots__ = ("actor", "command", "generator", "input_files", "is_armed", "is_paused", "pending", "schema")
+    __slots__ = (
+        "actor",
+        "command",
+        "generator",
+        "input_files",
+        "is_armed",
+        "is_paused",
+        "left_out",
+        "pending",
+        "schema",
+    )
 
     def __init__(self, generator: Any, command: events.StartTask | None, actor: int | None = None) -> None:
         self.generator = generator
@@ -46,6 +56,7 @@ class Reader:
         self.pending: tuple[Any, ...] | None = None  # the item whose block is the next one
         self.schema: pa.Schema | None = None
         self.input_files: tuple[str, ...] = ()
+        self.left_out: tuple[Any, ...] | None = None  # counts and tables, for when the task has ended
 
 
 def taken_from(waiting: queue.SimpleQueue[Any], timeout_s: float | None) -> Any:
@@ -82,6 +93,7 @@ class Run:
         self.inbox: queue.SimpleQueue[Any] = queue.SimpleQueue()
         self.error: BaseException | None = None
         self.is_over = False
+        self.left_out: list[tuple[Any, ...]] = []  # of each task its counts and tables
         self._plan = plan
         self._deliver = deliver
         self._resources = umbel.cluster_resources()
@@ -240,7 +252,11 @@ class Run:
             self._actor_says(reader, item)
         elif kind == work.SAMPLE:
             self._samples[reader.command.task] = item[1]
+        elif kind == work.LEFT_OUT:
+            reader.left_out = item[1:]
         elif kind == work.END:
+            if reader.left_out is not None:
+                self.left_out.append(reader.left_out)
             self._forget(reader)
             self._tell(
                 events.TaskEnded(reader.command.task, reader.command.attempt, events.Cost(*item[1]), time.monotonic())
@@ -418,7 +434,9 @@ class Run:
     # What is told
 
     def stats(self) -> dict[str, Any]:
-        return reports.stats(self.machine, (self._ended_s or time.monotonic()) - self._began_s)
+        """With `left_out`: rows on which users' functions failed, for each task how many by operator, and tables of them."""
+        found = reports.stats(self.machine, (self._ended_s or time.monotonic()) - self._began_s)
+        return {**found, "left_out": [*self.left_out]}
 
     def commit(self, results: list[Any]) -> Any:
         """Of a plan whose last stage writes."""

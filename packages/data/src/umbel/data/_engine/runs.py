@@ -141,7 +141,7 @@ class Run:
         """What its tasks of this kind are like."""
         found = self._learnt.get(kind)
         if found is None:
-            block_bytes = getattr(self.stage, "block_bytes", stages.Map.block_bytes)
+            block_bytes = getattr(self.stage, "block_bytes", 0) or stages.Map.block_bytes
             found = self._learnt[kind] = learning.Learnt(block_bytes=block_bytes, heap_bytes=self._heap_bytes)
         return found
 

@@ -16,7 +16,7 @@ from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from typing import Any
 
-from umbel.data._engine import assignments, events, exchanges, flow, following, runs, stages
+from umbel.data._engine import assignments, events, exchanges, flow, following, mixing, runs, stages
 from umbel.data._engine.events import Piece
 from umbel.exceptions import InternalError
 
@@ -471,6 +471,7 @@ _KINDS: Mapping[type, Callable[[int, Any, runs.Services], runs.Run]] = {
     stages.Exchange: exchanges.ExchangeRun,
     stages.Limit: runs.LimitRun,
     stages.Union: runs.UnionRun,
+    stages.Mix: mixing.MixRun,
     stages.Zip: runs.ZipRun,
     stages.Split: exchanges.SplitRun,
 }

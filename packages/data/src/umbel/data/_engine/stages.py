@@ -260,6 +260,17 @@ class Union:
 
 
 @dataclass(frozen=True, eq=False, kw_only=True)
+class Mix:
+    """The blocks of all inputs, or parts of them, in turns by weight. is_shortest: ends with the first input that does; otherwise
+    those that are left go on."""
+
+    inputs: tuple[Stage, ...]
+    weights: tuple[float, ...]
+    is_shortest: bool = True
+    name: str = "Mix"
+
+
+@dataclass(frozen=True, eq=False, kw_only=True)
 class Zip:
     """Rows of two or more inputs side by side: `combine` gets tables with as many rows each. Inputs that turn out not to have
     equally many rows end the run with ValueError."""
@@ -289,7 +300,7 @@ class Split:
         return (self.input,)
 
 
-Stage = Input | Read | Map | Write | Exchange | Limit | Union | Zip | Split
+Stage = Input | Read | Map | Write | Exchange | Limit | Union | Mix | Zip | Split
 
 
 def ordered(last: Stage) -> list[Stage]:

@@ -7,18 +7,25 @@ put together into tasks.
 from __future__ import annotations
 
 import contextvars
-from dataclasses import dataclass
+from dataclasses import dataclass, field
+from typing import TYPE_CHECKING
+
+if TYPE_CHECKING:
+    import pyarrow as pa
 
 
 @dataclass
 class TaskContext:
     """`block_number` is that of the block drawn last among the blocks that the stage gets (of a read: of its parts), and
-    `drawn_count` how many tables were drawn of it so far: a part of a read may give several."""
+    `drawn_count` how many tables were drawn of it so far: a part of a read may give several. `failed`: rows on which a user's
+    function failed, as tables, and `failed_counts` how many by operator; they go with the task's end."""
 
     stage: str
     block_number: int = -1
     drawn_count: int = 0
     input_files: tuple[str, ...] = ()
+    failed: list[pa.Table] = field(default_factory=list)
+    failed_counts: dict[str, int] = field(default_factory=dict)
 
     def draws(self, block_number: int) -> None:
         self.drawn_count = self.drawn_count + 1 if block_number == self.block_number else 1

@@ -20,6 +20,7 @@ from umbel.data._engine import blocks_out, events, failures, stages, task_contex
 BLOCK = "block"  # rows, bytes, schema (None: as before), bytes of the table or None: the next item
 VALUE = "value"  # what a write returned
 SAMPLE = "sample"
+LEFT_OUT = "left out"  # rows on which the user's function failed: how many by operator, tables of them; before the end
 END = "end"  # cost
 FAILED = "failed"  # the error
 READY = "ready"  # of an actor
@@ -118,6 +119,12 @@ def run(code: Code, call: Call, values: Sequence[Any], transforms: Sequence[stag
     try:
         yield from _items(code, call, values, transforms, context, heap)
         heap.look()
+        if context.failed_counts:
+            yield (
+                LEFT_OUT,
+                context.failed_counts,
+                [blocks_out.pack(table) for table in blocks_out.merged(context.failed)],
+            )
         yield END, events.Cost(time.perf_counter() - wall_s, time.process_time() - cpu_s, heap.most)
     except Exception as error:
         yield FAILED, failures.failure(error, stage=code.stage, on=call.on(), input_files=call.input_files)

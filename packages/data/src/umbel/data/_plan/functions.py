@@ -1,30 +1,28 @@
 """Users' functions as transforms: what runs in a task between the blocks that come and those that go.
 
 A function gets rows or batches; what it gives may be a value, a generator of values, a coroutine of a value or an
-asynchronous generator. Coroutines of one task run at once, `CONCURRENT_CALLS` of them, and their results keep the order of what went in.
+asynchronous generator (`calls` has how they are called). Where it fails, the run does (`on_error="raise"`), or the rows that
+it was given are left out, and with "collect" told of, with the error (`failing`).
 """
 
 from __future__ import annotations
 
-import asyncio
 import collections
-import inspect
-from collections.abc import AsyncIterator, Callable, Iterable, Iterator
+from collections.abc import Callable, Iterable, Iterator
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
-from umbel.data._blocks import batches, rows
-from umbel.data._plan import logical
+from umbel.data._blocks import batches, rows, sizes
+from umbel.data._plan import calls, failing, logical
 
 if TYPE_CHECKING:
     import pyarrow as pa
 
-CONCURRENT_CALLS = (
-    16  # coroutines of a task under way: enough to hide a request's round trip, few enough to bound memory
-)
 ROWS_MAX = (
     10_000  # after which rows become a block; large ones are put together by the stage, which ends blocks by bytes
 )
+AUTO_BATCH_BYTES = 16 << 20  # of a batch whose size is "auto": as Ray's
+SHOWN_CHARS = 300  # of a row, in an error
 
 
 @dataclass(frozen=True, eq=False)
@@ -34,6 +32,7 @@ class RowCalls:
     operator: str
     function: logical.Function
     kind: str
+    on_error: str = "raise"
 
     def bound(self) -> Callable[[Iterator[pa.Table]], Iterator[pa.Table]]:
         """With its class made."""
@@ -46,12 +45,25 @@ class RowCalls:
         return self.bound()(blocks)
 
     def _given(self, call: Callable[[Any], Any], blocks: Iterator[pa.Table]) -> Iterator[Any]:
-        every = (row for block in blocks for row in rows.iter_rows(block))
-        for result in _results(call, every):
-            if self.kind == "map":
-                yield self._row(result)
-            else:
-                yield from map(self._row, self._several(result))
+        drawn: collections.deque[_Origin] = collections.deque()
+        for outcome in calls.outcomes(call, _drawn(blocks, drawn)):
+            origin = drawn.popleft()
+            try:
+                if self.kind == "map":
+                    made: Iterable[Any] = (self._row(outcome()),)
+                else:
+                    made = map(self._row, self._several(outcome()))
+                    if self.on_error != "raise":  # all of them, or none
+                        made = [*made]
+                yield from made
+            except Exception as error:
+                self._failed(error, origin)
+
+    def _failed(self, error: Exception, origin: _Origin) -> None:
+        """Raises, unless such rows are left out."""
+        table, index = origin
+        where = f"row {_shown(table, index)}"
+        failing.failed(error, self.operator, self.on_error, where, lambda: sizes.compact(table.slice(index, 1)))
 
     def _row(self, value: Any) -> Any:
         if not isinstance(value, collections.abc.Mapping):
@@ -62,9 +74,10 @@ class RowCalls:
         return value
 
     def _several(self, value: Any) -> Iterable[Any]:
-        if isinstance(value, collections.abc.Mapping) or not isinstance(value, collections.abc.Iterable):
+        if isinstance(value, collections.abc.Mapping | str) or not isinstance(value, collections.abc.Iterable):
             raise TypeError(
-                f"{self.operator}: the function returns a list of rows for each row, or yields them; it returned {value!r:.200} of "
+                f"{self.operator}: the function returns a list of rows for each row, or yields them; it returned "
+                f"{value!r:.200} of "
                 f"type {type(value).__name__}"
             )
         return value
@@ -73,8 +86,37 @@ class RowCalls:
         import numpy as np
 
         for block in blocks:
-            kept = [bool(one) for one in _results(call, rows.iter_rows(block))]
+            kept: list[bool] = []
+            for index, outcome in enumerate(calls.outcomes(call, rows.iter_rows(block))):
+                try:
+                    kept.append(self._whether(outcome()))
+                except Exception as error:
+                    self._failed(error, (block, index))
+                    kept.append(False)
             yield block if all(kept) else block.take(np.flatnonzero(kept))
+
+    def _whether(self, value: Any) -> bool:
+        if isinstance(value, collections.abc.Iterator):
+            raise TypeError(
+                f"{self.operator}: a function for filter() returns whether a row is kept; it is a generator"
+            )
+        return bool(value)
+
+
+_Origin = tuple[Any, int]  # the block, and which of its rows
+
+
+def _drawn(blocks: Iterator[pa.Table], drawn: collections.deque[_Origin]) -> Iterator[dict[str, Any]]:
+    """The rows. drawn: where each one came from is added to it."""
+    for block in blocks:
+        for index, row in enumerate(rows.iter_rows(block)):
+            drawn.append((block, index))
+            yield row
+
+
+def _shown(table: pa.Table, index: int) -> str:
+    text = repr(next(rows.iter_rows(table.slice(index, 1)), {}))
+    return text if len(text) <= SHOWN_CHARS else f"{text[:SHOWN_CHARS]}…"
 
 
 @dataclass(frozen=True, eq=False)
@@ -83,9 +125,10 @@ class BatchCalls:
 
     operator: str
     function: logical.Function
-    batch_size: int | None
-    batch_format: str | None
+    batch_size: int | str | None
+    batch_format: Any
     zero_copy: bool
+    on_error: str = "raise"
 
     def bound(self) -> Callable[[Iterator[pa.Table]], Iterator[pa.Table]]:
         call = _callable(self.function)
@@ -95,17 +138,67 @@ class BatchCalls:
         return self.bound()(blocks)
 
     def _through(self, call: Callable[[Any], Any], blocks: Iterator[pa.Table]) -> Iterator[pa.Table]:
-        given = batches.iter_batches(blocks, self.batch_size, self.batch_format, zero_copy=self.zero_copy)
-        for result in _results(call, given):
-            for one in result if isinstance(result, collections.abc.Iterator) else (result,):
-                yield batches.from_batch(one, operator=self.operator)
+        inputs = _Inputs(blocks)
+        given: collections.deque[Any] = collections.deque()
+        for outcome in calls.outcomes(call, self._batches(inputs, given)):
+            batch = given.popleft()
+            try:
+                made: Iterable[pa.Table] = self._tables(outcome(), inputs)
+                if self.on_error != "raise":  # all of them, or none
+                    made = [*made]
+                yield from made
+            except Exception as error:
+                failing.failed(
+                    error,
+                    self.operator,
+                    self.on_error,
+                    f"a batch of {calls.row_count(batch)} rows",
+                    lambda batch=batch: batches.from_batch(batch, operator=self.operator, like=inputs.schema),  # type: ignore[misc]
+                )
+
+    def _batches(self, inputs: _Inputs, given: collections.deque[Any]) -> Iterator[Any]:
+        size = inputs.rows_of(AUTO_BATCH_BYTES) if self.batch_size == "auto" else self.batch_size
+        assert not isinstance(size, str)
+        for batch in batches.iter_batches(inputs, size, self.batch_format, zero_copy=self.zero_copy):
+            given.append(batch)
+            yield batch
+
+    def _tables(self, result: Any, inputs: _Inputs) -> Iterator[pa.Table]:
+        for one in result if isinstance(result, collections.abc.Iterator) else (result,):
+            yield batches.from_batch(one, operator=self.operator, like=inputs.schema)
 
 
-def transform(calls: RowCalls | BatchCalls) -> Any:
+class _Inputs:
+    """Blocks as they are drawn. schema: of the latest."""
+
+    def __init__(self, blocks: Iterator[pa.Table]) -> None:
+        self._blocks = blocks
+        self._first: pa.Table | None = None
+        self.schema: pa.Schema | None = None
+
+    def __iter__(self) -> Iterator[pa.Table]:
+        return self
+
+    def __next__(self) -> pa.Table:
+        block, self._first = self._first, None
+        block = next(self._blocks) if block is None else block
+        self.schema = block.schema
+        return block
+
+    def rows_of(self, size_bytes: int) -> int:
+        """About how many rows take so many bytes, by the first block that has any."""
+        for block in self._blocks:
+            if block.num_rows:
+                self._first = block
+                return max(1, size_bytes * int(block.num_rows) // max(1, sizes.size_bytes(block)))
+        return 1
+
+
+def transform(function_calls: RowCalls | BatchCalls) -> Any:
     """A class is made once in each worker that has the function."""
     from umbel.data._engine import stages
 
-    return stages.Made(calls.bound) if calls.function.is_class else calls
+    return stages.Made(function_calls.bound) if function_calls.function.is_class else function_calls
 
 
 def _callable(function: logical.Function) -> Callable[[Any], Any]:
@@ -126,44 +219,3 @@ def _as_blocks(every: Iterator[Any]) -> Iterator[pa.Table]:
             some = []
     if some:
         yield rows.from_rows(some)
-
-
-# ---------------------------------------------------------------------------------------------------------------------
-# Calls, and what they give.
-
-
-def _results(call: Callable[[Any], Any], inputs: Iterable[Any]) -> Iterator[Any]:
-    """Of each call, in order. Those of generators are iterators; what is asynchronous has been waited for."""
-    every = iter(inputs)
-    for value in every:
-        result = call(value)
-        if inspect.isawaitable(result) or isinstance(result, AsyncIterator):
-            yield from _awaited(call, result, every)
-            return
-        yield result
-
-
-def _awaited(call: Callable[[Any], Any], first: Any, others: Iterator[Any]) -> Iterator[Any]:
-    """The first result, and those of all others, which are asynchronous as well."""
-    loop = asyncio.new_event_loop()
-    pending: collections.deque[asyncio.Task[Any]] = collections.deque([loop.create_task(_ended(first))])
-    try:
-        for value in others:
-            pending.append(loop.create_task(_ended(call(value))))
-            if len(pending) == CONCURRENT_CALLS:
-                yield loop.run_until_complete(pending.popleft())
-        while pending:
-            yield loop.run_until_complete(pending.popleft())
-    finally:
-        for task in pending:
-            task.cancel()
-        loop.run_until_complete(asyncio.gather(*pending, return_exceptions=True))
-        loop.run_until_complete(loop.shutdown_asyncgens())
-        loop.close()
-
-
-async def _ended(result: Any) -> Any:
-    """Of an asynchronous generator all that it yields."""
-    if isinstance(result, AsyncIterator):
-        return iter([one async for one in result])
-    return await result

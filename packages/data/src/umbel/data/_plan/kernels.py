@@ -10,9 +10,20 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 
 from umbel.data import datasink as sinks
-from umbel.data._blocks import batches, grouping, joining, partitioning, rows, schemas, shuffling, sorting, windows
+from umbel.data._blocks import (
+    asof,
+    batches,
+    grouping,
+    joining,
+    partitioning,
+    rows,
+    schemas,
+    shuffling,
+    sorting,
+    windows,
+)
 from umbel.data._engine import task_context
-from umbel.data._expressions import evaluate
+from umbel.data._expressions import evaluate, generated
 from umbel.data._plan import functions, logical
 from umbel.data._sinks import base
 
@@ -36,13 +47,17 @@ class Filtered:
 
 @dataclass(frozen=True, eq=False)
 class Projected:
+    """epoch: for what is generated anew each time around."""
+
     expressions: tuple[expressions.Expr, ...]
     dropped: frozenset[str] = frozenset()
+    epoch: int = 0
 
     def __call__(self, blocks: Iterator[pa.Table]) -> Iterator[pa.Table]:
-        for block in blocks:
+        for block, number, row_offset in _placed(blocks):
             dropped = [name for name in block.column_names if name in self.dropped]
-            yield evaluate.project(block.drop_columns(dropped) if dropped else block, self.expressions)
+            whole = block.drop_columns(dropped) if dropped else block
+            yield evaluate.project(whole, self.expressions, row_offset=row_offset, block=number, epoch=self.epoch)
 
 
 @dataclass(frozen=True, eq=False)
@@ -62,9 +77,9 @@ class Sampled:
     seed: int
 
     def __call__(self, blocks: Iterator[pa.Table]) -> Iterator[pa.Table]:
-        for block in blocks:
-            chance = np.random.Generator(np.random.Philox(np.random.SeedSequence([self.seed, *_position()])))
-            yield block.take(np.flatnonzero(chance.random(block.num_rows) < self.fraction))
+        for block, number, row_offset in _placed(blocks):
+            chances = generated.uniform((self.seed, number), row_offset, block.num_rows).to_numpy()
+            yield block.take(np.flatnonzero(chances < self.fraction))
 
 
 @dataclass(frozen=True, eq=False)
@@ -112,7 +127,7 @@ class Grouped:
 @dataclass(frozen=True, eq=False)
 class DistinctRows:
     keys: tuple[str, ...] | None
-    keep: str
+    keep: Any
 
     def __call__(self, blocks: Iterator[pa.Table]) -> Iterator[pa.Table]:
         for block in blocks:
@@ -133,6 +148,16 @@ def _position() -> tuple[int, int]:
     """Which block this is, counted in the stage's input."""
     here = task_context.current()
     return here.block_number, here.drawn_count
+
+
+def _placed(blocks: Iterator[pa.Table]) -> Iterator[tuple[pa.Table, int, int]]:
+    """Each with the number of the block that it is of, and of its first row among those that came of that block."""
+    number, row_offset = -1, 0
+    for block in blocks:
+        drawn = max(0, task_context.current().block_number)
+        number, row_offset = (number, row_offset) if drawn == number else (drawn, 0)
+        yield block, number, row_offset
+        row_offset += block.num_rows
 
 
 @dataclass(frozen=True, eq=False)
@@ -178,13 +203,18 @@ class AtRandom:
 
 @dataclass(frozen=True, eq=False)
 class ByPlace:
-    """Partitions of as many rows each as can be, in the order of all rows. boundaries: the place of each block's first row, and
-    how many rows there are."""
+    """Partitions of as many rows each as can be, in the order of all rows. boundaries: the place behind each block's last row.
+    block_rows: partitions end only at multiples of so many rows."""
+
+    block_rows: int = 1
 
     def __call__(self, block: pa.Table, count: int, boundaries: Any) -> Sequence[pa.Table]:
-        firsts, total = boundaries
-        first = firsts[task_context.current().block_number]
-        ends = [total * (number + 1) // count - first for number in range(count)]
+        total = boundaries[-1] if boundaries else 0
+        first = (
+            boundaries[task_context.current().block_number] - block.num_rows
+        )  # of several blocks the last was drawn last
+        units = -(-total // self.block_rows)
+        ends = [units * (number + 1) // count * self.block_rows - first for number in range(count)]
         bounds = [0, *(min(max(end, 0), block.num_rows) for end in ends)]
         return [block.slice(start, end - start) for start, end in itertools.pairwise(bounds)]
 
@@ -194,10 +224,10 @@ def row_count(block: pa.Table) -> int:
     return found
 
 
-def places(counts: Sequence[int], _partition_count: int) -> tuple[list[int], int]:
+def places(counts: Sequence[int], _partition_count: int) -> list[int]:
     """What `ByPlace` wants, of the rows of each block."""
-    ends = np.cumsum([0, *counts]).tolist()
-    return ends[:-1], ends[-1]
+    found: list[int] = np.cumsum(counts).tolist()
+    return found
 
 
 @dataclass(frozen=True, eq=False)
@@ -228,12 +258,15 @@ Reduction = Callable[[int, Sequence[Sequence["pa.Table"]]], "Iterable[pa.Table]"
 
 @dataclass(frozen=True, eq=False)
 class Together:
-    """Its rows in order; or sorted within it."""
+    """Its rows in order; or sorted within it. block_rows: cut into tables of so many."""
 
     keys: tuple[str, ...] = ()
+    block_rows: int | None = None
 
     def __call__(self, _partition: int, parts: Sequence[Sequence[pa.Table]]) -> Iterable[pa.Table]:
         whole = schemas.concat(parts[0])
+        if self.block_rows is not None:
+            return [whole.slice(at, self.block_rows) for at in range(0, whole.num_rows, self.block_rows)] or [whole]
         return [sorting.sort(whole, self.keys) if self.keys else whole]
 
 
@@ -269,7 +302,7 @@ class Combined:
 @dataclass(frozen=True, eq=False)
 class DistinctOfAll:
     keys: tuple[str, ...] | None
-    keep: str
+    keep: Any
 
     def __call__(self, _partition: int, parts: Sequence[Sequence[pa.Table]]) -> Iterable[pa.Table]:
         return [grouping.distinct(schemas.concat(parts[0]), self.keys, keep=self.keep)]
@@ -309,9 +342,45 @@ class Joined:
 
     def __call__(self, _partition: int, parts: Sequence[Sequence[pa.Table]]) -> Iterable[pa.Table]:
         left, right = (schemas.concat(some) for some in parts)
-        how = self.join
+        how: Any = self.join
         suffixes = {"left_suffix": how.left_suffix, "right_suffix": how.right_suffix}
         return [joining.join(left, right, how.how, how.left_on, how.right_on, **suffixes)]
+
+
+@dataclass(frozen=True, eq=False)
+class AsofJoined:
+    join: logical.AsofJoin
+
+    def __call__(self, _partition: int, parts: Sequence[Sequence[pa.Table]]) -> Iterable[pa.Table]:
+        left, right = (schemas.concat(some) for some in parts)
+        return [self.joined(left, right)]
+
+    def joined(self, left: pa.Table, right: pa.Table) -> pa.Table:
+        how: Any = self.join
+        return asof.asof(
+            left,
+            right,
+            how.left_on,
+            how.left_by,
+            right_on=how.right_on,
+            right_by=how.right_by,
+            direction=how.direction,
+            tolerance=how.tolerance,
+            is_exact_allowed=how.is_exact_allowed,
+            left_suffix=how.left_suffix,
+            right_suffix=how.right_suffix,
+        )
+
+
+@dataclass(frozen=True, eq=False)
+class ByBlock:
+    """All rows of a block to one partition, any of them."""
+
+    seed: int
+
+    def __call__(self, block: pa.Table, count: int, _boundaries: Any) -> Sequence[pa.Table]:
+        chosen = int(shuffling.generator((self.seed, *map(abs, _position()))).integers(count))
+        return [block if number == chosen else block.slice(0, 0) for number in range(count)]
 
 
 @dataclass(frozen=True, eq=False)

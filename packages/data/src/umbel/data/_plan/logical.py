@@ -23,7 +23,7 @@ class Means:
     """With what the functions of a node run. compute: None for tasks, or for a class an actor pool of the default size."""
 
     compute: stages.Compute | None = None
-    resources: stages.Resources = stages.Resources()
+    resources: stages.Resources = field(default_factory=stages.Resources)
 
 
 @dataclass(frozen=True, eq=False)
@@ -127,7 +127,7 @@ class MapBatches(Unary):
     """batch_size: rows; None for whole blocks."""
 
     function: Function
-    batch_size: int | None = None
+    batch_size: int | str | None = None  # "auto": by bytes
     batch_format: str | None = "default"
     zero_copy: bool = True
     changes_row_count: bool = True
@@ -265,7 +265,7 @@ class Window(Unary):
 
 @dataclass(frozen=True, eq=False, kw_only=True)
 class Write(Unary):
-    sink: datasink.Datasink
+    sink: datasink.Datasink[Any]
     means: Means = Means()
 
     @property
@@ -320,7 +320,9 @@ class AsofJoin(Node):
     right_by: tuple[str, ...] = ()
     direction: str = "backward"
     tolerance: Any = None
-    right_suffix: str = "_right"
+    is_exact_allowed: bool = True
+    left_suffix: str | None = None
+    right_suffix: str | None = None
 
     @property
     def inputs(self) -> tuple[Node, ...]:
@@ -355,10 +357,10 @@ class Zip(Several):
 
 @dataclass(frozen=True, eq=False, kw_only=True)
 class Mix(Several):
-    """Rows of several, drawn by weight. stops_at: "shortest" or "longest"."""
+    """Rows of several in turns, by weight. is_shortest: ends with the first that does; otherwise the others go on."""
 
     weights: tuple[float, ...]
-    stops_at: str = "shortest"
+    is_shortest: bool = True
 
 
 def each(last: Node) -> list[Node]:

@@ -11,13 +11,13 @@ import dataclasses
 import functools
 import secrets
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import Any
 
 from umbel.data import datasink as sinks
-from umbel.data._blocks import grouping
+from umbel.data._blocks import grouping, shuffling
 from umbel.data._engine import stages
-from umbel.data._plan import functions, kernels, logical, schemas
+from umbel.data._plan import functions, kernels, logical, rules, schemas
 
 BROADCAST_BYTES_MAX = 64 * stages.MIB  # of a side of a join that goes to every task: less than a task's own block
 
@@ -35,18 +35,23 @@ class Sizes:
 
 @dataclass(frozen=True)
 class Link:
-    """An operator that is a transform. bundle_rows: of what a task of its own would get. is_steady: depends on the numbers of blocks."""
+    """An operator that is a transform. bundle_rows: of what a task of its own would get. is_steady: it gets the blocks that there
+    are, and not several as one. block_bytes: at which its blocks end, if not the usual ones; 0 for as it gives them."""
 
     name: str
     transform: Any
-    means: logical.Means = logical.Means()
+    means: logical.Means = field(default_factory=logical.Means)
     is_kernel: bool = True
     bundle_rows: int | None = None
+    is_steady: bool = False
+    block_bytes: int | None = None
 
 
 def stage_of(last: logical.Node, sizes: Sizes) -> stages.Stage:
     """Of the last node, with those in front of it."""
-    return _Planner(last, sizes).stage(last)
+    planner = _Planner(last, sizes)
+    stage = planner.stage(last)
+    return _steadied(stage) if planner.goes_by_place else stage
 
 
 class _Planner:
@@ -55,6 +60,7 @@ class _Planner:
         self._stages: dict[logical.Node, stages.Stage] = {}
         uses = collections.Counter(one for node in logical.each(last) for one in node.inputs)
         self._is_shared = {node for node, count in uses.items() if count > 1}
+        self.goes_by_place = False  # something depends on which block a row is in
 
     def stage(self, node: logical.Node) -> stages.Stage:
         if node not in self._stages:
@@ -65,13 +71,15 @@ class _Planner:
         """The stage of `node` with another operator behind it."""
         before = self.stage(node)
         if isinstance(before, stages.Map | stages.Read) and node not in self._is_shared and _goes_with(before, link):
-            means = link.means if _is_plain(before) and not link.is_kernel else None
+            given: dict[str, Any] = {} if link.block_bytes is None else {"block_bytes": link.block_bytes}
+            if _is_plain(before) and not link.is_kernel:
+                given |= {"resources": link.means.resources, "compute": compute_of(link)}
             return dataclasses.replace(
                 before,
                 name=f"{before.name}->{link.name}",
                 transforms=(*before.transforms, link.transform),
                 is_kernel=before.is_kernel and link.is_kernel,
-                **({"resources": means.resources, "compute": compute_of(link)} if means is not None else {}),
+                **given,
             )
         return stages.Map(
             name=link.name,
@@ -80,7 +88,8 @@ class _Planner:
             compute=compute_of(link),
             resources=link.means.resources,
             bundle_rows=link.bundle_rows,
-            block_bytes=self._sizes.block_bytes,
+            is_steady=link.is_steady,
+            block_bytes=self._sizes.block_bytes if link.block_bytes is None else link.block_bytes,
             is_kernel=link.is_kernel,
             can_repeat=link.is_kernel,
         )
@@ -97,9 +106,45 @@ class _Planner:
         sides = partition if isinstance(partition, Sequence) else [partition] * len(inputs)
         return stages.Exchange(name=name, inputs=tuple(inputs), partition=sides, reduce=reduce, **given)
 
+    def reordered(self, node: logical.Node, seed: int) -> stages.Stage:
+        """Its blocks in another order: at once where they come from, if nobody else gets them."""
+        chance = shuffling.generator((seed, 0x6F72))
+        stage = self.stage(node)
+        return (None if self._is_shared else _reordered(stage, chance)) or self.exchange(
+            "RandomizeBlocks", [stage], kernels.ByBlock(seed), kernels.Together()
+        )
+
     @property
     def sizes(self) -> Sizes:
         return self._sizes
+
+
+def _reordered(stage: stages.Stage, chance: Any) -> stages.Stage | None:
+    if isinstance(stage, stages.Input):
+        order = chance.permutation(len(stage.blocks))
+        return dataclasses.replace(stage, blocks=[stage.blocks[number] for number in order])
+    if isinstance(stage, stages.Read):
+        order = chance.permutation(len(stage.parts))
+        return dataclasses.replace(stage, parts=[stage.parts[number] for number in order])
+    if isinstance(stage, stages.Map) and stage.bundle_rows is None:
+        found = _reordered(stage.input, chance)
+        return None if found is None else dataclasses.replace(stage, input=found)
+    return None
+
+
+def _steadied(last: stages.Stage) -> stages.Stage:
+    """The same stages with blocks that are cut alike in every run, as what is random goes by their numbers."""
+    made: dict[stages.Stage, stages.Stage] = {}
+    for stage in stages.ordered(last):
+        given: dict[str, Any] = {}
+        if isinstance(stage, stages.Map | stages.Write | stages.Limit | stages.Split):
+            given["input"] = made[stage.input]
+        elif stage.inputs:
+            given["inputs"] = tuple(made[one] for one in stage.inputs)
+        if isinstance(stage, stages.Map):
+            given["is_steady"] = True
+        made[stage] = dataclasses.replace(stage, **given) if given else stage
+    return made[last]
 
 
 def compute_of(link: Link) -> stages.Compute:
@@ -158,15 +203,31 @@ def _part(task: Any) -> stages.ReadPart:
 
 @_lower.register
 def _(node: logical.MapRows, planner: _Planner) -> stages.Stage:
-    calls = functions.RowCalls(node.name, node.function, node.kind)
+    calls = functions.RowCalls(node.name, node.function, node.kind, node.on_error)
     return planner.linked(node.input, Link(node.name, functions.transform(calls), node.means, is_kernel=False))
 
 
 @_lower.register
 def _(node: logical.MapBatches, planner: _Planner) -> stages.Stage:
-    calls = functions.BatchCalls(node.name, node.function, node.batch_size, node.batch_format, node.zero_copy)
-    link = Link(node.name, functions.transform(calls), node.means, is_kernel=False, bundle_rows=node.batch_size)
+    calls = functions.BatchCalls(
+        node.name, node.function, node.batch_size, node.batch_format, node.zero_copy, node.on_error
+    )
+    link = Link(
+        node.name,
+        functions.transform(calls),
+        node.means,
+        is_kernel=False,
+        bundle_rows=node.batch_size if isinstance(node.batch_size, int) else None,
+        is_steady=node.batch_size is None and _has_chosen_blocks(node.input),
+    )
     return planner.linked(node.input, link)
+
+
+def _has_chosen_blocks(node: logical.Node) -> bool:
+    """Somebody said which blocks there are to be, and means them when he says that a function gets blocks."""
+    while isinstance(node, logical.Project | logical.Rename | logical.MapRows | logical.Filter):
+        node = node.input
+    return isinstance(node, logical.Repartition)
 
 
 @_lower.register
@@ -176,8 +237,10 @@ def _(node: logical.Filter, planner: _Planner) -> stages.Stage:
 
 @_lower.register
 def _(node: logical.Project, planner: _Planner) -> stages.Stage:
-    link = Link(node.name, kernels.Projected(node.expressions, node.dropped), node.means)
-    return planner.linked(node.input, link)
+    is_placed = rules.is_placed(node)
+    planner.goes_by_place |= is_placed
+    transform = kernels.Projected(node.expressions, node.dropped, planner.sizes.epoch)
+    return planner.linked(node.input, Link(node.name, transform, node.means, is_steady=is_placed))
 
 
 @_lower.register
@@ -187,7 +250,9 @@ def _(node: logical.Rename, planner: _Planner) -> stages.Stage:
 
 @_lower.register
 def _(node: logical.Sample, planner: _Planner) -> stages.Stage:
-    return planner.linked(node.input, Link(node.name, kernels.Sampled(node.fraction, _seed(node.seed))))
+    planner.goes_by_place = True
+    link = Link(node.name, kernels.Sampled(node.fraction, _seed(node.seed)), is_steady=True)
+    return planner.linked(node.input, link)
 
 
 @_lower.register
@@ -199,15 +264,26 @@ def _(node: logical.Limit, planner: _Planner) -> stages.Stage:
 @_lower.register
 def _(node: logical.Repartition, planner: _Planner) -> stages.Stage:
     if node.block_rows is not None and not node.is_strict:
-        link = Link(node.name, kernels.Rebatched(node.block_rows), bundle_rows=node.block_rows)
+        link = Link(node.name, kernels.Rebatched(node.block_rows), bundle_rows=node.block_rows, block_bytes=0)
         return planner.linked(node.input, link)
     before = planner.stage(node.input)
+    if node.block_rows is not None:
+        return planner.exchange(
+            node.name,
+            [before],
+            kernels.ByPlace(node.block_rows),
+            kernels.Together(block_rows=node.block_rows),
+            sample=kernels.row_count,
+            boundaries=kernels.places,
+            block_bytes=0,
+        )
     together = kernels.Together(node.keys if node.sorts else ())
     if node.keys:
         how: Any = kernels.ByHash(node.keys)
         return planner.exchange(node.name, [before], how, together, partition_count=node.block_count)
     if node.shuffles:
         seed = _seed(None)
+        planner.goes_by_place = True
         how = kernels.AtRandom(seed)
         return planner.exchange(node.name, [before], how, kernels.Shuffled(seed), partition_count=node.block_count)
     return planner.exchange(
@@ -222,8 +298,15 @@ def _(node: logical.Repartition, planner: _Planner) -> stages.Stage:
 
 
 @_lower.register
+def _(node: logical.RandomizeBlocks, planner: _Planner) -> stages.Stage:
+    planner.goes_by_place = True
+    return planner.reordered(node.input, _seed(node.seed))
+
+
+@_lower.register
 def _(node: logical.RandomShuffle, planner: _Planner) -> stages.Stage:
     seed = _seed(node.seed)
+    planner.goes_by_place = True
     return planner.exchange(
         node.name,
         [planner.stage(node.input)],
@@ -300,11 +383,28 @@ def _(node: logical.Join, planner: _Planner) -> stages.Stage:
 
 
 @_lower.register
+def _(node: logical.AsofJoin, planner: _Planner) -> stages.Stage:
+    sides = [kernels.ByHash(node.left_by), kernels.ByHash(node.right_by)]
+    inputs = [planner.stage(one) for one in node.inputs]
+    count = None if node.left_by else 1
+    return planner.exchange(node.name, inputs, sides, kernels.AsofJoined(node), partition_count=count)
+
+
+@_lower.register
+def _(node: logical.Mix, planner: _Planner) -> stages.Stage:
+    inputs = tuple(planner.stage(one) for one in node.inputs)
+    return stages.Mix(inputs=inputs, weights=node.weights, is_shortest=node.is_shortest)
+
+
+@_lower.register
 def _(node: logical.Write, planner: _Planner) -> stages.Stage:
     sink = node.sink
 
     def commit(results: list[Any]) -> Any:
         sink.on_write_complete(sinks.WriteResult.combine(*results))
+
+    def abort(error: BaseException) -> None:
+        sink.on_write_failed(error)  # type: ignore[arg-type]  # an interruption too: what was written is not to stay
 
     return stages.Write(
         name=node.name,
@@ -312,7 +412,7 @@ def _(node: logical.Write, planner: _Planner) -> stages.Stage:
         write=kernels.Written(sink),
         begin=functools.partial(sink.on_write_start, schemas.of(node.input)),
         commit=commit,
-        abort=sink.on_write_failed,
+        abort=abort,
         compute=node.means.compute or stages.TaskPool(),
         resources=node.means.resources,
         bundle_rows=sink.min_rows_per_write,

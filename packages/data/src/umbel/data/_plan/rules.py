@@ -3,12 +3,18 @@
 Rules go from the last node to the sources. A filter goes as far towards its source as it keeps the same rows, the limit as far as
 each row before it gives one behind it; columns that nobody asks for are left out where they are made. What may differ from row to
 row by anything but its values (random numbers, ids) stays where it is.
+
+What two operators take their rows from, and costs more than reading, is run once for both: it stays as it is, since neither may
+have it do less than the other needs (`_Pass.fixed`).
 """
 
 from __future__ import annotations
 
+import collections
 import dataclasses
-from collections.abc import Iterable, Mapping
+import functools
+from collections.abc import Callable, Iterable, Mapping
+from typing import Any
 
 from umbel.data._blocks import grouping
 from umbel.data._expressions import nodes
@@ -21,26 +27,68 @@ Columns = frozenset[str] | None  # those that are wanted; None for all
 def optimized(last: logical.Node) -> logical.Node:
     """The plan to be run. Raises where types or names show that it cannot be."""
     schemas.of(last)
-    plan = _filtered(last, ())
-    plan = _limited(plan, None)
-    return _pruned(plan, None)
+    plan = _filtered(last, (), _Pass(last))
+    plan = _limited(plan, None, _Pass(plan))
+    return _pruned(plan, None, _Pass(plan))
+
+
+class _Pass:
+    """One rule over a whole plan. made: what became of a node, by what was asked of it, so that it becomes one node for both."""
+
+    def __init__(self, last: logical.Node) -> None:
+        every = logical.each(last)
+        uses = collections.Counter(one for node in every for one in node.inputs)
+        costly: set[logical.Node] = set()
+        for node in every:
+            if not isinstance(node, _CHEAP) or any(one in costly for one in node.inputs):
+                costly.add(node)
+        self.fixed = {node for node in costly if uses[node] > 1}
+        self.made: dict[tuple[logical.Node, Any], tuple[Any, logical.Node]] = {}
+
+
+_CHEAP = (
+    logical.Read,
+    logical.FromBlocks,
+    logical.Project,
+    logical.Rename,
+    logical.Filter,
+    logical.Limit,
+    logical.Union,
+)
+
+
+def _memoized(
+    rule: Callable[[logical.Node, Any, _Pass], logical.Node],
+) -> Callable[[logical.Node, Any, _Pass], logical.Node]:
+    @functools.wraps(rule)
+    def applied(node: logical.Node, asked: Any, seen: _Pass) -> logical.Node:
+        key = (node, tuple(map(id, asked)) if isinstance(asked, tuple) else asked)
+        if key not in seen.made:
+            # with what was asked, whose ids are nobody else's as long as it is there
+            seen.made[key] = asked, rule(node, asked, seen)
+        return seen.made[key][1]
+
+    return applied
 
 
 # ---------------------------------------------------------------------------------------------------------------------
 # Filters go towards the sources.
 
 
-def _filtered(node: logical.Node, parts: tuple[nodes.Node, ...]) -> logical.Node:
+@_memoized
+def _filtered(node: logical.Node, parts: tuple[nodes.Node, ...], seen: _Pass) -> logical.Node:
     """The node with only those rows for which all parts are true."""
+    if parts and node in seen.fixed:
+        return logical.Filter(input=_filtered(node, (), seen), expression=Expr(nodes.conjunction(parts)))
     if isinstance(node, logical.Filter) and node.means == logical.Means():
-        return _filtered(node.input, (*nodes.conjuncts(nodes.tree(node.expression)), *parts))
+        return _filtered(node.input, (*nodes.conjuncts(nodes.tree(node.expression)), *parts), seen)
     below: tuple[tuple[nodes.Node, ...], ...] = tuple(() for _ in node.inputs)
     above = parts
     first_left = _first_fixed(parts)  # what is behind a part that stays may not overtake it: it might fail without
     movable, fixed = parts[:first_left], parts[first_left:]
     if isinstance(node, logical.Read) and parts and node.limit is None:
         return _into_read(node, parts)
-    if isinstance(node, logical.Project) and node.means == logical.Means():
+    if isinstance(node, logical.Project) and node.means == logical.Means() and not is_placed(node):
         below, above = _through_project(node, movable, fixed)
     elif isinstance(node, logical.Rename):
         old = {new: nodes.Column(name) for name, new in node.names.items()}
@@ -56,7 +104,7 @@ def _filtered(node: logical.Node, parts: tuple[nodes.Node, ...]) -> logical.Node
         keys = {*(node.keys or ())}
         down = tuple(one for one in movable if {*nodes.columns_of(one)} <= keys and keys)
         below, above = (down,), tuple(one for one in parts if one not in down)
-    inputs = [_filtered(one, some) for one, some in zip(node.inputs, below, strict=True)]
+    inputs = [_filtered(one, some, seen) for one, some in zip(node.inputs, below, strict=True)]
     made = node.with_inputs(inputs)
     return logical.Filter(input=made, expression=Expr(nodes.conjunction(above))) if above else made
 
@@ -67,6 +115,12 @@ def _first_fixed(parts: tuple[nodes.Node, ...]) -> int:
 
 def _is_movable(node: nodes.Node) -> bool:
     return nodes.is_deterministic(node) and not any(isinstance(one, nodes.UdfCall) for one in nodes.walk(node))
+
+
+def is_placed(node: logical.Project) -> bool:
+    """Something in it goes by which row of a block a row is."""
+    trees = (nodes.tree(one) for one in node.expressions)
+    return any(isinstance(part, nodes.Generated) for tree in trees for part in nodes.walk(tree))
 
 
 def _have_all(inputs: Iterable[logical.Node], parts: tuple[nodes.Node, ...]) -> bool:
@@ -133,64 +187,70 @@ def _through_join(
 # Limits too; a sort of which only the first rows are wanted keeps no others.
 
 
-def _limited(node: logical.Node, limit: int | None) -> logical.Node:
+@_memoized
+def _limited(node: logical.Node, limit: int | None, seen: _Pass) -> logical.Node:
     """The node, of which no more rows than these are wanted."""
+    limit = None if node in seen.fixed else limit
     if isinstance(node, logical.Limit):
         least = node.row_count if limit is None else min(limit, node.row_count)
-        return dataclasses.replace(node, row_count=least, input=_limited(node.input, least))
+        return dataclasses.replace(node, row_count=least, input=_limited(node.input, least, seen))
     if isinstance(node, logical.Sort) and limit is not None:
         least = limit if node.limit is None else min(limit, node.limit)
-        return dataclasses.replace(node, limit=least, input=_limited(node.input, None))
+        return dataclasses.replace(node, limit=least, input=_limited(node.input, None, seen))
     if isinstance(node, logical.Read) and limit is not None:
         least = limit if node.limit is None else min(limit, node.limit)
         return dataclasses.replace(node, source=node.source.with_limit(least), limit=least)
     one_by_one = isinstance(node, logical.Project | logical.Rename | logical.Zip) or (
-        isinstance(node, logical.MapRows) and node.kind == "map"
+        isinstance(node, logical.MapRows) and node.kind == "map" and node.on_error == "raise"
     )
     passed = limit if one_by_one or isinstance(node, logical.Union) else None
-    return node.with_inputs([_limited(one, passed) for one in node.inputs])
+    return node.with_inputs([_limited(one, passed, seen) for one in node.inputs])
 
 
 # ---------------------------------------------------------------------------------------------------------------------
 # Columns that nobody asks for are not made.
 
 
-def _pruned(node: logical.Node, wanted: Columns) -> logical.Node:
+@_memoized
+def _pruned(node: logical.Node, wanted: Columns, seen: _Pass) -> logical.Node:
     """The node with these columns at least."""
+    wanted = None if node in seen.fixed else wanted
     if isinstance(node, logical.Read):
         return _narrow_read(node, wanted)
     if isinstance(node, logical.Project):
-        return _narrow_project(node, wanted)
+        return _narrow_project(node, wanted, seen)
     if isinstance(node, logical.Rename):
         old = {new: name for name, new in node.names.items()}
         asked = None if wanted is None else frozenset(old.get(one, one) for one in wanted) | {*node.names}
-        return node.with_inputs([_pruned(node.input, asked)])
+        return node.with_inputs([_pruned(node.input, asked, seen)])
     if isinstance(node, logical.Filter):
-        return node.with_inputs([_pruned(node.input, _with(wanted, nodes.columns_of(nodes.tree(node.expression))))])
+        return node.with_inputs(
+            [_pruned(node.input, _with(wanted, nodes.columns_of(nodes.tree(node.expression))), seen)]
+        )
     if isinstance(node, logical.Limit | logical.Sample | logical.RandomizeBlocks):
-        return node.with_inputs([_pruned(node.input, wanted)])
+        return node.with_inputs([_pruned(node.input, wanted, seen)])
     if isinstance(node, logical.Sort):
-        return node.with_inputs([_only(node.input, _with(wanted, node.keys))])
+        return node.with_inputs([_only(node.input, _with(wanted, node.keys), seen)])
     if isinstance(node, logical.RandomShuffle | logical.Repartition):
         keys = node.keys if isinstance(node, logical.Repartition) else ()
-        return node.with_inputs([_only(node.input, _with(wanted, keys))])
+        return node.with_inputs([_only(node.input, _with(wanted, keys), seen)])
     if isinstance(node, logical.Aggregate):
         columns = grouping.Grouping(node.keys, node.aggregates).input_columns()
-        return node.with_inputs([_only(node.input, None if columns is None else frozenset(columns))])
+        return node.with_inputs([_only(node.input, None if columns is None else frozenset(columns), seen)])
     if isinstance(node, logical.Distinct) and node.keys is not None:
-        return node.with_inputs([_only(node.input, _with(wanted, node.keys))])
+        return node.with_inputs([_only(node.input, _with(wanted, node.keys), seen)])
     if isinstance(node, logical.Join):
-        return _narrow_join(node, wanted)
-    return node.with_inputs([_pruned(one, None) for one in node.inputs])
+        return _narrow_join(node, wanted, seen)
+    return node.with_inputs([_pruned(one, None, seen) for one in node.inputs])
 
 
 def _with(wanted: Columns, more: Iterable[str]) -> Columns:
     return None if wanted is None else wanted | {*more}
 
 
-def _only(node: logical.Node, wanted: Columns) -> logical.Node:
+def _only(node: logical.Node, wanted: Columns, seen: _Pass) -> logical.Node:
     """In front of what carries rows from place to place: no others than these."""
-    found = _pruned(node, wanted)
+    found = _pruned(node, wanted, seen)
     schema = schemas.of(found)
     if wanted is None or schema is None or {*schema.names} <= wanted:
         return found
@@ -207,7 +267,7 @@ def _narrow_read(node: logical.Read, wanted: Columns) -> logical.Node:
     return node if source is None else dataclasses.replace(node, source=source)
 
 
-def _narrow_project(node: logical.Project, wanted: Columns) -> logical.Node:
+def _narrow_project(node: logical.Project, wanted: Columns, seen: _Pass) -> logical.Node:
     kept = [
         one
         for one in node.expressions
@@ -220,20 +280,20 @@ def _narrow_project(node: logical.Project, wanted: Columns) -> logical.Node:
     if has_star:
         asked = None if wanted is None else frozenset({one for one in wanted if one not in made} | read)
     changed = dataclasses.replace(node, expressions=tuple(kept))
-    return changed.with_inputs([_pruned(node.input, asked)])
+    return changed.with_inputs([_pruned(node.input, asked, seen)])
 
 
-def _narrow_join(node: logical.Join, wanted: Columns) -> logical.Node:
+def _narrow_join(node: logical.Join, wanted: Columns, seen: _Pass) -> logical.Node:
     left, right = schemas.of(node.left), schemas.of(node.right)
     if wanted is None or left is None or right is None:
-        return node.with_inputs([_pruned(one, None) for one in node.inputs])
+        return node.with_inputs([_pruned(one, None, seen) for one in node.inputs])
     names = _sides_of(node, left.names, right.names)
     of_left = {*node.left_on} | {names[one][1] for one in wanted if one in names and names[one][0] == "left"}
     of_right = {*node.right_on} | {names[one][1] for one in wanted if one in names and names[one][0] == "right"}
     # A name that both have gets its suffix only while both have it.
     both = {*left.names} & {*right.names} - {*node.right_on}
     of_left, of_right = of_left | both & of_right, of_right | both & of_left
-    return node.with_inputs([_only(node.left, frozenset(of_left)), _only(node.right, frozenset(of_right))])
+    return node.with_inputs([_only(node.left, frozenset(of_left), seen), _only(node.right, frozenset(of_right), seen)])
 
 
 def _sides_of(node: logical.Join, left: list[str], right: list[str]) -> Mapping[str, tuple[str, str]]:

@@ -104,14 +104,39 @@ def _(node: logical.Join, inputs: list[pa.Schema | None]) -> pa.Schema | None:
     if left is None or right is None:
         return None
     suffixes = {"left_suffix": node.left_suffix, "right_suffix": node.right_suffix}
-    return joining.joined_schema(left, right, node.how, node.left_on, node.right_on, **suffixes)
+    how: Any = node.how
+    return joining.joined_schema(left, right, how, node.left_on, node.right_on, **suffixes)
 
 
 @_of_one.register
-def _(node: logical.Union, inputs: list[pa.Schema | None]) -> pa.Schema | None:
+def _(node: logical.AsofJoin, inputs: list[pa.Schema | None]) -> pa.Schema | None:
+    from umbel.data._plan import kernels
+
+    left, right = inputs
+    if left is None or right is None:
+        return None
+    joined: pa.Schema = kernels.AsofJoined(node).joined(left.empty_table(), right.empty_table()).schema
+    return joined
+
+
+@_of_one.register(logical.Zip)
+def _(node: logical.Zip, inputs: list[pa.Schema | None]) -> pa.Schema | None:
+    from umbel.data._plan import kernels
+
     if any(one is None for one in inputs):
         return None
-    return block_schemas.unify([(one, f"input {number} of the union") for number, one in enumerate(inputs)])
+    whole: pa.Schema = kernels.Zipped()([one.empty_table() for one in inputs if one is not None]).schema
+    return whole
+
+
+@_of_one.register(logical.Union)
+@_of_one.register(logical.Mix)
+def _(node: logical.Several, inputs: list[pa.Schema | None]) -> pa.Schema | None:
+    if any(one is None for one in inputs):
+        return None
+    return block_schemas.unify(
+        [(one, f"input {number} of the {node.name.lower()}") for number, one in enumerate(inputs)]
+    )
 
 
 @_of_one.register

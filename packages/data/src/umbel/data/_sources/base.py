@@ -85,6 +85,11 @@ class Datasource:
         """False where the tasks must run on the machine of the driver."""
         return True
 
+    @property
+    def is_repeatable(self) -> bool:
+        """It gives the same rows in the same order each time around."""
+        return True
+
     def with_columns(self, names: Iterable[str]) -> Datasource | None:
         """A source of these columns only, in this order. None where it would read all of them anyway."""
         return None

@@ -182,6 +182,10 @@ class FileBasedDatasource(base.Datasource):
     def with_limit(self, count: int) -> base.Datasource:
         return self._changed(_limit=count if self._limit is None else min(count, self._limit))
 
+    @property
+    def is_repeatable(self) -> bool:
+        return self._shuffle is None or self._shuffle.seed is not None
+
     def with_epoch(self, epoch: int) -> base.Datasource:
         return self._changed(_epoch=epoch)
 

@@ -1,0 +1,207 @@
+"""Methods of a dataset that put rows in relation to others: of other datasets, of a group, of a window. Nothing runs."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Mapping, Sequence
+from typing import TYPE_CHECKING, Any
+
+from umbel.data._api import options
+from umbel.data._blocks import asof
+from umbel.data._plan import logical, schemas
+
+if TYPE_CHECKING:
+    from umbel.data import window as window_functions
+    from umbel.data.dataset import Dataset
+    from umbel.data.grouped_data import GroupedData
+
+JOIN_TYPES = {
+    "inner": "inner",
+    "left": "left_outer",
+    "left_outer": "left_outer",
+    "right": "right_outer",
+    "right_outer": "right_outer",
+    "outer": "full_outer",
+    "full_outer": "full_outer",
+    "semi": "left_semi",
+    "left_semi": "left_semi",
+    "right_semi": "right_semi",
+    "anti": "left_anti",
+    "left_anti": "left_anti",
+    "right_anti": "right_anti",
+}
+
+
+class Relations:
+    """See the module."""
+
+    _node: logical.Node
+
+    def _with(self, node: logical.Node) -> Dataset:
+        raise NotImplementedError
+
+    # ---- several datasets ----
+
+    def union(self, *other: Dataset) -> Dataset:
+        """All rows of this one, then of the others. Columns that one has not are null there."""
+        return self._with(logical.Union(several=(self._node, *(one._node for one in other))))
+
+    def zip(self, *other: Dataset) -> Dataset:
+        """Columns side by side, of datasets with equally many rows. A name that is taken gets `_1`, `_2`, …"""
+        return self._with(logical.Zip(several=(self._node, *(one._node for one in other))))
+
+    def join(
+        self,
+        ds: Dataset,
+        join_type: str = "inner",
+        num_partitions: int | None = None,
+        on: str | Sequence[str] = ("id",),
+        right_on: str | Sequence[str] | None = None,
+        left_suffix: str | None = None,
+        right_suffix: str | None = None,
+        *,
+        broadcast: bool | None = None,
+    ) -> Dataset:
+        """Rows of both that are equal in the keys.
+
+        join_type: "inner", "left_outer", "right_outer", "full_outer", "left_semi", "right_semi", "left_anti" or "right_anti".
+        num_partitions: None to choose by size. broadcast: the right side goes whole to where the left is; None to choose by size.
+        """
+        if join_type not in JOIN_TYPES:
+            raise ValueError(
+                f"join_type must be one of {', '.join(sorted(set(JOIN_TYPES.values())))}, got {join_type!r}"
+            )
+        left_on = options.keys("on", on if isinstance(on, str) else list(on))
+        right = options.keys("right_on", right_on if right_on is None or isinstance(right_on, str) else list(right_on))
+        right = right or left_on
+        if not left_on or len(left_on) != len(right):
+            raise ValueError(f"on and right_on must name equally many columns, got {list(left_on)} and {list(right)}")
+        _check(self, left_on)
+        _check(ds, right)
+        return self._with(
+            logical.Join(
+                left=self._node,
+                right=ds._node,
+                how=JOIN_TYPES[join_type],
+                left_on=left_on,
+                right_on=right,
+                left_suffix=left_suffix,
+                right_suffix=right_suffix,
+                partition_count=num_partitions,
+                is_broadcast=broadcast,
+            )
+        )
+
+    def groupby(self, key: str | Sequence[str] | None = None, num_partitions: int | None = None) -> GroupedData:
+        """Groups of rows that are equal in these columns; None for one of all."""
+        from umbel.data.grouped_data import GroupedData
+
+        names = options.keys("key", key if key is None or isinstance(key, str) else list(key))
+        _check(self, names)
+        return GroupedData(self, names, num_partitions)
+
+    def join_asof(
+        self,
+        ds: Dataset,
+        on: str,
+        *,
+        right_on: str | None = None,
+        by: str | Sequence[str] | None = None,
+        right_by: str | Sequence[str] | None = None,
+        direction: str = "backward",
+        tolerance: Any = None,
+        allow_exact_matches: bool = True,
+        left_suffix: str | None = None,
+        right_suffix: str | None = None,
+    ) -> Dataset:
+        """Each row with the one of `ds` that is nearest in `on`, such as the last price before a trade; nulls where there is
+        none.
+
+        by: columns in which both must be equal. direction: "backward" for the last that is not above, "forward" for the first
+        that is not below, or "nearest". tolerance: how far off it may be, in the unit of `on`, or a timedelta. Neither need be
+        sorted."""
+        if direction not in asof.DIRECTIONS:
+            raise ValueError(f"direction must be one of {', '.join(map(repr, asof.DIRECTIONS))}, got {direction!r}")
+        left_by = options.keys("by", by if by is None or isinstance(by, str) else list(by))
+        others = options.keys("right_by", right_by if right_by is None or isinstance(right_by, str) else list(right_by))
+        others = others or left_by
+        if len(others) != len(left_by):
+            raise ValueError(f"by and right_by must name equally many columns, got {list(left_by)} and {list(others)}")
+        _check(self, (on, *left_by))
+        _check(ds, (right_on or on, *others))
+        return self._with(
+            logical.AsofJoin(
+                left=self._node,
+                right=ds._node,
+                left_on=on,
+                right_on=right_on or on,
+                left_by=left_by,
+                right_by=others,
+                direction=direction,
+                tolerance=tolerance,
+                is_exact_allowed=allow_exact_matches,
+                left_suffix=left_suffix,
+                right_suffix=right_suffix,
+            )
+        )
+
+    def mix(
+        self, *others: Dataset, weights: Sequence[float] | None = None, stopping_condition: str = "SHORTEST"
+    ) -> Dataset:
+        """Rows of all, in turns: so many of each as its weight says, in the same order each time.
+
+        weights: of this one and of the others, of any sum; None for equal ones. stopping_condition: "SHORTEST" to end with the
+        first that does, "LONGEST_DROP" to go on with the others until all have ended.
+        """
+        several = (self._node, *(one._node for one in others))
+        given = [1.0] * len(several) if weights is None else [float(one) for one in weights]
+        if len(given) != len(several) or not all(0 < one < float("inf") for one in given):
+            raise ValueError(
+                f"weights must be {len(several)} numbers above 0, one for each dataset, this one first, got {weights!r}"
+            )
+        stop = str(getattr(stopping_condition, "name", stopping_condition)).upper()
+        if stop not in ("SHORTEST", "LONGEST_DROP"):
+            raise ValueError(f"stopping_condition must be 'SHORTEST' or 'LONGEST_DROP', got {stopping_condition!r}")
+        return self._with(logical.Mix(several=several, weights=tuple(given), is_shortest=stop == "SHORTEST"))
+
+    def window(
+        self,
+        functions: Mapping[str, window_functions.WindowFunction],
+        *,
+        partition_by: str | Sequence[str] | None = None,
+        order_by: str | Sequence[str] | None = None,
+        descending: bool | Sequence[bool] = False,
+    ) -> Dataset:
+        """Columns of window functions, by name, such as {"before": window.lag("price")}; see `umbel.data.window`.
+
+        partition_by: rows that are equal in these are a window; None for one of all rows, in one task. Rows come partition by
+        partition, and within one in the order that they had.
+        """
+        by = options.keys("partition_by", _names(partition_by))
+        order = options.keys("order_by", _names(order_by))
+        each = (descending,) * len(order) if isinstance(descending, bool) else tuple(descending)
+        if len(each) != len(order):
+            raise ValueError(
+                f"descending must be True, False or one of them for each of {list(order)}, got {descending!r}"
+            )
+        made = []
+        for name, function in functions.items():
+            if not callable(function):
+                raise TypeError(f"{name!r} must be a function of umbel.data.window, such as lag('x'), got {function!r}")
+            made.append(function(name))
+        if not made:
+            raise ValueError("window needs a function at least, such as {'n': window.row_number()}")
+        _check(self, (*by, *order, *(one.on for one in made if one.on is not None)))
+        return self._with(
+            logical.Window(input=self._node, partition_by=by, order_by=order, descending=each, functions=tuple(made))
+        )
+
+
+def _names(given: str | Sequence[str] | None) -> str | list[str] | None:
+    return given if given is None or isinstance(given, str) else list(given)
+
+
+def _check(ds: Any, names: Iterable[str]) -> None:
+    """Raises KeyError for a column that is known not to be there."""
+    schema = schemas.of(ds._node)
+    if schema is not None:
+        schemas.check_columns(names, schema)

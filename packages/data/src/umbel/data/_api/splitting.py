@@ -1,0 +1,178 @@
+"""Methods of a dataset that divide it: into datasets that are there, and into iterators for several consumers at once."""
+
+from __future__ import annotations
+
+import itertools
+from collections.abc import Sequence
+from typing import TYPE_CHECKING, Any
+
+import pyarrow as pa
+
+from umbel.data import expressions, window
+from umbel.data._blocks import hashing
+from umbel.data._plan import logical, schemas
+
+if TYPE_CHECKING:
+    from umbel.data import context as contexts
+    from umbel.data.dataset import Dataset, MaterializedDataset
+    from umbel.data.iterator import DataIterator
+
+_NUMBER, _COUNT, _PART = "__number__", "__count__", "__part__"  # columns that are there only for a while
+
+
+class Splitting:
+    """See the module."""
+
+    _node: logical.Node
+
+    @property
+    def context(self) -> contexts.DataContext:
+        raise NotImplementedError
+
+    def _with(self, node: logical.Node) -> Dataset:
+        raise NotImplementedError
+
+    def materialize(self) -> MaterializedDataset:
+        raise NotImplementedError
+
+    def split(
+        self, n: int, *, equal: bool = False, locality_hints: Sequence[Any] | None = None
+    ) -> list[MaterializedDataset]:
+        """So many datasets. equal: with equally many rows each; what is left over, fewer than `n` rows, is in none."""
+        del locality_hints  # blocks are read where they are
+        whole, count = self.materialize(), _positive("n", n)
+        total = whole.count()
+        ends = [total // count * at if equal else total * at // count for at in range(1, count + 1)]
+        return whole.parts(ends, "Split")
+
+    def split_at_indices(self, indices: Sequence[int]) -> list[MaterializedDataset]:
+        """Datasets of the rows up to each index, and one of those behind the last."""
+        ends = [*indices]
+        is_whole = all(isinstance(one, int) and not isinstance(one, bool) and one >= 0 for one in ends)
+        if not ends or not is_whole or ends != sorted(ends):
+            raise ValueError(f"indices must be numbers of rows, 0 or more, that rise, got {ends}")
+        whole = self.materialize()
+        total = whole.count()
+        return whole.parts([*(min(one, total) for one in ends), total], "Split")
+
+    def split_proportionately(self, proportions: Sequence[float]) -> list[MaterializedDataset]:
+        """Datasets of these parts of all rows, and one of the rest."""
+        given = [*proportions]
+        if not given or any(one <= 0 for one in given) or sum(given) >= 1:
+            raise ValueError(f"proportions must be above 0, and below 1 together, got {given}")
+        whole = self.materialize()
+        total = whole.count()
+        ends = [int(total * so_far) for so_far in itertools.accumulate(given)]
+        return whole.parts([*ends, total], "Split")
+
+    def train_test_split(
+        self, test_size: int | float, *, shuffle: bool = False, seed: int | None = None, stratify: str | None = None
+    ) -> tuple[MaterializedDataset, MaterializedDataset]:
+        """Two datasets, the second of so many rows, or of this part of them.
+
+        shuffle: rows in random order before. stratify: a column, of whose values both have equal parts, as far as that goes; rows
+        come by its values then.
+        """
+        ds: Any = self
+        is_part = isinstance(test_size, float)
+        if isinstance(test_size, bool) or not (
+            (is_part and 0 < test_size < 1) or (isinstance(test_size, int) and test_size > 0)
+        ):
+            raise ValueError(
+                f"test_size must be a part between 0 and 1, or a number of rows above 0, got {test_size!r}"
+            )
+        if seed is not None and not shuffle:
+            raise ValueError("seed goes with shuffle=True")
+        if shuffle:
+            ds = ds.random_shuffle(seed=seed)
+        if stratify is None:
+            whole = ds.materialize()
+            total = whole.count()
+            count = int(total * test_size) if is_part else int(test_size)
+            if count >= total:
+                raise ValueError(f"test_size={test_size} leaves no row of {total} for training")
+            train, test = whole.parts([total - count, total], "TrainTestSplit")
+            return train, test
+        if not is_part:
+            total = ds.count()
+            if test_size >= total:
+                raise ValueError(f"test_size={test_size} leaves no row of {total} for training")
+            test_size = test_size / total
+        numbered = ds.window(
+            {_NUMBER: window.row_number(), _COUNT: window.count()}, partition_by=stratify
+        ).materialize()
+        last = expressions.col(_COUNT) - (expressions.col(_COUNT) * expressions.lit(float(test_size))).round()
+        train, test = (
+            numbered.filter(expr=one).drop_columns([_NUMBER, _COUNT]).materialize()
+            for one in (expressions.col(_NUMBER) <= last, expressions.col(_NUMBER) > last)
+        )
+        return train, test
+
+    def streaming_train_test_split(
+        self,
+        test_size: float,
+        *,
+        split_type: str = "random",
+        hash_column: str | None = None,
+        seed: int | None = None,
+    ) -> tuple[Dataset, Dataset]:
+        """Two datasets, the second of about this part of the rows. Nothing runs: each of them is a filter of this one.
+
+        split_type: "random" by chance, the same with the same seed, or "hash" by the values of `hash_column`: rows that are equal
+        in it are in one of both, and always in the same.
+        """
+        if not isinstance(test_size, float) or not 0 < test_size < 1:
+            raise ValueError(f"test_size must be a part between 0 and 1, got {test_size!r}")
+        if split_type == "random":
+            if hash_column is not None:
+                raise ValueError("hash_column goes with split_type='hash'")
+            drawn = expressions.random(seed=seed, reseed_after_execution=False)
+        elif split_type == "hash":
+            if hash_column is None or seed is not None:
+                raise ValueError("split_type='hash' takes hash_column=, and no seed")
+            _check(self._node, hash_column)
+            drawn = _hash_part(expressions.col(hash_column))
+        else:
+            raise ValueError(f"split_type must be 'random' or 'hash', got {split_type!r}")
+        ds: Any = self
+        with_part = ds.with_column(_PART, drawn)
+        is_test = expressions.col(_PART) < test_size
+        return (
+            with_part.filter(expr=~is_test).drop_columns([_PART]),
+            with_part.filter(expr=is_test).drop_columns([_PART]),
+        )
+
+    def streaming_split(
+        self, n: int, *, equal: bool = False, locality_hints: Sequence[Any] | None = None
+    ) -> list[DataIterator]:
+        """Iterators for so many consumers, which may be passed to tasks and actors: each row goes to one of them.
+
+        A run serves all of them, once for each epoch; the next one begins when the last has ended for all. One that leaves early
+        has ended it. equal: all get equally many rows, and what is left over, fewer than `n` rows, nobody; otherwise a block
+        goes to whoever asks. Who waits for one that does not come is told of it, and fails after `DataContext.split_wait_s`.
+        """
+        from umbel.data._api import split_streams
+
+        del locality_hints  # blocks are read where they are
+        node = logical.Split(input=self._node, count=_positive("n", n), is_equal=bool(equal))
+        return split_streams.iterators(self._with(node), self.context)
+
+
+def _hashed(values: Any) -> Any:
+    """Of each value a number of [0, 1) that is the same everywhere."""
+    return hashing.hash_rows(pa.table({"value": values}), ["value"]).astype("uint64") / 2.0**64
+
+
+_hash_part = expressions.udf(return_dtype=pa.float64())(_hashed)
+
+
+def _check(node: logical.Node, name: str) -> None:
+    schema = schemas.of(node)
+    if schema is not None:
+        schemas.check_columns([name], schema)
+
+
+def _positive(name: str, value: Any) -> int:
+    if not isinstance(value, int) or isinstance(value, bool) or value < 1:
+        raise ValueError(f"{name} must be 1 or more, got {value!r}")
+    return value

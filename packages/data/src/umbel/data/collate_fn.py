@@ -1,0 +1,42 @@
+"""What makes of a batch what `iter_torch_batches` gives out: a class that says in which form it takes its batches.
+
+class Tokenized(NumpyBatchCollateFn):
+    def __call__(self, batch):
+        return tokenizer(list(batch["text"]), return_tensors="pt")
+"""
+
+from __future__ import annotations
+
+import abc
+from typing import Any, ClassVar
+
+
+class CollateFn(abc.ABC):
+    """batch_format: the form in which it gets its batches."""
+
+    batch_format: ClassVar[str]
+
+    @abc.abstractmethod
+    def __call__(self, batch: Any) -> Any:
+        """Tensors, in dictionaries, lists or tuples; or anything else."""
+
+
+class NumpyBatchCollateFn(CollateFn):
+    """Of dictionaries of arrays."""
+
+    batch_format = "numpy"
+
+
+class ArrowBatchCollateFn(CollateFn):
+    """Of tables."""
+
+    batch_format = "pyarrow"
+
+
+class PandasBatchCollateFn(CollateFn):
+    """Of frames."""
+
+    batch_format = "pandas"
+
+
+__all__ = ["ArrowBatchCollateFn", "CollateFn", "NumpyBatchCollateFn", "PandasBatchCollateFn"]
