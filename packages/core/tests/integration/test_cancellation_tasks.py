@@ -369,6 +369,39 @@ def test_cancel_reaches_the_children_unless_told_not_to(tmp_path: pathlib.Path) 
     drivers.wait_until((tmp_path / "child-done").exists)
 
 
+def test_child_of_a_cancelled_task_may_clean_up(tmp_path: pathlib.Path) -> None:
+    """It was interrupted twice: when its parent was told to end, and again when that had come about, a moment later on a
+    busy machine. What it did in the end was cut short."""
+
+    @umbel.remote
+    def child() -> None:
+        try:
+            (tmp_path / "begun").touch()
+            time.sleep(1000)
+        finally:
+            (tmp_path / "cleans").touch()
+            drivers.wait_until((tmp_path / "go on").exists)
+            (tmp_path / "is clean").touch()
+
+    @umbel.remote
+    def parent() -> None:
+        signal.pthread_sigmask(signal.SIG_BLOCK, {signal.SIGINT})  # it is interrupted late
+        ref = child.remote()
+        drivers.wait_until((tmp_path / "cleans").exists)
+        signal.pthread_sigmask(signal.SIG_UNBLOCK, {signal.SIGINT})
+        umbel.get(ref)
+
+    ref = parent.remote()
+    drivers.wait_until((tmp_path / "begun").exists)
+    umbel.cancel(ref)
+    with pytest.raises(CANCELLED):
+        umbel.get(ref, timeout=60)
+    drivers.pause(0.1)  # whatever the parent has sent the child is there
+    (tmp_path / "go on").touch()
+    drivers.wait_until((tmp_path / "is clean").exists)
+    drivers.wait_until(cpus_are_free)
+
+
 def test_dependents_of_a_cancelled_task_fail_too() -> None:
     first = sleep.remote(1000)
     second = double.remote(first)

@@ -261,7 +261,7 @@ class Worker:
             self._cancel = None
             if job.is_cancelled_with_children:  # some were submitted between the request and the interruption
                 with self.engine.lock:
-                    self.cancel_children(job, job.interrupted_at_seq)
+                    self.cancel_children(job, job.interrupted_at_seq, is_again=False)
             context.current_task.reset(token)
             job.context = None  # which knows the job; what belongs to the task ends with it, and here
         if template.max_calls:
@@ -443,11 +443,12 @@ class Worker:
         signal.pthread_kill(self._main_thread, signal.SIGINT)
         self.engine.reactor.poke()  # to try again, should it find our own code running
 
-    def cancel_children(self, parent: execute.Execution, until_seq: int) -> None:
-        """Cancel the tasks this one has submitted up to a sequence number. Lock held."""
+    def cancel_children(self, parent: execute.Execution, until_seq: int, *, is_again: bool = True) -> None:
+        """Cancel the tasks this one has submitted up to a sequence number. is_again: those too that have been, and may be
+        cleaning up, which another interruption cuts short. Lock held."""
         book = self.engine.tasks
         for task in list(book.unfinished.values()):
-            if task.parent is parent and task.seq <= until_seq:
+            if task.parent is parent and task.seq <= until_seq and (is_again or not task.is_cancelled):
                 book.cancel(task, force=False, recursive=True)
 
     def _on_consumed(self, link: links.Link, message: tuple[Any, ...]) -> None:
