@@ -369,24 +369,25 @@ def test_cancel_reaches_the_children_unless_told_not_to(tmp_path: pathlib.Path) 
     drivers.wait_until((tmp_path / "child-done").exists)
 
 
+@umbel.remote
+def clean_up_in_the_end(directory: pathlib.Path) -> None:
+    try:
+        (directory / "begun").touch()
+        time.sleep(1000)
+    finally:
+        (directory / "cleans").touch()
+        drivers.wait_until((directory / "go on").exists)
+        (directory / "is clean").touch()
+
+
 def test_child_of_a_cancelled_task_may_clean_up(tmp_path: pathlib.Path) -> None:
     """It was interrupted twice: when its parent was told to end, and again when that had come about, a moment later on a
     busy machine. What it did in the end was cut short."""
 
     @umbel.remote
-    def child() -> None:
-        try:
-            (tmp_path / "begun").touch()
-            time.sleep(1000)
-        finally:
-            (tmp_path / "cleans").touch()
-            drivers.wait_until((tmp_path / "go on").exists)
-            (tmp_path / "is clean").touch()
-
-    @umbel.remote
     def parent() -> None:
         signal.pthread_sigmask(signal.SIG_BLOCK, {signal.SIGINT})  # it is interrupted late
-        ref = child.remote()
+        ref = clean_up_in_the_end.remote(tmp_path)
         drivers.wait_until((tmp_path / "cleans").exists)
         signal.pthread_sigmask(signal.SIG_UNBLOCK, {signal.SIGINT})
         umbel.get(ref)
@@ -399,6 +400,27 @@ def test_child_of_a_cancelled_task_may_clean_up(tmp_path: pathlib.Path) -> None:
     drivers.pause(0.1)  # whatever the parent has sent the child is there
     (tmp_path / "go on").touch()
     drivers.wait_until((tmp_path / "is clean").exists)
+    drivers.wait_until(cpus_are_free)
+
+
+def test_cancelled_task_whose_submitter_dies_may_clean_up(tmp_path: pathlib.Path) -> None:
+    """It was interrupted for each of the two."""
+
+    @umbel.remote
+    def parent() -> None:
+        (tmp_path / "pid").write_text(str(os.getpid()))
+        umbel.get(clean_up_in_the_end.remote(tmp_path))
+
+    ref = parent.remote()
+    drivers.wait_until((tmp_path / "begun").exists)
+    umbel.cancel(ref)
+    drivers.wait_until((tmp_path / "cleans").exists)
+    drivers.kill(int((tmp_path / "pid").read_text()))
+    drivers.pause(0.2)  # the child's worker has heard of it
+    (tmp_path / "go on").touch()
+    drivers.wait_until((tmp_path / "is clean").exists)
+    with pytest.raises(CANCELLED):
+        umbel.get(ref, timeout=10)
     drivers.wait_until(cpus_are_free)
 
 

@@ -431,11 +431,13 @@ class Worker:
             os._exit(1)
         self._interrupt(job, is_recursive=is_recursive)
 
-    def _interrupt(self, job: execute.Execution, *, is_recursive: bool = True) -> None:
-        """Cancel the running task. Lock held."""
+    def _interrupt(self, job: execute.Execution, *, is_recursive: bool = True, is_again: bool = True) -> None:
+        """Cancel the running task. is_again: even if it has been; see `cancel_children`. Lock held."""
         if is_recursive:
             job.is_cancelled_with_children = True
-            self.cancel_children(job, self.engine.tasks.last_seq)
+            self.cancel_children(job, self.engine.tasks.last_seq, is_again=is_again)
+        if job.is_cancelled and not is_again:
+            return
         job.is_cancelled = True
         if job.context is not None:
             job.context.is_canceled = True
@@ -547,7 +549,7 @@ class Worker:
                 self._queue.remove(job)
         running = self._running
         if running is not None and running.link is link and not running.template.method:
-            self._interrupt(running)
+            self._interrupt(running, is_again=False)
 
     def _agent_gone(self) -> None:
         os._exit(1)
