@@ -61,6 +61,54 @@ def test_running_task_is_interrupted(tmp_path: pathlib.Path) -> None:
     drivers.wait_until(cpus_are_free)
 
 
+def test_cancellation_that_is_raised_where_python_ignores_it_is_raised_again(tmp_path: pathlib.Path) -> None:
+    """The task went on for ever, and its result never came."""
+
+    class Dying:
+        def __del__(self) -> None:
+            (tmp_path / "dies").touch()
+            time.sleep(1000)
+
+    @umbel.remote
+    def leave_something() -> None:
+        Dying()
+        time.sleep(1000)
+
+    ref = leave_something.remote()
+    drivers.wait_until((tmp_path / "dies").exists)
+    umbel.cancel(ref)
+    with pytest.raises(CANCELLED):
+        umbel.get(ref, timeout=10)
+    drivers.wait_until(cpus_are_free)
+
+
+def test_worker_survives_a_cancellation_while_its_task_s_error_is_pickled(tmp_path: pathlib.Path) -> None:
+    """The interruption that waited for the next call of the runtime was raised where nobody expected it, and ended it."""
+
+    class SlowError(Exception):
+        def __reduce__(self) -> tuple[Any, ...]:
+            (tmp_path / "pickles").touch()
+            drivers.wait_until((tmp_path / "go on").exists)
+            umbel.put(1)
+            return Exception, ("slow",)
+
+    @umbel.remote(max_retries=0)
+    def fail() -> None:
+        (tmp_path / "pid").write_text(str(os.getpid()))
+        raise SlowError
+
+    ref = fail.remote()
+    drivers.wait_until((tmp_path / "pickles").exists)
+    umbel.cancel(ref)
+    drivers.pause(0.1)  # the request is there, and has found what may not be interrupted
+    (tmp_path / "go on").touch()
+    with pytest.raises(CANCELLED):
+        umbel.get(ref, timeout=10)
+    pid = int((tmp_path / "pid").read_text())
+    drivers.wait_until(lambda: drivers.is_idle(pid))
+    assert drivers.is_running(pid)
+
+
 class _Slow:
     """What takes until there is a file to be unpickled."""
 
@@ -95,6 +143,34 @@ def test_task_that_is_cancelled_while_its_function_is_loaded_does_not_go_on(
     (tmp_path / "go on").touch()
     with pytest.raises(CANCELLED):
         umbel.get(ref, timeout=20)
+    drivers.wait_until(cpus_are_free)
+
+
+def test_task_whose_submitter_dies_while_its_function_is_loaded_is_interrupted(tmp_path: pathlib.Path) -> None:
+    """Nothing ran that could be told so. The task went on, until its worker was killed with all that it had."""
+
+    @umbel.remote(max_retries=0)
+    def parent() -> None:
+        slow = _Slow(str(tmp_path))
+
+        @umbel.remote
+        def child(_slow: Any = slow) -> None:
+            try:
+                time.sleep(1000)
+            finally:
+                (tmp_path / "interrupted").touch()
+
+        (tmp_path / "pid").write_text(str(os.getpid()))
+        umbel.get(child.remote())
+
+    ref = parent.remote()
+    drivers.wait_until((tmp_path / "loads").exists)
+    drivers.kill(int((tmp_path / "pid").read_text()))
+    with pytest.raises(exceptions.WorkerCrashedError):
+        umbel.get(ref, timeout=10)
+    drivers.pause(0.1)  # the child's worker has heard of it too
+    (tmp_path / "go on").touch()
+    drivers.wait_until((tmp_path / "interrupted").exists)
     drivers.wait_until(cpus_are_free)
 
 
