@@ -61,6 +61,54 @@ def test_running_task_is_interrupted(tmp_path: pathlib.Path) -> None:
     drivers.wait_until(cpus_are_free)
 
 
+def test_cancellation_that_is_raised_where_python_ignores_it_is_raised_again(tmp_path: pathlib.Path) -> None:
+    """The task went on for ever, and its result never came."""
+
+    class Dying:
+        def __del__(self) -> None:
+            (tmp_path / "dies").touch()
+            time.sleep(1000)
+
+    @umbel.remote
+    def leave_something() -> None:
+        Dying()
+        time.sleep(1000)
+
+    ref = leave_something.remote()
+    drivers.wait_until((tmp_path / "dies").exists)
+    umbel.cancel(ref)
+    with pytest.raises(CANCELLED):
+        umbel.get(ref, timeout=10)
+    drivers.wait_until(cpus_are_free)
+
+
+def test_worker_survives_a_cancellation_while_its_task_s_error_is_pickled(tmp_path: pathlib.Path) -> None:
+    """The interruption that waited for the next call of the runtime was raised where nobody expected it, and ended it."""
+
+    class SlowError(Exception):
+        def __reduce__(self) -> tuple[Any, ...]:
+            (tmp_path / "pickles").touch()
+            drivers.wait_until((tmp_path / "go on").exists)
+            umbel.put(1)
+            return Exception, ("slow",)
+
+    @umbel.remote(max_retries=0)
+    def fail() -> None:
+        (tmp_path / "pid").write_text(str(os.getpid()))
+        raise SlowError
+
+    ref = fail.remote()
+    drivers.wait_until((tmp_path / "pickles").exists)
+    umbel.cancel(ref)
+    drivers.pause(0.1)  # the request is there, and has found what may not be interrupted
+    (tmp_path / "go on").touch()
+    with pytest.raises(CANCELLED):
+        umbel.get(ref, timeout=10)
+    pid = int((tmp_path / "pid").read_text())
+    drivers.wait_until(lambda: drivers.is_idle(pid))
+    assert drivers.is_running(pid)
+
+
 class _Slow:
     """What takes until there is a file to be unpickled."""
 
@@ -95,6 +143,34 @@ def test_task_that_is_cancelled_while_its_function_is_loaded_does_not_go_on(
     (tmp_path / "go on").touch()
     with pytest.raises(CANCELLED):
         umbel.get(ref, timeout=20)
+    drivers.wait_until(cpus_are_free)
+
+
+def test_task_whose_submitter_dies_while_its_function_is_loaded_is_interrupted(tmp_path: pathlib.Path) -> None:
+    """Nothing ran that could be told so. The task went on, until its worker was killed with all that it had."""
+
+    @umbel.remote(max_retries=0)
+    def parent() -> None:
+        slow = _Slow(str(tmp_path))
+
+        @umbel.remote
+        def child(_slow: Any = slow) -> None:
+            try:
+                time.sleep(1000)
+            finally:
+                (tmp_path / "interrupted").touch()
+
+        (tmp_path / "pid").write_text(str(os.getpid()))
+        umbel.get(child.remote())
+
+    ref = parent.remote()
+    drivers.wait_until((tmp_path / "loads").exists)
+    drivers.kill(int((tmp_path / "pid").read_text()))
+    with pytest.raises(exceptions.WorkerCrashedError):
+        umbel.get(ref, timeout=10)
+    drivers.pause(0.1)  # the child's worker has heard of it too
+    (tmp_path / "go on").touch()
+    drivers.wait_until((tmp_path / "interrupted").exists)
     drivers.wait_until(cpus_are_free)
 
 
@@ -367,6 +443,61 @@ def test_cancel_reaches_the_children_unless_told_not_to(tmp_path: pathlib.Path) 
     with pytest.raises(CANCELLED):
         umbel.get(ref, timeout=10)
     drivers.wait_until((tmp_path / "child-done").exists)
+
+
+@umbel.remote
+def clean_up_in_the_end(directory: pathlib.Path) -> None:
+    try:
+        (directory / "begun").touch()
+        time.sleep(1000)
+    finally:
+        (directory / "cleans").touch()
+        drivers.wait_until((directory / "go on").exists)
+        (directory / "is clean").touch()
+
+
+def test_child_of_a_cancelled_task_may_clean_up(tmp_path: pathlib.Path) -> None:
+    """It was interrupted twice: when its parent was told to end, and again when that had come about, a moment later on a
+    busy machine. What it did in the end was cut short."""
+
+    @umbel.remote
+    def parent() -> None:
+        signal.pthread_sigmask(signal.SIG_BLOCK, {signal.SIGINT})  # it is interrupted late
+        ref = clean_up_in_the_end.remote(tmp_path)
+        drivers.wait_until((tmp_path / "cleans").exists)
+        signal.pthread_sigmask(signal.SIG_UNBLOCK, {signal.SIGINT})
+        umbel.get(ref)
+
+    ref = parent.remote()
+    drivers.wait_until((tmp_path / "begun").exists)
+    umbel.cancel(ref)
+    with pytest.raises(CANCELLED):
+        umbel.get(ref, timeout=60)
+    drivers.pause(0.1)  # whatever the parent has sent the child is there
+    (tmp_path / "go on").touch()
+    drivers.wait_until((tmp_path / "is clean").exists)
+    drivers.wait_until(cpus_are_free)
+
+
+def test_cancelled_task_whose_submitter_dies_may_clean_up(tmp_path: pathlib.Path) -> None:
+    """It was interrupted for each of the two."""
+
+    @umbel.remote
+    def parent() -> None:
+        (tmp_path / "pid").write_text(str(os.getpid()))
+        umbel.get(clean_up_in_the_end.remote(tmp_path))
+
+    ref = parent.remote()
+    drivers.wait_until((tmp_path / "begun").exists)
+    umbel.cancel(ref)
+    drivers.wait_until((tmp_path / "cleans").exists)
+    drivers.kill(int((tmp_path / "pid").read_text()))
+    drivers.pause(0.2)  # the child's worker has heard of it
+    (tmp_path / "go on").touch()
+    drivers.wait_until((tmp_path / "is clean").exists)
+    with pytest.raises(CANCELLED):
+        umbel.get(ref, timeout=10)
+    drivers.wait_until(cpus_are_free)
 
 
 def test_dependents_of_a_cancelled_task_fail_too() -> None:

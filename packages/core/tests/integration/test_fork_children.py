@@ -204,6 +204,50 @@ def test_child_of_a_worker_that_lives_on_keeps_nobody_waiting() -> None:
         driver.expect_nothing_left()
 
 
+def test_child_that_an_owner_has_forked_does_not_hide_its_death() -> None:
+    """Who borrows from it knows of its death by the end of their connection, of which the child has a copy."""
+    drivers.run("""
+        import os, signal, time, umbel
+
+        umbel.init(num_cpus=2)
+
+        @umbel.remote(num_cpus=0)
+        class Owner:
+            def begin(self):
+                self.pending = umbel.remote(num_cpus=0)(lambda: time.sleep(1000)).remote()
+                return [self.pending]
+
+            def fork(self):
+                child = os.fork()
+                if not child:
+                    signal.pause()
+                return child
+
+        @umbel.remote(num_cpus=0, max_concurrency=2)
+        class Borrower:
+            def hold(self, refs):
+                self.refs = refs
+                return umbel.wait(refs, timeout=0)[0]
+
+            def get(self):
+                umbel.get(self.refs)
+
+        owner, borrower = Owner.remote(), Borrower.remote()
+        begun = owner.begin.remote()
+        assert umbel.get(borrower.hold.remote(begun)) == []  # so that it is connected to the owner
+        child = umbel.get(owner.fork.remote())
+        try:
+            waiting = borrower.get.remote()
+            umbel.kill(owner)
+            try:
+                umbel.get(waiting, timeout=20)
+            except umbel.exceptions.OwnerDiedError:
+                pass
+        finally:
+            os.kill(child, signal.SIGKILL)
+    """)
+
+
 def test_views_in_a_forked_child_stay_readable() -> None:
     pytest.importorskip("numpy")
     drivers.run("""

@@ -385,7 +385,7 @@ def test_mapped_segments_hold_no_descriptors(store: SharedMemoryStore, reader: S
     for _ in range(50):
         name = put(store, bytes(PAGE))
         views += [store.open(name, PAGE), reader.open(name, PAGE)]
-    assert len(os.listdir("/proc/self/fd")) == before
+    assert len(os.listdir("/proc/self/fd")) <= before  # less where a collection closes what tests before this one left
 
 
 # Views

@@ -322,6 +322,7 @@ class Reactor:
     def forked(self) -> None:
         """In a forked child: there is no background thread, and what wakes the poller would wake the parent's."""
         self._is_closed = True
+        self.poller.forked()
         self._is_background_leading = self._is_asleep = self._is_parked = False
         self._thread = 0
         self._ended = threading.Lock()

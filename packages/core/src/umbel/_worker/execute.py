@@ -458,15 +458,21 @@ class Executor:
             tracebacks.drop(error)  # likewise
             name = job.template.name
             return exceptions.dump_failed_input(error.blob, name, task_id=task_id(job), actor_id=actor_id)
-        wrapped = exceptions.UmbelTaskError.from_exception(
-            error,
-            job.template.name,
-            pid=os.getpid(),
-            task_id=running.task_id if running is not None else None,
-            actor_id=actor_id,
-        )
-        tracebacks.drop(error)
-        return exceptions.dump_error(wrapped)
+        try:
+            wrapped = exceptions.UmbelTaskError.from_exception(
+                error,
+                job.template.name,
+                pid=os.getpid(),
+                task_id=running.task_id if running is not None else None,
+                actor_id=actor_id,
+            )
+            tracebacks.drop(error)
+            return exceptions.dump_error(wrapped)
+        except KeyboardInterrupt as interrupt:  # pickling runs the error's own code, which may call us
+            tracebacks.drop(error)
+            if not job.is_cancelled:
+                raise
+            return self.error_blob(job, interrupt)
 
     def reply(self, job: Execution, message: tuple[Any, ...], lent: list[bytes], started: float) -> None:
         """Send the answer, once the borrows it brings with it are known to the owners. `lent`: see `lend`."""

@@ -7,6 +7,7 @@ answers for it while it is busy: hands back tasks that have not started, cancels
 
 from __future__ import annotations
 
+import functools
 import mmap
 import os
 import signal
@@ -15,6 +16,7 @@ import sys
 import threading
 import time
 from collections import deque
+from collections.abc import Callable
 from types import CodeType
 from typing import Any, NoReturn
 
@@ -24,7 +26,7 @@ from umbel._client import answers, context, current, interrupts, links, native, 
 from umbel._objects import serialization
 from umbel._transport import reactor
 from umbel._wire import messages
-from umbel._worker import actor, execute, output
+from umbel._worker import actor, execute, output, queued
 
 FUNCTIONS_MAX = 2_000  # functions kept unpickled; a driver that defines more in a loop has them unpickled again
 TURNS_MIN = 8  # somebody gives us one thing at a time; a new actor that gets its first calls is no case of it
@@ -51,7 +53,9 @@ def main(config: dict[str, Any]) -> None:
         from umbel._worker import setup_hook
 
         setup_hook.call(hook, f"{config['session_dir']}/{config['id']}.failed")
-    Worker(config).run()
+    worker = Worker(config)
+    sys.unraisablehook = functools.partial(worker.ignored, sys.unraisablehook)
+    worker.run()
 
 
 class Worker:
@@ -69,7 +73,8 @@ class Worker:
         self._method_before: execute.Template | None = None
         self._running_before: execute.Execution | None = None  # when housekeeping looked last
         self._cancel: execute.Execution | None = None
-        self._early_cancels: list[tuple[links.Link, int, bool, bool]] = []  # neither queued nor running then
+        # Of what was neither queued nor running then. No number: of whatever it was, its submitter has died.
+        self._early_cancels: list[tuple[links.Link, int | None, bool, bool]] = []
         self._is_blocked = False
         self.is_creating = False  # an actor, from the agent's order until its constructor is done
         self._is_unwanted = False  # and it shall end then
@@ -261,7 +266,7 @@ class Worker:
             self._cancel = None
             if job.is_cancelled_with_children:  # some were submitted between the request and the interruption
                 with self.engine.lock:
-                    self.cancel_children(job, job.interrupted_at_seq)
+                    self.cancel_children(job, job.interrupted_at_seq, is_again=False)
             context.current_task.reset(token)
             job.context = None  # which knows the job; what belongs to the task ends with it, and here
         if template.max_calls:
@@ -382,24 +387,13 @@ class Worker:
 
     def _hand_back(self, link: links.Link, count: int, *, is_blocked: bool) -> None:
         """Give back up to `count` unstarted tasks of this owner, the last ones first."""
-        kept: list[Any] = []
-        taken: list[int] = []
-        while self._queue and len(taken) < count:
-            job = self._queue.pop()
-            if type(job) is execute.Execution and job.link is link and not job.template.method:
-                taken.append(job.seq)
-            else:
-                kept.append(job)
-        self._queue.extend(reversed(kept))
-        taken.reverse()
-        link.post((messages.UNSTARTED, taken, is_blocked))
+        link.post((messages.UNSTARTED, queued.take_back(self._queue, link, count), is_blocked))
         self.engine.mark_dirty(link)
 
     def _on_cancel(self, link: links.Link, message: tuple[Any, ...]) -> None:
         _, seq, is_forced, is_recursive = message
-        for job in self._queue:
-            if type(job) is execute.Execution and job.seq == seq and job.link is link:
-                self._queue.remove(job)
+        for waiting in queued.of(self._queue, link):
+            if waiting.seq == seq and queued.withdraw(self._queue, waiting):
                 link.post((messages.CANCELLED, seq))
                 self.engine.mark_dirty(link)
                 return
@@ -421,7 +415,11 @@ class Worker:
                 job = self._running
                 if job is None and self._idle is None:
                     self._early_cancels.append((link, seq, is_forced, is_recursive))
-                elif job is not None and job.seq == seq and job.link is link:
+                elif job is None or job.link is not link:
+                    continue
+                elif seq is None:
+                    self._interrupt(job, is_again=False)
+                elif job.seq == seq:
                     self._cancel_running(job, is_forced=is_forced, is_recursive=is_recursive)
 
     def _cancel_running(self, job: execute.Execution, *, is_forced: bool, is_recursive: bool) -> None:
@@ -431,11 +429,13 @@ class Worker:
             os._exit(1)
         self._interrupt(job, is_recursive=is_recursive)
 
-    def _interrupt(self, job: execute.Execution, *, is_recursive: bool = True) -> None:
-        """Cancel the running task. Lock held."""
+    def _interrupt(self, job: execute.Execution, *, is_recursive: bool = True, is_again: bool = True) -> None:
+        """Cancel the running task. is_again: even if it has been; see `cancel_children`. Lock held."""
         if is_recursive:
             job.is_cancelled_with_children = True
-            self.cancel_children(job, self.engine.tasks.last_seq)
+            self.cancel_children(job, self.engine.tasks.last_seq, is_again=is_again)
+        if job.is_cancelled and not is_again:
+            return
         job.is_cancelled = True
         if job.context is not None:
             job.context.is_canceled = True
@@ -443,11 +443,12 @@ class Worker:
         signal.pthread_kill(self._main_thread, signal.SIGINT)
         self.engine.reactor.poke()  # to try again, should it find our own code running
 
-    def cancel_children(self, parent: execute.Execution, until_seq: int) -> None:
-        """Cancel the tasks this one has submitted up to a sequence number. Lock held."""
+    def cancel_children(self, parent: execute.Execution, until_seq: int, *, is_again: bool = True) -> None:
+        """Cancel the tasks this one has submitted up to a sequence number. is_again: those too that have been, and may be
+        cleaning up, which another interruption cuts short. Lock held."""
         book = self.engine.tasks
         for task in list(book.unfinished.values()):
-            if task.parent is parent and task.seq <= until_seq:
+            if task.parent is parent and task.seq <= until_seq and (is_again or not task.is_cancelled):
                 book.cancel(task, force=False, recursive=True)
 
     def _on_consumed(self, link: links.Link, message: tuple[Any, ...]) -> None:
@@ -541,12 +542,16 @@ class Worker:
 
     def _submitter_gone(self, link: links.Link) -> None:
         """The process that submitted tasks died: forget those that wait, interrupt the one that runs. Lock held."""
-        for job in [j for j in self._queue if type(j) is execute.Execution and j.link is link]:
+        for job in queued.of(self._queue, link):
             if not job.template.method:
-                self._queue.remove(job)
+                queued.withdraw(self._queue, job)
         running = self._running
-        if running is not None and running.link is link and not running.template.method:
-            self._interrupt(running)
+        if running is not None:
+            if running.link is link and not running.template.method:
+                self._interrupt(running, is_again=False)
+        elif self._idle is None and self.host is None and not self.is_creating:  # as in `_on_cancel`
+            self._early_cancels.append((link, None, False, True))
+            self.engine.reactor.poke()
 
     def _agent_gone(self) -> None:
         os._exit(1)
@@ -584,6 +589,16 @@ class Worker:
         self._cancel = None
         job.interrupted_at_seq = self.engine.tasks.last_seq
         raise KeyboardInterrupt
+
+    def ignored(self, show: Callable[[Any], object], what: Any) -> None:
+        """Python has ignored an exception, as it does in `__del__`. A cancellation is raised again, elsewhere."""
+        job = self._running
+        is_cancelled = job is not None and job.is_cancelled and not job.template.method
+        if is_cancelled and what.exc_type is KeyboardInterrupt and threading.get_ident() == self._main_thread:
+            self._cancel = job
+            self.engine.reactor.poke()  # housekeeping sees to it
+        else:
+            show(what)
 
     def _take_cancel(self) -> bool:
         job, self._cancel = self._cancel, None

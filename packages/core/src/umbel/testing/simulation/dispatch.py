@@ -39,6 +39,8 @@ OPTIONS: Final[dict[str, dict[str, Any]]] = {
     "huge": {"num_cpus": 100},  # which no node has
 }
 _REASONS = ("retries_disabled", "max_attempts_exceeded", "borrowed", "ref_not_found")
+CANCEL_AFTER_MAX: Final = 30  # turns, in which something may begin to run
+CLEANING_MAX: Final = 10  # pauses of a task that was interrupted
 LARGE = bytes(400)  # a result that goes to the store
 
 Ref = refs.ObjectRef[Any]
@@ -70,12 +72,24 @@ class Noted:
         self.child_count = 0
         self.end = "return"
         self.is_returning_carried = False
-        self.is_cancelled = False
+        self.cancel_count = 0
+        self.interrupt_count = 0
         self.executions: list[tuple[Machine, str]] = []  # where it ran, and how far it came: begun, returned or raised
 
     def may_be_interrupted(self) -> bool:
         """Whether it was cancelled, by somebody or because nobody is left who wants it, or one that it works for was."""
-        return self.is_cancelled or self.owner.is_dead or (self.parent is not None and self.parent.may_be_interrupted())
+        return self.cancellations() > 0 or self.has_no_owner()
+
+    def is_running(self) -> bool:
+        return bool(self.executions) and self.executions[-1][1] == "begun"
+
+    def has_no_owner(self) -> bool:
+        """Whether nobody is left who wants it, or one that it works for."""
+        return self.owner.is_dead or (self.parent is not None and self.parent.has_no_owner())
+
+    def cancellations(self) -> int:
+        """How often somebody has cancelled it, or one that it works for."""
+        return self.cancel_count + (self.parent.cancellations() if self.parent is not None else 0)
 
     def value(self) -> Any:
         """What it returns."""
@@ -97,7 +111,7 @@ class DispatchWorld(RuntimeWorld):
         self.functions: dict[tuple[bytes, str], Any] = {}  # (process, kind) -> its remote function
         self.kinds = [kind for kind in OPTIONS if chance.happens(50)] or ["plain"]
         self.trouble_percent = chance.choose((0, 0, 10))
-        self.cancel_percent = chance.choose((0, 0, 30))
+        self.cancel_percent = chance.choose((0, 0, 70))
         self.pauses_max = chance.choose((1, 1, 4))
         self.loss_percent = chance.choose((0, 0, 10, 40))
         self.loss_count = 0
@@ -136,10 +150,13 @@ class DispatchWorld(RuntimeWorld):
             elif what == 4 and held:
                 ready, _ = driver.engine.wait(held, 1, 0.5 if self.chance.happens(50) else None, True)
                 self.note("%s: %d of %d are ready", driver.name, len(ready), len(held))
+            elif held and self.chance.happens(self.cancel_percent):
+                for _ in range(self.chance.below(CANCEL_AFTER_MAX)):
+                    driver.pause()
+                running = [ref for ref in held if self.by_ref[ref._id].is_running()]
+                self._cancel(driver, self.chance.choose(running or held))
             elif held and self.chance.happens(50):
                 del held[self.chance.below(len(held))]
-            elif held and self.chance.happens(self.cancel_percent):
-                self._cancel(driver, self.chance.choose(held))
         for ref in held:
             self._get(driver, [ref])
 
@@ -199,6 +216,7 @@ class DispatchWorld(RuntimeWorld):
                     self._get(process, [child])
         except KeyboardInterrupt:
             self.must(noted.may_be_interrupted(), "D6", "task %d is interrupted for no reason", number)
+            self._clean_up(process, noted)
             raise
         self.note("%s ends task %d by %s", process.name, number, noted.end)
         if noted.end == "crash" and not at:
@@ -209,6 +227,23 @@ class DispatchWorld(RuntimeWorld):
         if noted.end == "raise":
             raise Trouble(number)
         return [noted.value(), *carried] if noted.is_returning_carried else noted.value()
+
+    def _clean_up(self, process: Machine, noted: Noted) -> None:
+        """A task that was interrupted does something in the end, which takes a while."""
+        noted.interrupt_count += 1
+        try:
+            for _ in range(self.chance.below(CLEANING_MAX)):
+                process.pause()
+        except KeyboardInterrupt:
+            self._clean_up(process, noted)
+        limit = max(1, noted.cancellations())
+        self.must(
+            noted.interrupt_count <= limit,
+            "D10",
+            "task %d is interrupted %d times",
+            noted.number,
+            noted.interrupt_count,
+        )
 
     def _check_execution(self, process: Machine, noted: Noted, inputs: tuple[Any, ...]) -> None:
         """D5: it runs once, and again only when what ran before crashed or raised what may be tried again."""
@@ -295,7 +330,7 @@ class DispatchWorld(RuntimeWorld):
         noted = self.by_ref[ref._id]
         is_forced = self.chance.happens(30)
         self.note("%s cancels task %d%s", driver.name, noted.number, " by force" if is_forced else "")
-        noted.is_cancelled = True
+        noted.cancel_count += 1
         driver.engine.cancel(ref, force=is_forced, recursive=True)
 
     # What must hold

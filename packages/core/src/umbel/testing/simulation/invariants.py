@@ -22,6 +22,7 @@ INVARIANTS: Final[Mapping[str, str]] = {
     "D6": "every task ends once, as it should",
     "D7": "nothing is left of what has ended",
     "D8": "what was cancelled is not sent",
+    "D10": "who was interrupted may clean up",
     "A1": "whoever leaves is not used",
     "A2": "one user at a time",
     "A3": "no more given than there is",

@@ -17,7 +17,7 @@ from umbel.testing.simulation import planted, runner
 
 CHUNK_SEEDS = 250  # some seconds of work: no process is left alone with much in the end
 # Of several machines, those that get every so-many-th seed: with all of them 5,000 seeds would take two cores seven minutes.
-EVERY = {"shares": 5, "entitled": 5, "borrows": 5}
+EVERY = {"dispatch": 2, "shares": 5, "entitled": 5, "borrows": 5}
 
 
 def run_all(

@@ -8,6 +8,7 @@ from typing import Any, Final
 from umbel._client import memory_kills
 from umbel._objects import lineage
 from umbel._scheduling import dispatch
+from umbel._worker import main
 from umbel.testing.simulation.planted.defect import Planted, instead
 
 _lose_lease = dispatch.SchedulingClass.lose_lease
@@ -50,6 +51,12 @@ def _retry_for_ever(kills: memory_kills.MemoryKills, task: Any, worker: bytes, r
     _happened(kills, task, worker, {**report, "alone": False})
 
 
+def _cancel_again(worker: main.Worker, parent: Any, until_seq: int, *, is_again: bool = True) -> None:
+    """The children of a task are cancelled when it is told to end, and again when it ends."""
+    _cancel_children(worker, parent, until_seq)
+
+
+_cancel_children = main.Worker.cancel_children
 _happened = memory_kills.MemoryKills.happened
 
 
@@ -61,6 +68,7 @@ PLANTS: Final[Mapping[str, Planted]] = {
     "crash-charges-none": instead("dispatch", _CLASS, "lose_lease", _charge_none, "D5", "K6"),
     "hand-back-lost": instead("dispatch", _CLASS, "take_back", _lose_handed_back, "D", "list.remove"),
     "hand-back-kept": instead("dispatch", _CLASS, "take_back", _keep_too, "D", "R2"),
+    "cancelled-twice": instead("dispatch", main.Worker, "cancel_children", _cancel_again, "D10"),
     "lineage-kept": instead("dispatch", lineage.Lineage, "freed", lambda *_: None, "O9"),
     "demand-not-raised": instead("dispatch", memory_kills.MemoryKills, "_raise_demand", lambda *_: None, "K6"),
     "alone-again": instead("dispatch", memory_kills.MemoryKills, "happened", _retry_for_ever, "K6"),
