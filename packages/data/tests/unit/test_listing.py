@@ -5,7 +5,6 @@ from __future__ import annotations
 import os
 from pathlib import Path
 
-import fsspec
 import pyarrow as pa
 import pytest
 import reading
@@ -143,6 +142,7 @@ def test_files_come_in_a_random_order_that_the_seed_decides(tmp_path: Path) -> N
 
 
 def test_files_of_fsspec_are_read_by_uri_and_by_file_system() -> None:
+    fsspec = pytest.importorskip("fsspec")
     memory = fsspec.filesystem("memory")
     memory.pipe({"/listing/a.txt": b"one\n", "/listing/b.txt": b"two\n"})
     expected = [{"line": "one"}, {"line": "two"}]
@@ -175,6 +175,7 @@ def test_what_is_local_is_read_where_the_driver_is(tmp_path: Path) -> None:
 
 def test_object_stores_have_no_rename() -> None:
     assert filesystems.has_rename(fs.LocalFileSystem())
+    fsspec = pytest.importorskip("fsspec")
     assert filesystems.has_rename(filesystems.wrap(fsspec.filesystem("memory")))
     store = fs.S3FileSystem(region="eu-west-1", anonymous=True)
     assert not filesystems.has_rename(store)
