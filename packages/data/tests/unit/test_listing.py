@@ -161,10 +161,14 @@ def test_paths_are_taken_to_the_file_system_that_they_name(tmp_path: Path, monke
     assert filesystems.resolve(["local://a", "/b"]) == (local, [os.path.join(os.getcwd(), "a"), "/b"])
     with pytest.raises(ValueError, match=r"must be on one file system, got '/a' and 'memory://b'"):
         filesystems.resolve(["/a", "memory://b"])
-    with pytest.raises(ValueError, match="no file system is known for 'nonsense://a'"):
-        filesystems.resolve("nonsense://a")
     with pytest.raises(TypeError, match=r"must be one of pyarrow\.fs or of fsspec, got int"):
         filesystems.resolve("a", 3)
+
+
+def test_a_scheme_that_nobody_knows_is_named() -> None:
+    pytest.importorskip("fsspec")
+    with pytest.raises(ValueError, match="no file system is known for 'nonsense://a'"):
+        filesystems.resolve("nonsense://a")
 
 
 def test_what_is_local_is_read_where_the_driver_is(tmp_path: Path) -> None:
