@@ -77,12 +77,12 @@ def _check_no_write(plan: stages.Stage) -> None:
 
 
 def _raise(run: running.Run) -> None:
-    if run.error is None:
-        return
-    error, run.error = run.error, None
+    """To each consumer that comes to the end of a run that has failed, and each time that it does."""
+    error = run.error
     if isinstance(error, exceptions.UmbelTaskError):
         raise error.as_instanceof_cause()
-    raise error
+    if error is not None:
+        raise error.with_traceback(None)
 
 
 class Stream:
