@@ -23,6 +23,7 @@ class Plan:
         self.chance = chance
         self.functions: dict[stages.Stage, Callable[[Rows], Rows]] = {}
         self.source_rows: dict[stages.Stage, list[Rows]] = {}
+        self.joins: set[stages.Stage] = set()
         self.is_shared = False
         self._source_count = 0
         self._stage_count = 0
@@ -115,13 +116,18 @@ class Plan:
         inputs = (stage,)
         if not is_sort and chance.happens(40):
             inputs = (stage, self._source())
-        return stages.Exchange(
+        is_join = len(inputs) == 2 and chance.happens(70)
+        made = stages.Exchange(
             name=self._name("sort" if is_sort else "exchange"), inputs=inputs, partition=(_unused,) * len(inputs),
             reduce=_unused, partition_count=count, partition_bytes=ROW_BYTES * chance.choose((5, 30)),
             partition_count_max=4, sample=_unused if is_sort else None, boundaries=_unused if is_sort else None,
             bundle_bytes=ROW_BYTES * chance.choose((5, 30)), block_bytes=BLOCK_ROWS_MAX * ROW_BYTES,
-            can_repeat=chance.happens(50),
+            can_repeat=chance.happens(50), broadcast=1 if is_join and chance.happens(70) else None,
+            broadcast_bytes=ROW_BYTES * chance.choose((10, 1_000)),
         )  # fmt: skip
+        if is_join:
+            self.joins.add(made)
+        return made
 
     def result(self, counts: dict[str, int], stage: stages.Stage | None = None) -> Rows | None:
         """All rows in order; None if it must fail. counts: of exchanges' partitions, by name."""
@@ -146,13 +152,26 @@ class Plan:
             everything = [row for some in rows for row in some]
             if stage.sample is not None:
                 return sorted(everything)
-            count = counts.get(stage.name, 1)
+            count = counts.get(stage.name, 1) or 1
+            if stage in self.joins:
+                return [row for at in range(count) for row in matched(*rows) if key(row) % count == at]
             return [row for at in range(count) for row in sorted(everything) if row % count == at]
         return rows[0]
 
 
 def metadata(rows: Sequence[int]) -> stages.Metadata:
     return stages.Metadata(len(rows), len(rows) * ROW_BYTES)
+
+
+def key(row: int) -> int:
+    """What a join compares."""
+    return row % 7
+
+
+def matched(left: Rows, right: Rows) -> Rows:
+    """The rows that have their like on the right."""
+    keys = {key(row) for row in right}
+    return [row for row in left if key(row) in keys]
 
 
 def zipped(pair: Sequence[int]) -> int:

@@ -263,6 +263,42 @@ def test_boundaries_are_made_from_samples_of_all_before_anything_is_divided() ->
     assert dividing.kind == events.PARTITION
 
 
+def join(**options: Any) -> stages.Exchange:
+    inputs = (read(3), read(1))
+    return stages.Exchange(
+        name="join", inputs=inputs, partition=(nothing,) * 2, reduce=nothing, broadcast=1, bundle_bytes=10, **options
+    )
+
+
+def test_small_side_of_a_join_goes_to_every_task_and_the_other_is_not_divided() -> None:
+    told = Told(join(), cpus=9.0)
+    assert [one.stage for one in of(StartTask, told.began)] == [1, 0, 0, 0]  # the small side first
+    told.made(1)
+    assert of(StartTask, told.made(2)) == []
+    (first,) = of(StartTask, told.ended(1))
+    told.ended(2)
+    (second,) = of(StartTask, told.made(3))
+    assert [(one.kind, one.number, one.partition_count) for one in (first, second)] == [
+        (events.REDUCE, 0, 0),
+        (events.REDUCE, 1, 0),
+    ]
+    assert [[[piece.block for piece in some] for some in one.pieces] for one in (first, second)] == [
+        [[2], [1]],
+        [[3], [1]],
+    ]
+    for task in (3, 4, first.task):
+        told.ended(task)
+    assert of(Release, told.ended(second.task)) == [Release(3), Release(1)]
+
+
+def test_side_that_is_not_small_is_divided() -> None:
+    told = Told(join(broadcast_bytes=9, partition_bytes=20), cpus=9.0)
+    for task in range(1, 5):
+        told.made(task)
+    started = [command for task in range(1, 5) for command in of(StartTask, told.ended(task))]
+    assert {(one.kind, one.partition_count) for one in started} == {(events.PARTITION, 2)}
+
+
 def test_zip_takes_equally_many_rows_and_fails_where_there_are_not() -> None:
     first, second = read(1), read(1)
     plan = stages.Zip(inputs=(first, second), combine=nothing)

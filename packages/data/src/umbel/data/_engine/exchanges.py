@@ -1,7 +1,7 @@
 """An exchange as it runs: how many partitions, who divides, who puts together.
 
 What comes in is kept until the number of partitions is known, then divided, and when all of it is, put together partition
-by partition. With one partition nothing is divided.
+by partition. With one partition nothing is divided, nor where one input is small enough to be given to all.
 """
 
 from __future__ import annotations
@@ -32,6 +32,10 @@ class ExchangeRun(runs.Run):
         self._made: dict[int, list[Piece]] = {}  # of a partition task that has not ended
         self._next_partition = 0
         self._dividing = 0  # tasks that have not ended
+        self._whole: int | None = (
+            stage.broadcast if stage.partition_count is None else None
+        )  # an input that may go to all
+        self.is_broadcast = False  # it does
 
     # What is known
 
@@ -47,6 +51,11 @@ class ExchangeRun(runs.Run):
         return self._has_boundaries or self.stage.boundaries is None
 
     def advance(self) -> None:
+        if self._whole is not None and not self.is_broadcast and not self._decided_whole():
+            return
+        if self.is_broadcast:
+            self._let_go_of_whole()
+            return
         if self.count is None:
             self.count = self._decided()
         if self.count is None or self.count == 1 or self.stage.sample is None:
@@ -55,6 +64,30 @@ class ExchangeRun(runs.Run):
             self._to_sample.extend(self.edges[0].pieces)
             if not self._to_sample:
                 self._ask()
+
+    def _decided_whole(self) -> bool:
+        """Whether it is known if one input goes to all tasks."""
+        if self._whole is None or not self.edges[self._whole].is_complete:
+            return False
+        self.is_broadcast = self.edges[self._whole].received_bytes <= self.stage.broadcast_bytes
+        if not self.is_broadcast:
+            self._whole = None
+        return True
+
+    def _let_go_of_whole(self) -> None:
+        """Of what every task was given, when there are no more tasks."""
+        if self._whole is not None and self._is_spent():
+            edge, ledger = self.edges[self._whole], self.services.ledger
+            while edge.pieces:
+                piece = edge.pop()
+                ledger.unpark(piece)
+                ledger.let_go([piece])
+
+    def _is_spent(self) -> bool:
+        """Of a broadcast: all of the other input has gone through tasks that have ended."""
+        others = [edge for number, edge in enumerate(self.edges) if number != self._whole]
+        is_through = all(edge.is_complete and not edge.pieces for edge in others) and self._next_partition > 0
+        return is_through and not self.tasks and not self.again
 
     def _decided(self) -> int | None:
         """The number of partitions, if it can be told."""
@@ -74,6 +107,8 @@ class ExchangeRun(runs.Run):
     # Tasks
 
     def peek(self, free_count: int, slot_count: int) -> runs.Plan | None:
+        if self._whole is not None:
+            return self._peek_broadcast() if self.is_broadcast else None
         if self._to_sample:
             count, _ = runs.bundled(self._to_sample, self.stage.bundle_bytes, None)
             pieces = tuple(self._to_sample[at] for at in range(count))
@@ -85,6 +120,18 @@ class ExchangeRun(runs.Run):
                     pieces = tuple(edge.pieces[at] for at in range(count))
                     return runs.Plan(events.PARTITION, number, (pieces,), runs.total_bytes(pieces), self.count or 0)
         return self._peek_reduce()
+
+    def _peek_broadcast(self) -> runs.Plan | None:
+        pieces: list[tuple[Piece, ...]] = []
+        for number, edge in enumerate(self.edges):
+            count, is_full = len(edge.pieces), True
+            if number != self._whole:
+                count, is_full = runs.bundled(edge.pieces, self.stage.bundle_bytes, None)
+                is_due = count and (is_full or edge.is_complete)
+                if not is_due and not (edge.is_complete and not self._next_partition):  # of nothing there is one task
+                    return None
+            pieces.append(tuple(edge.pieces[at] for at in range(count)))
+        return runs.Plan(events.REDUCE, self._next_partition, tuple(pieces), sum(map(runs.total_bytes, pieces)))
 
     def _peek_reduce(self) -> runs.Plan | None:
         if self.count is None or self._next_partition >= self.count or not self._is_divided():
@@ -123,8 +170,15 @@ class ExchangeRun(runs.Run):
         ledger = self.services.ledger
         self._next_partition += 1
         for number, pieces in enumerate(plan.pieces):
+            if number == self._whole:
+                ledger.need(pieces)
+                continue
             for piece in pieces:
                 ledger.unpark(piece)
+            if self.is_broadcast:
+                for _ in pieces:
+                    self.edges[number].pop()
+                continue
             if self.count == 1:
                 for _ in pieces:
                     self.edges[number].pop()
@@ -175,16 +229,28 @@ class ExchangeRun(runs.Run):
     def boundaries_made(self) -> None:
         self._has_boundaries = True
 
+    def input_order(self) -> list[int]:
+        return sorted(range(len(self.edges)), key=lambda number: (number != self._whole, number))
+
+    def needed_edges(self) -> list[int]:
+        return [number for number in self.input_order() if not self.edges[number].is_complete][:1]
+
     def ready_count(self) -> int:
+        if self.is_broadcast:
+            return max(len(edge.pieces) for number, edge in enumerate(self.edges) if number != self._whole)
         if self.count is not None and self._is_divided():
             return self.count - self._next_partition
         return sum(len(edge.pieces) for edge in self.edges) if self._divides else len(self._to_sample)
 
     def is_exhausted(self) -> bool:
+        if self._whole is not None:
+            return self.is_broadcast and self._is_spent()
         is_idle = not self.tasks and not self.again
         return is_idle and self.count is not None and self._next_partition >= self.count and self._is_gathered
 
     def progress(self) -> float:
+        if self._whole is not None:
+            return min(self.services.progress(edge) for edge in self.edges)
         if self.count is None or self.count < 1:
             return 0.0
         return max(0.0, (self._next_partition - len(self.tasks)) / self.count)
