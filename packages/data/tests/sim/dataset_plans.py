@@ -23,7 +23,9 @@ class Plan:
         self.chance = chance
         self.functions: dict[stages.Stage, Callable[[Rows], Rows]] = {}
         self.source_rows: dict[stages.Stage, list[Rows]] = {}
-        self.joins: set[stages.Stage] = set()
+        self.joins: dict[
+            stages.Stage, int
+        ] = {}  # -> the input whose rows it keeps, if they have their like in the other
         self.is_shared = False
         self._source_count = 0
         self._stage_count = 0
@@ -116,17 +118,17 @@ class Plan:
         inputs = (stage,)
         if not is_sort and chance.happens(40):
             inputs = (stage, self._source())
-        is_join = len(inputs) == 2 and chance.happens(70)
+        kept = chance.below(2) if len(inputs) == 2 and chance.happens(80) else None
         made = stages.Exchange(
             name=self._name("sort" if is_sort else "exchange"), inputs=inputs, partition=(_unused,) * len(inputs),
             reduce=_unused, partition_count=count, partition_bytes=ROW_BYTES * chance.choose((5, 30)),
             partition_count_max=4, sample=_unused if is_sort else None, boundaries=_unused if is_sort else None,
             bundle_bytes=ROW_BYTES * chance.choose((5, 30)), block_bytes=BLOCK_ROWS_MAX * ROW_BYTES,
-            can_repeat=chance.happens(50), broadcast=1 if is_join and chance.happens(70) else None,
-            broadcast_bytes=ROW_BYTES * chance.choose((10, 1_000)),
+            can_repeat=chance.happens(50), whole=(1 - kept,) if kept is not None and chance.happens(80) else (),
+            broadcast_bytes=ROW_BYTES * chance.choose((0, 10, 1_000)), is_steady=chance.happens(30),
         )  # fmt: skip
-        if is_join:
-            self.joins.add(made)
+        if kept is not None:
+            self.joins[made] = kept
         return made
 
     def result(self, counts: dict[str, int], stage: stages.Stage | None = None) -> Rows | None:
@@ -154,7 +156,8 @@ class Plan:
                 return sorted(everything)
             count = counts.get(stage.name, 1) or 1
             if stage in self.joins:
-                return [row for at in range(count) for row in matched(*rows) if key(row) % count == at]
+                found = matched(rows, self.joins[stage])
+                return [row for at in range(count) for row in found if key(row) % count == at]
             return [row for at in range(count) for row in sorted(everything) if row % count == at]
         return rows[0]
 
@@ -168,10 +171,10 @@ def key(row: int) -> int:
     return row % 7
 
 
-def matched(left: Rows, right: Rows) -> Rows:
-    """The rows that have their like on the right."""
-    keys = {key(row) for row in right}
-    return [row for row in left if key(row) in keys]
+def matched(sides: Sequence[Rows], kept: int) -> Rows:
+    """The rows of one side that have their like on the other."""
+    keys = {key(row) for row in sides[1 - kept]}
+    return [row for row in sides[kept] if key(row) in keys]
 
 
 def zipped(pair: Sequence[int]) -> int:

@@ -216,7 +216,7 @@ class DatasetWorld(World):
         self.counts[run.name] = command.partition_count
         is_join = run.stage in self.plan.joins
         if command.kind == events.REDUCE and is_join:
-            return _blocks(dataset_plans.matched(*inputs))
+            return _blocks(dataset_plans.matched(inputs, self.plan.joins[run.stage]))
         if command.kind == events.REDUCE:
             return _blocks(sorted(row for rows in inputs for row in rows))
         count = command.partition_count

@@ -264,10 +264,8 @@ def test_boundaries_are_made_from_samples_of_all_before_anything_is_divided() ->
 
 
 def join(**options: Any) -> stages.Exchange:
-    inputs = (read(3), read(1))
-    return stages.Exchange(
-        name="join", inputs=inputs, partition=(nothing,) * 2, reduce=nothing, broadcast=1, bundle_bytes=10, **options
-    )
+    given = {"inputs": (read(3), read(1)), "whole": (1,), "bundle_bytes": 10, **options}
+    return stages.Exchange(name="join", partition=(nothing,) * 2, reduce=nothing, **given)
 
 
 def test_small_side_of_a_join_goes_to_every_task_and_the_other_is_not_divided() -> None:
@@ -289,6 +287,65 @@ def test_small_side_of_a_join_goes_to_every_task_and_the_other_is_not_divided() 
     for task in (3, 4, first.task):
         told.ended(task)
     assert of(Release, told.ended(second.task)) == [Release(3), Release(1)]
+
+
+def test_broadcast_takes_what_there_is_while_workers_are_idle_but_not_where_tasks_must_be_the_same_each_time() -> None:
+    for is_steady in (False, True):
+        told = Told(join(is_steady=is_steady), cpus=9.0)
+        told.made(1)
+        told.ended(1)
+        started = of(StartTask, told.made(2))
+        assert [one.kind for one in started] == ([] if is_steady else [events.REDUCE])
+
+
+def test_broadcast_to_nothing_is_one_task_whatever_the_budget() -> None:
+    """Nothing of it was ready as far as was counted, and so nothing was forced."""
+    plan = join(inputs=(stages.Input(name="none", blocks=[]), read(1)))
+    told = Told(plan, budget_bytes=0)
+    told.made(1)
+    (started,) = of(StartTask, told.ended(1))
+    assert [len(some) for some in started.pieces] == [0, 1]
+
+
+def test_what_passes_through_a_broadcast_counts_against_the_budget() -> None:
+    told = Told(join(is_steady=True), cpus=9.0)
+    told.made(2, size_bytes=1_000)
+    assert (told.machine.ledger.held_bytes, told.machine.ledger.parked_bytes) == (0, 1_000)  # it may have to be divided
+    told.made(1)
+    told.ended(1)
+    assert (told.machine.ledger.held_bytes, told.machine.ledger.parked_bytes) == (1_000, 10)
+
+
+def test_first_side_that_is_small_goes_whole_and_not_the_one_that_is_complete_first() -> None:
+    told = Told(join(whole=(1, 0), broadcast_bytes=25), cpus=9.0)
+    for task in (2, 3, 4):  # the left side, which is read by three tasks
+        told.made(task, size_bytes=5)
+        assert of(StartTask, told.ended(task)) == []
+    (started,) = of(StartTask, told.made(1, size_bytes=30))  # now it is too large, and the left is not
+    assert [len(some) for some in started.pieces] == [3, 1]
+    assert told.machine.runs[-1].how() == "input 1 to every task"
+
+
+def test_partition_of_many_like_rows_is_shared_by_tasks_that_each_get_all_of_the_other_side() -> None:
+    told = Told(join(broadcast_bytes=0, partition_bytes=20, partition_count=2), cpus=9.0)
+    dividing = []
+    for task in (1, 2, 3, 4):
+        dividing += of(StartTask, told.made(task)) + of(StartTask, told.ended(task))
+    assert [(one.kind, one.number) for one in dividing] == [(events.PARTITION, number) for number in (0, 0, 0, 1)]
+    started: list[StartTask] = []
+    for one, sizes in zip(dividing, ((1, 30), (2, 3), (0, 10), (0, 5)), strict=True):
+        for size in sizes:
+            told.made(one.task, rows=size, size_bytes=size)
+        started += of(StartTask, told.ended(one.task))
+    assert [one.kind for one in started] == [events.REDUCE] * 3
+    assert [one.number for one in started] == [0, 1, 1]
+    of_partition_1 = [[[piece.size_bytes for piece in some] for some in one.pieces] for one in started[1:]]
+    assert of_partition_1 == [[[30], [5]], [[3, 10], [5]]]
+    assert told.machine.runs[-1].how() == "2 partitions, 1 of them shared by several tasks"
+    told.ended(started[1].task)
+    told.machine.check()
+    released = [command.block for command in of(Release, told.ended(started[2].task))]
+    assert started[2].pieces[1][0].block in released  # the right side, now that nobody has it
 
 
 def test_side_that_is_not_small_is_divided() -> None:

@@ -1,12 +1,17 @@
 """An exchange as it runs: how many partitions, who divides, who puts together.
 
 What comes in is kept until the number of partitions is known, then divided, and when all of it is, put together partition
-by partition. With one partition nothing is divided, nor where one input is small enough to be given to all.
+by partition. With one partition nothing is divided.
+
+Of a join one input may be given to several tasks that share the other. Where it is small as a whole, all tasks get all of
+it, nothing is divided, and the other one is not waited for. Where a partition is much larger than it was to be, since many
+rows have one key, several tasks share it.
 """
 
 from __future__ import annotations
 
 from collections import deque
+from collections.abc import Iterable, Sequence
 
 from umbel.data._engine import events, flow, runs, stages
 from umbel.data._engine.events import Piece
@@ -16,9 +21,21 @@ from umbel.data._engine.events import Piece
 PARTITIONS_SEEN = 4
 PROGRESS_MIN = 0.05
 
+# A partition so many times as large as wanted is shared by several tasks, if it can be. Chance makes none so large, and each
+# of them costs to have the other side once more.
+LARGE_PARTITIONS = 2
+
+# What tasks of a broadcast get of the input that is divided: as a map's, whose costs theirs are like; but not less than what
+# all of them get, of which each begins by making an index.
+BROADCAST_BUNDLE_BYTES = stages.Map.bundle_bytes
+
+
+def broadcast_bundle_bytes(whole_bytes: int) -> int:
+    return max(BROADCAST_BUNDLE_BYTES, whole_bytes)
+
 
 class ExchangeRun(runs.Run):
-    """shards: for each input the pieces of each partition, as partition tasks made them."""
+    """whole: the input that every task is given all of, once one was found to be small; None if none is."""
 
     parks = True
 
@@ -31,11 +48,12 @@ class ExchangeRun(runs.Run):
         self._shards: list[dict[int, list[Piece]]] = [{} for _ in stage.inputs]  # by task
         self._made: dict[int, list[Piece]] = {}  # of a partition task that has not ended
         self._next_partition = 0
+        self._shares: deque[runs.Plan] = deque()  # of the partition before that, those that are left
+        self._shared = 0  # the input that these divide
+        self._shared_count = 0  # of partitions that were shared
         self._dividing = 0  # tasks that have not ended
-        self._whole: int | None = (
-            stage.broadcast if stage.partition_count is None else None
-        )  # an input that may go to all
-        self.is_broadcast = False  # it does
+        self._candidates = [*stage.whole] if stage.broadcast_bytes else []  # which may turn out to be small
+        self.whole: int | None = None
 
     # What is known
 
@@ -51,9 +69,11 @@ class ExchangeRun(runs.Run):
         return self._has_boundaries or self.stage.boundaries is None
 
     def advance(self) -> None:
-        if self._whole is not None and not self.is_broadcast and not self._decided_whole():
-            return
-        if self.is_broadcast:
+        if self._candidates:
+            self._choose_whole()
+            if self._candidates:
+                return
+        if self.whole is not None:
             self._let_go_of_whole()
             return
         if self.count is None:
@@ -65,19 +85,29 @@ class ExchangeRun(runs.Run):
             if not self._to_sample:
                 self._ask()
 
-    def _decided_whole(self) -> bool:
-        """Whether it is known if one input goes to all tasks."""
-        if self._whole is None or not self.edges[self._whole].is_complete:
-            return False
-        self.is_broadcast = self.edges[self._whole].received_bytes <= self.stage.broadcast_bytes
-        if not self.is_broadcast:
-            self._whole = None
-        return True
+    def _choose_whole(self) -> None:
+        """The first of the candidates that turns out to be small, and not the first that is complete: the same in each run."""
+        while self._candidates:
+            edge = self.edges[self._candidates[0]]
+            is_small = edge.received_bytes <= self.stage.broadcast_bytes
+            if is_small and edge.received_count <= runs.BUNDLE_PIECES_MAX:
+                if edge.is_complete:
+                    self.whole = self._candidates[0]
+                    self._candidates.clear()
+                    for other in self._others():
+                        other.parks = False  # it passes through, and counts
+                        for piece in other.pieces:
+                            self.services.ledger.unpark(piece)
+                return
+            self._candidates.pop(0)
+
+    def _others(self) -> list[flow.Edge]:
+        return [edge for number, edge in enumerate(self.edges) if number != self.whole]
 
     def _let_go_of_whole(self) -> None:
-        """Of what every task was given, when there are no more tasks."""
-        if self._whole is not None and self._is_spent():
-            edge, ledger = self.edges[self._whole], self.services.ledger
+        """When there are no more tasks to give it to."""
+        if self.whole is not None and self._is_spent():
+            edge, ledger = self.edges[self.whole], self.services.ledger
             while edge.pieces:
                 piece = edge.pop()
                 ledger.unpark(piece)
@@ -85,8 +115,7 @@ class ExchangeRun(runs.Run):
 
     def _is_spent(self) -> bool:
         """Of a broadcast: all of the other input has gone through tasks that have ended."""
-        others = [edge for number, edge in enumerate(self.edges) if number != self._whole]
-        is_through = all(edge.is_complete and not edge.pieces for edge in others) and self._next_partition > 0
+        is_through = all(edge.is_complete and not edge.pieces for edge in self._others()) and self._next_partition > 0
         return is_through and not self.tasks and not self.again
 
     def _decided(self) -> int | None:
@@ -107,8 +136,10 @@ class ExchangeRun(runs.Run):
     # Tasks
 
     def peek(self, free_count: int, slot_count: int) -> runs.Plan | None:
-        if self._whole is not None:
-            return self._peek_broadcast() if self.is_broadcast else None
+        if self.whole is not None:
+            return self._peek_broadcast(free_count, slot_count)
+        if self._candidates:
+            return None
         if self._to_sample:
             count, _ = runs.bundled(self._to_sample, self.stage.bundle_bytes, None)
             pieces = tuple(self._to_sample[at] for at in range(count))
@@ -121,24 +152,56 @@ class ExchangeRun(runs.Run):
                     return runs.Plan(events.PARTITION, number, (pieces,), runs.total_bytes(pieces), self.count or 0)
         return self._peek_reduce()
 
-    def _peek_broadcast(self) -> runs.Plan | None:
+    def _peek_broadcast(self, free_count: int, slot_count: int) -> runs.Plan | None:
         pieces: list[tuple[Piece, ...]] = []
         for number, edge in enumerate(self.edges):
-            count, is_full = len(edge.pieces), True
-            if number != self._whole:
-                count, is_full = runs.bundled(edge.pieces, self.stage.bundle_bytes, None)
-                is_due = count and (is_full or edge.is_complete)
-                if not is_due and not (edge.is_complete and not self._next_partition):  # of nothing there is one task
+            count = len(edge.pieces)
+            if number != self.whole:
+                count = self._bundle(edge, free_count, slot_count)
+                is_first_of_none = self._is_gathered and not self._next_partition  # so that something has the schema
+                if not count and not is_first_of_none:
                     return None
             pieces.append(tuple(edge.pieces[at] for at in range(count)))
-        return runs.Plan(events.REDUCE, self._next_partition, tuple(pieces), sum(map(runs.total_bytes, pieces)))
+        return runs.Plan(events.REDUCE, self._next_partition, tuple(pieces), _bytes_of(pieces))
+
+    def _bundle(self, edge: flow.Edge, free_count: int, slot_count: int) -> int:
+        """How many of the pieces are the next task of a broadcast; 0 if it should wait for more."""
+        whole_bytes = self.edges[self.whole or 0].received_bytes
+        target = broadcast_bundle_bytes(whole_bytes)
+        if edge.is_complete and not self.stage.is_steady:
+            each = edge.received_bytes // (runs.TASKS_PER_SLOT * max(1, slot_count))
+            target = min(target, max(each, whole_bytes))
+        count, is_full = runs.bundled(edge.pieces, target, None)
+        if is_full or edge.is_complete:
+            return count
+        return count if not self.stage.is_steady and self.has_nothing_to_do(events.REDUCE, free_count) else 0
 
     def _peek_reduce(self) -> runs.Plan | None:
+        if self._shares:
+            return self._shares[0]
         if self.count is None or self._next_partition >= self.count or not self._is_divided():
             return None
-        at = self._next_partition
-        pieces = tuple(self._shards_of(number, at) for number in range(len(self.edges)))
-        return runs.Plan(events.REDUCE, at, pieces, sum(map(runs.total_bytes, pieces)), self.count)
+        return self._plans(self._next_partition)[0]
+
+    def _plans(self, partition: int) -> list[runs.Plan]:
+        """The tasks that a partition is put together by: one, or several that share it."""
+        pieces = tuple(self._shards_of(number, partition) for number in range(len(self.edges)))
+        whole = runs.Plan(events.REDUCE, partition, pieces, _bytes_of(pieces), self.count or 0)
+        if whole.input_bytes < LARGE_PARTITIONS * self.stage.partition_bytes:
+            return [whole]
+        sizes = [runs.total_bytes(some) for some in pieces]
+        dividable = [1 - number for number in self.stage.whole]
+        number = max(dividable, key=sizes.__getitem__, default=None)
+        if number is None:
+            return [whole]
+        wanted_bytes = max(self.stage.partition_bytes, sum(sizes) - sizes[number])
+        plans, waiting = [], deque(pieces[number])
+        while waiting:
+            count, _ = runs.bundled(waiting, wanted_bytes, None)
+            share = (*pieces[:number], tuple(waiting.popleft() for _ in range(count)), *pieces[number + 1 :])
+            plans.append(whole._replace(pieces=share, input_bytes=_bytes_of(share)))
+        self._shared = number
+        return plans or [whole]
 
     def _is_divided(self) -> bool:
         if not self._is_gathered or self._dividing:
@@ -168,25 +231,48 @@ class ExchangeRun(runs.Run):
 
     def _take_partition(self, plan: runs.Plan) -> None:
         ledger = self.services.ledger
-        self._next_partition += 1
+        if self.whole is not None:
+            self._next_partition += 1
+            for number, pieces in enumerate(plan.pieces):
+                if number == self.whole:
+                    ledger.need(pieces)
+                for _ in pieces if number != self.whole else ():
+                    self.edges[number].pop()
+            return
+        if not self._shares:
+            self._shares.extend(self._plans(plan.number))
+            self._begin_partition(plan.number)
+            self._shared_count += len(self._shares) > 1
+        self._shares.popleft()
         for number, pieces in enumerate(plan.pieces):
-            if number == self._whole:
-                ledger.need(pieces)
+            if self._shares and number != self._shared:
+                ledger.need(pieces)  # as those that are left do
                 continue
             for piece in pieces:
                 ledger.unpark(piece)
-            if self.is_broadcast:
-                for _ in pieces:
-                    self.edges[number].pop()
-                continue
-            if self.count == 1:
-                for _ in pieces:
-                    self.edges[number].pop()
-                continue
-            for shards in self._shards[number].values():
-                if shards[plan.number] not in pieces:  # one of no rows
-                    ledger.unpark(shards[plan.number])
-                    ledger.let_go([shards[plan.number]])
+
+    def _begin_partition(self, partition: int) -> None:
+        """What it is made of is kept by its tasks and by `_shares` from now on."""
+        self._next_partition += 1
+        if self.count == 1:
+            for edge in self.edges:
+                while edge.pieces:
+                    edge.pop()
+            return
+        needed = {piece.block for plan in self._shares for some in plan.pieces for piece in some}
+        ledger = self.services.ledger
+        for by_task in self._shards:
+            for shards in by_task.values():
+                if shards[partition].block not in needed:  # one of no rows
+                    ledger.unpark(shards[partition])
+                    ledger.let_go([shards[partition]])
+
+    def parked_bytes(self, plan: runs.Plan) -> int:
+        if plan.kind == events.SAMPLE:
+            return 0
+        if self.whole is None:
+            return plan.input_bytes or 0
+        return 0 if self.tasks else runs.total_bytes(plan.pieces[self.whole])
 
     def is_paced(self, plan: runs.Plan) -> bool:
         return plan.kind == events.REDUCE
@@ -230,30 +316,43 @@ class ExchangeRun(runs.Run):
         self._has_boundaries = True
 
     def input_order(self) -> list[int]:
-        return sorted(range(len(self.edges)), key=lambda number: (number != self._whole, number))
+        return [*self._candidates, *(number for number in range(len(self.edges)) if number not in self._candidates)]
 
     def needed_edges(self) -> list[int]:
         return [number for number in self.input_order() if not self.edges[number].is_complete][:1]
 
     def ready_count(self) -> int:
-        if self.is_broadcast:
-            return max(len(edge.pieces) for number, edge in enumerate(self.edges) if number != self._whole)
+        if self.whole is not None:
+            is_first_of_none = self._is_gathered and not self._next_partition
+            return max(is_first_of_none, *(len(edge.pieces) for edge in self._others()))
         if self.count is not None and self._is_divided():
-            return self.count - self._next_partition
+            return self.count - self._next_partition + len(self._shares)
         return sum(len(edge.pieces) for edge in self.edges) if self._divides else len(self._to_sample)
 
     def is_exhausted(self) -> bool:
-        if self._whole is not None:
-            return self.is_broadcast and self._is_spent()
-        is_idle = not self.tasks and not self.again
+        if self._candidates:
+            return False
+        if self.whole is not None:
+            return self._is_spent()
+        is_idle = not self.tasks and not self.again and not self._shares
         return is_idle and self.count is not None and self._next_partition >= self.count and self._is_gathered
 
     def progress(self) -> float:
-        if self._whole is not None:
-            return min(self.services.progress(edge) for edge in self.edges)
+        if self._candidates:
+            return 0.0
+        if self.whole is not None:
+            return min(self.services.progress(edge) for edge in self._others())
         if self.count is None or self.count < 1:
             return 0.0
         return max(0.0, (self._next_partition - len(self.tasks)) / self.count)
+
+    def how(self) -> str:
+        if self.whole is not None:
+            return f"input {self.whole + 1} to every task"
+        if self.count is None:
+            return ""
+        shared = f", {self._shared_count} of them shared by several tasks" if self._shared_count else ""
+        return f"{self.count} partition{'s' if self.count != 1 else ''}{shared}"
 
     def pieces_held(self) -> list[Piece]:
         ledger = self.services.ledger
@@ -264,11 +363,20 @@ class ExchangeRun(runs.Run):
             by_task.clear()
         for shards in self._made.values():
             found += shards
+        for share in self._shares:
+            found += share.pieces[self._shared]
+        for number, pieces in enumerate(self._shares[0].pieces if self._shares else ()):
+            found += pieces if number != self._shared else ()
         self._made.clear()
+        self._shares.clear()
         self._to_sample.clear()
         for piece in found:
             ledger.unpark(piece)
         return found + super().pieces_held()
+
+
+def _bytes_of(pieces: Sequence[Iterable[Piece]]) -> int:
+    return sum(map(runs.total_bytes, pieces))
 
 
 class SplitRun(runs.Run):
