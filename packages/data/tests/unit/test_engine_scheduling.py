@@ -6,7 +6,7 @@ from typing import Any
 
 import pytest
 
-from umbel.data._engine import events, scheduling, stages
+from umbel.data._engine import events, exchanges, scheduling, stages
 from umbel.data._engine.events import (
     ActorReady,
     Began,
@@ -346,6 +346,27 @@ def test_partition_of_many_like_rows_is_shared_by_tasks_that_each_get_all_of_the
     told.machine.check()
     released = [command.block for command in of(Release, told.ended(started[2].task))]
     assert started[2].pieces[1][0].block in released  # the right side, now that nobody has it
+
+
+def test_block_much_larger_than_wanted_is_divided_where_tasks_share_it() -> None:
+    for plan in (join(broadcast_bytes=0, partition_bytes=20, partition_count=1), join()):
+        with pytest.MonkeyPatch.context() as patch:
+            patch.setattr(exchanges, "BROADCAST_BUNDLE_BYTES", 20)
+            told = Told(plan, cpus=9.0)
+            left = [number for number in (1, 2, 3, 4) if told.machine.assignments.tasks[number].run.index == 0]
+            (right,) = {1, 2, 3, 4} - {*left}
+            started = []
+            for task, size in ((right, 10), (left[0], 10), (left[1], 63), (left[2], 10)):
+                commands = told.made(task, rows=size, size_bytes=size) + told.ended(task)
+                started += of(StartTask, commands)
+        spans = [
+            [(piece.offset, piece.row_count) for piece in one.pieces[0] if piece.row_count > 10] for one in started
+        ]
+        assert [span for some in spans for span in some] == [(0, 21), (21, 21), (42, 21)]
+        assert all(len(one.pieces[1]) == 1 for one in started)
+        for one in started:
+            told.ended(one.task)
+        assert told.machine.is_done
 
 
 def test_side_that_is_not_small_is_divided() -> None:

@@ -10,6 +10,7 @@ rows have one key, several tasks share it.
 
 from __future__ import annotations
 
+import itertools
 from collections import deque
 from collections.abc import Iterable, Sequence
 
@@ -50,7 +51,9 @@ class ExchangeRun(runs.Run):
         self._next_partition = 0
         self._shares: deque[runs.Plan] = deque()  # of the partition before that, those that are left
         self._shared = 0  # the input that these divide
+        self._cut_off: list[Piece] = []  # of its blocks that are themselves divided, all parts but the first
         self._shared_count = 0  # of partitions that were shared
+        self._largest_bytes = 0  # of those that were not
         self._dividing = 0  # tasks that have not ended
         self._candidates = [*stage.whole] if stage.broadcast_bytes else []  # which may turn out to be small
         self.whole: int | None = None
@@ -155,26 +158,30 @@ class ExchangeRun(runs.Run):
     def _peek_broadcast(self, free_count: int, slot_count: int) -> runs.Plan | None:
         pieces: list[tuple[Piece, ...]] = []
         for number, edge in enumerate(self.edges):
-            count = len(edge.pieces)
-            if number != self.whole:
-                count = self._bundle(edge, free_count, slot_count)
-                is_first_of_none = self._is_gathered and not self._next_partition  # so that something has the schema
-                if not count and not is_first_of_none:
-                    return None
-            pieces.append(tuple(edge.pieces[at] for at in range(count)))
+            if number == self.whole:
+                pieces.append(tuple(edge.pieces))
+                continue
+            some = self._bundle(edge, free_count, slot_count)
+            is_first_of_none = self._is_gathered and not self._next_partition  # so that something has the schema
+            if not some and not is_first_of_none:
+                return None
+            pieces.append(some)
         return runs.Plan(events.REDUCE, self._next_partition, tuple(pieces), _bytes_of(pieces))
 
-    def _bundle(self, edge: flow.Edge, free_count: int, slot_count: int) -> int:
-        """How many of the pieces are the next task of a broadcast; 0 if it should wait for more."""
+    def _bundle(self, edge: flow.Edge, free_count: int, slot_count: int) -> tuple[Piece, ...]:
+        """What the next task of a broadcast gets of the other input; nothing if it should wait for more."""
         whole_bytes = self.edges[self.whole or 0].received_bytes
         target = broadcast_bundle_bytes(whole_bytes)
         if edge.is_complete and not self.stage.is_steady:
             each = edge.received_bytes // (runs.TASKS_PER_SLOT * max(1, slot_count))
             target = min(target, max(each, whole_bytes))
         count, is_full = runs.bundled(edge.pieces, target, None)
-        if is_full or edge.is_complete:
-            return count
-        return count if not self.stage.is_steady and self.has_nothing_to_do(events.REDUCE, free_count) else 0
+        is_urgent = not self.stage.is_steady and self.has_nothing_to_do(events.REDUCE, free_count)
+        if not (is_full or edge.is_complete or is_urgent):
+            return ()
+        if count == 1:
+            return _cut(edge.pieces[0], target)[:1]
+        return tuple(edge.pieces[at] for at in range(count))
 
     def _peek_reduce(self) -> runs.Plan | None:
         if self._shares:
@@ -187,6 +194,7 @@ class ExchangeRun(runs.Run):
         """The tasks that a partition is put together by: one, or several that share it."""
         pieces = tuple(self._shards_of(number, partition) for number in range(len(self.edges)))
         whole = runs.Plan(events.REDUCE, partition, pieces, _bytes_of(pieces), self.count or 0)
+        self._cut_off = []
         if whole.input_bytes < LARGE_PARTITIONS * self.stage.partition_bytes:
             return [whole]
         sizes = [runs.total_bytes(some) for some in pieces]
@@ -195,7 +203,9 @@ class ExchangeRun(runs.Run):
         if number is None:
             return [whole]
         wanted_bytes = max(self.stage.partition_bytes, sum(sizes) - sizes[number])
-        plans, waiting = [], deque(pieces[number])
+        parts = [_cut(piece, wanted_bytes) for piece in pieces[number]]
+        self._cut_off = [part for some in parts for part in some[1:]]
+        plans, waiting = [], deque(part for some in parts for part in some)
         while waiting:
             count, _ = runs.bundled(waiting, wanted_bytes, None)
             share = (*pieces[:number], tuple(waiting.popleft() for _ in range(count)), *pieces[number + 1 :])
@@ -234,15 +244,24 @@ class ExchangeRun(runs.Run):
         if self.whole is not None:
             self._next_partition += 1
             for number, pieces in enumerate(plan.pieces):
+                edge = self.edges[number]
                 if number == self.whole:
                     ledger.need(pieces)
-                for _ in pieces if number != self.whole else ():
-                    self.edges[number].pop()
+                elif len(pieces) == 1:
+                    piece = edge.pop()
+                    if pieces[0].row_count < piece.row_count:
+                        edge.put_back(piece.part(pieces[0].row_count, piece.row_count - pieces[0].row_count))
+                        ledger.need(pieces)
+                else:
+                    for _ in pieces:
+                        edge.pop()
             return
         if not self._shares:
             self._shares.extend(self._plans(plan.number))
             self._begin_partition(plan.number)
             self._shared_count += len(self._shares) > 1
+            if len(self._shares) == 1:
+                self._largest_bytes = max(self._largest_bytes, plan.input_bytes or 0)
         self._shares.popleft()
         for number, pieces in enumerate(plan.pieces):
             if self._shares and number != self._shared:
@@ -254,6 +273,9 @@ class ExchangeRun(runs.Run):
     def _begin_partition(self, partition: int) -> None:
         """What it is made of is kept by its tasks and by `_shares` from now on."""
         self._next_partition += 1
+        for part in self._cut_off:
+            self.services.ledger.need([part])
+            self.services.ledger.park(part)
         if self.count == 1:
             for edge in self.edges:
                 while edge.pieces:
@@ -352,6 +374,8 @@ class ExchangeRun(runs.Run):
         if self.count is None:
             return ""
         shared = f", {self._shared_count} of them shared by several tasks" if self._shared_count else ""
+        if self._largest_bytes >= LARGE_PARTITIONS * self.stage.partition_bytes:
+            shared += f", the largest of {self._largest_bytes / stages.MIB:.1f} MiB and not shared"
         return f"{self.count} partition{'s' if self.count != 1 else ''}{shared}"
 
     def pieces_held(self) -> list[Piece]:
@@ -373,6 +397,15 @@ class ExchangeRun(runs.Run):
         for piece in found:
             ledger.unpark(piece)
         return found + super().pieces_held()
+
+
+def _cut(piece: Piece, wanted_bytes: int) -> tuple[Piece, ...]:
+    """Parts of about as many bytes each as are wanted, or some more."""
+    count = min(piece.row_count, piece.size_bytes // max(1, wanted_bytes))
+    if count < 2:
+        return (piece,)
+    bounds = [piece.row_count * at // count for at in range(count + 1)]
+    return tuple(piece.part(low, high - low) for low, high in itertools.pairwise(bounds))
 
 
 def _bytes_of(pieces: Sequence[Iterable[Piece]]) -> int:

@@ -89,7 +89,8 @@ def table(found: Mapping[str, Any]) -> str:
         waited = f"{longest[0]} {longest[1]:.2f} s" if longest[1] >= 0.005 else ""
         rows.append(
             (
-                f"{one['name']}: {one['how']}" if one.get("how") else one["name"], str(one["tasks"]), str(one["rows_out"]), sized(one["bytes_out"]), f"{one['wall_s']:.2f} s",
+                f"{one['name']}: {one['how']}" if one["how"] else one["name"], str(one["tasks"]),
+                str(one["rows_out"]), sized(one["bytes_out"]), f"{one['wall_s']:.2f} s",
                 f"{one['cpu_s']:.2f} s", sized(one["heap_bytes_max"]), waited,
             )
         )  # fmt: skip
