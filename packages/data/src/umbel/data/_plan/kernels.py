@@ -252,6 +252,9 @@ class SortBoundaries:
 # ---------------------------------------------------------------------------------------------------------------------
 # What is made of a partition.
 
+# Of a join are made at one time: a few of them cost nothing beside the two sides, each of which may be twice as large.
+JOINED_BYTES = 64 << 20
+
 Reduction = Callable[[int, Sequence[Sequence["pa.Table"]]], "Iterable[pa.Table]"]
 
 
@@ -364,7 +367,9 @@ class Joined:
         how: Any = self.join
         left, right = _sides(parts, (self.left, self.right), (how.left_on, how.right_on))
         suffixes = {"left_suffix": how.left_suffix, "right_suffix": how.right_suffix}
-        return [joining.join(left, right, how.how, how.left_on, how.right_on, **suffixes)]
+        row_bytes = sum(side.nbytes / max(1, side.num_rows) for side in (left, right))
+        rows_max = max(1, int(JOINED_BYTES / max(1.0, row_bytes)))
+        return joining.joined(left, right, how.how, how.left_on, how.right_on, rows_max=rows_max, **suffixes)
 
 
 def _sides(
