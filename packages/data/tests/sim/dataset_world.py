@@ -214,9 +214,14 @@ class DatasetWorld(World):
             self.samples[command.task] = inputs[0]
             return []
         self.counts[run.name] = command.partition_count
+        is_join = run.stage in self.plan.joins
+        if command.kind == events.REDUCE and is_join:
+            return _blocks(dataset_plans.matched(inputs, self.plan.joins[run.stage]))
         if command.kind == events.REDUCE:
             return _blocks(sorted(row for rows in inputs for row in rows))
         count = command.partition_count
+        if is_join:
+            return [[row for row in inputs[0] if dataset_plans.key(row) % count == at] for at in range(count)]
         if run.stage.sample is None:
             return [[row for row in inputs[0] if row % count == at] for at in range(count)]
         ends = self.boundaries[command.stage]

@@ -37,14 +37,17 @@ class DataContext:
 
     target_max_block_size: bytes at which a block ends. target_shuffle_block_size: of what one task of a shuffle puts together.
     read_op_min_num_blocks: tasks that a read is divided into, where that leaves them target_min_block_size each; None for two for
-    each CPU. local_bytes_max: up to so many bytes, plans of built-in operators run in the calling process. split_wait_s: so long
-    consumers of `streaming_split` wait for one that does not come, before they fail; None for ever.
+    each CPU. broadcast_bytes_max: a side of a join that has no more bytes than that goes whole to every task, where the kind of
+    join allows it, and the other side is not divided; 0 to divide both always. local_bytes_max: up to so many bytes, plans of
+    built-in operators run in the calling process. split_wait_s: so long consumers of `streaming_split` wait for one that does not
+    come, before they fail; None for ever.
     """
 
     target_max_block_size: int = 128 * MIB
     target_min_block_size: int = 1 * MIB
     target_shuffle_block_size: int = 128 * MIB
     read_op_min_num_blocks: int | None = None
+    broadcast_bytes_max: int = 64 * MIB
     local_bytes_max: int = 64 * MIB
     execution_options: ExecutionOptions = field(default_factory=ExecutionOptions)
     enable_progress_bars: bool = True

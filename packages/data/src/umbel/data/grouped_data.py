@@ -75,7 +75,11 @@ class GroupedData:
         memory: float | None = None,
         **ray_remote_args: Any,
     ) -> Dataset:
-        """`fn(batch)` of all rows of each group gives rows in their place, as in `map_batches`."""
+        """`fn(batch)` of all rows of each group gives rows in their place, as in `map_batches`.
+
+        A group is given whole to one call, so that it must fit into a task's memory: the statistics say how large the largest
+        partition was, if it was much larger than wanted. Sums, counts and the like (`aggregate`) have no such bound.
+        """
         function = transforms._function(fn, fn_args, fn_kwargs, fn_constructor_args, fn_constructor_kwargs)
         means = options.means(
             function,

@@ -76,15 +76,13 @@ def _check_no_write(plan: stages.Stage) -> None:
         raise TypeError(f"{plan.name} writes, and would not be committed; run it by write()")
 
 
-def _raise(run: running.Run, *, keeps: bool = False) -> None:
+def _raise(run: running.Run) -> None:
+    """To each consumer that comes to the end of a run that has failed, and each time that it does."""
     error = run.error
-    if error is None:
-        return
-    if not keeps:
-        run.error = None
     if isinstance(error, exceptions.UmbelTaskError):
         raise error.as_instanceof_cause()
-    raise error
+    if error is not None:
+        raise error.with_traceback(None)
 
 
 class Stream:
@@ -167,7 +165,7 @@ class _Source:
         if found is _OVER:
             waiting.put(_OVER)  # for whoever asks again
             self._thread.join()
-            _raise(self.run, keeps=len(self._queues) > 1)  # each consumer is told
+            _raise(self.run)
             return None
         delivery: int = found[0]
         return delivery, found[1]

@@ -6,13 +6,14 @@ Lazy: a block is made when it is asked for, so that a limit stops what is above 
 from __future__ import annotations
 
 import functools
+import itertools
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from typing import Any
 
 import pyarrow as pa
 
 from umbel import exceptions
-from umbel.data._engine import blocks_out, events, failures, mixing, runs, stages, task_context, work
+from umbel.data._engine import blocks_out, events, exchanges, failures, mixing, runs, stages, task_context, work
 from umbel.data._engine.events import Piece
 
 SMALL_BYTES = 64 << 20  # takes kernels a tenth of a second or so: what starting workers takes
@@ -114,13 +115,19 @@ class _Plan:
             yield from _guarded(stage, call, blocks_out.blocks(chain, stage.block_bytes), context)
 
     def bundles(self, stage: stages.Map | stages.Write) -> Iterator[list[tuple[int, pa.Table]]]:
-        """The blocks of each task with their numbers, as the scheduler puts them together if nothing is urgent."""
+        """The blocks of each task with their numbers."""
+        return self._bundled(stage.input, stage.bundle_bytes, stage.bundle_rows)
+
+    def _bundled(
+        self, stage: stages.Stage, bundle_bytes: int, bundle_rows: int | None
+    ) -> Iterator[list[tuple[int, pa.Table]]]:
+        """Of the blocks of a stage, as the scheduler puts them together if nothing is urgent."""
         waiting: list[tuple[int, pa.Table]] = []
         pieces: list[Piece] = []
-        for number, table in enumerate(self.tables(stage.input)):
+        for number, table in enumerate(self.tables(stage)):
             pieces.append(Piece(0, 0, table.num_rows, table.nbytes, number))
             waiting.append((number, table))
-            count, is_full = runs.bundled(pieces, stage.bundle_bytes, stage.bundle_rows)
+            count, is_full = runs.bundled(pieces, bundle_bytes, bundle_rows)
             if is_full:
                 yield waiting[:count]
                 del waiting[:count], pieces[:count]
@@ -132,8 +139,14 @@ class _Plan:
         return found
 
     def _exchange(self, stage: stages.Exchange) -> Iterator[pa.Table]:
-        inputs = [list(self.tables(one)) for one in stage.inputs]
-        size_bytes = sum(table.nbytes for some in inputs for table in some)
+        known: dict[int, list[pa.Table]] = {}
+        for number in stage.whole if stage.broadcast_bytes else ():
+            known[number] = list(self.tables(stage.inputs[number]))
+            if _bytes_of(known[number]) <= stage.broadcast_bytes:
+                yield from self._broadcast(stage, number, known[number])
+                return
+        inputs = [known[at] if at in known else list(self.tables(one)) for at, one in enumerate(stage.inputs)]
+        size_bytes = sum(map(_bytes_of, inputs))
         count = stage.partition_count
         if count is None:
             count = min(stage.partition_count_max, max(1, -(-size_bytes // stage.partition_bytes)))
@@ -143,6 +156,16 @@ class _Plan:
         for number, of_inputs in enumerate(partitions):
             reduced = blocks_out.blocks(stage.reduce(number, of_inputs), stage.block_bytes)
             yield from _guarded(stage, work.Call(events.REDUCE, number), reduced, None)
+
+    def _broadcast(self, stage: stages.Exchange, whole: int, tables: list[pa.Table]) -> Iterator[pa.Table]:
+        """Some blocks of the other input at a time, with all of this one."""
+        (other,) = (one for number, one in enumerate(stage.inputs) if number != whole)
+        bundles = self._bundled(other, exchanges.broadcast_bundle_bytes(_bytes_of(tables)), None)
+        for number, bundle in enumerate(itertools.chain([next(bundles, [])], bundles)):  # of nothing there is one
+            some = [table for _, table in bundle]
+            reduced = stage.reduce(number, [tables, some] if whole == 0 else [some, tables])
+            made = blocks_out.blocks(reduced, stage.block_bytes)
+            yield from _guarded(stage, work.Call(events.REDUCE, number), made, None)
 
     def _divided(self, stage: stages.Exchange, inputs: list[list[pa.Table]], count: int) -> list[list[list[pa.Table]]]:
         """For each partition, for each input, its tables."""
@@ -211,6 +234,10 @@ class _Plan:
             some = [table, *(one.slice(at, table.num_rows) for one in whole)]
             at += table.num_rows
             yield self.guarded(stage, events.ZIP, number, functools.partial(stage.combine, some))
+
+
+def _bytes_of(tables: Iterable[pa.Table]) -> int:
+    return sum(table.nbytes for table in tables)
 
 
 def _drawn(bundle: Sequence[tuple[int, pa.Table]], context: task_context.TaskContext) -> Iterator[pa.Table]:

@@ -45,13 +45,15 @@ def code_of(stage: stages.Stage) -> work.Code:
 
 
 def stats(machine: scheduling.Machine, wall_s: float) -> dict[str, Any]:
-    """`stages`: for each, in order, its name and figures; `total`: of the run. Times are in seconds, sizes in bytes."""
+    """`stages`: for each, in order, its name, how it was done (of an exchange) and figures; `total`: of the run. Times are in
+    seconds, sizes in bytes."""
     told: list[dict[str, Any]] = []
     for run in machine.runs:
         found = run.stats
         told.append(
             {
                 "name": run.name,
+                "how": run.how(),
                 "tasks": found.tasks_ended,
                 "tasks_started": found.tasks_started,
                 "tasks_repeated": found.tasks_repeated,
@@ -87,7 +89,8 @@ def table(found: Mapping[str, Any]) -> str:
         waited = f"{longest[0]} {longest[1]:.2f} s" if longest[1] >= 0.005 else ""
         rows.append(
             (
-                one["name"], str(one["tasks"]), str(one["rows_out"]), sized(one["bytes_out"]), f"{one['wall_s']:.2f} s",
+                f"{one['name']}: {one['how']}" if one["how"] else one["name"], str(one["tasks"]),
+                str(one["rows_out"]), sized(one["bytes_out"]), f"{one['wall_s']:.2f} s",
                 f"{one['cpu_s']:.2f} s", sized(one["heap_bytes_max"]), waited,
             )
         )  # fmt: skip

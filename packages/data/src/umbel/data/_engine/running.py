@@ -294,7 +294,11 @@ class Run:
     def _failed(self, reader: Reader, error: BaseException, *, is_lost: bool) -> None:
         self._forget(reader)
         at_s = time.monotonic()
-        if reader.command is not None:
+        actor = reader.actor if reader.command is None else reader.command.actor
+        if isinstance(error, exceptions.ActorDiedError) and actor in self._actors and reader.command is not None:
+            del self._actors[actor]  # for good: the runtime has made it anew as often as it may
+            self._tell(events.ActorDied(actor, error, is_lost, at_s))  # of its tasks, this one among them
+        elif reader.command is not None:
             self._tell(events.TaskFailed(reader.command.task, reader.command.attempt, error, is_lost, at_s))
         elif reader.actor is not None:
             self._beginning.pop(reader.actor, None)

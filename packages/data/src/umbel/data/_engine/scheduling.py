@@ -416,8 +416,7 @@ class Machine:
         """What the task would add to the usage."""
         input_bytes = plan.input_bytes
         output = run.learnt(plan.kind).expected_window(input_bytes) if run.is_paced(plan) else 0
-        parked = (input_bytes or 0) if run.parks and plan.kind != events.SAMPLE else 0
-        return output + run.learnt(plan.kind).expected_heap(input_bytes) + parked
+        return output + run.learnt(plan.kind).expected_heap(input_bytes) + run.parked_bytes(plan)
 
     def _is_starving(self) -> bool:
         """Whether a consumer has nothing to take."""

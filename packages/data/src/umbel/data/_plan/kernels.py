@@ -8,6 +8,7 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
+import pyarrow as pa
 
 from umbel.data import datasink as sinks
 from umbel.data._blocks import (
@@ -28,8 +29,6 @@ from umbel.data._plan import functions, logical
 from umbel.data._sinks import base
 
 if TYPE_CHECKING:
-    import pyarrow as pa
-
     from umbel.data import expressions
 
 # ---------------------------------------------------------------------------------------------------------------------
@@ -253,7 +252,20 @@ class SortBoundaries:
 # ---------------------------------------------------------------------------------------------------------------------
 # What is made of a partition.
 
+# Of a join are made at one time: a few of them cost nothing beside the two sides, each of which may be twice as large.
+JOINED_BYTES = 64 << 20
+
 Reduction = Callable[[int, Sequence[Sequence["pa.Table"]]], "Iterable[pa.Table]"]
+
+
+@dataclass(frozen=True, eq=False)
+class OfBlocks:
+    """Nothing of nothing: of an input without a block, even one without rows, as a limit of 0 gives none, no column is known."""
+
+    reduction: Reduction
+
+    def __call__(self, partition: int, parts: Sequence[Sequence[pa.Table]]) -> Iterable[pa.Table]:
+        return self.reduction(partition, parts) if parts[0] else []
 
 
 @dataclass(frozen=True, eq=False)
@@ -296,7 +308,14 @@ class Combined:
     how: grouping.Grouping
 
     def __call__(self, _partition: int, parts: Sequence[Sequence[pa.Table]]) -> Iterable[pa.Table]:
-        return [self.how.finish(self.how.combine(parts[0]))]
+        if parts[0]:
+            return [self.how.finish(self.how.combine(parts[0]))]
+        if self.how.keys:
+            return []
+        nulls = pa.schema(
+            [(name, pa.null()) for name in self.how.input_columns() or ()]
+        )  # one row there is of nothing too
+        return [self.how.finish(self.how.partial(nulls.empty_table()))]
 
 
 @dataclass(frozen=True, eq=False)
@@ -338,22 +357,51 @@ class Windowed:
 
 @dataclass(frozen=True, eq=False)
 class Joined:
+    """left, right: the schemas of the sides, as far as they are known, for where one has not even a block without rows."""
+
     join: logical.Join
+    left: pa.Schema | None = None
+    right: pa.Schema | None = None
 
     def __call__(self, _partition: int, parts: Sequence[Sequence[pa.Table]]) -> Iterable[pa.Table]:
-        left, right = (schemas.concat(some) for some in parts)
         how: Any = self.join
+        left, right = _sides(parts, (self.left, self.right), (how.left_on, how.right_on))
         suffixes = {"left_suffix": how.left_suffix, "right_suffix": how.right_suffix}
-        return [joining.join(left, right, how.how, how.left_on, how.right_on, **suffixes)]
+        row_bytes = sum(side.nbytes / max(1, side.num_rows) for side in (left, right))
+        rows_max = max(1, int(JOINED_BYTES / max(1.0, row_bytes)))
+        return joining.joined(left, right, how.how, how.left_on, how.right_on, rows_max=rows_max, **suffixes)
+
+
+def _sides(
+    parts: Sequence[Sequence[pa.Table]], known: Sequence[pa.Schema | None], keys: Sequence[Sequence[str]]
+) -> list[pa.Table]:
+    """Both as a table each. One of which there is nothing, and nothing known, has the keys of the other."""
+    found: list[pa.Table] = []
+    for at, tables in enumerate(parts):
+        if tables:
+            found.append(schemas.concat(tables))
+            continue
+        schema = known[at]
+        if schema is None:
+            other = parts[1 - at][0].schema if parts[1 - at] else known[1 - at]
+            kinds = [None if other is None else other.field(name).type for name in keys[1 - at]]
+            schema = pa.schema([(name, kind or pa.null()) for name, kind in zip(keys[at], kinds, strict=True)])
+        found.append(schema.empty_table())
+    return found
 
 
 @dataclass(frozen=True, eq=False)
 class AsofJoined:
+    """As `Joined`."""
+
     join: logical.AsofJoin
+    left: pa.Schema | None = None
+    right: pa.Schema | None = None
 
     def __call__(self, _partition: int, parts: Sequence[Sequence[pa.Table]]) -> Iterable[pa.Table]:
-        left, right = (schemas.concat(some) for some in parts)
-        return [self.joined(left, right)]
+        how = self.join
+        keys = ((*how.left_by, how.left_on), (*how.right_by, how.right_on))
+        return [self.joined(*_sides(parts, (self.left, self.right), keys))]
 
     def joined(self, left: pa.Table, right: pa.Table) -> pa.Table:
         how: Any = self.join

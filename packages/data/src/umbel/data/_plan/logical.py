@@ -281,9 +281,24 @@ class Split(Unary):
     is_equal: bool = False
 
 
+# By the kind of a join: which sides (0 the left, 1 the right) may be given whole to several tasks that share the other one, the
+# one that is tried first in front. Each task must be able to tell by itself what becomes of its rows of the other side, and a row
+# of the whole side must not be in the result by itself, since several tasks have it.
+WHOLE_SIDES: Mapping[str, tuple[int, ...]] = {
+    "inner": (1, 0),
+    "left_outer": (1,),
+    "left_semi": (1,),
+    "left_anti": (1,),
+    "right_outer": (0,),
+    "right_semi": (0,),
+    "right_anti": (0,),
+    "full_outer": (),
+}
+
+
 @dataclass(frozen=True, eq=False, kw_only=True)
 class Join(Node):
-    """how: as in `_blocks.joining`. is_broadcast: the right side goes whole to every block of the left; None to choose."""
+    """how: as in `_blocks.joining`. is_broadcast: whether a side goes whole to every task; None to choose by its size."""
 
     left: Node
     right: Node
@@ -294,6 +309,7 @@ class Join(Node):
     right_suffix: str | None = None
     partition_count: int | None = None
     is_broadcast: bool | None = None
+    resources: stages.Resources = field(default_factory=stages.Resources)
 
     @property
     def inputs(self) -> tuple[Node, ...]:
@@ -323,6 +339,7 @@ class AsofJoin(Node):
     is_exact_allowed: bool = True
     left_suffix: str | None = None
     right_suffix: str | None = None
+    is_broadcast: bool | None = None
 
     @property
     def inputs(self) -> tuple[Node, ...]:

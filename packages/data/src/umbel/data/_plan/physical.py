@@ -10,6 +10,7 @@ import collections
 import dataclasses
 import functools
 import secrets
+import sys
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
 from typing import Any
@@ -19,16 +20,16 @@ from umbel.data._blocks import grouping, shuffling
 from umbel.data._engine import stages
 from umbel.data._plan import functions, kernels, logical, rules, schemas
 
-BROADCAST_BYTES_MAX = 64 * stages.MIB  # of a side of a join that goes to every task: less than a task's own block
-
 
 @dataclass(frozen=True)
 class Sizes:
-    """block_bytes: at which a block ends. partition_bytes: of what one reduction gets. parallelism: tasks that a read is divided
-    into at least, where it is large enough. epoch: how many runs of the dataset there were before."""
+    """block_bytes: at which a block ends. partition_bytes: of what one reduction gets. broadcast_bytes: of a side
+    of a join that goes to every task, 0 for none. parallelism: tasks that a read is divided into at least, where it is large
+    enough. epoch: how many runs of the dataset there were before."""
 
     block_bytes: int = 128 * stages.MIB
     partition_bytes: int = 128 * stages.MIB
+    broadcast_bytes: int = 64 * stages.MIB
     parallelism: int = 2
     epoch: int = 0
 
@@ -104,6 +105,8 @@ class _Planner:
     ) -> stages.Exchange:
         given = {"partition_bytes": self._sizes.partition_bytes, "block_bytes": self._sizes.block_bytes, **options}
         sides = partition if isinstance(partition, Sequence) else [partition] * len(inputs)
+        if len(inputs) == 1 and not isinstance(reduce, kernels.Combined):
+            reduce = kernels.OfBlocks(reduce)
         return stages.Exchange(name=name, inputs=tuple(inputs), partition=sides, reduce=reduce, **given)
 
     def reordered(self, node: logical.Node, seed: int) -> stages.Stage:
@@ -141,7 +144,7 @@ def _steadied(last: stages.Stage) -> stages.Stage:
             given["input"] = made[stage.input]
         elif stage.inputs:
             given["inputs"] = tuple(made[one] for one in stage.inputs)
-        if isinstance(stage, stages.Map):
+        if isinstance(stage, stages.Map | stages.Exchange):
             given["is_steady"] = True
         made[stage] = dataclasses.replace(stage, **given) if given else stage
     return made[last]
@@ -377,17 +380,55 @@ def _(node: logical.Window, planner: _Planner) -> stages.Stage:
 
 @_lower.register
 def _(node: logical.Join, planner: _Planner) -> stages.Stage:
-    sides = [kernels.ByHash(node.left_on), kernels.ByHash(node.right_on)]
     inputs = [planner.stage(one) for one in node.inputs]
-    return planner.exchange(node.name, inputs, sides, kernels.Joined(node), partition_count=node.partition_count)
+    whole = logical.WHOLE_SIDES[node.how]
+    if len(whole) > 1 and node.is_broadcast is None:
+        sizes = [estimated_bytes(one) for one in inputs]
+        whole = tuple(sorted(whole, key=lambda side: (sizes[side] is None, sizes[side] or 0)))
+    return planner.exchange(
+        node.name,
+        inputs,
+        [kernels.ByHash(node.left_on), kernels.ByHash(node.right_on)],
+        kernels.Joined(node, *map(schemas.of, node.inputs)),
+        partition_count=node.partition_count,
+        whole=whole[:1] if node.is_broadcast else whole,
+        resources=node.resources,
+        broadcast_bytes=_broadcast_bytes(node.is_broadcast, planner),
+    )
+
+
+def _broadcast_bytes(is_broadcast: bool | None, planner: _Planner) -> int:
+    if is_broadcast is None:
+        return planner.sizes.broadcast_bytes
+    return sys.maxsize if is_broadcast else 0
+
+
+def estimated_bytes(stage: stages.Stage) -> int | None:
+    """Of what a stage makes, at most and about; None where nothing is known."""
+    if isinstance(stage, stages.Input):
+        return sum(block.metadata.size_bytes for block in stage.blocks)
+    if not getattr(stage, "is_kernel", True):
+        return None
+    if isinstance(stage, stages.Read):
+        found = [part.size_bytes for part in stage.parts]
+    elif isinstance(stage, stages.Map | stages.Limit | stages.Union):
+        found = [estimated_bytes(one) for one in stage.inputs]
+    else:
+        return None
+    return None if None in found else sum(one or 0 for one in found)
 
 
 @_lower.register
 def _(node: logical.AsofJoin, planner: _Planner) -> stages.Stage:
-    sides = [kernels.ByHash(node.left_by), kernels.ByHash(node.right_by)]
-    inputs = [planner.stage(one) for one in node.inputs]
-    count = None if node.left_by else 1
-    return planner.exchange(node.name, inputs, sides, kernels.AsofJoined(node), partition_count=count)
+    return planner.exchange(
+        node.name,
+        [planner.stage(one) for one in node.inputs],
+        [kernels.ByHash(node.left_by), kernels.ByHash(node.right_by)],
+        kernels.AsofJoined(node, *map(schemas.of, node.inputs)),
+        partition_count=None if node.left_by else 1,
+        whole=(1,),
+        broadcast_bytes=_broadcast_bytes(node.is_broadcast, planner),
+    )
 
 
 @_lower.register

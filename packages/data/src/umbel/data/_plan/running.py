@@ -6,8 +6,9 @@ import collections
 import dataclasses
 import logging
 import os
+import sys
 import time
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from typing import TYPE_CHECKING, Any
 
 import umbel
@@ -169,6 +170,7 @@ def staged(last: logical.Node, context: contexts.DataContext, *, epoch: int = 0)
     made = physical.Sizes(
         block_bytes=context.target_max_block_size,
         partition_bytes=context.target_shuffle_block_size,
+        broadcast_bytes=context.broadcast_bytes_max,
         parallelism=wanted,
         epoch=epoch,
     )
@@ -182,8 +184,22 @@ def drawn(last: logical.Node, context: contexts.DataContext) -> str:
     lines = []
     for stage in ordered:
         inputs = ", ".join(str(numbers[id(one)]) for one in stage.inputs)
-        lines.append(f"{numbers[id(stage)]}. {stage.name}{f'  of {inputs}' if inputs else ''}")
+        lines.append(
+            f"{numbers[id(stage)]}. {stage.name}{f'  of {inputs}' if inputs else ''}{_broadcast(stage, numbers)}"
+        )
     return "\n".join(lines)
+
+
+def _broadcast(stage: stages.Stage, numbers: Mapping[int, int]) -> str:
+    """Of a join, which side goes to every task, or may."""
+    if not isinstance(stage, stages.Exchange) or not stage.whole or not stage.broadcast_bytes:
+        return ""
+    limit = stage.broadcast_bytes
+    named = [str(numbers[id(stage.inputs[side])]) for side in stage.whole]
+    known = physical.estimated_bytes(stage.inputs[stage.whole[0]])
+    if limit == sys.maxsize or (known is not None and known <= limit):
+        return f"; {named[0]} goes whole to every task"
+    return f"; {' or else '.join(named)} goes whole to every task if it has at most {reports.sized(limit)}"
 
 
 def _cpu_count() -> int:
