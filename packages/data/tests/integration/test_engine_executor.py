@@ -254,6 +254,17 @@ def test_error_reaches_whoever_reads_the_stream() -> None:
         list(stream)
 
 
+def test_task_that_cannot_be_started_ends_the_run() -> None:
+    """It is started when another task has ended, whose fault it is not."""
+    resources = stages.Resources(options={"no_such_option": 1})
+    plan = mapped(read(3, rows=1), resources=resources)
+    with pytest.raises(exceptions.InvalidOption, match="no_such_option"):
+        collected(plan)
+    (stream,) = executor.stream(plan, OPTIONS)
+    with pytest.raises(exceptions.InvalidOption, match="no_such_option"):
+        list(stream)
+
+
 def slow_plan(directory: Path) -> stages.Map:
     """Leaves a file for each task that has begun, and takes for ever."""
     folder = str(directory)

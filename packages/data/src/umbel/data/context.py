@@ -77,6 +77,7 @@ class DataContext:
             _here.reset(token)
 
     def copy(self) -> DataContext:
+        """Another one with the same settings."""
         return dataclasses.replace(self, execution_options=dataclasses.replace(self.execution_options))
 
     def __setattr__(self, name: str, value: Any) -> None:

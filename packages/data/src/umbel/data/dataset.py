@@ -29,10 +29,12 @@ class Schema:
 
     @property
     def names(self) -> list[str]:
+        """Names of the columns, in order."""
         return [*self.base_schema.names]
 
     @property
     def types(self) -> list[pa.DataType]:
+        """Arrow's types of the columns, in order."""
         return [*self.base_schema.types]
 
     def __eq__(self, other: object) -> bool:
@@ -70,6 +72,7 @@ class Dataset(
 
     @property
     def context(self) -> contexts.DataContext:
+        """The settings that it was made with."""
         return self._context
 
     @property
@@ -78,6 +81,7 @@ class Dataset(
         return self._name
 
     def set_name(self, name: str | None) -> None:
+        """Call it so in progress and statistics; None for no name."""
         self._name = name
 
     def __repr__(self) -> str:
@@ -187,6 +191,7 @@ class MaterializedDataset(Dataset):
 
     @classmethod
     def of(cls, tables: Sequence[pa.Table], what: str = "FromBlocks") -> MaterializedDataset:
+        """Of tables that are here, each a block. what: the name of its operator in plans."""
         blocks = [stages.Block(one, stages.Metadata(one.num_rows, sizes.size_bytes(one), one.schema)) for one in tables]
         return cls(logical.FromBlocks(blocks=blocks, what=what), contexts.DataContext.get_current())
 
@@ -210,6 +215,7 @@ class MaterializedDataset(Dataset):
         return [MaterializedDataset(logical.FromBlocks(blocks=some, what=what), self._context) for some in made]
 
     def materialize(self) -> MaterializedDataset:
+        """Itself: its blocks are there."""
         return self
 
 

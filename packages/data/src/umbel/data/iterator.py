@@ -173,15 +173,19 @@ class DataIterator:
         )
 
     def to_tf(self, *_args: Any, **_options: Any) -> Any:
+        """Not there: raises NotImplementedError. Use `iter_batches`."""
         raise NotImplementedError(_NO_TF)
 
     def iter_tf_batches(self, **_options: Any) -> Any:
+        """Not there: raises NotImplementedError. Use `iter_batches`."""
         raise NotImplementedError(_NO_TF)
 
     def to_torch(self, **_options: Any) -> Any:
+        """Not there: raises NotImplementedError. Use `iter_torch_batches`."""
         raise NotImplementedError("there is no to_torch; use iter_torch_batches(), which takes dtypes and collate_fn")
 
     def schema(self) -> Schema | None:
+        """See `Dataset.schema`."""
         return self._source.schema()
 
     def stats(self) -> str:
@@ -189,6 +193,7 @@ class DataIterator:
         return self._source.stats()
 
     def materialize(self) -> Dataset:
+        """The rows as a dataset whose blocks are there; of one part of a `streaming_split`, those of one epoch of it."""
         return self._source.materialize()
 
 

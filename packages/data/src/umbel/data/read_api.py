@@ -28,8 +28,12 @@ Paths = Any  # a path or URI, or a list of them
 
 
 class TaskOptions(TypedDict, total=False):
-    """How the tasks of a read run. override_num_blocks: how many tasks; None to choose by size. concurrency: how many at once at
-    most. num_cpus, num_gpus, memory: what each takes. ray_remote_args: other options of its tasks."""
+    """How the tasks of a read run. All may be left out.
+
+    override_num_blocks: how many tasks; by size if it is None. concurrency: how many run at once at most; None for as many as
+    there is room for. num_cpus (1), num_gpus (0), memory (0 bytes): what each task takes. ray_remote_args: other options of its
+    tasks, as `umbel.remote` has them.
+    """
 
     override_num_blocks: int | None
     concurrency: int | None
@@ -40,12 +44,14 @@ class TaskOptions(TypedDict, total=False):
 
 
 class FileOptions(TaskOptions, total=False):
-    """What all readers of files take.
+    """What all readers of files take, beside TaskOptions. All may be left out.
 
-    filesystem: of pyarrow or fsspec; by the URI otherwise. partition_filter: which files, by the partitions that their paths say.
-    partitioning: how paths say them. include_paths: the file of each row, as column `path`. ignore_missing_paths: those that are
-    not there are left out. skip_paths: these are left out. shuffle: "files" for files in a random order. file_extensions: of the
-    files to be read of a directory. schema: what each file is read as.
+    filesystem: of pyarrow or fsspec; by the URI if it is None. partitioning: how paths say values of columns; those of Parquet
+    are read as Hive's `name=value`, others not at all unless it is given. partition_filter: which files, by these values.
+    include_paths: the file of each row, as column `path`. ignore_missing_paths: paths that are not there are left out, and no
+    FileNotFoundError. skip_paths: files and folders that are left out. shuffle: "files" for files in another order each time, or
+    a FileShuffleConfig with a seed. file_extensions: of the files to be read of a directory; a format has its usual ones.
+    schema: what each file is read as; columns that it lacks are dropped, those that a file lacks are null.
     """
 
     filesystem: Any

@@ -17,6 +17,7 @@ class TaskPoolStrategy:
         self.size = _positive("size", size)
 
     def compute(self) -> stages.Compute:
+        """As the engine takes it."""
         return stages.TaskPool(self.size)
 
 
@@ -65,6 +66,7 @@ class ActorPoolStrategy:
         )
 
     def compute(self) -> stages.Compute:
+        """As the engine takes it."""
         return self._pool
 
 

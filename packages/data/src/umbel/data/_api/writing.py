@@ -17,11 +17,13 @@ if TYPE_CHECKING:
 
 
 class FileOptions(TypedDict, total=False):
-    """What all writers of files take.
+    """What all writers of files take. All may be left out.
 
-    filesystem: of pyarrow or fsspec; by the URI otherwise. try_create_dir: makes the folder. arrow_open_stream_args: for
-    opening a file. filename_provider: what files are called. mode: what becomes of those that are there. min_rows_per_file,
-    max_rows_per_file. concurrency: how many tasks at once at most. ray_remote_args: other options of the tasks.
+    filesystem: of pyarrow or fsspec; by the URI if it is None. try_create_dir (True): the folder is made. mode (APPEND): what
+    becomes of files that are there; see SaveMode. min_rows_per_file: a task gets so many rows at least, where there are as many.
+    max_rows_per_file: a task makes several files rather than one with more. filename_provider: what files are called.
+    arrow_open_stream_args: for `pyarrow.fs.FileSystem.open_output_stream`; compression is told by the file's ending otherwise.
+    concurrency: how many tasks run at once at most. ray_remote_args: other options of the tasks, such as `num_cpus` and `memory`.
     """
 
     filesystem: Any

@@ -120,9 +120,11 @@ class AggregateFnV2(AggregateFn, abc.ABC):
         self.zero_factory = zero_factory
 
     def get_target_column(self) -> str | None:
+        """The column that it reads: `on`."""
         return self.on
 
     def get_agg_name(self) -> str:
+        """The name of its class."""
         return type(self).__name__
 
     @abc.abstractmethod

@@ -222,24 +222,25 @@ class Run:
                 else:
                     self._arm(reader)
                 return
-            try:
+            try:  # no more than this: what follows from an item may fail too, and that is not this task's failure
                 ref = next(reader.generator)
-                self._take(reader, ref)
+                item = umbel.get(ref) if reader.pending is None else None
             except exceptions.UmbelError as error:
                 self._lost(reader, error)
                 return
+            self._take(reader, ref, item)
 
     def _is_current(self, reader: Reader) -> bool:
         if reader.command is None:
             return reader.actor is not None and self._beginning.get(reader.actor) is reader
         return self._readers.get((reader.command.task, reader.command.attempt)) is reader
 
-    def _take(self, reader: Reader, ref: Any) -> None:
+    def _take(self, reader: Reader, ref: Any, item: Any) -> None:
+        """item: what the reference is of, unless that is the block which was announced."""
         if reader.pending is not None:
             item, reader.pending = reader.pending, None
             self._made(reader, item, held.Held(ref, None, self._metadata(reader, item)))
             return
-        item = umbel.get(ref)
         kind = item[0]
         if kind == work.BLOCK:
             if item[4] is None:

@@ -197,6 +197,7 @@ class RowBasedFileDatasink(FileDatasink):
     """A file for each row. Define `write_row_to_file(row, file)`: row is a dict, file an open pyarrow.NativeFile."""
 
     def write_row_to_file(self, row: dict[str, Any], file: pa.NativeFile) -> None:
+        """Write one row to its file. For subclasses."""
         raise NotImplementedError(f"{type(self).__name__} must define write_row_to_file(row, file)")
 
     def write(self, blocks: Iterable[pa.Table], ctx: base.WriteContext) -> list[WrittenFile]:
@@ -265,6 +266,7 @@ class BlockBasedFileDatasink(FileDatasink):
         return self.min_rows_per_file
 
     def write_block_to_file(self, block: pa.Table, file: pa.NativeFile) -> None:
+        """Write the rows of a file to it. For subclasses."""
         raise NotImplementedError(f"{type(self).__name__} must define write_block_to_file(block, file)")
 
     def _writer(self, file: pa.NativeFile, schema: pa.Schema) -> TableWriter:
