@@ -46,7 +46,7 @@ def main() -> int:
     if given.library == "inputs":
         for group in dict.fromkeys(row.group for row in rows):
             inputs.make(group, setting.folder, setting.sizes)
-        given.json.write_text("{}")
+        _save(given.json, {})
         return 0
 
     results: dict[str, Any] = {}
