@@ -37,6 +37,8 @@ class Groups:
     @functools.cached_property
     def sizes(self) -> np.ndarray:
         """[count] int64: the rows of each group."""
+        if self.count == 1:
+            return np.array([len(self.ids)])
         return np.bincount(self.ids, minlength=self.count).astype(np.int64)
 
     @functools.cached_property
