@@ -224,7 +224,7 @@ class Exchange:
 
     name: str
     inputs: tuple[Stage, ...]
-    partition: Sequence[Callable[[pa.Table, int, Any], Sequence[pa.Table]]]
+    partition: Sequence[Callable[[pa.Table, int, Any], Iterable[pa.Table]]]
     reduce: Callable[[int, Sequence[Sequence[pa.Table]]], Iterable[pa.Table]]
     partition_count: int | None = None
     partition_bytes: int = 128 * MIB

@@ -37,7 +37,7 @@ class Code(NamedTuple):
     parts: tuple[stages.ReadPart, ...] = ()
     write: Callable[[Iterator[pa.Table]], Any] | None = None
     sample: Callable[[pa.Table], Any] | None = None
-    partition: tuple[Callable[[pa.Table, int, Any], Sequence[pa.Table]], ...] = ()
+    partition: tuple[Callable[[pa.Table, int, Any], Iterable[pa.Table]], ...] = ()
     reduce: Callable[[int, Sequence[Sequence[pa.Table]]], Iterable[pa.Table]] | None = None
     combine: Callable[[Sequence[pa.Table]], pa.Table] | None = None
     block_bytes: int = stages.Map.block_bytes
