@@ -15,7 +15,7 @@ import pyarrow as pa
 
 import umbel
 from umbel import exceptions
-from umbel.data._engine import events, held, reports, scheduling, stages, work
+from umbel.data._engine import events, fitting, held, reports, scheduling, stages, work
 from umbel.util import completion
 
 BUDGET_PART = 0.5  # of the object store: the rest is for what else there is, and for what an exchange keeps
@@ -94,11 +94,12 @@ class Run:
         self.error: BaseException | None = None
         self.is_over = False
         self.left_out: list[tuple[Any, ...]] = []  # of each task its counts and tables
-        self._plan = plan
         self._deliver = deliver
         self._resources = umbel.cluster_resources()
         self._resources_s = time.monotonic()
         budget = options.budget_bytes or int(BUDGET_PART * self._resources.get("object_store_memory", 1 << 30))
+        plan = fitting.fitted(plan, fitting.piece_bytes(budget, self._resources.get("CPU", 1.0)))
+        self._plan = plan
         self.machine = scheduling.Machine(
             plan,
             scheduling.Options(
