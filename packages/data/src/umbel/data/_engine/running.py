@@ -379,7 +379,11 @@ class Run:
     def _code(self, index: int) -> work.Code:
         code = self._codes.get(index)
         if code is None:
-            code = self._codes[index] = reports.code_of(self.machine.runs[index].stage)
+            run = self.machine.runs[index]
+            code = reports.code_of(run.stage)
+            if run.sampling is not None and run.sampling.sample is not None:
+                code = code._replace(sampling=(run.sampling.name, run.sampling.sample))
+            self._codes[index] = code
         return code
 
     def _function(self, index: int, *, has_cpus: bool) -> Any:
@@ -423,7 +427,8 @@ class Run:
 
     def _make_boundaries(self, command: events.MakeBoundaries) -> None:
         stage = self.machine.runs[command.stage].stage
-        samples = [sample for task in command.tasks for sample in self._samples.pop(task)]
+        samples = [sample for task in command.tasks for sample in self._samples.pop(task, ())]
+        samples += command.row_counts
         try:
             if isinstance(stage, stages.Exchange) and stage.boundaries is not None:
                 self._boundaries[command.stage] = umbel.put(stage.boundaries(samples, command.partition_count))

@@ -217,8 +217,9 @@ class Exchange:
     reduce: `(partition, for each input its tables in order) -> tables`; called once for each partition, also for an empty
     one. partition_count: None to take one for each `partition_bytes` of what comes in, as measured; with one, nothing is
     partitioned and `reduce` gets the inputs' blocks themselves.
-    sample, boundaries: for partitions by range. `sample(table)` is taken of every block of the first input, then
-    `boundaries(samples, partition_count)` in the calling process makes what `partition` gets; without, that is None.
+    sample, boundaries: for partitions by range. `sample(table)` is taken of every block of the first input, where it is made
+    if a task makes it, then `boundaries(samples, partition_count)` in the calling process makes what `partition` gets; without,
+    that is None. With boundaries and no sample, these are made of how many rows each block of the first input has.
     The order of what comes out is that of the partitions.
     """
 

@@ -219,11 +219,6 @@ class ByPlace:
         return [block.slice(start, end - start) for start, end in itertools.pairwise(bounds)]
 
 
-def row_count(block: pa.Table) -> int:
-    found: int = block.num_rows
-    return found
-
-
 def places(counts: Sequence[int], _partition_count: int) -> list[int]:
     """What `ByPlace` wants, of the rows of each block."""
     found: list[int] = np.cumsum(counts).tolist()

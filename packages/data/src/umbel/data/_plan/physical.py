@@ -273,7 +273,6 @@ def _(node: logical.Repartition, planner: _Planner) -> stages.Stage:
             [before],
             kernels.ByPlace(node.block_rows),
             kernels.Together(block_rows=node.block_rows),
-            sample=kernels.row_count,
             boundaries=kernels.places,
             block_bytes=0,
         )
@@ -292,7 +291,6 @@ def _(node: logical.Repartition, planner: _Planner) -> stages.Stage:
         kernels.ByPlace(),
         together,
         partition_count=node.block_count,
-        sample=kernels.row_count,
         boundaries=kernels.places,
     )
 
