@@ -290,6 +290,10 @@ class Run:
             self._tell(events.ActorDied(actor, item[1], False, time.monotonic()))
 
     def _lost(self, reader: Reader, error: BaseException) -> None:
+        is_of_actor = reader.command is None or reader.command.actor is not None
+        if isinstance(error, held.GONE) and not is_of_actor:  # of what the task takes
+            self._failed(reader, held.lost(error), is_lost=False)
+            return
         self._failed(reader, error, is_lost=isinstance(error, _LOST))
 
     def _failed(self, reader: Reader, error: BaseException, *, is_lost: bool) -> None:

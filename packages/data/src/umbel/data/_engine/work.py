@@ -243,10 +243,16 @@ def whole(tables: list[pa.Table]) -> pa.Table:
 # What the executor makes remote.
 
 
+def _limit_threads() -> None:
+    """Of libraries that would take all cores: those that a task has, as the runtime tells OpenMP. What is set already stays."""
+    os.environ.setdefault("POLARS_MAX_THREADS", os.environ.get("OMP_NUM_THREADS", "1"))
+
+
 def task_of(code: Code) -> Callable[..., Iterator[Any]]:
     """The function of a stage's tasks. The code is a part of it, so that a worker loads it once."""
 
     def dataset_task(call: Call, *values: Any) -> Iterator[Any]:
+        _limit_threads()
         yield from run(code, call, values, None)
 
     return dataset_task
@@ -256,6 +262,7 @@ class DatasetActor:
     """One actor of a stage's pool. Its transforms are made by `ready`, where an error of the user's can be told."""
 
     def __init__(self, code: Code) -> None:
+        _limit_threads()
         self._code = code
         self._transforms: list[stages.Transform] | None = None
 
