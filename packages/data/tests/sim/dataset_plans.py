@@ -116,13 +116,15 @@ class Plan:
         chance = self.chance
         count = chance.choose((None, None, 1, 2, 3))
         inputs = (stage,)
-        if not is_sort and chance.happens(40):
+        is_by_place = not is_sort and chance.happens(30)
+        if not is_sort and not is_by_place and chance.happens(40):
             inputs = (stage, self._source())
         kept = chance.below(2) if len(inputs) == 2 and chance.happens(80) else None
         made = stages.Exchange(
             name=self._name("sort" if is_sort else "exchange"), inputs=inputs, partition=(_unused,) * len(inputs),
             reduce=_unused, partition_count=count, partition_bytes=ROW_BYTES * chance.choose((5, 30)),
-            partition_count_max=4, sample=_unused if is_sort else None, boundaries=_unused if is_sort else None,
+            partition_count_max=4, sample=_unused if is_sort else None,
+            boundaries=_unused if is_sort or is_by_place else None,
             bundle_bytes=ROW_BYTES * chance.choose((5, 30)), block_bytes=BLOCK_ROWS_MAX * ROW_BYTES,
             can_repeat=chance.happens(50), whole=(1 - kept,) if kept is not None and chance.happens(80) else (),
             broadcast_bytes=ROW_BYTES * chance.choose((0, 10, 1_000)), is_steady=chance.happens(30),
@@ -152,6 +154,8 @@ class Plan:
             return [zipped(pair) for pair in zip(*rows, strict=True)]
         if isinstance(stage, stages.Exchange):
             everything = [row for some in rows for row in some]
+            if is_by_place(stage):
+                return everything
             if stage.sample is not None:
                 return sorted(everything)
             count = counts.get(stage.name, 1) or 1
@@ -160,6 +164,11 @@ class Plan:
                 return [row for at in range(count) for row in found if key(row) % count == at]
             return [row for at in range(count) for row in sorted(everything) if row % count == at]
         return rows[0]
+
+
+def is_by_place(stage: stages.Exchange) -> bool:
+    """It divides its rows in their order."""
+    return stage.boundaries is not None and stage.sample is None
 
 
 def metadata(rows: Sequence[int]) -> stages.Metadata:

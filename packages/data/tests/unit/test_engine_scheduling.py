@@ -253,14 +253,38 @@ def test_partitions_are_as_many_as_the_bytes_want() -> None:
     assert [piece.block for piece in reductions[0].pieces[0]] == [3, 6]
 
 
-def test_boundaries_are_made_from_samples_of_all_before_anything_is_divided() -> None:
-    told = Told(exchange(read(1), partition_count=2, sample=nothing, boundaries=nothing))
+def test_boundaries_are_made_from_samples_of_whoever_made_the_blocks() -> None:
+    told = Told(exchange(read(2), partition_count=2, sample=nothing, boundaries=nothing))
+    told.made(2)
+    told.ended(2)
     told.made(1)
-    (sampling,) = of(StartTask, told.ended(1))
-    assert sampling.kind == events.SAMPLE
-    assert told.ended(2) == [events.MakeBoundaries(1, (2,), 2)]
-    (dividing,) = of(StartTask, told.tell(events.BoundariesMade(1, 2.0)))
-    assert dividing.kind == events.PARTITION
+    assert told.ended(1) == [events.MakeBoundaries(1, (1, 2), 2)]
+    dividing = of(StartTask, told.tell(events.BoundariesMade(1, 2.0)))
+    assert {one.kind for one in dividing} == {events.PARTITION}
+
+
+def test_samples_are_taken_of_blocks_that_no_task_makes_or_whose_task_samples_for_another() -> None:
+    source = read(1)
+    first = exchange(source, partition_count=2, sample=nothing, boundaries=nothing)
+    second = exchange(source, partition_count=2, sample=nothing, boundaries=nothing)
+    told = Told(stages.Union(inputs=(first, second)))
+    told.made(1)
+    commands = told.ended(1)
+    assert of(events.MakeBoundaries, commands) == [events.MakeBoundaries(1, (1,), 2)]
+    (sampling,) = of(StartTask, commands)
+    assert (sampling.kind, sampling.stage) == (events.SAMPLE, 2)
+    assert of(events.MakeBoundaries, told.ended(2)) == [events.MakeBoundaries(2, (2,), 2)]
+    limited = Told(
+        exchange(stages.Limit(input=read(1), row_count=1), partition_count=2, sample=nothing, boundaries=nothing)
+    )
+    assert [one.kind for one in of(StartTask, limited.made(1))] == [events.SAMPLE]
+
+
+def test_boundaries_by_place_are_made_of_numbers_of_rows() -> None:
+    told = Told(exchange(read(1), partition_count=2, boundaries=nothing))
+    told.made(1, rows=4)
+    told.made(1, rows=3)
+    assert told.ended(1) == [events.MakeBoundaries(1, (), 2, (4, 3))]
 
 
 def join(**options: Any) -> stages.Exchange:

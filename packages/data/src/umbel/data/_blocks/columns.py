@@ -8,7 +8,7 @@ NumPy's already.
 from __future__ import annotations
 
 import difflib
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Iterator, Sequence
 from typing import Final
 
 import numpy as np
@@ -71,6 +71,14 @@ def taken(table: pa.Table, rows: np.ndarray) -> pa.Table:
     if not table.num_columns:  # Arrow would forget how many rows there are
         return pa.table({"": pa.nulls(len(rows))}).select([])
     return contiguous(table).take(pa.array(rows))
+
+
+def taken_parts(table: pa.Table, rows: np.ndarray, part_bytes: int) -> Iterator[pa.Table]:
+    """As `taken`, in tables of about so many bytes, each gathered when it is asked for; one table at least."""
+    table = contiguous(table)
+    step = max(1, len(rows) * part_bytes // max(1, table.nbytes))
+    for start in range(0, max(1, len(rows)), step):
+        yield taken(table, rows[start : start + step])
 
 
 def plain(array: pa.Array) -> pa.Array:

@@ -58,6 +58,17 @@ class ExchangeRun(runs.Run):
         self._candidates = [*stage.whole] if stage.broadcast_bytes else []  # which may turn out to be small
         self.whole: int | None = None
 
+    def ask_for_samples(self) -> None:
+        """Of whoever makes the blocks, unless these are made by no task, or it gives samples to another exchange: then there
+        are tasks for it, for which all has to be there once more."""
+        (producer, *_) = self.producers
+        if self.stage.sample is not None and producer.has_tasks and producer.sampling is None:
+            producer.sampling = self.stage
+
+    @property
+    def _are_samples_given(self) -> bool:
+        return self.producers[0].sampling is self.stage
+
     # What is known
 
     @property
@@ -81,10 +92,11 @@ class ExchangeRun(runs.Run):
             return
         if self.count is None:
             self.count = self._decided()
-        if self.count is None or self.count == 1 or self.stage.sample is None:
+        if self.count is None or self.count == 1 or self.stage.boundaries is None:
             return
         if self._is_gathered and not self._has_asked and not self._sample_tasks and not self._to_sample:
-            self._to_sample.extend(self.edges[0].pieces)
+            if self.stage.sample is not None and not self._are_samples_given:
+                self._to_sample.extend(self.edges[0].pieces)
             if not self._to_sample:
                 self._ask()
 
@@ -126,7 +138,7 @@ class ExchangeRun(runs.Run):
         stage = self.stage
         received = [edge.received_bytes for edge in self.edges]
         if not self._is_gathered:
-            if stage.sample is not None or sum(received) < PARTITIONS_SEEN * stage.partition_bytes:
+            if stage.boundaries is not None or sum(received) < PARTITIONS_SEEN * stage.partition_bytes:
                 return None
             progress = [self.services.progress(edge) for edge in self.edges]
             if min(progress) < PROGRESS_MIN:
@@ -332,7 +344,9 @@ class ExchangeRun(runs.Run):
 
     def _ask(self) -> None:
         self._has_asked = True
-        self.services.make_boundaries(self, tuple(sorted(self._sample_tasks)), self.count or 1)
+        tasks = self.producers[0].sampled if self._are_samples_given else self._sample_tasks
+        counts = [piece.row_count for piece in self.edges[0].pieces] if self.stage.sample is None else []
+        self.services.make_boundaries(self, tuple(sorted(tasks)), self.count or 1, tuple(counts))
 
     def boundaries_made(self) -> None:
         self._has_boundaries = True

@@ -174,8 +174,10 @@ class _Plan:
 
         def divide() -> list[list[list[pa.Table]]]:
             boundaries = None
-            if stage.sample is not None and stage.boundaries is not None:
-                boundaries = stage.boundaries([stage.sample(table) for table in inputs[0]], count)
+            if stage.boundaries is not None:
+                sample = stage.sample
+                samples = [table.num_rows if sample is None else sample(table) for table in inputs[0]]
+                boundaries = stage.boundaries(samples, count)
             found: list[list[list[pa.Table]]] = [[[] for _ in inputs] for _ in range(count)]
             for at, (some, partition) in enumerate(zip(inputs, stage.partition, strict=True)):
                 for block_number, table in enumerate(some):

@@ -15,7 +15,7 @@ import pyarrow as pa
 
 import umbel
 from umbel import exceptions
-from umbel.data._engine import events, held, reports, scheduling, stages, work
+from umbel.data._engine import events, fitting, held, reports, scheduling, stages, work
 from umbel.util import completion
 
 BUDGET_PART = 0.5  # of the object store: the rest is for what else there is, and for what an exchange keeps
@@ -94,11 +94,12 @@ class Run:
         self.error: BaseException | None = None
         self.is_over = False
         self.left_out: list[tuple[Any, ...]] = []  # of each task its counts and tables
-        self._plan = plan
         self._deliver = deliver
         self._resources = umbel.cluster_resources()
         self._resources_s = time.monotonic()
         budget = options.budget_bytes or int(BUDGET_PART * self._resources.get("object_store_memory", 1 << 30))
+        plan = fitting.fitted(plan, fitting.piece_bytes(budget, self._resources.get("CPU", 1.0)))
+        self._plan = plan
         self.machine = scheduling.Machine(
             plan,
             scheduling.Options(
@@ -290,6 +291,10 @@ class Run:
             self._tell(events.ActorDied(actor, item[1], False, time.monotonic()))
 
     def _lost(self, reader: Reader, error: BaseException) -> None:
+        is_of_actor = reader.command is None or reader.command.actor is not None
+        if isinstance(error, held.GONE) and not is_of_actor:  # of what the task takes
+            self._failed(reader, held.lost(error), is_lost=False)
+            return
         self._failed(reader, error, is_lost=isinstance(error, _LOST))
 
     def _failed(self, reader: Reader, error: BaseException, *, is_lost: bool) -> None:
@@ -383,7 +388,11 @@ class Run:
     def _code(self, index: int) -> work.Code:
         code = self._codes.get(index)
         if code is None:
-            code = self._codes[index] = reports.code_of(self.machine.runs[index].stage)
+            run = self.machine.runs[index]
+            code = reports.code_of(run.stage)
+            if run.sampling is not None and run.sampling.sample is not None:
+                code = code._replace(sampling=(run.sampling.name, run.sampling.sample))
+            self._codes[index] = code
         return code
 
     def _function(self, index: int, *, has_cpus: bool) -> Any:
@@ -427,7 +436,8 @@ class Run:
 
     def _make_boundaries(self, command: events.MakeBoundaries) -> None:
         stage = self.machine.runs[command.stage].stage
-        samples = [sample for task in command.tasks for sample in self._samples.pop(task)]
+        samples = [sample for task in command.tasks for sample in self._samples.pop(task, ())]
+        samples += command.row_counts
         try:
             if isinstance(stage, stages.Exchange) and stage.boundaries is not None:
                 self._boundaries[command.stage] = umbel.put(stage.boundaries(samples, command.partition_count))

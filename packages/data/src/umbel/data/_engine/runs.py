@@ -98,7 +98,7 @@ class Services(NamedTuple):
     emit: Callable[[Run, Piece], None]
     stop_inputs: Callable[[Run], None]
     progress: Callable[[flow.Edge], float]
-    make_boundaries: Callable[[Run, tuple[int, ...], int], None]
+    make_boundaries: Callable[[Run, tuple[int, ...], int, tuple[int, ...]], None]
     deliver: Callable[[int, Piece], None]
     fail: Callable[[BaseException, Run], None]
     ledger: flow.Ledger
@@ -121,6 +121,8 @@ class Run:
         self.tasks: dict[int, Task] = {}
         self.again: deque[Task] = deque()  # lost, to be tried again
         self.is_closed = False
+        self.sampling: stages.Exchange | None = None  # that needs samples of what the tasks make
+        self.sampled: list[int] = []  # tasks that have given one
         self.stats = Stats()
         self.reason = ""
         self.order = flow.Order(self.emit, keeps=services.keeps_order)

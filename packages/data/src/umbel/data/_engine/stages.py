@@ -222,14 +222,15 @@ class Exchange:
     `reduce` is called for some blocks of the other at a time, in order, with all of this one. And a partition that has become
     much larger than `partition_bytes` is shared by several calls of `reduce`, each with all of one input. broadcast_bytes: 0
     to divide in any case. is_steady: then tasks are the same in every run, as those of a `Map`.
-    sample, boundaries: for partitions by range. `sample(table)` is taken of every block of the first input, then
-    `boundaries(samples, partition_count)` in the calling process makes what `partition` gets; without, that is None.
+    sample, boundaries: for partitions by range. `sample(table)` is taken of every block of the first input, where it is made
+    if a task makes it, then `boundaries(samples, partition_count)` in the calling process makes what `partition` gets; without,
+    that is None. With boundaries and no sample, these are made of how many rows each block of the first input has.
     The order of what comes out is that of the partitions.
     """
 
     name: str
     inputs: tuple[Stage, ...]
-    partition: Sequence[Callable[[pa.Table, int, Any], Sequence[pa.Table]]]
+    partition: Sequence[Callable[[pa.Table, int, Any], Iterable[pa.Table]]]
     reduce: Callable[[int, Sequence[Sequence[pa.Table]]], Iterable[pa.Table]]
     partition_count: int | None = None
     partition_bytes: int = 128 * MIB

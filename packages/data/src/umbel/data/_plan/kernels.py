@@ -178,7 +178,7 @@ class Written:
 class ByHash:
     keys: tuple[str, ...]
 
-    def __call__(self, block: pa.Table, count: int, _boundaries: Any) -> Sequence[pa.Table]:
+    def __call__(self, block: pa.Table, count: int, _boundaries: Any) -> Iterable[pa.Table]:
         return partitioning.by_hash(block, self.keys or block.column_names, count)
 
 
@@ -187,16 +187,16 @@ class ByRange:
     keys: tuple[str, ...]
     descending: tuple[bool, ...]
 
-    def __call__(self, block: pa.Table, count: int, boundaries: Any) -> Sequence[pa.Table]:
+    def __call__(self, block: pa.Table, count: int, boundaries: pa.Table) -> Iterable[pa.Table]:
         parts = partitioning.by_range(block, self.keys, boundaries, descending=self.descending)
-        return [*parts, *(block.slice(0, 0) for _ in range(count - len(parts)))]
+        return itertools.chain(parts, (block.slice(0, 0) for _ in range(count - boundaries.num_rows - 1)))
 
 
 @dataclass(frozen=True, eq=False)
 class AtRandom:
     seed: int
 
-    def __call__(self, block: pa.Table, count: int, _boundaries: Any) -> Sequence[pa.Table]:
+    def __call__(self, block: pa.Table, count: int, _boundaries: Any) -> Iterable[pa.Table]:
         return partitioning.at_random(block, count, seed_parts=(self.seed, *_position()))
 
 
@@ -207,7 +207,7 @@ class ByPlace:
 
     block_rows: int = 1
 
-    def __call__(self, block: pa.Table, count: int, boundaries: Any) -> Sequence[pa.Table]:
+    def __call__(self, block: pa.Table, count: int, boundaries: Any) -> Iterable[pa.Table]:
         total = boundaries[-1] if boundaries else 0
         first = (
             boundaries[task_context.current().block_number] - block.num_rows
@@ -216,11 +216,6 @@ class ByPlace:
         ends = [units * (number + 1) // count * self.block_rows - first for number in range(count)]
         bounds = [0, *(min(max(end, 0), block.num_rows) for end in ends)]
         return [block.slice(start, end - start) for start, end in itertools.pairwise(bounds)]
-
-
-def row_count(block: pa.Table) -> int:
-    found: int = block.num_rows
-    return found
 
 
 def places(counts: Sequence[int], _partition_count: int) -> list[int]:
@@ -279,7 +274,7 @@ class Together:
         whole = schemas.concat(parts[0])
         if self.block_rows is not None:
             return [whole.slice(at, self.block_rows) for at in range(0, whole.num_rows, self.block_rows)] or [whole]
-        return [sorting.sort(whole, self.keys) if self.keys else whole]
+        return sorting.sorted_parts(whole, self.keys) if self.keys else [whole]
 
 
 @dataclass(frozen=True, eq=False)
@@ -287,7 +282,7 @@ class Shuffled:
     seed: int
 
     def __call__(self, partition: int, parts: Sequence[Sequence[pa.Table]]) -> Iterable[pa.Table]:
-        return [shuffling.permute(schemas.concat(parts[0]), (self.seed, partition))]
+        return shuffling.permuted_parts(schemas.concat(parts[0]), (self.seed, partition))
 
 
 @dataclass(frozen=True, eq=False)
@@ -300,7 +295,7 @@ class Sorted:
         whole = schemas.concat(parts[0])
         if self.limit is not None:
             return [sorting.top_k(whole, self.limit, self.keys, descending=self.descending)]
-        return [sorting.sort(whole, self.keys, descending=self.descending)]
+        return sorting.sorted_parts(whole, self.keys, descending=self.descending)
 
 
 @dataclass(frozen=True, eq=False)
@@ -426,7 +421,7 @@ class ByBlock:
 
     seed: int
 
-    def __call__(self, block: pa.Table, count: int, _boundaries: Any) -> Sequence[pa.Table]:
+    def __call__(self, block: pa.Table, count: int, _boundaries: Any) -> Iterable[pa.Table]:
         chosen = int(shuffling.generator((self.seed, *map(abs, _position()))).integers(count))
         return [block if number == chosen else block.slice(0, 0) for number in range(count)]
 

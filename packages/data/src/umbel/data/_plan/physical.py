@@ -276,7 +276,6 @@ def _(node: logical.Repartition, planner: _Planner) -> stages.Stage:
             [before],
             kernels.ByPlace(node.block_rows),
             kernels.Together(block_rows=node.block_rows),
-            sample=kernels.row_count,
             boundaries=kernels.places,
             block_bytes=0,
         )
@@ -295,7 +294,6 @@ def _(node: logical.Repartition, planner: _Planner) -> stages.Stage:
         kernels.ByPlace(),
         together,
         partition_count=node.block_count,
-        sample=kernels.row_count,
         boundaries=kernels.places,
     )
 
