@@ -87,6 +87,11 @@ class Grouping:
         """All of it at once."""
         return self.finish(self.partial(table), is_ordered=is_ordered)
 
+    def of_nothing(self) -> pa.Table:
+        """The row of all rows where there are none, nor a block that has the columns."""
+        names = self.input_columns() or ()
+        return self.whole(pa.table({name: pa.nulls(0) for name in names}))
+
     def _merged(self, table: pa.Table) -> pa.Table:
         groups = self._groups(table)
         states = [columns.flat(column) for column in table.columns[len(self.keys) :]]

@@ -70,6 +70,17 @@ class Renamed:
 
 
 @dataclass(frozen=True, eq=False)
+class Conformed:
+    """With the columns and types that the blocks of others have too."""
+
+    schema: pa.Schema
+
+    def __call__(self, blocks: Iterator[pa.Table]) -> Iterator[pa.Table]:
+        for block in blocks:
+            yield schemas.conform(block, self.schema, origin="a block")
+
+
+@dataclass(frozen=True, eq=False)
 class Sampled:
     """Each row with a probability; which ones depends on the seed and the number of the block alone."""
 
@@ -257,6 +268,16 @@ Reduction = Callable[[int, Sequence[Sequence["pa.Table"]]], "Iterable[pa.Table]"
 
 
 @dataclass(frozen=True, eq=False)
+class OfAny:
+    """Nothing, where there is not one block: of what a function made of no rows not even the columns are known."""
+
+    reduce: Reduction
+
+    def __call__(self, partition: int, parts: Sequence[Sequence[pa.Table]]) -> Iterable[pa.Table]:
+        return self.reduce(partition, parts) if any(parts) else []
+
+
+@dataclass(frozen=True, eq=False)
 class Together:
     """Its rows in order; or sorted within it. block_rows: cut into tables of so many."""
 
@@ -296,7 +317,9 @@ class Combined:
     how: grouping.Grouping
 
     def __call__(self, _partition: int, parts: Sequence[Sequence[pa.Table]]) -> Iterable[pa.Table]:
-        return [self.how.finish(self.how.combine(parts[0]))]
+        if parts[0]:
+            return [self.how.finish(self.how.combine(parts[0]))]
+        return [] if self.how.keys else [self.how.of_nothing()]
 
 
 @dataclass(frozen=True, eq=False)
@@ -336,13 +359,20 @@ class Windowed:
         return [windows.window(whole, self.partition_by, self.order_by, self.functions, descending=self.descending)]
 
 
+def _side(tables: Sequence[pa.Table], keys: Sequence[str]) -> pa.Table:
+    """One without a block has no rows, and of its columns only the keys are known."""
+    import pyarrow as pa
+
+    return schemas.concat(tables) if tables else pa.table({name: pa.nulls(0) for name in keys})
+
+
 @dataclass(frozen=True, eq=False)
 class Joined:
     join: logical.Join
 
     def __call__(self, _partition: int, parts: Sequence[Sequence[pa.Table]]) -> Iterable[pa.Table]:
-        left, right = (schemas.concat(some) for some in parts)
         how: Any = self.join
+        left, right = _side(parts[0], how.left_on), _side(parts[1], how.right_on)
         suffixes = {"left_suffix": how.left_suffix, "right_suffix": how.right_suffix}
         return [joining.join(left, right, how.how, how.left_on, how.right_on, **suffixes)]
 
@@ -352,7 +382,8 @@ class AsofJoined:
     join: logical.AsofJoin
 
     def __call__(self, _partition: int, parts: Sequence[Sequence[pa.Table]]) -> Iterable[pa.Table]:
-        left, right = (schemas.concat(some) for some in parts)
+        left = _side(parts[0], (self.join.left_on, *self.join.left_by))
+        right = _side(parts[1], (self.join.right_on, *self.join.right_by))
         return [self.joined(left, right)]
 
     def joined(self, left: pa.Table, right: pa.Table) -> pa.Table:
