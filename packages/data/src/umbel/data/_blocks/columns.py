@@ -182,15 +182,6 @@ def is_list(kind: pa.DataType) -> bool:
     )
 
 
-def concatenated(tables: Sequence[pa.Table]) -> pa.Table:
-    """The rows of all tables, which have one schema but for what Arrow widens by itself."""
-    if not tables:
-        raise ValueError("there are no tables to put together; pass at least one, which may be empty")
-    if all(table.schema.equals(tables[0].schema) for table in tables[1:]):
-        return pa.concat_tables(tables)
-    return pa.concat_tables(tables, promote_options="permissive")
-
-
 def _without_views(array: pa.Array, kind: pa.DataType) -> pa.Array:
     try:
         return array.cast(kind)

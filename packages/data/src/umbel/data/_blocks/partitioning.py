@@ -10,7 +10,7 @@ from collections.abc import Sequence
 import numpy as np
 import pyarrow as pa
 
-from umbel.data._blocks import columns, hashing, ordering
+from umbel.data._blocks import columns, hashing, ordering, schemas
 
 
 def by_hash(table: pa.Table, keys: Sequence[str], count: int) -> list[pa.Table]:
@@ -24,10 +24,10 @@ def by_range(
     """One partition more than there are boundaries, which are rows of keys in order; a row equal to one belongs behind it."""
     names = list(keys)
     columns.require(table.schema, names, what="the key")
-    kinds = pa.schema([table.schema.field(name) for name in names])
-    bounds = boundaries.select(names).cast(kinds)
+    bounds = boundaries.select(names)
     rows = table.num_rows
-    codes = ordering.codes(pa.concat_tables([table.select(names), bounds]), names, descending)
+    # Bounds have the type that all blocks together have.
+    codes = ordering.codes(schemas.concat([table.select(names), bounds]), names, descending)
     code = codes[0] if len(codes) == 1 else ordering.ranks(codes, rows + bounds.num_rows)
     return divided(table, np.searchsorted(code[rows:], code[:rows], side="right"), bounds.num_rows + 1)
 

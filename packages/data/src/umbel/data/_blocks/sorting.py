@@ -7,7 +7,7 @@ from collections.abc import Sequence
 import numpy as np
 import pyarrow as pa
 
-from umbel.data._blocks import columns, hashing, ordering
+from umbel.data._blocks import columns, hashing, ordering, schemas
 
 
 def sort(table: pa.Table, keys: Sequence[str], *, descending: bool | Sequence[bool] = False) -> pa.Table:
@@ -18,7 +18,7 @@ def sort(table: pa.Table, keys: Sequence[str], *, descending: bool | Sequence[bo
 
 def merge(tables: Sequence[pa.Table], keys: Sequence[str], *, descending: bool | Sequence[bool] = False) -> pa.Table:
     """The rows of tables that are sorted already, sorted; of equal keys those of an earlier table first."""
-    return sort(columns.concatenated(tables), keys, descending=descending)
+    return sort(schemas.concat(tables), keys, descending=descending)
 
 
 def top_k(table: pa.Table, count: int, keys: Sequence[str], *, descending: bool | Sequence[bool] = False) -> pa.Table:
@@ -50,7 +50,7 @@ def boundaries(
 
     samples: tables that hold the keys of some rows. None twice: where one key is frequent there are fewer partitions.
     """
-    ordered = sort(columns.concatenated([table.select(keys) for table in samples]), keys, descending=descending)
+    ordered = sort(schemas.concat([table.select(keys) for table in samples]), keys, descending=descending)
     if count < 2 or not ordered.num_rows:
         return ordered.slice(0, 0)
     places = np.arange(1, count) * ordered.num_rows // count
