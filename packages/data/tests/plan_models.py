@@ -10,10 +10,12 @@ from __future__ import annotations
 import dataclasses
 import itertools
 import math
+import os
 import statistics
 from collections.abc import Callable, Iterator, Sequence
 from typing import Any
 
+import hypothesis
 import kernel_tables
 import numpy as np
 import pyarrow as pa
@@ -27,6 +29,21 @@ from umbel.data._engine import local
 from umbel.data._plan import rules, running
 from umbel.data._plan import schemas as plan_schemas
 from umbel.data.expressions import col, lit
+
+LONG = 20  # times as many examples, other ones each time, with HYPOTHESIS_PROFILE=long: minutes
+
+
+def checked(examples: int) -> hypothesis.settings:
+    is_long = os.environ.get("HYPOTHESIS_PROFILE") == "long"
+    return hypothesis.settings(
+        max_examples=examples * (LONG if is_long else 1),
+        deadline=None,
+        database=None,
+        derandomize=not is_long,
+        print_blob=is_long,
+        suppress_health_check=[hypothesis.HealthCheck.too_slow, hypothesis.HealthCheck.data_too_large],
+    )
+
 
 Row = dict[str, Any]
 POOLS: dict[str, tuple[pa.DataType, list[Any]]] = {
