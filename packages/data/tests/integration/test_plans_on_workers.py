@@ -34,3 +34,11 @@ def on_workers(dataset: data.Dataset) -> Iterator[tuple[str, list[pa.Table]]]:
 @given(plan_models.plans())
 def test_plans_give_what_plain_python_makes(plan: plan_models.Plan) -> None:
     plan_models.check_ways(plan, on_workers(plan.dataset))
+
+
+def test_groups_of_several_blocks_that_one_task_divides_are_groups_once() -> None:
+    blocks = [pa.table({"k": ["a", "b"], "x": [number, 1]}) for number in range(4)]
+    dataset = data.from_blocks(blocks).groupby("k", 3).sum("x")
+    away = dataclasses.replace(plan_models.pieces(), local_bytes_max=-1)
+    found = [row for table in running.Run(dataset._node, away).tables() for row in table.to_pylist()]
+    assert sorted(found, key=repr) == [{"k": "a", "sum(x)": 6}, {"k": "b", "sum(x)": 4}]

@@ -70,10 +70,11 @@ class Grouping:
         return self._table(groups.keys, [aggregate.vector_start(table, groups) for aggregate in self.aggregates])
 
     def combine(self, tables: Sequence[pa.Table]) -> pa.Table:
-        """The states of all, which `partial` or `combine` made, the earlier rows' first; again such a table."""
+        """The states of all, which `partial` or `combine` made, the earlier rows' first; again such a table. Of these tables each
+        has a group once; see `merged` for others."""
         if len(tables) == 1:
             return tables[0]
-        return self._merged(self._together(tables))
+        return self.merged(self._together(tables))
 
     def finish(self, table: pa.Table, *, is_ordered: bool = True) -> pa.Table:
         """The values of each group. is_ordered: by their keys; otherwise in the order of the table."""
@@ -101,7 +102,8 @@ class Grouping:
                 tables = [table.set_column(index, name, state) for table, state in zip(tables, states, strict=True)]
         return schemas.concat(tables)
 
-    def _merged(self, table: pa.Table) -> pa.Table:
+    def merged(self, table: pa.Table) -> pa.Table:
+        """One state of each group, of a table that may have several."""
         groups = self._groups(table)
         states = [columns.flat(column) for column in table.columns[len(self.keys) :]]
         merged = [

@@ -195,6 +195,16 @@ class ByHash:
 
 
 @dataclass(frozen=True, eq=False)
+class ByGroup:
+    """By hash, of states of groups. A task gets those of several blocks as one table, in which a group is more than once."""
+
+    how: grouping.Grouping
+
+    def __call__(self, block: pa.Table, count: int, _boundaries: Any) -> Sequence[pa.Table]:
+        return partitioning.by_hash(self.how.merged(block), self.how.keys, count)
+
+
+@dataclass(frozen=True, eq=False)
 class ByRange:
     keys: tuple[str, ...]
     descending: tuple[bool, ...]

@@ -372,8 +372,7 @@ def _(node: logical.Aggregate, planner: _Planner) -> stages.Stage:
     how = grouping.Grouping(node.keys, node.aggregates)
     before = planner.linked(node.input, Link("PartialAggregate", kernels.Grouped(how)))
     count = node.partition_count if node.keys else 1
-    by = kernels.ByHash(node.keys)
-    return planner.exchange(node.name, [before], by, kernels.Combined(how), partition_count=count)
+    return planner.exchange(node.name, [before], kernels.ByGroup(how), kernels.Combined(how), partition_count=count)
 
 
 @_lower.register
