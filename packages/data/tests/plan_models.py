@@ -393,29 +393,35 @@ def _map_batches(draw: st.DrawFn, frame: Frame) -> Step | None:
         return None  # without rows there are no columns
     size = draw(st.sampled_from([None, 1, 2, 3, 100, "auto"]))
     fn = draw(st.sampled_from([same, halves]))
-    rows = frame.rows
-    if form in FLOAT_NULLS:
-        floats = frame.of(FLOATS)
-        rows = [
-            {name: FLOAT_NULLS[form] if name in floats and is_missing(row[name]) else row[name] for name in row}
-            for row in rows
-        ]
     text = f".map_batches({fn.__name__}, batch_size={size!r}, batch_format={form!r})"
-    return text, lambda ds: ds.map_batches(fn, batch_size=size, batch_format=form), frame.with_rows(rows)
+    return text, lambda ds: ds.map_batches(fn, batch_size=size, batch_format=form), frame.with_rows(through(form, frame))
 
 
 FLOAT_NULLS = {"numpy": math.nan, "pandas": None}  # what is both null and NaN there, comes back as one of them
+
+
+def through(form: str | None, frame: Frame) -> list[Row]:
+    """The rows, as they come back from batches of this form."""
+    if form not in FLOAT_NULLS:
+        return frame.rows
+    floats, missing = frame.of(FLOATS), FLOAT_NULLS[form]
+    return [
+        {name: missing if name in floats and is_missing(value) else value for name, value in row.items()}
+        for row in frame.rows
+    ]
 
 
 def is_missing(value: Any) -> bool:
     return value is None or math.isnan(value)
 
 
+def _filter_by_expression(draw: st.DrawFn, frame: Frame) -> Step:
+    expr, fn = truth(draw, frame)
+    rows = [row for row in frame.rows if fn(row) is True]
+    return f".filter({expr!r})", lambda ds: ds.filter(expr=expr), frame.with_rows(rows)
+
+
 def _filter(draw: st.DrawFn, frame: Frame) -> Step:
-    if draw(st.booleans()):
-        expr, fn = truth(draw, frame)
-        rows = [row for row in frame.rows if fn(row) is True]
-        return f".filter({expr!r})", lambda ds: ds.filter(expr=expr), frame.with_rows(rows)
     return ".filter(is_whole)", lambda ds: ds.filter(is_whole), frame.with_rows([*filter(is_whole, frame.rows)])
 
 
@@ -748,7 +754,7 @@ def taken(name: str, names: Any) -> str:
 
 
 STEPS: list[Callable[[st.DrawFn, Frame], Step | None]] = [
-    _map, _flat_map, _map_batches, _filter, _with_column, _select, _drop, _rename, _limit, _random_sample, _sort,
+    _map, _flat_map, _map_batches, _filter, _filter_by_expression, _with_column, _select, _drop, _rename, _limit, _random_sample, _sort,
     _distinct, _repartition, _shuffle, _aggregate, _map_groups, _window, _union, _zip,
 ]  # fmt: skip
 
