@@ -356,3 +356,55 @@ def test_dates_sum_up() -> None:
     day = datetime.date(2026, 1, 2)
     found = data.from_items([{"d": day}, {"d": None}]).aggregate(aggregate.Max("d"))
     assert found == {"max(d)": day}
+
+
+# ---- what blocks do not have ----
+
+
+def test_columns_that_one_of_a_union_has_not_are_there_for_what_follows() -> None:
+    ds = cut(2).union(data.from_arrow(pa.table({"u": [0.5]})))
+    assert ds.select_columns(["u"]).take_all() == [{"u": None}, {"u": None}, {"u": 0.5}]
+    assert ds.filter(expr=col("u").is_null()).rename_columns({"u": "v"}).count() == 2
+    mixed = cut(1).mix(data.from_arrow(pa.table({"u": [0.5]})), stopping_condition="LONGEST_DROP")
+    assert mixed.with_column("w", col("u").is_null()).sort("w").columns() == ["id", "u", "w"]
+    blocks = data.from_blocks([pa.table({"x": [1]}), pa.table({"x": [0.5], "y": ["a"]})])
+    assert blocks.with_column("z", col("x") / 2).select_columns(["z", "y"]).take_all() == [
+        {"z": 0.5, "y": None},
+        {"z": 0.25, "y": "a"},
+    ]
+
+
+def test_a_filter_behind_a_union_computes_with_its_types() -> None:
+    ds = data.from_arrow(pa.table({"x": [0]})).union(data.from_arrow(pa.table({"x": [0.5]})))
+    assert ds.filter(expr=1 / col("x") > 1).take_all() == [{"x": 0.0}, {"x": 0.5}]
+
+
+def test_nothing_is_made_of_no_rows_of_which_nothing_is_known() -> None:
+    ds = cut(3).map(lambda row: row).limit(0)
+    assert ds.schema() is None
+    for one in (
+        ds.sort("id"),
+        ds.distinct(),
+        ds.distinct("id"),
+        ds.random_shuffle(seed=1),
+        ds.repartition(3),
+        ds.repartition(2, keys=["id"]),
+        ds.repartition(target_num_rows_per_block=2, strict=True),
+        ds.groupby("id").count(),
+        ds.window({"n": window.row_number()}, partition_by="id"),
+        ds.zip(ds),
+        ds.union(ds),
+        ds.join(ds, on="id"),
+        ds.filter(expr=col("id") > 0).with_column("x", col("id") + 1).drop_columns("id"),
+    ):
+        assert one.take_all() == []
+        assert one.count() == 0
+    assert ds.aggregate(aggregate.Sum("id"), aggregate.Max("id"), aggregate.Count()) == {
+        "sum(id)": None,
+        "max(id)": None,
+        "count()": 0,
+    }
+    assert cut(3).join(ds, "left_outer", on="id").take_all() == [{"id": 0}, {"id": 1}, {"id": 2}]
+    assert cut(3).limit(0).sort("id").columns() == ["id"]
+    assert [one.take_all() for one in ds.split(2)] == [[], []]
+    assert len(ds.to_pandas()) == 0

@@ -43,7 +43,8 @@ class Relations:
     # ---- several datasets ----
 
     def union(self, *other: Dataset) -> Dataset:
-        """All rows of this one, then of the others. Columns that one has not are null there."""
+        """All rows of this one, then of the others. Columns that one has not are null there; but where a function decides which
+        columns there are, blocks have their own until rows of several come together."""
         return self._with(logical.Union(several=(self._node, *(one._node for one in other))))
 
     def zip(self, *other: Dataset) -> Dataset:

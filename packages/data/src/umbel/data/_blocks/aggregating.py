@@ -9,7 +9,7 @@ from __future__ import annotations
 
 import abc
 import pickle
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from typing import Any, ClassVar
 
 import numpy as np
@@ -70,6 +70,10 @@ class AggregateFn:
             accumulator = self._first(key)
             found.append(self._accumulated(accumulator, rows) if size else accumulator)
         return _pickled(found)
+
+    def alike(self, states: Sequence[pa.Array]) -> Sequence[pa.Array]:
+        """States of blocks in which the column had different types, such that they are of one type, or become so as values do."""
+        return states
 
     def vector_merge(self, state: pa.Array, groups: reducing.Groups) -> pa.Array:
         """The state of each group, of states of the same kind, one or more for each."""

@@ -12,7 +12,7 @@ from typing import Final
 import numpy as np
 import pyarrow as pa
 
-from umbel.data._blocks import columns, hashing, ordering
+from umbel.data._blocks import columns, hashing, ordering, schemas
 
 _SLICED_BYTES: Final = (
     64 << 10
@@ -33,10 +33,10 @@ def by_range(
     """
     names = list(keys)
     columns.require(table.schema, names, what="the key")
-    kinds = pa.schema([table.schema.field(name) for name in names])
-    bounds = boundaries.select(names).cast(kinds)
+    bounds = boundaries.select(names)
     count = bounds.num_rows
-    codes = ordering.codes(pa.concat_tables([bounds, table.select(names)]), names, descending)
+    # Bounds have the type that all blocks together have.
+    codes = ordering.codes(schemas.concat([bounds, table.select(names)]), names, descending)
     order = ordering.argsort(codes, count + table.num_rows)  # stable: a boundary comes before what is equal to it
     ends = np.append(np.flatnonzero(order < count) - np.arange(count), table.num_rows)
     return _gathered(table, order[order >= count] - count, ends.tolist())

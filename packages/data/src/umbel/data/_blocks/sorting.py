@@ -8,7 +8,7 @@ from typing import Final
 import numpy as np
 import pyarrow as pa
 
-from umbel.data._blocks import columns, hashing, ordering
+from umbel.data._blocks import columns, hashing, ordering, schemas
 
 _PART_BYTES: Final = 16 << 20  # gathered at once: large enough to cost little, and little beside what is sorted
 
@@ -30,7 +30,7 @@ def sorted_parts(
 
 def merge(tables: Sequence[pa.Table], keys: Sequence[str], *, descending: bool | Sequence[bool] = False) -> pa.Table:
     """The rows of tables that are sorted already, sorted; of equal keys those of an earlier table first."""
-    return sort(columns.concatenated(tables), keys, descending=descending)
+    return sort(schemas.concat(tables), keys, descending=descending)
 
 
 def top_k(table: pa.Table, count: int, keys: Sequence[str], *, descending: bool | Sequence[bool] = False) -> pa.Table:
@@ -63,7 +63,7 @@ def boundaries(
 
     samples: tables that hold the keys of some rows. None twice: where one key is frequent there are fewer partitions.
     """
-    ordered = sort(columns.concatenated([table.select(keys) for table in samples]), keys, descending=descending)
+    ordered = sort(schemas.concat([table.select(keys) for table in samples]), keys, descending=descending)
     if count < 2 or not ordered.num_rows:
         return ordered.slice(0, 0)
     places = np.arange(1, count) * ordered.num_rows // count

@@ -15,6 +15,7 @@ from typing import Any, NamedTuple
 
 import pyarrow as pa
 
+from umbel.data._blocks import schemas
 from umbel.data._engine import blocks_out, events, failures, stages, task_context
 
 BLOCK = "block"  # rows, bytes, schema (None: as before), bytes of the table or None: the next item
@@ -236,7 +237,8 @@ def _inputs(call: Call, values: Sequence[Any], context: task_context.TaskContext
 
 
 def whole(tables: list[pa.Table]) -> pa.Table:
-    return tables[0] if len(tables) == 1 else pa.concat_tables(tables, promote_options="default")
+    """The rows of all, under one schema: blocks of a user's function may differ in theirs."""
+    return schemas.concat(tables)
 
 
 # ---------------------------------------------------------------------------------------------------------------------

@@ -39,10 +39,20 @@ class RowCalls:
         call = _callable(self.function)
         if self.kind == "filter":
             return lambda blocks: self._kept(call, blocks)
-        return lambda blocks: _as_blocks(self._given(call, blocks))
+        return lambda blocks: self._made(call, _Inputs(blocks))
 
     def __call__(self, blocks: Iterator[pa.Table]) -> Iterator[pa.Table]:
         return self.bound()(blocks)
+
+    def _made(self, call: Callable[[Any], Any], inputs: _Inputs) -> Iterator[pa.Table]:
+        some: list[Any] = []
+        for row in self._given(call, inputs):
+            some.append(row)
+            if len(some) == ROWS_MAX:
+                yield rows.from_rows(some, like=inputs.schema)
+                some = []
+        if some:
+            yield rows.from_rows(some, like=inputs.schema)
 
     def _given(self, call: Callable[[Any], Any], blocks: Iterator[pa.Table]) -> Iterator[Any]:
         drawn: collections.deque[_Origin] = collections.deque()
@@ -208,14 +218,3 @@ def _callable(function: logical.Function) -> Callable[[Any], Any]:
     if not function.args and not function.kwargs:
         return call
     return lambda value: call(value, *function.args, **function.kwargs)
-
-
-def _as_blocks(every: Iterator[Any]) -> Iterator[pa.Table]:
-    some: list[Any] = []
-    for row in every:
-        some.append(row)
-        if len(some) == ROWS_MAX:
-            yield rows.from_rows(some)
-            some = []
-    if some:
-        yield rows.from_rows(some)

@@ -69,6 +69,17 @@ class Renamed:
 
 
 @dataclass(frozen=True, eq=False)
+class Conformed:
+    """With the columns and types that the blocks of others have too."""
+
+    schema: pa.Schema
+
+    def __call__(self, blocks: Iterator[pa.Table]) -> Iterator[pa.Table]:
+        for block in blocks:
+            yield schemas.conform(block, self.schema, origin="a block")
+
+
+@dataclass(frozen=True, eq=False)
 class Sampled:
     """Each row with a probability; which ones depends on the seed and the number of the block alone."""
 
@@ -180,6 +191,16 @@ class ByHash:
 
     def __call__(self, block: pa.Table, count: int, _boundaries: Any) -> Iterable[pa.Table]:
         return partitioning.by_hash(block, self.keys or block.column_names, count)
+
+
+@dataclass(frozen=True, eq=False)
+class ByGroup:
+    """By hash, of states of groups. A task gets those of several blocks as one table, in which a group is more than once."""
+
+    how: grouping.Grouping
+
+    def __call__(self, block: pa.Table, count: int, _boundaries: Any) -> Sequence[pa.Table]:
+        return partitioning.by_hash(self.how.merged(block), self.how.keys, count)
 
 
 @dataclass(frozen=True, eq=False)
@@ -305,12 +326,7 @@ class Combined:
     def __call__(self, _partition: int, parts: Sequence[Sequence[pa.Table]]) -> Iterable[pa.Table]:
         if parts[0]:
             return [self.how.finish(self.how.combine(parts[0]))]
-        if self.how.keys:
-            return []
-        nulls = pa.schema(
-            [(name, pa.null()) for name in self.how.input_columns() or ()]
-        )  # one row there is of nothing too
-        return [self.how.finish(self.how.partial(nulls.empty_table()))]
+        return [] if self.how.keys else [self.how.of_nothing()]
 
 
 @dataclass(frozen=True, eq=False)

@@ -13,12 +13,15 @@ import secrets
 import sys
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from umbel.data import datasink as sinks
 from umbel.data._blocks import grouping, shuffling
 from umbel.data._engine import stages
 from umbel.data._plan import functions, kernels, logical, rules, schemas
+
+if TYPE_CHECKING:
+    import pyarrow as pa
 
 
 @dataclass(frozen=True)
@@ -59,6 +62,7 @@ class _Planner:
     def __init__(self, last: logical.Node, sizes: Sizes) -> None:
         self._sizes = sizes
         self._stages: dict[logical.Node, stages.Stage] = {}
+        self._schemas: dict[logical.Node, pa.Schema | None] = {}
         uses = collections.Counter(one for node in logical.each(last) for one in node.inputs)
         self._is_shared = {node for node, count in uses.items() if count > 1}
         self.goes_by_place = False  # something depends on which block a row is in
@@ -67,6 +71,20 @@ class _Planner:
         if node not in self._stages:
             self._stages[node] = _lower(node, self)
         return self._stages[node]
+
+    def schema(self, node: logical.Node) -> pa.Schema | None:
+        return schemas.of(node, self._schemas)
+
+    def alike(self, node: logical.Several) -> tuple[stages.Stage, ...]:
+        """The stages of the inputs, with blocks of one schema as far as theirs are known: what follows may rely on columns that
+        only some of them have, and compute with types that are wider than theirs."""
+        schema = self.schema(node)
+        made = []
+        for one in node.inputs:
+            own = self.schema(one)
+            is_other = schema is not None and own is not None and not own.equals(schema)
+            made.append(self.linked(one, Link("Conform", kernels.Conformed(schema))) if is_other else self.stage(one))
+        return tuple(made)
 
     def linked(self, node: logical.Node, link: Link) -> stages.Stage:
         """The stage of `node` with another operator behind it."""
@@ -82,6 +100,10 @@ class _Planner:
                 is_kernel=before.is_kernel and link.is_kernel,
                 **given,
             )
+        return self.mapped(before, link)
+
+    def mapped(self, before: stages.Stage, link: Link) -> stages.Map:
+        """A stage of the operator."""
         return stages.Map(
             name=link.name,
             input=before,
@@ -180,8 +202,13 @@ def _lower(node: Any, _planner: _Planner) -> stages.Stage:
 
 
 @_lower.register
-def _(node: logical.FromBlocks, _planner: _Planner) -> stages.Stage:
-    return stages.Input(name=node.name, blocks=node.blocks)
+def _(node: logical.FromBlocks, planner: _Planner) -> stages.Stage:
+    made = stages.Input(name=node.name, blocks=node.blocks)
+    schema = planner.schema(node)
+    if schema is None or all(schema.equals(block.metadata.schema) for block in node.blocks):
+        return made
+    link = Link("Conform", kernels.Conformed(schema), is_steady=True, block_bytes=0)
+    return planner.mapped(made, link)
 
 
 @_lower.register
@@ -260,6 +287,10 @@ def _(node: logical.Sample, planner: _Planner) -> stages.Stage:
 
 @_lower.register
 def _(node: logical.Limit, planner: _Planner) -> stages.Stage:
+    if not node.row_count:  # nothing is run; but whoever comes next may ask for a column
+        schema = planner.schema(node)
+        empty = [] if schema is None else [stages.Block(schema.empty_table(), stages.Metadata(0, 0, schema))]
+        return stages.Input(blocks=empty, name=node.name)
     before = planner.linked(node.input, Link(node.name, kernels.Head(node.row_count)))
     return stages.Limit(input=before, row_count=node.row_count, name=node.name)
 
@@ -340,8 +371,7 @@ def _(node: logical.Aggregate, planner: _Planner) -> stages.Stage:
     how = grouping.Grouping(node.keys, node.aggregates)
     before = planner.linked(node.input, Link("PartialAggregate", kernels.Grouped(how)))
     count = node.partition_count if node.keys else 1
-    by = kernels.ByHash(node.keys)
-    return planner.exchange(node.name, [before], by, kernels.Combined(how), partition_count=count)
+    return planner.exchange(node.name, [before], kernels.ByGroup(how), kernels.Combined(how), partition_count=count)
 
 
 @_lower.register
@@ -431,8 +461,7 @@ def _(node: logical.AsofJoin, planner: _Planner) -> stages.Stage:
 
 @_lower.register
 def _(node: logical.Mix, planner: _Planner) -> stages.Stage:
-    inputs = tuple(planner.stage(one) for one in node.inputs)
-    return stages.Mix(inputs=inputs, weights=node.weights, is_shortest=node.is_shortest)
+    return stages.Mix(inputs=planner.alike(node), weights=node.weights, is_shortest=node.is_shortest)
 
 
 @_lower.register
@@ -461,7 +490,7 @@ def _(node: logical.Write, planner: _Planner) -> stages.Stage:
 
 @_lower.register
 def _(node: logical.Union, planner: _Planner) -> stages.Stage:
-    return stages.Union(inputs=tuple(planner.stage(one) for one in node.inputs), name=node.name)
+    return stages.Union(inputs=planner.alike(node), name=node.name)
 
 
 @_lower.register

@@ -103,7 +103,7 @@ def _filtered(node: logical.Node, parts: tuple[nodes.Node, ...], seen: _Pass) ->
     elif isinstance(node, logical.Sort) and node.limit is None:
         below, above = (movable,), fixed
     elif isinstance(node, logical.Union):
-        if all(schemas.of(one) is not None for one in node.inputs) and _have_all(node.inputs, movable):
+        if _have_alike(node, movable):
             below, above = (movable,) * len(node.inputs), fixed
     elif isinstance(node, logical.Join):
         below, above = _through_join(node, movable, fixed)
@@ -130,10 +130,21 @@ def is_placed(node: logical.Project) -> bool:
     return any(isinstance(part, nodes.Generated) for tree in trees for part in nodes.walk(tree))
 
 
-def _have_all(inputs: Iterable[logical.Node], parts: tuple[nodes.Node, ...]) -> bool:
+def _have_alike(node: logical.Union, parts: tuple[nodes.Node, ...]) -> bool:
+    """All inputs have the columns that the parts read, of the types that they have behind the union: `1 / x` of integers fails
+    where that of floats does not."""
+    whole = schemas.of(node)
+    if whole is None:
+        return False
     wanted = {name for one in parts for name in nodes.columns_of(one)}
-    found = [schemas.of(one) for one in inputs]
-    return all(one is not None and wanted <= {*one.names} for one in found)
+    if not wanted <= {*whole.names}:
+        return False
+    for found in map(schemas.of, node.inputs):
+        if found is None or not all(
+            name in found.names and found.field(name).type.equals(whole.field(name).type) for name in wanted
+        ):
+            return False
+    return True
 
 
 def _into_read(node: logical.Read, parts: tuple[nodes.Node, ...]) -> logical.Node:
