@@ -318,7 +318,7 @@ class Transforms:
         self, *, seed: int | None = None, num_blocks: int | None = None, **ray_remote_args: Any
     ) -> Dataset:
         """All rows in another order. With a seed the same one each time, however many workers there are."""
-        means = _plain_means(ray_remote_args)
+        means = options.plain_means(ray_remote_args)
         return self._with(logical.RandomShuffle(input=self._node, seed=seed, block_count=num_blocks, means=means))
 
     def repartition(
@@ -385,11 +385,3 @@ def _function(call: Any, args: Any, kwargs: Any, constructor_args: Any, construc
     return logical.Function(
         call, tuple(args or ()), dict(kwargs or {}), tuple(constructor_args or ()), dict(constructor_kwargs or {})
     )
-
-
-def _plain_means(rest: Mapping[str, Any]) -> logical.Means:
-    from umbel.data._engine import stages
-
-    given = dict(rest)
-    cpus, gpus, memory = given.pop("num_cpus", 1.0), given.pop("num_gpus", 0.0), given.pop("memory", 0)
-    return logical.Means(None, stages.Resources(cpus, gpus, int(memory), given))

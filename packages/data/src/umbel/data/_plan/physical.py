@@ -416,6 +416,7 @@ def _(node: logical.Write, planner: _Planner) -> stages.Stage:
         compute=node.means.compute or stages.TaskPool(),
         resources=node.means.resources,
         bundle_rows=sink.min_rows_per_write,
+        bundle_bytes=max(stages.Write.bundle_bytes, sink.min_bytes_per_write or 0),
         is_kernel=type(sink).__module__.startswith("umbel.data."),
     )
 
