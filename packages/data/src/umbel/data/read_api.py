@@ -16,7 +16,7 @@ import pyarrow.compute as pc
 
 from umbel.data import context as contexts
 from umbel.data import datasource as sources
-from umbel.data._api import arguments, references
+from umbel.data._api import arguments, plugins, references
 from umbel.data._api import options as task_options
 from umbel.data._blocks import batches, schemas
 from umbel.data._plan import kernels, logical
@@ -62,8 +62,8 @@ class FileOptions(TaskOptions, total=False):
     told by its name otherwise. partition_filter: which files, by the partitions that their paths say. partitioning: how
     paths say them; by `name=value` of Parquet, CSV and JSON, if it is not given. include_paths: the file of each row, as
     column `path`. ignore_missing_paths: those that are not there are left out. skip_paths: these are left out.
-    shuffle: "files" for files in a random order. file_extensions: of the files to be read of a directory, None for all; those of the format, if it has
-    some, if they are not given. schema: what each file is read as.
+    shuffle: "files" for files in a random order. file_extensions: of the files to be read of a directory, None for all;
+    those of the format, if it has some, if they are not given. schema: what each file is read as.
     """
 
     filesystem: Any
@@ -228,8 +228,15 @@ def _of_several(tables: Sequence[pa.Table], what: str, block_count: int | None) 
 # Read.
 
 
-def read_datasource(datasource: sources.Datasource, **options: Unpack[TaskOptions]) -> Dataset:
-    """Of a source: one of `umbel.data.datasource`, or your own."""
+def read_datasource(datasource: sources.Datasource | str, **options: Unpack[TaskOptions]) -> Dataset:
+    """Of a source: one of `umbel.data.datasource`, or your own; or by the name that an installed distribution gives it (see
+    `umbel.data.datasource`), which then takes the options that are not of tasks."""
+    if isinstance(datasource, str):
+        of_source = {one: value for one, value in options.items() if one not in TaskOptions.__annotations__}
+        datasource = plugins.source(datasource, of_source)
+        options = {one: value for one, value in options.items() if one not in of_source}  # type: ignore[assignment]
+    if not isinstance(datasource, sources.Datasource):
+        raise TypeError(f"a Datasource is needed, or the name of one, got {datasource!r}")
     unknown = [name for name in options if name not in TaskOptions.__annotations__]
     if unknown:
         raise TypeError(arguments.unknown("read_datasource", unknown[0], TaskOptions.__annotations__))

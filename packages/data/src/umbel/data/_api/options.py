@@ -8,6 +8,7 @@ from typing import Any, Final
 
 import umbel
 from umbel import exceptions
+from umbel.data import context as contexts
 from umbel.data._engine import stages
 from umbel.data._plan import logical
 
@@ -209,6 +210,16 @@ def _positive(name: str, value: int | None) -> int | None:
     if value is not None and (not isinstance(value, int) or isinstance(value, bool) or value < 1):
         raise ValueError(f"{name} must be 1 or more, got {value!r}; omit it for no limit")
     return value
+
+
+def seed(given: Any) -> int | contexts.RandomSeedConfig | None:
+    """None also of a config without one; a number where each run has the same."""
+    if isinstance(given, contexts.RandomSeedConfig):
+        number = seed(given.seed)
+        return given if number is not None and given.reseed_after_execution else number
+    if given is not None and (not isinstance(given, int) or isinstance(given, bool)):
+        raise TypeError(f"seed must be an integer, a RandomSeedConfig or None, got {given!r}")
+    return given
 
 
 def keys(name: str, given: str | list[str] | tuple[str, ...] | None) -> tuple[str, ...]:

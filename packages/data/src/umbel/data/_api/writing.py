@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING, Any, Final, TypedDict
 import pyarrow.parquet as pq
 
 from umbel.data import datasink as sinks
-from umbel.data._api import arguments
+from umbel.data._api import arguments, plugins
 from umbel.data._api import options as task_options
 from umbel.data._plan import logical
 
@@ -180,12 +180,18 @@ class Writing:
 
     def write_datasink(
         self,
-        datasink: sinks.Datasink[Any],
+        datasink: sinks.Datasink[Any] | str,
         *,
         ray_remote_args: Mapping[str, Any] | None = None,
         concurrency: int | None = None,
+        **options: Any,
     ) -> None:
-        """To a sink: one of `umbel.data.datasink`, or your own."""
+        """To a sink: one of `umbel.data.datasink`, or your own; or by the name that an installed distribution gives it, which
+        then takes the options."""
+        if isinstance(datasink, str):
+            datasink, options = plugins.sink(datasink, options), {}
+        if not isinstance(datasink, sinks.Datasink) or options:
+            raise TypeError(f"a Datasink is needed, or the name of one and its options, got {datasink!r}, {options}")
         means = task_options.plain_means({"ray_remote_args": ray_remote_args, "concurrency": concurrency})
         self._run_node(logical.Write(input=self._node, sink=datasink, means=means)).write()
 

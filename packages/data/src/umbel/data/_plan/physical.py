@@ -14,6 +14,7 @@ from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
 from typing import Any
 
+from umbel.data import context
 from umbel.data import datasink as sinks
 from umbel.data._blocks import grouping, shuffling
 from umbel.data._engine import stages
@@ -240,7 +241,9 @@ def _(node: logical.Project, planner: _Planner) -> stages.Stage:
     is_placed = rules.is_placed(node)
     planner.goes_by_place |= is_placed
     transform = kernels.Projected(node.expressions, node.dropped, planner.sizes.epoch)
-    return planner.linked(node.input, Link(node.name, transform, node.means, is_steady=is_placed))
+    is_plain = node.means == logical.Means()
+    link = Link(node.name, transform, node.means, is_kernel=is_plain, is_steady=is_placed)
+    return planner.linked(node.input, link)
 
 
 @_lower.register
@@ -251,7 +254,7 @@ def _(node: logical.Rename, planner: _Planner) -> stages.Stage:
 @_lower.register
 def _(node: logical.Sample, planner: _Planner) -> stages.Stage:
     planner.goes_by_place = True
-    link = Link(node.name, kernels.Sampled(node.fraction, _seed(node.seed)), is_steady=True)
+    link = Link(node.name, kernels.Sampled(node.fraction, _seed(node.seed, planner.sizes.epoch)), is_steady=True)
     return planner.linked(node.input, link)
 
 
@@ -282,7 +285,7 @@ def _(node: logical.Repartition, planner: _Planner) -> stages.Stage:
         how: Any = kernels.ByHash(node.keys)
         return planner.exchange(node.name, [before], how, together, partition_count=node.block_count)
     if node.shuffles:
-        seed = _seed(None)
+        seed = _seed(None, 0)
         planner.goes_by_place = True
         how = kernels.AtRandom(seed)
         return planner.exchange(node.name, [before], how, kernels.Shuffled(seed), partition_count=node.block_count)
@@ -300,12 +303,12 @@ def _(node: logical.Repartition, planner: _Planner) -> stages.Stage:
 @_lower.register
 def _(node: logical.RandomizeBlocks, planner: _Planner) -> stages.Stage:
     planner.goes_by_place = True
-    return planner.reordered(node.input, _seed(node.seed))
+    return planner.reordered(node.input, _seed(node.seed, planner.sizes.epoch))
 
 
 @_lower.register
 def _(node: logical.RandomShuffle, planner: _Planner) -> stages.Stage:
-    seed = _seed(node.seed)
+    seed = _seed(node.seed, planner.sizes.epoch)
     planner.goes_by_place = True
     return planner.exchange(
         node.name,
@@ -357,7 +360,7 @@ def _(node: logical.MapGroups, planner: _Planner) -> stages.Stage:
         node.name,
         [planner.stage(node.input)],
         kernels.ByHash(node.keys),
-        kernels.GroupCalls(node.name, node.keys, node.function, node.batch_format),
+        kernels.GroupCalls(node.name, node.keys, node.function, node.batch_format, node.zero_copy),
         partition_count=node.partition_count if node.keys else 1,
         resources=node.means.resources,
         is_kernel=False,
@@ -436,6 +439,10 @@ def _(node: logical.Split, planner: _Planner) -> stages.Stage:
     return stages.Split(input=planner.stage(node.input), count=node.count, is_equal=node.is_equal)
 
 
-def _seed(seed: int | None) -> int:
+def _seed(seed: int | context.RandomSeedConfig | None, epoch: int) -> int:
     """Another one in each run, if none is given: drawn here and not in a task, which may run twice."""
-    return secrets.randbits(63) if seed is None else seed
+    if seed is None:
+        return secrets.randbits(63)
+    if isinstance(seed, int):
+        return seed
+    return int(shuffling.generator((seed.seed or 0, epoch)).integers(1 << 62))
