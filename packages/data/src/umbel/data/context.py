@@ -6,6 +6,7 @@ import contextlib
 import contextvars
 import dataclasses
 import difflib
+import math
 import warnings
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass, field
@@ -32,6 +33,16 @@ class ExecutionResources:
         memory: float | None = None,
     ) -> ExecutionResources:
         return cls(cpu, gpu, object_store_memory, memory)
+
+    def by_name(self) -> dict[str, float]:
+        """By the names of the cluster's resources, those that are said and finite."""
+        named = {
+            "CPU": self.cpu,
+            "GPU": self.gpu,
+            "object_store_memory": self.object_store_memory,
+            "memory": self.memory,
+        }
+        return {name: count for name, count in named.items() if count is not None and math.isfinite(count)}
 
 
 @dataclass

@@ -96,7 +96,7 @@ class Run:
         self.left_out: list[tuple[Any, ...]] = []  # of each task its counts and tables
         self._plan = plan
         self._deliver = deliver
-        self._resources = umbel.cluster_resources()
+        self._resources = options.within(umbel.cluster_resources())
         self._resources_s = time.monotonic()
         budget = options.budget_bytes or int(BUDGET_PART * self._resources.get("object_store_memory", 1 << 30))
         self.machine = scheduling.Machine(
@@ -199,7 +199,7 @@ class Run:
 
     def _look_at_resources(self) -> None:
         self._resources_s = time.monotonic()
-        resources = umbel.cluster_resources()
+        resources = self._options.within(umbel.cluster_resources())
         if resources != self._resources:
             self._resources = resources
             self._tell(events.ResourcesChanged(resources, time.monotonic()))
