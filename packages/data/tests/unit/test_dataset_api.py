@@ -164,7 +164,7 @@ def test_streaming_train_test_split_divides_rows_for_good() -> None:
 
 def test_mix_takes_rows_by_weight_in_turns() -> None:
     ones, twos = data.range(5000), data.range(5000).with_column("id", -col("id") - 1)
-    found = ids(ones.mix(twos, weights=[3, 1]))
+    found = ids(ones.mix(twos, weights=[3, 1], stopping_condition="SHORTEST"))
     assert [one for one in found if one >= 0] == list(range(5000))
     second = [-one - 1 for one in found if one < 0]
     assert second == list(range(len(second)))
@@ -175,7 +175,7 @@ def test_mix_takes_rows_by_weight_in_turns() -> None:
     assert both[: len(found)] == found
     with pytest.raises(ValueError, match="2 numbers above 0"):
         ones.mix(twos, weights=[1.0, 0.0])
-    with pytest.raises(ValueError, match="'SHORTEST' or 'LONGEST_DROP'"):
+    with pytest.raises(ValueError, match="'shortest' or 'longest_drop'"):
         ones.mix(twos, stopping_condition="never")
 
 
@@ -279,8 +279,8 @@ def test_what_there_is_is_told_without_a_run() -> None:
 def test_counts_that_are_known_and_those_that_are_not() -> None:
     ds, other = cut(10, 4), cut(3)
     assert counts.of(ds.union(other).union(other)._node) == 16
-    assert counts.of(ds.mix(other, stopping_condition="LONGEST_DROP")._node) == 13
-    assert counts.of(ds.mix(other)._node) is None
+    assert counts.of(ds.mix(other)._node) == 13
+    assert counts.of(ds.mix(other, stopping_condition="SHORTEST")._node) is None
     assert counts.of(ds.join_asof(other, "id")._node) == 10
     assert counts.of(ds.map(dict).limit(7)._node) == 7
     assert counts.of(ds.map(dict, on_error="skip")._node) is None

@@ -11,7 +11,7 @@ import pyarrow.compute as pc
 
 import umbel
 from umbel.data import context as contexts
-from umbel.data._api import consumption, relations, splitting, transforms, writing
+from umbel.data._api import consumption, lineage, relations, splitting, transforms, writing
 from umbel.data._blocks import schemas, sizes
 from umbel.data._engine import blocks_out, stages
 from umbel.data._plan import counts, failing, logical, rules, running
@@ -50,7 +50,12 @@ class Schema:
 
 
 class Dataset(
-    transforms.Transforms, relations.Relations, consumption.Consumption, splitting.Splitting, writing.Writing
+    transforms.Transforms,
+    relations.Relations,
+    consumption.Consumption,
+    splitting.Splitting,
+    writing.Writing,
+    lineage.Lineage,
 ):
     """Rows in blocks, made when they are asked for.
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import difflib
+import enum
 from collections.abc import Iterable, Mapping, Sequence
 from typing import TYPE_CHECKING, Any
 
@@ -14,6 +15,14 @@ if TYPE_CHECKING:
     from umbel.data import window as window_functions
     from umbel.data.dataset import Dataset
     from umbel.data.grouped_data import GroupedData
+
+
+class MixStoppingCondition(str, enum.Enum):
+    """STOP_ON_SHORTEST: with the first dataset that has ended; STOP_ON_LONGEST_DROP: with the last, the others go on."""
+
+    STOP_ON_SHORTEST = "stop_on_shortest"
+    STOP_ON_LONGEST_DROP = "stop_on_longest_drop"
+
 
 JOIN_TYPES = {
     "inner": "inner",
@@ -180,12 +189,15 @@ class Relations:
         )
 
     def mix(
-        self, *others: Dataset, weights: Sequence[float] | None = None, stopping_condition: str = "SHORTEST"
+        self,
+        *others: Dataset,
+        weights: Sequence[float] | None = None,
+        stopping_condition: MixStoppingCondition | str = MixStoppingCondition.STOP_ON_LONGEST_DROP,
     ) -> Dataset:
         """Rows of all, in turns: so many of each as its weight says, in the same order each time.
 
-        weights: of this one and of the others, of any sum; None for equal ones. stopping_condition: "SHORTEST" to end with the
-        first that does, "LONGEST_DROP" to go on with the others until all have ended.
+        weights: of this one and of the others, of any sum; None for equal ones. stopping_condition: with "shortest" it ends with
+        the first that does, with "longest_drop" it goes on with the others until all have ended.
         """
         several = (self._node, *(one._node for one in others))
         given = [1.0] * len(several) if weights is None else [float(one) for one in weights]
@@ -193,10 +205,15 @@ class Relations:
             raise ValueError(
                 f"weights must be {len(several)} numbers above 0, one for each dataset, this one first, got {weights!r}"
             )
-        stop = str(getattr(stopping_condition, "name", stopping_condition)).upper()
-        if stop not in ("SHORTEST", "LONGEST_DROP"):
-            raise ValueError(f"stopping_condition must be 'SHORTEST' or 'LONGEST_DROP', got {stopping_condition!r}")
-        return self._with(logical.Mix(several=several, weights=tuple(given), is_shortest=stop == "SHORTEST"))
+        try:
+            said = str(getattr(stopping_condition, "value", stopping_condition)).lower()
+            stop = MixStoppingCondition(f"stop_on_{said.removeprefix('stop_on_')}")
+        except ValueError:
+            raise ValueError(
+                f"stopping_condition must be 'shortest' or 'longest_drop', got {stopping_condition!r}"
+            ) from None
+        is_shortest = stop is MixStoppingCondition.STOP_ON_SHORTEST
+        return self._with(logical.Mix(several=several, weights=tuple(given), is_shortest=is_shortest))
 
     def window(
         self,

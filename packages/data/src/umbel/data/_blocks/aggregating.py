@@ -158,6 +158,29 @@ class AggregateFnV2(AggregateFn, abc.ABC):
         return None if accumulator is None else self.finalize(accumulator)
 
 
+class VectorizedAggregateFnV2(AggregateFnV2):
+    """As an `AggregateFnV2`, but a subclass joins all accumulators of a group at once, by `_combine_column`."""
+
+    @abc.abstractmethod
+    def _combine_column(self, accumulator_col: pa.ChunkedArray) -> Any:
+        """The accumulator of all of these, which are a column."""
+
+    def combine(self, current_accumulator: Any, new: Any) -> Any:
+        raise NotImplementedError(f"{type(self).__name__} joins accumulators by _combine_column")
+
+    def vector_merge(self, state: pa.Array, groups: reducing.Groups) -> pa.Array:
+        found: list[list[Any]] = [[] for _ in range(groups.count)]
+        for group, accumulator in zip(groups.ids.tolist(), _unpickled(state), strict=True):
+            found[group].append(accumulator.as_py() if isinstance(accumulator, pa.Scalar) else accumulator)
+        return _pickled([self._joined(some) for some in found])
+
+    def _joined(self, accumulators: list[Any]) -> Any:
+        known = [one for one in accumulators if one is not None]
+        if not known or (len(known) < len(accumulators) and not self.ignore_nulls):
+            return None
+        return known[0] if len(known) == 1 else self._combine_column(pa.chunked_array([pa.array(known)]))
+
+
 class Vectorized(AggregateFnV2):
     """One of ours, that takes all groups at once: `_start`, `_merge` and `_end`.
 

@@ -51,8 +51,8 @@ def write(plan: stages.Write) -> Any:
         plan.begin()
     try:
         results = [
-            made.guarded(plan, events.MAP, number, functools.partial(_written, plan, bundle))
-            for number, bundle in enumerate(made.bundles(plan))
+            made.guarded(plan, events.MAP, bundle[0][0], functools.partial(_written, plan, bundle))
+            for bundle in made.bundles(plan)
         ]
         return results if plan.commit is None else plan.commit(results)
     except BaseException as error:
@@ -62,7 +62,7 @@ def write(plan: stages.Write) -> Any:
 
 
 def _written(plan: stages.Write, bundle: Sequence[tuple[int, pa.Table]]) -> Any:
-    return plan.write(work.chained((table for _, table in bundle), plan.transforms))
+    return plan.write(work.chained(_drawn(bundle, task_context.current()), plan.transforms))
 
 
 class _Plan:

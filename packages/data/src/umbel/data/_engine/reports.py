@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import logging
 from collections.abc import Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import Any
 
 from umbel.data._engine import events, scheduling, stages, work
@@ -15,12 +15,20 @@ logger = logging.getLogger("umbel.data")
 @dataclass(frozen=True)
 class RunOptions:
     """budget_bytes: for blocks and heap, 0 for half of the object store. repeats: whether a task that is late is tried a second
-    time, where its stage allows. stall_s: after so long without anything, what everybody waits for is logged."""
+    time, where its stage allows. stall_s: after so long without anything, what everybody waits for is logged. limits: of the
+    cluster's resources by core's names, how much of each is taken at most; excluded: how much of each is left to others."""
 
     budget_bytes: int = 0
     keeps_order: bool = True
     repeats: bool = True
     stall_s: float = 10.0
+    limits: Mapping[str, float] = field(default_factory=dict)
+    excluded: Mapping[str, float] = field(default_factory=dict)
+
+    def within(self, resources: Mapping[str, float]) -> dict[str, float]:
+        """What of the cluster's resources is ours."""
+        left = {name: max(0.0, count - self.excluded.get(name, 0.0)) for name, count in resources.items()}
+        return {name: min(count, self.limits.get(name, count)) for name, count in left.items()}
 
 
 def code_of(stage: stages.Stage) -> work.Code:

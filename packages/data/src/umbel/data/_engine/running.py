@@ -95,7 +95,7 @@ class Run:
         self.is_over = False
         self.left_out: list[tuple[Any, ...]] = []  # of each task its counts and tables
         self._deliver = deliver
-        self._resources = umbel.cluster_resources()
+        self._resources = options.within(umbel.cluster_resources())
         self._resources_s = time.monotonic()
         budget = options.budget_bytes or int(BUDGET_PART * self._resources.get("object_store_memory", 1 << 30))
         plan = fitting.fitted(plan, fitting.piece_bytes(budget, self._resources.get("CPU", 1.0)))
@@ -200,7 +200,7 @@ class Run:
 
     def _look_at_resources(self) -> None:
         self._resources_s = time.monotonic()
-        resources = umbel.cluster_resources()
+        resources = self._options.within(umbel.cluster_resources())
         if resources != self._resources:
             self._resources = resources
             self._tell(events.ResourcesChanged(resources, time.monotonic()))

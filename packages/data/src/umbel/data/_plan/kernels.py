@@ -346,11 +346,12 @@ class GroupCalls:
     keys: tuple[str, ...]
     function: logical.Function
     batch_format: str | None
+    zero_copy: bool = True
 
     def __call__(self, _partition: int, parts: Sequence[Sequence[pa.Table]]) -> Iterable[pa.Table]:
         whole = schemas.concat(parts[0])
         groups = (group for _, group in grouping.groups(whole, self.keys)) if self.keys else iter([whole])
-        calls = functions.BatchCalls(self.operator, self.function, None, self.batch_format, zero_copy=True)
+        calls = functions.BatchCalls(self.operator, self.function, None, self.batch_format, self.zero_copy)
         return calls(group for group in groups if group.num_rows)
 
 

@@ -14,7 +14,7 @@ from typing import TYPE_CHECKING, Any
 from umbel.data._engine import stages
 
 if TYPE_CHECKING:
-    from umbel.data import aggregate, datasink, datasource, expressions
+    from umbel.data import aggregate, context, datasink, datasource, expressions
     from umbel.data._blocks import windows
 
 
@@ -182,7 +182,7 @@ class Sample(Unary):
     """Each row with this probability. seed: None for another sample in each run."""
 
     fraction: float
-    seed: int | None = None
+    seed: int | context.RandomSeedConfig | None = None
 
 
 @dataclass(frozen=True, eq=False, kw_only=True)
@@ -199,7 +199,7 @@ class Repartition(Unary):
 
 @dataclass(frozen=True, eq=False, kw_only=True)
 class RandomShuffle(Unary):
-    seed: int | None = None
+    seed: int | context.RandomSeedConfig | None = None
     block_count: int | None = None
     means: Means = Means()
 
@@ -208,7 +208,7 @@ class RandomShuffle(Unary):
 class RandomizeBlocks(Unary):
     """Blocks in another order, their rows as they are."""
 
-    seed: int | None = None
+    seed: int | context.RandomSeedConfig | None = None
 
 
 @dataclass(frozen=True, eq=False, kw_only=True)
@@ -245,6 +245,7 @@ class MapGroups(Unary):
     keys: tuple[str, ...]
     function: Function
     batch_format: str | None = "default"
+    zero_copy: bool = True
     partition_count: int | None = None
     means: Means = Means()
 

@@ -15,6 +15,7 @@ from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any
 
+from umbel.data import context
 from umbel.data import datasink as sinks
 from umbel.data._blocks import grouping, shuffling
 from umbel.data._engine import stages
@@ -270,7 +271,9 @@ def _(node: logical.Project, planner: _Planner) -> stages.Stage:
     is_placed = rules.is_placed(node)
     planner.goes_by_place |= is_placed
     transform = kernels.Projected(node.expressions, node.dropped, planner.sizes.epoch)
-    return planner.linked(node.input, Link(node.name, transform, node.means, is_steady=is_placed))
+    is_plain = node.means == logical.Means()
+    link = Link(node.name, transform, node.means, is_kernel=is_plain, is_steady=is_placed)
+    return planner.linked(node.input, link)
 
 
 @_lower.register
@@ -281,7 +284,7 @@ def _(node: logical.Rename, planner: _Planner) -> stages.Stage:
 @_lower.register
 def _(node: logical.Sample, planner: _Planner) -> stages.Stage:
     planner.goes_by_place = True
-    link = Link(node.name, kernels.Sampled(node.fraction, _seed(node.seed)), is_steady=True)
+    link = Link(node.name, kernels.Sampled(node.fraction, _seed(node.seed, planner.sizes.epoch)), is_steady=True)
     return planner.linked(node.input, link)
 
 
@@ -315,7 +318,7 @@ def _(node: logical.Repartition, planner: _Planner) -> stages.Stage:
         how: Any = kernels.ByHash(node.keys)
         return planner.exchange(node.name, [before], how, together, partition_count=node.block_count)
     if node.shuffles:
-        seed = _seed(None)
+        seed = _seed(None, 0)
         planner.goes_by_place = True
         how = kernels.AtRandom(seed)
         return planner.exchange(node.name, [before], how, kernels.Shuffled(seed), partition_count=node.block_count)
@@ -332,12 +335,12 @@ def _(node: logical.Repartition, planner: _Planner) -> stages.Stage:
 @_lower.register
 def _(node: logical.RandomizeBlocks, planner: _Planner) -> stages.Stage:
     planner.goes_by_place = True
-    return planner.reordered(node.input, _seed(node.seed))
+    return planner.reordered(node.input, _seed(node.seed, planner.sizes.epoch))
 
 
 @_lower.register
 def _(node: logical.RandomShuffle, planner: _Planner) -> stages.Stage:
-    seed = _seed(node.seed)
+    seed = _seed(node.seed, planner.sizes.epoch)
     planner.goes_by_place = True
     return planner.exchange(
         node.name,
@@ -388,7 +391,7 @@ def _(node: logical.MapGroups, planner: _Planner) -> stages.Stage:
         node.name,
         [planner.stage(node.input)],
         kernels.ByHash(node.keys),
-        kernels.GroupCalls(node.name, node.keys, node.function, node.batch_format),
+        kernels.GroupCalls(node.name, node.keys, node.function, node.batch_format, node.zero_copy),
         partition_count=node.partition_count if node.keys else 1,
         resources=node.means.resources,
         is_kernel=False,
@@ -484,6 +487,7 @@ def _(node: logical.Write, planner: _Planner) -> stages.Stage:
         compute=node.means.compute or stages.TaskPool(),
         resources=node.means.resources,
         bundle_rows=sink.min_rows_per_write,
+        bundle_bytes=max(stages.Write.bundle_bytes, sink.min_bytes_per_write or 0),
         is_kernel=type(sink).__module__.startswith("umbel.data."),
     )
 
@@ -503,6 +507,10 @@ def _(node: logical.Split, planner: _Planner) -> stages.Stage:
     return stages.Split(input=planner.stage(node.input), count=node.count, is_equal=node.is_equal)
 
 
-def _seed(seed: int | None) -> int:
+def _seed(seed: int | context.RandomSeedConfig | None, epoch: int) -> int:
     """Another one in each run, if none is given: drawn here and not in a task, which may run twice."""
-    return secrets.randbits(63) if seed is None else seed
+    if seed is None:
+        return secrets.randbits(63)
+    if isinstance(seed, int):
+        return seed
+    return int(shuffling.generator((seed.seed or 0, epoch)).integers(1 << 62))

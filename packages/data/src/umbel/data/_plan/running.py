@@ -32,8 +32,11 @@ class Run:
         self._last = rules.optimized(last)
         self.plan = staged(self._last, context, epoch=epoch)
         self.is_local = local.is_suitable(self.plan, context.local_bytes_max)
+        limits = context.execution_options.resource_limits.by_name()
         self._options = reports.RunOptions(
-            budget_bytes=int(context.execution_options.resource_limits.object_store_memory or 0),
+            budget_bytes=int(limits.pop("object_store_memory", 0)),
+            limits=limits,
+            excluded=context.execution_options.exclude_resources.by_name(),
             keeps_order=context.execution_options.preserve_order,
         )
         self._stats: Any = None

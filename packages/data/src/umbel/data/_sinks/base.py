@@ -101,6 +101,11 @@ class Datasink(Generic[WriteReturn]):
         """How many rows each task should get at least."""
         return None
 
+    @property
+    def min_bytes_per_write(self) -> int | None:
+        """About how many bytes each task should get at least, if it is not said in rows."""
+        return None
+
 
 def write_task(sink: Datasink[WriteReturn], blocks: Iterable[pa.Table], ctx: WriteContext) -> WriteResult[WriteReturn]:
     """What a task does: the sink's `write`, with what passes through it counted."""

@@ -230,8 +230,8 @@ class BlockBasedFileDatasink(FileDatasink):
     """A file for many rows. Define `write_block_to_file(block, file)`: block is a table, file an open pyarrow.NativeFile.
 
     A task makes one file, or one for each partition, and others where max_rows_per_file wants it or the schema changes.
-    min_rows_per_file: how many rows each task gets at least. partition_cols: columns whose values become directories
-    `name=value`, and are left out of the files.
+    min_rows_per_file, min_bytes_per_file (of blocks): how much each task gets at least. partition_cols: columns whose
+    values become directories `name=value`, and are left out of the files.
     """
 
     _KEEPS_SCHEMA = False  # whether a file without rows says which columns there would be
@@ -245,11 +245,17 @@ class BlockBasedFileDatasink(FileDatasink):
         *,
         min_rows_per_file: int | None = None,
         max_rows_per_file: int | None = None,
+        min_bytes_per_file: int | None = None,
         partition_cols: Sequence[str] | None = None,
         **options: Any,
     ) -> None:
         super().__init__(path, **options)
-        for name, count in (("min_rows_per_file", min_rows_per_file), ("max_rows_per_file", max_rows_per_file)):
+        bounds = {
+            "min_rows_per_file": min_rows_per_file,
+            "max_rows_per_file": max_rows_per_file,
+            "min_bytes_per_file": min_bytes_per_file,
+        }
+        for name, count in bounds.items():
             if count is not None and count <= 0:
                 raise exceptions.InvalidOption(f"{name} must be above 0, got {count}", option=name)
         if min_rows_per_file and max_rows_per_file and min_rows_per_file > max_rows_per_file:
@@ -259,11 +265,16 @@ class BlockBasedFileDatasink(FileDatasink):
             )
         self.min_rows_per_file = min_rows_per_file
         self.max_rows_per_file = max_rows_per_file
+        self.min_bytes_per_file = min_bytes_per_file
         self.partition_cols = list(partition_cols or ())
 
     @property
     def min_rows_per_write(self) -> int | None:
         return self.min_rows_per_file
+
+    @property
+    def min_bytes_per_write(self) -> int | None:
+        return self.min_bytes_per_file
 
     def write_block_to_file(self, block: pa.Table, file: pa.NativeFile) -> None:
         """Write the rows of a file to it. For subclasses."""
