@@ -13,7 +13,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from umbel import data
-from umbel.data import aggregate, expressions, window
+from umbel.data import aggregate, block, expressions, window
 from umbel.data._blocks import asof
 from umbel.data._plan import counts
 from umbel.data.expressions import col
@@ -356,3 +356,15 @@ def test_dates_sum_up() -> None:
     day = datetime.date(2026, 1, 2)
     found = data.from_items([{"d": day}, {"d": None}]).aggregate(aggregate.Max("d"))
     assert found == {"max(d)": day}
+
+
+class Nothing(data.Datasource):
+    """Gives not even an empty table: nobody knows what columns it might have had."""
+
+    def get_read_tasks(self, parallelism: int, per_task_row_limit: int | None = None) -> list[data.ReadTask]:
+        return [data.ReadTask(lambda: [], block.BlockMetadata(size_bytes=0))]
+
+
+def test_where_no_table_comes_there_are_no_rows() -> None:
+    ds = data.read_datasource(Nothing())
+    assert (ds.count(), ds.take_all(), ds.to_arrow().num_rows) == (0, [], 0)

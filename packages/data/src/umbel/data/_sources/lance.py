@@ -1,4 +1,8 @@
-"""Lance: read by its own library, a fragment at a time."""
+"""Lance: read by its own library, a fragment at a time.
+
+Its filter is that of Arrow's readers, but for floating point: DataFusion, which evaluates it there, takes NaN for the largest
+number and -0.0 for less than 0.0.
+"""
 
 from __future__ import annotations
 
@@ -7,14 +11,15 @@ from collections.abc import Iterable, Iterator, Mapping, Sequence
 from typing import Any
 
 import pyarrow as pa
+import pyarrow.compute as pc
 
 from umbel.data import block
 from umbel.data._sources import base, errors, packing, predicates
 
 
 class LanceDatasource(base.Datasource):
-    """version: of the dataset; the latest when the source is made, if None. filter: of Lance, as text. scanner_options: for
-    `LanceDataset.scanner`."""
+    """version: of the dataset; the latest when the source is made, if None. filter: of Lance, as text, or a pyarrow expression.
+    scanner_options: for `LanceDataset.scanner`."""
 
     def __init__(
         self,
@@ -22,7 +27,7 @@ class LanceDatasource(base.Datasource):
         *,
         version: int | str | None = None,
         columns: Sequence[str] | None = None,
-        filter: str | None = None,
+        filter: str | pc.Expression | None = None,
         storage_options: Mapping[str, str] | None = None,
         scanner_options: Mapping[str, Any] | None = None,
     ) -> None:
@@ -54,6 +59,14 @@ class LanceDatasource(base.Datasource):
         predicates.check_columns(wanted, self.schema().names)
         return self._changed(_columns=wanted) if wanted else None
 
+    def with_filter(self, expr: Any) -> tuple[base.Datasource, Any | None]:
+        if self._limit is not None or isinstance(self._filter, str):
+            return self, expr
+        pushed, residual = _split(expr, self.schema())
+        if pushed is None:
+            return self, expr
+        return self._changed(_filter=pushed if self._filter is None else self._filter & pushed), residual
+
     def with_limit(self, count: int) -> base.Datasource:
         return self._changed(_limit=count if self._limit is None else min(count, self._limit))
 
@@ -70,7 +83,7 @@ class LanceDatasource(base.Datasource):
             units = packing.first_units(units, self._limit)
             limit = self._limit if limit is None else min(limit, self._limit)
         tasks = []
-        for group in packing.pack(units, parallelism):
+        for group in packing.pack(units, parallelism) or [[]]:  # one at least, which says the types
             counts = [unit.row_count for unit in group if unit.row_count is not None]
             rows_known = sum(counts) if len(counts) == len(group) else None
             metadata = block.BlockMetadata(
@@ -80,7 +93,8 @@ class LanceDatasource(base.Datasource):
             )
             scan = {**self._options, "columns": self._columns, "filter": self._filter}
             ids = [unit.part for unit in group]
-            read = functools.partial(_read, self._uri, self._dataset.version, self._storage_options, ids, scan)
+            where = (self._uri, self._dataset.version, self._storage_options)
+            read = functools.partial(_read, *where, ids, scan, self.schema())
             tasks.append(base.ReadTask(read, metadata, self.schema(), limit))
         return tasks
 
@@ -111,10 +125,46 @@ def _has_width(data_type: pa.DataType) -> bool:
 
 
 def _read(
-    uri: str, version: int, storage_options: Mapping[str, str] | None, ids: Sequence[int], scan: Mapping[str, Any]
+    uri: str,
+    version: int,
+    storage_options: Mapping[str, str] | None,
+    ids: Sequence[int],
+    scan: Mapping[str, Any],
+    schema: pa.Schema,
 ) -> Iterator[pa.Table]:
-    dataset = library().dataset(uri, version=version, storage_options=storage_options)
-    for fragment_id in ids:
-        fragment = dataset.get_fragment(fragment_id)
-        for batch in fragment.scanner(**scan).to_batches():
-            yield pa.Table.from_batches([batch])
+    yield pa.Table.from_batches([], schema)
+    try:
+        dataset = library().dataset(uri, version=version, storage_options=storage_options)
+        for fragment_id in ids:
+            fragment = dataset.get_fragment(fragment_id)
+            for batch in fragment.scanner(**scan).to_batches():
+                yield pa.Table.from_batches([batch])
+    except Exception as error:
+        raise errors.in_file(error, uri, reader="Lance") from error
+
+
+def _split(expr: Any, schema: pa.Schema) -> tuple[pc.Expression | None, Any | None]:
+    from umbel.data._expressions import nodes
+    from umbel.data._expressions.expr import Expr
+
+    pushed: pc.Expression | None = None
+    residual: list[nodes.Node] = []
+    for part in nodes.conjuncts(expr.node):
+        taken, left = predicates.split(Expr(part), schema, pa.schema([]))
+        if taken is None or left is not None or not all(map(_is_alike, _types(part, schema))):
+            residual.append(part)
+        else:
+            pushed = taken if pushed is None else pushed & taken
+    return pushed, Expr(nodes.conjunction(tuple(residual))) if residual else None
+
+
+def _types(part: Any, schema: pa.Schema) -> list[pa.DataType]:
+    from umbel.data._expressions import nodes
+
+    return [schema.field(name).type for name in nodes.columns_of(part)]
+
+
+def _is_alike(data_type: pa.DataType) -> bool:
+    """Whether DataFusion compares its values as Arrow does."""
+    is_text = pa.types.is_string(data_type) or pa.types.is_large_string(data_type)
+    return bool(is_text or pa.types.is_integer(data_type) or pa.types.is_boolean(data_type))
