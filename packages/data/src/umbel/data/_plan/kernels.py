@@ -296,7 +296,8 @@ class Combined:
     how: grouping.Grouping
 
     def __call__(self, _partition: int, parts: Sequence[Sequence[pa.Table]]) -> Iterable[pa.Table]:
-        return [self.how.finish(self.how.combine(parts[0]))]
+        states = parts[0] or [self.how.partial(schemas.concat(()))]  # of a source that gave no table at all
+        return [self.how.finish(self.how.combine(states))]
 
 
 @dataclass(frozen=True, eq=False)
