@@ -21,11 +21,19 @@ SINKS = {
     "json": ("json", "JSONDatasink", {"max_rows_per_file": 10}),
     "delta": ("delta", "DeltaDatasink", {"max_rows_per_file": 10}),
     "lance": ("lance", "LanceDatasink", {"max_rows_per_file": 10}),
+    "iceberg": ("iceberg", "IcebergDatasink", {}),
 }
+
+
+def catalog(path: str) -> dict[str, str]:
+    """Of the Iceberg table n.t, which is below the path."""
+    return {"name": "c", "type": "sql", "uri": f"sqlite:///{path}/c.db", "warehouse": f"file://{path}/w"}
 
 
 def sink(kind: str, path: str) -> Any:
     module, name, options = SINKS[kind]
+    if kind == "iceberg":
+        options, path = {"catalog_kwargs": catalog(path)}, "n.t"
     return getattr(importlib.import_module(f"umbel.data._sinks.{module}"), name)(path, **options)
 
 

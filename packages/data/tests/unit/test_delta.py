@@ -14,6 +14,7 @@ import writing
 
 from umbel import data
 from umbel.data import datasink
+from umbel.data._sinks import base
 from umbel.data._sinks.delta import DeltaDatasink
 from umbel.data._sources.delta import DeltaDatasource
 from umbel.data._sources.iceberg import IcebergDatasource
@@ -149,6 +150,37 @@ def test_types_that_delta_does_not_have(tmp_path: Path) -> None:
     ):
         with pytest.raises(error, match=message):
             data.from_arrow(pa.table({"x": column})).write_delta(str(tmp_path / "other"))
+
+
+def test_what_replaces_a_delta_table_has_columns_of_its_own(tmp_path: Path) -> None:
+    pytest.importorskip("deltalake")
+    path = str(tmp_path)
+    data.from_arrow(TABLE).write_delta(path, partition_by=["k"])
+    data.from_items([{"k": "a", "other": [1]}]).write_delta(path, mode="overwrite")
+    assert data.read_delta(path).take_all() == [{"k": "a", "other": [1]}]
+    assert data.read_delta(path, 0).count() == 6
+
+
+def test_two_writes_at_the_same_time_are_both_there(tmp_path: Path) -> None:
+    pytest.importorskip("deltalake")
+    path = str(tmp_path)
+    sinks = [DeltaDatasink(path), DeltaDatasink(path)]
+    for sink in sinks:
+        sink.on_write_start()
+    results = [base.write_task(sink, [TABLE.slice(at, 1)], datasink.WriteContext(0)) for at, sink in enumerate(sinks)]
+    for sink, result in zip(sinks, results, strict=True):
+        sink.on_write_complete(result)
+    assert [row["id"] for row in by_id(DeltaDatasource(path))] == [0, 1]
+
+
+def test_a_file_of_a_delta_table_that_is_gone_is_named(tmp_path: Path) -> None:
+    pytest.importorskip("deltalake")
+    data.from_arrow(TABLE).write_delta(str(tmp_path))
+    read = data.read_delta(str(tmp_path))
+    (file,) = tmp_path.glob("*.parquet")
+    file.unlink()
+    with pytest.raises(FileNotFoundError, match=rf"{file}.*not there any more"):
+        read.take_all()
 
 
 def test_a_delta_table_without_rows(tmp_path: Path) -> None:

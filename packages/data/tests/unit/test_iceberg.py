@@ -15,6 +15,7 @@ import writing
 
 from umbel import data
 from umbel.data import datasink
+from umbel.data._sinks import base
 from umbel.data._sinks.iceberg import IcebergDatasink
 from umbel.data._sources.iceberg import IcebergDatasource
 from umbel.data.expressions import col, lit
@@ -243,6 +244,17 @@ def test_a_write_that_fails_leaves_neither_rows_nor_files(catalog: dict[str, Any
     with pytest.raises(ValueError, match="'id'"):
         write(catalog, [TABLE], [pa.table({"id": ["text"]})])
     assert rows(catalog) == TABLE.slice(0, 1).to_pylist(), "the file of the other task is in no snapshot"
+
+
+def test_two_writes_at_the_same_time_are_both_there(catalog: dict[str, Any]) -> None:
+    make(catalog, schema=TABLE.schema)
+    sinks = [IcebergDatasink("n.t", catalog_kwargs=catalog) for _ in range(2)]
+    for sink in sinks:
+        sink.on_write_start(TABLE.schema)
+    results = [base.write_task(sink, [TABLE.slice(at, 1)], datasink.WriteContext(0)) for at, sink in enumerate(sinks)]
+    for sink, result in zip(sinks, results, strict=True):
+        sink.on_write_complete(result)
+    assert [row["id"] for row in rows(catalog)] == [0, 1]
 
 
 def test_an_upsert_replaces_rows_with_its_keys_and_adds_the_others(catalog: dict[str, Any]) -> None:

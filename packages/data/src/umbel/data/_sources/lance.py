@@ -1,8 +1,4 @@
-"""Lance: read by its own library, a fragment at a time.
-
-Its filter is that of Arrow's readers, but for floating point: DataFusion, which evaluates it there, takes NaN for the largest
-number and -0.0 for less than 0.0.
-"""
+"""Lance: read by its own library, a fragment at a time."""
 
 from __future__ import annotations
 
@@ -11,15 +7,14 @@ from collections.abc import Iterable, Iterator, Mapping, Sequence
 from typing import Any
 
 import pyarrow as pa
-import pyarrow.compute as pc
 
 from umbel.data import block
-from umbel.data._sources import base, errors, packing, predicates
+from umbel.data._sources import base, errors, lance_filters, packing, predicates
 
 
 class LanceDatasource(base.Datasource):
-    """version: of the dataset; the latest when the source is made, if None. filter: of Lance, as text, or a pyarrow expression.
-    scanner_options: for `LanceDataset.scanner`."""
+    """version: of the dataset; the latest when the source is made, if None. filter: of Lance, as text. scanner_options: for
+    `LanceDataset.scanner`."""
 
     def __init__(
         self,
@@ -27,7 +22,7 @@ class LanceDatasource(base.Datasource):
         *,
         version: int | str | None = None,
         columns: Sequence[str] | None = None,
-        filter: str | pc.Expression | None = None,
+        filter: str | None = None,
         storage_options: Mapping[str, str] | None = None,
         scanner_options: Mapping[str, Any] | None = None,
     ) -> None:
@@ -60,12 +55,12 @@ class LanceDatasource(base.Datasource):
         return self._changed(_columns=wanted) if wanted else None
 
     def with_filter(self, expr: Any) -> tuple[base.Datasource, Any | None]:
-        if self._limit is not None or isinstance(self._filter, str):
+        if self._limit is not None:  # the rows that pass are among the first, and not the first of those that pass
             return self, expr
-        pushed, residual = _split(expr, self.schema())
+        pushed, residual = lance_filters.split(expr, self.schema())
         if pushed is None:
             return self, expr
-        return self._changed(_filter=pushed if self._filter is None else self._filter & pushed), residual
+        return self._changed(_filter=pushed if self._filter is None else f"({self._filter}) AND ({pushed})"), residual
 
     def with_limit(self, count: int) -> base.Datasource:
         return self._changed(_limit=count if self._limit is None else min(count, self._limit))
@@ -141,30 +136,3 @@ def _read(
                 yield pa.Table.from_batches([batch])
     except Exception as error:
         raise errors.in_file(error, uri, reader="Lance") from error
-
-
-def _split(expr: Any, schema: pa.Schema) -> tuple[pc.Expression | None, Any | None]:
-    from umbel.data._expressions import nodes
-    from umbel.data._expressions.expr import Expr
-
-    pushed: pc.Expression | None = None
-    residual: list[nodes.Node] = []
-    for part in nodes.conjuncts(expr.node):
-        taken, left = predicates.split(Expr(part), schema, pa.schema([]))
-        if taken is None or left is not None or not all(map(_is_alike, _types(part, schema))):
-            residual.append(part)
-        else:
-            pushed = taken if pushed is None else pushed & taken
-    return pushed, Expr(nodes.conjunction(tuple(residual))) if residual else None
-
-
-def _types(part: Any, schema: pa.Schema) -> list[pa.DataType]:
-    from umbel.data._expressions import nodes
-
-    return [schema.field(name).type for name in nodes.columns_of(part)]
-
-
-def _is_alike(data_type: pa.DataType) -> bool:
-    """Whether DataFusion compares its values as Arrow does."""
-    is_text = pa.types.is_string(data_type) or pa.types.is_large_string(data_type)
-    return bool(is_text or pa.types.is_integer(data_type) or pa.types.is_boolean(data_type))
