@@ -760,8 +760,8 @@ def taken(name: str, names: Any) -> str:
 
 
 STEPS: list[Callable[[st.DrawFn, Frame], Step | None]] = [
-    _map, _flat_map, _map_batches, _filter, _filter_by_expression, _with_column, _select, _drop, _rename, _limit, _random_sample, _sort,
-    _distinct, _repartition, _shuffle, _aggregate, _map_groups, _window, _union, _zip,
+    _map, _flat_map, _map_batches, _filter, _filter_by_expression, _with_column, _select, _drop, _rename, _limit, _random_sample,
+    _sort, _distinct, _repartition, _shuffle, _aggregate, _map_groups, _window, _union, _zip,
 ]  # fmt: skip
 
 

@@ -13,7 +13,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from umbel import data
-from umbel.data import aggregate, expressions, window
+from umbel.data import aggregate, block, expressions, window
 from umbel.data._blocks import asof
 from umbel.data._plan import counts
 from umbel.data.expressions import col
@@ -408,3 +408,15 @@ def test_nothing_is_made_of_no_rows_of_which_nothing_is_known() -> None:
     assert cut(3).limit(0).sort("id").columns() == ["id"]
     assert [one.take_all() for one in ds.split(2)] == [[], []]
     assert len(ds.to_pandas()) == 0
+
+
+class Nothing(data.Datasource):
+    """Gives not even an empty table: nobody knows what columns it might have had."""
+
+    def get_read_tasks(self, parallelism: int, per_task_row_limit: int | None = None) -> list[data.ReadTask]:
+        return [data.ReadTask(lambda: [], block.BlockMetadata(size_bytes=0))]
+
+
+def test_where_no_table_comes_there_are_no_rows() -> None:
+    ds = data.read_datasource(Nothing())
+    assert (ds.count(), ds.take_all(), ds.to_arrow().num_rows) == (0, [], 0)

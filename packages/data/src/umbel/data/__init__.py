@@ -52,9 +52,12 @@ from umbel.data.read_api import read_avro as read_avro
 from umbel.data.read_api import read_binary_files as read_binary_files
 from umbel.data.read_api import read_csv as read_csv
 from umbel.data.read_api import read_datasource as read_datasource
+from umbel.data.read_api import read_delta as read_delta
 from umbel.data.read_api import read_feather as read_feather
+from umbel.data.read_api import read_iceberg as read_iceberg
 from umbel.data.read_api import read_images as read_images
 from umbel.data.read_api import read_json as read_json
+from umbel.data.read_api import read_lance as read_lance
 from umbel.data.read_api import read_numpy as read_numpy
 from umbel.data.read_api import read_orc as read_orc
 from umbel.data.read_api import read_parquet as read_parquet
@@ -106,9 +109,12 @@ __all__ = [
     "read_binary_files",
     "read_csv",
     "read_datasource",
+    "read_delta",
     "read_feather",
+    "read_iceberg",
     "read_images",
     "read_json",
+    "read_lance",
     "read_numpy",
     "read_orc",
     "read_parquet",

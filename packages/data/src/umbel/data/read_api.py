@@ -18,7 +18,7 @@ from umbel.data import context as contexts
 from umbel.data import datasource as sources
 from umbel.data._api import arguments, plugins, references
 from umbel.data._api import options as task_options
-from umbel.data._blocks import batches, schemas
+from umbel.data._blocks import batches, frames, schemas, sizes
 from umbel.data._plan import kernels, logical
 from umbel.data._sources import partitioning
 from umbel.data.dataset import Dataset, MaterializedDataset
@@ -36,8 +36,8 @@ Paths = Any  # a path or URI, or a list of them
 class TaskOptions(TypedDict, total=False):
     """How the tasks of a read run. All may be left out.
 
-    override_num_blocks: how many tasks; by size if it is None; `parallelism` is its old name. concurrency: how many run at once at
-    most, or `compute=TaskPoolStrategy(size)`; None for as many as there is room for. num_cpus (1), num_gpus (0), memory (0
+    override_num_blocks: how many tasks; by size if it is None; `parallelism` is its old name. concurrency: how many run at once
+    at most, or `compute=TaskPoolStrategy(size)`; None for as many as there is room for. num_cpus (1), num_gpus (0), memory (0
     bytes), resources, accelerator_type, label_selector, fallback_strategy, max_calls, runtime_env: what each takes and where it
     runs. ray_remote_args: other options of its tasks, as `umbel.remote` has them.
     """
@@ -142,8 +142,9 @@ def from_pandas(
 
 
 def from_polars(dfs: Any, *, override_num_blocks: int | None = None) -> MaterializedDataset:
-    """Of a frame, or of several one after the other."""
-    return _of_several([_arrow(one) for one in _several(dfs)], "FromPolars", override_num_blocks)
+    """Of a frame, or of several one after the other; a lazy one is run for it."""
+    made = [frames.from_polars(one.collect() if hasattr(one, "collect") else one) for one in _several(dfs)]
+    return _of_several(made, "FromPolars", override_num_blocks)
 
 
 def from_numpy(ndarrays: np.ndarray[Any, Any] | Sequence[np.ndarray[Any, Any]]) -> MaterializedDataset:
@@ -158,7 +159,10 @@ def from_blocks(blocks: Sequence[pa.Table | pd.DataFrame]) -> MaterializedDatase
 
 
 def from_duckdb(relation: Any, *, override_num_blocks: int | None = None) -> MaterializedDataset:
-    """Of a relation or result of DuckDB, which is run for it."""
+    """Of a relation of DuckDB, which is run for it, or of a connection's result."""
+    if not hasattr(relation, "__arrow_c_stream__"):
+        reader = getattr(relation, "to_arrow_reader", None) or getattr(relation, "fetch_record_batch", None)
+        relation = relation if reader is None else reader()
     return _of_several([_arrow(relation)], "FromDuckDB", override_num_blocks)
 
 
@@ -177,22 +181,30 @@ def from_numpy_refs(ndarrays: Any) -> MaterializedDataset:
     return _of_references(ndarrays, "FromNumpyRefs", column="data")
 
 
-def from_torch(dataset: Any, local_read: bool = False) -> Dataset:
-    """Of a map-style torch dataset: a row for each index, as column `item`; of an iterable one likewise, in this process."""
-    del local_read  # it is always so
-    if hasattr(dataset, "__getitem__") and hasattr(dataset, "__len__"):
-        return from_items([dataset[index] for index in builtins.range(len(dataset))])
-    return from_items(list(dataset))
+def from_torch(dataset: Any, local_read: bool = False, **options: Unpack[TaskOptions]) -> Dataset:
+    """Of a torch dataset: a row for each of its items. A mapping is one by its keys, a tuple is the columns `item_0`, `item_1`,
+    ..., and anything else the column `item`.
+
+    A map-style dataset is divided among tasks, an iterable one is read by one. local_read: in this process, now.
+    """
+    source = _kind("torch_datasets", "TorchDatasource")(dataset)
+    if not local_read:
+        return read_datasource(source, **options)
+    (task,) = source.get_read_tasks(1)
+    return _of_several([*task()], "FromTorch", options.get("override_num_blocks"))
 
 
-def from_huggingface(dataset: Any, *, override_num_blocks: int | None = None) -> MaterializedDataset:
-    """Of a Hugging Face dataset, whose Arrow tables become blocks without a copy."""
-    if hasattr(dataset, "keys") and not hasattr(dataset, "data"):
+def from_huggingface(dataset: Any, *, override_num_blocks: int | None = None) -> Dataset:
+    """Of a Hugging Face dataset, whose Arrow tables become blocks without a copy. Of an iterable one each shard is read by a
+    task."""
+    if isinstance(dataset, dict):
         raise ValueError(
-            f"this is a dictionary of datasets, {[*dataset.keys()]}; give one of them, such as ds['train']"
+            f"this is a dictionary of datasets, {[*dataset.keys()]}; give one of them, such as ds[{next(iter(dataset), '')!r}]"
         )
+    if not hasattr(dataset, "__len__"):
+        return read_datasource(_kind("huggingface", "HuggingFaceDatasource")(dataset))
     table = dataset.with_format("arrow")[:]
-    return _of_table(_arrow(table), "FromHuggingFace", override_num_blocks)
+    return _of_table(_arrow(table).replace_schema_metadata(None), "FromHuggingFace", override_num_blocks)
 
 
 def _of_references(refs: Any, what: str, *, column: str | None = None) -> MaterializedDataset:
@@ -212,7 +224,10 @@ def _arrow(given: Any) -> pa.Table:
     if isinstance(given, pa.RecordBatch):
         return pa.Table.from_batches([given])
     if hasattr(given, "__arrow_c_stream__"):
-        return pa.table(given)
+        try:
+            return sizes.plain(pa.table(given))
+        except pa.ArrowInvalid as error:  # a column alone
+            raise TypeError(f"{type(given).__name__} has no columns: {error}; make a frame or a table of it") from error
     raise TypeError(f"a pyarrow.Table, or anything with __arrow_c_stream__, is needed; got {type(given).__name__}")
 
 
@@ -431,6 +446,83 @@ def read_sql(
     source: Callable[..., sources.Datasource] = kind
     made = source(sql, connection_factory, shard_keys=shard_keys, shard_hash_fn=shard_hash_fn, sql_params=sql_params)
     return read_datasource(made, **options)
+
+
+def read_delta(
+    path: str,
+    version: int | None = None,
+    *,
+    columns: list[str] | None = None,
+    storage_options: Mapping[str, str] | None = None,
+    filesystem: Any = None,
+    include_paths: bool = False,
+    shuffle: Literal["files"] | sources.FileShuffleConfig | None = None,
+    **options: Unpack[TaskOptions],
+) -> Dataset:
+    """Of a Delta table. version: the latest if None. storage_options: for deltalake, which reads the log; filesystem: for the
+    files, by the URI otherwise. Needs deltalake."""
+    made = _kind("delta", "DeltaDatasource")(
+        path,
+        version=version,
+        columns=columns,
+        storage_options=storage_options,
+        filesystem=filesystem,
+        include_paths=include_paths,
+        shuffle=shuffle,
+    )
+    return read_datasource(made, **options)
+
+
+def read_iceberg(
+    *,
+    table_identifier: str,
+    row_filter: Any = None,
+    selected_fields: Sequence[str] = ("*",),
+    snapshot_id: int | None = None,
+    scan_kwargs: Mapping[str, Any] | None = None,
+    catalog_kwargs: Mapping[str, Any] | None = None,
+    **options: Unpack[TaskOptions],
+) -> Dataset:
+    """Of an Iceberg table, "namespace.table". row_filter: an expression, or what pyiceberg takes. selected_fields: which columns.
+    snapshot_id: the latest if None. scan_kwargs: for pyiceberg's `Table.scan`. catalog_kwargs: for its `load_catalog`. Needs
+    pyiceberg."""
+    made = _kind("iceberg", "IcebergDatasource")(
+        table_identifier,
+        catalog_kwargs=catalog_kwargs,
+        row_filter=row_filter,
+        selected_fields=selected_fields,
+        snapshot_id=snapshot_id,
+        scan_kwargs=scan_kwargs,
+    )
+    return read_datasource(made, **options)
+
+
+def read_lance(
+    uri: str,
+    *,
+    version: int | str | None = None,
+    columns: list[str] | None = None,
+    filter: Any = None,
+    storage_options: Mapping[str, str] | None = None,
+    scanner_options: Mapping[str, Any] | None = None,
+    **options: Unpack[TaskOptions],
+) -> Dataset:
+    """Of a Lance dataset. version: the latest if None. filter: Lance's, as text, or an expression. scanner_options: for
+    `LanceDataset.scanner`. Needs pylance."""
+    is_text = isinstance(filter, str)
+    made = _kind("lance", "LanceDatasource")(
+        uri,
+        version=version,
+        columns=columns if filter is None or is_text else None,
+        filter=filter if is_text else None,
+        storage_options=storage_options,
+        scanner_options=scanner_options,
+    )
+    found = read_datasource(made, **options)
+    if filter is None or is_text:
+        return found
+    kept = found.filter(expr=filter)
+    return kept if columns is None else kept.select_columns(columns)
 
 
 def _kind(module: str, name: str) -> Callable[..., sources.Datasource]:

@@ -193,13 +193,6 @@ def _or(value: float | None, default: float) -> float:
     return default if value is None else value
 
 
-def resources(given: Mapping[str, Any]) -> stages.Resources:
-    """What a built-in operator's tasks take, by core's names."""
-    left = dict(given)
-    cpus, gpus, memory = (left.pop(name, None) for name in ("num_cpus", "num_gpus", "memory"))
-    return stages.Resources(1.0 if cpus is None else cpus, gpus or 0.0, int(memory or 0), left)
-
-
 def _of_concurrency(concurrency: Any, function: logical.Function) -> ComputeStrategy:
     warnings.warn(
         "concurrency is deprecated; use compute=TaskPoolStrategy(...) or ActorPoolStrategy(...)", DeprecationWarning, 4

@@ -6,7 +6,7 @@ import importlib
 import inspect
 import warnings
 from collections.abc import Callable, Mapping, Sequence
-from typing import TYPE_CHECKING, Any, Final, TypedDict
+from typing import TYPE_CHECKING, Any, Final, Literal, TypedDict
 
 import pyarrow.parquet as pq
 
@@ -16,6 +16,7 @@ from umbel.data._api import options as task_options
 from umbel.data._plan import logical
 
 if TYPE_CHECKING:
+    import pyarrow as pa
     from typing_extensions import Unpack
 
     from umbel.data._plan import running
@@ -28,8 +29,8 @@ class FileOptions(TypedDict, total=False):
     becomes of files that are there; see SaveMode. min_rows_per_file, min_bytes_per_file (in memory): a task gets so much at
     least, where there is as much. num_rows_per_file: the old name of min_rows_per_file. max_rows_per_file: a task makes several
     files rather than one with more. filename_provider: what files are called. arrow_open_stream_args: for
-    `pyarrow.fs.FileSystem.open_output_stream`; compression is told by the file's ending otherwise. concurrency: how many tasks run
-    at once at most. ray_remote_args: other options of the tasks, such as `num_cpus` and `memory`.
+    `pyarrow.fs.FileSystem.open_output_stream`; compression is told by the file's ending otherwise. concurrency: how many tasks
+    run at once at most. ray_remote_args: other options of the tasks, such as `num_cpus` and `memory`.
     """
 
     filesystem: Any
@@ -178,6 +179,98 @@ class Writing:
         from umbel.data._sinks import sql as sql_sinks
 
         sink = sql_sinks.SQLDatasink(sql, connection_factory)
+        self.write_datasink(sink, concurrency=concurrency, ray_remote_args=ray_remote_args)
+
+    def write_delta(
+        self,
+        path: str,
+        *,
+        mode: sinks.SaveMode | str = sinks.SaveMode.APPEND,
+        partition_by: Sequence[str] | None = None,
+        schema_mode: Literal["merge", "error"] = "merge",
+        storage_options: Mapping[str, str] | None = None,
+        filesystem: Any = None,
+        name: str | None = None,
+        description: str | None = None,
+        concurrency: int | None = None,
+        ray_remote_args: Mapping[str, Any] | None = None,
+    ) -> None:
+        """As one version of a Delta table, which is made if it is not there. Needs deltalake.
+
+        partition_by, name, description: of a table that is made. schema_mode: "merge" adds the columns that the table lacks,
+        "error" refuses them. storage_options: for deltalake, which writes the log; filesystem: for the files, by the URI
+        otherwise.
+        """
+        from umbel.data._sinks import delta
+
+        sink = delta.DeltaDatasink(
+            path,
+            mode=mode,
+            partition_by=partition_by,
+            schema_mode=schema_mode,
+            storage_options=storage_options,
+            filesystem=filesystem,
+            name=name,
+            description=description,
+        )
+        self.write_datasink(sink, concurrency=concurrency, ray_remote_args=ray_remote_args)
+
+    def write_iceberg(
+        self,
+        table_identifier: str,
+        *,
+        catalog_kwargs: Mapping[str, Any] | None = None,
+        snapshot_properties: Mapping[str, str] | None = None,
+        mode: sinks.SaveMode | str = sinks.SaveMode.APPEND,
+        overwrite_filter: Any = None,
+        upsert_kwargs: Mapping[str, Any] | None = None,
+        concurrency: int | None = None,
+        ray_remote_args: Mapping[str, Any] | None = None,
+    ) -> None:
+        """As one change of an Iceberg table that is there, to which columns that it lacks are added. Needs pyiceberg.
+
+        mode: append, overwrite or upsert. overwrite_filter: which rows of the table are replaced, an expression or text of
+        pyiceberg; all if None. upsert_kwargs: `join_cols`, the columns by which rows are the same; those that the table says if
+        not given.
+        """
+        from umbel.data._sinks import iceberg
+
+        sink = iceberg.IcebergDatasink(
+            table_identifier,
+            catalog_kwargs=catalog_kwargs,
+            snapshot_properties=snapshot_properties,
+            mode=mode,
+            overwrite_filter=overwrite_filter,
+            upsert_kwargs=upsert_kwargs,
+        )
+        self.write_datasink(sink, concurrency=concurrency, ray_remote_args=ray_remote_args)
+
+    def write_lance(
+        self,
+        path: str,
+        *,
+        schema: pa.Schema | None = None,
+        mode: sinks.SaveMode | str = sinks.SaveMode.CREATE,
+        min_rows_per_file: int | None = 1024 * 1024,
+        max_rows_per_file: int = 64 * 1024 * 1024,
+        data_storage_version: str | None = None,
+        storage_options: Mapping[str, str] | None = None,
+        concurrency: int | None = None,
+        ray_remote_args: Mapping[str, Any] | None = None,
+    ) -> None:
+        """As one version of a Lance dataset. schema: what the rows are brought to; what is known of them if None. Needs
+        pylance."""
+        from umbel.data._sinks import lance
+
+        sink = lance.LanceDatasink(
+            path,
+            schema=schema,
+            mode=mode,
+            min_rows_per_file=min_rows_per_file,
+            max_rows_per_file=max_rows_per_file,
+            data_storage_version=data_storage_version,
+            storage_options=storage_options,
+        )
         self.write_datasink(sink, concurrency=concurrency, ray_remote_args=ray_remote_args)
 
     def write_datasink(

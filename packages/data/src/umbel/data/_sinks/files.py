@@ -235,6 +235,7 @@ class BlockBasedFileDatasink(FileDatasink):
     """
 
     _KEEPS_SCHEMA = False  # whether a file without rows says which columns there would be
+    _MAY_BE_EMPTY = False  # whether one that says nothing can be read all the same, as no rows
     _collected_bytes: int | None = (
         _COLLECTED_BYTES  # after which a file is ended; None where it is written as rows come
     )
@@ -295,12 +296,12 @@ class BlockBasedFileDatasink(FileDatasink):
         return output.written
 
     def _write_empty(self) -> list[WrittenFile]:
-        if not self._KEEPS_SCHEMA or not self._schema or self.partition_cols:
+        if self.partition_cols or not (self._MAY_BE_EMPTY or (self._KEEPS_SCHEMA and self._schema)):
             return []
         output = _Output(self, base.WriteContext(0))
         with contextlib.ExitStack() as stack:
             stack.push(output.ended)
-            output.add_empty(pa.Table.from_batches([], self._schema))
+            output.add_empty(pa.Table.from_batches([], self._schema or pa.schema([])))
         return output.written
 
 
