@@ -136,9 +136,9 @@ def test_broadcast_join_keeps_the_order_of_the_divided_side_and_gives_blocks_bef
 ) -> None:
     monkeypatch.setattr(exchanges, "BROADCAST_BUNDLE_BYTES", 100)
     left = data.from_blocks([pa.table({"id": range(at, at + 20)}) for at in range(0, 100, 20)])
-    right = data.from_items([{"id": 20 * at, "x": at} for at in reversed(range(5))])
+    right = data.from_items([{"id": 40 * at, "x": at} for at in reversed(range(2))])
     ids = [row["id"] for row in left.join(right, on="id", broadcast=True).take_all()]
-    assert ids == [0, 20, 40, 60, 80]
+    assert ids == [0, 40]
     node = rules.optimized(left.join(right, on="id", broadcast=True)._node)
     drawn = []
 
