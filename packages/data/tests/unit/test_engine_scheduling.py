@@ -373,7 +373,7 @@ def test_partition_of_many_like_rows_is_shared_by_tasks_that_each_get_all_of_the
 
 
 def test_block_much_larger_than_wanted_is_divided_where_tasks_share_it() -> None:
-    for plan in (join(broadcast_bytes=0, partition_bytes=20, partition_count=1), join()):
+    for plan in (join(broadcast_bytes=0, partition_bytes=20, partition_count=1), join(partition_bytes=20)):
         with pytest.MonkeyPatch.context() as patch:
             patch.setattr(exchanges, "BROADCAST_BUNDLE_BYTES", 20)
             told = Told(plan, cpus=9.0)
