@@ -23,6 +23,7 @@ def from_rows(
 
     schema: the columns and their types; inferred from the values if it is None. like: of the rows that these were made of;
     what was uint64 there stays so, where it still fits: of such numbers alone one cannot tell, and half of them are no int64.
+    So does a map, of which a row has a list of pairs.
     Raises TypeError and ValueError that name the column and the row.
     """
     classes: set[type] = set(map(type, rows))
@@ -69,6 +70,11 @@ def _inferred(values: list[object], name: str, like: pa.Schema | None) -> pa.Arr
             return pa.array(values, known)
         except OverflowError:
             pass  # below, by one who can say which value it is
+    if known is not None and schemas.holds(known, pa.types.is_map):  # whose values are pairs, of two types
+        try:
+            return inference.from_values(values, name=name, data_type=known)
+        except (TypeError, ValueError):
+            pass  # it is something else now
     try:
         return inference.from_values(values, name=name)
     except ValueError:
