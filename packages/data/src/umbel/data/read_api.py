@@ -105,7 +105,7 @@ def from_numpy(ndarrays: np.ndarray[Any, Any] | Sequence[np.ndarray[Any, Any]]) 
 
 def from_blocks(blocks: Sequence[pa.Table]) -> MaterializedDataset:
     """Of these tables, each a block."""
-    return MaterializedDataset.of([_arrow(one) for one in blocks])
+    return _of_several([_arrow(one) for one in blocks], "FromBlocks", None)
 
 
 def from_duckdb(relation: Any, *, override_num_blocks: int | None = None) -> MaterializedDataset:
@@ -170,6 +170,8 @@ def _of_table(table: pa.Table, what: str, block_count: int | None) -> Materializ
 
 
 def _of_several(tables: Sequence[pa.Table], what: str, block_count: int | None) -> MaterializedDataset:
+    for number, table in enumerate(tables):
+        schemas.refuse_duplicates(table.column_names, f"table {number}")
     if block_count is not None:
         if block_count < 1:
             raise ValueError(f"override_num_blocks must be 1 or more, got {block_count}")

@@ -4,10 +4,12 @@ from __future__ import annotations
 
 import warnings
 from collections.abc import Mapping
-from typing import Any
+from typing import Any, Final
 
 from umbel.data._engine import stages
-from umbel.data._plan import logical
+from umbel.data._plan import logical, schemas
+
+ROWS_MAX: Final = (1 << 63) - 1  # that Arrow counts
 
 
 class TaskPoolStrategy:
@@ -125,6 +127,14 @@ def _positive(name: str, value: int | None) -> int | None:
     if value is not None and (not isinstance(value, int) or isinstance(value, bool) or value < 1):
         raise ValueError(f"{name} must be 1 or more, got {value!r}; omit it for no limit")
     return value
+
+
+def unused(name: str, node: logical.Node) -> str:
+    """The name, or a longer one, such that no column has it as far as that is known."""
+    schema = schemas.of(node)
+    while schema is not None and name in schema.names:
+        name += "_"
+    return name
 
 
 def keys(name: str, given: str | list[str] | tuple[str, ...] | None) -> tuple[str, ...]:

@@ -18,8 +18,6 @@ if TYPE_CHECKING:
 
     from umbel.data.dataset import Dataset
 
-_DRAWN = "__drawn__"  # a column that is there only for a while
-
 
 class Transforms:
     """See the module."""
@@ -269,7 +267,7 @@ class Transforms:
         """The first rows. Nothing that is behind them is read."""
         if not isinstance(limit, int) or isinstance(limit, bool) or limit < 0:
             raise ValueError(f"limit must be a number of rows, 0 or more, got {limit!r}")
-        return self._with(logical.Limit(input=self._node, row_count=limit))
+        return self._with(logical.Limit(input=self._node, row_count=min(limit, options.ROWS_MAX)))
 
     def random_sample(self, fraction: float, *, seed: int | None = None) -> Dataset:
         """Each row with this probability. With a seed the same rows each time, however many workers there are."""
@@ -281,8 +279,9 @@ class Transforms:
         """So many rows at random, in random order; all if there are fewer. Only so many are kept while it runs."""
         if not isinstance(n, int) or isinstance(n, bool) or n < 0:
             raise ValueError(f"n must be a number of rows, 0 or more, got {n!r}")
-        drawn = self.with_column(_DRAWN, expressions.random(seed=seed, reseed_after_execution=False))
-        return drawn.sort(_DRAWN).limit(n).drop_columns(_DRAWN)
+        name = options.unused("__drawn__", self._node)  # a column that is there only for a while
+        drawn = self.with_column(name, expressions.random(seed=seed, reseed_after_execution=False))
+        return drawn.sort(name).limit(n).drop_columns(name)
 
     def distinct(self, on: str | Sequence[str] | None = None, *, keep: str = "first") -> Dataset:
         """One row of those that are equal in these columns, or in all. keep: "first", "last" or "any", which is quickest."""

@@ -163,10 +163,14 @@ def limbs_as(limbs: list[np.ndarray], kind: pa.DataType, other: pa.DataType) -> 
     for limb in reversed(limbs):
         wholes = [(whole << _LIMB_BITS) + part for whole, part in zip(wholes, limb.tolist(), strict=True)]
     wholes = [whole * factor for whole in wholes]
-    found = [np.array([whole >> (_LIMB_BITS * at) & _LIMB_MASK for whole in wholes], np.int64) for at in range(count - 1)]
+    found = [
+        np.array([whole >> (_LIMB_BITS * at) & _LIMB_MASK for whole in wholes], np.int64) for at in range(count - 1)
+    ]
     top = [whole >> (_LIMB_BITS * (count - 1)) for whole in wholes]
     if any(not -(1 << 63) <= part < 1 << 63 for part in top):
-        raise OverflowError(f"a sum does not fit into {total_type(other)}; cast the column to fewer digits or float64 first")
+        raise OverflowError(
+            f"a sum does not fit into {total_type(other)}; cast the column to fewer digits or float64 first"
+        )
     return [*found, np.array(top, np.int64)]
 
 
