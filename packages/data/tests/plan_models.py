@@ -62,7 +62,6 @@ KEYS = SORTABLE | {"list", "struct", "nested"}
 INTEGERS = {"small", "narrow", "int8"}  # few enough that no sum or product of some overflows
 FLOATS = {"float64", "float32", "real"}
 SUMMED = INTEGERS | {"decimal"}
-NOT_AS_ROWS = {"map"}  # a row has a list of pairs
 
 
 @dataclasses.dataclass
@@ -265,7 +264,9 @@ def truth(draw: st.DrawFn, frame: Frame, depth: int = 0) -> Made:
     for number in frame.of(INTEGERS)[:2]:
         bound = draw(st.integers(-1, 3))
         simple.append((col(number) > bound, lambda row, n=number, b=bound: None if row[n] is None else row[n] > b))  # type: ignore[misc]
-        simple.append((col(number).is_in([bound, 9]), lambda row, n=number, b=bound: None if row[n] is None else row[n] in (b, 9)))  # type: ignore[misc]
+        simple.append(
+            (col(number).is_in([bound, 9]), lambda row, n=number, b=bound: None if row[n] is None else row[n] in (b, 9))
+        )  # type: ignore[misc]
     for text in frame.of({"string", "dictionary", "large_string"})[:1]:
         simple.append((col(text) == "a", lambda row, n=text: None if row[n] is None else row[n] == "a"))  # type: ignore[misc]
     for flag in frame.of({"bool", "flag"})[:1]:
@@ -359,7 +360,7 @@ def with_size(group: pa.Table) -> pa.Table:
 
 
 def _map(draw: st.DrawFn, frame: Frame) -> Step | None:
-    if {*frame.kinds.values()} & NOT_AS_ROWS or not frame.rows:
+    if not frame.rows:
         return None
     fn = draw(st.sampled_from([with_nulls, reversed_row, drifting]))
     made = [fn(row) for row in frame.rows]
@@ -378,8 +379,6 @@ def _map(draw: st.DrawFn, frame: Frame) -> Step | None:
 
 
 def _flat_map(draw: st.DrawFn, frame: Frame) -> Step | None:
-    if {*frame.kinds.values()} & NOT_AS_ROWS:
-        return None
     fn = draw(st.sampled_from([repeated, yielded]))
     rows = [one for row in frame.rows for one in fn(row)]
     if not rows:
@@ -394,7 +393,11 @@ def _map_batches(draw: st.DrawFn, frame: Frame) -> Step | None:
     size = draw(st.sampled_from([None, 1, 2, 3, 100, "auto"]))
     fn = draw(st.sampled_from([same, halves]))
     text = f".map_batches({fn.__name__}, batch_size={size!r}, batch_format={form!r})"
-    return text, lambda ds: ds.map_batches(fn, batch_size=size, batch_format=form), frame.with_rows(through(form, frame))
+    return (
+        text,
+        lambda ds: ds.map_batches(fn, batch_size=size, batch_format=form),
+        frame.with_rows(through(form, frame)),
+    )
 
 
 FLOAT_NULLS = {"numpy": math.nan, "pandas": None}  # what is both null and NaN there, comes back as one of them
@@ -580,7 +583,11 @@ def aggregations(name: str, kind: str, *, is_ordered: bool) -> list[Aggregated]:
     if kind in INTEGERS:
         made += [
             (aggregate.Std(name), "real", _std),
-            (aggregate.Sum(name, ignore_nulls=False), "small", lambda some: sum(some) if some and None not in some else None),
+            (
+                aggregate.Sum(name, ignore_nulls=False),
+                "small",
+                lambda some: sum(some) if some and None not in some else None,
+            ),
             (
                 aggregate.Quantile(name),
                 "real",
@@ -593,15 +600,11 @@ def aggregations(name: str, kind: str, *, is_ordered: bool) -> list[Aggregated]:
             (aggregate.Max(name), kind, lambda some: _extreme(some, is_highest=True)),
         ]
     if kind in KEYS:
-        made.append(
-            (aggregate.CountDistinct(name), "small", lambda some: len({normal(one) for one in _present(some)}))
-        )
+        made.append((aggregate.CountDistinct(name), "small", lambda some: len({normal(one) for one in _present(some)})))
     if is_ordered:
         made.append((aggregate.AsList(name), "any", lambda some: some))
         if kind in KEYS:
-            made.append(
-                (aggregate.Unique(name), "any", _firsts)
-            )
+            made.append((aggregate.Unique(name), "any", _firsts))
     return made
 
 
@@ -754,8 +757,8 @@ def taken(name: str, names: Any) -> str:
 
 
 STEPS: list[Callable[[st.DrawFn, Frame], Step | None]] = [
-    _map, _flat_map, _map_batches, _filter, _filter_by_expression, _with_column, _select, _drop, _rename, _limit, _random_sample, _sort,
-    _distinct, _repartition, _shuffle, _aggregate, _map_groups, _window, _union, _zip,
+    _map, _flat_map, _map_batches, _filter, _filter_by_expression, _with_column, _select, _drop, _rename, _limit,
+    _random_sample, _sort, _distinct, _repartition, _shuffle, _aggregate, _map_groups, _window, _union, _zip,
 ]  # fmt: skip
 
 

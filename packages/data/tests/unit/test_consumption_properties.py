@@ -36,9 +36,7 @@ def inside(plan: plan_models.Plan, context: data.DataContext) -> data.Dataset:
 
 @plan_models.checked(40)
 @given(PLANS, contexts(), st.integers(0, 12))
-def test_counts_and_rows_are_those_of_the_model(
-    plan: plan_models.Plan, context: data.DataContext, count: int
-) -> None:
+def test_counts_and_rows_are_those_of_the_model(plan: plan_models.Plan, context: data.DataContext, count: int) -> None:
     ds, frame = inside(plan, context), plan.frame
     assert ds.count() == len(frame.rows)
     assert ds.columns() == [*frame.kinds]
@@ -76,9 +74,7 @@ def test_batches_are_the_rows(
     options: dict[str, Any] = {"local_shuffle_buffer_size": mixed, "local_shuffle_seed": 1} if mixed else {}
     ds = inside(plan, context)
     found = [
-        *ds.iter_batches(
-            batch_size=size, batch_format=form, drop_last=drops_last, prefetch_batches=prefetch, **options
-        )
+        *ds.iter_batches(batch_size=size, batch_format=form, drop_last=drops_last, prefetch_batches=prefetch, **options)
     ]
     counts = [plan_models.rows_in(batch) for batch in found]
     total = len(frame.rows)
@@ -132,14 +128,20 @@ def test_parts_have_each_row_once(
 
 
 @plan_models.checked(30)
-@given(plan_models.plans(steps=[*BUILT_IN, plan_models._shuffle], count_max=2), contexts(), SIZES, SIZES, st.integers(1, 5))
+@given(
+    plan_models.plans(steps=[*BUILT_IN, plan_models._shuffle], count_max=2), contexts(), SIZES, SIZES, st.integers(1, 5)
+)
 def test_an_iteration_of_a_plan_goes_on_where_it_was(
     plan: plan_models.Plan, context: data.DataContext, size: int, other: int, taken: int
 ) -> None:
     if "'shuffle': True" in repr(plan.steps):
         return  # without a seed
     whole = inside(plan, context).iterator()
-    rows = [row for batch in whole.iter_batches(batch_size=size, batch_format="pyarrow") for row in plan_models.rows_of(batch)]
+    rows = [
+        row
+        for batch in whole.iter_batches(batch_size=size, batch_format="pyarrow")
+        for row in plan_models.rows_of(batch)
+    ]
     begun = inside(plan, context).iterator()
     seen: list[Any] = []
     for batch in itertools.islice(begun.iter_batches(batch_size=size, batch_format="pyarrow"), taken):
@@ -152,7 +154,9 @@ def test_an_iteration_of_a_plan_goes_on_where_it_was(
     for batch in after.iter_batches(batch_size=other, batch_format="pyarrow"):
         seen += plan_models.rows_of(batch)
     names = [*plan.frame.kinds]
-    assert plan_models.normal_rows(seen, names, is_ordered=True) == plan_models.normal_rows(rows, names, is_ordered=True)
+    assert plan_models.normal_rows(seen, names, is_ordered=True) == plan_models.normal_rows(
+        rows, names, is_ordered=True
+    )
 
 
 @plan_models.checked(40)
@@ -167,7 +171,9 @@ def test_samples_are_some_of_the_rows(
         numbers = [row.pop("number") for row in rows]
         assert len(set(numbers)) == len(numbers)
         assert most is None or len(numbers) == min(most, len(frame.rows))
-        plan_models.compare(rows, frame.with_rows([frame.rows[number] for number in numbers], is_ordered=True), "sampled")
+        plan_models.compare(
+            rows, frame.with_rows([frame.rows[number] for number in numbers], is_ordered=True), "sampled"
+        )
         assert numbers == [row["number"] for row in sampled.take_all()]
         if most is None:
             assert numbers == sorted(numbers)

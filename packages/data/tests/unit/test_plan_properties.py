@@ -11,6 +11,7 @@ import plan_models
 import pytest
 from hypothesis import given
 
+
 @pytest.mark.parametrize("step", plan_models.STEPS, ids=lambda step: step.__name__.strip("_"))
 def test_each_operator_gives_what_plain_python_makes(step: Any) -> None:
     @plan_models.checked(8)
