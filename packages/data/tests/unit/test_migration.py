@@ -29,7 +29,7 @@ def names(text: str) -> list[str]:
 
 def first_cells(text: str, heading: str) -> list[str]:
     """The names in the first column of the table with this heading."""
-    rows = text.split(f"\n| {heading} |")[1].split("\n\n")[0].splitlines()[2:]
+    rows = text.split(f"\n| {heading} |")[1].split("\n\n", maxsplit=1)[0].splitlines()[2:]
     return [name for row in rows for name in names(row.split("|")[1])]
 
 
