@@ -174,3 +174,12 @@ def test_what_is_cheap_is_read_twice_with_less_each_time(folder: str) -> None:
     both = ds.filter(expr=col("a") > 4).select_columns(["a"]).union(ds.select_columns(["b"]))
     reads = [one for one in logical.each(rules.optimized(both._node)) if isinstance(one, logical.Read)]
     assert sorted(schemas.of(one).names for one in reads) == [["a"], ["b"]]  # type: ignore[union-attr]
+
+
+def test_no_users_function_is_tried_twice_at_once() -> None:
+    """A late read may be, but not with what a user does behind it."""
+    read = logical.Read(source=data.range(3)._node.source)  # type: ignore[attr-defined]
+    kernel = logical.Filter(input=read, expression=col("id") > 1)
+    function = logical.MapRows(input=kernel, function=logical.Function(dict), kind="map")
+    assert physical.stage_of(kernel, physical.Sizes()).can_repeat  # type: ignore[union-attr]
+    assert not physical.stage_of(function, physical.Sizes()).can_repeat  # type: ignore[union-attr]
