@@ -78,6 +78,10 @@ def _unbalanced(run: exchanges.SplitRun) -> None:
         run._give(min(range(run.stage.count), key=lambda one: run.rows[one]), edge.pop())
 
 
+def _all_there_is(_run: runs.MapRun, edge: flow.Edge, _free_count: int) -> int:
+    return len(edge.pieces)
+
+
 def _left_running(assigned: assignments.Assignments, actor: int) -> None:
     assigned.capacity.remove_actor(actor)
 
@@ -119,6 +123,7 @@ DEFECTS: Final[Mapping[str, Defect]] = {
     "given-up-at-once": _handler(events.TaskFailed, _given_up_at_once, "F9"),
     "shard-forgotten": _instead(exchanges.ExchangeRun, "_shards_of", _without_the_last, "F1", "F5", "something is left"),
     "too-many-actors": _instead(pools.Pool, "wanted", _more_than_wanted, "F6"),
+    "parts-written-together": _instead(runs.MapRun, "_bundle_of_part", _all_there_is, "F1"),
     "unequal-split": _instead(exchanges.SplitRun, "_spread", _unbalanced, "F1"),
     "more-cpus-than-there-are": _instead(capacity.Capacity, "free_count", lambda *_: 1, "F6", "F3"),
 }  # fmt: skip

@@ -13,6 +13,7 @@ from umbel.data._plan import calls, repeating
 if TYPE_CHECKING:
     import pyarrow as pa
 
+    from umbel.data._engine import reports
     from umbel.data.dataset import Dataset, Schema
 
 STATE_VERSION: Final = 1
@@ -29,7 +30,7 @@ class Source(Protocol):
 
     def schema(self) -> Schema | None: ...
 
-    def stats(self) -> str: ...
+    def stats(self) -> reports.Stats: ...
 
     def materialize(self) -> Dataset: ...
 
@@ -184,8 +185,8 @@ class DataIterator:
     def schema(self) -> Schema | None:
         return self._source.schema()
 
-    def stats(self) -> str:
-        """Of the latest iteration, as a table."""
+    def stats(self) -> reports.Stats:
+        """Of the latest iteration, as `Dataset.stats`."""
         return self._source.stats()
 
     def materialize(self) -> Dataset:
@@ -220,7 +221,7 @@ class DatasetSource:
     def schema(self) -> Schema | None:
         return self._dataset.schema()
 
-    def stats(self) -> str:
+    def stats(self) -> reports.Stats:
         return self._dataset.stats()
 
     def materialize(self) -> Dataset:

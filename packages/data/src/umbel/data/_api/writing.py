@@ -6,6 +6,7 @@ import importlib
 from collections.abc import Callable, Mapping, Sequence
 from typing import TYPE_CHECKING, Any, TypedDict
 
+from umbel.data import checkpoint as checkpoints
 from umbel.data import datasink as sinks
 from umbel.data._engine import stages
 from umbel.data._plan import logical
@@ -21,7 +22,9 @@ class FileOptions(TypedDict, total=False):
 
     filesystem: of pyarrow or fsspec; by the URI otherwise. try_create_dir: makes the folder. arrow_open_stream_args: for
     opening a file. filename_provider: what files are called. mode: what becomes of those that are there. min_rows_per_file,
-    max_rows_per_file. concurrency: how many tasks at once at most. ray_remote_args: other options of the tasks.
+    max_rows_per_file. concurrency: how many tasks at once at most. ray_remote_args: other options of the tasks. checkpoint:
+    a directory in which is noted what is done, or a `umbel.data.checkpoint.CheckpointConfig`: run again after its driver was
+    killed, the write goes on there.
     """
 
     filesystem: Any
@@ -33,6 +36,7 @@ class FileOptions(TypedDict, total=False):
     max_rows_per_file: int | None
     concurrency: int | None
     ray_remote_args: Mapping[str, Any] | None
+    checkpoint: checkpoints.CheckpointConfig | str | None
 
 
 class Writing:
@@ -134,15 +138,17 @@ class Writing:
         *,
         ray_remote_args: Mapping[str, Any] | None = None,
         concurrency: int | None = None,
+        checkpoint: checkpoints.CheckpointConfig | str | None = None,
     ) -> None:
-        """To a sink: one of `umbel.data.datasink`, or your own."""
+        """To a sink: one of `umbel.data.datasink`, or your own. checkpoint: as for files, if the sink `supports_checkpoints`."""
         given = dict(ray_remote_args or {})
         cpus, gpus, memory = given.pop("num_cpus", 1.0), given.pop("num_gpus", 0.0), given.pop("memory", 0)
         means = logical.Means(
             stages.TaskPool(concurrency) if concurrency is not None else None,
             stages.Resources(cpus, gpus, int(memory), given),
         )
-        self._run_node(logical.Write(input=self._node, sink=datasink, means=means)).write()
+        noted = checkpoints.config_of(checkpoint)
+        self._run_node(logical.Write(input=self._node, sink=datasink, means=means, checkpoint=noted)).write()
 
     def _write_files(
         self, module: str, name: str, path: str, options: Mapping[str, Any], own: Mapping[str, Any], **always: Any
@@ -157,6 +163,7 @@ class Writing:
         of_tasks = {
             "concurrency": given.pop("concurrency", None),
             "ray_remote_args": given.pop("ray_remote_args", None),
+            "checkpoint": given.pop("checkpoint", None),
         }
         if "arrow_open_stream_args" in given:
             given["open_stream_args"] = given.pop("arrow_open_stream_args")
