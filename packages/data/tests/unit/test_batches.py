@@ -421,8 +421,10 @@ def test_tables_that_differ_are_brought_together_in_a_batch_that_crosses_them() 
     ]
 
 
+@pytest.mark.torch
 def test_tensors_of_torch_go_out_and_in_without_a_copy() -> None:
-    torch = pytest.importorskip("torch")
+    import torch
+
     table = pa.table(
         {"a": np.arange(6, dtype="float32"), "t": tensors.from_numpy(np.zeros((6, 2), "int16")), "b": [True] * 6}
     )
@@ -444,8 +446,8 @@ def test_tensors_of_torch_go_out_and_in_without_a_copy() -> None:
     assert out.schema == pa.schema({"x": tensors.fixed_type(pa.float32(), (2,)), "y": pa.float32()})
 
 
+@pytest.mark.torch
 def test_torch_says_which_columns_it_cannot_have() -> None:
-    pytest.importorskip("torch")
     with pytest.raises(TypeError, match="the column 'a' has 1 nulls, and torch has none for int64"):
         batches.to_batch(pa.table({"a": [1, None]}), "torch")
     with pytest.raises(TypeError, match="torch has no tensor for the column 's', which is string"):

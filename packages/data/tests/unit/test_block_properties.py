@@ -14,6 +14,7 @@ from hypothesis import strategies as st
 
 from umbel.data._blocks import batches, rows, schemas, shuffling, sizes
 
+pytest.importorskip("pandas", reason="without pandas, PyArrow has no Python value for a time with nanoseconds")
 checks = settings(
     max_examples=40, deadline=None, suppress_health_check=[HealthCheck.too_slow, HealthCheck.data_too_large]
 )

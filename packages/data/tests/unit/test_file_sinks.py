@@ -7,7 +7,6 @@ import re
 from pathlib import Path
 from typing import Any
 
-import fsspec
 import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
@@ -288,6 +287,7 @@ def test_sinks_of_a_users_own_write_blocks_or_rows(tmp_path: Path, monkeypatch: 
 
 
 def test_files_of_fsspec_are_written_and_renamed() -> None:
+    fsspec = pytest.importorskip("fsspec")
     writing.write(ParquetDatasink("memory://sinks/out", partition_cols=["k"]), [pa.table({"id": [1, 2], "k": [1, 2]})])
     memory = fsspec.filesystem("memory")
     names = [re.sub(r"[0-9a-f]{32}", "U", path) for path in memory.find("/sinks/out")]

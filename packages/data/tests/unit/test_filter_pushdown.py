@@ -71,7 +71,7 @@ def test_what_concerns_the_path_alone_is_taken_from_any_format(tmp_path: Path) -
     for key in "123":
         (tmp_path / f"k={key}").mkdir()
         (tmp_path / f"k={key}" / f"{key}.csv").write_text(f"a\n{key}\n5\n")
-    counting = counting_files.CountingFileSystem()
+    counting = counting_files.file_system()
     source = CSVDatasource(
         tmp_path, partitioning=datasource.Partitioning("hive", field_types={"k": int}), filesystem=counting
     )

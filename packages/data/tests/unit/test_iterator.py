@@ -215,8 +215,10 @@ def test_last_batch_and_sizes() -> None:
         ds.iter_batches(prefetch_batches=-1)
 
 
+@pytest.mark.torch
 def test_torch_batches() -> None:
-    torch = pytest.importorskip("torch")
+    import torch
+
     ds = data.from_arrow(pa.table({"x": pa.array([1, 2, 3], pa.int64()), "y": pa.array([0.5, 1.5, 2.5], pa.float32())}))
     (batch,) = ds.iter_torch_batches(batch_size=None)
     assert (batch["x"].dtype, batch["y"].dtype) == (torch.int64, torch.float32)

@@ -96,7 +96,7 @@ def test_two_thousand_tiny_files_are_few_tasks_of_many_files(tmp_path: Path) -> 
     for index in range(2, 2000):
         (tmp_path / f"part-{index:05}.parquet").write_bytes(small)
 
-    counting = counting_files.CountingFileSystem()
+    counting = counting_files.file_system()
     source = parquet.ParquetDatasource(tmp_path, filesystem=counting)
     tasks = source.get_read_tasks(8)
 
@@ -139,7 +139,7 @@ def test_blocks_are_bounded_by_bytes(tmp_path: Path) -> None:
 def test_partitions_that_a_filter_excludes_are_not_opened(tmp_path: Path) -> None:
     for year, month in itertools.product((2024, 2025), (1, 2, 3)):
         written(tmp_path / f"year={year}" / f"month={month}", 1, start=year * 10 + month)
-    counting = counting_files.CountingFileSystem()
+    counting = counting_files.file_system()
     scheme = datasource.Partitioning("hive", field_types={"year": int, "month": int})
     source = parquet.ParquetDatasource(tmp_path, filesystem=counting, partitioning=scheme)
     everything = reading.table(source, travels=False)
@@ -168,7 +168,7 @@ def test_row_groups_and_columns_that_are_not_wanted_are_not_read(tmp_path: Path)
         reading.table(source, travels=False)
         return counting.read_bytes["a.parquet"]
 
-    counting = counting_files.CountingFileSystem()
+    counting = counting_files.file_system()
     source = parquet.ParquetDatasource(tmp_path, filesystem=counting)
     few_columns = source.with_columns(["id"])
     assert few_columns is not None
@@ -300,7 +300,7 @@ def test_a_file_cut_off_after_the_plan_was_made_is_named(tmp_path: Path) -> None
 
 def test_paths_come_as_a_column_and_decide_what_is_opened(tmp_path: Path) -> None:
     paths = written(tmp_path, 3)
-    counting = counting_files.CountingFileSystem()
+    counting = counting_files.file_system()
     source = parquet.ParquetDatasource(tmp_path, include_paths=True, filesystem=counting)
     assert reading.table(source, travels=False).column("path").to_pylist() == [
         str(path) for path in paths for _ in range(3)

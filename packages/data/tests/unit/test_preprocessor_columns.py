@@ -234,8 +234,10 @@ def test_without_torch_an_error_says_how_to_have_it(monkeypatch: pytest.MonkeyPa
 
 
 @pytest.mark.torch
+@pytest.mark.torch
 def test_images_are_transformed_by_any_callable() -> None:
-    torch = pytest.importorskip("torch")
+    import torch
+
     images = np.arange(2 * 2 * 2 * 3, dtype=np.uint8).reshape(2, 2, 2, 3)
     to_channels = preprocessors.TorchVisionPreprocessor(
         ["image"], lambda image: image.permute(2, 0, 1).to(torch.float32) / 255, output_columns=["tensor"]

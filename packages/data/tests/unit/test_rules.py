@@ -93,6 +93,12 @@ def _doubled(row: dict[str, Any]) -> dict[str, Any]:
     return {**row, "a": None if row["a"] is None else row["a"] * 2}
 
 
+def test_rows_are_counted_where_no_column_is_wanted() -> None:
+    ds = dataset().select_columns(["c", "b"]).drop_columns(["c"]).with_column("c", lit(1.0))
+    counted = logical.Aggregate(input=ds._node, keys=(), aggregates=(aggregate.Count(),))
+    assert rows_of(rules.optimized(counted)) == [{"count()": 8}]
+
+
 @settings(max_examples=150, deadline=None)
 @given(st.lists(st.sampled_from(STEPS), max_size=5), st.sampled_from(LAST))
 def test_a_plan_gives_the_same_rows_rewritten(steps: list[tuple[str, Any]], last: tuple[str, Any]) -> None:

@@ -37,7 +37,8 @@ LAZY_UTIL = frozenset(
     )
 )
 LAZY_NAMES = {"LoggingConfig": "umbel._client.logging_config"}
-LIBRARIES = frozenset(("dashboard", "data", "kube", "rl", "serve", "train", "tune"))
+INSTALLABLE = {"data": 'pip install "umbel[data]"'}  # libraries of their own distributions
+LIBRARIES = frozenset(("dashboard", "kube", "rl", "serve", "train", "tune", *INSTALLABLE))
 # What is not here, and why: modules, and names in modules.
 _OF_RAY = {  # that nothing here stands for
     "umbel": "ClientBuilder Language SCRIPT_MODE WORKER_MODE air client client_builder cpp_function cross_language internal "
@@ -55,7 +56,10 @@ _OF_RAY = {  # that nothing here stands for
 _DEBUGGER = "there is no debugger of workers; `umbel stack` shows where they stand"
 PLANNED = {
     **{f"{module}.{name}": "README.md lists what is missing" for module in _OF_RAY for name in _OF_RAY[module].split()},
-    **{f"umbel.{name}": "the library is not released yet, so there is nothing to install" for name in LIBRARIES},
+    **{
+        f"umbel.{name}": "the library is not released yet, so there is nothing to install"
+        for name in LIBRARIES - set(INSTALLABLE)
+    },
     **{f"umbel.util.{name}": _DEBUGGER for name in ("debugpy", "pdb", "ray_debugpy", "rpdb")},
     "umbel.rllib": "it is to be umbel.rl, which is not released yet",
     "umbel.autoscaler.sdk.get_head_node_ip": "`umbel get-head-ip` prints it",
@@ -68,20 +72,26 @@ PLANNED = {
 
 
 class PlannedModule(ModuleNotFoundError):
-    """A module of Ray's that Umbel does not have yet. Has no `name`: by that, `from umbel.util import it` would take
-    the error for its own and say less."""
+    """A module of Ray's that Umbel does not have yet, or that is not installed. Has no `name`: by that, `from umbel.util
+    import it` would take the error for its own and say less."""
 
 
 class MissingLibraryFinder:
-    """The last finder asked: a module of PLANNED that nobody found is not there."""
+    """The last finder asked: a module of which we know why it is not there, and that nobody found."""
 
     @classmethod
     def find_spec(
         cls, fullname: str, _path: Sequence[str] | None = None, _target: ModuleType | None = None
     ) -> importlib.machinery.ModuleSpec | None:
-        if fullname in PLANNED:
-            raise PlannedModule(f"{fullname} is not in this version of Umbel: {PLANNED[fullname]}")
+        if why := _why_absent(fullname):
+            raise PlannedModule(f"{fullname} {why}")
         return None
+
+
+def _why_absent(full_name: str) -> str | None:
+    if (name := full_name.removeprefix("umbel.")) in INSTALLABLE:
+        return f"is not installed: {INSTALLABLE[name]}"
+    return f"is not in this version of Umbel: {PLANNED[full_name]}" if full_name in PLANNED else None
 
 
 def install_finder() -> None:
@@ -132,9 +142,9 @@ def attributes_of(module: str, lazy: Collection[str] = ()) -> Callable[[str], An
 
 
 def _missing(module: str, name: str) -> AttributeError:
-    why = PLANNED.get(f"{module}.{name}")
+    why = _why_absent(f"{module}.{name}")
     if why is None:
         return AttributeError(f"module {module!r} has no attribute {name!r}")
     from umbel._client import absent
 
-    return absent.error(module, name, f"it is not in this version of Umbel: {why}")
+    return absent.error(module, name, f"it {why}")

@@ -214,7 +214,7 @@ def _limited(node: logical.Node, limit: int | None, seen: _Pass) -> logical.Node
 @_memoized
 def _pruned(node: logical.Node, wanted: Columns, seen: _Pass) -> logical.Node:
     """The node with these columns at least."""
-    wanted = None if node in seen.fixed else wanted
+    wanted = None if node in seen.fixed else _some(node, wanted)
     if isinstance(node, logical.Read):
         return _narrow_read(node, wanted)
     if isinstance(node, logical.Project):
@@ -244,17 +244,26 @@ def _pruned(node: logical.Node, wanted: Columns, seen: _Pass) -> logical.Node:
     return node.with_inputs([_pruned(one, None, seen) for one in node.inputs])
 
 
+def _some(node: logical.Node, wanted: Columns) -> Columns:
+    """One column of the node at least, since without any there would be no rows."""
+    if wanted is None or wanted:
+        return wanted
+    schema = schemas.of(node)
+    return None if schema is None else frozenset(schema.names[:1])
+
+
 def _with(wanted: Columns, more: Iterable[str]) -> Columns:
     return None if wanted is None else wanted | {*more}
 
 
 def _only(node: logical.Node, wanted: Columns, seen: _Pass) -> logical.Node:
     """In front of what carries rows from place to place: no others than these."""
+    wanted = _some(node, wanted)
     found = _pruned(node, wanted, seen)
     schema = schemas.of(found)
     if wanted is None or schema is None or {*schema.names} <= wanted:
         return found
-    kept = [name for name in schema.names if name in wanted] or schema.names[:1]  # a row has a column at least
+    kept = [name for name in schema.names if name in wanted]
     return logical.Project(input=found, expressions=tuple(Expr(nodes.Column(name)) for name in kept))
 
 
@@ -262,7 +271,7 @@ def _narrow_read(node: logical.Read, wanted: Columns) -> logical.Node:
     schema = node.source.schema()
     if wanted is None or schema is None:
         return node
-    kept = [name for name in schema.names if name in wanted] or schema.names[:1]
+    kept = [name for name in schema.names if name in wanted]
     source = node.source.with_columns(kept) if len(kept) < len(schema.names) else None
     return node if source is None else dataclasses.replace(node, source=source)
 
@@ -272,7 +281,7 @@ def _narrow_project(node: logical.Project, wanted: Columns, seen: _Pass) -> logi
         one
         for one in node.expressions
         if wanted is None or isinstance(nodes.tree(one), nodes.Star) or nodes.name_of(nodes.tree(one)) in wanted
-    ] or [*node.expressions[:1]]
+    ]
     has_star = any(isinstance(nodes.tree(one), nodes.Star) for one in kept)
     read = {name for one in kept for name in nodes.columns_of(nodes.tree(one))}
     made = {nodes.name_of(nodes.tree(one)) for one in kept}

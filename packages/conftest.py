@@ -1,4 +1,4 @@
-"""What every test of core shares: where umbel comes from, and that no process stays behind."""
+"""What the tests of every package share: where umbel comes from, and that no process stays behind."""
 
 from __future__ import annotations
 
@@ -15,7 +15,7 @@ from pathlib import Path
 import psutil
 import pytest
 
-SOURCES = Path(__file__).resolve().parents[1] / "src"
+PACKAGES = Path(__file__).resolve().parent
 MARK = "UMBEL_TEST_RUN"  # in the environment of this run and so of every process that it starts, however deep
 LEAVE_S = 10.0  # for processes of the last test to end: twice the time from asking a worker to killing it
 
@@ -37,9 +37,9 @@ def pytest_addoption(parser: pytest.Parser) -> None:
 def pytest_configure(config: pytest.Config) -> None:
     import umbel
 
-    origin = Path(str(umbel.__file__)).resolve()
-    if config.getoption("--wheel") and SOURCES in origin.parents:
-        raise pytest.UsageError(f"--wheel needs umbel installed from a wheel, got {origin}; run the tests with nox")
+    sources = [path for path in umbel.__path__ if PACKAGES in Path(path).resolve().parents]
+    if config.getoption("--wheel") and sources:
+        raise pytest.UsageError(f"--wheel needs umbel installed from wheels, got {sources}; run the tests with nox")
     is_one_of_several = hasattr(config, "workerinput")  # of pytest-xdist, whose controller hears of all
     if (path := config.getoption("--skipped-tests")) and not is_one_of_several:
         config.pluginmanager.register(_SkippedTests(config.rootpath, Path(path)))
