@@ -90,8 +90,9 @@ class DatasetWorld(World):
         self.lazy_percent = chance.choose((0, 50, 90))
         budget = ROW_BYTES * chance.choose((1, 20, 100, 10_000))
         self.options = scheduling.Options(
-            budget_bytes=budget, keeps_order=chance.happens(85), repeats=chance.happens(60), retries_max=3
-        )
+            budget_bytes=budget, keeps_order=chance.happens(85) or self.plan.is_by_part, repeats=chance.happens(60),
+            retries_max=3,
+        )  # fmt: skip
         self.machine = scheduling.Machine(self.plan.last, self.options)
         self.node_cpus: list[int] = []
         self.total: dict[str, float] = {}
@@ -217,6 +218,8 @@ class DatasetWorld(World):
         if command.kind == events.READ:
             return _blocks(self.plan.source_rows[run.stage][command.number])
         if command.kind == events.MAP:
+            if self.plan.is_by_part:
+                self.check_part(run, command, inputs[0])
             return _blocks(self.plan.functions[run.stage](inputs[0]))
         if command.kind == events.ZIP:
             return _blocks([dataset_plans.zipped(pair) for pair in zip(*inputs, strict=True)])
@@ -242,6 +245,13 @@ class DatasetWorld(World):
             return [[row for row in inputs[0] if row % count == at] for at in range(count)]
         ends = self.boundaries[command.stage]
         return [[row for row in inputs[0] if sum(row >= end for end in ends) == at] for at in range(count)]
+
+    def check_part(self, run: runs.Run, command: events.StartTask, rows: list[int]) -> None:
+        origins = {piece.origin for piece in command.pieces[0]}
+        self.must(len(origins) == 1, "F1", "a task has rows of the parts %s", origins)
+        if isinstance(run.stage, stages.Write):
+            whole = self.plan.of_part(run.stage, command.number)
+            self.must(rows == whole, "F1", "%s is written as part %d, and not %s", rows, command.number, whole)
 
     # The runtime
 
@@ -437,6 +447,8 @@ class DatasetWorld(World):
     def check(self) -> None:
         """What is held, by our own books: blocks that are neither given back nor kept for an exchange."""
         if self.plan.is_shared or any(isinstance(one, _KEEPING) for one in stages.ordered(self.plan.last)):
+            return
+        if self.plan.is_by_part:  # a part is kept until it is whole
             return
         held = sum(self.sizes[block] for block in self.blocks)
         block = 2 * BLOCK_ROWS_MAX * ROW_BYTES

@@ -273,7 +273,7 @@ def test_what_there_is_is_told_without_a_run() -> None:
     with pytest.raises(ValueError, match="has not been run yet"):
         ds.stats()  # nothing above has run it
     ds.take(1)
-    assert "total: 1 rows" in ds.stats()
+    assert "total: 1 rows" in str(ds.stats())
 
 
 def test_counts_that_are_known_and_those_that_are_not() -> None:

@@ -99,6 +99,7 @@ class _Planner:
                 name=f"{before.name}->{link.name}",
                 transforms=(*before.transforms, link.transform),
                 is_kernel=before.is_kernel and link.is_kernel,
+                can_repeat=before.can_repeat and link.is_kernel,
                 **given,
             )
         return self.mapped(before, link)
