@@ -14,7 +14,11 @@ MIB = 1 << 20
 
 @dataclass
 class ExecutionResources:
-    """How much a run may take at once; None for as much as there is. object_store_memory, memory: bytes."""
+    """How much a run may take at once; None for as much as there is.
+
+    object_store_memory: bytes of blocks and of what tasks were seen to take; half of the object store by default. cpu, gpu,
+    memory (bytes) are not heeded yet: give operators `compute=`, `num_cpus=` and `memory=`.
+    """
 
     cpu: float | None = None
     gpu: float | None = None
@@ -24,7 +28,8 @@ class ExecutionResources:
 
 @dataclass
 class ExecutionOptions:
-    """preserve_order: rows come in the order of what was read; False lets a block overtake slower ones."""
+    """resource_limits: of each run. preserve_order: rows come in the order of what was read; False lets a block overtake slower
+    ones. verbose_progress: has no effect yet."""
 
     resource_limits: ExecutionResources = field(default_factory=ExecutionResources)
     preserve_order: bool = True
@@ -35,10 +40,10 @@ class ExecutionOptions:
 class DataContext:
     """The settings of datasets that are made while it is the current one.
 
-    target_max_block_size: bytes at which a block ends. target_shuffle_block_size: of what one task of a shuffle puts together.
-    read_op_min_num_blocks: tasks that a read is divided into, where that leaves them target_min_block_size each; None for two for
-    each CPU. local_bytes_max: up to so many bytes, plans of built-in operators run in the calling process. split_wait_s: so long
-    consumers of `streaming_split` wait for one that does not come, before they fail; None for ever.
+    target_max_block_size: bytes at which a block ends. target_shuffle_block_size: bytes that one task of a shuffle puts together.
+    read_op_min_num_blocks: tasks that a read is divided into; None for two for each CPU. local_bytes_max: up to so many bytes,
+    plans of built-in operators run in the calling process. split_wait_s: so long consumers of `streaming_split` wait for one
+    that does not come, before they fail; None for ever. target_min_block_size and enable_progress_bars have no effect yet.
     """
 
     target_max_block_size: int = 128 * MIB

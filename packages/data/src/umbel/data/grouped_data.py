@@ -42,7 +42,8 @@ class GroupedData:
         return self.aggregate(aggregates.Count())
 
     def sum(self, on: str | Sequence[str] | None = None, ignore_nulls: bool = True) -> Dataset:
-        """Of these columns, or of all that are numbers and no keys, as "sum(name)"."""
+        """Of these columns, or of all that are numbers and no keys, as "sum(name)". ignore_nulls: False makes it null where there
+        is any null. Raises ValueError where there is no column of numbers."""
         return self._of_columns(lambda name: aggregates.Sum(name, ignore_nulls=ignore_nulls), on)
 
     def min(self, on: str | Sequence[str] | None = None, ignore_nulls: bool = True) -> Dataset:
@@ -75,7 +76,8 @@ class GroupedData:
         memory: float | None = None,
         **ray_remote_args: Any,
     ) -> Dataset:
-        """`fn(batch)` of all rows of each group gives rows in their place, as in `map_batches`."""
+        """`fn(batch)` of all rows of each group gives rows in their place, as in `map_batches`. A group must fit into the memory
+        of a task. ray_remote_args: other options of the tasks."""
         function = transforms._function(fn, fn_args, fn_kwargs, fn_constructor_args, fn_constructor_kwargs)
         means = options.means(
             function,

@@ -42,11 +42,13 @@ class Relations:
     # ---- several datasets ----
 
     def union(self, *other: Dataset) -> Dataset:
-        """All rows of this one, then of the others. Columns that one has not are null there."""
+        """All rows of this one, then of the others. Columns that one has not are null there. Raises ValueError, when it runs or
+        the schema is asked for, where a column has types that do not go together."""
         return self._with(logical.Union(several=(self._node, *(one._node for one in other))))
 
     def zip(self, *other: Dataset) -> Dataset:
-        """Columns side by side, of datasets with equally many rows. A name that is taken gets `_1`, `_2`, …"""
+        """Columns side by side, of datasets with equally many rows; otherwise the run raises ValueError. A name that is taken
+        gets `_1`, `_2`, …"""
         return self._with(logical.Zip(several=(self._node, *(one._node for one in other))))
 
     def join(
@@ -61,10 +63,12 @@ class Relations:
         *,
         broadcast: bool | None = None,
     ) -> Dataset:
-        """Rows of both that are equal in the keys.
+        """Rows of both that are equal in the keys; null equals nothing.
 
         join_type: "inner", "left_outer", "right_outer", "full_outer", "left_semi", "right_semi", "left_anti" or "right_anti".
-        num_partitions: None to choose by size. broadcast: the right side goes whole to where the left is; None to choose by size.
+        on, right_on: the keys, by default of the same names on both sides. left_suffix, right_suffix: for columns that both have
+        beside the keys, which raise ValueError without. num_partitions: None to choose by size. broadcast: the right side goes
+        whole to where the left is; None to choose by size. Raises KeyError for a key that is known not to be there.
         """
         if join_type not in JOIN_TYPES:
             raise ValueError(
@@ -92,7 +96,8 @@ class Relations:
         )
 
     def groupby(self, key: str | Sequence[str] | None = None, num_partitions: int | None = None) -> GroupedData:
-        """Groups of rows that are equal in these columns; None for one of all."""
+        """Groups of rows that are equal in these columns; None for one of all. num_partitions: of how many tasks each has some of
+        the groups; None to choose by size. Raises KeyError for a column that is known not to be there."""
         from umbel.data.grouped_data import GroupedData
 
         names = options.keys("key", key if key is None or isinstance(key, str) else list(key))

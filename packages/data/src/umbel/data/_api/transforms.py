@@ -227,7 +227,8 @@ class Transforms:
         )
 
     def select_columns(self, cols: str | Sequence[str | expressions.Expr]) -> Dataset:
-        """These columns, in this order."""
+        """These columns, in this order: names, or expressions. Raises KeyError, when it runs or the schema is asked for, for one
+        that is not there."""
         several = [cols] if isinstance(cols, str) else list(cols)
         if not several:
             raise ValueError("select_columns needs a column at least")
@@ -235,14 +236,15 @@ class Transforms:
         return self._with(logical.Project(input=self._node, expressions=exprs))
 
     def drop_columns(self, cols: str | Sequence[str]) -> Dataset:
-        """All columns but these."""
+        """All columns but these. Raises KeyError for one that is known not to be there."""
         dropped = options.keys("cols", cols if isinstance(cols, str) else list(cols))
         node = logical.Project(input=self._node, expressions=(expressions.star(),), dropped=frozenset(dropped))
         self._check_columns(dropped)
         return self._with(node)
 
     def rename_columns(self, names: Mapping[str, str] | Sequence[str]) -> Dataset:
-        """names: old to new; or the new names of all columns, in order."""
+        """names: old to new; or the new names of all columns, in order. Raises KeyError for one that is known not to be there,
+        ValueError for a list where the columns are not known yet or are not as many."""
         if not isinstance(names, collections.abc.Mapping):
             schema = schemas.of(self._node)
             if schema is None:
@@ -301,7 +303,9 @@ class Transforms:
         descending: bool | Sequence[bool] = False,
         boundaries: Sequence[Any] | None = None,
     ) -> Dataset:
-        """By columns, the first first; rows that are equal in all keep their order."""
+        """By columns, the first first; rows that are equal in all keep their order. Nulls come last and NaN before them,
+        descending too. boundaries: values of the first key at which partitions are cut; None to choose by samples. Raises
+        KeyError for a column that is known not to be there."""
         names = options.keys("key", key if isinstance(key, str) else list(key))
         if not names:
             raise ValueError("sort needs the name of a column at least")
