@@ -209,7 +209,7 @@ class ByGroup:
 
     how: grouping.Grouping
 
-    def __call__(self, block: pa.Table, count: int, _boundaries: Any) -> Sequence[pa.Table]:
+    def __call__(self, block: pa.Table, count: int, _boundaries: Any) -> Iterable[pa.Table]:
         return partitioning.by_hash(self.how.merged(block), self.how.keys, count)
 
 
