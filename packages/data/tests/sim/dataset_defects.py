@@ -94,6 +94,10 @@ def _unbalanced(run: exchanges.SplitRun) -> None:
         run._give(min(range(run.stage.count), key=lambda one: run.rows[one]), edge.pop())
 
 
+def _all_there_is(_run: runs.MapRun, edge: flow.Edge, _free_count: int) -> int:
+    return len(edge.pieces)
+
+
 def _left_running(assigned: assignments.Assignments, actor: int) -> None:
     assigned.capacity.remove_actor(actor)
 
@@ -138,6 +142,7 @@ DEFECTS: Final[Mapping[str, Defect]] = {
     "share-forgotten": _instead(exchanges.ExchangeRun, "_plans", _without_a_share, "F1", "F5", "something is left"),
     "whole-side-let-go-early": _instead(exchanges.ExchangeRun, "_let_go_of_whole", _let_go_early, "F1", "F5"),
     "too-many-actors": _instead(pools.Pool, "wanted", _more_than_wanted, "F6"),
+    "parts-written-together": _instead(runs.MapRun, "_bundle_of_part", _all_there_is, "F1"),
     "unequal-split": _instead(exchanges.SplitRun, "_spread", _unbalanced, "F1"),
     "more-cpus-than-there-are": _instead(capacity.Capacity, "free_count", lambda *_: 1, "F6", "F3"),
 }  # fmt: skip

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import dataclasses
 from collections.abc import Callable, Sequence
 from typing import Any
 
@@ -17,7 +18,8 @@ Rows = list[int]
 
 
 class Plan:
-    """A plan with what its stages do. functions: of a stage, rows to rows. is_shared: a stage has two consumers."""
+    """A plan with what its stages do. functions: of a stage, rows to rows. is_shared: a stage has two consumers. is_by_part: it
+    ends with a write, each task of which has one part of the read."""
 
     def __init__(self, chance: Chance) -> None:
         self.chance = chance
@@ -26,7 +28,7 @@ class Plan:
         self.joins: dict[
             stages.Stage, int
         ] = {}  # -> the input whose rows it keeps, if they have their like in the other
-        self.is_shared = False
+        self.is_shared = self.is_by_part = False
         self._source_count = 0
         self._stage_count = 0
         self.last = self._made()
@@ -43,7 +45,35 @@ class Plan:
         kind = chance.below(10)
         if kind == 9:
             return stages.Split(input=stage, count=1 + chance.below(3), is_equal=chance.happens(50))
+        if kind == 8 and all(isinstance(one, _BY_PART) for one in stages.ordered(stage)):
+            return self._written(stage)
         return stage
+
+    def _written(self, stage: stages.Stage) -> stages.Stage:
+        self.is_by_part = True
+        compute = stages.TaskPool(self.chance.choose((None, 1, 2)))
+        made = stages.Write(
+            name=self._name("write"), input=self._by_part(stage), write=_unused, by_part=True, compute=compute
+        )
+        self.functions[made] = _keep
+        return made
+
+    def _by_part(self, stage: stages.Stage) -> stages.Stage:
+        if isinstance(stage, stages.Map):
+            made = dataclasses.replace(stage, input=self._by_part(stage.input), by_part=True)
+            self.functions[made] = self.functions[stage]
+            return made
+        parts = self.source_rows[stage]
+        skipped = frozenset(number for number in range(len(parts)) if self.chance.happens(30))
+        source: stages.Stage = dataclasses.replace(stage, skipped=skipped)  # type: ignore[type-var]
+        self.source_rows[source] = parts
+        return source
+
+    def of_part(self, stage: stages.Stage, number: int) -> Rows:
+        """What a chain of maps makes of one part."""
+        if isinstance(stage, (stages.Map, stages.Write)):
+            return self.functions[stage](self.of_part(stage.input, number))
+        return self.source_rows[stage][number]
 
     def _behind(self, stage: stages.Stage) -> stages.Stage:
         chance = self.chance
@@ -102,7 +132,9 @@ class Plan:
             compute = stages.ActorPool(
                 min_size=least, max_size=max(1, least) + chance.below(3), tasks_per_actor=1 + chance.below(2)
             )
-            resources = stages.Resources(num_cpus=chance.choose((1.0, 0.0)), num_gpus=chance.choose((0.0, 0.0, 1.0)))
+            resources = stages.Resources(
+                num_cpus=chance.choose((1.0, 0.5, 0.0)), num_gpus=chance.choose((0.0, 0.0, 1.0))
+            )
         made = stages.Map(
             name=self._name("map"), input=stage, transforms=(), compute=compute, resources=resources,
             bundle_rows=chance.choose((None, None, 4, 9)), bundle_bytes=ROW_BYTES * chance.choose((1, 6, 20)),
@@ -141,8 +173,9 @@ class Plan:
             return None
         rows = [one or [] for one in of_inputs]
         if isinstance(stage, (stages.Input, stages.Read)):
-            return [row for part in self.source_rows[stage] for row in part]
-        if isinstance(stage, stages.Map):
+            parts = enumerate(self.source_rows[stage])
+            return [row for number, part in parts if number not in stage.skipped for row in part]
+        if isinstance(stage, (stages.Map, stages.Write)):
             return self.functions[stage](rows[0])
         if isinstance(stage, stages.Limit):
             return rows[0][: stage.row_count]
@@ -164,6 +197,9 @@ class Plan:
                 return [row for at in range(count) for row in found if key(row) % count == at]
             return [row for at in range(count) for row in sorted(everything) if row % count == at]
         return rows[0]
+
+
+_BY_PART = (stages.Input, stages.Read, stages.Map)
 
 
 def is_by_place(stage: stages.Exchange) -> bool:

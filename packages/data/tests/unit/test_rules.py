@@ -189,3 +189,12 @@ def test_states_of_a_group_of_several_blocks_are_one_before_they_are_divided() -
     shards = kernels.ByGroup(how)(both, 3, None)
     found = [how.finish(how.combine([shard])).to_pylist() for shard in shards]
     assert sorted(row["count()"] for some in found for row in some) == [1, 2]
+
+
+def test_no_users_function_is_tried_twice_at_once() -> None:
+    """A late read may be, but not with what a user does behind it."""
+    read = logical.Read(source=data.range(3)._node.source)  # type: ignore[attr-defined]
+    kernel = logical.Filter(input=read, expression=col("id") > 1)
+    function = logical.MapRows(input=kernel, function=logical.Function(dict), kind="map")
+    assert physical.stage_of(kernel, physical.Sizes()).can_repeat  # type: ignore[union-attr]
+    assert not physical.stage_of(function, physical.Sizes()).can_repeat  # type: ignore[union-attr]

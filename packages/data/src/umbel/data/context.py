@@ -12,12 +12,18 @@ from collections.abc import Iterator, Mapping
 from dataclasses import dataclass, field
 from typing import Any, ClassVar, Final
 
+from umbel.data import checkpoint
+
 MIB = 1 << 20
 
 
 @dataclass
 class ExecutionResources:
-    """How much a run may take at once; None for as much as there is. object_store_memory, memory: bytes."""
+    """How much a run may take at once; None for as much as there is.
+
+    object_store_memory: bytes of blocks and of what tasks were seen to take; half of the object store by default. cpu, gpu,
+    memory (bytes) are not heeded yet: give operators `compute=`, `num_cpus=` and `memory=`.
+    """
 
     cpu: float | None = None
     gpu: float | None = None
@@ -57,8 +63,9 @@ class RandomSeedConfig:
 
 @dataclass
 class ExecutionOptions:
-    """preserve_order: rows come in the order of what was read; False lets a block overtake slower ones. exclude_resources: what
-    is left to others. actor_locality_enabled, locality_with_output: of Ray; blocks are read where they are."""
+    """resource_limits: of each run. exclude_resources: what is left to others. preserve_order: rows come in the order of what was
+    read; False lets a block overtake slower ones. verbose_progress: has no effect yet. actor_locality_enabled,
+    locality_with_output: of Ray; blocks are read where they are."""
 
     resource_limits: ExecutionResources = field(default_factory=ExecutionResources)
     exclude_resources: ExecutionResources = field(default_factory=ExecutionResources)
@@ -81,7 +88,8 @@ class DataContext:
     each CPU. broadcast_bytes_max: a side of a join that has no more bytes than that goes whole to every task, where the kind of
     join allows it, and the other side is not divided; 0 to divide both always. local_bytes_max: up to so many bytes, plans of
     built-in operators run in the calling process. split_wait_s: so long consumers of `streaming_split` wait for one that does not
-    come, before they fail; None for ever.
+    come, before they fail; None for ever. checkpoint_config: where writes note what is done, so that they can go on after their
+    driver was killed; `checkpoint=` of a write takes its place.
     """
 
     target_max_block_size: int = 128 * MIB
@@ -93,6 +101,7 @@ class DataContext:
     execution_options: ExecutionOptions = field(default_factory=ExecutionOptions)
     enable_progress_bars: bool = True
     split_wait_s: float | None = 600.0
+    checkpoint_config: checkpoint.CheckpointConfig | None = None
     _own: dict[str, Any] = field(default_factory=dict, repr=False)  # of `set_config`
 
     _default: ClassVar[DataContext | None] = None

@@ -14,6 +14,7 @@ from umbel.data._plan import calls, repeating
 if TYPE_CHECKING:
     import pyarrow as pa
 
+    from umbel.data._engine import reports
     from umbel.data.dataset import Dataset, Schema
 
 STATE_VERSION: Final = 1
@@ -30,7 +31,7 @@ class Source(Protocol):
 
     def schema(self) -> Schema | None: ...
 
-    def stats(self) -> str: ...
+    def stats(self) -> reports.Stats: ...
 
     def materialize(self) -> Dataset: ...
 
@@ -189,8 +190,8 @@ class DataIterator:
         """See `Dataset.schema`."""
         return self._source.schema()
 
-    def stats(self) -> str:
-        """Of the latest iteration, as a table."""
+    def stats(self) -> reports.Stats:
+        """Of the latest iteration, as `Dataset.stats`."""
         return self._source.stats()
 
     def materialize(self) -> Dataset:
@@ -226,7 +227,7 @@ class DatasetSource:
     def schema(self) -> Schema | None:
         return self._dataset.schema()
 
-    def stats(self) -> str:
+    def stats(self) -> reports.Stats:
         return self._dataset.stats()
 
     def materialize(self) -> Dataset:
@@ -269,8 +270,8 @@ def _ahead(made: Iterator[Any], count: int) -> Iterator[Any]:
 
 
 class _Ahead:
-    """Each side looks at the flag of the other only after it has changed what is ready, and waits only after it has raised its
-    own flag and looked again; so one of them sees the other, and what is ready passes without a lock."""
+    """Each side raises its own flag before it looks whether it must wait, and looks at the other's flag after it has changed
+    what is ready: so one of them sees the other, and what is ready passes without a lock."""
 
     def __init__(self, made: Iterator[Any], count: int) -> None:
         self._made = made

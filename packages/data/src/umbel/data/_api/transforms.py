@@ -19,9 +19,6 @@ from umbel.data._plan import failing, logical, schemas
 if TYPE_CHECKING:
     from umbel.data.dataset import Dataset
 
-_DRAWN, _STRUCT, _OVER = "__drawn__", "__struct__", "__over__"  # columns that are there only for a while
-
-
 Seed = int | contexts.RandomSeedConfig | None
 
 
@@ -222,7 +219,7 @@ class Transforms:
         ds, dropped = self, []
         for number, one in enumerate((exprs, *more_exprs)):
             if isinstance(one, expressions.Unnest):
-                temporary = f"{_STRUCT}{number}"
+                temporary = options.unused(f"__struct{number}__", self._node)
                 ds = ds._with(
                     logical.Project(input=ds._node, expressions=(expressions.star(), one.expr.alias(temporary)))
                 )
@@ -233,7 +230,7 @@ class Transforms:
         made = []
         for name, value in given.items():
             if isinstance(value, window.Over):
-                ds, temporary = value.added(ds, f"{_OVER}{len(dropped)}")
+                ds, temporary = value.added(ds, options.unused(f"__over{len(dropped)}__", self._node))
                 dropped.append(temporary)
                 value = expressions.col(temporary)
             if not isinstance(value, expressions.Expr):
@@ -267,7 +264,8 @@ class Transforms:
         )
 
     def select_columns(self, cols: str | Sequence[str | expressions.Expr], **ray_remote_args: Any) -> Dataset:
-        """These columns, in this order. Options of tasks are for what a function in them needs."""
+        """These columns, in this order: names, or expressions. Options of tasks are for what a function in them needs. Raises
+        KeyError, when it runs or the schema is asked for, for one that is not there."""
         several = [cols] if isinstance(cols, str) else list(cols)
         if not several:
             raise ValueError("select_columns needs a column at least")
@@ -276,7 +274,8 @@ class Transforms:
         return self._with(logical.Project(input=self._node, expressions=exprs, means=means))
 
     def drop_columns(self, cols: str | Sequence[str], **ray_remote_args: Any) -> Dataset:
-        """All columns but these. Options of tasks are taken, and not needed: it runs with what is in front of it."""
+        """All columns but these. Options of tasks are taken, and not needed: it runs with what is in front of it. Raises KeyError
+        for one that is known not to be there."""
         options.plain_means(ray_remote_args)
         dropped = options.keys("cols", cols if isinstance(cols, str) else list(cols))
         node = logical.Project(input=self._node, expressions=(expressions.star(),), dropped=frozenset(dropped))
@@ -284,7 +283,8 @@ class Transforms:
         return self._with(node)
 
     def rename_columns(self, names: Mapping[str, str] | Sequence[str], **ray_remote_args: Any) -> Dataset:
-        """names: old to new; or the new names of all columns, in order. Options of tasks are taken, and not needed."""
+        """names: old to new; or the new names of all columns, in order. Options of tasks are taken, and not needed. Raises KeyError
+        for one that is known not to be there, ValueError for a list where the columns are not known yet or are not as many."""
         options.plain_means(ray_remote_args)
         if not isinstance(names, collections.abc.Mapping):
             schema = schemas.of(self._node)
@@ -312,7 +312,7 @@ class Transforms:
         """The first rows. Nothing that is behind them is read."""
         if not isinstance(limit, int) or isinstance(limit, bool) or limit < 0:
             raise ValueError(f"limit must be a number of rows, 0 or more, got {limit!r}")
-        return self._with(logical.Limit(input=self._node, row_count=limit))
+        return self._with(logical.Limit(input=self._node, row_count=min(limit, options.ROWS_MAX)))
 
     def random_sample(self, fraction: float, *, seed: Seed = None) -> Dataset:
         """Each row with this probability. With a seed the same rows each time, however many workers there are."""
@@ -324,8 +324,9 @@ class Transforms:
         """So many rows at random, in random order; all if there are fewer. Only so many are kept while it runs."""
         if not isinstance(n, int) or isinstance(n, bool) or n < 0:
             raise ValueError(f"n must be a number of rows, 0 or more, got {n!r}")
-        drawn = self.with_column(_DRAWN, expressions.random(seed=seed, reseed_after_execution=False))
-        return drawn.sort(_DRAWN).limit(n).drop_columns(_DRAWN)
+        name = options.unused("__drawn__", self._node)  # a column that is there only for a while
+        drawn = self.with_column(name, expressions.random(seed=seed, reseed_after_execution=False))
+        return drawn.sort(name).limit(n).drop_columns(name)
 
     def distinct(self, on: str | Sequence[str] | None = None, *, keep: str = "first") -> Dataset:
         """One row of those that are equal in these columns, or in all. keep: "first", "last" or "any", which is quickest."""
@@ -344,7 +345,9 @@ class Transforms:
         descending: bool | Sequence[bool] = False,
         boundaries: Sequence[Any] | None = None,
     ) -> Dataset:
-        """By columns, the first first; rows that are equal in all keep their order."""
+        """By columns, the first first; rows that are equal in all keep their order. Nulls come last and NaN before them,
+        descending too. boundaries: values of the first key at which partitions are cut; None to choose by samples. Raises
+        KeyError for a column that is known not to be there."""
         names = options.keys("key", key if isinstance(key, str) else list(key))
         if not names:
             raise ValueError("sort needs the name of a column at least")

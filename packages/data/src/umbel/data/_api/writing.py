@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING, Any, Final, Literal, TypedDict
 
 import pyarrow.parquet as pq
 
+from umbel.data import checkpoint as checkpoints
 from umbel.data import datasink as sinks
 from umbel.data._api import arguments, plugins
 from umbel.data._api import options as task_options
@@ -30,7 +31,9 @@ class FileOptions(TypedDict, total=False):
     least, where there is as much. num_rows_per_file: the old name of min_rows_per_file. max_rows_per_file: a task makes several
     files rather than one with more. filename_provider: what files are called. arrow_open_stream_args: for
     `pyarrow.fs.FileSystem.open_output_stream`; compression is told by the file's ending otherwise. concurrency: how many tasks
-    run at once at most. ray_remote_args: other options of the tasks, such as `num_cpus` and `memory`.
+    run at once at most. ray_remote_args: other options of the tasks, such as `num_cpus` and `memory`. checkpoint: a directory in
+    which is noted what is done, or a `umbel.data.checkpoint.CheckpointConfig`: run again after its driver was killed, the write
+    goes on there.
     """
 
     filesystem: Any
@@ -44,6 +47,7 @@ class FileOptions(TypedDict, total=False):
     num_rows_per_file: int | None
     concurrency: int | None
     ray_remote_args: Mapping[str, Any] | None
+    checkpoint: checkpoints.CheckpointConfig | str | None
 
 
 class ParquetOptions(FileOptions, total=False):
@@ -279,16 +283,18 @@ class Writing:
         *,
         ray_remote_args: Mapping[str, Any] | None = None,
         concurrency: int | None = None,
+        checkpoint: checkpoints.CheckpointConfig | str | None = None,
         **options: Any,
     ) -> None:
         """To a sink: one of `umbel.data.datasink`, or your own; or by the name that an installed distribution gives it, which
-        then takes the options."""
+        then takes the options. checkpoint: as for files, if the sink `supports_checkpoints`."""
         if isinstance(datasink, str):
             datasink, options = plugins.sink(datasink, options), {}
         if not isinstance(datasink, sinks.Datasink) or options:
             raise TypeError(f"a Datasink is needed, or the name of one and its options, got {datasink!r}, {options}")
         means = task_options.plain_means({"ray_remote_args": ray_remote_args, "concurrency": concurrency})
-        self._run_node(logical.Write(input=self._node, sink=datasink, means=means)).write()
+        noted = checkpoints.config_of(checkpoint)
+        self._run_node(logical.Write(input=self._node, sink=datasink, means=means, checkpoint=noted)).write()
 
     def _write_files(
         self,
@@ -314,6 +320,7 @@ class Writing:
         of_tasks = {
             "concurrency": given.pop("concurrency", None),
             "ray_remote_args": given.pop("ray_remote_args", None),
+            "checkpoint": given.pop("checkpoint", None),
         }
         if "num_rows_per_file" in given:
             warnings.warn("num_rows_per_file is deprecated; use min_rows_per_file", DeprecationWarning, 3)

@@ -17,7 +17,7 @@ from umbel import exceptions
 from umbel.data._engine import events, held, reports, running, stages
 
 
-def collect(plan: stages.Stage, options: reports.RunOptions) -> tuple[list[held.View], dict[str, Any]]:
+def collect(plan: stages.Stage, options: reports.RunOptions) -> tuple[list[held.View], reports.Stats]:
     """Run it on this thread, to its end: all blocks of the last stage, which nobody has fetched, and the statistics.
 
     Raises what a user's function raised as umbel.exceptions.UmbelTaskError, an instance of its class as well.
@@ -47,7 +47,7 @@ def collect(plan: stages.Stage, options: reports.RunOptions) -> tuple[list[held.
     return found, run.stats()
 
 
-def write(plan: stages.Write, options: reports.RunOptions) -> tuple[Any, dict[str, Any]]:
+def write(plan: stages.Write, options: reports.RunOptions) -> tuple[Any, reports.Stats]:
     """Run it on this thread: what `commit` returned, or else what the tasks did."""
     found: list[tuple[int, held.View]] = []
     run = running.Run(plan, options, lambda _consumer, delivery, view: found.append((delivery, view)))
@@ -119,7 +119,7 @@ class Stream:
         if last is not None:
             self._source.tell(events.Took(last, time.monotonic()))
 
-    def stats(self) -> dict[str, Any]:
+    def stats(self) -> reports.Stats:
         return self._source.run.stats()
 
     def close(self) -> None:

@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import functools
 import itertools
+import time
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from typing import Any
 
@@ -39,21 +40,26 @@ def is_suitable(plan: stages.Stage, small_bytes: int = SMALL_BYTES) -> bool:
     return size_bytes <= small_bytes
 
 
-def tables(plan: stages.Stage) -> Iterator[pa.Table]:
-    """The blocks of the last stage. Raises as `executor` does. Of a write nothing comes: see `write`."""
-    return _Plan(plan).tables(plan)
+Figures = dict[stages.Stage, runs.Stats]
 
 
-def write(plan: stages.Write) -> Any:
+def tables(plan: stages.Stage, figures: Figures | None = None) -> Iterator[pa.Table]:
+    """The blocks of the last stage. Raises as `executor` does. Of a write nothing comes: see `write`. figures: what each stage
+    has done is added to it."""
+    return _Plan(plan, figures).tables(plan)
+
+
+def write(plan: stages.Write, figures: Figures | None = None) -> Any:
     """What `commit` returned, or else what the tasks did."""
-    made = _Plan(plan)
+    made = _Plan(plan, figures)
     if plan.begin is not None:
         plan.begin()
     try:
-        results = [
+        written = (
             made.guarded(plan, events.MAP, bundle[0][0], functools.partial(_written, plan, bundle))
             for bundle in made.bundles(plan)
-        ]
+        )
+        results = list(made.counted(plan, written))
         return results if plan.commit is None else plan.commit(results)
     except BaseException as error:
         if plan.abort is not None:
@@ -68,7 +74,9 @@ def _written(plan: stages.Write, bundle: Sequence[tuple[int, pa.Table]]) -> Any:
 class _Plan:
     """One run. kept: the blocks of stages with two consumers, which are run once."""
 
-    def __init__(self, plan: stages.Stage) -> None:
+    def __init__(self, plan: stages.Stage, figures: Figures | None) -> None:
+        self._figures = {} if figures is None else figures
+        self._above_s = self._above_cpu_s = 0.0  # spent in what the stage that is asked now asks itself
         counts: dict[stages.Stage, int] = {}
         for stage in stages.ordered(plan):
             for one in stage.inputs:
@@ -79,11 +87,32 @@ class _Plan:
 
     def tables(self, stage: stages.Stage) -> Iterator[pa.Table]:
         if stage not in self._kept:
-            return _KINDS[type(stage)](self, stage)
+            return self.counted(stage, _KINDS[type(stage)](self, stage))
         found = self._kept[stage]
         if found is None:
-            found = self._kept[stage] = list(_KINDS[type(stage)](self, stage))
+            found = self._kept[stage] = list(self.counted(stage, _KINDS[type(stage)](self, stage)))
         return iter(found)
+
+    def counted(self, stage: stages.Stage, given: Iterator[Any]) -> Iterator[Any]:
+        """The same, with what the stage takes of time and gives of rows added to its figures."""
+        found = self._figures.setdefault(stage, runs.Stats())
+        while True:
+            wall_s, cpu_s = time.perf_counter(), time.thread_time()
+            before, self._above_s, self._above_cpu_s = (self._above_s, self._above_cpu_s), 0.0, 0.0
+            try:
+                one = next(given, None)
+            finally:
+                wall_s, cpu_s = time.perf_counter() - wall_s, time.thread_time() - cpu_s
+                found.wall_s += wall_s - self._above_s
+                found.cpu_s += cpu_s - self._above_cpu_s
+                self._above_s, self._above_cpu_s = before[0] + wall_s, before[1] + cpu_s
+            if one is None:
+                return
+            if isinstance(one, pa.Table):
+                found.rows_out += one.num_rows
+                found.bytes_out += one.nbytes
+            found.blocks_out += 1
+            yield one
 
     def _input(self, stage: stages.Input) -> Iterator[pa.Table]:
         for block in stage.blocks:
@@ -160,7 +189,8 @@ class _Plan:
     def _broadcast(self, stage: stages.Exchange, whole: int, tables: list[pa.Table]) -> Iterator[pa.Table]:
         """Some blocks of the other input at a time, with all of this one."""
         (other,) = (one for number, one in enumerate(stage.inputs) if number != whole)
-        bundles = self._bundled(other, exchanges.broadcast_bundle_bytes(_bytes_of(tables)), None)
+        target = exchanges.broadcast_bundle_bytes(_bytes_of(tables), stage.partition_bytes)
+        bundles = self._bundled(other, target, None)
         for number, bundle in enumerate(itertools.chain([next(bundles, [])], bundles)):  # of nothing there is one
             some = [table for _, table in bundle]
             reduced = stage.reduce(number, [tables, some] if whole == 0 else [some, tables])

@@ -274,6 +274,8 @@ class Run:
     def _made(self, reader: Reader, item: tuple[Any, ...], block: held.Held) -> None:
         command = reader.command
         if command is not None:
+            if item[0] == work.VALUE and self._options.on_written is not None:
+                self._options.on_written(command.number, block.item[1])  # type: ignore[index]  # a value is in its item
             self._last_block += 1
             self._blocks[self._last_block] = block
             self._tell(
@@ -448,10 +450,13 @@ class Run:
 
     # What is told
 
-    def stats(self) -> dict[str, Any]:
-        """With `left_out`: rows on which users' functions failed, for each task how many by operator, and tables of them."""
-        found = reports.stats(self.machine, (self._ended_s or time.monotonic()) - self._began_s)
-        return {**found, "left_out": [*self.left_out]}
+    def stats(self) -> reports.Stats:
+        """See `reports.Stats`; and `left_out`: rows on which users' functions failed, for each task how many by operator, and
+        tables of them."""
+        state = "running" if self._ended_s is None else "ended" if self.error is None else "failed"
+        found = reports.stats(self.machine, (self._ended_s or time.monotonic()) - self._began_s, state=state)
+        found["left_out"] = [*self.left_out]
+        return found
 
     def commit(self, results: list[Any]) -> Any:
         """Of a plan whose last stage writes."""

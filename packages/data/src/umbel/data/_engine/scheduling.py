@@ -49,6 +49,8 @@ class Machine:
         self._waiting: list[int] = []  # of each consumer, deliveries not taken
         self._is_consumer_done: list[bool] = []
         self._last_event_s = self._at_s = 0.0
+        self.held_bytes_max = self.parked_bytes_max = 0
+        self.consumer_s = 0.0  # in which the consumers had something to take
         self._stall_count = 0
         self.runs = self._make_runs(plan)
         self.assignments = assignments.Assignments(self.runs, self.ledger, self._commands)
@@ -81,8 +83,8 @@ class Machine:
     def apply(self, event: events.Event) -> list[events.Command]:
         """What is to be done now. Nothing but releases once all is done."""
         at_s = event.at_s
+        self._note_blocked(at_s)
         if not isinstance(event, events.TimePassed):
-            self._note_blocked(at_s)
             self._last_event_s, self._stall_count = at_s, 0
         self._at_s = self.assignments.at_s = at_s
         if self.is_done:
@@ -91,6 +93,8 @@ class Machine:
             self._handlers[type(event)](self, event)
             if not self.is_done:
                 self._pump()
+        self.held_bytes_max = max(self.held_bytes_max, self.ledger.held_bytes)
+        self.parked_bytes_max = max(self.parked_bytes_max, self.ledger.parked_bytes)
         return self._taken()
 
     @property
@@ -164,7 +168,7 @@ class Machine:
         task.output_bytes += event.size_bytes
         self.assignments.reserved_bytes += task.reserved_bytes
         self.ledger.enter(event.block, event.size_bytes)
-        task.run.made(task, Piece(event.block, 0, event.row_count, event.size_bytes))
+        task.run.made(task, Piece(event.block, 0, event.row_count, event.size_bytes, origin=task.origin))
         if task.run.is_paced(task.plan) and self.usage_bytes > self.options.budget_bytes:
             attempt.is_paused = True
 
@@ -180,6 +184,7 @@ class Machine:
         run.stats.tasks_ended += 1
         run.stats.wall_s += cost.wall_s
         run.stats.cpu_s += cost.cpu_s
+        run.stats.task_wall_s_max = max(run.stats.task_wall_s_max, cost.wall_s)
         run.stats.heap_bytes_max = max(run.stats.heap_bytes_max, cost.heap_bytes)
         run.learnt(task.plan.kind).ended(
             input_bytes=task.plan.input_bytes or 0, output_bytes=task.output_bytes, heap_bytes=cost.heap_bytes,
@@ -461,7 +466,11 @@ class Machine:
     # What is told
 
     def _note_blocked(self, at_s: float) -> None:
+        if self.is_done:
+            return
         passed_s = at_s - self._at_s
+        if not self._is_starving():
+            self.consumer_s += passed_s
         for run in self.runs:
             if run.reason and not run.is_closed:
                 run.stats.blocked_s[run.reason] = run.stats.blocked_s.get(run.reason, 0.0) + passed_s

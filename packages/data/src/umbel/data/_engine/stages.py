@@ -123,10 +123,11 @@ class ReadPart:
 
 @dataclass(frozen=True, eq=False, kw_only=True)
 class Input:
-    """Blocks that are there."""
+    """Blocks that are there. skipped: numbers of those that are left out."""
 
     name: str = "Input"
     blocks: Sequence[Block]
+    skipped: frozenset[int] = frozenset()
 
     @property
     def inputs(self) -> tuple[Stage, ...]:
@@ -138,7 +139,8 @@ class Read:
     """A task for each part. transforms: what was fused behind it.
 
     can_repeat: running a part twice at once does no harm, so that one that is late may be tried a second time. block_bytes:
-    the size at which a task ends a block. is_kernel: nothing of it is the user's code.
+    the size at which a task ends a block. is_kernel: nothing of it is the user's code. skipped: numbers of parts that are not
+    read; the others keep theirs.
     """
 
     name: str
@@ -149,6 +151,7 @@ class Read:
     can_repeat: bool = True
     block_bytes: int = 128 * MIB
     is_kernel: bool = True
+    skipped: frozenset[int] = frozenset()
 
     @property
     def inputs(self) -> tuple[Stage, ...]:
@@ -162,7 +165,8 @@ class Map:
     A task takes blocks that follow one another until they have `bundle_rows` rows, or else `bundle_bytes` bytes; a larger
     block is a task of its own. One may be given less while workers would have nothing to do otherwise, so that transforms
     must not depend on what they get together; with `bundle_rows` (batches of so many rows) or `is_steady` (something
-    random follows, which depends on the numbers of blocks) that is not done, and tasks are the same in every run.
+    random follows, which depends on the numbers of blocks) that is not done, and tasks are the same in every run. With
+    `by_part` no task has rows of two parts of the read; order must be kept then.
     """
 
     name: str
@@ -176,6 +180,7 @@ class Map:
     can_repeat: bool = False
     block_bytes: int = 128 * MIB
     is_kernel: bool = False
+    by_part: bool = False
 
     @property
     def inputs(self) -> tuple[Stage, ...]:
@@ -187,7 +192,8 @@ class Write:
     """As `Map`, but for effect: each task returns what `write` does, and when all are done `commit` gets these, in order.
 
     write: takes the blocks of a task after `transforms`. begin: before the first task. abort: instead of `commit`, when the
-    run fails or is given up. `begin`, `commit` and `abort` run in the calling process.
+    run fails or is given up. `begin`, `commit` and `abort` run in the calling process. by_part: a task has all rows of one part
+    of the read, whose number is that of the task.
     """
 
     name: str
@@ -203,6 +209,7 @@ class Write:
     bundle_bytes: int = 128 * MIB
     is_steady: bool = True  # a file for each task
     is_kernel: bool = False
+    by_part: bool = False
 
     @property
     def inputs(self) -> tuple[Stage, ...]:

@@ -165,7 +165,8 @@ def _items(
         source = _read(call, context) if call.part is not None else _tables(call.slices[0], values, context)
         chain = chained(blocks_out.merged(source) if code.merges else source, steps)
         if code.write is not None:
-            yield VALUE, code.write(chain)
+            if not call.skipped_blocks:  # else what it returned is here, and writing again would be twice
+                yield VALUE, code.write(chain)
             return
         tables = blocks_out.blocks(chain, code.block_bytes)
     if code.sampling is not None and call.kind in events.MAKING:

@@ -14,7 +14,7 @@ from typing import TYPE_CHECKING, Any
 from umbel.data._engine import stages
 
 if TYPE_CHECKING:
-    from umbel.data import aggregate, context, datasink, datasource, expressions
+    from umbel.data import aggregate, checkpoint, context, datasink, datasource, expressions
     from umbel.data._blocks import windows
 
 
@@ -266,8 +266,11 @@ class Window(Unary):
 
 @dataclass(frozen=True, eq=False, kw_only=True)
 class Write(Unary):
+    """checkpoint: None for that of the context."""
+
     sink: datasink.Datasink[Any]
     means: Means = Means()
+    checkpoint: checkpoint.CheckpointConfig | None = None
 
     @property
     def name(self) -> str:

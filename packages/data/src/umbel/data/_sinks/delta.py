@@ -55,6 +55,10 @@ class DeltaDatasink(tables.ParquetDatasink):
     def get_name(self) -> str:
         return "Delta"
 
+    @property
+    def supports_checkpoints(self) -> bool:
+        return False  # a commit that was made before its driver was killed would be made again
+
     def on_write_start(self, schema: pa.Schema | None = None) -> None:
         if self.mode is base.SaveMode.UPSERT:
             raise exceptions.UnsupportedFeature(base.unsupported_mode(self, self.mode))
@@ -89,7 +93,7 @@ class DeltaDatasink(tables.ParquetDatasink):
         if not self.should_write:
             return
         written = [file for task in write_result.write_returns for file in task if isinstance(file, DeltaFile)]
-        self._refuse_clashes([file.final for file in written])
+        self._refuse_clashes(written)
         self._remove(set(self._own_files()) - {file.final for file in written})
         found = [(file.schema, f"the rows of {posixpath.basename(file.final)}") for file in written]
         if not found and self._schema is not None:
