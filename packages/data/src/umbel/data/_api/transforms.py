@@ -283,8 +283,8 @@ class Transforms:
         return self._with(node)
 
     def rename_columns(self, names: Mapping[str, str] | Sequence[str], **ray_remote_args: Any) -> Dataset:
-        """names: old to new; or the new names of all columns, in order. Options of tasks are taken, and not needed. Raises KeyError
-        for one that is known not to be there, ValueError for a list where the columns are not known yet or are not as many."""
+        """names: old to new; or the new names of all columns, in order. Options of tasks are taken, and not needed. Raises
+        KeyError for one that is known not to be there, ValueError for a list where the columns are not known or not as many."""
         options.plain_means(ray_remote_args)
         if not isinstance(names, collections.abc.Mapping):
             schema = schemas.of(self._node)
