@@ -51,9 +51,9 @@ class Unchanged:
         kept = [name for name, count in self._counts.items() if count == len(made) and name not in self._differing]
         types = {name: self._types[name] for name in kept}
         try:
-            found = rows.from_rows(made, types=types)
+            found = rows.from_rows(made, types=types, like=self._schema)
         except (TypeError, ValueError):  # a list may be the same one and have other values now
-            found = rows.from_rows(made)
+            found = rows.from_rows(made, like=self._schema)
         for index, field in enumerate(found.schema):
             known = self._schema.get_field_index(field.name)
             if pa.types.is_null(field.type) and known >= 0:  # of no value, it is what it was
