@@ -8,7 +8,6 @@ type of its values.
 from __future__ import annotations
 
 import collections
-import functools
 from collections.abc import Mapping, Sequence
 from typing import Any, Final
 
@@ -16,13 +15,14 @@ import pyarrow as pa
 
 from umbel.data._blocks import rows, schemas
 
-_TOLD: Final = frozenset((pa.int64(), pa.float64(), pa.bool_(), pa.string(), pa.binary(), pa.date32(), pa.null()))
+_TOLD: Final = frozenset(
+    one.id for one in (pa.int64(), pa.float64(), pa.bool_(), pa.string(), pa.binary(), pa.date32(), pa.null())
+)
 
 
-@functools.lru_cache(maxsize=8)  # blocks of one task have one schema, or a few
 def watched(schema: pa.Schema) -> tuple[str, ...]:
     """The columns whose values do not tell their type."""
-    return tuple(field.name for field in schema if field.type not in _TOLD)
+    return tuple(field.name for field in schema if field.type.id not in _TOLD)
 
 
 class Unchanged:
