@@ -162,6 +162,19 @@ def test_exchange_by_ranges() -> None:
     assert collected(plan) == list(range(61, 101))
 
 
+def test_an_error_of_a_sample_is_that_of_the_stage_that_wanted_it() -> None:
+    def fails(_table: pa.Table) -> Any:
+        raise TypeError("no order")
+
+    plan = stages.Exchange(
+        name="sort", inputs=(read(),), partition=(by_range,), reduce=put_together, partition_count=2,
+        sample=fails, boundaries=lambda samples, count: [],
+    )  # fmt: skip
+    with pytest.raises(TypeError, match="no order") as caught:
+        executor.collect(plan, OPTIONS)
+    assert "(in sort, on what read makes)" in str(caught.value)
+
+
 def test_zip_union_and_shared_stage() -> None:
     source = read()
 

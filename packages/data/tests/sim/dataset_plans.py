@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import dataclasses
 from collections.abc import Callable, Sequence
 from typing import Any
 
@@ -17,13 +18,17 @@ Rows = list[int]
 
 
 class Plan:
-    """A plan with what its stages do. functions: of a stage, rows to rows. is_shared: a stage has two consumers."""
+    """A plan with what its stages do. functions: of a stage, rows to rows. is_shared: a stage has two consumers. is_by_part: it
+    ends with a write, each task of which has one part of the read."""
 
     def __init__(self, chance: Chance) -> None:
         self.chance = chance
         self.functions: dict[stages.Stage, Callable[[Rows], Rows]] = {}
         self.source_rows: dict[stages.Stage, list[Rows]] = {}
-        self.is_shared = False
+        self.joins: dict[
+            stages.Stage, int
+        ] = {}  # -> the input whose rows it keeps, if they have their like in the other
+        self.is_shared = self.is_by_part = False
         self._source_count = 0
         self._stage_count = 0
         self.last = self._made()
@@ -40,7 +45,35 @@ class Plan:
         kind = chance.below(10)
         if kind == 9:
             return stages.Split(input=stage, count=1 + chance.below(3), is_equal=chance.happens(50))
+        if kind == 8 and all(isinstance(one, _BY_PART) for one in stages.ordered(stage)):
+            return self._written(stage)
         return stage
+
+    def _written(self, stage: stages.Stage) -> stages.Stage:
+        self.is_by_part = True
+        compute = stages.TaskPool(self.chance.choose((None, 1, 2)))
+        made = stages.Write(
+            name=self._name("write"), input=self._by_part(stage), write=_unused, by_part=True, compute=compute
+        )
+        self.functions[made] = _keep
+        return made
+
+    def _by_part(self, stage: stages.Stage) -> stages.Stage:
+        if isinstance(stage, stages.Map):
+            made = dataclasses.replace(stage, input=self._by_part(stage.input), by_part=True)
+            self.functions[made] = self.functions[stage]
+            return made
+        parts = self.source_rows[stage]
+        skipped = frozenset(number for number in range(len(parts)) if self.chance.happens(30))
+        source: stages.Stage = dataclasses.replace(stage, skipped=skipped)  # type: ignore[type-var]
+        self.source_rows[source] = parts
+        return source
+
+    def of_part(self, stage: stages.Stage, number: int) -> Rows:
+        """What a chain of maps makes of one part."""
+        if isinstance(stage, (stages.Map, stages.Write)):
+            return self.functions[stage](self.of_part(stage.input, number))
+        return self.source_rows[stage][number]
 
     def _behind(self, stage: stages.Stage) -> stages.Stage:
         chance = self.chance
@@ -99,7 +132,9 @@ class Plan:
             compute = stages.ActorPool(
                 min_size=least, max_size=max(1, least) + chance.below(3), tasks_per_actor=1 + chance.below(2)
             )
-            resources = stages.Resources(num_cpus=chance.choose((1.0, 0.0)), num_gpus=chance.choose((0.0, 0.0, 1.0)))
+            resources = stages.Resources(
+                num_cpus=chance.choose((1.0, 0.5, 0.0)), num_gpus=chance.choose((0.0, 0.0, 1.0))
+            )
         made = stages.Map(
             name=self._name("map"), input=stage, transforms=(), compute=compute, resources=resources,
             bundle_rows=chance.choose((None, None, 4, 9)), bundle_bytes=ROW_BYTES * chance.choose((1, 6, 20)),
@@ -113,15 +148,22 @@ class Plan:
         chance = self.chance
         count = chance.choose((None, None, 1, 2, 3))
         inputs = (stage,)
-        if not is_sort and chance.happens(40):
+        is_by_place = not is_sort and chance.happens(30)
+        if not is_sort and not is_by_place and chance.happens(40):
             inputs = (stage, self._source())
-        return stages.Exchange(
+        kept = chance.below(2) if len(inputs) == 2 and chance.happens(80) else None
+        made = stages.Exchange(
             name=self._name("sort" if is_sort else "exchange"), inputs=inputs, partition=(_unused,) * len(inputs),
             reduce=_unused, partition_count=count, partition_bytes=ROW_BYTES * chance.choose((5, 30)),
-            partition_count_max=4, sample=_unused if is_sort else None, boundaries=_unused if is_sort else None,
+            partition_count_max=4, sample=_unused if is_sort else None,
+            boundaries=_unused if is_sort or is_by_place else None,
             bundle_bytes=ROW_BYTES * chance.choose((5, 30)), block_bytes=BLOCK_ROWS_MAX * ROW_BYTES,
-            can_repeat=chance.happens(50),
+            can_repeat=chance.happens(50), whole=(1 - kept,) if kept is not None and chance.happens(80) else (),
+            broadcast_bytes=ROW_BYTES * chance.choose((0, 10, 1_000)), is_steady=chance.happens(30),
         )  # fmt: skip
+        if kept is not None:
+            self.joins[made] = kept
+        return made
 
     def result(self, counts: dict[str, int], stage: stages.Stage | None = None) -> Rows | None:
         """All rows in order; None if it must fail. counts: of exchanges' partitions, by name."""
@@ -131,8 +173,9 @@ class Plan:
             return None
         rows = [one or [] for one in of_inputs]
         if isinstance(stage, (stages.Input, stages.Read)):
-            return [row for part in self.source_rows[stage] for row in part]
-        if isinstance(stage, stages.Map):
+            parts = enumerate(self.source_rows[stage])
+            return [row for number, part in parts if number not in stage.skipped for row in part]
+        if isinstance(stage, (stages.Map, stages.Write)):
             return self.functions[stage](rows[0])
         if isinstance(stage, stages.Limit):
             return rows[0][: stage.row_count]
@@ -144,15 +187,39 @@ class Plan:
             return [zipped(pair) for pair in zip(*rows, strict=True)]
         if isinstance(stage, stages.Exchange):
             everything = [row for some in rows for row in some]
+            if is_by_place(stage):
+                return everything
             if stage.sample is not None:
                 return sorted(everything)
-            count = counts.get(stage.name, 1)
+            count = counts.get(stage.name, 1) or 1
+            if stage in self.joins:
+                found = matched(rows, self.joins[stage])
+                return [row for at in range(count) for row in found if key(row) % count == at]
             return [row for at in range(count) for row in sorted(everything) if row % count == at]
         return rows[0]
 
 
+_BY_PART = (stages.Input, stages.Read, stages.Map)
+
+
+def is_by_place(stage: stages.Exchange) -> bool:
+    """It divides its rows in their order."""
+    return stage.boundaries is not None and stage.sample is None
+
+
 def metadata(rows: Sequence[int]) -> stages.Metadata:
     return stages.Metadata(len(rows), len(rows) * ROW_BYTES)
+
+
+def key(row: int) -> int:
+    """What a join compares."""
+    return row % 7
+
+
+def matched(sides: Sequence[Rows], kept: int) -> Rows:
+    """The rows of one side that have their like on the other."""
+    keys = {key(row) for row in sides[1 - kept]}
+    return [row for row in sides[kept] if key(row) in keys]
 
 
 def zipped(pair: Sequence[int]) -> int:

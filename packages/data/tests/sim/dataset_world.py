@@ -6,6 +6,7 @@ blocks ahead of their reader up to a window. Workers and actors are lost, tasks 
 
 from __future__ import annotations
 
+import itertools
 from collections import Counter
 from collections.abc import Mapping
 from typing import Any, Final
@@ -60,6 +61,7 @@ class Work:
         self.is_paused = False
         self.is_cancelled = False
         self.is_stuck = False
+        self.node = 0  # on which it runs
 
     def needs(self) -> Mapping[str, float]:
         if self.command.actor is not None:
@@ -88,12 +90,16 @@ class DatasetWorld(World):
         self.lazy_percent = chance.choose((0, 50, 90))
         budget = ROW_BYTES * chance.choose((1, 20, 100, 10_000))
         self.options = scheduling.Options(
-            budget_bytes=budget, keeps_order=chance.happens(85), repeats=chance.happens(60), retries_max=3
-        )
+            budget_bytes=budget, keeps_order=chance.happens(85) or self.plan.is_by_part, repeats=chance.happens(60),
+            retries_max=3,
+        )  # fmt: skip
         self.machine = scheduling.Machine(self.plan.last, self.options)
-        self.total = {"CPU": float(1 + chance.below(4)), "GPU": 1.0}
+        self.node_cpus: list[int] = []
+        self.total: dict[str, float] = {}
+        self.be_of_nodes()
         self.works: dict[tuple[int, int], Work] = {}
         self.actors: dict[int, tuple[runs.Run, bool, bool]] = {}  # -> (run, has CPUs, is ready)
+        self.node_of: dict[int, int] = {}  # of actors
         self.stopped: set[int] = set()
         self.blocks: dict[int, list[int]] = {}
         self.sizes: dict[int, int] = {}
@@ -149,8 +155,11 @@ class DatasetWorld(World):
             self.stopped.add(command.actor)
         elif isinstance(command, events.MakeBoundaries):
             found = sorted(row for task in command.tasks for row in self.samples[task])
+            found = found or list(itertools.accumulate(command.row_counts))
             count = command.partition_count
-            self.boundaries[command.stage] = [found[len(found) * at // count] for at in range(1, count) if found]
+            if not command.row_counts:
+                found = [found[len(found) * at // count] for at in range(1, count) if found]
+            self.boundaries[command.stage] = found
             self.pending.append(events.BoundariesMade(command.stage, self.now_s))
         elif isinstance(command, events.Deliver):
             self.delivered[command.consumer] += self.rows_of(command.piece)
@@ -185,6 +194,8 @@ class DatasetWorld(World):
             is_alone = not cpus or not needs
             self.must(is_alone or cpus + needs <= max(most_at_once, needs), "F6", "%s CPUs", cpus + needs)
         output = self.output_of(run, command)
+        if run.sampling is not None and command.kind in events.MAKING:
+            self.samples[command.task] = [row for block in output for row in block]
         fails_at = None
         is_user_error = False
         if self.chance.happens(self.fails_percent):
@@ -207,6 +218,8 @@ class DatasetWorld(World):
         if command.kind == events.READ:
             return _blocks(self.plan.source_rows[run.stage][command.number])
         if command.kind == events.MAP:
+            if self.plan.is_by_part:
+                self.check_part(run, command, inputs[0])
             return _blocks(self.plan.functions[run.stage](inputs[0]))
         if command.kind == events.ZIP:
             return _blocks([dataset_plans.zipped(pair) for pair in zip(*inputs, strict=True)])
@@ -214,29 +227,58 @@ class DatasetWorld(World):
             self.samples[command.task] = inputs[0]
             return []
         self.counts[run.name] = command.partition_count
+        is_join = run.stage in self.plan.joins
+        if command.kind == events.REDUCE and is_join:
+            return _blocks(dataset_plans.matched(inputs, self.plan.joins[run.stage]))
         if command.kind == events.REDUCE:
-            return _blocks(sorted(row for rows in inputs for row in rows))
+            rows = [row for rows in inputs for row in rows]
+            return _blocks(rows if dataset_plans.is_by_place(run.stage) else sorted(rows))
         count = command.partition_count
+        if is_join:
+            return [[row for row in inputs[0] if dataset_plans.key(row) % count == at] for at in range(count)]
+        if dataset_plans.is_by_place(run.stage):
+            ends = self.boundaries[command.stage]
+            first = ends[command.pieces[0][0].number] - command.pieces[0][0].row_count
+            places = [(first + at) * count // ends[-1] for at in range(len(inputs[0]))]
+            return [[row for row, place in zip(inputs[0], places, strict=True) if place == at] for at in range(count)]
         if run.stage.sample is None:
             return [[row for row in inputs[0] if row % count == at] for at in range(count)]
         ends = self.boundaries[command.stage]
         return [[row for row in inputs[0] if sum(row >= end for end in ends) == at] for at in range(count)]
 
+    def check_part(self, run: runs.Run, command: events.StartTask, rows: list[int]) -> None:
+        origins = {piece.origin for piece in command.pieces[0]}
+        self.must(len(origins) == 1, "F1", "a task has rows of the parts %s", origins)
+        if isinstance(run.stage, stages.Write):
+            whole = self.plan.of_part(run.stage, command.number)
+            self.must(rows == whole, "F1", "%s is written as part %d, and not %s", rows, command.number, whole)
+
     # The runtime
 
-    def core_used(self) -> dict[str, float]:
-        used: dict[str, float] = {}
-        for work in self.works.values():
-            if work.is_running:
-                capacity.add(used, work.needs(), 1)
-        for actor, (_, _, is_ready) in self.actors.items():
-            if is_ready:
-                capacity.add(used, self.actor_needs(actor), 1)
-        return used
+    def be_of_nodes(self) -> None:
+        """The cluster has so many CPUs, on one or two nodes."""
+        count = 1 + self.chance.below(4)
+        first = 1 + self.chance.below(count) if self.chance.happens(40) else count
+        self.node_cpus = [one for one in (first, count - first) if one]
+        nodes = {f"node:{number}": 1.0 for number in range(len(self.node_cpus))}
+        self.total = {"CPU": float(count), "GPU": 1.0, **nodes}
 
-    def fits(self, needs: Mapping[str, float]) -> bool:
-        used = self.core_used()
-        return all(used.get(name, 0.0) + amount <= self.total[name] for name, amount in needs.items())
+    def node_for(self, needs: Mapping[str, float]) -> int | None:
+        """One that has room. GPUs are wherever they are wanted."""
+        used: dict[str, float] = {}
+        cpus = [0.0] * len(self.node_cpus)
+        taken = [(work.node, work.needs()) for work in self.works.values() if work.is_running]
+        taken += [
+            (self.node_of[one], self.actor_needs(one)) for one, (_, _, is_ready) in self.actors.items() if is_ready
+        ]
+        for node, some in taken:
+            capacity.add(used, some, 1)
+            cpus[node % len(cpus)] += some.get("CPU", 0.0)
+        if any(used.get(name, 0.0) + amount > self.total[name] for name, amount in needs.items() if name != "CPU"):
+            return None
+        wanted = needs.get("CPU", 0.0)
+        found = [at for at, most in enumerate(self.node_cpus) if not wanted or cpus[at] + wanted <= most]
+        return self.chance.choose(found) if found else None
 
     def core_step(self, *, is_settling: bool) -> bool:
         """Something that the runtime can do; whether there was anything."""
@@ -248,7 +290,7 @@ class DatasetWorld(World):
             if work.is_cancelled:
                 choices.append((self.drop, key))
             elif not work.is_running:
-                if self.fits(work.needs()):
+                if self.node_for(work.needs()) is not None:
                     choices.append((self.run_task, key))
             elif not work.is_stuck:
                 is_read = work.read == work.made and not work.is_paused
@@ -258,7 +300,9 @@ class DatasetWorld(World):
                 if work.read < work.made and not work.is_paused:
                     choices.append((self.read_block, key))
         starting = [actor for actor, (_, _, is_ready) in self.actors.items() if not is_ready]
-        choices += [(self.make_actor, actor) for actor in starting if self.fits(self.actor_needs(actor))]
+        choices += [
+            (self.make_actor, actor) for actor in starting if self.node_for(self.actor_needs(actor)) is not None
+        ]
         if not choices:
             stuck = [work for work in self.works.values() if work.is_stuck]
             if is_settling and stuck:
@@ -273,7 +317,10 @@ class DatasetWorld(World):
         return True
 
     def run_task(self, key: Any) -> bool:
-        self.works[key].is_running = True
+        work = self.works[key]
+        node = self.node_for(work.needs())
+        assert node is not None
+        work.node, work.is_running = node, True
         return True
 
     def advance(self, key: Any) -> bool:
@@ -316,6 +363,9 @@ class DatasetWorld(World):
 
     def make_actor(self, actor: int) -> bool:
         run, has_cpus, _ = self.actors[actor]
+        node = self.node_for(self.actor_needs(actor))
+        assert node is not None
+        self.node_of[actor] = node
         self.actors[actor] = (run, has_cpus, True)
         self.tell(events.ActorReady(actor, self.now_s))
         return True
@@ -371,7 +421,7 @@ class DatasetWorld(World):
             if chance.happens(5):
                 self.leave()
             elif chance.happens(20):
-                self.total["CPU"] = float(1 + chance.below(4))
+                self.be_of_nodes()
                 self.tell(events.ResourcesChanged(self.total, self.now_s))
         else:
             self.core_step(is_settling=False)
@@ -397,6 +447,8 @@ class DatasetWorld(World):
     def check(self) -> None:
         """What is held, by our own books: blocks that are neither given back nor kept for an exchange."""
         if self.plan.is_shared or any(isinstance(one, _KEEPING) for one in stages.ordered(self.plan.last)):
+            return
+        if self.plan.is_by_part:  # a part is kept until it is whole
             return
         held = sum(self.sizes[block] for block in self.blocks)
         block = 2 * BLOCK_ROWS_MAX * ROW_BYTES

@@ -11,9 +11,9 @@ import pyarrow.compute as pc
 
 import umbel
 from umbel.data import context as contexts
-from umbel.data._api import consumption, relations, splitting, transforms, writing
+from umbel.data._api import consumption, lineage, relations, splitting, transforms, writing
 from umbel.data._blocks import schemas, sizes
-from umbel.data._engine import blocks_out, stages
+from umbel.data._engine import blocks_out, reports, stages
 from umbel.data._plan import counts, failing, logical, rules, running
 from umbel.data._plan import schemas as plan_schemas
 
@@ -50,7 +50,12 @@ class Schema:
 
 
 class Dataset(
-    transforms.Transforms, relations.Relations, consumption.Consumption, splitting.Splitting, writing.Writing
+    transforms.Transforms,
+    relations.Relations,
+    consumption.Consumption,
+    splitting.Splitting,
+    writing.Writing,
+    lineage.Lineage,
 ):
     """Rows in blocks, made when they are asked for.
 
@@ -85,9 +90,14 @@ class Dataset(
         self._name = name
 
     def __repr__(self) -> str:
-        schema = plan_schemas.of(self._node)
         rows = counts.of(self._node)
-        columns = "unknown" if schema is None else "{" + ", ".join(f"{one.name}: {one.type}" for one in schema) + "}"
+        try:
+            schema = plan_schemas.of(self._node)
+            columns = (
+                "unknown" if schema is None else "{" + ", ".join(f"{one.name}: {one.type}" for one in schema) + "}"
+            )
+        except (ArithmeticError, KeyError, TypeError, ValueError) as error:  # as a run of it raises
+            columns = f"<{type(error).__name__}>"
         return f"Dataset(num_rows={'unknown' if rows is None else rows}, schema={columns}, plan={self._node.name})"
 
     def __iter__(self) -> Iterator[Any]:
@@ -103,7 +113,7 @@ class Dataset(
 
     def _run_node(self, node: logical.Node, epoch: int | None = None) -> running.Run:
         """Of a plan that ends with this one's; it is then the latest run of this dataset. epoch: how many there were, if None."""
-        run = running.Run(node, self._context, epoch=self._epoch if epoch is None else epoch)
+        run = running.Run(node, self._context, epoch=self._epoch if epoch is None else epoch, name=self._name)
         self._epoch = max(self._epoch, epoch or 0) + 1
         self._latest = run
         return run
@@ -140,14 +150,17 @@ class Dataset(
             )
         return self._latest
 
-    def stats(self) -> str:
-        """Of the latest run, as a table. `get_stats_summary()` has the figures."""
-        return self._last_run().stats_table()
+    def stats(self) -> reports.Stats:
+        """Of the latest run, also while it goes on: a dictionary of what each stage took and gave and what it waited for, of the
+        run as a whole and its slowest stage, and of rows that were left out. Printed, it is a table.
 
-    def get_stats_summary(self) -> dict[str, Any]:
-        """Of the latest run: for each stage its tasks, rows, bytes and times; and for each operator that was to leave rows out on
-        which its function fails, how many these were."""
+        `help(type(ds.stats()))` and docs/data/watching-runs.md have all keys. Seconds end with `_s`, bytes have `bytes` in them.
+        """
         return self._last_run().stats()
+
+    def get_stats_summary(self) -> reports.Stats:
+        """The same as `stats`."""
+        return self.stats()
 
     def errors(self, operator: str | None = None) -> MaterializedDataset:
         """Of the latest run: the rows on which functions with `on_error="collect"` failed, as they were given to the function;

@@ -21,6 +21,7 @@ from umbel.data._plan import logical
 
 if TYPE_CHECKING:
     from umbel.data import context as contexts
+    from umbel.data._engine import reports
     from umbel.data.dataset import Dataset, Schema
     from umbel.data.iterator import DataIterator
 
@@ -131,7 +132,7 @@ class Coordinator:
             if epoch == self._epoch:
                 self._end(consumer)
 
-    def stats(self) -> str:
+    def stats(self) -> reports.Stats:
         return self._dataset.stats()
 
 
@@ -192,8 +193,9 @@ class SplitSource:
     def schema(self) -> Schema | None:
         return self._plain.schema()
 
-    def stats(self) -> str:
-        return str(umbel.get(self._coordinator.stats.remote()))
+    def stats(self) -> reports.Stats:
+        found: reports.Stats = umbel.get(self._coordinator.stats.remote())
+        return found
 
     def materialize(self) -> Dataset:
         from umbel.data.dataset import MaterializedDataset

@@ -35,10 +35,12 @@ class Assignments:
         run.stats.tasks_started += 1
         run.opens(task)
         self.begin_attempt(task, has_cpus=has_cpus)
+        at_once = min(len(run.tasks), self.capacity.slot_count(run))  # the others wait for a worker
+        run.stats.workers_max = max(run.stats.workers_max, at_once)
 
     def start_again(self, run: runs.Run, *, has_cpus: bool = True) -> None:
         task = run.again.popleft()
-        run.stats.tasks_repeated += 1
+        run.stats.tasks_retried += 1
         self.begin_attempt(task, has_cpus=has_cpus)
 
     def begin_attempt(self, task: runs.Task, *, has_cpus: bool = True) -> None:

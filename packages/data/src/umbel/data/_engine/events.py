@@ -15,23 +15,26 @@ SAMPLE = "sample"
 PARTITION = "partition"
 REDUCE = "reduce"
 ZIP = "zip"
+MAKING = (READ, MAP, ZIP, REDUCE)  # of a stage's own blocks
 
 
 class Piece(NamedTuple):
-    """Rows of a block. number: which of the blocks that the stage gets it is, the same in every run."""
+    """Rows of a block. number: which of the blocks that the stage gets it is, the same in every run. origin: the number of the
+    part of a read, or of the input's block, that all its rows come of; -1 where they come of several, or nobody knows."""
 
     block: int
     offset: int
     row_count: int
     size_bytes: int
     number: int = 0
+    origin: int = -1
 
     def part(self, offset: int, row_count: int) -> Piece:
         """So many of these rows, from `offset` on."""
         if not offset and row_count == self.row_count:
             return self
         size_bytes = self.size_bytes * row_count // max(1, self.row_count)
-        return Piece(self.block, self.offset + offset, row_count, size_bytes, self.number)
+        return Piece(self.block, self.offset + offset, row_count, size_bytes, self.number, self.origin)
 
 
 class Cost(NamedTuple):
@@ -191,11 +194,12 @@ class StopActor(NamedTuple):
 
 
 class MakeBoundaries(NamedTuple):
-    """From the samples of these tasks, in order."""
+    """From the samples of these tasks, in order; or else from the numbers of rows."""
 
     stage: int
     tasks: tuple[int, ...]
     partition_count: int
+    row_counts: tuple[int, ...] = ()
 
 
 class Deliver(NamedTuple):

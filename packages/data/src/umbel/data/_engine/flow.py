@@ -68,9 +68,13 @@ class Ledger:
 
 
 class Edge:
-    """The blocks before an input of a stage, in order."""
+    """The blocks before an input of a stage, in order.
 
-    def __init__(self, *, parks: bool = False) -> None:
+    number_bits: None to number them as they come. Else the number is that of the part that the block comes of, with so many
+    bits for which block of that part it is: it stays the same when other parts are left out.
+    """
+
+    def __init__(self, *, parks: bool = False, number_bits: int | None = None) -> None:
         self.pieces: deque[Piece] = deque()
         self.size_bytes = 0  # of these
         self.row_count = 0
@@ -80,10 +84,12 @@ class Edge:
         self.is_complete = False
         self.is_wanted = True
         self.parks = parks  # what waits here does not count against the budget
+        self._number_bits = number_bits
+        self._last_origin = self._of_origin = -1
 
     def push(self, piece: Piece) -> Piece:
         """Returns it with its number."""
-        piece = piece._replace(number=self.received_count)
+        piece = piece._replace(number=self._next_number(piece))
         self.pieces.append(piece)
         self.size_bytes += piece.size_bytes
         self.row_count += piece.row_count
@@ -91,6 +97,13 @@ class Edge:
         self.received_count += 1
         self.received_rows += piece.row_count
         return piece
+
+    def _next_number(self, piece: Piece) -> int:
+        if self._number_bits is None:
+            return self.received_count
+        self._of_origin = self._of_origin + 1 if piece.origin == self._last_origin else 0
+        self._last_origin = piece.origin
+        return (piece.origin << self._number_bits) + (self._of_origin if self._number_bits else 0)
 
     def pop(self) -> Piece:
         piece = self.pieces.popleft()

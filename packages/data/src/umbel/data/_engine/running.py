@@ -15,7 +15,7 @@ import pyarrow as pa
 
 import umbel
 from umbel import exceptions
-from umbel.data._engine import events, held, reports, scheduling, stages, work
+from umbel.data._engine import events, fitting, held, reports, scheduling, stages, work
 from umbel.util import completion
 
 BUDGET_PART = 0.5  # of the object store: the rest is for what else there is, and for what an exchange keeps
@@ -94,11 +94,12 @@ class Run:
         self.error: BaseException | None = None
         self.is_over = False
         self.left_out: list[tuple[Any, ...]] = []  # of each task its counts and tables
-        self._plan = plan
         self._deliver = deliver
-        self._resources = umbel.cluster_resources()
+        self._resources = options.within(umbel.cluster_resources())
         self._resources_s = time.monotonic()
         budget = options.budget_bytes or int(BUDGET_PART * self._resources.get("object_store_memory", 1 << 30))
+        plan = fitting.fitted(plan, fitting.piece_bytes(budget, self._resources.get("CPU", 1.0)))
+        self._plan = plan
         self.machine = scheduling.Machine(
             plan,
             scheduling.Options(
@@ -199,7 +200,7 @@ class Run:
 
     def _look_at_resources(self) -> None:
         self._resources_s = time.monotonic()
-        resources = umbel.cluster_resources()
+        resources = self._options.within(umbel.cluster_resources())
         if resources != self._resources:
             self._resources = resources
             self._tell(events.ResourcesChanged(resources, time.monotonic()))
@@ -273,6 +274,8 @@ class Run:
     def _made(self, reader: Reader, item: tuple[Any, ...], block: held.Held) -> None:
         command = reader.command
         if command is not None:
+            if item[0] == work.VALUE and self._options.on_written is not None:
+                self._options.on_written(command.number, block.item[1])  # type: ignore[index]  # a value is in its item
             self._last_block += 1
             self._blocks[self._last_block] = block
             self._tell(
@@ -290,12 +293,20 @@ class Run:
             self._tell(events.ActorDied(actor, item[1], False, time.monotonic()))
 
     def _lost(self, reader: Reader, error: BaseException) -> None:
+        is_of_actor = reader.command is None or reader.command.actor is not None
+        if isinstance(error, held.GONE) and not is_of_actor:  # of what the task takes
+            self._failed(reader, held.lost(error), is_lost=False)
+            return
         self._failed(reader, error, is_lost=isinstance(error, _LOST))
 
     def _failed(self, reader: Reader, error: BaseException, *, is_lost: bool) -> None:
         self._forget(reader)
         at_s = time.monotonic()
-        if reader.command is not None:
+        actor = reader.actor if reader.command is None else reader.command.actor
+        if isinstance(error, exceptions.ActorDiedError) and actor in self._actors and reader.command is not None:
+            del self._actors[actor]  # for good: the runtime has made it anew as often as it may
+            self._tell(events.ActorDied(actor, error, is_lost, at_s))  # of its tasks, this one among them
+        elif reader.command is not None:
             self._tell(events.TaskFailed(reader.command.task, reader.command.attempt, error, is_lost, at_s))
         elif reader.actor is not None:
             self._beginning.pop(reader.actor, None)
@@ -379,7 +390,11 @@ class Run:
     def _code(self, index: int) -> work.Code:
         code = self._codes.get(index)
         if code is None:
-            code = self._codes[index] = reports.code_of(self.machine.runs[index].stage)
+            run = self.machine.runs[index]
+            code = reports.code_of(run.stage)
+            if run.sampling is not None and run.sampling.sample is not None:
+                code = code._replace(sampling=(run.sampling.name, run.sampling.sample))
+            self._codes[index] = code
         return code
 
     def _function(self, index: int, *, has_cpus: bool) -> Any:
@@ -423,7 +438,8 @@ class Run:
 
     def _make_boundaries(self, command: events.MakeBoundaries) -> None:
         stage = self.machine.runs[command.stage].stage
-        samples = [sample for task in command.tasks for sample in self._samples.pop(task)]
+        samples = [sample for task in command.tasks for sample in self._samples.pop(task, ())]
+        samples += command.row_counts
         try:
             if isinstance(stage, stages.Exchange) and stage.boundaries is not None:
                 self._boundaries[command.stage] = umbel.put(stage.boundaries(samples, command.partition_count))
@@ -434,10 +450,13 @@ class Run:
 
     # What is told
 
-    def stats(self) -> dict[str, Any]:
-        """With `left_out`: rows on which users' functions failed, for each task how many by operator, and tables of them."""
-        found = reports.stats(self.machine, (self._ended_s or time.monotonic()) - self._began_s)
-        return {**found, "left_out": [*self.left_out]}
+    def stats(self) -> reports.Stats:
+        """See `reports.Stats`; and `left_out`: rows on which users' functions failed, for each task how many by operator, and
+        tables of them."""
+        state = "running" if self._ended_s is None else "ended" if self.error is None else "failed"
+        found = reports.stats(self.machine, (self._ended_s or time.monotonic()) - self._began_s, state=state)
+        found["left_out"] = [*self.left_out]
+        return found
 
     def commit(self, results: list[Any]) -> Any:
         """Of a plan whose last stage writes."""

@@ -6,6 +6,7 @@
 
 from __future__ import annotations
 
+import itertools
 from collections import deque
 from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass, field
@@ -17,6 +18,7 @@ from umbel.data._engine.events import Piece
 BUNDLE_PIECES_MAX = 1_000  # arguments of a task; more cost its sender and its worker more than another task
 TASKS_PER_SLOT = 2  # into so many a queue that is complete is divided, so that no worker is left alone with much
 SHORT_S = 0.05  # tasks this short are sent before there is a CPU for them, so that none is idle between two
+PART_BITS = 15  # of a block's number, for which block of its part it is: so many a part of 32 GiB has
 QUICK_S = 0.005  # a stage whose tasks are this short gains nothing from several small ones at once
 
 
@@ -73,14 +75,26 @@ class Task:
     def pieces(self) -> list[Piece]:
         return [piece for some in self.plan.pieces for piece in some]
 
+    @property
+    def origin(self) -> int:
+        """Of what it makes; see `Piece`."""
+        if self.plan.kind == events.READ:
+            return self.plan.number
+        if self.plan.kind != events.MAP:
+            return -1
+        first, *others = self.plan.pieces[0]
+        return first.origin if all(piece.origin == first.origin for piece in others) else -1
+
 
 @dataclass
 class Stats:
-    """What a stage has done. blocked_s: for how long it could not start a task, by why."""
+    """What a stage has done; see `reports.Stats`."""
 
     tasks_started: int = 0
     tasks_ended: int = 0
     tasks_repeated: int = 0
+    tasks_retried: int = 0
+    workers_max: int = 0
     rows_in: int = 0
     bytes_in: int = 0
     rows_out: int = 0
@@ -88,6 +102,7 @@ class Stats:
     blocks_out: int = 0
     wall_s: float = 0.0
     cpu_s: float = 0.0
+    task_wall_s_max: float = 0.0
     heap_bytes_max: int = 0
     blocked_s: dict[str, float] = field(default_factory=dict)
 
@@ -98,7 +113,7 @@ class Services(NamedTuple):
     emit: Callable[[Run, Piece], None]
     stop_inputs: Callable[[Run], None]
     progress: Callable[[flow.Edge], float]
-    make_boundaries: Callable[[Run, tuple[int, ...], int], None]
+    make_boundaries: Callable[[Run, tuple[int, ...], int, tuple[int, ...]], None]
     deliver: Callable[[int, Piece], None]
     fail: Callable[[BaseException, Run], None]
     ledger: flow.Ledger
@@ -115,12 +130,14 @@ class Run:
         self.index = index
         self.stage = stage
         self.services = services
-        self.edges = [flow.Edge(parks=self.parks) for _ in stage.inputs]
+        self.edges = [flow.Edge(parks=self.parks, number_bits=self._number_bits()) for _ in stage.inputs]
         self.producers: list[Run] = []  # of the edges
         self.consumers: list[tuple[Run, flow.Edge]] = []
         self.tasks: dict[int, Task] = {}
         self.again: deque[Task] = deque()  # lost, to be tried again
         self.is_closed = False
+        self.sampling: stages.Exchange | None = None  # that needs samples of what the tasks make
+        self.sampled: list[int] = []  # tasks that have given one
         self.stats = Stats()
         self.reason = ""
         self.order = flow.Order(self.emit, keeps=services.keeps_order)
@@ -131,6 +148,10 @@ class Run:
         compute = getattr(stage, "compute", None)
         self.pool = pools.Pool(compute) if isinstance(compute, stages.ActorPool) else None
         self.size_max = compute.size if isinstance(compute, stages.TaskPool) else None
+
+    def _number_bits(self) -> int | None:
+        """See `flow.Edge`."""
+        return None
 
     @property
     def name(self) -> str:
@@ -154,6 +175,11 @@ class Run:
     @property
     def can_repeat(self) -> bool:
         return bool(getattr(self.stage, "can_repeat", False)) and self.pool is None
+
+    def has_nothing_to_do(self, kind: str, free_count: int) -> bool:
+        """Workers would be idle if it waited for more."""
+        median_s = self.learnt(kind).median_s
+        return not self.tasks or (free_count > 0 and (median_s is None or median_s >= QUICK_S))
 
     def emit(self, piece: Piece) -> None:
         if self.is_closed:  # meanwhile, by what became of the block before
@@ -194,6 +220,10 @@ class Run:
         """Whether a task's blocks are taken as there is room. Else they are parked."""
         return True
 
+    def parked_bytes(self, plan: Plan) -> int:
+        """Of what the task would be given, which does not count as long as it waits here."""
+        return 0
+
     def ready_count(self) -> int:
         """About how many tasks could be started."""
         return 0
@@ -218,6 +248,10 @@ class Run:
         left = edge.size_bytes + sum(task.plan.input_bytes or 0 for task in self.tasks.values())
         here = 1.0 - left / edge.received_bytes if edge.received_bytes else 0.0
         return max(0.0, here) * self.services.progress(edge)
+
+    def how(self) -> str:
+        """What it has decided, for the statistics."""
+        return ""
 
     def pieces_held(self) -> list[Piece]:
         """All that it needs, those of its tasks apart. Forgets them."""
@@ -244,10 +278,12 @@ class InputRun(Run):
     def begin(self) -> None:
         """The blocks have the numbers that they have in the stage."""
         for number, block in enumerate(self.stage.blocks):
+            if number in self.stage.skipped:
+                continue
             metadata = block.metadata
             block_id = -1 - number - (self.index << 32)  # below 0: the executor knows them
             self.services.ledger.enter(block_id, 0)  # it is there whatever we do
-            self.emit(Piece(block_id, 0, metadata.row_count, metadata.size_bytes))
+            self.emit(Piece(block_id, 0, metadata.row_count, metadata.size_bytes, origin=number))
 
     def is_exhausted(self) -> bool:
         return True
@@ -259,28 +295,35 @@ class InputRun(Run):
 class ReadRun(Run):
     def __init__(self, index: int, stage: stages.Read, services: Services) -> None:
         super().__init__(index, stage, services)
+        self._numbers = [number for number in range(len(stage.parts)) if number not in stage.skipped]
         self._next = 0
 
     def peek(self, free_count: int, slot_count: int) -> Plan | None:
-        if self._next >= len(self.stage.parts):
+        if self._next >= len(self._numbers):
             return None
-        return Plan(events.READ, self._next, input_bytes=self.stage.parts[self._next].size_bytes)
+        number = self._numbers[self._next]
+        return Plan(events.READ, number, input_bytes=self.stage.parts[number].size_bytes)
 
     def take(self, plan: Plan) -> None:
         self._next += 1
 
     def ready_count(self) -> int:
-        return len(self.stage.parts) - self._next
+        return len(self._numbers) - self._next
 
     def is_exhausted(self) -> bool:
-        return not self.tasks and not self.again and self._next >= len(self.stage.parts)
+        return not self.tasks and not self.again and self._next >= len(self._numbers)
 
     def progress(self) -> float:
-        return self.stats.tasks_ended / max(1, len(self.stage.parts))
+        return self.stats.tasks_ended / max(1, len(self._numbers))
 
 
 class MapRun(Run):
     """Of `Map` and `Write`."""
+
+    def _number_bits(self) -> int | None:
+        if not self.stage.by_part:
+            return None
+        return 0 if isinstance(self.stage, stages.Write) else PART_BITS  # a part is one task of a write
 
     def peek(self, free_count: int, slot_count: int) -> Plan | None:
         edge = self.edges[0]
@@ -295,13 +338,15 @@ class MapRun(Run):
     def _bundle(self, edge: flow.Edge, free_count: int, slot_count: int) -> int:
         """How many of the pieces are the next task; 0 if it should wait for more."""
         stage = self.stage
+        if stage.by_part:
+            return self._bundle_of_part(edge, free_count)
         rows: int | None = stage.bundle_rows
         target: int = stage.bundle_bytes
         if edge.is_complete:
             if not stage.is_steady and rows is None:
                 target = min(target, edge.received_bytes // (TASKS_PER_SLOT * max(1, slot_count)))
             return bundled(edge.pieces, target, rows)[0]
-        if not stage.is_steady and rows is None and self._has_nothing_to_do(free_count):
+        if not stage.is_steady and rows is None and self.has_nothing_to_do(events.MAP, free_count):
             return bundled(edge.pieces, target, rows)[0]
         there, wanted = (edge.size_bytes, target) if rows is None else (edge.row_count, rows)
         if there < wanted and len(edge.pieces) < BUNDLE_PIECES_MAX:  # without looking at each
@@ -309,9 +354,17 @@ class MapRun(Run):
         count, is_full = bundled(edge.pieces, target, rows)
         return count if is_full else 0
 
-    def _has_nothing_to_do(self, free_count: int) -> bool:
-        median_s = self.learnt(events.MAP).median_s
-        return not self.tasks or (free_count > 0 and (median_s is None or median_s >= QUICK_S))
+    def _bundle_of_part(self, edge: flow.Edge, free_count: int) -> int:
+        """As `_bundle`, but nothing of the next part. That the first part is here is known by the next one's coming."""
+        stage = self.stage
+        part = edge.pieces[0].origin
+        pieces = [*itertools.takewhile(lambda piece: piece.origin == part, edge.pieces)]
+        is_whole = edge.is_complete or len(pieces) < len(edge.pieces)
+        if isinstance(stage, stages.Write):
+            return len(pieces) if is_whole else 0
+        count, is_full = bundled(pieces, stage.bundle_bytes, stage.bundle_rows)
+        is_free = not stage.is_steady and stage.bundle_rows is None
+        return count if is_full or is_whole or (is_free and self.has_nothing_to_do(events.MAP, free_count)) else 0
 
     def take(self, plan: Plan) -> None:
         for _ in plan.pieces[0]:

@@ -49,6 +49,8 @@ class Machine:
         self._waiting: list[int] = []  # of each consumer, deliveries not taken
         self._is_consumer_done: list[bool] = []
         self._last_event_s = self._at_s = 0.0
+        self.held_bytes_max = self.parked_bytes_max = 0
+        self.consumer_s = 0.0  # in which the consumers had something to take
         self._stall_count = 0
         self.runs = self._make_runs(plan)
         self.assignments = assignments.Assignments(self.runs, self.ledger, self._commands)
@@ -68,6 +70,9 @@ class Machine:
                 made[id(source)].consumers.append((run, edge))
                 run.producers.append(made[id(source)])
                 self._producer[id(edge)] = made[id(source)]
+        for run in made.values():
+            if isinstance(run, exchanges.ExchangeRun):
+                run.ask_for_samples()
         consumer_count = plan.count if isinstance(plan, stages.Split) else 1
         self._waiting = [0] * consumer_count
         self._is_consumer_done = [False] * consumer_count
@@ -78,8 +83,8 @@ class Machine:
     def apply(self, event: events.Event) -> list[events.Command]:
         """What is to be done now. Nothing but releases once all is done."""
         at_s = event.at_s
+        self._note_blocked(at_s)
         if not isinstance(event, events.TimePassed):
-            self._note_blocked(at_s)
             self._last_event_s, self._stall_count = at_s, 0
         self._at_s = self.assignments.at_s = at_s
         if self.is_done:
@@ -88,6 +93,8 @@ class Machine:
             self._handlers[type(event)](self, event)
             if not self.is_done:
                 self._pump()
+        self.held_bytes_max = max(self.held_bytes_max, self.ledger.held_bytes)
+        self.parked_bytes_max = max(self.parked_bytes_max, self.ledger.parked_bytes)
         return self._taken()
 
     @property
@@ -161,7 +168,7 @@ class Machine:
         task.output_bytes += event.size_bytes
         self.assignments.reserved_bytes += task.reserved_bytes
         self.ledger.enter(event.block, event.size_bytes)
-        task.run.made(task, Piece(event.block, 0, event.row_count, event.size_bytes))
+        task.run.made(task, Piece(event.block, 0, event.row_count, event.size_bytes, origin=task.origin))
         if task.run.is_paced(task.plan) and self.usage_bytes > self.options.budget_bytes:
             attempt.is_paused = True
 
@@ -177,12 +184,15 @@ class Machine:
         run.stats.tasks_ended += 1
         run.stats.wall_s += cost.wall_s
         run.stats.cpu_s += cost.cpu_s
+        run.stats.task_wall_s_max = max(run.stats.task_wall_s_max, cost.wall_s)
         run.stats.heap_bytes_max = max(run.stats.heap_bytes_max, cost.heap_bytes)
         run.learnt(task.plan.kind).ended(
             input_bytes=task.plan.input_bytes or 0, output_bytes=task.output_bytes, heap_bytes=cost.heap_bytes,
             wall_s=cost.wall_s,
         )  # fmt: skip
         self.assignments.forget_task(task)
+        if run.sampling is not None and task.plan.kind in events.MAKING:
+            run.sampled.append(task.id)
         run.ended(task)
         run.advance()
         self._close_if_exhausted(run)
@@ -363,8 +373,8 @@ class Machine:
     def _progress(self, edge: flow.Edge) -> float:
         return self._producer[id(edge)].progress()
 
-    def _ask_boundaries(self, run: runs.Run, tasks: tuple[int, ...], count: int) -> None:
-        self._commands.append(events.MakeBoundaries(run.index, tasks, count))
+    def _ask_boundaries(self, run: runs.Run, tasks: tuple[int, ...], count: int, row_counts: tuple[int, ...]) -> None:
+        self._commands.append(events.MakeBoundaries(run.index, tasks, count, row_counts))
 
     # What is started
 
@@ -416,8 +426,7 @@ class Machine:
         """What the task would add to the usage."""
         input_bytes = plan.input_bytes
         output = run.learnt(plan.kind).expected_window(input_bytes) if run.is_paced(plan) else 0
-        parked = (input_bytes or 0) if run.parks and plan.kind != events.SAMPLE else 0
-        return output + run.learnt(plan.kind).expected_heap(input_bytes) + parked
+        return output + run.learnt(plan.kind).expected_heap(input_bytes) + run.parked_bytes(plan)
 
     def _is_starving(self) -> bool:
         """Whether a consumer has nothing to take."""
@@ -457,7 +466,11 @@ class Machine:
     # What is told
 
     def _note_blocked(self, at_s: float) -> None:
+        if self.is_done:
+            return
         passed_s = at_s - self._at_s
+        if not self._is_starving():
+            self.consumer_s += passed_s
         for run in self.runs:
             if run.reason and not run.is_closed:
                 run.stats.blocked_s[run.reason] = run.stats.blocked_s.get(run.reason, 0.0) + passed_s

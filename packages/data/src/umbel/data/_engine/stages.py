@@ -123,10 +123,11 @@ class ReadPart:
 
 @dataclass(frozen=True, eq=False, kw_only=True)
 class Input:
-    """Blocks that are there."""
+    """Blocks that are there. skipped: numbers of those that are left out."""
 
     name: str = "Input"
     blocks: Sequence[Block]
+    skipped: frozenset[int] = frozenset()
 
     @property
     def inputs(self) -> tuple[Stage, ...]:
@@ -138,7 +139,8 @@ class Read:
     """A task for each part. transforms: what was fused behind it.
 
     can_repeat: running a part twice at once does no harm, so that one that is late may be tried a second time. block_bytes:
-    the size at which a task ends a block. is_kernel: nothing of it is the user's code.
+    the size at which a task ends a block. is_kernel: nothing of it is the user's code. skipped: numbers of parts that are not
+    read; the others keep theirs.
     """
 
     name: str
@@ -149,6 +151,7 @@ class Read:
     can_repeat: bool = True
     block_bytes: int = 128 * MIB
     is_kernel: bool = True
+    skipped: frozenset[int] = frozenset()
 
     @property
     def inputs(self) -> tuple[Stage, ...]:
@@ -162,7 +165,8 @@ class Map:
     A task takes blocks that follow one another until they have `bundle_rows` rows, or else `bundle_bytes` bytes; a larger
     block is a task of its own. One may be given less while workers would have nothing to do otherwise, so that transforms
     must not depend on what they get together; with `bundle_rows` (batches of so many rows) or `is_steady` (something
-    random follows, which depends on the numbers of blocks) that is not done, and tasks are the same in every run.
+    random follows, which depends on the numbers of blocks) that is not done, and tasks are the same in every run. With
+    `by_part` no task has rows of two parts of the read; order must be kept then.
     """
 
     name: str
@@ -176,6 +180,7 @@ class Map:
     can_repeat: bool = False
     block_bytes: int = 128 * MIB
     is_kernel: bool = False
+    by_part: bool = False
 
     @property
     def inputs(self) -> tuple[Stage, ...]:
@@ -187,7 +192,8 @@ class Write:
     """As `Map`, but for effect: each task returns what `write` does, and when all are done `commit` gets these, in order.
 
     write: takes the blocks of a task after `transforms`. begin: before the first task. abort: instead of `commit`, when the
-    run fails or is given up. `begin`, `commit` and `abort` run in the calling process.
+    run fails or is given up. `begin`, `commit` and `abort` run in the calling process. by_part: a task has all rows of one part
+    of the read, whose number is that of the task.
     """
 
     name: str
@@ -203,6 +209,7 @@ class Write:
     bundle_bytes: int = 128 * MIB
     is_steady: bool = True  # a file for each task
     is_kernel: bool = False
+    by_part: bool = False
 
     @property
     def inputs(self) -> tuple[Stage, ...]:
@@ -217,18 +224,27 @@ class Exchange:
     reduce: `(partition, for each input its tables in order) -> tables`; called once for each partition, also for an empty
     one. partition_count: None to take one for each `partition_bytes` of what comes in, as measured; with one, nothing is
     partitioned and `reduce` gets the inputs' blocks themselves.
-    sample, boundaries: for partitions by range. `sample(table)` is taken of every block of the first input, then
-    `boundaries(samples, partition_count)` in the calling process makes what `partition` gets; without, that is None.
+    whole: of two inputs the numbers of those that may be given whole to several tasks, which share the other one, as the right
+    side of a left join may. The first one that turns out to have at most `broadcast_bytes` is: then nothing is divided, and
+    `reduce` is called for some blocks of the other at a time, in order, with all of this one. And a partition that has become
+    much larger than `partition_bytes` is shared by several calls of `reduce`, each with all of one input. broadcast_bytes: 0
+    to divide in any case. is_steady: then tasks are the same in every run, as those of a `Map`.
+    sample, boundaries: for partitions by range. `sample(table)` is taken of every block of the first input, where it is made
+    if a task makes it, then `boundaries(samples, partition_count)` in the calling process makes what `partition` gets; without,
+    that is None. With boundaries and no sample, these are made of how many rows each block of the first input has.
     The order of what comes out is that of the partitions.
     """
 
     name: str
     inputs: tuple[Stage, ...]
-    partition: Sequence[Callable[[pa.Table, int, Any], Sequence[pa.Table]]]
+    partition: Sequence[Callable[[pa.Table, int, Any], Iterable[pa.Table]]]
     reduce: Callable[[int, Sequence[Sequence[pa.Table]]], Iterable[pa.Table]]
     partition_count: int | None = None
     partition_bytes: int = 128 * MIB
     partition_count_max: int = 1_000
+    whole: tuple[int, ...] = ()
+    is_steady: bool = False
+    broadcast_bytes: int = 64 * MIB
     sample: Callable[[pa.Table], Any] | None = None
     boundaries: Callable[[Sequence[Any], int], Any] | None = None
     resources: Resources = Resources()

@@ -12,6 +12,7 @@ from typing import Any, NoReturn
 
 import numpy as np
 import pyarrow as pa
+import pyarrow.compute as pc
 
 from umbel.data._expressions import datatypes, namespaces, nodes, printing
 
@@ -54,6 +55,27 @@ class Expr:
     def structurally_equals(self, other: object) -> bool:
         """It says the same."""
         return isinstance(other, Expr) and self.node == other.node
+
+    def get_type(self, input_schema: pa.Schema) -> pa.DataType:
+        """Of its values. Raises what running it would raise for these types."""
+        return self.to_field(input_schema).type
+
+    def nullable(self, input_schema: pa.Schema) -> bool:
+        """Whether it may be null."""
+        return bool(self.to_field(input_schema).nullable)
+
+    def to_field(self, input_schema: pa.Schema) -> pa.Field:
+        """The column that it makes."""
+        from umbel.data._expressions import typing
+
+        return typing.field_of(self, input_schema)
+
+    def to_pyarrow(self, input_schema: pa.Schema) -> pc.Expression | None:
+        """A filter for a reader of pyarrow's that lets pass the rows for which it is true, and perhaps others; None if there is
+        none that surely does."""
+        from umbel.data._expressions import pushdown
+
+        return pushdown.to_pyarrow(self, input_schema)
 
     def _call(self, function: builtins.str, *args: object, **options: Any) -> Expr:
         return Expr(nodes.Call(function, (node_of(self), *map(node_of, args)), tuple(options.items())))
@@ -300,6 +322,13 @@ class Expr:
     def arr(self) -> namespaces.ArrayNamespace[Expr]:
         """Functions of lists of one size, and of tensors of one shape."""
         return namespaces.ArrayNamespace(self._call)
+
+
+class Unnest:
+    """An expression of structs, of which each field is to be a column."""
+
+    def __init__(self, expr: Expr) -> None:
+        self.expr = expr
 
 
 class When:

@@ -4,16 +4,18 @@ from __future__ import annotations
 
 import collections
 import dataclasses
+import functools
 import logging
 import os
+import sys
 import time
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator, Mapping
 from typing import TYPE_CHECKING, Any
 
 import umbel
 from umbel.data._blocks import sizes
 from umbel.data._engine import blocks_out, executor, local, reports, stages
-from umbel.data._plan import counts, logical, physical, rules
+from umbel.data._plan import checkpoints, counts, logical, physical, rules
 
 if TYPE_CHECKING:
     import pyarrow as pa
@@ -25,14 +27,28 @@ logger = logging.getLogger("umbel.data")
 
 
 class Run:
-    """epoch: how many runs of the same dataset there were before."""
+    """epoch: how many runs of the same dataset there were before. name: what the dataset is called in statistics and progress."""
 
-    def __init__(self, last: logical.Node, context: contexts.DataContext, *, epoch: int = 0) -> None:
+    def __init__(
+        self, last: logical.Node, context: contexts.DataContext, *, epoch: int = 0, name: str | None = None
+    ) -> None:
+        self.name = name
         self._last = rules.optimized(last)
-        self.plan = staged(self._last, context, epoch=epoch)
-        self.is_local = local.is_suitable(self.plan, context.local_bytes_max)
+        self._checkpoint = checkpoints.opened(last, context.checkpoint_config)
+        self._parallelism = context.read_op_min_num_blocks or 2 * _cpu_count()
+        if self._checkpoint is not None:
+            self._parallelism = (
+                self._checkpoint.parallelism
+                or context.read_op_min_num_blocks
+                or checkpoints.PARTS_PER_CPU * _cpu_count()
+            )
+        self.plan = staged(self._last, context, epoch=epoch, parallelism=self._parallelism)
+        self.is_local = self._checkpoint is None and local.is_suitable(self.plan, context.local_bytes_max)
+        limits = context.execution_options.resource_limits.by_name()
         self._options = reports.RunOptions(
-            budget_bytes=int(context.execution_options.resource_limits.object_store_memory or 0),
+            budget_bytes=int(limits.pop("object_store_memory", 0)),
+            limits=limits,
+            excluded=context.execution_options.exclude_resources.by_name(),
             keeps_order=context.execution_options.preserve_order,
         )
         self._stats: Any = None
@@ -81,11 +97,23 @@ class Run:
         assert isinstance(self.plan, stages.Write)
         if self.is_local:
             began_s = time.monotonic()
-            result = local.write(self.plan)
-            self._ran_here(0, 0, began_s)
-            return result
+            figures: local.Figures = {}
+            self._stats = functools.partial(self._stats_here, figures, began_s)
+            try:
+                return local.write(self.plan, figures)
+            finally:
+                self._ended_here(figures, began_s)
+        if self._checkpoint is not None:
+            self._stats = lambda: reports.stats_here(self.plan, {}, 0.0, state="ended")
+            return self._checkpoint.write(self.plan, self._write_parts, parallelism=self._parallelism)
+        return self._write(self.plan, self._options)
+
+    def _write_parts(self, plan: stages.Write, on_written: Callable[[int, Any], None]) -> None:
+        self._write(plan, dataclasses.replace(self._options, keeps_order=True, on_written=on_written))
+
+    def _write(self, plan: stages.Write, options: reports.RunOptions) -> Any:
         _begin_session()
-        result, stats = executor.write(self.plan, self._options)
+        result, stats = executor.write(plan, options)
         self._stats = lambda: stats
         self._tell_of_left_out()
         return result
@@ -99,18 +127,26 @@ class Run:
 
     def _here(self) -> Iterator[pa.Table]:
         began_s = time.monotonic()
-        rows = size_bytes = 0
+        figures: local.Figures = {}
+        self._stats = functools.partial(self._stats_here, figures, began_s)
+        consumer_s, given_s = 0.0, 0.0
         try:
-            for table in local.tables(self.plan):
-                rows += table.num_rows
-                size_bytes += sizes.size_bytes(table)
+            for table in local.tables(self.plan, figures):
+                given_s = time.monotonic()
                 yield table
+                consumer_s += time.monotonic() - given_s
         finally:
-            self._ran_here(rows, size_bytes, began_s)
+            self._ended_here(figures, began_s, consumer_s)
 
-    def _ran_here(self, row_count: int, size_bytes: int, began_s: float) -> None:
-        total = {"rows_out": row_count, "bytes_out": size_bytes, "tasks": 0, "wall_s": time.monotonic() - began_s}
-        self._stats = lambda: {"stages": [], "total": total, "where": "in this process"}
+    def _stats_here(self, figures: local.Figures, began_s: float) -> reports.Stats:
+        return reports.stats_here(self.plan, figures, time.monotonic() - began_s, state="running")
+
+    def _ended_here(self, figures: local.Figures, began_s: float, consumer_s: float = 0.0) -> None:
+        wall_s = time.monotonic() - began_s
+        error = sys.exc_info()[1]  # a generator that is closed has ended well
+        state = "failed" if isinstance(error, Exception) else "ended"
+        plan = self.plan
+        self._stats = lambda: reports.stats_here(plan, figures, wall_s, state=state, consumer_s=consumer_s)
 
     def left_out(self) -> list[pa.Table]:
         """Rows on which functions failed, with `on_error="collect"`; of the tasks that have ended."""
@@ -121,24 +157,25 @@ class Run:
         for operator, count in counts.items():
             logger.warning("%s: %d rows on which the function failed were left out", operator, count)
 
-    def stats(self) -> dict[str, Any]:
-        found = self._all_stats()
+    def stats(self) -> reports.Stats:
+        found = reports.Stats(self._all_stats())
         counts: collections.Counter[str] = collections.Counter()
-        for of_task, _ in found.get("left_out", ()):
+        for of_task, _ in found.pop("left_out", ()):
             counts.update(of_task)
-        told = {name: value for name, value in found.items() if name != "left_out"}
-        return {**told, "rows_left_out": dict(counts)}
+        found["rows_left_out"] = dict(counts)
+        if self.name is not None:
+            found["dataset"] = self.name
+        if self._checkpoint is not None:
+            found["parts_done_before"] = self._checkpoint.done_before
+        return found
 
-    def _all_stats(self) -> dict[str, Any]:
+    def _all_stats(self) -> reports.Stats:
         if self._stats is None:
             raise ValueError(
                 "the dataset has not been run yet, so there are no statistics; run it, for example by count()"
             )
-        found: dict[str, Any] = self._stats()
+        found: reports.Stats = self._stats()
         return found
-
-    def stats_table(self) -> str:
-        return reports.table(self.stats())
 
 
 def _behind(last: logical.Node, plan: stages.Stage, skipped_rows: int) -> tuple[stages.Stage, int]:
@@ -163,12 +200,15 @@ def _behind(last: logical.Node, plan: stages.Stage, skipped_rows: int) -> tuple[
     return without(plan), skipped_rows
 
 
-def staged(last: logical.Node, context: contexts.DataContext, *, epoch: int = 0) -> stages.Stage:
+def staged(
+    last: logical.Node, context: contexts.DataContext, *, epoch: int = 0, parallelism: int | None = None
+) -> stages.Stage:
     """The stages of a plan that was rewritten."""
-    wanted = context.read_op_min_num_blocks or 2 * _cpu_count()
+    wanted = parallelism or context.read_op_min_num_blocks or 2 * _cpu_count()
     made = physical.Sizes(
         block_bytes=context.target_max_block_size,
         partition_bytes=context.target_shuffle_block_size,
+        broadcast_bytes=context.broadcast_bytes_max,
         parallelism=wanted,
         epoch=epoch,
     )
@@ -182,8 +222,22 @@ def drawn(last: logical.Node, context: contexts.DataContext) -> str:
     lines = []
     for stage in ordered:
         inputs = ", ".join(str(numbers[id(one)]) for one in stage.inputs)
-        lines.append(f"{numbers[id(stage)]}. {stage.name}{f'  of {inputs}' if inputs else ''}")
+        lines.append(
+            f"{numbers[id(stage)]}. {stage.name}{f'  of {inputs}' if inputs else ''}{_broadcast(stage, numbers)}"
+        )
     return "\n".join(lines)
+
+
+def _broadcast(stage: stages.Stage, numbers: Mapping[int, int]) -> str:
+    """Of a join, which side goes to every task, or may."""
+    if not isinstance(stage, stages.Exchange) or not stage.whole or not stage.broadcast_bytes:
+        return ""
+    limit = stage.broadcast_bytes
+    named = [str(numbers[id(stage.inputs[side])]) for side in stage.whole]
+    known = physical.estimated_bytes(stage.inputs[stage.whole[0]])
+    if limit == sys.maxsize or (known is not None and known <= limit):
+        return f"; {named[0]} goes whole to every task"
+    return f"; {' or else '.join(named)} goes whole to every task if it has at most {reports.sized(limit)}"
 
 
 def _cpu_count() -> int:

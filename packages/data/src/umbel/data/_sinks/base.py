@@ -9,7 +9,7 @@ from __future__ import annotations
 
 import enum
 import itertools
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import dataclass
 from typing import Any, Generic, TypeVar
 
@@ -91,6 +91,34 @@ class Datasink(Generic[WriteReturn]):
     def on_write_failed(self, error: Exception) -> None:
         """On the driver, once the write is given up and no task runs any more."""
 
+    # ---- to go on with a write in another process (`umbel.data.checkpoint`) ----
+
+    @property
+    def supports_checkpoints(self) -> bool:
+        """Whether the four methods below are defined. What `write` did must not be seen before `on_write_complete`, or be the
+        same if it is done again, and `on_write_complete` must do no harm if it was called before, in whole or in part."""
+        return False
+
+    def checkpoint_identity(self) -> Mapping[str, Any]:
+        """What it is: one that would write elsewhere or otherwise differs in it. JSON."""
+        raise NotImplementedError(f"{type(self).__name__} has no checkpoint_identity()")
+
+    def checkpoint_state(self) -> Mapping[str, Any]:
+        """After `on_write_start`: what another process has to know to go on. JSON."""
+        raise NotImplementedError(f"{type(self).__name__} has no checkpoint_state()")
+
+    def resume_write(self, state: Mapping[str, Any], schema: pa.Schema | None = None) -> None:
+        """Instead of `on_write_start`, in another process."""
+        raise NotImplementedError(f"{type(self).__name__} has no resume_write(state, schema)")
+
+    def pack_returned(self, returned: WriteReturn) -> Any:
+        """What `write` returned, as JSON."""
+        raise NotImplementedError(f"{type(self).__name__} has no pack_returned(returned)")
+
+    def unpack_returned(self, packed: Any) -> WriteReturn | None:
+        """The same again; None if what was written is not there any more."""
+        raise NotImplementedError(f"{type(self).__name__} has no unpack_returned(packed)")
+
     @property
     def supports_distributed_writes(self) -> bool:
         """False where the tasks must run on the machine of the driver."""
@@ -99,6 +127,11 @@ class Datasink(Generic[WriteReturn]):
     @property
     def min_rows_per_write(self) -> int | None:
         """How many rows each task should get at least."""
+        return None
+
+    @property
+    def min_bytes_per_write(self) -> int | None:
+        """About how many bytes each task should get at least, if it is not said in rows."""
         return None
 
 

@@ -71,6 +71,7 @@ class FileDatasink(base.Datasink[list[WrittenFile]]):
         self._has_directories = filesystems.has_rename(self._filesystem)
         self._stages = self._has_directories  # whether files get their names at the end only
         self._replaced: list[str] = []
+        self._is_resumed = False
         self._schema: pa.Schema | None = None
 
     @property
@@ -85,7 +86,7 @@ class FileDatasink(base.Datasink[list[WrittenFile]]):
         if self.mode is base.SaveMode.UPSERT:
             raise exceptions.UnsupportedFeature(base.unsupported_mode(self, self.mode))
         self.write_uuid = uuid.uuid4().hex
-        self.should_write, self._schema, self._replaced = True, schema, []
+        self.should_write, self._schema, self._replaced, self._is_resumed = True, schema, [], False
         if self._filesystem.get_file_info(self.path).type == fs.FileType.File:
             raise NotADirectoryError(f"a dataset is written as a directory of files, but {self.path!r} is a file")
         existing = [] if self.mode is base.SaveMode.APPEND else listing.visible_files(self.path, self._filesystem)
@@ -102,6 +103,38 @@ class FileDatasink(base.Datasink[list[WrittenFile]]):
         if self._try_create_dir and self._has_directories:
             self._filesystem.create_dir(self.path, recursive=True)
 
+    @property
+    def supports_checkpoints(self) -> bool:
+        return True
+
+    def checkpoint_identity(self) -> Mapping[str, Any]:
+        names = ("path", "file_format", "min_rows_per_file", "max_rows_per_file", "partition_cols")
+        known = {name: getattr(self, name) for name in names if getattr(self, name, None)}
+        return {"sink": self.get_name(), "mode": self.mode.value, **known}
+
+    def checkpoint_state(self) -> Mapping[str, Any]:
+        return {"write_uuid": self.write_uuid, "replaced": self._replaced}
+
+    def resume_write(self, state: Mapping[str, Any], schema: pa.Schema | None = None) -> None:
+        self.write_uuid, self._replaced = str(state["write_uuid"]), [*state["replaced"]]
+        self.should_write, self._schema, self._is_resumed = True, schema, True
+
+    def pack_returned(self, returned: list[WrittenFile]) -> Any:
+        return [[file.staged, file.final, file.num_rows] for file in returned]
+
+    def unpack_returned(self, packed: Any) -> list[WrittenFile] | None:
+        files = [WrittenFile(*one) for one in packed]
+        is_there = self._are_there([file.staged for file in files])
+        if not all(is_there):  # the driver may have been killed when it had renamed some
+            renamed = [file.final for file, found in zip(files, is_there, strict=True) if not found]
+            if not all(self._are_there(renamed)):
+                return None
+        return files
+
+    def _are_there(self, paths: Sequence[str]) -> list[bool]:
+        infos = self._filesystem.get_file_info(list(paths)) if paths else []
+        return [info.type != fs.FileType.NotFound for info in infos]
+
     def on_write_complete(self, write_result: base.WriteResult[list[WrittenFile]]) -> None:
         """Raises FileExistsError, and puts nothing in place, where files would replace each other or what is to stay."""
         if not self.should_write:
@@ -109,7 +142,7 @@ class FileDatasink(base.Datasink[list[WrittenFile]]):
         files = [file for written in write_result.write_returns for file in written]
         files = files or self._write_empty()
         finals = [file.final for file in files]
-        self._refuse_clashes(finals)
+        self._refuse_clashes(files)
         if self._stages:
             self._rename(files)
         else:
@@ -128,16 +161,18 @@ class FileDatasink(base.Datasink[list[WrittenFile]]):
         """What says that there are no rows, and which columns they would have, where a file can say so."""
         return []
 
-    def _refuse_clashes(self, finals: Sequence[str]) -> None:
+    def _refuse_clashes(self, files: Sequence[WrittenFile]) -> None:
+        finals = [file.final for file in files]
         advice = "a filename_provider must have write_uuid and task_index in each name"
         twice = [path for path, count in Counter(finals).items() if count > 1]
         if twice:
             self.on_write_failed(FileExistsError(twice[0]))
             raise FileExistsError(f"two tasks have written {twice[0]!r}; {advice}")
         if self._stages and self.mode is not base.SaveMode.OVERWRITE and finals:
-            there = [
-                info.path for info in self._filesystem.get_file_info(list(finals)) if info.type != fs.FileType.NotFound
-            ]
+            taken = [file for file, is_there in zip(files, self._are_there(finals), strict=True) if is_there]
+            if self._is_resumed:  # by which its own files may have been renamed before
+                taken = [file for file in taken if self.write_uuid not in posixpath.basename(file.final)]
+            there = [file.final for file in taken]
             if there:
                 self.on_write_failed(FileExistsError(there[0]))
                 raise FileExistsError(f"{there[0]!r} is there already and would be replaced; {advice}")
@@ -146,6 +181,9 @@ class FileDatasink(base.Datasink[list[WrittenFile]]):
         directories = {posixpath.dirname(file.final) for file in files} - {self.path}
         for directory in sorted(directories):
             self._filesystem.create_dir(directory, recursive=True)
+        if self._is_resumed:  # after some were renamed, perhaps
+            waiting = self._are_there([file.staged for file in files])
+            files = [file for file, is_waiting in zip(files, waiting, strict=True) if is_waiting]
         listing.in_threads(lambda file: self._filesystem.move(file.staged, file.final), files)
         self._remove_staging()
 
@@ -230,11 +268,12 @@ class BlockBasedFileDatasink(FileDatasink):
     """A file for many rows. Define `write_block_to_file(block, file)`: block is a table, file an open pyarrow.NativeFile.
 
     A task makes one file, or one for each partition, and others where max_rows_per_file wants it or the schema changes.
-    min_rows_per_file: how many rows each task gets at least. partition_cols: columns whose values become directories
-    `name=value`, and are left out of the files.
+    min_rows_per_file, min_bytes_per_file (of blocks): how much each task gets at least. partition_cols: columns whose
+    values become directories `name=value`, and are left out of the files.
     """
 
     _KEEPS_SCHEMA = False  # whether a file without rows says which columns there would be
+    _MAY_BE_EMPTY = False  # whether one that says nothing can be read all the same, as no rows
     _collected_bytes: int | None = (
         _COLLECTED_BYTES  # after which a file is ended; None where it is written as rows come
     )
@@ -245,11 +284,17 @@ class BlockBasedFileDatasink(FileDatasink):
         *,
         min_rows_per_file: int | None = None,
         max_rows_per_file: int | None = None,
+        min_bytes_per_file: int | None = None,
         partition_cols: Sequence[str] | None = None,
         **options: Any,
     ) -> None:
         super().__init__(path, **options)
-        for name, count in (("min_rows_per_file", min_rows_per_file), ("max_rows_per_file", max_rows_per_file)):
+        bounds = {
+            "min_rows_per_file": min_rows_per_file,
+            "max_rows_per_file": max_rows_per_file,
+            "min_bytes_per_file": min_bytes_per_file,
+        }
+        for name, count in bounds.items():
             if count is not None and count <= 0:
                 raise exceptions.InvalidOption(f"{name} must be above 0, got {count}", option=name)
         if min_rows_per_file and max_rows_per_file and min_rows_per_file > max_rows_per_file:
@@ -259,11 +304,16 @@ class BlockBasedFileDatasink(FileDatasink):
             )
         self.min_rows_per_file = min_rows_per_file
         self.max_rows_per_file = max_rows_per_file
+        self.min_bytes_per_file = min_bytes_per_file
         self.partition_cols = list(partition_cols or ())
 
     @property
     def min_rows_per_write(self) -> int | None:
         return self.min_rows_per_file
+
+    @property
+    def min_bytes_per_write(self) -> int | None:
+        return self.min_bytes_per_file
 
     def write_block_to_file(self, block: pa.Table, file: pa.NativeFile) -> None:
         """Write the rows of a file to it. For subclasses."""
@@ -284,12 +334,12 @@ class BlockBasedFileDatasink(FileDatasink):
         return output.written
 
     def _write_empty(self) -> list[WrittenFile]:
-        if not self._KEEPS_SCHEMA or not self._schema or self.partition_cols:
+        if self.partition_cols or not (self._MAY_BE_EMPTY or (self._KEEPS_SCHEMA and self._schema)):
             return []
         output = _Output(self, base.WriteContext(0))
         with contextlib.ExitStack() as stack:
             stack.push(output.ended)
-            output.add_empty(pa.Table.from_batches([], self._schema))
+            output.add_empty(pa.Table.from_batches([], self._schema or pa.schema([])))
         return output.written
 
 

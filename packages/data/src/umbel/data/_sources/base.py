@@ -6,7 +6,7 @@ is called there. It never changes: columns, filters and limits that are pushed i
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable, Iterator
+from collections.abc import Callable, Iterable, Iterator, Mapping
 from typing import Any, Final
 
 import pyarrow as pa
@@ -80,6 +80,14 @@ class Datasource:
     def input_files(self) -> list[str]:
         """Paths of what it reads; none where it is no files."""
         return []
+
+    def input_versions(self) -> Mapping[str, str]:
+        """Of each input file, what is another when the file has changed, as far as its file system tells."""
+        return {}
+
+    def checkpoint_identity(self) -> str:
+        """What tells it from a source of other rows, its files apart. The same in every process."""
+        return f"{self.get_name()} of {self.row_count()} rows, {self.schema()}"
 
     @property
     def supports_distributed_reads(self) -> bool:

@@ -159,6 +159,12 @@ class FileBasedDatasource(base.Datasource):
     def input_files(self) -> list[str]:
         return [file.path for file in self._files]
 
+    def input_versions(self) -> Mapping[str, str]:
+        return listing.versions(self.input_files(), self._filesystem)
+
+    def checkpoint_identity(self) -> str:
+        return f"{self.get_name()} of files as {self._given_schema}, {self._columns}, {self._filter}, {self._limit}"
+
     @property
     def supports_distributed_reads(self) -> bool:
         return not self._is_local_only

@@ -60,12 +60,23 @@ def list_files(
     return found
 
 
+def versions(paths: Sequence[str], filesystem: fs.FileSystem) -> dict[str, str]:
+    """Of each file, its size and the time of its latest change, where the file system says it."""
+    return {info.path: f"{info.size} {info.mtime_ns}" for info in _infos(paths, filesystem)}
+
+
 def visible_files(directory: str, filesystem: fs.FileSystem) -> list[ListedFile]:
     """All below the directory that are not hidden, by name; none where there is no such directory."""
     selector = fs.FileSelector(directory, recursive=True, allow_not_found=True)
     base = directory.rstrip("/") + "/"
     files = [info for info in filesystem.get_file_info(selector) if info.type == fs.FileType.File]
     return sorted(_listed(info) for info in files if not is_hidden(info.path.removeprefix(base)))
+
+
+def files_named(directory: str, filesystem: fs.FileSystem, beginnings: tuple[str, ...]) -> list[str]:
+    """Paths of those in the directory itself, hidden or not, whose names begin so. None where there is no such directory."""
+    infos = filesystem.get_file_info(fs.FileSelector(directory, allow_not_found=True))
+    return sorted(info.path for info in infos if info.base_name.startswith(beginnings))
 
 
 def is_hidden(relative: str) -> bool:

@@ -47,6 +47,9 @@ class SQLDatasource(base.Datasource):
     def get_name(self) -> str:
         return "SQL"
 
+    def checkpoint_identity(self) -> str:
+        return f"{self._sql!r} with {self._parameters!r}, divided by {self._shard_keys} {self._hash!r}"
+
     def get_read_tasks(self, parallelism: int, per_task_row_limit: int | None = None) -> list[base.ReadTask]:
         count = max(1, parallelism) if self._shard_keys else 1
         return [
