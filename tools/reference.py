@@ -22,6 +22,9 @@ PAGE = Path(__file__).resolve().parents[1] / "docs" / "data" / "reference.md"
 MODULES = (  # in the order of the page; a name that several have is said at the last of them
     "umbel.data",
     "umbel.data.context",
+    "umbel.data.checkpoint",
+    "umbel.data.datatype",
+    "umbel.data.exceptions",
     "umbel.data.expressions",
     "umbel.data.aggregate",
     "umbel.data.window",
@@ -85,8 +88,9 @@ def _of(path: str, value: Any) -> Iterator[Entry]:
         yield Entry(path, kind, _signature(path, value) if kind == "function" else "", _doc(path, value))
         return
     yield Entry(path, "class", _constructor(path, value), _doc(path, value))
-    for name, member in _members(value):
-        yield from _member(f"{path}.{name}", value, member)
+    if not issubclass(value, BaseException):  # those of core have methods that say how they travel
+        for name, member in _members(value):
+            yield from _member(f"{path}.{name}", value, member)
 
 
 def _member(path: str, owner: type, member: Any) -> Iterator[Entry]:

@@ -57,37 +57,47 @@ class BlockAccessor:
 
     @staticmethod
     def batch_to_block(batch: Any) -> pa.Table:
+        """The table of a table, a frame or a dictionary of arrays."""
         from umbel.data._blocks import batches
 
         return batches.from_batch(batch, operator="batch_to_block")
 
     def num_rows(self) -> int:
+        """How many rows it has."""
         return int(self._block.num_rows)
 
     def size_bytes(self) -> int:
+        """Of the buffers that its rows are in."""
         return int(self._block.nbytes)
 
     def schema(self) -> pa.Schema:
+        """Arrow's."""
         return self._block.schema
 
     def column_names(self) -> list[str]:
+        """In order."""
         return list(self._block.column_names)
 
     def to_block(self) -> pa.Table:
+        """The table."""
         return self._block
 
     def to_arrow(self) -> pa.Table:
+        """The table."""
         return self._block
 
     def to_batch_format(self, batch_format: BatchFormat) -> Any:
+        """As functions see it in that format."""
         from umbel.data._blocks import batches
 
         return batches.to_batch(self._block, batch_format)
 
     def to_default(self) -> Any:
+        """A dictionary of arrays."""
         return self.to_batch_format("default")
 
     def to_pandas(self) -> pd.DataFrame:
+        """A frame."""
         frame: pd.DataFrame = self.to_batch_format("pandas")
         return frame
 
@@ -97,15 +107,19 @@ class BlockAccessor:
         return found[columns] if isinstance(columns, str) else found
 
     def select(self, columns: str | Sequence[str]) -> BlockAccessor:
+        """Of these columns only."""
         return BlockAccessor(self._block.select([columns] if isinstance(columns, str) else list(columns)))
 
     def slice(self, start: int, end: int) -> pa.Table:
+        """The rows from start up to, not including, end; nothing is copied."""
         return self._block.slice(start, end - start)
 
     def take(self, indices: Sequence[int]) -> pa.Table:
+        """The rows with these numbers."""
         return self._block.take(indices)
 
     def iter_rows(self, public_row_format: bool = True) -> Iterator[dict[str, Any]]:
+        """Rows as dictionaries."""
         from umbel.data._blocks import rows
 
         del public_row_format  # rows are dictionaries

@@ -52,10 +52,12 @@ class DataType:
 
     @classmethod
     def from_arrow(cls, arrow_type: pa.DataType) -> DataType:
+        """One of pyarrow's."""
         return cls(arrow_type)
 
     @classmethod
     def from_numpy(cls, numpy_dtype: np.dtype[Any] | str) -> DataType:
+        """A NumPy dtype, or the name of one."""
         return cls(np.dtype(numpy_dtype))
 
     @classmethod
@@ -72,22 +74,27 @@ class DataType:
 
     @classmethod
     def list(cls, value_type: DataType) -> DataType:
+        """Of lists of such values."""
         return cls(pa.list_(value_type.to_arrow_dtype()))
 
     @classmethod
     def large_list(cls, value_type: DataType) -> DataType:
+        """Of lists of such values, with 64-bit offsets."""
         return cls(pa.large_list(value_type.to_arrow_dtype()))
 
     @classmethod
     def fixed_size_list(cls, value_type: DataType, list_size: int) -> DataType:
+        """Of lists of list_size such values."""
         return cls(pa.list_(value_type.to_arrow_dtype(), list_size))
 
     @classmethod
     def struct(cls, fields: Iterable[tuple[str, DataType]]) -> DataType:
+        """Of structs; fields: their names and types."""
         return cls(pa.struct([(name, one.to_arrow_dtype()) for name, one in fields]))
 
     @classmethod
     def map(cls, key_type: DataType, value_type: DataType) -> DataType:
+        """Of maps of such keys to such values."""
         return cls(pa.map_(key_type.to_arrow_dtype(), value_type.to_arrow_dtype()))
 
     @classmethod
@@ -141,15 +148,19 @@ class DataType:
     # ---- what it is ----
 
     def is_arrow_type(self) -> builtins.bool:
+        """Whether it is one of pyarrow's."""
         return isinstance(self._physical_dtype, pa.DataType)
 
     def is_numpy_type(self) -> builtins.bool:
+        """Whether it is a NumPy dtype."""
         return isinstance(self._physical_dtype, np.dtype)
 
     def is_python_type(self) -> builtins.bool:
+        """Whether it is a class of Python's."""
         return isinstance(self._physical_dtype, type)
 
     def is_of(self, category: TypeCategory | str) -> builtins.bool:
+        """Whether it has what the category says."""
         kind = TypeCategory(category)
         return {
             TypeCategory.LIST: self.is_list_type,
@@ -161,48 +172,62 @@ class DataType:
         }[kind]()
 
     def is_list_type(self) -> builtins.bool:
+        """Of lists of any size, Python's `list` among them; tensors are not."""
         types = pa.types
         return self._physical_dtype is list or self._is(types.is_list, types.is_large_list, types.is_fixed_size_list)
 
     def is_tensor_type(self) -> builtins.bool:
+        """Of tensors, of one shape or of several."""
         return self._is(tensors.is_tensor)
 
     def is_struct_type(self) -> builtins.bool:
+        """Of structs, or Python's `dict`."""
         return self._physical_dtype is dict or self._is(pa.types.is_struct)
 
     def is_map_type(self) -> builtins.bool:
+        """Of maps."""
         return self._is(pa.types.is_map)
 
     def is_nested_type(self) -> builtins.bool:
+        """Of lists, structs, maps or the like."""
         return self._physical_dtype in (list, dict, tuple) or self._is(pa.types.is_nested)
 
     def is_temporal_type(self) -> builtins.bool:
+        """Of dates, times, timestamps or durations."""
         return self._is(pa.types.is_temporal)
 
     def is_integer_type(self) -> builtins.bool:
+        """Of integers, with a sign or without."""
         return self._is(pa.types.is_integer)
 
     def is_uint64_type(self) -> builtins.bool:
+        """Of integers without a sign, of 64 bits."""
         return self._is(pa.types.is_uint64)
 
     def is_floating_type(self) -> builtins.bool:
+        """Of floats of any width."""
         return self._is(pa.types.is_floating)
 
     def is_numerical_type(self) -> builtins.bool:
+        """Of integers, floats or decimals."""
         return self._is(pa.types.is_integer, pa.types.is_floating, pa.types.is_decimal)
 
     def is_boolean_type(self) -> builtins.bool:
+        """Of booleans."""
         return self._is(pa.types.is_boolean)
 
     def is_string_type(self) -> builtins.bool:
+        """Of text."""
         return self._is(pa.types.is_string, pa.types.is_large_string, pa.types.is_string_view)
 
     def is_binary_type(self) -> builtins.bool:
+        """Of bytes."""
         return self._is(
             pa.types.is_binary, pa.types.is_large_binary, pa.types.is_binary_view, pa.types.is_fixed_size_binary
         )
 
     def is_null_type(self) -> builtins.bool:
+        """Of nulls only."""
         return self._is(pa.types.is_null)
 
     def _is(self, *are: Any) -> builtins.bool:
@@ -216,52 +241,65 @@ class DataType:
 
     @classmethod
     def int8(cls) -> DataType:
+        """Arrow's int8."""
         return cls(pa.int8())
 
     @classmethod
     def int16(cls) -> DataType:
+        """Arrow's int16."""
         return cls(pa.int16())
 
     @classmethod
     def int32(cls) -> DataType:
+        """Arrow's int32."""
         return cls(pa.int32())
 
     @classmethod
     def int64(cls) -> DataType:
+        """Arrow's int64."""
         return cls(pa.int64())
 
     @classmethod
     def uint8(cls) -> DataType:
+        """Arrow's uint8."""
         return cls(pa.uint8())
 
     @classmethod
     def uint16(cls) -> DataType:
+        """Arrow's uint16."""
         return cls(pa.uint16())
 
     @classmethod
     def uint32(cls) -> DataType:
+        """Arrow's uint32."""
         return cls(pa.uint32())
 
     @classmethod
     def uint64(cls) -> DataType:
+        """Arrow's uint64."""
         return cls(pa.uint64())
 
     @classmethod
     def float32(cls) -> DataType:
+        """Arrow's float32."""
         return cls(pa.float32())
 
     @classmethod
     def float64(cls) -> DataType:
+        """Arrow's float64."""
         return cls(pa.float64())
 
     @classmethod
     def string(cls) -> DataType:
+        """Arrow's string."""
         return cls(pa.string())
 
     @classmethod
     def binary(cls) -> DataType:
+        """Arrow's binary."""
         return cls(pa.binary())
 
     @classmethod
     def bool(cls) -> DataType:
+        """Arrow's bool."""
         return cls(pa.bool_())
