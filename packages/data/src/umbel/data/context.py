@@ -39,9 +39,10 @@ class DataContext:
 
     target_max_block_size: bytes at which a block ends. target_shuffle_block_size: of what one task of a shuffle puts together.
     read_op_min_num_blocks: tasks that a read is divided into, where that leaves them target_min_block_size each; None for two for
-    each CPU. local_bytes_max: up to so many bytes, plans of built-in operators run in the calling process. split_wait_s: so long
-    consumers of `streaming_split` wait for one that does not come, before they fail; None for ever. checkpoint_config: where
-    writes note what is done, so that they can go on after their driver was killed; `checkpoint=` of a write takes its place.
+    each CPU. enable_progress_bars: a line for each stage while a run goes on, on a terminal or in a notebook. local_bytes_max: up
+    to so many bytes, plans of built-in operators run in the calling process. split_wait_s: so long consumers of `streaming_split`
+    wait for one that does not come, before they fail; None for ever. checkpoint_config: where writes note what is done, so that
+    they can go on after their driver was killed; `checkpoint=` of a write takes its place.
     """
 
     target_max_block_size: int = 128 * MIB

@@ -16,13 +16,16 @@ logger = logging.getLogger("umbel.data")
 class RunOptions:
     """budget_bytes: for blocks and heap, 0 for half of the object store. repeats: whether a task that is late is tried a second
     time, where its stage allows. stall_s: after so long without anything, what everybody waits for is logged. on_written: of
-    a write, called with the number of each task and what it returned, as soon as that is here."""
+    a write, called with the number of each task and what it returned, as soon as that is here. shows_progress: on a terminal or
+    in a notebook. name: of the dataset."""
 
     budget_bytes: int = 0
     keeps_order: bool = True
     repeats: bool = True
     stall_s: float = 10.0
     on_written: Callable[[int, Any], None] | None = None
+    shows_progress: bool = False
+    name: str | None = None
 
 
 def code_of(stage: stages.Stage) -> work.Code:
@@ -229,11 +232,19 @@ def sized(size_bytes: float) -> str:
     return f"{size_bytes:.1f} TiB"
 
 
-def warn_of_stall(warning: events.Warn) -> None:
+def warn_of_stall(warning: events.Warn, oldest: str) -> None:
+    """oldest: what core says of the task that was started first."""
     waits = "; ".join(f"{name}: {_WORDS.get(reason, reason)}" for name, reason in warning.reasons.items())
-    logger.warning("no block was made for %.0f s. %s", warning.since_s, waits)
+    logger.warning("no block was made for %.0f s. %s%s", warning.since_s, waits, f". {oldest}" if oldest else "")
 
 
+WAITS = {
+    "input": "waits for input",
+    "tasks": "works",
+    "budget": "waits for memory",
+    "resources": "waits for CPUs or what else it needs",
+    "actors": "waits for its actors",
+}
 _WORDS = {
     "input": "waits for its input",
     "tasks": "its tasks run, and have given nothing",

@@ -95,8 +95,8 @@ class Checkpoint:
             )
         if self._sink.min_rows_per_write:
             raise exceptions.InvalidOption(
-                "min_rows_per_file cannot be had with a checkpoint, for which no file has rows of two parts of the input; for larger "
-                "files, read fewer parts by override_num_blocks",
+                "min_rows_per_file cannot be had with a checkpoint, for which no file has rows of two parts of the input; for "
+                "larger files, read fewer parts by override_num_blocks",
                 option="min_rows_per_file",
             )
 

@@ -15,7 +15,7 @@ from typing import TYPE_CHECKING, Any
 import umbel
 from umbel.data._blocks import sizes
 from umbel.data._engine import blocks_out, executor, local, reports, stages
-from umbel.data._plan import checkpoints, counts, logical, physical, rules
+from umbel.data._plan import checkpoints, counts, explaining, logical, physical, rules
 
 if TYPE_CHECKING:
     import pyarrow as pa
@@ -47,6 +47,8 @@ class Run:
         self._options = reports.RunOptions(
             budget_bytes=int(context.execution_options.resource_limits.object_store_memory or 0),
             keeps_order=context.execution_options.preserve_order,
+            shows_progress=context.enable_progress_bars,
+            name=name,
         )
         self._stats: Any = None
 
@@ -212,13 +214,17 @@ def staged(
 
 
 def drawn(last: logical.Node, context: contexts.DataContext) -> str:
-    """The stages, the first first, with what each takes its blocks from."""
-    ordered = stages.ordered(staged(last, context))
+    """The stages, the first first, with what each takes its blocks from and how it runs."""
+    plan = staged(last, context)
+    ordered = stages.ordered(plan)
     numbers = {id(stage): number for number, stage in enumerate(ordered, 1)}
     lines = []
     for stage in ordered:
         inputs = ", ".join(str(numbers[id(one)]) for one in stage.inputs)
         lines.append(f"{numbers[id(stage)]}. {stage.name}{f'  of {inputs}' if inputs else ''}")
+        lines.append(f"   {explaining.means(stage)}")
+    if local.is_suitable(plan, context.local_bytes_max):
+        lines.append("All of it is built-in and little: it runs in this process, without workers.")
     return "\n".join(lines)
 
 
